@@ -1,0 +1,46 @@
+"""How a judge is asked and how its answer is read.
+
+The judge sees text only: question, accepted answers, given answer; never a page or a picture, so that nothing found
+on the web can talk to it. The rules follow MMSearch-R1's published judge; the paper's own prompt is not public. The
+verdict is a strict Yes or No: anything else is a judge *error*, which is not a wrong answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+RULES = """You decide whether an answer to a question is correct, given the accepted answers.
+1. The answer is correct if it means the same as any accepted answer.
+2. Judge the final answer only, not the reasoning.
+3. Ignore case, punctuation, articles and word order of names.
+4. Numbers must agree after bringing units to the same scale; rounding of the last digit is allowed.
+5. Dates must agree to the precision of the accepted answer.
+6. More detail than asked is correct if nothing contradicts an accepted answer.
+7. Less detail than asked is incorrect.
+8. An answer that names several alternatives is incorrect.
+9. No answer, or a refusal, is incorrect.
+10. Reply with exactly one word: Yes or No."""
+
+
+def messages(question: str, answers: Sequence[str], answer: str) -> list[dict[str, str]]:
+    """OpenAI chat messages for one verdict; the user message is a JSON object, so that an answer cannot pose as a rule."""
+    case = {"question": question, "accepted_answers": list(answers), "answer": answer}
+    return [{"role": "system", "content": RULES}, {"role": "user", "content": json.dumps(case, ensure_ascii=False)}]
+
+
+def read_case(content: str) -> tuple[str, list[str], str]:
+    """The user message back as (question, accepted answers, answer); ValueError when it is not ours."""
+    case = json.loads(content)
+    return str(case["question"]), [str(item) for item in case["accepted_answers"]], str(case["answer"])
+
+
+def read_verdict(content: str) -> bool | None:
+    """True for Yes, False for No, None for anything else (a judge error)."""
+    return {"yes": True, "no": False}.get(content.strip().strip(".").lower())
+
+
+def normalise(text: str) -> str:
+    """For judges by comparison: lower case, no punctuation, no articles, single spaces."""
+    words = "".join(char if char.isalnum() else " " for char in text.lower()).split()
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
