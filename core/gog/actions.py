@@ -1,0 +1,144 @@
+"""The turn grammar: model text -> one action, or the reason why there is none.
+
+    <think>…</think>                                reasoning
+    <img_search><img></img_search>                  glance: search the whole picture
+    <img_search>red ring</img_search>               ground: ask for numbered candidates; nothing is searched yet
+    <img_search>#2</img_search>, #1,#3              gaze: search the chosen candidates
+    <text_search>QUERY</text_search>
+    <answer>…</answer>                              ends the episode
+
+Exactly one action, and it closes the turn: generation stops at its closing tag. Tag names are DeepMMSearch-R1's
+[peer]; the `#n` selection is ours, because the paper's selection step is not published.
+
+Reading is more lenient than the format reward. A turn without reasoning, or with words around its action, is still
+acted on, but it is not *well formed*, and the format reward of its episode is 0.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+CLOSING_TAGS = ("</img_search>", "</text_search>", "</answer>")
+"""Where generation stops."""
+CONTROL_TAGS = tuple(
+    f"<{slash}{name}>" for name in ("think", "img_search", "text_search", "answer", "information") for slash in ("", "/")
+) + ("<img>",)
+"""Everything that means something to the agent; escaped in text that comes from tools."""
+WHOLE_IMAGE = "<img>"
+MAX_SELECTED = 5
+
+
+@dataclass(frozen=True)
+class Glance:
+    """Search the whole picture."""
+
+    name: Literal["glance"] = "glance"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Ask for candidates of an expression."""
+
+    expression: str
+    name: Literal["ground"] = "ground"
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """Search the candidates with these numbers, counted from 1."""
+
+    numbers: tuple[int, ...]
+    name: Literal["gaze"] = "gaze"
+
+
+@dataclass(frozen=True)
+class TextSearch:
+    query: str
+    name: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    name: Literal["answer"] = "answer"
+
+
+Action = Glance | Ground | Gaze | TextSearch | Answer
+
+
+@dataclass(frozen=True)
+class ParsedTurn:
+    """What a turn says. action None: nothing to act on. well_formed: counts for the format reward."""
+
+    action: Action | None
+    reasoning: str | None
+    well_formed: bool
+    error: str = ""
+
+
+_REASONING = re.compile(r"\s*<(think|reason)>(.*?)</\1>", re.DOTALL)
+_ACTION = re.compile(r"<(img_search|text_search|answer)>(.*?)</\1>", re.DOTALL)
+_SELECTION = re.compile(r"#\s*\d{1,3}(?:\s*,\s*#\s*\d{1,3})*")
+
+
+def parse_turn(text: str, *, reasoning: Literal["required", "optional"] = "required") -> ParsedTurn:
+    """One model turn -> ParsedTurn. Never raises.
+
+    >>> parse_turn("<think>two rings</think><img_search># 2</img_search>").action
+    Gaze(numbers=(2,), name='gaze')
+    >>> parse_turn("<answer>blue</answer>").well_formed
+    False
+    """
+    thought = _REASONING.match(text)
+    body = text[thought.end() :] if thought else text
+    found = _ACTION.search(body)
+    if found is None:
+        return ParsedTurn(None, _thought(thought), False, "no complete action")
+    action = _read(found[1], found[2].strip())
+    if isinstance(action, str):
+        return ParsedTurn(None, _thought(thought), False, action)
+    error = _fault(body, found, has_reasoning=thought is not None, reasoning=reasoning)
+    return ParsedTurn(action, _thought(thought), not error, error)
+
+
+def _thought(match: re.Match[str] | None) -> str | None:
+    return match[2].strip() if match else None
+
+
+def _read(tag: str, argument: str) -> Action | str:
+    """The action a tag holds, or what is wrong with it."""
+    if not argument:
+        return f"empty <{tag}>"
+    if any(control in argument for control in CONTROL_TAGS if control != WHOLE_IMAGE):
+        return f"a tag inside <{tag}>"
+    if tag == "img_search":
+        return _read_image_search(argument)
+    if WHOLE_IMAGE in argument:
+        return f"{WHOLE_IMAGE} inside <{tag}>"
+    return Answer(argument) if tag == "answer" else TextSearch(argument)
+
+
+def _read_image_search(argument: str) -> Action | str:
+    if argument == WHOLE_IMAGE:
+        return Glance()
+    if WHOLE_IMAGE in argument:
+        return f"{WHOLE_IMAGE} among other words"
+    if _SELECTION.fullmatch(argument):
+        numbers = tuple(dict.fromkeys(int(number) for number in re.findall(r"\d+", argument)))
+        return Gaze(numbers) if len(numbers) <= MAX_SELECTED else f"more than {MAX_SELECTED} candidates selected"
+    if "#" in argument:
+        return "a selection mixed with words"
+    return Ground(argument)
+
+
+def _fault(body: str, found: re.Match[str], *, has_reasoning: bool, reasoning: str) -> str:
+    """Why a turn that can be acted on is nevertheless not well formed; empty if it is."""
+    if reasoning == "required" and not has_reasoning:
+        return "no reasoning"
+    if body[: found.start()].strip():
+        return "text before the action"
+    if body[found.end() :].strip():
+        return "text after the action"
+    return ""
