@@ -23,7 +23,9 @@ from typing import Literal
 CLOSING_TAGS = ("</img_search>", "</text_search>", "</answer>")
 """Where generation stops."""
 CONTROL_TAGS = tuple(
-    f"<{slash}{name}>" for name in ("think", "img_search", "text_search", "answer", "information") for slash in ("", "/")
+    f"<{slash}{name}>"
+    for name in ("think", "img_search", "text_search", "answer", "information")
+    for slash in ("", "/")
 ) + ("<img>",)
 """Everything that means something to the agent; escaped in text that comes from tools."""
 WHOLE_IMAGE = "<img>"

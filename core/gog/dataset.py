@@ -72,7 +72,9 @@ def read_lines(path: Path, kind: type[Line]) -> Iterator[Line]:
     try:
         stream = path.open(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot read: {error.strerror}", where=str(path), remedy="is the dataset folder complete?") from None
+        raise UserError(
+            f"cannot read: {error.strerror}", where=str(path), remedy="is the dataset folder complete?"
+        ) from None
     with stream:
         for number, text in enumerate(stream, 1):
             if not text.strip():

@@ -69,7 +69,8 @@ def candidates(items: Sequence[CandidateText], *, style: Style) -> str:
     if style == "terse":
         return " ".join(f"{item.number} {IMAGE}" for item in items)
     return "\n".join(
-        f"#{item.number} {IMAGE} box {', '.join(f'{side:.0f}' for side in item.box)} score {item.score:.2f}" for item in items
+        f"#{item.number} {IMAGE} box {', '.join(f'{side:.0f}' for side in item.box)} score {item.score:.2f}"
+        for item in items
     )
 
 

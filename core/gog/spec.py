@@ -37,7 +37,9 @@ class Spec(BaseModel):
 
 
 class ModelSpec(Spec):
-    base: str = Field(min_length=1, description="`tiny` (shipped with gog), or a folder or s3:// prefix in Hugging Face form.")
+    base: str = Field(
+        min_length=1, description="`tiny` (shipped with gog), or a folder or s3:// prefix in Hugging Face form."
+    )
     family: Literal["tiny", "qwen2.5-vl"] | None = Field(
         None, description="Which preset of recipe settings applies. Default: tiny for base tiny, else qwen2.5-vl."
     )
@@ -53,7 +55,9 @@ class WorldSpec(Spec):
 
     seed: int = Field(7, ge=0, description="Everything in the world follows from it.")
     train: int = Field(3200, ge=1, le=1_000_000, description="Questions to train on.")
-    test: int = Field(600, ge=1, le=1_000_000, description="Held-out questions, about entities never shown in training.")
+    test: int = Field(
+        600, ge=1, le=1_000_000, description="Held-out questions, about entities never shown in training."
+    )
 
 
 class DataSpec(Spec):
@@ -131,9 +135,13 @@ class ToolsSpec(Spec):
     attempts: int = Field(3, ge=1, le=10, description="Tries per call, the first included [ours].")
     deadline_seconds: float = Field(10.0, gt=0, description="Of one attempt [ours].")
     budget_seconds: float = Field(30.0, gt=0, description="Of one call with its retries [ours].")
-    backoff_seconds: float = Field(0.2, ge=0, description="Before the first retry, doubled for each further one, jittered [ours].")
+    backoff_seconds: float = Field(
+        0.2, ge=0, description="Before the first retry, doubled for each further one, jittered [ours]."
+    )
     breaker_failures: int = Field(20, ge=1, description="Consecutive failed calls that open the breaker [ours].")
-    breaker_seconds: float = Field(5.0, gt=0, description="How long an open breaker refuses before it tries again [ours].")
+    breaker_seconds: float = Field(
+        5.0, gt=0, description="How long an open breaker refuses before it tries again [ours]."
+    )
     top: int = Field(5, ge=1, le=50, description="Results asked of a search [peer].")
     max_candidates: int = Field(5, ge=1, le=20, description="Candidates shown per grounding call [ours].")
     min_box_side: int = Field(4, ge=1, description="Pixels; smaller boxes are dropped [peer: 30 for photographs].")
@@ -168,7 +176,9 @@ class CurateSettings(Spec):
     trajectories: int = Field(5750, ge=1, description="Trajectories to make [brief: GoG-Instruct has 5,750].")
     teacher: Literal["scripted"] = Field("scripted", description="scripted: follows the dataset's evidence marks.")
     care: float = Field(
-        1.0, ge=0, le=1,
+        1.0,
+        ge=0,
+        le=1,
         description="Share of demonstrations without a slip; the embedded world uses 0.5, a stand-in for a teacher that "
         "is good but careless, so that RL has something to improve [ours].",
     )
@@ -204,7 +214,9 @@ class SFTSettings(Spec):
 class StratifySettings(Spec):
     questions: int | None = Field(None, ge=1, description="Take only the first so many of the training questions.")
     rollouts: int = Field(5, ge=1, le=64, description="Samples per question, N [brief: 5].")
-    level1: tuple[float, float] = Field((0.5, 0.6), description="Pass rates of level 1, both ends included; level 2 lies below [brief, ours].")
+    level1: tuple[float, float] = Field(
+        (0.5, 0.6), description="Pass rates of level 1, both ends included; level 2 lies below [brief, ours]."
+    )
     temperature: float = Field(1.0, gt=0)
 
 
@@ -213,13 +225,17 @@ class GRPOSettings(Spec):
     questions_per_step: int = Field(32, ge=1, description="Groups per step [peer: 32 on one node].")
     group_size: int = Field(5, ge=2, le=64, description="N [brief: 5; paper note: 4].")
     levels: tuple[Level, ...] = Field(("2",), min_length=1, description="Levels trained on [paper: 2].")
-    keep_unsolved: bool = Field(True, description="Keep questions that no sample solved; they are flagged either way [ours].")
+    keep_unsolved: bool = Field(
+        True, description="Keep questions that no sample solved; they are flagged either way [ours]."
+    )
     learning_rate: float = Field(2e-6, gt=0, description="[paper: 2e-6]")
     warmup_steps: int = Field(5, ge=0)
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio [peer: 0.2].")
     kl: float = Field(0.001, ge=0, description="β, weight of the KL to the adapter-off reference [paper: 0.001].")
     format_weight: float = Field(0.1, ge=0, le=1, description="λ in r = (1-λ)·accuracy + λ·format [peer: 0.1].")
-    search_penalty: float = Field(0.0, ge=0, le=1, description="Accuracy is multiplied by 1 - this when a search was made [peer: 0.1; GoG: none].")
+    search_penalty: float = Field(
+        0.0, ge=0, le=1, description="Accuracy is multiplied by 1 - this when a search was made [peer: 0.1; GoG: none]."
+    )
     temperature: float = Field(1.0, gt=0)
     failures: Literal["mask", "drop", "keep"] = Field(
         "mask",
@@ -237,7 +253,8 @@ class EvaluateSettings(Spec):
     split: str = Field("test", description="Which questions: `<split>.jsonl` of the dataset.")
     questions: int | None = Field(None, ge=1, description="Take only the first so many.")
     policies: tuple[Literal["direct", "whole-image", "first-candidate", "prompted", "sft", "grpo"], ...] = Field(
-        ("direct", "whole-image", "sft", "grpo"), min_length=1,
+        ("direct", "whole-image", "sft", "grpo"),
+        min_length=1,
         description="direct: may not search; whole-image: may only search the whole picture; first-candidate: searches the "
         "best-scored candidate unseen (all three with the SFT weights); prompted: the base model; sft; grpo.",
     )
@@ -262,7 +279,9 @@ class StageConfig(Spec):
         default_factory=dict,
         description="Checkpoints of earlier stages by kind: `sft: sft/180`, or `sft: sft` for the newest.",
     )
-    endpoints: dict[str, str] = Field(default_factory=dict, description="URL of each tool: grounding, imageSearch, textSearch, judge.")
+    endpoints: dict[str, str] = Field(
+        default_factory=dict, description="URL of each tool: grounding, imageSearch, textSearch, judge."
+    )
     tools: ToolsSpec = ToolsSpec()
     workdir: str | None = Field(None, description="Scratch folder for progress and logs; default: a temporary one.")
 
@@ -336,7 +355,9 @@ class Arm(Spec):
     """A variant of a run's later stages; the earlier ones are shared."""
 
     name: Name
-    set: dict[str, Any] = Field(min_length=1, description="Dotted paths under spec and their values: `stages.grpo.gaze: off`.")
+    set: dict[str, Any] = Field(
+        min_length=1, description="Dotted paths under spec and their values: `stages.grpo.gaze: off`."
+    )
 
 
 class RunSpec(Spec):

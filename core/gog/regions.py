@@ -1,0 +1,104 @@
+"""Boxes: from what a detector says to what is cut out.
+
+Detectors return boxes outside the picture, twice, inside out or a pixel thin. A candidate is offered to the policy
+only after its box was clamped, checked and de-duplicated, and its crop is always cut from the *original* pixels,
+never from a resized copy. Boxes are (x0, y0, x1, y1) in pixels, ends exclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image
+
+from gog import wire
+from gog.pictures import Picture
+
+Box = tuple[float, float, float, float]
+
+
+def clamp(box: Box, width: int, height: int) -> Box:
+    """The part of the box inside the picture; may be empty."""
+    x0, y0, x1, y1 = box
+    return (min(max(x0, 0.0), width), min(max(y0, 0.0), height), min(max(x1, 0.0), width), min(max(y1, 0.0), height))
+
+
+def area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union, 0 to 1."""
+    inner = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    union = area(a) + area(b) - inner
+    return inner / union if union > 0 else 0.0
+
+
+def usable(box: Box, *, min_side: float, max_aspect: float) -> bool:
+    """Whether a box is finite, the right way round, wide and high enough, and not a sliver."""
+    if not all(math.isfinite(side) for side in box):
+        return False
+    width, height = box[2] - box[0], box[3] - box[1]
+    return min(width, height) >= max(min_side, 1) and max(width, height) <= max_aspect * min(width, height)
+
+
+def select(
+    detections: Iterable[wire.Detection],
+    width: int,
+    height: int,
+    *,
+    limit: int,
+    min_side: float,
+    max_aspect: float,
+    max_overlap: float,
+) -> list[wire.Detection]:
+    """Detections fit to be shown: clamped, usable, best score first, each thing once, at most `limit`."""
+    kept: list[wire.Detection] = []
+    for detection in sorted(detections, key=lambda item: -item.score):
+        box = clamp(detection.box, width, height)
+        if not usable(box, min_side=min_side, max_aspect=max_aspect):
+            continue
+        if any(overlap(box, other.box) > max_overlap for other in kept):
+            continue
+        kept.append(detection.model_copy(update={"box": box}))
+        if len(kept) == limit:
+            break
+    return kept
+
+
+def pad(box: Box, by: float, width: int, height: int) -> Box:
+    return clamp((box[0] - by, box[1] - by, box[2] + by, box[3] + by), width, height)
+
+
+def square(box: Box, by: float, width: int, height: int) -> Box:
+    """The smallest square around the box and `by` pixels more, clamped to the picture."""
+    half = max(box[2] - box[0], box[3] - box[1]) / 2 + by
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return clamp((x - half, y - half, x + half, y + half), width, height)
+
+
+def crop(picture: Picture, box: Box, *, by: int, side: int | None) -> Picture:
+    """The box and `by` pixels around it, cut from the picture's own pixels.
+
+    side None: the padded box as it is, whole pixels. Otherwise: the square around it, resampled to side x side.
+    """
+    if side is None:
+        x0, y0, x1, y1 = pad(box, by, picture.width, picture.height)
+        return Picture(picture.pixels[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)].copy())
+    image = Image.fromarray(picture.pixels)
+    cut = square(box, by, picture.width, picture.height)
+    return Picture(np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=cut)))
+
+
+def rescale(box: Box, source: tuple[int, int], target: tuple[int, int]) -> Box:
+    """A box in a picture of size `source` (width, height) as seen in the same picture resized to `target`."""
+    x, y = target[0] / source[0], target[1] / source[1]
+    return (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+
+
+def containing(boxes: Sequence[Box], target: Box) -> int | None:
+    """Index of the box that overlaps `target` most, None when none does. For curation and for crop accuracy."""
+    best = max(range(len(boxes)), key=lambda index: overlap(boxes[index], target), default=None)
+    return best if best is not None and overlap(boxes[best], target) > 0 else None

@@ -1,0 +1,267 @@
+"""Checkpoints: published whole or not at all, and verified when read.
+
+    blobs/<hash>                     bytes by their blake2b-256 (`b2sum -l 256` gives the same)
+    manifests/<stage>/<step>.json    which blobs make up a checkpoint; *its appearance is the commit*
+    latest/<stage>                   the newest step; only ever advances
+
+A kill before the manifest appears leaves blobs that nobody refers to; a kill after it leaves `latest` behind, which is
+why readers take the larger of pointer and listing. Manifests are never overwritten: a second publication of a step
+with the same content is a success, with other content an error. No pickles: what a checkpoint holds is safetensors,
+JSON and JSON lines.
+
+`file://` here; `s3://` will be a second `Backend` (put-if-absent, put-if-match), nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gog.errors import UserError
+
+CHUNK = 1 << 20
+
+
+class Blob(BaseModel):
+    """A file of a checkpoint. size in bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+
+class Manifest(BaseModel):
+    """A committed checkpoint. parents: the checkpoints it was made from, as `stage/step`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = 1
+    stage: str
+    step: int = Field(ge=0)
+    files: dict[str, Blob]
+    meta: dict[str, Any] = Field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    created: str = ""
+
+    @property
+    def ref(self) -> str:
+        return f"{self.stage}/{self.step}"
+
+
+class Store:
+    """The store at one `file://` address."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def publish(
+        self,
+        stage: str,
+        step: int,
+        files: Mapping[str, Path],
+        *,
+        meta: Mapping[str, Any] | None = None,
+        parents: tuple[str, ...] = (),
+    ) -> Manifest:
+        """Commits a checkpoint. Raises UserError when the disk is full or the step exists with other content."""
+        try:
+            blobs = {name: self._put_blob(path) for name, path in files.items()}
+            manifest = Manifest(
+                stage=stage,
+                step=step,
+                files=blobs,
+                meta=dict(meta or {}),
+                parents=parents,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            if not self._put_if_absent(self._manifest_path(stage, step), manifest.model_dump_json(indent=1).encode()):
+                existing = self.manifest(stage, step)
+                if existing.files != blobs:
+                    raise UserError(
+                        f"checkpoint {manifest.ref} exists with other content",
+                        where=str(self.root),
+                        remedy="two processes write the same stage, or the store belongs to another run",
+                    )
+                manifest = existing
+            self._advance(stage, step)
+        except OSError as error:
+            raise _explain(error, self.root) from error
+        return manifest
+
+    def latest(self, stage: str) -> Manifest | None:
+        """The newest committed checkpoint of a stage, None when there is none."""
+        steps = self.steps(stage)
+        return self.manifest(stage, steps[-1]) if steps else None
+
+    def steps(self, stage: str) -> list[int]:
+        """Committed steps in ascending order."""
+        folder = self.root / "manifests" / stage
+        if not folder.is_dir():
+            return []
+        return sorted(int(path.stem) for path in folder.iterdir() if path.suffix == ".json" and path.stem.isdigit())
+
+    def manifest(self, stage: str, step: int) -> Manifest:
+        path = self._manifest_path(stage, step)
+        try:
+            return Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise UserError(
+                f"no checkpoint {stage}/{step}", where=str(self.root), remedy="has the stage run?"
+            ) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(
+                f"manifest is not valid: {first['loc']} {first['msg']}", where=str(path), remedy=_REPAIR
+            ) from None
+
+    def resolve(self, ref: str) -> Manifest:
+        """`stage/step`, or `stage` for its newest -> Manifest. Raises UserError when there is none."""
+        stage, _, step = ref.partition("/")
+        if step:
+            return self.manifest(stage, int(step))
+        newest = self.latest(stage)
+        if newest is None:
+            raise UserError(f"no checkpoint of {stage!r}", where=str(self.root), remedy="run that stage first")
+        return newest
+
+    def open(self, manifest: Manifest, name: str) -> Path:
+        """Path of a checkpoint's file, verified. Raises UserError for a missing or corrupt one."""
+        if name not in manifest.files:
+            raise UserError(
+                f"checkpoint {manifest.ref} has no {name!r}",
+                where=str(self.root),
+                remedy=f"it holds {sorted(manifest.files)}",
+            )
+        blob = manifest.files[name]
+        path = self._blob_path(blob.hash)
+        if not path.is_file():
+            raise UserError(f"{name!r} of checkpoint {manifest.ref} is missing", where=str(path), remedy=_REPAIR)
+        if path.stat().st_size != blob.size or _hash(path) != blob.hash:
+            raise UserError(f"{name!r} of checkpoint {manifest.ref} is corrupt", where=str(path), remedy=_REPAIR)
+        return path
+
+    def fetch(self, manifest: Manifest, folder: Path) -> Path:
+        """All files of a checkpoint, verified, in a folder; appears whole or not at all."""
+        if folder.exists():
+            raise UserError("exists already", where=str(folder), remedy="fetch into a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            target = Path(temporary) / "files"
+            for name in manifest.files:
+                source = self.open(manifest, name)
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                (target / name).write_bytes(source.read_bytes())
+            target.rename(folder)
+        return folder
+
+    def _manifest_path(self, stage: str, step: int) -> Path:
+        return self.root / "manifests" / stage / f"{step:09d}.json"
+
+    def _blob_path(self, digest: str) -> Path:
+        return self.root / "blobs" / digest
+
+    def _put_blob(self, source: Path) -> Blob:
+        """Copies a file under its hash, unless it is there; hashes while copying."""
+        digest = _hash(source)
+        target = self._blob_path(digest)
+        size = source.stat().st_size
+        if not (target.is_file() and target.stat().st_size == size):
+            with source.open("rb") as stream, _temporary(target.parent) as (temporary, out):
+                while chunk := stream.read(CHUNK):
+                    out.write(chunk)
+                _flush(out)
+                os.replace(temporary, target)
+            _sync_folder(target.parent)
+        return Blob(hash=digest, size=size)
+
+    def _put_if_absent(self, path: Path, data: bytes) -> bool:
+        """Creates a file with all its content at once; False when it exists."""
+        with _temporary(path.parent) as (temporary, out):
+            out.write(data)
+            _flush(out)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        _sync_folder(path.parent)
+        return True
+
+    def _advance(self, stage: str, step: int) -> None:
+        path = self.root / "latest" / stage
+        newest = max([step, *self.steps(stage)])
+        if path.is_file() and int(path.read_text() or -1) >= newest:
+            return
+        with _temporary(path.parent) as (temporary, out):
+            out.write(str(newest).encode())
+            os.replace(temporary, path)
+
+
+_REPAIR = "delete this checkpoint's manifest to fall back to the one before"
+
+
+def open_store(uri: str) -> Store:
+    """The store at a `file://` address. Raises UserError for another scheme or a place that cannot be written."""
+    address = urlparse(uri)
+    if address.scheme != "file":
+        raise UserError(f"scheme {address.scheme!r} is not supported yet", where=uri, remedy="use file:///folder")
+    root = Path(unquote(address.netloc + address.path)).absolute()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _temporary(root):
+            pass
+    except OSError as error:
+        raise _explain(error, root) from None
+    return Store(root)
+
+
+def _explain(error: OSError, where: Path) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            "the disk is full", where=str(where), remedy="free space, then `gog resume`; nothing committed is lost"
+        )
+    return UserError(f"cannot write: {error.strerror}", where=str(where), remedy="name a folder that can be written")
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Any:
+    """(path, stream) of a new file in `folder`, removed at the end if it still stands."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield name, stream
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _flush(stream: Any) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=32)
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,161 @@
+"""The four tools of an episode over HTTP: requests and answers of `gog.wire`, each through its own call path.
+
+Crops are made here, once per answer, from the picture's own pixels; they travel as bytes. aiohttp is the only HTTP
+library of the agent: of the maintained ones it costs the least time per call, and an episode makes several.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+
+from gog import judging, regions, wire
+from gog.cache import Cache
+from gog.calls import CallError, CallPath
+from gog.pictures import Picture
+from gog.spec import ToolsSpec
+from gog.tools import Candidate, FailureKind, Reply
+
+MAX_ANSWER_BYTES = 64_000_000
+
+
+class Toolbox:
+    """gog.tools.Tools and gog.tools.Judge over HTTP. Use as an async context manager.
+
+    endpoints: base URL of each tool by name (grounding, imageSearch, textSearch, judge); a tool without one cannot be
+    called, and calling it is a bug of the caller.
+    """
+
+    def __init__(self, endpoints: Mapping[str, str], limits: ToolsSpec) -> None:
+        self.limits = limits
+        self._endpoints = dict(endpoints)
+        self._cache = Cache(limits.cache)
+        self._crops: OrderedDict[tuple[str, tuple[float, ...]], Picture] = OrderedDict()
+
+    async def __aenter__(self) -> Toolbox:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False)
+        self._paths = {
+            "grounding": self._path("grounding", wire.GROUNDING_PATH),
+            "imageSearch": self._path("imageSearch", wire.IMAGE_SEARCH_PATH),
+            "textSearch": self._path("textSearch", wire.TEXT_SEARCH_PATH),
+            "judge": self._path("judge", wire.CHAT_PATH),
+        }
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    def _path(self, tool: str, path: str) -> CallPath:
+        address = self._endpoints.get(tool, "").rstrip("/") + path
+        return CallPath(tool, "http", self._sender(address), self.limits, self._cache)
+
+    def _sender(self, url: str) -> Callable[[bytes], Awaitable[bytes]]:
+        headers = {"content-type": "application/json"}
+
+        async def send(body: bytes) -> bytes:
+            try:
+                async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                    answer = await response.content.read(MAX_ANSWER_BYTES)
+                    _check_status(response.status, response.headers.get("retry-after"), answer)
+                    return answer
+            except aiohttp.ClientError as error:
+                raise CallError(FailureKind.CONNECTION, f"{type(error).__name__}: {error}") from None
+
+        return send
+
+    async def ground(self, picture: Picture, expression: str) -> Reply[Sequence[Candidate]]:
+        def body() -> bytes:
+            instance = wire.GroundingInstance(image=wire.encode_image(picture), expression=expression)
+            return wire.GroundingRequest(instances=[instance]).model_dump_json().encode()
+
+        def read(answer: bytes) -> Sequence[Candidate]:
+            detections = wire.GroundingResponse.model_validate_json(answer).predictions[0].detections
+            return self._candidates(picture, detections)
+
+        return await self._paths["grounding"].call({"image": picture.hash, "expression": expression}, body, read)
+
+    def _candidates(self, picture: Picture, detections: Sequence[wire.Detection]) -> Sequence[Candidate]:
+        limits = self.limits
+        chosen = regions.select(
+            detections,
+            picture.width,
+            picture.height,
+            limit=limits.max_candidates,
+            min_side=limits.min_box_side,
+            max_aspect=limits.max_box_aspect,
+            max_overlap=limits.overlap,
+        )
+        return [Candidate(item.box, item.score, item.label, self._crop(picture, item.box)) for item in chosen]
+
+    def _crop(self, picture: Picture, box: regions.Box) -> Picture:
+        """The same box of the same picture is cut once, however many episodes look at it."""
+        key = (picture.hash, box)
+        if key not in self._crops:
+            self._crops[key] = regions.crop(picture, box, by=self.limits.pad, side=self.limits.crop_side)
+            while len(self._crops) > 10_000:
+                self._crops.popitem(last=False)
+        return self._crops[key]
+
+    async def search_image(self, picture: Picture) -> Reply[Sequence[wire.SearchHit]]:
+        def body() -> bytes:
+            return (
+                wire.ImageSearchRequest(image=wire.encode_image(picture), top=self.limits.top)
+                .model_dump_json()
+                .encode()
+            )
+
+        return await self._paths["imageSearch"].call({"image": picture.hash, "top": self.limits.top}, body, _read_hits)
+
+    async def search_text(self, query: str) -> Reply[Sequence[wire.SearchHit]]:
+        def body() -> bytes:
+            return wire.TextSearchRequest(query=query[:4000], top=self.limits.top).model_dump_json().encode()
+
+        return await self._paths["textSearch"].call({"query": query[:4000], "top": self.limits.top}, body, _read_hits)
+
+    async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
+        def body() -> bytes:
+            chat = {
+                "model": "judge",
+                "messages": judging.messages(question, answers, answer),
+                "temperature": 0,
+                "max_tokens": 4,
+            }
+            return json.dumps(chat).encode()
+
+        case = {"question": question, "answers": list(answers), "answer": answer}
+        return await self._paths["judge"].call(case, body, _read_verdict)
+
+
+def _check_status(status: int, retry_after: str | None, answer: bytes) -> None:
+    """Raises CallError for anything but 200."""
+    if status == 200:
+        return
+    text = answer[:200].decode("utf-8", "replace")
+    if status == 429 or (status == 503 and retry_after):
+        seconds = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
+        raise CallError(FailureKind.RATE_LIMITED, f"HTTP {status}", seconds)
+    if status >= 500 or status == 408:
+        raise CallError(FailureKind.SERVER_ERROR, f"HTTP {status}: {text}")
+    raise CallError(FailureKind.REFUSED, f"HTTP {status}: {text}")
+
+
+def _read_hits(answer: bytes) -> Sequence[wire.SearchHit]:
+    return wire.SearchResponse.model_validate_json(answer).hits
+
+
+def _read_verdict(answer: bytes) -> bool:
+    try:
+        content: Any = json.loads(answer)["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"not a chat completion: {error!r}") from None
+    verdict = judging.read_verdict(str(content))
+    if verdict is None:
+        raise ValueError(f"neither Yes nor No: {str(content)[:60]!r}")
+    return verdict
