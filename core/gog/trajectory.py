@@ -181,9 +181,10 @@ def read(path: Path) -> Iterator[Trajectory]:
             try:
                 yield Trajectory.model_validate_json(line)
             except ValidationError as error:
-                raise UserError(_explain(error), where=f"{path}:{number}", remedy="remove the line") from None
+                raise UserError(explain(error), where=f"{path}:{number}", remedy="remove the line") from None
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What is wrong with a line, in a few words."""
     first: Any = error.errors()[0]
     return f"not a trajectory of version {VERSION}: {'.'.join(map(str, first['loc']))} {first['msg']}"
