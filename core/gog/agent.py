@@ -136,7 +136,7 @@ class Episode:
 
     async def _ground(self, expression: str) -> tuple[Observation, Sequence[Picture]]:
         if self.settings.gaze == "off":
-            return Observation(text=prompts.GROUNDING_OFF[self.style]), ()
+            return await self._search_pictures([(None, self.picture)])
         self.calls += 1
         reply = await self.toolbox.ground(self.picture, expression)
         if reply.failure:

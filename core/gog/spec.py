@@ -160,7 +160,7 @@ class AgentSettings(Spec):
     gaze: Gaze = Field(
         "select",
         description="select: the model chooses among numbered candidates; direct: the best-scored candidate is searched "
-        "unseen (as DeepMMSearch-R1 does); off: no grounding (the paper's ablation).",
+        "unseen (as DeepMMSearch-R1 does); off: no grounding, every image search takes the whole picture (the paper's ablation).",
     )
     reasoning: Literal["required", "optional"] = Field(
         "required", description="Whether a turn without <think>…</think> counts as badly formed."
