@@ -1,0 +1,119 @@
+"""Writes the embedded world as an ordinary dataset folder (its form: gog.dataset).
+
+Made beside its place and renamed, so a folder is there whole or not at all; `world.json` says what it was made from,
+and a folder made from the same is kept. The same specification gives the same bytes. The scene a picture was drawn
+from is not written: of it, only what a human annotator would mark (the evidence) reaches the lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+from gog import dataset, pictures, spec
+from gog.errors import UserError
+
+from gog_recipes.world import catalogue, drawing, scenes
+
+VERSION = 1
+"""Raised when the same specification would give another world."""
+STAMP = "world.json"
+SPLITS: tuple[catalogue.Split, ...] = ("train", "test")
+
+
+def write(folder: Path, world: spec.WorldSpec) -> None:
+    """Makes the dataset folder of a world; keeps one that is already there; replaces that of another world.
+
+    Raises UserError when the folder holds something else than a world, or cannot be written.
+    """
+    if _is_made(folder, world):
+        return
+    _refuse_strangers(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent) as scratch:
+            made = Path(scratch) / "made"
+            fill(made, world)
+            _move(made, folder, world, aside=Path(scratch) / "replaced")
+    except OSError as error:
+        raise UserError(f"cannot write: {error.strerror}", where=str(folder), remedy="give another folder") from error
+
+
+def fill(folder: Path, world: spec.WorldSpec) -> None:
+    """The files themselves; the stamp last."""
+    known = catalogue.build(world.seed)
+    folder.mkdir()
+    for split, count in zip(SPLITS, (world.train, world.test), strict=True):
+        _write_split(folder, known, split, count, world.seed)
+    _write_index(folder, known)
+    pages = [dataset.Document(title=name, text=catalogue.page(known, name)) for name in catalogue.NAMES]
+    dataset.write_lines(folder / "corpus.jsonl", list(pages))
+    (folder / STAMP).write_text(json.dumps(_stamp(world)) + "\n", encoding="utf-8")
+
+
+def evidence(case: scenes.Case) -> dataset.Evidence:
+    """What an annotator would mark. A text question points at nothing in its picture."""
+    marks: dict[str, object] = {"attribute": case.attribute, "entity": case.entity, "things": len(case.scene.things)}
+    if case.kind != "text":
+        marks |= {"expression": case.scene.wanted.entity.expression, "region": drawing.box(case.scene.wanted)}
+    return dataset.Evidence.model_validate({"kind": case.kind, **marks})
+
+
+def _write_split(folder: Path, known: catalogue.Catalogue, split: catalogue.Split, count: int, seed: int) -> None:
+    rng = random.Random(f"{seed}/{split}")
+    images = pictures.PictureFolder(folder / "images")
+    lines = []
+    for number in range(count):
+        case = scenes.draw_case(rng, known, split)
+        picture = images.add(drawing.scene(case.scene.things, case.scene.background))
+        lines.append(
+            dataset.Question(
+                id=f"{split}-{number:05d}",
+                image=f"images/{picture}.png",
+                question=case.question,
+                answers=(case.answer,),
+                evidence=evidence(case),
+            )
+        )
+    dataset.write_lines(folder / f"{split}.jsonl", list(lines))
+
+
+def _write_index(folder: Path, known: catalogue.Catalogue) -> None:
+    images = pictures.PictureFolder(folder / "index" / "images")
+    lines = [
+        dataset.IndexedImage(image=f"index/images/{images.add(drawing.reference(entity))}.png", title=name)
+        for entity, name in known.names.items()
+    ]
+    dataset.write_lines(folder / "index" / "images.jsonl", list(lines))
+
+
+def _stamp(world: spec.WorldSpec) -> dict[str, object]:
+    return {"version": VERSION, **world.model_dump(mode="json")}
+
+
+def _is_made(folder: Path, world: spec.WorldSpec) -> bool:
+    try:
+        return bool(json.loads((folder / STAMP).read_text(encoding="utf-8")) == _stamp(world))
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse_strangers(folder: Path) -> None:
+    if folder.exists() and not (folder / STAMP).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError("there is something else than a world", where=str(folder), remedy="give an empty or new folder")
+
+
+def _move(made: Path, folder: Path, world: spec.WorldSpec, *, aside: Path) -> None:
+    """Puts the made folder in its place. Another process may have been faster with the same world: then that stays."""
+    try:
+        if folder.exists():
+            os.replace(folder, aside)
+        os.replace(made, folder)
+    except OSError:
+        if not _is_made(folder, world):
+            raise
+        shutil.rmtree(made)
