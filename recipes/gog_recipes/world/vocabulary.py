@@ -1,0 +1,92 @@
+"""The tiny model's words, and a tokenizer for them in ordinary Hugging Face form.
+
+One token a word. The frame of gog.prompts (ChatML, the agent's tags) splits without spaces around it, "#2" is the two
+words "#" and "2" so that choosing a candidate is copying its number, and white space carries nothing: newlines are
+dropped, decoding joins with single spaces. Words of no use in the world are `<unk>`.
+"""
+
+from __future__ import annotations
+
+import tokenizers
+import transformers
+from gog import actions
+from tokenizers import models, pre_tokenizers
+
+from gog_recipes.world import catalogue
+
+TURN_END = "<|im_end|>"
+PAD = "<|endoftext|>"
+UNKNOWN = "<unk>"
+IMAGE_PAD = "<|image_pad|>"
+FRAME = (
+    PAD,
+    "<|im_start|>",
+    TURN_END,
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    IMAGE_PAD,
+    "<|video_pad|>",
+)
+"""ChatML and vision tokens, named as Qwen names them."""
+NEVER_WRITTEN = (*(token for token in FRAME if token != TURN_END), UNKNOWN)
+"""Tokens that generation must suppress: a sampled image token stands for a picture that is not there."""
+SPEECH = [
+    "user",
+    "assistant",
+    "system",
+    "what",
+    "is",
+    "the",
+    "of",
+    "colour",
+    "name",
+    "?",
+    ",",
+    ";",
+    "#",
+    "no",
+    "match",
+    "one",
+    "several",
+    "read",
+    "tool",
+    "failed",
+]
+COUNTING = tuple(str(number) for number in range(1, 10))
+MAX_TOKENS = 1024
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content -%}
+{% if part.type == 'text' %}{{ part.text }}{% else %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}
+{%- endfor %}{% endif %}<|im_end|>
+{% endfor -%}
+{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def words() -> list[str]:
+    """Every word, in the order of its token id."""
+    things = (*catalogue.ATTRIBUTES, *catalogue.COLOURS, *catalogue.FORMS, *catalogue.NAMES, *catalogue.FACTS)
+    return list(dict.fromkeys((*FRAME, *actions.CONTROL_TAGS, UNKNOWN, *SPEECH, *COUNTING, *things)))
+
+
+def build_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """A word tokenizer that AutoTokenizer loads once it is saved."""
+    ids = {word: number for number, word in enumerate(words())}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    apart = [pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated") for pattern in ("</?[a-z_]+>", "[#?,;.:]")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*apart, pre_tokenizers.WhitespaceSplit()])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNKNOWN,
+        pad_token=PAD,
+        eos_token=TURN_END,
+        extra_special_tokens=[token for token in FRAME if token not in (PAD, TURN_END)],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=MAX_TOKENS,
+        padding_side="right",
+    )
