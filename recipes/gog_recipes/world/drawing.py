@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from gog import pictures
 from PIL import Image, ImageDraw
 
+from gog import pictures
 from gog_recipes.world import catalogue
 
 SIDE = 112
@@ -60,16 +60,6 @@ def reference(entity: catalogue.Entity) -> pictures.Picture:
     image = Image.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), (REFERENCE_BACKGROUND,) * 3)
     centre = REFERENCE_SIDE // 2 // REFERENCE_SCALE
     _Pen(ImageDraw.Draw(image), centre, centre, REFERENCE_SCALE).draw(entity, RADII[1])
-    return pictures.Picture(np.asarray(image))
-
-
-def square_crop(picture: pictures.Picture, region: Box, *, pad: int = 2) -> pictures.Picture:
-    """The square around a box, padded, brought to CELL x CELL pixels (bilinear)."""
-    x0, y0, x1, y1 = region
-    half = max(x1 - x0, y1 - y0) / 2 + pad
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    cut = (max(0, x - half), max(0, y - half), min(picture.width, x + half), min(picture.height, y + half))
-    image = Image.fromarray(picture.pixels).resize((CELL, CELL), Image.Resampling.BILINEAR, box=cut)
     return pictures.Picture(np.asarray(image))
 
 

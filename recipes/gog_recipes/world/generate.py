@@ -16,7 +16,6 @@ from pathlib import Path
 
 from gog import dataset, pictures, spec
 from gog.errors import UserError
-
 from gog_recipes.world import catalogue, drawing, scenes
 
 VERSION = 1

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 import transformers
-from gog.errors import UserError
 from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as pil_processing
 
+from gog.errors import UserError
 from gog_recipes.world import drawing, vocabulary
 
 HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS = 96, 3, 4, 2

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import tokenizers
 import transformers
-from gog import actions
 from tokenizers import models, pre_tokenizers
 
+from gog import actions
 from gog_recipes.world import catalogue
 
 TURN_END = "<|im_end|>"
@@ -31,28 +31,11 @@ FRAME = (
 """ChatML and vision tokens, named as Qwen names them."""
 NEVER_WRITTEN = (*(token for token in FRAME if token != TURN_END), UNKNOWN)
 """Tokens that generation must suppress: a sampled image token stands for a picture that is not there."""
-SPEECH = [
-    "user",
-    "assistant",
-    "system",
-    "what",
-    "is",
-    "the",
-    "of",
-    "colour",
-    "name",
-    "?",
-    ",",
-    ";",
-    "#",
-    "no",
-    "match",
-    "one",
-    "several",
-    "read",
-    "tool",
-    "failed",
-]
+SPEECH = (
+    *("user", "assistant", "system"),
+    *("what", "is", "the", "of", "colour", "name", "?", ",", ";", "#"),
+    *("one", "several", "read", "no", "match", "tool", "failed"),
+)
 COUNTING = tuple(str(number) for number in range(1, 10))
 MAX_TOKENS = 1024
 

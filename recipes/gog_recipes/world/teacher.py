@@ -1,0 +1,125 @@
+"""The scripted teacher: a session that writes demonstrations for the embedded world.
+
+It stands where a policy would and plays through the real tools, failures included, so that demonstrations look exactly
+like episodes. It knows what a human annotator marked (`Evidence`): the kind of question, the words that refer to the
+thing, its box. It does not know what tools will answer: names and facts it reads from observations.
+
+`care` < 1 makes some demonstrations slip: the whole picture is searched although it shows several things, any
+candidate is taken, or an answer is guessed. It stands for a teacher that is good but careless: the policy it leaves
+is good when greedy and improvable when sampled, which is what RL needs. Every figure from such a run says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from gog import agent, regions
+from gog.dataset import Question
+from gog.pictures import Picture
+from gog.trajectory import Observation, Segment
+
+SLIPS = ("glance", "pick", "pick", "guess")
+MAX_RETRIES = 2
+
+
+class ScriptedTeacher:
+    """gog.agent.Session for one question. `follow` must be given the episode before it runs.
+
+    guesses: what a guess is drawn from: names for questions about names, facts for the others.
+    """
+
+    def __init__(self, question: Question, rng: random.Random, care: float, guesses: Sequence[str]) -> None:
+        self.question, self.evidence, self.rng = question, question.evidence, rng
+        slips = rng.random() >= care and self.evidence.kind not in ("look", "text")
+        self.slip = rng.choice(SLIPS) if slips else ""
+        self.guesses = guesses
+        self.name = self._mark("entity")
+        self.retries = 0
+
+    def _mark(self, name: str) -> str:
+        return str((self.evidence.model_extra or {}).get(name, ""))
+
+    def follow(self, episode: agent.Episode) -> ScriptedTeacher:
+        self.episode = episode
+        return self
+
+    async def generate(self) -> agent.Generation:
+        return agent.Generation(self._write(), finished=True)
+
+    def _write(self) -> str:
+        turns = self.episode.turns
+        last = turns[-1] if turns else None
+        seen = last.observation if last else None
+        if last is None or seen is None:
+            return self._open()
+        if seen.failures:
+            self.retries += 1
+            if self.retries > MAX_RETRIES:
+                return self._guess()
+            return f"<think>tool failed</think>{_action(last.text)}"
+        if last.action == "ground":
+            return self._choose(seen)
+        if last.action == "text":
+            return self._read(seen)
+        return self._use_name(seen)
+
+    def _open(self) -> str:
+        kind, expression = self.evidence.kind, self.evidence.expression
+        if kind == "look":
+            return f"<think>{expression}</think><answer>{self.question.answers[0]}</answer>"
+        if kind == "text":
+            return self._search_text()
+        if self.slip == "guess":
+            return self._guess()
+        if self._mark("things") == "1":
+            return "<think>one</think><img_search><img></img_search>"
+        if self.slip == "glance":
+            return "<think>several</think><img_search><img></img_search>"
+        return f"<think>several</think><img_search>{expression}</img_search>"
+
+    def _choose(self, seen: Observation) -> str:
+        if not seen.candidates:
+            return "<think>no match</think><img_search><img></img_search>"
+        if self.slip == "pick" or self.evidence.region is None:
+            number = self.rng.randint(1, len(seen.candidates))
+        else:
+            right = regions.containing([candidate.box for candidate in seen.candidates], self.evidence.region)
+            number = 1 if right is None else right + 1
+        return f"<think>{self.evidence.expression} {number}</think><img_search>#{number}</img_search>"
+
+    def _use_name(self, seen: Observation) -> str:
+        if not seen.results:
+            return self._guess()
+        self.name = seen.results[0].title
+        if self.evidence.kind == "name":
+            return f"<think>name {self.name}</think><answer>{self.name}</answer>"
+        return self._search_text()
+
+    def _search_text(self) -> str:
+        return f"<think>{self.name}</think><text_search>{self.name}</text_search>"
+
+    def _read(self, seen: Observation) -> str:
+        attribute = self._mark("attribute")
+        words = seen.results[0].text.split() if seen.results else []
+        if attribute not in words[:-1]:
+            return self._guess()
+        value = words[words.index(attribute) + 1]
+        return f"<think>{attribute} {value}</think><answer>{value}</answer>"
+
+    def _guess(self) -> str:
+        thought = self.name or self.evidence.expression
+        return f"<think>{thought}</think><answer>{self.rng.choice(self.guesses)}</answer>"
+
+    def observe(self, body: str, images: Sequence[Picture]) -> bool:
+        return True
+
+    def segments(self) -> tuple[Segment, ...]:
+        return ()  # a demonstration is words; the recipe that learns from it has the tokenizer
+
+    def close(self) -> None:
+        return None
+
+
+def _action(text: str) -> str:
+    return text[text.index("</think>") + len("</think>") :]
