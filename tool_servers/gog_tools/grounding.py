@@ -1,0 +1,155 @@
+"""The grounding server: pictures and expressions in, boxes out, over KServe's v1 protocol.
+
+A `kserve.Model` behind KServe's own application, so the same process serves on a laptop and as an InferenceService.
+Served by our way of running servers, because KServe's binds every interface, opens gRPC and cannot be handed a socket.
+KServe runs a predictor on the event loop, health included; here pictures are decoded and looked at in a thread, in
+micro-batches. Everything a caller can get wrong is a 400 with a sentence; what a back end gets wrong is a 500.
+
+All boxes a back end finds are returned: clamping, de-duplication and cropping are the agent's (gog.regions).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import kserve
+import kserve.model_server
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
+from kserve.errors import InferenceError, InvalidInput
+from kserve.protocol.rest.server import RESTServer
+from pydantic import ValidationError
+
+from gog import wire
+from gog.errors import UserError
+from gog.pictures import Picture
+from gog_tools import serving
+from gog_tools.batching import MicroBatcher
+from gog_tools.failures import App
+
+NAME = "grounding"
+BACKENDS = {"world": "gog_tools.world_detector:WorldDetector"}
+
+
+class Detector(Protocol):
+    """A back end. Called from one thread."""
+
+    def detect(self, pictures: Sequence[Picture], expressions: Sequence[str]) -> list[list[wire.Detection]]:
+        """For each picture and its expression all boxes found, in pixels, best score first."""
+        ...
+
+
+class GroundingModel(kserve.Model):
+    """Wire format, batches and errors around a Detector."""
+
+    def __init__(self, detector: Detector, *, batch_size: int, batch_wait: float) -> None:
+        super().__init__(NAME, return_response_headers=True)
+        self.detector = detector
+        self.batches: MicroBatcher[wire.GroundingInstance, list[wire.Detection]] = MicroBatcher(
+            self._work, max_size=batch_size, max_wait=batch_wait
+        )
+        self.ready = True
+
+    async def predict(
+        self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> bytes:
+        """GroundingRequest -> GroundingResponse as JSON. Raises InvalidInput or InferenceError."""
+        instances = _instances(payload)
+        found = await asyncio.gather(*(self._detect(instance) for instance in instances))
+        if response_headers is not None:
+            response_headers["content-type"] = "application/json"
+        predictions = [wire.GroundingPrediction(detections=detections) for detections in found]
+        return wire.GroundingResponse(predictions=predictions).model_dump_json().encode()
+
+    async def _detect(self, instance: wire.GroundingInstance) -> list[wire.Detection]:
+        try:
+            return await self.batches.submit(instance)
+        except UserError as error:
+            raise InvalidInput(error.sentence()) from None
+        except Exception as error:
+            raise InferenceError(f"the detector failed: {type(error).__name__}: {error}") from error
+
+    def _work(self, instances: Sequence[wire.GroundingInstance]) -> list[list[wire.Detection] | Exception]:
+        """One batch, in the worker thread. A picture that cannot be read fails alone."""
+        results: list[list[wire.Detection] | Exception] = []
+        readable: list[tuple[int, Picture, str]] = []
+        for index, instance in enumerate(instances):
+            try:
+                readable.append((index, wire.decode_image(instance.image), instance.expression))
+                results.append([])
+            except UserError as error:
+                results.append(error)
+        if readable:
+            found = self.detector.detect([item[1] for item in readable], [item[2] for item in readable])
+            for (index, _, _), detections in zip(readable, found, strict=True):
+                results[index] = detections
+        return results
+
+
+def _instances(payload: Any) -> list[wire.GroundingInstance]:
+    try:
+        return wire.GroundingRequest.model_validate(payload).instances
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
+
+
+class _Application(RESTServer):
+    """KServe's application without its timing layer, which logs what nobody reads and costs a tenth of a request."""
+
+    def _add_middlewares(self, app: FastAPI) -> None:
+        pass
+
+
+def application(model: GroundingModel) -> App:
+    """KServe's application with the model registered."""
+    for name in ("kserve", "kserve.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    server = kserve.ModelServer(enable_grpc=False, enable_latency_logging=False)
+    server.register_model(model)
+    _Application(FASTAPI_APP_IMPORT_STRING, server.dataplane, server.model_repository_extension, 0).create_application()
+    app = kserve.model_server.app
+    app.add_exception_handler(InvalidInput, _refuse)
+    return cast(App, app)
+
+
+async def _refuse(_: Request, error: Exception) -> JSONResponse:
+    """A caller's mistake: told to the caller, without KServe's traceback in the log."""
+    return JSONResponse({"error": str(error)}, 400)
+
+
+def load_backend(name: str) -> Detector:
+    """A Detector by its name in BACKENDS or as `module:factory`. Raises UserError."""
+    module, _, factory = BACKENDS.get(name, name).partition(":")
+    try:
+        return cast(Detector, getattr(importlib.import_module(module), factory)())
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"no back end {name!r}: {error}", where="--backend", remedy=f"{', '.join(BACKENDS)}, or module:factory"
+        ) from None
+
+
+def build(given: argparse.Namespace) -> App:
+    detector = load_backend(given.backend)
+    return application(GroundingModel(detector, batch_size=given.batch_size, batch_wait=given.batch_wait_ms / 1000))
+
+
+def main(argv: list[str]) -> int:
+    """`gog serve grounding`. Returns the exit code."""
+    options = serving.parser(NAME, "Boxes of what an expression refers to, over KServe's v1 protocol.")
+    options.add_argument("--backend", default="world", help=f"{', '.join(BACKENDS)}, or module:factory of a Detector")
+    options.add_argument("--batch-size", type=int, default=16, help="most pictures given to the detector at once")
+    options.add_argument("--batch-wait-ms", type=float, default=2.0, help="how long the first of a batch waits")
+    options.add_argument("--data", help="not read: this server knows only what it is sent")
+    return serving.main(NAME, options, argv, build)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

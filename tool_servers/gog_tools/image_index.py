@@ -1,0 +1,68 @@
+"""Exact nearest neighbours over the looks of a folder of pictures: what a web image search is to the embedded world.
+
+A query shows one thing or many; as web image search does, the most salient one is looked up. Index and query go
+through the same function, so a crop, a scene and a reference picture of the same thing come out alike. Exact search
+in numpy is right up to some 100,000 pictures; beyond, an approximate index would take this one's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gog import dataset, pictures, wire
+from gog.errors import UserError
+from gog_tools import seeing
+
+INDEX = "index/images.jsonl"
+
+
+def looks(picture: pictures.Picture) -> np.ndarray | None:
+    """[THUMBNAIL * THUMBNAIL * 3] float32 of the most salient thing; None for a picture that shows nothing."""
+    view = seeing.look(picture.pixels)
+    box = view.most_salient()
+    return None if box is None else seeing.thumbnail(view, box)
+
+
+class ImageIndex:
+    """entries: titles and addresses; rows [n, d] float32: their looks."""
+
+    def __init__(self, entries: Sequence[dataset.IndexedImage], rows: np.ndarray) -> None:
+        self.entries, self.rows = entries, rows
+        self.squares = (rows**2).sum(1)
+
+    @classmethod
+    def read(cls, folder: Path) -> ImageIndex:
+        """The index of a dataset folder. Raises UserError for a missing, empty or broken one."""
+        path = folder / INDEX
+        entries = list(dataset.read_lines(path, dataset.IndexedImage))
+        if not entries:
+            raise UserError("no pictures", where=str(path), remedy="give at least one line")
+        rows = []
+        for number, entry in enumerate(entries, 1):
+            row = looks(pictures.read(folder / entry.image))
+            if row is None:
+                raise UserError(f"picture {entry.image!r} shows nothing but background", where=f"{path}:{number}")
+            rows.append(row)
+        return cls(entries, np.stack(rows))
+
+    def search(self, queries: Sequence[np.ndarray | None], tops: Sequence[int]) -> list[list[wire.SearchHit]]:
+        """The nearest entries of each query, best first; nothing for None. score: 1 is equal, 0 as unlike as can be."""
+        seen = [query for query in queries if query is not None]
+        if not seen:
+            return [[] for _ in queries]
+        asked = np.stack(seen)
+        distances = iter((asked**2).sum(1)[:, None] + self.squares - 2 * asked @ self.rows.T)
+        return [[] if q is None else self._nearest(next(distances), top) for q, top in zip(queries, tops, strict=True)]
+
+    def _nearest(self, distances: np.ndarray, top: int) -> list[wire.SearchHit]:
+        top = min(top, len(distances))
+        nearest = np.argpartition(distances, top - 1)[:top]
+        nearest = nearest[np.argsort(distances[nearest], kind="stable")]
+        scores = 1 - np.sqrt(np.maximum(distances[nearest], 0) / self.rows.shape[1]) / 255
+        return [
+            wire.SearchHit(title=self.entries[index].title, url=self.entries[index].url, score=round(float(score), 6))
+            for index, score in zip(nearest.tolist(), scores.tolist(), strict=True)
+        ]

@@ -1,0 +1,235 @@
+"""How every tool server is started, watched and stopped: one way, so that whoever starts them needs to know one.
+
+The port is bound before anything slow is done, so a port in use is said at once; a free port is taken for port 0.
+Once the server answers, and not before, the ready file appears (whole or not at all) with its address and process id.
+SIGTERM stops listening, lets requests in flight finish for a while, and ends with 0. `/healthz` and `/metrics` are
+answered here, outside of failure injection, and bodies that no picture needs are refused before they are read.
+
+One process a server: more of them are more replicas. No TLS, no authentication: loopback or a cluster's network policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import prometheus_client
+import uvicorn
+from pydantic import ValidationError
+
+from gog.errors import UserError
+from gog.spec import FailureInjection
+from gog_tools.failures import App, FailureInjector, Message, Receive, Scope, Send, reply
+
+MAX_BODY = 64_000_000
+"""Bytes of a request."""
+HEALTH_PATHS = ("/healthz", "/health")
+OUTCOMES = ("ok", "client_error", "server_error", "gone")
+REQUESTS = prometheus_client.Counter(
+    "gog_server_requests", "Requests answered by a tool server, by outcome.", ("server", "outcome")
+)
+SECONDS = prometheus_client.Histogram(
+    "gog_server_request_duration_seconds",
+    "Duration of a request in the server.",
+    ("server",),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+
+
+class Shell:
+    """ASGI layer around every server: health, metrics, the cap on bodies, and a count of what was answered."""
+
+    def __init__(self, app: App, name: str) -> None:
+        self.app = app
+        self.outcomes = {outcome: REQUESTS.labels(name, outcome) for outcome in OUTCOMES}
+        self.seconds = SECONDS.labels(name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["path"] in HEALTH_PATHS:
+            await reply(send, 200, b'{"status":"ok"}', kind=b"application/json")
+        elif scope["path"] == "/metrics":
+            page = prometheus_client.generate_latest()
+            await reply(send, 200, page, kind=prometheus_client.CONTENT_TYPE_LATEST.encode())
+        else:
+            await self._counted(scope, receive, send)
+
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, start = 0, time.perf_counter()
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            refusal = too_large(scope)
+            if refusal:
+                await reply(watched, *refusal)
+            else:
+                await self.app(scope, receive, watched)
+        finally:
+            self.outcomes[outcome_of(status)].inc()
+            self.seconds.observe(time.perf_counter() - start)
+
+
+def outcome_of(status: int) -> str:
+    """0 stands for a request that was never answered."""
+    if status == 0:
+        return "gone"
+    return "ok" if status < 400 else "client_error" if status < 500 else "server_error"
+
+
+def too_large(scope: Scope) -> tuple[int, bytes] | None:
+    """The refusal of a body whose length is not told or above MAX_BODY."""
+    if scope["method"] not in ("POST", "PUT"):
+        return None
+    length = dict(scope["headers"]).get(b"content-length")
+    if length is None:
+        return 411, b"say the body's length"
+    if int(length) > MAX_BODY:
+        return 413, b"the body has more than %d bytes" % MAX_BODY
+    return None
+
+
+class Server(uvicorn.Server):
+    """uvicorn that tells when it is ready, and for whom a SIGTERM is an orderly end rather than a death by signal."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.announce()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def parser(name: str, summary: str) -> argparse.ArgumentParser:
+    """The options that all servers share; each adds its own."""
+    options = argparse.ArgumentParser(
+        prog=f"gog serve {name}", description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = options.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container")
+    add("--port", type=int, default=0, help="0 takes a free one")
+    add("--ready-file", type=Path, help='written once the server answers: {"url": ..., "pid": ...}')
+    add("--failures", default="{}", help='failures on purpose: {"rate": 0.05, "kinds": ["429"], "seed": 0}')
+    add("--timeout-seconds", type=float, default=30.0, help="longest stall of an injected timeout")
+    add("--drain-seconds", type=int, default=10, help="how long requests in flight may take to finish after SIGTERM")
+    add("--exit-with-parent", action="store_true", help="end when the process that started this one has ended")
+    return options
+
+
+def main(name: str, options: argparse.ArgumentParser, argv: list[str], build: Callable[..., App]) -> int:
+    """Parses, builds and serves until told to stop. Returns 0, or 2 with a sentence on stderr for a user's error."""
+    try:
+        given = options.parse_args(argv)
+    except SystemExit as end:  # argparse has said why
+        return int(end.code or 0)
+    try:
+        serve(name, given, build)
+    except UserError as error:
+        print(f"gog serve {name}: {error.sentence()}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(name: str, given: argparse.Namespace, build: Callable[[argparse.Namespace], App]) -> None:
+    """Binds, builds the app, serves. Raises UserError for a port in use and whatever `build` finds wrong."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    injection = read_injection(given.failures)
+    with bind(given.host, given.port) as listener:
+        app = build(given)
+        if injection.rate > 0:
+            app = FailureInjector(app, injection, timeout_seconds=given.timeout_seconds)
+        address = url_of(listener)
+
+        def announce() -> None:
+            if given.ready_file:
+                write_ready_file(given.ready_file, address)
+            if given.exit_with_parent:
+                watch_parent(server)
+            print(f"gog serve {name}: {address}", file=sys.stderr, flush=True)
+
+        config = uvicorn.Config(
+            Shell(app, name),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=given.drain_seconds,
+            timeout_keep_alive=65,
+        )
+        server = Server(config, announce)
+        try:
+            server.run(sockets=[listener])
+        except OSError as error:  # somebody else began to listen between our bind and our listen
+            raise UserError(f"cannot listen: {error.strerror}", where=address) from None
+
+
+def read_injection(text: str) -> FailureInjection:
+    try:
+        return FailureInjection.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{field + ': ' if field else ''}{first['msg']}", where="--failures") from None
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet: until the server is ready, connections are refused."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(
+            f"cannot listen: {cause}", where=f"{host}:{port}", remedy="--port 0 takes a free port"
+        ) from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """An address at which this machine reaches the socket."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}"
+
+
+def write_ready_file(path: Path, url: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def watch_parent(server: Server, *, every: float = 1.0) -> None:
+    """Stops the server when its parent process is gone, so that a killed run leaves nothing behind."""
+    parent, loop = os.getppid(), asyncio.get_running_loop()
+
+    def look() -> None:
+        if os.getppid() != parent:
+            server.should_exit = True
+        else:
+            loop.call_later(every, look)
+
+    look()
