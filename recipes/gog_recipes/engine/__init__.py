@@ -1,0 +1,1 @@
+"""Rollout engines: they turn sessions' requests for a next turn into sampled tokens."""

@@ -1,0 +1,68 @@
+"""A recipe's configuration: torchtune's YAML with `key=value` overrides, read into the typed specification.
+
+torchtune's own parser costs ten seconds of imports, so it is used where torch is needed anyway; this one reads the
+same command line with OmegaConf alone. Either way the recipe sees a checked pydantic model, never a bag of strings:
+an unknown or misspelt key is refused before anything starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from gog.errors import UserError
+from gog.spec import StageConfig
+
+Config = TypeVar("Config", bound=StageConfig)
+
+
+def typed(kind: type[Config], values: Mapping[str, Any] | Any, *, where: str = "configuration") -> Config:
+    """A mapping or OmegaConf node -> configuration of a stage. Raises UserError naming field, cause and, for a
+    misspelt name, the likely one."""
+    plain = OmegaConf.to_container(values, resolve=True) if OmegaConf.is_config(values) else dict(values)
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{field}: {first['msg']}", where=where, remedy=_suggest(kind, first)) from None
+
+
+def _suggest(kind: type[StageConfig], fault: Any) -> str:
+    if fault["type"] != "extra_forbidden" or len(fault["loc"]) != 1:
+        return ""
+    near = difflib.get_close_matches(str(fault["loc"][0]), kind.model_fields, 1)
+    return f"did you mean {near[0]}?" if near else f"{kind.kind} has no such setting"
+
+
+def from_command_line(kind: type[Config], arguments: list[str]) -> Config:
+    """`--config FILE key=value …` -> configuration. Raises UserError."""
+    parser = argparse.ArgumentParser(description=f"the {kind.kind} recipe")
+    parser.add_argument("--config", required=True, type=Path, help="YAML file")
+    parser.add_argument("overrides", nargs="*", help="key=value")
+    given = parser.parse_args(arguments)
+    try:
+        file = OmegaConf.load(given.config)
+        return typed(kind, OmegaConf.merge(file, OmegaConf.from_dotlist(given.overrides)), where=str(given.config))
+    except OSError as error:
+        raise UserError(f"cannot read: {error.strerror}", where=str(given.config)) from None
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).splitlines()[0], where=str(given.config)) from None
+
+
+def exit_with(main: Callable[[], None]) -> None:
+    """Runs a recipe; what the user can mend becomes one line and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error.sentence()}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    sys.exit(0)

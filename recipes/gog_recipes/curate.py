@@ -1,0 +1,121 @@
+"""Curation: demonstrations for SFT, played through the live tools by a teacher.
+
+    python -m gog_recipes.curate --config recipes/gog_recipes/configs/tiny/curate.yaml key=value   (or `tune run`)
+
+Features
+    - the teacher plays whole episodes with the run's own tools: what SFT learns from is what RL will meet
+    - every demonstration is judged, so that its quality is known; none is filtered out by that (the embedded world's
+      careless teacher slips on purpose, see gog_recipes.world.teacher)
+    - trajectories touched by a tool failure are kept: the retry they show is worth learning
+    - deterministic given seed and tools; needs no torch
+
+Raises UserError for a dataset without evidence marks, or too few questions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+import zlib
+
+from gog import archive, behaviour, dataset, rewards
+from gog.agent import Episode
+from gog.dataset import Question
+from gog.errors import UserError
+from gog.pictures import Picture, read
+from gog.spec import CurateConfig
+from gog.toolbox import Toolbox
+from gog.trajectory import Trajectory
+from gog_recipes import config
+from gog_recipes.stage import Stage
+from gog_recipes.world.teacher import ScriptedTeacher
+
+
+class CurateRecipe:
+    """Makes `trajectories` demonstrations and commits them as the stage's only checkpoint."""
+
+    def __init__(self, cfg: CurateConfig) -> None:
+        self.cfg = cfg
+        self.stage = Stage(cfg)
+        self.pictures: dict[str, Picture] = {}
+
+    def setup(self) -> None:
+        self.folder, questions = self.stage.questions("train")
+        if len(questions) < self.cfg.trajectories:
+            raise UserError(
+                f"{self.cfg.trajectories} trajectories from {len(questions)} questions",
+                where="trajectories",
+                remedy=f"ask for at most {len(questions)}",
+            )
+        unmarked = next((question for question in questions if not question.evidence.kind), None)
+        if unmarked is not None:
+            raise UserError(
+                f"question {unmarked.id} has no evidence",
+                where=str(self.folder),
+                remedy="the scripted teacher needs it",
+            )
+        self.questions = random.Random(self.cfg.seed).sample(questions, self.cfg.trajectories)
+        documents = list(dataset.read_lines(self.folder / "corpus.jsonl", dataset.Document))
+        self.names = [document.title for document in documents]
+        self.facts = sorted(
+            {word for document in documents for word in document.text.split() if any(c.isdigit() for c in word)}
+        )
+
+    async def curate(self) -> list[Trajectory]:
+        slots, done = asyncio.Semaphore(self.cfg.concurrent_episodes), 0
+
+        async def demonstrate(question: Question) -> Trajectory:
+            nonlocal done
+            async with slots:
+                trajectory = await self._demonstrate(question)
+            done += 1
+            if done % 100 == 0:
+                self.stage.report(done, len(self.questions))
+            return trajectory
+
+        async with Toolbox(self.cfg.endpoints, self.cfg.tools) as self.toolbox:
+            return list(await asyncio.gather(*(demonstrate(question) for question in self.questions)))
+
+    async def _demonstrate(self, question: Question) -> Trajectory:
+        rng = random.Random(zlib.crc32(f"{self.cfg.seed}:{question.id}".encode()))
+        guesses = self.names if question.evidence.kind == "name" else self.facts
+        teacher = ScriptedTeacher(question, rng, self.cfg.care, guesses)
+        episode = Episode(question, read(self.folder / question.image), teacher, self.toolbox, self.cfg, "terse")
+        teacher.follow(episode)
+        trajectory = await episode.run()
+        self.pictures.update(episode.pictures)
+        verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer or "")
+        accuracy = None if verdict.value is None else float(verdict.value)
+        reward = rewards.reward(accuracy, trajectory.well_formed)
+        return trajectory.model_copy(update={"id": f"teacher-{question.id}", "policy": "teacher", "reward": reward})
+
+    def save_checkpoint(self, trajectories: list[Trajectory], seconds: float) -> None:
+        path = self.stage.workdir / "trajectories.zip"
+        archive.write(path, trajectories, self.pictures)
+        judged = [item.reward.accuracy for item in trajectories if item.reward and item.reward.accuracy is not None]
+        meta = {
+            "trajectories": len(trajectories),
+            "behaviour": behaviour.shares(trajectories),
+            "accuracy": sum(judged) / max(1, len(judged)),
+            "care": self.cfg.care,
+            "seconds": round(seconds, 2),
+        }
+        self.stage.publish(1, {"trajectories.zip": path}, meta=meta, parents=[])
+        self.stage.report(len(trajectories), len(trajectories), **meta)
+
+
+def main() -> None:
+    recipe = CurateRecipe(config.from_command_line(CurateConfig, sys.argv[1:]))
+    if recipe.stage.store.latest(recipe.stage.key) is not None:
+        print("curate: done already", flush=True)
+        return
+    started = time.monotonic()
+    recipe.setup()
+    trajectories = asyncio.run(recipe.curate())
+    recipe.save_checkpoint(trajectories, time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    config.exit_with(main)

@@ -1,0 +1,220 @@
+"""Evaluation: every policy on the same held-out questions, with intervals and paired comparisons.
+
+    tune run recipes/gog_recipes/evaluate.py --config recipes/gog_recipes/configs/tiny/evaluate.yaml
+
+Policies: direct (may not search), whole-image (image search of the whole picture only), first-candidate (searches the
+best-scored candidate unseen), prompted (the base model), sft, grpo. The first three wear the SFT weights.
+
+A question spoiled by a tool failure counts as the policy left it: a user's question would be answered no better. Only
+questions that the judge could not decide are left out, and their number is printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torchtune import config as tune_config
+from torchtune import training, utils
+from torchtune.recipe_interfaces import FTRecipeInterface
+
+from gog import archive, stats
+from gog.pictures import Picture
+from gog.spec import EvaluateConfig
+from gog.toolbox import Toolbox
+from gog.trajectory import Trajectory
+from gog_recipes import config, model
+from gog_recipes.engine.transformers import Limits, TransformersEngine
+from gog_recipes.rollouts import Pool, Rollouts, Scoring, measure
+from gog_recipes.stage import Stage
+
+
+@dataclass(frozen=True)
+class Policy:
+    """weights: base, sft or grpo. gaze None: as the stage says."""
+
+    weights: str
+    gaze: str | None = None
+    answer_only: bool = False
+
+
+POLICIES = {
+    "direct": Policy("sft", answer_only=True),
+    "whole-image": Policy("sft", gaze="off"),
+    "first-candidate": Policy("sft", gaze="direct"),
+    "prompted": Policy("base"),
+    "sft": Policy("sft"),
+    "grpo": Policy("grpo"),
+}
+
+
+class EvaluateRecipe(FTRecipeInterface):
+    """Compares policies; commits rows, comparisons and sample trajectories as one checkpoint."""
+
+    def __init__(self, cfg: EvaluateConfig) -> None:
+        self.cfg = cfg
+        self.stage = Stage(cfg)
+        self.device = utils.get_device(None)
+        training.set_seed(cfg.seed)
+
+    def setup(self) -> None:
+        needed = {POLICIES[name].weights for name in self.cfg.policies}
+        self.parents = {
+            kind: self.stage.input(kind)
+            for kind in ("sft", "grpo")
+            if kind in needed or (kind == "sft" and "grpo" in needed)
+        }
+        self.codec = model.load_codec(self.cfg.model)
+        self.weights = {kind: self._weights(kind) for kind in sorted(needed)}
+        folder, questions = self.stage.questions(self.cfg.split)
+        self.pool = Pool(folder, questions[: self.cfg.questions])
+
+    def _weights(self, kind: str) -> torch.nn.Module:
+        policy: torch.nn.Module = model.load_base(self.cfg.model, self.device)
+        for stage in {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}[kind]:
+            policy = model.merge_adapter(policy, self.stage.folder(self.parents[stage]))
+        return policy
+
+    async def train(self) -> dict[str, list[Trajectory]]:
+        """Plays all questions with each policy."""
+        played: dict[str, list[Trajectory]] = {}
+        self.pictures: dict[str, Picture] = {}
+        limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
+        async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
+            for name in self.cfg.policies:
+                policy = POLICIES[name]
+                weights = self.weights[policy.weights]
+                vision = model.vision_of(weights, self.codec)
+                engine = TransformersEngine(weights, self.codec, vision, limits, rows=self.cfg.concurrent_episodes)
+                settings = self.cfg.model_copy(update={"gaze": policy.gaze or self.cfg.gaze})
+                rollouts = Rollouts(
+                    engine,
+                    toolbox,
+                    settings,
+                    self.pool,
+                    self.stage.key,
+                    self.cfg.seed,
+                    Scoring(failures="keep"),
+                    policy.answer_only,
+                )
+                groups = await rollouts.play(self.pool.questions, 1, step=0, policy=name)
+                played[name] = [trajectory for group in groups for trajectory in group]
+                self.pictures.update(rollouts.pictures)
+                self.stage.report(
+                    len(played),
+                    len(self.cfg.policies),
+                    accuracy={key: _accuracy(value) for key, value in played.items()},
+                )
+        return played
+
+    def rows(self, played: dict[str, list[Trajectory]]) -> list[dict[str, Any]]:
+        return [row(name, self.cfg.split, trajectories) for name, trajectories in played.items()]
+
+    def comparisons(self, played: dict[str, list[Trajectory]]) -> list[dict[str, Any]]:
+        """Every later policy against every earlier one, over the questions that both have a verdict for."""
+        found = []
+        for first, second in itertools.combinations(played, 2):
+            pairs = [
+                (b.reward.accuracy, a.reward.accuracy)
+                for a, b in zip(played[first], played[second], strict=True)
+                if a.reward and b.reward and a.reward.accuracy is not None and b.reward.accuracy is not None
+            ]
+            difference, low, high = stats.paired_bootstrap(
+                *zip(*pairs, strict=True), resamples=self.cfg.bootstrap, seed=self.cfg.seed
+            )
+            found.append({"a": second, "b": first, "n": len(pairs), "difference": difference, "ci95": [low, high]})
+        return found
+
+    def save_checkpoint(self, played: dict[str, list[Trajectory]]) -> None:
+        path = {name: self.stage.workdir / name for name in ("results.json", "answers.jsonl", "trajectories.zip")}
+        results = {"rows": self.rows(played), "comparisons": self.comparisons(played)}
+        path["results.json"].write_text(json.dumps(results, indent=1))
+        with path["answers.jsonl"].open("w") as stream:
+            for name, trajectories in played.items():
+                for item in trajectories:
+                    line = {
+                        "policy": name,
+                        "question_id": item.question_id,
+                        "answer": item.answer,
+                        "accuracy": item.reward and item.reward.accuracy,
+                    }
+                    stream.write(json.dumps(line) + "\n")
+        kept = [item for trajectories in played.values() for item in trajectories[: self.cfg.keep_trajectories]]
+        archive.write(path["trajectories.zip"], kept, self.pictures)
+        accuracy = {name: _accuracy(trajectories) for name, trajectories in played.items()}
+        self.stage.publish(
+            1, path, meta={"accuracy": accuracy, "n": len(self.pool.questions)}, parents=list(self.parents.values())
+        )
+        for line in results["rows"]:
+            print(
+                f"evaluate: {line['policy']:16s} {line['accuracy']:.3f}  [{line['ci95'][0]:.3f}, {line['ci95'][1]:.3f}]",
+                flush=True,
+            )
+
+    def cleanup(self) -> None:
+        return None
+
+
+def _judged(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+    return [item for item in trajectories if item.reward is not None and item.reward.accuracy is not None]
+
+
+def _accuracy(trajectories: Sequence[Trajectory]) -> float:
+    return stats.mean([item.reward.accuracy or 0.0 for item in _judged(trajectories) if item.reward])
+
+
+def row(policy: str, benchmark: str, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """One line of the evaluation table. Latencies are an episode's own, in seconds, with all others running beside it."""
+    judged = _judged(trajectories)
+    right = sum(1 for item in judged if item.reward and item.reward.accuracy == 1.0)
+    measures = measure(judged)
+    seconds = [item.seconds for item in trajectories]
+    kinds = sorted({item.kind for item in judged if item.kind})
+    return {
+        "policy": policy,
+        "benchmark": benchmark,
+        "n": len(judged),
+        "undecided": len(trajectories) - len(judged),
+        "accuracy": right / max(1, len(judged)),
+        "ci95": list(stats.wilson(right, len(judged))),
+        "format_mean": measures.format,
+        "tool_calls_mean": measures.tool_calls,
+        "latency_p50_s": stats.percentile(seconds, 0.5),
+        "latency_p95_s": stats.percentile(seconds, 0.95),
+        "behaviour": measures.behaviour,
+        "choice_accuracy": measures.choice_accuracy,
+        "tool_failure_ratio": measures.tool_failure_ratio,
+        "by_kind": {
+            kind: {"n": len(own), "accuracy": _accuracy(own)}
+            for kind in kinds
+            if (own := [i for i in judged if i.kind == kind])
+        },
+        "stops": {
+            stop: count for stop in sorted({i.stop for i in judged}) if (count := sum(i.stop == stop for i in judged))
+        },
+    }
+
+
+@tune_config.parse
+def recipe_main(cfg: DictConfig) -> None:
+    def run() -> None:
+        recipe = EvaluateRecipe(config.typed(EvaluateConfig, cfg))
+        if recipe.stage.store.latest(recipe.stage.key) is not None:
+            print("evaluate: done already", flush=True)
+            return
+        recipe.setup()
+        recipe.save_checkpoint(asyncio.run(recipe.train()))
+        recipe.cleanup()
+
+    config.exit_with(run)
+
+
+if __name__ == "__main__":
+    sys.exit(recipe_main())

@@ -1,0 +1,277 @@
+"""GRPO with live tools: improve the policy on the questions that SFT left hard.
+
+    tune run recipes/gog_recipes/grpo.py --config recipes/gog_recipes/configs/tiny/grpo.yaml steps=10
+
+A step: draw questions; play a group of episodes for each, all at once, tools and judge over HTTP; reward; leave out
+what infrastructure spoiled; advantages within each group; one update on the sampled tokens.
+
+Features and their trade-offs
+    - the policy is base + SFT adapter (merged) + a fresh adapter; switched off, that adapter leaves exactly the
+      reference of the KL, at no cost in memory
+    - one update per rollout: on-policy, so the clip only binds when `failures: keep` or an engine gap makes it
+    - trajectories touched by a tool or judge failure enter neither the loss nor their group's statistics
+    - groups whose valid rewards are all equal carry no signal and are skipped, not refilled
+    - pictures are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
+    - resumes from its newest checkpoint; questions and sampling noise follow from seed and step
+    - single process; async rollouts and loss variants are not here yet
+
+Raises UserError when no question of the chosen levels is left, or when the judge fails too often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from omegaconf import DictConfig
+from torchtune import config as tune_config
+from torchtune import training, utils
+from torchtune.recipe_interfaces import FTRecipeInterface
+
+from gog import archive, dataset, metrics, rewards
+from gog.dataset import Question
+from gog.errors import UserError
+from gog.levels import Graded
+from gog.spec import GRPOConfig
+from gog.toolbox import Toolbox
+from gog.trajectory import Trajectory
+from gog_recipes import checkpoint, config, loss, model, optim
+from gog_recipes.engine.transformers import Counters, Limits, TransformersEngine
+from gog_recipes.rollouts import Pool, Rollouts, Scoring, measure
+from gog_recipes.stage import Stage
+
+ROWS_PER_PASS = 64
+"""Trajectories per forward and backward pass; gradients add up over passes, so it bounds memory and nothing else."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an optimizer step came to."""
+
+    kl: float = 0.0
+    clip_share: float = 0.0
+    gap: float = 0.0
+    grad_norm: float = 0.0
+    learned: int = 0
+
+
+class GRPORecipe(FTRecipeInterface):
+    """Group-relative policy optimisation of the SFT policy."""
+
+    def __init__(self, cfg: GRPOConfig) -> None:
+        self.cfg = cfg
+        self.stage = Stage(cfg)
+        self.device = utils.get_device(None)
+        training.set_seed(cfg.seed)
+
+    def setup(self) -> None:
+        self._setup_model()
+        self._setup_data()
+        self._setup_optimizer()
+        self._setup_engine()
+
+    def _setup_model(self) -> None:
+        self.sft = self.stage.input("sft")
+        self.codec = model.load_codec(self.cfg.model)
+        policy = model.merge_adapter(model.load_base(self.cfg.model, self.device), self.stage.folder(self.sft))
+        self.model = model.add_adapter(policy, self.cfg.lora)
+        self.vision = model.vision_of(self.model, self.codec)
+
+    def _setup_data(self) -> None:
+        self.stratify = self.stage.input("stratify")
+        graded = {
+            line.question_id: line
+            for line in dataset.read_lines(self.stage.store.open(self.stratify, "levels.jsonl"), Graded)
+        }
+        folder, questions = self.stage.questions("train")
+        chosen = [question for question in questions if question.id in graded and self._wanted(graded[question.id])]
+        if len(chosen) < self.cfg.questions_per_step:
+            raise UserError(
+                f"{len(chosen)} questions of level {', '.join(self.cfg.levels)} for steps of {self.cfg.questions_per_step}",
+                where="levels", remedy="add a level, lower questions_per_step, or stratify more questions",
+            )  # fmt: skip
+        self.levels = {question.id: graded[question.id].level for question in chosen}
+        self.pool = Pool(folder, chosen)
+
+    def _wanted(self, line: Graded) -> bool:
+        return line.level in self.cfg.levels and (self.cfg.keep_unsolved or not line.unsolved)
+
+    def _setup_optimizer(self) -> None:
+        self.optimizer = optim.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
+        self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
+
+    def _setup_engine(self) -> None:
+        limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
+        rows = max(self.cfg.concurrent_episodes, self.cfg.group_size)
+        self.engine = TransformersEngine(self.model, self.codec, self.vision, limits, rows=rows, version=self.step)
+
+    def questions(self, step: int) -> list[Question]:
+        """The questions of a step: the pool in an order that is drawn anew for every pass through it."""
+        size, count, pool = self.cfg.questions_per_step, len(self.pool.questions), self.pool.questions
+        places = range(step * size, (step + 1) * size)
+        orders = {
+            turn: random.Random(f"{self.cfg.seed}:{turn}").sample(range(count), count)
+            for turn in {p // count for p in places}
+        }
+        return [pool[orders[place // count][place % count]] for place in places]
+
+    async def train(self) -> None:
+        self.model.eval()  # no dropout between sampling and learning
+        scoring = Scoring(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
+        async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
+            self.rollouts = Rollouts(self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring)
+            while self.step < self.cfg.steps:
+                started = time.monotonic()
+                self.engine.counters = Counters()
+                groups = await self.rollouts.play(
+                    self.questions(self.step), self.cfg.group_size, step=self.step + 1, policy="grpo"
+                )
+                rollout_seconds = time.monotonic() - started
+                trajectories = [item for group in groups for item in self.with_advantages(group)]
+                rate = optim.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
+                update = self.update(trajectories)
+                self.step += 1
+                self.engine.refresh(self.model, self.step)
+                self._log(trajectories, update, rate, rollout_seconds, time.monotonic() - started)
+                if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
+                    self.save_checkpoint(trajectories)
+
+    def with_advantages(self, group: Sequence[Trajectory]) -> list[Trajectory]:
+        """The group with advantages; an excluded trajectory has none and does not touch the others'."""
+        totals = [None if item.excluded or item.reward is None else item.reward.total for item in group]
+        if self.cfg.failures == "drop" and any(item.failures for item in group):
+            totals = [None] * len(group)
+        level = self.levels[group[0].question_id]
+        return [
+            item.model_copy(update={"advantage": advantage, "level": level})
+            for item, advantage in zip(group, rewards.group_advantages(totals), strict=True)
+        ]
+
+    def update(self, trajectories: Sequence[Trajectory]) -> Update:
+        """One optimizer step on the trajectories that carry a signal."""
+        learned = [item for item in trajectories if item.advantage]
+        counted = sum(1 for item in trajectories if item.advantage is not None)
+        if not learned:
+            return Update()
+        learned.sort(key=lambda item: sum(len(segment.tokens) for segment in item.segments))
+        terms = []
+        for start in range(0, len(learned), ROWS_PER_PASS):
+            part = self._loss(learned[start : start + ROWS_PER_PASS], counted)
+            part.loss.backward()
+            terms.append(part)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.clip_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return Update(
+            kl=sum(part.kl for part in terms) / len(terms),
+            clip_share=sum(part.clip_share for part in terms) / len(terms),
+            gap=max(part.gap for part in terms),
+            grad_norm=float(norm),
+            learned=len(learned),
+        )
+
+    def _loss(self, rows: Sequence[Trajectory], counted: int) -> loss.GRPOTerms:
+        batch = model.collate([item.segments for item in rows], self.codec, self.vision, self.device)
+        reference = None
+        if self.cfg.kl:
+            with model.reference(self.model):
+                logits, tokens = model.forward(self.model, batch, self.codec, self.vision)
+                reference = model.logprobs(logits, tokens, self.codec, self.cfg.temperature)
+        logits, tokens = model.forward(self.model, batch, self.codec, self.vision)
+        sampled = [item.model_logprobs() for item in rows]
+        return loss.grpo(
+            model.logprobs(logits, tokens, self.codec, self.cfg.temperature),
+            torch.tensor([value for values in sampled for value in values], device=self.device),
+            reference,
+            torch.tensor([item.advantage for item in rows], device=self.device),
+            torch.tensor([len(values) for values in sampled], device=self.device),
+            clip=self.cfg.clip,
+            kl=self.cfg.kl,
+            trajectories=counted,
+        )
+
+    def _log(
+        self, trajectories: Sequence[Trajectory], update: Update, rate: float, rollout_seconds: float, seconds: float
+    ) -> None:
+        measures, counters = measure(trajectories), self.engine.counters
+        groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
+        flat = sum(1 for group in groups if not any(item.advantage for item in group))
+        self.stage.log.append(
+            step=self.step, total=self.cfg.steps, reward_mean=measures.reward, reward_std=measures.reward_std,
+            accuracy_mean=measures.accuracy, format_mean=measures.format, kl=update.kl, clip_share=update.clip_share,
+            grad_norm=update.grad_norm, learning_rate=rate, tool_failure_ratio=measures.tool_failure_ratio,
+            attempt_failure_ratio=self._attempt_failures(), trajectories=measures.n, excluded=measures.excluded,
+            learned=update.learned, zero_variance_share=flat / len(groups), behaviour=measures.behaviour,
+            choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
+            generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
+            logprob_gap=update.gap, seconds=seconds, rollout_seconds=rollout_seconds, train_seconds=seconds - rollout_seconds,
+        )  # fmt: skip
+        metrics.TRAIN_STEP.labels(self.stage.key).set(self.step)
+        for component in ("reward", "accuracy", "format"):
+            metrics.REWARD.labels(component).set(getattr(measures, component))
+        lines = self.stage.log.lines
+        self.stage.report(
+            self.step, self.cfg.steps, reward=measures.reward, tool_failure_ratio=measures.tool_failure_ratio,
+            reward_first=_mean([line["reward_mean"] for line in lines[:10]]), rewards=[line["reward_mean"] for line in lines],
+        )  # fmt: skip
+        if self.step % 5 == 0 or self.step == self.cfg.steps:
+            recent = _mean([line["reward_mean"] for line in lines[-5:]])
+            print(
+                f"grpo: step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {measures.excluded}", flush=True
+            )
+
+    def _attempt_failures(self) -> float:
+        """Failed share of the attempts since the last step."""
+        before = getattr(self, "_attempts", (0, 0))
+        tables = [outcomes for tool, outcomes in metrics.attempts_by_outcome().items() if tool != "judge"]
+        total = sum(sum(outcomes.values()) for outcomes in tables)
+        failed = total - sum(outcomes.get("ok", 0) for outcomes in tables)
+        self._attempts = (total, failed)
+        return (failed - before[1]) / max(1, total - before[0])
+
+    def save_checkpoint(self, trajectories: Sequence[Trajectory]) -> None:
+        path = self.stage.workdir / "trajectories.zip"
+        archive.write(path, spread(trajectories, self.cfg.keep_trajectories), self.rollouts.pictures)
+        lines = self.stage.log.lines
+        meta = {
+            "total": self.cfg.steps,
+            "reward_first": _mean([line["reward_mean"] for line in lines[:10]]),
+            "reward_last": _mean([line["reward_mean"] for line in lines[-10:]]),
+        }
+        checkpoint.save(
+            self.stage, self.step, self.model, self.optimizer, meta=meta, parents=[self.sft, self.stratify],
+            extra={"trajectories.zip": path},
+        )  # fmt: skip
+
+    def cleanup(self) -> None:
+        return None
+
+
+def spread(trajectories: Sequence[Trajectory], count: int) -> list[Trajectory]:
+    """At most `count`, evenly spread, so that whole groups and all kinds of question are seen."""
+    stride = max(1, len(trajectories) // max(1, count))
+    return list(trajectories[::stride][:count])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+@tune_config.parse
+def recipe_main(cfg: DictConfig) -> None:
+    def run() -> None:
+        recipe = GRPORecipe(config.typed(GRPOConfig, cfg))
+        recipe.setup()
+        asyncio.run(recipe.train())
+        recipe.cleanup()
+
+    config.exit_with(run)
+
+
+if __name__ == "__main__":
+    sys.exit(recipe_main())

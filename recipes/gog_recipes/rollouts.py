@@ -1,0 +1,180 @@
+"""Questions in, judged trajectories out: every episode of a step at once, in one event loop.
+
+A group is one question's samples. Groups start as rows of the engine become free; each episode plays on its own; the
+judge is asked as soon as an answer is there. Order in = order out, whatever finished first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gog import behaviour, metrics, pictures, rewards
+from gog.agent import Episode
+from gog.dataset import Question
+from gog.errors import UserError
+from gog.pictures import Picture
+from gog.spec import AgentSettings
+from gog.toolbox import Toolbox
+from gog.trajectory import Trajectory
+from gog_recipes.engine.transformers import TransformersEngine, TransformersSession
+
+JUDGE_MINIMUM = 0.95
+"""Share of verdicts that must succeed; below it accuracies mean nothing and the stage stops [peer: SenseNova-MARS]."""
+SEARCH_TAGS = ("<img_search>", "<text_search>")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Questions with their pictures, which are read when first asked for and kept."""
+
+    folder: Path
+    questions: Sequence[Question]
+    _pictures: dict[str, Picture] = field(default_factory=dict)
+
+    def picture(self, question: Question) -> Picture:
+        if question.image not in self._pictures:
+            self._pictures[question.image] = pictures.read(self.folder / question.image)
+        return self._pictures[question.image]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a trajectory is rewarded; see gog.rewards. failures: mask, drop or keep."""
+
+    format_weight: float = 0.1
+    search_penalty: float = 0.0
+    failures: str = "mask"
+
+
+@dataclass
+class Rollouts:
+    """Plays questions with one engine and one toolbox.
+
+    seed, step and question decide the sampling noise, so a repeated step repeats its samples. answer_only: the policy
+    may not search (direct answering).
+    """
+
+    engine: TransformersEngine
+    toolbox: Toolbox
+    settings: AgentSettings
+    pool: Pool
+    stage: str
+    seed: int
+    scoring: Scoring = Scoring()
+    answer_only: bool = False
+    pictures: dict[str, Picture] = field(default_factory=dict)
+
+    async def play(
+        self, questions: Sequence[Question], samples: int, *, step: int, policy: str
+    ) -> list[list[Trajectory]]:
+        """One group of `samples` trajectories per question. Raises UserError when the judge fails too often."""
+        self.pictures = {}
+        slots = asyncio.Semaphore(max(1, self.engine.decoder.rows // samples))
+
+        async def group(question: Question) -> list[Trajectory]:
+            async with slots:
+                return await self._group(question, samples, step, policy)
+
+        groups = await asyncio.gather(*(group(question) for question in questions))
+        self._check_judge([trajectory for group in groups for trajectory in group])
+        return groups
+
+    async def _group(self, question: Question, samples: int, step: int, policy: str) -> list[Trajectory]:
+        picture = self.pool.picture(question)
+        seeds = [(self.seed, step, zlib.crc32(question.id.encode()), sample) for sample in range(samples)]
+        forbidden = SEARCH_TAGS if self.answer_only else ()
+        sessions = self.engine.open(
+            question.question, picture, seeds, forbidden_tags=forbidden, tools=not self.answer_only
+        )
+        played = await asyncio.gather(*(self._episode(question, picture, session) for session in sessions))
+        return [
+            trajectory.model_copy(
+                update={
+                    "id": f"{policy}-{step}-{question.id}-{sample}",
+                    "policy": policy,
+                    "step": step,
+                    "sample": sample,
+                }
+            )
+            for sample, trajectory in enumerate(played)
+        ]
+
+    async def _episode(self, question: Question, picture: Picture, session: TransformersSession) -> Trajectory:
+        episode = Episode(question, picture, session, self.toolbox, self.settings, self.engine.codec.style)
+        trajectory = await episode.run()
+        self.pictures.update(episode.pictures)
+        accuracy: float | None = 0.0
+        if trajectory.answer is not None:
+            verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer)
+            accuracy = None if verdict.value is None else float(verdict.value)
+        reward = rewards.reward(
+            accuracy,
+            trajectory.well_formed,
+            format_weight=self.scoring.format_weight,
+            searched=behaviour.classify(trajectory) != "none",
+            search_penalty=self.scoring.search_penalty,
+        )
+        trajectory = trajectory.model_copy(update={"reward": reward})
+        excluded = rewards.exclusion(trajectory, self.scoring.failures)
+        status = "counted" if not excluded else "judge" if excluded == "judge" else "tool_failure"
+        metrics.TRAJECTORIES.labels(self.stage, status).inc()
+        return trajectory.model_copy(update={"excluded": excluded})
+
+    def _check_judge(self, trajectories: Sequence[Trajectory]) -> None:
+        judged = [
+            item.reward is not None and item.reward.accuracy is not None
+            for item in trajectories
+            if item.answer is not None
+        ]
+        if len(judged) >= 20 and sum(judged) < JUDGE_MINIMUM * len(judged):
+            raise UserError(
+                f"the judge decided only {sum(judged)} of {len(judged)} answers",
+                where="endpoints.judge",
+                remedy="is it up, and does it answer Yes or No? the run resumes from its last checkpoint",
+            )
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a set of trajectories came to; shares and means over all of them unless said otherwise."""
+
+    n: int
+    accuracy: float
+    format: float
+    reward: float
+    reward_std: float
+    tool_calls: float
+    tool_failure_ratio: float
+    excluded: int
+    choice_accuracy: float | None
+    behaviour: dict[str, float]
+
+
+def measure(trajectories: Sequence[Trajectory]) -> Measures:
+    """Accuracy, format and reward over the counted trajectories; calls, failures and behaviour over all."""
+    counted = [item.reward for item in trajectories if not item.excluded and item.reward is not None]
+    totals = [reward.total for reward in counted if reward.total is not None]
+    calls = sum(item.tool_calls for item in trajectories)
+    failed = sum(len(item.failures) for item in trajectories)
+    choices = [right for item in trajectories if (right := behaviour.chose_right(item)) is not None]
+    mean_reward = _mean(totals)
+    return Measures(
+        n=len(trajectories),
+        accuracy=_mean([reward.accuracy or 0.0 for reward in counted]),
+        format=_mean([reward.format for reward in counted]),
+        reward=mean_reward,
+        reward_std=_mean([(total - mean_reward) ** 2 for total in totals]) ** 0.5,
+        tool_calls=calls / max(1, len(trajectories)),
+        tool_failure_ratio=failed / max(1, calls),
+        excluded=len(trajectories) - len(counted),
+        choice_accuracy=_mean([float(right) for right in choices]) if choices else None,
+        behaviour={name: round(share, 4) for name, share in behaviour.shares(trajectories).items()},
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,91 @@
+"""What every stage does around its method: its store, its data, its progress, its log of metrics."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gog import archive, dataset, progress, store
+from gog.errors import UserError
+from gog.spec import DataSpec, StageConfig
+from gog_recipes.world import generate
+
+
+class Stage:
+    """The surroundings of one stage attempt."""
+
+    def __init__(self, config: StageConfig) -> None:
+        self.config = config
+        self.key = config.key
+        self.store = store.open_store(config.store.uri)
+        self.workdir = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.log = MetricLog(self.workdir / "metrics.jsonl")
+
+    def input(self, kind: str) -> store.Manifest:
+        """The checkpoint of an earlier stage that this one starts from. Raises UserError when there is none."""
+        return self.store.resolve(self.config.inputs.get(kind, kind))
+
+    def has_input(self, kind: str) -> bool:
+        return kind in self.config.inputs or self.store.latest(kind) is not None
+
+    def folder(self, manifest: store.Manifest) -> Path:
+        """A checkpoint's files, verified, in a folder of their own."""
+        target = self.workdir / "inputs" / manifest.ref.replace("/", "-")
+        return target if target.is_dir() else self.store.fetch(manifest, target)
+
+    def archive(self, manifest: store.Manifest) -> archive.Archive:
+        return archive.Archive(self.store.open(manifest, "trajectories.zip"))
+
+    def questions(self, split: str) -> tuple[Path, list[dataset.Question]]:
+        """(dataset folder, its questions of a split)."""
+        folder = data_folder(self.config.data, self.workdir)
+        return folder, dataset.read_questions(folder, split)
+
+    def report(self, step: int, total: int, **metrics: Any) -> None:
+        progress.report(self.workdir, step, total, metrics)
+
+    def publish(
+        self, step: int, files: Mapping[str, Path], *, meta: Mapping[str, Any], parents: list[store.Manifest]
+    ) -> store.Manifest:
+        manifest = self.store.publish(self.key, step, files, meta=meta, parents=tuple(parent.ref for parent in parents))
+        print(f"{self.key}: checkpoint {manifest.ref} committed", flush=True)
+        return manifest
+
+
+def data_folder(data: DataSpec, workdir: Path) -> Path:
+    """The dataset's folder; the embedded world is made if need be. Raises UserError."""
+    if data.world is not None:
+        folder = workdir / "data"
+        generate.write(folder, data.world)
+        return folder
+    if data.uri is not None and not data.uri.startswith("file://"):
+        raise UserError("only file:// datasets can be read yet", where=f"data.uri: {data.uri}", remedy="use data.path")
+    folder = Path(data.uri.removeprefix("file://") if data.uri else str(data.path))
+    if not folder.is_dir():
+        raise UserError(
+            "no such folder", where=f"data.path: {folder}", remedy="name a dataset folder, or use data.world"
+        )
+    return folder
+
+
+class MetricLog:
+    """One JSON line per step. A resumed stage goes on from the lines its checkpoint holds: no gap, no repeat."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, Any]] = []
+        path.write_text("")
+
+    def resume(self, checkpoint: Path) -> None:
+        self.lines = [json.loads(line) for line in checkpoint.read_text().splitlines()]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def append(self, **values: Any) -> None:
+        line = {name: round(value, 7) if isinstance(value, float) else value for name, value in values.items()}
+        self.lines.append(line)
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")

@@ -1,0 +1,132 @@
+"""Stratification: sort the training questions by how often the SFT policy solves them.
+
+    tune run recipes/gog_recipes/stratify.py --config recipes/gog_recipes/configs/tiny/stratify.yaml
+
+Features
+    - N samples per question with live tools, judged as in RL
+    - samples spoiled by a tool or judge failure do not count; a question without a valid sample is `unknown`
+    - progress is committed once, at the end: an interrupted stratification starts again
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+from torchtune import config as tune_config
+from torchtune import training, utils
+from torchtune.recipe_interfaces import FTRecipeInterface
+
+from gog import archive, dataset, levels
+from gog.levels import Graded
+from gog.pictures import Picture
+from gog.spec import StratifyConfig
+from gog.toolbox import Toolbox
+from gog.trajectory import Trajectory
+from gog_recipes import config, model
+from gog_recipes.engine.transformers import Limits, TransformersEngine
+from gog_recipes.rollouts import Pool, Rollouts, measure
+from gog_recipes.stage import Stage
+
+KEPT_TRAJECTORIES = 40
+
+
+class StratifyRecipe(FTRecipeInterface):
+    """Grades every question of the training split."""
+
+    def __init__(self, cfg: StratifyConfig) -> None:
+        self.cfg = cfg
+        self.stage = Stage(cfg)
+        self.device = utils.get_device(None)
+        training.set_seed(cfg.seed)
+
+    def setup(self) -> None:
+        self.parent = self.stage.input("sft")
+        codec = model.load_codec(self.cfg.model)
+        policy = model.merge_adapter(model.load_base(self.cfg.model, self.device), self.stage.folder(self.parent))
+        vision = model.vision_of(policy, codec)
+        limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
+        self.engine = TransformersEngine(policy, codec, vision, limits, rows=self.cfg.concurrent_episodes)
+        folder, questions = self.stage.questions("train")
+        self.pool = Pool(folder, questions[: self.cfg.questions])
+
+    async def train(self) -> list[list[Trajectory]]:
+        """Plays every question, a batch of groups at a time."""
+        groups: list[list[Trajectory]] = []
+        self.pictures: dict[str, Picture] = {}
+        at_once = max(1, 2 * self.cfg.concurrent_episodes // self.cfg.rollouts)
+        async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
+            rollouts = Rollouts(self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed)
+            for start in range(0, len(self.pool.questions), at_once):
+                batch = self.pool.questions[start : start + at_once]
+                groups += await rollouts.play(batch, self.cfg.rollouts, step=0, policy="sft")
+                if not self.pictures:
+                    self.pictures = rollouts.pictures
+                self.stage.report(len(groups), len(self.pool.questions), **_counts(self.grade(groups)))
+        return groups
+
+    def grade(self, groups: Sequence[Sequence[Trajectory]]) -> list[Graded]:
+        return [grade(group, self.cfg.level1) for group in groups]
+
+    def save_checkpoint(self, groups: list[list[Trajectory]], seconds: float) -> None:
+        graded = self.grade(groups)
+        played = [trajectory for group in groups for trajectory in group]
+        measures = measure(played)
+        counts = _counts(graded)
+        path = {name: self.stage.workdir / name for name in ("levels.jsonl", "metrics.json", "trajectories.zip")}
+        dataset.write_lines(path["levels.jsonl"], list(graded))
+        meta = {
+            **counts,
+            "pass_rate_mean": measures.accuracy,
+            "seconds": round(seconds, 2),
+            "tokens_per_second": round(self.engine.counters.generated / seconds, 1),
+        }
+        path["metrics.json"].write_text(json.dumps({**meta, "measures": measures.__dict__}))
+        archive.write(path["trajectories.zip"], played[:KEPT_TRAJECTORIES], self.pictures)
+        self.stage.publish(1, path, meta=meta, parents=[self.parent])
+        print(f"stratify: {counts}", flush=True)
+
+    def cleanup(self) -> None:
+        return None
+
+
+def grade(group: Sequence[Trajectory], band: tuple[float, float]) -> Graded:
+    """A question's level from its judged samples that no failure spoiled."""
+    valid = [item for item in group if not item.excluded and item.reward is not None]
+    solved = sum(1 for item in valid if item.reward is not None and item.reward.accuracy == 1.0)
+    found: levels.Level = levels.level(solved, len(valid), band) if valid else "unknown"  # type: ignore[assignment]
+    return Graded(question_id=group[0].question_id, solved=solved, valid=len(valid), level=found)
+
+
+def _counts(graded: Sequence[Graded]) -> dict[str, object]:
+    found = Counter(item.level for item in graded)
+    return {
+        "levels": {name: found[name] for name in ("easy", "1", "2")},
+        "unknown": found["unknown"],
+        "unsolved": sum(item.unsolved for item in graded),
+    }
+
+
+@tune_config.parse
+def recipe_main(cfg: DictConfig) -> None:
+    def run() -> None:
+        recipe = StratifyRecipe(config.typed(StratifyConfig, cfg))
+        if recipe.stage.store.latest(recipe.stage.key) is not None:
+            print("stratify: done already", flush=True)
+            return
+        recipe.setup()
+        started = time.monotonic()
+        groups = asyncio.run(recipe.train())
+        recipe.save_checkpoint(groups, time.monotonic() - started)
+        recipe.cleanup()
+
+    config.exit_with(run)
+
+
+if __name__ == "__main__":
+    sys.exit(recipe_main())
