@@ -101,7 +101,7 @@ def parse_turn(text: str, *, reasoning: Literal["required", "optional"] = "requi
     action = _read(found[1], found[2].strip())
     if isinstance(action, str):
         return ParsedTurn(None, _thought(thought), False, action)
-    error = _fault(body, found, has_reasoning=thought is not None, reasoning=reasoning)
+    error = _fault(body, found, _thought(thought), required=reasoning == "required")
     return ParsedTurn(action, _thought(thought), not error, error)
 
 
@@ -135,10 +135,12 @@ def _read_image_search(argument: str) -> Action | str:
     return Ground(argument)
 
 
-def _fault(body: str, found: re.Match[str], *, has_reasoning: bool, reasoning: str) -> str:
+def _fault(body: str, found: re.Match[str], thought: str | None, *, required: bool) -> str:
     """Why a turn that can be acted on is nevertheless not well formed; empty if it is."""
-    if reasoning == "required" and not has_reasoning:
+    if required and thought is None:
         return "no reasoning"
+    if thought is not None and any(tag in thought for tag in CLOSING_TAGS):
+        return "an action inside the reasoning"
     if body[: found.start()].strip():
         return "text before the action"
     if body[found.end() :].strip():
