@@ -115,12 +115,23 @@ class Episode:
         """Runs the action and shows its result; the reason to stop if a cap is reached."""
         if len(self.turns) >= self.settings.max_turns:
             return "max_turns"
-        if self.calls >= self.settings.max_calls:
+        if self.calls + self._cost(action) > self.settings.max_calls:
             return "max_calls"
+        if isinstance(action, actions.Gaze) and not self._offered(action.numbers):
+            turn = turn.model_copy(update={"well_formed": False, "error": "a candidate that was never offered"})
         observation, images = await self._observe(action)
         self.turns[-1] = turn.model_copy(update={"observation": observation})
         self.pictures.update((image.hash, image) for image in images)
         return None if self.session.observe(observation.text, images) else "max_tokens"
+
+    def _cost(self, action: actions.Action) -> int:
+        """Tool calls that an action makes at most."""
+        if isinstance(action, actions.Gaze):
+            return len(action.numbers)
+        return 2 if isinstance(action, actions.Ground) and self.settings.gaze == "direct" else 1
+
+    def _offered(self, numbers: Sequence[int]) -> bool:
+        return all(1 <= number <= len(self.candidates) for number in numbers)
 
     async def _observe(self, action: actions.Action) -> tuple[Observation, Sequence[Picture]]:
         match action:
@@ -141,9 +152,10 @@ class Episode:
         reply = await self.toolbox.ground(self.picture, expression)
         if reply.failure:
             return self._failed("grounding", reply), ()
-        self.candidates = reply.unwrap()
-        if self.settings.gaze == "direct" and self.candidates:
-            return await self._search_pictures([(1, self.candidates[0].crop)])
+        found = reply.unwrap()
+        if self.settings.gaze == "direct" and found:
+            return await self._search_unseen(reply, found[0])
+        self.candidates = found
         shown = [prompts.CandidateText(n, c.box, c.score) for n, c in enumerate(self.candidates, 1)]
         record = tuple(
             Candidate(number=n, box=c.box, score=round(c.score, 4), label=c.label, crop=c.crop.hash)
@@ -153,9 +165,22 @@ class Episode:
         text = prompts.candidates(shown, style=self.style)
         return self._seen("grounding", reply, text, candidates=record, images=tuple(crop.hash for crop in crops)), crops
 
+    async def _search_unseen(
+        self, grounding: tools.Reply, best: tools.Candidate
+    ) -> tuple[Observation, Sequence[Picture]]:
+        """Searches the best candidate at once; none is offered, so none can be chosen later."""
+        observation, images = await self._search_pictures([(1, best.crop)])
+        both = {
+            "calls": 2,
+            "attempts": grounding.attempts + observation.attempts,
+            "seconds": round(grounding.seconds + observation.seconds, 4),
+            "cached": grounding.cached and observation.cached,
+        }
+        return observation.model_copy(update=both), images
+
     async def _gaze(self, numbers: Sequence[int]) -> tuple[Observation, Sequence[Picture]]:
         """Searches the candidates chosen, and no other; a number that was never offered is the model's mistake."""
-        if not all(1 <= number <= len(self.candidates) for number in numbers):
+        if not self._offered(numbers):
             return Observation(text=prompts.NO_SUCH_CANDIDATE[self.style]), ()
         return await self._search_pictures([(number, self.candidates[number - 1].crop) for number in numbers])
 
@@ -179,6 +204,7 @@ class Episode:
             tool="imageSearch",
             results=tuple(results),
             failures=tuple(failures),
+            calls=len(chosen),
             seconds=round(seconds, 4),
             attempts=attempts,
             cached=cached,

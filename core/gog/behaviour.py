@@ -14,9 +14,9 @@ CLASSES: tuple[Behaviour, ...] = ("none", "single", "mixed")
 
 
 def classify(trajectory: Trajectory) -> Behaviour:
-    """By the kinds of search made; grounding alone is no search."""
-    searched_picture = any(turn.action in ("glance", "gaze") for turn in trajectory.turns)
-    searched_text = any(turn.action == "text" for turn in trajectory.turns)
+    """By the searches really made; grounding alone is none, nor is a turn that a cap or a wrong number kept from one."""
+    tools = {turn.observation.tool for turn in trajectory.turns if turn.observation is not None}
+    searched_picture, searched_text = "imageSearch" in tools, "textSearch" in tools
     if searched_picture and searched_text:
         return "mixed"
     return "single" if searched_picture or searched_text else "none"

@@ -70,7 +70,7 @@ class Result(Record):
 
 
 class Observation(Record):
-    """What came back after an action. text is the body as the policy read it."""
+    """What came back after an action. text is the body as the policy read it; calls: tool calls made, if `tool` is set."""
 
     text: str
     tool: str = ""
@@ -78,6 +78,7 @@ class Observation(Record):
     candidates: tuple[Candidate, ...] = ()
     results: tuple[Result, ...] = ()
     failures: tuple[Failure, ...] = ()
+    calls: int = 1
     seconds: float = 0.0
     attempts: int = 0
     cached: bool = False
@@ -139,7 +140,7 @@ class Trajectory(Record):
 
     @property
     def tool_calls(self) -> int:
-        return sum(1 for turn in self.turns if turn.observation is not None and turn.observation.tool)
+        return sum(turn.observation.calls for turn in self.turns if turn.observation and turn.observation.tool)
 
     def tokens(self) -> list[int]:
         return [token for segment in self.segments for token in segment.tokens]
