@@ -1,11 +1,13 @@
 """The one path every tool call takes.
 
-    cache → single-flight → breaker → slot → attempt with its deadline → reading of the answer → retry within a budget
+    cache → single-flight → slot → breaker → attempt with its deadline → reading of the answer → retry within a budget
     → typed failure
 
 A failed tool costs a run its numbers twice: once when it stops the run, once when it is learned as bad behaviour. So
 a call never raises for a tool's sake: it returns a `Reply`, whose failure says what went wrong. Retries happen here and
-nowhere else. Failures are never cached. Concurrent equal calls are one call.
+nowhere else. Failures are never cached. Concurrent equal calls are one call. Waiting for a slot costs nothing of a
+call's budget: the queue is ours, not the tool's. The breaker is asked when a slot is free, so that calls queued behind
+a dead backend are turned away instead of waiting out their deadlines one by one.
 
 The path knows no HTTP and no clock of its own: `send`, `clock` and `sleep` are arguments. Budgets in money and
 fallback backends are not part of it yet.
@@ -14,6 +16,7 @@ fallback backends are not part of it yet.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -105,9 +108,11 @@ class CallPath(Generic[Value]):
         started = self.clock()
         key = cache_key(self.tool, self.backend, self.version, arguments)
         stored = self.cache.get(key)
-        if stored is not None:
-            metrics.tool_cache(self.tool, "hit")
-            return Reply(read(stored), seconds=self.clock() - started, cached=True)
+        with contextlib.suppress(CallError, ValueError):  # recorded in a form of another time: as if it were not there
+            if stored is not None:
+                reply = Reply(read(stored), seconds=self.clock() - started, cached=True)
+                metrics.tool_cache(self.tool, "hit")
+                return reply
         if self.cache.strict:
             metrics.tool_cache(self.tool, "miss")
             failure = ToolFailure(self.tool, FailureKind.CACHE_MISS, "not recorded, and the cache is replay-strict")
@@ -115,17 +120,18 @@ class CallPath(Generic[Value]):
         flight = self._flights.get(key)
         joined = flight is not None
         if flight is None:
-            flight = asyncio.ensure_future(self._attempts(body, read))
+            flight = asyncio.ensure_future(self._fly(key, body, read))
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         metrics.tool_cache(self.tool, "joined" if joined else "miss")
-        reply = await asyncio.shield(flight)
-        if joined:
-            return self._value(reply, read, started, cached=True)
+        return self._value(await asyncio.shield(flight), read, started, cached=joined)
+
+    async def _fly(self, key: str, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[bytes]:
+        """The call itself. It is in the cache before it is over, so that no equal call falls between the two."""
+        reply = await self._attempts(body, read)
         if reply.value is not None:
             self.cache.put(key, reply.value)
-        self._finish(reply)
-        return self._value(reply, read, started, cached=False)
+        return self._finish(reply)
 
     def _value(
         self, reply: Reply[bytes], read: Callable[[bytes], Value], started: float, *, cached: bool
@@ -139,20 +145,23 @@ class CallPath(Generic[Value]):
 
     async def _attempts(self, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[bytes]:
         """Tries until one succeeds, the kind of failure forbids it, or attempts or budget are used up."""
-        started, attempt, request = self.clock(), 0, body()
+        started, attempt, left, request = self.clock(), 0, self.limits.budget_seconds, body()
         while True:
-            if not self.breaker.admits():
-                failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, "too many failures in a row; waiting")
-                return Reply(None, failure, attempt, self.clock() - started)
-            attempt += 1
-            outcome = await self._attempt(request, read)
+            async with self._slots:
+                if not self.breaker.admits():
+                    failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, "too many failures in a row; waiting")
+                    return Reply(None, failure, attempt, self.clock() - started)
+                attempt += 1
+                began = self.clock()
+                outcome = await self._attempt(request, read, min(self.limits.deadline_seconds, left))
+                left -= self.clock() - began
             if not isinstance(outcome, ToolFailure):
                 return Reply(outcome, None, attempt, self.clock() - started)
             pause = self._pause(attempt, outcome)
-            left = self.limits.budget_seconds - (self.clock() - started)
             if outcome.kind not in RETRYABLE or attempt >= self.limits.attempts or pause >= left:
                 return Reply(None, outcome, attempt, self.clock() - started)
             await self.sleep(pause)
+            left -= pause
 
     def _pause(self, attempt: int, failure: ToolFailure) -> float:
         """Seconds before the next attempt: what the server asked for, else exponential with full jitter."""
@@ -160,19 +169,17 @@ class CallPath(Generic[Value]):
             return failure.retry_after
         return self.limits.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
 
-    async def _attempt(self, request: bytes, read: Callable[[bytes], Value]) -> bytes | ToolFailure:
+    async def _attempt(self, request: bytes, read: Callable[[bytes], Value], deadline: float) -> bytes | ToolFailure:
+        """One try. deadline in seconds."""
         try:
-            async with self._slots:
-                answer = await asyncio.wait_for(self.send(request), self.limits.deadline_seconds)
+            answer = await asyncio.wait_for(self.send(request), deadline)
             read(answer)
         except TimeoutError:
-            failure = ToolFailure(
-                self.tool, FailureKind.TIMEOUT, f"no answer within {self.limits.deadline_seconds:g} s"
-            )
+            failure = ToolFailure(self.tool, FailureKind.TIMEOUT, f"no answer within {deadline:g} s")
         except CallError as error:
             failure = ToolFailure(self.tool, error.kind, error.message, error.retry_after)
         except ValueError as error:
-            failure = ToolFailure(self.tool, FailureKind.MALFORMED, str(error).splitlines()[0][:200])
+            failure = ToolFailure(self.tool, FailureKind.MALFORMED, str(error).partition("\n")[0][:200])
         else:
             self.breaker.report(True)
             metrics.tool_attempt(self.tool, self.backend, "ok")
