@@ -22,6 +22,8 @@ from gog.spec import ToolsSpec
 from gog.tools import Candidate, FailureKind, Reply
 
 MAX_ANSWER_BYTES = 64_000_000
+MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
+"""Characters that the wire takes; what a model writes beyond them is cut off."""
 
 
 class Toolbox:
@@ -57,12 +59,13 @@ class Toolbox:
         return CallPath(tool, "http", self._sender(address), self.limits, self._cache)
 
     def _sender(self, url: str) -> Callable[[bytes], Awaitable[bytes]]:
-        headers = {"content-type": "application/json"}
+        # Answers are not decompressed (a small one may unfold to gigabytes), so none may come compressed.
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
 
         async def send(body: bytes) -> bytes:
             try:
                 async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-                    answer = await response.content.read(MAX_ANSWER_BYTES)
+                    answer = await _read_whole(response)
                     _check_status(response.status, response.headers.get("retry-after"), answer)
                     return answer
             except aiohttp.ClientError as error:
@@ -71,13 +74,17 @@ class Toolbox:
         return send
 
     async def ground(self, picture: Picture, expression: str) -> Reply[Sequence[Candidate]]:
+        expression = expression[:MAX_EXPRESSION]
+
         def body() -> bytes:
             instance = wire.GroundingInstance(image=wire.encode_image(picture), expression=expression)
             return wire.GroundingRequest(instances=[instance]).model_dump_json().encode()
 
         def read(answer: bytes) -> Sequence[Candidate]:
-            detections = wire.GroundingResponse.model_validate_json(answer).predictions[0].detections
-            return self._candidates(picture, detections)
+            predictions = wire.GroundingResponse.model_validate_json(answer).predictions
+            if len(predictions) != 1:
+                raise ValueError(f"{len(predictions)} predictions for one instance")
+            return self._candidates(picture, predictions[0].detections)
 
         return await self._paths["grounding"].call({"image": picture.hash, "expression": expression}, body, read)
 
@@ -114,10 +121,12 @@ class Toolbox:
         return await self._paths["imageSearch"].call({"image": picture.hash, "top": self.limits.top}, body, _read_hits)
 
     async def search_text(self, query: str) -> Reply[Sequence[wire.SearchHit]]:
-        def body() -> bytes:
-            return wire.TextSearchRequest(query=query[:4000], top=self.limits.top).model_dump_json().encode()
+        query = query[:MAX_QUERY]
 
-        return await self._paths["textSearch"].call({"query": query[:4000], "top": self.limits.top}, body, _read_hits)
+        def body() -> bytes:
+            return wire.TextSearchRequest(query=query, top=self.limits.top).model_dump_json().encode()
+
+        return await self._paths["textSearch"].call({"query": query, "top": self.limits.top}, body, _read_hits)
 
     async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
         def body() -> bytes:
@@ -131,6 +140,17 @@ class Toolbox:
 
         case = {"question": question, "answers": list(answers), "answer": answer}
         return await self._paths["judge"].call(case, body, _read_verdict)
+
+
+async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body to its end; raises CallError for one that has none in sight."""
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise CallError(FailureKind.MALFORMED, f"the answer is longer than {MAX_ANSWER_BYTES:,} bytes")
+    return b"".join(parts)
 
 
 def _check_status(status: int, retry_after: str | None, answer: bytes) -> None:
