@@ -46,8 +46,13 @@ class Cache:
             return
         self._remember(key, answer)
         if self._file is not None and not self.strict:
-            with self._file:
-                self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
+            try:
+                with self._file:
+                    self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
+            except sqlite3.Error as error:
+                raise UserError(
+                    f"cannot record an answer: {error}", where=str(self.spec.path), remedy="free space, then resume"
+                ) from None
 
     def _remember(self, key: str, answer: bytes) -> None:
         self._memory[key] = answer
