@@ -58,7 +58,7 @@ def select(
     kept: list[wire.Detection] = []
     for detection in sorted(detections, key=lambda item: -item.score):
         box = clamp(detection.box, width, height)
-        if not usable(box, min_side=min_side, max_aspect=max_aspect):
+        if not math.isfinite(detection.score) or not usable(box, min_side=min_side, max_aspect=max_aspect):
             continue
         if any(overlap(box, other.box) > max_overlap for other in kept):
             continue
