@@ -51,7 +51,10 @@ class Archive:
             raise UserError(f"not a trajectory archive: {error}", where=str(path)) from None
 
     def trajectories(self) -> list[Trajectory]:
-        lines = self._zip.read(LINES).decode().splitlines()
+        try:
+            lines = self._zip.read(LINES).splitlines()  # of bytes: text has line ends that JSON lines do not have
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise UserError(f"not a trajectory archive: {error}", where=str(self.path)) from None
         found = []
         for number, line in enumerate(lines, 1):
             try:
@@ -66,6 +69,8 @@ class Archive:
             return self._zip.read(f"images/{image}.png")
         except KeyError:
             return None
+        except zipfile.BadZipFile as error:
+            raise UserError(f"picture {image} is torn: {error}", where=str(self.path)) from None
 
     def picture(self, image: str) -> Picture:
         data = self.png(image)
