@@ -69,8 +69,13 @@ class Document(BaseModel):
 
 def read_lines(path: Path, kind: type[Line]) -> Iterator[Line]:
     """Each line of a JSONL file as `kind`. Raises UserError naming file, line number, field and cause."""
+    return (line for _, line in _numbered_lines(path, kind))
+
+
+def _numbered_lines(path: Path, kind: type[Line]) -> Iterator[tuple[int, Line]]:
+    """Lines with their numbers in the file, blank ones left out."""
     try:
-        stream = path.open(encoding="utf-8")
+        stream = path.open("rb")
     except OSError as error:
         raise UserError(
             f"cannot read: {error.strerror}", where=str(path), remedy="is the dataset folder complete?"
@@ -80,7 +85,7 @@ def read_lines(path: Path, kind: type[Line]) -> Iterator[Line]:
             if not text.strip():
                 continue
             try:
-                yield kind.model_validate_json(text)
+                yield number, kind.model_validate_json(text)
             except ValidationError as error:
                 first = error.errors()[0]
                 field = ".".join(str(part) for part in first["loc"]) or "line"
@@ -92,14 +97,14 @@ def read_lines(path: Path, kind: type[Line]) -> Iterator[Line]:
 def read_questions(folder: Path, split: str) -> list[Question]:
     """All questions of a split, checked: ids unique, pictures present. Raises UserError."""
     path = folder / f"{split}.jsonl"
-    questions = list(read_lines(path, Question))
-    seen: set[str] = set()
-    for number, question in enumerate(questions, 1):
+    questions, seen = [], set()
+    for number, question in _numbered_lines(path, Question):
         if question.id in seen:
             raise UserError(f"id {question.id!r} occurs twice", where=f"{path}:{number}", remedy="ids must be unique")
         seen.add(question.id)
         if not (folder / question.image).is_file():
             raise UserError(f"picture {question.image!r} is missing", where=f"{path}:{number}")
+        questions.append(question)
     if not questions:
         raise UserError("no questions", where=str(path), remedy="give at least one line")
     return questions
