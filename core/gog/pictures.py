@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,7 +91,7 @@ class PictureFolder:
             path = self.path(picture.hash)
             if not path.exists():
                 self.root.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(".tmp")
+                temporary = path.with_suffix(f".{os.getpid()}.tmp")  # several ranks may write the same picture
                 temporary.write_bytes(picture.png)
                 temporary.replace(path)
             self._known.add(picture.hash)
