@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -128,8 +130,10 @@ class Store:
     def resolve(self, ref: str) -> Manifest:
         """`stage/step`, or `stage` for its newest -> Manifest. Raises UserError when there is none."""
         stage, _, step = ref.partition("/")
-        if step:
+        if step.isdecimal():
             return self.manifest(stage, int(step))
+        if step:
+            raise UserError(f"{ref!r} names no checkpoint", where=str(self.root), remedy="write stage or stage/step")
         newest = self.latest(stage)
         if newest is None:
             raise UserError(f"no checkpoint of {stage!r}", where=str(self.root), remedy="run that stage first")
@@ -155,15 +159,24 @@ class Store:
         """All files of a checkpoint, verified, in a folder; appears whole or not at all."""
         if folder.exists():
             raise UserError("exists already", where=str(folder), remedy="fetch into a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            target = Path(temporary) / "files"
-            for name in manifest.files:
-                source = self.open(manifest, name)
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                (target / name).write_bytes(source.read_bytes())
-            target.rename(folder)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                target = Path(temporary) / "files"
+                target.mkdir()
+                for name in manifest.files:
+                    self._fetch_file(manifest, name, target)
+                target.rename(folder)
+        except OSError as error:
+            raise _explain(error, folder) from error
         return folder
+
+    def _fetch_file(self, manifest: Manifest, name: str, target: Path) -> None:
+        path = Path(os.path.normpath(target / name))
+        if not path.is_relative_to(target):
+            raise UserError(f"{name!r} of checkpoint {manifest.ref} points outside its folder", where=str(self.root))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.open(manifest, name), path)
 
     def _manifest_path(self, stage: str, step: int) -> Path:
         return self.root / "manifests" / stage / f"{step:09d}.json"
@@ -172,11 +185,11 @@ class Store:
         return self.root / "blobs" / digest
 
     def _put_blob(self, source: Path) -> Blob:
-        """Copies a file under its hash, unless it is there; hashes while copying."""
+        """Copies a file under its hash, unless it is there whole: a blob that rotted is put again."""
         digest = _hash(source)
         target = self._blob_path(digest)
         size = source.stat().st_size
-        if not (target.is_file() and target.stat().st_size == size):
+        if not (target.is_file() and target.stat().st_size == size and _hash(target) == digest):
             with source.open("rb") as stream, _temporary(target.parent) as (temporary, out):
                 while chunk := stream.read(CHUNK):
                     out.write(chunk)
@@ -199,12 +212,14 @@ class Store:
 
     def _advance(self, stage: str, step: int) -> None:
         path = self.root / "latest" / stage
-        newest = max([step, *self.steps(stage)])
-        if path.is_file() and int(path.read_text() or -1) >= newest:
-            return
-        with _temporary(path.parent) as (temporary, out):
-            out.write(str(newest).encode())
-            os.replace(temporary, path)
+        with _locked(path.parent):  # between reading and writing, another process might advance it further
+            newest = max([step, *self.steps(stage)])
+            if _pointer(path) >= newest:
+                return
+            with _temporary(path.parent) as (temporary, out):
+                out.write(str(newest).encode())
+                _flush(out)
+                os.replace(temporary, path)
 
 
 _REPAIR = "delete this checkpoint's manifest to fall back to the one before"
@@ -244,6 +259,26 @@ def _temporary(folder: Path) -> Any:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Any:
+    """Holds a folder's lock, which ends with the process at the latest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _pointer(path: Path) -> int:
+    """The step a pointer names; -1 when it is absent or unreadable, for a pointer can always be made again."""
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return -1
 
 
 def _flush(stream: Any) -> None:
