@@ -79,6 +79,10 @@ class Shell:
                 await reply(watched, *refusal)
             else:
                 await self.app(scope, receive, watched)
+        except Exception:
+            logging.getLogger(__name__).exception("%s %s failed", scope["method"], scope["path"])
+            if status == 0:
+                await reply(watched, 500, b"internal error; see the server's log")
         finally:
             self.outcomes[outcome_of(status)].inc()
             self.seconds.observe(time.perf_counter() - start)
