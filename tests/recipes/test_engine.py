@@ -1,0 +1,196 @@
+"""The rollout engine: what it samples is what the trainer would compute, read once and independent of timing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+from gog.pictures import Picture
+from gog.spec import LoraSettings, ModelSpec
+
+from gog_recipes import model
+from gog_recipes.engine.transformers import Limits, TransformersEngine
+
+SPEC = ModelSpec(base="tiny")
+CPU = torch.device("cpu")
+
+
+def picture(seed: int, side: int = 112) -> Picture:
+    return Picture(np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return model.load_codec(SPEC)
+
+
+@pytest.fixture(scope="module")
+def policy():
+    """The tiny base with an adapter that does something."""
+    torch.manual_seed(0)
+    wearing = model.add_adapter(model.load_base(SPEC, CPU), LoraSettings())
+    for name, parameter in wearing.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return wearing.eval()
+
+
+def engine_for(policy, codec, *, rows=8, temperature=1.0, tokens=192, turn_tokens=6):
+    return TransformersEngine(
+        policy, codec, model.vision_of(policy, codec), Limits(tokens, turn_tokens, temperature), rows=rows
+    )
+
+
+async def converse(session, turns, *, before_turn=None):
+    """Plays `turns` turns, whatever the model says, with two crops in each observation."""
+    for turn in range(turns):
+        if before_turn:
+            await before_turn(turn)
+        await session.generate()
+        if turn + 1 < turns:
+            session.observe(
+                "1 <|vision_start|><|image_pad|><|vision_end|> 2 <|vision_start|><|image_pad|><|vision_end|>",
+                [picture(turn, 28), picture(turn + 50, 28)],
+            )
+    return session.segments()
+
+
+def play(engine, groups, turns=3, before_turn=None):
+    """Segments of every session of (question, picture, samples) groups, all at once."""
+
+    async def run():
+        sessions = [
+            session
+            for question, shown, samples in groups
+            for session in engine.open(question, shown, [(7, sample, len(question)) for sample in range(samples)])
+        ]
+        out = await asyncio.gather(*(converse(session, turns, before_turn=before_turn) for session in sessions))
+        for session in sessions:
+            session.close()
+        return out
+
+    return asyncio.run(run())
+
+
+GROUPS = [("what colour is the ring ?", picture(1), 3), ("what is the name of the red ring ?", picture(2), 2)]
+
+
+def test_log_probs_of_the_engine_equal_those_of_the_training_forward(policy, codec):
+    engine = engine_for(policy, codec)
+    rows = play(engine, GROUPS)
+    batch = model.collate(rows, codec, engine.vision, CPU)
+    with torch.no_grad():
+        logits, tokens = model.forward(policy, batch, codec, engine.vision)
+    expected = model.logprobs(logits, tokens, codec, 1.0)
+    sampled = torch.tensor([value for row in rows for segment in row for value in segment.logprobs])
+    assert len(sampled) > 50
+    assert float((expected - sampled).abs().max()) < 1e-4
+
+
+def test_the_training_forward_equals_the_librarys_own(policy, codec):
+    engine = engine_for(policy, codec)
+    row = play(engine, GROUPS[:1])[0]
+    vision, batch = engine.vision, model.collate([row], codec, engine.vision, CPU)
+    shown = {p.hash: p for p in [picture(1)] + [picture(seed, 28) for turn in range(3) for seed in (turn, turn + 50)]}
+    patches = [codec.patches(shown[image]) for segment in row for image in segment.images]
+    with torch.no_grad():
+        logits, _ = model.forward(policy, batch, codec, vision)
+        library = policy(
+            input_ids=batch.ids,
+            attention_mask=torch.ones_like(batch.ids),
+            pixel_values=torch.from_numpy(np.concatenate([item.rows for item in patches])),
+            image_grid_thw=torch.tensor([item.grid for item in patches]),
+            mm_token_type_ids=(batch.ids == codec.image_pad).int(),
+        ).logits[:, :-1][batch.learned[:, 1:]]
+    assert float((logits - library).abs().max()) < 1e-4
+
+
+def test_a_prompt_is_read_once_per_group_and_nothing_is_read_twice(policy, codec):
+    engine = engine_for(policy, codec)
+    play(engine, GROUPS)
+    assert engine.counters.prefilled == engine.counters.unique
+
+
+def test_each_picture_is_encoded_once(policy, codec):
+    engine = engine_for(policy, codec)
+    play(engine, GROUPS)
+    distinct = 2 + 2 * 2  # two pictures, two crops in each of two observations
+    assert engine.vision.encoded == distinct
+    assert engine.vision.asked > distinct
+
+
+def test_timing_of_others_does_not_change_what_is_sampled(policy, codec):
+    calm = play(engine_for(policy, codec), GROUPS)
+
+    async def dawdle(turn):
+        for _ in range(3 * turn):
+            await asyncio.sleep(0)
+
+    alone = play(engine_for(policy, codec), GROUPS[1:], before_turn=dawdle)
+    assert [[s.tokens for s in row] for row in alone] == [[s.tokens for s in row] for row in calm[3:]]
+
+
+def test_members_of_a_group_differ_and_temperature_zero_makes_them_equal(policy, codec):
+    warm = play(engine_for(policy, codec), GROUPS[:1])
+    cold = play(engine_for(policy, codec, temperature=0.0), GROUPS[:1])
+    assert len({row[1].tokens for row in warm}) > 1
+    assert len({row[1].tokens for row in cold}) == 1
+
+
+def test_tokens_that_stand_for_pictures_or_padding_are_never_sampled(policy, codec):
+    rows = play(engine_for(policy, codec, rows=64), [("what is the ring ?", picture(3), 64)])
+    written = {token for row in rows for segment in row if segment.source == "model" for token in segment.tokens}
+    assert not written & set(codec.never_sampled)
+
+
+def test_a_forbidden_tag_is_never_opened(policy, codec):
+    engine = engine_for(policy, codec, rows=64, turn_tokens=20)
+    barred = set(codec.forbidden(["<img_search>", "<text_search>"]))
+
+    async def run():
+        sessions = engine.open("what ?", picture(4), [(s,) for s in range(64)], forbidden_tags=["<img_search>", "<text_search>"])
+        await asyncio.gather(*(session.generate() for session in sessions))
+        return [session.segments() for session in sessions]
+
+    written = {t for row in asyncio.run(run()) for s in row if s.source == "model" for t in s.tokens}
+    assert len(barred) == 2
+    assert not written & barred
+
+
+def test_a_conversation_that_runs_out_of_room_says_so(policy, codec):
+    engine = engine_for(policy, codec, tokens=45, turn_tokens=40)
+
+    async def run():
+        (session,) = engine.open("what is the ring ?", picture(5), [(1,)])
+        return await session.generate()
+
+    generation = asyncio.run(run())
+    assert generation.finished or not generation.room
+
+
+def test_a_fault_in_the_engine_reaches_every_waiting_episode(policy, codec, monkeypatch):
+    engine = engine_for(policy, codec)
+    monkeypatch.setattr(engine.decoder, "step", lambda *_: 1 / 0)
+
+    async def run():
+        sessions = engine.open("what ?", picture(6), [(1,), (2,)])
+        return await asyncio.gather(*(session.generate() for session in sessions), return_exceptions=True)
+
+    assert [str(error) for error in asyncio.run(run())] == [
+        "the rollout engine failed: ZeroDivisionError('division by zero')"
+    ] * 2
+
+
+def test_positions_equal_the_librarys_rope_index(policy, codec):
+    engine = engine_for(policy, codec)
+    row = play(engine, GROUPS[1:])[0]
+    ids = [token for segment in row for token in segment.tokens]
+    grids = [engine.vision.grid(image) for segment in row for image in segment.images]
+    ours, _ = codec.positions(ids, grids)
+    tensor = torch.tensor([ids])
+    theirs, _ = model.core(policy).model.get_rope_index(
+        tensor, mm_token_type_ids=(tensor == codec.image_pad).int(), image_grid_thw=torch.tensor(grids)
+    )
+    assert np.array_equal(ours, theirs[:, 0].numpy())

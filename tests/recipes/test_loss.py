@@ -1,0 +1,60 @@
+"""The GRPO loss against plain sums, and what it must not do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gog_recipes import loss
+
+
+def terms(logp, sampled, reference, advantages, lengths, *, clip=0.2, kl=0.0, trajectories=None):
+    return loss.grpo(
+        torch.tensor(logp, dtype=torch.float64, requires_grad=True),
+        torch.tensor(sampled, dtype=torch.float64),
+        None if reference is None else torch.tensor(reference, dtype=torch.float64),
+        torch.tensor(advantages, dtype=torch.float64),
+        torch.tensor(lengths),
+        clip=clip,
+        kl=kl,
+        trajectories=trajectories or len(lengths),
+    )
+
+
+def test_on_policy_the_loss_is_minus_the_mean_advantage():
+    assert float(terms([-1.0, -2.0, -3.0], [-1.0, -2.0, -3.0], None, [1.0, -0.5], [1, 2]).loss) == pytest.approx(-0.25)
+
+
+def test_every_trajectory_weighs_the_same_however_long_it_is():
+    short_good = terms([-1.0] * 11, [-1.0] * 11, None, [1.0, -1.0], [1, 10])
+    assert float(short_good.loss) == pytest.approx(0.0)
+
+
+def test_trajectories_left_out_for_having_no_advantage_still_count_in_the_mean():
+    alone = terms([-1.0], [-1.0], None, [1.0], [1])
+    among_four = terms([-1.0], [-1.0], None, [1.0], [1], trajectories=4)
+    assert float(among_four.loss) == pytest.approx(float(alone.loss) / 4)
+
+
+@pytest.mark.parametrize(("ratio", "advantage", "expected"), [(1.5, 1.0, -1.2), (0.5, 1.0, -0.5), (0.5, -1.0, 0.8), (1.5, -1.0, 1.5)])
+def test_the_clip_binds_only_where_it_would_reward_going_further(ratio, advantage, expected):
+    step = float(torch.log(torch.tensor(ratio, dtype=torch.float64)))
+    assert float(terms([-1.0 + step], [-1.0], None, [advantage], [1]).loss) == pytest.approx(expected)
+
+
+def test_the_divergence_is_zero_at_the_reference_and_positive_off_it():
+    assert terms([-1.0, -2.0], [-1.0, -2.0], [-1.0, -2.0], [0.0], [2], kl=1.0).kl == pytest.approx(0.0)
+    assert terms([-1.0, -2.0], [-1.0, -2.0], [-2.0, -1.0], [0.0], [2], kl=1.0).kl > 0
+
+
+def test_the_gradient_raises_tokens_of_good_trajectories_and_lowers_those_of_bad_ones():
+    logp = torch.tensor([-1.0, -1.0], requires_grad=True)
+    loss.grpo(
+        logp, torch.tensor([-1.0, -1.0]), None, torch.tensor([1.0, -1.0]), torch.tensor([1, 1]), clip=0.2, kl=0.0, trajectories=2
+    ).loss.backward()
+    assert logp.grad is not None
+    assert logp.grad[0] < 0 < logp.grad[1]
+
+
+def test_gap_is_the_largest_difference_between_trainer_and_engine():
+    assert terms([-1.0, -2.0], [-1.0, -2.5], None, [1.0], [2]).gap == pytest.approx(0.5)
