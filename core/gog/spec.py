@@ -199,6 +199,9 @@ class OptimizerSettings(Spec):
 
 
 class SFTSettings(Spec):
+    demonstrations: str | None = Field(
+        None, description="Trajectory archive to learn from where the store holds no curate checkpoint; `sample`: gog's own."
+    )
     epochs: int = Field(3, ge=1, description="[paper: 3]")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
     batch_size: int = Field(8, ge=1, description="Trajectories per optimizer step, all ranks together [paper: 8].")

@@ -69,7 +69,8 @@ class Codec:
 
     def patches(self, picture: Picture) -> Patches:
         out = self.processor([picture.pixels], return_tensors="np")
-        return Patches(out["pixel_values"].astype(np.float32), tuple(int(side) for side in out["image_grid_thw"][0]))
+        time, high, wide = (int(side) for side in out["image_grid_thw"][0])
+        return Patches(out["pixel_values"].astype(np.float32), (time, high, wide))
 
     def encode(self, text: str, image_tokens: Sequence[int]) -> list[int]:
         """Token ids; the n-th image pad stands image_tokens[n] times."""

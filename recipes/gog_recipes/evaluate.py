@@ -54,6 +54,9 @@ POLICIES = {
     "grpo": Policy("grpo"),
 }
 
+CHAINS: dict[str, tuple[str, ...]] = {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}
+"""Adapters that make up each weights, folded in this order."""
+
 
 class EvaluateRecipe(FTRecipeInterface):
     """Compares policies; commits rows, comparisons and sample trajectories as one checkpoint."""
@@ -67,9 +70,7 @@ class EvaluateRecipe(FTRecipeInterface):
     def setup(self) -> None:
         needed = {POLICIES[name].weights for name in self.cfg.policies}
         self.parents = {
-            kind: self.stage.input(kind)
-            for kind in ("sft", "grpo")
-            if kind in needed or (kind == "sft" and "grpo" in needed)
+            kind: self.stage.input(kind) for kind in sorted({used for name in needed for used in CHAINS[name]})
         }
         self.codec = model.load_codec(self.cfg.model)
         self.weights = {kind: self._weights(kind) for kind in sorted(needed)}
@@ -78,7 +79,7 @@ class EvaluateRecipe(FTRecipeInterface):
 
     def _weights(self, kind: str) -> torch.nn.Module:
         policy: torch.nn.Module = model.load_base(self.cfg.model, self.device)
-        for stage in {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}[kind]:
+        for stage in CHAINS[kind]:
             policy = model.merge_adapter(policy, self.stage.folder(self.parents[stage]))
         return policy
 
@@ -152,7 +153,7 @@ class EvaluateRecipe(FTRecipeInterface):
         self.stage.publish(
             1, path, meta={"accuracy": accuracy, "n": len(self.pool.questions)}, parents=list(self.parents.values())
         )
-        for line in results["rows"]:
+        for line in self.rows(played):
             print(
                 f"evaluate: {line['policy']:16s} {line['accuracy']:.3f}  [{line['ci95'][0]:.3f}, {line['ci95'][1]:.3f}]",
                 flush=True,

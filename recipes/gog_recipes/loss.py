@@ -37,7 +37,7 @@ def grpo(
 ) -> GRPOTerms:
     """trajectories: how many the mean is taken over; more than t when some were left out for having advantage 0."""
     advantage_k = advantages_t.repeat_interleave(lengths_t)
-    weight_k = (1.0 / lengths_t).repeat_interleave(lengths_t) / trajectories
+    weight_k = lengths_t.to(logp_k.dtype).reciprocal().repeat_interleave(lengths_t) / trajectories
     log_ratio = logp_k - sampled_k
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)

@@ -120,7 +120,8 @@ def collate(rows: Sequence[Sequence[trajectory.Segment]], codec: Codec, vision: 
         positions[:, number, :length] = codec.positions(tokens, [vision.grid(image) for image in own])[0]
         images += own
     learned[:, 0] = False
-    return Batch(*(torch.from_numpy(array).to(device) for array in (ids, learned, positions)), tuple(images))
+    on_device = [torch.from_numpy(array).to(device) for array in (ids, learned, positions)]
+    return Batch(on_device[0], on_device[1], on_device[2], tuple(images))
 
 
 def forward(model: torch.nn.Module, batch: Batch, codec: Codec, vision: Vision) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import random
 import sys
 import time
+from importlib import resources
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,7 @@ from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
 from gog import metrics
+from gog.archive import Archive
 from gog.errors import UserError
 from gog.spec import SFTConfig
 from gog_recipes import checkpoint, config, demonstrations, model, optim
@@ -52,8 +55,7 @@ class SFTRecipe(FTRecipeInterface):
         self.vision = model.vision_of(self.model, self.codec)
 
     def _setup_data(self) -> None:
-        self.parent = self.stage.input("curate")
-        archive = self.stage.archive(self.parent)
+        archive = self._demonstrations()
         self.vision.limit = sys.maxsize  # every epoch wants every picture again
         self.rows = demonstrations.read(archive, self.codec, self.vision)
         if len(self.rows) < self.cfg.batch_size:
@@ -63,6 +65,16 @@ class SFTRecipe(FTRecipeInterface):
         self.steps_per_epoch = len(self.rows) // self.cfg.batch_size
         total = self.steps_per_epoch * self.cfg.epochs
         self.total = min(total, self.cfg.max_steps or total)
+
+    def _demonstrations(self) -> Archive:
+        """The curate stage's archive, or the one the configuration names where there is none."""
+        given = self.cfg.demonstrations
+        self.parents = [self.stage.input("curate")] if self.stage.has_input("curate") or given is None else []
+        if self.parents:
+            return self.stage.archive(self.parents[0])
+        path = resources.files("gog_recipes.world") / "sample.zip" if given == "sample" else Path(str(given))
+        print(f"sft: the store holds no demonstrations; learning from {path}", flush=True)
+        return Archive(Path(str(path)))
 
     def _setup_optimizer(self) -> None:
         self.optimizer = optim.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
@@ -93,7 +105,7 @@ class SFTRecipe(FTRecipeInterface):
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
             self._log(
-                float(loss), rate, float(norm), int((batch.ids != self.codec.pad).sum()), time.monotonic() - started
+                loss.item(), rate, norm.item(), int((batch.ids != self.codec.pad).sum()), time.monotonic() - started
             )
             if self.step % self.cfg.save_every == 0 or self.step == self.total:
                 self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
@@ -112,7 +124,7 @@ class SFTRecipe(FTRecipeInterface):
     def save_checkpoint(self, *, epoch: int) -> None:
         lines = self.stage.log.lines
         meta = {"loss_first": lines[0]["loss"], "loss": lines[-1]["loss"], "total": self.total, "epoch": epoch}
-        checkpoint.save(self.stage, self.step, self.model, self.optimizer, meta=meta, parents=[self.parent])
+        checkpoint.save(self.stage, self.step, self.model, self.optimizer, meta=meta, parents=self.parents)
 
     def cleanup(self) -> None:
         return None

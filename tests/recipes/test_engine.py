@@ -7,9 +7,9 @@ import asyncio
 import numpy as np
 import pytest
 import torch
+
 from gog.pictures import Picture
 from gog.spec import LoraSettings, ModelSpec
-
 from gog_recipes import model
 from gog_recipes.engine.transformers import Limits, TransformersEngine
 
@@ -150,7 +150,9 @@ def test_a_forbidden_tag_is_never_opened(policy, codec):
     barred = set(codec.forbidden(["<img_search>", "<text_search>"]))
 
     async def run():
-        sessions = engine.open("what ?", picture(4), [(s,) for s in range(64)], forbidden_tags=["<img_search>", "<text_search>"])
+        sessions = engine.open(
+            "what ?", picture(4), [(s,) for s in range(64)], forbidden_tags=["<img_search>", "<text_search>"]
+        )
         await asyncio.gather(*(session.generate() for session in sessions))
         return [session.segments() for session in sessions]
 

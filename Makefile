@@ -1,0 +1,47 @@
+# Two commands matter: `make quickstart` sets everything up and runs the main job; `make test` sets up and passes the tests.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread per process: two processes with two OpenMP threads each on two cores all but stop.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup quickstart test lint unit slow tiny-base bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[all,dev]'
+	@# torchtune's wheel carries a top-level package `recipes` that only raises; `tune run recipes/…` must find ours.
+	$(BIN)/python -c "import pathlib, sysconfig; pathlib.Path(sysconfig.get_path('purelib'), 'gog_checkout.pth').write_text(f'import sys; sys.path.insert(0, {str(pathlib.Path.cwd())!r})\n')"
+	touch $(STAMP)
+
+quickstart: setup
+	$(BIN)/gog run examples/world.yaml
+
+test: lint unit
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/python -m pytest -m 'not slow'
+
+slow: setup
+	$(BIN)/python -m pytest -m slow
+
+tiny-base: setup
+	$(BIN)/tune run gog_recipes/tiny_base.py --config recipes/gog_recipes/configs/tiny/tiny_base.yaml
+
+bench: setup
+	$(BIN)/python benchmarks/rollout.py
+	$(BIN)/python benchmarks/learning.py
+
+clean:
+	rm -rf $(VENV) build runs
