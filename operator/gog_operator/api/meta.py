@@ -1,0 +1,77 @@
+"""What every object of the API group carries besides its own spec and status.
+
+The shapes are Kubernetes' own, so that one file is read by `gog run` and by `kubectl apply`. Only fields that gog
+reads or writes are here: what a cluster adds (managedFields, selfLink) is dropped by whoever talks to the cluster.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gog.spec import Spec
+
+API_VERSION = "gog.dev/v1alpha1"
+CANCEL = "gog.dev/cancel"
+"""Annotation by which a person asks for the end of a run; its value is of no matter."""
+
+ObjectName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
+class Reason(StrEnum):
+    """Every reason a condition may give: programs compare these, people read the message."""
+
+    PREPARING = "PreparingData"
+    STARTING = "Starting"
+    WAITING = "WaitingForEndpoints"
+    RUNNING = "Running"
+    RETRYING = "Retrying"
+    CURATING = "Curating"
+    FINE_TUNING = "FineTuning"
+    STRATIFYING = "Stratifying"
+    TRAINING = "Training"
+    EVALUATING = "Evaluating"
+    SUSPENDED = "Suspended"
+    RESUMED = "Resumed"
+    COMPLETE = "Complete"
+    STAGE_FAILED = "StageFailed"
+    DATA_FAILED = "DataFailed"
+    SERVER_FAILED = "ServerFailed"
+    RESTARTING = "Restarting"
+    READY = "Ready"
+    EXTERNAL = "External"
+    BACKOFF_LIMIT = "BackoffLimitExceeded"
+    INVALID_INPUT = "InvalidInput"
+    CANCELLED = "Cancelled"
+
+
+class OwnerReference(Spec):
+    api_version: str = API_VERSION
+    kind: str
+    name: str
+    uid: str
+    controller: bool = True
+
+
+class Metadata(Spec):
+    name: ObjectName = Field(description="Lower-case letters, digits and hyphens; names the run folder, too.")
+    namespace: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    uid: str = Field("", description="Given at creation; tells an object from a later one of the same name.")
+    generation: int = Field(1, description="Counts changes of spec.")
+    resource_version: str = Field("", description="Changes with every write; a write from an older one is refused.")
+    creation_timestamp: datetime | None = None
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class Condition(Spec):
+    type: Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"]
+    status: Literal["True", "False", "Unknown"]
+    reason: Reason
+    message: str = ""
+    observed_generation: int = 1
+    last_transition_time: datetime

@@ -1,0 +1,216 @@
+"""The custom resources: GoGRun, five stages, Endpoint.
+
+A stage's spec is its recipe's own configuration (`gog.spec`) and a lifecycle, nothing in between: what a manifest says
+is what the recipe reads. Objects are frozen; a change is a copy. What a user left out stays left out
+(`document()` writes set fields only), because the model family's preset may know better than a default.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gog import spec as settings
+from gog.spec import Spec
+from gog_operator.api import conditions
+from gog_operator.api.meta import API_VERSION, CANCEL, Condition, Metadata, OwnerReference
+
+Role = Literal["grounding", "imageSearch", "textSearch", "judge", "policy"]
+
+
+class Progress(Spec):
+    """What the stage last told of itself."""
+
+    step: int = 0
+    total: int = 0
+    metrics: dict[str, Any] = Field(default_factory=dict)
+
+
+class Status(Spec):
+    conditions: tuple[Condition, ...] = ()
+    observed_generation: int = 0
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+
+
+class RunStatus(Status):
+    stage: str = Field("", description="Name of the stage object that is current.")
+
+
+class StageStatus(Status):
+    attempt: int = Field(0, description="Number of the newest attempt; written before its job is created.")
+    attempt_time: datetime | None = Field(None, description="When that number was given.")
+    failures: int = Field(0, description="Failed attempts; interrupted ones do not count.")
+    retry_time: datetime | None = Field(
+        None, description="Set once an attempt's failure is counted: when to try again."
+    )
+    progress: Progress | None = None
+    checkpoint: str = Field("", description="Newest committed checkpoint: `sft/180`.")
+
+
+class EndpointStatus(Status):
+    url: str = ""
+    port: int = Field(0, description="Kept over restarts.")
+    restarts: int = 0
+    failures: int = Field(0, description="Starts in a row that never got ready.")
+    retry_time: datetime | None = None
+
+
+class Object(Spec):
+    """Anything with metadata, spec and status."""
+
+    api_version: Literal["gog.dev/v1alpha1"] = "gog.dev/v1alpha1"
+    kind: str
+    metadata: Metadata
+    spec: Spec
+    status: Status = Status()
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind, self.name
+
+    @property
+    def finished(self) -> bool:
+        return conditions.finished(self.status.conditions)
+
+    @property
+    def cancelled(self) -> bool:
+        return CANCEL in self.metadata.annotations
+
+    def holds(self, type_: str) -> bool:
+        return conditions.holds(self.status.conditions, type_)
+
+    def condition(self, type_: str) -> Condition | None:
+        return conditions.find(self.status.conditions, type_)
+
+    def owner_reference(self) -> OwnerReference:
+        return OwnerReference(kind=self.key[0], name=self.name, uid=self.metadata.uid)
+
+    def owned_by(self, owner: Object) -> bool:
+        return any(each.uid == owner.metadata.uid for each in self.metadata.owner_references)
+
+
+class GoGRun(Object):
+    kind: Literal["GoGRun"] = "GoGRun"
+    spec: settings.RunSpec
+    status: RunStatus = RunStatus()
+
+
+class Lifecycle(Spec):
+    """What the control plane, not the recipe, needs to know of a stage."""
+
+    suspend: bool = Field(False, description="Stop at the last checkpoint and wait.")
+    backoff_limit: int = Field(3, ge=0, le=100, description="Failed attempts that are tried again.")
+    active_deadline_seconds: int | None = Field(None, ge=1, description="Of one attempt.")
+
+
+class StageSpec(settings.StageConfig, Lifecycle):
+    """What the specs of the five stage kinds share."""
+
+
+class CurateSpec(settings.CurateConfig, StageSpec):
+    pass
+
+
+class SFTSpec(settings.SFTConfig, StageSpec):
+    pass
+
+
+class StratifySpec(settings.StratifyConfig, StageSpec):
+    pass
+
+
+class GRPOSpec(settings.GRPOConfig, StageSpec):
+    pass
+
+
+class EvaluateSpec(settings.EvaluateConfig, StageSpec):
+    pass
+
+
+class Stage(Object):
+    """What the five stage kinds share."""
+
+    spec: StageSpec
+    status: StageStatus = StageStatus()
+
+    @property
+    def stage(self) -> str:
+        """curate, sft, stratify, grpo or evaluate."""
+        return STAGE_OF[self.key[0]]
+
+    @property
+    def store_key(self) -> str:
+        return self.spec.key
+
+    @property
+    def job_name(self) -> str:
+        return f"{self.name}-a{self.status.attempt}"
+
+
+class CurateStage(Stage):
+    kind: Literal["CurateStage"] = "CurateStage"
+    spec: CurateSpec
+
+
+class SFTStage(Stage):
+    kind: Literal["SFTStage"] = "SFTStage"
+    spec: SFTSpec
+
+
+class StratifyStage(Stage):
+    kind: Literal["StratifyStage"] = "StratifyStage"
+    spec: StratifySpec
+
+
+class GRPOStage(Stage):
+    kind: Literal["GRPOStage"] = "GRPOStage"
+    spec: GRPOSpec
+
+
+class EvaluateStage(Stage):
+    kind: Literal["EvaluateStage"] = "EvaluateStage"
+    spec: EvaluateSpec
+
+
+class EndpointObjectSpec(settings.EndpointSpec):
+    role: Role = Field(description="What the server does.")
+    data: settings.DataSpec | None = Field(None, description="Dataset that the server answers from, for `world`.")
+
+
+class Endpoint(Object):
+    kind: Literal["Endpoint"] = "Endpoint"
+    spec: EndpointObjectSpec
+    status: EndpointStatus = EndpointStatus()
+
+
+STAGE_KINDS: dict[str, type[Stage]] = {
+    "curate": CurateStage,
+    "sft": SFTStage,
+    "stratify": StratifyStage,
+    "grpo": GRPOStage,
+    "evaluate": EvaluateStage,
+}
+STAGE_OF = {cls.__name__: stage for stage, cls in STAGE_KINDS.items()}
+KINDS: dict[str, type[Object]] = {
+    "GoGRun": GoGRun,
+    **{cls.__name__: cls for cls in STAGE_KINDS.values()},
+    "Endpoint": Endpoint,
+}
+
+
+def document(thing: Object) -> dict[str, Any]:
+    """An object as it is written to a file or sent to a cluster: set fields only, camelCase."""
+    body = thing.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return {"apiVersion": API_VERSION, "kind": thing.kind} | body
+
+
+def parse(body: dict[str, Any]) -> Object:
+    """The object of a document that gog itself wrote. A user's file goes through `manifest.load`."""
+    return KINDS[body["kind"]].model_validate(body)

@@ -1,0 +1,73 @@
+"""`path=value` changes to a manifest: `--set` of the command line and `set` of an arm.
+
+A path is dotted and starts under spec unless it says otherwise; keys may be written in camelCase or snake_case, list
+positions are numbers. Whether the path exists is left to the model that reads the result, because only that one can
+say which name was meant.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic.alias_generators import to_camel
+
+from gog.errors import UserError
+
+ROOTS = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
+def parse(assignment: str) -> tuple[str, Any]:
+    """`stages.sft.epochs=2` -> path and YAML value. Raises UserError."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path.strip():
+        raise UserError(f"{assignment!r} is not path=value", where="--set", remedy="e.g. --set stages.grpo.steps=20")
+    try:
+        return path.strip(), yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(
+            f"the value of {path} is not YAML: {text!r}", where="--set", remedy="quote it, as in --set 'a=\"x: y\"'"
+        ) from None
+
+
+def apply(document: Mapping[str, Any], path: str, value: Any, *, where: str = "--set") -> dict[str, Any]:
+    """A copy of the document with one value set. Raises UserError when the path runs through something that is not a
+    mapping."""
+    result = copy.deepcopy(dict(document))
+    *parents, last = tokens(path)
+    node: Any = result
+    for token in parents:
+        node = _descend(node, token, path, where)
+    node[_key(node, last, path, where)] = value
+    return result
+
+
+def tokens(path: str) -> tuple[str, ...]:
+    """`stages.sft.learning_rate` -> spec, stages, sft, learningRate"""
+    parts = tuple(_camel(part) for part in path.split("."))
+    return parts if parts[0] in ROOTS else ("spec", *parts)
+
+
+def _camel(key: str) -> str:
+    return key if key.startswith("_") or not key else to_camel(key)
+
+
+def _descend(node: Any, token: str, path: str, where: str) -> Any:
+    key = _key(node, token, path, where)
+    if isinstance(node, list):
+        return node[key]
+    if node.get(key) is None:
+        node[key] = {}
+    return node[key]
+
+
+def _key(node: Any, token: str, path: str, where: str) -> Any:
+    """The key of a mapping that spells the token either way, or the position in a list."""
+    if isinstance(node, dict):
+        return next((key for key in node if isinstance(key, str) and _camel(key) == token), token)
+    if isinstance(node, list) and token.isdigit() and int(token) < len(node):
+        return int(token)
+    kind = f"a list of {len(node)}" if isinstance(node, list) else f"the value {node!r}"
+    raise UserError(f"{path!r} leads into {kind} at {token!r}", where=where, remedy="check the path")

@@ -1,0 +1,164 @@
+"""pydantic's complaints, told as sentences a person can act on: where, what, and what was probably meant.
+
+Every kind of complaint that our models can raise has its own wording; anything else keeps pydantic's, with the value
+beside it. Paths are dotted as in `--set`, list positions in brackets.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from gog.errors import UserError
+
+NUMBER_WORDS = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "model_type": "a mapping of fields",
+    "model_attributes_type": "a mapping of fields",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "list_type": "a list",
+}
+BOUND_WORDS = {
+    "greater_than_equal": ("ge", "at least"),
+    "greater_than": ("gt", "more than"),
+    "less_than_equal": ("le", "at most"),
+    "less_than": ("lt", "less than"),
+}
+PATTERN_WORDS = {
+    "^[a-z]([-a-z0-9]*[a-z0-9])?$": "lower-case letters, digits and hyphens, the first a letter, the last no hyphen",
+    "^(file|s3)://": "an address that starts with file:// or s3://",
+    "^https?://": "an address that starts with http:// or https://",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, where: str) -> UserError:
+    """One UserError for all the complaints, in the file's order."""
+    told = [sentence(each, model) for each in _causes(error.errors(include_url=False))]
+    if len(told) == 1:
+        path, what, remedy = told[0]
+        return UserError(what, where=f"{where}: {path}" if path else where, remedy=remedy)
+    lines = [f"  {UserError(what, where=path, remedy=remedy).sentence()}" for path, what, remedy in told]
+    return UserError(f"{len(told)} problems\n" + "\n".join(lines), where=where)
+
+
+def _causes(errors: list[Any]) -> list[Any]:
+    """Without complaints that follow from another: a list is "too short" because its one item was wrong."""
+    places = [each["loc"] for each in errors]
+    return [
+        each
+        for each in errors
+        if not any(len(place) > len(each["loc"]) and place[: len(each["loc"])] == each["loc"] for place in places)
+    ]
+
+
+def sentence(error: Any, model: type[BaseModel]) -> tuple[str, str, str]:
+    """Path, what is wrong, remedy."""
+    kind, given, context = error["type"], error.get("input"), error.get("ctx", {})
+    location = tuple(error["loc"])
+    path = dotted(location)
+    if kind == "extra_forbidden":
+        return path, "unknown field", guess(str(location[-1]), fields_at(model, location[:-1]))
+    if kind == "missing":
+        return path, "missing", meaning(model, location)
+    if kind == "value_error":
+        return path, str(context.get("error", error["msg"])), ""
+    return path, f"is {shown(given)}, should be {expected(kind, context, error['msg'])}", ""
+
+
+def expected(kind: str, context: dict[str, Any], message: str) -> str:
+    """The end of "is X, should be …"."""
+    if kind in NUMBER_WORDS:
+        return NUMBER_WORDS[kind]
+    if kind in BOUND_WORDS:
+        key, words = BOUND_WORDS[kind]
+        return f"{words} {context[key]}"
+    if kind == "literal_error":
+        return f"one of {context['expected'].replace(' or ', ', ')}".replace("'", "")
+    if kind == "string_pattern_mismatch":
+        return PATTERN_WORDS.get(context["pattern"], f"text of the form {context['pattern']}")
+    if kind == "string_too_long":
+        return f"at most {context['max_length']} characters"
+    if kind == "string_too_short":
+        return "not empty" if context["min_length"] == 1 else f"at least {context['min_length']} characters"
+    if kind == "too_short":
+        return f"at least {context['min_length']} long"
+    if kind == "too_long":
+        return f"at most {context['max_length']} long"
+    return f"otherwise: {message[0].lower()}{message[1:]}"
+
+
+def guess(name: str, known: Sequence[str]) -> str:
+    """did you mean learningRate?"""
+    lowered = {each.lower().replace("_", ""): each for each in known}
+    close = difflib.get_close_matches(name.lower().replace("_", ""), lowered, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {lowered[close[0]]}?"
+    return f"known: {', '.join(known)}" if known else ""
+
+
+def meaning(model: type[BaseModel], location: tuple[Any, ...]) -> str:
+    """The description of a missing field, as its remedy."""
+    parent = model_at(model, location[:-1])
+    for name, info in parent.model_fields.items() if parent else ():
+        if location[-1] in (name, info.alias) and info.description:
+            return info.description.rstrip(".").split(". ")[0]
+    return ""
+
+
+def fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    parent = model_at(model, location)
+    return [info.alias or name for name, info in parent.model_fields.items()] if parent else []
+
+
+def model_at(model: type[BaseModel], location: Iterable[Any]) -> type[BaseModel] | None:
+    """The model class that a location leads to, None when it leads elsewhere."""
+    here: Any = model
+    for token in location:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            info = next((i for n, i in here.model_fields.items() if token in (n, i.alias)), None)
+            here = _unwrapped(info.annotation) if info else None
+        elif here is not None:
+            here = _unwrapped(here)
+    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
+
+
+def _unwrapped(annotation: Any) -> Any:
+    """The model inside Optional[…], Annotated[…], tuple[…] or dict[…], else the annotation."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, dict, typing.Annotated):
+        inner = [_unwrapped(each) for each in typing.get_args(annotation)]
+        return next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), None)
+    return annotation
+
+
+def dotted(location: Iterable[Any]) -> str:
+    path = ""
+    for token in location:
+        path += f"[{token}]" if isinstance(token, int) else f".{token}" if path else str(token)
+    return path
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    text = f"{text[:57]}…" if len(text) > 60 else text
+    return f"'{text}'" if isinstance(value, str) else text

@@ -1,0 +1,106 @@
+"""`gog`: the one command of the project.
+
+Each subcommand is a module of `commands/`, imported when it is called, so that `gog --help` costs nothing and a tool
+server does not load the operator. Exit codes: 0 complete, 1 failed, 2 invalid input, 130 interrupted. Errors that a
+user can mend are one sentence on stderr; anything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
+SERVERS = ("grounding", "image-search", "text-search", "judge", "policy")
+PASS_ON = ("serve", "stage")
+"""Commands whose further arguments belong to what they start."""
+COMPLETE, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    given, rest = parser.parse_known_args(arguments)
+    if rest and given.command not in PASS_ON:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.rest = rest
+    command = importlib.import_module(f"gog_operator.commands.{given.command}")
+    return call(command.main, given)
+
+
+def call(command: object, given: argparse.Namespace) -> int:
+    """Runs a command; says a user's error in one sentence."""
+    from gog.errors import UserError
+
+    try:
+        return command(given)  # type: ignore[operator]
+    except UserError as error:
+        print(f"gog: {error.sentence()}", file=sys.stderr)
+        return INVALID
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `gog logs … | head`
+        sys.stderr.close()
+        return COMPLETE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gog",
+        description="Train a multimodal model to look before it searches.",
+        epilog="Start with: gog run examples/world.yaml",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a manifest on this machine, or go on with it", allow_abbrev=False)
+    run.add_argument("file", metavar="FILE", help="a GoGRun, or a single stage")
+    _dir(run)
+    _sets(run)
+
+    validate = commands.add_parser("validate", help="check a manifest and say what it would do", allow_abbrev=False)
+    validate.add_argument("file", metavar="FILE")
+    _sets(validate)
+
+    for name, help_ in (
+        ("status", "list runs, or tell how one stands"),
+        ("report", "write a run's report"),
+        ("resume", "go on with a run that was interrupted, suspended, cancelled or has failed"),
+        ("cancel", "end a run; its checkpoints stay"),
+    ):
+        one = commands.add_parser(name, help=help_, allow_abbrev=False)
+        one.add_argument("name", metavar="NAME", nargs="?" if name == "status" else None, help="name of the run")
+        _dir(one)
+
+    logs = commands.add_parser("logs", help="show what a run or one of its stages wrote", allow_abbrev=False)
+    logs.add_argument("name", metavar="NAME[/STAGE]")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    _dir(logs)
+
+    serve = commands.add_parser("serve", help="start one tool server", add_help=False, allow_abbrev=False)
+    serve.add_argument("role", choices=SERVERS)
+    stage = commands.add_parser("stage", help="run one stage, as a pod does", allow_abbrev=False)
+    stage.add_argument("kind", choices=STAGES)
+    stage.add_argument(
+        "--config", required=True, metavar="FILE", help="its configuration; key=value and torchrun flags may follow"
+    )
+    data = commands.add_parser("data", help="make the embedded world's dataset", allow_abbrev=False)
+    data.add_argument("--world", default="{}", metavar="JSON", help="its settings: seed, train, test")
+    data.add_argument("--out", required=True, metavar="FOLDER")
+    return parser
+
+
+def _dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dir", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+
+
+def _sets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="change a value: stages.grpo.steps=20"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""The process that makes the embedded world before anything reads it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from gog import spec as settings
+from gog_operator.cluster import files
+from gog_operator.cluster.processes import Processes, end, tail
+from gog_operator.plan import attempts
+from gog_operator.plan.actions import DataView
+
+NAME = "data"
+
+
+class DatasetMaker:
+    """Runs `gog data` once a life: it keeps a world that is finished, so asking again costs nothing."""
+
+    def __init__(self, folder: Path, register: Processes) -> None:
+        self.folder, self.register = folder, register
+        self.dataset = folder / "data"
+        self.log = folder / "logs" / NAME / "data.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, program: tuple[str, ...], world: settings.WorldSpec) -> None:
+        if self._process is not None:
+            return
+        line = [*program, "data", "--world", world.model_dump_json(exclude_unset=True), "--out", str(self.dataset)]
+        with files.explained(self.log.parent):
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    line,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, **self.register.environment()},
+                )
+        self.register.record(NAME, self._process.pid)
+
+    def view(self) -> DataView:
+        if self._process is None:
+            return DataView("absent")
+        code = self._process.poll()
+        if code is None:
+            return DataView("preparing")
+        self.register.forget(NAME)
+        if code:
+            return DataView("failed", message=attempts.why(code, tail(self.log)))
+        return DataView("ready", settings.DataSpec(path=str(self.dataset)))
+
+    def close(self) -> None:
+        if self._process is not None:
+            end([self._process], 2.0)

@@ -1,0 +1,155 @@
+"""Objects as YAML files, with what makes the Kubernetes API safe to build on: whole writes and refused stale ones.
+
+A file appears whole (written beside, then renamed). Every write carries the resource version that it was made from and
+is refused when the file has moved on; the check and the write happen under one lock, because `gog cancel` in another
+terminal writes too. Not meant for thousands of objects: a list reads the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from gog.errors import UserError
+from gog_operator.api import objects
+from gog_operator.api.objects import Object, Status
+from gog_operator.cluster.interface import AlreadyExists, Conflict, Thing
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class ObjectFiles:
+    """A folder of `<kind>.<name>.yaml`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[Path, tuple[tuple[int, int, int], Object]] = {}
+
+    def get(self, kind: type[Thing], name: str) -> Thing | None:
+        return cast(Thing | None, self._load(self._path(kind.__name__, name)))
+
+    def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
+        found = (self._load(path) for path in sorted(self.folder.glob(f"{kind.__name__.lower()}.*.yaml")))
+        return tuple(cast(Thing, each) for each in found if each is not None)
+
+    def create(self, thing: Object, now: datetime | None = None) -> None:
+        """Raises AlreadyExists."""
+        path = self._path(thing.kind, thing.name)
+        with self._lock():
+            if path.exists():
+                raise AlreadyExists(f"{thing.kind} {thing.name}")
+            born = {"uid": str(uuid.uuid4()), "creation_timestamp": now or datetime.now(UTC).replace(microsecond=0)}
+            metadata = thing.metadata.model_copy(update=born)
+            self._write(path, thing.model_copy(update={"metadata": metadata}), version=1)
+
+    def patch_status(self, thing: Object, status: Status) -> None:
+        """Raises Conflict when the object is not as it was read."""
+        path = self._path(thing.kind, thing.name)
+        with self._lock():
+            current = self._load(path)
+            if current is None or current.metadata.resource_version != thing.metadata.resource_version:
+                raise Conflict(f"{thing.kind} {thing.name}")
+            self._write(path, current.model_copy(update={"status": status}))
+
+    def change(self, kind: str, name: str, edit: Callable[[dict[str, Any]], None]) -> bool:
+        """Edits an object's document in place; False when the object is gone. A changed spec is a new generation."""
+        path = self._path(kind, name)
+        with self._lock():
+            current = self._load(path)
+            if current is None:
+                return False
+            document = objects.document(current)
+            before = yaml.dump(document["spec"])
+            edit(document)
+            if yaml.dump(document["spec"]) != before:
+                document["metadata"]["generation"] = current.metadata.generation + 1
+            self._write(path, objects.parse(document))
+        return True
+
+    def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
+        def edit(document: dict[str, Any]) -> None:
+            document["spec"].update(spec)
+            document["metadata"].setdefault("annotations", {}).update(annotations)
+
+        self.change(kind, name, edit)
+
+    def delete(self, kind: str, name: str) -> None:
+        with self._lock():
+            self._path(kind, name).unlink(missing_ok=True)
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self.folder / f"{kind.lower()}.{name}.yaml"
+
+    def _load(self, path: Path) -> Object | None:
+        try:
+            with path.open("rb") as stream:
+                seen = os.fstat(stream.fileno())
+                stamp = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
+                kept = self._read.get(path)
+                if kept is not None and kept[0] == stamp:
+                    return kept[1]
+                thing = objects.parse(yaml.load(stream, LOADER))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise UserError(
+                f"is not an object of gog: {str(error).splitlines()[0]}",
+                where=str(path),
+                remedy="it was changed by hand or by another version; remove the run folder to start afresh",
+            ) from None
+        self._read[path] = (stamp, thing)
+        return thing
+
+    def _write(self, path: Path, thing: Object, version: int | None = None) -> None:
+        number = version or int(thing.metadata.resource_version or 0) + 1
+        metadata = thing.metadata.model_copy(update={"resource_version": str(number)})
+        document = objects.document(thing.model_copy(update={"metadata": metadata}))
+        write_whole(path, yaml.dump(document, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=120))
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replaces a file, whole. Raises UserError when it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained(path.parent):
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def explained(where: Path) -> Iterator[None]:
+    """Turns an OSError of writing into a UserError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                "the disk is full", where=str(where), remedy="free space, then `gog resume`; nothing committed is lost"
+            ) from None
+        raise UserError(
+            f"cannot write: {error.strerror}", where=str(where), remedy="choose another folder with --dir"
+        ) from None

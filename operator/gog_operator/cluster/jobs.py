@@ -1,0 +1,162 @@
+"""A stage's jobs on this machine, by TorchX's `local_cwd` scheduler.
+
+As on a cluster TorchX compiles and we decide: its dry run is given our name and our log folder
+(`logs/<stage>/<attempt>/`) before it is scheduled. Its scheduler is subclassed at one public method, so that every
+process is recorded the moment it exists and its exit code is known. It also sets signal handlers when it is made, which
+we put back: an interruption of `gog run` is `gog run`'s business.
+
+A job is known to this process only. That an attempt's log folder exists without a job means that an earlier life of
+`gog run` started it, and that it is lost.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from gog_operator.cluster import files, processes
+from gog_operator.plan.actions import JobView
+
+SESSION = "gog"
+GRACE = 20.0
+"""Seconds between SIGTERM and SIGKILL: time for a checkpoint."""
+
+
+class LocalJobs:
+    def __init__(self, register: processes.Processes) -> None:
+        self.register = register
+        self._jobs: dict[str, _Job] = {}
+        self._runner: Any = None
+
+    def create(self, name: str, app: Any, log_folder: Path) -> None:
+        """Compiles and starts an AppDef under our name; a job that this process started already is left alone."""
+        if name in self._jobs:
+            return
+        info = self.runner.dryrun(app, "local_cwd", {"log_dir": str(log_folder)})
+        _settle(info.request, name, log_folder)
+        job = self._jobs[name] = _Job(name, log_folder)
+        self._starting = job
+        with files.explained(log_folder):
+            job.handle = self.runner.schedule(info)
+
+    def view(self, name: str, log_folder: Path) -> JobView | None:
+        job = self._jobs.get(name)
+        if job is None:
+            return JobView("lost", lines=job_log(log_folder)) if log_folder.is_dir() else None
+        if any(each.poll() is None for each in job.processes):
+            job.press()
+            return JobView("running")
+        if job.ended is None:
+            job.ended = self._close(job)
+        return job.ended
+
+    def cancel(self, name: str) -> None:
+        """SIGTERM now; SIGKILL at a later look when the grace is over."""
+        job = self._jobs.get(name)
+        if job is not None and job.ended is None and job.cancelled is None:
+            job.cancelled = time.monotonic()
+            for each in job.processes:
+                processes.kill_group(each.pid, signal.SIGTERM)
+
+    def close(self, grace: float, hurry: Any) -> None:
+        """Ends whatever runs: the process is about to exit."""
+        for job in self._jobs.values():
+            processes.end(job.processes, grace, hurry)
+            if job.ended is None and job.handle:
+                job.ended = self._close(job)
+
+    def running(self) -> bool:
+        return any(each.poll() is None for job in self._jobs.values() for each in job.processes)
+
+    def _close(self, job: _Job) -> JobView:
+        """The result of a job whose processes have ended. TorchX is asked too, because that flushes its logs."""
+        self.runner.status(job.handle)
+        self.register.forget(job.name)
+        code = next((each.returncode for each in job.processes if each.returncode), 0)
+        lines = job_log(job.log_folder)
+        if job.cancelled is not None:
+            return JobView("cancelled", code, lines)
+        return JobView("failed" if code else "succeeded", code, lines)
+
+    @property
+    def runner(self) -> Any:
+        if self._runner is None:
+            self._runner = self._make_runner()
+        return self._runner
+
+    def _make_runner(self) -> Any:
+        """Imported here: everything but running a stage works without TorchX."""
+        from torchx.runner import Runner
+        from torchx.schedulers import local_scheduler
+
+        jobs = self
+
+        class Scheduler(local_scheduler.LocalScheduler):
+            def run_local_job(self, *args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+                process: subprocess.Popen[bytes] = super().run_local_job(*args, **kwargs)
+                jobs._started(process)
+                return process
+
+        def factory(session_name: str, **_: Any) -> Scheduler:
+            kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+            try:
+                return Scheduler(session_name, image_provider_class=local_scheduler.CWDImageProvider)
+            finally:
+                for number, handler in kept.items():
+                    _restore(number, handler)
+
+        return Runner(SESSION, {"local_cwd": factory})
+
+    def _started(self, process: subprocess.Popen[bytes]) -> None:
+        self._starting.processes.append(process)
+        self.register.record(self._starting.name, process.pid)
+
+
+class _Job:
+    def __init__(self, name: str, log_folder: Path) -> None:
+        self.name, self.log_folder = name, log_folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.handle: Any = None
+        self.cancelled: float | None = None
+        self.ended: JobView | None = None
+
+    def press(self) -> None:
+        """Makes an end of a job that was asked to end and has not."""
+        if self.cancelled is not None and time.monotonic() - self.cancelled > GRACE:
+            for each in self.processes:
+                processes.kill_group(each.pid, signal.SIGKILL)
+
+
+def job_log(log_folder: Path) -> tuple[str, ...]:
+    """The last lines of what the job's processes wrote to stderr, or to stdout when that is empty."""
+    for name in ("stderr.log", "stdout.log"):
+        lines = [line for path in sorted(log_folder.rglob(name)) for line in processes.tail(path)]
+        if any(line.strip() for line in lines):
+            return tuple(lines)
+    return ()
+
+
+def _settle(request: Any, name: str, log_folder: Path) -> None:
+    """Puts our name and log folder where TorchX generated its own."""
+    generated, folder = request.app_id, request.log_dir
+
+    def ours(text: str) -> str:
+        return text.replace(folder, str(log_folder)).replace(generated, name)
+
+    request.app_id, request.log_dir = name, str(log_folder)
+    for replicas in request.role_params.values():
+        for each in replicas:
+            each.args = [ours(arg) for arg in each.args]
+            each.env = {key: ours(value) for key, value in each.env.items()}
+            each.stdout, each.stderr, each.combined = (ours(p) for p in (each.stdout, each.stderr, each.combined))
+    request.role_log_dirs = {role: [ours(path) for path in paths] for role, paths in request.role_log_dirs.items()}
+
+
+def _restore(number: signal.Signals, handler: Any) -> None:
+    try:
+        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    except ValueError:  # not the main thread: TorchX set none either
+        return

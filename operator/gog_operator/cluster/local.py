@@ -1,0 +1,175 @@
+"""One machine as a cluster: objects are files, jobs and servers are processes, all of it under one run folder.
+
+    objects/    custom resources with their status     logs/<stage>/<attempt>/, logs/<endpoint>/<start>/
+    work/       scratch of each stage                   store/      checkpoints, unless the manifest names a store
+    data/       the embedded world                      report/     written at the end
+
+Whoever makes one holds the folder's lock. What an earlier life left running is ended first, so at the start nothing
+runs; everything else is told by files.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gog import progress, store
+from gog import spec as settings
+from gog_operator.api.objects import Endpoint, Object, Progress, Stage, Status
+from gog_operator.build import app, config, servers
+from gog_operator.cluster.dataset import DatasetMaker
+from gog_operator.cluster.files import ObjectFiles, explained, write_whole
+from gog_operator.cluster.interface import Thing
+from gog_operator.cluster.jobs import LocalJobs
+from gog_operator.cluster.processes import Processes
+from gog_operator.cluster.servers import LocalServers
+from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ServerView
+
+
+class LocalCluster:
+    """The Cluster of one run folder. program: how `gog` is called."""
+
+    def __init__(self, folder: Path, program: tuple[str, ...] | None = None) -> None:
+        self.folder = folder.absolute()
+        self.program = program or own_program()
+        self.objects = ObjectFiles(self.folder / "objects")
+        self.processes = Processes(self.folder)
+        self.jobs = LocalJobs(self.processes)
+        self.servers = LocalServers(self.processes, self.folder / "logs")
+        self.listeners: list[Callable[[Object, Event, datetime], None]] = []
+        self.dataset = DatasetMaker(self.folder, self.processes)
+        self._stores: dict[str, store.Store] = {}
+
+    # -- objects
+
+    def get(self, kind: type[Thing], name: str) -> Thing | None:
+        return self.objects.get(kind, name)
+
+    def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
+        return self.objects.list(kind)
+
+    def create(self, thing: Object) -> None:
+        self.objects.create(thing)
+
+    def patch_status(self, thing: Object, status: Status) -> None:
+        self.objects.patch_status(thing, status)
+
+    def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
+        self.objects.patch(kind, name, spec=spec, annotations=annotations)
+
+    def delete(self, kind: str, name: str) -> None:
+        self.objects.delete(kind, name)
+
+    def record(self, thing: Object, event: Event, now: datetime) -> None:
+        """One line in events.jsonl, and whoever listens is told."""
+        line = {
+            "time": now.isoformat(timespec="seconds"),
+            "kind": thing.kind,
+            "name": thing.name,
+            "type": "Warning" if event.warning else "Normal",
+            "reason": event.reason,
+            "message": event.message,
+        }
+        with explained(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for listener in self.listeners:
+            listener(thing, event, now)
+
+    # -- jobs
+
+    def create_job(self, stage: Stage, endpoints: dict[str, str]) -> None:
+        workdir = self.workdir(stage)
+        with explained(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+        data = self.data(stage).spec or stage.spec.data
+        body = config.render(stage, data=data, endpoints=endpoints, workdir=str(workdir))
+        path = workdir / "config.yaml"
+        write_whole(path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
+        definition = app.compile_stage(
+            stage.stage,
+            name=stage.job_name,
+            config=str(path),
+            program=shlex.join(self.program),
+            env=self.processes.environment(),
+        )
+        self.jobs.create(stage.job_name, definition, self.log_folder(stage))
+
+    def job(self, stage: Stage) -> JobView | None:
+        return self.jobs.view(stage.job_name, self.log_folder(stage)) if stage.status.attempt else None
+
+    def cancel_job(self, stage: Stage) -> None:
+        self.jobs.cancel(stage.job_name)
+
+    def progress(self, stage: Stage) -> Progress | None:
+        told = progress.read(self.workdir(stage))
+        return Progress.model_validate(told) if told else None
+
+    # -- servers
+
+    def start_server(self, endpoint: Endpoint, port: int, now: datetime) -> None:
+        data = self.data(endpoint).spec if endpoint.spec.data else None
+
+        def command(ready_file: str) -> list[str]:
+            line = servers.arguments(endpoint, host="127.0.0.1", port=port, ready_file=ready_file, data=data)
+            return [*self.program, "serve", *line]
+
+        self.servers.start(endpoint.name, command, now, self.processes.environment())
+
+    def server(self, endpoint: Endpoint) -> ServerView | None:
+        return self.servers.view(endpoint.name)
+
+    def stop_server(self, name: str) -> None:
+        self.servers.stop(name)
+
+    # -- data and checkpoints
+
+    def prepare_data(self, owner: Object) -> None:
+        given = data_of(owner)
+        if given is not None and given.world is not None:
+            self.dataset.start(self.program, given.world)
+
+    def data(self, owner: Object) -> DataView:
+        given = data_of(owner)
+        if given is None or given.world is None:
+            return DataView("ready", given)
+        return self.dataset.view()
+
+    def checkpoint(self, store_spec: settings.StoreSpec, key: str) -> Checkpoint | None:
+        opened = self._stores.get(store_spec.uri) or store.open_store(store_spec.uri)
+        self._stores[store_spec.uri] = opened
+        newest = opened.latest(key)
+        return Checkpoint(key, newest.step, newest.meta.get("complete")) if newest is not None else None
+
+    def default_store(self) -> settings.StoreSpec:
+        return settings.StoreSpec(uri=(self.folder / "store").as_uri())
+
+    # -- places and endings
+
+    def workdir(self, stage: Stage) -> Path:
+        return self.folder / "work" / stage.store_key
+
+    def log_folder(self, stage: Stage) -> Path:
+        return self.folder / "logs" / stage.store_key / str(stage.status.attempt)
+
+    def close(self, grace: float = 20.0, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Ends every process, stages first: they have a checkpoint to write and may need their tools for it."""
+        self.jobs.close(grace, hurry)
+        self.dataset.close()
+        self.servers.close()
+
+
+def data_of(owner: Object) -> settings.DataSpec | None:
+    return getattr(owner.spec, "data", None)
+
+
+def own_program() -> tuple[str, ...]:
+    """How to call the gog that is running now."""
+    script = Path(sys.executable).parent / "gog"
+    return (str(script),) if script.is_file() else (sys.executable, "-m", "gog_operator")

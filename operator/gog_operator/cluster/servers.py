@@ -1,0 +1,94 @@
+"""Endpoints' servers on this machine: processes on loopback ports.
+
+A server says itself, by its ready file, that it answers and where; nothing is polled over HTTP. Each start writes a log
+of its own (`logs/<endpoint>/<number>/server.log`), because the log of the death is what one wants after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+
+from gog_operator.cluster import files, processes
+from gog_operator.plan.actions import ServerView
+
+GRACE = 5.0
+
+
+class LocalServers:
+    def __init__(self, register: processes.Processes, logs: Path) -> None:
+        self.register, self.logs = register, logs
+        self._servers: dict[str, _Server] = {}
+
+    def start(self, name: str, command: Callable[[str], list[str]], now: datetime, env: Mapping[str, str]) -> None:
+        """command: ready file -> command line. A server of that name that runs is left alone."""
+        old = self._servers.get(name)
+        if old is not None and old.process.poll() is None:
+            return
+        folder = next_folder(self.logs / name)
+        ready = folder / "ready.json"
+        with files.explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "server.log").open("wb") as log:
+                process = subprocess.Popen(
+                    command(str(ready)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
+                )
+        self.register.record(name, process.pid)
+        self._servers[name] = _Server(process, folder / "server.log", ready, now)
+
+    def view(self, name: str) -> ServerView | None:
+        server = self._servers.get(name)
+        return server.view() if server is not None else None
+
+    def stop(self, name: str) -> None:
+        server = self._servers.pop(name, None)
+        if server is not None:
+            processes.end([server.process], GRACE)
+            self.register.forget(name)
+
+    def close(self) -> None:
+        processes.end([each.process for each in self._servers.values()], GRACE)
+        for name in self._servers:
+            self.register.forget(name)
+        self._servers.clear()
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._servers)
+
+
+class _Server:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, ready: Path, started: datetime) -> None:
+        self.process, self.log, self.ready, self.started = process, log, ready, started
+        self.url = ""
+
+    def view(self) -> ServerView:
+        self.url = self.url or _told_url(self.ready)
+        port = int(self.url.rpartition(":")[2]) if self.url else 0
+        code = self.process.poll()
+        if code is not None:
+            lines = processes.tail(self.log)
+            return ServerView("exited", self.url, port, self.started, bool(self.url), code, lines)
+        return ServerView("ready" if self.url else "starting", self.url, port, self.started, bool(self.url))
+
+
+def _told_url(ready: Path) -> str:
+    """The address in a ready file; nothing while there is none."""
+    try:
+        return str(json.loads(ready.read_text())["url"])
+    except FileNotFoundError:
+        return ""
+
+
+def next_folder(parent: Path) -> Path:
+    """`parent/<n>`, the first number that is free."""
+    used = [int(each.name) for each in parent.glob("[0-9]*") if each.name.isdigit()]
+    return parent / str(max(used, default=0) + 1)

@@ -1,0 +1,115 @@
+"""`gog run FILE` and `gog resume NAME`: the control loop of one run on this machine.
+
+Nothing that matters is in this process: killed at any moment, the same command goes on. Ctrl-C asks the running stage
+to end (a second one does not ask), and says how to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from gog import spec as settings
+from gog.errors import UserError
+from gog_operator import cli, loop, runfolder
+from gog_operator.api import manifest
+from gog_operator.api.objects import KINDS, Object
+from gog_operator.cluster.local import LocalCluster, data_of
+from gog_operator.cluster.lock import RunLock
+from gog_operator.display import choose
+from gog_operator.display.base import Display
+
+
+def main(given: argparse.Namespace) -> int:
+    thing = manifest.load(Path(given.file), given.set)
+    check_data(data_of(thing), given.file)
+    folder = Path(given.dir) / thing.name
+    with RunLock(folder):
+        cluster = open_cluster(folder)
+        root = runfolder.adopt(cluster.objects, thing, folder)
+        return operate(cluster, root)
+
+
+def check_data(data: settings.DataSpec | None, where: str) -> None:
+    if data is not None and data.path is not None and not Path(data.path).is_dir():
+        raise UserError(
+            f"no folder {data.path}", where=f"{where}: spec.data.path", remedy="the path is relative to here"
+        )
+
+
+def open_cluster(folder: Path) -> LocalCluster:
+    """The cluster of a locked folder, with nothing of an earlier life running."""
+    cluster = LocalCluster(folder)
+    ended = cluster.processes.end_leftovers()
+    if ended:
+        print(f"ended {ended} processes that an earlier gog left behind", file=sys.stderr)
+    return cluster
+
+
+def operate(cluster: LocalCluster, root: Object) -> int:
+    """Runs the loop to its end and tells the result. Returns the exit code."""
+    display = choose(cluster, root)
+    cluster.listeners.append(display.event)
+    interruption = Interruption()
+    with interruption, display:
+        try:
+            loop.drive(
+                cluster, root.key, wait=interruption.wait, interrupted=interruption.asked, on_pass=display.update
+            )
+        finally:
+            if interruption.asked():
+                display.stopping()
+            cluster.close(hurry=interruption.hurried)
+    return conclude(cluster, root, display, interruption.asked())
+
+
+def conclude(cluster: LocalCluster, root: Object, display: Display, interrupted: bool) -> int:
+    now = cluster.get(KINDS[root.kind], root.name) or root
+    if now.finished:
+        display.finished(now, write_report(cluster.folder))
+        return cli.COMPLETE if now.holds("Complete") else cli.FAILED
+    display.paused(now)
+    return cli.INTERRUPTED if interrupted else cli.COMPLETE
+
+
+def write_report(folder: Path) -> Path | None:
+    """The report's path; None, with a line on stderr, when it cannot be written: that does not fail a run."""
+    try:
+        return Path(importlib.import_module("gog.report").write(folder))
+    except Exception as error:  # noqa: BLE001  hours of work stand; the report can be written again
+        print(f"gog: no report: {error} (`gog report {folder.name}` tries again)", file=sys.stderr)
+        return None
+
+
+class Interruption:
+    """SIGINT and SIGTERM as a question that the loop asks, instead of an exception in the middle of something."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._told = threading.Event()
+
+    def __enter__(self) -> Interruption:
+        self._kept = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._kept.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        self._told.set()
+
+    def wait(self, seconds: float) -> None:
+        self._told.wait(seconds)
+
+    def asked(self) -> bool:
+        return self._count > 0
+
+    def hurried(self) -> bool:
+        return self._count > 1

@@ -1,0 +1,70 @@
+"""`gog stage KIND --config FILE`: what a job runs, on a laptop and in a pod.
+
+Lays the preset of the model's family under the file, then becomes `tune run` with the recipe of that kind. Arguments
+with `=` and no hyphen change values; what is left belongs to torchrun, with `$NAME` looked up in the environment
+(that is how a rank finds its leader).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gog.errors import UserError
+from gog_operator import lifeline
+from gog_operator.api import manifest
+from gog_operator.build import merge
+
+RECIPES = "gog_recipes"
+PROGRAM = "GOG_STAGE_PROGRAM"
+"""Environment: a program that is run instead of tune, with kind and --config. For tests."""
+
+
+def main(given: argparse.Namespace) -> int:
+    lifeline.tie()
+    assignments = [each for each in given.rest if "=" in each and not each.startswith("-")]
+    torchrun = [os.path.expandvars(each) for each in given.rest if each not in assignments]
+    file = manifest.read(Path(given.config))
+    config = write(merge.final(file, assignments, presets(), given.kind))
+    line = command(given.kind, config, torchrun)
+    sys.stdout.flush()
+    os.execv(line[0], line)
+
+
+def command(kind: str, config: Path, torchrun: Sequence[str]) -> list[str]:
+    """The command line that this process becomes. Raises UserError when the recipes are not installed."""
+    if os.environ.get(PROGRAM):
+        program, *first = shlex.split(os.environ[PROGRAM])
+        return [shutil.which(program) or program, *first, kind, "--config", str(config)]
+    tune = Path(sys.executable).parent / "tune"
+    found = str(tune) if tune.is_file() else shutil.which("tune")
+    if found is None:
+        raise UserError("tune is not installed", remedy="pip install 'gog[recipes]'")
+    return [found, "run", *torchrun, f"{RECIPES}/{kind}.py", "--config", str(config)]
+
+
+def presets() -> Path:
+    """The folder of presets inside the recipes' package. Raises UserError when it is not installed."""
+    found = importlib.util.find_spec(RECIPES)
+    if found is None or not found.submodule_search_locations:
+        raise UserError("the recipes are not installed", remedy="pip install 'gog[recipes]'")
+    return Path(found.submodule_search_locations[0]) / "configs"
+
+
+def write(body: dict[str, Any]) -> Path:
+    """The final configuration as a file in the stage's scratch folder."""
+    folder = Path(body["workdir"]) if body.get("workdir") else Path(tempfile.mkdtemp(prefix="gog-stage-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "final.yaml"
+    path.write_text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path

@@ -1,0 +1,72 @@
+"""Plain lines, for logs and pipes: one for an event, one for a tenth of a stage's way."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from gog_operator.api.objects import Endpoint, Object, Stage
+from gog_operator.cluster.local import LocalCluster
+from gog_operator.display import ending, words
+from gog_operator.plan.actions import Event
+
+
+class LiveDisplay:
+    def __init__(self, cluster: LocalCluster, root: Object) -> None:
+        self.cluster, self.root = cluster, root
+        self._tenths: dict[str, int] = {}
+        self._began: set[str] = set()
+
+    def __enter__(self) -> LiveDisplay:
+        self.say(f"{self.root.name}  run folder {ending.shown(self.cluster.folder)}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+
+    def event(self, thing: Object, event: Event, now: datetime) -> None:
+        if isinstance(thing, Stage) and event.reason == "Complete":
+            done = self.cluster.get(type(thing), thing.name) or thing
+            took = words.duration(words.seconds(done.status, now))
+            self.say(f"✓ {thing.store_key}  {words.summary(done) or 'complete'}  {took}")
+        elif thing.key != self.root.key:
+            mark = "!" if event.warning else "✓" if isinstance(thing, Endpoint) else "·"
+            self.say(f"{mark} {event.message}")
+
+    def update(self) -> None:
+        for stage in ending.stages_of(self.cluster, self.root):
+            if stage.status.attempt and not stage.finished:
+                self._tell(stage)
+
+    def _tell(self, stage: Stage) -> None:
+        name = f"{stage.name}/{stage.status.attempt}"
+        if name not in self._began:
+            self._began.add(name)
+            again = f" (attempt {stage.status.attempt})" if stage.status.attempt > 1 else ""
+            self.say(f"▸ {stage.store_key}{again}")
+        progress = stage.status.progress
+        if progress is None or not progress.total:
+            return
+        tenth = 10 * progress.step // progress.total
+        if self._tenths.setdefault(name, 0) < tenth < 10:
+            self._tenths[name] = tenth
+            self.say(f"  {stage.store_key} {words.steps(progress)}  {words.summary(stage)}")
+
+    def stopping(self) -> None:
+        self.say("interrupted: the stage is asked to end (once more to end it at once)")
+
+    def finished(self, root: Object, report: Path | None) -> None:
+        stream = sys.stderr if root.holds("Failed") else sys.stdout
+        for line in ending.finished(self.cluster, root, report):
+            print(line, file=stream, flush=True)
+
+    def paused(self, root: Object) -> None:
+        for line in ending.paused(self.cluster, root):
+            self.say(line)

@@ -1,0 +1,136 @@
+"""What a plan may see and what it may ask for: plain data, so that every decision can be tested as a table.
+
+Views are what a cluster observed; actions are what it is asked to do. Every action may be carried out twice without
+harm, because a control plane killed between an action and the status that records it does it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from gog import spec as settings
+from gog_operator.api import objects
+
+AnyStatus = TypeVar("AnyStatus", bound=objects.Status)
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A stage's job. lost: it was created, and whoever ran it is gone without a result (the machine's or `gog run`'s
+    death); cancelled: ended because we asked. exit_code: negative for a signal. lines: the last ones of its log."""
+
+    state: Literal["running", "succeeded", "failed", "cancelled", "lost"]
+    exit_code: int | None = None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """An endpoint's server. was_ready: it answered at some time of its life."""
+
+    state: Literal["starting", "ready", "exited"]
+    url: str = ""
+    port: int = 0
+    started: datetime | None = None
+    was_ready: bool = False
+    exit_code: int | None = None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataView:
+    """The dataset; `spec` is where it is found once it is ready."""
+
+    state: Literal["absent", "preparing", "ready", "failed"]
+    spec: settings.DataSpec | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stage's newest committed checkpoint. complete: whether it says of itself to be the last one; None: it does not
+    say, and then a job's exit code decides."""
+
+    stage: str
+    step: int
+    complete: bool | None = None
+
+    @property
+    def ref(self) -> str:
+        return f"{self.stage}/{self.step}"
+
+
+@dataclass(frozen=True)
+class CreateObject:
+    """Creates a child; one of the same name that is ours already counts as created."""
+
+    thing: objects.Object
+
+
+@dataclass(frozen=True)
+class PatchObject:
+    """Merges fields into a child's spec and annotations."""
+
+    kind: str
+    name: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeleteObject:
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class CreateJob:
+    """Creates the job of the stage's current attempt. endpoints: URL of each tool."""
+
+    endpoints: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CancelJob:
+    """Asks the current job to end: politely first."""
+
+
+@dataclass(frozen=True)
+class StartServer:
+    """port: 0 takes a free one."""
+
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class StopServer:
+    pass
+
+
+@dataclass(frozen=True)
+class PrepareData:
+    """Makes the dataset ready where this cluster's jobs and servers can read it."""
+
+
+Action = CreateObject | PatchObject | DeleteObject | CreateJob | CancelJob | StartServer | StopServer | PrepareData
+
+
+@dataclass(frozen=True)
+class Event:
+    """A sentence for people: cause and consequence. Recorded after the status it tells of."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Decision(Generic[AnyStatus]):
+    """What one pass over an object comes to. requeue_after: seconds until time alone makes another pass worthwhile."""
+
+    status: AnyStatus
+    actions: tuple[Action, ...] = ()
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None

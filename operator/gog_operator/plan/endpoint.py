@@ -1,0 +1,112 @@
+"""One server: started, restarted on its port when it dies, given up when it never answers.
+
+A server that dies after having answered is the world's unreliability, and the run outlives it: clients retry, and the
+address stays. One that has never answered is a mistake in its settings: a few tries (something else may hold the port
+for a moment), then the endpoint fails with the last words of its log. An endpoint with a `url` is somebody else's
+server: nothing is started and nothing is watched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gog_operator.api import conditions
+from gog_operator.api.meta import Reason
+from gog_operator.api.objects import Endpoint, EndpointStatus
+from gog_operator.plan import attempts, data
+from gog_operator.plan.actions import Action, DataView, Decision, Event, ServerView, StartServer, StopServer
+
+STARTUP_SECONDS = 180
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Facts:
+    server: ServerView | None
+    data: DataView
+
+
+def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointStatus]:
+    status, server = endpoint.status, facts.server
+    if endpoint.spec.url:
+        return Decision(_ready(endpoint, endpoint.spec.url, 0, Reason.EXTERNAL, now))
+    if failed(endpoint):
+        return Decision(status, (StopServer(),) if server and server.state != "exited" else ())
+    if not data.ready(endpoint.spec.data, facts.data):
+        waiting = _not_ready(endpoint, Reason.PREPARING, "waits for the dataset", now)
+        return Decision(waiting, data.preparation(endpoint.spec.data, facts.data))
+    if server is None:
+        starting = _not_ready(endpoint, Reason.STARTING, "", now).model_copy(update={"retry_time": None})
+        return Decision(starting, (StartServer(status.port or endpoint.spec.port),))
+    if server.state == "ready":
+        return Decision(
+            _ready(endpoint, server.url, server.port, Reason.READY, now), events=_announced(endpoint, server)
+        )
+    if server.state == "exited":
+        return _died(endpoint, server, now)
+    if server.started and now - server.started >= timedelta(seconds=STARTUP_SECONDS):
+        return _given_up(endpoint, server, f"did not answer within {STARTUP_SECONDS} s", now, (StopServer(),))
+    return Decision(_not_ready(endpoint, Reason.STARTING, "", now))
+
+
+def failed(endpoint: Endpoint) -> bool:
+    progressing = endpoint.condition("Progressing")
+    return progressing is not None and progressing.reason == Reason.SERVER_FAILED
+
+
+def _died(endpoint: Endpoint, server: ServerView, now: datetime) -> Decision[EndpointStatus]:
+    """A server that exited: count it once, wait, start it again."""
+    status = endpoint.status
+    if status.retry_time is None:
+        failures = status.failures + (0 if server.was_ready else 1)
+        cause = attempts.why(server.exit_code, server.lines)
+        if failures >= TRIES or (not server.was_ready and server.exit_code == attempts.INVALID_INPUT):
+            return _given_up(endpoint, server, f"ended before it answered: {cause}", now)
+        again = attempts.retry_time(failures, now)
+        message = f"{endpoint.spec.role} server ended ({cause}); it is started again" + _on_port(server)
+        update = {"failures": failures, "restarts": status.restarts + 1, "retry_time": again}
+        waiting = _not_ready(endpoint, Reason.RESTARTING, message, now).model_copy(update=update)
+        return Decision(waiting, events=(Event("Restarted", message, warning=True),), requeue_after=0)
+    if now < status.retry_time:
+        return Decision(status, requeue_after=(status.retry_time - now).total_seconds())
+    port = server.port if server.was_ready else (status.port or endpoint.spec.port)
+    return Decision(status.model_copy(update={"retry_time": None}), (StartServer(port),))
+
+
+def _on_port(server: ServerView) -> str:
+    return f" on port {server.port}" if server.was_ready and server.port else ""
+
+
+def _announced(endpoint: Endpoint, server: ServerView) -> tuple[Event, ...]:
+    if endpoint.holds("Ready"):
+        return ()
+    return (Event("Ready", f"{endpoint.spec.role} server answers at {server.url}"),)
+
+
+def _ready(endpoint: Endpoint, url: str, port: int, reason: Reason, now: datetime) -> EndpointStatus:
+    generation = endpoint.metadata.generation
+    kept = conditions.put(endpoint.status.conditions, "Ready", True, reason, now=now, generation=generation)
+    kept = conditions.put(kept, "Progressing", False, reason, now=now, generation=generation)
+    update = {"conditions": kept, "observed_generation": generation, "url": url, "port": port, "failures": 0}
+    return endpoint.status.model_copy(update=update)
+
+
+def _not_ready(endpoint: Endpoint, reason: Reason, message: str, now: datetime) -> EndpointStatus:
+    generation = endpoint.metadata.generation
+    kept = conditions.put(endpoint.status.conditions, "Ready", False, reason, message, now=now, generation=generation)
+    kept = conditions.put(kept, "Progressing", True, reason, message, now=now, generation=generation)
+    update = {"conditions": kept, "observed_generation": generation, "start_time": endpoint.status.start_time or now}
+    return endpoint.status.model_copy(update=update)
+
+
+def _given_up(
+    endpoint: Endpoint, server: ServerView, cause: str, now: datetime, actions: tuple[Action, ...] = ()
+) -> Decision[EndpointStatus]:
+    message = f"{endpoint.spec.role} server {cause}"
+    if not server.lines:
+        message += "; its log is empty"
+    status = _not_ready(endpoint, Reason.SERVER_FAILED, message, now)
+    kept = conditions.put(status.conditions, "Progressing", False, Reason.SERVER_FAILED, message, now=now)
+    event = Event("ServerFailed", message, warning=True)
+    return Decision(status.model_copy(update={"conditions": kept, "retry_time": None}), actions, (event,))

@@ -1,0 +1,181 @@
+"""A run: its servers, then its stages, one after the other.
+
+A stage is created once the one before it is complete, with the checkpoints it starts from written into it. The servers
+live from the first stage to the last, because starting them costs more than keeping them. When anything fails for
+good, or a person cancels, what still runs is ended first and the run is Failed afterwards: a finished run has no
+processes. The run reads its children's conditions and nothing below them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gog import spec as settings
+from gog_operator.api import conditions
+from gog_operator.api.meta import CANCEL, Reason
+from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, Stage
+from gog_operator.build import children
+from gog_operator.plan import data, endpoint, sequence
+from gog_operator.plan.actions import Action, CreateObject, DataView, Decision, DeleteObject, Event, PatchObject
+
+WORKING = {
+    "curate": Reason.CURATING,
+    "sft": Reason.FINE_TUNING,
+    "stratify": Reason.STRATIFYING,
+    "grpo": Reason.TRAINING,
+    "evaluate": Reason.EVALUATING,
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """stages, endpoints: those that the run owns, by name. committed: checkpoints of skipped stages that the store
+    holds already, by key. store: the manifest's, or the cluster's default."""
+
+    stages: Mapping[str, Stage]
+    endpoints: Mapping[str, Endpoint]
+    data: DataView
+    store: settings.StoreSpec
+    committed: Mapping[str, str]
+
+
+def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+    """One rule after the other; the first that applies decides."""
+    if run.finished:
+        return Decision(run.status, _wind_down(facts))
+    run = _update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
+    ending = _reason_to_end(run, facts)
+    if ending:
+        return _end(run, facts, *ending, now)
+    if run.spec.suspend:
+        return _suspend(run, facts, now)
+    if run.holds("Suspended"):
+        run = _with(run, Suspended=(False, Reason.RESUMED, ""), now=now)
+    if not data.ready(run.spec.data, facts.data):
+        waiting = _with(run, Ready=(False, Reason.PREPARING, "makes the dataset"), now=now)
+        return Decision(waiting.status, data.preparation(run.spec.data, facts.data))
+    return _advance(run, facts, now)
+
+
+def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
+    """Why the run cannot or shall not go on."""
+    if run.cancelled:
+        return Reason.CANCELLED, "cancelled"
+    if data_failure := data.failure(facts.data):
+        return Reason.DATA_FAILED, data_failure
+    for stage in facts.stages.values():
+        failed = stage.condition("Failed")
+        if failed is not None and failed.status == "True":
+            return Reason.STAGE_FAILED, f"{stage.store_key}: {failed.message}"
+    for each in facts.endpoints.values():
+        if endpoint.failed(each):
+            progressing = each.condition("Progressing")
+            return Reason.SERVER_FAILED, progressing.message if progressing else ""
+    return None
+
+
+def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime) -> Decision[RunStatus]:
+    """Ends what runs; once nothing does, the run is Failed."""
+    actions = _wind_down(facts)
+    if any(not stage.finished for stage in facts.stages.values()):
+        return Decision(_with(run, Ready=(False, reason, message), now=now).status, actions)
+    failed = _with(run, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
+    event = Event(str(reason), f"{run.name} failed: {message}", warning=True)
+    return Decision(_update(failed, completion_time=now).status, actions, (event,))
+
+
+def _wind_down(facts: Facts) -> tuple[Action, ...]:
+    """Cancels unfinished stages; takes the servers away when there are none."""
+    unfinished = [stage for stage in facts.stages.values() if not stage.finished]
+    if unfinished:
+        return tuple(
+            PatchObject(stage.kind, stage.name, annotations={CANCEL: "run"})
+            for stage in unfinished
+            if not stage.cancelled
+        )
+    return _without_servers(facts)
+
+
+def _without_servers(facts: Facts) -> tuple[Action, ...]:
+    return tuple(DeleteObject("Endpoint", name) for name in facts.endpoints)
+
+
+def _suspend(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+    """Hands the wish down; the servers go once no stage works any more."""
+    working = [stage for stage in facts.stages.values() if not stage.finished and not stage.holds("Suspended")]
+    if working:
+        patches = _set_suspend(working, True)
+        return Decision(_with(run, Ready=(False, Reason.SUSPENDED, "stops"), now=now).status, patches)
+    held = _with(run, Suspended=(True, Reason.SUSPENDED, ""), Ready=(False, Reason.SUSPENDED, ""), now=now)
+    events = () if run.holds("Suspended") else (Event("Suspended", f"{run.name} is suspended"),)
+    return Decision(held.status, _without_servers(facts), events)
+
+
+def _set_suspend(stages: list[Stage], wanted: bool) -> tuple[Action, ...]:
+    return tuple(
+        PatchObject(stage.kind, stage.name, spec={"suspend": wanted})
+        for stage in stages
+        if stage.spec.suspend != wanted
+    )
+
+
+def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+    """Creates what is missing: endpoints, and the first stage that is not complete."""
+    planned = sequence.steps(run)
+    actions: list[Action] = list(_set_suspend([s for s in facts.stages.values() if not s.finished], False))
+    if sequence.tools_needed(planned):
+        actions += [CreateObject(each) for each in children.endpoints(run) if each.name not in facts.endpoints]
+    for step in planned:
+        stage = facts.stages.get(step.name)
+        if stage is None:
+            created = children.stage(run, step, _inputs(step, planned, facts), facts.store)
+            status = _current(run, step, "", now)
+            return Decision(status, (*actions, CreateObject(created)))
+        if not stage.finished:
+            ready = stage.condition("Ready")
+            return Decision(_current(run, step, ready.message if ready else "", now), tuple(actions))
+    return _complete(run, facts, now)
+
+
+def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Facts) -> dict[str, str]:
+    """The checkpoints that a stage starts from: of stages that ran, or that the store held already."""
+    names = {each.key: each.name for each in planned}
+    found = {}
+    for kind, key in step.needs.items():
+        stage = facts.stages.get(names.get(key, ""))
+        ref = stage.status.checkpoint if stage is not None else facts.committed.get(key, "")
+        if ref:
+            found[kind] = ref
+    return found
+
+
+def _current(run: GoGRun, step: sequence.Step, message: str, now: datetime) -> RunStatus:
+    return _update(_with(run, Ready=(True, WORKING[step.stage], message), now=now), stage=step.name).status
+
+
+def _complete(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+    done = _with(run, Complete=(True, Reason.COMPLETE, ""), Ready=(False, Reason.COMPLETE, ""), now=now)
+    event = Event("Complete", f"{run.name} is complete")
+    return Decision(_update(done, completion_time=now).status, _without_servers(facts), (event,))
+
+
+def _update(run: GoGRun, **fields: Any) -> GoGRun:
+    return run.model_copy(update={"status": run.status.model_copy(update=fields)})
+
+
+def _with(run: GoGRun, *, now: datetime, **changes: tuple[bool, Reason, str]) -> GoGRun:
+    kept = run.status.conditions
+    for type_, (holds, reason, message) in changes.items():
+        kept = conditions.put(
+            kept,
+            type_,  # type: ignore[arg-type]
+            holds,
+            reason,
+            message,
+            now=now,
+            generation=run.metadata.generation,
+        )
+    return _update(run, conditions=kept)

@@ -1,0 +1,238 @@
+"""One stage: attempts, one after the other, until its last checkpoint is in the store.
+
+The number of an attempt is written to status in one pass and its job is created in a later one, so a control plane
+that dies in between finds the number and creates the same job, never a second one. What counts as success is the
+checkpoint in the store, not the exit code alone. An attempt that was interrupted (suspended, or lost with the machine)
+is followed by the next without being counted as a failure: whatever it committed is where the next one starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from gog import spec as settings
+from gog_operator.api import conditions
+from gog_operator.api.meta import Reason
+from gog_operator.api.objects import Endpoint, Progress, Stage, StageStatus
+from gog_operator.plan import attempts, data
+from gog_operator.plan.actions import (
+    CancelJob,
+    Checkpoint,
+    CreateJob,
+    DataView,
+    Decision,
+    Event,
+    JobView,
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """job: of the current attempt, None when it was never created. endpoints: those that the spec names, by name."""
+
+    job: JobView | None
+    checkpoint: Checkpoint | None
+    progress: Progress | None
+    data: DataView
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+
+
+def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
+    """One rule after the other; the first that applies decides."""
+    running = facts.job is not None and facts.job.state == "running"
+    if stage.finished:
+        return Decision(stage.status, (CancelJob(),) if running else ())
+    stage = _seen(stage, facts)
+    if stage.cancelled or stage.spec.suspend:
+        return Decision(stage.status, (CancelJob(),)) if running else _stopped(stage, facts, now)
+    if stage.holds("Suspended"):
+        stage = _with(stage, Suspended=(False, Reason.RESUMED, ""), now=now)
+    if facts.job is None:
+        return _begin(stage, facts, now)
+    if facts.job.state == "running":
+        return _watch(stage, facts, now)
+    return _ended(stage, facts, facts.job, now)
+
+
+def _seen(stage: Stage, facts: Facts) -> Stage:
+    """The stage with what its process and the store tell of it."""
+    update: dict[str, Any] = {"observed_generation": stage.metadata.generation}
+    if facts.progress is not None:
+        update["progress"] = facts.progress
+    if facts.checkpoint is not None:
+        update["checkpoint"] = facts.checkpoint.ref
+    return _update(stage, **update)
+
+
+def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
+    """No job yet: wait for what it needs, number the attempt, then create the job."""
+    if not data.ready(stage.spec.data, facts.data):
+        if failure := data.failure(facts.data):
+            return _failed(stage, Reason.DATA_FAILED, failure, now)
+        waiting = _with(stage, Ready=(False, Reason.PREPARING, "waits for the dataset"), now=now)
+        return Decision(waiting.status, data.preparation(stage.spec.data, facts.data))
+    missing = unready(stage, facts)
+    if missing:
+        message = f"waits for {', '.join(missing)}"
+        return Decision(_with(stage, Ready=(False, Reason.WAITING, message), now=now).status)
+    if stage.status.attempt == 0:
+        return _number(stage, 1, now)
+    creating = _with(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
+    return Decision(creating.status, (CreateJob(urls(stage, facts)),))
+
+
+def _number(stage: Stage, attempt: int, now: datetime) -> Decision[StageStatus]:
+    """Writes the attempt's number ahead; its job is the next pass's business."""
+    start = stage.status.start_time or now
+    return Decision(
+        _update(stage, attempt=attempt, attempt_time=now, start_time=start, retry_time=None).status, requeue_after=0
+    )
+
+
+def unready(stage: Stage, facts: Facts) -> list[str]:
+    """Names of the endpoints that the stage needs and that do not answer yet."""
+    if not settings.NEEDS_TOOLS[stage.stage]:
+        return []
+    names = [value for value in stage.spec.endpoints.values() if "://" not in value]
+    return [name for name in names if name not in facts.endpoints or not facts.endpoints[name].holds("Ready")]
+
+
+def urls(stage: Stage, facts: Facts) -> dict[str, str]:
+    """URL of each tool: given in the spec, or told by the endpoint that the spec names."""
+    known = {name: endpoint.status.url for name, endpoint in facts.endpoints.items()}
+    given = {
+        role: known.get(value, "") if "://" not in value else value for role, value in stage.spec.endpoints.items()
+    }
+    return {role: url for role, url in given.items() if url}
+
+
+def _watch(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
+    stage = _with(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
+    if attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now):
+        return Decision(stage.status, (CancelJob(),))
+    return Decision(stage.status)
+
+
+def _ended(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
+    """The job is over: complete, interrupted, or failed."""
+    if _complete(facts, job):
+        return _completed(stage, now)
+    if stage.status.retry_time is not None:
+        return _wait_to_retry(stage, stage.status.retry_time, now)
+    limit = stage.spec.active_deadline_seconds
+    if job.state == "cancelled" and attempts.overdue(stage.status.attempt_time, limit, now):
+        return _failure(stage, f"ran longer than activeDeadlineSeconds: {limit}", now)
+    if job.state in ("cancelled", "lost"):
+        return _interrupted(stage, facts, now)
+    if job.state == "succeeded":
+        return _failure(stage, _incomplete(stage, facts), now)
+    if job.exit_code == attempts.INVALID_INPUT:
+        why = attempts.last_telling_line(job.lines) or "invalid input (exit 2)"
+        return _failed(stage, Reason.INVALID_INPUT, f"attempt {stage.status.attempt} {why}", now)
+    return _failure(stage, attempts.why(job.exit_code, job.lines), now)
+
+
+def _complete(facts: Facts, job: JobView) -> bool:
+    """Whether the stage's last checkpoint is committed. A checkpoint that does not say whether it is the last one is,
+    when the job ended well."""
+    if facts.checkpoint is None:
+        return False
+    return facts.checkpoint.complete is True or (job.state == "succeeded" and facts.checkpoint.complete is None)
+
+
+def _incomplete(stage: Stage, facts: Facts) -> str:
+    if facts.checkpoint is None:
+        return f"exit 0, but the store holds no checkpoint {stage.store_key!r}"
+    return f"exit 0, but checkpoint {facts.checkpoint.ref} says that the stage is not complete"
+
+
+def _completed(stage: Stage, now: datetime) -> Decision[StageStatus]:
+    message = f"checkpoint {stage.status.checkpoint}"
+    done = _with(stage, Complete=(True, Reason.COMPLETE, message), Ready=(False, Reason.COMPLETE, message), now=now)
+    return Decision(
+        _update(done, completion_time=now, retry_time=None).status,
+        events=(Event("Complete", f"{stage.name}: {message}"),),
+    )
+
+
+def _interrupted(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
+    attempt = stage.status.attempt
+    where = f"from {facts.checkpoint.ref}" if facts.checkpoint else "from the start"
+    event = Event(
+        "Interrupted", f"{stage.name}: attempt {attempt} was interrupted; attempt {attempt + 1} goes on {where}"
+    )
+    decision = _number(stage, attempt + 1, now)
+    return Decision(decision.status, events=(event,), requeue_after=0)
+
+
+def _failure(stage: Stage, why: str, now: datetime) -> Decision[StageStatus]:
+    """Counts a failed attempt, once; the last one allowed ends the stage."""
+    failures = stage.status.failures + 1
+    stage = _update(stage, failures=failures)
+    message = f"attempt {stage.status.attempt} failed: {why}"
+    if failures > stage.spec.backoff_limit:
+        return _failed(stage, Reason.BACKOFF_LIMIT, message, now)
+    again = attempts.retry_time(failures, now)
+    retries = _with(stage, Ready=(False, Reason.RETRYING, message), now=now)
+    event = Event(
+        "Retrying",
+        f"{stage.name}: {message}; tried again in {attempts.wait(failures):.0f} s ({failures} of {stage.spec.backoff_limit})",
+        warning=True,
+    )
+    return Decision(
+        _update(retries, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
+    )
+
+
+def _wait_to_retry(stage: Stage, again: datetime, now: datetime) -> Decision[StageStatus]:
+    if now < again:
+        return Decision(stage.status, requeue_after=(again - now).total_seconds())
+    return _number(stage, stage.status.attempt + 1, now)
+
+
+def _failed(stage: Stage, reason: Reason, message: str, now: datetime) -> Decision[StageStatus]:
+    failed = _with(stage, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
+    return Decision(
+        _update(failed, completion_time=now, retry_time=None).status,
+        events=(Event(str(reason), f"{stage.name}: {message}", warning=True),),
+    )
+
+
+def _stopped(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
+    """Suspended or cancelled, and no job runs (any more)."""
+    if facts.job is not None and _complete(facts, facts.job):
+        return _completed(stage, now)
+    if stage.cancelled:
+        return _failed(stage, Reason.CANCELLED, "cancelled", now)
+    where = f"at checkpoint {stage.status.checkpoint}" if stage.status.checkpoint else "before its first checkpoint"
+    message = f"suspended {where}"
+    events = () if stage.holds("Suspended") else (Event("Suspended", f"{stage.name}: {message}"),)
+    return Decision(
+        _with(
+            stage, Suspended=(True, Reason.SUSPENDED, message), Ready=(False, Reason.SUSPENDED, message), now=now
+        ).status,
+        events=events,
+    )
+
+
+def _update(stage: Stage, **fields: Any) -> Stage:
+    return stage.model_copy(update={"status": stage.status.model_copy(update=fields)})
+
+
+def _with(stage: Stage, *, now: datetime, **changes: tuple[bool, Reason, str]) -> Stage:
+    """The stage with conditions set: `Ready=(True, reason, message)`."""
+    kept = stage.status.conditions
+    for type_, (holds, reason, message) in changes.items():
+        kept = conditions.put(
+            kept,
+            type_,  # type: ignore[arg-type]
+            holds,
+            reason,
+            message,
+            now=now,
+            generation=stage.metadata.generation,
+        )
+    return _update(stage, conditions=kept)
