@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from gog import spec as settings
 from gog.errors import UserError
@@ -117,5 +117,10 @@ def owned(owner: Object, things: Iterable[Any]) -> list[Any]:
     return [each for each in things if each.owned_by(owner)]
 
 
-def stages(cluster: Cluster) -> list[Stage]:
+class Lister(Protocol):
+    def list(self, kind: type[Any]) -> tuple[Any, ...]: ...
+
+
+def stages(cluster: Lister) -> list[Stage]:
+    """Every stage object, in the order of the stages."""
     return [each for name in settings.STAGES for each in cluster.list(STAGE_KINDS[name])]

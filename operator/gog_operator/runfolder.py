@@ -67,7 +67,9 @@ def differences(there: Object, wanted: Object) -> list[str]:
 
 
 def _differing(old: Any, new: Any, path: str) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
+    if isinstance(old, dict) or isinstance(new, dict):
+        old, new = old or {}, new or {}
+    if isinstance(old, dict) and isinstance(new, dict) and (old or new):
         keys = list(dict.fromkeys([*old, *new]))
         return [found for key in keys for found in _differing(old.get(key), new.get(key), f"{path}.{key}")]
     return [] if old == new else [path]

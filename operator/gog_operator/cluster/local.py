@@ -1,6 +1,6 @@
 """One machine as a cluster: objects are files, jobs and servers are processes, all of it under one run folder.
 
-    objects/    custom resources with their status     logs/<stage>/<attempt>/, logs/<endpoint>/<start>/
+    objects/    custom resources with their status     logs/<stage>/<attempt>/, logs/<role>/<start>/
     work/       scratch of each stage                   store/      checkpoints, unless the manifest names a store
     data/       the embedded world                      report/     written at the end
 
@@ -23,7 +23,7 @@ import yaml
 from gog import progress, store
 from gog import spec as settings
 from gog_operator.api.objects import Endpoint, Object, Progress, Stage, Status
-from gog_operator.build import app, config, servers
+from gog_operator.build import app, config, names, servers
 from gog_operator.cluster.dataset import DatasetMaker
 from gog_operator.cluster.files import ObjectFiles, explained, write_whole
 from gog_operator.cluster.interface import Thing
@@ -120,7 +120,7 @@ class LocalCluster:
             line = servers.arguments(endpoint, host="127.0.0.1", port=port, ready_file=ready_file, data=data)
             return [*self.program, "serve", *line]
 
-        self.servers.start(endpoint.name, command, now, self.processes.environment())
+        self.servers.start(endpoint.name, names.kebab(endpoint.spec.role), command, now, self.processes.environment())
 
     def server(self, endpoint: Endpoint) -> ServerView | None:
         return self.servers.view(endpoint.name)

@@ -1,7 +1,7 @@
 """Endpoints' servers on this machine: processes on loopback ports.
 
 A server says itself, by its ready file, that it answers and where; nothing is polled over HTTP. Each start writes a log
-of its own (`logs/<endpoint>/<number>/server.log`), because the log of the death is what one wants after a restart.
+of its own (`logs/<role>/<number>/server.log`), because the log of the death is what one wants after a restart.
 """
 
 from __future__ import annotations
@@ -24,20 +24,22 @@ class LocalServers:
         self.register, self.logs = register, logs
         self._servers: dict[str, _Server] = {}
 
-    def start(self, name: str, command: Callable[[str], list[str]], now: datetime, env: Mapping[str, str]) -> None:
-        """command: ready file -> command line. A server of that name that runs is left alone."""
+    def start(
+        self, name: str, log: str, command: Callable[[str], list[str]], now: datetime, env: Mapping[str, str]
+    ) -> None:
+        """log: name of its folder of logs; command: ready file -> command line. A server that runs is left alone."""
         old = self._servers.get(name)
         if old is not None and old.process.poll() is None:
             return
-        folder = next_folder(self.logs / name)
+        folder = next_folder(self.logs / log)
         ready = folder / "ready.json"
         with files.explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "server.log").open("wb") as log:
+            with (folder / "server.log").open("wb") as stream:
                 process = subprocess.Popen(
                     command(str(ready)),
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdout=stream,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
