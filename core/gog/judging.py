@@ -31,8 +31,11 @@ def messages(question: str, answers: Sequence[str], answer: str) -> list[dict[st
 
 def read_case(content: str) -> tuple[str, list[str], str]:
     """The user message back as (question, accepted answers, answer); ValueError when it is not ours."""
-    case = json.loads(content)
-    return str(case["question"]), [str(item) for item in case["accepted_answers"]], str(case["answer"])
+    try:
+        case = json.loads(content)
+        return str(case["question"]), [str(item) for item in case["accepted_answers"]], str(case["answer"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a case for the judge: {error!r}") from None
 
 
 def read_verdict(content: str) -> bool | None:
