@@ -1,0 +1,31 @@
+"""What every test shares: property tests are repeatable and small, because two cores run them; an empty store."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import hypothesis.configuration
+import pytest
+
+from gog import store as stores
+from gog.store import Store
+
+hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not beside the sources
+
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store in a folder of the test's own."""
+    return stores.open_store((tmp_path / "store").as_uri())
