@@ -1,0 +1,58 @@
+"""Fact 9: levels depend on (k, N, band) and on nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gog import levels, spec
+
+counts = st.integers(1, 64).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"), [(4, ["2", "2", "1", "easy", "easy"]), (5, ["2", "2", "2", "1", "easy", "easy"])]
+)
+def test_fact_9_every_count_of_4_and_of_5_has_its_level(samples: int, expected: list[str]) -> None:
+    assert [levels.level(solved, samples) for solved in range(samples + 1)] == expected
+
+
+def test_fact_9_the_default_band_is_the_one_that_stratify_is_configured_with() -> None:
+    band = spec.StratifySettings().level1
+    assert [levels.level(solved, 5, band) for solved in range(6)] == [levels.level(solved, 5) for solved in range(6)]
+
+
+def test_fact_9_both_ends_of_the_band_belong_to_level_1() -> None:
+    assert [levels.level(solved, 10, (0.3, 0.7)) for solved in (2, 3, 7, 8)] == ["2", "1", "1", "easy"]
+    assert levels.level(1, 2, (0.5, 0.5)) == "1"
+
+
+@given(counts, st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).map(tuple))
+def test_fact_9_solving_more_never_makes_a_question_harder(count: tuple[int, int], band: tuple[float, float]) -> None:
+    solved, samples = count
+    order = ["2", "1", "easy"]
+    ranks = [order.index(levels.level(k, samples, band)) for k in range(solved + 1)]
+    assert ranks == sorted(ranks)
+
+
+@pytest.mark.parametrize(("solved", "samples"), [(-1, 4), (5, 4), (0, 0)])
+def test_counts_that_cannot_be_are_refused(solved: int, samples: int) -> None:
+    with pytest.raises(ValueError, match=f"{solved} of {samples} samples cannot be"):
+        levels.level(solved, samples)
+
+
+@given(counts)
+def test_fact_9_curation_drops_what_is_always_solved_and_nothing_else(count: tuple[int, int]) -> None:
+    solved, samples = count
+    assert levels.keep_for_curation(solved, samples) == (solved != samples)
+
+
+def test_fact_9_an_unsolved_question_is_level_2_flagged_and_kept_by_default() -> None:
+    graded = levels.Graded(question_id="q", solved=0, valid=5, level=levels.level(0, 5))
+    assert (graded.level, graded.unsolved) == ("2", True)
+    assert spec.GRPOSettings().keep_unsolved is True
+
+
+def test_a_question_whose_samples_were_all_spoilt_is_not_unsolved() -> None:
+    assert not levels.Graded(question_id="q", solved=0, valid=0, level="unknown").unsolved

@@ -1,0 +1,250 @@
+"""How a run is described: what is accepted, what is refused, and fact 19: where every default comes from."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from gog import spec
+
+MODEL, DATA, STORE = {"base": "tiny"}, {"world": {}}, {"uri": "file:///tmp/store"}
+MINIMAL_STAGE = {"model": MODEL, "data": DATA, "store": STORE}
+SETTINGS = (
+    spec.ToolsSpec,
+    spec.AgentSettings,
+    spec.CurateSettings,
+    spec.LoraSettings,
+    spec.SFTSettings,
+    spec.StratifySettings,
+    spec.GRPOSettings,
+    spec.EvaluateSettings,
+)
+DEFAULTS = {
+    f"{settings.__name__}.{name}": field for settings in SETTINGS for name, field in settings.model_fields.items()
+}
+FROM_THE_PAPER = {
+    "ToolsSpec.concurrency": 4,
+    "AgentSettings.max_tokens": 8192,
+    "LoraSettings.rank": 8,
+    "SFTSettings.epochs": 3,
+    "SFTSettings.batch_size": 8,
+    "SFTSettings.learning_rate": 1e-4,
+    "GRPOSettings.levels": ("2",),
+    "GRPOSettings.learning_rate": 2e-6,
+    "GRPOSettings.kl": 0.001,
+}
+NOT_THE_METHODS = {
+    "how much is kept, done or reported": "steps max_steps questions save_every keep_trajectories bootstrap split",
+    "what a run is made of": "cache lora optimizer demonstrations teacher policies",
+    "conventions of the trade, in no publication": "temperature clip_grad_norm dropout warmup_steps",
+    "a choice that its description explains": "gaze reasoning",
+}
+"""Fields that need no mark, by reason; everything else is a figure of the method and says where it comes from."""
+MARK = re.compile(r"\[[^\]]*\b(paper|peer|ours|brief)\b[^\]]*\]")
+
+
+def complaint(kind: type[spec.Spec], given: dict[str, Any]) -> str:
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(given)
+    return str(caught.value)
+
+
+# ---- fact 19
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_fact_19_every_figure_of_the_method_says_where_it_comes_from(name: str) -> None:
+    exempt = name.partition(".")[2] in " ".join(NOT_THE_METHODS.values()).split()
+    assert exempt or MARK.search(DEFAULTS[name].description or "")
+
+
+def test_fact_19_only_the_papers_figures_are_called_the_papers() -> None:
+    called = {name for name, field in DEFAULTS.items() if re.search(r"\[paper\b", field.description or "")}
+    assert called == set(FROM_THE_PAPER)
+    assert {name: DEFAULTS[name].default for name in called} == FROM_THE_PAPER
+
+
+def test_fact_19_what_the_paper_leaves_open_is_called_ours_or_a_peers() -> None:
+    for name in ("GRPOSettings.format_weight", "GRPOSettings.clip", "AgentSettings.max_calls", "ToolsSpec.top"):
+        assert "[peer" in DEFAULTS[name].description
+    for name in ("ToolsSpec.overlap", "ToolsSpec.max_candidates", "GRPOSettings.keep_unsolved", "CurateSettings.care"):
+        assert "[ours" in DEFAULTS[name].description
+
+
+def test_fact_19_the_two_group_sizes_in_circulation_are_both_named_and_both_possible() -> None:
+    assert "brief: 5" in DEFAULTS["GRPOSettings.group_size"].description
+    assert "paper note: 4" in DEFAULTS["GRPOSettings.group_size"].description
+    assert spec.GRPOSettings().group_size == 5
+    assert spec.GRPOSettings(group_size=4).group_size == 4
+
+
+def test_fact_6_the_reward_is_set_up_as_it_was_published() -> None:
+    settings = spec.GRPOSettings()
+    assert (settings.format_weight, settings.search_penalty, settings.clip) == (0.1, 0.0, 0.2)
+
+
+def test_fact_10_four_calls_at_once_is_the_default() -> None:
+    assert spec.ToolsSpec().concurrency == 4
+
+
+# ---- what is accepted
+
+
+def test_a_manifest_with_a_model_and_data_is_enough() -> None:
+    run = spec.RunSpec.model_validate(yaml.safe_load("{model: {base: tiny}, data: {world: {}}}"))
+    assert run.data.world == spec.WorldSpec() and run.store is None
+    assert (run.stages, run.tools, run.arms, run.suspend) == (spec.Stages(), spec.ToolsSpec(), (), False)
+
+
+@pytest.mark.parametrize("kind", spec.STAGES)
+def test_a_stage_with_model_data_and_store_is_enough(kind: str) -> None:
+    config = spec.CONFIGS[kind].model_validate(MINIMAL_STAGE)
+    assert (config.kind, config.key) == (kind, kind)
+    assert config.model_copy(update={"stage": "grpo-off"}).key == "grpo-off"
+
+
+def test_camel_case_and_snake_case_are_the_same_description() -> None:
+    camel = "{model: {base: tiny}, data: {world: {}}, store: {uri: 's3://b/p'}, groupSize: 4, maxTurnTokens: 9}"
+    snake = "{model: {base: tiny}, data: {world: {}}, store: {uri: 's3://b/p'}, group_size: 4, max_turn_tokens: 9}"
+    one, other = (spec.GRPOConfig.model_validate(yaml.safe_load(text)) for text in (camel, snake))
+    assert one == other and (one.group_size, one.max_turn_tokens) == (4, 9)
+
+
+@pytest.mark.parametrize("by_alias", [True, False])
+@pytest.mark.parametrize("kind", spec.STAGES)
+def test_a_description_is_read_back_as_it_was_written(kind: str, by_alias: bool) -> None:
+    config = spec.CONFIGS[kind].model_validate(MINIMAL_STAGE)
+    text = yaml.safe_dump(config.model_dump(mode="json", by_alias=by_alias))
+    assert spec.CONFIGS[kind].model_validate(yaml.safe_load(text)) == config
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "false"])
+def test_a_bare_off_is_off(written: str) -> None:
+    assert spec.AgentSettings.model_validate(yaml.safe_load(f"gaze: {written}")).gaze == "off"
+
+
+@pytest.mark.parametrize("written", ["on", "true", "0", "no way"])
+def test_nothing_else_is_off(written: str) -> None:
+    assert "gaze" in complaint(spec.AgentSettings, yaml.safe_load(f"gaze: {written}"))
+
+
+@pytest.mark.parametrize("written", ["[1, 2]", "['1', '2']", "[1, '2']"])
+def test_levels_may_be_written_as_numbers(written: str) -> None:
+    assert spec.GRPOSettings.model_validate({"levels": yaml.safe_load(written)}).levels == ("1", "2")
+
+
+def test_an_optimizer_is_named_as_recipes_name_components() -> None:
+    settings = spec.OptimizerSettings.model_validate({"_component_": "torch.optim.SGD"})
+    assert settings.component == "torch.optim.SGD"
+    assert settings.model_dump(by_alias=True)["_component_"] == "torch.optim.SGD"
+
+
+@pytest.mark.parametrize(
+    ("model", "preset"),
+    [
+        ({"base": "tiny"}, "tiny"),
+        ({"base": "/models/qwen"}, "qwen2.5-vl"),
+        ({"base": "/models/mine", "family": "tiny"}, "tiny"),
+    ],
+)
+def test_the_preset_follows_the_model(model: dict[str, str], preset: str) -> None:
+    assert spec.ModelSpec.model_validate(model).preset == preset
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize("kind", [*SETTINGS, spec.WorldSpec, spec.EndpointSpec, spec.CacheSpec, spec.Stages])
+def test_an_unknown_field_is_refused_by_name(kind: type[spec.Spec]) -> None:
+    assert "colour\n  Extra inputs are not permitted" in complaint(kind, {"colour": "red"})
+
+
+def test_a_misspelt_field_deep_inside_is_refused_with_its_path() -> None:
+    given = {"model": MODEL, "data": DATA, "stages": {"grpo": {"groupsize": 4}}}
+    assert "stages.grpo.groupsize\n  Extra inputs are not permitted" in complaint(spec.RunSpec, given)
+
+
+@pytest.mark.parametrize(
+    ("data", "given"),
+    [
+        ({}, "none"),
+        ({"world": {}, "path": "/data"}, "world, path"),
+        ({"path": "/data", "uri": "s3://b/d"}, "path, uri"),
+        ({"world": {}, "path": "/data", "uri": "s3://b/d"}, "world, path, uri"),
+    ],
+)
+def test_data_is_exactly_one_of_world_path_and_uri(data: dict[str, Any], given: str) -> None:
+    assert f"give exactly one of world, path, uri (given: {given})" in complaint(spec.DataSpec, data)
+
+
+@pytest.mark.parametrize("data", [{"world": {}}, {"path": "/data"}, {"uri": "s3://bucket/data"}])
+def test_each_of_world_path_and_uri_will_do(data: dict[str, Any]) -> None:
+    assert spec.DataSpec.model_validate(data).model_dump(exclude_none=True).keys() == data.keys()
+
+
+@pytest.mark.parametrize("field", ["model", "data", "store"])
+def test_a_stage_needs_model_data_and_store(field: str) -> None:
+    given = {name: value for name, value in MINIMAL_STAGE.items() if name != field}
+    assert f"{field}\n  Field required" in complaint(spec.SFTConfig, given)
+
+
+@pytest.mark.parametrize("uri", ["/tmp/store", "http://store", "s3:/b", "gs://b"])
+def test_a_store_is_a_file_or_an_s3_address(uri: str) -> None:
+    assert "uri" in complaint(spec.StoreSpec, {"uri": uri})
+
+
+@pytest.mark.parametrize("name", ["Run", "1st", "a_b", "a-", "-a", "", "a" * 41, "a/b", "../a"])
+def test_a_name_that_no_cluster_would_take_is_refused(name: str) -> None:
+    assert "run" in complaint(spec.SFTConfig, {**MINIMAL_STAGE, "run": name})
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (spec.GRPOSettings, {"group_size": 1}),
+        (spec.GRPOSettings, {"format_weight": 1.1}),
+        (spec.GRPOSettings, {"levels": []}),
+        (spec.GRPOSettings, {"levels": ["3"]}),
+        (spec.GRPOSettings, {"failures": "ignore"}),
+        (spec.StratifySettings, {"rollouts": 0}),
+        (spec.ToolsSpec, {"concurrency": 0}),
+        (spec.ToolsSpec, {"deadline_seconds": 0}),
+        (spec.ToolsSpec, {"attempts": 0}),
+        (spec.EndpointSpec, {"url": "ftp://tools"}),
+        (spec.FailureInjection, {"rate": 1.5}),
+        (spec.FailureInjection, {"kinds": []}),
+        (spec.CurateSettings, {"care": -0.1}),
+        (spec.EvaluateSettings, {"policies": ["oracle"]}),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_by_its_field(kind: type[spec.Spec], given: dict[str, Any]) -> None:
+    assert complaint(kind, given).splitlines()[1].startswith(next(iter(given)))
+
+
+def test_a_description_cannot_be_changed_once_it_was_read() -> None:
+    with pytest.raises(ValidationError, match="Instance is frozen"):
+        spec.GRPOSettings().group_size = 4  # type: ignore[misc]
+
+
+# ---- lists that must agree
+
+
+def test_every_stage_has_a_description_needs_and_a_place_in_manifests() -> None:
+    assert set(spec.STAGES) == set(spec.CONFIGS) == set(spec.NEEDS) == set(spec.NEEDS_TOOLS)
+    assert set(spec.STAGES) == set(spec.Stages.model_fields) - {"skip"}
+    for kind, needed in spec.NEEDS.items():
+        assert all(spec.STAGES.index(other) < spec.STAGES.index(kind) for other in needed)
+
+
+def test_every_policy_can_be_evaluated() -> None:
+    (literal, _) = get_args(spec.EvaluateSettings.model_fields["policies"].annotation)
+    assert get_args(literal) == spec.POLICIES
+
+
+def test_every_tool_has_an_endpoint_in_manifests() -> None:
+    endpoints = {field.alias for field in spec.EndpointsSpec.model_fields.values()} - {"policy"}
+    assert endpoints == set(spec.TOOLS)
