@@ -1,6 +1,7 @@
 """`gog stage KIND --config FILE`: what a job runs, on a laptop and in a pod.
 
-Lays the preset of the model's family under the file, then becomes `tune run` with the recipe of that kind. Arguments
+Lays the preset of the model's family under the file, then becomes `tune run` with the recipe of that kind, or Python
+itself for a recipe that needs no torch: tune takes ten seconds to import it. Arguments
 with `=` and no hyphen change values; what is left belongs to torchrun, with `$NAME` looked up in the environment
 (that is how a rank finds its leader).
 """
@@ -26,6 +27,7 @@ from gog_operator.api import manifest
 from gog_operator.build import merge
 
 RECIPES = "gog_recipes"
+WITHOUT_TORCH = ("curate",)
 PROGRAM = "GOG_STAGE_PROGRAM"
 """Environment: a program that is run instead of tune, with kind and --config. For tests."""
 
@@ -46,6 +48,8 @@ def command(kind: str, config: Path, torchrun: Sequence[str]) -> list[str]:
     if os.environ.get(PROGRAM):
         program, *first = shlex.split(os.environ[PROGRAM])
         return [shutil.which(program) or program, *first, kind, "--config", str(config)]
+    if kind in WITHOUT_TORCH and not torchrun:
+        return [sys.executable, "-m", f"{RECIPES}.{kind}", "--config", str(config)]
     tune = Path(sys.executable).parent / "tune"
     found = str(tune) if tune.is_file() else shutil.which("tune")
     if found is None:

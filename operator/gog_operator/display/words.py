@@ -1,7 +1,7 @@
 """A stage, an endpoint, a duration, in a few words: pure functions that every display shares.
 
-What a stage has to tell is in its progress metrics. A number is shown as it is, a list of numbers as its first and
-last value and its course between; which of them matter, and what they are called, is a table here.
+What a stage has to tell is in its progress metrics; each kind has a phrase of its own here, made of what it reported,
+and metrics that nobody has a phrase for are shown by name.
 """
 
 from __future__ import annotations
@@ -15,54 +15,79 @@ from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Object, Progress, Stage, Status
 
 BARS = "▁▂▃▄▅▆▇█"
-SHOWN: dict[str, tuple[tuple[str, str], ...]] = {
-    "curate": (("trajectories", "{} trajectories"), ("without_search", "{:%} without search")),
-    "sft": (("loss", "loss {}"),),
-    "stratify": (
-        ("easy", "easy {}"),
-        ("level1", "level 1 {}"),
-        ("level2", "level 2 {}"),
-        ("unsolved", "{} never solved"),
-    ),
-    "grpo": (
-        ("reward_mean", "reward {}"),
-        ("reward", "reward {}"),
-        ("accuracy_mean", "accuracy {}"),
-        ("tool_failure_ratio", "tool failures {:%}"),
-    ),
-    "evaluate": (("questions", "{} questions"), ("accuracy", "accuracy {}")),
-}
-"""Per kind of stage: metric and how it reads. Metrics that are not reported are left out."""
+RECENT = 5
+"""Steps over which a noisy series' last value is taken."""
 
 
 def summary(stage: Stage) -> str:
-    """`loss 2.31 → 0.42 ▇▅▃▂▁`"""
+    """`reward 0.33 → 0.47 ▁▂▂▃▄▄▅▆ · tool failures 3.1 %`"""
     if stage.status.progress is None:
         return ""
     metrics = stage.status.progress.metrics
-    known = [phrase(metrics[name], form) for name, form in SHOWN[stage.stage] if name in metrics]
-    told = known or [phrase(value, f"{name} {{}}") for name, value in list(metrics.items())[:4]]
-    return " · ".join(each for each in told if each)
+    phrases = PHRASES[stage.stage](metrics) or [f"{name} {number(value)}" for name, value in _numbers(metrics).items()]
+    return " · ".join(phrases[:5])
 
 
-def phrase(value: Any, form: str) -> str:
-    if isinstance(value, Mapping):
-        return " ".join(f"{name} {number(each)}" for name, each in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        values = [float(each) for each in value if isinstance(each, int | float)]
-        return course(values, form) if values else ""
-    if "{:%}" in form and isinstance(value, int | float):
-        return form.replace("{:%}", f"{100 * value:.1f} %")
-    return form.format(number(value) if isinstance(value, int | float) else value)
+def _curate(metrics: Mapping[str, Any]) -> list[str]:
+    phrases = [f"{number(metrics['trajectories'])} trajectories"] if "trajectories" in metrics else []
+    behaviour = metrics.get("behaviour")
+    if isinstance(behaviour, Mapping) and "none" in behaviour:
+        phrases.append(f"{percent(behaviour['none'])} without search")
+    return phrases
 
 
-def course(values: Sequence[float], form: str) -> str:
-    """First and last value of a series, and a sparkline."""
-    if "{:%}" in form:
-        return form.replace("{:%}", f"{100 * values[-1]:.1f} %")
-    if len(values) == 1:
-        return form.format(number(values[0]))
-    return f"{form.format(f'{number(values[0])} → {number(values[-1])}')} {sparkline(values)}"
+def _sft(metrics: Mapping[str, Any]) -> list[str]:
+    losses = series(metrics.get("losses", metrics.get("loss")))
+    if not losses:
+        return []
+    last = metrics["loss"] if isinstance(metrics.get("loss"), int | float) else losses[-1]
+    return [f"loss {number(losses[0])} → {number(last)}" if len(losses) > 1 else f"loss {number(last)}"]
+
+
+def _stratify(metrics: Mapping[str, Any]) -> list[str]:
+    levels = metrics.get("levels")
+    if not isinstance(levels, Mapping):
+        return []
+    phrases = [f"{name if name == 'easy' else f'level {name}'} {number(count)}" for name, count in levels.items()]
+    if metrics.get("unsolved"):
+        phrases[-1] += f" ({number(metrics['unsolved'])} never solved)"
+    return phrases
+
+
+def _grpo(metrics: Mapping[str, Any]) -> list[str]:
+    rewards = series(metrics.get("rewards", metrics.get("reward")))
+    phrases = []
+    if rewards:
+        first = metrics.get("reward_first", rewards[0])
+        recent = rewards[-RECENT:]
+        phrases.append(f"reward {number(first)} → {number(sum(recent) / len(recent))} {sparkline(rewards)}")
+    if isinstance(metrics.get("tool_failure_ratio"), int | float):
+        phrases.append(f"tool failures {percent(metrics['tool_failure_ratio'])}")
+    return phrases
+
+
+def _evaluate(metrics: Mapping[str, Any]) -> list[str]:
+    accuracy = metrics.get("accuracy")
+    if not isinstance(accuracy, Mapping):
+        return []
+    return [f"{policy} {percent(value)}" for policy, value in accuracy.items() if isinstance(value, int | float)]
+
+
+PHRASES = {"curate": _curate, "sft": _sft, "stratify": _stratify, "grpo": _grpo, "evaluate": _evaluate}
+
+
+def series(value: Any) -> list[float]:
+    """A metric that may be one number or a list of them."""
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return [float(each) for each in values if isinstance(each, int | float)]
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %" if value < 0.1 else f"{100 * value:.0f} %"
 
 
 def sparkline(values: Sequence[float], width: int = 8) -> str:
@@ -76,8 +101,6 @@ def sparkline(values: Sequence[float], width: int = 8) -> str:
 
 
 def number(value: float) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
     if isinstance(value, int) or (value == int(value) and abs(value) >= 100):
         return f"{int(value):,}"
     return f"{value:.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1e}"
