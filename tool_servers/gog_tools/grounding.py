@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import kserve
 import kserve.model_server
@@ -30,26 +29,17 @@ from pydantic import ValidationError
 from gog import wire
 from gog.errors import UserError
 from gog.pictures import Picture
-from gog_tools import serving
+from gog_tools import detectors, serving
 from gog_tools.batching import MicroBatcher
 from gog_tools.failures import App
 
 NAME = "grounding"
-BACKENDS = {"world": "gog_tools.world_detector:WorldDetector"}
-
-
-class Detector(Protocol):
-    """A back end. Called from one thread."""
-
-    def detect(self, pictures: Sequence[Picture], expressions: Sequence[str]) -> list[list[wire.Detection]]:
-        """For each picture and its expression all boxes found, in pixels, best score first."""
-        ...
 
 
 class GroundingModel(kserve.Model):
     """Wire format, batches and errors around a Detector."""
 
-    def __init__(self, detector: Detector, *, batch_size: int, batch_wait: float) -> None:
+    def __init__(self, detector: detectors.Detector, *, batch_size: int, batch_wait: float) -> None:
         super().__init__(NAME, return_response_headers=True)
         self.detector = detector
         self.batches: MicroBatcher[wire.GroundingInstance, list[wire.Detection]] = MicroBatcher(
@@ -125,26 +115,17 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": str(error)}, 400)
 
 
-def load_backend(name: str) -> Detector:
-    """A Detector by its name in BACKENDS or as `module:factory`. Raises UserError."""
-    module, _, factory = BACKENDS.get(name, name).partition(":")
-    try:
-        return cast(Detector, getattr(importlib.import_module(module), factory)())
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"no back end {name!r}: {error}", where="--backend", remedy=f"{', '.join(BACKENDS)}, or module:factory"
-        ) from None
-
-
 def build(given: argparse.Namespace) -> App:
-    detector = load_backend(given.backend)
+    detector = detectors.load(given.backend)
     return application(GroundingModel(detector, batch_size=given.batch_size, batch_wait=given.batch_wait_ms / 1000))
 
 
 def main(argv: list[str]) -> int:
     """`gog serve grounding`. Returns the exit code."""
     options = serving.parser(NAME, "Boxes of what an expression refers to, over KServe's v1 protocol.")
-    options.add_argument("--backend", default="world", help=f"{', '.join(BACKENDS)}, or module:factory of a Detector")
+    options.add_argument(
+        "--backend", default="world", help=f"{', '.join(detectors.BACKENDS)}, or module:factory of a Detector"
+    )
     options.add_argument("--batch-size", type=int, default=16, help="most pictures given to the detector at once")
     options.add_argument("--batch-wait-ms", type=float, default=2.0, help="how long the first of a batch waits")
     options.add_argument("--data", help="not read: this server knows only what it is sent")

@@ -1,8 +1,10 @@
 """Exact nearest neighbours over the looks of a folder of pictures: what a web image search is to the embedded world.
 
-A query shows one thing or many; as web image search does, the most salient one is looked up. Index and query go
-through the same function, so a crop, a scene and a reference picture of the same thing come out alike. Exact search
-in numpy is right up to some 100,000 pictures; beyond, an approximate index would take this one's place.
+A query shows one thing or many; as web image search does, the most salient one is looked up. A crop may also be cut so
+tightly that no background is left: then the picture itself is the thing. Which of the two it is nobody says, so both
+readings are looked up and the nearer one counts. Index and query go through the same functions, so a crop, a scene and
+a reference picture of the same thing come out alike. Exact search in numpy is right up to some 100,000 pictures;
+beyond, an approximate index would take this one's place.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ from gog.errors import UserError
 from gog_tools import seeing
 
 INDEX = "index/images.jsonl"
+Looks = list[np.ndarray]
+"""Readings of a picture, the likeliest first, each [d] float32; none for a picture that shows nothing."""
 
 
-def looks(picture: pictures.Picture) -> np.ndarray | None:
-    """[THUMBNAIL * THUMBNAIL * 3] float32 of the most salient thing; None for a picture that shows nothing."""
+def looks(picture: pictures.Picture) -> Looks:
     view = seeing.look(picture.pixels)
     box = view.most_salient()
-    return None if box is None else seeing.thumbnail(view, box)
+    if box is None:
+        return []
+    return [seeing.thumbnail(view, box), seeing.thumbnail_of_all(picture.pixels)]
 
 
 class ImageIndex:
@@ -42,20 +47,24 @@ class ImageIndex:
             raise UserError("no pictures", where=str(path), remedy="give at least one line")
         rows = []
         for number, entry in enumerate(entries, 1):
-            row = looks(pictures.read(folder / entry.image))
-            if row is None:
+            readings = looks(pictures.read(folder / entry.image))
+            if not readings:
                 raise UserError(f"picture {entry.image!r} shows nothing but background", where=f"{path}:{number}")
-            rows.append(row)
+            rows.append(readings[0])
         return cls(entries, np.stack(rows))
 
-    def search(self, queries: Sequence[np.ndarray | None], tops: Sequence[int]) -> list[list[wire.SearchHit]]:
-        """The nearest entries of each query, best first; nothing for None. score: 1 is equal, 0 as unlike as can be."""
-        seen = [query for query in queries if query is not None]
-        if not seen:
+    def search(self, queries: Sequence[Looks], tops: Sequence[int]) -> list[list[wire.SearchHit]]:
+        """The nearest entries of each query, best first; score: 1 is equal, 0 as unlike as can be."""
+        readings = [reading for query in queries for reading in query]
+        if not readings:
             return [[] for _ in queries]
-        asked = np.stack(seen)
-        distances = iter((asked**2).sum(1)[:, None] + self.squares - 2 * asked @ self.rows.T)
-        return [[] if q is None else self._nearest(next(distances), top) for q, top in zip(queries, tops, strict=True)]
+        asked = np.stack(readings)
+        distances = (asked**2).sum(1)[:, None] + self.squares - 2 * asked @ self.rows.T
+        ends = np.cumsum([len(query) for query in queries])
+        return [
+            self._nearest(distances[end - len(query) : end].min(0), top) if query else []
+            for query, end, top in zip(queries, ends, tops, strict=True)
+        ]
 
     def _nearest(self, distances: np.ndarray, top: int) -> list[wire.SearchHit]:
         top = min(top, len(distances))

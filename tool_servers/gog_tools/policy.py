@@ -2,8 +2,8 @@
 
 Chat completions, and raw completions whose prompt (text or token ids) holds image placeholders beside a list of
 pictures: an agent owns its text, and having a server render it again would change tokens it has already sampled.
-Adapters are loaded under a new name per step; a name is never given to other weights, since whoever cached by name
-would mix two policies. They are read from one folder only, which has to be named at start.
+Adapters are loaded under a new name per step; a name in use is not given to other weights, since whoever cached by
+name would mix two policies. They are read from one folder only, which has to be named at start.
 
 Generation runs in a thread, in batches; health is answered meanwhile. Pictures come in the request, never from an
 address. What is not implemented (streaming, several choices, nucleus sampling) is refused rather than ignored.
@@ -17,7 +17,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,9 +27,7 @@ from gog.errors import UserError
 from gog.pictures import Picture
 from gog_tools import bodies, chat, serving
 from gog_tools.batching import MicroBatcher
-
-if TYPE_CHECKING:
-    from gog_tools.policy_model import Completion, Job, PolicyModel
+from gog_tools.completions import Completion, Job, Model, Prompt, Sampling
 
 NAME = "policy"
 ADAPTER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -87,7 +85,7 @@ class Refusal(Exception):
 class Policy:
     """The model's requests, in the order of one thread: batches of completions, adapters in between."""
 
-    def __init__(self, model: PolicyModel, *, name: str, adapters: Path | None, batch_size: int) -> None:
+    def __init__(self, model: Model, *, name: str, adapters: Path | None, batch_size: int) -> None:
         self.model, self.name, self.root = model, name, adapters
         self.batches: MicroBatcher[Job, Completion] = MicroBatcher(model.complete, max_size=batch_size)
         self.taken = {name}
@@ -156,7 +154,7 @@ def _add_completions(app: FastAPI, policy: Policy) -> None:
         done = await _complete(policy, asked, policy.model.render(messages), images)
         choice: dict[str, Any] = {"message": {"role": "assistant", "content": _text(done, asked)}}
         if asked.logprobs:
-            pairs = zip(_words(policy, done), done.logprobs, strict=True)
+            pairs = zip(policy.model.words(done.tokens), done.logprobs, strict=True)
             choice["logprobs"] = {"content": [{"token": word, "logprob": value} for word, value in pairs]}
         return _reply(policy, asked, done, choice, "chat.completion")
 
@@ -166,15 +164,13 @@ def _add_completions(app: FastAPI, policy: Policy) -> None:
         done = await _complete(policy, asked, asked.prompt, asked.images)
         choice: dict[str, Any] = {"text": _text(done, asked), "logprobs": None}
         if asked.logprobs is not None and asked.logprobs is not False:
-            choice["logprobs"] = {"tokens": _words(policy, done), "token_logprobs": done.logprobs}
+            choice["logprobs"] = {"tokens": policy.model.words(done.tokens), "token_logprobs": done.logprobs}
         return _reply(policy, asked, done, choice, "text_completion")
 
 
 async def _complete(
     policy: Policy, asked: SamplingRequest, prompt: str | Sequence[int], images: Sequence[str]
 ) -> Completion:
-    from gog_tools.policy_model import Job, Prompt, Sampling
-
     adapter = policy.adapter_of(asked.model)
     pictures = await asyncio.to_thread(_decode, images) if images else ()
     sampling = Sampling(asked.max_completion_tokens or asked.max_tokens, asked.temperature, asked.stops(), asked.seed)
@@ -221,11 +217,6 @@ def _text(done: Completion, asked: SamplingRequest) -> str:
     return done.text + (done.stopped_by if asked.include_stop_str_in_output else "")
 
 
-def _words(policy: Policy, done: Completion) -> list[str]:
-    words: list[str] = policy.model.tokenizer.convert_ids_to_tokens(done.tokens)
-    return words
-
-
 def _reply(policy: Policy, asked: SamplingRequest, done: Completion, choice: dict[str, Any], kind: str) -> Response:
     choice |= {"finish_reason": done.finish, "stop_reason": done.stopped_by or None}
     if asked.return_token_ids:
@@ -254,10 +245,21 @@ def _add_adapters(app: FastAPI, policy: Policy) -> None:
         return Response(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.", media_type="text/plain")
 
 
+def check_model(folder: Path) -> None:
+    """Raises UserError for a folder that holds no model of the kind we serve."""
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError):
+        raise UserError("no config.json there", where=str(folder), remedy="a folder in Hugging Face form") from None
+    if kind != "qwen2_5_vl":
+        raise UserError(f"model type {kind!r} is not supported", where=str(folder), remedy="use a Qwen2.5-VL model")
+
+
 def build(given: argparse.Namespace) -> FastAPI:
     adapters = given.adapters.resolve() if given.adapters else None
     if adapters is not None and not adapters.is_dir():
         raise UserError("no such folder", where=f"--adapters {given.adapters}", remedy="create it first")
+    check_model(given.model)
     from gog_tools.policy_model import PolicyModel  # torch takes seconds: not for --help, nor for a port in use
 
     model = PolicyModel(given.model, device=given.device, dtype=given.dtype)

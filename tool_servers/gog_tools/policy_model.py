@@ -10,9 +10,9 @@ torch, transformers and peft are imported here and nowhere else among the server
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,65 +21,25 @@ import peft
 import peft.import_utils
 import peft.tuners.lora.torchao
 import peft.utils.quantization_utils
+import safetensors
+import safetensors.torch
 import torch
 import transformers
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from gog.errors import UserError
-from gog.pictures import Picture
+from gog_tools import sampling
+from gog_tools.completions import Completion, Job, Prompt
 
 IMAGE_PAD = "<|image_pad|>"
 IMAGE = f"<|vision_start|>{IMAGE_PAD}<|vision_end|>"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """text or token ids, with one image pad per picture (ids may also have each pad repeated already)."""
-
-    text: str | tuple[int, ...]
-    pictures: tuple[Picture, ...] = ()
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """temperature 0 takes the most probable token. seed None draws from the system's entropy."""
-
-    max_tokens: int | None = None
-    temperature: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One completion to make; adapter "" is the base model."""
-
-    prompt: Prompt
-    sampling: Sampling
-    adapter: str = ""
-
-
-@dataclass
-class Completion:
-    """tokens with their log-probabilities under the distribution they were drawn from (at temperature 0: of 1).
-
-    text is up to the stop string, which is `stopped_by` where one ended it. finish: stop | length.
-    """
-
-    prompt_tokens: tuple[int, ...]
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    text: str = ""
-    stopped_by: str = ""
-    finish: str = ""
-
-
 class PolicyModel:
     """The model, its tokenizer and image processor, its adapters. Not thread-safe."""
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: str = "float32") -> None:
-        _check_folder(folder)
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -101,29 +61,46 @@ class PolicyModel:
         self._loaded += 1
         key = f"adapter{self._loaded}"  # peft names modules after adapters, and those may hold no dots
         try:
-            if isinstance(self.model, peft.PeftModel):
-                self.model.load_adapter(str(folder), key, use_safetensors=True)
-            else:
-                self.model = peft.PeftModel.from_pretrained(self.model, str(folder), key, use_safetensors=True)
-            self.model.eval().to(self.device)
-        except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
+            self._attach(key, peft.PeftConfig.from_pretrained(str(folder)))
+            self._fill(key, safetensors.torch.load_file(folder / ADAPTER_FILES[1]))
+        except (RuntimeError, ValueError, TypeError, KeyError, OSError, safetensors.SafetensorError) as error:
             self._forget(key)
-            raise UserError(f"cannot be loaded: {_first_line(error)}", where=str(folder)) from error
+            raise UserError(f"cannot be loaded: {_brief(error)}", where=str(folder)) from error
+        self.model.eval().to(self.device)
         self.adapters[name] = key
+
+    def _attach(self, key: str, config: Any) -> None:
+        """Puts an adapter of this shape, not yet its weights, onto the model."""
+        config.inference_mode, config.init_lora_weights = True, False
+        if isinstance(self.model, peft.PeftModel):
+            self.model.add_adapter(key, config)
+        else:
+            self.model = peft.get_peft_model(self.model, config, key)
+
+    def _fill(self, key: str, weights: dict[str, torch.Tensor]) -> None:
+        """Loads the weights; raises ValueError unless they are exactly the adapter's."""
+        loaded = peft.set_peft_model_state_dict(self.model, weights, key)
+        missing = [name for name in loaded.missing_keys if f".{key}." in name]
+        if missing or loaded.unexpected_keys:
+            raise ValueError(f"{len(missing)} weights are missing, {len(loaded.unexpected_keys)} have no place")
 
     def unload_adapter(self, name: str) -> None:
         self._forget(self.adapters.pop(name))
 
     def _forget(self, key: str) -> None:
-        if isinstance(self.model, peft.PeftModel) and key in self.model.peft_config:
+        if not isinstance(self.model, peft.PeftModel) or key not in self.model.peft_config:
+            return
+        if len(self.model.peft_config) > 1:
             self.model.delete_adapter(key)
+        else:  # peft cannot be without one
+            self.model = self.model.unload()
 
     # ---------------------------------------------------------------- completions
 
     def complete(self, jobs: Sequence[Job]) -> list[Completion | Exception]:
         """A completion, or the UserError that forbids it, for each job, in order."""
         results: list[Completion | Exception] = []
-        ready: dict[str, list[tuple[int, _Row]]] = {}
+        ready: dict[str, list[tuple[int, sampling.Row]]] = {}
         for index, job in enumerate(jobs):
             try:
                 row = self._prepare(job)
@@ -135,7 +112,7 @@ class PolicyModel:
             self._generate(adapter, [row for _, row in rows])
         return results
 
-    def _prepare(self, job: Job) -> _Row:
+    def _prepare(self, job: Job) -> sampling.Row:
         if job.adapter and job.adapter not in self.adapters:
             raise UserError(f"there is no adapter {job.adapter!r} any more", where="model", remedy="see /v1/models")
         merged = self.processor.merge_size**2
@@ -148,7 +125,7 @@ class PolicyModel:
                 where="max_tokens",
                 remedy="shorten the prompt or ask for fewer",
             )
-        return _Row(Completion(tuple(ids)), job.sampling, patches, job.sampling.max_tokens or room)
+        return sampling.Row(Completion(tuple(ids)), job.sampling, patches, job.sampling.max_tokens or room)
 
     def _tokens(self, prompt: Prompt, image_tokens: Sequence[int]) -> list[int]:
         """Token ids of a prompt, each image pad repeated once per image token."""
@@ -168,9 +145,9 @@ class PolicyModel:
         return [token for i in ids for token in ([i] * next(counts) if i == self.image_pad else [i])]
 
     @torch.no_grad()
-    def _generate(self, adapter: str, rows: list[_Row]) -> None:
+    def _generate(self, adapter: str, rows: list[sampling.Row]) -> None:
         """Fills the rows' completions."""
-        sampler = _Sampler(rows, self.tokenizer, self.generation.eos_token_id)
+        sampler = sampling.Sampler(rows, self.tokenizer, self.generation.eos_token_id)
         with self._wearing(adapter):
             self.model.generate(
                 **self._inputs(rows),
@@ -186,9 +163,13 @@ class PolicyModel:
         """A context in which the model is the base or wears an adapter."""
         if adapter:
             self.model.set_adapter(self.adapters[adapter])
-        return _Unchanged() if adapter or not isinstance(self.model, peft.PeftModel) else self.model.disable_adapter()
+        return (
+            contextlib.nullcontext()
+            if adapter or not isinstance(self.model, peft.PeftModel)
+            else self.model.disable_adapter()
+        )
 
-    def _inputs(self, rows: list[_Row]) -> dict[str, torch.Tensor]:
+    def _inputs(self, rows: list[sampling.Row]) -> dict[str, torch.Tensor]:
         """Left-padded ids, their mask, which tokens are pictures, and the pictures of all rows in order."""
         width = max(len(row.completion.prompt_tokens) for row in rows)
         ids = np.full((len(rows), width), self.generation.pad_token_id)
@@ -206,88 +187,16 @@ class PolicyModel:
             tensors["image_grid_thw"] = torch.cat([item["image_grid_thw"] for item in patches]).to(self.device)
         return tensors
 
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """Each token as text."""
+        return list(self.tokenizer.convert_ids_to_tokens(list(tokens)))
+
     def render(self, messages: list[dict[str, Any]]) -> str:
         """Chat messages as a prompt: by the folder's chat template, as plain ChatML where it has none."""
         if self.tokenizer.chat_template:
             return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         turns = "".join(f"<|im_start|>{m['role']}\n{_plain(m['content'])}<|im_end|>\n" for m in messages)
         return f"{turns}<|im_start|>assistant\n"
-
-
-@dataclass
-class _Row:
-    """A completion under way."""
-
-    completion: Completion
-    sampling: Sampling
-    patches: list[Any]
-    max_tokens: int
-    done: bool = False
-
-    def __post_init__(self) -> None:
-        self.noise = np.random.default_rng(self.sampling.seed)
-
-    def draw(self, logits: torch.Tensor) -> int:
-        """The next token from logits [vocabulary], float32."""
-        temperature = self.sampling.temperature
-        logprobs = (logits / temperature if temperature > 0 else logits).log_softmax(-1)
-        if temperature > 0:
-            sums = logprobs.double().exp().cumsum(-1).cpu().numpy()
-            token = int(np.searchsorted(sums, self.noise.random() * sums[-1], side="right"))
-        else:
-            token = int(logprobs.argmax())
-        self.completion.tokens.append(token)
-        self.completion.logprobs.append(float(logprobs[token]))
-        return token
-
-    def conclude(self, tokenizer: Any) -> None:
-        """The text, cut at the stop string, once nothing more comes."""
-        done = self.completion
-        done.text = tokenizer.decode(done.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        if done.stopped_by:
-            done.text = done.text.partition(done.stopped_by)[0]
-        done.finish = done.finish or "length"
-
-
-class _Sampler(transformers.LogitsProcessor):
-    """Samples for generate(): every row by its own rules; generate() then finds one token left to take."""
-
-    def __init__(self, rows: list[_Row], tokenizer: Any, ends: Sequence[int]) -> None:
-        self.rows, self.tokenizer, self.ends = rows, tokenizer, frozenset(ends)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        taken = torch.full_like(scores, float("-inf"))
-        for number, row in enumerate(self.rows):
-            taken[number, 0 if row.done else self._advance(row, scores[number].float())] = 0.0
-        return taken
-
-    def _advance(self, row: _Row, logits: torch.Tensor) -> int:
-        token = row.draw(logits)
-        done = row.completion
-        if token in self.ends:
-            done.finish = "stop"
-        elif row.sampling.stop:
-            last = done.tokens[
-                -(max(map(len, row.sampling.stop)) + 8) :
-            ]  # a stop string has no more tokens than letters
-            text = self.tokenizer.decode(last, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            found = [stop for stop in row.sampling.stop if stop in text]
-            if found:
-                done.stopped_by, done.finish = min(found, key=text.index), "stop"
-        row.done = bool(done.finish) or len(done.tokens) >= row.max_tokens
-        return token
-
-    def finished(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        """generate()'s question after each token: [b] bool."""
-        return torch.tensor([row.done for row in self.rows], device=input_ids.device)
-
-
-class _Unchanged:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def _plain(content: str | list[dict[str, Any]]) -> str:
@@ -306,7 +215,7 @@ def _load(folder: Path, device: str, dtype: str) -> Any:
             attn_implementation="sdpa",
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot be loaded: {_first_line(error)}", where=str(folder)) from error
+        raise UserError(f"cannot be loaded: {_brief(error)}", where=str(folder)) from error
     return model.requires_grad_(False).eval().to(device)
 
 
@@ -318,15 +227,6 @@ def _plain_generation(own: Any, tokenizer: Any) -> Any:
     return transformers.GenerationConfig(
         do_sample=False, eos_token_id=ends, pad_token_id=pad, suppress_tokens=own.suppress_tokens
     )
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError):
-        raise UserError("no config.json there", where=str(folder), remedy="a folder in Hugging Face form") from None
-    if kind != "qwen2_5_vl":
-        raise UserError(f"model type {kind!r} is not supported", where=str(folder), remedy="use a Qwen2.5-VL model")
 
 
 def _check_adapter(folder: Path) -> None:
@@ -342,8 +242,8 @@ def _check_adapter(folder: Path) -> None:
         raise UserError("only LoRA adapters without modules_to_save are served", where=str(folder))
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _settle_torchao() -> None:

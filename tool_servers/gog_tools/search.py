@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from fastapi import Request, Response
 
 from gog import wire
@@ -19,7 +18,7 @@ from gog.errors import UserError
 from gog_tools import bodies, serving
 from gog_tools.batching import MicroBatcher
 from gog_tools.failures import App
-from gog_tools.image_index import ImageIndex, looks
+from gog_tools.image_index import ImageIndex, Looks, looks
 from gog_tools.text_index import TextIndex
 
 KINDS = ("image", "text")
@@ -28,7 +27,7 @@ KINDS = ("image", "text")
 def image_application(index: ImageIndex) -> App:
     def work(requests: Sequence[wire.ImageSearchRequest]) -> list[list[wire.SearchHit] | Exception]:
         queries = [_read_looks(request) for request in requests]
-        readable = [None if isinstance(query, UserError) else query for query in queries]
+        readable = [[] if isinstance(query, UserError) else query for query in queries]
         found = index.search(readable, [request.top for request in requests])
         return [query if isinstance(query, UserError) else hits for query, hits in zip(queries, found, strict=True)]
 
@@ -43,8 +42,8 @@ def image_application(index: ImageIndex) -> App:
     return app
 
 
-def _read_looks(request: wire.ImageSearchRequest) -> np.ndarray | UserError | None:
-    """What the query shows, None for nothing; or the reason why it cannot be read."""
+def _read_looks(request: wire.ImageSearchRequest) -> Looks | UserError:
+    """What the query shows, or the reason why it cannot be read."""
     try:
         return looks(wire.decode_image(request.image))
     except UserError as error:

@@ -67,12 +67,21 @@ def look(pixels: np.ndarray) -> View:
 def thumbnail(view: View, box: Box) -> np.ndarray:
     """A thing's looks, whatever its size and background: [THUMBNAIL * THUMBNAIL * 3] float32, 0 to 255."""
     x0, y0, x1, y1 = _sharp(view, box)
-    side = max(x1 - x0, y1 - y0)
-    canvas = np.full((side, side, 3), NEUTRAL, np.uint8)
-    left, top = (side - (x1 - x0)) // 2, (side - (y1 - y0)) // 2
-    seen = view.mask[y0:y1, x0:x1]
-    canvas[top : top + y1 - y0, left : left + x1 - x0][seen] = view.pixels[y0:y1, x0:x1][seen]
-    image = Image.fromarray(canvas).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    cut = view.pixels[y0:y1, x0:x1].copy()
+    cut[~view.mask[y0:y1, x0:x1]] = NEUTRAL
+    return thumbnail_of_all(cut)
+
+
+def thumbnail_of_all(pixels: np.ndarray) -> np.ndarray:
+    """The looks of a picture that is one thing from edge to edge; form and range as those of a thing."""
+    height, width = pixels.shape[:2]
+    side = max(height, width)
+    if height != width:
+        left, top = (side - width) // 2, (side - height) // 2
+        pixels = np.pad(
+            pixels, ((top, side - height - top), (left, side - width - left), (0, 0)), constant_values=NEUTRAL
+        )
+    image = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     return np.asarray(image, np.float32).ravel()
 
 
