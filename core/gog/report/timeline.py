@@ -1,0 +1,56 @@
+"""The stages of a run: when each ran, how long, how often it was tried, what it left. Pure: Data -> Markup."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from gog.report import bars, overview, wording
+from gog.report.markup import Markup, tag
+from gog.report.model import Data, Stage
+
+
+def section(data: Data) -> Markup:
+    """Every stage: when, how long, how often tried, what it left."""
+    spans = {stage.key: _span(stage, data.now) for stage in data.stages}
+    known = [span for span in spans.values() if span]
+    first = min((start for start, _ in known), default=data.now)
+    last = max((end for _, end in known), default=data.now)
+    head = tag(
+        "tr", [tag("th", name) for name in ("Stage", "State", "When", "Time", "Attempts", "Progress", "Checkpoint")]
+    )
+    rows = [_stage_row(stage, data, spans[stage.key], first, last) for stage in data.stages]
+    body = tag("table", tag("thead", head), tag("tbody", rows), class_="stages")
+    return tag("section", tag("h2", "Stages"), tag("div", body, class_="scroll"), id="stages")
+
+
+def _stage_row(
+    stage: Stage, data: Data, span: tuple[datetime, datetime] | None, first: datetime, last: datetime
+) -> Markup:
+    name = tag("td", tag("b", wording.stage(stage.kind, stage.arm)), _story(stage), class_="name")
+    place = (
+        bars.stretch(bars.Stretch(*span, overview.STATES.get(stage.condition, "busy")), first, last) if span else None
+    )
+    progress = f"{stage.step:,} / {stage.total:,}" if stage.step is not None and stage.total else wording.DASH
+    return tag(
+        "tr",
+        name,
+        tag("td", overview.pill(stage.condition)),
+        tag("td", place, class_="when"),
+        tag("td", wording.duration(stage.seconds(data.now)), class_="n"),
+        tag("td", stage.attempts or wording.DASH, class_="n again" if stage.attempts > 1 else "n"),
+        tag("td", progress, class_="n"),
+        tag("td", tag("code", stage.checkpoint) if stage.checkpoint else wording.DASH),
+    )
+
+
+def _story(stage: Stage) -> Markup | None:
+    """What happened, if there is anything to tell."""
+    tellable = stage.message and stage.condition not in ("Complete", "Not started")
+    return tag("small", stage.message) if tellable else None
+
+
+def _span(stage: Stage, now: datetime) -> tuple[datetime, datetime] | None:
+    seconds = stage.seconds(now)
+    if stage.started is None or seconds is None:
+        return None
+    return stage.started, stage.started + timedelta(seconds=seconds)
