@@ -1,0 +1,126 @@
+"""Puts the page together: one file that needs nothing else. Pure: Data -> text.
+
+Safety is in the page itself: its policy allows no network, no script and no style but the two whose hashes it names.
+What tools and models wrote travels as JSON that cannot close its element, and reaches the page as text only. So a
+trajectory that holds `</script><script>…` is a trajectory that is read, not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from typing import Any
+
+from gog.report import bars, charts, difficulty, notes, overview, results, selection, timeline, training, viewing
+from gog.report.markup import Markup, tag
+from gog.report.model import Data
+
+ASSETS = resources.files("gog.report")
+STYLES = ("style.css", "viewer.css")
+SCRIPTS = ("readout.js", "trajectory.js", "viewer.js")
+PARTS = (
+    ("result", "Result"),
+    ("stages", "Stages"),
+    ("sft", "SFT"),
+    ("levels", "Levels"),
+    ("grpo", "GRPO"),
+    ("evaluation", "Evaluation"),
+    ("behaviour", "Behaviour"),
+    ("notes", "Notes"),
+    ("trajectories", "Trajectories"),
+)
+
+
+def build(data: Data) -> str:
+    """The page. Never raises for what data lacks."""
+    sft, sft_charts = training.sft(data)
+    grpo, grpo_charts = training.grpo(data)
+    arms, arm_charts = training.arms(data)
+    sections = [
+        overview.header(data),
+        _navigation(),
+        overview.problems(data),
+        overview.strip(data),
+        timeline.section(data),
+        sft,
+        difficulty.section(data),
+        grpo,
+        arms,
+        results.evaluation(data),
+        results.behaviours(data),
+        notes.notes(data),
+    ]
+    drawn = [*sft_charts, *grpo_charts, *arm_charts]
+    viewer = viewing.viewer(data.samples, data.pictures)
+    opening = selection.featured(data.samples)
+    payload = {
+        "charts": {chart.id: charts.readings(chart) for chart in drawn},
+        "featured": viewing.identifier(opening) if opening else "",
+        **viewer,
+    }
+    body = Markup(
+        "".join(
+            str(part) for part in [bars.hatch(), *sections, _trajectories(data, len(viewer["trajectories"]))] if part
+        )
+    )
+    return _assemble(data.name, body, payload)
+
+
+def embed(value: Any) -> str:
+    """JSON that is inert inside HTML: no tag can open or close, no line separator can end a script.
+
+    >>> embed("</script>")
+    '"\\\\u003c/script\\\\u003e"'
+    """
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:
+    """The template with its parts in place; each placeholder is replaced once, so contents are never searched."""
+    style = "".join(_asset(name) for name in STYLES)
+    script = "".join(_asset(name) for name in SCRIPTS)
+    values = {
+        "policy": f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "base-uri 'none'; form-action 'none'",
+        "title": str(tag("title", f"{title} – run report")),
+        "style": style,
+        "body": str(body),
+        "data": embed(payload),
+        "script": script,
+    }
+    text = _asset("template.html")
+    pieces = []
+    for name, value in values.items():
+        before, _, text = text.partition(f"{{{{{name}}}}}")
+        pieces += [before, value]
+    return "".join([*pieces, text])
+
+
+def _navigation() -> Markup:
+    return tag("nav", [tag("a", name, href=f"#{part}") for part, name in PARTS])
+
+
+def _trajectories(data: Data, shown: int) -> Markup:
+    title = tag("h2", "Trajectories")
+    if not shown:
+        return tag("section", title, tag("p", "No trajectories are recorded yet.", class_="nothing"), id="trajectories")
+    lead = f"{shown} of {data.recorded:,} recorded, chosen to show every kind of outcome. Keys: j and k, or ← and →, to move; / to search."
+    return tag(
+        "section",
+        title,
+        tag("p", lead, class_="lead"),
+        tag("noscript", tag("p", "The viewer needs JavaScript; everything above does not.", class_="nothing")),
+        tag("div", id="viewer"),
+        id="trajectories",
+    )
+
+
+def _asset(name: str) -> str:
+    return ASSETS.joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

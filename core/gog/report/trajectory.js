@@ -1,0 +1,264 @@
+/* Draws one trajectory: the picture with its boxes on the left, turn by turn on the right. Everything that a model, a
+   tool or a dataset wrote goes through `h`, which makes text nodes: nothing is ever read as markup. */
+const OUTCOMES = {
+  correct: ['✓', 'Correct'],
+  wrong: ['✗', 'Wrong'],
+  excluded: ['⊘', 'Excluded'],
+  unjudged: ['·', 'Not judged'],
+};
+const BEHAVIOURS = { none: 'no search', single: 'one kind', mixed: 'both kinds' };
+const STOPS = {
+  answer: 'answered',
+  format: 'a turn without an action',
+  max_turns: 'too many turns',
+  max_calls: 'too many tool calls',
+  max_tokens: 'too many tokens',
+  max_turn_tokens: 'a turn cut off',
+};
+const TOOLS = { grounding: 'grounding', imageSearch: 'image search', textSearch: 'text search', judge: 'judge' };
+
+function h(name, options = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(options)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
+    else element.setAttribute(key, value === true ? '' : value);
+  }
+  const shown = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  element.append(...shown.map((child) => (child instanceof Node ? child : String(child))));
+  return element;
+}
+
+const seconds = (value) => {
+  if (value === undefined) return '';
+  if (value < 1) return `${Math.round(value * 1000)} ms`;
+  return value < 60 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
+};
+const count = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
+const signed = (value, digits) => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(digits)}`;
+
+/* ---- the picture */
+
+class Scene {
+  constructor(trajectory) {
+    this.trajectory = trajectory;
+    const image = page.images[trajectory.image];
+    this.frame = h('div', { class: 'scene' });
+    this.overlay = h('div', { class: 'overlay' });
+    this.caption = h('p', { class: 'caption' });
+    if (!image || !image.src) {
+      this.frame.append(h('p', { class: 'nothing broken' }, 'The picture is missing from the archive.'));
+      return;
+    }
+    this.size = image;
+    const small = Math.max(image.w, image.h) <= 256;
+    this.frame.append(h('img', { src: image.src, alt: 'the picture asked about', class: small ? 'crisp' : null }), this.overlay);
+    this.frame.style.aspectRatio = `${image.w} / ${image.h}`;
+  }
+
+  /* Each pixel of a small picture takes a whole number of the screen's: 112 at 448 is crisp, at 460 it is not. */
+  fit(width) {
+    if (!this.size) return;
+    const dots = window.devicePixelRatio || 1;
+    const times = Math.floor((width / this.size.w) * dots) / dots;
+    const whole = this.size.w <= 256 && times >= 1 ? times * this.size.w : Math.min(width, Math.max(this.size.w, 320));
+    const tall = 520 * (this.size.w / this.size.h);
+    this.frame.style.width = `${Math.min(whole, Math.max(tall, 160))}px`;
+  }
+
+  /* Shows the boxes that were on offer at a turn. */
+  show(number) {
+    const turns = this.trajectory.turns;
+    const place = groundOf(turns, number);
+    this.overlay.replaceChildren();
+    if (!this.size) return;
+    this.frame.classList.toggle('glanced', turns[number] !== undefined && turns[number].action === 'glance');
+    if (this.trajectory.region) this.overlay.append(this.box(this.trajectory.region, 'region', ''));
+    if (place < 0) return this.say(this.trajectory.region ? 'No candidates were asked for.' : '');
+    const chosen = chosenAfter(turns, place);
+    for (const candidate of turns[place].seen.candidates || []) {
+      const style = chosen.includes(candidate.n) ? 'candidate chosen' : 'candidate';
+      this.overlay.append(this.box(candidate.box, style, `#${candidate.n}`));
+    }
+    const offered = (turns[place].seen.candidates || []).length;
+    this.say(`${count(offered, 'candidate')} for “${turns[place].argument || ''}” in turn ${place + 1}`);
+  }
+
+  say(text) { this.caption.textContent = text; }
+
+  box([left, top, right, bottom], style, label) {
+    const { w, h: tall } = this.size;
+    const box = h('div', { class: `box ${style}` }, label && h('span', {}, label));
+    box.style.left = `${(100 * left) / w}%`;
+    box.style.top = `${(100 * top) / tall}%`;
+    box.style.width = `${(100 * (right - left)) / w}%`;
+    box.style.height = `${(100 * (bottom - top)) / tall}%`;
+    if (top / tall < 0.08) box.classList.add('low');
+    return box;
+  }
+}
+
+/* Index of the grounding whose candidates hold at a turn, -1 when none does. */
+function groundOf(turns, number) {
+  const earlier = turns.map((turn, index) => (turn.seen && turn.seen.candidates && index <= number ? index : -1));
+  return Math.max(-1, ...earlier);
+}
+
+/* Numbers of the candidates that were searched before the next grounding. */
+function chosenAfter(turns, place) {
+  const chosen = [];
+  for (let next = place + 1; next < turns.length; next += 1) {
+    if (turns[next].action === 'ground') break;
+    chosen.push(...(turns[next].selected || []));
+  }
+  return chosen;
+}
+
+/* ---- the turns */
+
+const ACTIONS = {
+  glance: () => [h('b', {}, 'Glance'), h('span', { class: 'how' }, 'searches the whole picture')],
+  ground: (turn) => [h('b', {}, 'Ground'), quoted(turn.argument), h('span', { class: 'how' }, 'asks for candidates')],
+  gaze: (turn) => [h('b', {}, 'Gaze'), h('q', {}, turn.selected.map((number) => `#${number}`).join(', ')), h('span', { class: 'how' }, 'searches the chosen')],
+  text: (turn) => [h('b', {}, 'Text search'), quoted(turn.argument)],
+  answer: (turn) => [h('b', {}, 'Answer'), quoted(turn.argument)],
+  none: () => [h('b', {}, 'No action')],
+};
+const quoted = (text) => h('q', {}, text === undefined ? '' : text);
+
+function turnCard(trajectory, turn, number, scene) {
+  const wrong = turn.wellFormed === false;
+  const failed = turn.seen && turn.seen.failures;
+  const look = () => scene.show(number);
+  return h(
+    'li',
+    { class: `turn ${turn.action} ${wrong ? 'malformed' : ''} ${failed ? 'failed' : ''}`, tabindex: 0, onpointerenter: look, onfocus: look },
+    h('span', { class: 'no' }, number + 1),
+    h('div', { class: 'does' }, ACTIONS[turn.action](turn), h('span', { class: 'meta' }, turnMeta(turn))),
+    turn.reasoning && h('p', { class: 'thinks' }, turn.reasoning),
+    wrong && h('p', { class: 'error' }, h('b', {}, 'Policy error '), turn.error || 'badly formed'),
+    turn.seen && seenBlock(trajectory, turn, number),
+    confidence(turn),
+    h('details', {}, h('summary', {}, 'as written'), h('pre', {}, turn.raw || '')),
+  );
+}
+
+const turnMeta = (turn) => [turn.tokens && count(turn.tokens, 'token'), turn.seconds && seconds(turn.seconds)].filter(Boolean).join(' · ');
+
+function seenBlock(trajectory, turn, number) {
+  const seen = turn.seen;
+  const meta = [seen.attempts && count(seen.attempts, 'attempt'), seen.cached ? 'from cache' : seconds(seen.seconds)];
+  return h(
+    'div',
+    { class: 'seen' },
+    h('p', { class: 'tool' }, h('b', {}, TOOLS[seen.tool] || seen.tool || 'agent'), h('span', { class: 'meta' }, meta.filter(Boolean).join(' · '))),
+    (seen.failures || []).map((failure) => h('p', { class: 'failure' }, h('b', {}, `Tool failure: ${failure.kind} `), failure.message || '')),
+    seen.candidates && thumbnails(trajectory, number),
+    turn.action === 'gaze' && searched(trajectory, number),
+    (seen.results || []).length > 0 && h('ol', { class: 'found' }, seen.results.map(result)),
+    !seen.candidates && !seen.results && !seen.failures && h('p', { class: 'thinks' }, seen.text || 'nothing came back'),
+    seen.text && h('details', {}, h('summary', {}, 'as the policy read it'), h('pre', {}, seen.text)),
+  );
+}
+
+const result = (found) => h('li', {}, h('b', {}, found.title || ''), found.url && h('span', { class: 'url' }, found.url), found.text && h('span', { class: 'text' }, found.text));
+
+function thumbnails(trajectory, place) {
+  const seen = trajectory.turns[place].seen;
+  const chosen = chosenAfter(trajectory.turns, place);
+  return h('div', { class: 'thumbs' }, seen.candidates.map((candidate) => thumbnail(candidate, chosen.includes(candidate.n), seen.right === candidate.n)));
+}
+
+function searched(trajectory, number) {
+  const place = groundOf(trajectory.turns, number);
+  if (place < 0) return null;
+  const seen = trajectory.turns[place].seen;
+  const chosen = seen.candidates.filter((candidate) => (trajectory.turns[number].selected || []).includes(candidate.n));
+  return h('div', { class: 'thumbs' }, chosen.map((candidate) => thumbnail(candidate, true, seen.right === candidate.n)));
+}
+
+function thumbnail(candidate, chosen, right) {
+  const image = page.images[candidate.crop];
+  const says = [chosen && 'chosen', right && 'right'].filter(Boolean).join(' · ');
+  const crisp = image && Math.max(image.w, image.h) <= 128 ? 'crisp' : null;
+  return h(
+    'figure',
+    { class: `thumb ${chosen ? 'chosen' : ''} ${right ? 'right' : ''}`, title: candidate.label || null },
+    image && image.src ? h('img', { src: image.src, alt: `candidate ${candidate.n}`, class: crisp }) : h('div', { class: 'missing' }, '?'),
+    h('figcaption', {}, h('b', {}, `#${candidate.n}`), ` ${candidate.score.toFixed(2)}`, says && h('small', {}, says)),
+  );
+}
+
+/* One cell per token, tinted by how sure the sampler was. */
+function confidence(turn) {
+  const values = turn.logprobs;
+  if (!values || values.length === 0) return null;
+  const lowest = Math.min(...values);
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const tint = (value) => [0.9, 0.6, 0.3, 0.1].filter((share) => Math.exp(value) < share).length;
+  return h(
+    'div',
+    { class: 'sure', title: `log-probability of each sampled token: mean ${mean.toFixed(2)}, lowest ${lowest.toFixed(2)}`.replaceAll('-', '−') },
+    values.map((value) => h('i', { class: `p${tint(value)}` })),
+  );
+}
+
+/* ---- the whole */
+
+function trajectoryView(trajectory, related, go) {
+  const scene = new Scene(trajectory);
+  const turns = h('ol', { class: 'turns' }, trajectory.turns.map((turn, number) => turnCard(trajectory, turn, number, scene)));
+  turns.addEventListener('pointerleave', () => scene.show(trajectory.turns.length - 1));
+  scene.show(trajectory.turns.length - 1);
+  const look = h('div', { class: 'look' }, scene.frame, scene.caption, key(trajectory), facts(trajectory));
+  const view = h('article', {}, heading(trajectory), relatives(trajectory, related, go), h('div', { class: 'body' }, look, turns));
+  return { view, fit: () => scene.fit(look.clientWidth) };
+}
+
+function heading(trajectory) {
+  const [glyph, words] = OUTCOMES[trajectory.outcome];
+  const where = [trajectory.stage, trajectory.step && `step ${trajectory.step}`, trajectory.policyName, trajectory.kind && `kind ${trajectory.kind}`, trajectory.level && `level ${trajectory.level}`];
+  return h(
+    'header',
+    {},
+    h('p', { class: 'where' }, [...new Set(where.filter(Boolean))].join(' · '), h('a', { href: `#t=${trajectory.id}`, title: 'link to this trajectory' }, '#')),
+    h('h3', {}, trajectory.question),
+    h('div', { class: 'verdict' },
+      h('span', { class: `outcome ${trajectory.outcome}` }, `${glyph} ${words}`),
+      h('span', {}, 'answer ', h('b', {}, trajectory.answer === undefined ? '–' : trajectory.answer)),
+      h('span', {}, 'accepted ', h('b', {}, (trajectory.answers || []).join(' / '))),
+      trajectory.reward && rewardParts(trajectory)),
+    trajectory.excluded && h('p', { class: 'failure' }, h('b', {}, 'Excluded from learning: '), trajectory.excluded),
+  );
+}
+
+function rewardParts(trajectory) {
+  const { accuracy, format, total } = trajectory.reward;
+  const show = (value) => (value === null || value === undefined ? '–' : Number(value.toFixed(3)));
+  return h('span', { class: 'reward' }, 'reward ', h('b', {}, show(total)), ` = accuracy ${show(accuracy)}, format ${show(format)}`,
+    trajectory.advantage !== undefined && ` · advantage ${signed(trajectory.advantage, 2)}`);
+}
+
+function relatives(trajectory, related, go) {
+  if (related.length < 2) return null;
+  const evaluated = trajectory.key.startsWith('evaluate');
+  const title = evaluated ? 'Same question, by policy' : 'Same group';
+  const name = (other) => (evaluated ? other.policyName : `sample ${(other.sample || 0) + 1}`);
+  return h('p', { class: 'relatives' }, `${title}: `, related.map((other) => h('button', {
+    class: `chip ${other.outcome} ${other === trajectory ? 'here' : ''}`, onclick: () => go(other), 'aria-current': other === trajectory,
+  }, `${OUTCOMES[other.outcome][0]} ${name(other)}`)));
+}
+
+function key(trajectory) {
+  const offered = trajectory.turns.some((turn) => turn.seen && turn.seen.candidates);
+  return h('p', { class: 'key-boxes' },
+    offered && h('span', {}, h('i', { class: 'chosen' }), 'chosen'),
+    offered && h('span', {}, h('i', { class: 'candidate' }), 'candidate'),
+    trajectory.region && h('span', {}, h('i', { class: 'region' }), 'marked region (the policy never sees it)'));
+}
+
+function facts(trajectory) {
+  const chose = { true: 'yes', false: 'no' }[String(trajectory.choseRight)];
+  const rows = [['Behaviour', BEHAVIOURS[trajectory.behaviour]], ['Tool calls', trajectory.toolCalls || '0'], ['Right candidate', chose], ['Ended by', STOPS[trajectory.stop]], ['Time', seconds(trajectory.seconds)], ['Question', trajectory.questionId]];
+  return h('dl', { class: 'facts' }, rows.filter(([, value]) => value).map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
+}
