@@ -31,8 +31,10 @@ class Processes:
         self.records = folder / "processes"
 
     def environment(self) -> dict[str, str]:
-        """What every process of this run is started with."""
-        return {MARK: str(self.folder), lifeline.PARENT: str(os.getpid())}
+        """What every process of this run is started with. One OpenMP thread unless the user says otherwise: servers and
+        a stage work at the same time, and threads that spin for each other's cores all but stop."""
+        threads = os.environ.get("OMP_NUM_THREADS", "1")
+        return {MARK: str(self.folder), lifeline.PARENT: str(os.getpid()), "OMP_NUM_THREADS": threads}
 
     def record(self, name: str, pid: int) -> None:
         with files.explained(self.records):

@@ -31,6 +31,7 @@ class LiveDisplay:
         self.began = utc_now()
         self.tools_seconds: float | None = None
         self.note = ""
+        self.endpoints: tuple[Endpoint, ...] = ()
         self.planned = [step.key for step in sequence.steps(root)] if isinstance(root, GoGRun) else []
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
 
@@ -81,7 +82,8 @@ class LiveDisplay:
         return Group(grid, Text(note, style="dim")) if note else grid
 
     def _tools(self, grid: Table, now: datetime) -> None:
-        endpoints = self.cluster.list(Endpoint)
+        endpoints = self.cluster.list(Endpoint) or self.endpoints  # a finished run has none any more
+        self.endpoints = endpoints
         if not endpoints:
             if self._preparing():
                 grid.add_row("[cyan]▸[/]", "data", "making the dataset", "", "", self._elapsed(now))

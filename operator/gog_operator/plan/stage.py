@@ -130,8 +130,8 @@ def _ended(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[
     if job.state == "succeeded":
         return _failure(stage, _incomplete(stage, facts), now)
     if job.exit_code == attempts.INVALID_INPUT:
-        why = attempts.last_telling_line(job.lines) or "invalid input (exit 2)"
-        return _failed(stage, Reason.INVALID_INPUT, f"attempt {stage.status.attempt} {why}", now)
+        why = f"invalid input, not tried again: {attempts.last_telling_line(job.lines) or 'exit 2'}"
+        return _failed(stage, Reason.INVALID_INPUT, why, now)
     return _failure(stage, attempts.why(job.exit_code, job.lines), now)
 
 

@@ -1,0 +1,94 @@
+"""One server's plan as a table of situations."""
+
+from __future__ import annotations
+
+from gog_operator.api.meta import Reason
+from gog_operator.plan import endpoint as rule
+from gog_operator.plan.actions import DataView, PrepareData, ServerView, StartServer, StopServer
+from operator_builders import NOW, READY_DATA, later, make_endpoint
+
+URL = "http://127.0.0.1:4711"
+READY = ServerView("ready", URL, 4711, NOW, True)
+DEAD = ServerView("exited", URL, 4711, NOW, True, -9, ("Segmentation fault",))
+STILLBORN = ServerView("exited", "", 0, NOW, False, 1, ("OSError: no weights",))
+
+
+def decide(endpoint, now=NOW, *, server=None, data=READY_DATA):
+    return rule.plan(endpoint, rule.Facts(server, data), now)
+
+
+def after(endpoint, decision):
+    return endpoint.model_copy(update={"status": decision.status})
+
+
+def reason(decision, type_="Ready"):
+    return next(each.reason for each in decision.status.conditions if each.type == type_)
+
+
+def test_somebody_elses_server_is_taken_as_it_is():
+    decision = decide(make_endpoint(url="http://judge.internal/v1"))
+    assert (decision.status.url, decision.actions, reason(decision)) == (
+        "http://judge.internal/v1",
+        (),
+        Reason.EXTERNAL,
+    )
+
+
+def test_a_server_starts_when_its_dataset_is_there():
+    endpoint = make_endpoint(data={"world": {}})
+    assert decide(endpoint, data=DataView("absent")).actions == (PrepareData(),)
+    assert decide(endpoint).actions == (StartServer(0),)
+
+
+def test_a_server_that_answers_is_announced_once():
+    endpoint = make_endpoint()
+    ready = decide(endpoint, server=READY)
+    assert (ready.status.url, ready.status.port) == (URL, 4711) and after(endpoint, ready).holds("Ready")
+    assert [event.message for event in ready.events] == [f"grounding server answers at {URL}"]
+    again = decide(after(endpoint, ready), later(60), server=READY)
+    assert again.status == ready.status and again.events == ()
+
+
+def test_a_server_that_dies_is_started_again_on_its_port_at_once():
+    endpoint = after(make_endpoint(), decide(make_endpoint(), server=READY))
+    noted = decide(endpoint, server=DEAD)
+    assert (noted.status.restarts, noted.requeue_after) == (1, 0) and reason(noted) == Reason.RESTARTING
+    assert noted.events[0].message == (
+        "grounding server ended (killed by SIGKILL, perhaps for want of memory: Segmentation fault);"
+        " it is started again on port 4711"
+    )
+    again = decide(after(endpoint, noted), server=DEAD)
+    assert again.actions == (StartServer(4711),) and again.status.restarts == 1
+
+
+def test_after_a_crash_of_the_control_plane_the_old_port_is_asked_for():
+    endpoint = after(make_endpoint(), decide(make_endpoint(), server=READY))
+    restarted = decide(endpoint, server=None)
+    assert restarted.actions == (StartServer(4711),)
+    assert not after(endpoint, restarted).holds("Ready"), "or a stage would call a server that is not there"
+
+
+def test_a_server_that_never_answers_is_given_up_after_three_tries_with_its_last_words():
+    endpoint, now, tries = make_endpoint(), 0.0, 0
+    while not rule.failed(endpoint):
+        decision = decide(endpoint, later(now), server=STILLBORN if tries else None)
+        tries += any(isinstance(action, StartServer) for action in decision.actions)
+        endpoint, now = after(endpoint, decision), now + 1
+    assert tries == 3
+    assert endpoint.condition("Progressing").message == (
+        "grounding server ended before it answered: exit 1: OSError: no weights"
+    )
+    assert decide(endpoint, later(now), server=STILLBORN).actions == ()
+
+
+def test_a_server_that_refuses_its_input_is_not_tried_again():
+    refused = ServerView("exited", "", 0, NOW, False, 2, ("gog serve grounding: --data: no such folder",))
+    assert rule.failed(after(make_endpoint(), decide(make_endpoint(), server=refused)))
+
+
+def test_a_silent_server_is_ended_and_given_up():
+    silent = ServerView("starting", "", 0, NOW)
+    assert decide(make_endpoint(), later(179), server=silent).actions == ()
+    decision = decide(make_endpoint(), later(180), server=silent)
+    assert decision.actions == (StopServer(),) and reason(decision) == Reason.SERVER_FAILED
+    assert decision.events[0].message == "grounding server did not answer within 180 s; its log is empty"

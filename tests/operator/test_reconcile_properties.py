@@ -1,0 +1,194 @@
+"""Whatever the world does, in whatever order: the rules that hold for every history of a run.
+
+A history is a list of moves: a pass over an object, a job's end, a server's death, a crash of the control plane, a
+cancellation, time. The fake cluster refuses a second live job of a stage and a job's name used twice by itself.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from gog_operator import reconcile
+from gog_operator.api.meta import CANCEL
+from gog_operator.api.objects import Endpoint, GoGRun, Stage
+from gog_operator.plan.actions import ServerView
+from hypothesis import given
+from hypothesis import strategies as st
+from operator_builders import FakeCluster, make_run
+
+MOVES = st.lists(
+    st.one_of(
+        st.just("sweep"),
+        st.just("sweep"),
+        st.just("pass"),
+        st.just("answer"),
+        st.just("answer"),
+        st.just("finish"),
+        st.just("finish"),
+        st.just("fail"),
+        st.just("empty"),
+        st.just("die"),
+        st.just("crash"),
+        st.just("wait"),
+    ),
+    max_size=60,
+)
+
+
+def keys(cluster):
+    endpoints = {name for kind, name in cluster.things if kind == "Endpoint"} | set(cluster.servers)
+    stages = [key for key in cluster.things if key[0] not in ("GoGRun", "Endpoint")]
+    return [("GoGRun", "world"), *(("Endpoint", name) for name in sorted(endpoints)), *sorted(stages)]
+
+
+def sweep(cluster):
+    for kind, name in keys(cluster):
+        reconcile.reconcile(cluster, kind, name, cluster.now)
+
+
+def running(cluster):
+    return sorted(name for name, job in cluster.jobs.items() if job.view.state == "running")
+
+
+def move(cluster, step):
+    if step == "sweep":
+        sweep(cluster)
+    elif step == "pass":
+        reconcile.reconcile(cluster, *keys(cluster)[-1], cluster.now)
+    elif step == "answer":
+        cluster.answer()
+    elif step in ("finish", "fail", "empty"):
+        for name in running(cluster):
+            cluster.finish(name, code=step == "fail", step=None if step == "empty" else 1, lines=("why",))
+    elif step == "die":
+        for name, view in list(cluster.servers.items())[:1]:
+            cluster.servers[name] = ServerView("exited", view.url, view.port, view.started, bool(view.url), 1, ("why",))
+    elif step == "crash":
+        cluster.crash()
+    elif step == "wait":
+        cluster.now += timedelta(seconds=30)
+
+
+def settle(cluster, limit=30):
+    """Passes until nothing changes any more; the number of them that changed something."""
+    for count in range(limit):
+        before = len(cluster.calls)
+        sweep(cluster)
+        if len(cluster.calls) == before:
+            return count
+    raise AssertionError(f"still busy after {limit} passes: {cluster.calls[-10:]}")
+
+
+def start(**spec):
+    cluster = FakeCluster()
+    cluster.create(make_run(**spec))
+    return cluster
+
+
+def finished(cluster):
+    return {key: thing for key, thing in cluster.things.items() if thing.finished}
+
+
+@given(MOVES)
+def test_a_second_pass_over_an_unchanged_world_does_nothing(moves):
+    cluster = start()
+    for step in moves:
+        move(cluster, step)
+    settle(cluster)
+    calls, events = len(cluster.calls), len(cluster.events)
+    sweep(cluster)
+    assert (len(cluster.calls), len(cluster.events)) == (calls, events)
+
+
+@given(MOVES, MOVES)
+def test_terminal_stays_terminal(before, after):
+    cluster = start(backoffLimit=0)
+    for step in before:
+        move(cluster, step)
+    done = finished(cluster)
+    for step in after:
+        move(cluster, step)
+    for key, thing in done.items():
+        assert cluster.things[key].status == thing.status
+
+
+@given(MOVES)
+def test_a_run_that_is_let_work_completes_whatever_happened_before(moves):
+    cluster = start(backoffLimit=100)
+    for step in moves:
+        if step != "die":  # servers that die before they answer are given up
+            move(cluster, step)
+    for _ in range(60):
+        for step in ("wait", "sweep", "sweep", "answer", "sweep", "sweep", "finish"):
+            move(cluster, step)
+        if cluster.things["GoGRun", "world"].finished:
+            break
+    run = cluster.things["GoGRun", "world"]
+    assert run.holds("Complete") and not running(cluster)
+    settle(cluster)
+    assert not cluster.list(Endpoint) and not cluster.servers
+
+
+@given(MOVES)
+def test_a_complete_stage_is_never_done_again(moves):
+    cluster = start(backoffLimit=100)
+    for step in moves:
+        done = {thing.name for thing in cluster.things.values() if isinstance(thing, Stage) and thing.finished}
+        before = set(cluster.jobs)
+        move(cluster, step)
+        assert not {cluster.jobs[name].stage for name in set(cluster.jobs) - before} & done
+
+
+@given(MOVES)
+def test_attempts_only_go_up_and_every_job_bears_the_number_that_was_written_before_it(moves):
+    cluster, seen = start(backoffLimit=100), {}
+    for step in moves:
+        move(cluster, step)
+        for thing in cluster.things.values():
+            if isinstance(thing, Stage):
+                assert thing.status.attempt >= seen.get(thing.name, 0)
+                seen[thing.name] = thing.status.attempt
+    for name in cluster.jobs:
+        stage, _, attempt = name.rpartition("-a")
+        assert f"status {stage}" in cluster.calls[: cluster.calls.index(f"job {name}")]
+        assert int(attempt) <= seen[stage]
+
+
+@given(MOVES)
+def test_a_cancelled_run_ends_with_nothing_running(moves):
+    cluster = start()
+    for step in moves:
+        move(cluster, step)
+    cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "user"})
+    settle(cluster)
+    run = cluster.get(GoGRun, "world")
+    assert run.finished and not running(cluster) and not cluster.servers
+
+
+@given(MOVES)
+def test_a_suspended_run_comes_to_rest_with_nothing_running(moves):
+    cluster = start()
+    for step in moves:
+        move(cluster, step)
+    cluster.patch("GoGRun", "world", spec={"suspend": True}, annotations={})
+    settle(cluster)
+    run = cluster.get(GoGRun, "world")
+    assert (run.finished or run.holds("Suspended")) and not running(cluster) and not cluster.servers
+
+
+def test_losing_the_race_for_a_status_changes_nothing_and_is_made_up_for():
+    cluster = start()
+    run = cluster.get(GoGRun, "world")
+    real, raced = cluster.patch_status, []
+
+    def racing(thing, status):
+        if not raced:
+            raced.append(thing.name)
+            cluster.patch("GoGRun", "world", spec={}, annotations={"note": "somebody else writes"})
+        real(thing, status)
+
+    cluster.patch_status = racing
+    assert reconcile.reconcile(cluster, *run.key, cluster.now) == 0
+    assert cluster.events == [] and cluster.get(GoGRun, "world").status == run.status
+    settle(cluster)
+    assert cluster.get(GoGRun, "world").status != run.status

@@ -1,0 +1,190 @@
+"""A run's plan: what it creates, in which order, and how it ends."""
+
+from __future__ import annotations
+
+import pytest
+from gog_operator.api.meta import CANCEL, Reason
+from gog_operator.api.objects import GoGRun
+from gog_operator.plan import run as rule
+from gog_operator.plan import sequence
+from gog_operator.plan.actions import CreateObject, DataView, DeleteObject, PatchObject, PrepareData
+from operator_builders import NOW, READY_DATA, STORE, holding, make_endpoint, make_run
+
+
+def decide(run, *, stages=(), endpoints=(), data=READY_DATA, committed=None):
+    facts = rule.Facts(
+        {each.name: each for each in stages}, {each.name: each for each in endpoints}, data, STORE, committed or {}
+    )
+    return rule.plan(run, facts, NOW)
+
+
+def created(decision):
+    return [action.thing for action in decision.actions if isinstance(action, CreateObject)]
+
+
+def complete(stage, checkpoint=""):
+    status = {"conditions": holding("Complete"), "checkpoint": checkpoint or f"{stage.store_key}/1"}
+    return stage.model_copy(update={"status": stage.status.model_copy(update=status)})
+
+
+def failed(stage, message="attempt 4 failed: exit 1"):
+    conditions = holding("Failed", Reason.BACKOFF_LIMIT, message)
+    return stage.model_copy(update={"status": stage.status.model_copy(update={"conditions": conditions})})
+
+
+def walk(run, *, until=99):
+    """Completes every stage as it is created; the stages, in order."""
+    stages = []
+    while len(stages) < until:
+        new = [each for each in created(decide(run, stages=stages)) if each.kind != "Endpoint"]
+        if not new:
+            break
+        (stage,) = new
+        stages.append(complete(stage))
+    return stages
+
+
+def test_the_dataset_comes_first_then_servers_and_the_first_stage():
+    run = make_run()
+    assert decide(run, data=DataView("absent")).actions == (PrepareData(),)
+    assert [each.name for each in created(decide(run))] == [
+        "world-grounding",
+        "world-image-search",
+        "world-text-search",
+        "world-judge",
+        "world-curate",
+    ]
+
+
+def test_stages_follow_each_other_and_start_from_the_checkpoints_before_them():
+    stages = walk(make_run())
+    assert [(each.name, each.spec.inputs) for each in stages] == [
+        ("world-curate", {}),
+        ("world-sft", {"curate": "curate/1"}),
+        ("world-stratify", {"sft": "sft/1"}),
+        ("world-grpo", {"sft": "sft/1", "stratify": "stratify/1"}),
+        ("world-evaluate", {"sft": "sft/1", "grpo": "grpo/1"}),
+    ]
+
+
+def test_a_stage_is_not_created_before_the_one_before_it_is_complete():
+    run = make_run()
+    (curate,) = [each for each in created(decide(run)) if each.kind == "CurateStage"]
+    decision = decide(run, stages=[curate])
+    assert {each.kind for each in created(decision)} == {"Endpoint"}
+    assert decision.status.stage == "world-curate"
+
+
+def test_a_stage_gets_what_the_user_set_and_nothing_else():
+    run = make_run(stages={"sft": {"learningRate": 1e-3}}, seed=3, backoffLimit=1)
+    sft = walk(run, until=2)[1]
+    body = sft.spec.model_dump(exclude_unset=True)
+    assert body["learning_rate"] == 1e-3 and body["seed"] == 3 and body["backoff_limit"] == 1
+    assert "epochs" not in body and "lora" not in body
+
+
+def test_a_complete_run_takes_its_servers_away():
+    run = make_run()
+    decision = decide(run, stages=walk(run), endpoints=[make_endpoint()])
+    assert GoGRun.model_copy(run, update={"status": decision.status}).holds("Complete")
+    assert DeleteObject("Endpoint", "world-grounding") in decision.actions
+
+
+def test_an_arm_repeats_from_the_first_stage_that_it_changes_and_shares_the_rest():
+    run = make_run(arms=[{"name": "no-gaze", "set": {"stages.grpo.gaze": "off", "stages.evaluate.gaze": False}}])
+    arm = walk(run)[5:]
+    assert [(each.name, each.store_key, each.spec.inputs) for each in arm] == [
+        ("world-grpo-no-gaze", "grpo-no-gaze", {"sft": "sft/1", "stratify": "stratify/1"}),
+        ("world-evaluate-no-gaze", "evaluate-no-gaze", {"sft": "sft/1", "grpo": "grpo-no-gaze/1"}),
+    ]
+    assert [each.spec.gaze for each in arm] == ["off", "off"]
+
+
+@pytest.mark.parametrize(
+    ("change", "repeated"),
+    [
+        ({"stages.evaluate.temperature": 1.0}, ["evaluate-x"]),
+        ({"stages.sft.epochs": 1}, ["sft-x", "stratify-x", "grpo-x", "evaluate-x"]),
+        ({"tools.maxCandidates": 2}, ["curate-x", "sft-x", "stratify-x", "grpo-x", "evaluate-x"]),
+        ({"seed": 1}, ["curate-x", "sft-x", "stratify-x", "grpo-x", "evaluate-x"]),
+    ],
+)
+def test_what_an_arm_changes_says_what_it_repeats(change, repeated):
+    run = make_run(arms=[{"name": "x", "set": change}])
+    assert [step.key for step in sequence.steps(run)][5:] == repeated
+
+
+def test_skipped_stages_are_left_out_and_their_checkpoints_taken_from_the_store():
+    run = make_run(stages={"skip": ["curate", "sft"]}, store={"uri": "file:///old"})
+    (stratify,) = [each for each in created(decide(run, committed={"sft": "sft/180"})) if each.kind != "Endpoint"]
+    assert stratify.stage == "stratify" and stratify.spec.inputs == {"sft": "sft/180"}
+
+
+def test_evaluate_leaves_out_the_policy_of_a_skipped_grpo():
+    run = make_run(stages={"skip": ["stratify", "grpo"]})
+    assert "grpo" not in walk(run)[-1].spec.policies
+
+
+def test_a_failed_stage_fails_the_run_with_its_sentence():
+    run = make_run()
+    curate, sft = walk(run, until=2)
+    decision = decide(run, stages=[curate, failed(sft)], endpoints=[make_endpoint()])
+    condition = next(each for each in decision.status.conditions if each.type == "Failed")
+    assert (condition.reason, condition.message) == (Reason.STAGE_FAILED, "sft: attempt 4 failed: exit 1")
+    assert decision.actions == (DeleteObject("Endpoint", "world-grounding"),)
+
+
+def test_a_cancelled_run_ends_its_stage_first_and_then_its_servers():
+    run = make_run()
+    run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"annotations": {CANCEL: "user"}})})
+    (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
+    ending = decide(run, stages=[curate], endpoints=[make_endpoint()])
+    assert ending.actions == (PatchObject("CurateStage", "world-curate", annotations={CANCEL: "run"}),)
+    assert not any(each.type == "Failed" for each in ending.status.conditions)
+    ended = decide(run, stages=[failed(curate, "cancelled")], endpoints=[make_endpoint()])
+    assert next(each for each in ended.status.conditions if each.type == "Failed").reason == Reason.CANCELLED
+
+
+def test_a_server_that_is_given_up_fails_the_run():
+    broken = make_endpoint(
+        status={"conditions": holding("Progressing", Reason.SERVER_FAILED, "no weights", status=False)}
+    )
+    failed_condition = decide(make_run(), endpoints=[broken]).status.conditions
+    assert [(each.reason, each.message) for each in failed_condition if each.type == "Failed"] == [
+        (Reason.SERVER_FAILED, "no weights")
+    ]
+
+
+def test_a_suspended_run_stops_its_stage_then_its_servers_and_goes_on_when_told():
+    run = make_run(suspend=True)
+    (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
+    stopping = decide(run, stages=[curate], endpoints=[make_endpoint()])
+    assert stopping.actions == (PatchObject("CurateStage", "world-curate", spec={"suspend": True}),)
+    held = curate.model_copy(
+        update={
+            "spec": curate.spec.model_copy(update={"suspend": True}),
+            "status": curate.status.model_copy(update={"conditions": holding("Suspended", Reason.SUSPENDED)}),
+        }
+    )
+    stopped = decide(run, stages=[held], endpoints=[make_endpoint()])
+    assert stopped.actions == (DeleteObject("Endpoint", "world-grounding"),)
+    assert next(each for each in stopped.status.conditions if each.type == "Suspended").status == "True"
+    going_on = decide(make_run(), stages=[held])
+    assert PatchObject("CurateStage", "world-curate", spec={"suspend": False}) in going_on.actions
+
+
+def test_names_of_children_leave_room_for_pods_and_never_meet():
+    name = "a" * 40
+    arms = [{"name": letter * 39, "set": {"stages.grpo.steps": 1}} for letter in "bc"]
+    names = [step.name for step in sequence.steps(make_run(name, arms=arms))]
+    assert len(set(names)) == len(names)
+    assert all(len(f"{each}-a99-trainer-99-0") <= 63 for each in names)
+
+
+@pytest.mark.parametrize("type_", ["Complete", "Failed"])
+def test_a_finished_run_does_nothing_but_take_its_servers_away(type_):
+    run = make_run()
+    run = run.model_copy(update={"status": run.status.model_copy(update={"conditions": holding(type_)})})
+    decision = decide(run, endpoints=[make_endpoint()])
+    assert decision.status == run.status and decision.actions == (DeleteObject("Endpoint", "world-grounding"),)
+    assert decide(run).actions == ()

@@ -1,0 +1,179 @@
+"""One stage's plan as a table of situations."""
+
+from __future__ import annotations
+
+import pytest
+from gog_operator.api.meta import CANCEL, Reason
+from gog_operator.plan import stage as rule
+from gog_operator.plan.actions import CancelJob, Checkpoint, CreateJob, DataView, JobView, PrepareData
+from operator_builders import NOW, READY_DATA, holding, later, make_endpoint, make_stage
+
+RUNNING = JobView("running")
+GOOD = JobView("succeeded", 0)
+BAD = JobView("failed", 1, ("Traceback …", "ValueError: no such column", ""))
+
+
+def decide(stage, now=NOW, *, job=None, checkpoint=None, data=READY_DATA, endpoints=None):
+    return rule.plan(stage, rule.Facts(job, checkpoint, None, data, endpoints or {}), now)
+
+
+def condition(decision, type_):
+    return next((each for each in decision.status.conditions if each.type == type_), None)
+
+
+def test_an_attempt_is_numbered_in_one_pass_and_its_job_created_in_the_next():
+    first = decide(make_stage())
+    assert first.status.attempt == 1 and first.actions == () and first.requeue_after == 0
+    second = decide(make_stage(status={"attempt": 1}))
+    assert second.actions == (CreateJob({}),) and second.status.attempt == 1
+
+
+def test_the_dataset_is_made_before_the_first_attempt():
+    decision = decide(make_stage(), data=DataView("absent"))
+    assert decision.actions == (PrepareData(),) and decision.status.attempt == 0
+    assert decide(make_stage(), data=DataView("preparing")).actions == ()
+
+
+def test_a_dataset_that_cannot_be_made_fails_the_stage_and_says_why():
+    failed = condition(decide(make_stage(), data=DataView("failed", message="exit 2: seed")), "Failed")
+    assert (failed.reason, failed.message) == (Reason.DATA_FAILED, "the dataset cannot be made: exit 2: seed")
+
+
+def test_a_stage_waits_for_the_endpoints_that_it_names_and_gets_their_addresses():
+    ready = make_endpoint("judge", status={"conditions": holding("Ready"), "url": "http://127.0.0.1:1"})
+    stage = make_stage("CurateStage", endpoints={"judge": "world-judge", "textSearch": "http://mine"})
+    waiting = decide(stage)
+    assert waiting.status.attempt == 0 and condition(waiting, "Ready").message == "waits for world-judge"
+    assert decide(stage, endpoints={"world-judge": ready}).status.attempt == 1
+    numbered = stage.model_copy(update={"status": stage.status.model_copy(update={"attempt": 1})})
+    (create,) = decide(numbered, endpoints={"world-judge": ready}).actions
+    assert create.endpoints == {"judge": "http://127.0.0.1:1", "textSearch": "http://mine"}
+
+
+def test_a_stage_without_tools_waits_for_none():
+    assert decide(make_stage("SFTStage", endpoints={"judge": "world-judge"})).status.attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("job", "checkpoint", "complete"),
+    [
+        (GOOD, Checkpoint("sft", 9), True),
+        (GOOD, Checkpoint("sft", 9, True), True),
+        (GOOD, Checkpoint("sft", 5, False), False),
+        (GOOD, None, False),
+        (BAD, Checkpoint("sft", 9), False),
+        (BAD, Checkpoint("sft", 9, True), True),
+        (JobView("lost"), Checkpoint("sft", 9), False),
+        (JobView("lost"), Checkpoint("sft", 9, True), True),
+        (JobView("cancelled", 0), Checkpoint("sft", 9, True), True),
+    ],
+)
+def test_success_is_what_the_store_says(job, checkpoint, complete):
+    decision = decide(make_stage(status={"attempt": 1}), job=job, checkpoint=checkpoint)
+    assert (condition(decision, "Complete") is not None) == complete
+    assert decision.status.checkpoint == (checkpoint.ref if checkpoint else "")
+
+
+def test_exit_0_without_a_checkpoint_is_a_failure():
+    decision = decide(make_stage(status={"attempt": 1}), job=GOOD)
+    assert condition(decision, "Ready").message == "attempt 1 failed: exit 0, but the store holds no checkpoint 'sft'"
+
+
+def test_a_failed_attempt_is_counted_once_waited_for_and_followed_by_the_next():
+    stage = make_stage(status={"attempt": 1})
+    counted = decide(stage, job=BAD)
+    assert counted.status.failures == 1 and counted.status.retry_time == later(2)
+    assert condition(counted, "Ready").message == "attempt 1 failed: exit 1: ValueError: no such column"
+    waiting = stage.model_copy(update={"status": counted.status})
+    assert decide(waiting, later(1), job=BAD).status == counted.status
+    assert decide(waiting, later(1), job=BAD).requeue_after == 1
+    again = decide(waiting, later(2), job=BAD)
+    assert (again.status.attempt, again.status.failures, again.status.retry_time) == (2, 1, None)
+
+
+def test_waits_double_up_to_five_minutes():
+    def wait(failures):
+        decided = decide(make_stage(backoffLimit=99, status={"attempt": 1, "failures": failures}), job=BAD)
+        return decided.requeue_after
+
+    assert [wait(n) for n in (0, 1, 2, 7, 50)] == [2, 4, 8, 256, 300]
+
+
+def test_the_last_failure_allowed_ends_the_stage():
+    decision = decide(make_stage(backoffLimit=2, status={"attempt": 3, "failures": 2}), job=BAD)
+    failed = condition(decision, "Failed")
+    assert (failed.reason, decision.status.failures) == (Reason.BACKOFF_LIMIT, 3)
+    assert failed.message == "attempt 3 failed: exit 1: ValueError: no such column"
+    assert decision.status.completion_time == NOW
+
+
+def test_invalid_input_is_not_tried_again():
+    job = JobView("failed", 2, ("error: learning_rate: Input should be greater than 0",))
+    failed = condition(decide(make_stage(status={"attempt": 1}), job=job), "Failed")
+    assert failed.reason == Reason.INVALID_INPUT
+    assert failed.message == "invalid input, not tried again: error: learning_rate: Input should be greater than 0"
+
+
+def test_a_lost_attempt_is_followed_by_the_next_without_being_counted():
+    decision = decide(make_stage(status={"attempt": 1}), job=JobView("lost"), checkpoint=Checkpoint("sft", 5))
+    assert (decision.status.attempt, decision.status.failures) == (2, 0)
+    assert decision.events[0].message == "world-stage: attempt 1 was interrupted; attempt 2 goes on from sft/5"
+
+
+def test_a_suspended_stage_ends_its_job_and_waits():
+    stage = make_stage(suspend=True, status={"attempt": 1})
+    assert decide(stage, job=RUNNING).actions == (CancelJob(),)
+    stopped = decide(stage, job=JobView("cancelled", -15), checkpoint=Checkpoint("sft", 5))
+    assert condition(stopped, "Suspended").message == "suspended at checkpoint sft/5"
+    resumed = make_stage(status={"attempt": 1, "conditions": stopped.status.conditions})
+    goes_on = decide(resumed, job=JobView("cancelled", -15))
+    assert goes_on.status.attempt == 2 and condition(goes_on, "Suspended").status == "False"
+
+
+def test_a_cancelled_stage_ends_its_job_and_is_failed():
+    stage = make_stage(status={"attempt": 1}, annotations={CANCEL: "user"})
+    assert decide(stage, job=RUNNING).actions == (CancelJob(),)
+    assert condition(decide(stage, job=JobView("cancelled", -15)), "Failed").reason == Reason.CANCELLED
+    assert condition(decide(stage), "Failed").reason == Reason.CANCELLED
+
+
+def test_a_stage_that_completes_while_it_is_being_cancelled_is_complete():
+    stage = make_stage(status={"attempt": 1}, annotations={CANCEL: "user"})
+    assert condition(decide(stage, job=GOOD, checkpoint=Checkpoint("sft", 9)), "Complete")
+
+
+def test_an_attempt_over_its_deadline_is_ended_and_counted():
+    stage = make_stage(activeDeadlineSeconds=60, status={"attempt": 1, "attempt_time": NOW})
+    assert decide(stage, later(59), job=RUNNING).actions == ()
+    assert decide(stage, later(60), job=RUNNING).actions == (CancelJob(),)
+    ended = decide(stage, later(61), job=JobView("cancelled", -15))
+    assert ended.status.failures == 1
+    assert condition(ended, "Ready").message == "attempt 1 failed: ran longer than activeDeadlineSeconds: 60"
+
+
+@pytest.mark.parametrize("type_", ["Complete", "Failed"])
+@pytest.mark.parametrize("job", [None, GOOD, BAD, JobView("lost")])
+def test_terminal_is_terminal(type_, job):
+    stage = make_stage(status={"attempt": 1, "conditions": holding(type_)}, annotations={CANCEL: "user"})
+    decision = decide(stage, job=job, checkpoint=Checkpoint("sft", 9))
+    assert (decision.status, decision.actions, decision.events) == (stage.status, (), ())
+
+
+def test_a_finished_stage_ends_a_job_that_still_runs():
+    stage = make_stage(status={"attempt": 1, "conditions": holding("Failed")})
+    assert decide(stage, job=RUNNING).actions == (CancelJob(),)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (1, "exit 1"),
+        (-9, "killed by SIGKILL, perhaps for want of memory"),
+        (-11, "killed by SIGSEGV"),
+        (-99, "killed by signal 99"),
+        (None, "ended without an exit code"),
+    ],
+)
+def test_a_failure_without_a_last_line_says_how_it_ended(code, words):
+    decision = decide(make_stage(status={"attempt": 1}), job=JobView("failed", code, ("", "----")))
+    assert condition(decision, "Ready").message == f"attempt 1 failed: {words}"

@@ -1,0 +1,198 @@
+"""Objects, views and a cluster in memory for the control plane's tests: each takes only what a case is about."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gog import spec as settings
+from gog_operator.api import objects
+from gog_operator.api.conditions import put
+from gog_operator.api.meta import Reason
+from gog_operator.cluster.interface import AlreadyExists, Conflict
+from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ServerView
+
+NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
+STORE = settings.StoreSpec(uri="file:///store")
+READY_DATA = DataView("ready", settings.DataSpec(path="/data"))
+WORLD = {"model": {"base": "tiny"}, "data": {"world": {}}}
+
+
+def later(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def manifest(kind: str = "GoGRun", name: str = "world", **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": {**WORLD, **spec}}
+
+
+def make_run(name: str = "world", **spec: Any) -> objects.GoGRun:
+    run = objects.GoGRun.model_validate(manifest(name=name, **spec))
+    return run.model_copy(update={"metadata": run.metadata.model_copy(update={"uid": f"uid-{name}"})})
+
+
+def make_stage(
+    kind: str = "SFTStage",
+    *,
+    status: Mapping[str, Any] | None = None,
+    annotations: dict[str, str] | None = None,
+    **spec: Any,
+) -> objects.Stage:
+    """A stage that needs nothing but its data; status: fields by snake_case name."""
+    body = manifest(kind, "world-stage", store={"uri": STORE.uri}, **spec)
+    body["metadata"]["annotations"] = annotations or {}
+    stage = objects.KINDS[kind].model_validate(body)
+    assert isinstance(stage, objects.Stage)
+    return stage.model_copy(update={"status": stage.status.model_copy(update=dict(status or {}))})
+
+
+def make_endpoint(role: str = "grounding", *, status: Mapping[str, Any] | None = None, **spec: Any) -> objects.Endpoint:
+    body = {"apiVersion": "gog.dev/v1alpha1", "kind": "Endpoint", "metadata": {"name": f"world-{role.lower()}"}}
+    endpoint = objects.Endpoint.model_validate({**body, "spec": {"role": role, **spec}})
+    return endpoint.model_copy(update={"status": endpoint.status.model_copy(update=dict(status or {}))})
+
+
+def holding(type_: Any, reason: Reason = Reason.RUNNING, message: str = "", *, status: bool = True) -> tuple[Any, ...]:
+    """Conditions with one that holds."""
+    return put((), type_, status, reason, message, now=NOW)
+
+
+@dataclass
+class FakeJob:
+    """A job's life: running until a test says otherwise."""
+
+    stage: str
+    view: JobView = field(default_factory=lambda: JobView("running"))
+
+
+class FakeCluster:
+    """A Cluster in memory: as strict about stale writes as a real one, and everything that was done is counted."""
+
+    def __init__(self) -> None:
+        self.things: dict[tuple[str, str], objects.Object] = {}
+        self.jobs: dict[str, FakeJob] = {}
+        self.servers: dict[str, ServerView] = {}
+        self.checkpoints: dict[str, Checkpoint] = {}
+        self.made = DataView("absent")
+        self.events: list[tuple[str, Event]] = []
+        self.calls: list[str] = []
+        self.now = NOW
+
+    def get(self, kind: type[Any], name: str) -> Any:
+        return self.things.get((kind.__name__, name))
+
+    def list(self, kind: type[Any]) -> tuple[Any, ...]:
+        return tuple(thing for (name, _), thing in sorted(self.things.items()) if name == kind.__name__)
+
+    def create(self, thing: objects.Object) -> None:
+        if thing.key in self.things:
+            raise AlreadyExists(thing.name)
+        self.calls.append(f"create {thing.name}")
+        metadata = thing.metadata.model_copy(update={"uid": str(uuid.uuid4()), "resource_version": "1"})
+        self.things[thing.key] = thing.model_copy(update={"metadata": metadata})
+
+    def patch_status(self, thing: objects.Object, status: objects.Status) -> None:
+        current = self.things.get(thing.key)
+        if current is None or current.metadata.resource_version != thing.metadata.resource_version:
+            raise Conflict(thing.name)
+        self.calls.append(f"status {thing.name}")
+        self._write(current.model_copy(update={"status": status}))
+
+    def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
+        current = self.things.get((kind, name))
+        if current is None:
+            return
+        self.calls.append(f"patch {name}")
+        changed = current.spec.model_copy(update=dict(spec))
+        metadata = current.metadata.model_copy(update={"annotations": {**current.metadata.annotations, **annotations}})
+        self._write(current.model_copy(update={"spec": changed, "metadata": metadata}))
+
+    def delete(self, kind: str, name: str) -> None:
+        if self.things.pop((kind, name), None) is not None:
+            self.calls.append(f"delete {name}")
+
+    def _write(self, thing: objects.Object) -> None:
+        number = str(int(thing.metadata.resource_version) + 1)
+        metadata = thing.metadata.model_copy(update={"resource_version": number})
+        self.things[thing.key] = thing.model_copy(update={"metadata": metadata})
+
+    def record(self, thing: objects.Object, event: Event, now: datetime) -> None:
+        self.events.append((thing.name, event))
+
+    def create_job(self, stage: objects.Stage, endpoints: dict[str, str]) -> None:
+        assert stage.job_name not in self.jobs, "a job's name is never used twice"
+        live = [name for name, job in self.jobs.items() if job.stage == stage.name and job.view.state == "running"]
+        assert not live, f"{stage.name} has a job already: {live}"
+        self.calls.append(f"job {stage.job_name}")
+        self.jobs[stage.job_name] = FakeJob(stage.name)
+
+    def job(self, stage: objects.Stage) -> JobView | None:
+        job = self.jobs.get(stage.job_name)
+        return job.view if job else None
+
+    def cancel_job(self, stage: objects.Stage) -> None:
+        job = self.jobs.get(stage.job_name)
+        if job is not None and job.view.state == "running":
+            self.calls.append(f"cancel {stage.job_name}")
+            job.view = JobView("cancelled", -15)
+
+    def start_server(self, endpoint: objects.Endpoint, port: int, now: datetime) -> None:
+        old = self.servers.get(endpoint.name)
+        if old is None or old.state == "exited":
+            self.calls.append(f"serve {endpoint.name}")
+            self.servers[endpoint.name] = ServerView("starting", port=port or 4711, started=now)
+
+    def server(self, endpoint: objects.Endpoint) -> ServerView | None:
+        return self.servers.get(endpoint.name)
+
+    def stop_server(self, name: str) -> None:
+        if self.servers.pop(name, None) is not None:
+            self.calls.append(f"stop {name}")
+
+    def prepare_data(self, owner: objects.Object) -> None:
+        if self.made.state == "absent":
+            self.calls.append("data")
+            self.made = DataView("preparing")
+
+    def data(self, owner: objects.Object) -> DataView:
+        given = getattr(owner.spec, "data", None)
+        return self.made if given is not None and given.world is not None else DataView("ready", given)
+
+    def progress(self, stage: objects.Stage) -> objects.Progress | None:
+        return None
+
+    def checkpoint(self, store: settings.StoreSpec, key: str) -> Checkpoint | None:
+        return self.checkpoints.get(key)
+
+    def default_store(self) -> settings.StoreSpec:
+        return STORE
+
+    # -- what the world does
+
+    def answer(self) -> None:
+        """Every server that starts becomes ready; the dataset, too."""
+        for name, view in self.servers.items():
+            if view.state == "starting":
+                url = f"http://127.0.0.1:{view.port}"
+                self.servers[name] = ServerView("ready", url, view.port, view.started, True)
+        if self.made.state == "preparing":
+            self.made = READY_DATA
+
+    def finish(self, name: str, *, code: int = 0, step: int | None = 1, lines: tuple[str, ...] = ()) -> None:
+        """A job ends; step: of the checkpoint it leaves, None for none."""
+        job = self.jobs[name]
+        stage = next(thing for thing in self.things.values() if thing.name == job.stage)
+        assert isinstance(stage, objects.Stage)
+        if step is not None:
+            self.checkpoints[stage.store_key] = Checkpoint(stage.store_key, step)
+        job.view = JobView("failed" if code else "succeeded", code, lines)
+
+    def crash(self) -> None:
+        """The control plane of one machine dies: jobs are lost, servers are gone, objects and store stay."""
+        for job in self.jobs.values():
+            job.view = JobView("lost")
+        self.servers.clear()
+        self.made = DataView("absent")
