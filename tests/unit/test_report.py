@@ -251,6 +251,16 @@ def test_a_folder_without_anything_is_a_page_all_the_same(tmp_path):
     assert summary["stages"] == [] and summary["levels"] == {"easy": 0, "1": 0, "2": 0}
 
 
+def test_a_stage_that_stands_alone_is_a_run_of_its_own(tmp_path):
+    folder = builders.make_run(tmp_path, stages=("curate", "sft"))
+    for path in (folder / "objects").iterdir():
+        if "sftstage" not in path.name:
+            path.unlink()
+    _, summary = write(folder)
+    assert (summary["run"], summary["condition"]) == ("world-sft", "Complete")
+    assert [row["name"] for row in summary["stages"]] == ["curate", "sft"]
+
+
 def test_a_store_without_objects_is_read_by_itself(tmp_path):
     folder = builders.make_run(tmp_path, steps=6, questions=6)
     shutil.rmtree(folder / "objects")

@@ -40,20 +40,20 @@ def collect(
     found: Sequence[objects.Object], kept: store.Store, *, now: datetime, name: str, problems: Sequence[Problem] = ()
 ) -> Data:
     """Custom resources and the store they wrote to -> Data. name: of the run, if no object tells it."""
-    run = objects.run_of(found)
-    state, message = objects.condition(run)
+    run, root = objects.run_of(found), objects.root_of(found)
+    state, message = objects.condition(root)
     reader = _Reader(kept, list(problems))
     stages = reader.stages(_expected(run, objects.stages_of(found)))
     samples, archives = reader.samples(stages)
     shown = selection.choose(samples)
     return Data(
-        name=objects.name_of(run) or name,
+        name=objects.name_of(root) or name,
         now=now,
-        condition=state if run else "Unknown",
+        condition=state if root else "Unknown",
         message=message,
-        spec=objects.table(run.get("spec")),
-        created=objects.time(objects.table(run.get("metadata")).get("creationTimestamp")),
-        completed=objects.time(objects.table(run.get("status")).get("completionTime")),
+        spec=objects.table(root.get("spec")),
+        created=objects.time(objects.table(root.get("metadata")).get("creationTimestamp")),
+        completed=objects.time(objects.table(root.get("status")).get("completionTime")),
         stages=stages,
         endpoints=tuple(objects.endpoints_of(found)),
         curves=reader.all(stages, ("sft", "grpo"), "metrics.jsonl", _rows),

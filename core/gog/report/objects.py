@@ -49,6 +49,17 @@ def run_of(objects: Iterable[Object]) -> Object:
     return next((item for item in objects if item.get("kind") == "GoGRun"), {})
 
 
+def root_of(objects: Iterable[Object]) -> Object:
+    """What a run folder is about: the GoGRun, or a stage that stands alone; empty when there is neither."""
+    found = list(objects)
+    alone = (
+        item
+        for item in found
+        if item.get("kind") in STAGE_KINDS and not table(item.get("metadata")).get("ownerReferences")
+    )
+    return run_of(found) or next(alone, {})
+
+
 def stages_of(objects: Iterable[Object]) -> list[Stage]:
     return [_stage(item, STAGE_KINDS[str(item["kind"])]) for item in objects if item.get("kind") in STAGE_KINDS]
 

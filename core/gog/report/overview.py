@@ -34,7 +34,7 @@ def header(data: Data) -> Markup:
 
 
 def pill(condition: str) -> Markup:
-    return tag("span", condition, class_=f"pill {STATES.get(condition, 'busy')}")
+    return tag("span", wording.spaced(condition), class_=f"pill {STATES.get(condition, 'busy')}")
 
 
 def headline(data: Data) -> str:

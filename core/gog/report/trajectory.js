@@ -259,6 +259,6 @@ function key(trajectory) {
 
 function facts(trajectory) {
   const chose = { true: 'yes', false: 'no' }[String(trajectory.choseRight)];
-  const rows = [['Behaviour', BEHAVIOURS[trajectory.behaviour]], ['Tool calls', trajectory.toolCalls || '0'], ['Right candidate', chose], ['Ended by', STOPS[trajectory.stop]], ['Time', seconds(trajectory.seconds)], ['Question', trajectory.questionId]];
+  const rows = [['Behaviour', BEHAVIOURS[trajectory.behaviour]], ['Tool calls', trajectory.toolCalls || '0'], ['Right candidate', chose], ['Ended by', STOPS[trajectory.stop]], ['Time', trajectory.seconds && seconds(trajectory.seconds)], ['Question', trajectory.questionId]];
   return h('dl', { class: 'facts' }, rows.filter(([, value]) => value).map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
 }

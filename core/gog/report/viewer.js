@@ -5,12 +5,13 @@
   const all = page.trajectories;
   const byId = new Map(all.map((trajectory) => [trajectory.id, trajectory]));
   const related = new Map();
+  const words = ({ raw, error, seen = {} }) => [raw, error, seen.text, ...(seen.failures || []).flatMap(Object.values), ...(seen.results || []).flatMap(Object.values)];
   for (const trajectory of all) {
     const name = `${trajectory.key}|${trajectory.key.startsWith('grpo') ? trajectory.step : ''}|${trajectory.questionId}`;
     related.set(name, [...(related.get(name) || []), trajectory]);
     trajectory.relatives = () => related.get(name);
     trajectory.text = [trajectory.question, trajectory.answer, ...(trajectory.answers || []), trajectory.kind, trajectory.questionId,
-      ...trajectory.turns.map((turn) => `${turn.raw || ''} ${turn.seen ? turn.seen.text || '' : ''}`)].join(' ').toLowerCase();
+      trajectory.excluded, ...trajectory.turns.flatMap(words)].join(' ').toLowerCase();
   }
 
   /* ---- filters */
@@ -106,6 +107,7 @@
       parts.push(item(trajectory));
     }
     list.replaceChildren(...parts);
+    list.scrollTop = 0;
     if (shown.length === 0) list.append(h('li', { class: 'nothing' }, 'No trajectory matches.'));
     const others = matching('outcome');
     for (const { outcome, chip, number } of chips) {
@@ -168,7 +170,7 @@
 
   document.addEventListener('keydown', (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey || !inView()) return;
-    if (event.target.matches('input, select, textarea')) {
+    if (event.target instanceof Element && event.target.matches('input, select, textarea')) {
       if (event.key === 'Escape') event.target.blur();
       return;
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 DASH = "–"
@@ -67,6 +68,14 @@ def figure(value: float | None) -> str:
 
 def count(value: float | None) -> str:
     return DASH if value is None else f"{value:,.0f}"
+
+
+def spaced(name: str) -> str:
+    """
+    >>> [spaced(x) for x in ("WaitingForEndpoints", "Not started", "FineTuning")]
+    ['Waiting for endpoints', 'Not started', 'Fine tuning']
+    """
+    return re.sub(r"(?<=[a-z])([A-Z])", lambda found: f" {found.group(1).lower()}", name)
 
 
 def plural(value: int, noun: str) -> str:
