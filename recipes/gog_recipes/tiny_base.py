@@ -30,8 +30,8 @@ LESSONS = {"caption": 1.0, "crops": 1.5, "copying": 2.0}
 """Rows of a step, as multiples of batch_size: captions hold sixteen image tokens, copying none."""
 REHEARSAL = 24
 """Every so many steps begin with one round of all lessons, learnt or not."""
-LEARNT = 0.05
-"""A running loss below which crops or copying are only rehearsed."""
+LEARNT = 0.03
+"""A running loss below which a lesson is only rehearsed, until all are learnt."""
 LAST_RATE = 0.05
 """Share of the learning rate that is left at the end."""
 
@@ -104,11 +104,10 @@ class TinyBaseRecipe:
         self._metrics.close()
 
     def lesson_at(self, step: int) -> str:
-        """Which lesson a step gives: captions always, the others more rarely once they are learnt."""
+        """Which lesson a step gives: what is not learnt yet in turn, and of all others a rehearsal now and then."""
         if step % REHEARSAL < 4:
             return ("caption", "caption", "crops", "copying")[step % REHEARSAL]
-        open_lessons = [name for name in ("crops", "copying") if self.progress[name].loss > LEARNT]
-        due = ["caption", *open_lessons]
+        due = [name for name in LESSONS if self.progress[name].loss > LEARNT] or list(LESSONS)
         return due[step % len(due)]
 
     def draw(self, name: str, source: lessons.Lessons | None = None) -> batches.Batch:

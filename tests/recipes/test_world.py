@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from gog import dataset, errors, pictures, spec
 from gog_recipes.world import catalogue, drawing, generate, scenes
 

@@ -98,10 +98,13 @@ class Lessons:
         row = Row().given(_question(f"what is the {attribute} of {name if named else expression} ?"))
         if not named:
             row.given(prompts.observation(f"name {name}"))
-        row.given("<think>").written(name).given("</think><text_search>").written(name).given("</text_search>")
+        row.given("<think>").written(name).given(f"</think><text_search>{name}</text_search>")
         facts = dict(zip(self._rng.sample(catalogue.ATTRIBUTES, 3), self._rng.sample(catalogue.FACTS, 3), strict=True))
         row.given(prompts.observation(" , ".join(f"{key} {value}" for key, value in facts.items())))
-        return row.written(f"{attribute} {facts[attribute]}{END}")
+        row.written(f"{attribute} {facts[attribute]}")
+        for other in self._rng.sample(sorted(facts.keys() - {attribute}), 2):  # so that each row teaches three look-ups
+            row.given(other).written(facts[other])
+        return row.written(END)
 
     def lookup(self) -> Row:
         """`founded n12 , height n33`, then keys, whose values are to be written."""
