@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from operator_builders import NOW, READY_DATA, later, make_endpoint
+
 from gog_operator.api.meta import Reason
 from gog_operator.plan import endpoint as rule
 from gog_operator.plan.actions import DataView, PrepareData, ServerView, StartServer, StopServer
-from operator_builders import NOW, READY_DATA, later, make_endpoint
 
 URL = "http://127.0.0.1:4711"
 READY = ServerView("ready", URL, 4711, NOW, True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from hypothesis import given
+from hypothesis import strategies as st
+from operator_builders import FakeCluster, make_run
+
 from gog_operator import reconcile
 from gog_operator.api.meta import CANCEL
 from gog_operator.api.objects import Endpoint, GoGRun, Stage
 from gog_operator.plan.actions import ServerView
-from hypothesis import given
-from hypothesis import strategies as st
-from operator_builders import FakeCluster, make_run
 
 MOVES = st.lists(
     st.one_of(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from operator_builders import NOW, READY_DATA, holding, later, make_endpoint, make_stage
+
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.plan import stage as rule
 from gog_operator.plan.actions import CancelJob, Checkpoint, CreateJob, DataView, JobView, PrepareData
-from operator_builders import NOW, READY_DATA, holding, later, make_endpoint, make_stage
 
 RUNNING = JobView("running")
 GOOD = JobView("succeeded", 0)

@@ -134,10 +134,7 @@ def _policies(run: GoGRun) -> tuple[str, ...]:
 
 
 def _yaml_remedy(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark
-    if mark and "\t" in str(error.problem):
-        return "indent with spaces, not tabs"
-    return ""
+    return "indent with spaces, not tabs" if "'\\t'" in str(error.problem) else ""
 
 
 class _Loader(yaml.SafeLoader):

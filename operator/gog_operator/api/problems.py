@@ -101,7 +101,10 @@ def expected(kind: str, context: dict[str, Any], message: str) -> str:
 
 
 def guess(name: str, known: Sequence[str]) -> str:
-    """did you mean learningRate?"""
+    """did you mean learningRate? (for lerningRate, learning_rate, lr)"""
+    by_initials = {each[0] + "".join(filter(str.isupper, each)).lower(): each for each in known if each}
+    if len(name) > 1 and name.lower() in by_initials:
+        return f"did you mean {by_initials[name.lower()]}?"
     lowered = {each.lower().replace("_", ""): each for each in known}
     close = difflib.get_close_matches(name.lower().replace("_", ""), lowered, n=1, cutoff=0.6)
     if close:
@@ -109,8 +112,18 @@ def guess(name: str, known: Sequence[str]) -> str:
     return f"known: {', '.join(known)}" if known else ""
 
 
+EXAMPLES = {
+    ("spec",): "e.g. spec: {model: {base: tiny}, data: {world: {}}}",
+    ("spec", "model"): "e.g. model: {base: tiny}",
+    ("spec", "data"): "e.g. data: {world: {}}, or data: {path: FOLDER}",
+    ("spec", "store"): "e.g. store: {uri: file:///absolute/folder}",
+}
+
+
 def meaning(model: type[BaseModel], location: tuple[Any, ...]) -> str:
-    """The description of a missing field, as its remedy."""
+    """What a missing field is for: an example, or its description."""
+    if location in EXAMPLES:
+        return EXAMPLES[location]
     parent = model_at(model, location[:-1])
     for name, info in parent.model_fields.items() if parent else ():
         if location[-1] in (name, info.alias) and info.description:
