@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import tempfile
@@ -315,11 +316,10 @@ def _row(policy: str, items: Sequence[Trajectory]) -> dict[str, Any]:
 
 def _comparisons(made: Mapping[str, Sequence[Trajectory]]) -> list[dict[str, Any]]:
     found = []
-    for a, b in (("grpo", "sft"), ("grpo", "whole-image"), ("sft", "whole-image"), ("grpo", "direct")):
-        if a in made and b in made:
-            scores = ([reward_of(item) for item in made[name]] for name in (a, b))
-            difference, low, high = stats.paired_bootstrap(*scores, resamples=500)
-            found.append({"a": a, "b": b, "difference": difference, "ci95": [low, high]})
+    for b, a in itertools.combinations(made, 2):
+        scores = ([reward_of(item) for item in made[name]] for name in (a, b))
+        difference, low, high = stats.paired_bootstrap(*scores, resamples=500)
+        found.append({"a": a, "b": b, "n": len(made[a]), "difference": difference, "ci95": [low, high]})
     return found
 
 

@@ -67,9 +67,10 @@ def forest(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Markup:
     pad = (high - low or 0.1) * 0.06
     low, high = low - pad, high + pad
     height = ROW * len(rows) + 22
+    left = min(220.0, 12 + 7 * max(len(name) for name, _, _ in rows))
 
     def place(value: float) -> float:
-        return NAMES + 30 + (value - low) / (high - low) * (WIDTH - NAMES - 30 - VALUES)
+        return left + (value - low) / (high - low) * (WIDTH - left - VALUES)
 
     parts: list[Child] = []
     for value in ticks(low, high, 3):

@@ -16,10 +16,15 @@ COLUMNS = (
     ("Format", "trajectories well formed from the first turn to the answer"),
     ("Tool calls", "per question"),
     ("Right candidate", "first choice among two or more candidates"),
-    ("Time p50", "per question, median"),
-    ("p95", "per question, 95th percentile"),
+    ("Time p50", "an episode's own, with all others running beside it; median"),
+    ("p95", "95th percentile"),
     ("Failed calls", "after all retries"),
 )
+
+SFT_WEIGHTS = ("direct", "whole-image", "first-candidate")
+"""Policies that are the SFT policy under other rules."""
+MOST_DIFFERENCES = 6
+"""With more pairs than this only the trained policy's are drawn."""
 
 
 def evaluation(data: Data) -> Markup:
@@ -58,7 +63,17 @@ def _benchmark(name: str, rows: Sequence[tuple[str, Row]]) -> Markup:
     head = tag("tr", [tag("th", column, title=meaning or None) for column, meaning in COLUMNS])
     body = [_row(arm, row) for arm, row in rows]
     table = tag("table", tag("thead", head), tag("tbody", body), class_="results")
-    return tag("div", tag("h3", f"Benchmark {name}") if name else None, tag("div", table, class_="scroll"))
+    title = tag("h3", f"Benchmark {name}") if name else None
+    return tag("div", title, tag("div", table, class_="scroll"), tag("p", _reading(rows), class_="note below"))
+
+
+def _reading(rows: Sequence[tuple[str, Row]]) -> str:
+    """What the table counts and what it leaves out."""
+    untrained = [wording.policy(row["policy"]) for arm, row in rows if not arm and row["policy"] in SFT_WEIGHTS]
+    weights = f"{', '.join(untrained)}: the SFT weights with other rules. " if untrained else ""
+    undecided = sum(number(row.get("undecided")) or 0 for _, row in rows)
+    left_out = f"{wording.count(undecided)} answers that the judge could not decide are left out. " if undecided else ""
+    return f"{weights}{left_out}A question that a tool failure spoiled counts as the policy left it."
 
 
 def _row(arm: str, row: Row) -> Markup:
@@ -103,10 +118,10 @@ def _macro(rows: Sequence[tuple[str, Row]], benchmarks: Sequence[str]) -> Markup
 
 def _differences(found: Mapping[str, Evaluation]) -> Child:
     """Paired differences, on the same questions; not sure where the interval holds zero."""
-    rows = []
+    rows: list[tuple[str, float, tuple[float, float]]] = []
     several = len({row.get("benchmark") for kept in found.values() for row in kept.rows}) > 1
     for arm, kept in found.items():
-        for row in kept.comparisons:
+        for row in sorted(kept.comparisons, key=lambda row: (row["a"] != "grpo", row["b"] != "sft")):
             difference, ends = number(row.get("difference")), summary.interval(row.get("ci95"))
             if difference is None or ends is None:
                 continue
@@ -115,9 +130,11 @@ def _differences(found: Mapping[str, Evaluation]) -> Child:
             rows.append((" · ".join([name, *where]), difference, ends))
     if not rows:
         return None
+    left_out = len(rows) > MOST_DIFFERENCES
+    rows = [row for row in rows if not left_out or wording.policy("grpo") in row[0]]
     note = (
         f"Percentage points on the same questions, with 95{wording.THIN}% bootstrap intervals; "
-        "grey where the interval holds zero."
+        f"grey where the interval holds zero.{' The other pairs are in summary.json.' if left_out else ''}"
     )
     return tag(
         "div", tag("h3", "Paired differences"), bars.forest(rows), tag("p", note, class_="note"), class_="card flat"
