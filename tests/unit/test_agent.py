@@ -194,6 +194,7 @@ def test_fact_1_a_turn_cut_off_before_its_closing_tag_is_not_acted_on() -> None:
     toolbox = FakeTools()
     trajectory = play(make_episode([Generation(answer(), finished=False)], toolbox))
     assert (trajectory.answer, trajectory.turns[0].action, trajectory.well_formed) == (None, "none", False)
+    assert not trajectory.turns[0].well_formed
     assert trajectory.turns[0].error == "cut off before its closing tag"
 
 

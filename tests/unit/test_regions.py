@@ -67,6 +67,11 @@ def test_fact_5_an_unusable_box_is_never_offered(box: regions.Box) -> None:
     assert select(detections((box, 0.9))) == []
 
 
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_fact_5_a_box_that_cannot_be_ranked_is_never_offered(score: float) -> None:
+    assert [item.score for item in select(detections(((1, 1, 20, 20), score), ((1, 1, 20, 20), 0.2)))] == [0.2]
+
+
 def test_fact_5_a_sliver_is_never_offered() -> None:
     assert select(detections(((0, 0, 40, 4), 0.9)), max_aspect=9) == []
     assert len(select(detections(((0, 0, 40, 5), 0.9)), max_aspect=9)) == 1

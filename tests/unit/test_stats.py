@@ -90,6 +90,13 @@ def test_a_paired_comparison_finds_a_real_difference_and_repeats_itself() -> Non
     assert stats.paired_bootstrap(worse, better, resamples=2000)[0] == -difference
 
 
+def test_the_interval_of_a_paired_comparison_is_the_95_percent_one() -> None:
+    a = np.random.default_rng(2).normal(1.0, 1.0, 400)
+    difference, low, high = stats.paired_bootstrap(a, np.zeros(400), resamples=5000)
+    half = 1.96 * a.std() / 400**0.5
+    assert (low, high) == pytest.approx((difference - half, difference + half), abs=0.1 * half)
+
+
 def test_a_comparison_with_itself_is_exactly_nothing() -> None:
     assert stats.paired_bootstrap([1, 0, 1], [1, 0, 1], resamples=100) == (0.0, 0.0, 0.0)
 

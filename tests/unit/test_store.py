@@ -162,6 +162,22 @@ def test_latest_never_goes_backwards(store: Store) -> None:
     assert (pointer(store), store.latest("sft").step) == (6, 6)
 
 
+def test_latest_stays_where_it_was_when_the_newest_manifest_was_deleted(store: Store) -> None:
+    publish(store, 6, OLD)
+    (store.root / "manifests" / "sft" / "000000006.json").unlink()
+    publish(store, 5, OLD)
+    assert (pointer(store), store.latest("sft").step) == (6, 5)
+
+
+def test_latest_that_was_left_behind_by_a_kill_catches_up(store: Store) -> None:
+    publish(store, 1, OLD)
+    publish(store, 2, OLD)
+    (store.root / "latest" / "sft").write_text("1")
+    assert store.latest("sft").step == 2
+    publish(store, 1, OLD)
+    assert pointer(store) == 2
+
+
 def test_latest_never_goes_backwards_even_when_another_process_overtakes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_trajectory_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert trajectories.write(path, items) == 2
     assert list(trajectories.read(path)) == items
     assert path.read_bytes().count(b"\n") == 2
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 @given(st.lists(text, max_size=3))
