@@ -36,7 +36,9 @@ def test_trajectories_left_out_for_having_no_advantage_still_count_in_the_mean()
     assert float(among_four.loss) == pytest.approx(float(alone.loss) / 4)
 
 
-@pytest.mark.parametrize(("ratio", "advantage", "expected"), [(1.5, 1.0, -1.2), (0.5, 1.0, -0.5), (0.5, -1.0, 0.8), (1.5, -1.0, 1.5)])
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected"), [(1.5, 1.0, -1.2), (0.5, 1.0, -0.5), (0.5, -1.0, 0.8), (1.5, -1.0, 1.5)]
+)
 def test_the_clip_binds_only_where_it_would_reward_going_further(ratio, advantage, expected):
     step = float(torch.log(torch.tensor(ratio, dtype=torch.float64)))
     assert float(terms([-1.0 + step], [-1.0], None, [advantage], [1]).loss) == pytest.approx(expected)
@@ -50,7 +52,14 @@ def test_the_divergence_is_zero_at_the_reference_and_positive_off_it():
 def test_the_gradient_raises_tokens_of_good_trajectories_and_lowers_those_of_bad_ones():
     logp = torch.tensor([-1.0, -1.0], requires_grad=True)
     loss.grpo(
-        logp, torch.tensor([-1.0, -1.0]), None, torch.tensor([1.0, -1.0]), torch.tensor([1, 1]), clip=0.2, kl=0.0, trajectories=2
+        logp,
+        torch.tensor([-1.0, -1.0]),
+        None,
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([1, 1]),
+        clip=0.2,
+        kl=0.0,
+        trajectories=2,
     ).loss.backward()
     assert logp.grad is not None
     assert logp.grad[0] < 0 < logp.grad[1]

@@ -1,0 +1,190 @@
+"""How fast and how exact are rollouts with live tools? Against the goals.
+
+    python benchmarks/rollout.py [--run runs/world] [--steps 6] [--failures 0.05]
+
+Takes the SFT policy of a finished run (`make quickstart` leaves one), starts the tool servers as `gog run` does, and
+plays groups of five for 32 questions a step, twice: with healthy tools, and with injected failures. One thread; the
+servers have the other core. The first step of each is a warm-up and is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from gog import dataset, store
+from gog.rewards import group_advantages
+from gog.spec import ModelSpec, StratifyConfig, ToolsSpec
+from gog.toolbox import Toolbox
+from gog.trajectory import Trajectory
+from gog_recipes import model
+from gog_recipes.engine.transformers import Counters, Limits, TransformersEngine
+from gog_recipes.rollouts import Pool, Rollouts
+
+HERE = Path(__file__).parent
+QUESTIONS, GROUP = 32, 5
+GOALS = {"tokens_per_second": 3000, "logprob_gap": 1e-4, "prefill_ratio": 1.05, "encodes_per_image": 1.0}
+SERVERS = {"grounding": "grounding", "imageSearch": "image-search", "textSearch": "text-search", "judge": "judge"}
+
+
+@contextlib.contextmanager
+def servers(data: Path, failures: float) -> Iterator[dict[str, str]]:
+    """URLs of the four tools, each a process; the judge never fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        processes = {}
+        for tool, role in SERVERS.items():
+            command = [
+                str(Path(sys.executable).with_name("gog")),
+                "serve",
+                role,
+                "--data",
+                str(data),
+                "--ready-file",
+                f"{folder}/{tool}",
+            ]
+            if tool != "judge":
+                command += ["--failures", json.dumps({"rate": failures}), "--timeout-seconds", "3"]
+            processes[tool] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 60
+            while not all(Path(folder, tool).exists() for tool in SERVERS):
+                if time.monotonic() > deadline:
+                    raise SystemExit("the tool servers did not start within 60 s")
+                time.sleep(0.1)
+            yield {tool: json.loads(Path(folder, tool).read_text())["url"] for tool in SERVERS}
+        finally:
+            for process in processes.values():
+                process.terminate()
+            for process in processes.values():
+                process.wait()
+
+
+def prepare(run: Path) -> tuple[torch.nn.Module, Pool]:
+    """The run's SFT policy and its training questions."""
+    if not (run / "store").is_dir():
+        raise SystemExit(f"{run} is not a run; `make quickstart` makes one")
+    opened = store.open_store(f"file://{(run / 'store').absolute()}")
+    spec = ModelSpec(base="tiny")
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = opened.fetch(opened.resolve("sft"), Path(folder) / "adapter")
+        policy = model.merge_adapter(model.load_base(spec, torch.device("cpu")), adapter)
+    data = run / "data"
+    return policy, Pool(data, dataset.read_questions(data, "train"))
+
+
+async def play(
+    policy: torch.nn.Module, pool: Pool, endpoints: dict[str, str], steps: int
+) -> tuple[dict, list[list[Trajectory]], TransformersEngine]:
+    """Figures over the counted steps, the groups played, and the engine."""
+    codec = model.load_codec(ModelSpec(base="tiny"))
+    engine = TransformersEngine(
+        policy, codec, model.vision_of(policy, codec), Limits(192, 14, 1.0), rows=QUESTIONS * GROUP
+    )
+    settings = StratifyConfig.model_construct(gaze="select", reasoning="required", max_calls=10, max_turns=6)
+    limits = ToolsSpec(attempts=1, deadline_seconds=2.0, crop_side=28)
+    groups, seconds, cpu = [], 0.0, 0.0
+    async with Toolbox(endpoints, limits) as toolbox:
+        rollouts = Rollouts(engine, toolbox, settings, pool, "bench", seed=0)
+        for step in range(steps + 1):
+            if step == 1:
+                engine.counters, seconds, cpu, groups = Counters(), 0.0, 0.0, []
+            started, started_cpu = time.monotonic(), time.process_time()
+            groups += await rollouts.play(
+                pool.questions[step * QUESTIONS : (step + 1) * QUESTIONS], GROUP, step=step, policy="sft"
+            )
+            seconds, cpu = seconds + time.monotonic() - started, cpu + time.process_time() - started_cpu
+    trajectories = [item for group in groups for item in group]
+    counters = engine.counters
+    return (
+        {
+            "trajectories": len(trajectories),
+            "finished": sum(bool(item.stop) for item in trajectories),
+            "tool_calls": sum(item.tool_calls for item in trajectories),
+            "failed_calls": sum(len(item.failures) for item in trajectories),
+            "generated_tokens": counters.generated,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(counters.generated / seconds, 1),
+            "tokens_per_cpu_second": round(counters.generated / cpu, 1),
+            "trajectories_per_second": round(len(trajectories) / seconds, 1),
+            "prefill_ratio": round(counters.prefilled / counters.unique, 4),
+            "encodes_per_image": round(engine.vision.encoded / len(engine.vision._features), 4),
+            "images_asked": engine.vision.asked,
+            "images_encoded": engine.vision.encoded,
+        },
+        groups,
+        engine,
+    )
+
+
+@torch.no_grad()
+def logprob_gap(policy: torch.nn.Module, engine: TransformersEngine, trajectories: Sequence[Trajectory]) -> float:
+    """Largest difference between the log-probs of the engine and of the training forward."""
+    batch = model.collate([item.segments for item in trajectories], engine.codec, engine.vision, torch.device("cpu"))
+    logits, tokens = model.forward(policy, batch, engine.codec, engine.vision)
+    sampled = torch.tensor([value for item in trajectories for value in item.model_logprobs()])
+    return float((model.logprobs(logits, tokens, engine.codec, 1.0) - sampled).abs().max())
+
+
+def polluted(groups: Sequence[Sequence[Trajectory]]) -> int:
+    """Trajectories touched by a tool failure that would get an advantage."""
+    count = 0
+    for group in groups:
+        totals = [None if item.excluded or item.reward is None else item.reward.total for item in group]
+        count += sum(
+            1
+            for item, value in zip(group, group_advantages(totals), strict=True)
+            if item.failures and value is not None
+        )
+    return count
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, default=HERE.parent / "runs" / "world")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--failures", type=float, default=0.05)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    policy, pool = prepare(given.run)
+    found = {}
+    for name, rate in (("healthy", 0.0), ("failing", given.failures)):
+        with servers(given.run / "data", rate) as endpoints:
+            found[name], groups, engine = asyncio.run(play(policy, pool, endpoints, given.steps))
+        found[name]["logprob_gap"] = logprob_gap(
+            policy, engine, [item for group in groups[-QUESTIONS:] for item in group]
+        )
+        found[name]["failed_and_learned"] = polluted(groups)
+    width = max(len(key) for key in found["healthy"])
+    for key in found["healthy"]:
+        print(f"{key:{width}} {found['healthy'][key]:>14.6g} {found['failing'][key]:>14.6g}")
+    healthy, failing = found["healthy"], found["failing"]
+    goals = {
+        f"tokens/s >= {GOALS['tokens_per_second']}": healthy["tokens_per_second"] >= GOALS["tokens_per_second"],
+        f"log-prob gap <= {GOALS['logprob_gap']}": healthy["logprob_gap"] <= GOALS["logprob_gap"],
+        f"prefill ratio <= {GOALS['prefill_ratio']}": healthy["prefill_ratio"] <= GOALS["prefill_ratio"],
+        "each image encoded once": healthy["encodes_per_image"] <= GOALS["encodes_per_image"],
+        "every trajectory finishes under failures": failing["finished"] == failing["trajectories"],
+        "none that failed is learned": failing["failed_calls"] > 0 and failing["failed_and_learned"] == 0,
+    }
+    results = HERE / "results" / "rollout.json"
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(json.dumps({**found, "goals": goals}, indent=1) + "\n")
+    print("rollout: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
+    return 0 if all(goals.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

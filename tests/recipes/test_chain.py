@@ -1,0 +1,181 @@
+"""Every recipe end to end on a toy scale, with the real servers; stopped and resumed, they repeat themselves exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from importlib import resources
+
+import pytest
+import torch
+import yaml
+
+from gog import store
+from gog.errors import UserError
+from gog.spec import CurateConfig, EvaluateConfig, GRPOConfig, SFTConfig, StratifyConfig
+from gog_recipes import config
+from gog_recipes.curate import CurateRecipe
+from gog_recipes.evaluate import EvaluateRecipe
+from gog_recipes.grpo import GRPORecipe
+from gog_recipes.sft import SFTRecipe
+from gog_recipes.stratify import StratifyRecipe
+
+TIMES = ("seconds", "rollout_seconds", "train_seconds", "tokens_per_second")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def make(world, endpoints, tmp_path_factory):
+    """make(kind, root, **settings): a stage's configuration from the tiny preset."""
+    presets = resources.files("gog_recipes") / "configs" / "tiny"
+
+    def configuration(kind, root, **settings):
+        values = yaml.safe_load((presets / f"{kind.kind}.yaml").read_text()) | {
+            "data": {"path": str(world)},
+            "store": {"uri": f"file://{root}/store"},
+            "workdir": str(root / "work" / kind.kind),
+            "endpoints": endpoints,
+        }
+        return config.typed(kind, values | settings)
+
+    return configuration
+
+
+@pytest.fixture(scope="module")
+def chain(make, tmp_path_factory):
+    """A folder in which curate, sft and stratify are done."""
+    root = tmp_path_factory.mktemp("chain")
+    curate = CurateRecipe(make(CurateConfig, root, trajectories=64, care=1.0))
+    curate.setup()
+    curate.save_checkpoint(asyncio.run(curate.curate()), 1.0)
+    sft = SFTRecipe(make(SFTConfig, root, epochs=15))
+    sft.setup()
+    sft.train()
+    stratify = StratifyRecipe(make(StratifyConfig, root, questions=24, rollouts=3))
+    stratify.setup()
+    stratify.save_checkpoint(asyncio.run(stratify.train()), 1.0)
+    return root
+
+
+def copy_of(chain, target):
+    """Another store that holds the same finished stages."""
+    source = store.Store(chain / "store")
+    copy = store.open_store(f"file://{target}/store")
+    for stage in ("curate", "sft", "stratify"):
+        manifest = source.latest(stage)
+        files = {name: source.open(manifest, name) for name in manifest.files}
+        copy.publish(stage, manifest.step, files, meta=manifest.meta, parents=manifest.parents)
+    return target
+
+
+def lines(root, stage):
+    manifest = store.Store(root / "store").latest(stage)
+    text = store.Store(root / "store").open(manifest, "metrics.jsonl").read_text()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in text.splitlines()]
+
+
+def weights(root, stage):
+    opened = store.Store(root / "store")
+    return opened.latest(stage).files["adapter_model.safetensors"].hash
+
+
+def test_demonstrations_of_a_careful_teacher_are_right_and_well_formed(chain):
+    manifest = store.Store(chain / "store").latest("curate")
+    assert manifest.meta["trajectories"] == 64
+    assert manifest.meta["accuracy"] >= 0.9
+    assert sum(manifest.meta["behaviour"].values()) == pytest.approx(1.0)
+
+
+def test_sft_lowers_the_loss(chain):
+    series = [line["loss"] for line in lines(chain, "sft")]
+    assert series[-1] < 0.3 * series[0]
+
+
+def test_sft_resumed_from_a_checkpoint_repeats_the_uninterrupted_run_bit_for_bit(chain, make, tmp_path):
+    whole, halves = copy_of(chain, tmp_path / "whole"), copy_of(chain, tmp_path / "halves")
+    runs = [(whole, 6), (halves, 3), (halves, 6)]
+    for root, steps in runs:
+        recipe = SFTRecipe(make(SFTConfig, root, stage="again", epochs=3, max_steps=steps, save_every=3))
+        recipe.setup()
+        recipe.train()
+    assert [line["loss"] for line in lines(halves, "again")] == [line["loss"] for line in lines(whole, "again")]
+    assert weights(halves, "again") == weights(whole, "again")
+
+
+def test_stratify_grades_every_question_once(chain):
+    opened = store.Store(chain / "store")
+    manifest = opened.latest("stratify")
+    graded = [json.loads(line) for line in opened.open(manifest, "levels.jsonl").read_text().splitlines()]
+    assert len({line["question_id"] for line in graded}) == len(graded) == 24
+    assert sum(manifest.meta["levels"].values()) + manifest.meta["unknown"] == 24
+
+
+def play_grpo(make, root, steps, **settings):
+    everything = {"levels": ["easy", "1", "2"], "questions_per_step": 4, "group_size": 3, "save_every": 2, **settings}
+    recipe = GRPORecipe(make(GRPOConfig, root, steps=steps, **everything))
+    recipe.setup()
+    asyncio.run(recipe.train())
+    return recipe
+
+
+def test_grpo_resumed_from_a_checkpoint_repeats_the_uninterrupted_run(chain, make, tmp_path):
+    whole, halves = copy_of(chain, tmp_path / "whole"), copy_of(chain, tmp_path / "halves")
+    play_grpo(make, whole, 4)
+    play_grpo(make, halves, 2)
+    play_grpo(make, halves, 4)
+    names = ("step", "reward_mean", "accuracy_mean", "format_mean", "generated_tokens", "behaviour", "learned")
+    straight, resumed = (
+        [{name: line[name] for name in names} for line in lines(root, "grpo")] for root in (whole, halves)
+    )
+    assert [line["step"] for line in resumed] == [1, 2, 3, 4]
+    assert resumed == straight
+
+
+def test_grpo_reads_nothing_twice_and_agrees_with_its_engine(chain, make, tmp_path):
+    root = copy_of(chain, tmp_path / "r")
+    recipe = play_grpo(make, root, 3)
+    series = lines(root, "grpo")
+    assert max(line["logprob_gap"] for line in series) < 1e-4
+    assert max(line["prefill_ratio"] for line in series) <= 1.05
+    assert any(line["learned"] for line in series)
+    assert recipe.vision.encoded == len(recipe.vision._features)
+
+
+def test_before_its_first_step_the_policy_is_its_own_reference(chain, make, tmp_path):
+    play_grpo(make, copy_of(chain, tmp_path / "r"), 1)
+    (line,) = lines(tmp_path / "r", "grpo")
+    assert line["kl"] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_grpo_without_questions_of_the_level_says_what_to_do(chain, make, tmp_path):
+    recipe = GRPORecipe(make(GRPOConfig, copy_of(chain, tmp_path / "r"), steps=1, levels=["1"], questions_per_step=64))
+    with pytest.raises(UserError, match=r"for steps of 64.*add a level"):
+        recipe.setup()
+
+
+def test_evaluation_counts_every_question_and_pairs_the_policies(chain, make, tmp_path):
+    root = copy_of(chain, tmp_path / "r")
+    play_grpo(make, root, 2)
+    recipe = EvaluateRecipe(make(EvaluateConfig, root, policies=["direct", "whole-image", "sft", "grpo"]))
+    recipe.setup()
+    recipe.save_checkpoint(asyncio.run(recipe.train()))
+    opened = store.Store(root / "store")
+    results = json.loads(opened.open(opened.latest("evaluate"), "results.json").read_text())
+    rows = {row["policy"]: row for row in results["rows"]}
+    assert [row["n"] for row in rows.values()] == [24] * 4
+    assert rows["direct"]["tool_calls_mean"] == 0
+    assert rows["direct"]["behaviour"]["none"] == 1
+    assert all(row["ci95"][0] <= row["accuracy"] <= row["ci95"][1] for row in rows.values())
+    assert {(pair["a"], pair["b"]) for pair in results["comparisons"]} >= {("grpo", "sft"), ("sft", "direct")}
+
+
+def test_a_misspelt_setting_is_refused_with_the_likely_name(make, tmp_path):
+    with pytest.raises(UserError, match="did you mean learning_rate"):
+        make(SFTConfig, tmp_path, learning_rat=1.0)
