@@ -167,6 +167,11 @@ def test_a_broken_back_end_is_a_500_and_the_next_request_is_served(servers):
     assert ask(servers.grounding, (picture, "red")).status == 200
 
 
+def test_no_caller_can_unload_the_model(servers):
+    assert servers.grounding.post("/v2/repository/models/grounding/unload", {}).status == 404
+    assert servers.grounding.get("/v1/models/grounding").json()["ready"] is True
+
+
 def test_the_world_is_a_back_end_by_name():
     assert isinstance(detectors.load("world"), world_detector.WorldDetector)
 

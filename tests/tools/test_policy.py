@@ -252,10 +252,11 @@ def test_an_adapter_that_cannot_be_loaded_leaves_everything_as_it_was(policy, ad
     assert policy.post("/v1/unload_lora_adapter", {"lora_name": "bad"}).status == 200
 
 
-def test_a_server_without_a_folder_loads_no_adapters(start, gate):
-    server = start("gate_policy", "--gate", str(gate))
-    status, sentence = refusal(server, "/v1/load_lora_adapter", lora_name="x", lora_path="x")
-    assert status == 403 and "--adapters" in sentence
+def test_a_server_without_a_folder_loads_no_adapters():
+    server = policy_server.Policy(None, name="base", adapters=None, batch_size=1)
+    with pytest.raises(policy_server.Refusal, match="--adapters") as refused:
+        asyncio.run(server.load("x", "x"))
+    assert refused.value.status == 403 and server.taken == {"base"}
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 101, "-x"])

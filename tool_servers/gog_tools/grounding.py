@@ -15,7 +15,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import kserve
 import kserve.model_server
@@ -31,7 +31,7 @@ from gog.errors import UserError
 from gog.pictures import Picture
 from gog_tools import detectors, serving
 from gog_tools.batching import MicroBatcher
-from gog_tools.failures import App
+from gog_tools.failures import App, Receive, Scope, Send, reply
 
 NAME = "grounding"
 
@@ -107,7 +107,14 @@ def application(model: GroundingModel) -> App:
     _Application(FASTAPI_APP_IMPORT_STRING, server.dataplane, server.model_repository_extension, 0).create_application()
     app = kserve.model_server.app
     app.add_exception_handler(InvalidInput, _refuse)
-    return cast(App, app)
+
+    async def without_repository(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v2/repository"):
+            await reply(send, 404, b"not found")  # where KServe lets any caller unload the model
+        else:
+            await app(scope, receive, send)
+
+    return without_repository
 
 
 async def _refuse(_: Request, error: Exception) -> JSONResponse:

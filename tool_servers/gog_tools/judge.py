@@ -58,6 +58,7 @@ def build(_: argparse.Namespace) -> App:
 def main(argv: list[str]) -> int:
     """`gog serve judge`. Returns the exit code."""
     options = serving.parser(NAME, "A judge that compares words, over OpenAI's chat protocol.")
+    options.add_argument("--backend", default="world", choices=("world",), help="the only one so far")
     options.add_argument("--data", help="not read: this server knows only what it is sent")
     return serving.main(NAME, options, argv, build)
 

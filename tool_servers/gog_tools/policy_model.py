@@ -85,7 +85,9 @@ class PolicyModel:
             raise ValueError(f"{len(missing)} weights are missing, {len(loaded.unexpected_keys)} have no place")
 
     def unload_adapter(self, name: str) -> None:
-        self._forget(self.adapters.pop(name))
+        """Without effect when it is gone already: two callers may have asked at once."""
+        if name in self.adapters:
+            self._forget(self.adapters.pop(name))
 
     def _forget(self, key: str) -> None:
         if not isinstance(self.model, peft.PeftModel) or key not in self.model.peft_config:

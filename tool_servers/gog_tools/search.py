@@ -77,6 +77,7 @@ def main(argv: list[str]) -> int:
         return 2
     what = "pictures of the dataset's index" if kind == "image" else "pages of the dataset's corpus"
     options = serving.parser(f"{kind}-search", f"Search over the {what}.")
+    options.add_argument("--backend", default="world", choices=("world",), help="the only one so far")
     options.add_argument("--data", type=Path, required=True, help="dataset folder")
     return serving.main(f"{kind}-search", options, rest, build_image if kind == "image" else build_text)
 
