@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -253,7 +254,7 @@ def test_an_adapter_that_cannot_be_loaded_leaves_everything_as_it_was(policy, ad
 
 
 def test_a_server_without_a_folder_loads_no_adapters():
-    server = policy_server.Policy(None, name="base", adapters=None, batch_size=1)
+    server = policy_server.Policy(SimpleNamespace(complete=None), name="base", adapters=None, batch_size=1)
     with pytest.raises(policy_server.Refusal, match="--adapters") as refused:
         asyncio.run(server.load("x", "x"))
     assert refused.value.status == 403 and server.taken == {"base"}
