@@ -112,7 +112,7 @@ def test_logprobs_are_the_same_wherever_the_prompt_ends(policy):
 
 
 def test_a_seed_repeats_and_another_draws_otherwise(policy):
-    hot = {"temperature": 5.0, "max_tokens": 10}
+    hot = {"temperature": 100, "max_tokens": 10}
     assert complete(policy, seed=1, **hot) == complete(policy, seed=1, **hot)
     assert complete(policy, seed=1, **hot) != complete(policy, seed=2, **hot)
 
@@ -133,18 +133,18 @@ def test_requests_that_share_a_batch_get_what_they_get_alone(policy):
 
 
 def test_a_stop_string_ends_the_text_and_is_given_back_only_on_request(policy):
-    free = complete(policy, seed=4, temperature=5.0)
+    free = complete(policy, seed=4, temperature=100)
     stop = free["logprobs"]["tokens"][3]
-    stopped = complete(policy, seed=4, temperature=5.0, stop=["never", stop])
+    stopped = complete(policy, seed=4, temperature=100, stop=["never", stop])
     assert stopped["token_ids"] == free["token_ids"][: free["logprobs"]["tokens"].index(stop) + 1]
     assert stopped["finish_reason"] == "stop" and stopped["stop_reason"] == stop
     assert stop not in stopped["text"]
-    kept = complete(policy, seed=4, temperature=5.0, stop=stop, include_stop_str_in_output=True)
+    kept = complete(policy, seed=4, temperature=100, stop=stop, include_stop_str_in_output=True)
     assert kept["text"] == stopped["text"] + stop
 
 
 def test_the_limit_ends_a_completion(policy):
-    choice = complete(policy, seed=5, temperature=5.0, max_tokens=3)
+    choice = complete(policy, seed=5, temperature=100, max_tokens=3)
     assert len(choice["token_ids"]) == 3 and choice["finish_reason"] == "length"
 
 
