@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,16 @@ NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 STORE = settings.StoreSpec(uri="file:///store")
 READY_DATA = DataView("ready", settings.DataSpec(path="/data"))
 WORLD = {"model": {"base": "tiny"}, "data": {"world": {}}}
+
+
+def until(happens: Callable[[], Any], patience: float = 120.0) -> Any:
+    """Waits for something that another process does; its value. Fails after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if value := happens():
+            return value
+        time.sleep(0.005)
+    raise AssertionError(f"did not happen within {patience} s")
 
 
 def later(seconds: float) -> datetime:

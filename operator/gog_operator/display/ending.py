@@ -48,7 +48,9 @@ def paused(cluster: LocalCluster, root: Object) -> list[str]:
 
 
 def stages_of(cluster: LocalCluster, root: Object) -> list[Stage]:
-    return [root] if isinstance(root, Stage) else reconcile.stages(cluster)
+    if isinstance(root, Stage):
+        return [cluster.get(type(root), root.name) or root]
+    return reconcile.stages(cluster)
 
 
 def call(command: str, cluster: LocalCluster, suffix: str = "") -> str:

@@ -48,7 +48,7 @@ class LiveDisplay:
         self.live.stop()
 
     def event(self, thing: Object, event: Event, now: datetime) -> None:
-        if event.warning and thing.key != self.root.key:
+        if event.warning and not isinstance(thing, GoGRun):
             self.console.print(f"[yellow]![/] {event.message}", soft_wrap=True)
 
     def update(self) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from gog_operator.api.objects import Endpoint, Object, Stage
+from gog_operator.api.objects import Endpoint, GoGRun, Object, Stage
 from gog_operator.cluster.local import LocalCluster
 from gog_operator.display import ending, words
 from gog_operator.plan.actions import Event
@@ -36,7 +36,7 @@ class PlainDisplay:
             done = self.cluster.get(type(thing), thing.name) or thing
             took = words.duration(words.seconds(done.status, now))
             self.say(f"✓ {thing.store_key}  {words.summary(done) or 'complete'}  {took}")
-        elif thing.key != self.root.key:
+        elif not isinstance(thing, GoGRun):  # of which the last lines tell
             mark = "!" if event.warning else "✓" if isinstance(thing, Endpoint) else "·"
             self.say(f"{mark} {event.message}")
 

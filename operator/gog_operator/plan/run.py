@@ -61,19 +61,19 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
 
 
 def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
-    """Why the run cannot or shall not go on."""
+    """Why the run cannot or shall not go on. Stages come last: they end when something else ends the run."""
     if run.cancelled:
         return Reason.CANCELLED, "cancelled"
     if data_failure := data.failure(facts.data):
         return Reason.DATA_FAILED, data_failure
-    for stage in facts.stages.values():
-        failed = stage.condition("Failed")
-        if failed is not None and failed.status == "True":
-            return Reason.STAGE_FAILED, f"{stage.store_key}: {failed.message}"
     for each in facts.endpoints.values():
         if endpoint.failed(each):
             progressing = each.condition("Progressing")
             return Reason.SERVER_FAILED, progressing.message if progressing else ""
+    for stage in facts.stages.values():
+        failed = stage.condition("Failed")
+        if failed is not None and failed.status == "True":
+            return Reason.STAGE_FAILED, f"{stage.store_key}: {failed.message}"
     return None
 
 

@@ -1,0 +1,166 @@
+"""`gog run` from end to end on one machine, through TorchX and real processes, with toys for stages and servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import yaml
+from operator_builders import until
+
+STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
+
+
+def sft(workshop, **spec):
+    """One stage alone: the smallest thing that runs."""
+    return str(workshop.write("SFTStage", store={"uri": f"file://{workshop.run}/store"}, **spec))
+
+
+def test_a_run_goes_through_every_stage_and_leaves_nothing_running(workshop):
+    path = str(workshop.write())
+    code, told = workshop.gog("run", path)
+    assert code == 0, told
+    assert workshop.conditions("gogrun.world") == {"Complete": "Complete"}
+    assert {stage: workshop.committed(stage)[-1] for stage in STAGES} == dict.fromkeys(STAGES, 4)
+    assert [len(workshop.starts(stage)) for stage in STAGES] == [1] * 5
+    assert workshop.starts("grpo")[0]["inputs"] == {"sft": "sft/4", "stratify": "stratify/4"}
+    assert workshop.living() == set() and not list((workshop.run / "processes").iterdir())
+    assert [line for line in told.splitlines() if line.startswith("✓ evaluate")]
+    assert "world is complete." in told
+
+    final = yaml.safe_load((workshop.run / "work" / "grpo" / "final.yaml").read_text())
+    assert final["learning_rate"] == 1e-3, "the tiny family's preset lies under what the user left out"
+    assert final["data"] == {"path": "pool"} and final["endpoints"]["judge"].startswith("http://127.0.0.1:")
+    assert (workshop.run / "logs" / "sft" / "1" / "trainer" / "0" / "combined.log").exists()
+
+    code, told = workshop.gog("run", path)
+    assert code == 0 and [len(workshop.starts(stage)) for stage in STAGES] == [1] * 5
+    code, told = workshop.gog("run", path, "--set", "stages.sft.epochs=2")
+    assert code == 2
+    assert told == (
+        "gog: runs/world: holds a run with another manifest (different: spec.stages.sft.epochs) (`gog resume world` goes on"
+        " with that one; for a new run change metadata.name or --dir)\n"
+    )
+    assert "world" in workshop.gog("status")[1] and "evaluate/4" in workshop.gog("status", "world")[1]
+    assert "world is complete" in workshop.gog("logs", "world")[1]
+
+
+def test_a_failing_attempt_is_tried_again_from_its_last_checkpoint(workshop):
+    workshop.stage = {"sft": {"fail_until_attempt": 2}}
+    code, told = workshop.gog("run", sft(workshop))
+    assert code == 0, told
+    assert len(workshop.starts("sft")) == 2 and workshop.object("sftstage.world")["status"]["failures"] == 1
+    assert "! world: attempt 1 failed: exit 1: toy: sft fails on purpose; tried again in 2 s (1 of 3)" in told
+
+
+def test_a_stage_that_fails_for_good_says_why_and_what_to_do_and_can_be_resumed(workshop):
+    workshop.stage = {"sft": {"exit": 2}}
+    path = sft(workshop)
+    code, told = workshop.gog("run", path)
+    assert code == 1
+    assert "world failed: invalid input, not tried again: toy: sft fails on purpose" in told
+    assert "`gog logs world/sft` shows what was written; `gog resume world` tries again" in told
+    assert "toy: sft fails on purpose" in workshop.gog("logs", "world/sft")[1]
+    assert workshop.gog("run", path)[0] == 1, "terminal is terminal"
+    assert len(workshop.starts("sft")) == 1
+    workshop.stage = {}
+    assert workshop.gog("resume", "world")[0] == 0
+    assert workshop.object("sftstage.world")["status"]["attempt"] == 2
+
+
+def test_ctrl_c_ends_the_stage_and_says_how_to_go_on(workshop):
+    workshop.stage = {"sft": {"steps": 400, "seconds": 0.02, "save_every": 2}}
+    process = workshop.start("run", sft(workshop))
+    workshop.until_committed("sft", 2)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=120)
+    step = workshop.committed("sft")[-1]
+    assert process.returncode == 130 and f"`gog resume world` goes on with sft from step {step}." in told
+    assert workshop.living() == set()
+
+    workshop.stage = {"sft": {"steps": step + 1}}
+    code, told = workshop.gog("resume", "world")
+    assert code == 0 and f"world: attempt 1 was interrupted; attempt 2 goes on from sft/{step}" in told
+    assert [each["from"] for each in workshop.starts("sft")] == [0, step]
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_will_not_end(workshop):
+    workshop.stage = {"sft": {"hang": True}}
+    process = workshop.start("run", sft(workshop))
+    until(lambda: workshop.starts("sft"))
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "interrupted" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130 and workshop.living() == set()
+
+
+def test_a_run_in_use_is_refused_and_its_holder_named(workshop):
+    workshop.stage = {"sft": {"hang": True}}
+    path = sft(workshop)
+    process = workshop.start("run", path)
+    until(lambda: workshop.starts("sft"))
+    for line in (("run", path), ("resume", "world")):
+        code, told = workshop.gog(*line)
+        assert code == 2 and f"is in use by process {process.pid}" in told
+
+
+def test_a_run_is_cancelled_from_another_terminal(workshop):
+    workshop.stage = {"sft": {"steps": 1000, "seconds": 0.02}}
+    process = workshop.start("run", sft(workshop))
+    workshop.until_committed("sft", 2)
+    code, told = workshop.gog("cancel", "world")
+    assert (code, told) == (0, f"world is being cancelled by process {process.pid}, which drives it\n")
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "world is cancelled." in told
+    assert workshop.conditions("sftstage.world") == {"Failed": "Cancelled"} and workshop.living() == set()
+
+
+def test_a_run_that_nobody_drives_is_cancelled_too(workshop):
+    workshop.stage = {"curate": {"hang": True}}
+    process = workshop.start("run", str(workshop.write()))
+    until(lambda: workshop.starts("curate"))
+    process.kill()
+    process.wait()
+    code, told = workshop.gog("cancel", "world")
+    assert code == 0, told
+    assert workshop.conditions("gogrun.world") == {"Failed": "Cancelled"} and workshop.living() == set()
+    assert len(workshop.starts("curate")) == 1
+
+
+def test_a_server_that_dies_is_started_again_on_its_port(workshop):
+    workshop.stage = {"curate": {"steps": 10_000, "seconds": 0.02}}
+    workshop.start("run", str(workshop.write()))
+    workshop.until_committed("curate", 2)
+    logs = workshop.run / "logs" / "grounding"
+    first = json.loads((logs / "1" / "ready.json").read_text())
+
+    os.kill(first["pid"], signal.SIGKILL)
+    second = json.loads(until(lambda: (logs / "2" / "ready.json").exists() and (logs / "2" / "ready.json").read_text()))
+    assert second["url"] == first["url"] and second["pid"] != first["pid"]
+    until(lambda: any("grounding server ended (killed by SIGKILL" in message for message in workshop.events()))
+    assert len(workshop.starts("curate")) == 1, "the stage does not notice"
+
+
+def test_a_server_that_never_answers_fails_the_run_with_its_last_words(workshop):
+    workshop.server = {"judge": {"exit": 2}}
+    code, told = workshop.gog("run", str(workshop.write()))
+    assert code == 1 and workshop.living() == set()
+    assert "world failed: judge server ended before it answered: exit 2: toy: judge ends on purpose" in told
+
+
+def test_a_suspended_run_starts_nothing_until_it_is_resumed(workshop):
+    path = sft(workshop, suspend=True)
+    code, told = workshop.gog("run", path)
+    assert code == 0 and workshop.starts("sft") == []
+    assert "`gog resume world` goes on" in told
+    assert workshop.gog("resume", "world")[0] == 0
+    assert workshop.conditions("sftstage.world") == {"Complete": "Complete"}
+
+
+def test_a_run_that_is_not_there_is_said_so(workshop):
+    for command in ("resume", "status", "logs", "cancel", "report"):
+        assert workshop.gog(command, "nothing") == (2, "gog: runs: no run 'nothing' (runs there: none)\n")

@@ -1,0 +1,150 @@
+"""What runs beside the control loop: locked out, recorded, found again, ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from operator_builders import until
+
+from gog.errors import UserError
+from gog_operator import lifeline
+from gog_operator.cluster import lock, processes
+from gog_operator.cluster.lock import RunLock
+from gog_operator.cluster.processes import MARK, Processes
+
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+def sleeper(**env):
+    process = subprocess.Popen(SLEEP, env={**os.environ, **env}, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def test_a_folder_has_one_holder_who_is_named_to_others(tmp_path):
+    folder = tmp_path / "world"
+    with RunLock(folder):
+        assert lock.holder(folder) == os.getpid()
+        with pytest.raises(UserError) as caught, RunLock(folder):
+            pass
+        assert str(caught.value) == (
+            f"{folder}: is in use by process {os.getpid()} (wait for it, or end it with `gog cancel world`)"
+        )
+    assert lock.holder(folder) is None
+    with RunLock(folder):
+        pass
+
+
+def test_a_lock_dies_with_its_holder(tmp_path):
+    code = (
+        "import time; from pathlib import Path; from gog_operator.cluster.lock import RunLock\n"
+        f"RunLock(Path({str(tmp_path)!r})).__enter__(); print('up', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    assert lock.holder(tmp_path) == holder.pid
+    holder.kill()
+    holder.wait()
+    with RunLock(tmp_path):
+        pass
+
+
+def test_a_recorded_process_of_an_earlier_life_is_ended(tmp_path):
+    left = sleeper()
+    Processes(tmp_path).record("server", left.pid)
+    assert Processes(tmp_path).end_leftovers() == 1
+    assert left.wait(5) == -signal.SIGKILL
+    assert Processes(tmp_path).leftovers() == set()
+
+
+@linux
+def test_a_process_that_nobody_recorded_is_found_by_its_mark(tmp_path):
+    left, other = sleeper(**{MARK: str(tmp_path)}), sleeper(**{MARK: f"{tmp_path}-2"})
+    try:
+        assert Processes(tmp_path).leftovers() == {left.pid}
+        Processes(tmp_path).end_leftovers()
+        assert left.wait(5) == -signal.SIGKILL and other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_number_used_again_by_another_process_is_left_alone(tmp_path):
+    stranger = sleeper()
+    try:
+        folder = tmp_path / "processes"
+        folder.mkdir()
+        (folder / "server.json").write_text(json.dumps({"pid": stranger.pid, "started": "1"}))
+        (folder / "spoilt.json").write_text("{")
+        assert Processes(tmp_path).end_leftovers() == 0
+        assert stranger.poll() is None and list(folder.iterdir()) == []
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_ending_is_polite_first(tmp_path):
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print('up', flush=True); time.sleep(600)"
+    polite = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert polite.stdout is not None
+    polite.stdout.readline()
+    processes.end([polite], grace=10)
+    assert polite.returncode == 7
+
+
+def test_ending_takes_the_children_too():
+    code = (
+        "import subprocess, sys; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); child.wait()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    processes.end([parent], grace=10)
+    assert processes.start_time(child) is None
+
+
+@linux
+def test_a_child_dies_with_its_parent_even_after_exec():
+    grandchild = "from gog_operator import lifeline; lifeline.tie(); import os; os.execvp('sleep', ['sleep', '600'])"
+    child = (
+        "import os, subprocess, sys, time\n"
+        f"process = subprocess.Popen([sys.executable, '-c', {grandchild!r}],"
+        f" env={{**os.environ, {lifeline.PARENT!r}: str(os.getpid())}}, start_new_session=True)\n"
+        "path = f'/proc/{process.pid}/comm'\n"
+        "while open(path).read().strip() != 'sleep': time.sleep(0.01)\n"
+        "print(process.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    tied = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    until(lambda: processes.start_time(tied) is None)
+
+
+def test_a_child_whose_parent_died_before_it_looked_ends_at_once():
+    code = "from gog_operator import lifeline; lifeline.tie(); print('still here')"
+    gone = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, lifeline.PARENT: "999999"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert gone.returncode == 1 and gone.stdout == ""
+    assert gone.stderr == "gog: process 999999, which started this one, is gone\n"
+
+
+def test_a_log_s_end_is_read_without_control_characters(tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(b"first\n" * 10_000 + b"10%\r50%\r100% done\n\x1b[31mlast\xff\n")
+    assert processes.tail(path, 2) == ("100% done", "[31mlast\ufffd")
+    assert processes.tail(tmp_path / "none") == ()
