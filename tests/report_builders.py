@@ -29,6 +29,20 @@ ALL = ("curate", "sft", "stratify", "grpo", "evaluate")
 KINDS = ("look", "text", "name", "fact1", "fact")
 POLICIES = ("direct", "whole-image", "sft", "grpo")
 COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 230), "yellow": (230, 210, 40)}
+EVENTS = (
+    {
+        "time": "2026-03-14T09:28:01+00:00",
+        "type": "Normal",
+        "reason": "Ready",
+        "message": "judge answers at http://127.0.0.1:41",
+    },
+    {
+        "time": "2026-03-14T09:31:07+00:00",
+        "type": "Warning",
+        "reason": "Retrying",
+        "message": "world-grpo: attempt 1 failed: exit 1; tried again in 2 s, see http://127.0.0.1:41",
+    },
+)
 OBJECT_KINDS = {
     "curate": "CurateStage", "sft": "SFTStage", "stratify": "StratifyStage", "grpo": "GRPOStage", "evaluate": "EvaluateStage",
 }  # fmt: skip
@@ -197,6 +211,8 @@ def make_run(
     folder = root / name
     kept = store.Store(folder / "store")
     _objects(folder / "objects", name, stages, failed, running, arms, spec or {}, steps)
+    events = "".join(json.dumps(event) + "\n" for event in EVENTS)
+    (folder / "events.jsonl").write_text(events + '{"time": "2026-03-14T09:3')
     maker = Maker(random.Random(name))
     with tempfile.TemporaryDirectory() as scratch:
         writer = _Writer(kept, maker, Path(scratch), steps, questions, edit)

@@ -210,6 +210,12 @@ def test_a_setting_that_differs_from_the_papers_is_flagged(whole):
     assert found["grpo.keepUnsolved"].source == "ours"
 
 
+def test_retries_are_told_in_the_words_of_the_control_plane(whole):
+    html = page_of(whole)
+    assert "attempt 1 failed: exit 1; tried again in 2 s" in html and "09:31:07" in html
+    assert "judge answers at" not in html
+
+
 def test_the_headline_is_the_paired_difference(whole):
     text = page_of(whole).replace("\u202f", " ")
     pairs = {(each["a"], each["b"]): each for each in summary_of(whole)["comparisons"]}
@@ -324,7 +330,14 @@ def test_a_torn_manifest_and_a_torn_object_are_named(tmp_path):
 
 def test_the_page_refers_to_nothing_outside(whole):
     html = page_of(whole)
-    assert "http:" not in without_data(html) and "https:" not in without_data(html)
+    assert "http://" not in html and "https://" not in html
+    results = [
+        found
+        for each in data_of(html)["trajectories"]
+        for turn in each["turns"]
+        for found in turn.get("seen", {}).get("results", ())
+    ]
+    assert any(found["url"] == "https://example.org/0" for found in results), "what a tool found is told as it was"
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", without_data(html))
     assert "@import" not in html and "url(#hatch)" in html
     assert all(image["src"].startswith("data:image/") for image in data_of(html)["images"].values())

@@ -33,13 +33,20 @@ def gather(folder: Path, now: datetime) -> Data:
     if not folder.is_dir():
         raise UserError("no such run folder", where=str(folder), remedy="`gog status` lists the runs")
     found, problems = objects.read(folder / "objects")
-    return collect(found, _store(folder, found), now=now, name=folder.name, problems=problems)
+    happened = _events(folder / "events.jsonl")
+    return collect(found, _store(folder, found), now=now, name=folder.name, problems=problems, events=happened)
 
 
 def collect(
-    found: Sequence[objects.Object], kept: store.Store, *, now: datetime, name: str, problems: Sequence[Problem] = ()
+    found: Sequence[objects.Object],
+    kept: store.Store,
+    *,
+    now: datetime,
+    name: str,
+    problems: Sequence[Problem] = (),
+    events: Sequence[Row] = (),
 ) -> Data:
-    """Custom resources and the store they wrote to -> Data. name: of the run, if no object tells it."""
+    """Custom resources, the store they wrote to and what happened -> Data. name: of the run, if no object tells it."""
     run, root = objects.run_of(found), objects.root_of(found)
     state, message = objects.condition(root)
     reader = _Reader(kept, list(problems))
@@ -63,6 +70,7 @@ def collect(
         pictures=reader.pictures(shown, archives),
         recorded=len(samples),
         problems=tuple(reader.problems),
+        events=tuple(events),
     )
 
 
@@ -107,7 +115,9 @@ class _Reader:
     def _file(self, stage: Stage, name: str, parse: Callable[[Path], Read]) -> Read | None:
         for step in stage.steps[: -1 - selection.FALLBACKS : -1]:
             try:
-                return parse(self.kept.open(self.kept.manifest(stage.key, step), name))
+                manifest = self.kept.manifest(stage.key, step)
+                if name in manifest.files:
+                    return parse(self.kept.open(manifest, name))
             except TOLERATED as error:
                 self._note(f"{name} of {stage.key}/{step}", error, stage.key)
         return None
@@ -175,6 +185,19 @@ def _store(folder: Path, found: Sequence[objects.Object]) -> store.Store:
     if own.is_dir() or not uri.startswith("file://"):
         return store.Store(own)
     return store.Store(Path(uri.removeprefix("file://")))
+
+
+def _events(path: Path) -> list[Row]:
+    """What the control plane told, in order; a line that is torn is left out, for it is told in the objects too."""
+    found: list[Row] = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            found.append(event)
+    return found
 
 
 def _rows(path: Path) -> tuple[Row, ...]:

@@ -126,6 +126,7 @@ class Data:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     recorded: int = 0
     problems: tuple[Problem, ...] = ()
+    events: tuple[Row, ...] = ()
 
     def stage(self, key: str) -> Stage | None:
         return next((stage for stage in self.stages if stage.key == key), None)

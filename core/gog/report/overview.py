@@ -28,7 +28,9 @@ def header(data: Data) -> Markup:
         tag("p", "Glance-or-Gaze run", class_="eyebrow"),
         tag("h1", data.name, " ", pill(data.condition)),
         tag("p", headline(data), class_="headline"),
-        tag("p", data.message, class_="failure") if data.condition == "Failed" and data.message else None,
+        tag("p", wording.unlinked(data.message), class_="failure")
+        if data.condition == "Failed" and data.message
+        else None,
         tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts], class_="facts"),
     )
 
@@ -69,7 +71,7 @@ def problems(data: Data) -> Markup | None:
         "section",
         tag("h2", wording.plural(len(data.problems), "piece"), " could not be read"),
         tag("p", "The report shows what is left. Nothing below was filled in for them."),
-        tag("ul", [tag("li", tag("code", item.where), " – ", item.what) for item in data.problems]),
+        tag("ul", [tag("li", tag("code", item.where), " – ", wording.unlinked(item.what)) for item in data.problems]),
         class_="problems",
         id="problems",
     )

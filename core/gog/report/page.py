@@ -69,13 +69,15 @@ def build(data: Data) -> str:
 
 
 def embed(value: Any) -> str:
-    """JSON that is inert inside HTML: no tag can open or close, no line separator can end a script.
+    """JSON that is inert inside HTML: no tag can open or close, no line separator ends a script, and an address is no link.
 
     >>> embed("</script>")
     '"\\\\u003c/script\\\\u003e"'
     """
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    for plain, safe in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("://", ":\\/\\/")):
+        text = text.replace(plain, safe)
+    return text
 
 
 def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from gog.report import bars, overview, wording
+from gog.report import bars, objects, overview, wording
 from gog.report.markup import Markup, tag
-from gog.report.model import Data, Stage
+from gog.report.model import Data, Row, Stage
+
+TELLING = ("Interrupted", "Suspended", "Resumed", "Restarted")
+"""Reasons of ordinary events that are worth a line."""
+MOST_INCIDENTS = 20
 
 
 def section(data: Data) -> Markup:
@@ -20,7 +24,33 @@ def section(data: Data) -> Markup:
     )
     rows = [_stage_row(stage, data, spans[stage.key], first, last) for stage in data.stages]
     body = tag("table", tag("thead", head), tag("tbody", rows), class_="stages")
-    return tag("section", tag("h2", "Stages"), tag("div", body, class_="scroll"), id="stages")
+    table = tag("div", body, class_="scroll")
+    return tag("section", tag("h2", "Stages"), table, _incidents(data), id="stages")
+
+
+def _incidents(data: Data) -> Markup | None:
+    """What did not go by itself: failures, retries, interruptions, in order; the last of many."""
+    told = [event for event in data.events if event.get("type") == "Warning" or event.get("reason") in TELLING]
+    if not told:
+        return None
+    items = [
+        tag(
+            "li",
+            tag("time", _clock(event)),
+            " ",
+            wording.unlinked(str(event.get("message", "")))[:400],
+            class_="warning" if event.get("type") == "Warning" else None,
+        )
+        for event in told[-MOST_INCIDENTS:]
+    ]
+    earlier = len(told) - len(items)
+    more = tag("p", f"{wording.plural(earlier, 'earlier one')} in events.jsonl.", class_="note") if earlier else None
+    return tag("div", tag("h3", "What did not go by itself"), tag("ol", items), more, class_="incidents")
+
+
+def _clock(event: Row) -> str:
+    moment = objects.time(event.get("time"))
+    return moment.astimezone(UTC).strftime("%H:%M:%S") if moment else wording.DASH
 
 
 def _stage_row(
@@ -46,7 +76,7 @@ def _stage_row(
 def _story(stage: Stage) -> Markup | None:
     """What happened, if there is anything to tell."""
     tellable = stage.message and stage.condition not in ("Complete", "Not started")
-    return tag("small", stage.message) if tellable else None
+    return tag("small", wording.unlinked(stage.message)) if tellable else None
 
 
 def _span(stage: Stage, now: datetime) -> tuple[datetime, datetime] | None:

@@ -78,6 +78,15 @@ def spaced(name: str) -> str:
     return re.sub(r"(?<=[a-z])([A-Z])", lambda found: f" {found.group(1).lower()}", name)
 
 
+def unlinked(text: str) -> str:
+    """A sentence whose addresses are words, not links: the page refers to nothing outside.
+
+    >>> unlinked("answers at http://127.0.0.1:4")
+    'answers at 127.0.0.1:4'
+    """
+    return re.sub(r"https?://", "", text)
+
+
 def plural(value: int, noun: str) -> str:
     return f"{value:,} {noun}{'' if value == 1 else 's'}"
 
