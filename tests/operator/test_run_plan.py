@@ -156,6 +156,15 @@ def test_a_server_that_is_given_up_fails_the_run():
     ]
 
 
+def test_a_run_that_a_server_ended_does_not_blame_the_stage_that_it_cancelled():
+    broken = make_endpoint(
+        status={"conditions": holding("Progressing", Reason.SERVER_FAILED, "no weights", status=False)}
+    )
+    (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
+    decision = decide(make_run(), stages=[failed(curate, "cancelled")], endpoints=[broken])
+    assert next(each for each in decision.status.conditions if each.type == "Failed").message == "no weights"
+
+
 def test_a_suspended_run_stops_its_stage_then_its_servers_and_goes_on_when_told():
     run = make_run(suspend=True)
     (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]

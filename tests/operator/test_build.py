@@ -1,0 +1,107 @@
+"""What is made of objects: configurations, command lines, TorchX definitions, names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from operator_builders import make_endpoint, make_stage
+
+from gog import spec as settings
+from gog.errors import UserError
+from gog_operator.build import app, config, merge, names, servers
+from gog_operator.commands import stage as stage_command
+from gog_recipes import components
+
+DATA = settings.DataSpec(path="/data")
+PRESETS = stage_command.presets()
+
+
+def test_a_configuration_holds_what_the_user_set_and_what_only_the_operator_knows():
+    stage = make_stage(learningRate=1e-3, optimizer={"_component_": "torch.optim.SGD"}, backoffLimit=1, suspend=True)
+    body = config.render(stage, data=DATA, endpoints={"judge": "http://j"}, workdir="/work")
+    assert body == {
+        "model": {"base": "tiny"},
+        "data": {"path": "/data"},
+        "store": {"uri": "file:///store"},
+        "learning_rate": 1e-3,
+        "optimizer": {"_component_": "torch.optim.SGD"},
+        "stage": "sft",
+        "endpoints": {"judge": "http://j"},
+        "workdir": "/work",
+        "run": "world-stage",
+        "seed": 0,
+        "inputs": {},
+    }
+
+
+@pytest.mark.parametrize("kind", settings.STAGES)
+def test_every_kind_s_configuration_over_its_preset_is_read_by_its_recipe_s_class(kind):
+    cls = settings.CONFIGS[kind]
+    stage = make_stage({"sft": "SFTStage", "grpo": "GRPOStage"}.get(kind, f"{kind.capitalize()}Stage"))
+    body = config.render(stage, data=DATA, endpoints={"judge": "http://j"}, workdir="/work")
+    final = merge.final(yaml.safe_load(yaml.safe_dump(body)), [], PRESETS, kind)
+    read = cls.model_validate(final)
+    assert read.data == DATA and read.store.uri == "file:///store" and read.key == kind
+
+
+def test_the_file_lies_over_the_preset_and_assignments_over_both():
+    file = {"model": {"base": "tiny"}, "lora": {"rank": 2}, "data": {"path": "/data"}}
+    final = merge.final(file, ["lora.alpha=3", "epochs=1", "levels=[1]"], PRESETS, "sft")
+    assert final["lora"] == {"rank": 2, "alpha": 3} and final["epochs"] == 1 and final["levels"] == [1]
+    assert final["data"] == {"path": "/data"}, "a place is replaced as a whole"
+
+
+def test_a_family_without_a_preset_is_refused_with_those_there_are():
+    with pytest.raises(UserError) as caught:
+        merge.final({"model": {"base": "tiny", "family": "llava"}}, [], PRESETS, "sft")
+    assert "no preset for family 'llava'" in str(caught.value) and "known for sft: " in str(caught.value)
+    with pytest.raises(UserError, match=r"model\.base: missing"):
+        merge.final({}, [], PRESETS, "sft")
+
+
+def test_a_server_is_told_its_place_its_data_and_its_failures():
+    line = servers.arguments(
+        make_endpoint("imageSearch", failures={"rate": 0.03, "kinds": ["429"]}),
+        host="127.0.0.1",
+        port=0,
+        ready_file="/ready.json",
+        data=DATA,
+    )
+    assert line[:7] == ["image-search", "--host", "127.0.0.1", "--port", "0", "--ready-file", "/ready.json"]
+    assert line[7:] == ["--data", "/data", "--failures", '{"rate": 0.03, "kinds": ["429"], "seed": 0}']
+
+
+def test_the_component_is_found_by_its_module_s_name():
+    definition = app.compile_stage("sft", name="world-sft-a1", config="/c.yaml", program="python -m gog_operator")
+    (role,) = definition.roles
+    assert (definition.name, role.name, role.entrypoint) == ("world-sft-a1", "trainer", "python")
+    assert role.args == ["-m", "gog_operator", "stage", "sft", "--config", "/c.yaml"]
+    assert role.num_replicas == 1 and role.max_retries == 0
+
+
+def test_several_processes_run_under_torchrun_and_meet_at_replica_0():
+    (role,) = components.stage("grpo", "/c.yaml", nodes=2, processes=8, gpu=8).roles
+    assert role.args[2:7] == [
+        "--nnodes=2",
+        "--nproc_per_node=8",
+        "--rdzv_backend=c10d",
+        "--rdzv_endpoint=$$${rank0_env}:29500",
+        "--rdzv_id=${app_id}",
+    ]
+    assert role.num_replicas == 2 and role.resource.gpu == 8
+
+
+def test_a_stage_becomes_tune_with_torchrun_s_options_before_the_recipe(monkeypatch):
+    monkeypatch.delenv(stage_command.PROGRAM, raising=False)
+    line = stage_command.command("sft", Path("/final.yaml"), ["--nproc_per_node=2"])
+    assert Path(line[0]).name == "tune"
+    assert line[1:] == ["run", "--nproc_per_node=2", "gog_recipes/sft.py", "--config", "/final.yaml"]
+
+
+def test_names_are_cut_where_they_must_be_and_stay_apart():
+    assert names.child("world", "grpo-no-gaze") == "world-grpo-no-gaze"
+    long, other = names.child("w" * 40, "stratify-a"), names.child("w" * 40, "stratify-b")
+    assert len(long) == 45 and long != other and names.child("w" * 40, "stratify-a") == long
+    assert [names.kebab(role) for role in settings.TOOLS] == ["grounding", "image-search", "text-search", "judge"]
