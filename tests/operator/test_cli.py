@@ -65,7 +65,7 @@ def test_a_dataset_that_is_not_there_is_told_before_anything_starts(workshop):
     path = workshop.write()
     (workshop.folder / "pool").rmdir()
     code, told = workshop.gog("run", str(path))
-    assert code == 2 and f"{path}: spec.data.path: no folder pool" in told
+    assert code == 2 and f"{path}: spec.data.path: no folder {workshop.folder / 'pool'}" in told
     assert not workshop.run.exists()
 
 

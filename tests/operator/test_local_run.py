@@ -31,7 +31,9 @@ def test_a_run_goes_through_every_stage_and_leaves_nothing_running(workshop):
 
     final = yaml.safe_load((workshop.run / "work" / "grpo" / "final.yaml").read_text())
     assert final["learning_rate"] == 1e-3, "the tiny family's preset lies under what the user left out"
-    assert final["data"] == {"path": "pool"} and final["endpoints"]["judge"].startswith("http://127.0.0.1:")
+    assert final["data"] == {"path": str(workshop.folder / "pool")} and final["endpoints"]["judge"].startswith(
+        "http://127.0.0.1:"
+    )
     assert (workshop.run / "logs" / "sft" / "1" / "trainer" / "0" / "combined.log").exists()
 
     code, told = workshop.gog("run", path)
@@ -129,6 +131,31 @@ def test_a_run_that_nobody_drives_is_cancelled_too(workshop):
     assert code == 0, told
     assert workshop.conditions("gogrun.world") == {"Failed": "Cancelled"} and workshop.living() == set()
     assert len(workshop.starts("curate")) == 1
+
+
+def test_logs_are_followed_until_nobody_drives_the_run_any_more(workshop):
+    workshop.stage = {"sft": {"hang": True}}
+    process = workshop.start("run", sft(workshop))
+    until(lambda: workshop.starts("sft"))
+    follower = workshop.start("logs", "world/sft", "-f")
+    log = workshop.run / "logs" / "sft" / "1" / "trainer" / "0" / "combined.log"
+    with log.open("a") as stream:
+        stream.write("a line that came later\n")
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "==> sft, attempt 1 <==\n"
+    assert follower.stdout.readline() == "a line that came later\n"
+    process.kill()
+    assert follower.wait(60) == 0
+
+
+def test_one_endpoint_alone_is_served_until_interrupted(workshop):
+    (workshop.folder / "endpoint.yaml").write_text(
+        "{apiVersion: gog.dev/v1alpha1, kind: Endpoint, metadata: {name: world}, spec: {role: judge}}"
+    )
+    process = workshop.start("run", "endpoint.yaml")
+    until(lambda: any("judge server answers at http://127.0.0.1:" in message for message in workshop.events()))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130 and workshop.living() == set()
 
 
 def test_a_server_that_dies_is_started_again_on_its_port(workshop):

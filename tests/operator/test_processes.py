@@ -100,15 +100,20 @@ def test_ending_is_polite_first(tmp_path):
     assert polite.returncode == 7
 
 
-def test_ending_takes_the_children_too():
-    code = (
-        "import subprocess, sys; child = subprocess.Popen(['sleep', '600']); print(child.pid, flush=True); child.wait()"
+def test_ending_takes_workers_too_that_will_not_hear():
+    worker = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
-    assert parent.stdout is not None
-    child = int(parent.stdout.readline())
-    processes.end([parent], grace=10)
-    assert processes.start_time(child) is None
+    code = (
+        "import subprocess, sys\n"
+        f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}], stdout=subprocess.PIPE)\n"
+        "worker.stdout.readline(); print(worker.pid, flush=True); worker.wait()"
+    )
+    leader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert leader.stdout is not None
+    worker_id = int(leader.stdout.readline())
+    processes.end([leader], grace=10)
+    until(lambda: processes.start_time(worker_id) is None)
 
 
 @linux

@@ -59,7 +59,7 @@ class LocalJobs:
         if job is not None and job.ended is None and job.cancelled is None:
             job.cancelled = time.monotonic()
             for each in job.processes:
-                processes.kill_group(each.pid, signal.SIGTERM)
+                processes.signal_children(each, signal.SIGTERM)
 
     def close(self, grace: float, hurry: Any) -> None:
         """Ends whatever runs: the process is about to exit."""
@@ -73,6 +73,8 @@ class LocalJobs:
 
     def _close(self, job: _Job) -> JobView:
         """The result of a job whose processes have ended. TorchX is asked too, because that flushes its logs."""
+        for each in job.processes:
+            processes.signal_children(each, signal.SIGKILL)  # workers that outlived their leader
         self.runner.status(job.handle)
         self.register.forget(job.name)
         code = next((each.returncode for each in job.processes if each.returncode), 0)
@@ -127,7 +129,7 @@ class _Job:
         """Makes an end of a job that was asked to end and has not."""
         if self.cancelled is not None and time.monotonic() - self.cancelled > GRACE:
             for each in self.processes:
-                processes.kill_group(each.pid, signal.SIGKILL)
+                processes.signal_children(each, signal.SIGKILL)
 
 
 def job_log(log_folder: Path) -> tuple[str, ...]:

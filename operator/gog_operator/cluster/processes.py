@@ -101,7 +101,7 @@ def marked(folder: str) -> set[int]:
 
 
 def kill_group(pid: int, number: signal.Signals) -> None:
-    """Signals the process, and its group where it leads one."""
+    """Signals a process of an earlier life, and its group where it leads one."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(pid) == pid:
             os.killpg(pid, number)
@@ -109,16 +109,22 @@ def kill_group(pid: int, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def signal_children(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signals all of a session that we started, also when its leader is dead and its workers are not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
 def end(processes: Iterable[subprocess.Popen[bytes]], grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
-    """SIGTERM to all, SIGKILL after `grace` seconds (or at once when hurried) to those that still run."""
+    """SIGTERM to all that run; SIGKILL after `grace` seconds, at once when hurried, and to workers that were left."""
     running = [each for each in processes if each.poll() is None]
     for each in running:
-        kill_group(each.pid, signal.SIGTERM)
+        signal_children(each, signal.SIGTERM)
     deadline = time.monotonic() + grace
     while any(each.poll() is None for each in running) and time.monotonic() < deadline and not hurry():
         time.sleep(0.05)
     for each in running:
-        kill_group(each.pid, signal.SIGKILL)
+        signal_children(each, signal.SIGKILL)
         each.wait()
 
 

@@ -13,11 +13,12 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from gog import spec as settings
 from gog.errors import UserError
 from gog_operator import cli, loop, runfolder
-from gog_operator.api import manifest
+from gog_operator.api import manifest, objects
 from gog_operator.api.objects import KINDS, Object
 from gog_operator.cluster.local import LocalCluster, data_of
 from gog_operator.cluster.lock import RunLock
@@ -26,13 +27,29 @@ from gog_operator.display.base import Display
 
 
 def main(given: argparse.Namespace) -> int:
-    thing = manifest.load(Path(given.file), given.set)
+    thing = absolute(manifest.load(Path(given.file), given.set))
     check_data(data_of(thing), given.file)
     folder = Path(given.dir) / thing.name
     with RunLock(folder):
         cluster = open_cluster(folder)
         root = runfolder.adopt(cluster.objects, thing, folder)
         return operate(cluster, root)
+
+
+PATHS = (("data", "path"), ("model", "base"), ("tools", "cache", "path"))
+"""Fields that may name a folder or file of this machine."""
+
+
+def absolute(thing: Object) -> Object:
+    """The object with paths that hold wherever the run is resumed from."""
+    document = objects.document(thing)
+    for *parents, last in PATHS:
+        here: Any = document["spec"]
+        for key in parents:
+            here = here.get(key) or {}
+        if here.get(last) and (last == "path" or Path(here[last]).is_dir()):
+            here[last] = str(Path(here[last]).absolute())
+    return objects.parse(document)
 
 
 def check_data(data: settings.DataSpec | None, where: str) -> None:

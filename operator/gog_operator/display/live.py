@@ -5,6 +5,7 @@ Drawn anew from the objects after each pass, so it cannot disagree with them. Wa
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,8 @@ from gog_operator.loop import utc_now
 from gog_operator.plan import sequence
 from gog_operator.plan.actions import Event
 
+REDRAW_SECONDS = 0.4
+
 
 class LiveDisplay:
     def __init__(self, cluster: LocalCluster, root: Object, console: Console | None = None) -> None:
@@ -31,6 +34,7 @@ class LiveDisplay:
         self.began = utc_now()
         self.tools_seconds: float | None = None
         self.note = ""
+        self.drawn = 0.0
         self.endpoints: tuple[Endpoint, ...] = ()
         self.planned = [step.key for step in sequence.steps(root)] if isinstance(root, GoGRun) else []
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
@@ -44,7 +48,7 @@ class LiveDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.note = ""
-        self.update()
+        self.draw()
         self.live.stop()
 
     def event(self, thing: Object, event: Event, now: datetime) -> None:
@@ -52,11 +56,17 @@ class LiveDisplay:
             self.console.print(f"[yellow]![/] {event.message}", soft_wrap=True)
 
     def update(self) -> None:
+        """Draws, at most a few times a second: drawing costs more than everything else the loop does."""
+        if time.monotonic() - self.drawn >= REDRAW_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        self.drawn = time.monotonic()
         self.live.update(self.picture(utc_now()), refresh=True)
 
     def stopping(self) -> None:
         self.note = "Stopping: the stage writes what it has. Ctrl-C once more ends it at once."
-        self.update()
+        self.draw()
 
     def finished(self, root: Object, report: Path | None) -> None:
         self._say(ending.finished(self.cluster, root, report))
