@@ -34,7 +34,7 @@ class Batch:
 
 def collate(rows: Sequence[lessons.Row], tokenizer: transformers.PreTrainedTokenizerFast) -> Batch:
     """All rows tokenised in one go. The pieces of a row are whole words, so they tokenise as the row does."""
-    texts = [_spread(text, row.shown) for row in rows for text, _ in row.pieces]
+    texts = [text for row in rows for text in _spread(row)]
     encoded = iter(tokenizer(texts, add_special_tokens=False).input_ids)
     pieces = [[(next(encoded), learned) for _, learned in row.pieces] for row in rows]
     length = max(sum(len(ids) for ids, _ in row) for row in pieces)
@@ -87,10 +87,16 @@ def grid(picture: pictures.Picture) -> tuple[int, int, int]:
     return 1, picture.height // tiny_model.PATCH, picture.width // tiny_model.PATCH
 
 
-def _spread(text: str, shown: Sequence[pictures.Picture]) -> str:
-    """One image pad for each token of the picture; a row shows either one scene or crops."""
-    cells = (shown[0].width // drawing.CELL) * (shown[0].height // drawing.CELL) if shown else 1
-    return text.replace(vocabulary.IMAGE_PAD, vocabulary.IMAGE_PAD * cells)
+def _spread(row: lessons.Row) -> list[str]:
+    """The row's pieces with one image pad for each token of its pictures, in order; a scene comes before any crop."""
+    cells = iter([(shown.width // drawing.CELL) * (shown.height // drawing.CELL) for shown in row.shown])
+    return [
+        vocabulary.IMAGE_PAD.join(
+            part if first else vocabulary.IMAGE_PAD * (next(cells) - 1) + part
+            for first, part in zip((True, *[False] * text.count(vocabulary.IMAGE_PAD)), text.split(vocabulary.IMAGE_PAD), strict=True)
+        )
+        for text, _ in row.pieces
+    ]
 
 
 _MEAN = np.array(OPENAI_CLIP_MEAN, np.float32)

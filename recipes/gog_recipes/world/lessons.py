@@ -72,16 +72,35 @@ class Lessons:
         return row.written(END)
 
     def crops(self) -> Row:
-        """Candidates as an observation; then which number an expression has, or what a number shows."""
+        """Candidates as an observation; then which number an expression has, or what a number shows.
+
+        Half of the rows stand alone, the others behind the question and the turn that asked for the candidates, a third
+        of these with a whole picture: what is learnt must not hang on where in a conversation the candidates come.
+        """
         pairs = self._candidate_pairs()
         items = [prompts.CandidateText(number, (0, 0, 0, 0), 0) for number in range(1, len(pairs) + 1)]
         shown = [self._rng.choice(self._crops[pair]) for pair in pairs]
-        row = Row().given(_observation(prompts.candidates(items, style="terse")), shown)
-        for index in self._rng.sample(range(len(pairs)), len(pairs)):
+        order = self._rng.sample(range(len(pairs)), len(pairs))
+        row = self._asked_before(" ".join(pairs[order[0]])) if self._rng.random() < 0.5 else Row()
+        frame = prompts.observation if row.pieces else _observation
+        row.given(frame(prompts.candidates(items, style="terse")), shown)
+        if self._rng.random() < 0.5:
+            row.given("<think>")
+        for index in order:
             number, expression = str(index + 1), " ".join(pairs[index])
-            asked, told = (expression, number) if self._rng.random() < 0.6 else (number, expression)
+            asked, told = (expression, number) if self._rng.random() < 0.7 else (number, expression)
             row.given(asked).written(told)
         return row.written(END)
+
+    def _asked_before(self, expression: str) -> Row:
+        """A question about an expression and the turn that asks for its candidates, all given."""
+        about = f"the {self._rng.choice((*catalogue.ATTRIBUTES, 'name'))} of the {expression}"
+        turn = f"<think>several</think><img_search>{expression}</img_search>"
+        if self._rng.random() < 0.67:
+            return Row().given(_question(f"what is {about} ?")).given(turn)
+        case = scenes.draw_case(self._rng, self._known, self._split, "fact")
+        row = Row(shown=[drawing.scene(case.scene.things, case.scene.background)])
+        return row.given(_prompt(f"what is {about} ?")).given(turn)
 
     def copying(self) -> Row:
         make: Callable[[], Row] = self._rng.choices((self.reading, self.lookup, self.repeating), (4, 3, 3))[0]
