@@ -17,23 +17,12 @@ from gog_operator.api.meta import CANCEL
 from gog_operator.api.objects import Endpoint, GoGRun, Stage
 from gog_operator.plan.actions import ServerView
 
+WORK = ("sweep", "answer", "sweep", "sweep", "answer", "sweep", "sweep", "sweep", "finish", "sweep", "wait")
+"""What takes a run from wherever it is to the end of its current stage."""
+SINGLE = ("sweep", "pass", "answer", "finish", "fail", "empty", "die", "crash", "wait")
 MOVES = st.lists(
-    st.one_of(
-        st.just("sweep"),
-        st.just("sweep"),
-        st.just("pass"),
-        st.just("answer"),
-        st.just("answer"),
-        st.just("finish"),
-        st.just("finish"),
-        st.just("fail"),
-        st.just("empty"),
-        st.just("die"),
-        st.just("crash"),
-        st.just("wait"),
-    ),
-    max_size=60,
-)
+    st.one_of(st.just(WORK), st.just(("sweep", "sweep")), st.sampled_from([(step,) for step in SINGLE])), max_size=25
+).map(lambda parts: [step for part in parts for step in part])
 
 
 def keys(cluster):
@@ -164,6 +153,20 @@ def test_a_cancelled_run_ends_with_nothing_running(moves):
     settle(cluster)
     run = cluster.get(GoGRun, "world")
     assert run.finished and not running(cluster) and not cluster.servers
+
+
+@given(MOVES, st.booleans())
+def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, cancel):
+    cluster = start(backoffLimit=1)
+    for number, step in enumerate(moves):
+        if cancel and number == len(moves) // 2:
+            cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "user"})
+        move(cluster, step)
+        unfinished = [
+            thing.name for thing in cluster.things.values() if isinstance(thing, Stage) and not thing.finished
+        ]
+        assert len(unfinished) <= 1 and len(running(cluster)) <= 1
+        assert not (cluster.things["GoGRun", "world"].finished and running(cluster))
 
 
 @given(MOVES)
