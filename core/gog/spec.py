@@ -283,7 +283,7 @@ class StageConfig(Spec):
         description="Checkpoints of earlier stages by kind: `sft: sft/180`, or `sft: sft` for the newest.",
     )
     endpoints: dict[str, str] = Field(
-        default_factory=dict, description="URL of each tool: grounding, imageSearch, textSearch, judge."
+        default_factory=dict, description="URL of each tool (grounding, imageSearch, textSearch, judge), or the name of its Endpoint."
     )
     tools: ToolsSpec = ToolsSpec()
     workdir: str | None = Field(None, description="Scratch folder for progress and logs; default: a temporary one.")

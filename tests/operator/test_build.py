@@ -10,6 +10,7 @@ from operator_builders import make_endpoint, make_stage
 
 from gog import spec as settings
 from gog.errors import UserError
+from gog_operator import cli
 from gog_operator.build import app, config, merge, names, servers
 from gog_operator.commands import stage as stage_command
 from gog_recipes import components
@@ -98,6 +99,18 @@ def test_a_stage_becomes_tune_with_torchrun_s_options_before_the_recipe(monkeypa
     line = stage_command.command("sft", Path("/final.yaml"), ["--nproc_per_node=2"])
     assert Path(line[0]).name == "tune"
     assert line[1:] == ["run", "--nproc_per_node=2", "gog_recipes/sft.py", "--config", "/final.yaml"]
+
+
+def test_arguments_of_a_stage_are_torchrun_s_or_assignments():
+    line = ["stage", "sft", "--nnodes=2", "--nproc_per_node", "2", "--config", "c.yaml", "epochs=1", "lora.rank=4"]
+    given, rest = cli.build_parser().parse_known_args(line)
+    assert (given.kind, given.config) == ("sft", "c.yaml")
+    assert stage_command.sort(rest) == (["epochs=1", "lora.rank=4"], ["--nnodes=2", "--nproc_per_node", "2"])
+
+
+def test_a_rank_finds_its_leader_in_the_environment(monkeypatch):
+    monkeypatch.setenv("VC_TRAINER_0_HOSTS", "leader")
+    assert stage_command.sort(["--rdzv_endpoint=$VC_TRAINER_0_HOSTS:29500"]) == ([], ["--rdzv_endpoint=leader:29500"])
 
 
 def test_names_are_cut_where_they_must_be_and_stay_apart():

@@ -34,13 +34,18 @@ PROGRAM = "GOG_STAGE_PROGRAM"
 
 def main(given: argparse.Namespace) -> int:
     lifeline.tie()
-    assignments = [each for each in given.rest if "=" in each and not each.startswith("-")]
-    torchrun = [os.path.expandvars(each) for each in given.rest if each not in assignments]
+    assignments, torchrun = sort(given.rest)
     file = manifest.read(Path(given.config))
     config = write(merge.final(file, assignments, presets(), given.kind))
     line = command(given.kind, config, torchrun)
     sys.stdout.flush()
     os.execv(line[0], line)
+
+
+def sort(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Assignments, and what is torchrun's."""
+    assignments = [each for each in rest if "=" in each and not each.startswith("-")]
+    return assignments, [os.path.expandvars(each) for each in rest if each not in assignments]
 
 
 def command(kind: str, config: Path, torchrun: Sequence[str]) -> list[str]:
