@@ -120,7 +120,7 @@ async def play(
             "tokens_per_cpu_second": round(counters.generated / cpu, 1),
             "trajectories_per_second": round(len(trajectories) / seconds, 1),
             "prefill_ratio": round(counters.prefilled / counters.unique, 4),
-            "encodes_per_image": round(engine.vision.encoded / len(engine.vision._features), 4),
+            "encodes_per_image": round(engine.vision.encoded / len(engine.vision), 4),
             "images_asked": engine.vision.asked,
             "images_encoded": engine.vision.encoded,
         },

@@ -39,9 +39,6 @@ class Patches:
     rows: np.ndarray
     grid: tuple[int, int, int]
 
-    def tokens(self, merge: int = 2) -> int:
-        return self.grid[0] * self.grid[1] * self.grid[2] // merge**2
-
 
 class Codec:
     """The tokenizer and image processor of one model folder."""
@@ -60,7 +57,7 @@ class Codec:
 
     def _known(self, words: Sequence[str]) -> list[int]:
         """Ids of those words that are single tokens."""
-        vocabulary = self.tokenizer.get_vocab()
+        vocabulary = self.tokenizer.get_vocab() if words else {}
         return [vocabulary[word] for word in words if word in vocabulary]
 
     def forbidden(self, tags: Sequence[str]) -> list[int]:
@@ -116,43 +113,59 @@ class Codec:
 class Vision:
     """Features of pictures by content: each picture is encoded once, for rollouts and training alike.
 
-    That is exact because the vision tower is frozen. The least recently used features go first.
+    That is exact because the vision tower is frozen. `add` prepares a picture, which tells its size in tokens; the tower
+    runs when features are asked for, over all that were prepared since, because one wide pass costs far less than
+    many narrow ones. The least recently used features go first.
     """
 
     def __init__(self, tower: torch.nn.Module, codec: Codec, *, limit: int = 20_000) -> None:
         self._tower, self._codec, self.limit = tower, codec, limit
-        self._features: dict[str, tuple[torch.Tensor, tuple[int, int, int]]] = {}
+        self._grids: dict[str, tuple[int, int, int]] = {}
+        self._waiting: dict[str, Patches] = {}
+        self._features: dict[str, torch.Tensor] = {}
         self.encoded = 0
         self.asked = 0
 
+    def __contains__(self, picture_hash: str) -> bool:
+        return picture_hash in self._features or picture_hash in self._waiting
+
+    def __len__(self) -> int:
+        return len(self._features) + len(self._waiting)
+
     def grid(self, picture_hash: str) -> tuple[int, int, int]:
-        return self._features[picture_hash][1]
+        """(1, high, wide) in patches."""
+        return self._grids[picture_hash]
 
     def tokens(self, picture_hash: str) -> int:
-        return self._features[picture_hash][0].shape[0]
+        _, high, wide = self._grids[picture_hash]
+        return high * wide // self._codec.merge**2
+
+    def add(self, pictures: Sequence[Picture]) -> None:
+        """Makes pictures known; those that are new wait to be encoded."""
+        self.asked += len(pictures)
+        for picture in pictures:
+            if picture.hash in self._features:  # move to the young end
+                self._features[picture.hash] = self._features.pop(picture.hash)
+            elif picture.hash not in self._waiting:
+                patches = self._codec.patches(picture)
+                self._waiting[picture.hash], self._grids[picture.hash] = patches, patches.grid
 
     def __getitem__(self, picture_hash: str) -> torch.Tensor:
         """Features [tokens, hidden] of a picture that was added."""
-        return self._features[picture_hash][0]
+        if picture_hash in self._waiting:
+            self._encode()
+        return self._features[picture_hash]
 
     @torch.no_grad()
-    def add(self, pictures: Sequence[Picture]) -> None:
-        """Makes the features of all pictures available, encoding together those that are new."""
-        self.asked += len(pictures)
-        new = {picture.hash: picture for picture in pictures if picture.hash not in self._features}
-        for picture in pictures:
-            if picture.hash not in new:  # move to the young end
-                self._features[picture.hash] = self._features.pop(picture.hash)
-        if not new:
-            return
-        patches = [self._codec.patches(picture) for picture in new.values()]
+    def _encode(self) -> None:
+        waiting, self._waiting = self._waiting, {}
         device = next(self._tower.parameters()).device
-        rows = torch.from_numpy(np.concatenate([item.rows for item in patches])).to(device)
-        grids = torch.tensor([item.grid for item in patches], device=device)
+        rows = torch.from_numpy(np.concatenate([item.rows for item in waiting.values()])).to(device)
+        grids = torch.tensor([item.grid for item in waiting.values()], device=device)
         features = self._tower(rows, grid_thw=grids).pooler_output
-        split = features.split([item.tokens(self._codec.merge) for item in patches])
-        for picture_hash, item, own in zip(new, patches, split, strict=True):
-            self._features[picture_hash] = (own.clone(), item.grid)
-        self.encoded += len(new)
+        split = features.split([self.tokens(picture_hash) for picture_hash in waiting])
+        self._features.update((picture_hash, own.clone()) for picture_hash, own in zip(waiting, split, strict=True))
+        self.encoded += len(waiting)
         while len(self._features) > self.limit:
-            self._features.pop(next(iter(self._features)))
+            oldest = next(iter(self._features))
+            del self._features[oldest], self._grids[oldest]

@@ -116,7 +116,7 @@ class EvaluateRecipe(FTRecipeInterface):
         return played
 
     def rows(self, played: dict[str, list[Trajectory]]) -> list[dict[str, Any]]:
-        return [row(name, self.cfg.split, trajectories) for name, trajectories in played.items()]
+        return [table_row(name, self.cfg.split, trajectories) for name, trajectories in played.items()]
 
     def comparisons(self, played: dict[str, list[Trajectory]]) -> list[dict[str, Any]]:
         """Every later policy against every earlier one, over the questions that both have a verdict for."""
@@ -153,11 +153,9 @@ class EvaluateRecipe(FTRecipeInterface):
         self.stage.publish(
             1, path, meta={"accuracy": accuracy, "n": len(self.pool.questions)}, parents=list(self.parents.values())
         )
-        for line in self.rows(played):
-            print(
-                f"evaluate: {line['policy']:16s} {line['accuracy']:.3f}  [{line['ci95'][0]:.3f}, {line['ci95'][1]:.3f}]",
-                flush=True,
-            )
+        for row in self.rows(played):
+            low, high = row["ci95"]
+            print(f"evaluate: {row['policy']:16s} {row['accuracy']:.3f}  [{low:.3f}, {high:.3f}]", flush=True)
 
     def cleanup(self) -> None:
         return None
@@ -171,7 +169,7 @@ def _accuracy(trajectories: Sequence[Trajectory]) -> float:
     return stats.mean([item.reward.accuracy or 0.0 for item in _judged(trajectories) if item.reward])
 
 
-def row(policy: str, benchmark: str, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+def table_row(policy: str, benchmark: str, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """One line of the evaluation table. Latencies are an episode's own, in seconds, with all others running beside it."""
     judged = _judged(trajectories)
     right = sum(1 for item in judged if item.reward and item.reward.accuracy == 1.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,17 +69,35 @@ class Rollouts:
     pictures: dict[str, Picture] = field(default_factory=dict)
 
     async def play(
-        self, questions: Sequence[Question], samples: int, *, step: int, policy: str
+        self,
+        questions: Sequence[Question],
+        samples: int,
+        *,
+        step: int,
+        policy: str,
+        on_group: Callable[[int, list[Trajectory]], None] | None = None,
     ) -> list[list[Trajectory]]:
-        """One group of `samples` trajectories per question. Raises UserError when the judge fails too often."""
+        """One group of `samples` trajectories per question. Raises UserError when the judge fails too often.
+
+        on_group: called with the number of groups done and the newest, as they finish.
+        """
         self.pictures = {}
-        slots = asyncio.Semaphore(max(1, self.engine.decoder.rows // samples))
+        at_once = max(1, self.engine.decoder.rows // samples)
+        slots, done = asyncio.Semaphore(at_once), 0
 
-        async def group(question: Question) -> list[Trajectory]:
+        async def group(number: int) -> list[Trajectory]:
+            nonlocal done
             async with slots:
-                return await self._group(question, samples, step, policy)
+                if self.pool.picture(questions[number]).hash not in self.engine.vision:
+                    coming = questions[number : number + at_once]  # their prompts will be wanted soon: one wide pass
+                    self.engine.vision.add([self.pool.picture(question) for question in coming])
+                played = await self._group(questions[number], samples, step, policy)
+            done += 1
+            if on_group is not None:
+                on_group(done, played)
+            return played
 
-        groups = await asyncio.gather(*(group(question) for question in questions))
+        groups = await asyncio.gather(*(group(number) for number in range(len(questions))))
         self._check_judge([trajectory for group in groups for trajectory in group])
         return groups
 

@@ -24,7 +24,6 @@ from torchtune.recipe_interfaces import FTRecipeInterface
 
 from gog import archive, dataset, levels
 from gog.levels import Graded
-from gog.pictures import Picture
 from gog.spec import StratifyConfig
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
@@ -56,25 +55,23 @@ class StratifyRecipe(FTRecipeInterface):
         self.pool = Pool(folder, questions[: self.cfg.questions])
 
     async def train(self) -> list[list[Trajectory]]:
-        """Plays every question, a batch of groups at a time."""
-        groups: list[list[Trajectory]] = []
-        self.pictures: dict[str, Picture] = {}
-        at_once = max(1, 2 * self.cfg.concurrent_episodes // self.cfg.rollouts)
+        """Plays every question; groups start as rows of the engine become free."""
+        total = len(self.pool.questions)
+        graded: list[Graded] = []
+
+        def count(done: int, group: list[Trajectory]) -> None:
+            graded.append(grade(group, self.cfg.level1))
+            if done % 20 == 0 or done == total:
+                self.stage.report(done, total, **_counts(graded))
+
         async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
             rollouts = Rollouts(self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed)
-            for start in range(0, len(self.pool.questions), at_once):
-                batch = self.pool.questions[start : start + at_once]
-                groups += await rollouts.play(batch, self.cfg.rollouts, step=0, policy="sft")
-                if not self.pictures:
-                    self.pictures = rollouts.pictures
-                self.stage.report(len(groups), len(self.pool.questions), **_counts(self.grade(groups)))
+            groups = await rollouts.play(self.pool.questions, self.cfg.rollouts, step=0, policy="sft", on_group=count)
+        self.pictures = rollouts.pictures
         return groups
 
-    def grade(self, groups: Sequence[Sequence[Trajectory]]) -> list[Graded]:
-        return [grade(group, self.cfg.level1) for group in groups]
-
     def save_checkpoint(self, groups: list[list[Trajectory]], seconds: float) -> None:
-        graded = self.grade(groups)
+        graded = [grade(group, self.cfg.level1) for group in groups]
         played = [trajectory for group in groups for trajectory in group]
         measures = measure(played)
         counts = _counts(graded)

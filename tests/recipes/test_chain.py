@@ -145,7 +145,7 @@ def test_grpo_reads_nothing_twice_and_agrees_with_its_engine(chain, make, tmp_pa
     assert max(line["logprob_gap"] for line in series) < 1e-4
     assert max(line["prefill_ratio"] for line in series) <= 1.05
     assert any(line["learned"] for line in series)
-    assert recipe.vision.encoded == len(recipe.vision._features)
+    assert recipe.vision.encoded == len(recipe.vision)
 
 
 def test_before_its_first_step_the_policy_is_its_own_reference(chain, make, tmp_path):

@@ -93,7 +93,9 @@ def _spread(row: lessons.Row) -> list[str]:
     return [
         vocabulary.IMAGE_PAD.join(
             part if first else vocabulary.IMAGE_PAD * (next(cells) - 1) + part
-            for first, part in zip((True, *[False] * text.count(vocabulary.IMAGE_PAD)), text.split(vocabulary.IMAGE_PAD), strict=True)
+            for first, part in zip(
+                (True, *[False] * text.count(vocabulary.IMAGE_PAD)), text.split(vocabulary.IMAGE_PAD), strict=True
+            )
         )
         for text, _ in row.pieces
     ]
