@@ -38,7 +38,7 @@ def save(
     parents: Sequence[store.Manifest],
     extra: Mapping[str, Path] | None = None,
 ) -> store.Manifest:
-    """Commits the adapter, the optimizer and the log of metrics as checkpoint `step` of the stage."""
+    """Commits the adapter, the optimizer and the log of metrics as checkpoint `step` of the stage's meta["total"]."""
     folder = stage.workdir / "checkpoint"
     folder.mkdir(exist_ok=True)
     model.save_pretrained(str(folder), safe_serialization=True)
@@ -46,7 +46,8 @@ def save(
     (folder / "state.json").write_text(json.dumps({"step": step}))
     names = (*ADAPTER_FILES, "optimizer.safetensors", "state.json")
     files = {name: folder / name for name in names} | {"metrics.jsonl": stage.log.path} | dict(extra or {})
-    return stage.publish(step, files, meta=meta, parents=list(parents))
+    complete = step >= int(meta["total"])
+    return stage.publish(step, files, meta=meta, parents=list(parents), complete=complete)
 
 
 def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> int:

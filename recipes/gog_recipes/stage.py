@@ -49,9 +49,17 @@ class Stage:
         progress.report(self.workdir, step, total, metrics)
 
     def publish(
-        self, step: int, files: Mapping[str, Path], *, meta: Mapping[str, Any], parents: list[store.Manifest]
+        self,
+        step: int,
+        files: Mapping[str, Path],
+        *,
+        meta: Mapping[str, Any],
+        parents: list[store.Manifest],
+        complete: bool = True,
     ) -> store.Manifest:
-        manifest = self.store.publish(self.key, step, files, meta=meta, parents=tuple(parent.ref for parent in parents))
+        """Commits a checkpoint; complete: it is the stage's last, which tells the control plane that the stage is done."""
+        refs = tuple(parent.ref for parent in parents)
+        manifest = self.store.publish(self.key, step, files, meta={**meta, "complete": complete}, parents=refs)
         print(f"{self.key}: checkpoint {manifest.ref} committed", flush=True)
         return manifest
 
