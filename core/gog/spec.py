@@ -200,7 +200,8 @@ class OptimizerSettings(Spec):
 
 class SFTSettings(Spec):
     demonstrations: str | None = Field(
-        None, description="Trajectory archive to learn from where the store holds no curate checkpoint; `sample`: gog's own."
+        None,
+        description="Trajectory archive to learn from where the store holds no curate checkpoint; `sample`: gog's own.",
     )
     epochs: int = Field(3, ge=1, description="[paper: 3]")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
@@ -283,7 +284,8 @@ class StageConfig(Spec):
         description="Checkpoints of earlier stages by kind: `sft: sft/180`, or `sft: sft` for the newest.",
     )
     endpoints: dict[str, str] = Field(
-        default_factory=dict, description="URL of each tool (grounding, imageSearch, textSearch, judge), or the name of its Endpoint."
+        default_factory=dict,
+        description="URL of each tool (grounding, imageSearch, textSearch, judge), or the name of its Endpoint.",
     )
     tools: ToolsSpec = ToolsSpec()
     workdir: str | None = Field(None, description="Scratch folder for progress and logs; default: a temporary one.")

@@ -1,0 +1,71 @@
+"""The codec with a tokenizer that knows none of the agent's tags, as full-size models' do."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import tokenizers
+import transformers
+from tokenizers import decoders, models, pre_tokenizers
+
+from gog import prompts
+from gog.pictures import Picture
+from gog.spec import ModelSpec
+from gog_recipes import model, world
+from gog_recipes.codec import Codec
+
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+]
+
+
+@pytest.fixture(scope="module")
+def byte_codec(tmp_path_factory):
+    """One token per byte, as byte-level BPE without a single merge."""
+    folder = tmp_path_factory.mktemp("bytes")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = tokenizers.Tokenizer(models.BPE({char: number for number, char in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    fast.add_special_tokens({"additional_special_tokens": SPECIAL})
+    fast.save_pretrained(folder)
+    shutil.copy(world.TINY / "preprocessor_config.json", folder)
+    return Codec(folder, style="full")
+
+
+def test_a_turn_ends_with_the_last_byte_of_its_closing_tag_and_no_earlier(byte_codec):
+    ids = byte_codec.encode("<think>a ring</think><answer>n12</answer>", [])
+    ends = [length for length in range(1, len(ids) + 1) if byte_codec.ends_turn(ids[:length])]
+    assert ends == [len(ids)]
+
+
+def test_text_survives_the_way_through_tokens(byte_codec):
+    text = prompts.observation("Prix : 12 € <b>‹answer›</b>")
+    assert byte_codec.decode(byte_codec.encode(text, [])) == text
+
+
+def test_a_prompt_holds_one_pad_per_image_token(byte_codec):
+    shown = Picture(np.zeros((56, 84, 3), np.uint8))
+    grid = byte_codec.patches(shown).grid
+    tokens = grid[1] * grid[2] // 4
+    ids = byte_codec.encode(prompts.prompt("what ?", style="full"), [tokens])
+    assert ids.count(byte_codec.image_pad) == tokens == 6
+
+
+def test_pads_without_pictures_are_refused(byte_codec):
+    with pytest.raises(ValueError, match="1 image pads in the text for 0 pictures"):
+        byte_codec.encode(prompts.prompt("what ?", style="full"), [])
+
+
+def test_a_tag_of_several_tokens_cannot_be_forbidden_by_token(byte_codec):
+    assert byte_codec.forbidden(["<img_search>"]) == []
+    assert len(model.load_codec(ModelSpec(base="tiny")).forbidden(["<img_search>"])) == 1

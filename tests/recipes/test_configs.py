@@ -1,0 +1,38 @@
+"""Every shipped configuration is read by the class that its recipe reads it with."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gog import spec
+from gog_recipes import config
+
+CONFIGS = Path(str(resources.files("gog_recipes") / "configs"))
+STAGE_FILES = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.stem in spec.CONFIGS]
+
+
+@pytest.mark.parametrize("path", STAGE_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_shipped_configuration_is_valid(path):
+    read = config.from_command_line(spec.CONFIGS[path.stem], ["--config", str(path)])
+    assert read.model.preset == path.parent.name
+
+
+@pytest.mark.parametrize("family", ["tiny", "qwen2.5-vl"])
+def test_every_family_has_a_preset_for_every_stage(family):
+    assert {path.stem for path in STAGE_FILES if path.parent.name == family} == set(spec.STAGES)
+
+
+def test_the_full_size_presets_keep_to_the_papers_figures():
+    sft, grpo = (yaml.safe_load((CONFIGS / "qwen2.5-vl" / f"{stage}.yaml").read_text()) for stage in ("sft", "grpo"))
+    assert (sft["epochs"], sft["learning_rate"], sft["batch_size"], sft["lora"]["rank"]) == (3, 1e-4, 8, 8)
+    assert (grpo["learning_rate"], grpo["kl"], grpo["group_size"], grpo["max_tokens"]) == (2e-6, 0.001, 5, 8192)
+
+
+def test_an_override_of_the_command_line_wins_over_the_file():
+    path = str(CONFIGS / "tiny" / "grpo.yaml")
+    read = config.from_command_line(spec.GRPOConfig, ["--config", path, "steps=7", "lora.rank=4"])
+    assert (read.steps, read.lora.rank, read.lora.alpha) == (7, 4, 16)
