@@ -16,7 +16,7 @@ import report_builders as builders
 
 from gog import report, store
 from gog.errors import UserError
-from gog.report import charts, gather, page, provenance, selection, viewing
+from gog.report import charts, gather, overview, page, provenance, results, selection, training, viewing
 from gog.report.model import Sample
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>\u2028"
@@ -179,6 +179,20 @@ def test_boxes_and_the_marked_region_travel_with_the_size_of_their_picture(whole
         assert 0 <= left < right <= picture["w"] == 112 and 0 <= top < bottom <= picture["h"] == 112
         assert data["images"][candidate["crop"]]["src"].startswith("data:image/png;base64,")
         assert each["region"]
+
+
+def test_a_trajectory_that_a_tool_failed_is_shown_however_rare(tmp_path):
+    folder = builders.make_run(tmp_path, steps=10, questions=6)
+    kept = store.Store(folder / "store")
+    recorded = [
+        item
+        for step in kept.steps("grpo")
+        for item in gather.archive.Archive(kept.open(kept.manifest("grpo", step), "trajectories.zip")).trajectories()
+    ]
+    html, _ = write(folder)
+    shown = [each for each in data_of(html)["trajectories"] if each["key"] == "grpo" and each["failures"]]
+    spoiled = sum(bool(item.failures) for item in recorded)
+    assert 0 < spoiled < len(recorded) / 5 and len(shown) >= min(spoiled, selection.SPOILED)
 
 
 def test_links_to_trajectories_are_unique(whole):
@@ -398,6 +412,21 @@ def test_large_pictures_are_made_smaller_rather_than_fewer(monkeypatch):
 
 
 # ---- parts
+
+
+def test_a_failed_share_of_few_attempts_is_left_out_and_the_rest_weighs_by_its_attempts():
+    rows = [
+        {"step": 1, "attempts": 100, "attempt_failure_ratio": 0.1, "tool_failure_ratio": 0.0},
+        {"step": 2, "attempts": 2, "attempt_failure_ratio": 0.5, "tool_failure_ratio": 0.0},
+    ]
+    drawn = next(chart for chart in training.grpo_charts(rows) if chart.id == "failures")
+    assert list(drawn.lines[0].values) == [0.1, None]
+    assert overview._mean(rows, "attempt_failure_ratio", weight="attempts") == pytest.approx(11 / 102)
+
+
+def test_a_policy_that_hardly_answers_is_pointed_out():
+    assert "well formed in only" in results._speechless({"policy": "direct", "format_mean": 0.157})
+    assert results._speechless({"policy": "sft", "format_mean": 0.99}) == ""
 
 
 def test_what_is_embedded_reads_back_as_it_was():

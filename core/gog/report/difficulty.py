@@ -27,18 +27,25 @@ def section(data: Data) -> Markup:
     return tag(
         "section",
         title,
-        tag("p", _levels_sentence(counts, never), class_="lead"),
+        tag("p", _levels_sentence(counts, never, _ungraded(graded)), class_="lead"),
         tag("div", _level_bar(counts, never), _pass_rates(graded) if graded else None, class_="pair"),
         id="levels",
     )
 
 
-def _levels_sentence(counts: Mapping[str, int], never: int) -> str:
+def _ungraded(graded: Sequence[Graded]) -> int:
+    return sum(line.level == "unknown" for line in graded)
+
+
+def _levels_sentence(counts: Mapping[str, int], never: int, ungraded: int) -> str:
     total = sum(counts.values())
+    spoiled = (
+        f" {wording.plural(ungraded, 'question')} could not be graded: every sample was spoiled." if ungraded else ""
+    )
     return (
         f"{total:,} questions by how often the SFT policy solves them: {counts['easy']:,} easy, {counts['1']:,} of "
         f"level 1, {counts['2']:,} of level 2, of which {never:,} were never solved (hatched): such a group has no "
-        "accuracy signal until one of its samples succeeds."
+        f"accuracy signal until one of its samples succeeds.{spoiled}"
     )
 
 

@@ -20,7 +20,7 @@ from gog.report import objects, selection
 from gog.report.model import Data, Evaluation, Problem, Row, Sample, Stage, kind_of, order_of, spread
 from gog.spec import STAGES
 
-SAMPLED_STEPS = 6
+SAMPLED_STEPS = 12
 """From how many checkpoints of a GRPO stage trajectories are shown."""
 TOLERATED = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError)
 """What a torn or foreign file can raise while it is read."""

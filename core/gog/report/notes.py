@@ -104,7 +104,7 @@ def _failures(data: Data) -> Iterator[tuple[str, str]]:
         for name, rate, kinds in found:
             alike.setdefault((rate, kinds), []).append(name)
         each = "; ".join(
-            f"{wording.percent(rate, 0)} of the requests to {' and '.join(names)} ({kinds})"
+            f"{wording.percent(rate, 0)} of the requests to {wording.listed(names)} ({kinds})"
             for (rate, kinds), names in alike.items()
         )
         yield (

@@ -166,11 +166,13 @@ def _tools(data: Data) -> Markup:
     rows = data.main("grpo", data.curves) or ()
     if not rows:
         return _card("Tool failures", nothing(data, "grpo"))
-    attempts, calls = _mean(rows, "attempt_failure_ratio"), _mean(rows, "tool_failure_ratio")
+    counted = any(value is not None for value in column(rows, "attempts"))
+    attempts = _mean(rows, "attempt_failure_ratio", weight="attempts" if counted else "")
+    calls = _mean(rows, "tool_failure_ratio")
     played = sum(value for value in column(rows, "trajectories") if value is not None)
     excluded = sum(value for value in column(rows, "excluded") if value is not None)
     lines = [
-        (wording.percent(attempts), "of attempts failed"),
+        (wording.percent(attempts), "of attempts failed" if counted else "of attempts failed, mean over steps"),
         (wording.percent(calls, 2), "of calls failed after all retries"),
         (wording.percent(excluded / played if played else None, 2), "of trajectories left out of learning"),
     ]
@@ -224,9 +226,12 @@ def _row(evaluation: Evaluation | None, policy: str) -> Row | None:
     return next((row for row in evaluation.rows if row["policy"] == policy), None) if evaluation else None
 
 
-def _mean(rows: Sequence[Row], name: str) -> float | None:
-    values = [value for value in column(rows, name) if value is not None]
-    return sum(values) / len(values) if values else None
+def _mean(rows: Sequence[Row], name: str, *, weight: str = "") -> float | None:
+    """Mean over steps, each weighing what it says of itself; all the same by default."""
+    weights = column(rows, weight) if weight else [1.0] * len(rows)
+    pairs = [(value, size or 0.0) for value, size in zip(column(rows, name), weights) if value is not None]
+    total = sum(size for _, size in pairs)
+    return sum(value * size for value, size in pairs) / total if total else None
 
 
 def _data(spec: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 `gog.spec` marks every default as [paper], [brief], [peer] or [ours]. Here they are set beside the values a run used, so
 that nobody takes a guess of ours, or a value a small model needs, for the paper's. A value comes from the stage's
-object, else from the run's manifest, else from its checkpoint's meta; a preset that none of them names is shown as such.
+object, else from the run's manifest, its checkpoint's meta or its log; a preset that none of them tells is shown as such.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 from gog import spec
-from gog.report.model import Data, number
+from gog.report.model import Data, column, number
 
 GROUPS: dict[str, type[BaseModel]] = {
     "curate": spec.CurateSettings,
@@ -86,11 +86,18 @@ def _sources(data: Data, group: str) -> list[Mapping[str, Any]]:
     for kind in kinds:
         stage = data.stage(kind)
         written = _at(data.spec, ("stages", kind))
-        specs = [stage.spec, written, stage.meta.get("settings")] if stage else [written]
+        specs = [stage.spec, written, stage.meta.get("settings"), stage.meta] if stage else [written]
+        specs.append(_logged(data, kind))
         found += [_at(each, ("tools",)) for each in specs] if group == "tools" else specs
     if group == "tools":
         found.append(_at(data.spec, ("tools",)))
     return [each for each in found if isinstance(each, Mapping)]
+
+
+def _logged(data: Data, kind: str) -> dict[str, Any]:
+    """What the stage's own log says it used."""
+    rates = [value for value in column(data.curves.get(kind, ()), "learning_rate") if value is not None]
+    return {"learning_rate": max(rates)} if rates else {}
 
 
 def _at(source: object, path: tuple[str, ...]) -> Any:

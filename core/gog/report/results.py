@@ -73,7 +73,17 @@ def _reading(rows: Sequence[tuple[str, Row]]) -> str:
     weights = f"{', '.join(untrained)}: the SFT weights with other rules. " if untrained else ""
     undecided = sum(number(row.get("undecided")) or 0 for _, row in rows)
     left_out = f"{wording.count(undecided)} answers that the judge could not decide are left out. " if undecided else ""
-    return f"{weights}{left_out}A question that a tool failure spoiled counts as the policy left it."
+    speechless = "".join(_speechless(row) for _, row in rows)
+    return f"{weights}{speechless}{left_out}A question that a tool failure spoiled counts as the policy left it."
+
+
+def _speechless(row: Row) -> str:
+    """Warns of a policy whose accuracy says more of its format than of what it knows."""
+    formed = number(row.get("format_mean"))
+    if formed is None or formed >= 0.5:
+        return ""
+    shown = wording.percent(formed)
+    return f"{wording.policy(row['policy'])} is well formed in only {shown} of its episodes; one without an answer is wrong. "
 
 
 def _row(arm: str, row: Row) -> Markup:

@@ -22,6 +22,9 @@ SHARES = {"curate": 0.07, "stratify": 0.05, "grpo": 0.40, "evaluate": 0.48}
 ARM_SHARE = 0.15
 """Of the limit, for each arm, on top."""
 
+SPOILED = 5
+"""Trajectories of each kind of stage that a tool failed, if there are so many: rare, and what a reader asks for."""
+
 Bundle = list[Sample]
 """Samples that are shown together or not at all."""
 Item = TypeVar("Item")
@@ -80,8 +83,10 @@ def _ordered(samples: Sequence[Sample], kind: str) -> list[Bundle]:
             for bundle in _grouped(samples, lambda sample: sample.trajectory.question_id)
         ]
         return _varied(bundles, lambda bundle: tuple(_outcome(sample) for sample in bundle))
-    steps = _grouped(samples, lambda sample: (sample.key, sample.step))
-    return _in_turn(_of_every_outcome(step) for step in steps)
+    steps = _in_turn(_of_every_outcome(step) for step in _grouped(samples, lambda sample: (sample.key, sample.step)))
+    spoiled = [bundle for bundle in steps if bundle[0].trajectory.failures][:SPOILED]
+    first = {id(bundle) for bundle in spoiled}
+    return [*spoiled, *(bundle for bundle in steps if id(bundle) not in first)]
 
 
 def _of_every_outcome(samples: Sequence[Sample]) -> list[Bundle]:

@@ -12,6 +12,8 @@ from gog.report.model import Data, Row, column, number
 
 BEHAVIOURS = (("none", "no search", "b0"), ("single", "one kind", "b1"), ("mixed", "both kinds", "b2"))
 """Behaviour classes: key, words, style."""
+FEW_ATTEMPTS = 10
+"""With fewer attempts in a step (the cache answers the rest) their failed share says nothing and is left out."""
 OPTIMISATION = (
     ("kl", "KL to the reference", "mean per token"),
     ("clip_share", "Clipped tokens", "share of tokens whose ratio left the clip range"),
@@ -81,7 +83,7 @@ def grpo_charts(rows: Sequence[Row]) -> list[Chart]:
     means, deviations = column(rows, "reward_mean"), column(rows, "reward_std")
     band = [None if m is None or d is None else (m - d, m + d) for m, d in zip(means, deviations)]
     deviation = "band: ± 1 standard deviation over trajectories"
-    tries = "attempts count every try, calls only what failed after all retries"
+    tries = "attempts: tries that reached a server (cached answers need none); calls: failed after all retries"
 
     def chart(name: str, title: str, lines: Sequence[Line], note: str = "", **how: Any) -> Chart:
         return Chart(name, title, steps_of(rows), lines, note, **{"limits": (0.0, 1.0), **how})
@@ -157,8 +159,12 @@ def _failure_lines(rows: Sequence[Row]) -> list[Line]:
         None if left_out is None or not played else left_out / played
         for left_out, played in zip(column(rows, "excluded"), column(rows, "trajectories"))
     ]
+    attempts = [
+        None if made is not None and made < FEW_ATTEMPTS else value
+        for value, made in zip(column(rows, "attempt_failure_ratio"), column(rows, "attempts"))
+    ]
     return [
-        Line("attempts", column(rows, "attempt_failure_ratio"), "c4"),
+        Line("attempts", attempts, "c4"),
         Line("calls", column(rows, "tool_failure_ratio"), "c5"),
         Line("excluded", excluded, "c6"),
     ]
