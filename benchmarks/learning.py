@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 GOALS = {"gain": 0.15, "seconds": 480, "memory_gib": 4.0}
 PAIRS = (("grpo", "sft"), ("sft", "direct"), ("sft", "whole-image"))
-ARM = "{name: no-gaze, set: {stages.grpo.gaze: \"off\", stages.evaluate.gaze: \"off\", stages.evaluate.policies: [sft, grpo]}}"
+ARM = '{name: no-gaze, set: {stages.grpo.gaze: "off", stages.evaluate.gaze: "off", stages.evaluate.policies: [sft, grpo]}}'
 
 
 def run(manifest: Path, folder: Path, seed: int) -> dict:

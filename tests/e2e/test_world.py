@@ -1,0 +1,96 @@
+"""The main job as a user runs it: the world example, killed in the middle of GRPO and resumed. Takes minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from operator_builders import until
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+GOG = [sys.executable, "-m", "gog_operator"]
+KILLED_AFTER = 25
+"""Steps of GRPO before the kill; the newest checkpoint is then at step 20."""
+
+
+def progress(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "work" / "grpo" / "progress.json").read_text())["step"])
+    except (OSError, ValueError):
+        return 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that was killed with -9 during GRPO and resumed to its end."""
+    place = tmp_path_factory.mktemp("runs")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen([*GOG, "run", str(ROOT / "examples" / "world.yaml"), "--dir", str(place)], env=environment)
+    until(lambda: first.poll() is not None or progress(place / "world") >= KILLED_AFTER, patience=1200)
+    assert first.poll() is None, "the run ended before it could be killed"
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    resumed = subprocess.run([*GOG, "resume", "world", "--dir", str(place)], env=environment, timeout=1500)
+    assert resumed.returncode == 0
+    return place / "world"
+
+
+@pytest.fixture(scope="module")
+def summary(run):
+    return json.loads((run / "report" / "summary.json").read_text())
+
+
+def test_every_stage_is_complete_and_only_grpo_was_tried_twice(summary):
+    assert {stage["name"]: stage["condition"] for stage in summary["stages"]} == dict.fromkeys(
+        ("curate", "sft", "stratify", "grpo", "evaluate"), "Complete"
+    )
+    assert [stage["attempts"] for stage in summary["stages"]] == [1, 1, 1, 2, 1]
+
+
+def test_the_reward_series_has_no_gap_and_no_repeat(summary):
+    assert [line["step"] for line in summary["grpo"]] == list(range(1, 121))
+
+
+def test_the_policy_learns(summary):
+    rewards = [line["reward_mean"] for line in summary["grpo"]]
+    assert sum(rewards[-10:]) / 10 - sum(rewards[:10]) / 10 >= 0.15
+
+
+def test_rl_beats_sft_and_sft_beats_not_choosing(summary):
+    low = {(pair["a"], pair["b"]): pair["ci95"][0] for pair in summary["comparisons"]}
+    assert low["grpo", "sft"] > 0
+    assert low["sft", "direct"] > 0
+    assert low["sft", "whole-image"] > 0
+
+
+def test_all_levels_occur(summary):
+    assert all(summary["levels"][level] > 0 for level in ("easy", "1", "2"))
+
+
+@pytest.fixture(scope="module")
+def steps(run):
+    """GRPO's own lines, one per step."""
+    return [json.loads(line) for line in (run / "work" / "grpo" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_failures_were_met_and_left_out(steps):
+    assert sum(line["excluded"] for line in steps) > 0
+    assert any(line["tool_failure_ratio"] > 0 for line in steps)
+
+
+def test_engine_and_trainer_agree_and_nothing_is_read_twice(steps):
+    assert max(line["logprob_gap"] for line in steps) < 1e-4
+    assert max(line["prefill_ratio"] for line in steps) <= 1.05
+
+
+def test_the_report_stands_alone(run):
+    page = (run / "report" / "index.html").read_text()
+    assert "Content-Security-Policy" in page
+    assert page.count("data:image/png;base64") >= 50
