@@ -6,6 +6,7 @@ library of the agent: of the maintained ones it costs the least time per call, a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -45,7 +46,8 @@ class Toolbox:
             "grounding": self._path("grounding", wire.GROUNDING_PATH),
             "imageSearch": self._path("imageSearch", wire.IMAGE_SEARCH_PATH),
             "textSearch": self._path("textSearch", wire.TEXT_SEARCH_PATH),
-            "judge": self._path("judge", wire.CHAT_PATH),
+            # Other rules are another judge: verdicts recorded under the old ones must not answer for the new.
+            "judge": self._path("judge", wire.CHAT_PATH, version=fingerprint(judging.RULES)),
         }
         return self
 
@@ -54,9 +56,9 @@ class Toolbox:
     ) -> None:
         await self._session.close()
 
-    def _path(self, tool: str, path: str) -> CallPath:
+    def _path(self, tool: str, path: str, *, version: str = "1") -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/") + path
-        return CallPath(tool, "http", self._sender(address), self.limits, self._cache)
+        return CallPath(tool, "http", self._sender(address), self.limits, self._cache, version=version)
 
     def _sender(self, url: str) -> Callable[[bytes], Awaitable[bytes]]:
         # Answers are not decompressed (a small one may unfold to gigabytes), so none may come compressed.
@@ -151,6 +153,10 @@ async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
         if size > MAX_ANSWER_BYTES:
             raise CallError(FailureKind.MALFORMED, f"the answer is longer than {MAX_ANSWER_BYTES:,} bytes")
     return b"".join(parts)
+
+
+def fingerprint(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def _check_status(status: int, retry_after: str | None, answer: bytes) -> None:

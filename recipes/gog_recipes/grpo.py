@@ -67,6 +67,7 @@ class GRPORecipe(FTRecipeInterface):
         self.cfg = cfg
         self.stage = Stage(cfg)
         self.device = utils.get_device(None)
+        self._attempts = (0, 0)
         training.set_seed(cfg.seed)
 
     def setup(self) -> None:
@@ -199,13 +200,15 @@ class GRPORecipe(FTRecipeInterface):
         self, trajectories: Sequence[Trajectory], update: Update, rate: float, rollout_seconds: float, seconds: float
     ) -> None:
         measures, counters = measure(trajectories), self.engine.counters
+        attempts, failed = self._attempts_since_last_step()
         groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
         flat = sum(1 for group in groups if not any(item.advantage for item in group))
         self.stage.log.append(
             step=self.step, total=self.cfg.steps, reward_mean=measures.reward, reward_std=measures.reward_std,
             accuracy_mean=measures.accuracy, format_mean=measures.format, kl=update.kl, clip_share=update.clip_share,
             grad_norm=update.grad_norm, learning_rate=rate, tool_failure_ratio=measures.tool_failure_ratio,
-            attempt_failure_ratio=self._attempt_failures(), trajectories=measures.n, excluded=measures.excluded,
+            attempts=attempts,
+            attempt_failure_ratio=failed / max(1, attempts), trajectories=measures.n, excluded=measures.excluded,
             learned=update.learned, zero_variance_share=flat / len(groups), behaviour=measures.behaviour,
             choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
@@ -225,18 +228,19 @@ class GRPORecipe(FTRecipeInterface):
                 f"grpo: step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {measures.excluded}", flush=True
             )
 
-    def _attempt_failures(self) -> float:
-        """Failed share of the attempts since the last step."""
-        before = getattr(self, "_attempts", (0, 0))
+    def _attempts_since_last_step(self) -> tuple[int, int]:
+        """(attempts, failed attempts) of tool calls since this was last asked; the judge's are not among them."""
         tables = [outcomes for tool, outcomes in metrics.attempts_by_outcome().items() if tool != "judge"]
         total = sum(sum(outcomes.values()) for outcomes in tables)
         failed = total - sum(outcomes.get("ok", 0) for outcomes in tables)
-        self._attempts = (total, failed)
-        return (failed - before[1]) / max(1, total - before[0])
+        (before, failed_before), self._attempts = self._attempts, (total, failed)
+        return total - before, failed - failed_before
 
     def save_checkpoint(self, trajectories: Sequence[Trajectory]) -> None:
         path = self.stage.workdir / "trajectories.zip"
-        archive.write(path, spread(trajectories, self.cfg.keep_trajectories), self.rollouts.pictures)
+        archive.write(
+            path, spread(trajectories, self.cfg.keep_trajectories, self.cfg.group_size), self.rollouts.pictures
+        )
         lines = self.stage.log.lines
         meta = {
             "total": self.cfg.steps,
@@ -252,10 +256,12 @@ class GRPORecipe(FTRecipeInterface):
         return None
 
 
-def spread(trajectories: Sequence[Trajectory], count: int) -> list[Trajectory]:
-    """At most `count`, evenly spread, so that whole groups and all kinds of question are seen."""
-    stride = max(1, len(trajectories) // max(1, count))
-    return list(trajectories[::stride][:count])
+def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[Trajectory]:
+    """At most `count` in whole groups, evenly spread over the step."""
+    groups = [trajectories[start : start + group] for start in range(0, len(trajectories), group)]
+    wanted = min(len(groups), count // group)
+    chosen = [groups[place * len(groups) // wanted] for place in range(wanted)]
+    return [trajectory for members in chosen for trajectory in members]
 
 
 def _mean(values: Sequence[float]) -> float:

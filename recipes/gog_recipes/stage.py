@@ -48,6 +48,11 @@ class Stage:
     def report(self, step: int, total: int, **metrics: Any) -> None:
         progress.report(self.workdir, step, total, metrics)
 
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide the stage's result, as they were in force; places and addresses left out."""
+        places = {"store", "endpoints", "workdir", "inputs", "data"}
+        return self.config.model_dump(mode="json", exclude=places)
+
     def publish(
         self,
         step: int,
@@ -59,7 +64,8 @@ class Stage:
     ) -> store.Manifest:
         """Commits a checkpoint; complete: it is the stage's last, which tells the control plane that the stage is done."""
         refs = tuple(parent.ref for parent in parents)
-        manifest = self.store.publish(self.key, step, files, meta={**meta, "complete": complete}, parents=refs)
+        everything = {**meta, "complete": complete, "settings": self.settings()}
+        manifest = self.store.publish(self.key, step, files, meta=everything, parents=refs)
         print(f"{self.key}: checkpoint {manifest.ref} committed", flush=True)
         return manifest
 
