@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from operator_builders import manifest, until
+from PIL import Image
 
 from gog_operator import cli
 from gog_operator.cluster import processes
@@ -34,11 +35,21 @@ class Workshop:
 
     def write(self, kind: str = "GoGRun", **spec: Any) -> Path:
         """A manifest that needs no world."""
-        (self.folder / "pool").mkdir(exist_ok=True)
+        self.pool()
         body = manifest(kind, "world", data={"path": "pool"}, **spec)
         path = self.folder / "manifest.yaml"
         path.write_text(yaml.safe_dump(body))
         return path
+
+    def pool(self) -> Path:
+        """A dataset of one question, which no toy reads."""
+        folder = self.folder / "pool"
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / "q1.png")
+        line = json.dumps({"id": "q1", "image": "q1.png", "question": "who?", "answers": ["Ada"]})
+        for split in ("train", "test"):
+            (folder / f"{split}.jsonl").write_text(line)
+        return folder
 
     def environment(self) -> dict[str, str]:
         return os.environ | {

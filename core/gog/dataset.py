@@ -12,15 +12,17 @@ its file, number and field before anything starts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gog import pictures
 from gog.errors import UserError
 
 Line = TypeVar("Line", bound=BaseModel)
+INDEX, CORPUS = Path("index") / "images.jsonl", Path("corpus.jsonl")
 
 
 class Evidence(BaseModel):
@@ -108,6 +110,31 @@ def read_questions(folder: Path, split: str) -> list[Question]:
     if not questions:
         raise UserError("no questions", where=str(path), remedy="give at least one line")
     return questions
+
+
+def check(folder: Path, splits: Iterable[str]) -> None:
+    """Looks at everything in a dataset that a run would read: every line, and every picture. Raises UserError naming
+    file and line."""
+    for split in splits:
+        read_questions(folder, split)
+        _check_pictures(folder, folder / f"{split}.jsonl", Question)
+    if (folder / INDEX).is_file():
+        _check_pictures(folder, folder / INDEX, IndexedImage)
+    if (folder / CORPUS).is_file():
+        for _ in read_lines(folder / CORPUS, Document):
+            pass
+
+
+def _check_pictures(folder: Path, path: Path, kind: type[Question] | type[IndexedImage]) -> None:
+    for number, line in _numbered_lines(path, kind):
+        if not (folder / line.image).is_file():
+            raise UserError(f"picture {line.image!r} is missing", where=f"{path}:{number}")
+        try:
+            pictures.verify(folder / line.image)
+        except UserError as error:
+            raise UserError(
+                f"picture {line.image!r}: {error.what}", where=f"{path}:{number}", remedy=error.remedy
+            ) from None
 
 
 def write_lines(path: Path, lines: list[BaseModel]) -> None:

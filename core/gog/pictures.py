@@ -56,15 +56,10 @@ def decode(data: bytes, *, where: str = "picture") -> Picture:
     """Encoded bytes -> Picture. Raises UserError for anything that is not a PNG, JPEG or WEBP of bearable size."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise UserError(
-                f"{image.width} x {image.height} pixels", where=where, remedy=f"at most {MAX_PIXELS:,} are accepted"
-            )
+        _check_size(image, where)
         return Picture(np.asarray(image.convert("RGB")))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"not a readable picture: {error}", where=where, remedy=f"give one of {', '.join(FORMATS)}"
-        ) from None
+        raise _unreadable(error, where) from None
 
 
 def read(path: Path) -> Picture:
@@ -74,6 +69,30 @@ def read(path: Path) -> Picture:
     except OSError as error:
         raise UserError(f"cannot read picture: {error.strerror}", where=str(path)) from None
     return decode(data, where=str(path))
+
+
+def verify(path: Path) -> None:
+    """Looks whether a file is a picture that can be read, without unpacking its pixels. Raises UserError.
+
+    A PNG's checksums are compared to its end; of the other formats only the head is read.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image, str(path))
+            image.verify()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(error, str(path)) from None
+
+
+def _check_size(image: Image.Image, where: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(
+            f"{image.width} x {image.height} pixels", where=where, remedy=f"at most {MAX_PIXELS:,} are accepted"
+        )
+
+
+def _unreadable(error: Exception, where: str) -> UserError:
+    return UserError(f"not a readable picture: {error}", where=where, remedy=f"give one of {', '.join(FORMATS)}")
 
 
 class PictureFolder:

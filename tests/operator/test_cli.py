@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -63,7 +64,7 @@ def test_an_invalid_manifest_exits_with_2_and_a_sentence(workshop):
 
 def test_a_dataset_that_is_not_there_is_told_before_anything_starts(workshop):
     path = workshop.write()
-    (workshop.folder / "pool").rmdir()
+    shutil.rmtree(workshop.folder / "pool")
     code, told = workshop.gog("run", str(path))
     assert code == 2 and f"{path}: spec.data.path: no folder {workshop.folder / 'pool'}" in told
     assert not workshop.run.exists()

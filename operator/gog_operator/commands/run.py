@@ -15,12 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog import spec as settings
-from gog.errors import UserError
-from gog_operator import cli, loop, runfolder
+from gog_operator import cli, loop, preflight, runfolder
 from gog_operator.api import manifest, objects
 from gog_operator.api.objects import KINDS, Object
-from gog_operator.cluster.local import LocalCluster, data_of
+from gog_operator.cluster.local import LocalCluster
 from gog_operator.cluster.lock import RunLock
 from gog_operator.display import choose
 from gog_operator.display.base import Display
@@ -28,7 +26,7 @@ from gog_operator.display.base import Display
 
 def main(given: argparse.Namespace) -> int:
     thing = absolute(manifest.load(Path(given.file), given.set))
-    check_data(data_of(thing), given.file)
+    preflight.check(thing, given.file)
     folder = Path(given.dir) / thing.name
     with RunLock(folder):
         cluster = open_cluster(folder)
@@ -50,13 +48,6 @@ def absolute(thing: Object) -> Object:
         if here.get(last) and (last == "path" or Path(here[last]).is_dir()):
             here[last] = str(Path(here[last]).absolute())
     return objects.parse(document)
-
-
-def check_data(data: settings.DataSpec | None, where: str) -> None:
-    if data is not None and data.path is not None and not Path(data.path).is_dir():
-        raise UserError(
-            f"no folder {data.path}", where=f"{where}: spec.data.path", remedy="the path is relative to here"
-        )
 
 
 def open_cluster(folder: Path) -> LocalCluster:

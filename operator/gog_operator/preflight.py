@@ -1,0 +1,78 @@
+"""What a run relies on from outside, looked at before anything of it is written or started.
+
+A dataset with a torn line, a model folder of another architecture, a store that does not exist yet: each would end the
+run at some stage, an hour in, with its servers up. Here it costs a second. Stages check for themselves again: they are
+also run by hand, and things change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gog import archive, basemodel, dataset, store
+from gog import spec as settings
+from gog.errors import UserError
+from gog_operator.api.objects import GoGRun, Object, Stage
+
+SHIPPED_MODEL, SHIPPED_DEMONSTRATIONS = "tiny", "sample"
+
+
+def check(thing: Object, where: str) -> None:
+    """Raises UserError for the first thing that is not there or cannot be used."""
+    where = f"{where}: spec"
+    used = stages(thing)
+    if (data := getattr(thing.spec, "data", None)) is not None:
+        check_data(data, splits(used), f"{where}.data")
+    if (model := getattr(thing.spec, "model", None)) is not None:
+        check_model(model, f"{where}.model.base")
+    for sft in used.values():
+        if isinstance(sft, settings.SFTSettings):
+            check_demonstrations(sft.demonstrations, f"{where}.stages.sft" if isinstance(thing, GoGRun) else where)
+    if (kept := getattr(thing.spec, "store", None)) is not None:
+        store.open_store(kept.uri)
+
+
+def stages(thing: Object) -> dict[str, settings.Spec]:
+    """Settings of the stages that the object means to run, by kind."""
+    if isinstance(thing, Stage):
+        return {thing.stage: thing.spec}
+    if isinstance(thing, GoGRun):
+        wanted = thing.spec.stages
+        return {kind: getattr(wanted, kind) for kind in settings.STAGES if kind not in wanted.skip}
+    return {}
+
+
+def splits(used: dict[str, settings.Spec]) -> tuple[str, ...]:
+    """The splits of the dataset that these stages read."""
+    train = ("train",) if used.keys() & {"curate", "stratify", "grpo"} else ()
+    return (*train, *(each.split for each in used.values() if isinstance(each, settings.EvaluateSettings)))
+
+
+def check_data(data: settings.DataSpec, wanted: tuple[str, ...], where: str) -> None:
+    if data.uri is not None and not data.uri.startswith("file://"):
+        raise UserError(
+            "only file:// datasets can be read yet", where=f"{where}.uri", remedy="copy it here, and use data.path"
+        )
+    given = data.path or (data.uri or "").removeprefix("file://")
+    if not given:
+        return
+    if not Path(given).is_dir():
+        field = "path" if data.path else "uri"
+        raise UserError(f"no folder {given}", where=f"{where}.{field}", remedy="the path is relative to here")
+    dataset.check(Path(given), wanted)
+
+
+def check_model(model: settings.ModelSpec, where: str) -> None:
+    if model.base == SHIPPED_MODEL:
+        return
+    if "://" in model.base:
+        raise UserError("only folders can be read yet", where=where, remedy="copy the model here, and name its folder")
+    basemodel.check(Path(model.base), where=where)
+
+
+def check_demonstrations(given: str | None, where: str) -> None:
+    if given is None or given == SHIPPED_DEMONSTRATIONS:
+        return
+    if not Path(given).is_file():
+        raise UserError(f"no file {given}", where=f"{where}.demonstrations", remedy="the path is relative to here")
+    archive.Archive(Path(given)).trajectories()

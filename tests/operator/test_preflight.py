@@ -1,0 +1,81 @@
+"""What a run cannot do without is looked at before anything starts: each case ends with a sentence and a clean folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def refusal(workshop, path: Path, *line: str) -> str:
+    code, told = workshop.gog("run", str(path), *line)
+    assert code == 2 and not workshop.run.exists(), told
+    return told.strip()
+
+
+def spoil(pool: Path, how: str) -> str:
+    """Damages a dataset; the sentence that must be said of it."""
+    train = pool / "train.jsonl"
+    good = train.read_text()
+    if how == "torn line":
+        train.write_text(good + "\n" + good[:20])
+        return (
+            f"{train}:2: line: Invalid JSON: EOF while parsing an object at line 1 column 20 (mend or remove the line)"
+        )
+    if how == "id twice":
+        train.write_text(good + "\n" + good)
+        return f"{train}:2: id 'q1' occurs twice (ids must be unique)"
+    if how == "missing picture":
+        (pool / "q1.png").unlink()
+        return f"{train}:1: picture 'q1.png' is missing"
+    if how == "torn picture":
+        (pool / "q1.png").write_bytes((pool / "q1.png").read_bytes()[:40])
+        return f"{train}:1: picture 'q1.png': not a readable picture: "
+    if how == "no split":
+        (pool / "test.jsonl").unlink()
+        return f"{pool}/test.jsonl: cannot read: No such file or directory (is the dataset folder complete?)"
+    (pool / "corpus.jsonl").write_text('{"title": "a page"}')
+    return f"{pool}/corpus.jsonl:1: text: Field required (mend or remove the line)"
+
+
+@pytest.mark.parametrize("how", ["torn line", "id twice", "missing picture", "torn picture", "no split", "no text"])
+def test_a_faulty_dataset_is_refused_by_file_and_line(workshop, how):
+    path = workshop.write()
+    sentence = spoil(workshop.folder / "pool", how)
+    assert refusal(workshop, path).startswith(f"gog: {sentence}")
+
+
+def test_a_store_that_cannot_be_reached_yet_is_refused(workshop):
+    told = refusal(workshop, workshop.write(store={"uri": "s3://bucket/x"}))
+    assert told == "gog: s3://bucket/x: scheme 's3' is not supported yet (use file:///folder)"
+
+
+def test_a_model_folder_that_is_none_is_refused(workshop):
+    path = workshop.write(model={"base": "/nonexistent"})
+    assert refusal(workshop, path) == (
+        f"gog: {path}: spec.model.base: no config.json in /nonexistent (name a folder in Hugging Face form)"
+    )
+
+
+def test_a_model_of_another_architecture_is_refused(workshop):
+    folder = workshop.folder / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    path = workshop.write(model={"base": str(folder)})
+    assert refusal(workshop, path) == (
+        f"gog: {path}: spec.model.base: model type 'llama' of {folder} is not supported (use a Qwen2.5-VL model)"
+    )
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
+    assert refusal(workshop, path).endswith(f"no weights in {folder} (weights are read from *.safetensors only)")
+
+
+def test_demonstrations_that_are_not_there_are_refused(workshop):
+    path = workshop.write(stages={"sft": {"demonstrations": "mine.zip"}})
+    assert f"{path}: spec.stages.sft.demonstrations: no file" in refusal(workshop, path)
+
+
+def test_a_dataset_that_no_stage_reads_is_not_asked_for_its_questions(workshop):
+    path = workshop.write("SFTStage", store={"uri": f"file://{workshop.folder}/store"})
+    (workshop.folder / "pool" / "train.jsonl").write_text("no matter")
+    assert workshop.gog("run", str(path))[0] == 0
