@@ -1,0 +1,25 @@
+"""A stage object -> TorchX AppDef, by the component that the recipes ship.
+
+The component is named by module string, so that this package needs no recipe installed to be imported. TorchX only
+compiles here: names, retries and lifetimes are the operator's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+COMPONENT = "gog_recipes.components:stage"
+
+
+def compile_stage(
+    kind: str, *, name: str, config: str, image: str = "", program: str = "gog", env: dict[str, str] | None = None
+) -> Any:
+    """The AppDef of one stage. kind: curate, sft, …; program: how `gog` is called there. Raises what TorchX raises for
+    a component that cannot be found."""
+    from torchx.specs import finder
+
+    component = finder.get_component(COMPONENT)
+    app = component.fn(kind, config=config, name=name, image=image, program=program)
+    for role in app.roles:
+        role.env.update(env or {})
+    return app

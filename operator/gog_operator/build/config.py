@@ -1,0 +1,35 @@
+"""A stage object -> its recipe's configuration, as YAML.
+
+The recipe reads the model family's preset first and this file over it, so only what the user set is written, and what
+only the control plane can know: addresses of tools, the dataset's place, the scratch folder. Keys are the recipes'
+snake_case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gog import spec as settings
+from gog_operator.api.objects import Lifecycle, Stage
+
+
+def render(stage: Stage, *, data: settings.DataSpec, endpoints: dict[str, str], workdir: str) -> dict[str, Any]:
+    """The configuration as a dict, ready for YAML. endpoints: URL by role."""
+    body = stage.spec.model_dump(mode="json", exclude_unset=True, exclude=set(Lifecycle.model_fields))
+    body |= {
+        "stage": stage.store_key,
+        "data": data.model_dump(mode="json", exclude_none=True),
+        "endpoints": endpoints,
+        "workdir": workdir,
+    }
+    body.setdefault("run", stage.name[:40].rstrip("-"))
+    body.setdefault("seed", stage.spec.seed)
+    body.setdefault("inputs", {})
+    return recipe_keys(body)
+
+
+def recipe_keys(value: Any) -> Any:
+    """Keys as torchtune configurations write them: an optimizer's class is `_component_`."""
+    if isinstance(value, dict):
+        return {("_component_" if key == "component" else key): recipe_keys(each) for key, each in value.items()}
+    return value

@@ -1,0 +1,64 @@
+"""The recipe's final configuration: the preset of the model's family, the file over it, `key=value` over both.
+
+Mappings are merged key by key, everything else is replaced; so is what names a place, because half of one place and half
+of another is neither. Whether a key exists is for the recipe's typed
+configuration to say; here nothing is known but YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gog import spec as settings
+from gog.errors import UserError
+
+
+WHOLE = ("data", "store", "inputs", "endpoints")
+"""Keys that are replaced as a whole."""
+
+
+def final(file: Mapping[str, Any], assignments: Sequence[str], presets: Path, stage: str) -> dict[str, Any]:
+    """presets: the folder that holds `<family>/<stage>.yaml`. Raises UserError."""
+    given = dict(file)
+    for assignment in assignments:
+        given = _assigned(given, assignment)
+    return merged(preset(given, presets, stage), given)
+
+
+def preset(given: Mapping[str, Any], presets: Path, stage: str) -> dict[str, Any]:
+    """The family's settings for the stage, told from the configuration's model. Raises UserError."""
+    model = given.get("model")
+    if not isinstance(model, dict) or not model.get("base"):
+        raise UserError("missing", where="model.base", remedy="write model: {base: tiny}, or a folder or s3:// prefix")
+    family = settings.ModelSpec.model_construct(base=str(model["base"]), family=model.get("family")).preset
+    path = presets / family / f"{stage}.yaml"
+    if not path.is_file():
+        known = sorted(each.parent.name for each in presets.glob(f"*/{stage}.yaml"))
+        raise UserError(
+            f"no preset for family {family!r}", where=str(path), remedy=f"known for {stage}: {', '.join(known) or 'none'}"
+        )
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and key not in WHOLE:
+            value = merged(old, value)
+        result[key] = value
+    return result
+
+
+def _assigned(body: dict[str, Any], assignment: str) -> dict[str, Any]:
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise UserError(f"{assignment!r} is not key=value", remedy="e.g. learning_rate=1e-4")
+    value: Any = yaml.safe_load(text)
+    for part in reversed(path.split(".")):
+        value = {part: value}
+    return merged(body, value)
