@@ -1,8 +1,8 @@
 """The recipe's final configuration: the preset of the model's family, the file over it, `key=value` over both.
 
 Mappings are merged key by key, everything else is replaced; so is what names a place, because half of one place and half
-of another is neither. Whether a key exists is for the recipe's typed
-configuration to say; here nothing is known but YAML.
+of another is neither. Whether a key exists is for the recipe's typed configuration to say; here nothing is known but
+YAML.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import yaml
 
 from gog import spec as settings
 from gog.errors import UserError
-
 
 WHOLE = ("data", "store", "inputs", "endpoints")
 """Keys that are replaced as a whole."""
@@ -39,7 +38,9 @@ def preset(given: Mapping[str, Any], presets: Path, stage: str) -> dict[str, Any
     if not path.is_file():
         known = sorted(each.parent.name for each in presets.glob(f"*/{stage}.yaml"))
         raise UserError(
-            f"no preset for family {family!r}", where=str(path), remedy=f"known for {stage}: {', '.join(known) or 'none'}"
+            f"no preset for family {family!r}",
+            where=str(path),
+            remedy=f"known for {stage}: {', '.join(known) or 'none'}",
         )
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
