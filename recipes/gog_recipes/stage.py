@@ -13,6 +13,9 @@ from gog.errors import UserError
 from gog.spec import DataSpec, StageConfig
 from gog_recipes.world import generate
 
+LENGTHS = ("steps", "max_steps")
+"""Settings that may change between attempts: a stage that goes on longer is still the same."""
+
 
 class Stage:
     """The surroundings of one stage attempt."""
@@ -23,7 +26,25 @@ class Stage:
         self.store = store.open_store(config.store.uri)
         self.workdir = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
         self.workdir.mkdir(parents=True, exist_ok=True)
+        self._check_that_ours()
         self.log = MetricLog(self.workdir / "metrics.jsonl")
+
+    def _check_that_ours(self) -> None:
+        """A stage goes on from the checkpoint under its key, so that must be its own. Raises UserError."""
+        newest = self.store.latest(self.key)
+        there = newest.meta.get("settings", {}) if newest else {}
+        differing = [
+            name
+            for name, own in self.settings().items()
+            if name in there and name not in LENGTHS and there[name] != own
+        ]
+        if newest and differing:
+            maker = f"by run {there['run']!r}" if "run" in differing else f"with another {', '.join(differing)}"
+            raise UserError(
+                f"checkpoint {newest.ref} was made {maker}",
+                where=self.config.store.uri,
+                remedy="name another store: this stage would go on from what is not its own",
+            )
 
     def input(self, kind: str) -> store.Manifest:
         """The checkpoint of an earlier stage that this one starts from. Raises UserError when there is none."""

@@ -115,6 +115,21 @@ def test_invalid_input_is_not_tried_again():
     assert failed.message == "invalid input, not tried again: error: learning_rate: Input should be greater than 0"
 
 
+def test_a_checkpoint_that_the_job_refuses_as_not_its_own_does_not_complete_the_stage():
+    job = JobView("failed", 2, ("error: checkpoint sft/4 was made by run 'other'",))
+    failed = condition(
+        decide(make_stage(status={"attempt": 1}), job=job, checkpoint=Checkpoint("sft", 4, True)), "Failed"
+    )
+    assert failed.message == "invalid input, not tried again: error: checkpoint sft/4 was made by run 'other'"
+
+
+def test_what_was_killed_from_outside_is_not_quoted():
+    job = JobView("failed", -9, ("some/file.py:3: UserWarning: deprecated", "  warnings.warn("))
+    decision = decide(make_stage(status={"attempt": 1}), job=job)
+    message = condition(decision, "Ready").message
+    assert message == "attempt 1 failed: killed by SIGKILL, perhaps for want of memory"
+
+
 def test_a_lost_attempt_is_followed_by_the_next_without_being_counted():
     decision = decide(make_stage(status={"attempt": 1}), job=JobView("lost"), checkpoint=Checkpoint("sft", 5))
     assert (decision.status.attempt, decision.status.failures) == (2, 0)

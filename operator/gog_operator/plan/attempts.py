@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 FIRST_WAIT = 2.0
 LONGEST_WAIT = 300.0
 INVALID_INPUT = 2
+UNSPOKEN = (-signal.SIGKILL, -signal.SIGTERM)
 
 
 def wait(failures: int) -> float:
@@ -30,8 +31,8 @@ def overdue(since: datetime | None, limit: int | None, now: datetime) -> bool:
 
 
 def why(exit_code: int | None, lines: tuple[str, ...]) -> str:
-    """`exit 1: ValueError: no such column`"""
-    told = last_telling_line(lines)
+    """`exit 1: ValueError: no such column`; what was killed from outside had no last word, so nothing is quoted."""
+    told = last_telling_line(lines) if exit_code not in UNSPOKEN else ""
     return f"{exit_words(exit_code)}: {told}" if told else exit_words(exit_code)
 
 

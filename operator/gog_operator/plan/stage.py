@@ -137,8 +137,8 @@ def _ended(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[
 
 def _complete(facts: Facts, job: JobView) -> bool:
     """Whether the stage's last checkpoint is committed. A checkpoint that does not say whether it is the last one is,
-    when the job ended well."""
-    if facts.checkpoint is None:
+    when the job ended well. A job that refused its input says that what is there is not its own."""
+    if facts.checkpoint is None or (job.state == "failed" and job.exit_code == attempts.INVALID_INPUT):
         return False
     return facts.checkpoint.complete is True or (job.state == "succeeded" and facts.checkpoint.complete is None)
 
