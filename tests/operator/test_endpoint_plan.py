@@ -55,8 +55,7 @@ def test_a_server_that_dies_is_started_again_on_its_port_at_once():
     noted = decide(endpoint, server=DEAD)
     assert (noted.status.restarts, noted.requeue_after) == (1, 0) and reason(noted) == Reason.RESTARTING
     assert noted.events[0].message == (
-        "grounding server ended (killed by SIGKILL, perhaps for want of memory);"
-        " it is started again on port 4711"
+        "grounding server ended (killed by SIGKILL, perhaps for want of memory); it is started again on port 4711"
     )
     again = decide(after(endpoint, noted), server=DEAD)
     assert again.actions == (StartServer(4711),) and again.status.restarts == 1
