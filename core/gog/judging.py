@@ -10,6 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from gog.errors import UserError
+
+MINIMUM = 0.95
+"""Share of verdicts that must succeed; below it accuracies mean nothing and the stage stops [peer: SenseNova-MARS]."""
+ENOUGH, TOO_FEW = 20, 5
+"""From how many answers on that share is looked at, and from how many on a judge that decided none is believed dead."""
+
 RULES = """You decide whether an answer to a question is correct, given the accepted answers.
 1. The answer is correct if it means the same as any accepted answer.
 2. Judge the final answer only, not the reasoning.
@@ -41,6 +48,17 @@ def read_case(content: str) -> tuple[str, list[str], str]:
 def read_verdict(content: str) -> bool | None:
     """True for Yes, False for No, None for anything else (a judge error)."""
     return {"yes": True, "no": False}.get(content.strip().strip(".").lower())
+
+
+def check(decided: Sequence[bool]) -> None:
+    """Whether the judge decided each answer, as far as is known. Raises UserError when it fails too often to go on."""
+    asked, count = len(decided), sum(decided)
+    if (asked >= ENOUGH and count < MINIMUM * asked) or (asked >= TOO_FEW and count == 0):
+        raise UserError(
+            f"the judge decided only {count} of {asked} answers",
+            where="endpoints.judge",
+            remedy="is it up, and does it answer Yes or No? the run resumes from its last checkpoint",
+        )
 
 
 def normalise(text: str) -> str:

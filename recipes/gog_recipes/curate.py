@@ -9,7 +9,7 @@ Features
     - trajectories touched by a tool failure are kept: the retry they show is worth learning
     - deterministic given seed and tools; needs no torch
 
-Raises UserError for a dataset without evidence marks, or too few questions.
+Raises UserError for a dataset without evidence marks, for too few questions, and when the judge fails too often.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 import time
 import zlib
 
-from gog import archive, behaviour, dataset, rewards
+from gog import archive, behaviour, dataset, judging, rewards
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.errors import UserError
@@ -76,7 +76,9 @@ class CurateRecipe:
             return trajectory
 
         async with Toolbox(self.cfg.endpoints, self.cfg.tools) as self.toolbox:
-            return list(await asyncio.gather(*(demonstrate(question) for question in self.questions)))
+            made = list(await asyncio.gather(*(demonstrate(question) for question in self.questions)))
+        judging.check([item.reward is not None and item.reward.accuracy is not None for item in made])
+        return made
 
     async def _demonstrate(self, question: Question) -> Trajectory:
         rng = random.Random(zlib.crc32(f"{self.cfg.seed}:{question.id}".encode()))

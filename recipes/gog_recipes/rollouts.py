@@ -12,18 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gog import behaviour, metrics, pictures, rewards
+from gog import behaviour, judging, metrics, pictures, rewards
 from gog.agent import Episode
 from gog.dataset import Question
-from gog.errors import UserError
 from gog.pictures import Picture
 from gog.spec import AgentSettings
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.engine.transformers import TransformersEngine, TransformersSession
 
-JUDGE_MINIMUM = 0.95
-"""Share of verdicts that must succeed; below it accuracies mean nothing and the stage stops [peer: SenseNova-MARS]."""
+RECENT_VERDICTS = 200
+"""Answers over which the judge's success is taken, at least."""
 SEARCH_TAGS = ("<img_search>", "<text_search>")
 
 
@@ -67,6 +66,7 @@ class Rollouts:
     scoring: Scoring = Scoring()
     answer_only: bool = False
     pictures: dict[str, Picture] = field(default_factory=dict)
+    _decided: list[bool] = field(default_factory=list)
 
     async def play(
         self,
@@ -143,17 +143,14 @@ class Rollouts:
         return trajectory.model_copy(update={"excluded": excluded})
 
     def _check_judge(self, trajectories: Sequence[Trajectory]) -> None:
-        judged = [
+        """Looks at these verdicts, and at earlier ones where these are few."""
+        decided = [
             item.reward is not None and item.reward.accuracy is not None
             for item in trajectories
             if item.answer is not None
         ]
-        if len(judged) >= 20 and sum(judged) < JUDGE_MINIMUM * len(judged):
-            raise UserError(
-                f"the judge decided only {sum(judged)} of {len(judged)} answers",
-                where="endpoints.judge",
-                remedy="is it up, and does it answer Yes or No? the run resumes from its last checkpoint",
-            )
+        self._decided = [*self._decided, *decided][-max(RECENT_VERDICTS, len(decided)) :]
+        judging.check(self._decided)
 
 
 @dataclass(frozen=True)
