@@ -23,7 +23,8 @@ def check(thing: Object, where: str) -> None:
     used = stages(thing)
     if (data := getattr(thing.spec, "data", None)) is not None:
         check_data(data, splits(used), f"{where}.data")
-    if (model := getattr(thing.spec, "model", None)) is not None:
+    model = getattr(thing.spec, "model", None)
+    if isinstance(model, settings.ModelSpec):  # an endpoint's model is a name
         check_model(model, f"{where}.model.base")
     for sft in used.values():
         if isinstance(sft, settings.SFTSettings):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gog.errors import UserError
+from gog_operator import hints
 from gog_operator.api import objects
 from gog_operator.api.meta import CANCEL
 from gog_operator.api.objects import KINDS, Endpoint, Lifecycle, Object
@@ -47,7 +48,7 @@ def adopt(files: ObjectFiles, thing: Object, folder: Path) -> Object:
         raise UserError(
             f"holds a run with another manifest (different: {', '.join(differing)})",
             where=str(folder),
-            remedy=f"`gog resume {folder.name}` goes on with that one; for a new run change metadata.name or --dir",
+            remedy=f"`{hints.call('resume', folder)}` goes on with that one; for a new run change metadata.name or --dir",
         )
     wanted = objects.document(thing)["spec"]
     if objects.document(root)["spec"] != wanted:

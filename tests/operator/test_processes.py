@@ -12,7 +12,7 @@ import pytest
 from operator_builders import until
 
 from gog.errors import UserError
-from gog_operator import lifeline
+from gog_operator import hints, lifeline
 from gog_operator.cluster import lock, processes
 from gog_operator.cluster.lock import RunLock
 from gog_operator.cluster.processes import MARK, Processes
@@ -35,7 +35,7 @@ def test_a_folder_has_one_holder_who_is_named_to_others(tmp_path):
         with pytest.raises(UserError) as caught, RunLock(folder):
             pass
         assert str(caught.value) == (
-            f"{folder}: is in use by process {os.getpid()} (wait for it, or end it with `gog cancel world`)"
+            f"{folder}: is in use by process {os.getpid()} (wait for it, or end it with `{hints.call('cancel', folder)}`)"
         )
     assert lock.holder(folder) is None
     with RunLock(folder):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gog.errors import UserError
+from gog_operator import hints
 from gog_operator.cluster.files import explained
 
 FILE = ".gog.lock"
@@ -31,7 +32,7 @@ class RunLock:
             raise UserError(
                 f"is in use by process {holder(self.folder) or 'unknown'}",
                 where=str(self.folder),
-                remedy=f"wait for it, or end it with `gog cancel {self.folder.name}`",
+                remedy=f"wait for it, or end it with `{hints.call('cancel', self.folder)}`",
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

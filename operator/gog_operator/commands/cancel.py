@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from gog.errors import UserError
-from gog_operator import cli, loop, runfolder
+from gog_operator import cli, hints, loop, runfolder
 from gog_operator.api.meta import CANCEL
 from gog_operator.api.objects import Object
 from gog_operator.cluster import lock
@@ -40,6 +40,6 @@ def _end(folder: Path, root: Object) -> int:
             loop.drive(cluster, root.key, wait=interruption.wait, interrupted=interruption.asked)
             cluster.close()
     if not runfolder.find(folder).finished:
-        raise UserError(f"{root.name} was not brought to its end", remedy="gog cancel again")
-    print(f"{root.name} is cancelled; `gog resume {root.name}` would go on with it", file=sys.stdout)
+        raise UserError(f"{root.name} was not brought to its end", remedy=f"`{hints.call('cancel', folder)}` again")
+    print(f"{root.name} is cancelled; `{hints.call('resume', folder)}` would go on with it", file=sys.stdout)
     return cli.COMPLETE

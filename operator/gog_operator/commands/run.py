@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog_operator import cli, loop, preflight, runfolder
+from gog_operator import cli, hints, loop, preflight, runfolder
 from gog_operator.api import manifest, objects
 from gog_operator.api.objects import KINDS, Object
 from gog_operator.cluster.local import LocalCluster
@@ -90,7 +90,7 @@ def write_report(folder: Path) -> Path | None:
     try:
         return Path(importlib.import_module("gog.report").write(folder))
     except Exception as error:  # noqa: BLE001  hours of work stand; the report can be written again
-        print(f"gog: no report: {error} (`gog report {folder.name}` tries again)", file=sys.stderr)
+        print(f"gog: no report: {error} (`{hints.call('report', folder)}` tries again)", file=sys.stderr)
         return None
 
 

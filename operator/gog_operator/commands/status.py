@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from gog_operator import cli, loop, reconcile, runfolder
+from gog_operator import cli, hints, loop, reconcile, runfolder
 from gog_operator.api.objects import Endpoint, GoGRun, Object, Stage
 from gog_operator.cluster import lock
 from gog_operator.cluster.files import ObjectFiles
@@ -48,7 +48,7 @@ def head(folder: Path, root: Object) -> str:
     if driver is not None:
         line += f"  driven by process {driver}"
     elif not root.finished:
-        line += f"  nobody drives it: `gog resume {root.name}`"
+        line += f"  nobody drives it: `{hints.call('resume', folder)}`"
     return f"{line}\n{words.failure(root)}" if words.failure(root) else line
 
 

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gog_operator import hints
 from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object, Stage
 from gog_operator.build import names
 from gog_operator.cluster.local import LocalCluster
@@ -40,7 +41,7 @@ class LiveDisplay:
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
 
     def __enter__(self) -> LiveDisplay:
-        self.console.print(f"[bold]{self.root.name}[/]  run folder {ending.shown(self.cluster.folder)}")
+        self.console.print(f"[bold]{self.root.name}[/]  run folder {hints.shown(self.cluster.folder)}")
         self.live.start()
         return self
 
@@ -126,7 +127,7 @@ class LiveDisplay:
             return ""
         step = current.status.checkpoint.rpartition("/")[2]
         where = f" from step {step}" if step else ""
-        return f"Ctrl-C is safe: `{ending.call('resume', self.cluster)}` goes on{where}."
+        return f"Ctrl-C is safe: `{hints.call('resume', self.cluster.folder)}` goes on{where}."
 
 
 def _address(endpoint: Endpoint) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+from gog_operator import hints
 from gog_operator.api.objects import Endpoint, GoGRun, Object, Stage
 from gog_operator.cluster.local import LocalCluster
 from gog_operator.display import ending, words
@@ -20,7 +21,7 @@ class PlainDisplay:
         self._began: set[str] = set()
 
     def __enter__(self) -> PlainDisplay:
-        self.say(f"{self.root.name}  run folder {ending.shown(self.cluster.folder)}")
+        self.say(f"{self.root.name}  run folder {hints.shown(self.cluster.folder)}")
         return self
 
     def __exit__(
