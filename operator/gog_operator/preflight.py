@@ -7,13 +7,17 @@ also run by hand, and things change.
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gog import archive, basemodel, dataset, store
 from gog import spec as settings
 from gog.errors import UserError
 from gog_operator.api.objects import GoGRun, Object, Stage
 
+PATIENCE = 5.0
+"""Seconds in which a server of somebody's must take a connection."""
 SHIPPED_MODEL, SHIPPED_DEMONSTRATIONS = "tiny", "sample"
 
 
@@ -29,6 +33,11 @@ def check(thing: Object, where: str) -> None:
     for sft in used.values():
         if isinstance(sft, settings.SFTSettings):
             check_demonstrations(sft.demonstrations, f"{where}.stages.sft" if isinstance(thing, GoGRun) else where)
+    if isinstance(thing, GoGRun):
+        for name, field in settings.EndpointsSpec.model_fields.items():
+            given = getattr(thing.spec.endpoints, name)
+            if given is not None and given.url is not None:
+                check_answers(given.url, f"{where}.endpoints.{field.alias}.url")
     if (kept := getattr(thing.spec, "store", None)) is not None:
         store.open_store(kept.uri)
 
@@ -69,6 +78,17 @@ def check_model(model: settings.ModelSpec, where: str) -> None:
     if "://" in model.base:
         raise UserError("only folders can be read yet", where=where, remedy="copy the model here, and name its folder")
     basemodel.check(Path(model.base), where=where)
+
+
+def check_answers(url: str, where: str) -> None:
+    """Whether somebody listens at an address; what is said there is the tool's own business."""
+    try:
+        address = urlsplit(url)
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((address.hostname or "", port), timeout=PATIENCE).close()
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise UserError(f"nothing answers at {url}: {cause}", where=where, remedy="is the server up?") from None
 
 
 def check_demonstrations(given: str | None, where: str) -> None:

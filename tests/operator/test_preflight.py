@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_a_model_of_another_architecture_is_refused(workshop):
 def test_demonstrations_that_are_not_there_are_refused(workshop):
     path = workshop.write(stages={"sft": {"demonstrations": "mine.zip"}})
     assert f"{path}: spec.stages.sft.demonstrations: no file" in refusal(workshop, path)
+
+
+def test_a_server_that_does_not_answer_is_refused(workshop):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        path = workshop.write(endpoints={"imageSearch": {"url": url}})
+        assert refusal(workshop, path) == (
+            f"gog: {path}: spec.endpoints.imageSearch.url: nothing answers at {url}: Connection refused (is the server up?)"
+        )
 
 
 def test_a_dataset_that_no_stage_reads_is_not_asked_for_its_questions(workshop):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gog.errors import UserError
 from gog.pictures import Picture
 from gog.spec import LoraSettings, ModelSpec
 from gog_recipes import model
@@ -159,6 +160,14 @@ def test_a_forbidden_tag_is_never_opened(policy, codec):
     written = {t for row in asyncio.run(run()) for s in row if s.source == "model" for t in s.tokens}
     assert len(barred) == 2
     assert not written & barred
+
+
+def test_a_prompt_that_leaves_no_room_says_which_limit_to_raise(policy, codec):
+    engine = engine_for(policy, codec, tokens=20)
+    with pytest.raises(
+        UserError, match=r"max_tokens: the prompt alone has \d+ tokens, the limit is 20 \(allow several"
+    ):
+        engine.open("what ?", picture(1), [(0,)])
 
 
 def test_a_conversation_that_runs_out_of_room_says_so(policy, codec):

@@ -21,6 +21,7 @@ import torch
 
 from gog import metrics, prompts
 from gog.agent import Generation
+from gog.errors import UserError
 from gog.pictures import Picture
 from gog.trajectory import Segment
 from gog_recipes.codec import Codec, Vision
@@ -109,13 +110,15 @@ class TransformersEngine:
         forbidden_tags: Sequence[str] = (),
         tools: bool = True,
     ) -> list[TransformersSession]:
-        """One session per seed, all with the same opening. Raises ValueError when the prompt leaves no room."""
+        """One session per seed, all with the same opening. Raises UserError when the prompt leaves no room."""
         self.vision.add([picture])
         text = prompts.prompt(question, style=self.codec.style, tools=tools)
         ids = self.codec.encode(text, [self.vision.tokens(picture.hash)])
         if len(ids) + 2 > self.limits.tokens:
-            raise ValueError(
-                f"the prompt alone has {len(ids)} tokens, the limit is {self.limits.tokens}: raise max_tokens"
+            raise UserError(
+                f"the prompt alone has {len(ids)} tokens, the limit is {self.limits.tokens}",
+                where="max_tokens",
+                remedy=f"allow several times {len(ids)}: an episode holds turns and observations too",
             )
         group = Group([])
         barred = tuple(self.codec.forbidden(forbidden_tags))
