@@ -6,6 +6,9 @@ prints its three parts and exits with 2, without a traceback. Everything else is
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class UserError(Exception):
     """Something the user can mend.
@@ -21,3 +24,18 @@ class UserError(Exception):
         where = f"{self.where}: " if self.where else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{where}{self.what}{remedy}"
+
+
+def unwritable(error: OSError, where: object, *, remedy: str = "name a folder that can be written") -> UserError:
+    """What is said when something could not be written."""
+    if is_disk_full(error):
+        return UserError(
+            "the disk is full", where=str(where), remedy="free space, then `gog resume`; nothing committed is lost"
+        )
+    return UserError(f"cannot write: {error.strerror}", where=str(where), remedy=remedy)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Also of a library that hands on the system's words instead of its number, as safetensors does."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)

@@ -15,7 +15,6 @@ JSON and JSON lines.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
@@ -29,7 +28,7 @@ from urllib.parse import unquote, urlparse
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gog.errors import UserError
+from gog.errors import UserError, unwritable
 
 CHUNK = 1 << 20
 
@@ -98,7 +97,7 @@ class Store:
                 manifest = existing
             self._advance(stage, step)
         except OSError as error:
-            raise _explain(error, self.root) from error
+            raise unwritable(error, self.root) from error
         return manifest
 
     def latest(self, stage: str) -> Manifest | None:
@@ -168,7 +167,7 @@ class Store:
                     self._fetch_file(manifest, name, target)
                 target.rename(folder)
         except OSError as error:
-            raise _explain(error, folder) from error
+            raise unwritable(error, folder) from error
         return folder
 
     def _fetch_file(self, manifest: Manifest, name: str, target: Path) -> None:
@@ -236,16 +235,8 @@ def open_store(uri: str) -> Store:
         with _temporary(root):
             pass
     except OSError as error:
-        raise _explain(error, root) from None
+        raise unwritable(error, root) from None
     return Store(root)
-
-
-def _explain(error: OSError, where: Path) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            "the disk is full", where=str(where), remedy="free space, then `gog resume`; nothing committed is lost"
-        )
-    return UserError(f"cannot write: {error.strerror}", where=str(where), remedy="name a folder that can be written")
 
 
 @contextlib.contextmanager

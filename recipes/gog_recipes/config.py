@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from gog.errors import UserError
+from gog.errors import UserError, is_disk_full, unwritable
 from gog.spec import StageConfig
 
 Config = TypeVar("Config", bound=StageConfig)
@@ -63,6 +64,14 @@ def exit_with(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error.sentence()}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        _refuse(error)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        _refuse(unwritable(OSError(errno.ENOSPC, ""), "the stage's files"))
     sys.exit(0)
+
+
+def _refuse(error: UserError) -> None:
+    print(f"error: {error.sentence()}", file=sys.stderr, flush=True)
+    sys.exit(2)

@@ -6,6 +6,7 @@ import pytest
 
 from gog import spec
 from gog.errors import UserError
+from gog_recipes import config
 from gog_recipes.stage import Stage
 
 
@@ -45,3 +46,23 @@ def test_a_checkpoint_that_is_not_its_own_is_not_gone_on_from(tmp_path, changes,
 def test_another_key_in_the_same_store_is_no_obstacle(tmp_path):
     commit(make_stage(tmp_path, run="theirs"))
     assert make_stage(tmp_path, stage="grpo-mine").store.latest("grpo-mine") is None
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")]
+)
+def test_a_full_disk_is_said_in_a_sentence_whichever_library_met_it(error, capsys):
+    def write():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        config.exit_with(write)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: the stage's files: the disk is full (free space, then `gog resume`; nothing committed is lost)\n"
+    )
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        config.exit_with(lambda: print(1 // 0))

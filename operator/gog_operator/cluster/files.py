@@ -8,7 +8,6 @@ terminal writes too. Not meant for thousands of objects: a list reads the folder
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import uuid
@@ -19,7 +18,7 @@ from typing import Any, cast
 
 import yaml
 
-from gog.errors import UserError
+from gog.errors import UserError, unwritable
 from gog_operator.api import objects
 from gog_operator.api.objects import Object, Status
 from gog_operator.cluster.interface import AlreadyExists, Conflict, Thing
@@ -146,10 +145,4 @@ def explained(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                "the disk is full", where=str(where), remedy="free space, then `gog resume`; nothing committed is lost"
-            ) from None
-        raise UserError(
-            f"cannot write: {error.strerror}", where=str(where), remedy="choose another folder with --dir"
-        ) from None
+        raise unwritable(error, where, remedy="choose another folder with --dir") from None

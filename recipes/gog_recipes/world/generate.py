@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from gog import dataset, pictures, spec
-from gog.errors import UserError
+from gog.errors import UserError, unwritable
 from gog_recipes.world import catalogue, drawing, scenes
 
 VERSION = 1
@@ -39,7 +39,7 @@ def write(folder: Path, world: spec.WorldSpec) -> None:
             fill(made, world)
             _move(made, folder, world, aside=Path(scratch) / "replaced")
     except OSError as error:
-        raise UserError(f"cannot write: {error.strerror}", where=str(folder), remedy="give another folder") from error
+        raise unwritable(error, folder, remedy="give another folder") from error
 
 
 def fill(folder: Path, world: spec.WorldSpec) -> None:
