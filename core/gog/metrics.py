@@ -76,10 +76,12 @@ def tool_cache(tool: str, result: str) -> None:
 
 
 def attempts_by_outcome() -> dict[str, dict[str, int]]:
-    """{tool: {outcome: attempts}} so far, for reports."""
+    """{tool: {outcome: attempts}} so far, all back ends of a tool together, for reports."""
     table: dict[str, dict[str, int]] = {}
     for metric in TOOL_ATTEMPTS.collect():
         for sample in metric.samples:
             if sample.name.endswith("_total"):
-                table.setdefault(sample.labels["tool"], {})[sample.labels["outcome"]] = int(sample.value)
+                outcomes = table.setdefault(sample.labels["tool"], {})
+                outcome = sample.labels["outcome"]
+                outcomes[outcome] = outcomes.get(outcome, 0) + int(sample.value)
     return table

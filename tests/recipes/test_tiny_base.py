@@ -142,7 +142,7 @@ def test_pieces_of_a_row_tokenise_as_the_whole_row(tokenizer: Any, name: str) ->
     rows = [getattr(source, name)() for _ in range(20)]
     batch = batches.collate(rows, tokenizer)
     for ids, row in zip(batch.ids, rows, strict=True):
-        whole = tokenizer(" ".join(batches._spread(text, row.shown) for text, _ in row.pieces)).input_ids
+        whole = tokenizer(" ".join(batches._spread(row))).input_ids
         assert ids[: len(whole)].tolist() == whole and (ids[len(whole) :] == tokenizer.pad_token_id).all()
 
 
@@ -228,3 +228,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path: Pa
     (tmp_path / "tiny").write_text("a file, not a folder")
     with pytest.raises(errors.UserError, match="cannot write the model"):
         tiny_base.TinyBaseRecipe(settings(tmp_path)).setup()
+
+
+def test_the_shipped_base_sees_points_and_copies_what_it_has_never_seen(tmp_path: Path, shipped: Any) -> None:
+    recipe = tiny_base.TinyBaseRecipe(settings(tmp_path, batch_size=32, measured_batches=2))
+    recipe.setup()
+    recipe.model = shipped
+    assert min(recipe.measure().values()) > 0.97

@@ -53,3 +53,13 @@ def test_progress_that_is_not_there_yet_is_none(tmp_path: Path, content: str | N
     if content is not None:
         (tmp_path / progress.FILE).write_text(content)
     assert progress.read(tmp_path) is None
+
+
+def test_attempts_at_several_back_ends_of_a_tool_are_counted_together() -> None:
+    def so_far() -> int:
+        return metrics.attempts_by_outcome().get("summed", {}).get("ok", 0)
+
+    before = so_far()
+    for backend in ("a", "b", "a"):
+        metrics.tool_attempt("summed", backend, "ok")
+    assert so_far() - before == 3
