@@ -123,7 +123,7 @@ class Store:
         except ValidationError as error:
             first = error.errors()[0]
             raise UserError(
-                f"manifest is not valid: {first['loc']} {first['msg']}", where=str(path), remedy=_REPAIR
+                f"manifest is not valid: {first['loc']} {first['msg']}", where=str(path), remedy=_repair(path)
             ) from None
 
     def resolve(self, ref: str) -> Manifest:
@@ -147,11 +147,11 @@ class Store:
                 remedy=f"it holds {sorted(manifest.files)}",
             )
         blob = manifest.files[name]
-        path = self._blob_path(blob.hash)
+        path, remedy = self._blob_path(blob.hash), _repair(self._manifest_path(manifest.stage, manifest.step))
         if not path.is_file():
-            raise UserError(f"{name!r} of checkpoint {manifest.ref} is missing", where=str(path), remedy=_REPAIR)
+            raise UserError(f"{name!r} of checkpoint {manifest.ref} is missing", where=str(path), remedy=remedy)
         if path.stat().st_size != blob.size or _hash(path) != blob.hash:
-            raise UserError(f"{name!r} of checkpoint {manifest.ref} is corrupt", where=str(path), remedy=_REPAIR)
+            raise UserError(f"{name!r} of checkpoint {manifest.ref} is corrupt", where=str(path), remedy=remedy)
         return path
 
     def fetch(self, manifest: Manifest, folder: Path) -> Path:
@@ -221,7 +221,8 @@ class Store:
                 os.replace(temporary, path)
 
 
-_REPAIR = "delete this checkpoint's manifest to fall back to the one before"
+def _repair(manifest: Path) -> str:
+    return f"delete {manifest}, then `gog resume`: it goes on from the checkpoint before"
 
 
 def open_store(uri: str) -> Store:

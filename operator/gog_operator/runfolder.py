@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gog import store
 from gog.errors import UserError
 from gog_operator import hints
 from gog_operator.api import objects
 from gog_operator.api.meta import CANCEL
-from gog_operator.api.objects import KINDS, Endpoint, Lifecycle, Object
+from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, Lifecycle, Object, Stage
 from gog_operator.cluster.files import ObjectFiles
 
 LIFECYCLE = ("suspend", "backoffLimit", "activeDeadlineSeconds")
@@ -85,6 +86,33 @@ def reopen(files: ObjectFiles) -> bool:
     if closed:
         forget_servers(files)
     return bool(closed)
+
+
+def repeat_lost(files: ObjectFiles) -> list[str]:
+    """Opens complete stages again whose checkpoint was taken out of the store, as a corrupt one has to be. Their keys.
+
+    Unfinished stages are taken away: they are made anew once what they start from is there again.
+    """
+    stages = [each for kind in STAGE_KINDS.values() for each in files.list(kind) if isinstance(each, Stage)]
+    lost = [each for each in stages if each.holds("Complete") and not _is_kept(each)]
+    for each in lost:
+        files.change(each.kind, each.name, _do_again)
+    for each in stages if lost else ():
+        if not each.finished and each.metadata.owner_references:
+            files.delete(each.kind, each.name)
+    return [each.store_key for each in lost]
+
+
+def _is_kept(stage: Stage) -> bool:
+    _, _, step = stage.status.checkpoint.rpartition("/")
+    return int(step) in store.open_store(stage.spec.store.uri).steps(stage.store_key)
+
+
+def _do_again(document: dict[str, Any]) -> None:
+    status = document["status"]
+    status["conditions"] = [each for each in status["conditions"] if each["type"] != "Complete"]
+    for key in ("completionTime", "checkpoint", "failures"):
+        status.pop(key, None)
 
 
 def forget_servers(files: ObjectFiles) -> None:

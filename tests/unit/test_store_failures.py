@@ -17,10 +17,14 @@ from gog.errors import UserError
 from gog.store import Blob, Manifest, Store
 
 OPERATIONS = ("open", "mkdir", "fsync", "replace", "rename", "link", "unlink", "write")
-REMEDY = "delete this checkpoint's manifest to fall back to the one before"
 
 
 # ---- corruption
+
+
+def remedy(store: Store) -> str:
+    path = store.root / "manifests" / "sft" / "000000003.json"
+    return f"delete {path}, then `gog resume`: it goes on from the checkpoint before"
 
 
 def blob_of(store: Store, manifest: Manifest) -> Path:
@@ -31,7 +35,7 @@ def blob_of(store: Store, manifest: Manifest) -> Path:
 def test_a_corrupt_blob_is_noticed_before_it_is_used(store: Store, tmp_path: Path, spoilt: bytes) -> None:
     manifest = publish(store, 3, OLD)
     blob_of(store, manifest).write_bytes(spoilt)
-    sentence = f"'adapter.safetensors' of checkpoint sft/3 is corrupt ({REMEDY})"
+    sentence = f"'adapter.safetensors' of checkpoint sft/3 is corrupt ({remedy(store)})"
     with pytest.raises(UserError) as caught:
         store.open(manifest, "adapter.safetensors")
     assert str(caught.value) == f"{blob_of(store, manifest)}: {sentence}"
@@ -45,7 +49,7 @@ def test_a_missing_blob_is_noticed(store: Store) -> None:
     blob_of(store, manifest).unlink()
     with pytest.raises(UserError, match=r"'adapter\.safetensors' of checkpoint sft/3 is missing") as caught:
         store.open(manifest, "adapter.safetensors")
-    assert caught.value.remedy == REMEDY
+    assert caught.value.remedy == remedy(store)
 
 
 @pytest.mark.parametrize("spoilt", [b"OLD", b"ol"], ids=["a flipped bit", "short"])
@@ -61,7 +65,7 @@ def test_a_manifest_that_cannot_be_read_is_refused_with_its_name(store: Store, c
     path.write_bytes(content)
     with pytest.raises(UserError, match="manifest is not valid") as caught:
         store.latest("sft")
-    assert (caught.value.where, caught.value.remedy) == (str(path), REMEDY)
+    assert (caught.value.where, caught.value.remedy) == (str(path), remedy(store))
 
 
 @pytest.mark.parametrize("digest", ["../../etc/passwd", "A" * 64, "a" * 63])

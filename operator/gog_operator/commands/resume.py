@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from gog_operator import runfolder
@@ -16,4 +17,8 @@ def main(given: argparse.Namespace) -> int:
     with RunLock(folder):
         cluster = run.open_cluster(folder)
         runfolder.reopen(cluster.objects)
-        return run.operate(cluster, runfolder.find(folder))
+        root = runfolder.find(folder)
+        lost = [] if root.finished else runfolder.repeat_lost(cluster.objects)
+        if lost:
+            print(f"the store holds the last checkpoint of {', '.join(lost)} no more: done again", file=sys.stderr)
+        return run.operate(cluster, root)
