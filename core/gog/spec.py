@@ -138,7 +138,7 @@ class ToolsSpec(Spec):
     backoff_seconds: float = Field(
         0.2, ge=0, description="Before the first retry, doubled for each further one, jittered [ours]."
     )
-    breaker_failures: int = Field(20, ge=1, description="Consecutive failed calls that open the breaker [ours].")
+    breaker_failures: int = Field(20, ge=1, description="Failed attempts in a row that open the breaker [ours].")
     breaker_seconds: float = Field(
         5.0, gt=0, description="How long an open breaker refuses before it tries again [ours]."
     )
