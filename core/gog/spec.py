@@ -49,6 +49,11 @@ class ModelSpec(Spec):
     def preset(self) -> str:
         return self.family or ("tiny" if self.base == "tiny" else "qwen2.5-vl")
 
+    @property
+    def style(self) -> Literal["full", "terse"]:
+        """Of prompts and observations (gog.prompts): the tiny model knows a few hundred words only."""
+        return "terse" if self.preset == "tiny" else "full"
+
 
 class WorldSpec(Spec):
     """The embedded world: pictures, questions, an image index and a corpus, made from a seed."""

@@ -84,7 +84,9 @@ class CurateRecipe:
         rng = random.Random(zlib.crc32(f"{self.cfg.seed}:{question.id}".encode()))
         guesses = self.names if question.evidence.kind == "name" else self.facts
         teacher = ScriptedTeacher(question, rng, self.cfg.care, guesses)
-        episode = Episode(question, read(self.folder / question.image), teacher, self.toolbox, self.cfg, "terse")
+        episode = Episode(
+            question, read(self.folder / question.image), teacher, self.toolbox, self.cfg, self.cfg.model.style
+        )
         teacher.follow(episode)
         trajectory = await episode.run()
         self.pictures.update(episode.pictures)

@@ -57,7 +57,7 @@ def load_base(spec: ModelSpec, device: torch.device) -> Qwen2_5_VLForConditional
 
 
 def load_codec(spec: ModelSpec) -> Codec:
-    return Codec(base_folder(spec), style="terse" if spec.preset == "tiny" else "full")
+    return Codec(base_folder(spec), style=spec.style)
 
 
 def add_adapter(model: torch.nn.Module, lora: LoraSettings) -> PeftModel:

@@ -173,11 +173,10 @@ class TransformersEngine:
                 # Wide steps are kept for many rows at once: a mixed batch would pad every single token to the longest.
                 self._step(wide if wide and len(wide) >= len(narrow) else narrow or wide)
                 await asyncio.sleep(0)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 (not swallowed: raised in each episode, which is where it is awaited)
             for row in self._live.values():
                 if row.waiting is not None and not row.waiting.done():
                     row.waiting.set_exception(RuntimeError(f"the rollout engine failed: {error!r}"))
-            raise
 
     async def _gather(self) -> list[Row]:
         """Rows with something to do; waits a moment for more when few of the live ones have."""
