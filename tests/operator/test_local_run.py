@@ -73,15 +73,16 @@ def test_a_stage_that_fails_for_good_says_why_and_what_to_do_and_can_be_resumed(
 
 def test_a_checkpoint_that_was_taken_out_of_the_store_is_made_again(workshop):
     workshop.stage = {"evaluate": {"exit": 2}}
-    assert workshop.gog("run", str(workshop.write()))[0] == 1
+    short = {"skip": ["curate", "stratify", "grpo"]}
+    path = str(workshop.write(stages=short, store={"uri": f"file://{workshop.run}/store"}))
+    assert workshop.gog("run", path)[0] == 1
     (workshop.run / "store" / "manifests" / "sft" / "000000004.json").unlink()
     workshop.stage = {}
     code, told = workshop.gog("resume", "world")
     assert code == 0, told
     assert "the store holds the last checkpoint of sft no more: done again" in told
-    assert [len(workshop.starts(stage)) for stage in STAGES] == [1, 2, 1, 1, 2]
-    assert workshop.starts("sft")[1]["from"] == 2, "it goes on from the one before"
-    assert workshop.starts("evaluate")[1]["inputs"] == {"sft": "sft/4", "grpo": "grpo/4"}
+    assert [each["from"] for each in workshop.starts("sft")] == [0, 2], "it goes on from the one before"
+    assert workshop.starts("evaluate")[1]["inputs"] == {"sft": "sft/4"}
 
 
 def test_ctrl_c_ends_the_stage_and_says_how_to_go_on(workshop):
