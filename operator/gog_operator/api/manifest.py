@@ -119,6 +119,7 @@ def _check_skips(run: GoGRun, where: str) -> None:
     for stage in settings.STAGES:
         for needed in settings.NEEDS[stage]:
             optional = stage == "evaluate" and needed == "grpo" and "grpo" not in _policies(run)
+            optional = optional or (stage == "sft" and run.spec.stages.sft.demonstrations is not None)
             if needed in skipped and stage not in skipped and not optional:
                 raise UserError(
                     f"{needed} is skipped, but {stage} starts from its checkpoint",

@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from gog import spec as settings
-from gog_operator.api import conditions
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, Stage
 from gog_operator.build import children
-from gog_operator.plan import data, endpoint, sequence
+from gog_operator.plan import changes, data, endpoint, sequence
 from gog_operator.plan.actions import Action, CreateObject, DataView, Decision, DeleteObject, Event, PatchObject
 
 WORKING = {
@@ -46,16 +44,16 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """One rule after the other; the first that applies decides."""
     if run.finished:
         return Decision(run.status, _wind_down(facts))
-    run = _update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
+    run = changes.update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
     ending = _reason_to_end(run, facts)
     if ending:
         return _end(run, facts, *ending, now)
     if run.spec.suspend:
         return _suspend(run, facts, now)
     if run.holds("Suspended"):
-        run = _with(run, Suspended=(False, Reason.RESUMED, ""), now=now)
+        run = changes.with_conditions(run, Suspended=(False, Reason.RESUMED, ""), now=now)
     if not data.ready(run.spec.data, facts.data):
-        waiting = _with(run, Ready=(False, Reason.PREPARING, "makes the dataset"), now=now)
+        waiting = changes.with_conditions(run, Ready=(False, Reason.PREPARING, "makes the dataset"), now=now)
         return Decision(waiting.status, data.preparation(run.spec.data, facts.data))
     return _advance(run, facts, now)
 
@@ -81,10 +79,10 @@ def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime)
     """Ends what runs; once nothing does, the run is Failed."""
     actions = _wind_down(facts)
     if any(not stage.finished for stage in facts.stages.values()):
-        return Decision(_with(run, Ready=(False, reason, message), now=now).status, actions)
-    failed = _with(run, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
+        return Decision(changes.with_conditions(run, Ready=(False, reason, message), now=now).status, actions)
+    failed = changes.with_conditions(run, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
     event = Event(str(reason), f"{run.name} failed: {message}", warning=True)
-    return Decision(_update(failed, completion_time=now).status, actions, (event,))
+    return Decision(changes.update(failed, completion_time=now).status, actions, (event,))
 
 
 def _wind_down(facts: Facts) -> tuple[Action, ...]:
@@ -108,8 +106,10 @@ def _suspend(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     working = [stage for stage in facts.stages.values() if not stage.finished and not stage.holds("Suspended")]
     if working:
         patches = _set_suspend(working, True)
-        return Decision(_with(run, Ready=(False, Reason.SUSPENDED, "stops"), now=now).status, patches)
-    held = _with(run, Suspended=(True, Reason.SUSPENDED, ""), Ready=(False, Reason.SUSPENDED, ""), now=now)
+        return Decision(changes.with_conditions(run, Ready=(False, Reason.SUSPENDED, "stops"), now=now).status, patches)
+    held = changes.with_conditions(
+        run, Suspended=(True, Reason.SUSPENDED, ""), Ready=(False, Reason.SUSPENDED, ""), now=now
+    )
     events = () if run.holds("Suspended") else (Event("Suspended", f"{run.name} is suspended"),)
     return Decision(held.status, _without_servers(facts), events)
 
@@ -153,29 +153,14 @@ def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Fact
 
 
 def _current(run: GoGRun, step: sequence.Step, message: str, now: datetime) -> RunStatus:
-    return _update(_with(run, Ready=(True, WORKING[step.stage], message), now=now), stage=step.name).status
+    return changes.update(
+        changes.with_conditions(run, Ready=(True, WORKING[step.stage], message), now=now), stage=step.name
+    ).status
 
 
 def _complete(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    done = _with(run, Complete=(True, Reason.COMPLETE, ""), Ready=(False, Reason.COMPLETE, ""), now=now)
+    done = changes.with_conditions(
+        run, Complete=(True, Reason.COMPLETE, ""), Ready=(False, Reason.COMPLETE, ""), now=now
+    )
     event = Event("Complete", f"{run.name} is complete")
-    return Decision(_update(done, completion_time=now).status, _without_servers(facts), (event,))
-
-
-def _update(run: GoGRun, **fields: Any) -> GoGRun:
-    return run.model_copy(update={"status": run.status.model_copy(update=fields)})
-
-
-def _with(run: GoGRun, *, now: datetime, **changes: tuple[bool, Reason, str]) -> GoGRun:
-    kept = run.status.conditions
-    for type_, (holds, reason, message) in changes.items():
-        kept = conditions.put(
-            kept,
-            type_,  # type: ignore[arg-type]
-            holds,
-            reason,
-            message,
-            now=now,
-            generation=run.metadata.generation,
-        )
-    return _update(run, conditions=kept)
+    return Decision(changes.update(done, completion_time=now).status, _without_servers(facts), (event,))

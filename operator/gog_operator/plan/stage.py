@@ -14,10 +14,9 @@ from datetime import datetime
 from typing import Any
 
 from gog import spec as settings
-from gog_operator.api import conditions
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Endpoint, Progress, Stage, StageStatus
-from gog_operator.plan import attempts, data
+from gog_operator.plan import attempts, changes, data
 from gog_operator.plan.actions import (
     CancelJob,
     Checkpoint,
@@ -49,7 +48,7 @@ def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     if stage.cancelled or stage.spec.suspend:
         return Decision(stage.status, (CancelJob(),)) if running else _stopped(stage, facts, now)
     if stage.holds("Suspended"):
-        stage = _with(stage, Suspended=(False, Reason.RESUMED, ""), now=now)
+        stage = changes.with_conditions(stage, Suspended=(False, Reason.RESUMED, ""), now=now)
     if facts.job is None:
         return _begin(stage, facts, now)
     if facts.job.state == "running":
@@ -64,7 +63,7 @@ def _seen(stage: Stage, facts: Facts) -> Stage:
         update["progress"] = facts.progress
     if facts.checkpoint is not None:
         update["checkpoint"] = facts.checkpoint.ref
-    return _update(stage, **update)
+    return changes.update(stage, **update)
 
 
 def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
@@ -72,15 +71,15 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     if not data.ready(stage.spec.data, facts.data):
         if failure := data.failure(facts.data):
             return _failed(stage, Reason.DATA_FAILED, failure, now)
-        waiting = _with(stage, Ready=(False, Reason.PREPARING, "waits for the dataset"), now=now)
+        waiting = changes.with_conditions(stage, Ready=(False, Reason.PREPARING, "waits for the dataset"), now=now)
         return Decision(waiting.status, data.preparation(stage.spec.data, facts.data))
     missing = unready(stage, facts)
     if missing:
         message = f"waits for {', '.join(missing)}"
-        return Decision(_with(stage, Ready=(False, Reason.WAITING, message), now=now).status)
+        return Decision(changes.with_conditions(stage, Ready=(False, Reason.WAITING, message), now=now).status)
     if stage.status.attempt == 0:
         return _number(stage, 1, now)
-    creating = _with(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
+    creating = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
     return Decision(creating.status, (CreateJob(urls(stage, facts)),))
 
 
@@ -88,7 +87,8 @@ def _number(stage: Stage, attempt: int, now: datetime) -> Decision[StageStatus]:
     """Writes the attempt's number ahead; its job is the next pass's business."""
     start = stage.status.start_time or now
     return Decision(
-        _update(stage, attempt=attempt, attempt_time=now, start_time=start, retry_time=None).status, requeue_after=0
+        changes.update(stage, attempt=attempt, attempt_time=now, start_time=start, retry_time=None).status,
+        requeue_after=0,
     )
 
 
@@ -110,7 +110,7 @@ def urls(stage: Stage, facts: Facts) -> dict[str, str]:
 
 
 def _watch(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
-    stage = _with(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
+    stage = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
     if attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now):
         return Decision(stage.status, (CancelJob(),))
     return Decision(stage.status)
@@ -151,9 +151,11 @@ def _incomplete(stage: Stage, facts: Facts) -> str:
 
 def _completed(stage: Stage, now: datetime) -> Decision[StageStatus]:
     message = f"checkpoint {stage.status.checkpoint}"
-    done = _with(stage, Complete=(True, Reason.COMPLETE, message), Ready=(False, Reason.COMPLETE, message), now=now)
+    done = changes.with_conditions(
+        stage, Complete=(True, Reason.COMPLETE, message), Ready=(False, Reason.COMPLETE, message), now=now
+    )
     return Decision(
-        _update(done, completion_time=now, retry_time=None).status,
+        changes.update(done, completion_time=now, retry_time=None).status,
         events=(Event("Complete", f"{stage.name}: {message}"),),
     )
 
@@ -171,19 +173,19 @@ def _interrupted(stage: Stage, facts: Facts, now: datetime) -> Decision[StageSta
 def _failure(stage: Stage, why: str, now: datetime) -> Decision[StageStatus]:
     """Counts a failed attempt, once; the last one allowed ends the stage."""
     failures = stage.status.failures + 1
-    stage = _update(stage, failures=failures)
+    stage = changes.update(stage, failures=failures)
     message = f"attempt {stage.status.attempt} failed: {why}"
     if failures > stage.spec.backoff_limit:
         return _failed(stage, Reason.BACKOFF_LIMIT, message, now)
     again = attempts.retry_time(failures, now)
-    retries = _with(stage, Ready=(False, Reason.RETRYING, message), now=now)
+    retries = changes.with_conditions(stage, Ready=(False, Reason.RETRYING, message), now=now)
     event = Event(
         "Retrying",
         f"{stage.name}: {message}; tried again in {attempts.wait(failures):.0f} s ({failures} of {stage.spec.backoff_limit})",
         warning=True,
     )
     return Decision(
-        _update(retries, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
+        changes.update(retries, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
     )
 
 
@@ -194,9 +196,9 @@ def _wait_to_retry(stage: Stage, again: datetime, now: datetime) -> Decision[Sta
 
 
 def _failed(stage: Stage, reason: Reason, message: str, now: datetime) -> Decision[StageStatus]:
-    failed = _with(stage, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
+    failed = changes.with_conditions(stage, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
     return Decision(
-        _update(failed, completion_time=now, retry_time=None).status,
+        changes.update(failed, completion_time=now, retry_time=None).status,
         events=(Event(str(reason), f"{stage.name}: {message}", warning=True),),
     )
 
@@ -211,28 +213,8 @@ def _stopped(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]
     message = f"suspended {where}"
     events = () if stage.holds("Suspended") else (Event("Suspended", f"{stage.name}: {message}"),)
     return Decision(
-        _with(
+        changes.with_conditions(
             stage, Suspended=(True, Reason.SUSPENDED, message), Ready=(False, Reason.SUSPENDED, message), now=now
         ).status,
         events=events,
     )
-
-
-def _update(stage: Stage, **fields: Any) -> Stage:
-    return stage.model_copy(update={"status": stage.status.model_copy(update=fields)})
-
-
-def _with(stage: Stage, *, now: datetime, **changes: tuple[bool, Reason, str]) -> Stage:
-    """The stage with conditions set: `Ready=(True, reason, message)`."""
-    kept = stage.status.conditions
-    for type_, (holds, reason, message) in changes.items():
-        kept = conditions.put(
-            kept,
-            type_,  # type: ignore[arg-type]
-            holds,
-            reason,
-            message,
-            now=now,
-            generation=stage.metadata.generation,
-        )
-    return _update(stage, conditions=kept)
