@@ -237,3 +237,9 @@ def test_an_object_written_and_read_again_is_the_same_and_keeps_what_was_left_ou
     again = objects.parse(objects.document(run))
     assert again == run and again.spec.model_fields_set == run.spec.model_fields_set
     assert objects.document(run)["spec"]["stages"] == {"grpo": {"optimizer": {"_component_": "torch.optim.SGD"}}}
+
+
+def test_demonstrations_of_ones_own_make_curation_skippable():
+    skipping = "  stages: {skip: [curate], sft: {demonstrations: %s}}"
+    assert read(LEAST + skipping % "mine.zip").spec.stages.skip == ("curate",)
+    assert "curate is skipped, but sft starts from its checkpoint" in refusal(LEAST + skipping % "null")
