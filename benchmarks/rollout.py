@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from gog import dataset, store
-from gog.rewards import group_advantages
+from gog.rewards import group_advantages, group_totals
 from gog.spec import ModelSpec, StratifyConfig, ToolsSpec
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
@@ -142,12 +142,8 @@ def polluted(groups: Sequence[Sequence[Trajectory]]) -> int:
     """Trajectories touched by a tool failure that would get an advantage."""
     count = 0
     for group in groups:
-        totals = [None if item.excluded or item.reward is None else item.reward.total for item in group]
-        count += sum(
-            1
-            for item, value in zip(group, group_advantages(totals), strict=True)
-            if item.failures and value is not None
-        )
+        advantages = group_advantages(group_totals(group, "mask"))
+        count += sum(1 for item, value in zip(group, advantages, strict=True) if item.failures and value is not None)
     return count
 
 

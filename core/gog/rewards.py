@@ -45,6 +45,16 @@ def exclusion(trajectory: Trajectory, failures: str) -> str:
     return ""
 
 
+def group_totals(group: Sequence[Trajectory], failures: str) -> list[float | None]:
+    """Rewards that count within a group; None for a member that is left out.
+
+    failures: mask leaves out the members that a tool failure touched, drop the whole group then, keep none of them.
+    """
+    if failures == "drop" and any(item.failures for item in group):
+        return [None] * len(group)
+    return [None if exclusion(item, failures) or item.reward is None else item.reward.total for item in group]
+
+
 def group_advantages(totals: Sequence[float | None], *, epsilon: float = 1e-6) -> list[float | None]:
     """GRPO advantages of one group: (r - mean) / deviation over its valid members; None stays None.
 

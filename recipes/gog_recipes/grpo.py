@@ -144,9 +144,7 @@ class GRPORecipe(FTRecipeInterface):
 
     def with_advantages(self, group: Sequence[Trajectory]) -> list[Trajectory]:
         """The group with advantages; an excluded trajectory has none and does not touch the others'."""
-        totals = [None if item.excluded or item.reward is None else item.reward.total for item in group]
-        if self.cfg.failures == "drop" and any(item.failures for item in group):
-            totals = [None] * len(group)
+        totals = rewards.group_totals(group, self.cfg.failures)
         level = self.levels[group[0].question_id]
         return [
             item.model_copy(update={"advantage": advantage, "level": level})

@@ -95,3 +95,30 @@ def test_fact_13_an_excluded_member_changes_nothing_for_the_others() -> None:
 def test_a_group_with_one_member_left_teaches_nothing() -> None:
     assert rewards.group_advantages([None, 1.0, None]) == [None, 0.0, None]
     assert rewards.group_advantages([]) == []
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [("mask", [1.0, None, 0.1]), ("drop", [None, None, None]), ("keep", [1.0, 0.0, 0.1])],
+)
+def test_fact_11_a_tool_failure_is_left_out_alone_or_with_its_group_or_not_at_all(
+    failures: str, expected: list[float | None]
+) -> None:
+    right = make_trajectory(reward=Reward(accuracy=1, format=1, total=1.0))
+    spoiled = make_trajectory(reward=Reward(accuracy=0, format=0, total=0.0), failures=(BROKEN,))
+    wrong = make_trajectory(reward=Reward(accuracy=0, format=1, total=0.1))
+    assert rewards.group_totals([right, spoiled, wrong], failures) == expected
+
+
+def test_fact_13_a_judge_error_is_left_out_whatever_failures_says() -> None:
+    undecided = make_trajectory(reward=Reward(accuracy=None, format=1, total=None))
+    assert rewards.group_totals([undecided], "keep") == [None]
+
+
+def test_a_member_that_is_left_out_does_not_move_the_others_advantages() -> None:
+    right = make_trajectory(reward=Reward(accuracy=1, format=1, total=1.0))
+    wrong = make_trajectory(reward=Reward(accuracy=0, format=1, total=0.1))
+    spoiled = make_trajectory(reward=Reward(accuracy=0, format=0, total=0.0), failures=(BROKEN,))
+    alone = rewards.group_advantages(rewards.group_totals([right, wrong], "mask"))
+    beside = rewards.group_advantages(rewards.group_totals([right, spoiled, wrong], "mask"))
+    assert beside == [alone[0], None, alone[1]]
