@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from gog import spec
 from gog_recipes import config
 
+ROOT = Path(__file__).parents[2]
 CONFIGS = Path(str(resources.files("gog_recipes") / "configs"))
 STAGE_FILES = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.stem in spec.CONFIGS]
 
@@ -36,3 +38,12 @@ def test_an_override_of_the_command_line_wins_over_the_file():
     path = str(CONFIGS / "tiny" / "grpo.yaml")
     read = config.from_command_line(spec.GRPOConfig, ["--config", path, "steps=7", "lora.rank=4"])
     assert (read.steps, read.lora.rank, read.lora.alpha) == (7, 4, 16)
+
+
+def test_everything_that_a_recipe_reads_is_shipped():
+    """What setuptools is told to ship, since an editable install would hide what is missing."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["gog_recipes"]
+    package = CONFIGS.parent
+    shipped = {path for pattern in told for path in package.glob(pattern)}
+    data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data == shipped
