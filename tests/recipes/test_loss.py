@@ -22,7 +22,7 @@ def terms(logp, sampled, reference, advantages, lengths, *, clip=0.2, kl=0.0, tr
 
 
 def test_on_policy_the_loss_is_minus_the_mean_advantage():
-    assert float(terms([-1.0, -2.0, -3.0], [-1.0, -2.0, -3.0], None, [1.0, -0.5], [1, 2]).loss) == pytest.approx(-0.25)
+    assert terms([-1.0, -2.0, -3.0], [-1.0, -2.0, -3.0], None, [1.0, -0.5], [1, 2]).loss.item() == pytest.approx(-0.25)
 
 
 def test_every_trajectory_weighs_the_same_however_long_it_is():

@@ -179,6 +179,6 @@ def test_a_world_that_breaks_off_leaves_nothing_behind(tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(generate, "_write_index", full_disk)
-    with pytest.raises(errors.UserError, match="No space left"):
+    with pytest.raises(errors.UserError, match="the disk is full"):
         generate.write(tmp_path / "world", spec.WorldSpec(train=2, test=2))
     assert list(tmp_path.iterdir()) == []
