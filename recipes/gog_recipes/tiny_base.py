@@ -194,7 +194,7 @@ torch {torch}.
 Another machine gives other last digits, hence another model that is as good.
 
 It was taught to see (captions), to tell numbered crops apart, and to copy and look up words. It was not taught to
-search or to answer (tags it has met as words to repeat only), and it knows no fact: all that is left to the stages of a
+search or to answer (tags it has met in what was given and as words to repeat), and it knows no fact: all that is left to the stages of a
 run. 72 of the world's 216 entities it has never seen. Good for nothing but this world.
 
 | lesson | words right, last steps of training | words right, fresh lessons on unseen entities |
