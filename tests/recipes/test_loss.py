@@ -27,13 +27,13 @@ def test_on_policy_the_loss_is_minus_the_mean_advantage():
 
 def test_every_trajectory_weighs_the_same_however_long_it_is():
     short_good = terms([-1.0] * 11, [-1.0] * 11, None, [1.0, -1.0], [1, 10])
-    assert float(short_good.loss) == pytest.approx(0.0)
+    assert short_good.loss.item() == pytest.approx(0.0)
 
 
 def test_trajectories_left_out_for_having_no_advantage_still_count_in_the_mean():
     alone = terms([-1.0], [-1.0], None, [1.0], [1])
     among_four = terms([-1.0], [-1.0], None, [1.0], [1], trajectories=4)
-    assert float(among_four.loss) == pytest.approx(float(alone.loss) / 4)
+    assert among_four.loss.item() == pytest.approx(alone.loss.item() / 4)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_trajectories_left_out_for_having_no_advantage_still_count_in_the_mean()
 )
 def test_the_clip_binds_only_where_it_would_reward_going_further(ratio, advantage, expected):
     step = float(torch.log(torch.tensor(ratio, dtype=torch.float64)))
-    assert float(terms([-1.0 + step], [-1.0], None, [advantage], [1]).loss) == pytest.approx(expected)
+    assert terms([-1.0 + step], [-1.0], None, [advantage], [1]).loss.item() == pytest.approx(expected)
 
 
 def test_the_divergence_is_zero_at_the_reference_and_positive_off_it():
