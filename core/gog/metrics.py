@@ -45,9 +45,7 @@ TRAJECTORIES = Counter(
     ("stage", "status"),
     registry=REGISTRY,
 )
-TOKENS = Counter(
-    "gog_rollout_tokens", "Tokens of rollouts: generated, prefilled, encoded from images.", ("kind",), registry=REGISTRY
-)
+TOKENS = Counter("gog_rollout_tokens", "Tokens of rollouts: generated, or prefilled.", ("kind",), registry=REGISTRY)
 REWARD = Gauge("gog_reward_mean", "Mean over the last step's counted trajectories.", ("component",), registry=REGISTRY)
 TRAIN_STEP = Gauge("gog_train_step", "Optimizer steps done.", ("stage",), registry=REGISTRY)
 
@@ -60,6 +58,11 @@ def initialise_tool(tool: str, backend: str) -> None:
         TOOL_ATTEMPTS.labels(tool, backend, outcome)
     for result in ("hit", "miss", "joined"):
         TOOL_CACHE.labels(tool, result)
+
+
+def initialise_rollouts(stage: str) -> None:
+    for status in STATUSES:
+        TRAJECTORIES.labels(stage, status)
 
 
 def tool_call(tool: str, backend: str, outcome: str, seconds: float) -> None:

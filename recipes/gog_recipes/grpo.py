@@ -33,7 +33,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import archive, dataset, metrics, rewards
+from gog import archive, dataset, metrics, rewards, stats
 from gog.dataset import Question
 from gog.errors import UserError
 from gog.levels import Graded
@@ -218,10 +218,10 @@ class GRPORecipe(FTRecipeInterface):
         lines = self.stage.log.lines
         self.stage.report(
             self.step, self.cfg.steps, reward=measures.reward, tool_failure_ratio=measures.tool_failure_ratio,
-            reward_first=_mean([line["reward_mean"] for line in lines[:10]]), rewards=[line["reward_mean"] for line in lines],
+            reward_first=stats.mean([line["reward_mean"] for line in lines[:10]]), rewards=[line["reward_mean"] for line in lines],
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
-            recent = _mean([line["reward_mean"] for line in lines[-5:]])
+            recent = stats.mean([line["reward_mean"] for line in lines[-5:]])
             print(
                 f"grpo: step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {measures.excluded}", flush=True
             )
@@ -242,8 +242,8 @@ class GRPORecipe(FTRecipeInterface):
         lines = self.stage.log.lines
         meta = {
             "total": self.cfg.steps,
-            "reward_first": _mean([line["reward_mean"] for line in lines[:10]]),
-            "reward_last": _mean([line["reward_mean"] for line in lines[-10:]]),
+            "reward_first": stats.mean([line["reward_mean"] for line in lines[:10]]),
+            "reward_last": stats.mean([line["reward_mean"] for line in lines[-10:]]),
         }
         checkpoint.save(
             self.stage, self.step, self.model, self.optimizer, meta=meta, parents=[self.sft, self.stratify],
@@ -260,10 +260,6 @@ def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[T
     wanted = min(len(groups), count // group)
     chosen = [groups[place * len(groups) // wanted] for place in range(wanted)]
     return [trajectory for members in chosen for trajectory in members]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
 
 
 @tune_config.parse

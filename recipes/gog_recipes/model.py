@@ -10,19 +10,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration
 
-from gog import trajectory
-from gog.errors import UserError
+from gog import basemodel, trajectory
 from gog.spec import LoraSettings, ModelSpec
-from gog_recipes import peft_compat  # noqa: F401  (before peft applies an adapter)
+from gog_recipes import (
+    peft_compat,  # noqa: F401  (before peft applies an adapter)
+    world,
+)
 from gog_recipes.codec import Codec, Vision
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -31,23 +32,16 @@ LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_p
 
 
 def base_folder(spec: ModelSpec) -> Path:
-    """The folder of the base model in Hugging Face form. Raises UserError when it is not one."""
-    folder = Path(str(resources.files("gog_recipes.world") / "tiny")) if spec.base == "tiny" else Path(spec.base)
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            "no config.json there", where=f"model.base: {spec.base}", remedy="name a folder in Hugging Face form"
-        )
+    """The folder of the base model in Hugging Face form. Raises UserError when it is not one that can be used."""
+    folder = world.TINY if spec.base == "tiny" else Path(spec.base)
+    basemodel.check(folder)
     return folder
 
 
 def load_base(spec: ModelSpec, device: torch.device) -> Qwen2_5_VLForConditionalGeneration:
     """The base model, frozen, in evaluation mode. Safetensors only."""
-    folder = base_folder(spec)
-    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-    if kind != "qwen2_5_vl":
-        raise UserError(f"model type {kind!r} is not supported", where=str(folder), remedy="use a Qwen2.5-VL model")
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        folder,
+        base_folder(spec),
         dtype=getattr(torch, spec.dtype),
         local_files_only=True,
         use_safetensors=True,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gog import behaviour, judging, metrics, pictures, rewards
+from gog import behaviour, judging, metrics, pictures, rewards, stats
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.pictures import Picture
@@ -67,6 +67,9 @@ class Rollouts:
     answer_only: bool = False
     pictures: dict[str, Picture] = field(default_factory=dict)
     _decided: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        metrics.initialise_rollouts(self.stage)
 
     async def play(
         self,
@@ -176,20 +179,16 @@ def measure(trajectories: Sequence[Trajectory]) -> Measures:
     calls = sum(item.tool_calls for item in trajectories)
     failed = sum(len(item.failures) for item in trajectories)
     choices = [right for item in trajectories if (right := behaviour.chose_right(item)) is not None]
-    mean_reward = _mean(totals)
+    mean_reward = stats.mean(totals)
     return Measures(
         n=len(trajectories),
-        accuracy=_mean([reward.accuracy or 0.0 for reward in counted]),
-        format=_mean([reward.format for reward in counted]),
+        accuracy=stats.mean([reward.accuracy or 0.0 for reward in counted]),
+        format=stats.mean([reward.format for reward in counted]),
         reward=mean_reward,
-        reward_std=_mean([(total - mean_reward) ** 2 for total in totals]) ** 0.5,
+        reward_std=stats.mean([(total - mean_reward) ** 2 for total in totals]) ** 0.5,
         tool_calls=calls / max(1, len(trajectories)),
         tool_failure_ratio=failed / max(1, calls),
         excluded=len(trajectories) - len(counted),
-        choice_accuracy=_mean([float(right) for right in choices]) if choices else None,
+        choice_accuracy=stats.mean([float(right) for right in choices]) if choices else None,
         behaviour={name: round(share, 4) for name, share in behaviour.shares(trajectories).items()},
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from gog import wire
+from gog import basemodel, wire
 from gog.errors import UserError
 from gog.pictures import Picture
 from gog_tools import bodies, chat, serving
@@ -245,21 +245,11 @@ def _add_adapters(app: FastAPI, policy: Policy) -> None:
         return Response(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.", media_type="text/plain")
 
 
-def check_model(folder: Path) -> None:
-    """Raises UserError for a folder that holds no model of the kind we serve."""
-    try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError):
-        raise UserError("no config.json there", where=str(folder), remedy="a folder in Hugging Face form") from None
-    if kind != "qwen2_5_vl":
-        raise UserError(f"model type {kind!r} is not supported", where=str(folder), remedy="use a Qwen2.5-VL model")
-
-
 def build(given: argparse.Namespace) -> FastAPI:
     adapters = given.adapters.resolve() if given.adapters else None
     if adapters is not None and not adapters.is_dir():
         raise UserError("no such folder", where=f"--adapters {given.adapters}", remedy="create it first")
-    check_model(given.model)
+    basemodel.check(given.model, where="--model")
     from gog_tools.policy_model import PolicyModel  # torch takes seconds: not for --help, nor for a port in use
 
     model = PolicyModel(given.model, device=given.device, dtype=given.dtype)

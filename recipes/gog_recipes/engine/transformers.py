@@ -198,7 +198,9 @@ class TransformersEngine:
         self.counters.steps += 1
         for row in rows:
             if not row.turn:  # a prompt, or an observation behind the last sampled token
-                self.counters.prefilled += len(row.pending) - (1 if row.cached else 0)
+                read = len(row.pending) - (1 if row.cached else 0)
+                self.counters.prefilled += read
+                metrics.TOKENS.labels("prefilled").inc(read)
             row.cached += len(row.pending)
             row.pending, row.pending_images = [], []
         rows, logits = self._share_with_group(rows, logits)
