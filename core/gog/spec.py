@@ -81,8 +81,95 @@ class DataSpec(Spec):
 
 
 class StoreSpec(Spec):
-    uri: str = Field(pattern=r"^(file|s3)://", description="Where checkpoints and reports go. Default: the run folder.")
-    secret_name: str | None = Field(None, description="Secret with the store's credentials, on a cluster.")
+    """A checkpoint store. Credentials are never written here: on a cluster they come from the Secret or from the
+    service account of the pods, elsewhere from the environment."""
+
+    uri: str = Field(
+        pattern=r"^(file|s3)://",
+        max_length=1024,
+        description="Where checkpoints and reports go. Default: the run folder.",
+    )
+    secret_name: str | None = Field(
+        None,
+        max_length=253,
+        description="Secret in the run's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and perhaps ca.crt. "
+        "Default: whatever the pods' service account may do.",
+    )
+    endpoint_url: str | None = Field(
+        None, pattern=r"^https?://", max_length=1024, description="Address of an S3 server that is not Amazon's."
+    )
+    region: str | None = Field(None, max_length=64, description="Region of the bucket. Default: the environment's.")
+    path_style: bool = Field(
+        False, description="Write the bucket into the path, not the host name, as most servers but Amazon's want."
+    )
+    ca_bundle: str | None = Field(
+        None,
+        max_length=1024,
+        description="PEM file of the authority to trust. Default on a cluster: ca.crt of the Secret.",
+    )
+    kms_key_id: str | None = Field(
+        None, max_length=2048, description="Key that the server encrypts objects with (SSE-KMS)."
+    )
+
+
+class RetentionSpec(Spec):
+    """Which checkpoints of a stage stay. The newest, tagged ones and what others were made from always do."""
+
+    keep_last: int = Field(3, ge=1, le=10_000, description="The newest so many.")
+    keep_best: int = Field(0, ge=0, le=10_000, description="Besides, the best so many by `metric`.")
+    metric: str = Field("reward_last", max_length=64, description="Key of the checkpoint's meta; larger is better.")
+    grace_seconds: int = Field(
+        86_400, ge=0, description="Blobs younger than this are never swept: a publication may be under way."
+    )
+
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
+"""An amount as Kubernetes writes it: `500m`, `4Gi`."""
+
+
+class WorkersSpec(Spec):
+    """Pods of a stage's job, on a cluster. On one machine a stage is one process."""
+
+    replicas: int = Field(1, ge=1, le=1024, description="Pods; they start together or not at all.")
+    processes: int | None = Field(
+        None, ge=1, le=64, description="Processes in each pod. Default: one per GPU, at least one."
+    )
+    gpus: int = Field(0, ge=0, le=64, description="GPUs of each pod.")
+    cpu: Quantity | None = Field(None, description="Cores of each pod, as request and limit. Default: no limit.")
+    memory: Quantity | None = Field(None, description="Memory of each pod, as request and limit. Default: no limit.")
+    shared_memory: Quantity | None = Field(
+        None, description="Size of /dev/shm. Default: 1Gi with GPUs, else the node's 64Mi."
+    )
+
+
+class ResourcesSpec(Spec):
+    """Of one server's pod, as Kubernetes writes them."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict, max_length=16)
+    limits: dict[str, Quantity] = Field(default_factory=dict, max_length=16)
+
+
+class TolerationSpec(Spec):
+    key: str | None = Field(None, max_length=316)
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: str | None = Field(None, max_length=63)
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = Field(None, ge=0)
+
+
+class SchedulingSpec(Spec):
+    """Where pods of a run may go, on a cluster."""
+
+    queue: str = Field("default", max_length=63, description="Volcano queue of the stages' jobs.")
+    priority_class_name: str | None = Field(None, max_length=63)
+    node_selector: dict[str, str] = Field(default_factory=dict, max_length=32)
+    tolerations: tuple[TolerationSpec, ...] = Field((), max_length=32)
+
+
+class Placement(Spec):
+    """What a manifest says of a stage besides its recipe's settings."""
+
+    workers: WorkersSpec = WorkersSpec()
 
 
 class FailureInjection(Spec):
@@ -101,8 +188,10 @@ class EndpointSpec(Spec):
     backend: str = Field("world", description="`world`: the embedded tools that see pixels and text only.")
     url: str | None = Field(None, pattern=r"^https?://", description="An existing server; nothing is started then.")
     model: str = Field("", description="Model name to ask for, where the server has several.")
-    secret_name: str | None = Field(None, description="Secret with the server's key.")
-    replicas: int = Field(1, ge=0, le=64)
+    secret_name: str | None = Field(None, max_length=253, description="Secret with the server's key.")
+    replicas: int = Field(1, ge=0, le=64, description="Pods, on a cluster; `kubectl scale` changes it.")
+    resources: ResourcesSpec = Field(ResourcesSpec(), description="Of each pod, on a cluster.")
+    startup_seconds: int = Field(600, ge=1, le=86_400, description="A server that has not answered by then has failed.")
     port: int = Field(0, ge=0, le=65535, description="Local port; 0 takes a free one.")
     failures: FailureInjection = FailureInjection()
 
@@ -334,19 +423,23 @@ NEEDS: dict[str, tuple[str, ...]] = {
 NEEDS_TOOLS: dict[str, bool] = {"curate": True, "sft": False, "stratify": True, "grpo": True, "evaluate": True}
 
 
-class Curate(CurateSettings, AgentSettings):
+class Curate(CurateSettings, AgentSettings, Placement):
     """stages.curate of a manifest."""
 
 
-class Stratify(StratifySettings, AgentSettings):
+class SFT(SFTSettings, Placement):
+    """stages.sft of a manifest."""
+
+
+class Stratify(StratifySettings, AgentSettings, Placement):
     """stages.stratify of a manifest."""
 
 
-class GRPO(GRPOSettings, AgentSettings):
+class GRPO(GRPOSettings, AgentSettings, Placement):
     """stages.grpo of a manifest."""
 
 
-class Evaluate(EvaluateSettings, AgentSettings):
+class Evaluate(EvaluateSettings, AgentSettings, Placement):
     """stages.evaluate of a manifest."""
 
 
@@ -354,11 +447,18 @@ class Stages(Spec):
     """Settings by stage; what is absent takes the model family's preset. `skip` leaves a stage out."""
 
     curate: Curate = Curate()
-    sft: SFTSettings = SFTSettings()
+    sft: SFT = SFT()
     stratify: Stratify = Stratify()
     grpo: GRPO = GRPO()
     evaluate: Evaluate = Evaluate()
     skip: tuple[Literal["curate", "sft", "stratify", "grpo", "evaluate"], ...] = ()
+
+
+class ImagesSpec(Spec):
+    """Container images, on a cluster. Default: the operator's own."""
+
+    trainer: str | None = Field(None, max_length=512, description="Of stages and of the policy server.")
+    tools: str | None = Field(None, max_length=512, description="Of the other servers.")
 
 
 class Arm(Spec):
@@ -381,6 +481,23 @@ class RunSpec(Spec):
     tools: ToolsSpec = ToolsSpec()
     stages: Stages = Stages()
     arms: tuple[Arm, ...] = Field((), max_length=16)
+    scheduling: SchedulingSpec = SchedulingSpec()
+    service_account_name: str | None = Field(
+        None,
+        max_length=253,
+        description="Of every pod of the run, on a cluster; the way to credentials without a Secret.",
+    )
+    images: ImagesSpec = ImagesSpec()
+    retention: RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
+    promote_to: StoreSpec | None = Field(
+        None, description="Store to which the last checkpoint of every stage is copied once it is verified."
+    )
     suspend: bool = Field(False, description="Stop the current stage at its last checkpoint and wait.")
     backoff_limit: int = Field(3, ge=0, le=100, description="Failed attempts of a stage that are tried again.")
     active_deadline_seconds: int | None = Field(None, ge=1, description="Of one attempt of a stage.")
+    ttl_seconds_after_finished: int | None = Field(
+        None, ge=0, description="A finished run is deleted after so long, on a cluster; what is in the store stays."
+    )
+    managed_by: str | None = Field(
+        None, max_length=63, description="Name of another controller that has this run in hand; gog leaves it alone."
+    )

@@ -13,8 +13,7 @@ from gog_operator.api.meta import CANCEL
 from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, Lifecycle, Object, Stage
 from gog_operator.cluster.files import ObjectFiles
 
-LIFECYCLE = ("suspend", "backoffLimit", "activeDeadlineSeconds")
-assert len(LIFECYCLE) == len(Lifecycle.model_fields)
+LIFECYCLE = tuple(field.alias or name for name, field in Lifecycle.model_fields.items())
 
 
 def find(folder: Path) -> Object:

@@ -41,7 +41,7 @@ BROKEN = {
     ),
     "field nobody could have meant": (
         "  store: {zzz: 1, uri: 'file:///s'}",
-        "w.yaml: spec.store.zzz: unknown field (known: uri, secretName)",
+        "w.yaml: spec.store.zzz: unknown field (known: uri, secretName, endpointUrl, region, pathStyle, caBundle, kmsKeyId)",
     ),
     "no number": (
         "  stages: {sft: {learningRate: fast}}",

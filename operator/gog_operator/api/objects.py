@@ -48,10 +48,14 @@ class StageStatus(Status):
     )
     progress: Progress | None = None
     checkpoint: str = Field("", description="Newest committed checkpoint: `sft/180`.")
+    seen_attempt: int = Field(
+        0, description="Newest attempt whose job was seen: should it be gone, it is not made anew."
+    )
 
 
 class EndpointStatus(Status):
     url: str = ""
+    version: str = Field("", description="Checkpoint that every pod serves, verified: `grpo/120`.")
     port: int = Field(0, description="Kept over restarts.")
     restarts: int = 0
     failures: int = Field(0, description="Starts in a row that never got ready.")
@@ -108,9 +112,18 @@ class Lifecycle(Spec):
     suspend: bool = Field(False, description="Stop at the last checkpoint and wait.")
     backoff_limit: int = Field(3, ge=0, le=100, description="Failed attempts that are tried again.")
     active_deadline_seconds: int | None = Field(None, ge=1, description="Of one attempt.")
+    ttl_seconds_after_finished: int | None = Field(
+        None, ge=0, description="A finished stage is deleted after so long, on a cluster."
+    )
+    managed_by: str | None = Field(None, max_length=63, description="Another controller that has it in hand.")
+    scheduling: settings.SchedulingSpec = settings.SchedulingSpec()
+    service_account_name: str | None = Field(None, max_length=253, description="Of its pods, on a cluster.")
+    image: str | None = Field(None, max_length=512, description="Of its pods. Default: the operator's trainer image.")
+    retention: settings.RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
+    promote_to: settings.StoreSpec | None = Field(None, description="Store to which the last checkpoint is copied.")
 
 
-class StageSpec(settings.StageConfig, Lifecycle):
+class StageSpec(settings.StageConfig, Lifecycle, settings.Placement):
     """What the specs of the five stage kinds share."""
 
 
@@ -182,6 +195,21 @@ class EvaluateStage(Stage):
 class EndpointObjectSpec(settings.EndpointSpec):
     role: Role = Field(description="What the server does.")
     data: settings.DataSpec | None = Field(None, description="Dataset that the server answers from, for `world`.")
+    store: settings.StoreSpec | None = Field(
+        None,
+        description="Store that datasets at s3:// addresses and the policy's adapters are read from, on a cluster.",
+    )
+    base: str = Field("", max_length=1024, description="Base model of the policy server, as a run's model.base.")
+    version: str = Field(
+        "", max_length=128, description="Checkpoint that the policy serves: `grpo/120`. Default: the base."
+    )
+    scheduling: settings.SchedulingSpec = settings.SchedulingSpec()
+    service_account_name: str | None = Field(None, max_length=253, description="Of its pods, on a cluster.")
+    image: str | None = Field(
+        None, max_length=512, description="Of its pods. Default: the operator's image for the role."
+    )
+    suspend: bool = Field(False, description="Take the pods away and keep the object.")
+    managed_by: str | None = Field(None, max_length=63, description="Another controller that has it in hand.")
 
 
 class Endpoint(Object):
