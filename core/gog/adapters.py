@@ -1,0 +1,204 @@
+"""Adapters that a server of the plain base can wear.
+
+A GRPO checkpoint's adapter was trained on base + SFT adapter *merged*, so by itself it is half of the policy: a server
+that holds the base needs one adapter equal to both. Low-rank updates add up by concatenation: the rows of the As on one
+another, the columns of the Bs beside one another, each B times its own scaling; the result's scaling is 1. It is exact
+up to the rounding of that one product. Ranks are filled up with zeros to the next one that vLLM takes.
+
+What cannot be joined so (whole modules saved, DoRA, ranks that differ by module, weights folded into the base at
+initialisation) is refused, never approximated. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gog import store, tensors
+from gog.errors import UserError, unwritable
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM allows as --max-lora-rank."""
+PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+WITHOUT_EFFECT = {
+    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform",
+    "layers_pattern", "megatron_core", "qalora_group_size",
+}  # fmt: skip
+"""Settings that say how an adapter was made or are read here; any other that is set changes what it computes."""
+PLAIN: dict[str, tuple[Any, ...]] = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A [rank, in] and B [out, rank] by module, both float32; the module's update is scaling · B A. dtype: as saved."""
+
+    rank: int
+    scaling: float
+    dtype: str
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def name_of(ref: str) -> str:
+    """The name under which a server knows a checkpoint: `grpo/120` -> `grpo-120`."""
+    return ref.replace("/", "-")
+
+
+def fetch_servable(checkpoints: store.Store, ref: str, folder: Path) -> Path:
+    """A checkpoint's policy as one adapter on the plain base, in a new folder that appears whole or not at all.
+
+    Raises UserError for a checkpoint that is missing, corrupt or holds no adapter.
+    """
+    if folder.exists():
+        raise UserError("exists already", where=str(folder), remedy="fetch into a new folder")
+    layers = [
+        read(checkpoints.open(each, CONFIG), checkpoints.open(each, WEIGHTS), where=each.ref)
+        for each in lineage(checkpoints, ref)
+    ]
+    return _write(_joined(layers), folder)
+
+
+def lineage(checkpoints: store.Store, ref: str) -> list[store.Manifest]:
+    """The checkpoints whose adapters make up a policy, the one folded in first at the front.
+
+    A stage folds the adapters of the checkpoints it starts from into its weights, so those of a checkpoint's parents
+    that hold one lie beneath its own.
+    """
+    manifest = checkpoints.resolve(ref)
+    if WEIGHTS not in manifest.files:
+        raise UserError(
+            f"checkpoint {manifest.ref} holds no adapter", where="version", remedy="name one of sft or grpo"
+        )
+    chain = [manifest]
+    while True:
+        parents = [checkpoints.resolve(parent) for parent in chain[0].parents]
+        beneath = [parent for parent in parents if WEIGHTS in parent.files]
+        if not beneath:
+            return chain
+        if len(beneath) > 1 or beneath[0] in chain:
+            raise UserError(f"{chain[0].ref} lies on several adapters, whose order is not known", where="version")
+        chain.insert(0, beneath[0])
+
+
+def join(folders: Sequence[Path], target: Path) -> Path:
+    """One PEFT folder equal to several, given in the order in which they were folded into the base.
+
+    The result's scaling is 1 and its rank one of RANKS; its type is theirs, float32 where they differ. It appears whole
+    or not at all. Raises UserError for what cannot be joined exactly.
+    """
+    layers = [read(folder / CONFIG, folder / WEIGHTS, where=str(folder)) for folder in folders]
+    return _write(_joined(layers), target)
+
+
+def read(config: Path, weights: Path, *, where: str) -> Adapter:
+    """An adapter as PEFT saves it. Raises UserError naming what is not plain LoRA of linears."""
+    try:
+        settings = json.loads(config.read_bytes())
+        rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
+        saved = tensors.read(weights)
+    except OSError as error:
+        raise UserError(f"{Path(error.filename or '').name}: {error.strerror}", where=where) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{CONFIG} is not that of a LoRA adapter: {error!r}", where=where) from None
+    _check_settings(settings, where)
+    pairs = {module: _pair(module, saved, rank, where) for module in _modules(saved, where)}
+    types = {dtype for dtype, _ in saved.values()}
+    scaling = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    return Adapter(rank, scaling, types.pop() if len(types) == 1 else "F32", pairs)
+
+
+def _check_settings(settings: dict[str, Any], where: str) -> None:
+    if settings.get("peft_type") != "LORA":
+        raise UserError(f"peft_type {settings.get('peft_type')!r} is not LORA", where=where)
+    for name, value in settings.items():
+        plain = value in PLAIN[name] if name in PLAIN else name in WITHOUT_EFFECT or not value
+        if not plain:
+            raise UserError(f"{name} {value!r} cannot be joined exactly", where=where, remedy="train plain LoRA")
+
+
+def _modules(saved: dict[str, tuple[str, np.ndarray]], where: str) -> list[str]:
+    odd = [name for name in saved if not (name.startswith(PREFIX) and name.endswith((A, B)))]
+    if odd or not saved:
+        raise UserError(f"{odd[0]!r} is no LoRA weight of a linear" if odd else "holds no weights", where=where)
+    return sorted({name.removesuffix(A).removesuffix(B) for name in saved})
+
+
+def _pair(
+    module: str, saved: dict[str, tuple[str, np.ndarray]], rank: int, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    if module + A not in saved or module + B not in saved:
+        raise UserError(f"{module} has only one of A and B", where=where)
+    a, b = saved[module + A][1], saved[module + B][1]
+    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != rank or b.shape[1] != rank:
+        raise UserError(f"{module}: shapes {a.shape} and {b.shape} are not of rank {rank}", where=where)
+    return a, b
+
+
+def _joined(layers: Sequence[Adapter]) -> Adapter:
+    needed = sum(layer.rank for layer in layers)
+    rank = next((rank for rank in RANKS if rank >= needed), 0)
+    if not layers or not rank:
+        raise UserError(f"a joined rank of {needed}", where="adapters", remedy=f"1 to {RANKS[-1]} can be served")
+    types = {layer.dtype for layer in layers}
+    modules = sorted({module for layer in layers for module in layer.pairs})
+    pairs = {module: _stacked(module, layers, rank) for module in modules}
+    return Adapter(rank, 1.0, types.pop() if len(types) == 1 else "F32", pairs)
+
+
+def _stacked(module: str, layers: Sequence[Adapter], rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """A [rank, in] and B [out, rank]; a layer without the module leaves its part zero."""
+    wide = {layer.pairs[module][0].shape[1] for layer in layers if module in layer.pairs}
+    high = {layer.pairs[module][1].shape[0] for layer in layers if module in layer.pairs}
+    if len(wide) > 1 or len(high) > 1:
+        raise UserError(f"{module} has another size in each adapter", where="adapters", remedy="were both of one base?")
+    a, b = np.zeros((rank, wide.pop()), np.float32), np.zeros((high.pop(), rank), np.float32)
+    start = 0
+    for layer in layers:
+        if module in layer.pairs:
+            rows, columns = layer.pairs[module]
+            a[start : start + layer.rank] = rows
+            b[:, start : start + layer.rank] = layer.scaling * columns
+        start += layer.rank
+    return a, b
+
+
+def _write(adapter: Adapter, folder: Path) -> Path:
+    weights = {}
+    for module, (a, b) in adapter.pairs.items():
+        weights |= {module + A: (adapter.dtype, a), module + B: (adapter.dtype, b)}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".joining-") as temporary:
+            made = Path(temporary) / "adapter"
+            made.mkdir()
+            tensors.write(made / WEIGHTS, weights)
+            (made / CONFIG).write_text(json.dumps(_config(adapter), indent=1), encoding="utf-8")
+            os.rename(made, folder)
+    except OSError as error:
+        raise unwritable(error, folder) from error
+    return folder
+
+
+def _config(adapter: Adapter) -> dict[str, Any]:
+    """Names of whole modules, since a pattern or a suffix could match one that none of the adapters touches."""
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": adapter.rank,
+        "lora_alpha": adapter.rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "target_modules": [module.removeprefix(PREFIX) for module in sorted(adapter.pairs)],
+    }
