@@ -12,6 +12,8 @@ import pytest
 from gog import store as stores
 from gog.store import Store
 
+pytest_plugins = ["kube"]  # the fixture api_server
+
 hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not beside the sources
 
 hypothesis.settings.register_profile(

@@ -1,0 +1,20 @@
+"""A machine without Go passes its tests, and says once what did not run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_one_line_says_that_the_api_server_could_not_be_built(tmp_path):
+    tests = Path(__file__).parents[1]
+    environment = os.environ | {"PATH": str(tmp_path), "GOG_CLUSTER": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-m", "apiserver", tests / "cluster/test_api_server.py"]
+    done = subprocess.run(command, cwd=tests.parent, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line for line in done.stdout.splitlines() if "Go" in line]
+    assert said == [
+        "4 tests on a real API server did not run: its programs are not built, and there is no Go to build them"
+    ]
