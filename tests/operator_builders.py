@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from gog_operator.api import objects
 from gog_operator.api.conditions import put
 from gog_operator.api.meta import Reason
 from gog_operator.cluster.interface import AlreadyExists, Conflict
-from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ServerView
+from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ReportView, ServerView, StoreView
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 STORE = settings.StoreSpec(uri="file:///store")
@@ -71,6 +71,10 @@ def holding(type_: Any, reason: Reason = Reason.RUNNING, message: str = "", *, s
     return put((), type_, status, reason, message, now=NOW)
 
 
+def _look(owner: objects.Stage | objects.GoGRun) -> str:
+    return owner.job_name if isinstance(owner, objects.Stage) else owner.name
+
+
 @dataclass
 class FakeJob:
     """A job's life: running until a test says otherwise."""
@@ -82,7 +86,10 @@ class FakeJob:
 class FakeCluster:
     """A Cluster in memory: as strict about stale writes as a real one, and everything that was done is counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stays: bool = False) -> None:
+        self.stays = stays
+        self.looked: set[str] = set()
+        self.reported = ReportView("absent") if stays else ReportView("done")
         self.things: dict[tuple[str, str], objects.Object] = {}
         self.jobs: dict[str, FakeJob] = {}
         self.servers: dict[str, ServerView] = {}
@@ -97,6 +104,10 @@ class FakeCluster:
 
     def list(self, kind: type[Any]) -> tuple[Any, ...]:
         return tuple(thing for (name, _), thing in sorted(self.things.items()) if name == kind.__name__)
+
+    def children(self, owner: objects.Object) -> tuple[Any, ...]:
+        stages = (each for name in settings.STAGES for each in self.list(objects.STAGE_KINDS[name]))
+        return tuple(each for each in (*stages, *self.list(objects.Endpoint)) if each.owned_by(owner))
 
     def create(self, thing: objects.Object) -> None:
         if thing.key in self.things:
@@ -121,7 +132,7 @@ class FakeCluster:
         metadata = current.metadata.model_copy(update={"annotations": {**current.metadata.annotations, **annotations}})
         self._write(current.model_copy(update={"spec": changed, "metadata": metadata}))
 
-    def delete(self, kind: str, name: str) -> None:
+    def delete(self, kind: str, name: str, uid: str = "") -> None:
         if self.things.pop((kind, name), None) is not None:
             self.calls.append(f"delete {name}")
 
@@ -175,8 +186,27 @@ class FakeCluster:
     def progress(self, stage: objects.Stage) -> objects.Progress | None:
         return None
 
-    def checkpoint(self, store: settings.StoreSpec, key: str) -> Checkpoint | None:
-        return self.checkpoints.get(key)
+    def load_version(self, endpoint: objects.Endpoint, version: str) -> None:
+        self.calls.append(f"load {version} {endpoint.name}")
+        self.servers[endpoint.name] = replace(self.servers[endpoint.name], version=version)
+
+    def kept(self, owner: objects.Stage | objects.GoGRun) -> StoreView:
+        """On a cluster that stays, known only once somebody has looked after the attempt."""
+        if self.stays and _look(owner) not in self.looked:
+            return StoreView("unknown")
+        keys = (owner.store_key,) if isinstance(owner, objects.Stage) else owner.spec.stages.skip
+        return StoreView("known", {key: self.checkpoints[key] for key in keys if key in self.checkpoints})
+
+    def inspect(self, owner: objects.Stage | objects.GoGRun) -> None:
+        self.calls.append(f"look {_look(owner)}")
+        self.looked.add(_look(owner))
+
+    def report(self, run: objects.GoGRun) -> ReportView:
+        return self.reported
+
+    def write_report(self, run: objects.GoGRun, children: tuple[objects.Object, ...]) -> None:
+        self.calls.append("report")
+        self.reported = ReportView("done")
 
     def default_store(self) -> settings.StoreSpec:
         return STORE

@@ -88,7 +88,8 @@ def test_a_server_that_refuses_its_input_is_not_tried_again():
 
 def test_a_silent_server_is_ended_and_given_up():
     silent = ServerView("starting", "", 0, NOW)
-    assert decide(make_endpoint(), later(179), server=silent).actions == ()
-    decision = decide(make_endpoint(), later(180), server=silent)
+    endpoint = make_endpoint(startupSeconds=180)
+    assert decide(endpoint, later(179), server=silent).actions == ()
+    decision = decide(endpoint, later(180), server=silent)
     assert decision.actions == (StopServer(),) and reason(decision) == Reason.SERVER_FAILED
     assert decision.events[0].message == "grounding server did not answer within 180 s; its log is empty"

@@ -69,8 +69,8 @@ def settle(cluster, limit=30):
     raise AssertionError(f"still busy after {limit} passes: {cluster.calls[-10:]}")
 
 
-def start(**spec):
-    cluster = FakeCluster()
+def start(*, stays=False, **spec):
+    cluster = FakeCluster(stays=stays)
     cluster.create(make_run(**spec))
     return cluster
 
@@ -79,9 +79,9 @@ def finished(cluster):
     return {key: thing for key, thing in cluster.things.items() if thing.finished}
 
 
-@given(MOVES)
-def test_a_second_pass_over_an_unchanged_world_does_nothing(moves):
-    cluster = start()
+@given(MOVES, st.booleans())
+def test_a_second_pass_over_an_unchanged_world_does_nothing(moves, stays):
+    cluster = start(stays=stays)
     for step in moves:
         move(cluster, step)
     settle(cluster)
@@ -90,9 +90,9 @@ def test_a_second_pass_over_an_unchanged_world_does_nothing(moves):
     assert (len(cluster.calls), len(cluster.events)) == (calls, events)
 
 
-@given(MOVES, MOVES)
-def test_terminal_stays_terminal(before, after):
-    cluster = start(backoffLimit=0)
+@given(MOVES, MOVES, st.booleans())
+def test_terminal_stays_terminal(before, after, stays):
+    cluster = start(stays=stays, backoffLimit=0)
     for step in before:
         move(cluster, step)
     done = finished(cluster)
@@ -102,9 +102,9 @@ def test_terminal_stays_terminal(before, after):
         assert cluster.things[key].status == thing.status
 
 
-@given(MOVES)
-def test_a_run_that_is_let_work_completes_whatever_happened_before(moves):
-    cluster = start(backoffLimit=100)
+@given(MOVES, st.booleans())
+def test_a_run_that_is_let_work_completes_whatever_happened_before(moves, stays):
+    cluster = start(stays=stays, backoffLimit=100)
     for step in moves:
         if step != "die":  # servers that die before they answer are given up
             move(cluster, step)
@@ -119,9 +119,9 @@ def test_a_run_that_is_let_work_completes_whatever_happened_before(moves):
     assert not cluster.list(Endpoint) and not cluster.servers
 
 
-@given(MOVES)
-def test_a_complete_stage_is_never_done_again(moves):
-    cluster = start(backoffLimit=100)
+@given(MOVES, st.booleans())
+def test_a_complete_stage_is_never_done_again(moves, stays):
+    cluster = start(stays=stays, backoffLimit=100)
     for step in moves:
         done = {thing.name for thing in cluster.things.values() if isinstance(thing, Stage) and thing.finished}
         before = set(cluster.jobs)
@@ -129,9 +129,9 @@ def test_a_complete_stage_is_never_done_again(moves):
         assert not {cluster.jobs[name].stage for name in set(cluster.jobs) - before} & done
 
 
-@given(MOVES)
-def test_attempts_only_go_up_and_every_job_bears_the_number_that_was_written_before_it(moves):
-    cluster, seen = start(backoffLimit=100), {}
+@given(MOVES, st.booleans())
+def test_attempts_only_go_up_and_every_job_bears_the_number_that_was_written_before_it(moves, stays):
+    cluster, seen = start(stays=stays, backoffLimit=100), {}
     for step in moves:
         move(cluster, step)
         for thing in cluster.things.values():
@@ -144,9 +144,9 @@ def test_attempts_only_go_up_and_every_job_bears_the_number_that_was_written_bef
         assert int(attempt) <= seen[stage]
 
 
-@given(MOVES)
-def test_a_cancelled_run_ends_with_nothing_running(moves):
-    cluster = start()
+@given(MOVES, st.booleans())
+def test_a_cancelled_run_ends_with_nothing_running(moves, stays):
+    cluster = start(stays=stays)
     for step in moves:
         move(cluster, step)
     cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "user"})
@@ -155,9 +155,9 @@ def test_a_cancelled_run_ends_with_nothing_running(moves):
     assert run.finished and not running(cluster) and not cluster.servers
 
 
-@given(MOVES, st.booleans())
-def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, cancel):
-    cluster = start(backoffLimit=1)
+@given(MOVES, st.booleans(), st.booleans())
+def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, cancel, stays):
+    cluster = start(stays=stays, backoffLimit=1)
     for number, step in enumerate(moves):
         if cancel and number == len(moves) // 2:
             cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "user"})
@@ -169,9 +169,9 @@ def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, ca
         assert not (cluster.things["GoGRun", "world"].finished and running(cluster))
 
 
-@given(MOVES)
-def test_a_suspended_run_comes_to_rest_with_nothing_running(moves):
-    cluster = start()
+@given(MOVES, st.booleans())
+def test_a_suspended_run_comes_to_rest_with_nothing_running(moves, stays):
+    cluster = start(stays=stays)
     for step in moves:
         move(cluster, step)
     cluster.patch("GoGRun", "world", spec={"suspend": True}, annotations={})

@@ -9,13 +9,24 @@ from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import GoGRun
 from gog_operator.plan import run as rule
 from gog_operator.plan import sequence
-from gog_operator.plan.actions import CreateObject, DataView, DeleteObject, PatchObject, PrepareData
+from gog_operator.plan.actions import (
+    Checkpoint,
+    CreateObject,
+    DataView,
+    DeleteObject,
+    Event,
+    InspectStore,
+    PatchObject,
+    PrepareData,
+    ReportView,
+    StoreView,
+    WriteReport,
+)
 
 
-def decide(run, *, stages=(), endpoints=(), data=READY_DATA, committed=None):
-    facts = rule.Facts(
-        {each.name: each for each in stages}, {each.name: each for each in endpoints}, data, STORE, committed or {}
-    )
+def decide(run, *, stages=(), endpoints=(), data=READY_DATA, kept=rule.KNOWN, report=rule.REPORTED, stays=False):
+    named = [{each.name: each for each in things} for things in (stages, endpoints)]
+    facts = rule.Facts(*named, data, STORE, kept, report, stays)
     return rule.plan(run, facts, NOW)
 
 
@@ -117,7 +128,8 @@ def test_what_an_arm_changes_says_what_it_repeats(change, repeated):
 
 def test_skipped_stages_are_left_out_and_their_checkpoints_taken_from_the_store():
     run = make_run(stages={"skip": ["curate", "sft"]}, store={"uri": "file:///old"})
-    (stratify,) = [each for each in created(decide(run, committed={"sft": "sft/180"})) if each.kind != "Endpoint"]
+    kept = StoreView("known", {"sft": Checkpoint("sft", 180)})
+    (stratify,) = [each for each in created(decide(run, kept=kept)) if each.kind != "Endpoint"]
     assert stratify.stage == "stratify" and stratify.spec.inputs == {"sft": "sft/180"}
 
 
@@ -198,3 +210,59 @@ def test_a_finished_run_does_nothing_but_take_its_servers_away(type_):
     decision = decide(run, endpoints=[make_endpoint()])
     assert decision.status == run.status and decision.actions == (DeleteObject("Endpoint", "world-grounding"),)
     assert decide(run).actions == ()
+
+
+SKIPPING = {"stages": {"skip": ["curate", "sft"]}, "store": {"uri": "s3://bucket/old"}}
+
+
+@pytest.mark.parametrize(
+    ("state", "actions"), [("unknown", (InspectStore(),)), ("looking", ())], ids=["asked once", "then waited for"]
+)
+def test_nothing_starts_before_skipped_stages_were_looked_for(state, actions):
+    decision = decide(make_run(**SKIPPING), kept=StoreView(state))
+    assert decision.actions == actions and not created(decision)
+
+
+def test_a_store_that_cannot_be_looked_into_ends_a_run_that_skips_stages():
+    decision = decide(make_run(**SKIPPING), kept=StoreView("failed", message="no permission for bucket old"))
+    failed = next(each for each in decision.status.conditions if each.type == "Failed")
+    assert failed.reason == Reason.STORE_FAILED and "no permission for bucket old" in failed.message
+
+
+def ended(run):
+    return [complete(each) for each in walk(run)]
+
+
+def test_where_things_stay_a_run_is_complete_only_with_its_policy_served_and_its_report_written():
+    run = make_run(endpoints={"policy": {}})
+    stages = ended(run)
+    grpo = next(each for each in stages if each.store_key == "grpo")
+
+    def after(endpoints=(), report="absent"):
+        return decide(run, stages=stages, endpoints=endpoints, report=ReportView(report), stays=True)
+
+    (policy,) = [each for each in created(after()) if each.spec.role == "policy"]
+    assert policy.spec.version == grpo.status.checkpoint and policy.spec.base == "tiny" and policy.spec.data is None
+    assert not any(isinstance(action, WriteReport) for action in after([policy]).actions)
+    serving = {"version": grpo.status.checkpoint, "conditions": holding("Ready")}
+    policy = policy.model_copy(update={"status": policy.status.model_copy(update=serving)})
+    (write,) = after([policy]).actions
+    assert isinstance(write, WriteReport) and write.run.holds("Complete") and policy in write.children
+    assert not after([policy], "writing").actions
+    done = after([policy], "done")
+    assert any(each.type == "Complete" for each in done.status.conditions) and not done.actions
+
+
+def test_a_report_that_cannot_be_written_does_not_fail_a_run():
+    run = make_run()
+    done = decide(run, stages=ended(run), report=ReportView("failed", "disk"), stays=True)
+    assert any(each.type == "Complete" for each in done.status.conditions)
+    assert Event("ReportFailed", "no report: disk", warning=True) in done.events
+
+
+def test_the_policy_goes_on_being_served_after_a_complete_run_and_no_other_server_does():
+    run = make_run(endpoints={"policy": {}})
+    run = run.model_copy(update={"status": run.status.model_copy(update={"conditions": holding("Complete")})})
+    endpoints = [make_endpoint("grounding"), make_endpoint("policy")]
+    decision = decide(run, stages=ended(make_run()), endpoints=endpoints, stays=True)
+    assert [each.name for each in decision.actions if isinstance(each, DeleteObject)] == ["world-grounding"]

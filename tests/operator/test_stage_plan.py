@@ -7,7 +7,7 @@ from operator_builders import NOW, READY_DATA, holding, later, make_endpoint, ma
 
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.plan import stage as rule
-from gog_operator.plan.actions import CancelJob, Checkpoint, CreateJob, DataView, JobView, PrepareData
+from gog_operator.plan.actions import CancelJob, Checkpoint, CreateJob, DataView, JobView, PrepareData, StoreView
 
 RUNNING = JobView("running")
 GOOD = JobView("succeeded", 0)
@@ -15,7 +15,8 @@ BAD = JobView("failed", 1, ("Traceback …", "ValueError: no such column", ""))
 
 
 def decide(stage, now=NOW, *, job=None, checkpoint=None, data=READY_DATA, endpoints=None):
-    return rule.plan(stage, rule.Facts(job, checkpoint, None, data, endpoints or {}), now)
+    store = StoreView("known", {stage.store_key: checkpoint} if checkpoint else {})
+    return rule.plan(stage, rule.Facts(job, store, None, data, endpoints or {}), now)
 
 
 def condition(decision, type_):

@@ -20,12 +20,20 @@ from gog_operator.api.meta import API_VERSION, CANCEL, Condition, Metadata, Owne
 Role = Literal["grounding", "imageSearch", "textSearch", "judge", "policy"]
 
 
+class Committed(Spec):
+    """A checkpoint as the job that wrote it tells of it."""
+
+    ref: str = Field(max_length=128)
+    complete: bool = False
+
+
 class Progress(Spec):
     """What the stage last told of itself."""
 
     step: int = 0
     total: int = 0
     metrics: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: Committed | None = None
 
 
 class Status(Spec):
@@ -106,7 +114,7 @@ class GoGRun(Object):
     status: RunStatus = RunStatus()
 
 
-class Lifecycle(Spec):
+class Lifecycle(settings.Placement):
     """What the control plane, not the recipe, needs to know of a stage."""
 
     suspend: bool = Field(False, description="Stop at the last checkpoint and wait.")
@@ -123,7 +131,7 @@ class Lifecycle(Spec):
     promote_to: settings.StoreSpec | None = Field(None, description="Store to which the last checkpoint is copied.")
 
 
-class StageSpec(settings.StageConfig, Lifecycle, settings.Placement):
+class StageSpec(settings.StageConfig, Lifecycle):
     """What the specs of the five stage kinds share."""
 
 

@@ -26,11 +26,13 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
         "data": _set_fields(step.settings.data),
         "store": _set_fields(store),
         "inputs": inputs,
-        "endpoints": endpoint_names(run) if settings.NEEDS_TOOLS[step.stage] else {},
+        "endpoints": tool_names(run) if settings.NEEDS_TOOLS[step.stage] else {},
         "tools": _set_fields(step.settings.tools),
         "suspend": run.spec.suspend,
         "backoffLimit": run.spec.backoff_limit,
         "activeDeadlineSeconds": run.spec.active_deadline_seconds,
+        **_placement(run, run.spec.images.trainer),
+        **_given(retention=run.spec.retention, promoteTo=run.spec.promote_to),
     }
     spec |= _set_fields(getattr(step.settings.stages, step.stage))
     if step.stage == "evaluate" and "policies" not in spec and "grpo" in run.spec.stages.skip:
@@ -38,20 +40,43 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
     return cls.model_validate({**_head(run, cls.__name__, step.name), "spec": spec})
 
 
-def endpoints(run: GoGRun) -> tuple[Endpoint, ...]:
-    """One for every tool, and the policy's where the run has one."""
-    made = []
-    for role, name in endpoint_names(run).items():
-        given = getattr(run.spec.endpoints, _snake(role))
-        spec = {"role": role, "data": _set_fields(run.spec.data), **_set_fields(given)}
-        made.append(Endpoint.model_validate({**_head(run, "Endpoint", name), "spec": spec}))
-    return tuple(made)
+def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:
+    """One for every tool. The policy's is made when there is a policy to serve."""
+    return tuple(_endpoint(run, role, store, run.spec.images.tools) for role in settings.TOOLS)
 
 
-def endpoint_names(run: GoGRun) -> dict[str, str]:
-    """Name of the Endpoint of each role."""
-    roles = (*settings.TOOLS, "policy") if run.spec.endpoints.policy else settings.TOOLS
-    return {role: names.child(run.name, names.kebab(role)) for role in roles}
+def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
+    """Serves a trained checkpoint of the run."""
+    return _endpoint(run, "policy", store, run.spec.images.trainer, base=run.spec.model.base, version=version)
+
+
+def tool_names(run: GoGRun) -> dict[str, str]:
+    """Name of the Endpoint of each tool."""
+    return {role: names.child(run.name, names.kebab(role)) for role in settings.TOOLS}
+
+
+def policy_name(run: GoGRun) -> str:
+    return names.child(run.name, "policy")
+
+
+def _endpoint(run: GoGRun, role: str, store: settings.StoreSpec, image: str | None, **more: str) -> Endpoint:
+    given = getattr(run.spec.endpoints, _snake(role))
+    spec = {"role": role, "store": _set_fields(store), **more, **_placement(run, image), **_set_fields(given)}
+    if role != "policy":
+        spec["data"] = _set_fields(run.spec.data)
+    return Endpoint.model_validate({**_head(run, "Endpoint", names.child(run.name, names.kebab(role))), "spec": spec})
+
+
+def _placement(run: GoGRun, image: str | None) -> dict[str, Any]:
+    """Where the run's pods go and as whom; only what the user set."""
+    scheduling = run.spec.scheduling if "scheduling" in run.spec.model_fields_set else None
+    return _given(scheduling=scheduling, serviceAccountName=run.spec.service_account_name, image=image)
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """Fields that are set, as a document has them."""
+    set_ = {name: value for name, value in fields.items() if value is not None}
+    return {name: _set_fields(value) if isinstance(value, settings.Spec) else value for name, value in set_.items()}
 
 
 def _head(run: GoGRun, kind: str, name: str) -> dict[str, Any]:

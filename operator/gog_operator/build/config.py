@@ -15,8 +15,7 @@ from gog_operator.api.objects import Lifecycle, Stage
 
 def render(stage: Stage, *, data: settings.DataSpec, endpoints: dict[str, str], workdir: str) -> dict[str, Any]:
     """The configuration as a dict, ready for YAML. endpoints: URL by role."""
-    control = set(Lifecycle.model_fields) | set(settings.Placement.model_fields)
-    body = stage.spec.model_dump(mode="json", exclude_unset=True, exclude=control)
+    body = stage.spec.model_dump(mode="json", exclude_unset=True, exclude=set(Lifecycle.model_fields))
     body |= {
         "stage": stage.store_key,
         "data": data.model_dump(mode="json", exclude_none=True),

@@ -22,7 +22,7 @@ import yaml
 
 from gog import progress, store
 from gog import spec as settings
-from gog_operator.api.objects import Endpoint, Object, Progress, Stage, Status
+from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status
 from gog_operator.build import app, config, names, servers
 from gog_operator.cluster.dataset import DatasetMaker
 from gog_operator.cluster.files import ObjectFiles, explained, write_whole
@@ -30,11 +30,13 @@ from gog_operator.cluster.interface import Thing
 from gog_operator.cluster.jobs import LocalJobs
 from gog_operator.cluster.processes import Processes
 from gog_operator.cluster.servers import LocalServers
-from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ServerView
+from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ReportView, ServerView, StoreView
 
 
 class LocalCluster:
     """The Cluster of one run folder. program: how `gog` is called."""
+
+    stays = False
 
     def __init__(self, folder: Path, program: tuple[str, ...] | None = None) -> None:
         self.folder = folder.absolute()
@@ -55,6 +57,10 @@ class LocalCluster:
     def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
         return self.objects.list(kind)
 
+    def children(self, owner: Object) -> tuple[Object, ...]:
+        stages = (each for name in settings.STAGES for each in self.list(STAGE_KINDS[name]))
+        return tuple(each for each in (*stages, *self.list(Endpoint)) if each.owned_by(owner))
+
     def create(self, thing: Object) -> None:
         self.objects.create(thing)
 
@@ -64,7 +70,7 @@ class LocalCluster:
     def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
         self.objects.patch(kind, name, spec=spec, annotations=annotations)
 
-    def delete(self, kind: str, name: str) -> None:
+    def delete(self, kind: str, name: str, uid: str = "") -> None:
         self.objects.delete(kind, name)
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
@@ -128,6 +134,9 @@ class LocalCluster:
     def stop_server(self, name: str) -> None:
         self.servers.stop(name)
 
+    def load_version(self, endpoint: Endpoint, version: str) -> None:
+        """Here servers live no longer than their run, and a run's policy is not served."""
+
     # -- data and checkpoints
 
     def prepare_data(self, owner: Object) -> None:
@@ -146,6 +155,22 @@ class LocalCluster:
         self._stores[store_spec.uri] = opened
         newest = opened.latest(key)
         return Checkpoint(key, newest.step, newest.meta.get("complete")) if newest is not None else None
+
+    def kept(self, owner: Stage | GoGRun) -> StoreView:
+        """A look into a folder costs nothing, so it is always known."""
+        keys: tuple[str, ...] = (owner.store_key,) if isinstance(owner, Stage) else owner.spec.stages.skip
+        found = {key: self.checkpoint(owner.spec.store or self.default_store(), key) for key in keys}
+        return StoreView("known", {key: each for key, each in found.items() if each is not None})
+
+    def inspect(self, owner: Stage | GoGRun) -> None:
+        """Nothing to do: see `kept`."""
+
+    def report(self, run: GoGRun) -> ReportView:
+        """Whoever called `gog run` writes it at the end, whatever that end is."""
+        return ReportView("done")
+
+    def write_report(self, run: GoGRun, children: tuple[Object, ...]) -> None:
+        """Nothing to do: see `report`."""
 
     def default_store(self) -> settings.StoreSpec:
         return settings.StoreSpec(uri=(self.folder / "store").as_uri())

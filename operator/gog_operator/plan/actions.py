@@ -6,29 +6,44 @@ harm, because a control plane killed between an action and the status that recor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from gog import spec as settings
 from gog_operator.api import objects
+from gog_operator.api.meta import Reason
 
 AnyStatus = TypeVar("AnyStatus", bound=objects.Status)
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """Why something does not get on, where waiting may help and a person may have to."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True)
 class JobView:
-    """A stage's job. lost: it was created, and whoever ran it is gone without a result (the machine's or `gog run`'s
-    death); cancelled: ended because we asked. exit_code: negative for a signal. lines: the last ones of its log."""
+    """A stage's job. lost: it was created, and is gone without a result (the machine's or `gog run`'s death, a job that
+    somebody deleted); cancelled: ended because we asked. exit_code: negative for a signal. lines: the last ones of its
+    log. cause: what the platform says of its end: `pod trainer-0 OOMKilled`. trouble: why its pods do not start."""
 
     state: Literal["running", "succeeded", "failed", "cancelled", "lost"]
     exit_code: int | None = None
     lines: tuple[str, ...] = ()
+    cause: str = ""
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True)
 class ServerView:
-    """An endpoint's server. was_ready: it answered at some time of its life."""
+    """An endpoint's server. was_ready: it answered at some time of its life. version: checkpoint that every pod of a
+    policy serves. current: whether it is as the endpoint's spec wants it; if not, it is started again. trouble: why it
+    does not get ready."""
 
     state: Literal["starting", "ready", "exited"]
     url: str = ""
@@ -37,6 +52,9 @@ class ServerView:
     was_ready: bool = False
     exit_code: int | None = None
     lines: tuple[str, ...] = ()
+    version: str = ""
+    current: bool = True
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,22 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class StoreView:
+    """What the store holds of the keys that were asked about. Where looking takes a job of its own, nothing is known
+    until somebody has asked (`InspectStore`) and the job is over. failed: it cannot be had, and `message` says why."""
+
+    state: Literal["unknown", "looking", "known", "failed"]
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class ReportView:
+    state: Literal["absent", "writing", "done", "failed"]
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class CreateObject:
     """Creates a child; one of the same name that is ours already counts as created."""
 
@@ -81,8 +115,11 @@ class PatchObject:
 
 @dataclass(frozen=True)
 class DeleteObject:
+    """uid: deletes only that one, not a later one of the same name; "" for whichever is there."""
+
     kind: str
     name: str
+    uid: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,11 +147,44 @@ class StopServer:
 
 
 @dataclass(frozen=True)
+class LoadVersion:
+    """Has every pod of a policy serve a checkpoint; done when the server's view says so."""
+
+    version: str
+
+
+@dataclass(frozen=True)
 class PrepareData:
     """Makes the dataset ready where this cluster's jobs and servers can read it."""
 
 
-Action = CreateObject | PatchObject | DeleteObject | CreateJob | CancelJob | StartServer | StopServer | PrepareData
+@dataclass(frozen=True)
+class InspectStore:
+    """Has somebody look into the store: after a stage's attempt, or for the checkpoints of a run's skipped stages.
+    A complete stage's checkpoint is verified, promoted and older ones retired on the way, as its spec says."""
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """Writes the report of a run that is about to be complete. run: as it will be; children: its stages and endpoints."""
+
+    run: objects.GoGRun
+    children: tuple[objects.Object, ...] = ()
+
+
+Action = (
+    CreateObject
+    | PatchObject
+    | DeleteObject
+    | CreateJob
+    | CancelJob
+    | StartServer
+    | StopServer
+    | LoadVersion
+    | PrepareData
+    | InspectStore
+    | WriteReport
+)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,12 @@ def overdue(since: datetime | None, limit: int | None, now: datetime) -> bool:
     return since is not None and limit is not None and now - since >= timedelta(seconds=limit)
 
 
-def why(exit_code: int | None, lines: tuple[str, ...]) -> str:
-    """`exit 1: ValueError: no such column`; what was killed from outside had no last word, so nothing is quoted."""
+def why(exit_code: int | None, lines: tuple[str, ...], cause: str = "") -> str:
+    """`exit 1: ValueError: no such column`; what was killed from outside had no last word, so nothing is quoted.
+    cause: what the platform says, which then takes the place of the exit code."""
     told = last_telling_line(lines) if exit_code not in UNSPOKEN else ""
-    return f"{exit_words(exit_code)}: {told}" if told else exit_words(exit_code)
+    end = cause or exit_words(exit_code)
+    return f"{end}: {told}" if told else end
 
 
 def exit_words(code: int | None) -> str:

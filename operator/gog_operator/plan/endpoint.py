@@ -3,7 +3,8 @@
 A server that dies after having answered is the world's unreliability, and the run outlives it: clients retry, and the
 address stays. One that has never answered is a mistake in its settings: a few tries (something else may hold the port
 for a moment), then the endpoint fails with the last words of its log. An endpoint with a `url` is somebody else's
-server: nothing is started and nothing is watched.
+server: nothing is started and nothing is watched. A policy serves a checkpoint by its version: an address stays ready
+with the old one until every pod has the new one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,19 @@ from gog_operator.api import conditions
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Endpoint, EndpointStatus
 from gog_operator.plan import attempts, data
-from gog_operator.plan.actions import Action, DataView, Decision, Event, ServerView, StartServer, StopServer
+from gog_operator.plan.actions import (
+    Action,
+    DataView,
+    Decision,
+    Event,
+    LoadVersion,
+    ServerView,
+    StartServer,
+    StopServer,
+)
 
-STARTUP_SECONDS = 180
+LOAD_SECONDS = 2.0
+"""Between looks at pods that load a checkpoint."""
 TRIES = 3
 
 
@@ -31,23 +42,53 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
     status, server = endpoint.status, facts.server
     if endpoint.spec.url:
         return Decision(_ready(endpoint, endpoint.spec.url, 0, Reason.EXTERNAL, now))
+    if endpoint.spec.suspend:
+        held = _not_ready(endpoint, Reason.SUSPENDED, "suspended", now)
+        return Decision(held, (StopServer(),) if server else ())
     if failed(endpoint):
         return Decision(status, (StopServer(),) if server and server.state != "exited" else ())
     if not data.ready(endpoint.spec.data, facts.data):
         waiting = _not_ready(endpoint, Reason.PREPARING, "waits for the dataset", now)
         return Decision(waiting, data.preparation(endpoint.spec.data, facts.data))
-    if server is None:
+    if server is None or not server.current:
         starting = _not_ready(endpoint, Reason.STARTING, "", now).model_copy(update={"retry_time": None})
         return Decision(starting, (StartServer(status.port or endpoint.spec.port),))
     if server.state == "ready":
-        return Decision(
-            _ready(endpoint, server.url, server.port, Reason.READY, now), events=_announced(endpoint, server)
-        )
+        return _serving(endpoint, server, now)
     if server.state == "exited":
         return _died(endpoint, server, now)
-    if server.started and now - server.started >= timedelta(seconds=STARTUP_SECONDS):
-        return _given_up(endpoint, server, f"did not answer within {STARTUP_SECONDS} s", now, (StopServer(),))
-    return Decision(_not_ready(endpoint, Reason.STARTING, "", now))
+    return _starting(endpoint, server, now)
+
+
+def _starting(endpoint: Endpoint, server: ServerView, now: datetime) -> Decision[EndpointStatus]:
+    """Not ready yet, or not any more: given up only if it never was."""
+    limit = endpoint.spec.startup_seconds
+    reason, message = Reason.STARTING, ""
+    if server.trouble is not None:
+        reason, message = server.trouble.reason, server.trouble.message
+    late = server.started is not None and now - server.started >= timedelta(seconds=limit)
+    if late and not (server.was_ready or endpoint.status.url):
+        told = f": {message}" if message else ""
+        return _given_up(endpoint, server, f"did not answer within {limit} s{told}", now, (StopServer(),))
+    told_already = (ready := endpoint.condition("Ready")) is not None and ready.reason == reason
+    events = () if not server.trouble or told_already else (Event(str(reason), message, warning=True),)
+    left = limit - (now - server.started).total_seconds() if server.started and not late else None
+    return Decision(_not_ready(endpoint, reason, message, now), events=events, requeue_after=left)
+
+
+def _serving(endpoint: Endpoint, server: ServerView, now: datetime) -> Decision[EndpointStatus]:
+    """It answers; a policy must also answer with the wanted checkpoint."""
+    wanted, served = endpoint.spec.version, server.version
+    if wanted and wanted != served:
+        load = (LoadVersion(wanted),)
+        if not endpoint.status.version:
+            return Decision(_not_ready(endpoint, Reason.SERVING, f"loads {wanted}", now), load, (), LOAD_SECONDS)
+        return Decision(_ready(endpoint, server.url, server.port, Reason.SERVING, now), load, (), LOAD_SECONDS)
+    events = _announced(endpoint, server)
+    if wanted != endpoint.status.version:
+        events = (*events, Event("Loaded", f"every pod serves {wanted or 'the base model'}"))
+    status = _ready(endpoint, server.url, server.port, Reason.READY, now)
+    return Decision(status.model_copy(update={"version": wanted}), events=events)
 
 
 def failed(endpoint: Endpoint) -> bool:

@@ -4,6 +4,9 @@ A stage is created once the one before it is complete, with the checkpoints it s
 live from the first stage to the last, because starting them costs more than keeping them. When anything fails for
 good, or a person cancels, what still runs is ended first and the run is Failed afterwards: a finished run has no
 processes. The run reads its children's conditions and nothing below them.
+
+Where things go on when a run is over (a cluster), the last of a run is to have its policy served, when it asks for
+that, and its report written.
 """
 
 from __future__ import annotations
@@ -17,7 +20,19 @@ from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, Stage
 from gog_operator.build import children
 from gog_operator.plan import changes, data, endpoint, sequence
-from gog_operator.plan.actions import Action, CreateObject, DataView, Decision, DeleteObject, Event, PatchObject
+from gog_operator.plan.actions import (
+    Action,
+    CreateObject,
+    DataView,
+    Decision,
+    DeleteObject,
+    Event,
+    InspectStore,
+    PatchObject,
+    ReportView,
+    StoreView,
+    WriteReport,
+)
 
 WORKING = {
     "curate": Reason.CURATING,
@@ -28,22 +43,27 @@ WORKING = {
 }
 
 
+KNOWN, REPORTED = StoreView("known"), ReportView("done")
+
+
 @dataclass(frozen=True)
 class Facts:
-    """stages, endpoints: those that the run owns, by name. committed: checkpoints of skipped stages that the store
-    holds already, by key. store: the manifest's, or the cluster's default."""
+    """stages, endpoints: those that the run owns, by name. kept: what the store holds of skipped stages. store: the
+    manifest's, or the cluster's default. stays: whether things go on here when the run is over."""
 
     stages: Mapping[str, Stage]
     endpoints: Mapping[str, Endpoint]
     data: DataView
     store: settings.StoreSpec
-    committed: Mapping[str, str]
+    kept: StoreView = KNOWN
+    report: ReportView = REPORTED
+    stays: bool = False
 
 
 def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """One rule after the other; the first that applies decides."""
     if run.finished:
-        return Decision(run.status, _wind_down(facts))
+        return Decision(run.status, _wind_down(facts, keep=_served(run, facts) if run.holds("Complete") else ""))
     run = changes.update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
     ending = _reason_to_end(run, facts)
     if ending:
@@ -52,6 +72,8 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         return _suspend(run, facts, now)
     if run.holds("Suspended"):
         run = changes.with_conditions(run, Suspended=(False, Reason.RESUMED, ""), now=now)
+    if run.spec.stages.skip and facts.kept.state != "known":
+        return _look(run, facts, now)
     if not data.ready(run.spec.data, facts.data):
         waiting = changes.with_conditions(run, Ready=(False, Reason.PREPARING, "makes the dataset"), now=now)
         return Decision(waiting.status, data.preparation(run.spec.data, facts.data))
@@ -64,6 +86,8 @@ def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
         return Reason.CANCELLED, "cancelled"
     if data_failure := data.failure(facts.data):
         return Reason.DATA_FAILED, data_failure
+    if run.spec.stages.skip and facts.kept.state == "failed":
+        return Reason.STORE_FAILED, f"the store cannot be looked into: {facts.kept.message}"
     for each in facts.endpoints.values():
         if endpoint.failed(each):
             progressing = each.condition("Progressing")
@@ -73,6 +97,12 @@ def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
         if failed is not None and failed.status == "True":
             return Reason.STAGE_FAILED, f"{stage.store_key}: {failed.message}"
     return None
+
+
+def _look(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+    """Skipped stages' checkpoints are looked for first: what comes after starts from them."""
+    looking = changes.with_conditions(run, Ready=(False, Reason.CHECKING, "looks into the store"), now=now)
+    return Decision(looking.status, (InspectStore(),) if facts.kept.state == "unknown" else ())
 
 
 def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime) -> Decision[RunStatus]:
@@ -85,8 +115,8 @@ def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime)
     return Decision(changes.update(failed, completion_time=now).status, actions, (event,))
 
 
-def _wind_down(facts: Facts) -> tuple[Action, ...]:
-    """Cancels unfinished stages; takes the servers away when there are none."""
+def _wind_down(facts: Facts, keep: str = "") -> tuple[Action, ...]:
+    """Cancels unfinished stages; takes the servers away when there are none. keep: name of one that stays."""
     unfinished = [stage for stage in facts.stages.values() if not stage.finished]
     if unfinished:
         return tuple(
@@ -94,11 +124,13 @@ def _wind_down(facts: Facts) -> tuple[Action, ...]:
             for stage in unfinished
             if not stage.cancelled
         )
-    return _without_servers(facts)
+    return _without_servers(facts, keep)
 
 
-def _without_servers(facts: Facts) -> tuple[Action, ...]:
-    return tuple(DeleteObject("Endpoint", name) for name in facts.endpoints)
+def _without_servers(facts: Facts, keep: str = "") -> tuple[Action, ...]:
+    return tuple(
+        DeleteObject("Endpoint", name, each.metadata.uid) for name, each in facts.endpoints.items() if name != keep
+    )
 
 
 def _suspend(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
@@ -127,7 +159,9 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     planned = sequence.steps(run)
     actions: list[Action] = list(_set_suspend([s for s in facts.stages.values() if not s.finished], False))
     if sequence.tools_needed(planned):
-        actions += [CreateObject(each) for each in children.endpoints(run) if each.name not in facts.endpoints]
+        actions += [
+            CreateObject(each) for each in children.endpoints(run, facts.store) if each.name not in facts.endpoints
+        ]
     for step in planned:
         stage = facts.stages.get(step.name)
         if stage is None:
@@ -137,7 +171,7 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         if not stage.finished:
             ready = stage.condition("Ready")
             return Decision(_current(run, step, ready.message if ready else "", now), tuple(actions))
-    return _complete(run, facts, now)
+    return _finish(run, facts, now)
 
 
 def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Facts) -> dict[str, str]:
@@ -146,7 +180,8 @@ def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Fact
     found = {}
     for kind, key in step.needs.items():
         stage = facts.stages.get(names.get(key, ""))
-        ref = stage.status.checkpoint if stage is not None else facts.committed.get(key, "")
+        kept = facts.kept.checkpoints.get(key)
+        ref = stage.status.checkpoint if stage is not None else kept.ref if kept is not None else ""
         if ref:
             found[kind] = ref
     return found
@@ -158,9 +193,51 @@ def _current(run: GoGRun, step: sequence.Step, message: str, now: datetime) -> R
     ).status
 
 
-def _complete(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+    """All stages are complete: serve the policy, write the report, be complete."""
     done = changes.with_conditions(
         run, Complete=(True, Reason.COMPLETE, ""), Ready=(False, Reason.COMPLETE, ""), now=now
     )
-    event = Event("Complete", f"{run.name} is complete")
-    return Decision(changes.update(done, completion_time=now).status, _without_servers(facts), (event,))
+    done = changes.update(done, completion_time=now)
+    if facts.stays:
+        serving = _serve(run, facts)
+        if serving is not None:
+            waiting = changes.with_conditions(run, Ready=(True, Reason.SERVING, "loads the policy"), now=now)
+            return Decision(waiting.status, serving)
+        if facts.report.state in ("absent", "writing"):
+            waiting = changes.with_conditions(run, Ready=(True, Reason.REPORTING, "writes the report"), now=now)
+            report = WriteReport(done, (*facts.stages.values(), *facts.endpoints.values()))
+            return Decision(waiting.status, (report,) if facts.report.state == "absent" else ())
+    events = [Event("Complete", f"{run.name} is complete")]
+    if facts.report.state == "failed":
+        events.insert(0, Event("ReportFailed", f"no report: {facts.report.message}", warning=True))
+    return Decision(done.status, _without_servers(facts, keep=_served(run, facts)), tuple(events))
+
+
+def _served(run: GoGRun, facts: Facts) -> str:
+    """Name of the endpoint that goes on serving the policy when the run is complete; "" for none."""
+    return children.policy_name(run) if facts.stays and run.spec.endpoints.policy is not None else ""
+
+
+def _serve(run: GoGRun, facts: Facts) -> tuple[Action, ...] | None:
+    """What brings the policy's endpoint to the newest trained checkpoint; None when it serves that, or none is asked
+    for, or nothing was trained."""
+    name, version = _served(run, facts), _trained(run, facts)
+    if not name or not version:
+        return None
+    there = facts.endpoints.get(name)
+    if there is None:
+        return (CreateObject(children.policy(run, facts.store, version)),)
+    if there.spec.version != version:
+        return (PatchObject(there.kind, name, spec={"version": version}),)
+    ready = there.holds("Ready") and (there.status.version == version or there.spec.url is not None)
+    return None if ready else ()
+
+
+def _trained(run: GoGRun, facts: Facts) -> str:
+    """The checkpoint that the run was made for: of GRPO, or of SFT where that was left out."""
+    for kind in ("grpo", "sft"):
+        stage = next((each for each in facts.stages.values() if each.store_key == kind), None)
+        if stage is not None and stage.status.checkpoint:
+            return stage.status.checkpoint
+    return ""

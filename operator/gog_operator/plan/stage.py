@@ -3,7 +3,8 @@
 The number of an attempt is written to status in one pass and its job is created in a later one, so a control plane
 that dies in between finds the number and creates the same job, never a second one. What counts as success is the
 checkpoint in the store, not the exit code alone. An attempt that was interrupted (suspended, or lost with the machine)
-is followed by the next without being counted as a failure: whatever it committed is where the next one starts.
+is followed by the next without being counted as a failure: whatever it committed is where the next one starts. Where
+looking into the store takes a job of its own, that look follows every attempt, and nothing is decided before it.
 """
 
 from __future__ import annotations
@@ -24,19 +25,28 @@ from gog_operator.plan.actions import (
     DataView,
     Decision,
     Event,
+    InspectStore,
     JobView,
+    StoreView,
 )
+
+LOOK_SECONDS = 5.0
+"""How often a running job is asked how far it has come."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """job: of the current attempt, None when it was never created. endpoints: those that the spec names, by name."""
+    """job: of the current attempt, None when it was never created. store: what it holds of the stage's key. endpoints:
+    those that the spec names, by name."""
 
     job: JobView | None
-    checkpoint: Checkpoint | None
+    store: StoreView
     progress: Progress | None
     data: DataView
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+
+    def checkpoint(self, stage: Stage) -> Checkpoint | None:
+        return self.store.checkpoints.get(stage.store_key)
 
 
 def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
@@ -59,10 +69,15 @@ def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
 def _seen(stage: Stage, facts: Facts) -> Stage:
     """The stage with what its process and the store tell of it."""
     update: dict[str, Any] = {"observed_generation": stage.metadata.generation}
+    if facts.job is not None:
+        update["seen_attempt"] = stage.status.attempt
     if facts.progress is not None:
         update["progress"] = facts.progress
-    if facts.checkpoint is not None:
-        update["checkpoint"] = facts.checkpoint.ref
+        if facts.progress.checkpoint is not None:
+            update["checkpoint"] = facts.progress.checkpoint.ref
+    found = facts.checkpoint(stage)
+    if found is not None:
+        update["checkpoint"] = found.ref
     return changes.update(stage, **update)
 
 
@@ -80,6 +95,7 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     if stage.status.attempt == 0:
         return _number(stage, 1, now)
     creating = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
+    creating = changes.update(creating, seen_attempt=stage.status.attempt)
     return Decision(creating.status, (CreateJob(urls(stage, facts)),))
 
 
@@ -110,18 +126,42 @@ def urls(stage: Stage, facts: Facts) -> dict[str, str]:
 
 
 def _watch(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
+    trouble = facts.job.trouble if facts.job else None
+    if trouble is not None:
+        return _troubled(stage, trouble.reason, trouble.message, now)
     stage = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
     if attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now):
         return Decision(stage.status, (CancelJob(),))
-    return Decision(stage.status)
+    return Decision(stage.status, requeue_after=LOOK_SECONDS)
+
+
+def _troubled(stage: Stage, reason: Reason, message: str, now: datetime) -> Decision[StageStatus]:
+    """The job's pods do not start: said once, waited out, ended by activeDeadlineSeconds where there is one."""
+    told = stage.condition("Ready")
+    stuck = changes.with_conditions(stage, Ready=(False, reason, message), now=now)
+    events = () if told and told.reason == reason else (Event(str(reason), f"{stage.name}: {message}", warning=True),)
+    overdue = attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now)
+    return Decision(stuck.status, (CancelJob(),) if overdue else (), events, requeue_after=LOOK_SECONDS)
+
+
+def _look(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus] | None:
+    """What to do until the store has been looked into; None when it has."""
+    if facts.store.state in ("known", "failed"):
+        return None
+    looking = changes.with_conditions(stage, Ready=(False, Reason.CHECKING, "looks into the store"), now=now)
+    return Decision(looking.status, (InspectStore(),) if facts.store.state == "unknown" else ())
 
 
 def _ended(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
     """The job is over: complete, interrupted, or failed."""
-    if _complete(facts, job):
-        return _completed(stage, now)
-    if stage.status.retry_time is not None:
+    if stage.status.retry_time is not None and not _complete(stage, facts, job):
         return _wait_to_retry(stage, stage.status.retry_time, now)
+    if (looking := _look(stage, facts, now)) is not None:
+        return looking
+    if _complete(stage, facts, job):
+        return _completed(stage, now)
+    if facts.store.state == "failed":
+        return _failure(stage, f"the store cannot be looked into: {facts.store.message}", now)
     limit = stage.spec.active_deadline_seconds
     if job.state == "cancelled" and attempts.overdue(stage.status.attempt_time, limit, now):
         return _failure(stage, f"ran longer than activeDeadlineSeconds: {limit}", now)
@@ -132,21 +172,23 @@ def _ended(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[
     if job.exit_code == attempts.INVALID_INPUT:
         why = f"invalid input, not tried again: {attempts.last_telling_line(job.lines) or 'exit 2'}"
         return _failed(stage, Reason.INVALID_INPUT, why, now)
-    return _failure(stage, attempts.why(job.exit_code, job.lines), now)
+    return _failure(stage, attempts.why(job.exit_code, job.lines, job.cause), now)
 
 
-def _complete(facts: Facts, job: JobView) -> bool:
+def _complete(stage: Stage, facts: Facts, job: JobView) -> bool:
     """Whether the stage's last checkpoint is committed. A checkpoint that does not say whether it is the last one is,
     when the job ended well. A job that refused its input says that what is there is not its own."""
-    if facts.checkpoint is None or (job.state == "failed" and job.exit_code == attempts.INVALID_INPUT):
+    found = facts.checkpoint(stage)
+    if found is None or (job.state == "failed" and job.exit_code == attempts.INVALID_INPUT):
         return False
-    return facts.checkpoint.complete is True or (job.state == "succeeded" and facts.checkpoint.complete is None)
+    return found.complete is True or (job.state == "succeeded" and found.complete is None)
 
 
 def _incomplete(stage: Stage, facts: Facts) -> str:
-    if facts.checkpoint is None:
+    found = facts.checkpoint(stage)
+    if found is None:
         return f"exit 0, but the store holds no checkpoint {stage.store_key!r}"
-    return f"exit 0, but checkpoint {facts.checkpoint.ref} says that the stage is not complete"
+    return f"exit 0, but checkpoint {found.ref} says that the stage is not complete"
 
 
 def _completed(stage: Stage, now: datetime) -> Decision[StageStatus]:
@@ -162,7 +204,7 @@ def _completed(stage: Stage, now: datetime) -> Decision[StageStatus]:
 
 def _interrupted(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     attempt = stage.status.attempt
-    where = f"from {facts.checkpoint.ref}" if facts.checkpoint else "from the start"
+    where = f"from {stage.status.checkpoint}" if stage.status.checkpoint else "from the start"
     event = Event(
         "Interrupted", f"{stage.name}: attempt {attempt} was interrupted; attempt {attempt + 1} goes on {where}"
     )
@@ -181,12 +223,16 @@ def _failure(stage: Stage, why: str, now: datetime) -> Decision[StageStatus]:
     retries = changes.with_conditions(stage, Ready=(False, Reason.RETRYING, message), now=now)
     event = Event(
         "Retrying",
-        f"{stage.name}: {message}; tried again in {attempts.wait(failures):.0f} s ({failures} of {stage.spec.backoff_limit})",
+        f"{stage.name}: {message}; tried again in {attempts.wait(failures):.0f} s{_from(stage)} ({failures} of {stage.spec.backoff_limit})",
         warning=True,
     )
     return Decision(
         changes.update(retries, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
     )
+
+
+def _from(stage: Stage) -> str:
+    return f" from {stage.status.checkpoint}" if stage.status.checkpoint else ""
 
 
 def _wait_to_retry(stage: Stage, again: datetime, now: datetime) -> Decision[StageStatus]:
@@ -205,7 +251,9 @@ def _failed(stage: Stage, reason: Reason, message: str, now: datetime) -> Decisi
 
 def _stopped(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     """Suspended or cancelled, and no job runs (any more)."""
-    if facts.job is not None and _complete(facts, facts.job):
+    if facts.job is not None and not stage.cancelled and (looking := _look(stage, facts, now)) is not None:
+        return looking
+    if facts.job is not None and _complete(stage, facts, facts.job):
         return _completed(stage, now)
     if stage.cancelled:
         return _failed(stage, Reason.CANCELLED, "cancelled", now)
