@@ -18,14 +18,32 @@ STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
 TOOLS = ("grounding", "imageSearch", "textSearch", "judge")
 POLICIES = ("direct", "whole-image", "first-candidate", "prompted", "sft", "grpo")
 
+Text = Annotated[str, Field(max_length=1024)]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
 Gaze = Annotated[
     Literal["select", "direct", "off"],
-    BeforeValidator(lambda value: "off" if value is False else value),  # YAML 1.1 reads a bare off as false
+    BeforeValidator(  # YAML 1.1, which kubectl reads, too, takes a bare off for false
+        lambda value: "off" if value is False else value,
+        json_schema_input_type=Literal["select", "direct", "off", False],
+    ),
 ]
 Level = Annotated[
-    Literal["easy", "1", "2"], BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)
+    Literal["easy", "1", "2"],
+    BeforeValidator(
+        lambda value: str(value) if isinstance(value, int) else value,
+        json_schema_input_type=Literal["easy", "1", "2", 1, 2],
+    ),
 ]
+Share = Annotated[float, Field(ge=0, le=1)]
+_Amount = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
+Quantity = Annotated[
+    _Amount,
+    BeforeValidator(
+        lambda value: str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value,
+        json_schema_input_type=int | _Amount,
+    ),
+]
+"""An amount as Kubernetes writes it: `2`, `500m`, `4Gi`."""
 
 
 class Spec(BaseModel):
@@ -37,11 +55,18 @@ class Spec(BaseModel):
 
 
 class ModelSpec(Spec):
+    """The base model, which LoRA adapters are trained for."""
+
     base: str = Field(
-        min_length=1, description="`tiny` (shipped with gog), or a folder or s3:// prefix in Hugging Face form."
+        min_length=1,
+        max_length=1024,
+        description="`tiny` (shipped with gog), or a folder or s3:// prefix in Hugging Face form. On a cluster a folder "
+        "is one of the trainer image.",
     )
     family: Literal["tiny", "qwen2.5-vl"] | None = Field(
-        None, description="Which preset of recipe settings applies. Default: tiny for base tiny, else qwen2.5-vl."
+        None,
+        description="Which preset of recipe settings applies to what the manifest leaves out. "
+        "Default: tiny for base tiny, else qwen2.5-vl.",
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights while training.")
 
@@ -69,8 +94,18 @@ class DataSpec(Spec):
     """Where the questions are: exactly one of world, path, uri."""
 
     world: WorldSpec | None = Field(None, description="Make the embedded world.")
-    path: str | None = Field(None, description="A dataset folder on this machine.")
-    uri: str | None = Field(None, description="A dataset folder in a store, s3:// or file://.")
+    path: str | None = Field(
+        None,
+        max_length=1024,
+        description="A dataset folder on this machine. Not on a cluster: its pods have no such folder.",
+    )
+    uri: str | None = Field(
+        None,
+        pattern=r"^(file|s3)://",
+        max_length=1024,
+        description="A dataset in a store: s3://bucket/prefix, as `gog move push` publishes it, or file:///folder. It is "
+        "reached as the run's store is (endpointUrl, secretName and so on).",
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> DataSpec:
@@ -87,7 +122,7 @@ class StoreSpec(Spec):
     uri: str = Field(
         pattern=r"^(file|s3)://",
         max_length=1024,
-        description="Where checkpoints and reports go. Default: the run folder.",
+        description="s3://bucket/prefix, or file:///folder on one machine.",
     )
     secret_name: str | None = Field(
         None,
@@ -96,7 +131,7 @@ class StoreSpec(Spec):
         "Default: whatever the pods' service account may do.",
     )
     endpoint_url: str | None = Field(
-        None, pattern=r"^https?://", max_length=1024, description="Address of an S3 server that is not Amazon's."
+        None, pattern=r"^https?://", max_length=1024, description="Address of an S3 server. Default: Amazon's."
     )
     region: str | None = Field(None, max_length=64, description="Region of the bucket. Default: the environment's.")
     path_style: bool = Field(
@@ -108,7 +143,7 @@ class StoreSpec(Spec):
         description="PEM file of the authority to trust. Default on a cluster: ca.crt of the Secret.",
     )
     kms_key_id: str | None = Field(
-        None, max_length=2048, description="Key that the server encrypts objects with (SSE-KMS)."
+        None, max_length=2048, description="Key that the server encrypts objects with (SSE-KMS). Default: none."
     )
 
 
@@ -116,15 +151,11 @@ class RetentionSpec(Spec):
     """Which checkpoints of a stage stay. The newest, tagged ones and what others were made from always do."""
 
     keep_last: int = Field(3, ge=1, le=10_000, description="The newest so many.")
-    keep_best: int = Field(0, ge=0, le=10_000, description="Besides, the best so many by `metric`.")
+    keep_best: int = Field(0, ge=0, le=10_000, description="Besides, so many of the best by `metric`.")
     metric: str = Field("reward_last", max_length=64, description="Key of the checkpoint's meta; larger is better.")
     grace_seconds: int = Field(
-        86_400, ge=0, description="Blobs younger than this are never swept: a publication may be under way."
+        86_400, ge=0, description="Seconds; younger blobs are never swept: a publication may be under way."
     )
-
-
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
-"""An amount as Kubernetes writes it: `500m`, `4Gi`."""
 
 
 class WorkersSpec(Spec):
@@ -142,34 +173,55 @@ class WorkersSpec(Spec):
     )
 
 
+ResourceName = Annotated[str, Field(max_length=253)]
+
+
 class ResourcesSpec(Spec):
     """Of one server's pod, as Kubernetes writes them."""
 
-    requests: dict[str, Quantity] = Field(default_factory=dict, max_length=16)
-    limits: dict[str, Quantity] = Field(default_factory=dict, max_length=16)
+    requests: dict[ResourceName, Quantity] = Field(
+        default_factory=dict, max_length=16, description="What the node must have free, by resource: `cpu: 500m`."
+    )
+    limits: dict[ResourceName, Quantity] = Field(
+        default_factory=dict, max_length=16, description="What the pod may use at most: `nvidia.com/gpu: 1`."
+    )
 
 
 class TolerationSpec(Spec):
-    key: str | None = Field(None, max_length=316)
-    operator: Literal["Exists", "Equal"] = "Equal"
-    value: str | None = Field(None, max_length=63)
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = Field(None, ge=0)
+    """A taint of nodes that pods put up with, as Kubernetes writes it."""
+
+    key: str | None = Field(None, max_length=316, description="Of the taint. Default: every key, with Exists.")
+    operator: Literal["Exists", "Equal"] = Field("Equal", description="Whether `value` must be the taint's.")
+    value: str | None = Field(None, max_length=63, description="Of the taint, with Equal.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="Of the taint. Default: every effect."
+    )
+    toleration_seconds: int | None = Field(
+        None, ge=0, description="How long a pod stays on a node so tainted, with NoExecute. Default: for ever."
+    )
+
+
+LabelKey = Annotated[str, Field(max_length=317)]
+LabelValue = Annotated[str, Field(max_length=63)]
 
 
 class SchedulingSpec(Spec):
     """Where pods of a run may go, on a cluster."""
 
     queue: str = Field("default", max_length=63, description="Volcano queue of the stages' jobs.")
-    priority_class_name: str | None = Field(None, max_length=63)
-    node_selector: dict[str, str] = Field(default_factory=dict, max_length=32)
-    tolerations: tuple[TolerationSpec, ...] = Field((), max_length=32)
+    priority_class_name: str | None = Field(
+        None, max_length=253, description="PriorityClass of the pods. Default: the cluster's default class."
+    )
+    node_selector: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, max_length=32, description="Labels that a node must have."
+    )
+    tolerations: tuple[TolerationSpec, ...] = Field((), max_length=32, description="Taints that pods put up with.")
 
 
 class Placement(Spec):
     """What a manifest says of a stage besides its recipe's settings."""
 
-    workers: WorkersSpec = WorkersSpec()
+    workers: WorkersSpec = Field(WorkersSpec(), description="Pods of the stage's job, on a cluster.")
 
 
 class FailureInjection(Spec):
@@ -177,31 +229,55 @@ class FailureInjection(Spec):
 
     rate: float = Field(0.0, ge=0, le=1, description="Share of requests that fail.")
     kinds: tuple[Literal["timeout", "429", "5xx", "malformed", "empty"], ...] = Field(
-        ("timeout", "429", "5xx", "malformed", "empty"), min_length=1, description="Chosen among with equal chance."
+        ("timeout", "429", "5xx", "malformed", "empty"),
+        min_length=1,
+        max_length=5,
+        description="Chosen among with equal chance.",
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Which requests fail follows from it.")
 
 
 class EndpointSpec(Spec):
     """A server the run needs: started by us (backend) or somebody's already (url)."""
 
-    backend: str = Field("world", description="`world`: the embedded tools that see pixels and text only.")
-    url: str | None = Field(None, pattern=r"^https?://", description="An existing server; nothing is started then.")
-    model: str = Field("", description="Model name to ask for, where the server has several.")
-    secret_name: str | None = Field(None, max_length=253, description="Secret with the server's key.")
+    backend: str = Field(
+        "world", max_length=63, description="`world`: the embedded tools that see pixels and text only."
+    )
+    url: str | None = Field(
+        None, pattern=r"^https?://", max_length=1024, description="An existing server; nothing is started then."
+    )
+    model: str = Field("", max_length=253, description="Model name to ask for, where the server has several.")
+    secret_name: str | None = Field(
+        None, max_length=253, description="Secret with the server's key. Default: the server asks for none."
+    )
     replicas: int = Field(1, ge=0, le=64, description="Pods, on a cluster; `kubectl scale` changes it.")
     resources: ResourcesSpec = Field(ResourcesSpec(), description="Of each pod, on a cluster.")
-    startup_seconds: int = Field(600, ge=1, le=86_400, description="A server that has not answered by then has failed.")
+    startup_seconds: int = Field(
+        600, ge=1, le=86_400, description="Seconds; a server that has not answered by then has failed."
+    )
     port: int = Field(0, ge=0, le=65535, description="Local port; 0 takes a free one.")
-    failures: FailureInjection = FailureInjection()
+    failures: FailureInjection = Field(
+        FailureInjection(), description="Failures on purpose, to see what they do to a run. Default: none."
+    )
+
+    @model_validator(mode="after")
+    def _a_url_starts_nothing(self) -> EndpointSpec:
+        ours = [name for name in ("backend", "resources", "failures") if name in self.model_fields_set]
+        if self.url is not None and ours:
+            raise ValueError(f"url names a server that is there, {ours[0]} one to be started: leave one of them out")
+        return self
 
 
 class EndpointsSpec(Spec):
-    grounding: EndpointSpec = EndpointSpec()
-    image_search: EndpointSpec = EndpointSpec()
-    text_search: EndpointSpec = EndpointSpec()
-    judge: EndpointSpec = EndpointSpec()
-    policy: EndpointSpec | None = Field(None, description="Only when rollouts go through a policy server.")
+    """The servers of a run, by what they do. What is left out is the embedded world's."""
+
+    grounding: EndpointSpec = Field(EndpointSpec(), description="Proposes candidates: boxes for an expression.")
+    image_search: EndpointSpec = Field(EndpointSpec(), description="Finds pages by a picture.")
+    text_search: EndpointSpec = Field(EndpointSpec(), description="Finds pages by words.")
+    judge: EndpointSpec = Field(EndpointSpec(), description="Says whether an answer is right.")
+    policy: EndpointSpec | None = Field(
+        None, description="Serves the model. Only when rollouts go through a policy server. Default: none."
+    )
 
 
 class CacheSpec(Spec):
@@ -212,7 +288,9 @@ class CacheSpec(Spec):
         description="live: in memory, for this process; record: also to `path`; replay-or-live: from `path`, asking for "
         "what is missing and recording it; replay-strict: a miss is a failure.",
     )
-    path: str | None = Field(None, description="SQLite file of the recorded answers.")
+    path: str | None = Field(
+        None, max_length=1024, description="SQLite file of the recorded answers. Needed by every mode but off and live."
+    )
     max_entries: int = Field(200_000, ge=1, description="In memory; the least recently used go first.")
 
     @model_validator(mode="after")
@@ -227,25 +305,30 @@ class ToolsSpec(Spec):
 
     concurrency: int = Field(4, ge=1, le=1024, description="Calls in flight per tool and process [paper: 4 threads].")
     attempts: int = Field(3, ge=1, le=10, description="Tries per call, the first included [ours].")
-    deadline_seconds: float = Field(10.0, gt=0, description="Of one attempt [ours].")
-    budget_seconds: float = Field(30.0, gt=0, description="Of one call with its retries [ours].")
+    deadline_seconds: float = Field(10.0, gt=0, description="Seconds that one attempt may take [ours].")
+    budget_seconds: float = Field(30.0, gt=0, description="Seconds that one call may take with its retries [ours].")
     backoff_seconds: float = Field(
-        0.2, ge=0, description="Before the first retry, doubled for each further one, jittered [ours]."
+        0.2, ge=0, description="Seconds before the first retry, doubled for each further one, jittered [ours]."
     )
     breaker_failures: int = Field(20, ge=1, description="Failed attempts in a row that open the breaker [ours].")
     breaker_seconds: float = Field(
-        5.0, gt=0, description="How long an open breaker refuses before it tries again [ours]."
+        5.0, gt=0, description="Seconds that an open breaker refuses before it tries again [ours]."
     )
     top: int = Field(5, ge=1, le=50, description="Results asked of a search [peer].")
     max_candidates: int = Field(5, ge=1, le=20, description="Candidates shown per grounding call [ours].")
     min_box_side: int = Field(4, ge=1, description="Pixels; smaller boxes are dropped [peer: 30 for photographs].")
-    max_box_aspect: float = Field(100.0, ge=1, description="Longer boxes are dropped [peer].")
+    max_box_aspect: float = Field(
+        100.0, ge=1, description="Longer side by shorter side; longer boxes are dropped [peer]."
+    )
     overlap: float = Field(0.7, gt=0, le=1, description="Boxes that overlap more (IoU) count as one [ours].")
     pad: int = Field(2, ge=0, description="Pixels added around a box before it is cut out [ours].")
     crop_side: int | None = Field(
-        None, ge=1, description="Cut squares and bring them to this side, in pixels; null cuts the box as it is [ours]."
+        None,
+        ge=1,
+        description="Cut squares and bring them to this side, in pixels [ours]. Default: the box is cut as it is; 28 in the "
+        "tiny preset.",
     )
-    cache: CacheSpec = CacheSpec()
+    cache: CacheSpec = Field(CacheSpec(), description="Answers of tools, by content. Failures are never kept.")
 
 
 class AgentSettings(Spec):
@@ -279,86 +362,106 @@ class CurateSettings(Spec):
 
 
 class LoraSettings(Spec):
-    rank: int = Field(8, ge=1, le=512, description="[paper: 8]")
-    alpha: int = Field(16, ge=1, description="[ours]")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    """Low-rank adapters on every linear layer of the language model; the vision tower stays as it is."""
+
+    rank: int = Field(8, ge=1, le=512, description="Rank of the update [paper: 8].")
+    alpha: int = Field(16, ge=1, description="The update is scaled by alpha / rank [ours].")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapters' inputs left out while training [ours].")
 
 
 class OptimizerSettings(Spec):
     """Any torch optimizer by its dotted path, as torchtune configurations name components."""
 
-    component: str = Field("torch.optim.AdamW", alias="_component_")
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.0
+    component: str = Field(
+        "torch.optim.AdamW", alias="_component_", max_length=253, description="Dotted path of its class [ours]."
+    )
+    betas: tuple[Share, Share] = Field((0.9, 0.95), description="Decay rates of the two running means [ours].")
+    weight_decay: float = Field(0.0, ge=0, description="Pull of the weights towards zero [ours].")
 
 
 class SFTSettings(Spec):
     demonstrations: str | None = Field(
         None,
-        description="Trajectory archive to learn from where the store holds no curate checkpoint; `sample`: gog's own.",
+        max_length=1024,
+        description="Trajectory archive to learn from where the store holds no curate checkpoint; `sample`: gog's own. "
+        "Default: none; `sample` in the tiny preset.",
     )
-    epochs: int = Field(3, ge=1, description="[paper: 3]")
-    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
+    epochs: int = Field(3, ge=1, description="Passes over the trajectories [paper: 3].")
+    max_steps: int | None = Field(
+        None, ge=1, description="Stop after so many optimizer steps. Default: when the epochs are over."
+    )
     batch_size: int = Field(8, ge=1, description="Trajectories per optimizer step, all ranks together [paper: 8].")
-    learning_rate: float = Field(1e-4, gt=0, description="[paper: 1e-4]")
-    warmup_steps: int = Field(30, ge=0, description="[peer: a tenth of the steps]")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="After the warm-up [peer: cosine].")
-    clip_grad_norm: float = Field(1.0, gt=0)
-    lora: LoraSettings = LoraSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    save_every: int = Field(50, ge=1, description="Steps between checkpoints.")
+    learning_rate: float = Field(1e-4, gt=0, description="Its highest, after the warm-up [paper: 1e-4].")
+    warmup_steps: int = Field(
+        30, ge=0, description="Optimizer steps over which the rate rises from 0 [peer: a tenth of the steps]."
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        "cosine", description="Of the learning rate after the warm-up [peer: cosine]."
+    )
+    clip_grad_norm: float = Field(1.0, gt=0, description="Longest gradient; longer ones are scaled down to it [ours].")
+    lora: LoraSettings = Field(LoraSettings(), description="The adapters that are trained.")
+    optimizer: OptimizerSettings = Field(OptimizerSettings(), description="Any torch optimizer, by its dotted path.")
+    save_every: int = Field(50, ge=1, description="Optimizer steps between checkpoints [ours].")
 
 
 class StratifySettings(Spec):
-    questions: int | None = Field(None, ge=1, description="Take only the first so many of the training questions.")
-    rollouts: int = Field(5, ge=1, le=64, description="Samples per question, N [brief: 5].")
-    level1: tuple[float, float] = Field(
-        (0.5, 0.6), description="Pass rates of level 1, both ends included; level 2 lies below [brief, ours]."
+    questions: int | None = Field(
+        None, ge=1, description="Take only the first so many of the training questions. Default: all."
     )
-    temperature: float = Field(1.0, gt=0)
+    rollouts: int = Field(5, ge=1, le=64, description="Samples per question, N [brief: 5].")
+    level1: tuple[Share, Share] = Field(
+        (0.5, 0.6),
+        description="Lowest and highest pass rate of level 1, both included; level 2 lies below [brief, ours].",
+    )
+    temperature: float = Field(1.0, gt=0, description="Of sampling [ours].")
 
 
 class GRPOSettings(Spec):
     steps: int = Field(120, ge=1, description="Optimizer steps.")
     questions_per_step: int = Field(32, ge=1, description="Groups per step [peer: 32 on one node].")
     group_size: int = Field(5, ge=2, le=64, description="N [brief: 5; paper note: 4].")
-    levels: tuple[Level, ...] = Field(("2",), min_length=1, description="Levels trained on [paper: 2].")
+    levels: tuple[Level, ...] = Field(
+        ("2",), min_length=1, max_length=3, description="Levels of difficulty trained on [paper: 2]."
+    )
     keep_unsolved: bool = Field(
         True, description="Keep questions that no sample solved; they are flagged either way [ours]."
     )
-    learning_rate: float = Field(2e-6, gt=0, description="[paper: 2e-6]")
-    warmup_steps: int = Field(5, ge=0)
+    learning_rate: float = Field(2e-6, gt=0, description="Its highest, after the warm-up [paper: 2e-6].")
+    warmup_steps: int = Field(5, ge=0, description="Optimizer steps over which the rate rises from 0 [ours].")
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio [peer: 0.2].")
     kl: float = Field(0.001, ge=0, description="β, weight of the KL to the adapter-off reference [paper: 0.001].")
     format_weight: float = Field(0.1, ge=0, le=1, description="λ in r = (1-λ)·accuracy + λ·format [peer: 0.1].")
     search_penalty: float = Field(
         0.0, ge=0, le=1, description="Accuracy is multiplied by 1 - this when a search was made [peer: 0.1; GoG: none]."
     )
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="Of sampling [ours].")
     failures: Literal["mask", "drop", "keep"] = Field(
         "mask",
         description="Trajectories touched by a tool failure. mask: neither loss nor group statistics; drop: the whole "
         "group is left out; keep: as if nothing had happened [ours].",
     )
-    clip_grad_norm: float = Field(1.0, gt=0)
-    lora: LoraSettings = LoraSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    save_every: int = Field(10, ge=1, description="Steps between checkpoints.")
-    keep_trajectories: int = Field(40, ge=0, description="Trajectories kept for the report from each saved step.")
+    clip_grad_norm: float = Field(1.0, gt=0, description="Longest gradient; longer ones are scaled down to it [ours].")
+    lora: LoraSettings = Field(LoraSettings(), description="The adapters that are trained: as in sft.")
+    optimizer: OptimizerSettings = Field(OptimizerSettings(), description="Any torch optimizer, by its dotted path.")
+    save_every: int = Field(10, ge=1, description="Optimizer steps between checkpoints [ours].")
+    keep_trajectories: int = Field(
+        40, ge=0, description="Trajectories kept for the report from each saved step [ours]."
+    )
 
 
 class EvaluateSettings(Spec):
-    split: str = Field("test", description="Which questions: `<split>.jsonl` of the dataset.")
-    questions: int | None = Field(None, ge=1, description="Take only the first so many.")
+    split: str = Field("test", max_length=63, description="Which questions: `<split>.jsonl` of the dataset.")
+    questions: int | None = Field(None, ge=1, description="Take only the first so many. Default: all.")
     policies: tuple[Literal["direct", "whole-image", "first-candidate", "prompted", "sft", "grpo"], ...] = Field(
         ("direct", "whole-image", "sft", "grpo"),
         min_length=1,
+        max_length=6,
         description="direct: may not search; whole-image: may only search the whole picture; first-candidate: searches the "
         "best-scored candidate unseen (all three with the SFT weights); prompted: the base model; sft; grpo.",
     )
-    temperature: float = Field(0.0, ge=0, description="0 takes the most probable token.")
-    bootstrap: int = Field(10_000, ge=100, description="Resamples of the intervals.")
-    keep_trajectories: int = Field(60, ge=0, description="Per policy, for the report.")
+    temperature: float = Field(0.0, ge=0, description="Of sampling; 0 takes the most probable token [ours].")
+    bootstrap: int = Field(10_000, ge=100, description="Resamples of the confidence intervals [ours].")
+    keep_trajectories: int = Field(60, ge=0, description="Trajectories kept for the report, of each policy [ours].")
 
 
 class StageConfig(Spec):
@@ -368,21 +471,27 @@ class StageConfig(Spec):
     kind: ClassVar[str] = ""
 
     run: Name = Field("run", description="Name of the run; label of metrics.")
-    stage: str = Field("", max_length=63, description="Key of the stage's checkpoints in the store; default: its kind.")
+    stage: str = Field("", max_length=63, description="Key of the stage's checkpoints in the store. Default: its kind.")
     seed: int = Field(0, ge=0, description="Seeds sampling, order and initialisation.")
-    model: ModelSpec
-    data: DataSpec
-    store: StoreSpec
-    inputs: dict[str, str] = Field(
+    model: ModelSpec = Field(description="The base model, which LoRA adapters are trained for.")
+    data: DataSpec = Field(description="Where the questions are: exactly one of world, path, uri.")
+    store: StoreSpec = Field(description="Where checkpoints are read from and go to.")
+    inputs: dict[Text, Text] = Field(
         default_factory=dict,
+        max_length=16,
         description="Checkpoints of earlier stages by kind: `sft: sft/180`, or `sft: sft` for the newest.",
     )
-    endpoints: dict[str, str] = Field(
+    endpoints: dict[Text, Text] = Field(
         default_factory=dict,
+        max_length=16,
         description="URL of each tool (grounding, imageSearch, textSearch, judge), or the name of its Endpoint.",
     )
-    tools: ToolsSpec = ToolsSpec()
-    workdir: str | None = Field(None, description="Scratch folder for progress and logs; default: a temporary one.")
+    tools: ToolsSpec = Field(ToolsSpec(), description="How tools are called: one policy for all of them.")
+    workdir: str | None = Field(
+        None,
+        max_length=1024,
+        description="Scratch folder for progress and logs. Default: a temporary one; on a cluster /work.",
+    )
 
     @property
     def key(self) -> str:
@@ -424,80 +533,110 @@ NEEDS_TOOLS: dict[str, bool] = {"curate": True, "sft": False, "stratify": True, 
 
 
 class Curate(CurateSettings, AgentSettings, Placement):
-    """stages.curate of a manifest."""
+    """Makes demonstrations: the teacher's trajectories, with the run's own tools."""
 
 
 class SFT(SFTSettings, Placement):
-    """stages.sft of a manifest."""
+    """Aligns the model: LoRA fine-tuning on the demonstrations."""
 
 
 class Stratify(StratifySettings, AgentSettings, Placement):
-    """stages.stratify of a manifest."""
+    """Sorts the training questions by how often the fine-tuned model solves them."""
 
 
 class GRPO(GRPOSettings, AgentSettings, Placement):
-    """stages.grpo of a manifest."""
+    """Improves the policy by GRPO, with live tool calls."""
 
 
 class Evaluate(EvaluateSettings, AgentSettings, Placement):
-    """stages.evaluate of a manifest."""
+    """Compares policies on held-out questions."""
 
 
 class Stages(Spec):
     """Settings by stage; what is absent takes the model family's preset. `skip` leaves a stage out."""
 
-    curate: Curate = Curate()
-    sft: SFT = SFT()
-    stratify: Stratify = Stratify()
-    grpo: GRPO = GRPO()
-    evaluate: Evaluate = Evaluate()
-    skip: tuple[Literal["curate", "sft", "stratify", "grpo", "evaluate"], ...] = ()
+    curate: Curate = Field(Curate(), description="Makes demonstrations with the run's own tools.")
+    sft: SFT = Field(SFT(), description="Aligns the model: LoRA fine-tuning on the demonstrations.")
+    stratify: Stratify = Field(
+        Stratify(), description="Sorts the questions by how often the fine-tuned model solves them."
+    )
+    grpo: GRPO = Field(GRPO(), description="Improves the policy by GRPO, with live tool calls.")
+    evaluate: Evaluate = Field(Evaluate(), description="Compares policies on held-out questions.")
+    skip: tuple[Literal["curate", "sft", "stratify", "grpo", "evaluate"], ...] = Field(
+        (),
+        max_length=5,
+        description="Stages to leave out; what later ones start from must then be in the store. Default: none.",
+    )
 
 
 class ImagesSpec(Spec):
     """Container images, on a cluster. Default: the operator's own."""
 
-    trainer: str | None = Field(None, max_length=512, description="Of stages and of the policy server.")
-    tools: str | None = Field(None, max_length=512, description="Of the other servers.")
+    trainer: str | None = Field(
+        None, max_length=512, description="Of stages and of the policy server. Default: the operator's trainer image."
+    )
+    tools: str | None = Field(
+        None, max_length=512, description="Of the other servers and of movers. Default: the operator's tools image."
+    )
 
 
 class Arm(Spec):
     """A variant of a run's later stages; the earlier ones are shared."""
 
-    name: Name
-    set: dict[str, Any] = Field(
-        min_length=1, description="Dotted paths under spec and their values: `stages.grpo.gaze: off`."
+    name: Name = Field(description="Ends the names of the arm's stages: `<run>-grpo-<arm>`.")
+    set: dict[Text, Any] = Field(
+        min_length=1,
+        max_length=64,
+        description="Dotted paths under spec and their values: `stages.grpo.gaze: off`. Only stages, tools, model and seed "
+        "may change.",
     )
 
 
 class RunSpec(Spec):
-    """spec of a GoGRun."""
+    """What to train, on what, and where. Only model and data must be said, on a cluster also the store."""
 
-    model: ModelSpec
-    data: DataSpec
-    store: StoreSpec | None = Field(None, description="Default on one machine: the run folder. Required on a cluster.")
+    model: ModelSpec = Field(description="The base model, which LoRA adapters are trained for.")
+    data: DataSpec = Field(description="Where the questions are: exactly one of world, path, uri.")
+    store: StoreSpec | None = Field(
+        None,
+        description="Where checkpoints and the report go. Default on one machine: the run folder. Required on a cluster.",
+    )
     seed: int = Field(0, ge=0, description="Seeds every stage.")
-    endpoints: EndpointsSpec = EndpointsSpec()
-    tools: ToolsSpec = ToolsSpec()
-    stages: Stages = Stages()
-    arms: tuple[Arm, ...] = Field((), max_length=16)
-    scheduling: SchedulingSpec = SchedulingSpec()
+    endpoints: EndpointsSpec = Field(
+        EndpointsSpec(), description="The servers of the run. Default: those of the embedded world."
+    )
+    tools: ToolsSpec = Field(ToolsSpec(), description="How tools are called: one policy for all of them.")
+    stages: Stages = Field(
+        Stages(), description="Settings by stage; what is left out takes the model family's preset, else its default."
+    )
+    arms: tuple[Arm, ...] = Field(
+        (), max_length=16, description="Variants of the later stages (ablations); the earlier ones are shared."
+    )
+    scheduling: SchedulingSpec = Field(SchedulingSpec(), description="Where pods of the run may go, on a cluster.")
     service_account_name: str | None = Field(
         None,
         max_length=253,
-        description="Of every pod of the run, on a cluster; the way to credentials without a Secret.",
+        description="Of every pod of the run, on a cluster; the way to credentials without a Secret. Default: none.",
     )
-    images: ImagesSpec = ImagesSpec()
+    images: ImagesSpec = Field(ImagesSpec(), description="Container images, on a cluster.")
     retention: RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
     promote_to: StoreSpec | None = Field(
-        None, description="Store to which the last checkpoint of every stage is copied once it is verified."
+        None,
+        description="Store to which the last checkpoint of every stage is copied once it is verified. Default: none.",
     )
     suspend: bool = Field(False, description="Stop the current stage at its last checkpoint and wait.")
     backoff_limit: int = Field(3, ge=0, le=100, description="Failed attempts of a stage that are tried again.")
-    active_deadline_seconds: int | None = Field(None, ge=1, description="Of one attempt of a stage.")
+    active_deadline_seconds: int | None = Field(
+        None, ge=1, description="Seconds that one attempt of a stage may take. Default: no limit."
+    )
     ttl_seconds_after_finished: int | None = Field(
-        None, ge=0, description="A finished run is deleted after so long, on a cluster; what is in the store stays."
+        None,
+        ge=0,
+        description="Seconds after which a finished run is deleted, on a cluster; what is in the store stays. "
+        "Default: never.",
     )
     managed_by: str | None = Field(
-        None, max_length=63, description="Name of another controller that has this run in hand; gog leaves it alone."
+        None,
+        max_length=63,
+        description="Name of another controller that has this run in hand; gog leaves it alone then. Default: gog.",
     )
