@@ -23,28 +23,42 @@ Role = Literal["grounding", "imageSearch", "textSearch", "judge", "policy"]
 class Committed(Spec):
     """A checkpoint as the job that wrote it tells of it."""
 
-    ref: str = Field(max_length=128)
-    complete: bool = False
+    ref: str = Field(max_length=128, description="Key and step: `sft/180`.")
+    complete: bool = Field(False, description="Whether it is the stage's last.")
 
 
 class Progress(Spec):
     """What the stage last told of itself."""
 
-    step: int = 0
-    total: int = 0
-    metrics: dict[str, Any] = Field(default_factory=dict)
-    checkpoint: Committed | None = None
+    step: int = Field(0, description="Optimizer steps done, or questions, in stages without steps.")
+    total: int = Field(0, description="How many there will be.")
+    metrics: dict[settings.Text, Any] = Field(
+        default_factory=dict, max_length=256, description="The recipe's figures, by name."
+    )
+    checkpoint: Committed | None = Field(None, description="The newest checkpoint that it has committed.")
+
+
+class Summary(Spec):
+    """The figures that `kubectl get` shows: text, because a column cannot compute."""
+
+    stage: str = Field("", max_length=63, description="Key of a run's current stage: `grpo`, `grpo-no-gaze`.")
+    progress: str = Field("", max_length=32, description="Steps done and to do: `41/120`.")
+    reward: str = Field("", max_length=32, description="Mean reward of the last steps: `0.47`.")
+    tool_failures: str = Field("", max_length=32, description="Share of tool calls that failed: `1.8%`.")
 
 
 class Status(Spec):
-    conditions: tuple[Condition, ...] = ()
-    observed_generation: int = 0
-    start_time: datetime | None = None
-    completion_time: datetime | None = None
+    """What gog has found out and done. Written by gog only."""
+
+    conditions: tuple[Condition, ...] = Field((), max_length=16, description="What holds, each with its history.")
+    observed_generation: int = Field(0, description="The metadata.generation that this status tells of.")
+    start_time: datetime | None = Field(None, description="When work on it began.")
+    completion_time: datetime | None = Field(None, description="When it was complete, or had failed.")
 
 
 class RunStatus(Status):
-    stage: str = Field("", description="Name of the stage object that is current.")
+    stage: str = Field("", max_length=63, description="Name of the stage object that is current.")
+    summary: Summary = Field(Summary(), description="The figures that `kubectl get` shows.")
 
 
 class StageStatus(Status):
@@ -54,20 +68,22 @@ class StageStatus(Status):
     retry_time: datetime | None = Field(
         None, description="Set once an attempt's failure is counted: when to try again."
     )
-    progress: Progress | None = None
-    checkpoint: str = Field("", description="Newest committed checkpoint: `sft/180`.")
+    progress: Progress | None = Field(None, description="What the stage last told of itself.")
+    summary: Summary = Field(Summary(), description="The figures that `kubectl get` shows.")
+    checkpoint: str = Field("", max_length=128, description="Newest committed checkpoint: `sft/180`.")
     seen_attempt: int = Field(
         0, description="Newest attempt whose job was seen: should it be gone, it is not made anew."
     )
 
 
 class EndpointStatus(Status):
-    url: str = ""
-    version: str = Field("", description="Checkpoint that every pod serves, verified: `grpo/120`.")
-    port: int = Field(0, description="Kept over restarts.")
-    restarts: int = 0
+    url: str = Field("", max_length=1024, description="Where the server answers.")
+    replicas: int = Field(0, description="Pods that there are; read by `kubectl scale` and autoscalers.")
+    version: str = Field("", max_length=128, description="Checkpoint that every pod serves, verified: `grpo/120`.")
+    port: int = Field(0, description="Local port, kept over restarts.")
+    restarts: int = Field(0, description="How often the server was started again.")
     failures: int = Field(0, description="Starts in a row that never got ready.")
-    retry_time: datetime | None = None
+    retry_time: datetime | None = Field(None, description="When it is started again.")
 
 
 class Object(Spec):
@@ -109,9 +125,17 @@ class Object(Spec):
 
 
 class GoGRun(Object):
+    """One training of a model: makes demonstrations, fine-tunes, sorts the questions by difficulty, improves the policy
+    by GRPO with live tool calls, and evaluates it. It owns a stage object for each of these and an Endpoint for each server.
+    """
+
     kind: Literal["GoGRun"] = "GoGRun"
     spec: settings.RunSpec
     status: RunStatus = RunStatus()
+
+
+MANAGED_BY = "Name of another controller that has it in hand; gog leaves it alone then. Default: gog."
+SERVICE_ACCOUNT = "Of its pods, on a cluster; the way to credentials without a Secret. Default: none."
 
 
 class Lifecycle(settings.Placement):
@@ -119,16 +143,25 @@ class Lifecycle(settings.Placement):
 
     suspend: bool = Field(False, description="Stop at the last checkpoint and wait.")
     backoff_limit: int = Field(3, ge=0, le=100, description="Failed attempts that are tried again.")
-    active_deadline_seconds: int | None = Field(None, ge=1, description="Of one attempt.")
-    ttl_seconds_after_finished: int | None = Field(
-        None, ge=0, description="A finished stage is deleted after so long, on a cluster."
+    active_deadline_seconds: int | None = Field(
+        None, ge=1, description="Seconds that one attempt may take. Default: no limit."
     )
-    managed_by: str | None = Field(None, max_length=63, description="Another controller that has it in hand.")
-    scheduling: settings.SchedulingSpec = settings.SchedulingSpec()
-    service_account_name: str | None = Field(None, max_length=253, description="Of its pods, on a cluster.")
+    ttl_seconds_after_finished: int | None = Field(
+        None,
+        ge=0,
+        description="Seconds after which a finished stage is deleted, on a cluster; what is in the store stays. "
+        "Default: never.",
+    )
+    managed_by: str | None = Field(None, max_length=63, description=MANAGED_BY)
+    scheduling: settings.SchedulingSpec = Field(
+        settings.SchedulingSpec(), description="Where its pods may go, on a cluster."
+    )
+    service_account_name: str | None = Field(None, max_length=253, description=SERVICE_ACCOUNT)
     image: str | None = Field(None, max_length=512, description="Of its pods. Default: the operator's trainer image.")
     retention: settings.RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
-    promote_to: settings.StoreSpec | None = Field(None, description="Store to which the last checkpoint is copied.")
+    promote_to: settings.StoreSpec | None = Field(
+        None, description="Store to which the last checkpoint is copied once it is verified. Default: none."
+    )
 
 
 class StageSpec(settings.StageConfig, Lifecycle):
@@ -136,23 +169,23 @@ class StageSpec(settings.StageConfig, Lifecycle):
 
 
 class CurateSpec(settings.CurateConfig, StageSpec):
-    pass
+    """The recipe's settings, and where and how its pods run."""
 
 
 class SFTSpec(settings.SFTConfig, StageSpec):
-    pass
+    """The recipe's settings, and where and how its pods run."""
 
 
 class StratifySpec(settings.StratifyConfig, StageSpec):
-    pass
+    """The recipe's settings, and where and how its pods run."""
 
 
 class GRPOSpec(settings.GRPOConfig, StageSpec):
-    pass
+    """The recipe's settings, and where and how its pods run."""
 
 
 class EvaluateSpec(settings.EvaluateConfig, StageSpec):
-    pass
+    """The recipe's settings, and where and how its pods run."""
 
 
 class Stage(Object):
@@ -176,51 +209,76 @@ class Stage(Object):
 
 
 class CurateStage(Stage):
+    """Makes demonstrations: trajectories of a teacher that uses the run's own tools. Owned by a run, or alone."""
+
     kind: Literal["CurateStage"] = "CurateStage"
     spec: CurateSpec
 
 
 class SFTStage(Stage):
+    """Fine-tunes LoRA adapters of the base model on demonstrations. Owned by a run, or alone."""
+
     kind: Literal["SFTStage"] = "SFTStage"
     spec: SFTSpec
 
 
 class StratifyStage(Stage):
+    """Sorts questions by how often the fine-tuned model solves them. Owned by a run, or alone."""
+
     kind: Literal["StratifyStage"] = "StratifyStage"
     spec: StratifySpec
 
 
 class GRPOStage(Stage):
+    """Improves a policy by GRPO, with live tool calls. Owned by a run, or alone."""
+
     kind: Literal["GRPOStage"] = "GRPOStage"
     spec: GRPOSpec
 
 
 class EvaluateStage(Stage):
+    """Compares policies on held-out questions. Owned by a run, or alone."""
+
     kind: Literal["EvaluateStage"] = "EvaluateStage"
     spec: EvaluateSpec
 
 
 class EndpointObjectSpec(settings.EndpointSpec):
+    """A server to be started (backend), or one that is there already (url)."""
+
     role: Role = Field(description="What the server does.")
-    data: settings.DataSpec | None = Field(None, description="Dataset that the server answers from, for `world`.")
+    data: settings.DataSpec | None = Field(
+        None, description="Dataset that the server answers from, for `world`. Default: none."
+    )
     store: settings.StoreSpec | None = Field(
         None,
-        description="Store that datasets at s3:// addresses and the policy's adapters are read from, on a cluster.",
+        description="Store that datasets at s3:// addresses and the policy's adapters are read from, on a cluster. "
+        "Default: none.",
     )
-    base: str = Field("", max_length=1024, description="Base model of the policy server, as a run's model.base.")
+    base: str = Field(
+        "",
+        max_length=1024,
+        description="Base model of the policy server, as a run's model.base. Needed by role policy.",
+    )
     version: str = Field(
         "", max_length=128, description="Checkpoint that the policy serves: `grpo/120`. Default: the base."
     )
-    scheduling: settings.SchedulingSpec = settings.SchedulingSpec()
-    service_account_name: str | None = Field(None, max_length=253, description="Of its pods, on a cluster.")
+    scheduling: settings.SchedulingSpec = Field(
+        settings.SchedulingSpec(), description="Where its pods may go, on a cluster."
+    )
+    service_account_name: str | None = Field(None, max_length=253, description=SERVICE_ACCOUNT)
     image: str | None = Field(
         None, max_length=512, description="Of its pods. Default: the operator's image for the role."
     )
     suspend: bool = Field(False, description="Take the pods away and keep the object.")
-    managed_by: str | None = Field(None, max_length=63, description="Another controller that has it in hand.")
+    managed_by: str | None = Field(None, max_length=63, description=MANAGED_BY)
 
 
 class Endpoint(Object):
+    """A server: a tool of the agent (grounding, image search, text search), the judge, or the policy. Owned by a run, or
+    alone.
+    """
+
     kind: Literal["Endpoint"] = "Endpoint"
     spec: EndpointObjectSpec
     status: EndpointStatus = EndpointStatus()
