@@ -1,0 +1,214 @@
+"""The main job on a real cluster: real nodes' containers, Volcano, KServe, S3; the operator killed all the while.
+
+`make e2e` starts the cluster, loads the images and calls this. One run of the world serves all the claims: the chart is
+installed, the manifest applied, the operator killed with -9 at ten moments that a seed decides, a trainer pod killed
+in the middle of GRPO; then the run is Complete, and everything is looked at from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kube import CLUSTER, ROOT, ApiServer
+from operator_builders import until
+from summary_shape import missing
+
+from gog import spec, store
+
+pytestmark = pytest.mark.cluster
+
+RUN = Path(os.environ.get("GOG_CLUSTER_RUN", CLUSTER / "run"))
+TAG = os.environ.get("TAG", "test")
+SYSTEM, NAMESPACE = "gog-system", "research"
+MANIFEST = ROOT / "tests/e2e/world.yaml"
+PATIENCE = 15 * 60
+KILLS = 10
+IMAGES = {name: f"localhost/gog-{name}:{TAG}" for name in ("operator", "trainer", "tools")}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> ApiServer:
+    if not (RUN / "s3.env").is_file():
+        pytest.skip("no cluster is up: `make e2e` starts one")
+    return ApiServer(RUN, 6443)
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: ApiServer) -> ApiServer:
+    """The chart as a user installs it, with a namespace to run in and the store's credentials."""
+    for name in (SYSTEM, NAMESPACE):
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    values = {
+        "watch": {"namespaces": [NAMESPACE]},
+        "images": {name: {"repository": image.rpartition(":")[0], "tag": TAG} for name, image in IMAGES.items()},
+    }
+    chart = str(ROOT / "charts/gog")
+    helm("upgrade", "--install", "gog", chart, "-n", SYSTEM, "--wait", "--timeout=3m", "-f", "-", values=values)
+    kept = dict(line.split("=", 1) for line in (RUN / "s3.env").read_text().split())
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gog-s3", "namespace": NAMESPACE}}
+    keys = {name: kept[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    cluster.apply({**secret, "stringData": keys})
+    return cluster
+
+
+def helm(*args: str, values: dict[str, Any]) -> None:
+    environment = os.environ | {"KUBECONFIG": str(RUN / "admin.kubeconfig")}
+    command, given = [CLUSTER / "bin/helm", *args], yaml.safe_dump(values)
+    done = subprocess.run(command, input=given, text=True, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+class Run:
+    """The run seen through kubectl."""
+
+    def __init__(self, cluster: ApiServer) -> None:
+        self.cluster = cluster
+
+    def objects(self, kind: str) -> list[dict[str, Any]]:
+        return json.loads(self.cluster.kubectl("get", kind, "-n", NAMESPACE, "-o", "json"))["items"]
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return json.loads(self.cluster.kubectl("get", kind, name, "-n", NAMESPACE, "-o", "json"))
+
+    def holds(self, type_: str) -> bool:
+        conditions = self.get("gogrun", "world").get("status", {}).get("conditions", [])
+        return any(each["type"] == type_ and each["status"] == "True" for each in conditions)
+
+    def step(self) -> int:
+        for stage in self.objects("grpostages"):
+            return int(((stage.get("status") or {}).get("progress") or {}).get("step") or 0)
+        return 0
+
+
+def kill_operator() -> bool:
+    """kill -9 from the node, where a container's processes are processes."""
+    return subprocess.run(["pkill", "-9", "-f", "gog operator"], check=False).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def run(installed: ApiServer) -> Run:
+    """The run, Complete, after ten deaths of the operator and one of a trainer pod."""
+    run, moments = Run(installed), random.Random(7)
+    started = time.monotonic()
+    installed.kubectl("apply", "-n", NAMESPACE, "-f", str(MANIFEST))
+    killed, pod_killed, due = 0, False, started + 10
+    while not run.holds("Complete"):
+        assert not run.holds("Failed"), installed.kubectl("describe", "gogrun", "world", "-n", NAMESPACE)
+        assert time.monotonic() - started < PATIENCE, installed.kubectl("get", "gog,pods", "-n", NAMESPACE)
+        if killed < KILLS and time.monotonic() >= due:
+            killed += kill_operator()
+            due = time.monotonic() + moments.uniform(15, 45)
+        if not pod_killed and run.step() >= 7:
+            pods = [each["metadata"]["name"] for each in run.objects("pods")]
+            (victim,) = [name for name in pods if name.startswith("world-grpo-a1-trainer-1")]
+            installed.kubectl("delete", "pod", victim, "-n", NAMESPACE, "--grace-period=0", "--force")
+            pod_killed = True
+        time.sleep(1)
+    print(f"from apply to Complete: {time.monotonic() - started:.0f} s; the operator was killed {killed} times")
+    assert killed == KILLS
+    assert pod_killed
+    return run
+
+
+@pytest.fixture(scope="module")
+def kept(run: Run) -> store.Store:
+    """The run's store, read with the run's own credentials."""
+    for line in (RUN / "s3.env").read_text().split():
+        os.environ.setdefault(*line.split("=", 1))
+    return store.open_store(spec.StoreSpec.model_validate(yaml.safe_load(MANIFEST.read_text())["spec"]["store"]))
+
+
+@pytest.fixture(scope="module")
+def summary(kept: store.Store) -> dict[str, Any]:
+    return json.loads(kept.get_object("report/summary.json"))
+
+
+def test_every_stage_is_complete_and_only_the_killed_one_was_tried_twice(summary):
+    assert {stage["name"]: stage["condition"] for stage in summary["stages"]} == dict.fromkeys(
+        ("curate", "sft", "stratify", "grpo", "evaluate"), "Complete"
+    )
+    assert [stage["attempts"] for stage in summary["stages"]] == [1, 1, 1, 2, 1]
+
+
+def test_the_report_in_the_store_has_the_shape_of_a_local_one(summary):
+    assert missing(summary) == {}
+
+
+def test_the_killed_stage_went_on_from_its_last_commit_without_gap_or_repeat(summary):
+    assert [line["step"] for line in summary["grpo"]] == list(range(1, 41))
+
+
+def test_the_page_stands_alone(kept):
+    page = kept.get_object("report/index.html").decode()
+    assert "Content-Security-Policy" in page
+    assert page.count("data:image/png;base64") >= 20
+
+
+def test_checkpoints_are_read_back_from_the_store_verified(kept, tmp_path):
+    for stage in ("curate", "sft", "stratify", "grpo", "evaluate"):
+        newest = kept.latest(stage)
+        assert newest is not None
+        kept.fetch(newest, tmp_path / stage)
+
+
+def test_the_optimizer_of_two_pods_is_two_shards_of_one_checkpoint(kept):
+    shards = [name for name in kept.latest("grpo").files if name.startswith("optimizer-")]
+    assert sorted(shards) == ["optimizer-00001-of-00002.safetensors", "optimizer-00002-of-00002.safetensors"]
+
+
+def test_the_last_checkpoints_were_promoted_and_older_ones_retired(kept):
+    promoted = yaml.safe_load(MANIFEST.read_text())["spec"]["promoteTo"]
+    other = store.open_store(spec.StoreSpec.model_validate(promoted))
+    assert other.latest("grpo").step == 40
+    assert len(kept.steps("grpo")) <= 3
+
+
+def test_no_attempt_had_two_jobs_and_nothing_is_left_running(run):
+    jobs = [each["metadata"]["name"] for each in run.objects("jobs.batch.volcano.sh")]
+    assert sorted(jobs) == sorted(
+        ["world-curate-a1", "world-sft-a1", "world-stratify-a1", "world-grpo-a1", "world-grpo-a2", "world-evaluate-a1"]
+    )
+    phases = {each["metadata"]["name"]: each["status"]["phase"] for each in run.objects("pods")}
+    running = [name for name, phase in phases.items() if phase in ("Running", "Pending")]
+    assert all(name.startswith("world-policy") for name in running)
+
+
+def test_the_trained_policy_is_served(run):
+    endpoint = run.get("endpoint", "world-policy")
+    assert endpoint["status"]["version"] == "grpo/40"
+    assert [each["spec"]["role"] for each in run.objects("endpoints.gog.dev")] == ["policy"]
+
+
+def test_every_pod_passed_the_restricted_level(run):
+    """The namespaces enforce it: a pod that did not would not be there. What the operator built without pods counts too."""
+    warnings = [each["message"] for each in run.objects("events") if "violates PodSecurity" in each.get("message", "")]
+    assert warnings == []
+
+
+def operators_own(event: dict[str, Any]) -> bool:
+    return "gog-operator" in (event.get("reportingComponent"), event.get("source", {}).get("component"))
+
+
+def test_events_tell_the_story(run):
+    told = [each["message"] for each in run.objects("events") if operators_own(each)]
+    retry = [message for message in told if "attempt 1 failed" in message]
+    assert retry and "grpo/5" in retry[0]
+
+
+def test_a_deleted_run_leaves_its_results_and_nothing_else(run, kept):
+    """Runs last: it takes the run away."""
+    run.cluster.kubectl("delete", "gogrun", "world", "-n", NAMESPACE, "--cascade=foreground", "--timeout=120s")
+    until(lambda: not run.objects("pods"), 120)
+    for kind in ("jobs.batch.volcano.sh", "jobs.batch", "inferenceservices", "endpoints.gog.dev", "configmaps"):
+        left = [each["metadata"]["name"] for each in run.objects(kind)]
+        assert [name for name in left if not name.startswith("kube-root-ca")] == []
+    assert kept.latest("grpo").step == 40
