@@ -172,7 +172,7 @@ def _stacked(module: str, layers: Sequence[Adapter], rank: int) -> tuple[np.ndar
 
 
 def _write(adapter: Adapter, folder: Path) -> Path:
-    weights = {}
+    weights: dict[str, tuple[str, np.ndarray]] = {}
     for module, (a, b) in adapter.pairs.items():
         weights |= {module + A: (adapter.dtype, a), module + B: (adapter.dtype, b)}
     try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gog_tools import policy, serving
+from gog_tools import policy, serving, shelves
 from gog_tools.completions import Completion, Job
 
 
@@ -35,7 +35,7 @@ class GateModel:
 
 
 def build(given: argparse.Namespace) -> Any:
-    return policy.application(policy.Policy(GateModel(given.gate), name="base", adapters=None, batch_size=8))
+    return policy.application(policy.Policy(GateModel(given.gate), name="base", shelf=shelves.Nothing(), batch_size=8))
 
 
 def main(argv: list[str]) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 
@@ -245,20 +243,29 @@ def test_adapters_are_read_from_their_folder_only(policy, path):
 
 @pytest.mark.parametrize("path", ["pickled", "wide", "partial", "nowhere", "one\x00"])
 def test_an_adapter_that_cannot_be_loaded_leaves_everything_as_it_was(policy, adapters, path):
-    before = complete(policy, temperature=0)
-    assert refusal(policy, "/v1/load_lora_adapter", lora_name="bad", lora_path=path)[0] == 400
+    before, name = complete(policy, temperature=0), f"bad-{path[:3]}"
+    assert refusal(policy, "/v1/load_lora_adapter", lora_name=name, lora_path=path)[0] == 400
     assert models(policy) == ["base"]
     assert complete(policy, temperature=0) == before
-    good = {"lora_name": "bad", "lora_path": str(adapters / "one")}
+    good = {"lora_name": name, "lora_path": str(adapters / "one")}
     assert policy.post("/v1/load_lora_adapter", good).status == 200
-    assert policy.post("/v1/unload_lora_adapter", {"lora_name": "bad"}).status == 200
+    assert policy.post("/v1/unload_lora_adapter", {"lora_name": name}).status == 200
 
 
-def test_a_server_without_a_folder_loads_no_adapters():
-    server = policy_server.Policy(SimpleNamespace(complete=None), name="base", adapters=None, batch_size=1)
-    with pytest.raises(policy_server.Refusal, match="--adapters") as refused:
-        asyncio.run(server.load("x", "x"))
-    assert refused.value.status == 403 and server.taken == {"base"}
+def test_a_server_that_was_given_no_folder_loads_no_adapters(start, gate):
+    server = start("gate_policy", "--gate", str(gate))
+    status, sentence = refusal(server, "/v1/load_lora_adapter", lora_name="x", lora_path="x")
+    assert status == 403 and "--adapters" in sentence
+
+
+def test_a_name_is_never_given_to_other_weights_even_once_it_is_free(policy, adapter):
+    adapter("kept", "one")
+    before = complete(policy, temperature=0, model="kept")
+    assert policy.post("/v1/unload_lora_adapter", {"lora_name": "kept"}).status == 200
+    status, sentence = refusal(policy, "/v1/load_lora_adapter", lora_name="kept", lora_path="two")
+    assert status == 409 and "kept" in sentence and models(policy) == ["base"]
+    adapter("kept", "one")
+    assert complete(policy, temperature=0, model="kept") == before
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 101, "-x"])

@@ -17,6 +17,14 @@ from gog.errors import UserError
 Body = TypeVar("Body", bound=BaseModel)
 
 
+class Refusal(Exception):
+    """A request refused with another status than 400."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
 async def read(request: Request, kind: type[Body]) -> Body:
     """The body as `kind`. Raises UserError naming the field."""
     try:
@@ -38,11 +46,15 @@ def refuse(status: int, sentence: str) -> Response:
 
 
 def application(title: str) -> FastAPI:
-    """A FastAPI app on which a UserError raised by a route is a 400."""
+    """A FastAPI app on which a UserError raised by a route is a 400, and a Refusal what it says."""
     app = FastAPI(title=title, docs_url=None, redoc_url=None)
 
     @app.exception_handler(UserError)
     async def told(_: Request, error: UserError) -> Response:
         return refuse(400, error.sentence())
+
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, error: Refusal) -> Response:
+        return refuse(error.status, error.sentence)
 
     return app

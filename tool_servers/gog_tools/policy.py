@@ -2,8 +2,8 @@
 
 Chat completions, and raw completions whose prompt (text or token ids) holds image placeholders beside a list of
 pictures: an agent owns its text, and having a server render it again would change tokens it has already sampled.
-Adapters are loaded under a new name per step; a name in use is not given to other weights, since whoever cached by
-name would mix two policies. They are read from one folder only, which has to be named at start.
+Adapters come and go under names (gog_tools.versions), from one folder or one store named at start (gog_tools.shelves);
+a version named at start is loaded before the server is ready, so that a restarted pod never answers without it.
 
 Generation runs in a thread, in batches; health is answered meanwhile. Pictures come in the request, never from an
 address. What is not implemented (streaming, several choices, nucleus sampling) is refused rather than ignored.
@@ -25,9 +25,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from gog import basemodel, wire
 from gog.errors import UserError
 from gog.pictures import Picture
-from gog_tools import bodies, chat, serving
+from gog_tools import bodies, chat, serving, shelves, sources
 from gog_tools.batching import MicroBatcher
 from gog_tools.completions import Completion, Job, Model, Prompt, Sampling
+from gog_tools.versions import Versions
 
 NAME = "policy"
 ADAPTER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -74,75 +75,35 @@ class UnloadAdapter(BaseModel):
     lora_name: str
 
 
-class Refusal(Exception):
-    """A request refused with another status than 400."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status, self.sentence = status, sentence
+class Default(BaseModel):
+    model: str
 
 
 class Policy:
     """The model's requests, in the order of one thread: batches of completions, adapters in between."""
 
-    def __init__(self, model: Model, *, name: str, adapters: Path | None, batch_size: int) -> None:
-        self.model, self.name, self.root = model, name, adapters
+    def __init__(self, model: Model, *, name: str, shelf: shelves.Shelf, batch_size: int) -> None:
+        self.model = model
         self.batches: MicroBatcher[Job, Completion] = MicroBatcher(model.complete, max_size=batch_size)
-        self.taken = {name}
-        """Names in use; that of an adapter still loading among them."""
+        self.versions = Versions(model, self.batches.thread, shelf, base=name)
 
-    def adapter_of(self, model: str) -> str:
-        """The adapter that a request's model stands for, "" for the base. Raises Refusal."""
-        if model in ("", self.name):
-            return ""
-        if model not in self.model.adapters:
-            raise Refusal(404, f"model: there is no {model!r} here (see /v1/models, or load it as an adapter)")
-        return model
-
-    async def load(self, name: str, path: str) -> None:
-        """Raises Refusal for a name in use, UserError for a folder that is no adapter or lies elsewhere."""
-        if name in self.taken:
-            raise Refusal(409, f"lora_name: {name!r} is loaded already (give each adapter a new name)")
-        folder = self.allowed(path)
-        self.taken.add(name)
-        try:
-            await self._in_thread(self.model.load_adapter, name, folder)
-        except BaseException:
-            self.taken.discard(name)
-            raise
-
-    async def unload(self, name: str) -> None:
-        if name not in self.model.adapters:
-            raise Refusal(404, f"lora_name: no adapter {name!r} is loaded")
-        await self._in_thread(self.model.unload_adapter, name)
-        self.taken.discard(name)
-
-    def allowed(self, path: str) -> Path:
-        """The folder, when it lies under the adapters' root once links are followed."""
-        if self.root is None:
-            raise Refusal(403, "lora_path: this server loads no adapters (start it with --adapters FOLDER)")
-        try:
-            folder = (self.root / path).resolve()
-            inside = all(item.resolve().is_relative_to(self.root) for item in (folder, *folder.glob("*")))
-        except (OSError, ValueError) as error:
-            raise UserError(str(error), where="lora_path") from None
-        if not inside:
-            raise Refusal(403, f"lora_path: {path} is not under {self.root}")
-        return folder
-
-    async def _in_thread(self, work: Any, *arguments: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self.batches.thread, work, *arguments)
+    async def complete(
+        self, asked: SamplingRequest, prompt: str | Sequence[int], images: Sequence[str]
+    ) -> tuple[str, Completion]:
+        """(name of the version that wrote it, completion)."""
+        async with self.versions.wearing(asked.model) as name:
+            pictures = await asyncio.to_thread(_decode, images) if images else ()
+            limit = asked.max_completion_tokens or asked.max_tokens
+            sampling = Sampling(limit, asked.temperature, asked.stops(), asked.seed)
+            text = prompt if isinstance(prompt, str) else tuple(prompt)
+            adapter = "" if name == self.versions.base else name
+            return name, await self.batches.submit(Job(Prompt(text, pictures), sampling, adapter))
 
 
 def application(policy: Policy) -> FastAPI:
     app = bodies.application("gog policy")
-
-    @app.exception_handler(Refusal)
-    async def refused(_: Request, error: Refusal) -> Response:
-        return bodies.refuse(error.status, error.sentence)
-
     _add_completions(app, policy)
-    _add_adapters(app, policy)
+    _add_adapters(app, policy.versions)
     return app
 
 
@@ -151,31 +112,21 @@ def _add_completions(app: FastAPI, policy: Policy) -> None:
     async def chat_completion(request: Request) -> Response:
         asked = await bodies.read(request, ChatCompletion)
         messages, images = _read_messages(asked.messages)
-        done = await _complete(policy, asked, policy.model.render(messages), images)
+        version, done = await policy.complete(asked, policy.model.render(messages), images)
         choice: dict[str, Any] = {"message": {"role": "assistant", "content": _text(done, asked)}}
         if asked.logprobs:
             pairs = zip(policy.model.words(done.tokens), done.logprobs, strict=True)
             choice["logprobs"] = {"content": [{"token": word, "logprob": value} for word, value in pairs]}
-        return _reply(policy, asked, done, choice, "chat.completion")
+        return _reply(version, asked, done, choice, "chat.completion")
 
     @app.post("/v1/completions")
     async def text_completion(request: Request) -> Response:
         asked = await bodies.read(request, TextCompletion)
-        done = await _complete(policy, asked, asked.prompt, asked.images)
+        version, done = await policy.complete(asked, asked.prompt, asked.images)
         choice: dict[str, Any] = {"text": _text(done, asked), "logprobs": None}
         if asked.logprobs is not None and asked.logprobs is not False:
             choice["logprobs"] = {"tokens": policy.model.words(done.tokens), "token_logprobs": done.logprobs}
-        return _reply(policy, asked, done, choice, "text_completion")
-
-
-async def _complete(
-    policy: Policy, asked: SamplingRequest, prompt: str | Sequence[int], images: Sequence[str]
-) -> Completion:
-    adapter = policy.adapter_of(asked.model)
-    pictures = await asyncio.to_thread(_decode, images) if images else ()
-    sampling = Sampling(asked.max_completion_tokens or asked.max_tokens, asked.temperature, asked.stops(), asked.seed)
-    text = prompt if isinstance(prompt, str) else tuple(prompt)
-    return await policy.batches.submit(Job(Prompt(text, pictures), sampling, adapter))
+        return _reply(version, asked, done, choice, "text_completion")
 
 
 def _decode(images: Sequence[str]) -> tuple[Picture, ...]:
@@ -217,51 +168,99 @@ def _text(done: Completion, asked: SamplingRequest) -> str:
     return done.text + (done.stopped_by if asked.include_stop_str_in_output else "")
 
 
-def _reply(policy: Policy, asked: SamplingRequest, done: Completion, choice: dict[str, Any], kind: str) -> Response:
+def _reply(version: str, asked: SamplingRequest, done: Completion, choice: dict[str, Any], kind: str) -> Response:
     choice |= {"finish_reason": done.finish, "stop_reason": done.stopped_by or None}
     if asked.return_token_ids:
         choice |= {"prompt_token_ids": done.prompt_tokens, "token_ids": done.tokens}
     prompt, new = len(done.prompt_tokens), len(done.tokens)
     usage = chat.Usage(prompt_tokens=prompt, completion_tokens=new, total_tokens=prompt + new)
-    body = chat.completion(choice, model=asked.model or policy.name, usage=usage, kind=kind)
+    body = chat.completion(choice, model=version, usage=usage, kind=kind)
     return Response(json.dumps(body), media_type="application/json")
 
 
-def _add_adapters(app: FastAPI, policy: Policy) -> None:
+def _add_adapters(app: FastAPI, versions: Versions) -> None:
     @app.get("/v1/models")
     async def models() -> Response:
-        return Response(json.dumps(chat.models([policy.name, *policy.model.adapters])), media_type="application/json")
+        cards: list[dict[str, Any]] = chat.models(versions.names())["data"]
+        for card in cards:  # root and parent as vLLM has them
+            name = card["id"]
+            card |= {"root": versions.paths.get(name, name), "default": name == versions.default}
+            card["parent"] = None if name == versions.base else versions.base
+        return Response(json.dumps({"object": "list", "data": cards}), media_type="application/json")
 
     @app.post("/v1/load_lora_adapter")
     async def load(request: Request) -> Response:
         asked = await bodies.read(request, LoadAdapter)
-        await policy.load(asked.lora_name, asked.lora_path)
-        return Response(f"Success: LoRA adapter '{asked.lora_name}' added successfully.", media_type="text/plain")
+        await versions.load(asked.lora_name, asked.lora_path, request.is_disconnected)
+        return _told(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter")
     async def unload(request: Request) -> Response:
         asked = await bodies.read(request, UnloadAdapter)
-        await policy.unload(asked.lora_name)
-        return Response(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.", media_type="text/plain")
+        await versions.unload(asked.lora_name)
+        return _told(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
+
+    @app.post("/v1/default")
+    async def default(request: Request) -> Response:
+        asked = await bodies.read(request, Default)
+        versions.use(asked.model)
+        return _told(f"Success: {asked.model!r} is the default.")
+
+
+def _told(sentence: str) -> Response:
+    return Response(sentence, media_type="text/plain")
 
 
 def build(given: argparse.Namespace) -> FastAPI:
-    adapters = given.adapters.resolve() if given.adapters else None
-    if adapters is not None and not adapters.is_dir():
-        raise UserError("no such folder", where=f"--adapters {given.adapters}", remedy="create it first")
-    basemodel.check(given.model, where="--model")
+    shelf, version = _shelf(given), _version(given.version)
+    folder = sources.base_model(given.model, given)
+    basemodel.check(folder, where="--model")
     from gog_tools.policy_model import PolicyModel  # torch takes seconds: not for --help, nor for a port in use
 
-    model = PolicyModel(given.model, device=given.device, dtype=given.dtype)
-    return application(Policy(model, name=given.name, adapters=adapters, batch_size=given.batch_size))
+    model = PolicyModel(folder, device=given.device, dtype=given.dtype)
+    policy = Policy(model, name=given.name, shelf=shelf, batch_size=given.batch_size)
+    if version:
+        try:
+            policy.versions.start_with(version)
+        except bodies.Refusal as refusal:
+            raise UserError(refusal.sentence, where="--version") from None
+    return application(policy)
+
+
+def _shelf(given: argparse.Namespace) -> shelves.Shelf:
+    if given.adapters is not None and given.store is not None:
+        raise UserError("adapters come from one place", where="--adapters", remedy="give this or --store")
+    if given.adapters is not None:
+        if not given.adapters.is_dir():
+            raise UserError("no such folder", where=f"--adapters {given.adapters}", remedy="create it first")
+        return shelves.Folder(given.adapters)
+    if given.store is not None:
+        spec = sources.store_spec(given.store)
+        return shelves.Checkpoints(lambda: sources.open_store(spec), given.scratch)
+    return shelves.Nothing()
+
+
+def _version(text: str) -> str:
+    """The version to start with; `@FILE` is read, so that a restarted pod follows a mounted file, not its arguments."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(f"cannot read: {error.strerror}", where=f"--version {text}") from None
 
 
 def main(argv: list[str]) -> int:
     """`gog serve policy`. Returns the exit code."""
     options = serving.parser(NAME, "A Qwen2.5-VL policy with LoRA adapters, over OpenAI's protocol.")
-    options.add_argument("--model", type=Path, required=True, help="folder of the base model in Hugging Face form")
+    options.add_argument(
+        "--model", required=True, help="base model: `tiny`, or a folder or s3:// prefix in Hugging Face form"
+    )
     options.add_argument("--name", default="base", help="the base model's name in requests")
-    options.add_argument("--adapters", type=Path, help="folder under which adapters may be loaded; none without it")
+    options.add_argument("--adapters", type=Path, help="folder under which adapters may be loaded")
+    options.add_argument(
+        "--version", default="", help="checkpoint to load before the server is ready: grpo/120, or @FILE that names it"
+    )
     options.add_argument("--batch-size", type=int, default=32, help="most completions generated together")
     options.add_argument("--device", default="cpu", help="torch device")
     options.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="type of the weights")

@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from fastapi import Request, Response
 
 from gog import wire
 from gog.errors import UserError
-from gog_tools import bodies, serving
+from gog_tools import bodies, serving, sources
 from gog_tools.batching import MicroBatcher
 from gog_tools.failures import App
 from gog_tools.image_index import ImageIndex, Looks, looks
@@ -62,11 +61,11 @@ def text_application(index: TextIndex) -> App:
 
 
 def build_image(given: argparse.Namespace) -> App:
-    return image_application(ImageIndex.read(given.data))
+    return image_application(ImageIndex.read(sources.dataset(given.data, given)))
 
 
 def build_text(given: argparse.Namespace) -> App:
-    return text_application(TextIndex.read(given.data))
+    return text_application(TextIndex.read(sources.dataset(given.data, given)))
 
 
 def main(argv: list[str]) -> int:
@@ -78,7 +77,7 @@ def main(argv: list[str]) -> int:
     what = "pictures of the dataset's index" if kind == "image" else "pages of the dataset's corpus"
     options = serving.parser(f"{kind}-search", f"Search over the {what}.")
     options.add_argument("--backend", default="world", choices=("world",), help="the only one so far")
-    options.add_argument("--data", type=Path, required=True, help="dataset folder")
+    options.add_argument("--data", required=True, help="dataset: a folder, or an s3:// address of the store")
     return serving.main(f"{kind}-search", options, rest, build_image if kind == "image" else build_text)
 
 

@@ -1,22 +1,26 @@
-"""What every tool server has around it: a health page, metrics, a cap on bodies, a count of what was answered.
+"""What every tool server has around it: health, metrics, a key, a cap on bodies, a count of what was answered.
 
-It lies outside of failure injection, so that neither page ever fails on purpose, and that injected failures are counted
-as what the client saw. Bodies larger than any picture needs are refused before they are read; an error that a server
-did not foresee becomes a 500 and a traceback in the log, and costs the client neither its connection nor others theirs.
+It stands before the server itself is there: /healthz says that the process answers, /readyz that it can do its work,
+and anything else is a 503 until then. It lies outside of failure injection, so that none of these pages ever fails on
+purpose, and that injected failures are counted as what the client saw. Bodies larger than any picture needs are refused
+before they are read; an error that a server did not foresee becomes a 500 and a traceback in the log, and costs the
+client neither its connection nor others theirs.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
 import time
 
 import prometheus_client
 
-from gog_tools.failures import App, Message, Receive, Scope, Send, reply
+from gog_tools.failures import App, Message, Receive, Scope, Send, drain, reply
 
 MAX_BODY = 64_000_000
 """Bytes of a request."""
 HEALTH_PATHS = ("/healthz", "/health")
+READY_PATH = "/readyz"
 OUTCOMES = ("ok", "client_error", "server_error", "gone")
 REQUESTS = prometheus_client.Counter(
     "gog_server_requests", "Requests answered by a tool server, by outcome.", ("server", "outcome")
@@ -30,18 +34,26 @@ SECONDS = prometheus_client.Histogram(
 
 
 class Shell:
-    """ASGI layer around every server: health, metrics, the cap on bodies, and a count of what was answered."""
+    """ASGI layer around every server, opened once there is one. key: what requests have to bear; "" for none."""
 
-    def __init__(self, app: App, name: str) -> None:
-        self.app = app
+    def __init__(self, name: str, *, key: str = "") -> None:
+        self.app: App = _starting
+        self.ready = False
+        self.authorization = f"Bearer {key}".encode() if key else b""
         self.outcomes = {outcome: REQUESTS.labels(name, outcome) for outcome in OUTCOMES}
         self.seconds = SECONDS.labels(name)
+
+    def open(self, app: App) -> None:
+        self.app, self.ready = app, True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["path"] in HEALTH_PATHS:
             await reply(send, 200, b'{"status":"ok"}', kind=b"application/json")
+        elif scope["path"] == READY_PATH:
+            status, body = (200, b'{"status":"ready"}') if self.ready else (503, b'{"status":"starting"}')
+            await reply(send, status, body, kind=b"application/json")
         elif scope["path"] == "/metrics":
             page = prometheus_client.generate_latest()
             await reply(send, 200, page, kind=prometheus_client.CONTENT_TYPE_LATEST.encode())
@@ -57,7 +69,7 @@ class Shell:
             await send(message)
 
         try:
-            refusal = too_large(scope)
+            refusal = self._unauthorized(scope) or too_large(scope)
             if refusal:
                 await reply(watched, *refusal)
             else:
@@ -69,6 +81,17 @@ class Shell:
         finally:
             self.outcomes[outcome_of(status)].inc()
             self.seconds.observe(time.perf_counter() - start)
+
+    def _unauthorized(self, scope: Scope) -> tuple[int, bytes] | None:
+        given = dict(scope["headers"]).get(b"authorization", b"")
+        if not self.authorization or hmac.compare_digest(given, self.authorization):
+            return None
+        return 401, b"send the header Authorization: Bearer KEY"
+
+
+async def _starting(scope: Scope, receive: Receive, send: Send) -> None:
+    await drain(receive)
+    await reply(send, 503, b"starting; see /readyz", retry_after=1)
 
 
 def outcome_of(status: int) -> str:
