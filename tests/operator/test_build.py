@@ -116,5 +116,5 @@ def test_a_rank_finds_its_leader_in_the_environment(monkeypatch):
 def test_names_are_cut_where_they_must_be_and_stay_apart():
     assert names.child("world", "grpo-no-gaze") == "world-grpo-no-gaze"
     long, other = names.child("w" * 40, "stratify-a"), names.child("w" * 40, "stratify-b")
-    assert len(long) == 45 and long != other and names.child("w" * 40, "stratify-a") == long
+    assert len(long) == names.LIMIT and long != other and names.child("w" * 40, "stratify-a") == long
     assert [names.kebab(role) for role in settings.TOOLS] == ["grounding", "image-search", "text-search", "judge"]

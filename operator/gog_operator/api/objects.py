@@ -16,6 +16,7 @@ from gog import spec as settings
 from gog.spec import Spec
 from gog_operator.api import conditions
 from gog_operator.api.meta import API_VERSION, CANCEL, Condition, Metadata, OwnerReference
+from gog_operator.build import names
 
 Role = Literal["grounding", "imageSearch", "textSearch", "judge", "policy"]
 
@@ -205,7 +206,7 @@ class Stage(Object):
 
     @property
     def job_name(self) -> str:
-        return f"{self.name}-a{self.status.attempt}"
+        return names.job(self.name, self.status.attempt)
 
 
 class CurateStage(Stage):

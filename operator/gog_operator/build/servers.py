@@ -8,19 +8,37 @@ from gog import spec as settings
 from gog_operator.api.objects import Endpoint
 from gog_operator.build import names
 
+READERS = ("imageSearch", "textSearch")
+"""Roles that answer from a dataset; the others know only what they are sent."""
+
 
 def arguments(
-    endpoint: Endpoint, *, host: str, port: int, ready_file: str, data: settings.DataSpec | None
+    endpoint: Endpoint, *, host: str, port: int, ready_file: str = "", data: settings.DataSpec | None = None
 ) -> list[str]:
-    """What follows `gog serve`."""
+    """What follows `gog serve`. data: where the dataset is."""
     spec = endpoint.spec
-    line = [names.kebab(spec.role), "--host", host, "--port", str(port), "--ready-file", ready_file]
-    if data is not None and data.path is not None:
-        line += ["--data", data.path]
+    line = [names.kebab(spec.role), "--host", host, "--port", str(port)]
+    if ready_file:
+        line += ["--ready-file", ready_file]
+    place = (data.path or data.uri) if data is not None and spec.role in READERS else None
+    if place:
+        line += ["--data", place]
     if spec.backend != "world":
         line += ["--backend", spec.backend]
-    if spec.model:
-        line += ["--model", spec.model]
+    model = spec.base or spec.model
+    if model:
+        line += ["--model", model]
+    if reads_store(endpoint, data) and spec.store is not None:
+        line += ["--store", spec.store.model_dump_json(by_alias=True, exclude_unset=True)]
+    if spec.version:
+        line += ["--version", spec.version]
     if spec.failures.rate > 0:
         line += ["--failures", json.dumps(spec.failures.model_dump(mode="json"))]
     return line
+
+
+def reads_store(endpoint: Endpoint, data: settings.DataSpec | None) -> bool:
+    """Whether the server fetches something from a store: adapters, or a dataset that is kept in one."""
+    if endpoint.spec.role == "policy":
+        return True
+    return endpoint.spec.role in READERS and data is not None and data.uri is not None

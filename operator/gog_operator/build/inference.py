@@ -1,0 +1,154 @@
+"""An endpoint -> its InferenceService: a custom container under KServe in Standard mode, as a plain dict.
+
+Written for server-side apply: only what we want to say is here, and KServe's webhooks add theirs. Replicas are ours
+(`autoscalerClass: none`); callers stay inside the cluster. Probes ask the server itself, because KServe's default asks
+only whether a port is open.
+
+KServe hands annotations of the service down to its pods, so an annotation that changes restarts them. Hence the hash is
+of what pods are made of, without the number of replicas, and without the policy's version: a running policy is told to
+load another (that takes a second), only a new one starts with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+from gog import spec as settings
+from gog_operator.api.objects import Endpoint
+from gog_operator.build import meta, names, pods, quantities, servers
+from gog_operator.build.platform import Platform
+
+PORT = 8080
+CONTAINER = "kserve-container"
+STOPPED = "serving.kserve.io/stop"
+PRESTOP_SECONDS = 5
+"""Until every node has heard that the pod is going, requests still arrive."""
+GRACE_SECONDS = 45
+"""preStop, the server's ten seconds for requests in flight, and room."""
+STARTUP_PERIOD = 2
+REQUESTS = {"cpu": "100m", "memory": "256Mi"}
+LIMITS = {"cpu": "1", "memory": "2Gi"}
+"""What KServe's own configuration says in most clusters; written out, so that a larger request is not refused."""
+
+Document = dict[str, Any]
+
+
+def service(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None) -> Document:
+    """data: where the dataset is, for readers of it."""
+    spec = endpoint.spec
+    predictor = _pod(endpoint, platform, data) | {
+        "minReplicas": spec.replicas,
+        "deploymentStrategy": _strategy(spec.resources),
+        "labels": meta.labels(endpoint, names.kebab(spec.role)),
+    }
+    head = meta.head(
+        names.service(endpoint.name),
+        endpoint,
+        names.kebab(spec.role),
+        **{
+            "serving.kserve.io/deploymentMode": "Standard",
+            "serving.kserve.io/autoscalerClass": "none",
+            meta.HASH: _fingerprint(endpoint, platform, data),
+            **({STOPPED: "true"} if spec.suspend else {}),
+        },
+    )
+    head["labels"]["networking.kserve.io/visibility"] = "cluster-local"
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": head,
+        "spec": {"predictor": predictor},
+    }
+
+
+def headless(endpoint: Endpoint) -> Document:
+    """A Service without an address of its own, whose name resolves to each pod's: a version is loaded on every pod.
+
+    Pods that are not ready are there, too, so that one that starts is not overlooked."""
+    name = names.service(endpoint.name)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": meta.head(f"{name}-pods", endpoint, names.kebab(endpoint.spec.role)),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"app": f"isvc.{name}-predictor"},
+            "ports": [{"name": "http", "port": PORT, "targetPort": PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def current(live: Document, wanted: Document) -> bool:
+    """Whether an InferenceService as the cluster has it is the one that is wanted. What KServe added does not count,
+    nor does the version that a policy was started with."""
+    return _wish(live) == _wish(wanted)
+
+
+def _wish(document: Document) -> tuple[Any, ...]:
+    annotations = document["metadata"].get("annotations") or {}
+    return annotations.get(meta.HASH), annotations.get(STOPPED), document["spec"]["predictor"].get("minReplicas")
+
+
+def _fingerprint(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None) -> str:
+    without = endpoint.model_copy(update={"spec": endpoint.spec.model_copy(update={"version": ""})})
+    return meta.fingerprint([_pod(without, platform, data), _strategy(endpoint.spec.resources)])
+
+
+def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None) -> Document:
+    spec = endpoint.spec
+    store = spec.store if servers.reads_store(endpoint, data) else None
+    secret = [{"secretRef": {"name": spec.secret_name}}] if spec.secret_name else []
+    env_from, volumes, mounts = pods.credentials(store)
+    container = pods.container(
+        CONTAINER,
+        image(endpoint, platform),
+        platform,
+        command=["gog", "serve", *servers.arguments(endpoint, host="0.0.0.0", port=PORT, data=data)],
+        env={"OMP_NUM_THREADS": "1"} | pods.store_environment(store),
+        env_from=[*env_from, *secret],
+        ports={"http": PORT},
+        resources=_resources(spec.resources),
+        mounts=mounts,
+        startupProbe=_probe("/healthz", STARTUP_PERIOD, math.ceil(spec.startup_seconds / STARTUP_PERIOD)),
+        readinessProbe=_probe("/readyz", 5, 3),
+        livenessProbe=_probe("/healthz", 10, 6),
+        lifecycle={"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
+    )
+    pod = pods.pod(container, scheduling=spec.scheduling, service_account=spec.service_account_name, volumes=volumes)
+    return pod | {"terminationGracePeriodSeconds": GRACE_SECONDS}
+
+
+def image(endpoint: Endpoint, platform: Platform) -> str:
+    """The policy needs torch, the other servers do not."""
+    default = platform.trainer_image if endpoint.spec.role == "policy" else platform.tools_image
+    return endpoint.spec.image or default
+
+
+def _probe(path: str, period: int, failures: int) -> Document:
+    return {
+        "httpGet": {"path": path, "port": PORT, "scheme": "HTTP"},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _strategy(resources: settings.ResourcesSpec) -> Document:
+    """A second pod beside the first finds no GPU free: then one goes before the next comes."""
+    if pods.GPU in resources.requests | resources.limits:
+        return {"type": "Recreate"}
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+def _resources(given: settings.ResourcesSpec) -> Document:
+    """As given; what is left out is small, and never against what is there: a request alone raises its limit, a limit
+    alone is requested."""
+    extended = {key: value for key, value in (given.limits | given.requests).items() if key not in LIMITS}
+    requests, limits = dict(extended), copy.copy(extended)
+    for key in LIMITS:
+        requests[key] = given.requests.get(key) or given.limits.get(key) or REQUESTS[key]
+        limits[key] = given.limits.get(key) or quantities.larger(requests[key], LIMITS[key])
+    return {"requests": requests, "limits": limits}

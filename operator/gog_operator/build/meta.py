@@ -1,0 +1,50 @@
+"""Metadata that all our objects carry: whose they are, for garbage collection and for `kubectl get -l`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from gog_operator.api.meta import RUN_LABEL
+from gog_operator.api.objects import GoGRun, Object
+
+OWNER_LABEL = "gog.dev/owner"
+ATTEMPT_LABEL = "gog.dev/attempt"
+HASH = "gog.dev/spec-hash"
+"""Annotation that tells an object which we made from another of its name, and a changed wish from an unchanged one."""
+
+Document = dict[str, Any]
+
+
+def head(name: str, owner: Object, component: str, **annotations: str) -> Document:
+    """metadata of an object in the owner's namespace, which goes when the owner goes."""
+    reference = owner.owner_reference().model_dump(mode="json", by_alias=True)
+    metadata: Document = {
+        "name": name,
+        "labels": labels(owner, component),
+        "ownerReferences": [{**reference, "controller": True, "blockOwnerDeletion": True}],
+    }
+    if owner.metadata.namespace:
+        metadata["namespace"] = owner.metadata.namespace
+    if annotations:
+        metadata["annotations"] = annotations
+    return metadata
+
+
+def labels(owner: Object, component: str) -> dict[str, str]:
+    """component: trainer, mover, or a server's role."""
+    run = owner.name if isinstance(owner, GoGRun) else owner.metadata.labels.get(RUN_LABEL, "")
+    return {
+        "app.kubernetes.io/name": "gog",
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/managed-by": "gog-operator",
+        OWNER_LABEL: owner.name,
+        **({RUN_LABEL: run} if run else {}),
+    }
+
+
+def fingerprint(body: Any) -> str:
+    """Of anything that JSON can say: 16 hexadecimal digits."""
+    text = json.dumps(body, sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,122 @@
+"""Movers: small jobs with the run's own credentials that do what must be done in a store.
+
+The operator holds no credentials and speaks no S3. It creates a mover and reads what the mover leaves as its pod's
+termination message. A failure that trying again would not mend (exit code 2) ends the job at once; a pod that is moved
+to another node does not count as one. The job stays until its owner goes: its message may not have been read yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import yaml
+
+from gog import spec as settings
+from gog.errors import UserError
+from gog_operator.api.objects import Object
+from gog_operator.build import meta, pods
+from gog_operator.build import settings as files
+from gog_operator.build.platform import Platform
+
+Command = Literal["check", "data", "report"]
+Document = dict[str, Any]
+
+FILE = "config.yaml"
+CONTAINER = "mover"
+INVALID = 2
+"""Exit code of an error that a person has to mend."""
+DEADLINE_SECONDS = 3600
+BACKOFF_LIMIT = 2
+OTHER = "GOG_TARGET_"
+"""Prefix of the environment that holds the credentials of a second store."""
+OTHER_AUTHORITY = "/etc/gog-target"
+LARGEST = 900_000
+"""Bytes of a configuration; a ConfigMap holds 1 MiB."""
+
+
+def job(
+    name: str,
+    owner: Object,
+    command: Command,
+    config: Document,
+    store: settings.StoreSpec,
+    platform: Platform,
+    *,
+    also: settings.StoreSpec | None = None,
+    scheduling: settings.SchedulingSpec | None = None,
+    service_account: str | None = None,
+) -> tuple[Document, Document]:
+    """ConfigMap and Job, both called `name`. config: what `gog move <command>` reads; also: a store that is written to
+    besides. Raises UserError for a configuration that no ConfigMap holds."""
+    text = yaml.safe_dump(_fitting(config), sort_keys=False, allow_unicode=True)
+    configmap = files.configmap(name, owner, {FILE: text}, component="mover")
+    metadata = meta.head(name, owner, "mover", **{meta.HASH: meta.fingerprint(config)})
+    pod = _pod(name, command, store, also, platform, scheduling or settings.SchedulingSpec(), service_account)
+    body = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": BACKOFF_LIMIT,
+            "activeDeadlineSeconds": DEADLINE_SECONDS,
+            "podReplacementPolicy": "Failed",  # never two at work in one store
+            "podFailurePolicy": {"rules": _rules()},
+            "template": {"metadata": {"labels": meta.labels(owner, "mover")}, "spec": pod},
+        },
+    }
+    return configmap, body
+
+
+def _rules() -> list[Document]:
+    return [
+        {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [INVALID]}},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    ]
+
+
+def _pod(
+    name: str,
+    command: Command,
+    store: settings.StoreSpec,
+    also: settings.StoreSpec | None,
+    platform: Platform,
+    scheduling: settings.SchedulingSpec,
+    service_account: str | None,
+) -> Document:
+    parts = [pods.configuration(name), pods.credentials(store)[1:]]
+    env_from = pods.credentials(store)[0]
+    env = pods.store_environment(store)
+    if also is not None and also.secret_name not in (None, store.secret_name):
+        secret, volumes, mounts = pods.credentials(also, prefix=OTHER, folder=OTHER_AUTHORITY)
+        env_from, env = [*env_from, *secret], env | pods.store_environment(also, prefix=OTHER, folder=OTHER_AUTHORITY)
+        parts.append((volumes, mounts))
+    container = pods.container(
+        CONTAINER,
+        platform.tools_image,
+        platform,
+        command=["gog", "move", command, "--config", f"/etc/gog/{FILE}"],
+        env=env,
+        env_from=env_from,
+        resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+        mounts=[mount for _, mounts in parts for mount in mounts],
+    )
+    volumes = [volume for each, _ in parts for volume in each]
+    pod = pods.pod(container, scheduling=scheduling, service_account=service_account, volumes=volumes)
+    return pod | {"restartPolicy": "Never"}
+
+
+def _fitting(config: Document) -> Document:
+    """The configuration without its oldest events where there are too many for a ConfigMap."""
+    if _size(config) <= LARGEST:
+        return config
+    events = list(config.get("events") or ())
+    while events and _size({**config, "events": events}) > LARGEST:
+        events = events[len(events) // 4 + 1 :]
+    fitting = {**config, "events": events}
+    if _size(fitting) > LARGEST:
+        raise UserError(f"{_size(fitting):,} bytes are too many for a mover's configuration", remedy="fewer arms")
+    return fitting
+
+
+def _size(config: Document) -> int:
+    return len(yaml.safe_dump(config, allow_unicode=True).encode())

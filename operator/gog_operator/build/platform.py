@@ -1,0 +1,30 @@
+"""What an installation decides for every pod that the operator makes: images, how they are pulled, one port.
+
+Part of none of a user's objects, so it comes from the operator's own environment, which the chart writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Platform:
+    """trainer_image: stages and the policy server; tools_image: the other servers and movers; operator_image: the
+    operator itself. field_manager: our name in managed fields. progress_port: where a stage's rank 0 tells of itself."""
+
+    trainer_image: str = "gog-trainer"
+    tools_image: str = "gog-tools"
+    operator_image: str = "gog-operator"
+    image_pull_policy: str = "IfNotPresent"
+    field_manager: str = "gog-operator"
+    progress_port: int = 9090
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str]) -> Platform:
+        """GOG_TRAINER_IMAGE, GOG_TOOLS_IMAGE, GOG_OPERATOR_IMAGE, GOG_IMAGE_PULL_POLICY; what is absent or empty keeps
+        its default."""
+        names = ("trainer_image", "tools_image", "operator_image", "image_pull_policy")
+        given = {name: env.get(f"GOG_{name.upper()}", "") for name in names}
+        return cls(**{name: value for name, value in given.items() if value})

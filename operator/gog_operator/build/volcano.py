@@ -1,0 +1,149 @@
+"""A stage's attempt -> its Volcano Job: TorchX compiles the command line and the layout, we say everything else.
+
+TorchX's own scheduler is asked for a dry run with a client that reaches nothing, and what it generated (a random name,
+a session) is replaced by ours, so that two compilations are equal and `torchx status` and `torchx log` work on the
+result. It cannot say: gang size, policies, owner, secrets, security, exact amounts. Of its pods we keep command,
+environment and labels, and write the rest.
+
+The job never restarts by itself: when a pod fails, Volcano ends the others, and the operator makes a new attempt.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from gog import spec as specification
+from gog_operator.api.objects import Stage
+from gog_operator.build import app, meta, pods, quantities
+from gog_operator.build.platform import Platform
+
+CONFIG = "/etc/gog/config.yaml"
+SESSION = "gog"
+SHARED_MEMORY = "1Gi"
+"""Of a pod with GPUs: NCCL and data loaders meet there."""
+INTERFACE = "eth0"
+ONE_ATTEMPT = 1
+"""maxRetry counts attempts, not restarts; 0 becomes 3 in Volcano's webhook."""
+
+Document = dict[str, Any]
+
+
+def job(stage: Stage, platform: Platform) -> Document:
+    """The complete Job of the stage's current attempt; its settings are in the ConfigMap of the same name."""
+    workers, image = stage.spec.workers, stage.spec.image or platform.trainer_image
+    definition = app.compile_stage(
+        stage.stage,
+        name=stage.job_name,
+        config=CONFIG,
+        image=image,
+        nodes=workers.replicas,
+        processes=processes(workers),
+        gpu=workers.gpus,
+        env=environment(workers, platform) | pods.store_environment(stage.spec.store),
+    )
+    body = compile(definition)
+    spec = body["spec"] | {
+        "minAvailable": workers.replicas,
+        "maxRetry": ONE_ATTEMPT,
+        "queue": stage.spec.scheduling.queue,
+        "policies": [{"event": event, "action": "TerminateJob"} for event in ("PodFailed", "PodEvicted")],
+        "plugins": {"env": [], "svc": ["--publish-not-ready-addresses=true", "--disable-network-policy=true"]},
+        "tasks": [_task(task, stage, image, platform) for task in body["spec"]["tasks"]],
+    }
+    if stage.spec.scheduling.priority_class_name:
+        spec["priorityClassName"] = stage.spec.scheduling.priority_class_name
+    head = meta.head(stage.job_name, stage, "trainer", **{meta.HASH: meta.fingerprint(spec)})
+    head["labels"] = _labels(stage)
+    return body | {"metadata": head, "spec": spec}
+
+
+def compile(definition: Any) -> Document:
+    """TorchX's Volcano Job of an AppDef, under the AppDef's own name. Reaches no cluster."""
+    from torchx.schedulers import kubernetes_scheduler
+
+    options = {"queue": "default", "validate_spec": False, "reserved_millicpu": 0, "reserved_memmb": 0}
+    request = _runner().dryrun(definition, "kubernetes", options).request
+    body = kubernetes_scheduler.sanitize_for_serialization(request.resource)
+    generated = body["metadata"]["name"]
+    compiled: Document = _replaced(body, {generated: definition.name})
+    return compiled
+
+
+def processes(workers: specification.WorkersSpec) -> int:
+    """In each pod."""
+    return workers.processes or max(1, workers.gpus)
+
+
+def environment(workers: specification.WorkersSpec, platform: Platform) -> dict[str, str]:
+    """Of every trainer process. One thread each unless more cores are asked for: processes with a thread per core of
+    the machine stand in each other's way."""
+    cores = quantities.amount(workers.cpu) if workers.cpu else 1.0
+    threads = max(1, int(cores) // processes(workers))
+    env = {"GOG_METRICS_PORT": str(platform.progress_port), "OMP_NUM_THREADS": str(threads)}
+    if workers.replicas > 1:
+        env["GLOO_SOCKET_IFNAME"] = INTERFACE  # else gloo asks the resolver, which may say loopback
+    return env
+
+
+def _task(task: Document, stage: Stage, image: str, platform: Platform) -> Document:
+    """One pod: TorchX makes a task of every replica, because their arguments differ."""
+    template = task["template"]
+    (compiled,) = template["spec"]["containers"]
+    workers = stage.spec.workers
+    shm = workers.shared_memory or (SHARED_MEMORY if workers.gpus else None)
+    parts = [
+        pods.configuration(stage.job_name),
+        pods.shared_memory(shm),
+        pods.credentials(stage.spec.store)[1:],
+    ]
+    container = pods.container(
+        compiled["name"],
+        image,
+        platform,
+        command=compiled["command"],
+        env={each["name"]: each["value"] for each in compiled["env"]} | {"TORCHX_INTERNAL_SESSION_ID": SESSION},
+        env_from=pods.credentials(stage.spec.store)[0],
+        ports={"metrics": platform.progress_port},
+        resources=pods.resources(workers.cpu, workers.memory, workers.gpus),
+        mounts=[mount for _, mounts in parts for mount in mounts],
+    )
+    pod = pods.pod(
+        container,
+        scheduling=stage.spec.scheduling,
+        service_account=stage.spec.service_account_name,
+        volumes=[volume for volumes, _ in parts for volume in volumes],
+    )
+    metadata = {**template["metadata"], "labels": template["metadata"]["labels"] | _labels(stage)}
+    return {**task, "template": {"metadata": metadata, "spec": pod | {"restartPolicy": "Never"}}}
+
+
+def _labels(stage: Stage) -> dict[str, str]:
+    return meta.labels(stage, "trainer") | {meta.ATTEMPT_LABEL: str(stage.status.attempt)}
+
+
+def _replaced(value: Any, words: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(each, words) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, words) for each in value]
+    if isinstance(value, str):
+        for old, new in words.items():
+            value = value.replace(old, new)
+    return value
+
+
+@functools.cache
+def _runner() -> Any:
+    """Imported here: TorchX costs a second and 50 MiB, and only stages need it."""
+    from torchx.runner import Runner
+    from torchx.schedulers.kubernetes_scheduler import KubernetesScheduler
+
+    def factory(session_name: str, **_: Any) -> KubernetesScheduler:
+        return KubernetesScheduler(session_name, client=_NoClient())
+
+    return Runner(SESSION, {"kubernetes": factory})
+
+
+class _NoClient:
+    """Stands where TorchX would otherwise look for a cluster to connect to."""
