@@ -86,6 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument(
         "--config", required=True, metavar="FILE", help="its configuration; key=value and torchrun flags may follow"
     )
+    crds = commands.add_parser("crds", help="print the custom resource definitions for a cluster", allow_abbrev=False)
+    crds.add_argument("--dir", metavar="DIR", help="write one file each there instead")
     data = commands.add_parser("data", help="make the embedded world's dataset", allow_abbrev=False)
     data.add_argument("--world", default="{}", metavar="JSON", help="its settings: seed, train, test")
     data.add_argument("--out", required=True, metavar="FOLDER")

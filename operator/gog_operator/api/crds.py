@@ -1,0 +1,119 @@
+"""The CustomResourceDefinitions of the seven kinds, made from their models.
+
+One version, v1alpha1, stored and served; fields are only ever added. The status is a subresource, so that a user's
+apply never touches it, and an Endpoint can be scaled. `manifests/crds` holds what this makes; a test compares.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import yaml
+
+from gog_operator.api import crd_columns, crd_rules, crd_schema
+from gog_operator.api.meta import API_VERSION
+from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object
+
+GROUP, VERSION = API_VERSION.split("/")
+HEADER = "# Made by `gog crds --dir manifests/crds`; do not edit.\n"
+
+
+def all_of_them() -> tuple[dict[str, Any], ...]:
+    return tuple(definition(kind) for kind in KINDS.values())
+
+
+def definition(kind: type[Object]) -> dict[str, Any]:
+    """One CustomResourceDefinition."""
+    names = crd_columns.NAMES[kind.__name__]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{names.plural}.{GROUP}", "labels": {"app.kubernetes.io/name": "gog"}},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind.__name__,
+                "listKind": f"{kind.__name__}List",
+                "plural": names.plural,
+                "singular": kind.__name__.lower(),
+                "shortNames": [names.short],
+                "categories": ["gog"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": _subresources(kind),
+                    "additionalPrinterColumns": [column.body() for column in _columns(kind)],
+                    "schema": {"openAPIV3Schema": schema(kind)},
+                }
+            ],
+        },
+    }
+
+
+def schema(kind: type[Object]) -> dict[str, Any]:
+    """The whole object's: its name's rules at the root, its spec immutable but for some fields."""
+    spec = crd_schema.of(_model(kind, "spec"))
+    for name in crd_schema.SERVER_DEFAULTS:
+        if name in spec["properties"]:
+            spec["properties"][name]["default"] = _model(kind, "spec").model_fields[_snake(kind, name)].default
+    noun, limit, changeable = _traits(kind)
+    return {
+        "description": " ".join(inspect.getdoc(kind).split()) if kind.__doc__ else "",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": f"{API_VERSION}."},
+            "kind": {"type": "string", "description": f"{kind.__name__}."},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
+            "spec": crd_rules.immutable(spec, noun, changeable),
+            "status": crd_schema.of(_model(kind, "status")),
+        },
+        "x-kubernetes-validations": [rule.body() for rule in crd_rules.name(limit)],
+    }
+
+
+def text(crd: dict[str, Any]) -> str:
+    """The YAML file of a definition."""
+    return HEADER + yaml.dump(crd, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
+
+
+def file_name(crd: dict[str, Any]) -> str:
+    return f"{GROUP}_{crd['spec']['names']['plural']}.yaml"
+
+
+def _model(kind: type[Object], field: str) -> Any:
+    return kind.model_fields[field].annotation
+
+
+def _snake(kind: type[Object], alias: str) -> str:
+    return next(name for name, info in _model(kind, "spec").model_fields.items() if info.alias == alias)
+
+
+def _traits(kind: type[Object]) -> tuple[str, int, tuple[str, ...]]:
+    """What it is called in sentences, the longest name, the fields of spec that may change."""
+    if kind is GoGRun:
+        return "run", crd_rules.RUN_NAME, crd_rules.LIFECYCLE
+    if kind is Endpoint:
+        return "endpoint", crd_rules.ENDPOINT_NAME, crd_rules.SERVER
+    return "stage", crd_rules.STAGE_NAME, crd_rules.LIFECYCLE
+
+
+def _columns(kind: type[Object]) -> tuple[crd_columns.Column, ...]:
+    return {GoGRun: crd_columns.RUN, Endpoint: crd_columns.ENDPOINT}.get(kind, crd_columns.STAGE)
+
+
+def _subresources(kind: type[Object]) -> dict[str, Any]:
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    return {"status": {}} | ({"scale": scale} if kind is Endpoint else {})
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors: a file for people, and for tools that know none."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

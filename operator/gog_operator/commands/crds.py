@@ -1,0 +1,25 @@
+"""`gog crds [--dir DIR]`: prints the CustomResourceDefinitions, or writes one file each."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gog.errors import UserError
+from gog_operator.api import crds
+
+
+def main(given: argparse.Namespace) -> int:
+    made = crds.all_of_them()
+    if given.dir is None:
+        print("---\n".join(crds.text(each) for each in made), end="")
+        return 0
+    folder = Path(given.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in made:
+            (folder / crds.file_name(each)).write_text(crds.text(each), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=str(error.filename or folder)) from None
+    print(f"{len(made)} files in {folder}")
+    return 0
