@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
 SERVERS = ("grounding", "image-search", "text-search", "judge", "policy")
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and given.command not in PASS_ON:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     given.rest = rest
+    forget_absent_authority(os.environ)
     command = importlib.import_module(f"gog_operator.commands.{given.command}")
     return call(command.main, given)
 
@@ -44,6 +46,13 @@ def call(command: object, given: argparse.Namespace) -> int:
     except BrokenPipeError:  # `gog logs … | head`
         sys.stderr.close()
         return COMPLETE
+
+
+def forget_absent_authority(environment: MutableMapping[str, str]) -> None:
+    """A store's Secret may hold a ca.crt, and a pod cannot say that a variable depends on it: where the file is not,
+    the authorities that everybody trusts are meant."""
+    if environment.get("AWS_CA_BUNDLE") and not os.path.exists(environment["AWS_CA_BUNDLE"]):
+        del environment["AWS_CA_BUNDLE"]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,10 +97,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     crds = commands.add_parser("crds", help="print the custom resource definitions for a cluster", allow_abbrev=False)
     crds.add_argument("--dir", metavar="DIR", help="write one file each there instead")
+    _moves(commands.add_parser("move", help="move checkpoints and datasets between stores", allow_abbrev=False))
     data = commands.add_parser("data", help="make the embedded world's dataset", allow_abbrev=False)
     data.add_argument("--world", default="{}", metavar="JSON", help="its settings: seed, train, test")
     data.add_argument("--out", required=True, metavar="FOLDER")
     return parser
+
+
+def _moves(parser: argparse.ArgumentParser) -> None:
+    moves = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, help_ in (
+        ("check", "look at a store's checkpoints: verify, promote, retire"),
+        ("data", "make the embedded world in a store"),
+        ("report", "write a run's report into its store"),
+    ):
+        one = moves.add_parser(name, help=help_, allow_abbrev=False)
+        one.add_argument("--config", required=True, metavar="FILE", help="what to do, as the operator writes it")
+    push = moves.add_parser("push", help="publish a dataset folder to a store", allow_abbrev=False)
+    push.add_argument("folder", metavar="FOLDER")
+    push.add_argument("uri", metavar="URI", help="s3://bucket/prefix, or a folder; credentials from the environment")
+    push.add_argument("--endpoint-url", metavar="URL", help="of an S3 server that is not Amazon's")
+    push.add_argument("--region", metavar="NAME")
+    push.add_argument("--path-style", action="store_true", help="the bucket in the path, not in the host name")
 
 
 def _dir(parser: argparse.ArgumentParser) -> None:

@@ -26,8 +26,9 @@ STOPPED = "serving.kserve.io/stop"
 PRESTOP_SECONDS = 5
 """Until every node has heard that the pod is going, requests still arrive."""
 GRACE_SECONDS = 45
-"""preStop, the server's ten seconds for requests in flight, and room."""
-STARTUP_PERIOD = 2
+"""preStop, the server's 25 seconds for requests in flight, and room."""
+PERIOD = 2
+"""Seconds between probes while somebody waits for the server."""
 REQUESTS = {"cpu": "100m", "memory": "256Mi"}
 LIMITS = {"cpu": "1", "memory": "2Gi"}
 """What KServe's own configuration says in most clusters; written out, so that a larger request is not refused."""
@@ -112,8 +113,9 @@ def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None)
         ports={"http": PORT},
         resources=_resources(spec.resources),
         mounts=mounts,
-        startupProbe=_probe("/healthz", STARTUP_PERIOD, math.ceil(spec.startup_seconds / STARTUP_PERIOD)),
-        readinessProbe=_probe("/readyz", 5, 3),
+        # /healthz answers while a model is loaded; how long that may take is the operator's to judge.
+        startupProbe=_probe("/healthz", PERIOD, math.ceil(spec.startup_seconds / PERIOD)),
+        readinessProbe=_probe("/readyz", PERIOD, 5),
         livenessProbe=_probe("/healthz", 10, 6),
         lifecycle={"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
     )

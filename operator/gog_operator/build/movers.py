@@ -41,7 +41,6 @@ def job(
     config: Document,
     store: settings.StoreSpec,
     platform: Platform,
-    *,
     also: settings.StoreSpec | None = None,
     scheduling: settings.SchedulingSpec | None = None,
     service_account: str | None = None,

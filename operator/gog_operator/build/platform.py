@@ -25,6 +25,9 @@ class Platform:
     def from_environment(cls, env: Mapping[str, str]) -> Platform:
         """GOG_TRAINER_IMAGE, GOG_TOOLS_IMAGE, GOG_OPERATOR_IMAGE, GOG_IMAGE_PULL_POLICY; what is absent or empty keeps
         its default."""
-        names = ("trainer_image", "tools_image", "operator_image", "image_pull_policy")
-        given = {name: env.get(f"GOG_{name.upper()}", "") for name in names}
-        return cls(**{name: value for name, value in given.items() if value})
+        return cls(
+            trainer_image=env.get("GOG_TRAINER_IMAGE") or cls.trainer_image,
+            tools_image=env.get("GOG_TOOLS_IMAGE") or cls.tools_image,
+            operator_image=env.get("GOG_OPERATOR_IMAGE") or cls.operator_image,
+            image_pull_policy=env.get("GOG_IMAGE_PULL_POLICY") or cls.image_pull_policy,
+        )
