@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import tempfile
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -151,14 +153,18 @@ NEW = {"adapter.safetensors": b"new", "log": b"2"}
 
 
 def publish(store: Store, step: int, contents: dict[str, bytes], *, stage: str = "sft", **fields: Any) -> Manifest:
-    """Publishes files of these contents, which lie in a folder of their own beside the store."""
-    folder = store.root.parent / f"{store.root.name}-source"
-    files = {}
-    for name, content in contents.items():
-        files[name] = folder / f"{step}-{name}"
-        files[name].parent.mkdir(parents=True, exist_ok=True)
-        files[name].write_bytes(content)
-    return store.publish(stage, step, files, **fields)
+    """Publishes files of these contents."""
+    with tempfile.TemporaryDirectory() as folder:
+        return store.publish(stage, step, source_files(Path(folder), contents), **fields)
+
+
+def source_files(folder: Path, contents: dict[str, bytes]) -> dict[str, Path]:
+    """Files of these contents in a folder, by name."""
+    files = {name: folder / name for name in contents}
+    for name, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[name])
+    return files
 
 
 def contents(store: Store, manifest: Manifest) -> dict[str, bytes]:

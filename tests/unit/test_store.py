@@ -1,21 +1,48 @@
-"""Checkpoints: published, read, published twice, and the pointer to the newest."""
+"""Checkpoints: published, read, published twice, and the pointer to the newest; in a folder and in a bucket alike."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import multiprocessing
-import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import s3
+from blake3 import blake3
 from builders import NEW, OLD, contents, publish
 
 from gog import store as stores
 from gog.errors import UserError
+from gog.spec import StoreSpec
 from gog.store import Store
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store is. folder: its files, for versitygw keeps a bucket's objects as files too."""
+
+    spec: StoreSpec
+    folder: Path
+
+    def open(self) -> Store:
+        return stores.open_store(self.spec, s3.IMPATIENT)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "folder":
+        return Place(StoreSpec(uri=(tmp_path / "store").as_uri()), tmp_path / "store")
+    gateway = request.getfixturevalue("gateway")
+    prefix = f"{tmp_path.parent.name}-{tmp_path.name}/run"
+    return Place(gateway.spec(prefix), gateway.folder / s3.BUCKET / prefix)
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    return place.open()
+
 
 # ---- publishing and reading
 
@@ -66,11 +93,11 @@ def test_stages_do_not_see_each_other(store: Store) -> None:
     assert store.latest("grpo") is None and store.steps("grpo") == []
 
 
-def test_equal_files_are_kept_once_under_their_hash(store: Store) -> None:
+def test_equal_files_are_kept_once_under_their_hash(store: Store, place: Place) -> None:
     publish(store, 1, {"a": b"same", "b": b"same"})
     publish(store, 2, {"a": b"same"})
-    (blob,) = (store.root / "blobs").iterdir()
-    assert blob.name == hashlib.blake2b(b"same", digest_size=32).hexdigest()
+    (blob,) = (place.folder / "blobs").iterdir()
+    assert blob.name == blake3(b"same").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +113,7 @@ def test_a_reference_to_nothing_says_what_to_do(store: Store, ref: str, sentence
     publish(store, 3, OLD)
     with pytest.raises(UserError) as caught:
         store.resolve(ref)
-    assert str(caught.value) == f"{store.root}: {sentence}"
+    assert str(caught.value) == f"{store.where}: {sentence}"
 
 
 def test_a_file_that_a_checkpoint_lacks_is_named_with_those_it_has(store: Store) -> None:
@@ -112,17 +139,16 @@ def test_publishing_a_step_with_other_content_is_an_error_and_changes_nothing(st
 
 
 @pytest.mark.parametrize("other", [OLD, NEW], ids=["the same", "other content"])
-def test_of_two_processes_that_publish_a_step_at_once_one_commits(
-    store: Store, monkeypatch: pytest.MonkeyPatch, other: dict[str, bytes]
-) -> None:
-    link, first = os.link, []
+def test_of_two_processes_that_publish_a_step_at_once_one_commits(store: Store, other: dict[str, bytes]) -> None:
+    first: list[Any] = []
+    patch = pytest.MonkeyPatch()
 
-    def overtaken(*arguments: Any, **options: Any) -> None:
-        monkeypatch.setattr(os, "link", link)
+    def overtaken(key: str, data: bytes) -> bool:
+        patch.undo()
         first.append(publish(store, 3, other))  # the other process, just before this one commits
-        link(*arguments, **options)
+        return store.backend.put_if_absent(key, data)
 
-    monkeypatch.setattr(os, "link", overtaken)
+    patch.setattr(store.backend, "put_if_absent", overtaken)
     if other is OLD:
         assert publish(store, 3, OLD) == first[0]
     else:
@@ -131,84 +157,139 @@ def test_of_two_processes_that_publish_a_step_at_once_one_commits(
     assert store.latest("sft") == first[0] and contents(store, first[0]) == other
 
 
-def test_two_real_processes_may_publish_the_same_step(store: Store) -> None:
+@pytest.mark.parametrize("other", [OLD, NEW], ids=["the same", "other content"])
+def test_two_real_processes_may_publish_the_same_step(place: Place, other: dict[str, bytes]) -> None:
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2)
 
-    def work() -> None:
+    def work(content: dict[str, bytes]) -> None:
+        own = place.open()
         barrier.wait()
-        publish(store, 3, OLD)
+        try:
+            publish(own, 3, content)
+        except UserError:
+            raise SystemExit(2) from None
 
-    workers = [context.Process(target=work) for _ in range(2)]
+    workers = [context.Process(target=work, args=(content,)) for content in (OLD, other)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    assert contents(store, store.latest("sft")) == OLD
-    assert not [path for path in store.root.rglob("*") if path.name.endswith(".tmp")]
+    ended = sorted(worker.exitcode or 0 for worker in workers)
+    assert ended == [0, 0] if other is OLD else ended == [0, 2]
+    found = contents(place.open(), place.open().latest("sft"))
+    assert found in (OLD, other)
+    assert not [path for path in place.folder.rglob("*") if path.name.endswith(".tmp")]
+
+
+# ---- in pieces
+
+
+def test_what_several_ranks_staged_one_of_them_commits(place: Place, tmp_path: Path) -> None:
+    staged = {}
+    for rank in range(2):
+        (tmp_path / str(rank)).write_text(f"shard {rank}")
+        staged |= place.open().stage_blobs({f"shard{rank}": tmp_path / str(rank)})
+    leader = place.open()
+    assert leader.latest("sft") is None
+    assert contents(leader, leader.commit("sft", 1, staged)) == {"shard0": b"shard 0", "shard1": b"shard 1"}
+
+
+def test_a_file_that_nobody_staged_is_not_committed(store: Store) -> None:
+    forged = {"shard": stores.Blob(hash="0" * 64, size=3)}
+    with pytest.raises(UserError, match="'shard' of checkpoint sft/1 is missing"):
+        store.commit("sft", 1, forged)
+    assert store.latest("sft") is None
+
+
+def test_whether_a_checkpoint_is_whole_can_be_asked_without_reading_it_here(store: Store, place: Place) -> None:
+    manifest = publish(store, 1, OLD)
+    store.check(manifest)
+    (place.folder / manifest.files["adapter.safetensors"].key).write_bytes(b"longer")
+    with pytest.raises(UserError, match="corrupt"):
+        store.check(manifest)
+
+
+# ---- plain objects
+
+
+def test_a_report_lies_beside_the_checkpoints_and_may_be_written_again(store: Store, place: Place) -> None:
+    assert store.get_object("report/index.html") is None
+    store.put_object("report/index.html", b"one", "text/html")
+    address = store.put_object("report/index.html", b"two", "text/html")
+    assert store.get_object("report/index.html") == b"two" == (place.folder / "report/index.html").read_bytes()
+    assert address == f"{store.where}/report/index.html"
+
+
+@pytest.mark.parametrize("key", ["blobs/x", "manifests/sft/1", "latest/sft", "report/../latest/sft", "/etc/passwd"])
+def test_a_plain_object_cannot_touch_a_checkpoint(store: Store, key: str) -> None:
+    with pytest.raises(ValueError, match="no key for a plain object"):
+        store.put_object(key, b"")
 
 
 # ---- the pointer
 
 
-def pointer(store: Store) -> int:
-    return int((store.root / "latest" / "sft").read_text())
+def pointer(place: Place) -> int:
+    return int((place.folder / "latest" / "sft").read_text())
 
 
-def test_latest_never_goes_backwards(store: Store) -> None:
+def test_latest_never_goes_backwards(store: Store, place: Place) -> None:
     publish(store, 6, OLD)
     publish(store, 5, OLD)
-    assert (pointer(store), store.latest("sft").step) == (6, 6)
+    assert (pointer(place), store.latest("sft").step) == (6, 6)
 
 
-def test_latest_stays_where_it_was_when_the_newest_manifest_was_deleted(store: Store) -> None:
+def test_latest_stays_where_it_was_when_the_newest_manifest_was_deleted(store: Store, place: Place) -> None:
     publish(store, 6, OLD)
-    (store.root / "manifests" / "sft" / "000000006.json").unlink()
+    (place.folder / "manifests" / "sft" / "000000006.json").unlink()
     publish(store, 5, OLD)
-    assert (pointer(store), store.latest("sft").step) == (6, 5)
+    assert (pointer(place), store.latest("sft").step) == (6, 5)
 
 
-def test_latest_that_was_left_behind_by_a_kill_catches_up(store: Store) -> None:
+def test_latest_that_was_left_behind_by_a_kill_catches_up(store: Store, place: Place) -> None:
     publish(store, 1, OLD)
     publish(store, 2, OLD)
-    (store.root / "latest" / "sft").write_text("1")
+    store.backend.put("latest/sft", b"1", "text/plain")
     assert store.latest("sft").step == 2
     publish(store, 1, OLD)
-    assert pointer(store) == 2
+    assert pointer(place) == 2
+
+
+def test_a_listing_that_is_behind_the_pointer_hides_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(store, 1, OLD)
+    publish(store, 2, NEW)
+    entries = list(store.backend.entries("manifests/sft/"))
+    monkeypatch.setattr(store.backend, "entries", lambda _: iter(entries[:1]))
+    assert store.steps("sft") == [1] and store.latest("sft").step == 2
 
 
 def test_latest_never_goes_backwards_even_when_another_process_overtakes(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replace, lock = os.replace, fcntl.flock
+    swap: Callable[..., bool] = store.backend.swap
+    swapped: list[bool] = []
 
-    def overtaken(source: str, target: Path) -> None:
-        if Path(target).parent.name == "latest":
-            monkeypatch.setattr(os, "replace", replace)
-            monkeypatch.setattr(fcntl, "flock", lambda handle, _: lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB))
-            with contextlib.suppress(UserError):  # it may not come between, and would have to wait
-                publish(store, 6, NEW)
-            monkeypatch.setattr(fcntl, "flock", lock)
-            seen.append(pointer(store) if (store.root / "latest" / "sft").exists() else -1)
-        replace(source, target)
+    def overtaken(*arguments: Any) -> bool:
+        if not swapped:
+            swapped.append(True)
+            publish(place.open(), 6, NEW)  # the other process, between this one's reading and writing
+        swapped.append(swap(*arguments))
+        return swapped[-1]
 
-    seen: list[int] = []
-    monkeypatch.setattr(os, "replace", overtaken)
+    monkeypatch.setattr(store.backend, "swap", overtaken)
     publish(store, 5, OLD)
-    assert seen and pointer(store) >= seen[0]
-    assert store.latest("sft").step == 6
-    publish(store, 6, NEW)
-    assert pointer(store) == 6
+    assert swapped == [True, False]
+    assert (pointer(place), store.latest("sft").step) == (6, 6)
 
 
 @pytest.mark.parametrize("content", ["", "\n", "half past"])
-def test_a_pointer_that_cannot_be_read_is_made_again(store: Store, content: str) -> None:
+def test_a_pointer_that_cannot_be_read_is_made_again(store: Store, place: Place, content: str) -> None:
     publish(store, 5, OLD)
-    (store.root / "latest" / "sft").write_text(content)
+    store.backend.put("latest/sft", content.encode(), "text/plain")
     assert store.latest("sft").step == 5
     publish(store, 5, OLD)
-    assert pointer(store) == 5
+    assert pointer(place) == 5
 
 
 # ---- opening
@@ -216,13 +297,14 @@ def test_a_pointer_that_cannot_be_read_is_made_again(store: Store, content: str)
 
 def test_a_store_is_made_where_it_is_wanted(tmp_path: Path) -> None:
     store = stores.open_store((tmp_path / "a b" / "ü#1").as_uri())
-    assert store.root == tmp_path / "a b" / "ü#1" and store.root.is_dir()
-    assert list(store.root.iterdir()) == []
+    assert store.where == str(tmp_path / "a b" / "ü#1")
+    assert list((tmp_path / "a b" / "ü#1").iterdir()) == []
 
 
 def test_a_scheme_that_is_not_supported_is_refused_by_name() -> None:
-    with pytest.raises(UserError, match=r"^s3://bucket/run: scheme 's3' is not supported yet \(use file:///folder\)$"):
-        stores.open_store("s3://bucket/run")
+    sentence = r"^ftp://host/run: scheme 'ftp' is not supported \(use file:///folder or s3://bucket/prefix\)$"
+    with pytest.raises(UserError, match=sentence):
+        stores.open_store("ftp://host/run")
 
 
 def test_a_store_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import NEW, OLD, contents, publish
+from builders import NEW, OLD, contents, publish, source_files
 
-from gog import store as stores
 from gog.errors import UserError
-from gog.store import Blob, Manifest, Store
+from gog.store import Blob, Manifest, Store, hashing
 
 OPERATIONS = ("open", "mkdir", "fsync", "replace", "rename", "link", "unlink", "write")
 
@@ -23,19 +22,21 @@ OPERATIONS = ("open", "mkdir", "fsync", "replace", "rename", "link", "unlink", "
 
 
 def remedy(store: Store) -> str:
-    path = store.root / "manifests" / "sft" / "000000003.json"
+    path = Path(store.where) / "manifests" / "sft" / "000000003.json"
     return f"delete {path}, then `gog resume`: it goes on from the checkpoint before"
 
 
 def blob_of(store: Store, manifest: Manifest) -> Path:
-    return store.root / "blobs" / manifest.files["adapter.safetensors"].hash
+    return Path(store.where) / manifest.files["adapter.safetensors"].key
 
 
 @pytest.mark.parametrize("spoilt", [b"OLD", b"ol", b"older", b""], ids=["a flipped bit", "short", "long", "empty"])
 def test_a_corrupt_blob_is_noticed_before_it_is_used(store: Store, tmp_path: Path, spoilt: bytes) -> None:
     manifest = publish(store, 3, OLD)
     blob_of(store, manifest).write_bytes(spoilt)
-    sentence = f"'adapter.safetensors' of checkpoint sft/3 is corrupt ({remedy(store)})"
+    sentence = (
+        f"'adapter.safetensors' of checkpoint sft/3 is corrupt ({remedy(store).replace('delete', 'delete it and')})"
+    )
     with pytest.raises(UserError) as caught:
         store.open(manifest, "adapter.safetensors")
     assert str(caught.value) == f"{blob_of(store, manifest)}: {sentence}"
@@ -61,7 +62,7 @@ def test_doing_a_step_again_mends_its_corrupt_blob(store: Store, spoilt: bytes) 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"stage": "sft"}', b"\xff"])
 def test_a_manifest_that_cannot_be_read_is_refused_with_its_name(store: Store, content: bytes) -> None:
     publish(store, 3, OLD)
-    path = store.root / "manifests" / "sft" / "000000003.json"
+    path = Path(store.where) / "manifests" / "sft" / "000000003.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match="manifest is not valid") as caught:
         store.latest("sft")
@@ -101,7 +102,7 @@ def dying_at(operation: int) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         for name in OPERATIONS:
             patch.setattr(os, name, mortal(name, getattr(os, name)))
-        patch.setattr(stores, "_hash", mortal("hash", stores._hash))
+        patch.setattr(hashing, "blob_of", mortal("hash", hashing.blob_of))
         with contextlib.suppress(PowerCut):
             yield made
 
@@ -115,7 +116,7 @@ def test_a_kill_between_any_two_file_operations_leaves_no_half_visible_checkpoin
         with dying_at(operation) as made:
             store.publish("sft", 2, sources)
 
-        found = Store(store.root).latest("sft")  # what a new process sees
+        found = Store(Path(store.where)).latest("sft")  # what a new process sees
         assert contents(store, found) == (OLD if found.step == 1 else NEW)
         assert pointer(store) in (1, 2)
         steps.append(found.step)
@@ -129,13 +130,7 @@ def test_a_kill_between_any_two_file_operations_leaves_no_half_visible_checkpoin
 
 
 def pointer(store: Store) -> int:
-    return int((store.root / "latest" / "sft").read_text())
-
-
-def source_files(folder: Path, contents: dict[str, bytes]) -> dict[str, Path]:
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return {name: folder / name for name in contents}
+    return int((Path(store.where) / "latest" / "sft").read_text())
 
 
 def test_a_kill_while_fetching_leaves_no_half_filled_folder(store: Store, tmp_path: Path) -> None:
@@ -167,13 +162,13 @@ def test_a_full_disk_says_so_and_loses_nothing_committed(
     store: Store, monkeypatch: pytest.MonkeyPatch, operation: str, code: int
 ) -> None:
     publish(store, 1, OLD)
-    sources = source_files(store.root.parent, NEW)
+    sources = source_files(Path(store.where).parent, NEW)
     with monkeypatch.context() as patch:
         patch.setattr(os, operation, refuse(code))
         with pytest.raises(UserError) as caught:
             store.publish("grpo", 1, sources)
     assert str(caught.value) == (
-        f"{store.root}: the disk is full (free space, then `gog resume`; nothing committed is lost)"
+        f"{store.where}: the disk is full (free space, then `gog resume`; nothing committed is lost)"
     )
     assert contents(store, store.latest("sft")) == OLD
     assert contents(store, store.publish("grpo", 1, sources)) == NEW

@@ -84,9 +84,11 @@ class _Reader:
     def stages(self, declared: Sequence[Stage]) -> tuple[Stage, ...]:
         """The declared stages and those that only the store knows, with what is committed of each."""
         known = {stage.key for stage in declared}
-        folder = self.kept.root / "manifests"
-        strangers = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        extra = [Stage(key, kind_of(key), condition="Stored") for key in strangers if key not in known and kind_of(key)]
+        extra = [
+            Stage(key, kind_of(key), condition="Stored")
+            for key in self.kept.stages()
+            if key not in known and kind_of(key)
+        ]
         return tuple(sorted((self._committed(stage) for stage in [*declared, *extra]), key=order_of))
 
     def _committed(self, stage: Stage) -> Stage:

@@ -1,0 +1,52 @@
+"""Addresses of stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from pydantic import ValidationError
+
+from gog.errors import UserError
+from gog.spec import StoreSpec
+from gog.store.checkpoints import Store
+from gog.store.faults import Patience
+from gog.store.files import FileBackend
+from gog.store.s3 import S3Backend
+
+_probed: set[StoreSpec] = set()
+
+
+def open_store(spec: StoreSpec | str, patience: Patience | None = None) -> Store:
+    """The store at an address, found usable: once per process it is probed.
+
+    Raises UserError for another scheme, a place that cannot be written, a bucket that is missing or forbidden, or a
+    server that ignores preconditions; Unavailable for one that does not answer.
+    """
+    spec = _spec(spec) if isinstance(spec, str) else spec
+    if spec.uri.startswith("file://"):
+        address = urlparse(spec.uri)
+        store = Store(FileBackend(Path(unquote(address.netloc + address.path)).absolute()))
+        store.probe()
+        return store
+    store = Store(S3Backend(spec, *bucket_and_prefix(spec.uri), patience or Patience()))
+    if spec not in _probed:
+        store.probe()
+        _probed.add(spec)
+    return store
+
+
+def _spec(uri: str) -> StoreSpec:
+    try:
+        return StoreSpec(uri=uri)
+    except ValidationError:
+        remedy = "use file:///folder or s3://bucket/prefix"
+        raise UserError(f"scheme {urlparse(uri).scheme!r} is not supported", where=uri, remedy=remedy) from None
+
+
+def bucket_and_prefix(uri: str) -> tuple[str, str]:
+    """Of an s3:// address; the prefix without slashes at its ends, perhaps empty. Raises UserError."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise UserError("no bucket", where=uri, remedy="write s3://bucket/prefix")
+    return bucket, prefix.strip("/")

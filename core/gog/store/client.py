@@ -1,0 +1,238 @@
+"""Requests to one bucket: small ones through boto3, bytes through sockets of our own.
+
+Every request goes through `Client._attempt`: it is tried again within a budget, and its failure is understood in one
+place. Parts of blobs bypass boto3 because it copies and hashes payloads on their way: sent from mapped memory with
+signed headers, an unsigned payload and a CRC64NVME that the server checks, they take a fifth of the time over plain
+HTTP. Over TLS the same holds, and TLS protects the payload. Inside an untrusted network use https.
+"""
+
+from __future__ import annotations
+
+import http.client
+import queue
+import socket
+import ssl
+import struct
+import urllib.parse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+
+from gog.errors import UserError
+from gog.spec import StoreSpec
+from gog.store import faults, hashing
+from gog.store.faults import Refusal
+
+Result = TypeVar("Result")
+
+CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
+SLICE = 1 << 23
+"""Sent at once; must get through in ANSWER_SECONDS."""
+
+
+class Client:
+    """One bucket. where: its address, for messages; scheme: of the endpoint."""
+
+    def __init__(self, spec: StoreSpec, bucket: str, patience: faults.Patience) -> None:
+        self.spec, self.bucket, self.patience = spec, bucket, patience
+        self._idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
+        self.connect(spec.region)
+
+    def connect(self, region: str | None) -> None:
+        """Sets up everything that depends on the region. Raises UserError."""
+        hashing.required()
+        try:
+            import boto3
+            from botocore.config import Config
+        except ImportError:
+            raise UserError("s3:// needs boto3", where=self.spec.uri, remedy="pip install 'gog[s3]'") from None
+        if self.spec.ca_bundle and not Path(self.spec.ca_bundle).is_file():
+            raise UserError("no such file", where=f"store.caBundle: {self.spec.ca_bundle}", remedy="name a PEM file")
+        self._session = boto3.Session(region_name=region)
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=ANSWER_SECONDS,
+            retries={"total_max_attempts": 1},  # ours, which know of a budget and of 429
+            s3={"addressing_style": "path" if self.spec.path_style else "auto"},
+        )
+        self._unsigned = Config(s3={"payload_signing_enabled": False})
+        self._boto = self._session.client(
+            "s3",
+            endpoint_url=self.spec.endpoint_url,
+            region_name=self._session.region_name or "us-east-1",
+            verify=self.spec.ca_bundle,
+            config=config,
+        )
+        self.region = self._boto.meta.region_name
+        self._base = ""
+
+    # ---- small requests
+
+    def call(self, operation: str, key: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """boto3's answer to an operation. Raises Refusal for 404 and 412, else UserError or Unavailable."""
+        where = self.where(key or "")
+        given = {"Bucket": self.bucket, **({} if key is None else {"Key": key}), **parameters}
+
+        def once() -> dict[str, Any]:
+            with faults.understood(where):
+                answer = dict(getattr(self._boto, operation)(**given))
+                if "Body" in answer:
+                    answer["Body"] = answer["Body"].read()  # here, because it may fail like the rest
+                return answer
+
+        return self._attempt(once, where)
+
+    def where(self, key: str = "") -> str:
+        return f"s3://{self.bucket}/{key}".rstrip("/")
+
+    def _attempt(self, once: Callable[[], Result], where: str) -> Result:
+        try:
+            return self.patience.tries(once, self._named(where))
+        except Refusal as refusal:
+            raise faults.judged(refusal, where) from refusal
+
+    def _named(self, where: str) -> str:
+        return f"{where} at {self.spec.endpoint_url}" if self.spec.endpoint_url else where
+
+    # ---- bytes
+
+    def send(self, key: str, query: str, headers: Mapping[str, str], body: memoryview) -> Mapping[str, str]:
+        """PUT of bytes; the answer's headers. Raises as `call`."""
+        where = self.where(key)
+
+        def once() -> Mapping[str, str]:
+            with faults.understood(where):
+                return self._exchange("PUT", key, query, headers, body, _drain)
+
+        return self._attempt(once, where)
+
+    def receive(self, key: str, start: int, into: Callable[[http.client.HTTPResponse], Result], length: int) -> Result:
+        """GET of a range, handed to `into` as the answer to be read. Raises as `call`, and what `into` raises."""
+        where = self.where(key)
+
+        def once() -> Result:
+            with faults.understood(where):
+                headers = {"Range": f"bytes={start}-{start + length - 1}"} if length else {}
+                return self._exchange("GET", key, "", headers, None, into)
+
+        return self._attempt(once, where)
+
+    def _exchange(
+        self,
+        method: str,
+        key: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: memoryview | None,
+        take: Callable[[http.client.HTTPResponse], Result],
+    ) -> Result:
+        url = self._url(key, query)
+        signed = self._signed(method, url, headers)
+        connection = self._connection(url)
+        try:
+            parts = urllib.parse.urlsplit(url)
+            connection.putrequest(
+                method, parts.path + (f"?{query}" if query else ""), skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in signed.items():
+                connection.putheader(name, value)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders()
+            response = self._answer(connection, body)
+            result = take(response)
+            response.read()
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.put(connection)
+        return result
+
+    def _answer(self, connection: http.client.HTTPConnection, body: memoryview | None) -> http.client.HTTPResponse:
+        try:
+            for start in range(0, len(body or b""), SLICE):
+                connection.sock.sendall((body or b"")[start : start + SLICE])
+        except (BrokenPipeError, ConnectionResetError):
+            response = connection.getresponse()  # a server may refuse before it has read all
+            if response.status < 300:
+                raise
+        else:
+            response = connection.getresponse()
+        if response.status >= 300:
+            raise _refusal(response)
+        return response
+
+    def _connection(self, url: str) -> http.client.HTTPConnection:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            pass
+        parts = urllib.parse.urlsplit(url)
+        host, port = str(parts.hostname), parts.port
+        if parts.scheme == "https":
+            context = ssl.create_default_context(cafile=self.spec.ca_bundle or self._authorities())
+            return _Secure(host, port, timeout=CONNECT_SECONDS, context=context)
+        return _Plain(host, port, timeout=CONNECT_SECONDS)
+
+    def _authorities(self) -> str | None:
+        """The authorities that boto3 trusts, so that both trust the same."""
+        import botocore.httpsession
+
+        return self._session._session.get_config_variable("ca_bundle") or botocore.httpsession.where()
+
+    def _url(self, key: str, query: str) -> str:
+        if not self._base:  # boto3 knows every form of address; a signed one without its signature is the bucket's
+            with faults.understood(self.where()):
+                example = self._boto.generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": "k"})
+            self._base = example.partition("?")[0].removesuffix("k")
+        return self._base + urllib.parse.quote(key, safe="/-_.~") + (f"?{query}" if query else "")
+
+    def _signed(self, method: str, url: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
+        credentials = self._session.get_credentials()
+        request = AWSRequest(method=method, url=url, headers={**headers, "Host": urllib.parse.urlsplit(url).netloc})
+        request.context["client_config"] = self._unsigned
+        S3SigV4Auth(credentials, "s3", self.region).add_auth(request)
+        return dict(request.headers.items())
+
+
+def _drain(response: http.client.HTTPResponse) -> Mapping[str, str]:
+    response.read()
+    return {name.lower(): value for name, value in response.getheaders()}
+
+
+def _refusal(response: http.client.HTTPResponse) -> Refusal:
+    text, after = response.read(1 << 16), response.getheader("Retry-After", "")
+    code = message = ""
+    try:
+        for element in ElementTree.fromstring(text):
+            name = element.tag.rpartition("}")[2]
+            code = str(element.text) if name == "Code" else code
+            message = str(element.text) if name == "Message" else message
+    except ElementTree.ParseError:
+        pass  # a proxy's page says nothing worth repeating
+    return Refusal(response.status, code, message, float(after) if after.isdigit() else 0.0)
+
+
+def _patient(sock: socket.socket) -> None:
+    """Time-outs by the kernel: Python's own would make every send and receive two calls."""
+    limit = struct.pack("ll", ANSWER_SECONDS, 0)
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class _Plain(http.client.HTTPConnection):
+    def connect(self) -> None:
+        super().connect()
+        _patient(self.sock)
+
+
+class _Secure(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        _patient(self.sock)

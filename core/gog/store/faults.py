@@ -1,0 +1,170 @@
+"""What an S3 server's refusals and the network's faults mean: try again, tell the user, or let the caller decide.
+
+Refusal        the server answered with an error; a caller may expect some (404, 412)
+Unavailable    no answer, or one that asks for patience: 429, 5xx, resets, time-outs, names that do not resolve
+UserError      credentials, permissions, buckets, regions, certificates, keys: another try would not help
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import random
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from gog.errors import UserError
+from gog.store.backend import Unavailable
+
+Result = TypeVar("Result")
+
+TRANSIENT = {
+    *("RequestTimeout", "RequestTimeoutException", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling"),
+    *(
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "TooManyRequests",
+        "BandwidthLimitExceeded",
+        "PriorRequestNotComplete",
+    ),
+    *("ConditionalRequestConflict", "OperationAborted", "BadDigest", "XAmzContentChecksumMismatch", "IncompleteBody"),
+}
+CREDENTIALS = {
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
+    *("InvalidSecurity", "AuthorizationQueryParametersError", "UnrecognizedClientException"),
+}
+REGION = {
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "TemporaryRedirect",
+}
+EXPECTED = {404, 412}
+"""Answers that only the caller can judge."""
+
+
+class Refusal(Exception):
+    """The server's answer, if not 2xx. retry_after in seconds."""
+
+    def __init__(self, status: int, code: str, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(f"{code or status}: {message}")
+        self.status, self.code, self.message, self.retry_after = status, code, message, retry_after
+
+    @property
+    def transient(self) -> bool:
+        return self.status == 429 or (self.status >= 500 and self.status not in (501, 507)) or self.code in TRANSIENT
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long one request is tried again. budget, base and cap in seconds; draw: uniform in [0, 1)."""
+
+    budget: float = 120.0
+    base: float = 0.2
+    cap: float = 10.0
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = random.random
+
+    def tries(self, operation: Callable[[], Result], where: str) -> Result:
+        """The operation's result, tried until it succeeds, is refused for good or the budget is spent."""
+        deadline, wait = self.clock() + self.budget, self.base
+        while True:
+            try:
+                return operation()
+            except Refusal as refusal:
+                if not refusal.transient:
+                    raise
+                error: Exception = refusal
+                least = refusal.retry_after
+            except Unavailable as trouble:
+                error, least = trouble, 0.0
+            pause = least + wait * (0.5 + self.draw() / 2)
+            if self.clock() + pause > deadline:
+                raise Unavailable(
+                    f"{where}: not served within {self.budget:g} s: {error} "
+                    "(is the address right, does the server run, may this machine reach it?)"
+                ) from error
+            self.sleep(pause)
+            wait = min(2 * wait, self.cap)
+
+
+@contextlib.contextmanager
+def understood(where: str) -> Iterator[None]:
+    """Turns what boto3 and sockets raise into Refusal, Unavailable and UserError."""
+    from botocore import exceptions as aws
+
+    try:
+        yield
+    except aws.ClientError as error:
+        raise refusal_of(error.response) from error
+    except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError) as error:
+        raise _credentials(str(error).rstrip("."), where) from None
+    except (aws.SSLError, ssl.SSLError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise _untrusted(where) from None
+        raise Unavailable(str(error)) from error
+    except (aws.HTTPClientError, aws.IncompleteReadError, http.client.HTTPException) as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+    except Unavailable:
+        raise
+    except OSError as error:  # of a socket: a disk's was met when the file was made
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+
+def refusal_of(response: dict[str, Any]) -> Refusal:
+    """From botocore's parsed error."""
+    error, meta = response.get("Error", {}), response.get("ResponseMetadata", {})
+    after = str(meta.get("HTTPHeaders", {}).get("retry-after", ""))
+    return Refusal(
+        int(meta.get("HTTPStatusCode", 0)),
+        str(error.get("Code", "")),
+        str(error.get("Message", "")),
+        float(after) if after.isdigit() else 0.0,
+    )
+
+
+def judged(refusal: Refusal, where: str) -> Exception:
+    """What a refusal means to the user; the refusal itself where only the caller can tell."""
+    code, status = refusal.code, refusal.status
+    if code == "NoSuchBucket":
+        return UserError("no such bucket", where=where, remedy="create it, or correct store.uri")
+    if code in CREDENTIALS:
+        return _credentials(f"the server refuses the credentials: {code}", where)
+    if code == "RequestTimeTooSkewed":
+        return UserError("this machine's clock is wrong, says the server", where=where, remedy="set the clock")
+    if code in REGION or status in (301, 307):
+        return UserError("the bucket is in another region", where=where, remedy="set store.region to the bucket's")
+    if code.startswith("KMS"):
+        return UserError(f"the key cannot be used: {refusal.message}", where=where, remedy="correct store.kmsKeyId")
+    if status in EXPECTED or code == "NoSuchUpload":
+        return refusal
+    if status == 507 or code in ("QuotaExceeded", "InsufficientCapacity"):
+        return UserError("the store is full", where=where, remedy="free space, then `gog resume`")
+    if status in (401, 403):
+        return UserError(
+            f"no permission ({code or status})",
+            where=where,
+            remedy="allow these credentials s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, "
+            "s3:DeleteObject and s3:AbortMultipartUpload on its objects",
+        )
+    return UserError(f"the server refuses: {refusal}", where=where, remedy="is it an S3 server that gog knows?")
+
+
+def _credentials(what: str, where: str) -> UserError:
+    return UserError(
+        what,
+        where=where,
+        remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a cluster, in the Secret of store.secretName",
+    )
+
+
+def _untrusted(where: str) -> UserError:
+    return UserError(
+        "the server's certificate is not trusted",
+        where=where,
+        remedy="name its authority's PEM file in store.caBundle; on a cluster, put ca.crt into the Secret",
+    )

@@ -1,0 +1,84 @@
+"""Which checkpoints stay, and the sweep of what no checkpoint needs any more.
+
+Manifests go first, then blobs that no manifest refers to: killed between any two deletions, the store holds whole
+checkpoints and perhaps blobs that the next sweep takes. A blob younger than the grace stays, because a publication
+that has stored it may not have committed yet; so the grace must be longer than the slowest publication.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from gog.spec import RetentionSpec
+from gog.store.checkpoints import Store
+from gog.store.model import Manifest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """drop: checkpoints to delete, parents after their children; before: blobs as old as that may be swept."""
+
+    drop: tuple[Manifest, ...]
+    before: datetime
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep deleted. checkpoints: as `stage/step`; blobs: their number."""
+
+    checkpoints: tuple[str, ...]
+    blobs: int
+
+
+def plan(manifests: Iterable[Manifest], spec: RetentionSpec, now: datetime) -> Plan:
+    """What to drop: of each stage all but the newest, the best, tagged ones (meta `tags`) and ancestors of kept ones."""
+    known = {manifest.ref: manifest for manifest in manifests}
+    stages: dict[str, list[Manifest]] = defaultdict(list)
+    for manifest in known.values():
+        stages[manifest.stage].append(manifest)
+    kept = {manifest.ref for each in stages.values() for manifest in _chosen(each, spec)}
+    waiting = list(kept)
+    while waiting:
+        parents = [ref for ref in known[waiting.pop()].parents if ref in known and ref not in kept]
+        kept.update(parents)
+        waiting += parents
+    drop = sorted((known[ref] for ref in known.keys() - kept), key=lambda manifest: (manifest.created, manifest.step))
+    return Plan(tuple(reversed(drop)), now - timedelta(seconds=spec.grace_seconds))
+
+
+def _chosen(manifests: Sequence[Manifest], spec: RetentionSpec) -> list[Manifest]:
+    """Of one stage, those that stay for their own sake."""
+    by_age = sorted(manifests, key=lambda manifest: manifest.step)
+    scored = [manifest for manifest in by_age if _score(manifest, spec.metric) is not None]
+    best = sorted(scored, key=lambda manifest: (_score(manifest, spec.metric), manifest.step))
+    tagged = [manifest for manifest in by_age if manifest.meta.get("tags")]
+    return [*by_age[-spec.keep_last :], *best[len(best) - min(spec.keep_best, len(best)) :], *tagged]
+
+
+def _score(manifest: Manifest, metric: str) -> float | None:
+    value = manifest.meta.get(metric)
+    return float(value) if isinstance(value, int | float) and value == value else None
+
+
+def apply(store: Store, spec: RetentionSpec, now: datetime | None = None) -> Swept:
+    """Drops and sweeps. Raises UserError, having swept nothing, when a manifest cannot be read: it may need any blob."""
+    now = now or datetime.now(UTC)
+    decided = plan(_manifests(store), spec, now)
+    for manifest in decided.drop:
+        store.backend.delete(manifest.key)
+    old = [entry for entry in store.backend.entries("blobs/") if entry.modified < decided.before]
+    needed = {blob.hash for manifest in _manifests(store) for blob in manifest.files.values()}  # after the listing
+    gone = [
+        digest
+        for digest in (entry.key.rpartition("/")[2] for entry in old)
+        if digest not in needed and store.backend.remove_blob(digest, decided.before)
+    ]
+    store.backend.tidy(decided.before)
+    return Swept(tuple(manifest.ref for manifest in decided.drop), len(gone))
+
+
+def _manifests(store: Store) -> list[Manifest]:
+    return [store.manifest(stage, step) for stage in store.stages() for step in store.steps(stage)]
