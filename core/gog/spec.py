@@ -1,10 +1,12 @@
 """How a run is described: one typed model that manifests, custom resources and recipe configurations all embed.
 
-A field's description is its documentation everywhere (`kubectl explain`, `gog validate`, the docs); it says unit,
-default and source. Marks: [paper] the authors' README or a reading note of the paper, [peer] DeepMMSearch-R1 or
-MMSearch-R1, whose recipe the paper's matches value for value, [ours] our assumption. Manifests write camelCase,
+A field's description is its documentation everywhere (`kubectl explain`, `gog validate`, the docs); it says unit and
+source, and the default where that is no plain value (a plain one is added where descriptions are shown). Marks: [paper]
+the authors' README or a reading note of the paper, [brief] the method as it was described to us, [peer] DeepMMSearch-R1
+or MMSearch-R1, whose recipe the paper's matches value for value, [ours] our assumption. Manifests write camelCase,
 recipe YAML writes snake_case; both parse into the same class. Settings that a model family needs otherwise (a tiny model
-learns at a thousand times the rate) live in `gog_recipes/configs/<family>/<stage>.yaml`, not here.
+learns at a thousand times the rate) live in `gog_recipes/configs/<family>/<stage>.yaml`, not here. Every text, list and
+map is bounded: the API server refuses rules about what it cannot bound.
 """
 
 from __future__ import annotations
@@ -241,7 +243,10 @@ class EndpointSpec(Spec):
     """A server the run needs: started by us (backend) or somebody's already (url)."""
 
     backend: str = Field(
-        "world", max_length=63, description="`world`: the embedded tools that see pixels and text only."
+        "world",
+        max_length=253,
+        description="What answers: `world`, the embedded tools that see pixels and text only; for grounding also "
+        "`module:factory` of a detector that the image holds.",
     )
     url: str | None = Field(
         None, pattern=r"^https?://", max_length=1024, description="An existing server; nothing is started then."
@@ -276,7 +281,7 @@ class EndpointsSpec(Spec):
     text_search: EndpointSpec = Field(EndpointSpec(), description="Finds pages by words.")
     judge: EndpointSpec = Field(EndpointSpec(), description="Says whether an answer is right.")
     policy: EndpointSpec | None = Field(
-        None, description="Serves the model. Only when rollouts go through a policy server. Default: none."
+        None, description="Serves the trained policy once the run is complete, on a cluster. Default: nothing does."
     )
 
 
@@ -415,11 +420,18 @@ class StratifySettings(Spec):
     )
     temperature: float = Field(1.0, gt=0, description="Of sampling [ours].")
 
+    @model_validator(mode="after")
+    def _a_band_has_a_lower_and_an_upper_end(self) -> StratifySettings:
+        low, high = self.level1
+        if low > high:
+            raise ValueError(f"level1 is [lowest, highest], not [{low:g}, {high:g}]: swap the two")
+        return self
+
 
 class GRPOSettings(Spec):
     steps: int = Field(120, ge=1, description="Optimizer steps.")
     questions_per_step: int = Field(32, ge=1, description="Groups per step [peer: 32 on one node].")
-    group_size: int = Field(5, ge=2, le=64, description="N [brief: 5; paper note: 4].")
+    group_size: int = Field(5, ge=2, le=64, description="Trajectories per question, N [brief: 5; paper note: 4].")
     levels: tuple[Level, ...] = Field(
         ("2",), min_length=1, max_length=3, description="Levels of difficulty trained on [paper: 2]."
     )

@@ -15,7 +15,9 @@ from typing import Any
 RUN_NAME, STAGE_NAME, ENDPOINT_NAME = 40, 42, 48
 """Longest names, so that those of children and of their pods, and labels made of them, stay within 63 characters."""
 LIFECYCLE = ("suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "retention")
-SERVER = ("suspend", "replicas", "version", "failures")
+SERVER = ("suspend", "replicas", "version", "failures", "backend", "model", "secretName", "resources", "startupSeconds")
+SERVER += ("scheduling", "serviceAccountName", "image")
+"""A server whose pods' settings change is started again; what it is and which data it is about stays."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ".store",
             REQUIRED,
         ),
+        Rule(
+            "!(self.role in ['imageSearch', 'textSearch']) || has(self.url) || has(self.data)",
+            "a search needs what it searches, e.g. data: {world: {}}",
+            ".data",
+            REQUIRED,
+        ),
     ),
 }
 
@@ -161,7 +169,7 @@ def attach(schema: dict[str, Any], class_name: str) -> dict[str, Any]:
 
 def immutable(spec: dict[str, Any], noun: str, changeable: tuple[str, ...]) -> dict[str, Any]:
     """The schema of a spec, whose fields stay as they were created but for some."""
-    told = f"cannot change once the {noun} exists ({', '.join(changeable[:-1])} and {changeable[-1]} may)"
+    told = f"cannot change once the {noun} exists"
     remedy = f"delete the {noun} and apply it again; what is in the store stays"
     visible = {name: each for name, each in spec["properties"].items() if "type" in each}
     hidden = [name for name in spec["properties"] if name not in visible]
