@@ -19,7 +19,7 @@ from gog import spec as settings
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, Stage
 from gog_operator.build import children
-from gog_operator.plan import changes, data, endpoint, sequence
+from gog_operator.plan import changes, data, endpoint, sequence, summary
 from gog_operator.plan.actions import (
     Action,
     CreateObject,
@@ -166,11 +166,10 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         stage = facts.stages.get(step.name)
         if stage is None:
             created = children.stage(run, step, _inputs(step, planned, facts), facts.store)
-            status = _current(run, step, "", now)
+            status = _current(run, step, None, now)
             return Decision(status, (*actions, CreateObject(created)))
         if not stage.finished:
-            ready = stage.condition("Ready")
-            return Decision(_current(run, step, ready.message if ready else "", now), tuple(actions))
+            return Decision(_current(run, step, stage, now), tuple(actions))
     return _finish(run, facts, now)
 
 
@@ -187,10 +186,13 @@ def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Fact
     return found
 
 
-def _current(run: GoGRun, step: sequence.Step, message: str, now: datetime) -> RunStatus:
-    return changes.update(
-        changes.with_conditions(run, Ready=(True, WORKING[step.stage], message), now=now), stage=step.name
-    ).status
+def _current(run: GoGRun, step: sequence.Step, stage: Stage | None, now: datetime) -> RunStatus:
+    """The run's status while a stage is current; stage: None before it is seen."""
+    ready = stage.condition("Ready") if stage is not None else None
+    message = ready.message if ready is not None else ""
+    working = changes.with_conditions(run, Ready=(True, WORKING[step.stage], message), now=now)
+    figures = summary.of_run(step.key, stage, run.status.summary)
+    return changes.update(working, stage=step.name, summary=figures).status
 
 
 def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:

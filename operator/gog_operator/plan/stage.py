@@ -17,7 +17,7 @@ from typing import Any
 from gog import spec as settings
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Endpoint, Progress, Stage, StageStatus
-from gog_operator.plan import attempts, changes, data
+from gog_operator.plan import attempts, changes, data, summary
 from gog_operator.plan.actions import (
     CancelJob,
     Checkpoint,
@@ -73,6 +73,7 @@ def _seen(stage: Stage, facts: Facts) -> Stage:
         update["seen_attempt"] = stage.status.attempt
     if facts.progress is not None:
         update["progress"] = facts.progress
+        update["summary"] = summary.of_stage(facts.progress, stage.status.summary)
         if facts.progress.checkpoint is not None:
             update["checkpoint"] = facts.progress.checkpoint.ref
     found = facts.checkpoint(stage)
