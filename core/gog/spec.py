@@ -194,7 +194,7 @@ class TolerationSpec(Spec):
 
     key: str | None = Field(None, max_length=316, description="Of the taint. Default: every key, with Exists.")
     operator: Literal["Exists", "Equal"] = Field("Equal", description="Whether `value` must be the taint's.")
-    value: str | None = Field(None, max_length=63, description="Of the taint, with Equal.")
+    value: str | None = Field(None, max_length=63, description="Of the taint, with Equal. Default: empty.")
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         None, description="Of the taint. Default: every effect."
     )
@@ -217,7 +217,9 @@ class SchedulingSpec(Spec):
     node_selector: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=32, description="Labels that a node must have."
     )
-    tolerations: tuple[TolerationSpec, ...] = Field((), max_length=32, description="Taints that pods put up with.")
+    tolerations: tuple[TolerationSpec, ...] = Field(
+        (), max_length=32, description="Taints that pods put up with. Default: none."
+    )
 
 
 class Placement(Spec):
@@ -249,9 +251,14 @@ class EndpointSpec(Spec):
         "`module:factory` of a detector that the image holds.",
     )
     url: str | None = Field(
-        None, pattern=r"^https?://", max_length=1024, description="An existing server; nothing is started then."
+        None,
+        pattern=r"^https?://",
+        max_length=1024,
+        description="An existing server; nothing is started then. Default: one is started.",
     )
-    model: str = Field("", max_length=253, description="Model name to ask for, where the server has several.")
+    model: str = Field(
+        "", max_length=253, description="Model name to ask for, where the server has several. Default: its only one."
+    )
     secret_name: str | None = Field(
         None, max_length=253, description="Secret with the server's key. Default: the server asks for none."
     )
@@ -294,7 +301,9 @@ class CacheSpec(Spec):
         "what is missing and recording it; replay-strict: a miss is a failure.",
     )
     path: str | None = Field(
-        None, max_length=1024, description="SQLite file of the recorded answers. Needed by every mode but off and live."
+        None,
+        max_length=1024,
+        description="SQLite file of the recorded answers. Needed by every mode but off and live. Default: none.",
     )
     max_entries: int = Field(200_000, ge=1, description="In memory; the least recently used go first.")
 
@@ -622,7 +631,9 @@ class RunSpec(Spec):
         Stages(), description="Settings by stage; what is left out takes the model family's preset, else its default."
     )
     arms: tuple[Arm, ...] = Field(
-        (), max_length=16, description="Variants of the later stages (ablations); the earlier ones are shared."
+        (),
+        max_length=16,
+        description="Variants of the later stages (ablations); the earlier ones are shared. Default: none.",
     )
     scheduling: SchedulingSpec = Field(SchedulingSpec(), description="Where pods of the run may go, on a cluster.")
     service_account_name: str | None = Field(

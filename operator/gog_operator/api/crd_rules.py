@@ -43,6 +43,13 @@ _A_SERVER = (
         ".url",
     ),
 )
+_DEMONSTRATIONS = (
+    Rule(
+        "!has(self.demonstrations) || self.demonstrations == 'sample' || self.demonstrations.startsWith('/')",
+        "should be sample, or an absolute path that the trainer image has: a pod has no file of yours",
+        ".demonstrations",
+    ),
+)
 _LEVEL1 = (
     Rule("!has(self.level1) || self.level1[0] <= self.level1[1]", "is [lowest, highest]: swap the two", ".level1"),
 )
@@ -82,6 +89,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ".uri",
         ),
     ),
+    "SFT": _DEMONSTRATIONS,
+    "SFTSpec": _DEMONSTRATIONS,
     "CacheSpec": (
         Rule(
             "!has(self.mode) || self.mode in ['off', 'live'] || (has(self.path) && self.path != '')",

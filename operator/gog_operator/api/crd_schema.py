@@ -35,7 +35,10 @@ PRESET_CLASSES = (
 PRESET_FIELDS = {info.alias or name for cls in PRESET_CLASSES for name, info in cls.model_fields.items()}
 LIST_KEYS = {"Condition": "type", "Arm": "name"}
 """Lists whose items have a name of their own: merged by it, and refused when it is there twice."""
-PLAIN: dict[str, Schema] = {"Reason": {"type": "string", "maxLength": 1024}}
+PLAIN: dict[str, Schema] = {
+    "Reason": {"type": "string", "maxLength": 1024},
+    "Condition.type": {"type": "string", "maxLength": 316},
+}
 """Enumerations that a later operator may lengthen: a cluster with older definitions must still take its status."""
 KEPT = ("type", "format", "pattern", "minimum", "maximum", "minLength", "maxLength")
 KEPT += ("minItems", "maxItems", "minProperties", "maxProperties")
@@ -54,15 +57,16 @@ DROPPED = (
 DROPPED += ("additionalProperties", "propertyNames", "exclusiveMinimum", "exclusiveMaximum", "$ref", "$defs")
 
 
-def of(model: type[BaseModel]) -> Schema:
-    """The structural schema of a model. Raises ValueError for what a structural schema cannot say."""
+def of(model: type[BaseModel], *, defaults: bool = True) -> Schema:
+    """The structural schema of a model; defaults: whether descriptions tell them. Raises ValueError for what a
+    structural schema cannot say."""
     whole = model.model_json_schema(by_alias=True, mode="validation")
-    return _Rewriter(whole.get("$defs", {})).schema(whole, model.__name__, model.__name__)
+    return _Rewriter(whole.get("$defs", {}), defaults).schema(whole, model.__name__, model.__name__)
 
 
 class _Rewriter:
-    def __init__(self, definitions: dict[str, Schema]) -> None:
-        self.definitions = definitions
+    def __init__(self, definitions: dict[str, Schema], defaults: bool) -> None:
+        self.definitions, self.defaults = definitions, defaults
 
     def schema(self, node: Schema, where: str, name: str = "") -> Schema:
         """name: of the class that the node describes, "" where it is none."""
@@ -77,7 +81,7 @@ class _Rewriter:
         made |= _values(node, where) | {key: node[key] for key in KEPT if key in node and key != "type"}
         made |= _limits(node)
         if made.get("type") == "object":
-            made |= self._object(node, where)
+            made |= self._object(node, where, name)
         elif made.get("type") == "array":
             made |= self._array(node, where)
         return crd_rules.attach(_patterns_told(made), name)
@@ -98,10 +102,10 @@ class _Rewriter:
             return told | {"x-kubernetes-int-or-string": True} | text
         raise ValueError(f"{where}: a structural schema cannot say a union of {len(options)} types")
 
-    def _object(self, node: Schema, where: str) -> Schema:
+    def _object(self, node: Schema, where: str, name: str) -> Schema:
         made: Schema = {}
         if "properties" in node:
-            made["properties"] = {key: self._field(key, each, where) for key, each in node["properties"].items()}
+            made["properties"] = {key: self._field(name, key, each, where) for key, each in node["properties"].items()}
         if node.get("required"):
             made["required"] = sorted(node["required"])
         values = node.get("additionalProperties", False)
@@ -111,9 +115,10 @@ class _Rewriter:
             made["additionalProperties"] = self.schema(values, f"{where}.*")
         return made
 
-    def _field(self, key: str, node: Schema, where: str) -> Schema:
-        made = self.schema(node, f"{where}.{key}")
-        words = _told(made.get("description", ""), key, node.get("default"))
+    def _field(self, owner: str, key: str, node: Schema, where: str) -> Schema:
+        plain = PLAIN.get(f"{owner}.{key}")
+        made = plain | {"description": node["description"]} if plain else self.schema(node, f"{where}.{key}")
+        words = _told(made.get("description", ""), key, node.get("default") if self.defaults else None)
         return ({"description": words} if words else {}) | {
             name: each for name, each in made.items() if name != "description"
         }

@@ -7,6 +7,7 @@ apply never touches it, and an Endpoint can be scaled. `manifests/crds` holds wh
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -16,7 +17,27 @@ from gog_operator.api.meta import API_VERSION
 from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object
 
 GROUP, VERSION = API_VERSION.split("/")
+STATUS = "What gog has found out and done. Written by gog only."
 HEADER = "# Made by `gog crds --dir manifests/crds`; do not edit.\n"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """noun: in sentences. changeable: fields of spec. columns: of `kubectl get`."""
+
+    noun: str
+    name_length: int
+    changeable: tuple[str, ...]
+    columns: tuple[crd_columns.Column, ...]
+
+
+def traits(kind: type[Object]) -> Traits:
+    """In what the kinds differ."""
+    if kind is GoGRun:
+        return Traits("run", crd_rules.RUN_NAME, crd_rules.LIFECYCLE, crd_columns.RUN)
+    if kind is Endpoint:
+        return Traits("endpoint", crd_rules.ENDPOINT_NAME, crd_rules.SERVER, crd_columns.ENDPOINT)
+    return Traits("stage", crd_rules.STAGE_NAME, crd_rules.LIFECYCLE, crd_columns.STAGE)
 
 
 def all_of_them() -> tuple[dict[str, Any], ...]:
@@ -47,7 +68,7 @@ def definition(kind: type[Object]) -> dict[str, Any]:
                     "served": True,
                     "storage": True,
                     "subresources": _subresources(kind),
-                    "additionalPrinterColumns": [column.body() for column in _columns(kind)],
+                    "additionalPrinterColumns": [column.body() for column in traits(kind).columns],
                     "schema": {"openAPIV3Schema": schema(kind)},
                 }
             ],
@@ -61,7 +82,7 @@ def schema(kind: type[Object]) -> dict[str, Any]:
     for name in crd_schema.SERVER_DEFAULTS:
         if name in spec["properties"]:
             spec["properties"][name]["default"] = _model(kind, "spec").model_fields[_snake(kind, name)].default
-    noun, limit, changeable = _traits(kind)
+    its = traits(kind)
     return {
         "description": " ".join(inspect.getdoc(kind).split()) if kind.__doc__ else "",
         "type": "object",
@@ -70,10 +91,10 @@ def schema(kind: type[Object]) -> dict[str, Any]:
             "apiVersion": {"type": "string", "description": f"{API_VERSION}."},
             "kind": {"type": "string", "description": f"{kind.__name__}."},
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
-            "spec": crd_rules.immutable(spec, noun, changeable),
-            "status": crd_schema.of(_model(kind, "status")),
+            "spec": crd_rules.immutable(spec, its.noun, its.changeable),
+            "status": {"description": STATUS} | crd_schema.of(_model(kind, "status"), defaults=False),
         },
-        "x-kubernetes-validations": [rule.body() for rule in crd_rules.name(limit)],
+        "x-kubernetes-validations": [rule.body() for rule in crd_rules.name(its.name_length)],
     }
 
 
@@ -92,19 +113,6 @@ def _model(kind: type[Object], field: str) -> Any:
 
 def _snake(kind: type[Object], alias: str) -> str:
     return next(name for name, info in _model(kind, "spec").model_fields.items() if info.alias == alias)
-
-
-def _traits(kind: type[Object]) -> tuple[str, int, tuple[str, ...]]:
-    """What it is called in sentences, the longest name, the fields of spec that may change."""
-    if kind is GoGRun:
-        return "run", crd_rules.RUN_NAME, crd_rules.LIFECYCLE
-    if kind is Endpoint:
-        return "endpoint", crd_rules.ENDPOINT_NAME, crd_rules.SERVER
-    return "stage", crd_rules.STAGE_NAME, crd_rules.LIFECYCLE
-
-
-def _columns(kind: type[Object]) -> tuple[crd_columns.Column, ...]:
-    return {GoGRun: crd_columns.RUN, Endpoint: crd_columns.ENDPOINT}.get(kind, crd_columns.STAGE)
 
 
 def _subresources(kind: type[Object]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gog.spec import Spec
 
@@ -85,10 +85,21 @@ class Metadata(Spec):
     owner_references: tuple[OwnerReference, ...] = ()
 
 
+MESSAGE_LENGTH = 32_768
+Message = Annotated[
+    str,
+    Field(max_length=MESSAGE_LENGTH),
+    BeforeValidator(lambda text: text if len(text) <= MESSAGE_LENGTH else f"{text[: MESSAGE_LENGTH - 1]}…"),
+]
+"""Cut rather than refused: it may quote a program's last words, and a status must always be writable."""
+
+
 class Condition(Spec):
-    type: Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"]
-    status: Literal["True", "False", "Unknown"]
-    reason: Reason
-    message: str = ""
-    observed_generation: int = 1
-    last_transition_time: datetime
+    """A fact about the object."""
+
+    type: Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"] = Field(description="What the fact is.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: Reason = Field(description="Why, in one word for programs.")
+    message: Message = Field("", description="Why, in a sentence for people.")
+    observed_generation: int = Field(1, description="The metadata.generation that the condition tells of.")
+    last_transition_time: datetime = Field(description="When `status` last changed.")

@@ -259,7 +259,7 @@ class EndpointObjectSpec(settings.EndpointSpec):
     base: str = Field(
         "",
         max_length=1024,
-        description="Base model of the policy server, as a run's model.base. Needed by role policy.",
+        description="Base model of the policy server, as a run's model.base. Needed by role policy. Default: none.",
     )
     version: str = Field(
         "", max_length=128, description="Checkpoint that the policy serves: `grpo/120`. Default: the base."

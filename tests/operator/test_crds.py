@@ -1,0 +1,275 @@
+"""The definitions for a cluster: what the models say, in the form that Kubernetes takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import yaml
+from pydantic import BaseModel, Field
+
+from gog.spec import STAGES, Gaze, Level, Quantity
+from gog_operator import cli
+from gog_operator.api import crd_columns, crd_rules, crd_schema, crds, manifest
+from gog_operator.api.meta import MESSAGE_LENGTH, Condition, Reason
+from gog_operator.api.objects import KINDS
+from gog_operator.build import names
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "manifests/crds"
+ALL = {each["spec"]["names"]["kind"]: each for each in crds.all_of_them()}
+ONE_OF = ("data.world", "data.path", "data.uri")
+"""Fields of which exactly one must be given: none has a default."""
+
+
+def schema(kind: str) -> dict[str, Any]:
+    return ALL[kind]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+
+
+def nodes(node: dict[str, Any], path: str = "", required: bool = True):
+    """Every schema in a schema: its path, whether it must be given, itself."""
+    yield path, required, node
+    for name, each in node.get("properties", {}).items():
+        yield from nodes(each, f"{path}.{name}".lstrip("."), name in node.get("required", ()))
+    if "items" in node:
+        yield from nodes(node["items"], f"{path}[]")
+    if isinstance(node.get("additionalProperties"), dict):
+        yield from nodes(node["additionalProperties"], f"{path}.*")
+
+
+def test_the_files_are_what_the_models_say():
+    made = {crds.file_name(each): crds.text(each) for each in ALL.values()}
+    assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == made, (
+        "run: gog crds --dir manifests/crds"
+    )
+
+
+def test_every_kind_has_a_definition_of_its_own():
+    assert list(ALL) == list(KINDS)
+    assert len({crds.file_name(each) for each in ALL.values()}) == len(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", ["spec", "status"])
+def test_every_field_is_described(kind, part):
+    silent = [path for path, _, node in nodes(schema(kind)["properties"][part]) if is_field(path) and told(node) == ""]
+    assert schema(kind)["description"].endswith(".") and silent == []
+
+
+def is_field(path: str) -> bool:
+    return not path.endswith(("[]", ".*"))
+
+
+def told(node: dict[str, Any]) -> str:
+    text = node.get("description", "")
+    return text if text.endswith((".", ")", "]")) else ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_that_may_be_left_out_says_what_holds_then(kind):
+    silent = [
+        path
+        for path, required, node in nodes(schema(kind)["properties"]["spec"])
+        if is_field(path) and not required and node.get("type") != "object" and not path.endswith(ONE_OF)
+        if "Default" not in node["description"]
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", ["spec", "status"])
+def test_every_text_list_and_map_is_bounded(kind, part):
+    assert [path for path, _, node in nodes(schema(kind)["properties"][part]) if unbounded(node)] == []
+
+
+def unbounded(node: dict[str, Any]) -> bool:
+    type_ = node.get("type")
+    if type_ == "string":
+        return not node.keys() & {"maxLength", "enum", "format"}
+    if type_ == "array":
+        return "maxItems" not in node
+    open_ended = "additionalProperties" in node or "x-kubernetes-preserve-unknown-fields" in node
+    return type_ == "object" and open_ended and "maxProperties" not in node
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_fills_in_nothing_that_a_preset_might_know_better(kind):
+    filled = {path for path, _, node in nodes(schema(kind)) if "default" in node}
+    assert filled == (
+        {"spec.suspend", "spec.replicas"} if kind == "Endpoint" else {"spec.suspend", "spec.backoffLimit"}
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_column_and_subresource_reads_a_field_that_is_there(kind):
+    version = ALL[kind]["spec"]["versions"][0]
+    paths = [column["jsonPath"] for column in version["additionalPrinterColumns"]]
+    paths += version["subresources"].get("scale", {}).values()
+    there = {f".{path}" for path, _, _ in nodes(schema(kind))}
+    plain = [re.sub(r"\[\?\(.*\)\]", "[]", path) for path in paths]
+    assert [path for path in plain if path not in there | {".metadata.creationTimestamp"}] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_may_change_is_a_field_and_all_else_has_a_rule(kind):
+    spec = schema(kind)["properties"]["spec"]
+    changeable = crds.traits(KINDS[kind]).changeable
+    guarded = {each.get("fieldPath", "")[1:] for each in spec["x-kubernetes-validations"] if "oldSelf" in each["rule"]}
+    typed = {name for name, each in spec["properties"].items() if "type" in each}
+    assert set(changeable) <= typed and guarded - {""} == typed - set(changeable)
+    assert ("" in guarded) == (typed != set(spec["properties"]))
+
+
+def test_the_longest_names_leave_room_for_those_of_children():
+    longest = manifest.UserMetadata.model_json_schema()["properties"]["name"]["maxLength"]
+    limits = (crd_rules.RUN_NAME, crd_rules.STAGE_NAME, crd_rules.ENDPOINT_NAME)
+    assert limits == (longest, names.LIMIT, names.SERVICE_LIMIT)
+
+
+def test_no_rule_is_for_a_class_that_nothing_embeds():
+    written = {rule["rule"] for kind in KINDS for _, _, node in nodes(schema(kind)) for rule in rules(node)}
+    assert [name for name, made in crd_rules.RULES.items() if not {each.rule for each in made} <= written] == []
+
+
+def rules(node: dict[str, Any]) -> list[dict[str, str]]:
+    return node.get("x-kubernetes-validations", [])
+
+
+def test_reasons_and_types_of_conditions_may_be_added_later():
+    condition = schema("GoGRun")["properties"]["status"]["properties"]["conditions"]["items"]["properties"]
+    assert "enum" not in condition["reason"] and "enum" not in condition["type"]
+
+
+def test_a_condition_that_quotes_too_much_is_cut_not_refused():
+    made = Condition.model_validate(
+        {"type": "Failed", "status": "True", "reason": Reason.COMPLETE, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        | {"message": "x" * (MESSAGE_LENGTH + 1)}
+    )
+    assert len(made.message) == MESSAGE_LENGTH and made.message.endswith("x…")
+
+
+class Inner(BaseModel):
+    """Inside."""
+
+    text: str | None = Field(None, max_length=5, description="Some text.")
+
+
+class Open(BaseModel):
+    value: Any
+
+
+FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "may be left out": (str | None, {"type": "string"}),
+    "one value": (Literal["a"], {"type": "string", "enum": ["a"]}),
+    "more than": (Annotated[float, Field(gt=0)], {"type": "number", "minimum": 0, "exclusiveMinimum": True}),
+    "less than": (Annotated[float, Field(lt=1)], {"type": "number", "maximum": 1, "exclusiveMaximum": True}),
+    "anything": (
+        dict[str, Any],
+        {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    ),
+    "a map": (
+        dict[Annotated[str, Field(max_length=9)], int],
+        {"type": "object", "additionalProperties": {"type": "integer"}},
+    ),
+    "two numbers": (
+        tuple[float, float],
+        {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}},
+    ),
+    "a number or text": (
+        Quantity,
+        {
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            "pattern": "^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
+        },
+    ),
+    "a level": (Level, {"x-kubernetes-int-or-string": True, "enum": ["easy", "1", "2", 1, 2]}),
+    "off": (Gaze, {"x-kubernetes-preserve-unknown-fields": True, "enum": ["select", "direct", "off", False]}),
+    "another model": (
+        Inner,
+        {
+            "description": "Inside.",
+            "type": "object",
+            "properties": {"text": {"description": "Some text.", "type": "string", "maxLength": 5}},
+        },
+    ),
+    "an address": (
+        Annotated[str, Field(pattern="^https?://", max_length=9)],
+        {
+            "type": "string",
+            "maxLength": 9,
+            "x-kubernetes-validations": [
+                {
+                    "rule": "self.matches('^https?://')",
+                    "message": "should be an address that starts with http:// or https://",
+                }
+            ],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("annotation", "form"), FORMS.values(), ids=FORMS.keys())
+def test_a_type_has_a_form_that_kubernetes_takes(annotation, form):
+    assert crd_schema.of(holder(annotation))["properties"]["value"] == form
+
+
+def holder(annotation: Any) -> type[BaseModel]:
+    return type("Holder", (BaseModel,), {"__annotations__": {"value": annotation}, "__module__": __name__})
+
+
+IMPOSSIBLE = {
+    "union": (int | list[str], "Holder.value: a structural schema cannot say a union of 2 types"),
+    "items of different types": (
+        tuple[int, str],
+        "Holder.value: a structural schema cannot say items of different types",
+    ),
+    "values of odd types": (Literal["a", 1, None], "Holder.value: a structural schema cannot say values"),
+    "keyword": (
+        Annotated[int, Field(multiple_of=2)],
+        "Holder.value: a structural schema cannot say multipleOf",
+    ),
+    "anything at all": (Any, "Holder.value: has no type"),
+}
+
+
+@pytest.mark.parametrize(("annotation", "sentence"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+def test_what_a_structural_schema_cannot_say_is_an_error_when_it_is_made(annotation, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        crd_schema.of(holder(annotation))
+
+
+def test_a_default_is_told_not_written_and_only_once():
+    grpo = schema("GoGRun")["properties"]["spec"]["properties"]["stages"]["properties"]["grpo"]["properties"]
+    assert grpo["learningRate"] == {
+        "description": "Its highest, after the warm-up [paper: 2e-6]. Default: 2e-06, or the model family's preset.",
+        "type": "number",
+        "minimum": 0,
+        "exclusiveMinimum": True,
+    }
+    for kind in KINDS:
+        assert [path for path, _, node in nodes(schema(kind)) if node.get("description", "").count("Default") > 1] == []
+
+
+def test_kinds_are_called_what_a_person_would_type():
+    for kind in KINDS:
+        assert ALL[kind]["spec"]["names"]["plural"] == f"{kind.lower()}s"
+        assert ALL[kind]["spec"]["names"]["categories"] == ["gog"]
+    shorts = [crd_columns.NAMES[kind].short for kind in KINDS]
+    assert shorts == ["gr", *STAGES, "gep"]
+
+
+def test_gog_crds_prints_what_it_would_write(tmp_path, capsys):
+    assert cli.main(["crds"]) == cli.COMPLETE
+    printed = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert printed == list(ALL.values())
+    assert cli.main(["crds", "--dir", str(tmp_path / "new")]) == cli.COMPLETE
+    assert len(list((tmp_path / "new").iterdir())) == len(KINDS)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["crds", "--dir", str(tmp_path / "file")]) == cli.INVALID
+    assert capsys.readouterr().err == f"gog: {tmp_path / 'file'}: cannot be written: File exists\n"
