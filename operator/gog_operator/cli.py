@@ -97,11 +97,26 @@ def build_parser() -> argparse.ArgumentParser:
     )
     crds = commands.add_parser("crds", help="print the custom resource definitions for a cluster", allow_abbrev=False)
     crds.add_argument("--dir", metavar="DIR", help="write one file each there instead")
+    _operator(
+        commands.add_parser("operator", help="run runs on a cluster, as the operator's pod does", allow_abbrev=False)
+    )
     _moves(commands.add_parser("move", help="move checkpoints and datasets between stores", allow_abbrev=False))
     data = commands.add_parser("data", help="make the embedded world's dataset", allow_abbrev=False)
     data.add_argument("--world", default="{}", metavar="JSON", help="its settings: seed, train, test")
     data.add_argument("--out", required=True, metavar="FOLDER")
     return parser
+
+
+def _operator(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--namespace", action="append", metavar="NS", help="watch this namespace; may be repeated (default: its own)"
+    )
+    where.add_argument("--all-namespaces", action="store_true", help="watch the whole cluster")
+    parser.add_argument("--workers", type=int, default=4, help="objects at work at once (default: 4)")
+    parser.add_argument("--resync", type=float, default=60.0, metavar="SECONDS", help="how often everything is listed")
+    parser.add_argument("--port", type=int, default=8080, help="of /healthz and /metrics (default: 8080)")
+    parser.add_argument("--lease-namespace", metavar="NS", help="where its Lease is (default: its own)")
 
 
 def _moves(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,90 @@
+"""API documents <-> our objects.
+
+A cluster adds to metadata what we do not read, and its documents may come from a newer gog or from somebody's editor:
+what cannot be read is said of the one object, in the words that a manifest's errors have, and stops nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from gog_operator.api import problems
+from gog_operator.api.meta import Metadata, OwnerReference
+from gog_operator.api.objects import Object, Status, document
+
+
+class Unreadable(Exception):
+    """An object that our models do not understand. sentence: field and remedy; body: the document as it is."""
+
+    def __init__(self, kind: str, name: str, sentence: str, body: Mapping[str, Any]) -> None:
+        super().__init__(sentence)
+        self.kind, self.name, self.sentence, self.body = kind, name, sentence, body
+
+
+METADATA = {field.alias or name for name, field in Metadata.model_fields.items()}
+OWNER = {field.alias or name for name, field in OwnerReference.model_fields.items()}
+Thing = TypeVar("Thing", bound=Object)
+
+
+def parse(kind: type[Thing], body: Mapping[str, Any]) -> Thing:
+    """The object of an API document. Raises Unreadable."""
+    metadata = {key: value for key, value in body.get("metadata", {}).items() if key in METADATA}
+    metadata["ownerReferences"] = [
+        {key: value for key, value in each.items() if key in OWNER} for each in metadata.get("ownerReferences", ())
+    ]
+    known = {key: body[key] for key in ("apiVersion", "kind", "spec", "status") if key in body}
+    known.setdefault("spec", {})
+    try:
+        return kind.model_validate({"kind": kind.__name__, **known, "metadata": metadata})
+    except ValidationError as error:
+        sentence = problems.explain(error, kind, where=kind.__name__).sentence()
+        raise Unreadable(kind.__name__, metadata.get("name", ""), sentence, body) from None
+
+
+def created(thing: Object, namespace: str) -> dict[str, Any]:
+    """The document that creates an object; its owner's foreground deletion waits for it."""
+    body = document(thing)
+    body.pop("status", None)
+    kept = ("name", "labels", "annotations", "ownerReferences")
+    metadata = {key: value for key, value in body["metadata"].items() if key in kept}
+    for owner in metadata.get("ownerReferences", ()):
+        owner |= {"apiVersion": "gog.dev/v1alpha1", "controller": True, "blockOwnerDeletion": True}
+    return {**body, "metadata": {**metadata, "namespace": namespace}}
+
+
+def status_patch(old: Status, new: Status) -> dict[str, Any]:
+    """The merge patch that turns one status into the other."""
+    return merge_patch(_plain(old), _plain(new))
+
+
+def _plain(status: Status) -> dict[str, Any]:
+    return status.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """RFC 7386: what `old` must be merged with to be `new`; null removes."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        if key in old and old[key] == value:
+            continue
+        before = old.get(key)
+        nested = isinstance(value, Mapping) and isinstance(before, Mapping)
+        patch[key] = merge_patch(before, value) if nested else value  # type: ignore[arg-type]
+    return patch
+
+
+def owned(body: Mapping[str, Any], uid: str) -> bool:
+    return any(each.get("uid") == uid for each in body.get("metadata", {}).get("ownerReferences") or ())
+
+
+def predecessor(body: Mapping[str, Any], owner: Object) -> bool:
+    """Whether it belongs to an earlier object of the owner's name, whose leftovers are about to go."""
+    owners = body.get("metadata", {}).get("ownerReferences") or ()
+    return any((each.get("kind"), each.get("name")) == owner.key for each in owners)
+
+
+def ending(body: Mapping[str, Any]) -> bool:
+    return bool(body.get("metadata", {}).get("deletionTimestamp"))

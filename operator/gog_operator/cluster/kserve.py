@@ -1,0 +1,152 @@
+"""Endpoints' servers under KServe: applied, looked at, taken away.
+
+KServe says Ready while a rollout is still under way, and counts generations of something else; so a server is ready here
+when KServe says so *and* its Deployment has rolled out what was asked for, on every pod. A server whose container ends
+again and again has exited, although Kubernetes never says so of a Deployment; starting it again makes new pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from gog import spec as settings
+from gog_operator.api.meta import Reason
+from gog_operator.api.objects import Endpoint
+from gog_operator.build import inference, names
+from gog_operator.build.platform import Platform
+from gog_operator.cluster import documents, paths, pods
+from gog_operator.cluster.creation import check_owner
+from gog_operator.cluster.interface import Unavailable
+from gog_operator.cluster.kube import items
+from gog_operator.cluster.refusals import Explained
+from gog_operator.plan.actions import ServerView, Trouble
+
+CRASHES = 3
+"""Ends of one container in a row, after which a server has exited."""
+RESTARTED = "gog.dev/restarted-at"
+"""Annotation that makes new pods when it changes."""
+
+Document = Mapping[str, Any]
+
+
+class KServeServers:
+    def __init__(self, api: Explained, namespace: str, platform: Platform) -> None:
+        self.api, self.namespace, self.platform = api, namespace, platform
+
+    def view(self, endpoint: Endpoint, data: settings.DataSpec | None) -> ServerView | None:
+        """Without the version that a policy's pods serve."""
+        live = self._find(endpoint.name)
+        if live is None or documents.ending(live) or not documents.owned(live, endpoint.metadata.uid):
+            return None
+        deployment = self.api.find(paths.DEPLOYMENTS.path(self.namespace, f"{live['metadata']['name']}-predictor"))
+        facts: dict[str, Any] = {
+            "url": str(live.get("status", {}).get("address", {}).get("url") or ""),
+            "started": since(live, deployment),
+            "was_ready": bool(endpoint.status.url),
+            "current": inference.current(dict(live), inference.service(endpoint, self.platform, data)),
+        }
+        if endpoint.spec.replicas == 0:
+            return ServerView("starting", **facts | {"started": None}, trouble=Trouble(Reason.PENDING, "0 replicas"))
+        if facts["url"] and holds(live, "Ready") and rolled_out(deployment):
+            return ServerView("ready", **facts | {"was_ready": True})
+        found = self.pods(live["metadata"]["name"])
+        crash = pods.crash(found, CRASHES)
+        if crash is not None:
+            lines = (crash.cause, *crash.lines) if crash.cause else crash.lines
+            return ServerView("exited", **facts, exit_code=crash.exit_code, lines=lines)
+        return ServerView("starting", **facts, trouble=pods.trouble(found) or _refusal(deployment))
+
+    def start(self, endpoint: Endpoint, data: settings.DataSpec | None, now: datetime) -> None:
+        """Applies what is wanted; one that has exited gets new pods. Raises Refused, Unavailable."""
+        live = self._find(endpoint.name)
+        wanted = inference.service(endpoint, self.platform, data)
+        if live is not None:
+            if documents.ending(live):
+                raise Unavailable(f"InferenceService {live['metadata']['name']} is being deleted", after=1.0)
+            check_owner(live, endpoint)
+            annotation = self._restart(live, now)
+            if annotation:
+                wanted["metadata"]["annotations"][RESTARTED] = annotation
+        manager = self.platform.field_manager
+        path = paths.INFERENCE_SERVICES.path(self.namespace, wanted["metadata"]["name"])
+        self.api.apply(path, wanted, manager)
+        if endpoint.spec.role == "policy":
+            service = inference.headless(endpoint)
+            self.api.apply(paths.SERVICES.path(self.namespace, service["metadata"]["name"]), service, manager)
+
+    def stop(self, name: str) -> None:
+        """Of the endpoint of that name, unless the InferenceService is somebody else's."""
+        live = self._find(name)
+        owners = live["metadata"].get("ownerReferences") or () if live is not None else ()
+        if live is not None and any((each["kind"], each["name"]) == ("Endpoint", name) for each in owners):
+            path = paths.INFERENCE_SERVICES.path(self.namespace, live["metadata"]["name"])
+            self.api.drop(path, live["metadata"]["uid"])
+
+    def addresses(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """`http://10.1.2.3:8080` of every pod of a policy, ready or not."""
+        selector = f"kubernetes.io/service-name={inference.headless(endpoint)['metadata']['name']}"
+        found: set[str] = set()
+        for each in items(self.api, paths.ENDPOINT_SLICES.path(self.namespace), selector):
+            for one in each.get("endpoints") or ():
+                if not one.get("conditions", {}).get("terminating"):
+                    found |= {host if ":" not in host else f"[{host}]" for host in one.get("addresses") or ()}
+        return tuple(sorted(f"http://{host}:{inference.PORT}" for host in found))
+
+    def pods(self, service: str) -> list[dict[str, Any]]:
+        return list(items(self.api, paths.PODS.path(self.namespace), f"app=isvc.{service}-predictor"))
+
+    def _find(self, endpoint: str) -> dict[str, Any] | None:
+        return self.api.find(paths.INFERENCE_SERVICES.path(self.namespace, names.service(endpoint)))
+
+    def _restart(self, live: Document, now: datetime) -> str:
+        """Value of the annotation: kept, so that applying anew restarts nothing, or new for a server that exited."""
+        if pods.crash(self.pods(live["metadata"]["name"]), CRASHES) is not None:
+            return now.isoformat()
+        return str(live["metadata"].get("annotations", {}).get(RESTARTED, ""))
+
+
+def holds(document: Document, type_: str) -> bool:
+    return (found := _condition(document, type_)) is not None and found.get("status") == "True"
+
+
+def rolled_out(deployment: Document | None) -> bool:
+    """Whether every pod is of the newest template, and available."""
+    if deployment is None:
+        return False
+    wanted, status = deployment.get("spec", {}).get("replicas", 1), deployment.get("status", {})
+    seen = status.get("observedGeneration") == deployment["metadata"].get("generation")
+    counts = [status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas")]
+    return bool(seen and counts == [wanted] * 3)
+
+
+def since(live: Document, deployment: Document | None) -> datetime | None:
+    """Since when a server that is not ready has been starting: the last of its creation, its restart, and the time it
+    stopped being available."""
+    times = [
+        live["metadata"].get("creationTimestamp"),
+        live["metadata"].get("annotations", {}).get(RESTARTED),
+        _since_false(live, "Ready"),
+        _since_false(deployment or {}, "Available"),
+    ]
+    told = [datetime.fromisoformat(each) for each in times if each]
+    return max(told) if told else None
+
+
+def _since_false(document: Document, type_: str) -> str | None:
+    found = _condition(document, type_)
+    return found.get("lastTransitionTime") if found and found.get("status") == "False" else None
+
+
+def _condition(document: Document, type_: str) -> dict[str, Any] | None:
+    conditions = document.get("status", {}).get("conditions") or ()
+    return next((each for each in conditions if each.get("type") == type_), None)
+
+
+def _refusal(deployment: Document | None) -> Trouble | None:
+    """Pods that the cluster does not let be made: a quota, a security profile."""
+    found = _condition(deployment or {}, "ReplicaFailure")
+    if found is None or found.get("status") != "True":
+        return None
+    return Trouble(Reason.REFUSED, str(found.get("message") or found.get("reason") or ""))

@@ -1,0 +1,129 @@
+"""Movers: short jobs that speak to the store with the run's credentials, because the operator has none.
+
+What a mover found out is its termination message. It is copied to an annotation of the Job when it is first read, so
+that it outlives the pod. A mover that failed stays as it is until it is asked for again; then it is made anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gog import spec as settings
+from gog_operator.api.objects import Object
+from gog_operator.build import movers
+from gog_operator.build.platform import Platform
+from gog_operator.cluster import documents, paths, pods
+from gog_operator.cluster.creation import create_owned
+from gog_operator.cluster.interface import Unavailable
+from gog_operator.cluster.kube import items
+from gog_operator.cluster.refusals import Explained
+from gog_operator.plan import attempts
+
+RESULT = "gog.dev/result"
+LONGEST = 4096
+
+
+@dataclass(frozen=True)
+class MoverView:
+    """result: what it found out, once it is done. message: why it failed, or does not get on."""
+
+    state: Literal["absent", "running", "done", "failed"]
+    result: Mapping[str, Any] = field(default_factory=dict)
+    message: str = ""
+
+
+class Movers:
+    def __init__(self, api: Explained, namespace: str, platform: Platform) -> None:
+        self.api, self.namespace, self.platform = api, namespace, platform
+
+    def view(self, name: str, owner_uid: str = "") -> MoverView:
+        """owner_uid: another's mover is as good as none."""
+        job = self.api.find(paths.JOBS.path(self.namespace, name))
+        if job is None or documents.ending(job) or (owner_uid and not documents.owned(job, owner_uid)):
+            return MoverView("absent")
+        kept = job["metadata"].get("annotations", {}).get(RESULT)
+        if kept is not None:
+            return MoverView("done", json.loads(kept))
+        if _holds(job, "Complete"):
+            return self._done(name)
+        if _holds(job, "Failed") or _holds(job, "FailureTarget"):
+            ending = pods.ending(self._pods(name))
+            told = attempts.last_telling_line(ending.lines) or ending.cause or _told(job, "Failed")
+            return MoverView("failed", message=told)
+        stuck = pods.trouble(self._pods(name))
+        return MoverView("running", message=stuck.message if stuck else "")
+
+    def done(self, name: str) -> bool:
+        """Whether it ended well, whatever it found out."""
+        job = self.api.find(paths.JOBS.path(self.namespace, name))
+        return job is not None and _holds(job, "Complete")
+
+    def start(
+        self,
+        name: str,
+        owner: Object,
+        command: Literal["check", "data", "report"],
+        config: dict[str, Any],
+        store: settings.StoreSpec,
+        also: settings.StoreSpec | None = None,
+    ) -> None:
+        """Starts a mover; the one that is there counts, unless it failed or its result is lost: that one is removed, and
+        Unavailable raised until it is gone. Raises Refused."""
+        there = self.view(name, owner.metadata.uid)
+        if there.state in ("running", "done"):
+            return
+        if there.state == "failed" or (there.state == "absent" and self._ours(name, owner)):
+            self._remove(name)
+            raise Unavailable(f"mover {name} is made anew", after=1.0)
+        configmap, job = movers.job(
+            name,
+            owner,
+            command,
+            config,
+            store,
+            self.platform,
+            also=also,
+            scheduling=getattr(owner.spec, "scheduling", None),
+            service_account=getattr(owner.spec, "service_account_name", None),
+        )
+        create_owned(self.api, paths.CONFIG_MAPS, self.namespace, configmap, owner)
+        create_owned(self.api, paths.JOBS, self.namespace, job, owner)
+
+    def _done(self, name: str) -> MoverView:
+        told = pods.message(self._pods(name))
+        if told is None:
+            return MoverView("absent", message="its pod is gone, and what it found out with it")
+        try:
+            result = json.loads(told[:LONGEST]) if told.strip() else {}
+        except ValueError:
+            return MoverView("failed", message=f"said no JSON: {told[:100]}")
+        patch = {"metadata": {"annotations": {RESULT: json.dumps(result)}}}
+        self.api.merge(paths.JOBS.path(self.namespace, name), patch)
+        return MoverView("done", result)
+
+    def _pods(self, name: str) -> list[dict[str, Any]]:
+        return list(items(self.api, paths.PODS.path(self.namespace), f"batch.kubernetes.io/job-name={name}"))
+
+    def _ours(self, name: str, owner: Object) -> bool:
+        job = self.api.find(paths.JOBS.path(self.namespace, name))
+        return job is not None and documents.owned(job, owner.metadata.uid)
+
+    def _remove(self, name: str) -> None:
+        """Job and settings: the settings of the next may be others, and a ConfigMap of ours never changes."""
+        for resource in (paths.JOBS, paths.CONFIG_MAPS):
+            there = self.api.find(resource.path(self.namespace, name))
+            if there is not None and not documents.ending(there):
+                self.api.drop(resource.path(self.namespace, name), there["metadata"]["uid"])
+
+
+def _holds(job: Mapping[str, Any], type_: str) -> bool:
+    conditions = job.get("status", {}).get("conditions") or ()
+    return any(each.get("type") == type_ and each.get("status") == "True" for each in conditions)
+
+
+def _told(job: Mapping[str, Any], type_: str) -> str:
+    conditions = job.get("status", {}).get("conditions") or ()
+    return next((str(each.get("message") or "") for each in conditions if each.get("type") == type_), "")

@@ -1,0 +1,66 @@
+"""Where each resource is found in the API: group, version, plural."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gog_operator.api.objects import KINDS
+
+
+@dataclass(frozen=True)
+class Resource:
+    """product: who installs it, for people."""
+
+    group: str
+    version: str
+    plural: str
+    product: str = "Kubernetes"
+
+    def path(self, namespace: str | None, name: str = "", part: str = "") -> str:
+        """Of one object, of one of its parts (`status`), or of the list. namespace: None for all."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        place = f"/namespaces/{namespace}" if namespace else ""
+        return "/".join(each for each in (f"{root}{place}/{self.plural}", name, part) if each)
+
+
+GROUP, VERSION = "gog.dev", "v1alpha1"
+OURS = {kind: Resource(GROUP, VERSION, f"{kind.lower()}s", "gog") for kind in KINDS}
+VOLCANO_JOBS = Resource("batch.volcano.sh", "v1alpha1", "jobs", "Volcano")
+VOLCANO_COMMANDS = Resource("bus.volcano.sh", "v1alpha1", "commands", "Volcano")
+POD_GROUPS = Resource("scheduling.volcano.sh", "v1beta1", "podgroups", "Volcano")
+INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "KServe")
+DEPLOYMENTS = Resource("apps", "v1", "deployments")
+JOBS = Resource("batch", "v1", "jobs")
+PODS = Resource("", "v1", "pods")
+SERVICES = Resource("", "v1", "services")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+EVENTS = Resource("", "v1", "events")
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
+LEASES = Resource("coordination.k8s.io", "v1", "leases")
+
+KNOWN = (
+    *OURS.values(),
+    VOLCANO_JOBS,
+    VOLCANO_COMMANDS,
+    POD_GROUPS,
+    INFERENCE_SERVICES,
+    DEPLOYMENTS,
+    JOBS,
+    PODS,
+    SERVICES,
+    CONFIG_MAPS,
+    EVENTS,
+    ENDPOINT_SLICES,
+    LEASES,
+)
+LABEL = "app.kubernetes.io/name=gog"
+"""Selects what we made of resources that others have, too."""
+
+
+def resource_of(path: str) -> Resource | None:
+    """The resource that a path is of."""
+    parts = path.strip("/").split("/")
+    group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else (parts[1], parts[2], parts[3:])
+    if len(rest) >= 3 and rest[0] == "namespaces":
+        rest = rest[2:]
+    return next((each for each in KNOWN if (each.group, each.version, each.plural) == (group, version, rest[0])), None)

@@ -1,0 +1,39 @@
+"""Which checkpoint a policy's pods serve, and having them serve another. The work itself is `adapters`'."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from gog import adapters as bundles
+from gog_operator.api.meta import Reason
+from gog_operator.cluster import adapters
+from gog_operator.cluster.interface import Refused
+from gog_operator.cluster.told import SECONDS, Ask
+from gog_operator.plan.actions import ServerView
+
+
+def with_version(view: ServerView, pods: Sequence[str], version: str, ask: Ask) -> ServerView:
+    """The view with the version, when every pod serves it."""
+    if not pods:
+        return view
+    with ThreadPoolExecutor(min(adapters.AT_ONCE, len(pods)), thread_name_prefix="ask") as threads:
+        served = list(threads.map(lambda pod: serves(pod, version, ask), pods))
+    return dataclasses.replace(view, version=version) if all(served) else view
+
+
+def serves(pod: str, version: str, ask: Ask) -> bool:
+    """Whether a pod has the version, and answers with it when no version is named. vLLM has no such default."""
+    told = ask(f"{pod}{adapters.MODELS}", SECONDS)
+    cards = [each for each in (told or {}).get("data") or () if isinstance(each, dict)]
+    default = next((each.get("id") for each in cards if each.get("default")), None)
+    name = bundles.name_of(version)
+    return name in [each.get("id") for each in cards] and default in (None, name)
+
+
+def load(pods: Sequence[str], version: str) -> None:
+    """One pass towards every pod serving the version. Raises Refused when another pass would not help."""
+    outcome = adapters.ensure_version(pods, version, adapters.asker())
+    if outcome.state == "failed":
+        raise Refused(Reason.SERVING, outcome.message)

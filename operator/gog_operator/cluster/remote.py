@@ -1,0 +1,242 @@
+"""A namespace of a Kubernetes cluster: objects are custom resources, jobs are Volcano's, servers KServe's.
+
+Nothing is remembered between two calls: what is there is what the API server says, so that an operator may die at any
+point, and two may be at work at once without harm. Errors of the API become Refused and Unavailable (`refusals`); what
+is left to say is where each fact is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+from gog import spec as settings
+from gog_operator.api.meta import RUN_LABEL, Reason
+from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status, document
+from gog_operator.build import config, names
+from gog_operator.build.platform import Platform
+from gog_operator.cluster import documents, kserve, movers, paths, policies, told, volcano
+from gog_operator.cluster.documents import Unreadable
+from gog_operator.cluster.interface import AlreadyExists, Conflict, Refused, Thing
+from gog_operator.cluster.kube import Api, ApiError, items
+from gog_operator.cluster.refusals import Explained
+from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ReportView, ServerView, StoreView
+
+WORKDIR = "/work"
+CHILD_KINDS: tuple[type[Object], ...] = (*STAGE_KINDS.values(), Endpoint)
+
+
+class RemoteCluster:
+    """The Cluster of one namespace. ask: how a trainer or a policy's pod is asked over HTTP."""
+
+    stays = True
+
+    def __init__(self, api: Api, namespace: str, platform: Platform, ask: told.Ask = told.ask) -> None:
+        self.api, self.namespace, self.platform, self.ask = Explained(api), namespace, platform, ask
+        self.jobs = volcano.VolcanoJobs(self.api, namespace, platform)
+        self.servers = kserve.KServeServers(self.api, namespace, platform)
+        self.movers = movers.Movers(self.api, namespace, platform)
+
+    # -- objects
+
+    def get(self, kind: type[Thing], name: str) -> Thing | None:
+        """Raises Unreadable."""
+        body = self.api.find(self._path(kind.__name__, name))
+        return documents.parse(kind, body) if body is not None else None
+
+    def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
+        return tuple(self._listed(kind, ""))
+
+    def children(self, owner: Object) -> tuple[Object, ...]:
+        selector = f"{RUN_LABEL}={owner.name}"
+        found = [each for kind in CHILD_KINDS for each in self._listed(kind, selector)]
+        return tuple(each for each in found if each.owned_by(owner))
+
+    def _listed(self, kind: type[Thing], selector: str) -> Iterator[Thing]:
+        """Raises Refused for one that cannot be read: without it, its owner would decide wrongly."""
+        for body in items(self.api, self._path(kind.__name__), selector):
+            try:
+                yield documents.parse(kind, body)
+            except Unreadable as error:
+                raise Refused(Reason.INVALID_INPUT, error.sentence) from None
+
+    def create(self, thing: Object) -> None:
+        try:
+            self.api.call("POST", self._path(thing.kind), body=documents.created(thing, self.namespace))
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            self._label_again(thing)
+            raise AlreadyExists(thing.name) from None
+
+    def _label_again(self, thing: Object) -> None:
+        """A child of ours that is not found among the owner's children has lost the label that they are found by."""
+        there = self.api.find(self._path(thing.kind, thing.name))
+        if there is None or not thing.metadata.owner_references:
+            return
+        labels = there["metadata"].get("labels", {})
+        missing = {key: value for key, value in thing.metadata.labels.items() if labels.get(key) != value}
+        if missing and documents.owned(there, thing.metadata.owner_references[0].uid):
+            self.api.merge(self._path(thing.kind, thing.name), {"metadata": {"labels": missing}})
+
+    def patch_status(self, thing: Object, status: Status) -> None:
+        patch = documents.status_patch(thing.status, status)
+        if not patch:
+            return
+        body = {"metadata": {"resourceVersion": thing.metadata.resource_version}, "status": patch}
+        try:
+            landed = self.api.merge(self._path(thing.kind, thing.name, "status"), body)
+        except ApiError:
+            landed = False
+        if not landed:
+            raise Conflict(thing.name)
+
+    def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
+        body: dict[str, Any] = {}
+        if spec:
+            body["spec"] = {to_camel(key): value for key, value in spec.items()}
+        if annotations:
+            body["metadata"] = {"annotations": dict(annotations)}
+        self.api.merge(self._path(kind, name), body)
+
+    def delete(self, kind: str, name: str, uid: str = "") -> None:
+        """What has children goes after them."""
+        self.api.drop(self._path(kind, name), uid, foreground=kind != "Endpoint")
+
+    def record(self, thing: Object, event: Event, now: datetime) -> None:
+        told.record(self.api, self.namespace, thing, event, now)
+
+    # -- jobs
+
+    def create_job(self, stage: Stage, endpoints: dict[str, str]) -> None:
+        data = self.data(stage).spec or stage.spec.data
+        self.jobs.create(stage, config.render(stage, data=data, endpoints=endpoints, workdir=WORKDIR))
+
+    def job(self, stage: Stage) -> JobView | None:
+        return self.jobs.view(stage)
+
+    def cancel_job(self, stage: Stage) -> None:
+        self.jobs.cancel(stage)
+
+    def progress(self, stage: Stage) -> Progress | None:
+        """Asked of the first pod."""
+        job = stage.job_name
+        address = f"http://{job}-trainer-0-0.{job}.{self.namespace}.svc:{self.platform.progress_port}/progress"
+        return told.progress_of(self.ask(address, told.SECONDS))
+
+    # -- servers
+
+    def start_server(self, endpoint: Endpoint, port: int, now: datetime) -> None:
+        self.servers.start(endpoint, self.data(endpoint).spec, now)
+
+    def server(self, endpoint: Endpoint) -> ServerView | None:
+        view = self.servers.view(endpoint, self.data(endpoint).spec)
+        if view is None or view.state != "ready" or endpoint.spec.role != "policy" or not endpoint.spec.version:
+            return view
+        return policies.with_version(view, self.servers.addresses(endpoint), endpoint.spec.version, self.ask)
+
+    def stop_server(self, name: str) -> None:
+        self.servers.stop(name)
+
+    def load_version(self, endpoint: Endpoint, version: str) -> None:
+        policies.load(self.servers.addresses(endpoint), version)
+
+    # -- data, store, report
+
+    def prepare_data(self, owner: Object) -> None:
+        """A run's stages and endpoints leave it to their run."""
+        if _run_of(owner) != owner.name:
+            return
+        given: settings.DataSpec = owner.spec.data  # type: ignore[attr-defined]
+        store = self._store(owner)
+        body = {"store": _plain(store), "world": _plain(given.world or settings.WorldSpec())}
+        self.movers.start(names.mover(owner.name, "data"), owner, "data", body, store)
+
+    def data(self, owner: Object) -> DataView:
+        given = getattr(owner.spec, "data", None)
+        if given is None or given.world is None:
+            return DataView("ready", given)
+        view = self.movers.view(names.mover(_run_of(owner), "data"))
+        match view.state:
+            case "done":
+                return DataView("ready", settings.DataSpec(uri=self._store(owner).uri))
+            case "running":
+                return DataView("preparing", message=view.message)
+            case other:
+                return DataView(other, message=view.message)
+
+    def kept(self, owner: Stage | GoGRun) -> StoreView:
+        view = self.movers.view(_check_mover(owner), owner.metadata.uid)
+        match view.state:
+            case "done":
+                return StoreView("known", _checkpoints(view.result))
+            case "running":
+                return StoreView("looking", message=view.message)
+            case "failed":
+                return StoreView("failed", message=view.message)
+            case _:
+                return StoreView("unknown")
+
+    def inspect(self, owner: Stage | GoGRun) -> None:
+        store = self._store(owner)
+        body: dict[str, Any] = {"store": _plain(store), "verify": True, "promoteTo": None, "retention": None}
+        also = None
+        if isinstance(owner, Stage):
+            also, kept = owner.spec.promote_to, owner.spec.retention
+            body |= {"keys": [owner.store_key], "promoteTo": also and _plain(also), "retention": kept and _plain(kept)}
+        else:
+            body["keys"] = list(owner.spec.stages.skip)
+        self.movers.start(_check_mover(owner), owner, "check", body, store, also)
+
+    def report(self, run: GoGRun) -> ReportView:
+        view = self.movers.view(names.mover(run.name, "report"), run.metadata.uid)
+        match view.state:
+            case "running":
+                return ReportView("writing", view.message)
+            case "absent" | "done" | "failed":
+                return ReportView(view.state, view.message)
+
+    def write_report(self, run: GoGRun, children: tuple[Object, ...]) -> None:
+        things = (run, *children)
+        body = {
+            "store": _plain(self._store(run)),
+            "objects": [document(each) for each in things],
+            "events": told.rows(self.api, self.namespace, things),
+        }
+        self.movers.start(names.mover(run.name, "report"), run, "report", body, self._store(run))
+
+    def default_store(self) -> settings.StoreSpec | None:
+        return None
+
+    # -- places
+
+    def _path(self, kind: str, name: str = "", part: str = "") -> str:
+        return paths.OURS[kind].path(self.namespace, name, part)
+
+    def _store(self, owner: Object) -> settings.StoreSpec:
+        """Raises Refused."""
+        store = getattr(owner.spec, "store", None)
+        if store is None:
+            raise Refused(Reason.STORE_MISSING, "spec.store: missing (a cluster needs to be told where datasets go)")
+        return store
+
+
+def _run_of(owner: Object) -> str:
+    """Name of the run that an object belongs to; its own, if it stands alone."""
+    return next((each.name for each in owner.metadata.owner_references if each.kind == "GoGRun"), owner.name)
+
+
+def _check_mover(owner: Stage | GoGRun) -> str:
+    return names.mover(owner.job_name if isinstance(owner, Stage) else owner.name, "check")
+
+
+def _plain(spec: settings.Spec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _checkpoints(result: Mapping[str, Any]) -> dict[str, Checkpoint]:
+    found = result.get("checkpoints") or {}
+    return {key: Checkpoint(key, int(each["step"]), each.get("complete")) for key, each in found.items() if each}

@@ -1,0 +1,112 @@
+"""Stages' jobs under Volcano: created once per attempt, looked at, aborted; never restarted and never reused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from gog_operator.api.meta import Reason
+from gog_operator.api.objects import Stage
+from gog_operator.build import settings as files
+from gog_operator.build import volcano
+from gog_operator.build.platform import Platform
+from gog_operator.cluster import documents, paths, pods
+from gog_operator.cluster.creation import create_owned
+from gog_operator.cluster.kube import ApiError, items
+from gog_operator.cluster.refusals import Explained
+from gog_operator.plan.actions import JobView, Trouble
+
+SUCCEEDED = ("Completed",)
+FAILED = ("Failed", "Terminated")
+CANCELLED = ("Aborted",)
+ENDING = ("Aborting", "Terminating", "Completing")
+
+
+class VolcanoJobs:
+    def __init__(self, api: Explained, namespace: str, platform: Platform) -> None:
+        self.api, self.namespace, self.platform = api, namespace, platform
+
+    def create(self, stage: Stage, config: dict[str, Any]) -> None:
+        """The settings first, because pods wait for them. Raises Refused, Unavailable."""
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        configmap = files.configmap(stage.job_name, stage, {"config.yaml": text})
+        create_owned(self.api, paths.CONFIG_MAPS, self.namespace, configmap, stage)
+        job = volcano.job(stage, self.platform)
+        create_owned(self.api, paths.VOLCANO_JOBS, self.namespace, job, stage)
+
+    def view(self, stage: Stage) -> JobView | None:
+        """The job of the current attempt; None when there never was one."""
+        if not stage.status.attempt:
+            return None
+        job = self._find(stage)
+        if job is None:
+            return JobView("lost") if stage.status.seen_attempt == stage.status.attempt else None
+        phase = phase_of(job)
+        if phase in SUCCEEDED:
+            return JobView("succeeded", 0)
+        if phase in FAILED or phase in CANCELLED:
+            end = pods.ending(self.pods(stage.job_name), stage.job_name)
+            cause = end.cause or ("" if end.exit_code is not None else _message(job))
+            return JobView("failed" if phase in FAILED else "cancelled", end.exit_code, end.lines, cause)
+        return JobView("running", trouble=self._trouble(job, phase))
+
+    def cancel(self, stage: Stage) -> None:
+        """Has Volcano end the pods and keep the job, so that its name stays taken. One that ended already is left."""
+        job = self._find(stage)
+        if job is None or phase_of(job) in (*SUCCEEDED, *FAILED, *CANCELLED, *ENDING):
+            return
+        reference = {
+            "apiVersion": "batch.volcano.sh/v1alpha1",
+            "kind": "Job",
+            "name": stage.job_name,
+            "uid": job["metadata"]["uid"],
+        }
+        command = {
+            "apiVersion": "bus.volcano.sh/v1alpha1",
+            "kind": "Command",
+            "metadata": {
+                "name": f"{stage.job_name}-abort",
+                "namespace": self.namespace,
+                "ownerReferences": [{**reference, "controller": True}],
+            },
+            "action": "AbortJob",
+            "target": {**reference, "controller": True},
+        }
+        try:
+            self.api.call("POST", paths.VOLCANO_COMMANDS.path(self.namespace), body=command)
+        except ApiError as error:
+            if error.status != 409:  # Volcano has not come round to the first one
+                raise
+
+    def pods(self, job_name: str) -> list[dict[str, Any]]:
+        return list(items(self.api, paths.PODS.path(self.namespace), f"volcano.sh/job-name={job_name}"))
+
+    def _find(self, stage: Stage) -> dict[str, Any] | None:
+        """The job, if it is this stage's and not an earlier one's of the same name."""
+        job = self.api.find(paths.VOLCANO_JOBS.path(self.namespace, stage.job_name))
+        return job if job is not None and documents.owned(job, stage.metadata.uid) else None
+
+    def _trouble(self, job: dict[str, Any], phase: str) -> Trouble | None:
+        """Why a job does not start. Looked for only while it has not."""
+        if phase not in ("", "Pending"):
+            return None
+        name = job["metadata"]["name"]
+        found = self.pods(name)
+        if found:
+            return pods.trouble(found, name)
+        group = self.api.find(paths.POD_GROUPS.path(self.namespace, f"{name}-{job['metadata']['uid']}"))
+        for each in (group or {}).get("status", {}).get("conditions") or ():
+            if each.get("type") == "Unschedulable" and each.get("status") == "True":
+                queue = job.get("spec", {}).get("queue", "default")
+                return Trouble(Reason.UNSCHEDULABLE, f"queue {queue}: {each.get('message') or each.get('reason')}")
+        return None
+
+
+def phase_of(job: dict[str, Any]) -> str:
+    return str(job.get("status", {}).get("state", {}).get("phase") or "")
+
+
+def _message(job: dict[str, Any]) -> str:
+    state = job.get("status", {}).get("state", {})
+    return str(state.get("message") or state.get("reason") or "")

@@ -1,0 +1,129 @@
+"""Kopf as eyes: events say which object to look at, and nothing else.
+
+Handlers put keys on the queue and return. Kopf keeps no state in our objects (no finalizer, no annotation), pauses for
+nobody, and needs no permission outside the namespaces that are watched. What it overlooks costs time only: the resync
+finds it. A child's event asks for its owner and for the run above; an endpoint's, for the stages that wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+
+from gog_operator.api.meta import RUN_LABEL
+from gog_operator.api.objects import KINDS, STAGE_OF
+from gog_operator.cluster import paths
+from gog_operator.workqueue import Key, WorkQueue
+
+WATCHED = (*paths.OURS.values(), paths.VOLCANO_JOBS, paths.INFERENCE_SERVICES, paths.DEPLOYMENTS, paths.JOBS)
+PAGE = 250
+Body = Mapping[str, Any]
+
+
+class Watcher:
+    """Turns events into keys. seen: resource versions that a resync has listed; a listing's object that is still of
+    that version is no news."""
+
+    def __init__(self, queue: WorkQueue, seen: dict[Key, str]) -> None:
+        self.queue, self.seen = queue, seen
+        self.waiting: dict[tuple[str, str], set[Key]] = defaultdict(set)
+
+    def event(self, kind: str, type_: str | None, body: Body) -> None:
+        """type_: None for an object of a listing, which is sent when a stream begins."""
+        metadata = body["metadata"]
+        own = Key(kind, metadata["namespace"], metadata["name"])
+        if kind in STAGE_OF:
+            self._note(own, type_, body)
+        known, version = self.seen.get(own), str(metadata.get("resourceVersion"))
+        self.seen[own] = version
+        if type_ == "DELETED":
+            self.seen.pop(own, None)
+        if type_ is None and known == version:
+            return
+        if type_ is None and kind not in KINDS and known is None:
+            return  # somebody's child at the first listing: the resync has just looked at it
+        for key in self.keys(own, metadata):
+            self.queue.add(key)
+
+    def keys(self, own: Key, metadata: Mapping[str, Any]) -> set[Key]:
+        """Whom an event concerns."""
+        found = {own} if own.kind in KINDS else set()
+        for owner in metadata.get("ownerReferences") or ():
+            if owner.get("kind") in KINDS:
+                found.add(Key(owner["kind"], own.namespace, owner["name"]))
+            elif own.kind == "Deployment" and owner.get("kind") == "InferenceService":
+                name = metadata.get("labels", {}).get("gog.dev/owner") or owner["name"]
+                found.add(Key("Endpoint", own.namespace, name))
+        run = metadata.get("labels", {}).get(RUN_LABEL)
+        if run:
+            found.add(Key("GoGRun", own.namespace, run))
+        if own.kind == "Endpoint":
+            found |= self.waiting[own.namespace, own.name]
+        return found
+
+    def _note(self, stage: Key, type_: str | None, body: Body) -> None:
+        """Which endpoints an unfinished stage depends on."""
+        conditions = body.get("status", {}).get("conditions") or ()
+        over = type_ == "DELETED" or any(
+            each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions
+        )
+        for name in (body.get("spec", {}).get("endpoints") or {}).values():
+            if over:
+                self.waiting[stage.namespace, name].discard(stage)
+            else:
+                self.waiting[stage.namespace, name].add(stage)
+
+
+def registry(watcher: Watcher, ready: asyncio.Event) -> kopf.OperatorRegistry:
+    """Kopf's handlers. ready: watching begins once it is set."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=handlers)
+    async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
+        configure(settings)
+        await ready.wait()
+
+    @kopf.on.login(registry=handlers)
+    def login(**known: Any) -> Any:
+        return kopf.login_via_client(**known)
+
+    for resource in WATCHED:
+
+        @kopf.on.event(resource.group, resource.version, resource.plural, registry=handlers, id=resource.plural)
+        async def see(type: str | None, body: Body, **_: Any) -> None:
+            watcher.event(str(body.get("kind")), type, body)
+
+    return handlers
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.watching.chunk_size = PAGE
+    settings.watching.server_timeout = 300
+    settings.networking.request_timeout = 30
+    settings.queueing.worker_limit = 20
+    for resource in WATCHED:
+        if resource not in paths.OURS.values():
+            settings.watching.label_selectors[resource.group, resource.version, resource.plural] = paths.LABEL
+
+
+async def watch(
+    watcher: Watcher, namespaces: tuple[str | None, ...], ready: asyncio.Event, stop: asyncio.Event
+) -> None:
+    """Watches until told to stop. namespaces: (None,) for all. Ends with an exception when watching cannot go on."""
+    logging.getLogger("kopf.objects").setLevel(logging.ERROR)
+    everywhere = None in namespaces
+    await kopf.operator(
+        registry=registry(watcher, ready),
+        standalone=True,
+        clusterwide=everywhere,
+        namespaces=[] if everywhere else [each for each in namespaces if each],
+        stop_flag=stop,
+    )

@@ -1,0 +1,276 @@
+"""What Volcano, KServe, a kubelet and S3 would do, as one pure step over an API server: everything moves one state on.
+
+Problem: on an API server without a node nothing ever starts. Decision: `advance(api, namespace)` looks at what is there
+and writes the status that its real owner would write next; called again and again it brings a healthy run to its end.
+What shall go wrong is said in a `Play`. The controller manager is real: it makes the pods of Jobs and Deployments,
+counts them, and collects garbage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from gog_operator.cluster import paths
+from gog_operator.cluster.kube import MERGE, Api, ApiError, items
+
+JOB_PHASES = {
+    "": "Pending",
+    "Pending": "Running",
+    "Running": "Completed",
+    "Aborting": "Aborted",
+    "Terminating": "Failed",
+}
+IMAGE = "example.org/none"
+
+Document = Mapping[str, Any]
+
+
+@dataclass
+class Play:
+    """How things go. outcome: (job's name, attempt's stage) -> phase that a running job takes next, "" to stay as it is;
+    checkpoint: (mover's owner) -> what the mover finds in the store. pods: containerStatuses of a failed job's pod."""
+
+    outcome: Callable[[str], str] = lambda name: "Completed"
+    step: Callable[[str], dict[str, Any]] = lambda key: {"step": 10, "complete": True}
+    pod: Callable[[str], dict[str, Any]] = lambda name: {"exitCode": 1, "reason": "Error", "message": "boom"}
+    ready: Callable[[str], bool] = lambda name: True
+    moved: list[str] = field(default_factory=list)
+
+
+def advance(api: Api, namespace: str, play: Play | None = None) -> list[str]:
+    """Moves every child in a namespace one state on; what was moved, in words."""
+    play, before = play or Play(), 0
+    before = len(play.moved)
+    for work in (_commands, _volcano, _kserve, _server_pods, _movers):
+        work(api, namespace, play)
+    return play.moved[before:]
+
+
+def _commands(api: Api, namespace: str, play: Play) -> None:
+    """Volcano consumes a Command and aborts its job."""
+    for each in _all(api, paths.VOLCANO_COMMANDS, namespace):
+        name = each["target"]["name"]
+        _remove(api, paths.VOLCANO_COMMANDS.path(namespace, each["metadata"]["name"]))
+        job = _get(api, paths.VOLCANO_JOBS.path(namespace, name))
+        if job is not None and _phase(job) in ("", "Pending", "Running"):
+            _status(api, paths.VOLCANO_JOBS, namespace, name, {"state": {"phase": "Aborting"}})
+            play.moved.append(f"job {name} Aborting")
+
+
+def _volcano(api: Api, namespace: str, play: Play) -> None:
+    for job in _all(api, paths.VOLCANO_JOBS, namespace):
+        name, phase = job["metadata"]["name"], _phase(job)
+        following = play.outcome(name) if phase == "Running" else JOB_PHASES.get(phase, "")
+        if job["metadata"].get("deletionTimestamp") or not following:
+            continue
+        if following in ("Failed", "Terminated"):
+            _fail_pod(api, namespace, job, play)
+        _status(api, paths.VOLCANO_JOBS, namespace, name, {"state": {"phase": following}})
+        play.moved.append(f"job {name} {following}")
+
+
+def _fail_pod(api: Api, namespace: str, job: Document, play: Play) -> None:
+    """The pod whose end ends the job; others are left out."""
+    name = f"{job['metadata']['name']}-trainer-0-0"
+    task = job["spec"]["tasks"][0]["template"]
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"volcano.sh/job-name": job["metadata"]["name"]},
+            "ownerReferences": [
+                {
+                    "apiVersion": "batch.volcano.sh/v1alpha1",
+                    "kind": "Job",
+                    "name": job["metadata"]["name"],
+                    "uid": job["metadata"]["uid"],
+                    "controller": True,
+                }
+            ],
+        },
+        "spec": {**task["spec"], "schedulerName": "volcano", "priorityClassName": None},
+    }
+    try:
+        api.call("POST", paths.PODS.path(namespace), body=body)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+    container = task["spec"]["containers"][0]["name"]
+    ended = {"finishedAt": _now(), "startedAt": _now(), **play.pod(job["metadata"]["name"])}
+    _status(api, paths.PODS, namespace, name, _pod_status("Failed", container, terminated=ended))
+
+
+def _kserve(api: Api, namespace: str, play: Play) -> None:
+    """KServe makes a Deployment, and is Ready once that is available."""
+    for service in _all(api, paths.INFERENCE_SERVICES, namespace):
+        name = service["metadata"]["name"]
+        if service["metadata"].get("deletionTimestamp"):
+            continue
+        deployment = _get(api, paths.DEPLOYMENTS.path(namespace, f"{name}-predictor"))
+        if deployment is None or deployment["spec"]["replicas"] != _replicas(service):
+            _deploy(api, namespace, service)
+            play.moved.append(f"deployment {name}")
+            continue
+        available = deployment.get("status", {}).get("availableReplicas", 0) >= _replicas(service)
+        if available != _is_ready(service):
+            _status(api, paths.INFERENCE_SERVICES, namespace, name, _service_status(name, namespace, available))
+            play.moved.append(f"service {name} {'Ready' if available else 'not ready'}")
+
+
+def _deploy(api: Api, namespace: str, service: Document) -> None:
+    name, predictor = service["metadata"]["name"], service["spec"]["predictor"]
+    labels = {"app": f"isvc.{name}-predictor", **service["metadata"].get("labels", {})}
+    pod = {key: predictor[key] for key in ("containers", "volumes", "securityContext") if key in predictor}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": f"{name}-predictor",
+            "namespace": namespace,
+            "labels": labels,
+            "ownerReferences": [
+                {
+                    "apiVersion": "serving.kserve.io/v1beta1",
+                    "kind": "InferenceService",
+                    "name": name,
+                    "uid": service["metadata"]["uid"],
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": {
+            "replicas": _replicas(service),
+            "selector": {"matchLabels": {"app": f"isvc.{name}-predictor"}},
+            "template": {"metadata": {"labels": labels}, "spec": {**pod, "automountServiceAccountToken": False}},
+        },
+    }
+    path = paths.DEPLOYMENTS.path(namespace, f"{name}-predictor")
+    query = {"fieldManager": "kserve", "force": "true"}
+    api.call("PATCH", path, body=body, query=query, content="application/apply-patch+yaml")
+
+
+def _server_pods(api: Api, namespace: str, play: Play) -> None:
+    """The kubelet starts servers' pods."""
+    for pod in items(api, paths.PODS.path(namespace), "app"):
+        name, service = pod["metadata"]["name"], pod["metadata"]["labels"]["app"]
+        if pod["status"].get("phase") == "Pending" and play.ready(service) and not _leaves(pod):
+            container = pod["spec"]["containers"][0]["name"]
+            status = _pod_status("Running", container, running={"startedAt": _now()})
+            ready = [{"type": type_, "status": "True"} for type_ in ("Ready", "ContainersReady", "PodScheduled")]
+            _status(api, paths.PODS, namespace, name, {**status, "conditions": ready})
+            play.moved.append(f"pod {name} Running")
+
+
+def _movers(api: Api, namespace: str, play: Play) -> None:
+    """A mover's pod ends; the controller manager completes its Job."""
+    for pod in items(api, paths.PODS.path(namespace), "batch.kubernetes.io/job-name"):
+        if pod["status"].get("phase") != "Pending" or _leaves(pod):
+            continue
+        name = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        ended = {
+            "exitCode": 0,
+            "finishedAt": _now(),
+            "startedAt": _now(),
+            "message": json.dumps(_told(api, namespace, name, play)),
+        }
+        container = pod["spec"]["containers"][0]["name"]
+        _status(
+            api, paths.PODS, namespace, pod["metadata"]["name"], _pod_status("Succeeded", container, terminated=ended)
+        )
+        play.moved.append(f"mover {name}")
+
+
+def _told(api: Api, namespace: str, name: str, play: Play) -> dict[str, Any]:
+    """A mover's message, as `gog move` writes it."""
+    if name.endswith("-data"):
+        return {"dataset": "data/1"}
+    if name.endswith("-report"):
+        return {"report": "s3://bucket/report"}
+    import yaml
+
+    configmap = api.call("GET", paths.CONFIG_MAPS.path(namespace, name))
+    keys = yaml.safe_load(next(iter(configmap["data"].values())))["keys"]
+    return {"checkpoints": {key: play.step(key) for key in keys if play.step(key)}, "promoted": [], "removed": 0}
+
+
+def _service_status(name: str, namespace: str, ready: bool) -> dict[str, Any]:
+    word = "True" if ready else "False"
+    conditions = [
+        {"type": type_, "status": word, "lastTransitionTime": _now()}
+        for type_ in ("IngressReady", "PredictorReady", "Ready")
+    ]
+    return {
+        "address": {"url": f"http://{name}-predictor.{namespace}.svc.cluster.local"},
+        "conditions": conditions,
+        "observedGeneration": 1,
+    }
+
+
+def _pod_status(phase: str, container: str, **state: Any) -> dict[str, Any]:
+    status = {
+        "name": container,
+        "image": IMAGE,
+        "imageID": IMAGE,
+        "ready": "running" in state,
+        "restartCount": 0,
+        "state": state,
+    }
+    return {"phase": phase, "containerStatuses": [status]}
+
+
+def _replicas(service: Document) -> int:
+    return int(service["spec"]["predictor"].get("minReplicas", 1))
+
+
+def _is_ready(service: Document) -> bool:
+    conditions = service.get("status", {}).get("conditions") or ()
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def _phase(job: Document) -> str:
+    return str(job.get("status", {}).get("state", {}).get("phase") or "")
+
+
+def _leaves(body: Document) -> bool:
+    return "deletionTimestamp" in body["metadata"]
+
+
+def _all(api: Api, resource: paths.Resource, namespace: str) -> list[dict[str, Any]]:
+    return list(items(api, resource.path(namespace)))
+
+
+def _get(api: Api, path: str) -> dict[str, Any] | None:
+    try:
+        return api.call("GET", path)
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def _status(api: Api, resource: paths.Resource, namespace: str, name: str, status: dict[str, Any]) -> None:
+    """Gone meanwhile is as good."""
+    try:
+        api.call("PATCH", resource.path(namespace, name, "status"), body={"status": status}, content=MERGE)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+
+
+def _remove(api: Api, path: str) -> None:
+    try:
+        api.call("DELETE", path)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
