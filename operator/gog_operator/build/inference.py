@@ -103,15 +103,20 @@ def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None)
     store = spec.store if servers.reads_store(endpoint, data) else None
     secret = [{"secretRef": {"name": spec.secret_name}}] if spec.secret_name else []
     env_from, volumes, mounts = pods.credentials(store)
+    resources = _resources(spec.resources)
+    arguments = servers.arguments(endpoint, host="0.0.0.0", port=PORT, data=data)
+    if spec.role == "policy" and _has_gpus(spec.resources):
+        arguments += ["--device", "cuda"]
+    threads = max(1, int(quantities.amount(resources["limits"]["cpu"])))
     container = pods.container(
         CONTAINER,
         image(endpoint, platform),
         platform,
-        command=["gog", "serve", *servers.arguments(endpoint, host="0.0.0.0", port=PORT, data=data)],
-        env={"OMP_NUM_THREADS": "1"} | pods.store_environment(store),
+        command=["gog", "serve", *arguments],
+        env={"OMP_NUM_THREADS": str(threads)} | pods.store_environment(store),
         env_from=[*env_from, *secret],
         ports={"http": PORT},
-        resources=_resources(spec.resources),
+        resources=resources,
         mounts=mounts,
         # /healthz answers while a model is loaded; how long that may take is the operator's to judge.
         startupProbe=_probe("/healthz", PERIOD, math.ceil(spec.startup_seconds / PERIOD)),
@@ -140,9 +145,13 @@ def _probe(path: str, period: int, failures: int) -> Document:
 
 def _strategy(resources: settings.ResourcesSpec) -> Document:
     """A second pod beside the first finds no GPU free: then one goes before the next comes."""
-    if pods.GPU in resources.requests | resources.limits:
+    if _has_gpus(resources):
         return {"type": "Recreate"}
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+def _has_gpus(resources: settings.ResourcesSpec) -> bool:
+    return pods.GPU in resources.requests | resources.limits
 
 
 def _resources(given: settings.ResourcesSpec) -> Document:

@@ -14,7 +14,7 @@ from gog.spec import RetentionSpec, Spec, StoreSpec, WorldSpec
 
 class Check(Spec):
     store: StoreSpec
-    keys: tuple[str, ...] = Field(min_length=1, description="Stages' keys in the store.")
+    keys: tuple[str, ...] = Field((), description="Stages' keys in the store.")
     verify: bool = Field(False, description="Look whether every file of the newest checkpoint is there and whole.")
     promote_to: StoreSpec | None = Field(None, description="Where a complete checkpoint is copied to.")
     retention: RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")

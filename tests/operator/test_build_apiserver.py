@@ -1,0 +1,54 @@
+"""The API server's own judgement of everything that is made: the schemas of Volcano and KServe, and pod security."""
+
+from __future__ import annotations
+
+import copy
+
+import operator_golden as golden
+import operator_restricted as restricted
+import pytest
+import yaml
+
+pytestmark = pytest.mark.apiserver
+ALL = sorted(golden.CASES)
+
+
+@pytest.fixture(scope="module")
+def namespace(api_server):
+    return api_server.namespace("build")
+
+
+def created(api_server, namespace, *documents, check=True):
+    """What the server would create of documents in a namespace; it refuses unknown fields."""
+    placed = [{**each, "metadata": {**each["metadata"], "namespace": namespace}} for each in documents]
+    line = ("create", "--dry-run=server", "--validate=strict", "-o", "name", "-f", "-")
+    return api_server.kubectl(*line, input=yaml.safe_dump_all(placed), check=check)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_the_server_takes_every_field_of_what_is_made(api_server, namespace, case):
+    documents = golden.documents(case)
+    assert len(created(api_server, namespace, *documents).split()) == len(documents)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_the_server_lets_every_pod_into_a_restricted_namespace(api_server, namespace, case):
+    made = [pod_of(spec, f"{case}-{place}") for place, spec in enumerate(pods_of(case))]
+    assert len(created(api_server, namespace, *made).split()) == len(made) > 0
+
+
+def test_a_pod_that_breaks_the_profile_is_kept_out(api_server, namespace):
+    spec = copy.deepcopy(pods_of("mover-check")[0])
+    spec["containers"][0]["securityContext"].pop("capabilities")
+    assert 'violates PodSecurity "restricted' in created(api_server, namespace, pod_of(spec, "x"), check=False)
+
+
+def pods_of(case):
+    return [spec for document in golden.documents(case) for spec in restricted.pods(document)]
+
+
+def pod_of(spec, name):
+    """A pod of a template; without what only KServe reads, and what only a real namespace has."""
+    foreign = ("minReplicas", "deploymentStrategy", "labels", "serviceAccountName", "priorityClassName")
+    kept = {key: value for key, value in spec.items() if key not in foreign} | {"automountServiceAccountToken": False}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": kept}

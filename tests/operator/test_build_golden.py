@@ -1,0 +1,90 @@
+"""Every form of what the operator makes on a cluster, against its file; and what holds for all of them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import operator_golden as golden
+import operator_restricted as restricted
+import pytest
+
+ALL = sorted(golden.CASES)
+PODS = [(case, pod) for case in ALL for document in golden.documents(case) for pod in restricted.pods(document)]
+MADE = [document for case in ALL for document in golden.documents(case)]
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_what_runs_on_a_cluster_changes_only_with_its_file(case):
+    kept = (golden.FOLDER / f"{case}.yaml").read_text(encoding="utf-8")
+    assert golden.text(case) == kept, "if that is meant: .venv/bin/python tests/operator_golden.py"
+
+
+def test_no_file_is_left_of_a_form_that_is_made_no_more():
+    assert {path.stem for path in golden.FOLDER.iterdir()} == set(ALL)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_making_it_again_gives_the_same(case):
+    assert golden.CASES[case]() == golden.documents(case)
+
+
+@pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
+def test_every_pod_passes_the_restricted_profile_and_can_write_to_scratch_only(case, pod):
+    assert restricted.violations(pod) == []
+    (container,) = pod["containers"]
+    assert (
+        container["securityContext"]["readOnlyRootFilesystem"] is True and pod["securityContext"]["runAsUser"] == 10001
+    )
+    writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
+    assert writable - {"/dev/shm"} == {"/tmp", "/work"}
+    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+
+
+@pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
+def test_a_pod_has_a_token_only_where_the_manifest_names_a_service_account(case, pod):
+    assert pod["automountServiceAccountToken"] is ("serviceAccountName" in pod)
+    assert pod["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
+def test_a_failed_pod_leaves_its_last_words(case, pod):
+    (container,) = pod["containers"]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    told = {each["name"]: each.get("value") for each in container["env"]}
+    assert told["GOG_TERMINATION_LOG"] == container["terminationMessagePath"] == "/dev/termination-log"
+
+
+@pytest.mark.parametrize("document", MADE, ids=[f"{each['kind']} {each['metadata']['name']}" for each in MADE])
+def test_everything_goes_with_its_owner_and_is_found_by_label(document):
+    (owner,) = document["metadata"]["ownerReferences"]
+    assert owner["controller"] and owner["blockOwnerDeletion"] and owner["uid"] == f"uid-of-{owner['name']}"
+    labels = document["metadata"]["labels"]
+    assert labels["app.kubernetes.io/name"] == "gog" and labels["gog.dev/owner"] == owner["name"]
+    assert labels["gog.dev/run"] == "world" and document["metadata"]["namespace"] == "research"
+
+
+def test_no_secret_s_content_is_in_anything_that_is_made():
+    assert not [each for each in MADE if each["kind"] == "Secret"]
+
+
+SPOILT: dict[str, Any] = {
+    "hostNetwork": lambda pod, container: pod.update(hostNetwork=True),
+    "hostPath": lambda pod, container: pod["volumes"].append({"name": "h", "hostPath": {"path": "/"}}),
+    "sysctls": lambda pod, container: pod["securityContext"].update(sysctls=[{"name": "a", "value": "b"}]),
+    "privileged": lambda pod, container: container["securityContext"].update(privileged=True),
+    "allowPrivilegeEscalation": lambda pod, container: container["securityContext"].pop("allowPrivilegeEscalation"),
+    "capabilities": lambda pod, container: container["securityContext"].update(capabilities={"drop": ["NET_RAW"]}),
+    "root": lambda pod, container: pod["securityContext"].update(runAsUser=0),
+    "seccompProfile": lambda pod, container: pod["securityContext"].pop("seccompProfile"),
+    "hostPort": lambda pod, container: container["ports"].append({"containerPort": 1, "hostPort": 1}),
+    "host": lambda pod, container: container["livenessProbe"]["httpGet"].update(host="elsewhere"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_the_check_of_the_profile_finds_each_fault(fault):
+    pod = copy.deepcopy(restricted.pods(golden.documents("endpoint-judge")[0])[0])
+    SPOILT[fault](pod, pod["containers"][0])
+    (found,) = restricted.violations(pod)
+    assert fault in found

@@ -1,0 +1,147 @@
+"""A stage's attempt as a Volcano Job: gang, retries, processes, and what TorchX generated replaced by ours."""
+
+from __future__ import annotations
+
+import json
+
+import hypothesis
+import hypothesis.strategies as some
+import operator_golden as golden
+import pytest
+from torchx.schedulers import kubernetes_scheduler
+
+from gog import spec as settings
+from gog_operator.build import names, quantities, volcano
+
+LABEL = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
+NAMES = some.from_regex(LABEL, fullmatch=True)
+
+
+def container_of(job, task=0):
+    (container,) = job["spec"]["tasks"][task]["template"]["spec"]["containers"]
+    return container
+
+
+def made(**spec):
+    return volcano.job(golden.stage(**spec), golden.PLATFORM)
+
+
+def variables(job, task=0):
+    return {each["name"]: each.get("value") for each in container_of(job, task)["env"]}
+
+
+def test_the_pods_start_together_and_end_together_and_volcano_tries_nothing_again():
+    spec = made(workers={"replicas": 3})["spec"]
+    assert spec["minAvailable"] == len(spec["tasks"]) == 3 and all(each["replicas"] == 1 for each in spec["tasks"])
+    assert {each["event"]: each["action"] for each in spec["policies"]} == {
+        "PodFailed": "TerminateJob",
+        "PodEvicted": "TerminateJob",
+    }
+    assert spec["maxRetry"] == 1, "counts attempts; 0 would become 3"
+    assert "ttlSecondsAfterFinished" not in spec
+
+
+def test_two_attempts_share_no_name_and_the_operator_and_metrics_reach_the_pods():
+    first, second = made(attempt=1), made(attempt=2)
+    assert (first["metadata"]["name"], second["metadata"]["name"]) == ("world-grpo-a1", "world-grpo-a2")
+    assert second["metadata"]["labels"]["gog.dev/attempt"] == "2"
+    assert "--disable-network-policy=true" in first["spec"]["plugins"]["svc"]
+    assert container_of(first)["ports"] == [{"name": "metrics", "containerPort": 9090, "protocol": "TCP"}]
+
+
+def test_nothing_is_left_of_what_torchx_generated(monkeypatch):
+    calls = []
+    original = kubernetes_scheduler.make_unique
+    monkeypatch.setattr(kubernetes_scheduler, "make_unique", lambda name: calls.append(original(name)) or calls[-1])
+    text = json.dumps(made(workers={"replicas": 2}))
+    assert calls and calls[0] not in text and "--rdzv_id=world-grpo-a1" in text
+    assert variables(made())["TORCHX_INTERNAL_SESSION_ID"] == "gog"
+
+
+def test_compiling_reaches_no_cluster(monkeypatch):
+    monkeypatch.setattr(kubernetes_scheduler.KubernetesScheduler, "_custom_objects_api", lambda self: 1 / 0)
+    assert made()["kind"] == "Job"
+
+
+def test_ranks_of_several_pods_meet_at_the_first_by_its_service_name():
+    job = made(workers={"replicas": 2})
+    assert "--rdzv_endpoint=$TORCHX_RANK0_HOST:29500" in container_of(job, 0)["command"]
+    assert "--rdzv_endpoint=$VC_TRAINER_0_HOSTS:29500" in container_of(job, 1)["command"]
+    assert [each["name"] for each in job["spec"]["tasks"]] == ["trainer-0", "trainer-1"]
+    assert variables(job)["GLOO_SOCKET_IFNAME"] == "eth0" and "GLOO_SOCKET_IFNAME" not in variables(made())
+
+
+@pytest.mark.parametrize(
+    ("workers", "processes", "threads"),
+    [
+        ({}, 1, "1"),
+        ({"gpus": 8}, 8, "1"),
+        ({"gpus": 8, "cpu": "64"}, 8, "8"),
+        ({"processes": 2, "cpu": "500m"}, 2, "1"),
+        ({"gpus": 4, "processes": 1, "cpu": "7"}, 1, "7"),
+    ],
+)
+def test_there_is_a_process_for_each_gpu_and_the_cores_are_shared_among_them(workers, processes, threads):
+    job = made(workers=workers)
+    assert volcano.processes(settings.WorkersSpec.model_validate(workers)) == processes
+    assert (f"--nproc_per_node={processes}" in container_of(job)["command"]) is (processes > 1)
+    assert variables(job)["OMP_NUM_THREADS"] == threads
+
+
+def test_amounts_are_requests_and_limits_to_the_letter():
+    job = made(workers={"cpu": "1500m", "memory": "3Gi", "gpus": 1})
+    amounts = {"cpu": "1500m", "memory": "3Gi", "nvidia.com/gpu": "1"}
+    assert container_of(job)["resources"] == {"requests": amounts, "limits": amounts}
+    assert "resources" not in container_of(made())
+
+
+def test_shared_memory_is_made_for_gpus_or_on_demand():
+    def size(**workers):
+        volumes = made(workers=workers)["spec"]["tasks"][0]["template"]["spec"]["volumes"]
+        return next((each["emptyDir"]["sizeLimit"] for each in volumes if each["name"] == "shm"), None)
+
+    assert (size(), size(gpus=1), size(gpus=1, sharedMemory="8Gi"), size(sharedMemory="2Gi")) == (
+        None,
+        "1Gi",
+        "8Gi",
+        "2Gi",
+    )
+
+
+def test_another_wish_has_another_hash_and_the_same_the_same():
+    def mark(**spec):
+        return made(**spec)["metadata"]["annotations"]["gog.dev/spec-hash"]
+
+    assert mark() == mark() != mark(workers={"replicas": 2}) != mark(attempt=2)
+
+
+@hypothesis.given(NAMES, some.integers(1, 9999), some.integers(0, 1023))
+def test_every_name_below_a_stage_fits_into_a_label(stage, attempt, replica):
+    job = names.job(stage, attempt)
+    for name in (f"{job}-trainer-{replica}-0", names.mover(job, "report"), names.mover(stage, "check"), f"{job}-svc"):
+        assert len(name) <= 63
+        assert not name.endswith("-") and name[0].isalpha()
+
+
+@hypothesis.given(NAMES, NAMES)
+def test_names_that_are_cut_stay_apart(one, other):
+    assert (names.job(one, 1) == names.job(other, 1)) is (one == other)
+    assert (names.service(one) == names.service(other)) is (one == other)
+    assert names.mover(names.job(one, 1), "check") != names.mover(names.job(one, 11), "check")
+
+
+@hypothesis.given(NAMES)
+def test_a_server_s_label_and_service_fit(endpoint):
+    name = names.service(endpoint)
+    assert len(f"isvc.{name}-predictor") <= 63 and len(f"{name}-pods") <= 63
+
+
+def test_a_long_stage_s_job_keeps_to_its_limits():
+    job = volcano.job(golden.stage(name="s" * 63, attempt=100, workers={"replicas": 2}), golden.PLATFORM)
+    name = job["metadata"]["name"]
+    assert len(f"{name}-trainer-1-0") <= 63 and f"--rdzv_id={name}" in container_of(job)["command"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("1Gi", "1G"), ("2", "1500m"), ("0.5Gi", "500Mi"), ("1k", "999")])
+def test_amounts_are_compared_by_what_they_amount_to(one, other):
+    assert quantities.larger(one, other) == quantities.larger(other, one) == one
