@@ -8,6 +8,7 @@ Features
       careless teacher slips on purpose, see gog_recipes.world.teacher)
     - trajectories touched by a tool failure are kept: the retry they show is worth learning
     - deterministic given seed and tools; needs no torch
+    - one process: it waits for tools, which more processes would not speed up
 
 Raises UserError for a dataset without evidence marks, for too few questions, and when the judge fails too often.
 """
@@ -28,7 +29,7 @@ from gog.pictures import Picture, read
 from gog.spec import CurateConfig
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import config
+from gog_recipes import config, ranks
 from gog_recipes.stage import Stage
 from gog_recipes.world.teacher import ScriptedTeacher
 
@@ -106,19 +107,22 @@ class CurateRecipe:
             "care": self.cfg.care,
             "seconds": round(seconds, 2),
         }
-        self.stage.publish(1, {"trajectories.zip": path}, meta=meta, parents=[])
         self.stage.report(len(trajectories), len(trajectories), **meta)
+        self.stage.publish(1, {"trajectories.zip": path}, meta=meta, parents=[])
 
 
 def main() -> None:
+    ranks.refuse_several("curate")
     recipe = CurateRecipe(config.from_command_line(CurateConfig, sys.argv[1:]))
     if recipe.stage.store.latest(recipe.stage.key) is not None:
-        print("curate: done already", flush=True)
+        recipe.stage.say("done already")
+        recipe.stage.end()
         return
     started = time.monotonic()
     recipe.setup()
     trajectories = asyncio.run(recipe.curate())
     recipe.save_checkpoint(trajectories, time.monotonic() - started)
+    recipe.stage.end()
 
 
 if __name__ == "__main__":

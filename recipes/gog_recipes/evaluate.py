@@ -6,7 +6,8 @@ Policies: direct (may not search), whole-image (image search of the whole pictur
 best-scored candidate unseen), prompted (the base model), sft, grpo. The first three wear the SFT weights.
 
 A question spoiled by a tool failure counts as the policy left it: a user's question would be answered no better. Only
-questions that the judge could not decide are left out, and their number is printed.
+questions that the judge could not decide are left out, and their number is printed. Several processes under torchrun
+deal the questions out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from gog.pictures import Picture
 from gog.spec import EvaluateConfig
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import config, model
+from gog_recipes import config, model, ranks
 from gog_recipes.engine.transformers import Limits, TransformersEngine
 from gog_recipes.rollouts import Pool, Rollouts, Scoring, measure
 from gog_recipes.stage import Stage
@@ -63,22 +64,24 @@ class EvaluateRecipe(FTRecipeInterface):
 
     def __init__(self, cfg: EvaluateConfig) -> None:
         self.cfg = cfg
-        self.stage = Stage(cfg)
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)
+        self.ranks = ranks.join(self.device)
+        self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
         needed = {POLICIES[name].weights for name in self.cfg.policies}
         self.parents = {
             kind: self.stage.input(kind) for kind in sorted({used for name in needed for used in CHAINS[name]})
         }
-        self.codec = model.load_codec(self.cfg.model)
+        self.base = self.stage.model
+        self.codec = model.load_codec(self.base)
         self.weights = {kind: self._weights(kind) for kind in sorted(needed)}
         folder, questions = self.stage.questions(self.cfg.split)
         self.pool = Pool(folder, questions[: self.cfg.questions])
 
     def _weights(self, kind: str) -> torch.nn.Module:
-        policy: torch.nn.Module = model.load_base(self.cfg.model, self.device)
+        policy: torch.nn.Module = model.load_base(self.base, self.device)
         for stage in CHAINS[kind]:
             policy = model.merge_adapter(policy, self.stage.folder(self.parents[stage]))
         return policy
@@ -104,10 +107,11 @@ class EvaluateRecipe(FTRecipeInterface):
                     self.cfg.seed,
                     Scoring(failures="keep"),
                     policy.answer_only,
+                    self.ranks,
                 )
                 groups = await rollouts.play(self.pool.questions, 1, step=0, policy=name)
                 played[name] = [trajectory for group in groups for trajectory in group]
-                self.pictures.update(rollouts.pictures)
+                self.pictures.update(rollouts.shown(played[name][: self.cfg.keep_trajectories]))
                 self.stage.report(
                     len(played),
                     len(self.cfg.policies),
@@ -155,10 +159,11 @@ class EvaluateRecipe(FTRecipeInterface):
         )
         for row in self.rows(played):
             low, high = row["ci95"]
-            print(f"evaluate: {row['policy']:16s} {row['accuracy']:.3f}  [{low:.3f}, {high:.3f}]", flush=True)
+            self.stage.say(f"{row['policy']:16s} {row['accuracy']:.3f}  [{low:.3f}, {high:.3f}]")
 
     def cleanup(self) -> None:
-        return None
+        self.stage.end()
+        ranks.leave(self.ranks)
 
 
 def _judged(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
@@ -206,7 +211,8 @@ def recipe_main(cfg: DictConfig) -> None:
     def run() -> None:
         recipe = EvaluateRecipe(config.typed(EvaluateConfig, cfg))
         if recipe.stage.store.latest(recipe.stage.key) is not None:
-            print("evaluate: done already", flush=True)
+            recipe.stage.say("done already")
+            recipe.cleanup()
             return
         recipe.setup()
         recipe.save_checkpoint(asyncio.run(recipe.train()))

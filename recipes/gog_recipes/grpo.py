@@ -13,7 +13,9 @@ Features and their trade-offs
     - groups whose valid rewards are all equal carry no signal and are skipped, not refilled
     - pictures are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
     - resumes from its newest checkpoint; questions and sampling noise follow from seed and step
-    - single process; async rollouts and loss variants are not here yet
+    - one process, or several under torchrun: questions are dealt out over ranks, each samples with an engine of its own
+      and trains on its own groups; layers are sharded (FSDP2); statistics and the loss are over all ranks
+    - async rollouts and loss variants are not here yet
 
 Raises UserError when no question of the chosen levels is left, or when the judge fails too often.
 """
@@ -40,7 +42,7 @@ from gog.levels import Graded
 from gog.spec import GRPOConfig
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import checkpoint, config, loss, model, optim
+from gog_recipes import checkpoint, config, loss, model, optim, parallel, ranks
 from gog_recipes.engine.transformers import Counters, Limits, TransformersEngine
 from gog_recipes.rollouts import Pool, Rollouts, Scoring, measure
 from gog_recipes.stage import Stage
@@ -65,10 +67,11 @@ class GRPORecipe(FTRecipeInterface):
 
     def __init__(self, cfg: GRPOConfig) -> None:
         self.cfg = cfg
-        self.stage = Stage(cfg)
         self.device = utils.get_device(None)
+        training.set_seed(cfg.seed)  # before ranks meet: alike on all, for they draw parts of one adapter
+        self.ranks = ranks.join(self.device)
+        self.stage = Stage(cfg, self.ranks)
         self._attempts = (0, 0)
-        training.set_seed(cfg.seed)
 
     def setup(self) -> None:
         self._setup_model()
@@ -78,12 +81,15 @@ class GRPORecipe(FTRecipeInterface):
 
     def _setup_model(self) -> None:
         self.sft = self.stage.input("sft")
-        self.codec = model.load_codec(self.cfg.model)
-        policy = model.merge_adapter(model.load_base(self.cfg.model, self.device), self.stage.folder(self.sft))
+        base = self.stage.model
+        self.codec = model.load_codec(base)
+        policy = model.merge_adapter(model.load_base(base, self.device), self.stage.folder(self.sft))
         self.model = model.add_adapter(policy, self.cfg.lora)
         self.vision = model.vision_of(self.model, self.codec)
+        parallel.shard(self.model, self.ranks)
 
     def _setup_data(self) -> None:
+        self.ranks.require(self.cfg.questions_per_step, "questions_per_step")
         self.stratify = self.stage.input("stratify")
         graded = {
             line.question_id: line
@@ -125,7 +131,9 @@ class GRPORecipe(FTRecipeInterface):
         self.model.eval()  # no dropout between sampling and learning
         scoring = Scoring(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
         async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
-            self.rollouts = Rollouts(self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring)
+            self.rollouts = Rollouts(
+                self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring, ranks=self.ranks
+            )
             while self.step < self.cfg.steps:
                 started = time.monotonic()
                 self.engine.counters = Counters()
@@ -133,11 +141,12 @@ class GRPORecipe(FTRecipeInterface):
                     self.questions(self.step), self.cfg.group_size, step=self.step + 1, policy="grpo"
                 )
                 rollout_seconds = time.monotonic() - started
-                trajectories = [item for group in groups for item in self.with_advantages(group)]
+                groups = [self.with_advantages(group) for group in groups]
                 rate = optim.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
-                update = self.update(trajectories)
+                update = self.update(groups)
                 self.step += 1
                 self.engine.refresh(self.model, self.step)
+                trajectories = [item for group in groups for item in group]
                 self._log(trajectories, update, rate, rollout_seconds, time.monotonic() - started)
                 if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
                     self.save_checkpoint(trajectories)
@@ -151,28 +160,37 @@ class GRPORecipe(FTRecipeInterface):
             for item, advantage in zip(group, rewards.group_advantages(totals), strict=True)
         ]
 
-    def update(self, trajectories: Sequence[Trajectory]) -> Update:
-        """One optimizer step on the trajectories that carry a signal."""
-        learned = [item for item in trajectories if item.advantage]
-        counted = sum(1 for item in trajectories if item.advantage is not None)
+    def update(self, groups: Sequence[Sequence[Trajectory]]) -> Update:
+        """One optimizer step on the trajectories of all ranks that carry a signal; this rank learns from its own."""
+        everything = [item for group in groups for item in group]
+        counted = sum(1 for item in everything if item.advantage is not None)
+        learned = sum(1 for item in everything if item.advantage)
         if not learned:
             return Update()
-        learned.sort(key=lambda item: sum(len(segment.tokens) for segment in item.segments))
         terms = []
-        for start in range(0, len(learned), ROWS_PER_PASS):
-            part = self._loss(learned[start : start + ROWS_PER_PASS], counted)
+        for rows in self._passes([item for group in self.ranks.part(groups) for item in group]):
+            part = self._loss(rows, counted)
+            if not rows[0].advantage:
+                (part.loss * 0).backward()
+                continue
             part.loss.backward()
-            terms.append(part)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.clip_grad_norm)
+            terms.append((part.kl, part.clip_share, part.gap))
+        norm = optim.clip_gradients(self.model, self.cfg.clip_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return Update(
-            kl=sum(part.kl for part in terms) / len(terms),
-            clip_share=sum(part.clip_share for part in terms) / len(terms),
-            gap=max(part.gap for part in terms),
-            grad_norm=float(norm),
-            learned=len(learned),
+        kl, clip_share, gap = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
+        return Update(stats.mean(kl), stats.mean(clip_share), max(gap), norm, learned)
+
+    def _passes(self, own: Sequence[Trajectory]) -> list[list[Trajectory]]:
+        """This rank's trajectories that carry a signal, by length, some to a pass; as many passes as every other rank,
+        for the ranks' shards meet in each: one with nothing left to learn goes through one trajectory for nothing."""
+        learned = sorted(
+            (item for item in own if item.advantage),
+            key=lambda item: sum(len(segment.tokens) for segment in item.segments),
         )
+        passes = [learned[start : start + ROWS_PER_PASS] for start in range(0, len(learned), ROWS_PER_PASS)]
+        idle = own[0].model_copy(update={"advantage": 0.0})
+        return passes + [[idle]] * (max(self.ranks.gather(len(passes))) - len(passes))
 
     def _loss(self, rows: Sequence[Trajectory], counted: int) -> loss.GRPOTerms:
         batch = model.collate([item.segments for item in rows], self.codec, self.vision, self.device)
@@ -197,7 +215,7 @@ class GRPORecipe(FTRecipeInterface):
     def _log(
         self, trajectories: Sequence[Trajectory], update: Update, rate: float, rollout_seconds: float, seconds: float
     ) -> None:
-        measures, counters = measure(trajectories), self.engine.counters
+        measures, counters = measure(trajectories), Counters.together(self.ranks.gather(self.engine.counters))
         attempts, failed = self._attempts_since_last_step()
         groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
         flat = sum(1 for group in groups if not any(item.advantage for item in group))
@@ -222,23 +240,21 @@ class GRPORecipe(FTRecipeInterface):
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
             recent = stats.mean([line["reward_mean"] for line in lines[-5:]])
-            print(
-                f"grpo: step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {measures.excluded}", flush=True
-            )
+            self.stage.say(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {measures.excluded}")
 
     def _attempts_since_last_step(self) -> tuple[int, int]:
         """(attempts, failed attempts) of tool calls since this was last asked; the judge's are not among them."""
         tables = [outcomes for tool, outcomes in metrics.attempts_by_outcome().items() if tool != "judge"]
         total = sum(sum(outcomes.values()) for outcomes in tables)
         failed = total - sum(outcomes.get("ok", 0) for outcomes in tables)
+        total, failed = self.ranks.total(total), self.ranks.total(failed)
         (before, failed_before), self._attempts = self._attempts, (total, failed)
         return total - before, failed - failed_before
 
     def save_checkpoint(self, trajectories: Sequence[Trajectory]) -> None:
         path = self.stage.workdir / "trajectories.zip"
-        archive.write(
-            path, spread(trajectories, self.cfg.keep_trajectories, self.cfg.group_size), self.rollouts.pictures
-        )
+        kept = spread(trajectories, self.cfg.keep_trajectories, self.cfg.group_size)
+        archive.write(path, kept, self.rollouts.shown(kept))
         lines = self.stage.log.lines
         meta = {
             "total": self.cfg.steps,
@@ -251,7 +267,8 @@ class GRPORecipe(FTRecipeInterface):
         )  # fmt: skip
 
     def cleanup(self) -> None:
-        return None
+        self.stage.end()
+        ranks.leave(self.ranks)
 
 
 def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[Trajectory]:

@@ -9,6 +9,7 @@ import torch
 from torchtune.config._utils import _get_component_from_path
 
 from gog.spec import OptimizerSettings
+from gog_recipes import parallel
 
 
 def build(
@@ -32,3 +33,8 @@ def set_rate(optimizer: torch.optim.Optimizer, base: float, step: int, *, warmup
     for group in optimizer.param_groups:
         group["lr"] = rate
     return rate
+
+
+def clip_gradients(model: torch.nn.Module, limit: float) -> float:
+    """Scales the gradients down to a norm of at most `limit`; the norm they had, over all ranks."""
+    return float(parallel.full(torch.nn.utils.clip_grad_norm_(model.parameters(), limit)))

@@ -1,7 +1,8 @@
 """Questions in, judged trajectories out: every episode of a step at once, in one event loop.
 
 A group is one question's samples. Groups start as rows of the engine become free; each episode plays on its own; the
-judge is asked as soon as an answer is there. Order in = order out, whatever finished first.
+judge is asked as soon as an answer is there. Order in = order out, whatever finished first. With several ranks each
+plays its share of the questions, and all of them get all trajectories.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gog import behaviour, judging, metrics, pictures, rewards, stats
+from gog import archive, behaviour, judging, metrics, pictures, rewards, stats
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.pictures import Picture
@@ -20,6 +21,7 @@ from gog.spec import AgentSettings
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.engine.transformers import TransformersEngine, TransformersSession
+from gog_recipes.ranks import ALONE, Ranks
 
 RECENT_VERDICTS = 200
 """Answers over which the judge's success is taken, at least."""
@@ -65,6 +67,7 @@ class Rollouts:
     seed: int
     scoring: Scoring = Scoring()
     answer_only: bool = False
+    ranks: Ranks = ALONE
     pictures: dict[str, Picture] = field(default_factory=dict)
     _decided: list[bool] = field(default_factory=list)
 
@@ -82,9 +85,9 @@ class Rollouts:
     ) -> list[list[Trajectory]]:
         """One group of `samples` trajectories per question. Raises UserError when the judge fails too often.
 
-        on_group: called with the number of groups done and the newest, as they finish.
+        on_group: called with the number of groups done and the newest, as they finish; of this rank only.
         """
-        self.pictures = {}
+        self.pictures, questions = {}, self.ranks.part(questions)
         at_once = max(1, self.engine.decoder.rows // samples)
         slots, done = asyncio.Semaphore(at_once), 0
 
@@ -100,9 +103,16 @@ class Rollouts:
                 on_group(done, played)
             return played
 
-        groups = await asyncio.gather(*(group(number) for number in range(len(questions))))
+        own = await asyncio.gather(*(group(number) for number in range(len(questions))))
+        groups = self.ranks.collect(own)
         self._check_judge([trajectory for group in groups for trajectory in group])
         return groups
+
+    def shown(self, trajectories: Sequence[Trajectory]) -> dict[str, Picture]:
+        """The pictures that these trajectories show, whichever rank met them; by content hash."""
+        wanted = {image for item in trajectories for image in archive.shown(item)}
+        own = {image: self.pictures[image] for image in wanted & self.pictures.keys()}
+        return {image: picture for met in self.ranks.gather(own) for image, picture in met.items()}
 
     async def _group(self, question: Question, samples: int, step: int, policy: str) -> list[Trajectory]:
         picture = self.pool.picture(question)

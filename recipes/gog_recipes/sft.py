@@ -7,7 +7,9 @@ Features
     - loss on the model's own tokens only; prompts, tool text and pictures are masked
     - logits are computed for learned tokens only
     - resumes bit-exactly from its newest checkpoint: order and noise follow from seed and step
-    - single process; packing and FSDP2 are not here yet
+    - one process, or several under torchrun: a batch is dealt out over ranks, layers are sharded (FSDP2), and a step
+      is the same step for any number of ranks
+    - packing is not here yet
 
 Raises UserError for a missing or empty archive of demonstrations.
 """
@@ -31,7 +33,7 @@ from gog import metrics
 from gog.archive import Archive
 from gog.errors import UserError
 from gog.spec import SFTConfig
-from gog_recipes import checkpoint, config, demonstrations, model, optim
+from gog_recipes import checkpoint, config, demonstrations, model, optim, parallel, ranks
 from gog_recipes.stage import Stage
 
 
@@ -40,9 +42,10 @@ class SFTRecipe(FTRecipeInterface):
 
     def __init__(self, cfg: SFTConfig) -> None:
         self.cfg = cfg
-        self.stage = Stage(cfg)
         self.device = utils.get_device(None)
-        training.set_seed(cfg.seed)
+        training.set_seed(cfg.seed)  # before ranks meet: alike on all, for they draw parts of one adapter
+        self.ranks = ranks.join(self.device)
+        self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
         self._setup_model()
@@ -50,11 +53,14 @@ class SFTRecipe(FTRecipeInterface):
         self._setup_optimizer()
 
     def _setup_model(self) -> None:
-        self.codec = model.load_codec(self.cfg.model)
-        self.model = model.add_adapter(model.load_base(self.cfg.model, self.device), self.cfg.lora)
+        base = self.stage.model
+        self.codec = model.load_codec(base)
+        self.model = model.add_adapter(model.load_base(base, self.device), self.cfg.lora)
         self.vision = model.vision_of(self.model, self.codec)
+        parallel.shard(self.model, self.ranks)
 
     def _setup_data(self) -> None:
+        self.ranks.require(self.cfg.batch_size, "batch_size")
         archive = self._demonstrations()
         self.vision.limit = sys.maxsize  # every epoch wants every picture again
         self.rows = demonstrations.read(archive, self.codec, self.vision)
@@ -73,7 +79,7 @@ class SFTRecipe(FTRecipeInterface):
         if self.parents:
             return self.stage.archive(self.parents[0])
         path = resources.files("gog_recipes.world") / "sample.zip" if given == "sample" else Path(str(given))
-        print(f"sft: the store holds no demonstrations; learning from {path}", flush=True)
+        self.stage.say(f"the store holds no demonstrations; learning from {path}")
         return Archive(Path(str(path)))
 
     def _setup_optimizer(self) -> None:
@@ -81,11 +87,11 @@ class SFTRecipe(FTRecipeInterface):
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
 
     def batch(self, step: int) -> model.Batch:
-        """The batch of a step: epochs are permutations that follow from the seed."""
+        """This rank's rows of a step's batch: epochs are permutations that follow from the seed."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = random.Random(f"{self.cfg.seed}:{epoch}").sample(range(len(self.rows)), len(self.rows))
         chosen = order[place * self.cfg.batch_size : (place + 1) * self.cfg.batch_size]
-        return model.collate([self.rows[i] for i in chosen], self.codec, self.vision, self.device)
+        return model.collate([self.rows[i] for i in self.ranks.part(chosen)], self.codec, self.vision, self.device)
 
     def train(self) -> None:
         self.model.train()
@@ -98,15 +104,14 @@ class SFTRecipe(FTRecipeInterface):
             torch.manual_seed((self.cfg.seed << 32) + self.step)
             batch = self.batch(self.step)
             logits, tokens = model.forward(self.model, batch, self.codec, self.vision)
-            loss = F.cross_entropy(logits.float(), tokens)
+            loss = F.cross_entropy(logits.float(), tokens) * self.ranks.share(len(tokens))  # adds up over ranks
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.clip_grad_norm)
+            norm = optim.clip_gradients(self.model, self.cfg.clip_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
-            self._log(
-                loss.item(), rate, norm.item(), int((batch.ids != self.codec.pad).sum()), time.monotonic() - started
-            )
+            read = int((batch.ids != self.codec.pad).sum())
+            self._log(self.ranks.total(loss.item()), rate, norm, self.ranks.total(read), time.monotonic() - started)
             if self.step % self.cfg.save_every == 0 or self.step == self.total:
                 self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
 
@@ -119,7 +124,7 @@ class SFTRecipe(FTRecipeInterface):
         losses = [line["loss"] for line in self.stage.log.lines]
         self.stage.report(self.step, self.total, loss=losses[-1], losses=losses[:: max(1, len(losses) // 20)])
         if self.step % 20 == 0 or self.step == self.total:
-            print(f"sft: step {self.step}/{self.total} loss {loss:.3f}", flush=True)
+            self.stage.say(f"step {self.step}/{self.total} loss {loss:.3f}")
 
     def save_checkpoint(self, *, epoch: int) -> None:
         lines = self.stage.log.lines
@@ -127,7 +132,8 @@ class SFTRecipe(FTRecipeInterface):
         checkpoint.save(self.stage, self.step, self.model, self.optimizer, meta=meta, parents=self.parents)
 
     def cleanup(self) -> None:
-        return None
+        self.stage.end()
+        ranks.leave(self.ranks)
 
 
 @tune_config.parse

@@ -1,35 +1,52 @@
-"""What every stage does around its method: its store, its data, its progress, its log of metrics."""
+"""What every stage does around its method: its store, its data, its progress, its log of metrics.
+
+With several ranks every one of them has a stage of its own, with files of its own. What the machine's ranks need alike
+(dataset, earlier checkpoints, base model) is made once in the common folder; only the leader speaks, reports and
+commits.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gog import archive, dataset, progress, store
+from gog import archive, bundle, dataset, progress, store
 from gog.errors import UserError
-from gog.spec import DataSpec, StageConfig
+from gog.spec import DataSpec, ModelSpec, StageConfig, StoreSpec
+from gog_recipes import monitor
+from gog_recipes.ranks import ALONE, Ranks
 from gog_recipes.world import generate
 
 LENGTHS = ("steps", "max_steps")
 """Settings that may change between attempts: a stage that goes on longer is still the same."""
+LAST_WORDS = "GOG_TERMINATION_LOG"
+"""Environment: the file that Kubernetes reads when the pod has ended."""
 
 
 class Stage:
-    """The surroundings of one stage attempt."""
+    """The surroundings of one stage attempt, for one rank."""
 
-    def __init__(self, config: StageConfig) -> None:
+    def __init__(self, config: StageConfig, ranks: Ranks = ALONE) -> None:
         self.config = config
         self.key = config.key
-        self.store = store.open_store(config.store.uri)
-        self.workdir = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
+        self.ranks = ranks
+        self.common = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
+        self.workdir = self.common if ranks.leader else self.common / f"rank-{ranks.rank}"
         self.workdir.mkdir(parents=True, exist_ok=True)
-        self._check_that_ours()
+        self.store = store.open_store(config.store)
+        newest = self._newest_of_ours()
+        self.checkpoint = _told_of(newest) if newest else None
+        self._told = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
+        self._metrics: dict[str, Any] = {}
         self.log = MetricLog(self.workdir / "metrics.jsonl")
+        if ranks.leader and os.environ.get(monitor.PORT):
+            monitor.serve(int(os.environ[monitor.PORT]), self.progress)
 
-    def _check_that_ours(self) -> None:
+    def _newest_of_ours(self) -> store.Manifest | None:
         """A stage goes on from the checkpoint under its key, so that must be its own. Raises UserError."""
         newest = self.store.latest(self.key)
         there = newest.meta.get("settings", {}) if newest else {}
@@ -45,6 +62,17 @@ class Stage:
                 where=self.config.store.uri,
                 remedy="name another store: this stage would go on from what is not its own",
             )
+        return newest
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model with its base as a folder of this machine, fetched when it is somewhere else."""
+        spec = self.config.model
+        if not spec.base.startswith("s3://"):
+            return spec
+        place = self.config.store
+        folder = bundle.once(self.common / "base", lambda fresh: store.fetch_prefix(place, spec.base, fresh))
+        return spec.model_copy(update={"base": str(folder), "family": spec.preset})
 
     def input(self, kind: str) -> store.Manifest:
         """The checkpoint of an earlier stage that this one starts from. Raises UserError when there is none."""
@@ -55,19 +83,29 @@ class Stage:
 
     def folder(self, manifest: store.Manifest) -> Path:
         """A checkpoint's files, verified, in a folder of their own."""
-        target = self.workdir / "inputs" / manifest.ref.replace("/", "-")
-        return target if target.is_dir() else self.store.fetch(manifest, target)
+        target = self.common / "inputs" / manifest.ref.replace("/", "-")
+        return bundle.once(target, lambda fresh: self.store.fetch(manifest, fresh))
 
     def archive(self, manifest: store.Manifest) -> archive.Archive:
         return archive.Archive(self.store.open(manifest, "trajectories.zip"))
 
     def questions(self, split: str) -> tuple[Path, list[dataset.Question]]:
         """(dataset folder, its questions of a split)."""
-        folder = data_folder(self.config.data, self.workdir)
+        folder = data_folder(self.config.data, self.config.store, self.common)
         return folder, dataset.read_questions(folder, split)
 
+    def say(self, line: str) -> None:
+        if self.ranks.leader:
+            print(f"{self.key}: {line}", flush=True)
+
     def report(self, step: int, total: int, **metrics: Any) -> None:
-        progress.report(self.workdir, step, total, metrics)
+        self._told, self._metrics = (step, total), metrics
+        if self.ranks.leader:
+            progress.report(self.workdir, step, total, metrics, self.checkpoint)
+
+    def progress(self) -> dict[str, Any]:
+        """How far this stage has come; a newly started one is as far as its checkpoint."""
+        return progress.told(*self._told, self._metrics, self.checkpoint)
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide the stage's result, as they were in force; places and addresses left out."""
@@ -82,24 +120,42 @@ class Stage:
         meta: Mapping[str, Any],
         parents: list[store.Manifest],
         complete: bool = True,
-    ) -> store.Manifest:
-        """Commits a checkpoint; complete: it is the stage's last, which tells the control plane that the stage is done."""
+        own: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Commits a checkpoint of the leader's `files` and of every rank's `own`, which pods do not share; all ranks at
+        once. complete: it is the stage's last, which tells the control plane that the stage is done."""
+        mine = {**(files if self.ranks.leader else {}), **(own or {})}
+        blobs: dict[str, store.Blob] = {}
+        for staged in self.ranks.gather(self.store.stage_blobs(mine)):
+            blobs |= staged
+        if not self.ranks.leader:
+            return
         refs = tuple(parent.ref for parent in parents)
         everything = {**meta, "complete": complete, "settings": self.settings()}
-        manifest = self.store.publish(self.key, step, files, meta=everything, parents=refs)
-        print(f"{self.key}: checkpoint {manifest.ref} committed", flush=True)
-        return manifest
+        manifest = self.store.commit(self.key, step, blobs, meta=everything, parents=refs)
+        self.checkpoint = _told_of(manifest)
+        self.report(*self._told, **self._metrics)
+        self.say(f"checkpoint {manifest.ref} committed")
+
+    def end(self) -> None:
+        """Last words of a stage that ended well."""
+        if self.ranks.leader and os.environ.get(LAST_WORDS):
+            Path(os.environ[LAST_WORDS]).write_text(progress.brief(self.progress()))
 
 
-def data_folder(data: DataSpec, workdir: Path) -> Path:
-    """The dataset's folder; the embedded world is made if need be. Raises UserError."""
+def _told_of(manifest: store.Manifest) -> dict[str, Any]:
+    """What is told of a checkpoint; of one that was made before checkpoints said it, it is not known to be the last."""
+    return {"ref": manifest.ref, "complete": bool(manifest.meta.get("complete"))}
+
+
+def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:
+    """The dataset's folder; the embedded world is made if need be. options: of the run's store. Raises UserError."""
+    folder = workdir / "data"
     if data.world is not None:
-        folder = workdir / "data"
-        generate.write(folder, data.world)
+        with bundle.locked(folder):
+            generate.write(folder, data.world)
         return folder
-    if data.uri is not None and not data.uri.startswith("file://"):
-        raise UserError("only file:// datasets can be read yet", where=f"data.uri: {data.uri}", remedy="use data.path")
-    folder = Path(data.uri.removeprefix("file://") if data.uri else str(data.path))
+    folder = bundle.fetch_dataset(data.uri, options, folder) if data.uri else Path(str(data.path))
     if not folder.is_dir():
         raise UserError(
             "no such folder", where=f"data.path: {folder}", remedy="name a dataset folder, or use data.world"

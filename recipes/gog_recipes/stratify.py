@@ -6,6 +6,7 @@ Features
     - N samples per question with live tools, judged as in RL
     - samples spoiled by a tool or judge failure do not count; a question without a valid sample is `unknown`
     - progress is committed once, at the end: an interrupted stratification starts again
+    - one process, or several under torchrun, which deal the questions out
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from gog.levels import Graded
 from gog.spec import StratifyConfig
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import config, model
+from gog_recipes import config, model, ranks
 from gog_recipes.engine.transformers import Limits, TransformersEngine
 from gog_recipes.rollouts import Pool, Rollouts, measure
 from gog_recipes.stage import Stage
@@ -40,14 +41,16 @@ class StratifyRecipe(FTRecipeInterface):
 
     def __init__(self, cfg: StratifyConfig) -> None:
         self.cfg = cfg
-        self.stage = Stage(cfg)
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)
+        self.ranks = ranks.join(self.device)
+        self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
         self.parent = self.stage.input("sft")
-        codec = model.load_codec(self.cfg.model)
-        policy = model.merge_adapter(model.load_base(self.cfg.model, self.device), self.stage.folder(self.parent))
+        base = self.stage.model
+        codec = model.load_codec(base)
+        policy = model.merge_adapter(model.load_base(base, self.device), self.stage.folder(self.parent))
         vision = model.vision_of(policy, codec)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         self.engine = TransformersEngine(policy, codec, vision, limits, rows=self.cfg.concurrent_episodes)
@@ -56,24 +59,28 @@ class StratifyRecipe(FTRecipeInterface):
 
     async def train(self) -> list[list[Trajectory]]:
         """Plays every question; groups start as rows of the engine become free."""
-        total = len(self.pool.questions)
+        total = len(self.ranks.part(self.pool.questions))
         graded: list[Graded] = []
 
         def count(done: int, group: list[Trajectory]) -> None:
             graded.append(grade(group, self.cfg.level1))
             if done % 20 == 0 or done == total:
-                self.stage.report(done, total, **_counts(graded))
+                self.stage.report(done * self.ranks.size, total * self.ranks.size, **_counts(graded))
 
         async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
-            rollouts = Rollouts(self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed)
+            rollouts = Rollouts(
+                self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, ranks=self.ranks
+            )
             groups = await rollouts.play(self.pool.questions, self.cfg.rollouts, step=0, policy="sft", on_group=count)
-        self.pictures = rollouts.pictures
+        self.kept = [trajectory for group in groups for trajectory in group][:KEPT_TRAJECTORIES]
+        self.pictures = rollouts.shown(self.kept)
         return groups
 
     def save_checkpoint(self, groups: list[list[Trajectory]], seconds: float) -> None:
         graded = [grade(group, self.cfg.level1) for group in groups]
         played = [trajectory for group in groups for trajectory in group]
         measures = measure(played)
+        generated = self.ranks.total(self.engine.counters.generated)
         counts = _counts(graded)
         path = {name: self.stage.workdir / name for name in ("levels.jsonl", "metrics.json", "trajectories.zip")}
         dataset.write_lines(path["levels.jsonl"], list(graded))
@@ -81,15 +88,16 @@ class StratifyRecipe(FTRecipeInterface):
             **counts,
             "pass_rate_mean": measures.accuracy,
             "seconds": round(seconds, 2),
-            "tokens_per_second": round(self.engine.counters.generated / seconds, 1),
+            "tokens_per_second": round(generated / seconds, 1),
         }
         path["metrics.json"].write_text(json.dumps({**meta, "measures": measures.__dict__}))
-        archive.write(path["trajectories.zip"], played[:KEPT_TRAJECTORIES], self.pictures)
+        archive.write(path["trajectories.zip"], self.kept, self.pictures)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])
-        print(f"stratify: {counts}", flush=True)
+        self.stage.say(str(counts))
 
     def cleanup(self) -> None:
-        return None
+        self.stage.end()
+        ranks.leave(self.ranks)
 
 
 def grade(group: Sequence[Trajectory], band: tuple[float, float]) -> Graded:
@@ -114,7 +122,8 @@ def recipe_main(cfg: DictConfig) -> None:
     def run() -> None:
         recipe = StratifyRecipe(config.typed(StratifyConfig, cfg))
         if recipe.stage.store.latest(recipe.stage.key) is not None:
-            print("stratify: done already", flush=True)
+            recipe.stage.say("done already")
+            recipe.cleanup()
             return
         recipe.setup()
         started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,11 +95,13 @@ def test_several_processes_run_under_torchrun_and_meet_at_replica_0():
     assert role.num_replicas == 2 and role.resource.gpu == 8
 
 
-def test_a_stage_becomes_tune_with_torchrun_s_options_before_the_recipe(monkeypatch):
+def test_a_stage_becomes_its_recipe_and_under_torchrun_when_it_has_options_of_torchrun(monkeypatch):
     monkeypatch.delenv(stage_command.PROGRAM, raising=False)
-    line = stage_command.command("sft", Path("/final.yaml"), ["--nproc_per_node=2"])
-    assert Path(line[0]).name == "tune"
-    assert line[1:] == ["run", "--nproc_per_node=2", "gog_recipes/sft.py", "--config", "/final.yaml"]
+    recipe = ["-m", "gog_recipes.sft", "--config", "/final.yaml"]
+    launch = [sys.executable, "-m", "gog_recipes.launch"]
+    assert stage_command.command("sft", Path("/final.yaml"), []) == [sys.executable, *recipe]
+    for options, more in ((["--nproc_per_node=2"], ["--standalone"]), (["--nnodes=2", "--rdzv_endpoint=a:1"], [])):
+        assert stage_command.command("sft", Path("/final.yaml"), options) == [*launch, *more, *options, *recipe]
 
 
 def test_arguments_of_a_stage_are_torchrun_s_or_assignments():

@@ -1,9 +1,9 @@
 """`gog stage KIND --config FILE`: what a job runs, on a laptop and in a pod.
 
-Lays the preset of the model's family under the file, then becomes `tune run` with the recipe of that kind, or Python
-itself for a recipe that needs no torch: tune takes ten seconds to import it. Arguments
-with `=` and no hyphen change values; what is left belongs to torchrun, with `$NAME` looked up in the environment
-(that is how a rank finds its leader).
+Lays the preset of the model's family under the file, then becomes the recipe of that kind, under torchrun when there are
+options of torchrun: what `tune run` would run, without the five seconds that tune needs to find it. Arguments with `=`
+and no hyphen change values; what is left belongs to torchrun, with `$NAME` looked up in the environment (that is how a
+rank finds its leader).
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from gog_operator.api import manifest
 from gog_operator.build import merge
 
 RECIPES = "gog_recipes"
-WITHOUT_TORCH = ("curate",)
 PROGRAM = "GOG_STAGE_PROGRAM"
-"""Environment: a program that is run instead of tune, with kind and --config. For tests."""
+"""Environment: a program that is run instead of a recipe, with kind and --config. For tests."""
 
 
 def main(given: argparse.Namespace) -> int:
@@ -49,17 +48,15 @@ def sort(rest: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def command(kind: str, config: Path, torchrun: Sequence[str]) -> list[str]:
-    """The command line that this process becomes. Raises UserError when the recipes are not installed."""
+    """The command line that this process becomes."""
     if os.environ.get(PROGRAM):
         program, *first = shlex.split(os.environ[PROGRAM])
         return [shutil.which(program) or program, *first, kind, "--config", str(config)]
-    if kind in WITHOUT_TORCH and not torchrun:
-        return [sys.executable, "-m", f"{RECIPES}.{kind}", "--config", str(config)]
-    tune = Path(sys.executable).parent / "tune"
-    found = str(tune) if tune.is_file() else shutil.which("tune")
-    if found is None:
-        raise UserError("tune is not installed", remedy="pip install 'gog[recipes]'")
-    return [found, "run", *torchrun, f"{RECIPES}/{kind}.py", "--config", str(config)]
+    recipe = ["-m", f"{RECIPES}.{kind}", "--config", str(config)]
+    if not torchrun:
+        return [sys.executable, *recipe]
+    alone = [] if any(each.startswith("--rdzv") for each in torchrun) else ["--standalone"]
+    return [sys.executable, "-m", f"{RECIPES}.launch", *alone, *torchrun, *recipe]
 
 
 def presets() -> Path:

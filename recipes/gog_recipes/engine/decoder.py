@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 
 from gog_recipes import model as models
+from gog_recipes import parallel
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Decoder:
 
     @torch.no_grad()
     def refresh(self, model: torch.nn.Module) -> None:
-        """Takes over the model's current weights, the adapter folded in."""
+        """Takes over the model's current weights, the adapter folded in. All ranks at once where it is sharded."""
         inner = models.core(model)
         language = inner.model.language_model
         self.rotary = language.rotary_emb
@@ -134,14 +135,19 @@ def _rotate_half(x: torch.Tensor) -> torch.Tensor:
 
 
 def _fuse(layer: Any) -> Layer:
+    with parallel.whole(layer):
+        return _fuse_whole(layer)
+
+
+def _fuse_whole(layer: Any) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     query, key, value = (_merged(part) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
     return Layer(
-        norm1=layer.input_layernorm.weight.detach(),
+        norm1=layer.input_layernorm.weight.detach().clone(),  # of a sharded layer only copies last
         qkv=torch.cat((query[0], key[0], value[0])),
         qkv_bias=torch.cat((query[1], key[1], value[1])),
         out=_merged(attention.o_proj)[0],
-        norm2=layer.post_attention_layernorm.weight.detach(),
+        norm2=layer.post_attention_layernorm.weight.detach().clone(),
         gate_up=torch.cat((_merged(mlp.gate_proj)[0], _merged(mlp.up_proj)[0])),
         down=_merged(mlp.down_proj)[0],
     )

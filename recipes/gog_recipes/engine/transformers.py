@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,11 @@ class Counters:
     prefilled: int = 0
     unique: int = 0
     steps: int = 0
+
+    @classmethod
+    def together(cls, several: Iterable[Counters]) -> Counters:
+        columns = zip(*((one.generated, one.prefilled, one.unique, one.steps) for one in several), strict=True)
+        return cls(*(sum(column) for column in columns))
 
 
 @dataclass
