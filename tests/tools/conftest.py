@@ -20,11 +20,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from gog import adapters as joining
 from gog import spec
+from gog import store as stores
 from gog_recipes.world import generate
 
 DEADLINE = 90.0
 EVERY_FAILURE = {"rate": 1.0, "kinds": ["timeout", "429", "5xx", "malformed", "empty"], "seed": 3}
+TRAINED: dict[str, tuple[str, ...]] = {
+    "sft/180": (),
+    "stratify/1": ("sft/180",),
+    "grpo/120": ("sft/180", "stratify/1"),
+    "grpo/240": ("sft/180", "stratify/1"),
+    "grpo-no-gaze/120": ("sft/180", "stratify/1"),
+}
 TINY = Path(str(resources.files("gog_recipes.world"))) / "tiny"
 
 
@@ -44,6 +53,7 @@ class Server:
 
     process: subprocess.Popen[str]
     ready_file: Path
+    key: str = ""
     _url: str = field(default="", repr=False)
 
     @property
@@ -63,7 +73,8 @@ class Server:
     def ask(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Answer:
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=DEADLINE)
         with contextlib.closing(connection):
-            connection.request(method, path, data, {"content-type": "application/json", **headers})
+            own = {"authorization": f"Bearer {self.key}"} if self.key else {}
+            connection.request(method, path, data, {"content-type": "application/json", **own, **headers})
             response = connection.getresponse()
             answer_headers = {name.lower(): value for name, value in response.getheaders()}
             return Answer(response.status, answer_headers, response.read())
@@ -121,6 +132,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_adapter(root / "wide", seed=3, hidden=80)
     write_adapter(root / "partial", seed=6, layers=1)
     write_adapter(root.parent / "elsewhere", seed=4)
+    joining.join([root / "one", root / "two"], root / "joined")
     (root / "link").symlink_to(root.parent / "elsewhere")
     write_adapter(root / "pickled", seed=5)
     (root / "pickled" / "adapter_model.safetensors").rename(root / "pickled" / "adapter_model.bin")
@@ -142,6 +154,20 @@ def write_adapter(folder: Path, *, seed: int, rank: int = 4, hidden: int = 96, l
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
+@pytest.fixture
+def trained(tmp_path: Path) -> str:
+    """A store, as --store has it, of what a run trains, for the tiny model: sft, what RL made of it, and an arm."""
+    opened = stores.open_store((tmp_path / "store").as_uri())
+    for number, (ref, parents) in enumerate(TRAINED.items()):
+        files = {}
+        if not ref.startswith("stratify"):
+            write_adapter(tmp_path / f"made-{number}", seed=10 + number)
+            files = {path.name: path for path in (tmp_path / f"made-{number}").iterdir()}
+        stage, step = ref.split("/")
+        opened.publish(stage, int(step), files, parents=parents)
+    return json.dumps({"uri": (tmp_path / "store").as_uri()})
+
+
 @dataclass
 class Servers:
     grounding: Server
@@ -158,7 +184,7 @@ def servers(world: Path, gate: Path, adapters: Path, tmp_path_factory: pytest.Te
     data = ("--data", str(world))
     failures = ("--failures", json.dumps(EVERY_FAILURE), "--timeout-seconds", "0.05")
     started = Servers(
-        policy=launch(folder, "gog_tools.policy", "--model", str(TINY), "--adapters", str(adapters)),
+        policy=launch(folder, "gog_tools.policy", "--base", "tiny", "--adapters", str(adapters)),
         grounding=launch(folder, "gog_tools.grounding", "--backend", "gate_detector:GateDetector", GATE=str(gate)),
         image_search=launch(folder, "gog_tools.search", "image", *data),
         text_search=launch(folder, "gog_tools.search", "text", *data),

@@ -219,6 +219,12 @@ def test_requests_of_several_adapters_at_once_do_not_mix(policy, adapter):
         assert one == pytest.approx(other["logprobs"]["token_logprobs"], abs=1e-4)
 
 
+def test_a_joined_adapter_is_worn_like_any_other(policy, adapter):
+    names = ["base", adapter("part-1", "one"), adapter("part-2", "two"), adapter("whole-1", "joined")]
+    wrote = [complete(policy, temperature=0, model=name)["logprobs"]["token_logprobs"] for name in names]
+    assert all(one != other for place, one in enumerate(wrote) for other in wrote[:place])
+
+
 def test_a_name_already_loaded_is_refused(policy, adapter):
     adapter("taken", "one")
     before = complete(policy, temperature=0, model="taken")

@@ -15,14 +15,14 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from gog import basemodel, wire
+from gog import basemodel, store, wire
 from gog.errors import UserError
 from gog.pictures import Picture
 from gog_tools import bodies, chat, serving, shelves, sources
@@ -211,14 +211,18 @@ def _told(sentence: str) -> Response:
     return Response(sentence, media_type="text/plain")
 
 
-def build(given: argparse.Namespace) -> FastAPI:
-    shelf, version = _shelf(given), _version(given.version)
-    folder = sources.base_model(given.model, given)
-    basemodel.check(folder, where="--model")
+def load_model(folder: Path, given: argparse.Namespace) -> Model:
     from gog_tools.policy_model import PolicyModel  # torch takes seconds: not for --help, nor for a port in use
 
-    model = PolicyModel(folder, device=given.device, dtype=given.dtype)
-    policy = Policy(model, name=given.name, shelf=shelf, batch_size=given.batch_size)
+    return PolicyModel(folder, device=given.device, dtype=given.dtype)
+
+
+def build(given: argparse.Namespace, load: Callable[[Path, argparse.Namespace], Model] = load_model) -> FastAPI:
+    """The application, with the version loaded that it is to start with. Raises UserError."""
+    shelf, version = _shelf(given), _version(given.version)
+    folder = sources.base_model(given.base, given)
+    basemodel.check(folder, where="--base")
+    policy = Policy(load(folder, given), name=given.name, shelf=shelf, batch_size=given.batch_size)
     if version:
         try:
             policy.versions.start_with(version)
@@ -236,7 +240,7 @@ def _shelf(given: argparse.Namespace) -> shelves.Shelf:
         return shelves.Folder(given.adapters)
     if given.store is not None:
         spec = sources.store_spec(given.store)
-        return shelves.Checkpoints(lambda: sources.open_store(spec), given.scratch)
+        return shelves.Checkpoints(lambda: store.open_store(spec), given.scratch)
     return shelves.Nothing()
 
 
@@ -250,22 +254,29 @@ def _version(text: str) -> str:
         raise UserError(f"cannot read: {error.strerror}", where=f"--version {text}") from None
 
 
+def options() -> argparse.ArgumentParser:
+    parser = serving.parser(NAME, "A Qwen2.5-VL policy with LoRA adapters, over OpenAI's protocol.")
+    add = parser.add_argument
+    add(
+        "--base",
+        "--model",
+        dest="base",
+        required=True,
+        help="base model: `tiny`, or a folder or s3:// prefix in Hugging Face form",
+    )
+    add("--name", default="base", help="the base model's name in requests")
+    add("--adapters", type=Path, help="folder under which adapters may be loaded; else they come from --store")
+    add("--version", default="", help="checkpoint loaded before the server is ready: grpo/120, or @FILE that names it")
+    add("--batch-size", type=int, default=32, help="most completions generated together")
+    add("--device", default="cpu", help="torch device")
+    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="type of the weights")
+    add("--data", help="not read: this server knows only what it is sent")
+    return parser
+
+
 def main(argv: list[str]) -> int:
     """`gog serve policy`. Returns the exit code."""
-    options = serving.parser(NAME, "A Qwen2.5-VL policy with LoRA adapters, over OpenAI's protocol.")
-    options.add_argument(
-        "--model", required=True, help="base model: `tiny`, or a folder or s3:// prefix in Hugging Face form"
-    )
-    options.add_argument("--name", default="base", help="the base model's name in requests")
-    options.add_argument("--adapters", type=Path, help="folder under which adapters may be loaded")
-    options.add_argument(
-        "--version", default="", help="checkpoint to load before the server is ready: grpo/120, or @FILE that names it"
-    )
-    options.add_argument("--batch-size", type=int, default=32, help="most completions generated together")
-    options.add_argument("--device", default="cpu", help="torch device")
-    options.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="type of the weights")
-    options.add_argument("--data", help="not read: this server knows only what it is sent")
-    return serving.main(NAME, options, argv, build)
+    return serving.main(NAME, options(), argv, build)
 
 
 if __name__ == "__main__":

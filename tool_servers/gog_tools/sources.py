@@ -22,23 +22,25 @@ TINY_PACKAGE = "gog_recipes.world"
 
 
 def dataset(uri: str, given: argparse.Namespace) -> Path:
-    """The folder of a dataset. Raises UserError."""
-    if not uri.startswith("s3://"):
-        return Path(uri.removeprefix("file://"))
-    from gog import bundle  # boto3 takes half a second, which a folder need not wait for
+    """The folder of a dataset: one on this machine, or fetched from a store. Raises UserError."""
+    if "://" not in uri:
+        return Path(uri)
+    from gog import bundle  # with the store's client, which a folder need not wait for
 
-    return bundle.fetch_dataset(uri, _needed(given), given.scratch / "data")
+    options = store_spec(given.store) if given.store is not None else None
+    return bundle.fetch_dataset(uri, options, given.scratch / "data")
 
 
 def base_model(name: str, given: argparse.Namespace) -> Path:
     """The folder of a base model. Raises UserError."""
     if name.startswith("s3://"):
-        return store.fetch_prefix(name, _needed(given), given.scratch / "base")
+        options = store_spec(given.store) if given.store is not None else StoreSpec(uri=name)
+        return store.fetch_prefix(options, name, given.scratch / "base")
     if name != TINY:
         return Path(name)
     found = importlib.util.find_spec(TINY_PACKAGE)
     if found is None or found.origin is None:
-        raise UserError("the shipped base is not installed here", where="--model tiny", remedy="use the trainer image")
+        raise UserError("the shipped base is not installed here", where="--base tiny", remedy="use the trainer image")
     return Path(found.origin).parent / TINY
 
 
@@ -50,13 +52,3 @@ def store_spec(text: str) -> StoreSpec:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{field + ': ' if field else ''}{first['msg']}", where="--store") from None
-
-
-def open_store(spec: StoreSpec) -> store.Store:
-    return store.open_store(spec.uri)
-
-
-def _needed(given: argparse.Namespace) -> StoreSpec:
-    if given.store is None:
-        raise UserError("an s3:// address needs --store", where="--store", remedy="give the run's spec.store as JSON")
-    return store_spec(given.store)

@@ -1,0 +1,293 @@
+"""Versions of a policy on a server: where they come from, how they change under load, and what a restart brings back.
+
+The model only writes which weights it wears (marked_policy); HTTP, store and everything between are the real ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+
+from gog import adapters, tensors
+from gog import store as stores
+from gog_operator.cluster import adapters as client
+
+RAW = "/v1/completions"
+
+
+@pytest.fixture
+def pod(start, trained, gate):
+    """Starts a policy server on the store."""
+    return lambda *more, **env: start(
+        "marked_policy", "--base", "tiny", "--store", trained, *more, **{"GATE": str(gate), **env}
+    )
+
+
+@pytest.fixture
+def marks(trained, tmp_path):
+    """What is written under each version."""
+    opened = stores.open_store(json.loads(trained)["uri"])
+    found = {"base": "plain"}
+    for ref in ("sft/180", "grpo/120", "grpo/240", "grpo-no-gaze/120"):
+        folder = adapters.fetch_servable(opened, ref, tmp_path / "expected" / adapters.name_of(ref))
+        weights = tensors.read(folder / adapters.WEIGHTS)
+        found[adapters.name_of(ref)] = str(round(float(sum(values.sum() for _, values in weights.values()))))
+    assert len(set(found.values())) == len(found)
+    return found
+
+
+def ask(server, model="policy", prompt="x"):
+    """(status, version that answered, what it wrote)."""
+    answer = server.post(RAW, {"model": model, "prompt": prompt})
+    body = answer.json()
+    return answer.status, body.get("model"), body["choices"][0]["text"] if answer.status == 200 else body["error"]
+
+
+def load(server, ref):
+    return server.post("/v1/load_lora_adapter", {"lora_name": adapters.name_of(ref), "lora_path": ref})
+
+
+def unload(server, ref):
+    return server.post("/v1/unload_lora_adapter", {"lora_name": adapters.name_of(ref)})
+
+
+def names(server):
+    return [card["id"] for card in server.get("/v1/models").json()["data"]]
+
+
+def free_port():
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        return reserved.getsockname()[1]
+
+
+# ---- where versions come from
+
+
+def test_a_checkpoint_is_served_with_all_that_it_was_trained_on(pod, marks):
+    server = pod()
+    for ref in ("grpo/120", "sft/180", "grpo-no-gaze/120"):
+        assert load(server, ref).status == 200
+        assert ask(server, adapters.name_of(ref)) == (200, adapters.name_of(ref), marks[adapters.name_of(ref)])
+    assert ask(server) == ask(server, "") == (200, "base", "plain")
+    cards = server.get("/v1/models").json()["data"]
+    assert [(card["id"], card["root"], card["parent"], card["default"]) for card in cards[:2]] == [
+        ("base", "base", None, True),
+        ("grpo-120", "grpo/120", "base", False),
+    ]
+
+
+OUTSIDE = (
+    "../store/grpo/120",
+    "/etc",
+    "grpo",
+    "../1",
+    "grpo/120\n",
+    "http://169.254.169.254/120",
+    "s3://elsewhere/120",
+)
+NO_POLICY = ("grpo/999", "stratify/1", "")
+
+
+def test_nothing_but_a_policy_of_the_store_is_loaded(pod):
+    server = pod()
+    for path in (*OUTSIDE, *NO_POLICY):
+        answer = server.post("/v1/load_lora_adapter", {"lora_name": "stray", "lora_path": path})
+        assert (path, answer.status) == (path, 403 if path in OUTSIDE else 400)
+        assert answer.json()["error"]["message"]
+    assert names(server) == ["base"]
+
+
+def test_the_default_is_a_version_that_is_there(pod):
+    server = pod()
+    load(server, "sft/180")
+    assert server.post("/v1/default", {"model": "grpo-120"}).status == 404
+    assert server.post("/v1/default", {"model": "sft-180"}).status == 200
+    assert unload(server, "sft/180").status == 409
+    assert server.post("/v1/default", {"model": "base"}).status == 200
+    assert unload(server, "sft/180").status == 200 and names(server) == ["base"]
+
+
+def test_the_name_of_the_default_is_nobody_elses(pod):
+    server = pod()
+    body = {"lora_name": "policy", "lora_path": "sft/180"}
+    assert server.post("/v1/load_lora_adapter", body).status == 409
+    refused = pod("--name", "policy")
+    assert refused.process.wait(60) == 2 and "--name" in refused.process.stderr.read()
+
+
+# ---- change under load
+
+
+def test_a_request_is_answered_by_the_version_it_names_while_versions_change(pod, marks, wait_until):
+    server = pod()
+    load(server, "grpo/120")
+    server.post("/v1/default", {"model": "grpo-120"})
+    answers, done = [], threading.Event()
+
+    def hammer(model):
+        while not done.is_set():
+            answers.append((model, ask(server, model)))
+
+    threads = [threading.Thread(target=hammer, args=(model,)) for model in ("grpo-120", "policy", "policy")]
+    for thread in threads:
+        thread.start()
+
+    def some_more():
+        """Each of the threads has asked again after this began."""
+        wanted = len(answers) + 30
+        wait_until(lambda: len(answers) >= wanted)
+
+    try:
+        some_more()
+        load(server, "grpo/240")
+        some_more()
+        server.post("/v1/default", {"model": "grpo-240"})
+        before_any = len(answers) + len(threads)
+        some_more()
+        assert unload(server, "grpo/120").status == 200
+        some_more()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    for asked, (status, version, text) in answers:
+        assert (status == 200 and text == marks[version]) or (asked == "grpo-120" and status == 404)
+        assert asked == "policy" or status == 404 or version == asked
+    assert {version for asked, (_, version, _) in answers[before_any:] if asked == "policy"} == {"grpo-240"}
+    assert any(status == 404 for _, (status, *_) in answers)
+
+
+def test_a_request_under_way_is_finished_by_its_version_when_that_is_unloaded(pod, marks, held):
+    server, answers = pod(), []
+    load(server, "grpo/120")
+    asking = threading.Thread(target=lambda: answers.append(ask(server, "grpo-120", "wait")))
+    asking.start()
+    with held():
+        assert unload(server, "grpo/120").status == 200
+        assert names(server) == ["base"] and ask(server, "grpo-120")[0] == 404
+        assert load(server, "grpo/120").status == 409
+        assert not answers
+    asking.join(60)
+    assert answers == [(200, "grpo-120", marks["grpo-120"])]
+
+
+def test_a_load_goes_on_without_the_client_that_asked(pod, held, wait_until):
+    server = pod(SLOW="grpo-120")
+    with impatient(server, "grpo/120") as hang_up, held():
+        hang_up()
+        assert names(server) == ["base"] and server.get("/readyz").status == 200
+    wait_until(lambda: "grpo-120" in names(server))
+
+
+def test_how_a_load_failed_that_nobody_waited_for_is_told_to_who_asks_next(pod, held):
+    server, answers = pod(SLOW="grpo-240", REFUSES="grpo-240"), []
+    with impatient(server, "grpo/240") as hang_up, held():
+        hang_up()
+        assert names(server) == ["base"]
+    asking = threading.Thread(target=lambda: answers.append(load(server, "grpo/240")), daemon=True)
+    asking.start()
+    asking.join(60)  # another load would wait at the gate for ever
+    assert answers[0].status == 400 and "no room" in answers[0].json()["error"]["message"]
+
+
+@contextlib.contextmanager
+def impatient(server, ref):
+    """A client that asks for a load and can hang up."""
+    body = json.dumps({"lora_name": adapters.name_of(ref), "lora_path": ref})
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)) as connection:
+        connection.request("POST", "/v1/load_lora_adapter", body)
+        yield connection.close
+
+
+# ---- restart
+
+
+@pytest.mark.parametrize("named", ["grpo/120", "@file"])
+def test_a_restarted_pod_is_not_ready_before_it_serves_its_version(pod, marks, held, tmp_path, wait_until, named):
+    if named == "@file":
+        (tmp_path / "version").write_text("grpo/120\n")
+        named = f"@{tmp_path / 'version'}"
+    port = free_port()
+    server = pod("--version", named, "--port", str(port), SLOW="grpo-120")
+    server._url = f"http://127.0.0.1:{port}"
+    with held():
+        assert server.get("/healthz").status == 200
+        assert server.get("/readyz").status == 503 and not server.ready_file.exists()
+        assert server.get("/v1/models").status == 503
+        assert server.post(RAW, {"model": "policy", "prompt": "x"}).status == 503
+    wait_until(lambda: server.get("/readyz").status == 200, process=server.process)
+    assert ask(server) == ask(server, "grpo-120") == (200, "grpo-120", marks["grpo-120"])
+
+
+@pytest.mark.parametrize("version", ["grpo/999", "stratify/1", "../x", "@/nowhere"])
+def test_a_pod_whose_version_cannot_be_served_ends_and_says_why(pod, version):
+    server = pod("--version", version)
+    assert server.process.wait(60) == 2
+    said = server.process.stderr.read()
+    assert said.startswith("gog serve policy: ") and said.count("\n") == 1 and not server.ready_file.exists()
+
+
+def test_sigterm_ends_a_server_that_is_still_loading(pod, held):
+    port = free_port()
+    server = pod("--version", "grpo/120", "--port", str(port), SLOW="grpo-120")
+    with held():
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+
+
+# ---- the operator's side, against real servers
+
+
+def test_all_pods_are_switched_once_all_have_the_version_and_older_ones_go(pod, marks):
+    pods = [pod(), pod()]
+    urls = [server.url for server in pods]
+    for ref in ("sft/180", "grpo/120", "grpo/240"):
+        assert client.ensure_version(urls, ref, client.asker()).state == "done"
+        for server in pods:
+            name = adapters.name_of(ref)
+            assert ask(server) == (200, name, marks[name])
+    assert [names(server) for server in pods] == [["base", "grpo-120", "grpo-240"]] * 2
+    assert client.ensure_version(urls, "", client.asker()).state == "done"
+    assert ask(pods[0]) == (200, "base", "plain")
+
+
+def test_while_one_pod_cannot_load_a_version_none_is_switched_to_it(pod):
+    pods = [pod(), pod(REFUSES="grpo-240")]
+    urls = [server.url for server in pods]
+    assert client.ensure_version(urls, "grpo/120", client.asker()).state == "done"
+    outcome = client.ensure_version(urls, "grpo/240", client.asker())
+    assert outcome.state == "failed" and "no room" in outcome.message and urls[1] in outcome.message
+    assert {ask(server)[1] for server in pods} == {"grpo-120"}
+
+
+def test_a_pod_that_hangs_is_waited_for_no_longer_than_the_time_given(pod, held):
+    server, impatient_client = pod(SLOW="grpo-120"), client.asker(timeout=0.2)
+    assert client.ensure_version([server.url], "grpo/120", impatient_client).state == "waiting"
+    with held():
+        assert client.ensure_version([server.url], "grpo/120", impatient_client).state == "waiting"
+        assert names(server) == ["base"]
+
+
+# ---- who may ask
+
+
+def test_a_key_is_asked_for_everywhere_but_on_the_pages_of_probes(pod):
+    server = pod(GOG_API_KEY="s3cret")
+    assert server.url
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert server.get(path).status == 200
+    for key in ("", "s3cre", "s3cret!", "é"):
+        assert server.ask("GET", "/v1/models", None, {"authorization": f"Bearer {key}".encode()}).status == 401
+    assert load(server, "grpo/120").status == 401
+    server.key = "s3cret"
+    assert load(server, "grpo/120").status == 200
+    outcome = client.ensure_version([server.url], "grpo/120", client.asker())
+    assert outcome.state == "failed" and "Secret" in outcome.message
+    assert client.ensure_version([server.url], "grpo/120", client.asker("s3cret")).state == "done"
