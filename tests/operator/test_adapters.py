@@ -1,0 +1,208 @@
+"""Bringing a version onto pods: the order of calls, and what is left when any of them fails."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+
+from gog_operator.cluster import adapters
+from gog_operator.cluster.adapters import Answer
+
+A, B = "http://10.0.0.1:8080", "http://10.0.0.2:8080"
+GRPO, NAME = "grpo/120", "grpo-120"
+
+
+@dataclass
+class FakePod:
+    """A policy server's state and manners; vllm: without a default, paths instead of checkpoints."""
+
+    vllm: bool = False
+    loaded: list[str] = field(default_factory=list)
+    default: str = "base"
+    refusal: Answer | None = None
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def answer(self, path, body):
+        name = (body or {}).get("lora_name") or (body or {}).get("model") or ""
+        self.asked.append((path, name))
+        if path == adapters.MODELS:
+            return said({"data": [self.card(name) for name in ["base", *self.loaded]]})
+        if path == adapters.LOAD:
+            return self.load(name, body["lora_path"])
+        if path == adapters.COMPLETIONS and name in ["base", *self.loaded]:
+            return said({"model": name})
+        if path == adapters.DEFAULT and name in ["base", *self.loaded] and not self.vllm:
+            self.default = name
+            return Answer(200, b"ok")
+        if path == adapters.UNLOAD and name in self.loaded:
+            assert name != self.default
+            self.loaded.remove(name)
+            return Answer(200, b"ok")
+        return said({"detail": "Not Found"}, 404)
+
+    def card(self, name):
+        return (
+            {"id": name, "owned_by": "vllm"}
+            if self.vllm
+            else {"id": name, "owned_by": "gog", "default": name == self.default}
+        )
+
+    def load(self, name, path):
+        if self.refusal:
+            return self.refusal
+        if name in self.loaded:
+            return said({"error": {"message": f"{name} has already been loaded"}}, 400 if self.vllm else 409)
+        assert path == (f"/mnt/adapters/{name}" if self.vllm else name[::-1].replace("-", "/", 1)[::-1])
+        self.loaded.append(name)
+        return Answer(200, b"Success")
+
+
+def said(body, status=200):
+    return Answer(status, json.dumps(body).encode())
+
+
+class Cluster:
+    """Pods by address; `broken(number of the call, url)` may raise before (False) or after (True) it took effect."""
+
+    def __init__(self, **pods):
+        self.pods = {A: pods["a"], **({B: pods["b"]} if "b" in pods else {})}
+        self.broken = lambda number, after: None
+        self.calls, self.lock = 0, threading.Lock()
+
+    def ask(self, url, body):
+        with self.lock:
+            address = next(each for each in self.pods if url.startswith(each))
+            self.calls += 1
+            number = self.calls
+            if (answer := self.broken(number, False)) is not None:
+                return answer
+            real = self.pods[address].answer(url.removeprefix(address), body)
+            broken = self.broken(number, True)
+            return real if broken is None else broken
+
+    def ensure(self, version=GRPO):
+        return adapters.ensure_version(list(self.pods), version, self.ask)
+
+
+def test_no_pod_is_switched_before_every_pod_has_completed_a_token_with_the_version():
+    cluster = Cluster(a=FakePod(), b=FakePod())
+    order = []
+    for pod in cluster.pods.values():
+        pod.asked = order
+    assert cluster.ensure().state == "done"
+    paths = [path for path, _ in order]
+    assert paths.index(adapters.DEFAULT) > max(i for i, path in enumerate(paths) if path == adapters.COMPLETIONS)
+    assert paths.index(adapters.COMPLETIONS) > max(i for i, path in enumerate(paths) if path == adapters.LOAD)
+    assert [pod.default for pod in cluster.pods.values()] == [NAME, NAME]
+
+
+def test_when_all_is_as_it_should_be_each_pod_is_only_looked_at():
+    cluster = Cluster(a=FakePod(), b=FakePod())
+    cluster.ensure()
+    for pod in cluster.pods.values():
+        pod.asked.clear()
+    assert cluster.ensure().state == "done"
+    assert [pod.asked for pod in cluster.pods.values()] == [[(adapters.MODELS, "")]] * 2
+
+
+def test_a_restarted_pod_gets_the_version_again():
+    cluster = Cluster(a=FakePod(), b=FakePod())
+    cluster.ensure()
+    cluster.pods[B] = FakePod()
+    assert cluster.ensure().state == "done" and cluster.pods[B].default == NAME
+
+
+def test_the_version_before_stays_and_what_we_did_not_name_too():
+    cluster = Cluster(a=FakePod(loaded=["somebodys", "sft-180", "grpo-40", "grpo-80"], default="grpo-80"))
+    assert cluster.ensure().state == "done"
+    assert cluster.pods[A].loaded == ["somebodys", "grpo-80", NAME]
+
+
+def test_vllm_is_given_a_path_and_has_no_default_to_switch():
+    cluster = Cluster(a=FakePod(vllm=True, loaded=["grpo-40", "grpo-80"]))
+    assert cluster.ensure().state == "done"
+    asked = [path for path, _ in cluster.pods[A].asked]
+    assert adapters.DEFAULT not in asked and adapters.COMPLETIONS in asked
+    assert cluster.pods[A].loaded == ["grpo-80", NAME]
+
+
+def test_vllm_that_allows_no_loading_is_told_apart_from_an_adapter_that_is_not_there_yet():
+    closed = Cluster(a=FakePod(vllm=True, refusal=said({"detail": "Not Found"}, 404))).ensure()
+    assert closed.state == "failed" and "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in closed.message
+    missing = said({"error": {"type": "NotFoundError", "message": "No adapter found for /mnt/adapters/grpo-120"}}, 404)
+    later = Cluster(a=FakePod(vllm=True, refusal=missing)).ensure()
+    assert later.state == "waiting" and "No adapter found" in later.message
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (400, "failed"),
+        (401, "failed"),
+        (403, "failed"),
+        (409, "waiting"),
+        (429, "waiting"),
+        (500, "waiting"),
+        (503, "waiting"),
+    ],
+)
+def test_a_refusal_that_may_pass_is_waited_for_and_a_lasting_one_is_not(status, state):
+    sentence = "grpo-120: " + "x" * 9
+    cluster = Cluster(a=FakePod(), b=FakePod(refusal=said({"error": {"message": sentence}}, status)))
+    outcome = cluster.ensure()
+    assert outcome.state == state and B in outcome.message and sentence in outcome.message
+    assert {pod.default for pod in cluster.pods.values()} == {"base"}
+
+
+def test_without_pods_there_is_something_to_wait_for():
+    assert adapters.ensure_version([], GRPO, lambda url, body: pytest.fail("asked")).state == "waiting"
+
+
+def test_a_pod_that_answers_for_another_version_is_never_switched():
+    cluster = Cluster(a=FakePod())
+    real = cluster.pods[A].answer
+    cluster.pods[A].answer = lambda path, body: (
+        said({"model": "base"}) if path == adapters.COMPLETIONS else real(path, body)
+    )
+    assert cluster.ensure().state == "failed" and cluster.pods[A].default == "base"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"data": []}', b'{"data": [1]}', b'{"data": [{"id": "x"}]}'])
+def test_what_is_no_policy_server_is_waited_for(body):
+    outcome = adapters.ensure_version([A], GRPO, lambda url, asked: Answer(200, body))
+    assert outcome.state == "waiting" and A in outcome.message
+
+
+def resets():
+    raise ConnectionResetError("reset by peer")
+
+
+def hangs():
+    raise TimeoutError("timed out")
+
+
+FAULTS = [resets, hangs, lambda: Answer(500, b"oops"), lambda: Answer(503, b"starting"), lambda: Answer(429, b"")]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("fault", range(len(FAULTS)))
+def test_whichever_call_fails_once_the_next_pass_ends_in_the_same_state(fault, after):
+    def fresh():
+        old = ["sft-180", "grpo-80"]
+        return Cluster(a=FakePod(loaded=[*old], default="grpo-80"), b=FakePod(loaded=[*old], default="grpo-80"))
+
+    whole = fresh()
+    assert whole.ensure().state == "done"
+    for place in range(1, whole.calls + 1):
+        cluster = fresh()
+        cluster.broken = lambda n, late, place=place: FAULTS[fault]() if n == place and late == after else None
+        first = cluster.ensure()
+        assert first.state == "waiting", (place, first)
+        serving = {pod.default for pod in cluster.pods.values()}
+        assert serving == {"grpo-80"} or all(NAME in pod.loaded for pod in cluster.pods.values())
+        cluster.broken = lambda n, late: None
+        assert cluster.ensure().state == "done"
+        assert [(pod.loaded, pod.default) for pod in cluster.pods.values()] == [(["grpo-80", NAME], NAME)] * 2
