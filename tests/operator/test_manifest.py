@@ -75,6 +75,14 @@ BROKEN = {
         "  tools: {cache: {mode: record}}",
         "w.yaml: spec.tools.cache: mode record needs a path",
     ),
+    "a server both given and to be started": (
+        "  endpoints: {judge: {url: 'http://j', backend: world}}",
+        "w.yaml: spec.endpoints.judge: url names a server that is there, backend one to be started: leave one of them out",
+    ),
+    "a band upside down": (
+        "  stages: {stratify: {level1: [0.6, 0.5]}}",
+        "w.yaml: spec.stages.stratify: level1 is [lowest, highest], not [0.6, 0.5]: swap the two",
+    ),
     "key twice": (
         "  seed: 1\n  seed: 2",
         "w.yaml: line 8: not valid YAML: seed is written twice",

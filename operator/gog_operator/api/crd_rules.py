@@ -15,8 +15,10 @@ from typing import Any
 RUN_NAME, STAGE_NAME, ENDPOINT_NAME = 40, 42, 48
 """Longest names, so that those of children and of their pods, and labels made of them, stay within 63 characters."""
 LIFECYCLE = ("suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "retention")
-SERVER = ("suspend", "replicas", "version", "failures", "backend", "model", "secretName", "resources", "startupSeconds")
-SERVER += ("scheduling", "serviceAccountName", "image")
+SERVER = (
+    *("suspend", "replicas", "version", "failures", "backend", "model", "secretName", "resources", "startupSeconds"),
+    *("scheduling", "serviceAccountName", "image"),
+)
 """A server whose pods' settings change is started again; what it is and which data it is about stays."""
 
 

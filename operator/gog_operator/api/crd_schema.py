@@ -40,21 +40,14 @@ PLAIN: dict[str, Schema] = {
     "Condition.type": {"type": "string", "maxLength": 316},
 }
 """Enumerations that a later operator may lengthen: a cluster with older definitions must still take its status."""
-KEPT = ("type", "format", "pattern", "minimum", "maximum", "minLength", "maxLength")
-KEPT += ("minItems", "maxItems", "minProperties", "maxProperties")
-DROPPED = (
-    "title",
-    "default",
-    "description",
-    "required",
-    "properties",
-    "items",
-    "prefixItems",
-    "enum",
-    "const",
-    "anyOf",
+KEPT = (
+    *("type", "format", "pattern", "minimum", "maximum", "minLength", "maxLength"),
+    *("minItems", "maxItems", "minProperties", "maxProperties"),
 )
-DROPPED += ("additionalProperties", "propertyNames", "exclusiveMinimum", "exclusiveMaximum", "$ref", "$defs")
+REWRITTEN = {
+    *("$ref", "$defs", "anyOf", "enum", "const", "properties", "required", "items", "prefixItems", "default"),
+    *("additionalProperties", "propertyNames", "exclusiveMinimum", "exclusiveMaximum", "title", "description"),
+}
 
 
 def of(model: type[BaseModel], *, defaults: bool = True) -> Schema:
@@ -74,7 +67,7 @@ class _Rewriter:
             return self._reference(node, where)
         if "anyOf" in node:
             return self._union(node, where)
-        unknown = sorted(set(node) - set(KEPT) - set(DROPPED))
+        unknown = sorted(set(node) - {*KEPT} - REWRITTEN)
         if unknown:
             raise ValueError(f"{where}: a structural schema cannot say {', '.join(unknown)}")
         made = {key: node[key] for key in ("description",) if key in node}

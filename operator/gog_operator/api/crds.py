@@ -84,7 +84,7 @@ def schema(kind: type[Object]) -> dict[str, Any]:
             spec["properties"][name]["default"] = _model(kind, "spec").model_fields[_snake(kind, name)].default
     its = traits(kind)
     return {
-        "description": " ".join(inspect.getdoc(kind).split()) if kind.__doc__ else "",
+        "description": " ".join((inspect.getdoc(kind) or "").split()),
         "type": "object",
         "required": ["spec"],
         "properties": {

@@ -1,0 +1,384 @@
+"""The definitions on a real API server: what it takes, what it refuses and in which words, what it shows."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gog_operator.api import objects, overrides
+from gog_operator.api.objects import KINDS, document
+from gog_operator.build import children
+from gog_operator.cluster import documents
+from gog_operator.plan import sequence
+
+pytestmark = pytest.mark.apiserver
+
+SAMPLES = sorted((Path(__file__).parents[2] / "manifests/samples").glob("*.yaml"))
+STORE = {"uri": "s3://b/p"}
+WORLD = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": STORE}
+
+
+@pytest.fixture(scope="module")
+def kubectl(api_server):
+    """kubectl in a namespace of this module's own; text for `-f -` as input."""
+    namespace = api_server.namespace("crds")
+    return lambda *args, **more: api_server.kubectl("-n", namespace, *args, **more)
+
+
+def made(kind: str = "GoGRun", name: str = "w", **spec: Any) -> dict[str, Any]:
+    base = {} if kind == "Endpoint" else WORLD
+    return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": {**base, **spec}}
+
+
+def refusal(kubectl, *args: str, body: dict[str, Any] | str = "") -> str:
+    """What kubectl says when the server refuses; fails when it does not."""
+    text = body if isinstance(body, str) else yaml.safe_dump(body)
+    said = kubectl(*args, input=text, check=False)
+    assert "is invalid" in said, said
+    return said
+
+
+def stored(kubectl, kind: str, name: str) -> dict[str, Any]:
+    return json.loads(kubectl("get", f"{kind.lower()}.gog.dev", name, "-o", "json"))
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.name)
+def test_every_sample_is_taken_and_read_back_as_it_was_written(kubectl, sample):
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", sample)
+    kubectl("create", "--validate=strict", "-f", sample)
+    written = yaml.safe_load(sample.read_text())
+    if written["kind"] not in KINDS:
+        return
+    read = stored(kubectl, written["kind"], written["metadata"]["name"])
+    filled = {key: each for key, each in read["spec"].items() if key not in written["spec"]}
+    assert filled.items() <= {"suspend": False, "backoffLimit": 3, "replicas": 1}.items()
+    kind = KINDS[written["kind"]]
+    again, meant = documents.parse(kind, read), kind.model_validate(written)
+    assert again.spec == meant.spec and document(again)["spec"] == document(meant)["spec"] | filled
+
+
+REFUSED = {
+    "no store": (
+        {"spec.store": None},
+        "spec.store: Required value: missing: on a cluster checkpoints go to S3, "
+        "e.g. store: {uri: 's3://bucket/prefix', secretName: gog-s3}",
+    ),
+    "store in a folder": (
+        {"spec.store": {"uri": "file:///s"}},
+        "spec.store.uri: Invalid value: should start with s3://, because pods share no folder: name a bucket",
+    ),
+    "store elsewhere": ({"spec.store": {"uri": "gs://b"}}, "spec.store.uri: Invalid value: should start with s3://"),
+    "promoted into its own store": (
+        {"spec.promoteTo": STORE},
+        "spec.promoteTo: Invalid value: is the run's own store: name another bucket or prefix",
+    ),
+    "dataset in a folder": (
+        {"spec.data": {"path": "/pool"}},
+        "spec.data.path: Forbidden: a pod has no such folder: publish the dataset with gog move push",
+    ),
+    "dataset in a folder, as an address": (
+        {"spec.data": {"uri": "file:///pool"}},
+        "spec.data.uri: Invalid value: should start with s3://, because a pod has no folder of yours",
+    ),
+    "no dataset": ({"spec.data": {}}, "spec.data: Invalid value: give exactly one of world and uri"),
+    "two datasets": (
+        {"spec.data": {"world": {}, "uri": "s3://b/p"}},
+        "spec.data: Invalid value: give exactly one of world and uri",
+    ),
+    "no model": ({"spec.model": None}, "spec.model: Required value"),
+    "model by a name of a hub": (
+        {"spec.model": {"base": "Qwen/Qwen2.5-VL-7B-Instruct"}},
+        "spec.model.base: Invalid value: should be tiny, an s3:// prefix, or an absolute path that the trainer image has",
+    ),
+    "demonstrations in a file of one's own": (
+        {"spec.stages": {"sft": {"demonstrations": "mine.zip"}}},
+        "spec.stages.sft.demonstrations: Invalid value: should be sample, or an absolute path",
+    ),
+    "every stage skipped": (
+        {"spec.stages": {"skip": ["curate", "sft", "stratify", "grpo", "evaluate"]}},
+        "spec.stages.skip: Invalid value: every stage is skipped: leave one in",
+    ),
+    "a stage that is none": (
+        {"spec.stages": {"skip": ["rl"]}},
+        'spec.stages.skip[0]: Unsupported value: "rl": supported values: "curate", "sft", "stratify", "grpo", "evaluate"',
+    ),
+    "cache without a file": (
+        {"spec.tools": {"cache": {"mode": "record"}}},
+        "spec.tools.cache.path: Required value: this mode needs a path",
+    ),
+    "a server both given and to be started": (
+        {"spec.endpoints": {"judge": {"url": "http://j", "backend": "world"}}},
+        "spec.endpoints.judge.url: Invalid value: url names a server that is there",
+    ),
+    "no address": (
+        {"spec.endpoints": {"judge": {"url": "judge.internal"}}},
+        'spec.endpoints.judge.url: Invalid value: "judge.internal": should be an address that starts with http:// or https://',
+    ),
+    "a band upside down": (
+        {"spec.stages": {"stratify": {"level1": [0.6, 0.5]}}},
+        "spec.stages.stratify.level1: Invalid value: is [lowest, highest]: swap the two",
+    ),
+    "half a band": (
+        {"spec.stages": {"stratify": {"level1": [0.5]}}},
+        "spec.stages.stratify.level1: Invalid value: 1: spec.stages.stratify.level1 in body should have at least 2 items",
+    ),
+    "out of range": (
+        {"spec.stages": {"grpo": {"groupSize": 1}}},
+        "spec.stages.grpo.groupSize: Invalid value: 1: spec.stages.grpo.groupSize in body should be greater than or equal to 2",
+    ),
+    "not above zero": (
+        {"spec.stages": {"grpo": {"learningRate": 0}}},
+        "spec.stages.grpo.learningRate: Invalid value: 0: spec.stages.grpo.learningRate in body should be greater than 0",
+    ),
+    "no number": (
+        {"spec.stages": {"sft": {"learningRate": "fast"}}},
+        'spec.stages.sft.learningRate: Invalid value: "string"',
+    ),
+    "no such choice": (
+        {"spec.stages": {"grpo": {"gaze": True}}},
+        'spec.stages.grpo.gaze: Unsupported value: true: supported values: "select", "direct", "off", "false"',
+    ),
+    "no such level": ({"spec.stages": {"grpo": {"levels": [3]}}}, "spec.stages.grpo.levels[0]: Unsupported value: 3"),
+    "arms of one name": (
+        {"spec.arms": [{"name": "a", "set": {"seed": 1}}, {"name": "a", "set": {"seed": 2}}]},
+        'spec.arms[1]: Duplicate value: {"name":"a"}',
+    ),
+    "an arm's name": (
+        {"spec.arms": [{"name": "No Gaze", "set": {"seed": 1}}]},
+        'spec.arms[0].name: Invalid value: "No Gaze": should be lower-case letters, digits and hyphens',
+    ),
+    "an arm that sets nothing": ({"spec.arms": [{"name": "a", "set": {}}]}, "should have at least 1 properties"),
+    "an amount that is none": (
+        {"spec.stages": {"grpo": {"workers": {"memory": "lots"}}}},
+        'spec.stages.grpo.workers.memory: Invalid value: "lots"',
+    ),
+    "a toleration of everything by accident": (
+        {"spec.scheduling": {"tolerations": [{"effect": "NoSchedule"}]}},
+        "spec.scheduling.tolerations[0].operator: Invalid value: a toleration without key is for every taint",
+    ),
+    "a toleration that compares nothing": (
+        {"spec.scheduling": {"tolerations": [{"key": "gpu", "operator": "Exists", "value": "yes"}]}},
+        "spec.scheduling.tolerations[0].value: Forbidden: operator Exists compares no value",
+    ),
+    "a toleration with a time it does not have": (
+        {"spec.scheduling": {"tolerations": [{"key": "gpu", "tolerationSeconds": 3}]}},
+        "spec.scheduling.tolerations[0].tolerationSeconds: Forbidden: only effect NoExecute has tolerationSeconds",
+    ),
+    "name too long": (
+        {"metadata.name": "w" * 41},
+        "Invalid value: metadata.name should be at most 40 characters: names of pods and labels are made of it and hold 63",
+    ),
+    "name with a dot": (
+        {"metadata.name": "a.b"},
+        "Invalid value: metadata.name should be lower-case letters, digits and hyphens, the first a letter",
+    ),
+    "name that starts with a digit": ({"metadata.name": "7b"}, "metadata.name should be lower-case letters"),
+}
+REFUSED_ENDPOINT = {
+    "no role": ({}, "spec.role: Required value"),
+    "a role that is none": ({"role": "oracle"}, 'spec.role: Unsupported value: "oracle"'),
+    "a search of nothing": (
+        {"role": "imageSearch"},
+        "spec.data: Required value: a search needs what it searches, e.g. data: {world: {}}",
+    ),
+    "a policy without a model": ({"role": "policy"}, "spec.base: Required value: role policy needs the base model"),
+    "a judge with a checkpoint": (
+        {"role": "judge", "version": "grpo/1", "store": STORE},
+        "spec.version: Forbidden: only role policy serves a checkpoint: leave out version",
+    ),
+    "a checkpoint from nowhere": (
+        {"role": "policy", "base": "tiny", "version": "grpo/1"},
+        "spec.store: Required value: data.uri and version are read from a store",
+    ),
+    "both given and to be started": (
+        {"role": "judge", "url": "http://j", "resources": {"limits": {"cpu": 1}}},
+        "spec.url: Invalid value: url names a server that is there",
+    ),
+    "more pods than anybody means": ({"role": "judge", "replicas": 65}, "spec.replicas: Invalid value: 65"),
+}
+
+
+RUNS = [path for path in SAMPLES if path.name.startswith("gogrun")]
+
+
+@pytest.mark.parametrize("sample", RUNS, ids=lambda path: path.name)
+def test_what_gog_makes_of_a_run_is_taken_as_it_is(kubectl, sample):
+    run = objects.GoGRun.model_validate(yaml.safe_load(sample.read_text()))
+    run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"uid": "a-uid"})})
+    store = run.spec.store
+    assert store is not None
+    stages = [children.stage(run, step, {"sft": "sft/180"}, store) for step in sequence.steps(run)]
+    policy = [children.policy(run, store, "grpo/120")] if run.spec.endpoints.policy is not None else []
+    for thing in (*stages, *children.endpoints(run, store), *policy):
+        body = {**documents.created(thing, ""), "metadata": {"name": thing.name}}
+        said = kubectl(
+            "create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-", input=json.dumps(body)
+        )
+        assert documents.parse(type(thing), json.loads(said)).spec == thing.spec
+
+
+def changed(body: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The document with dotted paths set; None takes the field away."""
+    body = copy.deepcopy(body)
+    for path, value in changes.items():
+        body = overrides.apply(body, path, value)
+    body["spec"] = {key: each for key, each in body["spec"].items() if each is not None}
+    return body
+
+
+@pytest.mark.parametrize(("changes", "sentence"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_work_is_refused_by_field_and_remedy(kubectl, changes, sentence):
+    assert sentence in refusal(kubectl, "create", "-f", "-", body=changed(made(), changes))
+
+
+@pytest.mark.parametrize(("spec", "sentence"), REFUSED_ENDPOINT.values(), ids=REFUSED_ENDPOINT.keys())
+def test_an_endpoint_that_cannot_work_is_refused_by_field_and_remedy(kubectl, spec, sentence):
+    assert sentence in refusal(kubectl, "create", "-f", "-", body=made("Endpoint", **spec))
+
+
+def test_a_misspelt_field_is_refused_by_kubectl(kubectl):
+    body = yaml.safe_dump(made(stages={"sft": {"lerningRate": 1}}))
+    said = kubectl("create", "-f", "-", input=body, check=False)
+    assert 'unknown field "spec.stages.sft.lerningRate"' in said
+
+
+def test_names_of_stages_and_endpoints_may_be_as_long_as_a_runs_children_are(kubectl):
+    for kind, longest, spec in (("SFTStage", 42, {}), ("Endpoint", 48, {"role": "judge"})):
+        kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "w" * longest, **spec)))
+        said = refusal(kubectl, "create", "-f", "-", body=made(kind, "w" * (longest + 1), **spec))
+        assert f"metadata.name should be at most {longest} characters" in said
+
+
+KEPT = {
+    "a run's model": ("GoGRun", {}, {"model": {"base": "s3://b/q"}}, "spec.model: Forbidden: cannot change"),
+    "a field added": ("GoGRun", {}, {"seed": 1}, "spec.seed: Forbidden: cannot change"),
+    "a field taken away": ("GoGRun", {"seed": 1}, {"seed": None}, "spec.seed: Forbidden: cannot change"),
+    "deep inside": (
+        "GoGRun",
+        {"stages": {"grpo": {"steps": 1}}},
+        {"stages": {"grpo": {"steps": 2}}},
+        "spec.stages: Forbidden: cannot change once the run exists: "
+        "delete the run and apply it again; what is in the store stays",
+    ),
+    "whether the model looks": (
+        "GoGRun",
+        {"stages": {"grpo": {"gaze": "select"}}},
+        {"stages": {"grpo": {"gaze": False}}},
+        "spec.stages: Forbidden: cannot change",
+    ),
+    "what an arm sets": (
+        "GoGRun",
+        {"arms": [{"name": "a", "set": {"stages.grpo.gaze": "off"}}]},
+        {"arms": [{"name": "a", "set": {"stages.grpo.gaze": "direct"}}]},
+        "spec.arms: Forbidden: cannot change",
+    ),
+    "who manages it": ("GoGRun", {}, {"managedBy": "kueue.x-k8s.io/multikueue"}, "spec.managedBy: Forbidden"),
+    "a stage's settings": ("GRPOStage", {}, {"kl": 0.5}, "spec.kl: Forbidden: cannot change once the stage exists"),
+    "whether a stage's model looks": (
+        "GRPOStage",
+        {"gaze": "select"},
+        {"gaze": "off"},
+        "spec: Forbidden: gaze cannot change once the stage exists",
+    ),
+    "what an endpoint does": (
+        "Endpoint",
+        {"role": "judge"},
+        {"role": "grounding"},
+        "spec.role: Forbidden: cannot change once the endpoint exists",
+    ),
+    "where an endpoint is": ("Endpoint", {"role": "judge"}, {"url": "http://j"}, "spec.url: Forbidden: cannot change"),
+}
+
+
+@pytest.mark.parametrize(("kind", "before", "change", "sentence"), KEPT.values(), ids=KEPT.keys())
+def test_what_was_decided_at_creation_stays(kubectl, kind, before, change, sentence):
+    name = "kept"
+    kubectl("delete", f"{kind.lower()}.gog.dev", name, "--ignore-not-found")
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, name, **before)))
+    patch = json.dumps({"spec": change})
+    assert sentence in refusal(kubectl, "patch", f"{kind.lower()}.gog.dev", name, "--type=merge", "-p", patch)
+
+
+CHANGEABLE = {
+    "GoGRun": [{"suspend": True}, {"backoffLimit": 9}, {"activeDeadlineSeconds": 60}, {"activeDeadlineSeconds": None}]
+    + [{"ttlSecondsAfterFinished": 0}, {"retention": {"keepLast": 1}}],
+    "GRPOStage": [{"suspend": True}, {"suspend": False, "retention": {"keepLast": 1}}],
+    "Endpoint": [{"replicas": 3}, {"version": "grpo/60"}, {"failures": {"rate": 0.5}}, {"image": "mine:2"}]
+    + [{"resources": {"limits": {"cpu": 2}}}],
+}
+
+
+@pytest.mark.parametrize(("kind", "changes"), CHANGEABLE.items(), ids=CHANGEABLE.keys())
+def test_what_steers_an_object_may_change(kubectl, kind, changes):
+    spec = {"role": "policy", "base": "tiny", "version": "grpo/20", "store": STORE} if kind == "Endpoint" else {}
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "steered", **spec)))
+    for change in changes:
+        kubectl("patch", f"{kind.lower()}.gog.dev", "steered", "--type=merge", "-p", json.dumps({"spec": change}))
+        read = stored(kubectl, kind, "steered")["spec"]
+        assert {key: read.get(key) for key in change} == change
+
+
+def test_a_bare_off_is_false_for_kubectl_and_off_for_gog(kubectl):
+    text = yaml.safe_dump(made("GRPOStage", "bare")) + "  gaze: off\n  levels: [1, '2', easy]\n"
+    kubectl("create", "-f", "-", input=text)
+    read = stored(kubectl, "GRPOStage", "bare")
+    assert (read["spec"]["gaze"], read["spec"]["levels"]) == (False, [1, "2", "easy"])
+    stage = documents.parse(KINDS["GRPOStage"], read)
+    assert (stage.spec.gaze, stage.spec.levels) == ("off", ("1", "2", "easy"))
+
+
+def test_a_status_is_written_apart_and_shown_in_columns(kubectl):
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made(name="shown") | {"status": {"stage": "ignored"}}))
+    assert stored(kubectl, "GoGRun", "shown").get("status") is None
+    report(kubectl, "gogrun", "shown", "Training", stage="grpo", progress="41/120", reward="0.47", toolFailures="1.8%")
+    head, row = kubectl("get", "gr", "shown").splitlines()
+    assert head.split() == ["NAME", "STAGE", "PROGRESS", "REWARD", "TOOL-FAIL", "READY", "AGE"]
+    assert row.split()[:-1] == ["shown", "grpo", "41/120", "0.47", "1.8%", "Training"]
+
+
+def report(kubectl, kind: str, name: str, reason: str, more: dict[str, Any] | None = None, **summary: str) -> None:
+    condition = {"type": "Ready", "status": "True", "reason": reason, "lastTransitionTime": "2026-03-14T09:26:53.123Z"}
+    others = {**condition, "type": "Suspended", "status": "False", "reason": "SomethingNewer"}
+    status = {"conditions": [others, condition], "summary": summary, **(more or {})}
+    patch = json.dumps({"status": status})
+    kubectl("patch", f"{kind}.gog.dev", name, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def test_stages_and_endpoints_have_columns_of_their_own(kubectl):
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made("SFTStage", "columns")))
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made("Endpoint", "columns", role="judge")))
+    report(kubectl, "sftstage", "columns", "Running", {"attempt": 2, "checkpoint": "sft/20"}, progress="20/30")
+    report(kubectl, "endpoint", "columns", "Ready", {"url": "http://c.svc", "version": "grpo/1"})
+    head, row = kubectl("get", "sft", "columns", "-o", "wide").splitlines()
+    assert head.split() == ["NAME", "ATTEMPT", "PROGRESS", "REASON", "AGE", "CHECKPOINT", "MESSAGE"]
+    assert row.split()[:4] == ["columns", "2", "20/30", "Running"] and row.split()[5] == "sft/20"
+    head, row = kubectl("get", "endpoint", "columns").splitlines()
+    assert head.split() == ["NAME", "URL", "READY", "VERSION", "AGE"]
+    assert row.split()[:4] == ["columns", "http://c.svc", "True", "grpo/1"]
+
+
+def test_one_word_lists_every_kind(kubectl):
+    for kind in KINDS:
+        spec = {"role": "judge"} if kind == "Endpoint" else {}
+        kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "listed", **spec)))
+    shown = kubectl("get", "gog", "-o", "name").split()
+    assert {f"{kind.lower()}.gog.dev/listed" for kind in KINDS} <= set(shown)
+
+
+def test_an_endpoint_can_be_scaled(kubectl):
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made("Endpoint", "scaled", role="judge")))
+    kubectl("scale", "endpoint/scaled", "--replicas=3")
+    assert stored(kubectl, "Endpoint", "scaled")["spec"]["replicas"] == 3
+
+
+def test_explain_is_the_users_documentation(kubectl):
+    told = " ".join(kubectl("explain", "gogrun.spec.stages.grpo.learningRate").split())
+    assert "[paper: 2e-6]. Default: 2e-06, or the model family's preset." in told
+    for kind in KINDS:
+        said = kubectl("explain", f"{kind.lower()}.spec")
+        assert "<empty>" not in said and "<no description>" not in said
