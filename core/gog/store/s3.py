@@ -29,8 +29,8 @@ from gog.store.model import Blob
 
 PART = 1 << 26
 CONNECTIONS = 4
-BUFFER = 1 << 18
-"""Received at once: fits into a core's own cache, where checksum and write find it."""
+BUFFER = 1 << 20
+"""Received at once: still in a core's own cache when checksum and write come, and large enough for large pages."""
 YOUNG = timedelta(minutes=15)
 """A blob that lies there longer is put again, for it might be about to be swept."""
 COPIED_AT_ONCE = 5 << 30
