@@ -97,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     crds = commands.add_parser("crds", help="print the custom resource definitions for a cluster", allow_abbrev=False)
     crds.add_argument("--dir", metavar="DIR", help="write one file each there instead")
+    crds.add_argument("--reference", action="store_true", help="print a page that tells every field instead")
     _operator(
         commands.add_parser("operator", help="run runs on a cluster, as the operator's pod does", allow_abbrev=False)
     )

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from gog.spec import STAGES, Gaze, Level, Quantity
 from gog_operator import cli
-from gog_operator.api import crd_columns, crd_rules, crd_schema, crds, manifest
+from gog_operator.api import crd_columns, crd_reference, crd_rules, crd_schema, crds, manifest
 from gog_operator.api.meta import MESSAGE_LENGTH, Condition, Reason
 from gog_operator.api.objects import KINDS
 from gog_operator.build import names
@@ -44,6 +44,18 @@ def test_the_files_are_what_the_models_say():
     assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == made, (
         "run: gog crds --dir manifests/crds"
     )
+
+
+def test_the_reference_is_what_the_models_say():
+    told = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    assert told == crd_reference.page(), "run: gog crds --reference > docs/reference.md"
+    missing = [
+        path
+        for kind in KINDS
+        for path, _, _ in nodes(schema(kind)["properties"]["spec"])
+        if path and is_field(path) and f"`{path.split('.')[-1]}`" not in told
+    ]
+    assert missing == []
 
 
 def test_every_kind_has_a_definition_of_its_own():

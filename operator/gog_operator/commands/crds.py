@@ -1,4 +1,4 @@
-"""`gog crds [--dir DIR]`: prints the CustomResourceDefinitions, or writes one file each."""
+"""`gog crds`: prints the CustomResourceDefinitions, writes one file each, or prints the page that tells their fields."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 from pathlib import Path
 
 from gog.errors import UserError
-from gog_operator.api import crds
+from gog_operator.api import crd_reference, crds
 
 
 def main(given: argparse.Namespace) -> int:
+    if given.reference:
+        print(crd_reference.page(), end="")
+        return 0
     made = crds.all_of_them()
     if given.dir is None:
         print("---\n".join(crds.text(each) for each in made), end="")
