@@ -7,9 +7,8 @@ to another node does not count as one. The job stays until its owner goes: its m
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
-
-import yaml
 
 from gog import spec as settings
 from gog.errors import UserError
@@ -47,8 +46,7 @@ def job(
 ) -> tuple[Document, Document]:
     """ConfigMap and Job, both called `name`. config: what `gog move <command>` reads; also: a store that is written to
     besides. Raises UserError for a configuration that no ConfigMap holds."""
-    text = yaml.safe_dump(_fitting(config), sort_keys=False, allow_unicode=True)
-    configmap = files.configmap(name, owner, {FILE: text}, component="mover")
+    configmap = files.configmap(name, owner, {FILE: _fitting(config)}, component="mover")
     metadata = meta.head(name, owner, "mover", **{meta.HASH: meta.fingerprint(config)})
     pod = _pod(name, command, store, also, platform, scheduling or settings.SchedulingSpec(), service_account)
     body = {
@@ -104,18 +102,20 @@ def _pod(
     return pod | {"restartPolicy": "Never"}
 
 
-def _fitting(config: Document) -> Document:
-    """The configuration without its oldest events where there are too many for a ConfigMap."""
-    if _size(config) <= LARGEST:
-        return config
+def _fitting(config: Document) -> str:
+    """The configuration's text, without its oldest events where there are too many for a ConfigMap.
+
+    JSON, which is YAML: a run's objects are large, and the other way of writing them takes a hundred times as long."""
+    text = _text(config)
     events = list(config.get("events") or ())
-    while events and _size({**config, "events": events}) > LARGEST:
+    while len(text.encode()) > LARGEST and events:
         events = events[len(events) // 4 + 1 :]
-    fitting = {**config, "events": events}
-    if _size(fitting) > LARGEST:
-        raise UserError(f"{_size(fitting):,} bytes are too many for a mover's configuration", remedy="fewer arms")
-    return fitting
+        text = _text({**config, "events": events})
+    if len(text.encode()) > LARGEST:
+        what = f"{len(text.encode()):,} bytes are too many for the settings of a mover (at most {LARGEST:,})"
+        raise UserError(what, remedy="give the run fewer arms")
+    return text
 
 
-def _size(config: Document) -> int:
-    return len(yaml.safe_dump(config, allow_unicode=True).encode())
+def _text(config: Document) -> str:
+    return json.dumps(config, indent=1, ensure_ascii=False) + "\n"

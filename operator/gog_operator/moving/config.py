@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ Kind = TypeVar("Kind", bound=Spec)
 def read(path: Path, kind: type[Kind]) -> Kind:
     """Raises UserError naming file and field."""
     try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
+        body = _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read: {error.strerror}", where=str(path)) from None
     except yaml.YAMLError as error:
@@ -48,3 +49,11 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise UserError(first["msg"], where=f"{path}: {field}" if field else str(path)) from None
+
+
+def _parsed(text: str) -> Any:
+    """The operator writes JSON, which is read a hundred times as fast as other YAML."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return yaml.safe_load(text)
