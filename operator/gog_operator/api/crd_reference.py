@@ -61,7 +61,14 @@ def _key(node: Schema) -> str:
 
 def _type(node: Schema) -> str:
     if "enum" in node:
-        return f"{WORDS.get(node['type'], node['type'])} {_range(node)}".strip()
+        return " ".join(f"`{each}`" for each in node["enum"] if each is not False)
+    if node.get("type") == "array":
+        return f"list of {_type(node['items'])}"
+    if node.get("type") == "object":
+        return "fields" if "properties" in node else "map"
+    if node.get("x-kubernetes-int-or-string"):
+        return "amount"
+    return f"{WORDS.get(node['type'], node['type'])} {_range(node)}".strip()
 
 
 def _range(node: Schema) -> str:
