@@ -61,7 +61,7 @@ def _key(node: Schema) -> str:
 
 def _type(node: Schema) -> str:
     if "enum" in node:
-        return " ".join(f"`{each}`" for each in node["enum"] if each is not False)
+        return " ".join(dict.fromkeys(f"`{each}`" for each in node["enum"] if each is not False))
     if node.get("type") == "array":
         return f"list of {_type(node['items'])}"
     if node.get("type") == "object":
