@@ -38,3 +38,7 @@ app.kubernetes.io/managed-by: gog-operator
 {{- define "gog.plurals" -}}
 [gogruns, curatestages, sftstages, stratifystages, grpostages, evaluatestages, endpoints]
 {{- end }}
+
+{{- define "gog.children" -}}
+[curatestages, sftstages, stratifystages, grpostages, evaluatestages, endpoints]
+{{- end }}
