@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -96,10 +97,25 @@ def program(name: str) -> Path:
 @pytest.fixture(scope="session")
 def api_server() -> Iterator[ApiServer]:
     """The session's API server, with every CRD applied."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bare_api_server() -> Iterator[ApiServer]:
+    """A second one whose controller manager only collects garbage and ends namespaces: what becomes of Jobs and
+    Deployments is the test's to say, at once and in the same order every time."""
+    with serving("bare", GOG_CONTROLLERS="garbage-collector-controller,namespace-controller", GOG_AUDIT="") as server:
+        yield server
+
+
+@contextmanager
+def serving(suffix: str = "", **environment: str) -> Iterator[ApiServer]:
+    """An API server for the time of the block. suffix: tells several of one session apart."""
     if not built():
         subprocess.run([KIT / "build", "api"], check=True)
-    folder, lock = claim_folder()
-    server = start(folder)
+    folder, lock = claim_folder(suffix)
+    server = start(folder, **environment)
     try:
         crds = sorted((ROOT / "manifests/crds").glob("*.yaml"))
         for file in crds:
@@ -114,11 +130,11 @@ def api_server() -> Iterator[ApiServer]:
         Path(lock.name).unlink()
 
 
-def start(folder: Path) -> ApiServer:
+def start(folder: Path, **environment: str) -> ApiServer:
     for attempt in range(1, START_TRIES + 1):
         api, etcd, peer = free_ports(3)
         ports = {"GOG_API_PORT": str(api), "GOG_ETCD_PORT": str(etcd), "GOG_ETCD_PEER_PORT": str(peer)}
-        run = kit("up", folder, "api", GOG_AUDIT="1", **ports)
+        run = kit("up", folder, "api", **{"GOG_AUDIT": "1", **ports, **environment})
         if run.returncode == 0:
             return ApiServer(folder, api)
         stop(folder)
@@ -136,7 +152,7 @@ def kit(script: str, folder: Path, *args: str, **environment: str) -> subprocess
     return subprocess.run([KIT / script, *args], env=settings, capture_output=True, text=True, check=False)
 
 
-def claim_folder() -> tuple[Path, TextIO]:
+def claim_folder(suffix: str = "") -> tuple[Path, TextIO]:
     """A run folder that is this session's while the returned file is open; whatever dead sessions left is stopped.
 
     The kernel drops the lock of a process that dies, however it dies.
@@ -153,7 +169,7 @@ def claim_folder() -> tuple[Path, TextIO]:
                     continue
                 stop(left.with_suffix(""))
                 left.unlink()
-        lock = (sessions / f"{os.getpid()}.lock").open("w")
+        lock = (sessions / f"{os.getpid()}{suffix}.lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
     return Path(lock.name).with_suffix(""), lock
 
