@@ -13,7 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from gog import bundle, wire
+from gog import store as stores
 from gog_tools import judge, search, shell
+
+HEAVY = ("torch", "transformers", "kserve", "boto3", "botocore", "kubernetes")
 
 
 def test_the_ready_file_tells_the_address_and_the_process(servers):
@@ -74,6 +78,52 @@ def test_sigterm_lets_a_request_in_flight_finish(start, gate, held, wait_until):
     asking.join(30)
     assert answers[0].body == b"done"
     assert server.process.wait(30) == 0
+
+
+def test_sigterm_waits_no_longer_than_asked_for_a_request_that_does_not_end(start, gate, held):
+    server = start("gate_app", "--gate", str(gate), "--drain-seconds", "1")
+    asking = threading.Thread(target=lambda: ask_in_vain(server))
+    assert server.url
+    asking.start()
+    with held():
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+    asking.join(60)
+
+
+def ask_in_vain(server):
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        server.post("/", {})
+
+
+def test_a_dataset_is_read_from_a_store_into_a_folder_that_goes_with_the_server(start, world, tmp_path):
+    bundle.pack(world, tmp_path / bundle.FILE)
+    store = stores.open_store((tmp_path / "store").as_uri())
+    store.publish(bundle.KEY, 1, {bundle.FILE: tmp_path / bundle.FILE})
+    address, scratch = (tmp_path / "store").as_uri(), tmp_path / "scratch"
+    scratch.mkdir()
+    options = ("--data", address, "--store", json.dumps({"uri": address}))
+    server = start("gog_tools.search", "text", *options, TMPDIR=str(scratch))
+    assert server.post(wire.TEXT_SEARCH_PATH, {"query": "t042"}).json()["hits"][0]["title"] == "t042"
+    assert list(scratch.iterdir())
+    assert server.stop()[0] == 0
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("text", ["{}", "no json", '{"uri": "ftp://x"}', '{"uri": "file:///x", "password": "x"}'])
+def test_a_store_that_makes_no_sense_is_refused(capsys, text):
+    assert search.main(["text", "--data", "s3://bucket/prefix", "--store", text]) == 2
+    assert "--store" in capsys.readouterr().err
+
+
+def test_readiness_is_told_apart_from_health(servers):
+    assert servers.judge.get("/readyz").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("module", ["judge", "search", "grounding", "policy"])
+def test_no_server_imports_torch_before_it_answers_for_its_health(module):
+    program = f"import sys, gog_tools.{module}; sys.exit(any(name in sys.modules for name in {HEAVY!r}))"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_an_error_in_a_server_keeps_the_clients_connection(start, gate):
