@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # One thread per process: two processes with two OpenMP threads each on two cores all but stop.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup quickstart test lint unit slow tiny-base bench clean
+.PHONY: setup quickstart test lint unit slow kit manifests images e2e tiny-base bench clean
 
 setup: $(STAMP)
 
@@ -31,10 +31,30 @@ lint: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/python -m pytest -m 'not slow'
+	@# An API server for its tests, the first time in some minutes; where there is no Go, pytest's summary says what did not run.
+	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw; fi
+	$(BIN)/python -m pytest -m 'not slow and not cluster'
 
 slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not cluster'
+
+# Everything of a real cluster: programs, base images, Debian's container parts. Needs root and Go; a quarter of an hour, once.
+kit:
+	tests/cluster/packages
+	tests/cluster/build
+	tests/cluster/images
+
+manifests: setup
+	$(BIN)/gog crds --dir manifests/crds
+	rm -rf charts/gog/files/crds && mkdir -p charts/gog/files && cp -r manifests/crds charts/gog/files/crds
+	tests/charts/install >manifests/install.yaml
+
+# Operator, tools and trainer, with buildah or docker. BASE_IMAGE and TAG may be given.
+images:
+	.ci/images
+
+e2e: setup
+	tests/e2e/cluster
 
 tiny-base: setup
 	$(BIN)/tune run gog_recipes/tiny_base.py --config recipes/gog_recipes/configs/tiny/tiny_base.yaml

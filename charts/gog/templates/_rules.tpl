@@ -5,10 +5,10 @@ missing is learnt from the pods that wait for it. Jobs of Volcano go with their 
 {{- define "gog.rules" -}}
 - apiGroups: [gog.dev]
   resources: {{ include "gog.plurals" . }}
-  verbs: [get, list, watch, patch, delete]
+  verbs: [get, list, watch, delete]
 - apiGroups: [gog.dev]
   resources: {{ include "gog.children" . }}
-  verbs: [create]
+  verbs: [create, patch]
 - apiGroups: [gog.dev]
   resources: [gogruns/status, curatestages/status, sftstages/status, stratifystages/status, grpostages/status, evaluatestages/status, endpoints/status]
   verbs: [patch]

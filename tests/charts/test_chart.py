@@ -1,0 +1,191 @@
+"""The chart: refuses what it cannot do, asks for little, is taken by a real API server, and leaves runs alone when it goes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import kube
+import prometheus_client
+import pytest
+import yaml
+
+from gog import metrics
+from gog_operator import cli, telemetry
+
+CHART = kube.ROOT / "charts/gog"
+MANIFESTS = kube.ROOT / "manifests"
+CASES = sorted((CHART / "ci").glob("*.yaml"), key=lambda path: path.stem)
+MONITORING = "--api-versions=monitoring.coreos.com/v1"
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory):
+    """Calls the real Helm; its output, and what it said."""
+    program, home = kube.program("helm"), tmp_path_factory.mktemp("helm")
+    places = {f"HELM_{name}_HOME": str(home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
+
+    def call(*args, server=None, fails=False):
+        environment = os.environ | places | ({"KUBECONFIG": str(server.kubeconfig)} if server else {})
+        command = [program, *map(str, args)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert (done.returncode != 0) == fails, done.stderr
+        return done.stderr if fails else done.stdout
+
+    return call
+
+
+def rendered(helm, *args) -> list[dict]:
+    text = helm("template", "gog", CHART, "--namespace=gog-system", MONITORING, *args)
+    return [each for each in yaml.safe_load_all(text) if each]
+
+
+def of_kind(documents, *kinds) -> list[dict]:
+    return [each for each in documents if each["kind"] in kinds]
+
+
+def operator_role(documents) -> dict:
+    (role,) = [each for each in of_kind(documents, "Role", "ClusterRole") if each["metadata"]["name"] in OPERATOR_ROLES]
+    return role
+
+
+OPERATOR_ROLES = ("gog-operator", "gog-system-gog-operator")
+
+
+def test_the_definitions_in_the_chart_are_those_of_the_manifests():
+    ours = {path.name: path.read_text() for path in (CHART / "files/crds").glob("*")}
+    assert ours == {path.name: path.read_text() for path in (MANIFESTS / "crds").glob("*")}, "run: make manifests"
+    assert ours
+
+
+def test_every_metric_of_an_alert_is_one_that_is_registered():
+    rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
+    used = {
+        name for group in rules["groups"] for rule in group["rules"] for name in re.findall(r"gog_\w+", rule["expr"])
+    }
+    registries = (metrics.REGISTRY, telemetry.REGISTRY)
+    known = b"".join(prometheus_client.generate_latest(each) for each in registries).decode()
+    families = {line.split()[2] for line in known.splitlines() if line.startswith("# TYPE")}
+    assert used
+    assert used <= families, used - families
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_each_example_of_values_lints(helm, case):
+    assert "0 chart(s) failed" in helm("lint", "--strict", CHART, "-f", case)
+
+
+@pytest.mark.apiserver
+def test_the_installation_without_helm_is_the_rendered_chart():
+    now = subprocess.run([Path(__file__).parent / "install"], capture_output=True, text=True, check=True).stdout
+    assert now == (MANIFESTS / "install.yaml").read_text(), "run: make manifests"
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_no_role_reads_secrets_or_reaches_into_pods_or_asks_for_all(helm, case):
+    for role in of_kind(rendered(helm, "-f", case), "Role", "ClusterRole"):
+        for rule in role["rules"]:
+            assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
+            assert not {"secrets", "pods/exec"} & set(rule["resources"])
+
+
+@pytest.mark.apiserver
+def test_a_namespace_and_a_cluster_are_given_the_same_permissions(helm):
+    narrow, wide = rendered(helm), rendered(helm, "--set=watch.allNamespaces=true")
+    assert operator_role(narrow)["kind"] == "Role" and operator_role(wide)["kind"] == "ClusterRole"
+    assert operator_role(narrow)["rules"] == operator_role(wide)["rules"]
+
+
+@pytest.mark.apiserver
+def test_without_aggregation_and_definitions_nothing_is_cluster_wide(helm):
+    documents = rendered(helm, "--set=rbac.aggregate=false,crds.install=false")
+    assert all(each["metadata"].get("namespace") == "gog-system" for each in documents)
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_the_operator_understands_its_arguments(helm, case):
+    (deployment,) = of_kind(rendered(helm, "-f", case), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    given = cli.build_parser().parse_args(container["args"])
+    assert given.command == "operator" and (given.all_namespaces or given.namespace)
+
+
+@pytest.mark.apiserver
+def test_monitoring_is_made_only_where_it_is_known(helm):
+    asked = "--set=monitoring.podMonitor=true,monitoring.prometheusRule=true"
+    assert {each["kind"] for each in of_kind(rendered(helm, asked), "PodMonitor", "PrometheusRule")} == {
+        "PodMonitor",
+        "PrometheusRule",
+    }
+    text = helm("template", "gog", CHART, asked)
+    assert not of_kind([each for each in yaml.safe_load_all(text) if each], "PodMonitor", "PrometheusRule")
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ("watch.allNamespace=true", "additional properties 'allNamespace' not allowed"),
+        ("watch.namespaces={Team_A}", "does not match pattern"),
+        ("images.pullPolicy=Sometimes", "value must be one of 'Always', 'IfNotPresent', 'Never'"),
+        ("images.trainer=", "minLength: got 0, want 1"),
+        ("serviceAccount.create=false", "minLength: got 0, want 1"),
+        ("networkPolicy.egress[0].cidr=example.com,networkPolicy.egress[0].ports={443}", "does not match pattern"),
+        ("operator.replicas=2", "additional properties 'replicas' not allowed"),
+        ("crds.install=yes", "want boolean"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(helm, values, said):
+    assert said in helm("template", "gog", CHART, f"--set={values}", fails=True)
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_an_api_server_takes_each_example_and_gives_it_up_without_the_definitions(helm, api_server, case):
+    home = api_server.namespace("gog")
+    for name in yaml.safe_load(case.read_text()).get("watch", {}).get("namespaces", ()):
+        api_server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    # The definitions are there already, from the fixture.
+    notes = helm("install", "gog", CHART, "-n", home, "-f", case, "--take-ownership", server=api_server)
+    assert f"kubectl -n {home} rollout status deployment/gog-operator" in notes
+    deployment = yaml.safe_load(api_server.kubectl("get", "deployment/gog-operator", "-n", home, "-o", "yaml"))
+    template = deployment["spec"]["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "as-is", "namespace": home},
+        "spec": template["spec"],
+    }
+    api_server.kubectl("create", "--dry-run=server", "-f", "-", input=yaml.safe_dump(pod))  # under `restricted`
+    helm("uninstall", "gog", "-n", home, server=api_server)
+    assert "gogruns.gog.dev" in api_server.kubectl("get", "crd", "-o", "name")
+    assert api_server.kubectl("get", "deployments,roles,rolebindings", "-n", home, "-o", "name") == ""
+
+
+@pytest.mark.apiserver
+def test_the_operator_may_work_in_its_namespace_and_nowhere_else(helm, api_server):
+    home, elsewhere = api_server.namespace("gog"), api_server.namespace("other")
+    helm("install", "gog", CHART, "-n", home, "--set=crds.install=false", server=api_server)
+    account = f"--as=system:serviceaccount:{home}:gog-operator"
+
+    def may(verb, resource, namespace):
+        resource, _, part = resource.partition("/")
+        asked = [verb, resource, f"--subresource={part}", account, "-n", namespace]
+        return api_server.kubectl("auth", "can-i", *asked, check=False).strip()
+
+    assert may("create", "jobs.batch.volcano.sh", home) == "yes"
+    assert may("patch", "gogruns.gog.dev/status", home) == "yes"
+    assert may("create", "jobs.batch.volcano.sh", elsewhere) == "no"
+    assert may("get", "secrets", home) == "no"
+    assert may("create", "pods/exec", home) == "no"
+
+
+@pytest.mark.apiserver
+def test_the_installation_without_helm_is_taken_as_it_is(api_server):
+    api_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", MANIFESTS / "install.yaml")
+    assert "gog-operator" in api_server.kubectl("get", "deployment", "-n", "gog-system", "-o", "name")
