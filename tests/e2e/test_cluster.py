@@ -49,7 +49,7 @@ def installed(cluster: ApiServer) -> ApiServer:
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
     values = {
         "watch": {"namespaces": [NAMESPACE]},
-        "images": {name: {"repository": image.rpartition(":")[0], "tag": TAG} for name, image in IMAGES.items()},
+        "images": IMAGES,
     }
     chart = str(ROOT / "charts/gog")
     helm("upgrade", "--install", "gog", chart, "-n", SYSTEM, "--wait", "--timeout=3m", "-f", "-", values=values)
