@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import cluster_actors
 from kube import ApiServer
-from operator_builders import manifest
+from operator_builders import manifest, until
 
 from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import kube, paths
-from gog_operator.cluster.kube import Api, items
+from gog_operator.cluster.kube import Api, ApiError, items
 from gog_operator.operate import Workers
 from gog_operator.resync import Resync
 from gog_operator.workqueue import WorkQueue
@@ -44,8 +45,16 @@ class Workplace:
         self.server = server
         self.api: Api = kube.connect(4, str(server.kubeconfig))
         self.namespace = server.namespace()
+        until(self._serves)
         self.clock, self.play = Clock(), cluster_actors.Play()
         self.operator = self.make_operator(wrap(self.api))
+
+    def _serves(self) -> bool:
+        """Whether the server has come round to every resource: for a moment after a definition was applied, it has not."""
+        try:
+            return all(self.api.call("GET", each.path(self.namespace)) for each in paths.KNOWN)
+        except ApiError:
+            return False
 
     def make_operator(self, api: Api) -> Operator:
         return Operator(api, self.namespace, self.clock)
@@ -101,7 +110,8 @@ class Operator:
 
     def work(self) -> int:
         """A resync, then passes until nothing is due."""
-        self.resync.once()
+        with contextlib.suppress(ApiError):  # the next one will do
+            self.resync.once()
         done = 0
         while (key := self.queue.take()[0]) is not None:
             self.workers.one(key)

@@ -58,6 +58,7 @@ class Health:
         """Brings the gauges up to date."""
         telemetry.DEPTH.set(self.queue.depth())
         telemetry.AGE.set(self.queue.oldest())
+        telemetry.WORKING.set(self.queue.working())
         telemetry.LEADER.set(self.lease.held())
 
 

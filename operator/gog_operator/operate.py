@@ -9,15 +9,13 @@ It may be killed at any time; SIGTERM ends it after the passes under way, and gi
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import signal
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -128,7 +126,7 @@ class Operator:
         counted = telemetry.Counted(api)
         identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.queue = WorkQueue()
-        self.lease = lease.Lease(counted, settings.home, LEASE, identity)
+        self.lease = lease.Lease(api, settings.home, LEASE, identity)
         gated = lease.Gated(counted, self.lease)
         self.workers = Workers(gated, settings.platform, self.queue)
         self.resync = resync.Resync(gated, settings.namespaces, settings.platform, self.queue, utc_now)
@@ -144,7 +142,7 @@ class Operator:
         for each in threads:
             each.start()
         try:
-            asyncio.run(self._watch())
+            watch.watch(self.watcher, self.settings.namespaces, self.listed)
         finally:
             self.stop.set()
             self.queue.close()
@@ -164,40 +162,8 @@ class Operator:
         }
         return tuple(threading.Thread(target=each, name=name, daemon=True) for name, each in keepers.items())
 
-    async def _watch(self) -> None:
-        """Watches once everything has been listed; ends when told to, or when watching ends by itself."""
-        loop, ready, end = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, end.set)
-        watching = asyncio.create_task(watch.watch(self.watcher, self.settings.namespaces, ready, end))
-        announcing = asyncio.create_task(self._announce(ready, end))
-        try:
-            await _first_of(watching, _ended(end))
-        finally:
-            end.set()
-            ready.set()
-            await announcing
-            await asyncio.wait({watching}, timeout=END_SECONDS)
-
-    async def _announce(self, ready: asyncio.Event, end: asyncio.Event) -> None:
-        while not self.listed.is_set() and not end.is_set():
-            await asyncio.sleep(0.05)
-        ready.set()
-
     def _release(self) -> None:
         try:
             self.lease.release()
         except ApiError as error:
             log.info("lease not given back: %s", error)
-
-
-async def _ended(end: asyncio.Event) -> None:
-    await end.wait()
-
-
-async def _first_of(*waits: Coroutine[Any, Any, None] | asyncio.Task[None]) -> None:
-    """Returns when the first is over; raises what it raised."""
-    tasks = {asyncio.ensure_future(each) for each in waits}
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for each in done:
-        each.result()

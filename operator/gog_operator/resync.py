@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 
 class Resync:
-    """namespaces: None for all of the cluster. seen: resource versions as they were listed, by kind, namespace, name."""
+    """namespaces: (None,) for all of the cluster. seen: resource versions as they were listed; a Key's kind is the name of
+    the resource here (`gogruns.gog.dev`)."""
 
     def __init__(
         self,
@@ -57,29 +58,35 @@ class Resync:
         for namespace in self.namespaces:
             snapshot.take(self.api, namespace)
         self.unknown = tuple(dict.fromkeys(snapshot.unknown))
+        self._note(snapshot)
         queued = sum(self._kind(snapshot, kind) for kind in KINDS)
         telemetry.RESYNC_SECONDS.set(time.monotonic() - begun)
         return queued
 
+    def _note(self, snapshot: Snapshot) -> None:
+        """What was listed is seen; what was not is gone."""
+        listed = {Key(*each): version for each, version in snapshot.versions.items()}
+        for key in [each for each in self.seen if each not in listed]:
+            self.seen.pop(key, None)
+        self.seen.update(listed)
+
     def _kind(self, snapshot: Snapshot, kind: str) -> int:
         """Puts on the queue what has something to do, of one kind."""
         listed, queued = 0, 0
-        for path, namespace, name in list(snapshot.paths_of(paths.OURS[kind])):
-            key, body = Key(kind, namespace, name), snapshot.call("GET", path)
-            self.seen[key] = body["metadata"]["resourceVersion"]
-            after = due(RemoteCluster(snapshot, namespace, self.platform, _silence), kind, body, self.now())
+        for namespace, name in snapshot.names(paths.OURS[kind]):
+            after = due(RemoteCluster(snapshot, namespace, self.platform, _silence), kind, name, self.now())
             listed += 1
             if after is not None:
-                self.queue.add(key, after)
+                self.queue.add(Key(kind, namespace, name), after)
                 queued += 1
         telemetry.OBJECTS.labels(kind).set(listed)
         return queued
 
 
-def due(cluster: RemoteCluster, kind: str, body: Mapping[str, Any], now: datetime) -> float | None:
+def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | None:
     """In how many seconds an object wants a pass; None when nothing is to be done and time will not change that."""
     try:
-        thing = cluster.get(KINDS[kind], body["metadata"]["name"])
+        thing = cluster.get(KINDS[kind], name)
         if thing is None or not reconcile.ours(thing):
             return None
         left = reconcile.seconds_to_live(thing, now)

@@ -23,6 +23,7 @@ PASSES = Histogram(
 OUTCOME = Counter("gog_operator_reconciles", "Passes, by outcome.", ("outcome",), registry=REGISTRY)
 DEPTH = Gauge("gog_operator_queue_depth", "Objects that wait for a pass and are due.", registry=REGISTRY)
 AGE = Gauge("gog_operator_queue_age_seconds", "How long the oldest of them has been due.", registry=REGISTRY)
+WORKING = Gauge("gog_operator_working", "Passes under way.", registry=REGISTRY)
 REQUESTS = Counter(
     "gog_operator_api_requests",
     "Requests to the API server, by method and status.",

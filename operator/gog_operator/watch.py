@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +18,13 @@ import kopf
 
 from gog_operator.api.meta import RUN_LABEL
 from gog_operator.api.objects import KINDS, STAGE_OF
+from gog_operator.build.meta import OWNER_LABEL
 from gog_operator.cluster import paths
 from gog_operator.workqueue import Key, WorkQueue
 
 WATCHED = (*paths.OURS.values(), paths.VOLCANO_JOBS, paths.INFERENCE_SERVICES, paths.DEPLOYMENTS, paths.JOBS)
+OURS = {resource.name: kind for kind, resource in paths.OURS.items()}
+STAGES = {name for name, kind in OURS.items() if kind in STAGE_OF}
 PAGE = 250
 Body = Mapping[str, Any]
 
@@ -33,37 +37,33 @@ class Watcher:
         self.queue, self.seen = queue, seen
         self.waiting: dict[tuple[str, str], set[Key]] = defaultdict(set)
 
-    def event(self, kind: str, type_: str | None, body: Body) -> None:
-        """type_: None for an object of a listing, which is sent when a stream begins."""
+    def event(self, resource: str, type_: str | None, body: Body) -> None:
+        """resource: `gogruns.gog.dev`; type_: None for an object of a listing, which is sent when a stream begins."""
         metadata = body["metadata"]
-        own = Key(kind, metadata["namespace"], metadata["name"])
-        if kind in STAGE_OF:
-            self._note(own, type_, body)
-        known, version = self.seen.get(own), str(metadata.get("resourceVersion"))
-        self.seen[own] = version
+        place = Key(resource, metadata["namespace"], metadata["name"])
+        known, version = self.seen.get(place), str(metadata.get("resourceVersion"))
+        self.seen[place] = version
         if type_ == "DELETED":
-            self.seen.pop(own, None)
-        if type_ is None and known == version:
-            return
-        if type_ is None and kind not in KINDS and known is None:
-            return  # somebody's child at the first listing: the resync has just looked at it
-        for key in self.keys(own, metadata):
-            self.queue.add(key)
+            self.seen.pop(place, None)
+        if resource in STAGES:
+            self._note(place._replace(kind=OURS[resource]), type_, body)
+        if type_ is not None or known != version:
+            for key in self.keys(place, metadata):
+                self.queue.add(key)
 
-    def keys(self, own: Key, metadata: Mapping[str, Any]) -> set[Key]:
-        """Whom an event concerns."""
-        found = {own} if own.kind in KINDS else set()
+    def keys(self, place: Key, metadata: Mapping[str, Any]) -> set[Key]:
+        """Whom an event concerns. place: what happened to, by its resource's name."""
+        found = {place._replace(kind=OURS[place.kind])} if place.kind in OURS else set()
         for owner in metadata.get("ownerReferences") or ():
             if owner.get("kind") in KINDS:
-                found.add(Key(owner["kind"], own.namespace, owner["name"]))
-            elif own.kind == "Deployment" and owner.get("kind") == "InferenceService":
-                name = metadata.get("labels", {}).get("gog.dev/owner") or owner["name"]
-                found.add(Key("Endpoint", own.namespace, name))
-        run = metadata.get("labels", {}).get(RUN_LABEL)
-        if run:
-            found.add(Key("GoGRun", own.namespace, run))
-        if own.kind == "Endpoint":
-            found |= self.waiting[own.namespace, own.name]
+                found.add(Key(owner["kind"], place.namespace, owner["name"]))
+        labels = metadata.get("labels", {})
+        if place.kind == paths.DEPLOYMENTS.name and OWNER_LABEL in labels:  # KServe's, for an endpoint of ours
+            found.add(Key("Endpoint", place.namespace, labels[OWNER_LABEL]))
+        if RUN_LABEL in labels:
+            found.add(Key("GoGRun", place.namespace, labels[RUN_LABEL]))
+        if OURS.get(place.kind) == "Endpoint":
+            found |= self.waiting[place.namespace, place.name]
         return found
 
     def _note(self, stage: Key, type_: str | None, body: Body) -> None:
@@ -79,14 +79,15 @@ class Watcher:
                 self.waiting[stage.namespace, name].add(stage)
 
 
-def registry(watcher: Watcher, ready: asyncio.Event) -> kopf.OperatorRegistry:
+def registry(watcher: Watcher, ready: threading.Event) -> kopf.OperatorRegistry:
     """Kopf's handlers. ready: watching begins once it is set."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=handlers)
     async def begin(settings: kopf.OperatorSettings, **_: Any) -> None:
         configure(settings)
-        await ready.wait()
+        while not ready.is_set():
+            await asyncio.sleep(0.05)
 
     @kopf.on.login(registry=handlers)
     def login(**known: Any) -> Any:
@@ -95,8 +96,8 @@ def registry(watcher: Watcher, ready: asyncio.Event) -> kopf.OperatorRegistry:
     for resource in WATCHED:
 
         @kopf.on.event(resource.group, resource.version, resource.plural, registry=handlers, id=resource.plural)
-        async def see(type: str | None, body: Body, **_: Any) -> None:
-            watcher.event(str(body.get("kind")), type, body)
+        async def see(type: str | None, body: Body, resource: kopf.Resource, **_: Any) -> None:
+            watcher.event(f"{resource.plural}.{resource.group}", type, body)
 
     return handlers
 
@@ -114,16 +115,15 @@ def configure(settings: kopf.OperatorSettings) -> None:
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = paths.LABEL
 
 
-async def watch(
-    watcher: Watcher, namespaces: tuple[str | None, ...], ready: asyncio.Event, stop: asyncio.Event
-) -> None:
-    """Watches until told to stop. namespaces: (None,) for all. Ends with an exception when watching cannot go on."""
+def watch(watcher: Watcher, namespaces: tuple[str | None, ...], ready: threading.Event) -> None:
+    """Watches until SIGTERM or SIGINT; for the main thread. namespaces: (None,) for all. Ends with an exception when
+    watching cannot go on."""
     logging.getLogger("kopf.objects").setLevel(logging.ERROR)
     everywhere = None in namespaces
-    await kopf.operator(
+    operator = kopf.operator(
         registry=registry(watcher, ready),
         standalone=True,
         clusterwide=everywhere,
         namespaces=[] if everywhere else [each for each in namespaces if each],
-        stop_flag=stop,
     )
+    asyncio.run(operator)

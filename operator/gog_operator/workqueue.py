@@ -90,7 +90,12 @@ class WorkQueue:
         """Seconds that the longest waiting of them has been due."""
         with self._changed:
             now = self._clock()
-            return max((now - due for key, due in self._due.items() if key not in self._working), default=0.0)
+            return max((0.0, *(now - due for key, due in self._due.items() if key not in self._working)))
+
+    def working(self) -> int:
+        """Passes under way."""
+        with self._changed:
+            return len(self._working)
 
     def longest_pass(self) -> float:
         """Seconds that the longest of the passes under way has taken so far."""

@@ -101,11 +101,10 @@ def understood(status: int, headers: Mapping[str, str], data: bytes) -> dict[str
         status = status if status >= 400 else 0
     if 200 <= status < 300 and isinstance(document, dict):
         return document
-    after = headers.get("Retry-After", "")
     told = document if isinstance(document, dict) else {}
-    raise ApiError(
-        status, str(told.get("reason") or ""), str(told.get("message") or ""), float(after) if after.isdigit() else 0.0
-    )
+    after = str(headers.get("Retry-After") or (told.get("details") or {}).get("retryAfterSeconds") or "")
+    wait = float(after) if after.isdigit() else 0.0
+    raise ApiError(status, str(told.get("reason") or ""), str(told.get("message") or ""), wait)
 
 
 def connect(connections: int, kubeconfig: str | None = None) -> KubeApi:

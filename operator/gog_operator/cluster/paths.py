@@ -16,6 +16,11 @@ class Resource:
     plural: str
     product: str = "Kubernetes"
 
+    @property
+    def name(self) -> str:
+        """`jobs.batch.volcano.sh`"""
+        return f"{self.plural}.{self.group}"
+
     def path(self, namespace: str | None, name: str = "", part: str = "") -> str:
         """Of one object, of one of its parts (`status`), or of the list. namespace: None for all."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"

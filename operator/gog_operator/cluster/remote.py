@@ -7,26 +7,27 @@ is left to say is where each fact is found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from pydantic.alias_generators import to_camel
 
 from gog import spec as settings
-from gog_operator.api.meta import RUN_LABEL, Reason
+from gog_operator.api.meta import Reason
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status, document
-from gog_operator.build import config, names
+from gog_operator.build import children, config, names
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, kserve, movers, paths, policies, told, volcano
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import AlreadyExists, Conflict, Refused, Thing
 from gog_operator.cluster.kube import Api, ApiError, items
 from gog_operator.cluster.refusals import Explained
+from gog_operator.plan import sequence
 from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ReportView, ServerView, StoreView
 
 WORKDIR = "/work"
-CHILD_KINDS: tuple[type[Object], ...] = (*STAGE_KINDS.values(), Endpoint)
 
 
 class RemoteCluster:
@@ -48,20 +49,28 @@ class RemoteCluster:
         return documents.parse(kind, body) if body is not None else None
 
     def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
-        return tuple(self._listed(kind, ""))
+        """Without those that cannot be read."""
+        found = []
+        for body in items(self.api, self._path(kind.__name__)):
+            with contextlib.suppress(Unreadable):
+                found.append(documents.parse(kind, body))
+        return tuple(found)
 
     def children(self, owner: Object) -> tuple[Object, ...]:
-        selector = f"{RUN_LABEL}={owner.name}"
-        found = [each for kind in CHILD_KINDS for each in self._listed(kind, selector)]
-        return tuple(each for each in found if each.owned_by(owner))
+        """Got by their names, one by one: a list that is sure to be of now costs the server more than all of these."""
+        if not isinstance(owner, GoGRun):
+            return ()
+        stages = [self._readable(STAGE_KINDS[step.stage], step.name) for step in sequence.steps(owner)]
+        servers = (*children.tool_names(owner).values(), children.policy_name(owner))
+        endpoints = [self._readable(Endpoint, name) for name in servers]
+        return tuple(each for each in (*stages, *endpoints) if each is not None and each.owned_by(owner))
 
-    def _listed(self, kind: type[Thing], selector: str) -> Iterator[Thing]:
+    def _readable(self, kind: type[Thing], name: str) -> Thing | None:
         """Raises Refused for one that cannot be read: without it, its owner would decide wrongly."""
-        for body in items(self.api, self._path(kind.__name__), selector):
-            try:
-                yield documents.parse(kind, body)
-            except Unreadable as error:
-                raise Refused(Reason.INVALID_INPUT, error.sentence) from None
+        try:
+            return self.get(kind, name)
+        except Unreadable as error:
+            raise Refused(Reason.INVALID_INPUT, error.sentence) from None
 
     def create(self, thing: Object) -> None:
         try:
@@ -69,18 +78,7 @@ class RemoteCluster:
         except ApiError as error:
             if error.status != 409:
                 raise
-            self._label_again(thing)
             raise AlreadyExists(thing.name) from None
-
-    def _label_again(self, thing: Object) -> None:
-        """A child of ours that is not found among the owner's children has lost the label that they are found by."""
-        there = self.api.find(self._path(thing.kind, thing.name))
-        if there is None or not thing.metadata.owner_references:
-            return
-        labels = there["metadata"].get("labels", {})
-        missing = {key: value for key, value in thing.metadata.labels.items() if labels.get(key) != value}
-        if missing and documents.owned(there, thing.metadata.owner_references[0].uid):
-            self.api.merge(self._path(thing.kind, thing.name), {"metadata": {"labels": missing}})
 
     def patch_status(self, thing: Object, status: Status) -> None:
         patch = documents.status_patch(thing.status, status)

@@ -3,17 +3,15 @@
 So that a resync costs a few dozen requests instead of several per object, and decides with the very code that a pass
 does. An object is kept as compact JSON without its managed fields, which is a tenth of what it takes as Python's
 objects, and understood anew whenever it is asked for. Pods are not here: what only they tell is left to the real pass
-that follows.
+that follows, and so is what only a list of something tells.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gog_operator.api.meta import RUN_LABEL
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import Api, ApiError, items
 
@@ -28,11 +26,12 @@ LISTED: tuple[tuple[paths.Resource, str], ...] = (
 
 
 class Snapshot:
-    """An Api that answers from what was listed. unknown: resources that the server does not have."""
+    """An Api that answers from what was listed. versions: of every object, by resource, namespace and name; unknown:
+    resources that the server does not have."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self.of_run: dict[str, list[str]] = defaultdict(list)
+        self.versions: dict[tuple[str, str, str], str] = {}
         self.unknown: list[paths.Resource] = []
 
     def take(self, api: Api, namespace: str | None) -> None:
@@ -49,19 +48,13 @@ class Snapshot:
     def put(self, resource: paths.Resource, body: dict[str, Any]) -> None:
         metadata = body["metadata"]
         metadata.pop("managedFields", None)
+        self.versions[resource.name, metadata["namespace"], metadata["name"]] = metadata["resourceVersion"]
         path = resource.path(metadata["namespace"], metadata["name"])
         self.objects[path] = json.dumps(body, separators=(",", ":")).encode()
-        run = metadata.get("labels", {}).get(RUN_LABEL)
-        if run:
-            listing = resource.path(metadata["namespace"])
-            self.of_run[f"{listing}?{RUN_LABEL}={run}"].append(path)
 
-    def paths_of(self, resource: paths.Resource) -> Iterator[tuple[str, str, str]]:
-        """Path, namespace and name of every object of a resource."""
-        for path in self.objects:
-            if paths.resource_of(path) is resource:
-                parts = path.split("/")
-                yield path, parts[-3], parts[-1]
+    def names(self, resource: paths.Resource) -> Iterator[tuple[str, str]]:
+        """Namespace and name of every object of a resource."""
+        return ((namespace, name) for kind, namespace, name in self.versions if kind == resource.name)
 
     def call(
         self,
@@ -74,10 +67,9 @@ class Snapshot:
     ) -> dict[str, Any]:
         if method != "GET":
             raise ApiError(405, "MethodNotAllowed", f"{method} {path}: what was listed cannot be changed")
-        if query is None:
-            found = self.objects.get(path)
-            if found is None:
-                raise ApiError(404, "NotFound", f"{path} was not there")
-            return json.loads(found)
-        found_paths = self.of_run.get(f"{path}?{query.get('labelSelector', '')}", ())
-        return {"items": [json.loads(self.objects[each]) for each in found_paths]}
+        if query is not None:
+            return {"items": []}
+        found = self.objects.get(path)
+        if found is None:
+            raise ApiError(404, "NotFound", f"{path} was not there")
+        return json.loads(found)

@@ -1,0 +1,97 @@
+"""/healthz says 200 only while the operator does its work."""
+
+from __future__ import annotations
+
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+
+from gog_operator.health import PASS_SECONDS, Health, serve
+from gog_operator.workqueue import Key, WorkQueue
+
+INTERVAL = 60.0
+
+
+class Time:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class HeldLease:
+    holds = True
+
+    def held(self):
+        return self.holds
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture
+def health(time):
+    return Health(WorkQueue(time), HeldLease(), INTERVAL, clock=time)
+
+
+def test_a_resync_that_stopped_is_told(health, time):
+    assert health.problems() == []
+    health.resynced()
+    time.now += 3 * INTERVAL + 1
+    assert "nothing was listed" in health.problems()[0]
+    health.resynced()
+    assert health.problems() == []
+
+
+def test_a_resync_that_never_was_is_told(health, time):
+    health.problems()
+    time.now += 3 * INTERVAL + 1
+    assert "nothing was listed" in health.problems()[0]
+
+
+def test_one_that_waits_for_anothers_lease_is_well_and_has_time_once_it_leads(health, time):
+    health.lease.holds = False
+    health.problems()
+    time.now += 100 * INTERVAL
+    assert health.problems() == []
+    health.lease.holds = True
+    assert health.problems() == []
+
+
+def test_a_worker_that_is_stuck_is_told(health, time):
+    health.queue.add(Key("GoGRun", "ns", "a"))
+    health.queue.take()
+    time.now += PASS_SECONDS + 1
+    health.resynced()
+    assert "a worker has been at one object" in health.problems()[0]
+
+
+def test_a_thread_that_died_is_told(health):
+    dead = threading.Thread(target=lambda: None, name="lease")
+    dead.start()
+    dead.join()
+    health.threads = (dead,)
+    assert health.problems() == ["lease has died"]
+
+
+def test_the_probe_sees_what_is_told(health, time):
+    server = serve(health, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        with urllib.request.urlopen(f"{url}/healthz") as answer:
+            assert answer.read() == b"ok"
+        health.resynced()
+        time.now += 4 * INTERVAL
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{url}/healthz")
+        assert refused.value.code == 503
+        assert b"nothing was listed" in refused.value.read()
+        with urllib.request.urlopen(f"{url}/metrics") as answer:
+            assert b"gog_operator_queue_depth 0.0" in answer.read()
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,174 @@
+"""Answers of an API server, and what they come to: an exception with a reason, or try again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gog_operator.api.meta import Reason
+from gog_operator.api.objects import SFTStage
+from gog_operator.cluster import documents, paths
+from gog_operator.cluster.documents import Unreadable, merge_patch
+from gog_operator.cluster.interface import Refused, Unavailable
+from gog_operator.cluster.kube import ApiError, understood
+from gog_operator.cluster.refusals import Explained, explained
+
+JOBS = paths.VOLCANO_JOBS.path("ns")
+NO_TYPE = "the server could not find the requested resource"
+NO_QUEUE = (
+    'admission webhook "validatejob.volcano.sh" denied the request: unable to find job queue: queues "gpu" not found'
+)
+
+
+def status(code: int, message: str = "", **headers: str) -> ApiError:
+    body = json.dumps({"kind": "Status", "reason": "R", "message": message}).encode()
+    with pytest.raises(ApiError) as error:
+        understood(code, headers, body)
+    return error.value
+
+
+@pytest.mark.parametrize("code", [401, 408, 410, 429, 500, 502, 503, 504])
+def test_what_passes_by_itself_is_tried_again(code):
+    assert isinstance(explained(status(code), "GET", JOBS), Unavailable)
+
+
+def test_a_server_that_names_a_wait_is_heard():
+    told = explained(status(429, **{"Retry-After": "7"}), "GET", JOBS)
+    assert isinstance(told, Unavailable) and told.after == 7
+
+
+def test_a_wait_in_the_bodys_details_is_heard():
+    body = {"message": "storage is (re)initializing", "details": {"retryAfterSeconds": 3}}
+    with pytest.raises(ApiError) as error:
+        understood(429, {}, json.dumps(body).encode())
+    assert error.value.retry_after == 3
+
+
+def test_no_answer_at_all_is_tried_again():
+    assert isinstance(explained(ApiError(0, "ReadTimeoutError", ""), "POST", JOBS), Unavailable)
+
+
+def test_half_an_answer_is_none():
+    with pytest.raises(ApiError) as error:
+        understood(200, {}, b'{"items": [')
+    assert isinstance(explained(error.value, "GET", JOBS), Unavailable)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "method", "reason"),
+    [
+        (404, NO_TYPE, "POST", Reason.CRD_MISSING),
+        (404, "404 page not found", "POST", Reason.CRD_MISSING),
+        (404, 'namespaces "ns" not found', "POST", Reason.NAMESPACE_ENDING),
+        (403, "unable to create new content in namespace ns because it is being terminated", "POST", Reason.NAMESPACE_ENDING),
+        (403, NO_QUEUE, "POST", Reason.QUEUE_MISSING),
+        (403, 'jobs.batch is forbidden: User "x" cannot create', "POST", Reason.REFUSED),
+        (403, "exceeded quota: q, requested: pods=1", "POST", Reason.REFUSED),
+        (422, "spec.queue: Invalid value", "PATCH", Reason.REFUSED),
+    ],
+)  # fmt: skip
+def test_what_a_person_must_mend_has_its_reason_and_the_servers_sentence(code, message, method, reason):
+    told = explained(status(code, message), method, JOBS)
+    assert isinstance(told, Refused) and told.reason == reason
+    assert message in told.message or reason == Reason.CRD_MISSING
+
+
+def test_a_missing_definition_names_who_installs_it():
+    told = explained(status(404, NO_TYPE), "POST", JOBS)
+    assert isinstance(told, Refused)
+    assert told.message == "Volcano is not installed: the cluster knows no jobs.batch.volcano.sh"
+
+
+def test_an_object_that_is_not_there_and_one_that_changed_are_left_to_who_asked():
+    assert explained(status(404, 'jobs.batch.volcano.sh "x" not found'), "GET", JOBS) is None
+    assert explained(status(409), "POST", JOBS) is None
+
+
+class Answers:
+    def __init__(self, error: ApiError) -> None:
+        self.error = error
+
+    def call(self, *_: object, **__: object) -> dict:
+        raise self.error
+
+
+def test_a_resource_that_the_server_does_not_know_has_no_objects():
+    assert Explained(Answers(status(404, NO_TYPE))).find(JOBS) is None
+
+
+def test_deleting_what_is_gone_or_another_by_now_is_done():
+    for code in (404, 409):
+        Explained(Answers(status(code, "gone"))).drop(JOBS, "uid")
+
+
+@pytest.mark.parametrize("resource", paths.KNOWN)
+def test_every_path_tells_its_resource(resource):
+    for path in (
+        resource.path("ns", "name"),
+        resource.path("ns"),
+        resource.path(None),
+        resource.path("ns", "n", "status"),
+    ):
+        assert paths.resource_of(path) is resource
+
+
+documents_ = st.recursive(
+    st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+mappings = st.dictionaries(st.sampled_from("abc"), documents_, max_size=3)
+
+
+def merged(target, patch):
+    """RFC 7386, section 2."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
+@given(mappings, mappings)
+def test_a_merge_patch_turns_one_into_the_other(old, new):
+    assert merged(old, merge_patch(old, new)) == new
+
+
+@given(mappings)
+def test_what_is_the_same_needs_no_patch(body):
+    assert merge_patch(body, body) == {}
+
+
+def test_a_status_loses_what_the_new_one_does_not_have():
+    stage = documents.parse(SFTStage, stage_body(status={"retryTime": "2026-03-14T09:26:53Z", "failures": 1}))
+    new = stage.status.model_copy(update={"retry_time": None})
+    assert documents.status_patch(stage.status, new) == {"retryTime": None}
+
+
+def stage_body(**more):
+    spec = {"model": {"base": "tiny"}, "data": {"path": "/data"}, "store": {"uri": "s3://b/w"}}
+    return {
+        "kind": "SFTStage",
+        "metadata": {"name": "world-sft", "managedFields": [{}], "selfLink": "x"},
+        "spec": spec,
+    } | more
+
+
+def test_what_a_cluster_adds_to_metadata_is_not_read():
+    assert documents.parse(SFTStage, stage_body()).name == "world-sft"
+
+
+def test_an_object_that_a_newer_gog_wrote_is_named_with_its_field():
+    body = stage_body()
+    body["spec"]["teleport"] = True
+    with pytest.raises(Unreadable) as error:
+        documents.parse(SFTStage, body)
+    assert error.value.sentence.startswith("SFTStage: spec.teleport: unknown field")
+    assert (error.value.kind, error.value.name) == ("SFTStage", "world-sft")

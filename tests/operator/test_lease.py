@@ -1,0 +1,133 @@
+"""The lease, over an API in memory that is as strict about versions as a real one."""
+
+from __future__ import annotations
+
+import pytest
+
+from gog_operator import lease
+from gog_operator.cluster.kube import ApiError
+
+
+class Server:
+    """One Lease object; down: whether it answers."""
+
+    def __init__(self):
+        self.body, self.version, self.down = None, 0, False
+
+    def call(self, method, path, *, body=None, query=None, content=""):
+        if self.down:
+            raise ApiError(503, "", "down")
+        if method == "GET":
+            if self.body is None:
+                raise ApiError(404, "NotFound", "leases")
+            return {"metadata": {"resourceVersion": str(self.version)}, "spec": dict(self.body)}
+        if method == "POST":
+            if self.body is not None:
+                raise ApiError(409, "AlreadyExists", "leases")
+            self.body = dict(body["spec"])
+        elif method == "PATCH":
+            if body.get("metadata", {}).get("resourceVersion", str(self.version)) != str(self.version):
+                raise ApiError(409, "Conflict", "leases")
+            self.body |= body["spec"]
+        self.version += 1
+        return {}
+
+
+class Time:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+@pytest.fixture
+def ours(server, time):
+    return lease.Lease(server, "ns", "gog-operator", "ours", time)
+
+
+@pytest.fixture
+def theirs(server, time):
+    return lease.Lease(server, "ns", "gog-operator", "theirs", time)
+
+
+def test_only_one_of_two_holds_it(ours, theirs):
+    assert ours.attempt() and not theirs.attempt()
+    assert ours.held() and not theirs.held()
+
+
+def test_the_old_holder_stops_before_a_new_one_may_begin(ours, theirs, server, time):
+    """The old one cannot reach the server; at no time do both trust the lease, with room for one write that is under way."""
+    ours.attempt()
+    theirs.attempt()
+    last_trusted = None
+    while not theirs.held():
+        time.now += 0.5
+        last_trusted = time.now if ours.held() else last_trusted
+        theirs.attempt()
+    assert last_trusted is not None
+    assert time.now - last_trusted >= lease.WRITE_SECONDS
+    assert not ours.attempt()
+
+
+def test_a_lease_that_is_renewed_is_never_taken(ours, theirs, time):
+    for _ in range(20):
+        assert ours.attempt()
+        assert not theirs.attempt()
+        time.now += lease.RENEW
+
+
+def test_a_released_lease_is_taken_at_once(ours, theirs):
+    ours.attempt()
+    ours.release()
+    assert theirs.attempt()
+    assert not ours.held()
+
+
+def test_two_that_take_it_at_the_same_moment_do_not_both_get_it(server, time):
+    late = lease.Lease(server, "ns", "gog-operator", "late", time)
+    early = lease.Lease(server, "ns", "gog-operator", "early", time)
+    early.attempt()
+    early.release()
+    read = late._read
+
+    def slow_read():
+        record = read()
+        early.attempt()
+        return record
+
+    late._read = slow_read
+    with pytest.raises(ApiError, match="Conflict"):
+        late.attempt()
+    assert early.held() and not late.held()
+
+
+def test_an_outage_ends_the_trust_and_its_end_restores_it(ours, server, time):
+    ours.attempt()
+    server.down = True
+    time.now += lease.TRUSTED
+    with pytest.raises(ApiError):
+        ours.attempt()
+    assert not ours.held()
+    server.down = False
+    assert ours.attempt() and ours.held()
+
+
+def test_nothing_is_written_without_the_lease_and_everything_may_be_read(ours, server, time):
+    gated = lease.Gated(server, ours)
+    ours.attempt()
+    gated.call("PATCH", "/x", body={"spec": {}})
+    time.now += lease.DURATION
+    gated.call("GET", "/x")
+    for method in ("POST", "PATCH", "DELETE"):
+        with pytest.raises(ApiError, match="another operator"):
+            gated.call(method, "/x", body={"spec": {}})

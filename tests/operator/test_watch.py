@@ -1,0 +1,105 @@
+"""Which passes an event asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gog_operator.watch import Watcher, configure
+from gog_operator.workqueue import Key, WorkQueue
+
+RUN, STAGE = Key("GoGRun", "ns", "world"), Key("SFTStage", "ns", "world-sft")
+ENDPOINT = Key("Endpoint", "ns", "world-judge")
+
+
+@pytest.fixture
+def watcher():
+    return Watcher(WorkQueue(lambda: 0.0), {})
+
+
+def body(kind: str, name: str, *owner: str, version: str = "1", **more: Any) -> dict[str, Any]:
+    owners = [{"kind": owner[0], "name": owner[1], "uid": "u"}] if owner else []
+    metadata = {"name": name, "namespace": "ns", "resourceVersion": version, "ownerReferences": owners, "labels": {}}
+    return {"kind": kind, "metadata": metadata, **more}
+
+
+def asked(watcher: Watcher) -> set[Key]:
+    found = set()
+    while (key := watcher.queue.take()[0]) is not None:
+        found.add(key)
+        watcher.queue.done(key)
+    return found
+
+
+def test_an_object_asks_for_itself_and_its_owner(watcher):
+    watcher.event("sftstages.gog.dev", "MODIFIED", body("SFTStage", "world-sft", "GoGRun", "world"))
+    assert asked(watcher) == {STAGE, RUN}
+
+
+def test_a_job_asks_for_its_stage_and_the_run_above(watcher):
+    job = body("Job", "world-sft-a1", "SFTStage", "world-sft")
+    job["metadata"]["labels"] = {"gog.dev/run": "world"}
+    watcher.event("jobs.batch.volcano.sh", "MODIFIED", job)
+    assert asked(watcher) == {STAGE, RUN}
+
+
+def test_a_deployment_asks_for_the_endpoint_whose_service_owns_it(watcher):
+    deployment = body("Deployment", "short-predictor", "InferenceService", "short")
+    deployment["metadata"]["labels"] = {"gog.dev/owner": "world-judge"}
+    watcher.event("deployments.apps", "MODIFIED", deployment)
+    assert asked(watcher) == {ENDPOINT}
+
+
+def test_an_endpoint_asks_for_the_stages_that_wait_for_it(watcher):
+    stage = body("SFTStage", "world-sft", spec={"endpoints": {"judge": "world-judge"}})
+    watcher.event("sftstages.gog.dev", "ADDED", stage)
+    asked(watcher)
+    watcher.event("endpoints.gog.dev", "MODIFIED", body("Endpoint", "world-judge"))
+    assert asked(watcher) == {ENDPOINT, STAGE}
+
+
+@pytest.mark.parametrize("how", ["MODIFIED", "DELETED"])
+def test_a_stage_that_is_over_is_not_asked_for_any_more(watcher, how):
+    stage = body("SFTStage", "world-sft", spec={"endpoints": {"judge": "world-judge"}})
+    watcher.event("sftstages.gog.dev", "ADDED", stage)
+    watcher.event(
+        "sftstages.gog.dev", how, {**stage, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    )
+    asked(watcher)
+    watcher.event("endpoints.gog.dev", "MODIFIED", body("Endpoint", "world-judge"))
+    assert asked(watcher) == {ENDPOINT}
+
+
+def test_a_listing_of_what_the_resync_has_seen_is_no_news(watcher):
+    watcher.seen[STAGE._replace(kind="sftstages.gog.dev")] = "7"
+    watcher.event("sftstages.gog.dev", None, body("SFTStage", "world-sft", version="7"))
+    assert asked(watcher) == set()
+
+
+def test_a_listing_shows_what_a_dead_stream_has_kept_back(watcher):
+    watcher.seen[STAGE._replace(kind="sftstages.gog.dev")] = "7"
+    watcher.event("sftstages.gog.dev", None, body("SFTStage", "world-sft", version="8"))
+    assert asked(watcher) == {STAGE}
+
+
+def test_a_childs_change_that_a_dead_stream_has_kept_back_is_news(watcher):
+    job = body("Job", "world-sft-a1", "SFTStage", "world-sft")
+    watcher.seen[Key("jobs.batch.volcano.sh", "ns", "world-sft-a1")] = "1"
+    watcher.event("jobs.batch.volcano.sh", None, job)
+    assert asked(watcher) == set()
+    watcher.event("jobs.batch.volcano.sh", None, body("Job", "world-sft-a1", "SFTStage", "world-sft", version="2"))
+    assert asked(watcher) == {STAGE}
+
+
+def test_somebody_elses_object_asks_for_nothing(watcher):
+    watcher.event("jobs.batch.volcano.sh", "ADDED", body("Job", "backup", "CronJob", "backup"))
+    assert asked(watcher) == set()
+
+
+def test_kopf_keeps_nothing_in_our_objects_and_needs_no_cluster_wide_permission():
+    import kopf
+
+    settings = kopf.OperatorSettings()
+    configure(settings)
+    assert settings.scanning.disabled and settings.peering.standalone and not settings.posting.enabled
