@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 SLICE = 1 << 23
 """Sent at once; must get through in ANSWER_SECONDS."""
+NEEDED = {"create_multipart_upload": "UploadId", "get_object": "ETag", "head_object": "LastModified"}
 
 
 class Client:
@@ -77,6 +78,8 @@ class Client:
         def once() -> dict[str, Any]:
             with faults.understood(where):
                 answer = dict(getattr(self._boto, operation)(**given))
+                if _is_cut(operation, answer):
+                    raise http.client.IncompleteRead(b"")
                 if "Body" in answer:
                     answer["Body"] = answer["Body"].read()  # here, because it may fail like the rest
                 return answer
@@ -107,13 +110,13 @@ class Client:
 
         return self._attempt(once, where)
 
-    def receive(self, key: str, start: int, into: Callable[[http.client.HTTPResponse], Result], length: int) -> Result:
+    def receive(self, key: str, start: int, length: int, into: Callable[[http.client.HTTPResponse], Result]) -> Result:
         """GET of a range, handed to `into` as the answer to be read. Raises as `call`, and what `into` raises."""
         where = self.where(key)
 
         def once() -> Result:
             with faults.understood(where):
-                headers = {"Range": f"bytes={start}-{start + length - 1}"} if length else {}
+                headers = {"Range": f"bytes={start}-{start + length - 1}"}
                 return self._exchange("GET", key, "", headers, None, into)
 
         return self._attempt(once, where)
@@ -199,9 +202,19 @@ class Client:
         return dict(request.headers.items())
 
 
+def _is_cut(operation: str, answer: Mapping[str, Any]) -> bool:
+    """Whether the connection broke among an answer's headers, which Python's http.client does not notice."""
+    told = answer["ResponseMetadata"]
+    lengths = {"content-length", "transfer-encoding"} & told["HTTPHeaders"].keys()
+    return NEEDED.get(operation, "ResponseMetadata") not in answer or not (lengths or told["HTTPStatusCode"] == 204)
+
+
 def _drain(response: http.client.HTTPResponse) -> Mapping[str, str]:
     response.read()
-    return {name.lower(): value for name, value in response.getheaders()}
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    if not headers.get("etag"):
+        raise http.client.IncompleteRead(b"")
+    return headers
 
 
 def _refusal(response: http.client.HTTPResponse) -> Refusal:

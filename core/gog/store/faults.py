@@ -34,7 +34,7 @@ TRANSIENT = {
 }
 CREDENTIALS = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
-    *("InvalidSecurity", "AuthorizationQueryParametersError", "UnrecognizedClientException"),
+    *("InvalidSecurity", "AuthorizationQueryParametersError", "UnrecognizedClientException", "XAdminUserNotFound"),
 }
 REGION = {
     "PermanentRedirect",
@@ -42,7 +42,7 @@ REGION = {
     "IllegalLocationConstraintException",
     "TemporaryRedirect",
 }
-EXPECTED = {404, 412}
+EXPECTED = {404, 412, 416}
 """Answers that only the caller can judge."""
 
 
@@ -96,6 +96,7 @@ class Patience:
 def understood(where: str) -> Iterator[None]:
     """Turns what boto3 and sockets raise into Refusal, Unavailable and UserError."""
     from botocore import exceptions as aws
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -107,7 +108,9 @@ def understood(where: str) -> Iterator[None]:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise _untrusted(where) from None
         raise Unavailable(str(error)) from error
-    except (aws.HTTPClientError, aws.IncompleteReadError, http.client.HTTPException) as error:
+    except (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, http.client.HTTPException) as error:
+        raise Unavailable(f"{type(error).__name__}: {error}") from error
+    except ResponseParserError as error:  # half a page, or a proxy's
         raise Unavailable(f"{type(error).__name__}: {error}") from error
     except Unavailable:
         raise

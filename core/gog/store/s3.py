@@ -131,8 +131,8 @@ class S3Backend:
         if blob.size <= PART:
             self.client.send(self.prefix + blob.key, "", self._headers(blob), memoryview(path.read_bytes()))
             return
-        with _mapped(path) as view, self._upload(blob) as upload:
-            self._complete(blob, upload, self._send_parts(blob, upload, view[: blob.size]))
+        with self._upload(blob) as upload:
+            self._complete(blob, upload, self._send_parts(blob, upload, _mapped(path)[: blob.size]))
 
     def _headers(self, blob: Blob) -> dict[str, str]:
         headers = {"x-amz-checksum-crc64nvme": str(blob.crc64nvme)}
@@ -155,10 +155,10 @@ class S3Backend:
 
     def _send_parts(self, blob: Blob, upload: str, view: memoryview) -> list[dict[str, Any]]:
         def send(number: int) -> dict[str, Any]:
-            with view[(number - 1) * PART : number * PART] as part:
-                checksum = hashing.encoded(hashing.crc_of(part))
-                query = f"partNumber={number}&uploadId={upload}"
-                answer = self.client.send(self.prefix + blob.key, query, {"x-amz-checksum-crc64nvme": checksum}, part)
+            part = view[(number - 1) * PART : number * PART]
+            checksum = hashing.encoded(hashing.crc_of(part))
+            query = f"partNumber={number}&uploadId={upload}"
+            answer = self.client.send(self.prefix + blob.key, query, {"x-amz-checksum-crc64nvme": checksum}, part)
             return {"PartNumber": number, "ETag": answer["etag"], "ChecksumCRC64NVME": checksum}
 
         return _together(send, range(1, -(-blob.size // PART) + 1))
@@ -170,7 +170,7 @@ class S3Backend:
             self.client.call(
                 "complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": parts}, **checked
             )
-        except Refusal:  # the answer to an earlier try may have been lost
+        except (Refusal, UserError):  # the answer to an earlier try, which succeeded, may have been lost
             if not _same(self._head(blob) or {}, blob):
                 raise
 
@@ -221,15 +221,18 @@ class S3Backend:
 
             def receive(start: int) -> tuple[int, int]:
                 length = min(PART, size - start)
-                taken = lambda response: _take(response, handle, start, length)  # noqa: E731
-                return self.client.receive(self.prefix + key, start, taken, length), length
+
+                def take(response: http.client.HTTPResponse) -> int:
+                    if _total(response) != size:
+                        raise CorruptBlob(self.where(key))
+                    return _take(response, handle, start, length)
+
+                return self.client.receive(self.prefix + key, start, length, take), length
 
             try:
                 return hashing.joined(_together(receive, range(0, size, PART)))
             except Refusal as refusal:
-                if refusal.status == 404:
-                    raise MissingBlob(self.where(key)) from None
-                raise CorruptBlob(self.where(key)) from None
+                raise (MissingBlob if refusal.status == 404 else CorruptBlob)(self.where(key)) from None
 
     def check_blob(self, blob: Blob) -> None:
         there = self._head(blob)
@@ -290,15 +293,10 @@ def _check_that_absent(refusal: Refusal) -> None:
         raise refusal
 
 
-@contextlib.contextmanager
-def _mapped(path: Path) -> Iterator[memoryview]:
-    """A file's content without reading it."""
-    with (
-        path.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
-        yield view
+def _mapped(path: Path) -> memoryview:
+    """A file's content without reading it. Unmapped with its last view, some of which a failure's traceback may hold."""
+    with path.open("rb") as stream:
+        return memoryview(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ))
 
 
 def _same(there: dict[str, Any], blob: Blob) -> bool:
@@ -318,6 +316,14 @@ def _together(work: Any, items: Any) -> list[Any]:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _total(response: http.client.HTTPResponse) -> int:
+    """Size of the object of which an answer is a part."""
+    total = response.getheader("Content-Range", "").rpartition("/")[2]
+    if not total.isdigit():
+        raise http.client.HTTPException("a part was asked for, something else came")
+    return int(total)
 
 
 def _take(response: http.client.HTTPResponse, handle: int, start: int, length: int) -> int:
