@@ -81,6 +81,7 @@ def _gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture
 def gateway(_gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     """An S3 server, with its credentials in the environment. Shared by all tests of a session: use your own prefix."""
+    monkeypatch.setenv("GOG_TEST_BUCKETS", str(_gateway.folder))
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     return _gateway

@@ -94,7 +94,7 @@ class S3Backend:
         return self._put(key, data, **({"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}))
 
     def _put(self, key: str, data: bytes, **parameters: Any) -> bool:
-        parameters.setdefault("ContentType", "application/json")
+        parameters = {"ContentType": "application/json", "ChecksumAlgorithm": "CRC64NVME", **parameters}
         try:
             self.client.call("put_object", self.prefix + key, Body=data, **self._encryption, **parameters)
         except Refusal:
