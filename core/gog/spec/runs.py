@@ -1,0 +1,126 @@
+"""spec of a GoGRun: everything together, as a manifest says it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gog.spec.calls import ToolsSpec
+from gog.spec.places import DataSpec, ModelSpec, RetentionSpec, StoreSpec
+from gog.spec.pods import Placement, SchedulingSpec
+from gog.spec.servers import EndpointsSpec
+from gog.spec.stages import AgentSettings, CurateSettings, EvaluateSettings, GRPOSettings, SFTSettings, StratifySettings
+from gog.spec.values import Name, Spec, Text
+
+
+class Curate(CurateSettings, AgentSettings, Placement):
+    """Makes demonstrations: the teacher's trajectories, with the run's own tools."""
+
+
+class SFT(SFTSettings, Placement):
+    """Aligns the model: LoRA fine-tuning on the demonstrations."""
+
+
+class Stratify(StratifySettings, AgentSettings, Placement):
+    """Sorts the training questions by how often the fine-tuned model solves them."""
+
+
+class GRPO(GRPOSettings, AgentSettings, Placement):
+    """Improves the policy by GRPO, with live tool calls."""
+
+
+class Evaluate(EvaluateSettings, AgentSettings, Placement):
+    """Compares policies on held-out questions."""
+
+
+class Stages(Spec):
+    """Settings by stage; what is absent takes the model family's preset. `skip` leaves a stage out."""
+
+    curate: Curate = Field(Curate(), description="Makes demonstrations with the run's own tools.")
+    sft: SFT = Field(SFT(), description="Aligns the model: LoRA fine-tuning on the demonstrations.")
+    stratify: Stratify = Field(
+        Stratify(), description="Sorts the questions by how often the fine-tuned model solves them."
+    )
+    grpo: GRPO = Field(GRPO(), description="Improves the policy by GRPO, with live tool calls.")
+    evaluate: Evaluate = Field(Evaluate(), description="Compares policies on held-out questions.")
+    skip: tuple[Literal["curate", "sft", "stratify", "grpo", "evaluate"], ...] = Field(
+        (),
+        max_length=5,
+        description="Stages to leave out; what later ones start from must then be in the store. Default: none.",
+    )
+
+
+class ImagesSpec(Spec):
+    """Container images, on a cluster. Default: the operator's own."""
+
+    trainer: str | None = Field(
+        None, max_length=512, description="Of stages and of the policy server. Default: the operator's trainer image."
+    )
+    tools: str | None = Field(
+        None, max_length=512, description="Of the other servers and of movers. Default: the operator's tools image."
+    )
+
+
+class Arm(Spec):
+    """A variant of a run's later stages; the earlier ones are shared."""
+
+    name: Name = Field(description="Ends the names of the arm's stages: `<run>-grpo-<arm>`.")
+    set: dict[Text, Any] = Field(
+        min_length=1,
+        max_length=64,
+        description="Dotted paths under spec and their values: `stages.grpo.gaze: off`. Only stages, tools, model and seed "
+        "may change.",
+    )
+
+
+class RunSpec(Spec):
+    """What to train, on what, and where. Only model and data must be said, on a cluster also the store."""
+
+    model: ModelSpec = Field(description="The base model, which LoRA adapters are trained for.")
+    data: DataSpec = Field(description="Where the questions are: exactly one of world, path, uri.")
+    store: StoreSpec | None = Field(
+        None,
+        description="Where checkpoints and the report go. Default on one machine: the run folder. Required on a cluster.",
+    )
+    seed: int = Field(0, ge=0, description="Seeds every stage.")
+    endpoints: EndpointsSpec = Field(
+        EndpointsSpec(), description="The servers of the run. Default: those of the embedded world."
+    )
+    tools: ToolsSpec = Field(ToolsSpec(), description="How tools are called: one policy for all of them.")
+    stages: Stages = Field(
+        Stages(), description="Settings by stage; what is left out takes the model family's preset, else its default."
+    )
+    arms: tuple[Arm, ...] = Field(
+        (),
+        max_length=16,
+        description="Variants of the later stages (ablations); the earlier ones are shared. Default: none.",
+    )
+    scheduling: SchedulingSpec = Field(SchedulingSpec(), description="Where pods of the run may go, on a cluster.")
+    service_account_name: str | None = Field(
+        None,
+        max_length=253,
+        description="Of every pod of the run, on a cluster; the way to credentials without a Secret. Default: none.",
+    )
+    images: ImagesSpec = Field(ImagesSpec(), description="Container images, on a cluster.")
+    retention: RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
+    promote_to: StoreSpec | None = Field(
+        None,
+        description="Store to which the last checkpoint of every stage is copied once it is verified. Default: none.",
+    )
+    suspend: bool = Field(False, description="Stop the current stage at its last checkpoint and wait.")
+    backoff_limit: int = Field(3, ge=0, le=100, description="Failed attempts of a stage that are tried again.")
+    active_deadline_seconds: int | None = Field(
+        None, ge=1, description="Seconds that one attempt of a stage may take. Default: no limit."
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        None,
+        ge=0,
+        description="Seconds after which a finished run is deleted, on a cluster; what is in the store stays. "
+        "Default: never.",
+    )
+    managed_by: str | None = Field(
+        None,
+        max_length=63,
+        description="Name of another controller that has this run in hand; gog leaves it alone then. Default: gog.",
+    )
