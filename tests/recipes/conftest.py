@@ -1,17 +1,25 @@
-"""Real tool servers for recipes: one set per test session, processes on loopback."""
+"""Real tool servers for recipes and a chain of finished stages: one set per test session, processes on loopback."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
-from gog.spec import WorldSpec
+from gog.spec import CurateConfig, SFTConfig, StratifyConfig, WorldSpec
+from gog_recipes import config
+from gog_recipes.curate import CurateRecipe
+from gog_recipes.sft import SFTRecipe
+from gog_recipes.stratify import StratifyRecipe
 from gog_recipes.world import generate
 
 SERVERS = {
@@ -63,3 +71,39 @@ def endpoints(world, tmp_path_factory):
             process.terminate()
         for process, _ in processes.values():
             process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def make(world, endpoints, tmp_path_factory):
+    """make(kind, root, **settings): a stage's configuration from the tiny preset."""
+    presets = resources.files("gog_recipes") / "configs" / "tiny"
+
+    def configuration(kind, root, **settings):
+        values = yaml.safe_load((presets / f"{kind.kind}.yaml").read_text()) | {
+            "data": {"path": str(world)},
+            "store": {"uri": f"file://{root}/store"},
+            "workdir": str(root / "work" / kind.kind),
+            "endpoints": endpoints,
+        }
+        return config.typed(kind, values | settings)
+
+    return configuration
+
+
+@pytest.fixture(scope="session")
+def chain(make, tmp_path_factory):
+    """A folder in which curate, sft and stratify are done."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("chain")
+    curate = CurateRecipe(make(CurateConfig, root, trajectories=64, care=1.0))
+    curate.setup()
+    curate.save_checkpoint(asyncio.run(curate.curate()), 1.0)
+    sft = SFTRecipe(make(SFTConfig, root, epochs=15))
+    sft.setup()
+    sft.train()
+    stratify = StratifyRecipe(make(StratifyConfig, root, questions=24, rollouts=3))
+    stratify.setup()
+    stratify.save_checkpoint(asyncio.run(stratify.train()), 1.0)
+    torch.set_num_threads(before)
+    return root

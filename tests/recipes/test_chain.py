@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from importlib import resources
 
 import pytest
 import torch
-import yaml
 
 from gog import store
 from gog.errors import UserError
-from gog.spec import CurateConfig, EvaluateConfig, GRPOConfig, SFTConfig, StratifyConfig
-from gog_recipes import config
-from gog_recipes.curate import CurateRecipe
+from gog.spec import EvaluateConfig, GRPOConfig, SFTConfig
 from gog_recipes.evaluate import EvaluateRecipe
 from gog_recipes.grpo import GRPORecipe
 from gog_recipes.sft import SFTRecipe
-from gog_recipes.stratify import StratifyRecipe
 
 TIMES = ("seconds", "rollout_seconds", "train_seconds", "tokens_per_second")
 
@@ -29,39 +24,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def make(world, endpoints, tmp_path_factory):
-    """make(kind, root, **settings): a stage's configuration from the tiny preset."""
-    presets = resources.files("gog_recipes") / "configs" / "tiny"
-
-    def configuration(kind, root, **settings):
-        values = yaml.safe_load((presets / f"{kind.kind}.yaml").read_text()) | {
-            "data": {"path": str(world)},
-            "store": {"uri": f"file://{root}/store"},
-            "workdir": str(root / "work" / kind.kind),
-            "endpoints": endpoints,
-        }
-        return config.typed(kind, values | settings)
-
-    return configuration
-
-
-@pytest.fixture(scope="module")
-def chain(make, tmp_path_factory):
-    """A folder in which curate, sft and stratify are done."""
-    root = tmp_path_factory.mktemp("chain")
-    curate = CurateRecipe(make(CurateConfig, root, trajectories=64, care=1.0))
-    curate.setup()
-    curate.save_checkpoint(asyncio.run(curate.curate()), 1.0)
-    sft = SFTRecipe(make(SFTConfig, root, epochs=15))
-    sft.setup()
-    sft.train()
-    stratify = StratifyRecipe(make(StratifyConfig, root, questions=24, rollouts=3))
-    stratify.setup()
-    stratify.save_checkpoint(asyncio.run(stratify.train()), 1.0)
-    return root
 
 
 def copy_of(chain, target):

@@ -1,18 +1,26 @@
-"""A stage's surroundings: whose checkpoints it goes on from."""
+"""A stage's surroundings: whose checkpoints it goes on from, what its pod says, what its ranks share."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+
 import pytest
 
-from gog import spec
+from gog import bundle, metrics, spec, store
 from gog.errors import UserError
-from gog_recipes import config
-from gog_recipes.stage import Stage
+from gog_recipes import config, monitor
+from gog_recipes.ranks import ALONE, Ranks
+from gog_recipes.stage import LAST_WORDS, Stage
 
 
-def make_stage(folder, **settings):
+def make_stage(folder, ranks=ALONE, **settings):
     body = {"run": "ours", "model": {"base": "tiny"}, "data": {"path": str(folder)}, **settings}
-    return Stage(spec.GRPOConfig.model_validate(body | {"store": {"uri": f"file://{folder}/store"}}))
+    return Stage(spec.GRPOConfig.model_validate(body | {"store": {"uri": f"file://{folder}/store"}}), ranks)
 
 
 def commit(stage, step=1):
@@ -66,3 +74,153 @@ def test_a_full_disk_is_said_in_a_sentence_whichever_library_met_it(error, capsy
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         config.exit_with(lambda: print(1 // 0))
+
+
+def told(server, page):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{page}", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def test_a_pod_tells_its_progress_and_newest_checkpoint_and_its_metrics(tmp_path):
+    stage = make_stage(tmp_path)
+    server = monitor.serve(0, stage.progress, host="127.0.0.1")
+    try:
+        assert json.loads(told(server, "/progress")) == {"step": 0, "total": 0, "metrics": {}, "checkpoint": None}
+        stage.report(1, 7, reward=0.5)
+        commit(stage)
+        metrics.TRAIN_STEP.labels("grpo-told").set(1)
+        assert json.loads(told(server, "/progress")) == {
+            "step": 1,
+            "total": 7,
+            "metrics": {"reward": 0.5},
+            "checkpoint": {"ref": "grpo/1", "complete": False},
+        }
+        assert 'gog_train_step{stage="grpo-told"} 1.0' in told(server, "/metrics")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            told(server, "/../etc/passwd")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence():
+    server = monitor.serve(0, dict, host="127.0.0.1")
+    try:
+        with pytest.raises(UserError, match=f"cannot serve metrics at port {server.server_port}"):
+            monitor.serve(server.server_port, dict, host="127.0.0.1")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_new_attempt_with_an_empty_folder_is_as_far_as_its_checkpoint(tmp_path):
+    commit(make_stage(tmp_path, steps=9), step=4)
+    again = make_stage(tmp_path, steps=9, workdir=str(tmp_path / "empty"))
+    assert again.progress() == {
+        "step": 4,
+        "total": 4,
+        "metrics": {},
+        "checkpoint": {"ref": "grpo/4", "complete": False},
+    }
+
+
+def test_last_words_are_the_last_progress_and_fit_where_kubernetes_cuts(tmp_path, monkeypatch):
+    monkeypatch.setenv(LAST_WORDS, str(tmp_path / "termination-log"))
+    stage = make_stage(tmp_path)
+    stage.report(3, 3, reward=0.5, rewards=[0.1234567] * 2000)
+    commit(stage, step=3)
+    assert not (tmp_path / "termination-log").exists()  # only a clean end leaves words
+    stage.end()
+    words = (tmp_path / "termination-log").read_bytes()
+    assert len(words) <= 4096
+    assert json.loads(words) == {
+        "step": 3,
+        "total": 3,
+        "metrics": {"reward": 0.5},
+        "checkpoint": {"ref": "grpo/3", "complete": False},
+    }
+
+
+def test_a_rank_that_does_not_lead_keeps_to_its_own_folder_and_says_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv(LAST_WORDS, str(tmp_path / "termination-log"))
+    stage = make_stage(tmp_path, ranks=Ranks(1, 2), workdir=str(tmp_path / "work"))
+    stage.report(1, 2)
+    stage.say("hello")
+    stage.end()
+    assert stage.workdir == tmp_path / "work" / "rank-1" and stage.common == tmp_path / "work"
+    assert [path.name for path in stage.workdir.iterdir()] == ["metrics.jsonl"]
+    assert not (tmp_path / "termination-log").exists() and capsys.readouterr().out == ""
+
+
+def test_what_every_rank_brings_becomes_one_checkpoint_by_the_leader(tmp_path):
+    """Two ranks in two threads: what one gathers the other has staged."""
+    meeting, brought = threading.Barrier(2), {}
+
+    class Rank(Ranks):
+        def gather(self, item):
+            brought[self.rank] = item
+            meeting.wait(10)
+            return [brought[rank] for rank in range(self.size)]
+
+    def publish(rank):
+        stage = make_stage(tmp_path, ranks=Rank(rank, 2), workdir=str(tmp_path / f"pod-{rank}"))
+        rows = stage.workdir / f"rows-{rank}"
+        rows.write_text(f"rows of {rank}")
+        stage.publish(1, {"log": rows}, meta={}, parents=[], own={rows.name: rows})
+
+    threads = [threading.Thread(target=publish, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    opened = store.open_store(f"file://{tmp_path}/store")
+    manifest = opened.latest("grpo")
+    assert {name: opened.open(manifest, name).read_text() for name in manifest.files} == {
+        "log": "rows of 0",
+        "rows-0": "rows of 0",
+        "rows-1": "rows of 1",
+    }
+
+
+def test_a_dataset_of_a_store_is_unpacked_once_for_all_ranks_of_a_pod(tmp_path, world):
+    place = store.open_store(f"file://{tmp_path}/datasets")
+    bundle.pack(world, tmp_path / "dataset.zip")
+    place.publish(bundle.KEY, 1, {bundle.FILE: tmp_path / "dataset.zip"})
+    found = []
+    for rank in range(2):
+        data = {"uri": f"file://{tmp_path}/datasets"}
+        stage = make_stage(tmp_path, ranks=Ranks(rank, 2), data=data, workdir=str(tmp_path / "work"))
+        folder, questions = stage.questions("train")
+        found.append((folder, folder.stat().st_ino, len(questions)))
+    assert found[0] == found[1] and found[0][0] == tmp_path / "work" / "data" and found[0][2] == 80
+
+
+def test_a_dataset_that_the_store_lacks_is_said_with_what_puts_one_there(tmp_path):
+    (tmp_path / "datasets" / "manifests" / "data").mkdir(parents=True)
+    stage = make_stage(tmp_path, data={"uri": f"file://{tmp_path}/datasets"})
+    with pytest.raises(UserError, match=r"holds no dataset.*gog move push"):
+        stage.questions("train")
+
+
+def test_a_base_model_elsewhere_is_fetched_once_into_the_pod(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(spec, uri, folder):
+        asked.append((spec.uri, uri))
+        folder.mkdir()
+
+    monkeypatch.setattr(store, "fetch_prefix", fetch)
+    stage = make_stage(tmp_path, model={"base": "s3://models/base"}, workdir=str(tmp_path / "work"))
+    first, second = stage.model, stage.model
+    assert first == second and first.base == str(tmp_path / "work" / "base") and first.preset == "qwen2.5-vl"
+    assert asked == [(f"file://{tmp_path}/store", "s3://models/base")]
+
+
+def test_the_first_process_of_a_pod_ends_at_sigterm():
+    program = (
+        "import os, signal; from gog_recipes import config; os.getpid = lambda: 1\n"
+        "config.exit_with(lambda: (os.kill(os.getppid(), 0), signal.raise_signal(signal.SIGTERM)))"
+    )
+    default = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{program}"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", default], timeout=120, check=False)
+    assert done.returncode == 143
