@@ -69,12 +69,16 @@ class KServeServers:
             annotation = self._restart(live, now)
             if annotation:
                 wanted["metadata"]["annotations"][RESTARTED] = annotation
-        manager = self.platform.field_manager
-        path = paths.INFERENCE_SERVICES.path(self.namespace, wanted["metadata"]["name"])
-        self.api.apply(path, wanted, manager)
         if endpoint.spec.role == "policy":
-            service = inference.headless(endpoint)
-            self.api.apply(paths.SERVICES.path(self.namespace, service["metadata"]["name"]), service, manager)
+            self.make_addressable(endpoint)  # first: once the InferenceService is there, nobody comes back here
+        path = paths.INFERENCE_SERVICES.path(self.namespace, wanted["metadata"]["name"])
+        self.api.apply(path, wanted, self.platform.field_manager)
+
+    def make_addressable(self, endpoint: Endpoint) -> None:
+        """Applies the Service by which a policy's pods are found one by one."""
+        service = inference.headless(endpoint)
+        path = paths.SERVICES.path(self.namespace, service["metadata"]["name"])
+        self.api.apply(path, service, self.platform.field_manager)
 
     def stop(self, name: str) -> None:
         """Of the endpoint of that name, unless the InferenceService is somebody else's."""
