@@ -56,13 +56,16 @@ class Explained:
             raise told from None
 
     def merge(self, path: str, patch: Mapping[str, Any]) -> bool:
-        """Merges fields into an object; False when there is none. Raises ApiError 409."""
+        """Merges fields into an object; False when there is none. Raises ApiError 409 when the patch says which version it
+        is for."""
         try:
             self.call("PATCH", path, body=patch, content=MERGE)
         except ApiError as error:
-            if error.status != 404:
+            if error.status == 404:
+                return False
+            if "resourceVersion" in patch.get("metadata", {}):
                 raise
-            return False
+            raise Unavailable(f"{path}: {error}") from None
         return True
 
     def apply(self, path: str, document: Mapping[str, Any], manager: str) -> None:
@@ -95,7 +98,7 @@ def explained(error: ApiError, method: str, path: str) -> Refused | Unavailable 
     if error.status == 404:
         return _missing(error, method, path)
     if error.status == 409:
-        return None
+        return None if method != "GET" else Unavailable(f"{method} {path}: {error}")
     if "being terminated" in message:
         return Refused(Reason.NAMESPACE_ENDING, message)
     if "queue" in message and "webhook" in message:
