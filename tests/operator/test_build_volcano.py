@@ -8,10 +8,12 @@ import hypothesis
 import hypothesis.strategies as some
 import operator_golden as golden
 import pytest
+from torchx.runner import Runner
 from torchx.schedulers import kubernetes_scheduler
 
 from gog import spec as settings
 from gog_operator.build import names, quantities, volcano
+from gog_operator.build.app import COMPONENT
 
 LABEL = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 NAMES = some.from_regex(LABEL, fullmatch=True)
@@ -71,6 +73,32 @@ def test_ranks_of_several_pods_meet_at_the_first_by_its_service_name():
     assert variables(job)["GLOO_SOCKET_IFNAME"] == "eth0" and "GLOO_SOCKET_IFNAME" not in variables(made())
 
 
+def test_torchx_by_hand_runs_the_same_commands():
+    def scheduler(session_name, **_):
+        return kubernetes_scheduler.KubernetesScheduler(session_name, client=object())
+
+    line = [
+        "--kind",
+        "grpo",
+        "--config",
+        "/etc/gog/config.yaml",
+        "--name",
+        "world-grpo-a1",
+        "--nodes",
+        "2",
+        "--processes",
+        "4",
+    ]
+    options = {"queue": "default", "validate_spec": False}
+    by_hand = Runner("hand", {"kubernetes": scheduler}).dryrun_component(COMPONENT, line, "kubernetes", options)
+    resource = kubernetes_scheduler.sanitize_for_serialization(by_hand.request.resource)
+    generated = resource["metadata"]["name"]
+    job = made(workers={"replicas": 2, "processes": 4})
+    for task in (0, 1):
+        command = [each.replace(generated, "world-grpo-a1") for each in container_of(resource, task)["command"]]
+        assert command == container_of(job, task)["command"]
+
+
 @pytest.mark.parametrize(
     ("workers", "processes", "threads"),
     [
@@ -115,6 +143,7 @@ def test_another_wish_has_another_hash_and_the_same_the_same():
     assert mark() == mark() != mark(workers={"replicas": 2}) != mark(attempt=2)
 
 
+@hypothesis.example("s" * 63, 9999, 1023)
 @hypothesis.given(NAMES, some.integers(1, 9999), some.integers(0, 1023))
 def test_every_name_below_a_stage_fits_into_a_label(stage, attempt, replica):
     job = names.job(stage, attempt)
@@ -130,6 +159,7 @@ def test_names_that_are_cut_stay_apart(one, other):
     assert names.mover(names.job(one, 1), "check") != names.mover(names.job(one, 11), "check")
 
 
+@hypothesis.example("e" * 63)
 @hypothesis.given(NAMES)
 def test_a_server_s_label_and_service_fit(endpoint):
     name = names.service(endpoint)
