@@ -266,3 +266,21 @@ def test_the_policy_goes_on_being_served_after_a_complete_run_and_no_other_serve
     endpoints = [make_endpoint("grounding"), make_endpoint("policy")]
     decision = decide(run, stages=ended(make_run()), endpoints=endpoints, stays=True)
     assert [each.name for each in decision.actions if isinstance(each, DeleteObject)] == ["world-grounding"]
+
+
+def test_a_run_tells_each_stage_that_starts_and_what_it_starts_from():
+    run = make_run()
+    stages = walk(run, until=3)
+    done = [complete(each, f"{each.store_key}/7") for each in stages]
+    assert decide(run, stages=done).events == (Event("StageStarted", "grpo starts from sft/7 and stratify/7"),)
+
+
+def test_a_failed_attempt_of_a_stage_is_told_of_the_run_once():
+    run = make_run()
+    (stage,) = walk(run, until=1)
+    status = {"conditions": holding("Ready", Reason.RETRYING, "attempt 1 failed: exit 1", status=False)}
+    stage = stage.model_copy(update={"status": stage.status.model_copy(update=status)})
+    first = decide(run, stages=[stage])
+    told = "curate: attempt 1 failed: exit 1; goes on from curate/1"
+    assert first.events == (Event("Retrying", told, warning=True),)
+    assert decide(run.model_copy(update={"status": first.status}), stages=[stage]).events == ()

@@ -42,7 +42,7 @@ class JobView:
 @dataclass(frozen=True)
 class ServerView:
     """An endpoint's server. was_ready: it answered at some time of its life. version: checkpoint that every pod of a
-    policy serves. current: whether it is as the endpoint's spec wants it; if not, it is started again. trouble: why it
+    policy serves. replicas: its pods. current: whether it is as the endpoint's spec wants it; if not, it is started again. trouble: why it
     does not get ready."""
 
     state: Literal["starting", "ready", "exited"]
@@ -54,6 +54,7 @@ class ServerView:
     lines: tuple[str, ...] = ()
     version: str = ""
     current: bool = True
+    replicas: int = 0
     trouble: Trouble | None = None
 
 

@@ -45,6 +45,9 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
     if endpoint.spec.suspend:
         held = _not_ready(endpoint, Reason.SUSPENDED, "suspended", now)
         return Decision(held, (StopServer(),) if server else ())
+    if server is not None and server.replicas != status.replicas:
+        status = status.model_copy(update={"replicas": server.replicas})
+        endpoint = endpoint.model_copy(update={"status": status})
     if failed(endpoint):
         return Decision(status, (StopServer(),) if server and server.state != "exited" else ())
     if not data.ready(endpoint.spec.data, facts.data):

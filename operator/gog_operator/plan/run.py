@@ -165,12 +165,26 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     for step in planned:
         stage = facts.stages.get(step.name)
         if stage is None:
-            created = children.stage(run, step, _inputs(step, planned, facts), facts.store)
-            status = _current(run, step, None, now)
-            return Decision(status, (*actions, CreateObject(created)))
+            inputs = _inputs(step, planned, facts)
+            actions.append(CreateObject(children.stage(run, step, inputs, facts.store)))
+            return Decision(_current(run, step, None, now), tuple(actions), (_starts(step, inputs),))
         if not stage.finished:
-            return Decision(_current(run, step, stage, now), tuple(actions))
+            return Decision(_current(run, step, stage, now), tuple(actions), _retries(run, step, stage))
     return _finish(run, facts, now)
+
+
+def _starts(step: sequence.Step, inputs: Mapping[str, str]) -> Event:
+    where = f" from {' and '.join(inputs.values())}" if inputs else ""
+    return Event("StageStarted", f"{step.key} starts{where}")
+
+
+def _retries(run: GoGRun, step: sequence.Step, stage: Stage) -> tuple[Event, ...]:
+    """A stage's failed attempt, told of the run, too, once."""
+    ready, told = stage.condition("Ready"), run.condition("Ready")
+    if ready is None or ready.reason != Reason.RETRYING or (told is not None and told.message == ready.message):
+        return ()
+    where = f"; goes on from {stage.status.checkpoint}" if stage.status.checkpoint else ""
+    return (Event("Retrying", f"{step.key}: {ready.message}{where}", warning=True),)
 
 
 def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Facts) -> dict[str, str]:

@@ -193,7 +193,12 @@ def _incomplete(stage: Stage, facts: Facts) -> str:
 
 
 def _completed(stage: Stage, now: datetime) -> Decision[StageStatus]:
+    """Its last word may not have been heard: what is complete is all done."""
     message = f"checkpoint {stage.status.checkpoint}"
+    told = stage.status.progress
+    if told is not None and told.step < told.total:
+        told = told.model_copy(update={"step": told.total})
+        stage = changes.update(stage, progress=told, summary=summary.of_stage(told, stage.status.summary))
     done = changes.with_conditions(
         stage, Complete=(True, Reason.COMPLETE, message), Ready=(False, Reason.COMPLETE, message), now=now
     )
