@@ -6,13 +6,12 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import builders
 import pytest
 import report_builders
-import s3
 import yaml
+from move_builders import WORLD, held, move, objects_in, told, told_lines, train, uri_of
 
 from gog import bundle, report, spec
 from gog import store as stores
@@ -21,47 +20,9 @@ from gog.store.files import FileBackend
 from gog_operator import cli
 from gog_operator.moving import check, config, dataset, message
 from gog_operator.moving import report as writing
-from gog_operator.moving import stores as opening
 
 NOW = datetime(2026, 3, 14, tzinfo=UTC)
-WORLD = {"seed": 3, "train": 6, "test": 3}
 LARGE = {"store": {"uri": "file:///s"}, "keys": ["grpo"]}
-
-
-def move(tmp_path, what, **body):
-    """Exit code of `gog move WHAT` with these settings."""
-    path = tmp_path / f"{what}.yaml"
-    path.write_text(yaml.safe_dump(body))
-    return cli.main(["move", what, "--config", str(path)])
-
-
-def told(capsys):
-    return json.loads(capsys.readouterr().out)
-
-
-def uri_of(store):
-    return {"uri": Path(store.where).as_uri()}
-
-
-def train(store, steps=3, *, complete=True):
-    """Checkpoints of grpo, each made from an sft one, the last complete."""
-    builders.publish(store, 9, {"adapter": b"sft"}, stage="sft", meta={"complete": True})
-    for step in range(1, steps + 1):
-        done = complete and step == steps
-        files = {"adapter": b"%d" % step, "state": b"state of %d" % step}
-        builders.publish(store, step, files, stage="grpo", meta={"complete": done}, parents=("sft/9",))
-    return store
-
-
-def held(store):
-    """Everything that a reader can find, each checkpoint verified."""
-    manifests = [store.manifest(stage, step) for stage in store.stages() for step in store.steps(stage)]
-    for manifest in manifests:
-        store.check(manifest)
-    return {
-        manifest.ref: {name: store.open(manifest, name).read_bytes() for name in manifest.files}
-        for manifest in manifests
-    }
 
 
 # --- check
@@ -263,12 +224,6 @@ def finished_run(tmp_path_factory):
     return report_builders.make_run(tmp_path_factory.mktemp("runs"))
 
 
-def objects_in(folder):
-    """Documents as the operator sends them: what JSON can say."""
-    found = [yaml.safe_load(path.read_text()) for path in sorted((folder / "objects").rglob("*.yaml"))]
-    return json.loads(json.dumps(found, default=lambda moment: moment.isoformat()))
-
-
 def test_a_report_in_a_store_is_the_report_of_the_run_folder(finished_run):
     report.write(finished_run, now=report_builders.NOW)
     own = stores.open_store((finished_run / "store").as_uri())
@@ -285,10 +240,6 @@ def test_a_report_is_written_over_an_older_one_and_its_address_is_told(tmp_path,
         assert move(tmp_path, "report", **asked) == 0
     assert told_lines(capsys)[-1]["report"].endswith("report/index.html")
     assert "data:image/" in (finished_run / "store" / "report" / "index.html").read_text()
-
-
-def told_lines(capsys):
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 def test_a_report_of_a_run_whose_store_is_empty_says_so_and_is_written(tmp_path, store):
@@ -365,60 +316,3 @@ def test_an_authority_that_the_secret_does_not_hold_is_not_asked_for(tmp_path):
     for environment in (kept, dropped):
         cli.forget_absent_authority(environment)
     assert kept and not dropped
-
-
-# --- over S3
-
-
-def test_everything_works_in_a_bucket(tmp_path, gateway, finished_run, capsys):
-    own, out = (gateway.spec(f"move/{name}") for name in ("own", "out"))
-    plain = [each.model_dump(mode="json", exclude_none=True) for each in (own, out)]
-    train(stores.open_store(own))
-    assert move(tmp_path, "data", store=plain[0], world=WORLD) == 0
-    wishes = {"verify": True, "promoteTo": plain[1], "retention": {"keepLast": 1, "graceSeconds": 0}}
-    assert move(tmp_path, "check", store=plain[0], keys=["grpo"], **wishes) == 0
-    assert move(tmp_path, "report", store=plain[0], objects=objects_in(finished_run)) == 0
-    made, checked, reported = told_lines(capsys)
-    assert made == {"dataset": "data/1"} and checked["promoted"] == ["grpo/3"] and checked["removed"] == 2
-    assert reported["report"] == "s3://ckpt/move/own/report/index.html"
-    assert set(held(stores.open_store(own))) == {"data/1", "grpo/3", "sft/9"}
-    assert set(held(stores.open_store(out))) == {"grpo/3"}
-
-
-def test_a_second_store_is_opened_with_its_own_credentials(tmp_path, gateway, monkeypatch):
-    for name, value in {"ACCESS": "another", "SECRET": "another-secret"}.items():
-        monkeypatch.setattr(s3, name, value)
-    elsewhere = s3.Gateway(tmp_path / "elsewhere").start()
-    try:
-        own, target = gateway.spec("second/own"), elsewhere.spec("second/out")
-        environment = dict(s3.CREDENTIALS)
-        environment |= {"GOG_TARGET_AWS_ACCESS_KEY_ID": "another", "GOG_TARGET_AWS_SECRET_ACCESS_KEY": "another-secret"}
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        train(stores.open_store(own))
-        promote = {"promoteTo": target.model_dump(mode="json", exclude_none=True)}
-        asked = {"store": own.model_dump(mode="json", exclude_none=True), "keys": ["grpo"], **promote}
-        assert move(tmp_path, "check", **asked) == 0
-        assert (elsewhere.folder / s3.BUCKET / "second" / "out" / "manifests" / "grpo").is_dir()
-    finally:
-        elsewhere.stop()
-
-
-def test_the_first_credentials_are_back_after_the_second_store_was_opened(monkeypatch):
-    seen = []
-    environment = {"AWS_ACCESS_KEY_ID": "1", "AWS_SESSION_TOKEN": "t", "GOG_TARGET_AWS_ACCESS_KEY_ID": "2"}
-    before = dict(environment)
-    monkeypatch.setattr(stores, "open_store", lambda wanted: seen.append((wanted, dict(environment))))
-    wanted = spec.StoreSpec(uri="s3://b")
-    opening.open_target(wanted, environment)
-    opening.open_own(wanted, environment)
-    (_, during), (_, after) = seen
-    assert during["AWS_ACCESS_KEY_ID"] == "2" and "AWS_SESSION_TOKEN" not in during
-    assert after == before == environment
-
-
-def test_a_refused_credential_is_not_tried_again(tmp_path, gateway, monkeypatch, capsys):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    asked = gateway.spec("refused").model_dump(mode="json", exclude_none=True)
-    assert move(tmp_path, "check", store=asked, keys=["grpo"]) == 2
-    assert "AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err
