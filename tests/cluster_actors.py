@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import yaml
+
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import MERGE, Api, ApiError, items
 
@@ -31,19 +33,21 @@ Document = Mapping[str, Any]
 
 @dataclass
 class Play:
-    """How things go. outcome: (job's name, attempt's stage) -> phase that a running job takes next, "" to stay as it is;
-    checkpoint: (mover's owner) -> what the mover finds in the store. pods: containerStatuses of a failed job's pod."""
+    """How things go. outcome: (job's name) -> phase that a running job takes next, "" to stay as it is; step: (key) ->
+    what a mover finds of it in the store; pod: (job's name) -> how a failed job's pod ended; ready: (a server pod's label
+    `app`) -> whether it gets ready; mover: (its name) -> how its pod ends if not well."""
 
     outcome: Callable[[str], str] = lambda name: "Completed"
     step: Callable[[str], dict[str, Any]] = lambda key: {"step": 10, "complete": True}
     pod: Callable[[str], dict[str, Any]] = lambda name: {"exitCode": 1, "reason": "Error", "message": "boom"}
     ready: Callable[[str], bool] = lambda name: True
+    mover: Callable[[str], dict[str, Any]] = lambda name: {}
     moved: list[str] = field(default_factory=list)
 
 
 def advance(api: Api, namespace: str, play: Play | None = None) -> list[str]:
     """Moves every child in a namespace one state on; what was moved, in words."""
-    play, before = play or Play(), 0
+    play = play or Play()
     before = len(play.moved)
     for work in (_commands, _volcano, _kserve, _server_pods, _movers):
         work(api, namespace, play)
@@ -57,7 +61,7 @@ def _commands(api: Api, namespace: str, play: Play) -> None:
         _remove(api, paths.VOLCANO_COMMANDS.path(namespace, each["metadata"]["name"]))
         job = _get(api, paths.VOLCANO_JOBS.path(namespace, name))
         if job is not None and _phase(job) in ("", "Pending", "Running"):
-            _status(api, paths.VOLCANO_JOBS, namespace, name, {"state": {"phase": "Aborting"}})
+            write_status(api, paths.VOLCANO_JOBS, namespace, name, {"state": {"phase": "Aborting"}})
             play.moved.append(f"job {name} Aborting")
 
 
@@ -69,30 +73,27 @@ def _volcano(api: Api, namespace: str, play: Play) -> None:
             continue
         if following in ("Failed", "Terminated"):
             _fail_pod(api, namespace, job, play)
-        _status(api, paths.VOLCANO_JOBS, namespace, name, {"state": {"phase": following}})
+        write_status(api, paths.VOLCANO_JOBS, namespace, name, {"state": {"phase": following}})
         play.moved.append(f"job {name} {following}")
 
 
 def _fail_pod(api: Api, namespace: str, job: Document, play: Play) -> None:
-    """The pod whose end ends the job; others are left out."""
-    name = f"{job['metadata']['name']}-trainer-0-0"
+    ended = {"finishedAt": now(), "startedAt": now(), **play.pod(job["metadata"]["name"])}
+    job_pod(api, namespace, job["metadata"]["name"], "Failed", terminated=ended)
+
+
+def job_pod(api: Api, namespace: str, job_name: str, phase: str, **state: Any) -> None:
+    """The first pod of a Volcano Job, in a state; the others are left out."""
+    job = api.call("GET", paths.VOLCANO_JOBS.path(namespace, job_name))
     task = job["spec"]["tasks"][0]["template"]
     body = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": name,
+            "name": f"{job_name}-trainer-0-0",
             "namespace": namespace,
-            "labels": {"volcano.sh/job-name": job["metadata"]["name"]},
-            "ownerReferences": [
-                {
-                    "apiVersion": "batch.volcano.sh/v1alpha1",
-                    "kind": "Job",
-                    "name": job["metadata"]["name"],
-                    "uid": job["metadata"]["uid"],
-                    "controller": True,
-                }
-            ],
+            "labels": {"volcano.sh/job-name": job_name},
+            "ownerReferences": [_owner(job, "batch.volcano.sh/v1alpha1", "Job")],
         },
         "spec": {**task["spec"], "schedulerName": "volcano", "priorityClassName": None},
     }
@@ -101,9 +102,15 @@ def _fail_pod(api: Api, namespace: str, job: Document, play: Play) -> None:
     except ApiError as error:
         if error.status != 409:
             raise
-    container = task["spec"]["containers"][0]["name"]
-    ended = {"finishedAt": _now(), "startedAt": _now(), **play.pod(job["metadata"]["name"])}
-    _status(api, paths.PODS, namespace, name, _pod_status("Failed", container, terminated=ended))
+    container = task["spec"]["containers"][0]
+    status = _pod_status(phase, container["name"], image=container["image"], **state)
+    write_status(api, paths.PODS, namespace, body["metadata"]["name"], status)
+
+
+def _owner(body: Document, version: str, kind: str) -> dict[str, Any]:
+    metadata = body["metadata"]
+    named = {"apiVersion": version, "kind": kind, "name": metadata["name"], "uid": metadata["uid"]}
+    return {**named, "controller": True, "blockOwnerDeletion": True}
 
 
 def _kserve(api: Api, namespace: str, play: Play) -> None:
@@ -119,7 +126,7 @@ def _kserve(api: Api, namespace: str, play: Play) -> None:
             continue
         available = deployment.get("status", {}).get("availableReplicas", 0) >= _replicas(service)
         if available != _is_ready(service):
-            _status(api, paths.INFERENCE_SERVICES, namespace, name, _service_status(name, namespace, available))
+            write_status(api, paths.INFERENCE_SERVICES, namespace, name, _service_status(name, namespace, available))
             play.moved.append(f"service {name} {'Ready' if available else 'not ready'}")
 
 
@@ -134,16 +141,7 @@ def _deploy(api: Api, namespace: str, service: Document) -> None:
             "name": f"{name}-predictor",
             "namespace": namespace,
             "labels": labels,
-            "ownerReferences": [
-                {
-                    "apiVersion": "serving.kserve.io/v1beta1",
-                    "kind": "InferenceService",
-                    "name": name,
-                    "uid": service["metadata"]["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [_owner(service, "serving.kserve.io/v1beta1", "InferenceService")],
         },
         "spec": {
             "replicas": _replicas(service),
@@ -162,9 +160,9 @@ def _server_pods(api: Api, namespace: str, play: Play) -> None:
         name, service = pod["metadata"]["name"], pod["metadata"]["labels"]["app"]
         if pod["status"].get("phase") == "Pending" and play.ready(service) and not _leaves(pod):
             container = pod["spec"]["containers"][0]["name"]
-            status = _pod_status("Running", container, running={"startedAt": _now()})
+            status = _pod_status("Running", container, running={"startedAt": now()})
             ready = [{"type": type_, "status": "True"} for type_ in ("Ready", "ContainersReady", "PodScheduled")]
-            _status(api, paths.PODS, namespace, name, {**status, "conditions": ready})
+            write_status(api, paths.PODS, namespace, name, {**status, "conditions": ready})
             play.moved.append(f"pod {name} Running")
 
 
@@ -174,16 +172,11 @@ def _movers(api: Api, namespace: str, play: Play) -> None:
         if pod["status"].get("phase") != "Pending" or _leaves(pod):
             continue
         name = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
-        ended = {
-            "exitCode": 0,
-            "finishedAt": _now(),
-            "startedAt": _now(),
-            "message": json.dumps(_told(api, namespace, name, play)),
-        }
-        container = pod["spec"]["containers"][0]["name"]
-        _status(
-            api, paths.PODS, namespace, pod["metadata"]["name"], _pod_status("Succeeded", container, terminated=ended)
-        )
+        end = play.mover(name) or {"exitCode": 0, "message": json.dumps(_told(api, namespace, name, play))}
+        container, phase = pod["spec"]["containers"][0]["name"], "Failed" if end["exitCode"] else "Succeeded"
+        ended = {"finishedAt": now(), "startedAt": now(), **end}
+        told = _pod_status(phase, container, terminated=ended)
+        write_status(api, paths.PODS, namespace, pod["metadata"]["name"], told)
         play.moved.append(f"mover {name}")
 
 
@@ -193,8 +186,6 @@ def _told(api: Api, namespace: str, name: str, play: Play) -> dict[str, Any]:
         return {"dataset": "data/1"}
     if name.endswith("-report"):
         return {"report": "s3://bucket/report"}
-    import yaml
-
     configmap = api.call("GET", paths.CONFIG_MAPS.path(namespace, name))
     keys = yaml.safe_load(next(iter(configmap["data"].values())))["keys"]
     return {"checkpoints": {key: play.step(key) for key in keys if play.step(key)}, "promoted": [], "removed": 0}
@@ -203,7 +194,7 @@ def _told(api: Api, namespace: str, name: str, play: Play) -> dict[str, Any]:
 def _service_status(name: str, namespace: str, ready: bool) -> dict[str, Any]:
     word = "True" if ready else "False"
     conditions = [
-        {"type": type_, "status": word, "lastTransitionTime": _now()}
+        {"type": type_, "status": word, "lastTransitionTime": now()}
         for type_ in ("IngressReady", "PredictorReady", "Ready")
     ]
     return {
@@ -213,11 +204,11 @@ def _service_status(name: str, namespace: str, ready: bool) -> dict[str, Any]:
     }
 
 
-def _pod_status(phase: str, container: str, **state: Any) -> dict[str, Any]:
+def _pod_status(phase: str, container: str, *, image: str = IMAGE, **state: Any) -> dict[str, Any]:
     status = {
         "name": container,
-        "image": IMAGE,
-        "imageID": IMAGE,
+        "image": image,
+        "imageID": image,
         "ready": "running" in state,
         "restartCount": 0,
         "state": state,
@@ -255,7 +246,7 @@ def _get(api: Api, path: str) -> dict[str, Any] | None:
         raise
 
 
-def _status(api: Api, resource: paths.Resource, namespace: str, name: str, status: dict[str, Any]) -> None:
+def write_status(api: Api, resource: paths.Resource, namespace: str, name: str, status: dict[str, Any]) -> None:
     """Gone meanwhile is as good."""
     try:
         api.call("PATCH", resource.path(namespace, name, "status"), body={"status": status}, content=MERGE)
@@ -272,5 +263,5 @@ def _remove(api: Api, path: str) -> None:
             raise
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
