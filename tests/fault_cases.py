@@ -1,0 +1,234 @@
+"""Plays of a run with one fault each, many at a time, and what they came to.
+
+A case is plain words, so that it can be handed to another process and named in a failure. Its fault strikes at one of
+the operator's calls, counted over the whole run: the operator dies there, the server answers badly or is gone for a
+while, or somebody else lays hands on the run's objects. Whatever it is, the end is judged here.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import faulty_api
+from fault_workshop import OVER, RESYNC, Stage
+from faulty_api import ANSWERS, Fault, Request
+
+from gog_operator.cluster import paths
+
+PROCESSES = 2
+LEAST = {"stages": {"skip": ["curate", "stratify", "grpo", "evaluate"]}, "endpoints": {"policy": {}}}
+EXTRA_CALLS = 150
+"""More calls than that, over the run without a fault, are a loop: a new life lists and looks at everything once."""
+
+
+def _fails_once(stage: Stage) -> None:
+    stage.play.outcome = lambda name: "Failed" if name.endswith("-a1") else "Completed"
+
+
+VARIANTS: dict[str, tuple[dict[str, Any], Callable[[Stage], None]]] = {
+    "least": (LEAST, _fails_once),
+    "world": ({"endpoints": {"policy": {}}}, lambda stage: None),
+}
+"""Spec of the run, and how things go: the first has every kind of call of an operator in as few as can be."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """fault: one of FAULTS; call: where it strikes."""
+
+    variant: str
+    fault: str = "none"
+    call: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """state: what there was at the end, by name. wrong: what must never be, or that the play did not come to an end.
+    events: sentence -> how often. calls: all that the operator asked."""
+
+    case: Case
+    state: dict[str, Any]
+    events: dict[str, int]
+    calls: tuple[str, ...]
+    wrong: str
+    seconds: float
+
+    @property
+    def struck(self) -> str:
+        """The call at which the fault struck."""
+        return self.calls[self.case.call - 1] if 0 < self.case.call <= len(self.calls) else "none"
+
+
+# -- faults
+
+
+def _outage(call: int, stage: Stage) -> Fault:
+    """Longer than a resync: two of them fail."""
+    begun: list[float] = []
+
+    def over() -> bool:
+        begun.append(stage.clock.passed)
+        return stage.clock.passed - begun[0] > 2 * RESYNC
+
+    return faulty_api.is_out(call, over)
+
+
+def _meddling(deed: Callable[[Stage], None]) -> Callable[[int, Stage], Fault]:
+    """Somebody does it right after a call."""
+
+    def make(call: int, stage: Stage) -> Fault:
+        def fault(number: int, request: Request) -> dict[str, Any]:
+            try:
+                return request()
+            finally:
+                if number == call:
+                    deed(stage)
+
+        return fault
+
+    return make
+
+
+def _answer(error: Any, landed: bool) -> Callable[[int, Stage], Fault]:
+    return lambda call, stage: faulty_api.answers(call, error, landed=landed)
+
+
+def _removes(resource: paths.Resource, ending: str = "") -> Callable[[Stage], None]:
+    """Everything of a resource whose name ends so."""
+
+    def deed(stage: Stage) -> None:
+        for path, _ in stage.witness.of(resource):
+            if path.endswith(ending):
+                stage.remove(path)
+
+    return deed
+
+
+def _edits(resource: paths.Resource, patch: dict[str, Any], part: str = "") -> Callable[[Stage], None]:
+    def deed(stage: Stage) -> None:
+        for path, _ in stage.witness.of(resource):
+            stage.edit(f"{path}{part}", patch)
+
+    return deed
+
+
+def _wipes(*kinds: str) -> Callable[[Stage], None]:
+    def deed(stage: Stage) -> None:
+        for kind in kinds:
+            for path, body in stage.witness.of(paths.OURS[kind]):
+                stage.edit(f"{path}/status", {"status": dict.fromkeys(body.get("status", {}))})
+
+    return deed
+
+
+def _removes_namespace(stage: Stage) -> None:
+    stage.witness.api.call("DELETE", f"/api/v1/namespaces/{stage.namespace}")
+    stage.witness.ended = True
+
+
+_SFT, _RUN, _ENDPOINT = paths.OURS["SFTStage"], paths.OURS["GoGRun"], paths.OURS["Endpoint"]
+_UNLABELLED = {"metadata": {"labels": {"gog.dev/run": None, "gog.dev/owner": None, "app.kubernetes.io/name": None}}}
+MEDDLING: dict[str, Callable[[Stage], None]] = {
+    "stage deleted": _removes(_SFT),
+    "job deleted": _removes(paths.VOLCANO_JOBS),
+    "mover deleted": _removes(paths.JOBS),
+    "check deleted": _removes(paths.JOBS, "-check"),
+    "settings deleted": _removes(paths.CONFIG_MAPS),
+    "endpoint deleted": _removes(_ENDPOINT),
+    "server deleted": _removes(paths.INFERENCE_SERVICES),
+    "server edited": _edits(paths.INFERENCE_SERVICES, {"spec": {"predictor": {"minReplicas": 3}}}),
+    "server's settings lost": _edits(paths.INFERENCE_SERVICES, {"metadata": {"annotations": None}}),
+    "service deleted": _removes(paths.SERVICES),
+    "deployment deleted": _removes(paths.DEPLOYMENTS),
+    "stage's status wiped": _wipes("SFTStage"),
+    "every status wiped": _wipes("GoGRun", "SFTStage", "Endpoint"),
+    "stage's labels gone": _edits(_SFT, _UNLABELLED),
+    "job's labels gone": _edits(paths.VOLCANO_JOBS, _UNLABELLED),
+    "mover's labels gone": _edits(paths.JOBS, _UNLABELLED),
+}
+ENDINGS: dict[str, Callable[[Stage], None]] = {"run deleted": _removes(_RUN), "namespace deleted": _removes_namespace}
+FAULTS: dict[str, Callable[[int, Stage], Fault]] = {
+    "none": lambda call, stage: faulty_api.nothing,
+    "dies before": lambda call, stage: faulty_api.dies_before(call),
+    "dies after": lambda call, stage: faulty_api.dies_after(call),
+    **{name: _answer(*each) for name, each in ANSWERS.items()},
+    "outage": _outage,
+    **{name: _meddling(deed) for name, deed in (MEDDLING | ENDINGS).items()},
+}
+
+
+# -- playing
+
+
+def play(kubeconfig: str, namespace: str, case: Case) -> Outcome:
+    """One case to its end. Never raises for what the operator does."""
+    begun, wrong = time.monotonic(), ""
+    spec, direct = VARIANTS[case.variant]
+    stage = Stage(kubeconfig, namespace, **spec)
+    stage.faulty.fault = FAULTS[case.fault](case.call, stage)
+    direct(stage)
+    try:
+        stage.to_the_end()
+    except AssertionError as error:
+        wrong = str(error)
+    state = json.loads(json.dumps(stage.state()).replace(namespace, "NAMESPACE"))
+    events = {each.replace(namespace, "NAMESPACE"): count for each, count in stage.events().items()}
+    calls = tuple(each.replace(namespace, "NAMESPACE") for each in stage.faulty.calls)
+    return Outcome(case, state, events, calls, wrong, time.monotonic() - begun)
+
+
+def play_all(kubeconfig: str, prefix: str, cases: Iterable[Case]) -> Iterator[Outcome]:
+    """Several at a time, in processes of their own. prefix: of their namespaces."""
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        waiting = [pool.submit(play, kubeconfig, f"{prefix}-{number}", case) for number, case in enumerate(cases)]
+        for each in waiting:
+            yield each.result()
+
+
+# -- judging
+
+
+def wrong_with(outcome: Outcome, sane: Outcome) -> str:
+    """What is not as it should be at the end of a case, seen beside the run without a fault; nothing if all is well."""
+    if outcome.wrong:
+        return outcome.wrong
+    if len(outcome.calls) > len(sane.calls) + EXTRA_CALLS:
+        return f"{len(outcome.calls)} calls"
+    if outcome.case.fault in ENDINGS:
+        return f"left behind: {sorted(outcome.state)}" if outcome.state else ""
+    if outcome.case.fault in MEDDLING:
+        return _unfinished(outcome, sane)
+    return _difference(outcome.state, sane.state) or _untold(outcome, sane)
+
+
+def _difference(state: dict[str, Any], sane: dict[str, Any]) -> str:
+    keys = [key for key in {**state, **sane} if state.get(key, "absent") != sane.get(key, "absent")]
+    return "; ".join(f"{key}: {state.get(key, 'absent')} instead of {sane.get(key, 'absent')}" for key in keys)
+
+
+def _untold(outcome: Outcome, sane: Outcome) -> str:
+    """Events tell nothing that did not happen."""
+    return "; ".join(f"event {each}" for each in outcome.events if each not in sane.events)
+
+
+def _unfinished(outcome: Outcome, sane: Outcome) -> str:
+    """What others have destroyed may cost attempts, and nothing else: custom resources end as they would have."""
+    ours = [key for key in sane.state if ".gog.dev/" in key]
+    told = {key: outcome.state.get(key) and _without_attempts(outcome.state[key]) for key in ours}
+    live = [key for key, each in outcome.state.items() if "batch.volcano" in key and each not in OVER]
+    return f"live: {live}" if live else _difference(told, {key: _without_attempts(sane.state[key]) for key in ours})
+
+
+def _without_attempts(essence: list[Any]) -> list[Any]:
+    conditions, rest, spec = essence
+    return [
+        conditions,
+        {key: value for key, value in rest.items() if key not in ("attempt", "seenAttempt", "failures")},
+        spec,
+    ]
