@@ -117,7 +117,7 @@ def _kserve(api: Api, namespace: str, play: Play) -> None:
     """KServe makes a Deployment, and is Ready once that is available."""
     for service in _all(api, paths.INFERENCE_SERVICES, namespace):
         name = service["metadata"]["name"]
-        if service["metadata"].get("deletionTimestamp"):
+        if _leaves(service) or not service["spec"]["predictor"].get("containers"):
             continue
         deployment = _get(api, paths.DEPLOYMENTS.path(namespace, f"{name}-predictor"))
         if deployment is None or deployment["spec"]["replicas"] != _replicas(service):

@@ -14,12 +14,12 @@ from operator_builders import manifest, until
 from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import kube, paths
-from gog_operator.cluster.kube import Api, ApiError, items
+from gog_operator.cluster.kube import MERGE, Api, ApiError, items
+from gog_operator.cluster.refusals import Explained
 from gog_operator.operate import Workers
 from gog_operator.resync import Resync
 from gog_operator.workqueue import WorkQueue
 
-SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}}
 STORE = {"uri": "s3://bucket/world", "secretName": "s3"}
 
 
@@ -60,9 +60,17 @@ class Workplace:
         return Operator(api, self.namespace, self.clock)
 
     def apply(self, **spec: Any) -> None:
-        body = manifest(store=STORE, **spec)
-        body["metadata"]["namespace"] = self.namespace
-        self.api.call("POST", paths.OURS["GoGRun"].path(self.namespace), body=body)
+        """The run `world`."""
+        self.create("GoGRun", "world", store=STORE, **spec)
+
+    def create(self, kind: str, name: str, **spec: Any) -> None:
+        body = manifest(kind, name, **spec)
+        if kind == "Endpoint":
+            body["spec"] = spec
+        self.api.call("POST", paths.OURS[kind].path(self.namespace), body=body)
+
+    def patch(self, kind: str, name: str, patch: dict[str, Any]) -> None:
+        self.api.call("PATCH", paths.OURS[kind].path(self.namespace, name), body=patch, content=MERGE)
 
     def until(self, happens: Callable[[], Any], rounds: int = 200) -> Any:
         """Lets operator and actors work in turns, and time go by, until it happens."""
@@ -80,10 +88,31 @@ class Workplace:
     def get(self, kind: str, name: str) -> dict[str, Any]:
         return self.api.call("GET", paths.OURS[kind].path(self.namespace, name))
 
+    def find(self, path: str) -> dict[str, Any] | None:
+        return Explained(self.api).find(path)
+
+    def annotations(self, resource: paths.Resource, name: str) -> dict[str, str]:
+        return self.api.call("GET", resource.path(self.namespace, name))["metadata"].get("annotations", {})
+
+    def conditions(self, kind: str, name: str) -> dict[str, dict[str, Any]]:
+        return {each["type"]: each for each in self.get(kind, name).get("status", {}).get("conditions") or ()}
+
     def condition(self, kind: str, name: str, type_: str) -> dict[str, Any] | None:
         """The condition, if it holds."""
-        found = self.get(kind, name).get("status", {}).get("conditions") or ()
-        return next((each for each in found if each["type"] == type_ and each["status"] == "True"), None)
+        found = self.conditions(kind, name).get(type_)
+        return found if found and found["status"] == "True" else None
+
+    def events(self) -> list[dict[str, Any]]:
+        listed = items(self.api, paths.EVENTS.path(self.namespace))
+        return [each for each in listed if each.get("reportingComponent") == "gog-operator"]
+
+    def phase(self, job: str) -> str:
+        found = self.find(paths.VOLCANO_JOBS.path(self.namespace, job)) or {}
+        return found.get("status", {}).get("state", {}).get("phase", "")
+
+    def job_pod(self, job: str, **state: Any) -> None:
+        """A pod of a job that waits; state: of its container."""
+        cluster_actors.job_pod(self.api, self.namespace, job, "Pending", **state)
 
     def stages(self) -> list[dict[str, Any]]:
         kinds = ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")

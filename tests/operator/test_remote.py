@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from remote_workshop import Workplace
+from remote_workshop import STORE, Workplace
+
+from gog_operator.cluster import paths
+from gog_operator.cluster.kube import MERGE, ApiError, items
+from gog_operator.plan.stage import LOOK_SECONDS
 
 pytestmark = pytest.mark.apiserver
+DATA = {"uri": "s3://bucket/questions"}
 
 
 @pytest.fixture
 def place(api_server):
     return Workplace(api_server)
+
+
+class Wrapped:
+    """An Api through which a test changes what the operator sees, or counts what it does."""
+
+    def __init__(self, api):
+        self.api, self.writes = api, []
+
+    def call(self, method, path, *, body=None, query=None, content="application/json"):
+        answer = self.api.call(method, path, body=body, query=query, content=content)
+        if method != "GET":
+            self.writes.append(f"{method} {path}")
+        return answer
+
+
+class WithoutVolcano(Wrapped):
+    def call(self, method, path, **more: Any):
+        if "volcano" in path:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        return super().call(method, path, **more)
+
+
+class Newer(Wrapped):
+    """One object has a field of a later gog."""
+
+    def call(self, method, path, **more: Any):
+        answer = super().call(method, path, **more)
+        if path.endswith("/sftstages/odd") and method == "GET":
+            answer["spec"]["teleport"] = True
+        return answer
+
+
+def stage(place: Workplace, name: str = "tune", **spec: Any) -> None:
+    """A stage that stands alone."""
+    place.create("SFTStage", name, data=DATA, store=STORE, **spec)
 
 
 def test_a_run_goes_from_a_manifest_to_complete(place):
@@ -19,3 +61,167 @@ def test_a_run_goes_from_a_manifest_to_complete(place):
     stages = place.stages()
     assert [each["status"]["checkpoint"] for each in stages] == [f"{key}/10" for key in place.KEYS]
     assert all(each["status"]["attempt"] == 1 for each in stages)
+    assert "world is complete" in [each["message"] for each in place.events()]
+
+
+def test_nothing_is_written_once_nothing_changes(api_server):
+    counted: list[Wrapped] = []
+    place = Workplace(api_server, lambda api: counted.append(Wrapped(api)) or counted[0])
+    stage(place)
+    place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
+    before = len(counted[0].writes)
+    for _ in range(3):
+        place.operator.work()
+        place.clock.passed += 60
+    assert counted[0].writes[before:] == []
+
+
+def test_two_operators_at_once_come_to_the_same_as_one(place):
+    second = place.make_operator(place.api)
+    place.apply()
+
+    def both() -> Any:
+        second.work()
+        return place.condition("GoGRun", "world", "Complete")
+
+    place.until(both)
+    assert [each["status"]["attempt"] for each in place.stages()] == [1] * 5
+    jobs = [each["metadata"]["name"] for each in items(place.api, paths.VOLCANO_JOBS.path(place.namespace))]
+    assert jobs == sorted(f"world-{key}-a1" for key in place.KEYS)
+
+
+def test_an_attempt_that_ran_out_of_memory_is_told_and_the_next_one_resumes(place):
+    place.play.outcome = lambda name: "Failed" if name.endswith("-a1") else "Completed"
+    place.play.pod = lambda name: {"exitCode": 137, "reason": "OOMKilled"}
+    place.play.step = lambda key: {"step": 40, "complete": place.get("SFTStage", "tune")["status"]["attempt"] == 2}
+    stage(place)
+    place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
+    status = place.get("SFTStage", "tune")["status"]
+    assert (status["attempt"], status["failures"]) == (2, 1)
+    told = [each["message"] for each in place.events()]
+    assert any("attempt 1 failed: pod trainer-0 OOMKilled" in each and "from sft/40" in each for each in told)
+
+
+def test_a_cancelled_stage_ends_its_job_and_keeps_the_jobs_name_taken(place):
+    place.play.outcome = lambda name: ""
+    stage(place)
+    place.until(lambda: place.phase("tune-a1") == "Running")
+    place.patch("SFTStage", "tune", {"metadata": {"annotations": {"gog.dev/cancel": "me"}}})
+    place.until(lambda: place.condition("SFTStage", "tune", "Failed"))
+    assert place.condition("SFTStage", "tune", "Failed")["reason"] == "Cancelled"
+    assert place.phase("tune-a1") == "Aborted"
+
+
+def test_a_job_that_somebody_deletes_is_followed_by_another_attempt(place):
+    place.play.outcome = lambda name: "" if name.endswith("-a1") else "Completed"
+    place.play.step = lambda key: (
+        {"step": 10, "complete": True} if place.get("SFTStage", "tune")["status"]["attempt"] == 2 else {}
+    )
+    stage(place)
+    place.until(lambda: place.phase("tune-a1") == "Running")
+    place.operator.work()
+    place.api.call("DELETE", paths.VOLCANO_JOBS.path(place.namespace, "tune-a1"))
+    place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
+    assert place.get("SFTStage", "tune")["status"]["attempt"] == 2
+    assert place.get("SFTStage", "tune")["status"].get("failures", 0) == 0
+
+
+def test_an_image_that_cannot_be_had_is_said_of_the_stage(place):
+    place.play.outcome = lambda name: ""
+    stage(place)
+    place.until(lambda: place.phase("tune-a1") == "Pending")
+    waiting = {"reason": "ImagePullBackOff", "message": "not found"}
+    place.job_pod("tune-a1", waiting=waiting)
+    place.clock.passed += LOOK_SECONDS
+    place.operator.work()
+    ready = place.conditions("SFTStage", "tune")["Ready"]
+    assert (ready["status"], ready["reason"]) == ("False", "ImageMissing")
+    assert "pod trainer-0: image gog-trainer cannot be had: not found" in ready["message"]
+
+
+def test_an_endpoint_is_ready_only_once_every_pod_of_its_size_is(place):
+    place.create("Endpoint", "judge", role="judge", replicas=2)
+    place.play.ready = lambda service: False
+    for _ in range(4):
+        place.round()
+    assert not place.condition("Endpoint", "judge", "Ready")
+    place.play.ready = lambda service: True
+    place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
+    place.patch("Endpoint", "judge", {"spec": {"replicas": 3}})
+    place.until(lambda: not place.condition("Endpoint", "judge", "Ready"))
+    place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
+    deployment = place.api.call("GET", paths.DEPLOYMENTS.path(place.namespace, "judge-predictor"))
+    assert deployment["status"]["availableReplicas"] == 3
+
+
+def test_what_others_delete_or_edit_of_a_server_is_put_right(place):
+    place.create("Endpoint", "judge", role="judge")
+    place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
+    service = paths.INFERENCE_SERVICES.path(place.namespace, "judge")
+    place.api.call("PATCH", service, body={"spec": {"predictor": {"minReplicas": 7}}}, content=MERGE)
+    place.until(lambda: place.api.call("GET", service)["spec"]["predictor"]["minReplicas"] == 1)
+    uid = place.api.call("GET", service)["metadata"]["uid"]
+    place.api.call("DELETE", service)
+    place.until(lambda: place.find(service) and place.find(service)["metadata"]["uid"] != uid)
+    place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
+
+
+def test_an_endpoint_that_goes_takes_its_server_with_it(place):
+    place.create("Endpoint", "judge", role="judge")
+    place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
+    place.api.call("DELETE", paths.OURS["Endpoint"].path(place.namespace, "judge"))
+    place.until(lambda: place.find(paths.INFERENCE_SERVICES.path(place.namespace, "judge")) is None)
+
+
+def test_somebody_elses_service_of_the_same_name_is_left_alone(place):
+    place.server.apply(
+        {
+            "apiVersion": "serving.kserve.io/v1beta1",
+            "kind": "InferenceService",
+            "metadata": {"name": "judge", "namespace": place.namespace},
+            "spec": {"predictor": {"minReplicas": 5}},
+        }
+    )
+    place.create("Endpoint", "judge", role="judge")
+    place.round()
+    ready = place.conditions("Endpoint", "judge")["Ready"]
+    assert ready["reason"] == "NameTaken"
+    place.api.call("DELETE", paths.OURS["Endpoint"].path(place.namespace, "judge"))
+    place.round()
+    service = place.find(paths.INFERENCE_SERVICES.path(place.namespace, "judge"))
+    assert service is not None and service["spec"]["predictor"]["minReplicas"] == 5
+
+
+def test_a_cluster_without_volcano_is_told_in_a_condition(api_server):
+    place = Workplace(api_server, WithoutVolcano)
+    stage(place)
+    place.operator.work()
+    ready = place.conditions("SFTStage", "tune")["Ready"]
+    assert (ready["reason"], ready["message"].split(":")[0]) == ("CustomResourceMissing", "Volcano is not installed")
+
+
+def test_an_object_of_a_newer_gog_says_so_and_the_others_go_on(api_server):
+    place = Workplace(api_server, Newer)
+    stage(place, "odd")
+    stage(place, "even")
+    place.until(lambda: place.condition("SFTStage", "even", "Complete"))
+    ready = place.conditions("SFTStage", "odd")["Ready"]
+    assert (ready["status"], ready["reason"]) == ("False", "InvalidInput")
+    assert "spec.teleport: unknown field" in ready["message"]
+
+
+def test_a_mover_that_failed_is_told_with_its_last_word(place):
+    place.play.mover = lambda name: {"exitCode": 2, "message": "gog: store: bucket: no permission to write"}
+    stage(place, backoffLimit=0)
+    place.until(lambda: place.condition("SFTStage", "tune", "Failed"))
+    assert "no permission to write" in place.condition("SFTStage", "tune", "Failed")["message"]
+
+
+def test_what_a_mover_found_out_outlives_its_pod(place):
+    stage(place)
+    place.until(lambda: place.find(paths.JOBS.path(place.namespace, "tune-a1-check")))
+    place.until(lambda: "gog.dev/result" in place.annotations(paths.JOBS, "tune-a1-check"))
+    for pod in items(place.api, paths.PODS.path(place.namespace)):
+        place.api.call("DELETE", paths.PODS.path(place.namespace, pod["metadata"]["name"]))
+    place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
+    assert place.get("SFTStage", "tune")["status"]["attempt"] == 1

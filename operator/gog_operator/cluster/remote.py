@@ -19,7 +19,7 @@ from gog_operator.api.meta import Reason
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status, document
 from gog_operator.build import children, config, names
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import documents, kserve, movers, paths, policies, told, volcano
+from gog_operator.cluster import documents, kserve, movers, paths, told, volcano
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import AlreadyExists, Conflict, Refused, Thing
 from gog_operator.cluster.kube import Api, ApiError, items
@@ -134,13 +134,20 @@ class RemoteCluster:
         view = self.servers.view(endpoint, self.data(endpoint).spec)
         if view is None or view.state != "ready" or endpoint.spec.role != "policy" or not endpoint.spec.version:
             return view
+        from gog_operator.cluster import policies  # numpy, 15 MiB, for those only who serve a policy
+
         return policies.with_version(view, self.servers.addresses(endpoint), endpoint.spec.version, self.ask)
 
     def stop_server(self, name: str) -> None:
         self.servers.stop(name)
 
     def load_version(self, endpoint: Endpoint, version: str) -> None:
-        policies.load(self.servers.addresses(endpoint), version)
+        pods = self.servers.addresses(endpoint)
+        if not pods:  # none yet, or somebody took away what they are found by
+            self.servers.make_addressable(endpoint)
+        from gog_operator.cluster import policies
+
+        policies.load(pods, version)
 
     # -- data, store, report
 
