@@ -97,6 +97,7 @@ CASES: dict[str, Callable[[], list[Document]]] = {
     "stage-placed": lambda: job(
         scheduling=PLACED,
         serviceAccountName="trainer",
+        endpointSecrets={"judge": "judge-key", "imageSearch": "lens-key"},
         image="registry.example/mine:2",
         store={"uri": "s3://runs/world", "region": "eu-central-1"},
         workers={"processes": 2, "cpu": "500m", "sharedMemory": "2Gi"},

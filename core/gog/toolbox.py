@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -19,7 +20,7 @@ from gog import judging, regions, wire
 from gog.cache import Cache
 from gog.calls import CallError, CallPath
 from gog.pictures import Picture
-from gog.spec import ToolsSpec
+from gog.spec import ToolsSpec, key_variable
 from gog.tools import Candidate, FailureKind, Reply
 
 MAX_ANSWER_BYTES = 64_000_000
@@ -58,11 +59,14 @@ class Toolbox:
 
     def _path(self, tool: str, path: str, *, version: str = "1") -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/") + path
-        return CallPath(tool, "http", self._sender(address), self.limits, self._cache, version=version)
+        send = self._sender(address, os.environ.get(key_variable(tool), ""))
+        return CallPath(tool, "http", send, self.limits, self._cache, version=version)
 
-    def _sender(self, url: str) -> Callable[[bytes], Awaitable[bytes]]:
+    def _sender(self, url: str, key: str) -> Callable[[bytes], Awaitable[bytes]]:
         # Answers are not decompressed (a small one may unfold to gigabytes), so none may come compressed.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        if key:
+            headers["authorization"] = f"Bearer {key}"
 
         async def send(body: bytes) -> bytes:
             try:

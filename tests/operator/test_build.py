@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import operator_golden
 import pytest
 import yaml
-from operator_builders import make_endpoint, make_stage
+from operator_builders import make_endpoint, make_run, make_stage
 
 from gog import spec as settings
 from gog.errors import UserError
 from gog_operator import cli
-from gog_operator.build import app, config, merge, names, servers
+from gog_operator.build import app, children, config, merge, names, servers
 from gog_operator.commands import stage as stage_command
 from gog_recipes import components
 
@@ -121,3 +122,12 @@ def test_names_are_cut_where_they_must_be_and_stay_apart():
     long, other = names.child("w" * 40, "stratify-a"), names.child("w" * 40, "stratify-b")
     assert len(long) == names.LIMIT and long != other and names.child("w" * 40, "stratify-a") == long
     assert [names.kebab(role) for role in settings.TOOLS] == ["grounding", "image-search", "text-search", "judge"]
+
+
+def test_a_stage_knows_the_secret_of_each_tool_that_asks_for_a_key():
+    run = make_run(endpoints={"judge": {"url": "https://judge.internal/v1", "secretName": "judge-key"}})
+    assert children.keys(run) == {"judge": "judge-key"}
+    (job,) = [each for each in operator_golden.documents("stage-placed") if each["kind"] == "Job"]
+    for task in job["spec"]["tasks"]:
+        (container,) = task["template"]["spec"]["containers"]
+        assert {"prefix": "JUDGE_", "secretRef": {"name": "judge-key"}} in container["envFrom"]

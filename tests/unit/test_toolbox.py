@@ -313,3 +313,15 @@ def total_attempts() -> Counter[str]:
     for table in metrics.attempts_by_outcome().values():
         outcomes.update(table)
     return outcomes
+
+
+def test_a_tool_gets_its_own_key_and_no_other_s(monkeypatch):
+    monkeypatch.setenv("TEXT_SEARCH_GOG_API_KEY", "open sesame")
+
+    async def use(tools: Toolbox, provider: Provider) -> list[str | None]:
+        await tools.search_text("who made the ring?")
+        await tools.judge("who?", ["Ann"], "Ann")
+        return [provider.headers[tool][0].get("authorization") for tool in ("textSearch", "judge")]
+
+    keys = with_toolbox({"textSearch": [says(HITS)], "judge": [says(verdict("yes"))]}, use)
+    assert keys == ["Bearer open sesame", None]

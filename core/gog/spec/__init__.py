@@ -35,7 +35,7 @@ from gog.spec.pods import (
     WorkersSpec,
 )
 from gog.spec.runs import GRPO, SFT, Arm, Curate, Evaluate, ImagesSpec, RunSpec, Stages, Stratify
-from gog.spec.servers import EndpointSpec, EndpointsSpec, FailureInjection
+from gog.spec.servers import KEY, EndpointSpec, EndpointsSpec, FailureInjection, key_variable
 from gog.spec.stages import (
     AgentSettings,
     CurateSettings,
@@ -51,6 +51,7 @@ from gog.spec.values import POLICIES, STAGES, TOOLS, Gaze, Level, Name, Quantity
 __all__ = [
     "CONFIGS",
     "GRPO",
+    "KEY",
     "NEEDS",
     "NEEDS_TOOLS",
     "POLICIES",
@@ -103,4 +104,5 @@ __all__ = [
     "ToolsSpec",
     "WorkersSpec",
     "WorldSpec",
+    "key_variable",
 ]

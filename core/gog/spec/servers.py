@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from gog.spec.pods import ResourcesSpec
 from gog.spec.values import Spec
+
+KEY = "GOG_API_KEY"
+"""Key of a Secret, and environment variable of a server, with what it asks of its callers."""
+
+
+def key_variable(role: str) -> str:
+    """A caller's environment variable with the key of a tool: imageSearch -> IMAGE_SEARCH_GOG_API_KEY."""
+    return f"{re.sub('(?=[A-Z])', '_', role).upper()}_{KEY}"
 
 
 class FailureInjection(Spec):
@@ -42,7 +51,10 @@ class EndpointSpec(Spec):
         "", max_length=253, description="Model name to ask for, where the server has several. Default: its only one."
     )
     secret_name: str | None = Field(
-        None, max_length=253, description="Secret with the server's key. Default: the server asks for none."
+        None,
+        max_length=253,
+        description="Secret whose GOG_API_KEY the server asks for, on a cluster. On one machine the key is in the "
+        "environment: JUDGE_GOG_API_KEY, IMAGE_SEARCH_GOG_API_KEY, … Default: the server asks for none.",
     )
     replicas: int = Field(1, ge=0, le=64, description="Pods, on a cluster; `kubectl scale` changes it.")
     resources: ResourcesSpec = Field(ResourcesSpec(), description="Of each pod, on a cluster.")

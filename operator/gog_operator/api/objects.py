@@ -160,6 +160,11 @@ class Lifecycle(settings.Placement):
     service_account_name: str | None = Field(None, max_length=253, description=SERVICE_ACCOUNT)
     image: str | None = Field(None, max_length=512, description="Of its pods. Default: the operator's trainer image.")
     retention: settings.RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
+    endpoint_secrets: dict[settings.LabelValue, settings.Text] = Field(
+        default_factory=dict,
+        max_length=8,
+        description="Secret with the key of an endpoint, by its name under `endpoints`, where one wants a key. Default: none.",
+    )
     promote_to: settings.StoreSpec | None = Field(
         None, description="Store to which the last checkpoint is copied once it is verified. Default: none."
     )

@@ -27,6 +27,7 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
         "store": _set_fields(store),
         "inputs": inputs,
         "endpoints": tool_names(run) if settings.NEEDS_TOOLS[step.stage] else {},
+        "endpointSecrets": keys(run) if settings.NEEDS_TOOLS[step.stage] else {},
         "tools": _set_fields(step.settings.tools),
         "suspend": run.spec.suspend,
         "backoffLimit": run.spec.backoff_limit,
@@ -53,6 +54,12 @@ def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
 def tool_names(run: GoGRun) -> dict[str, str]:
     """Name of the Endpoint of each tool."""
     return {role: names.child(run.name, names.kebab(role)) for role in settings.TOOLS}
+
+
+def keys(run: GoGRun) -> dict[str, str]:
+    """Secret of each tool that asks for a key."""
+    given = {role: getattr(run.spec.endpoints, _snake(role)).secret_name for role in settings.TOOLS}
+    return {role: secret for role, secret in given.items() if secret is not None}
 
 
 def policy_name(run: GoGRun) -> str:

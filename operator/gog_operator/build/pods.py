@@ -7,7 +7,7 @@ store's credentials reach them as the environment of a Secret that the manifest 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gog import spec as settings
@@ -140,6 +140,14 @@ def credentials(
         [{"name": name, "secret": secret}],
         [{"name": name, "mountPath": folder, "readOnly": True}],
     )
+
+
+def keys(secrets: Mapping[str, str]) -> list[Document]:
+    """envFrom by which a pod has the key of each tool that asks for one: JUDGE_GOG_API_KEY. secrets: name by role."""
+    return [
+        {"prefix": settings.key_variable(role).removesuffix(settings.KEY), "secretRef": {"name": secret}}
+        for role, secret in sorted(secrets.items())
+    ]
 
 
 def store_environment(store: settings.StoreSpec | None, *, prefix: str = "", folder: str = SECRETS) -> dict[str, str]:
