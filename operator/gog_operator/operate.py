@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -18,13 +19,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
+from gog.errors import UserError
 from gog_operator import health, lease, reconcile, resync, telemetry, watch
-from gog_operator.api import conditions
-from gog_operator.api.meta import Condition, Reason
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import paths
+from gog_operator.cluster import complaints, paths
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import Api, ApiError
@@ -32,7 +31,8 @@ from gog_operator.cluster.refusals import Explained
 from gog_operator.cluster.remote import RemoteCluster
 from gog_operator.workqueue import Key, WorkQueue
 
-UNREADABLE_SECONDS = 300.0
+MENDING_SECONDS = 300.0
+"""Until an object is looked at again that nobody has mended."""
 END_SECONDS = 10.0
 LEASE = "gog-operator"
 
@@ -80,42 +80,34 @@ class Workers:
             log.info("%s: %s; again in %.1f s", "/".join(key), error, self.queue.failed(key, error.after))
         except Unreadable as error:
             outcome = "unreadable"
-            self._unreadable(key, error)
+            self._say(key._replace(kind=error.kind, name=error.name), key, error.sentence)
+        except UserError as error:
+            outcome = "unreadable"
+            self._say(key, key, error.sentence())
         except Exception:
             outcome = "error"
             log.exception("%s: again in %.1f s", "/".join(key), self.queue.failed(key))
         telemetry.OUTCOME.labels(outcome).inc()
         telemetry.PASSES.labels(key.kind).observe(time.monotonic() - begun)
 
-    def _unreadable(self, key: Key, error: Unreadable) -> None:
+    def _say(self, about: Key, key: Key, sentence: str) -> None:
         """Says on the object itself what is wrong with it; a change by whoever mends it brings it back at once."""
-        log.warning("%s: %s", "/".join(key), error.sentence)
-        if resync.told_unreadable(error):
-            self.queue.done(key, UNREADABLE_SECONDS)
-            return
-        path = paths.OURS[error.kind].path(key.namespace, error.name, "status")
-        body = {
-            "metadata": {"resourceVersion": error.body["metadata"].get("resourceVersion")},
-            "status": {"conditions": with_unreadable(error, self.now())},
-        }
+        log.warning("%s: %s", "/".join(about), sentence)
+        api, path = Explained(self.api), paths.OURS[about.kind].path(about.namespace, about.name)
         try:
-            Explained(self.api).merge(path, body)
-            self.queue.done(key, UNREADABLE_SECONDS)
+            body = api.find(path)
+            if body is not None and not complaints.told(body, sentence):
+                patch = complaints.patch(body, sentence, self.now())
+                api.merge(f"{path}/status", patch)
+            self.queue.done(key, MENDING_SECONDS)
         except (ApiError, Refused, Unavailable) as failure:
-            log.info("%s: %s", "/".join(key), failure)
+            log.info("%s: %s", "/".join(about), failure)
             self.queue.failed(key)
 
 
-def with_unreadable(error: Unreadable, now: datetime) -> list[dict[str, Any]]:
-    """The object's conditions, as they are, with one that names field and remedy."""
-    generation = int(error.body["metadata"].get("generation") or 1)
-    (told,) = conditions.put((), "Ready", False, Reason.INVALID_INPUT, error.sentence, now=now, generation=generation)
-    kept = [each for each in error.body.get("status", {}).get("conditions") or () if each.get("type") != "Ready"]
-    return [*kept, plain(told)]
-
-
-def plain(condition: Condition) -> dict[str, Any]:
-    return condition.model_dump(mode="json", by_alias=True)
+def end() -> None:
+    """Ends this process as whoever runs it would."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Operator:
@@ -156,7 +148,7 @@ class Operator:
         keepers: Mapping[str, Callable[[], None]] = {
             "lease": lambda: lease.keep(self.lease, self.stop, self.leading),
             "resync": lambda: resync.keep(
-                self.resync, self.lease, self.health, self.settings.resync, self.stop, self.listed
+                self.resync, self.lease, self.health, self.settings.resync, self.stop, self.listed, end
             ),
             **{f"worker {number}": self.workers.run for number in range(self.settings.workers)},
         }

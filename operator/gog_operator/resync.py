@@ -11,14 +11,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from gog_operator import reconcile, telemetry
 from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import paths
+from gog_operator.cluster import complaints, paths
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import Api, ApiError
@@ -48,7 +47,7 @@ class Resync:
         now: Callable[[], datetime],
     ) -> None:
         self.api, self.namespaces, self.platform, self.queue, self.now = api, namespaces, platform, queue, now
-        self.unknown: tuple[paths.Resource, ...] = ()
+        self.unknown: tuple[paths.Resource, ...] | None = None
         self.seen: dict[Key, str] = {}
 
     def once(self) -> int:
@@ -95,18 +94,15 @@ def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | 
         told = reconcile.refused(thing, refusal, now)  # type: ignore[arg-type]
         return told.requeue_after if told.status == thing.status else 0.0  # type: ignore[union-attr]
     except Unreadable as error:
-        return None if told_unreadable(error) else 0.0
+        return None if complaints.told(error.body, error.sentence) else 0.0
     except Unavailable:
+        return 0.0
+    except Exception:
+        log.exception("%s %s", kind, name)  # the pass says it on the object; the others must not suffer
         return 0.0
     if decision.actions or decision.events or decision.status != thing.status:
         return 0.0
     return min((each for each in (left, decision.requeue_after) if each is not None), default=None)
-
-
-def told_unreadable(error: Unreadable) -> bool:
-    """Whether the object says already that it cannot be read."""
-    conditions: Iterable[Mapping[str, Any]] = error.body.get("status", {}).get("conditions") or ()
-    return any(each.get("type") == "Ready" and each.get("message") == error.sentence for each in conditions)
 
 
 def _silence(url: str, timeout: float) -> None:
@@ -114,9 +110,17 @@ def _silence(url: str, timeout: float) -> None:
 
 
 def keep(
-    resync: Resync, lease: Lease, health: Health, interval: float, stop: threading.Event, first: threading.Event
+    resync: Resync,
+    lease: Lease,
+    health: Health,
+    interval: float,
+    stop: threading.Event,
+    first: threading.Event,
+    restart: Callable[[], None],
 ) -> None:
-    """Resyncs while the lease is held, until told to stop. first: set after the first one."""
+    """Resyncs while the lease is held, until told to stop. first: set after the first one. restart: called when the
+    server has a resource that it had not at first, because watching begins at the start only."""
+    missing: tuple[paths.Resource, ...] | None = None
     while not stop.is_set():
         wait = 1.0
         if lease.held():
@@ -129,4 +133,9 @@ def keep(
             except ApiError as error:
                 log.warning("resync: %s", error)
                 wait = min(error.retry_after or AGAIN, interval)
+            missing = resync.unknown if missing is None else missing
+            if missing is not None and set(missing) - set(resync.unknown or ()):
+                log.warning("starts anew: %s can be watched now", ", ".join(each.name for each in missing))
+                restart()
+                return
         stop.wait(wait)

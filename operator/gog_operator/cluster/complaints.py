@@ -1,0 +1,33 @@
+"""A Ready condition on a document that our models need not understand. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from gog_operator.api import conditions
+from gog_operator.api.meta import Reason
+
+Document = Mapping[str, Any]
+
+
+def told(body: Document, sentence: str) -> bool:
+    """Whether the object says so already."""
+    return any(each.get("type") == "Ready" and each.get("message") == sentence for each in _conditions(body))
+
+
+def patch(body: Document, sentence: str, now: datetime) -> dict[str, Any]:
+    """The merge patch of its status that says so; its other conditions stay as they are."""
+    metadata = body["metadata"]
+    generation = int(metadata.get("generation") or 1)
+    (ready,) = conditions.put((), "Ready", False, Reason.INVALID_INPUT, sentence, now=now, generation=generation)
+    others = [each for each in _conditions(body) if each.get("type") != "Ready"]
+    return {
+        "metadata": {"resourceVersion": metadata.get("resourceVersion")},
+        "status": {"conditions": [*others, ready.model_dump(mode="json", by_alias=True)]},
+    }
+
+
+def _conditions(body: Document) -> list[dict[str, Any]]:
+    return list(body.get("status", {}).get("conditions") or ())

@@ -1,0 +1,170 @@
+"""What a resync decides from listed documents alone: whom to look at, and when."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from operator_builders import NOW, manifest
+
+from gog_operator import resync
+from gog_operator.api.objects import SFTStage
+from gog_operator.build.platform import Platform
+from gog_operator.cluster import complaints, documents, paths
+from gog_operator.cluster.kube import ApiError
+from gog_operator.cluster.remote import RemoteCluster
+from gog_operator.cluster.snapshot import Snapshot
+from gog_operator.resync import Resync, due
+from gog_operator.workqueue import Key, WorkQueue
+
+STORE = {"uri": "s3://bucket/world"}
+DATA = {"uri": "s3://bucket/questions"}
+
+
+def document(kind="SFTStage", name="tune", version="1", status=None, **spec):
+    body = manifest(kind, name, **({"store": STORE, "data": DATA} | spec))
+    body["metadata"] |= {"namespace": "ns", "uid": f"uid-{name}", "resourceVersion": version, "generation": 1}
+    return {**body, "status": status} if status else body
+
+
+def complete(**more):
+    condition = {"type": "Complete", "status": "True", "reason": "Complete", "lastTransitionTime": NOW.isoformat()}
+    return {"conditions": [condition], "completionTime": NOW.isoformat(), **more}
+
+
+def asked(body, now=NOW, *others):
+    snapshot = Snapshot()
+    for each in (body, *others):
+        snapshot.put(paths.OURS[each["kind"]], each)
+    cluster = RemoteCluster(snapshot, "ns", Platform(), lambda url, timeout: None)
+    return due(cluster, body["kind"], body["metadata"]["name"], now)
+
+
+def test_a_new_object_wants_a_pass_now():
+    assert asked(document()) == 0
+
+
+def test_a_finished_object_wants_none():
+    assert asked(document(status=complete())) is None
+
+
+def test_one_that_is_kept_for_a_while_wants_one_at_its_end():
+    body = document(status=complete(), ttlSecondsAfterFinished=100)
+    assert asked(body, NOW + timedelta(seconds=40)) == 60
+    assert asked(body, NOW + timedelta(seconds=140)) <= 0
+
+
+def test_anothers_object_wants_none():
+    assert asked(document(managedBy="kueue.x-k8s.io/multikueue")) is None
+
+
+def test_what_cannot_be_read_is_told_once():
+    body = document(teleport=True)
+    assert asked(body) == 0
+    sentence = "SFTStage: spec.teleport: unknown field"
+    with pytest.raises(documents.Unreadable, match=sentence) as error:
+        documents.parse(SFTStage, body)
+    body["status"] = complaints.patch(body, error.value.sentence, NOW)["status"]
+    assert asked(body) is None
+
+
+def test_a_plan_that_breaks_on_one_object_does_not_keep_the_others_from_theirs(monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(resync.reconcile, "decide", broken)
+    assert asked(document()) == 0
+
+
+class Server:
+    """Lists what it is given; unknown: resources that it does not have."""
+
+    def __init__(self, *bodies):
+        self.bodies, self.unknown, self.calls = list(bodies), (), []
+
+    def call(self, method, path, *, body=None, query=None, content=""):
+        self.calls.append((method, path))
+        resource = paths.resource_of(path)
+        if resource in self.unknown:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        return {"items": [each for each in self.bodies if paths.OURS.get(each["kind"]) is resource]}
+
+
+def make(server, queue):
+    return Resync(server, ("ns",), Platform(), queue, lambda: NOW)
+
+
+def test_listing_costs_one_request_a_resource_and_queues_only_what_has_something_to_do():
+    bodies = [document(name=f"done-{number}", status=complete()) for number in range(50)]
+    server, queue = Server(*bodies, document(name="new")), WorkQueue(lambda: 0.0)
+    assert make(server, queue).once() == 1
+    assert queue.take()[0] == Key("SFTStage", "ns", "new")
+    assert queue.take()[0] is None
+    assert len(server.calls) == 11 and {method for method, _ in server.calls} == {"GET"}
+
+
+def test_what_is_gone_is_forgotten():
+    server, queue = Server(document(name="a"), document(name="b", version="7")), WorkQueue(lambda: 0.0)
+    done = make(server, queue)
+    done.once()
+    assert done.seen[Key("sftstages.gog.dev", "ns", "b")] == "7"
+    server.bodies.pop()
+    done.once()
+    assert list(done.seen) == [Key("sftstages.gog.dev", "ns", "a")]
+
+
+class Held:
+    def held(self):
+        return True
+
+
+class Health:
+    count = 0
+
+    def resynced(self):
+        self.count += 1
+
+
+def kept(server, before=lambda number: None, rounds=3):
+    """Resyncs a few times without waiting; whether a restart was asked for, and how many went well."""
+    stop, health, restarts = threading.Event(), Health(), []
+
+    class Stop:
+        number = 0
+
+        def is_set(self):
+            return self.number >= rounds
+
+        def wait(self, seconds):
+            self.number += 1
+            before(self.number)
+
+    resync.keep(make(server, WorkQueue(lambda: 0.0)), Held(), health, 60, Stop(), stop, lambda: restarts.append(1))
+    return bool(restarts), health.count
+
+
+def test_a_missing_kserve_stops_nothing_and_its_arrival_is_noticed():
+    server = Server(document())
+    server.unknown = (paths.INFERENCE_SERVICES,)
+    assert kept(server) == (False, 3)
+
+    def install(number):
+        server.unknown = ()
+
+    assert kept(server, install)[0]
+
+
+def test_a_resync_that_fails_is_tried_again_and_not_counted():
+    server = Server(document())
+    working = server.call
+
+    def down(*_, **__):
+        raise ApiError(503, "", "down", 2)
+
+    server.call = down
+
+    def up(number):
+        server.call = working
+
+    assert kept(server, up) == (False, 2)
