@@ -71,6 +71,7 @@ def _torchrun(nodes: int, processes: int) -> list[str]:
     line = [f"--nnodes={nodes}", f"--nproc_per_node={processes}"]
     if nodes > 1:
         host = f"$${specs.macros.rank0_env}"  # TorchX leaves `$NAME`, which `gog stage` looks up
-        line += ["--rdzv_backend=c10d", f"--rdzv_endpoint={host}:{PORT}", f"--rdzv_id={specs.macros.app_id}"]
-        line += [f"--rdzv_conf=join_timeout={PATIENCE},read_timeout={PATIENCE}"]
+        # Static, because who watches asks replica 0, which must be the leader: c10d numbers replicas as it likes.
+        line += ["--rdzv_backend=static", f"--node_rank={specs.macros.replica_id}", f"--rdzv_endpoint={host}:{PORT}"]
+        line += [f"--rdzv_id={specs.macros.app_id}", f"--rdzv_conf=timeout={PATIENCE}"]
     return line

@@ -86,10 +86,11 @@ def test_the_component_is_found_by_its_module_s_name():
 
 def test_several_processes_run_under_torchrun_and_meet_at_replica_0():
     (role,) = components.stage("grpo", "/c.yaml", nodes=2, processes=8, gpu=8).roles
-    assert role.args[2:7] == [
+    assert role.args[2:8] == [
         "--nnodes=2",
         "--nproc_per_node=8",
-        "--rdzv_backend=c10d",
+        "--rdzv_backend=static",
+        "--node_rank=${replica_id}",
         "--rdzv_endpoint=$$${rank0_env}:29500",
         "--rdzv_id=${app_id}",
     ]

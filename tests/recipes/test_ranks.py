@@ -22,6 +22,8 @@ from gog_recipes.grpo import GRPORecipe
 from gog_recipes.sft import SFTRecipe
 from gog_recipes.stratify import StratifyRecipe
 
+pytestmark = pytest.mark.slow
+
 SFT = {"stage": "again", "epochs": 3, "max_steps": 10, "save_every": 2}
 GRPO = {"levels": ["easy", "1", "2"], "questions_per_step": 5, "group_size": 3, "save_every": 2}
 """Five questions for two ranks: the shares are not alike."""
