@@ -192,8 +192,7 @@ def test_what_is_no_policy_is_refused_and_leaves_no_folder(store, tmp_path, trai
 
 
 def test_a_corrupt_adapter_beneath_is_found_before_anything_appears(store, tmp_path, trained):
-    beneath = store.resolve("sft/180").files[adapters.WEIGHTS].hash
-    path = store.root / "blobs" / beneath
+    path = store.open(store.resolve("sft/180"), adapters.WEIGHTS)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.chmod(0o644)
