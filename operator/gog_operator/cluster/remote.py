@@ -60,9 +60,10 @@ class RemoteCluster:
         """Got by their names, one by one: a list that is sure to be of now costs the server more than all of these."""
         if not isinstance(owner, GoGRun):
             return ()
-        stages = [self._readable(STAGE_KINDS[step.stage], step.name) for step in sequence.steps(owner)]
-        servers = (*children.tool_names(owner).values(), children.policy_name(owner))
-        endpoints = [self._readable(Endpoint, name) for name in servers]
+        steps = sequence.steps(owner)
+        stages = [self._readable(STAGE_KINDS[step.stage], step.name) for step in steps]
+        tools = children.tool_names(owner).values() if sequence.tools_needed(steps) else ()
+        endpoints = [self._readable(Endpoint, name) for name in (*tools, children.policy_name(owner))]
         return tuple(each for each in (*stages, *endpoints) if each is not None and each.owned_by(owner))
 
     def _readable(self, kind: type[Thing], name: str) -> Thing | None:
@@ -142,9 +143,8 @@ class RemoteCluster:
         self.servers.stop(name)
 
     def load_version(self, endpoint: Endpoint, version: str) -> None:
+        self.servers.prepare(endpoint)  # a pod that starts meanwhile begins with the new version
         pods = self.servers.addresses(endpoint)
-        if not pods:  # none yet, or somebody took away what they are found by
-            self.servers.make_addressable(endpoint)
         from gog_operator.cluster import policies
 
         policies.load(pods, version)
