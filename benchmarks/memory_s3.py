@@ -1,22 +1,24 @@
 """A throwaway S3 server that keeps objects in memory: no credentials, no checksums, no disk.
 
-    python benchmarks/memory_s3.py PORT
+    python benchmarks/memory_s3.py PORT MIB
 
-So a benchmark against it times the client and the loopback, not a server's hashing or disk. It knows what `gog.store`
+So a benchmark against it times the client and the loopback, not a server's hashing, disk or page faults (MIB of
+memory are touched before it listens). It knows what `gog.store`
 and boto3's transfers ask: objects, ranges, multipart uploads, preconditions, listings.
 """
 
 from __future__ import annotations
 
-import mmap
 import socket
 import sys
 import threading
 import urllib.parse
 
 CHUNK = 1 << 20
-LARGE = 1 << 22
-Body = bytearray | mmap.mmap
+PIECE = 1 << 22
+Body = list[memoryview]
+free: list[memoryview] = []
+"""Memory that has been touched before: the first touch costs more than the transfer."""
 objects: dict[str, list[Body]] = {}
 uploads: dict[str, dict[int, Body]] = {}
 checksums: dict[str, str] = {}
@@ -45,21 +47,24 @@ def serve(connection: socket.socket) -> None:
 
 
 def receive(connection: socket.socket, size: int, rest: bytes) -> tuple[Body, bytes]:
-    body, got = _memory(size), min(size, len(rest))
-    body[:got] = rest[:got]
-    view = memoryview(body)
-    while got < size:
-        got += connection.recv_into(view[got:], min(CHUNK, size - got))
-    return body, rest[min(size, len(rest)) :]
+    """The body in pieces, and what came after it."""
+    body: Body = [memoryview(bytearray(rest[:size]))]
+    missing = size - len(body[0])
+    while missing > 0:
+        with lock:
+            piece = (free.pop() if free else memoryview(bytearray(PIECE)))[: min(PIECE, missing)]
+        got = 0
+        while got < len(piece):
+            got += connection.recv_into(piece[got:], min(CHUNK, len(piece) - got))
+        body.append(piece)
+        missing -= got
+    return body, rest[size:]
 
 
-def _memory(size: int) -> Body:
-    """Room for a body, in large pages where it is large: a page fault for every 4 KiB would be most of the server."""
-    if size < LARGE:
-        return bytearray(size)
-    room = mmap.mmap(-1, size)
-    room.madvise(mmap.MADV_HUGEPAGE)
-    return room
+def forget(key: str) -> None:
+    """Deletes an object; its memory is used again."""
+    for body in objects.pop(key, ()):
+        free.extend(memoryview(piece.obj) for piece in body if len(piece.obj) == PIECE)
 
 
 def answer(
@@ -84,7 +89,7 @@ def answer(
                 checksums[key] = headers.get("x-amz-checksum-crc64nvme", "")
         reply(connection, 200 if allowed else 412, ETag='"x"')
     elif method == "DELETE":
-        objects.pop(key, None)
+        forget(key)
         reply(connection, 204)
     elif "list-type" in query:
         reply(connection, 200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
@@ -95,7 +100,7 @@ def answer(
 
 
 def give(connection: socket.socket, method: str, key: str, asked: str) -> None:
-    parts = objects[key]
+    parts = [piece for body in objects[key] for piece in body]
     total = sum(map(len, parts))
     start, _, end = asked.removeprefix("bytes=").partition("-")
     first, last = int(start or 0), int(end or total - 1)
@@ -109,7 +114,7 @@ def give(connection: socket.socket, method: str, key: str, asked: str) -> None:
     for part in parts if method == "GET" else ():
         low, high = max(first, before), min(last + 1, before + len(part))
         if low < high:
-            connection.sendall(memoryview(part)[low - before : high - before])
+            connection.sendall(part[low - before : high - before])
         before += len(part)
 
 
@@ -119,7 +124,8 @@ def reply(connection: socket.socket, status: int, body: bytes = b"", **headers: 
     connection.sendall(f"HTTP/1.1 {status} Answer\r\n{lines}\r\n".encode() + body)
 
 
-def main(port: int) -> None:
+def main(port: int, room: int) -> None:
+    free.extend(memoryview(bytearray(b"x") * PIECE) for _ in range(room // PIECE))
     listener = socket.create_server(("127.0.0.1", port))
     print("listening", flush=True)
     while True:
@@ -127,4 +133,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]) << 20)

@@ -12,6 +12,7 @@ import http.client
 import mmap
 import os
 import tempfile
+import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,9 @@ from gog.store.model import Blob
 
 PART = 1 << 26
 CONNECTIONS = 4
-BUFFER = 1 << 20
-"""Received at once: still in a core's own cache when checksum and write come, and large enough for large pages."""
+BUFFER = 1 << 18
+"""Received at once: still in a core's own cache when checksum and write come. From 512 KiB on, ext4 takes large pages
+for a write, and looking for them in fragmented memory costs more than all the rest."""
 YOUNG = timedelta(minutes=15)
 """A blob that lies there longer is put again, for it might be about to be swept."""
 COPIED_AT_ONCE = 5 << 30
@@ -157,7 +159,7 @@ class S3Backend:
         def send(number: int) -> dict[str, Any]:
             part = view[(number - 1) * PART : number * PART]
             checksum = hashing.encoded(hashing.crc_of(part))
-            query = f"partNumber={number}&uploadId={upload}"
+            query = f"partNumber={number}&uploadId={urllib.parse.quote(upload, safe='')}"
             answer = self.client.send(self.prefix + blob.key, query, {"x-amz-checksum-crc64nvme": checksum}, part)
             return {"PartNumber": number, "ETag": answer["etag"], "ChecksumCRC64NVME": checksum}
 
