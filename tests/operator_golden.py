@@ -75,7 +75,7 @@ def server(role: str, **spec: Any) -> list[Document]:
 
 def policy(**spec: Any) -> list[Document]:
     made = endpoint("policy", base="tiny", version="grpo/120", **spec)
-    return [inference.service(made, PLATFORM, None), inference.headless(made)]
+    return [inference.service(made, PLATFORM, None), inference.headless(made), inference.version_file(made)]
 
 
 def mover(owner: Any, name: str, command: Any, body: Document, **more: Any) -> list[Document]:

@@ -93,10 +93,18 @@ def test_a_dataset_in_a_folder_needs_no_store():
 
 def test_a_policy_is_told_its_base_its_store_and_its_version():
     service = made("policy", data=None, base="s3://models/qwen", version="grpo/120")
-    assert (flag(service, "--model"), flag(service, "--version")) == ("s3://models/qwen", "grpo/120")
+    assert (flag(service, "--model"), flag(service, "--version")) == ("s3://models/qwen", "@/etc/gog/version")
     assert json.loads(flag(service, "--store"))["uri"] == "s3://runs/world"
     assert container_of(service)["image"] == golden.PLATFORM.trainer_image
     assert flag(made("policy", base="tiny", resources=golden.GPUS), "--device") == "cuda"
+
+
+def test_a_policy_s_pod_finds_its_version_in_a_file_that_changes_without_it():
+    old, new = (golden.endpoint("policy", base="tiny", version=version) for version in ("grpo/40", "grpo/80"))
+    mounted = made("policy", base="tiny")["spec"]["predictor"]["volumes"]
+    files = [inference.version_file(each) for each in (old, new)]
+    assert [each["data"]["version"] for each in files] == ["grpo/40", "grpo/80"]
+    assert {"name": "config", "configMap": {"name": files[0]["metadata"]["name"]}} in mounted
 
 
 def test_the_other_servers_run_from_the_tools_image_unless_another_is_named():

@@ -186,6 +186,10 @@ REFUSED_ENDPOINT = {
         {"role": "imageSearch"},
         "spec.data: Required value: a search needs what it searches, e.g. data: {world: {}}",
     ),
+    "a key of a policy of ours": (
+        {"role": "policy", "base": "tiny", "secretName": "key"},
+        "spec.secretName: Invalid value: a policy that is started here asks for no key",
+    ),
     "a policy without a model": ({"role": "policy"}, "spec.base: Required value: role policy needs the base model"),
     "a judge with a checkpoint": (
         {"role": "judge", "version": "grpo/1", "store": STORE},

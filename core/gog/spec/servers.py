@@ -84,3 +84,9 @@ class EndpointsSpec(Spec):
     policy: EndpointSpec | None = Field(
         None, description="Serves the trained policy once the run is complete, on a cluster. Default: nothing does."
     )
+
+    @model_validator(mode="after")
+    def _a_policy_of_ours_asks_for_no_key(self) -> EndpointsSpec:
+        if self.policy is not None and self.policy.secret_name is not None and self.policy.url is None:
+            raise ValueError("policy asks for no key, because the operator, which holds none, loads its checkpoints")
+        return self

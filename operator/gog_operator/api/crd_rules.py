@@ -56,7 +56,18 @@ _LEVEL1 = (
     Rule("!has(self.level1) || self.level1[0] <= self.level1[1]", "is [lowest, highest]: swap the two", ".level1"),
 )
 
+NO_KEY = (
+    "a policy that is started here asks for no key, because the operator loads its checkpoints and holds no key: leave "
+    "out secretName, and keep others away by a NetworkPolicy"
+)
 RULES: dict[str, tuple[Rule, ...]] = {
+    "EndpointsSpec": (
+        Rule(
+            "!has(self.policy) || !has(self.policy.secretName) || has(self.policy.url)",
+            NO_KEY,
+            ".policy.secretName",
+        ),
+    ),
     "ModelSpec": (
         Rule(
             "self.base == 'tiny' || self.base.startsWith('s3://') || self.base.startsWith('/')",
@@ -145,6 +156,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "EndpointObjectSpec": (
         *_A_SERVER,
+        Rule(
+            "self.role != 'policy' || !has(self.secretName) || has(self.url)",
+            NO_KEY,
+            ".secretName",
+        ),
         Rule(
             "self.role != 'policy' || has(self.url) || (has(self.base) && self.base != '')",
             "role policy needs the base model that it serves, e.g. base: tiny",

@@ -5,8 +5,8 @@ Written for server-side apply: only what we want to say is here, and KServe's we
 only whether a port is open.
 
 KServe hands annotations of the service down to its pods, so an annotation that changes restarts them. Hence the hash is
-of what pods are made of, without the number of replicas, and without the policy's version: a running policy is told to
-load another (that takes a second), only a new one starts with it.
+of what pods are made of, without the number of replicas. A policy's version is not in its pods: they find it in a file,
+so that a running one is told to load another (that takes a second) and one that starts begins with the newest.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gog_operator.build.platform import Platform
 
 PORT = 8080
 CONTAINER = "kserve-container"
+VERSION = "/etc/gog/version"
 STOPPED = "serving.kserve.io/stop"
 PRESTOP_SECONDS = 5
 """Until every node has heard that the pod is going, requests still arrive."""
@@ -82,9 +83,22 @@ def headless(endpoint: Endpoint) -> Document:
     }
 
 
+def version_file(endpoint: Endpoint) -> Document:
+    """A ConfigMap with the checkpoint that a policy's pod loads before it is ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": meta.head(_version_name(endpoint), endpoint, names.kebab(endpoint.spec.role)),
+        "data": {"version": endpoint.spec.version},
+    }
+
+
+def _version_name(endpoint: Endpoint) -> str:
+    return f"{names.service(endpoint.name)}-version"
+
+
 def current(live: Document, wanted: Document) -> bool:
-    """Whether an InferenceService as the cluster has it is the one that is wanted. What KServe added does not count,
-    nor does the version that a policy was started with."""
+    """Whether an InferenceService as the cluster has it is the one that is wanted. What KServe added does not count."""
     return _wish(live) == _wish(wanted)
 
 
@@ -94,8 +108,7 @@ def _wish(document: Document) -> tuple[Any, ...]:
 
 
 def _fingerprint(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None) -> str:
-    without = endpoint.model_copy(update={"spec": endpoint.spec.model_copy(update={"version": ""})})
-    return meta.fingerprint([_pod(without, platform, data), _strategy(endpoint.spec.resources)])
+    return meta.fingerprint([_pod(endpoint, platform, data), _strategy(endpoint.spec.resources)])
 
 
 def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None) -> Document:
@@ -105,8 +118,10 @@ def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None)
     env_from, volumes, mounts = pods.credentials(store)
     resources = _resources(spec.resources)
     arguments = servers.arguments(endpoint, host="0.0.0.0", port=PORT, data=data)
-    if spec.role == "policy" and _has_gpus(spec.resources):
-        arguments += ["--device", "cuda"]
+    if spec.role == "policy":
+        arguments += ["--version", f"@{VERSION}", *(["--device", "cuda"] if _has_gpus(spec.resources) else [])]
+        files, places = pods.configuration(_version_name(endpoint))
+        volumes, mounts = [*volumes, *files], [*mounts, *places]
     threads = max(1, int(quantities.amount(resources["limits"]["cpu"])))
     container = pods.container(
         CONTAINER,

@@ -30,8 +30,6 @@ def arguments(
         line += ["--model", model]
     if reads_store(endpoint, data) and spec.store is not None:
         line += ["--store", spec.store.model_dump_json(by_alias=True, exclude_unset=True)]
-    if spec.version:
-        line += ["--version", spec.version]
     if spec.failures.rate > 0:
         line += ["--failures", json.dumps(spec.failures.model_dump(mode="json"))]
     return line

@@ -45,6 +45,7 @@ class KServeServers:
             "url": str(live.get("status", {}).get("address", {}).get("url") or ""),
             "started": since(live, deployment),
             "was_ready": bool(endpoint.status.url),
+            "replicas": (deployment or {}).get("status", {}).get("replicas", 0),
             "current": inference.current(dict(live), inference.service(endpoint, self.platform, data)),
         }
         if endpoint.spec.replicas == 0:
@@ -70,15 +71,19 @@ class KServeServers:
             if annotation:
                 wanted["metadata"]["annotations"][RESTARTED] = annotation
         if endpoint.spec.role == "policy":
-            self.make_addressable(endpoint)  # first: once the InferenceService is there, nobody comes back here
+            self.prepare(endpoint)  # first: once the InferenceService is there, nobody comes back here
         path = paths.INFERENCE_SERVICES.path(self.namespace, wanted["metadata"]["name"])
         self.api.apply(path, wanted, self.platform.field_manager)
 
-    def make_addressable(self, endpoint: Endpoint) -> None:
-        """Applies the Service by which a policy's pods are found one by one."""
-        service = inference.headless(endpoint)
-        path = paths.SERVICES.path(self.namespace, service["metadata"]["name"])
-        self.api.apply(path, service, self.platform.field_manager)
+    def prepare(self, endpoint: Endpoint) -> None:
+        """Applies the Service by which a policy's pods are found one by one, and the file by which they find their
+        version."""
+        for kind, wanted in (
+            (paths.SERVICES, inference.headless(endpoint)),
+            (paths.CONFIG_MAPS, inference.version_file(endpoint)),
+        ):
+            path = kind.path(self.namespace, wanted["metadata"]["name"])
+            self.api.apply(path, wanted, self.platform.field_manager)
 
     def stop(self, name: str) -> None:
         """Of the endpoint of that name, unless the InferenceService is somebody else's."""

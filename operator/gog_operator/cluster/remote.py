@@ -122,6 +122,8 @@ class RemoteCluster:
 
     def progress(self, stage: Stage) -> Progress | None:
         """Asked of the first pod."""
+        if stage.finished:
+            return None
         job = stage.job_name
         address = f"http://{job}-trainer-0-0.{job}.{self.namespace}.svc:{self.platform.progress_port}/progress"
         return told.progress_of(self.ask(address, told.SECONDS))
