@@ -104,6 +104,11 @@ def test_deleting_what_is_gone_or_another_by_now_is_done():
         Explained(Answers(status(code, "gone"))).drop(JOBS, "uid")
 
 
+def test_a_conflict_of_a_deletion_that_named_no_object_is_tried_again():
+    with pytest.raises(Unavailable):
+        Explained(Answers(status(409, "busy"))).drop(JOBS)
+
+
 @pytest.mark.parametrize("resource", paths.KNOWN)
 def test_every_path_tells_its_resource(resource):
     for path in (

@@ -21,6 +21,7 @@ from gog_operator.cluster.interface import Unavailable
 from gog_operator.cluster.kube import items
 from gog_operator.cluster.refusals import Explained
 from gog_operator.plan import attempts
+from gog_operator.plan.actions import Trouble
 
 RESULT = "gog.dev/result"
 LONGEST = 4096
@@ -28,11 +29,12 @@ LONGEST = 4096
 
 @dataclass(frozen=True)
 class MoverView:
-    """result: what it found out, once it is done. message: why it failed, or does not get on."""
+    """result: what it found out, once it is done. message: why it failed, or does not get on; trouble: the latter."""
 
     state: Literal["absent", "running", "done", "failed"]
     result: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
+    trouble: Trouble | None = None
 
 
 class Movers:
@@ -54,7 +56,7 @@ class Movers:
             told = attempts.last_telling_line(ending.lines) or ending.cause or _told(job, "Failed")
             return MoverView("failed", message=told)
         stuck = pods.trouble(self._pods(name))
-        return MoverView("running", message=stuck.message if stuck else "")
+        return MoverView("running", message=stuck.message if stuck else "", trouble=stuck)
 
     def done(self, name: str) -> bool:
         """Whether it ended well, whatever it found out."""

@@ -86,8 +86,9 @@ class Explained:
         try:
             self.call("DELETE", path, body=body)
         except ApiError as error:
-            if error.status not in (404, 409):
-                raise
+            if error.status == 404 or (error.status == 409 and uid):
+                return
+            raise Unavailable(f"{path}: {error}") from None
 
 
 def explained(error: ApiError, method: str, path: str) -> Refused | Unavailable | None:
