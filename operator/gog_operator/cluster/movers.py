@@ -6,6 +6,7 @@ that it outlives the pod. A mover that failed stays as it is until it is asked f
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class MoverView:
     result: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
     trouble: Trouble | None = None
+    uid: str = ""
 
 
 class Movers:
@@ -46,6 +48,9 @@ class Movers:
         job = self.api.find(paths.JOBS.path(self.namespace, name))
         if job is None or documents.ending(job) or (owner_uid and not documents.owned(job, owner_uid)):
             return MoverView("absent")
+        return dataclasses.replace(self._seen(name, job), uid=job["metadata"]["uid"])
+
+    def _seen(self, name: str, job: Mapping[str, Any]) -> MoverView:
         kept = job["metadata"].get("annotations", {}).get(RESULT)
         if kept is not None:
             return MoverView("done", json.loads(kept))
@@ -77,8 +82,8 @@ class Movers:
         there = self.view(name, owner.metadata.uid)
         if there.state in ("running", "done"):
             return
-        if there.state == "failed" or (there.state == "absent" and self._ours(name, owner)):
-            self._remove(name)
+        if there.uid:
+            self._remove(name, there.uid)
             raise Unavailable(f"mover {name} is made anew", after=1.0)
         configmap, job = movers.job(
             name,
@@ -109,16 +114,18 @@ class Movers:
     def _pods(self, name: str) -> list[dict[str, Any]]:
         return list(items(self.api, paths.PODS.path(self.namespace), f"batch.kubernetes.io/job-name={name}"))
 
-    def _ours(self, name: str, owner: Object) -> bool:
-        job = self.api.find(paths.JOBS.path(self.namespace, name))
-        return job is not None and documents.owned(job, owner.metadata.uid)
+    def _remove(self, name: str, uid: str) -> None:
+        """The Job of that uid and its settings: those of the next may be others, and a ConfigMap of ours never changes.
 
-    def _remove(self, name: str) -> None:
-        """Job and settings: the settings of the next may be others, and a ConfigMap of ours never changes."""
-        for resource in (paths.JOBS, paths.CONFIG_MAPS):
-            there = self.api.find(resource.path(self.namespace, name))
-            if there is not None and not documents.ending(there):
-                self.api.drop(resource.path(self.namespace, name), there["metadata"]["uid"])
+        Whoever else removes the two may have made the next ones already. So the settings are looked up before the Job is
+        seen to be there still: those of a later one are made after it has gone."""
+        settings_path, job_path = paths.CONFIG_MAPS.path(self.namespace, name), paths.JOBS.path(self.namespace, name)
+        configmap, job = self.api.find(settings_path), self.api.find(job_path)
+        if job is None or job["metadata"]["uid"] != uid:
+            return
+        if configmap is not None:
+            self.api.drop(settings_path, configmap["metadata"]["uid"])
+        self.api.drop(job_path, uid)
 
 
 def _holds(job: Mapping[str, Any], type_: str) -> bool:
