@@ -105,7 +105,7 @@ def _plural(body: Document) -> str:
     return f"{body['kind'].lower()}s"
 
 
-class Stage:
+class Theatre:
     """A namespace with one run, its operator, and whoever else is there."""
 
     def __init__(self, kubeconfig: str, namespace: str, fault: Fault = nothing, **spec: Any) -> None:
@@ -168,16 +168,19 @@ class Stage:
         """Operator and actors have a turn each; whether anything changed."""
         before = self.witness.writes
         with self._surroundings():
-            try:
-                self.life.work()
-            except Death:
-                self.life = self._begin()
-                return True
+            self.work()
         self.witness.settle()
         moved = cluster_actors.advance(self.actors, self.namespace, self.play)
         moved += cluster_controllers.advance(self.actors, self.namespace, self.play)
         assert not self.wrongs, self.wrongs
         return bool(moved) or self.witness.writes > before
+
+    def work(self) -> None:
+        """The operator's turn; one that dies is followed by the next at once."""
+        try:
+            self.life.work()
+        except Death:
+            self.life = self._begin()
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
@@ -198,8 +201,7 @@ class Stage:
     def _ask(self, url: str, timeout: float) -> Document | None:
         if url.endswith("/progress"):
             job = url.removeprefix("http://").partition("-trainer-0-0.")[0]
-            body = self.witness.objects.get(paths.VOLCANO_JOBS.path(self.namespace, job), {})
-            running = phase(body) == "Running"
+            running = phase(self.job(job) or {}) == "Running"
             return {"step": 7, "total": 10, "metrics": {"reward": 0.5}} if running else None
         answer = self.policies.answer(url, None)
         return json.loads(answer.body) if answer.status == 200 else None
@@ -229,6 +231,10 @@ class Stage:
 
     def get(self, kind: str, name: str) -> Document:
         return self.witness.objects.get(paths.OURS[kind].path(self.namespace, name), {})
+
+    def job(self, name: str) -> Document | None:
+        """A Volcano Job."""
+        return self.witness.objects.get(paths.VOLCANO_JOBS.path(self.namespace, name))
 
     @property
     def finished(self) -> str:

@@ -9,8 +9,11 @@ asking the server, and wait until the garbage collector is through. What the col
 
 from __future__ import annotations
 
+import random
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from gog_operator.cluster import paths
@@ -228,6 +231,45 @@ class Remembered:
             return found
         selector = (query or {}).get("labelSelector", "")
         return {"items": [each for _, each in self.witness.of(resource) if selected(each, selector)]}
+
+
+class Turns:
+    """Lets one of several threads go on at a time, and draws who after each of its calls: two operators at once, and yet
+    the same every time."""
+
+    def __init__(self, chance: random.Random, players: int) -> None:
+        self.chance, self.waiting = chance, set(range(players))
+        self.turn, self.changed = 0, threading.Condition()
+
+    def play(self, works: Sequence[Callable[[], None]]) -> None:
+        """All of them to their ends. Raises what the first of them raised that did not end well."""
+        self.waiting, self.turn = set(range(len(works))), 0
+        with ThreadPoolExecutor(len(works)) as threads:
+            for each in [threads.submit(self._play, number, work) for number, work in enumerate(works)]:
+                each.result()
+
+    def _play(self, me: int, work: Callable[[], None]) -> None:
+        try:
+            self._wait(me)
+            work()
+        finally:
+            self.waiting.discard(me)
+            self._draw()
+
+    def step(self, me: int) -> None:
+        if me in self.waiting:
+            self._draw()
+            self._wait(me)
+
+    def _draw(self) -> None:
+        with self.changed:
+            if self.waiting:
+                self.turn = self.chance.choice(sorted(self.waiting))
+            self.changed.notify_all()
+
+    def _wait(self, me: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.turn == me, PATIENCE), "nobody goes on"
 
 
 def selected(body: Document, selector: str) -> bool:

@@ -1,0 +1,178 @@
+"""Whatever happens between two calls of an operator, the end is the same: faults at every call, on a real API server.
+
+A sample of the calls is in the suite; every one of them, once for each fault, is `slow`. The run that faults strike has
+every kind of call: skipped stages are looked for, the dataset is made, a stage fails once and is tried again, the
+policy is loaded and served, the report is written.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterable
+
+import pytest
+from fault_cases import ENDINGS, LEAST, MEDDLING, VARIANTS, Case, Outcome, play, play_all, wrong_with
+from fault_workshop import Life, Theatre
+from faulty_api import ANSWERS, FaultyApi, Turns, nothing
+
+from gog_operator import lease
+from gog_operator.cluster import paths
+from gog_operator.cluster.kube import Api, ApiError
+
+pytestmark = pytest.mark.apiserver
+
+DEATHS = ("dies before", "dies after")
+KINDS = (*DEATHS, *ANSWERS)
+SEED = 4
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(bare_api_server):
+    return str(bare_api_server.kubeconfig)
+
+
+@pytest.fixture(scope="module")
+def sane(kubeconfig):
+    """variant -> how its run goes without a fault."""
+
+    @functools.cache
+    def of(variant: str) -> Outcome:
+        outcome = play(kubeconfig, f"sane-{variant}", Case(variant))
+        assert not outcome.wrong
+        assert outcome.state["gogruns.gog.dev/world"][0][0][0] == "Complete"
+        return outcome
+
+    return of
+
+
+def survives(kubeconfig: str, prefix: str, sane: Outcome, cases: Iterable[Case]) -> None:
+    """Fails with every case that did not end as it should."""
+    played = list(play_all(kubeconfig, prefix, cases))
+    wrongs = [
+        f"{each.case.fault} at call {each.case.call}, {each.struck}: {wrong}"
+        for each in played
+        if (wrong := wrong_with(each, sane))
+    ]
+    assert not wrongs, f"{len(wrongs)} of {len(played)}:\n" + "\n".join(wrongs)
+
+
+def sample(sane: Outcome, faults: Iterable[str], count: int) -> list[Case]:
+    """Of each fault, at calls spread over the run, of which every second one writes."""
+    chance = random.Random(SEED)
+    calls = range(1, len(sane.calls) + 1)
+    writes = [number for number in calls if not sane.calls[number - 1].startswith("GET")]
+    return [
+        Case("least", fault, chance.choice(pool)) for fault in faults for pool in (writes, calls) for _ in range(count)
+    ]
+
+
+def every(sane: Outcome, faults: Iterable[str], step: int = 1) -> list[Case]:
+    return [Case(sane.case.variant, fault, call) for fault in faults for call in range(1, len(sane.calls) + 1, step)]
+
+
+def test_an_operator_that_dies_at_some_call_or_gets_a_bad_answer_ends_as_one_that_does_not(kubeconfig, sane):
+    survives(kubeconfig, "some", sane("least"), sample(sane("least"), KINDS, 1))
+
+
+def test_what_others_delete_and_edit_and_an_outage_cost_attempts_at_most(kubeconfig, sane):
+    chance, calls = random.Random(SEED), len(sane("least").calls)
+    faults = ("outage", *ENDINGS, *MEDDLING)
+    survives(kubeconfig, "meddle", sane("least"), [Case("least", each, chance.randint(1, calls)) for each in faults])
+
+
+@pytest.mark.slow
+def test_an_operator_may_die_before_and_after_every_call_of_a_run(kubeconfig, sane):
+    survives(kubeconfig, "deaths", sane("least"), every(sane("least"), DEATHS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_call_of_a_run_may_be_answered_badly_once(kubeconfig, sane, answer):
+    survives(kubeconfig, f"answer-{list(ANSWERS).index(answer)}", sane("least"), every(sane("least"), [answer]))
+
+
+@pytest.mark.slow
+def test_others_may_delete_and_edit_at_every_step(kubeconfig, sane):
+    cases = every(sane("least"), [*MEDDLING, *ENDINGS, "outage"])
+    writes = [each for each in cases if not sane("least").calls[each.call - 1].startswith("GET")]
+    survives(kubeconfig, "meddling", sane("least"), writes)
+
+
+@pytest.mark.slow
+def test_the_whole_world_survives_faults_at_calls_all_over_the_run(kubeconfig, sane):
+    survives(kubeconfig, "world", sane("world"), every(sane("world"), ["dies before", "500 after all", "outage"], 97))
+
+
+# -- two operators
+
+
+class Turnwise:
+    """An Api that lets the other operator go first, now and then."""
+
+    def __init__(self, api: Api, turns: Turns, me: int) -> None:
+        self.api, self.turns, self.me = api, turns, me
+
+    def call(self, method, path, **more):
+        self.turns.step(self.me)
+        return self.api.call(method, path, **more)
+
+
+class Pair(Theatre):
+    """Two operators on one run. wrap: (API, which of them) -> the API that it sees."""
+
+    def __init__(self, kubeconfig, namespace, seed, wrap=lambda api, which, clock: api):
+        self.turns, self.other = Turns(random.Random(seed), 2), None
+        super().__init__(kubeconfig, namespace, **LEAST)
+        VARIANTS["least"][1](self)
+        first, second = (Turnwise(wrap(self.faulty, which, self.clock), self.turns, which) for which in (0, 1))
+        self.life = Life(first, self.namespace, self.clock)
+        self.other = Life(second, self.namespace, self.clock)
+        self.witness.listeners.append(self.other.hears)
+
+    def work(self):
+        self.turns.play([self.life.work, self.other.work])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_operators_at_once_come_to_the_same_end_as_one(kubeconfig, sane, seed):
+    pair = Pair(kubeconfig, f"pair-{seed}", seed)
+    pair.to_the_end()
+    assert set(pair.state()) == set(sane("least").state)
+    assert pair.get("SFTStage", "world-sft")["status"]["attempt"] == 2
+    assert pair.get("SFTStage", "world-sft")["status"]["failures"] == 1
+    assert len(pair.faulty.calls) < 3 * len(sane("least").calls)
+
+
+def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, sane):
+    theatre = Theatre(kubeconfig, "lease-1", **LEAST)
+    VARIANTS["least"][1](theatre)
+    apis = [FaultyApi(theatre.witness, nothing) for _ in range(2)]
+    leases = [
+        lease.Lease(theatre.api, "lease-1", "gog-operator", f"operator-{number}", theatre.clock.seconds)
+        for number in range(2)
+    ]
+    lives = [Life(lease.Gated(api, one), "lease-1", theatre.clock) for api, one in zip(apis, leases)]
+    theatre.life = lives[0]
+    theatre.witness.listeners.append(lives[1].hears)
+
+    def work() -> None:
+        for one, life in zip(leases, lives):
+            if life is lives[0] and asleep:
+                continue
+            one.attempt()
+            life.work()
+
+    asleep: list[bool] = []
+    theatre.work = work
+    theatre.until(lambda: theatre.job("world-sft-a1"))
+    assert leases[0].held() and not leases[1].held()
+    assert all(call.startswith("GET") for call in apis[1].calls)
+    asleep.append(True)
+    theatre.life = lives[1]
+    theatre.until(lambda: leases[1].held())
+    assert not leases[0].held(), "who sleeps too long does not trust its lease any more"
+    with pytest.raises(ApiError, match="another operator holds the lease"):
+        lease.Gated(apis[0], leases[0]).call("DELETE", paths.VOLCANO_JOBS.path("lease-1", "world-sft-a1"))
+    theatre.to_the_end()
+    assert set(theatre.state()) == set(sane("least").state)
