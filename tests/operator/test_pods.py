@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gog_operator.api.meta import Reason
 from gog_operator.cluster import pods
 
@@ -61,6 +63,16 @@ def test_an_eviction_is_said_with_its_reason():
     ):
         told = pods.ending([pod("trainer-1", containerStatuses=[ended(137)], **status)], JOB)
         assert told.cause == "pod trainer-1 evicted (node was low on memory)"
+
+
+@pytest.mark.parametrize(
+    ("reason", "outside"),
+    [("PreemptionByScheduler", True), ("DeletionByTaintManager", True), ("TerminationByKubelet", False)],
+)
+def test_what_was_ended_for_another_s_sake_is_told_from_what_its_node_could_not_bear(reason, outside):
+    target = {"type": "DisruptionTarget", "status": "True", "reason": reason}
+    told = pods.ending([pod("trainer-1", containerStatuses=[ended(137)], conditions=[target])], JOB)
+    assert told.disrupted is outside
 
 
 def test_a_pod_that_failed_before_its_container_began_is_told():

@@ -194,3 +194,14 @@ def test_a_finished_stage_ends_a_job_that_still_runs():
 def test_a_failure_without_a_last_line_says_how_it_ended(code, words):
     decision = decide(make_stage(status={"attempt": 1}), job=JobView("failed", code, ("", "----")))
     assert condition(decision, "Ready").message == f"attempt 1 failed: {words}"
+
+
+def test_an_attempt_whose_pods_were_taken_away_does_not_count_and_the_next_waits_a_breath():
+    stage = make_stage(status={"attempt": 1, "checkpoint": "sft/40"})
+    lost = JobView("lost", cause="pod trainer-1 evicted (preempted)")
+    first = decide(stage, job=lost)
+    assert (first.status.attempt, first.status.failures, first.requeue_after) == (1, 0, 2.0)
+    said = "world-stage: attempt 1 was interrupted: pod trainer-1 evicted (preempted); attempt 2 goes on from sft/40"
+    assert [event.message for event in first.events] == [said]
+    waiting = stage.model_copy(update={"status": first.status})
+    assert decide(waiting, later(2), job=lost).status.attempt == 2

@@ -24,11 +24,13 @@ PLATFORM_REASONS = ("Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutd
 @dataclass(frozen=True)
 class Ending:
     """exit_code: negative for a signal, None where no container says. lines: the last ones. cause: what the platform
-    says of it, nothing where the program ended by itself."""
+    says of it, nothing where the program ended by itself. disrupted: it was ended from outside, for reasons that have
+    nothing to do with it (preemption, a drained or lost node, somebody's wish)."""
 
     exit_code: int | None = None
     lines: tuple[str, ...] = ()
     cause: str = ""
+    disrupted: bool = False
 
 
 def ending(pods: Iterable[Pod], prefix: str = "") -> Ending:
@@ -39,7 +41,7 @@ def ending(pods: Iterable[Pod], prefix: str = "") -> Ending:
 
 def _endings(pod: Pod, prefix: str) -> Iterator[tuple[bool, str, Ending]]:
     """Failures of one pod, with what they are ordered by: of itself first, then by time."""
-    disturbed = disturbance(pod)
+    disturbed, outside = disturbance(pod), is_disrupted(pod)
     named = f"pod {short_name(pod, prefix)}"
     terminated = [each for each in _terminated(pod) if each.get("exitCode") != 0]
     for each in terminated:
@@ -47,10 +49,11 @@ def _endings(pod: Pod, prefix: str) -> Iterator[tuple[bool, str, Ending]]:
         out_of_memory = each.get("reason") == "OOMKilled"
         cause = f"{named} OOMKilled" if out_of_memory else (f"{named} {disturbed}" if disturbed else "")
         by_others = code in ENDED_BY_OTHERS and not cause
-        yield by_others, str(each.get("finishedAt") or LATE), Ending(signalled(code), lines_of(each), cause)
+        words = Ending(signalled(code), lines_of(each), cause, outside and not out_of_memory)
+        yield by_others, str(each.get("finishedAt") or LATE), words
     if not terminated and (disturbed or pod.get("status", {}).get("phase") == "Failed"):
         told = disturbed or pod["status"].get("message") or pod["status"].get("reason") or "failed"
-        yield False, LATE, Ending(None, (), f"{named} {told}")
+        yield False, LATE, Ending(None, (), f"{named} {told}", outside)
 
 
 def disturbance(pod: Pod) -> str:
@@ -62,6 +65,13 @@ def disturbance(pod: Pod) -> str:
         if each.get("type") == "DisruptionTarget" and each.get("status") == "True":
             return f"evicted ({each.get('message') or each.get('reason')})"
     return ""
+
+
+def is_disrupted(pod: Pod) -> bool:
+    """Whether a pod was ended for another's sake. The kubelet's own evictions are not of this kind: a pod that fills the
+    disk or the memory of its node will do so again."""
+    found = (each for each in pod.get("status", {}).get("conditions") or () if each.get("type") == "DisruptionTarget")
+    return any(each.get("status") == "True" and each.get("reason") != "TerminationByKubelet" for each in found)
 
 
 def short_name(pod: Pod, prefix: str) -> str:
@@ -101,6 +111,12 @@ def crash(pods: Iterable[Pod], after: int) -> Ending | None:
                 cause = f"pod {pod['metadata']['name']} OOMKilled" if last.get("reason") == "OOMKilled" else ""
                 return Ending(signalled(int(last.get("exitCode") or 0)), lines_of(last), cause)
     return None
+
+
+def started(pods: Iterable[Pod]) -> bool:
+    """Whether a container of any of them has begun."""
+    states = [each.get("state") or {} for pod in pods for each in _containers(pod)]
+    return any("running" in each or "terminated" in each for each in states)
 
 
 def trouble(pods: Iterable[Pod], prefix: str = "") -> Trouble | None:

@@ -17,6 +17,7 @@ from gog_operator.cluster.kube import ApiError, items
 from gog_operator.cluster.refusals import Explained
 from gog_operator.plan.actions import JobView, Trouble
 
+STARTING = ("", "Pending")
 SUCCEEDED = ("Completed",)
 FAILED = ("Failed", "Terminated")
 CANCELLED = ("Aborted",)
@@ -46,10 +47,11 @@ class VolcanoJobs:
         if phase in SUCCEEDED:
             return JobView("succeeded", 0)
         if phase in FAILED or phase in CANCELLED:
-            end = pods.ending(self.pods(stage.job_name), stage.job_name)
-            cause = end.cause or ("" if end.exit_code is not None else _message(job))
-            return JobView("failed" if phase in FAILED else "cancelled", end.exit_code, end.lines, cause)
-        return JobView("running", trouble=self._trouble(job, phase))
+            return _ended(phase, pods.ending(self.pods(stage.job_name), stage.job_name), _message(job))
+        if phase in STARTING:
+            settings = self.api.find(paths.CONFIG_MAPS.path(self.namespace, stage.job_name))
+            return JobView("running", trouble=self._trouble(job), whole=settings is not None)
+        return JobView("running")
 
     def cancel(self, stage: Stage) -> None:
         """Has Volcano end the pods and keep the job, so that its name stays taken. One that ended already is left."""
@@ -87,10 +89,8 @@ class VolcanoJobs:
         job = self.api.find(paths.VOLCANO_JOBS.path(self.namespace, stage.job_name))
         return job if job is not None and documents.owned(job, stage.metadata.uid) else None
 
-    def _trouble(self, job: dict[str, Any], phase: str) -> Trouble | None:
-        """Why a job does not start. Looked for only while it has not."""
-        if phase not in ("", "Pending"):
-            return None
+    def _trouble(self, job: dict[str, Any]) -> Trouble | None:
+        """Why a job that has not started does not start."""
         name = job["metadata"]["name"]
         found = self.pods(name)
         if found:
@@ -101,6 +101,17 @@ class VolcanoJobs:
                 queue = job.get("spec", {}).get("queue", "default")
                 return Trouble(Reason.UNSCHEDULABLE, f"queue {queue}: {each.get('message') or each.get('reason')}")
         return None
+
+
+def _ended(phase: str, end: pods.Ending, message: str) -> JobView:
+    """A job that did not end well. One whose pods were taken away, or ended for another's sake, did not fail: it is
+    lost."""
+    cause = end.cause or ("" if end.exit_code is not None else message)
+    if phase in CANCELLED:
+        return JobView("cancelled", end.exit_code, end.lines, cause)
+    if end.exit_code is None and not cause:
+        return JobView("lost", cause="its pods were taken away: deleted, or lost with their node")
+    return JobView("lost" if end.disrupted else "failed", end.exit_code, end.lines, cause)
 
 
 def phase_of(job: dict[str, Any]) -> str:

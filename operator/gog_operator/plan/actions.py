@@ -30,13 +30,15 @@ class Trouble:
 class JobView:
     """A stage's job. lost: it was created, and is gone without a result (the machine's or `gog run`'s death, a job that
     somebody deleted); cancelled: ended because we asked. exit_code: negative for a signal. lines: the last ones of its
-    log. cause: what the platform says of its end: `pod trainer-0 OOMKilled`. trouble: why its pods do not start."""
+    log. cause: what the platform says of its end: `pod trainer-0 OOMKilled`. trouble: why its pods do not start. whole:
+    false when something that they wait for is gone, which creating the job anew brings back."""
 
     state: Literal["running", "succeeded", "failed", "cancelled", "lost"]
     exit_code: int | None = None
     lines: tuple[str, ...] = ()
     cause: str = ""
     trouble: Trouble | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def _retries(run: GoGRun, step: sequence.Step, stage: Stage) -> tuple[Event, ...
     ready, told = stage.condition("Ready"), run.condition("Ready")
     if ready is None or ready.reason != Reason.RETRYING or (told is not None and told.message == ready.message):
         return ()
-    where = f"; goes on from {stage.status.checkpoint}" if stage.status.checkpoint else ""
+    where = f"; goes on from {stage.status.checkpoint}" if stage.status.checkpoint else "; starts again"
     return (Event("Retrying", f"{step.key}: {ready.message}{where}", warning=True),)
 
 
@@ -214,7 +214,9 @@ def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     done = changes.with_conditions(
         run, Complete=(True, Reason.COMPLETE, ""), Ready=(False, Reason.COMPLETE, ""), now=now
     )
-    done = changes.update(done, completion_time=now)
+    last = facts.stages.get(run.status.stage)
+    figures = summary.of_run(last.store_key, last, run.status.summary) if last is not None else run.status.summary
+    done = changes.update(done, completion_time=now, summary=figures)
     if facts.stays:
         serving = _serve(run, facts)
         if serving is not None:

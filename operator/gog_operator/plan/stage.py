@@ -128,6 +128,8 @@ def urls(stage: Stage, facts: Facts) -> dict[str, str]:
 
 def _watch(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     trouble = facts.job.trouble if facts.job else None
+    if facts.job is not None and not facts.job.whole:
+        return Decision(stage.status, (CreateJob(urls(stage, facts)),), requeue_after=LOOK_SECONDS)
     if trouble is not None:
         return _troubled(stage, trouble.reason, trouble.message, now)
     stage = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
@@ -167,7 +169,7 @@ def _ended(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[
     if job.state == "cancelled" and attempts.overdue(stage.status.attempt_time, limit, now):
         return _failure(stage, f"ran longer than activeDeadlineSeconds: {limit}", now)
     if job.state in ("cancelled", "lost"):
-        return _interrupted(stage, facts, now)
+        return _interrupted(stage, job, now)
     if job.state == "succeeded":
         return _failure(stage, _incomplete(stage, facts), now)
     if job.exit_code == attempts.INVALID_INPUT:
@@ -208,14 +210,19 @@ def _completed(stage: Stage, now: datetime) -> Decision[StageStatus]:
     )
 
 
-def _interrupted(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
+def _interrupted(stage: Stage, job: JobView, now: datetime) -> Decision[StageStatus]:
+    """The next attempt goes on at once, or, where the platform took the pods, after a breath: it may take them again."""
     attempt = stage.status.attempt
     where = f"from {stage.status.checkpoint}" if stage.status.checkpoint else "from the start"
-    event = Event(
-        "Interrupted", f"{stage.name}: attempt {attempt} was interrupted; attempt {attempt + 1} goes on {where}"
+    message = f"attempt {attempt} was interrupted" + (f": {job.cause}" if job.cause else "")
+    event = Event("Interrupted", f"{stage.name}: {message}; attempt {attempt + 1} goes on {where}")
+    if not job.cause:
+        return Decision(_number(stage, attempt + 1, now).status, events=(event,), requeue_after=0)
+    again = attempts.retry_time(1, now)
+    waits = changes.with_conditions(stage, Ready=(False, Reason.RETRYING, message), now=now)
+    return Decision(
+        changes.update(waits, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
     )
-    decision = _number(stage, attempt + 1, now)
-    return Decision(decision.status, events=(event,), requeue_after=0)
 
 
 def _failure(stage: Stage, why: str, now: datetime) -> Decision[StageStatus]:
