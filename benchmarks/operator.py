@@ -123,12 +123,13 @@ class Operator:
 
     def settled(self) -> float:
         """Seconds from its start until everything was listed and nothing was left to do."""
-        while True:
+        while self.process.poll() is None:
             told = self.metrics()
             listed = told.get("gog_operator_last_resync_timestamp_seconds", 0) > 0
             if listed and told["gog_operator_queue_depth"] == 0 and told["gog_operator_working"] == 0:
                 return time.monotonic() - self.started
             time.sleep(0.1)
+        raise SystemExit(f"the operator ended: {self.process.returncode}")
 
     def peak(self) -> float:
         """MiB that it has had at most."""
