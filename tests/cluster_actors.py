@@ -69,7 +69,8 @@ def _volcano(api: Api, namespace: str, play: Play) -> None:
     for job in _all(api, paths.VOLCANO_JOBS, namespace):
         name, phase = job["metadata"]["name"], _phase(job)
         following = play.outcome(name) if phase == "Running" else JOB_PHASES.get(phase, "")
-        if job["metadata"].get("deletionTimestamp") or not following:
+        waits = following == "Running" and _get(api, paths.CONFIG_MAPS.path(namespace, name)) is None
+        if job["metadata"].get("deletionTimestamp") or not following or waits:
             continue
         if following in ("Failed", "Terminated"):
             _fail_pod(api, namespace, job, play)
@@ -169,9 +170,10 @@ def _server_pods(api: Api, namespace: str, play: Play) -> None:
 def _movers(api: Api, namespace: str, play: Play) -> None:
     """A mover's pod ends; the controller manager completes its Job."""
     for pod in items(api, paths.PODS.path(namespace), "batch.kubernetes.io/job-name"):
-        if pod["status"].get("phase") != "Pending" or _leaves(pod):
-            continue
         name = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
+        waits = _get(api, paths.CONFIG_MAPS.path(namespace, name)) is None
+        if pod["status"].get("phase") != "Pending" or _leaves(pod) or waits:
+            continue
         end = play.mover(name) or {"exitCode": 0, "message": json.dumps(_told(api, namespace, name, play))}
         container, phase = pod["spec"]["containers"][0]["name"], "Failed" if end["exitCode"] else "Succeeded"
         ended = {"finishedAt": now(), "startedAt": now(), **end}

@@ -60,7 +60,10 @@ class Movers:
             ending = pods.ending(self._pods(name))
             told = attempts.last_telling_line(ending.lines) or ending.cause or _told(job, "Failed")
             return MoverView("failed", message=told)
-        stuck = pods.trouble(self._pods(name))
+        found = self._pods(name)
+        if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:
+            return MoverView("absent", message="its settings are gone, and its pod waits for them")
+        stuck = pods.trouble(found)
         return MoverView("running", message=stuck.message if stuck else "", trouble=stuck)
 
     def done(self, name: str) -> bool:
