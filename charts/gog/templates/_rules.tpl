@@ -45,7 +45,7 @@ missing is learnt from the pods that wait for it. Jobs of Volcano go with their 
   verbs: [create, patch]
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, create, delete]
+  verbs: [get, create, patch, delete]
 - apiGroups: [""]
   resources: [events]
   verbs: [get, list, create, patch]
