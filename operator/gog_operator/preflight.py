@@ -14,10 +14,13 @@ from urllib.parse import urlsplit
 from gog import archive, basemodel, dataset, store
 from gog import spec as settings
 from gog.errors import UserError
+from gog.store import faults
 from gog_operator.api.objects import GoGRun, Object, Stage
 
 PATIENCE = 5.0
-"""Seconds in which a server of somebody's must take a connection."""
+"""Seconds in which a server of somebody's must answer."""
+DATASET = "data"
+"""Key of a dataset in a store."""
 SHIPPED_MODEL, SHIPPED_DEMONSTRATIONS = "tiny", "sample"
 
 
@@ -26,7 +29,7 @@ def check(thing: Object, where: str) -> None:
     where = f"{where}: spec"
     used = stages(thing)
     if (data := getattr(thing.spec, "data", None)) is not None:
-        check_data(data, splits(used), f"{where}.data")
+        check_data(data, splits(used), f"{where}.data", getattr(thing.spec, "store", None))
     model = getattr(thing.spec, "model", None)
     if isinstance(model, settings.ModelSpec):  # an endpoint's model is a name
         check_model(model, f"{where}.model.base")
@@ -39,7 +42,15 @@ def check(thing: Object, where: str) -> None:
             if given is not None and given.url is not None:
                 check_answers(given.url, f"{where}.endpoints.{field.alias}.url")
     if (kept := getattr(thing.spec, "store", None)) is not None:
-        store.open_store(kept.uri)
+        reachable(kept)
+
+
+def reachable(kept: settings.StoreSpec) -> store.Store:
+    """The store, which must answer now: at the start somebody is still looking. Raises UserError."""
+    try:
+        return store.open_store(kept, patience=faults.Patience(budget=PATIENCE))
+    except store.Unavailable as error:
+        raise UserError(str(error)) from None
 
 
 def stages(thing: Object) -> dict[str, settings.Spec]:
@@ -58,11 +69,17 @@ def splits(used: dict[str, settings.Spec]) -> tuple[str, ...]:
     return (*train, *(each.split for each in used.values() if isinstance(each, settings.EvaluateSettings)))
 
 
-def check_data(data: settings.DataSpec, wanted: tuple[str, ...], where: str) -> None:
-    if data.uri is not None and not data.uri.startswith("file://"):
-        raise UserError(
-            "only file:// datasets can be read yet", where=f"{where}.uri", remedy="copy it here, and use data.path"
-        )
+def check_data(
+    data: settings.DataSpec, wanted: tuple[str, ...], where: str, kept: settings.StoreSpec | None = None
+) -> None:
+    """kept: the run's store, whose options hold for a dataset in a store, too."""
+    if data.uri is not None and data.uri.startswith("s3://"):
+        options = (kept or settings.StoreSpec(uri=data.uri)).model_copy(update={"uri": data.uri})
+        if reachable(options).latest(DATASET) is None:
+            raise UserError(
+                "holds no dataset", where=f"{where}.uri: {data.uri}", remedy=f"`gog move push FOLDER {data.uri}`"
+            )
+        return
     given = data.path or (data.uri or "").removeprefix("file://")
     if not given:
         return
@@ -75,8 +92,8 @@ def check_data(data: settings.DataSpec, wanted: tuple[str, ...], where: str) -> 
 def check_model(model: settings.ModelSpec, where: str) -> None:
     if model.base == SHIPPED_MODEL:
         return
-    if "://" in model.base:
-        raise UserError("only folders can be read yet", where=where, remedy="copy the model here, and name its folder")
+    if model.base.startswith("s3://"):  # fetched and checked by the stage: it may be tens of gigabytes
+        return
     basemodel.check(Path(model.base), where=where)
 
 

@@ -104,7 +104,7 @@ def repeat_lost(files: ObjectFiles) -> list[str]:
 
 def _is_kept(stage: Stage) -> bool:
     _, _, step = stage.status.checkpoint.rpartition("/")
-    return int(step) in store.open_store(stage.spec.store.uri).steps(stage.store_key)
+    return int(step) in store.open_store(stage.spec.store).steps(stage.store_key)
 
 
 def _do_again(document: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import audit
 import pytest
 import yaml
 from kube import CLUSTER, ROOT, ApiServer
@@ -185,9 +186,13 @@ def test_no_attempt_had_two_jobs_and_nothing_is_left_running(run):
     assert sorted(jobs) == sorted(
         ["world-curate-a1", "world-sft-a1", "world-stratify-a1", "world-grpo-a1", "world-grpo-a2", "world-evaluate-a1"]
     )
-    phases = {each["metadata"]["name"]: each["status"]["phase"] for each in run.objects("pods")}
-    running = [name for name, phase in phases.items() if phase in ("Running", "Pending")]
-    assert all(name.startswith("world-policy") for name in running)
+
+    def only_the_policy_runs() -> bool:
+        phases = {each["metadata"]["name"]: each["status"]["phase"] for each in run.objects("pods")}
+        running = [name for name, phase in phases.items() if phase in ("Running", "Pending")]
+        return bool(running) and all(name.startswith("world-policy") for name in running)
+
+    until(only_the_policy_runs, 90)
 
 
 def test_the_trained_policy_is_served(run):
@@ -208,8 +213,37 @@ def operators_own(event: dict[str, Any]) -> bool:
 
 def test_events_tell_the_story(run):
     told = [each["message"] for each in run.objects("events") if operators_own(each)]
-    retry = [message for message in told if "attempt 1 failed" in message]
-    assert retry and "grpo/5" in retry[0]
+    assert any("attempt 1 was interrupted" in message and "grpo/5" in message for message in told)
+    assert "grpo starts from sft/150 and stratify/1" in told
+
+
+def alone(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    """A stage of its own in the run's store; the dataset is there."""
+    given = yaml.safe_load(MANIFEST.read_text())["spec"]
+    kept = {key: given[key] for key in ("model", "store")}
+    body = {**kept, "data": {"uri": given["store"]["uri"]}, **spec}
+    return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": body}  # fmt: skip
+
+
+def test_a_stage_alone_is_suspended_goes_on_and_is_gone_when_its_time_is_over(run):
+    body = alone(
+        "SFTStage", "alone", run="alone", stage="alone", inputs={"curate": "curate"}, ttlSecondsAfterFinished=0
+    )
+    run.cluster.apply(body)
+
+    def reason() -> str:
+        conditions = run.get("sftstage", "alone").get("status", {}).get("conditions", [])
+        return next((each["reason"] for each in conditions if each["type"] == "Ready"), "")
+
+    until(lambda: reason() == "Running", 120)
+    run.cluster.kubectl(
+        "patch", "sftstage", "alone", "-n", NAMESPACE, "--type=merge", "-p", '{"spec":{"suspend":true}}'
+    )
+    until(lambda: reason() == "Suspended", 120)
+    run.cluster.kubectl(
+        "patch", "sftstage", "alone", "-n", NAMESPACE, "--type=merge", "-p", '{"spec":{"suspend":false}}'
+    )
+    until(lambda: "alone" not in [each["metadata"]["name"] for each in run.objects("sftstages")], 300)
 
 
 def test_a_deleted_run_leaves_its_results_and_nothing_else(run, kept):
@@ -220,3 +254,15 @@ def test_a_deleted_run_leaves_its_results_and_nothing_else(run, kept):
         left = [each["metadata"]["name"] for each in run.objects(kind)]
         assert [name for name in left if not name.startswith("kube-root-ca")] == []
     assert kept.latest("grpo").step == 40
+
+
+def test_the_operator_asked_for_nothing_it_may_not_and_may_nothing_it_did_not_ask_for(run):
+    """Runs after everything else."""
+    name = "gog-operator"
+    asked = audit.requests(run.cluster.audit_log, f"system:serviceaccount:{SYSTEM}:{name}")
+    roles = [*json.loads(run.cluster.kubectl("get", "roles", "-A", "-o", "json"))["items"]]
+    roles += json.loads(run.cluster.kubectl("get", "clusterroles", "-o", "json"))["items"]
+    ours = [each for each in roles if each["metadata"]["name"].startswith("gog-operator")]
+    assert audit.denied(asked) == set()
+    never_logged = {right for right in audit.allowed(ours) if right[1].endswith("/finalizers")}
+    assert audit.allowed(ours) - audit.used(asked) - never_logged == set()

@@ -47,9 +47,19 @@ def test_a_faulty_dataset_is_refused_by_file_and_line(workshop, how):
     assert refusal(workshop, path).startswith(f"gog: {sentence}")
 
 
-def test_a_store_that_cannot_be_reached_yet_is_refused(workshop):
-    told = refusal(workshop, workshop.write(store={"uri": "s3://bucket/x"}))
-    assert told == "gog: s3://bucket/x: scheme 's3' is not supported yet (use file:///folder)"
+def test_a_bucket_without_credentials_is_refused(workshop, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    kept = {"uri": "s3://bucket/x", "endpointUrl": "http://127.0.0.1:9", "pathStyle": True}
+    told = refusal(workshop, workshop.write(store=kept))
+    assert told.startswith("gog: s3://bucket: Unable to locate credentials (set AWS_ACCESS_KEY_ID")
+
+
+def test_a_bucket_that_nobody_serves_is_refused(workshop, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    kept = {"uri": "s3://bucket/x", "endpointUrl": "http://127.0.0.1:9", "pathStyle": True}
+    told = refusal(workshop, workshop.write(store=kept))
+    assert told.startswith("gog: s3://bucket at http://127.0.0.1:9: not served within 5 s")
 
 
 def test_a_model_folder_that_is_none_is_refused(workshop):

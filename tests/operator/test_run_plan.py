@@ -20,6 +20,7 @@ from gog_operator.plan.actions import (
     PrepareData,
     ReportView,
     StoreView,
+    Trouble,
     WriteReport,
 )
 
@@ -284,3 +285,19 @@ def test_a_failed_attempt_of_a_stage_is_told_of_the_run_once():
     told = "curate: attempt 1 failed: exit 1; goes on from curate/1"
     assert first.events == (Event("Retrying", told, warning=True),)
     assert decide(run.model_copy(update={"status": first.status}), stages=[stage]).events == ()
+
+
+STUCK = Trouble(Reason.SECRET_MISSING, 'pod world-data-x: secret "gog-s3" not found')
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"data": DataView("preparing", trouble=STUCK)}, {"kept": StoreView("looking", trouble=STUCK)}],
+    ids=["the dataset's", "the store's"],
+)
+def test_whoever_works_for_a_run_and_is_stuck_is_told_of_it_once(facts):
+    run = make_run(**SKIPPING) if "kept" in facts else make_run()
+    first = decide(run, **facts)
+    assert [each.reason for each in first.status.conditions if each.type == "Ready"] == [Reason.SECRET_MISSING]
+    assert [event.message for event in first.events] == [f"world: {STUCK.message}"]
+    assert decide(run.model_copy(update={"status": first.status}), **facts).events == ()

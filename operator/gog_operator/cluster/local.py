@@ -151,15 +151,18 @@ class LocalCluster:
         return self.dataset.view()
 
     def checkpoint(self, store_spec: settings.StoreSpec, key: str) -> Checkpoint | None:
-        opened = self._stores.get(store_spec.uri) or store.open_store(store_spec.uri)
+        opened = self._stores.get(store_spec.uri) or store.open_store(store_spec)
         self._stores[store_spec.uri] = opened
         newest = opened.latest(key)
         return Checkpoint(key, newest.step, newest.meta.get("complete")) if newest is not None else None
 
     def kept(self, owner: Stage | GoGRun) -> StoreView:
-        """A look into a folder costs nothing, so it is always known."""
+        """Known at once, unless it is a bucket that does not answer: then at a later look."""
         keys: tuple[str, ...] = (owner.store_key,) if isinstance(owner, Stage) else owner.spec.stages.skip
-        found = {key: self.checkpoint(owner.spec.store or self.default_store(), key) for key in keys}
+        try:
+            found = {key: self.checkpoint(owner.spec.store or self.default_store(), key) for key in keys}
+        except store.Unavailable:
+            return StoreView("looking")
         return StoreView("known", {key: each for key, each in found.items() if each is not None})
 
     def inspect(self, owner: Stage | GoGRun) -> None:

@@ -171,7 +171,7 @@ class RemoteCluster:
             case "done":
                 return DataView("ready", settings.DataSpec(uri=self._store(owner).uri))
             case "running":
-                return DataView("preparing", message=view.message)
+                return DataView("preparing", trouble=view.trouble)
             case other:
                 return DataView(other, message=view.message)
 
@@ -181,7 +181,7 @@ class RemoteCluster:
             case "done":
                 return StoreView("known", _checkpoints(view.result))
             case "running":
-                return StoreView("looking", message=view.message)
+                return StoreView("looking", trouble=view.trouble)
             case "failed":
                 return StoreView("failed", message=view.message)
             case _:
@@ -202,7 +202,7 @@ class RemoteCluster:
         view = self.movers.view(names.mover(run.name, "report"), run.metadata.uid)
         match view.state:
             case "running":
-                return ReportView("writing", view.message)
+                return ReportView("writing", trouble=view.trouble)
             case "absent" | "done" | "failed":
                 return ReportView(view.state, view.message)
 

@@ -62,11 +62,12 @@ class ServerView:
 
 @dataclass(frozen=True)
 class DataView:
-    """The dataset; `spec` is where it is found once it is ready."""
+    """The dataset; `spec` is where it is found once it is ready. trouble: why whoever makes it does not get on."""
 
     state: Literal["absent", "preparing", "ready", "failed"]
     spec: settings.DataSpec | None = None
     message: str = ""
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,22 @@ class Checkpoint:
 @dataclass(frozen=True)
 class StoreView:
     """What the store holds of the keys that were asked about. Where looking takes a job of its own, nothing is known
-    until somebody has asked (`InspectStore`) and the job is over. failed: it cannot be had, and `message` says why."""
+    until somebody has asked (`InspectStore`) and the job is over. failed: it cannot be had, and `message` says why.
+    trouble: why that job does not get on."""
 
     state: Literal["unknown", "looking", "known", "failed"]
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     message: str = ""
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True)
 class ReportView:
+    """The report. trouble: why whoever writes it does not get on."""
+
     state: Literal["absent", "writing", "done", "failed"]
     message: str = ""
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from gog_operator.api import conditions
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import GoGRun, Stage
+from gog_operator.plan.actions import Event, Trouble
 
 Thing = TypeVar("Thing", GoGRun, Stage)
 
@@ -31,3 +32,15 @@ def with_conditions(thing: Thing, *, now: datetime, **changes: tuple[bool, Reaso
             generation=thing.metadata.generation,
         )
     return update(thing, conditions=kept)
+
+
+def waiting(
+    thing: Thing, holds: bool, reason: Reason, message: str, trouble: Trouble | None, now: datetime
+) -> tuple[Thing, tuple[Event, ...]]:
+    """The object while it waits for somebody's work; trouble: why that does not get on, told as an event once."""
+    if trouble is None:
+        return with_conditions(thing, Ready=(holds, reason, message), now=now), ()
+    told = next((each for each in thing.status.conditions if each.type == "Ready"), None)
+    stuck = with_conditions(thing, Ready=(False, trouble.reason, trouble.message), now=now)
+    known = told is not None and told.reason == trouble.reason
+    return stuck, () if known else (Event(str(trouble.reason), f"{thing.name}: {trouble.message}", warning=True),)

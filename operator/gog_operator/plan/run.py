@@ -75,8 +75,8 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     if run.spec.stages.skip and facts.kept.state != "known":
         return _look(run, facts, now)
     if not data.ready(run.spec.data, facts.data):
-        waiting = changes.with_conditions(run, Ready=(False, Reason.PREPARING, "makes the dataset"), now=now)
-        return Decision(waiting.status, data.preparation(run.spec.data, facts.data))
+        waits, events = changes.waiting(run, False, Reason.PREPARING, "makes the dataset", facts.data.trouble, now)
+        return Decision(waits.status, data.preparation(run.spec.data, facts.data), events)
     return _advance(run, facts, now)
 
 
@@ -101,8 +101,8 @@ def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
 
 def _look(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """Skipped stages' checkpoints are looked for first: what comes after starts from them."""
-    looking = changes.with_conditions(run, Ready=(False, Reason.CHECKING, "looks into the store"), now=now)
-    return Decision(looking.status, (InspectStore(),) if facts.kept.state == "unknown" else ())
+    looks, events = changes.waiting(run, False, Reason.CHECKING, "looks into the store", facts.kept.trouble, now)
+    return Decision(looks.status, (InspectStore(),) if facts.kept.state == "unknown" else (), events)
 
 
 def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime) -> Decision[RunStatus]:
@@ -223,9 +223,9 @@ def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
             waiting = changes.with_conditions(run, Ready=(True, Reason.SERVING, "loads the policy"), now=now)
             return Decision(waiting.status, serving)
         if facts.report.state in ("absent", "writing"):
-            waiting = changes.with_conditions(run, Ready=(True, Reason.REPORTING, "writes the report"), now=now)
+            waits, told = changes.waiting(run, True, Reason.REPORTING, "writes the report", facts.report.trouble, now)
             report = WriteReport(done, (*facts.stages.values(), *facts.endpoints.values()))
-            return Decision(waiting.status, (report,) if facts.report.state == "absent" else ())
+            return Decision(waits.status, (report,) if facts.report.state == "absent" else (), told)
     events = [Event("Complete", f"{run.name} is complete")]
     if facts.report.state == "failed":
         events.insert(0, Event("ReportFailed", f"no report: {facts.report.message}", warning=True))

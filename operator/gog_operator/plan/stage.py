@@ -87,8 +87,10 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     if not data.ready(stage.spec.data, facts.data):
         if failure := data.failure(facts.data):
             return _failed(stage, Reason.DATA_FAILED, failure, now)
-        waiting = changes.with_conditions(stage, Ready=(False, Reason.PREPARING, "waits for the dataset"), now=now)
-        return Decision(waiting.status, data.preparation(stage.spec.data, facts.data))
+        waits, events = changes.waiting(
+            stage, False, Reason.PREPARING, "waits for the dataset", facts.data.trouble, now
+        )
+        return Decision(waits.status, data.preparation(stage.spec.data, facts.data), events)
     missing = unready(stage, facts)
     if missing:
         message = f"waits for {', '.join(missing)}"
@@ -127,32 +129,20 @@ def urls(stage: Stage, facts: Facts) -> dict[str, str]:
 
 
 def _watch(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
-    trouble = facts.job.trouble if facts.job else None
     if facts.job is not None and not facts.job.whole:
         return Decision(stage.status, (CreateJob(urls(stage, facts)),), requeue_after=LOOK_SECONDS)
-    if trouble is not None:
-        return _troubled(stage, trouble.reason, trouble.message, now)
-    stage = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
-    if attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now):
-        return Decision(stage.status, (CancelJob(),))
-    return Decision(stage.status, requeue_after=LOOK_SECONDS)
-
-
-def _troubled(stage: Stage, reason: Reason, message: str, now: datetime) -> Decision[StageStatus]:
-    """The job's pods do not start: said once, waited out, ended by activeDeadlineSeconds where there is one."""
-    told = stage.condition("Ready")
-    stuck = changes.with_conditions(stage, Ready=(False, reason, message), now=now)
-    events = () if told and told.reason == reason else (Event(str(reason), f"{stage.name}: {message}", warning=True),)
+    trouble = facts.job.trouble if facts.job else None
+    stage, events = changes.waiting(stage, True, Reason.RUNNING, f"attempt {stage.status.attempt}", trouble, now)
     overdue = attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now)
-    return Decision(stuck.status, (CancelJob(),) if overdue else (), events, requeue_after=LOOK_SECONDS)
+    return Decision(stage.status, (CancelJob(),) if overdue else (), events, requeue_after=LOOK_SECONDS)
 
 
 def _look(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus] | None:
     """What to do until the store has been looked into; None when it has."""
     if facts.store.state in ("known", "failed"):
         return None
-    looking = changes.with_conditions(stage, Ready=(False, Reason.CHECKING, "looks into the store"), now=now)
-    return Decision(looking.status, (InspectStore(),) if facts.store.state == "unknown" else ())
+    looks, events = changes.waiting(stage, False, Reason.CHECKING, "looks into the store", facts.store.trouble, now)
+    return Decision(looks.status, (InspectStore(),) if facts.store.state == "unknown" else (), events)
 
 
 def _ended(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
