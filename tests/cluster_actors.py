@@ -34,12 +34,13 @@ Document = Mapping[str, Any]
 @dataclass
 class Play:
     """How things go. outcome: (job's name) -> phase that a running job takes next, "" to stay as it is; step: (key) ->
-    what a mover finds of it in the store; pod: (job's name) -> how a failed job's pod ended; ready: (a server pod's label
-    `app`) -> whether it gets ready; mover: (its name) -> how its pod ends if not well."""
+    what a mover finds of it in the store; pod: (job's name) -> how a failed job's pod ended; starts: (job's name) -> why its
+    pod does not, if so; ready: (a server pod's label `app`) -> whether it gets ready; mover: (its name) -> how its pod ends if not well."""
 
     outcome: Callable[[str], str] = lambda name: "Completed"
     step: Callable[[str], dict[str, Any]] = lambda key: {"step": 10, "complete": True}
     pod: Callable[[str], dict[str, Any]] = lambda name: {"exitCode": 1, "reason": "Error", "message": "boom"}
+    starts: Callable[[str], dict[str, Any]] = lambda name: {}
     ready: Callable[[str], bool] = lambda name: True
     mover: Callable[[str], dict[str, Any]] = lambda name: {}
     moved: list[str] = field(default_factory=list)
@@ -70,6 +71,10 @@ def _volcano(api: Api, namespace: str, play: Play) -> None:
         name, phase = job["metadata"]["name"], _phase(job)
         following = play.outcome(name) if phase == "Running" else JOB_PHASES.get(phase, "")
         waits = following == "Running" and _get(api, paths.CONFIG_MAPS.path(namespace, name)) is None
+        if following == "Running" and (stuck := play.starts(name)):
+            if _get(api, paths.PODS.path(namespace, f"{name}-trainer-0-0")) is None:
+                job_pod(api, namespace, name, "Pending", waiting=stuck)
+            continue
         if job["metadata"].get("deletionTimestamp") or not following or waits:
             continue
         if following in ("Failed", "Terminated"):

@@ -88,7 +88,7 @@ class Life:
         )
         if resource is None or (resource not in paths.OURS.values() and not selected(body, paths.LABEL)):
             return
-        self.watcher.event(body["kind"], type_, body)
+        self.watcher.event(resource.name, type_, body)
 
     def wakes(self) -> float:
         """When it next does something by itself."""
@@ -106,12 +106,13 @@ def _plural(body: Document) -> str:
 
 
 class Theatre:
-    """A namespace with one run, its operator, and whoever else is there."""
+    """A namespace with one run, `world`, its operator, and whoever else is there. spec: of the run; name: another one."""
 
     def __init__(self, kubeconfig: str, namespace: str, fault: Fault = nothing, **spec: Any) -> None:
         self.api = _connection(kubeconfig)
         self.namespace, self.clock = namespace, Clock()
-        self.witness = Witness(self.api)
+        self.name = str(spec.get("name", "world"))
+        self.witness = Witness(self.api, self.clock.now)
         self.faulty = FaultyApi(self.witness, fault)
         self.actors = Remembered(self.witness)
         self.play = cluster_actors.Play()
@@ -227,7 +228,7 @@ class Theatre:
 
     @property
     def run(self) -> Document:
-        return self.get("GoGRun", "world")
+        return self.get("GoGRun", self.name)
 
     def get(self, kind: str, name: str) -> Document:
         return self.witness.objects.get(paths.OURS[kind].path(self.namespace, name), {})
@@ -281,7 +282,9 @@ def essence(body: Document) -> Any:
     """What must be the same at the end of an object's life, whatever happened in between."""
     status = body.get("status", {})
     if body["apiVersion"].startswith("gog.dev"):
-        told = [(each["type"], each["status"], each["reason"], each["message"]) for each in status["conditions"]]
+        told = [
+            (each["type"], each["status"], each["reason"], each["message"]) for each in status.get("conditions") or ()
+        ]
         rest = {key: value for key, value in status.items() if key not in (*PASSING, "conditions")}
         return sorted(told), rest, body["spec"]
     if body["kind"] == "Job" and body["apiVersion"].startswith("batch.volcano"):

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from gog_operator.cluster import paths
@@ -120,10 +121,12 @@ def _whatever(request: Request) -> Document:
 
 class Witness:
     """Passes everything on; `objects` has what was written, by path, as the server last gave it. writes: requests that
-    changed something. ended: whether the namespace is being deleted, so that everything goes."""
+    changed something. ended: whether the namespace is being deleted, so that everything goes. now: the play's time; what
+    is created is of that time, whatever the server's clock says."""
 
-    def __init__(self, api: Api) -> None:
-        self.api = api
+    def __init__(self, api: Api, now: Callable[[], datetime]) -> None:
+        self.api, self.now = api, now
+        self.born: dict[str, str] = {}
         self.objects: dict[str, Document] = {}
         self.listeners: list[Heard] = []
         self.writes, self.ended = 0, False
@@ -143,6 +146,7 @@ class Witness:
             if error.status == 404 and method != "POST":
                 self.gone(path)
             raise
+        self._date(answer)
         self.writes += method != "GET"
         if method == "DELETE":
             self.look(path)
@@ -166,6 +170,12 @@ class Witness:
         body = self.objects.pop(path, None)
         if body is not None:
             self._tell("DELETED", body)
+
+    def _date(self, body: Document) -> None:
+        uid = body.get("metadata", {}).get("uid")
+        if uid is not None:
+            stamp = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+            body["metadata"]["creationTimestamp"] = self.born.setdefault(uid, stamp)
 
     def _keep(self, path: str, body: Document) -> None:
         old = self.objects.get(path)
