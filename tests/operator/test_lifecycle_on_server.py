@@ -293,7 +293,6 @@ def test_a_name_that_children_cannot_be_named_after_is_refused_and_the_longest_o
 
 def test_a_neighbours_object_of_a_childs_name_is_named_and_never_touched(play):
     theatre = play(**SHORT)
-    theatre.until(lambda: theatre.get("SFTStage", SFT))
     name = "world-sft-a1"
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": theatre.namespace}}
     theatre.witness.call("POST", paths.CONFIG_MAPS.path(theatre.namespace), body={**body, "data": {"mine": "yes"}})
