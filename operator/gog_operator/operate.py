@@ -78,6 +78,9 @@ class Workers:
         except Unavailable as error:
             outcome = "unavailable"
             log.info("%s: %s; again in %.1f s", "/".join(key), error, self.queue.failed(key, error.after))
+        except Refused as refusal:  # of what it takes to look, or to say so
+            outcome = "unavailable"
+            log.warning("%s: %s; again in %.1f s", "/".join(key), refusal, self.queue.failed(key))
         except Unreadable as error:
             outcome = "unreadable"
             self._say(key._replace(kind=error.kind, name=error.name), key, error.sentence)
