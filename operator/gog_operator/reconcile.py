@@ -73,7 +73,9 @@ def attempt(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
 
 
 def refused(thing: Object, refusal: Refused, now: datetime) -> Decision[Any]:
-    """The object with the refusal as its Ready condition; told as an event once."""
+    """The object with the refusal as its Ready condition; told as an event once. What is finished says so and no more."""
+    if thing.finished:
+        return Decision(thing.status, requeue_after=REFUSED_SECONDS)
     told = thing.condition("Ready")
     kept = conditions.put(
         thing.status.conditions, "Ready", False, refusal.reason, refusal.message, now=now,
