@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -213,7 +214,8 @@ def operators_own(event: dict[str, Any]) -> bool:
 
 def test_events_tell_the_story(run):
     told = [each["message"] for each in run.objects("events") if operators_own(each)]
-    assert any("attempt 1 was interrupted" in message and "grpo/5" in message for message in told)
+    went_on = re.compile(r"world-grpo: attempt 1 was interrupted: .*; attempt 2 goes on from grpo/\d+")
+    assert any(went_on.fullmatch(message) for message in told)
     assert "grpo starts from sft/150 and stratify/1" in told
 
 
@@ -256,13 +258,29 @@ def test_a_deleted_run_leaves_its_results_and_nothing_else(run, kept):
     assert kept.latest("grpo").step == 40
 
 
+UNLOGGED = {
+    (
+        "serving.kserve.io",
+        "inferenceservices",
+        "create",
+    ): "asked for by the server when apply makes an object; logged as patch",
+    ("", "services", "create"): "as above",
+    ("", "events", "get"): "a sentence told again; test_remote.py",
+    ("", "events", "patch"): "a sentence told again; test_remote.py",
+    ("", "configmaps", "delete"): "a mover that is made anew; test_operator_faults.py",
+    ("batch", "jobs", "delete"): "a mover that is made anew; test_operator_faults.py",
+}
+"""Rights that this run need not use, and why the operator has them."""
+
+
 def test_the_operator_asked_for_nothing_it_may_not_and_may_nothing_it_did_not_ask_for(run):
-    """Runs after everything else."""
-    name = "gog-operator"
-    asked = audit.requests(run.cluster.audit_log, f"system:serviceaccount:{SYSTEM}:{name}")
+    """Runs after everything else. Our own kinds count as one resource: they are treated alike."""
+    asked = audit.requests(run.cluster.audit_log, f"system:serviceaccount:{SYSTEM}:gog-operator")
     roles = [*json.loads(run.cluster.kubectl("get", "roles", "-A", "-o", "json"))["items"]]
     roles += json.loads(run.cluster.kubectl("get", "clusterroles", "-o", "json"))["items"]
     ours = [each for each in roles if each["metadata"]["name"].startswith("gog-operator")]
     assert audit.denied(asked) == set()
-    never_logged = {right for right in audit.allowed(ours) if right[1].endswith("/finalizers")}
-    assert audit.allowed(ours) - audit.used(asked) - never_logged == set()
+    allowed = {right for right in audit.allowed(ours) if not right[1].endswith("/finalizers")} - UNLOGGED.keys()
+    alike = {("gog.dev", verb) for group, _, verb in audit.used(asked) if group == "gog.dev"}
+    unused = {right for right in allowed - audit.used(asked) if (right[0], right[2]) not in alike}
+    assert unused == set()
