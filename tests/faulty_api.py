@@ -90,6 +90,22 @@ def answers(call: int, error: ApiError, *, landed: bool = False) -> Fault:
     return fault
 
 
+def answers_again_and_again(call: int, made: Sequence[str], answers: Sequence[tuple[ApiError, bool]]) -> Fault:
+    """What was asked at a call is answered badly, then, asked again, in the next bad way, until there is none left.
+    made: all calls so far."""
+    left = list(answers)
+
+    def fault(number: int, request: Request) -> Document:
+        if number < call or not left or made[-1] != made[call - 1]:
+            return request()
+        error, landed = left.pop(0)
+        if landed:
+            _whatever(request)
+        raise error
+
+    return fault
+
+
 def is_out(first: int, until: Callable[[], bool]) -> Fault:
     """From a call on nothing gets through, until `until` says so."""
 
@@ -102,6 +118,7 @@ def is_out(first: int, until: Callable[[], bool]) -> Fault:
 
 
 ANSWERS: dict[str, tuple[ApiError, bool]] = {
+    "403": (ApiError(403, "Forbidden", 'pods is forbidden: User "gog" cannot get resource'), False),
     "409": (ApiError(409, "Conflict", "the object has been modified"), False),
     "429": (ApiError(429, "TooManyRequests", "too many requests", 7.0), False),
     "500": (ApiError(500, "InternalError", "etcdserver: request timed out"), False),

@@ -1,6 +1,6 @@
 """Whatever happens between two calls of an operator, the end is the same: faults at every call, on a real API server.
 
-A sample of the calls is in the suite; every one of them, once for each fault, is `slow`. The run that faults strike has
+A sample of the calls is in the suite; every one of them is `slow`. The run that faults strike has
 every kind of call: skipped stages are looked for, the dataset is made, a stage fails once and is tried again, the
 policy is loaded and served, the report is written.
 """
@@ -8,11 +8,12 @@ policy is loaded and served, the report is written.
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Iterable
 
 import pytest
-from fault_cases import ENDINGS, LEAST, MEDDLING, VARIANTS, Case, Outcome, play, play_all, wrong_with
+from fault_cases import ENDINGS, LEAST, MEDDLING, VARIANTS, Case, Outcome, play, play_all, players, wrong_with
 from fault_workshop import Life, Theatre
 from faulty_api import ANSWERS, FaultyApi, Turns, nothing
 
@@ -23,8 +24,9 @@ from gog_operator.cluster.kube import Api, ApiError
 pytestmark = pytest.mark.apiserver
 
 DEATHS = ("dies before", "dies after")
-KINDS = (*DEATHS, *ANSWERS)
 SEED = 4
+FEW = 97
+"""Between calls of the whole world's run at which it is tried: it makes some 1,500."""
 
 
 @pytest.fixture(scope="module")
@@ -46,62 +48,71 @@ def sane(kubeconfig):
     return of
 
 
-def survives(kubeconfig: str, prefix: str, sane: Outcome, cases: Iterable[Case]) -> None:
-    """Fails with every case that did not end as it should."""
-    played = list(play_all(kubeconfig, prefix, cases))
-    wrongs = [
-        f"{each.case.fault} at call {each.case.call}, {each.struck}: {wrong}"
-        for each in played
-        if (wrong := wrong_with(each, sane))
-    ]
-    assert not wrongs, f"{len(wrongs)} of {len(played)}:\n" + "\n".join(wrongs)
+@pytest.fixture(scope="module")
+def survives(kubeconfig, sane):
+    """Plays cases, and fails with every one that does not end as it should."""
+    prefixes = (f"case-{number}" for number in itertools.count())
+    with players() as pool:
+
+        def check(cases: Iterable[Case]) -> None:
+            played = list(play_all(pool, kubeconfig, next(prefixes), cases))
+            wrongs = [
+                f"{each.case.fault} at call {each.case.call}, {each.struck}: {wrong}"
+                for each in played
+                if (wrong := wrong_with(each, sane(each.case.variant)))
+            ]
+            assert not wrongs, f"{len(wrongs)} of {len(played)}:\n" + "\n".join(wrongs)
+
+        yield check
 
 
-def sample(sane: Outcome, faults: Iterable[str], count: int) -> list[Case]:
-    """Of each fault, at calls spread over the run, of which every second one writes."""
+def calls(sane: Outcome) -> range:
+    return range(1, len(sane.calls) + 1)
+
+
+def writes(sane: Outcome) -> list[int]:
+    """Numbers of the calls that change something."""
+    return [number for number in calls(sane) if not sane.calls[number - 1].startswith("GET")]
+
+
+def test_an_operator_that_dies_at_some_call_or_gets_a_bad_answer_ends_as_one_that_does_not(survives, sane):
+    chance, run = random.Random(SEED), sane("least")
+    survives(
+        Case("least", fault, chance.choice(pool))
+        for fault in (*DEATHS, *ANSWERS, "every answer", "outage")
+        for pool in (writes(run), calls(run))
+    )
+
+
+def test_what_others_delete_and_edit_costs_attempts_at_most(survives, sane):
     chance = random.Random(SEED)
-    calls = range(1, len(sane.calls) + 1)
-    writes = [number for number in calls if not sane.calls[number - 1].startswith("GET")]
-    return [
-        Case("least", fault, chance.choice(pool)) for fault in faults for pool in (writes, calls) for _ in range(count)
-    ]
-
-
-def every(sane: Outcome, faults: Iterable[str], step: int = 1) -> list[Case]:
-    return [Case(sane.case.variant, fault, call) for fault in faults for call in range(1, len(sane.calls) + 1, step)]
-
-
-def test_an_operator_that_dies_at_some_call_or_gets_a_bad_answer_ends_as_one_that_does_not(kubeconfig, sane):
-    survives(kubeconfig, "some", sane("least"), sample(sane("least"), KINDS, 1))
-
-
-def test_what_others_delete_and_edit_and_an_outage_cost_attempts_at_most(kubeconfig, sane):
-    chance, calls = random.Random(SEED), len(sane("least").calls)
-    faults = ("outage", *ENDINGS, *MEDDLING)
-    survives(kubeconfig, "meddle", sane("least"), [Case("least", each, chance.randint(1, calls)) for each in faults])
+    survives(Case("least", fault, chance.choice(calls(sane("least")))) for fault in (*MEDDLING, *ENDINGS))
 
 
 @pytest.mark.slow
-def test_an_operator_may_die_before_and_after_every_call_of_a_run(kubeconfig, sane):
-    survives(kubeconfig, "deaths", sane("least"), every(sane("least"), DEATHS))
+def test_an_operator_may_die_before_and_after_every_call_of_a_run(survives, sane):
+    survives(Case("least", fault, call) for fault in DEATHS for call in calls(sane("least")))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("answer", ANSWERS)
-def test_every_call_of_a_run_may_be_answered_badly_once(kubeconfig, sane, answer):
-    survives(kubeconfig, f"answer-{list(ANSWERS).index(answer)}", sane("least"), every(sane("least"), [answer]))
+def test_every_call_of_a_run_may_be_answered_in_every_bad_way(survives, sane):
+    """Reads in one way after the other, until they are answered; writes also in each way alone."""
+    survives(Case("least", "every answer", call) for call in calls(sane("least")))
+    survives(Case("least", answer, call) for answer in ANSWERS for call in writes(sane("least")))
 
 
 @pytest.mark.slow
-def test_others_may_delete_and_edit_at_every_step(kubeconfig, sane):
-    cases = every(sane("least"), [*MEDDLING, *ENDINGS, "outage"])
-    writes = [each for each in cases if not sane("least").calls[each.call - 1].startswith("GET")]
-    survives(kubeconfig, "meddling", sane("least"), writes)
+def test_others_may_delete_and_edit_at_every_step(survives, sane):
+    """Each deed at every third write, beginning with another one."""
+    run = writes(sane("least"))
+    faults = (*MEDDLING, *ENDINGS, "outage")
+    survives(Case("least", fault, call) for number, fault in enumerate(faults) for call in run[number % 3 :: 3])
 
 
 @pytest.mark.slow
-def test_the_whole_world_survives_faults_at_calls_all_over_the_run(kubeconfig, sane):
-    survives(kubeconfig, "world", sane("world"), every(sane("world"), ["dies before", "500 after all", "outage"], 97))
+def test_the_whole_world_survives_faults_at_calls_all_over_its_run(survives, sane):
+    faults = ("dies before", "500 after all", "outage")
+    survives(Case("world", fault, call) for fault in faults for call in calls(sane("world"))[::FEW])
 
 
 # -- two operators
