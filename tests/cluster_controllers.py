@@ -76,7 +76,8 @@ def _ended(status: Document) -> bool:
 def _deployments(api: Api, namespace: str, play: Play) -> None:
     for deployment in items(api, paths.DEPLOYMENTS.path(namespace)):
         metadata, wanted = deployment["metadata"], deployment["spec"]["replicas"]
-        ready = wanted if play.ready(deployment["spec"]["selector"]["matchLabels"]["app"]) else 0
+        starts = play.ready(deployment["spec"]["selector"]["matchLabels"]["app"]) and _mounted(api, namespace, deployment)
+        ready = wanted if starts else 0
         status = {
             "observedGeneration": metadata["generation"],
             "replicas": wanted,
@@ -88,6 +89,13 @@ def _deployments(api: Api, namespace: str, play: Play) -> None:
         if "deletionTimestamp" not in metadata and any(told.get(key, 0) != value for key, value in status.items()):
             cluster_actors.write_status(api, paths.DEPLOYMENTS, namespace, metadata["name"], status)
             play.moved.append(f"deployment {metadata['name']} {ready}/{wanted}")
+
+
+def _mounted(api: Api, namespace: str, deployment: Document) -> bool:
+    """Whether all that its pods mount is there."""
+    there = {each["metadata"]["name"] for each in items(api, paths.CONFIG_MAPS.path(namespace))}
+    volumes = deployment["spec"]["template"]["spec"].get("volumes") or ()
+    return all(each["configMap"]["name"] in there for each in volumes if "configMap" in each)
 
 
 def _services(api: Api, namespace: str, play: Play) -> None:

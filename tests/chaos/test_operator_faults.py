@@ -25,8 +25,8 @@ pytestmark = pytest.mark.apiserver
 
 DEATHS = ("dies before", "dies after")
 SEED = 4
-FEW = 97
-"""Between calls of the whole world's run at which it is tried: it makes some 1,500."""
+FEW = 211
+"""Between calls of the whole world's run at which it is tried: it makes some 1,600."""
 
 
 @pytest.fixture(scope="module")

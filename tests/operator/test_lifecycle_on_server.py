@@ -283,6 +283,17 @@ def test_a_server_that_never_gets_ready_fails_the_run_after_its_time_and_leaves_
     assert list(theatre.witness.of(paths.INFERENCE_SERVICES)) == []
 
 
+def test_a_policy_whose_settings_and_pods_others_delete_is_served_again(play):
+    theatre = play(endpoints={"policy": {}}, **SHORT)
+    theatre.to_the_end()
+    theatre.remove(paths.CONFIG_MAPS.path(theatre.namespace, "world-policy-version"))
+    theatre.remove(paths.SERVICES.path(theatre.namespace, "world-policy-pods"))
+    theatre.remove(paths.DEPLOYMENTS.path(theatre.namespace, "world-policy-predictor"))
+    theatre.until(lambda: reason(theatre, "Endpoint", "world-policy", "Ready", "False"))
+    theatre.until(lambda: reason(theatre, "Endpoint", "world-policy", "Ready"))
+    assert theatre.get("Endpoint", "world-policy")["status"]["version"] == "sft/10"
+
+
 def test_a_name_that_children_cannot_be_named_after_is_refused_and_the_longest_one_works(play):
     with pytest.raises(ApiError, match=r"metadata\.name should be at most"):
         play(name="w" * 60, **SHORT)

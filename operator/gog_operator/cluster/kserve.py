@@ -57,6 +57,7 @@ class KServeServers:
         if crash is not None:
             lines = (crash.cause, *crash.lines) if crash.cause else crash.lines
             return ServerView("exited", **facts, exit_code=crash.exit_code, lines=lines)
+        facts["current"] = facts["current"] and self._prepared(endpoint)
         return ServerView("starting", **facts, trouble=pods.trouble(found) or _refusal(deployment))
 
     def start(self, endpoint: Endpoint, data: settings.DataSpec | None, now: datetime) -> None:
@@ -84,6 +85,11 @@ class KServeServers:
         ):
             path = kind.path(self.namespace, wanted["metadata"]["name"])
             self.api.apply(path, wanted, self.platform.field_manager)
+
+    def _prepared(self, endpoint: Endpoint) -> bool:
+        """Whether the file is there without which a policy's pod does not start."""
+        name = inference.version_file(endpoint)["metadata"]["name"]
+        return endpoint.spec.role != "policy" or self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is not None
 
     def stop(self, name: str) -> None:
         """Of the endpoint of that name, unless the InferenceService is somebody else's."""
