@@ -88,6 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
     _dir(logs)
 
+    _view(commands.add_parser("view", help="look at trajectories in a browser, and review them", allow_abbrev=False))
     serve = commands.add_parser("serve", help="start one tool server", add_help=False, allow_abbrev=False)
     serve.add_argument("role", choices=SERVERS)
     stage = commands.add_parser("stage", help="run one stage, as a pod does", allow_abbrev=False)
@@ -120,6 +121,18 @@ def _operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lease-namespace", metavar="NS", help="where its Lease is (default: its own)")
 
 
+def _view(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", metavar="RUN|PATH|URI", help="a run, a run folder, a store (s3://bucket/prefix) or an archive"
+    )
+    _dir(parser)
+    parser.add_argument("--port", type=int, default=0, help="of the page, on this machine only (default: a free one)")
+    parser.add_argument("--open", action="store_true", help="open it in the browser")
+    parser.add_argument("--reviews", metavar="FILE", help="where decisions are appended; without it nothing is decided")
+    parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json of the model, to colour its words")
+    _s3(parser)
+
+
 def _moves(parser: argparse.ArgumentParser) -> None:
     moves = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, help_ in (
@@ -132,9 +145,13 @@ def _moves(parser: argparse.ArgumentParser) -> None:
     push = moves.add_parser("push", help="publish a dataset folder to a store", allow_abbrev=False)
     push.add_argument("folder", metavar="FOLDER")
     push.add_argument("uri", metavar="URI", help="s3://bucket/prefix, or a folder; credentials from the environment")
-    push.add_argument("--endpoint-url", metavar="URL", help="of an S3 server that is not Amazon's")
-    push.add_argument("--region", metavar="NAME")
-    push.add_argument("--path-style", action="store_true", help="the bucket in the path, not in the host name")
+    _s3(push)
+
+
+def _s3(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint-url", metavar="URL", help="of an S3 server that is not Amazon's")
+    parser.add_argument("--region", metavar="NAME")
+    parser.add_argument("--path-style", action="store_true", help="the bucket in the path, not in the host name")
 
 
 def _dir(parser: argparse.ArgumentParser) -> None:

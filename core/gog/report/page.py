@@ -19,7 +19,9 @@ from gog.report.model import Data
 
 ASSETS = resources.files("gog.report")
 STYLES = ("style.css", "viewer.css")
-SCRIPTS = ("readout.js", "trajectory.js", "viewer.js")
+COMPONENT = ("text.js", "trajectory.js", "sides.js", "filters.js", "rows.js", "viewer.js")
+"""The viewer of trajectories, which `gog view` shows over another source."""
+SCRIPTS = ("readout.js", *COMPONENT, "embedded.js")
 PARTS = (
     ("result", "Result"),
     ("stages", "Stages"),
@@ -82,8 +84,8 @@ def embed(value: Any) -> str:
 
 def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:
     """The template with its parts in place; each placeholder is replaced once, so contents are never searched."""
-    style = "".join(_asset(name) for name in STYLES)
-    script = "".join(_asset(name) for name in SCRIPTS)
+    style = "".join(asset(name) for name in STYLES)
+    script = "".join(asset(name) for name in SCRIPTS)
     values = {
         "policy": f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'",
@@ -93,7 +95,7 @@ def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:
         "data": embed(payload),
         "script": script,
     }
-    text = _asset("template.html")
+    text = asset("template.html")
     pieces = []
     for name, value in values.items():
         before, _, text = text.partition(f"{{{{{name}}}}}")
@@ -109,7 +111,10 @@ def _trajectories(data: Data, shown: int) -> Markup:
     title = tag("h2", "Trajectories")
     if not shown:
         return tag("section", title, tag("p", "No trajectories are recorded yet.", class_="nothing"), id="trajectories")
-    lead = f"{shown} of {data.recorded:,} recorded, chosen to show every kind of outcome. Keys: j and k, or ← and →, to move; / to search."
+    lead = (
+        f"{shown} of {data.recorded:,} recorded, chosen to show every kind of outcome; `gog view` shows them all. "
+        "Keys: j and k to move, g for the group, c to compare, / to search, ? for the rest."
+    )
     return tag(
         "section",
         title,
@@ -120,7 +125,8 @@ def _trajectories(data: Data, shown: int) -> Markup:
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Text of a style, script or template."""
     return ASSETS.joinpath(name).read_text(encoding="utf-8")
 
 

@@ -1,10 +1,11 @@
-/* Draws one trajectory: the picture with its boxes on the left, turn by turn on the right. Everything that a model, a
-   tool or a dataset wrote goes through `h`, which makes text nodes: nothing is ever read as markup. */
+/* Draws one trajectory: the picture with its boxes on the left, turn by turn on the right. A trajectory brings its own
+   pictures: `images`, by content hash, each with a source and the size of the original. */
 const OUTCOMES = {
   correct: ['✓', 'Correct'],
   wrong: ['✗', 'Wrong'],
   excluded: ['⊘', 'Excluded'],
   unjudged: ['·', 'Not judged'],
+  unreadable: ['!', 'Unreadable'],
 };
 const BEHAVIOURS = { none: 'no search', single: 'one kind', mixed: 'both kinds' };
 const STOPS = {
@@ -17,34 +18,15 @@ const STOPS = {
 };
 const TOOLS = { grounding: 'grounding', imageSearch: 'image search', textSearch: 'text search', judge: 'judge' };
 
-function h(name, options = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(options)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
-    else element.setAttribute(key, value === true ? '' : value);
-  }
-  const shown = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
-  element.append(...shown.map((child) => (child instanceof Node ? child : String(child))));
-  return element;
-}
-
-const seconds = (value) => {
-  if (value === undefined) return '';
-  if (value < 1) return `${Math.round(value * 1000)} ms`;
-  return value < 60 ? `${value.toFixed(1)} s` : `${Math.round(value)} s`;
-};
-const count = (number, noun) => `${number} ${noun}${number === 1 ? '' : 's'}`;
-const signed = (value, digits) => `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(digits)}`;
-
 /* ---- the picture */
 
 class Scene {
   constructor(trajectory) {
     this.trajectory = trajectory;
-    const image = page.images[trajectory.image];
+    const image = trajectory.images[trajectory.image];
     this.frame = h('div', { class: 'scene' });
     this.overlay = h('div', { class: 'overlay' });
+    this.shown = -1;
     this.caption = h('p', { class: 'caption' });
     if (!image || !image.src) {
       this.frame.append(h('p', { class: 'nothing broken' }, 'The picture is missing from the archive.'));
@@ -52,7 +34,9 @@ class Scene {
     }
     this.size = image;
     const small = Math.max(image.w, image.h) <= 256;
-    this.frame.append(h('img', { src: image.src, alt: 'the picture asked about', class: small ? 'crisp' : null }), this.overlay);
+    const picture = h('img', { src: image.src, alt: 'the picture asked about', class: small ? 'crisp' : null, draggable: 'false' });
+    picture.addEventListener('error', () => this.frame.replaceChildren(h('p', { class: 'nothing broken' }, 'The picture is torn.')));
+    this.frame.append(picture, this.overlay);
     this.frame.style.aspectRatio = `${image.w} / ${image.h}`;
   }
 
@@ -70,6 +54,7 @@ class Scene {
   show(number) {
     const turns = this.trajectory.turns;
     const place = groundOf(turns, number);
+    this.shown = number;
     this.overlay.replaceChildren();
     if (!this.size) return;
     this.frame.classList.toggle('glanced', turns[number] !== undefined && turns[number].action === 'glance');
@@ -139,7 +124,7 @@ function turnCard(trajectory, turn, number, scene) {
     wrong && h('p', { class: 'error' }, h('b', {}, 'Policy error '), turn.error || 'badly formed'),
     turn.seen && seenBlock(trajectory, turn, number),
     confidence(turn),
-    h('details', {}, h('summary', {}, 'as written'), h('pre', {}, turn.raw || '')),
+    h('details', {}, h('summary', {}, 'as written'), h('pre', {}, turn.pieces ? coloured(turn) : tagged(turn.raw || ''))),
   );
 }
 
@@ -157,7 +142,7 @@ function seenBlock(trajectory, turn, number) {
     turn.action === 'gaze' && searched(trajectory, number),
     (seen.results || []).length > 0 && h('ol', { class: 'found' }, seen.results.map(result)),
     !seen.candidates && !seen.results && !seen.failures && h('p', { class: 'thinks' }, seen.text || 'nothing came back'),
-    seen.text && h('details', {}, h('summary', {}, 'as the policy read it'), h('pre', {}, seen.text)),
+    seen.text && h('details', {}, h('summary', {}, 'as the policy read it'), h('pre', {}, tagged(seen.text))),
   );
 }
 
@@ -166,7 +151,7 @@ const result = (found) => h('li', {}, h('b', {}, found.title || ''), found.url &
 function thumbnails(trajectory, place) {
   const seen = trajectory.turns[place].seen;
   const chosen = chosenAfter(trajectory.turns, place);
-  return h('div', { class: 'thumbs' }, seen.candidates.map((candidate) => thumbnail(candidate, chosen.includes(candidate.n), seen.right === candidate.n)));
+  return h('div', { class: 'thumbs' }, seen.candidates.map((candidate) => thumbnail(trajectory, candidate, chosen.includes(candidate.n), seen.right === candidate.n)));
 }
 
 function searched(trajectory, number) {
@@ -174,11 +159,11 @@ function searched(trajectory, number) {
   if (place < 0) return null;
   const seen = trajectory.turns[place].seen;
   const chosen = seen.candidates.filter((candidate) => (trajectory.turns[number].selected || []).includes(candidate.n));
-  return h('div', { class: 'thumbs' }, chosen.map((candidate) => thumbnail(candidate, true, seen.right === candidate.n)));
+  return h('div', { class: 'thumbs' }, chosen.map((candidate) => thumbnail(trajectory, candidate, true, seen.right === candidate.n)));
 }
 
-function thumbnail(candidate, chosen, right) {
-  const image = page.images[candidate.crop];
+function thumbnail(trajectory, candidate, chosen, right) {
+  const image = trajectory.images[candidate.crop];
   const says = [chosen && 'chosen', right && 'right'].filter(Boolean).join(' · ');
   const crisp = image && Math.max(image.w, image.h) <= 128 ? 'crisp' : null;
   return h(
@@ -189,31 +174,63 @@ function thumbnail(candidate, chosen, right) {
   );
 }
 
-/* One cell per token, tinted by how sure the sampler was. */
+/* Text with its control tags tinted, so that one that a tool slipped in is seen. */
+const TAGS = /<\/?(?:think|img_search|text_search|answer|information|img)>|<\|[^|<>]{1,40}\|>/g;
+function tagged(text) {
+  const parts = [];
+  let last = 0;
+  for (const found of text.matchAll(TAGS)) {
+    parts.push(text.slice(last, found.index), h('span', { class: 'tag' }, found[0]));
+    last = found.index + found[0].length;
+  }
+  return [...parts, text.slice(last)];
+}
+
+const tint = (value) => `p${[0.9, 0.6, 0.3, 0.1].filter((share) => Math.exp(value) < share).length}`;
+const surely = (value) => `${value.toFixed(2)}, ${(100 * Math.exp(value)).toFixed(value > -0.1 ? 1 : 0)} %`.replace('-', '−');
+
+/* The words of a turn, each token tinted by how sure the sampler was of it. */
+const coloured = (turn) => turn.pieces.map((piece, place) => piece && h('span', { class: `token ${tint(turn.logprobs[place])}`, title: `log-probability ${surely(turn.logprobs[place])}` }, piece));
+
+/* One cell per token, tinted the same way. */
 function confidence(turn) {
   const values = turn.logprobs;
   if (!values || values.length === 0) return null;
   const lowest = Math.min(...values);
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const tint = (value) => [0.9, 0.6, 0.3, 0.1].filter((share) => Math.exp(value) < share).length;
   return h(
     'div',
     { class: 'sure', title: `log-probability of each sampled token: mean ${mean.toFixed(2)}, lowest ${lowest.toFixed(2)}`.replaceAll('-', '−') },
-    values.map((value) => h('i', { class: `p${tint(value)}` })),
+    values.map((value) => h('i', { class: tint(value) })),
   );
 }
 
 /* ---- the whole */
 
-function trajectoryView(trajectory, related, go) {
+/* A trajectory as {view, scene, fit}; `more` goes under its heading, related are those of its group. */
+function trajectoryView(trajectory, related, go, more = null) {
+  if (trajectory.outcome === 'unreadable') return { view: unreadable(trajectory), scene: null, fit: () => {} };
   const scene = new Scene(trajectory);
-  const turns = h('ol', { class: 'turns' }, trajectory.turns.map((turn, number) => turnCard(trajectory, turn, number, scene)));
-  turns.addEventListener('pointerleave', () => scene.show(trajectory.turns.length - 1));
-  scene.show(trajectory.turns.length - 1);
+  const turns = turnList(trajectory, scene);
   const look = h('div', { class: 'look' }, scene.frame, scene.caption, key(trajectory), facts(trajectory));
-  const view = h('article', {}, heading(trajectory), relatives(trajectory, related, go), h('div', { class: 'body' }, look, turns));
-  return { view, fit: () => scene.fit(look.clientWidth) };
+  const view = h('article', {}, heading(trajectory), more, relatives(trajectory, related, go), h('div', { class: 'body' }, look, turns));
+  return { view, scene, fit: () => scene.fit(look.clientWidth) };
 }
+
+function turnList(trajectory, scene) {
+  const last = trajectory.turns.length - 1;
+  const turns = h('ol', { class: 'turns' }, trajectory.turns.map((turn, number) => turnCard(trajectory, turn, number, scene)));
+  turns.addEventListener('pointerleave', () => scene.show(last));
+  scene.show(last);
+  return turns;
+}
+
+const unreadable = (trajectory) => h(
+  'article',
+  {},
+  h('header', {}, h('p', { class: 'where' }, trajectory.stage), h('h3', {}, 'This trajectory cannot be read'), h('p', { class: 'failure' }, trajectory.problem)),
+  trajectory.raw ? h('pre', { class: 'rawline' }, trajectory.raw) : h('p', { class: 'nothing' }, 'Nothing of it is left to show.'),
+);
 
 function heading(trajectory) {
   const [glyph, words] = OUTCOMES[trajectory.outcome];
@@ -221,7 +238,7 @@ function heading(trajectory) {
   return h(
     'header',
     {},
-    h('p', { class: 'where' }, [...new Set(where.filter(Boolean))].join(' · '), h('a', { href: `#t=${trajectory.id}`, title: 'link to this trajectory' }, '#')),
+    h('p', { class: 'where' }, [...new Set(where.filter(Boolean))].join(' · '), h('a', { href: `#/t/${encodeURIComponent(trajectory.id)}`, title: 'link to this trajectory' }, '#')),
     h('h3', {}, trajectory.question),
     h('div', { class: 'verdict' },
       h('span', { class: `outcome ${trajectory.outcome}` }, `${glyph} ${words}`),
@@ -240,12 +257,12 @@ function rewardParts(trajectory) {
 }
 
 function relatives(trajectory, related, go) {
-  if (related.length < 2) return null;
+  if (!related || related.length < 2) return null;
   const evaluated = trajectory.key.startsWith('evaluate');
   const title = evaluated ? 'Same question, by policy' : 'Same group';
   const name = (other) => (evaluated ? other.policyName : `sample ${(other.sample || 0) + 1}`);
   return h('p', { class: 'relatives' }, `${title}: `, related.map((other) => h('button', {
-    class: `chip ${other.outcome} ${other === trajectory ? 'here' : ''}`, onclick: () => go(other), 'aria-current': other === trajectory,
+    class: `chip ${other.outcome} ${other.id === trajectory.id ? 'here' : ''}`, onclick: () => go(other.id), 'aria-current': other.id === trajectory.id && 'true',
   }, `${OUTCOMES[other.outcome][0]} ${name(other)}`)));
 }
 

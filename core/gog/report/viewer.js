@@ -1,193 +1,215 @@
-/* The list of trajectories: filters, keys, links. What is shown of one is trajectory.js's business. */
-(() => {
-  const root = document.getElementById('viewer');
-  if (!root) return;
-  const all = page.trajectories;
-  const byId = new Map(all.map((trajectory) => [trajectory.id, trajectory]));
-  const related = new Map();
-  const words = ({ raw, error, seen = {} }) => [raw, error, seen.text, ...(seen.failures || []).flatMap(Object.values), ...(seen.results || []).flatMap(Object.values)];
-  for (const trajectory of all) {
-    const name = `${trajectory.key}|${trajectory.key.startsWith('grpo') ? trajectory.step : ''}|${trajectory.questionId}`;
-    related.set(name, [...(related.get(name) || []), trajectory]);
-    trajectory.relatives = () => related.get(name);
-    trajectory.text = [trajectory.question, trajectory.answer, ...(trajectory.answers || []), trajectory.kind, trajectory.questionId,
-      trajectory.excluded, ...trajectory.turns.flatMap(words)].join(' ').toLowerCase();
-  }
+/* The viewer of trajectories: a list, and one of them or several side by side. Where they come from is the source's
+   business: the report has them in its page, `gog view` asks its server.
 
-  /* ---- filters */
+   A source has facets(), list(query, offset, limit), position(query, id) and get(id), all of them promises. options:
+   whole (the viewer is the page, so every key is its own), featured (what opens first), extra(detail) (what else to show
+   of a trajectory: {view, key(event)}), lost(error) (what to do when a source does not answer). */
+const KEYS = [
+  ['j k', 'next, previous (or ↓ ↑ in the list)'], ['Enter', 'into the trajectory; then ↓ ↑ through its turns'], ['Esc', 'back'], ['/', 'search'],
+  ['g', 'its group side by side'], ['c', 'compare: the same question before and after'], ['w', 'all turns as written'], ['?', 'these keys'],
+];
 
-  const sourceOf = (trajectory) => (trajectory.key.startsWith('evaluate') ? `${trajectory.stage}: ${trajectory.policyName}` : trajectory.step ? `${trajectory.stage}: step ${trajectory.step}` : trajectory.stage);
-  const groupOf = (trajectory) => (trajectory.key.startsWith('evaluate') ? trajectory.stage : sourceOf(trajectory));
-  const troubles = {
-    failure: ['with a tool failure', (trajectory) => trajectory.failures > 0],
-    clean: ['without a tool failure', (trajectory) => !trajectory.failures],
-    error: ['with a policy error', (trajectory) => trajectory.errors > 0],
-  };
-  const chosen = { source: '', outcome: '', trouble: '', behaviour: '', kind: '', text: '' };
-  const tests = {
-    source: (trajectory) => sourceOf(trajectory) === chosen.source || trajectory.stage === chosen.source,
-    outcome: (trajectory) => trajectory.outcome === chosen.outcome,
-    trouble: (trajectory) => troubles[chosen.trouble][1](trajectory),
-    behaviour: (trajectory) => trajectory.behaviour === chosen.behaviour,
-    kind: (trajectory) => trajectory.kind === chosen.kind,
-    text: (trajectory) => chosen.text.split(/\s+/).every((word) => trajectory.text.includes(word)),
-  };
-  const matching = (except) => all.filter((trajectory) => Object.keys(tests).every((name) => name === except || !chosen[name] || tests[name](trajectory)));
-  const unique = (values) => [...new Set(values.filter(Boolean))];
-
-  function sources() {
-    const stages = unique(all.map((trajectory) => trajectory.stage));
-    return stages.flatMap((stage) => {
-      const parts = unique(all.filter((trajectory) => trajectory.stage === stage).map(sourceOf));
-      const more = parts.filter((part) => part !== stage);
-      return [[stage, more.length ? `${stage}, all` : stage], ...more.map((part) => [part, `   ${part}`])];
-    });
-  }
-
-  function select(name, label, options) {
-    const list = h('select', { 'aria-label': label, onchange: () => { chosen[name] = list.value; refresh(); } },
-      h('option', { value: '' }, label), options.map(([value, words]) => h('option', { value }, words)));
-    return list;
-  }
-
-  const search = h('input', { type: 'search', placeholder: 'Search questions, answers, turns', 'aria-label': 'search',
-    oninput: () => { chosen.text = search.value.trim().toLowerCase(); refresh(); } });
-  const outcomes = ['correct', 'wrong', 'excluded', 'unjudged'].filter((outcome) => all.some((trajectory) => trajectory.outcome === outcome));
-  const chips = outcomes.map((outcome) => {
-    const number = h('small');
-    const chip = h('button', { class: `chip ${outcome}`, 'aria-pressed': 'false', onclick: () => { chosen.outcome = chosen.outcome === outcome ? '' : outcome; refresh(); } },
-      `${OUTCOMES[outcome][0]} ${OUTCOMES[outcome][1]} `, number);
-    return { outcome, chip, number };
-  });
-  const kinds = unique(all.map((trajectory) => trajectory.kind)).sort();
-  const selects = [
-    select('source', 'All stages', sources()),
-    select('trouble', 'Any trouble', Object.entries(troubles).map(([value, [words]]) => [value, words])),
-    select('behaviour', 'Any behaviour', Object.entries(BEHAVIOURS)),
-    kinds.length > 1 && select('kind', 'Any kind', kinds.map((kind) => [kind, `kind ${kind}`])),
-  ].filter(Boolean);
-  const found = h('p', { class: 'count' });
-  const clear = h('button', { class: 'clear', onclick: reset }, 'show all');
-
-  function reset() {
-    for (const name of Object.keys(chosen)) chosen[name] = '';
-    search.value = '';
-    for (const list of selects) list.value = '';
-    refresh();
-  }
+function mountViewer(root, source, options = {}) {
+  const filters = new Filters(() => refresh());
+  const rows = new Rows((offset, limit) => source.list(filters.query(), offset, limit), (id, index) => show(id, { index }));
+  const detail = h('div', { class: 'detail', tabindex: -1, 'aria-live': 'polite' });
+  const help = h('dialog', { class: 'help', 'aria-label': 'keys' });
+  const state = { id: '', index: -1, mode: 't', asked: 0, fit: () => {}, extra: null, row: null };
+  const lost = (error) => { (options.lost || console.error)(error); };
 
   /* ---- the list */
 
-  const list = h('ol', { class: 'items', tabindex: 0, 'aria-label': 'trajectories' });
-  const detail = h('div', { class: 'detail', 'aria-live': 'polite' });
-  let current = null;
-  let shown = [];
-  let fit = () => {};
-
-  function item(trajectory) {
-    const image = page.images[trajectory.image];
-    const way = trajectory.turns.map((turn) => turn.action).join(' › ');
-    const path = trajectory.key.startsWith('evaluate') ? [h('b', {}, trajectory.policyName), ` ${way}`] : way;
-    return h('li', {}, h('button', { class: `item ${trajectory.outcome}`, 'data-id': trajectory.id, tabindex: -1, onclick: () => go(trajectory) },
-      image && image.src ? h('img', { src: image.src, alt: '', class: 'crisp', loading: 'lazy' }) : h('span', { class: 'missing' }, '?'),
-      h('span', { class: 'words' }, h('span', { class: 'question' }, trajectory.question), h('span', { class: 'path' }, path)),
-      h('span', { class: 'marks' }, h('b', { class: 'glyph', title: OUTCOMES[trajectory.outcome][1] }, OUTCOMES[trajectory.outcome][0]),
-        trajectory.failures > 0 && h('b', { class: 'glyph failing', title: 'tool failure' }, '!'),
-        trajectory.errors > 0 && h('b', { class: 'glyph erring', title: 'policy error' }, '?'))));
+  async function refresh(keep = false) {
+    try {
+      const answer = await rows.reload(keep === true);
+      if (!answer) return;
+      filters.tell(answer.counts, answer.total);
+      if (!keep) state.index = -1;
+      if (state.id) await place();
+      if (!state.id && answer.rows.length) await show(answer.rows[0].id, { index: 0 });
+    } catch (error) { lost(error); }
+    link();
   }
 
-  function refresh() {
-    shown = matching();
-    const parts = [];
-    let last = '';
-    for (const trajectory of shown) {
-      const title = groupOf(trajectory);
-      if (title !== last) parts.push(h('li', { class: 'group' }, title));
-      last = title;
-      parts.push(item(trajectory));
-    }
-    list.replaceChildren(...parts);
-    list.scrollTop = 0;
-    if (shown.length === 0) list.append(h('li', { class: 'nothing' }, 'No trajectory matches.'));
-    const others = matching('outcome');
-    for (const { outcome, chip, number } of chips) {
-      number.textContent = others.filter((trajectory) => trajectory.outcome === outcome).length;
-      chip.setAttribute('aria-pressed', String(chosen.outcome === outcome));
-    }
-    found.firstChild.textContent = shown.length === all.length ? `${all.length} trajectories ` : `${shown.length} of ${all.length} `;
-    clear.hidden = shown.length === all.length;
-    mark();
-  }
-  found.append('', clear);
-
-  function mark() {
-    for (const button of list.querySelectorAll('.item')) {
-      const here = current && button.dataset.id === current.id;
-      button.classList.toggle('here', Boolean(here));
-      if (!here) continue;
-      const top = button.offsetTop;
-      if (top < list.scrollTop) list.scrollTop = top - 30;
-      else if (top + button.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top + button.offsetHeight - list.clientHeight + 30;
-    }
+  /* Finds the open trajectory in the list, if it is in it. */
+  async function place() {
+    const id = state.id;
+    const { index } = await source.position(filters.query(), id);
+    if (id !== state.id) return;
+    state.index = index === null ? -1 : index;
+    rows.show(id, state.index);
   }
 
-  /* ---- moving */
+  /* ---- what is open */
 
-  function open(trajectory) {
-    current = trajectory;
-    const drawn = trajectoryView(trajectory, trajectory.relatives(), go);
+  async function show(id, { index = -1, mode = state.mode, keepFocus = true } = {}) {
+    const asked = (state.asked += 1);
+    Object.assign(state, { id, index, mode });
+    rows.show(id, index);
+    link();
+    try {
+      const found = await source.get(id);
+      if (asked !== state.asked) return;
+      await draw(found, asked);
+      if (index < 0) await place();
+    } catch (error) {
+      if (asked === state.asked) detail.replaceChildren(h('p', { class: 'nothing broken' }, `${error.message || error}`));
+      lost(error);
+    }
+    if (!keepFocus) detail.focus();
+  }
+
+  async function draw(found, asked) {
+    const members = { g: found.group, c: found.others }[state.mode] || [];
+    if (state.mode !== 't' && members.length > 1) {
+      const load = async (id) => (id === state.id ? found.trajectory : (await source.get(id)).trajectory);
+      const drawn = await sidesView(state.mode, members, state.id, load, (id) => show(id, { mode: 't' }));
+      if (asked !== state.asked) return;
+      put(drawn, null);
+      return;
+    }
+    const extra = options.extra && found.trajectory.outcome !== 'unreadable' ? options.extra(found, { refresh: () => refresh(true), next: () => move(1), rows }) : null;
+    const drawn = trajectoryView(found.trajectory, state.mode === 't' && found.trajectory.key.startsWith('evaluate') ? found.others : found.group, (id) => show(id), [ways(found), extra && extra.view]);
+    if (extra && drawn.scene) extra.attach(drawn.scene);
+    put(drawn, extra);
+  }
+
+  function put(drawn, extra) {
+    const inside = detail.contains(document.activeElement);
     detail.replaceChildren(drawn.view);
     detail.scrollTop = 0;
-    fit = drawn.fit;
-    fit();
-    mark();
+    state.fit = drawn.fit;
+    state.extra = extra;
+    state.fit();
+    if (inside) detail.focus({ preventScroll: true });
   }
 
-  function go(trajectory) {
-    open(trajectory);
-    try { history.replaceState(null, '', `#t=${trajectory.id}`); } catch { /* a page without a place of its own has no links */ }
+  /* Buttons to what else there is of this question. */
+  function ways(found) {
+    const group = found.group.length > 1 && h('button', { class: 'way', onclick: () => turn('g') }, `Group of ${found.group.length} `, h('kbd', {}, 'g'));
+    const others = found.others.length > 1 && h('button', { class: 'way', onclick: () => turn('c') }, 'Before and after ', h('kbd', {}, 'c'));
+    return (group || others) && h('p', { class: 'ways' }, group, others);
   }
 
-  function move(by) {
-    if (shown.length === 0) return;
-    const place = shown.indexOf(current);
-    go(shown[Math.min(shown.length - 1, Math.max(0, place < 0 ? 0 : place + by))]);
+  function turn(mode) {
+    if (state.id) show(state.id, { index: state.index, mode: state.mode === mode ? 't' : mode });
   }
 
-  function fromHash() {
-    const id = location.hash.startsWith('#t=') ? decodeURIComponent(location.hash.slice(3)) : '';
-    if (!byId.has(id)) return false;
-    if (!shown.includes(byId.get(id))) reset();
-    open(byId.get(id));
-    root.scrollIntoView({ block: 'start' });
-    return true;
+  /* To the next row; side by side, to the next one that is about something else. */
+  async function move(by) {
+    const same = (row) => state.mode !== 't' && row && state.row && row.questionId === state.row.questionId && row.key === state.row.key && row.step === state.row.step;
+    let index = state.index < 0 ? (by > 0 ? 0 : rows.total - 1) : state.index + by;
+    state.row = state.index < 0 ? null : await rows.at(state.index);
+    let row = await rows.at(index);
+    for (let tries = 0; row && same(row) && tries < 2 * CHUNK; tries += 1) row = await rows.at((index += by));
+    if (row) await show(row.id, { index });
   }
+
+  /* ---- links */
+
+  let written = '';
+  function link() {
+    const query = new URLSearchParams(filters.query()).toString();
+    written = `#/${state.id ? `${state.mode}/${encodeURIComponent(state.id)}` : ''}${query ? `?${query}` : ''}`;
+    if (!options.whole && !state.touched) return;
+    try { history.replaceState(null, '', written); } catch { /* a page without a place of its own has no links */ }
+  }
+
+  function linked() {
+    const found = /^#\/(?:([tgc])\/([^?]*))?(?:\?(.*))?$/.exec(location.hash);
+    if (!found) return null;
+    let id = '';
+    try { id = decodeURIComponent(found[2] || ''); } catch { /* half a sign is no name */ }
+    return { mode: found[1] || 't', id, query: Object.fromEntries(new URLSearchParams(found[3] || '')) };
+  }
+
+  async function follow() {
+    const to = linked();
+    if (!to || location.hash === written) return false;
+    filters.set(to.query);
+    state.touched = true;
+    Object.assign(state, { id: to.id, mode: to.mode, index: -1 });
+    if (to.id) await show(to.id, { mode: to.mode });
+    await refresh();
+    if (!options.whole) root.scrollIntoView({ block: 'start' });
+    return Boolean(to.id);
+  }
+
+  /* ---- keys */
 
   const inView = () => {
+    if (options.whole) return true;
     const { top, bottom } = root.getBoundingClientRect();
     return top < innerHeight * 0.75 && bottom > innerHeight * 0.25;
   };
 
+  function back() {
+    if (state.mode !== 't') return turn(state.mode);
+    return rows.view.focus();
+  }
+
+  /* From turn to turn, once the reader is in a trajectory. */
+  function step(by) {
+    const turns = [...detail.querySelectorAll('.turn')];
+    const here = turns.indexOf(document.activeElement);
+    const next = turns[here < 0 ? (by > 0 ? 0 : turns.length - 1) : Math.min(turns.length - 1, Math.max(0, here + by))];
+    if (next) next.focus();
+  }
+
+  function unfold() {
+    const all = [...detail.querySelectorAll('.turn > details')];
+    const open = !all.every((each) => each.open);
+    for (const each of all) each.open = open;
+  }
+
+  function keys(event) {
+    const listed = rows.view.contains(event.target);
+    const inside = detail.contains(event.target);
+    const deeds = {
+      j: () => move(1), k: () => move(-1), ArrowRight: () => move(1), ArrowLeft: () => move(-1),
+      Enter: () => (listed || event.target === document.body ? step(1) : false), Escape: back, '/': () => filters.search.focus(), g: () => turn('g'), c: () => turn('c'), w: unfold,
+      '?': () => help.showModal(),
+      ...(listed ? { ArrowDown: () => move(1), ArrowUp: () => move(-1) } : {}),
+      ...(inside ? { ArrowDown: () => step(1), ArrowUp: () => step(-1) } : {}),
+    };
+    if (!(event.key in deeds)) return false;
+    state.touched = true;
+    return deeds[event.key]() !== false;
+  }
+
   document.addEventListener('keydown', (event) => {
-    if (event.altKey || event.ctrlKey || event.metaKey || !inView()) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || help.open || !inView()) return;
     if (event.target instanceof Element && event.target.matches('input, select, textarea')) {
-      if (event.key === 'Escape') event.target.blur();
+      if (event.key === 'Escape' || (event.key === 'Enter' && event.target === filters.search)) rows.view.focus();
       return;
     }
-    const listed = list.contains(event.target);
-    const steps = { j: 1, k: -1, ArrowRight: 1, ArrowLeft: -1, ...(listed ? { ArrowDown: 1, ArrowUp: -1 } : {}) };
-    if (event.key in steps) move(steps[event.key]);
-    else if (event.key === '/') search.focus();
-    else return;
-    event.preventDefault();
+    if (state.extra && state.extra.key(event)) event.preventDefault();
+    else if (keys(event)) event.preventDefault();
   });
-  addEventListener('hashchange', fromHash);
-  addEventListener('resize', () => fit());
+  addEventListener('hashchange', follow);
+  addEventListener('resize', () => { state.fit(); rows.draw(); });
+  root.addEventListener('pointerdown', () => { state.touched = true; });
 
-  root.append(
-    h('aside', {}, h('div', { class: 'filters' }, search, h('div', { class: 'chips' }, chips.map(({ chip }) => chip)), h('div', { class: 'selects' }, selects), found), list),
-    detail,
-  );
-  refresh();
-  if (!fromHash()) open(byId.get(page.featured) || all[0]);
-})();
+  /* ---- beginning */
+
+  help.append(h('h4', {}, 'Keys'), h('dl', {}, [...KEYS, ...(options.keys || [])].map(([key, words]) => h('div', {}, h('dt', {}, key.split(' ').map((each) => h('kbd', {}, each))), h('dd', {}, words)))),
+    h('form', { method: 'dialog' }, h('button', { class: 'way' }, 'Close')));
+  root.append(h('aside', {}, filters.view, rows.view), detail, help);
+
+  async function begin() {
+    filters.offer(await source.facets());
+    if (await follow()) return;
+    state.id = options.featured || '';
+    if (state.id) await show(state.id);
+    await refresh();
+  }
+  begin().catch(lost);
+
+  return {
+    /* Takes up what is new in the source. */
+    async renew() {
+      filters.offer(await source.facets());
+      await refresh(true);
+    },
+  };
+}

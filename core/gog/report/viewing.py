@@ -66,18 +66,23 @@ def _fit(samples: Sequence[Sample], pngs: Mapping[str, bytes], side: int) -> tup
 def picture(png: bytes, side: int = SIDES[0]) -> Json:
     """A picture as a data URI with its original size; what cannot be decoded is an empty source."""
     try:
-        found = pictures.decode(png)
+        kind, data, (width, height) = shrunk(png, side)
     except UserError:
         return {"src": "", "w": 0, "h": 0}
-    kind, data = "png", png
-    if max(found.width, found.height) > AS_IT_IS:
-        shrunk = Image.fromarray(found.pixels)
-        shrunk.thumbnail((side, side), Image.Resampling.LANCZOS)
-        stream = io.BytesIO()
-        shrunk.save(stream, "WEBP", quality=82)
-        kind, data = "webp", stream.getvalue()
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return {"src": source, "w": found.width, "h": found.height}
+    return {"src": f"data:image/{kind};base64,{base64.b64encode(data).decode()}", "w": width, "h": height}
+
+
+def shrunk(png: bytes, side: int, *, as_it_is: int = AS_IT_IS) -> tuple[str, bytes, tuple[int, int]]:
+    """A picture no larger than `side`: its format, its bytes, and the original's width and height. Raises UserError."""
+    found = pictures.decode(png)
+    size = found.width, found.height
+    if max(size) <= as_it_is:
+        return "png", png, size
+    small = Image.fromarray(found.pixels)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    small.save(stream, "WEBP", quality=82)
+    return "webp", stream.getvalue(), size
 
 
 def entry(sample: Sample) -> Json:
@@ -90,7 +95,7 @@ def entry(sample: Sample) -> Json:
             "key": sample.key,
             "policy": sample.policy,
             "policyName": wording.policy(sample.policy),
-            "step": item.step or (sample.step if sample.kind == "grpo" else 0),
+            "step": step(sample),
             "sample": item.sample,
             "question": item.question,
             "questionId": item.question_id,
@@ -114,6 +119,11 @@ def entry(sample: Sample) -> Json:
             "toolCalls": item.tool_calls,
         }
     )
+
+
+def step(sample: Sample) -> int:
+    """The training step it was sampled in; 0 outside a training."""
+    return sample.trajectory.step or (sample.step if sample.kind == "grpo" else 0)
 
 
 def identifier(sample: Sample) -> str:
