@@ -103,6 +103,15 @@ def build_parser() -> argparse.ArgumentParser:
         commands.add_parser("operator", help="run runs on a cluster, as the operator's pod does", allow_abbrev=False)
     )
     _moves(commands.add_parser("move", help="move checkpoints and datasets between stores", allow_abbrev=False))
+    boards = commands.add_parser(
+        "dashboards", help="write dashboards for Grafana and rules for Prometheus, or draw them", allow_abbrev=False
+    )
+    boards.add_argument("--dir", default=".", metavar="DIR", help="where to (default: here)")
+    boards.add_argument("--rules", metavar="FILE", help="write the rules there instead")
+    boards.add_argument("--prometheus", metavar="URL", help="draw pictures of what this one knows instead")
+    boards.add_argument(
+        "--hours", type=float, default=6.0, help="how many of the last hours a picture shows (default: 6)"
+    )
     data = commands.add_parser("data", help="make the embedded world's dataset", allow_abbrev=False)
     data.add_argument("--world", default="{}", metavar="JSON", help="its settings: seed, train, test")
     data.add_argument("--out", required=True, metavar="FOLDER")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import kube
-import prometheus_client
 import pytest
 import yaml
 
-from gog import metrics
-from gog_operator import cli, telemetry
+from gog_operator import cli
 
 CHART = kube.ROOT / "charts/gog"
 MANIFESTS = kube.ROOT / "manifests"
@@ -58,18 +56,6 @@ def test_the_definitions_in_the_chart_are_those_of_the_manifests():
     ours = {path.name: path.read_text() for path in (CHART / "files/crds").glob("*")}
     assert ours == {path.name: path.read_text() for path in (MANIFESTS / "crds").glob("*")}, "run: make manifests"
     assert ours
-
-
-def test_every_metric_of_an_alert_is_one_that_is_registered():
-    rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
-    used = {
-        name for group in rules["groups"] for rule in group["rules"] for name in re.findall(r"gog_\w+", rule["expr"])
-    }
-    registries = (metrics.REGISTRY, telemetry.REGISTRY)
-    known = b"".join(prometheus_client.generate_latest(each) for each in registries).decode()
-    families = {line.split()[2] for line in known.splitlines() if line.startswith("# TYPE")}
-    assert used
-    assert used <= families, used - families
 
 
 @pytest.mark.apiserver
@@ -124,6 +110,23 @@ def test_monitoring_is_made_only_where_it_is_known(helm):
     }
     text = helm("template", "gog", CHART, asked)
     assert not of_kind([each for each in yaml.safe_load_all(text) if each], "PodMonitor", "PrometheusRule")
+
+
+@pytest.mark.apiserver
+def test_dashboards_are_ready_for_grafanas_sidecar_and_alerts_lead_to_the_runbooks_that_are_named(helm):
+    documents = rendered(
+        helm, "--set=monitoring.dashboards=true,monitoring.prometheusRule=true,monitoring.runbooks=https://x/y"
+    )
+    boards = [
+        each for each in of_kind(documents, "ConfigMap") if each["metadata"]["labels"].get("grafana_dashboard") == "1"
+    ]
+    assert {json.loads(text)["uid"] for each in boards for text in each["data"].values()} == {
+        "gog-run", "gog-tools", "gog-training", "gog-operator",
+    }  # fmt: skip
+    (rules,) = of_kind(documents, "PrometheusRule")
+    alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+    assert alerts and all(each["annotations"]["runbook_url"].startswith("https://x/y#gog") for each in alerts)
+    assert not of_kind(rendered(helm), "ConfigMap")
 
 
 @pytest.mark.apiserver

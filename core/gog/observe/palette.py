@@ -1,0 +1,41 @@
+"""Colours: one thing has one colour in every panel, on Grafana's dark page and on a white one.
+
+Amber and its neighbours are failures of infrastructure, red is a limit or something broken, green is fine; tools, parts
+of a step and statuses have colours of their own. What has none takes the next of CYCLE.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+BLUE, GREEN, AMBER, RED = "#4c7fe0", "#3fa56b", "#e0912f", "#d65a4f"
+VIOLET, TEAL, GOLD, GREY = "#9273c4", "#36a3a3", "#c9a227", "#8a8f98"
+PINK, BROWN, SKY, OLIVE = "#d0729b", "#a9784f", "#7fb2f0", "#9aa84a"
+CYCLE = (BLUE, TEAL, VIOLET, GOLD, PINK, OLIVE, BROWN, SKY, GREEN, GREY)
+
+TOOLS = {"grounding": TEAL, "imageSearch": BLUE, "textSearch": VIOLET, "judge": GOLD}
+KINDS = {
+    "timeout": AMBER, "rate_limited": GOLD, "server_error": RED, "connection": BROWN, "malformed": PINK,
+    "refused": VIOLET, "breaker_open": GREY, "budget": OLIVE, "cache_miss": SKY,
+}  # fmt: skip
+OUTCOMES = {"ok": GREEN, "client_error": VIOLET, "server_error": RED, "gone": GREY}
+STATUSES = {"counted": GREEN, "tool_failure": AMBER, "judge": GOLD}
+VERDICTS = {"yes": GREEN, "no": BLUE, "undecided": AMBER}
+COMPONENTS = {"reward": BLUE, "accuracy": GREEN, "format": VIOLET}
+PARTS = {"rollout": BLUE, "update": TEAL, "refresh": GOLD, "checkpoint": VIOLET}
+CACHE = {"hit": GREEN, "joined": SKY, "miss": GREY}
+CONDITIONS = {"Complete": GREEN, "Ready": BLUE, "Pending": SKY, "Suspended": GREY, "Failed": RED}
+ATTEMPTS = {"succeeded": GREEN, "failed": RED, "interrupted": AMBER}
+
+
+def colour(name: str, colours: Mapping[str, str], position: int = 0) -> str:
+    """The colour of a series by the first word of `colours` that its name has; else by its position.
+
+    >>> colour("p95 judge", TOOLS) == GOLD
+    True
+    """
+    for word, value in colours.items():
+        if re.search(rf"\b{re.escape(word)}\b", name):
+            return value
+    return CYCLE[position % len(CYCLE)]

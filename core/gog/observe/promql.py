@@ -1,0 +1,41 @@
+"""The few shapes that PromQL expressions here have. Pure text.
+
+A share divides by what happened and is absent, not NaN, where nothing did: 0 of 0 calls is neither good nor bad.
+"""
+
+from __future__ import annotations
+
+RATE = "$__rate_interval"
+
+
+def per_second(metric: str, where: str, by: str, window: str = RATE) -> str:
+    """
+    >>> per_second("gog_x_total", 'run="a"', "tool", "5m")
+    'sum by (tool) (rate(gog_x_total{run="a"}[5m]))'
+    """
+    return f"sum by ({by}) (rate({metric}{{{where}}}[{window}]))"
+
+
+def share(metric: str, part: str, where: str, by: str, window: str = RATE) -> str:
+    """The share of a counter's growth that has the labels `part`, for each `by`."""
+    some, all_ = (per_second(metric, labels, by, window) for labels in (joined(where, part), where))
+    return f"{some} / ({all_} > 0)"
+
+
+def share_by(metric: str, part: str, where: str, kind: str, window: str = RATE) -> str:
+    """The same, told apart by the label `kind`, of all together: the parts add up to the share."""
+    some = per_second(metric, joined(where, part), kind, window)
+    return f"{some} / on () group_left () (sum(rate({metric}{{{where}}}[{window}])) > 0)"
+
+
+def quantile(of: float, histogram: str, where: str, by: str, window: str = RATE) -> str:
+    """A quantile of a histogram; absent where nothing was observed (NaN otherwise)."""
+    return f"histogram_quantile({of}, sum by (le, {by}) (rate({histogram}_bucket{{{where}}}[{window}]))) >= 0"
+
+
+def joined(*labels: str) -> str:
+    """
+    >>> joined('a="1"', "", 'b="2"')
+    'a="1",b="2"'
+    """
+    return ",".join(each for each in labels if each)
