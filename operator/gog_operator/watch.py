@@ -109,7 +109,6 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.chunk_size = PAGE
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 30
-    settings.queueing.batch_window = 0.02
     settings.queueing.idle_timeout = 0.05  # of a task for each object, which holds its last document so long
     for resource in WATCHED:
         if resource not in paths.OURS.values():
