@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import pytest
 from fault_cases import ENDINGS, LEAST, MEDDLING, VARIANTS, Case, Outcome, play, play_all, players, wrong_with
-from fault_workshop import Life, Theatre
+from fault_workshop import Life, Theatre, phase
 from faulty_api import ANSWERS, FaultyApi, Turns, nothing
 
 from gog_operator import lease
@@ -187,3 +187,24 @@ def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, s
         lease.Gated(apis[0], leases[0]).call("DELETE", paths.VOLCANO_JOBS.path("lease-1", "world-sft-a1"))
     theatre.to_the_end()
     assert set(theatre.state()) == set(sane("least").state)
+
+
+# -- a stage that is deleted and made anew
+
+
+def test_a_deleted_stages_job_is_gone_before_the_next_stage_of_its_name_has_one(kubeconfig):
+    """The garbage collector has not come round to the second attempt yet; the new stage's first one waits for that."""
+    theatre = Theatre(kubeconfig, "anew-1", **LEAST)
+    VARIANTS["least"][1](theatre)
+    theatre.play.outcome = lambda name: "Failed" if name.endswith("-a1") else ""
+    theatre.until(lambda: phase(theatre.job("world-sft-a2") or {}) == "Running")
+    overlooked = {"metadata": {"ownerReferences": None}}
+    theatre.edit(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a2"), overlooked)
+    theatre.remove(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a1"))
+    theatre.remove(paths.OURS["SFTStage"].path("anew-1", "world-sft"))
+    for _ in range(20):
+        if not theatre.round():
+            theatre.clock.passed = max(theatre.life.wakes(), theatre.clock.passed)
+    assert theatre.get("SFTStage", "world-sft")["status"]["attempt"] == 1 and theatre.job("world-sft-a1") is None
+    theatre.remove(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a2"))
+    theatre.until(lambda: theatre.job("world-sft-a1"))

@@ -8,11 +8,12 @@ import yaml
 
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Stage
+from gog_operator.build import meta, volcano
 from gog_operator.build import settings as files
-from gog_operator.build import volcano
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, paths, pods
 from gog_operator.cluster.creation import create_owned
+from gog_operator.cluster.interface import Unavailable
 from gog_operator.cluster.kube import ApiError, items
 from gog_operator.cluster.refusals import Explained
 from gog_operator.plan.actions import JobView, Trouble
@@ -29,12 +30,20 @@ class VolcanoJobs:
         self.api, self.namespace, self.platform = api, namespace, platform
 
     def create(self, stage: Stage, config: dict[str, Any]) -> None:
-        """The settings first, because pods wait for them. Raises Refused, Unavailable."""
+        """The settings first, because pods wait for them. Raises Refused, Unavailable: also while another job of a stage of
+        that name is at work, as one is whose stage was deleted a moment ago."""
+        self._alone(stage)
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         configmap = files.configmap(stage.job_name, stage, {"config.yaml": text})
         create_owned(self.api, paths.CONFIG_MAPS, self.namespace, configmap, stage)
         job = volcano.job(stage, self.platform)
         create_owned(self.api, paths.VOLCANO_JOBS, self.namespace, job, stage)
+
+    def _alone(self, stage: Stage) -> None:
+        for each in items(self.api, paths.VOLCANO_JOBS.path(self.namespace), f"{meta.OWNER_LABEL}={stage.name}"):
+            name = each["metadata"]["name"]
+            if name != stage.job_name and phase_of(each) not in (*SUCCEEDED, *FAILED, *CANCELLED):
+                raise Unavailable(f"job {name} is still at work", after=1.0)
 
     def view(self, stage: Stage) -> JobView | None:
         """The job of the current attempt; None when there never was one."""
