@@ -186,9 +186,8 @@ class Theatre:
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
         """What the operator reaches besides the API server, and what it says of surprises."""
-        cluster = functools.partial(RemoteCluster, ask=self._ask)
         with (
-            mock.patch.object(operate, "RemoteCluster", cluster),
+            mock.patch.object(RemoteCluster.__init__, "__defaults__", (self._ask,)),
             mock.patch.object(adapters, "asker", return_value=self.policies.answer),
             mock.patch.object(operate.log, "exception", self._surprised),
         ):
@@ -217,12 +216,9 @@ class Theatre:
         """Never two live attempts of one stage."""
         if type_ != "ADDED" or (body["kind"], _group(body)) != ("Job", paths.VOLCANO_JOBS.group):
             return
-        owner = body["metadata"]["labels"]["gog.dev/owner"]
-        live = [
-            each["metadata"]["name"]
-            for _, each in self.witness.of(paths.VOLCANO_JOBS)
-            if each["metadata"]["labels"]["gog.dev/owner"] == owner and phase(each) not in OVER
-        ]
+        owner = _stage_of(body)
+        jobs = [each for _, each in self.witness.of(paths.VOLCANO_JOBS) if _stage_of(each) == owner]
+        live = [each["metadata"]["name"] for each in jobs if phase(each) not in OVER]
         if len(live) > 1:
             self.wrongs.append(f"{owner} has two live jobs: {live}")
 
@@ -292,6 +288,10 @@ def essence(body: Document) -> Any:
     if body["kind"] == "Job":
         return body["metadata"]["annotations"].get("gog.dev/result")
     return None
+
+
+def _stage_of(job: Document) -> str:
+    return str(job["metadata"]["name"]).rpartition("-a")[0]
 
 
 def phase(job: Mapping[str, Any]) -> str:
