@@ -309,7 +309,7 @@ def objects(operator: Pod, minute: float, running: list[str]) -> None:
     kinds = {"SFTStage": "sft", "StratifyStage": "stratify", "GRPOStage": "grpo", "EvaluateStage": "evaluate"}
     for kind, stage in kinds.items():
         finished = float(ended[stage] > (stage == "grpo"))
-        operator.set("gog_operator_stages", float(stage in running), kind=kind, condition="Ready")
+        operator.set("gog_operator_stages", float(stage in running) + (stage == "grpo"), kind=kind, condition="Ready")
         operator.set("gog_operator_stages", 3 + finished, kind=kind, condition="Complete")
         operator.set("gog_operator_stages", float(stage == "grpo"), kind=kind, condition="Failed")
         now = ended[stage]

@@ -10,7 +10,9 @@ from gog.observe import palette, promql
 from gog.observe.panels import OPERATOR, Dashboard, Query, Row, bars, lines, number
 
 PASSES = "gog_operator_reconcile_duration_seconds"
-RESYNC = f"time() - max(gog_operator_last_resync_timestamp_seconds{{{OPERATOR}}} > 0)"
+SINCE = f"time() - max(gog_operator_last_resync_timestamp_seconds{{{OPERATOR}}} > 0)"
+PAUSE = f"max_over_time(({SINCE})[$__rate_interval:15s])"
+"""The age itself is a saw."""
 
 NOW = Row(
     "Now",
@@ -19,7 +21,7 @@ NOW = Row(
         number(
             "The oldest has waited", f"max(gog_operator_queue_age_seconds{{{OPERATOR}}})", unit="seconds", limit=120
         ),
-        number("Since everything was listed", RESYNC, unit="seconds", limit=300),
+        number("Longest time without a listing", PAUSE, unit="seconds", limit=300),
         number(
             "Errors of the API server",
             f"sum(increase(gog_operator_api_errors_total{{{OPERATOR}}}[$__range]))",
@@ -64,7 +66,7 @@ PACE = Row(
         ),
         lines(
             "Longest time without a listing",
-            Query(f"max_over_time(({RESYNC})[$__rate_interval:])", "seconds"),
+            Query(PAUSE, "seconds"),
             unit="seconds",
             width=6,
             limit=300,

@@ -142,7 +142,7 @@ class Canvas:
         else:
             _plot(axes, panel, curves)
         if panel.limit is not None:
-            axes.axhline(panel.limit, color=palette.RED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+            axes.axhline(panel.limit, color=palette.RED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
         _scale(axes, panel)
 
     def _time_axis(self, axes: Any) -> None:
@@ -158,6 +158,7 @@ class Canvas:
         axes.tick_params(axis="x", pad=5)
         axes.set_facecolor(CARD)
         axes.grid(axis="y", color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
         axes.tick_params(length=0, labelsize=7.5, labelcolor=SOFT)
         for name, side in axes.spines.items():
             side.set_visible(name == "bottom")
@@ -325,7 +326,7 @@ def said(value: float, unit: Unit) -> str:
     """A value as a person reads it.
 
     >>> said(0.0512, "share"), said(4100.0, "seconds"), said(2.1e9, "bytes_per_second"), said(52000, "count")
-    ('5.1 %', '1 h 8 min', '2.1 GB/s', '52 k')
+    ('5.12 %', '1 h 8 min', '2.1 GB/s', '52 k')
     """
     if not math.isfinite(value):
         return "–"

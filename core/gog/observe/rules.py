@@ -109,7 +109,7 @@ TOOLS = (
         "2m",
         "warning",
         "{{ $labels.backend }} is left alone: its breaker is open",
-        "It failed many times in a row. Calls of {{ $labels.tool }} fail at once or go to its fallback.",
+        "It failed many times in a row. Calls of {{ $labels.tool }} fail at once until it answers again.",
     ),
     Alert(
         "GogCreditLow",
