@@ -181,10 +181,14 @@ class CallPath(Generic[Value]):
         except ValueError as error:
             failure = ToolFailure(self.tool, FailureKind.MALFORMED, str(error).partition("\n")[0][:200])
         else:
-            self.breaker.report(True)
+            self._report(True)
             metrics.tool_attempt(self.tool, self.backend, "ok")
             return answer
         # A refused request says nothing about the backend's health, and everything about the request.
-        self.breaker.report(failure.kind is FailureKind.REFUSED)
+        self._report(failure.kind is FailureKind.REFUSED)
         metrics.tool_attempt(self.tool, self.backend, failure.kind)
         return failure
+
+    def _report(self, success: bool) -> None:
+        self.breaker.report(success)
+        metrics.tool_breaker(self.tool, self.backend, self.breaker.is_open)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from gog import metrics
 from gog.errors import UserError
 
 MINIMUM = 0.95
@@ -53,6 +54,7 @@ def read_verdict(content: str) -> bool | None:
 def check(decided: Sequence[bool]) -> None:
     """Whether the judge decided each answer, as far as is known. Raises UserError when it fails too often to go on."""
     asked, count = len(decided), sum(decided)
+    metrics.judged(count, asked)
     if (asked >= ENOUGH and count < MINIMUM * asked) or (asked >= TOO_FEW and count == 0):
         raise UserError(
             f"the judge decided only {count} of {asked} answers",

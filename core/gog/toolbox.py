@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,13 +17,14 @@ from typing import Any
 
 import aiohttp
 
-from gog import judging, regions, wire
+from gog import judging, metrics, regions, wire
 from gog.cache import Cache
 from gog.calls import CallError, CallPath
 from gog.pictures import Picture
 from gog.spec import ToolsSpec, key_variable
 from gog.tools import Candidate, FailureKind, Reply
 
+BACKEND = "http"
 MAX_ANSWER_BYTES = 64_000_000
 MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
 """Characters that the wire takes; what a model writes beyond them is cut off."""
@@ -59,10 +61,10 @@ class Toolbox:
 
     def _path(self, tool: str, path: str, *, version: str = "1") -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/") + path
-        send = self._sender(address, os.environ.get(key_variable(tool), ""))
-        return CallPath(tool, "http", send, self.limits, self._cache, version=version)
+        send = self._sender(tool, address, os.environ.get(key_variable(tool), ""))
+        return CallPath(tool, BACKEND, send, self.limits, self._cache, version=version)
 
-    def _sender(self, url: str, key: str) -> Callable[[bytes], Awaitable[bytes]]:
+    def _sender(self, tool: str, url: str, key: str) -> Callable[[bytes], Awaitable[bytes]]:
         # Answers are not decompressed (a small one may unfold to gigabytes), so none may come compressed.
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if key:
@@ -72,6 +74,7 @@ class Toolbox:
             try:
                 async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                     answer = await _read_whole(response)
+                    _note_cost(tool, response.headers)
                     _check_status(response.status, response.headers.get("retry-after"), answer)
                     return answer
             except aiohttp.ClientError as error:
@@ -145,7 +148,9 @@ class Toolbox:
             return json.dumps(chat).encode()
 
         case = {"question": question, "answers": list(answers), "answer": answer}
-        return await self._paths["judge"].call(case, body, _read_verdict)
+        reply = await self._paths["judge"].call(case, body, _read_verdict)
+        metrics.verdict(reply.value)
+        return reply
 
 
 async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
@@ -157,6 +162,22 @@ async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
         if size > MAX_ANSWER_BYTES:
             raise CallError(FailureKind.MALFORMED, f"the answer is longer than {MAX_ANSWER_BYTES:,} bytes")
     return b"".join(parts)
+
+
+def _note_cost(tool: str, headers: Mapping[str, str]) -> None:
+    """Counts what the answer cost, where it says so; also that of a failure, which may be charged."""
+    if wire.COST_HEADER in headers or wire.CREDIT_HEADER in headers:
+        cost, left = (_dollars(headers.get(name, "")) for name in (wire.COST_HEADER, wire.CREDIT_HEADER))
+        metrics.tool_cost(tool, BACKEND, cost, left)
+
+
+def _dollars(text: str) -> float | None:
+    """None for what is no amount of money."""
+    try:
+        amount = float(text)
+    except ValueError:
+        return None
+    return amount if math.isfinite(amount) and amount >= 0 else None
 
 
 def fingerprint(text: str) -> str:

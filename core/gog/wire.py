@@ -18,6 +18,8 @@ GROUNDING_PATH = "/v1/models/grounding:predict"
 IMAGE_SEARCH_PATH = "/v1/search/image"
 TEXT_SEARCH_PATH = "/v1/search/text"
 CHAT_PATH = "/v1/chat/completions"
+COST_HEADER, CREDIT_HEADER = "x-gog-cost-usd", "x-gog-credit-usd"
+"""Of an answer, in US dollars, where it is bought: what it cost, and what is left on the account."""
 
 Base64 = Annotated[str, Field(max_length=64_000_000)]
 

@@ -13,9 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import generate_latest
-
-from gog_operator import telemetry
+from gog import metrics
+from gog.metrics import serving
 from gog_operator.lease import Lease
 from gog_operator.workqueue import WorkQueue
 
@@ -52,14 +51,14 @@ class Health:
 
     def resynced(self) -> None:
         self.last_resync = self.clock()
-        telemetry.RESYNC.set_to_current_time()
+        metrics.resynced(time.time())
 
     def measure(self) -> None:
         """Brings the gauges up to date."""
-        telemetry.DEPTH.set(self.queue.depth())
-        telemetry.AGE.set(self.queue.oldest())
-        telemetry.WORKING.set(self.queue.working())
-        telemetry.LEADER.set(self.lease.held())
+        metrics.QUEUE_DEPTH.set(self.queue.depth())
+        metrics.QUEUE_AGE.set(self.queue.oldest())
+        metrics.WORKING.set(self.queue.working())
+        metrics.LEADER.set(self.lease.held())
 
 
 def serve(health: Health, host: str, port: int) -> ThreadingHTTPServer:
@@ -67,18 +66,19 @@ def serve(health: Health, host: str, port: int) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/metrics":
+            if self.path == serving.METRICS:
                 health.measure()
-                self._answer(200, generate_latest(telemetry.REGISTRY))
+                kind, page = serving.text(metrics.OPERATOR.registry)
+                self._answer(200, page, kind)
             elif self.path == "/healthz":
                 problems = health.problems()
                 self._answer(503 if problems else 200, "\n".join(problems or ["ok"]).encode())
             else:
                 self._answer(404, b"/healthz and /metrics are here")
 
-        def _answer(self, status: int, body: bytes) -> None:
+        def _answer(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
             self.send_response(status)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gog import metrics
 from gog.errors import UserError
 from gog_operator import health, lease, reconcile, resync, telemetry, watch
 from gog_operator.build.platform import Platform
@@ -28,7 +29,6 @@ from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import Api, ApiError
 from gog_operator.cluster.refusals import Explained
-from gog_operator.cluster.remote import RemoteCluster
 from gog_operator.workqueue import Key, WorkQueue
 
 MENDING_SECONDS = 300.0
@@ -71,7 +71,7 @@ class Workers:
         """One pass, whatever comes of it. An error of ours must not take the other objects with it."""
         begun = time.monotonic()
         try:
-            cluster = RemoteCluster(self.api, key.namespace, self.platform)
+            cluster = telemetry.Watched(self.api, key.namespace, self.platform)
             again = reconcile.reconcile(cluster, key.kind, key.name, self.now())
             outcome = "ok"
             self.queue.done(key, again)
@@ -90,8 +90,7 @@ class Workers:
         except Exception:
             outcome = "error"
             log.exception("%s: again in %.1f s", "/".join(key), self.queue.failed(key))
-        telemetry.OUTCOME.labels(outcome).inc()
-        telemetry.PASSES.labels(key.kind).observe(time.monotonic() - begun)
+        metrics.reconciled(key.kind, outcome, time.monotonic() - begun)
 
     def _say(self, about: Key, key: Key, sentence: str) -> None:
         """Says on the object itself what is wrong with it; a change by whoever mends it brings it back at once."""

@@ -11,10 +11,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 
-from gog_operator import reconcile, telemetry
+from gog import metrics
+from gog_operator import census, reconcile
 from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import complaints, paths
@@ -59,7 +61,8 @@ class Resync:
         self.unknown = tuple(dict.fromkeys(snapshot.unknown))
         self._note(snapshot)
         queued = sum(self._kind(snapshot, kind) for kind in KINDS)
-        telemetry.RESYNC_SECONDS.set(time.monotonic() - begun)
+        census.take(self._documents(snapshot))
+        metrics.RESYNC_SECONDS.set(time.monotonic() - begun)
         return queued
 
     def _note(self, snapshot: Snapshot) -> None:
@@ -68,6 +71,13 @@ class Resync:
         for key in [each for each in self.seen if each not in listed]:
             self.seen.pop(key, None)
         self.seen.update(listed)
+
+    def _documents(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+        """Ours, one at a time: all of them at once would take ten times the snapshot's memory."""
+        for kind in KINDS:
+            resource = paths.OURS[kind]
+            for namespace, name in snapshot.names(resource):
+                yield {**snapshot.call("GET", resource.path(namespace, name)), "kind": kind}
 
     def _kind(self, snapshot: Snapshot, kind: str) -> int:
         """Puts on the queue what has something to do, of one kind."""
@@ -78,7 +88,7 @@ class Resync:
             if after is not None:
                 self.queue.add(Key(kind, namespace, name), after)
                 queued += 1
-        telemetry.OBJECTS.labels(kind).set(listed)
+        metrics.listed(kind, listed)
         return queued
 
 

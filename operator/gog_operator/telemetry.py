@@ -1,42 +1,20 @@
-"""The operator's own metrics, in one place: names, units, labels."""
+"""What the operator counts of its own work. Names and meanings are in `gog.metrics`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
+from gog import metrics
+from gog_operator import census
+from gog_operator.api.objects import Object
 from gog_operator.cluster.kube import Api, ApiError
+from gog_operator.cluster.remote import RemoteCluster
+from gog_operator.plan.actions import Event
 
-REGISTRY = CollectorRegistry()
-OUTCOMES = ("ok", "unavailable", "unreadable", "error")
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
-PASSES = Histogram(
-    "gog_operator_reconcile_duration_seconds",
-    "Passes over one object, by kind.",
-    ("kind",),
-    buckets=SECONDS,
-    registry=REGISTRY,
-)
-OUTCOME = Counter("gog_operator_reconciles", "Passes, by outcome.", ("outcome",), registry=REGISTRY)
-DEPTH = Gauge("gog_operator_queue_depth", "Objects that wait for a pass and are due.", registry=REGISTRY)
-AGE = Gauge("gog_operator_queue_age_seconds", "How long the oldest of them has been due.", registry=REGISTRY)
-WORKING = Gauge("gog_operator_working", "Passes under way.", registry=REGISTRY)
-REQUESTS = Counter(
-    "gog_operator_api_requests",
-    "Requests to the API server, by method and status.",
-    ("method", "code"),
-    registry=REGISTRY,
-)
-RESYNC = Gauge("gog_operator_last_resync_timestamp_seconds", "When everything was last listed.", registry=REGISTRY)
-RESYNC_SECONDS = Gauge("gog_operator_resync_duration_seconds", "How long that took.", registry=REGISTRY)
-OBJECTS = Gauge("gog_operator_objects", "Objects listed then, by kind.", ("kind",), registry=REGISTRY)
-LEADER = Gauge("gog_operator_leader", "1 while this operator holds the lease.", registry=REGISTRY)
-
-for _outcome in OUTCOMES:
-    OUTCOME.labels(_outcome)
+REGISTRY = metrics.OPERATOR.registry
+metrics.initialise_control()
 
 
 class Counted:
@@ -57,7 +35,15 @@ class Counted:
         try:
             answer = self.api.call(method, path, body=body, query=query, content=content)
         except ApiError as error:
-            REQUESTS.labels(method, str(error.status)).inc()
+            metrics.api_answered(method, error.status)
             raise
-        REQUESTS.labels(method, "200").inc()
+        metrics.api_answered(method, 200)
         return answer
+
+
+class Watched(RemoteCluster):
+    """A namespace whose ended attempts are counted, by the events that tell of them."""
+
+    def record(self, thing: Object, event: Event, now: datetime) -> None:
+        super().record(thing, event, now)
+        census.note(thing, event)

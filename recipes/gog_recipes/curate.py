@@ -21,7 +21,7 @@ import sys
 import time
 import zlib
 
-from gog import archive, behaviour, dataset, judging, rewards
+from gog import archive, behaviour, dataset, judging, metrics, rewards
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.errors import UserError
@@ -65,6 +65,7 @@ class CurateRecipe:
         )
 
     async def curate(self) -> list[Trajectory]:
+        metrics.initialise_rollouts(self.stage.key)
         slots, done = asyncio.Semaphore(self.cfg.concurrent_episodes), 0
 
         async def demonstrate(question: Question) -> Trajectory:
@@ -93,6 +94,7 @@ class CurateRecipe:
         self.pictures.update(episode.pictures)
         verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer or "")
         accuracy = None if verdict.value is None else float(verdict.value)
+        metrics.trajectory(self.stage.key, "judge" if accuracy is None else "counted")
         reward = rewards.reward(accuracy, trajectory.well_formed)
         return trajectory.model_copy(update={"id": f"teacher-{question.id}", "policy": "teacher", "reward": reward})
 

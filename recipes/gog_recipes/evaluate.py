@@ -26,7 +26,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import archive, stats
+from gog import archive, metrics, stats
 from gog.pictures import Picture
 from gog.spec import EvaluateConfig
 from gog.toolbox import Toolbox
@@ -112,11 +112,9 @@ class EvaluateRecipe(FTRecipeInterface):
                 groups = await rollouts.play(self.pool.questions, 1, step=0, policy=name)
                 played[name] = [trajectory for group in groups for trajectory in group]
                 self.pictures.update(rollouts.shown(played[name][: self.cfg.keep_trajectories]))
-                self.stage.report(
-                    len(played),
-                    len(self.cfg.policies),
-                    accuracy={key: _accuracy(value) for key, value in played.items()},
-                )
+                accuracy = {key: _accuracy(value) for key, value in played.items()}
+                metrics.evaluated(accuracy)
+                self.stage.report(len(played), len(self.cfg.policies), accuracy=accuracy)
         return played
 
     def rows(self, played: dict[str, list[Trajectory]]) -> list[dict[str, Any]]:

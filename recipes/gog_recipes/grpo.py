@@ -25,7 +25,6 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +41,7 @@ from gog.levels import Graded
 from gog.spec import GRPOConfig
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import checkpoint, config, loss, model, optim, parallel, ranks
+from gog_recipes import checkpoint, config, loss, meter, model, optim, parallel, ranks
 from gog_recipes.engine.transformers import Counters, Limits, TransformersEngine
 from gog_recipes.rollouts import Pool, Rollouts, Scoring, measure
 from gog_recipes.stage import Stage
@@ -59,7 +58,9 @@ class Update:
     clip_share: float = 0.0
     gap: float = 0.0
     grad_norm: float = 0.0
+    loss: float = 0.0
     learned: int = 0
+    tokens: int = 0
 
 
 class GRPORecipe(FTRecipeInterface):
@@ -87,6 +88,7 @@ class GRPORecipe(FTRecipeInterface):
         self.model = model.add_adapter(policy, self.cfg.lora)
         self.vision = model.vision_of(self.model, self.codec)
         parallel.shard(self.model, self.ranks)
+        self.speedometer = meter.speedometer(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.questions_per_step, "questions_per_step")
@@ -135,21 +137,24 @@ class GRPORecipe(FTRecipeInterface):
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring, ranks=self.ranks
             )
             while self.step < self.cfg.steps:
-                started = time.monotonic()
+                laps = meter.Laps()
                 self.engine.counters = Counters()
                 groups = await self.rollouts.play(
                     self.questions(self.step), self.cfg.group_size, step=self.step + 1, policy="grpo"
                 )
-                rollout_seconds = time.monotonic() - started
+                laps.mark("rollout")
                 groups = [self.with_advantages(group) for group in groups]
                 rate = optim.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
                 update = self.update(groups)
+                laps.mark("update")
                 self.step += 1
                 self.engine.refresh(self.model, self.step)
+                laps.mark("refresh")
                 trajectories = [item for group in groups for item in group]
-                self._log(trajectories, update, rate, rollout_seconds, time.monotonic() - started)
+                self._log(trajectories, update, rate, laps)
                 if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
                     self.save_checkpoint(trajectories)
+                    metrics.checkpoint_saved(laps.mark("checkpoint"))
 
     def with_advantages(self, group: Sequence[Trajectory]) -> list[Trajectory]:
         """The group with advantages; an excluded trajectory has none and does not touch the others'."""
@@ -164,7 +169,7 @@ class GRPORecipe(FTRecipeInterface):
         """One optimizer step on the trajectories of all ranks that carry a signal; this rank learns from its own."""
         everything = [item for group in groups for item in group]
         counted = sum(1 for item in everything if item.advantage is not None)
-        learned = sum(1 for item in everything if item.advantage)
+        learned = [item for item in everything if item.advantage]
         if not learned:
             return Update()
         terms = []
@@ -174,12 +179,13 @@ class GRPORecipe(FTRecipeInterface):
                 (part.loss * 0).backward()
                 continue
             part.loss.backward()
-            terms.append((part.kl, part.clip_share, part.gap))
+            terms.append((part.kl, part.clip_share, part.gap, float(part.loss.detach())))
         norm = optim.clip_gradients(self.model, self.cfg.clip_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        kl, clip_share, gap = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
-        return Update(stats.mean(kl), stats.mean(clip_share), max(gap), norm, learned)
+        kl, clip_share, gap, losses = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
+        tokens = sum(len(segment.tokens) for item in learned for segment in item.segments)
+        return Update(stats.mean(kl), stats.mean(clip_share), max(gap), norm, sum(losses), len(learned), tokens)
 
     def _passes(self, own: Sequence[Trajectory]) -> list[list[Trajectory]]:
         """This rank's trajectories that carry a signal, by length, some to a pass; as many passes as every other rank,
@@ -212,9 +218,7 @@ class GRPORecipe(FTRecipeInterface):
             trajectories=counted,
         )
 
-    def _log(
-        self, trajectories: Sequence[Trajectory], update: Update, rate: float, rollout_seconds: float, seconds: float
-    ) -> None:
+    def _log(self, trajectories: Sequence[Trajectory], update: Update, rate: float, laps: meter.Laps) -> None:
         measures, counters = measure(trajectories), Counters.together(self.ranks.gather(self.engine.counters))
         attempts, failed = self._attempts_since_last_step()
         groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
@@ -228,11 +232,18 @@ class GRPORecipe(FTRecipeInterface):
             learned=update.learned, zero_variance_share=flat / len(groups), behaviour=measures.behaviour,
             choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
-            logprob_gap=update.gap, seconds=seconds, rollout_seconds=rollout_seconds, train_seconds=seconds - rollout_seconds,
+            logprob_gap=update.gap, seconds=laps.total, rollout_seconds=laps.seconds["rollout"],
+            train_seconds=laps.total - laps.seconds["rollout"],
         )  # fmt: skip
-        metrics.TRAIN_STEP.labels(self.stage.key).set(self.step)
-        for component in ("reward", "accuracy", "format"):
-            metrics.REWARD.labels(component).set(getattr(measures, component))
+        metrics.trained(
+            self.stage.key, loss=update.loss, grad_norm=update.grad_norm, seconds=laps.seconds | {"total": laps.total},
+            speed=self.speedometer.read(update.tokens, laps.seconds["update"]),
+        )  # fmt: skip
+        metrics.improved(
+            {"reward": measures.reward, "accuracy": measures.accuracy, "format": measures.format},
+            reward_std=measures.reward_std, kl=update.kl, clip_share=update.clip_share,
+            zero_variance_share=flat / len(groups), **sampled(trajectories, self.step - 1),
+        )  # fmt: skip
         lines = self.stage.log.lines
         self.stage.report(
             self.step, self.cfg.steps, reward=measures.reward, tool_failure_ratio=measures.tool_failure_ratio,
@@ -277,6 +288,16 @@ def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[T
     wanted = min(len(groups), count // group)
     chosen = [groups[place * len(groups) // wanted] for place in range(wanted)]
     return [trajectory for members in chosen for trajectory in members]
+
+
+def sampled(trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
+    """How surprising the sampled tokens were, which estimates the policy's entropy, and how many steps before `step`
+    the oldest weights were that sampled them."""
+    own = [segment for item in trajectories for segment in item.segments if segment.source == "model"]
+    return {
+        "entropy": -stats.mean([value for segment in own for value in segment.logprobs]),
+        "staleness": max((step - segment.version for segment in own), default=0),
+    }
 
 
 @tune_config.parse

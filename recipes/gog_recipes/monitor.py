@@ -7,53 +7,57 @@ holds the interpreter for moments only; a slow answer is no sign of a fault.
 from __future__ import annotations
 
 import json
-import threading
+import os
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
-
-import prometheus_client
 
 from gog import metrics
 from gog.errors import UserError
+from gog.metrics import serving
+from gog_recipes.ranks import Ranks
 
-PORT = "GOG_METRICS_PORT"
-"""Environment: the port to serve at; absent on one machine, where stages have files in common with `gog run`."""
+PORT, HOST = "GOG_METRICS_PORT", "GOG_METRICS_HOST"
+"""Environment: where to serve, 0 for a free port; without a port nothing is served. Without a host, to everybody."""
+LINGER = "GOG_METRICS_LINGER"
+"""Environment: seconds that a stage which was scraped waits, at its end, for one more scrape. Default: 0."""
+PORT_FILE = "metrics-port.json"
+"""In the work folder: {"port", "pid"} of a stage that serves, for whoever looks for it on this machine."""
+
+page = serving.Together(metrics.REGISTRY)
+"""This rank's metrics, and what other ranks have counted."""
 
 
-def serve(port: int, progress: Callable[[], dict[str, Any]], host: str = "0.0.0.0") -> ThreadingHTTPServer:
+def serve(port: int, progress: Callable[[], dict[str, Any]], host: str = "0.0.0.0") -> serving.Server:
     """Starts serving; port 0 takes a free one. Raises UserError when the port is taken."""
-    pages: dict[str, Callable[[], tuple[str, bytes]]] = {
-        "/metrics": lambda: (
-            prometheus_client.CONTENT_TYPE_LATEST,
-            prometheus_client.generate_latest(metrics.REGISTRY),
-        ),
+    pages: serving.Pages = {
+        serving.METRICS: lambda: serving.text(page),
         "/progress": lambda: ("application/json", json.dumps(progress()).encode()),
     }
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 30
-
-        def do_GET(self) -> None:
-            page = pages.get(self.path.partition("?")[0])
-            if page is None:
-                self.send_error(404)
-                return
-            kind, body = page()
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Polled every few seconds: not worth a line."""
-
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        return serving.Server(pages, port, host)
     except OSError as error:
         raise UserError(
             f"cannot serve metrics at port {port}: {error.strerror}", where=PORT, remedy="give another"
         ) from None
-    threading.Thread(target=server.serve_forever, daemon=True, name="monitor").start()
+
+
+def put_together(ranks: Ranks) -> None:
+    """Brings what all ranks have counted to the leader's page. All ranks at once."""
+    if ranks.size > 1:
+        page.others = ranks.gather(serving.counts(metrics.REGISTRY))[1:]
+
+
+def begin(workdir: Path, progress: Callable[[], dict[str, Any]]) -> serving.Server | None:
+    """Serves if the environment asks for it, and says where in the work folder."""
+    if not os.environ.get(PORT):
+        return None
+    server = serve(int(os.environ[PORT]), progress, os.environ.get(HOST) or "0.0.0.0")
+    (workdir / PORT_FILE).write_text(json.dumps({"port": server.server_port, "pid": os.getpid()}))
     return server
+
+
+def end(server: serving.Server | None) -> None:
+    """Waits for the last scrape, if the environment gives time for one."""
+    if server is not None:
+        server.linger(float(os.environ.get(LINGER) or 0))

@@ -8,6 +8,7 @@ plays its share of the questions, and all of them get all trajectories.
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from gog.pictures import Picture
 from gog.spec import AgentSettings
 from gog.toolbox import Toolbox
 from gog.trajectory import Trajectory
+from gog_recipes import monitor
 from gog_recipes.engine.transformers import TransformersEngine, TransformersSession
 from gog_recipes.ranks import ALONE, Ranks
 
@@ -87,6 +89,7 @@ class Rollouts:
 
         on_group: called with the number of groups done and the newest, as they finish; of this rank only.
         """
+        begun = time.monotonic()
         self.pictures, questions = {}, self.ranks.part(questions)
         at_once = max(1, self.engine.decoder.rows // samples)
         slots, done = asyncio.Semaphore(at_once), 0
@@ -105,6 +108,9 @@ class Rollouts:
 
         own = await asyncio.gather(*(group(number) for number in range(len(questions))))
         groups = self.ranks.collect(own)
+        if self.ranks.leader:
+            metrics.rolled_out(time.monotonic() - begun)
+        monitor.put_together(self.ranks)
         self._check_judge([trajectory for group in groups for trajectory in group])
         return groups
 
@@ -152,7 +158,7 @@ class Rollouts:
         trajectory = trajectory.model_copy(update={"reward": reward})
         excluded = rewards.exclusion(trajectory, self.scoring.failures)
         status = "counted" if not excluded else "judge" if excluded == "judge" else "tool_failure"
-        metrics.TRAJECTORIES.labels(self.stage, status).inc()
+        metrics.trajectory(self.stage, status)
         return trajectory.model_copy(update={"excluded": excluded})
 
     def _check_judge(self, trajectories: Sequence[Trajectory]) -> None:

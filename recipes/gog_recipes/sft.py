@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import random
 import sys
-import time
 from importlib import resources
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from gog import metrics
 from gog.archive import Archive
 from gog.errors import UserError
 from gog.spec import SFTConfig
-from gog_recipes import checkpoint, config, demonstrations, model, optim, parallel, ranks
+from gog_recipes import checkpoint, config, demonstrations, meter, model, optim, parallel, ranks
 from gog_recipes.stage import Stage
 
 
@@ -58,6 +57,7 @@ class SFTRecipe(FTRecipeInterface):
         self.model = model.add_adapter(model.load_base(base, self.device), self.cfg.lora)
         self.vision = model.vision_of(self.model, self.codec)
         parallel.shard(self.model, self.ranks)
+        self.speedometer = meter.speedometer(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.batch_size, "batch_size")
@@ -96,7 +96,7 @@ class SFTRecipe(FTRecipeInterface):
     def train(self) -> None:
         self.model.train()
         while self.step < self.total:
-            started = time.monotonic()
+            laps = meter.Laps()
             total = self.total if self.cfg.schedule == "cosine" else 0
             rate = optim.set_rate(
                 self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps, total=total
@@ -111,16 +111,22 @@ class SFTRecipe(FTRecipeInterface):
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
             read = int((batch.ids != self.codec.pad).sum())
-            self._log(self.ranks.total(loss.item()), rate, norm, self.ranks.total(read), time.monotonic() - started)
+            loss, read = self.ranks.total(loss.item()), self.ranks.total(read)
+            laps.mark("update")
+            self._log(loss, rate, norm, read, laps)
             if self.step % self.cfg.save_every == 0 or self.step == self.total:
                 self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
+                metrics.checkpoint_saved(laps.mark("checkpoint"))
 
-    def _log(self, loss: float, rate: float, norm: float, tokens: int, seconds: float) -> None:
+    def _log(self, loss: float, rate: float, norm: float, tokens: int, laps: meter.Laps) -> None:
+        speed = self.speedometer.read(tokens, laps.total)
         self.stage.log.append(
             step=self.step, total=self.total, loss=loss, learning_rate=rate, grad_norm=norm, tokens=tokens,
-            tokens_per_second=tokens / seconds, seconds=seconds,
+            tokens_per_second=speed[0], seconds=laps.total,
         )  # fmt: skip
-        metrics.TRAIN_STEP.labels(self.stage.key).set(self.step)
+        metrics.trained(
+            self.stage.key, loss=loss, grad_norm=norm, seconds=laps.seconds | {"total": laps.total}, speed=speed
+        )  # fmt: skip
         losses = [line["loss"] for line in self.stage.log.lines]
         self.stage.report(self.step, self.total, loss=losses[-1], losses=losses[:: max(1, len(losses) // 20)])
         if self.step % 20 == 0 or self.step == self.total:

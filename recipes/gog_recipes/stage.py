@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gog import archive, bundle, dataset, progress, store
+from gog import archive, bundle, dataset, metrics, progress, store
 from gog.errors import UserError
 from gog.spec import DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog_recipes import monitor
@@ -43,8 +44,10 @@ class Stage:
         self._told = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
         self._metrics: dict[str, Any] = {}
         self.log = MetricLog(self.workdir / "metrics.jsonl")
-        if ranks.leader and os.environ.get(monitor.PORT):
-            monitor.serve(int(os.environ[monitor.PORT]), self.progress)
+        metrics.advanced(self.key, *self._told, now=time.time())
+        if newest is not None:
+            metrics.committed(self.key, newest.timestamp)
+        self.monitor = monitor.begin(self.workdir, self.progress) if ranks.leader else None
 
     def _newest_of_ours(self) -> store.Manifest | None:
         """A stage goes on from the checkpoint under its key, so that must be its own. Raises UserError."""
@@ -98,10 +101,11 @@ class Stage:
         if self.ranks.leader:
             print(f"{self.key}: {line}", flush=True)
 
-    def report(self, step: int, total: int, **metrics: Any) -> None:
-        self._told, self._metrics = (step, total), metrics
+    def report(self, step: int, total: int, **figures: Any) -> None:
+        metrics.advanced(self.key, step, total, now=None if step == self._told[0] else time.time())
+        self._told, self._metrics = (step, total), figures
         if self.ranks.leader:
-            progress.report(self.workdir, step, total, metrics, self.checkpoint)
+            progress.report(self.workdir, step, total, figures, self.checkpoint)
 
     def progress(self) -> dict[str, Any]:
         """How far this stage has come; a newly started one is as far as its checkpoint."""
@@ -128,6 +132,7 @@ class Stage:
         blobs: dict[str, store.Blob] = {}
         for staged in self.ranks.gather(self.store.stage_blobs(mine)):
             blobs |= staged
+        monitor.put_together(self.ranks)
         if not self.ranks.leader:
             return
         refs = tuple(parent.ref for parent in parents)
@@ -141,6 +146,7 @@ class Stage:
         """Last words of a stage that ended well."""
         if self.ranks.leader and os.environ.get(LAST_WORDS):
             Path(os.environ[LAST_WORDS]).write_text(progress.brief(self.progress()))
+        monitor.end(self.monitor)
 
 
 def _told_of(manifest: store.Manifest) -> dict[str, Any]:

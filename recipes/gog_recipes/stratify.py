@@ -23,7 +23,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import archive, dataset, levels
+from gog import archive, dataset, levels, metrics
 from gog.levels import Graded
 from gog.spec import StratifyConfig
 from gog.toolbox import Toolbox
@@ -110,6 +110,7 @@ def grade(group: Sequence[Trajectory], band: tuple[float, float]) -> Graded:
 
 def _counts(graded: Sequence[Graded]) -> dict[str, object]:
     found = Counter(item.level for item in graded)
+    metrics.graded({str(name): count for name, count in found.items()})
     return {
         "levels": {name: found[name] for name in ("easy", "1", "2")},
         "unknown": found["unknown"],

@@ -13,24 +13,14 @@ import hmac
 import logging
 import time
 
-import prometheus_client
-
+from gog import metrics
+from gog.metrics import serving
 from gog_tools.failures import App, Message, Receive, Scope, Send, drain, reply
 
 MAX_BODY = 64_000_000
 """Bytes of a request."""
 HEALTH_PATHS = ("/healthz", "/health")
 READY_PATH = "/readyz"
-OUTCOMES = ("ok", "client_error", "server_error", "gone")
-REQUESTS = prometheus_client.Counter(
-    "gog_server_requests", "Requests answered by a tool server, by outcome.", ("server", "outcome")
-)
-SECONDS = prometheus_client.Histogram(
-    "gog_server_request_duration_seconds",
-    "Duration of a request in the server.",
-    ("server",),
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
-)
 
 
 class Shell:
@@ -40,8 +30,8 @@ class Shell:
         self.app: App = _starting
         self.ready = False
         self.authorization = f"Bearer {key}".encode() if key else b""
-        self.outcomes = {outcome: REQUESTS.labels(name, outcome) for outcome in OUTCOMES}
-        self.seconds = SECONDS.labels(name)
+        self.outcomes = {each: metrics.SERVER_REQUESTS.labels(name, each) for each in metrics.SERVER_OUTCOMES}
+        self.seconds = metrics.SERVER_SECONDS.labels(name)
 
     def open(self, app: App) -> None:
         self.app, self.ready = app, True
@@ -54,9 +44,9 @@ class Shell:
         elif scope["path"] == READY_PATH:
             status, body = (200, b'{"status":"ready"}') if self.ready else (503, b'{"status":"starting"}')
             await reply(send, status, body, kind=b"application/json")
-        elif scope["path"] == "/metrics":
-            page = prometheus_client.generate_latest()
-            await reply(send, 200, page, kind=prometheus_client.CONTENT_TYPE_LATEST.encode())
+        elif scope["path"] == serving.METRICS:
+            kind, page = serving.text(metrics.SERVERS.registry)
+            await reply(send, 200, page, kind=kind.encode())
         else:
             await self._counted(scope, receive, send)
 

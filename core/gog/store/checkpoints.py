@@ -12,9 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gog import metrics
 from gog.errors import UserError, unwritable
 from gog.store import hashing
 from gog.store.backend import Backend, CorruptBlob, MissingBlob, Unavailable
+from gog.store.counted import counted
 from gog.store.files import FileBackend
 from gog.store.model import Blob, Manifest, manifest_key
 
@@ -28,18 +30,21 @@ class Store:
     def __init__(self, place: Backend | Path) -> None:
         self.backend: Backend = FileBackend(place) if isinstance(place, Path) else place
         self._staged: set[str] = set()
+        metrics.initialise_store()
 
     @property
     def where(self) -> str:
         """Its address as a user knows it."""
         return self.backend.where()
 
+    @counted("probe")
     def probe(self) -> None:
         """Raises UserError for a place that cannot be a store, Unavailable for one that does not answer."""
         self.backend.probe()
 
     # ---- publishing
 
+    @counted("publish")
     def publish(
         self,
         stage: str,
@@ -52,6 +57,7 @@ class Store:
         """Commits a checkpoint. Raises UserError when the disk is full or the step exists with other content."""
         return self.commit(stage, step, self.stage_blobs(files), meta=meta, parents=parents)
 
+    @counted("publish")
     def stage_blobs(self, files: Mapping[str, Path]) -> dict[str, Blob]:
         """Stores files without committing them: each rank stages its own shards, then one commits them all."""
         staged = {}
@@ -62,6 +68,7 @@ class Store:
                 self._staged.add(staged[name].hash)
         return staged
 
+    @counted("commit")
     def commit(
         self,
         stage: str,
@@ -85,6 +92,7 @@ class Store:
             if not self.backend.put_if_absent(manifest.key, manifest.model_dump_json(indent=1).encode()):
                 manifest = self._same(manifest)
             self._advance(stage, step)
+        metrics.committed(stage, manifest.timestamp)
         return manifest
 
     def _same(self, manifest: Manifest) -> Manifest:
@@ -108,15 +116,18 @@ class Store:
 
     # ---- reading
 
+    @counted("read")
     def stages(self) -> list[str]:
         """Keys of all stages that have a checkpoint, sorted."""
         return self.backend.folders("manifests/")
 
+    @counted("read")
     def steps(self, stage: str) -> list[int]:
         """Committed steps in ascending order."""
         names = (Path(entry.key) for entry in self.backend.entries(f"manifests/{stage}/"))
         return sorted(int(path.stem) for path in names if path.suffix == ".json" and path.stem.isdigit())
 
+    @counted("read")
     def latest(self, stage: str) -> Manifest | None:
         """The newest committed checkpoint of a stage, None when there is none.
 
@@ -129,6 +140,7 @@ class Store:
             return self.manifest(stage, pointed)
         return self.manifest(stage, steps[-1]) if steps else None
 
+    @counted("read")
     def manifest(self, stage: str, step: int) -> Manifest:
         """Raises UserError when there is none, or none that can be read."""
         key = manifest_key(stage, step)
@@ -156,18 +168,21 @@ class Store:
             raise UserError(f"no checkpoint of {stage!r}", where=self.where, remedy="run that stage first")
         return newest
 
+    @counted("fetch")
     def open(self, manifest: Manifest, name: str) -> Path:
         """Path of a checkpoint's file, verified, not to be written. Raises UserError for a missing or corrupt one."""
         blob = self._blob(manifest, name)
         with self._told(manifest, name):
             return self.backend.open_blob(blob)
 
+    @counted("check")
     def check(self, manifest: Manifest) -> None:
         """Whether every file is there and whole, as far as the store can tell cheaply. Raises UserError."""
         for name, blob in manifest.files.items():
             with self._told(manifest, name):
                 self.backend.check_blob(blob)
 
+    @counted("fetch")
     def fetch(self, manifest: Manifest, folder: Path) -> Path:
         """All files of a checkpoint, verified, in a folder; appears whole or not at all."""
         if folder.exists():
@@ -186,6 +201,7 @@ class Store:
 
     # ---- plain objects
 
+    @counted("put")
     def put_object(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
         """Writes an object beside the checkpoints, over what is there; its address."""
         self._check_not_ours(key)
@@ -193,6 +209,7 @@ class Store:
             self.backend.put(key, data, content_type)
         return self.backend.where(key)
 
+    @counted("read")
     def get_object(self, key: str) -> bytes | None:
         """None when there is none."""
         self._check_not_ours(key)

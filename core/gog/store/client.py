@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
+from gog import metrics
 from gog.errors import UserError
 from gog.spec import StoreSpec
 from gog.store import faults, hashing
@@ -111,7 +112,9 @@ class Client:
             with faults.understood(where):
                 return self._exchange("PUT", key, query, headers, body, _drain)
 
-        return self._attempt(once, where)
+        answer = self._attempt(once, where)
+        metrics.store_bytes(len(body))
+        return answer
 
     def receive(self, key: str, start: int, length: int, into: Callable[[http.client.HTTPResponse], Result]) -> Result:
         """GET of a range, handed to `into` as the answer to be read. Raises as `call`, and what `into` raises."""
@@ -122,7 +125,9 @@ class Client:
                 headers = {"Range": f"bytes={start}-{start + length - 1}"}
                 return self._exchange("GET", key, "", headers, None, into)
 
-        return self._attempt(once, where)
+        result = self._attempt(once, where)
+        metrics.store_bytes(length)
+        return result
 
     def _exchange(
         self,

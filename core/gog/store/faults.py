@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gog import metrics
 from gog.errors import UserError
 from gog.store.backend import Unavailable
 
@@ -88,6 +89,7 @@ class Patience:
                     f"{where}: not served within {self.budget:g} s: {error} "
                     "(is the address right, does the server run, may this machine reach it?)"
                 ) from error
+            metrics.store_retry()
             self.sleep(pause)
             wait = min(2 * wait, self.cap)
 

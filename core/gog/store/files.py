@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gog import metrics
 from gog.errors import unwritable
 from gog.store import hashing
 from gog.store.backend import Backend, CorruptBlob, Entry, MissingBlob, Value
@@ -98,6 +99,7 @@ class FileBackend:
             _flush(out)
             os.replace(temporary, target)
         _sync_folder(target.parent)
+        metrics.store_bytes(blob.size)
 
     def _keep(self, target: Path) -> bool:
         """Makes a blob young, so that it is not swept; False when it has just been."""
@@ -112,6 +114,7 @@ class FileBackend:
 
     def fetch_blob(self, blob: Blob, target: Path) -> None:
         shutil.copyfile(self.open_blob(blob), target)
+        metrics.store_bytes(blob.size)
 
     def check_blob(self, blob: Blob) -> None:
         path = self.root / blob.key

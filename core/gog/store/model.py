@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,11 @@ class Manifest(BaseModel):
     @property
     def key(self) -> str:
         return manifest_key(self.stage, self.step)
+
+    @property
+    def timestamp(self) -> float:
+        """When it was committed, in seconds since 1970; 0 for one that does not say."""
+        return datetime.fromisoformat(self.created).timestamp() if self.created else 0.0
 
     def holds(self, files: dict[str, Blob]) -> bool:
         """Whether it is of these files, by hash."""

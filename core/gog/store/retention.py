@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from gog.spec import RetentionSpec
 from gog.store.checkpoints import Store
+from gog.store.counted import counted
 from gog.store.model import Manifest
 
 
@@ -63,6 +64,7 @@ def _score(manifest: Manifest, metric: str) -> float | None:
     return float(value) if isinstance(value, int | float) and value == value else None
 
 
+@counted("sweep")
 def apply(store: Store, spec: RetentionSpec, now: datetime | None = None) -> Swept:
     """Drops and sweeps. Raises UserError, having swept nothing, when a manifest cannot be read: it may need any blob."""
     now = now or datetime.now(UTC)

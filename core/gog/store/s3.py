@@ -8,6 +8,7 @@ An upload that fails is aborted; what a killed process leaves is aborted by the 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import http.client
 import mmap
 import os
@@ -312,7 +313,7 @@ def _same(there: dict[str, Any], blob: Blob) -> bool:
 def _together(work: Any, items: Any) -> list[Any]:
     """Results of work on all items, in order, several at a time. The first failure keeps the rest from starting."""
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store") as pool:
-        futures = [pool.submit(work, item) for item in items]
+        futures = [pool.submit(contextvars.copy_context().run, work, item) for item in items]
         try:
             return [future.result() for future in futures]
         except BaseException:

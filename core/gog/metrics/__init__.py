@@ -1,0 +1,69 @@
+"""Every metric of gog, in one place: what it means (`definitions`), how it is emitted (`emit`), how it is read (`serving`).
+
+Emission is a call of a function here, which costs microseconds and never fails. `python -m gog.metrics` prints the page
+of documentation.
+"""
+
+from gog.metrics.definitions import (
+    DEFINITIONS,
+    LEADER,
+    OPERATOR,
+    OUTCOMES,
+    QUEUE_AGE,
+    QUEUE_DEPTH,
+    RESYNC_SECONDS,
+    RUNS,
+    SERVER_OUTCOMES,
+    SERVER_REQUESTS,
+    SERVER_SECONDS,
+    SERVERS,
+    STAGES,
+    TRAIN_STEP,
+    WORKING,
+)
+from gog.metrics.emit import (
+    advanced,
+    api_answered,
+    attempt_ended,
+    attempts_by_outcome,
+    censused,
+    checkpoint_saved,
+    committed,
+    evaluated,
+    graded,
+    improved,
+    initialise_control,
+    initialise_rollouts,
+    initialise_store,
+    initialise_tool,
+    judged,
+    listed,
+    reconciled,
+    resynced,
+    rolled_out,
+    store_bytes,
+    store_operation,
+    store_retry,
+    tokens,
+    tool_attempt,
+    tool_breaker,
+    tool_cache,
+    tool_call,
+    tool_cost,
+    trained,
+    trajectory,
+    verdict,
+)
+
+REGISTRY = STAGES.registry
+"""What a stage's page shows."""
+
+__all__ = [
+    "DEFINITIONS", "LEADER", "OPERATOR", "OUTCOMES", "QUEUE_AGE", "QUEUE_DEPTH", "REGISTRY", "RESYNC_SECONDS", "RUNS",
+    "SERVERS", "SERVER_OUTCOMES", "SERVER_REQUESTS", "SERVER_SECONDS", "STAGES", "TRAIN_STEP", "WORKING",
+    "advanced", "api_answered", "attempt_ended", "attempts_by_outcome", "censused", "checkpoint_saved", "committed",
+    "evaluated", "graded", "improved", "initialise_control", "initialise_rollouts", "initialise_store",
+    "initialise_tool", "judged", "listed", "reconciled", "resynced", "rolled_out", "store_bytes", "store_operation",
+    "store_retry", "tokens", "tool_attempt", "tool_breaker", "tool_cache", "tool_call", "tool_cost", "trained",
+    "trajectory", "verdict",
+]  # fmt: skip

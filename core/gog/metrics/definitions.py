@@ -1,0 +1,228 @@
+"""Every metric of gog: name, unit, meaning, labels, buckets, and whose page it is on.
+
+Prefix `gog_`, base units, bounded labels: never a step, an address or an id, of which there is no end. What a label can
+say is listed here, and every outcome starts at 0, so that "no failure" and "no data" differ. Nothing is imported from
+the rest of the project: the smallest process has metrics, too.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import ProcessCollector
+
+from gog.metrics.pages import Page
+
+OUTCOMES = (
+    *("ok", "timeout", "rate_limited", "server_error", "refused", "connection", "malformed"),
+    *("breaker_open", "budget", "cache_miss"),
+)
+"""Of a tool call: ok, or the kind of failure (gog.tools.FailureKind)."""
+CACHE_RESULTS = ("hit", "miss", "joined")
+STATUSES = ("counted", "tool_failure", "judge")
+TOKEN_KINDS = ("generated", "prefilled")
+COMPONENTS = ("reward", "accuracy", "format")
+PARTS = ("rollout", "update", "refresh", "checkpoint", "total")
+LEVELS = ("easy", "1", "2", "unknown")
+VERDICTS = ("yes", "no", "undecided")
+STORE_OPERATIONS = ("probe", "publish", "commit", "read", "fetch", "check", "put", "sweep")
+STORE_OUTCOMES = ("ok", "refused", "unavailable", "error")
+SERVER_OUTCOMES = ("ok", "client_error", "server_error", "gone")
+KINDS = ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")
+CONDITIONS = ("Complete", "Failed", "Suspended", "Ready", "Pending")
+ROLES = ("grounding", "imageSearch", "textSearch", "judge", "policy")
+ATTEMPTS = ("succeeded", "failed", "interrupted")
+PASSES = ("ok", "unavailable", "unreadable", "error")
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+FAST_SECONDS = (0.001, 0.0025, *SECONDS)
+LONG_SECONDS = (0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+TOOL = "grounding, imageSearch, textSearch, judge"
+BACKEND = "who answers: http"
+STAGE = "key of the stage, as the manifest names it: sft, grpo, grpo-no-gaze"
+
+RUNS = Page("run")
+"""Of the control plane, wherever it runs: `gog run --metrics-port`, and the operator."""
+OPERATOR = Page("operator", also=RUNS)
+PROCESS = Page("process")
+SERVERS = Page("server", also=PROCESS)
+STAGES = Page("stage", also=PROCESS)
+"""Of rank 0 of a stage, for all its ranks."""
+for _page in (OPERATOR, SERVERS, STAGES):
+    ProcessCollector(registry=_page.registry)
+
+# ---- tools
+
+TOOL_CALLS = STAGES.counter(
+    "gog_tool_calls", "calls", "Tool calls that left the cache, by final outcome, retries over.",
+    tool=TOOL, backend=BACKEND, outcome=OUTCOMES,
+)  # fmt: skip
+TOOL_ATTEMPTS = STAGES.counter(
+    "gog_tool_attempts", "attempts", "Attempts of tool calls, retries included: what the back end looks like.",
+    tool=TOOL, backend=BACKEND, outcome=OUTCOMES,
+)  # fmt: skip
+TOOL_SECONDS = STAGES.histogram(
+    "gog_tool_call_duration_seconds", "seconds", "Duration of a tool call that left the cache, with its retries.",
+    tool=TOOL, backend=BACKEND, buckets=SECONDS,
+)  # fmt: skip
+TOOL_CACHE = STAGES.counter(
+    "gog_tool_cache_requests", "look-ups", "Cache look-ups: hit, miss, or joined to an equal call under way.",
+    tool=TOOL, result=CACHE_RESULTS,
+)  # fmt: skip
+TOOL_BREAKER = STAGES.gauge(
+    "gog_tool_breaker_open", "0 or 1", "1 while calls are turned away, because too many failed in a row.",
+    tool=TOOL, backend=BACKEND,
+)  # fmt: skip
+SPEND = STAGES.counter(
+    "gog_external_spend_usd", "US dollars", "What back ends said that their answers cost.",
+    tool=TOOL, backend=BACKEND,
+)  # fmt: skip
+CREDIT = STAGES.gauge(
+    "gog_external_credit_usd", "US dollars", "What is left, as the back end last said; absent where none says it.",
+    tool=TOOL, backend=BACKEND,
+)  # fmt: skip
+
+# ---- rollouts
+
+TRAJECTORIES = STAGES.counter(
+    "gog_rollout_trajectories", "trajectories", "Finished trajectories: counted, or excluded and why.",
+    stage=STAGE, status=STATUSES,
+)  # fmt: skip
+TOKENS = STAGES.counter(
+    "gog_rollout_tokens", "tokens", "Tokens of rollouts: generated, or prefilled (prompts and observations read).",
+    kind=TOKEN_KINDS,
+)  # fmt: skip
+STALENESS = STAGES.gauge(
+    "gog_rollout_staleness_steps", "steps", "Optimizer steps between the oldest sampled weights and those that learn.",
+)  # fmt: skip
+ROLLOUT_SECONDS = STAGES.histogram(
+    "gog_rollout_seconds", "seconds", "Time in which all episodes of one step were played.", buckets=LONG_SECONDS,
+)  # fmt: skip
+
+# ---- training
+
+REWARD = STAGES.gauge(
+    "gog_reward_mean", "reward, 0 to 1", "Mean over the last step's counted trajectories.", component=COMPONENTS
+)
+REWARD_STD = STAGES.gauge("gog_reward_std", "reward", "Deviation of the reward over those trajectories.")
+TRAIN_STEP = STAGES.gauge(
+    "gog_train_step", "steps", "Optimizer steps done; questions or policies, in stages without steps.", stage=STAGE
+)
+STEPS_PLANNED = STAGES.gauge("gog_train_steps_planned", "steps", "How many there will be.", stage=STAGE)
+KL = STAGES.gauge("gog_train_kl", "nats per token", "Divergence from the reference in the last update (k3 estimator).")
+CLIP_SHARE = STAGES.gauge("gog_train_clip_share", "share", "Share of learned tokens whose ratio was clipped.")
+ZERO_VARIANCE = STAGES.gauge(
+    "gog_train_zero_variance_share", "share", "Share of groups that taught nothing, their rewards being equal."
+)
+ENTROPY = STAGES.gauge(
+    "gog_train_entropy", "nats per token",
+    "Mean surprise of the last step's sampled tokens, which estimates the policy's entropy at its temperature.",
+)  # fmt: skip
+GRAD_NORM = STAGES.gauge("gog_train_grad_norm", "norm", "Norm of the last update's gradient, before it was clipped.")
+LOSS = STAGES.gauge("gog_train_loss", "loss", "Loss of the last update.", stage=STAGE)
+TOKENS_PER_SECOND = STAGES.gauge(
+    "gog_train_tokens_per_second", "tokens per second", "Tokens that the last update read, over its time.", stage=STAGE
+)
+MFU = STAGES.gauge(
+    "gog_train_mfu", "share",
+    "Model FLOPs utilisation of the last update: tokens/s x 6 x parameters / peak; absent where the peak is unknown.",
+    stage=STAGE,
+)  # fmt: skip
+STEP_SECONDS = STAGES.gauge(
+    "gog_train_step_seconds", "seconds", "Time of the last step by part; checkpoint: of the last one.", part=PARTS
+)
+LAST_STEP = STAGES.gauge(
+    "gog_train_last_step_timestamp_seconds", "Unix time", "When the stage last advanced, or began.", stage=STAGE
+)
+
+# ---- levels, evaluation, judge
+
+LEVEL_QUESTIONS = STAGES.gauge(
+    "gog_level_questions", "questions", "Questions sorted into a level so far.", level=LEVELS
+)
+ACCURACY = STAGES.gauge(
+    "gog_evaluation_accuracy",
+    "share",
+    "Accuracy on the held-out questions.",
+    policy="the manifest's: sft, grpo, direct",
+)
+VERDICTS_TOTAL = STAGES.counter(
+    "gog_judge_verdicts", "verdicts", "Verdicts of the judge; undecided: it failed, or said neither.", outcome=VERDICTS
+)
+JUDGE_SUCCESS = STAGES.gauge(
+    "gog_judge_success_ratio", "share", "Share of the last answers that the judge decided; below 0.95 a stage stops."
+)
+
+# ---- store: of every process that has one
+
+STORE_TOTAL = PROCESS.counter(
+    "gog_store_operations", "operations", "What was done with the store of checkpoints.",
+    operation=STORE_OPERATIONS, outcome=STORE_OUTCOMES,
+)  # fmt: skip
+STORE_SECONDS = PROCESS.histogram(
+    "gog_store_operation_duration_seconds", "seconds", "Duration of an operation with its retries.",
+    operation=STORE_OPERATIONS, buckets=LONG_SECONDS,
+)  # fmt: skip
+STORE_BYTES = PROCESS.counter(
+    "gog_store_bytes", "bytes", "Bytes of files that moved; what the store had already does not move.",
+    operation=STORE_OPERATIONS,
+)  # fmt: skip
+STORE_RETRIES = PROCESS.counter(
+    "gog_store_retries", "requests", "Requests that were tried again.", operation=STORE_OPERATIONS
+)
+CHECKPOINT = PROCESS.gauge(
+    "gog_checkpoint_timestamp_seconds", "Unix time", "When the newest checkpoint was committed.", stage=STAGE
+)
+
+# ---- servers
+
+SERVER_REQUESTS = SERVERS.counter(
+    "gog_server_requests", "requests", "Requests answered by a tool server, injected failures included.",
+    server=", ".join(ROLES), outcome=SERVER_OUTCOMES,
+)  # fmt: skip
+SERVER_SECONDS = SERVERS.histogram(
+    "gog_server_request_duration_seconds", "seconds", "Duration of a request in the server.",
+    server=", ".join(ROLES), buckets=FAST_SECONDS,
+)  # fmt: skip
+
+# ---- control plane
+
+RUN_CONDITIONS = RUNS.gauge(
+    "gog_operator_runs", "runs", "Runs by the first of these conditions that holds; Pending: none.",
+    condition=CONDITIONS,
+)  # fmt: skip
+STAGE_CONDITIONS = RUNS.gauge(
+    "gog_operator_stages", "stages", "Stages likewise; Ready: an attempt is under way.",
+    kind=KINDS, condition=CONDITIONS,
+)  # fmt: skip
+ENDPOINTS = RUNS.gauge(
+    "gog_operator_endpoints", "endpoints", "Endpoints by whether they answer.", role=ROLES, ready=("true", "false")
+)
+STAGE_ATTEMPTS = RUNS.counter(
+    "gog_operator_attempts", "attempts", "Attempts of stages that ended; interrupted: by no fault of theirs.",
+    kind=KINDS, outcome=ATTEMPTS,
+)  # fmt: skip
+RECONCILE_SECONDS = OPERATOR.histogram(
+    "gog_operator_reconcile_duration_seconds", "seconds", "Passes over one object.",
+    kind=("GoGRun", *KINDS, "Endpoint"), buckets=SECONDS,
+)  # fmt: skip
+RECONCILES = OPERATOR.counter("gog_operator_reconciles", "passes", "Passes, by what came of them.", outcome=PASSES)
+QUEUE_DEPTH = OPERATOR.gauge("gog_operator_queue_depth", "objects", "Objects that wait for a pass and are due.")
+QUEUE_AGE = OPERATOR.gauge("gog_operator_queue_age_seconds", "seconds", "How long the oldest of them has been due.")
+WORKING = OPERATOR.gauge("gog_operator_working", "passes", "Passes under way.")
+API_REQUESTS = OPERATOR.counter(
+    "gog_operator_api_requests", "requests", "Requests to the API server.",
+    method="GET, POST, PATCH, PUT, DELETE", code="HTTP status; 0: no answer",
+)  # fmt: skip
+API_ERRORS = OPERATOR.counter(
+    "gog_operator_api_errors", "requests", "Requests that it refused or did not answer; 404 is an answer.",
+    status="HTTP status; 0: no answer",
+)  # fmt: skip
+LAST_RESYNC = OPERATOR.gauge(
+    "gog_operator_last_resync_timestamp_seconds", "Unix time", "When everything was last listed."
+)
+RESYNC_SECONDS = OPERATOR.gauge("gog_operator_resync_duration_seconds", "seconds", "How long that took.")
+OBJECTS = OPERATOR.gauge("gog_operator_objects", "objects", "Objects listed then.", kind=("GoGRun", *KINDS, "Endpoint"))
+LEADER = OPERATOR.gauge("gog_operator_leader", "0 or 1", "1 while this operator holds the lease.")
+
+PAGES = (STAGES, PROCESS, SERVERS, RUNS, OPERATOR)
+DEFINITIONS = tuple(each for page in PAGES for each in page.definitions)

@@ -1,0 +1,270 @@
+"""How each metric is emitted: functions that say what happened. They cost microseconds, and none of them fails.
+
+Counts of a stage with several ranks are put together on the leader's page (`serving.Together`); the others say theirs by
+`counts`. Wall-clock times are arguments, in seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from gog.metrics import definitions as d
+
+# ---- tools
+
+
+def initialise_tool(tool: str, backend: str) -> None:
+    """Every outcome at 0, before the first call."""
+    for outcome in d.OUTCOMES:
+        d.TOOL_CALLS.labels(tool, backend, outcome)
+        d.TOOL_ATTEMPTS.labels(tool, backend, outcome)
+    for result in d.CACHE_RESULTS:
+        d.TOOL_CACHE.labels(tool, result)
+    for outcome in d.VERDICTS if tool == "judge" else ():
+        d.VERDICTS_TOTAL.labels(outcome)
+    d.TOOL_BREAKER.labels(tool, backend)
+    d.SPEND.labels(tool, backend)
+
+
+def tool_call(tool: str, backend: str, outcome: str, seconds: float) -> None:
+    d.TOOL_CALLS.labels(tool, backend, outcome).inc()
+    d.TOOL_SECONDS.labels(tool, backend).observe(seconds)
+
+
+def tool_attempt(tool: str, backend: str, outcome: str) -> None:
+    d.TOOL_ATTEMPTS.labels(tool, backend, outcome).inc()
+
+
+def tool_cache(tool: str, result: str) -> None:
+    d.TOOL_CACHE.labels(tool, result).inc()
+
+
+def tool_breaker(tool: str, backend: str, is_open: bool) -> None:
+    d.TOOL_BREAKER.labels(tool, backend).set(is_open)
+
+
+def tool_cost(tool: str, backend: str, spent: float | None, left: float | None) -> None:
+    """What an answer cost and what is left, in US dollars; None where the back end does not say."""
+    if spent:
+        d.SPEND.labels(tool, backend).inc(spent)
+    if left is not None:
+        d.CREDIT.labels(tool, backend).set(left)
+
+
+def attempts_by_outcome() -> dict[str, dict[str, int]]:
+    """{tool: {outcome: attempts}} so far, all back ends of a tool together, for reports."""
+    table: dict[str, dict[str, int]] = {}
+    for metric in d.TOOL_ATTEMPTS.collect():
+        for sample in metric.samples:
+            outcomes = table.setdefault(sample.labels["tool"], {})
+            outcome = sample.labels["outcome"]
+            outcomes[outcome] = outcomes.get(outcome, 0) + int(sample.value)
+    return table
+
+
+# ---- rollouts and verdicts
+
+
+def initialise_rollouts(stage: str) -> None:
+    for status in d.STATUSES:
+        d.TRAJECTORIES.labels(stage, status)
+    for kind in d.TOKEN_KINDS:
+        d.TOKENS.labels(kind)
+
+
+def trajectory(stage: str, status: str) -> None:
+    d.TRAJECTORIES.labels(stage, status).inc()
+
+
+def tokens(kind: str, count: int) -> None:
+    d.TOKENS.labels(kind).inc(count)
+
+
+def rolled_out(seconds: float) -> None:
+    """All episodes of a step."""
+    d.ROLLOUT_SECONDS.observe(seconds)
+
+
+def verdict(value: bool | None) -> None:
+    d.VERDICTS_TOTAL.labels({True: "yes", False: "no", None: "undecided"}[value]).inc()
+
+
+def judged(decided: int, asked: int) -> None:
+    """Of the last answers."""
+    if asked:
+        d.JUDGE_SUCCESS.set(decided / asked)
+
+
+# ---- training
+
+
+def advanced(stage: str, step: int, total: int, now: float | None = None) -> None:
+    """total: 0 while unknown; now: when it advanced, None if it has not."""
+    d.TRAIN_STEP.labels(stage).set(step)
+    if total:
+        d.STEPS_PLANNED.labels(stage).set(total)
+    if now is not None:
+        d.LAST_STEP.labels(stage).set(now)
+
+
+def trained(
+    stage: str,
+    *,
+    loss: float,
+    grad_norm: float,
+    speed: tuple[float, float | None],
+    seconds: Mapping[str, float],
+) -> None:
+    """One update. speed: tokens a second, and the share of the device's peak, if that is known; seconds: by part."""
+    d.LOSS.labels(stage).set(loss)
+    d.GRAD_NORM.set(grad_norm)
+    d.TOKENS_PER_SECOND.labels(stage).set(speed[0])
+    if speed[1] is not None:
+        d.MFU.labels(stage).set(speed[1])
+    for part, spent in seconds.items():
+        d.STEP_SECONDS.labels(part).set(spent)
+
+
+def improved(
+    rewards: Mapping[str, float],
+    *,
+    reward_std: float,
+    kl: float,
+    clip_share: float,
+    zero_variance_share: float,
+    entropy: float,
+    staleness: float,
+) -> None:
+    """What a step of RL came to. rewards: means by component."""
+    for component, mean in rewards.items():
+        d.REWARD.labels(component).set(mean)
+    d.REWARD_STD.set(reward_std)
+    d.KL.set(kl)
+    d.CLIP_SHARE.set(clip_share)
+    d.ZERO_VARIANCE.set(zero_variance_share)
+    d.ENTROPY.set(entropy)
+    d.STALENESS.set(staleness)
+
+
+def checkpoint_saved(seconds: float) -> None:
+    d.STEP_SECONDS.labels("checkpoint").set(seconds)
+
+
+def graded(questions: Mapping[str, int]) -> None:
+    """How many questions each level holds so far."""
+    for level in d.LEVELS:
+        d.LEVEL_QUESTIONS.labels(level).set(questions.get(level, 0))
+
+
+def evaluated(accuracy: Mapping[str, float]) -> None:
+    """By policy."""
+    for policy, share in accuracy.items():
+        d.ACCURACY.labels(policy).set(share)
+
+
+# ---- store
+
+_doing: contextvars.ContextVar[str] = contextvars.ContextVar("store operation", default="")
+
+
+def initialise_store() -> None:
+    for operation in d.STORE_OPERATIONS:
+        for outcome in d.STORE_OUTCOMES:
+            d.STORE_TOTAL.labels(operation, outcome)
+        d.STORE_BYTES.labels(operation)
+        d.STORE_RETRIES.labels(operation)
+
+
+@contextlib.contextmanager
+def store_operation(operation: str, outcome_of: Callable[[Exception], str]) -> Iterator[None]:
+    """Counts and times what is done inside; an operation that is part of another is that other."""
+    if _doing.get():
+        yield
+        return
+    mark, begun, outcome = _doing.set(operation), time.perf_counter(), "ok"
+    try:
+        yield
+    except Exception as error:
+        outcome = outcome_of(error)
+        raise
+    finally:
+        _doing.reset(mark)
+        d.STORE_TOTAL.labels(operation, outcome).inc()
+        d.STORE_SECONDS.labels(operation).observe(time.perf_counter() - begun)
+
+
+def store_bytes(count: int) -> None:
+    """Moved for the operation under way."""
+    if _doing.get():
+        d.STORE_BYTES.labels(_doing.get()).inc(count)
+
+
+def store_retry() -> None:
+    if _doing.get():
+        d.STORE_RETRIES.labels(_doing.get()).inc()
+
+
+def committed(stage: str, when: float) -> None:
+    """A stage's newest checkpoint."""
+    d.CHECKPOINT.labels(stage).set(when)
+
+
+# ---- control plane
+
+
+def initialise_control() -> None:
+    """Of the operator, and of `gog run`."""
+    for outcome in d.PASSES:
+        d.RECONCILES.labels(outcome)
+    for kind in d.KINDS:
+        for ended in d.ATTEMPTS:
+            d.STAGE_ATTEMPTS.labels(kind, ended)
+    for status in UNWELCOME:
+        d.API_ERRORS.labels(status)
+
+
+UNWELCOME = ("0", "409", "429", "500", "503", "504")
+"""Answers of an API server that are to be expected some day, so that the first one shows as an increase."""
+
+
+def reconciled(kind: str, outcome: str, seconds: float) -> None:
+    """One pass over one object."""
+    d.RECONCILES.labels(outcome).inc()
+    d.RECONCILE_SECONDS.labels(kind).observe(seconds)
+
+
+def api_answered(method: str, status: int) -> None:
+    """A request to the API server. 404 says that there is no such object, which is what was asked."""
+    d.API_REQUESTS.labels(method, str(status)).inc()
+    if not 200 <= status < 300 and status != 404:
+        d.API_ERRORS.labels(str(status)).inc()
+
+
+def resynced(now: float) -> None:
+    d.LAST_RESYNC.set(now)
+
+
+def listed(kind: str, count: int) -> None:
+    d.OBJECTS.labels(kind).set(count)
+
+
+def attempt_ended(kind: str, outcome: str) -> None:
+    """Of a stage of this kind."""
+    d.STAGE_ATTEMPTS.labels(kind, outcome).inc()
+
+
+def censused(
+    runs: Mapping[str, int], stages: Mapping[tuple[str, str], int], endpoints: Mapping[tuple[str, str], int]
+) -> None:
+    """How many there are: of runs by condition, stages by kind and condition, endpoints by role and `true` or `false`."""
+    for condition in d.CONDITIONS:
+        d.RUN_CONDITIONS.labels(condition).set(runs.get(condition, 0))
+    for kind in d.KINDS:
+        for condition in d.CONDITIONS:
+            d.STAGE_CONDITIONS.labels(kind, condition).set(stages.get((kind, condition), 0))
+    for role in d.ROLES:
+        for ready in ("true", "false"):
+            d.ENDPOINTS.labels(role, ready).set(endpoints.get((role, ready), 0))

@@ -1,0 +1,57 @@
+"""How many runs, stages and endpoints there are and how they stand, as metrics of the control plane (`gog.metrics`).
+
+The same for the operator, which has listed everything, and for `gog run`, which has files. An object counts under the
+first condition of this order that holds: Complete, Failed, Suspended, Ready; else it is Pending.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from gog import metrics
+from gog_operator.api.meta import Reason
+from gog_operator.api.objects import Object, Stage
+from gog_operator.plan.actions import Event
+
+ORDER = ("Complete", "Failed", "Suspended", "Ready")
+ENDED = {
+    "Complete": "succeeded",
+    "Retrying": "failed",
+    str(Reason.BACKOFF_LIMIT): "failed",
+    str(Reason.INVALID_INPUT): "failed",
+    "Interrupted": "interrupted",
+    "Suspended": "interrupted",
+    str(Reason.CANCELLED): "interrupted",
+}
+"""What the events of a stage say of its attempt."""
+
+
+def take(documents: Iterable[dict[str, Any]]) -> None:
+    """Counts objects, as Kubernetes writes them."""
+    runs: Counter[str] = Counter()
+    stages: Counter[tuple[str, str]] = Counter()
+    endpoints: Counter[tuple[str, str]] = Counter()
+    for each in documents:
+        kind, condition = each["kind"], condition_of(each)
+        if kind == "GoGRun":
+            runs[condition] += 1
+        elif kind == "Endpoint":
+            endpoints[str(each.get("spec", {}).get("role")), "true" if condition == "Ready" else "false"] += 1
+        else:
+            stages[kind, condition] += 1
+    metrics.censused(runs, stages, endpoints)
+
+
+def condition_of(document: dict[str, Any]) -> str:
+    told = (document.get("status") or {}).get("conditions") or ()
+    true = {each.get("type") for each in told if each.get("status") == "True"}
+    return next((each for each in ORDER if each in true), "Pending")
+
+
+def note(thing: Object, event: Event) -> None:
+    """Counts an attempt that an event says has ended."""
+    outcome = ENDED.get(event.reason)
+    if isinstance(thing, Stage) and outcome is not None and thing.status.attempt > 0:
+        metrics.attempt_ended(thing.kind, outcome)
