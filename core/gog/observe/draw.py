@@ -26,6 +26,7 @@ COLUMN, LINE = WIDTH / 24, 0.36
 """Inches of a column and of a line of Grafana's grid."""
 HEAD, ROW_HEAD, GAP = 0.95, 0.42, 0.08
 DPI = 110
+LEGEND_LINES = 4
 ROUND_TIMES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
 """Seconds between ticks."""
 
@@ -128,9 +129,8 @@ class Canvas:
         spark.set_xlim(self.start, self.end)
         times, values = broken(curve.points)
         spark.plot(times, values, color=colour, linewidth=1.1)
-        if any(math.isfinite(value) for value in values):
-            lowest = min(value for value in values if math.isfinite(value))
-            spark.fill_between(times, values, lowest, color=colour, alpha=0.12, linewidth=0)
+        lowest = min(value for _, value in curve.points)
+        spark.fill_between(times, values, lowest, color=colour, alpha=0.12, linewidth=0)
 
     def _lines(self, panel: Panel, curves: list[Curve], x: float, y: float, width: float, height: float) -> None:
         shown = [each for each in curves if not (panel.band and each.name in edges(panel))]
@@ -169,7 +169,7 @@ class Canvas:
         axes.grid(False)
         for i, curve in enumerate(curves):
             for begin, end, value in spans(curve.points):
-                colour = [shade for least, _, shade in panel.states if value >= least][-1]
+                colour = max((state for state in panel.states if value >= state[0]), default=panel.states[0])[2]
                 axes.barh(i, max(end - begin, (self.end - self.start) / 300), left=begin, height=0.62, color=colour)
         axes.set_yticks(range(len(curves)), [curve.name for curve in curves])
         axes.set_ylim(len(curves) - 0.4, -0.6)
@@ -186,6 +186,9 @@ class Canvas:
                 used = 0.0
             lines[-1].append((name, colour, x + used))
             used += length
+        if len(lines) > LEGEND_LINES:
+            del lines[LEGEND_LINES:]
+            lines[-1][-1] = ("and more", FAINT, lines[-1][-1][2])
         for i, line in enumerate(reversed(lines)):
             for name, colour, left in line:
                 self.words(left, y - 0.17 * i + 0.035, "■", size=8, colour=colour)
@@ -197,12 +200,13 @@ class Canvas:
 
 
 def coloured(panel: Panel, ask: Ask) -> list[Curve]:
-    """Every series of a panel with its name and colour; those without a finite value are left out."""
+    """Every series of a panel with its name and colour. A value that is not finite is a gap, as Grafana shows it."""
     found = []
     for query in panel.queries:
         for series in ask(query.expr, panel.instant):
-            if any(math.isfinite(value) for _, value in series.points):
-                found.append((named(query, series.labels), series.points))
+            points = tuple((time, value) for time, value in series.points if math.isfinite(value))
+            if points:
+                found.append((named(query, series.labels), points))
     if panel.kind == "states":
         found.sort(key=lambda each: each[1][0])
     elif panel.kind != "bars":
@@ -278,7 +282,7 @@ def _stack(axes: Any, curves: list[Curve]) -> None:
     times, _ = broken([(time, 0.0) for time in known])
     below = [0.0] * len(times)
     for curve in curves:
-        at = {time: value for time, value in curve.points if math.isfinite(value)}
+        at = dict(curve.points)
         above = [low + at.get(time, 0.0) for time, low in zip(times, below)]
         here = [time in at for time in times]
         axes.fill_between(times, above, below, color=curve.colour, alpha=0.55, linewidth=0, where=here)
