@@ -54,7 +54,7 @@
     return matching(query).sort((a, b) => way * (by(a) - by(b) || a.place - b.place));
   }
 
-  const named = (of, name) => unique(all.map(of)).map((value) => ({ value, name: name(all.find((each) => of(each) === value)), n: all.filter((each) => of(each) === value).length }));
+  const named = (of, name) => unique(all.map(of)).map((value) => ({ value, name: name(all.find((each) => of(each) === value)) }));
   const source = {
     async facets() {
       return {

@@ -113,10 +113,8 @@ class Api:
 
     def facets(self) -> dict[str, Any]:
         found = self._read(queries.facets)
-        stages = [{"value": row["stage"], "name": _stage_name(row), "n": row["n"]} for row in found["stages"]]
-        policies = [
-            {"value": row["policy"], "name": wording.policy(row["policy"]), "n": row["n"]} for row in found["policies"]
-        ]
+        stages = [{"value": row["stage"], "name": _stage_name(row)} for row in found["stages"]]
+        policies = [{"value": policy, "name": wording.policy(policy)} for policy in found["policies"]]
         return {**found, "stages": stages, "policies": policies, "reviews": self.reviews is not None}
 
     def rows(self, query: Query) -> dict[str, Any]:

@@ -170,18 +170,27 @@ def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(row[name] == other[name] for name in ("stage", "step", "policy"))
 
 
-def facets(connection: sqlite3.Connection) -> Row:
-    """What there is to filter by, with how many of each."""
+FACETS = (
+    "stage", "kind", "arm", "stage_order", "step", "policy", "policy_order", "level", "question_kind", "outcome",
+)  # fmt: skip
 
-    def listed(columns: str, by: str) -> list[Row]:
-        query = f"SELECT {columns}, count(*) AS n FROM rows WHERE {LIVE} GROUP BY {columns} ORDER BY {by}"
-        return [dict(row) for row in connection.execute(query)]
+
+def facets(connection: sqlite3.Connection) -> Row:
+    """What there is to filter by, from one pass over the rows."""
+    names = ", ".join(FACETS)
+    query = f"SELECT {names}, count(*) AS n FROM rows WHERE {LIVE} GROUP BY {names}"
+    groups = [dict(row) for row in connection.execute(query)]
+
+    def distinct(*columns: str) -> list[tuple[Any, ...]]:
+        return sorted({tuple(group[column] for column in columns) for group in groups})
 
     return {
-        "stages": listed("stage, kind, arm, stage_order", "arm, stage_order, stage"),
-        "steps": [row for row in listed("stage, step", "stage, step") if row["step"]],
-        "policies": [row for row in listed("policy, policy_order", "policy_order, policy") if row["policy"]],
-        "levels": [row["level"] for row in listed("level", "level") if row["level"]],
-        "kinds": [row["question_kind"] for row in listed("question_kind", "question_kind") if row["question_kind"]],
-        "outcomes": {row["outcome"]: row["n"] for row in listed("outcome", "outcome")},
+        "stages": [
+            {"stage": stage, "kind": kind, "arm": arm}
+            for arm, _, stage, kind in distinct("arm", "stage_order", "stage", "kind")
+        ],
+        "steps": [{"stage": stage, "step": step} for stage, step in distinct("stage", "step") if step],
+        "policies": [policy for _, policy in distinct("policy_order", "policy") if policy],
+        "levels": [level for (level,) in distinct("level") if level],
+        "kinds": [kind for (kind,) in distinct("question_kind") if kind],
     }

@@ -59,7 +59,7 @@ class Vocabulary:
         """
         data, place = text.encode(), 0
         pieces: list[str] = []
-        for token in tokens:
+        for left, token in zip(range(len(tokens), 0, -1), tokens):
             wanted = self._bytes(token)
             if wanted is None:
                 return None
@@ -67,7 +67,7 @@ class Vocabulary:
             if not data.startswith(wanted, place):
                 place += len(data[place:]) - len(data[place:].lstrip())
                 if not data.startswith(wanted, place) or not wanted:
-                    return [*pieces, *[""] * (len(tokens) - len(pieces))] if place >= len(data) else None
+                    return [*pieces, ""] if left == 1 and place >= len(data) else None
             place += len(wanted)
             pieces.append(data[start:place].decode("utf-8", "replace"))
         return pieces if not data[place:].strip() else None
