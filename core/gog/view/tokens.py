@@ -67,7 +67,8 @@ class Vocabulary:
             if not data.startswith(wanted, place):
                 place += len(data[place:]) - len(data[place:].lstrip())
                 if not data.startswith(wanted, place) or not wanted:
-                    return [*pieces, ""] if left == 1 and place >= len(data) else None
+                    ends = left == 1 and place >= len(data) and wanted.startswith(b"<") and wanted.endswith(b">")
+                    return [*pieces, ""] if ends else None
             place += len(wanted)
             pieces.append(data[start:place].decode("utf-8", "replace"))
         return pieces if not data[place:].strip() else None
