@@ -81,17 +81,13 @@ def test_a_dashboard_of_which_nothing_is_known_can_be_drawn():
     assert drawn(lambda expr, instant: []).width > 1000
 
 
-def test_fifty_runs_leave_room_for_their_curves():
+def test_fifty_runs_leave_room_for_their_curves(monkeypatch):
+    heights = []
+    real = draw.Canvas.box
+    monkeypatch.setattr(draw.Canvas, "box", lambda self, x, y, w, h: heights.append(h) or real(self, x, y, w, h))
     names = [f"a-run-with-a-long-name-{i}" for i in range(50)]
-    few, many = (
-        drawn(
-            lambda expr, instant, n=n: [
-                prometheus.Series({"run": name}, ((0.0, 1.0), (HOUR, 2.0))) for name in names[:n]
-            ]
-        )
-        for n in (3, 50)
-    )
-    assert few.size == many.size
+    drawn(lambda expr, instant: [prometheus.Series({"run": name}, ((0.0, 1.0), (HOUR, 2.0))) for name in names])
+    assert min(heights) > 0.4  # inches
 
 
 def test_without_matplotlib_the_remedy_is_named(monkeypatch):

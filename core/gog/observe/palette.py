@@ -1,7 +1,7 @@
 """Colours: one thing has one colour in every panel, on Grafana's dark page and on a white one.
 
-Amber and its neighbours are failures of infrastructure, red is a limit or something broken, green is fine; tools, parts
-of a step and statuses have colours of their own. What has none takes the next of CYCLE.
+Amber is a failure of infrastructure, red a limit or something broken, green is fine; tools, kinds of failure and parts of
+a step have colours of their own, neighbours far apart. What has none takes the next of CYCLE.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ CYCLE = (BLUE, TEAL, VIOLET, GOLD, PINK, OLIVE, BROWN, SKY, GREEN, GREY)
 
 TOOLS = {"grounding": TEAL, "imageSearch": BLUE, "textSearch": VIOLET, "judge": GOLD}
 KINDS = {
-    "timeout": AMBER, "rate_limited": GOLD, "server_error": RED, "connection": BROWN, "malformed": PINK,
-    "refused": VIOLET, "breaker_open": GREY, "budget": OLIVE, "cache_miss": SKY,
+    "timeout": AMBER, "rate_limited": VIOLET, "server_error": RED, "connection": BROWN, "malformed": PINK,
+    "refused": BLUE, "breaker_open": GREY, "budget": OLIVE, "cache_miss": SKY,
 }  # fmt: skip
 OUTCOMES = {"ok": GREEN, "client_error": VIOLET, "server_error": RED, "gone": GREY}
-STATUSES = {"counted": GREEN, "tool_failure": AMBER, "judge": GOLD}
+STATUSES = {"counted": GREEN, "tool_failure": AMBER, "judge": VIOLET}
 VERDICTS = {"yes": GREEN, "no": BLUE, "undecided": AMBER}
 COMPONENTS = {"reward": BLUE, "accuracy": GREEN, "format": VIOLET}
 PARTS = {"rollout": BLUE, "update": TEAL, "refresh": GOLD, "checkpoint": VIOLET}
