@@ -217,6 +217,9 @@ class Theatre:
         if type_ != "ADDED" or (body["kind"], _group(body)) != ("Job", paths.VOLCANO_JOBS.group):
             return
         owner = _stage_of(body)
+        for path, each in self.witness.of(paths.VOLCANO_JOBS):
+            if each is not body and _stage_of(each) == owner and phase(each) not in OVER:
+                self.witness.look(path)  # the collector may have taken it
         jobs = [each for _, each in self.witness.of(paths.VOLCANO_JOBS) if _stage_of(each) == owner]
         live = [each["metadata"]["name"] for each in jobs if phase(each) not in OVER]
         if len(live) > 1:
