@@ -32,6 +32,8 @@ COLUMNS = {
     "reward": "REAL", "advantage": "REAL", "seconds": "REAL NOT NULL", "turns": "INTEGER NOT NULL",
     "way": "TEXT NOT NULL", "image": "TEXT NOT NULL", "answer": "TEXT", "problem": "TEXT NOT NULL",
 }  # fmt: skip
+LAST = "~"
+"""In place of the question of a line that cannot be read: it stands at the end of its stage."""
 PLACED = "arm, stage_order, step, question_id, policy_order, sample"
 """The order of the list: as a run went, an evaluated question under every policy together."""
 SQL = (
@@ -85,7 +87,7 @@ def _unreadable(found: Found, line: Line) -> Row:
     place = hashlib.blake2b(f"{found.identity} {line.offset}".encode(), digest_size=6).hexdigest()
     return {
         "id": f"{found.key}-{found.step}-unreadable-{place}", "step": found.step, "policy": "", "policy_order": 99,
-        "question_id": "", "question": f"Unreadable line at byte {line.offset:,}", "question_kind": "", "sample": 0,
+        "question_id": LAST, "question": f"Unreadable line at byte {line.offset:,}", "question_kind": "", "sample": 0,
         "level": "", "outcome": "unreadable", "behaviour": "", "failures": 0, "errors": 0, "tool_calls": 0,
         "reward": None, "advantage": None, "seconds": 0.0, "turns": 0, "way": line.problem[:200], "image": "",
         "answer": None,
