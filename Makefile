@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # One thread per process: two processes with two OpenMP threads each on two cores all but stop.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup quickstart test lint unit slow kit manifests dashboards images e2e tiny-base bench clean
+.PHONY: setup quickstart test lint unit slow kit manifests docs dashboards images e2e tiny-base bench clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,9 @@ manifests: setup
 	$(BIN)/gog crds --dir manifests/crds
 	rm -rf charts/gog/files/crds && mkdir -p charts/gog/files && cp -r manifests/crds charts/gog/files/crds
 	tests/charts/install >manifests/install.yaml
+
+docs: setup
+	$(BIN)/python -m gog.metrics >docs/metrics.md
 
 # JSON for Grafana, rules for Prometheus, and the pictures of docs/, which a real Prometheus over a recorded run gives.
 dashboards: setup

@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a manifest on this machine, or go on with it", allow_abbrev=False)
     run.add_argument("file", metavar="FILE", help="a GoGRun, or a single stage")
+    _metrics(run)
     _dir(run)
     _sets(run)
 
@@ -81,6 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         one = commands.add_parser(name, help=help_, allow_abbrev=False)
         one.add_argument("name", metavar="NAME", nargs="?" if name == "status" else None, help="name of the run")
+        if name == "resume":
+            _metrics(one)
         _dir(one)
 
     logs = commands.add_parser("logs", help="show what a run or one of its stages wrote", allow_abbrev=False)
@@ -165,6 +168,15 @@ def _s3(parser: argparse.ArgumentParser) -> None:
 
 def _dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dir", default="runs", metavar="DIR", help="where run folders are (default: runs)")
+
+
+def _metrics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="serve metrics for a Prometheus of this machine at /metrics, and /targets, which lists all pages (0: a free port)",
+    )
 
 
 def _sets(parser: argparse.ArgumentParser) -> None:

@@ -17,13 +17,6 @@ from gog.errors import UserError
 from gog.metrics import serving
 from gog_recipes.ranks import Ranks
 
-PORT, HOST = "GOG_METRICS_PORT", "GOG_METRICS_HOST"
-"""Environment: where to serve, 0 for a free port; without a port nothing is served. Without a host, to everybody."""
-LINGER = "GOG_METRICS_LINGER"
-"""Environment: seconds that a stage which was scraped waits, at its end, for one more scrape. Default: 0."""
-PORT_FILE = "metrics-port.json"
-"""In the work folder: {"port", "pid"} of a stage that serves, for whoever looks for it on this machine."""
-
 page = serving.Together(metrics.REGISTRY)
 """This rank's metrics, and what other ranks have counted."""
 
@@ -38,7 +31,7 @@ def serve(port: int, progress: Callable[[], dict[str, Any]], host: str = "0.0.0.
         return serving.Server(pages, port, host)
     except OSError as error:
         raise UserError(
-            f"cannot serve metrics at port {port}: {error.strerror}", where=PORT, remedy="give another"
+            f"cannot serve metrics at port {port}: {error.strerror}", where=serving.PORT, remedy="give another"
         ) from None
 
 
@@ -50,14 +43,14 @@ def put_together(ranks: Ranks) -> None:
 
 def begin(workdir: Path, progress: Callable[[], dict[str, Any]]) -> serving.Server | None:
     """Serves if the environment asks for it, and says where in the work folder."""
-    if not os.environ.get(PORT):
+    if not os.environ.get(serving.PORT):
         return None
-    server = serve(int(os.environ[PORT]), progress, os.environ.get(HOST) or "0.0.0.0")
-    (workdir / PORT_FILE).write_text(json.dumps({"port": server.server_port, "pid": os.getpid()}))
+    server = serve(int(os.environ[serving.PORT]), progress, os.environ.get(serving.HOST) or "0.0.0.0")
+    (workdir / serving.PORT_FILE).write_text(json.dumps({"port": server.server_port, "pid": os.getpid()}))
     return server
 
 
 def end(server: serving.Server | None) -> None:
     """Waits for the last scrape, if the environment gives time for one."""
     if server is not None:
-        server.linger(float(os.environ.get(LINGER) or 0))
+        server.linger(float(os.environ.get(serving.LINGER) or 0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gog import metrics, progress
-from gog.metrics import definitions, serving
+from gog.metrics import definitions, document, serving
 from gog.tools import FailureKind
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +69,12 @@ def test_every_metric_is_emitted_by_code_that_is_called() -> None:
     }
     emitted = called | {constant for name in called & set(uses) for constant in uses[name] if name[:10] != "initialise"}
     assert set(constants) - emitted == set()
+
+
+def test_the_documentation_is_what_the_definitions_say() -> None:
+    assert (ROOT / "docs/metrics.md").read_text() == document.page(), "run: make docs"
+    for each in metrics.DEFINITIONS:
+        assert document.page().count(f"| `{each.exposed}`<br>") == 1
 
 
 def used_of(tree: ast.AST, module: str) -> set[str]:

@@ -29,6 +29,7 @@ SERVER_OUTCOMES = ("ok", "client_error", "server_error", "gone")
 KINDS = ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")
 CONDITIONS = ("Complete", "Failed", "Suspended", "Ready", "Pending")
 ROLES = ("grounding", "imageSearch", "textSearch", "judge", "policy")
+SERVER_NAMES = ("grounding", "image-search", "text-search", "judge", "policy")
 ATTEMPTS = ("succeeded", "failed", "interrupted")
 PASSES = ("ok", "unavailable", "unreadable", "error")
 
@@ -177,11 +178,11 @@ CHECKPOINT = PROCESS.gauge(
 
 SERVER_REQUESTS = SERVERS.counter(
     "gog_server_requests", "requests", "Requests answered by a tool server, injected failures included.",
-    server=", ".join(ROLES), outcome=SERVER_OUTCOMES,
+    server=SERVER_NAMES, outcome=SERVER_OUTCOMES,
 )  # fmt: skip
 SERVER_SECONDS = SERVERS.histogram(
     "gog_server_request_duration_seconds", "seconds", "Duration of a request in the server.",
-    server=", ".join(ROLES), buckets=FAST_SECONDS,
+    server=SERVER_NAMES, buckets=FAST_SECONDS,
 )  # fmt: skip
 
 # ---- control plane

@@ -7,6 +7,7 @@ to, and not at all if nobody ever came. What several ranks have counted is put t
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,11 @@ from prometheus_client.core import Metric
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 METRICS = "/metrics"
+PORT, HOST, LINGER = "GOG_METRICS_PORT", "GOG_METRICS_HOST", "GOG_METRICS_LINGER"
+"""Environment of a stage: where it serves, 0 for a free port (without a port it does not; without a host, to everybody);
+and how many seconds it waits, at its end, for one more scrape, if it was ever scraped (default: 0)."""
+PORT_FILE = "metrics-port.json"
+"""In a stage's work folder: {"port", "pid"} of one that serves, for whoever looks for it on this machine."""
 ADDED = ("counter", "histogram")
 """Types whose samples of several processes may be added up."""
 
@@ -103,7 +109,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.server.ever_scraped |= path == METRICS
-        kind, body = page()
+        try:
+            kind, body = page()
+        except Exception as error:  # noqa: BLE001  said to whoever asked, and no reason to end anything
+            logging.getLogger(__name__).warning("%s: %s", path, error)
+            self.send_error(500, explain=str(error))
+            return
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

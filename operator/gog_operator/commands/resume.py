@@ -21,4 +21,4 @@ def main(given: argparse.Namespace) -> int:
         lost = [] if root.finished else runfolder.repeat_lost(cluster.objects)
         if lost:
             print(f"the store holds the last checkpoint of {', '.join(lost)} no more: done again", file=sys.stderr)
-        return run.operate(cluster, root)
+        return run.operate(cluster, root, given.metrics_port)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog_operator import cli, hints, loop, preflight, runfolder
+from gog_operator import census, cli, exposition, hints, loop, preflight, runfolder
 from gog_operator.api import manifest, objects
 from gog_operator.api.objects import KINDS, Object
 from gog_operator.cluster.local import LocalCluster
@@ -31,7 +32,7 @@ def main(given: argparse.Namespace) -> int:
     with RunLock(folder):
         cluster = open_cluster(folder)
         root = runfolder.adopt(cluster.objects, thing, folder)
-        return operate(cluster, root)
+        return operate(cluster, root, given.metrics_port)
 
 
 PATHS = (("data", "path"), ("model", "base"), ("tools", "cache", "path"))
@@ -59,10 +60,23 @@ def open_cluster(folder: Path) -> LocalCluster:
     return cluster
 
 
-def operate(cluster: LocalCluster, root: Object) -> int:
+def operate(cluster: LocalCluster, root: Object, metrics_port: int | None = None) -> int:
     """Runs the loop to its end and tells the result. Returns the exit code."""
+    with exposition.exposed(cluster.folder, metrics_port, os.environ) as page:
+        if page is not None:
+            print(
+                f"metrics at http://{exposition.HOST}:{page.port}/metrics, of all processes at /targets",
+                file=sys.stderr,
+            )
+        code = control(cluster, root)
+        if code != cli.INTERRUPTED:
+            exposition.linger(page, os.environ)
+    return code
+
+
+def control(cluster: LocalCluster, root: Object) -> int:
     display = choose(cluster, root)
-    cluster.listeners.append(display.event)
+    cluster.listeners += [display.event, lambda thing, event, _: census.note(thing, event)]
     interruption = Interruption()
     with interruption, display:
         try:

@@ -1,0 +1,152 @@
+"""What a stage tells Prometheus: where it serves, how it ends, what its ranks counted, how fast it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+
+from gog import metrics, spec
+from gog.metrics import serving
+from gog_recipes import meter, monitor
+from gog_recipes.grpo import sampled
+from gog_recipes.ranks import ALONE, Ranks
+from gog_recipes.stage import Stage
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """make(**environment): a stage that serves where the environment says."""
+    made = []
+
+    def make(ranks=ALONE, **environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        body = {"model": {"base": "tiny"}, "data": {"path": str(tmp_path)}, "workdir": str(tmp_path / "work")}
+        store = {"uri": f"file://{tmp_path}/store"}
+        made.append(Stage(spec.GRPOConfig.model_validate(body | {"store": store, "steps": 9}), ranks))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if each.monitor is not None:
+            each.monitor.shutdown()
+            each.monitor.server_close()
+
+
+def scrape(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def value(name, **labels):
+    return metrics.REGISTRY.get_sample_value(name, labels)
+
+
+LOCAL = {serving.PORT: "0", serving.HOST: "127.0.0.1"}
+
+
+def test_without_a_port_nothing_is_served(stage):
+    assert stage().monitor is None
+
+
+def test_a_stage_on_one_machine_says_where_it_serves(stage):
+    one = stage(**LOCAL)
+    told = json.loads((one.workdir / serving.PORT_FILE).read_text())
+    assert told == {"port": one.monitor.server_port, "pid": os.getpid()}
+    assert 'gog_train_step{stage="grpo"} 0.0' in scrape(told["port"])
+
+
+def test_only_the_leader_serves(stage):
+    assert stage(Ranks(1, 2), **LOCAL).monitor is None
+
+
+def test_a_stage_that_was_scraped_ends_after_one_more_scrape(stage):
+    one = stage(**LOCAL, **{serving.LINGER: "60"})
+    scrape(one.monitor.server_port)
+    ending = threading.Thread(target=one.end, daemon=True)
+    ending.start()
+    for _ in range(1000):
+        if ending.is_alive():
+            scrape(one.monitor.server_port)
+    ending.join(10)
+    assert not ending.is_alive()
+
+
+def test_a_stage_that_nobody_scraped_ends_at_once(stage):
+    stage(**LOCAL, **{serving.LINGER: "3600"}).end()
+
+
+def test_how_far_a_stage_is_and_its_newest_checkpoint_are_told(stage):
+    one, begun = stage(), time.time()
+    one.report(3, 9)
+    assert (value("gog_train_step", stage="grpo"), value("gog_train_steps_planned", stage="grpo")) == (3, 9)
+    advanced = value("gog_train_last_step_timestamp_seconds", stage="grpo")
+    assert advanced >= begun
+    one.report(3, 9)  # the same step told again is no progress
+    assert value("gog_train_last_step_timestamp_seconds", stage="grpo") == advanced
+    weights = one.workdir / "weights"
+    weights.write_text("1")
+    before = value("gog_store_bytes_total", operation="publish")
+    one.publish(3, {"weights": weights}, meta={}, parents=[])
+    assert value("gog_checkpoint_timestamp_seconds", stage="grpo") >= int(begun)
+    assert value("gog_store_bytes_total", operation="publish") == before + 1
+    assert value("gog_store_operations_total", operation="commit", outcome="ok") >= 1
+
+
+def test_what_other_ranks_counted_is_on_the_leaders_page(monkeypatch):
+    class Two(Ranks):
+        def gather(self, item):
+            return [item, item]
+
+    monkeypatch.setattr(monitor.page, "others", ())
+    metrics.trajectory("gathered", "counted")
+    monitor.put_together(ALONE)
+    line = 'gog_rollout_trajectories_total{stage="gathered",status="counted"}'
+    assert f"{line} 1.0" in serving.text(monitor.page)[1].decode()
+    monitor.put_together(Two(0, 2))
+    assert f"{line} 2.0" in serving.text(monitor.page)[1].decode()
+
+
+def test_the_parts_of_a_step_add_up_to_its_total():
+    now = iter([10.0, 13.0, 14.5])
+    laps = meter.Laps(clock=lambda: next(now))
+    laps.mark("rollout")
+    laps.mark("update")
+    assert laps.seconds == {"rollout": 3.0, "update": 1.5} and laps.total == 4.5
+
+
+@pytest.mark.parametrize(
+    ("device", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA GeForce RTX 9999", None),
+    ],
+)
+def test_the_peak_of_a_device_is_known_or_not_guessed(device, peak):
+    assert meter.peak_of(device) == peak
+
+
+def test_utilisation_is_told_only_where_the_peak_is_known():
+    assert meter.Speedometer(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
+    assert meter.Speedometer(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
+
+
+def test_entropy_is_the_mean_surprise_and_staleness_the_age_of_the_oldest_weights():
+    def segment(source, version, *logprobs):
+        return SimpleNamespace(source=source, version=version, logprobs=logprobs)
+
+    played = [
+        SimpleNamespace(segments=[segment("prompt", 0), segment("model", 4, -1.0, -2.0)]),
+        SimpleNamespace(segments=[segment("model", 2, -3.0), segment("observation", 0)]),
+    ]
+    assert sampled(played, 5) == {"entropy": 2.0, "staleness": 3}
