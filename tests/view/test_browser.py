@@ -243,7 +243,7 @@ def test_before_and_after_stand_side_by_side_and_j_goes_to_the_next_question(pag
     page.locator(".side").nth(1).wait_for()
     assert page.locator(".side h4 button").all_inner_texts() == ["SFT", "GRPO"]
     first = page.locator(".side").first.get_attribute("data-id")
-    page.get_by_role("button", name="Direct answer").click()
+    page.locator(".beside .chip", has_text="Direct answer").click()
     page.locator(".side").nth(2).wait_for()
     press(page, "j")
     page.wait_for_function("id => !document.querySelector(`.side[data-id='${id}']`)", arg=first)

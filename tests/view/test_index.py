@@ -242,6 +242,47 @@ def test_a_line_is_read_by_its_place_without_what_comes_before(tmp_path):
     assert zipfile.ZipFile(path).read(archive.LINES)[line.offset :] == opened.raw(line.offset, line.length)
 
 
+def test_an_archive_that_could_not_be_fetched_is_tried_again(tmp_path):
+    path, tries = tmp_path / "t.jsonl", []
+    path.write_text(viewers.pictured(1).model_dump_json() + "\n")
+
+    def fetched() -> Path:
+        tries.append(1)
+        if len(tries) == 1:
+            raise store.Unavailable("no answer")
+        return path
+
+    listing = places.Listing((places.Found("curate", 1, "x", fetched),))
+    indexer = index.Indexer(places.Place("x", "x", lambda: listing), tmp_path / "i")
+    indexer.refresh()
+    assert indexer.progress.problems == (("curate/1", "no answer"),) and not indexer.progress.busy
+    indexer.refresh()
+    assert indexer.progress.problems == ()
+
+
+def test_an_index_that_cannot_be_written_is_told_and_what_is_there_stays(tmp_path, monkeypatch):
+    place = places.of_store(store.Store(tmp_path / "store"), "x")
+    indexer, stop = index.Indexer(place, tmp_path / "i"), threading.Event()
+
+    def full(path: Path) -> sqlite3.Connection:
+        stop.set()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(index, "connect", full)
+    indexer.follow(stop, 0.0)
+    assert "disk is full" in indexer.progress.problems[-1][1] and not indexer.progress.busy
+
+
+def test_many_archives_are_not_all_held_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "OPEN", 2)
+    kept = store.Store(tmp_path / "store")
+    for step in range(1, 6):
+        viewers.publish(kept, [viewers.pictured(step)], tmp_path, step=step)
+    with viewers.viewing(places.of_store(kept, "x"), tmp_path) as viewer:
+        assert all(viewer.json(f"/api/trajectory?id={id}")["trajectory"]["turns"] for id in viewer.ids())
+        assert len(viewer.indexer._archives) == 2
+
+
 # ---- places
 
 

@@ -114,7 +114,7 @@ def entry(sample: Sample) -> Json:
             "errors": sum(not turn.well_formed for turn in item.turns),
             "excluded": item.excluded,
             "reward": item.reward.model_dump() if item.reward else None,
-            "advantage": None if item.advantage is None else round(item.advantage, 3),
+            "advantage": None if item.advantage is None else round(item.advantage, 4),
             "seconds": round(item.seconds, 3),
             "toolCalls": item.tool_calls,
         }

@@ -13,8 +13,9 @@ import os
 import sqlite3
 import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gog.errors import UserError
@@ -24,6 +25,8 @@ from gog.view.places import Found, Listing, Place
 
 BATCH = 500
 """Lines of a transaction."""
+OPEN = 64
+"""Archives held open; each is a file descriptor."""
 
 
 class Overtaken(Exception):
@@ -88,14 +91,18 @@ class Indexer:
     def __init__(self, place: Place, path: Path) -> None:
         self.place, self.path = place, path
         self.progress = Progress()
-        self._archives: dict[int, tuple[Found, Archive]] = {}
-        self._broken: dict[tuple[str, int, str], str] = {}
+        self._archives: OrderedDict[int, Archive] = OrderedDict()
+        self._broken: dict[tuple[str, int, str], Exception] = {}
         self._lock = threading.Lock()
 
     def follow(self, stop: threading.Event, every: float) -> None:
         """Indexes, then looks for news again and again until told to stop."""
         while True:
-            self.refresh(stop)
+            try:
+                self.refresh(stop)
+            except (sqlite3.Error, OSError) as error:  # a full disk, above all: what is indexed can be looked at
+                told = (str(self.path), f"the index cannot be written: {error}")
+                self.progress = replace(self.progress, busy=False, problems=(*self.progress.problems, told))
             if stop.wait(every):
                 return
 
@@ -105,6 +112,7 @@ class Indexer:
         connection = connect(self.path)
         try:
             listing = self.place.list()
+            self._broken = {key: error for key, error in self._broken.items() if not isinstance(error, OSError)}
             ids = _register(connection, listing.archives)
             self._tell(listing, done=0, busy=not self._indexed(connection, ids))
             for number, (found, archive) in enumerate(zip(listing.archives, ids)):
@@ -141,7 +149,7 @@ class Indexer:
                 except Overtaken:
                     continue
         except (UserError, OSError) as error:
-            self._broken[key] = error.what if isinstance(error, UserError) else str(error)
+            self._broken[key] = error
 
     def _read(self, connection: sqlite3.Connection, found: Found, archive: int) -> Iterator[float]:
         """Indexes what is left of an archive; yields how much of it is done, after each batch."""
@@ -157,13 +165,14 @@ class Indexer:
     def archive(self, archive: int, found: Found | None = None) -> Archive:
         """An archive by its number in the index, open. Raises UserError for one that is gone, missing or corrupt."""
         with self._lock:
-            known = self._archives.get(archive)
-        if known:
-            return known[1]
-        found = found or self._found(archive)
-        opened = Archive(found.open())
+            if archive in self._archives:
+                self._archives.move_to_end(archive)
+                return self._archives[archive]
+        opened = Archive((found or self._found(archive)).open())
         with self._lock:
-            self._archives[archive] = (found, opened)
+            self._archives[archive] = opened
+            while len(self._archives) > OPEN:
+                self._archives.popitem(last=False)
         return opened
 
     def _found(self, archive: int) -> Found:
@@ -178,7 +187,10 @@ class Indexer:
         raise UserError("this checkpoint is gone", where=f"archive {archive}", remedy="reload the list")
 
     def _tell(self, listing: Listing, *, done: int, busy: bool, share: float = 0.0) -> None:
-        broken = [(f"{key}/{step}", what) for (key, step, _), what in self._broken.items()]
+        broken = [
+            (f"{key}/{step}", error.what if isinstance(error, UserError) else str(error))
+            for (key, step, _), error in self._broken.items()
+        ]
         count = len(listing.archives)
         self.progress = Progress(
             busy, count, done, (done + share) / count if count else 1.0, (*listing.problems, *broken), listing

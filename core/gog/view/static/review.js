@@ -45,6 +45,7 @@ function reviewBar(found, list) {
       if (!answer.ok) return say(`Not kept: ${body.error}`, true);
       review = body.review;
       draw();
+      document.dispatchEvent(new Event('reviewed'));
       if (onwards) await list.next();
       await list.refresh();
     } catch {

@@ -58,5 +58,6 @@
   const begin = (run) => mountViewer(document.getElementById('viewer'), serverSource, {
     whole: true, lost, extra: run.reviews ? reviewBar : null, keys: run.reviews ? REVIEW_KEYS : [],
   });
+  document.addEventListener('reviewed', () => ask('/api/run').then(tell, lost));
   look();
 })();
