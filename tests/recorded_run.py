@@ -269,7 +269,7 @@ def call(pod: Pod, tool: str, calls: int, rate: float, rng: np.random.Generator)
 
 
 def serve_and_operate(servers: Pod, operator: Pod, minute: float, time: int, rng: np.random.Generator) -> None:
-    for server in ("grounding", "judge", "search"):
+    for server in ("grounding", "judge", "text-search"):
         n = int(rng.poisson(60 if minute > 33 else 14))
         failed = int(rng.binomial(n, 0.012))
         for outcome, count in (("ok", n - failed), ("server_error", failed), ("client_error", 0), ("gone", 0)):

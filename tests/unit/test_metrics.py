@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gog import metrics, progress
+from gog import metrics, progress, toolbox, wire
 from gog.metrics import definitions, document, serving
 from gog.tools import FailureKind
 
@@ -130,6 +130,23 @@ def test_what_an_answer_cost_adds_up_and_credit_is_what_was_said_last() -> None:
     metrics.tool_cost("bought", "b", 0.02, None)
     assert value("gog_external_spend_usd_total", **labels) == pytest.approx(0.03)
     assert value("gog_external_credit_usd", **labels) == 5
+
+
+@pytest.mark.parametrize("nonsense", ["", "free", "nan", "inf", "-1"])
+def test_an_answer_that_names_no_amount_costs_nothing(nonsense: str) -> None:
+    labels = {"tool": "unpriced", "backend": toolbox.BACKEND}
+    metrics.initialise_tool(**labels)
+    toolbox._note_cost("unpriced", {wire.COST_HEADER: nonsense, wire.CREDIT_HEADER: nonsense})
+    assert (value("gog_external_spend_usd_total", **labels), value("gog_external_credit_usd", **labels)) == (0, None)
+
+
+def test_what_an_answer_says_of_its_price_is_counted() -> None:
+    labels = {"tool": "priced", "backend": toolbox.BACKEND}
+    metrics.initialise_tool(**labels)
+    toolbox._note_cost("priced", {wire.COST_HEADER: "0.01", wire.CREDIT_HEADER: "12.5"})
+    toolbox._note_cost("priced", {wire.COST_HEADER: "0.01"})
+    assert value("gog_external_spend_usd_total", **labels) == pytest.approx(0.02)
+    assert value("gog_external_credit_usd", **labels) == 12.5
 
 
 def test_an_operation_within_an_operation_is_counted_once() -> None:
