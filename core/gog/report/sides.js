@@ -9,19 +9,24 @@ async function sidesView(kind, members, current, load, go) {
   const loaded = new Map();
   const columns = h('div', { class: 'sides' });
   const chips = h('p', { class: 'relatives' });
-  const fits = [];
+  const looks = [];
+  /* All pictures alike: what differs between them is what is drawn on them. */
+  const fit = () => {
+    const width = Math.min(WIDEST_SIDE, ...looks.map(({ look }) => look.clientWidth));
+    for (const { scene } of looks) scene.fit(width);
+  };
 
   async function draw() {
     const wanted = members.filter((member) => shown.has(member.id));
     await Promise.all(wanted.filter(({ id }) => !loaded.has(id)).map(async ({ id }) => loaded.set(id, await load(id))));
     const trajectories = wanted.map(({ id }) => loaded.get(id)).filter(Boolean);
     const widest = Math.max(...trajectories.map((trajectory) => Math.abs(trajectory.advantage || 0)), 1e-9);
-    fits.length = 0;
-    columns.replaceChildren(...trajectories.map((trajectory) => side(kind, trajectory, widest, current, go, fits)));
+    looks.length = 0;
+    columns.replaceChildren(...trajectories.map((trajectory) => side(kind, trajectory, widest, current, go, looks)));
     chips.replaceChildren(...members.map((member) => h('button', {
       class: `chip ${member.outcome} ${shown.has(member.id) ? 'here' : ''}`, 'aria-pressed': String(shown.has(member.id)), onclick: () => toggle(member.id),
     }, `${OUTCOMES[member.outcome][0]} ${sideName(kind, member)}`)));
-    fits.forEach((fit) => fit());
+    fit();
   }
 
   function toggle(id) {
@@ -34,7 +39,7 @@ async function sidesView(kind, members, current, load, go) {
   const first = members.find(({ id }) => id === current) || members[0];
   const title = kind === 'g' ? `The group of ${members.length}` : 'The same question, before and after';
   const view = h('article', { class: 'beside' }, h('header', {}, h('p', { class: 'where' }, title), h('h3', {}, first.question)), chips, columns);
-  return { view, fit: () => fits.forEach((fit) => fit()) };
+  return { view, fit };
 }
 
 /* Which are shown at first: a whole group; of a comparison SFT and GRPO, or else this one and the last. */
@@ -53,11 +58,11 @@ function sideName(kind, member) {
   return [member.stage, member.step && `step ${member.step}`].filter(Boolean).join(' ');
 }
 
-function side(kind, trajectory, widest, current, go, fits) {
+function side(kind, trajectory, widest, current, go, looks) {
   if (trajectory.outcome === 'unreadable') return h('section', { class: 'side' }, unreadable(trajectory));
   const scene = new Scene(trajectory);
   const look = h('div', { class: 'look' }, scene.frame, scene.caption);
-  fits.push(() => scene.fit(Math.min(look.clientWidth, WIDEST_SIDE)));
+  looks.push({ look, scene });
   const [glyph, words] = OUTCOMES[trajectory.outcome];
   return h(
     'section',
