@@ -15,6 +15,7 @@ function mountViewer(root, source, options = {}) {
   const detail = h('div', { class: 'detail', tabindex: -1, 'aria-live': 'polite' });
   const help = h('dialog', { class: 'help', 'aria-label': 'keys' });
   const state = { id: '', index: -1, mode: 't', asked: 0, fit: () => {}, extra: null, row: null };
+  let known = null;
   const lost = (error) => { (options.lost || console.error)(error); };
 
   /* ---- the list */
@@ -68,7 +69,8 @@ function mountViewer(root, source, options = {}) {
       put(drawn, null);
       return;
     }
-    const extra = options.extra && found.trajectory.outcome !== 'unreadable' ? options.extra(found, { refresh: () => refresh(true), next: () => move(1), rows }) : null;
+    await known;
+    const extra = state.extras && found.trajectory.outcome !== 'unreadable' ? options.extra(found, { refresh: () => refresh(true), next: () => move(1), rows }) : null;
     const drawn = trajectoryView(found.trajectory, state.mode === 't' && found.trajectory.key.startsWith('evaluate') ? found.others : found.group, (id) => show(id), [ways(found), extra && extra.view]);
     if (extra && drawn.scene) extra.attach(drawn.scene);
     put(drawn, extra);
@@ -192,24 +194,31 @@ function mountViewer(root, source, options = {}) {
 
   /* ---- beginning */
 
-  help.append(h('h4', {}, 'Keys'), h('dl', {}, [...KEYS, ...(options.keys || [])].map(([key, words]) => h('div', {}, h('dt', {}, key.split(' ').map((each) => h('kbd', {}, each))), h('dd', {}, words)))),
+  const explain = (more) => help.replaceChildren(h('h4', {}, 'Keys'), h('dl', {}, [...KEYS, ...more].map(([key, words]) => h('div', {}, h('dt', {}, key.split(' ').map((each) => h('kbd', {}, each))), h('dd', {}, words)))),
     h('form', { method: 'dialog' }, h('button', { class: 'way' }, 'Close')));
   root.append(h('aside', {}, filters.view, rows.view), detail, help);
 
-  async function begin() {
-    filters.offer(await source.facets());
+  /* Asks what there is to filter by, and whether there is more to do than look. */
+  async function know() {
+    const facets = await source.facets();
+    filters.offer(facets);
+    explain(facets.reviews ? options.keys : []);
+    state.extras = facets.reviews;
+  }
+
+  async function first() {
     if (await follow()) return;
     state.id = options.featured || '';
     if (state.id) await show(state.id);
     await refresh();
   }
-  begin().catch(lost);
+  known = know();
+  Promise.all([known, first()]).catch(lost);
 
   return {
     /* Takes up what is new in the source. */
     async renew() {
-      filters.offer(await source.facets());
-      await refresh(true);
+      await Promise.all([know(), refresh(true)]);
     },
   };
 }

@@ -69,6 +69,7 @@ class Api:
         self, place: Place, indexer: index.Indexer, reviews: Reviews | None, vocabulary: Vocabulary | None = None
     ) -> None:
         self.place, self.indexer, self.reviews, self.vocabulary = place, indexer, reviews, vocabulary
+        self._facets: tuple[Any, dict[str, Any]] = ((), {})
         self._lock = threading.Lock()
         self._connection = index.connect(indexer.path)
         self._connection.execute("CREATE TEMP TABLE reviews (trajectory TEXT PRIMARY KEY, decision TEXT NOT NULL)")
@@ -112,10 +113,17 @@ class Api:
         }  # fmt: skip
 
     def facets(self) -> dict[str, Any]:
-        found = self._read(queries.facets)
+        found = self._read(self._fresh_facets)
         stages = [{"value": row["stage"], "name": _stage_name(row)} for row in found["stages"]]
         policies = [{"value": policy, "name": wording.policy(policy)} for policy in found["policies"]]
         return {**found, "stages": stages, "policies": policies, "reviews": self.reviews is not None}
+
+    def _fresh_facets(self, db: sqlite3.Connection) -> dict[str, Any]:
+        """Facets, counted again only when the index has changed."""
+        mark = tuple(db.execute("SELECT (SELECT max(row) FROM rows), group_concat(live, '') FROM archives").fetchone())
+        if self._facets[0] != mark:
+            self._facets = mark, queries.facets(db)
+        return self._facets[1]
 
     def rows(self, query: Query) -> dict[str, Any]:
         """A page of the list, how many there are in all, and how many of each outcome."""

@@ -2,7 +2,8 @@
 (() => {
   const AGAIN = { busy: 700, going: 5000, still: 15000 };
   const top = document.getElementById('top');
-  const state = { viewer: null, seen: '', lost: false };
+  const state = { seen: '' };
+  const viewer = mountViewer(document.getElementById('viewer'), serverSource, { whole: true, lost, extra: reviewBar, keys: REVIEW_KEYS });
 
   function problems(run) {
     if (run.problems.length === 0) return null;
@@ -29,7 +30,6 @@
 
   function lost(error) {
     if (error.answered) return;
-    state.lost = true;
     top.replaceChildren(h('span', { class: 'offline' }, 'The viewer does not answer. Is `gog view` still running?'));
   }
 
@@ -37,11 +37,9 @@
     let wait = AGAIN.still;
     try {
       const run = await ask('/api/run');
-      state.lost = false;
       tell(run);
       const seen = `${run.total}|${run.archives}`;
-      if (!state.viewer) state.viewer = begin(run);
-      else if (seen !== state.seen) await state.viewer.renew();
+      if (state.seen && seen !== state.seen) await viewer.renew();
       state.seen = seen;
       if (run.total === 0) nothing(run);
       if (run.busy) wait = AGAIN.busy;
@@ -55,9 +53,6 @@
     document.querySelector('.detail').replaceChildren(h('p', { class: 'nothing' }, words), h('ul', {}, run.problems.map(({ where, what }) => h('li', {}, `${where}: ${what}`))));
   }
 
-  const begin = (run) => mountViewer(document.getElementById('viewer'), serverSource, {
-    whole: true, lost, extra: run.reviews ? reviewBar : null, keys: run.reviews ? REVIEW_KEYS : [],
-  });
   document.addEventListener('reviewed', () => ask('/api/run').then(tell, lost));
   look();
 })();
