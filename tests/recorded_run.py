@@ -274,7 +274,7 @@ def serve_and_operate(servers: Pod, operator: Pod, minute: float, time: int, rng
         failed = int(rng.binomial(n, 0.012))
         for outcome, count in (("ok", n - failed), ("server_error", failed), ("client_error", 0), ("gone", 0)):
             servers.add("gog_server_requests", count, server=server, outcome=outcome)
-        slow = rng.lognormal(math.log(0.08 if server == "search" else 0.2), 0.5, n)
+        slow = rng.lognormal(math.log(0.08 if server == "text-search" else 0.2), 0.5, n)
         servers.observe("gog_server_request_duration_seconds", slow, server=server)
     operate(operator, minute, time, rng)
 

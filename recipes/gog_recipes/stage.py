@@ -132,7 +132,6 @@ class Stage:
         blobs: dict[str, store.Blob] = {}
         for staged in self.ranks.gather(self.store.stage_blobs(mine)):
             blobs |= staged
-        monitor.put_together(self.ranks)
         if not self.ranks.leader:
             return
         refs = tuple(parent.ref for parent in parents)

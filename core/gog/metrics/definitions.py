@@ -48,8 +48,7 @@ PROCESS = Page("process")
 SERVERS = Page("server", also=PROCESS)
 STAGES = Page("stage", also=PROCESS)
 """Of rank 0 of a stage, for all its ranks."""
-for _page in (OPERATOR, SERVERS, STAGES):
-    ProcessCollector(registry=_page.registry)
+ProcessCollector(registry=SERVERS.registry)  # not of stages: reading /proc gives the interpreter up ten times a scrape
 
 # ---- tools
 

@@ -21,7 +21,7 @@ Made by `make docs` from `core/gog/metrics`; change them there.
 
 Everything is in base units. Labels are bounded: none holds a step, an address or an id. Every outcome starts at 0, so
 that "nothing failed" and "nothing is known" differ; a gauge without labels is absent until there is something to tell.
-Pages of stages, servers and the operator also have `process_*` (CPU time, memory, open files).
+Pages of servers also have `process_*` (CPU time, memory, open files).
 
 ## Collection
 
@@ -39,7 +39,7 @@ Series have the label `pod`: the stage's or the server's name.
 
 **On a cluster.** `monitoring.podMonitor: true` makes PodMonitors for stages, servers and the operator (Prometheus
 operator needed). Series have the labels `namespace`, `pod` and `run`. Of a stage with several pods the first is scraped:
-it tells the counts of all ranks, as of the end of the last rollout or checkpoint. Movers are not scraped.
+it tells the counts of all ranks, as of the end of the last rollout. Movers are not scraped.
 
 **The last scrape.** A stage that ends takes its last figures with it. With `GOG_METRICS_LINGER` seconds in its
 environment, one that has ever been scraped waits that long, at a clean end, for one more scrape. It is 0 unless set;

@@ -99,8 +99,14 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Few calls that wait, because after each the interpreter has to be had again from a busy step: a connection is kept
+    from scrape to scrape, and an answer is sent at once."""
+
     server: Server
-    timeout = 30
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 20
+    disable_nagle_algorithm = True
+    timeout = 150
 
     def do_GET(self) -> None:
         path, last = self.path.partition("?")[0], self.server.last
@@ -120,6 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+        self.wfile.flush()
         if path == METRICS and last is not None:
             last.set()
 
