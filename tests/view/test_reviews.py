@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,13 @@ def test_a_disk_that_refuses_is_told_and_nothing_is_taken_as_decided(archive, tm
         monkeypatch.setattr(viewer.server.api.reviews, "_append", full)
         reply = viewer.decide(trajectory=viewer.ids()[0], decision="accept")
         assert reply.status == 507 and b"full" in reply.body and viewer.ids("review=accept") == []
+
+
+def test_a_decision_is_flushed_to_the_disk_before_it_is_told_of(tmp_path, monkeypatch):
+    path, flushed = tmp_path / "r", []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(path.read_bytes()))
+    Reviews(path, lambda: viewers.NOW).add(Review(trajectory="t", decision="accept"))
+    assert [json.loads(line)["decision"] for line in flushed] == ["accept"]
 
 
 def test_a_folder_holds_its_reviews_in_a_file_of_the_usual_name(tmp_path):

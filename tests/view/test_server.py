@@ -85,7 +85,7 @@ def test_no_path_leads_out_of_the_archives(viewer, path):
 def test_beside_a_jsonl_file_only_pictures_of_its_folder_are_read(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
     path = tmp_path / "lines" / "t.jsonl"
-    path.parent.mkdir()
+    (path.parent / "images").mkdir(parents=True)
     path.write_text(viewers.pictured(1, image="../../secret").model_dump_json() + "\n")
     with viewers.viewing(places.of_file(path), tmp_path) as viewer:
         assert viewer.ask("/image/1/../../secret").status == 404
