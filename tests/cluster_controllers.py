@@ -76,7 +76,9 @@ def _ended(status: Document) -> bool:
 def _deployments(api: Api, namespace: str, play: Play) -> None:
     for deployment in items(api, paths.DEPLOYMENTS.path(namespace)):
         metadata, wanted = deployment["metadata"], deployment["spec"]["replicas"]
-        starts = play.ready(deployment["spec"]["selector"]["matchLabels"]["app"]) and _mounted(api, namespace, deployment)
+        starts = play.ready(deployment["spec"]["selector"]["matchLabels"]["app"]) and _mounted(
+            api, namespace, deployment
+        )
         ready = wanted if starts else 0
         status = {
             "observedGeneration": metadata["generation"],

@@ -77,16 +77,14 @@ def writes(sane: Outcome) -> list[int]:
 
 def test_an_operator_that_dies_at_some_call_or_gets_a_bad_answer_ends_as_one_that_does_not(survives, sane):
     chance, run = random.Random(SEED), sane("least")
-    survives(
-        Case("least", fault, chance.choice(pool))
-        for fault in (*DEATHS, *ANSWERS, "every answer", "outage")
-        for pool in (writes(run), calls(run))
-    )
+    faults = (*DEATHS, *ANSWERS, "every answer", "outage")
+    survives(Case("least", fault, chance.choice(chance.choice((writes(run), calls(run))))) for fault in faults)
 
 
 def test_what_others_delete_and_edit_costs_attempts_at_most(survives, sane):
     chance = random.Random(SEED)
-    survives(Case("least", fault, chance.choice(calls(sane("least")))) for fault in (*MEDDLING, *ENDINGS))
+    deeds = (*chance.sample(sorted(MEDDLING), 6), *ENDINGS)
+    survives(Case("least", deed, chance.choice(calls(sane("least")))) for deed in deeds)
 
 
 @pytest.mark.slow
