@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # One thread per process: two processes with two OpenMP threads each on two cores all but stop.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup quickstart test lint unit slow kit manifests docs dashboards images e2e tiny-base bench clean
+.PHONY: setup quickstart test lint unit faults slow kit manifests docs dashboards images e2e tiny-base bench clean
 
 setup: $(STAMP)
 
@@ -33,7 +33,10 @@ lint: setup
 unit: setup
 	@# An API server for its tests, the first time in some minutes; where there is no Go, pytest's summary says what did not run.
 	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw; fi
-	$(BIN)/python -m pytest -m 'not slow and not cluster'
+	$(BIN)/python -m pytest -m 'not slow and not cluster and not exhaustive'
+
+faults: setup
+	$(BIN)/python -m pytest -m exhaustive
 
 slow: setup
 	$(BIN)/python -m pytest -m 'slow and not cluster'

@@ -1,6 +1,6 @@
 """Whatever happens between two calls of an operator, the end is the same: faults at every call, on a real API server.
 
-A sample of the calls is in the suite; every one of them is `slow`. The run that faults strike has
+A sample of the calls is in the suite; every one of them is `exhaustive`. The run that faults strike has
 every kind of call: skipped stages are looked for, the dataset is made, a stage fails once and is tried again, the
 policy is loaded and served, the report is written.
 """
@@ -87,19 +87,19 @@ def test_what_others_delete_and_edit_costs_attempts_at_most(survives, sane):
     survives(Case("least", deed, chance.choice(calls(sane("least")))) for deed in deeds)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_operator_may_die_before_and_after_every_call_of_a_run(survives, sane):
     survives(Case("least", fault, call) for fault in DEATHS for call in calls(sane("least")))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_call_of_a_run_may_be_answered_in_every_bad_way(survives, sane):
     """Reads in one way after the other, until they are answered; writes also in each way alone."""
     survives(Case("least", "every answer", call) for call in calls(sane("least")))
     survives(Case("least", answer, call) for answer in ANSWERS for call in writes(sane("least")))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_others_may_delete_and_edit_at_every_step(survives, sane):
     """Each deed at every third write, beginning with another one."""
     run = writes(sane("least"))
@@ -107,7 +107,7 @@ def test_others_may_delete_and_edit_at_every_step(survives, sane):
     survives(Case("least", fault, call) for number, fault in enumerate(faults) for call in run[number % 3 :: 3])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_whole_world_survives_faults_at_calls_all_over_its_run(survives, sane):
     faults = ("dies before", "500 after all", "outage")
     survives(Case("world", fault, call) for fault in faults for call in calls(sane("world"))[::FEW])
