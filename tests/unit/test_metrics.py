@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from gog import metrics, progress, toolbox, wire
+from gog.errors import UserError
 from gog.metrics import definitions, document, serving
+from gog.store import Unavailable, faults, s3
+from gog.store.counted import counted
 from gog.tools import FailureKind
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,6 +175,41 @@ def test_an_operation_within_an_operation_is_counted_once() -> None:
     assert counted("commit", "refused") == before[0] + 1
     assert counted("read", "error") == before[1]
     assert value("gog_store_retries_total", operation="commit") == (before[2] or 0) + 1
+
+
+def test_what_a_store_s_threads_do_counts_for_the_operation_that_began_them() -> None:
+    def so_far(name: str) -> float:
+        return value(name, operation="fetch") or 0.0
+
+    def receive(part: int) -> int:
+        answers = iter([Unavailable("reset"), None])
+
+        def once() -> int:
+            if (trouble := next(answers)) is not None:
+                raise trouble
+            metrics.store_bytes(10)
+            return part
+
+        return faults.Patience(sleep=lambda _: None).tries(once, "s3://bucket")
+
+    before = so_far("gog_store_retries_total"), so_far("gog_store_bytes_total")
+    with metrics.store_operation("fetch", str):
+        assert s3._together(receive, range(3)) == [0, 1, 2]
+    metrics.store_bytes(10)  # of no operation
+    assert so_far("gog_store_retries_total") == before[0] + 3
+    assert so_far("gog_store_bytes_total") == before[1] + 30
+
+
+@pytest.mark.parametrize(("error", "outcome"), [(UserError("x"), "refused"), (Unavailable("x"), "unavailable")])
+def test_a_store_that_refuses_and_one_that_is_silent_are_told_apart(error: Exception, outcome: str) -> None:
+    @counted("sweep")
+    def sweep() -> None:
+        raise error
+
+    before = value("gog_store_operations_total", operation="sweep", outcome=outcome) or 0
+    with pytest.raises(type(error)):
+        sweep()
+    assert value("gog_store_operations_total", operation="sweep", outcome=outcome) == before + 1
 
 
 # ---- the page
