@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
 SERVERS = ("grounding", "image-search", "text-search", "judge", "policy")
@@ -55,6 +56,10 @@ def forget_absent_authority(environment: MutableMapping[str, str]) -> None:
         del environment["AWS_CA_BUNDLE"]
 
 
+Commands = Any
+"""argparse's own name for what `add_subparsers` returns is private."""
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gog",
@@ -63,7 +68,14 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _for_runs(commands)
+    _for_pods(commands)
+    _for_clusters(commands)
+    return parser
 
+
+def _for_runs(commands: Commands) -> None:
+    """What a person calls about a run on this machine."""
     run = commands.add_parser("run", help="run a manifest on this machine, or go on with it", allow_abbrev=False)
     run.add_argument("file", metavar="FILE", help="a GoGRun, or a single stage")
     _metrics(run)
@@ -92,6 +104,10 @@ def build_parser() -> argparse.ArgumentParser:
     _dir(logs)
 
     _view(commands.add_parser("view", help="look at trajectories in a browser, and review them", allow_abbrev=False))
+
+
+def _for_pods(commands: Commands) -> None:
+    """What the control plane calls, here and in pods; by hand, too."""
     serve = commands.add_parser("serve", help="start one tool server", add_help=False, allow_abbrev=False)
     serve.add_argument("role", choices=SERVERS)
     stage = commands.add_parser("stage", help="run one stage, as a pod does", allow_abbrev=False)
@@ -99,6 +115,13 @@ def build_parser() -> argparse.ArgumentParser:
     stage.add_argument(
         "--config", required=True, metavar="FILE", help="its configuration; key=value and torchrun flags may follow"
     )
+    data = commands.add_parser("data", help="make the embedded world's dataset", allow_abbrev=False)
+    data.add_argument("--world", default="{}", metavar="JSON", help="its settings: seed, train, test")
+    data.add_argument("--out", required=True, metavar="FOLDER")
+
+
+def _for_clusters(commands: Commands) -> None:
+    """What is installed in a cluster, or run there."""
     crds = commands.add_parser("crds", help="print the custom resource definitions for a cluster", allow_abbrev=False)
     crds.add_argument("--dir", metavar="DIR", help="write one file each there instead")
     crds.add_argument("--reference", action="store_true", help="print a page that tells every field instead")
@@ -115,10 +138,6 @@ def build_parser() -> argparse.ArgumentParser:
     boards.add_argument(
         "--hours", type=float, default=6.0, help="how many of the last hours a picture shows (default: 6)"
     )
-    data = commands.add_parser("data", help="make the embedded world's dataset", allow_abbrev=False)
-    data.add_argument("--world", default="{}", metavar="JSON", help="its settings: seed, train, test")
-    data.add_argument("--out", required=True, metavar="FOLDER")
-    return parser
 
 
 def _operator(parser: argparse.ArgumentParser) -> None:
