@@ -32,7 +32,8 @@ def reconcile(cluster: Cluster, kind: str, name: str, now: datetime) -> float | 
         return None
     if not ours(thing):
         return None
-    if cluster.stays and (left := seconds_to_live(thing, now)) is not None and left <= 0:
+    left = seconds_to_live(thing, now) if cluster.stays else None
+    if left is not None and left <= 0:
         cluster.delete(kind, name, thing.metadata.uid)
         return None
     decision = attempt(cluster, thing, now)
@@ -43,7 +44,7 @@ def reconcile(cluster: Cluster, kind: str, name: str, now: datetime) -> float | 
             return 0
     for event in decision.events:
         cluster.record(thing, event, now)
-    return decision.requeue_after if decision.requeue_after is not None or not cluster.stays else left
+    return left if decision.requeue_after is None else decision.requeue_after
 
 
 def ours(thing: Object) -> bool:
@@ -118,9 +119,8 @@ def stage_facts(cluster: Cluster, thing: Stage) -> stage.Facts:
     named = [value for value in thing.spec.endpoints.values() if "://" not in value]
     found = {name: cluster.get(Endpoint, name) for name in named}
     begun = thing.status.attempt > 0
-    job = cluster.job(thing)
     return stage.Facts(
-        job=job,
+        job=cluster.job(thing),
         store=cluster.kept(thing) if begun else actions.StoreView("unknown"),
         progress=cluster.progress(thing) if begun else None,
         data=cluster.data(thing),
