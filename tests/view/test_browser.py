@@ -362,6 +362,24 @@ def test_a_demonstration_is_accepted_rejected_noted_and_undone_by_keys(page, tmp
     assert kept[2]["note"] == "wrong crop" and kept[0]["trajectory"] == ids[0]
 
 
+def test_a_key_that_comes_before_the_list_knows_its_place_is_kept(page, tmp_path):
+    with one(tmp_path, *(viewers.pictured(n) for n in (1, 2, 3))) as viewer:
+        ids = viewer.ids()
+        asked, held = [], []
+
+        def hold(route):  # the first is the trajectory's own; the list asks afterwards
+            asked.append(route)
+            held.append(route) if len(asked) == 2 else route.continue_()
+
+        page.route("**/api/place?*", hold)
+        visit(page, viewer, f"#/t/{ids[2]}")
+        page.wait_for_function("() => document.querySelectorAll('.item').length === 3")
+        press(page, "k")
+        for route in held:
+            route.continue_()
+        opened(page, ids[1])
+
+
 def test_a_drawn_box_is_kept_in_pixels_of_the_picture(page, tmp_path):
     path = tmp_path / "reviews.jsonl"
     with one(tmp_path, viewers.pictured(1), reviews=path) as viewer:

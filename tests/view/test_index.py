@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import builders
@@ -213,6 +214,19 @@ def test_two_viewers_of_one_index_do_not_write_a_line_twice(tmp_path, monkeypatc
         thread.join()
     assert index.connect(tmp_path / "i").execute("SELECT count(*) FROM rows").fetchone()[0] == 100
     assert not any(each.progress.busy or each.progress.problems for each in indexers)
+
+
+def test_many_viewers_may_begin_one_index_at_once(tmp_path):
+    for attempt in range(20):
+        ready = threading.Barrier(8)
+
+        def begin(path=tmp_path / str(attempt), ready=ready):
+            ready.wait()
+            index.connect(path).close()
+
+        with ThreadPoolExecutor(8) as pool:
+            for begun in [pool.submit(begin) for _ in range(8)]:
+                begun.result()
 
 
 @pytest.mark.parametrize("damage", ["another version", "garbage"])

@@ -99,6 +99,7 @@ function mountViewer(root, source, options = {}) {
 
   /* To the next row; side by side, to the next one that is about something else. */
   async function move(by) {
+    if (state.id && state.index < 0) await place(); // a key may come before the list has told where it is
     const same = (row) => state.mode !== 't' && row && state.row && row.questionId === state.row.questionId && row.key === state.row.key && row.step === state.row.step;
     let index = state.index < 0 ? (by > 0 ? 0 : rows.total - 1) : state.index + by;
     state.row = state.index < 0 ? null : await rows.at(state.index);
