@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from gog_operator import cli
+from gog_operator.build.platform import Platform
 
 CHART = kube.ROOT / "charts/gog"
 MANIFESTS = kube.ROOT / "manifests"
@@ -110,6 +111,14 @@ def test_monitoring_is_made_only_where_it_is_known(helm):
     }
     text = helm("template", "gog", CHART, asked)
     assert not of_kind([each for each in yaml.safe_load_all(text) if each], "PodMonitor", "PrometheusRule")
+
+
+@pytest.mark.apiserver
+def test_stages_wait_for_their_last_scrape_as_long_as_the_values_say(helm):
+    (deployment,) = of_kind(rendered(helm, "--set=monitoring.lastScrapeSeconds=70"), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    platform = Platform.from_environment({each["name"]: each["value"] for each in container["env"]})
+    assert platform.linger_seconds == 70
 
 
 @pytest.mark.apiserver

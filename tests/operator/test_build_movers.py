@@ -82,3 +82,4 @@ def test_settings_that_are_too_large_lose_their_oldest_events_first():
 def test_a_platform_is_what_the_chart_says_and_the_rest_is_its_default():
     env = {"GOG_TRAINER_IMAGE": "r/t:1", "GOG_TOOLS_IMAGE": "", "GOG_IMAGE_PULL_POLICY": "Always"}
     assert Platform.from_environment(env) == Platform(trainer_image="r/t:1", image_pull_policy="Always")
+    assert Platform.from_environment({"GOG_METRICS_LINGER": "45"}) == Platform(linger_seconds=45)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import hypothesis
 import hypothesis.strategies as some
@@ -114,6 +115,15 @@ def test_there_is_a_process_for_each_gpu_and_the_cores_are_shared_among_them(wor
     assert volcano.processes(settings.WorkersSpec.model_validate(workers)) == processes
     assert (f"--nproc_per_node={processes}" in container_of(job)["command"]) is (processes > 1)
     assert variables(job)["OMP_NUM_THREADS"] == threads
+
+
+def test_a_stage_waits_for_its_last_scrape_as_long_as_the_installation_says():
+    def waits(seconds: int) -> list[str]:
+        job = volcano.job(golden.stage(), replace(golden.PLATFORM, linger_seconds=seconds))
+        (container,) = job["spec"]["tasks"][0]["template"]["spec"]["containers"]
+        return [each["value"] for each in container["env"] if each["name"] == "GOG_METRICS_LINGER"]
+
+    assert (waits(45), waits(0)) == (["45"], [])
 
 
 def test_amounts_are_requests_and_limits_to_the_letter():

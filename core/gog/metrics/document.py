@@ -42,8 +42,8 @@ operator needed). Series have the labels `namespace`, `pod` and `run`. Of a stag
 it tells the counts of all ranks, as of the end of the last rollout. Movers are not scraped.
 
 **The last scrape.** A stage that ends takes its last figures with it. With `GOG_METRICS_LINGER` seconds in its
-environment, one that has ever been scraped waits that long, at a clean end, for one more scrape. It is 0 unless set;
-`gog run --metrics-port` sets 15.
+environment, one that has ever been scraped waits that long, at a clean end, for one more scrape. `gog run
+--metrics-port` sets 15, the chart 45 (`monitoring.lastScrapeSeconds`); else it is 0.
 
 **What calls cost.** Behind a server whose answers are bought, say so in the headers of each answer:
 `x-gog-cost-usd` is counted as spend, `x-gog-credit-usd` is shown as what is left.

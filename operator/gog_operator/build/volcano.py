@@ -14,6 +14,7 @@ import functools
 from typing import Any
 
 from gog import spec as specification
+from gog.metrics import serving
 from gog_operator.api.objects import Stage
 from gog_operator.build import app, meta, pods, quantities
 from gog_operator.build.platform import Platform
@@ -80,7 +81,9 @@ def environment(workers: specification.WorkersSpec, platform: Platform) -> dict[
     the machine stand in each other's way."""
     cores = quantities.amount(workers.cpu) if workers.cpu else 1.0
     threads = max(1, int(cores) // processes(workers))
-    env = {"GOG_METRICS_PORT": str(platform.progress_port), "OMP_NUM_THREADS": str(threads)}
+    env = {serving.PORT: str(platform.progress_port), "OMP_NUM_THREADS": str(threads)}
+    if platform.linger_seconds:
+        env[serving.LINGER] = str(platform.linger_seconds)
     if workers.replicas > 1:
         env["GLOO_SOCKET_IFNAME"] = INTERFACE  # else gloo asks the resolver, which may say loopback
     return env
