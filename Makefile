@@ -32,7 +32,7 @@ lint: setup
 
 unit: setup
 	@# An API server for its tests, the first time in some minutes; where there is no Go, pytest's summary says what did not run.
-	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw; fi
+	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw prometheus promtool; fi
 	$(BIN)/python -m pytest -m 'not slow and not cluster and not exhaustive'
 
 faults: setup
