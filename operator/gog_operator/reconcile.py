@@ -118,11 +118,11 @@ def run_facts(cluster: Cluster, thing: GoGRun) -> run.Facts:
 def stage_facts(cluster: Cluster, thing: Stage) -> stage.Facts:
     named = [value for value in thing.spec.endpoints.values() if "://" not in value]
     found = {name: cluster.get(Endpoint, name) for name in named}
-    begun = thing.status.attempt > 0
+    job = cluster.job(thing)
     return stage.Facts(
-        job=cluster.job(thing),
-        store=cluster.kept(thing) if begun else actions.StoreView("unknown"),
-        progress=cluster.progress(thing) if begun else None,
+        job=job,
+        store=cluster.kept(thing) if stage.needs_store(thing, job) else actions.StoreView("unknown"),
+        progress=cluster.progress(thing) if thing.status.attempt else None,
         data=cluster.data(thing),
         endpoints={name: each for name, each in found.items() if each is not None},
     )

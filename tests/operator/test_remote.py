@@ -24,13 +24,11 @@ class Wrapped:
     """An Api through which a test changes what the operator sees, or counts what it does."""
 
     def __init__(self, api):
-        self.api, self.writes = api, []
+        self.api, self.reads, self.writes = api, [], []
 
     def call(self, method, path, *, body=None, query=None, content="application/json"):
-        answer = self.api.call(method, path, body=body, query=query, content=content)
-        if method != "GET":
-            self.writes.append(f"{method} {path}")
-        return answer
+        (self.reads if method == "GET" else self.writes).append(f"{method} {path}")
+        return self.api.call(method, path, body=body, query=query, content=content)
 
 
 class WithoutVolcano(Wrapped):
@@ -74,6 +72,22 @@ def test_nothing_is_written_once_nothing_changes(api_server):
         place.operator.work()
         place.clock.passed += 60
     assert counted[0].writes[before:] == []
+
+
+def test_the_mover_that_looks_into_the_store_is_asked_for_only_once_the_job_has_ended(api_server):
+    counted: list[Wrapped] = []
+    place = Workplace(api_server, lambda api: counted.append(Wrapped(api)) or counted[0])
+    place.play.outcome = lambda name: ""
+    stage(place)
+    place.until(lambda: place.phase("tune-a1") == "Running")
+    for _ in range(3):
+        place.round()
+    mover = f"GET {paths.JOBS.path(place.namespace, 'tune-a1-check')}"
+    asked = counted[0].reads
+    assert f"GET {paths.VOLCANO_JOBS.path(place.namespace, 'tune-a1')}" in asked and mover not in asked
+    place.play.outcome = lambda name: "Completed"
+    place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
+    assert mover in asked
 
 
 def test_two_operators_at_once_come_to_the_same_as_one(place):

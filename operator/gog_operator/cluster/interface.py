@@ -97,8 +97,7 @@ class Cluster(Protocol):
         """What the stage's job tells of itself now; None when it tells nothing."""
 
     def kept(self, owner: Stage | GoGRun) -> StoreView:
-        """What the store holds of a stage's key, since its current attempt ended or while it runs where that costs
-        nothing; of a run's skipped stages."""
+        """What the store holds of a stage's key, since its current attempt ended; of a run's skipped stages."""
 
     def inspect(self, owner: Stage | GoGRun) -> None:
         """Makes `kept` known."""

@@ -36,8 +36,8 @@ LOOK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Facts:
-    """job: of the current attempt, None when it was never created. store: what it holds of the stage's key. endpoints:
-    those that the spec names, by name."""
+    """job: of the current attempt, None when it was never created. store: what it holds of the stage's key, where
+    that is needed. endpoints: those that the spec names, by name."""
 
     job: JobView | None
     store: StoreView
@@ -47,6 +47,11 @@ class Facts:
 
     def checkpoint(self, stage: Stage) -> Checkpoint | None:
         return self.store.checkpoints.get(stage.store_key)
+
+
+def needs_store(stage: Stage, job: JobView | None) -> bool:
+    """Whether it matters what the store holds: once the attempt's job has ended. Until then the job tells of it."""
+    return job is not None and job.state != "running" and not stage.finished
 
 
 def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
