@@ -35,7 +35,8 @@ Document = Mapping[str, Any]
 class Play:
     """How things go. outcome: (job's name) -> phase that a running job takes next, "" to stay as it is; step: (key) ->
     what a mover finds of it in the store; pod: (job's name) -> how a failed job's pod ended; starts: (job's name) -> why its
-    pod does not, if so; ready: (a server pod's label `app`) -> whether it gets ready; mover: (its name) -> how its pod ends if not well."""
+    pod does not, if so; ready: (a server pod's label `app`) -> whether it gets ready; mover: (its name) -> how its pod ends
+    if not well, or what it is `waiting` for."""
 
     outcome: Callable[[str], str] = lambda name: "Completed"
     step: Callable[[str], dict[str, Any]] = lambda key: {"step": 10, "complete": True}
@@ -180,7 +181,12 @@ def _movers(api: Api, namespace: str, play: Play) -> None:
         if pod["status"].get("phase") != "Pending" or _leaves(pod) or waits:
             continue
         end = play.mover(name) or {"exitCode": 0, "message": json.dumps(_told(api, namespace, name, play))}
-        container, phase = pod["spec"]["containers"][0]["name"], "Failed" if end["exitCode"] else "Succeeded"
+        container = pod["spec"]["containers"][0]["name"]
+        if "waiting" in end:
+            told = _pod_status("Pending", container, image=pod["spec"]["containers"][0]["image"], **end)
+            write_status(api, paths.PODS, namespace, pod["metadata"]["name"], told)
+            continue
+        phase = "Failed" if end["exitCode"] else "Succeeded"
         ended = {"finishedAt": now(), "startedAt": now(), **end}
         told = _pod_status(phase, container, terminated=ended)
         write_status(api, paths.PODS, namespace, pod["metadata"]["name"], told)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from operator_builders import NOW, READY_DATA, later, make_endpoint
 
 from gog_operator.api.meta import Reason
 from gog_operator.plan import endpoint as rule
-from gog_operator.plan.actions import DataView, PrepareData, ServerView, StartServer, StopServer
+from gog_operator.plan.actions import DataView, PrepareData, ServerView, StartServer, StopServer, Trouble
 
 URL = "http://127.0.0.1:4711"
 READY = ServerView("ready", URL, 4711, NOW, True)
 DEAD = ServerView("exited", URL, 4711, NOW, True, -9, ("Segmentation fault",))
+STUCK = Trouble(Reason.IMAGE_MISSING, "pod data: image gog-tools cannot be had: not found")
 STILLBORN = ServerView("exited", "", 0, NOW, False, 1, ("OSError: no weights",))
 
 
@@ -39,6 +41,25 @@ def test_a_server_starts_when_its_dataset_is_there():
     endpoint = make_endpoint(data={"world": {}})
     assert decide(endpoint, data=DataView("absent")).actions == (PrepareData(),)
     assert decide(endpoint).actions == (StartServer(0),)
+
+
+@pytest.mark.parametrize(
+    ("seen", "why", "sentence"),
+    [
+        (
+            DataView("failed", message="seed: negative"),
+            Reason.DATA_FAILED,
+            "the dataset cannot be made: seed: negative",
+        ),
+        (DataView("preparing", trouble=STUCK), STUCK.reason, STUCK.message),
+    ],
+)
+def test_a_server_whose_dataset_does_not_come_about_says_why_and_tells_it_once(seen, why, sentence):
+    endpoint = make_endpoint(data={"world": {}})
+    first = decide(endpoint, data=seen)
+    assert (reason(first), first.status.conditions[0].message, first.actions) == (why, sentence, ())
+    assert [event.message for event in first.events] == [sentence]
+    assert decide(after(endpoint, first), later(5), data=seen).events == ()
 
 
 def test_a_server_that_answers_is_announced_once():

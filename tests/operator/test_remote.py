@@ -232,6 +232,27 @@ def test_a_mover_that_failed_is_told_with_its_last_word(place):
     assert "no permission to write" in place.condition("SFTStage", "tune", "Failed")["message"]
 
 
+def why_not(place: Workplace, reason: str) -> str:
+    """What the stage says of itself, once it says so for that reason."""
+    place.until(lambda: place.conditions("SFTStage", "tune").get("Ready", {}).get("reason") == reason)
+    ready = place.conditions("SFTStage", "tune")["Ready"]
+    assert ready["status"] == "False"
+    return ready["message"]
+
+
+def test_a_mover_that_waits_for_its_image_is_told_of_the_stage_that_waits_for_it(place):
+    place.play.mover = lambda name: {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    stage(place)
+    assert "image gog-tools cannot be had: not found" in why_not(place, "ImageMissing")
+    place.play.mover = lambda name: {}
+    place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
+
+
+def test_a_mover_that_the_cluster_lets_have_no_pod_is_told_of_the_stage_that_waits_for_it(place):
+    stage(place, serviceAccountName="nobody")
+    assert 'serviceaccount "nobody" not found' in why_not(place, "RefusedByCluster")
+
+
 def test_what_a_mover_found_out_outlives_its_pod(place):
     stage(place)
     place.until(lambda: place.find(paths.JOBS.path(place.namespace, "tune-a1-check")))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gog import spec as settings
+from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Object
 from gog_operator.build import movers
 from gog_operator.build.platform import Platform
@@ -30,7 +31,8 @@ LONGEST = 4096
 
 @dataclass(frozen=True)
 class MoverView:
-    """result: what it found out, once it is done. message: why it failed, or does not get on; trouble: the latter."""
+    """absent: to be started, whether or not there is a Job. result: what it found out, once it is done. message: why it
+    failed. trouble: why it does not get on."""
 
     state: Literal["absent", "running", "done", "failed"]
     result: Mapping[str, Any] = field(default_factory=dict)
@@ -62,9 +64,8 @@ class Movers:
             return MoverView("failed", message=told)
         found = self._pods(name)
         if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:
-            return MoverView("absent", message="its settings are gone, and its pod waits for them")
-        stuck = pods.trouble(found)
-        return MoverView("running", message=stuck.message if stuck else "", trouble=stuck)
+            return MoverView("absent")  # its settings are gone, and its pod would wait for them
+        return MoverView("running", trouble=pods.trouble(found) if found else self._podless(job))
 
     def done(self, name: str) -> bool:
         """Whether it ended well, whatever it found out."""
@@ -105,7 +106,7 @@ class Movers:
     def _done(self, name: str) -> MoverView:
         told = pods.message(self._pods(name))
         if told is None:
-            return MoverView("absent", message="its pod is gone, and what it found out with it")
+            return MoverView("absent")  # its pod is gone, and what it found out with it
         try:
             result = json.loads(told[:LONGEST]) if told.strip() else {}
         except ValueError:
@@ -113,6 +114,14 @@ class Movers:
         patch = {"metadata": {"annotations": {RESULT: json.dumps(result)}}}
         self.api.merge(paths.JOBS.path(self.namespace, name), patch)
         return MoverView("done", result)
+
+    def _podless(self, job: Mapping[str, Any]) -> Trouble | None:
+        """Why the cluster lets no pod be made (a quota, no such service account): a Job says so in events only."""
+        chosen = f"involvedObject.uid={job['metadata']['uid']},reason=FailedCreate"
+        told = [
+            str(each.get("message") or "") for each in items(self.api, paths.EVENTS.path(self.namespace), fields=chosen)
+        ]
+        return Trouble(Reason.REFUSED, told[-1]) if told else None
 
     def _pods(self, name: str) -> list[dict[str, Any]]:
         return list(items(self.api, paths.PODS.path(self.namespace), f"batch.kubernetes.io/job-name={name}"))

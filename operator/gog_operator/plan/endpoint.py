@@ -25,6 +25,7 @@ from gog_operator.plan.actions import (
     ServerView,
     StartServer,
     StopServer,
+    Trouble,
 )
 
 LOAD_SECONDS = 2.0
@@ -51,8 +52,7 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
     if failed(endpoint):
         return Decision(status, (StopServer(),) if server and server.state != "exited" else ())
     if not data.ready(endpoint.spec.data, facts.data):
-        waiting = _not_ready(endpoint, Reason.PREPARING, "waits for the dataset", now)
-        return Decision(waiting, data.preparation(endpoint.spec.data, facts.data))
+        return _without_data(endpoint, facts.data, now)
     if server is None or not server.current:
         starting = _not_ready(endpoint, Reason.STARTING, "", now).model_copy(update={"retry_time": None})
         return Decision(starting, (StartServer(status.port or endpoint.spec.port),))
@@ -63,20 +63,34 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
     return _starting(endpoint, server, now)
 
 
+def _without_data(endpoint: Endpoint, seen: DataView, now: datetime) -> Decision[EndpointStatus]:
+    """Has the dataset made and waits for it; where that does not get on, or has failed, says so."""
+    failure = data.failure(seen)
+    trouble = Trouble(Reason.DATA_FAILED, failure) if failure else seen.trouble
+    reason, message = (trouble.reason, trouble.message) if trouble else (Reason.PREPARING, "waits for the dataset")
+    waiting = _not_ready(endpoint, reason, message, now)
+    return Decision(waiting, data.preparation(endpoint.spec.data, seen), _troubled(endpoint, trouble))
+
+
+def _troubled(endpoint: Endpoint, trouble: Trouble | None) -> tuple[Event, ...]:
+    """A trouble as an event, once."""
+    ready = endpoint.condition("Ready")
+    if trouble is None or (ready is not None and ready.reason == trouble.reason):
+        return ()
+    return (Event(str(trouble.reason), trouble.message, warning=True),)
+
+
 def _starting(endpoint: Endpoint, server: ServerView, now: datetime) -> Decision[EndpointStatus]:
     """Not ready yet, or not any more: given up only if it never was."""
-    limit = endpoint.spec.startup_seconds
-    reason, message = Reason.STARTING, ""
-    if server.trouble is not None:
-        reason, message = server.trouble.reason, server.trouble.message
+    limit, trouble = endpoint.spec.startup_seconds, server.trouble
+    reason, message = (trouble.reason, trouble.message) if trouble else (Reason.STARTING, "")
     late = server.started is not None and now - server.started >= timedelta(seconds=limit)
     if late and not (server.was_ready or endpoint.status.url):
         told = f": {message}" if message else ""
         return _given_up(endpoint, server, f"did not answer within {limit} s{told}", now, (StopServer(),))
-    told_already = (ready := endpoint.condition("Ready")) is not None and ready.reason == reason
-    events = () if not server.trouble or told_already else (Event(str(reason), message, warning=True),)
     left = limit - (now - server.started).total_seconds() if server.started and not late else None
-    return Decision(_not_ready(endpoint, reason, message, now), events=events, requeue_after=left)
+    waiting = _not_ready(endpoint, reason, message, now)
+    return Decision(waiting, events=_troubled(endpoint, trouble), requeue_after=left)
 
 
 def _serving(endpoint: Endpoint, server: ServerView, now: datetime) -> Decision[EndpointStatus]:
