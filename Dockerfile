@@ -1,20 +1,25 @@
-# Three images of one program. `make images` builds them all; by hand:
-#   buildah build --layers --target operator --build-arg BASE_IMAGE=python:3.12-slim --tag gog-operator .
+# Three images of one program, IMAGE being operator, tools or trainer: they differ in what they need, and in nothing
+# else. `make images` builds them all; by hand:
+#   buildah build --layers --build-arg IMAGE=operator --build-arg BASE_IMAGE=python:3.12-slim --tag gog-operator .
 # Environments lie below the code, so that a change of code rebuilds and loads in seconds. Versions come from
 # pyproject.toml alone. Any base with Python 3.11 to 3.13, venv and pip does. How pip reaches its index is the
 # builder's affair: a secret `pip.conf` (and `ca.crt`, which it may name as /run/secrets/ca.crt) is mounted while
 # packages are fetched and stays out of the images.
 ARG BASE_IMAGE=python:3.12-slim
 
-# What each image needs, as lists: a stage of its own, so that another change of pyproject.toml fetches nothing again.
-FROM ${BASE_IMAGE} AS lists
+# What the image needs, as a list: a stage of its own, so that another change of pyproject.toml fetches nothing again.
+FROM ${BASE_IMAGE} AS list
+ARG IMAGE
 COPY pyproject.toml /
-RUN for image in "operator s3 operator" "tools s3 tools" "trainer s3 tools recipes"; do \
-        set -- $image; name=$1; shift; \
-        python3 -c "import sys, tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
+RUN case "$IMAGE" in \
+        operator) extras="s3 operator" ;; \
+        tools) extras="s3 tools" ;; \
+        trainer) extras="s3 tools recipes" ;; \
+        *) echo "IMAGE: '$IMAGE' is none of operator, tools, trainer (--build-arg IMAGE=operator)" >&2; exit 2 ;; \
+    esac; \
+    python3 -c "import sys, tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
 extras = [line for name in sys.argv[1:] for line in project['optional-dependencies'][name]]; \
-print(*project['dependencies'], *extras, sep='\n')" "$@" >/$name.txt; \
-    done
+print(*project['dependencies'], *extras, sep='\n')" $extras >/requirements.txt
 
 FROM ${BASE_IMAGE} AS base
 RUN python3 -m venv --without-pip /opt/gog \
@@ -34,30 +39,8 @@ RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.crt \
     PIP_CONFIG_FILE=/run/secrets/pip.conf \
     pip --python /opt/gog/bin/python install --quiet --no-cache-dir --no-deps /src
 
-FROM base AS operator
-COPY --from=lists /operator.txt /opt/gog/requirements.txt
-RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.crt \
-    PIP_CONFIG_FILE=/run/secrets/pip.conf \
-    pip --python /opt/gog/bin/python install --quiet --no-cache-dir --requirement /opt/gog/requirements.txt \
-    && find /opt/gog/lib -type d -name tests -prune -exec rm -rf {} +
-COPY --from=code /opt/gog /opt/gog
-WORKDIR /tmp
-USER 10001:10001
-ENTRYPOINT ["gog"]
-
-FROM base AS tools
-COPY --from=lists /tools.txt /opt/gog/requirements.txt
-RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.crt \
-    PIP_CONFIG_FILE=/run/secrets/pip.conf \
-    pip --python /opt/gog/bin/python install --quiet --no-cache-dir --requirement /opt/gog/requirements.txt \
-    && find /opt/gog/lib -type d -name tests -prune -exec rm -rf {} +
-COPY --from=code /opt/gog /opt/gog
-WORKDIR /tmp
-USER 10001:10001
-ENTRYPOINT ["gog"]
-
-FROM base AS trainer
-COPY --from=lists /trainer.txt /opt/gog/requirements.txt
+FROM base
+COPY --from=list /requirements.txt /opt/gog/requirements.txt
 RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.crt \
     PIP_CONFIG_FILE=/run/secrets/pip.conf \
     pip --python /opt/gog/bin/python install --quiet --no-cache-dir --requirement /opt/gog/requirements.txt \
