@@ -47,7 +47,7 @@ class LocalCluster:
         self.servers = LocalServers(self.processes, self.folder / "logs")
         self.listeners: list[Callable[[Object, Event, datetime], None]] = []
         self.dataset = DatasetMaker(self.folder, self.processes)
-        self._stores: dict[str, store.Store] = {}
+        self._stores: dict[settings.StoreSpec, store.Store] = {}
 
     # -- objects
 
@@ -151,9 +151,9 @@ class LocalCluster:
         return self.dataset.view()
 
     def checkpoint(self, store_spec: settings.StoreSpec, key: str) -> Checkpoint | None:
-        opened = self._stores.get(store_spec.uri) or store.open_store(store_spec)
-        self._stores[store_spec.uri] = opened
-        newest = opened.latest(key)
+        if store_spec not in self._stores:
+            self._stores[store_spec] = store.open_store(store_spec)
+        newest = self._stores[store_spec].latest(key)
         return Checkpoint(key, newest.step, newest.meta.get("complete")) if newest is not None else None
 
     def kept(self, owner: Stage | GoGRun) -> StoreView:
