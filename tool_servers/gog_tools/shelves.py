@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,15 +21,19 @@ CHECKPOINT = re.compile(r"[a-z][-a-z0-9]{0,99}/[0-9]{1,9}")
 
 
 class Shelf(Protocol):
-    def check(self, path: str) -> None:
-        """Raises Refusal or UserError for a path that is not to be taken from here. Quick."""
+    def find(self, path: str) -> Adapter:
+        """The adapter of that path. Quick. Raises Refusal or UserError for one that is not to be taken from here."""
         ...
 
-    def take(self, path: str) -> Path:
-        """The adapter's folder. May take long; raises UserError."""
+
+class Adapter(Protocol):
+    """An adapter on a shelf, for one use of it."""
+
+    def take(self) -> Path:
+        """Its folder. May take long; raises UserError."""
         ...
 
-    def give_back(self, folder: Path) -> None:
+    def give_back(self) -> None:
         """The folder is not needed any more."""
         ...
 
@@ -36,14 +41,8 @@ class Shelf(Protocol):
 class Nothing:
     """Of a server that was not told where adapters are."""
 
-    def check(self, path: str) -> None:
+    def find(self, path: str) -> Adapter:
         raise Refusal(403, "lora_path: this server loads no adapters (start it with --store or --adapters)")
-
-    def take(self, path: str) -> Path:
-        raise NotImplementedError
-
-    def give_back(self, folder: Path) -> None:
-        raise NotImplementedError
 
 
 class Folder:
@@ -52,7 +51,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
 
-    def check(self, path: str) -> None:
+    def find(self, path: str) -> Adapter:
         try:
             folder = (self.root / path).resolve()
             inside = all(item.resolve().is_relative_to(self.root) for item in (folder, *folder.glob("*")))
@@ -60,12 +59,19 @@ class Folder:
             raise UserError(str(error), where="lora_path") from None
         if not inside:
             raise Refusal(403, f"lora_path: {path} is not under {self.root}")
+        return Kept(folder)
 
-    def take(self, path: str) -> Path:
-        self.check(path)
-        return (self.root / path).resolve()
 
-    def give_back(self, folder: Path) -> None:
+@dataclass(frozen=True)
+class Kept:
+    """An adapter that is used where it lies."""
+
+    folder: Path
+
+    def take(self) -> Path:
+        return self.folder
+
+    def give_back(self) -> None:
         return None
 
 
@@ -76,14 +82,23 @@ class Checkpoints:
         self.opened, self.scratch = opened, scratch
         self.count = 0
 
-    def check(self, path: str) -> None:
+    def find(self, path: str) -> Adapter:
         if not CHECKPOINT.fullmatch(path):
             raise Refusal(403, f"lora_path: {path!r} names no checkpoint of the store (write grpo/120)")
-
-    def take(self, path: str) -> Path:
-        self.check(path)
         self.count += 1
-        return adapters.fetch_servable(self.opened(), path, self.scratch / f"{self.count}-{adapters.name_of(path)}")
+        return Fetched(self.opened, path, self.scratch / f"{self.count}-{adapters.name_of(path)}")
 
-    def give_back(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+
+@dataclass(frozen=True)
+class Fetched:
+    """A checkpoint's adapter, in a folder of its own as long as it is used."""
+
+    opened: Callable[[], store.Store]
+    ref: str
+    folder: Path
+
+    def take(self) -> Path:
+        return adapters.fetch_servable(self.opened(), self.ref, self.folder)
+
+    def give_back(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)

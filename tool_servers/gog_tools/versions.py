@@ -24,7 +24,7 @@ from gog import adapters
 from gog.errors import UserError
 from gog_tools.bodies import Refusal
 from gog_tools.completions import Model
-from gog_tools.shelves import Shelf
+from gog_tools.shelves import Adapter, Shelf
 
 ALIAS = "policy"
 """What stands for the default version in requests."""
@@ -51,7 +51,7 @@ class Versions:
         self.loading: dict[str, Loading] = {}
         self.retired: set[str] = set()
         """Unloaded, but still at work for requests that came before."""
-        self._folders: dict[str, Path] = {}
+        self._taken: dict[str, Adapter] = {}
         self._digests: dict[str, bytes] = {}
         self._flying: Counter[str] = Counter()
 
@@ -77,12 +77,12 @@ class Versions:
 
         gone: whether the client has given up by now; then a failure is kept for who asks next.
         """
-        self.shelf.check(path)
+        found = self.shelf.find(path)
         if name == ALIAS or name in self.names() or name in self.retired:
             raise Refusal(409, f"lora_name: {name!r} is in use (give each adapter a new name)")
         under_way = self.loading.get(name)
         if under_way is None:
-            under_way = self.loading[name] = Loading(path, asyncio.create_task(self._load(name, path)))
+            under_way = self.loading[name] = Loading(path, asyncio.create_task(self._load(name, path, found)))
         elif under_way.path != path:
             raise Refusal(409, f"lora_name: {under_way.path} is being loaded as {name!r}")
         try:
@@ -92,33 +92,33 @@ class Versions:
                 self.loading.pop(name, None)
             raise
 
-    async def _load(self, name: str, path: str) -> None:
-        folder = await self._take(path)
+    async def _load(self, name: str, path: str, found: Adapter) -> None:
+        folder = await self._take(path, found)
         try:
             digest = await asyncio.to_thread(_digest, folder)
             if self._digests.get(name, digest) != digest:
                 raise Refusal(409, f"lora_name: {name!r} stood for other weights before (give each a new name)")
             await self._in_thread(self.model.load_adapter, name, folder)
         except BaseException:
-            await asyncio.to_thread(self.shelf.give_back, folder)
+            await asyncio.to_thread(found.give_back)
             raise
         self.loading.pop(name, None)
-        self._keep(name, path, folder, digest)
+        self._keep(name, path, found, digest)
 
     def start_with(self, path: str) -> None:
         """Loads a version and makes it the default, before anything is served. Raises UserError or Refusal."""
-        self.shelf.check(path)
-        folder, name = self.shelf.take(path), adapters.name_of(path)
+        found, name = self.shelf.find(path), adapters.name_of(path)
+        folder = found.take()
         self.model.load_adapter(name, folder)
-        self._keep(name, path, folder, _digest(folder))
+        self._keep(name, path, found, _digest(folder))
         self.default = name
 
-    def _keep(self, name: str, path: str, folder: Path, digest: bytes) -> None:
-        self.paths[name], self._folders[name], self._digests[name] = path, folder, digest
+    def _keep(self, name: str, path: str, taken: Adapter, digest: bytes) -> None:
+        self.paths[name], self._taken[name], self._digests[name] = path, taken, digest
 
-    async def _take(self, path: str) -> Path:
+    async def _take(self, path: str, found: Adapter) -> Path:
         try:
-            return await asyncio.to_thread(self.shelf.take, path)
+            return await asyncio.to_thread(found.take)
         except (Refusal, UserError):
             raise
         except Exception as error:
@@ -139,9 +139,9 @@ class Versions:
         await self._in_thread(self.model.unload_adapter, name)
         self.retired.discard(name)
         self.paths.pop(name, None)
-        folder = self._folders.pop(name, None)
-        if folder is not None:
-            await asyncio.to_thread(self.shelf.give_back, folder)
+        taken = self._taken.pop(name, None)
+        if taken is not None:
+            await asyncio.to_thread(taken.give_back)
 
     def use(self, name: str) -> None:
         """Makes a version the default. Raises Refusal when it is not loaded."""
