@@ -13,8 +13,8 @@ ARG IMAGE
 COPY pyproject.toml /
 RUN case "$IMAGE" in \
         operator) extras="s3 operator" ;; \
-        tools) extras="s3 tools" ;; \
-        trainer) extras="s3 tools recipes" ;; \
+        tools) extras="s3 tools traces" ;; \
+        trainer) extras="s3 tools recipes traces" ;; \
         *) echo "IMAGE: '$IMAGE' is none of operator, tools, trainer (--build-arg IMAGE=operator)" >&2; exit 2 ;; \
     esac; \
     python3 -c "import sys, tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gog import actions, prompts, tools, wire
+from gog import actions, prompts, tools, tracing, wire
 from gog.dataset import Question
 from gog.pictures import Picture
 from gog.spec import AgentSettings
@@ -69,7 +69,8 @@ class Episode:
         self.pictures[self.picture.hash] = self.picture
         try:
             while stop is None:
-                stop = await self._turn()
+                with tracing.span("turn"):
+                    stop = await self._turn()
         finally:
             self.session.close()
         last = self.turns[-1]
@@ -91,7 +92,8 @@ class Episode:
 
     async def _turn(self) -> StopReason | None:
         started = self.clock()
-        generation = await self.session.generate()
+        with tracing.span("chat"):
+            generation = await self.session.generate()
         parsed = actions.parse_turn(generation.text, reasoning=self.settings.reasoning)
         action = parsed.action if generation.finished else None
         turn = Turn(

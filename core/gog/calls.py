@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from gog import metrics
+from gog import metrics, tracing
 from gog.cache import Cache
 from gog.spec import ToolsSpec
 from gog.tools import RETRYABLE, FailureKind, Reply, ToolFailure
@@ -96,6 +96,7 @@ class CallPath(Generic[Value]):
     rng: random.Random = field(default_factory=lambda: random.Random(0))
 
     def __post_init__(self) -> None:
+        self._span = f"execute_tool {self.tool}"
         self._slots = asyncio.Semaphore(self.limits.concurrency)
         self._flights: dict[str, asyncio.Task[Reply[bytes]]] = {}
         self.breaker = Breaker(self.limits.breaker_failures, self.limits.breaker_seconds, self.clock)
@@ -105,6 +106,14 @@ class CallPath(Generic[Value]):
         self, arguments: Mapping[str, Any], body: Callable[[], bytes], read: Callable[[bytes], Value]
     ) -> Reply[Value]:
         """One call. arguments: what the cache key is made of; body: the request, built only when it is sent."""
+        with tracing.span(self._span) as told:
+            reply = await self._call(arguments, body, read)
+            tracing.tool_call(told, self.tool, reply)
+        return reply
+
+    async def _call(
+        self, arguments: Mapping[str, Any], body: Callable[[], bytes], read: Callable[[bytes], Value]
+    ) -> Reply[Value]:
         started = self.clock()
         key = cache_key(self.tool, self.backend, self.version, arguments)
         stored = self.cache.get(key)
@@ -153,7 +162,10 @@ class CallPath(Generic[Value]):
                     return Reply(None, failure, attempt, self.clock() - started)
                 attempt += 1
                 began = self.clock()
-                outcome = await self._attempt(request, read, min(self.limits.deadline_seconds, left))
+                with tracing.span("attempt") as told:
+                    outcome = await self._attempt(request, read, min(self.limits.deadline_seconds, left))
+                    if told is not None and isinstance(outcome, ToolFailure):
+                        told.error = outcome.kind
                 left -= self.clock() - began
             if not isinstance(outcome, ToolFailure):
                 return Reply(outcome, None, attempt, self.clock() - started)

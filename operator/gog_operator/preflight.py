@@ -15,6 +15,7 @@ from gog import archive, basemodel, dataset, store
 from gog import spec as settings
 from gog.errors import UserError
 from gog.store import faults
+from gog.tracing import otlp
 from gog_operator.api.objects import GoGRun, Object, Stage
 
 PATIENCE = 5.0
@@ -41,6 +42,8 @@ def check(thing: Object, where: str) -> None:
             given = getattr(thing.spec.endpoints, name)
             if given is not None and given.url is not None:
                 check_answers(given.url, f"{where}.endpoints.{field.alias}.url")
+    if getattr(thing.spec, "traces", None) is not None:
+        otlp.require(f"{where}.traces")
     if (kept := getattr(thing.spec, "store", None)) is not None:
         reachable(kept)
 

@@ -90,13 +90,17 @@ class CurateRecipe:
             question, read(self.folder / question.image), teacher, self.toolbox, self.cfg, self.cfg.model.style
         )
         teacher.follow(episode)
-        trajectory = await episode.run()
+        name = f"teacher-{question.id}"
+        with self.stage.tracer.episode(name) as told:
+            trajectory = await episode.run()
+            verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer or "")
+            accuracy = None if verdict.value is None else float(verdict.value)
+            reward = rewards.reward(accuracy, trajectory.well_formed)
+            trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", "reward": reward})
+            told.tell(trajectory)
         self.pictures.update(episode.pictures)
-        verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer or "")
-        accuracy = None if verdict.value is None else float(verdict.value)
         metrics.trajectory(self.stage.key, "judge" if accuracy is None else "counted")
-        reward = rewards.reward(accuracy, trajectory.well_formed)
-        return trajectory.model_copy(update={"id": f"teacher-{question.id}", "policy": "teacher", "reward": reward})
+        return trajectory
 
     def save_checkpoint(self, trajectories: list[Trajectory], seconds: float) -> None:
         path = self.stage.workdir / "trajectories.zip"

@@ -108,6 +108,7 @@ class EvaluateRecipe(FTRecipeInterface):
                     Scoring(failures="keep"),
                     policy.answer_only,
                     self.ranks,
+                    self.stage.tracer,
                 )
                 groups = await rollouts.play(self.pool.questions, 1, step=0, policy=name)
                 played[name] = [trajectory for group in groups for trajectory in group]

@@ -134,8 +134,9 @@ class GRPORecipe(FTRecipeInterface):
         scoring = Scoring(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
         async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
             self.rollouts = Rollouts(
-                self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring, ranks=self.ranks
-            )
+                self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
+                ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels,
+            )  # fmt: skip
             while self.step < self.cfg.steps:
                 laps = meter.Laps()
                 self.engine.counters = Counters()
@@ -159,9 +160,8 @@ class GRPORecipe(FTRecipeInterface):
     def with_advantages(self, group: Sequence[Trajectory]) -> list[Trajectory]:
         """The group with advantages; an excluded trajectory has none and does not touch the others'."""
         totals = rewards.group_totals(group, self.cfg.failures)
-        level = self.levels[group[0].question_id]
         return [
-            item.model_copy(update={"advantage": advantage, "level": level})
+            item.model_copy(update={"advantage": advantage})
             for item, advantage in zip(group, rewards.group_advantages(totals), strict=True)
         ]
 

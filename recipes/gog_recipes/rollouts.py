@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gog import archive, behaviour, judging, metrics, pictures, rewards, stats
+from gog import archive, behaviour, judging, metrics, pictures, rewards, stats, tracing
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.pictures import Picture
@@ -58,7 +58,7 @@ class Rollouts:
     """Plays questions with one engine and one toolbox.
 
     seed, step and question decide the sampling noise, so a repeated step repeats its samples. answer_only: the policy
-    may not search (direct answering).
+    may not search (direct answering). levels: of difficulty, by question id, where they are known.
     """
 
     engine: TransformersEngine
@@ -70,6 +70,8 @@ class Rollouts:
     scoring: Scoring = Scoring()
     answer_only: bool = False
     ranks: Ranks = ALONE
+    tracer: tracing.Off = tracing.OFF
+    levels: Mapping[str, str] = field(default_factory=dict)
     pictures: dict[str, Picture] = field(default_factory=dict)
     _decided: list[bool] = field(default_factory=list)
 
@@ -127,18 +129,18 @@ class Rollouts:
         sessions = self.engine.open(
             question.question, picture, seeds, forbidden_tags=forbidden, tools=not self.answer_only
         )
-        played = await asyncio.gather(*(self._episode(question, picture, session) for session in sessions))
-        return [
-            trajectory.model_copy(
-                update={
-                    "id": f"{policy}-{step}-{question.id}-{sample}",
-                    "policy": policy,
-                    "step": step,
-                    "sample": sample,
-                }
-            )
-            for sample, trajectory in enumerate(played)
-        ]
+
+        async def play(sample: int, session: TransformersSession) -> Trajectory:
+            name = f"{policy}-{step}-{question.id}-{sample}"
+            with self.tracer.episode(name) as told:
+                trajectory = await self._episode(question, picture, session)
+                level = self.levels.get(question.id, "")
+                named = {"id": name, "policy": policy, "step": step, "sample": sample, "level": level}
+                trajectory = trajectory.model_copy(update=named)
+                told.tell(trajectory)
+            return trajectory
+
+        return await asyncio.gather(*(play(sample, session) for sample, session in enumerate(sessions)))
 
     async def _episode(self, question: Question, picture: Picture, session: TransformersSession) -> Trajectory:
         episode = Episode(question, picture, session, self.toolbox, self.settings, self.engine.codec.style)

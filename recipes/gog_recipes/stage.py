@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from gog import archive, bundle, dataset, metrics, progress, store
 from gog.errors import UserError
 from gog.spec import DataSpec, ModelSpec, StageConfig, StoreSpec
+from gog.tracing import stages as traces
 from gog_recipes import monitor
 from gog_recipes.ranks import ALONE, Ranks
 from gog_recipes.world import generate
@@ -38,6 +40,7 @@ class Stage:
         self.common = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
         self.workdir = self.common if ranks.leader else self.common / f"rank-{ranks.rank}"
         self.workdir.mkdir(parents=True, exist_ok=True)
+        self.tracer = traces.begin(config, ranks.rank, ranks.size, lambda: ranks.agree(uuid.uuid4().hex), self.say)
         self.store = store.open_store(config.store)
         newest = self._newest_of_ours()
         self.checkpoint = _told_of(newest) if newest else None
@@ -113,7 +116,7 @@ class Stage:
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide the stage's result, as they were in force; places and addresses left out."""
-        places = {"store", "endpoints", "workdir", "inputs", "data"}
+        places = {"store", "endpoints", "workdir", "inputs", "data", "traces"}
         return self.config.model_dump(mode="json", exclude=places)
 
     def publish(
@@ -143,6 +146,7 @@ class Stage:
 
     def end(self) -> None:
         """Last words of a stage that ended well."""
+        self.tracer.end()
         if self.ranks.leader and os.environ.get(LAST_WORDS):
             Path(os.environ[LAST_WORDS]).write_text(progress.brief(self.progress()))
         monitor.end(self.monitor)

@@ -69,8 +69,9 @@ class StratifyRecipe(FTRecipeInterface):
 
         async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
             rollouts = Rollouts(
-                self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, ranks=self.ranks
-            )
+                self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed,
+                ranks=self.ranks, tracer=self.stage.tracer,
+            )  # fmt: skip
             groups = await rollouts.play(self.pool.questions, self.cfg.rollouts, step=0, policy="sft", on_group=count)
         self.kept = [trajectory for group in groups for trajectory in group][:KEPT_TRAJECTORIES]
         self.pictures = rollouts.shown(self.kept)

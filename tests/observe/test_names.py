@@ -63,4 +63,5 @@ def test_every_registered_metric_that_people_watch_is_on_a_dashboard():
     unseen = {each.name for each in metrics.DEFINITIONS if not set(each.series) & shown}
     assert unseen == {
         "gog_operator_working", "gog_operator_api_requests", "gog_operator_resync_duration_seconds", "gog_operator_objects",
+        "gog_trace_spans",
     }  # fmt: skip

@@ -12,9 +12,11 @@ from operator_builders import make_endpoint, make_run, make_stage
 
 from gog import spec as settings
 from gog.errors import UserError
+from gog.tracing import ids
 from gog_operator import cli
 from gog_operator.build import app, children, config, merge, names, servers
 from gog_operator.commands import stage as stage_command
+from gog_operator.plan import sequence
 from gog_recipes import components
 
 DATA = settings.DataSpec(path="/data")
@@ -37,6 +39,26 @@ def test_a_configuration_holds_what_the_user_set_and_what_only_the_operator_know
         "seed": 0,
         "inputs": {},
     }
+
+
+def test_traces_of_a_stage_hang_below_its_run_and_tell_attempts_apart():
+    run = make_run(traces={"endpoint": "http://collector:4318"})
+    step = sequence.steps(run)[1]
+    stage = children.stage(run, step, {}, settings.StoreSpec(uri="file:///store"))
+    stage = stage.model_copy(update={"status": stage.status.model_copy(update={"attempt": 3})})
+    body = config.render(stage, data=DATA, endpoints={}, workdir="/work")
+    root = ids.root(run.metadata.uid).traceparent
+    assert body["traces"] == {"endpoint": "http://collector:4318", "traceparent": root, "attempt": 3}
+    assert settings.SFTConfig.model_validate(merge.final(body, [], PRESETS, "sft")).traces.share == 0.01
+
+
+def test_a_stage_alone_is_the_root_of_its_traces_unless_it_is_told_of_another():
+    collector, theirs = "http://collector:4318", ids.root("theirs").traceparent
+    stage = make_stage(traces={"endpoint": collector})
+    alone = config.render(stage, data=DATA, endpoints={}, workdir="/work")
+    assert alone["traces"]["traceparent"] == ids.root(stage.metadata.uid).traceparent
+    told = make_stage(traces={"endpoint": collector, "traceparent": theirs})
+    assert config.render(told, data=DATA, endpoints={}, workdir="/work")["traces"]["traceparent"] == theirs
 
 
 @pytest.mark.parametrize("kind", settings.STAGES)

@@ -11,6 +11,7 @@ import builders
 import pytest
 import report_builders
 import yaml
+from collector import Collector
 from move_builders import WORLD, held, move, objects_in, told, told_lines, train, uri_of
 
 from gog import bundle, report, spec
@@ -232,6 +233,17 @@ def test_a_report_in_a_store_is_the_report_of_the_run_folder(finished_run):
     writing.write(config.Report.model_validate(through_yaml), own, report_builders.NOW)
     for name in ("index.html", "summary.json"):
         assert own.get_object(f"report/{name}") == (finished_run / "report" / name).read_bytes()
+
+
+def test_whoever_writes_the_report_tells_the_end_of_the_run_to_its_collector(tmp_path, finished_run):
+    with Collector() as collector:
+        found = objects_in(finished_run)
+        (run,) = [each for each in found if each["kind"] == "GoGRun"]
+        run["spec"]["traces"] = {"endpoint": collector.url}
+        asked = {"store": {"uri": f"file://{finished_run}/store"}, "objects": found}
+        assert move(tmp_path, "report", **asked) == 0
+        (told,) = collector.spans
+    assert (told.name, told["gog.run"], told["gog.outcome"]) == ("run", run["metadata"]["name"], "Complete")
 
 
 def test_a_report_is_written_over_an_older_one_and_its_address_is_told(tmp_path, finished_run, capsys):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gog.tracing import otlp
+
 
 def refusal(workshop, path: Path, *line: str) -> str:
     code, told = workshop.gog("run", str(path), *line)
@@ -94,6 +96,15 @@ def test_a_server_that_does_not_answer_is_refused(workshop):
         assert refusal(workshop, path) == (
             f"gog: {path}: spec.endpoints.imageSearch.url: nothing answers at {url}: Connection refused (is the server up?)"
         )
+
+
+def test_traces_without_the_package_are_refused_before_a_run_and_a_note_of_validate(workshop, monkeypatch):
+    monkeypatch.setattr(otlp, "PACKAGE", "nowhere.to.be.found")
+    path = workshop.write(traces={"endpoint": "http://collector:4318"})
+    sentence = "they need OpenTelemetry, which is not installed (pip install 'gog[traces]')"
+    assert refusal(workshop, path) == f"gog: {path}: spec.traces: {sentence}"
+    code, told = workshop.gog("validate", str(path))
+    assert code == 0 and told.endswith(f"note: spec.traces: {sentence}\n"), "the manifest may be a cluster's"
 
 
 def test_a_dataset_that_no_stage_reads_is_not_asked_for_its_questions(workshop):

@@ -31,6 +31,7 @@ CONDITIONS = ("Complete", "Failed", "Suspended", "Ready", "Pending")
 ROLES = ("grounding", "imageSearch", "textSearch", "judge", "policy")
 SERVER_NAMES = ("grounding", "image-search", "text-search", "judge", "policy")
 ATTEMPTS = ("succeeded", "failed", "interrupted")
+SPANS = ("exported", "dropped")
 PASSES = ("ok", "unavailable", "unreadable", "error")
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -96,6 +97,11 @@ STALENESS = STAGES.gauge(
 )  # fmt: skip
 ROLLOUT_SECONDS = STAGES.histogram(
     "gog_rollout_seconds", "seconds", "Time in which all episodes of one step were played.", buckets=LONG_SECONDS,
+)  # fmt: skip
+
+TRACE_SPANS = STAGES.counter(
+    "gog_trace_spans", "spans", "Spans of traces: taken by the collector, or dropped because it was away or too slow.",
+    outcome=SPANS,
 )  # fmt: skip
 
 # ---- training

@@ -98,6 +98,15 @@ def judged(decided: int, asked: int) -> None:
         d.JUDGE_SUCCESS.set(decided / asked)
 
 
+def initialise_traces() -> None:
+    for outcome in d.SPANS:
+        d.TRACE_SPANS.labels(outcome)
+
+
+def trace_spans(outcome: str, count: int) -> None:
+    d.TRACE_SPANS.labels(outcome).inc(count)
+
+
 # ---- training
 
 

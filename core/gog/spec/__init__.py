@@ -46,6 +46,7 @@ from gog.spec.stages import (
     SFTSettings,
     StratifySettings,
 )
+from gog.spec.traces import StageTracesSpec, TracesSpec
 from gog.spec.values import POLICIES, STAGES, TOOLS, Gaze, Level, Name, Quantity, Share, Spec, Text
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "Share",
     "Spec",
     "StageConfig",
+    "StageTracesSpec",
     "Stages",
     "StoreSpec",
     "Stratify",
@@ -102,6 +104,7 @@ __all__ = [
     "Text",
     "TolerationSpec",
     "ToolsSpec",
+    "TracesSpec",
     "WorkersSpec",
     "WorldSpec",
     "key_variable",

@@ -9,6 +9,7 @@ from pydantic import Field
 from gog.spec.calls import ToolsSpec
 from gog.spec.places import DataSpec, ModelSpec, StoreSpec
 from gog.spec.stages import AgentSettings, CurateSettings, EvaluateSettings, GRPOSettings, SFTSettings, StratifySettings
+from gog.spec.traces import StageTracesSpec
 from gog.spec.values import Name, Spec, Text
 
 
@@ -35,6 +36,7 @@ class StageConfig(Spec):
         description="URL of each tool (grounding, imageSearch, textSearch, judge), or the name of its Endpoint.",
     )
     tools: ToolsSpec = Field(ToolsSpec(), description="How tools are called: one policy for all of them.")
+    traces: StageTracesSpec | None = Field(None, description="Where traces go. Default: there are none.")
     workdir: str | None = Field(
         None,
         max_length=1024,

@@ -11,6 +11,7 @@ from gog.spec.places import DataSpec, ModelSpec, RetentionSpec, StoreSpec
 from gog.spec.pods import Placement, SchedulingSpec
 from gog.spec.servers import EndpointsSpec
 from gog.spec.stages import AgentSettings, CurateSettings, EvaluateSettings, GRPOSettings, SFTSettings, StratifySettings
+from gog.spec.traces import TracesSpec
 from gog.spec.values import Name, Spec, Text
 
 
@@ -88,6 +89,7 @@ class RunSpec(Spec):
         EndpointsSpec(), description="The servers of the run. Default: those of the embedded world."
     )
     tools: ToolsSpec = Field(ToolsSpec(), description="How tools are called: one policy for all of them.")
+    traces: TracesSpec | None = Field(None, description="Where traces go. Default: there are none.")
     stages: Stages = Field(
         Stages(), description="Settings by stage; what is left out takes the model family's preset, else its default."
     )

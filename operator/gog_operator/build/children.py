@@ -33,7 +33,7 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
         "backoffLimit": run.spec.backoff_limit,
         "activeDeadlineSeconds": run.spec.active_deadline_seconds,
         **_placement(run, run.spec.images.trainer),
-        **_given(retention=run.spec.retention, promoteTo=run.spec.promote_to),
+        **_given(retention=run.spec.retention, promoteTo=run.spec.promote_to, traces=run.spec.traces),
     }
     spec |= _set_fields(getattr(step.settings.stages, step.stage))
     if step.stage == "evaluate" and "policies" not in spec and "grpo" in run.spec.stages.skip:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from gog import spec as settings
+from gog.tracing import ids
 from gog_operator.api.objects import Lifecycle, Stage
 
 
@@ -25,7 +26,15 @@ def render(stage: Stage, *, data: settings.DataSpec, endpoints: dict[str, str], 
     body.setdefault("run", stage.name[:40].rstrip("-"))
     body.setdefault("seed", stage.spec.seed)
     body.setdefault("inputs", {})
+    if stage.spec.traces is not None:
+        body["traces"] = {"traceparent": ids.root(root_uid(stage)).traceparent, **body["traces"]}
+        body["traces"]["attempt"] = stage.status.attempt
     return recipe_keys(body)
+
+
+def root_uid(stage: Stage) -> str:
+    """uid of the run that the stage belongs to; its own when it stands alone."""
+    return next((each.uid for each in stage.metadata.owner_references if each.kind == "GoGRun"), stage.metadata.uid)
 
 
 def recipe_keys(value: Any) -> Any:

@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from gog.tracing import roots
 from gog_operator import census, cli, exposition, hints, loop, preflight, runfolder
 from gog_operator.api import manifest, objects
 from gog_operator.api.objects import KINDS, Object
@@ -93,6 +95,7 @@ def control(cluster: LocalCluster, root: Object) -> int:
 def conclude(cluster: LocalCluster, root: Object, display: Display, interrupted: bool) -> int:
     now = cluster.get(KINDS[root.kind], root.name) or root
     if now.finished:
+        roots.tell_end(objects.document(now), datetime.now(UTC), lambda line: print(f"gog: {line}", file=sys.stderr))
         display.finished(now, write_report(cluster.folder))
         return cli.COMPLETE if now.holds("Complete") else cli.FAILED
     display.paused(now)

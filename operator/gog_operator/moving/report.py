@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import Any
 
 from gog import report, store
 from gog.report import gather, objects
+from gog.tracing import roots
 from gog_operator.moving.config import Report
 
 PAGE, NUMBERS = f"{report.FOLDER}/index.html", f"{report.FOLDER}/summary.json"
@@ -14,8 +16,11 @@ PAGE, NUMBERS = f"{report.FOLDER}/index.html", f"{report.FOLDER}/summary.json"
 
 def write(config: Report, own: store.Store, now: datetime) -> dict[str, Any]:
     """Over an older one; the page last, because that is what is looked for. Raises UserError, store.Unavailable."""
-    name = objects.name_of(objects.root_of(config.objects)) or "run"
+    run = objects.root_of(config.objects)
+    name = objects.name_of(run) or "run"
     data = gather.collect(list(config.objects), own, now=now, name=name, events=list(config.events))
     rendered = report.render(data)
     own.put_object(NUMBERS, rendered.summary.encode(), "application/json")
-    return {"report": own.put_object(PAGE, rendered.html.encode(), "text/html; charset=utf-8")}
+    page = own.put_object(PAGE, rendered.html.encode(), "text/html; charset=utf-8")
+    roots.tell_end(run, now, lambda line: print(line, file=sys.stderr))
+    return {"report": page}

@@ -1,0 +1,78 @@
+"""What spans say: attributes of episodes, turns and calls, taken from what is recorded of them anyway.
+
+Names are those of OpenTelemetry's conventions for generative AI where it has one, else `gog.…`. Every value is a number
+or one of few words, ids of questions excepted: never a text that was read or written.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gog.tracing.record import Span
+
+if TYPE_CHECKING:
+    from gog.tools import Reply
+    from gog.trajectory import Trajectory
+
+OPERATION = "gen_ai.operation.name"
+
+
+def episode(told: Span, trajectory: Trajectory) -> None:
+    """The episode's span and those of its turns."""
+    reward = trajectory.reward
+    told.attributes |= _given(
+        {
+            "gog.question_id": trajectory.question_id,
+            "gog.step": trajectory.step,
+            "gog.sample": trajectory.sample,
+            "gog.policy": trajectory.policy,
+            "gog.level": trajectory.level,
+            "gog.outcome": trajectory.stop,
+            "gog.excluded": trajectory.excluded,
+            "gog.tool_calls": trajectory.tool_calls,
+            "gog.tool_failures": len(trajectory.failures),
+            "gog.reward": reward.total if reward else None,
+            "gog.reward.accuracy": reward.accuracy if reward else None,
+            "gog.reward.format": reward.format if reward else None,
+        }
+    )
+    _turns(told, trajectory)
+
+
+def _turns(told: Span, trajectory: Trajectory) -> None:
+    spans = [child for child in told.children if child.name == "turn"]
+    for number, (span, turn) in enumerate(zip(spans, trajectory.turns, strict=False), 1):
+        span.attributes |= {"gog.turn": number, "gog.action": turn.action, "gog.well_formed": turn.well_formed}
+    read, written, chats = 0, 0, iter([span.children[0] for span in spans])
+    for segment in trajectory.segments:
+        if segment.source == "model" and (chat := next(chats, None)) is not None:
+            chat.attributes |= {
+                OPERATION: "chat",
+                "gen_ai.usage.input_tokens": read,
+                "gen_ai.usage.output_tokens": len(segment.tokens),
+                "gog.weights": segment.version,
+            }
+            written += len(segment.tokens)
+        read += len(segment.tokens)
+    if trajectory.segments:
+        told.attributes |= {"gen_ai.usage.input_tokens": read - written, "gen_ai.usage.output_tokens": written}
+
+
+def tool_call(told: Span | None, tool: str, reply: Reply[Any]) -> None:
+    """The span of a call that is over; a failed one is an error of the span."""
+    if told is None:
+        return
+    failed = reply.failure is not None
+    cache = "miss" if not reply.cached else "joined" if failed or reply.attempts else "hit"
+    told.attributes |= {
+        OPERATION: "execute_tool",
+        "gen_ai.tool.name": tool,
+        "gog.cache": cache,
+        "gog.attempts": reply.attempts,
+    }
+    if reply.failure is not None:
+        told.error = reply.failure.kind
+
+
+def _given(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None and value != ""}
