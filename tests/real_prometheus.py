@@ -1,16 +1,22 @@
-"""A real Prometheus over recorded samples, for the time of a block. Loopback only."""
+"""A real Prometheus over recorded samples, or one that scrapes, for the time of a block."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import kube
 
-from gog.observe.prometheus import Prometheus
+from gog import stats
+from gog.observe import board_tools, panels, promql
+from gog.observe.panels import Dashboard, Panel, Query
+from gog.observe.prometheus import Prometheus, Series
+from gog.spec import FailureInjection
 
 READY = b"Server is ready to receive web requests"
 TRIES = 3
@@ -27,10 +33,10 @@ def blocks(samples: Iterable[str], folder: Path) -> None:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Prometheus]:
-    """A Prometheus over `folder`/data; scrapes nothing."""
+def serving(folder: Path, configuration: str = "{}") -> Iterator[Prometheus]:
+    """A Prometheus over `folder`/data; configuration: as in prometheus.yml, by default to scrape nothing."""
     config = folder / "prometheus.yml"
-    config.write_text("{}")
+    config.write_text(configuration)
     process, url = start(config, folder / "data")
     drained = threading.Thread(target=process.stderr.read, daemon=True)  # or its log would fill the pipe
     drained.start()
@@ -61,3 +67,54 @@ def start(config: Path, data: Path) -> tuple[subprocess.Popen[bytes], str]:
         process.wait()
         process.stderr.close()
     raise RuntimeError(f"prometheus did not start: {b''.join(log[-3:]).decode()}")
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a Prometheus knows of a stretch of time, as a dashboard over it shows it. began, ended: seconds since 1970."""
+
+    source: Prometheus
+    began: float
+    ended: float
+    scrape_seconds: int
+
+    def shown(self, panel: Panel, query: Query, **choice: str) -> list[Series]:
+        """Series with a value, each over the whole stretch or, for a panel of one moment, at its end."""
+        times = {"rate_interval": f"{4 * self.scrape_seconds}s", "range_": f"{self.ended - self.began:.0f}s"}
+        expr = panels.expanded(query.expr, **times, **choice)
+        if panel.instant:
+            found = self.source.moment(expr, self.ended)
+        else:
+            found = self.source.curve(expr, self.began, self.ended, self.scrape_seconds)
+        return [each for each in found if any(math.isfinite(value) for _, value in each.points)]
+
+    def empty(self, board: Dashboard, **choice: str) -> dict[str, str]:
+        """{panel and query that show nothing: why they may, or ""}."""
+        return {
+            f"{panel.title}: {query.legend or query.expr}": panel.absent
+            for panel in board.panels()
+            for query in panel.queries
+            if not self.shown(panel, query, **choice)
+        }
+
+    def failed(self, tool: str, outcomes: str) -> tuple[float, float, float]:
+        """The share of attempts with these outcomes, by the panel's own expression, and the interval in which the true
+        rate then lies (z = 3.3: one in a thousand does not)."""
+        window, where = f"{self.ended - self.began:.0f}s", promql.joined(panels.WHERE, f'tool="{tool}"')
+        count = self._moment(f"sum(increase({board_tools.ATTEMPTS}{{{where}}}[{window}]))")
+        share = self._moment(promql.share(board_tools.ATTEMPTS, outcomes, where, "tool", window=window))
+        low, high = stats.wilson(round(share * count), round(count), z=3.3)
+        print(f"{tool} {outcomes}: {share:.2%} of {count:.0f} attempts, {low:.2%} to {high:.2%}")
+        return share, low, high
+
+    def reads_back(self, tool: str, injection: FailureInjection) -> bool:
+        """Whether the panels tell the failures that were injected: of all kinds at least that many, as the machine may
+        be too busy to answer in time; of those that no busy machine makes, just that many."""
+        _, _, most = self.failed(tool, board_tools.BAD)
+        _, low, high = self.failed(tool, f'{board_tools.BAD},outcome!="timeout"')
+        kinds = [kind for kind in injection.kinds if kind != "timeout"]
+        return injection.rate < most and low < injection.rate * len(kinds) / len(injection.kinds) < high
+
+    def _moment(self, expr: str) -> float:
+        (series,) = self.source.moment(panels.expanded(expr), self.ended)
+        return series.points[0][1]

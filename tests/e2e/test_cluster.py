@@ -14,17 +14,22 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import audit
+import cluster_prometheus
 import pytest
 import yaml
 from kube import CLUSTER, ROOT, ApiServer
 from operator_builders import until
+from real_prometheus import Span
 from summary_shape import missing
 
 from gog import spec, store
+from gog.observe import board_operator, board_tools, board_training, dashboards
+from gog.observe.prometheus import Prometheus
 
 pytestmark = pytest.mark.cluster
 
@@ -33,6 +38,7 @@ TAG = os.environ.get("TAG", "test")
 SYSTEM, NAMESPACE = "gog-system", "research"
 MANIFEST = ROOT / "tests/e2e/world.yaml"
 PATIENCE = 15 * 60
+SCRAPE_SECONDS = 5
 KILLS = 10
 IMAGES = {name: f"localhost/gog-{name}:{TAG}" for name in ("operator", "trainer", "tools")}
 
@@ -53,6 +59,7 @@ def installed(cluster: ApiServer) -> ApiServer:
     values = {
         "watch": {"namespaces": [NAMESPACE]},
         "images": IMAGES,
+        "monitoring": {"podMonitor": True, "prometheusRule": True, "lastScrapeSeconds": 3 * SCRAPE_SECONDS},
     }
     chart = str(ROOT / "charts/gog")
     helm("upgrade", "--install", "gog", chart, "-n", SYSTEM, "--wait", "--timeout=3m", "-f", "-", values=values)
@@ -75,6 +82,7 @@ class Run:
 
     def __init__(self, cluster: ApiServer) -> None:
         self.cluster = cluster
+        self.began = self.ended = time.time()
 
     def objects(self, kind: str) -> list[dict[str, Any]]:
         return json.loads(self.cluster.kubectl("get", kind, "-n", NAMESPACE, "-o", "json"))["items"]
@@ -105,7 +113,15 @@ def kill_operator(cluster: ApiServer) -> bool:
 
 
 @pytest.fixture(scope="module")
-def run(installed: ApiServer) -> Run:
+def prometheus(installed: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Scrapes what the chart's PodMonitors say: two ports of a run's pods, one of the operator's."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    with cluster_prometheus.scraping(installed, SYSTEM, folder, targets=3, seconds=SCRAPE_SECONDS) as source:
+        yield source
+
+
+@pytest.fixture(scope="module")
+def run(installed: ApiServer, prometheus: Prometheus) -> Run:
     """The run, Complete, after ten deaths of the operator and one of a trainer pod."""
     run, moments = Run(installed), random.Random(7)
     started = time.monotonic()
@@ -123,6 +139,7 @@ def run(installed: ApiServer) -> Run:
             installed.kubectl("delete", "pod", victim, "-n", NAMESPACE, "--grace-period=0", "--force")
             pod_killed = True
         time.sleep(1)
+    run.ended = time.time()
     print(f"from apply to Complete: {time.monotonic() - started:.0f} s; the operator was killed {killed} times")
     assert killed == KILLS
     assert pod_killed
@@ -217,6 +234,35 @@ def test_events_tell_the_story(run):
     went_on = re.compile(r"world-grpo: attempt 1 was interrupted: .*; attempt 2 goes on from grpo/\d+")
     assert any(went_on.fullmatch(message) for message in told)
     assert "grpo starts from sft/150 and stratify/1" in told
+
+
+# ---- what Prometheus saw
+
+
+@pytest.fixture(scope="module")
+def span(run: Run, prometheus: Prometheus) -> Span:
+    return Span(prometheus, run.began, run.ended, SCRAPE_SECONDS)
+
+
+@pytest.mark.parametrize("board", dashboards.ALL, ids=lambda board: board.name)
+def test_every_panel_shows_something_of_a_real_run(span, board):
+    namespace = SYSTEM if board is board_operator.BOARD else NAMESPACE
+    assert set(span.empty(board, namespace=namespace, run="world").values()) <= {
+        board_tools.UNTOLD,
+        board_training.ON_A_GPU,
+    }
+
+
+@pytest.mark.parametrize("tool", ["grounding", "imageSearch", "textSearch"])
+def test_the_injected_failure_rate_is_read_from_the_panels_within_its_interval(span, tool):
+    endpoint = yaml.safe_load(MANIFEST.read_text())["spec"]["endpoints"][tool]
+    assert span.reads_back(tool, spec.FailureInjection.model_validate(endpoint["failures"]))
+
+
+def test_of_a_stage_in_two_pods_one_is_scraped_and_tells_for_both(span):
+    pods = {each.labels["pod"] for each in span.source.curve('up{pod=~".*-trainer-.*"}', span.began, span.ended, 5)}
+    assert {name.rpartition("-trainer-")[2] for name in pods} == {"0-0"}
+    assert {name.split("-")[1] for name in pods} == {"curate", "sft", "stratify", "grpo", "evaluate"}
 
 
 def alone(kind: str, name: str, **spec: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def traced(tmp_path_factory):
         code, told = play(
             folder,
             traces={"endpoint": collector.url, "share": 1.0},
-            endpoints={"textSearch": {"failures": {"rate": 0.3}}},
+            endpoints={"imageSearch": {"failures": {"rate": 0.2}}},
         )
         assert code == 0, told
     return collector, folder / "runs" / "small"
@@ -90,6 +90,15 @@ def test_below_the_run_are_stages_then_episodes_then_turns_and_calls(traced):
     }
     assert {span["gog.step"] for span in played["grpo"]} == {1, 2}
     assert {span["gog.level"] for span in played["grpo"]} <= {"easy", "1", "2"}
+
+
+def test_a_call_that_left_the_cache_shows_its_attempts_and_fails_as_the_last_of_them(traced):
+    collector, _ = traced
+    made = [span for span in collector.spans if span.name.startswith("execute_tool") and span["gog.cache"] == "miss"]
+    for call in made:
+        attempts = collector.children(call)
+        assert len(attempts) == call["gog.attempts"] > 0
+        assert [span.failed for span in attempts] == [True] * (len(attempts) - 1) + [call.failed]
 
 
 def test_a_collector_that_is_away_fails_nothing_and_each_stage_says_so_once(tmp_path):

@@ -1,4 +1,7 @@
-"""The main job as a user runs it: the world example, killed in the middle of GRPO and resumed. Takes minutes."""
+"""The main job as a user runs it: the world example, killed in the middle of GRPO and resumed. Takes minutes.
+
+A real Prometheus follows it all the while, where there is one; what its panels say is compared with what was injected.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,26 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
+import kube
 import pytest
+import yaml
 from operator_builders import until
+from real_prometheus import Span, serving
+
+from gog import spec
+from gog.observe import board_run, board_tools, board_training
+from gog.observe.prometheus import Prometheus
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "world.yaml"
 GOG = [sys.executable, "-m", "gog_operator"]
 KILLED_AFTER = 25
 """Steps of GRPO before the kill; the newest checkpoint is then at step 20."""
@@ -27,19 +42,59 @@ def progress(folder: Path) -> int:
         return 0
 
 
+SCRAPE_SECONDS = 5
+CONFIGURATION = """
+global: {{scrape_interval: {seconds}s, evaluation_interval: {seconds}s}}
+rule_files: [{rules}]
+scrape_configs:
+  - job_name: gog
+    http_sd_configs: [{{url: "http://127.0.0.1:{port}/targets", refresh_interval: {seconds}s}}]
+"""
+"""As docs/metrics.md has it, and the chart's rules."""
+
+
+@dataclass
+class Watched:
+    """A run's folder, and what a Prometheus saw of it, if there was one."""
+
+    folder: Path
+    source: Prometheus | None
+    began: float
+    ended: float = 0.0
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """The folder of a run that was killed with -9 during GRPO and resumed to its end."""
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A run that was killed with -9 during GRPO and resumed to its end."""
     place = tmp_path_factory.mktemp("runs")
+    (port,) = kube.free_ports(1)
+    with ExitStack() as stack:
+        source = None
+        if kube.obtainable("prometheus"):
+            rules = ROOT / "charts/gog/files/rules.yaml"
+            configuration = CONFIGURATION.format(port=port, seconds=SCRAPE_SECONDS, rules=rules)
+            source = stack.enter_context(serving(tmp_path_factory.mktemp("prometheus"), configuration))
+        watched = Watched(place / "world", source, time.time())
+        killed_and_resumed(place, port)
+        watched.ended = time.time()
+        yield watched
+
+
+def killed_and_resumed(place: Path, port: int) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen([*GOG, "run", str(ROOT / "examples" / "world.yaml"), "--dir", str(place)], env=environment)
+    rest = ["--dir", str(place), "--metrics-port", str(port)]
+    first = subprocess.Popen([*GOG, "run", str(EXAMPLE), *rest], env=environment)
     until(lambda: first.poll() is not None or progress(place / "world") >= KILLED_AFTER, patience=1200)
     assert first.poll() is None, "the run ended before it could be killed"
     first.send_signal(signal.SIGKILL)
     first.wait()
-    resumed = subprocess.run([*GOG, "resume", "world", "--dir", str(place)], env=environment, timeout=1500)
+    resumed = subprocess.run([*GOG, "resume", "world", *rest], env=environment, timeout=1500)
     assert resumed.returncode == 0
-    return place / "world"
+
+
+@pytest.fixture(scope="module")
+def run(watched: Watched) -> Path:
+    return watched.folder
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +149,26 @@ def test_the_report_stands_alone(run):
     page = (run / "report" / "index.html").read_text()
     assert "Content-Security-Policy" in page
     assert page.count("data:image/png;base64") >= 50
+
+
+# ---- what Prometheus saw
+
+
+@pytest.fixture(scope="module")
+def span(watched: Watched) -> Span:
+    if watched.source is None:
+        pytest.skip(kube.MISSING)
+    return Span(watched.source, watched.began, watched.ended, SCRAPE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "board", [board_run.BOARD, board_tools.BOARD, board_training.BOARD], ids=lambda board: board.name
+)
+def test_every_panel_shows_something_of_a_real_run(span, board):
+    assert set(span.empty(board).values()) <= {board_tools.UNTOLD, board_training.ON_A_GPU}
+
+
+@pytest.mark.parametrize("tool", ["grounding", "imageSearch", "textSearch"])
+def test_the_injected_failure_rate_is_read_from_the_panels_within_its_interval(span, tool):
+    endpoint = yaml.safe_load(EXAMPLE.read_text())["spec"]["endpoints"][tool]
+    assert span.reads_back(tool, spec.FailureInjection.model_validate(endpoint["failures"]))

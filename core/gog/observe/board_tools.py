@@ -16,6 +16,7 @@ SECONDS, TRAJECTORIES, LEFT_OUT = (
     'status!="counted"',
 )
 LIMIT = 0.05
+UNTOLD = "no service tells what credit is left"
 
 
 def overall(metric: str, part: str) -> str:
@@ -36,7 +37,7 @@ NOW = Row(
             "Credit left",
             f"min(gog_external_credit_usd{{{WHERE}}})",
             unit="dollars",
-            absent="no service tells what credit is left",
+            absent=UNTOLD,
         ),
     ),
 )
@@ -147,7 +148,7 @@ BACK_ENDS = Row(
             unit="dollars",
             width=6,
             colours=palette.TOOLS,
-            absent="no service tells what credit is left",
+            absent=UNTOLD,
         ),
     ),
 )
