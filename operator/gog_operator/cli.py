@@ -96,6 +96,10 @@ def _for_runs(commands: Commands) -> None:
         one.add_argument("name", metavar="NAME", nargs="?" if name == "status" else None, help="name of the run")
         if name == "resume":
             _metrics(one)
+        if name == "status":
+            how = one.add_mutually_exclusive_group()
+            how.add_argument("-f", "--follow", action="store_true", help="redraw until it ends, or Ctrl-C")
+            how.add_argument("--json", action="store_true", help="as JSON, for scripts")
         _dir(one)
 
     logs = commands.add_parser("logs", help="show what a run or one of its stages wrote", allow_abbrev=False)

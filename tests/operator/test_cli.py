@@ -32,8 +32,8 @@ def test_reading_a_manifest_needs_no_trainer_no_server_and_no_scheduler():
     assert loaded_after("validate examples/world.yaml") <= {"pydantic", "yaml"}
 
 
-def test_looking_at_runs_needs_no_scheduler():
-    assert not loaded_after("status") & {"torch", "transformers", "kserve", "torchx"}
+def test_looking_at_runs_needs_no_scheduler_and_no_arithmetic():
+    assert not loaded_after("status") & {"torch", "transformers", "kserve", "torchx", "numpy"}
 
 
 @pytest.mark.parametrize(

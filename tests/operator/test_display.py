@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 
 import pytest
 from operator_builders import NOW, holding, later, make_endpoint, make_run, make_stage
@@ -63,6 +64,42 @@ def test_durations_are_read_at_a_glance(seconds, text):
 def test_a_sparkline_rises_with_its_values_and_a_flat_one_is_flat():
     assert words.sparkline(list(range(80))) == "▁▂▃▄▅▆▇█"
     assert words.sparkline([1.0, 1.0, 1.0]) == "▁▁▁"
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"),
+    [
+        ([], ""),
+        ([3.0], "▁"),
+        ([1.0, math.nan, 2.0], "▁!█"),
+        ([math.inf, 1.0, -math.inf], "!▁!"),
+        ([math.nan], "!"),
+        ([1e308, -1e308], "▁▁"),
+        ([0.0, 5e-324], "▁█"),
+        ([0.0] * 8 + [math.nan] + [9.0] * 7, "▁▁▁▁!███"),
+    ],
+)
+def test_a_sparkline_bears_any_numbers_and_shows_what_is_not_finite(values, bars):
+    assert words.sparkline(values) == bars
+
+
+def test_a_gap_in_a_course_is_a_gap_in_its_bars():
+    assert words.bars([1.0, None, 2.0]) == "▁ █"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172_799, "47h"), (172_800, "2d")],
+)
+def test_ages_are_one_figure(seconds, text):
+    assert words.age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(math.nan, "nan"), (-math.inf, "-inf"), (1200.0, "1,200"), (0.0, "0.00"), (2e-6, "2.0e-06")]
+)
+def test_numbers_that_are_not_finite_are_named(value, text):
+    assert words.number(value) == text
 
 
 @pytest.fixture

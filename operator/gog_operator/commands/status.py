@@ -1,116 +1,168 @@
-"""`gog status [NAME]`: every run in a folder of runs, or one run with its stages and servers.
+"""`gog status [NAME] [-f]`: every run in a folder of runs, or one run with its stages, figures, events and servers.
 
-Reads files only; whether a run is being driven at the moment is told by its lock.
+Reads files only, so it may be called beside the process that drives a run, by anybody who may read them. With -f a
+terminal is redrawn, and anything else gets a line when a stage or a run has come a tenth further or stands otherwise:
+one run is followed until it has ended or nobody drives it, with the exit code of `gog run`; all runs until Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
-from gog_operator import cli, hints, loop, reconcile, runfolder
-from gog_operator.api.objects import Endpoint, GoGRun, Object, Stage
-from gog_operator.cluster import lock
-from gog_operator.cluster.files import ObjectFiles
-from gog_operator.display import words
-from gog_operator.plan import sequence
+from gog_operator import cli, loop, runfolder
+from gog_operator.api.objects import Object
+from gog_operator.display import board, overview, plain, reading, standing, words
+from gog_operator.display.reading import RunFolder
+
+LOOK_SECONDS = 1.0
+"""Between two looks."""
 
 
 def main(given: argparse.Namespace) -> int:
-    console, now = Console(highlight=False, width=None if sys.stdout.isatty() else 160), loop.utc_now()
-    if given.name is None:
-        folders = runfolder.all_in(Path(given.dir))
-        if not folders:
-            print(f"no runs in {given.dir}")
-            return cli.COMPLETE
-        console.print(overview(folders, now))
+    view: View = AllRuns(Path(given.dir)) if given.name is None else OneRun(Path(given.dir) / given.name)
+    if given.json:
+        return print_document(view, loop.utc_now())
+    console = Console(highlight=False)
+    drawn = sys.stdout.isatty() and not console.is_dumb_terminal
+    if not given.follow:
+        now = loop.utc_now()
+        view.look(now)
+        show(view.lines(now, console.width if drawn else None), console if drawn else None)
         return cli.COMPLETE
-    folder = Path(given.dir) / given.name
-    root = runfolder.find(folder)
-    console.print(head(folder, root), markup=False, soft_wrap=True)
-    files = ObjectFiles(folder / "objects")
-    console.print(stage_table(root, stages_in(files, root), now))
-    endpoints = files.list(Endpoint)
-    if endpoints:
-        console.print(endpoint_table(endpoints))
+    return follow_drawn(view, console) if drawn else follow_told(view)
+
+
+class AllRuns:
+    """What is shown without a NAME."""
+
+    def __init__(self, parent: Path) -> None:
+        self.parent = parent
+        self.overview = overview.Overview(parent)
+        self.found: list[overview.Line] = []
+
+    def look(self, now: datetime) -> None:
+        self.found = self.overview.look(now)
+
+    def lines(self, now: datetime, width: int | None) -> list[Text]:
+        return overview.lines(self.found, now, width) if self.found else [Text(f"no runs in {self.parent}")]
+
+    def news(self, changes: plain.Changes, now: datetime) -> Iterator[str]:
+        for line in self.found:
+            if changes.are_news(f"{line.name}/{line.figures.stage}", line.state, line.progress):
+                told = line.figures
+                parts = (line.name, line.state, told.stage, told.progress, told.reward, line.rewards, line.note)
+                yield "  ".join(part for part in parts if part)
+
+    def outcome(self) -> int | None:
+        """Runs may always be added."""
+        return None
+
+
+class OneRun:
+    """What is shown with a NAME. Raises UserError when there is no such run."""
+
+    def __init__(self, path: Path) -> None:
+        with reading.said(path):
+            runfolder.find(path)
+        self.folder = RunFolder(path)
+        self.board: board.Board | None = None
+
+    def look(self, now: datetime) -> None:
+        self.board = board.look(self.folder, now)
+
+    @property
+    def seen(self) -> board.Board:
+        assert self.board is not None, "looked first"
+        return self.board
+
+    def lines(self, now: datetime, width: int | None) -> list[Text]:
+        return board.lines(self.seen, now, width)
+
+    def news(self, changes: plain.Changes, now: datetime) -> Iterator[str]:
+        state = standing.state(self.seen.root, self.seen.driver)
+        if changes.are_news(self.seen.name, state, None):
+            yield f"{self.seen.name}  {state}"
+        for line in self.seen.stages:
+            stage = line.stage
+            if stage is None:
+                continue
+            state = standing.state(stage, self.seen.driver)
+            if changes.are_news(f"{line.key}/{max(stage.status.attempt, 1)}", state, line.progress):
+                said = words.failure(stage) or words.summary(stage)
+                parts = (f"{words.mark(stage)} {line.key}", state, words.steps(line.progress), said)
+                yield "  ".join(part for part in parts if part)
+
+    def outcome(self) -> int | None:
+        return outcome(self.seen.root, self.seen.driver)
+
+
+View = AllRuns | OneRun
+
+
+def outcome(root: Object, driver: int | None) -> int | None:
+    """The exit code that `gog run` has ended with, None while it goes on."""
+    if root.finished:
+        return cli.COMPLETE if root.holds("Complete") else cli.FAILED
+    if driver is not None:
+        return None
+    return cli.COMPLETE if root.holds("Suspended") else cli.INTERRUPTED
+
+
+def print_document(view: View, now: datetime) -> int:
+    from gog_operator.display import document  # which loads the report's own modules, and numpy with them
+
+    view.look(now)
+    made = document.of_runs(view.found, now) if isinstance(view, AllRuns) else document.of_run(view.seen, now)
+    print(json.dumps(made, ensure_ascii=False, allow_nan=False, indent=1))
     return cli.COMPLETE
 
 
-def head(folder: Path, root: Object) -> str:
-    """`world  Training  driven by process 4711`"""
-    driver = lock.holder(folder)
-    line = f"{root.name}  {words.state(root)}"
-    if driver is not None:
-        line += f"  driven by process {driver}"
-    elif not root.finished:
-        line += f"  nobody drives it: `{hints.call('resume', folder)}`"
-    return f"{line}\n{words.failure(root)}" if words.failure(root) else line
+def show(lines: list[Text], console: Console | None) -> None:
+    """On a terminal with its colours, else as text."""
+    for line in lines:
+        if console is not None:
+            console.print(line)
+        else:
+            print(line.plain)
 
 
-def stages_in(files: ObjectFiles, root: Object) -> list[Stage]:
-    return [root] if isinstance(root, Stage) else reconcile.stages(files)
+def follow_drawn(
+    view: View,
+    console: Console,
+    wait: Callable[[float], None] = time.sleep,
+    clock: Callable[[], datetime] = loop.utc_now,
+) -> int:
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            now = clock()
+            view.look(now)
+            live.update(Group(*view.lines(now, console.width)), refresh=True)
+            code = view.outcome()
+            if code is not None:
+                return code
+            wait(LOOK_SECONDS)
 
 
-def overview(folders: list[Path], now: datetime) -> Table:
-    table = _table("RUN", "STAGE", "PROGRESS", "STATUS", "DRIVEN BY", "TIME")
-    for folder in folders:
-        files = ObjectFiles(folder / "objects")
-        root = runfolder.root_of(files)
-        if root is None:
-            continue
-        current = _current(stages_in(files, root))
-        driver = lock.holder(folder)
-        table.add_row(
-            root.name,
-            current.store_key if current else "",
-            words.steps(current.status.progress) if current else "",
-            words.state(root),
-            str(driver or ""),
-            words.duration(words.seconds(root.status, now)) if root.finished or driver else "",
-        )
-    return table
-
-
-def _current(stages: list[Stage]) -> Stage | None:
-    unfinished = [each for each in stages if not each.holds("Complete")]
-    return unfinished[0] if unfinished else stages[-1] if stages else None
-
-
-def stage_table(root: Object, stages: list[Stage], now: datetime) -> Table:
-    table = _table("STAGE", "ATTEMPT", "PROGRESS", "CHECKPOINT", "STATUS", "TIME", "")
-    by_key = {each.store_key: each for each in stages}
-    planned = [step.key for step in sequence.steps(root)] if isinstance(root, GoGRun) else []
-    for key in dict.fromkeys([*planned, *by_key]):
-        stage = by_key.get(key)
-        if stage is None:
-            table.add_row(key, "", "", "", "", "", "")
-            continue
-        table.add_row(
-            key,
-            str(stage.status.attempt or ""),
-            words.steps(stage.status.progress),
-            stage.status.checkpoint,
-            words.state(stage),
-            words.duration(words.seconds(stage.status, now)) if stage.finished else "",
-            words.failure(stage) or words.summary(stage),
-        )
-    return table
-
-
-def endpoint_table(endpoints: tuple[Endpoint, ...]) -> Table:
-    table = _table("ENDPOINT", "URL", "READY", "RESTARTS")
-    for each in endpoints:
-        table.add_row(each.spec.role, each.status.url, str(each.holds("Ready")), str(each.status.restarts))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column)
-    return table
+def follow_told(
+    view: View, wait: Callable[[float], None] = time.sleep, clock: Callable[[], datetime] = loop.utc_now
+) -> int:
+    changes = plain.Changes()
+    while True:
+        now = clock()
+        view.look(now)
+        for line in view.news(changes, now):
+            print(line, flush=True)
+        code = view.outcome()
+        if code is not None:
+            return code
+        wait(LOOK_SECONDS)

@@ -138,9 +138,8 @@ def _address(endpoint: Endpoint) -> str:
 
 
 def _mark(stage: Stage) -> str:
-    if stage.holds("Complete"):
-        return "[green]✓[/]"
-    return "[red]✗[/]" if stage.holds("Failed") else "[cyan]▸[/]"
+    colour = "green" if stage.holds("Complete") else "red" if stage.holds("Failed") else "cyan"
+    return f"[{colour}]{words.mark(stage)}[/]"
 
 
 def _told(stage: Stage) -> Text:

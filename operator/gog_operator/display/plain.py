@@ -8,16 +8,40 @@ from pathlib import Path
 from types import TracebackType
 
 from gog_operator import hints
-from gog_operator.api.objects import Endpoint, GoGRun, Object, Stage
+from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage
 from gog_operator.cluster.local import LocalCluster
 from gog_operator.display import ending, words
 from gog_operator.plan.actions import Event
 
 
+class Changes:
+    """What is worth a line: remembers what was told."""
+
+    def __init__(self) -> None:
+        self._tenths: dict[str, int] = {}
+        self._states: dict[str, str] = {}
+
+    def tenth_passed(self, name: str, progress: Progress | None) -> bool:
+        """Whether something has come a tenth of its way further; the last one is told by its end."""
+        if progress is None or not progress.total:
+            return False
+        tenth, told = 10 * progress.step // progress.total, self._tenths.setdefault(name, 0)
+        if not told < tenth < 10:
+            return False
+        self._tenths[name] = tenth
+        return True
+
+    def are_news(self, name: str, state: str, progress: Progress | None) -> bool:
+        """Whether something stands otherwise than before, or has come a tenth further."""
+        passed, changed = self.tenth_passed(name, progress), self._states.get(name) != state
+        self._states[name] = state
+        return passed or changed
+
+
 class PlainDisplay:
     def __init__(self, cluster: LocalCluster, root: Object) -> None:
         self.cluster, self.root = cluster, root
-        self._tenths: dict[str, int] = {}
+        self._changes = Changes()
         self._began: set[str] = set()
 
     def __enter__(self) -> PlainDisplay:
@@ -52,13 +76,8 @@ class PlainDisplay:
             self._began.add(name)
             again = f" (attempt {stage.status.attempt})" if stage.status.attempt > 1 else ""
             self.say(f"▸ {stage.store_key}{again}")
-        progress = stage.status.progress
-        if progress is None or not progress.total:
-            return
-        tenth = 10 * progress.step // progress.total
-        if self._tenths.setdefault(name, 0) < tenth < 10:
-            self._tenths[name] = tenth
-            self.say(f"  {stage.store_key} {words.steps(progress)}  {words.summary(stage)}")
+        if self._changes.tenth_passed(name, stage.status.progress):
+            self.say(f"  {stage.store_key} {words.steps(stage.status.progress)}  {words.summary(stage)}")
 
     def stopping(self) -> None:
         self.say("interrupted: the stage is asked to end (once more to end it at once)")

@@ -7,8 +7,10 @@ and metrics that nobody has a phrase for are shown by name.
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from gog_operator.api.meta import Reason
@@ -60,7 +62,7 @@ def _grpo(metrics: Mapping[str, Any]) -> list[str]:
     if rewards:
         first = metrics.get("reward_first", rewards[0])
         recent = rewards[-RECENT:]
-        phrases.append(f"reward {number(first)} → {number(sum(recent) / len(recent))} {sparkline(rewards)}")
+        phrases.append(f"reward {number(first)} → {number(mean(recent))} {sparkline(rewards)}")
     if isinstance(metrics.get("tool_failure_ratio"), int | float):
         phrases.append(f"tool failures {percent(metrics['tool_failure_ratio'])}")
     return phrases
@@ -91,19 +93,57 @@ def percent(value: float) -> str:
 
 
 def sparkline(values: Sequence[float], width: int = 8) -> str:
-    """Means of `width` stretches as bars."""
+    """Means of `width` stretches as bars; `!` is a stretch that holds a value that is not finite."""
     width = min(width, len(values))
-    cuts = [round(index * len(values) / width) for index in range(width + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(cuts)]
-    low, high = min(means), max(means)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0
-    return "".join(BARS[round((mean - low) * scale)] for mean in means)
+    cuts = [round(index * len(values) / width) for index in range(width + 1)] if width else []
+    return bars([mean(values[a:b]) for a, b in itertools.pairwise(cuts)])
+
+
+def bars(values: Sequence[float | None]) -> str:
+    """A bar each, the lowest value at the bottom; None is a gap, what is not finite is `!`."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    return "".join(_bar(value, low, high - low) for value in values)
+
+
+def _bar(value: float | None, low: float, spread: float) -> str:
+    if value is None:
+        return " "
+    if not math.isfinite(value):
+        return "!"
+    share = (value - low) / spread if 0 < spread < math.inf else 0.0
+    return BARS[round(share * (len(BARS) - 1))]
+
+
+def mean(values: Sequence[float]) -> float:
+    """NaN when a value is not finite: an average would hide what a person has to see."""
+    return statistics.fmean(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def number(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
     if isinstance(value, int) or (value == int(value) and abs(value) >= 100):
         return f"{int(value):,}"
     return f"{value:.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1e}"
+
+
+def age(seconds: float) -> str:
+    """How long ago in one figure, as kubectl tells it: `45s`, `12m`, `9h`, `3d`."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if minutes < 2:
+        return f"{max(int(seconds), 0)}s"
+    return f"{int(minutes)}m" if minutes < 120 else f"{int(hours)}h" if hours < 48 else f"{int(days)}d"
+
+
+def rough(seconds: float) -> str:
+    """An estimate, without tenths: `48 s`, `1:52`."""
+    return f"{seconds:.0f} s" if seconds < 59.5 else duration(seconds)
+
+
+def printable(text: str) -> str:
+    """In one line, and nothing in it that a terminal would obey."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(text.split()))
 
 
 def duration(seconds: float) -> str:
@@ -119,7 +159,13 @@ def seconds(status: Status, now: datetime) -> float:
     """How long an object has been at work, or was."""
     if status.start_time is None:
         return 0.0
-    return max(((status.completion_time or now) - status.start_time) / timedelta(seconds=1), 0.0)
+    return max(since(status.start_time, status.completion_time or now), 0.0)
+
+
+def since(moment: datetime, now: datetime) -> float:
+    """Seconds between two moments; one that a hand wrote without its zone is taken for UTC."""
+    first, last = (each if each.tzinfo is not None else each.replace(tzinfo=UTC) for each in (moment, now))
+    return (last - first).total_seconds()
 
 
 def steps(progress: Progress | None) -> str:
@@ -144,3 +190,8 @@ def failure(thing: Object) -> str:
 def is_cancelled(thing: Object) -> bool:
     failed = thing.condition("Failed")
     return failed is not None and failed.status == "True" and failed.reason == Reason.CANCELLED
+
+
+def mark(stage: Stage) -> str:
+    """✓ done, ✗ failed, ▸ at work or waiting."""
+    return "✓" if stage.holds("Complete") else "✗" if stage.holds("Failed") else "▸"
