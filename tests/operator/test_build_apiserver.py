@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import operator_golden as golden
 import operator_restricted as restricted
 import pytest
 import yaml
+
+from gog import spec as settings
+from gog_operator.build import volcano
+from gog_operator.cluster.volcano import LARGEST
 
 pytestmark = pytest.mark.apiserver
 ALL = sorted(golden.CASES)
@@ -35,6 +40,16 @@ def test_the_server_takes_every_field_of_what_is_made(api_server, namespace, cas
 def test_the_server_lets_every_pod_into_a_restricted_namespace(api_server, namespace, case):
     made = [pod_of(spec, f"{case}-{place}") for place, spec in enumerate(pods_of(case))]
     assert len(created(api_server, namespace, *made).split()) == len(made) > 0
+
+
+def test_the_server_keeps_the_job_of_as_many_pods_as_may_be_asked_for(api_server, namespace):
+    field = settings.WorkersSpec.model_fields["replicas"]
+    most = next(each.le for each in field.metadata if hasattr(each, "le"))
+    job = volcano.job(golden.stage(workers={"replicas": most}, scheduling=golden.PLACED), golden.PLATFORM)
+    job["metadata"]["namespace"] = namespace
+    assert len(json.dumps(job)) < LARGEST
+    told = api_server.kubectl("create", "--validate=strict", "-o", "name", "-f", "-", input=json.dumps(job))
+    assert told.strip() == "job.batch.volcano.sh/world-grpo-a1"
 
 
 def test_a_pod_that_breaks_the_profile_is_kept_out(api_server, namespace):

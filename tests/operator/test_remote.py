@@ -154,6 +154,18 @@ def test_an_image_that_cannot_be_had_is_said_of_the_stage(place):
     assert "pod trainer-0: image gog-trainer cannot be had: not found" in ready["message"]
 
 
+def test_a_job_too_large_for_the_cluster_to_keep_is_said_of_the_stage(place):
+    labels = {f"example.org/{number}-{'k' * 50}": "v" * 63 for number in range(32)}
+    stage(place, workers={"replicas": 256}, scheduling={"nodeSelector": labels})
+    for _ in range(3):
+        place.operator.work()
+    ready = place.conditions("SFTStage", "tune")["Ready"]
+    assert ready["reason"] == "RefusedByCluster"
+    assert (
+        "bytes are too many for job tune-a1 of 256 pods (at most 1,000,000): fewer workers.replicas" in ready["message"]
+    )
+
+
 def test_an_endpoint_is_ready_only_once_every_pod_of_its_size_is(place):
     place.create("Endpoint", "judge", role="judge", replicas=2)
     place.play.ready = lambda service: False

@@ -12,7 +12,12 @@ from gog.spec.values import Quantity, Spec
 class WorkersSpec(Spec):
     """Pods of a stage's job, on a cluster. On one machine a stage is one process."""
 
-    replicas: int = Field(1, ge=1, le=1024, description="Pods; they start together or not at all.")
+    replicas: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Pods; they start together or not at all. More would not fit into one job, which tells of every pod.",
+    )
     processes: int | None = Field(
         None, ge=1, le=64, description="Processes in each pod. Default: one per GPU, at least one."
     )

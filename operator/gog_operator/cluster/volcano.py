@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import yaml
@@ -13,7 +14,7 @@ from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, paths, pods
 from gog_operator.cluster.creation import create_owned
-from gog_operator.cluster.interface import Unavailable
+from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError, items
 from gog_operator.cluster.refusals import Explained
 from gog_operator.plan.actions import JobView, Trouble
@@ -23,6 +24,8 @@ SUCCEEDED = ("Completed",)
 FAILED = ("Failed", "Terminated")
 CANCELLED = ("Aborted",)
 ENDING = ("Aborting", "Terminating", "Completing")
+LARGEST = 1_000_000
+"""Bytes of a Job. etcd keeps 1.5 MiB; already near that the API server takes longer to check one than we wait for it."""
 
 
 class VolcanoJobs:
@@ -33,10 +36,10 @@ class VolcanoJobs:
         """The settings first, because pods wait for them. Raises Refused, Unavailable: also while another job of a stage of
         that name is at work, as one is whose stage was deleted a moment ago."""
         self._alone(stage)
+        job = _fitting(volcano.job(stage, self.platform))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         configmap = files.configmap(stage.job_name, stage, {"config.yaml": text})
         create_owned(self.api, paths.CONFIG_MAPS, self.namespace, configmap, stage)
-        job = volcano.job(stage, self.platform)
         create_owned(self.api, paths.VOLCANO_JOBS, self.namespace, job, stage)
 
     def _alone(self, stage: Stage) -> None:
@@ -110,6 +113,16 @@ class VolcanoJobs:
                 queue = job.get("spec", {}).get("queue", "default")
                 return Trouble(Reason.UNSCHEDULABLE, f"queue {queue}: {each.get('message') or each.get('reason')}")
         return None
+
+
+def _fitting(job: dict[str, Any]) -> dict[str, Any]:
+    """The Job, if a cluster can keep it. Raises Refused."""
+    size = len(json.dumps(job, separators=(",", ":")))
+    if size > LARGEST:
+        name, count = job["metadata"]["name"], len(job["spec"]["tasks"])
+        what = f"{size:,} bytes are too many for job {name} of {count} pods (at most {LARGEST:,})"
+        raise Refused(Reason.REFUSED, f"{what}: fewer workers.replicas, or a shorter scheduling")
+    return job
 
 
 def _ended(phase: str, end: pods.Ending, message: str) -> JobView:
