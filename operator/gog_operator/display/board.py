@@ -61,7 +61,8 @@ class StageLine:
 
 @dataclass(frozen=True)
 class Board:
-    """problems: a sentence for each object that cannot be read."""
+    """endpoints: none of a run that nobody drives, whose servers ended with their driver. problems: a sentence for each
+    object that cannot be read."""
 
     name: str
     root: Object
@@ -86,7 +87,7 @@ def look(folder: RunFolder, now: datetime) -> Board:
         root,
         driver,
         tuple(lines),
-        tuple(endpoints),
+        tuple(endpoints) if driver is not None else (),
         (*torn, *torn_endpoints),
         tuple(folder.events(EVENTS)),
         tuple(standing.next_step(root, driver, stages, folder.folder)),
@@ -167,7 +168,7 @@ def _bar(progress: Progress | None) -> Text:
     if progress is None or not progress.total:
         return Text("")
     full = min(BAR * progress.step // progress.total, BAR)
-    return Text("━" * full, style="cyan") + Text("━" * (BAR - full), style="bright_black")
+    return Text("━" * full, style="cyan") + Text("─" * (BAR - full), style="bright_black")
 
 
 def _figure(line: StageLine, figure: Figure) -> list[grid.Cell]:
