@@ -538,7 +538,9 @@ def test_scripts_get_json_with_the_keys_of_a_report(training, capsys):
         assert cli.main(["status", "world", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["run"], told["condition"], told["interrupted"]) == ("world", "Training", False)
-    assert all(set(stage) >= SHAPE["stages"] for stage in told["stages"])
+    shape = SHAPE["stages"] | {"arm", "message", "step", "total", "metrics", "left_seconds"}
+    assert [set(stage) for stage in told["stages"]] == [shape] * 5
+    assert told["stages"][0]["condition"] == "Not started"
     grpo = next(stage for stage in told["stages"] if stage["name"] == "grpo")
     assert (grpo["step"], grpo["total"], grpo["attempts"], grpo["checkpoint"]) == (60, 90, 2, "grpo/60")
     assert grpo["metrics"]["reward_mean"] == 0.6

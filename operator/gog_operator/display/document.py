@@ -65,19 +65,19 @@ def _condition(thing: Object | None, driver: int | None) -> dict[str, Any]:
 
 
 def _stage(line: StageLine, now: datetime) -> dict[str, Any]:
+    """Of the same shape for a stage that is planned only."""
     stage = line.stage
-    if stage is None:
-        known = {"kind": line.key.partition("-")[0], "condition": "Not started", "message": ""}
-        return {"name": line.key, **known, "attempts": 0, "seconds": None, "checkpoint": None, **_progress(None)}
-    condition, message = reported.condition(objects.document(stage))
+    kind, _, arm = line.key.partition("-")
+    condition, message = reported.condition(objects.document(stage) if stage is not None else {})
     return {
         "name": line.key,
-        "kind": stage.stage,
+        "kind": kind,
+        "arm": arm,
         "condition": condition,
         "message": message,
-        "attempts": stage.status.attempt,
-        "seconds": _seconds(stage, now),
-        "checkpoint": stage.status.checkpoint or None,
+        "attempts": stage.status.attempt if stage is not None else 0,
+        "seconds": _seconds(stage, now) if stage is not None else None,
+        "checkpoint": (stage.status.checkpoint if stage is not None else "") or None,
         **_progress(line.progress),
         "left_seconds": _rounded(line.left),
     }
