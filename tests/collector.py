@@ -73,13 +73,6 @@ class Collector:
     def children(self, of: Received) -> list[Received]:
         return sorted((span for span in self.spans if span.parent == of.id), key=lambda span: span.begun)
 
-    def tree(self, top: Received, depth: int = 0) -> str:
-        """Names and attributes, a line each, children below their parent."""
-        seconds = (top.ended - top.begun) / 1e9
-        told = " ".join(f"{name}={value}" for name, value in top.attributes.items())
-        below = (self.tree(child, depth + 1) for child in self.children(top))
-        return f"{'  ' * depth}{top.name} {seconds:.3f} s {told}\n" + "".join(below)
-
 
 def received(body: bytes) -> Iterator[Received]:
     request = ExportTraceServiceRequest.FromString(body)

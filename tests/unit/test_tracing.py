@@ -241,9 +241,9 @@ def test_a_collector_gets_the_tree_with_its_ids_at_the_address_of_the_manifest(m
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1/elsewhere")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret")
     with Collector() as collector:
-        assert otlp.sender(collector.url + "/")([tree()]) is None
+        assert otlp.sender(f"{collector.url}/otlp/")([tree()]) is None
     ((path, headers),) = collector.requests
-    assert path == "/v1/traces" and headers["x-key"] == "secret"
+    assert path == "/otlp/v1/traces" and headers["x-key"] == "secret"
     (top,) = collector.named("episode")
     assert (top.trace, top.id, top.parent) == (STAGE.trace, STAGE.child("episode").span, STAGE.span)
     assert [(span.begun, span.ended) for span in collector.children(top)] == [(2, 3)] * 2
@@ -284,6 +284,7 @@ def test_a_collector_that_hangs_holds_nobody_and_what_it_has_not_taken_counts_as
     way = outlet.Outlet(hang, said.append)
     for number in range(outlet.LONGEST + 2 * outlet.BATCH):
         way.put(tree(f"e{number}"))
+    assert spans("dropped") > dropped, "what finds the queue full is dropped at once"
     way.close(patience=0.05)
     everything = 3 * (outlet.LONGEST + 2 * outlet.BATCH)
     assert spans("dropped") - dropped == everything
@@ -302,6 +303,7 @@ def test_all_that_was_put_before_the_end_arrives():
             way.put(tree(f"e{number}"))
         way.close()
     assert len(collector.spans) == 9 * outlet.BATCH == spans("exported") - exported
+    assert len(collector.requests) < 10, "many episodes to a request"
 
 
 # ---- a stage's attempt and its run
@@ -364,7 +366,7 @@ def test_however_a_stage_ends_its_span_says_so(end, code, outcome, error):
 def test_a_stage_whose_collector_fails_ends_well_and_says_one_line():
     with Collector(status=500) as collector:
         body = config(collector.url).model_dump_json()
-        line = [sys.executable, "-c", PROGRAM, body, "tracer.end()"]
+        line = [sys.executable, "-c", PROGRAM, body, "import logging; logging.basicConfig(); tracer.end()"]
         done = subprocess.run(line, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("traces: spans are dropped") and done.stdout.count("\n") == 1

@@ -42,12 +42,12 @@ def episode(told: Span, trajectory: Trajectory) -> None:
 def _turns(told: Span, trajectory: Trajectory) -> None:
     spans = [child for child in told.children if child.name == "turn"]
     for number, (span, turn) in enumerate(zip(spans, trajectory.turns, strict=False), 1):
+        span.children[0].attributes[OPERATION] = "chat"
         span.attributes |= {"gog.turn": number, "gog.action": turn.action, "gog.well_formed": turn.well_formed}
     read, written, chats = 0, 0, iter([span.children[0] for span in spans])
     for segment in trajectory.segments:
         if segment.source == "model" and (chat := next(chats, None)) is not None:
             chat.attributes |= {
-                OPERATION: "chat",
                 "gen_ai.usage.input_tokens": read,
                 "gen_ai.usage.output_tokens": len(segment.tokens),
                 "gog.weights": segment.version,
