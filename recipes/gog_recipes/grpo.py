@@ -34,7 +34,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import archive, dataset, metrics, rewards, stats
+from gog import archive, dataset, metrics, progress, rewards, stats
 from gog.dataset import Question
 from gog.errors import UserError
 from gog.levels import Graded
@@ -132,7 +132,7 @@ class GRPORecipe(FTRecipeInterface):
     async def train(self) -> None:
         self.model.eval()  # no dropout between sampling and learning
         scoring = Scoring(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
-        async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
+        async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels,
@@ -244,13 +244,13 @@ class GRPORecipe(FTRecipeInterface):
             reward_std=measures.reward_std, kl=update.kl, clip_share=update.clip_share,
             zero_variance_share=flat / len(groups), **sampled(trajectories, self.step - 1),
         )  # fmt: skip
-        lines = self.stage.log.lines
+        series = [line["reward_mean"] for line in self.stage.log.lines]
+        recent = stats.mean(series[-5:])
         self.stage.report(
             self.step, self.cfg.steps, reward=measures.reward, tool_failure_ratio=measures.tool_failure_ratio,
-            reward_first=stats.mean([line["reward_mean"] for line in lines[:10]]), rewards=[line["reward_mean"] for line in lines],
+            reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.course(series),
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
-            recent = stats.mean([line["reward_mean"] for line in lines[-5:]])
             self.stage.say(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {measures.excluded}")
 
     def _attempts_since_last_step(self) -> tuple[int, int]:

@@ -28,7 +28,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import metrics
+from gog import metrics, progress
 from gog.archive import Archive
 from gog.errors import UserError
 from gog.spec import SFTConfig
@@ -128,7 +128,7 @@ class SFTRecipe(FTRecipeInterface):
             self.stage.key, loss=loss, grad_norm=norm, seconds=laps.seconds | {"total": laps.total}, speed=speed
         )  # fmt: skip
         losses = [line["loss"] for line in self.stage.log.lines]
-        self.stage.report(self.step, self.total, loss=losses[-1], losses=losses[:: max(1, len(losses) // 20)])
+        self.stage.report(self.step, self.total, loss=losses[-1], losses=progress.course(losses))
         if self.step % 20 == 0 or self.step == self.total:
             self.stage.say(f"step {self.step}/{self.total} loss {loss:.3f}")
 

@@ -61,8 +61,8 @@ def _grpo(metrics: Mapping[str, Any]) -> list[str]:
     phrases = []
     if rewards:
         first = metrics.get("reward_first", rewards[0])
-        recent = rewards[-RECENT:]
-        phrases.append(f"reward {number(first)} → {number(mean(recent))} {sparkline(rewards)}")
+        recent = metrics.get("reward_recent", mean(rewards[-RECENT:]))
+        phrases.append(f"reward {number(first)} → {number(recent)} {sparkline(rewards)}")
     if isinstance(metrics.get("tool_failure_ratio"), int | float):
         phrases.append(f"tool failures {percent(metrics['tool_failure_ratio'])}")
     return phrases
