@@ -119,6 +119,8 @@ WORKING = {
 def with_toolbox(
     handlers: Mapping[str, Sequence[Handler]],
     use: Callable[[Toolbox, Provider], Awaitable[Value]],
+    *,
+    judge_model: str = "",
     **limits: Any,
 ) -> Value:
     """Runs `use` with a toolbox whose tools are served by `handlers`; what is not named works."""
@@ -127,7 +129,7 @@ def with_toolbox(
         settings = ToolsSpec(**{"backoff_seconds": 0, "deadline_seconds": 5, "breaker_failures": 1000, **limits})
         async with (
             Provider({**WORKING, **handlers}) as provider,
-            Toolbox(dict.fromkeys(PATHS, provider.url), settings) as tools,
+            Toolbox(dict.fromkeys(PATHS, provider.url), settings, judge_model) as tools,
         ):
             return await use(tools, provider)
 

@@ -144,7 +144,7 @@ class FakeCluster:
     def record(self, thing: objects.Object, event: Event, now: datetime) -> None:
         self.events.append((thing.name, event))
 
-    def create_job(self, stage: objects.Stage, endpoints: dict[str, str]) -> None:
+    def create_job(self, stage: objects.Stage, endpoints: dict[str, str], judge_model: str) -> None:
         assert stage.job_name not in self.jobs, "a job's name is never used twice"
         live = [name for name, job in self.jobs.items() if job.stage == stage.name and job.view.state == "running"]
         assert not live, f"{stage.name} has a job already: {live}"

@@ -34,11 +34,12 @@ class Toolbox:
     """gog.tools.Tools and gog.tools.Judge over HTTP. Use as an async context manager.
 
     endpoints: base URL of each tool by name (grounding, imageSearch, textSearch, judge); a tool without one cannot be
-    called, and calling it is a bug of the caller.
+    called, and calling it is a bug of the caller. judge_model: what the judge's server is asked for; "" where it has
+    one model only.
     """
 
-    def __init__(self, endpoints: Mapping[str, str], limits: ToolsSpec) -> None:
-        self.limits = limits
+    def __init__(self, endpoints: Mapping[str, str], limits: ToolsSpec, judge_model: str = "") -> None:
+        self.limits, self.judge_model = limits, judge_model
         self._endpoints = dict(endpoints)
         self._cache = Cache(limits.cache)
         self._crops: OrderedDict[tuple[str, tuple[float, ...]], Picture] = OrderedDict()
@@ -49,8 +50,8 @@ class Toolbox:
             "grounding": self._path("grounding", wire.GROUNDING_PATH),
             "imageSearch": self._path("imageSearch", wire.IMAGE_SEARCH_PATH),
             "textSearch": self._path("textSearch", wire.TEXT_SEARCH_PATH),
-            # Other rules are another judge: verdicts recorded under the old ones must not answer for the new.
-            "judge": self._path("judge", wire.CHAT_PATH, version=fingerprint(judging.RULES)),
+            # Other rules or another model are another judge: recorded verdicts of the old must not answer for the new.
+            "judge": self._path("judge", wire.CHAT_PATH, version=fingerprint(judging.RULES + self.judge_model)),
         }
         return self
 
@@ -140,7 +141,7 @@ class Toolbox:
     async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
         def body() -> bytes:
             chat = {
-                "model": "judge",
+                "model": self.judge_model or "judge",
                 "messages": judging.messages(question, answers, answer),
                 "temperature": 0,
                 "max_tokens": 4,

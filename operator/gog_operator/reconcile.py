@@ -136,8 +136,8 @@ def act(cluster: Cluster, thing: Any, action: actions.Action, now: datetime) -> 
             cluster.patch(kind, name, spec=spec, annotations=annotations)
         case actions.DeleteObject(kind, name, uid):
             cluster.delete(kind, name, uid)
-        case actions.CreateJob(endpoints):
-            cluster.create_job(thing, endpoints)
+        case actions.CreateJob(endpoints, judge_model):
+            cluster.create_job(thing, endpoints, judge_model)
         case actions.CancelJob():
             cluster.cancel_job(thing)
         case actions.StartServer(port):

@@ -77,7 +77,7 @@ class CurateRecipe:
                 self.stage.report(done, len(self.questions))
             return trajectory
 
-        async with Toolbox(self.cfg.endpoints, self.cfg.tools) as self.toolbox:
+        async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as self.toolbox:
             made = list(await asyncio.gather(*(demonstrate(question) for question in self.questions)))
         judging.check([item.reward is not None and item.reward.accuracy is not None for item in made])
         return made

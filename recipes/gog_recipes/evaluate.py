@@ -91,7 +91,7 @@ class EvaluateRecipe(FTRecipeInterface):
         played: dict[str, list[Trajectory]] = {}
         self.pictures: dict[str, Picture] = {}
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
-        async with Toolbox(self.cfg.endpoints, self.cfg.tools) as toolbox:
+        async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
                 weights = self.weights[policy.weights]

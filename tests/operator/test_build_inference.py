@@ -99,6 +99,10 @@ def test_a_policy_is_told_its_base_its_store_and_its_version():
     assert flag(made("policy", base="tiny", resources=golden.GPUS), "--device") == "cuda"
 
 
+def test_a_model_that_callers_ask_for_is_not_the_server_s_to_load():
+    assert flag(made("judge", model="qwen3-32b"), "--model") is None
+
+
 def test_a_policy_s_pod_finds_its_version_in_a_file_that_changes_without_it():
     old, new = (golden.endpoint("policy", base="tiny", version=version) for version in ("grpo/40", "grpo/80"))
     mounted = made("policy", base="tiny")["spec"]["predictor"]["volumes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 
 import yaml
 from operator_builders import until
@@ -46,6 +47,18 @@ def test_a_run_goes_through_every_stage_and_leaves_nothing_running(workshop):
     )
     assert "world" in workshop.gog("status")[1] and "evaluate/4" in workshop.gog("status", "world")[1]
     assert "world is complete" in workshop.gog("logs", "world")[1]
+
+
+def test_the_judge_s_model_reaches_the_stages_that_ask_it(workshop):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        path = workshop.write(endpoints={"judge": {"url": url, "model": "qwen3-32b"}})
+        code, told = workshop.gog("run", str(path))
+    assert code == 0, told
+    final = {stage: yaml.safe_load((workshop.run / "work" / stage / "final.yaml").read_text()) for stage in STAGES}
+    asked = {stage: each.get("judge_model") for stage, each in final.items()}
+    assert asked == {**dict.fromkeys(STAGES, "qwen3-32b"), "sft": None}
+    assert final["grpo"]["endpoints"]["judge"] == url
 
 
 def test_a_failing_attempt_is_tried_again_from_its_last_checkpoint(workshop):

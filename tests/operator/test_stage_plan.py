@@ -52,6 +52,17 @@ def test_a_stage_waits_for_the_endpoints_that_it_names_and_gets_their_addresses(
     assert create.endpoints == {"judge": "http://127.0.0.1:1", "textSearch": "http://mine"}
 
 
+@pytest.mark.parametrize(
+    ("own", "asked"), [({}, "qwen3-32b"), ({"judgeModel": "mine"}, "mine")], ids=["its endpoint's", "its own"]
+)
+def test_a_stage_asks_the_judge_for_the_model_of_its_endpoint_unless_it_names_one(own, asked):
+    url = "http://judges"
+    judge = make_endpoint("judge", url=url, model="qwen3-32b", status={"conditions": holding("Ready"), "url": url})
+    stage = make_stage("CurateStage", endpoints={"judge": "world-judge"}, status={"attempt": 1}, **own)
+    (create,) = decide(stage, endpoints={"world-judge": judge}).actions
+    assert create == CreateJob({"judge": url}, asked)
+
+
 def test_a_stage_without_tools_waits_for_none():
     assert decide(make_stage("SFTStage", endpoints={"judge": "world-judge"})).status.attempt == 1
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,18 @@ def test_the_judge_is_asked_at_temperature_zero_with_every_accepted_answer() -> 
     reply, (sent,) = judge("Yes")
     assert reply.value is True and sent["temperature"] == 0
     assert judging.read_case(sent["messages"][1]["content"]) == ("who?", ["Ada", "A. L."], "ada")
+
+
+def test_the_judge_s_server_is_asked_for_the_model_that_was_named_or_for_its_only_one() -> None:
+    _, (named,) = judge("Yes", judge_model="qwen3-32b")
+    _, (unnamed,) = judge("Yes")
+    assert (named["model"], unnamed["model"]) == ("qwen3-32b", "judge")
+
+
+def test_a_verdict_that_was_recorded_of_one_model_is_not_another_s(tmp_path: Path) -> None:
+    cache = {"mode": "replay-or-live", "path": str(tmp_path / "cache")}
+    first, again, other = (judge("Yes", cache=cache, judge_model=model)[1] for model in ("one", "one", "other"))
+    assert [len(first), len(again), len(other)] == [1, 0, 1]
 
 
 def test_a_no_is_a_verdict_and_no_failure() -> None:

@@ -35,6 +35,12 @@ class StageConfig(Spec):
         max_length=16,
         description="URL of each tool (grounding, imageSearch, textSearch, judge), or the name of its Endpoint.",
     )
+    judge_model: str = Field(
+        "",
+        max_length=253,
+        description="Model to ask the judge for, where its server has several. Default: that of its Endpoint, else its "
+        "only one.",
+    )
     tools: ToolsSpec = Field(ToolsSpec(), description="How tools are called: one policy for all of them.")
     traces: StageTracesSpec | None = Field(None, description="Where traces go. Default: there are none.")
     workdir: str | None = Field(

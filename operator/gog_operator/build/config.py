@@ -14,8 +14,10 @@ from gog.tracing import ids
 from gog_operator.api.objects import Lifecycle, Stage
 
 
-def render(stage: Stage, *, data: settings.DataSpec, endpoints: dict[str, str], workdir: str) -> dict[str, Any]:
-    """The configuration as a dict, ready for YAML. endpoints: URL by role."""
+def render(
+    stage: Stage, *, data: settings.DataSpec, endpoints: dict[str, str], judge_model: str = "", workdir: str
+) -> dict[str, Any]:
+    """The configuration as a dict, ready for YAML. endpoints: URL by role; judge_model: "" where nobody says."""
     body = stage.spec.model_dump(mode="json", exclude_unset=True, exclude=set(Lifecycle.model_fields))
     body |= {
         "stage": stage.store_key,
@@ -23,6 +25,8 @@ def render(stage: Stage, *, data: settings.DataSpec, endpoints: dict[str, str], 
         "endpoints": endpoints,
         "workdir": workdir,
     }
+    if judge_model:
+        body["judge_model"] = judge_model
     body.setdefault("run", stage.name[:40].rstrip("-"))
     body.setdefault("seed", stage.spec.seed)
     body.setdefault("inputs", {})

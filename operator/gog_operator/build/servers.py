@@ -25,9 +25,8 @@ def arguments(
         line += ["--data", place]
     if spec.backend != "world":
         line += ["--backend", spec.backend]
-    model = spec.base or spec.model
-    if model:
-        line += ["--model", model]
+    if spec.base:
+        line += ["--model", spec.base]
     if reads_store(endpoint, data) and spec.store is not None:
         line += ["--store", spec.store.model_dump_json(by_alias=True, exclude_unset=True)]
     if spec.failures.rate > 0:

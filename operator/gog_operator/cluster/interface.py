@@ -70,8 +70,8 @@ class Cluster(Protocol):
 
     def record(self, thing: Object, event: Event, now: datetime) -> None: ...
 
-    def create_job(self, stage: Stage, endpoints: dict[str, str]) -> None:
-        """Starts the job of the stage's current attempt."""
+    def create_job(self, stage: Stage, endpoints: dict[str, str], judge_model: str) -> None:
+        """Starts the job of the stage's current attempt. endpoints: URL of each tool; judge_model: "" for its only one."""
 
     def job(self, stage: Stage) -> JobView | None:
         """The job of the stage's current attempt, None when there never was one."""

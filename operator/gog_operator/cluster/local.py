@@ -90,12 +90,12 @@ class LocalCluster:
 
     # -- jobs
 
-    def create_job(self, stage: Stage, endpoints: dict[str, str]) -> None:
+    def create_job(self, stage: Stage, endpoints: dict[str, str], judge_model: str) -> None:
         workdir = self.workdir(stage)
         with explained(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
         data = self.data(stage).spec or stage.spec.data
-        body = config.render(stage, data=data, endpoints=endpoints, workdir=str(workdir))
+        body = config.render(stage, data=data, endpoints=endpoints, judge_model=judge_model, workdir=str(workdir))
         path = workdir / "config.yaml"
         write_whole(path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
         definition = app.compile_stage(

@@ -110,9 +110,10 @@ class RemoteCluster:
 
     # -- jobs
 
-    def create_job(self, stage: Stage, endpoints: dict[str, str]) -> None:
+    def create_job(self, stage: Stage, endpoints: dict[str, str], judge_model: str) -> None:
         data = self.data(stage).spec or stage.spec.data
-        self.jobs.create(stage, config.render(stage, data=data, endpoints=endpoints, workdir=WORKDIR))
+        body = config.render(stage, data=data, endpoints=endpoints, judge_model=judge_model, workdir=WORKDIR)
+        self.jobs.create(stage, body)
 
     def job(self, stage: Stage) -> JobView | None:
         return self.jobs.view(stage)

@@ -133,9 +133,11 @@ class DeleteObject:
 
 @dataclass(frozen=True)
 class CreateJob:
-    """Creates the job of the stage's current attempt. endpoints: URL of each tool."""
+    """Creates the job of the stage's current attempt. endpoints: URL of each tool. judge_model: what the judge's server
+    is asked for, "" where nobody says."""
 
     endpoints: dict[str, str] = field(default_factory=dict)
+    judge_model: str = ""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
         return _number(stage, 1, now)
     creating = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
     creating = changes.update(creating, seen_attempt=stage.status.attempt)
-    return Decision(creating.status, (CreateJob(urls(stage, facts)),))
+    return Decision(creating.status, (_job(stage, facts),))
 
 
 def _number(stage: Stage, attempt: int, now: datetime) -> Decision[StageStatus]:
@@ -124,6 +124,12 @@ def unready(stage: Stage, facts: Facts) -> list[str]:
     return [name for name in names if name not in facts.endpoints or not facts.endpoints[name].holds("Ready")]
 
 
+def _job(stage: Stage, facts: Facts) -> CreateJob:
+    judge = facts.endpoints.get(stage.spec.endpoints.get("judge", ""))
+    model = stage.spec.judge_model or (judge.spec.model if judge is not None else "")
+    return CreateJob(urls(stage, facts), model)
+
+
 def urls(stage: Stage, facts: Facts) -> dict[str, str]:
     """URL of each tool: given in the spec, or told by the endpoint that the spec names."""
     known = {name: endpoint.status.url for name, endpoint in facts.endpoints.items()}
@@ -135,7 +141,7 @@ def urls(stage: Stage, facts: Facts) -> dict[str, str]:
 
 def _watch(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     if facts.job is not None and not facts.job.whole:
-        return Decision(stage.status, (CreateJob(urls(stage, facts)),), requeue_after=LOOK_SECONDS)
+        return Decision(stage.status, (_job(stage, facts),), requeue_after=LOOK_SECONDS)
     trouble = facts.job.trouble if facts.job else None
     stage, events = changes.waiting(stage, True, Reason.RUNNING, f"attempt {stage.status.attempt}", trouble, now)
     overdue = attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now)
