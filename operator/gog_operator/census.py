@@ -22,10 +22,9 @@ ENDED = {
     str(Reason.BACKOFF_LIMIT): "failed",
     str(Reason.INVALID_INPUT): "failed",
     "Interrupted": "interrupted",
-    "Suspended": "interrupted",
     str(Reason.CANCELLED): "interrupted",
 }
-"""What the events of a stage say of its attempt."""
+"""What the events of a stage say of its attempt. One that was suspended is over when the next one goes on in its place."""
 
 
 def take(documents: Iterable[dict[str, Any]]) -> None:

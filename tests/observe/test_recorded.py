@@ -136,3 +136,11 @@ def test_each_dashboard_can_be_drawn(source):
     drawn = pictures.of_all(source, START, END)
     assert set(drawn) == {"run.png", "tools.png", "training.png", "operator.png"}
     assert all(png.startswith(b"\x89PNG") for png in drawn.values())
+
+
+@pytest.mark.parametrize("seconds", [5, 30])
+def test_pictures_are_as_fine_as_what_was_scraped(tmp_path, seconds):
+    samples = [f"up 1 {START + seconds * number}\n" for number in range(3600 // seconds)]
+    real_prometheus.blocks(["# TYPE up gauge\n", *samples, "# EOF\n"], tmp_path)
+    with real_prometheus.serving(tmp_path) as prometheus:
+        assert pictures.scrape_seconds(prometheus, START + 3600) == seconds

@@ -97,6 +97,22 @@ def test_an_attempt_is_counted_when_an_event_says_that_it_ended(reason, outcome)
     assert so_far() == before + 1
 
 
+def test_an_attempt_that_is_suspended_and_gone_on_with_is_counted_once():
+    def so_far():
+        return sum(
+            sample.value
+            for family in metrics.RUNS.registry.collect()
+            for sample in family.samples
+            if sample.name == "gog_operator_attempts_total"
+        )
+
+    before = so_far()
+    stage = make_stage("SFTStage", status={"attempt": 1})
+    for reason in ("Suspended", "Interrupted"):
+        census.note(stage, Event(reason, ""))
+    assert so_far() == before + 1
+
+
 def test_run_and_resume_take_a_port():
     assert build_parser().parse_args(["run", "f", "--metrics-port", "9400"]).metrics_port == 9400
     assert build_parser().parse_args(["resume", "n"]).metrics_port is None

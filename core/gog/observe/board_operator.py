@@ -125,7 +125,7 @@ OBJECTS = Row(
         bars(
             "Attempts by outcome",
             Query(
-                f"sum by (outcome) (increase(gog_operator_attempts_total{{{OPERATOR}}}[$__range]))",
+                promql.grown("gog_operator_attempts_total", OPERATOR, "outcome"),
                 "{{outcome}}",
             ),
             unit="count",

@@ -100,11 +100,11 @@ OUTCOME = Row(
         ),
         bars(
             "Attempts at stages",
-            Query("sum by (kind, outcome) (gog_operator_attempts_total) > 0", "{{kind}} {{outcome}}"),
+            Query(f"{promql.grown('gog_operator_attempts_total', '', 'kind, outcome')} > 0", "{{kind}} {{outcome}}"),
             unit="count",
             absent="a stage has to end first",
             colours=palette.ATTEMPTS,
-            description="Of all runs of the operator, since it started: it knows no labels of runs.",
+            description="Over the time that is shown, of all runs of the operator: it knows no labels of runs.",
         ),
     ),
 )

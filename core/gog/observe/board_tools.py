@@ -78,7 +78,7 @@ FAILURES = Row(
         bars(
             "Most frequent failures of attempts",
             Query(
-                f"topk(8, sum by (tool, outcome) (increase({ATTEMPTS}{{{WHERE},{BAD}}}[$__range])) > 0)",
+                f"topk(8, {promql.grown(ATTEMPTS, promql.joined(WHERE, BAD), 'tool, outcome')} > 0)",
                 "{{tool}} {{outcome}}",
             ),
             unit="count",

@@ -47,7 +47,7 @@ class Curve:
 
 def picture(board: Dashboard, ask: Ask, start: float, end: float) -> bytes:
     """PNG of a dashboard. start, end: seconds since 1970. Raises UserError without matplotlib."""
-    pyplot = _matplotlib()
+    pyplot = matplotlib_ready()
     heights = [max(place["y"] + place["h"] for _, place in grafana.places(row)) * LINE + ROW_HEAD for row in board.rows]
     total = HEAD + sum(heights) + 0.15
     figure = pyplot.figure(figsize=(WIDTH + 0.4, total), dpi=DPI, facecolor=PAPER)
@@ -64,7 +64,8 @@ def picture(board: Dashboard, ask: Ask, start: float, end: float) -> bytes:
     return file.getvalue()
 
 
-def _matplotlib() -> Any:
+def matplotlib_ready() -> Any:
+    """pyplot, set up to write files. Raises UserError without matplotlib."""
     try:
         import matplotlib
     except ImportError:

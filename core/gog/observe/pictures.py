@@ -9,13 +9,22 @@ from gog.observe.prometheus import Prometheus, Series
 
 POINTS = 360
 """Of a curve: more than a picture's panel has room for is blur."""
-LEAST_STEP = 30
+WINDOWS = 40
+"""Of a rate: shorter ones show noise."""
+USUAL_SCRAPE_SECONDS = 30
+
+
+def scrape_seconds(source: Prometheus, at: float) -> int:
+    """Between two scrapes, as the last minutes before `at` tell."""
+    found = source.moment("600 / max(count_over_time(up[10m]))", at)
+    return max(1, round(found[0].points[0][1])) if found else USUAL_SCRAPE_SECONDS
 
 
 def of_all(source: Prometheus, start: float, end: float) -> dict[str, bytes]:
     """{file name: PNG}. start, end: seconds since 1970. Raises UserError without matplotlib or an answer."""
-    step = max(LEAST_STEP, round((end - start) / POINTS))
-    window = f"{max(4 * step, 240)}s"
+    draw.matplotlib_ready()  # before anything is asked
+    step = max(scrape_seconds(source, end), round((end - start) / POINTS))
+    window = f"{max(4 * step, round((end - start) / WINDOWS))}s"
 
     def ask(expr: str, instant: bool) -> Sequence[Series]:
         asked = panels.expanded(expr, rate_interval=window, range_=f"{round(end - start)}s")

@@ -16,6 +16,16 @@ def per_second(metric: str, where: str, by: str, window: str = RATE) -> str:
     return f"sum by ({by}) (rate({metric}{{{where}}}[{window}]))"
 
 
+def grown(metric: str, where: str, by: str) -> str:
+    """By how much a counter grew over the time that is shown, over all processes that had it, in whole numbers:
+    `increase` reckons what lies before the first scrape and after the last, and gives fractions.
+
+    >>> grown("gog_x_total", 'run="a"', "tool")
+    'round(sum by (tool) (increase(gog_x_total{run="a"}[$__range])))'
+    """
+    return f"round(sum by ({by}) (increase({metric}{{{where}}}[$__range])))"
+
+
 def share(metric: str, part: str, where: str, by: str, window: str = RATE) -> str:
     """The share of a counter's growth that has the labels `part`, for each `by`."""
     some, all_ = (per_second(metric, labels, by, window) for labels in (joined(where, part), where))
