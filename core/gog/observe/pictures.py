@@ -16,7 +16,8 @@ USUAL_SCRAPE_SECONDS = 30
 
 def scrape_seconds(source: Prometheus, at: float) -> int:
     """Between two scrapes, as the last minutes before `at` tell."""
-    found = source.moment("600 / max(count_over_time(up[10m]))", at)
+    span = "max_over_time(timestamp(up)[10m:5s]) - min_over_time(timestamp(up)[10m:5s])"
+    found = source.moment(f"min(({span}) / (count_over_time(up[10m]) - 1 > 0))", at)
     return max(1, round(found[0].points[0][1])) if found else USUAL_SCRAPE_SECONDS
 
 
