@@ -117,8 +117,13 @@ def page(
 def counts(connection: sqlite3.Connection, filters: Mapping[str, str]) -> dict[str, int]:
     """Trajectories by outcome, whichever outcome is chosen."""
     condition, values = where(filters, but="outcome")
-    query = f"SELECT outcome, count(*) AS n FROM {FROM} WHERE {condition} GROUP BY outcome"
+    query = f"SELECT outcome, count(*) AS n FROM {_counted(filters)} WHERE {condition} GROUP BY outcome"
     return {row["outcome"]: row["n"] for row in connection.execute(query, values)}
+
+
+def _counted(filters: Mapping[str, str]) -> str:
+    """What to count in: decisions are looked up for every row only if they are asked for."""
+    return FROM if filters.get("review") else "rows"
 
 
 def place(connection: sqlite3.Connection, filters: Mapping[str, str], sort: str, down: bool, id: str) -> int | None:
@@ -130,7 +135,7 @@ def place(connection: sqlite3.Connection, filters: Mapping[str, str], sort: str,
     if mark is None:
         return None
     before = f"({', '.join(columns)}) {'>' if down else '<'} ({', '.join('?' * len(columns))})"
-    query = f"SELECT count(*) FROM {FROM} WHERE {condition} AND {before}"
+    query = f"SELECT count(*) FROM {_counted(filters)} WHERE {condition} AND {before}"
     return int(connection.execute(query, (*values, *mark)).fetchone()[0])
 
 
@@ -170,14 +175,9 @@ def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(row[name] == other[name] for name in ("stage", "step", "policy"))
 
 
-FACETS = (
-    "stage", "kind", "arm", "stage_order", "step", "policy", "policy_order", "level", "question_kind", "outcome",
-)  # fmt: skip
-
-
 def facets(connection: sqlite3.Connection) -> Row:
     """What there is to filter by, from one pass over the rows."""
-    names = ", ".join(FACETS)
+    names = ", ".join(schema.FACETS)
     query = f"SELECT {names}, count(*) AS n FROM rows WHERE {LIVE} GROUP BY {names}"
     groups = [dict(row) for row in connection.execute(query)]
 

@@ -17,7 +17,7 @@ from gog.trajectory import Turn
 from gog.view.lines import Line
 from gog.view.places import Found
 
-VERSION = 1
+VERSION = 2
 """Of these tables; an index of another version is made again."""
 MOST_WORDS = 20_000
 """Characters of a trajectory that are searched."""
@@ -36,6 +36,10 @@ LAST = "~"
 """In place of the question of a line that cannot be read: it stands at the end of its stage."""
 PLACED = "arm, stage_order, step, question_id, policy_order, sample"
 """The order of the list: as a run went, an evaluated question under every policy together."""
+FACETS = (
+    "stage", "kind", "arm", "stage_order", "step", "policy", "policy_order", "level", "question_kind", "outcome",
+)  # fmt: skip
+"""What there is to filter by is told from an index of these alone: the rows are not read for it."""
 SQL = (
     "CREATE TABLE archives (id INTEGER PRIMARY KEY, stage TEXT NOT NULL, step INTEGER NOT NULL, identity TEXT NOT NULL, "
     "offset INTEGER NOT NULL DEFAULT 0, size INTEGER, done INTEGER NOT NULL DEFAULT 0, live INTEGER NOT NULL DEFAULT 1, "
@@ -48,6 +52,7 @@ SQL = (
     "CREATE INDEX by_seconds ON rows (seconds, row)",
     "CREATE INDEX by_calls ON rows (tool_calls, row)",
     "CREATE INDEX by_question ON rows (question_id, stage, step)",
+    f"CREATE INDEX by_facet ON rows ({', '.join(FACETS)}, archive)",
     "CREATE VIRTUAL TABLE words USING fts5(text, content='', detail=none, prefix='3')",
     f"PRAGMA user_version = {VERSION}",
 )
