@@ -22,9 +22,8 @@ def tell_end(thing: objects.Object, now: datetime, say: Callable[[str], None]) -
     if not traces or traces.get("traceparent"):  # told to be part of a tree of somebody else's
         return
     ended = objects.time(status.get("completionTime")) or now
-    if (
-        not ended.microsecond
-    ):  # a cluster's times are whole seconds; what happened inside the last one is before its end
+    # A cluster's times are whole seconds; what happened inside the last one is before its end.
+    if not ended.microsecond:
         ended += timedelta(seconds=1)
     begun = objects.time(status.get("startTime")) or ended
     name, (outcome, _) = objects.name_of(thing), objects.condition(thing)
