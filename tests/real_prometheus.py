@@ -56,6 +56,7 @@ def start(config: Path, data: Path) -> tuple[subprocess.Popen[bytes], str]:
         command = [
             kube.program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={data}",
             "--storage.tsdb.retention.time=20y", f"--web.listen-address=127.0.0.1:{port}",
+            "--scrape.discovery-reload-interval=1s",  # a stage may live for less than twenty seconds
         ]  # fmt: skip
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert process.stderr is not None

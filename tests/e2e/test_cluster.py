@@ -38,7 +38,7 @@ TAG = os.environ.get("TAG", "test")
 SYSTEM, NAMESPACE = "gog-system", "research"
 MANIFEST = ROOT / "tests/e2e/world.yaml"
 PATIENCE = 15 * 60
-SCRAPE_SECONDS = 5
+SCRAPE_SECONDS, LAST_SCRAPE_SECONDS = 3, 15
 KILLS = 10
 IMAGES = {name: f"localhost/gog-{name}:{TAG}" for name in ("operator", "trainer", "tools")}
 
@@ -59,7 +59,7 @@ def installed(cluster: ApiServer) -> ApiServer:
     values = {
         "watch": {"namespaces": [NAMESPACE]},
         "images": IMAGES,
-        "monitoring": {"podMonitor": True, "prometheusRule": True, "lastScrapeSeconds": 3 * SCRAPE_SECONDS},
+        "monitoring": {"podMonitor": True, "prometheusRule": True, "lastScrapeSeconds": LAST_SCRAPE_SECONDS},
     }
     chart = str(ROOT / "charts/gog")
     helm("upgrade", "--install", "gog", chart, "-n", SYSTEM, "--wait", "--timeout=3m", "-f", "-", values=values)
@@ -260,7 +260,7 @@ def test_the_injected_failure_rate_is_read_from_the_panels_within_its_interval(s
 
 
 def test_of_a_stage_in_two_pods_one_is_scraped_and_tells_for_both(span):
-    pods = {each.labels["pod"] for each in span.source.curve('up{pod=~".*-trainer-.*"}', span.began, span.ended, 5)}
+    pods = {each.labels["pod"] for each in span.source.curve('up{pod=~".*-trainer-.*"}', span.began, span.ended, 3)}
     assert {name.rpartition("-trainer-")[2] for name in pods} == {"0-0"}
     assert {name.split("-")[1] for name in pods} == {"curate", "sft", "stratify", "grpo", "evaluate"}
 
