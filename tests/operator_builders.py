@@ -183,7 +183,7 @@ class FakeCluster:
         given = getattr(owner.spec, "data", None)
         return self.made if given is not None and given.world is not None else DataView("ready", given)
 
-    def progress(self, stage: objects.Stage) -> objects.Progress | None:
+    def progress(self, stage: objects.Stage, job: Any) -> objects.Progress | None:
         return None
 
     def load_version(self, endpoint: objects.Endpoint, version: str) -> None:

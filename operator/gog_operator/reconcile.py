@@ -122,7 +122,7 @@ def stage_facts(cluster: Cluster, thing: Stage) -> stage.Facts:
     return stage.Facts(
         job=job,
         store=cluster.kept(thing) if stage.needs_store(thing, job) else actions.StoreView("unknown"),
-        progress=cluster.progress(thing) if thing.status.attempt else None,
+        progress=cluster.progress(thing, job) if thing.status.attempt else None,
         data=cluster.data(thing),
         endpoints={name: each for name, each in found.items() if each is not None},
     )

@@ -9,12 +9,13 @@ import pytest
 from operator_builders import NOW, manifest
 
 from gog_operator import resync
-from gog_operator.api.objects import SFTStage
+from gog_operator.api.objects import SFTStage, parse
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import complaints, documents, paths
 from gog_operator.cluster.kube import ApiError
 from gog_operator.cluster.remote import RemoteCluster
 from gog_operator.cluster.snapshot import Snapshot
+from gog_operator.plan.actions import JobView
 from gog_operator.resync import Resync, due
 from gog_operator.workqueue import Key, WorkQueue
 
@@ -39,6 +40,17 @@ def asked(body, now=NOW, *others):
         snapshot.put(paths.OURS[each["kind"]], each)
     cluster = RemoteCluster(snapshot, "ns", Platform(), lambda url, timeout: None)
     return due(cluster, body["kind"], body["metadata"]["name"], now)
+
+
+def test_a_pod_is_asked_how_far_it_is_only_while_its_job_runs():
+    addresses = []
+    cluster = RemoteCluster(Snapshot(), "ns", Platform(), lambda url, timeout: addresses.append(url))
+    stage = parse(document("SFTStage", "tune", status={"attempt": 1}))
+    for job in (None, JobView("lost"), JobView("failed", 1), JobView("succeeded", 0)):
+        assert cluster.progress(stage, job) is None
+    assert addresses == []
+    cluster.progress(stage, JobView("running"))
+    assert addresses == ["http://tune-a1-trainer-0-0.tune-a1.ns.svc:9090/progress"]
 
 
 def test_a_new_object_wants_a_pass_now():

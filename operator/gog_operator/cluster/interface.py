@@ -93,7 +93,7 @@ class Cluster(Protocol):
 
     def data(self, owner: Object) -> DataView: ...
 
-    def progress(self, stage: Stage) -> Progress | None:
+    def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
         """What the stage's job tells of itself now; None when it tells nothing."""
 
     def kept(self, owner: Stage | GoGRun) -> StoreView:

@@ -113,7 +113,7 @@ class LocalCluster:
     def cancel_job(self, stage: Stage) -> None:
         self.jobs.cancel(stage.job_name)
 
-    def progress(self, stage: Stage) -> Progress | None:
+    def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
         told = progress.read(self.workdir(stage))
         return Progress.model_validate(told) if told else None
 

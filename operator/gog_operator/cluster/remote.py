@@ -121,12 +121,12 @@ class RemoteCluster:
     def cancel_job(self, stage: Stage) -> None:
         self.jobs.cancel(stage)
 
-    def progress(self, stage: Stage) -> Progress | None:
-        """Asked of the first pod."""
-        if stage.finished:
+    def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
+        """Asked of the first pod, as long as there is one: one that is gone costs the whole patience."""
+        if job is None or job.state != "running":
             return None
-        job = stage.job_name
-        address = f"http://{job}-trainer-0-0.{job}.{self.namespace}.svc:{self.platform.progress_port}/progress"
+        name = stage.job_name
+        address = f"http://{name}-trainer-0-0.{name}.{self.namespace}.svc:{self.platform.progress_port}/progress"
         return told.progress_of(self.ask(address, told.SECONDS))
 
     # -- servers
