@@ -34,7 +34,7 @@ def dashboard(board: Dashboard) -> Json:
         "timezone": "browser",
         "links": [
             {"type": "dashboards", "title": "gog", "tags": ["gog"], "asDropdown": False, "includeVars": True,
-             "keepTime": True, "targetBlank": False, "icon": "external link"}
+             "keepTime": True, "targetBlank": False, "icon": "external link", "tooltip": ""}
         ],
         "templating": {"list": [_source(), *(_variable(*each) for each in board.variables.items())]},
         "annotations": {"list": []},
@@ -133,7 +133,6 @@ def _custom(panel: Panel) -> Json:
     return {
         "drawStyle": "line", "lineInterpolation": "linear", "lineWidth": 2 if not panel.stacked else 1,
         "fillOpacity": 45 if panel.stacked else 6, "showPoints": "never", "spanNulls": False,
-        "axisSoftMin": panel.low if panel.low is not None else None,
         "axisLabel": {"dollars_per_hour": "per hour", "per_second": "per second"}.get(panel.unit, ""),
         "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
         "thresholdsStyle": {"mode": "dashed" if panel.limit is not None else "off"},
