@@ -1,4 +1,4 @@
-"""A collector of traces on loopback: takes OTLP over HTTP, decodes it, and keeps what came."""
+"""A collector of traces on this machine: takes OTLP over HTTP, decodes it, and keeps what came."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ class Received:
 
 
 class Collector:
-    """Use as a context manager. status: what every request is answered with; hangs: it is not answered at all."""
+    """Use as a context manager. status: what every request is answered with; hangs: it is not answered at all; address:
+    where it listens, port 0 being a free one."""
 
-    def __init__(self, status: int = 200, hangs: bool = False) -> None:
-        self.status, self.hangs = status, hangs
+    def __init__(self, status: int = 200, hangs: bool = False, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        self.status, self.hangs, self.address = status, hangs, address
         self.spans: list[Received] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.bytes = 0
@@ -56,9 +57,9 @@ class Collector:
 
             def log_message(self, *_: Any) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(self.address, Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.address[0]}:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 

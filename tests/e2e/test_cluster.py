@@ -17,11 +17,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import audit
 import cluster_prometheus
 import pytest
 import yaml
+from collector import Collector, Received
 from kube import CLUSTER, ROOT, ApiServer
 from operator_builders import until
 from real_prometheus import Span
@@ -121,7 +123,15 @@ def prometheus(installed: ApiServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def run(installed: ApiServer, prometheus: Prometheus) -> Run:
+def collector(cluster: ApiServer) -> Iterator[Collector]:
+    """Takes the run's traces, on the bridge, where pods reach it."""
+    address = urlsplit(yaml.safe_load(MANIFEST.read_text())["spec"]["traces"]["endpoint"])
+    with Collector(address=(address.hostname, address.port)) as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def run(installed: ApiServer, prometheus: Prometheus, collector: Collector) -> Run:
     """The run, Complete, after ten deaths of the operator and one of a trainer pod."""
     run, moments = Run(installed), random.Random(7)
     started = time.monotonic()
@@ -263,6 +273,34 @@ def test_of_a_stage_in_two_pods_one_is_scraped_and_tells_for_both(span):
     pods = {each.labels["pod"] for each in span.source.curve('up{pod=~".*-trainer-.*"}', span.began, span.ended, 3)}
     assert {name.rpartition("-trainer-")[2] for name in pods} == {"0-0"}
     assert {name.split("-")[1] for name in pods} == {"curate", "sft", "stratify", "grpo", "evaluate"}
+
+
+# ---- what a collector of traces got
+
+
+@pytest.fixture(scope="module")
+def spans(run: Run, collector: Collector) -> dict[str, Received]:
+    return {each.id: each for each in collector.spans}
+
+
+def test_pods_and_movers_of_a_run_tell_one_tree(spans):
+    assert len({each.trace for each in spans.values()}) == 1
+    (top,) = [each for each in spans.values() if each.name == "run"]
+    assert top["gog.outcome"] == "Complete" and not top.parent
+    stages = [each for each in spans.values() if each.name == "stage"]
+    assert {each.parent for each in stages} == {top.id}
+    assert {(each["gog.stage"], each["gog.attempt"]) for each in stages if each["gog.outcome"] == "ended"} == {
+        ("curate", 1), ("sft", 1), ("stratify", 1), ("grpo", 2), ("evaluate", 1)
+    }  # fmt: skip
+    below = [each for each in spans.values() if each is not top and each.parent in spans]
+    assert all(spans[each.parent].begun <= each.begun <= each.ended <= spans[each.parent].ended for each in below)
+    orphans = [each for each in spans.values() if each is not top and each.parent not in spans]
+    assert {(each.name, each["gog.stage"], each["gog.attempt"]) for each in orphans} <= {("episode", "grpo", 1)}
+
+
+def test_both_pods_of_a_stage_tell_their_episodes(spans):
+    played = [each for each in spans.values() if each.name == "episode" and each["gog.stage"] == "grpo"]
+    assert {each["gog.rank"] for each in played if each["gog.attempt"] == 2} == {0, 1}
 
 
 def alone(kind: str, name: str, **spec: Any) -> dict[str, Any]:
