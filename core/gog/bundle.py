@@ -10,7 +10,6 @@ A folder appears whole or not at all, and once, however many processes of a mach
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlparse
 
-from gog import store
+from gog import locks, store
 from gog.errors import UserError, unwritable
 from gog.spec import StoreSpec
 
@@ -111,11 +110,8 @@ def locked(folder: Path) -> Iterator[None]:
         handle = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise unwritable(error, folder) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.held(handle):
         yield
-    finally:
-        os.close(handle)
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:

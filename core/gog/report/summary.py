@@ -20,7 +20,7 @@ ENDS = 10
 def summarise(data: Data) -> dict[str, Any]:
     """The run as plain JSON values; the shape is part of what others rely on."""
     main = _line(data, "")
-    return _finite(
+    return finite(
         {
             "run": data.name,
             "condition": data.condition,
@@ -109,12 +109,12 @@ def _evaluated(row: Row) -> dict[str, Any]:
     return {**{name: row.get(name) for name in promised}, **row}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same value with every number JSON can carry; others become None."""
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Mapping):
-        return {str(key): _finite(kept) for key, kept in value.items()}
+        return {str(key): finite(kept) for key, kept in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(kept) for kept in value]
+        return [finite(kept) for kept in value]
     return value if isinstance(value, str | int | None) else str(value)

@@ -6,7 +6,6 @@ Everything is written to a hidden file beside its place, synced and moved there,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gog import metrics
+from gog import locks, metrics
 from gog.errors import unwritable
 from gog.store import hashing
 from gog.store.backend import Backend, CorruptBlob, Entry, MissingBlob, Value
@@ -163,11 +162,8 @@ def _locked(folder: Path) -> Any:
     """Holds a folder's lock, which ends with the process at the latest."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locks.held(handle):
         yield
-    finally:
-        os.close(handle)
 
 
 def _flush(stream: Any) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import sqlite3
 import struct
 import threading
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 
 from gog import archive as archives
 from gog.errors import UserError
-from gog.report import viewing, wording
+from gog.report import summary, viewing, wording
 from gog.report.model import Sample
 from gog.view import index, queries, schema
 from gog.view.lines import Archive, Line
@@ -54,7 +53,7 @@ def told(value: Any, status: int = 200) -> Answer:
     try:
         text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+        text = json.dumps(summary.finite(value), separators=(",", ":"), allow_nan=False)
     return Answer(text.encode(), status=status)
 
 
@@ -279,11 +278,3 @@ def _size(png: bytes) -> tuple[int, int] | None:
 
 def _raw(opened: Archive, line: Line) -> str:
     return opened.raw(line.offset, min(line.length, RAW)).decode("utf-8", "backslashreplace")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

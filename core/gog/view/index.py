@@ -7,8 +7,6 @@ over from where the first is. An archive whose content changed is a new one; the
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import itertools
 import os
@@ -20,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gog import locks
 from gog.errors import UserError
 from gog.view import schema
 from gog.view.lines import Archive, Line
@@ -61,7 +60,8 @@ def location(place: Place) -> Path:
 
 def connect(path: Path) -> sqlite3.Connection:
     """An index of the present version; a damaged one, or one of another version, is made again."""
-    with _locked(path):
+    # One at a time: SQLite refuses at once, whatever its timeout, where two turn one new file to WAL.
+    with locks.held(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)):
         try:
             return _connected(path)
         except sqlite3.OperationalError:
@@ -70,17 +70,6 @@ def connect(path: Path) -> sqlite3.Connection:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
             return _connected(path)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One at a time: SQLite refuses at once, whatever its timeout, where two turn one new file to WAL."""
-    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -8,7 +8,6 @@ terminal writes too. Not meant for thousands of objects: a list reads the folder
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any, cast
 
 import yaml
 
+from gog import locks
 from gog.errors import UserError, unwritable
 from gog_operator.api import objects
 from gog_operator.api.objects import Object, Status
@@ -120,11 +120,8 @@ class ObjectFiles:
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with locks.held(handle):
             yield
-        finally:
-            os.close(handle)
 
 
 def write_whole(path: Path, text: str) -> None:

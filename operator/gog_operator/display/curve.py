@@ -13,9 +13,10 @@ import os
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from gog_operator.display import words
+from gog_operator.plan.summary import is_number
 
 BLOCK = 16 * 1024
 BLOCKS = 32
@@ -102,10 +103,6 @@ class Curve:
         """Seconds a step, the median of the last ones: one slow step (a checkpoint, a tool that hangs) moves it little."""
         recent = [value for value in self.values("seconds")[-RECENT:] if 0 < value < float("inf")]
         return statistics.median(recent) if recent else None
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _blocks(start: int, size: int) -> Iterator[tuple[int, int]]:

@@ -3,12 +3,12 @@ is null, and numbers that are not finite are, too."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from gog.report import objects as reported
+from gog.report import summary
 from gog_operator.api import objects
 from gog_operator.api.objects import Object, Progress, Stage
 from gog_operator.display import standing, words
@@ -91,14 +91,8 @@ def _progress(told: Progress | None) -> dict[str, Any]:
     """metrics: single figures only; series are in metrics.jsonl."""
     if told is None:
         return {"step": None, "total": None, "metrics": {}}
-    metrics = {name: _finite(value) for name, value in told.metrics.items() if not isinstance(value, list)}
+    metrics = {name: summary.finite(value) for name, value in told.metrics.items() if not isinstance(value, list)}
     return {"step": told.step, "total": told.total or None, "metrics": metrics}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return {name: _finite(kept) for name, kept in value.items()} if isinstance(value, dict) else value
 
 
 def _rounded(seconds: float | None) -> float | None:

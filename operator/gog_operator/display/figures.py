@@ -8,7 +8,8 @@ from typing import Any
 
 from gog_operator.api.objects import Progress
 from gog_operator.display import words
-from gog_operator.display.curve import Curve, is_number
+from gog_operator.display.curve import Curve
+from gog_operator.plan.summary import is_number
 
 WIDTH = 16
 """Bars of a course."""

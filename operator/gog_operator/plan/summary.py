@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from gog_operator.api.objects import Progress, Stage, Summary
 
 
@@ -10,9 +12,9 @@ def of_stage(progress: Progress, old: Summary) -> Summary:
     told = progress.metrics
     return Summary(
         progress=f"{progress.step}/{progress.total}" if progress.total else old.progress,
-        reward=f"{told['reward']:.2f}" if _is_number(told.get("reward")) else old.reward,
+        reward=f"{told['reward']:.2f}" if is_number(told.get("reward")) else old.reward,
         tool_failures=_percent(told["tool_failure_ratio"])
-        if _is_number(told.get("tool_failure_ratio"))
+        if is_number(told.get("tool_failure_ratio"))
         else old.tool_failures,
     )
 
@@ -32,5 +34,5 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
