@@ -32,6 +32,7 @@ ENV PATH=/opt/gog/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 FROM base AS code
 COPY pyproject.toml README.md /src/
 COPY core /src/core
+COPY console /src/console
 COPY operator /src/operator
 COPY recipes /src/recipes
 COPY tool_servers /src/tool_servers

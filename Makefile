@@ -58,7 +58,7 @@ docs: setup
 # JSON for Grafana, rules for Prometheus, and the pictures of docs/, which a real Prometheus over a recorded run gives.
 dashboards: setup
 	$(BIN)/gog dashboards --dir charts/gog/dashboards --rules charts/gog/files/rules.yaml
-	$(BIN)/python tests/observe/pictures docs/dashboards
+	$(BIN)/python tests/console/dashboards/draw_images docs/dashboards
 
 # Operator, tools and trainer, with buildah or docker. BASE_IMAGE and TAG may be given.
 images:
@@ -68,7 +68,7 @@ e2e: setup
 	tests/e2e/cluster
 
 tiny-base: setup
-	$(BIN)/tune run gog_recipes/tiny_base.py --config recipes/gog_recipes/configs/tiny/tiny_base.yaml
+	$(BIN)/tune run gog_recipes/world/tiny_base.py --config recipes/gog_recipes/configs/tiny/tiny_base.yaml
 
 bench: setup
 	$(BIN)/python benchmarks/rollout.py

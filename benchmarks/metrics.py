@@ -30,7 +30,7 @@ import torch
 
 from gog import metrics, stats
 from gog.metrics import serving
-from gog_recipes import monitor
+from gog_recipes.runtime import monitor
 
 GOALS = {"overhead_percent": 1.0, "scrape_milliseconds": 50.0}
 REPEATS = 20_000

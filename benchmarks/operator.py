@@ -26,9 +26,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import cluster_actors
-import kube as kit
-from operator_builders import manifest
+import support.kube as kit
+from support import cluster_actors
+from support.operator_builders import manifest
 
 from gog_operator.cluster import kube, paths
 

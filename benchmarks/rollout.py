@@ -28,11 +28,11 @@ import torch
 from gog import dataset, store
 from gog.rewards import group_advantages, group_totals
 from gog.spec import ModelSpec, StratifyConfig, ToolsSpec
-from gog.toolbox import Toolbox
+from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import model
-from gog_recipes.engine.transformers import Counters, Limits, TransformersEngine
-from gog_recipes.rollouts import Pool, Rollouts
+from gog_recipes.models import policy_model
+from gog_recipes.rollout.rollouts import Pool, Rollouts
+from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
 
 HERE = Path(__file__).parent
 QUESTIONS, GROUP = 32, 5
@@ -80,7 +80,7 @@ def prepare(run: Path) -> tuple[torch.nn.Module, Pool]:
     spec = ModelSpec(base="tiny")
     with tempfile.TemporaryDirectory() as folder:
         adapter = opened.fetch(opened.resolve("sft"), Path(folder) / "adapter")
-        policy = model.merge_adapter(model.load_base(spec, torch.device("cpu")), adapter)
+        policy = policy_model.merge_adapter(policy_model.load_base(spec, torch.device("cpu")), adapter)
     data = run / "data"
     return policy, Pool(data, dataset.read_questions(data, "train"))
 
@@ -89,9 +89,9 @@ async def play(
     policy: torch.nn.Module, pool: Pool, endpoints: dict[str, str], steps: int
 ) -> tuple[dict, list[list[Trajectory]], TransformersEngine]:
     """Figures over the counted steps, the groups played, and the engine."""
-    codec = model.load_codec(ModelSpec(base="tiny"))
+    codec = policy_model.load_codec(ModelSpec(base="tiny"))
     engine = TransformersEngine(
-        policy, codec, model.vision_of(policy, codec), Limits(192, 14, 1.0), rows=QUESTIONS * GROUP
+        policy, codec, policy_model.vision_of(policy, codec), Limits(192, 14, 1.0), rows=QUESTIONS * GROUP
     )
     settings = StratifyConfig.model_construct(gaze="select", reasoning="required", max_calls=10, max_turns=6)
     limits = ToolsSpec(attempts=1, deadline_seconds=2.0, crop_side=28)
@@ -132,10 +132,12 @@ async def play(
 @torch.no_grad()
 def logprob_gap(policy: torch.nn.Module, engine: TransformersEngine, trajectories: Sequence[Trajectory]) -> float:
     """Largest difference between the log-probs of the engine and of the training forward."""
-    batch = model.collate([item.segments for item in trajectories], engine.codec, engine.vision, torch.device("cpu"))
-    logits, tokens = model.forward(policy, batch, engine.codec, engine.vision)
+    batch = policy_model.collate(
+        [item.segments for item in trajectories], engine.codec, engine.vision, torch.device("cpu")
+    )
+    logits, tokens = policy_model.forward(policy, batch, engine.codec, engine.vision)
     sampled = torch.tensor([value for item in trajectories for value in item.model_logprobs()])
-    return float((model.logprobs(logits, tokens, engine.codec, 1.0) - sampled).abs().max())
+    return float((policy_model.logprobs(logits, tokens, engine.codec, 1.0) - sampled).abs().max())
 
 
 def polluted(groups: Sequence[Sequence[Trajectory]]) -> int:

@@ -29,7 +29,7 @@ from botocore.config import Config
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-import s3  # noqa: E402  (the tests' server)
+from support import s3  # noqa: E402
 
 from gog import store  # noqa: E402
 from gog.spec import StoreSpec  # noqa: E402

@@ -30,12 +30,12 @@ import torch
 
 from gog import stats, tracing
 from gog.spec import ModelSpec, StratifyConfig, ToolsSpec
-from gog.toolbox import Toolbox
-from gog.tracing import episodes, ids, otlp, outlet
+from gog.tool_client import Toolbox
+from gog.tracing import episodes, export_queue, ids, otlp
 from gog.tracing import record as recording
-from gog_recipes import model
-from gog_recipes.engine.transformers import Limits, TransformersEngine
-from gog_recipes.rollouts import Rollouts
+from gog_recipes.models import policy_model
+from gog_recipes.rollout.rollouts import Rollouts
+from gog_recipes.rollout.transformers import Limits, TransformersEngine
 
 SHARES = {"off": None, "1 %": 0.01, "100 %": 1.0}
 GOALS = {"1 %": 1.02, "100 %": 1.1}
@@ -79,9 +79,9 @@ class Counting:
 
 async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str, list[tuple[float, float]]], Counting]:
     """(CPU seconds, seconds) of each step by arm, and what was sent."""
-    codec = model.load_codec(ModelSpec(base="tiny"))
+    codec = policy_model.load_codec(ModelSpec(base="tiny"))
     rows = rollout.QUESTIONS * rollout.GROUP
-    engine = TransformersEngine(policy, codec, model.vision_of(policy, codec), Limits(192, 14, 1.0), rows=rows)
+    engine = TransformersEngine(policy, codec, policy_model.vision_of(policy, codec), Limits(192, 14, 1.0), rows=rows)
     settings = StratifyConfig.model_construct(gaze="select", reasoning="required", max_calls=10, max_turns=6)
     limits, sent = ToolsSpec(attempts=1, deadline_seconds=5.0, crop_side=28), Counting(url)
     taken, names = defaultdict(list), list(SHARES)
@@ -92,7 +92,7 @@ async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str,
             for name in names[step % 3 :] + names[: step % 3]:
                 share, tracer = SHARES[name], tracing.OFF
                 if share is not None:
-                    tracer = episodes.Tracer(outlet.Outlet(sent, print), ids.root("bench"), "bench", share)
+                    tracer = episodes.Tracer(export_queue.Outlet(sent, print), ids.root("bench"), "bench", share)
                 rollouts = Rollouts(engine, tools[name], settings, pool, "bench", seed=0, tracer=tracer)
                 begun, cpu = time.monotonic(), time.process_time()
                 await rollouts.play(questions, rollout.GROUP, step=step, policy="sft")

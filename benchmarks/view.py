@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gog import archive, store
+from gog import store, trajectory_zip
 
 HERE = Path(__file__).parent
 CHECKPOINTS = 50
@@ -40,9 +40,11 @@ def made(run: Path, count: int, folder: Path) -> None:
     newest = kept.latest("evaluate")
     assert newest is not None, f"{run} has evaluated nothing"
     kept.fetch(newest, folder / "source")
-    source = archive.Archive(folder / "source" / "trajectories.zip")
+    source = trajectory_zip.Archive(folder / "source" / "trajectories.zip")
     given = source.trajectories()
-    pictures = {image: source.picture(image) for each in given for image in archive.shown(each) if source.png(image)}
+    pictures = {
+        image: source.picture(image) for each in given for image in trajectory_zip.shown(each) if source.png(image)
+    }
     target, size = store.Store(folder / "store"), count // CHECKPOINTS
     for step in range(1, CHECKPOINTS + 1):
         some = [given[(step * size + number) % len(given)] for number in range(size)]
@@ -50,7 +52,7 @@ def made(run: Path, count: int, folder: Path) -> None:
             each.model_copy(update={"question_id": f"{each.question_id}-{step}-{n}"}) for n, each in enumerate(some)
         ]
         path = folder / "trajectories.zip"
-        archive.write(path, named, pictures)
+        trajectory_zip.write(path, named, pictures)
         target.publish("evaluate", step, {"trajectories.zip": path})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import hypothesis.configuration
 import pytest
-from s3 import _gateway, gateway  # noqa: F401
+from support.s3 import _gateway, gateway  # noqa: F401
 
 from gog import store as stores
 from gog.store import Store

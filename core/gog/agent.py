@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gog import actions, prompts, tools, tracing, wire
+from gog import actions, prompts, tool_api, tool_types, tracing
 from gog.dataset import Question
-from gog.pictures import Picture
+from gog.images import Picture
 from gog.spec import AgentSettings
 from gog.trajectory import Candidate, Failure, Observation, Result, Segment, StopReason, Trajectory, Turn
 
@@ -54,12 +54,12 @@ class Episode:
     question: Question
     picture: Picture
     session: Session
-    toolbox: tools.Tools
+    toolbox: tool_types.Tools
     settings: AgentSettings
     style: prompts.Style
     clock: Clock = time.monotonic
     turns: list[Turn] = field(default_factory=list)
-    candidates: Sequence[tools.Candidate] = ()
+    candidates: Sequence[tool_types.Candidate] = ()
     pictures: dict[str, Picture] = field(default_factory=dict)
     calls: int = 0
 
@@ -168,7 +168,7 @@ class Episode:
         return self._seen("grounding", reply, text, candidates=record, images=tuple(crop.hash for crop in crops)), crops
 
     async def _search_unseen(
-        self, grounding: tools.Reply, best: tools.Candidate
+        self, grounding: tool_types.Reply, best: tool_types.Candidate
     ) -> tuple[Observation, Sequence[Picture]]:
         """Searches the best candidate at once; none is offered, so none can be chosen later."""
         observation, images = await self._search_pictures([(1, best.crop)])
@@ -222,11 +222,11 @@ class Episode:
         text = prompts.text_results([(hit.title, hit.text) for hit in hits], style=self.style)
         return self._seen("textSearch", reply, text, results=tuple(_result(hit) for hit in hits)), ()
 
-    def _failed(self, tool: str, reply: tools.Reply) -> Observation:
+    def _failed(self, tool: str, reply: tool_types.Reply) -> Observation:
         assert reply.failure is not None
         return self._seen(tool, reply, prompts.TOOL_FAILED[self.style], failures=(_failure(reply.failure),))
 
-    def _seen(self, tool: str, reply: tools.Reply, text: str, **fields: object) -> Observation:
+    def _seen(self, tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Observation:
         return Observation(
             text=text,
             tool=tool,
@@ -258,9 +258,9 @@ def _why_nothing(generation: Generation) -> StopReason:
     return "max_turn_tokens" if generation.room else "max_tokens"
 
 
-def _failure(failure: tools.ToolFailure) -> Failure:
+def _failure(failure: tool_types.ToolFailure) -> Failure:
     return Failure(tool=failure.tool, kind=failure.kind, message=failure.message[:200])
 
 
-def _result(hit: wire.SearchHit) -> Result:
+def _result(hit: tool_api.SearchHit) -> Result:
     return Result(title=hit.title[:200], url=hit.url[:500], text=hit.text[:2000])

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gog import pictures
+from gog import images
 from gog.errors import UserError
 
 Line = TypeVar("Line", bound=BaseModel)
@@ -130,7 +130,7 @@ def _check_pictures(folder: Path, path: Path, kind: type[Question] | type[Indexe
         if not (folder / line.image).is_file():
             raise UserError(f"picture {line.image!r} is missing", where=f"{path}:{number}")
         try:
-            pictures.verify(folder / line.image)
+            images.verify(folder / line.image)
         except UserError as error:
             raise UserError(
                 f"picture {line.image!r}: {error.what}", where=f"{path}:{number}", remedy=error.remedy

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from gog import wire
-from gog.pictures import Picture
+from gog import tool_api
+from gog.images import Picture
 
 Box = tuple[float, float, float, float]
 
@@ -45,7 +45,7 @@ def usable(box: Box, *, min_side: float, max_aspect: float) -> bool:
 
 
 def select(
-    detections: Iterable[wire.Detection],
+    detections: Iterable[tool_api.Detection],
     width: int,
     height: int,
     *,
@@ -53,9 +53,9 @@ def select(
     min_side: float,
     max_aspect: float,
     max_overlap: float,
-) -> list[wire.Detection]:
+) -> list[tool_api.Detection]:
     """Detections fit to be shown: clamped, usable, best score first, each thing once, at most `limit`."""
-    kept: list[wire.Detection] = []
+    kept: list[tool_api.Detection] = []
     for detection in sorted(detections, key=lambda item: -item.score):
         box = clamp(detection.box, width, height)
         if not math.isfinite(detection.score) or not usable(box, min_side=min_side, max_aspect=max_aspect):

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gog import archive, basemodel, dataset, store
+from gog import base_model, dataset, store, trajectory_zip
 from gog import spec as settings
 from gog.errors import UserError
 from gog.store import faults
@@ -97,7 +97,7 @@ def check_model(model: settings.ModelSpec, where: str) -> None:
         return
     if model.base.startswith("s3://"):  # fetched and checked by the stage: it may be tens of gigabytes
         return
-    basemodel.check(Path(model.base), where=where)
+    base_model.check(Path(model.base), where=where)
 
 
 def check_answers(url: str, where: str) -> None:
@@ -116,4 +116,4 @@ def check_demonstrations(given: str | None, where: str) -> None:
         return
     if not Path(given).is_file():
         raise UserError(f"no file {given}", where=f"{where}.demonstrations", remedy="the path is relative to here")
-    archive.Archive(Path(given)).trajectories()
+    trajectory_zip.Archive(Path(given)).trajectories()

@@ -16,10 +16,10 @@ from datetime import datetime
 from typing import Any
 
 from gog import metrics
-from gog_operator import census, reconcile
+from gog_operator import object_metrics, reconcile
 from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import complaints, paths
+from gog_operator.cluster import invalid_object, paths
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import Api, ApiError
@@ -61,7 +61,7 @@ class Resync:
         self.unknown = tuple(dict.fromkeys(snapshot.unknown))
         self._note(snapshot)
         queued = sum(self._kind(snapshot, kind) for kind in KINDS)
-        census.take(self._documents(snapshot))
+        object_metrics.take(self._documents(snapshot))
         metrics.RESYNC_SECONDS.set(time.monotonic() - begun)
         return queued
 
@@ -104,7 +104,7 @@ def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | 
         told = reconcile.refused(thing, refusal, now)  # type: ignore[arg-type]
         return told.requeue_after if told.status == thing.status else 0.0  # type: ignore[union-attr]
     except Unreadable as error:
-        return None if complaints.told(error.body, error.sentence) else 0.0
+        return None if invalid_object.told(error.body, error.sentence) else 0.0
     except Unavailable:
         return 0.0
     except Exception:

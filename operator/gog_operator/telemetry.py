@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from gog import metrics
-from gog_operator import census
+from gog_operator import object_metrics
 from gog_operator.api.objects import Object
 from gog_operator.cluster.kube import Api, ApiError
 from gog_operator.cluster.remote import RemoteCluster
@@ -46,4 +46,4 @@ class Watched(RemoteCluster):
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
         super().record(thing, event, now)
-        census.note(thing, event)
+        object_metrics.note(thing, event)

@@ -21,16 +21,16 @@ import sys
 import time
 import zlib
 
-from gog import archive, behaviour, dataset, judging, metrics, rewards
+from gog import behaviour, dataset, judging, metrics, rewards, trajectory_zip
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.errors import UserError
-from gog.pictures import Picture, read
+from gog.images import Picture, read
 from gog.spec import CurateConfig
-from gog.toolbox import Toolbox
+from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import config, ranks
-from gog_recipes.stage import Stage
+from gog_recipes.runtime import config, ranks
+from gog_recipes.runtime.stage import Stage
 from gog_recipes.world.teacher import ScriptedTeacher
 
 
@@ -104,7 +104,7 @@ class CurateRecipe:
 
     def save_checkpoint(self, trajectories: list[Trajectory], seconds: float) -> None:
         path = self.stage.workdir / "trajectories.zip"
-        archive.write(path, trajectories, self.pictures)
+        trajectory_zip.write(path, trajectories, self.pictures)
         judged = [item.reward.accuracy for item in trajectories if item.reward and item.reward.accuracy is not None]
         meta = {
             "trajectories": len(trajectories),

@@ -26,15 +26,16 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import archive, metrics, stats
-from gog.pictures import Picture
+from gog import metrics, stats, trajectory_zip
+from gog.images import Picture
 from gog.spec import EvaluateConfig
-from gog.toolbox import Toolbox
+from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import config, model, ranks
-from gog_recipes.engine.transformers import Limits, TransformersEngine
-from gog_recipes.rollouts import Pool, Rollouts, Scoring, measure
-from gog_recipes.stage import Stage
+from gog_recipes.models import policy_model
+from gog_recipes.rollout.rollouts import Pool, Rollouts, Scoring, measure
+from gog_recipes.rollout.transformers import Limits, TransformersEngine
+from gog_recipes.runtime import config, ranks
+from gog_recipes.runtime.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,15 @@ class EvaluateRecipe(FTRecipeInterface):
             kind: self.stage.input(kind) for kind in sorted({used for name in needed for used in CHAINS[name]})
         }
         self.base = self.stage.model
-        self.codec = model.load_codec(self.base)
+        self.codec = policy_model.load_codec(self.base)
         self.weights = {kind: self._weights(kind) for kind in sorted(needed)}
         folder, questions = self.stage.questions(self.cfg.split)
         self.pool = Pool(folder, questions[: self.cfg.questions])
 
     def _weights(self, kind: str) -> torch.nn.Module:
-        policy: torch.nn.Module = model.load_base(self.base, self.device)
+        policy: torch.nn.Module = policy_model.load_base(self.base, self.device)
         for stage in CHAINS[kind]:
-            policy = model.merge_adapter(policy, self.stage.folder(self.parents[stage]))
+            policy = policy_model.merge_adapter(policy, self.stage.folder(self.parents[stage]))
         return policy
 
     async def train(self) -> dict[str, list[Trajectory]]:
@@ -95,7 +96,7 @@ class EvaluateRecipe(FTRecipeInterface):
             for name in self.cfg.policies:
                 policy = POLICIES[name]
                 weights = self.weights[policy.weights]
-                vision = model.vision_of(weights, self.codec)
+                vision = policy_model.vision_of(weights, self.codec)
                 engine = TransformersEngine(weights, self.codec, vision, limits, rows=self.cfg.concurrent_episodes)
                 settings = self.cfg.model_copy(update={"gaze": policy.gaze or self.cfg.gaze})
                 rollouts = Rollouts(
@@ -151,7 +152,7 @@ class EvaluateRecipe(FTRecipeInterface):
                     }
                     stream.write(json.dumps(line) + "\n")
         kept = [item for trajectories in played.values() for item in trajectories[: self.cfg.keep_trajectories]]
-        archive.write(path["trajectories.zip"], kept, self.pictures)
+        trajectory_zip.write(path["trajectories.zip"], kept, self.pictures)
         accuracy = {name: _accuracy(trajectories) for name, trajectories in played.items()}
         self.stage.publish(
             1, path, meta={"accuracy": accuracy, "n": len(self.pool.questions)}, parents=list(self.parents.values())

@@ -34,17 +34,19 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import archive, dataset, metrics, progress, rewards, stats
+from gog import dataset, metrics, progress, rewards, stats, trajectory_zip
 from gog.dataset import Question
 from gog.errors import UserError
 from gog.levels import Graded
 from gog.spec import GRPOConfig
-from gog.toolbox import Toolbox
+from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import checkpoint, config, loss, meter, model, optim, parallel, ranks
-from gog_recipes.engine.transformers import Counters, Limits, TransformersEngine
-from gog_recipes.rollouts import Pool, Rollouts, Scoring, measure
-from gog_recipes.stage import Stage
+from gog_recipes.losses import grpo
+from gog_recipes.models import policy_model
+from gog_recipes.rollout.rollouts import Pool, Rollouts, Scoring, measure
+from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
+from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
+from gog_recipes.runtime.stage import Stage
 
 ROWS_PER_PASS = 64
 """Trajectories per forward and backward pass; gradients add up over passes, so it bounds memory and nothing else."""
@@ -83,12 +85,12 @@ class GRPORecipe(FTRecipeInterface):
     def _setup_model(self) -> None:
         self.sft = self.stage.input("sft")
         base = self.stage.model
-        self.codec = model.load_codec(base)
-        policy = model.merge_adapter(model.load_base(base, self.device), self.stage.folder(self.sft))
-        self.model = model.add_adapter(policy, self.cfg.lora)
-        self.vision = model.vision_of(self.model, self.codec)
+        self.codec = policy_model.load_codec(base)
+        policy = policy_model.merge_adapter(policy_model.load_base(base, self.device), self.stage.folder(self.sft))
+        self.model = policy_model.add_adapter(policy, self.cfg.lora)
+        self.vision = policy_model.vision_of(self.model, self.codec)
         parallel.shard(self.model, self.ranks)
-        self.speedometer = meter.speedometer(self.model, self.device, self.ranks.size)
+        self.speedometer = timers.speedometer(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.questions_per_step, "questions_per_step")
@@ -111,7 +113,7 @@ class GRPORecipe(FTRecipeInterface):
         return line.level in self.cfg.levels and (self.cfg.keep_unsolved or not line.unsolved)
 
     def _setup_optimizer(self) -> None:
-        self.optimizer = optim.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
+        self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
 
     def _setup_engine(self) -> None:
@@ -138,14 +140,16 @@ class GRPORecipe(FTRecipeInterface):
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels,
             )  # fmt: skip
             while self.step < self.cfg.steps:
-                laps = meter.Laps()
+                laps = timers.Laps()
                 self.engine.counters = Counters()
                 groups = await self.rollouts.play(
                     self.questions(self.step), self.cfg.group_size, step=self.step + 1, policy="grpo"
                 )
                 laps.mark("rollout")
                 groups = [self.with_advantages(group) for group in groups]
-                rate = optim.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
+                rate = optimizer.set_rate(
+                    self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps
+                )
                 update = self.update(groups)
                 laps.mark("update")
                 self.step += 1
@@ -180,7 +184,7 @@ class GRPORecipe(FTRecipeInterface):
                 continue
             part.loss.backward()
             terms.append((part.kl, part.clip_share, part.gap, float(part.loss.detach())))
-        norm = optim.clip_gradients(self.model, self.cfg.clip_grad_norm)
+        norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         kl, clip_share, gap, losses = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
@@ -198,17 +202,17 @@ class GRPORecipe(FTRecipeInterface):
         idle = own[0].model_copy(update={"advantage": 0.0})
         return passes + [[idle]] * (max(self.ranks.gather(len(passes))) - len(passes))
 
-    def _loss(self, rows: Sequence[Trajectory], counted: int) -> loss.GRPOTerms:
-        batch = model.collate([item.segments for item in rows], self.codec, self.vision, self.device)
+    def _loss(self, rows: Sequence[Trajectory], counted: int) -> grpo.GRPOTerms:
+        batch = policy_model.collate([item.segments for item in rows], self.codec, self.vision, self.device)
         reference = None
         if self.cfg.kl:
-            with model.reference(self.model):
-                logits, tokens = model.forward(self.model, batch, self.codec, self.vision)
-                reference = model.logprobs(logits, tokens, self.codec, self.cfg.temperature)
-        logits, tokens = model.forward(self.model, batch, self.codec, self.vision)
+            with policy_model.reference(self.model):
+                logits, tokens = policy_model.forward(self.model, batch, self.codec, self.vision)
+                reference = policy_model.logprobs(logits, tokens, self.codec, self.cfg.temperature)
+        logits, tokens = policy_model.forward(self.model, batch, self.codec, self.vision)
         sampled = [item.model_logprobs() for item in rows]
-        return loss.grpo(
-            model.logprobs(logits, tokens, self.codec, self.cfg.temperature),
+        return grpo.grpo(
+            policy_model.logprobs(logits, tokens, self.codec, self.cfg.temperature),
             torch.tensor([value for values in sampled for value in values], device=self.device),
             reference,
             torch.tensor([item.advantage for item in rows], device=self.device),
@@ -218,7 +222,7 @@ class GRPORecipe(FTRecipeInterface):
             trajectories=counted,
         )
 
-    def _log(self, trajectories: Sequence[Trajectory], update: Update, rate: float, laps: meter.Laps) -> None:
+    def _log(self, trajectories: Sequence[Trajectory], update: Update, rate: float, laps: timers.Laps) -> None:
         measures, counters = measure(trajectories), Counters.together(self.ranks.gather(self.engine.counters))
         attempts, failed = self._attempts_since_last_step()
         groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
@@ -265,7 +269,7 @@ class GRPORecipe(FTRecipeInterface):
     def save_checkpoint(self, trajectories: Sequence[Trajectory]) -> None:
         path = self.stage.workdir / "trajectories.zip"
         kept = spread(trajectories, self.cfg.keep_trajectories, self.cfg.group_size)
-        archive.write(path, kept, self.rollouts.shown(kept))
+        trajectory_zip.write(path, kept, self.rollouts.shown(kept))
         lines = self.stage.log.lines
         meta = {
             "total": self.cfg.steps,

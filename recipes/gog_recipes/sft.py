@@ -29,11 +29,13 @@ from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
 from gog import metrics, progress
-from gog.archive import Archive
 from gog.errors import UserError
 from gog.spec import SFTConfig
-from gog_recipes import checkpoint, config, demonstrations, meter, model, optim, parallel, ranks
-from gog_recipes.stage import Stage
+from gog.trajectory_zip import Archive
+from gog_recipes.data import demonstrations
+from gog_recipes.models import policy_model
+from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
+from gog_recipes.runtime.stage import Stage
 
 
 class SFTRecipe(FTRecipeInterface):
@@ -53,11 +55,11 @@ class SFTRecipe(FTRecipeInterface):
 
     def _setup_model(self) -> None:
         base = self.stage.model
-        self.codec = model.load_codec(base)
-        self.model = model.add_adapter(model.load_base(base, self.device), self.cfg.lora)
-        self.vision = model.vision_of(self.model, self.codec)
+        self.codec = policy_model.load_codec(base)
+        self.model = policy_model.add_adapter(policy_model.load_base(base, self.device), self.cfg.lora)
+        self.vision = policy_model.vision_of(self.model, self.codec)
         parallel.shard(self.model, self.ranks)
-        self.speedometer = meter.speedometer(self.model, self.device, self.ranks.size)
+        self.speedometer = timers.speedometer(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.batch_size, "batch_size")
@@ -83,30 +85,32 @@ class SFTRecipe(FTRecipeInterface):
         return Archive(Path(str(path)))
 
     def _setup_optimizer(self) -> None:
-        self.optimizer = optim.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
+        self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
 
-    def batch(self, step: int) -> model.Batch:
+    def batch(self, step: int) -> policy_model.Batch:
         """This rank's rows of a step's batch: epochs are permutations that follow from the seed."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = random.Random(f"{self.cfg.seed}:{epoch}").sample(range(len(self.rows)), len(self.rows))
         chosen = order[place * self.cfg.batch_size : (place + 1) * self.cfg.batch_size]
-        return model.collate([self.rows[i] for i in self.ranks.part(chosen)], self.codec, self.vision, self.device)
+        return policy_model.collate(
+            [self.rows[i] for i in self.ranks.part(chosen)], self.codec, self.vision, self.device
+        )
 
     def train(self) -> None:
         self.model.train()
         while self.step < self.total:
-            laps = meter.Laps()
+            laps = timers.Laps()
             total = self.total if self.cfg.schedule == "cosine" else 0
-            rate = optim.set_rate(
+            rate = optimizer.set_rate(
                 self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps, total=total
             )
             torch.manual_seed((self.cfg.seed << 32) + self.step)
             batch = self.batch(self.step)
-            logits, tokens = model.forward(self.model, batch, self.codec, self.vision)
+            logits, tokens = policy_model.forward(self.model, batch, self.codec, self.vision)
             loss = F.cross_entropy(logits.float(), tokens) * self.ranks.share(len(tokens))  # adds up over ranks
             loss.backward()
-            norm = optim.clip_gradients(self.model, self.cfg.clip_grad_norm)
+            norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
@@ -118,7 +122,7 @@ class SFTRecipe(FTRecipeInterface):
                 self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
                 metrics.checkpoint_saved(laps.mark("checkpoint"))
 
-    def _log(self, loss: float, rate: float, norm: float, tokens: int, laps: meter.Laps) -> None:
+    def _log(self, loss: float, rate: float, norm: float, tokens: int, laps: timers.Laps) -> None:
         speed = self.speedometer.read(tokens, laps.total)
         self.stage.log.append(
             step=self.step, total=self.total, loss=loss, learning_rate=rate, grad_norm=norm, tokens=tokens,

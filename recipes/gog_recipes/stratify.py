@@ -23,15 +23,16 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import archive, dataset, levels, metrics
+from gog import dataset, levels, metrics, trajectory_zip
 from gog.levels import Graded
 from gog.spec import StratifyConfig
-from gog.toolbox import Toolbox
+from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes import config, model, ranks
-from gog_recipes.engine.transformers import Limits, TransformersEngine
-from gog_recipes.rollouts import Pool, Rollouts, measure
-from gog_recipes.stage import Stage
+from gog_recipes.models import policy_model
+from gog_recipes.rollout.rollouts import Pool, Rollouts, measure
+from gog_recipes.rollout.transformers import Limits, TransformersEngine
+from gog_recipes.runtime import config, ranks
+from gog_recipes.runtime.stage import Stage
 
 KEPT_TRAJECTORIES = 40
 
@@ -49,9 +50,9 @@ class StratifyRecipe(FTRecipeInterface):
     def setup(self) -> None:
         self.parent = self.stage.input("sft")
         base = self.stage.model
-        codec = model.load_codec(base)
-        policy = model.merge_adapter(model.load_base(base, self.device), self.stage.folder(self.parent))
-        vision = model.vision_of(policy, codec)
+        codec = policy_model.load_codec(base)
+        policy = policy_model.merge_adapter(policy_model.load_base(base, self.device), self.stage.folder(self.parent))
+        vision = policy_model.vision_of(policy, codec)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         self.engine = TransformersEngine(policy, codec, vision, limits, rows=self.cfg.concurrent_episodes)
         folder, questions = self.stage.questions("train")
@@ -92,7 +93,7 @@ class StratifyRecipe(FTRecipeInterface):
             "tokens_per_second": round(generated / seconds, 1),
         }
         path["metrics.json"].write_text(json.dumps({**meta, "measures": measures.__dict__}))
-        archive.write(path["trajectories.zip"], self.kept, self.pictures)
+        trajectory_zip.write(path["trajectories.zip"], self.kept, self.pictures)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])
         self.stage.say(str(counts))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from operator_workshop import Workshop
+from support.operator_harness import Workshop
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import yaml
-from operator_builders import until
+from support.operator_builders import until
 
 STEPS = 6
 

@@ -13,9 +13,9 @@ import random
 from collections.abc import Iterable
 
 import pytest
-from fault_cases import ENDINGS, LEAST, MEDDLING, VARIANTS, Case, Outcome, play, play_all, players, wrong_with
-from fault_workshop import Life, Theatre, phase
-from faulty_api import ANSWERS, FaultyApi, Turns, nothing
+from support.fault_cases import ENDINGS, LEAST, MEDDLING, VARIANTS, Case, Outcome, play, play_all, players, wrong_with
+from support.fault_harness import Life, Theatre, phase
+from support.faulty_api import ANSWERS, FaultyApi, Turns, nothing
 
 from gog_operator import lease
 from gog_operator.cluster import paths

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import s3
-from builders import contents, publish, source_files
+from support import s3
+from support.builders import contents, publish, source_files
 
 from gog import store as stores
 from gog.spec import RetentionSpec

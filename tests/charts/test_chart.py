@@ -7,11 +7,11 @@ import os
 import subprocess
 from pathlib import Path
 
-import kube
 import pytest
 import yaml
+from support import kube
 
-from gog_operator import cli
+from gog_console import cli
 from gog_operator.build.platform import Platform
 
 CHART = kube.ROOT / "charts/gog"

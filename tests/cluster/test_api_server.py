@@ -6,8 +6,8 @@ import fcntl
 import json
 import os
 
-import kube
 import pytest
+from support import kube
 
 pytestmark = pytest.mark.apiserver
 

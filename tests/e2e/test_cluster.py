@@ -19,19 +19,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import audit
-import cluster_prometheus
 import pytest
 import yaml
-from collector import Collector, Received
-from kube import CLUSTER, ROOT, ApiServer
-from operator_builders import until
-from real_prometheus import Span
-from summary_shape import missing
+from support import audit, cluster_prometheus
+from support.collector import Collector, Received
+from support.kube import CLUSTER, ROOT, ApiServer
+from support.operator_builders import until
+from support.real_prometheus import Span
+from support.summary_shape import missing
 
 from gog import spec, store
-from gog.observe import board_operator, board_tools, board_training, dashboards
-from gog.observe.prometheus import Prometheus
+from gog_console.dashboards import boards, operator_board, tools_board, training_board
+from gog_console.dashboards.prometheus import Prometheus
 
 pytestmark = pytest.mark.cluster
 
@@ -254,12 +253,12 @@ def span(run: Run, prometheus: Prometheus) -> Span:
     return Span(prometheus, run.began, run.ended, SCRAPE_SECONDS)
 
 
-@pytest.mark.parametrize("board", dashboards.ALL, ids=lambda board: board.name)
+@pytest.mark.parametrize("board", boards.ALL, ids=lambda board: board.name)
 def test_every_panel_shows_something_of_a_real_run(span, board):
-    namespace = SYSTEM if board is board_operator.BOARD else NAMESPACE
+    namespace = SYSTEM if board is operator_board.BOARD else NAMESPACE
     assert set(span.empty(board, namespace=namespace, run="world").values()) <= {
-        board_tools.UNTOLD,
-        board_training.ON_A_GPU,
+        tools_board.UNTOLD,
+        training_board.ON_A_GPU,
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from collector import Collector
+from support.collector import Collector
 
 pytestmark = pytest.mark.slow
 

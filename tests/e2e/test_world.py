@@ -16,15 +16,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import kube
 import pytest
 import yaml
-from operator_builders import until
-from real_prometheus import Span, serving
+from support import kube
+from support.operator_builders import until
+from support.real_prometheus import Span, serving
 
 from gog import spec
-from gog.observe import board_run, board_tools, board_training
-from gog.observe.prometheus import Prometheus
+from gog_console.dashboards import run_board, tools_board, training_board
+from gog_console.dashboards.prometheus import Prometheus
 
 pytestmark = pytest.mark.slow
 
@@ -162,10 +162,10 @@ def span(watched: Watched) -> Span:
 
 
 @pytest.mark.parametrize(
-    "board", [board_run.BOARD, board_tools.BOARD, board_training.BOARD], ids=lambda board: board.name
+    "board", [run_board.BOARD, tools_board.BOARD, training_board.BOARD], ids=lambda board: board.name
 )
 def test_every_panel_shows_something_of_a_real_run(span, board):
-    assert set(span.empty(board).values()) <= {board_tools.UNTOLD, board_training.ON_A_GPU}
+    assert set(span.empty(board).values()) <= {tools_board.UNTOLD, training_board.ON_A_GPU}
 
 
 @pytest.mark.parametrize("tool", ["grounding", "imageSearch", "textSearch"])

@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import operator_golden
 import pytest
 import yaml
-from operator_builders import make_endpoint, make_run, make_stage
+from support import operator_golden
+from support.operator_builders import make_endpoint, make_run, make_stage
 
 from gog import spec as settings
 from gog.errors import UserError
 from gog.tracing import ids
-from gog_operator import cli
-from gog_operator.build import app, children, config, merge, names, servers
-from gog_operator.commands import stage as stage_command
-from gog_operator.plan import sequence
-from gog_recipes import components
+from gog_console import cli
+from gog_console.commands import stage as stage_command
+from gog_operator.api import names, sequence
+from gog_operator.build import app, children, config, merge, servers
+from gog_recipes.runtime import components
 
 DATA = settings.DataSpec(path="/data")
 PRESETS = stage_command.presets()
@@ -122,7 +122,7 @@ def test_several_processes_run_under_torchrun_and_meet_at_replica_0():
 def test_a_stage_becomes_its_recipe_and_under_torchrun_when_it_has_options_of_torchrun(monkeypatch):
     monkeypatch.delenv(stage_command.PROGRAM, raising=False)
     recipe = ["-m", "gog_recipes.sft", "--config", "/final.yaml"]
-    launch = [sys.executable, "-m", "gog_recipes.launch"]
+    launch = [sys.executable, "-m", "gog_recipes.runtime.launch"]
     assert stage_command.command("sft", Path("/final.yaml"), []) == [sys.executable, *recipe]
     for options, more in ((["--nproc_per_node=2"], ["--standalone"]), (["--nnodes=2", "--rdzv_endpoint=a:1"], [])):
         assert stage_command.command("sft", Path("/final.yaml"), options) == [*launch, *more, *options, *recipe]

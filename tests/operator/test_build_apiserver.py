@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import json
 
-import operator_golden as golden
-import operator_restricted as restricted
 import pytest
+import support.operator_golden as golden
+import support.operator_restricted as restricted
 import yaml
 
 from gog import spec as settings

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import operator_golden as golden
-import operator_restricted as restricted
 import pytest
+import support.operator_golden as golden
+import support.operator_restricted as restricted
 
 ALL = sorted(golden.CASES)
 PODS = [(case, pod) for case in ALL for document in golden.documents(case) for pod in restricted.pods(document)]
@@ -17,7 +17,7 @@ MADE = [document for case in ALL for document in golden.documents(case)]
 @pytest.mark.parametrize("case", ALL)
 def test_what_runs_on_a_cluster_changes_only_with_its_file(case):
     kept = (golden.FOLDER / f"{case}.yaml").read_text(encoding="utf-8")
-    assert golden.text(case) == kept, "if that is meant: .venv/bin/python tests/operator_golden.py"
+    assert golden.text(case) == kept, "if that is meant: .venv/bin/python tests/support/operator_golden.py"
 
 
 def test_no_file_is_left_of_a_form_that_is_made_no_more():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 
-import operator_golden as golden
 import pytest
+import support.operator_golden as golden
 
 from gog import spec as settings
 from gog_operator.build import inference, meta

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import hypothesis
 import hypothesis.strategies as some
-import operator_golden as golden
 import pytest
+import support.operator_golden as golden
 from torchx.runner import Runner
 from torchx.schedulers import kubernetes_scheduler
 
 from gog import spec as settings
-from gog_operator.build import names, quantities, volcano
+from gog_operator.api import names
+from gog_operator.build import quantities, volcano
 from gog_operator.build.app import COMPONENT
 
 LABEL = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"

@@ -11,11 +11,10 @@ import yaml
 from pydantic import BaseModel, Field
 
 from gog.spec import STAGES, Gaze, Level, Quantity
-from gog_operator import cli
-from gog_operator.api import crd_columns, crd_reference, crd_rules, crd_schema, crds, manifest
+from gog_console import cli
+from gog_operator.api import crd_columns, crd_reference, crd_rules, crd_schema, crds, manifest, names
 from gog_operator.api.meta import MESSAGE_LENGTH, Condition, Reason
 from gog_operator.api.objects import KINDS
-from gog_operator.build import names
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "manifests/crds"

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gog_operator.api import objects, overrides
+from gog_operator.api import objects, overrides, sequence
 from gog_operator.api.objects import KINDS, document
 from gog_operator.build import children
 from gog_operator.cluster import documents
-from gog_operator.plan import sequence
 
 pytestmark = pytest.mark.apiserver
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from operator_builders import NOW, READY_DATA, later, make_endpoint
+from support.operator_builders import NOW, READY_DATA, later, make_endpoint
 
 from gog_operator.api.meta import Reason
 from gog_operator.plan import endpoint as rule

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import SFTStage
 from gog_operator.cluster import documents, paths
+from gog_operator.cluster.api_errors import Explained, explained
 from gog_operator.cluster.documents import Unreadable, merge_patch
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError, understood
-from gog_operator.cluster.refusals import Explained, explained
 
 JOBS = paths.VOLCANO_JOBS.path("ns")
 NO_TYPE = "the server could not find the requested resource"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from fault_workshop import OVER, RESYNC, Theatre, condition, phase
-from faulty_api import Request
+from support.fault_harness import OVER, RESYNC, Theatre, condition, phase
+from support.faulty_api import Request
 
 from gog_operator.api.meta import CANCEL
 from gog_operator.cluster import paths

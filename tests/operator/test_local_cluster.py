@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import s3
+from support import s3
 
 from gog import store
 from gog_operator.cluster.local import LocalCluster

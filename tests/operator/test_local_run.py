@@ -8,7 +8,7 @@ import signal
 import socket
 
 import yaml
-from operator_builders import until
+from support.operator_builders import until
 
 STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
 

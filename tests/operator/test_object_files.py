@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from operator_builders import make_run
+from support.operator_builders import make_run
 
 from gog.errors import UserError
 from gog_operator.api.objects import GoGRun, RunStatus

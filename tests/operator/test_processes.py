@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from operator_builders import until
+from support.operator_builders import until
 
 from gog.errors import UserError
-from gog_operator import hints, lifeline
+from gog_operator import hints, parent_death
 from gog_operator.cluster import lock, processes
 from gog_operator.cluster.lock import RunLock
 from gog_operator.cluster.processes import MARK, Processes
@@ -118,11 +118,13 @@ def test_ending_takes_workers_too_that_will_not_hear():
 
 @linux
 def test_a_child_dies_with_its_parent_even_after_exec():
-    grandchild = "from gog_operator import lifeline; lifeline.tie(); import os; os.execvp('sleep', ['sleep', '600'])"
+    grandchild = (
+        "from gog_operator import parent_death; parent_death.tie(); import os; os.execvp('sleep', ['sleep', '600'])"
+    )
     child = (
         "import os, subprocess, sys, time\n"
         f"process = subprocess.Popen([sys.executable, '-c', {grandchild!r}],"
-        f" env={{**os.environ, {lifeline.PARENT!r}: str(os.getpid())}}, start_new_session=True)\n"
+        f" env={{**os.environ, {parent_death.PARENT!r}: str(os.getpid())}}, start_new_session=True)\n"
         "path = f'/proc/{process.pid}/comm'\n"
         "while open(path).read().strip() != 'sleep': time.sleep(0.01)\n"
         "print(process.pid, flush=True); time.sleep(600)"
@@ -136,10 +138,10 @@ def test_a_child_dies_with_its_parent_even_after_exec():
 
 
 def test_a_child_whose_parent_died_before_it_looked_ends_at_once():
-    code = "from gog_operator import lifeline; lifeline.tie(); print('still here')"
+    code = "from gog_operator import parent_death; parent_death.tie(); print('still here')"
     gone = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, lifeline.PARENT: "999999"},
+        env={**os.environ, parent_death.PARENT: "999999"},
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
-from operator_builders import FakeCluster, make_run
+from support.operator_builders import FakeCluster, make_run
 
 from gog_operator import reconcile
 from gog_operator.api.meta import CANCEL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from remote_workshop import STORE, Workplace
+from support.remote_harness import STORE, Workplace
 
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import MERGE, ApiError, items

@@ -6,12 +6,12 @@ import threading
 from datetime import timedelta
 
 import pytest
-from operator_builders import NOW, manifest
+from support.operator_builders import NOW, manifest
 
 from gog_operator import resync
 from gog_operator.api.objects import SFTStage, parse
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import complaints, documents, paths
+from gog_operator.cluster import documents, invalid_object, paths
 from gog_operator.cluster.kube import ApiError
 from gog_operator.cluster.remote import RemoteCluster
 from gog_operator.cluster.snapshot import Snapshot
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_told_once():
     sentence = "SFTStage: spec.teleport: unknown field"
     with pytest.raises(documents.Unreadable, match=sentence) as error:
         documents.parse(SFTStage, body)
-    body["status"] = complaints.patch(body, error.value.sentence, NOW)["status"]
+    body["status"] = invalid_object.patch(body, error.value.sentence, NOW)["status"]
     assert asked(body) is None
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from operator_builders import NOW, READY_DATA, STORE, holding, make_endpoint, make_run
+from support.operator_builders import NOW, READY_DATA, STORE, holding, make_endpoint, make_run
 
+from gog_operator.api import sequence
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import GoGRun
 from gog_operator.plan import run as rule
-from gog_operator.plan import sequence
 from gog_operator.plan.actions import (
     Checkpoint,
     CreateObject,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from operator_builders import NOW, READY_DATA, holding, later, make_endpoint, make_stage
+from support.operator_builders import NOW, READY_DATA, holding, later, make_endpoint, make_stage
 
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.plan import stage as rule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operator_builders import NOW, READY_DATA, STORE, make_run, make_stage
+from support.operator_builders import NOW, READY_DATA, STORE, make_run, make_stage
 
 from gog_operator.api.objects import Progress, Summary
 from gog_operator.plan import run as run_rule

@@ -16,8 +16,8 @@ import torch
 import yaml
 
 from gog.spec import CurateConfig, SFTConfig, StratifyConfig, WorldSpec
-from gog_recipes import config
 from gog_recipes.curate import CurateRecipe
+from gog_recipes.runtime import config
 from gog_recipes.sft import SFTRecipe
 from gog_recipes.stratify import StratifyRecipe
 from gog_recipes.world import generate

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch.distributed as dist
 
 from gog import spec
-from gog_recipes import config
 from gog_recipes.evaluate import EvaluateRecipe
 from gog_recipes.grpo import GRPORecipe
+from gog_recipes.runtime import config
 from gog_recipes.sft import SFTRecipe
 from gog_recipes.stratify import StratifyRecipe
 

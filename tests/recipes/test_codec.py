@@ -11,10 +11,11 @@ import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
 from gog import prompts
-from gog.pictures import Picture
+from gog.images import Picture
 from gog.spec import ModelSpec
-from gog_recipes import model, world
-from gog_recipes.codec import Codec
+from gog_recipes import world
+from gog_recipes.models import policy_model
+from gog_recipes.models.processor import Codec
 
 SPECIAL = [
     "<|endoftext|>",
@@ -68,4 +69,4 @@ def test_pads_without_pictures_are_refused(byte_codec):
 
 def test_a_tag_of_several_tokens_cannot_be_forbidden_by_token(byte_codec):
     assert byte_codec.forbidden(["<img_search>"]) == []
-    assert len(model.load_codec(ModelSpec(base="tiny")).forbidden(["<img_search>"])) == 1
+    assert len(policy_model.load_codec(ModelSpec(base="tiny")).forbidden(["<img_search>"])) == 1

@@ -7,8 +7,8 @@ from torchx.runner import Runner
 from torchx.schedulers import kubernetes_scheduler
 from torchx.specs.builders import materialize_appdef
 
-from gog_operator.commands import stage as stage_command
-from gog_recipes import components
+from gog_console.commands import stage as stage_command
+from gog_recipes.runtime import components
 
 BY_HAND = ["--kind", "sft", "--image", "trainer:1", "--config", "/c.yaml", "--env", "HOME=/tmp,A=b"]
 

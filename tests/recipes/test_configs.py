@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gog import spec
-from gog_recipes import config
+from gog_recipes.runtime import config
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = Path(str(resources.files("gog_recipes") / "configs"))

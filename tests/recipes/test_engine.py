@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from gog.errors import UserError
-from gog.pictures import Picture
+from gog.images import Picture
 from gog.spec import LoraSettings, ModelSpec
-from gog_recipes import model
-from gog_recipes.engine.transformers import Limits, TransformersEngine
+from gog_recipes.models import policy_model
+from gog_recipes.rollout.transformers import Limits, TransformersEngine
 
 SPEC = ModelSpec(base="tiny")
 CPU = torch.device("cpu")
@@ -24,14 +24,14 @@ def picture(seed: int, side: int = 112) -> Picture:
 
 @pytest.fixture(scope="module")
 def codec():
-    return model.load_codec(SPEC)
+    return policy_model.load_codec(SPEC)
 
 
 @pytest.fixture(scope="module")
 def policy():
     """The tiny base with an adapter that does something."""
     torch.manual_seed(0)
-    wearing = model.add_adapter(model.load_base(SPEC, CPU), LoraSettings())
+    wearing = policy_model.add_adapter(policy_model.load_base(SPEC, CPU), LoraSettings())
     for name, parameter in wearing.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -40,7 +40,7 @@ def policy():
 
 def engine_for(policy, codec, *, rows=8, temperature=1.0, tokens=192, turn_tokens=6):
     return TransformersEngine(
-        policy, codec, model.vision_of(policy, codec), Limits(tokens, turn_tokens, temperature), rows=rows
+        policy, codec, policy_model.vision_of(policy, codec), Limits(tokens, turn_tokens, temperature), rows=rows
     )
 
 
@@ -81,10 +81,10 @@ GROUPS = [("what colour is the ring ?", picture(1), 3), ("what is the name of th
 def test_log_probs_of_the_engine_equal_those_of_the_training_forward(policy, codec):
     engine = engine_for(policy, codec)
     rows = play(engine, GROUPS)
-    batch = model.collate(rows, codec, engine.vision, CPU)
+    batch = policy_model.collate(rows, codec, engine.vision, CPU)
     with torch.no_grad():
-        logits, tokens = model.forward(policy, batch, codec, engine.vision)
-    expected = model.logprobs(logits, tokens, codec, 1.0)
+        logits, tokens = policy_model.forward(policy, batch, codec, engine.vision)
+    expected = policy_model.logprobs(logits, tokens, codec, 1.0)
     sampled = torch.tensor([value for row in rows for segment in row for value in segment.logprobs])
     assert len(sampled) > 50
     assert float((expected - sampled).abs().max()) < 1e-4
@@ -93,11 +93,11 @@ def test_log_probs_of_the_engine_equal_those_of_the_training_forward(policy, cod
 def test_the_training_forward_equals_the_librarys_own(policy, codec):
     engine = engine_for(policy, codec)
     row = play(engine, GROUPS[:1])[0]
-    vision, batch = engine.vision, model.collate([row], codec, engine.vision, CPU)
+    vision, batch = engine.vision, policy_model.collate([row], codec, engine.vision, CPU)
     shown = {p.hash: p for p in [picture(1)] + [picture(seed, 28) for turn in range(3) for seed in (turn, turn + 50)]}
     patches = [codec.patches(shown[image]) for segment in row for image in segment.images]
     with torch.no_grad():
-        logits, _ = model.forward(policy, batch, codec, vision)
+        logits, _ = policy_model.forward(policy, batch, codec, vision)
         library = policy(
             input_ids=batch.ids,
             attention_mask=torch.ones_like(batch.ids),
@@ -201,7 +201,7 @@ def test_positions_equal_the_librarys_rope_index(policy, codec):
     grids = [engine.vision.grid(image) for segment in row for image in segment.images]
     ours, _ = codec.positions(ids, grids)
     tensor = torch.tensor([ids])
-    theirs, _ = model.core(policy).model.get_rope_index(
+    theirs, _ = policy_model.core(policy).model.get_rope_index(
         tensor, mm_token_type_ids=(tensor == codec.image_pad).int(), image_grid_thw=torch.tensor(grids)
     )
     assert np.array_equal(ours, theirs[:, 0].numpy())

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from gog import adapters
-from gog_recipes import peft_compat  # noqa: F401  (before peft applies an adapter)
+from gog_recipes.models import peft_compat  # noqa: F401  (before peft applies an adapter)
 
 
 class Block(torch.nn.Module):

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-LAUNCH = [sys.executable, "-W", "ignore", "-m", "gog_recipes.launch", "--standalone", "--nproc_per_node=2"]
+LAUNCH = [sys.executable, "-W", "ignore", "-m", "gog_recipes.runtime.launch", "--standalone", "--nproc_per_node=2"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 

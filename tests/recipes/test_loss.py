@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gog_recipes import loss
+from gog_recipes.losses import grpo
 
 
 def terms(logp, sampled, reference, advantages, lengths, *, clip=0.2, kl=0.0, trajectories=None):
-    return loss.grpo(
+    return grpo.grpo(
         torch.tensor(logp, dtype=torch.float64, requires_grad=True),
         torch.tensor(sampled, dtype=torch.float64),
         None if reference is None else torch.tensor(reference, dtype=torch.float64),
@@ -51,7 +51,7 @@ def test_the_divergence_is_zero_at_the_reference_and_positive_off_it():
 
 def test_the_gradient_raises_tokens_of_good_trajectories_and_lowers_those_of_bad_ones():
     logp = torch.tensor([-1.0, -1.0], requires_grad=True)
-    loss.grpo(
+    grpo.grpo(
         logp,
         torch.tensor([-1.0, -1.0]),
         None,

@@ -13,10 +13,10 @@ import pytest
 
 from gog import metrics, spec
 from gog.metrics import serving
-from gog_recipes import meter, monitor
 from gog_recipes.grpo import sampled
-from gog_recipes.ranks import ALONE, Ranks
-from gog_recipes.stage import Stage
+from gog_recipes.runtime import monitor, timers
+from gog_recipes.runtime.ranks import ALONE, Ranks
+from gog_recipes.runtime.stage import Stage
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_what_other_ranks_counted_is_on_the_leaders_page(monkeypatch):
 
 def test_the_parts_of_a_step_add_up_to_its_total():
     now = iter([10.0, 13.0, 14.5])
-    laps = meter.Laps(clock=lambda: next(now))
+    laps = timers.Laps(clock=lambda: next(now))
     laps.mark("rollout")
     laps.mark("update")
     assert laps.seconds == {"rollout": 3.0, "update": 1.5} and laps.total == 4.5
@@ -133,12 +133,12 @@ def test_the_parts_of_a_step_add_up_to_its_total():
     ],
 )
 def test_the_peak_of_a_device_is_known_or_not_guessed(device, peak):
-    assert meter.peak_of(device) == peak
+    assert timers.peak_of(device) == peak
 
 
 def test_utilisation_is_told_only_where_the_peak_is_known():
-    assert meter.Speedometer(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
-    assert meter.Speedometer(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
+    assert timers.Speedometer(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
+    assert timers.Speedometer(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
 
 
 def test_entropy_is_the_mean_surprise_and_staleness_the_age_of_the_oldest_weights():

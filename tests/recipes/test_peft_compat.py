@@ -17,10 +17,10 @@ def run(program: str) -> subprocess.CompletedProcess:
 
 
 def test_without_the_settlement_an_adapter_cannot_be_applied():
-    """When this fails, peft and torchtune agree again: remove gog_recipes.peft_compat."""
+    """When this fails, peft and torchtune agree again: remove gog_recipes.models.peft_compat."""
     assert "torchao" in run(PROGRAM).stderr
 
 
 def test_with_it_an_adapter_can_be_applied():
-    done = run("import gog_recipes.peft_compat\n" + PROGRAM)
+    done = run("import gog_recipes.models.peft_compat\n" + PROGRAM)
     assert done.returncode == 0, done.stderr

@@ -17,8 +17,8 @@ import torch
 from gog import store
 from gog.errors import UserError
 from gog.spec import EvaluateConfig, GRPOConfig, SFTConfig, StratifyConfig
-from gog_recipes import ranks
 from gog_recipes.grpo import GRPORecipe
+from gog_recipes.runtime import ranks
 from gog_recipes.sft import SFTRecipe
 from gog_recipes.stratify import StratifyRecipe
 
@@ -30,7 +30,16 @@ GRPO = {"levels": ["easy", "1", "2"], "questions_per_step": 5, "group_size": 3, 
 
 
 def launch(program: list[str], folder: Path) -> subprocess.Popen:
-    line = [sys.executable, "-W", "ignore", "-m", "gog_recipes.launch", "--standalone", "--nproc_per_node=2", *program]
+    line = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "gog_recipes.runtime.launch",
+        "--standalone",
+        "--nproc_per_node=2",
+        *program,
+    ]
     with (folder / "log").open("w") as log:
         env = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(line, stdout=log, stderr=log, env=env, start_new_session=True)
@@ -173,11 +182,11 @@ def test_grpo_of_two_ranks_resumed_repeats_the_uninterrupted_run(done):
 
 
 def test_trajectories_of_all_ranks_are_kept_with_their_pictures(done):
-    from gog import archive
+    from gog import trajectory_zip
 
     opened = store.Store(done["two"] / "store")
-    kept = archive.Archive(opened.open(opened.latest("grpo"), "trajectories.zip"))
-    shown = {image for item in kept.trajectories() for image in archive.shown(item)}
+    kept = trajectory_zip.Archive(opened.open(opened.latest("grpo"), "trajectories.zip"))
+    shown = {image for item in kept.trajectories() for image in trajectory_zip.shown(item)}
     assert len(kept.trajectories()) == 15 and all(kept.png(image) for image in shown)
 
 

@@ -11,11 +11,11 @@ import urllib.request
 
 import pytest
 
-from gog import bundle, metrics, spec, store
+from gog import dataset_zip, metrics, spec, store
 from gog.errors import UserError
-from gog_recipes import config, monitor
-from gog_recipes.ranks import ALONE, Ranks
-from gog_recipes.stage import LAST_WORDS, Stage
+from gog_recipes.runtime import config, monitor
+from gog_recipes.runtime.ranks import ALONE, Ranks
+from gog_recipes.runtime.stage import LAST_WORDS, Stage
 
 
 def make_stage(folder, ranks=ALONE, **settings):
@@ -184,8 +184,8 @@ def test_what_every_rank_brings_becomes_one_checkpoint_by_the_leader(tmp_path):
 
 def test_a_dataset_of_a_store_is_unpacked_once_for_all_ranks_of_a_pod(tmp_path, world):
     place = store.open_store(f"file://{tmp_path}/datasets")
-    bundle.pack(world, tmp_path / "dataset.zip")
-    place.publish(bundle.KEY, 1, {bundle.FILE: tmp_path / "dataset.zip"})
+    dataset_zip.pack(world, tmp_path / "dataset.zip")
+    place.publish(dataset_zip.KEY, 1, {dataset_zip.FILE: tmp_path / "dataset.zip"})
     found = []
     for rank in range(2):
         data = {"uri": f"file://{tmp_path}/datasets"}
@@ -218,7 +218,7 @@ def test_a_base_model_elsewhere_is_fetched_once_into_the_pod(tmp_path, monkeypat
 
 def test_the_first_process_of_a_pod_ends_at_sigterm():
     program = (
-        "import os, signal; from gog_recipes import config; os.getpid = lambda: 1\n"
+        "import os, signal; from gog_recipes.runtime import config; os.getpid = lambda: 1\n"
         "config.exit_with(lambda: (os.kill(os.getppid(), 0), signal.raise_signal(signal.SIGTERM)))"
     )
     default = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{program}"

@@ -14,8 +14,19 @@ import transformers
 from omegaconf import DictConfig, OmegaConf
 
 from gog import actions, errors, prompts
-from gog_recipes import tiny_base, world
-from gog_recipes.world import batches, catalogue, drawing, generate, lessons, muon, scenes, tiny_model, vocabulary
+from gog_recipes import world
+from gog_recipes.world import (
+    batches,
+    drawing,
+    entities,
+    generate,
+    muon,
+    pretrain_tasks,
+    scenes,
+    tiny_base,
+    tiny_model,
+    vocabulary,
+)
 
 CONFIG = Path(tiny_base.__file__).parent / "configs" / "tiny" / "tiny_base.yaml"
 LESSONS = ("caption", "crops", "reading", "lookup", "repeating")
@@ -47,8 +58,8 @@ def shipped() -> Any:
     return transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(world.TINY, local_files_only=True).eval()
 
 
-def some_lessons(split: catalogue.Split = "train") -> lessons.Lessons:
-    return lessons.Lessons(random.Random(3), catalogue.build(7), split, pool=100)
+def some_lessons(split: entities.Split = "train") -> pretrain_tasks.Lessons:
+    return pretrain_tasks.Lessons(random.Random(3), entities.build(7), split, pool=100)
 
 
 def shown_candidates(count: int) -> str:
@@ -75,7 +86,7 @@ def test_no_word_of_an_episode_is_unknown(tokenizer: Any) -> None:
 
 def test_every_question_of_the_world_is_made_of_known_words(tokenizer: Any) -> None:
     rng = random.Random(0)
-    drawn = [scenes.draw_case(rng, catalogue.build(8), split) for split in generate.SPLITS for _ in range(200)]
+    drawn = [scenes.draw_case(rng, entities.build(8), split) for split in generate.SPLITS for _ in range(200)]
     ids = tokenizer([f"{case.question} {case.answer}" for case in drawn]).input_ids
     assert not any(tokenizer.unk_token_id in row for row in ids)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gog import dataset, errors, pictures, spec
-from gog_recipes.world import catalogue, drawing, generate, scenes
+from gog import dataset, errors, images, spec
+from gog_recipes.world import drawing, entities, generate, scenes
 
 SMALL = spec.WorldSpec(seed=7, train=80, test=40)
 
@@ -25,13 +25,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def cases(split: catalogue.Split, count: int, kind: str | None = None) -> list[scenes.Case]:
+def cases(split: entities.Split, count: int, kind: str | None = None) -> list[scenes.Case]:
     rng = random.Random(1)
-    return [scenes.draw_case(rng, catalogue.build(7), split, kind) for _ in range(count)]
+    return [scenes.draw_case(rng, entities.build(7), split, kind) for _ in range(count)]
 
 
 def test_the_catalogue_has_216_entities_of_which_72_are_kept_for_test() -> None:
-    known = catalogue.build(7)
+    known = entities.build(7)
     assert len(known.names) == len(set(known.names.values())) == 216
     assert len(known.entities("test")) == 72 and len(known.entities("train")) == 144
 
@@ -42,7 +42,7 @@ def test_splits_share_no_entities() -> None:
 
 
 def test_text_questions_name_entities_of_their_own_split() -> None:
-    known = catalogue.build(7)
+    known = entities.build(7)
     for split in generate.SPLITS:
         own = {known.names[entity] for entity in known.entities(split)}
         assert {case.entity for case in cases(split, 50, "text")} <= own
@@ -61,7 +61,7 @@ def test_no_picture_occurs_in_both_splits(world: Path) -> None:
 def test_pictures_are_named_by_their_pixels(world: Path) -> None:
     for question in dataset.read_questions(world, "test")[:10]:
         path = world / question.image
-        assert pictures.read(path).hash == path.stem
+        assert images.read(path).hash == path.stem
 
 
 def test_the_same_seed_gives_the_same_bytes(world: Path, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_evidence_tells_what_a_teacher_needs(kind: str) -> None:
     assert marks.model_extra["things"] == len(case.scene.things)
     assert bool(marks.model_extra["entity"]) == (kind == "text")
     assert bool(marks.expression) == (marks.region is not None) == (kind != "text")
-    assert (marks.model_extra["attribute"] in catalogue.ATTRIBUTES) == (kind in ("text", "fact", "fact1"))
+    assert (marks.model_extra["attribute"] in entities.ATTRIBUTES) == (kind in ("text", "fact", "fact1"))
 
 
 def test_kinds_keep_their_shares() -> None:
@@ -134,8 +134,8 @@ def test_kinds_keep_their_shares() -> None:
 
 def test_the_index_shows_every_entity_once_and_not_as_scenes_do(world: Path) -> None:
     lines = list(dataset.read_lines(world / "index" / "images.jsonl", dataset.IndexedImage))
-    assert sorted(line.title for line in lines) == sorted(catalogue.NAMES)
-    picture = pictures.read(world / lines[0].image)
+    assert sorted(line.title for line in lines) == sorted(entities.NAMES)
+    picture = images.read(world / lines[0].image)
     assert picture.width == drawing.REFERENCE_SIDE != drawing.SIDE
     assert int(picture.pixels[0, 0, 0]) not in drawing.BACKGROUNDS
 
@@ -150,8 +150,8 @@ def test_the_corpus_answers_every_fact_question(world: Path) -> None:
 
 
 def test_facts_stand_in_an_order_that_varies() -> None:
-    known = catalogue.build(7)
-    assert len({tuple(catalogue.page(known, name).split()[::3]) for name in catalogue.NAMES}) == 6
+    known = entities.build(7)
+    assert len({tuple(entities.page(known, name).split()[::3]) for name in entities.NAMES}) == 6
 
 
 def test_a_world_that_is_there_is_kept(world: Path) -> None:

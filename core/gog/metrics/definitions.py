@@ -15,7 +15,7 @@ OUTCOMES = (
     *("ok", "timeout", "rate_limited", "server_error", "refused", "connection", "malformed"),
     *("breaker_open", "budget", "cache_miss"),
 )
-"""Of a tool call: ok, or the kind of failure (gog.tools.FailureKind)."""
+"""Of a tool call: ok, or the kind of failure (gog.tool_types.FailureKind)."""
 CACHE_RESULTS = ("hit", "miss", "joined")
 STATUSES = ("counted", "tool_failure", "judge")
 TOKEN_KINDS = ("generated", "prefilled")

@@ -11,19 +11,8 @@ map is bounded: the API server refuses rules about what it cannot bound.
 
 from __future__ import annotations
 
-from gog.spec.calls import CacheSpec, ToolsSpec
-from gog.spec.configs import (
-    CONFIGS,
-    NEEDS,
-    NEEDS_TOOLS,
-    CurateConfig,
-    EvaluateConfig,
-    GRPOConfig,
-    SFTConfig,
-    StageConfig,
-    StratifyConfig,
-)
-from gog.spec.places import DataSpec, ModelSpec, RetentionSpec, StoreSpec, WorldSpec
+from gog.spec.base import POLICIES, STAGES, TOOLS, Gaze, Level, Name, Quantity, Share, Spec, Text
+from gog.spec.endpoints import KEY, EndpointSpec, EndpointsSpec, FailureInjection, key_variable
 from gog.spec.pods import (
     LabelKey,
     LabelValue,
@@ -34,8 +23,19 @@ from gog.spec.pods import (
     TolerationSpec,
     WorkersSpec,
 )
+from gog.spec.recipe_configs import (
+    CONFIGS,
+    NEEDS,
+    NEEDS_TOOLS,
+    CurateConfig,
+    EvaluateConfig,
+    GRPOConfig,
+    SFTConfig,
+    StageConfig,
+    StratifyConfig,
+)
 from gog.spec.runs import GRPO, SFT, Arm, Curate, Evaluate, ImagesSpec, RunSpec, Stages, Stratify
-from gog.spec.servers import KEY, EndpointSpec, EndpointsSpec, FailureInjection, key_variable
+from gog.spec.sources import DataSpec, ModelSpec, RetentionSpec, StoreSpec, WorldSpec
 from gog.spec.stages import (
     AgentSettings,
     CurateSettings,
@@ -46,8 +46,8 @@ from gog.spec.stages import (
     SFTSettings,
     StratifySettings,
 )
+from gog.spec.tools import CacheSpec, ToolsSpec
 from gog.spec.traces import StageTracesSpec, TracesSpec
-from gog.spec.values import POLICIES, STAGES, TOOLS, Gaze, Level, Name, Quantity, Share, Spec, Text
 
 __all__ = [
     "CONFIGS",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gog.spec.values import Quantity, Spec
+from gog.spec.base import Quantity, Spec
 
 
 class WorkersSpec(Spec):

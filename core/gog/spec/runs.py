@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gog.spec.calls import ToolsSpec
-from gog.spec.places import DataSpec, ModelSpec, RetentionSpec, StoreSpec
+from gog.spec.base import Name, Spec, Text
+from gog.spec.endpoints import EndpointsSpec
 from gog.spec.pods import Placement, SchedulingSpec
-from gog.spec.servers import EndpointsSpec
+from gog.spec.sources import DataSpec, ModelSpec, RetentionSpec, StoreSpec
 from gog.spec.stages import AgentSettings, CurateSettings, EvaluateSettings, GRPOSettings, SFTSettings, StratifySettings
+from gog.spec.tools import ToolsSpec
 from gog.spec.traces import TracesSpec
-from gog.spec.values import Name, Spec, Text
 
 
 class Curate(CurateSettings, AgentSettings, Placement):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from gog.spec.values import Gaze, Level, Share, Spec
+from gog.spec.base import Gaze, Level, Share, Spec
 
 
 class AgentSettings(Spec):

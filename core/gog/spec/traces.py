@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gog.spec.values import Share, Spec
+from gog.spec.base import Share, Spec
 
 
 class TracesSpec(Spec):

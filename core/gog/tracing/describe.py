@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gog.tracing.record import Span
 
 if TYPE_CHECKING:
-    from gog.tools import Reply
+    from gog.tool_types import Reply
     from gog.trajectory import Trajectory
 
 OPERATION = "gen_ai.operation.name"

@@ -16,7 +16,7 @@ from gog.tracing import describe, ids
 from gog.tracing.record import Opened, Span, Tree, Value, now
 
 if TYPE_CHECKING:
-    from gog.tracing.outlet import Outlet
+    from gog.tracing.export_queue import Outlet
     from gog.trajectory import Trajectory
 
 KEPT_FAILURES = 10

@@ -17,7 +17,7 @@ from typing import Any
 from gog.spec import StageConfig
 from gog.tracing import ids, otlp
 from gog.tracing.episodes import OFF, Off, Tracer
-from gog.tracing.outlet import Outlet
+from gog.tracing.export_queue import Outlet
 from gog.tracing.record import Span, Tree, Value, now
 
 

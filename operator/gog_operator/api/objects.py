@@ -14,9 +14,8 @@ from pydantic import Field
 
 from gog import spec as settings
 from gog.spec import Spec
-from gog_operator.api import conditions
+from gog_operator.api import conditions, names
 from gog_operator.api.meta import API_VERSION, CANCEL, Condition, Metadata, OwnerReference
-from gog_operator.build import names
 
 Role = Literal["grounding", "imageSearch", "textSearch", "judge", "policy"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-COMPONENT = "gog_recipes.components:stage"
+COMPONENT = "gog_recipes.runtime.components:stage"
 
 
 def compile_stage(

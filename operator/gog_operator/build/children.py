@@ -6,14 +6,12 @@ the stage starts from is pinned to a checkpoint (`sft/180`), so that a later att
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gog import spec as settings
+from gog_operator.api import names
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Stage
-from gog_operator.build import names
-
-if TYPE_CHECKING:
-    from gog_operator.plan.sequence import Step
+from gog_operator.api.sequence import Step
 
 
 def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.StoreSpec) -> Stage:

@@ -16,8 +16,9 @@ import math
 from typing import Any
 
 from gog import spec as settings
+from gog_operator.api import names
 from gog_operator.api.objects import Endpoint
-from gog_operator.build import meta, names, pods, quantities, servers
+from gog_operator.build import meta, pods, quantities, servers
 from gog_operator.build.platform import Platform
 
 PORT = 8080

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from gog import spec as settings
+from gog_operator.api import names
 from gog_operator.api.objects import Endpoint
-from gog_operator.build import names
 
 READERS = ("imageSearch", "textSearch")
 """Roles that answer from a dataset; the others know only what they are sent."""

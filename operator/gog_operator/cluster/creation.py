@@ -8,10 +8,10 @@ from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Object
 from gog_operator.build import meta
 from gog_operator.cluster import documents
+from gog_operator.cluster.api_errors import Explained
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError
 from gog_operator.cluster.paths import Resource
-from gog_operator.cluster.refusals import Explained
 
 
 def create_owned(api: Explained, resource: Resource, namespace: str, body: dict[str, Any], owner: Object) -> None:

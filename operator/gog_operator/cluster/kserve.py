@@ -12,15 +12,16 @@ from datetime import datetime
 from typing import Any
 
 from gog import spec as settings
+from gog_operator.api import names
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Endpoint
-from gog_operator.build import inference, names
+from gog_operator.build import inference
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, paths, pods
+from gog_operator.cluster.api_errors import Explained
 from gog_operator.cluster.creation import check_owner
 from gog_operator.cluster.interface import Unavailable
 from gog_operator.cluster.kube import items
-from gog_operator.cluster.refusals import Explained
 from gog_operator.plan.actions import ServerView, Trouble
 
 CRASHES = 3

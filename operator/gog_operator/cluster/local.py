@@ -22,8 +22,9 @@ import yaml
 
 from gog import progress, store
 from gog import spec as settings
+from gog_operator.api import names
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status
-from gog_operator.build import app, config, names, servers
+from gog_operator.build import app, config, servers
 from gog_operator.cluster.dataset import DatasetMaker
 from gog_operator.cluster.files import ObjectFiles, explained, write_whole
 from gog_operator.cluster.interface import Thing

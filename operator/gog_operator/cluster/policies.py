@@ -10,7 +10,7 @@ from gog import adapters as bundles
 from gog_operator.api.meta import Reason
 from gog_operator.cluster import adapters
 from gog_operator.cluster.interface import Refused
-from gog_operator.cluster.told import SECONDS, Ask
+from gog_operator.cluster.trainer_client import SECONDS, Ask
 from gog_operator.plan.actions import ServerView
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from gog_operator import lifeline
+from gog_operator import parent_death
 from gog_operator.cluster import files
 
 MARK = "GOG_RUN_FOLDER"
@@ -34,7 +34,7 @@ class Processes:
         """What every process of this run is started with. One OpenMP thread unless the user says otherwise: servers and
         a stage work at the same time, and threads that spin for each other's cores all but stop."""
         threads = os.environ.get("OMP_NUM_THREADS", "1")
-        return {MARK: str(self.folder), lifeline.PARENT: str(os.getpid()), "OMP_NUM_THREADS": threads}
+        return {MARK: str(self.folder), parent_death.PARENT: str(os.getpid()), "OMP_NUM_THREADS": threads}
 
     def record(self, name: str, pid: int) -> None:
         with files.explained(self.records):

@@ -15,16 +15,16 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from gog import spec as settings
+from gog_operator.api import names, sequence
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status, document
-from gog_operator.build import children, config, names
+from gog_operator.build import children, config
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import documents, kserve, movers, paths, told, volcano
+from gog_operator.cluster import documents, kserve, paths, store_jobs, trainer_client, volcano
+from gog_operator.cluster.api_errors import Explained
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import AlreadyExists, Conflict, Refused, Thing
 from gog_operator.cluster.kube import Api, ApiError, items
-from gog_operator.cluster.refusals import Explained
-from gog_operator.plan import sequence
 from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ReportView, ServerView, StoreView
 
 WORKDIR = "/work"
@@ -35,11 +35,13 @@ class RemoteCluster:
 
     stays = True
 
-    def __init__(self, api: Api, namespace: str, platform: Platform, ask: told.Ask = told.ask) -> None:
+    def __init__(
+        self, api: Api, namespace: str, platform: Platform, ask: trainer_client.Ask = trainer_client.ask
+    ) -> None:
         self.api, self.namespace, self.platform, self.ask = Explained(api), namespace, platform, ask
         self.jobs = volcano.VolcanoJobs(self.api, namespace, platform)
         self.servers = kserve.KServeServers(self.api, namespace, platform)
-        self.movers = movers.Movers(self.api, namespace, platform)
+        self.movers = store_jobs.Movers(self.api, namespace, platform)
 
     # -- objects
 
@@ -106,7 +108,7 @@ class RemoteCluster:
         self.api.drop(self._path(kind, name), uid, foreground=kind != "Endpoint")
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
-        told.record(self.api, self.namespace, thing, event, now)
+        trainer_client.record(self.api, self.namespace, thing, event, now)
 
     # -- jobs
 
@@ -127,7 +129,7 @@ class RemoteCluster:
             return None
         name = stage.job_name
         address = f"http://{name}-trainer-0-0.{name}.{self.namespace}.svc:{self.platform.progress_port}/progress"
-        return told.progress_of(self.ask(address, told.SECONDS))
+        return trainer_client.progress_of(self.ask(address, trainer_client.SECONDS))
 
     # -- servers
 
@@ -212,7 +214,7 @@ class RemoteCluster:
         body = {
             "store": _plain(self._store(run)),
             "objects": [document(each) for each in things],
-            "events": told.rows(self.api, self.namespace, things),
+            "events": trainer_client.rows(self.api, self.namespace, things),
         }
         self.movers.start(names.mover(run.name, "report"), run, "report", body, self._store(run))
 

@@ -13,10 +13,10 @@ from gog_operator.build import meta, volcano
 from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, paths, pods
+from gog_operator.cluster.api_errors import Explained
 from gog_operator.cluster.creation import create_owned
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError, items
-from gog_operator.cluster.refusals import Explained
 from gog_operator.plan.actions import JobView, Trouble
 
 STARTING = ("", "Pending")

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gog import spec as settings
+from gog_operator.api import sequence
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, Stage
 from gog_operator.build import children
-from gog_operator.plan import changes, data, endpoint, sequence, summary
+from gog_operator.plan import changes, data, endpoint, summary
 from gog_operator.plan.actions import (
     Action,
     CreateObject,

@@ -14,8 +14,8 @@ import torch
 import transformers
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from gog import pictures
-from gog_recipes.world import drawing, lessons, tiny_model, vocabulary
+from gog import images
+from gog_recipes.world import drawing, pretrain_tasks, tiny_model, vocabulary
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Batch:
     grids: torch.Tensor | None
 
 
-def collate(rows: Sequence[lessons.Row], tokenizer: transformers.PreTrainedTokenizerFast) -> Batch:
+def collate(rows: Sequence[pretrain_tasks.Row], tokenizer: transformers.PreTrainedTokenizerFast) -> Batch:
     """All rows tokenised in one go. The pieces of a row are whole words, so they tokenise as the row does."""
     texts = [text for row in rows for text in _spread(row)]
     encoded = iter(tokenizer(texts, add_special_tokens=False).input_ids)
@@ -72,7 +72,7 @@ def positions(ids: np.ndarray, whole: np.ndarray, image_pad: int) -> np.ndarray:
     return out
 
 
-def patches(picture: pictures.Picture) -> np.ndarray:
+def patches(picture: images.Picture) -> np.ndarray:
     """Rows as Qwen-VL's vision tower reads them: [patches, 3 * 2 * 14 * 14], cell by cell, each picture shown twice."""
     pixels = (picture.pixels.astype(np.float32) / 255 - _MEAN) / _STD
     _, height, width = grid(picture)
@@ -82,12 +82,12 @@ def patches(picture: pictures.Picture) -> np.ndarray:
     return np.repeat(ordered, 2, axis=2).reshape(height * width, -1)
 
 
-def grid(picture: pictures.Picture) -> tuple[int, int, int]:
+def grid(picture: images.Picture) -> tuple[int, int, int]:
     """Frames, patches high, patches wide."""
     return 1, picture.height // tiny_model.PATCH, picture.width // tiny_model.PATCH
 
 
-def _spread(row: lessons.Row) -> list[str]:
+def _spread(row: pretrain_tasks.Row) -> list[str]:
     """The row's pieces with one image pad for each token of its pictures, in order; a scene comes before any crop."""
     cells = iter([(shown.width // drawing.CELL) * (shown.height // drawing.CELL) for shown in row.shown])
     return [

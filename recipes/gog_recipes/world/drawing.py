@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gog import pictures
-from gog_recipes.world import catalogue
+from gog import images
+from gog_recipes.world import entities
 
 SIDE = 112
 """Pixels of a scene's side."""
@@ -34,7 +34,7 @@ Box = tuple[int, int, int, int]
 class Thing:
     """An entity at a place: centre and radius in pixels of the scene."""
 
-    entity: catalogue.Entity
+    entity: entities.Entity
     x: int
     y: int
     radius: int
@@ -47,20 +47,20 @@ def box(thing: Thing) -> Box:
     return x - radius, y - half_height, x + radius + 1, y + half_height + 1
 
 
-def scene(things: Sequence[Thing], background: int) -> pictures.Picture:
+def scene(things: Sequence[Thing], background: int) -> images.Picture:
     """A SIDE x SIDE picture of things on a grey background."""
     image = Image.new("RGB", (SIDE, SIDE), (background,) * 3)
     for thing in things:
         _Pen(ImageDraw.Draw(image), thing.x, thing.y, 1).draw(thing.entity, thing.radius)
-    return pictures.Picture(np.asarray(image))
+    return images.Picture(np.asarray(image))
 
 
-def reference(entity: catalogue.Entity) -> pictures.Picture:
+def reference(entity: entities.Entity) -> images.Picture:
     """The picture under which the search engine knows an entity."""
     image = Image.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), (REFERENCE_BACKGROUND,) * 3)
     centre = REFERENCE_SIDE // 2 // REFERENCE_SCALE
     _Pen(ImageDraw.Draw(image), centre, centre, REFERENCE_SCALE).draw(entity, RADII[1])
-    return pictures.Picture(np.asarray(image))
+    return images.Picture(np.asarray(image))
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class _Pen:
     y: int
     scale: int
 
-    def draw(self, entity: catalogue.Entity, radius: int) -> None:
-        self._body(entity.form, radius, catalogue.COLOURS[entity.colour])
+    def draw(self, entity: entities.Entity, radius: int) -> None:
+        self._body(entity.form, radius, entities.COLOURS[entity.colour])
         lower = 3 if entity.form == "triangle" else 0  # where a triangle is wide enough for its dot
-        self.canvas.rectangle(self._around(2, 2, lower), fill=catalogue.DOTS[entity.dot])
+        self.canvas.rectangle(self._around(2, 2, lower), fill=entities.DOTS[entity.dot])
 
-    def _body(self, form: str, radius: int, colour: catalogue.Colour) -> None:
+    def _body(self, form: str, radius: int, colour: entities.Colour) -> None:
         around = self._around(radius, radius)
         if form == "circle":
             self.canvas.ellipse(around, fill=colour)

@@ -14,14 +14,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from gog import dataset, pictures, spec
+from gog import dataset, images, spec
 from gog.errors import UserError, unwritable
-from gog_recipes.world import catalogue, drawing, scenes
+from gog_recipes.world import drawing, entities, scenes
 
 VERSION = 1
 """Raised when the same specification would give another world."""
 STAMP = "world.json"
-SPLITS: tuple[catalogue.Split, ...] = ("train", "test")
+SPLITS: tuple[entities.Split, ...] = ("train", "test")
 
 
 def write(folder: Path, world: spec.WorldSpec) -> None:
@@ -44,12 +44,12 @@ def write(folder: Path, world: spec.WorldSpec) -> None:
 
 def fill(folder: Path, world: spec.WorldSpec) -> None:
     """The files themselves; the stamp last."""
-    known = catalogue.build(world.seed)
+    known = entities.build(world.seed)
     folder.mkdir()
     for split, count in zip(SPLITS, (world.train, world.test), strict=True):
         _write_split(folder, known, split, count, world.seed)
     _write_index(folder, known)
-    pages = [dataset.Document(title=name, text=catalogue.page(known, name)) for name in catalogue.NAMES]
+    pages = [dataset.Document(title=name, text=entities.page(known, name)) for name in entities.NAMES]
     dataset.write_lines(folder / "corpus.jsonl", list(pages))
     (folder / STAMP).write_text(json.dumps(_stamp(world)) + "\n", encoding="utf-8")
 
@@ -62,13 +62,13 @@ def evidence(case: scenes.Case) -> dataset.Evidence:
     return dataset.Evidence.model_validate({"kind": case.kind, **marks})
 
 
-def _write_split(folder: Path, known: catalogue.Catalogue, split: catalogue.Split, count: int, seed: int) -> None:
+def _write_split(folder: Path, known: entities.Catalogue, split: entities.Split, count: int, seed: int) -> None:
     rng = random.Random(f"{seed}/{split}")
-    images = pictures.PictureFolder(folder / "images")
+    written = images.PictureFolder(folder / "images")
     lines = []
     for number in range(count):
         case = scenes.draw_case(rng, known, split)
-        picture = images.add(drawing.scene(case.scene.things, case.scene.background))
+        picture = written.add(drawing.scene(case.scene.things, case.scene.background))
         lines.append(
             dataset.Question(
                 id=f"{split}-{number:05d}",
@@ -81,10 +81,10 @@ def _write_split(folder: Path, known: catalogue.Catalogue, split: catalogue.Spli
     dataset.write_lines(folder / f"{split}.jsonl", list(lines))
 
 
-def _write_index(folder: Path, known: catalogue.Catalogue) -> None:
-    images = pictures.PictureFolder(folder / "index" / "images")
+def _write_index(folder: Path, known: entities.Catalogue) -> None:
+    written = images.PictureFolder(folder / "index" / "images")
     lines = [
-        dataset.IndexedImage(image=f"index/images/{images.add(drawing.reference(entity))}.png", title=name)
+        dataset.IndexedImage(image=f"index/images/{written.add(drawing.reference(entity))}.png", title=name)
         for entity, name in known.names.items()
     ]
     dataset.write_lines(folder / "index" / "images.jsonl", list(lines))

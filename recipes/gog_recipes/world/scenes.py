@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from gog_recipes.world import catalogue, drawing
+from gog_recipes.world import drawing, entities
 
 KINDS = {"look": 0.15, "text": 0.10, "name": 0.15, "fact1": 0.15, "fact": 0.45}
 """Kinds of question and their shares."""
@@ -51,7 +51,7 @@ class Case:
     entity: str = ""
 
 
-def draw_case(rng: random.Random, known: catalogue.Catalogue, split: catalogue.Split, kind: str | None = None) -> Case:
+def draw_case(rng: random.Random, known: entities.Catalogue, split: entities.Split, kind: str | None = None) -> Case:
     """A random question of a kind (default: by the shares of KINDS) with its scene."""
     kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
     scene = draw_scene(rng, known, split, _count(rng, kind), unique_form=kind == "look")
@@ -60,7 +60,7 @@ def draw_case(rng: random.Random, known: catalogue.Catalogue, split: catalogue.S
         return Case(kind, scene, f"what colour is the {entity.form} ?", entity.colour)
     if kind == "name":
         return Case(kind, scene, f"what is the name of the {entity.expression} ?", known.names[entity])
-    attribute = rng.choice(catalogue.ATTRIBUTES)
+    attribute = rng.choice(entities.ATTRIBUTES)
     name = known.names[rng.choice(known.entities(split)) if kind == "text" else entity]
     subject = name if kind == "text" else f"the {entity.expression}"
     question = f"what is the {attribute} of {subject} ?"
@@ -68,15 +68,15 @@ def draw_case(rng: random.Random, known: catalogue.Catalogue, split: catalogue.S
 
 
 def draw_scene(
-    rng: random.Random, known: catalogue.Catalogue, split: catalogue.Split, count: int, *, unique_form: bool = False
+    rng: random.Random, known: entities.Catalogue, split: entities.Split, count: int, *, unique_form: bool = False
 ) -> Scene:
     """A scene of `count` things, no two alike in colour and form. unique_form: nothing else has the target's form."""
-    wanted = (rng.choice(list(catalogue.COLOURS)), rng.choice(catalogue.FORMS))
+    wanted = (rng.choice(list(entities.COLOURS)), rng.choice(entities.FORMS))
     pairs = look_alikes(rng, wanted, count, unique_form=unique_form)
     rng.shuffle(pairs)
     cells = sorted(rng.sample(range(drawing.GRID**2), count))
-    entities = [rng.choice(known.look_alikes(*pair, split)) for pair in pairs]
-    things = tuple(_place(rng, entity, cell) for entity, cell in zip(entities, cells, strict=True))
+    chosen = [rng.choice(known.look_alikes(*pair, split)) for pair in pairs]
+    things = tuple(_place(rng, entity, cell) for entity, cell in zip(chosen, cells, strict=True))
     return Scene(things, pairs.index(wanted), rng.choice(drawing.BACKGROUNDS))
 
 
@@ -85,8 +85,8 @@ def look_alikes(rng: random.Random, wanted: Pair, count: int, *, unique_form: bo
     pairs = [wanted]
     while len(pairs) < count:
         share = rng.random()
-        colour = wanted[0] if share < 0.5 else rng.choice(list(catalogue.COLOURS))
-        form = wanted[1] if 0.5 <= share < 0.9 else rng.choice(catalogue.FORMS)
+        colour = wanted[0] if share < 0.5 else rng.choice(list(entities.COLOURS))
+        form = wanted[1] if 0.5 <= share < 0.9 else rng.choice(entities.FORMS)
         if (colour, form) not in pairs and not (unique_form and form == wanted[1]):
             pairs.append((colour, form))
     return pairs
@@ -98,7 +98,7 @@ def _count(rng: random.Random, kind: str) -> int:
     return rng.randint(2 if kind == "fact" else 1, MAX_THINGS)
 
 
-def _place(rng: random.Random, entity: catalogue.Entity, cell: int) -> drawing.Thing:
+def _place(rng: random.Random, entity: entities.Entity, cell: int) -> drawing.Thing:
     row, column = divmod(cell, drawing.GRID)
     middle = drawing.CELL // 2
     x = column * drawing.CELL + middle + rng.randint(-2, 2)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from gog import agent, regions
 from gog.dataset import Question
-from gog.pictures import Picture
+from gog.images import Picture
 from gog.trajectory import Observation, Segment
 
 SLIPS = ("glance", "pick", "pick", "guess")

@@ -12,7 +12,7 @@ import transformers
 from tokenizers import models, pre_tokenizers
 
 from gog import actions
-from gog_recipes.world import catalogue
+from gog_recipes.world import entities
 
 TURN_END = "<|im_end|>"
 PAD = "<|endoftext|>"
@@ -52,7 +52,7 @@ CHAT_TEMPLATE = """\
 
 def words() -> list[str]:
     """Every word, in the order of its token id."""
-    things = (*catalogue.ATTRIBUTES, *catalogue.COLOURS, *catalogue.FORMS, *catalogue.NAMES, *catalogue.FACTS)
+    things = (*entities.ATTRIBUTES, *entities.COLOURS, *entities.FORMS, *entities.NAMES, *entities.FACTS)
     return list(dict.fromkeys((*FRAME, *actions.CONTROL_TAGS, UNKNOWN, *SPEECH, *COUNTING, *things)))
 
 

@@ -1,0 +1,7 @@
+"""`python -m gog_operator`, where the `gog` script is not on the path."""
+
+import sys
+
+from gog_console.cli import main
+
+sys.exit(main())

@@ -1,0 +1,25 @@
+"""`gog data`: makes the embedded world's dataset folder, which servers and stages then read."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from gog import spec as settings
+from gog_operator import parent_death
+from gog_operator.api import problems
+
+GENERATOR = "gog_recipes.world.generate"
+
+
+def main(given: argparse.Namespace) -> int:
+    parent_death.tie()
+    try:
+        world = settings.WorldSpec.model_validate_json(given.world)
+    except ValidationError as error:
+        raise problems.explain(error, settings.WorldSpec, where="--world") from None
+    importlib.import_module(GENERATOR).write(Path(given.out), world)
+    return 0

@@ -1,0 +1,68 @@
+"""`gog move check|data|report --config FILE`: what a mover's pod runs; `gog move push FOLDER URI`: a dataset by hand.
+
+The result goes to stdout, and in a pod to its termination message. An error that trying again would not mend is one
+sentence and exit code 2, a store that does not answer one sentence and 1; the operator shows either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gog import store
+from gog.spec import StoreSpec
+from gog_console import cli
+from gog_operator.store_jobs import config, message, stores
+
+
+def main(given: argparse.Namespace) -> int:
+    try:
+        told = MOVES[given.what](given)
+    except store.Unavailable as error:
+        print(f"gog: {error}", file=sys.stderr)
+        return cli.FAILED
+    print(message.leave(told, os.environ))
+    return cli.COMPLETE
+
+
+def check(given: argparse.Namespace) -> dict[str, Any]:
+    from gog_operator.store_jobs import check as move
+
+    asked = config.read(Path(given.config), config.Check)
+    own = stores.open_own(asked.store, os.environ)
+    target = stores.open_target(asked.promote_to, os.environ) if asked.promote_to is not None else None
+    return move.check(asked, own, target, datetime.now(UTC))
+
+
+def data(given: argparse.Namespace) -> dict[str, Any]:
+    from gog_operator.store_jobs import dataset as move
+
+    asked = config.read(Path(given.config), config.Data)
+    return move.world(asked.world, stores.open_own(asked.store, os.environ))
+
+
+def report(given: argparse.Namespace) -> dict[str, Any]:
+    from gog_console import store_report as move
+
+    asked = config.read(Path(given.config), config.Report)
+    return move.write(asked, stores.open_own(asked.store, os.environ), datetime.now(UTC))
+
+
+def push(given: argparse.Namespace) -> dict[str, Any]:
+    from gog_operator.store_jobs import dataset as move
+
+    options = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style}
+    spec = StoreSpec.model_validate({"uri": address(given.uri), **options})
+    return move.push(Path(given.folder), stores.open_own(spec, os.environ))
+
+
+def address(uri: str) -> str:
+    """A folder's path will do for file://."""
+    return uri if "://" in uri else Path(uri).absolute().as_uri()
+
+
+MOVES = {"check": check, "data": data, "report": report, "push": push}

@@ -1,0 +1,31 @@
+"""`gog operator`: watches custom resources and makes them true. What the operator's pod runs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+SPARE = 3
+"""Connections besides the workers': lease, resync, and one more."""
+
+
+def main(given: argparse.Namespace) -> int:
+    from gog_operator import main
+    from gog_operator.build.platform import Platform
+    from gog_operator.cluster import kube
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    home = OWN_NAMESPACE.read_text().strip() if OWN_NAMESPACE.exists() else "default"
+    settings = main.Settings(
+        namespaces=(None,) if given.all_namespaces else tuple(dict.fromkeys(given.namespace or [home])),
+        home=given.lease_namespace or home,
+        platform=Platform.from_environment(os.environ),
+        workers=given.workers,
+        resync=given.resync,
+        port=given.port,
+    )
+    main.Operator(kube.connect(given.workers + SPARE), settings).run()
+    return 0

@@ -1,0 +1,140 @@
+"""`gog run FILE` and `gog resume NAME`: the control loop of one run on this machine.
+
+Nothing that matters is in this process: killed at any moment, the same command goes on. Ctrl-C asks the running stage
+to end (a second one does not ask), and says how to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from gog_console import cli, run_folder, run_span
+from gog_console.status import choose
+from gog_console.status.base import Display
+from gog_operator import hints, local_loop, metrics_page, object_metrics, preflight
+from gog_operator.api import manifest, objects
+from gog_operator.api.objects import KINDS, Object
+from gog_operator.cluster.local import LocalCluster
+from gog_operator.cluster.lock import RunLock
+
+
+def main(given: argparse.Namespace) -> int:
+    thing = absolute(manifest.load(Path(given.file), given.set))
+    preflight.check(thing, given.file)
+    folder = Path(given.dir) / thing.name
+    with RunLock(folder):
+        cluster = open_cluster(folder)
+        root = run_folder.adopt(cluster.objects, thing, folder)
+        return operate(cluster, root, given.metrics_port)
+
+
+PATHS = (("data", "path"), ("model", "base"), ("tools", "cache", "path"))
+"""Fields that may name a folder or file of this machine."""
+
+
+def absolute(thing: Object) -> Object:
+    """The object with paths that hold wherever the run is resumed from."""
+    document = objects.document(thing)
+    for *parents, last in PATHS:
+        here: Any = document["spec"]
+        for key in parents:
+            here = here.get(key) or {}
+        if here.get(last) and (last == "path" or Path(here[last]).is_dir()):
+            here[last] = str(Path(here[last]).absolute())
+    return objects.parse(document)
+
+
+def open_cluster(folder: Path) -> LocalCluster:
+    """The cluster of a locked folder, with nothing of an earlier life running."""
+    cluster = LocalCluster(folder)
+    ended = cluster.processes.end_leftovers()
+    if ended:
+        print(f"ended {ended} processes that an earlier gog left behind", file=sys.stderr)
+    return cluster
+
+
+def operate(cluster: LocalCluster, root: Object, metrics_port: int | None = None) -> int:
+    """Runs the loop to its end and tells the result. Returns the exit code."""
+    with metrics_page.exposed(cluster.folder, metrics_port, os.environ) as page:
+        if page is not None:
+            print(
+                f"metrics at http://{metrics_page.HOST}:{page.port}/metrics, of all processes at /targets",
+                file=sys.stderr,
+            )
+        code = control(cluster, root)
+        if code != cli.INTERRUPTED:
+            metrics_page.linger(page, os.environ)
+    return code
+
+
+def control(cluster: LocalCluster, root: Object) -> int:
+    display = choose(cluster, root)
+    cluster.listeners += [display.event, lambda thing, event, _: object_metrics.note(thing, event)]
+    interruption = Interruption()
+    with interruption, display:
+        try:
+            local_loop.drive(
+                cluster, root.key, wait=interruption.wait, interrupted=interruption.asked, on_pass=display.update
+            )
+        finally:
+            if interruption.asked():
+                display.stopping()
+            cluster.close(hurry=interruption.hurried)
+    return conclude(cluster, root, display, interruption.asked())
+
+
+def conclude(cluster: LocalCluster, root: Object, display: Display, interrupted: bool) -> int:
+    now = cluster.get(KINDS[root.kind], root.name) or root
+    if now.finished:
+        run_span.tell_end(objects.document(now), datetime.now(UTC), lambda line: print(f"gog: {line}", file=sys.stderr))
+        display.finished(now, write_report(cluster.folder))
+        return cli.COMPLETE if now.holds("Complete") else cli.FAILED
+    display.paused(now)
+    return cli.INTERRUPTED if interrupted else cli.COMPLETE
+
+
+def write_report(folder: Path) -> Path | None:
+    """The report's path; None, with a line on stderr, when it cannot be written: that does not fail a run."""
+    try:
+        return Path(importlib.import_module("gog_console.report").write(folder))
+    except Exception as error:  # noqa: BLE001  hours of work stand; the report can be written again
+        print(f"gog: no report: {error} (`{hints.call('report', folder)}` tries again)", file=sys.stderr)
+        return None
+
+
+class Interruption:
+    """SIGINT and SIGTERM as a question that the loop asks, instead of an exception in the middle of something."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._told = threading.Event()
+
+    def __enter__(self) -> Interruption:
+        self._kept = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._kept.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        self._told.set()
+
+    def wait(self, seconds: float) -> None:
+        self._told.wait(seconds)
+
+    def asked(self) -> bool:
+        return self._count > 0
+
+    def hurried(self) -> bool:
+        return self._count > 1

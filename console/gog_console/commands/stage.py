@@ -1,0 +1,76 @@
+"""`gog stage KIND --config FILE`: what a job runs, on a laptop and in a pod.
+
+Lays the preset of the model's family under the file, then becomes the recipe of that kind, under torchrun when there are
+options of torchrun: what `tune run` would run, without the five seconds that tune needs to find it. Arguments with `=`
+and no hyphen change values; what is left belongs to torchrun, with `$NAME` looked up in the environment (that is how a
+rank finds its leader).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gog.errors import UserError
+from gog_operator import parent_death
+from gog_operator.api import manifest
+from gog_operator.build import merge
+
+RECIPES = "gog_recipes"
+PROGRAM = "GOG_STAGE_PROGRAM"
+"""Environment: a program that is run instead of a recipe, with kind and --config. For tests."""
+
+
+def main(given: argparse.Namespace) -> int:
+    parent_death.tie()
+    assignments, torchrun = sort(given.rest)
+    file = manifest.read(Path(given.config))
+    config = write(merge.final(file, assignments, presets(), given.kind))
+    line = command(given.kind, config, torchrun)
+    sys.stdout.flush()
+    os.execv(line[0], line)
+
+
+def sort(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Assignments, and what is torchrun's."""
+    assignments = [each for each in rest if "=" in each and not each.startswith("-")]
+    return assignments, [os.path.expandvars(each) for each in rest if each not in assignments]
+
+
+def command(kind: str, config: Path, torchrun: Sequence[str]) -> list[str]:
+    """The command line that this process becomes."""
+    if os.environ.get(PROGRAM):
+        program, *first = shlex.split(os.environ[PROGRAM])
+        return [shutil.which(program) or program, *first, kind, "--config", str(config)]
+    recipe = ["-m", f"{RECIPES}.{kind}", "--config", str(config)]
+    if not torchrun:
+        return [sys.executable, *recipe]
+    alone = [] if any(each.startswith("--rdzv") for each in torchrun) else ["--standalone"]
+    return [sys.executable, "-m", f"{RECIPES}.launch", *alone, *torchrun, *recipe]
+
+
+def presets() -> Path:
+    """The folder of presets inside the recipes' package. Raises UserError when it is not installed."""
+    found = importlib.util.find_spec(RECIPES)
+    if found is None or not found.submodule_search_locations:
+        raise UserError("the recipes are not installed", remedy="pip install 'gog[recipes]'")
+    return Path(found.submodule_search_locations[0]) / "configs"
+
+
+def write(body: dict[str, Any]) -> Path:
+    """The final configuration as a file in the stage's scratch folder."""
+    folder = Path(body["workdir"]) if body.get("workdir") else Path(tempfile.mkdtemp(prefix="gog-stage-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "final.yaml"
+    path.write_text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path

@@ -1,0 +1,118 @@
+"""What a dashboard is made of, before it is Grafana's JSON or a picture. Data only.
+
+Problem: dashboards drawn by hand name metrics that nobody registers, and nobody notices, because an empty panel looks
+like a quiet system. Decision: panels are data; tests execute each expression, grafana.py and draw.py render the same
+ones. Variables of an expression are Grafana's: $namespace and $run (both match everything where a label is absent, as on
+one machine), $__rate_interval, $__range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gog_console.dashboards import palette
+
+Kind = Literal["lines", "number", "bars", "states"]
+Unit = Literal["none", "share", "seconds", "bytes_per_second", "per_second", "dollars", "dollars_per_hour", "count"]
+
+WHERE = 'namespace=~"$namespace",run=~"$run"'
+"""Labels that every series of a run has on a cluster."""
+OPERATOR = 'namespace=~"$namespace"'
+"""The operator works for many runs; its namespace is its own."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """legend: the series' name, with {{label}} for a label's value."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel. Widths are 24 to a row, as Grafana's.
+
+    band: the second and third query are the upper and the lower edge of the first. limit: a line that is not to be
+    crossed. absent: why there may be nothing to show; a panel without it shows something in every run.
+    states: of kind "states", (value, word, colour) from the lowest value on.
+    """
+
+    title: str
+    queries: tuple[Query, ...]
+    unit: Unit = "none"
+    kind: Kind = "lines"
+    description: str = ""
+    width: int = 8
+    height: int = 8
+    stacked: bool = False
+    band: bool = False
+    low: float | None = 0.0
+    high: float | None = None
+    limit: float | None = None
+    colours: Mapping[str, str] = field(default_factory=dict)
+    states: tuple[tuple[float, str, str], ...] = ()
+    absent: str = ""
+
+    @property
+    def instant(self) -> bool:
+        """Asks for one moment, the end of what is shown, not for a curve."""
+        return self.kind == "bars"
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """name: of its file; together with "gog-" its address in Grafana. variables: those its expressions use."""
+
+    name: str
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+    variables: Mapping[str, str]
+
+    def panels(self) -> Iterator[Panel]:
+        for row in self.rows:
+            yield from row.panels
+
+
+def lines(title: str, *queries: Query, **settings: object) -> Panel:
+    return Panel(title, queries, kind="lines", **settings)  # type: ignore[arg-type]
+
+
+def number(title: str, expr: str, **settings: object) -> Panel:
+    """One figure, the newest, over a small curve."""
+    return Panel(title, (Query(expr, ""),), kind="number", **{"width": 4, "height": 4, **settings})  # type: ignore[arg-type]
+
+
+def bars(title: str, *queries: Query, **settings: object) -> Panel:
+    return Panel(title, queries, kind="bars", **settings)  # type: ignore[arg-type]
+
+
+def states(title: str, query: Query, *words: tuple[float, str, str], **settings: object) -> Panel:
+    return Panel(title, (query,), kind="states", states=words, **settings)  # type: ignore[arg-type]
+
+
+BREAKER = ((0.0, "closed", palette.GREEN), (1.0, "open", palette.RED))
+STAGE = ((0.0, "at work", palette.BLUE), (1.0, "complete", palette.GREEN))
+
+
+def expanded(
+    expr: str, *, rate_interval: str = "5m", range_: str = "2h", namespace: str = ".*", run: str = ".*"
+) -> str:
+    """An expression with its variables replaced, as Grafana would before it asks.
+
+    >>> expanded('rate(gog_x_total{run=~"$run"}[$__rate_interval])', run="a", rate_interval="1m")
+    'rate(gog_x_total{run=~"a"}[1m])'
+    """
+    values = {"$__rate_interval": rate_interval, "$__range": range_, "$namespace": namespace, "$run": run}
+    for name, value in values.items():
+        expr = expr.replace(name, value)
+    return expr

@@ -1,0 +1,215 @@
+"""The dashboard *Tools*: what fails, how slow it is, what it costs, what learning loses by it.
+
+Attempts and final calls side by side, because retries hide a vendor's trouble: the share of attempts that fail is what
+the vendor does, the share of calls is what the policy sees.
+"""
+
+from __future__ import annotations
+
+from gog_console.dashboards import palette, promql
+from gog_console.dashboards.panels import BREAKER, WHERE, Dashboard, Query, Row, bars, lines, number, states
+
+ATTEMPTS, CALLS, BAD = "gog_tool_attempts_total", "gog_tool_calls_total", 'outcome!="ok"'
+SECONDS, TRAJECTORIES, LEFT_OUT = (
+    "gog_tool_call_duration_seconds",
+    "gog_rollout_trajectories_total",
+    'status!="counted"',
+)
+LIMIT = 0.05
+UNTOLD = "no service tells what credit is left"
+
+
+def overall(metric: str, part: str) -> str:
+    """The share over all that is shown."""
+    some = f"sum(increase({metric}{{{promql.joined(WHERE, part)}}}[$__range]))"
+    return f"{some} / (sum(increase({metric}{{{WHERE}}}[$__range])) > 0)"
+
+
+NOW = Row(
+    "Over the time that is shown",
+    (
+        number("Attempts that fail", overall(ATTEMPTS, BAD), unit="share", limit=LIMIT),
+        number("Calls that fail after all", overall(CALLS, BAD), unit="share", limit=LIMIT),
+        number("Trajectories left out", overall(TRAJECTORIES, LEFT_OUT), unit="share", limit=0.1),
+        number("Calls", f"sum(increase({CALLS}{{{WHERE}}}[$__range]))", unit="count"),
+        number("Spent", f"sum(increase(gog_external_spend_usd_total{{{WHERE}}}[$__range]))", unit="dollars"),
+        number(
+            "Credit left",
+            f"min(gog_external_credit_usd{{{WHERE}}})",
+            unit="dollars",
+            absent=UNTOLD,
+        ),
+    ),
+)
+
+FAILURES = Row(
+    "Failures",
+    (
+        lines(
+            "Attempts that fail, by tool",
+            Query(promql.share(ATTEMPTS, BAD, WHERE, "tool"), "{{tool}}"),
+            unit="share",
+            width=12,
+            limit=LIMIT,
+            colours=palette.TOOLS,
+        ),
+        lines(
+            "Calls that fail after all retries, by tool",
+            Query(promql.share(CALLS, BAD, WHERE, "tool"), "{{tool}}"),
+            unit="share",
+            width=12,
+            limit=LIMIT,
+            colours=palette.TOOLS,
+        ),
+        lines(
+            "Attempts that fail, by kind",
+            Query(promql.share_by(ATTEMPTS, BAD, WHERE, "outcome"), "{{outcome}}"),
+            unit="share",
+            stacked=True,
+            colours=palette.KINDS,
+        ),
+        lines(
+            "Calls that fail, by kind",
+            Query(promql.share_by(CALLS, BAD, WHERE, "outcome"), "{{outcome}}"),
+            unit="share",
+            stacked=True,
+            colours=palette.KINDS,
+        ),
+        bars(
+            "Most frequent failures of attempts",
+            Query(
+                f"topk(8, {promql.grown(ATTEMPTS, promql.joined(WHERE, BAD), 'tool, outcome')} > 0)",
+                "{{tool}} {{outcome}}",
+            ),
+            unit="count",
+            colours=palette.KINDS,
+            absent="no attempt failed",
+        ),
+    ),
+)
+
+LATENCY = Row(
+    "Latency of calls, retries included",
+    tuple(
+        lines(
+            title,
+            Query(promql.quantile(of, SECONDS, WHERE, "tool"), "{{tool}}"),
+            unit="seconds",
+            width=6,
+            colours=palette.TOOLS,
+        )
+        for title, of in (("Median", 0.5), ("95 of 100 are faster", 0.95), ("99 of 100 are faster", 0.99))
+    )
+    + (
+        lines(
+            "Calls per second",
+            Query(promql.per_second(CALLS, WHERE, "tool"), "{{tool}}"),
+            unit="per_second",
+            width=6,
+            stacked=True,
+            colours=palette.TOOLS,
+        ),
+    ),
+)
+
+BACK_ENDS = Row(
+    "Cache, breaker, spend",
+    (
+        lines(
+            "Answered by the cache",
+            Query(promql.share("gog_tool_cache_requests_total", 'result!="miss"', WHERE, "tool"), "{{tool}}"),
+            unit="share",
+            width=6,
+            high=1,
+            colours=palette.TOOLS,
+            description="Hits, and calls that joined an equal one under way.",
+        ),
+        states(
+            "Breaker",
+            Query(f"max by (tool, backend) (gog_tool_breaker_open{{{WHERE}}})", "{{tool}} {{backend}}"),
+            *BREAKER,
+            width=6,
+            description="Open: the back end failed so often in a row that it is left alone for a while.",
+        ),
+        lines(
+            "Spend",
+            Query(
+                f"3600 * {promql.per_second('gog_external_spend_usd_total', WHERE, 'tool, backend')}",
+                "{{tool}} {{backend}}",
+            ),
+            unit="dollars_per_hour",
+            width=6,
+            stacked=True,
+            colours=palette.TOOLS,
+        ),
+        lines(
+            "Credit left",
+            Query(f"min by (tool, backend) (gog_external_credit_usd{{{WHERE}}})", "{{tool}} {{backend}}"),
+            unit="dollars",
+            width=6,
+            colours=palette.TOOLS,
+            absent=UNTOLD,
+        ),
+    ),
+)
+
+LOST = Row(
+    "What learning leaves out",
+    (
+        lines(
+            "Trajectories left out, by reason",
+            Query(promql.share_by(TRAJECTORIES, LEFT_OUT, WHERE, "status"), "{{status}}"),
+            unit="share",
+            stacked=True,
+            colours=palette.STATUSES,
+            description="A failed tool is not the policy's fault: its trajectory counts for nothing.",
+        ),
+        lines(
+            "Verdicts of the judge",
+            Query(promql.per_second("gog_judge_verdicts_total", WHERE, "outcome"), "{{outcome}}"),
+            unit="per_second",
+            stacked=True,
+            colours=palette.VERDICTS,
+        ),
+        lines(
+            "Trajectories that got a verdict",
+            Query(f"min by (run) (gog_judge_success_ratio{{{WHERE}}})", "judge {{run}}"),
+            unit="share",
+            low=0.9,
+            high=1,
+            limit=0.95,
+            colours=palette.TOOLS,
+            description="Below 95 % a stage stops: it would learn from what the judge happens to answer.",
+        ),
+    ),
+)
+
+SERVERS = Row(
+    "Servers of the run, as they saw it",
+    (
+        lines(
+            "Requests",
+            Query(promql.per_second("gog_server_requests_total", WHERE, "server"), "{{server}}"),
+            unit="per_second",
+            stacked=True,
+        ),
+        lines(
+            "Requests that were not answered well",
+            Query(promql.share("gog_server_requests_total", BAD, WHERE, "server"), "{{server}}"),
+            unit="share",
+        ),
+        lines(
+            "95 of 100 requests are faster",
+            Query(promql.quantile(0.95, "gog_server_request_duration_seconds", WHERE, "server"), "{{server}}"),
+            unit="seconds",
+        ),
+    ),
+)
+
+BOARD = Dashboard(
+    "tools",
+    "gog / Tools",
+    "Failures, latency, cache and spend of tools, and what learning loses by them.",
+    (NOW, FAILURES, LATENCY, BACK_ENDS, LOST, SERVERS),
+    {"namespace": "gog_tool_calls_total", "run": "gog_tool_calls_total"},
+)

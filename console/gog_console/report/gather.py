@@ -1,0 +1,234 @@
+"""Reads a run's objects and store into `Data`. The only part of the report that touches a disk to read.
+
+Every piece is read on its own: a corrupt blob costs the curve or the pictures it held, and says so, nothing more. If
+the newest checkpoint of a stage cannot be read, the one before it is taken. Archives are opened for a handful of steps
+only, spread over the training, because each is read whole to be verified.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gog import store, trajectory_zip
+from gog.errors import UserError
+from gog.levels import Graded
+from gog.spec import STAGES
+from gog_console.report import objects, selection
+from gog_console.report.model import Data, Evaluation, Problem, Row, Sample, Stage, kind_of, order_of, spread
+
+SAMPLED_STEPS = 12
+"""From how many checkpoints of a GRPO stage trajectories are shown."""
+TOLERATED = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What a torn or foreign file can raise while it is read."""
+
+Read = TypeVar("Read")
+
+
+def gather(folder: Path, now: datetime) -> Data:
+    """A run folder -> Data. Raises UserError only when there is no such folder."""
+    if not folder.is_dir():
+        raise UserError("no such run folder", where=str(folder), remedy="`gog status` lists the runs")
+    found, problems = objects.read(folder / "objects")
+    happened = _events(folder / "events.jsonl")
+    return collect(found, _store(folder, found), now=now, name=folder.name, problems=problems, events=happened)
+
+
+def collect(
+    found: Sequence[objects.Object],
+    kept: store.Store,
+    *,
+    now: datetime,
+    name: str,
+    problems: Sequence[Problem] = (),
+    events: Sequence[Row] = (),
+) -> Data:
+    """Custom resources, the store they wrote to and what happened -> Data. name: of the run, if no object tells it."""
+    run, root = objects.run_of(found), objects.root_of(found)
+    state, message = objects.condition(root)
+    reader = _Reader(kept, list(problems))
+    stages = reader.stages(_expected(run, objects.stages_of(found)))
+    samples, archives = reader.samples(stages)
+    shown = selection.choose(samples)
+    return Data(
+        name=objects.name_of(root) or name,
+        now=now,
+        condition=state if root else "Unknown",
+        message=message,
+        spec=objects.table(root.get("spec")),
+        created=objects.time(objects.table(root.get("metadata")).get("creationTimestamp")),
+        completed=objects.time(objects.table(root.get("status")).get("completionTime")),
+        stages=stages,
+        endpoints=tuple(objects.endpoints_of(found)),
+        curves=reader.all(stages, ("sft", "grpo"), "metrics.jsonl", _rows),
+        levels=reader.all(stages, ("stratify",), "levels.jsonl", _levels),
+        evaluations=reader.all(stages, ("evaluate",), "results.json", _evaluation),
+        samples=tuple(shown),
+        pictures=reader.pictures(shown, archives),
+        recorded=len(samples),
+        problems=tuple(reader.problems),
+        events=tuple(events),
+    )
+
+
+class _Reader:
+    """Reads pieces of a store and notes what it could not read."""
+
+    def __init__(self, kept: store.Store, problems: list[Problem]) -> None:
+        self.kept = kept
+        self.problems = problems
+
+    def stages(self, declared: Sequence[Stage]) -> tuple[Stage, ...]:
+        """The declared stages and those that only the store knows, with what is committed of each."""
+        known = {stage.key for stage in declared}
+        extra = [
+            Stage(key, kind_of(key), condition="Stored")
+            for key in self.kept.stages()
+            if key not in known and kind_of(key)
+        ]
+        return tuple(sorted((self._committed(stage) for stage in [*declared, *extra]), key=order_of))
+
+    def _committed(self, stage: Stage) -> Stage:
+        steps = tuple(self.kept.steps(stage.key))
+        manifest = self._newest(stage.key, steps)
+        if manifest is None:
+            return _replace(stage, steps=steps)
+        checkpoint = stage.checkpoint or manifest.ref
+        return _replace(stage, steps=steps, meta=manifest.meta, checkpoint=checkpoint)
+
+    def _newest(self, key: str, steps: Sequence[int]) -> store.Manifest | None:
+        for step in reversed(steps):
+            try:
+                return self.kept.manifest(key, step)
+            except TOLERATED as error:
+                self._note(f"{key}/{step}", error, key)
+        return None
+
+    def all(
+        self, stages: Sequence[Stage], kinds: Sequence[str], name: str, parse: Callable[[Path], Read]
+    ) -> dict[str, Read]:
+        """One file of each stage of these kinds, from the newest checkpoint in which it can be read."""
+        read = {stage.key: self._file(stage, name, parse) for stage in stages if stage.kind in kinds}
+        return {key: value for key, value in read.items() if value is not None}
+
+    def _file(self, stage: Stage, name: str, parse: Callable[[Path], Read]) -> Read | None:
+        for step in stage.steps[: -1 - selection.FALLBACKS : -1]:
+            try:
+                manifest = self.kept.manifest(stage.key, step)
+                if name in manifest.files:
+                    return parse(self.kept.open(manifest, name))
+            except TOLERATED as error:
+                self._note(f"{name} of {stage.key}/{step}", error, stage.key)
+        return None
+
+    def samples(self, stages: Sequence[Stage]) -> tuple[list[Sample], dict[tuple[str, int], trajectory_zip.Archive]]:
+        """The trajectories of some checkpoints, and the archives that hold their pictures."""
+        found: list[Sample] = []
+        archives: dict[tuple[str, int], trajectory_zip.Archive] = {}
+        for stage in stages:
+            for step in self._sampled(stage):
+                try:
+                    path = self.kept.open(self.kept.manifest(stage.key, step), "trajectories.zip")
+                    opened = trajectory_zip.Archive(path)
+                    found += [Sample(item, stage.key, stage.kind, step) for item in opened.trajectories()]
+                    archives[stage.key, step] = opened
+                except TOLERATED as error:
+                    self._note(f"trajectories of {stage.key}/{step}", error, stage.key)
+        return found, archives
+
+    def _sampled(self, stage: Stage) -> list[int]:
+        """Checkpoints to show trajectories of: all through a training, else the newest."""
+        having = [step for step in stage.steps if self._holds(stage.key, step, "trajectories.zip")]
+        if stage.kind == "grpo":
+            return spread(having, 2 if stage.arm else SAMPLED_STEPS)
+        return having[-1:]
+
+    def _holds(self, key: str, step: int, name: str) -> bool:
+        try:
+            return name in self.kept.manifest(key, step).files
+        except TOLERATED:
+            return False  # noted when its stage was read
+
+    def pictures(
+        self, samples: Sequence[Sample], archives: dict[tuple[str, int], trajectory_zip.Archive]
+    ) -> dict[str, bytes]:
+        """PNG bytes of every picture that the samples show."""
+        found: dict[str, bytes] = {}
+        for sample in samples:
+            for image in sorted(trajectory_zip.shown(sample.trajectory) - set(found)):
+                try:
+                    data = archives[sample.key, sample.step].png(image)
+                except TOLERATED as error:
+                    self._note(f"picture {image[:12]} of {sample.key}/{sample.step}", error, sample.key)
+                    continue
+                if data is not None:
+                    found[image] = data
+        return found
+
+    def _note(self, where: str, error: Exception, stage: str) -> None:
+        what = error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        problem = Problem(where, what[:300], stage)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+def _expected(run: objects.Object, declared: Sequence[Stage]) -> list[Stage]:
+    """The declared stages and those that a run will have but has not begun."""
+    skip = objects.table(objects.table(run.get("spec")).get("stages")).get("skip") or ()
+    known = {stage.key for stage in declared}
+    return [*declared, *(Stage(kind, kind) for kind in STAGES if run and kind not in known and kind not in skip)]
+
+
+def _store(folder: Path, found: Sequence[objects.Object]) -> store.Store:
+    """The run folder's store, or the folder that the run names instead."""
+    uri = str(objects.table(objects.table(objects.run_of(found).get("spec")).get("store")).get("uri", ""))
+    own = folder / "store"
+    if own.is_dir() or not uri.startswith("file://"):
+        return store.Store(own)
+    return store.Store(Path(uri.removeprefix("file://")))
+
+
+def _events(path: Path) -> list[Row]:
+    """What the control plane told, in order; a line that is torn is left out, for it is told in the objects too."""
+    found: list[Row] = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            found.append(event)
+    return found
+
+
+def _rows(path: Path) -> tuple[Row, ...]:
+    """Lines of metrics by step, the last one of each; a torn last line is what a kill leaves, and is left out."""
+    lines = path.read_bytes().splitlines()
+    rows: dict[int, Row] = {}
+    for place, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if place == len(lines):
+                break
+            raise
+        rows[int(row["step"])] = row
+    return tuple(rows[step] for step in sorted(rows))
+
+
+def _levels(path: Path) -> tuple[Graded, ...]:
+    return tuple(Graded.model_validate_json(line) for line in path.read_bytes().splitlines() if line)
+
+
+def _evaluation(path: Path) -> Evaluation:
+    found: Any = json.loads(path.read_bytes())
+    rows = [row for row in found["rows"] if isinstance(row, dict) and "policy" in row]
+    comparisons = [row for row in found.get("comparisons") or () if isinstance(row, dict) and "a" in row and "b" in row]
+    return Evaluation(tuple(rows), tuple(comparisons))
+
+
+def _replace(stage: Stage, **changes: Any) -> Stage:
+    return Stage(**{**stage.__dict__, **changes})

@@ -1,0 +1,163 @@
+"""What a reader must know before quoting a figure from the page. Pure: Data -> Markup.
+
+Written by the data, not by hand: injected failures, a careless teacher, what was left out, one seed; and which settings
+are the paper's and which are assumption, with what this run used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic.alias_generators import to_camel
+
+from gog_console.report import formatting, provenance
+from gog_console.report.markup import Markup, tag
+from gog_console.report.model import Data, Row, column, number
+
+ROLES = {"grounding": "grounding", "image_search": "image search", "text_search": "text search", "judge": "judge"}
+BADGES = {"paper": "paper", "brief": "paper, reported", "peer": "peer's code", "ours": "assumption"}
+
+
+def notes(data: Data) -> Markup:
+    """The notes and the table of settings."""
+    items = [tag("li", tag("b", title), " ", text) for title, text in _notes(data)]
+    return tag(
+        "section",
+        tag("h2", "Read this before you quote a figure"),
+        tag("ul", items, class_="notes"),
+        tag(
+            "details",
+            tag("summary", "What is the paper's and what is assumption"),
+            tag("p", _LEGEND, class_="note"),
+            tag("div", _settings(data), class_="scroll"),
+        ),
+        id="notes",
+    )
+
+
+_LEGEND = (
+    "Marks: paper, the authors' own text; paper, reported, second hand; peer's code, DeepMMSearch-R1 or MMSearch-R1, whose "
+    "recipe the paper's matches; assumption, ours. A small model needs other learning rates than the paper's; they are flagged."
+)
+
+
+def injected(data: Data) -> list[tuple[str, float, str]]:
+    """(tool, rate, kinds) of every failure that was injected on purpose."""
+    stated = _mapping(data.spec.get("endpoints"))
+    found: dict[str, tuple[str, float, str]] = {}
+    for role, name in ROLES.items():
+        _add(found, name, _mapping(stated.get(to_camel(role)) or stated.get(role)))
+    for endpoint in data.endpoints:
+        _add(found, str(endpoint.get("role") or endpoint.get("name")), endpoint)
+    return list(found.values())
+
+
+def _add(found: dict[str, tuple[str, float, str]], name: str, endpoint: Row) -> None:
+    failures = _mapping(endpoint.get("failures"))
+    rate = number(failures.get("rate")) or 0.0
+    shown = {"imageSearch": "image search", "textSearch": "text search"}.get(name, name)
+    if rate > 0:
+        kinds = failures.get("kinds") or ("timeout", "429", "5xx", "malformed", "empty")
+        found[shown] = (shown, rate, ", ".join(map(str, kinds)))
+
+
+def _notes(data: Data) -> Iterator[tuple[str, str]]:
+    yield from _failures(data)
+    care = _care(data)
+    if care is not None and care < 1:
+        yield (
+            "The teacher is careless on purpose.",
+            f"Only {formatting.percent(care, 0)} of its demonstrations are without a slip: it stands for a teacher that is "
+            "good but careless, so that reinforcement learning has something to improve. The gain of GRPO over SFT here "
+            "says that the machinery works; it does not say what a real model would gain.",
+        )
+    if _mapping(data.spec.get("data")).get("world") is not None:
+        yield (
+            "The world is embedded.",
+            "Pictures, questions and tools are generated and small; the tools see pixels and text only, never the scene "
+            "that drew them. Accuracies are not comparable with published benchmarks.",
+        )
+    if data.evaluations:
+        yield (
+            "One seed.",
+            "Intervals cover the choice of questions, not the chance of the training: another seed gives another policy.",
+        )
+    yield from _exclusions(data)
+    if provenance.value(data, "grpo", "gaze") in ("direct", "off", False):
+        yield (
+            "Gaze was not on.",
+            f"This run used gaze: {provenance.value(data, 'grpo', 'gaze')}, a comparison and not the method.",
+        )
+    if data.recorded > len(data.samples):
+        yield (
+            "The trajectories below are chosen, not drawn.",
+            f"{len(data.samples)} of {data.recorded:,} recorded ones, picked to show every kind of outcome; shares come "
+            "from all trajectories, never from these.",
+        )
+
+
+def _failures(data: Data) -> Iterator[tuple[str, str]]:
+    found = injected(data)
+    if found:
+        alike: dict[tuple[float, str], list[str]] = {}
+        for name, rate, kinds in found:
+            alike.setdefault((rate, kinds), []).append(name)
+        each = "; ".join(
+            f"{formatting.percent(rate, 0)} of the requests to {formatting.listed(names)} ({kinds})"
+            for (rate, kinds), names in alike.items()
+        )
+        yield (
+            "Failures were injected:",
+            f"{each}. They show that the run survives them; never quote such figures as those of a tool.",
+        )
+    elif data.spec:
+        yield "No failures were injected.", "Whatever failed, failed by itself."
+
+
+def _exclusions(data: Data) -> Iterator[tuple[str, str]]:
+    rows = data.main("grpo", data.curves) or ()
+    played = sum(value or 0 for value in column(rows, "trajectories"))
+    excluded = sum(value or 0 for value in column(rows, "excluded"))
+    how = provenance.value(data, "grpo", "failures") or "mask"
+    if played and how != "keep":
+        yield (
+            "Spoiled trajectories were left out.",
+            f"{formatting.count(excluded)} of {formatting.count(played)} in GRPO, touched by a tool or judge failure, entered "
+            f"neither the loss nor their group's statistics (failures: {how}). Reward and accuracy curves are over the rest.",
+        )
+    elif played:
+        yield (
+            "Tool failures were learned from.",
+            "This run set failures: keep; rewards include what infrastructure did.",
+        )
+
+
+def _care(data: Data) -> float | None:
+    """Of the checkpoint that was curated, else as stated."""
+    stage = data.stage("curate")
+    noted = number(stage.meta.get("care")) if stage else None
+    return noted if noted is not None else number(provenance.value(data, "curate", "care"))
+
+
+def _settings(data: Data) -> Markup:
+    head = tag("tr", [tag("th", name) for name in ("Setting", "This run", "From", "Mark")])
+    body = [
+        tag(
+            "tr",
+            tag("td", tag("code", f"{item.group}.{item.name}")),
+            tag("td", item.value if item.known else tag("span", f"{item.value} or the preset's", class_="muted")),
+            tag("td", tag("span", BADGES[item.source], class_=f"badge {item.source}")),
+            tag(
+                "td",
+                item.mark if ":" in item.mark else None,
+                tag("span", " differs", class_="differs") if item.differs else None,
+            ),
+        )
+        for item in provenance.settings(data)
+    ]
+    return tag("table", tag("thead", head), tag("tbody", body), class_="settings")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,120 @@
+"""The report in numbers: `summary.json`, what programs and tests read. Pure.
+
+Always of the same shape: what a run has not produced is an empty list or zero, never a missing key. Numbers that are
+not finite become null, so that the file is JSON for every reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gog.levels import Graded
+from gog_console.report.model import Data, Evaluation, Row, Stage, column, number
+
+GRPO_FIELDS = ("step", "reward_mean", "accuracy_mean", "format_mean", "kl", "tool_failure_ratio", "seconds")
+ENDS = 10
+"""Steps at either end of the training whose rewards are compared."""
+
+
+def summarise(data: Data) -> dict[str, Any]:
+    """The run as plain JSON values; the shape is part of what others rely on."""
+    main = _line(data, "")
+    return finite(
+        {
+            "run": data.name,
+            "condition": data.condition,
+            "message": data.message,
+            "written": data.now.isoformat(timespec="seconds"),
+            "stages": [_stage(stage, data) for stage in data.stages],
+            **main,
+            "arms": {arm: _line(data, arm) for arm in sorted({stage.arm for stage in data.stages} - {""})},
+            "trajectories": {"recorded": data.recorded, "shown": len(data.samples)},
+            "problems": [{"where": problem.where, "what": problem.what} for problem in data.problems],
+        }
+    )
+
+
+def level_counts(graded: Sequence[Graded], meta: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """Questions by level; from the checkpoint's meta when the lines themselves are not there."""
+    if graded:
+        return {level: sum(line.level == level for line in graded) for level in ("easy", "1", "2")}
+    noted = (meta or {}).get("levels")
+    kept = noted if isinstance(noted, Mapping) else {}
+    return {level: int(number(kept.get(level)) or 0) for level in ("easy", "1", "2")}
+
+
+def unsolved(graded: Sequence[Graded], meta: Mapping[str, Any] | None = None) -> int:
+    """Questions that no sample solved."""
+    return sum(line.unsolved for line in graded) if graded else int(number((meta or {}).get("unsolved")) or 0)
+
+
+def ends(rows: Sequence[Row], name: str) -> tuple[float | None, float | None, int]:
+    """Mean of a metric over the first and the last steps, and how many steps each mean takes.
+
+    >>> ends([{"r": 0.0}, {"r": 1.0}, {"r": 2.0}], "r")
+    (0.0, 2.0, 1)
+    """
+    values = [value for value in column(rows, name) if value is not None]
+    if not values:
+        return None, None, 0
+    size = max(1, min(ENDS, len(values) // 2))
+    return sum(values[:size]) / size, sum(values[-size:]) / size, size
+
+
+def interval(value: object) -> tuple[float, float] | None:
+    """[low, high] as two numbers; None for anything else."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else (low, high)
+
+
+def _line(data: Data, arm: str) -> dict[str, Any]:
+    """What the main line (arm empty) or an arm has to say."""
+    sft = data.by_arm("sft", data.curves).get(arm, ())
+    grpo = data.by_arm("grpo", data.curves).get(arm, ())
+    evaluation = data.by_arm("evaluate", data.evaluations).get(arm, Evaluation(()))
+    stage = next((stage for stage in data.stages if stage.kind == "stratify" and stage.arm == arm), None)
+    graded = data.by_arm("stratify", data.levels).get(arm, ())
+    first, last, size = ends(grpo, "reward_mean")
+    return {
+        "levels": level_counts(graded, stage.meta if stage else None),
+        "unsolved": unsolved(graded, stage.meta if stage else None),
+        "sft": [{"step": row.get("step"), "loss": row.get("loss")} for row in sft],
+        "grpo": [{name: row.get(name) for name in GRPO_FIELDS} for row in grpo],
+        "reward": {"first": first, "last": last, "steps": size},
+        "evaluation": [_evaluated(row) for row in evaluation.rows],
+        "comparisons": [dict(row) for row in evaluation.comparisons],
+    }
+
+
+def _stage(stage: Stage, data: Data) -> dict[str, Any]:
+    seconds = stage.seconds(data.now)
+    return {
+        "name": stage.key,
+        "kind": stage.kind,
+        "arm": stage.arm,
+        "condition": stage.condition,
+        "message": stage.message,
+        "attempts": stage.attempts,
+        "seconds": None if seconds is None else round(seconds, 3),
+        "checkpoint": stage.checkpoint or None,
+    }
+
+
+def _evaluated(row: Row) -> dict[str, Any]:
+    """A row of the evaluation with the promised fields present, and whatever else it carries."""
+    promised = ("policy", "benchmark", "n", "accuracy", "ci95", "tool_calls_mean", "latency_p50_s")
+    return {**{name: row.get(name) for name in promised}, **row}
+
+
+def finite(value: Any) -> Any:
+    """The same value with every number JSON can carry; others become None."""
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return {str(key): finite(kept) for key, kept in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(kept) for kept in value]
+    return value if isinstance(value, str | int | None) else str(value)

@@ -1,0 +1,174 @@
+"""The middle of the page: how the policy was trained. Pure: Data -> sections, and the charts they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gog_console.report import charts, overview
+from gog_console.report.charts import Chart, Line
+from gog_console.report.markup import Child, Markup, tag
+from gog_console.report.model import Data, Row, column, number
+
+BEHAVIOURS = (("none", "no search", "b0"), ("single", "one kind", "b1"), ("mixed", "both kinds", "b2"))
+"""Behaviour classes: key, words, style."""
+FEW_ATTEMPTS = 10
+"""With fewer attempts in a step (the cache answers the rest) their failed share says nothing and is left out."""
+OPTIMISATION = (
+    ("kl", "KL to the reference", "mean per token"),
+    ("clip_share", "Clipped tokens", "share of tokens whose ratio left the clip range"),
+    ("grad_norm", "Gradient norm", "before clipping"),
+    ("learning_rate", "Learning rate", ""),
+    ("zero_variance_share", "Groups without a signal", "share of groups whose valid rewards are all equal"),
+    ("logprob_gap", "Sampler against trainer", "largest difference of log-probs, same tokens and weights"),
+    ("learned", "Trajectories learned from", "per step; the others were excluded, or their group had no signal"),
+    ("tool_calls_mean", "Tool calls per trajectory", ""),
+    ("generated_tokens", "Generated tokens per step", ""),
+)
+
+
+def sft(data: Data) -> tuple[Markup, list[Chart]]:
+    """Loss and speed of supervised fine-tuning."""
+    rows = data.main("sft", data.curves) or ()
+    shown = sft_charts(rows)
+    body: Child = [charts.draw(chart) for chart in shown] or overview.nothing(data, "sft")
+    return tag("section", tag("h2", "Supervised fine-tuning"), tag("div", body, class_="grid"), id="sft"), shown
+
+
+def sft_charts(rows: Sequence[Row]) -> list[Chart]:
+    steps = steps_of(rows)
+    candidates = (
+        ("loss", "Loss", "model tokens only", ()),
+        ("grad_norm", "Gradient norm", "before clipping", (0.0,)),
+        ("learning_rate", "Learning rate", "", (0.0,)),
+    )
+    return [
+        Chart(
+            f"sft-{name}",
+            title,
+            steps,
+            [Line("", column(rows, name))],
+            note,
+            share=False,
+            holds=holds,
+            smooth=name != "learning_rate",
+            group="sft",
+        )
+        for name, title, note, holds in candidates
+        if _known(rows, name)
+    ]
+
+
+def grpo(data: Data) -> tuple[Markup, list[Chart]]:
+    """Reward and what it is made of, tools, behaviour; the optimiser's own figures behind a fold."""
+    rows = data.main("grpo", data.curves) or ()
+    shown, folded = grpo_charts(rows), optimisation_charts(rows)
+    title = tag("h2", "Reinforcement learning (GRPO)")
+    if not rows:
+        return tag("section", title, overview.nothing(data, "grpo"), id="grpo"), []
+    smooth = len(rows) >= charts.SMOOTH_FROM
+    how = f"Thin: each step. Bold: mean of {charts.window(len(rows))} steps. " if smooth else ""
+    return tag(
+        "section",
+        title,
+        tag("p", f"{how}Point at a chart to read a step in all of them.", class_="lead"),
+        tag("div", [charts.draw(chart) for chart in shown], class_="grid"),
+        tag("details", tag("summary", "Optimisation and cost"), tag("div", map(charts.draw, folded), class_="grid")),
+        id="grpo",
+    ), [*shown, *folded]
+
+
+def grpo_charts(rows: Sequence[Row]) -> list[Chart]:
+    """The six that tell the story; those without values are left out."""
+    means, deviations = column(rows, "reward_mean"), column(rows, "reward_std")
+    band = [None if m is None or d is None else (m - d, m + d) for m, d in zip(means, deviations)]
+    deviation = "band: ± 1 standard deviation over trajectories"
+    tries = "attempts: tries that reached a server (cached answers need none); calls: failed after all retries"
+
+    def chart(name: str, title: str, lines: Sequence[Line], note: str = "", **how: Any) -> Chart:
+        return Chart(name, title, steps_of(rows), lines, note, **{"limits": (0.0, 1.0), **how})
+
+    found = [
+        chart("reward", "Reward", [Line("mean", means, "c1", band)], deviation, share=False),
+        chart("accuracy", "Accuracy", [Line("of judged trajectories", column(rows, "accuracy_mean"))]),
+        chart("format", "Format", [Line("well formed", column(rows, "format_mean"))]),
+        chart("failures", "Tool failures", _failure_lines(rows), tries, limits=None),
+        chart("behaviour", "Behaviour", behaviour_lines(rows), "how a trajectory searched"),
+        chart("choice", "Right candidate chosen", [Line("first choice of several", column(rows, "choice_accuracy"))]),
+    ]
+    return [chart for chart in found if any(value is not None for line in chart.lines for value in line.values)]
+
+
+def optimisation_charts(rows: Sequence[Row]) -> list[Chart]:
+    steps = steps_of(rows)
+    found = [
+        Chart(
+            name,
+            title,
+            steps,
+            [Line("", column(rows, name))],
+            note,
+            share="share" in name,
+            smooth=name != "learning_rate",
+        )
+        for name, title, note in OPTIMISATION
+        if _known(rows, name)
+    ]
+    if _known(rows, "rollout_seconds"):
+        lines = [
+            Line("rollouts", column(rows, "rollout_seconds"), "c1"),
+            Line("update", column(rows, "train_seconds"), "c2"),
+        ]
+        found.append(Chart("seconds", "Seconds per step", steps, lines, share=False))
+    return found
+
+
+def behaviour_lines(rows: Sequence[Row]) -> list[Line]:
+    kept = [row.get("behaviour") for row in rows]
+    shares = [each if isinstance(each, Mapping) else {} for each in kept]
+    return [Line(name, [number(each.get(key)) for each in shares], style) for key, name, style in BEHAVIOURS]
+
+
+def arms(data: Data) -> tuple[Markup | None, list[Chart]]:
+    """Each arm against the main line, over the same steps."""
+    curves = data.by_arm("grpo", data.curves)
+    if len(curves) < 2:
+        return None, []
+    steps = sorted({step for rows in curves.values() for step in steps_of(rows)})
+    shown = []
+    for name, title in (("reward_mean", "Reward"), ("accuracy_mean", "Accuracy")):
+        lines = [_arm_line(arm, rows, name, steps, place) for place, (arm, rows) in enumerate(curves.items())]
+        share = name != "reward_mean"
+        shown.append(Chart(f"arms-{name}", title, steps, lines, group="arms", limits=(0.0, 1.0), share=share))
+    text = "Variants of the later stages; they share the earlier ones with the main line."
+    grid = tag("div", map(charts.draw, shown), class_="grid")
+    return tag("section", tag("h2", "Arms"), tag("p", text, class_="lead"), grid, id="arms"), shown
+
+
+def steps_of(rows: Sequence[Row]) -> list[int]:
+    return [int(row["step"]) for row in rows]
+
+
+def _arm_line(arm: str, rows: Sequence[Row], name: str, steps: Sequence[int], place: int) -> Line:
+    by_step = dict(zip(steps_of(rows), column(rows, name)))
+    return Line(arm or "main line", [by_step.get(step) for step in steps], f"c{1 + place % 6}")
+
+
+def _failure_lines(rows: Sequence[Row]) -> list[Line]:
+    excluded = [
+        None if left_out is None or not played else left_out / played
+        for left_out, played in zip(column(rows, "excluded"), column(rows, "trajectories"))
+    ]
+    attempts = [
+        None if made is not None and made < FEW_ATTEMPTS else value
+        for value, made in zip(column(rows, "attempt_failure_ratio"), column(rows, "attempts"))
+    ]
+    return [
+        Line("attempts", attempts, "c4"),
+        Line("calls", column(rows, "tool_failure_ratio"), "c5"),
+        Line("excluded", excluded, "c6"),
+    ]
+
+
+def _known(rows: Sequence[Row], name: str) -> bool:
+    return any(value is not None for value in column(rows, name))

@@ -1,0 +1,56 @@
+"""What is said last: how it ended, where things are, and what one would type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gog_console.status import formatting, table
+from gog_operator import hints, reconcile
+from gog_operator.api.objects import Object, Stage
+from gog_operator.cluster.local import LocalCluster
+
+
+def finished(cluster: LocalCluster, root: Object, report: Path | None) -> list[str]:
+    """Lines for a run that is complete or has failed."""
+    lines = []
+    if formatting.is_cancelled(root):
+        lines += [f"{root.name} is cancelled.", f"`{hints.call('resume', cluster.folder)}` would go on with it."]
+    elif root.holds("Failed"):
+        lines += [f"{root.name} failed: {formatting.failure(root)}", *remedies(cluster, root)]
+    else:
+        found = table.rows(cluster.folder / "report" / "summary.json")
+        lines += ["", *table.plain(found)] if found else []
+        lines += ["", f"{root.name} is complete."]
+    if report is not None:
+        lines.append(f"report     {hints.shown(report)}")
+    if root.holds("Complete"):
+        lines += [
+            f"next       {hints.call('status', cluster.folder)}",
+            f"           {hints.call('logs', cluster.folder)}",
+        ]
+    return lines
+
+
+def remedies(cluster: LocalCluster, root: Object) -> list[str]:
+    """What to do about a failure: read the log of what failed, mend, go on."""
+    stages = stages_of(cluster, root)
+    failed = next((each for each in stages if formatting.failure(each) and not formatting.is_cancelled(each)), None)
+    where = f"/{failed.store_key}" if failed is not None else ""
+    logs, resume = hints.call("logs", cluster.folder, where), hints.call("resume", cluster.folder)
+    return [f"`{logs}` shows what was written; `{resume}` tries again from the last checkpoint."]
+
+
+def paused(cluster: LocalCluster, root: Object) -> list[str]:
+    current = next((each for each in stages_of(cluster, root) if not each.finished), None)
+    where = ""
+    if current is not None:
+        newest = cluster.checkpoint(current.spec.store, current.store_key)
+        where = f" from step {newest.step}" if newest is not None else " from its start"
+        where = f" with {current.store_key}{where}"
+    return [f"`{hints.call('resume', cluster.folder)}` goes on{where}."]
+
+
+def stages_of(cluster: LocalCluster, root: Object) -> list[Stage]:
+    if isinstance(root, Stage):
+        return [cluster.get(type(root), root.name) or root]
+    return reconcile.stages(cluster)

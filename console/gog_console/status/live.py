@@ -1,0 +1,159 @@
+"""The live display: one line a stage, on a terminal.
+
+Drawn anew from the objects after each pass, so it cannot disagree with them. Warnings are printed above it and stay.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gog_console.status import exit_message, formatting
+from gog_operator import hints
+from gog_operator.api import names, sequence
+from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object, Stage
+from gog_operator.cluster.local import LocalCluster
+from gog_operator.local_loop import utc_now
+from gog_operator.plan.actions import Event
+
+REDRAW_SECONDS = 0.4
+
+
+class LiveDisplay:
+    def __init__(self, cluster: LocalCluster, root: Object, console: Console | None = None) -> None:
+        self.cluster, self.root = cluster, root
+        self.console = console or Console(highlight=False)
+        self.began = utc_now()
+        self.tools_seconds: float | None = None
+        self.note = ""
+        self.drawn = 0.0
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.planned = [step.key for step in sequence.steps(root)] if isinstance(root, GoGRun) else []
+        self.live = Live(console=self.console, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> LiveDisplay:
+        self.console.print(f"[bold]{self.root.name}[/]  run folder {hints.shown(self.cluster.folder)}")
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.note = ""
+        self.draw()
+        self.live.stop()
+
+    def event(self, thing: Object, event: Event, now: datetime) -> None:
+        if event.warning and not isinstance(thing, GoGRun):
+            self.console.print(f"[yellow]![/] {event.message}", soft_wrap=True)
+
+    def update(self) -> None:
+        """Draws, at most a few times a second: drawing costs more than everything else the loop does."""
+        if time.monotonic() - self.drawn >= REDRAW_SECONDS:
+            self.draw()
+
+    def draw(self) -> None:
+        self.drawn = time.monotonic()
+        self.live.update(self.picture(utc_now()), refresh=True)
+
+    def stopping(self) -> None:
+        self.note = "Stopping: the stage writes what it has. Ctrl-C once more ends it at once."
+        self.draw()
+
+    def finished(self, root: Object, report: Path | None) -> None:
+        self._say(exit_message.finished(self.cluster, root, report))
+
+    def paused(self, root: Object) -> None:
+        self._say(exit_message.paused(self.cluster, root))
+
+    def _say(self, lines: list[str]) -> None:
+        for line in lines:
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def picture(self, now: datetime) -> RenderableType:
+        """The whole display at a moment."""
+        grid = Table.grid(padding=(0, 1))
+        for column in ("mark", "name", "summary", "bar", "steps"):
+            grid.add_column(column, no_wrap=column != "summary")
+        grid.add_column("time", justify="right", no_wrap=True)
+        self._tools(grid, now)
+        stages = {stage.store_key: stage for stage in exit_message.stages_of(self.cluster, self.root)}
+        for key in dict.fromkeys([*self.planned, *stages]):
+            self._stage(grid, key, stages.get(key), now)
+        note = self.note or self._hint(list(stages.values()))
+        return Group(grid, Text(note, style="dim")) if note else grid
+
+    def _tools(self, grid: Table, now: datetime) -> None:
+        endpoints = self.cluster.list(Endpoint) or self.endpoints  # a finished run has none any more
+        self.endpoints = endpoints
+        if not endpoints:
+            if self._preparing():
+                grid.add_row("[cyan]▸[/]", "data", "making the dataset", "", "", self._elapsed(now))
+            return
+        ready = [each for each in endpoints if each.holds("Ready")]
+        if len(ready) == len(endpoints) and self.tools_seconds is None:
+            self.tools_seconds = (now - self.began).total_seconds()
+        told = "  ".join(_address(each) for each in endpoints)
+        mark = "[green]✓[/]" if len(ready) == len(endpoints) else "[cyan]▸[/]"
+        took = formatting.duration(self.tools_seconds) if self.tools_seconds is not None else self._elapsed(now)
+        grid.add_row(mark, "tools", told, "", "", took)
+
+    def _preparing(self) -> bool:
+        root = self.cluster.get(KINDS[self.root.kind], self.root.name)
+        return root is not None and formatting.state(root) == "PreparingData"
+
+    def _elapsed(self, now: datetime) -> str:
+        return formatting.duration(max((now - self.began).total_seconds(), 0))
+
+    def _stage(self, grid: Table, key: str, stage: Stage | None, now: datetime) -> None:
+        if stage is None:
+            grid.add_row("", f"[dim]{key}[/]")
+            return
+        took = formatting.duration(formatting.seconds(stage.status, now)) if stage.status.start_time else ""
+        grid.add_row(_mark(stage), key, _told(stage), _bar(stage), formatting.steps(stage.status.progress), took)
+
+    def _hint(self, stages: list[Stage]) -> str:
+        current = next((each for each in stages if not each.finished and each.status.attempt), None)
+        if current is None:
+            return ""
+        step = current.status.checkpoint.rpartition("/")[2]
+        where = f" from step {step}" if step else ""
+        return f"Ctrl-C is safe: `{hints.call('resume', self.cluster.folder)}` goes on{where}."
+
+
+def _address(endpoint: Endpoint) -> str:
+    role = names.kebab(endpoint.spec.role).replace("-", " ")
+    if not endpoint.holds("Ready"):
+        return f"{role} …"
+    return f"{role} :{endpoint.status.port}" if endpoint.status.port else f"{role} {endpoint.status.url}"
+
+
+def _mark(stage: Stage) -> str:
+    colour = "green" if stage.holds("Complete") else "red" if stage.holds("Failed") else "cyan"
+    return f"[{colour}]{formatting.mark(stage)}[/]"
+
+
+def _told(stage: Stage) -> Text:
+    """What a stage has to say: its failure, what it waits for, or its figures."""
+    if stage.holds("Failed"):
+        return Text(formatting.failure(stage), style="red")
+    ready = stage.condition("Ready")
+    if ready is not None and ready.status == "False" and not stage.holds("Complete"):
+        return Text(ready.message, style="yellow")
+    again = f" (attempt {stage.status.attempt})" if stage.status.attempt > 1 else ""
+    return Text(formatting.summary(stage) + again)
+
+
+def _bar(stage: Stage) -> RenderableType:
+    progress = stage.status.progress
+    if progress is None or not progress.total or stage.holds("Complete"):
+        return ""
+    return ProgressBar(total=progress.total, completed=progress.step, width=20)

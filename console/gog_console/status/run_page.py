@@ -1,0 +1,190 @@
+"""One run in full: its stages, their figures, its last events, its servers, and what one would type next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.text import Text
+
+from gog_console.status import columns, formatting, run_state, stage_metrics
+from gog_console.status.run_files import RunFolder
+from gog_console.status.stage_metrics import Figure
+from gog_operator.api import names, sequence
+from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage
+
+EVENTS = 5
+BAR = 16
+STAGES = (
+    columns.Column("", rank=7),
+    columns.Column("STAGE"),
+    columns.Column("STATE"),
+    columns.Column("ATTEMPT", rank=5, right=True),
+    columns.Column("", rank=6),
+    columns.Column("PROGRESS", rank=1, right=True),
+    columns.Column("CHECKPOINT", rank=8),
+    columns.Column("TIME", rank=3, right=True),
+    columns.Column("LEFT", rank=2, right=True),
+    columns.Column("", rank=4, cut=True),
+)
+"""The untitled ones: a mark, a bar, and a note."""
+FIGURES = (
+    columns.Column("FIGURE"),
+    columns.Column("", cut=True),
+    columns.Column("FIRST", rank=2, right=True),
+    columns.Column("LAST", right=True),
+    columns.Column("", rank=1),
+)
+EVENT = (columns.Column("EVENT", right=True), columns.Column(""), columns.Column("", cut=True))
+ENDPOINTS = (
+    columns.Column("ENDPOINT"),
+    columns.Column("READY"),
+    columns.Column("RESTARTS", rank=1, right=True),
+    columns.Column("ADDRESS", rank=2, cut=True),
+)
+NEXT = (columns.Column("NEXT"), columns.Column("", rank=1, cut=True))
+
+
+@dataclass(frozen=True)
+class StageLine:
+    """stage: None while it is planned only. left: seconds."""
+
+    key: str
+    stage: Stage | None = None
+    progress: Progress | None = None
+    figures: tuple[Figure, ...] = ()
+    left: float | None = None
+
+
+@dataclass(frozen=True)
+class Board:
+    """endpoints: none of a run that nobody drives, whose servers ended with their driver. problems: a sentence for each
+    object that cannot be read."""
+
+    name: str
+    root: Object
+    driver: int | None
+    stages: tuple[StageLine, ...]
+    endpoints: tuple[Endpoint, ...]
+    problems: tuple[str, ...]
+    events: tuple[dict[str, Any], ...]
+    next: tuple[tuple[str, str], ...]
+
+
+def look(folder: RunFolder, now: datetime) -> Board:
+    """Raises UserError when the run's own object cannot be read."""
+    root, driver = folder.root(), folder.driver()
+    stages, torn = folder.stages()
+    endpoints, torn_endpoints = folder.endpoints()
+    by_key = {stage.store_key: stage for stage in stages}
+    planned = [step.key for step in sequence.steps(root)] if isinstance(root, GoGRun) else []
+    lines = [_line(folder, key, by_key.get(key), driver, now) for key in dict.fromkeys([*planned, *by_key])]
+    return Board(
+        folder.folder.name,
+        root,
+        driver,
+        tuple(lines),
+        tuple(endpoints) if driver is not None else (),
+        (*torn, *torn_endpoints),
+        tuple(folder.events(EVENTS)),
+        tuple(run_state.next_step(root, driver, stages, folder.folder)),
+    )
+
+
+def _line(folder: RunFolder, key: str, stage: Stage | None, driver: int | None, now: datetime) -> StageLine:
+    if stage is None:
+        return StageLine(key)
+    told = folder.told(key) or stage.status.progress
+    curve, left = folder.curve(key), None
+    if driver is not None and not stage.finished:
+        left = run_state.seconds_left(curve, told, stage.status.attempt, stage.status.attempt_time, now)
+    return StageLine(key, stage, told, tuple(stage_metrics.of_stage(stage.stage, told, curve)), left)
+
+
+def lines(board: Board, now: datetime, width: int | None) -> list[Text]:
+    """width: of the terminal; None elsewhere, where lines are as long as they need to be and bars are left out."""
+    parts: list[tuple[Sequence[columns.Column], list[list[columns.Cell]]]] = [
+        (STAGES, [_stage(line, board, now, bar=width is not None) for line in board.stages]),
+        (FIGURES, [_figure(line, each) for line in board.stages for each in line.figures]),
+        (EVENT, [_event(event, now) for event in board.events]),
+        (ENDPOINTS, [_endpoint(each) for each in board.endpoints]),
+        (NEXT, [list(each) for each in board.next]),
+    ]
+    made = _head(board, now, width)
+    for heads, rows in parts:
+        if rows:
+            made += [Text(""), *columns.lines(heads, rows, width)]
+    return made
+
+
+def _head(board: Board, now: datetime, width: int | None) -> list[Text]:
+    """`world  Training  driven by process 4711  12m old`, why it failed or what it waits for, and what is damaged."""
+    shown = run_state.state(board.root, board.driver)
+    first = Text(formatting.printable(board.name), style="bold")
+    first.append(f"  {shown}", style=run_state.colour(board.root, shown))
+    if board.driver is not None:
+        first.append(f"  driven by process {board.driver}")
+    if board.root.metadata.creation_timestamp is not None:
+        first.append(f"  {formatting.age(formatting.since(board.root.metadata.creation_timestamp, now))} old")
+    said = formatting.failure(board.root), run_state.waits_for(board.root)
+    told = [Text(formatting.printable(each), style=style) for each, style in zip(said, ("red", "yellow")) if each][:1]
+    told += [Text(formatting.printable(f"! {problem}"), style="red") for problem in board.problems]
+    return [columns.fitting(line, width) for line in (first, *told)]
+
+
+def _stage(line: StageLine, board: Board, now: datetime, *, bar: bool) -> list[columns.Cell]:
+    stage = line.stage
+    if stage is None:
+        return ["", Text(line.key, style="dim"), *[""] * (len(STAGES) - 2)]
+    shown = run_state.state(stage, board.driver)
+    style = run_state.colour(stage, shown)
+    return [
+        Text(formatting.mark(stage), style=style),
+        line.key,
+        Text(shown, style=style),
+        str(stage.status.attempt or ""),
+        _bar(line.progress) if bar and not stage.finished else "",
+        formatting.steps(line.progress),
+        stage.status.checkpoint,
+        formatting.duration(formatting.seconds(stage.status, now))
+        if stage.finished or board.driver is not None
+        else "",
+        f"~{formatting.rough(line.left)}" if line.left is not None else "",
+        _note(line, stage),
+    ]
+
+
+def _note(line: StageLine, stage: Stage) -> Text:
+    """Why it failed or what it waits for; else its figures, unless they have lines of their own."""
+    if formatting.failure(stage):
+        return Text(formatting.printable(formatting.failure(stage)), style="red")
+    if run_state.waits_for(stage):
+        return Text(formatting.printable(run_state.waits_for(stage)), style="yellow")
+    return Text("" if line.figures else formatting.summary(stage))
+
+
+def _bar(progress: Progress | None) -> Text:
+    if progress is None or not progress.total:
+        return Text("")
+    full = min(BAR * progress.step // progress.total, BAR)
+    return Text("━" * full, style="cyan") + Text("─" * (BAR - full), style="bright_black")
+
+
+def _figure(line: StageLine, figure: Figure) -> list[columns.Cell]:
+    first = line.figures[0] is figure
+    return [line.key if first else "", figure.name, figure.first, figure.last, figure.course]
+
+
+def _event(event: dict[str, Any], now: datetime) -> list[columns.Cell]:
+    ago = formatting.age(formatting.since(datetime.fromisoformat(event["time"]), now))
+    mark = Text("!", style="yellow") if event["type"] == "Warning" else Text("·")
+    return [ago, mark, formatting.printable(str(event["message"]))]
+
+
+def _endpoint(endpoint: Endpoint) -> list[columns.Cell]:
+    ready = endpoint.holds("Ready")
+    role = names.kebab(endpoint.spec.role).replace("-", " ")
+    state = Text(str(ready), style="green" if ready else "yellow")
+    return [role, state, str(endpoint.status.restarts), formatting.printable(endpoint.status.url)]

@@ -1,0 +1,26 @@
+"""A run's report, written into its store as plain objects: a page and its numbers, the same as in a run folder."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Any
+
+from gog import store
+from gog_console import report, run_span
+from gog_console.report import gather, objects
+from gog_operator.store_jobs.config import Report
+
+PAGE, NUMBERS = f"{report.FOLDER}/index.html", f"{report.FOLDER}/summary.json"
+
+
+def write(config: Report, own: store.Store, now: datetime) -> dict[str, Any]:
+    """Over an older one; the page last, because that is what is looked for. Raises UserError, store.Unavailable."""
+    run = objects.root_of(config.objects)
+    name = objects.name_of(run) or "run"
+    data = gather.collect(list(config.objects), own, now=now, name=name, events=list(config.events))
+    rendered = report.render(data)
+    own.put_object(NUMBERS, rendered.summary.encode(), "application/json")
+    page = own.put_object(PAGE, rendered.html.encode(), "text/html; charset=utf-8")
+    run_span.tell_end(run, now, lambda line: print(line, file=sys.stderr))
+    return {"report": page}

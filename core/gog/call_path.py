@@ -1,0 +1,206 @@
+"""The one path every tool call takes.
+
+    cache → single-flight → slot → breaker → attempt with its deadline → reading of the answer → retry within a budget
+    → typed failure
+
+A failed tool costs a run its numbers twice: once when it stops the run, once when it is learned as bad behaviour. So
+a call never raises for a tool's sake: it returns a `Reply`, whose failure says what went wrong. Retries happen here and
+nowhere else. Failures are never cached. Concurrent equal calls are one call. Waiting for a slot costs nothing of a
+call's budget: the queue is ours, not the tool's. The breaker is asked when a slot is free, so that calls queued behind
+a dead backend are turned away instead of waiting out their deadlines one by one.
+
+The path knows no HTTP and no clock of its own: `send`, `clock` and `sleep` are arguments. Budgets in money and
+fallback backends are not part of it yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from gog import metrics, tracing
+from gog.spec import ToolsSpec
+from gog.tool_cache import Cache
+from gog.tool_types import RETRYABLE, FailureKind, Reply, ToolFailure
+
+Value = TypeVar("Value")
+
+
+class CallError(Exception):
+    """One attempt failed. Raised by `send` and `read`, turned into a ToolFailure here."""
+
+    def __init__(self, kind: FailureKind, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.message, self.retry_after = kind, message, retry_after
+
+
+def cache_key(tool: str, backend: str, version: str, arguments: Mapping[str, Any]) -> str:
+    """Key of a call: tool, backend, version and canonical arguments, in which a picture stands as its pixel hash."""
+    canonical = json.dumps([tool, backend, version, arguments], sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+
+
+@dataclass
+class Breaker:
+    """Refuses calls for a while after many failed in a row; then lets one through to try."""
+
+    failures: int
+    seconds: float
+    clock: Callable[[], float]
+    _in_a_row: int = 0
+    _opened: float | None = None
+
+    def admits(self) -> bool:
+        if self._opened is None:
+            return True
+        if self.clock() - self._opened < self.seconds:
+            return False
+        self._opened = self.clock()  # one call goes through; the next is refused until that one reports
+        return True
+
+    def report(self, success: bool) -> None:
+        self._in_a_row = 0 if success else self._in_a_row + 1
+        if success:
+            self._opened = None
+        elif self._in_a_row >= self.failures:
+            self._opened = self.clock()
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened is not None
+
+
+@dataclass
+class CallPath(Generic[Value]):
+    """Calls of one tool at one backend.
+
+    send: the request's body -> the answer's body; raises CallError. read: the answer's body -> value; raises CallError
+    or ValueError for a malformed one. limits: attempts, deadlines (seconds), concurrency.
+    """
+
+    tool: str
+    backend: str
+    send: Callable[[bytes], Awaitable[bytes]]
+    limits: ToolsSpec
+    cache: Cache
+    version: str = "1"
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def __post_init__(self) -> None:
+        self._span = f"execute_tool {self.tool}"
+        self._slots = asyncio.Semaphore(self.limits.concurrency)
+        self._flights: dict[str, asyncio.Task[Reply[bytes]]] = {}
+        self.breaker = Breaker(self.limits.breaker_failures, self.limits.breaker_seconds, self.clock)
+        metrics.initialise_tool(self.tool, self.backend)
+
+    async def call(
+        self, arguments: Mapping[str, Any], body: Callable[[], bytes], read: Callable[[bytes], Value]
+    ) -> Reply[Value]:
+        """One call. arguments: what the cache key is made of; body: the request, built only when it is sent."""
+        with tracing.span(self._span) as told:
+            reply = await self._call(arguments, body, read)
+            tracing.tool_call(told, self.tool, reply)
+        return reply
+
+    async def _call(
+        self, arguments: Mapping[str, Any], body: Callable[[], bytes], read: Callable[[bytes], Value]
+    ) -> Reply[Value]:
+        started = self.clock()
+        key = cache_key(self.tool, self.backend, self.version, arguments)
+        stored = self.cache.get(key)
+        with contextlib.suppress(CallError, ValueError):  # recorded in a form of another time: as if it were not there
+            if stored is not None:
+                reply = Reply(read(stored), seconds=self.clock() - started, cached=True)
+                metrics.tool_cache(self.tool, "hit")
+                return reply
+        if self.cache.strict:
+            metrics.tool_cache(self.tool, "miss")
+            failure = ToolFailure(self.tool, FailureKind.CACHE_MISS, "not recorded, and the cache is replay-strict")
+            return self._finish(Reply(None, failure, seconds=self.clock() - started))
+        flight = self._flights.get(key)
+        joined = flight is not None
+        if flight is None:
+            flight = asyncio.ensure_future(self._fly(key, body, read))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        metrics.tool_cache(self.tool, "joined" if joined else "miss")
+        return self._value(await asyncio.shield(flight), read, started, cached=joined)
+
+    async def _fly(self, key: str, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[bytes]:
+        """The call itself. It is in the cache before it is over, so that no equal call falls between the two."""
+        reply = await self._attempts(body, read)
+        if reply.value is not None:
+            self.cache.put(key, reply.value)
+        return self._finish(reply)
+
+    def _value(
+        self, reply: Reply[bytes], read: Callable[[bytes], Value], started: float, *, cached: bool
+    ) -> Reply[Value]:
+        value = None if reply.value is None else read(reply.value)
+        return Reply(value, reply.failure, reply.attempts, self.clock() - started, cached)
+
+    def _finish(self, reply: Reply[Any]) -> Reply[Any]:
+        metrics.tool_call(self.tool, self.backend, reply.failure.kind if reply.failure else "ok", reply.seconds)
+        return reply
+
+    async def _attempts(self, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[bytes]:
+        """Tries until one succeeds, the kind of failure forbids it, or attempts or budget are used up."""
+        started, attempt, left, request = self.clock(), 0, self.limits.budget_seconds, body()
+        while True:
+            async with self._slots:
+                if not self.breaker.admits():
+                    failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, "too many failures in a row; waiting")
+                    return Reply(None, failure, attempt, self.clock() - started)
+                attempt += 1
+                began = self.clock()
+                with tracing.span("attempt") as told:
+                    outcome = await self._attempt(request, read, min(self.limits.deadline_seconds, left))
+                    if told is not None and isinstance(outcome, ToolFailure):
+                        told.error = outcome.kind
+                left -= self.clock() - began
+            if not isinstance(outcome, ToolFailure):
+                return Reply(outcome, None, attempt, self.clock() - started)
+            pause = self._pause(attempt, outcome)
+            if outcome.kind not in RETRYABLE or attempt >= self.limits.attempts or pause >= left:
+                return Reply(None, outcome, attempt, self.clock() - started)
+            await self.sleep(pause)
+            left -= pause
+
+    def _pause(self, attempt: int, failure: ToolFailure) -> float:
+        """Seconds before the next attempt: what the server asked for, else exponential with full jitter."""
+        if failure.retry_after is not None:
+            return failure.retry_after
+        return self.limits.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
+
+    async def _attempt(self, request: bytes, read: Callable[[bytes], Value], deadline: float) -> bytes | ToolFailure:
+        """One try. deadline in seconds."""
+        try:
+            answer = await asyncio.wait_for(self.send(request), deadline)
+            read(answer)
+        except TimeoutError:
+            failure = ToolFailure(self.tool, FailureKind.TIMEOUT, f"no answer within {deadline:g} s")
+        except CallError as error:
+            failure = ToolFailure(self.tool, error.kind, error.message, error.retry_after)
+        except ValueError as error:
+            failure = ToolFailure(self.tool, FailureKind.MALFORMED, str(error).partition("\n")[0][:200])
+        else:
+            self._report(True)
+            metrics.tool_attempt(self.tool, self.backend, "ok")
+            return answer
+        # A refused request says nothing about the backend's health, and everything about the request.
+        self._report(failure.kind is FailureKind.REFUSED)
+        metrics.tool_attempt(self.tool, self.backend, failure.kind)
+        return failure
+
+    def _report(self, success: bool) -> None:
+        self.breaker.report(success)
+        metrics.tool_breaker(self.tool, self.backend, self.breaker.is_open)

@@ -1,0 +1,92 @@
+"""What travels between the agent and the tool servers, in one place for both sides.
+
+Grounding speaks KServe's v1 protocol (`POST /v1/models/grounding:predict`), judge and policy speak the OpenAI chat
+protocol, the two searches are plain JSON. Pictures travel as base64 of PNG bytes: never as a path, never as an
+address that somebody would have to fetch.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gog import images
+
+GROUNDING_PATH = "/v1/models/grounding:predict"
+IMAGE_SEARCH_PATH = "/v1/search/image"
+TEXT_SEARCH_PATH = "/v1/search/text"
+CHAT_PATH = "/v1/chat/completions"
+COST_HEADER, CREDIT_HEADER = "x-gog-cost-usd", "x-gog-credit-usd"
+"""Of an answer, in US dollars, where it is bought: what it cost, and what is left on the account."""
+
+Base64 = Annotated[str, Field(max_length=64_000_000)]
+
+
+class Wire(BaseModel):
+    """Strict on what we send and read: a body with other fields is a malformed body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class GroundingInstance(Wire):
+    image: Base64
+    expression: str = Field(max_length=1_000)
+
+
+class GroundingRequest(Wire):
+    instances: list[GroundingInstance] = Field(min_length=1, max_length=64)
+
+
+class Detection(Wire):
+    """A box x0, y0, x1, y1 in pixels of the picture that was sent, best score first."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    label: str = ""
+
+
+class GroundingPrediction(Wire):
+    detections: list[Detection]
+
+
+class GroundingResponse(Wire):
+    predictions: list[GroundingPrediction]
+
+
+class ImageSearchRequest(Wire):
+    image: Base64
+    top: int = Field(5, ge=1, le=50)
+
+
+class TextSearchRequest(Wire):
+    query: str = Field(max_length=4_000)
+    top: int = Field(5, ge=1, le=50)
+
+
+class SearchHit(Wire):
+    """title and url of what was found; text: the page's summary (text search); thumbnail: base64 PNG (image search)."""
+
+    title: str
+    url: str = ""
+    text: str = ""
+    thumbnail: Base64 = ""
+    score: float = 0.0
+
+
+class SearchResponse(Wire):
+    hits: list[SearchHit]
+
+
+def encode_image(picture: images.Picture) -> str:
+    return base64.b64encode(picture.png).decode("ascii")
+
+
+def decode_image(text: str, *, where: str = "image") -> images.Picture:
+    """base64 -> Picture; raises UserError (bad base64 counts as a picture that cannot be read)."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        data = b""
+    return images.decode(data, where=where)

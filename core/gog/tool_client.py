@@ -1,0 +1,213 @@
+"""The four tools of an episode over HTTP: requests and answers of `gog.tool_api`, each through its own call path.
+
+Crops are made here, once per answer, from the picture's own pixels; they travel as bytes. aiohttp is the only HTTP
+library of the agent: of the maintained ones it costs the least time per call, and an episode makes several.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+
+from gog import judging, metrics, regions, tool_api
+from gog.call_path import CallError, CallPath
+from gog.images import Picture
+from gog.spec import ToolsSpec, key_variable
+from gog.tool_cache import Cache
+from gog.tool_types import Candidate, FailureKind, Reply
+
+BACKEND = "http"
+MAX_ANSWER_BYTES = 64_000_000
+MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
+"""Characters that the wire takes; what a model writes beyond them is cut off."""
+
+
+class Toolbox:
+    """gog.tool_types.Tools and gog.tool_types.Judge over HTTP. Use as an async context manager.
+
+    endpoints: base URL of each tool by name (grounding, imageSearch, textSearch, judge); a tool without one cannot be
+    called, and calling it is a bug of the caller. judge_model: what the judge's server is asked for; "" where it has
+    one model only.
+    """
+
+    def __init__(self, endpoints: Mapping[str, str], limits: ToolsSpec, judge_model: str = "") -> None:
+        self.limits, self.judge_model = limits, judge_model
+        self._endpoints = dict(endpoints)
+        self._cache = Cache(limits.cache)
+        self._crops: OrderedDict[tuple[str, tuple[float, ...]], Picture] = OrderedDict()
+
+    async def __aenter__(self) -> Toolbox:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False)
+        self._paths = {
+            "grounding": self._path("grounding", tool_api.GROUNDING_PATH),
+            "imageSearch": self._path("imageSearch", tool_api.IMAGE_SEARCH_PATH),
+            "textSearch": self._path("textSearch", tool_api.TEXT_SEARCH_PATH),
+            # Other rules or another model are another judge: recorded verdicts of the old must not answer for the new.
+            "judge": self._path("judge", tool_api.CHAT_PATH, version=fingerprint(judging.RULES + self.judge_model)),
+        }
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    def _path(self, tool: str, path: str, *, version: str = "1") -> CallPath:
+        address = self._endpoints.get(tool, "").rstrip("/") + path
+        send = self._sender(tool, address, os.environ.get(key_variable(tool), ""))
+        return CallPath(tool, BACKEND, send, self.limits, self._cache, version=version)
+
+    def _sender(self, tool: str, url: str, key: str) -> Callable[[bytes], Awaitable[bytes]]:
+        # Answers are not decompressed (a small one may unfold to gigabytes), so none may come compressed.
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+
+        async def send(body: bytes) -> bytes:
+            try:
+                async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                    answer = await _read_whole(response)
+                    _note_cost(tool, response.headers)
+                    _check_status(response.status, response.headers.get("retry-after"), answer)
+                    return answer
+            except aiohttp.ClientError as error:
+                raise CallError(FailureKind.CONNECTION, f"{type(error).__name__}: {error}") from None
+
+        return send
+
+    async def ground(self, picture: Picture, expression: str) -> Reply[Sequence[Candidate]]:
+        expression = expression[:MAX_EXPRESSION]
+
+        def body() -> bytes:
+            instance = tool_api.GroundingInstance(image=tool_api.encode_image(picture), expression=expression)
+            return tool_api.GroundingRequest(instances=[instance]).model_dump_json().encode()
+
+        def read(answer: bytes) -> Sequence[Candidate]:
+            predictions = tool_api.GroundingResponse.model_validate_json(answer).predictions
+            if len(predictions) != 1:
+                raise ValueError(f"{len(predictions)} predictions for one instance")
+            return self._candidates(picture, predictions[0].detections)
+
+        return await self._paths["grounding"].call({"image": picture.hash, "expression": expression}, body, read)
+
+    def _candidates(self, picture: Picture, detections: Sequence[tool_api.Detection]) -> Sequence[Candidate]:
+        limits = self.limits
+        chosen = regions.select(
+            detections,
+            picture.width,
+            picture.height,
+            limit=limits.max_candidates,
+            min_side=limits.min_box_side,
+            max_aspect=limits.max_box_aspect,
+            max_overlap=limits.overlap,
+        )
+        return [Candidate(item.box, item.score, item.label, self._crop(picture, item.box)) for item in chosen]
+
+    def _crop(self, picture: Picture, box: regions.Box) -> Picture:
+        """The same box of the same picture is cut once, however many episodes look at it."""
+        key = (picture.hash, box)
+        if key not in self._crops:
+            self._crops[key] = regions.crop(picture, box, by=self.limits.pad, side=self.limits.crop_side)
+            while len(self._crops) > 10_000:
+                self._crops.popitem(last=False)
+        return self._crops[key]
+
+    async def search_image(self, picture: Picture) -> Reply[Sequence[tool_api.SearchHit]]:
+        def body() -> bytes:
+            return (
+                tool_api.ImageSearchRequest(image=tool_api.encode_image(picture), top=self.limits.top)
+                .model_dump_json()
+                .encode()
+            )
+
+        return await self._paths["imageSearch"].call({"image": picture.hash, "top": self.limits.top}, body, _read_hits)
+
+    async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
+        query = query[:MAX_QUERY]
+
+        def body() -> bytes:
+            return tool_api.TextSearchRequest(query=query, top=self.limits.top).model_dump_json().encode()
+
+        return await self._paths["textSearch"].call({"query": query, "top": self.limits.top}, body, _read_hits)
+
+    async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
+        def body() -> bytes:
+            chat = {
+                "model": self.judge_model or "judge",
+                "messages": judging.messages(question, answers, answer),
+                "temperature": 0,
+                "max_tokens": 4,
+            }
+            return json.dumps(chat).encode()
+
+        case = {"question": question, "answers": list(answers), "answer": answer}
+        reply = await self._paths["judge"].call(case, body, _read_verdict)
+        metrics.verdict(reply.value)
+        return reply
+
+
+async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body to its end; raises CallError for one that has none in sight."""
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise CallError(FailureKind.MALFORMED, f"the answer is longer than {MAX_ANSWER_BYTES:,} bytes")
+    return b"".join(parts)
+
+
+def _note_cost(tool: str, headers: Mapping[str, str]) -> None:
+    """Counts what the answer cost, where it says so; also that of a failure, which may be charged."""
+    if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
+        cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
+        metrics.tool_cost(tool, BACKEND, cost, left)
+
+
+def _dollars(text: str) -> float | None:
+    """None for what is no amount of money."""
+    try:
+        amount = float(text)
+    except ValueError:
+        return None
+    return amount if math.isfinite(amount) and amount >= 0 else None
+
+
+def fingerprint(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _check_status(status: int, retry_after: str | None, answer: bytes) -> None:
+    """Raises CallError for anything but 200."""
+    if status == 200:
+        return
+    text = answer[:200].decode("utf-8", "replace")
+    if status == 429 or (status == 503 and retry_after):
+        seconds = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
+        raise CallError(FailureKind.RATE_LIMITED, f"HTTP {status}", seconds)
+    if status >= 500 or status == 408:
+        raise CallError(FailureKind.SERVER_ERROR, f"HTTP {status}: {text}")
+    raise CallError(FailureKind.REFUSED, f"HTTP {status}: {text}")
+
+
+def _read_hits(answer: bytes) -> Sequence[tool_api.SearchHit]:
+    return tool_api.SearchResponse.model_validate_json(answer).hits
+
+
+def _read_verdict(answer: bytes) -> bool:
+    try:
+        content: Any = json.loads(answer)["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"not a chat completion: {error!r}") from None
+    verdict = judging.read_verdict(str(content))
+    if verdict is None:
+        raise ValueError(f"neither Yes nor No: {str(content)[:60]!r}")
+    return verdict

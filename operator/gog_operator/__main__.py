@@ -1,7 +1,0 @@
-"""`python -m gog_operator`, where the `gog` script is not on the path."""
-
-import sys
-
-from gog_operator.cli import main
-
-sys.exit(main())

@@ -1,0 +1,97 @@
+"""A local run's metrics for a Prometheus of this machine: `gog run --metrics-port PORT`.
+
+`/metrics` has the run's own figures; `/targets` says in Prometheus' http_sd form where its stages and servers have
+theirs, this page included, so that one `http_sd_configs` line follows a run through all its processes:
+
+    scrape_configs:
+      - job_name: gog
+        scrape_interval: 5s
+        http_sd_configs: [{url: "http://127.0.0.1:9400/targets", refresh_interval: 5s}]
+
+Pages are not merged: a process that dies shows as one that is down. Everything is on the loopback interface.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+
+from gog import metrics
+from gog.errors import UserError
+from gog.metrics import serving
+from gog_operator import object_metrics
+from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, document
+from gog_operator.cluster.files import ObjectFiles
+
+HOST = "127.0.0.1"
+LINGER_SECONDS = 15.0
+"""How long a process that was scraped waits, at its end, for one more scrape."""
+KINDS: tuple[type[Object], ...] = (GoGRun, *STAGE_KINDS.values(), Endpoint)
+
+
+class Exposition:
+    """The page of one run folder. port: 0 takes a free one. Raises UserError when it is taken."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.objects = ObjectFiles(folder / "objects")
+        self._lock = threading.Lock()
+        pages: serving.Pages = {serving.METRICS: self.metrics, "/targets": self.targets}
+        try:
+            self.server = serving.Server(pages, port, HOST)
+        except OSError as error:
+            raise UserError(
+                f"cannot serve metrics at port {port}: {error.strerror}", where="--metrics-port", remedy="give another"
+            ) from None
+        self.port = self.server.server_port
+
+    def metrics(self) -> tuple[str, bytes]:
+        with self._lock:
+            object_metrics.take(document(each) for kind in KINDS for each in self.objects.list(kind))
+            return serving.text(metrics.RUNS.registry)
+
+    def targets(self) -> tuple[str, bytes]:
+        with self._lock:
+            found = {"gog": f"{HOST}:{self.port}"} | dict(self._servers()) | dict(self._stages())
+        body = [{"targets": [address], "labels": {"pod": name}} for name, address in found.items()]
+        return "application/json", json.dumps(body).encode()
+
+    def _servers(self) -> Iterator[tuple[str, str]]:
+        for each in self.objects.list(Endpoint):
+            if each.status.url and not each.spec.url:
+                yield each.name, each.status.url.partition("://")[2].partition("/")[0]
+
+    def _stages(self) -> Iterator[tuple[str, str]]:
+        for path in sorted(self.folder.glob(f"work/*/{serving.PORT_FILE}")):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                told = json.loads(path.read_text())
+                os.kill(told["pid"], 0)
+                yield path.parent.name, f"{HOST}:{told['port']}"
+
+
+@contextlib.contextmanager
+def exposed(folder: Path, port: int | None, environment: MutableMapping[str, str]) -> Iterator[Exposition | None]:
+    """Serves while the run is at work, and tells stages by the environment to serve theirs; without a port, nothing."""
+    if port is None:
+        yield None
+        return
+    metrics.initialise_control()
+    exposition = Exposition(folder, port)
+    environment.update({serving.PORT: "0", serving.HOST: HOST})
+    environment.setdefault(serving.LINGER, f"{LINGER_SECONDS:g}")
+    try:
+        yield exposition
+    finally:
+        exposition.server.shutdown()
+        exposition.server.server_close()
+
+
+def linger(exposition: Exposition | None, environment: Mapping[str, str]) -> None:
+    """At a run's end, for its last figures; whoever is tired of it interrupts."""
+    if exposition is not None:
+        with contextlib.suppress(KeyboardInterrupt):
+            exposition.server.linger(float(environment[serving.LINGER]))

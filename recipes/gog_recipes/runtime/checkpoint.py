@@ -1,0 +1,106 @@
+"""A training stage's checkpoint: everything needed to go on as if nothing had happened.
+
+    adapter_model.safetensors, adapter_config.json    the adapter, in PEFT's own form
+    optimizer.safetensors                             the optimizer's tensors by parameter name; of several ranks each
+                                                      writes its own rows: optimizer-00001-of-00002.safetensors
+    metrics.jsonl                                     one line per step so far
+    state.json                                        steps done
+
+Pods share no disk: a rank's rows go to the store from where they are, and one manifest makes them a checkpoint. Reading
+puts them together again, so a stage may go on with another number of ranks than it was begun with.
+
+No random state is saved: every draw (order, noise, initialisation) follows from the seed and the step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from gog import store
+from gog_recipes.models.policy_model import ADAPTER_FILES
+from gog_recipes.runtime import parallel
+from gog_recipes.runtime.ranks import Ranks
+from gog_recipes.runtime.stage import Stage
+
+
+def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save(
+    stage: Stage,
+    step: int,
+    model: PeftModel,
+    optimizer: torch.optim.Optimizer,
+    *,
+    meta: Mapping[str, object],
+    parents: Sequence[store.Manifest],
+    extra: Mapping[str, Path] | None = None,
+) -> None:
+    """Commits the adapter, the optimizer and the log of metrics as checkpoint `step` of the stage's meta["total"]. All
+    ranks at once."""
+    folder = stage.workdir / "checkpoint"
+    folder.mkdir(exist_ok=True)
+    adapter = {name: parallel.full(parameter).detach() for name, parameter in trainable(model).items()}
+    model.save_pretrained(str(folder), state_dict=adapter, safe_serialization=True)
+    rows = folder / optimizer_file(stage.ranks)
+    save_file(_optimizer_tensors(model, optimizer), rows)
+    (folder / "state.json").write_text(json.dumps({"step": step}))
+    files = {name: folder / name for name in (*ADAPTER_FILES, "state.json")}
+    files |= {"metrics.jsonl": stage.log.path} | dict(extra or {})
+    complete = step >= int(str(meta["total"]))
+    stage.publish(step, files, meta=meta, parents=list(parents), complete=complete, own={rows.name: rows})
+
+
+def optimizer_file(ranks: Ranks) -> str:
+    return (
+        "optimizer.safetensors" if ranks.size == 1 else f"optimizer-{ranks.rank + 1:05}-of-{ranks.size:05}.safetensors"
+    )
+
+
+def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> int:
+    """Loads the stage's newest checkpoint into model, optimizer and log; the steps done, 0 without one. All ranks at
+    once."""
+    manifest = stage.ranks.agree(stage.store.latest(stage.key))
+    if manifest is None:
+        return 0
+    saved = load_file(stage.store.open(manifest, ADAPTER_FILES[0]))
+    for name, parameter in trainable(model).items():
+        parameter.data.copy_(parallel.like(saved[name.replace(".default.", ".")], parameter))
+    shards = sorted(name for name in manifest.files if name.startswith("optimizer"))
+    _load_optimizer(model, optimizer, [load_file(stage.store.open(manifest, name)) for name in shards])
+    stage.log.resume(stage.store.open(manifest, "metrics.jsonl"))
+    stage.say(f"resumes from step {manifest.step}")
+    return manifest.step
+
+
+def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """This rank's rows of the optimizer's tensors, by parameter name and entry; figures (the step) on every rank."""
+    names = {id(parameter): name for name, parameter in trainable(model).items()}
+    return {
+        f"{names[id(parameter)]}|{key}": parallel.own(value.detach()).clone()
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _load_optimizer(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, shards: Sequence[Mapping[str, torch.Tensor]]
+) -> None:
+    """shards: the tensors of every rank that wrote the checkpoint, in rank order."""
+    parameters = trainable(model)
+    for key, first in shards[0].items():
+        name, _, entry = key.partition("|")
+        parameter = parameters[name]
+        if not first.dim():
+            optimizer.state[parameter][entry] = first.clone()
+            continue
+        whole = torch.cat([shard[key] for shard in shards])
+        optimizer.state[parameter][entry] = parallel.like(whole, parameter)

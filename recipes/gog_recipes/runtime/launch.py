@@ -1,0 +1,41 @@
+"""torchrun for recipes: `python -m gog_recipes.runtime.launch [torchrun's options] -m gog_recipes.sft --config FILE`.
+
+The same as `tune run` with torchrun's options, but for two things. It does not import torchtune, which costs seconds
+before the first worker starts and again in each worker. And it ends as its worker did: with 2 for what the user can
+mend, with 128 + n for signal n, where torchrun would say 1 for everything and end its log with a traceback of its own.
+
+SIGTERM ends workers at once and then this process: nothing committed can be lost, and nothing else is worth the
+seconds. It does so also as the first process of a pod, and before the workers are there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+
+def main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, _end)
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.run(run.parse_args(arguments))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        print(f"launch: rank {rank} ended with {failure.exitcode}", file=sys.stderr, flush=True)
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException as ended:
+        return 128 + int(ended.sigval)
+    return 0
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,191 @@
+"""What every stage does around its method: its store, its data, its progress, its log of metrics.
+
+With several ranks every one of them has a stage of its own, with files of its own. What the machine's ranks need alike
+(dataset, earlier checkpoints, base model) is made once in the common folder; only the leader speaks, reports and
+commits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gog import dataset, dataset_zip, metrics, progress, store, trajectory_zip
+from gog.errors import UserError
+from gog.spec import DataSpec, ModelSpec, StageConfig, StoreSpec
+from gog.tracing import stages as traces
+from gog_recipes.runtime import monitor
+from gog_recipes.runtime.ranks import ALONE, Ranks
+from gog_recipes.world import generate
+
+LENGTHS = ("steps", "max_steps")
+"""Settings that may change between attempts: a stage that goes on longer is still the same."""
+LAST_WORDS = "GOG_TERMINATION_LOG"
+"""Environment: the file that Kubernetes reads when the pod has ended."""
+
+
+class Stage:
+    """The surroundings of one stage attempt, for one rank."""
+
+    def __init__(self, config: StageConfig, ranks: Ranks = ALONE) -> None:
+        self.config = config
+        self.key = config.key
+        self.ranks = ranks
+        self.common = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
+        self.workdir = self.common if ranks.leader else self.common / f"rank-{ranks.rank}"
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        self.tracer = traces.begin(config, ranks.rank, ranks.size, lambda: ranks.agree(uuid.uuid4().hex), self.say)
+        self.store = store.open_store(config.store)
+        newest = self._newest_of_ours()
+        self.checkpoint = _told_of(newest) if newest else None
+        self._told = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
+        self._metrics: dict[str, Any] = {}
+        self.log = MetricLog(self.workdir / "metrics.jsonl")
+        metrics.advanced(self.key, *self._told, now=time.time())
+        if newest is not None:
+            metrics.committed(self.key, newest.timestamp)
+        self.monitor = monitor.begin(self.workdir, self.progress) if ranks.leader else None
+
+    def _newest_of_ours(self) -> store.Manifest | None:
+        """A stage goes on from the checkpoint under its key, so that must be its own. Raises UserError."""
+        newest = self.store.latest(self.key)
+        there = newest.meta.get("settings", {}) if newest else {}
+        differing = [
+            name
+            for name, own in self.settings().items()
+            if name in there and name not in LENGTHS and there[name] != own
+        ]
+        if newest and differing:
+            maker = f"by run {there['run']!r}" if "run" in differing else f"with another {', '.join(differing)}"
+            raise UserError(
+                f"checkpoint {newest.ref} was made {maker}",
+                where=self.config.store.uri,
+                remedy="name another store: this stage would go on from what is not its own",
+            )
+        return newest
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model with its base as a folder of this machine, fetched when it is somewhere else."""
+        spec = self.config.model
+        if not spec.base.startswith("s3://"):
+            return spec
+        place = self.config.store
+        folder = dataset_zip.once(self.common / "base", lambda fresh: store.fetch_prefix(place, spec.base, fresh))
+        return spec.model_copy(update={"base": str(folder), "family": spec.preset})
+
+    def input(self, kind: str) -> store.Manifest:
+        """The checkpoint of an earlier stage that this one starts from. Raises UserError when there is none."""
+        return self.store.resolve(self.config.inputs.get(kind, kind))
+
+    def has_input(self, kind: str) -> bool:
+        return kind in self.config.inputs or self.store.latest(kind) is not None
+
+    def folder(self, manifest: store.Manifest) -> Path:
+        """A checkpoint's files, verified, in a folder of their own."""
+        target = self.common / "inputs" / manifest.ref.replace("/", "-")
+        return dataset_zip.once(target, lambda fresh: self.store.fetch(manifest, fresh))
+
+    def archive(self, manifest: store.Manifest) -> trajectory_zip.Archive:
+        return trajectory_zip.Archive(self.store.open(manifest, "trajectories.zip"))
+
+    def questions(self, split: str) -> tuple[Path, list[dataset.Question]]:
+        """(dataset folder, its questions of a split)."""
+        folder = data_folder(self.config.data, self.config.store, self.common)
+        return folder, dataset.read_questions(folder, split)
+
+    def say(self, line: str) -> None:
+        if self.ranks.leader:
+            print(f"{self.key}: {line}", flush=True)
+
+    def report(self, step: int, total: int, **figures: Any) -> None:
+        metrics.advanced(self.key, step, total, now=None if step == self._told[0] else time.time())
+        self._told, self._metrics = (step, total), figures
+        if self.ranks.leader:
+            progress.report(self.workdir, step, total, figures, self.checkpoint)
+
+    def progress(self) -> dict[str, Any]:
+        """How far this stage has come; a newly started one is as far as its checkpoint."""
+        return progress.told(*self._told, self._metrics, self.checkpoint)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide the stage's result, as they were in force; places and addresses left out."""
+        places = {"store", "endpoints", "workdir", "inputs", "data", "traces"}
+        return self.config.model_dump(mode="json", exclude=places)
+
+    def publish(
+        self,
+        step: int,
+        files: Mapping[str, Path],
+        *,
+        meta: Mapping[str, Any],
+        parents: list[store.Manifest],
+        complete: bool = True,
+        own: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Commits a checkpoint of the leader's `files` and of every rank's `own`, which pods do not share; all ranks at
+        once. complete: it is the stage's last, which tells the control plane that the stage is done."""
+        mine = {**(files if self.ranks.leader else {}), **(own or {})}
+        blobs: dict[str, store.Blob] = {}
+        for staged in self.ranks.gather(self.store.stage_blobs(mine)):
+            blobs |= staged
+        if not self.ranks.leader:
+            return
+        refs = tuple(parent.ref for parent in parents)
+        everything = {**meta, "complete": complete, "settings": self.settings()}
+        manifest = self.store.commit(self.key, step, blobs, meta=everything, parents=refs)
+        self.checkpoint = _told_of(manifest)
+        self.report(*self._told, **self._metrics)
+        self.say(f"checkpoint {manifest.ref} committed")
+
+    def end(self) -> None:
+        """Last words of a stage that ended well."""
+        self.tracer.end()
+        if self.ranks.leader and os.environ.get(LAST_WORDS):
+            Path(os.environ[LAST_WORDS]).write_text(progress.brief(self.progress()))
+        monitor.end(self.monitor)
+
+
+def _told_of(manifest: store.Manifest) -> dict[str, Any]:
+    """What is told of a checkpoint; of one that was made before checkpoints said it, it is not known to be the last."""
+    return {"ref": manifest.ref, "complete": bool(manifest.meta.get("complete"))}
+
+
+def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:
+    """The dataset's folder; the embedded world is made if need be. options: of the run's store. Raises UserError."""
+    folder = workdir / "data"
+    if data.world is not None:
+        with dataset_zip.locked(folder):
+            generate.write(folder, data.world)
+        return folder
+    folder = dataset_zip.fetch_dataset(data.uri, options, folder) if data.uri else Path(str(data.path))
+    if not folder.is_dir():
+        raise UserError(
+            "no such folder", where=f"data.path: {folder}", remedy="name a dataset folder, or use data.world"
+        )
+    return folder
+
+
+class MetricLog:
+    """One JSON line per step. A resumed stage goes on from the lines its checkpoint holds: no gap, no repeat."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[dict[str, Any]] = []
+        path.write_text("")
+
+    def resume(self, checkpoint: Path) -> None:
+        self.lines = [json.loads(line) for line in checkpoint.read_text().splitlines()]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def append(self, **values: Any) -> None:
+        line = {name: round(value, 7) if isinstance(value, float) else value for name, value in values.items()}
+        self.lines.append(line)
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(line) + "\n")

@@ -1,0 +1,488 @@
+"""Claims about the report: what it promises to programs, to readers, and to whoever opens a stranger's run."""
+
+import base64
+import doctest
+import hashlib
+import importlib
+import json
+import pkgutil
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import support.report_builders as builders
+
+from gog import store
+from gog.errors import UserError
+from gog_console import report
+from gog_console.report import charts, gather, overview, page, provenance, results, selection, training, viewer_payload
+from gog_console.report.model import Sample
+
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>\u2028"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run with an arm and injected failures, reported."""
+    spec = {
+        "endpoints": {"imageSearch": {"failures": {"rate": 0.05}}},
+        "stages": {"grpo": {"learningRate": 2e-4}},
+    }
+    folder = builders.make_run(tmp_path_factory.mktemp("runs"), arms=("no-gaze",), spec=spec)
+    report.write(folder, now=builders.NOW)
+    return folder
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "report" / "index.html").read_text()
+
+
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "report" / "summary.json").read_text())
+
+
+def data_of(html: str) -> dict:
+    """What the viewer reads."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    return json.loads(found.group(1))
+
+
+def without_data(html: str) -> str:
+    return re.sub(r'(<script type="application/json" id="data">).*?(</script>)', r"\1\2", html, flags=re.DOTALL)
+
+
+def write(folder: Path) -> tuple[str, dict]:
+    report.write(folder, now=builders.NOW)
+    return page_of(folder), summary_of(folder)
+
+
+def rot(folder: Path, stage: str, name: str, step: int | None = None) -> None:
+    """Changes a byte of a checkpoint's file."""
+    kept = store.Store(folder / "store")
+    manifest = kept.manifest(stage, step) if step else kept.latest(stage)
+    assert manifest
+    path = kept.open(manifest, name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.chmod(0o644)
+    path.write_bytes(bytes(data))
+
+
+# ---- what programs rely on
+
+
+def test_the_summary_has_the_promised_shape(whole):
+    summary = summary_of(whole)
+    assert summary["run"] == "world"
+    stage = {"name", "kind", "condition", "attempts", "seconds", "checkpoint"}
+    assert all(stage <= set(row) for row in summary["stages"])
+    assert set(summary["levels"]) == {"easy", "1", "2"} and sum(summary["levels"].values()) == 400
+    step = ["step", "reward_mean", "accuracy_mean", "format_mean", "kl", "tool_failure_ratio", "seconds"]
+    assert all(list(row) == step for row in summary["grpo"]) and len(summary["grpo"]) == 30
+    row = {"policy", "benchmark", "n", "accuracy", "ci95", "tool_calls_mean", "latency_p50_s"}
+    assert all(row <= set(each) and len(each["ci95"]) == 2 for each in summary["evaluation"])
+    assert [each["policy"] for each in summary["evaluation"]] == list(builders.POLICIES)
+
+
+def test_the_summary_tells_how_each_stage_ended(whole):
+    stages = {row["name"]: row for row in summary_of(whole)["stages"]}
+    assert stages["grpo"] == {
+        "name": "grpo",
+        "kind": "grpo",
+        "arm": "",
+        "condition": "Complete",
+        "message": "",
+        "attempts": 2,
+        "seconds": 66.0,
+        "checkpoint": "grpo/30",
+    }
+    assert list(stages)[:5] == list(builders.ALL)
+
+
+def test_an_arm_has_its_own_figures_and_does_not_touch_the_main_line(whole):
+    summary = summary_of(whole)
+    arm = summary["arms"]["no-gaze"]
+    assert [row["policy"] for row in arm["evaluation"]] == ["grpo"]
+    assert arm["grpo"][-1]["reward_mean"] < summary["grpo"][-1]["reward_mean"]
+
+
+def test_numbers_that_json_cannot_carry_become_null(tmp_path):
+    folder = builders.make_run(tmp_path, stages=("curate", "sft"))
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 61, "loss": NaN}\n{"step": 62, "loss": Infinity}\n')
+    store.Store(folder / "store").publish("sft", 62, {"metrics.jsonl": log})
+    html, summary = write(folder)
+    assert summary["sft"] == [{"step": 61, "loss": None}, {"step": 62, "loss": None}]
+    assert "Supervised fine-tuning" in html
+
+
+def test_the_same_run_gives_the_same_report(whole):
+    before = page_of(whole)
+    report.write(whole, now=builders.NOW)
+    assert page_of(whole) == before
+
+
+def test_a_folder_that_is_not_there_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="no such run folder"):
+        report.write(tmp_path / "nothing")
+
+
+# ---- what readers rely on
+
+
+def test_at_least_fifty_trajectories_are_shown_and_the_file_stays_small(whole):
+    assert len(data_of(page_of(whole))["trajectories"]) >= 100
+    assert len(page_of(whole)) < 6_000_000
+
+
+def test_trajectories_come_from_every_stage_and_from_all_of_the_training(whole):
+    shown = data_of(page_of(whole))["trajectories"]
+    assert {each["key"] for each in shown} >= {"curate", "grpo", "evaluate", "evaluate-no-gaze"}
+    assert {each["step"] for each in shown if each["key"] == "grpo"} == {6, 12, 18, 24, 30}
+
+
+def test_an_evaluated_question_is_shown_under_every_policy(whole):
+    shown = [each for each in data_of(page_of(whole))["trajectories"] if each["key"] == "evaluate"]
+    questions = {each["questionId"] for each in shown}
+    assert len(questions) >= 12
+    assert {(each["questionId"], each["policy"]) for each in shown} == {
+        (question, policy) for question in questions for policy in builders.POLICIES
+    }
+
+
+def test_the_page_opens_with_a_gaze_that_was_right_where_sft_was_wrong(whole):
+    data = data_of(page_of(whole))
+    opening = next(each for each in data["trajectories"] if each["id"] == data["featured"])
+    before = next(
+        each
+        for each in data["trajectories"]
+        if each["key"] == "evaluate" and each["policy"] == "sft" and each["questionId"] == opening["questionId"]
+    )
+    assert (opening["policy"], opening["outcome"], before["outcome"]) == ("grpo", "correct", "wrong")
+    assert "gaze" in [turn["action"] for turn in opening["turns"]]
+
+
+def test_boxes_and_the_marked_region_travel_with_the_size_of_their_picture(whole):
+    data = data_of(page_of(whole))
+    offered = [
+        (each, candidate)
+        for each in data["trajectories"]
+        for turn in each["turns"]
+        for candidate in turn.get("seen", {}).get("candidates", ())
+    ]
+    assert offered
+    for each, candidate in offered:
+        picture = data["images"][each["image"]]
+        left, top, right, bottom = candidate["box"]
+        assert 0 <= left < right <= picture["w"] == 112 and 0 <= top < bottom <= picture["h"] == 112
+        assert data["images"][candidate["crop"]]["src"].startswith("data:image/png;base64,")
+        assert each["region"]
+
+
+def test_a_trajectory_that_a_tool_failed_is_shown_however_rare(tmp_path):
+    folder = builders.make_run(tmp_path, steps=10, questions=6)
+    kept = store.Store(folder / "store")
+    recorded = [
+        item
+        for step in kept.steps("grpo")
+        for item in gather.archive.Archive(kept.open(kept.manifest("grpo", step), "trajectories.zip")).trajectories()
+    ]
+    html, _ = write(folder)
+    shown = [each for each in data_of(html)["trajectories"] if each["key"] == "grpo" and each["failures"]]
+    spoiled = sum(bool(item.failures) for item in recorded)
+    assert 0 < spoiled < len(recorded) / 5 and len(shown) >= min(spoiled, selection.SPOILED)
+
+
+def test_links_to_trajectories_are_unique(whole):
+    ids = [each["id"] for each in data_of(page_of(whole))["trajectories"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_tool_failures_are_told_from_wrong_answers(whole):
+    data = data_of(page_of(whole))
+    spoiled = [each for each in data["trajectories"] if each["failures"]]
+    assert spoiled and all(each["outcome"] == "excluded" and "tool failure" in each["excluded"] for each in spoiled)
+
+
+def test_injected_failures_and_a_careless_teacher_are_named(whole):
+    html = page_of(whole).replace("\u202f", " ")
+    assert "5 % of the requests to image search" in html
+    assert "Only 50 % of its demonstrations are without a slip" in html
+
+
+def test_a_run_without_injected_failures_says_so(tmp_path):
+    html, _ = write(builders.make_run(tmp_path, stages=("curate",)))
+    assert "No failures were injected." in html
+
+
+def test_a_setting_that_differs_from_the_papers_is_flagged(whole):
+    found = {f"{each.group}.{each.name}": each for each in provenance.settings(gather.gather(whole, builders.NOW))}
+    assert found["grpo.learningRate"].differs and found["grpo.learningRate"].value == "0.0002"
+    assert not found["grpo.kl"].known and not found["grpo.kl"].differs
+    assert found["grpo.keepUnsolved"].source == "ours"
+
+
+def test_retries_are_told_in_the_words_of_the_control_plane(whole):
+    html = page_of(whole)
+    assert "attempt 1 failed: exit 1; tried again in 2 s" in html and "09:31:07" in html
+    assert "judge answers at" not in html
+
+
+def test_the_headline_is_the_paired_difference(whole):
+    text = page_of(whole).replace("\u202f", " ")
+    pairs = {(each["a"], each["b"]): each for each in summary_of(whole)["comparisons"]}
+    comparison = pairs["grpo", "sft"]
+    assert f"paired difference {100 * comparison['difference']:+.1f} points" in text
+
+
+# ---- runs that are not whole
+
+
+@pytest.mark.parametrize("count", range(len(builders.ALL)))
+def test_missing_stages_are_shown_as_such(tmp_path, count):
+    stages = builders.ALL[:count]
+    html, summary = write(builders.make_run(tmp_path, stages=stages, steps=6, questions=6))
+    states = {row["name"]: row["condition"] for row in summary["stages"]}
+    assert [states[stage] for stage in builders.ALL[count:]] == ["Not started"] * (5 - count)
+    assert "Evaluate has not started." in html
+    assert set(summary["levels"]) == {"easy", "1", "2"} and summary["evaluation"] == []
+
+
+def test_a_failed_run_says_where_and_why(tmp_path):
+    html, summary = write(builders.make_run(tmp_path, stages=builders.ALL[:4], failed="grpo", steps=6))
+    assert summary["condition"] == "Failed"
+    assert "The run failed in stage grpo" in html
+    assert "the judge decided only 31 of 80 answers" in html
+    assert len(summary["grpo"]) == 6
+
+
+def test_a_run_at_work_tells_its_time_until_now(tmp_path):
+    html, summary = write(builders.make_run(tmp_path, stages=("curate", "sft"), running="sft"))
+    row = next(row for row in summary["stages"] if row["name"] == "sft")
+    assert (row["condition"], row["seconds"]) == ("Running", 540 - 74)
+    assert "The run is at work on sft" in html
+
+
+def test_a_folder_without_anything_is_a_page_all_the_same(tmp_path):
+    html, summary = write(tmp_path)
+    assert "Nothing is known of this run" in html
+    assert summary["stages"] == [] and summary["levels"] == {"easy": 0, "1": 0, "2": 0}
+
+
+def test_a_stage_that_stands_alone_is_a_run_of_its_own(tmp_path):
+    folder = builders.make_run(tmp_path, stages=("curate", "sft"))
+    for path in (folder / "objects").iterdir():
+        if "sftstage" not in path.name:
+            path.unlink()
+    _, summary = write(folder)
+    assert (summary["run"], summary["condition"]) == ("world-sft", "Complete")
+    assert [row["name"] for row in summary["stages"]] == ["curate", "sft"]
+
+
+def test_a_store_without_objects_is_read_by_itself(tmp_path):
+    folder = builders.make_run(tmp_path, steps=6, questions=6)
+    shutil.rmtree(folder / "objects")
+    html, summary = write(folder)
+    assert [row["condition"] for row in summary["stages"]] == ["Stored"] * 5
+    assert len(summary["grpo"]) == 6 and "Benchmark test" in html
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "lost"),
+    [("evaluate", "results.json", "evaluation"), ("stratify", "levels.jsonl", None), ("sft", "metrics.jsonl", "sft")],
+)
+def test_a_corrupt_blob_is_shown_as_such_and_costs_nothing_else(tmp_path, stage, name, lost):
+    folder = builders.make_run(tmp_path, steps=6, questions=6)
+    rot(folder, stage, name)
+    html, summary = write(folder)
+    assert "1 piece could not be read" in html and f"{name} of {stage}/" in html
+    assert [problem["where"].split(" of ")[0] for problem in summary["problems"]] == [name]
+    for part in ("sft", "grpo", "evaluation"):
+        assert bool(summary[part]) == (part != lost)
+    assert sum(summary["levels"].values()) == 400  # the manifest itself tells the counts
+
+
+def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+    folder = builders.make_run(tmp_path, steps=10, questions=6)
+    rot(folder, "grpo", "metrics.jsonl")
+    html, summary = write(folder)
+    assert len(summary["grpo"]) == 8
+    assert "metrics.jsonl of grpo/10" in html
+
+
+def test_a_corrupt_archive_costs_its_trajectories_only(tmp_path):
+    folder = builders.make_run(tmp_path, steps=10, questions=20)
+    rot(folder, "grpo", "trajectories.zip", step=4)
+    html, summary = write(folder)
+    shown = data_of(html)["trajectories"]
+    assert {each["step"] for each in shown if each["key"] == "grpo"} == {2, 6, 8, 10}
+    assert [problem["where"] for problem in summary["problems"]] == ["trajectories of grpo/4"]
+
+
+def test_half_a_last_line_is_what_a_kill_leaves_and_is_left_out(tmp_path):
+    folder = builders.make_run(tmp_path, stages=("curate",))
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    store.Store(folder / "store").publish("sft", 2, {"metrics.jsonl": log})
+    _, summary = write(folder)
+    assert summary["sft"] == [{"step": 1, "loss": 2.0}] and summary["problems"] == []
+
+
+def test_a_torn_manifest_and_a_torn_object_are_named(tmp_path):
+    folder = builders.make_run(tmp_path, steps=6, questions=6)
+    next((folder / "store" / "manifests" / "evaluate").iterdir()).write_text('{"version": 1, "sta')
+    (folder / "objects" / "broken.yaml").write_text("kind: [GoGRun")
+    html, summary = write(folder)
+    assert {problem["where"] for problem in summary["problems"]} >= {"objects/broken.yaml", "evaluate/1"}
+    assert summary["evaluation"] == [] and "could not be read" in html
+
+
+# ---- strangers
+
+
+def test_the_page_refers_to_nothing_outside(whole):
+    html = page_of(whole)
+    assert "http://" not in html and "https://" not in html
+    results = [
+        found
+        for each in data_of(html)["trajectories"]
+        for turn in each["turns"]
+        for found in turn.get("seen", {}).get("results", ())
+    ]
+    assert any(found["url"] == "https://example.org/0" for found in results), "what a tool found is told as it was"
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", without_data(html))
+    assert "@import" not in html and "url(#hatch)" in html
+    assert all(image["src"].startswith("data:image/") for image in data_of(html)["images"].values())
+
+
+def test_only_the_scripts_and_styles_that_the_policy_names_may_run(whole):
+    html = page_of(whole)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
+    assert policy and script and style
+    assert policy.group(1).startswith("default-src 'none'; img-src data:;")
+    for text in (script.group(1), style.group(1)):
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy.group(1)
+    assert not re.search(r"\sstyle=|\son\w+=", without_data(html).replace(script.group(1), ""))
+
+
+def test_a_closing_script_tag_in_an_answer_stays_inert(tmp_path):
+    def edit(item):
+        return item.model_copy(update={"answer": EVIL, "question": EVIL, "answers": (EVIL,)})
+
+    html, _ = write(builders.make_run(tmp_path, steps=6, questions=6, edit=edit))
+    assert html.count("</script>") == 2 and html.count("<script") == 2
+    assert "\u2028" not in html
+    assert any(each.get("answer") == EVIL for each in data_of(html)["trajectories"])
+
+
+def test_words_of_a_run_cannot_become_markup(tmp_path):
+    folder = builders.make_run(
+        tmp_path, stages=builders.ALL[:4], failed="grpo", steps=6, spec={"model": {"base": EVIL}}
+    )
+    for path in (folder / "objects").iterdir():
+        path.write_text(path.read_text().replace("the judge decided", "<b onclick=x> the judge decided"))
+    html, _ = write(folder)
+    assert "<b onclick" not in html and "<img src=x" not in html
+    assert "&lt;b onclick=x&gt;" in html and html.count("<script") == 2
+
+
+def test_a_picture_that_is_no_picture_is_missing_and_nothing_more():
+    assert viewer_payload.picture(b"not a picture") == {"src": "", "w": 0, "h": 0}
+
+
+def test_large_pictures_are_made_smaller_rather_than_fewer(monkeypatch):
+    monkeypatch.setattr(viewer_payload, "BUDGET", 400_000)
+    monkeypatch.setattr(viewer_payload, "SIDES", (320, 64))
+    from support.builders import make_picture, make_trajectory
+
+    pictures = [make_picture(seed, 400, 300) for seed in range(12)]
+    samples = [
+        Sample(make_trajectory(id=f"t{n}", question_id=f"q{n}", image=picture.hash), "evaluate", "evaluate", 1)
+        for n, picture in enumerate(pictures)
+    ]
+    found = viewer_payload.viewer(samples, {picture.hash: picture.png for picture in pictures})
+    assert len(found["trajectories"]) == 12
+    sizes = {(image["w"], image["h"]) for image in found["images"].values()}
+    assert sizes == {(400, 300)}, "boxes are in pixels of the original"
+    assert sum(len(image["src"]) for image in found["images"].values()) < 400_000
+
+
+# ---- parts
+
+
+def test_a_failed_share_of_few_attempts_is_left_out_and_the_rest_weighs_by_its_attempts():
+    rows = [
+        {"step": 1, "attempts": 100, "attempt_failure_ratio": 0.1, "tool_failure_ratio": 0.0},
+        {"step": 2, "attempts": 2, "attempt_failure_ratio": 0.5, "tool_failure_ratio": 0.0},
+    ]
+    drawn = next(chart for chart in training.grpo_charts(rows) if chart.id == "failures")
+    assert list(drawn.lines[0].values) == [0.1, None]
+    assert overview._mean(rows, "attempt_failure_ratio", weight="attempts") == pytest.approx(11 / 102)
+
+
+def test_a_policy_that_hardly_answers_is_pointed_out():
+    assert "well formed in only" in results._speechless({"policy": "direct", "format_mean": 0.157})
+    assert results._speechless({"policy": "sft", "format_mean": 0.99}) == ""
+
+
+def test_what_is_embedded_reads_back_as_it_was():
+    value = {"text": EVIL, "number": 0.5, "none": None}
+    assert json.loads(page.embed(value)) == value
+
+
+def test_a_gap_in_a_metric_is_a_gap_in_its_curve():
+    line = charts.Line("x", [0.1, 0.2, None, 0.4, 0.5])
+    drawn = charts.draw(charts.Chart("x", "X", [1, 2, 3, 4, 5], [line]))
+    assert drawn.count("M") == 2
+
+
+@pytest.mark.parametrize("values", [[], [None, None], [0.0], [3.0, 3.0], [-2.0, 5e6], [1e-9, 2e-9]])
+def test_a_chart_is_drawn_whatever_its_values(values):
+    chart = charts.Chart("x", "X", list(range(len(values))), [charts.Line("x", values)], share=False)
+    places = re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", charts.draw(chart))
+    assert all(0 <= float(x) <= charts.WIDTH and 0 <= float(y) <= charts.HEIGHT for x, y in places)
+    assert "nan" not in charts.draw(chart)
+
+
+def test_the_choice_of_trajectories_keeps_to_its_limit_and_shows_every_outcome(whole):
+    reader = gather._Reader(store.Store(whole / "store"), [])
+    samples, _ = reader.samples(reader.stages([]))
+    main = [sample for sample in samples if not sample.arm]
+    chosen = selection.choose(main, 60)
+    assert 50 <= len(chosen) <= 60
+    assert {sample.outcome for sample in chosen} == {sample.outcome for sample in main}
+
+
+def test_examples_in_docstrings_hold():
+    for module in pkgutil.iter_modules(report.__path__, "gog_console.report."):
+        assert doctest.testmod(importlib.import_module(module.name)).failed == 0
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
+def test_in_a_browser_the_linked_trajectory_opens_with_its_boxes_and_nothing_is_refused(whole, tmp_path):
+    data = data_of(page_of(whole))
+    wanted = next(each for each in data["trajectories"] if [t["action"] for t in each["turns"]].count("gaze"))
+    offered = next(turn["seen"]["candidates"] for turn in wanted["turns"] if turn["action"] == "ground")
+    address = f"file://{whole}/report/index.html#/t/{wanted['id']}"
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path}",
+    ]
+    done = subprocess.run(
+        [str(CHROMIUM), *options, "--dump-dom", address], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert f"{len(data['trajectories'])} trajectories" in done.stdout and 'class="item ' in done.stdout
+    assert done.stdout.count('class="box candidate') == len(offered)
+    assert 'class="box candidate chosen' in done.stdout and 'class="box region' in done.stdout
+    assert "CONSOLE" not in done.stderr

@@ -1,0 +1,430 @@
+"""Claims about the page, in a real Chromium: what a reader sees, and that a keyboard is enough.
+
+Skipped where there is no Chromium; none is downloaded. Every test ends by asking that nothing was said on the console,
+nothing was refused by the page's policy, and nothing but the page's own server was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import support.view_builders as viewers
+from support import report_builders
+
+from gog import store, trajectory_zip
+from gog.trajectory import Observation, Result, Turn
+from gog_console import report
+from gog_console.viewer import sources
+from gog_console.viewer.tokens import Vocabulary
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the viewer was not tried in a browser: there is no Chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [], timeout=60_000
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_builders.make_run(tmp_path_factory.mktemp("runs"), steps=10, questions=30)
+
+
+@pytest.fixture(scope="module")
+def world(run: Path, tmp_path_factory: pytest.TempPathFactory):
+    with viewers.viewing(sources.of_run(run), tmp_path_factory.mktemp("cache")) as serving:
+        yield serving
+
+
+@pytest.fixture
+def page(browser, request: pytest.FixtureRequest) -> Iterator:
+    """A page of its own; at the end it must have been quiet and have kept to its server."""
+    options = getattr(request, "param", {})
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, **options)
+    opened = context.new_page()
+    opened.set_default_timeout(20_000)
+    said, asked = [], []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    opened.on("request", lambda asking: asked.append(asking.url))
+    opened.add_init_script("addEventListener('securitypolicyviolation', (e) => console.error('refused', e.blockedURI))")
+    opened.expected = []  # what a test provokes on purpose
+    yield opened
+    places_asked = {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))}
+    assert [line for line in said if not any(part in line for part in opened.expected)] == []
+    assert len(places_asked) <= 1, places_asked
+    context.close()
+
+
+def visit(page, viewer, link: str = "") -> None:
+    """Opens a viewer, as its printed address does, and waits for a trajectory."""
+    page.goto(viewer.server.url + link)
+    page.wait_for_selector(".detail article")
+
+
+def current(page) -> str:
+    return page.locator(".item.here").get_attribute("data-id")
+
+
+def press(page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def opened(page, id: str) -> None:
+    """Waits until a trajectory is the one that is open."""
+    page.wait_for_function("id => document.querySelector('.where a')?.href.endsWith(`/t/${id}`)", arg=id)
+
+
+# ---- what is seen
+
+
+def test_boxes_lie_on_the_pixels_that_they_name(page, world):
+    wanted = next(
+        found
+        for id in world.ids("stage=evaluate&policy=grpo&behaviour=mixed")
+        if len((found := world.json(f"/api/trajectory?id={id}")["trajectory"])["turns"]) == 4
+    )
+    visit(page, world, f"#/t/{wanted['id']}")
+    picture = page.locator(".scene img").bounding_box()
+    size = wanted["images"][wanted["image"]]
+    scale = picture["width"] / size["w"]
+    assert scale == pytest.approx(picture["height"] / size["h"]) and scale == int(scale)
+    offered = next(turn["seen"]["candidates"] for turn in wanted["turns"] if turn["action"] == "ground")
+    boxes = [*((c["box"], f"#{c['n']}") for c in offered), (wanted["region"], "")]
+    drawn = page.locator(".overlay .box")
+    assert drawn.count() == len(boxes)
+    for place in range(drawn.count()):
+        label = drawn.nth(place).inner_text()
+        left, top, right, bottom = next(box for box, name in boxes if name == label)
+        shown = drawn.nth(place).bounding_box()
+        assert shown["x"] == pytest.approx(picture["x"] + left * scale, abs=0.6)
+        assert shown["y"] == pytest.approx(picture["y"] + top * scale, abs=0.6)
+        assert shown["width"] == pytest.approx((right - left) * scale, abs=0.6)
+        assert shown["height"] == pytest.approx((bottom - top) * scale, abs=0.6)
+    chosen = [f"#{n}" for turn in wanted["turns"] for n in turn.get("selected", [])]
+    assert page.locator(".overlay .box.chosen").all_inner_texts() == chosen
+
+
+def test_the_timeline_tells_thoughts_calls_latency_attempts_results_and_reward(page, tmp_path):
+    result = Result(title="A lighthouse", url="https://example.org/x", text="built in 1858")
+    turns = (
+        Turn(text="<think>who?</think><text_search>lighthouse</text_search>", action="text", argument="lighthouse", reasoning="who?",
+             observation=Observation(text="1. built", tool="textSearch", results=(result,), attempts=3, seconds=1.25)),
+        Turn(text="<answer>1858</answer>", action="answer", argument="1858"),
+    )  # fmt: skip
+    with one(tmp_path, viewers.pictured(1, turns=turns)) as viewer:
+        visit(page, viewer)
+        text = page.locator(".turn").first.inner_text()
+        for part in ("who?", "Text search", "3 attempts", "1.3 s", "A lighthouse", "built in 1858", "example.org"):
+            assert part in text
+        assert page.locator(".turn a").count() == 0  # an address from a stranger is words
+
+
+def test_tokens_are_coloured_by_how_sure_the_sampler_was(page, tmp_path):
+    vocabulary = Vocabulary({1: "<answer>blue", 2: "sky</answer>"}, False)
+    with one(tmp_path, viewers.pictured(1), vocabulary=vocabulary) as viewer:
+        visit(page, viewer)
+        press(page, "w")
+        tokens = page.locator(".turn.answer .token")
+        assert tokens.all_inner_texts() == ["<answer>blue", " sky</answer>"]
+        assert "p0" in tokens.nth(0).get_attribute("class") and "p3" in tokens.nth(1).get_attribute("class")
+        assert "−1.50, 22 %" in tokens.nth(1).get_attribute("title")
+
+
+# ---- filters and the list
+
+
+def test_filters_show_what_the_server_counts(page, world):
+    visit(page, world)
+    page.select_option("[data-filter=stage]", "evaluate")
+    page.select_option("[data-filter=policy]", "sft")
+    page.locator(".chip.wrong").click()
+    expected = world.json("/api/list?stage=evaluate&policy=sft&outcome=wrong")
+    page.get_by_text(f"{expected['total']} found").wait_for()
+    shown = page.locator(".item")
+    assert shown.first.get_attribute("data-id") == expected["rows"][0]["id"]
+    assert all("wrong" in item.get_attribute("class") for item in shown.all())
+    assert "stage=evaluate" in page.url and "outcome=wrong" in page.url
+    page.get_by_text("show all").click()
+    page.get_by_text(f"{world.json('/api/list')['total']} trajectories").wait_for()
+
+
+def test_the_list_scrolls_through_everything_and_keeps_little_on_the_page(page, world):
+    visit(page, world)
+    total = world.json("/api/list")["total"]
+    last = world.ids(f"offset={total - 1}")[0]
+    page.locator(".items").evaluate("list => { list.scrollTop = list.scrollHeight; }")
+    page.locator(f'[data-id="{last}"]').click()
+    opened(page, last)
+    assert page.locator(".item").count() < 60 < total
+
+
+def test_a_link_opens_its_trajectory_with_its_filters_and_its_place_in_the_list(page, world):
+    id = world.ids("stage=grpo&sort=reward&down=1")[60]
+    visit(page, world, f"#/t/{id}?stage=grpo&sort=reward&down=1")
+    opened(page, id)
+    page.locator(".item.here").wait_for()
+    assert current(page) == id and page.locator("[data-filter=stage]").input_value() == "grpo"
+    press(page, "j")
+    opened(page, world.ids("stage=grpo&sort=reward&down=1")[61])
+
+
+def test_a_link_to_what_is_not_there_says_so(page, world):
+    page.expected = ["404"]
+    page.goto(world.server.url + "#/t/absent")
+    page.get_by_text("there is no trajectory 'absent' here").wait_for()
+    page.locator(".item").nth(5).wait_for()
+
+
+# ---- a keyboard is enough
+
+
+def test_everything_is_reached_by_keys_alone(page, world):
+    visit(page, world)
+    ids = world.ids()
+    press(page, "j", "j")
+    opened(page, ids[2])
+    press(page, "k")
+    opened(page, ids[1])
+    press(page, "Enter")
+    assert page.evaluate("document.activeElement.className").startswith("turn ")
+    press(page, "ArrowDown")
+    assert page.evaluate("[...document.querySelectorAll('.turn')].indexOf(document.activeElement)") == 1
+    press(page, "Escape", "ArrowDown")
+    opened(page, ids[2])
+    press(page, "/")
+    page.keyboard.type("green")
+    press(page, "Enter")
+    page.get_by_text(f"{world.json('/api/list?text=green')['total']} found").wait_for()
+    press(page, "j")
+    page.wait_for_function("() => document.querySelector('.detail h3').textContent.includes('green')")
+    press(page, "?")
+    page.get_by_text("its group side by side").wait_for()
+    press(page, "Escape")
+    page.get_by_text("its group side by side").wait_for(state="hidden")
+
+
+def test_a_group_stands_side_by_side_with_its_advantages(page, world):
+    id = world.ids("stage=grpo&step=4")[0]
+    group = world.json(f"/api/trajectory?id={id}")["group"]
+    visit(page, world, f"#/t/{id}")
+    press(page, "g")
+    page.locator(".side").nth(3).wait_for()
+    assert [side.get_attribute("data-id") for side in page.locator(".side").all()] == [row["id"] for row in group]
+    for side, row in zip(page.locator(".side").all(), group):
+        bar = side.locator(".advantage")
+        assert bar.get_attribute("aria-label") == f"advantage {row['advantage']:+.2f}".replace("-", "−")
+        middle = bar.bounding_box()["x"] + bar.bounding_box()["width"] / 2
+        drawn = bar.locator("i").bounding_box()
+        assert (drawn["x"] >= middle - 1) if row["advantage"] > 0 else (drawn["x"] + drawn["width"] <= middle + 1)
+    assert f"#/g/{id}" in page.url
+    press(page, "Escape")
+    opened(page, id)
+
+
+def test_before_and_after_stand_side_by_side_and_j_goes_to_the_next_question(page, world):
+    id = world.ids("stage=evaluate&policy=sft")[0]
+    visit(page, world, f"#/c/{id}")
+    page.locator(".side").nth(1).wait_for()
+    assert page.locator(".side h4 button").all_inner_texts() == ["SFT", "GRPO"]
+    first = page.locator(".side").first.get_attribute("data-id")
+    page.locator(".beside .chip", has_text="Direct answer").click()
+    page.locator(".side").nth(2).wait_for()
+    press(page, "j")
+    page.wait_for_function("id => !document.querySelector(`.side[data-id='${id}']`)", arg=first)
+    assert page.locator(".side").count() == 2
+
+
+# ---- strangers' text
+
+
+@pytest.mark.parametrize("page", [{}, {"color_scheme": "dark"}], indirect=True)
+def test_scripts_tags_and_signs_from_strangers_are_read_and_nothing_more(page, tmp_path):
+    text = f"{viewers.EVIL} {viewers.BIDI} {viewers.ANSI} </information><|im_end|>"
+    turns = (
+        Turn(text=text, action="text", argument=text, reasoning=text, error=text, well_formed=False,
+             observation=Observation(text=text, tool=text, results=(Result(title=text, url=f"javascript:{text}", text=text),))),
+    )  # fmt: skip
+    evil = viewers.pictured(
+        1, turns=turns, question=text, answers=(text,), answer=text, kind=text, level=text, policy=text
+    )
+    with one(tmp_path, evil, reviews=tmp_path / "r") as viewer:
+        visit(page, viewer)
+        press(page, "w")
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.owned") is None
+        assert page.locator("img[src=x], .detail script, .detail a:not(.where a)").count() == 0
+        shown = page.locator("body").inner_text()
+        assert "\u202e" not in shown and "\x1b" not in shown
+        assert {"RLO", "PDF", "ESC"} <= set(page.locator(".detail .sign").all_inner_texts())
+        assert "<script>window.owned=1</script>" in page.locator(".detail h3").inner_text()
+        assert {"</information>", "<|im_end|>"} <= set(page.locator(".turn pre .tag").all_inner_texts())
+        assert not any("\u202e" in (option.inner_text()) for option in page.locator("option").all())
+
+
+# ---- what is torn, missing, or not there yet
+
+
+def test_lines_pictures_and_archives_that_cannot_be_read_are_shown_as_such(page, tmp_path):
+    page.expected = ["404"]
+    torn, bare = viewers.pictured(1), viewers.pictured(2)
+    path = tmp_path / "t.zip"
+    good = torn.model_dump_json(), bare.model_dump_json()
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(
+            trajectory_zip.LINES, "\n".join([*good, good[0].replace('"version":1', '"version":9', 1), good[0][:99]])
+        )
+        file.writestr(f"images/{torn.image}.png", b"\x89PNG\r\n\x1a\n" + b"\0" * 8 + b"\0\0\0\x09\0\0\0\x09 torn")
+    with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
+        visit(page, viewer)
+        page.get_by_text("The picture is torn.").wait_for()
+        press(page, "j")
+        page.get_by_text("The picture is missing from the archive.").wait_for()
+        press(page, "j")
+        page.get_by_text("not a trajectory of version 1: version").first.wait_for()
+        assert '"version":9' in page.locator(".rawline").inner_text()
+        press(page, "j")
+        page.get_by_text("half-written: the file ends within this line").first.wait_for()
+
+
+def test_a_run_without_a_trajectory_yet_says_so_and_shows_the_first_when_it_comes(page, tmp_path):
+    kept = store.Store(tmp_path / "store")
+    with viewers.viewing(sources.of_store(kept, "young"), tmp_path) as viewer:
+        page.goto(viewer.server.url)
+        page.get_by_text("No trajectories are recorded here.").wait_for()
+        viewers.publish(kept, [viewers.pictured(1)], tmp_path)
+        viewer.indexer.refresh()
+        page.wait_for_selector(".detail .turn")
+
+
+def test_problems_are_listed_at_the_top(page, tmp_path):
+    kept = store.Store(tmp_path / "store")
+    viewers.publish(kept, [viewers.pictured(1)], tmp_path)
+    (tmp_path / "store/manifests/curate/000000002.json").write_text("{")
+    with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
+        visit(page, viewer)
+        page.get_by_text("1 problem").click()
+        page.get_by_text("manifest is not valid").wait_for()
+
+
+def test_a_viewer_that_has_ended_is_told_of(page, tmp_path):
+    page.expected = ["ERR_INTERNET_DISCONNECTED"]
+    with one(tmp_path, viewers.pictured(1), viewers.pictured(2)) as viewer:
+        visit(page, viewer)
+        page.context.set_offline(True)
+        press(page, "j")
+        page.get_by_text("Is `gog view` still running?").wait_for()
+        page.context.set_offline(False)
+        press(page, "k", "j")
+        opened(page, viewer.ids()[1])
+
+
+# ---- reviewing
+
+
+def test_a_demonstration_is_accepted_rejected_noted_and_undone_by_keys(page, tmp_path):
+    path = tmp_path / "reviews.jsonl"
+    with one(tmp_path, *(viewers.pictured(n) for n in (1, 2, 3)), reviews=path) as viewer:
+        ids = viewer.ids()
+        visit(page, viewer)
+        press(page, "a")
+        opened(page, ids[1])
+        press(page, "n")
+        page.keyboard.type("wrong crop")
+        press(page, "Enter")
+        page.locator(".said", has_text="noted").wait_for()
+        press(page, "x")
+        opened(page, ids[2])
+        page.wait_for_function("() => document.querySelectorAll('.decided').length === 2")
+        page.reload()
+        page.wait_for_selector(".decided")
+        assert page.locator(".decided").all_inner_texts() == ["A", "R"]
+        press(page, "k")
+        opened(page, ids[1])
+        assert page.locator(".review input").input_value() == "wrong crop"
+        press(page, "u")
+        page.wait_for_function("() => document.querySelectorAll('.decided').length === 1")
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["decision"] for line in kept] == ["accept", "note", "reject", "undo"]
+    assert kept[2]["note"] == "wrong crop" and kept[0]["trajectory"] == ids[0]
+
+
+def test_a_key_that_comes_before_the_list_knows_its_place_is_kept(page, tmp_path):
+    with one(tmp_path, *(viewers.pictured(n) for n in (1, 2, 3))) as viewer:
+        ids = viewer.ids()
+        asked, held = [], []
+
+        def hold(route):  # the first is the trajectory's own; the list asks afterwards
+            asked.append(route)
+            held.append(route) if len(asked) == 2 else route.continue_()
+
+        page.route("**/api/place?*", hold)
+        visit(page, viewer, f"#/t/{ids[2]}")
+        page.wait_for_function("() => document.querySelectorAll('.item').length === 3")
+        press(page, "k")
+        for route in held:
+            route.continue_()
+        opened(page, ids[1])
+
+
+def test_a_drawn_box_is_kept_in_pixels_of_the_picture(page, tmp_path):
+    path = tmp_path / "reviews.jsonl"
+    with one(tmp_path, viewers.pictured(1), reviews=path) as viewer:
+        visit(page, viewer)
+        press(page, "b")
+        frame = page.locator(".scene img").bounding_box()
+        scale = frame["width"] / 112
+        page.mouse.move(frame["x"] + 10 * scale, frame["y"] + 20 * scale)
+        page.mouse.down()
+        page.mouse.move(frame["x"] + 50 * scale, frame["y"] + 70 * scale, steps=4)
+        page.mouse.up()
+        press(page, "Enter")
+        page.locator(".said", has_text="box fixed to 10, 20, 50, 70").wait_for()
+        shown = page.locator(".box.fixed").bounding_box()
+        assert shown["x"] == pytest.approx(frame["x"] + 10 * scale, abs=1)
+        assert shown["width"] == pytest.approx(40 * scale, abs=1)
+        press(page, "b", "ArrowRight", "Shift+ArrowDown", "Enter")
+        page.locator(".said", has_text="box fixed to 12, 20, 52, 72").wait_for()
+    boxes = [json.loads(line)["box"] for line in path.read_text().splitlines()]
+    assert boxes[0] == pytest.approx([10, 20, 50, 70], abs=0.3) and boxes[1] == pytest.approx([12, 20, 52, 72], abs=0.3)
+
+
+# ---- the report holds the same viewer
+
+
+def test_the_static_report_holds_the_same_viewer_without_any_server(page, run):
+    written = report.write(run, now=report_builders.NOW)
+    page.goto(f"{written.as_uri()}#/c/")
+    page.goto(written.as_uri())
+    page.locator("#viewer").scroll_into_view_if_needed()
+    page.wait_for_selector(".detail .turn")
+    page.select_option("[data-filter=stage]", "evaluate")
+    page.locator(".items").focus()
+    press(page, "j")
+    page.locator(".ways button", has_text="Before and after").wait_for()
+    press(page, "c")
+    page.locator(".side").nth(1).wait_for()
+    assert page.locator(".side h4 button").all_inner_texts() == ["SFT", "GRPO"]
+
+
+def one(tmp_path: Path, *made, reviews: Path | None = None, vocabulary: Vocabulary | None = None):
+    """A viewer over a store of these trajectories."""
+    kept = store.Store(tmp_path / "store")
+    viewers.publish(kept, made, tmp_path)
+    return viewers.viewing(sources.of_store(kept, "x"), tmp_path, reviews=reviews, vocabulary=vocabulary)

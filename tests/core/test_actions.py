@@ -1,0 +1,135 @@
+"""The turn grammar: what is acted on, what is well formed, and that nothing a model writes can break the reading."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import builders
+from support.builders import make_trajectory, make_turn, think
+
+from gog import actions, rewards
+
+ONE_ACTION = {
+    builders.GLANCE: actions.Glance(),
+    builders.ground("left lion"): actions.Ground("left lion"),
+    builders.gaze(2): actions.Gaze((2,)),
+    builders.gaze(1, 3): actions.Gaze((1, 3)),
+    builders.text_search("who won?"): actions.TextSearch("who won?"),
+    builders.answer("42"): actions.Answer("42"),
+}
+BADLY_FORMED = {
+    "missing reasoning": "<answer>42</answer>",
+    "two actions": think("<text_search>a</text_search><answer>42</answer>"),
+    "the same action twice": think("<answer>42</answer><answer>42</answer>"),
+    "an action inside the reasoning": "<think><text_search>a</text_search></think><answer>42</answer>",
+    "text after the answer": think("<answer>42</answer> I am sure."),
+    "text before the action": think("So: <answer>42</answer>"),
+    "text before the reasoning": "Well, " + builders.answer("42"),
+    "reasoning never closed": "<think>because<answer>42</answer>",
+    "reasoning after the action": "<answer>42</answer><think>because</think>",
+}
+FRAGMENTS = [
+    *actions.CONTROL_TAGS,
+    "<reason>",
+    "</reason>",
+    "#1",
+    "#2,#3",
+    "#",
+    "#٣",
+    "ring",
+    " ",
+    "\n",
+    "<",
+    ">",
+    "\0",
+]
+turns = st.one_of(st.text(), st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
+words = st.text(st.characters(blacklist_characters="<>#", blacklist_categories=["Cs"]), min_size=1).filter(
+    lambda text: text == text.strip()
+)
+
+
+@pytest.mark.parametrize("text", ONE_ACTION)
+def test_fact_1_a_turn_is_reasoning_and_one_action_that_closes_it(text: str) -> None:
+    parsed = actions.parse_turn(text)
+    assert (parsed.action, parsed.reasoning, parsed.well_formed) == (ONE_ACTION[text], "because", True)
+
+
+@pytest.mark.parametrize("text", ONE_ACTION)
+def test_fact_1_every_action_ends_where_generation_stops(text: str) -> None:
+    assert text.endswith(actions.CLOSING_TAGS)
+    assert sum(text.count(tag) for tag in actions.CLOSING_TAGS) == 1
+
+
+@pytest.mark.parametrize("fault", BADLY_FORMED)
+def test_fact_1_a_badly_formed_turn_brings_the_format_reward_to_0(fault: str) -> None:
+    parsed = actions.parse_turn(BADLY_FORMED[fault])
+    assert parsed.error
+    turn = make_turn("answer", well_formed=parsed.well_formed)
+    assert rewards.reward(1.0, make_trajectory(turn).well_formed).format == 0.0
+
+
+@pytest.mark.parametrize("fault", BADLY_FORMED)
+def test_a_badly_formed_turn_is_still_acted_on(fault: str) -> None:
+    assert actions.parse_turn(BADLY_FORMED[fault]).action is not None
+
+
+def test_reasoning_may_be_made_optional_but_not_actions_inside_it() -> None:
+    assert actions.parse_turn("<answer>42</answer>", reasoning="optional").well_formed
+    assert not actions.parse_turn(BADLY_FORMED["an action inside the reasoning"], reasoning="optional").well_formed
+
+
+def test_reasoning_in_reason_tags_counts_as_reasoning() -> None:
+    parsed = actions.parse_turn("<reason>two rings</reason><answer>42</answer>")
+    assert parsed.well_formed and parsed.reasoning == "two rings"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", "no complete action"),
+        (think("I know: 42"), "no complete action"),
+        (think("<answer>42"), "no complete action"),
+        (think("<answer>42</text_search>"), "no complete action"),
+        (think("<Answer>42</Answer>"), "no complete action"),
+        (think("<answer> \n</answer>"), "empty <answer>"),
+        (think("<img_search></img_search>"), "empty <img_search>"),
+        (think("<answer><think>no</think>42</answer>"), "a tag inside <answer>"),
+        (think("<text_search><img></text_search>"), "<img> inside <text_search>"),
+        (think("<img_search><img> of a ring</img_search>"), "<img> among other words"),
+        (think("<img_search>#1 or #2</img_search>"), "a selection mixed with words"),
+        (think("<img_search>#1,#2,#3,#4,#5,#6</img_search>"), "more than 5 candidates selected"),
+    ],
+)
+def test_a_turn_without_a_readable_action_says_why(text: str, error: str) -> None:
+    parsed = actions.parse_turn(text)
+    assert (parsed.action, parsed.well_formed, parsed.error) == (None, False, error)
+
+
+@pytest.mark.parametrize(
+    ("selection", "numbers"), [("#2", (2,)), (" # 2 ", (2,)), ("#3, #1", (3, 1)), ("#1,#1", (1,)), ("#0", (0,))]
+)
+def test_a_selection_keeps_its_order_and_names_each_candidate_once(selection: str, numbers: tuple[int, ...]) -> None:
+    assert actions.parse_turn(think(f"<img_search>{selection}</img_search>")).action == actions.Gaze(numbers)
+
+
+@given(turns)
+def test_reading_a_turn_never_raises(text: str) -> None:
+    for parsed in (actions.parse_turn(text), actions.parse_turn(text, reasoning="optional")):
+        assert not parsed.well_formed or (parsed.action is not None and not parsed.error)
+        assert parsed.well_formed or parsed.error
+
+
+@given(turns)
+def test_a_well_formed_turn_holds_one_closing_tag_and_ends_with_it(text: str) -> None:
+    if actions.parse_turn(text).well_formed:
+        assert sum(text.count(tag) for tag in actions.CLOSING_TAGS) == 1
+        assert text.rstrip().endswith(actions.CLOSING_TAGS)
+
+
+@given(words)
+def test_an_argument_is_read_back_as_it_was_written(argument: str) -> None:
+    assert actions.parse_turn(builders.ground(argument)).action == actions.Ground(argument)
+    assert actions.parse_turn(builders.text_search(argument)).action == actions.TextSearch(argument)
+    assert actions.parse_turn(builders.answer(argument)).action == actions.Answer(argument)

@@ -1,0 +1,250 @@
+"""An episode from the first look to the answer, with a policy that says what it was told to."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support import builders
+from support.builders import (
+    GLANCE,
+    FakeTools,
+    answer,
+    gaze,
+    ground,
+    make_candidate,
+    make_candidates,
+    make_episode,
+    make_hits,
+    play,
+    text_search,
+    think,
+)
+
+from gog import behaviour, prompts, rewards
+from gog.agent import Generation
+from gog.tool_types import FailureKind
+
+SCRIPTS = {
+    "answer at once": ([answer()], "none"),
+    "ground only": ([ground(), answer()], "none"),
+    "glance": ([GLANCE, answer()], "single"),
+    "gaze": ([ground(), gaze(2), answer()], "single"),
+    "text": ([text_search(), answer()], "single"),
+    "glance and text": ([GLANCE, text_search(), answer()], "mixed"),
+    "look, look again, read": ([ground(), gaze(1), ground("blue ring"), gaze(1), text_search(), answer()], "mixed"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_fact_2_every_action_runs_to_the_answer_and_its_episode_is_classed(name: str) -> None:
+    turns, expected = SCRIPTS[name]
+    trajectory = play(make_episode(turns, FakeTools(make_candidates(3))))
+    assert (trajectory.stop, trajectory.answer, trajectory.well_formed) == ("answer", "blue", True)
+    assert [turn.text for turn in trajectory.turns] == turns
+    assert behaviour.classify(trajectory) == expected
+
+
+def test_fact_2_the_shares_of_behaviour_sum_to_one() -> None:
+    played = [play(make_episode(turns, FakeTools(make_candidates(3)))) for turns, _ in SCRIPTS.values()]
+    shares = behaviour.shares(played)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["none"] == pytest.approx(2 / 7) and shares["mixed"] == pytest.approx(2 / 7)
+
+
+def test_fact_3_unselected_candidates_cause_zero_search_calls() -> None:
+    toolbox = FakeTools(make_candidates(4))
+    play(make_episode([ground(), gaze(3, 1), answer()], toolbox))
+    assert toolbox.asked("imageSearch") == [make_candidate(3).crop.hash, make_candidate(1).crop.hash]
+
+
+def test_fact_3_grounding_alone_searches_nothing() -> None:
+    toolbox = FakeTools(make_candidates(4))
+    trajectory = play(make_episode([ground("left ring"), answer()], toolbox))
+    assert toolbox.calls == [("grounding", "left ring")]
+    assert [item.number for item in trajectory.turns[0].observation.candidates] == [1, 2, 3, 4]
+
+
+def test_fact_3_gaze_off_searches_the_whole_picture_and_grounds_nothing() -> None:
+    toolbox = FakeTools(make_candidates(4))
+    episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze="off")
+    trajectory = play(episode)
+    assert toolbox.calls == [("imageSearch", episode.picture.hash)] * 2
+    assert behaviour.classify(trajectory) == "single"
+
+
+def test_gaze_direct_searches_the_best_candidate_unseen() -> None:
+    toolbox = FakeTools(make_candidates(4))
+    trajectory = play(make_episode([ground(), answer()], toolbox, gaze="direct"))
+    assert toolbox.calls == [("grounding", "red ring"), ("imageSearch", make_candidate(1).crop.hash)]
+    seen = trajectory.turns[0].observation
+    assert (seen.candidates, seen.calls, seen.attempts, seen.seconds) == ((), 2, 2, 0.5)
+    assert trajectory.tool_calls == 2 and behaviour.classify(trajectory) == "single"
+
+
+def test_gaze_direct_offers_no_number_to_choose_later() -> None:
+    toolbox = FakeTools(make_candidates(4))
+    play(make_episode([ground(), gaze(2), answer()], toolbox, gaze="direct"))
+    assert make_candidate(2).crop.hash not in toolbox.asked("imageSearch")
+
+
+@pytest.mark.parametrize("mode", ["select", "direct"])
+def test_fact_4_no_detection_is_said_and_the_whole_picture_can_still_be_searched(mode: str) -> None:
+    toolbox = FakeTools([])
+    episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze=mode)
+    trajectory = play(episode)
+    assert episode.session.observed[0] == prompts.NO_MATCH["full"]
+    assert toolbox.calls == [("grounding", "red ring"), ("imageSearch", episode.picture.hash)]
+    assert trajectory.stop == "answer" and trajectory.failures == ()
+
+
+def test_crops_are_shown_with_their_numbers_and_kept_by_content() -> None:
+    episode = make_episode([ground(), answer()], FakeTools(make_candidates(2)))
+    trajectory = play(episode)
+    crops = [make_candidate(1).crop.hash, make_candidate(2).crop.hash]
+    assert [picture.hash for picture in episode.session.shown] == crops
+    assert [item.crop for item in trajectory.turns[0].observation.candidates] == crops
+    assert set(episode.pictures) == {episode.picture.hash, *crops}
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_fact_11_a_number_that_was_never_offered_is_the_models_mistake(number: int) -> None:
+    toolbox = FakeTools(make_candidates(2))
+    episode = make_episode([ground(), gaze(number), answer()], toolbox)
+    trajectory = play(episode)
+    assert toolbox.asked("imageSearch") == []
+    assert episode.session.observed[1] == prompts.NO_SUCH_CANDIDATE["full"]
+    assert not trajectory.turns[1].well_formed and trajectory.turns[1].error
+    assert rewards.reward(1.0, trajectory.well_formed).total == 0.9
+    assert trajectory.failures == ()
+
+
+def test_a_gaze_before_any_grounding_searches_nothing() -> None:
+    toolbox = FakeTools(make_candidates(2))
+    trajectory = play(make_episode([gaze(1), answer()], toolbox))
+    assert toolbox.calls == [] and trajectory.tool_calls == 0
+    assert behaviour.classify(trajectory) == "none"
+
+
+@pytest.mark.parametrize(
+    ("tool", "turns"),
+    [("grounding", [ground()]), ("imageSearch", [GLANCE]), ("textSearch", [text_search()])],
+)
+def test_fact_11_a_failed_tool_is_an_observation_and_lowers_no_format_reward(tool: str, turns: list[str]) -> None:
+    toolbox = FakeTools(make_candidates(2), failing={tool: FailureKind.TIMEOUT})
+    episode = make_episode([*turns, answer()], toolbox)
+    trajectory = play(episode)
+    assert episode.session.observed == [prompts.TOOL_FAILED["full"]]
+    assert [(item.tool, item.kind) for item in trajectory.failures] == [(tool, "timeout")]
+    assert rewards.reward(1.0, trajectory.well_formed).format == 1.0
+    assert trajectory.turns[0].observation.attempts == 3
+
+
+def test_fact_11_a_failed_grounding_in_direct_mode_searches_nothing() -> None:
+    toolbox = FakeTools(make_candidates(2), failing={"grounding": FailureKind.SERVER_ERROR})
+    trajectory = play(make_episode([ground(), answer()], toolbox, gaze="direct"))
+    assert toolbox.asked("imageSearch") == [] and trajectory.tool_calls == 1
+
+
+def test_when_one_of_two_searches_fails_the_other_is_still_shown() -> None:
+    class HalfBroken(FakeTools):
+        async def search_image(self, picture):  # type: ignore[no-untyped-def]
+            self.failing = {} if self.asked("imageSearch") else {"imageSearch": FailureKind.CONNECTION}
+            return await super().search_image(picture)
+
+    episode = make_episode([ground(), gaze(1, 2), answer()], HalfBroken(make_candidates(2), make_hits("Ada's ring")))
+    trajectory = play(episode)
+    assert episode.session.observed[1] == f"{prompts.TOOL_FAILED['full']}\nCandidate #2 looks like:\n1. Ada's ring"
+    assert len(trajectory.failures) == 1 and trajectory.turns[1].observation.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("turns", "settings", "stop"),
+    [
+        ([GLANCE, GLANCE], {"max_turns": 2}, "max_turns"),
+        ([GLANCE, GLANCE], {"max_calls": 1}, "max_calls"),
+        ([ground(), gaze(1, 2)], {"max_calls": 2}, "max_calls"),
+        ([ground()], {"max_calls": 1, "gaze": "direct"}, "max_calls"),
+        ([think("I give up")], {}, "format"),
+        ([Generation("<think>so lo", finished=False)], {}, "max_turn_tokens"),
+        ([Generation("<think>so lo", finished=False, room=False)], {}, "max_tokens"),
+    ],
+)
+def test_each_cap_ends_an_episode_under_its_own_name(turns: list, settings: dict, stop: str) -> None:
+    trajectory = play(make_episode(turns, FakeTools(make_candidates(3)), **settings))
+    assert (trajectory.stop, trajectory.answer, trajectory.well_formed) == (stop, None, False)
+    assert len(trajectory.turns) == len(turns)
+
+
+def test_an_observation_that_leaves_no_room_ends_the_episode() -> None:
+    trajectory = play(make_episode([GLANCE, answer()], rooms=0))
+    assert (trajectory.stop, len(trajectory.turns)) == ("max_tokens", 1)
+
+
+@pytest.mark.parametrize("limit", range(6))
+def test_no_episode_makes_more_calls_than_its_cap(limit: int) -> None:
+    toolbox = FakeTools(make_candidates(5))
+    turns = [ground(), gaze(1, 2, 3), text_search(), GLANCE, answer()]
+    trajectory = play(make_episode(turns, toolbox, max_calls=limit))
+    assert len(toolbox.calls) <= limit
+    assert trajectory.tool_calls == len(toolbox.calls)
+
+
+def test_fact_1_a_turn_cut_off_before_its_closing_tag_is_not_acted_on() -> None:
+    toolbox = FakeTools()
+    trajectory = play(make_episode([Generation(answer(), finished=False)], toolbox))
+    assert (trajectory.answer, trajectory.turns[0].action, trajectory.well_formed) == (None, "none", False)
+    assert not trajectory.turns[0].well_formed
+    assert trajectory.turns[0].error == "cut off before its closing tag"
+
+
+def test_an_answer_given_in_the_last_turn_counts() -> None:
+    assert play(make_episode([GLANCE, answer()], max_turns=2, max_calls=1)).stop == "answer"
+
+
+def test_fact_8_what_a_tool_returned_is_never_learned() -> None:
+    episode = make_episode([ground(), gaze(1), text_search(), answer()], FakeTools(make_candidates(2)))
+    trajectory = play(episode)
+    learned = "".join(chr(token) for token, mine in zip(trajectory.tokens(), trajectory.mask()) if mine)
+    assert learned == "".join(turn.text for turn in trajectory.turns)
+    assert len(trajectory.mask()) == len(trajectory.tokens())
+    assert len(trajectory.model_logprobs()) == sum(trajectory.mask())
+    assert trajectory.images() == [make_candidate(1).crop.hash, make_candidate(2).crop.hash]
+
+
+def test_a_session_is_closed_even_when_its_engine_breaks() -> None:
+    episode = make_episode([])
+    with pytest.raises(IndexError):
+        play(episode)
+    assert episode.session.closed
+
+
+def test_fact_10_a_hanging_call_delays_only_its_own_episode() -> None:
+    async def scenario() -> dict[str, float]:
+        backend = builders.FakeBackend(seconds=1.0)
+
+        async def send(body: bytes) -> bytes:
+            if body == b"the one that hangs":
+                await asyncio.Event().wait()
+            return await backend(body)
+
+        toolbox = PathTools(builders.make_path(send, concurrency=4, attempts=1, deadline_seconds=30))
+        queries = ["the one that hangs", *(f"query {number}" for number in range(9))]
+        episodes = [make_episode([text_search(query), answer()], toolbox) for query in queries]
+        played = await asyncio.gather(*(episode.run() for episode in episodes))
+        return {query: trajectory.seconds for query, trajectory in zip(queries, played)}
+
+    seconds = builders.run(scenario())
+    assert seconds.pop("the one that hangs") == pytest.approx(30)
+    assert max(seconds.values()) == pytest.approx(3)  # nine calls of a second through the three slots that are left
+
+
+class PathTools(FakeTools):
+    """Fake tools whose text search takes the real call path."""
+
+    def __init__(self, path) -> None:  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.path = path
+
+    async def search_text(self, query):  # type: ignore[no-untyped-def]
+        return await self.path.call({"query": query}, query.encode, lambda body: make_hits(body.decode()))

@@ -1,0 +1,326 @@
+"""The one path of every tool call, in fake time: retries, budgets, deadlines, the breaker, and one call for many."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from support.builders import HANG, SERVER_ERROR, FakeBackend, ask, make_path, now, run
+
+from gog import call_path, metrics
+from gog.call_path import Breaker, CallError
+from gog.tool_types import RETRYABLE, FailureKind, Reply
+
+ANSWER = b"a ring"
+
+
+def call_once(backend: FakeBackend, **limits: float) -> tuple[Reply[str], float]:
+    """One call and the second at which it was over."""
+
+    async def scenario() -> tuple[Reply[str], float]:
+        return await ask(make_path(backend, **limits)), now()
+
+    return run(scenario())
+
+
+def test_a_call_that_works_is_made_once() -> None:
+    backend = FakeBackend([ANSWER], seconds=0.5)
+    reply, _ = call_once(backend)
+    assert (reply.value, reply.failure, reply.attempts, reply.seconds, reply.cached) == ("a ring", None, 1, 0.5, False)
+
+
+def test_fact_11_a_call_is_retried_and_its_answer_then_counts() -> None:
+    backend = FakeBackend([SERVER_ERROR, SERVER_ERROR, ANSWER])
+    reply, _ = call_once(backend, attempts=3)
+    assert (reply.value, reply.attempts) == ("a ring", 3)
+
+
+def test_fact_11_pauses_double_and_are_jittered() -> None:
+    backend = FakeBackend([SERVER_ERROR])
+    call_once(backend, attempts=6, backoff_seconds=1, budget_seconds=1000)
+    assert len(backend.pauses) == 5
+    assert all(2**n / 2 <= pause <= 2**n for n, pause in enumerate(backend.pauses))
+    assert len({pause / 2**n for n, pause in enumerate(backend.pauses)}) == 5
+
+
+def test_fact_11_after_the_last_attempt_the_failure_is_typed() -> None:
+    backend = FakeBackend([SERVER_ERROR])
+    reply, _ = call_once(backend, attempts=3)
+    assert reply.value is None and reply.failure is not None
+    assert (reply.failure.tool, reply.failure.kind, reply.failure.message) == (
+        "textSearch",
+        FailureKind.SERVER_ERROR,
+        "HTTP 500",
+    )
+    assert (reply.attempts, len(backend.requests)) == (3, 3)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_only_failures_that_may_pass_are_retried(kind: FailureKind) -> None:
+    backend = FakeBackend([CallError(kind)])
+    reply, _ = call_once(backend, attempts=3)
+    assert reply.failure is not None and reply.failure.kind is kind
+    assert len(backend.requests) == (3 if kind in RETRYABLE else 1)
+    assert (kind is FailureKind.REFUSED) <= (kind not in RETRYABLE)
+
+
+@pytest.mark.parametrize("answer", [b"\xff\xfe", b""], ids=["not text", "refused by the reader without a word"])
+def test_fact_11_an_answer_that_cannot_be_read_is_malformed_and_retried(answer: bytes) -> None:
+    async def scenario() -> Reply[str]:
+        def read(body: bytes) -> str:
+            if not body:
+                raise ValueError
+            return body.decode()
+
+        return await make_path(backend).call({}, lambda: b"", read)
+
+    backend = FakeBackend([answer, answer, ANSWER])
+    reply = run(scenario())
+    assert (reply.value, reply.attempts) == ("a ring", 3)
+
+
+def test_what_the_server_asks_for_is_waited_for_instead_of_the_backoff() -> None:
+    backend = FakeBackend([CallError(FailureKind.RATE_LIMITED, "HTTP 429", 7.0), ANSWER])
+    reply, _ = call_once(backend, backoff_seconds=0.1)
+    assert reply.value == "a ring" and backend.pauses == [7.0]
+
+
+def test_a_wait_beyond_the_budget_is_a_failure_at_once() -> None:
+    backend = FakeBackend([CallError(FailureKind.RATE_LIMITED, "HTTP 429", 60.0), ANSWER])
+    reply, ended = call_once(backend, budget_seconds=30)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.RATE_LIMITED
+    assert (ended, len(backend.requests)) == (0, 1)
+
+
+def test_fact_10_every_attempt_has_a_deadline() -> None:
+    backend = FakeBackend([HANG, HANG, ANSWER])
+    reply, ended = call_once(backend, deadline_seconds=2, backoff_seconds=0)
+    assert (reply.value, reply.attempts, ended) == ("a ring", 3, 4)
+    assert backend.busy == 0
+
+
+def test_fact_10_a_call_with_its_retries_never_outlasts_its_budget() -> None:
+    backend = FakeBackend([HANG])
+    reply, ended = call_once(backend, attempts=10, deadline_seconds=8, budget_seconds=20)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.TIMEOUT
+    assert ended <= 20 and len(backend.requests) == 3
+
+
+def test_fact_10_at_most_four_calls_are_in_flight_and_answers_keep_their_order() -> None:
+    async def scenario() -> tuple[list[str | None], float]:
+        async def send(body: bytes) -> bytes:
+            await backend(body)
+            await asyncio.sleep(1 / (1 + int(body)))  # the later the sooner done
+            return body
+
+        path = make_path(send)
+        replies = await asyncio.gather(*(ask(path, str(number)) for number in range(12)))
+        return [reply.value for reply in replies], now()
+
+    backend = FakeBackend(seconds=1)
+    values, ended = run(scenario())
+    assert values == [str(number) for number in range(12)]
+    assert backend.peak == 4 and ended >= 3
+
+
+def test_fact_10_a_pause_before_a_retry_keeps_no_slot() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(send, concurrency=1, backoff_seconds=10)
+        return await asyncio.gather(ask(path, "retried"), ask(path, "prompt"))
+
+    tried: set[bytes] = set()
+
+    async def send(body: bytes) -> bytes:
+        if body == b"retried" and body not in tried:
+            tried.add(body)
+            raise SERVER_ERROR
+        return body
+
+    retried, prompt = run(scenario())
+    assert prompt.seconds == 0 and retried.seconds >= 5
+
+
+def test_fact_10_waiting_for_a_slot_costs_nothing_of_the_budget() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(send, concurrency=1, budget_seconds=5)
+        return await asyncio.gather(*(ask(path, str(number)) for number in range(20)))
+
+    seen: set[bytes] = set()
+
+    async def send(body: bytes) -> bytes:
+        await asyncio.sleep(1)
+        if body not in seen:
+            seen.add(body)
+            raise SERVER_ERROR
+        return body
+
+    assert all(reply.failure is None and reply.attempts == 2 for reply in run(scenario()))
+
+
+def test_fact_14_concurrent_duplicates_make_one_provider_call() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend)
+        return await asyncio.gather(*(ask(path) for _ in range(20)))
+
+    backend = FakeBackend([SERVER_ERROR, ANSWER], seconds=1)
+    replies = run(scenario())
+    assert {reply.value for reply in replies} == {"a ring"}
+    assert len(backend.requests) == 2  # the failed attempt and the one that worked
+    assert [reply.cached for reply in replies] == [False] + [True] * 19
+
+
+def test_fact_14_a_duplicate_that_comes_as_the_call_ends_makes_no_second_one() -> None:
+    async def scenario() -> None:
+        path = make_path(backend)
+        first = asyncio.ensure_future(ask(path))
+        while not first.done():
+            late.append(asyncio.ensure_future(ask(path)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*late)
+
+    backend, late = FakeBackend([ANSWER]), []
+    run(scenario())
+    assert len(late) > 3 and len(backend.requests) == 1
+
+
+def test_fact_14_a_cancelled_caller_takes_nothing_from_those_who_joined_it() -> None:
+    async def scenario() -> tuple[Reply[str], Reply[str]]:
+        path = make_path(backend)
+        first, second = asyncio.ensure_future(ask(path)), asyncio.ensure_future(ask(path))
+        await asyncio.sleep(0.5)
+        first.cancel()
+        return await second, await ask(path)
+
+    backend = FakeBackend([ANSWER], seconds=1)
+    joined, later = run(scenario())
+    assert (joined.value, later.value, later.cached) == ("a ring", "a ring", True)
+    assert len(backend.requests) == 1
+
+
+def test_fact_14_a_failure_is_not_kept() -> None:
+    async def scenario() -> tuple[Reply[str], Reply[str]]:
+        path = make_path(backend, attempts=1)
+        return await ask(path), await ask(path)
+
+    backend = FakeBackend([SERVER_ERROR, ANSWER])
+    failed, worked = run(scenario())
+    assert failed.failure is not None
+    assert (worked.value, worked.cached) == ("a ring", False)
+
+
+def test_fact_14_a_key_is_tool_backend_version_and_arguments() -> None:
+    keys = {
+        call_path.cache_key(*parts)
+        for parts in (
+            ("imageSearch", "world", "1", {"image": "aa", "top": 5}),
+            ("textSearch", "world", "1", {"image": "aa", "top": 5}),
+            ("imageSearch", "serpapi", "1", {"image": "aa", "top": 5}),
+            ("imageSearch", "world", "2", {"image": "aa", "top": 5}),
+            ("imageSearch", "world", "1", {"image": "bb", "top": 5}),
+            ("imageSearch", "world", "1", {"image": "aa", "top": 6}),
+        )
+    }
+    assert len(keys) == 6
+    assert call_path.cache_key("t", "b", "1", {"a": 1, "b": 2}) == call_path.cache_key("t", "b", "1", {"b": 2, "a": 1})
+
+
+def test_the_request_is_built_only_when_it_is_sent() -> None:
+    async def scenario() -> None:
+        path = make_path(FakeBackend([ANSWER]))
+        for _ in range(3):
+            await path.call({}, lambda: built.append(1) or b"", bytes.decode)
+
+    built: list[int] = []
+    run(scenario())
+    assert len(built) == 1
+
+
+# ---- the breaker
+
+
+class FakeClock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_breaker_opens_after_failures_in_a_row_only() -> None:
+    breaker = Breaker(3, 5.0, FakeClock())
+    for success in (False, False, True, False, False):
+        breaker.report(success)
+    assert breaker.admits() and not breaker.is_open
+    breaker.report(False)
+    assert breaker.is_open and not breaker.admits()
+
+
+def test_an_open_breaker_lets_one_call_try_after_a_while() -> None:
+    clock = FakeClock()
+    breaker = Breaker(1, 5.0, clock)
+    breaker.report(False)
+    clock.now = 4.9
+    assert not breaker.admits()
+    clock.now = 5.0
+    assert [breaker.admits() for _ in range(3)] == [True, False, False]
+    breaker.report(False)
+    assert not breaker.admits()
+    clock.now = 10.0
+    assert breaker.admits()
+    breaker.report(True)
+    assert [breaker.admits() for _ in range(3)] == [True, True, True]
+
+
+def test_a_dead_backend_is_left_alone_and_found_again_when_it_is_back() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, attempts=1, breaker_failures=3, breaker_seconds=5)
+        replies = [await ask(path, str(number)) for number in range(5)]
+        await asyncio.sleep(5)
+        return [*replies, await ask(path, "later"), await ask(path, "later still")]
+
+    backend = FakeBackend([SERVER_ERROR] * 3 + [ANSWER])
+    replies = run(scenario())
+    kinds = [reply.failure.kind if reply.failure else None for reply in replies]
+    assert kinds == [FailureKind.SERVER_ERROR] * 3 + [FailureKind.BREAKER_OPEN] * 2 + [None] * 2
+    assert len(backend.requests) == 5
+
+
+def test_calls_queued_behind_a_dead_backend_do_not_wait_out_their_deadlines_one_by_one() -> None:
+    async def scenario() -> float:
+        path = make_path(backend, attempts=1, concurrency=4, deadline_seconds=10, breaker_failures=4)
+        await asyncio.gather(*(ask(path, str(number)) for number in range(100)))
+        return now()
+
+    backend = FakeBackend([HANG])
+    assert run(scenario()) == 10
+    assert len(backend.requests) == 4
+
+
+def test_a_refused_request_says_nothing_about_the_backends_health() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, attempts=1, breaker_failures=2)
+        return [await ask(path, str(number)) for number in range(5)]
+
+    backend = FakeBackend([CallError(FailureKind.REFUSED, "HTTP 400")])
+    assert {reply.failure.kind for reply in run(scenario()) if reply.failure} == {FailureKind.REFUSED}
+    assert len(backend.requests) == 5
+
+
+# ---- what is counted
+
+
+def test_fact_12_attempts_failures_and_recoveries_are_counted() -> None:
+    def counted(name: str, outcome: str) -> float:
+        labels = {"tool": "textSearch", "backend": "counted", "outcome": outcome}
+        return metrics.REGISTRY.get_sample_value(name, labels) or 0.0
+
+    async def scenario() -> None:
+        path = make_path(FakeBackend([SERVER_ERROR, SERVER_ERROR, ANSWER]))
+        path.backend = "counted"
+        await asyncio.gather(ask(path), ask(path))  # one call, joined by the other
+        await ask(path)
+
+    run(scenario())
+    assert counted("gog_tool_attempts_total", "server_error") == 2
+    assert counted("gog_tool_attempts_total", "ok") == 1
+    assert counted("gog_tool_calls_total", "ok") == 1
+    assert counted("gog_tool_calls_total", "server_error") == 0

@@ -1,0 +1,115 @@
+"""A dataset's folder: each way a line can be wrong has its sentence, with file, number and field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.builders import make_question
+
+from gog import dataset
+from gog.errors import UserError
+
+GOOD = {"id": "q1", "image": "images/q1.png", "question": "who?", "answers": ["Ada"]}
+REMEDY = " (mend or remove the line)"
+
+
+def line(**changes: object) -> bytes:
+    """A good line with fields changed, or left out by None."""
+    return json.dumps({name: value for name, value in {**GOOD, **changes}.items() if value is not None}).encode()
+
+
+BAD = {
+    "torn": (b'{"id": "q1"', "line: Invalid JSON: EOF while parsing an object at line 2 column 0"),
+    "no JSON": (b"hello", "line: Invalid JSON: expected value at line 1 column 1"),
+    "no object": (b"[]", "line: Input should be an object"),
+    "not UTF-8": (b'{"id": "\xff"}', "line: Invalid JSON: invalid unicode code point at line 1 column 9"),
+    "no id": (line(id=None), "id: Field required"),
+    "empty id": (line(id=""), "id: String should have at least 1 character"),
+    "long id": (line(id="x" * 201), "id: String should have at most 200 characters"),
+    "id a number": (line(id=3), "id: Input should be a valid string"),
+    "no picture": (line(image=None), "image: Field required"),
+    "empty question": (line(question=""), "question: String should have at least 1 character"),
+    "no answer": (line(answers=[]), "answers: Tuple should have at least 1 item after validation, not 0"),
+    "one answer bare": (line(answers="Ada"), "answers: Input should be a valid array"),
+    "an answer no text": (line(answers=["Ada", 1]), "answers.1: Input should be a valid string"),
+    "a field too many": (line(colour="red"), "colour: Extra inputs are not permitted"),
+    "half a box": (line(evidence={"region": [1, 2, 3]}), "evidence.region.3: Field required"),
+}
+
+
+def make_folder(folder: Path, *lines: bytes, pictures: tuple[str, ...] = ("q1", "q2")) -> Path:
+    (folder / "images").mkdir()
+    for name in pictures:
+        (folder / "images" / f"{name}.png").touch()
+    (folder / "test.jsonl").write_bytes(b"\n".join(lines))
+    return folder
+
+
+def complaint(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        dataset.read_questions(folder, "test")
+    return str(caught.value).removeprefix(f"{folder}/")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_line_is_named_with_its_number_field_and_cause(tmp_path: Path, name: str) -> None:
+    bad, sentence = BAD[name]
+    folder = make_folder(tmp_path, line(id="q0"), bad + b"\n")
+    assert complaint(folder) == f"test.jsonl:2: {sentence}{REMEDY}"
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, b"", line(), b"  ", b"\r", line(id="q2"), b"", b"hello")
+    assert complaint(folder).startswith("test.jsonl:7: line: Invalid JSON")
+
+
+def test_an_id_that_occurs_twice_is_named_where_it_does(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, b"", line(), b"", line(question="what?"))
+    assert complaint(folder) == "test.jsonl:4: id 'q1' occurs twice (ids must be unique)"
+
+
+def test_a_missing_picture_is_named_where_it_is_wanted(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, b"", line(), line(id="q2", image="images/q9.png"))
+    assert complaint(folder) == "test.jsonl:3: picture 'images/q9.png' is missing"
+
+
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    assert complaint(make_folder(tmp_path, line(image="images"))) == "test.jsonl:1: picture 'images' is missing"
+
+
+def test_a_missing_split_is_named(tmp_path: Path) -> None:
+    assert complaint(tmp_path) == (
+        "test.jsonl: cannot read: No such file or directory (is the dataset folder complete?)"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_a_split_without_questions_is_refused(tmp_path: Path, content: bytes) -> None:
+    assert complaint(make_folder(tmp_path, content)) == "test.jsonl: no questions (give at least one line)"
+
+
+def test_questions_keep_their_order_and_their_evidence(tmp_path: Path) -> None:
+    evidence = {"kind": "maker", "expression": "red ring", "region": [1, 2, 3, 4], "scene": {"rings": 2}}
+    folder = make_folder(tmp_path, line(id="q2", image="images/q2.png"), line(evidence=evidence, answers=["Ada", "A"]))
+    second, first = dataset.read_questions(folder, "test")
+    assert (second.id, first.id, first.answers) == ("q2", "q1", ("Ada", "A"))
+    assert first.evidence.region == (1, 2, 3, 4)
+    assert first.evidence.model_extra == {"scene": {"rings": 2}}
+
+
+def test_lines_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    questions = [make_question("q1", question="qui?\u2028\x85é"), make_question("q2", answers=("a", "b"))]
+    dataset.write_lines(path, questions)
+    assert list(dataset.read_lines(path, dataset.Question)) == questions
+    assert "é" in path.read_text()
+
+
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    dataset.write_lines(path, [make_question("old")])
+    with pytest.raises(AttributeError):
+        dataset.write_lines(path, [make_question("new"), None])  # type: ignore[list-item]
+    assert [question.id for question in dataset.read_lines(path, dataset.Question)] == ["old"]

@@ -1,0 +1,445 @@
+"""A bucket as a store: what is refused at the start, what is tried again, what is noticed. Against a real server,
+behind a proxy that fails on demand where it must fail."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support import s3
+from support.builders import NEW, OLD, contents, publish
+
+from gog import store as stores
+from gog.errors import UserError
+from gog.spec import StoreSpec
+from gog.store import Store, faults
+from gog.store import s3 as bucket
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> str:
+    return f"{tmp_path.parent.name}/{tmp_path.name}"
+
+
+@pytest.fixture
+def store(gateway: s3.Gateway, prefix: str) -> Store:
+    return stores.open_store(gateway.spec(prefix), s3.IMPATIENT)
+
+
+def folder_of(gateway: s3.Gateway, prefix: str) -> Path:
+    return gateway.folder / s3.BUCKET / prefix
+
+
+# ---- what is refused at the start
+
+
+def test_a_bucket_that_is_missing_is_named(gateway: s3.Gateway) -> None:
+    spec = gateway.spec("run").model_copy(update={"uri": "s3://absent/run"})
+    with pytest.raises(UserError, match=r"^s3://absent: no such bucket \(create it, or correct store\.uri\)$"):
+        stores.open_store(spec, s3.IMPATIENT)
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "sentence"),
+    [
+        (s3.ACCESS, "wrong", "the server refuses the credentials: SignatureDoesNotMatch"),
+        ("nobody", "wrong", "the server refuses the credentials: XAdminUserNotFound"),  # versitygw's word
+    ],
+)
+def test_credentials_that_are_wrong_are_told_from_a_lack_of_permission(
+    gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch, key: str, secret: str, sentence: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    with pytest.raises(UserError, match=sentence) as caught:
+        stores.open_store(gateway.spec(prefix), s3.IMPATIENT)
+    assert "store.secretName" in caught.value.remedy
+
+
+def test_no_credentials_at_all_are_said(gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    with pytest.raises(UserError, match="Unable to locate credentials"):
+        stores.open_store(gateway.spec(prefix), s3.IMPATIENT)
+
+
+def test_a_server_that_does_not_answer_is_unavailable_and_not_the_users_fault(gateway: s3.Gateway) -> None:
+    spec = gateway.spec("run").model_copy(update={"endpoint_url": f"http://127.0.0.1:{s3.free_port()}"})
+    with pytest.raises(stores.Unavailable, match=r"s3://ckpt at http://127.0.0.1:.* may this machine reach it"):
+        stores.open_store(spec, stores.Patience(budget=0.0))
+
+
+def test_without_boto3_the_remedy_is_a_command(
+    gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(UserError, match=r"pip install 'gog\[s3\]'"):
+        stores.open_store(gateway.spec(prefix), s3.IMPATIENT)
+
+
+# ---- TLS
+
+
+@pytest.fixture
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Gateway]:
+    """An S3 server whose certificate only `ca_bundle` can vouch for."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-subj", "/CN=gog", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+    for name, value in s3.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    s3.program()
+    running = s3.Gateway(tmp_path / "buckets", tls=("--cert", str(certificate), "--key", str(key))).start()
+    yield running
+    running.stop()
+
+
+def test_a_certificate_that_is_not_trusted_is_refused_and_its_authority_can_be_named(
+    secure: s3.Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"certificate is not trusted \(name its authority's PEM file in store\.caBun"):
+        stores.open_store(secure.spec("run"), s3.IMPATIENT)
+    with pytest.raises(UserError, match=r"store\.caBundle: .*absent\.pem: no such file"):
+        stores.open_store(secure.spec("run", ca_bundle=str(tmp_path / "absent.pem")), s3.IMPATIENT)
+    monkeypatch.setattr(bucket, "PART", 5 << 20)
+    content = {"big": os.urandom(11 << 20), "small": b"x"}
+    store = stores.open_store(secure.spec("run", ca_bundle=str(tmp_path / "cert.pem")), s3.IMPATIENT)
+    assert contents(store, publish(store, 1, content)) == content
+
+
+# ---- preconditions
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_server_that_ignores_preconditions_is_refused(
+    gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch, header: str
+) -> None:
+    with Proxy(gateway) as proxy:
+        proxy.ignored = header.lower().encode()
+        with pytest.raises(UserError, match=f"the server ignores {header} .*two writers would overwrite"):
+            stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
+    assert not list((folder_of(gateway, prefix) / ".probe").glob("*"))
+
+
+def test_a_store_is_probed_once_per_process(
+    gateway: s3.Gateway, prefix: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket.S3Backend, "probe", lambda self: pytest.fail("probed again"))
+    stores.open_store(gateway.spec(prefix), s3.IMPATIENT)
+
+
+# ---- parts
+
+
+def test_a_large_file_goes_in_parts_and_comes_back_the_same(
+    gateway: s3.Gateway, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "PART", 5 << 20)
+    content = {"exact": os.urandom(10 << 20), "more": os.urandom((10 << 20) + 1), "empty": b""}
+    manifest = publish(store, 1, content)
+    folder = store.fetch(manifest, tmp_path / "copy")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
+    store.check(manifest)
+
+
+def test_a_publication_that_fails_leaves_no_upload_behind(
+    gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "PART", 5 << 20)
+    with Proxy(gateway) as proxy:
+        store = stores.open_store(proxy.spec(prefix), stores.Patience(budget=0.0))
+        proxy.fail_when(lambda request: b"partNumber=2" in request, Proxy.reset, times=1000)
+        with pytest.raises(stores.Unavailable):
+            publish(store, 1, {"big": os.urandom(11 << 20)})
+        assert not store.backend.client.call("list_multipart_uploads", Prefix=store.backend.prefix).get("Uploads")
+        assert store.latest("sft") is None
+
+
+def test_a_blob_that_is_there_is_not_sent_again(
+    gateway: s3.Gateway, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, 1, OLD)
+    monkeypatch.setattr(store.backend.client, "send", lambda *_: pytest.fail("sent again"))
+    assert publish(store, 2, OLD).step == 2
+
+
+def test_a_blob_that_lies_there_long_is_sent_again_lest_it_be_swept(
+    gateway: s3.Gateway, prefix: str, store: Store
+) -> None:
+    manifest = publish(store, 1, OLD)
+    path = folder_of(gateway, prefix) / manifest.files["adapter.safetensors"].key
+    os.utime(path, (0, 0))
+    publish(store, 2, OLD)
+    assert path.stat().st_mtime > 0
+
+
+# ---- corruption
+
+
+@pytest.mark.parametrize("spoilt", [b"OLD", b"ol", b"older", b""], ids=["a flipped bit", "short", "long", "empty"])
+def test_what_spoilt_in_the_bucket_is_noticed_and_mended_by_doing_what_is_said(
+    gateway: s3.Gateway, prefix: str, store: Store, tmp_path: Path, spoilt: bytes
+) -> None:
+    manifest = publish(store, 3, OLD)
+    key = manifest.files["adapter.safetensors"].key
+    with (folder_of(gateway, prefix) / key).open("r+b") as stream:  # in place: the server's notes of it stay
+        stream.truncate()
+        stream.write(spoilt)
+    with pytest.raises(UserError, match=r"adapter\.safetensors' of checkpoint sft/3 is corrupt") as caught:
+        store.fetch(manifest, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    assert caught.value.where == f"s3://{s3.BUCKET}/{prefix}/{key}"
+    assert caught.value.remedy.startswith(f"delete it and s3://{s3.BUCKET}/{prefix}/{manifest.key}, then `gog resume`")
+    store.backend.delete(key)
+    store.backend.delete(manifest.key)
+    assert contents(store, publish(store, 3, OLD)) == OLD
+
+
+def test_a_blob_that_is_gone_is_noticed(gateway: s3.Gateway, store: Store, tmp_path: Path) -> None:
+    manifest = publish(store, 3, OLD)
+    store.backend.delete(manifest.files["adapter.safetensors"].key)
+    with pytest.raises(UserError, match="is missing"):
+        store.fetch(manifest, tmp_path / "copy")
+    with pytest.raises(UserError, match="is missing"):
+        store.check(manifest)
+
+
+def test_a_byte_that_flips_on_the_way_is_fetched_again(gateway: s3.Gateway, prefix: str) -> None:
+    with Proxy(gateway) as proxy:
+        store = stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
+        manifest = publish(store, 1, {"weights": b"a" * 1000})
+        proxy.fail_when(lambda request: request.startswith(b"GET") and b"/blobs/" in request, Proxy.flip)
+        assert contents(store, manifest) == {"weights": b"a" * 1000}
+        assert proxy.failed == 1
+
+
+# ---- faults
+
+
+FAULTS = ["answer429", "answer500", "answer503", "reset", "cut"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_request_may_fail_once_and_the_checkpoint_is_there_all_the_same(
+    gateway: s3.Gateway, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(bucket, "PART", 5 << 20)
+    content = {"big": os.urandom(6 << 20), **OLD}
+    with Proxy(gateway) as proxy:
+        store = stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
+        seen: set[bytes] = set()
+
+        def first_time(request: bytes) -> bool:
+            line = request.split(b" HTTP/1.1")[0].partition(b"uploadId")[0]
+            return line not in seen and not seen.add(line)
+
+        proxy.fail_when(first_time, getattr(Proxy, fault), times=1000)
+        manifest = publish(store, 1, content)
+        store.fetch(manifest, tmp_path / "copy")
+        assert contents(store, store.latest("sft")) == content
+        assert proxy.failed == len(seen) > 10
+
+
+def test_an_answer_that_was_lost_does_not_make_a_commit_fail(gateway: s3.Gateway, prefix: str) -> None:
+    with Proxy(gateway) as proxy:
+        store = stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
+        proxy.fail_when(lambda request: request.startswith(b"PUT") and b"/manifests/" in request, Proxy.lose)
+        assert publish(store, 1, OLD).step == 1
+        assert proxy.failed == 1 and contents(store, store.latest("sft")) == OLD
+
+
+def test_an_outage_longer_than_the_budget_is_unavailable_and_says_for_how_long() -> None:
+    now, pauses = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    patience = stores.Patience(budget=30.0, sleep=sleep, clock=lambda: now[0], draw=lambda: 1.0)
+
+    def never() -> None:
+        raise faults.Refusal(503, "SlowDown", "later")
+
+    with pytest.raises(stores.Unavailable, match="not served within 30 s: SlowDown"):
+        patience.tries(never, "s3://bucket")
+    assert pauses == sorted(pauses) and pauses[-1] <= 10.0 and 15 < sum(pauses) <= 30
+
+
+def test_a_server_that_says_when_to_come_back_is_obeyed() -> None:
+    pauses: list[float] = []
+    patience = stores.Patience(budget=30.0, sleep=pauses.append, clock=lambda: 0.0, draw=lambda: 0.0)
+    answers = [faults.Refusal(503, "SlowDown", "", retry_after=7.0), None]
+
+    def operation() -> str:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+        return "done"
+
+    assert patience.tries(operation, "") == "done"
+    assert 7.0 <= pauses[0] <= 7.2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "sentence"),
+    [
+        (403, "AccessDenied", "no permission (AccessDenied)"),
+        (403, "RequestTimeTooSkewed", "this machine's clock is wrong"),
+        (400, "AuthorizationHeaderMalformed", "the bucket is in another region"),
+        (400, "KMS.DisabledException", "the key cannot be used"),
+        (507, "", "the store is full"),
+        (501, "NotImplemented", "the server refuses"),
+    ],
+)
+def test_every_refusal_has_its_own_sentence_and_remedy(status: int, code: str, sentence: str) -> None:
+    refusal = faults.Refusal(status, code, "as the server says")
+    assert not refusal.transient
+    told = faults.judged(refusal, "s3://bucket/key")
+    assert isinstance(told, UserError) and told.remedy and sentence in str(told)
+
+
+def test_a_server_that_refuses_for_good_is_not_asked_twice(gateway: s3.Gateway, prefix: str) -> None:
+    with Proxy(gateway) as proxy:
+        store = stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
+        proxy.fail_when(lambda request: b"/blobs/" in request, Proxy.answer403, times=1000)
+        with pytest.raises(UserError, match="no permission"):
+            publish(store, 1, NEW)
+        assert proxy.failed == 1
+
+
+def test_the_key_to_encrypt_with_is_named_in_every_request_that_writes(
+    gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "PART", 5 << 20)
+    with Proxy(gateway) as proxy:
+        seen: list[bytes] = []
+        proxy.fail_when(lambda request: bool(seen.append(request)), Proxy.reset)
+        store = stores.open_store(proxy.spec(prefix, kms_key_id="key-7"), s3.IMPATIENT)
+        publish(store, 1, {"big": os.urandom(6 << 20), **OLD})
+    named = {b"x-amz-server-side-encryption-aws-kms-key-id: key-7", b"x-amz-server-side-encryption: aws:kms"}
+    for request in seen:
+        line = request.split(b"\r\n")[0]
+        writes = (line.startswith(b"PUT") and b"partNumber" not in line) or b"?uploads" in line
+        assert writes == all(header in request for header in named), line
+
+
+# ---- a proxy that fails
+
+
+class Proxy:
+    """Stands before a gateway and spoils requests. One connection, one request: it closes after each answer.
+
+    ignored: a header for which it answers 200 by itself; fail_when: which requests (their head as bytes) to answer by which fault.
+    """
+
+    def __init__(self, gateway: s3.Gateway) -> None:
+        self.gateway, self.failed, self.ignored = gateway, 0, b""
+        self._when: Callable[[bytes], bool] = lambda _: False
+        self._fault: Callable[..., None] = Proxy.reset
+        self._left, self._lock = 0, threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+
+    def fail_when(self, when: Callable[[bytes], bool], fault: Callable[..., None], times: int = 1) -> None:
+        self._when, self._fault, self._left = when, fault, times
+
+    def spec(self, prefix: str, **fields: object) -> StoreSpec:
+        return self.gateway.spec(prefix, endpoint_url=f"http://127.0.0.1:{self.port}", **fields)
+
+    def __enter__(self) -> Proxy:
+        threading.Thread(target=self._listen, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection:
+            request = _whole(connection)
+            if not request:
+                return
+            with self._lock:
+                spoil = self._left > 0 and self._when(request.partition(b"\r\n\r\n")[0])
+                self._left -= spoil
+                self.failed += spoil
+            (self._fault if spoil else Proxy.passed)(self, connection, request)
+
+    def _answer(self, request: bytes) -> bytes:
+        head, _, body = request.partition(b"\r\n\r\n")
+        if self.ignored and self.ignored + b":" in head.lower():
+            return b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+        with socket.create_connection(("127.0.0.1", self.gateway.port)) as onward:
+            onward.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
+            answer = b""
+            while data := onward.recv(1 << 20):
+                answer += data
+        return answer
+
+    def passed(self, connection: socket.socket, request: bytes) -> None:
+        connection.sendall(self._answer(request))
+
+    def answer429(self, connection: socket.socket, request: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    def answer403(self, connection: socket.socket, request: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    def answer500(self, connection: socket.socket, request: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 500 Oh\r\nContent-Length: 2\r\nConnection: close\r\n\r\noh")
+
+    def answer503(self, connection: socket.socket, request: bytes) -> None:
+        body = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+        head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode() + body)
+
+    def reset(self, connection: socket.socket, request: bytes) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+    def lose(self, connection: socket.socket, request: bytes) -> None:
+        self._answer(request)
+
+    def cut(self, connection: socket.socket, request: bytes) -> None:
+        answer = self._answer(request)
+        head, end, body = answer.partition(b"\r\n\r\n")
+        connection.sendall(head + end + body[: len(body) // 2] if body else head[:100])
+
+    def flip(self, connection: socket.socket, request: bytes) -> None:
+        answer = bytearray(self._answer(request))
+        answer[-1] ^= 1
+        connection.sendall(answer)
+
+
+def _whole(connection: socket.socket) -> bytes:
+    """One request with its body."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        data = connection.recv(1 << 16)
+        if not data:
+            return b""
+        request += data
+    head, _, body = request.partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    missing = int(fields.get(b"content-length", 0)) - len(body)
+    if fields.get(b"expect") == b"100-continue" and not body:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    pieces = [request]
+    while missing > 0 and (data := connection.recv(1 << 20)):
+        pieces.append(data)
+        missing -= len(data)
+    return b"".join(pieces)

@@ -1,0 +1,340 @@
+"""The four tools over real HTTP, with a server in this process that fails in every way it was told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+from support.builders import FakeSession, answer, gaze, ground, make_picture, make_question, text_search
+from support.loopback import (
+    HITS,
+    WORKING,
+    Handler,
+    Provider,
+    detections,
+    half,
+    hang,
+    piecemeal,
+    reset,
+    says,
+    verdict,
+    with_toolbox,
+)
+
+from gog import behaviour, images, judging, metrics, regions, rewards, tool_api, tool_client
+from gog.agent import Episode
+from gog.spec import AgentSettings, ToolsSpec
+from gog.tool_client import Toolbox
+from gog.tool_types import FailureKind, Reply
+from gog.trajectory import Trajectory
+
+
+def search(handlers: Sequence[Handler], **limits: Any) -> Reply[Sequence[tool_api.SearchHit]]:
+    """One text search served by `handlers`."""
+
+    async def use(tools: Toolbox, provider: Provider) -> Reply[Sequence[tool_api.SearchHit]]:
+        return await tools.search_text("who made the ring?")
+
+    return with_toolbox({"textSearch": handlers}, use, **limits)
+
+
+FAILURES = {
+    "not JSON": (says(b"<html>busy</html>"), FailureKind.MALFORMED),
+    "empty": (says(b""), FailureKind.MALFORMED),
+    "another shape": (says({"results": []}), FailureKind.MALFORMED),
+    "a field too many": (says({"hits": [], "advertisement": 1}), FailureKind.MALFORMED),
+    "429": (says(b"slow down", 429), FailureKind.RATE_LIMITED),
+    "503 with a time": (says(b"", 503, **{"retry-after": "0"}), FailureKind.RATE_LIMITED),
+    "500": (says(b"oops", 500), FailureKind.SERVER_ERROR),
+    "503": (says(b"", 503), FailureKind.SERVER_ERROR),
+    "408": (says(b"", 408), FailureKind.SERVER_ERROR),
+    "reset": (reset, FailureKind.CONNECTION),
+    "half an answer": (half, FailureKind.CONNECTION),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_fact_11_a_failure_is_retried_and_forgotten_when_the_next_try_works(name: str) -> None:
+    reply = search([FAILURES[name][0], says(HITS)])
+    assert reply.failure is None and reply.attempts == 2
+    assert [hit.title for hit in reply.unwrap()] == [f"page {n}" for n in range(5)]
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_fact_11_a_failure_that_stays_is_typed(name: str) -> None:
+    handler, kind = FAILURES[name]
+    reply = search([handler], attempts=2)
+    assert reply.failure is not None
+    assert (reply.failure.tool, reply.failure.kind, reply.attempts) == ("textSearch", kind, 2)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 302])
+def test_a_refused_request_is_not_sent_again(status: int) -> None:
+    reply = search([says(b"no such thing", status, location="/elsewhere")])
+    assert reply.failure is not None and reply.attempts == 1
+    assert (reply.failure.kind, reply.failure.message) == (FailureKind.REFUSED, f"HTTP {status}: no such thing")
+
+
+def test_fact_10_a_hanging_server_costs_one_deadline_per_attempt() -> None:
+    reply = search([hang, says(HITS)], deadline_seconds=0.4)
+    assert reply.failure is None and reply.attempts == 2
+    assert 0.4 <= reply.seconds < 5
+
+
+def test_a_server_that_is_not_there_is_a_failure_of_connection() -> None:
+    async def scenario() -> Reply[Any]:
+        async with Provider(WORKING) as provider:
+            address = provider.url
+        async with Toolbox({"textSearch": address}, ToolsSpec(attempts=2, backoff_seconds=0)) as tools:
+            return await tools.search_text("ring")
+
+    reply = asyncio.run(scenario())
+    assert reply.failure is not None and reply.failure.kind is FailureKind.CONNECTION
+
+
+def test_a_retry_waits_as_long_as_the_server_asks() -> None:
+    reply = search([says(b"", 429, **{"retry-after": "0.15"}), says(HITS)])
+    assert reply.attempts == 2 and reply.seconds >= 0.15
+    late = search([says(b"", 429, **{"retry-after": "3600"}), says(HITS)])
+    assert late.failure is not None and late.attempts == 1
+
+
+@pytest.mark.parametrize("asked", ["Wed, 21 Oct 2026 07:28:00 GMT", "soon", "", "-1", "²"])
+def test_a_time_that_cannot_be_read_falls_back_to_the_backoff(asked: str) -> None:
+    assert search([says(b"", 429, **{"retry-after": asked}), says(HITS)]).attempts == 2
+
+
+def test_an_answer_in_pieces_is_read_to_its_end() -> None:
+    assert len(search([piecemeal]).unwrap()) == 5
+    long = {"hits": [{"title": "long", "text": "x" * 3_000_000}]}
+    assert len(search([says(long)]).unwrap()[0].text) == 3_000_000
+
+
+def test_an_endless_answer_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_client, "MAX_ANSWER_BYTES", 1000)
+    reply = search([says({"hits": [{"title": "x" * 2000}]})], attempts=1)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
+    assert reply.failure.message == "the answer is longer than 1,000 bytes"
+
+
+def test_answers_may_not_come_compressed() -> None:
+    async def zipped(request: web.Request) -> web.StreamResponse:
+        response = web.Response(body=json.dumps({"hits": [{"title": "x" * 5000}]}).encode())
+        response.enable_compression()
+        return response
+
+    reply = search([zipped])
+    assert reply.failure is None and len(reply.unwrap()) == 1
+
+
+# ---- what is asked and read
+
+
+def test_fact_15_crops_reach_the_provider_as_bytes() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> None:
+        picture = make_picture()
+        candidates = (await tools.ground(picture, "red ring")).unwrap()
+        await tools.search_image(candidates[1].crop)
+        (sent,) = provider.requests["imageSearch"]
+        assert set(sent) == {"image", "top"}
+        received = tool_api.decode_image(sent["image"])
+        assert np.array_equal(received.pixels, picture.pixels[8:22, 18:32])  # the box and 2 pixels around it
+        (asked,) = provider.requests["grounding"]
+        assert tool_api.decode_image(asked["instances"][0]["image"]).hash == picture.hash
+
+    with_toolbox({}, use)
+
+
+def test_fact_5_what_the_detector_says_is_checked_before_it_is_offered() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> list[regions.Box]:
+        return [item.box for item in (await tools.ground(make_picture(), "ring")).unwrap()]
+
+    wild = detections((-5, -5, 12, 12), (0, 0, 12, 12), (30, 20, 90, 90), (9, 9, 3, 3), (5, 5, 6, 6))
+    assert with_toolbox({"grounding": [says(wild)]}, use) == [(0, 0, 12, 12), (30, 20, 40, 30)]
+
+
+def test_fact_4_no_detection_is_an_empty_answer_and_no_failure() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
+        return await tools.ground(make_picture(), "unicorn")
+
+    reply = with_toolbox({"grounding": [says(detections())]}, use)
+    assert reply.failure is None and reply.unwrap() == []
+
+
+@pytest.mark.parametrize("predictions", [[], [{"detections": []}] * 2])
+def test_an_answer_for_another_number_of_pictures_is_malformed(predictions: list) -> None:
+    async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
+        return await tools.ground(make_picture(), "ring")
+
+    reply = with_toolbox({"grounding": [says({"predictions": predictions})]}, use, attempts=1)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
+
+
+def test_an_expression_or_query_of_any_length_is_asked() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> None:
+        assert (await tools.ground(make_picture(), "ring " * 1000)).failure is None
+        assert (await tools.search_text("ring " * 5000)).failure is None
+        assert len(provider.requests["grounding"][0]["instances"][0]["expression"]) == 1000
+        assert len(provider.requests["textSearch"][0]["query"]) == 4000
+
+    with_toolbox({}, use)
+
+
+def test_fact_14_the_same_pixels_are_asked_about_once_whoever_asks() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> None:
+        again = images.decode(make_picture(1).png)
+        await asyncio.gather(*(tools.search_image(picture) for picture in (make_picture(1), again, make_picture(1))))
+        assert (await tools.search_image(again)).cached
+        await tools.search_image(make_picture(2))
+        assert len(provider.requests["imageSearch"]) == 2
+
+    with_toolbox({}, use)
+
+
+def test_the_same_box_of_the_same_picture_is_cut_once() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> None:
+        first, second = [(await tools.ground(make_picture(), "ring")).unwrap() for _ in range(2)]
+        assert first[0].crop is second[0].crop
+
+    with_toolbox({}, use)
+
+
+def test_the_limits_name_how_many_results_are_asked_for_and_candidates_shown() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> None:
+        assert len((await tools.ground(make_picture(), "ring")).unwrap()) == 1
+        await tools.search_text("ring")
+        assert provider.requests["textSearch"] == [{"query": "ring", "top": 3}]
+
+    with_toolbox({}, use, top=3, max_candidates=1)
+
+
+# ---- the judge
+
+
+def judge(*contents: str, **limits: Any) -> tuple[Reply[bool], list[Any]]:
+    async def use(tools: Toolbox, provider: Provider) -> tuple[Reply[bool], list[Any]]:
+        return await tools.judge("who?", ["Ada", "A. L."], "ada"), provider.requests["judge"]
+
+    return with_toolbox({"judge": [says(verdict(content)) for content in contents]}, use, **limits)
+
+
+def test_the_judge_is_asked_at_temperature_zero_with_every_accepted_answer() -> None:
+    reply, (sent,) = judge("Yes")
+    assert reply.value is True and sent["temperature"] == 0
+    assert judging.read_case(sent["messages"][1]["content"]) == ("who?", ["Ada", "A. L."], "ada")
+
+
+def test_the_judge_s_server_is_asked_for_the_model_that_was_named_or_for_its_only_one() -> None:
+    _, (named,) = judge("Yes", judge_model="qwen3-32b")
+    _, (unnamed,) = judge("Yes")
+    assert (named["model"], unnamed["model"]) == ("qwen3-32b", "judge")
+
+
+def test_a_verdict_that_was_recorded_of_one_model_is_not_another_s(tmp_path: Path) -> None:
+    cache = {"mode": "replay-or-live", "path": str(tmp_path / "cache")}
+    first, again, other = (judge("Yes", cache=cache, judge_model=model)[1] for model in ("one", "one", "other"))
+    assert [len(first), len(again), len(other)] == [1, 0, 1]
+
+
+def test_a_no_is_a_verdict_and_no_failure() -> None:
+    reply, _ = judge("No.")
+    assert (reply.value, reply.failure) == (False, None)
+
+
+def test_fact_13_a_judge_that_does_not_decide_is_asked_again() -> None:
+    reply, sent = judge("Well, it depends.", "Yes")
+    assert (reply.value, len(sent)) == (True, 2)
+
+
+@pytest.mark.parametrize("failing", [says(verdict("Maybe")), says({"choices": []}), says(b"", 500), says({"a": None})])
+def test_fact_13_a_judge_error_is_not_a_wrong_answer(failing: Handler) -> None:
+    async def use(tools: Toolbox, provider: Provider) -> Reply[bool]:
+        return await tools.judge("who?", ["Ada"], "ada")
+
+    reply = with_toolbox({"judge": [failing]}, use, attempts=2)
+    assert reply.value is None and reply.failure is not None
+    assert rewards.reward(reply.value, True).total is None
+
+
+# ---- whole episodes
+
+
+def play_all(handlers: Mapping[str, Sequence[Handler]], count: int, **limits: Any) -> list[Trajectory]:
+    """`count` episodes at once: ground, gaze, read, answer; each about a picture and with a query of its own."""
+
+    async def use(tools: Toolbox, provider: Provider) -> list[Trajectory]:
+        episodes = [
+            Episode(
+                make_question(f"q{number}"),
+                make_picture(number),
+                FakeSession([ground(), gaze(1), text_search(f"query {number}"), answer()]),
+                tools,
+                AgentSettings(),
+                "full",
+            )
+            for number in range(count)
+        ]
+        return list(await asyncio.gather(*(episode.run() for episode in episodes)))
+
+    return with_toolbox(handlers, use, **limits)
+
+
+def test_fact_2_an_episode_over_http_grounds_gazes_reads_and_answers() -> None:
+    (trajectory,) = play_all({}, 1)
+    assert (trajectory.stop, trajectory.tool_calls, trajectory.failures) == ("answer", 3, ())
+    assert behaviour.classify(trajectory) == "mixed"
+    assert [turn.observation.attempts for turn in trajectory.turns[:3]] == [1, 1, 1]
+
+
+def test_fact_12_with_5_percent_failures_every_trajectory_finishes_and_failures_are_reported() -> None:
+    kinds = [says(b"", 500), says(b"", 429), says(b"garbage"), reset]
+
+    def flaky(good: Handler) -> list[Handler]:
+        return [kinds[number // 20 % 4] if number % 20 == 7 else good for number in range(1000)]
+
+    before = total_attempts()
+    trajectories = play_all({tool: flaky(WORKING[tool][0]) for tool in WORKING}, 100)
+    attempts = total_attempts() - before
+    failed = sum(count for outcome, count in attempts.items() if outcome != "ok")
+    lost = sum(len(trajectory.failures) for trajectory in trajectories)
+
+    assert [trajectory.stop for trajectory in trajectories] == ["answer"] * 100
+    assert all(trajectory.well_formed for trajectory in trajectories)
+    assert set(attempts) == {"ok", "server_error", "rate_limited", "malformed", "connection"}
+    assert 0.04 < failed / attempts.total() < 0.06
+    assert lost <= failed * 0.1  # what was not lost was recovered
+    assert attempts["ok"] == 300 - lost
+    assert sum(turn.observation.attempts for item in trajectories for turn in item.turns[:3]) == attempts.total()
+
+
+def test_fact_12_with_everything_failing_every_trajectory_still_finishes() -> None:
+    trajectories = play_all({tool: [says(b"", 500)] for tool in WORKING}, 10, attempts=1)
+    assert {trajectory.stop for trajectory in trajectories} == {"answer"}
+    assert {failure.kind for trajectory in trajectories for failure in trajectory.failures} == {"server_error"}
+
+
+def total_attempts() -> Counter[str]:
+    """Attempts by outcome so far, over every tool."""
+    outcomes = Counter[str]()
+    for table in metrics.attempts_by_outcome().values():
+        outcomes.update(table)
+    return outcomes
+
+
+def test_a_tool_gets_its_own_key_and_no_other_s(monkeypatch):
+    monkeypatch.setenv("TEXT_SEARCH_GOG_API_KEY", "open sesame")
+
+    async def use(tools: Toolbox, provider: Provider) -> list[str | None]:
+        await tools.search_text("who made the ring?")
+        await tools.judge("who?", ["Ann"], "Ann")
+        return [provider.headers[tool][0].get("authorization") for tool in ("textSearch", "judge")]
+
+    keys = with_toolbox({"textSearch": [says(HITS)], "judge": [says(verdict("yes"))]}, use)
+    assert keys == ["Bearer open sesame", None]

@@ -1,0 +1,117 @@
+"""Trajectories with their pictures in one file: whole, or refused."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.builders import make_picture, make_trajectory, make_turn
+
+from gog import trajectory_zip
+from gog.errors import UserError
+from gog.trajectory import Candidate, Observation, Segment
+from gog.trajectory_zip import Archive
+
+CROP, OTHER, UNSEEN = make_picture(1), make_picture(2), make_picture(3)
+PICTURES = {picture.hash: picture for picture in (make_picture(), CROP, OTHER, UNSEEN)}
+text = st.text(st.characters(blacklist_categories=["Cs"]))
+
+
+def make_looking_trajectory(id: str = "t1", words: str = "seen"):  # type: ignore[no-untyped-def]
+    """One that shows the question's picture, a candidate's crop and another picture."""
+    offered = (Candidate(number=1, box=(0, 0, 9, 9), score=0.5, crop=CROP.hash),)
+    seen = Observation(text=words, tool="grounding", candidates=offered)
+    segments = (Segment(source="observation", tokens=(0,), images=(OTHER.hash,)),)
+    return make_trajectory(make_turn("ground", observation=seen), make_turn(), id=id, segments=segments)
+
+
+def write(folder: Path) -> Path:
+    path = folder / "trajectories.zip"
+    trajectory_zip.write(path, [make_looking_trajectory("one"), make_looking_trajectory("two")], PICTURES)
+    return path
+
+
+def test_trajectories_and_pictures_are_read_as_they_were_written(tmp_path: Path) -> None:
+    found = Archive(write(tmp_path))
+    assert found.trajectories() == [make_looking_trajectory("one"), make_looking_trajectory("two")]
+    for picture in (make_picture(), CROP, OTHER):
+        assert np.array_equal(found.picture(picture.hash).pixels, picture.pixels)
+
+
+def test_only_pictures_that_are_shown_are_carried_and_each_once(tmp_path: Path) -> None:
+    names = zipfile.ZipFile(write(tmp_path)).namelist()
+    images = sorted(f"images/{picture.hash}.png" for picture in (make_picture(), CROP, OTHER))
+    assert names == ["trajectories.jsonl", *images]
+
+
+@given(st.lists(text, min_size=1, max_size=3))
+def test_no_text_tears_a_line(tmp_path: Path, words: list[str]) -> None:
+    items = [make_looking_trajectory(f"t{number}", each + "\u2028\x85\x0b\x1c") for number, each in enumerate(words)]
+    trajectory_zip.write(tmp_path / "t.zip", items, {})
+    assert Archive(tmp_path / "t.zip").trajectories() == items
+
+
+def test_a_picture_that_was_not_to_be_had_is_missing_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.zip"
+    assert trajectory_zip.write(path, [make_looking_trajectory()], {}) == 1
+    assert Archive(path).png(CROP.hash) is None
+    with pytest.raises(UserError, match=f"picture {CROP.hash} is missing"):
+        Archive(path).picture(CROP.hash)
+
+
+def test_a_torn_archive_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
+    whole = write(tmp_path).read_bytes()
+    torn = tmp_path / "torn.zip"
+    for end in range(0, len(whole) - 1, 97):
+        torn.write_bytes(whole[:end])
+        with pytest.raises(UserError, match="not a trajectory archive"):
+            Archive(torn)
+
+
+def test_a_flipped_bit_in_a_line_is_noticed(tmp_path: Path) -> None:
+    found = spoil(write(tmp_path), b'"question"')
+    with pytest.raises(UserError, match="not a trajectory archive: Bad CRC-32"):
+        found.trajectories()
+
+
+def test_a_flipped_bit_in_a_picture_is_noticed(tmp_path: Path) -> None:
+    found = spoil(write(tmp_path), b"IDAT")
+    first = min(picture.hash for picture in (make_picture(), CROP, OTHER))
+    with pytest.raises(UserError, match=f"picture {first} is torn: Bad CRC-32"):
+        found.picture(first)
+
+
+def spoil(path: Path, mark: bytes) -> Archive:
+    """The archive with one bit after `mark` flipped."""
+    data = bytearray(path.read_bytes())
+    data[data.index(mark) + 20] ^= 1
+    path.write_bytes(data)
+    return Archive(path)
+
+
+def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "holiday.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("beach.txt", "sunny")
+    with pytest.raises(UserError, match="not a trajectory archive") as caught:
+        Archive(path).trajectories()
+    assert caught.value.where == str(path)
+
+
+def test_a_bad_line_is_named_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "t.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(trajectory_zip.LINES, make_trajectory().model_dump_json() + '\n{"version": 2}\n')
+    with pytest.raises(UserError, match="not a trajectory of version 1") as caught:
+        Archive(path).trajectories()
+    assert caught.value.where == f"{path}:2"
+
+
+def test_a_missing_archive_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        Archive(tmp_path / "none.zip")
+    assert caught.value.where == str(tmp_path / "none.zip")

@@ -1,0 +1,87 @@
+"""Movers as batch Jobs: what ends them, whose credentials they have, what fits into their settings."""
+
+from __future__ import annotations
+
+import pytest
+import support.operator_golden as golden
+import yaml
+
+from gog import spec as settings
+from gog.errors import UserError
+from gog_console.cli import INVALID
+from gog_operator.build import store_jobs
+from gog_operator.build.platform import Platform
+
+OWN = settings.StoreSpec.model_validate(golden.STORE)
+
+
+def made(config=None, also=None, **more):
+    return store_jobs.job(
+        "m", golden.stage(), "check", config or {"keys": ["grpo"]}, OWN, golden.PLATFORM, also, **more
+    )
+
+
+def container_of(job):
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def test_what_a_person_must_mend_ends_a_mover_at_once_and_a_lost_node_does_not_count():
+    _, job = made()
+    failing, ignored = job["spec"]["podFailurePolicy"]["rules"]
+    assert failing["action"] == "FailJob" and failing["onExitCodes"]["values"] == [INVALID]
+    assert failing["onExitCodes"]["containerName"] == container_of(job)["name"]
+    assert ignored["action"] == "Ignore" and ignored["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", "else the policy is refused"
+
+
+def test_a_mover_ends_some_time_and_stays_to_be_read():
+    _, job = made()
+    assert job["spec"]["backoffLimit"] == 2 and job["spec"]["activeDeadlineSeconds"] == 3600
+    assert "ttlSecondsAfterFinished" not in job["spec"]
+    assert job["spec"]["podReplacementPolicy"] == "Failed", "two at once would work in one store"
+
+
+def test_a_mover_reads_its_settings_where_they_are_mounted():
+    configmap, job = made({"keys": ["grpo"], "verify": True})
+    assert configmap["immutable"] and configmap["metadata"]["name"] == job["metadata"]["name"] == "m"
+    assert yaml.safe_load(configmap["data"]["config.yaml"]) == {"keys": ["grpo"], "verify": True}
+    assert container_of(job)["command"] == ["gog", "move", "check", "--config", "/etc/gog/config.yaml"]
+    volumes = {each["name"]: each for each in job["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["config"]["configMap"]["name"] == "m"
+
+
+def test_a_second_secret_comes_behind_a_prefix_and_with_its_own_authority():
+    _, job = made(also=settings.StoreSpec(uri="s3://out/x", secret_name="other"))
+    container = container_of(job)
+    assert container["envFrom"] == [
+        {"secretRef": {"name": "s3"}},
+        {"prefix": "GOG_TARGET_", "secretRef": {"name": "other"}},
+    ]
+    env = {each["name"]: each["value"] for each in container["env"]}
+    assert env["AWS_CA_BUNDLE"] != env["GOG_TARGET_AWS_CA_BUNDLE"]
+    assert {env["AWS_CA_BUNDLE"], env["GOG_TARGET_AWS_CA_BUNDLE"]} <= {
+        f"{each['mountPath']}/ca.crt" for each in container["volumeMounts"]
+    }
+
+
+@pytest.mark.parametrize("name", [None, "s3"])
+def test_the_same_secret_is_given_once(name):
+    _, job = made(also=settings.StoreSpec(uri="s3://out/x", secret_name=name))
+    assert container_of(job)["envFrom"] == [{"secretRef": {"name": "s3"}}]
+
+
+def test_settings_that_are_too_large_lose_their_oldest_events_first():
+    events = [{"number": number, "message": "x" * 1000} for number in range(2000)]
+    configmap, _ = made({"objects": [{"kind": "GoGRun"}], "events": events})
+    body = yaml.safe_load(configmap["data"]["config.yaml"])
+    assert len(configmap["data"]["config.yaml"].encode()) <= store_jobs.LARGEST
+    assert body["objects"] == [{"kind": "GoGRun"}] and body["events"][-1] == events[-1] and len(body["events"]) > 100
+    with pytest.raises(UserError, match="too many"):
+        made({"objects": ["x" * 1_000_000]})
+
+
+def test_a_platform_is_what_the_chart_says_and_the_rest_is_its_default():
+    env = {"GOG_TRAINER_IMAGE": "r/t:1", "GOG_TOOLS_IMAGE": "", "GOG_IMAGE_PULL_POLICY": "Always"}
+    assert Platform.from_environment(env) == Platform(trainer_image="r/t:1", image_pull_policy="Always")
+    assert Platform.from_environment({"GOG_METRICS_LINGER": "45"}) == Platform(linger_seconds=45)

@@ -1,0 +1,329 @@
+"""`gog move`: what a mover does in a store, what it leaves as its message, and that it may die at any call."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+from support import builders, report_builders
+from support.collector import Collector
+from support.store_job_builders import WORLD, held, move, objects_in, told, told_lines, train, uri_of
+
+from gog import dataset_zip, spec
+from gog import store as stores
+from gog.errors import UserError
+from gog.store.files import FileBackend
+from gog_console import cli, report
+from gog_console import store_report as writing
+from gog_operator.store_jobs import check, config, dataset, message
+
+NOW = datetime(2026, 3, 14, tzinfo=UTC)
+LARGE = {"store": {"uri": "file:///s"}, "keys": ["grpo"]}
+
+
+# --- check
+
+
+def test_the_newest_checkpoint_of_each_key_is_told_and_an_absent_one_is_not(tmp_path, store, capsys):
+    train(store, complete=False)
+    assert move(tmp_path, "check", store=uri_of(store), keys=["sft", "grpo", "evaluate"]) == 0
+    assert told(capsys) == {
+        "checkpoints": {"sft": {"step": 9, "complete": True}, "grpo": {"step": 3, "complete": False}},
+        "promoted": [],
+        "removed": 0,
+    }
+
+
+def test_a_corrupt_checkpoint_is_said_in_one_sentence_and_not_tried_again(tmp_path, store, capsys):
+    train(store)
+    path = store.open(store.latest("grpo"), "state")
+    path.chmod(0o644)
+    path.write_bytes(b"rotten")
+    assert move(tmp_path, "check", store=uri_of(store), keys=["grpo"], verify=False) == 0
+    assert move(tmp_path, "check", store=uri_of(store), keys=["grpo"], verify=True) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'state' of checkpoint grpo/3 is corrupt" in line
+
+
+def test_only_a_complete_checkpoint_is_promoted_and_it_arrives_whole(tmp_path, store, capsys):
+    target = tmp_path / "released"
+    promote = {"store": uri_of(store), "keys": ["grpo"], "promoteTo": {"uri": target.as_uri()}}
+    train(store, complete=False)
+    assert move(tmp_path, "check", **promote) == 0 and told(capsys)["promoted"] == []
+    builders.publish(store, 4, {"adapter": b"4"}, stage="grpo", meta={"complete": True})
+    for _ in range(2):  # the second time it is found done
+        assert move(tmp_path, "check", **promote) == 0 and told(capsys)["promoted"] == ["grpo/4"]
+    assert held(stores.open_store(target.as_uri())) == {"grpo/4": {"adapter": b"4"}}
+
+
+def test_what_cannot_be_promoted_is_not_retired_either(tmp_path, store, capsys):
+    train(store)
+    builders.publish(stores.open_store((tmp_path / "out").as_uri()), 3, {"adapter": b"other"}, stage="grpo")
+    wishes = {"promoteTo": {"uri": (tmp_path / "out").as_uri()}, "retention": {"keepLast": 1, "graceSeconds": 0}}
+    assert move(tmp_path, "check", store=uri_of(store), keys=["grpo"], **wishes) == 2
+    assert "grpo/3 exists with other content" in capsys.readouterr().err
+    assert store.steps("grpo") == [1, 2, 3]
+
+
+def test_older_checkpoints_go_and_the_newest_and_what_it_was_made_from_stay(tmp_path, store, capsys):
+    train(store)
+    asked = {"store": uri_of(store), "keys": ["grpo"], "retention": {"keepLast": 1, "graceSeconds": 0}}
+    assert move(tmp_path, "check", **asked) == 0 and told(capsys)["removed"] == 2
+    assert set(held(store)) == {"grpo/3", "sft/9"}
+
+
+def test_that_nothing_can_be_retired_fails_nothing(store, monkeypatch):
+    train(store)
+
+    def refuse(*_):
+        raise UserError("may not delete", where="s3://b", remedy="allow s3:DeleteObject")
+
+    monkeypatch.setattr(check.retention, "apply", refuse)
+    asked = config.Check.model_validate({**LARGE, "retention": {"keepLast": 1}})
+    found = check.check(asked, store, None, NOW)
+    assert found["checkpoints"]["grpo"]["step"] == 3 and found["removed"] == 0
+    assert "may not delete" in found["warning"]
+
+
+# --- dying
+
+
+class Mortal:
+    """A backend whose process dies around its n-th call: before it, or after it has had its effect."""
+
+    def __init__(self, backend, call, after):
+        self.backend, self.left, self.after = backend, call, after
+
+    def __getattr__(self, name):
+        method = getattr(self.backend, name)
+
+        def called(*args, **kwargs):
+            self.left -= 1
+            if self.left == 0 and not self.after:
+                raise Died
+            result = method(*args, **kwargs)
+            if self.left == 0:
+                raise Died
+            return result
+
+        return called
+
+
+class Died(BaseException):
+    pass
+
+
+class Generator:
+    """Makes a world of one line."""
+
+    @staticmethod
+    def write(folder, world):
+        folder.mkdir()
+        (folder / "train.jsonl").write_text(f"{world.seed}\n")
+
+
+def check_once(source, target):
+    wishes = {"promoteTo": {"uri": "file:///t"}, "retention": {"keepLast": 1, "graceSeconds": 0}, "verify": True}
+    check.check(config.Check.model_validate({**LARGE, **wishes}), source, target, datetime.now(UTC) + timedelta(days=1))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_check_that_dies_around_any_call_leaves_whole_checkpoints_and_is_finished_by_the_next(tmp_path, after):
+    died = 0
+    for call in range(1, 200):
+        places = [FileBackend(tmp_path / f"{call}-{name}") for name in ("own", "out")]
+        own, out = (stores.Store(place) for place in places)
+        train(own)
+        mortal = [Mortal(places[0], call, after), Mortal(places[1], call, after)]
+        try:
+            check_once(*(stores.Store(place) for place in mortal))
+        except Died:
+            died += 1
+        assert {"grpo/3", "sft/9"} <= set(held(own)) and set(held(out)) <= {"grpo/3"}
+        check_once(own, out)
+        assert set(held(own)) == {"grpo/3", "sft/9"} and set(held(out)) == {"grpo/3"}
+        if all(place.left > 0 for place in mortal):
+            break
+    assert died >= 10, "the check makes more calls than that"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_making_the_world_may_die_around_any_call(tmp_path, after, monkeypatch):
+    monkeypatch.setattr(dataset.importlib, "import_module", lambda name: Generator)
+    wanted, died = spec.WorldSpec(**WORLD), 0
+    for call in range(1, 100):
+        place = FileBackend(tmp_path / str(call))
+        mortal = Mortal(place, call, after)
+        try:
+            dataset.world(wanted, stores.Store(mortal))
+        except Died:
+            died += 1
+        assert dataset.world(wanted, stores.Store(place)) == {"dataset": "data/1"}
+        assert set(held(stores.Store(place))) == {"data/1"}
+        if mortal.left > 0:
+            break
+    assert died >= 5
+
+
+# --- datasets
+
+
+def test_the_world_in_a_store_is_the_world_that_gog_makes_in_a_folder(tmp_path, store, capsys):
+    assert move(tmp_path, "data", store=uri_of(store), world=WORLD) == 0 and told(capsys) == {"dataset": "data/1"}
+    fetched = dataset_zip.fetch_dataset(uri_of(store)["uri"], None, tmp_path / "fetched")
+    assert cli.main(["data", "--world", json.dumps(WORLD), "--out", str(tmp_path / "made")]) == 0
+    assert files_of(fetched) == files_of(tmp_path / "made")
+
+
+def test_a_world_that_is_there_is_not_made_again(tmp_path, store, monkeypatch):
+    dataset.world(spec.WorldSpec(**WORLD), store)
+    monkeypatch.setattr(dataset.importlib, "import_module", lambda name: pytest.fail("made again"))
+    assert dataset.world(spec.WorldSpec(**WORLD), store) == {"dataset": "data/1"}
+
+
+def test_another_world_in_the_same_store_is_refused(tmp_path, store, capsys):
+    dataset.world(spec.WorldSpec(**WORLD), store)
+    assert move(tmp_path, "data", store=uri_of(store), world={**WORLD, "seed": 4}) == 2
+    assert "holds another dataset (data/1) (give the run a store of its own)" in capsys.readouterr().err
+
+
+def test_a_folder_is_pushed_as_the_newest_dataset_once(tmp_path, capsys):
+    for seed in (1, 2):
+        cli.main(["data", "--world", json.dumps({**WORLD, "seed": seed}), "--out", str(tmp_path / f"{seed}")])
+    results = []
+    for seed in (1, 1, 2, 2):
+        assert cli.main(["move", "push", str(tmp_path / f"{seed}"), str(tmp_path / "store")]) == 0
+        results.append(told(capsys)["dataset"])
+    assert results == ["data/1", "data/1", "data/2", "data/2"]
+    fetched = dataset_zip.fetch_dataset((tmp_path / "store").as_uri(), None, tmp_path / "fetched")
+    assert files_of(fetched) == files_of(tmp_path / "2")
+
+
+def test_a_folder_that_no_run_could_read_is_not_pushed(tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    assert cli.main(["move", "push", str(tmp_path / "folder"), str(tmp_path / "store")]) == 2
+    (tmp_path / "folder" / "train.jsonl").write_text('{"id": "1"}\n')
+    assert cli.main(["move", "push", str(tmp_path / "folder"), str(tmp_path / "store")]) == 2
+    said = capsys.readouterr().err
+    assert "no train.jsonl and no test.jsonl" in said and "train.jsonl:1" in said
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- reports
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    return report_builders.make_run(tmp_path_factory.mktemp("runs"))
+
+
+def test_a_report_in_a_store_is_the_report_of_the_run_folder(finished_run):
+    report.write(finished_run, now=report_builders.NOW)
+    own = stores.open_store((finished_run / "store").as_uri())
+    asked = {"store": {"uri": "file:///s"}, "objects": objects_in(finished_run), "events": list(report_builders.EVENTS)}
+    through_yaml = yaml.safe_load(yaml.safe_dump(asked))
+    writing.write(config.Report.model_validate(through_yaml), own, report_builders.NOW)
+    for name in ("index.html", "summary.json"):
+        assert own.get_object(f"report/{name}") == (finished_run / "report" / name).read_bytes()
+
+
+def test_whoever_writes_the_report_tells_the_end_of_the_run_to_its_collector(tmp_path, finished_run):
+    with Collector() as collector:
+        found = objects_in(finished_run)
+        (run,) = [each for each in found if each["kind"] == "GoGRun"]
+        run["spec"]["traces"] = {"endpoint": collector.url}
+        asked = {"store": {"uri": f"file://{finished_run}/store"}, "objects": found}
+        assert move(tmp_path, "report", **asked) == 0
+        (told,) = collector.spans
+    assert (told.name, told["gog.run"], told["gog.outcome"]) == ("run", run["metadata"]["name"], "Complete")
+
+
+def test_a_report_is_written_over_an_older_one_and_its_address_is_told(tmp_path, finished_run, capsys):
+    asked = {"store": {"uri": (finished_run / "store").as_uri()}, "objects": objects_in(finished_run)}
+    for _ in range(2):
+        assert move(tmp_path, "report", **asked) == 0
+    assert told_lines(capsys)[-1]["report"].endswith("report/index.html")
+    assert "data:image/" in (finished_run / "store" / "report" / "index.html").read_text()
+
+
+def test_a_report_of_a_run_whose_store_is_empty_says_so_and_is_written(tmp_path, store):
+    run = {"kind": "GoGRun", "metadata": {"name": "world"}, "spec": {}}
+    assert move(tmp_path, "report", store=uri_of(store), objects=[run]) == 0
+    assert json.loads(store.get_object("report/summary.json"))["run"] == "world"
+
+
+# --- messages and errors
+
+
+def test_the_result_is_the_pod_s_termination_message(tmp_path, store, monkeypatch, capsys):
+    monkeypatch.setenv("GOG_TERMINATION_LOG", str(tmp_path / "log"))
+    assert move(tmp_path, "check", store=uri_of(store), keys=["grpo"]) == 0
+    assert (tmp_path / "log").read_text() + "\n" == capsys.readouterr().out
+
+
+def test_a_failed_mover_writes_no_message_so_that_the_log_s_end_is_it(tmp_path, store, monkeypatch, capsys):
+    monkeypatch.setenv("GOG_TERMINATION_LOG", str(tmp_path / "log"))
+    assert move(tmp_path, "check", store=uri_of(store), keys=["grpo"], retain={}) == 2
+    assert not (tmp_path / "log").exists() and "retain" in capsys.readouterr().err
+
+
+def test_a_message_is_never_torn_and_never_longer_than_kubernetes_keeps():
+    full = {
+        "checkpoints": {"grpo": {"step": 1, "complete": True}},
+        "promoted": ["é" * 100] * 200,
+        "warning": "w" * 9000,
+    }
+    text = message.fitting(full)
+    assert len(text.encode()) <= 4096 and json.loads(text)["checkpoints"] == full["checkpoints"]
+    assert json.loads(message.fitting({"promoted": ["a"]})) == {"promoted": ["a"]}
+
+
+def test_a_store_that_does_not_answer_is_one_sentence_and_worth_another_try(tmp_path, monkeypatch, capsys):
+    def silent(*_):
+        raise stores.Unavailable("s3://b: no answer for 60 s")
+
+    monkeypatch.setattr(stores, "open_store", silent)
+    assert move(tmp_path, "check", store={"uri": "s3://b"}, keys=["grpo"]) == 1
+    assert capsys.readouterr().err.splitlines() == ["gog: s3://b: no answer for 60 s"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("keys: [a", "not YAML"), ("keys: [a]", "store"), ("[]", "valid"), ("store: {uri: nowhere}", "store.uri")],
+)
+def test_settings_that_are_wrong_are_said_with_file_and_field(tmp_path, text, said, capsys):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    assert cli.main(["move", "check", "--config", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line and said in line
+
+
+@pytest.mark.parametrize("what", ["check", "data"])
+def test_a_mover_loads_neither_torch_nor_kubernetes(tmp_path, store, what):
+    program = (
+        "import sys; from gog_console import cli; code = cli.main(sys.argv[1:]);"
+        "heavy = {'torch', 'kubernetes', 'kopf', 'torchx', 'boto3', 'aiohttp'} & set(sys.modules);"
+        "sys.exit(code or ' '.join(heavy) or 0)"
+    )
+    more = {"keys": ["grpo"]} if what == "check" else {"world": WORLD}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"store": uri_of(store), **more}))
+    line = [sys.executable, "-c", program, "move", what, "--config", str(tmp_path / "c.yaml")]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_an_authority_that_the_secret_does_not_hold_is_not_asked_for(tmp_path):
+    present = tmp_path / "ca.crt"
+    present.touch()
+    kept, dropped = {"AWS_CA_BUNDLE": str(present)}, {"AWS_CA_BUNDLE": str(tmp_path / "absent")}
+    for environment in (kept, dropped):
+        cli.forget_absent_authority(environment)
+    assert kept and not dropped

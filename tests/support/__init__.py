@@ -1,0 +1,1 @@
+"""Builders, harnesses and fakes that several tests share."""

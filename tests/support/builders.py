@@ -1,0 +1,319 @@
+"""What tests are made of: small things with good defaults, fakes that remember what was asked of them, and fake time.
+
+`run` plays a coroutine in an event loop whose clock jumps: when every task waits, time is at once what the first of
+them waits for. So a test about thirty-second deadlines takes a millisecond, and one that would wait forever fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import tempfile
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gog import tool_api, tool_types
+from gog.agent import Episode, Generation
+from gog.call_path import CallError, CallPath
+from gog.dataset import Evidence, Question
+from gog.images import Picture
+from gog.spec import AgentSettings, CacheSpec, ToolsSpec
+from gog.store import Manifest, Store
+from gog.tool_cache import Cache
+from gog.tool_types import Candidate, FailureKind, Reply, ToolFailure
+from gog.trajectory import Observation, Segment, Trajectory, Turn
+
+Value = TypeVar("Value")
+
+
+# ---- time
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Never waits: moves the clock instead."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list:
+        ready = super().select(0)
+        if not ready and timeout is None:
+            raise RuntimeError("every task waits, and nothing will ever wake one")
+        if not ready:
+            self.now += max(0.0, timeout or 0.0)
+        return ready
+
+
+class FakeTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop at second 0 whose time passes only when everybody waits."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+
+def run(coroutine: Coroutine[Any, Any, Value]) -> Value:
+    """Plays a coroutine to its end in fake time."""
+    with asyncio.Runner(loop_factory=FakeTimeLoop) as runner:
+        return runner.run(coroutine)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# ---- turns
+
+
+def think(action: str) -> str:
+    return f"<think>because</think>{action}"
+
+
+GLANCE = think("<img_search><img></img_search>")
+
+
+def ground(expression: str = "red ring") -> str:
+    return think(f"<img_search>{expression}</img_search>")
+
+
+def gaze(*numbers: int) -> str:
+    return think(f"<img_search>{','.join(f'#{number}' for number in numbers)}</img_search>")
+
+
+def text_search(query: str = "maker of the ring") -> str:
+    return think(f"<text_search>{query}</text_search>")
+
+
+def answer(text: str = "blue") -> str:
+    return think(f"<answer>{text}</answer>")
+
+
+# ---- things
+
+
+def make_picture(seed: int = 0, width: int = 40, height: int = 30) -> Picture:
+    """Noise; other seeds are other pictures."""
+    return Picture(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def make_question(id: str = "q1", **fields: Any) -> Question:
+    given = {"image": "images/q1.png", "question": "who made the red ring?", "answers": ("Ada",)}
+    return Question(id=id, **{**given, **fields})
+
+
+def make_marked_question(region: tuple[float, float, float, float], **fields: Any) -> Question:
+    return make_question(evidence=Evidence(kind="maker", expression="red ring", region=region), **fields)
+
+
+def make_candidate(number: int, *, score: float | None = None) -> Candidate:
+    """Candidates side by side, each with a crop of its own, best first."""
+    box = (10.0 * number, 5.0, 10.0 * number + 8, 13.0)
+    return Candidate(box, 1 - number / 10 if score is None else score, "ring", make_picture(100 + number, 8, 8))
+
+
+def make_candidates(count: int) -> list[Candidate]:
+    return [make_candidate(number) for number in range(1, count + 1)]
+
+
+def make_hits(*titles: str) -> list[tool_api.SearchHit]:
+    return [
+        tool_api.SearchHit(title=title, url=f"https://example.org/{title}", text=f"about {title}") for title in titles
+    ]
+
+
+def make_turn(action: str = "answer", **fields: Any) -> Turn:
+    """A turn that was acted on: searches carry the observation that a search leaves."""
+    tool = {"glance": "imageSearch", "gaze": "imageSearch", "ground": "grounding", "text": "textSearch"}.get(action)
+    seen = Observation(text="seen", tool=tool) if tool else None
+    return Turn(**{"text": action, "action": action, "observation": seen, **fields})
+
+
+def make_trajectory(*turns: Turn, **fields: Any) -> Trajectory:
+    """An episode of these turns, by default one that answers at once."""
+    given: dict[str, Any] = {
+        "id": "t1",
+        "question_id": "q1",
+        "question": "who made the red ring?",
+        "answers": ("Ada",),
+        "image": make_picture().hash,
+        "turns": turns or (make_turn("answer", argument="Ada"),),
+        "stop": "answer",
+        "answer": "Ada",
+    }
+    return Trajectory(**{**given, **fields})
+
+
+OLD = {"adapter.safetensors": b"old", "state/step.json": b"1"}
+NEW = {"adapter.safetensors": b"new", "log": b"2"}
+"""Contents of two checkpoints' files."""
+
+
+def publish(store: Store, step: int, contents: dict[str, bytes], *, stage: str = "sft", **fields: Any) -> Manifest:
+    """Publishes files of these contents."""
+    with tempfile.TemporaryDirectory() as folder:
+        return store.publish(stage, step, source_files(Path(folder), contents), **fields)
+
+
+def source_files(folder: Path, contents: dict[str, bytes]) -> dict[str, Path]:
+    """Files of these contents in a folder, by name."""
+    files = {name: folder / name for name in contents}
+    for name, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[name])
+    return files
+
+
+def contents(store: Store, manifest: Manifest) -> dict[str, bytes]:
+    """A checkpoint's files as the store gives them out, verified."""
+    return {name: store.open(manifest, name).read_bytes() for name in manifest.files}
+
+
+# ---- fakes
+
+
+@dataclass
+class FakeSession:
+    """A policy that says what it was told to. A character is a token, a picture is a token 0.
+
+    rooms: how many observations leave room for another turn.
+    """
+
+    turns: Sequence[str | Generation]
+    rooms: int = 1_000
+    seconds: float = 0.0
+    observed: list[str] = field(default_factory=list)
+    shown: list[Picture] = field(default_factory=list)
+    closed: bool = False
+    _said: int = 0
+    _segments: list[Segment] = field(default_factory=lambda: [Segment(source="prompt", tokens=(1, 2, 3))])
+
+    async def generate(self) -> Generation:
+        await asyncio.sleep(self.seconds)
+        turn = self.turns[self._said]
+        self._said += 1
+        generation = turn if isinstance(turn, Generation) else Generation(turn, finished=True)
+        tokens = tuple(map(ord, generation.text))
+        self._segments.append(Segment(source="model", tokens=tokens, logprobs=(-0.5,) * len(tokens)))
+        return generation
+
+    def observe(self, body: str, images: Sequence[Picture]) -> bool:
+        self.observed.append(body)
+        self.shown += images
+        hashes = tuple(image.hash for image in images)
+        tokens = tuple(map(ord, body)) + (0,) * len(images)
+        self._segments.append(Segment(source="observation", tokens=tokens, images=hashes))
+        return len(self.observed) <= self.rooms
+
+    def segments(self) -> tuple[Segment, ...]:
+        return tuple(self._segments)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class FakeTools:
+    """Tools that find what they were given and remember what they were asked: (tool, expression, hash or query).
+
+    failing: kind of failure by tool (grounding, imageSearch, textSearch).
+    """
+
+    candidates: Sequence[Candidate] = ()
+    hits: Sequence[tool_api.SearchHit] = field(default_factory=lambda: make_hits("Ada's ring"))
+    failing: Mapping[str, FailureKind] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    async def ground(self, picture: Picture, expression: str) -> Reply[Sequence[Candidate]]:
+        return self._reply("grounding", expression, self.candidates)
+
+    async def search_image(self, picture: Picture) -> Reply[Sequence[tool_api.SearchHit]]:
+        return self._reply("imageSearch", picture.hash, self.hits)
+
+    async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
+        return self._reply("textSearch", query, self.hits)
+
+    def _reply(self, tool: str, asked: str, found: Value) -> Reply[Value]:
+        self.calls.append((tool, asked))
+        kind = self.failing.get(tool)
+        if kind is not None:
+            return Reply(None, ToolFailure(tool, kind, "on purpose"), attempts=3, seconds=0.5)
+        return Reply(found, attempts=1, seconds=0.25)
+
+    def asked(self, tool: str) -> list[str]:
+        return [what for name, what in self.calls if name == tool]
+
+
+def make_episode(
+    turns: Sequence[str | Generation],
+    toolbox: tool_types.Tools | None = None,
+    *,
+    question: Question | None = None,
+    style: Any = "full",
+    rooms: int = 1_000,
+    **settings: Any,
+) -> Episode:
+    """An episode whose policy says `turns`; `settings` are AgentSettings."""
+    session = FakeSession(turns, rooms=rooms)
+    limits = AgentSettings(**settings)
+    return Episode(question or make_question(), make_picture(), session, toolbox or FakeTools(), limits, style, now)
+
+
+def play(episode: Episode) -> Trajectory:
+    return run(episode.run())
+
+
+HANG = object()
+"""An outcome of a backend: no answer, ever."""
+
+
+@dataclass
+class FakeBackend:
+    """What a call path sends to. outcomes in order, the last one for good: bytes, a CallError, or HANG."""
+
+    outcomes: Sequence[Any] = (b"answer",)
+    seconds: float = 0.0
+    requests: list[bytes] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    busy: int = 0
+    peak: int = 0
+
+    async def __call__(self, body: bytes) -> bytes:
+        outcome = self.outcomes[min(len(self.requests), len(self.outcomes) - 1)]
+        self.requests.append(body)
+        self.times.append(now())
+        self.busy += 1
+        self.peak = max(self.peak, self.busy)
+        try:
+            await asyncio.sleep(self.seconds)
+            if outcome is HANG:
+                await asyncio.Event().wait()
+        finally:
+            self.busy -= 1
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    @property
+    def pauses(self) -> list[float]:
+        """Seconds between requests."""
+        return [after - before for before, after in zip(self.times, self.times[1:])]
+
+
+SERVER_ERROR = CallError(FailureKind.SERVER_ERROR, "HTTP 500")
+
+
+def make_path(send: Any, *, cache: Cache | None = None, **limits: Any) -> CallPath[str]:
+    """A call path in the running loop's time, without a breaker that gets in the way."""
+    spec = ToolsSpec(**{"breaker_failures": 1_000, **limits})
+    return CallPath("textSearch", "fake", send, spec, cache or Cache(CacheSpec()), clock=now)
+
+
+async def ask(path: CallPath[str], query: str = "ring") -> Reply[str]:
+    """One call whose body is the query and whose answer is read as text."""
+    return await path.call({"query": query}, query.encode, lambda answer: answer.decode())

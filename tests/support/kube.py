@@ -1,0 +1,207 @@
+"""A real API server for tests marked `apiserver`: one for a session, started by tests/cluster in a folder of its own.
+
+Problem: a fake API server agrees with whoever wrote it. Decision: kube-apiserver, etcd and the controller manager
+themselves, on free loopback ports, with the CRDs of this project, Volcano and KServe, and nobody behind them: tests
+patch the status that Volcano and KServe would. Where a program is missing it is built; where Go is missing too, the
+tests are skipped and one line of the summary says so. Several sessions run side by side; the leftovers of a killed one
+are removed by the next. It has no node: no pod ever starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+KIT = ROOT / "tests/cluster"
+CLUSTER = Path(os.environ.get("GOG_CLUSTER") or Path.home() / ".cache/gog-cluster")
+NEEDED = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
+MISSING = "tests on a real API server did not run: its programs are not built, and there is no Go to build them"
+START_TRIES = 3
+"""A free port may be taken by another before the server has it."""
+
+
+@dataclass(frozen=True)
+class ApiServer:
+    """A running API server. `audit_log` has one JSON line for each request it answered."""
+
+    folder: Path
+    port: int
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "admin.kubeconfig"
+
+    @property
+    def server(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def audit_log(self) -> Path:
+        return self.folder / "audit.log"
+
+    def kubectl(self, *args: str | Path, input: str | None = None, check: bool = True) -> str:
+        """The output of one kubectl call as the administrator; `check=False` also gives what a refused one said.
+
+        Raises AssertionError with kubectl's own sentence.
+        """
+        command = [CLUSTER / "bin/kubectl", f"--kubeconfig={self.kubeconfig}", *args]
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120, check=False)
+        if not check:
+            return done.stdout + done.stderr
+        assert done.returncode == 0, f"kubectl {' '.join(map(str, args))}: {done.stderr.strip()}"
+        return done.stdout
+
+    def apply(self, *documents: dict[str, object]) -> str:
+        return self.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(documents))
+
+    def namespace(self, prefix: str = "test") -> str:
+        """A new, empty namespace that enforces the restricted Pod Security level; its name."""
+        name = f"{prefix}-{next(self._numbers)}"
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+        return name
+
+
+def available() -> bool:
+    """Whether the API server's programs are there, or can be built."""
+    return built() or shutil.which("go") is not None
+
+
+def built() -> bool:
+    return (CLUSTER / "addons").is_dir() and all((CLUSTER / "bin" / name).exists() for name in NEEDED)
+
+
+def obtainable(name: str) -> bool:
+    """Whether `program` would give it."""
+    return (CLUSTER / "bin" / name).exists() or shutil.which("go") is not None
+
+
+def program(name: str) -> Path:
+    """A program of the kit that is a group of its own (`helm`), built when it is missing; skips where Go is missing."""
+    if not obtainable(name):
+        pytest.skip(MISSING)
+    if not (CLUSTER / "bin" / name).exists():
+        subprocess.run([KIT / "build", name], check=True)
+    return CLUSTER / "bin" / name
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """The session's API server, with every CRD applied."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bare_api_server() -> Iterator[ApiServer]:
+    """A second one whose controller manager only collects garbage and ends namespaces: what becomes of Jobs and
+    Deployments is the test's to say, at once and in the same order every time."""
+    with serving("bare", GOG_CONTROLLERS="garbage-collector-controller,namespace-controller", GOG_AUDIT="") as server:
+        yield server
+
+
+@contextmanager
+def serving(suffix: str = "", **environment: str) -> Iterator[ApiServer]:
+    """An API server for the time of the block. suffix: tells several of one session apart."""
+    if not built():
+        subprocess.run([KIT / "build", "api"], check=True)
+    folder, lock = claim_folder(suffix)
+    server = start(folder, **environment)
+    try:
+        crds = sorted((ROOT / "manifests/crds").glob("*.yaml"))
+        for file in crds:
+            server.kubectl("apply", "--server-side", "-f", file)
+        if crds:
+            names = [f"crd/{yaml.safe_load(file.read_text())['metadata']['name']}" for file in crds]
+            server.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+        yield server
+    finally:
+        stop(folder)
+        lock.close()
+        Path(lock.name).unlink()
+
+
+def start(folder: Path, **environment: str) -> ApiServer:
+    for attempt in range(1, START_TRIES + 1):
+        api, etcd, peer = free_ports(3)
+        ports = {"GOG_API_PORT": str(api), "GOG_ETCD_PORT": str(etcd), "GOG_ETCD_PEER_PORT": str(peer)}
+        run = kit("up", folder, "api", **{"GOG_AUDIT": "1", **ports, **environment})
+        if run.returncode == 0:
+            return ApiServer(folder, api)
+        stop(folder)
+        if attempt == START_TRIES:
+            raise RuntimeError(f"tests/cluster/up api: {run.stderr.strip()}")
+    raise AssertionError("unreachable")
+
+
+def stop(folder: Path) -> None:
+    kit("down", folder)
+
+
+def kit(script: str, folder: Path, *args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = os.environ | {"GOG_CLUSTER": str(CLUSTER), "GOG_CLUSTER_RUN": str(folder)} | environment
+    return subprocess.run([KIT / script, *args], env=settings, capture_output=True, text=True, check=False)
+
+
+def claim_folder(suffix: str = "") -> tuple[Path, TextIO]:
+    """A run folder that is this session's while the returned file is open; whatever dead sessions left is stopped.
+
+    The kernel drops the lock of a process that dies, however it dies.
+    """
+    sessions = CLUSTER / "sessions"
+    sessions.mkdir(parents=True, exist_ok=True)
+    with (sessions / "guard").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        for left in sorted(sessions.glob("*.lock")):
+            with left.open("w") as old:
+                try:
+                    fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                stop(left.with_suffix(""))
+                left.unlink()
+        lock = (sessions / f"{os.getpid()}{suffix}.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return Path(lock.name).with_suffix(""), lock
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+# --- pytest's hooks: where the kit cannot be had, say so once ---
+
+skipped = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)  # after -m has taken away what was not asked for
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if available():
+        return
+    needing = [item for item in items if item.get_closest_marker("apiserver")]
+    for item in needing:
+        item.add_marker(pytest.mark.skip(reason=MISSING))
+    config.stash[skipped] = len(needing)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if count := config.stash.get(skipped, 0):
+        terminalreporter.write_line(f"{count} {MISSING}")

@@ -1,0 +1,136 @@
+"""All four tools served on loopback in the test's own process, each request by the handler it was told to use."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from gog import regions, tool_api
+from gog.spec import ToolsSpec
+from gog.tool_client import Toolbox
+
+Value = TypeVar("Value")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+PATHS = {
+    "grounding": tool_api.GROUNDING_PATH,
+    "imageSearch": tool_api.IMAGE_SEARCH_PATH,
+    "textSearch": tool_api.TEXT_SEARCH_PATH,
+    "judge": tool_api.CHAT_PATH,
+}
+
+
+class Provider:
+    """All four tools on loopback. handlers by tool: one per request, the last one for good."""
+
+    def __init__(self, handlers: Mapping[str, Sequence[Handler]]) -> None:
+        self.handlers = handlers
+        self.requests: dict[str, list[Any]] = defaultdict(list)
+        self.headers: dict[str, list[Mapping[str, str]]] = defaultdict(list)
+
+    async def __aenter__(self) -> Provider:
+        app = web.Application(client_max_size=10_000_000)
+        for tool, path in PATHS.items():
+            app.router.add_post(path, self._serve(tool))
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def _serve(self, tool: str) -> Handler:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            self.requests[tool].append(await request.json())
+            self.headers[tool].append(request.headers)
+            handlers = self.handlers[tool]
+            return await handlers[min(len(self.requests[tool]), len(handlers)) - 1](request)
+
+        return serve
+
+
+def says(body: bytes | Mapping[str, Any], status: int = 200, **headers: str) -> Handler:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=data, status=status, headers=headers)
+
+    return handler
+
+
+async def reset(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def hang(request: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def half(request: web.Request) -> web.StreamResponse:
+    """Promises a hundred bytes, sends ten, and is gone."""
+    response = web.StreamResponse(headers={"content-length": "100"})
+    await response.prepare(request)
+    await response.write(b'{"hits": [')
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
+async def piecemeal(request: web.Request) -> web.StreamResponse:
+    """A good answer in many small pieces."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for start in range(0, len(HITS_BODY), 40):
+        await response.write(HITS_BODY[start : start + 40])
+        await asyncio.sleep(0)
+    return response
+
+
+def detections(*boxes: regions.Box) -> dict[str, Any]:
+    found = [{"box": box, "score": 0.9 - 0.1 * rank, "label": "ring"} for rank, box in enumerate(boxes)]
+    return {"predictions": [{"detections": found}]}
+
+
+def verdict(content: str) -> dict[str, Any]:
+    return {"choices": [{"message": {"role": "assistant", "content": content}}]}
+
+
+HITS = {"hits": [{"title": f"page {n}", "url": f"https://example.org/{n}", "text": "by Ada"} for n in range(5)]}
+HITS_BODY = json.dumps(HITS).encode()
+WORKING = {
+    "grounding": [says(detections((2, 2, 12, 12), (20, 10, 30, 20)))],
+    "imageSearch": [says(HITS)],
+    "textSearch": [says(HITS)],
+    "judge": [says(verdict("Yes"))],
+}
+
+
+def with_toolbox(
+    handlers: Mapping[str, Sequence[Handler]],
+    use: Callable[[Toolbox, Provider], Awaitable[Value]],
+    *,
+    judge_model: str = "",
+    **limits: Any,
+) -> Value:
+    """Runs `use` with a toolbox whose tools are served by `handlers`; what is not named works."""
+
+    async def scenario() -> Value:
+        settings = ToolsSpec(**{"backoff_seconds": 0, "deadline_seconds": 5, "breaker_failures": 1000, **limits})
+        async with (
+            Provider({**WORKING, **handlers}) as provider,
+            Toolbox(dict.fromkeys(PATHS, provider.url), settings, judge_model) as tools,
+        ):
+            return await use(tools, provider)
+
+    return asyncio.run(scenario())

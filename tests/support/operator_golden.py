@@ -1,0 +1,145 @@
+"""Everything that the operator makes of objects on a cluster, one case for each form, and where it is kept.
+
+    .venv/bin/python tests/support/operator_golden.py      writes tests/operator/golden/*.yaml anew
+
+The files are what a reader looks at to see what runs; a change of them is a change of what every cluster runs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gog import spec as settings
+from gog_operator.api import names, objects
+from gog_operator.build import config, inference, store_jobs, volcano
+from gog_operator.build import settings as files
+from gog_operator.build.platform import Platform
+
+FOLDER = Path(__file__).parents[1] / "operator" / "golden"
+PLATFORM = Platform(trainer_image="registry.example/gog-trainer:1", tools_image="registry.example/gog-tools:1")
+STORE = {"uri": "s3://runs/world", "secretName": "s3", "endpointUrl": "http://s3.example:7070", "pathStyle": True}
+DATA = settings.DataSpec(uri="s3://runs/world")
+PLACED = {
+    "queue": "research",
+    "priorityClassName": "high",
+    "nodeSelector": {"accelerator": "h200"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+}
+GPUS = {"requests": {"nvidia.com/gpu": "1", "memory": "64Gi"}, "limits": {"nvidia.com/gpu": "1"}}
+
+Document = dict[str, Any]
+
+
+def thing(kind: str, name: str, spec: Document, **metadata: Any) -> Any:
+    head = {"name": name, "namespace": "research", "uid": f"uid-of-{name}", **metadata}
+    body = {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": head, "spec": spec}
+    return objects.KINDS[kind].model_validate(body)
+
+
+def stage(kind: str = "GRPOStage", attempt: int = 1, name: str = "world-grpo", **spec: Any) -> objects.Stage:
+    body = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": STORE, "run": "world", **spec}
+    made: objects.Stage = thing(kind, name, body, labels={"gog.dev/run": "world"})
+    return made.model_copy(update={"status": made.status.model_copy(update={"attempt": attempt})})
+
+
+def endpoint(role: str, name: str = "", **spec: Any) -> objects.Endpoint:
+    body = {"role": role, "store": STORE, **spec}
+    made: objects.Endpoint = thing(
+        "Endpoint", name or f"world-{names.kebab(role)}", body, labels={"gog.dev/run": "world"}
+    )
+    return made
+
+
+def run() -> objects.GoGRun:
+    spec = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": STORE}
+    made: objects.GoGRun = thing("GoGRun", "world", spec)
+    return made
+
+
+def job(**spec: Any) -> list[Document]:
+    made = stage(**spec)
+    urls = {"judge": "http://world-judge-predictor.research.svc.cluster.local"}
+    body = config.render(made, data=DATA, endpoints=urls, workdir="/work")
+    text = yaml.safe_dump(body, sort_keys=False)
+    return [files.configmap(made.job_name, made, {"config.yaml": text}), volcano.job(made, PLATFORM)]
+
+
+def server(role: str, **spec: Any) -> list[Document]:
+    return [inference.service(endpoint(role, **spec), PLATFORM, DATA)]
+
+
+def policy(**spec: Any) -> list[Document]:
+    made = endpoint("policy", base="tiny", version="grpo/120", **spec)
+    return [inference.service(made, PLATFORM, None), inference.headless(made), inference.version_file(made)]
+
+
+def mover(owner: Any, name: str, command: Any, body: Document, **more: Any) -> list[Document]:
+    store = settings.StoreSpec.model_validate(STORE)
+    return list(store_jobs.job(name, owner, command, {"store": STORE, **body}, store, PLATFORM, **more))
+
+
+def check() -> list[Document]:
+    target = {"uri": "s3://released/world", "secretName": "released"}
+    body = {"keys": ["grpo"], "verify": True, "promoteTo": target, "retention": {"keepLast": 3}}
+    made = stage()
+    return mover(made, f"{made.job_name}-check", "check", body, also=settings.StoreSpec.model_validate(target))
+
+
+CASES: dict[str, Callable[[], list[Document]]] = {
+    "stage-one-pod": lambda: job(kind="SFTStage", name="world-sft"),
+    "stage-two-pods": lambda: job(attempt=2, workers={"replicas": 2, "cpu": "1", "memory": "3Gi"}),
+    "stage-gpus": lambda: job(workers={"replicas": 2, "gpus": 8, "cpu": "64", "memory": "512Gi"}),
+    "stage-placed": lambda: job(
+        scheduling=PLACED,
+        serviceAccountName="trainer",
+        endpointSecrets={"judge": "judge-key", "imageSearch": "lens-key"},
+        image="registry.example/mine:2",
+        store={"uri": "s3://runs/world", "region": "eu-central-1"},
+        workers={"processes": 2, "cpu": "500m", "sharedMemory": "2Gi"},
+    ),
+    "endpoint-grounding": lambda: server("grounding"),
+    "endpoint-image-search": lambda: server("imageSearch", failures={"rate": 0.05}),
+    "endpoint-text-search": lambda: server("textSearch", replicas=2, scheduling=PLACED, serviceAccountName="reader"),
+    "endpoint-judge": lambda: server("judge", backend="mine:factory", secretName="judge-key", startupSeconds=60),
+    "endpoint-policy": policy,
+    "endpoint-policy-gpu": lambda: policy(resources=GPUS, scheduling=PLACED, suspend=True),
+    "mover-check": check,
+    "mover-data": lambda: mover(run(), names.mover("world", "data"), "data", {"world": {"train": 400, "test": 60}}),
+    "mover-report": lambda: mover(
+        run(), names.mover("world", "report"), "report", {"objects": [objects.document(run())], "events": []}
+    ),
+}
+
+
+@functools.cache
+def documents(case: str) -> list[Document]:
+    return CASES[case]()
+
+
+class Dumper(yaml.SafeDumper):
+    """Files inside a ConfigMap as they are, line by line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _lines(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+Dumper.add_representer(str, _lines)
+
+
+def text(case: str) -> str:
+    return yaml.dump_all(documents(case), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for each in CASES:
+        (FOLDER / f"{each}.yaml").write_text(text(each), encoding="utf-8")

@@ -1,0 +1,123 @@
+"""`gog` as a process of its own, with programs in place of stages and servers that train and answer nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from gog_console import cli
+from gog_operator.cluster import processes
+from support.operator_builders import manifest, until
+
+TOYS = Path(__file__).parents[1] / "operator"
+GOG = [sys.executable, "-m", "gog_operator"]
+
+
+@dataclass
+class Workshop:
+    """A folder to run things in. stage, server: what the toys shall do, by store key and by role."""
+
+    folder: Path
+    stage: dict[str, Any] = field(default_factory=dict)
+    server: dict[str, Any] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def write(self, kind: str = "GoGRun", **spec: Any) -> Path:
+        """A manifest that needs no world."""
+        self.pool()
+        body = manifest(kind, "world", data={"path": "pool"}, **spec)
+        path = self.folder / "manifest.yaml"
+        path.write_text(yaml.safe_dump(body))
+        return path
+
+    def pool(self) -> Path:
+        """A dataset of one question, which no toy reads."""
+        folder = self.folder / "pool"
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / "q1.png")
+        line = json.dumps({"id": "q1", "image": "q1.png", "question": "who?", "answers": ["Ada"]})
+        for split in ("train", "test"):
+            (folder / f"{split}.jsonl").write_text(line)
+        return folder
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "GOG_STAGE_PROGRAM": f"{sys.executable} {TOYS / 'toy_stage.py'}",
+            "GOG_SERVE_PROGRAM": f"{sys.executable} {TOYS / 'toy_server.py'}",
+            "TOY": json.dumps(self.stage),
+            "TOY_SERVER": json.dumps(self.server),
+        }
+
+    def start(self, *line: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*GOG, *line],
+            cwd=self.folder,
+            env=self.environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.started.append(process)
+        return process
+
+    def gog(self, *line: str) -> tuple[int, str]:
+        """A call in this process, which saves its start: exit code, and what was written to stdout and stderr."""
+        told, kept = io.StringIO(), dict(os.environ)
+        try:
+            os.environ.update(self.environment())
+            with contextlib.chdir(self.folder), contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+                code = cli.main(line)
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+        return code, told.getvalue()
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "runs" / "world"
+
+    def object(self, name: str) -> dict[str, Any]:
+        return yaml.safe_load((self.run / "objects" / f"{name}.yaml").read_text())
+
+    def conditions(self, name: str) -> dict[str, str]:
+        """Type of each condition that holds, and its reason."""
+        found = self.object(name)["status"].get("conditions", [])
+        return {each["type"]: each["reason"] for each in found if each["status"] == "True"}
+
+    def starts(self, stage: str) -> list[dict[str, Any]]:
+        """How often a stage was begun, and from which step."""
+        path = self.run / "work" / stage / "starts.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def events(self) -> list[str]:
+        path = self.run / "events.jsonl"
+        return [json.loads(line)["message"] for line in path.read_text().splitlines()] if path.exists() else []
+
+    def living(self) -> set[int]:
+        """Processes of the run."""
+        return processes.marked(str(self.run))
+
+    def committed(self, stage: str) -> list[int]:
+        return sorted(int(each.stem) for each in (self.run / "store" / "manifests" / stage).glob("*.json"))
+
+    def until_committed(self, stage: str, step: int) -> None:
+        until(lambda: step in self.committed(stage))
+
+    def close(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        for pid in self.living():
+            processes.kill_group(pid, signal.SIGKILL)

@@ -1,0 +1,147 @@
+"""An operator's work on a real API server, pass by pass, without threads and without waiting: time is the test's own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gog_operator.api.objects import KINDS
+from gog_operator.build.platform import Platform
+from gog_operator.cluster import kube, paths
+from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster.kube import MERGE, Api, ApiError, items
+from gog_operator.main import Workers
+from gog_operator.resync import Resync
+from gog_operator.workqueue import WorkQueue
+from support import cluster_actors
+from support.kube import ApiServer
+from support.operator_builders import manifest, until
+
+STORE = {"uri": "s3://bucket/world", "secretName": "s3"}
+
+
+class Clock:
+    """Seconds that a test lets go by."""
+
+    def __init__(self) -> None:
+        self.start, self.passed = datetime.now(UTC).replace(microsecond=0), 0.0
+
+    def now(self) -> datetime:
+        return self.start + timedelta(seconds=self.passed)
+
+    def seconds(self) -> float:
+        return self.passed
+
+
+class Workplace:
+    """A namespace, an API client that the operator uses, and one that tests and actors use."""
+
+    KEYS = ("curate", "sft", "stratify", "grpo", "evaluate")
+
+    def __init__(self, server: ApiServer, wrap: Callable[[Api], Api] = lambda api: api) -> None:
+        self.server = server
+        self.api: Api = kube.connect(4, str(server.kubeconfig))
+        self.namespace = server.namespace()
+        until(self._serves)
+        self.clock, self.play = Clock(), cluster_actors.Play()
+        self.operator = self.make_operator(wrap(self.api))
+
+    def _serves(self) -> bool:
+        """Whether the server has come round to every resource: for a moment after a definition was applied, it has not."""
+        try:
+            return all(self.api.call("GET", each.path(self.namespace)) for each in paths.KNOWN)
+        except ApiError:
+            return False
+
+    def make_operator(self, api: Api) -> Operator:
+        return Operator(api, self.namespace, self.clock)
+
+    def apply(self, **spec: Any) -> None:
+        """The run `world`."""
+        self.create("GoGRun", "world", store=STORE, **spec)
+
+    def create(self, kind: str, name: str, **spec: Any) -> None:
+        body = manifest(kind, name, **spec)
+        if kind == "Endpoint":
+            body["spec"] = spec
+        self.api.call("POST", paths.OURS[kind].path(self.namespace), body=body)
+
+    def patch(self, kind: str, name: str, patch: dict[str, Any]) -> None:
+        self.api.call("PATCH", paths.OURS[kind].path(self.namespace, name), body=patch, content=MERGE)
+
+    def until(self, happens: Callable[[], Any], rounds: int = 200) -> Any:
+        """Lets operator and actors work in turns, and time go by, until it happens."""
+        for _ in range(rounds):
+            if value := happens():
+                return value
+            self.round()
+        raise AssertionError(f"did not happen; {self.told()}")
+
+    def round(self) -> None:
+        self.operator.work()
+        if not cluster_actors.advance(self.api, self.namespace, self.play):
+            self.clock.passed += 5
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        return self.api.call("GET", paths.OURS[kind].path(self.namespace, name))
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        return Explained(self.api).find(path)
+
+    def annotations(self, resource: paths.Resource, name: str) -> dict[str, str]:
+        return self.api.call("GET", resource.path(self.namespace, name))["metadata"].get("annotations", {})
+
+    def conditions(self, kind: str, name: str) -> dict[str, dict[str, Any]]:
+        return {each["type"]: each for each in self.get(kind, name).get("status", {}).get("conditions") or ()}
+
+    def condition(self, kind: str, name: str, type_: str) -> dict[str, Any] | None:
+        """The condition, if it holds."""
+        found = self.conditions(kind, name).get(type_)
+        return found if found and found["status"] == "True" else None
+
+    def events(self) -> list[dict[str, Any]]:
+        listed = items(self.api, paths.EVENTS.path(self.namespace))
+        return [each for each in listed if each.get("reportingComponent") == "gog-operator"]
+
+    def phase(self, job: str) -> str:
+        found = self.find(paths.VOLCANO_JOBS.path(self.namespace, job)) or {}
+        return found.get("status", {}).get("state", {}).get("phase", "")
+
+    def job_pod(self, job: str, **state: Any) -> None:
+        """A pod of a job that waits; state: of its container."""
+        cluster_actors.job_pod(self.api, self.namespace, job, "Pending", **state)
+
+    def stages(self) -> list[dict[str, Any]]:
+        kinds = ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")
+        return [each for kind in kinds for each in items(self.api, paths.OURS[kind].path(self.namespace))]
+
+    def told(self) -> list[str]:
+        """What every object says of itself."""
+        found = []
+        for kind in KINDS:
+            for each in items(self.api, paths.OURS[kind].path(self.namespace)):
+                for one in each.get("status", {}).get("conditions") or ():
+                    words = (each["metadata"]["name"], one["type"], one["status"], one["reason"], one["message"])
+                    found.append(" ".join(words))
+        return found
+
+
+class Operator:
+    """One operator's memory: lost when it dies, found again by the resync."""
+
+    def __init__(self, api: Api, namespace: str, clock: Clock) -> None:
+        self.queue = WorkQueue(clock.seconds, lambda: 0.5)
+        self.workers = Workers(api, Platform(), self.queue, clock.now)
+        self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now)
+
+    def work(self) -> int:
+        """A resync, then passes until nothing is due."""
+        with contextlib.suppress(ApiError):  # the next one will do
+            self.resync.once()
+        done = 0
+        while (key := self.queue.take()[0]) is not None:
+            self.workers.one(key)
+            done += 1
+        return done

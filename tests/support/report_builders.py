@@ -1,0 +1,409 @@
+"""Run folders for the report's tests: made through the real store, archives and trajectories, with invented contents.
+
+`make_run` writes a whole run; `stages` leaves some out, `steps` shortens the training. Everything follows from a seed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image, ImageDraw
+
+from gog import behaviour, levels, rewards, stats, store, trajectory_zip
+from gog.images import Picture
+from gog.trajectory import Candidate, Failure, Observation, Result, Reward, Segment, Trajectory, Turn
+
+BEGAN = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
+NOW = BEGAN + timedelta(minutes=9)
+ALL = ("curate", "sft", "stratify", "grpo", "evaluate")
+KINDS = ("look", "text", "name", "fact1", "fact")
+POLICIES = ("direct", "whole-image", "sft", "grpo")
+COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 230), "yellow": (230, 210, 40)}
+EVENTS = (
+    {
+        "time": "2026-03-14T09:28:01+00:00",
+        "type": "Normal",
+        "reason": "Ready",
+        "message": "judge answers at http://127.0.0.1:41",
+    },
+    {
+        "time": "2026-03-14T09:31:07+00:00",
+        "type": "Warning",
+        "reason": "Retrying",
+        "message": "world-grpo: attempt 1 failed: exit 1; tried again in 2 s, see http://127.0.0.1:41",
+    },
+)
+OBJECT_KINDS = {
+    "curate": "CurateStage", "sft": "SFTStage", "stratify": "StratifyStage", "grpo": "GRPOStage", "evaluate": "EvaluateStage",
+}  # fmt: skip
+
+
+@dataclass
+class Scene:
+    """A picture with rings and discs of known boxes."""
+
+    picture: Picture
+    boxes: list[tuple[float, float, float, float]]
+    crops: list[Picture]
+    names: list[str]
+
+
+@dataclass
+class Maker:
+    """Draws everything from one generator; remembers the pictures it made."""
+
+    rng: random.Random
+    pictures: dict[str, Picture] = field(default_factory=dict)
+
+    def scene(self, side: int = 112) -> Scene:
+        image = Image.new("RGB", (side, side), (self.rng.choice((20, 40, 60, 80)),) * 3)
+        pen, boxes, names = ImageDraw.Draw(image), [], []
+        for cell in sorted(self.rng.sample(range(16), self.rng.randint(1, 4))):
+            x, y, r = 28 * (cell % 4) + 14, 28 * (cell // 4) + 14, self.rng.choice((8, 9, 10))
+            colour, form = self.rng.choice(list(COLOURS)), self.rng.choice(("ring", "circle"))
+            around = (x - r, y - r, x + r, y + r)
+            width = 4 if form == "ring" else r
+            pen.ellipse(around, outline=COLOURS[colour], width=width)
+            pen.rectangle((x - 2, y - 2, x + 1, y + 1), fill=self.rng.choice(list(COLOURS.values())))
+            boxes.append((x - r, y - r, x + r + 1, y + r + 1))
+            names.append(f"{colour} {form}")
+        picture = Picture(np.asarray(image))
+        crops = [Picture(np.asarray(image.crop(tuple(map(int, box))).resize((28, 28)))) for box in boxes]
+        for each in (picture, *crops):
+            self.pictures[each.hash] = each
+        return Scene(picture, [tuple(map(float, box)) for box in boxes], crops, names)
+
+    def trajectory(self, question: int, policy: str, *, skill: float, step: int = 0, sample: int = 0) -> Trajectory:
+        """An episode of a question; skill is the chance of the right candidate and the right answer."""
+        scene = Maker(random.Random(f"scene {question}"), self.pictures).scene()
+        kind, target, right = KINDS[question % len(KINDS)], question % len(scene.names), self.rng.random() < skill
+        failures: list[Failure] = []
+        turns = self._turns(kind, policy, scene, target, right, failures)
+        gold = f"n{question % 100:02d}"
+        turns.append(self._turn("answer", "answer", gold if right else f"n{(question + 7) % 100:02d}", "height n12"))
+        stopped = self.rng.random() < 0.04
+        if stopped:
+            cut = "cut off before its closing tag"
+            turns[-1] = Turn(text="<think>several several", action="none", well_formed=False, error=cut)
+        asked = "name" if kind == "name" else "height"
+        trajectory = Trajectory(
+            id=f"{policy}-{step}-q{question}-{sample}",
+            question_id=f"test-{question:05d}",
+            question=f"what is the {asked} of the {scene.names[target]} ?",
+            answers=(gold,),
+            image=scene.picture.hash,
+            kind=kind,
+            region=scene.boxes[target],
+            policy=policy,
+            step=step,
+            sample=sample,
+            turns=tuple(turns),
+            segments=self._segments(turns),
+            stop="max_turn_tokens" if stopped else "answer",
+            answer=None if stopped else turns[-1].argument,
+            failures=tuple(failures),
+            seconds=round(self.rng.uniform(0.2, 1.4), 3),
+            level="2" if policy == "grpo" and step else "",
+            advantage=0.8 if right else -1.2,
+        )
+        reward = rewards.reward(float(right and not stopped), trajectory.well_formed)
+        trajectory = trajectory.model_copy(update={"reward": reward})
+        return trajectory.model_copy(update={"excluded": rewards.exclusion(trajectory, "mask")})
+
+    def _turns(
+        self, kind: str, policy: str, scene: Scene, target: int, right: bool, failures: list[Failure]
+    ) -> list[Turn]:
+        turns: list[Turn] = []
+        name = f"t{self.rng.randint(0, 215):03d}"
+        if policy != "direct" and kind in ("name", "fact", "fact1"):
+            if policy == "whole-image" or kind == "fact1" or self.rng.random() < 0.15:
+                turns.append(self._search("glance", "<img>", name, failures))
+            else:
+                turns += self._gaze(scene, target, right, name, failures)
+        if policy != "direct" and kind in ("fact", "fact1", "text"):
+            turns.append(
+                self._search("text", name, f"founded n12 , height n{self.rng.randint(0, 99):02d} , price n40", failures)
+            )
+        return turns
+
+    def _gaze(self, scene: Scene, target: int, right: bool, name: str, failures: list[Failure]) -> list[Turn]:
+        candidates = tuple(
+            Candidate(number=n, box=box, score=round(0.97 - 0.11 * n, 2), label=scene.names[target], crop=crop.hash)
+            for n, (box, crop) in enumerate(zip(scene.boxes, scene.crops), 1)
+        )
+        seen = Observation(
+            text=" ".join(f"{c.number} <|image_pad|>" for c in candidates), tool="grounding", candidates=candidates,
+            images=tuple(c.crop for c in candidates), seconds=0.012, attempts=1,
+        )  # fmt: skip
+        ground = self._turn("ground", "img_search", scene.names[target], "several").model_copy(
+            update={"observation": seen}
+        )
+        number = target + 1 if right else self.rng.randint(1, len(candidates))
+        gaze = self._search("gaze", f"#{number}", name, failures)
+        return [ground, gaze.model_copy(update={"selected": (number,), "argument": ""})]
+
+    def _search(self, action: str, query: str, found: str, failures: list[Failure]) -> Turn:
+        tool = "textSearch" if action == "text" else "imageSearch"
+        turn = self._turn(action, "text_search" if action == "text" else "img_search", query, "one")
+        if self.rng.random() < 0.05:
+            failure = Failure(tool=tool, kind="timeout", message="no answer within 10.0 s, tried 3 times")
+            failures.append(failure)
+            seen = Observation(text="tool failed", tool=tool, failures=(failure,), seconds=30.2, attempts=3)
+        else:
+            results = tuple(
+                Result(title=found, url=f"https://example.org/{n}", text=f"page {n} of {found}") for n in range(2)
+            )
+            seen = Observation(
+                text=found,
+                tool=tool,
+                results=results,
+                seconds=0.021,
+                attempts=self.rng.choice((1, 1, 1, 2)),
+                cached=self.rng.random() < 0.3,
+            )
+        return turn.model_copy(update={"observation": seen})
+
+    def _turn(self, action: Any, tag: str, argument: str, thought: str) -> Turn:
+        text = f"<think>{thought}</think><{tag}>{argument}</{tag}>"
+        shown = "" if argument == "<img>" else argument
+        return Turn(
+            text=text, action=action, argument=shown, reasoning=thought, seconds=round(self.rng.uniform(0.01, 0.1), 4)
+        )
+
+    def _segments(self, turns: Sequence[Turn]) -> tuple[Segment, ...]:
+        segments = [Segment(source="prompt", tokens=(1, 2, 3))]
+        for turn in turns:
+            tokens = tuple(range(max(3, len(turn.text) // 6)))
+            segments.append(
+                Segment(
+                    source="model", tokens=tokens, logprobs=tuple(-self.rng.expovariate(2.5) for _ in tokens), version=3
+                )
+            )
+            if turn.observation:
+                segments.append(Segment(source="observation", tokens=(4, 5, 6, 7)))
+        return tuple(segments)
+
+
+def make_run(
+    root: Path,
+    *,
+    name: str = "world",
+    stages: Sequence[str] = ALL,
+    failed: str = "",
+    running: str = "",
+    steps: int = 30,
+    questions: int = 40,
+    arms: Sequence[str] = (),
+    spec: Mapping[str, Any] | None = None,
+    edit: Any = None,
+) -> Path:
+    """A run folder; `edit` may change each evaluated trajectory. Returns its path."""
+    folder = root / name
+    kept = store.Store(folder / "store")
+    _objects(folder / "objects", name, stages, failed, running, arms, spec or {}, steps)
+    events = "".join(json.dumps(event) + "\n" for event in EVENTS)
+    (folder / "events.jsonl").write_text(events + '{"time": "2026-03-14T09:3')
+    maker = Maker(random.Random(name))
+    with tempfile.TemporaryDirectory() as scratch:
+        writer = _Writer(kept, maker, Path(scratch), steps, questions, edit)
+        for stage in stages:
+            if stage != failed or stage == "grpo":  # a training that fails has left checkpoints
+                getattr(writer, stage)(stage)
+        for arm in arms:
+            writer.grpo(f"grpo-{arm}", gain=0.12)
+            writer.evaluate(f"evaluate-{arm}", policies=("grpo",))
+    return folder
+
+
+@dataclass
+class _Writer:
+    kept: store.Store
+    maker: Maker
+    scratch: Path
+    steps: int
+    questions: int
+    edit: Any
+
+    def curate(self, key: str) -> None:
+        made = [self.maker.trajectory(n, "teacher", skill=0.8) for n in range(24)]
+        meta = {"trajectories": len(made), "behaviour": behaviour.shares(made), "care": 0.5, "seconds": 11.4}
+        self.kept.publish(key, 1, {"trajectories.zip": self._archive(made)}, meta=meta)
+
+    def sft(self, key: str) -> None:
+        rows = [
+            {"step": n, "total": 60, "loss": 2.3 * 0.93**n + 0.32 + self.maker.rng.uniform(-0.04, 0.04), "grad_norm": 1 + 2 / n,
+             "learning_rate": 1e-3 * min(1, n / 6), "tokens": 900, "tokens_per_second": 4100, "seconds": 0.3}
+            for n in range(1, 61)
+        ]  # fmt: skip
+        self.kept.publish(key, 60, {"metrics.jsonl": self._lines("metrics.jsonl", rows)})
+
+    def stratify(self, key: str) -> None:
+        solved = [min(5, int(self.maker.rng.betavariate(0.9, 0.9) * 6)) for _ in range(400)]
+        graded = [
+            levels.Graded(question_id=f"train-{n}", solved=k, valid=5, level=levels.level(k, 5))
+            for n, k in enumerate(solved)
+        ]
+        path = self._lines("levels.jsonl", [line.model_dump() for line in graded])
+        counts = {level: sum(line.level == level for line in graded) for level in ("easy", "1", "2")}
+        self.kept.publish(
+            key, 1, {"levels.jsonl": path}, meta={"levels": counts, "unsolved": solved.count(0), "seconds": 20.3}
+        )
+
+    def grpo(self, key: str, gain: float = 0.4) -> None:
+        rows: list[dict[str, Any]] = []
+        for step in range(1, self.steps + 1):
+            share = step / self.steps
+            rows.append(_grpo_row(step, self.steps, share, gain, self.maker.rng))
+            if step % max(1, self.steps // 5) == 0:
+                made = [
+                    self.maker.trajectory(n, "grpo", skill=0.4 + gain * share, step=step, sample=s)
+                    for n in range(100 + step, 108 + step)
+                    for s in range(4)
+                ]
+                files = {"metrics.jsonl": self._lines("metrics.jsonl", rows), "trajectories.zip": self._archive(made)}
+                self.kept.publish(key, step, files, meta={"total": self.steps})
+
+    def evaluate(self, key: str, policies: Sequence[str] = POLICIES) -> None:
+        skill = {"direct": 0.12, "whole-image": 0.42, "sft": 0.55, "grpo": 0.8}
+        made = {p: [self.maker.trajectory(n, p, skill=skill[p]) for n in range(self.questions)] for p in policies}
+        if self.edit:
+            made = {policy: [self.edit(item) for item in items] for policy, items in made.items()}
+        results = {"rows": [_row(p, items) for p, items in made.items()], "comparisons": _comparisons(made)}
+        path = self.scratch / "results.json"
+        path.write_text(json.dumps(results))
+        shown = [item for items in made.values() for item in items]
+        self.kept.publish(key, 1, {"results.json": path, "trajectories.zip": self._archive(shown)})
+
+    def _archive(self, made: Sequence[Trajectory]) -> Path:
+        path = self.scratch / "trajectories.zip"
+        trajectory_zip.write(path, made, self.maker.pictures)
+        return path
+
+    def _lines(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+        path = self.scratch / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+
+def _grpo_row(step: int, total: int, share: float, gain: float, rng: random.Random) -> dict[str, Any]:
+    accuracy = 0.35 + gain * share + rng.uniform(-0.06, 0.06)
+    return {
+        "step": step, "total": total, "reward_mean": 0.9 * accuracy + 0.095, "reward_std": 0.42 - 0.1 * share,
+        "accuracy_mean": accuracy, "format_mean": 0.95 + 0.04 * share, "kl": 0.004 * share, "clip_share": 0.001 * rng.random(),
+        "grad_norm": 0.4 + 0.2 * rng.random(), "learning_rate": 2e-4, "tool_failure_ratio": 0.002 * rng.random(),
+        "attempt_failure_ratio": 0.05 + 0.02 * rng.random(), "trajectories": 160, "excluded": rng.choice((0, 0, 1, 2)),
+        "zero_variance_share": 0.2 + 0.2 * share, "behaviour": {"none": 0.3 - 0.2 * share, "single": 0.3, "mixed": 0.4 + 0.2 * share},
+        "choice_accuracy": None if step == 3 else 0.5 + 0.4 * share, "generated_tokens": 4100 + 200 * rng.random(), "prefill_ratio": 1.1,
+        "logprob_gap": 1e-5, "seconds": 2.1, "rollout_seconds": 1.2, "train_seconds": 0.9,
+    }  # fmt: skip
+
+
+def _row(policy: str, items: Sequence[Trajectory]) -> dict[str, Any]:
+    scores = [reward_of(item) for item in items]
+    seconds = [item.seconds for item in items]
+    by_kind = {kind: [s for s, item in zip(scores, items) if item.kind == kind] for kind in KINDS}
+    choices = [float(c) for item in items if (c := behaviour.chose_right(item)) is not None]
+    return {
+        "policy": policy,
+        "benchmark": "test",
+        "n": len(items),
+        "accuracy": stats.mean(scores),
+        "ci95": list(stats.wilson(int(sum(scores)), len(items))),
+        "format_mean": stats.mean([float(item.well_formed) for item in items]),
+        "tool_calls_mean": stats.mean([item.tool_calls for item in items]),
+        "latency_p50_s": stats.percentile(seconds, 0.5),
+        "latency_p95_s": stats.percentile(seconds, 0.95),
+        "behaviour": behaviour.shares(items),
+        "choice_accuracy": stats.mean(choices) if choices else None,
+        "tool_failure_ratio": 0.004,
+        "by_kind": {kind: {"n": len(found), "accuracy": stats.mean(found)} for kind, found in by_kind.items()},
+    }
+
+
+def _comparisons(made: Mapping[str, Sequence[Trajectory]]) -> list[dict[str, Any]]:
+    found = []
+    for b, a in itertools.combinations(made, 2):
+        scores = ([reward_of(item) for item in made[name]] for name in (a, b))
+        difference, low, high = stats.paired_bootstrap(*scores, resamples=500)
+        found.append({"a": a, "b": b, "n": len(made[a]), "difference": difference, "ci95": [low, high]})
+    return found
+
+
+def reward_of(item: Trajectory) -> float:
+    return item.reward.accuracy or 0.0 if item.reward else 0.0
+
+
+def rewarded(item: Trajectory, accuracy: float) -> Trajectory:
+    return item.model_copy(update={"reward": Reward(accuracy=accuracy, format=1.0, total=0.9 * accuracy + 0.1)})
+
+
+def _objects(
+    folder: Path,
+    name: str,
+    stages: Sequence[str],
+    failed: str,
+    running: str,
+    arms: Sequence[str],
+    spec: Mapping[str, Any],
+    steps: int,
+) -> None:
+    folder.mkdir(parents=True)
+    given = {"model": {"base": "tiny"}, "data": {"world": {}}, "seed": 3, **spec}
+    state = "Failed" if failed else "" if running or len(stages) < len(ALL) else "Complete"
+    run = _object(
+        "GoGRun",
+        name,
+        given,
+        0,
+        None if running else 380,
+        state or "Running",
+        "stage grpo failed 4 times" if failed else "",
+    )
+    _write(folder, run)
+    keys = [(stage, stage) for stage in stages] + [
+        (f"{kind}-{arm}", kind) for arm in arms for kind in ("grpo", "evaluate")
+    ]
+    for place, (key, kind) in enumerate(keys):
+        condition = "Failed" if key == failed else "Running" if key == running else "Complete"
+        message = "attempt 4 failed: the judge decided only 31 of 80 answers" if condition == "Failed" else ""
+        start, end = 4 + 70 * place, None if condition == "Running" else 70 + 70 * place
+        body = _object(
+            OBJECT_KINDS[kind], f"{name}-{key}", {"stage": key} if key != kind else {}, start, end, condition, message
+        )
+        body["status"] |= {"attempt": 4 if condition == "Failed" else 2 if kind == "grpo" else 1}
+        body["status"] |= {"progress": {"step": steps, "total": steps, "metrics": {}}}
+        _write(folder, body)
+
+
+def _object(
+    kind: str, name: str, spec: Mapping[str, Any], start: float, end: float | None, condition: str, message: str
+) -> dict[str, Any]:
+    moment = (BEGAN + timedelta(seconds=start)).isoformat()
+    final = condition in ("Complete", "Failed", "Suspended")
+    listed = {
+        "type": condition if final else "Ready",
+        "status": "True" if final else "False",
+        "reason": condition,
+        "message": message,
+        "lastTransitionTime": moment,
+    }
+    status: dict[str, Any] = {"conditions": [listed], "startTime": moment}
+    if end is not None:
+        status["completionTime"] = (BEGAN + timedelta(seconds=end)).isoformat()
+    metadata = {"name": name, "creationTimestamp": moment}
+    return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": dict(spec), "status": status}
+
+
+def _write(folder: Path, body: Mapping[str, Any]) -> None:
+    path = folder / f"{str(body['kind']).lower()}-{body['metadata']['name']}.yaml"
+    path.write_text(yaml.safe_dump(body))

@@ -1,0 +1,20 @@
+"""The world's detector for tests: it waits at a pipe when asked for "wait" and breaks when asked for "break"."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from gog import tool_api
+from gog.images import Picture
+from gog_tools.grounding.world_detector import WorldDetector
+
+
+class GateDetector(WorldDetector):
+    def detect(self, pictures: Sequence[Picture], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
+        if "break" in expressions:
+            raise RuntimeError("out of memory")
+        if "wait" in expressions:
+            Path(os.environ["GATE"]).read_bytes()
+        return super().detect(pictures, expressions)

@@ -1,0 +1,59 @@
+"""A policy server for tests whose model writes which weights it wears; the rest, store and all, is the real one.
+
+A prompt "wait" waits at a pipe, and so does the load of a name in SLOW. A name in REFUSES does not load.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gog import adapters, tensors
+from gog.errors import UserError
+from gog_tools.policy import server
+from gog_tools.policy.completions import Completion, Job
+from gog_tools.serving import process
+
+
+class MarkedModel:
+    def __init__(self) -> None:
+        self.adapters: dict[str, str] = {}
+
+    def complete(self, jobs: Sequence[Job]) -> list[Completion | Exception]:
+        for job in jobs:
+            if job.prompt.text == "wait":
+                Path(os.environ["GATE"]).read_bytes()
+        return [self._completion(job) for job in jobs]
+
+    def _completion(self, job: Job) -> Completion | Exception:
+        if job.adapter and job.adapter not in self.adapters:
+            return UserError("unloaded under a request")
+        return Completion((1,), [2], [0.0], self.adapters.get(job.adapter, "plain"), finish="stop")
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        if name in os.environ.get("SLOW", "").split():
+            Path(os.environ["GATE"]).read_bytes()
+        if name in os.environ.get("REFUSES", "").split():
+            raise UserError("no room for it", where=str(folder))
+        weights = tensors.read(folder / adapters.WEIGHTS)
+        self.adapters[name] = str(round(float(sum(values.sum() for _, values in weights.values()))))
+
+    def unload_adapter(self, name: str) -> None:
+        self.adapters.pop(name, None)
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        return str(messages)
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        return [str(token) for token in tokens]
+
+
+def main(argv: list[str]) -> int:
+    return process.main("policy", server.options(), argv, lambda given: server.build(given, lambda *_: MarkedModel()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

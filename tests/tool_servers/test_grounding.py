@@ -1,0 +1,182 @@
+"""The grounding server and the embedded world's detector."""
+
+from __future__ import annotations
+
+import base64
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from gog import dataset, images, tool_api
+from gog.errors import UserError
+from gog.images import Picture
+from gog_recipes.world import drawing, entities, scenes
+from gog_tools.grounding import detectors, world_detector
+from gog_tools.search import segmentation
+
+WORLD = entities.build(7)
+
+
+def draw(count, seed):
+    """Scenes and their pictures."""
+    rng = random.Random(seed)
+    made = [
+        scenes.draw_scene(rng, WORLD, rng.choice(("train", "test")), rng.randint(1, drawing.GRID)) for _ in range(count)
+    ]
+    return [(scene, drawing.scene(scene.things, scene.background)) for scene in made]
+
+
+def ask(server, *pairs):
+    instances = [{"image": tool_api.encode_image(picture), "expression": expression} for picture, expression in pairs]
+    return server.post(tool_api.GROUNDING_PATH, {"instances": instances})
+
+
+def test_things_are_found_to_the_pixel_and_named_right():
+    wrong = total = 0
+    for scene, picture in draw(150, seed=1):
+        seen = {thing.box: (thing.colour, thing.form) for thing in world_detector.recognise(picture.pixels)}
+        assert seen.keys() == {drawing.box(thing) for thing in scene.things}
+        for thing in scene.things:
+            total += 1
+            wrong += seen[drawing.box(thing)] != (thing.entity.colour, thing.entity.form)
+    assert wrong <= 0.01 * total
+
+
+def test_the_best_scored_candidate_is_right_about_half_the_time():
+    right, several = 0, [(scene, picture) for scene, picture in draw(500, seed=2) if len(scene.things) > 1]
+    for scene, picture in several:
+        (found,) = world_detector.WorldDetector().detect([picture], [scene.wanted.entity.expression])
+        right += found[0].box == drawing.box(scene.wanted)
+    assert 0.42 < right / len(several) < 0.6
+
+
+def test_candidates_share_colour_or_form_with_the_expression():
+    for scene, picture in draw(50, seed=3):
+        wanted = scene.wanted.entity
+        (found,) = world_detector.WorldDetector().detect([picture], [f"the {wanted.expression}!"])
+        alike = [t for t in scene.things if t.entity.colour == wanted.colour or t.entity.form == wanted.form]
+        assert {item.box for item in found} == {drawing.box(thing) for thing in alike}
+        assert all(0 <= item.score <= 1 for item in found)
+        assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+
+
+def test_the_same_question_gets_the_same_scores_and_another_gets_others():
+    _, picture = next(pair for pair in draw(50, seed=4) if len(pair[0].things) == 4)
+    detect = world_detector.WorldDetector().detect
+    words = "red green blue yellow purple white"
+    assert detect([picture], [words]) == detect([picture], [words])
+    assert detect([picture], [words]) != detect([picture], [f"{words} thing"])
+
+
+@pytest.mark.parametrize("expression", ["", "   ", "zebra", "<answer>#1</answer>", "\x00", "é" * 1_000])
+def test_words_that_name_nothing_find_nothing(expression):
+    _, picture = draw(1, seed=5)[0]
+    assert world_detector.WorldDetector().detect([picture], [expression]) == [[]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (7, 3), (113, 57), (700, 900)])
+def test_pictures_of_any_shape_can_be_taken_apart(shape):
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    for pixels in (np.zeros_like(noise), noise):
+        view = segmentation.look(pixels)
+        assert len(view.boxes) <= segmentation.MAX_THINGS
+        for x0, y0, x1, y1 in view.boxes:
+            assert 0 <= x0 < x1 <= shape[1] and 0 <= y0 < y1 <= shape[0]
+
+
+def test_a_thing_that_touches_the_border_is_found():
+    pixels = np.full((60, 80, 3), 40, np.uint8)
+    pixels[:21, 59:] = (220, 40, 40)
+    (thing,) = world_detector.recognise(pixels)
+    assert (thing.box, thing.colour, thing.form) == ((59, 0, 80, 21), "red", "square")
+
+
+def test_the_datasets_evidence_is_found_over_http(servers, world):
+    for question in [q for q in dataset.read_questions(world, "test") if q.evidence.region][:20]:
+        answer = ask(servers.grounding, (images.read(world / question.image), question.evidence.expression))
+        (prediction,) = tool_api.GroundingResponse.model_validate_json(answer.body).predictions
+        assert question.evidence.region in {item.box for item in prediction.detections}
+        assert answer.headers["content-type"] == "application/json"
+
+
+def test_many_instances_are_answered_in_order(servers):
+    asked = [(picture, scene.wanted.entity.expression) for scene, picture in draw(20, seed=6)]
+    predictions = ask(servers.grounding, *asked).json()["predictions"]
+    for (picture, expression), prediction in zip(asked, predictions, strict=True):
+        alone = ask(servers.grounding, (picture, expression)).json()["predictions"][0]
+        assert prediction == alone
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"instances": []}',
+        b'{"instances": "x"}',
+        b'{"instances": [{"image": "!", "expression": "red"}]}',
+        b'{"instances": [{"image": "", "expression": "red"}]}',
+        b'{"instances": [{"image": "R0lGODlhAQABAAAAACw=", "expression": "red"}]}',
+        b'{"instances": [{"image": "AAAA", "expression": "red", "more": 1}]}',
+    ],
+)
+def test_a_callers_mistake_is_a_400_with_a_sentence(servers, body):
+    answer = servers.grounding.post(tool_api.GROUNDING_PATH, body)
+    assert answer.status == 400 and answer.json()["error"]
+
+
+def test_one_unreadable_picture_does_not_fail_other_requests(servers):
+    """They share a batch, and no more."""
+    good = base64.b64encode(Picture(np.zeros((28, 28, 3), np.uint8)).png).decode()
+    statuses = {}
+
+    def send(name, image):
+        body = {"instances": [{"image": image, "expression": "red"}]}
+        statuses[name] = servers.grounding.post(tool_api.GROUNDING_PATH, body).status
+
+    threads = [threading.Thread(target=send, args=(i, good if i else "AAAA")) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == {0: 400, 1: 200, 2: 200, 3: 200, 4: 200, 5: 200}
+
+
+def test_health_answers_while_a_prediction_runs(servers, held):
+    picture, server, answers = Picture(np.zeros((28, 28, 3), np.uint8)), servers.grounding, []
+    asking = threading.Thread(target=lambda: answers.append(ask(server, (picture, "wait"))))
+    assert server.url
+    asking.start()
+    with held():
+        assert server.get("/healthz").status == 200
+        assert server.get("/v1/models/grounding").json() == {"name": "grounding", "ready": True}
+        assert server.get("/v2/models/grounding/ready").status == 200
+        assert not answers
+    asking.join(30)
+    assert answers[0].status == 200
+
+
+def test_a_broken_back_end_is_a_500_and_the_next_request_is_served(servers):
+    picture = Picture(np.zeros((28, 28, 3), np.uint8))
+    broken = ask(servers.grounding, (picture, "break"))
+    assert broken.status == 500 and "out of memory" in broken.json()["error"]
+    assert ask(servers.grounding, (picture, "red")).status == 200
+
+
+def test_no_caller_can_unload_the_model(servers):
+    assert servers.grounding.post("/v2/repository/models/grounding/unload", {}).status == 404
+    assert servers.grounding.get("/v1/models/grounding").json()["ready"] is True
+
+
+def test_the_world_is_a_back_end_by_name():
+    assert isinstance(detectors.load("world"), world_detector.WorldDetector)
+
+
+def test_an_unknown_back_end_is_told():
+    with pytest.raises(UserError, match=r"no_such_module.*world"):
+        detectors.load("no_such_module:Thing")

@@ -1,0 +1,149 @@
+"""Image search and text search."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from gog import dataset, regions, tool_api
+from gog.images import Picture
+from gog_recipes.world import drawing, entities, scenes
+from gog_tools.search.image_index import ImageIndex, looks
+from gog_tools.search.text_index import TextIndex
+
+WORLD = entities.build(7)
+
+
+@pytest.fixture(scope="module")
+def images(world):
+    return ImageIndex.read(world)
+
+
+@pytest.fixture(scope="module")
+def texts(world):
+    return TextIndex.read(world)
+
+
+def scenes_of(count, things, seed):
+    rng = random.Random(seed)
+    made = [scenes.draw_scene(rng, WORLD, rng.choice(("train", "test")), things or 3) for _ in range(count)]
+    return [(scene, drawing.scene(scene.things, scene.background)) for scene in made]
+
+
+def share_right(images, pairs):
+    """pairs: picture, entity."""
+    found = images.search([looks(picture) for picture, _ in pairs], [1] * len(pairs))
+    return np.mean([hits[0].title == WORLD.names[entity] for hits, (_, entity) in zip(found, pairs, strict=True)])
+
+
+@pytest.mark.parametrize(("by", "side"), [(2, 28), (2, None), (0, 28), (0, None), (4, 28)])
+def test_a_crop_finds_its_thing(images, by, side):
+    pairs = [
+        (regions.crop(picture, drawing.box(thing), by=by, side=side), thing.entity)
+        for scene, picture in scenes_of(120, 3, seed=1)
+        for thing in scene.things
+    ]
+    assert share_right(images, pairs) >= 0.95
+
+
+def test_a_scene_of_one_thing_finds_it(images):
+    pairs = [(picture, scene.wanted.entity) for scene, picture in scenes_of(200, 1, seed=2)]
+    assert share_right(images, pairs) >= 0.95
+
+
+def test_a_scene_of_many_things_finds_the_largest(images):
+    rng = random.Random(3)
+    names = {True: 0, False: 0}
+    for _ in range(60):
+        small, large = rng.sample(list(WORLD.names), 2)
+        if small.form != large.form:
+            continue
+        things = [drawing.Thing(small, 42, 42, 8), drawing.Thing(large, 70, 70, 10)]
+        (hits,) = images.search([looks(drawing.scene(things, 40))], [1])
+        names[hits[0].title == WORLD.names[large]] += 1
+    assert names[True] >= 0.95 * sum(names.values())
+
+
+def test_hits_come_best_first_and_no_more_than_asked(servers, images):
+    _, picture = scenes_of(1, 1, seed=4)[0]
+    for top in (1, 5, 50):
+        answer = servers.image_search.post(
+            tool_api.IMAGE_SEARCH_PATH, {"image": tool_api.encode_image(picture), "top": top}
+        )
+        hits = tool_api.SearchResponse.model_validate_json(answer.body).hits
+        assert len(hits) == top
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        assert hits == images.search([looks(picture)], [top])[0]
+
+
+def test_a_picture_of_nothing_finds_nothing(servers):
+    blank = Picture(np.full((28, 28, 3), 77, np.uint8))
+    answer = servers.image_search.post(tool_api.IMAGE_SEARCH_PATH, {"image": tool_api.encode_image(blank)})
+    assert answer.json() == {"hits": []}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"image": "AAAA"}', b'{"image": "", "top": 0}', b'{"image": "", "a": 1}']
+)
+def test_a_callers_mistake_in_image_search_is_a_400_with_a_sentence(servers, body):
+    answer = servers.image_search.post(tool_api.IMAGE_SEARCH_PATH, body)
+    assert answer.status == 400 and answer.json()["error"]["message"]
+
+
+def test_an_index_with_an_unreadable_picture_is_refused(tmp_path, capsys):
+    from gog_tools.search import server
+
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "images.jsonl").write_text('{"image": "index/gone.png", "title": "x"}\n')
+    assert server.main(["image", "--data", str(tmp_path)]) == 2
+    assert "gone.png" in capsys.readouterr().err
+
+
+def test_every_name_finds_its_page_first(texts):
+    for name in entities.NAMES:
+        hits = texts.search(name, 3)
+        assert hits[0].title == name and hits[0].text == entities.page(WORLD, name)
+
+
+def test_a_title_that_is_the_query_comes_before_pages_that_repeat_it():
+    pages = [dataset.Document(title=f"t{i}", text="bridge bridge bridge bridge") for i in range(5)]
+    index = TextIndex([*pages, dataset.Document(title="The Bridge", text="nothing of it")])
+    assert index.search("the bridge!", 2)[0].title == "The Bridge"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        " ",
+        '"',
+        "t001 AND (",
+        "title:[* TO *]",
+        "*:*",
+        "~~",
+        "\\",
+        '+-!(){}[]^"~*?:\\/',
+        "\x00\n\t",
+        "🙂",
+        "é" * 4_000,
+    ],
+)
+def test_no_query_is_an_error(servers, query):
+    answer = servers.text_search.post(tool_api.TEXT_SEARCH_PATH, {"query": query})
+    assert answer.status == 200
+    tool_api.SearchResponse.model_validate_json(answer.body)
+
+
+def test_special_characters_around_a_name_do_not_hide_it(texts):
+    assert texts.search('  "T042"? (height)', 1)[0].title == "t042"
+
+
+def test_words_that_occur_nowhere_find_nothing(servers):
+    assert servers.text_search.post(tool_api.TEXT_SEARCH_PATH, {"query": "zebra"}).json() == {"hits": []}
+
+
+def test_a_query_longer_than_the_wire_allows_is_a_400(servers):
+    answer = servers.text_search.post(tool_api.TEXT_SEARCH_PATH, {"query": "x" * 4_001})
+    assert answer.status == 400 and "query" in answer.json()["error"]["message"]

@@ -1,0 +1,176 @@
+"""How servers start, are watched, and stop."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+
+from gog import dataset_zip, tool_api
+from gog import store as stores
+from gog_tools.judge import server as judge
+from gog_tools.search import server as search
+from gog_tools.serving import middleware
+
+HEAVY = ("torch", "transformers", "kserve", "boto3", "botocore", "kubernetes")
+
+
+def test_the_ready_file_tells_the_address_and_the_process(servers):
+    said = json.loads((servers.judge.url and servers.judge.ready_file).read_text())
+    assert said["pid"] == servers.judge.process.pid
+    assert servers.judge.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("name", ["grounding", "image_search", "text_search", "judge", "policy"])
+def test_every_server_answers_for_its_health_and_counts_its_requests(servers, name):
+    server = getattr(servers, name)
+    assert server.get("/healthz").json() == {"status": "ok"}
+    assert b"gog_server_requests_total{outcome=" in server.get("/metrics").body
+
+
+def test_a_port_in_use_is_told_in_one_line(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code = judge.main(["--port", str(taken.getsockname()[1])])
+    said = capsys.readouterr().err
+    assert code == 2 and said.count("\n") == 1 and "in use" in said and "--port 0" in said
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_missing_dataset_is_told_with_its_file(capsys, tmp_path, kind):
+    assert search.main([kind, "--data", str(tmp_path)]) == 2
+    assert ".jsonl" in capsys.readouterr().err
+
+
+def test_a_broken_line_of_a_dataset_is_told_with_its_number(capsys, tmp_path):
+    (tmp_path / "corpus.jsonl").write_text('{"title": "a", "text": "b"}\n{"title": 3}\n')
+    assert search.main(["text", "--data", str(tmp_path)]) == 2
+    assert "corpus.jsonl:2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ['{"rate": 2}', "not json", '{"kinds": ["earthquake"]}'])
+def test_failures_that_make_no_sense_are_refused(capsys, text):
+    assert judge.main(["--failures", text]) == 2
+    assert "--failures" in capsys.readouterr().err
+
+
+def test_unknown_options_are_refused_and_help_is_not_an_error(capsys):
+    assert judge.main(["--colour", "red"]) == 2
+    assert judge.main(["--help"]) == 0
+    assert "--ready-file" in capsys.readouterr().out
+
+
+def test_sigterm_lets_a_request_in_flight_finish(start, gate, held, wait_until):
+    server = start("gate_app", "--gate", str(gate))
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(server.post("/", {})))
+    assert server.url
+    asking.start()
+    with held():
+        server.process.terminate()
+        wait_until(lambda: not accepts_connections(server.url))
+    asking.join(30)
+    assert answers[0].body == b"done"
+    assert server.process.wait(30) == 0
+
+
+def test_sigterm_waits_no_longer_than_asked_for_a_request_that_does_not_end(start, gate, held):
+    server = start("gate_app", "--gate", str(gate), "--drain-seconds", "1")
+    asking = threading.Thread(target=lambda: ask_in_vain(server))
+    assert server.url
+    asking.start()
+    with held():
+        server.process.terminate()
+        assert server.process.wait(60) == 0
+    asking.join(60)
+
+
+def ask_in_vain(server):
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        server.post("/", {})
+
+
+def test_a_dataset_is_read_from_a_store_into_a_folder_that_goes_with_the_server(start, world, tmp_path):
+    dataset_zip.pack(world, tmp_path / dataset_zip.FILE)
+    store = stores.open_store((tmp_path / "store").as_uri())
+    store.publish(dataset_zip.KEY, 1, {dataset_zip.FILE: tmp_path / dataset_zip.FILE})
+    address, scratch = (tmp_path / "store").as_uri(), tmp_path / "scratch"
+    scratch.mkdir()
+    options = ("--data", address, "--store", json.dumps({"uri": address}))
+    server = start("gog_tools.search.server", "text", *options, TMPDIR=str(scratch))
+    assert server.post(tool_api.TEXT_SEARCH_PATH, {"query": "t042"}).json()["hits"][0]["title"] == "t042"
+    assert list(scratch.iterdir())
+    assert server.stop()[0] == 0
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("text", ["{}", "no json", '{"uri": "ftp://x"}', '{"uri": "file:///x", "password": "x"}'])
+def test_a_store_that_makes_no_sense_is_refused(capsys, text):
+    assert search.main(["text", "--data", "s3://bucket/prefix", "--store", text]) == 2
+    assert "--store" in capsys.readouterr().err
+
+
+def test_readiness_is_told_apart_from_health(servers):
+    assert servers.judge.get("/readyz").json() == {"status": "ready"}
+
+
+@pytest.mark.parametrize("module", ["judge", "search", "grounding", "policy"])
+def test_no_server_imports_torch_before_it_answers_for_its_health(module):
+    program = f"import sys, gog_tools.{module}; sys.exit(any(name in sys.modules for name in {HEAVY!r}))"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_an_error_in_a_server_keeps_the_clients_connection(start, gate):
+    server = start("gate_app", "--gate", str(gate))
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)) as connection:
+        for path, status in (("/break", 500), ("/break", 500), ("/healthz", 200)):
+            connection.request("POST" if status == 500 else "GET", path, b"")
+            response = connection.getresponse()
+            response.read()
+            assert response.status == status and not response.will_close
+    code, errors = server.stop()
+    assert code == 0 and "broken on purpose" in errors
+
+
+def test_a_body_that_is_too_large_is_refused_unread(servers):
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(servers.judge.url).netloc, timeout=30)) as connection:
+        connection.putrequest("POST", "/v1/chat/completions")
+        connection.putheader("content-length", str(middleware.MAX_BODY + 1))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+
+
+def test_a_body_of_untold_length_is_refused(servers):
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(servers.judge.url).netloc, timeout=30)) as connection:
+        connection.request("POST", "/v1/chat/completions", iter([b"{}"]), encode_chunked=True)
+        assert connection.getresponse().status == 411
+
+
+def test_a_server_ends_with_the_process_that_started_it(tmp_path, wait_until):
+    ready = tmp_path / "ready.json"
+    command = [sys.executable, "-m", "gog_tools.judge.server", "--ready-file", str(ready), "--exit-with-parent"]
+    starter = f"import subprocess, sys; subprocess.Popen({command!r}); sys.stdin.read()"
+    parent = subprocess.Popen([sys.executable, "-c", starter], stdin=subprocess.PIPE)
+    wait_until(ready.exists)
+    url = json.loads(ready.read_text())["url"]
+    assert accepts_connections(url)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not accepts_connections(url))
+
+
+def accepts_connections(url: str) -> bool:
+    address = urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), 5).close()
+    except OSError:
+        return False
+    return True

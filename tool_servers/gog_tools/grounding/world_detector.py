@@ -1,0 +1,133 @@
+"""The embedded world's detector: finds what an expression names by pixels alone, and ranks badly on purpose.
+
+Colour is the palette entry that most of a thing's pixels are nearest to; form is the nearest reference silhouette,
+drawn here. Whatever shares a colour or a form with the expression is a candidate. Real detectors on open words put
+the right box among the first few but often not first; a score that is mostly noise gives the policy the same choice to
+make: the best-scored candidate is right about half the time. The noise follows from picture and expression, so asking
+again gives the same answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from gog import judging, tool_api
+from gog.images import Picture
+from gog_tools.search import segmentation
+
+PALETTE = {
+    "red": (220, 40, 40),
+    "green": (40, 180, 60),
+    "blue": (50, 80, 230),
+    "yellow": (230, 210, 40),
+    "purple": (150, 50, 190),
+    "white": (245, 245, 245),
+}
+OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
+    "square": ((-1, -1), (1, -1), (1, 1), (-1, 1)),
+    "triangle": ((0, -1), (1, 1), (-1, 1)),
+    "cross": (
+        *((-0.35, -1), (0.35, -1), (0.35, -0.35), (1, -0.35), (1, 0.35), (0.35, 0.35)),
+        *((0.35, 1), (-0.35, 1), (-0.35, 0.35), (-1, 0.35), (-1, -0.35), (-0.35, -0.35)),
+    ),
+    "bar": ((-1, -0.45), (1, -0.45), (1, 0.45), (-1, 0.45)),
+}
+"""Corners of the forms that have some, in a square from -1 to 1."""
+RING_HOLE = 0.55
+"""Radius of a ring's hole in radii of the ring."""
+GRID = 12
+ASPECT_WEIGHT = 6.0
+NOISE = 10.0
+"""A thing that agrees in colour and form starts 1 ahead of one that agrees in either; noise goes from 0 to this."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What the detector believes to see in a box."""
+
+    box: segmentation.Box
+    colour: str
+    form: str
+
+
+class WorldDetector:
+    """The `world` backend of the grounding server."""
+
+    def detect(self, pictures: Sequence[Picture], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
+        """All candidates for each expression in its picture, best score (0 to 1) first."""
+        return [_rank(picture, expression) for picture, expression in zip(pictures, expressions, strict=True)]
+
+
+def recognise(pixels: np.ndarray) -> list[Thing]:
+    """Everything in a picture, reading order."""
+    view = segmentation.look(pixels)
+    return [Thing(box, _colour(view, box), _form(view, box)) for box in view.boxes]
+
+
+def _rank(picture: Picture, expression: str) -> list[tool_api.Detection]:
+    words = set(judging.normalise(expression).split())
+    found = []
+    for index, thing in enumerate(recognise(picture.pixels)):
+        agreement = (thing.colour in words) + (thing.form in words)
+        if agreement:
+            score = (agreement + NOISE * _noise(picture, words, index)) / (2 + NOISE)
+            found.append(tool_api.Detection(box=thing.box, score=score, label=f"{thing.colour} {thing.form}"))
+    return sorted(found, key=lambda detection: -detection.score)
+
+
+def _noise(picture: Picture, words: set[str], index: int) -> float:
+    """0 to 1, evenly; the same for the same picture, words and thing."""
+    key = f"{picture.hash} {' '.join(sorted(words))} {index}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big") / 2**32
+
+
+_COLOURS = np.array(list(PALETTE.values()), np.float32)
+_NAMES = tuple(PALETTE)
+
+
+def _colour(view: segmentation.View, box: segmentation.Box) -> str:
+    x0, y0, x1, y1 = box
+    pixels = view.pixels[y0:y1, x0:x1][view.mask[y0:y1, x0:x1]].astype(np.float32)
+    # argmin of |p - c|² over c needs no |p|²
+    nearest = ((_COLOURS**2).sum(1) - 2 * pixels @ _COLOURS.T).argmin(1)
+    return _NAMES[int(np.bincount(nearest).argmax())]
+
+
+def _form(view: segmentation.View, box: segmentation.Box) -> str:
+    x0, y0, x1, y1 = box
+    distances = ((_SILHOUETTES - _silhouette(view.mask[y0:y1, x0:x1])) ** 2).sum(1)
+    return _FORMS[int(distances.argmin())]
+
+
+def _silhouette(mask: np.ndarray) -> np.ndarray:
+    """How much of each cell of a GRID x GRID raster over the box is filled, and the box's aspect."""
+    image = Image.fromarray(mask.astype(np.uint8) * 255).resize((GRID, GRID), Image.Resampling.BOX)
+    aspect = min(1.0, mask.shape[0] / mask.shape[1])
+    return np.append(np.asarray(image, np.float32).ravel() / 255, ASPECT_WEIGHT * np.float32(aspect))
+
+
+def _draw(form: str, radius: int = 60) -> np.ndarray:
+    """A form's mask in its tight box, as these tools imagine it."""
+    side = 2 * radius
+    image = Image.new("L", (side, side), 0)
+    canvas = ImageDraw.Draw(image)
+    if form in OUTLINES:
+        canvas.polygon([(radius + x * radius, radius + y * radius) for x, y in OUTLINES[form]], fill=255)
+    else:
+        canvas.ellipse((0, 0, side - 1, side - 1), fill=255)
+    if form == "ring":
+        hole = RING_HOLE * radius
+        canvas.ellipse((radius - hole, radius - hole, radius + hole, radius + hole), fill=0)
+        canvas.rectangle((radius - 15, radius - 15, radius + 15, radius + 15), fill=255)  # a mark sits in its middle
+    mask = np.asarray(image) > 0
+    rows = mask.any(1)
+    return mask[rows]
+
+
+_FORMS = ("circle", "ring", *OUTLINES)
+_SILHOUETTES = np.stack([_silhouette(_draw(form)) for form in _FORMS])

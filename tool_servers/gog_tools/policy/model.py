@@ -1,0 +1,257 @@
+"""A Qwen2.5-VL folder as something that completes prompts, with LoRA adapters that come and go by name.
+
+Requests of one adapter are generated together, left-padded, each with its own temperature, limit and stop strings, by
+transformers' own generate(): a logits processor samples every row and tells generate() what it took. One thread owns
+the model; whoever calls from elsewhere queues (gog_tools.policy.server does). Adapters are safetensors on the language
+model's linears, read from one folder. No paging, no streaming, no sharing of prefixes: that is what vLLM is for.
+
+torch, transformers and peft are imported here and nowhere else among the servers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import peft.import_utils
+import peft.tuners.lora.torchao
+import peft.utils.quantization_utils
+import safetensors
+import safetensors.torch
+import torch
+import transformers
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from gog.errors import UserError
+from gog_tools.policy import sampling
+from gog_tools.policy.completions import Completion, Job, Prompt
+
+IMAGE_PAD = "<|image_pad|>"
+IMAGE = f"<|vision_start|>{IMAGE_PAD}<|vision_end|>"
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+class PolicyModel:
+    """The model, its tokenizer and image processor, its adapters. Not thread-safe."""
+
+    def __init__(self, folder: Path, *, device: str = "cpu", dtype: str = "float32") -> None:
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.processor = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        self.model: Any = _load(folder, device, dtype)
+        self.device = torch.device(device)
+        self.image_pad = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
+        self.length = int(self.model.config.get_text_config().max_position_embeddings)
+        self.generation = _plain_generation(self.model.generation_config, self.tokenizer)
+        self.adapters: dict[str, str] = {}
+        self._loaded = 0
+
+    # ---------------------------------------------------------------- adapters
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Makes an adapter available under a new name. Raises UserError; the model is then as before."""
+        _check_adapter(folder)
+        _settle_torchao()
+        self._loaded += 1
+        key = f"adapter{self._loaded}"  # peft names modules after adapters, and those may hold no dots
+        try:
+            self._attach(key, peft.PeftConfig.from_pretrained(str(folder)))
+            self._fill(key, safetensors.torch.load_file(folder / ADAPTER_FILES[1]))
+        except (RuntimeError, ValueError, TypeError, KeyError, OSError, safetensors.SafetensorError) as error:
+            self._forget(key)
+            raise UserError(f"cannot be loaded: {_brief(error)}", where=str(folder)) from error
+        self.model.eval().to(self.device)
+        self.adapters[name] = key
+
+    def _attach(self, key: str, config: Any) -> None:
+        """Puts an adapter of this shape, not yet its weights, onto the model."""
+        config.inference_mode, config.init_lora_weights = True, False
+        if isinstance(self.model, peft.PeftModel):
+            self.model.add_adapter(key, config)
+        else:
+            self.model = peft.get_peft_model(self.model, config, key)
+
+    def _fill(self, key: str, weights: dict[str, torch.Tensor]) -> None:
+        """Loads the weights; raises ValueError unless they are exactly the adapter's."""
+        loaded = peft.set_peft_model_state_dict(self.model, weights, key)
+        missing = [name for name in loaded.missing_keys if f".{key}." in name]
+        if missing or loaded.unexpected_keys:
+            raise ValueError(f"{len(missing)} weights are missing, {len(loaded.unexpected_keys)} have no place")
+
+    def unload_adapter(self, name: str) -> None:
+        """Without effect when it is gone already: two callers may have asked at once."""
+        if name in self.adapters:
+            self._forget(self.adapters.pop(name))
+
+    def _forget(self, key: str) -> None:
+        if not isinstance(self.model, peft.PeftModel) or key not in self.model.peft_config:
+            return
+        if len(self.model.peft_config) > 1:
+            self.model.delete_adapter(key)
+        else:  # peft cannot be without one
+            self.model = self.model.unload()
+
+    # ---------------------------------------------------------------- completions
+
+    def complete(self, jobs: Sequence[Job]) -> list[Completion | Exception]:
+        """A completion, or the UserError that forbids it, for each job, in order."""
+        results: list[Completion | Exception] = []
+        ready: dict[str, list[tuple[int, sampling.Row]]] = {}
+        for index, job in enumerate(jobs):
+            try:
+                row = self._prepare(job)
+                ready.setdefault(job.adapter, []).append((index, row))
+                results.append(row.completion)
+            except UserError as error:
+                results.append(error)
+        for adapter, rows in ready.items():
+            self._generate(adapter, [row for _, row in rows])
+        return results
+
+    def _prepare(self, job: Job) -> sampling.Row:
+        if job.adapter and job.adapter not in self.adapters:
+            raise UserError(f"there is no adapter {job.adapter!r} any more", where="model", remedy="see /v1/models")
+        merged = self.processor.merge_size**2
+        patches = [self.processor([picture.pixels], return_tensors="pt") for picture in job.prompt.pictures]
+        ids = self._tokens(job.prompt, [int(item["image_grid_thw"].prod()) // merged for item in patches])
+        room = self.length - len(ids)
+        if room < (job.sampling.max_tokens or 1):
+            raise UserError(
+                f"{len(ids)} prompt tokens and {job.sampling.max_tokens or 1} new ones are more than {self.length}",
+                where="max_tokens",
+                remedy="shorten the prompt or ask for fewer",
+            )
+        return sampling.Row(Completion(tuple(ids)), job.sampling, patches, job.sampling.max_tokens or room)
+
+    def _tokens(self, prompt: Prompt, image_tokens: Sequence[int]) -> list[int]:
+        """Token ids of a prompt, each image pad repeated once per image token."""
+        given = prompt.text
+        ids = self.tokenizer.encode(given, add_special_tokens=False) if isinstance(given, str) else list(given)
+        size = len(self.tokenizer)
+        if any(not 0 <= token < size for token in ids):
+            raise UserError(f"token ids must lie in 0 to {size - 1}", where="prompt")
+        pads = ids.count(self.image_pad)
+        if not isinstance(given, str) and pads == sum(image_tokens):
+            return ids
+        if pads != len(image_tokens) or not ids:
+            raise UserError(
+                f"{pads} image placeholders for {len(image_tokens)} pictures" if ids else "empty", where="prompt"
+            )
+        counts = iter(image_tokens)
+        return [token for i in ids for token in ([i] * next(counts) if i == self.image_pad else [i])]
+
+    @torch.no_grad()
+    def _generate(self, adapter: str, rows: list[sampling.Row]) -> None:
+        """Fills the rows' completions."""
+        sampler = sampling.Sampler(rows, self.tokenizer, self.generation.eos_token_id)
+        with self._wearing(adapter):
+            self.model.generate(
+                **self._inputs(rows),
+                generation_config=self.generation,
+                max_new_tokens=max(row.max_tokens for row in rows),
+                logits_processor=transformers.LogitsProcessorList([sampler]),
+                stopping_criteria=transformers.StoppingCriteriaList([sampler.finished]),
+            )
+        for row in rows:
+            row.conclude(self.tokenizer)
+
+    def _wearing(self, adapter: str) -> Any:
+        """A context in which the model is the base or wears an adapter."""
+        if adapter:
+            self.model.set_adapter(self.adapters[adapter])
+        return (
+            contextlib.nullcontext()
+            if adapter or not isinstance(self.model, peft.PeftModel)
+            else self.model.disable_adapter()
+        )
+
+    def _inputs(self, rows: list[sampling.Row]) -> dict[str, torch.Tensor]:
+        """Left-padded ids, their mask, which tokens are pictures, and the pictures of all rows in order."""
+        width = max(len(row.completion.prompt_tokens) for row in rows)
+        ids = np.full((len(rows), width), self.generation.pad_token_id)
+        mask = np.zeros((len(rows), width), dtype=np.int64)
+        for number, row in enumerate(rows):
+            prompt = row.completion.prompt_tokens
+            ids[number, width - len(prompt) :] = prompt
+            mask[number, width - len(prompt) :] = 1
+        inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": (ids == self.image_pad).astype(int)}
+        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in inputs.items()}
+        patches = [item for row in rows for item in row.patches]
+        if patches:
+            pixels = torch.cat([item["pixel_values"] for item in patches])
+            tensors["pixel_values"] = pixels.to(self.device, next(self.model.parameters()).dtype)
+            tensors["image_grid_thw"] = torch.cat([item["image_grid_thw"] for item in patches]).to(self.device)
+        return tensors
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """Each token as text."""
+        return list(self.tokenizer.convert_ids_to_tokens(list(tokens)))
+
+    def render(self, messages: list[dict[str, Any]]) -> str:
+        """Chat messages as a prompt: by the folder's chat template, as plain ChatML where it has none."""
+        if self.tokenizer.chat_template:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        turns = "".join(f"<|im_start|>{m['role']}\n{_plain(m['content'])}<|im_end|>\n" for m in messages)
+        return f"{turns}<|im_start|>assistant\n"
+
+
+def _plain(content: str | list[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(IMAGE if part["type"] == "image" else part["text"] for part in content)
+
+
+def _load(folder: Path, device: str, dtype: str) -> Any:
+    try:
+        model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be loaded: {_brief(error)}", where=str(folder)) from error
+    return model.requires_grad_(False).eval().to(device)
+
+
+def _plain_generation(own: Any, tokenizer: Any) -> Any:
+    """What the folder says of ends and of tokens never written, and none of its sampling habits."""
+    ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
+    return transformers.GenerationConfig(
+        do_sample=False, eos_token_id=ends, pad_token_id=pad, suppress_tokens=own.suppress_tokens
+    )
+
+
+def _check_adapter(folder: Path) -> None:
+    """Refuses what is not a LoRA adapter of linears in safetensors."""
+    for name in ADAPTER_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{name} is missing", where=str(folder), remedy="save adapters with peft, as safetensors")
+    try:
+        config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"not JSON: {error}", where=str(folder / ADAPTER_FILES[0])) from None
+    if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
+        raise UserError("only LoRA adapters without modules_to_save are served", where=str(folder))
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _settle_torchao() -> None:
+    """peft 0.19 and newer raises when it meets the torchao that torchtune needs; we use it on ordinary linears only.
+
+    So it is told that there is no torchao. Its modules bind the question by name, hence the three places.
+    """
+    for module in (peft.import_utils, peft.tuners.lora.torchao, peft.utils.quantization_utils):
+        module.is_torchao_available = lambda: False
