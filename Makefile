@@ -55,7 +55,7 @@ manifests: setup
 docs: setup
 	$(BIN)/python -m gog.metrics >docs/metrics.md
 
-# JSON for Grafana, rules for Prometheus, and the pictures of docs/, which a real Prometheus over a recorded run gives.
+# JSON for Grafana, rules for Prometheus, and the images of docs/, which a real Prometheus over a recorded run gives.
 dashboards: setup
 	$(BIN)/gog dashboards --dir charts/gog/dashboards --rules charts/gog/files/rules.yaml
 	$(BIN)/python tests/console/dashboards/draw_images docs/dashboards

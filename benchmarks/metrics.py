@@ -91,11 +91,13 @@ def page_cpu() -> float:
 def fill() -> None:
     """The rest of what a trainer of GRPO tells, so that its page has its full size."""
     metrics.initialise_store()
-    metrics.trained("grpo", loss=0.1, grad_norm=1.0, speed=(1e4, 0.4), seconds={"rollout": 1.0, "total": 2.0})
-    metrics.improved(
-        {"reward": 0.5}, reward_std=0.1, kl=0.01, clip_share=0.0, zero_variance_share=0.2, entropy=1.0, staleness=0
+    metrics.record_optimizer_step(
+        "grpo", loss=0.1, grad_norm=1.0, speed=(1e4, 0.4), seconds={"rollout": 1.0, "total": 2.0}
     )
-    metrics.advanced("grpo", 3, 120, time.time())
+    metrics.record_grpo_step(
+        {"reward": 0.5}, reward_std=0.1, kl=0.01, clip_frac=0.0, frac_reward_zero_std=0.2, entropy=1.0, staleness=0
+    )
+    metrics.record_progress("grpo", 3, 120, time.time())
 
 
 def main() -> int:

@@ -31,12 +31,12 @@ from gog.spec import ModelSpec, StratifyConfig, ToolsSpec
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import policy_model
-from gog_recipes.rollout.rollouts import Pool, Rollouts
+from gog_recipes.rollout.rollouts import QuestionPool, Rollouts
 from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
 
 HERE = Path(__file__).parent
 QUESTIONS, GROUP = 32, 5
-GOALS = {"tokens_per_second": 3000, "logprob_gap": 1e-4, "prefill_ratio": 1.05, "encodes_per_image": 1.0}
+GOALS = {"tokens_per_second": 3000, "logp_diff_max": 1e-4, "prefill_ratio": 1.05, "encodes_per_image": 1.0}
 SERVERS = {"grounding": "grounding", "imageSearch": "image-search", "textSearch": "text-search", "judge": "judge"}
 
 
@@ -72,7 +72,7 @@ def servers(data: Path, failures: float) -> Iterator[dict[str, str]]:
                 process.wait()
 
 
-def prepare(run: Path) -> tuple[torch.nn.Module, Pool]:
+def prepare(run: Path) -> tuple[torch.nn.Module, QuestionPool]:
     """The run's SFT policy and its training questions."""
     if not (run / "store").is_dir():
         raise SystemExit(f"{run} is not a run; `make quickstart` makes one")
@@ -82,16 +82,16 @@ def prepare(run: Path) -> tuple[torch.nn.Module, Pool]:
         adapter = opened.fetch(opened.resolve("sft"), Path(folder) / "adapter")
         policy = policy_model.merge_adapter(policy_model.load_base(spec, torch.device("cpu")), adapter)
     data = run / "data"
-    return policy, Pool(data, dataset.read_questions(data, "train"))
+    return policy, QuestionPool(data, dataset.read_questions(data, "train"))
 
 
 async def play(
-    policy: torch.nn.Module, pool: Pool, endpoints: dict[str, str], steps: int
+    policy: torch.nn.Module, pool: QuestionPool, endpoints: dict[str, str], steps: int
 ) -> tuple[dict, list[list[Trajectory]], TransformersEngine]:
     """Figures over the counted steps, the groups played, and the engine."""
-    codec = policy_model.load_codec(ModelSpec(base="tiny"))
+    processor = policy_model.load_processor(ModelSpec(base="tiny"))
     engine = TransformersEngine(
-        policy, codec, policy_model.vision_of(policy, codec), Limits(192, 14, 1.0), rows=QUESTIONS * GROUP
+        policy, processor, policy_model.vision_of(policy, processor), Limits(192, 14, 1.0), rows=QUESTIONS * GROUP
     )
     settings = StratifyConfig.model_construct(gaze="select", reasoning="required", max_calls=10, max_turns=6)
     limits = ToolsSpec(attempts=1, deadline_seconds=2.0, crop_side=28)
@@ -130,14 +130,14 @@ async def play(
 
 
 @torch.no_grad()
-def logprob_gap(policy: torch.nn.Module, engine: TransformersEngine, trajectories: Sequence[Trajectory]) -> float:
+def logp_diff_max(policy: torch.nn.Module, engine: TransformersEngine, trajectories: Sequence[Trajectory]) -> float:
     """Largest difference between the log-probs of the engine and of the training forward."""
     batch = policy_model.collate(
-        [item.segments for item in trajectories], engine.codec, engine.vision, torch.device("cpu")
+        [item.segments for item in trajectories], engine.processor, engine.vision, torch.device("cpu")
     )
-    logits, tokens = policy_model.forward(policy, batch, engine.codec, engine.vision)
+    logits, tokens = policy_model.forward(policy, batch, engine.processor, engine.vision)
     sampled = torch.tensor([value for item in trajectories for value in item.model_logprobs()])
-    return float((policy_model.logprobs(logits, tokens, engine.codec, 1.0) - sampled).abs().max())
+    return float((policy_model.logprobs(logits, tokens, engine.processor, 1.0) - sampled).abs().max())
 
 
 def polluted(groups: Sequence[Sequence[Trajectory]]) -> int:
@@ -161,7 +161,7 @@ def main() -> int:
     for name, rate in (("healthy", 0.0), ("failing", given.failures)):
         with servers(given.run / "data", rate) as endpoints:
             found[name], groups, engine = asyncio.run(play(policy, pool, endpoints, given.steps))
-        found[name]["logprob_gap"] = logprob_gap(
+        found[name]["logp_diff_max"] = logp_diff_max(
             policy, engine, [item for group in groups[-QUESTIONS:] for item in group]
         )
         found[name]["failed_and_learned"] = polluted(groups)
@@ -171,7 +171,7 @@ def main() -> int:
     healthy, failing = found["healthy"], found["failing"]
     goals = {
         f"tokens/s >= {GOALS['tokens_per_second']}": healthy["tokens_per_second"] >= GOALS["tokens_per_second"],
-        f"log-prob gap <= {GOALS['logprob_gap']}": healthy["logprob_gap"] <= GOALS["logprob_gap"],
+        f"log-prob gap <= {GOALS['logp_diff_max']}": healthy["logp_diff_max"] <= GOALS["logp_diff_max"],
         f"prefill ratio <= {GOALS['prefill_ratio']}": healthy["prefill_ratio"] <= GOALS["prefill_ratio"],
         "each image encoded once": healthy["encodes_per_image"] <= GOALS["encodes_per_image"],
         "every trajectory finishes under failures": failing["finished"] == failing["trajectories"],

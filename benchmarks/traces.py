@@ -79,9 +79,11 @@ class Counting:
 
 async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str, list[tuple[float, float]]], Counting]:
     """(CPU seconds, seconds) of each step by arm, and what was sent."""
-    codec = policy_model.load_codec(ModelSpec(base="tiny"))
+    processor = policy_model.load_processor(ModelSpec(base="tiny"))
     rows = rollout.QUESTIONS * rollout.GROUP
-    engine = TransformersEngine(policy, codec, policy_model.vision_of(policy, codec), Limits(192, 14, 1.0), rows=rows)
+    engine = TransformersEngine(
+        policy, processor, policy_model.vision_of(policy, processor), Limits(192, 14, 1.0), rows=rows
+    )
     settings = StratifyConfig.model_construct(gaze="select", reasoning="required", max_calls=10, max_turns=6)
     limits, sent = ToolsSpec(attempts=1, deadline_seconds=5.0, crop_side=28), Counting(url)
     taken, names = defaultdict(list), list(SHARES)
@@ -90,7 +92,7 @@ async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str,
         for step in range(steps + 1):
             questions = pool.questions[step * rollout.QUESTIONS : (step + 1) * rollout.QUESTIONS]
             for name in names[step % 3 :] + names[: step % 3]:
-                share, tracer = SHARES[name], tracing.OFF
+                share, tracer = SHARES[name], tracing.NOOP
                 if share is not None:
                     tracer = episodes.Tracer(export_queue.Outlet(sent, print), ids.root("bench"), "bench", share)
                 rollouts = Rollouts(engine, tools[name], settings, pool, "bench", seed=0, tracer=tracer)

@@ -42,9 +42,7 @@ def made(run: Path, count: int, folder: Path) -> None:
     kept.fetch(newest, folder / "source")
     source = trajectory_zip.Archive(folder / "source" / "trajectories.zip")
     given = source.trajectories()
-    pictures = {
-        image: source.picture(image) for each in given for image in trajectory_zip.shown(each) if source.png(image)
-    }
+    images = {image: source.image(image) for each in given for image in trajectory_zip.shown(each) if source.png(image)}
     target, size = store.Store(folder / "store"), count // CHECKPOINTS
     for step in range(1, CHECKPOINTS + 1):
         some = [given[(step * size + number) % len(given)] for number in range(size)]
@@ -52,7 +50,7 @@ def made(run: Path, count: int, folder: Path) -> None:
             each.model_copy(update={"question_id": f"{each.question_id}-{step}-{n}"}) for n, each in enumerate(some)
         ]
         path = folder / "trajectories.zip"
-        trajectory_zip.write(path, named, pictures)
+        trajectory_zip.write(path, named, images)
         target.publish("evaluate", step, {"trajectories.zip": path})
 
 

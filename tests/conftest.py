@@ -14,7 +14,7 @@ from support.s3 import _gateway, gateway  # noqa: F401
 from gog import store as stores
 from gog.store import Store
 
-pytest_plugins = ["kube"]  # the fixture api_server
+pytest_plugins = ["support.kube"]  # the fixture api_server
 
 hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not beside the sources
 

@@ -138,9 +138,9 @@ def _for_clusters(commands: Commands) -> None:
     )
     boards.add_argument("--dir", default=".", metavar="DIR", help="where to (default: here)")
     boards.add_argument("--rules", metavar="FILE", help="write the rules there instead")
-    boards.add_argument("--prometheus", metavar="URL", help="draw pictures of what this one knows instead")
+    boards.add_argument("--prometheus", metavar="URL", help="draw images of what this one knows instead")
     boards.add_argument(
-        "--hours", type=float, default=6.0, help="how many of the last hours a picture shows (default: 6)"
+        "--hours", type=float, default=6.0, help="how many of the last hours an image shows (default: 6)"
     )
 
 

@@ -1,7 +1,7 @@
 """The turn grammar: model text -> one action, or the reason why there is none.
 
     <think>…</think>                                reasoning
-    <img_search><img></img_search>                  glance: search the whole picture
+    <img_search><img></img_search>                  glance: search the whole image
     <img_search>red ring</img_search>               ground: ask for numbered candidates; nothing is searched yet
     <img_search>#2</img_search>, #1,#3              gaze: search the chosen candidates
     <text_search>QUERY</text_search>
@@ -34,7 +34,7 @@ MAX_SELECTED = 5
 
 @dataclass(frozen=True)
 class Glance:
-    """Search the whole picture."""
+    """Search the whole image."""
 
     name: Literal["glance"] = "glance"
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from gog import actions, prompts, tool_api, tool_types, tracing
 from gog.dataset import Question
-from gog.images import Picture
+from gog.images import Image
 from gog.spec import AgentSettings
 from gog.trajectory import Candidate, Failure, Observation, Result, Segment, StopReason, Trajectory, Turn
 
@@ -38,7 +38,7 @@ class Session(Protocol):
         """The next turn."""
         ...
 
-    def observe(self, body: str, images: Sequence[Picture]) -> bool:
+    def observe(self, body: str, images: Sequence[Image]) -> bool:
         """Appends an observation; False when it leaves no room for another turn."""
         ...
 
@@ -52,7 +52,7 @@ class Episode:
     """The state of an episode while it runs."""
 
     question: Question
-    picture: Picture
+    image: Image
     session: Session
     toolbox: tool_types.Tools
     settings: AgentSettings
@@ -60,13 +60,13 @@ class Episode:
     clock: Clock = time.monotonic
     turns: list[Turn] = field(default_factory=list)
     candidates: Sequence[tool_types.Candidate] = ()
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
     calls: int = 0
 
     async def run(self) -> Trajectory:
         """Plays the episode to its end. Never raises for a tool's or the model's sake."""
         started, stop = self.clock(), None
-        self.pictures[self.picture.hash] = self.picture
+        self.images[self.image.hash] = self.image
         try:
             while stop is None:
                 with tracing.span("turn"):
@@ -79,7 +79,7 @@ class Episode:
             question_id=self.question.id,
             question=self.question.question,
             answers=self.question.answers,
-            image=self.picture.hash,
+            image=self.image.hash,
             kind=self.question.evidence.kind,
             region=self.question.evidence.region,
             turns=tuple(self.turns),
@@ -123,7 +123,7 @@ class Episode:
             turn = turn.model_copy(update={"well_formed": False, "error": "a candidate that was never offered"})
         observation, images = await self._observe(action)
         self.turns[-1] = turn.model_copy(update={"observation": observation})
-        self.pictures.update((image.hash, image) for image in images)
+        self.images.update((image.hash, image) for image in images)
         return None if self.session.observe(observation.text, images) else "max_tokens"
 
     def _cost(self, action: actions.Action) -> int:
@@ -135,10 +135,10 @@ class Episode:
     def _offered(self, numbers: Sequence[int]) -> bool:
         return all(1 <= number <= len(self.candidates) for number in numbers)
 
-    async def _observe(self, action: actions.Action) -> tuple[Observation, Sequence[Picture]]:
+    async def _observe(self, action: actions.Action) -> tuple[Observation, Sequence[Image]]:
         match action:
             case actions.Glance():
-                return await self._search_pictures([(None, self.picture)])
+                return await self._search_images([(None, self.image)])
             case actions.Ground(expression):
                 return await self._ground(expression)
             case actions.Gaze(numbers):
@@ -147,11 +147,11 @@ class Episode:
                 return await self._search_text(query)
         raise AssertionError(action)
 
-    async def _ground(self, expression: str) -> tuple[Observation, Sequence[Picture]]:
+    async def _ground(self, expression: str) -> tuple[Observation, Sequence[Image]]:
         if self.settings.gaze == "off":
-            return await self._search_pictures([(None, self.picture)])
+            return await self._search_images([(None, self.image)])
         self.calls += 1
-        reply = await self.toolbox.ground(self.picture, expression)
+        reply = await self.toolbox.ground(self.image, expression)
         if reply.failure:
             return self._failed("grounding", reply), ()
         found = reply.unwrap()
@@ -169,9 +169,9 @@ class Episode:
 
     async def _search_unseen(
         self, grounding: tool_types.Reply, best: tool_types.Candidate
-    ) -> tuple[Observation, Sequence[Picture]]:
+    ) -> tuple[Observation, Sequence[Image]]:
         """Searches the best candidate at once; none is offered, so none can be chosen later."""
-        observation, images = await self._search_pictures([(1, best.crop)])
+        observation, images = await self._search_images([(1, best.crop)])
         both = {
             "calls": 2,
             "attempts": grounding.attempts + observation.attempts,
@@ -180,19 +180,17 @@ class Episode:
         }
         return observation.model_copy(update=both), images
 
-    async def _gaze(self, numbers: Sequence[int]) -> tuple[Observation, Sequence[Picture]]:
+    async def _gaze(self, numbers: Sequence[int]) -> tuple[Observation, Sequence[Image]]:
         """Searches the candidates chosen, and no other; a number that was never offered is the model's mistake."""
         if not self._offered(numbers):
             return Observation(text=prompts.NO_SUCH_CANDIDATE[self.style]), ()
-        return await self._search_pictures([(number, self.candidates[number - 1].crop) for number in numbers])
+        return await self._search_images([(number, self.candidates[number - 1].crop) for number in numbers])
 
-    async def _search_pictures(
-        self, chosen: Sequence[tuple[int | None, Picture]]
-    ) -> tuple[Observation, Sequence[Picture]]:
+    async def _search_images(self, chosen: Sequence[tuple[int | None, Image]]) -> tuple[Observation, Sequence[Image]]:
         texts, results, failures, seconds, attempts, cached = [], [], [], 0.0, 0, True
-        for number, picture in chosen:
+        for number, image in chosen:
             self.calls += 1
-            reply = await self.toolbox.search_image(picture)
+            reply = await self.toolbox.search_image(image)
             seconds, attempts, cached = seconds + reply.seconds, attempts + reply.attempts, cached and reply.cached
             if reply.failure:
                 failures.append(_failure(reply.failure))
@@ -213,7 +211,7 @@ class Episode:
         )
         return observation, ()
 
-    async def _search_text(self, query: str) -> tuple[Observation, Sequence[Picture]]:
+    async def _search_text(self, query: str) -> tuple[Observation, Sequence[Image]]:
         self.calls += 1
         reply = await self.toolbox.search_text(query)
         if reply.failure:

@@ -1,4 +1,4 @@
-"""How a trajectory searched: none, single (only pictures or only text), mixed (both). Pure."""
+"""How a trajectory searched: none, single (only images or only text), mixed (both). Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CLASSES: tuple[Behaviour, ...] = ("none", "single", "mixed")
 def classify(trajectory: Trajectory) -> Behaviour:
     """By the searches really made; grounding alone is none, nor is a turn that a cap or a wrong number kept from one."""
     tools = {turn.observation.tool for turn in trajectory.turns if turn.observation is not None}
-    searched_picture, searched_text = "imageSearch" in tools, "textSearch" in tools
-    if searched_picture and searched_text:
+    searched_image, searched_text = "imageSearch" in tools, "textSearch" in tools
+    if searched_image and searched_text:
         return "mixed"
-    return "single" if searched_picture or searched_text else "none"
+    return "single" if searched_image or searched_text else "none"
 
 
 def shares(trajectories: Iterable[Trajectory]) -> dict[Behaviour, float]:

@@ -42,7 +42,7 @@ class CallError(Exception):
 
 
 def cache_key(tool: str, backend: str, version: str, arguments: Mapping[str, Any]) -> str:
-    """Key of a call: tool, backend, version and canonical arguments, in which a picture stands as its pixel hash."""
+    """Key of a call: tool, backend, version and canonical arguments, in which an image stands as its pixel hash."""
     canonical = json.dumps([tool, backend, version, arguments], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""A dataset is a folder: questions as JSON lines, pictures beside them.
+"""A dataset is a folder: questions as JSON lines, images beside them.
 
     train.jsonl, test.jsonl     one question a line
     images/<anything>.png       named by the lines
@@ -33,7 +33,7 @@ class Evidence(BaseModel):
     kind: str = Field("", description="The question's type, for break-downs in the report.")
     expression: str = Field("", description="Words that refer to the thing asked about: 'red ring'.")
     region: tuple[float, float, float, float] | None = Field(
-        None, description="Its box x0, y0, x1, y1 in pixels of the picture."
+        None, description="Its box x0, y0, x1, y1 in pixels of the image."
     )
 
 
@@ -43,14 +43,14 @@ class Question(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(min_length=1, max_length=200)
-    image: str = Field(description="Path of the picture, relative to the dataset folder.")
+    image: str = Field(description="Path of the image, relative to the dataset folder.")
     question: str = Field(min_length=1)
     answers: tuple[str, ...] = Field(min_length=1, description="The gold answer first, then accepted alternatives.")
     evidence: Evidence = Evidence()
 
 
 class IndexedImage(BaseModel):
-    """One line of index/images.jsonl: a picture that image search can find."""
+    """One line of index/images.jsonl: an image that image search can find."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,7 +97,7 @@ def _numbered_lines(path: Path, kind: type[Line]) -> Iterator[tuple[int, Line]]:
 
 
 def read_questions(folder: Path, split: str) -> list[Question]:
-    """All questions of a split, checked: ids unique, pictures present. Raises UserError."""
+    """All questions of a split, checked: ids unique, images present. Raises UserError."""
     path = folder / f"{split}.jsonl"
     questions, seen = [], set()
     for number, question in _numbered_lines(path, Question):
@@ -105,7 +105,7 @@ def read_questions(folder: Path, split: str) -> list[Question]:
             raise UserError(f"id {question.id!r} occurs twice", where=f"{path}:{number}", remedy="ids must be unique")
         seen.add(question.id)
         if not (folder / question.image).is_file():
-            raise UserError(f"picture {question.image!r} is missing", where=f"{path}:{number}")
+            raise UserError(f"image {question.image!r} is missing", where=f"{path}:{number}")
         questions.append(question)
     if not questions:
         raise UserError("no questions", where=str(path), remedy="give at least one line")
@@ -113,27 +113,27 @@ def read_questions(folder: Path, split: str) -> list[Question]:
 
 
 def check(folder: Path, splits: Iterable[str]) -> None:
-    """Looks at everything in a dataset that a run would read: every line, and every picture. Raises UserError naming
+    """Looks at everything in a dataset that a run would read: every line, and every image. Raises UserError naming
     file and line."""
     for split in splits:
         read_questions(folder, split)
-        _check_pictures(folder, folder / f"{split}.jsonl", Question)
+        _check_images(folder, folder / f"{split}.jsonl", Question)
     if (folder / INDEX).is_file():
-        _check_pictures(folder, folder / INDEX, IndexedImage)
+        _check_images(folder, folder / INDEX, IndexedImage)
     if (folder / CORPUS).is_file():
         for _ in read_lines(folder / CORPUS, Document):
             pass
 
 
-def _check_pictures(folder: Path, path: Path, kind: type[Question] | type[IndexedImage]) -> None:
+def _check_images(folder: Path, path: Path, kind: type[Question] | type[IndexedImage]) -> None:
     for number, line in _numbered_lines(path, kind):
         if not (folder / line.image).is_file():
-            raise UserError(f"picture {line.image!r} is missing", where=f"{path}:{number}")
+            raise UserError(f"image {line.image!r} is missing", where=f"{path}:{number}")
         try:
             images.verify(folder / line.image)
         except UserError as error:
             raise UserError(
-                f"picture {line.image!r}: {error.what}", where=f"{path}:{number}", remedy=error.remedy
+                f"image {line.image!r}: {error.what}", where=f"{path}:{number}", remedy=error.remedy
             ) from None
 
 

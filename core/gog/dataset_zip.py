@@ -1,6 +1,6 @@
 """A dataset folder as one file, as stores hold it, and back.
 
-A checkpoint of ten thousand pictures would be ten thousand blobs; `data/<n>` holds one uncompressed zip instead,
+A checkpoint of ten thousand images would be ten thousand blobs; `data/<n>` holds one uncompressed zip instead,
 `dataset.zip`, the same bytes for the same folder whoever packed it. It may come from a stranger, so unpacking trusts
 nothing: no path leaves the folder, no links, nothing that weighs more unpacked than the file itself does.
 

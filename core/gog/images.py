@@ -1,7 +1,7 @@
-"""Pictures by content.
+"""Images by content.
 
-A picture is named by the hash of its *pixels*, not of its file: the same crop encoded twice is one cache entry, one
-vision encoding, one file on disk. Decoding is guarded (format allow-list, pixel cap) because pictures arrive from
+An image is named by the hash of its *pixels*, not of its file: the same crop encoded twice is one cache entry, one
+vision encoding, one file on disk. Decoding is guarded (format allow-list, pixel cap) because images arrive from
 search results, that is, from strangers.
 """
 
@@ -15,18 +15,18 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image as PILImage
 
 from gog.errors import UserError
 
 MAX_PIXELS = 40_000_000
-"""A 10 kB PNG can hold 80 million pixels; beyond this a picture is refused before it is decoded."""
+"""A 10 kB PNG can hold 80 million pixels; beyond this an image is refused before it is decoded."""
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """An RGB picture: pixels [height, width, 3] uint8, its hash and, on demand, its PNG bytes."""
+class Image:
+    """An RGB image: pixels [height, width, 3] uint8, its hash and, on demand, its PNG bytes."""
 
     pixels: np.ndarray = field(repr=False)
 
@@ -40,7 +40,7 @@ class Picture:
     @cached_property
     def png(self) -> bytes:
         stream = io.BytesIO()
-        Image.fromarray(self.pixels).save(stream, "PNG", compress_level=1)
+        PILImage.fromarray(self.pixels).save(stream, "PNG", compress_level=1)
         return stream.getvalue()
 
     @property
@@ -52,39 +52,39 @@ class Picture:
         return int(self.pixels.shape[0])
 
 
-def decode(data: bytes, *, where: str = "picture") -> Picture:
-    """Encoded bytes -> Picture. Raises UserError for anything that is not a PNG, JPEG or WEBP of bearable size."""
+def decode(data: bytes, *, where: str = "image") -> Image:
+    """Encoded bytes -> Image. Raises UserError for anything that is not a PNG, JPEG or WEBP of bearable size."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = PILImage.open(io.BytesIO(data), formats=FORMATS)
         _check_size(image, where)
-        return Picture(np.asarray(image.convert("RGB")))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return Image(np.asarray(image.convert("RGB")))
+    except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
         raise _unreadable(error, where) from None
 
 
-def read(path: Path) -> Picture:
-    """A picture from a file; UserError names the file."""
+def read(path: Path) -> Image:
+    """An image from a file; UserError names the file."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read picture: {error.strerror}", where=str(path)) from None
+        raise UserError(f"cannot read image: {error.strerror}", where=str(path)) from None
     return decode(data, where=str(path))
 
 
 def verify(path: Path) -> None:
-    """Looks whether a file is a picture that can be read, without unpacking its pixels. Raises UserError.
+    """Looks whether a file is an image that can be read, without unpacking its pixels. Raises UserError.
 
     A PNG's checksums are compared to its end; of the other formats only the head is read.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with PILImage.open(path, formats=FORMATS) as image:
             _check_size(image, str(path))
             image.verify()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
         raise _unreadable(error, str(path)) from None
 
 
-def _check_size(image: Image.Image, where: str) -> None:
+def _check_size(image: PILImage.Image, where: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise UserError(
             f"{image.width} x {image.height} pixels", where=where, remedy=f"at most {MAX_PIXELS:,} are accepted"
@@ -92,29 +92,29 @@ def _check_size(image: Image.Image, where: str) -> None:
 
 
 def _unreadable(error: Exception, where: str) -> UserError:
-    return UserError(f"not a readable picture: {error}", where=where, remedy=f"give one of {', '.join(FORMATS)}")
+    return UserError(f"not a readable image: {error}", where=where, remedy=f"give one of {', '.join(FORMATS)}")
 
 
-class PictureFolder:
-    """Pictures in a folder, one PNG per content hash. Written beside trajectories, so that a line stays a line."""
+class ImageFolder:
+    """Images in a folder, one PNG per content hash. Written beside trajectories, so that a line stays a line."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known: set[str] = set()
 
-    def path(self, picture_hash: str) -> Path:
-        return self.root / f"{picture_hash}.png"
+    def path(self, image_hash: str) -> Path:
+        return self.root / f"{image_hash}.png"
 
-    def add(self, picture: Picture) -> str:
-        if picture.hash not in self._known:
-            path = self.path(picture.hash)
+    def add(self, image: Image) -> str:
+        if image.hash not in self._known:
+            path = self.path(image.hash)
             if not path.exists():
                 self.root.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(f".{os.getpid()}.tmp")  # several ranks may write the same picture
-                temporary.write_bytes(picture.png)
+                temporary = path.with_suffix(f".{os.getpid()}.tmp")  # several ranks may write the same image
+                temporary.write_bytes(image.png)
                 temporary.replace(path)
-            self._known.add(picture.hash)
-        return picture.hash
+            self._known.add(image.hash)
+        return image.hash
 
-    def get(self, picture_hash: str) -> Picture:
-        return read(self.path(picture_hash))
+    def get(self, image_hash: str) -> Image:
+        return read(self.path(image_hash))

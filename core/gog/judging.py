@@ -1,6 +1,6 @@
 """How a judge is asked and how its answer is read.
 
-The judge sees text only: question, accepted answers, given answer; never a page or a picture, so that nothing found
+The judge sees text only: question, accepted answers, given answer; never a page or an image, so that nothing found
 on the web can talk to it. The rules follow MMSearch-R1's published judge; the paper's own prompt is not public. The
 verdict is a strict Yes or No: anything else is a judge *error*, which is not a wrong answer.
 """
@@ -54,7 +54,7 @@ def read_verdict(content: str) -> bool | None:
 def check(decided: Sequence[bool]) -> None:
     """Whether the judge decided each answer, as far as is known. Raises UserError when it fails too often to go on."""
     asked, count = len(decided), sum(decided)
-    metrics.judged(count, asked)
+    metrics.record_judge_rate(count, asked)
     if (asked >= ENOUGH and count < MINIMUM * asked) or (asked >= TOO_FEW and count == 0):
         raise UserError(
             f"the judge decided only {count} of {asked} answers",

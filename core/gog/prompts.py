@@ -1,6 +1,6 @@
 """What the policy reads: the prompt, the observations, the frame between turns.
 
-Everything is ChatML text with one `<|image_pad|>` per picture, so that the same words can be tokenised by any
+Everything is ChatML text with one `<|image_pad|>` per image, so that the same words can be tokenised by any
 Qwen-VL tokenizer; the tokenizer's owner repeats the pad once per image token. The text of a conversation only ever
 grows at its end: what was sampled is never rendered again, so tokens cannot drift between turns.
 
@@ -43,7 +43,7 @@ NO_SUCH_CANDIDATE = {"full": "There is no candidate with this number.", "terse":
 
 @dataclass(frozen=True)
 class CandidateText:
-    """What an observation tells of one candidate. box in pixels of the picture."""
+    """What an observation tells of one candidate. box in pixels of the image."""
 
     number: int
     box: tuple[float, float, float, float]
@@ -51,7 +51,7 @@ class CandidateText:
 
 
 def prompt(question: str, *, style: Style, tools: bool = True) -> str:
-    """The opening of an episode, up to where the model begins to write. Holds one picture.
+    """The opening of an episode, up to where the model begins to write. Holds one image.
 
     tools False: the instructions name no tool (direct answering).
     """
@@ -69,7 +69,7 @@ def observation(body: str) -> str:
 
 
 def candidates(items: Sequence[CandidateText], *, style: Style) -> str:
-    """Numbered candidates, one picture each, in order."""
+    """Numbered candidates, one image each, in order."""
     if not items:
         return NO_MATCH[style]
     if style == "terse":
@@ -81,7 +81,7 @@ def candidates(items: Sequence[CandidateText], *, style: Style) -> str:
 
 
 def image_results(titles: Sequence[str], *, style: Style, candidate: int | None = None) -> str:
-    """Titles of the pictures found; the tiny model reads the first only."""
+    """Titles of the images found; the tiny model reads the first only."""
     if not titles:
         return NO_MATCH[style]
     if style == "terse":

@@ -1,6 +1,6 @@
 """Boxes: from what a detector says to what is cut out.
 
-Detectors return boxes outside the picture, twice, inside out or a pixel thin. A candidate is offered to the policy
+Detectors return boxes outside the image, twice, inside out or a pixel thin. A candidate is offered to the policy
 only after its box was clamped, checked and de-duplicated, and its crop is always cut from the *original* pixels,
 never from a resized copy. Boxes are (x0, y0, x1, y1) in pixels, ends exclusive.
 """
@@ -11,16 +11,16 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image as PILImage
 
 from gog import tool_api
-from gog.images import Picture
+from gog.images import Image
 
 Box = tuple[float, float, float, float]
 
 
 def clamp(box: Box, width: int, height: int) -> Box:
-    """The part of the box inside the picture; may be empty."""
+    """The part of the box inside the image; may be empty."""
     x0, y0, x1, y1 = box
     return (min(max(x0, 0.0), width), min(max(y0, 0.0), height), min(max(x1, 0.0), width), min(max(y1, 0.0), height))
 
@@ -73,27 +73,27 @@ def pad(box: Box, by: float, width: int, height: int) -> Box:
 
 
 def square(box: Box, by: float, width: int, height: int) -> Box:
-    """The smallest square around the box and `by` pixels more, clamped to the picture."""
+    """The smallest square around the box and `by` pixels more, clamped to the image."""
     half = max(box[2] - box[0], box[3] - box[1]) / 2 + by
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return clamp((x - half, y - half, x + half, y + half), width, height)
 
 
-def crop(picture: Picture, box: Box, *, by: int, side: int | None) -> Picture:
-    """The box and `by` pixels around it, cut from the picture's own pixels.
+def crop(image: Image, box: Box, *, by: int, side: int | None) -> Image:
+    """The box and `by` pixels around it, cut from the image's own pixels.
 
     side None: the padded box as it is, whole pixels. Otherwise: the square around it, resampled to side x side.
     """
     if side is None:
-        x0, y0, x1, y1 = pad(box, by, picture.width, picture.height)
-        return Picture(picture.pixels[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)].copy())
-    image = Image.fromarray(picture.pixels)
-    cut = square(box, by, picture.width, picture.height)
-    return Picture(np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box=cut)))
+        x0, y0, x1, y1 = pad(box, by, image.width, image.height)
+        return Image(image.pixels[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)].copy())
+    whole = PILImage.fromarray(image.pixels)
+    cut = square(box, by, image.width, image.height)
+    return Image(np.asarray(whole.resize((side, side), PILImage.Resampling.BILINEAR, box=cut)))
 
 
 def rescale(box: Box, source: tuple[int, int], target: tuple[int, int]) -> Box:
-    """A box in a picture of size `source` (width, height) as seen in the same picture resized to `target`."""
+    """A box in an image of size `source` (width, height) as seen in the same image resized to `target`."""
     x, y = target[0] / source[0], target[1] / source[1]
     return (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
 

@@ -1,7 +1,7 @@
 """What travels between the agent and the tool servers, in one place for both sides.
 
 Grounding speaks KServe's v1 protocol (`POST /v1/models/grounding:predict`), judge and policy speak the OpenAI chat
-protocol, the two searches are plain JSON. Pictures travel as base64 of PNG bytes: never as a path, never as an
+protocol, the two searches are plain JSON. Images travel as base64 of PNG bytes: never as a path, never as an
 address that somebody would have to fetch.
 """
 
@@ -40,7 +40,7 @@ class GroundingRequest(Wire):
 
 
 class Detection(Wire):
-    """A box x0, y0, x1, y1 in pixels of the picture that was sent, best score first."""
+    """A box x0, y0, x1, y1 in pixels of the image that was sent, best score first."""
 
     box: tuple[float, float, float, float]
     score: float
@@ -79,12 +79,12 @@ class SearchResponse(Wire):
     hits: list[SearchHit]
 
 
-def encode_image(picture: images.Picture) -> str:
-    return base64.b64encode(picture.png).decode("ascii")
+def encode_image(image: images.Image) -> str:
+    return base64.b64encode(image.png).decode("ascii")
 
 
-def decode_image(text: str, *, where: str = "image") -> images.Picture:
-    """base64 -> Picture; raises UserError (bad base64 counts as a picture that cannot be read)."""
+def decode_image(text: str, *, where: str = "image") -> images.Image:
+    """base64 -> Image; raises UserError (bad base64 counts as an image that cannot be read)."""
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:

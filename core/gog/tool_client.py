@@ -1,6 +1,6 @@
 """The four tools of an episode over HTTP: requests and answers of `gog.tool_api`, each through its own call path.
 
-Crops are made here, once per answer, from the picture's own pixels; they travel as bytes. aiohttp is the only HTTP
+Crops are made here, once per answer, from the image's own pixels; they travel as bytes. aiohttp is the only HTTP
 library of the agent: of the maintained ones it costs the least time per call, and an episode makes several.
 """
 
@@ -19,7 +19,7 @@ import aiohttp
 
 from gog import judging, metrics, regions, tool_api
 from gog.call_path import CallError, CallPath
-from gog.images import Picture
+from gog.images import Image
 from gog.spec import ToolsSpec, key_variable
 from gog.tool_cache import Cache
 from gog.tool_types import Candidate, FailureKind, Reply
@@ -42,7 +42,7 @@ class Toolbox:
         self.limits, self.judge_model = limits, judge_model
         self._endpoints = dict(endpoints)
         self._cache = Cache(limits.cache)
-        self._crops: OrderedDict[tuple[str, tuple[float, ...]], Picture] = OrderedDict()
+        self._crops: OrderedDict[tuple[str, tuple[float, ...]], Image] = OrderedDict()
 
     async def __aenter__(self) -> Toolbox:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False)
@@ -83,52 +83,52 @@ class Toolbox:
 
         return send
 
-    async def ground(self, picture: Picture, expression: str) -> Reply[Sequence[Candidate]]:
+    async def ground(self, image: Image, expression: str) -> Reply[Sequence[Candidate]]:
         expression = expression[:MAX_EXPRESSION]
 
         def body() -> bytes:
-            instance = tool_api.GroundingInstance(image=tool_api.encode_image(picture), expression=expression)
+            instance = tool_api.GroundingInstance(image=tool_api.encode_image(image), expression=expression)
             return tool_api.GroundingRequest(instances=[instance]).model_dump_json().encode()
 
         def read(answer: bytes) -> Sequence[Candidate]:
             predictions = tool_api.GroundingResponse.model_validate_json(answer).predictions
             if len(predictions) != 1:
                 raise ValueError(f"{len(predictions)} predictions for one instance")
-            return self._candidates(picture, predictions[0].detections)
+            return self._candidates(image, predictions[0].detections)
 
-        return await self._paths["grounding"].call({"image": picture.hash, "expression": expression}, body, read)
+        return await self._paths["grounding"].call({"image": image.hash, "expression": expression}, body, read)
 
-    def _candidates(self, picture: Picture, detections: Sequence[tool_api.Detection]) -> Sequence[Candidate]:
+    def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Sequence[Candidate]:
         limits = self.limits
         chosen = regions.select(
             detections,
-            picture.width,
-            picture.height,
+            image.width,
+            image.height,
             limit=limits.max_candidates,
             min_side=limits.min_box_side,
             max_aspect=limits.max_box_aspect,
             max_overlap=limits.overlap,
         )
-        return [Candidate(item.box, item.score, item.label, self._crop(picture, item.box)) for item in chosen]
+        return [Candidate(item.box, item.score, item.label, self._crop(image, item.box)) for item in chosen]
 
-    def _crop(self, picture: Picture, box: regions.Box) -> Picture:
-        """The same box of the same picture is cut once, however many episodes look at it."""
-        key = (picture.hash, box)
+    def _crop(self, image: Image, box: regions.Box) -> Image:
+        """The same box of the same image is cut once, however many episodes look at it."""
+        key = (image.hash, box)
         if key not in self._crops:
-            self._crops[key] = regions.crop(picture, box, by=self.limits.pad, side=self.limits.crop_side)
+            self._crops[key] = regions.crop(image, box, by=self.limits.pad, side=self.limits.crop_side)
             while len(self._crops) > 10_000:
                 self._crops.popitem(last=False)
         return self._crops[key]
 
-    async def search_image(self, picture: Picture) -> Reply[Sequence[tool_api.SearchHit]]:
+    async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
         def body() -> bytes:
             return (
-                tool_api.ImageSearchRequest(image=tool_api.encode_image(picture), top=self.limits.top)
+                tool_api.ImageSearchRequest(image=tool_api.encode_image(image), top=self.limits.top)
                 .model_dump_json()
                 .encode()
             )
 
-        return await self._paths["imageSearch"].call({"image": picture.hash, "top": self.limits.top}, body, _read_hits)
+        return await self._paths["imageSearch"].call({"image": image.hash, "top": self.limits.top}, body, _read_hits)
 
     async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
         query = query[:MAX_QUERY]

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from gog import tool_api
-from gog.images import Picture
+from gog.images import Image
 
 Value = TypeVar("Value", covariant=True)
 
@@ -69,20 +69,20 @@ class Reply(Generic[Value]):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A thing found by grounding: box in pixels of the picture, the detector's score, and its crop."""
+    """A thing found by grounding: box in pixels of the image, the detector's score, and its crop."""
 
     box: tuple[float, float, float, float]
     score: float
     label: str
-    crop: Picture
+    crop: Image
 
 
 class Tools(Protocol):
     """Everything an episode may call. None of it raises for a tool's sake."""
 
-    async def ground(self, picture: Picture, expression: str) -> Reply[Sequence[Candidate]]: ...
+    async def ground(self, image: Image, expression: str) -> Reply[Sequence[Candidate]]: ...
 
-    async def search_image(self, picture: Picture) -> Reply[Sequence[tool_api.SearchHit]]: ...
+    async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]: ...
 
     async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]: ...
 

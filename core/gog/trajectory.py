@@ -1,10 +1,10 @@
 """The record of an episode.
 
-One object owns everything: token ids, which of them the model wrote, their log-probs, the pictures they stand for,
+One object owns everything: token ids, which of them the model wrote, their log-probs, the images they stand for,
 and the weight version that sampled them. Text is a view of it. So the trainer never tokenises again, ids and pixels
 cannot come apart, and tokens from tools cannot be trained on by accident.
 
-A trajectory is one line of versioned JSONL; its pictures lie beside it, one file per content hash. Example, two
+A trajectory is one line of versioned JSONL; its images lie beside it, one file per content hash. Example, two
 turns, `p` prompt, `m` model, `o` observation:
 
     segments   p p p p  m m m m m  o o o o o o  m m m m
@@ -52,7 +52,7 @@ class Failure(Record):
 
 
 class Candidate(Record):
-    """A thing offered to the policy. number counts from 1; box in pixels of the picture; crop: content hash."""
+    """A thing offered to the policy. number counts from 1; box in pixels of the image; crop: content hash."""
 
     number: int
     box: tuple[float, float, float, float]

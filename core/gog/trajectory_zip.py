@@ -1,4 +1,4 @@
-"""Trajectories with their pictures in one file, as checkpoints carry them.
+"""Trajectories with their images in one file, as checkpoints carry them.
 
 An uncompressed zip: `trajectories.jsonl`, one line each, and `images/<content hash>.png` beside it. One file instead
 of thousands keeps a checkpoint a handful of blobs; unzipped, it is the folder that any other tool would want.
@@ -13,13 +13,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gog.errors import UserError
-from gog.images import Picture, decode
+from gog.images import Image, decode
 from gog.trajectory import Trajectory, explain
 
 LINES = "trajectories.jsonl"
 
 
-def write(path: Path, trajectories: Iterable[Trajectory], images: Mapping[str, Picture]) -> int:
+def write(path: Path, trajectories: Iterable[Trajectory], images: Mapping[str, Image]) -> int:
     """Writes trajectories and those of `images` that they show; all or nothing. Returns how many trajectories."""
     items = list(trajectories)
     temporary = path.with_suffix(path.suffix + ".tmp")
@@ -34,7 +34,7 @@ def write(path: Path, trajectories: Iterable[Trajectory], images: Mapping[str, P
 
 
 def shown(trajectory: Trajectory) -> set[str]:
-    """Hashes of every picture a trajectory shows."""
+    """Hashes of every image a trajectory shows."""
     crops = {c.crop for turn in trajectory.turns if turn.observation for c in turn.observation.candidates if c.crop}
     return {trajectory.image, *trajectory.images(), *crops}
 
@@ -63,16 +63,16 @@ class Archive:
         return found
 
     def png(self, image: str) -> bytes | None:
-        """PNG bytes of a picture, None when the archive lacks it."""
+        """PNG bytes of an image, None when the archive lacks it."""
         try:
             return self._zip.read(f"images/{image}.png")
         except KeyError:
             return None
         except zipfile.BadZipFile as error:
-            raise UserError(f"picture {image} is torn: {error}", where=str(self.path)) from None
+            raise UserError(f"image {image} is torn: {error}", where=str(self.path)) from None
 
-    def picture(self, image: str) -> Picture:
+    def image(self, image: str) -> Image:
         data = self.png(image)
         if data is None:
-            raise UserError(f"picture {image} is missing", where=str(self.path), remedy="make the archive again")
+            raise UserError(f"image {image} is missing", where=str(self.path), remedy="make the archive again")
         return decode(data, where=f"{self.path}:{image}")

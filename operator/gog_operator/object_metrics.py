@@ -40,7 +40,7 @@ def take(documents: Iterable[dict[str, Any]]) -> None:
             endpoints[str(each.get("spec", {}).get("role")), "true" if condition == "Ready" else "false"] += 1
         else:
             stages[kind, condition] += 1
-    metrics.censused(runs, stages, endpoints)
+    metrics.record_object_counts(runs, stages, endpoints)
 
 
 def condition_of(document: dict[str, Any]) -> str:

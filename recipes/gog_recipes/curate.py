@@ -25,7 +25,7 @@ from gog import behaviour, dataset, judging, metrics, rewards, trajectory_zip
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.errors import UserError
-from gog.images import Picture, read
+from gog.images import Image, read
 from gog.spec import CurateConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
@@ -40,7 +40,7 @@ class CurateRecipe:
     def __init__(self, cfg: CurateConfig) -> None:
         self.cfg = cfg
         self.stage = Stage(cfg)
-        self.pictures: dict[str, Picture] = {}
+        self.images: dict[str, Image] = {}
 
     def setup(self) -> None:
         self.folder, questions = self.stage.questions("train")
@@ -85,7 +85,7 @@ class CurateRecipe:
     async def _demonstrate(self, question: Question) -> Trajectory:
         rng = random.Random(zlib.crc32(f"{self.cfg.seed}:{question.id}".encode()))
         guesses = self.names if question.evidence.kind == "name" else self.facts
-        teacher = ScriptedTeacher(question, rng, self.cfg.care, guesses)
+        teacher = ScriptedTeacher(question, rng, self.cfg.teacher_accuracy, guesses)
         episode = Episode(
             question, read(self.folder / question.image), teacher, self.toolbox, self.cfg, self.cfg.model.style
         )
@@ -98,19 +98,19 @@ class CurateRecipe:
             reward = rewards.reward(accuracy, trajectory.well_formed)
             trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", "reward": reward})
             told.tell(trajectory)
-        self.pictures.update(episode.pictures)
+        self.images.update(episode.images)
         metrics.trajectory(self.stage.key, "judge" if accuracy is None else "counted")
         return trajectory
 
     def save_checkpoint(self, trajectories: list[Trajectory], seconds: float) -> None:
         path = self.stage.workdir / "trajectories.zip"
-        trajectory_zip.write(path, trajectories, self.pictures)
+        trajectory_zip.write(path, trajectories, self.images)
         judged = [item.reward.accuracy for item in trajectories if item.reward and item.reward.accuracy is not None]
         meta = {
             "trajectories": len(trajectories),
             "behaviour": behaviour.shares(trajectories),
             "accuracy": sum(judged) / max(1, len(judged)),
-            "care": self.cfg.care,
+            "teacher_accuracy": self.cfg.teacher_accuracy,
             "seconds": round(seconds, 2),
         }
         self.stage.report(len(trajectories), len(trajectories), **meta)

@@ -2,7 +2,7 @@
 
     tune run recipes/gog_recipes/evaluate.py --config recipes/gog_recipes/configs/tiny/evaluate.yaml
 
-Policies: direct (may not search), whole-image (image search of the whole picture only), first-candidate (searches the
+Policies: direct (may not search), whole-image (image search of the whole image only), first-candidate (searches the
 best-scored candidate unseen), prompted (the base model), sft, grpo. The first three wear the SFT weights.
 
 A question spoiled by a tool failure counts as the policy left it: a user's question would be answered no better. Only
@@ -27,12 +27,12 @@ from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
 from gog import metrics, stats, trajectory_zip
-from gog.images import Picture
+from gog.images import Image
 from gog.spec import EvaluateConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import policy_model
-from gog_recipes.rollout.rollouts import Pool, Rollouts, Scoring, measure
+from gog_recipes.rollout.rollouts import QuestionPool, RewardConfig, Rollouts, measure
 from gog_recipes.rollout.transformers import Limits, TransformersEngine
 from gog_recipes.runtime import config, ranks
 from gog_recipes.runtime.stage import Stage
@@ -67,7 +67,7 @@ class EvaluateRecipe(FTRecipeInterface):
         self.cfg = cfg
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)
-        self.ranks = ranks.join(self.device)
+        self.ranks = ranks.init(self.device)
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
@@ -76,10 +76,10 @@ class EvaluateRecipe(FTRecipeInterface):
             kind: self.stage.input(kind) for kind in sorted({used for name in needed for used in CHAINS[name]})
         }
         self.base = self.stage.model
-        self.codec = policy_model.load_codec(self.base)
+        self.processor = policy_model.load_processor(self.base)
         self.weights = {kind: self._weights(kind) for kind in sorted(needed)}
         folder, questions = self.stage.questions(self.cfg.split)
-        self.pool = Pool(folder, questions[: self.cfg.questions])
+        self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 
     def _weights(self, kind: str) -> torch.nn.Module:
         policy: torch.nn.Module = policy_model.load_base(self.base, self.device)
@@ -90,14 +90,14 @@ class EvaluateRecipe(FTRecipeInterface):
     async def train(self) -> dict[str, list[Trajectory]]:
         """Plays all questions with each policy."""
         played: dict[str, list[Trajectory]] = {}
-        self.pictures: dict[str, Picture] = {}
+        self.images: dict[str, Image] = {}
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
                 weights = self.weights[policy.weights]
-                vision = policy_model.vision_of(weights, self.codec)
-                engine = TransformersEngine(weights, self.codec, vision, limits, rows=self.cfg.concurrent_episodes)
+                vision = policy_model.vision_of(weights, self.processor)
+                engine = TransformersEngine(weights, self.processor, vision, limits, rows=self.cfg.concurrent_episodes)
                 settings = self.cfg.model_copy(update={"gaze": policy.gaze or self.cfg.gaze})
                 rollouts = Rollouts(
                     engine,
@@ -106,14 +106,14 @@ class EvaluateRecipe(FTRecipeInterface):
                     self.pool,
                     self.stage.key,
                     self.cfg.seed,
-                    Scoring(failures="keep"),
+                    RewardConfig(failures="keep"),
                     policy.answer_only,
                     self.ranks,
                     self.stage.tracer,
                 )
                 groups = await rollouts.play(self.pool.questions, 1, step=0, policy=name)
                 played[name] = [trajectory for group in groups for trajectory in group]
-                self.pictures.update(rollouts.shown(played[name][: self.cfg.keep_trajectories]))
+                self.images.update(rollouts.shown(played[name][: self.cfg.keep_trajectories]))
                 accuracy = {key: _accuracy(value) for key, value in played.items()}
                 metrics.evaluated(accuracy)
                 self.stage.report(len(played), len(self.cfg.policies), accuracy=accuracy)
@@ -152,7 +152,7 @@ class EvaluateRecipe(FTRecipeInterface):
                     }
                     stream.write(json.dumps(line) + "\n")
         kept = [item for trajectories in played.values() for item in trajectories[: self.cfg.keep_trajectories]]
-        trajectory_zip.write(path["trajectories.zip"], kept, self.pictures)
+        trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         accuracy = {name: _accuracy(trajectories) for name, trajectories in played.items()}
         self.stage.publish(
             1, path, meta={"accuracy": accuracy, "n": len(self.pool.questions)}, parents=list(self.parents.values())
@@ -163,7 +163,7 @@ class EvaluateRecipe(FTRecipeInterface):
 
     def cleanup(self) -> None:
         self.stage.end()
-        ranks.leave(self.ranks)
+        ranks.shutdown(self.ranks)
 
 
 def _judged(trajectories: Sequence[Trajectory]) -> list[Trajectory]:

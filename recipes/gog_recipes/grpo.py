@@ -11,7 +11,7 @@ Features and their trade-offs
     - one update per rollout: on-policy, so the clip only binds when `failures: keep` or an engine gap makes it
     - trajectories touched by a tool or judge failure enter neither the loss nor their group's statistics
     - groups whose valid rewards are all equal carry no signal and are skipped, not refilled
-    - pictures are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
+    - images are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
     - resumes from its newest checkpoint; questions and sampling noise follow from seed and step
     - one process, or several under torchrun: questions are dealt out over ranks, each samples with an engine of its own
       and trains on its own groups; layers are sharded (FSDP2); statistics and the loss are over all ranks
@@ -43,7 +43,7 @@ from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.losses import grpo
 from gog_recipes.models import policy_model
-from gog_recipes.rollout.rollouts import Pool, Rollouts, Scoring, measure
+from gog_recipes.rollout.rollouts import QuestionPool, RewardConfig, Rollouts, measure
 from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
 from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.stage import Stage
@@ -53,11 +53,11 @@ ROWS_PER_PASS = 64
 
 
 @dataclass(frozen=True)
-class Update:
+class UpdateStats:
     """What an optimizer step came to."""
 
     kl: float = 0.0
-    clip_share: float = 0.0
+    clip_frac: float = 0.0
     gap: float = 0.0
     grad_norm: float = 0.0
     loss: float = 0.0
@@ -72,7 +72,7 @@ class GRPORecipe(FTRecipeInterface):
         self.cfg = cfg
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)  # before ranks meet: alike on all, for they draw parts of one adapter
-        self.ranks = ranks.join(self.device)
+        self.ranks = ranks.init(self.device)
         self.stage = Stage(cfg, self.ranks)
         self._attempts = (0, 0)
 
@@ -85,12 +85,12 @@ class GRPORecipe(FTRecipeInterface):
     def _setup_model(self) -> None:
         self.sft = self.stage.input("sft")
         base = self.stage.model
-        self.codec = policy_model.load_codec(base)
+        self.processor = policy_model.load_processor(base)
         policy = policy_model.merge_adapter(policy_model.load_base(base, self.device), self.stage.folder(self.sft))
         self.model = policy_model.add_adapter(policy, self.cfg.lora)
-        self.vision = policy_model.vision_of(self.model, self.codec)
+        self.vision = policy_model.vision_of(self.model, self.processor)
         parallel.shard(self.model, self.ranks)
-        self.speedometer = timers.speedometer(self.model, self.device, self.ranks.size)
+        self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.questions_per_step, "questions_per_step")
@@ -107,7 +107,7 @@ class GRPORecipe(FTRecipeInterface):
                 where="levels", remedy="add a level, lower questions_per_step, or stratify more questions",
             )  # fmt: skip
         self.levels = {question.id: graded[question.id].level for question in chosen}
-        self.pool = Pool(folder, chosen)
+        self.pool = QuestionPool(folder, chosen)
 
     def _wanted(self, line: Graded) -> bool:
         return line.level in self.cfg.levels and (self.cfg.keep_unsolved or not line.unsolved)
@@ -119,7 +119,7 @@ class GRPORecipe(FTRecipeInterface):
     def _setup_engine(self) -> None:
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         rows = max(self.cfg.concurrent_episodes, self.cfg.group_size)
-        self.engine = TransformersEngine(self.model, self.codec, self.vision, limits, rows=rows, version=self.step)
+        self.engine = TransformersEngine(self.model, self.processor, self.vision, limits, rows=rows, version=self.step)
 
     def questions(self, step: int) -> list[Question]:
         """The questions of a step: the pool in an order that is drawn anew for every pass through it."""
@@ -133,33 +133,33 @@ class GRPORecipe(FTRecipeInterface):
 
     async def train(self) -> None:
         self.model.eval()  # no dropout between sampling and learning
-        scoring = Scoring(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
+        scoring = RewardConfig(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
         async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels,
             )  # fmt: skip
             while self.step < self.cfg.steps:
-                laps = timers.Laps()
+                timer = timers.StepTimer()
                 self.engine.counters = Counters()
                 groups = await self.rollouts.play(
                     self.questions(self.step), self.cfg.group_size, step=self.step + 1, policy="grpo"
                 )
-                laps.mark("rollout")
+                timer.mark("rollout")
                 groups = [self.with_advantages(group) for group in groups]
                 rate = optimizer.set_rate(
                     self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps
                 )
                 update = self.update(groups)
-                laps.mark("update")
+                timer.mark("update")
                 self.step += 1
                 self.engine.refresh(self.model, self.step)
-                laps.mark("refresh")
+                timer.mark("refresh")
                 trajectories = [item for group in groups for item in group]
-                self._log(trajectories, update, rate, laps)
+                self._log(trajectories, update, rate, timer)
                 if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
                     self.save_checkpoint(trajectories)
-                    metrics.checkpoint_saved(laps.mark("checkpoint"))
+                    metrics.checkpoint_saved(timer.mark("checkpoint"))
 
     def with_advantages(self, group: Sequence[Trajectory]) -> list[Trajectory]:
         """The group with advantages; an excluded trajectory has none and does not touch the others'."""
@@ -169,27 +169,27 @@ class GRPORecipe(FTRecipeInterface):
             for item, advantage in zip(group, rewards.group_advantages(totals), strict=True)
         ]
 
-    def update(self, groups: Sequence[Sequence[Trajectory]]) -> Update:
+    def update(self, groups: Sequence[Sequence[Trajectory]]) -> UpdateStats:
         """One optimizer step on the trajectories of all ranks that carry a signal; this rank learns from its own."""
         everything = [item for group in groups for item in group]
         counted = sum(1 for item in everything if item.advantage is not None)
         learned = [item for item in everything if item.advantage]
         if not learned:
-            return Update()
+            return UpdateStats()
         terms = []
-        for rows in self._passes([item for group in self.ranks.part(groups) for item in group]):
+        for rows in self._passes([item for group in self.ranks.shard(groups) for item in group]):
             part = self._loss(rows, counted)
             if not rows[0].advantage:
                 (part.loss * 0).backward()
                 continue
             part.loss.backward()
-            terms.append((part.kl, part.clip_share, part.gap, float(part.loss.detach())))
+            terms.append((part.kl, part.clip_frac, part.gap, float(part.loss.detach())))
         norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        kl, clip_share, gap, losses = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
+        kl, clip_frac, gap, losses = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
         tokens = sum(len(segment.tokens) for item in learned for segment in item.segments)
-        return Update(stats.mean(kl), stats.mean(clip_share), max(gap), norm, sum(losses), len(learned), tokens)
+        return UpdateStats(stats.mean(kl), stats.mean(clip_frac), max(gap), norm, sum(losses), len(learned), tokens)
 
     def _passes(self, own: Sequence[Trajectory]) -> list[list[Trajectory]]:
         """This rank's trajectories that carry a signal, by length, some to a pass; as many passes as every other rank,
@@ -203,50 +203,52 @@ class GRPORecipe(FTRecipeInterface):
         return passes + [[idle]] * (max(self.ranks.gather(len(passes))) - len(passes))
 
     def _loss(self, rows: Sequence[Trajectory], counted: int) -> grpo.GRPOTerms:
-        batch = policy_model.collate([item.segments for item in rows], self.codec, self.vision, self.device)
+        batch = policy_model.collate([item.segments for item in rows], self.processor, self.vision, self.device)
         reference = None
-        if self.cfg.kl:
+        if self.cfg.kl_coef:
             with policy_model.reference(self.model):
-                logits, tokens = policy_model.forward(self.model, batch, self.codec, self.vision)
-                reference = policy_model.logprobs(logits, tokens, self.codec, self.cfg.temperature)
-        logits, tokens = policy_model.forward(self.model, batch, self.codec, self.vision)
+                logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
+                reference = policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature)
+        logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
         sampled = [item.model_logprobs() for item in rows]
         return grpo.grpo(
-            policy_model.logprobs(logits, tokens, self.codec, self.cfg.temperature),
+            policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature),
             torch.tensor([value for values in sampled for value in values], device=self.device),
             reference,
             torch.tensor([item.advantage for item in rows], device=self.device),
             torch.tensor([len(values) for values in sampled], device=self.device),
             clip=self.cfg.clip,
-            kl=self.cfg.kl,
+            kl_coef=self.cfg.kl_coef,
             trajectories=counted,
         )
 
-    def _log(self, trajectories: Sequence[Trajectory], update: Update, rate: float, laps: timers.Laps) -> None:
+    def _log(
+        self, trajectories: Sequence[Trajectory], update: UpdateStats, rate: float, timer: timers.StepTimer
+    ) -> None:
         measures, counters = measure(trajectories), Counters.together(self.ranks.gather(self.engine.counters))
         attempts, failed = self._attempts_since_last_step()
         groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
         flat = sum(1 for group in groups if not any(item.advantage for item in group))
         self.stage.log.append(
             step=self.step, total=self.cfg.steps, reward_mean=measures.reward, reward_std=measures.reward_std,
-            accuracy_mean=measures.accuracy, format_mean=measures.format, kl=update.kl, clip_share=update.clip_share,
+            accuracy_mean=measures.accuracy, format_mean=measures.format, kl=update.kl, clip_frac=update.clip_frac,
             grad_norm=update.grad_norm, learning_rate=rate, tool_failure_ratio=measures.tool_failure_ratio,
             attempts=attempts,
             attempt_failure_ratio=failed / max(1, attempts), trajectories=measures.n, excluded=measures.excluded,
-            learned=update.learned, zero_variance_share=flat / len(groups), behaviour=measures.behaviour,
+            learned=update.learned, frac_reward_zero_std=flat / len(groups), behaviour=measures.behaviour,
             choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
-            logprob_gap=update.gap, seconds=laps.total, rollout_seconds=laps.seconds["rollout"],
-            train_seconds=laps.total - laps.seconds["rollout"],
+            logp_diff_max=update.gap, seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
+            train_seconds=timer.total - timer.seconds["rollout"],
         )  # fmt: skip
-        metrics.trained(
-            self.stage.key, loss=update.loss, grad_norm=update.grad_norm, seconds=laps.seconds | {"total": laps.total},
-            speed=self.speedometer.read(update.tokens, laps.seconds["update"]),
+        metrics.record_optimizer_step(
+            self.stage.key, loss=update.loss, grad_norm=update.grad_norm, seconds=timer.seconds | {"total": timer.total},
+            speed=self.throughput.read(update.tokens, timer.seconds["update"]),
         )  # fmt: skip
-        metrics.improved(
+        metrics.record_grpo_step(
             {"reward": measures.reward, "accuracy": measures.accuracy, "format": measures.format},
-            reward_std=measures.reward_std, kl=update.kl, clip_share=update.clip_share,
-            zero_variance_share=flat / len(groups), **sampled(trajectories, self.step - 1),
+            reward_std=measures.reward_std, kl=update.kl, clip_frac=update.clip_frac,
+            frac_reward_zero_std=flat / len(groups), **sampled(trajectories, self.step - 1),
         )  # fmt: skip
         series = [line["reward_mean"] for line in self.stage.log.lines]
         recent = stats.mean(series[-5:])
@@ -262,7 +264,7 @@ class GRPORecipe(FTRecipeInterface):
         tables = [outcomes for tool, outcomes in metrics.attempts_by_outcome().items() if tool != "judge"]
         total = sum(sum(outcomes.values()) for outcomes in tables)
         failed = total - sum(outcomes.get("ok", 0) for outcomes in tables)
-        total, failed = self.ranks.total(total), self.ranks.total(failed)
+        total, failed = self.ranks.all_reduce_sum(total), self.ranks.all_reduce_sum(failed)
         (before, failed_before), self._attempts = self._attempts, (total, failed)
         return total - before, failed - failed_before
 
@@ -283,7 +285,7 @@ class GRPORecipe(FTRecipeInterface):
 
     def cleanup(self) -> None:
         self.stage.end()
-        ranks.leave(self.ranks)
+        ranks.shutdown(self.ranks)
 
 
 def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[Trajectory]:

@@ -3,8 +3,8 @@
     tune run recipes/gog_recipes/sft.py --config recipes/gog_recipes/configs/tiny/sft.yaml max_steps=5
 
 Features
-    - LoRA on every linear of the language model, vision tower frozen: pictures are encoded once, not once per epoch
-    - loss on the model's own tokens only; prompts, tool text and pictures are masked
+    - LoRA on every linear of the language model, vision tower frozen: images are encoded once, not once per epoch
+    - loss on the model's own tokens only; prompts, tool text and images are masked
     - logits are computed for learned tokens only
     - resumes bit-exactly from its newest checkpoint: order and noise follow from seed and step
     - one process, or several under torchrun: a batch is dealt out over ranks, layers are sharded (FSDP2), and a step
@@ -45,7 +45,7 @@ class SFTRecipe(FTRecipeInterface):
         self.cfg = cfg
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)  # before ranks meet: alike on all, for they draw parts of one adapter
-        self.ranks = ranks.join(self.device)
+        self.ranks = ranks.init(self.device)
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
@@ -55,17 +55,17 @@ class SFTRecipe(FTRecipeInterface):
 
     def _setup_model(self) -> None:
         base = self.stage.model
-        self.codec = policy_model.load_codec(base)
+        self.processor = policy_model.load_processor(base)
         self.model = policy_model.add_adapter(policy_model.load_base(base, self.device), self.cfg.lora)
-        self.vision = policy_model.vision_of(self.model, self.codec)
+        self.vision = policy_model.vision_of(self.model, self.processor)
         parallel.shard(self.model, self.ranks)
-        self.speedometer = timers.speedometer(self.model, self.device, self.ranks.size)
+        self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.batch_size, "batch_size")
         archive = self._demonstrations()
-        self.vision.limit = sys.maxsize  # every epoch wants every picture again
-        self.rows = demonstrations.read(archive, self.codec, self.vision)
+        self.vision.limit = sys.maxsize  # every epoch wants every image again
+        self.rows = demonstrations.read(archive, self.processor, self.vision)
         if len(self.rows) < self.cfg.batch_size:
             raise UserError(
                 f"{len(self.rows)} demonstrations for batches of {self.cfg.batch_size}", where=str(archive.path)
@@ -94,42 +94,42 @@ class SFTRecipe(FTRecipeInterface):
         order = random.Random(f"{self.cfg.seed}:{epoch}").sample(range(len(self.rows)), len(self.rows))
         chosen = order[place * self.cfg.batch_size : (place + 1) * self.cfg.batch_size]
         return policy_model.collate(
-            [self.rows[i] for i in self.ranks.part(chosen)], self.codec, self.vision, self.device
+            [self.rows[i] for i in self.ranks.shard(chosen)], self.processor, self.vision, self.device
         )
 
     def train(self) -> None:
         self.model.train()
         while self.step < self.total:
-            laps = timers.Laps()
+            timer = timers.StepTimer()
             total = self.total if self.cfg.schedule == "cosine" else 0
             rate = optimizer.set_rate(
                 self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps, total=total
             )
             torch.manual_seed((self.cfg.seed << 32) + self.step)
             batch = self.batch(self.step)
-            logits, tokens = policy_model.forward(self.model, batch, self.codec, self.vision)
+            logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
             loss = F.cross_entropy(logits.float(), tokens) * self.ranks.share(len(tokens))  # adds up over ranks
             loss.backward()
             norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
-            read = int((batch.ids != self.codec.pad).sum())
-            loss, read = self.ranks.total(loss.item()), self.ranks.total(read)
-            laps.mark("update")
-            self._log(loss, rate, norm, read, laps)
+            read = int((batch.ids != self.processor.pad).sum())
+            loss, read = self.ranks.all_reduce_sum(loss.item()), self.ranks.all_reduce_sum(read)
+            timer.mark("update")
+            self._log(loss, rate, norm, read, timer)
             if self.step % self.cfg.save_every == 0 or self.step == self.total:
                 self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
-                metrics.checkpoint_saved(laps.mark("checkpoint"))
+                metrics.checkpoint_saved(timer.mark("checkpoint"))
 
-    def _log(self, loss: float, rate: float, norm: float, tokens: int, laps: timers.Laps) -> None:
-        speed = self.speedometer.read(tokens, laps.total)
+    def _log(self, loss: float, rate: float, norm: float, tokens: int, timer: timers.StepTimer) -> None:
+        speed = self.throughput.read(tokens, timer.total)
         self.stage.log.append(
             step=self.step, total=self.total, loss=loss, learning_rate=rate, grad_norm=norm, tokens=tokens,
-            tokens_per_second=speed[0], seconds=laps.total,
+            tokens_per_second=speed[0], seconds=timer.total,
         )  # fmt: skip
-        metrics.trained(
-            self.stage.key, loss=loss, grad_norm=norm, seconds=laps.seconds | {"total": laps.total}, speed=speed
+        metrics.record_optimizer_step(
+            self.stage.key, loss=loss, grad_norm=norm, seconds=timer.seconds | {"total": timer.total}, speed=speed
         )  # fmt: skip
         losses = [line["loss"] for line in self.stage.log.lines]
         self.stage.report(self.step, self.total, loss=losses[-1], losses=progress.course(losses))
@@ -143,7 +143,7 @@ class SFTRecipe(FTRecipeInterface):
 
     def cleanup(self) -> None:
         self.stage.end()
-        ranks.leave(self.ranks)
+        ranks.shutdown(self.ranks)
 
 
 @tune_config.parse

@@ -29,7 +29,7 @@ from gog.spec import StratifyConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import policy_model
-from gog_recipes.rollout.rollouts import Pool, Rollouts, measure
+from gog_recipes.rollout.rollouts import QuestionPool, Rollouts, measure
 from gog_recipes.rollout.transformers import Limits, TransformersEngine
 from gog_recipes.runtime import config, ranks
 from gog_recipes.runtime.stage import Stage
@@ -44,23 +44,23 @@ class StratifyRecipe(FTRecipeInterface):
         self.cfg = cfg
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)
-        self.ranks = ranks.join(self.device)
+        self.ranks = ranks.init(self.device)
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
         self.parent = self.stage.input("sft")
         base = self.stage.model
-        codec = policy_model.load_codec(base)
+        processor = policy_model.load_processor(base)
         policy = policy_model.merge_adapter(policy_model.load_base(base, self.device), self.stage.folder(self.parent))
-        vision = policy_model.vision_of(policy, codec)
+        vision = policy_model.vision_of(policy, processor)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
-        self.engine = TransformersEngine(policy, codec, vision, limits, rows=self.cfg.concurrent_episodes)
+        self.engine = TransformersEngine(policy, processor, vision, limits, rows=self.cfg.concurrent_episodes)
         folder, questions = self.stage.questions("train")
-        self.pool = Pool(folder, questions[: self.cfg.questions])
+        self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 
     async def train(self) -> list[list[Trajectory]]:
         """Plays every question; groups start as rows of the engine become free."""
-        total = len(self.ranks.part(self.pool.questions))
+        total = len(self.ranks.shard(self.pool.questions))
         graded: list[Graded] = []
 
         def count(done: int, group: list[Trajectory]) -> None:
@@ -75,14 +75,14 @@ class StratifyRecipe(FTRecipeInterface):
             )  # fmt: skip
             groups = await rollouts.play(self.pool.questions, self.cfg.rollouts, step=0, policy="sft", on_group=count)
         self.kept = [trajectory for group in groups for trajectory in group][:KEPT_TRAJECTORIES]
-        self.pictures = rollouts.shown(self.kept)
+        self.images = rollouts.shown(self.kept)
         return groups
 
     def save_checkpoint(self, groups: list[list[Trajectory]], seconds: float) -> None:
         graded = [grade(group, self.cfg.level1) for group in groups]
         played = [trajectory for group in groups for trajectory in group]
         measures = measure(played)
-        generated = self.ranks.total(self.engine.counters.generated)
+        generated = self.ranks.all_reduce_sum(self.engine.counters.generated)
         counts = _counts(graded)
         path = {name: self.stage.workdir / name for name in ("levels.jsonl", "metrics.json", "trajectories.zip")}
         dataset.write_lines(path["levels.jsonl"], list(graded))
@@ -93,13 +93,13 @@ class StratifyRecipe(FTRecipeInterface):
             "tokens_per_second": round(generated / seconds, 1),
         }
         path["metrics.json"].write_text(json.dumps({**meta, "measures": measures.__dict__}))
-        trajectory_zip.write(path["trajectories.zip"], self.kept, self.pictures)
+        trajectory_zip.write(path["trajectories.zip"], self.kept, self.images)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])
         self.stage.say(str(counts))
 
     def cleanup(self) -> None:
         self.stage.end()
-        ranks.leave(self.ranks)
+        ranks.shutdown(self.ranks)
 
 
 def grade(group: Sequence[Trajectory], band: tuple[float, float]) -> Graded:
@@ -112,7 +112,7 @@ def grade(group: Sequence[Trajectory], band: tuple[float, float]) -> Graded:
 
 def _counts(graded: Sequence[Graded]) -> dict[str, object]:
     found = Counter(item.level for item in graded)
-    metrics.graded({str(name): count for name, count in found.items()})
+    metrics.record_levels({str(name): count for name, count in found.items()})
     return {
         "levels": {name: found[name] for name in ("easy", "1", "2")},
         "unknown": found["unknown"],

@@ -65,11 +65,11 @@ def test_fact_3_grounding_alone_searches_nothing() -> None:
     assert [item.number for item in trajectory.turns[0].observation.candidates] == [1, 2, 3, 4]
 
 
-def test_fact_3_gaze_off_searches_the_whole_picture_and_grounds_nothing() -> None:
+def test_fact_3_gaze_off_searches_the_whole_image_and_grounds_nothing() -> None:
     toolbox = FakeTools(make_candidates(4))
     episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze="off")
     trajectory = play(episode)
-    assert toolbox.calls == [("imageSearch", episode.picture.hash)] * 2
+    assert toolbox.calls == [("imageSearch", episode.image.hash)] * 2
     assert behaviour.classify(trajectory) == "single"
 
 
@@ -89,12 +89,12 @@ def test_gaze_direct_offers_no_number_to_choose_later() -> None:
 
 
 @pytest.mark.parametrize("mode", ["select", "direct"])
-def test_fact_4_no_detection_is_said_and_the_whole_picture_can_still_be_searched(mode: str) -> None:
+def test_fact_4_no_detection_is_said_and_the_whole_image_can_still_be_searched(mode: str) -> None:
     toolbox = FakeTools([])
     episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze=mode)
     trajectory = play(episode)
     assert episode.session.observed[0] == prompts.NO_MATCH["full"]
-    assert toolbox.calls == [("grounding", "red ring"), ("imageSearch", episode.picture.hash)]
+    assert toolbox.calls == [("grounding", "red ring"), ("imageSearch", episode.image.hash)]
     assert trajectory.stop == "answer" and trajectory.failures == ()
 
 
@@ -102,9 +102,9 @@ def test_crops_are_shown_with_their_numbers_and_kept_by_content() -> None:
     episode = make_episode([ground(), answer()], FakeTools(make_candidates(2)))
     trajectory = play(episode)
     crops = [make_candidate(1).crop.hash, make_candidate(2).crop.hash]
-    assert [picture.hash for picture in episode.session.shown] == crops
+    assert [image.hash for image in episode.session.shown] == crops
     assert [item.crop for item in trajectory.turns[0].observation.candidates] == crops
-    assert set(episode.pictures) == {episode.picture.hash, *crops}
+    assert set(episode.images) == {episode.image.hash, *crops}
 
 
 @pytest.mark.parametrize("number", [0, 3])
@@ -148,9 +148,9 @@ def test_fact_11_a_failed_grounding_in_direct_mode_searches_nothing() -> None:
 
 def test_when_one_of_two_searches_fails_the_other_is_still_shown() -> None:
     class HalfBroken(FakeTools):
-        async def search_image(self, picture):  # type: ignore[no-untyped-def]
+        async def search_image(self, image):  # type: ignore[no-untyped-def]
             self.failing = {} if self.asked("imageSearch") else {"imageSearch": FailureKind.CONNECTION}
-            return await super().search_image(picture)
+            return await super().search_image(image)
 
     episode = make_episode([ground(), gaze(1, 2), answer()], HalfBroken(make_candidates(2), make_hits("Ada's ring")))
     trajectory = play(episode)

@@ -18,7 +18,7 @@ searches = st.lists(st.sampled_from(["glance", "ground", "gaze", "text"]), max_s
 def test_fact_2_every_trajectory_is_none_single_or_mixed_and_shares_sum_to_one(episodes: list[list[str]]) -> None:
     played = [make_trajectory(*map(make_turn, actions), make_turn("answer")) for actions in episodes]
     for actions, trajectory in zip(episodes, played):
-        kinds = {"picture" if action != "text" else "text" for action in actions if action != "ground"}
+        kinds = {"image" if action != "text" else "text" for action in actions if action != "ground"}
         assert behaviour.classify(trajectory) == ("none", "single", "mixed")[len(kinds)]
     shares = behaviour.shares(played)
     assert tuple(shares) == behaviour.CLASSES
@@ -36,7 +36,7 @@ def test_a_search_that_a_cap_or_a_wrong_number_prevented_is_none(action: str) ->
         assert behaviour.classify(make_trajectory(turn, make_turn("answer"))) == "none"
 
 
-def test_grounding_that_searched_the_picture_itself_is_a_search() -> None:
+def test_grounding_that_searched_the_image_itself_is_a_search() -> None:
     turn = make_turn("ground", observation=Observation(text="seen", tool="imageSearch"))
     assert behaviour.classify(make_trajectory(turn, make_turn("answer"))) == "single"
 

@@ -29,7 +29,7 @@ BAD = {
     "empty id": (line(id=""), "id: String should have at least 1 character"),
     "long id": (line(id="x" * 201), "id: String should have at most 200 characters"),
     "id a number": (line(id=3), "id: Input should be a valid string"),
-    "no picture": (line(image=None), "image: Field required"),
+    "no image": (line(image=None), "image: Field required"),
     "empty question": (line(question=""), "question: String should have at least 1 character"),
     "no answer": (line(answers=[]), "answers: Tuple should have at least 1 item after validation, not 0"),
     "one answer bare": (line(answers="Ada"), "answers: Input should be a valid array"),
@@ -39,9 +39,9 @@ BAD = {
 }
 
 
-def make_folder(folder: Path, *lines: bytes, pictures: tuple[str, ...] = ("q1", "q2")) -> Path:
+def make_folder(folder: Path, *lines: bytes, images: tuple[str, ...] = ("q1", "q2")) -> Path:
     (folder / "images").mkdir()
-    for name in pictures:
+    for name in images:
         (folder / "images" / f"{name}.png").touch()
     (folder / "test.jsonl").write_bytes(b"\n".join(lines))
     return folder
@@ -70,13 +70,13 @@ def test_an_id_that_occurs_twice_is_named_where_it_does(tmp_path: Path) -> None:
     assert complaint(folder) == "test.jsonl:4: id 'q1' occurs twice (ids must be unique)"
 
 
-def test_a_missing_picture_is_named_where_it_is_wanted(tmp_path: Path) -> None:
+def test_a_missing_image_is_named_where_it_is_wanted(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, b"", line(), line(id="q2", image="images/q9.png"))
-    assert complaint(folder) == "test.jsonl:3: picture 'images/q9.png' is missing"
+    assert complaint(folder) == "test.jsonl:3: image 'images/q9.png' is missing"
 
 
-def test_a_folder_is_no_picture(tmp_path: Path) -> None:
-    assert complaint(make_folder(tmp_path, line(image="images"))) == "test.jsonl:1: picture 'images' is missing"
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    assert complaint(make_folder(tmp_path, line(image="images"))) == "test.jsonl:1: image 'images' is missing"
 
 
 def test_a_missing_split_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures by content, and pictures from strangers."""
+"""Images by content, and images from strangers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from support.builders import make_picture
+from PIL import Image as PILImage
+from support.builders import make_image
 
 from gog import images, tool_api
 from gog.errors import UserError
-from gog.images import Picture, PictureFolder
+from gog.images import Image, ImageFolder
 
 
-def encode(picture: Picture, kind: str, **options: object) -> bytes:
+def encode(image: Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture.pixels).save(stream, kind, **options)
+    PILImage.fromarray(image.pixels).save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -37,40 +37,40 @@ def make_bomb(width: int, height: int) -> bytes:
     )
 
 
-ENCODED = {kind: encode(make_picture(), kind) for kind in images.FORMATS}
+ENCODED = {kind: encode(make_image(), kind) for kind in images.FORMATS}
 
 
-def test_a_picture_is_named_by_its_pixels_however_it_was_encoded() -> None:
-    picture = make_picture()
-    small, large = encode(picture, "PNG", compress_level=9), encode(picture, "PNG", compress_level=0)
+def test_an_image_is_named_by_its_pixels_however_it_was_encoded() -> None:
+    image = make_image()
+    small, large = encode(image, "PNG", compress_level=9), encode(image, "PNG", compress_level=0)
     assert small != large
-    assert images.decode(small).hash == images.decode(large).hash == picture.hash
+    assert images.decode(small).hash == images.decode(large).hash == image.hash
 
 
 def test_other_pixels_and_other_shapes_have_other_names() -> None:
-    black = [Picture(np.zeros(shape, np.uint8)) for shape in ((4, 9, 3), (9, 4, 3), (6, 6, 3))]
-    assert len({picture.hash for picture in [*black, make_picture(1), make_picture(2)]}) == 5
+    black = [Image(np.zeros(shape, np.uint8)) for shape in ((4, 9, 3), (9, 4, 3), (6, 6, 3))]
+    assert len({image.hash for image in [*black, make_image(1), make_image(2)]}) == 5
 
 
 def test_a_cut_out_part_has_the_name_of_its_copy() -> None:
-    part = make_picture().pixels[3:20, 5:25]
-    assert Picture(part).hash == Picture(part.copy()).hash
+    part = make_image().pixels[3:20, 5:25]
+    assert Image(part).hash == Image(part.copy()).hash
 
 
-def test_a_picture_survives_the_wire() -> None:
-    assert np.array_equal(tool_api.decode_image(tool_api.encode_image(make_picture())).pixels, make_picture().pixels)
+def test_an_image_survives_the_wire() -> None:
+    assert np.array_equal(tool_api.decode_image(tool_api.encode_image(make_image())).pixels, make_image().pixels)
 
 
 @pytest.mark.parametrize("kind", images.FORMATS)
 def test_the_formats_of_the_web_are_read(kind: str) -> None:
-    picture = images.decode(ENCODED[kind])
-    assert (picture.width, picture.height, picture.pixels.dtype) == (40, 30, np.uint8)
+    image = images.decode(ENCODED[kind])
+    assert (image.width, image.height, image.pixels.dtype) == (40, 30, np.uint8)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "I;16"])
 def test_every_kind_of_pixel_becomes_red_green_blue(mode: str) -> None:
     stream = io.BytesIO()
-    Image.new(mode, (5, 4)).save(stream, "PNG")
+    PILImage.new(mode, (5, 4)).save(stream, "PNG")
     assert images.decode(stream.getvalue()).pixels.shape == (4, 5, 3)
 
 
@@ -81,7 +81,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
 
 
 def test_an_enormous_bomb_is_refused_too() -> None:
-    with pytest.raises(UserError, match="not a readable picture"):
+    with pytest.raises(UserError, match="not a readable image"):
         images.decode(make_bomb(60_000, 60_000))
 
 
@@ -89,18 +89,18 @@ def test_an_enormous_bomb_is_refused_too() -> None:
     "data",
     [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"],
 )
-def test_what_is_no_picture_is_refused(data: bytes) -> None:
+def test_what_is_no_image_is_refused(data: bytes) -> None:
     with pytest.raises(UserError) as caught:
         images.decode(data, where="thumbnail")
     assert caught.value.where == "thumbnail"
-    assert caught.value.what.startswith("not a readable picture")
+    assert caught.value.what.startswith("not a readable image")
     assert caught.value.remedy == "give one of PNG, JPEG, WEBP"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "ICO"])
 def test_other_formats_are_refused(kind: str) -> None:
-    with pytest.raises(UserError, match="not a readable picture"):
-        images.decode(encode(make_picture(), kind))
+    with pytest.raises(UserError, match="not a readable image"):
+        images.decode(encode(make_image(), kind))
 
 
 @given(st.sampled_from(images.FORMATS), st.data())
@@ -110,48 +110,48 @@ def test_no_damage_to_a_file_is_more_than_a_user_error(kind: str, data: st.DataO
         spoilt[data.draw(st.integers(0, len(spoilt) - 1))] = data.draw(st.integers(0, 255))
     del spoilt[data.draw(st.integers(0, len(spoilt))) :]
     try:
-        picture = images.decode(bytes(spoilt))
+        image = images.decode(bytes(spoilt))
     except UserError:
         return
-    assert picture.pixels.shape[2] == 3
+    assert image.pixels.shape[2] == 3
 
 
 @pytest.mark.parametrize("text", ["", "hello", "!!!!", "aGVsbG8="])
-def test_base64_that_holds_no_picture_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="image: not a readable picture"):
+def test_base64_that_holds_no_image_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="image: not a readable image"):
         tool_api.decode_image(text)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         images.read(tmp_path / "none.png")
-    assert str(caught.value) == f"{tmp_path / 'none.png'}: cannot read picture: No such file or directory"
+    assert str(caught.value) == f"{tmp_path / 'none.png'}: cannot read image: No such file or directory"
 
 
-def test_a_folder_keeps_each_picture_once_and_gives_it_back(tmp_path: Path) -> None:
-    folder = PictureFolder(tmp_path / "images")
-    names = [folder.add(picture) for picture in (make_picture(1), make_picture(2), make_picture(1))]
-    assert names == [make_picture(1).hash, make_picture(2).hash, make_picture(1).hash]
+def test_a_folder_keeps_each_image_once_and_gives_it_back(tmp_path: Path) -> None:
+    folder = ImageFolder(tmp_path / "images")
+    names = [folder.add(image) for image in (make_image(1), make_image(2), make_image(1))]
+    assert names == [make_image(1).hash, make_image(2).hash, make_image(1).hash]
     assert sorted(path.name for path in folder.root.iterdir()) == sorted({f"{name}.png" for name in names})
-    assert np.array_equal(folder.get(names[0]).pixels, make_picture(1).pixels)
+    assert np.array_equal(folder.get(names[0]).pixels, make_image(1).pixels)
 
 
 def test_a_folder_that_another_process_filled_is_not_written_again(tmp_path: Path) -> None:
-    name = PictureFolder(tmp_path).add(make_picture())
+    name = ImageFolder(tmp_path).add(make_image())
     written = (tmp_path / f"{name}.png").stat().st_mtime_ns
-    PictureFolder(tmp_path).add(make_picture())
+    ImageFolder(tmp_path).add(make_image())
     assert (tmp_path / f"{name}.png").stat().st_mtime_ns == written
 
 
-def test_two_processes_may_write_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_may_write_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.replace
 
     def overtaken(self: Path, target: Path) -> Path:
         monkeypatch.setattr(Path, "replace", rename)
         monkeypatch.setattr("os.getpid", lambda: 1)
-        PictureFolder(tmp_path).add(make_picture())  # the other process, between writing and renaming
+        ImageFolder(tmp_path).add(make_image())  # the other process, between writing and renaming
         return rename(self, target)
 
     monkeypatch.setattr(Path, "replace", overtaken)
-    PictureFolder(tmp_path).add(make_picture())
+    ImageFolder(tmp_path).add(make_image())
     assert [path.suffix for path in tmp_path.iterdir()] == [".png"]

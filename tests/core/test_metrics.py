@@ -256,7 +256,7 @@ def test_counts_of_other_ranks_are_on_the_leaders_page_and_its_gauges_are_its_ow
     metrics.tool_breaker("together", "b", True)
     told = serving.counts(metrics.REGISTRY)
     told[("gog_tool_calls_total", (("tool", "together"), ("backend", "c"), ("outcome", "ok")))] = 4.0
-    page = serving.Together(metrics.REGISTRY)
+    page = serving.MultiRankRegistry(metrics.REGISTRY)
     page.others = [told, told]
     lines = serving.text(page)[1].decode().splitlines()
     assert 'gog_tool_calls_total{backend="b",outcome="ok",tool="together"} 3.0' in lines

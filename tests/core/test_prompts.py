@@ -34,14 +34,14 @@ def test_nothing_found_can_act_or_leave_its_observation(title: str, text: str, s
 
 
 @pytest.mark.parametrize("style", ["full", "terse"])
-def test_a_question_cannot_open_a_turn_or_smuggle_in_a_picture(style: prompts.Style) -> None:
+def test_a_question_cannot_open_a_turn_or_smuggle_in_an_image(style: prompts.Style) -> None:
     honest, attacked = prompts.prompt("who?", style=style), prompts.prompt(ATTACK, style=style)
     for mark in ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "<answer>", "<information>"):
         assert attacked.count(mark) == honest.count(mark), mark
 
 
 @pytest.mark.parametrize("style", ["full", "terse"])
-def test_a_prompt_holds_one_picture_and_ends_where_the_model_writes(style: prompts.Style) -> None:
+def test_a_prompt_holds_one_image_and_ends_where_the_model_writes(style: prompts.Style) -> None:
     text = prompts.prompt("who?", style=style)
     assert text.count(prompts.IMAGE) == 1
     assert text.endswith("<|im_start|>assistant\n")
@@ -59,7 +59,7 @@ def test_an_observation_ends_the_models_turn_and_opens_the_next() -> None:
 
 
 @pytest.mark.parametrize("style", ["full", "terse"])
-def test_candidates_are_numbered_with_one_picture_each(style: prompts.Style) -> None:
+def test_candidates_are_numbered_with_one_image_each(style: prompts.Style) -> None:
     shown = [prompts.CandidateText(number, (1.4, 2, 30, 40), 0.876) for number in (1, 2, 3)]
     text = prompts.candidates(shown, style=style)
     assert text.count(prompts.IMAGE) == 3

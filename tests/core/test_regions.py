@@ -1,4 +1,4 @@
-"""Fact 5: boxes are clamped, checked, de-duplicated, and cut from the picture's own pixels."""
+"""Fact 5: boxes are clamped, checked, de-duplicated, and cut from the image's own pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builders import make_picture
+from support.builders import make_image
 
 from gog import regions, tool_api
 
@@ -28,12 +28,12 @@ def detections(*found: tuple[regions.Box, float]) -> list[tool_api.Detection]:
 
 
 @given(st.lists(st.tuples(boxes, st.floats()), max_size=8))
-def test_fact_5_every_candidate_lies_inside_the_picture(found: list[tuple[regions.Box, float]]) -> None:
+def test_fact_5_every_candidate_lies_inside_the_image(found: list[tuple[regions.Box, float]]) -> None:
     for item in select(detections(*found)):
         x0, y0, x1, y1 = item.box
         assert 0 <= x0 <= x1 - 4 and x1 <= WIDTH
         assert 0 <= y0 <= y1 - 4 and y1 <= HEIGHT
-        crop = regions.crop(make_picture(), item.box, by=2, side=None)
+        crop = regions.crop(make_image(), item.box, by=2, side=None)
         assert crop.width >= 4 and crop.height >= 4
 
 
@@ -61,7 +61,7 @@ def test_fact_5_of_two_boxes_around_one_thing_the_better_scored_is_kept() -> Non
         (-20, 5, -5, 20),
         (math.nan, 5, 20, 20),
     ],
-    ids=["inside out", "no width", "too thin", "right of the picture", "left of it", "not a number"],
+    ids=["inside out", "no width", "too thin", "right of the image", "left of it", "not a number"],
 )
 def test_fact_5_an_unusable_box_is_never_offered(box: regions.Box) -> None:
     assert select(detections((box, 0.9))) == []
@@ -85,31 +85,31 @@ def test_clamping_twice_changes_nothing_more(box: regions.Box) -> None:
         assert all(0 <= side <= limit for side, limit in zip(once, (WIDTH, HEIGHT) * 2))
 
 
-def test_fact_5_a_crop_is_made_of_the_pictures_own_pixels() -> None:
-    picture = make_picture()
-    crop = regions.crop(picture, (10.4, 5, 20, 12.5), by=2, side=None)
-    assert np.array_equal(crop.pixels, picture.pixels[3:15, 8:22])
+def test_fact_5_a_crop_is_made_of_the_images_own_pixels() -> None:
+    image = make_image()
+    crop = regions.crop(image, (10.4, 5, 20, 12.5), by=2, side=None)
+    assert np.array_equal(crop.pixels, image.pixels[3:15, 8:22])
 
 
-def test_fact_5_padding_ends_at_the_pictures_edge() -> None:
-    picture = make_picture()
-    assert np.array_equal(regions.crop(picture, (0, 0, 10, 10), by=5, side=None).pixels, picture.pixels[:15, :15])
-    assert np.array_equal(regions.crop(picture, (30, 20, 40, 30), by=5, side=None).pixels, picture.pixels[15:, 25:])
+def test_fact_5_padding_ends_at_the_images_edge() -> None:
+    image = make_image()
+    assert np.array_equal(regions.crop(image, (0, 0, 10, 10), by=5, side=None).pixels, image.pixels[:15, :15])
+    assert np.array_equal(regions.crop(image, (30, 20, 40, 30), by=5, side=None).pixels, image.pixels[15:, 25:])
 
 
 def test_a_crop_owns_its_pixels() -> None:
-    picture = make_picture()
-    crop = regions.crop(picture, (5, 5, 15, 15), by=0, side=None)
+    image = make_image()
+    crop = regions.crop(image, (5, 5, 15, 15), by=0, side=None)
     crop.pixels[:] = 0
-    assert picture.pixels[5:15, 5:15].any()
+    assert image.pixels[5:15, 5:15].any()
 
 
 def test_a_square_crop_has_the_side_asked_for_and_keeps_the_things_proportions() -> None:
-    picture = make_picture()
-    crop = regions.crop(picture, (10, 10, 20, 14), by=3, side=16)
+    image = make_image()
+    crop = regions.crop(image, (10, 10, 20, 14), by=3, side=16)
     assert (crop.width, crop.height) == (16, 16)
     assert regions.square((10, 10, 20, 14), 3, WIDTH, HEIGHT) == (7, 4, 23, 20)
-    assert np.array_equal(crop.pixels, picture.pixels[4:20, 7:23])
+    assert np.array_equal(crop.pixels, image.pixels[4:20, 7:23])
 
 
 @given(sides, sides, sides, sides, st.data())

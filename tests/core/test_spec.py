@@ -35,7 +35,7 @@ FROM_THE_PAPER = {
     "SFTSettings.learning_rate": 1e-4,
     "GRPOSettings.levels": ("2",),
     "GRPOSettings.learning_rate": 2e-6,
-    "GRPOSettings.kl": 0.001,
+    "GRPOSettings.kl_coef": 0.001,
 }
 NOT_THE_METHODS = {
     "how much is kept, done or reported": "steps max_steps questions save_every keep_trajectories bootstrap split",
@@ -71,7 +71,12 @@ def test_fact_19_only_the_papers_figures_are_called_the_papers() -> None:
 def test_fact_19_what_the_paper_leaves_open_is_called_ours_or_a_peers() -> None:
     for name in ("GRPOSettings.format_weight", "GRPOSettings.clip", "AgentSettings.max_calls", "ToolsSpec.top"):
         assert "[peer" in DEFAULTS[name].description
-    for name in ("ToolsSpec.overlap", "ToolsSpec.max_candidates", "GRPOSettings.keep_unsolved", "CurateSettings.care"):
+    for name in (
+        "ToolsSpec.overlap",
+        "ToolsSpec.max_candidates",
+        "GRPOSettings.keep_unsolved",
+        "CurateSettings.teacher_accuracy",
+    ):
         assert "[ours" in DEFAULTS[name].description
 
 
@@ -217,7 +222,7 @@ def test_a_name_that_no_cluster_would_take_is_refused(name: str) -> None:
         (spec.EndpointSpec, {"url": "ftp://tools"}),
         (spec.FailureInjection, {"rate": 1.5}),
         (spec.FailureInjection, {"kinds": []}),
-        (spec.CurateSettings, {"care": -0.1}),
+        (spec.CurateSettings, {"teacher_accuracy": -0.1}),
         (spec.EvaluateSettings, {"policies": ["oracle"]}),
     ],
 )

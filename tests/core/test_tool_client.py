@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
-from support.builders import FakeSession, answer, gaze, ground, make_picture, make_question, text_search
+from support.builders import FakeSession, answer, gaze, ground, make_image, make_question, text_search
 from support.loopback import (
     HITS,
     WORKING,
@@ -139,22 +139,22 @@ def test_answers_may_not_come_compressed() -> None:
 
 def test_fact_15_crops_reach_the_provider_as_bytes() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
-        picture = make_picture()
-        candidates = (await tools.ground(picture, "red ring")).unwrap()
+        image = make_image()
+        candidates = (await tools.ground(image, "red ring")).unwrap()
         await tools.search_image(candidates[1].crop)
         (sent,) = provider.requests["imageSearch"]
         assert set(sent) == {"image", "top"}
         received = tool_api.decode_image(sent["image"])
-        assert np.array_equal(received.pixels, picture.pixels[8:22, 18:32])  # the box and 2 pixels around it
+        assert np.array_equal(received.pixels, image.pixels[8:22, 18:32])  # the box and 2 pixels around it
         (asked,) = provider.requests["grounding"]
-        assert tool_api.decode_image(asked["instances"][0]["image"]).hash == picture.hash
+        assert tool_api.decode_image(asked["instances"][0]["image"]).hash == image.hash
 
     with_toolbox({}, use)
 
 
 def test_fact_5_what_the_detector_says_is_checked_before_it_is_offered() -> None:
     async def use(tools: Toolbox, provider: Provider) -> list[regions.Box]:
-        return [item.box for item in (await tools.ground(make_picture(), "ring")).unwrap()]
+        return [item.box for item in (await tools.ground(make_image(), "ring")).unwrap()]
 
     wild = detections((-5, -5, 12, 12), (0, 0, 12, 12), (30, 20, 90, 90), (9, 9, 3, 3), (5, 5, 6, 6))
     assert with_toolbox({"grounding": [says(wild)]}, use) == [(0, 0, 12, 12), (30, 20, 40, 30)]
@@ -162,16 +162,16 @@ def test_fact_5_what_the_detector_says_is_checked_before_it_is_offered() -> None
 
 def test_fact_4_no_detection_is_an_empty_answer_and_no_failure() -> None:
     async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
-        return await tools.ground(make_picture(), "unicorn")
+        return await tools.ground(make_image(), "unicorn")
 
     reply = with_toolbox({"grounding": [says(detections())]}, use)
     assert reply.failure is None and reply.unwrap() == []
 
 
 @pytest.mark.parametrize("predictions", [[], [{"detections": []}] * 2])
-def test_an_answer_for_another_number_of_pictures_is_malformed(predictions: list) -> None:
+def test_an_answer_for_another_number_of_images_is_malformed(predictions: list) -> None:
     async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
-        return await tools.ground(make_picture(), "ring")
+        return await tools.ground(make_image(), "ring")
 
     reply = with_toolbox({"grounding": [says({"predictions": predictions})]}, use, attempts=1)
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
@@ -179,7 +179,7 @@ def test_an_answer_for_another_number_of_pictures_is_malformed(predictions: list
 
 def test_an_expression_or_query_of_any_length_is_asked() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
-        assert (await tools.ground(make_picture(), "ring " * 1000)).failure is None
+        assert (await tools.ground(make_image(), "ring " * 1000)).failure is None
         assert (await tools.search_text("ring " * 5000)).failure is None
         assert len(provider.requests["grounding"][0]["instances"][0]["expression"]) == 1000
         assert len(provider.requests["textSearch"][0]["query"]) == 4000
@@ -189,18 +189,18 @@ def test_an_expression_or_query_of_any_length_is_asked() -> None:
 
 def test_fact_14_the_same_pixels_are_asked_about_once_whoever_asks() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
-        again = images.decode(make_picture(1).png)
-        await asyncio.gather(*(tools.search_image(picture) for picture in (make_picture(1), again, make_picture(1))))
+        again = images.decode(make_image(1).png)
+        await asyncio.gather(*(tools.search_image(image) for image in (make_image(1), again, make_image(1))))
         assert (await tools.search_image(again)).cached
-        await tools.search_image(make_picture(2))
+        await tools.search_image(make_image(2))
         assert len(provider.requests["imageSearch"]) == 2
 
     with_toolbox({}, use)
 
 
-def test_the_same_box_of_the_same_picture_is_cut_once() -> None:
+def test_the_same_box_of_the_same_image_is_cut_once() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
-        first, second = [(await tools.ground(make_picture(), "ring")).unwrap() for _ in range(2)]
+        first, second = [(await tools.ground(make_image(), "ring")).unwrap() for _ in range(2)]
         assert first[0].crop is second[0].crop
 
     with_toolbox({}, use)
@@ -208,7 +208,7 @@ def test_the_same_box_of_the_same_picture_is_cut_once() -> None:
 
 def test_the_limits_name_how_many_results_are_asked_for_and_candidates_shown() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
-        assert len((await tools.ground(make_picture(), "ring")).unwrap()) == 1
+        assert len((await tools.ground(make_image(), "ring")).unwrap()) == 1
         await tools.search_text("ring")
         assert provider.requests["textSearch"] == [{"query": "ring", "top": 3}]
 
@@ -267,13 +267,13 @@ def test_fact_13_a_judge_error_is_not_a_wrong_answer(failing: Handler) -> None:
 
 
 def play_all(handlers: Mapping[str, Sequence[Handler]], count: int, **limits: Any) -> list[Trajectory]:
-    """`count` episodes at once: ground, gaze, read, answer; each about a picture and with a query of its own."""
+    """`count` episodes at once: ground, gaze, read, answer; each about an image and with a query of its own."""
 
     async def use(tools: Toolbox, provider: Provider) -> list[Trajectory]:
         episodes = [
             Episode(
                 make_question(f"q{number}"),
-                make_picture(number),
+                make_image(number),
                 FakeSession([ground(), gaze(1), text_search(f"query {number}"), answer()]),
                 tools,
                 AgentSettings(),

@@ -19,8 +19,8 @@ from support.builders import (
     ask,
     gaze,
     ground,
+    make_image,
     make_path,
-    make_picture,
     make_question,
     make_trajectory,
     now,
@@ -74,7 +74,7 @@ def say_nothing(line):
 def test_whoever_knows_the_run_names_the_same_spans():
     root = ids.root("3f0c")
     assert root == ids.root("3f0c") and root.trace != ids.root("3f0d").trace
-    assert ids.Place.of(root.traceparent) == root and len(root.traceparent) == 55
+    assert ids.SpanContext.of(root.traceparent) == root and len(root.traceparent) == 55
     assert root.child("grpo", 1) == root.child("grpo", 1)
     assert len({root.child("grpo", 1).span, root.child("grpo", 2).span, root.child("sft", 1).span, root.span}) == 4
     assert root.child("grpo", 1).trace == root.trace
@@ -153,7 +153,7 @@ def test_an_episode_is_turns_and_their_tool_calls_with_attempts():
     async def use(toolbox, provider):
         tracer = episodes.Tracer(kept, STAGE, "grpo", 1.0)
         session = FakeSession([ground(), gaze(1), answer()])
-        episode = Episode(make_question(), make_picture(), session, toolbox, AgentSettings(), "full", now)
+        episode = Episode(make_question(), make_image(), session, toolbox, AgentSettings(), "full", now)
         with tracer.episode("e") as told:
             trajectory = await episode.run()
             await toolbox.judge("who?", ["Ada"], "Ada")
@@ -186,7 +186,7 @@ def test_no_text_of_questions_pages_or_answers_is_told():
     async def use(toolbox, provider):
         session = FakeSession([ground("SECRETwords"), GLANCE, answer("SECRETanswer")])
         question = make_question(question="SECRETquestion", answers=("SECRETtruth",))
-        episode = Episode(question, make_picture(), session, toolbox, AgentSettings(), "full", now)
+        episode = Episode(question, make_image(), session, toolbox, AgentSettings(), "full", now)
         with episodes.Tracer(kept, STAGE, "grpo", 1.0).episode("e") as told:
             told.tell(await episode.run())
 
@@ -217,7 +217,7 @@ def test_episodes_side_by_side_keep_their_spans_apart_and_share_a_call_without_s
 
 
 def test_outside_of_a_traced_episode_nothing_is_recorded():
-    with tracing.OFF.episode("e") as told:
+    with tracing.NOOP.episode("e") as told:
         with tracing.span("turn") as span:
             assert span is None
         told.tell(make_trajectory())

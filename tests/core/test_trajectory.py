@@ -56,7 +56,7 @@ def test_fact_8_only_tokens_that_the_model_wrote_are_in_the_mask() -> None:
     assert item.model_logprobs() == [-0.1, -2.5, 0.0, -1.0]
 
 
-def test_pictures_come_in_the_order_of_their_tokens() -> None:
+def test_images_come_in_the_order_of_their_tokens() -> None:
     assert make_full_trajectory().images() == ["aa", "ab", "cd"]
 
 

@@ -1,4 +1,4 @@
-"""Trajectories with their pictures in one file: whole, or refused."""
+"""Trajectories with their images in one file: whole, or refused."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builders import make_picture, make_trajectory, make_turn
+from support.builders import make_image, make_trajectory, make_turn
 
 from gog import trajectory_zip
 from gog.errors import UserError
 from gog.trajectory import Candidate, Observation, Segment
 from gog.trajectory_zip import Archive
 
-CROP, OTHER, UNSEEN = make_picture(1), make_picture(2), make_picture(3)
-PICTURES = {picture.hash: picture for picture in (make_picture(), CROP, OTHER, UNSEEN)}
+CROP, OTHER, UNSEEN = make_image(1), make_image(2), make_image(3)
+PICTURES = {image.hash: image for image in (make_image(), CROP, OTHER, UNSEEN)}
 text = st.text(st.characters(blacklist_categories=["Cs"]))
 
 
 def make_looking_trajectory(id: str = "t1", words: str = "seen"):  # type: ignore[no-untyped-def]
-    """One that shows the question's picture, a candidate's crop and another picture."""
+    """One that shows the question's image, a candidate's crop and another image."""
     offered = (Candidate(number=1, box=(0, 0, 9, 9), score=0.5, crop=CROP.hash),)
     seen = Observation(text=words, tool="grounding", candidates=offered)
     segments = (Segment(source="observation", tokens=(0,), images=(OTHER.hash,)),)
@@ -35,16 +35,16 @@ def write(folder: Path) -> Path:
     return path
 
 
-def test_trajectories_and_pictures_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_trajectories_and_images_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = Archive(write(tmp_path))
     assert found.trajectories() == [make_looking_trajectory("one"), make_looking_trajectory("two")]
-    for picture in (make_picture(), CROP, OTHER):
-        assert np.array_equal(found.picture(picture.hash).pixels, picture.pixels)
+    for image in (make_image(), CROP, OTHER):
+        assert np.array_equal(found.image(image.hash).pixels, image.pixels)
 
 
-def test_only_pictures_that_are_shown_are_carried_and_each_once(tmp_path: Path) -> None:
+def test_only_images_that_are_shown_are_carried_and_each_once(tmp_path: Path) -> None:
     names = zipfile.ZipFile(write(tmp_path)).namelist()
-    images = sorted(f"images/{picture.hash}.png" for picture in (make_picture(), CROP, OTHER))
+    images = sorted(f"images/{image.hash}.png" for image in (make_image(), CROP, OTHER))
     assert names == ["trajectories.jsonl", *images]
 
 
@@ -55,12 +55,12 @@ def test_no_text_tears_a_line(tmp_path: Path, words: list[str]) -> None:
     assert Archive(tmp_path / "t.zip").trajectories() == items
 
 
-def test_a_picture_that_was_not_to_be_had_is_missing_by_name(tmp_path: Path) -> None:
+def test_an_image_that_was_not_to_be_had_is_missing_by_name(tmp_path: Path) -> None:
     path = tmp_path / "t.zip"
     assert trajectory_zip.write(path, [make_looking_trajectory()], {}) == 1
     assert Archive(path).png(CROP.hash) is None
-    with pytest.raises(UserError, match=f"picture {CROP.hash} is missing"):
-        Archive(path).picture(CROP.hash)
+    with pytest.raises(UserError, match=f"image {CROP.hash} is missing"):
+        Archive(path).image(CROP.hash)
 
 
 def test_a_torn_archive_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
@@ -78,11 +78,11 @@ def test_a_flipped_bit_in_a_line_is_noticed(tmp_path: Path) -> None:
         found.trajectories()
 
 
-def test_a_flipped_bit_in_a_picture_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_an_image_is_noticed(tmp_path: Path) -> None:
     found = spoil(write(tmp_path), b"IDAT")
-    first = min(picture.hash for picture in (make_picture(), CROP, OTHER))
-    with pytest.raises(UserError, match=f"picture {first} is torn: Bad CRC-32"):
-        found.picture(first)
+    first = min(image.hash for image in (make_image(), CROP, OTHER))
+    with pytest.raises(UserError, match=f"image {first} is torn: Bad CRC-32"):
+        found.image(first)
 
 
 def spoil(path: Path, mark: bytes) -> Archive:

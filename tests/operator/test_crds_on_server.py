@@ -281,7 +281,12 @@ KEPT = {
         "spec.arms: Forbidden: cannot change",
     ),
     "who manages it": ("GoGRun", {}, {"managedBy": "kueue.x-k8s.io/multikueue"}, "spec.managedBy: Forbidden"),
-    "a stage's settings": ("GRPOStage", {}, {"kl": 0.5}, "spec.kl: Forbidden: cannot change once the stage exists"),
+    "a stage's settings": (
+        "GRPOStage",
+        {},
+        {"klCoef": 0.5},
+        "spec.klCoef: Forbidden: cannot change once the stage exists",
+    ),
     "whether a stage's model looks": (
         "GRPOStage",
         {"gaze": "select"},

@@ -7,12 +7,12 @@ from support.operator_builders import NOW, READY_DATA, later, make_endpoint
 
 from gog_operator.api.meta import Reason
 from gog_operator.plan import endpoint as rule
-from gog_operator.plan.actions import DataView, PrepareData, ServerView, StartServer, StopServer, Trouble
+from gog_operator.plan.actions import Blocked, DataView, PrepareData, ServerView, StartServer, StopServer
 
 URL = "http://127.0.0.1:4711"
 READY = ServerView("ready", URL, 4711, NOW, True)
 DEAD = ServerView("exited", URL, 4711, NOW, True, -9, ("Segmentation fault",))
-STUCK = Trouble(Reason.IMAGE_MISSING, "pod data: image gog-tools cannot be had: not found")
+STUCK = Blocked(Reason.IMAGE_MISSING, "pod data: image gog-tools cannot be had: not found")
 STILLBORN = ServerView("exited", "", 0, NOW, False, 1, ("OSError: no weights",))
 
 

@@ -181,9 +181,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         with pytest.raises(UserError) as caught:
             manifest.load(path)
         assert str(caught.value) == f"{path}: {sentence}"
-    (tmp_path / "picture.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "image.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="is not UTF-8 text"):
-        manifest.load(tmp_path / "picture.yaml")
+        manifest.load(tmp_path / "image.yaml")
 
 
 def test_a_single_stage_is_a_manifest_too():

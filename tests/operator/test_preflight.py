@@ -29,12 +29,12 @@ def spoil(pool: Path, how: str) -> str:
     if how == "id twice":
         train.write_text(good + "\n" + good)
         return f"{train}:2: id 'q1' occurs twice (ids must be unique)"
-    if how == "missing picture":
+    if how == "missing image":
         (pool / "q1.png").unlink()
-        return f"{train}:1: picture 'q1.png' is missing"
-    if how == "torn picture":
+        return f"{train}:1: image 'q1.png' is missing"
+    if how == "torn image":
         (pool / "q1.png").write_bytes((pool / "q1.png").read_bytes()[:40])
-        return f"{train}:1: picture 'q1.png': not a readable picture: "
+        return f"{train}:1: image 'q1.png': not a readable image: "
     if how == "no split":
         (pool / "test.jsonl").unlink()
         return f"{pool}/test.jsonl: cannot read: No such file or directory (is the dataset folder complete?)"
@@ -42,7 +42,7 @@ def spoil(pool: Path, how: str) -> str:
     return f"{pool}/corpus.jsonl:1: text: Field required (mend or remove the line)"
 
 
-@pytest.mark.parametrize("how", ["torn line", "id twice", "missing picture", "torn picture", "no split", "no text"])
+@pytest.mark.parametrize("how", ["torn line", "id twice", "missing image", "torn image", "no split", "no text"])
 def test_a_faulty_dataset_is_refused_by_file_and_line(workshop, how):
     path = workshop.write()
     sentence = spoil(workshop.folder / "pool", how)

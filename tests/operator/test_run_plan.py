@@ -10,6 +10,7 @@ from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import GoGRun
 from gog_operator.plan import run as rule
 from gog_operator.plan.actions import (
+    Blocked,
     Checkpoint,
     CreateObject,
     DataView,
@@ -20,7 +21,6 @@ from gog_operator.plan.actions import (
     PrepareData,
     ReportView,
     StoreView,
-    Trouble,
     WriteReport,
 )
 
@@ -287,7 +287,7 @@ def test_a_failed_attempt_of_a_stage_is_told_of_the_run_once():
     assert decide(run.model_copy(update={"status": first.status}), stages=[stage]).events == ()
 
 
-STUCK = Trouble(Reason.SECRET_MISSING, 'pod world-data-x: secret "gog-s3" not found')
+STUCK = Blocked(Reason.SECRET_MISSING, 'pod world-data-x: secret "gog-s3" not found')
 
 
 @pytest.mark.parametrize(

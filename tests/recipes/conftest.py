@@ -96,7 +96,7 @@ def chain(make, tmp_path_factory):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("chain")
-    curate = CurateRecipe(make(CurateConfig, root, trajectories=64, care=1.0))
+    curate = CurateRecipe(make(CurateConfig, root, trajectories=64, teacher_accuracy=1.0))
     curate.setup()
     curate.save_checkpoint(asyncio.run(curate.curate()), 1.0)
     sft = SFTRecipe(make(SFTConfig, root, epochs=15))

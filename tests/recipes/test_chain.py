@@ -108,7 +108,7 @@ def test_grpo_reads_nothing_twice_and_agrees_with_its_engine(chain, make, tmp_pa
     root = copy_of(chain, tmp_path / "r")
     recipe = play_grpo(make, root, 3)
     series = lines(root, "grpo")
-    assert max(line["logprob_gap"] for line in series) < 1e-4
+    assert max(line["logp_diff_max"] for line in series) < 1e-4
     assert max(line["prefill_ratio"] for line in series) <= 1.05
     assert any(line["learned"] for line in series)
     assert recipe.vision.encoded == len(recipe.vision)
@@ -176,7 +176,7 @@ def judge():
 @pytest.mark.parametrize(
     ("kind", "recipe", "settings"),
     [
-        (CurateConfig, CurateRecipe, {"trajectories": 3, "care": 1.0}),
+        (CurateConfig, CurateRecipe, {"trajectories": 3, "teacher_accuracy": 1.0}),
         (StratifyConfig, StratifyRecipe, {"questions": 12, "rollouts": 2}),
         (GRPOConfig, GRPORecipe, {"levels": ["easy", "1", "2"], "questions_per_step": 8, "group_size": 2, "steps": 1}),
         (EvaluateConfig, EvaluateRecipe, {"policies": ["sft"], "questions": 12}),

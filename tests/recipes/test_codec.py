@@ -1,4 +1,4 @@
-"""The codec with a tokenizer that knows none of the agent's tags, as full-size models' do."""
+"""The processor with a tokenizer that knows none of the agent's tags, as full-size models' do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
 from gog import prompts
-from gog.images import Picture
+from gog.images import Image
 from gog.spec import ModelSpec
 from gog_recipes import world
 from gog_recipes.models import policy_model
-from gog_recipes.models.processor import Codec
+from gog_recipes.models.processor import Processor
 
 SPECIAL = [
     "<|endoftext|>",
@@ -40,7 +40,7 @@ def byte_codec(tmp_path_factory):
     fast.add_special_tokens({"additional_special_tokens": SPECIAL})
     fast.save_pretrained(folder)
     shutil.copy(world.TINY / "preprocessor_config.json", folder)
-    return Codec(folder, style="full")
+    return Processor(folder, style="full")
 
 
 def test_a_turn_ends_with_the_last_byte_of_its_closing_tag_and_no_earlier(byte_codec):
@@ -55,18 +55,18 @@ def test_text_survives_the_way_through_tokens(byte_codec):
 
 
 def test_a_prompt_holds_one_pad_per_image_token(byte_codec):
-    shown = Picture(np.zeros((56, 84, 3), np.uint8))
+    shown = Image(np.zeros((56, 84, 3), np.uint8))
     grid = byte_codec.patches(shown).grid
     tokens = grid[1] * grid[2] // 4
     ids = byte_codec.encode(prompts.prompt("what ?", style="full"), [tokens])
     assert ids.count(byte_codec.image_pad) == tokens == 6
 
 
-def test_pads_without_pictures_are_refused(byte_codec):
-    with pytest.raises(ValueError, match="1 image pads in the text for 0 pictures"):
+def test_pads_without_images_are_refused(byte_codec):
+    with pytest.raises(ValueError, match="1 image pads in the text for 0 images"):
         byte_codec.encode(prompts.prompt("what ?", style="full"), [])
 
 
 def test_a_tag_of_several_tokens_cannot_be_forbidden_by_token(byte_codec):
     assert byte_codec.forbidden(["<img_search>"]) == []
-    assert len(policy_model.load_codec(ModelSpec(base="tiny")).forbidden(["<img_search>"])) == 1
+    assert len(policy_model.load_processor(ModelSpec(base="tiny")).forbidden(["<img_search>"])) == 1

@@ -31,7 +31,7 @@ def test_every_family_has_a_preset_for_every_stage(family):
 def test_the_full_size_presets_keep_to_the_papers_figures():
     sft, grpo = (yaml.safe_load((CONFIGS / "qwen2.5-vl" / f"{stage}.yaml").read_text()) for stage in ("sft", "grpo"))
     assert (sft["epochs"], sft["learning_rate"], sft["batch_size"], sft["lora"]["rank"]) == (3, 1e-4, 8, 8)
-    assert (grpo["learning_rate"], grpo["kl"], grpo["group_size"], grpo["max_tokens"]) == (2e-6, 0.001, 5, 8192)
+    assert (grpo["learning_rate"], grpo["kl_coef"], grpo["group_size"], grpo["max_tokens"]) == (2e-6, 0.001, 5, 8192)
 
 
 def test_an_override_of_the_command_line_wins_over_the_file():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gog.errors import UserError
-from gog.images import Picture
+from gog.images import Image
 from gog.spec import LoraSettings, ModelSpec
 from gog_recipes.models import policy_model
 from gog_recipes.rollout.transformers import Limits, TransformersEngine
@@ -18,13 +18,13 @@ SPEC = ModelSpec(base="tiny")
 CPU = torch.device("cpu")
 
 
-def picture(seed: int, side: int = 112) -> Picture:
-    return Picture(np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8))
+def image(seed: int, side: int = 112) -> Image:
+    return Image(np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
-def codec():
-    return policy_model.load_codec(SPEC)
+def processor():
+    return policy_model.load_processor(SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,13 @@ def policy():
     return wearing.eval()
 
 
-def engine_for(policy, codec, *, rows=8, temperature=1.0, tokens=192, turn_tokens=6):
+def engine_for(policy, processor, *, rows=8, temperature=1.0, tokens=192, turn_tokens=6):
     return TransformersEngine(
-        policy, codec, policy_model.vision_of(policy, codec), Limits(tokens, turn_tokens, temperature), rows=rows
+        policy,
+        processor,
+        policy_model.vision_of(policy, processor),
+        Limits(tokens, turn_tokens, temperature),
+        rows=rows,
     )
 
 
@@ -53,13 +57,13 @@ async def converse(session, turns, *, before_turn=None):
         if turn + 1 < turns:
             session.observe(
                 "1 <|vision_start|><|image_pad|><|vision_end|> 2 <|vision_start|><|image_pad|><|vision_end|>",
-                [picture(turn, 28), picture(turn + 50, 28)],
+                [image(turn, 28), image(turn + 50, 28)],
             )
     return session.segments()
 
 
 def play(engine, groups, turns=3, before_turn=None):
-    """Segments of every session of (question, picture, samples) groups, all at once."""
+    """Segments of every session of (question, image, samples) groups, all at once."""
 
     async def run():
         sessions = [
@@ -75,118 +79,118 @@ def play(engine, groups, turns=3, before_turn=None):
     return asyncio.run(run())
 
 
-GROUPS = [("what colour is the ring ?", picture(1), 3), ("what is the name of the red ring ?", picture(2), 2)]
+GROUPS = [("what colour is the ring ?", image(1), 3), ("what is the name of the red ring ?", image(2), 2)]
 
 
-def test_log_probs_of_the_engine_equal_those_of_the_training_forward(policy, codec):
-    engine = engine_for(policy, codec)
+def test_log_probs_of_the_engine_equal_those_of_the_training_forward(policy, processor):
+    engine = engine_for(policy, processor)
     rows = play(engine, GROUPS)
-    batch = policy_model.collate(rows, codec, engine.vision, CPU)
+    batch = policy_model.collate(rows, processor, engine.vision, CPU)
     with torch.no_grad():
-        logits, tokens = policy_model.forward(policy, batch, codec, engine.vision)
-    expected = policy_model.logprobs(logits, tokens, codec, 1.0)
+        logits, tokens = policy_model.forward(policy, batch, processor, engine.vision)
+    expected = policy_model.logprobs(logits, tokens, processor, 1.0)
     sampled = torch.tensor([value for row in rows for segment in row for value in segment.logprobs])
     assert len(sampled) > 50
     assert float((expected - sampled).abs().max()) < 1e-4
 
 
-def test_the_training_forward_equals_the_librarys_own(policy, codec):
-    engine = engine_for(policy, codec)
+def test_the_training_forward_equals_the_librarys_own(policy, processor):
+    engine = engine_for(policy, processor)
     row = play(engine, GROUPS[:1])[0]
-    vision, batch = engine.vision, policy_model.collate([row], codec, engine.vision, CPU)
-    shown = {p.hash: p for p in [picture(1)] + [picture(seed, 28) for turn in range(3) for seed in (turn, turn + 50)]}
-    patches = [codec.patches(shown[image]) for segment in row for image in segment.images]
+    vision, batch = engine.vision, policy_model.collate([row], processor, engine.vision, CPU)
+    shown = {p.hash: p for p in [image(1)] + [image(seed, 28) for turn in range(3) for seed in (turn, turn + 50)]}
+    patches = [processor.patches(shown[image]) for segment in row for image in segment.images]
     with torch.no_grad():
-        logits, _ = policy_model.forward(policy, batch, codec, vision)
+        logits, _ = policy_model.forward(policy, batch, processor, vision)
         library = policy(
             input_ids=batch.ids,
             attention_mask=torch.ones_like(batch.ids),
             pixel_values=torch.from_numpy(np.concatenate([item.rows for item in patches])),
             image_grid_thw=torch.tensor([item.grid for item in patches]),
-            mm_token_type_ids=(batch.ids == codec.image_pad).int(),
+            mm_token_type_ids=(batch.ids == processor.image_pad).int(),
         ).logits[:, :-1][batch.learned[:, 1:]]
     assert float((logits - library).abs().max()) < 1e-4
 
 
-def test_a_prompt_is_read_once_per_group_and_nothing_is_read_twice(policy, codec):
-    engine = engine_for(policy, codec)
+def test_a_prompt_is_read_once_per_group_and_nothing_is_read_twice(policy, processor):
+    engine = engine_for(policy, processor)
     play(engine, GROUPS)
     assert engine.counters.prefilled == engine.counters.unique
 
 
-def test_each_picture_is_encoded_once(policy, codec):
-    engine = engine_for(policy, codec)
+def test_each_image_is_encoded_once(policy, processor):
+    engine = engine_for(policy, processor)
     play(engine, GROUPS)
-    distinct = 2 + 2 * 2  # two pictures, two crops in each of two observations
+    distinct = 2 + 2 * 2  # two images, two crops in each of two observations
     assert engine.vision.encoded == distinct
     assert engine.vision.asked > distinct
 
 
-def test_timing_of_others_does_not_change_what_is_sampled(policy, codec):
-    calm = play(engine_for(policy, codec), GROUPS)
+def test_timing_of_others_does_not_change_what_is_sampled(policy, processor):
+    calm = play(engine_for(policy, processor), GROUPS)
 
     async def dawdle(turn):
         for _ in range(3 * turn):
             await asyncio.sleep(0)
 
-    alone = play(engine_for(policy, codec), GROUPS[1:], before_turn=dawdle)
+    alone = play(engine_for(policy, processor), GROUPS[1:], before_turn=dawdle)
     assert [[s.tokens for s in row] for row in alone] == [[s.tokens for s in row] for row in calm[3:]]
 
 
-def test_members_of_a_group_differ_and_temperature_zero_makes_them_equal(policy, codec):
-    warm = play(engine_for(policy, codec), GROUPS[:1])
-    cold = play(engine_for(policy, codec, temperature=0.0), GROUPS[:1])
+def test_members_of_a_group_differ_and_temperature_zero_makes_them_equal(policy, processor):
+    warm = play(engine_for(policy, processor), GROUPS[:1])
+    cold = play(engine_for(policy, processor, temperature=0.0), GROUPS[:1])
     assert len({row[1].tokens for row in warm}) > 1
     assert len({row[1].tokens for row in cold}) == 1
 
 
-def test_tokens_that_stand_for_pictures_or_padding_are_never_sampled(policy, codec):
-    rows = play(engine_for(policy, codec, rows=64), [("what is the ring ?", picture(3), 64)])
+def test_tokens_that_stand_for_images_or_padding_are_never_sampled(policy, processor):
+    rows = play(engine_for(policy, processor, rows=64), [("what is the ring ?", image(3), 64)])
     written = {token for row in rows for segment in row if segment.source == "model" for token in segment.tokens}
-    assert not written & set(codec.never_sampled)
+    assert not written & set(processor.suppress_tokens)
 
 
-def test_a_forbidden_tag_is_never_opened(policy, codec):
-    engine = engine_for(policy, codec, rows=64, turn_tokens=20)
-    barred = set(codec.forbidden(["<img_search>", "<text_search>"]))
+def test_a_forbidden_tag_is_never_opened(policy, processor):
+    engine = engine_for(policy, processor, rows=64, turn_tokens=20)
+    suppressed = set(processor.forbidden(["<img_search>", "<text_search>"]))
 
     async def run():
         sessions = engine.open(
-            "what ?", picture(4), [(s,) for s in range(64)], forbidden_tags=["<img_search>", "<text_search>"]
+            "what ?", image(4), [(s,) for s in range(64)], forbidden_tags=["<img_search>", "<text_search>"]
         )
         await asyncio.gather(*(session.generate() for session in sessions))
         return [session.segments() for session in sessions]
 
     written = {t for row in asyncio.run(run()) for s in row if s.source == "model" for t in s.tokens}
-    assert len(barred) == 2
-    assert not written & barred
+    assert len(suppressed) == 2
+    assert not written & suppressed
 
 
-def test_a_prompt_that_leaves_no_room_says_which_limit_to_raise(policy, codec):
-    engine = engine_for(policy, codec, tokens=20)
+def test_a_prompt_that_leaves_no_room_says_which_limit_to_raise(policy, processor):
+    engine = engine_for(policy, processor, tokens=20)
     with pytest.raises(
         UserError, match=r"max_tokens: the prompt alone has \d+ tokens, the limit is 20 \(allow several"
     ):
-        engine.open("what ?", picture(1), [(0,)])
+        engine.open("what ?", image(1), [(0,)])
 
 
-def test_a_conversation_that_runs_out_of_room_says_so(policy, codec):
-    engine = engine_for(policy, codec, tokens=45, turn_tokens=40)
+def test_a_conversation_that_runs_out_of_room_says_so(policy, processor):
+    engine = engine_for(policy, processor, tokens=45, turn_tokens=40)
 
     async def run():
-        (session,) = engine.open("what is the ring ?", picture(5), [(1,)])
+        (session,) = engine.open("what is the ring ?", image(5), [(1,)])
         return await session.generate()
 
     generation = asyncio.run(run())
     assert generation.finished or not generation.room
 
 
-def test_a_fault_in_the_engine_reaches_every_waiting_episode(policy, codec, monkeypatch):
-    engine = engine_for(policy, codec)
+def test_a_fault_in_the_engine_reaches_every_waiting_episode(policy, processor, monkeypatch):
+    engine = engine_for(policy, processor)
     monkeypatch.setattr(engine.decoder, "step", lambda *_: 1 / 0)
 
     async def run():
-        sessions = engine.open("what ?", picture(6), [(1,), (2,)])
+        sessions = engine.open("what ?", image(6), [(1,), (2,)])
         return await asyncio.gather(*(session.generate() for session in sessions), return_exceptions=True)
 
     assert [str(error) for error in asyncio.run(run())] == [
@@ -194,14 +198,14 @@ def test_a_fault_in_the_engine_reaches_every_waiting_episode(policy, codec, monk
     ] * 2
 
 
-def test_positions_equal_the_librarys_rope_index(policy, codec):
-    engine = engine_for(policy, codec)
+def test_positions_equal_the_librarys_rope_index(policy, processor):
+    engine = engine_for(policy, processor)
     row = play(engine, GROUPS[1:])[0]
     ids = [token for segment in row for token in segment.tokens]
     grids = [engine.vision.grid(image) for segment in row for image in segment.images]
-    ours, _ = codec.positions(ids, grids)
+    ours, _ = processor.positions(ids, grids)
     tensor = torch.tensor([ids])
     theirs, _ = policy_model.core(policy).model.get_rope_index(
-        tensor, mm_token_type_ids=(tensor == codec.image_pad).int(), image_grid_thw=torch.tensor(grids)
+        tensor, mm_token_type_ids=(tensor == processor.image_pad).int(), image_grid_thw=torch.tensor(grids)
     )
     assert np.array_equal(ours, theirs[:, 0].numpy())

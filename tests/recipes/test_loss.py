@@ -8,7 +8,7 @@ import torch
 from gog_recipes.losses import grpo
 
 
-def terms(logp, sampled, reference, advantages, lengths, *, clip=0.2, kl=0.0, trajectories=None):
+def terms(logp, sampled, reference, advantages, lengths, *, clip=0.2, kl_coef=0.0, trajectories=None):
     return grpo.grpo(
         torch.tensor(logp, dtype=torch.float64, requires_grad=True),
         torch.tensor(sampled, dtype=torch.float64),
@@ -16,7 +16,7 @@ def terms(logp, sampled, reference, advantages, lengths, *, clip=0.2, kl=0.0, tr
         torch.tensor(advantages, dtype=torch.float64),
         torch.tensor(lengths),
         clip=clip,
-        kl=kl,
+        kl_coef=kl_coef,
         trajectories=trajectories or len(lengths),
     )
 
@@ -45,8 +45,8 @@ def test_the_clip_binds_only_where_it_would_reward_going_further(ratio, advantag
 
 
 def test_the_divergence_is_zero_at_the_reference_and_positive_off_it():
-    assert terms([-1.0, -2.0], [-1.0, -2.0], [-1.0, -2.0], [0.0], [2], kl=1.0).kl == pytest.approx(0.0)
-    assert terms([-1.0, -2.0], [-1.0, -2.0], [-2.0, -1.0], [0.0], [2], kl=1.0).kl > 0
+    assert terms([-1.0, -2.0], [-1.0, -2.0], [-1.0, -2.0], [0.0], [2], kl_coef=1.0).kl == pytest.approx(0.0)
+    assert terms([-1.0, -2.0], [-1.0, -2.0], [-2.0, -1.0], [0.0], [2], kl_coef=1.0).kl > 0
 
 
 def test_the_gradient_raises_tokens_of_good_trajectories_and_lowers_those_of_bad_ones():
@@ -58,7 +58,7 @@ def test_the_gradient_raises_tokens_of_good_trajectories_and_lowers_those_of_bad
         torch.tensor([1.0, -1.0]),
         torch.tensor([1, 1]),
         clip=0.2,
-        kl=0.0,
+        kl_coef=0.0,
         trajectories=2,
     ).loss.backward()
     assert logp.grad is not None

@@ -15,7 +15,7 @@ from gog import metrics, spec
 from gog.metrics import serving
 from gog_recipes.grpo import sampled
 from gog_recipes.runtime import monitor, timers
-from gog_recipes.runtime.ranks import ALONE, Ranks
+from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.runtime.stage import Stage
 
 
@@ -24,7 +24,7 @@ def stage(tmp_path, monkeypatch):
     """make(**environment): a stage that serves where the environment says."""
     made = []
 
-    def make(ranks=ALONE, **environment):
+    def make(ranks=SINGLE, **environment):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         body = {"model": {"base": "tiny"}, "data": {"path": str(tmp_path)}, "workdir": str(tmp_path / "work")}
@@ -106,7 +106,7 @@ def test_what_other_ranks_counted_is_on_the_leaders_page(monkeypatch):
 
     monkeypatch.setattr(monitor.page, "others", ())
     metrics.trajectory("gathered", "counted")
-    monitor.put_together(ALONE)
+    monitor.put_together(SINGLE)
     line = 'gog_rollout_trajectories_total{stage="gathered",status="counted"}'
     assert f"{line} 1.0" in serving.text(monitor.page)[1].decode()
     monitor.put_together(Two(0, 2))
@@ -115,10 +115,10 @@ def test_what_other_ranks_counted_is_on_the_leaders_page(monkeypatch):
 
 def test_the_parts_of_a_step_add_up_to_its_total():
     now = iter([10.0, 13.0, 14.5])
-    laps = timers.Laps(clock=lambda: next(now))
-    laps.mark("rollout")
-    laps.mark("update")
-    assert laps.seconds == {"rollout": 3.0, "update": 1.5} and laps.total == 4.5
+    timer = timers.StepTimer(clock=lambda: next(now))
+    timer.mark("rollout")
+    timer.mark("update")
+    assert timer.seconds == {"rollout": 3.0, "update": 1.5} and timer.total == 4.5
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_the_peak_of_a_device_is_known_or_not_guessed(device, peak):
 
 
 def test_utilisation_is_told_only_where_the_peak_is_known():
-    assert timers.Speedometer(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
-    assert timers.Speedometer(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
+    assert timers.Throughput(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
+    assert timers.Throughput(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
 
 
 def test_entropy_is_the_mean_surprise_and_staleness_the_age_of_the_oldest_weights():

@@ -14,11 +14,11 @@ import pytest
 from gog import dataset_zip, metrics, spec, store
 from gog.errors import UserError
 from gog_recipes.runtime import config, monitor
-from gog_recipes.runtime.ranks import ALONE, Ranks
+from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.runtime.stage import LAST_WORDS, Stage
 
 
-def make_stage(folder, ranks=ALONE, **settings):
+def make_stage(folder, ranks=SINGLE, **settings):
     body = {"run": "ours", "model": {"base": "tiny"}, "data": {"path": str(folder)}, **settings}
     return Stage(spec.GRPOConfig.model_validate(body | {"store": {"uri": f"file://{folder}/store"}}), ranks)
 

@@ -142,8 +142,8 @@ def test_the_shipped_folder_is_what_the_code_builds(shipped: Any) -> None:
 
 def test_a_scene_is_sixteen_image_tokens_and_a_crop_is_one() -> None:
     processor = transformers.AutoImageProcessor.from_pretrained(world.TINY, backend="pil")
-    pictures = [np.zeros((side, side, 3), np.uint8) for side in (drawing.SIDE, drawing.CELL)]
-    grids = processor(pictures, return_tensors="np").image_grid_thw
+    images = [np.zeros((side, side, 3), np.uint8) for side in (drawing.SIDE, drawing.CELL)]
+    grids = processor(images, return_tensors="np").image_grid_thw
     assert [int(grid.prod()) // tiny_model.MERGE**2 for grid in grids] == [16, 1]
 
 
@@ -186,7 +186,7 @@ def test_the_forward_pass_of_training_equals_the_librarys(tokenizer: Any, shippe
     attended = (batch.ids != tokenizer.pad_token_id).int()
     images: dict[str, Any] = {}
     if batch.patches is not None:
-        pixels = [picture.pixels for row in rows for picture in row.shown]
+        pixels = [image.pixels for row in rows for image in row.shown]
         images = dict(tiny_model.build_image_processor()(pixels, return_tensors="pt"))
         images["mm_token_type_ids"] = (batch.ids == shipped.config.image_token_id).int()
         assert torch.equal(images["pixel_values"], batch.patches)

@@ -48,17 +48,17 @@ def test_text_questions_name_entities_of_their_own_split() -> None:
         assert {case.entity for case in cases(split, 50, "text")} <= own
 
 
-def test_every_line_parses_as_a_question_with_its_picture(world: Path) -> None:
+def test_every_line_parses_as_a_question_with_its_image(world: Path) -> None:
     assert len(dataset.read_questions(world, "train")) == SMALL.train
     assert len(dataset.read_questions(world, "test")) == SMALL.test
 
 
-def test_no_picture_occurs_in_both_splits(world: Path) -> None:
+def test_no_image_occurs_in_both_splits(world: Path) -> None:
     train, test = ({question.image for question in dataset.read_questions(world, split)} for split in generate.SPLITS)
     assert not train & test
 
 
-def test_pictures_are_named_by_their_pixels(world: Path) -> None:
+def test_images_are_named_by_their_pixels(world: Path) -> None:
     for question in dataset.read_questions(world, "test")[:10]:
         path = world / question.image
         assert images.read(path).hash == path.stem
@@ -135,9 +135,9 @@ def test_kinds_keep_their_shares() -> None:
 def test_the_index_shows_every_entity_once_and_not_as_scenes_do(world: Path) -> None:
     lines = list(dataset.read_lines(world / "index" / "images.jsonl", dataset.IndexedImage))
     assert sorted(line.title for line in lines) == sorted(entities.NAMES)
-    picture = images.read(world / lines[0].image)
-    assert picture.width == drawing.REFERENCE_SIDE != drawing.SIDE
-    assert int(picture.pixels[0, 0, 0]) not in drawing.BACKGROUNDS
+    image = images.read(world / lines[0].image)
+    assert image.width == drawing.REFERENCE_SIDE != drawing.SIDE
+    assert int(image.pixels[0, 0, 0]) not in drawing.BACKGROUNDS
 
 
 def test_the_corpus_answers_every_fact_question(world: Path) -> None:

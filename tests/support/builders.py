@@ -20,7 +20,7 @@ from gog import tool_api, tool_types
 from gog.agent import Episode, Generation
 from gog.call_path import CallError, CallPath
 from gog.dataset import Evidence, Question
-from gog.images import Picture
+from gog.images import Image
 from gog.spec import AgentSettings, CacheSpec, ToolsSpec
 from gog.store import Manifest, Store
 from gog.tool_cache import Cache
@@ -97,9 +97,9 @@ def answer(text: str = "blue") -> str:
 # ---- things
 
 
-def make_picture(seed: int = 0, width: int = 40, height: int = 30) -> Picture:
-    """Noise; other seeds are other pictures."""
-    return Picture(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+def make_image(seed: int = 0, width: int = 40, height: int = 30) -> Image:
+    """Noise; other seeds are other images."""
+    return Image(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def make_question(id: str = "q1", **fields: Any) -> Question:
@@ -114,7 +114,7 @@ def make_marked_question(region: tuple[float, float, float, float], **fields: An
 def make_candidate(number: int, *, score: float | None = None) -> Candidate:
     """Candidates side by side, each with a crop of its own, best first."""
     box = (10.0 * number, 5.0, 10.0 * number + 8, 13.0)
-    return Candidate(box, 1 - number / 10 if score is None else score, "ring", make_picture(100 + number, 8, 8))
+    return Candidate(box, 1 - number / 10 if score is None else score, "ring", make_image(100 + number, 8, 8))
 
 
 def make_candidates(count: int) -> list[Candidate]:
@@ -141,7 +141,7 @@ def make_trajectory(*turns: Turn, **fields: Any) -> Trajectory:
         "question_id": "q1",
         "question": "who made the red ring?",
         "answers": ("Ada",),
-        "image": make_picture().hash,
+        "image": make_image().hash,
         "turns": turns or (make_turn("answer", argument="Ada"),),
         "stop": "answer",
         "answer": "Ada",
@@ -179,7 +179,7 @@ def contents(store: Store, manifest: Manifest) -> dict[str, bytes]:
 
 @dataclass
 class FakeSession:
-    """A policy that says what it was told to. A character is a token, a picture is a token 0.
+    """A policy that says what it was told to. A character is a token, an image is a token 0.
 
     rooms: how many observations leave room for another turn.
     """
@@ -188,7 +188,7 @@ class FakeSession:
     rooms: int = 1_000
     seconds: float = 0.0
     observed: list[str] = field(default_factory=list)
-    shown: list[Picture] = field(default_factory=list)
+    shown: list[Image] = field(default_factory=list)
     closed: bool = False
     _said: int = 0
     _segments: list[Segment] = field(default_factory=lambda: [Segment(source="prompt", tokens=(1, 2, 3))])
@@ -202,7 +202,7 @@ class FakeSession:
         self._segments.append(Segment(source="model", tokens=tokens, logprobs=(-0.5,) * len(tokens)))
         return generation
 
-    def observe(self, body: str, images: Sequence[Picture]) -> bool:
+    def observe(self, body: str, images: Sequence[Image]) -> bool:
         self.observed.append(body)
         self.shown += images
         hashes = tuple(image.hash for image in images)
@@ -229,11 +229,11 @@ class FakeTools:
     failing: Mapping[str, FailureKind] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
 
-    async def ground(self, picture: Picture, expression: str) -> Reply[Sequence[Candidate]]:
+    async def ground(self, image: Image, expression: str) -> Reply[Sequence[Candidate]]:
         return self._reply("grounding", expression, self.candidates)
 
-    async def search_image(self, picture: Picture) -> Reply[Sequence[tool_api.SearchHit]]:
-        return self._reply("imageSearch", picture.hash, self.hits)
+    async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
+        return self._reply("imageSearch", image.hash, self.hits)
 
     async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
         return self._reply("textSearch", query, self.hits)
@@ -261,7 +261,7 @@ def make_episode(
     """An episode whose policy says `turns`; `settings` are AgentSettings."""
     session = FakeSession(turns, rooms=rooms)
     limits = AgentSettings(**settings)
-    return Episode(question or make_question(), make_picture(), session, toolbox or FakeTools(), limits, style, now)
+    return Episode(question or make_question(), make_image(), session, toolbox or FakeTools(), limits, style, now)
 
 
 def play(episode: Episode) -> Trajectory:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 START = 1_767_600_000
-"""Seconds since 1970: a Monday morning. Fixed, so that pictures are the same each time."""
+"""Seconds since 1970: a Monday morning. Fixed, so that images are the same each time."""
 TICK = 30
 """Seconds between scrapes."""
 ATTEMPT_FAILURE = {"grounding": 0.01, "imageSearch": 0.05, "textSearch": 0.05, "judge": 0.02}
@@ -202,8 +202,8 @@ def learn(pod: Pod, stage: str, done: float, rng: np.random.Generator) -> None:
     pod.set("gog_reward_mean", layout, component="format")
     pod.set("gog_reward_std", 0.33 - 0.14 * done + 0.01 * rng.normal())
     pod.set("gog_train_kl", 0.0005 + 0.011 * done + 0.0006 * abs(rng.normal()))
-    pod.set("gog_train_clip_share", 0.012 + 0.02 * done + 0.003 * abs(rng.normal()))
-    pod.set("gog_train_zero_variance_share", 0.18 + 0.25 * done + 0.03 * rng.normal())
+    pod.set("gog_train_clip_frac", 0.012 + 0.02 * done + 0.003 * abs(rng.normal()))
+    pod.set("gog_train_frac_reward_zero_std", 0.18 + 0.25 * done + 0.03 * rng.normal())
     pod.set("gog_train_entropy", 0.92 - 0.38 * done + 0.015 * rng.normal())
     pod.set("gog_rollout_staleness_steps", float(int(done * 50) % 7 == 3))
 

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image, ImageDraw
+from PIL import Image as PILImage
+from PIL import ImageDraw
 
 from gog import behaviour, levels, rewards, stats, store, trajectory_zip
-from gog.images import Picture
+from gog.images import Image
 from gog.trajectory import Candidate, Failure, Observation, Result, Reward, Segment, Trajectory, Turn
 
 BEGAN = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
@@ -50,24 +51,24 @@ OBJECT_KINDS = {
 
 @dataclass
 class Scene:
-    """A picture with rings and discs of known boxes."""
+    """An image with rings and discs of known boxes."""
 
-    picture: Picture
+    image: Image
     boxes: list[tuple[float, float, float, float]]
-    crops: list[Picture]
+    crops: list[Image]
     names: list[str]
 
 
 @dataclass
 class Maker:
-    """Draws everything from one generator; remembers the pictures it made."""
+    """Draws everything from one generator; remembers the images it made."""
 
     rng: random.Random
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
 
     def scene(self, side: int = 112) -> Scene:
-        image = Image.new("RGB", (side, side), (self.rng.choice((20, 40, 60, 80)),) * 3)
-        pen, boxes, names = ImageDraw.Draw(image), [], []
+        canvas = PILImage.new("RGB", (side, side), (self.rng.choice((20, 40, 60, 80)),) * 3)
+        pen, boxes, names = ImageDraw.Draw(canvas), [], []
         for cell in sorted(self.rng.sample(range(16), self.rng.randint(1, 4))):
             x, y, r = 28 * (cell % 4) + 14, 28 * (cell // 4) + 14, self.rng.choice((8, 9, 10))
             colour, form = self.rng.choice(list(COLOURS)), self.rng.choice(("ring", "circle"))
@@ -77,15 +78,15 @@ class Maker:
             pen.rectangle((x - 2, y - 2, x + 1, y + 1), fill=self.rng.choice(list(COLOURS.values())))
             boxes.append((x - r, y - r, x + r + 1, y + r + 1))
             names.append(f"{colour} {form}")
-        picture = Picture(np.asarray(image))
-        crops = [Picture(np.asarray(image.crop(tuple(map(int, box))).resize((28, 28)))) for box in boxes]
-        for each in (picture, *crops):
-            self.pictures[each.hash] = each
-        return Scene(picture, [tuple(map(float, box)) for box in boxes], crops, names)
+        image = Image(np.asarray(canvas))
+        crops = [Image(np.asarray(canvas.crop(tuple(map(int, box))).resize((28, 28)))) for box in boxes]
+        for each in (image, *crops):
+            self.images[each.hash] = each
+        return Scene(image, [tuple(map(float, box)) for box in boxes], crops, names)
 
     def trajectory(self, question: int, policy: str, *, skill: float, step: int = 0, sample: int = 0) -> Trajectory:
         """An episode of a question; skill is the chance of the right candidate and the right answer."""
-        scene = Maker(random.Random(f"scene {question}"), self.pictures).scene()
+        scene = Maker(random.Random(f"scene {question}"), self.images).scene()
         kind, target, right = KINDS[question % len(KINDS)], question % len(scene.names), self.rng.random() < skill
         failures: list[Failure] = []
         turns = self._turns(kind, policy, scene, target, right, failures)
@@ -101,7 +102,7 @@ class Maker:
             question_id=f"test-{question:05d}",
             question=f"what is the {asked} of the {scene.names[target]} ?",
             answers=(gold,),
-            image=scene.picture.hash,
+            image=scene.image.hash,
             kind=kind,
             region=scene.boxes[target],
             policy=policy,
@@ -236,7 +237,12 @@ class _Writer:
 
     def curate(self, key: str) -> None:
         made = [self.maker.trajectory(n, "teacher", skill=0.8) for n in range(24)]
-        meta = {"trajectories": len(made), "behaviour": behaviour.shares(made), "care": 0.5, "seconds": 11.4}
+        meta = {
+            "trajectories": len(made),
+            "behaviour": behaviour.shares(made),
+            "teacher_accuracy": 0.5,
+            "seconds": 11.4,
+        }
         self.kept.publish(key, 1, {"trajectories.zip": self._archive(made)}, meta=meta)
 
     def sft(self, key: str) -> None:
@@ -286,7 +292,7 @@ class _Writer:
 
     def _archive(self, made: Sequence[Trajectory]) -> Path:
         path = self.scratch / "trajectories.zip"
-        trajectory_zip.write(path, made, self.maker.pictures)
+        trajectory_zip.write(path, made, self.maker.images)
         return path
 
     def _lines(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -299,12 +305,12 @@ def _grpo_row(step: int, total: int, share: float, gain: float, rng: random.Rand
     accuracy = 0.35 + gain * share + rng.uniform(-0.06, 0.06)
     return {
         "step": step, "total": total, "reward_mean": 0.9 * accuracy + 0.095, "reward_std": 0.42 - 0.1 * share,
-        "accuracy_mean": accuracy, "format_mean": 0.95 + 0.04 * share, "kl": 0.004 * share, "clip_share": 0.001 * rng.random(),
+        "accuracy_mean": accuracy, "format_mean": 0.95 + 0.04 * share, "kl": 0.004 * share, "clip_frac": 0.001 * rng.random(),
         "grad_norm": 0.4 + 0.2 * rng.random(), "learning_rate": 2e-4, "tool_failure_ratio": 0.002 * rng.random(),
         "attempt_failure_ratio": 0.05 + 0.02 * rng.random(), "trajectories": 160, "excluded": rng.choice((0, 0, 1, 2)),
-        "zero_variance_share": 0.2 + 0.2 * share, "behaviour": {"none": 0.3 - 0.2 * share, "single": 0.3, "mixed": 0.4 + 0.2 * share},
+        "frac_reward_zero_std": 0.2 + 0.2 * share, "behaviour": {"none": 0.3 - 0.2 * share, "single": 0.3, "mixed": 0.4 + 0.2 * share},
         "choice_accuracy": None if step == 3 else 0.5 + 0.4 * share, "generated_tokens": 4100 + 200 * rng.random(), "prefill_ratio": 1.1,
-        "logprob_gap": 1e-5, "seconds": 2.1, "rollout_seconds": 1.2, "train_seconds": 0.9,
+        "logp_diff_max": 1e-5, "seconds": 2.1, "rollout_seconds": 1.2, "train_seconds": 0.9,
     }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class Reply:
 
 @contextlib.contextmanager
 def viewing(
-    place: sources.Place, cache: Path, *, reviews: Path | None = None, vocabulary: Vocabulary | None = None
+    place: sources.Source, cache: Path, *, reviews: Path | None = None, vocabulary: Vocabulary | None = None
 ) -> Iterator[Viewer]:
     """A viewer over a place, its index made."""
     indexer = index.Indexer(place, cache / "index.sqlite")
@@ -94,18 +94,18 @@ def viewing(
 def publish(
     kept: store.Store, made: Sequence[Trajectory], scratch: Path, *, key: str = "curate", step: int = 1
 ) -> None:
-    """Commits an archive of trajectories with the pictures of `pictured`."""
+    """Commits an archive of trajectories with the images of `illustrated`."""
     path = scratch / "trajectories.zip"
-    trajectory_zip.write(path, made, MAKER.pictures)
+    trajectory_zip.write(path, made, MAKER.images)
     kept.publish(key, step, {"trajectories.zip": path})
 
 
 MAKER = Maker(random.Random("view"))
 
 
-def pictured(number: int = 3, *, policy: str = "teacher", **fields: Any) -> Trajectory:
-    """A trajectory that grounds, gazes and answers, over a picture that is there. number: of the scene."""
-    scene = Maker(random.Random(f"scene {number}"), MAKER.pictures).scene()
+def illustrated(number: int = 3, *, policy: str = "teacher", **fields: Any) -> Trajectory:
+    """A trajectory that grounds, gazes and answers, over an image that is there. number: of the scene."""
+    scene = Maker(random.Random(f"scene {number}"), MAKER.images).scene()
     seen = Observation(
         text="candidates", tool="grounding", attempts=2, seconds=0.25,
         candidates=tuple(
@@ -132,6 +132,6 @@ def pictured(number: int = 3, *, policy: str = "teacher", **fields: Any) -> Traj
     segments = tuple(Segment(source="model", tokens=(1, 2), logprobs=(-0.02, -1.5)) for _ in turns)
     given: dict[str, Any] = {
         "id": f"p{number}", "question_id": f"q-{number}", "question": f"which ring is number {number}?", "policy": policy,
-        "image": scene.picture.hash, "region": scene.boxes[0], "segments": segments,
+        "image": scene.image.hash, "region": scene.boxes[0], "segments": segments,
     }  # fmt: skip
     return builders.make_trajectory(*turns, **{**given, **fields})

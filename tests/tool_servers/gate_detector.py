@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gog import tool_api
-from gog.images import Picture
+from gog.images import Image
 from gog_tools.grounding.world_detector import WorldDetector
 
 
 class GateDetector(WorldDetector):
-    def detect(self, pictures: Sequence[Picture], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
+    def detect(self, images: Sequence[Image], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
         if "break" in expressions:
             raise RuntimeError("out of memory")
         if "wait" in expressions:
             Path(os.environ["GATE"]).read_bytes()
-        return super().detect(pictures, expressions)
+        return super().detect(images, expressions)

@@ -11,7 +11,7 @@ import pytest
 
 from gog import dataset, images, tool_api
 from gog.errors import UserError
-from gog.images import Picture
+from gog.images import Image
 from gog_recipes.world import drawing, entities, scenes
 from gog_tools.grounding import detectors, world_detector
 from gog_tools.search import segmentation
@@ -20,7 +20,7 @@ WORLD = entities.build(7)
 
 
 def draw(count, seed):
-    """Scenes and their pictures."""
+    """Scenes and their images."""
     rng = random.Random(seed)
     made = [
         scenes.draw_scene(rng, WORLD, rng.choice(("train", "test")), rng.randint(1, drawing.GRID)) for _ in range(count)
@@ -29,14 +29,14 @@ def draw(count, seed):
 
 
 def ask(server, *pairs):
-    instances = [{"image": tool_api.encode_image(picture), "expression": expression} for picture, expression in pairs]
+    instances = [{"image": tool_api.encode_image(image), "expression": expression} for image, expression in pairs]
     return server.post(tool_api.GROUNDING_PATH, {"instances": instances})
 
 
 def test_things_are_found_to_the_pixel_and_named_right():
     wrong = total = 0
-    for scene, picture in draw(150, seed=1):
-        seen = {thing.box: (thing.colour, thing.form) for thing in world_detector.recognise(picture.pixels)}
+    for scene, image in draw(150, seed=1):
+        seen = {thing.box: (thing.colour, thing.form) for thing in world_detector.recognise(image.pixels)}
         assert seen.keys() == {drawing.box(thing) for thing in scene.things}
         for thing in scene.things:
             total += 1
@@ -45,17 +45,17 @@ def test_things_are_found_to_the_pixel_and_named_right():
 
 
 def test_the_best_scored_candidate_is_right_about_half_the_time():
-    right, several = 0, [(scene, picture) for scene, picture in draw(500, seed=2) if len(scene.things) > 1]
-    for scene, picture in several:
-        (found,) = world_detector.WorldDetector().detect([picture], [scene.wanted.entity.expression])
+    right, several = 0, [(scene, image) for scene, image in draw(500, seed=2) if len(scene.things) > 1]
+    for scene, image in several:
+        (found,) = world_detector.WorldDetector().detect([image], [scene.wanted.entity.expression])
         right += found[0].box == drawing.box(scene.wanted)
     assert 0.42 < right / len(several) < 0.6
 
 
 def test_candidates_share_colour_or_form_with_the_expression():
-    for scene, picture in draw(50, seed=3):
+    for scene, image in draw(50, seed=3):
         wanted = scene.wanted.entity
-        (found,) = world_detector.WorldDetector().detect([picture], [f"the {wanted.expression}!"])
+        (found,) = world_detector.WorldDetector().detect([image], [f"the {wanted.expression}!"])
         alike = [t for t in scene.things if t.entity.colour == wanted.colour or t.entity.form == wanted.form]
         assert {item.box for item in found} == {drawing.box(thing) for thing in alike}
         assert all(0 <= item.score <= 1 for item in found)
@@ -63,21 +63,21 @@ def test_candidates_share_colour_or_form_with_the_expression():
 
 
 def test_the_same_question_gets_the_same_scores_and_another_gets_others():
-    _, picture = next(pair for pair in draw(50, seed=4) if len(pair[0].things) == 4)
+    _, image = next(pair for pair in draw(50, seed=4) if len(pair[0].things) == 4)
     detect = world_detector.WorldDetector().detect
     words = "red green blue yellow purple white"
-    assert detect([picture], [words]) == detect([picture], [words])
-    assert detect([picture], [words]) != detect([picture], [f"{words} thing"])
+    assert detect([image], [words]) == detect([image], [words])
+    assert detect([image], [words]) != detect([image], [f"{words} thing"])
 
 
 @pytest.mark.parametrize("expression", ["", "   ", "zebra", "<answer>#1</answer>", "\x00", "é" * 1_000])
 def test_words_that_name_nothing_find_nothing(expression):
-    _, picture = draw(1, seed=5)[0]
-    assert world_detector.WorldDetector().detect([picture], [expression]) == [[]]
+    _, image = draw(1, seed=5)[0]
+    assert world_detector.WorldDetector().detect([image], [expression]) == [[]]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (7, 3), (113, 57), (700, 900)])
-def test_pictures_of_any_shape_can_be_taken_apart(shape):
+def test_images_of_any_shape_can_be_taken_apart(shape):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     for pixels in (np.zeros_like(noise), noise):
         view = segmentation.look(pixels)
@@ -102,10 +102,10 @@ def test_the_datasets_evidence_is_found_over_http(servers, world):
 
 
 def test_many_instances_are_answered_in_order(servers):
-    asked = [(picture, scene.wanted.entity.expression) for scene, picture in draw(20, seed=6)]
+    asked = [(image, scene.wanted.entity.expression) for scene, image in draw(20, seed=6)]
     predictions = ask(servers.grounding, *asked).json()["predictions"]
-    for (picture, expression), prediction in zip(asked, predictions, strict=True):
-        alone = ask(servers.grounding, (picture, expression)).json()["predictions"][0]
+    for (image, expression), prediction in zip(asked, predictions, strict=True):
+        alone = ask(servers.grounding, (image, expression)).json()["predictions"][0]
         assert prediction == alone
 
 
@@ -130,9 +130,9 @@ def test_a_callers_mistake_is_a_400_with_a_sentence(servers, body):
     assert answer.status == 400 and answer.json()["error"]
 
 
-def test_one_unreadable_picture_does_not_fail_other_requests(servers):
+def test_one_unreadable_image_does_not_fail_other_requests(servers):
     """They share a batch, and no more."""
-    good = base64.b64encode(Picture(np.zeros((28, 28, 3), np.uint8)).png).decode()
+    good = base64.b64encode(Image(np.zeros((28, 28, 3), np.uint8)).png).decode()
     statuses = {}
 
     def send(name, image):
@@ -148,8 +148,8 @@ def test_one_unreadable_picture_does_not_fail_other_requests(servers):
 
 
 def test_health_answers_while_a_prediction_runs(servers, held):
-    picture, server, answers = Picture(np.zeros((28, 28, 3), np.uint8)), servers.grounding, []
-    asking = threading.Thread(target=lambda: answers.append(ask(server, (picture, "wait"))))
+    image, server, answers = Image(np.zeros((28, 28, 3), np.uint8)), servers.grounding, []
+    asking = threading.Thread(target=lambda: answers.append(ask(server, (image, "wait"))))
     assert server.url
     asking.start()
     with held():
@@ -162,10 +162,10 @@ def test_health_answers_while_a_prediction_runs(servers, held):
 
 
 def test_a_broken_back_end_is_a_500_and_the_next_request_is_served(servers):
-    picture = Picture(np.zeros((28, 28, 3), np.uint8))
-    broken = ask(servers.grounding, (picture, "break"))
+    image = Image(np.zeros((28, 28, 3), np.uint8))
+    broken = ask(servers.grounding, (image, "break"))
     assert broken.status == 500 and "out of memory" in broken.json()["error"]
-    assert ask(servers.grounding, (picture, "red")).status == 200
+    assert ask(servers.grounding, (image, "red")).status == 200
 
 
 def test_no_caller_can_unload_the_model(servers):

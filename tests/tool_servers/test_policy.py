@@ -17,12 +17,12 @@ QUESTION = "what is the height of the red ring ?"
 PROMPT = prompts.prompt(QUESTION, style="terse")
 
 
-def picture(seed=1):
+def image(seed=1):
     scene = scenes.draw_scene(random.Random(seed), entities.build(7), "train", 3)
     return drawing.scene(scene.things, scene.background)
 
 
-IMAGE = tool_api.encode_image(picture())
+IMAGE = tool_api.encode_image(image())
 
 
 def complete(server, **settings):
@@ -67,7 +67,7 @@ def models(policy):
 # ---------------------------------------------------------------- completions
 
 
-def test_a_chat_with_a_picture_is_the_same_as_the_agents_own_text(policy):
+def test_a_chat_with_an_image_is_the_same_as_the_agents_own_text(policy):
     parts = [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"}},
         {"type": "text", "text": QUESTION},
@@ -81,7 +81,7 @@ def test_a_chat_with_a_picture_is_the_same_as_the_agents_own_text(policy):
     assert answer["usage"]["completion_tokens"] == len(raw["token_ids"])
 
 
-def test_a_picture_takes_the_place_of_its_placeholder(policy):
+def test_an_image_takes_the_place_of_its_placeholder(policy):
     ids = complete(policy, temperature=0)["prompt_token_ids"]
     pad = max(set(ids), key=ids.count)
     assert ids.count(pad) == 16  # 112 px by 112 px are 4 x 4 tokens
@@ -91,7 +91,7 @@ def test_a_picture_takes_the_place_of_its_placeholder(policy):
 
 
 def test_logprobs_are_the_same_wherever_the_prompt_ends(policy):
-    """So what generate() keeps between tokens (cache, picture positions) equals reading it all anew."""
+    """So what generate() keeps between tokens (cache, image positions) equals reading it all anew."""
     whole = complete(policy, seed=3, temperature=1.0, max_tokens=6)
     begun = whole["prompt_token_ids"]
     for place, token in enumerate(whole["token_ids"][1:], 1):
@@ -146,7 +146,7 @@ def test_the_limit_ends_a_completion(policy):
     assert len(choice["token_ids"]) == 3 and choice["finish_reason"] == "length"
 
 
-def test_tokens_that_stand_for_pictures_are_never_written(policy):
+def test_tokens_that_stand_for_images_are_never_written(policy):
     written = {token for seed in range(6) for token in complete(policy, seed=seed, temperature=50.0)["token_ids"]}
     prompt = complete(policy, temperature=0)["prompt_token_ids"]
     assert not written & {prompt[place] for place in (0, 3, 4)}  # <|im_start|>, <|vision_start|>, <|image_pad|>
@@ -175,7 +175,7 @@ def test_what_cannot_be_done_is_refused_with_its_field(policy, settings, field):
 
 
 @pytest.mark.parametrize("url", ["http://169.254.169.254/latest", "file:///etc/passwd", "data:text/html;base64,AAAA"])
-def test_pictures_are_never_fetched_from_an_address(policy, url):
+def test_images_are_never_fetched_from_an_address(policy, url):
     parts = [{"type": "image_url", "image_url": {"url": url}}]
     status, sentence = refusal(policy, tool_api.CHAT_PATH, messages=[{"role": "user", "content": parts}])
     assert status == 400 and "data URL" in sentence

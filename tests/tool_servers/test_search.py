@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gog import dataset, regions, tool_api
-from gog.images import Picture
+from gog.images import Image
 from gog_recipes.world import drawing, entities, scenes
 from gog_tools.search.image_index import ImageIndex, looks
 from gog_tools.search.text_index import TextIndex
@@ -33,23 +33,23 @@ def scenes_of(count, things, seed):
 
 
 def share_right(images, pairs):
-    """pairs: picture, entity."""
-    found = images.search([looks(picture) for picture, _ in pairs], [1] * len(pairs))
+    """pairs: image, entity."""
+    found = images.search([looks(image) for image, _ in pairs], [1] * len(pairs))
     return np.mean([hits[0].title == WORLD.names[entity] for hits, (_, entity) in zip(found, pairs, strict=True)])
 
 
 @pytest.mark.parametrize(("by", "side"), [(2, 28), (2, None), (0, 28), (0, None), (4, 28)])
 def test_a_crop_finds_its_thing(images, by, side):
     pairs = [
-        (regions.crop(picture, drawing.box(thing), by=by, side=side), thing.entity)
-        for scene, picture in scenes_of(120, 3, seed=1)
+        (regions.crop(image, drawing.box(thing), by=by, side=side), thing.entity)
+        for scene, image in scenes_of(120, 3, seed=1)
         for thing in scene.things
     ]
     assert share_right(images, pairs) >= 0.95
 
 
 def test_a_scene_of_one_thing_finds_it(images):
-    pairs = [(picture, scene.wanted.entity) for scene, picture in scenes_of(200, 1, seed=2)]
+    pairs = [(image, scene.wanted.entity) for scene, image in scenes_of(200, 1, seed=2)]
     assert share_right(images, pairs) >= 0.95
 
 
@@ -67,19 +67,19 @@ def test_a_scene_of_many_things_finds_the_largest(images):
 
 
 def test_hits_come_best_first_and_no_more_than_asked(servers, images):
-    _, picture = scenes_of(1, 1, seed=4)[0]
+    _, image = scenes_of(1, 1, seed=4)[0]
     for top in (1, 5, 50):
         answer = servers.image_search.post(
-            tool_api.IMAGE_SEARCH_PATH, {"image": tool_api.encode_image(picture), "top": top}
+            tool_api.IMAGE_SEARCH_PATH, {"image": tool_api.encode_image(image), "top": top}
         )
         hits = tool_api.SearchResponse.model_validate_json(answer.body).hits
         assert len(hits) == top
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-        assert hits == images.search([looks(picture)], [top])[0]
+        assert hits == images.search([looks(image)], [top])[0]
 
 
-def test_a_picture_of_nothing_finds_nothing(servers):
-    blank = Picture(np.full((28, 28, 3), 77, np.uint8))
+def test_an_image_of_nothing_finds_nothing(servers):
+    blank = Image(np.full((28, 28, 3), 77, np.uint8))
     answer = servers.image_search.post(tool_api.IMAGE_SEARCH_PATH, {"image": tool_api.encode_image(blank)})
     assert answer.json() == {"hits": []}
 
@@ -92,7 +92,7 @@ def test_a_callers_mistake_in_image_search_is_a_400_with_a_sentence(servers, bod
     assert answer.status == 400 and answer.json()["error"]["message"]
 
 
-def test_an_index_with_an_unreadable_picture_is_refused(tmp_path, capsys):
+def test_an_index_with_an_unreadable_image_is_refused(tmp_path, capsys):
     from gog_tools.search import server
 
     (tmp_path / "index").mkdir()

@@ -31,7 +31,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def drawn(url: str, now: float, hours: float) -> dict[str, bytes]:
-    """Pictures of the last hours of what a Prometheus knows."""
+    """Images of the last hours of what a Prometheus knows."""
     from gog_console.dashboards import images, prometheus
 
     return images.of_all(prometheus.Prometheus(url), now - hours * 3600, now)

@@ -47,7 +47,7 @@ def main(given: argparse.Namespace) -> int:
     return cli.COMPLETE
 
 
-def serve(given: argparse.Namespace, place: sources.Place, indexer: index.Indexer) -> Server:
+def serve(given: argparse.Namespace, place: sources.Source, indexer: index.Indexer) -> Server:
     """The server, not yet started. Raises UserError for a file or a port that cannot be had."""
     reviews = Reviews(Path(given.reviews), lambda: datetime.now(UTC)) if given.reviews else None
     vocabulary = Vocabulary.read(Path(given.tokenizer)) if given.tokenizer else None

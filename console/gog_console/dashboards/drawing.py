@@ -1,4 +1,4 @@
-"""A dashboard as a picture, from what a Prometheus answers: for documentation, and for those without a Grafana.
+"""A dashboard as an image, from what a Prometheus answers: for documentation, and for those without a Grafana.
 
 Problem: Grafana's renderer wants a running Grafana and 16 GiB. Decision: the same panels, drawn by matplotlib, which is
 imported here only and only when something is drawn. It shows what Grafana would, not how: no hovering, no zoom.
@@ -45,7 +45,7 @@ class Curve:
         return self.points[-1][1]
 
 
-def picture(board: Dashboard, ask: Ask, start: float, end: float) -> bytes:
+def image(board: Dashboard, ask: Ask, start: float, end: float) -> bytes:
     """PNG of a dashboard. start, end: seconds since 1970. Raises UserError without matplotlib."""
     pyplot = matplotlib_ready()
     heights = [max(place["y"] + place["h"] for _, place in grafana.places(row)) * LINE + ROW_HEAD for row in board.rows]
@@ -69,7 +69,7 @@ def matplotlib_ready() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise UserError("matplotlib draws the pictures and is not installed", remedy="pip install matplotlib") from None
+        raise UserError("matplotlib draws the images and is not installed", remedy="pip install matplotlib") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as pyplot
 

@@ -8,7 +8,7 @@ from gog_console.dashboards import boards, drawing, panels
 from gog_console.dashboards.prometheus import Prometheus, Series
 
 POINTS = 360
-"""Of a curve: more than a picture's panel has room for is blur."""
+"""Of a curve: more than an image's panel has room for is blur."""
 WINDOWS = 40
 """Of a rate: shorter ones show noise."""
 USUAL_SCRAPE_SECONDS = 30
@@ -31,4 +31,4 @@ def of_all(source: Prometheus, start: float, end: float) -> dict[str, bytes]:
         asked = panels.expanded(expr, rate_interval=window, range_=f"{round(end - start)}s")
         return source.moment(asked, end) if instant else source.curve(asked, start, end, step)
 
-    return {f"{board.name}.png": drawing.picture(board, ask, start, end) for board in boards.ALL}
+    return {f"{board.name}.png": drawing.image(board, ask, start, end) for board in boards.ALL}

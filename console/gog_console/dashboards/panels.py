@@ -1,4 +1,4 @@
-"""What a dashboard is made of, before it is Grafana's JSON or a picture. Data only.
+"""What a dashboard is made of, before it is Grafana's JSON or an image. Data only.
 
 Problem: dashboards drawn by hand name metrics that nobody registers, and nobody notices, because an empty panel looks
 like a quiet system. Decision: panels are data; tests execute each expression, grafana.py and draw.py render the same

@@ -144,7 +144,7 @@ TRAINING = (
     ),
     Alert(
         "GogNothingToLearn",
-        "avg_over_time(gog_train_zero_variance_share[30m]) > 0.8",
+        "avg_over_time(gog_train_frac_reward_zero_std[30m]) > 0.8",
         "30m",
         "warning",
         "{{ $value | humanizePercentage }} of the groups of {{ $labels.run }} have one reward for all",

@@ -69,8 +69,8 @@ UPDATE = Row(
         ),
         lines(
             "Clipped tokens, groups without variance",
-            Query(f"avg by (run) (gog_train_clip_share{{{WHERE}}})", "clipped {{run}}"),
-            Query(f"avg by (run) (gog_train_zero_variance_share{{{WHERE}}})", "no variance {{run}}"),
+            Query(f"avg by (run) (gog_train_clip_frac{{{WHERE}}})", "clipped {{run}}"),
+            Query(f"avg by (run) (gog_train_frac_reward_zero_std{{{WHERE}}})", "no variance {{run}}"),
             unit="share",
             width=6,
             height=7,

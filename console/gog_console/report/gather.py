@@ -1,6 +1,6 @@
 """Reads a run's objects and store into `Data`. The only part of the report that touches a disk to read.
 
-Every piece is read on its own: a corrupt blob costs the curve or the pictures it held, and says so, nothing more. If
+Every piece is read on its own: a corrupt blob costs the curve or the images it held, and says so, nothing more. If
 the newest checkpoint of a stage cannot be read, the one before it is taken. Archives are opened for a handful of steps
 only, spread over the training, because each is read whole to be verified.
 """
@@ -67,7 +67,7 @@ def collect(
         levels=reader.all(stages, ("stratify",), "levels.jsonl", _levels),
         evaluations=reader.all(stages, ("evaluate",), "results.json", _evaluation),
         samples=tuple(shown),
-        pictures=reader.pictures(shown, archives),
+        images=reader.images(shown, archives),
         recorded=len(samples),
         problems=tuple(reader.problems),
         events=tuple(events),
@@ -125,7 +125,7 @@ class _Reader:
         return None
 
     def samples(self, stages: Sequence[Stage]) -> tuple[list[Sample], dict[tuple[str, int], trajectory_zip.Archive]]:
-        """The trajectories of some checkpoints, and the archives that hold their pictures."""
+        """The trajectories of some checkpoints, and the archives that hold their images."""
         found: list[Sample] = []
         archives: dict[tuple[str, int], trajectory_zip.Archive] = {}
         for stage in stages:
@@ -152,17 +152,17 @@ class _Reader:
         except TOLERATED:
             return False  # noted when its stage was read
 
-    def pictures(
+    def images(
         self, samples: Sequence[Sample], archives: dict[tuple[str, int], trajectory_zip.Archive]
     ) -> dict[str, bytes]:
-        """PNG bytes of every picture that the samples show."""
+        """PNG bytes of every image that the samples show."""
         found: dict[str, bytes] = {}
         for sample in samples:
             for image in sorted(trajectory_zip.shown(sample.trajectory) - set(found)):
                 try:
                     data = archives[sample.key, sample.step].png(image)
                 except TOLERATED as error:
-                    self._note(f"picture {image[:12]} of {sample.key}/{sample.step}", error, sample.key)
+                    self._note(f"image {image[:12]} of {sample.key}/{sample.step}", error, sample.key)
                     continue
                 if data is not None:
                     found[image] = data

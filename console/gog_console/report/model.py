@@ -107,7 +107,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Data:
-    """A run as the report sees it. curves, levels, evaluations: by stage key; pictures: PNG bytes by content hash;
+    """A run as the report sees it. curves, levels, evaluations: by stage key; images: PNG bytes by content hash;
     recorded: how many trajectories were read, of which `samples` are shown."""
 
     name: str
@@ -123,7 +123,7 @@ class Data:
     levels: Mapping[str, tuple[Graded, ...]] = field(default_factory=dict)
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    images: Mapping[str, bytes] = field(default_factory=dict)
     recorded: int = 0
     problems: tuple[Problem, ...] = ()
     events: tuple[Row, ...] = ()

@@ -64,18 +64,18 @@ def _add(found: dict[str, tuple[str, float, str]], name: str, endpoint: Row) -> 
 
 def _notes(data: Data) -> Iterator[tuple[str, str]]:
     yield from _failures(data)
-    care = _care(data)
-    if care is not None and care < 1:
+    teacher_accuracy = _care(data)
+    if teacher_accuracy is not None and teacher_accuracy < 1:
         yield (
             "The teacher is careless on purpose.",
-            f"Only {formatting.percent(care, 0)} of its demonstrations are without a slip: it stands for a teacher that is "
+            f"Only {formatting.percent(teacher_accuracy, 0)} of its demonstrations are without a slip: it stands for a teacher that is "
             "good but careless, so that reinforcement learning has something to improve. The gain of GRPO over SFT here "
             "says that the machinery works; it does not say what a real model would gain.",
         )
     if _mapping(data.spec.get("data")).get("world") is not None:
         yield (
             "The world is embedded.",
-            "Pictures, questions and tools are generated and small; the tools see pixels and text only, never the scene "
+            "Images, questions and tools are generated and small; the tools see pixels and text only, never the scene "
             "that drew them. Accuracies are not comparable with published benchmarks.",
         )
     if data.evaluations:
@@ -136,8 +136,8 @@ def _exclusions(data: Data) -> Iterator[tuple[str, str]]:
 def _care(data: Data) -> float | None:
     """Of the checkpoint that was curated, else as stated."""
     stage = data.stage("curate")
-    noted = number(stage.meta.get("care")) if stage else None
-    return noted if noted is not None else number(provenance.value(data, "curate", "care"))
+    noted = number(stage.meta.get("teacher_accuracy")) if stage else None
+    return noted if noted is not None else number(provenance.value(data, "curate", "teacher_accuracy"))
 
 
 def _settings(data: Data) -> Markup:

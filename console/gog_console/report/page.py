@@ -66,7 +66,7 @@ def build(data: Data) -> str:
         notes.notes(data),
     ]
     drawn = [*sft_charts, *grpo_charts, *arm_charts]
-    viewer = viewer_payload.viewer(data.samples, data.pictures)
+    viewer = viewer_payload.viewer(data.samples, data.images)
     opening = selection.featured(data.samples)
     payload = {
         "charts": {chart.id: charts.readings(chart) for chart in drawn},

@@ -54,7 +54,7 @@ def behaviours(data: Data) -> Markup:
     cards = [_shares(name, note, rows) for name, note, rows in (_sampled(data), _evaluated(data)) if rows]
     if not cards:
         return tag("section", title, overview.nothing(data, "grpo"), id="behaviour")
-    text = "None: answered without a search. One kind: searched pictures or text. Both kinds: pictures and text."
+    text = "None: answered without a search. One kind: searched images or text. Both kinds: images and text."
     keys = bars.legend([(name, style) for _, name, style in training.BEHAVIOURS])
     return tag("section", title, tag("p", text, class_="lead"), tag("div", cards, class_="pair"), keys, id="behaviour")
 

@@ -1,6 +1,6 @@
 /* Trajectories side by side: a group with its advantages, or one question before and after the training. */
 const MOST_SIDES = 8;
-/* Of a picture, in pixels of the page: what matters side by side is what differs below it. */
+/* Of an image, in pixels of the page: what matters side by side is what differs below it. */
 const WIDEST_SIDE = 336;
 
 /* kind: 'g' or 'c'; members: as the list has them; load(id) -> a promise of one trajectory; go(id) opens one alone. */
@@ -10,7 +10,7 @@ async function sidesView(kind, members, current, load, go) {
   const columns = h('div', { class: 'sides' });
   const chips = h('p', { class: 'relatives' });
   const looks = [];
-  /* All pictures alike: what differs between them is what is drawn on them. */
+  /* All images alike: what differs between them is what is drawn on them. */
   const fit = () => {
     const width = Math.min(WIDEST_SIDE, ...looks.map(({ look }) => look.clientWidth));
     for (const { scene } of looks) scene.fit(width);

@@ -16,11 +16,11 @@ FEW_ATTEMPTS = 10
 """With fewer attempts in a step (the cache answers the rest) their failed share says nothing and is left out."""
 OPTIMISATION = (
     ("kl", "KL to the reference", "mean per token"),
-    ("clip_share", "Clipped tokens", "share of tokens whose ratio left the clip range"),
+    ("clip_frac", "Clipped tokens", "share of tokens whose ratio left the clip range"),
     ("grad_norm", "Gradient norm", "before clipping"),
     ("learning_rate", "Learning rate", ""),
-    ("zero_variance_share", "Groups without a signal", "share of groups whose valid rewards are all equal"),
-    ("logprob_gap", "Sampler against trainer", "largest difference of log-probs, same tokens and weights"),
+    ("frac_reward_zero_std", "Groups without a signal", "share of groups whose valid rewards are all equal"),
+    ("logp_diff_max", "Sampler against trainer", "largest difference of log-probs, same tokens and weights"),
     ("learned", "Trajectories learned from", "per step; the others were excluded, or their group had no signal"),
     ("tool_calls_mean", "Tool calls per trajectory", ""),
     ("generated_tokens", "Generated tokens per step", ""),

@@ -1,5 +1,5 @@
-/* Draws one trajectory: the picture with its boxes on the left, turn by turn on the right. A trajectory brings its own
-   pictures: `images`, by content hash, each with a source and the size of the original. */
+/* Draws one trajectory: the image with its boxes on the left, turn by turn on the right. A trajectory brings its own
+   images: `images`, by content hash, each with a source and the size of the original. */
 const OUTCOMES = {
   correct: ['✓', 'Correct'],
   wrong: ['✗', 'Wrong'],
@@ -18,7 +18,7 @@ const STOPS = {
 };
 const TOOLS = { grounding: 'grounding', imageSearch: 'image search', textSearch: 'text search', judge: 'judge' };
 
-/* ---- the picture */
+/* ---- the image */
 
 class Scene {
   constructor(trajectory) {
@@ -29,18 +29,18 @@ class Scene {
     this.shown = -1;
     this.caption = h('p', { class: 'caption' });
     if (!image || !image.src) {
-      this.frame.append(h('p', { class: 'nothing broken' }, 'The picture is missing from the archive.'));
+      this.frame.append(h('p', { class: 'nothing broken' }, 'The image is missing from the archive.'));
       return;
     }
     this.size = image;
     const small = Math.max(image.w, image.h) <= 256;
-    const picture = h('img', { src: image.src, alt: 'the picture asked about', class: small ? 'crisp' : null, draggable: 'false' });
-    picture.addEventListener('error', () => this.frame.replaceChildren(h('p', { class: 'nothing broken' }, 'The picture is torn.')));
-    this.frame.append(picture, this.overlay);
+    const element = h('img', { src: image.src, alt: 'the image asked about', class: small ? 'crisp' : null, draggable: 'false' });
+    element.addEventListener('error', () => this.frame.replaceChildren(h('p', { class: 'nothing broken' }, 'The image is torn.')));
+    this.frame.append(element, this.overlay);
     this.frame.style.aspectRatio = `${image.w} / ${image.h}`;
   }
 
-  /* Each pixel of a small picture takes a whole number of the screen's: 112 at 448 is crisp, at 460 it is not. */
+  /* Each pixel of a small image takes a whole number of the screen's: 112 at 448 is crisp, at 460 it is not. */
   fit(width) {
     if (!this.size) return;
     const dots = window.devicePixelRatio || 1;
@@ -102,7 +102,7 @@ function chosenAfter(turns, place) {
 /* ---- the turns */
 
 const ACTIONS = {
-  glance: () => [h('b', {}, 'Glance'), h('span', { class: 'how' }, 'searches the whole picture')],
+  glance: () => [h('b', {}, 'Glance'), h('span', { class: 'how' }, 'searches the whole image')],
   ground: (turn) => [h('b', {}, 'Ground'), quoted(turn.argument), h('span', { class: 'how' }, 'asks for candidates')],
   gaze: (turn) => [h('b', {}, 'Gaze'), h('q', {}, turn.selected.map((number) => `#${number}`).join(', ')), h('span', { class: 'how' }, 'searches the chosen')],
   text: (turn) => [h('b', {}, 'Text search'), quoted(turn.argument)],

@@ -1,6 +1,6 @@
-"""Trajectories and their pictures as the viewer reads them. Pure: bytes and records in, JSON values out.
+"""Trajectories and their images as the viewer reads them. Pure: bytes and records in, JSON values out.
 
-Everything is data: the viewer puts it on the page as text, never as markup. Pictures are data URIs, small ones as they
+Everything is data: the viewer puts it on the page as text, never as markup. Images are data URIs, small ones as they
 are (each pixel counts), photographs brought to a bearable size; boxes stay in pixels of the original, whose size
 travels along. The whole keeps within a budget of bytes, the most telling trajectories first.
 """
@@ -23,13 +23,13 @@ from gog_console.report import formatting
 from gog_console.report.model import Sample, policy_order
 
 BUDGET = 5_000_000
-"""Bytes for trajectories and pictures together, as they stand in the page."""
+"""Bytes for trajectories and images together, as they stand in the page."""
 ENOUGH = 50
-"""Rather smaller pictures than fewer trajectories than this."""
+"""Rather smaller images than fewer trajectories than this."""
 SIDES = (768, 448, 256)
 """Longest sides tried for photographs, in pixels."""
 AS_IT_IS = 256
-"""A picture up to this side is kept, pixel for pixel."""
+"""An image up to this side is kept, pixel for pixel."""
 LONGEST_TEXT = 6_000
 MOST_TOKENS = 400
 
@@ -51,7 +51,7 @@ def _fit(samples: Sequence[Sample], pngs: Mapping[str, bytes], side: int) -> tup
     for sample in samples:
         record = entry(sample)
         fresh = {
-            image: picture(pngs[image], side)
+            image: embed(pngs[image], side)
             for image in sorted(trajectory_zip.shown(sample.trajectory) & set(pngs))
             if image not in embedded
         }
@@ -63,8 +63,8 @@ def _fit(samples: Sequence[Sample], pngs: Mapping[str, bytes], side: int) -> tup
     return kept, embedded
 
 
-def picture(png: bytes, side: int = SIDES[0]) -> Json:
-    """A picture as a data URI with its original size; what cannot be decoded is an empty source."""
+def embed(png: bytes, side: int = SIDES[0]) -> Json:
+    """An image as a data URI with its original size; what cannot be decoded is an empty source."""
     try:
         kind, data, (width, height) = shrunk(png, side)
     except UserError:
@@ -73,7 +73,7 @@ def picture(png: bytes, side: int = SIDES[0]) -> Json:
 
 
 def shrunk(png: bytes, side: int, *, as_it_is: int = AS_IT_IS) -> tuple[str, bytes, tuple[int, int]]:
-    """A picture no larger than `side`: its format, its bytes, and the original's width and height. Raises UserError."""
+    """An image no larger than `side`: its format, its bytes, and the original's width and height. Raises UserError."""
     found = images.decode(png)
     size = found.width, found.height
     if max(size) <= as_it_is:

@@ -62,7 +62,7 @@ class LiveDisplay:
 
     def draw(self) -> None:
         self.drawn = time.monotonic()
-        self.live.update(self.picture(utc_now()), refresh=True)
+        self.live.update(self.image(utc_now()), refresh=True)
 
     def stopping(self) -> None:
         self.note = "Stopping: the stage writes what it has. Ctrl-C once more ends it at once."
@@ -78,7 +78,7 @@ class LiveDisplay:
         for line in lines:
             self.console.print(line, markup=False, soft_wrap=True)
 
-    def picture(self, now: datetime) -> RenderableType:
+    def image(self, now: datetime) -> RenderableType:
         """The whole display at a moment."""
         grid = Table.grid(padding=(0, 1))
         for column in ("mark", "name", "summary", "bar", "steps"):

@@ -34,7 +34,7 @@ SERIES: Mapping[str, tuple[Series, ...]] = {
         Series("reward", "reward_mean", told="rewards"),
         Series("KL", "kl"),
         Series("tool failures", "tool_failure_ratio", formatting.percent),
-        Series("zero-variance groups", "zero_variance_share", formatting.percent),
+        Series("zero-variance groups", "frac_reward_zero_std", formatting.percent),
         Series("time per step", "seconds", formatting.duration),
     ),
 }

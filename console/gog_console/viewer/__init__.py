@@ -2,10 +2,10 @@
 
 `gog view` indexes the archives of all checkpoints into SQLite in the user's cache, so that a hundred thousand
 trajectories are paged and filtered in milliseconds; each is read from its archive when it is opened, and so are its
-pictures. The page is the viewer of the static report over another source: same scripts, same styles.
+images. The page is the viewer of the static report over another source: same scripts, same styles.
 
     places.py    what can be looked at: a run folder, a store, a single archive
-    lines.py     lines and pictures of one archive, as a stream or one at a time
+    lines.py     lines and images of one archive, as a stream or one at a time
     schema.py    the index's tables and what a line becomes in them
     index.py     filling the index, resumable, beside its readers
     queries.py   filters, sorting, groups, comparisons

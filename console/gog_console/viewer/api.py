@@ -1,7 +1,7 @@
-"""What the page asks for, as JSON and pictures. Knows no HTTP: a path and its parameters in, an answer out.
+"""What the page asks for, as JSON and images. Knows no HTTP: a path and its parameters in, an answer out.
 
 Every question is answered, whatever the archives hold: a line that cannot be read comes as its problem and its first
-characters, a picture that is missing as none, an archive that is gone as a sentence.
+characters, an image that is missing as none, an archive that is gone as a sentence.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from gog_console.report.model import Sample
 from gog_console.viewer import index, queries, schema
 from gog_console.viewer.lines import Archive, Line
 from gog_console.viewer.reviews import Review, Reviews
-from gog_console.viewer.sources import Place
+from gog_console.viewer.sources import Source
 from gog_console.viewer.tokens import Vocabulary
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGE = 1536
-"""A picture beyond this side, in pixels, is made smaller for the page; boxes stay in pixels of the original."""
+"""An image beyond this side, in pixels, is made smaller for the page; boxes stay in pixels of the original."""
 THUMBNAIL = 96
 RAW = 20_000
 """Characters shown of a line that cannot be read."""
@@ -65,7 +65,7 @@ class Api:
     """Answers about one place. Safe for several threads."""
 
     def __init__(
-        self, place: Place, indexer: index.Indexer, reviews: Reviews | None, vocabulary: Vocabulary | None = None
+        self, place: Source, indexer: index.Indexer, reviews: Reviews | None, vocabulary: Vocabulary | None = None
     ) -> None:
         self.place, self.indexer, self.reviews, self.vocabulary = place, indexer, reviews, vocabulary
         self._facets: tuple[Any, dict[str, Any]] = ((), {})
@@ -174,7 +174,7 @@ class Api:
         return {**entry, "id": row["id"], "images": self._images(opened, row["archive"], line)}
 
     def _images(self, opened: Archive, number: int, line: Line) -> dict[str, Any]:
-        """Addresses and sizes of the pictures that are there."""
+        """Addresses and sizes of the images that are there."""
         assert line.trajectory is not None
         found = {}
         for image in archives.shown(line.trajectory):
@@ -189,7 +189,7 @@ class Api:
         number, _, image = path.removeprefix("/image/").partition("/")
         side = _whole(query, "side", 0)
         if not number.isdecimal() or side not in (0, THUMBNAIL, LARGE):
-            raise LookupError("there is no such picture")
+            raise LookupError("there is no such image")
         kind, data = self._shrunk(int(number), image, side)
         return Answer(data, f"image/{kind}", keep=True)
 
@@ -197,7 +197,7 @@ class Api:
         png = self.indexer.archive(number).png(image) or b""
         size = _size(png)
         if not size:
-            raise LookupError("this picture is missing from its archive, or torn")
+            raise LookupError("this image is missing from its archive, or torn")
         if not side or max(size) <= max(side, viewer_payload.AS_IT_IS):
             return "png", png
         kind, data, _ = viewer_payload.shrunk(png, side)

@@ -22,7 +22,7 @@ from gog import locks
 from gog.errors import UserError
 from gog_console.viewer import schema
 from gog_console.viewer.lines import Archive, Line
-from gog_console.viewer.sources import Found, Listing, Place
+from gog_console.viewer.sources import Found, Listing, Source
 
 BATCH = 500
 """Lines of a transaction."""
@@ -46,7 +46,7 @@ class Progress:
     listing: Listing = field(default_factory=lambda: Listing(()))
 
 
-def location(place: Place) -> Path:
+def location(place: Source) -> Path:
     """The file of a place's index, in the user's cache; in a temporary folder where that cannot be written."""
     name = f"{hashlib.blake2b(place.address.encode(), digest_size=12).hexdigest()}.sqlite"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gog" / "view"
@@ -91,7 +91,7 @@ def _connected(path: Path) -> sqlite3.Connection:
 class Indexer:
     """Keeps an index up to what its place holds. `progress` may be read by other threads."""
 
-    def __init__(self, place: Place, path: Path) -> None:
+    def __init__(self, place: Source, path: Path) -> None:
         self.place, self.path = place, path
         self.progress = Progress()
         self._archives: OrderedDict[int, Archive] = OrderedDict()

@@ -1,4 +1,4 @@
-"""Lines and pictures of one archive, as a stream for the index or one at a time for the page.
+"""Lines and images of one archive, as a stream for the index or one at a time for the page.
 
 An archive is a zip as checkpoints carry it, or a plain JSONL file with `images/` beside it. Its lines are stored
 uncompressed, so that one of them is read by its place in the file, without what comes before. A line that cannot be
@@ -100,7 +100,7 @@ class Archive:
         return self._parsed(self.raw(offset, length), offset)
 
     def png(self, image: str) -> bytes | None:
-        """A picture's bytes; None when it is missing or torn, or when its name is no hash."""
+        """An image's bytes; None when it is missing or torn, or when its name is no hash."""
         if not HASH.fullmatch(image):
             return None
         try:

@@ -25,7 +25,7 @@ Side = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class Review(BaseModel):
-    """One decision. box: left, top, right, bottom in pixels of the picture, for `fix`; time: ISO 8601."""
+    """One decision. box: left, top, right, bottom in pixels of the image, for `fix`; time: ISO 8601."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

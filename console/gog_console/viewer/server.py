@@ -3,7 +3,7 @@
 Three doors are closed. The socket listens on 127.0.0.1 only. The Host header must be ours, so that a name which is made
 to point here (DNS rebinding) gets nothing. And a random token, which the printed address carries once and a cookie of
 this site keeps, tells the person who started the viewer from others on the same machine. What comes out allows no
-script, style or picture but its own, and is never framed.
+script, style or image but its own, and is never framed.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Place:
+class Source:
     """Something to look at. address: tells places apart; near: whether asking costs nothing."""
 
     name: str
@@ -63,8 +63,8 @@ class Place:
     near: bool = True
 
 
-def resolve(target: str, runs: Path, options: StoreSpec | None = None) -> Place:
-    """A run's name, a path or an address -> Place. Raises UserError with what was looked for.
+def resolve(target: str, runs: Path, options: StoreSpec | None = None) -> Source:
+    """A run's name, a path or an address -> Source. Raises UserError with what was looked for.
 
     options: of an S3 store (endpoint and so on); its own address is not looked at.
     """
@@ -91,18 +91,18 @@ def opened(spec: StoreSpec) -> store.Store:
     return store.Store(S3Backend(spec, *bucket_and_prefix(spec.uri), store.Patience()))
 
 
-def of_run(folder: Path) -> Place:
+def of_run(folder: Path) -> Source:
     """A run folder: its own store or the one that its manifest names."""
     found, _ = objects.read(folder / "objects")
     kept = _store_of(folder, found)
-    return Place(folder.resolve().name, kept.where, lambda: _run_listing(folder, kept), near=_is_near(kept))
+    return Source(folder.resolve().name, kept.where, lambda: _run_listing(folder, kept), near=_is_near(kept))
 
 
-def of_store(kept: store.Store, name: str) -> Place:
-    return Place(name, kept.where, lambda: _listing(kept), near=_is_near(kept))
+def of_store(kept: store.Store, name: str) -> Source:
+    return Source(name, kept.where, lambda: _listing(kept), near=_is_near(kept))
 
 
-def of_file(path: Path) -> Place:
+def of_file(path: Path) -> Source:
     """A single archive or JSONL file; which stage wrote it is not known."""
     path = path.resolve()
 
@@ -114,7 +114,7 @@ def of_file(path: Path) -> Place:
         identity = hashlib.blake2b(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16).hexdigest()
         return Listing((Found(kind_of(path.parent.name) or path.stem, 0, identity, lambda: path),))
 
-    return Place(path.name, str(path), listed)
+    return Source(path.name, str(path), listed)
 
 
 def _run_listing(folder: Path, kept: store.Store) -> Listing:

@@ -115,9 +115,9 @@ TRAIN_STEP = STAGES.gauge(
 )
 STEPS_PLANNED = STAGES.gauge("gog_train_steps_planned", "steps", "How many there will be.", stage=STAGE)
 KL = STAGES.gauge("gog_train_kl", "nats per token", "Divergence from the reference in the last update (k3 estimator).")
-CLIP_SHARE = STAGES.gauge("gog_train_clip_share", "share", "Share of learned tokens whose ratio was clipped.")
+CLIP_FRAC = STAGES.gauge("gog_train_clip_frac", "share", "Share of learned tokens whose ratio was clipped.")
 ZERO_VARIANCE = STAGES.gauge(
-    "gog_train_zero_variance_share", "share", "Share of groups that taught nothing, their rewards being equal."
+    "gog_train_frac_reward_zero_std", "share", "Share of groups that taught nothing, their rewards being equal."
 )
 ENTROPY = STAGES.gauge(
     "gog_train_entropy", "nats per token",

@@ -1,6 +1,6 @@
 """How each metric is emitted: functions that say what happened. They cost microseconds, and none of them fails.
 
-Counts of a stage with several ranks are put together on the leader's page (`serving.Together`); the others say theirs by
+Counts of a stage with several ranks are put together on the leader's page (`serving.MultiRankRegistry`); the others say theirs by
 `counts`. Wall-clock times are arguments, in seconds since 1970.
 """
 
@@ -83,7 +83,7 @@ def tokens(kind: str, count: int) -> None:
     d.TOKENS.labels(kind).inc(count)
 
 
-def rolled_out(seconds: float) -> None:
+def record_rollout(seconds: float) -> None:
     """All episodes of a step."""
     d.ROLLOUT_SECONDS.observe(seconds)
 
@@ -92,7 +92,7 @@ def verdict(value: bool | None) -> None:
     d.VERDICTS_TOTAL.labels({True: "yes", False: "no", None: "undecided"}[value]).inc()
 
 
-def judged(decided: int, asked: int) -> None:
+def record_judge_rate(decided: int, asked: int) -> None:
     """Of the last answers."""
     if asked:
         d.JUDGE_SUCCESS.set(decided / asked)
@@ -110,7 +110,7 @@ def trace_spans(outcome: str, count: int) -> None:
 # ---- training
 
 
-def advanced(stage: str, step: int, total: int, now: float | None = None) -> None:
+def record_progress(stage: str, step: int, total: int, now: float | None = None) -> None:
     """total: 0 while unknown; now: when it advanced, None if it has not."""
     d.TRAIN_STEP.labels(stage).set(step)
     if total:
@@ -119,7 +119,7 @@ def advanced(stage: str, step: int, total: int, now: float | None = None) -> Non
         d.LAST_STEP.labels(stage).set(now)
 
 
-def trained(
+def record_optimizer_step(
     stage: str,
     *,
     loss: float,
@@ -137,13 +137,13 @@ def trained(
         d.STEP_SECONDS.labels(part).set(spent)
 
 
-def improved(
+def record_grpo_step(
     rewards: Mapping[str, float],
     *,
     reward_std: float,
     kl: float,
-    clip_share: float,
-    zero_variance_share: float,
+    clip_frac: float,
+    frac_reward_zero_std: float,
     entropy: float,
     staleness: float,
 ) -> None:
@@ -152,8 +152,8 @@ def improved(
         d.REWARD.labels(component).set(mean)
     d.REWARD_STD.set(reward_std)
     d.KL.set(kl)
-    d.CLIP_SHARE.set(clip_share)
-    d.ZERO_VARIANCE.set(zero_variance_share)
+    d.CLIP_FRAC.set(clip_frac)
+    d.ZERO_VARIANCE.set(frac_reward_zero_std)
     d.ENTROPY.set(entropy)
     d.STALENESS.set(staleness)
 
@@ -162,7 +162,7 @@ def checkpoint_saved(seconds: float) -> None:
     d.STEP_SECONDS.labels("checkpoint").set(seconds)
 
 
-def graded(questions: Mapping[str, int]) -> None:
+def record_levels(questions: Mapping[str, int]) -> None:
     """How many questions each level holds so far."""
     for level in d.LEVELS:
         d.LEVEL_QUESTIONS.labels(level).set(questions.get(level, 0))
@@ -265,7 +265,7 @@ def attempt_ended(kind: str, outcome: str) -> None:
     d.STAGE_ATTEMPTS.labels(kind, outcome).inc()
 
 
-def censused(
+def record_object_counts(
     runs: Mapping[str, int], stages: Mapping[tuple[str, str], int], endpoints: Mapping[tuple[str, str], int]
 ) -> None:
     """How many there are: of runs by condition, stages by kind and condition, endpoints by role and `true` or `false`."""

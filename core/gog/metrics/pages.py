@@ -46,7 +46,7 @@ class Definition:
         return tuple(f"{self.name}{suffix}" for suffix in SUFFIXES[self.kind])
 
 
-class Late(Gauge):
+class LazyGauge(Gauge):
     """A gauge without labels that is absent until it is set."""
 
     _told = False
@@ -78,7 +78,7 @@ class Page:
 
     def gauge(self, name: str, unit: str, help: str, **labels: Values) -> Gauge:
         self._define("gauge", name, unit, help, labels)
-        return (Gauge if labels else Late)(name, help, tuple(labels), registry=self.registry)
+        return (Gauge if labels else LazyGauge)(name, help, tuple(labels), registry=self.registry)
 
     def histogram(self, name: str, unit: str, help: str, *, buckets: Sequence[float], **labels: Values) -> Histogram:
         self._define("histogram", name, unit, help, labels, tuple(buckets))

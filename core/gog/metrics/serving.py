@@ -33,7 +33,7 @@ Pages = Mapping[str, Callable[[], tuple[str, bytes]]]
 """What is served, by path: (content type, body)."""
 
 
-class Together:
+class MultiRankRegistry:
     """A registry and what other processes have counted besides, as one."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -78,7 +78,7 @@ class EndpointsSpec(Spec):
     """The servers of a run, by what they do. What is left out is the embedded world's."""
 
     grounding: EndpointSpec = Field(EndpointSpec(), description="Proposes candidates: boxes for an expression.")
-    image_search: EndpointSpec = Field(EndpointSpec(), description="Finds pages by a picture.")
+    image_search: EndpointSpec = Field(EndpointSpec(), description="Finds pages by an image.")
     text_search: EndpointSpec = Field(EndpointSpec(), description="Finds pages by words.")
     judge: EndpointSpec = Field(EndpointSpec(), description="Says whether an answer is right.")
     policy: EndpointSpec | None = Field(

@@ -36,7 +36,7 @@ class ModelSpec(Spec):
 
 
 class WorldSpec(Spec):
-    """The embedded world: pictures, questions, an image index and a corpus, made from a seed."""
+    """The embedded world: images, questions, an image index and a corpus, made from a seed."""
 
     seed: int = Field(7, ge=0, description="Everything in the world follows from it.")
     train: int = Field(3200, ge=1, le=1_000_000, description="Questions to train on.")

@@ -15,7 +15,7 @@ class AgentSettings(Spec):
     gaze: Gaze = Field(
         "select",
         description="select: the model chooses among numbered candidates; direct: the best-scored candidate is searched "
-        "unseen (as DeepMMSearch-R1 does); off: no grounding, every image search takes the whole picture (the paper's ablation).",
+        "unseen (as DeepMMSearch-R1 does); off: no grounding, every image search takes the whole image (the paper's ablation).",
     )
     reasoning: Literal["required", "optional"] = Field(
         "required", description="Whether a turn without <think>…</think> counts as badly formed."
@@ -30,7 +30,7 @@ class AgentSettings(Spec):
 class CurateSettings(Spec):
     trajectories: int = Field(5750, ge=1, description="Trajectories to make [brief: GoG-Instruct has 5,750].")
     teacher: Literal["scripted"] = Field("scripted", description="scripted: follows the dataset's evidence marks.")
-    care: float = Field(
+    teacher_accuracy: float = Field(
         1.0,
         ge=0,
         le=1,
@@ -114,7 +114,7 @@ class GRPOSettings(Spec):
     learning_rate: float = Field(2e-6, gt=0, description="Its highest, after the warm-up [paper: 2e-6].")
     warmup_steps: int = Field(5, ge=0, description="Optimizer steps over which the rate rises from 0 [ours].")
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio [peer: 0.2].")
-    kl: float = Field(0.001, ge=0, description="β, weight of the KL to the adapter-off reference [paper: 0.001].")
+    kl_coef: float = Field(0.001, ge=0, description="β, weight of the KL to the adapter-off reference [paper: 0.001].")
     format_weight: float = Field(0.1, ge=0, le=1, description="λ in r = (1-λ)·accuracy + λ·format [peer: 0.1].")
     search_penalty: float = Field(
         0.0, ge=0, le=1, description="Accuracy is multiplied by 1 - this when a search was made [peer: 0.1; GoG: none]."
@@ -141,7 +141,7 @@ class EvaluateSettings(Spec):
         ("direct", "whole-image", "sft", "grpo"),
         min_length=1,
         max_length=6,
-        description="direct: may not search; whole-image: may only search the whole picture; first-candidate: searches the "
+        description="direct: may not search; whole-image: may only search the whole image; first-candidate: searches the "
         "best-scored candidate unseen (all three with the SFT weights); prompted: the base model; sft; grpo.",
     )
     temperature: float = Field(0.0, ge=0, description="Of sampling; 0 takes the most probable token [ours].")

@@ -23,10 +23,10 @@ KEPT_FAILURES = 10
 """Episodes that a tool failed, kept besides the share, of each step and rank."""
 
 
-class Untold:
+class NoopEpisode:
     """An episode that nobody wants to hear of."""
 
-    def __enter__(self) -> Untold:
+    def __enter__(self) -> NoopEpisode:
         return self
 
     def tell(self, trajectory: Trajectory) -> None: ...
@@ -36,7 +36,7 @@ class Untold:
     ) -> None: ...
 
 
-class Told(Untold):
+class RecordedEpisode(NoopEpisode):
     """An episode whose spans are recorded while this is open."""
 
     def __init__(self, tracer: Tracer, name: str) -> None:
@@ -44,7 +44,7 @@ class Told(Untold):
         self._span = Opened(Span("episode", now()))
         self._trajectory: Trajectory | None = None
 
-    def __enter__(self) -> Told:
+    def __enter__(self) -> RecordedEpisode:
         self._span.__enter__()
         return self
 
@@ -59,23 +59,23 @@ class Told(Untold):
         self._tracer.over(self._name, self._span.told, self._trajectory)
 
 
-class Off:
+class NoopTracer:
     """The tracer of a stage that shall tell nothing, at no cost."""
 
-    _untold = Untold()
+    _noop = NoopEpisode()
 
-    def episode(self, name: str) -> Untold:
+    def episode(self, name: str) -> NoopEpisode:
         """For `with`, around an episode and its reward. name: the trajectory's id."""
-        return self._untold
+        return self._noop
 
     def end(self) -> None:
         """The stage ended well."""
 
 
-OFF = Off()
+NOOP = NoopTracer()
 
 
-class Tracer(Off):
+class Tracer(NoopTracer):
     """Tells of the episodes of one stage's attempt.
 
     stage: place of the attempt's span; key: of the stage, part of an episode's identity; share: of episodes, 0 to 1;
@@ -83,13 +83,13 @@ class Tracer(Off):
     """
 
     def __init__(
-        self, outlet: Outlet, stage: ids.Place, key: str, share: float, common: Mapping[str, Value] | None = None
+        self, outlet: Outlet, stage: ids.SpanContext, key: str, share: float, common: Mapping[str, Value] | None = None
     ) -> None:
         self._outlet, self._stage, self._key, self._share, self._common = outlet, stage, key, share, common or {}
         self._step, self._failures = 0, 0
 
-    def episode(self, name: str) -> Untold:
-        return Told(self, name)
+    def episode(self, name: str) -> NoopEpisode:
+        return RecordedEpisode(self, name)
 
     def over(self, name: str, told: Span, trajectory: Trajectory | None) -> None:
         """Sends an episode's spans, or lets them go."""

@@ -14,14 +14,14 @@ BITS = 64
 
 
 @dataclass(frozen=True)
-class Place:
+class SpanContext:
     """A span's own ids, as W3C Trace Context has them: trace 32 hexadecimal digits, span 16."""
 
     trace: str
     span: str
 
     @classmethod
-    def of(cls, traceparent: str) -> Place:
+    def of(cls, traceparent: str) -> SpanContext:
         """`00-<trace>-<span>-01` -> place. The specification has looked at its form."""
         _, trace, span, _ = traceparent.split("-")
         return cls(trace, span)
@@ -30,14 +30,14 @@ class Place:
     def traceparent(self) -> str:
         return f"00-{self.trace}-{self.span}-01"
 
-    def child(self, *parts: object) -> Place:
+    def child(self, *parts: object) -> SpanContext:
         """The place of the child that `parts` tell from its siblings."""
-        return Place(self.trace, _digest(8, self.span, *parts))
+        return SpanContext(self.trace, _digest(8, self.span, *parts))
 
 
-def root(uid: str) -> Place:
+def root(uid: str) -> SpanContext:
     """The place of the run (or lone stage) with this uid."""
-    return Place(_digest(16, uid), _digest(8, uid))
+    return SpanContext(_digest(16, uid), _digest(8, uid))
 
 
 def chosen(identity: str, share: float) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from gog.tracing.ids import Place
+from gog.tracing.ids import SpanContext
 
 Value = str | int | float | bool
 OFFSET = time.time_ns() - time.monotonic_ns()
@@ -48,8 +48,8 @@ class Tree:
     """Spans on their way. place: of the top one; parent: of the one above it, None at the root."""
 
     top: Span
-    place: Place
-    parent: Place | None
+    place: SpanContext
+    parent: SpanContext | None
 
     @property
     def size(self) -> int:

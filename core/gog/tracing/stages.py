@@ -16,19 +16,21 @@ from typing import Any
 
 from gog.spec import StageConfig
 from gog.tracing import ids, otlp
-from gog.tracing.episodes import OFF, Off, Tracer
+from gog.tracing.episodes import NOOP, NoopTracer, Tracer
 from gog.tracing.export_queue import Outlet
 from gog.tracing.record import Span, Tree, Value, now
 
 
-def begin(config: StageConfig, rank: int, size: int, fresh: Callable[[], str], say: Callable[[str], None]) -> Off:
+def begin(
+    config: StageConfig, rank: int, size: int, fresh: Callable[[], str], say: Callable[[str], None]
+) -> NoopTracer:
     """The tracer of a stage's process. fresh: a uid that all ranks agree on, for a stage that no run has begun.
     Raises UserError when the package is missing."""
     traces = config.traces
     if traces is None:
-        return OFF
+        return NOOP
     send = otlp.sender(traces.endpoint)
-    run = ids.Place.of(traces.traceparent) if traces.traceparent else None
+    run = ids.SpanContext.of(traces.traceparent) if traces.traceparent else None
     above = run or ids.root(fresh())
     place = above.child(config.key, traces.attempt) if run else above
     common: dict[str, Value] = {"gog.run": config.run, "gog.stage": config.key, "gog.attempt": traces.attempt}
@@ -43,7 +45,7 @@ class StageTracer(Tracer):
     """A tracer that tells of the attempt itself, too, if it is given the span."""
 
     def __init__(
-        self, outlet: Outlet, stage: ids.Place, key: str, share: float, common: Any, attempt: Tree | None
+        self, outlet: Outlet, stage: ids.SpanContext, key: str, share: float, common: Any, attempt: Tree | None
     ) -> None:
         super().__init__(outlet, stage, key, share, common)
         self._attempt, self._ended = attempt, False

@@ -22,7 +22,7 @@ from gog_operator.cluster.api_errors import Explained
 from gog_operator.cluster.creation import check_owner
 from gog_operator.cluster.interface import Unavailable
 from gog_operator.cluster.kube import items
-from gog_operator.plan.actions import ServerView, Trouble
+from gog_operator.plan.actions import Blocked, ServerView
 
 CRASHES = 3
 """Ends of one container in a row, after which a server has exited."""
@@ -50,7 +50,7 @@ class KServeServers:
             "current": inference.current(dict(live), inference.service(endpoint, self.platform, data)),
         }
         if endpoint.spec.replicas == 0:
-            return ServerView("starting", **facts | {"started": None}, trouble=Trouble(Reason.PENDING, "0 replicas"))
+            return ServerView("starting", **facts | {"started": None}, trouble=Blocked(Reason.PENDING, "0 replicas"))
         if facts["url"] and holds(live, "Ready") and rolled_out(deployment):
             return ServerView("ready", **facts | {"was_ready": True})
         found = self.pods(live["metadata"]["name"])
@@ -160,9 +160,9 @@ def _condition(document: Document, type_: str) -> dict[str, Any] | None:
     return next((each for each in conditions if each.get("type") == type_), None)
 
 
-def _refusal(deployment: Document | None) -> Trouble | None:
+def _refusal(deployment: Document | None) -> Blocked | None:
     """Pods that the cluster does not let be made: a quota, a security profile."""
     found = _condition(deployment or {}, "ReplicaFailure")
     if found is None or found.get("status") != "True":
         return None
-    return Trouble(Reason.REFUSED, str(found.get("message") or found.get("reason") or ""))
+    return Blocked(Reason.REFUSED, str(found.get("message") or found.get("reason") or ""))

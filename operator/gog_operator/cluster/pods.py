@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gog_operator.api.meta import Reason
-from gog_operator.plan.actions import Trouble
+from gog_operator.plan.actions import Blocked
 
 Pod = Mapping[str, Any]
 ENDED_BY_OTHERS = (137, 143)
@@ -119,26 +119,26 @@ def started(pods: Iterable[Pod]) -> bool:
     return any("running" in each or "terminated" in each for each in states)
 
 
-def trouble(pods: Iterable[Pod], prefix: str = "") -> Trouble | None:
+def trouble(pods: Iterable[Pod], prefix: str = "") -> Blocked | None:
     """Why pods do not start, where that does not simply take its time."""
     return next((each for pod in pods if (each := _trouble(pod, prefix)) is not None), None)
 
 
-def _trouble(pod: Pod, prefix: str) -> Trouble | None:
+def _trouble(pod: Pod, prefix: str) -> Blocked | None:
     named = f"pod {short_name(pod, prefix)}"
     for each in _containers(pod):
         waiting = each.get("state", {}).get("waiting") or {}
         reason, told = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
         if reason in IMAGE_REASONS:
-            return Trouble(Reason.IMAGE_MISSING, f"{named}: image {each.get('image')} cannot be had: {told or reason}")
+            return Blocked(Reason.IMAGE_MISSING, f"{named}: image {each.get('image')} cannot be had: {told or reason}")
         if reason == "CreateContainerConfigError":
             kind = Reason.SECRET_MISSING if "secret" in told else Reason.PENDING
-            return Trouble(kind, f"{named}: {told or reason}")
+            return Blocked(kind, f"{named}: {told or reason}")
         if reason in ("CreateContainerError", "RunContainerError"):
-            return Trouble(Reason.PENDING, f"{named}: {told or reason}")
+            return Blocked(Reason.PENDING, f"{named}: {told or reason}")
     for each in pod.get("status", {}).get("conditions") or ():
         if each.get("type") == "PodScheduled" and each.get("status") == "False":
-            return Trouble(Reason.UNSCHEDULABLE, f"{named}: {each.get('message') or each.get('reason')}")
+            return Blocked(Reason.UNSCHEDULABLE, f"{named}: {each.get('message') or each.get('reason')}")
     return None
 
 

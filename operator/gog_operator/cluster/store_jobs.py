@@ -23,7 +23,7 @@ from gog_operator.cluster.creation import create_owned
 from gog_operator.cluster.interface import Unavailable
 from gog_operator.cluster.kube import items
 from gog_operator.plan import attempts
-from gog_operator.plan.actions import Trouble
+from gog_operator.plan.actions import Blocked
 
 RESULT = "gog.dev/result"
 LONGEST = 4096
@@ -37,7 +37,7 @@ class MoverView:
     state: Literal["absent", "running", "done", "failed"]
     result: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
-    trouble: Trouble | None = None
+    trouble: Blocked | None = None
     uid: str = ""
 
 
@@ -115,13 +115,13 @@ class Movers:
         self.api.merge(paths.JOBS.path(self.namespace, name), patch)
         return MoverView("done", result)
 
-    def _podless(self, job: Mapping[str, Any]) -> Trouble | None:
+    def _podless(self, job: Mapping[str, Any]) -> Blocked | None:
         """Why the cluster lets no pod be made (a quota, no such service account): a Job says so in events only."""
         chosen = f"involvedObject.uid={job['metadata']['uid']},reason=FailedCreate"
         told = [
             str(each.get("message") or "") for each in items(self.api, paths.EVENTS.path(self.namespace), fields=chosen)
         ]
-        return Trouble(Reason.REFUSED, told[-1]) if told else None
+        return Blocked(Reason.REFUSED, told[-1]) if told else None
 
     def _pods(self, name: str) -> list[dict[str, Any]]:
         return list(items(self.api, paths.PODS.path(self.namespace), f"batch.kubernetes.io/job-name={name}"))

@@ -17,7 +17,7 @@ from gog_operator.cluster.api_errors import Explained
 from gog_operator.cluster.creation import create_owned
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError, items
-from gog_operator.plan.actions import JobView, Trouble
+from gog_operator.plan.actions import Blocked, JobView
 
 STARTING = ("", "Pending")
 SUCCEEDED = ("Completed",)
@@ -101,7 +101,7 @@ class VolcanoJobs:
         job = self.api.find(paths.VOLCANO_JOBS.path(self.namespace, stage.job_name))
         return job if job is not None and documents.owned(job, stage.metadata.uid) else None
 
-    def _trouble(self, job: dict[str, Any]) -> Trouble | None:
+    def _trouble(self, job: dict[str, Any]) -> Blocked | None:
         """Why a job that has not started does not start."""
         name = job["metadata"]["name"]
         found = self.pods(name)
@@ -111,7 +111,7 @@ class VolcanoJobs:
         for each in (group or {}).get("status", {}).get("conditions") or ():
             if each.get("type") == "Unschedulable" and each.get("status") == "True":
                 queue = job.get("spec", {}).get("queue", "default")
-                return Trouble(Reason.UNSCHEDULABLE, f"queue {queue}: {each.get('message') or each.get('reason')}")
+                return Blocked(Reason.UNSCHEDULABLE, f"queue {queue}: {each.get('message') or each.get('reason')}")
         return None
 
 

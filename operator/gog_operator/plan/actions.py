@@ -19,7 +19,7 @@ AnyStatus = TypeVar("AnyStatus", bound=objects.Status)
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Blocked:
     """Why something does not get on, where waiting may help and a person may have to."""
 
     reason: Reason
@@ -37,7 +37,7 @@ class JobView:
     exit_code: int | None = None
     lines: tuple[str, ...] = ()
     cause: str = ""
-    trouble: Trouble | None = None
+    trouble: Blocked | None = None
     whole: bool = True
 
 
@@ -57,7 +57,7 @@ class ServerView:
     version: str = ""
     current: bool = True
     replicas: int = 0
-    trouble: Trouble | None = None
+    trouble: Blocked | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class DataView:
     state: Literal["absent", "preparing", "ready", "failed"]
     spec: settings.DataSpec | None = None
     message: str = ""
-    trouble: Trouble | None = None
+    trouble: Blocked | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class StoreView:
     state: Literal["unknown", "looking", "known", "failed"]
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     message: str = ""
-    trouble: Trouble | None = None
+    trouble: Blocked | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class ReportView:
 
     state: Literal["absent", "writing", "done", "failed"]
     message: str = ""
-    trouble: Trouble | None = None
+    trouble: Blocked | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from gog_operator.api import conditions
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import GoGRun, Stage
-from gog_operator.plan.actions import Event, Trouble
+from gog_operator.plan.actions import Blocked, Event
 
 Thing = TypeVar("Thing", GoGRun, Stage)
 
@@ -35,7 +35,7 @@ def with_conditions(thing: Thing, *, now: datetime, **changes: tuple[bool, Reaso
 
 
 def waiting(
-    thing: Thing, holds: bool, reason: Reason, message: str, trouble: Trouble | None, now: datetime
+    thing: Thing, holds: bool, reason: Reason, message: str, trouble: Blocked | None, now: datetime
 ) -> tuple[Thing, tuple[Event, ...]]:
     """The object while it waits for somebody's work; trouble: why that does not get on, told as an event once."""
     if trouble is None:

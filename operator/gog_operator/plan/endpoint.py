@@ -18,6 +18,7 @@ from gog_operator.api.objects import Endpoint, EndpointStatus
 from gog_operator.plan import attempts, data
 from gog_operator.plan.actions import (
     Action,
+    Blocked,
     DataView,
     Decision,
     Event,
@@ -25,7 +26,6 @@ from gog_operator.plan.actions import (
     ServerView,
     StartServer,
     StopServer,
-    Trouble,
 )
 
 LOAD_SECONDS = 2.0
@@ -66,13 +66,13 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
 def _without_data(endpoint: Endpoint, seen: DataView, now: datetime) -> Decision[EndpointStatus]:
     """Has the dataset made and waits for it; where that does not get on, or has failed, says so."""
     failure = data.failure(seen)
-    trouble = Trouble(Reason.DATA_FAILED, failure) if failure else seen.trouble
+    trouble = Blocked(Reason.DATA_FAILED, failure) if failure else seen.trouble
     reason, message = (trouble.reason, trouble.message) if trouble else (Reason.PREPARING, "waits for the dataset")
     waiting = _not_ready(endpoint, reason, message, now)
     return Decision(waiting, data.preparation(endpoint.spec.data, seen), _troubled(endpoint, trouble))
 
 
-def _troubled(endpoint: Endpoint, trouble: Trouble | None) -> tuple[Event, ...]:
+def _troubled(endpoint: Endpoint, trouble: Blocked | None) -> tuple[Event, ...]:
     """A trouble as an event, once."""
     ready = endpoint.condition("Ready")
     if trouble is None or (ready is not None and ready.reason == trouble.reason):

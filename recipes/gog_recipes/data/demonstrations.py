@@ -1,7 +1,7 @@
-"""Demonstrations as tokens: a curated trajectory is words and pictures; here it gets its segments.
+"""Demonstrations as tokens: a curated trajectory is words and images; here it gets its segments.
 
-The same prompts, frames and codec as in rollouts, so the model learns on exactly the tokens that it will meet.
-Only model turns are learned; prompts, tool text and pictures are masked.
+The same prompts, frames and processor as in rollouts, so the model learns on exactly the tokens that it will meet.
+Only model turns are learned; prompts, tool text and images are masked.
 """
 
 from __future__ import annotations
@@ -9,36 +9,36 @@ from __future__ import annotations
 from gog import prompts
 from gog.trajectory import Segment, Trajectory
 from gog.trajectory_zip import Archive
-from gog_recipes.models.processor import Codec, Vision
+from gog_recipes.models.processor import Processor, Vision
 
 
-def segments(trajectory: Trajectory, codec: Codec, vision: Vision) -> tuple[Segment, ...]:
-    """Segments of a trajectory, made from its text unless it has them. Its pictures must be in `vision`."""
+def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tuple[Segment, ...]:
+    """Segments of a trajectory, made from its text unless it has them. Its images must be in `vision`."""
     if trajectory.segments:
         return trajectory.segments
-    question = prompts.prompt(trajectory.question, style=codec.style)
-    out = [_given("prompt", question, (trajectory.image,), codec, vision)]
+    question = prompts.prompt(trajectory.question, style=processor.style)
+    out = [_given("prompt", question, (trajectory.image,), processor, vision)]
     for turn in trajectory.turns:
-        out.append(Segment(source="model", tokens=tuple(codec.encode(turn.text, []))))
+        out.append(Segment(source="model", tokens=tuple(processor.encode(turn.text, []))))
         if turn.observation is not None:
             body = prompts.observation(turn.observation.text)
-            out.append(_given("observation", body, turn.observation.images, codec, vision))
+            out.append(_given("observation", body, turn.observation.images, processor, vision))
     return tuple(out)
 
 
-def _given(source: str, text: str, images: tuple[str, ...], codec: Codec, vision: Vision) -> Segment:
-    tokens = codec.encode(text, [vision.tokens(image) for image in images])
+def _given(source: str, text: str, images: tuple[str, ...], processor: Processor, vision: Vision) -> Segment:
+    tokens = processor.encode(text, [vision.tokens(image) for image in images])
     return Segment(source=source, tokens=tuple(tokens), images=images)
 
 
-def read(archive: Archive, codec: Codec, vision: Vision) -> list[tuple[Segment, ...]]:
-    """Every demonstration of an archive, its pictures encoded."""
+def read(archive: Archive, processor: Processor, vision: Vision) -> list[tuple[Segment, ...]]:
+    """Every demonstration of an archive, its images encoded."""
     rows = []
     for trajectory in archive.trajectories():
         shown = [
             trajectory.image,
             *(i for turn in trajectory.turns if turn.observation for i in turn.observation.images),
         ]
-        vision.add([archive.picture(image) for image in shown])
-        rows.append(segments(trajectory, codec, vision))
+        vision.add([archive.image(image) for image in shown])
+        rows.append(segments(trajectory, processor, vision))
     return rows

@@ -20,25 +20,25 @@ class GRPOTerms:
 
     loss: torch.Tensor
     kl: float
-    clip_share: float
+    clip_frac: float
     gap: float
 
 
 def grpo(
     logp_k: torch.Tensor,
-    sampled_k: torch.Tensor,
+    rollout_logp: torch.Tensor,
     reference_k: torch.Tensor | None,
     advantages_t: torch.Tensor,
     lengths_t: torch.Tensor,
     *,
     clip: float,
-    kl: float,
+    kl_coef: float,
     trajectories: int,
 ) -> GRPOTerms:
     """trajectories: how many the mean is taken over; more than t when some were left out for having advantage 0."""
     advantage_k = advantages_t.repeat_interleave(lengths_t)
     weight_k = lengths_t.to(logp_k.dtype).reciprocal().repeat_interleave(lengths_t) / trajectories
-    log_ratio = logp_k - sampled_k
+    log_ratio = logp_k - rollout_logp
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
     per_token = -torch.min(ratio * advantage_k, clipped * advantage_k)
@@ -46,11 +46,11 @@ def grpo(
     if reference_k is not None:
         distance = reference_k - logp_k
         divergence = distance.exp() - distance - 1
-        per_token = per_token + kl * divergence
+        per_token = per_token + kl_coef * divergence
     binding = (clipped * advantage_k < ratio * advantage_k).float()
     return GRPOTerms(
         loss=(per_token * weight_k).sum(),
         kl=float(divergence.detach().mean()),
-        clip_share=float(binding.mean()),
+        clip_frac=float(binding.mean()),
         gap=float(log_ratio.detach().abs().max()),
     )

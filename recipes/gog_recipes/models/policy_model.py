@@ -1,6 +1,6 @@
 """The policy: a Qwen2.5-VL model, its adapters, and the one forward pass that all training uses.
 
-Adapters sit on every linear of the language model; the vision tower is frozen, so that features of a picture may be
+Adapters sit on every linear of the language model; the vision tower is frozen, so that features of an image may be
 computed once and kept. RL starts from base + SFT adapter *merged*, with a fresh adapter on top: switching the adapter
 off is then exactly the SFT policy, the KL's reference, at no cost in memory.
 """
@@ -22,7 +22,7 @@ from gog import base_model, trajectory
 from gog.spec import LoraSettings, ModelSpec
 from gog_recipes import world
 from gog_recipes.models import peft_compat  # noqa: F401  (before peft applies an adapter)
-from gog_recipes.models.processor import Codec, Vision
+from gog_recipes.models.processor import Processor, Vision
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -48,8 +48,8 @@ def load_base(spec: ModelSpec, device: torch.device) -> Qwen2_5_VLForConditional
     return model.requires_grad_(False).eval().to(device)
 
 
-def load_codec(spec: ModelSpec) -> Codec:
-    return Codec(base_folder(spec), style=spec.style)
+def load_processor(spec: ModelSpec) -> Processor:
+    return Processor(base_folder(spec), style=spec.style)
 
 
 def add_adapter(model: torch.nn.Module, lora: LoraSettings) -> PeftModel:
@@ -73,8 +73,8 @@ def core(model: torch.nn.Module) -> Any:
     return model.base_model.model if isinstance(model, PeftModel) else model
 
 
-def vision_of(model: torch.nn.Module, codec: Codec) -> Vision:
-    return Vision(core(model).model.visual, codec)
+def vision_of(model: torch.nn.Module, processor: Processor) -> Vision:
+    return Vision(core(model).model.visual, processor)
 
 
 @contextlib.contextmanager
@@ -97,11 +97,13 @@ class Batch:
     images: tuple[str, ...]
 
 
-def collate(rows: Sequence[Sequence[trajectory.Segment]], codec: Codec, vision: Vision, device: torch.device) -> Batch:
+def collate(
+    rows: Sequence[Sequence[trajectory.Segment]], processor: Processor, vision: Vision, device: torch.device
+) -> Batch:
     """Right-padded batch of token segments. The first token can never be learned; padding never is."""
     lengths = [sum(len(segment.tokens) for segment in row) for row in rows]
     shape = (len(rows), max(lengths))
-    ids, learned = np.full(shape, codec.pad, dtype=np.int64), np.zeros(shape, dtype=bool)
+    ids, learned = np.full(shape, processor.pad, dtype=np.int64), np.zeros(shape, dtype=bool)
     positions = np.zeros((3, *shape), dtype=np.int64)
     images: list[str] = []
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
@@ -109,23 +111,25 @@ def collate(rows: Sequence[Sequence[trajectory.Segment]], codec: Codec, vision: 
         own = [image for segment in row for image in segment.images]
         ids[number, :length] = tokens
         learned[number, :length] = [segment.source == "model" for segment in row for _ in segment.tokens]
-        positions[:, number, :length] = codec.positions(tokens, [vision.grid(image) for image in own])[0]
+        positions[:, number, :length] = processor.positions(tokens, [vision.grid(image) for image in own])[0]
         images += own
     learned[:, 0] = False
     on_device = [torch.from_numpy(array).to(device) for array in (ids, learned, positions)]
     return Batch(on_device[0], on_device[1], on_device[2], tuple(images))
 
 
-def forward(model: torch.nn.Module, batch: Batch, codec: Codec, vision: Vision) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(
+    model: torch.nn.Module, batch: Batch, processor: Processor, vision: Vision
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [k, vocabulary] that predict the k learned tokens, and those tokens [k], row by row.
 
-    The language head runs on the learned tokens only; pictures enter as features made before.
+    The language head runs on the learned tokens only; images enter as features made before.
     """
     inner = core(model)
     embedded = inner.model.language_model.embed_tokens(batch.ids)
     if batch.images:
         features = torch.cat([vision[image] for image in batch.images]).to(embedded.dtype)
-        embedded = embedded.masked_scatter((batch.ids == codec.image_pad)[..., None], features)
+        embedded = embedded.masked_scatter((batch.ids == processor.image_pad)[..., None], features)
     hidden = inner.model.language_model(
         inputs_embeds=embedded, position_ids=batch.positions, attention_mask=None, use_cache=False
     ).last_hidden_state
@@ -133,8 +137,8 @@ def forward(model: torch.nn.Module, batch: Batch, codec: Codec, vision: Vision) 
     return inner.lm_head(hidden[:, :-1][learned]), batch.ids[:, 1:][learned]
 
 
-def logprobs(logits: torch.Tensor, tokens: torch.Tensor, codec: Codec, temperature: float) -> torch.Tensor:
+def logprobs(logits: torch.Tensor, tokens: torch.Tensor, processor: Processor, temperature: float) -> torch.Tensor:
     """Log-prob [k] of each token under the sampling distribution: never-sampled tokens masked, temperature applied."""
-    barred = torch.tensor(codec.never_sampled, device=logits.device)
-    scaled = logits.float().index_fill(1, barred, float("-inf")) / temperature
+    suppressed = torch.tensor(processor.suppress_tokens, device=logits.device)
+    scaled = logits.float().index_fill(1, suppressed, float("-inf")) / temperature
     return scaled.log_softmax(-1).gather(1, tokens[:, None])[:, 0]

@@ -1,8 +1,8 @@
-"""Between text with pictures and token ids with grids.
+"""Between text with images and token ids with grids.
 
-The agent's text is ChatML with one `<|image_pad|>` per picture; a Qwen-VL model wants that token once per merged patch.
-The codec repeats it, knows where a turn ends, which tokens must never be sampled (an untrained model would happily
-write image tokens, and crash), and the M-RoPE positions: a word advances all three axes, a picture spans its grid.
+The agent's text is ChatML with one `<|image_pad|>` per image; a Qwen-VL model wants that token once per merged patch.
+The processor repeats it, knows where a turn ends, which tokens must never be sampled (an untrained model would happily
+write image tokens, and crash), and the M-RoPE positions: a word advances all three axes, an image spans its grid.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from gog import actions, prompts
-from gog.images import Picture
+from gog.images import Image
 
 IMAGE_PAD = "<|image_pad|>"
 _NEVER_SAMPLED = (
@@ -40,7 +40,7 @@ class Patches:
     grid: tuple[int, int, int]
 
 
-class Codec:
+class Processor:
     """The tokenizer and image processor of one model folder."""
 
     def __init__(self, folder: Path, *, style: prompts.Style) -> None:
@@ -51,7 +51,7 @@ class Codec:
         self.image_pad = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
         self.turn_end = self.tokenizer.convert_tokens_to_ids(prompts.TURN_END)
         self.pad = self.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        self.never_sampled = self._known(_NEVER_SAMPLED)
+        self.suppress_tokens = self._known(_NEVER_SAMPLED)
         closers = self._known(actions.CLOSING_TAGS)
         self._closers = frozenset(closers) if len(closers) == len(actions.CLOSING_TAGS) else frozenset()
 
@@ -64,8 +64,8 @@ class Codec:
         """Ids that open these tags, where a tag is one token; a model of many-token tags is told in its prompt instead."""
         return self._known(tags)
 
-    def patches(self, picture: Picture) -> Patches:
-        out = self.processor([picture.pixels], return_tensors="np")
+    def patches(self, image: Image) -> Patches:
+        out = self.processor([image.pixels], return_tensors="np")
         time, high, wide = (int(side) for side in out["image_grid_thw"][0])
         return Patches(out["pixel_values"].astype(np.float32), (time, high, wide))
 
@@ -73,7 +73,7 @@ class Codec:
         """Token ids; the n-th image pad stands image_tokens[n] times."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         if ids.count(self.image_pad) != len(image_tokens):
-            raise ValueError(f"{ids.count(self.image_pad)} image pads in the text for {len(image_tokens)} pictures")
+            raise ValueError(f"{ids.count(self.image_pad)} image pads in the text for {len(image_tokens)} images")
         counts = iter(image_tokens)
         return [token for i in ids for token in ([i] * next(counts) if i == self.image_pad else (i,))]
 
@@ -91,16 +91,16 @@ class Codec:
     ) -> tuple[np.ndarray, int]:
         """M-RoPE positions [3, len(ids)] of a stretch that begins at position `start`, and the position after it.
 
-        Equals transformers' get_rope_index for pictures (tested).
+        Equals transformers' get_rope_index for images (tested).
         """
         out = np.empty((3, len(ids)), dtype=np.int64)
-        at, position, pictures = 0, start, iter(grids)
+        at, position, images = 0, start, iter(grids)
         while at < len(ids):
             if ids[at] != self.image_pad:
                 out[:, at] = position
                 at, position = at + 1, position + 1
                 continue
-            _, high, wide = next(pictures)
+            _, high, wide = next(images)
             high, wide = high // self.merge, wide // self.merge
             count = high * wide
             out[0, at : at + count] = position
@@ -111,50 +111,50 @@ class Codec:
 
 
 class Vision:
-    """Features of pictures by content: each picture is encoded once, for rollouts and training alike.
+    """Features of images by content: each image is encoded once, for rollouts and training alike.
 
-    That is exact because the vision tower is frozen. `add` prepares a picture, which tells its size in tokens; the tower
+    That is exact because the vision tower is frozen. `add` prepares an image, which tells its size in tokens; the tower
     runs when features are asked for, over all that were prepared since, because one wide pass costs far less than
     many narrow ones. The least recently used features go first.
     """
 
-    def __init__(self, tower: torch.nn.Module, codec: Codec, *, limit: int = 20_000) -> None:
-        self._tower, self._codec, self.limit = tower, codec, limit
+    def __init__(self, tower: torch.nn.Module, processor: Processor, *, limit: int = 20_000) -> None:
+        self._tower, self._codec, self.limit = tower, processor, limit
         self._grids: dict[str, tuple[int, int, int]] = {}
         self._waiting: dict[str, Patches] = {}
         self._features: dict[str, torch.Tensor] = {}
         self.encoded = 0
         self.asked = 0
 
-    def __contains__(self, picture_hash: str) -> bool:
-        return picture_hash in self._features or picture_hash in self._waiting
+    def __contains__(self, image_hash: str) -> bool:
+        return image_hash in self._features or image_hash in self._waiting
 
     def __len__(self) -> int:
         return len(self._features) + len(self._waiting)
 
-    def grid(self, picture_hash: str) -> tuple[int, int, int]:
+    def grid(self, image_hash: str) -> tuple[int, int, int]:
         """(1, high, wide) in patches."""
-        return self._grids[picture_hash]
+        return self._grids[image_hash]
 
-    def tokens(self, picture_hash: str) -> int:
-        _, high, wide = self._grids[picture_hash]
+    def tokens(self, image_hash: str) -> int:
+        _, high, wide = self._grids[image_hash]
         return high * wide // self._codec.merge**2
 
-    def add(self, pictures: Sequence[Picture]) -> None:
-        """Makes pictures known; those that are new wait to be encoded."""
-        self.asked += len(pictures)
-        for picture in pictures:
-            if picture.hash in self._features:  # move to the young end
-                self._features[picture.hash] = self._features.pop(picture.hash)
-            elif picture.hash not in self._waiting:
-                patches = self._codec.patches(picture)
-                self._waiting[picture.hash], self._grids[picture.hash] = patches, patches.grid
+    def add(self, images: Sequence[Image]) -> None:
+        """Makes images known; those that are new wait to be encoded."""
+        self.asked += len(images)
+        for image in images:
+            if image.hash in self._features:  # move to the young end
+                self._features[image.hash] = self._features.pop(image.hash)
+            elif image.hash not in self._waiting:
+                patches = self._codec.patches(image)
+                self._waiting[image.hash], self._grids[image.hash] = patches, patches.grid
 
-    def __getitem__(self, picture_hash: str) -> torch.Tensor:
-        """Features [tokens, hidden] of a picture that was added."""
-        if picture_hash in self._waiting:
+    def __getitem__(self, image_hash: str) -> torch.Tensor:
+        """Features [tokens, hidden] of an image that was added."""
+        if image_hash in self._waiting:
             self._encode()
-        return self._features[picture_hash]
+        return self._features[image_hash]
 
     @torch.no_grad()
     def _encode(self) -> None:
@@ -163,8 +163,8 @@ class Vision:
         rows = torch.from_numpy(np.concatenate([item.rows for item in waiting.values()])).to(device)
         grids = torch.tensor([item.grid for item in waiting.values()], device=device)
         features = self._tower(rows, grid_thw=grids).pooler_output
-        split = features.split([self.tokens(picture_hash) for picture_hash in waiting])
-        self._features.update((picture_hash, own.clone()) for picture_hash, own in zip(waiting, split, strict=True))
+        split = features.split([self.tokens(image_hash) for image_hash in waiting])
+        self._features.update((image_hash, own.clone()) for image_hash, own in zip(waiting, split, strict=True))
         self.encoded += len(waiting)
         while len(self._features) > self.limit:
             oldest = next(iter(self._features))

@@ -17,13 +17,13 @@ from pathlib import Path
 from gog import behaviour, images, judging, metrics, rewards, stats, tracing, trajectory_zip
 from gog.agent import Episode
 from gog.dataset import Question
-from gog.images import Picture
+from gog.images import Image
 from gog.spec import AgentSettings
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.rollout.transformers import TransformersEngine, TransformersSession
 from gog_recipes.runtime import monitor
-from gog_recipes.runtime.ranks import ALONE, Ranks
+from gog_recipes.runtime.ranks import SINGLE, Ranks
 
 RECENT_VERDICTS = 200
 """Answers over which the judge's success is taken, at least."""
@@ -31,21 +31,21 @@ SEARCH_TAGS = ("<img_search>", "<text_search>")
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Questions with their pictures, which are read when first asked for and kept."""
+class QuestionPool:
+    """Questions with their images, which are read when first asked for and kept."""
 
     folder: Path
     questions: Sequence[Question]
-    _pictures: dict[str, Picture] = field(default_factory=dict)
+    _images: dict[str, Image] = field(default_factory=dict)
 
-    def picture(self, question: Question) -> Picture:
-        if question.image not in self._pictures:
-            self._pictures[question.image] = images.read(self.folder / question.image)
-        return self._pictures[question.image]
+    def image(self, question: Question) -> Image:
+        if question.image not in self._images:
+            self._images[question.image] = images.read(self.folder / question.image)
+        return self._images[question.image]
 
 
 @dataclass(frozen=True)
-class Scoring:
+class RewardConfig:
     """How a trajectory is rewarded; see gog.rewards. failures: mask, drop or keep."""
 
     format_weight: float = 0.1
@@ -64,15 +64,15 @@ class Rollouts:
     engine: TransformersEngine
     toolbox: Toolbox
     settings: AgentSettings
-    pool: Pool
+    pool: QuestionPool
     stage: str
     seed: int
-    scoring: Scoring = Scoring()
+    scoring: RewardConfig = RewardConfig()
     answer_only: bool = False
-    ranks: Ranks = ALONE
-    tracer: tracing.Off = tracing.OFF
+    ranks: Ranks = SINGLE
+    tracer: tracing.NoopTracer = tracing.NOOP
     levels: Mapping[str, str] = field(default_factory=dict)
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
     _decided: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -92,16 +92,16 @@ class Rollouts:
         on_group: called with the number of groups done and the newest, as they finish; of this rank only.
         """
         begun = time.monotonic()
-        self.pictures, questions = {}, self.ranks.part(questions)
+        self.images, questions = {}, self.ranks.shard(questions)
         at_once = max(1, self.engine.decoder.rows // samples)
         slots, done = asyncio.Semaphore(at_once), 0
 
         async def group(number: int) -> list[Trajectory]:
             nonlocal done
             async with slots:
-                if self.pool.picture(questions[number]).hash not in self.engine.vision:
+                if self.pool.image(questions[number]).hash not in self.engine.vision:
                     coming = questions[number : number + at_once]  # their prompts will be wanted soon: one wide pass
-                    self.engine.vision.add([self.pool.picture(question) for question in coming])
+                    self.engine.vision.add([self.pool.image(question) for question in coming])
                 played = await self._group(questions[number], samples, step, policy)
             done += 1
             if on_group is not None:
@@ -109,31 +109,31 @@ class Rollouts:
             return played
 
         own = await asyncio.gather(*(group(number) for number in range(len(questions))))
-        groups = self.ranks.collect(own)
-        if self.ranks.leader:
-            metrics.rolled_out(time.monotonic() - begun)
+        groups = self.ranks.unshard(own)
+        if self.ranks.is_main:
+            metrics.record_rollout(time.monotonic() - begun)
         monitor.put_together(self.ranks)
         self._check_judge([trajectory for group in groups for trajectory in group])
         return groups
 
-    def shown(self, trajectories: Sequence[Trajectory]) -> dict[str, Picture]:
-        """The pictures that these trajectories show, whichever rank met them; by content hash."""
+    def shown(self, trajectories: Sequence[Trajectory]) -> dict[str, Image]:
+        """The images that these trajectories show, whichever rank met them; by content hash."""
         wanted = {image for item in trajectories for image in trajectory_zip.shown(item)}
-        own = {image: self.pictures[image] for image in wanted & self.pictures.keys()}
-        return {image: picture for met in self.ranks.gather(own) for image, picture in met.items()}
+        own = {image: self.images[image] for image in wanted & self.images.keys()}
+        return {digest: found for met in self.ranks.gather(own) for digest, found in met.items()}
 
     async def _group(self, question: Question, samples: int, step: int, policy: str) -> list[Trajectory]:
-        picture = self.pool.picture(question)
+        image = self.pool.image(question)
         seeds = [(self.seed, step, zlib.crc32(question.id.encode()), sample) for sample in range(samples)]
         forbidden = SEARCH_TAGS if self.answer_only else ()
         sessions = self.engine.open(
-            question.question, picture, seeds, forbidden_tags=forbidden, tools=not self.answer_only
+            question.question, image, seeds, forbidden_tags=forbidden, tools=not self.answer_only
         )
 
         async def play(sample: int, session: TransformersSession) -> Trajectory:
             name = f"{policy}-{step}-{question.id}-{sample}"
             with self.tracer.episode(name) as told:
-                trajectory = await self._episode(question, picture, session)
+                trajectory = await self._episode(question, image, session)
                 level = self.levels.get(question.id, "")
                 named = {"id": name, "policy": policy, "step": step, "sample": sample, "level": level}
                 trajectory = trajectory.model_copy(update=named)
@@ -142,10 +142,10 @@ class Rollouts:
 
         return await asyncio.gather(*(play(sample, session) for sample, session in enumerate(sessions)))
 
-    async def _episode(self, question: Question, picture: Picture, session: TransformersSession) -> Trajectory:
-        episode = Episode(question, picture, session, self.toolbox, self.settings, self.engine.codec.style)
+    async def _episode(self, question: Question, image: Image, session: TransformersSession) -> Trajectory:
+        episode = Episode(question, image, session, self.toolbox, self.settings, self.engine.processor.style)
         trajectory = await episode.run()
-        self.pictures.update(episode.pictures)
+        self.images.update(episode.images)
         accuracy: float | None = 0.0
         if trajectory.answer is not None:
             verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer)
@@ -175,7 +175,7 @@ class Rollouts:
 
 
 @dataclass(frozen=True)
-class Measures:
+class RolloutStats:
     """What a set of trajectories came to; shares and means over all of them unless said otherwise."""
 
     n: int
@@ -190,7 +190,7 @@ class Measures:
     behaviour: dict[str, float]
 
 
-def measure(trajectories: Sequence[Trajectory]) -> Measures:
+def measure(trajectories: Sequence[Trajectory]) -> RolloutStats:
     """Accuracy, format and reward over the counted trajectories; calls, failures and behaviour over all."""
     counted = [item.reward for item in trajectories if not item.excluded and item.reward is not None]
     totals = [reward.total for reward in counted if reward.total is not None]
@@ -198,7 +198,7 @@ def measure(trajectories: Sequence[Trajectory]) -> Measures:
     failed = sum(len(item.failures) for item in trajectories)
     choices = [right for item in trajectories if (right := behaviour.chose_right(item)) is not None]
     mean_reward = stats.mean(totals)
-    return Measures(
+    return RolloutStats(
         n=len(trajectories),
         accuracy=stats.mean([reward.accuracy or 0.0 for reward in counted]),
         format=stats.mean([reward.format for reward in counted]),

@@ -22,10 +22,10 @@ import torch
 from gog import metrics, prompts
 from gog.agent import Generation
 from gog.errors import UserError
-from gog.images import Picture
+from gog.images import Image
 from gog.trajectory import Segment
 from gog_recipes.models.decoder import Decoder
-from gog_recipes.models.processor import Codec, Vision
+from gog_recipes.models.processor import Processor, Vision
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Counters:
 
 
 @dataclass
-class Row:
+class Slot:
     """A conversation's state: what is cached, what waits to be read, what is being written."""
 
     index: int
     noise: np.random.Generator
-    barred: tuple[int, ...] = ()
+    suppressed: tuple[int, ...] = ()
     cached: int = 0
     position: int = 0
     pending: list[int] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Row:
 class Group:
     """Conversations that open with the same prompt: it is read once, by the first that asks."""
 
-    rows: list[Row]
+    rows: list[Slot]
     read: bool = False
 
 
@@ -88,17 +88,24 @@ class TransformersEngine:
     """Seconds that a step waits for more rows to become ready, when fewer than half of them are."""
 
     def __init__(
-        self, model: torch.nn.Module, codec: Codec, vision: Vision, limits: Limits, *, rows: int, version: int = 0
+        self,
+        model: torch.nn.Module,
+        processor: Processor,
+        vision: Vision,
+        limits: Limits,
+        *,
+        rows: int,
+        version: int = 0,
     ) -> None:
-        self.codec, self.vision, self.limits, self.version = codec, vision, limits, version
+        self.processor, self.vision, self.limits, self.version = processor, vision, limits, version
         self.decoder = Decoder(model, rows, limits.tokens)
         self.counters = Counters()
         self._free = list(range(rows - 1, -1, -1))
-        self._live: dict[int, Row] = {}
+        self._live: dict[int, Slot] = {}
         self._driver: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._barred = torch.zeros(self.decoder.head.shape[0], dtype=torch.bool, device=self.decoder.head.device)
-        self._barred[codec.never_sampled] = True
+        self._suppressed = torch.zeros(self.decoder.head.shape[0], dtype=torch.bool, device=self.decoder.head.device)
+        self._suppressed[processor.suppress_tokens] = True
 
     def refresh(self, model: torch.nn.Module, version: int) -> None:
         """New weights for new conversations; there must be none under way."""
@@ -109,16 +116,16 @@ class TransformersEngine:
     def open(
         self,
         question: str,
-        picture: Picture,
+        image: Image,
         seeds: Sequence[Sequence[int]],
         *,
         forbidden_tags: Sequence[str] = (),
         tools: bool = True,
     ) -> list[TransformersSession]:
         """One session per seed, all with the same opening. Raises UserError when the prompt leaves no room."""
-        self.vision.add([picture])
-        text = prompts.prompt(question, style=self.codec.style, tools=tools)
-        ids = self.codec.encode(text, [self.vision.tokens(picture.hash)])
+        self.vision.add([image])
+        text = prompts.prompt(question, style=self.processor.style, tools=tools)
+        ids = self.processor.encode(text, [self.vision.tokens(image.hash)])
         if len(ids) + 2 > self.limits.tokens:
             raise UserError(
                 f"the prompt alone has {len(ids)} tokens, the limit is {self.limits.tokens}",
@@ -126,22 +133,22 @@ class TransformersEngine:
                 remedy=f"allow several times {len(ids)}: an episode holds turns and observations too",
             )
         group = Group([])
-        barred = tuple(self.codec.forbidden(forbidden_tags))
+        suppressed = tuple(self.processor.forbidden(forbidden_tags))
         for seed in seeds:
-            row = Row(
+            row = Slot(
                 self._free.pop(),
                 np.random.Generator(np.random.Philox(np.random.SeedSequence(list(seed)))),
-                barred,
+                suppressed,
                 group=group,
             )
-            row.pending, row.pending_images = list(ids), [picture.hash]
-            row.segments.append(Segment(source="prompt", tokens=tuple(ids), images=(picture.hash,)))
+            row.pending, row.pending_images = list(ids), [image.hash]
+            row.segments.append(Segment(source="prompt", tokens=tuple(ids), images=(image.hash,)))
             group.rows.append(row)
             self._live[row.index] = row
         self.counters.unique += len(ids)
         return [TransformersSession(self, row) for row in group.rows]
 
-    async def generate(self, row: Row) -> Generation:
+    async def generate(self, row: Slot) -> Generation:
         row.turn, row.logprobs = [], []
         if self.limits.tokens - row.cached - len(row.pending) < 1:
             return Generation("", finished=False, room=False)
@@ -151,9 +158,9 @@ class TransformersEngine:
             self._driver = asyncio.create_task(self._drive())
         return await row.waiting
 
-    def observe(self, row: Row, body: str, images: Sequence[Picture]) -> bool:
+    def observe(self, row: Slot, body: str, images: Sequence[Image]) -> bool:
         self.vision.add(images)
-        ids = self.codec.encode(prompts.observation(body), [self.vision.tokens(image.hash) for image in images])
+        ids = self.processor.encode(prompts.observation(body), [self.vision.tokens(image.hash) for image in images])
         hashes = [image.hash for image in images]
         row.segments.append(Segment(source="observation", tokens=tuple(ids), images=tuple(hashes)))
         row.pending += ids
@@ -161,7 +168,7 @@ class TransformersEngine:
         self.counters.unique += len(ids)
         return row.cached + len(row.pending) + 1 < self.limits.tokens
 
-    def close(self, row: Row) -> None:
+    def close(self, row: Slot) -> None:
         if self._live.pop(row.index, None) is not None:
             self._free.append(row.index)
             self._free.sort(reverse=True)
@@ -183,7 +190,7 @@ class TransformersEngine:
                 if row.waiting is not None and not row.waiting.done():
                     row.waiting.set_exception(RuntimeError(f"the rollout engine failed: {error!r}"))
 
-    async def _gather(self) -> list[Row]:
+    async def _gather(self) -> list[Slot]:
         """Rows with something to do; waits a moment for more when few of the live ones have."""
         deadline = time.monotonic() + self.patience
         while True:
@@ -197,7 +204,7 @@ class TransformersEngine:
             except TimeoutError:
                 continue
 
-    def _step(self, rows: list[Row]) -> None:
+    def _step(self, rows: list[Slot]) -> None:
         rows = self._one_reader_per_group(rows)
         logits = self.decoder.step(*self._inputs(rows))
         self.counters.steps += 1
@@ -211,7 +218,7 @@ class TransformersEngine:
         rows, logits = self._share_with_group(rows, logits)
         self._sample(rows, logits)
 
-    def _one_reader_per_group(self, rows: list[Row]) -> list[Row]:
+    def _one_reader_per_group(self, rows: list[Slot]) -> list[Slot]:
         """Of conversations with an unread common prompt only the first reads it."""
         chosen, seen = [], set()
         for row in rows:
@@ -222,7 +229,7 @@ class TransformersEngine:
                 chosen.append(row)
         return chosen
 
-    def _share_with_group(self, rows: list[Row], logits: torch.Tensor) -> tuple[list[Row], torch.Tensor]:
+    def _share_with_group(self, rows: list[Slot], logits: torch.Tensor) -> tuple[list[Slot], torch.Tensor]:
         """After a common prompt was read, its cache and its logits go to the others of the group."""
         out, sources = [], []
         for number, row in enumerate(rows):
@@ -245,10 +252,10 @@ class TransformersEngine:
                     other.pending = [row.segments[0].tokens[-1]]
         return out, logits[sources] if len(out) > len(rows) else logits
 
-    def _inputs(self, rows: list[Row]) -> tuple[torch.Tensor, ...]:
+    def _inputs(self, rows: list[Slot]) -> tuple[torch.Tensor, ...]:
         """Arguments of Decoder.step for the pending tokens of these rows; advances their positions."""
         width, device = max(len(row.pending) for row in rows), self.decoder.head.device
-        ids = np.full((len(rows), width), self.codec.pad, dtype=np.int64)
+        ids = np.full((len(rows), width), self.processor.pad, dtype=np.int64)
         positions = np.zeros((3, len(rows), width), dtype=np.int64)
         for number, row in enumerate(rows):
             count = len(row.pending)
@@ -258,19 +265,19 @@ class TransformersEngine:
                 row.position += 1
             else:
                 grids = [self.vision.grid(image) for image in row.pending_images]
-                positions[:, number, :count], row.position = self.codec.positions(row.pending, grids, row.position)
+                positions[:, number, :count], row.position = self.processor.positions(row.pending, grids, row.position)
         tensor_ids = torch.from_numpy(ids).to(device)
         embedded = self.decoder.embedding[tensor_ids]
         features = [self.vision[image] for row in rows for image in row.pending_images]
         if features:
             embedded = embedded.masked_scatter(
-                (tensor_ids == self.codec.image_pad)[..., None], torch.cat(features).to(embedded.dtype)
+                (tensor_ids == self.processor.image_pad)[..., None], torch.cat(features).to(embedded.dtype)
             )
         numbers = [[row.index, row.cached, len(row.pending)] for row in rows]
         indices, starts, counts = torch.tensor(numbers, device=device).T
         return indices, embedded, torch.from_numpy(positions).to(device), starts, counts
 
-    def _sample(self, rows: list[Row], logits: torch.Tensor) -> None:
+    def _sample(self, rows: list[Slot], logits: torch.Tensor) -> None:
         """Draws one token per row and hands over the turns that it completes."""
         tokens, values = self._draw(rows, logits)
         metrics.tokens("generated", len(rows))
@@ -279,16 +286,16 @@ class TransformersEngine:
             row.logprobs.append(value)
             row.pending.append(token)
             self.counters.generated += 1
-            finished = self.codec.ends_turn(row.turn)
+            finished = self.processor.ends_turn(row.turn)
             room = row.cached + len(row.pending) < self.limits.tokens
             if finished or not room or len(row.turn) >= self.limits.turn_tokens:
-                self._hand_over(row, Generation(self.codec.decode(row.turn), finished, room))
+                self._hand_over(row, Generation(self.processor.decode(row.turn), finished, room))
 
-    def _draw(self, rows: list[Row], logits: torch.Tensor) -> tuple[list[int], list[float]]:
-        logits = logits.float().masked_fill(self._barred, float("-inf"))
+    def _draw(self, rows: list[Slot], logits: torch.Tensor) -> tuple[list[int], list[float]]:
+        logits = logits.float().masked_fill(self._suppressed, float("-inf"))
         for number, row in enumerate(rows):
-            if row.barred:
-                logits[number, list(row.barred)] = float("-inf")
+            if row.suppressed:
+                logits[number, list(row.suppressed)] = float("-inf")
         temperature = self.limits.temperature or 1.0
         logprobs = (logits / temperature).log_softmax(-1)
         if self.limits.temperature == 0:
@@ -298,7 +305,7 @@ class TransformersEngine:
             tokens = _inverse_cdf(logprobs, noise)
         return tokens.tolist(), logprobs.gather(1, tokens[:, None])[:, 0].tolist()
 
-    def _hand_over(self, row: Row, generation: Generation) -> None:
+    def _hand_over(self, row: Slot, generation: Generation) -> None:
         row.segments.append(
             Segment(source="model", tokens=tuple(row.turn), logprobs=tuple(row.logprobs), version=self.version)
         )
@@ -321,12 +328,12 @@ class TransformersSession:
     """One conversation with the engine; gog.agent.Session."""
 
     engine: TransformersEngine
-    row: Row
+    row: Slot
 
     async def generate(self) -> Generation:
         return await self.engine.generate(self.row)
 
-    def observe(self, body: str, images: Sequence[Picture]) -> bool:
+    def observe(self, body: str, images: Sequence[Image]) -> bool:
         return self.engine.observe(self.row, body, images)
 
     def segments(self) -> tuple[Segment, ...]:

@@ -67,7 +67,7 @@ def optimizer_file(ranks: Ranks) -> str:
 def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> int:
     """Loads the stage's newest checkpoint into model, optimizer and log; the steps done, 0 without one. All ranks at
     once."""
-    manifest = stage.ranks.agree(stage.store.latest(stage.key))
+    manifest = stage.ranks.broadcast(stage.store.latest(stage.key))
     if manifest is None:
         return 0
     saved = load_file(stage.store.open(manifest, ADAPTER_FILES[0]))

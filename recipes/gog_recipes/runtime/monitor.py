@@ -17,7 +17,7 @@ from gog.errors import UserError
 from gog.metrics import serving
 from gog_recipes.runtime.ranks import Ranks
 
-page = serving.Together(metrics.REGISTRY)
+page = serving.MultiRankRegistry(metrics.REGISTRY)
 """This rank's metrics, and what other ranks have counted."""
 
 

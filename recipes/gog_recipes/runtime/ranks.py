@@ -29,11 +29,11 @@ class Ranks:
     size: int = 1
 
     @property
-    def leader(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that logs, reports and commits."""
         return self.rank == 0
 
-    def part(self, items: Sequence[T]) -> list[T]:
+    def shard(self, items: Sequence[T]) -> list[T]:
         """This rank's share of the items."""
         return list(items[self.rank :: self.size])
 
@@ -47,7 +47,7 @@ class Ranks:
         torch.distributed.all_gather_object(found, item)
         return found
 
-    def collect(self, own: Sequence[T]) -> list[T]:
+    def unshard(self, own: Sequence[T]) -> list[T]:
         """All items again, in the order they had before `part`."""
         parts = self.gather(list(own))
         found: list[Any] = [None] * sum(len(part) for part in parts)
@@ -55,11 +55,11 @@ class Ranks:
             found[rank :: self.size] = part
         return found
 
-    def agree(self, item: T) -> T:
+    def broadcast(self, item: T) -> T:
         """The leader's item, for what must not differ though every rank looks for itself."""
         return self.gather(item)[0]
 
-    def total(self, figure: Figure) -> Figure:
+    def all_reduce_sum(self, figure: Figure) -> Figure:
         """The sum over ranks."""
         return sum(self.gather(figure))
 
@@ -77,14 +77,14 @@ class Ranks:
             )
 
 
-ALONE = Ranks()
+SINGLE = Ranks()
 
 
-def join(device: Any) -> Ranks:
-    """Meets the other processes that torchrun started; ALONE when it started none or one."""
+def init(device: Any) -> Ranks:
+    """Meets the other processes that torchrun started; SINGLE when it started none or one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return ALONE
+        return SINGLE
     import torch.distributed
 
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
@@ -92,7 +92,7 @@ def join(device: Any) -> Ranks:
     return Ranks(torch.distributed.get_rank(), size)
 
 
-def leave(ranks: Ranks) -> None:
+def shutdown(ranks: Ranks) -> None:
     """Parts from the others, after everything is committed."""
     if ranks.size > 1:
         import torch.distributed

@@ -21,7 +21,7 @@ from gog.errors import UserError
 from gog.spec import DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.tracing import stages as traces
 from gog_recipes.runtime import monitor
-from gog_recipes.runtime.ranks import ALONE, Ranks
+from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
 LENGTHS = ("steps", "max_steps")
@@ -33,24 +33,24 @@ LAST_WORDS = "GOG_TERMINATION_LOG"
 class Stage:
     """The surroundings of one stage attempt, for one rank."""
 
-    def __init__(self, config: StageConfig, ranks: Ranks = ALONE) -> None:
+    def __init__(self, config: StageConfig, ranks: Ranks = SINGLE) -> None:
         self.config = config
         self.key = config.key
         self.ranks = ranks
         self.common = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
-        self.workdir = self.common if ranks.leader else self.common / f"rank-{ranks.rank}"
+        self.workdir = self.common if ranks.is_main else self.common / f"rank-{ranks.rank}"
         self.workdir.mkdir(parents=True, exist_ok=True)
-        self.tracer = traces.begin(config, ranks.rank, ranks.size, lambda: ranks.agree(uuid.uuid4().hex), self.say)
+        self.tracer = traces.begin(config, ranks.rank, ranks.size, lambda: ranks.broadcast(uuid.uuid4().hex), self.say)
         self.store = store.open_store(config.store)
         newest = self._newest_of_ours()
         self.checkpoint = _told_of(newest) if newest else None
         self._told = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
         self._metrics: dict[str, Any] = {}
         self.log = MetricLog(self.workdir / "metrics.jsonl")
-        metrics.advanced(self.key, *self._told, now=time.time())
+        metrics.record_progress(self.key, *self._told, now=time.time())
         if newest is not None:
             metrics.committed(self.key, newest.timestamp)
-        self.monitor = monitor.begin(self.workdir, self.progress) if ranks.leader else None
+        self.monitor = monitor.begin(self.workdir, self.progress) if ranks.is_main else None
 
     def _newest_of_ours(self) -> store.Manifest | None:
         """A stage goes on from the checkpoint under its key, so that must be its own. Raises UserError."""
@@ -101,13 +101,13 @@ class Stage:
         return folder, dataset.read_questions(folder, split)
 
     def say(self, line: str) -> None:
-        if self.ranks.leader:
+        if self.ranks.is_main:
             print(f"{self.key}: {line}", flush=True)
 
     def report(self, step: int, total: int, **figures: Any) -> None:
-        metrics.advanced(self.key, step, total, now=None if step == self._told[0] else time.time())
+        metrics.record_progress(self.key, step, total, now=None if step == self._told[0] else time.time())
         self._told, self._metrics = (step, total), figures
-        if self.ranks.leader:
+        if self.ranks.is_main:
             progress.report(self.workdir, step, total, figures, self.checkpoint)
 
     def progress(self) -> dict[str, Any]:
@@ -131,11 +131,11 @@ class Stage:
     ) -> None:
         """Commits a checkpoint of the leader's `files` and of every rank's `own`, which pods do not share; all ranks at
         once. complete: it is the stage's last, which tells the control plane that the stage is done."""
-        mine = {**(files if self.ranks.leader else {}), **(own or {})}
+        mine = {**(files if self.ranks.is_main else {}), **(own or {})}
         blobs: dict[str, store.Blob] = {}
         for staged in self.ranks.gather(self.store.stage_blobs(mine)):
             blobs |= staged
-        if not self.ranks.leader:
+        if not self.ranks.is_main:
             return
         refs = tuple(parent.ref for parent in parents)
         everything = {**meta, "complete": complete, "settings": self.settings()}
@@ -147,7 +147,7 @@ class Stage:
     def end(self) -> None:
         """Last words of a stage that ended well."""
         self.tracer.end()
-        if self.ranks.leader and os.environ.get(LAST_WORDS):
+        if self.ranks.is_main and os.environ.get(LAST_WORDS):
             Path(os.environ[LAST_WORDS]).write_text(progress.brief(self.progress()))
         monitor.end(self.monitor)
 

@@ -2,7 +2,7 @@
 
 Utilisation follows the convention of 6 floating-point operations per token and parameter, whatever is frozen, so that
 runs compare with others' figures. It is not given where it would be a guess: on a CPU, on a device whose peak is not in
-the table, for weights that are not bfloat16. Imported by recipes without torch, so torch is met in `speedometer` only.
+the table, for weights that are not bfloat16. Imported by recipes without torch, so torch is met in `throughput` only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PEAKS = {
 
 
 @dataclass
-class Laps:
+class StepTimer:
     """Seconds of a step, part by part."""
 
     clock: Callable[[], float] = time.monotonic
@@ -48,7 +48,7 @@ class Laps:
 
 
 @dataclass(frozen=True)
-class Speedometer:
+class Throughput:
     """parameters: of the whole model; peak: operations a second of all devices together, None if unknown."""
 
     parameters: int
@@ -60,7 +60,7 @@ class Speedometer:
         return speed, 6 * self.parameters * speed / self.peak if self.peak else None
 
 
-def speedometer(model: Any, device: Any, ranks: int) -> Speedometer:
+def throughput(model: Any, device: Any, ranks: int) -> Throughput:
     """Of a model that is spread over ranks, each with one device."""
     parameters = list(model.parameters())
     peak = None
@@ -68,7 +68,7 @@ def speedometer(model: Any, device: Any, ranks: int) -> Speedometer:
         import torch
 
         peak = peak_of(torch.cuda.get_device_name(device))
-    return Speedometer(sum(each.numel() for each in parameters), ranks * peak if peak else None)
+    return Throughput(sum(each.numel() for each in parameters), ranks * peak if peak else None)
 
 
 def peak_of(device: str) -> float | None:

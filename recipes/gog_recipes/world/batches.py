@@ -1,7 +1,7 @@
 """Rows of lessons as tensors for the tiny model, made fast enough not to be noticed beside its 0.1-second steps.
 
-Patches and M-RoPE positions are in closed form, because the world's pictures have two sizes only; both equal what the
-library computes (tested). Pictures must be whole cells; anything else is the image processor's business.
+Patches and M-RoPE positions are in closed form, because the world's images have two sizes only; both equal what the
+library computes (tested). Images must be whole cells; anything else is the image processor's business.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gog_recipes.world import drawing, pretrain_tasks, tiny_model, vocabulary
 class Batch:
     """b rows of n tokens, padded on the right.
 
-    ids [b, n]; learned [b, n] bool; positions [3, b, n]; patches [p, 1176] and grids [pictures, 3], or None.
+    ids [b, n]; learned [b, n] bool; positions [3, b, n]; patches [p, 1176] and grids [images, 3], or None.
     """
 
     ids: torch.Tensor
@@ -43,20 +43,20 @@ def collate(rows: Sequence[pretrain_tasks.Row], tokenizer: transformers.PreTrain
     for number, row in enumerate(pieces):
         flat = [(token, flag) for tokens, flag in row for token in tokens]
         ids[number, : len(flat)], learned[number, : len(flat)] = zip(*flat, strict=True)
-    shown = [picture for row in rows for picture in row.shown]
-    whole = np.array([any(picture.width > drawing.CELL for picture in row.shown) for row in rows])
+    shown = [image for row in rows for image in row.shown]
+    whole = np.array([any(image.width > drawing.CELL for image in row.shown) for row in rows])
     image_pad = tokenizer.convert_tokens_to_ids(vocabulary.IMAGE_PAD)
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(learned),
         torch.from_numpy(positions(ids, whole, image_pad)),
-        torch.from_numpy(np.concatenate([patches(picture) for picture in shown])) if shown else None,
-        torch.tensor([grid(picture) for picture in shown]) if shown else None,
+        torch.from_numpy(np.concatenate([patches(image) for image in shown])) if shown else None,
+        torch.tensor([grid(image) for image in shown]) if shown else None,
     )
 
 
 def positions(ids: np.ndarray, whole: np.ndarray, image_pad: int) -> np.ndarray:
-    """M-RoPE positions [3, b, n]: time, height, width. whole [b]: rows whose (only) picture is a scene.
+    """M-RoPE positions [3, b, n]: time, height, width. whole [b]: rows whose (only) image is a scene.
 
     A word advances all three; a crop is one token and counts as a word; a scene spans GRID x GRID at its first position.
     """
@@ -72,23 +72,23 @@ def positions(ids: np.ndarray, whole: np.ndarray, image_pad: int) -> np.ndarray:
     return out
 
 
-def patches(picture: images.Picture) -> np.ndarray:
-    """Rows as Qwen-VL's vision tower reads them: [patches, 3 * 2 * 14 * 14], cell by cell, each picture shown twice."""
-    pixels = (picture.pixels.astype(np.float32) / 255 - _MEAN) / _STD
-    _, height, width = grid(picture)
+def patches(image: images.Image) -> np.ndarray:
+    """Rows as Qwen-VL's vision tower reads them: [patches, 3 * 2 * 14 * 14], cell by cell, each image shown twice."""
+    pixels = (image.pixels.astype(np.float32) / 255 - _MEAN) / _STD
+    _, height, width = grid(image)
     merge, patch = tiny_model.MERGE, tiny_model.PATCH
     cells = pixels.reshape(height // merge, merge, patch, width // merge, merge, patch, 3)
     ordered = cells.transpose(0, 3, 1, 4, 6, 2, 5).reshape(height * width, 3, 1, patch * patch)
     return np.repeat(ordered, 2, axis=2).reshape(height * width, -1)
 
 
-def grid(picture: images.Picture) -> tuple[int, int, int]:
+def grid(image: images.Image) -> tuple[int, int, int]:
     """Frames, patches high, patches wide."""
-    return 1, picture.height // tiny_model.PATCH, picture.width // tiny_model.PATCH
+    return 1, image.height // tiny_model.PATCH, image.width // tiny_model.PATCH
 
 
 def _spread(row: pretrain_tasks.Row) -> list[str]:
-    """The row's pieces with one image pad for each token of its pictures, in order; a scene comes before any crop."""
+    """The row's pieces with one image pad for each token of its images, in order; a scene comes before any crop."""
     cells = iter([(shown.width // drawing.CELL) * (shown.height // drawing.CELL) for shown in row.shown])
     return [
         vocabulary.IMAGE_PAD.join(

@@ -1,6 +1,6 @@
-"""Things as pixels: scenes for questions, reference pictures for the search engine's index.
+"""Things as pixels: scenes for questions, reference images for the search engine's index.
 
-Everything is drawn with Pillow at whole pixels. A reference picture shows the same thing three times as large on
+Everything is drawn with Pillow at whole pixels. A reference image shows the same thing three times as large on
 another background, so that whoever compares a crop with the index compares forms and colours, not equal arrays.
 """
 
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image as PILImage
+from PIL import ImageDraw
 
 from gog import images
 from gog_recipes.world import entities
@@ -47,20 +48,20 @@ def box(thing: Thing) -> Box:
     return x - radius, y - half_height, x + radius + 1, y + half_height + 1
 
 
-def scene(things: Sequence[Thing], background: int) -> images.Picture:
-    """A SIDE x SIDE picture of things on a grey background."""
-    image = Image.new("RGB", (SIDE, SIDE), (background,) * 3)
+def scene(things: Sequence[Thing], background: int) -> images.Image:
+    """A SIDE x SIDE image of things on a grey background."""
+    image = PILImage.new("RGB", (SIDE, SIDE), (background,) * 3)
     for thing in things:
         _Pen(ImageDraw.Draw(image), thing.x, thing.y, 1).draw(thing.entity, thing.radius)
-    return images.Picture(np.asarray(image))
+    return images.Image(np.asarray(image))
 
 
-def reference(entity: entities.Entity) -> images.Picture:
-    """The picture under which the search engine knows an entity."""
-    image = Image.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), (REFERENCE_BACKGROUND,) * 3)
+def reference(entity: entities.Entity) -> images.Image:
+    """The image under which the search engine knows an entity."""
+    image = PILImage.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), (REFERENCE_BACKGROUND,) * 3)
     centre = REFERENCE_SIDE // 2 // REFERENCE_SCALE
     _Pen(ImageDraw.Draw(image), centre, centre, REFERENCE_SCALE).draw(entity, RADII[1])
-    return images.Picture(np.asarray(image))
+    return images.Image(np.asarray(image))
 
 
 @dataclass(frozen=True)

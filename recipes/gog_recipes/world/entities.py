@@ -2,7 +2,7 @@
 
 A question names colour and form only; the dot, which no question names, decides which of six entities it is about.
 So the answer cannot be guessed from words, and whoever wants to know it must search the thing's pixels. Two of the
-six dots of every colour and form (72 entities) are never shown in training pictures.
+six dots of every colour and form (72 entities) are never shown in training images.
 
 Vocabulary is fixed (the tiny model's tokenizer knows exactly these words); who is called what follows from the seed.
 """
@@ -32,7 +32,7 @@ ATTRIBUTES = ("founded", "height", "price")
 FACTS = tuple(f"n{number:02d}" for number in range(100))
 NAMES = tuple(f"t{number:03d}" for number in range(216))
 TEST_DOTS = 2
-"""Dots of every colour and form that only test pictures show."""
+"""Dots of every colour and form that only test images show."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """names by entity; facts by name, then attribute; the entities that only test pictures show."""
+    """names by entity; facts by name, then attribute; the entities that only test images show."""
 
     names: dict[Entity, str]
     facts: dict[str, dict[str, str]]

@@ -1,7 +1,7 @@
 """Writes the embedded world as an ordinary dataset folder (its form: gog.dataset).
 
 Made beside its place and renamed, so a folder is there whole or not at all; `world.json` says what it was made from,
-and a folder made from the same is kept. The same specification gives the same bytes. The scene a picture was drawn
+and a folder made from the same is kept. The same specification gives the same bytes. The scene an image was drawn
 from is not written: of it, only what a human annotator would mark (the evidence) reaches the lines.
 """
 
@@ -55,7 +55,7 @@ def fill(folder: Path, world: spec.WorldSpec) -> None:
 
 
 def evidence(case: scenes.Case) -> dataset.Evidence:
-    """What an annotator would mark. A text question points at nothing in its picture."""
+    """What an annotator would mark. A text question points at nothing in its image."""
     marks: dict[str, object] = {"attribute": case.attribute, "entity": case.entity, "things": len(case.scene.things)}
     if case.kind != "text":
         marks |= {"expression": case.scene.wanted.entity.expression, "region": drawing.box(case.scene.wanted)}
@@ -64,15 +64,15 @@ def evidence(case: scenes.Case) -> dataset.Evidence:
 
 def _write_split(folder: Path, known: entities.Catalogue, split: entities.Split, count: int, seed: int) -> None:
     rng = random.Random(f"{seed}/{split}")
-    written = images.PictureFolder(folder / "images")
+    written = images.ImageFolder(folder / "images")
     lines = []
     for number in range(count):
         case = scenes.draw_case(rng, known, split)
-        picture = written.add(drawing.scene(case.scene.things, case.scene.background))
+        image = written.add(drawing.scene(case.scene.things, case.scene.background))
         lines.append(
             dataset.Question(
                 id=f"{split}-{number:05d}",
-                image=f"images/{picture}.png",
+                image=f"images/{image}.png",
                 question=case.question,
                 answers=(case.answer,),
                 evidence=evidence(case),
@@ -82,7 +82,7 @@ def _write_split(folder: Path, known: entities.Catalogue, split: entities.Split,
 
 
 def _write_index(folder: Path, known: entities.Catalogue) -> None:
-    written = images.PictureFolder(folder / "index" / "images")
+    written = images.ImageFolder(folder / "index" / "images")
     lines = [
         dataset.IndexedImage(image=f"index/images/{written.add(drawing.reference(entity))}.png", title=name)
         for entity, name in known.names.items()

@@ -1,6 +1,6 @@
 """What the tiny base is taught before it meets the agent's grammar: to see, to point and to copy.
 
-    captions   whole pictures: what is there, which colour has a form, which form has a colour
+    captions   whole images: what is there, which colour has a form, which form has a colour
     crops      candidates as an observation shows them: which number is the red ring, what is number 2
     copying    repeating words, looking a value up, and reading the observations of an episode with made-up facts
 
@@ -27,12 +27,12 @@ CROP_PAD = 2
 
 @dataclass
 class Row:
-    """Text in pieces, each given or to be written, and its pictures in the order of their pads."""
+    """Text in pieces, each given or to be written, and its images in the order of their pads."""
 
     pieces: list[tuple[str, bool]] = field(default_factory=list)
-    shown: list[images.Picture] = field(default_factory=list)
+    shown: list[images.Image] = field(default_factory=list)
 
-    def given(self, text: str, shown: Sequence[images.Picture] = ()) -> Row:
+    def given(self, text: str, shown: Sequence[images.Image] = ()) -> Row:
         self.pieces.append((text, False))
         self.shown.extend(shown)
         return self
@@ -47,12 +47,12 @@ class Lessons:
 
     def __init__(self, rng: random.Random, known: entities.Catalogue, split: entities.Split, *, pool: int) -> None:
         self._rng, self._known, self._split = rng, known, split
-        self._crops: dict[scenes.Pair, list[images.Picture]] = {}
+        self._crops: dict[scenes.Pair, list[images.Image]] = {}
         for _ in range(pool):
             self._cut(scenes.draw_scene(rng, known, split, rng.randint(1, scenes.MAX_THINGS)))
 
     def caption(self) -> Row:
-        """A picture and what is in it; a third asks all, the others ask for colours and forms one by one."""
+        """An image and what is in it; a third asks all, the others ask for colours and forms one by one."""
         kind = self._rng.choice(("name", "look", "fact", "fact1"))
         case = scenes.draw_case(self._rng, self._known, self._split, kind)
         shown = [thing.entity for thing in case.scene.things]
@@ -75,7 +75,7 @@ class Lessons:
         """Candidates as an observation; then which number an expression has, or what a number shows.
 
         Half of the rows stand alone, the others behind the question and the turn that asked for the candidates, a third
-        of these with a whole picture: what is learnt must not hang on where in a conversation the candidates come.
+        of these with a whole image: what is learnt must not hang on where in a conversation the candidates come.
         """
         pairs = self._candidate_pairs()
         items = [prompts.CandidateText(number, (0, 0, 0, 0), 0) for number in range(1, len(pairs) + 1)]
@@ -107,7 +107,7 @@ class Lessons:
         return make()
 
     def reading(self) -> Row:
-        """An episode's observations without their picture: take up the name, then the fact that was asked for."""
+        """An episode's observations without their image: take up the name, then the fact that was asked for."""
         attribute, name = self._rng.choice(entities.ATTRIBUTES), self._rng.choice(entities.NAMES)
         expression = f"the {self._rng.choice(list(entities.COLOURS))} {self._rng.choice(entities.FORMS)}"
         if self._rng.random() < 0.1:
@@ -145,9 +145,9 @@ class Lessons:
         return Row().given(f"{ASSISTANT}{' '.join(words)}{END}{words[0]}").written(" ".join(words[1:]) + END)
 
     def _cut(self, scene: scenes.Scene) -> None:
-        picture = drawing.scene(scene.things, scene.background)
+        image = drawing.scene(scene.things, scene.background)
         for thing in scene.things:
-            crop = regions.crop(picture, drawing.box(thing), by=CROP_PAD, side=drawing.CELL)
+            crop = regions.crop(image, drawing.box(thing), by=CROP_PAD, side=drawing.CELL)
             self._crops.setdefault((thing.entity.colour, thing.entity.form), []).append(crop)
 
     def _candidate_pairs(self) -> list[scenes.Pair]:
@@ -165,7 +165,7 @@ def _prompt(question: str) -> str:
 
 
 def _question(question: str) -> str:
-    """A prompt without its picture."""
+    """A prompt without its image."""
     return _prompt(question).replace(prompts.IMAGE, "")
 
 

@@ -5,7 +5,7 @@ A scene holds one thing asked about and up to three look-alikes, which share its
     look    the colour of a form                        answered by looking
     text    a fact about an entity that is named        one text search
     name    the name of a thing                         one image search, on the right candidate
-    fact1   a fact about the only thing there           image search of the whole picture, then text search
+    fact1   a fact about the only thing there           image search of the whole image, then text search
     fact    a fact about one of two to four things      candidates, choice, image search, text search
 
 Pure: a random generator comes in, values go out.

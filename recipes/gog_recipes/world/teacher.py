@@ -4,7 +4,7 @@ It stands where a policy would and plays through the real tools, failures includ
 like episodes. It knows what a human annotator marked (`Evidence`): the kind of question, the words that refer to the
 thing, its box. It does not know what tools will answer: names and facts it reads from observations.
 
-`care` < 1 makes some demonstrations slip: the whole picture is searched although it shows several things, any
+`teacher_accuracy` < 1 makes some demonstrations slip: the whole image is searched although it shows several things, any
 candidate is taken, or an answer is guessed. It stands for a teacher that is good but careless: the policy it leaves
 is good when greedy and improvable when sampled, which is what RL needs. Every figure from such a run says so.
 """
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from gog import agent, regions
 from gog.dataset import Question
-from gog.images import Picture
+from gog.images import Image
 from gog.trajectory import Observation, Segment
 
 SLIPS = ("glance", "pick", "pick", "guess")
@@ -29,9 +29,9 @@ class ScriptedTeacher:
     guesses: what a guess is drawn from: names for questions about names, facts for the others.
     """
 
-    def __init__(self, question: Question, rng: random.Random, care: float, guesses: Sequence[str]) -> None:
+    def __init__(self, question: Question, rng: random.Random, teacher_accuracy: float, guesses: Sequence[str]) -> None:
         self.question, self.evidence, self.rng = question, question.evidence, rng
-        slips = rng.random() >= care and self.evidence.kind not in ("look", "text")
+        slips = rng.random() >= teacher_accuracy and self.evidence.kind not in ("look", "text")
         self.slip = rng.choice(SLIPS) if slips else ""
         self.guesses = guesses
         self.name = self._mark("entity")
@@ -111,7 +111,7 @@ class ScriptedTeacher:
         thought = self.name or self.evidence.expression
         return f"<think>{thought}</think><answer>{self.rng.choice(self.guesses)}</answer>"
 
-    def observe(self, body: str, images: Sequence[Picture]) -> bool:
+    def observe(self, body: str, images: Sequence[Image]) -> bool:
         return True
 
     def segments(self) -> tuple[Segment, ...]:

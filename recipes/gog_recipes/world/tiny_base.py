@@ -185,7 +185,7 @@ CARD = """\
 
 The policy of the embedded world: a Qwen2.5-VL of {parameters:,} parameters and {words} words, in ordinary Hugging Face
 form (`Qwen2_5_VLForConditionalGeneration`, `AutoTokenizer`, `AutoImageProcessor`). Made by this project from random
-weights and generated pictures; no other model and no data of others went into it.
+weights and generated images; no other model and no data of others went into it.
 
     tune run gog_recipes/world/tiny_base.py --config recipes/gog_recipes/configs/tiny/tiny_base.yaml seed={seed} steps={steps}
 

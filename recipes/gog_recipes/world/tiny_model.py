@@ -1,6 +1,6 @@
 """The tiny model: Qwen2.5-VL with everything about it made small, in ordinary Hugging Face form.
 
-620,000 parameters: three layers of 96 for language, two of 64 for vision, so that a 112-px picture is 16 image tokens
+620,000 parameters: three layers of 96 for language, two of 64 for vision, so that a 112-px image is 16 image tokens
 and a 28-px crop is one. It differs from the real model in size only: the same classes load it, and whatever trains or
 serves it here does the same to a large one.
 """
@@ -51,7 +51,7 @@ def build_model(seed: int) -> transformers.Qwen2_5_VLForConditionalGeneration:
 
 
 def build_generation_config() -> transformers.GenerationConfig:
-    """Stops at the end of a turn, never writes what stands for pictures."""
+    """Stops at the end of a turn, never writes what stands for images."""
     ids = {word: number for number, word in enumerate(vocabulary.words())}
     return transformers.GenerationConfig(
         eos_token_id=ids[vocabulary.TURN_END],
@@ -61,7 +61,7 @@ def build_generation_config() -> transformers.GenerationConfig:
 
 
 def build_image_processor() -> pil_processing.Qwen2VLImageProcessorPil:
-    """Any picture becomes at most as many pixels as a scene and at least as many as a crop."""
+    """Any image becomes at most as many pixels as a scene and at least as many as a crop."""
     size = {"shortest_edge": drawing.CELL**2, "longest_edge": drawing.SIDE**2}
     return pil_processing.Qwen2VLImageProcessorPil(size=size)
 

@@ -30,7 +30,7 @@ FRAME = (
 )
 """ChatML and vision tokens, named as Qwen names them."""
 NEVER_WRITTEN = (*(token for token in FRAME if token != TURN_END), UNKNOWN)
-"""Tokens that generation must suppress: a sampled image token stands for a picture that is not there."""
+"""Tokens that generation must suppress: a sampled image token stands for an image that is not there."""
 SPEECH = (
     *("user", "assistant", "system"),
     *("what", "is", "the", "of", "colour", "name", "?", ",", ";", "#"),

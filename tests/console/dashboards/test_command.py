@@ -53,12 +53,12 @@ def drawn(ask) -> Image.Image:
         ),
     )
     board = panels.Dashboard("all", "All", "Every kind of panel.", (row,), {})
-    return Image.open(io.BytesIO(drawing.picture(board, ask, 0, HOUR)))
+    return Image.open(io.BytesIO(drawing.image(board, ask, 0, HOUR)))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def matplotlib():
-    return pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib, which is not installed")
+    return pytest.importorskip("matplotlib", reason="images are drawn by matplotlib, which is not installed")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def matplotlib():
     ],
     ids=["one point", "no number", "some number", "infinite", "zero", "negative"],
 )
-def test_a_picture_can_be_made_of_any_values(points):
+def test_an_image_can_be_made_of_any_values(points):
     assert drawn(lambda expr, instant: [prometheus.Series({"run": "a"}, points)]).width > 1000
 
 

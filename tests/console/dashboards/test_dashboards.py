@@ -1,4 +1,4 @@
-"""Dashboards as data and as files: Prometheus reads them, Grafana can lay them out, a picture tells what they show."""
+"""Dashboards as data and as files: Prometheus reads them, Grafana can lay them out, an image tells what they show."""
 
 from __future__ import annotations
 

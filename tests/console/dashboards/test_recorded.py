@@ -131,14 +131,14 @@ def test_a_tool_that_nobody_calls_has_no_share_of_failures(source):
 
 
 def test_each_dashboard_can_be_drawn(source):
-    pytest.importorskip("matplotlib", reason="pictures are drawn by matplotlib, which is not installed")
+    pytest.importorskip("matplotlib", reason="images are drawn by matplotlib, which is not installed")
     drawn = images.of_all(source, START, END)
     assert set(drawn) == {"run.png", "tools.png", "training.png", "operator.png"}
     assert all(png.startswith(b"\x89PNG") for png in drawn.values())
 
 
 @pytest.mark.parametrize("seconds", [5, 30])
-def test_pictures_are_as_fine_as_what_was_scraped(tmp_path, seconds):
+def test_images_are_as_fine_as_what_was_scraped(tmp_path, seconds):
     samples = [f"up 1 {START + seconds * number}\n" for number in range(200 // seconds)]  # a run of three minutes
     real_prometheus.blocks(["# TYPE up gauge\n", *samples, "# EOF\n"], tmp_path)
     with real_prometheus.serving(tmp_path) as prometheus:

@@ -165,7 +165,7 @@ def test_the_page_opens_with_a_gaze_that_was_right_where_sft_was_wrong(whole):
     assert "gaze" in [turn["action"] for turn in opening["turns"]]
 
 
-def test_boxes_and_the_marked_region_travel_with_the_size_of_their_picture(whole):
+def test_boxes_and_the_marked_region_travel_with_the_size_of_their_image(whole):
     data = data_of(page_of(whole))
     offered = [
         (each, candidate)
@@ -175,9 +175,9 @@ def test_boxes_and_the_marked_region_travel_with_the_size_of_their_picture(whole
     ]
     assert offered
     for each, candidate in offered:
-        picture = data["images"][each["image"]]
+        image = data["images"][each["image"]]
         left, top, right, bottom = candidate["box"]
-        assert 0 <= left < right <= picture["w"] == 112 and 0 <= top < bottom <= picture["h"] == 112
+        assert 0 <= left < right <= image["w"] == 112 and 0 <= top < bottom <= image["h"] == 112
         assert data["images"][candidate["crop"]]["src"].startswith("data:image/png;base64,")
         assert each["region"]
 
@@ -221,7 +221,7 @@ def test_a_run_without_injected_failures_says_so(tmp_path):
 def test_a_setting_that_differs_from_the_papers_is_flagged(whole):
     found = {f"{each.group}.{each.name}": each for each in provenance.settings(gather.gather(whole, builders.NOW))}
     assert found["grpo.learningRate"].differs and found["grpo.learningRate"].value == "0.0002"
-    assert not found["grpo.kl"].known and not found["grpo.kl"].differs
+    assert not found["grpo.kl_coef"].known and not found["grpo.kl"].differs
     assert found["grpo.keepUnsolved"].source == "ours"
 
 
@@ -391,21 +391,21 @@ def test_words_of_a_run_cannot_become_markup(tmp_path):
     assert "&lt;b onclick=x&gt;" in html and html.count("<script") == 2
 
 
-def test_a_picture_that_is_no_picture_is_missing_and_nothing_more():
-    assert viewer_payload.picture(b"not a picture") == {"src": "", "w": 0, "h": 0}
+def test_an_image_that_is_no_image_is_missing_and_nothing_more():
+    assert viewer_payload.embed(b"not an image") == {"src": "", "w": 0, "h": 0}
 
 
-def test_large_pictures_are_made_smaller_rather_than_fewer(monkeypatch):
+def test_large_images_are_made_smaller_rather_than_fewer(monkeypatch):
     monkeypatch.setattr(viewer_payload, "BUDGET", 400_000)
     monkeypatch.setattr(viewer_payload, "SIDES", (320, 64))
-    from support.builders import make_picture, make_trajectory
+    from support.builders import make_image, make_trajectory
 
-    pictures = [make_picture(seed, 400, 300) for seed in range(12)]
+    images = [make_image(seed, 400, 300) for seed in range(12)]
     samples = [
-        Sample(make_trajectory(id=f"t{n}", question_id=f"q{n}", image=picture.hash), "evaluate", "evaluate", 1)
-        for n, picture in enumerate(pictures)
+        Sample(make_trajectory(id=f"t{n}", question_id=f"q{n}", image=image.hash), "evaluate", "evaluate", 1)
+        for n, image in enumerate(images)
     ]
-    found = viewer_payload.viewer(samples, {picture.hash: picture.png for picture in pictures})
+    found = viewer_payload.viewer(samples, {image.hash: image.png for image in images})
     assert len(found["trajectories"]) == 12
     sizes = {(image["w"], image["h"]) for image in found["images"].values()}
     assert sizes == {(400, 300)}, "boxes are in pixels of the original"

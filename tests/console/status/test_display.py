@@ -1,4 +1,4 @@
-"""What a person sees: phrases, figures, the live picture, the last lines."""
+"""What a person sees: phrases, figures, the live image, the last lines."""
 
 from __future__ import annotations
 
@@ -109,14 +109,14 @@ def cluster(tmp_path):
     return made
 
 
-def picture(cluster, now=NOW):
+def image(cluster, now=NOW):
     console = Console(file=io.StringIO(), width=120, force_terminal=False)
     display = live.LiveDisplay(cluster, make_run(), console)
-    console.print(display.picture(now))
+    console.print(display.image(now))
     return console.file.getvalue()
 
 
-def test_the_picture_shows_servers_stages_done_at_work_and_to_come(cluster):
+def test_the_image_shows_servers_stages_done_at_work_and_to_come(cluster):
     done = make_stage("CurateStage", status={"conditions": holding("Complete", Reason.COMPLETE), "start_time": NOW})
     progress = Progress(step=61, total=90, metrics={"rewards": [0.33, 0.47]})
     at_work = make_stage(
@@ -126,7 +126,7 @@ def test_the_picture_shows_servers_stages_done_at_work_and_to_come(cluster):
     cluster.create(make_endpoint("judge"))
     cluster.create(done)
     cluster.create(at_work)
-    lines = picture(cluster, later(112)).splitlines()
+    lines = image(cluster, later(112)).splitlines()
     assert lines[0].split()[:5] == ["▸", "tools", "grounding", ":41023", "judge"]
     assert lines[1].split()[:2] == ["✓", "curate"]
     assert [line.split() for line in lines[2:4]] == [["sft"], ["stratify"]]
@@ -138,7 +138,7 @@ def test_the_picture_shows_servers_stages_done_at_work_and_to_come(cluster):
 def test_a_failed_stage_shows_why_in_its_line(cluster):
     failed = holding("Failed", Reason.BACKOFF_LIMIT, "attempt 4 failed: exit 1: no such column")
     cluster.create(make_stage(status={"attempt": 4, "conditions": failed}))
-    assert "✗ sft" in picture(cluster) and "attempt 4 failed: exit 1: no such column" in picture(cluster)
+    assert "✗ sft" in image(cluster) and "attempt 4 failed: exit 1: no such column" in image(cluster)
 
 
 def test_the_last_lines_are_the_table_the_report_and_what_to_do_next(cluster):
@@ -158,7 +158,7 @@ def test_without_a_summary_there_is_no_table(tmp_path):
     assert table.rows(tmp_path / "summary.json") == []
 
 
-def test_warnings_stay_above_the_picture(cluster):
+def test_warnings_stay_above_the_image(cluster):
     console = Console(file=io.StringIO(), width=120, force_terminal=False)
     with live.LiveDisplay(cluster, make_run(), console) as display:
         display.event(make_stage(), Event("Retrying", "attempt 1 failed: exit 1", warning=True), NOW)

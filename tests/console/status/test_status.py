@@ -276,7 +276,7 @@ def training(runs):
     folder = run_folder(runs, "world", sft, grpo_at_work(), endpoint, stage="grpo")
     steps(
         folder, "grpo", range(1, 61), reward_mean=lambda step: step / 100, kl=lambda step: step * 1e-6,
-        tool_failure_ratio=0.031, zero_variance_share=lambda step: 0.25 if step > 30 else 0.5, seconds=3.0,
+        tool_failure_ratio=0.031, frac_reward_zero_std=lambda step: 0.25 if step > 30 else 0.5, seconds=3.0,
     )  # fmt: skip
     return folder
 

@@ -101,10 +101,10 @@ def test_boxes_lie_on_the_pixels_that_they_name(page, world):
         if len((found := world.json(f"/api/trajectory?id={id}")["trajectory"])["turns"]) == 4
     )
     visit(page, world, f"#/t/{wanted['id']}")
-    picture = page.locator(".scene img").bounding_box()
+    image = page.locator(".scene img").bounding_box()
     size = wanted["images"][wanted["image"]]
-    scale = picture["width"] / size["w"]
-    assert scale == pytest.approx(picture["height"] / size["h"]) and scale == int(scale)
+    scale = image["width"] / size["w"]
+    assert scale == pytest.approx(image["height"] / size["h"]) and scale == int(scale)
     offered = next(turn["seen"]["candidates"] for turn in wanted["turns"] if turn["action"] == "ground")
     boxes = [*((c["box"], f"#{c['n']}") for c in offered), (wanted["region"], "")]
     drawn = page.locator(".overlay .box")
@@ -113,8 +113,8 @@ def test_boxes_lie_on_the_pixels_that_they_name(page, world):
         label = drawn.nth(place).inner_text()
         left, top, right, bottom = next(box for box, name in boxes if name == label)
         shown = drawn.nth(place).bounding_box()
-        assert shown["x"] == pytest.approx(picture["x"] + left * scale, abs=0.6)
-        assert shown["y"] == pytest.approx(picture["y"] + top * scale, abs=0.6)
+        assert shown["x"] == pytest.approx(image["x"] + left * scale, abs=0.6)
+        assert shown["y"] == pytest.approx(image["y"] + top * scale, abs=0.6)
         assert shown["width"] == pytest.approx((right - left) * scale, abs=0.6)
         assert shown["height"] == pytest.approx((bottom - top) * scale, abs=0.6)
     chosen = [f"#{n}" for turn in wanted["turns"] for n in turn.get("selected", [])]
@@ -128,7 +128,7 @@ def test_the_timeline_tells_thoughts_calls_latency_attempts_results_and_reward(p
              observation=Observation(text="1. built", tool="textSearch", results=(result,), attempts=3, seconds=1.25)),
         Turn(text="<answer>1858</answer>", action="answer", argument="1858"),
     )  # fmt: skip
-    with one(tmp_path, viewers.pictured(1, turns=turns)) as viewer:
+    with one(tmp_path, viewers.illustrated(1, turns=turns)) as viewer:
         visit(page, viewer)
         text = page.locator(".turn").first.inner_text()
         for part in ("who?", "Text search", "3 attempts", "1.3 s", "A lighthouse", "built in 1858", "example.org"):
@@ -138,7 +138,7 @@ def test_the_timeline_tells_thoughts_calls_latency_attempts_results_and_reward(p
 
 def test_tokens_are_coloured_by_how_sure_the_sampler_was(page, tmp_path):
     vocabulary = Vocabulary({1: "<answer>blue", 2: "sky</answer>"}, False)
-    with one(tmp_path, viewers.pictured(1), vocabulary=vocabulary) as viewer:
+    with one(tmp_path, viewers.illustrated(1), vocabulary=vocabulary) as viewer:
         visit(page, viewer)
         press(page, "w")
         tokens = page.locator(".turn.answer .token")
@@ -261,7 +261,7 @@ def test_scripts_tags_and_signs_from_strangers_are_read_and_nothing_more(page, t
         Turn(text=text, action="text", argument=text, reasoning=text, error=text, well_formed=False,
              observation=Observation(text=text, tool=text, results=(Result(title=text, url=f"javascript:{text}", text=text),))),
     )  # fmt: skip
-    evil = viewers.pictured(
+    evil = viewers.illustrated(
         1, turns=turns, question=text, answers=(text,), answer=text, kind=text, level=text, policy=text
     )
     with one(tmp_path, evil, reviews=tmp_path / "r") as viewer:
@@ -281,9 +281,9 @@ def test_scripts_tags_and_signs_from_strangers_are_read_and_nothing_more(page, t
 # ---- what is torn, missing, or not there yet
 
 
-def test_lines_pictures_and_archives_that_cannot_be_read_are_shown_as_such(page, tmp_path):
+def test_lines_images_and_archives_that_cannot_be_read_are_shown_as_such(page, tmp_path):
     page.expected = ["404"]
-    torn, bare = viewers.pictured(1), viewers.pictured(2)
+    torn, bare = viewers.illustrated(1), viewers.illustrated(2)
     path = tmp_path / "t.zip"
     good = torn.model_dump_json(), bare.model_dump_json()
     with zipfile.ZipFile(path, "w") as file:
@@ -293,9 +293,9 @@ def test_lines_pictures_and_archives_that_cannot_be_read_are_shown_as_such(page,
         file.writestr(f"images/{torn.image}.png", b"\x89PNG\r\n\x1a\n" + b"\0" * 8 + b"\0\0\0\x09\0\0\0\x09 torn")
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
         visit(page, viewer)
-        page.get_by_text("The picture is torn.").wait_for()
+        page.get_by_text("The image is torn.").wait_for()
         press(page, "j")
-        page.get_by_text("The picture is missing from the archive.").wait_for()
+        page.get_by_text("The image is missing from the archive.").wait_for()
         press(page, "j")
         page.get_by_text("not a trajectory of version 1: version").first.wait_for()
         assert '"version":9' in page.locator(".rawline").inner_text()
@@ -308,14 +308,14 @@ def test_a_run_without_a_trajectory_yet_says_so_and_shows_the_first_when_it_come
     with viewers.viewing(sources.of_store(kept, "young"), tmp_path) as viewer:
         page.goto(viewer.server.url)
         page.get_by_text("No trajectories are recorded here.").wait_for()
-        viewers.publish(kept, [viewers.pictured(1)], tmp_path)
+        viewers.publish(kept, [viewers.illustrated(1)], tmp_path)
         viewer.indexer.refresh()
         page.wait_for_selector(".detail .turn")
 
 
 def test_problems_are_listed_at_the_top(page, tmp_path):
     kept = store.Store(tmp_path / "store")
-    viewers.publish(kept, [viewers.pictured(1)], tmp_path)
+    viewers.publish(kept, [viewers.illustrated(1)], tmp_path)
     (tmp_path / "store/manifests/curate/000000002.json").write_text("{")
     with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
         visit(page, viewer)
@@ -325,7 +325,7 @@ def test_problems_are_listed_at_the_top(page, tmp_path):
 
 def test_a_viewer_that_has_ended_is_told_of(page, tmp_path):
     page.expected = ["ERR_INTERNET_DISCONNECTED"]
-    with one(tmp_path, viewers.pictured(1), viewers.pictured(2)) as viewer:
+    with one(tmp_path, viewers.illustrated(1), viewers.illustrated(2)) as viewer:
         visit(page, viewer)
         page.context.set_offline(True)
         press(page, "j")
@@ -340,7 +340,7 @@ def test_a_viewer_that_has_ended_is_told_of(page, tmp_path):
 
 def test_a_demonstration_is_accepted_rejected_noted_and_undone_by_keys(page, tmp_path):
     path = tmp_path / "reviews.jsonl"
-    with one(tmp_path, *(viewers.pictured(n) for n in (1, 2, 3)), reviews=path) as viewer:
+    with one(tmp_path, *(viewers.illustrated(n) for n in (1, 2, 3)), reviews=path) as viewer:
         ids = viewer.ids()
         visit(page, viewer)
         press(page, "a")
@@ -366,7 +366,7 @@ def test_a_demonstration_is_accepted_rejected_noted_and_undone_by_keys(page, tmp
 
 
 def test_a_key_that_comes_before_the_list_knows_its_place_is_kept(page, tmp_path):
-    with one(tmp_path, *(viewers.pictured(n) for n in (1, 2, 3))) as viewer:
+    with one(tmp_path, *(viewers.illustrated(n) for n in (1, 2, 3))) as viewer:
         ids = viewer.ids()
         asked, held = [], []
 
@@ -383,9 +383,9 @@ def test_a_key_that_comes_before_the_list_knows_its_place_is_kept(page, tmp_path
         opened(page, ids[1])
 
 
-def test_a_drawn_box_is_kept_in_pixels_of_the_picture(page, tmp_path):
+def test_a_drawn_box_is_kept_in_pixels_of_the_image(page, tmp_path):
     path = tmp_path / "reviews.jsonl"
-    with one(tmp_path, viewers.pictured(1), reviews=path) as viewer:
+    with one(tmp_path, viewers.illustrated(1), reviews=path) as viewer:
         visit(page, viewer)
         press(page, "b")
         frame = page.locator(".scene img").bounding_box()

@@ -116,7 +116,9 @@ def test_no_search_text_is_read_as_a_query_language(viewer, text):
 
 def test_words_match_from_their_beginning(tmp_path):
     kept = store.Store(tmp_path / "store")
-    viewers.publish(kept, [viewers.pictured(1, question="where is the lighthouse?"), viewers.pictured(2)], tmp_path)
+    viewers.publish(
+        kept, [viewers.illustrated(1, question="where is the lighthouse?"), viewers.illustrated(2)], tmp_path
+    )
     with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
         assert len(viewer.ids("text=lightho")) == 1 and viewer.ids("text=ghthouse") == []
 
@@ -125,7 +127,7 @@ def test_words_match_from_their_beginning(tmp_path):
 
 
 def test_a_line_of_an_unknown_version_is_shown_with_what_it_says(tmp_path):
-    good = viewers.pictured(1).model_dump_json()
+    good = viewers.illustrated(1).model_dump_json()
     path = tmp_path / "old.jsonl"
     path.write_text(good + "\n" + good.replace('"version":1', '"version":7', 1) + "\n" + good[:200])
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
@@ -138,8 +140,8 @@ def test_a_line_of_an_unknown_version_is_shown_with_what_it_says(tmp_path):
 
 def test_a_half_written_archive_is_a_problem_that_is_told_and_hides_nothing_else(tmp_path):
     kept = store.Store(tmp_path / "store")
-    viewers.publish(kept, [viewers.pictured(1)], tmp_path, step=1)
-    viewers.publish(kept, [viewers.pictured(2)], tmp_path, step=2)
+    viewers.publish(kept, [viewers.illustrated(1)], tmp_path, step=1)
+    viewers.publish(kept, [viewers.illustrated(2)], tmp_path, step=2)
     blob = tmp_path / "store" / kept.manifest("curate", 2).files[sources.NAME].key
     blob.chmod(0o600)
     blob.write_bytes(blob.read_bytes()[:900])
@@ -152,15 +154,15 @@ def test_a_half_written_archive_is_a_problem_that_is_told_and_hides_nothing_else
 
 def test_a_zip_that_was_cut_off_is_told_as_such(tmp_path):
     path = tmp_path / "cut.zip"
-    trajectory_zip.write(path, [viewers.pictured(1)], viewers.MAKER.pictures)
+    trajectory_zip.write(path, [viewers.illustrated(1)], viewers.MAKER.images)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="half-written"):
         lines.Archive(path)
 
 
-def test_a_missing_picture_is_missing_and_its_trajectory_is_there(tmp_path):
+def test_a_missing_image_is_missing_and_its_trajectory_is_there(tmp_path):
     path = tmp_path / "bare.zip"
-    trajectory_zip.write(path, [viewers.pictured(1)], {})
+    trajectory_zip.write(path, [viewers.illustrated(1)], {})
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
         found = viewer.json("/api/trajectory?id=" + viewer.ids()[0])["trajectory"]
         assert found["images"] == {} and len(found["turns"]) == 3
@@ -169,9 +171,9 @@ def test_a_missing_picture_is_missing_and_its_trajectory_is_there(tmp_path):
 
 def test_new_checkpoints_of_a_run_in_progress_appear_and_removed_ones_go(tmp_path):
     kept = store.Store(tmp_path / "store")
-    viewers.publish(kept, [viewers.pictured(1)], tmp_path, step=1)
+    viewers.publish(kept, [viewers.illustrated(1)], tmp_path, step=1)
     with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
-        viewers.publish(kept, [viewers.pictured(2), viewers.pictured(4)], tmp_path, step=2)
+        viewers.publish(kept, [viewers.illustrated(2), viewers.illustrated(4)], tmp_path, step=2)
         viewer.indexer.refresh()
         assert viewer.json("/api/list")["total"] == 3
         (tmp_path / "store/manifests/curate/000000001.json").unlink()
@@ -182,7 +184,7 @@ def test_new_checkpoints_of_a_run_in_progress_appear_and_removed_ones_go(tmp_pat
 def test_an_index_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "BATCH", 10)
     path = tmp_path / "many.jsonl"
-    path.write_text("".join(viewers.pictured(1, sample=n).model_dump_json() + "\n" for n in range(35)))
+    path.write_text("".join(viewers.illustrated(1, sample=n).model_dump_json() + "\n" for n in range(35)))
     place, read = sources.of_file(path), []
     stop = threading.Event()
 
@@ -206,7 +208,7 @@ def test_an_index_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
 def test_two_viewers_of_one_index_do_not_write_a_line_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "BATCH", 5)
     path = tmp_path / "many.jsonl"
-    path.write_text("".join(viewers.pictured(1, sample=n).model_dump_json() + "\n" for n in range(100)))
+    path.write_text("".join(viewers.illustrated(1, sample=n).model_dump_json() + "\n" for n in range(100)))
     indexers = [index.Indexer(sources.of_file(path), tmp_path / "i") for _ in range(2)]
     threads = [threading.Thread(target=each.refresh) for each in indexers]
     for thread in threads:
@@ -243,14 +245,14 @@ def test_a_damaged_index_is_made_again(tmp_path, damage):
 
 def test_records_of_one_name_are_all_kept(tmp_path):
     kept = store.Store(tmp_path / "store")
-    viewers.publish(kept, [viewers.pictured(1)] * 3, tmp_path)
+    viewers.publish(kept, [viewers.illustrated(1)] * 3, tmp_path)
     with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
         assert len(set(viewer.ids())) == 3
 
 
 def test_a_line_is_read_by_its_place_without_what_comes_before(tmp_path):
     path = tmp_path / "a.zip"
-    trajectory_zip.write(path, [viewers.pictured(n) for n in range(1, 9)], viewers.MAKER.pictures)
+    trajectory_zip.write(path, [viewers.illustrated(n) for n in range(1, 9)], viewers.MAKER.images)
     opened = lines.Archive(path)
     for line in list(opened.lines()):
         assert opened.line(line.offset, line.length) == line
@@ -259,7 +261,7 @@ def test_a_line_is_read_by_its_place_without_what_comes_before(tmp_path):
 
 def test_an_archive_that_could_not_be_fetched_is_tried_again(tmp_path):
     path, tries = tmp_path / "t.jsonl", []
-    path.write_text(viewers.pictured(1).model_dump_json() + "\n")
+    path.write_text(viewers.illustrated(1).model_dump_json() + "\n")
 
     def fetched() -> Path:
         tries.append(1)
@@ -268,7 +270,7 @@ def test_an_archive_that_could_not_be_fetched_is_tried_again(tmp_path):
         return path
 
     listing = sources.Listing((sources.Found("curate", 1, "x", fetched),))
-    indexer = index.Indexer(sources.Place("x", "x", lambda: listing), tmp_path / "i")
+    indexer = index.Indexer(sources.Source("x", "x", lambda: listing), tmp_path / "i")
     indexer.refresh()
     assert indexer.progress.problems == (("curate/1", "no answer"),) and not indexer.progress.busy
     indexer.refresh()
@@ -292,7 +294,7 @@ def test_many_archives_are_not_all_held_open(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "OPEN", 2)
     kept = store.Store(tmp_path / "store")
     for step in range(1, 6):
-        viewers.publish(kept, [viewers.pictured(step)], tmp_path, step=step)
+        viewers.publish(kept, [viewers.illustrated(step)], tmp_path, step=step)
     with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
         assert all(viewer.json(f"/api/trajectory?id={id}")["trajectory"]["turns"] for id in viewer.ids())
         assert len(viewer.indexer._archives) == 2
@@ -323,8 +325,8 @@ def test_excluded_and_failed_are_told_apart(tmp_path):
     kept = store.Store(tmp_path / "store")
     failure = (Failure(tool="imageSearch", kind="timeout"),)
     made = [
-        viewers.pictured(1, failures=failure, excluded="tool failure"),
-        viewers.pictured(2, reward=Reward(accuracy=1.0, format=1.0, total=1.0), failures=failure),
+        viewers.illustrated(1, failures=failure, excluded="tool failure"),
+        viewers.illustrated(2, reward=Reward(accuracy=1.0, format=1.0, total=1.0), failures=failure),
     ]
     viewers.publish(kept, made, tmp_path)
     with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
@@ -333,10 +335,10 @@ def test_excluded_and_failed_are_told_apart(tmp_path):
 
 def test_a_bucket_is_read_as_a_folder_is(tmp_path, gateway):
     kept = store.open_store(gateway.spec("view"))
-    viewers.publish(kept, [viewers.pictured(1), builders.make_trajectory()], tmp_path)
+    viewers.publish(kept, [viewers.illustrated(1), builders.make_trajectory()], tmp_path)
     place = sources.of_store(sources.opened(gateway.spec("view")), "bucket")
     with viewers.viewing(place, tmp_path) as viewer:
         found = [viewer.json(f"/api/trajectory?id={id}")["trajectory"] for id in viewer.ids()]
-        pictured = next(each for each in found if each["questionId"] == "q-1")
-        assert viewer.ask(pictured["images"][pictured["image"]]["src"]).body.startswith(b"\x89PNG")
+        illustrated = next(each for each in found if each["questionId"] == "q-1")
+        assert viewer.ask(illustrated["images"][illustrated["image"]]["src"]).body.startswith(b"\x89PNG")
         assert not place.near

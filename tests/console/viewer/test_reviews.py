@@ -15,9 +15,9 @@ from gog_console.viewer.reviews import Review, Reviews
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> sources.Place:
+def archive(tmp_path: Path) -> sources.Source:
     path = tmp_path / "curate.jsonl"
-    path.write_text("".join(viewers.pictured(n).model_dump_json() + "\n" for n in (1, 2, 3)))
+    path.write_text("".join(viewers.illustrated(n).model_dump_json() + "\n" for n in (1, 2, 3)))
     return sources.of_file(path)
 
 

@@ -19,7 +19,7 @@ from gog_console.viewer.server import POLICY
 def viewer(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("view")
     kept = store.Store(folder / "store")
-    viewers.publish(kept, [viewers.pictured(n) for n in (1, 2, 3)], folder)
+    viewers.publish(kept, [viewers.illustrated(n) for n in (1, 2, 3)], folder)
     with viewers.viewing(sources.of_store(kept, "x"), folder, reviews=folder / "reviews.jsonl") as serving:
         yield serving
 
@@ -82,24 +82,24 @@ def test_no_path_leads_out_of_the_archives(viewer, path):
     assert reply.status in (400, 404) and set(json.loads(reply.body)) == {"error"}
 
 
-def test_beside_a_jsonl_file_only_pictures_of_its_folder_are_read(tmp_path):
+def test_beside_a_jsonl_file_only_images_of_its_folder_are_read(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 40)
     path = tmp_path / "lines" / "t.jsonl"
     (path.parent / "images").mkdir(parents=True)
-    path.write_text(viewers.pictured(1, image="../../secret").model_dump_json() + "\n")
+    path.write_text(viewers.illustrated(1, image="../../secret").model_dump_json() + "\n")
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
         assert viewer.ask("/image/1/../../secret").status == 404
         assert viewer.json("/api/trajectory?id=" + viewer.ids()[0])["trajectory"]["images"] == {}
 
 
-def test_pictures_come_as_they_are_and_smaller_when_asked(tmp_path):
-    from support.builders import make_picture
+def test_images_come_as_they_are_and_smaller_when_asked(tmp_path):
+    from support.builders import make_image
 
     from gog import images
 
-    large = make_picture(1, 2000, 1000)
+    large = make_image(1, 2000, 1000)
     path = tmp_path / "a.zip"
-    trajectory_zip.write(path, [viewers.pictured(1, image=large.hash)], {large.hash: large})
+    trajectory_zip.write(path, [viewers.illustrated(1, image=large.hash)], {large.hash: large})
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
         found = viewer.json("/api/trajectory?id=" + viewer.ids()[0])["trajectory"]["images"][large.hash]
         assert (found["w"], found["h"]) == (2000, 1000)
@@ -147,7 +147,7 @@ def test_other_methods_are_not_there(viewer):
 
 def test_without_a_file_nothing_is_decided(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_text(viewers.pictured(1).model_dump_json() + "\n")
+    path.write_text(viewers.illustrated(1).model_dump_json() + "\n")
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
         assert viewer.decide(trajectory=viewer.ids()[0], decision="accept").status == 409
         assert viewer.json("/api/run")["reviews"] is None

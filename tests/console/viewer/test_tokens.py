@@ -54,7 +54,7 @@ def test_what_is_no_tokenizer_is_told(tmp_path):
 
 def test_the_page_gets_a_piece_for_each_coloured_token(tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_text(viewers.pictured(1).model_dump_json() + "\n")
+    path.write_text(viewers.illustrated(1).model_dump_json() + "\n")
     vocabulary = Vocabulary({1: "<answer>blue", 2: "sky</answer>"}, False)
     with viewers.viewing(sources.of_file(path), tmp_path, vocabulary=vocabulary) as viewer:
         turns = viewer.json("/api/trajectory?id=" + viewer.ids()[0])["trajectory"]["turns"]

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from gog import tool_api
 from gog.errors import UserError
-from gog.images import Picture
+from gog.images import Image
 
 BACKENDS = {"world": "gog_tools.grounding.world_detector:WorldDetector"}
 
@@ -16,8 +16,8 @@ BACKENDS = {"world": "gog_tools.grounding.world_detector:WorldDetector"}
 class Detector(Protocol):
     """Called from one thread."""
 
-    def detect(self, pictures: Sequence[Picture], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
-        """For each picture and its expression all boxes found, in pixels, best score first."""
+    def detect(self, images: Sequence[Image], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
+        """For each image and its expression all boxes found, in pixels, best score first."""
         ...
 
 

@@ -1,6 +1,6 @@
-"""Grounding as a `kserve.Model` behind KServe's own application: pictures and expressions in, boxes out.
+"""Grounding as a `kserve.Model` behind KServe's own application: images and expressions in, boxes out.
 
-KServe runs a predictor on the event loop, health included; here pictures are decoded and looked at in a thread, in
+KServe runs a predictor on the event loop, health included; here images are decoded and looked at in a thread, in
 micro-batches. Everything a caller can get wrong is a 400 with a sentence; what a back end gets wrong is a 500.
 
 All boxes a back end finds are returned: clamping, de-duplication and cropping are the agent's (gog.regions).
@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from gog import tool_api
 from gog.errors import UserError
-from gog.images import Picture
+from gog.images import Image
 from gog_tools.grounding import detectors
 from gog_tools.serving.batching import MicroBatcher
 from gog_tools.serving.failures import App, Receive, Scope, Send, reply
@@ -63,9 +63,9 @@ class GroundingModel(kserve.Model):
             raise InferenceError(f"the detector failed: {type(error).__name__}: {error}") from error
 
     def _work(self, instances: Sequence[tool_api.GroundingInstance]) -> list[list[tool_api.Detection] | Exception]:
-        """One batch, in the worker thread. A picture that cannot be read fails alone."""
+        """One batch, in the worker thread. An image that cannot be read fails alone."""
         results: list[list[tool_api.Detection] | Exception] = []
-        readable: list[tuple[int, Picture, str]] = []
+        readable: list[tuple[int, Image, str]] = []
         for index, instance in enumerate(instances):
             try:
                 readable.append((index, tool_api.decode_image(instance.image), instance.expression))

@@ -1,4 +1,4 @@
-"""The grounding server: pictures and expressions in, boxes out, over KServe's v1 protocol.
+"""The grounding server: images and expressions in, boxes out, over KServe's v1 protocol.
 
 KServe's application in our way of running servers, so the same process serves on a laptop and as an InferenceService:
 KServe's own way binds every interface, opens gRPC and cannot be handed a socket. KServe takes seconds to import, so
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     options.add_argument(
         "--backend", default="world", help=f"{', '.join(detectors.BACKENDS)}, or module:factory of a Detector"
     )
-    options.add_argument("--batch-size", type=int, default=16, help="most pictures given to the detector at once")
+    options.add_argument("--batch-size", type=int, default=16, help="most images given to the detector at once")
     options.add_argument("--batch-wait-ms", type=float, default=2.0, help="how long the first of a batch waits")
     options.add_argument("--data", help="not read: this server knows only what it is sent")
     return process.main(NAME, options, argv, build)

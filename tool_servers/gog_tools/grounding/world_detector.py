@@ -3,7 +3,7 @@
 Colour is the palette entry that most of a thing's pixels are nearest to; form is the nearest reference silhouette,
 drawn here. Whatever shares a colour or a form with the expression is a candidate. Real detectors on open words put
 the right box among the first few but often not first; a score that is mostly noise gives the policy the same choice to
-make: the best-scored candidate is right about half the time. The noise follows from picture and expression, so asking
+make: the best-scored candidate is right about half the time. The noise follows from image and expression, so asking
 again gives the same answer.
 """
 
@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image as PILImage
+from PIL import ImageDraw
 
 from gog import judging, tool_api
-from gog.images import Picture
+from gog.images import Image
 from gog_tools.search import segmentation
 
 PALETTE = {
@@ -58,31 +59,31 @@ class Thing:
 class WorldDetector:
     """The `world` backend of the grounding server."""
 
-    def detect(self, pictures: Sequence[Picture], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
-        """All candidates for each expression in its picture, best score (0 to 1) first."""
-        return [_rank(picture, expression) for picture, expression in zip(pictures, expressions, strict=True)]
+    def detect(self, images: Sequence[Image], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
+        """All candidates for each expression in its image, best score (0 to 1) first."""
+        return [_rank(image, expression) for image, expression in zip(images, expressions, strict=True)]
 
 
 def recognise(pixels: np.ndarray) -> list[Thing]:
-    """Everything in a picture, reading order."""
+    """Everything in an image, reading order."""
     view = segmentation.look(pixels)
     return [Thing(box, _colour(view, box), _form(view, box)) for box in view.boxes]
 
 
-def _rank(picture: Picture, expression: str) -> list[tool_api.Detection]:
+def _rank(image: Image, expression: str) -> list[tool_api.Detection]:
     words = set(judging.normalise(expression).split())
     found = []
-    for index, thing in enumerate(recognise(picture.pixels)):
+    for index, thing in enumerate(recognise(image.pixels)):
         agreement = (thing.colour in words) + (thing.form in words)
         if agreement:
-            score = (agreement + NOISE * _noise(picture, words, index)) / (2 + NOISE)
+            score = (agreement + NOISE * _noise(image, words, index)) / (2 + NOISE)
             found.append(tool_api.Detection(box=thing.box, score=score, label=f"{thing.colour} {thing.form}"))
     return sorted(found, key=lambda detection: -detection.score)
 
 
-def _noise(picture: Picture, words: set[str], index: int) -> float:
-    """0 to 1, evenly; the same for the same picture, words and thing."""
-    key = f"{picture.hash} {' '.join(sorted(words))} {index}".encode()
+def _noise(image: Image, words: set[str], index: int) -> float:
+    """0 to 1, evenly; the same for the same image, words and thing."""
+    key = f"{image.hash} {' '.join(sorted(words))} {index}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big") / 2**32
 
 
@@ -106,7 +107,7 @@ def _form(view: segmentation.View, box: segmentation.Box) -> str:
 
 def _silhouette(mask: np.ndarray) -> np.ndarray:
     """How much of each cell of a GRID x GRID raster over the box is filled, and the box's aspect."""
-    image = Image.fromarray(mask.astype(np.uint8) * 255).resize((GRID, GRID), Image.Resampling.BOX)
+    image = PILImage.fromarray(mask.astype(np.uint8) * 255).resize((GRID, GRID), PILImage.Resampling.BOX)
     aspect = min(1.0, mask.shape[0] / mask.shape[1])
     return np.append(np.asarray(image, np.float32).ravel() / 255, ASPECT_WEIGHT * np.float32(aspect))
 
@@ -114,7 +115,7 @@ def _silhouette(mask: np.ndarray) -> np.ndarray:
 def _draw(form: str, radius: int = 60) -> np.ndarray:
     """A form's mask in its tight box, as these tools imagine it."""
     side = 2 * radius
-    image = Image.new("L", (side, side), 0)
+    image = PILImage.new("L", (side, side), 0)
     canvas = ImageDraw.Draw(image)
     if form in OUTLINES:
         canvas.polygon([(radius + x * radius, radius + y * radius) for x, y in OUTLINES[form]], fill=255)

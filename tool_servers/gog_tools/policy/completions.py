@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from gog.images import Picture
+from gog.images import Image
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """text or token ids, with one image pad per picture (ids may also have each pad repeated already)."""
+    """text or token ids, with one image pad per image (ids may also have each pad repeated already)."""
 
     text: str | tuple[int, ...]
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True)

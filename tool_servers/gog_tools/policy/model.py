@@ -118,7 +118,7 @@ class PolicyModel:
         if job.adapter and job.adapter not in self.adapters:
             raise UserError(f"there is no adapter {job.adapter!r} any more", where="model", remedy="see /v1/models")
         merged = self.processor.merge_size**2
-        patches = [self.processor([picture.pixels], return_tensors="pt") for picture in job.prompt.pictures]
+        patches = [self.processor([image.pixels], return_tensors="pt") for image in job.prompt.images]
         ids = self._tokens(job.prompt, [int(item["image_grid_thw"].prod()) // merged for item in patches])
         room = self.length - len(ids)
         if room < (job.sampling.max_tokens or 1):
@@ -141,7 +141,7 @@ class PolicyModel:
             return ids
         if pads != len(image_tokens) or not ids:
             raise UserError(
-                f"{pads} image placeholders for {len(image_tokens)} pictures" if ids else "empty", where="prompt"
+                f"{pads} image placeholders for {len(image_tokens)} images" if ids else "empty", where="prompt"
             )
         counts = iter(image_tokens)
         return [token for i in ids for token in ([i] * next(counts) if i == self.image_pad else [i])]
@@ -172,7 +172,7 @@ class PolicyModel:
         )
 
     def _inputs(self, rows: list[sampling.Row]) -> dict[str, torch.Tensor]:
-        """Left-padded ids, their mask, which tokens are pictures, and the pictures of all rows in order."""
+        """Left-padded ids, their mask, which tokens are images, and the images of all rows in order."""
         width = max(len(row.completion.prompt_tokens) for row in rows)
         ids = np.full((len(rows), width), self.generation.pad_token_id)
         mask = np.zeros((len(rows), width), dtype=np.int64)

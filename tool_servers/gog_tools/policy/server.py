@@ -1,11 +1,11 @@
 """A small OpenAI-compatible server of a policy: what vLLM is to a cluster with GPUs, for one machine and for tests.
 
 Chat completions, and raw completions whose prompt (text or token ids) holds image placeholders beside a list of
-pictures: an agent owns its text, and having a server render it again would change tokens it has already sampled.
+images: an agent owns its text, and having a server render it again would change tokens it has already sampled.
 Adapters come and go under names (gog_tools.policy.versions), from one folder or one store named at start (gog_tools.policy.adapter_source);
 a version named at start is loaded before the server is ready, so that a restarted pod never answers without it.
 
-Generation runs in a thread, in batches; health is answered meanwhile. Pictures come in the request, never from an
+Generation runs in a thread, in batches; health is answered meanwhile. Images come in the request, never from an
 address. What is not implemented (streaming, several choices, nucleus sampling) is refused rather than ignored.
 """
 
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gog import base_model, store, tool_api
 from gog.errors import UserError
-from gog.images import Picture
+from gog.images import Image
 from gog_tools.policy import adapter_source
 from gog_tools.policy.completions import Completion, Job, Model, Prompt, Sampling
 from gog_tools.policy.versions import Versions
@@ -93,12 +93,12 @@ class Policy:
     ) -> tuple[str, Completion]:
         """(name of the version that wrote it, completion)."""
         async with self.versions.wearing(asked.model) as name:
-            pictures = await asyncio.to_thread(_decode, images) if images else ()
+            decoded = await asyncio.to_thread(_decode, images) if images else ()
             limit = asked.max_completion_tokens or asked.max_tokens
             sampling = Sampling(limit, asked.temperature, asked.stops(), asked.seed)
             text = prompt if isinstance(prompt, str) else tuple(prompt)
             adapter = "" if name == self.versions.base else name
-            return name, await self.batches.submit(Job(Prompt(text, pictures), sampling, adapter))
+            return name, await self.batches.submit(Job(Prompt(text, decoded), sampling, adapter))
 
 
 def application(policy: Policy) -> FastAPI:
@@ -130,12 +130,12 @@ def _add_completions(app: FastAPI, policy: Policy) -> None:
         return _reply(version, asked, done, choice, "text_completion")
 
 
-def _decode(images: Sequence[str]) -> tuple[Picture, ...]:
+def _decode(images: Sequence[str]) -> tuple[Image, ...]:
     return tuple(tool_api.decode_image(image, where=f"image {number}") for number, image in enumerate(images, 1))
 
 
 def _read_messages(messages: Sequence[chat.Message]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Messages as chat templates want them, and the base64 of their pictures in order. Raises UserError."""
+    """Messages as chat templates want them, and the base64 of their images in order. Raises UserError."""
     rendered: list[dict[str, Any]] = []
     images: list[str] = []
     for message in messages:

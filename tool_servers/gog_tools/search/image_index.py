@@ -1,9 +1,9 @@
-"""Exact nearest neighbours over the looks of a folder of pictures: what a web image search is to the embedded world.
+"""Exact nearest neighbours over the looks of a folder of images: what a web image search is to the embedded world.
 
 A query shows one thing or many; as web image search does, the most salient one is looked up. A crop may also be cut so
-tightly that no background is left: then the picture itself is the thing. Which of the two it is nobody says, so both
+tightly that no background is left: then the image itself is the thing. Which of the two it is nobody says, so both
 readings are looked up and the nearer one counts. Index and query go through the same functions, so a crop, a scene and
-a reference picture of the same thing come out alike. Exact search in numpy is right up to some 100,000 pictures;
+a reference image of the same thing come out alike. Exact search in numpy is right up to some 100,000 images;
 beyond, an approximate index would take this one's place.
 """
 
@@ -20,15 +20,15 @@ from gog_tools.search import segmentation
 
 INDEX = "index/images.jsonl"
 Looks = list[np.ndarray]
-"""Readings of a picture, the likeliest first, each [d] float32; none for a picture that shows nothing."""
+"""Readings of an image, the likeliest first, each [d] float32; none for an image that shows nothing."""
 
 
-def looks(picture: images.Picture) -> Looks:
-    view = segmentation.look(picture.pixels)
+def looks(image: images.Image) -> Looks:
+    view = segmentation.look(image.pixels)
     box = view.most_salient()
     if box is None:
         return []
-    return [segmentation.thumbnail(view, box), segmentation.thumbnail_of_all(picture.pixels)]
+    return [segmentation.thumbnail(view, box), segmentation.thumbnail_of_all(image.pixels)]
 
 
 class ImageIndex:
@@ -44,12 +44,12 @@ class ImageIndex:
         path = folder / INDEX
         entries = list(dataset.read_lines(path, dataset.IndexedImage))
         if not entries:
-            raise UserError("no pictures", where=str(path), remedy="give at least one line")
+            raise UserError("no images", where=str(path), remedy="give at least one line")
         rows = []
         for number, entry in enumerate(entries, 1):
             readings = looks(images.read(folder / entry.image))
             if not readings:
-                raise UserError(f"picture {entry.image!r} shows nothing but background", where=f"{path}:{number}")
+                raise UserError(f"image {entry.image!r} shows nothing but background", where=f"{path}:{number}")
             rows.append(readings[0])
         return cls(entries, np.stack(rows))
 

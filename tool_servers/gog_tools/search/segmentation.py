@@ -1,8 +1,8 @@
 """What the embedded world's tools see in pixels: things in front of a background, and what each looks like.
 
-The background is the colour that most of the picture's border has; a thing is a connected region of other pixels, and
+The background is the colour that most of the image's border has; a thing is a connected region of other pixels, and
 whatever lies inside another's box belongs to it (the dot of a ring). That is all these tools know: nobody tells them
-what was drawn. Good for flat pictures such as the world's; a photograph comes out as one large thing or as confetti.
+what was drawn. Good for flat images such as the world's; a photograph comes out as one large thing or as confetti.
 
 Boxes are (x0, y0, x1, y1) in pixels, ends exclusive.
 """
@@ -30,7 +30,7 @@ THUMBNAIL = 14
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A picture taken apart.
+    """An image taken apart.
 
     pixels [h, w, 3] uint8; contrast [h, w] uint8, the largest difference of a channel from the background;
     mask [h, w], where a thing is; boxes of things in reading order.
@@ -52,7 +52,7 @@ class View:
 
 
 def look(pixels: np.ndarray) -> View:
-    """Takes a picture [h, w, 3] uint8 apart."""
+    """Takes an image [h, w, 3] uint8 apart."""
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.median(border, axis=0).astype(np.uint8)
     differences = np.maximum(pixels, background) - np.minimum(pixels, background)
@@ -73,7 +73,7 @@ def thumbnail(view: View, box: Box) -> np.ndarray:
 
 
 def thumbnail_of_all(pixels: np.ndarray) -> np.ndarray:
-    """The looks of a picture that is one thing from edge to edge; form and range as those of a thing."""
+    """The looks of an image that is one thing from edge to edge; form and range as those of a thing."""
     height, width = pixels.shape[:2]
     side = max(height, width)
     if height != width:

@@ -1,6 +1,6 @@
 """The two searches of the embedded world as servers: `image` over the dataset's index, `text` over its corpus.
 
-Plain JSON over HTTP in the wire formats that adapters of real searches speak as well. Pictures are decoded and
+Plain JSON over HTTP in the wire formats that adapters of real searches speak as well. Images are decoded and
 compared in a thread, in batches; text queries take a fraction of a millisecond and are answered in place.
 """
 
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     if kind not in KINDS:
         print(f"gog serve: which search? give one of {', '.join(KINDS)} (got {kind!r})", file=sys.stderr)
         return 2
-    what = "pictures of the dataset's index" if kind == "image" else "pages of the dataset's corpus"
+    what = "images of the dataset's index" if kind == "image" else "pages of the dataset's corpus"
     options = process.parser(f"{kind}-search", f"Search over the {what}.")
     options.add_argument("--backend", default="world", choices=("world",), help="the only one so far")
     options.add_argument("--data", required=True, help="dataset: a folder, or an s3:// address of the store")

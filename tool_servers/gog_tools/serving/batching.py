@@ -1,6 +1,6 @@
 """Micro-batches: requests that arrive close together are worked on together, off the event loop.
 
-A model that answers eight pictures in little more than the time of one is wasted on requests taken singly, and a
+A model that answers eight images in little more than the time of one is wasted on requests taken singly, and a
 prediction on the event loop stops everything else, health included. So one thread works, and while it does, arrivals
 gather; an idle one waits a few milliseconds for company. One thread, because a detector holds one device.
 

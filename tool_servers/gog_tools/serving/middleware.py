@@ -2,7 +2,7 @@
 
 It stands before the server itself is there: /healthz says that the process answers, /readyz that it can do its work,
 and anything else is a 503 until then. It lies outside of failure injection, so that none of these pages ever fails on
-purpose, and that injected failures are counted as what the client saw. Bodies larger than any picture needs are refused
+purpose, and that injected failures are counted as what the client saw. Bodies larger than any image needs are refused
 before they are read; an error that a server did not foresee becomes a 500 and a traceback in the log, and costs the
 client neither its connection nor others theirs.
 """

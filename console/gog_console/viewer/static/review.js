@@ -1,6 +1,6 @@
 /* The review of a demonstration: accept, reject, draw the crop anew, note. What is decided is on the disk before it shows. */
 const REVIEW_KEYS = [['a', 'accept, and on to the next'], ['x', 'reject, and on to the next'], ['b', 'fix the box: drag, or arrows (Shift: its lower right corner); Enter keeps it'], ['n', 'note'], ['u', 'undo']];
-/* Pixels of the picture: what an arrow moves by, and the least side of a box. */
+/* Pixels of the image: what an arrow moves by, and the least side of a box. */
 const STEP = 2;
 const SMALLEST = 3;
 
@@ -64,11 +64,11 @@ function reviewBar(found, list) {
   /* ---- the box */
 
   function begin() {
-    if (!scene || !scene.size) return say('There is no picture to draw on.', true);
+    if (!scene || !scene.size) return say('There is no image to draw on.', true);
     const { w, h: tall } = scene.size;
     draft = (review && review.box) || chosenBox() || [w / 4, tall / 4, (3 * w) / 4, (3 * tall) / 4];
     scene.frame.classList.add('drawing');
-    say('Drag on the picture, or move it with the arrows; Enter keeps, Esc leaves it.');
+    say('Drag on the image, or move it with the arrows; Enter keeps, Esc leaves it.');
     redraw();
     return undefined;
   }
