@@ -56,7 +56,7 @@ def command(kind: str, config: Path, torchrun: Sequence[str]) -> list[str]:
     if not torchrun:
         return [sys.executable, *recipe]
     alone = [] if any(each.startswith("--rdzv") for each in torchrun) else ["--standalone"]
-    return [sys.executable, "-m", f"{RECIPES}.launch", *alone, *torchrun, *recipe]
+    return [sys.executable, "-m", f"{RECIPES}.runtime.launch", *alone, *torchrun, *recipe]
 
 
 def presets() -> Path:
