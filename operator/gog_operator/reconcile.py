@@ -32,7 +32,7 @@ def reconcile(cluster: Cluster, kind: str, name: str, now: datetime) -> float | 
         return None
     if not ours(thing):
         return None
-    left = seconds_to_live(thing, now) if cluster.stays else None
+    left = seconds_to_live(thing, now) if cluster.is_persistent else None
     if left is not None and left <= 0:
         cluster.delete(kind, name, thing.metadata.uid)
         return None
@@ -67,7 +67,7 @@ def attempt(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
         for action in decision.actions:
             act(cluster, thing, action, now)
     except Refused as refusal:
-        if not cluster.stays:
+        if not cluster.is_persistent:
             raise UserError(refusal.message) from None
         return refused(thing, refusal, now)
     return decision
@@ -109,9 +109,9 @@ def run_facts(cluster: Cluster, thing: GoGRun) -> run.Facts:
         endpoints={each.name: each for each in owned if isinstance(each, Endpoint)},
         data=cluster.data(thing),
         store=store,
-        kept=cluster.kept(thing) if thing.spec.stages.skip else run.KNOWN,
+        store_state=cluster.store_state(thing) if thing.spec.stages.skip else run.KNOWN,
         report=cluster.report(thing) if owned and not working else run.REPORTED,
-        stays=cluster.stays,
+        is_persistent=cluster.is_persistent,
     )
 
 
@@ -121,7 +121,7 @@ def stage_facts(cluster: Cluster, thing: Stage) -> stage.Facts:
     job = cluster.job(thing)
     return stage.Facts(
         job=job,
-        store=cluster.kept(thing) if stage.needs_store(thing, job) else actions.StoreView("unknown"),
+        store=cluster.store_state(thing) if stage.needs_store(thing, job) else actions.StoreView("unknown"),
         progress=cluster.progress(thing, job) if thing.status.attempt else None,
         data=cluster.data(thing),
         endpoints={name: each for name, each in found.items() if each is not None},
@@ -148,8 +148,8 @@ def act(cluster: Cluster, thing: Any, action: actions.Action, now: datetime) -> 
             cluster.load_version(thing, version)
         case actions.PrepareData():
             cluster.prepare_data(thing)
-        case actions.InspectStore():
-            cluster.inspect(thing)
+        case actions.CheckStore():
+            cluster.check_store(thing)
         case actions.WriteReport(finished, children):
             cluster.write_report(finished, children)
 

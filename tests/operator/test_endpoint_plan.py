@@ -51,7 +51,7 @@ def test_a_server_starts_when_its_dataset_is_there():
             Reason.DATA_FAILED,
             "the dataset cannot be made: seed: negative",
         ),
-        (DataView("preparing", trouble=STUCK), STUCK.reason, STUCK.message),
+        (DataView("preparing", blocked=STUCK), STUCK.reason, STUCK.message),
     ],
 )
 def test_a_server_whose_dataset_does_not_come_about_says_why_and_tells_it_once(seen, why, sentence):

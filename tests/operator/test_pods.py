@@ -86,24 +86,24 @@ def test_no_pods_no_words():
 
 def test_an_image_that_cannot_be_had_is_named():
     for reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
-        told = pods.trouble([pod(containerStatuses=[waiting(reason, "not found")])], JOB)
+        told = pods.blocked([pod(containerStatuses=[waiting(reason, "not found")])], JOB)
         assert told is not None and told.reason == Reason.IMAGE_MISSING
         assert told.message == "pod trainer-0: image example.org/gog:1 cannot be had: not found"
 
 
 def test_a_secret_that_is_missing_is_named():
-    told = pods.trouble([pod(containerStatuses=[waiting("CreateContainerConfigError", 'secret "s3" not found')])], JOB)
+    told = pods.blocked([pod(containerStatuses=[waiting("CreateContainerConfigError", 'secret "s3" not found')])], JOB)
     assert told is not None and told.reason == Reason.SECRET_MISSING
     assert 'secret "s3" not found' in told.message
 
 
 def test_a_pod_that_fits_nowhere_is_told_with_the_schedulers_sentence():
-    told = pods.trouble([pod(conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}])], JOB)
+    told = pods.blocked([pod(conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}])], JOB)
     assert told is not None and (told.reason, told.message) == (Reason.UNSCHEDULABLE, "pod trainer-0: 0/3 nodes")
 
 
 def test_a_pod_that_just_takes_its_time_is_no_trouble():
-    assert pods.trouble([pod(containerStatuses=[waiting("ContainerCreating")]), pod(phase="Pending")], JOB) is None
+    assert pods.blocked([pod(containerStatuses=[waiting("ContainerCreating")]), pod(phase="Pending")], JOB) is None
 
 
 def test_a_server_has_exited_after_three_crashes_and_at_once_when_it_refuses_its_input():

@@ -69,8 +69,8 @@ def settle(cluster, limit=30):
     raise AssertionError(f"still busy after {limit} passes: {cluster.calls[-10:]}")
 
 
-def start(*, stays=False, **spec):
-    cluster = FakeCluster(stays=stays)
+def start(*, is_persistent=False, **spec):
+    cluster = FakeCluster(is_persistent=is_persistent)
     cluster.create(make_run(**spec))
     return cluster
 
@@ -80,8 +80,8 @@ def finished(cluster):
 
 
 @given(MOVES, st.booleans())
-def test_a_second_pass_over_an_unchanged_world_does_nothing(moves, stays):
-    cluster = start(stays=stays)
+def test_a_second_pass_over_an_unchanged_world_does_nothing(moves, persistent):
+    cluster = start(is_persistent=persistent)
     for step in moves:
         move(cluster, step)
     settle(cluster)
@@ -91,8 +91,8 @@ def test_a_second_pass_over_an_unchanged_world_does_nothing(moves, stays):
 
 
 @given(MOVES, MOVES, st.booleans())
-def test_terminal_stays_terminal(before, after, stays):
-    cluster = start(stays=stays, backoffLimit=0)
+def test_terminal_stays_terminal(before, after, persistent):
+    cluster = start(is_persistent=persistent, backoffLimit=0)
     for step in before:
         move(cluster, step)
     done = finished(cluster)
@@ -103,8 +103,8 @@ def test_terminal_stays_terminal(before, after, stays):
 
 
 @given(MOVES, st.booleans())
-def test_a_run_that_is_let_work_completes_whatever_happened_before(moves, stays):
-    cluster = start(stays=stays, backoffLimit=100)
+def test_a_run_that_is_let_work_completes_whatever_happened_before(moves, persistent):
+    cluster = start(is_persistent=persistent, backoffLimit=100)
     for step in moves:
         if step != "die":  # servers that die before they answer are given up
             move(cluster, step)
@@ -120,8 +120,8 @@ def test_a_run_that_is_let_work_completes_whatever_happened_before(moves, stays)
 
 
 @given(MOVES, st.booleans())
-def test_a_complete_stage_is_never_done_again(moves, stays):
-    cluster = start(stays=stays, backoffLimit=100)
+def test_a_complete_stage_is_never_done_again(moves, persistent):
+    cluster = start(is_persistent=persistent, backoffLimit=100)
     for step in moves:
         done = {thing.name for thing in cluster.things.values() if isinstance(thing, Stage) and thing.finished}
         before = set(cluster.jobs)
@@ -130,8 +130,8 @@ def test_a_complete_stage_is_never_done_again(moves, stays):
 
 
 @given(MOVES, st.booleans())
-def test_attempts_only_go_up_and_every_job_bears_the_number_that_was_written_before_it(moves, stays):
-    cluster, seen = start(stays=stays, backoffLimit=100), {}
+def test_attempts_only_go_up_and_every_job_bears_the_number_that_was_written_before_it(moves, persistent):
+    cluster, seen = start(is_persistent=persistent, backoffLimit=100), {}
     for step in moves:
         move(cluster, step)
         for thing in cluster.things.values():
@@ -145,8 +145,8 @@ def test_attempts_only_go_up_and_every_job_bears_the_number_that_was_written_bef
 
 
 @given(MOVES, st.booleans())
-def test_a_cancelled_run_ends_with_nothing_running(moves, stays):
-    cluster = start(stays=stays)
+def test_a_cancelled_run_ends_with_nothing_running(moves, persistent):
+    cluster = start(is_persistent=persistent)
     for step in moves:
         move(cluster, step)
     cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "user"})
@@ -156,8 +156,8 @@ def test_a_cancelled_run_ends_with_nothing_running(moves, stays):
 
 
 @given(MOVES, st.booleans(), st.booleans())
-def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, cancel, stays):
-    cluster = start(stays=stays, backoffLimit=1)
+def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, cancel, persistent):
+    cluster = start(is_persistent=persistent, backoffLimit=1)
     for number, step in enumerate(moves):
         if cancel and number == len(moves) // 2:
             cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "user"})
@@ -170,8 +170,8 @@ def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, ca
 
 
 @given(MOVES, st.booleans())
-def test_a_suspended_run_comes_to_rest_with_nothing_running(moves, stays):
-    cluster = start(stays=stays)
+def test_a_suspended_run_comes_to_rest_with_nothing_running(moves, persistent):
+    cluster = start(is_persistent=persistent)
     for step in moves:
         move(cluster, step)
     cluster.patch("GoGRun", "world", spec={"suspend": True}, annotations={})

@@ -12,11 +12,11 @@ from gog_operator.plan import run as rule
 from gog_operator.plan.actions import (
     Blocked,
     Checkpoint,
+    CheckStore,
     CreateObject,
     DataView,
     DeleteObject,
     Event,
-    InspectStore,
     PatchObject,
     PrepareData,
     ReportView,
@@ -25,9 +25,11 @@ from gog_operator.plan.actions import (
 )
 
 
-def decide(run, *, stages=(), endpoints=(), data=READY_DATA, kept=rule.KNOWN, report=rule.REPORTED, stays=False):
+def decide(
+    run, *, stages=(), endpoints=(), data=READY_DATA, store_state=rule.KNOWN, report=rule.REPORTED, is_persistent=False
+):
     named = [{each.name: each for each in things} for things in (stages, endpoints)]
-    facts = rule.Facts(*named, data, STORE, kept, report, stays)
+    facts = rule.Facts(*named, data, STORE, store_state, report, is_persistent)
     return rule.plan(run, facts, NOW)
 
 
@@ -129,8 +131,8 @@ def test_what_an_arm_changes_says_what_it_repeats(change, repeated):
 
 def test_skipped_stages_are_left_out_and_their_checkpoints_taken_from_the_store():
     run = make_run(stages={"skip": ["curate", "sft"]}, store={"uri": "file:///old"})
-    kept = StoreView("known", {"sft": Checkpoint("sft", 180)})
-    (stratify,) = [each for each in created(decide(run, kept=kept)) if each.kind != "Endpoint"]
+    held = StoreView("known", {"sft": Checkpoint("sft", 180)})
+    (stratify,) = [each for each in created(decide(run, store_state=held)) if each.kind != "Endpoint"]
     assert stratify.stage == "stratify" and stratify.spec.inputs == {"sft": "sft/180"}
 
 
@@ -217,15 +219,15 @@ SKIPPING = {"stages": {"skip": ["curate", "sft"]}, "store": {"uri": "s3://bucket
 
 
 @pytest.mark.parametrize(
-    ("state", "actions"), [("unknown", (InspectStore(),)), ("looking", ())], ids=["asked once", "then waited for"]
+    ("state", "actions"), [("unknown", (CheckStore(),)), ("checking", ())], ids=["asked once", "then waited for"]
 )
 def test_nothing_starts_before_skipped_stages_were_looked_for(state, actions):
-    decision = decide(make_run(**SKIPPING), kept=StoreView(state))
+    decision = decide(make_run(**SKIPPING), store_state=StoreView(state))
     assert decision.actions == actions and not created(decision)
 
 
 def test_a_store_that_cannot_be_looked_into_ends_a_run_that_skips_stages():
-    decision = decide(make_run(**SKIPPING), kept=StoreView("failed", message="no permission for bucket old"))
+    decision = decide(make_run(**SKIPPING), store_state=StoreView("failed", message="no permission for bucket old"))
     failed = next(each for each in decision.status.conditions if each.type == "Failed")
     assert failed.reason == Reason.STORE_FAILED and "no permission for bucket old" in failed.message
 
@@ -240,7 +242,7 @@ def test_where_things_stay_a_run_is_complete_only_with_its_policy_served_and_its
     grpo = next(each for each in stages if each.store_key == "grpo")
 
     def after(endpoints=(), report="absent"):
-        return decide(run, stages=stages, endpoints=endpoints, report=ReportView(report), stays=True)
+        return decide(run, stages=stages, endpoints=endpoints, report=ReportView(report), is_persistent=True)
 
     (policy,) = [each for each in created(after()) if each.spec.role == "policy"]
     assert policy.spec.version == grpo.status.checkpoint and policy.spec.base == "tiny" and policy.spec.data is None
@@ -256,7 +258,7 @@ def test_where_things_stay_a_run_is_complete_only_with_its_policy_served_and_its
 
 def test_a_report_that_cannot_be_written_does_not_fail_a_run():
     run = make_run()
-    done = decide(run, stages=ended(run), report=ReportView("failed", "disk"), stays=True)
+    done = decide(run, stages=ended(run), report=ReportView("failed", "disk"), is_persistent=True)
     assert any(each.type == "Complete" for each in done.status.conditions)
     assert Event("ReportFailed", "no report: disk", warning=True) in done.events
 
@@ -265,7 +267,7 @@ def test_the_policy_goes_on_being_served_after_a_complete_run_and_no_other_serve
     run = make_run(endpoints={"policy": {}})
     run = run.model_copy(update={"status": run.status.model_copy(update={"conditions": holding("Complete")})})
     endpoints = [make_endpoint("grounding"), make_endpoint("policy")]
-    decision = decide(run, stages=ended(make_run()), endpoints=endpoints, stays=True)
+    decision = decide(run, stages=ended(make_run()), endpoints=endpoints, is_persistent=True)
     assert [each.name for each in decision.actions if isinstance(each, DeleteObject)] == ["world-grounding"]
 
 
@@ -292,11 +294,11 @@ STUCK = Blocked(Reason.SECRET_MISSING, 'pod world-data-x: secret "gog-s3" not fo
 
 @pytest.mark.parametrize(
     "facts",
-    [{"data": DataView("preparing", trouble=STUCK)}, {"kept": StoreView("looking", trouble=STUCK)}],
+    [{"data": DataView("preparing", blocked=STUCK)}, {"store_state": StoreView("checking", blocked=STUCK)}],
     ids=["the dataset's", "the store's"],
 )
 def test_whoever_works_for_a_run_and_is_stuck_is_told_of_it_once(facts):
-    run = make_run(**SKIPPING) if "kept" in facts else make_run()
+    run = make_run(**SKIPPING) if "store_state" in facts else make_run()
     first = decide(run, **facts)
     assert [each.reason for each in first.status.conditions if each.type == "Ready"] == [Reason.SECRET_MISSING]
     assert [event.message for event in first.events] == [f"world: {STUCK.message}"]

@@ -86,10 +86,10 @@ class FakeJob:
 class FakeCluster:
     """A Cluster in memory: as strict about stale writes as a real one, and everything that was done is counted."""
 
-    def __init__(self, *, stays: bool = False) -> None:
-        self.stays = stays
+    def __init__(self, *, is_persistent: bool = False) -> None:
+        self.is_persistent = is_persistent
         self.looked: set[str] = set()
-        self.reported = ReportView("absent") if stays else ReportView("done")
+        self.reported = ReportView("absent") if is_persistent else ReportView("done")
         self.things: dict[tuple[str, str], objects.Object] = {}
         self.jobs: dict[str, FakeJob] = {}
         self.servers: dict[str, ServerView] = {}
@@ -190,14 +190,14 @@ class FakeCluster:
         self.calls.append(f"load {version} {endpoint.name}")
         self.servers[endpoint.name] = replace(self.servers[endpoint.name], version=version)
 
-    def kept(self, owner: objects.Stage | objects.GoGRun) -> StoreView:
-        """On a cluster that stays, known only once somebody has looked after the attempt."""
-        if self.stays and _look(owner) not in self.looked:
+    def store_state(self, owner: objects.Stage | objects.GoGRun) -> StoreView:
+        """On a persistent cluster, known only once somebody has looked after the attempt."""
+        if self.is_persistent and _look(owner) not in self.looked:
             return StoreView("unknown")
         keys = (owner.store_key,) if isinstance(owner, objects.Stage) else owner.spec.stages.skip
         return StoreView("known", {key: self.checkpoints[key] for key in keys if key in self.checkpoints})
 
-    def inspect(self, owner: objects.Stage | objects.GoGRun) -> None:
+    def check_store(self, owner: objects.Stage | objects.GoGRun) -> None:
         self.calls.append(f"look {_look(owner)}")
         self.looked.add(_look(owner))
 

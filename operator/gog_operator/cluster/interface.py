@@ -46,7 +46,7 @@ class Unavailable(Exception):
 
 class Cluster(Protocol):
     @property
-    def stays(self) -> bool:
+    def is_persistent(self) -> bool:
         """Whether things go on here when a run is over: the policy is served, a finished run's time to live ends."""
 
     def get(self, kind: type[Thing], name: str) -> Thing | None: ...
@@ -96,10 +96,10 @@ class Cluster(Protocol):
     def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
         """What the stage's job tells of itself now; None when it tells nothing."""
 
-    def kept(self, owner: Stage | GoGRun) -> StoreView:
+    def store_state(self, owner: Stage | GoGRun) -> StoreView:
         """What the store holds of a stage's key, since its current attempt ended; of a run's skipped stages."""
 
-    def inspect(self, owner: Stage | GoGRun) -> None:
+    def check_store(self, owner: Stage | GoGRun) -> None:
         """Makes `kept` known."""
 
     def report(self, run: GoGRun) -> ReportView: ...

@@ -50,7 +50,7 @@ class KServeServers:
             "current": inference.current(dict(live), inference.service(endpoint, self.platform, data)),
         }
         if endpoint.spec.replicas == 0:
-            return ServerView("starting", **facts | {"started": None}, trouble=Blocked(Reason.PENDING, "0 replicas"))
+            return ServerView("starting", **facts | {"started": None}, blocked=Blocked(Reason.PENDING, "0 replicas"))
         if facts["url"] and holds(live, "Ready") and rolled_out(deployment):
             return ServerView("ready", **facts | {"was_ready": True})
         found = self.pods(live["metadata"]["name"])
@@ -59,7 +59,7 @@ class KServeServers:
             lines = (crash.cause, *crash.lines) if crash.cause else crash.lines
             return ServerView("exited", **facts, exit_code=crash.exit_code, lines=lines)
         facts["current"] = facts["current"] and self._prepared(endpoint)
-        return ServerView("starting", **facts, trouble=pods.trouble(found) or _refusal(deployment))
+        return ServerView("starting", **facts, blocked=pods.blocked(found) or _refusal(deployment))
 
     def start(self, endpoint: Endpoint, data: settings.DataSpec | None, now: datetime) -> None:
         """Applies what is wanted; one that has exited gets new pods. Raises Refused, Unavailable."""

@@ -37,7 +37,7 @@ from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, Repo
 class LocalCluster:
     """The Cluster of one run folder. program: how `gog` is called."""
 
-    stays = False
+    is_persistent = False
 
     def __init__(self, folder: Path, program: tuple[str, ...] | None = None) -> None:
         self.folder = folder.absolute()
@@ -157,16 +157,16 @@ class LocalCluster:
         newest = self._stores[store_spec].latest(key)
         return Checkpoint(key, newest.step, newest.meta.get("complete")) if newest is not None else None
 
-    def kept(self, owner: Stage | GoGRun) -> StoreView:
+    def store_state(self, owner: Stage | GoGRun) -> StoreView:
         """Known at once, unless it is a bucket that does not answer: then at a later look."""
         keys: tuple[str, ...] = (owner.store_key,) if isinstance(owner, Stage) else owner.spec.stages.skip
         try:
             found = {key: self.checkpoint(owner.spec.store or self.default_store(), key) for key in keys}
         except store.Unavailable:
-            return StoreView("looking")
+            return StoreView("checking")
         return StoreView("known", {key: each for key, each in found.items() if each is not None})
 
-    def inspect(self, owner: Stage | GoGRun) -> None:
+    def check_store(self, owner: Stage | GoGRun) -> None:
         """Nothing to do: see `kept`."""
 
     def report(self, run: GoGRun) -> ReportView:

@@ -119,12 +119,12 @@ def started(pods: Iterable[Pod]) -> bool:
     return any("running" in each or "terminated" in each for each in states)
 
 
-def trouble(pods: Iterable[Pod], prefix: str = "") -> Blocked | None:
+def blocked(pods: Iterable[Pod], prefix: str = "") -> Blocked | None:
     """Why pods do not start, where that does not simply take its time."""
-    return next((each for pod in pods if (each := _trouble(pod, prefix)) is not None), None)
+    return next((each for pod in pods if (each := _blocked(pod, prefix)) is not None), None)
 
 
-def _trouble(pod: Pod, prefix: str) -> Blocked | None:
+def _blocked(pod: Pod, prefix: str) -> Blocked | None:
     named = f"pod {short_name(pod, prefix)}"
     for each in _containers(pod):
         waiting = each.get("state", {}).get("waiting") or {}

@@ -33,7 +33,7 @@ WORKDIR = "/work"
 class RemoteCluster:
     """The Cluster of one namespace. ask: how a trainer or a policy's pod is asked over HTTP."""
 
-    stays = True
+    is_persistent = True
 
     def __init__(
         self, api: Api, namespace: str, platform: Platform, ask: trainer_client.Ask = trainer_client.ask
@@ -174,23 +174,23 @@ class RemoteCluster:
             case "done":
                 return DataView("ready", settings.DataSpec(uri=self._store(owner).uri))
             case "running":
-                return DataView("preparing", trouble=view.trouble)
+                return DataView("preparing", blocked=view.blocked)
             case other:
                 return DataView(other, message=view.message)
 
-    def kept(self, owner: Stage | GoGRun) -> StoreView:
+    def store_state(self, owner: Stage | GoGRun) -> StoreView:
         view = self.movers.view(_check_mover(owner), owner.metadata.uid)
         match view.state:
             case "done":
                 return StoreView("known", _checkpoints(view.result))
             case "running":
-                return StoreView("looking", trouble=view.trouble)
+                return StoreView("checking", blocked=view.blocked)
             case "failed":
                 return StoreView("failed", message=view.message)
             case _:
                 return StoreView("unknown")
 
-    def inspect(self, owner: Stage | GoGRun) -> None:
+    def check_store(self, owner: Stage | GoGRun) -> None:
         store = self._store(owner)
         body: dict[str, Any] = {"store": _plain(store), "verify": True, "promoteTo": None, "retention": None}
         also = None
@@ -205,7 +205,7 @@ class RemoteCluster:
         view = self.movers.view(names.mover(run.name, "report"), run.metadata.uid)
         match view.state:
             case "running":
-                return ReportView("writing", trouble=view.trouble)
+                return ReportView("writing", blocked=view.blocked)
             case "absent" | "done" | "failed":
                 return ReportView(view.state, view.message)
 

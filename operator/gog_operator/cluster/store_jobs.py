@@ -37,7 +37,7 @@ class MoverView:
     state: Literal["absent", "running", "done", "failed"]
     result: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
-    trouble: Blocked | None = None
+    blocked: Blocked | None = None
     uid: str = ""
 
 
@@ -65,7 +65,7 @@ class Movers:
         found = self._pods(name)
         if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:
             return MoverView("absent")  # its settings are gone, and its pod would wait for them
-        return MoverView("running", trouble=pods.trouble(found) if found else self._podless(job))
+        return MoverView("running", blocked=pods.blocked(found) if found else self._podless(job))
 
     def done(self, name: str) -> bool:
         """Whether it ended well, whatever it found out."""

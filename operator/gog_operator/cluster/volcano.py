@@ -62,7 +62,7 @@ class VolcanoJobs:
             return _ended(phase, pods.ending(self.pods(stage.job_name), stage.job_name), _message(job))
         if phase in STARTING:
             settings = self.api.find(paths.CONFIG_MAPS.path(self.namespace, stage.job_name))
-            return JobView("running", trouble=self._trouble(job), whole=settings is not None)
+            return JobView("running", blocked=self._blocked(job), intact=settings is not None)
         return JobView("running")
 
     def cancel(self, stage: Stage) -> None:
@@ -101,12 +101,12 @@ class VolcanoJobs:
         job = self.api.find(paths.VOLCANO_JOBS.path(self.namespace, stage.job_name))
         return job if job is not None and documents.owned(job, stage.metadata.uid) else None
 
-    def _trouble(self, job: dict[str, Any]) -> Blocked | None:
+    def _blocked(self, job: dict[str, Any]) -> Blocked | None:
         """Why a job that has not started does not start."""
         name = job["metadata"]["name"]
         found = self.pods(name)
         if found:
-            return pods.trouble(found, name)
+            return pods.blocked(found, name)
         group = self.api.find(paths.POD_GROUPS.path(self.namespace, f"{name}-{job['metadata']['uid']}"))
         for each in (group or {}).get("status", {}).get("conditions") or ():
             if each.get("type") == "Unschedulable" and each.get("status") == "True":

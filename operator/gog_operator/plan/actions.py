@@ -30,21 +30,21 @@ class Blocked:
 class JobView:
     """A stage's job. lost: it was created, and is gone without a result (the machine's or `gog run`'s death, a job that
     somebody deleted); cancelled: ended because we asked. exit_code: negative for a signal. lines: the last ones of its
-    log. cause: what the platform says of its end: `pod trainer-0 OOMKilled`. trouble: why its pods do not start. whole:
+    log. cause: what the platform says of its end: `pod trainer-0 OOMKilled`. blocked: why its pods do not start. intact:
     false when something that they wait for is gone, which creating the job anew brings back."""
 
     state: Literal["running", "succeeded", "failed", "cancelled", "lost"]
     exit_code: int | None = None
     lines: tuple[str, ...] = ()
     cause: str = ""
-    trouble: Blocked | None = None
-    whole: bool = True
+    blocked: Blocked | None = None
+    intact: bool = True
 
 
 @dataclass(frozen=True)
 class ServerView:
     """An endpoint's server. was_ready: it answered at some time of its life. version: checkpoint that every pod of a
-    policy serves. replicas: its pods. current: whether it is as the endpoint's spec wants it; if not, it is started again. trouble: why it
+    policy serves. replicas: its pods. current: whether it is as the endpoint's spec wants it; if not, it is started again. blocked: why it
     does not get ready."""
 
     state: Literal["starting", "ready", "exited"]
@@ -57,17 +57,17 @@ class ServerView:
     version: str = ""
     current: bool = True
     replicas: int = 0
-    trouble: Blocked | None = None
+    blocked: Blocked | None = None
 
 
 @dataclass(frozen=True)
 class DataView:
-    """The dataset; `spec` is where it is found once it is ready. trouble: why whoever makes it does not get on."""
+    """The dataset; `spec` is where it is found once it is ready. blocked: why whoever makes it does not get on."""
 
     state: Literal["absent", "preparing", "ready", "failed"]
     spec: settings.DataSpec | None = None
     message: str = ""
-    trouble: Blocked | None = None
+    blocked: Blocked | None = None
 
 
 @dataclass(frozen=True)
@@ -87,22 +87,22 @@ class Checkpoint:
 @dataclass(frozen=True)
 class StoreView:
     """What the store holds of the keys that were asked about. Where looking takes a job of its own, nothing is known
-    until somebody has asked (`InspectStore`) and the job is over. failed: it cannot be had, and `message` says why.
-    trouble: why that job does not get on."""
+    until somebody has asked (`CheckStore`) and the job is over. failed: it cannot be had, and `message` says why.
+    blocked: why that job does not get on."""
 
-    state: Literal["unknown", "looking", "known", "failed"]
+    state: Literal["unknown", "checking", "known", "failed"]
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     message: str = ""
-    trouble: Blocked | None = None
+    blocked: Blocked | None = None
 
 
 @dataclass(frozen=True)
 class ReportView:
-    """The report. trouble: why whoever writes it does not get on."""
+    """The report. blocked: why whoever writes it does not get on."""
 
     state: Literal["absent", "writing", "done", "failed"]
     message: str = ""
-    trouble: Blocked | None = None
+    blocked: Blocked | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class PrepareData:
 
 
 @dataclass(frozen=True)
-class InspectStore:
+class CheckStore:
     """Has somebody look into the store: after a stage's attempt, or for the checkpoints of a run's skipped stages.
     A complete stage's checkpoint is verified, promoted and older ones retired on the way, as its spec says."""
 
@@ -193,7 +193,7 @@ Action = (
     | StopServer
     | LoadVersion
     | PrepareData
-    | InspectStore
+    | CheckStore
     | WriteReport
 )
 

@@ -35,12 +35,12 @@ def with_conditions(thing: Thing, *, now: datetime, **changes: tuple[bool, Reaso
 
 
 def waiting(
-    thing: Thing, holds: bool, reason: Reason, message: str, trouble: Blocked | None, now: datetime
+    thing: Thing, holds: bool, reason: Reason, message: str, blocked: Blocked | None, now: datetime
 ) -> tuple[Thing, tuple[Event, ...]]:
-    """The object while it waits for somebody's work; trouble: why that does not get on, told as an event once."""
-    if trouble is None:
+    """The object while it waits for somebody's work; blocked: why that does not get on, told as an event once."""
+    if blocked is None:
         return with_conditions(thing, Ready=(holds, reason, message), now=now), ()
     told = next((each for each in thing.status.conditions if each.type == "Ready"), None)
-    stuck = with_conditions(thing, Ready=(False, trouble.reason, trouble.message), now=now)
-    known = told is not None and told.reason == trouble.reason
-    return stuck, () if known else (Event(str(trouble.reason), f"{thing.name}: {trouble.message}", warning=True),)
+    stuck = with_conditions(thing, Ready=(False, blocked.reason, blocked.message), now=now)
+    known = told is not None and told.reason == blocked.reason
+    return stuck, () if known else (Event(str(blocked.reason), f"{thing.name}: {blocked.message}", warning=True),)

@@ -66,31 +66,31 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
 def _without_data(endpoint: Endpoint, seen: DataView, now: datetime) -> Decision[EndpointStatus]:
     """Has the dataset made and waits for it; where that does not get on, or has failed, says so."""
     failure = data.failure(seen)
-    trouble = Blocked(Reason.DATA_FAILED, failure) if failure else seen.trouble
-    reason, message = (trouble.reason, trouble.message) if trouble else (Reason.PREPARING, "waits for the dataset")
+    blocked = Blocked(Reason.DATA_FAILED, failure) if failure else seen.blocked
+    reason, message = (blocked.reason, blocked.message) if blocked else (Reason.PREPARING, "waits for the dataset")
     waiting = _not_ready(endpoint, reason, message, now)
-    return Decision(waiting, data.preparation(endpoint.spec.data, seen), _troubled(endpoint, trouble))
+    return Decision(waiting, data.preparation(endpoint.spec.data, seen), _troubled(endpoint, blocked))
 
 
-def _troubled(endpoint: Endpoint, trouble: Blocked | None) -> tuple[Event, ...]:
-    """A trouble as an event, once."""
+def _troubled(endpoint: Endpoint, blocked: Blocked | None) -> tuple[Event, ...]:
+    """A blocked as an event, once."""
     ready = endpoint.condition("Ready")
-    if trouble is None or (ready is not None and ready.reason == trouble.reason):
+    if blocked is None or (ready is not None and ready.reason == blocked.reason):
         return ()
-    return (Event(str(trouble.reason), trouble.message, warning=True),)
+    return (Event(str(blocked.reason), blocked.message, warning=True),)
 
 
 def _starting(endpoint: Endpoint, server: ServerView, now: datetime) -> Decision[EndpointStatus]:
     """Not ready yet, or not any more: given up only if it never was."""
-    limit, trouble = endpoint.spec.startup_seconds, server.trouble
-    reason, message = (trouble.reason, trouble.message) if trouble else (Reason.STARTING, "")
+    limit, blocked = endpoint.spec.startup_seconds, server.blocked
+    reason, message = (blocked.reason, blocked.message) if blocked else (Reason.STARTING, "")
     late = server.started is not None and now - server.started >= timedelta(seconds=limit)
     if late and not (server.was_ready or endpoint.status.url):
         told = f": {message}" if message else ""
         return _given_up(endpoint, server, f"did not answer within {limit} s{told}", now, (StopServer(),))
     left = limit - (now - server.started).total_seconds() if server.started and not late else None
     waiting = _not_ready(endpoint, reason, message, now)
-    return Decision(waiting, events=_troubled(endpoint, trouble), requeue_after=left)
+    return Decision(waiting, events=_troubled(endpoint, blocked), requeue_after=left)
 
 
 def _serving(endpoint: Endpoint, server: ServerView, now: datetime) -> Decision[EndpointStatus]:

@@ -23,12 +23,12 @@ from gog_operator.build import children
 from gog_operator.plan import changes, data, endpoint, summary
 from gog_operator.plan.actions import (
     Action,
+    CheckStore,
     CreateObject,
     DataView,
     Decision,
     DeleteObject,
     Event,
-    InspectStore,
     PatchObject,
     ReportView,
     StoreView,
@@ -49,16 +49,16 @@ KNOWN, REPORTED = StoreView("known"), ReportView("done")
 
 @dataclass(frozen=True)
 class Facts:
-    """stages, endpoints: those that the run owns, by name. kept: what the store holds of skipped stages. store: the
-    manifest's, or the cluster's default. stays: whether things go on here when the run is over."""
+    """stages, endpoints: those that the run owns, by name. store_state: what the store holds of skipped stages. store: the
+    manifest's, or the cluster's default. is_persistent: whether things go on here when the run is over."""
 
     stages: Mapping[str, Stage]
     endpoints: Mapping[str, Endpoint]
     data: DataView
     store: settings.StoreSpec
-    kept: StoreView = KNOWN
+    store_state: StoreView = KNOWN
     report: ReportView = REPORTED
-    stays: bool = False
+    is_persistent: bool = False
 
 
 def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
@@ -73,10 +73,10 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         return _suspend(run, facts, now)
     if run.holds("Suspended"):
         run = changes.with_conditions(run, Suspended=(False, Reason.RESUMED, ""), now=now)
-    if run.spec.stages.skip and facts.kept.state != "known":
-        return _look(run, facts, now)
+    if run.spec.stages.skip and facts.store_state.state != "known":
+        return _wait_for_store_check(run, facts, now)
     if not data.ready(run.spec.data, facts.data):
-        waits, events = changes.waiting(run, False, Reason.PREPARING, "makes the dataset", facts.data.trouble, now)
+        waits, events = changes.waiting(run, False, Reason.PREPARING, "makes the dataset", facts.data.blocked, now)
         return Decision(waits.status, data.preparation(run.spec.data, facts.data), events)
     return _advance(run, facts, now)
 
@@ -87,8 +87,8 @@ def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
         return Reason.CANCELLED, "cancelled"
     if data_failure := data.failure(facts.data):
         return Reason.DATA_FAILED, data_failure
-    if run.spec.stages.skip and facts.kept.state == "failed":
-        return Reason.STORE_FAILED, f"the store cannot be looked into: {facts.kept.message}"
+    if run.spec.stages.skip and facts.store_state.state == "failed":
+        return Reason.STORE_FAILED, f"the store cannot be looked into: {facts.store_state.message}"
     for each in facts.endpoints.values():
         if endpoint.failed(each):
             progressing = each.condition("Progressing")
@@ -100,10 +100,10 @@ def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
     return None
 
 
-def _look(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+def _wait_for_store_check(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """Skipped stages' checkpoints are looked for first: what comes after starts from them."""
-    looks, events = changes.waiting(run, False, Reason.CHECKING, "looks into the store", facts.kept.trouble, now)
-    return Decision(looks.status, (InspectStore(),) if facts.kept.state == "unknown" else (), events)
+    looks, events = changes.waiting(run, False, Reason.CHECKING, "looks into the store", facts.store_state.blocked, now)
+    return Decision(looks.status, (CheckStore(),) if facts.store_state.state == "unknown" else (), events)
 
 
 def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime) -> Decision[RunStatus]:
@@ -194,7 +194,7 @@ def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Fact
     found = {}
     for kind, key in step.needs.items():
         stage = facts.stages.get(names.get(key, ""))
-        kept = facts.kept.checkpoints.get(key)
+        kept = facts.store_state.checkpoints.get(key)
         ref = stage.status.checkpoint if stage is not None else kept.ref if kept is not None else ""
         if ref:
             found[kind] = ref
@@ -218,13 +218,13 @@ def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     last = facts.stages.get(run.status.stage)
     figures = summary.of_run(last.store_key, last, run.status.summary) if last is not None else run.status.summary
     done = changes.update(done, completion_time=now, summary=figures)
-    if facts.stays:
+    if facts.is_persistent:
         serving = _serve(run, facts)
         if serving is not None:
             waiting = changes.with_conditions(run, Ready=(True, Reason.SERVING, "loads the policy"), now=now)
             return Decision(waiting.status, serving)
         if facts.report.state in ("absent", "writing"):
-            waits, told = changes.waiting(run, True, Reason.REPORTING, "writes the report", facts.report.trouble, now)
+            waits, told = changes.waiting(run, True, Reason.REPORTING, "writes the report", facts.report.blocked, now)
             report = WriteReport(done, (*facts.stages.values(), *facts.endpoints.values()))
             return Decision(waits.status, (report,) if facts.report.state == "absent" else (), told)
     events = [Event("Complete", f"{run.name} is complete")]
@@ -235,7 +235,7 @@ def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
 
 def _served(run: GoGRun, facts: Facts) -> str:
     """Name of the endpoint that goes on serving the policy when the run is complete; "" for none."""
-    return children.policy_name(run) if facts.stays and run.spec.endpoints.policy is not None else ""
+    return children.policy_name(run) if facts.is_persistent and run.spec.endpoints.policy is not None else ""
 
 
 def _serve(run: GoGRun, facts: Facts) -> tuple[Action, ...] | None:

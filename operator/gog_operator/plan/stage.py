@@ -21,11 +21,11 @@ from gog_operator.plan import attempts, changes, data, summary
 from gog_operator.plan.actions import (
     CancelJob,
     Checkpoint,
+    CheckStore,
     CreateJob,
     DataView,
     Decision,
     Event,
-    InspectStore,
     JobView,
     StoreView,
 )
@@ -59,7 +59,7 @@ def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     running = facts.job is not None and facts.job.state == "running"
     if stage.finished:
         return Decision(stage.status, (CancelJob(),) if running else ())
-    stage = _seen(stage, facts)
+    stage = _with_observations(stage, facts)
     if stage.cancelled or stage.spec.suspend:
         return Decision(stage.status, (CancelJob(),)) if running else _stopped(stage, facts, now)
     if stage.holds("Suspended"):
@@ -68,10 +68,10 @@ def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
         return _begin(stage, facts, now)
     if facts.job.state == "running":
         return _watch(stage, facts, now)
-    return _ended(stage, facts, facts.job, now)
+    return _handle_job_end(stage, facts, facts.job, now)
 
 
-def _seen(stage: Stage, facts: Facts) -> Stage:
+def _with_observations(stage: Stage, facts: Facts) -> Stage:
     """The stage with what its process and the store tell of it."""
     update: dict[str, Any] = {"observed_generation": stage.metadata.generation}
     if facts.job is not None:
@@ -93,7 +93,7 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
         if failure := data.failure(facts.data):
             return _failed(stage, Reason.DATA_FAILED, failure, now)
         waits, events = changes.waiting(
-            stage, False, Reason.PREPARING, "waits for the dataset", facts.data.trouble, now
+            stage, False, Reason.PREPARING, "waits for the dataset", facts.data.blocked, now
         )
         return Decision(waits.status, data.preparation(stage.spec.data, facts.data), events)
     missing = unready(stage, facts)
@@ -140,27 +140,27 @@ def urls(stage: Stage, facts: Facts) -> dict[str, str]:
 
 
 def _watch(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
-    if facts.job is not None and not facts.job.whole:
+    if facts.job is not None and not facts.job.intact:
         return Decision(stage.status, (_job(stage, facts),), requeue_after=LOOK_SECONDS)
-    trouble = facts.job.trouble if facts.job else None
-    stage, events = changes.waiting(stage, True, Reason.RUNNING, f"attempt {stage.status.attempt}", trouble, now)
+    blocked = facts.job.blocked if facts.job else None
+    stage, events = changes.waiting(stage, True, Reason.RUNNING, f"attempt {stage.status.attempt}", blocked, now)
     overdue = attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now)
     return Decision(stage.status, (CancelJob(),) if overdue else (), events, requeue_after=LOOK_SECONDS)
 
 
-def _look(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus] | None:
+def _wait_for_store_check(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus] | None:
     """What to do until the store has been looked into; None when it has."""
     if facts.store.state in ("known", "failed"):
         return None
-    looks, events = changes.waiting(stage, False, Reason.CHECKING, "looks into the store", facts.store.trouble, now)
-    return Decision(looks.status, (InspectStore(),) if facts.store.state == "unknown" else (), events)
+    looks, events = changes.waiting(stage, False, Reason.CHECKING, "looks into the store", facts.store.blocked, now)
+    return Decision(looks.status, (CheckStore(),) if facts.store.state == "unknown" else (), events)
 
 
-def _ended(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
+def _handle_job_end(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
     """The job is over: complete, interrupted, or failed."""
     if stage.status.retry_time is not None and not _complete(stage, facts, job):
         return _wait_to_retry(stage, stage.status.retry_time, now)
-    if (looking := _look(stage, facts, now)) is not None:
+    if (looking := _wait_for_store_check(stage, facts, now)) is not None:
         return looking
     if _complete(stage, facts, job):
         return _completed(stage, now)
@@ -265,7 +265,11 @@ def _failed(stage: Stage, reason: Reason, message: str, now: datetime) -> Decisi
 
 def _stopped(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     """Suspended or cancelled, and no job runs (any more)."""
-    if facts.job is not None and not stage.cancelled and (looking := _look(stage, facts, now)) is not None:
+    if (
+        facts.job is not None
+        and not stage.cancelled
+        and (looking := _wait_for_store_check(stage, facts, now)) is not None
+    ):
         return looking
     if facts.job is not None and _complete(stage, facts, facts.job):
         return _completed(stage, now)
