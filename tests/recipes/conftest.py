@@ -23,10 +23,10 @@ from gog_recipes.stratify import StratifyRecipe
 from gog_recipes.world import generate
 
 SERVERS = {
-    "grounding": ("grounding", []),
-    "imageSearch": ("search", ["image", "--data"]),
-    "textSearch": ("search", ["text", "--data"]),
-    "judge": ("judge", []),
+    "grounding": ("grounding.server", []),
+    "imageSearch": ("search.server", ["image", "--data"]),
+    "textSearch": ("search.server", ["text", "--data"]),
+    "judge": ("judge.server", []),
 }
 
 
@@ -34,8 +34,8 @@ def start(folder: Path, tool: str, data: Path, failures: dict | None = None) -> 
     module, arguments = SERVERS[tool]
     ready = folder / f"{tool}.json"
     where = [str(data)] if "--data" in arguments else []
-    program = f"import sys; from gog_tools import {module}; sys.exit({module}.main(sys.argv[1:]))"
-    command = [sys.executable, "-W", "ignore", "-c", program, *arguments, *where, "--ready-file", str(ready)]
+    program = ["-W", "ignore", "-m", f"gog_tools.{module}"]
+    command = [sys.executable, *program, *arguments, *where, "--ready-file", str(ready)]
     if failures:
         command += ["--failures", json.dumps(failures), "--timeout-seconds", "5"]
     log = (folder / f"{tool}.log").open("w")

@@ -212,10 +212,10 @@ def test_only_the_leader_speaks_and_reports(done):
 
 def test_dealt_out_and_collected_items_keep_their_order():
     items = list("abcdefg")
-    parts = [ranks.Ranks(rank, 3).part(items) for rank in range(3)]
+    parts = [ranks.Ranks(rank, 3).shard(items) for rank in range(3)]
     one = ranks.Ranks(1, 3)
     object.__setattr__(one, "gather", lambda item: parts)
-    assert ranks.Ranks.collect(one, parts[1]) == items
+    assert ranks.Ranks.unshard(one, parts[1]) == items
 
 
 def test_a_step_with_less_to_do_than_ranks_is_refused():
