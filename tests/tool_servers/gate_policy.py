@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gog.completions import Completion, Job
 from gog_tools.policy import adapter_source, server
-from gog_tools.policy.completions import Completion, Job
 from gog_tools.serving import process
 
 

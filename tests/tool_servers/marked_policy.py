@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from gog import adapters, tensors
+from gog.completions import Completion, Job
 from gog.errors import UserError
 from gog_tools.policy import server
-from gog_tools.policy.completions import Completion, Job
 from gog_tools.serving import process
 
 
 class MarkedModel:
-    def __init__(self) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         self.adapters: dict[str, str] = {}
 
     def complete(self, jobs: Sequence[Job]) -> list[Completion | Exception]:

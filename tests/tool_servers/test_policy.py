@@ -285,3 +285,18 @@ def test_a_folder_without_a_model_we_serve_is_told(capsys, tmp_path, config, sai
         (tmp_path / "config.json").write_text(config)
     assert policy_server.main(["--model", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- back ends
+
+
+def test_a_back_end_from_outside_is_used_by_its_name(start):
+    server = start("gog_tools.policy.server", "--base", "tiny", "--backend", "marked_policy:MarkedModel")
+    assert server.post(RAW, {"prompt": "x"}).json()["choices"][0]["text"] == "plain"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "gog_nowhere:Model", "marked_policy:Nothing"])
+def test_an_unknown_back_end_is_refused_with_the_known_ones(capsys, name):
+    assert policy_server.main(["--model", "tiny", "--backend", name]) == 2
+    error = capsys.readouterr().err
+    assert "--backend" in error and name in error and "transformers" in error

@@ -1,11 +1,9 @@
-"""A Qwen2.5-VL folder as something that completes prompts, with LoRA adapters that come and go by name.
+"""A base model that completes prompts, with LoRA adapters loaded and unloaded by name.
 
 Requests of one adapter are generated together, left-padded, each with its own temperature, limit and stop strings, by
-transformers' own generate(): a logits processor samples every row and tells generate() what it took. One thread owns
-the model; whoever calls from elsewhere queues (gog_tools.policy.server does). Adapters are safetensors on the language
-model's linears, read from one folder. No paging, no streaming, no sharing of prefixes: that is what vLLM is for.
-
-torch, transformers and peft are imported here and nowhere else among the servers.
+transformers' own generate(): a logits processor samples every row and leaves generate() one token to take. Not
+thread-safe: the policy server queues its calls for one thread. Adapters are safetensors on the language model's
+linears. No paging, no streaming, no prefix sharing: use vLLM for those.
 """
 
 from __future__ import annotations
@@ -18,22 +16,19 @@ from typing import Any
 
 import numpy as np
 import peft
-import peft.import_utils
-import peft.tuners.lora.torchao
-import peft.utils.quantization_utils
 import safetensors
 import safetensors.torch
 import torch
 import transformers
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from gog import adapters
+from gog.completions import Completion, Job, Prompt
 from gog.errors import UserError
-from gog_tools.policy import sampling
-from gog_tools.policy.completions import Completion, Job, Prompt
+from gog_recipes.models import policy_model, sampling
 
 IMAGE_PAD = "<|image_pad|>"
 IMAGE = f"<|vision_start|>{IMAGE_PAD}<|vision_end|>"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class PolicyModel:
@@ -57,12 +52,11 @@ class PolicyModel:
     def load_adapter(self, name: str, folder: Path) -> None:
         """Makes an adapter available under a new name. Raises UserError; the model is then as before."""
         _check_adapter(folder)
-        _settle_torchao()
         self._loaded += 1
         key = f"adapter{self._loaded}"  # peft names modules after adapters, and those may hold no dots
         try:
             self._attach(key, peft.PeftConfig.from_pretrained(str(folder)))
-            self._fill(key, safetensors.torch.load_file(folder / ADAPTER_FILES[1]))
+            self._fill(key, safetensors.torch.load_file(folder / adapters.WEIGHTS))
         except (RuntimeError, ValueError, TypeError, KeyError, OSError, safetensors.SafetensorError) as error:
             self._forget(key)
             raise UserError(f"cannot be loaded: {_brief(error)}", where=str(folder)) from error
@@ -209,16 +203,9 @@ def _plain(content: str | list[dict[str, Any]]) -> str:
 
 def _load(folder: Path, device: str, dtype: str) -> Any:
     try:
-        model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            use_safetensors=True,
-            attn_implementation="sdpa",
-        )
+        return policy_model.load_folder(folder, torch.device(device), getattr(torch, dtype))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot be loaded: {_brief(error)}", where=str(folder)) from error
-    return model.requires_grad_(False).eval().to(device)
 
 
 def _plain_generation(own: Any, tokenizer: Any) -> Any:
@@ -233,25 +220,16 @@ def _plain_generation(own: Any, tokenizer: Any) -> Any:
 
 def _check_adapter(folder: Path) -> None:
     """Refuses what is not a LoRA adapter of linears in safetensors."""
-    for name in ADAPTER_FILES:
+    for name in (adapters.CONFIG, adapters.WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{name} is missing", where=str(folder), remedy="save adapters with peft, as safetensors")
     try:
-        config = json.loads((folder / ADAPTER_FILES[0]).read_text(encoding="utf-8"))
+        config = json.loads((folder / adapters.CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"not JSON: {error}", where=str(folder / ADAPTER_FILES[0])) from None
+        raise UserError(f"not JSON: {error}", where=str(folder / adapters.CONFIG)) from None
     if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
         raise UserError("only LoRA adapters without modules_to_save are served", where=str(folder))
 
 
 def _brief(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _settle_torchao() -> None:
-    """peft 0.19 and newer raises when it meets the torchao that torchtune needs; we use it on ordinary linears only.
-
-    So it is told that there is no torchao. Its modules bind the question by name, hence the three places.
-    """
-    for module in (peft.import_utils, peft.tuners.lora.torchao, peft.utils.quantization_utils):
-        module.is_torchao_available = lambda: False

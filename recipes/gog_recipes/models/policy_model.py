@@ -37,10 +37,15 @@ def base_folder(spec: ModelSpec) -> Path:
 
 
 def load_base(spec: ModelSpec, device: torch.device) -> Qwen2_5_VLForConditionalGeneration:
-    """The base model, frozen, in evaluation mode. Safetensors only."""
+    """The base model, frozen, in evaluation mode."""
+    return load_folder(base_folder(spec), device, getattr(torch, spec.dtype))
+
+
+def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen2_5_VLForConditionalGeneration:
+    """The model of a folder in Hugging Face form, frozen, in evaluation mode. Safetensors only."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        base_folder(spec),
-        dtype=getattr(torch, spec.dtype),
+        folder,
+        dtype=dtype,
         local_files_only=True,
         use_safetensors=True,
         attn_implementation="sdpa",

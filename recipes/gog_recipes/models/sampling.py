@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 
-from gog_tools.policy.completions import Completion, Sampling
+from gog.completions import Completion, Sampling
 
 
 @dataclass

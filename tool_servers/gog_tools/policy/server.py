@@ -23,10 +23,10 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from gog import base_model, store, tool_api
+from gog.completions import Completion, Job, Model, Prompt, Sampling
 from gog.errors import UserError
 from gog.images import Image
-from gog_tools.policy import adapter_source
-from gog_tools.policy.completions import Completion, Job, Model, Prompt, Sampling
+from gog_tools.policy import adapter_source, backends
 from gog_tools.policy.versions import Versions
 from gog_tools.serving import chat, http_json, inputs, process
 from gog_tools.serving.batching import MicroBatcher
@@ -213,9 +213,7 @@ def _told(sentence: str) -> Response:
 
 
 def load_model(folder: Path, given: argparse.Namespace) -> Model:
-    from gog_tools.policy.model import PolicyModel  # torch takes seconds: not for --help, nor for a port in use
-
-    return PolicyModel(folder, device=given.device, dtype=given.dtype)
+    return backends.load(given.backend, folder, device=given.device, dtype=given.dtype)
 
 
 def build(given: argparse.Namespace, load: Callable[[Path, argparse.Namespace], Model] = load_model) -> FastAPI:
@@ -256,7 +254,7 @@ def _version(text: str) -> str:
 
 
 def options() -> argparse.ArgumentParser:
-    parser = process.parser(NAME, "A Qwen2.5-VL policy with LoRA adapters, over OpenAI's protocol.")
+    parser = process.parser(NAME, "A policy with LoRA adapters, over OpenAI's protocol.")
     add = parser.add_argument
     add(
         "--base",
@@ -269,6 +267,7 @@ def options() -> argparse.ArgumentParser:
     add("--adapters", type=Path, help="folder under which adapters may be loaded; else they come from --store")
     add("--version", default="", help="checkpoint loaded before the server is ready: grpo/120, or @FILE that names it")
     add("--batch-size", type=int, default=32, help="most completions generated together")
+    add("--backend", default="transformers", help=f"{', '.join(backends.BACKENDS)}, or module:factory of a model")
     add("--device", default="cpu", help="torch device")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="type of the weights")
     add("--data", help="not read: this server knows only what it is sent")

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from gog import adapters
+from gog.completions import Model
 from gog.errors import UserError
 from gog_tools.policy.adapter_source import Adapter, Shelf
-from gog_tools.policy.completions import Model
 from gog_tools.serving.http_json import Refusal
 
 ALIAS = "policy"
