@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import hypothesis.configuration
 import pytest
+from support.operator_harness import Harness
 from support.s3 import _gateway, gateway  # noqa: F401
 
 from gog import store as stores
@@ -42,3 +43,11 @@ def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def store(tmp_path: Path) -> Store:
     """An empty store in a folder of the test's own."""
     return stores.open_store((tmp_path / "store").as_uri())
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    """`gog` as a process, with toy programs as stages and servers."""
+    made = Harness(tmp_path)
+    yield made
+    made.close()

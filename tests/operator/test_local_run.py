@@ -13,159 +13,159 @@ from support.operator_builders import until
 STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
 
 
-def sft(workshop, **spec):
+def sft(harness, **spec):
     """One stage alone: the smallest thing that runs."""
-    return str(workshop.write("SFTStage", store={"uri": f"file://{workshop.run}/store"}, **spec))
+    return str(harness.write("SFTStage", store={"uri": f"file://{harness.run}/store"}, **spec))
 
 
-def test_a_run_goes_through_every_stage_and_leaves_nothing_running(workshop):
-    path = str(workshop.write())
-    code, told = workshop.gog("run", path)
+def test_a_run_goes_through_every_stage_and_leaves_nothing_running(harness):
+    path = str(harness.write())
+    code, told = harness.gog("run", path)
     assert code == 0, told
-    assert workshop.conditions("gogrun.world") == {"Complete": "Complete"}
-    assert {stage: workshop.committed(stage)[-1] for stage in STAGES} == dict.fromkeys(STAGES, 4)
-    assert [len(workshop.starts(stage)) for stage in STAGES] == [1] * 5
-    assert workshop.starts("grpo")[0]["inputs"] == {"sft": "sft/4", "stratify": "stratify/4"}
-    assert workshop.living() == set() and not list((workshop.run / "processes").iterdir())
+    assert harness.conditions("gogrun.world") == {"Complete": "Complete"}
+    assert {stage: harness.committed(stage)[-1] for stage in STAGES} == dict.fromkeys(STAGES, 4)
+    assert [len(harness.starts(stage)) for stage in STAGES] == [1] * 5
+    assert harness.starts("grpo")[0]["inputs"] == {"sft": "sft/4", "stratify": "stratify/4"}
+    assert harness.living() == set() and not list((harness.run / "processes").iterdir())
     assert [line for line in told.splitlines() if line.startswith("✓ evaluate")]
     assert "world is complete." in told
 
-    final = yaml.safe_load((workshop.run / "work" / "grpo" / "final.yaml").read_text())
+    final = yaml.safe_load((harness.run / "work" / "grpo" / "final.yaml").read_text())
     assert final["learning_rate"] == 1e-3, "the tiny family's preset lies under what the user left out"
-    assert final["data"] == {"path": str(workshop.folder / "pool")} and final["endpoints"]["judge"].startswith(
+    assert final["data"] == {"path": str(harness.folder / "pool")} and final["endpoints"]["judge"].startswith(
         "http://127.0.0.1:"
     )
-    assert (workshop.run / "logs" / "sft" / "1" / "trainer" / "0" / "combined.log").exists()
+    assert (harness.run / "logs" / "sft" / "1" / "trainer" / "0" / "combined.log").exists()
 
-    code, told = workshop.gog("run", path)
-    assert code == 0 and [len(workshop.starts(stage)) for stage in STAGES] == [1] * 5
-    code, told = workshop.gog("run", path, "--set", "stages.sft.epochs=2")
+    code, told = harness.gog("run", path)
+    assert code == 0 and [len(harness.starts(stage)) for stage in STAGES] == [1] * 5
+    code, told = harness.gog("run", path, "--set", "stages.sft.epochs=2")
     assert code == 2
     assert told == (
         "gog: runs/world: holds a run with another manifest (different: spec.stages.sft.epochs) (`gog resume world` goes on"
         " with that one; for a new run change metadata.name or --dir)\n"
     )
-    assert "world" in workshop.gog("status")[1] and "evaluate/4" in workshop.gog("status", "world")[1]
-    assert "world is complete" in workshop.gog("logs", "world")[1]
+    assert "world" in harness.gog("status")[1] and "evaluate/4" in harness.gog("status", "world")[1]
+    assert "world is complete" in harness.gog("logs", "world")[1]
 
 
-def test_the_judge_s_model_reaches_the_stages_that_ask_it(workshop):
+def test_the_judge_s_model_reaches_the_stages_that_ask_it(harness):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        path = workshop.write(endpoints={"judge": {"url": url, "model": "qwen3-32b"}})
-        code, told = workshop.gog("run", str(path))
+        path = harness.write(endpoints={"judge": {"url": url, "model": "qwen3-32b"}})
+        code, told = harness.gog("run", str(path))
     assert code == 0, told
-    final = {stage: yaml.safe_load((workshop.run / "work" / stage / "final.yaml").read_text()) for stage in STAGES}
+    final = {stage: yaml.safe_load((harness.run / "work" / stage / "final.yaml").read_text()) for stage in STAGES}
     asked = {stage: each.get("judge_model") for stage, each in final.items()}
     assert asked == {**dict.fromkeys(STAGES, "qwen3-32b"), "sft": None}
     assert final["grpo"]["endpoints"]["judge"] == url
 
 
-def test_a_failing_attempt_is_tried_again_from_its_last_checkpoint(workshop):
-    workshop.stage = {"sft": {"fail_until_attempt": 2}}
-    code, told = workshop.gog("run", sft(workshop))
+def test_a_failing_attempt_is_tried_again_from_its_last_checkpoint(harness):
+    harness.stage = {"sft": {"fail_until_attempt": 2}}
+    code, told = harness.gog("run", sft(harness))
     assert code == 0, told
-    assert len(workshop.starts("sft")) == 2 and workshop.object("sftstage.world")["status"]["failures"] == 1
+    assert len(harness.starts("sft")) == 2 and harness.object("sftstage.world")["status"]["failures"] == 1
     assert "! world: attempt 1 failed: exit 1: toy: sft fails on purpose; tried again in 2 s (1 of 3)" in told
 
 
-def test_a_stage_that_fails_for_good_says_why_and_what_to_do_and_can_be_resumed(workshop):
-    workshop.stage = {"sft": {"exit": 2}}
-    path = sft(workshop)
-    code, told = workshop.gog("run", path)
+def test_a_stage_that_fails_for_good_says_why_and_what_to_do_and_can_be_resumed(harness):
+    harness.stage = {"sft": {"exit": 2}}
+    path = sft(harness)
+    code, told = harness.gog("run", path)
     assert code == 1
     assert "world failed: invalid input, not tried again: toy: sft fails on purpose" in told
     assert "`gog logs world/sft` shows what was written; `gog resume world` tries again" in told
-    assert "toy: sft fails on purpose" in workshop.gog("logs", "world/sft")[1]
-    assert workshop.gog("run", path)[0] == 1, "terminal is terminal"
-    assert len(workshop.starts("sft")) == 1
-    workshop.stage = {}
-    assert workshop.gog("resume", "world")[0] == 0
-    assert workshop.object("sftstage.world")["status"]["attempt"] == 2
+    assert "toy: sft fails on purpose" in harness.gog("logs", "world/sft")[1]
+    assert harness.gog("run", path)[0] == 1, "terminal is terminal"
+    assert len(harness.starts("sft")) == 1
+    harness.stage = {}
+    assert harness.gog("resume", "world")[0] == 0
+    assert harness.object("sftstage.world")["status"]["attempt"] == 2
 
 
-def test_a_checkpoint_that_was_taken_out_of_the_store_is_made_again(workshop):
-    workshop.stage = {"evaluate": {"exit": 2}}
+def test_a_checkpoint_that_was_taken_out_of_the_store_is_made_again(harness):
+    harness.stage = {"evaluate": {"exit": 2}}
     short = {"skip": ["curate", "stratify", "grpo"]}
-    path = str(workshop.write(stages=short, store={"uri": f"file://{workshop.run}/store"}))
-    assert workshop.gog("run", path)[0] == 1
-    (workshop.run / "store" / "manifests" / "sft" / "000000004.json").unlink()
-    workshop.stage = {}
-    code, told = workshop.gog("resume", "world")
+    path = str(harness.write(stages=short, store={"uri": f"file://{harness.run}/store"}))
+    assert harness.gog("run", path)[0] == 1
+    (harness.run / "store" / "manifests" / "sft" / "000000004.json").unlink()
+    harness.stage = {}
+    code, told = harness.gog("resume", "world")
     assert code == 0, told
     assert "the store holds the last checkpoint of sft no more: done again" in told
-    assert [each["from"] for each in workshop.starts("sft")] == [0, 2], "it goes on from the one before"
-    assert workshop.starts("evaluate")[1]["inputs"] == {"sft": "sft/4"}
+    assert [each["from"] for each in harness.starts("sft")] == [0, 2], "it goes on from the one before"
+    assert harness.starts("evaluate")[1]["inputs"] == {"sft": "sft/4"}
 
 
-def test_ctrl_c_ends_the_stage_and_says_how_to_go_on(workshop):
-    workshop.stage = {"sft": {"steps": 400, "seconds": 0.02, "save_every": 2}}
-    process = workshop.start("run", sft(workshop))
-    workshop.until_committed("sft", 2)
+def test_ctrl_c_ends_the_stage_and_says_how_to_go_on(harness):
+    harness.stage = {"sft": {"steps": 400, "seconds": 0.02, "save_every": 2}}
+    process = harness.start("run", sft(harness))
+    harness.until_committed("sft", 2)
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=120)
-    step = workshop.committed("sft")[-1]
+    step = harness.committed("sft")[-1]
     assert process.returncode == 130 and f"`gog resume world` goes on with sft from step {step}." in told
-    assert workshop.living() == set()
+    assert harness.living() == set()
 
-    workshop.stage = {"sft": {"steps": step + 1}}
-    code, told = workshop.gog("resume", "world")
+    harness.stage = {"sft": {"steps": step + 1}}
+    code, told = harness.gog("resume", "world")
     assert code == 0 and f"world: attempt 1 was interrupted; attempt 2 goes on from sft/{step}" in told
-    assert [each["from"] for each in workshop.starts("sft")] == [0, step]
+    assert [each["from"] for each in harness.starts("sft")] == [0, step]
 
 
-def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_will_not_end(workshop):
-    workshop.stage = {"sft": {"hang": True}}
-    process = workshop.start("run", sft(workshop))
-    until(lambda: workshop.starts("sft"))
+def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_will_not_end(harness):
+    harness.stage = {"sft": {"hang": True}}
+    process = harness.start("run", sft(harness))
+    until(lambda: harness.starts("sft"))
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None
     for line in process.stdout:
         if "interrupted" in line:
             break
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130 and workshop.living() == set()
+    assert process.wait(60) == 130 and harness.living() == set()
 
 
-def test_a_run_in_use_is_refused_and_its_holder_named(workshop):
-    workshop.stage = {"sft": {"hang": True}}
-    path = sft(workshop)
-    process = workshop.start("run", path)
-    until(lambda: workshop.starts("sft"))
+def test_a_run_in_use_is_refused_and_its_holder_named(harness):
+    harness.stage = {"sft": {"hang": True}}
+    path = sft(harness)
+    process = harness.start("run", path)
+    until(lambda: harness.starts("sft"))
     for line in (("run", path), ("resume", "world")):
-        code, told = workshop.gog(*line)
+        code, told = harness.gog(*line)
         assert code == 2 and f"is in use by process {process.pid}" in told
 
 
-def test_a_run_is_cancelled_from_another_terminal(workshop):
-    workshop.stage = {"sft": {"steps": 1000, "seconds": 0.02}}
-    process = workshop.start("run", sft(workshop))
-    workshop.until_committed("sft", 2)
-    code, told = workshop.gog("cancel", "world")
+def test_a_run_is_cancelled_from_another_terminal(harness):
+    harness.stage = {"sft": {"steps": 1000, "seconds": 0.02}}
+    process = harness.start("run", sft(harness))
+    harness.until_committed("sft", 2)
+    code, told = harness.gog("cancel", "world")
     assert (code, told) == (0, f"world is being cancelled by process {process.pid}, which drives it\n")
     told, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and "world is cancelled." in told
-    assert workshop.conditions("sftstage.world") == {"Failed": "Cancelled"} and workshop.living() == set()
+    assert harness.conditions("sftstage.world") == {"Failed": "Cancelled"} and harness.living() == set()
 
 
-def test_a_run_that_nobody_drives_is_cancelled_too(workshop):
-    workshop.stage = {"curate": {"hang": True}}
-    process = workshop.start("run", str(workshop.write()))
-    until(lambda: workshop.starts("curate"))
+def test_a_run_that_nobody_drives_is_cancelled_too(harness):
+    harness.stage = {"curate": {"hang": True}}
+    process = harness.start("run", str(harness.write()))
+    until(lambda: harness.starts("curate"))
     process.kill()
     process.wait()
-    code, told = workshop.gog("cancel", "world")
+    code, told = harness.gog("cancel", "world")
     assert code == 0, told
-    assert workshop.conditions("gogrun.world") == {"Failed": "Cancelled"} and workshop.living() == set()
-    assert len(workshop.starts("curate")) == 1
+    assert harness.conditions("gogrun.world") == {"Failed": "Cancelled"} and harness.living() == set()
+    assert len(harness.starts("curate")) == 1
 
 
-def test_logs_are_followed_until_nobody_drives_the_run_any_more(workshop):
-    workshop.stage = {"sft": {"hang": True}}
-    process = workshop.start("run", sft(workshop))
-    until(lambda: workshop.starts("sft"))
-    follower = workshop.start("logs", "world/sft", "-f")
-    log = workshop.run / "logs" / "sft" / "1" / "trainer" / "0" / "combined.log"
+def test_logs_are_followed_until_nobody_drives_the_run_any_more(harness):
+    harness.stage = {"sft": {"hang": True}}
+    process = harness.start("run", sft(harness))
+    until(lambda: harness.starts("sft"))
+    follower = harness.start("logs", "world/sft", "-f")
+    log = harness.run / "logs" / "sft" / "1" / "trainer" / "0" / "combined.log"
     with log.open("a") as stream:
         stream.write("a line that came later\n")
     assert follower.stdout is not None
@@ -175,46 +175,46 @@ def test_logs_are_followed_until_nobody_drives_the_run_any_more(workshop):
     assert follower.wait(60) == 0
 
 
-def test_one_endpoint_alone_is_served_until_interrupted(workshop):
-    (workshop.folder / "endpoint.yaml").write_text(
+def test_one_endpoint_alone_is_served_until_interrupted(harness):
+    (harness.folder / "endpoint.yaml").write_text(
         "{apiVersion: gog.dev/v1alpha1, kind: Endpoint, metadata: {name: world}, spec: {role: judge}}"
     )
-    process = workshop.start("run", "endpoint.yaml")
-    until(lambda: any("judge server answers at http://127.0.0.1:" in message for message in workshop.events()))
+    process = harness.start("run", "endpoint.yaml")
+    until(lambda: any("judge server answers at http://127.0.0.1:" in message for message in harness.events()))
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130 and workshop.living() == set()
+    assert process.wait(60) == 130 and harness.living() == set()
 
 
-def test_a_server_that_dies_is_started_again_on_its_port(workshop):
-    workshop.stage = {"curate": {"steps": 10_000, "seconds": 0.02}}
-    workshop.start("run", str(workshop.write()))
-    workshop.until_committed("curate", 2)
-    logs = workshop.run / "logs" / "grounding"
+def test_a_server_that_dies_is_started_again_on_its_port(harness):
+    harness.stage = {"curate": {"steps": 10_000, "seconds": 0.02}}
+    harness.start("run", str(harness.write()))
+    harness.until_committed("curate", 2)
+    logs = harness.run / "logs" / "grounding"
     first = json.loads((logs / "1" / "ready.json").read_text())
 
     os.kill(first["pid"], signal.SIGKILL)
     second = json.loads(until(lambda: (logs / "2" / "ready.json").exists() and (logs / "2" / "ready.json").read_text()))
     assert second["url"] == first["url"] and second["pid"] != first["pid"]
-    until(lambda: any("grounding server ended (killed by SIGKILL" in message for message in workshop.events()))
-    assert len(workshop.starts("curate")) == 1, "the stage does not notice"
+    until(lambda: any("grounding server ended (killed by SIGKILL" in message for message in harness.events()))
+    assert len(harness.starts("curate")) == 1, "the stage does not notice"
 
 
-def test_a_server_that_never_answers_fails_the_run_with_its_last_words(workshop):
-    workshop.server = {"judge": {"exit": 2}}
-    code, told = workshop.gog("run", str(workshop.write()))
-    assert code == 1 and workshop.living() == set()
+def test_a_server_that_never_answers_fails_the_run_with_its_last_words(harness):
+    harness.server = {"judge": {"exit": 2}}
+    code, told = harness.gog("run", str(harness.write()))
+    assert code == 1 and harness.living() == set()
     assert "world failed: judge server ended before it answered: exit 2: toy: judge ends on purpose" in told
 
 
-def test_a_suspended_run_starts_nothing_until_it_is_resumed(workshop):
-    path = sft(workshop, suspend=True)
-    code, told = workshop.gog("run", path)
-    assert code == 0 and workshop.starts("sft") == []
+def test_a_suspended_run_starts_nothing_until_it_is_resumed(harness):
+    path = sft(harness, suspend=True)
+    code, told = harness.gog("run", path)
+    assert code == 0 and harness.starts("sft") == []
     assert "`gog resume world` goes on" in told
-    assert workshop.gog("resume", "world")[0] == 0
-    assert workshop.conditions("sftstage.world") == {"Complete": "Complete"}
+    assert harness.gog("resume", "world")[0] == 0
+    assert harness.conditions("sftstage.world") == {"Complete": "Complete"}
 
 
-def test_a_run_that_is_not_there_is_said_so(workshop):
+def test_a_run_that_is_not_there_is_said_so(harness):
     for command in ("resume", "status", "logs", "cancel", "report"):
-        assert workshop.gog(command, "nothing") == (2, "gog: runs: no run 'nothing' (runs there: none)\n")
+        assert harness.gog(command, "nothing") == (2, "gog: runs: no run 'nothing' (runs there: none)\n")

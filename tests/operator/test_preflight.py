@@ -11,9 +11,9 @@ import pytest
 from gog.tracing import otlp
 
 
-def refusal(workshop, path: Path, *line: str) -> str:
-    code, told = workshop.gog("run", str(path), *line)
-    assert code == 2 and not workshop.run.exists(), told
+def refusal(harness, path: Path, *line: str) -> str:
+    code, told = harness.gog("run", str(path), *line)
+    assert code == 2 and not harness.run.exists(), told
     return told.strip()
 
 
@@ -43,71 +43,71 @@ def spoil(pool: Path, how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["torn line", "id twice", "missing image", "torn image", "no split", "no text"])
-def test_a_faulty_dataset_is_refused_by_file_and_line(workshop, how):
-    path = workshop.write()
-    sentence = spoil(workshop.folder / "pool", how)
-    assert refusal(workshop, path).startswith(f"gog: {sentence}")
+def test_a_faulty_dataset_is_refused_by_file_and_line(harness, how):
+    path = harness.write()
+    sentence = spoil(harness.folder / "pool", how)
+    assert refusal(harness, path).startswith(f"gog: {sentence}")
 
 
-def test_a_bucket_without_credentials_is_refused(workshop, monkeypatch):
+def test_a_bucket_without_credentials_is_refused(harness, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     kept = {"uri": "s3://bucket/x", "endpointUrl": "http://127.0.0.1:9", "pathStyle": True}
-    told = refusal(workshop, workshop.write(store=kept))
+    told = refusal(harness, harness.write(store=kept))
     assert told.startswith("gog: s3://bucket: Unable to locate credentials (set AWS_ACCESS_KEY_ID")
 
 
-def test_a_bucket_that_nobody_serves_is_refused(workshop, monkeypatch):
+def test_a_bucket_that_nobody_serves_is_refused(harness, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "any")
     kept = {"uri": "s3://bucket/x", "endpointUrl": "http://127.0.0.1:9", "pathStyle": True}
-    told = refusal(workshop, workshop.write(store=kept))
+    told = refusal(harness, harness.write(store=kept))
     assert told.startswith("gog: s3://bucket at http://127.0.0.1:9: not served within 5 s")
 
 
-def test_a_model_folder_that_is_none_is_refused(workshop):
-    path = workshop.write(model={"base": "/nonexistent"})
-    assert refusal(workshop, path) == (
+def test_a_model_folder_that_is_none_is_refused(harness):
+    path = harness.write(model={"base": "/nonexistent"})
+    assert refusal(harness, path) == (
         f"gog: {path}: spec.model.base: no config.json in /nonexistent (name a folder in Hugging Face form)"
     )
 
 
-def test_a_model_of_another_architecture_is_refused(workshop):
-    folder = workshop.folder / "model"
+def test_a_model_of_another_architecture_is_refused(harness):
+    folder = harness.folder / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    path = workshop.write(model={"base": str(folder)})
-    assert refusal(workshop, path) == (
+    path = harness.write(model={"base": str(folder)})
+    assert refusal(harness, path) == (
         f"gog: {path}: spec.model.base: model type 'llama' of {folder} is not supported (use a Qwen2.5-VL model)"
     )
     (folder / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
-    assert refusal(workshop, path).endswith(f"no weights in {folder} (weights are read from *.safetensors only)")
+    assert refusal(harness, path).endswith(f"no weights in {folder} (weights are read from *.safetensors only)")
 
 
-def test_demonstrations_that_are_not_there_are_refused(workshop):
-    path = workshop.write(stages={"sft": {"demonstrations": "mine.zip"}})
-    assert f"{path}: spec.stages.sft.demonstrations: no file" in refusal(workshop, path)
+def test_demonstrations_that_are_not_there_are_refused(harness):
+    path = harness.write(stages={"sft": {"demonstrations": "mine.zip"}})
+    assert f"{path}: spec.stages.sft.demonstrations: no file" in refusal(harness, path)
 
 
-def test_a_server_that_does_not_answer_is_refused(workshop):
+def test_a_server_that_does_not_answer_is_refused(harness):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        path = workshop.write(endpoints={"imageSearch": {"url": url}})
-        assert refusal(workshop, path) == (
+        path = harness.write(endpoints={"imageSearch": {"url": url}})
+        assert refusal(harness, path) == (
             f"gog: {path}: spec.endpoints.imageSearch.url: nothing answers at {url}: Connection refused (is the server up?)"
         )
 
 
-def test_traces_without_the_package_are_refused_before_a_run_and_a_note_of_validate(workshop, monkeypatch):
+def test_traces_without_the_package_are_refused_before_a_run_and_a_note_of_validate(harness, monkeypatch):
     monkeypatch.setattr(otlp, "PACKAGE", "nowhere.to.be.found")
-    path = workshop.write(traces={"endpoint": "http://collector:4318"})
+    path = harness.write(traces={"endpoint": "http://collector:4318"})
     sentence = "they need OpenTelemetry, which is not installed (pip install 'gog[traces]')"
-    assert refusal(workshop, path) == f"gog: {path}: spec.traces: {sentence}"
-    code, told = workshop.gog("validate", str(path))
+    assert refusal(harness, path) == f"gog: {path}: spec.traces: {sentence}"
+    code, told = harness.gog("validate", str(path))
     assert code == 0 and told.endswith(f"note: spec.traces: {sentence}\n"), "the manifest may be a cluster's"
 
 
-def test_a_dataset_that_no_stage_reads_is_not_asked_for_its_questions(workshop):
-    path = workshop.write("SFTStage", store={"uri": f"file://{workshop.folder}/store"})
-    (workshop.folder / "pool" / "train.jsonl").write_text("no matter")
-    assert workshop.gog("run", str(path))[0] == 0
+def test_a_dataset_that_no_stage_reads_is_not_asked_for_its_questions(harness):
+    path = harness.write("SFTStage", store={"uri": f"file://{harness.folder}/store"})
+    (harness.folder / "pool" / "train.jsonl").write_text("no matter")
+    assert harness.gog("run", str(path))[0] == 0

@@ -25,7 +25,7 @@ GOG = [sys.executable, "-m", "gog_operator"]
 
 
 @dataclass
-class Workshop:
+class Harness:
     """A folder to run things in. stage, server: what the toys shall do, by store key and by role."""
 
     folder: Path

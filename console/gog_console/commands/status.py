@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from gog_console import cli, run_folder
-from gog_console.status import formatting, overview, plain, run_files, run_page, run_state
+from gog_console.status import overview, phrases, plain, run_files, run_page, run_state
 from gog_console.status.run_files import RunFolder
 from gog_operator import local_loop
 from gog_operator.api.objects import Object
@@ -99,8 +99,8 @@ class OneRun:
                 continue
             state = run_state.state(stage, self.seen.driver)
             if changes.are_news(f"{line.key}/{max(stage.status.attempt, 1)}", state, line.progress):
-                said = formatting.failure(stage) or formatting.summary(stage)
-                parts = (f"{formatting.mark(stage)} {line.key}", state, formatting.steps(line.progress), said)
+                said = phrases.failure(stage) or phrases.summary(stage)
+                parts = (f"{phrases.mark(stage)} {line.key}", state, phrases.steps(line.progress), said)
                 yield "  ".join(part for part in parts if part)
 
     def outcome(self) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gog_console.report import formatting
+from gog_console import formatting
 from gog_console.report.charts import ticks
 from gog_console.report.markup import Child, Markup, tag
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gog_console.report import formatting
+from gog_console import formatting
 from gog_console.report.markup import Child, Markup, tag
 
 WIDTH, HEIGHT = 400, 206

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gog.levels import Graded
-from gog_console.report import bars, formatting, overview, summary
+from gog_console import formatting
+from gog_console.report import bars, overview, summary
 from gog_console.report.bars import legend
 from gog_console.report.markup import Markup, tag
 from gog_console.report.model import Data

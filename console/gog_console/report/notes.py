@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from gog_console.report import formatting, provenance
+from gog_console import formatting
+from gog_console.report import provenance
 from gog_console.report.markup import Markup, tag
 from gog_console.report.model import Data, Row, column, number
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from gog_console.report import bars, charts, formatting, summary
+from gog_console import formatting
+from gog_console.report import bars, charts, summary
 from gog_console.report.markup import Child, Markup, tag
 from gog_console.report.model import Data, Evaluation, Row, column, number, policy_order
 
@@ -54,7 +55,7 @@ def headline(data: Data) -> str:
     difference, ends = versus
     return (
         f"{told}; before reinforcement learning it was {formatting.percent(number(before.get('accuracy')))} "
-        f"(paired difference {formatting.points(difference)} points, 95{formatting.THIN}% interval {formatting.span(ends)})."
+        f"(paired difference {formatting.points(difference)} points, 95{formatting.THIN}% interval {formatting.interval(ends)})."
     )
 
 

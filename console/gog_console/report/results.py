@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gog_console.report import bars, formatting, overview, summary, training
+from gog_console import formatting
+from gog_console.report import bars, overview, summary, training
 from gog_console.report.markup import Child, Markup, tag
 from gog_console.report.model import Data, Evaluation, Row, number, policy_order
 
@@ -94,7 +95,7 @@ def _row(arm: str, row: Row) -> Markup:
     cells = (
         formatting.count(number(row.get("n"))),
         tag("b", formatting.percent(number(row.get("accuracy")))),
-        formatting.span(ends),
+        formatting.interval(ends),
         formatting.percent(number(row.get("format_mean"))),
         formatting.figure(number(row.get("tool_calls_mean"))),
         formatting.percent(number(row.get("choice_accuracy"))),

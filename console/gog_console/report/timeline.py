@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from gog_console.report import bars, formatting, objects, overview
+from gog_console import formatting
+from gog_console.report import bars, objects, overview
 from gog_console.report.markup import Markup, tag
 from gog_console.report.model import Data, Row, Stage
 

@@ -19,7 +19,7 @@ from gog import behaviour, images, regions, trajectory_zip
 from gog.errors import UserError
 from gog.spec import STAGES
 from gog.trajectory import Observation, Segment, Trajectory, Turn
-from gog_console.report import formatting
+from gog_console import formatting
 from gog_console.report.model import Sample, policy_order
 
 BUDGET = 5_000_000

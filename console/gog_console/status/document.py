@@ -9,7 +9,7 @@ from typing import Any
 
 from gog_console.report import objects as reported
 from gog_console.report import summary
-from gog_console.status import formatting, run_state
+from gog_console.status import phrases, run_state
 from gog_console.status.overview import Line
 from gog_console.status.run_page import Board, StageLine
 from gog_operator.api import objects
@@ -84,7 +84,7 @@ def _stage(line: StageLine, now: datetime) -> dict[str, Any]:
 
 
 def _seconds(stage: Stage, now: datetime) -> float | None:
-    return _rounded(formatting.seconds(stage.status, now)) if stage.status.start_time else None
+    return _rounded(phrases.seconds(stage.status, now)) if stage.status.start_time else None
 
 
 def _progress(told: Progress | None) -> dict[str, Any]:

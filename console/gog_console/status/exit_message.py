@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gog_console.status import formatting, table
+from gog_console.status import phrases, table
 from gog_operator import hints, reconcile
 from gog_operator.api.objects import Object, Stage
 from gog_operator.cluster.local import LocalCluster
@@ -13,10 +13,10 @@ from gog_operator.cluster.local import LocalCluster
 def finished(cluster: LocalCluster, root: Object, report: Path | None) -> list[str]:
     """Lines for a run that is complete or has failed."""
     lines = []
-    if formatting.is_cancelled(root):
+    if phrases.is_cancelled(root):
         lines += [f"{root.name} is cancelled.", f"`{hints.call('resume', cluster.folder)}` would go on with it."]
     elif root.holds("Failed"):
-        lines += [f"{root.name} failed: {formatting.failure(root)}", *remedies(cluster, root)]
+        lines += [f"{root.name} failed: {phrases.failure(root)}", *remedies(cluster, root)]
     else:
         found = table.rows(cluster.folder / "report" / "summary.json")
         lines += ["", *table.plain(found)] if found else []
@@ -34,7 +34,7 @@ def finished(cluster: LocalCluster, root: Object, report: Path | None) -> list[s
 def remedies(cluster: LocalCluster, root: Object) -> list[str]:
     """What to do about a failure: read the log of what failed, mend, go on."""
     stages = stages_of(cluster, root)
-    failed = next((each for each in stages if formatting.failure(each) and not formatting.is_cancelled(each)), None)
+    failed = next((each for each in stages if phrases.failure(each) and not phrases.is_cancelled(each)), None)
     where = f"/{failed.store_key}" if failed is not None else ""
     logs, resume = hints.call("logs", cluster.folder, where), hints.call("resume", cluster.folder)
     return [f"`{logs}` shows what was written; `{resume}` tries again from the last checkpoint."]

@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gog_console.status import exit_message, formatting
+from gog_console import formatting
+from gog_console.status import exit_message, phrases
 from gog_operator import hints
 from gog_operator.api import names, sequence
 from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object, Stage
@@ -103,22 +104,22 @@ class LiveDisplay:
             self.tools_seconds = (now - self.began).total_seconds()
         told = "  ".join(_address(each) for each in endpoints)
         mark = "[green]✓[/]" if len(ready) == len(endpoints) else "[cyan]▸[/]"
-        took = formatting.duration(self.tools_seconds) if self.tools_seconds is not None else self._elapsed(now)
+        took = formatting.clock(self.tools_seconds) if self.tools_seconds is not None else self._elapsed(now)
         grid.add_row(mark, "tools", told, "", "", took)
 
     def _preparing(self) -> bool:
         root = self.cluster.get(KINDS[self.root.kind], self.root.name)
-        return root is not None and formatting.state(root) == "PreparingData"
+        return root is not None and phrases.state(root) == "PreparingData"
 
     def _elapsed(self, now: datetime) -> str:
-        return formatting.duration(max((now - self.began).total_seconds(), 0))
+        return formatting.clock(max((now - self.began).total_seconds(), 0))
 
     def _stage(self, grid: Table, key: str, stage: Stage | None, now: datetime) -> None:
         if stage is None:
             grid.add_row("", f"[dim]{key}[/]")
             return
-        took = formatting.duration(formatting.seconds(stage.status, now)) if stage.status.start_time else ""
-        grid.add_row(_mark(stage), key, _told(stage), _bar(stage), formatting.steps(stage.status.progress), took)
+        took = formatting.clock(phrases.seconds(stage.status, now)) if stage.status.start_time else ""
+        grid.add_row(_mark(stage), key, _told(stage), _bar(stage), phrases.steps(stage.status.progress), took)
 
     def _hint(self, stages: list[Stage]) -> str:
         current = next((each for each in stages if not each.finished and each.status.attempt), None)
@@ -138,18 +139,18 @@ def _address(endpoint: Endpoint) -> str:
 
 def _mark(stage: Stage) -> str:
     colour = "green" if stage.holds("Complete") else "red" if stage.holds("Failed") else "cyan"
-    return f"[{colour}]{formatting.mark(stage)}[/]"
+    return f"[{colour}]{phrases.mark(stage)}[/]"
 
 
 def _told(stage: Stage) -> Text:
     """What a stage has to say: its failure, what it waits for, or its figures."""
     if stage.holds("Failed"):
-        return Text(formatting.failure(stage), style="red")
+        return Text(phrases.failure(stage), style="red")
     ready = stage.condition("Ready")
     if ready is not None and ready.status == "False" and not stage.holds("Complete"):
         return Text(ready.message, style="yellow")
     again = f" (attempt {stage.status.attempt})" if stage.status.attempt > 1 else ""
-    return Text(formatting.summary(stage) + again)
+    return Text(phrases.summary(stage) + again)
 
 
 def _bar(stage: Stage) -> RenderableType:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gog_console.status import formatting
+from gog_console import formatting
 from gog_operator.plan.summary import is_number
 
 BLOCK = 16 * 1024

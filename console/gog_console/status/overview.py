@@ -14,7 +14,8 @@ from pathlib import Path
 from rich.text import Text
 
 from gog.errors import UserError
-from gog_console.status import columns, formatting, run_files, run_state
+from gog_console import formatting
+from gog_console.status import columns, run_files, run_state
 from gog_console.status.run_files import RunFolder
 from gog_operator.api.objects import GoGRun, Object, Progress, Stage, Summary
 from gog_operator.plan import summary
@@ -141,6 +142,6 @@ def _row(line: Line, now: datetime) -> list[columns.Cell]:
         line.figures.tool_failures,
         str(line.attempt or ""),
         formatting.age(formatting.since(line.created, now)),
-        f"~{formatting.rough(line.left)}" if line.left is not None else "",
+        f"~{formatting.estimate(line.left)}" if line.left is not None else "",
         Text(line.note, style="dim"),
     ]

@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from gog_console.status import exit_message, formatting
+from gog_console import formatting
+from gog_console.status import exit_message, phrases
 from gog_operator import hints
 from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage
 from gog_operator.cluster.local import LocalCluster
@@ -59,8 +60,8 @@ class PlainDisplay:
     def event(self, thing: Object, event: Event, now: datetime) -> None:
         if isinstance(thing, Stage) and event.reason == "Complete":
             done = self.cluster.get(type(thing), thing.name) or thing
-            took = formatting.duration(formatting.seconds(done.status, now))
-            self.say(f"✓ {thing.store_key}  {formatting.summary(done) or 'complete'}  {took}")
+            took = formatting.clock(phrases.seconds(done.status, now))
+            self.say(f"✓ {thing.store_key}  {phrases.summary(done) or 'complete'}  {took}")
         elif not isinstance(thing, GoGRun):  # of which the last lines tell
             mark = "!" if event.warning else "✓" if isinstance(thing, Endpoint) else "·"
             self.say(f"{mark} {event.message}")
@@ -77,7 +78,7 @@ class PlainDisplay:
             again = f" (attempt {stage.status.attempt})" if stage.status.attempt > 1 else ""
             self.say(f"▸ {stage.store_key}{again}")
         if self._changes.tenth_passed(name, stage.status.progress):
-            self.say(f"  {stage.store_key} {formatting.steps(stage.status.progress)}  {formatting.summary(stage)}")
+            self.say(f"  {stage.store_key} {phrases.steps(stage.status.progress)}  {phrases.summary(stage)}")
 
     def stopping(self) -> None:
         self.say("interrupted: the stage is asked to end (once more to end it at once)")

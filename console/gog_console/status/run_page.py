@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.text import Text
 
-from gog_console.status import columns, formatting, run_state, stage_metrics
+from gog_console import formatting
+from gog_console.status import columns, phrases, run_state, stage_metrics
 from gog_console.status.run_files import RunFolder
 from gog_console.status.stage_metrics import Figure
 from gog_operator.api import names, sequence
@@ -128,7 +129,7 @@ def _head(board: Board, now: datetime, width: int | None) -> list[Text]:
         first.append(f"  driven by process {board.driver}")
     if board.root.metadata.creation_timestamp is not None:
         first.append(f"  {formatting.age(formatting.since(board.root.metadata.creation_timestamp, now))} old")
-    said = formatting.failure(board.root), run_state.waits_for(board.root)
+    said = phrases.failure(board.root), run_state.waits_for(board.root)
     told = [Text(formatting.printable(each), style=style) for each, style in zip(said, ("red", "yellow")) if each][:1]
     told += [Text(formatting.printable(f"! {problem}"), style="red") for problem in board.problems]
     return [columns.fitting(line, width) for line in (first, *told)]
@@ -141,28 +142,26 @@ def _stage(line: StageLine, board: Board, now: datetime, *, bar: bool) -> list[c
     shown = run_state.state(stage, board.driver)
     style = run_state.colour(stage, shown)
     return [
-        Text(formatting.mark(stage), style=style),
+        Text(phrases.mark(stage), style=style),
         line.key,
         Text(shown, style=style),
         str(stage.status.attempt or ""),
         _bar(line.progress) if bar and not stage.finished else "",
-        formatting.steps(line.progress),
+        phrases.steps(line.progress),
         stage.status.checkpoint,
-        formatting.duration(formatting.seconds(stage.status, now))
-        if stage.finished or board.driver is not None
-        else "",
-        f"~{formatting.rough(line.left)}" if line.left is not None else "",
+        formatting.clock(phrases.seconds(stage.status, now)) if stage.finished or board.driver is not None else "",
+        f"~{formatting.estimate(line.left)}" if line.left is not None else "",
         _note(line, stage),
     ]
 
 
 def _note(line: StageLine, stage: Stage) -> Text:
     """Why it failed or what it waits for; else its figures, unless they have lines of their own."""
-    if formatting.failure(stage):
-        return Text(formatting.printable(formatting.failure(stage)), style="red")
+    if phrases.failure(stage):
+        return Text(formatting.printable(phrases.failure(stage)), style="red")
     if run_state.waits_for(stage):
         return Text(formatting.printable(run_state.waits_for(stage)), style="yellow")
-    return Text("" if line.figures else formatting.summary(stage))
+    return Text("" if line.figures else phrases.summary(stage))
 
 
 def _bar(progress: Progress | None) -> Text:

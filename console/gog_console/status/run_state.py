@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from gog_console.status import formatting
+from gog_console import formatting
+from gog_console.status import phrases
 from gog_console.status.metric_log import Curve
 from gog_operator import hints
 from gog_operator.api.objects import Endpoint, Object, Progress, Stage
@@ -22,7 +23,7 @@ COLOURS = {"Complete": "green", INTERRUPTED: "yellow", "Suspended": "yellow", DA
 
 
 def state(root: Object, driver: int | None) -> str:
-    return INTERRUPTED if is_interrupted(root, driver) else formatting.state(root)
+    return INTERRUPTED if is_interrupted(root, driver) else phrases.state(root)
 
 
 def is_interrupted(root: Object, driver: int | None) -> bool:
@@ -46,7 +47,7 @@ def note(root: Object, driver: int | None, folder: Path) -> str:
     """What a person has to know of a run, or to do."""
     if is_interrupted(root, driver) or root.holds("Suspended"):
         return f"`{hints.call('resume', folder)}` goes on"
-    return formatting.printable(formatting.failure(root) or waits_for(root))
+    return formatting.printable(phrases.failure(root) or waits_for(root))
 
 
 def seconds_left(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gog_console.status import formatting
+from gog_console import formatting
+from gog_console.status import phrases
 from gog_console.status.metric_log import Curve
 from gog_operator.api.objects import Progress
 from gog_operator.plan.summary import is_number
@@ -21,7 +22,7 @@ class Series:
 
     name: str
     key: str
-    format: Callable[[float], str] = formatting.number
+    format: Callable[[float], str] = formatting.short_number
     told: str = ""
 
 
@@ -33,9 +34,9 @@ SERIES: Mapping[str, tuple[Series, ...]] = {
     "grpo": (
         Series("reward", "reward_mean", told="rewards"),
         Series("KL", "kl"),
-        Series("tool failures", "tool_failure_ratio", formatting.percent),
-        Series("zero-variance groups", "frac_reward_zero_std", formatting.percent),
-        Series("time per step", "seconds", formatting.duration),
+        Series("tool failures", "tool_failure_ratio", formatting.short_percent),
+        Series("zero-variance groups", "frac_reward_zero_std", formatting.short_percent),
+        Series("time per step", "seconds", formatting.clock),
     ),
 }
 """By stage. Tokens and seconds are of one step."""
@@ -68,7 +69,7 @@ def of_stage(kind: str, progress: Progress | None, curve: Curve) -> list[Figure]
 
 
 def _figure(series: Series, values: list[float], bars: str) -> Figure:
-    few = max(1, min(formatting.RECENT, len(values) // 2))
+    few = max(1, min(phrases.RECENT, len(values) // 2))
     last = series.format(formatting.mean(values[-few:]))
     if len(values) == 1:
         return Figure(series.name, last)
@@ -77,4 +78,4 @@ def _figure(series: Series, values: list[float], bars: str) -> Figure:
 
 def _accuracies(accuracy: Any) -> list[Figure]:
     told = accuracy if isinstance(accuracy, Mapping) else {}
-    return [Figure(str(policy), formatting.percent(value)) for policy, value in told.items() if is_number(value)]
+    return [Figure(str(policy), formatting.short_percent(value)) for policy, value in told.items() if is_number(value)]

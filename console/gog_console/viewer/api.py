@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from gog import trajectory_zip as archives
 from gog.errors import UserError
-from gog_console.report import formatting, summary, viewer_payload
+from gog_console import formatting
+from gog_console.report import summary, viewer_payload
 from gog_console.report.model import Sample
 from gog_console.viewer import index, queries, schema
 from gog_console.viewer.lines import Archive, Line

@@ -46,9 +46,9 @@ def test_a_wrong_call_exits_with_2(line, capsys):
     assert "usage: gog" in capsys.readouterr().err
 
 
-def test_validate_says_what_a_run_would_do(workshop):
+def test_validate_says_what_a_run_would_do(harness):
     arms = [{"name": "no-gaze", "set": {"stages.grpo.gaze": "off"}}]
-    code, told = workshop.gog("validate", str(workshop.write(arms=arms)))
+    code, told = harness.gog("validate", str(harness.write(arms=arms)))
     assert code == 0
     assert told.endswith(
         "manifest.yaml: GoGRun world is valid\n"
@@ -56,35 +56,35 @@ def test_validate_says_what_a_run_would_do(workshop):
     )
 
 
-def test_an_invalid_manifest_exits_with_2_and_a_sentence(workshop):
-    path = workshop.write(stages={"sft": {"epoch": 1}})
-    code, told = workshop.gog("validate", str(path))
+def test_an_invalid_manifest_exits_with_2_and_a_sentence(harness):
+    path = harness.write(stages={"sft": {"epoch": 1}})
+    code, told = harness.gog("validate", str(path))
     assert (code, told) == (2, f"gog: {path}: spec.stages.sft.epoch: unknown field (did you mean epochs?)\n")
 
 
-def test_a_dataset_that_is_not_there_is_told_before_anything_starts(workshop):
-    path = workshop.write()
-    shutil.rmtree(workshop.folder / "pool")
-    code, told = workshop.gog("run", str(path))
-    assert code == 2 and f"{path}: spec.data.path: no folder {workshop.folder / 'pool'}" in told
-    assert not workshop.run.exists()
+def test_a_dataset_that_is_not_there_is_told_before_anything_starts(harness):
+    path = harness.write()
+    shutil.rmtree(harness.folder / "pool")
+    code, told = harness.gog("run", str(path))
+    assert code == 2 and f"{path}: spec.data.path: no folder {harness.folder / 'pool'}" in told
+    assert not harness.run.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(workshop):
-    (workshop.folder / "runs").write_text("a file where the folder should be")
-    code, told = workshop.gog("run", str(workshop.write()))
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(harness):
+    (harness.folder / "runs").write_text("a file where the folder should be")
+    code, told = harness.gog("run", str(harness.write()))
     assert (code, told) == (2, "gog: runs/world: cannot write: Not a directory (choose another folder with --dir)\n")
 
 
-def test_status_without_runs_says_so(workshop):
-    assert workshop.gog("status") == (0, "no runs in runs\n")
+def test_status_without_runs_says_so(harness):
+    assert harness.gog("status") == (0, "no runs in runs\n")
 
 
-def test_data_makes_a_world_that_gog_data_will_not_make_again(workshop):
+def test_data_makes_a_world_that_gog_data_will_not_make_again(harness):
     line = ("data", "--world", '{"train": 2, "test": 1}', "--out", "world")
-    assert workshop.gog(*line)[0] == 0
-    made = (workshop.folder / "world" / "train.jsonl").stat().st_mtime_ns
-    assert workshop.gog(*line)[0] == 0
-    assert (workshop.folder / "world" / "train.jsonl").stat().st_mtime_ns == made
-    code, told = workshop.gog("data", "--world", '{"trian": 2}', "--out", "world")
+    assert harness.gog(*line)[0] == 0
+    made = (harness.folder / "world" / "train.jsonl").stat().st_mtime_ns
+    assert harness.gog(*line)[0] == 0
+    assert (harness.folder / "world" / "train.jsonl").stat().st_mtime_ns == made
+    code, told = harness.gog("data", "--world", '{"trian": 2}', "--out", "world")
     assert (code, told) == (2, "gog: --world: trian: unknown field (did you mean train?)\n")

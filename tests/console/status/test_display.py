@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from support.operator_builders import NOW, holding, later, make_endpoint, make_run, make_stage
 
-from gog_console.status import exit_message, formatting, live, table
+from gog_console import formatting
+from gog_console.status import exit_message, live, phrases, table
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Progress
 from gog_operator.cluster.local import LocalCluster
@@ -18,7 +19,7 @@ from gog_operator.plan.actions import Event
 
 
 def told(kind, **metrics):
-    return formatting.summary(make_stage(kind, status={"progress": Progress(step=1, total=2, metrics=metrics)}))
+    return phrases.summary(make_stage(kind, status={"progress": Progress(step=1, total=2, metrics=metrics)}))
 
 
 @pytest.mark.parametrize(
@@ -51,14 +52,14 @@ def test_a_stage_s_figures_read_as_a_phrase(kind, metrics, phrase):
 
 
 def test_a_stage_that_reported_nothing_yet_has_nothing_to_say():
-    assert formatting.summary(make_stage()) == ""
+    assert phrases.summary(make_stage()) == ""
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0.0 s"), (11.44, "11.4 s"), (112, "1:52"), (3600, "1:00:00"), (7390, "2:03:10")]
 )
 def test_durations_are_read_at_a_glance(seconds, text):
-    assert formatting.duration(seconds) == text
+    assert formatting.clock(seconds) == text
 
 
 def test_a_sparkline_rises_with_its_values_and_a_flat_one_is_flat():
@@ -99,7 +100,7 @@ def test_ages_are_one_figure(seconds, text):
     ("value", "text"), [(math.nan, "nan"), (-math.inf, "-inf"), (1200.0, "1,200"), (0.0, "0.00"), (2e-6, "2.0e-06")]
 )
 def test_numbers_that_are_not_finite_are_named(value, text):
-    assert formatting.number(value) == text
+    assert formatting.short_number(value) == text
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from support.operator_builders import NOW, holding, later, make_endpoint, make_r
 from support.summary_shape import SHAPE
 
 from gog.errors import UserError
-from gog_console import cli
+from gog_console import cli, formatting
 from gog_console.commands import status
-from gog_console.status import document, formatting, overview, plain, run_page, run_state
+from gog_console.status import document, overview, plain, run_page, run_state
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Progress, Summary
 from gog_operator.cluster import files
@@ -514,13 +514,13 @@ def test_no_colour_is_used_where_none_is_wanted(training, monkeypatch):
     assert "\x1b[3" not in file.getvalue()
 
 
-def test_a_run_s_end_is_the_follower_s_end_with_its_code(workshop):
-    workshop.stage = {"sft": {"steps": 10_000, "seconds": 0.01, "save_every": 10_000}}
-    manifest = str(workshop.write("SFTStage", store={"uri": f"file://{workshop.run}/store"}))
-    process = workshop.start("run", manifest)
-    until(lambda: workshop.starts("sft"))
-    follower = workshop.start("status", "world", "-f")
-    everything = workshop.start("status", "-f")
+def test_a_run_s_end_is_the_follower_s_end_with_its_code(harness):
+    harness.stage = {"sft": {"steps": 10_000, "seconds": 0.01, "save_every": 10_000}}
+    manifest = str(harness.write("SFTStage", store={"uri": f"file://{harness.run}/store"}))
+    process = harness.start("run", manifest)
+    until(lambda: harness.starts("sft"))
+    follower = harness.start("status", "world", "-f")
+    everything = harness.start("status", "-f")
     for each in (follower, everything):
         assert each.stdout is not None and "world" in each.stdout.readline() + each.stdout.readline()
     process.kill()
