@@ -57,7 +57,7 @@ def made(run: Path, count: int, folder: Path) -> None:
 @contextlib.contextmanager
 def viewer(folder: Path, cache: Path) -> Iterator[str]:
     """The address that `gog view` prints."""
-    command = [sys.executable, "-m", "gog_operator", "view", str(folder / "store")]
+    command = [sys.executable, "-m", "gog_console", "view", str(folder / "store")]
     environment = os.environ | {"XDG_CACHE_HOME": str(cache), "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""`python -m gog_operator`, where the `gog` script is not on the path."""
+"""`python -m gog_console`, where the `gog` script is not on the path."""
 
 import sys
 

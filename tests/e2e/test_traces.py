@@ -13,7 +13,7 @@ from support.collector import Collector
 
 pytestmark = pytest.mark.slow
 
-GOG = [sys.executable, "-m", "gog_operator"]
+GOG = [sys.executable, "-m", "gog_console"]
 STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
 SMALL = {
     "curate": {"trajectories": 48},

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "world.yaml"
-GOG = [sys.executable, "-m", "gog_operator"]
+GOG = [sys.executable, "-m", "gog_console"]
 KILLED_AFTER = 25
 """Steps of GRPO before the kill; the newest checkpoint is then at step 20."""
 

@@ -99,10 +99,10 @@ def test_a_server_is_told_its_place_its_data_and_its_failures():
 
 
 def test_the_component_is_found_by_its_module_s_name():
-    definition = app.compile_stage("sft", name="world-sft-a1", config="/c.yaml", program="python -m gog_operator")
+    definition = app.compile_stage("sft", name="world-sft-a1", config="/c.yaml", program="python -m gog_console")
     (role,) = definition.roles
     assert (definition.name, role.name, role.entrypoint) == ("world-sft-a1", "trainer", "python")
-    assert role.args == ["-m", "gog_operator", "stage", "sft", "--config", "/c.yaml"]
+    assert role.args == ["-m", "gog_console", "stage", "sft", "--config", "/c.yaml"]
     assert role.num_replicas == 1 and role.max_retries == 0
 
 

@@ -33,7 +33,7 @@ class Process:
     def start(self) -> subprocess.Popen[bytes]:
         words = ["--namespace", self.place.namespace, "--lease-namespace", self.place.namespace]
         return subprocess.Popen(
-            [sys.executable, "-m", "gog_operator", "operator", *words, "--port", str(self.port)],
+            [sys.executable, "-m", "gog_console", "operator", *words, "--port", str(self.port)],
             env=os.environ | {"KUBECONFIG": str(self.kubeconfig)},
             stderr=self.log.open("ab"),
         )

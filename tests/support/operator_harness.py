@@ -21,7 +21,7 @@ from gog_operator.cluster import processes
 from support.operator_builders import manifest, until
 
 TOYS = Path(__file__).parents[1] / "operator"
-GOG = [sys.executable, "-m", "gog_operator"]
+GOG = [sys.executable, "-m", "gog_console"]
 
 
 @dataclass

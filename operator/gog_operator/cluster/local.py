@@ -201,4 +201,4 @@ def data_of(owner: Object) -> settings.DataSpec | None:
 def own_program() -> tuple[str, ...]:
     """How to call the gog that is running now."""
     script = Path(sys.executable).parent / "gog"
-    return (str(script),) if script.is_file() else (sys.executable, "-m", "gog_operator")
+    return (str(script),) if script.is_file() else (sys.executable, "-m", "gog_console")
