@@ -28,7 +28,7 @@ from typing import Any
 import rollout
 import torch
 
-from gog import metrics, stats
+from gog import catalog, metrics, stats
 from gog.metrics import serving
 from gog_recipes.runtime import monitor
 
@@ -91,12 +91,8 @@ def page_cpu() -> float:
 def fill() -> None:
     """The rest of what a trainer of GRPO tells, so that its page has its full size."""
     metrics.initialise_store()
-    metrics.record_optimizer_step(
-        "grpo", loss=0.1, grad_norm=1.0, speed=(1e4, 0.4), seconds={"rollout": 1.0, "total": 2.0}
-    )
-    metrics.record_grpo_step(
-        {"reward": 0.5}, reward_std=0.1, kl=0.01, clip_frac=0.0, frac_reward_zero_std=0.2, entropy=1.0, staleness=0
-    )
+    metrics.record_step("grpo", "grpo", {row.key: 0.5 for row in catalog.STEP_METRICS})
+    metrics.record_step_seconds({"rollout": 1.0, "total": 2.0})
     metrics.record_progress("grpo", 3, 120, time.time())
 
 

@@ -14,8 +14,8 @@ import sys
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
-SERVERS = ("grounding", "image-search", "text-search", "judge", "policy")
+from gog import catalog
+
 PASS_ON = ("serve", "stage")
 """Commands whose further arguments belong to what they start."""
 COMPLETE, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
@@ -113,9 +113,9 @@ def _for_runs(commands: Commands) -> None:
 def _for_pods(commands: Commands) -> None:
     """What the control plane calls, here and in pods; by hand, too."""
     serve = commands.add_parser("serve", help="start one tool server", add_help=False, allow_abbrev=False)
-    serve.add_argument("role", choices=SERVERS)
+    serve.add_argument("role", choices=[server.command for server in catalog.SERVERS])
     stage = commands.add_parser("stage", help="run one stage, as a pod does", allow_abbrev=False)
-    stage.add_argument("kind", choices=STAGES)
+    stage.add_argument("kind", choices=catalog.STAGE_NAMES)
     stage.add_argument(
         "--config", required=True, metavar="FILE", help="its configuration; key=value and torchrun flags may follow"
     )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from gog.spec import STAGES
+from gog import catalog
 
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"
@@ -29,8 +29,7 @@ POLICY_NAMES = {
     "grpo": "GRPO",
     "teacher": "Teacher",
 }
-ACRONYMS = {"sft": "SFT", "grpo": "GRPO"}
-KIND_NAMES = {kind: ACRONYMS.get(kind, kind.capitalize()) for kind in STAGES}
+KIND_NAMES = {stage.name: stage.title for stage in catalog.STAGES}
 
 
 # Names

@@ -229,7 +229,8 @@ class GRPORecipe(FTRecipeInterface):
         attempts, failed = self._attempts_since_last_step()
         groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
         flat = sum(1 for group in groups if not any(item.advantage for item in group))
-        self.stage.log.append(
+        speed = self.throughput.read(update.tokens, timer.seconds["update"])
+        self.stage.record_step(
             step=self.step, total=self.cfg.steps, reward_mean=measures.reward, reward_std=measures.reward_std,
             accuracy_mean=measures.accuracy, format_mean=measures.format, kl=update.kl, clip_frac=update.clip_frac,
             grad_norm=update.grad_norm, learning_rate=rate, tool_failure_ratio=measures.tool_failure_ratio,
@@ -239,17 +240,10 @@ class GRPORecipe(FTRecipeInterface):
             choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             logp_diff_max=update.gap, seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
-            train_seconds=timer.total - timer.seconds["rollout"],
+            train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
+            mfu=speed[1], **sampled(trajectories, self.step - 1),
         )  # fmt: skip
-        metrics.record_optimizer_step(
-            self.stage.key, loss=update.loss, grad_norm=update.grad_norm, seconds=timer.seconds | {"total": timer.total},
-            speed=self.throughput.read(update.tokens, timer.seconds["update"]),
-        )  # fmt: skip
-        metrics.record_grpo_step(
-            {"reward": measures.reward, "accuracy": measures.accuracy, "format": measures.format},
-            reward_std=measures.reward_std, kl=update.kl, clip_frac=update.clip_frac,
-            frac_reward_zero_std=flat / len(groups), **sampled(trajectories, self.step - 1),
-        )  # fmt: skip
+        metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         series = [line["reward_mean"] for line in self.stage.log.lines]
         recent = stats.mean(series[-5:])
         self.stage.report(

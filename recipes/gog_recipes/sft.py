@@ -124,13 +124,11 @@ class SFTRecipe(FTRecipeInterface):
 
     def _log(self, loss: float, rate: float, norm: float, tokens: int, timer: timers.StepTimer) -> None:
         speed = self.throughput.read(tokens, timer.total)
-        self.stage.log.append(
+        self.stage.record_step(
             step=self.step, total=self.total, loss=loss, learning_rate=rate, grad_norm=norm, tokens=tokens,
-            tokens_per_second=speed[0], seconds=timer.total,
+            tokens_per_second=speed[0], mfu=speed[1], seconds=timer.total,
         )  # fmt: skip
-        metrics.record_optimizer_step(
-            self.stage.key, loss=loss, grad_norm=norm, seconds=timer.seconds | {"total": timer.total}, speed=speed
-        )  # fmt: skip
+        metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         losses = [line["loss"] for line in self.stage.log.lines]
         self.stage.report(self.step, self.total, loss=losses[-1], losses=progress.course(losses))
         if self.step % 20 == 0 or self.step == self.total:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gog import metrics, progress, tool_api, tool_client
+from gog import catalog, metrics, progress, tool_api, tool_client
 from gog.errors import UserError
 from gog.metrics import definitions, document, serving
 from gog.store import Unavailable, faults, s3
@@ -57,10 +57,12 @@ def test_every_metric_is_emitted_by_code_that_is_called() -> None:
         if isinstance(node, ast.Assign)
         and isinstance(node.value, ast.Call)
         and isinstance(node.value.func, ast.Attribute)
+        and isinstance(node.value.args[0], ast.Constant)
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    assert set(constants.values()) == {each.name for each in metrics.DEFINITIONS}
+    of_steps = set(definitions.STEP_GAUGES)  # record_step sets them from the catalogue's rows
+    assert set(constants.values()) | of_steps == {each.name for each in metrics.DEFINITIONS}
     emit = ast.parse(Path(definitions.__file__).with_name("emit.py").read_text())
     uses = {each.name: used_of(each, "d") for each in emit.body if isinstance(each, ast.FunctionDef)}
     called = {
@@ -89,6 +91,20 @@ def used_of(tree: ast.AST, module: str) -> set[str]:
 
 
 # ---- values
+
+
+def test_a_step_s_line_sets_the_gauge_of_every_row_that_has_one() -> None:
+    rows = catalog.step_metrics("grpo")
+    metrics.record_step("grpo", "grpo-gauges", {row.key: 10.0 + place for place, row in enumerate(rows)})
+    for place, row in enumerate(rows):
+        labels = {**row.labels, **({"stage": "grpo-gauges"} if row.by_stage else {})}
+        assert not row.gauge or value(row.gauge, **labels) == 10.0 + place
+
+
+def test_a_figure_that_a_step_does_not_have_leaves_its_gauge_as_it_was() -> None:
+    metrics.record_step("sft", "sft-partial", {"loss": 0.25, "mfu": None, "tokens": 3})
+    assert value("gog_train_loss", stage="sft-partial") == 0.25
+    assert value("gog_train_mfu", stage="sft-partial") is None
 
 
 @pytest.mark.parametrize("outcome", ["ok", *FailureKind])

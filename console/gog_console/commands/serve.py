@@ -8,15 +8,10 @@ import os
 import shlex
 import sys
 
+from gog import catalog
 from gog_operator import parent_death
 
-SERVERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "grounding": ("gog_tools.grounding.server", ()),
-    "image-search": ("gog_tools.search.server", ("image",)),
-    "text-search": ("gog_tools.search.server", ("text",)),
-    "judge": ("gog_tools.judge.server", ()),
-    "policy": ("gog_tools.policy.server", ()),
-}
+SERVERS = {server.command: server for server in catalog.SERVERS}
 PROGRAM = "GOG_SERVE_PROGRAM"
 """Environment: a program that is run instead, with role and arguments. For tests."""
 
@@ -27,5 +22,5 @@ def main(given: argparse.Namespace) -> int:
         line = [*shlex.split(os.environ[PROGRAM]), given.role, *given.rest]
         sys.stdout.flush()
         os.execvp(line[0], line)
-    module, first = SERVERS[given.role]
-    return int(importlib.import_module(module).main([*first, *given.rest]))
+    server = SERVERS[given.role]
+    return int(importlib.import_module(server.module).main([*server.arguments, *given.rest]))

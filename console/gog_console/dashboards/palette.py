@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from gog import catalog
+
 BLUE, GREEN, AMBER, RED = "#4c7fe0", "#3fa56b", "#e0912f", "#d65a4f"
 VIOLET, TEAL, GOLD, GREY = "#9273c4", "#36a3a3", "#c9a227", "#8a8f98"
 PINK, BROWN, SKY, OLIVE = "#d0729b", "#a9784f", "#7fb2f0", "#9aa84a"
 CYCLE = (BLUE, TEAL, VIOLET, GOLD, PINK, OLIVE, BROWN, SKY, GREEN, GREY)
 
-TOOLS = {"grounding": TEAL, "imageSearch": BLUE, "textSearch": VIOLET, "judge": GOLD}
+TOOLS = dict(zip(catalog.TOOL_NAMES, (TEAL, BLUE, VIOLET, GOLD, PINK, OLIVE, BROWN, SKY)))
 KINDS = {
     "timeout": AMBER, "rate_limited": VIOLET, "server_error": RED, "connection": BROWN, "malformed": PINK,
     "refused": BLUE, "breaker_open": GREY, "budget": OLIVE, "cache_miss": SKY,

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic.alias_generators import to_camel
-
+from gog import catalog
 from gog_console import formatting
 from gog_console.report import provenance
 from gog_console.report.markup import Markup, tag
 from gog_console.report.model import Data, Row, column, number
 
-ROLES = {"grounding": "grounding", "image_search": "image search", "text_search": "text search", "judge": "judge"}
 BADGES = {"paper": "paper", "brief": "paper, reported", "peer": "peer's code", "ours": "assumption"}
 
 
@@ -47,8 +45,8 @@ def injected(data: Data) -> list[tuple[str, float, str]]:
     """(tool, rate, kinds) of every failure that was injected on purpose."""
     stated = _mapping(data.spec.get("endpoints"))
     found: dict[str, tuple[str, float, str]] = {}
-    for role, name in ROLES.items():
-        _add(found, name, _mapping(stated.get(to_camel(role)) or stated.get(role)))
+    for tool in catalog.TOOLS:
+        _add(found, tool.name, _mapping(stated.get(tool.name) or stated.get(tool.field)))
     for endpoint in data.endpoints:
         _add(found, str(endpoint.get("role") or endpoint.get("name")), endpoint)
     return list(found.values())
@@ -57,7 +55,7 @@ def injected(data: Data) -> list[tuple[str, float, str]]:
 def _add(found: dict[str, tuple[str, float, str]], name: str, endpoint: Row) -> None:
     failures = _mapping(endpoint.get("failures"))
     rate = number(failures.get("rate")) or 0.0
-    shown = {"imageSearch": "image search", "textSearch": "text search"}.get(name, name)
+    shown = catalog.SERVER_BY_NAME[name].title if name in catalog.SERVER_BY_NAME else name
     if rate > 0:
         kinds = failures.get("kinds") or ("timeout", "429", "5xx", "malformed", "empty")
         found[shown] = (shown, rate, ", ".join(map(str, kinds)))

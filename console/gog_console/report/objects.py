@@ -13,15 +13,10 @@ from typing import Any
 
 import yaml
 
+from gog import catalog
 from gog_console.report.model import Problem, Stage, number
 
-STAGE_KINDS = {
-    "CurateStage": "curate",
-    "SFTStage": "sft",
-    "StratifyStage": "stratify",
-    "GRPOStage": "grpo",
-    "EvaluateStage": "evaluate",
-}
+STAGE_KINDS = {stage.kind: stage.name for stage in catalog.STAGES}
 FINAL = ("Complete", "Failed", "Suspended")
 
 Object = Mapping[str, Any]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gog import catalog
 from gog.levels import Graded
 from gog_console.report.model import Data, Evaluation, Row, Stage, column, number
 
-GRPO_FIELDS = ("step", "reward_mean", "accuracy_mean", "format_mean", "kl", "tool_failure_ratio", "seconds")
 ENDS = 10
 """Steps at either end of the training whose rewards are compared."""
 
@@ -81,12 +81,18 @@ def _line(data: Data, arm: str) -> dict[str, Any]:
     return {
         "levels": level_counts(graded, stage.meta if stage else None),
         "unsolved": unsolved(graded, stage.meta if stage else None),
-        "sft": [{"step": row.get("step"), "loss": row.get("loss")} for row in sft],
-        "grpo": [{name: row.get(name) for name in GRPO_FIELDS} for row in grpo],
+        "sft": [_step(row, "sft") for row in sft],
+        "grpo": [_step(row, "grpo") for row in grpo],
         "reward": {"first": first, "last": last, "steps": size},
         "evaluation": [_evaluated(row) for row in evaluation.rows],
         "comparisons": [dict(row) for row in evaluation.comparisons],
     }
+
+
+def _step(row: Row, kind: str) -> dict[str, Any]:
+    """A step with the figures that the catalogue lists for the summary."""
+    keys = [metric.key for metric in catalog.STEP_METRICS if kind in metric.summary_of]
+    return {key: row.get(key) for key in ("step", *keys)}
 
 
 def _stage(stage: Stage, data: Data) -> dict[str, Any]:

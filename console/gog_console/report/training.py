@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gog import catalog
 from gog_console.report import charts, overview
 from gog_console.report.charts import Chart, Line
 from gog_console.report.markup import Child, Markup, tag
@@ -14,17 +15,6 @@ BEHAVIOURS = (("none", "no search", "b0"), ("single", "one kind", "b1"), ("mixed
 """Behaviour classes: key, words, style."""
 FEW_ATTEMPTS = 10
 """With fewer attempts in a step (the cache answers the rest) their failed share says nothing and is left out."""
-OPTIMISATION = (
-    ("kl", "KL to the reference", "mean per token"),
-    ("clip_frac", "Clipped tokens", "share of tokens whose ratio left the clip range"),
-    ("grad_norm", "Gradient norm", "before clipping"),
-    ("learning_rate", "Learning rate", ""),
-    ("frac_reward_zero_std", "Groups without a signal", "share of groups whose valid rewards are all equal"),
-    ("logp_diff_max", "Sampler against trainer", "largest difference of log-probs, same tokens and weights"),
-    ("learned", "Trajectories learned from", "per step; the others were excluded, or their group had no signal"),
-    ("tool_calls_mean", "Tool calls per trajectory", ""),
-    ("generated_tokens", "Generated tokens per step", ""),
-)
 
 
 def sft(data: Data) -> tuple[Markup, list[Chart]]:
@@ -36,27 +26,7 @@ def sft(data: Data) -> tuple[Markup, list[Chart]]:
 
 
 def sft_charts(rows: Sequence[Row]) -> list[Chart]:
-    steps = steps_of(rows)
-    candidates = (
-        ("loss", "Loss", "model tokens only", ()),
-        ("grad_norm", "Gradient norm", "before clipping", (0.0,)),
-        ("learning_rate", "Learning rate", "", (0.0,)),
-    )
-    return [
-        Chart(
-            f"sft-{name}",
-            title,
-            steps,
-            [Line("", column(rows, name))],
-            note,
-            share=False,
-            holds=holds,
-            smooth=name != "learning_rate",
-            group="sft",
-        )
-        for name, title, note, holds in candidates
-        if _known(rows, name)
-    ]
+    return _step_charts("sft", rows, prefix="sft-", group="sft")
 
 
 def grpo(data: Data) -> tuple[Markup, list[Chart]]:
@@ -100,27 +70,33 @@ def grpo_charts(rows: Sequence[Row]) -> list[Chart]:
 
 
 def optimisation_charts(rows: Sequence[Row]) -> list[Chart]:
-    steps = steps_of(rows)
-    found = [
-        Chart(
-            name,
-            title,
-            steps,
-            [Line("", column(rows, name))],
-            note,
-            share="share" in name,
-            smooth=name != "learning_rate",
-        )
-        for name, title, note in OPTIMISATION
-        if _known(rows, name)
-    ]
+    found = _step_charts("grpo", rows)
     if _known(rows, "rollout_seconds"):
         lines = [
             Line("rollouts", column(rows, "rollout_seconds"), "c1"),
             Line("update", column(rows, "train_seconds"), "c2"),
         ]
-        found.append(Chart("seconds", "Seconds per step", steps, lines, share=False))
+        found.append(Chart("seconds", "Seconds per step", steps_of(rows), lines, share=False))
     return found
+
+
+def _step_charts(kind: str, rows: Sequence[Row], *, prefix: str = "", group: str = "grpo") -> list[Chart]:
+    """One chart for each figure that the catalogue says to draw by itself; those without values are left out."""
+    return [
+        Chart(
+            f"{prefix}{metric.key}",
+            metric.title,
+            steps_of(rows),
+            [Line("", column(rows, metric.key))],
+            metric.note,
+            share=metric.unit == "share",
+            holds=(0.0,) if metric.zero_based else (),
+            smooth=metric.smooth,
+            group=group,
+        )
+        for metric in catalog.step_metrics(kind)
+        if kind in metric.chart_of and _known(rows, metric.key)
+    ]
 
 
 def behaviour_lines(rows: Sequence[Row]) -> list[Line]:

@@ -16,7 +16,8 @@ const STOPS = {
   max_tokens: 'too many tokens',
   max_turn_tokens: 'a turn cut off',
 };
-const TOOLS = { grounding: 'grounding', imageSearch: 'image search', textSearch: 'text search', judge: 'judge' };
+/* imageSearch -> image search */
+const toolTitle = (tool) => tool.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 
 /* ---- the image */
 
@@ -136,7 +137,7 @@ function seenBlock(trajectory, turn, number) {
   return h(
     'div',
     { class: 'seen' },
-    h('p', { class: 'tool' }, h('b', {}, TOOLS[seen.tool] || seen.tool || 'agent'), h('span', { class: 'meta' }, meta.filter(Boolean).join(' · '))),
+    h('p', { class: 'tool' }, h('b', {}, seen.tool ? toolTitle(seen.tool) : 'agent'), h('span', { class: 'meta' }, meta.filter(Boolean).join(' · '))),
     (seen.failures || []).map((failure) => h('p', { class: 'failure' }, h('b', {}, `Tool failure: ${failure.kind} `), failure.message || '')),
     seen.candidates && thumbnails(trajectory, number),
     turn.action === 'gaze' && searched(trajectory, number),

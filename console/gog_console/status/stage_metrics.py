@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gog import catalog
 from gog_console import formatting
 from gog_console.status import phrases
 from gog_console.status.metric_log import Curve
@@ -16,30 +17,12 @@ WIDTH = 16
 """Bars of a course."""
 
 
-@dataclass(frozen=True)
-class Series:
-    """key: in a line of the stage's log; told: where its progress has the course, of a stage whose log is gone."""
-
-    name: str
-    key: str
-    format: Callable[[float], str] = formatting.short_number
-    told: str = ""
-
-
-SERIES: Mapping[str, tuple[Series, ...]] = {
-    "sft": (
-        Series("loss", "loss", told="losses"),
-        Series("tokens/s", "tokens_per_second", "{:,.0f}".format),
-    ),
-    "grpo": (
-        Series("reward", "reward_mean", told="rewards"),
-        Series("KL", "kl"),
-        Series("tool failures", "tool_failure_ratio", formatting.short_percent),
-        Series("zero-variance groups", "frac_reward_zero_std", formatting.short_percent),
-        Series("time per step", "seconds", formatting.clock),
-    ),
+FORMATS: Mapping[str, Callable[[float], str]] = {
+    "share": formatting.short_percent,
+    "seconds": formatting.clock,
+    "tokens per second": "{:,.0f}".format,
 }
-"""By stage. Tokens and seconds are of one step."""
+"""How a figure reads, by its unit; others are plain numbers."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +42,24 @@ def of_stage(kind: str, progress: Progress | None, curve: Curve) -> list[Figure]
     if kind == "evaluate":
         return _accuracies(metrics.get("accuracy"))
     made = []
-    for series in SERIES.get(kind, ()):
-        values, bars = curve.values(series.key), formatting.bars(curve.stretches(series.key, WIDTH))
-        if not values:
-            values = formatting.series(metrics.get(series.told, metrics.get(series.key)))
+    for row in catalog.step_metrics(kind):
+        if kind not in row.status_of:
+            continue
+        values, bars = curve.values(row.key), formatting.bars(curve.stretches(row.key, WIDTH))
+        if not values:  # the log is gone, but the progress report has the course
+            values = formatting.series(metrics.get(row.series, metrics.get(row.key)))
             bars = formatting.sparkline(values, WIDTH)
-        made += [_figure(series, values, bars)] if values else []
+        made += [_figure(row, values, bars)] if values else []
     return made
 
 
-def _figure(series: Series, values: list[float], bars: str) -> Figure:
+def _figure(row: catalog.StepMetric, values: list[float], bars: str) -> Figure:
+    name, format_ = row.short or row.title, FORMATS.get(row.unit, formatting.short_number)
     few = max(1, min(phrases.RECENT, len(values) // 2))
-    last = series.format(formatting.mean(values[-few:]))
+    last = format_(formatting.mean(values[-few:]))
     if len(values) == 1:
-        return Figure(series.name, last)
-    return Figure(series.name, last, series.format(formatting.mean(values[:few])), bars)
+        return Figure(name, last)
+    return Figure(name, last, format_(formatting.mean(values[:few])), bars)
 
 
 def _accuracies(accuracy: Any) -> list[Figure]:

@@ -1,14 +1,15 @@
 """Every metric of gog: name, unit, meaning, labels, buckets, and whose page it is on.
 
 Prefix `gog_`, base units, bounded labels: never a step, an address or an id, of which there is no end. What a label can
-say is listed here, and every outcome starts at 0, so that "no failure" and "no data" differ. Nothing is imported from
-the rest of the project: the smallest process has metrics, too.
+say is listed here or in gog.catalog, and every outcome starts at 0, so that "no failure" and "no data" differ. Only
+gog.catalog is imported from the rest of the project: the smallest process has metrics, too.
 """
 
 from __future__ import annotations
 
-from prometheus_client import ProcessCollector
+from prometheus_client import Gauge, ProcessCollector
 
+from gog import catalog
 from gog.metrics.pages import Page
 
 OUTCOMES = (
@@ -19,17 +20,16 @@ OUTCOMES = (
 CACHE_RESULTS = ("hit", "miss", "joined")
 STATUSES = ("counted", "tool_failure", "judge")
 TOKEN_KINDS = ("generated", "prefilled")
-COMPONENTS = ("reward", "accuracy", "format")
 PARTS = ("rollout", "update", "refresh", "checkpoint", "total")
 LEVELS = ("easy", "1", "2", "unknown")
 VERDICTS = ("yes", "no", "undecided")
 STORE_OPERATIONS = ("probe", "publish", "commit", "read", "fetch", "check", "put", "sweep")
 STORE_OUTCOMES = ("ok", "refused", "unavailable", "error")
 SERVER_OUTCOMES = ("ok", "client_error", "server_error", "gone")
-KINDS = ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")
+KINDS = catalog.STAGE_KINDS
 CONDITIONS = ("Complete", "Failed", "Suspended", "Ready", "Pending")
-ROLES = ("grounding", "imageSearch", "textSearch", "judge", "policy")
-SERVER_NAMES = ("grounding", "image-search", "text-search", "judge", "policy")
+ROLES = catalog.SERVER_NAMES
+COMMANDS = tuple(server.command for server in catalog.SERVERS)
 ATTEMPTS = ("succeeded", "failed", "interrupted")
 SPANS = ("exported", "dropped")
 PASSES = ("ok", "unavailable", "unreadable", "error")
@@ -38,7 +38,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 FAST_SECONDS = (0.001, 0.0025, *SECONDS)
 LONG_SECONDS = (0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
-TOOL = "grounding, imageSearch, textSearch, judge"
+TOOL = ", ".join(catalog.TOOL_NAMES)
 BACKEND = "who answers: http"
 STAGE = "key of the stage, as the manifest names it: sft, grpo, grpo-no-gaze"
 
@@ -92,9 +92,6 @@ TOKENS = STAGES.counter(
     "gog_rollout_tokens", "tokens", "Tokens of rollouts: generated, or prefilled (prompts and observations read).",
     kind=TOKEN_KINDS,
 )  # fmt: skip
-STALENESS = STAGES.gauge(
-    "gog_rollout_staleness_steps", "steps", "Optimizer steps between the oldest sampled weights and those that learn.",
-)  # fmt: skip
 ROLLOUT_SECONDS = STAGES.histogram(
     "gog_rollout_seconds", "seconds", "Time in which all episodes of one step were played.", buckets=LONG_SECONDS,
 )  # fmt: skip
@@ -106,33 +103,24 @@ TRACE_SPANS = STAGES.counter(
 
 # ---- training
 
-REWARD = STAGES.gauge(
-    "gog_reward_mean", "reward, 0 to 1", "Mean over the last step's counted trajectories.", component=COMPONENTS
-)
-REWARD_STD = STAGES.gauge("gog_reward_std", "reward", "Deviation of the reward over those trajectories.")
+
+def _step_gauges() -> dict[str, Gauge]:
+    """One gauge for each name among the rows of STEP_METRICS; rows that share a name differ in a label."""
+    gauges: dict[str, Gauge] = {}
+    for row in catalog.STEP_METRICS:
+        if row.gauge and row.gauge not in gauges:
+            sharing = [other for other in catalog.STEP_METRICS if other.gauge == row.gauge]
+            labels = {name: tuple(other.labels[name] for other in sharing) for name in row.labels}
+            by_stage = {"stage": STAGE} if row.by_stage else {}
+            gauges[row.gauge] = STAGES.gauge(row.gauge, row.unit, row.help, **labels, **by_stage)
+    return gauges
+
+
+STEP_GAUGES = _step_gauges()
 TRAIN_STEP = STAGES.gauge(
     "gog_train_step", "steps", "Optimizer steps done; questions or policies, in stages without steps.", stage=STAGE
 )
 STEPS_PLANNED = STAGES.gauge("gog_train_steps_planned", "steps", "How many there will be.", stage=STAGE)
-KL = STAGES.gauge("gog_train_kl", "nats per token", "Divergence from the reference in the last update (k3 estimator).")
-CLIP_FRAC = STAGES.gauge("gog_train_clip_frac", "share", "Share of learned tokens whose ratio was clipped.")
-ZERO_VARIANCE = STAGES.gauge(
-    "gog_train_frac_reward_zero_std", "share", "Share of groups that taught nothing, their rewards being equal."
-)
-ENTROPY = STAGES.gauge(
-    "gog_train_entropy", "nats per token",
-    "Mean surprise of the last step's sampled tokens, which estimates the policy's entropy at its temperature.",
-)  # fmt: skip
-GRAD_NORM = STAGES.gauge("gog_train_grad_norm", "norm", "Norm of the last update's gradient, before it was clipped.")
-LOSS = STAGES.gauge("gog_train_loss", "loss", "Loss of the last update.", stage=STAGE)
-TOKENS_PER_SECOND = STAGES.gauge(
-    "gog_train_tokens_per_second", "tokens per second", "Tokens that the last update read, over its time.", stage=STAGE
-)
-MFU = STAGES.gauge(
-    "gog_train_mfu", "share",
-    "Model FLOPs utilisation of the last update: tokens/s x 6 x parameters / peak; absent where the peak is unknown.",
-    stage=STAGE,
-)  # fmt: skip
 STEP_SECONDS = STAGES.gauge(
     "gog_train_step_seconds", "seconds", "Time of the last step by part; checkpoint: of the last one.", part=PARTS
 )
@@ -183,11 +171,11 @@ CHECKPOINT = PROCESS.gauge(
 
 SERVER_REQUESTS = SERVERS.counter(
     "gog_server_requests", "requests", "Requests answered by a tool server, injected failures included.",
-    server=SERVER_NAMES, outcome=SERVER_OUTCOMES,
+    server=COMMANDS, outcome=SERVER_OUTCOMES,
 )  # fmt: skip
 SERVER_SECONDS = SERVERS.histogram(
     "gog_server_request_duration_seconds", "seconds", "Duration of a request in the server.",
-    server=SERVER_NAMES, buckets=FAST_SECONDS,
+    server=COMMANDS, buckets=FAST_SECONDS,
 )  # fmt: skip
 
 # ---- control plane

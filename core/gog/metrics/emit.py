@@ -10,7 +10,9 @@ import contextlib
 import contextvars
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+from gog import catalog
 from gog.metrics import definitions as d
 
 # ---- tools
@@ -119,43 +121,25 @@ def record_progress(stage: str, step: int, total: int, now: float | None = None)
         d.LAST_STEP.labels(stage).set(now)
 
 
-def record_optimizer_step(
-    stage: str,
-    *,
-    loss: float,
-    grad_norm: float,
-    speed: tuple[float, float | None],
-    seconds: Mapping[str, float],
-) -> None:
-    """One update. speed: tokens a second, and the share of the device's peak, if that is known; seconds: by part."""
-    d.LOSS.labels(stage).set(loss)
-    d.GRAD_NORM.set(grad_norm)
-    d.TOKENS_PER_SECOND.labels(stage).set(speed[0])
-    if speed[1] is not None:
-        d.MFU.labels(stage).set(speed[1])
+def record_step(kind: str, stage: str, line: Mapping[str, Any]) -> None:
+    """Sets the gauges of catalog.STEP_METRICS from a step's line of the metric log.
+
+    Args:
+        kind: the stage's kind, `sft` or `grpo`: which rows apply.
+        stage: the stage's key, for the label: `grpo-no-gaze`.
+        line: values by key; a key that is absent or None leaves its gauge as it is.
+    """
+    for row in catalog.step_metrics(kind):
+        value = line.get(row.key)
+        if row.gauge and value is not None:
+            gauge, labels = d.STEP_GAUGES[row.gauge], {**row.labels, **({"stage": stage} if row.by_stage else {})}
+            (gauge.labels(**labels) if labels else gauge).set(value)
+
+
+def record_step_seconds(seconds: Mapping[str, float]) -> None:
+    """Time of a step's parts: rollout, update, refresh, total."""
     for part, spent in seconds.items():
         d.STEP_SECONDS.labels(part).set(spent)
-
-
-def record_grpo_step(
-    rewards: Mapping[str, float],
-    *,
-    reward_std: float,
-    kl: float,
-    clip_frac: float,
-    frac_reward_zero_std: float,
-    entropy: float,
-    staleness: float,
-) -> None:
-    """What a step of RL came to. rewards: means by component."""
-    for component, mean in rewards.items():
-        d.REWARD.labels(component).set(mean)
-    d.REWARD_STD.set(reward_std)
-    d.KL.set(kl)
-    d.CLIP_FRAC.set(clip_frac)
-    d.ZERO_VARIANCE.set(frac_reward_zero_std)
-    d.ENTROPY.set(entropy)
-    d.STALENESS.set(staleness)
 
 
 def checkpoint_saved(seconds: float) -> None:

@@ -11,7 +11,7 @@ map is bounded: the API server refuses rules about what it cannot bound.
 
 from __future__ import annotations
 
-from gog.spec.base import POLICIES, STAGES, TOOLS, Gaze, Level, Name, Quantity, Share, Spec, Text
+from gog.spec.base import POLICIES, STAGES, TOOLS, Gaze, Level, Name, Quantity, Share, Spec, StageName, Text
 from gog.spec.endpoints import KEY, EndpointSpec, EndpointsSpec, FailureInjection, key_variable
 from gog.spec.pods import (
     LabelKey,
@@ -95,6 +95,7 @@ __all__ = [
     "Share",
     "Spec",
     "StageConfig",
+    "StageName",
     "StageTracesSpec",
     "Stages",
     "StoreSpec",

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
-TOOLS = ("grounding", "imageSearch", "textSearch", "judge")
+from gog import catalog
+
+STAGES = catalog.STAGE_NAMES
+TOOLS = catalog.TOOL_NAMES
 POLICIES = ("direct", "whole-image", "first-candidate", "prompted", "sft", "grpo")
 
+if TYPE_CHECKING:
+    StageName = str
+else:
+    StageName = Literal[STAGES]  # one value for each row of the catalogue
 Text = Annotated[str, Field(max_length=1024)]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
 Gaze = Annotated[

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from gog import catalog
 from gog.spec.base import Name, Spec, Text
 from gog.spec.sources import DataSpec, ModelSpec, StoreSpec
 from gog.spec.stages import AgentSettings, CurateSettings, EvaluateSettings, GRPOSettings, SFTSettings, StratifySettings
@@ -33,7 +34,7 @@ class StageConfig(Spec):
     endpoints: dict[Text, Text] = Field(
         default_factory=dict,
         max_length=16,
-        description="URL of each tool (grounding, imageSearch, textSearch, judge), or the name of its Endpoint.",
+        description=f"URL of each tool, or the name of its Endpoint, by tool: {', '.join(catalog.TOOL_NAMES)}.",
     )
     judge_model: str = Field(
         "",
@@ -77,12 +78,6 @@ class EvaluateConfig(EvaluateSettings, AgentSettings, StageConfig):
 CONFIGS: dict[str, type[StageConfig]] = {
     cls.kind: cls for cls in (CurateConfig, SFTConfig, StratifyConfig, GRPOConfig, EvaluateConfig)
 }
-NEEDS: dict[str, tuple[str, ...]] = {
-    "curate": (),
-    "sft": ("curate",),
-    "stratify": ("sft",),
-    "grpo": ("sft", "stratify"),
-    "evaluate": ("sft", "grpo"),
-}
+NEEDS: dict[str, tuple[str, ...]] = {stage.name: stage.needs for stage in catalog.STAGES}
 """Which stages' checkpoints a stage starts from."""
-NEEDS_TOOLS: dict[str, bool] = {"curate": True, "sft": False, "stratify": True, "grpo": True, "evaluate": True}
+NEEDS_TOOLS: dict[str, bool] = {stage.name: stage.uses_tools for stage in catalog.STAGES}

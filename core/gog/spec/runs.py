@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
-from gog.spec.base import Name, Spec, Text
+from gog.spec.base import STAGES, Name, Spec, StageName, Text
 from gog.spec.endpoints import EndpointsSpec
 from gog.spec.pods import Placement, SchedulingSpec
 from gog.spec.sources import DataSpec, ModelSpec, RetentionSpec, StoreSpec
@@ -45,9 +45,9 @@ class Stages(Spec):
     )
     grpo: GRPO = Field(GRPO(), description="Improves the policy by GRPO, with live tool calls.")
     evaluate: Evaluate = Field(Evaluate(), description="Compares policies on held-out questions.")
-    skip: tuple[Literal["curate", "sft", "stratify", "grpo", "evaluate"], ...] = Field(
+    skip: tuple[StageName, ...] = Field(
         (),
-        max_length=5,
+        max_length=len(STAGES),
         description="Stages to leave out; what later ones start from must then be in the store. Default: none.",
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gog import catalog
+
 READY = '.status.conditions[?(@.type=="Ready")]'
 
 
@@ -64,10 +66,6 @@ ENDPOINT = (
 )
 NAMES = {
     "GoGRun": Names("gogruns", "gr"),
-    "CurateStage": Names("curatestages", "curate"),
-    "SFTStage": Names("sftstages", "sft"),
-    "StratifyStage": Names("stratifystages", "stratify"),
-    "GRPOStage": Names("grpostages", "grpo"),
-    "EvaluateStage": Names("evaluatestages", "evaluate"),
+    **{stage.kind: Names(f"{stage.kind.lower()}s", stage.name) for stage in catalog.STAGES},
     "Endpoint": Names("endpoints", "gep"),
 }

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from gog import catalog
+
 RUN_NAME, STAGE_NAME, ENDPOINT_NAME = 40, 42, 48
 """Longest names, so that those of children and of their pods, and labels made of them, stay within 63 characters."""
 LIFECYCLE = ("suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "retention")
@@ -60,6 +62,8 @@ NO_KEY = (
     "a policy that is started here asks for no key, because the operator loads its checkpoints and holds no key: leave "
     "out secretName, and keep others away by a NetworkPolicy"
 )
+READERS = [server.name for server in catalog.SERVERS if server.reads_data]
+"""Roles that answer from a dataset; as CEL writes a list."""
 RULES: dict[str, tuple[Rule, ...]] = {
     "EndpointsSpec": (
         Rule(
@@ -115,7 +119,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "EndpointSpec": _A_SERVER,
     "Stages": (
         Rule(
-            "!has(self.skip) || !['curate', 'sft', 'stratify', 'grpo', 'evaluate'].all(stage, stage in self.skip)",
+            f"!has(self.skip) || !{list(catalog.STAGE_NAMES)}.all(stage, stage in self.skip)",
             "every stage is skipped: leave one in",
             ".skip",
         ),
@@ -180,7 +184,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             REQUIRED,
         ),
         Rule(
-            "!(self.role in ['imageSearch', 'textSearch']) || has(self.url) || has(self.data)",
+            f"!(self.role in {READERS}) || has(self.url) || has(self.data)",
             "a search needs what it searches, e.g. data: {world: {}}",
             ".data",
             REQUIRED,

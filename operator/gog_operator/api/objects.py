@@ -8,16 +8,20 @@ is what the recipe reads. Objects are frozen; a change is a copy. What a user le
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from gog import catalog
 from gog import spec as settings
 from gog.spec import Spec
 from gog_operator.api import conditions, names
 from gog_operator.api.meta import API_VERSION, CANCEL, Condition, Metadata, OwnerReference
 
-Role = Literal["grounding", "imageSearch", "textSearch", "judge", "policy"]
+if TYPE_CHECKING:
+    Role = str
+else:
+    Role = Literal[catalog.SERVER_NAMES]  # one value for each row of the catalogue
 
 
 class Committed(Spec):
@@ -289,12 +293,9 @@ class Endpoint(Object):
     status: EndpointStatus = EndpointStatus()
 
 
+_STAGE_CLASSES = (CurateStage, SFTStage, StratifyStage, GRPOStage, EvaluateStage)
 STAGE_KINDS: dict[str, type[Stage]] = {
-    "curate": CurateStage,
-    "sft": SFTStage,
-    "stratify": StratifyStage,
-    "grpo": GRPOStage,
-    "evaluate": EvaluateStage,
+    stage.name: cls for stage in catalog.STAGES for cls in _STAGE_CLASSES if cls.__name__ == stage.kind
 }
 STAGE_OF = {cls.__name__: stage for stage, cls in STAGE_KINDS.items()}
 KINDS: dict[str, type[Object]] = {

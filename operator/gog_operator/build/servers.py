@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+from gog import catalog
 from gog import spec as settings
 from gog_operator.api import names
 from gog_operator.api.objects import Endpoint
 
-READERS = ("imageSearch", "textSearch")
+READERS = tuple(server.name for server in catalog.SERVERS if server.reads_data)
 """Roles that answer from a dataset; the others know only what they are sent."""
 
 

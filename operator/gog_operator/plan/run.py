@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from gog import catalog
 from gog import spec as settings
 from gog_operator.api import sequence
 from gog_operator.api.meta import CANCEL, Reason
@@ -35,13 +36,7 @@ from gog_operator.plan.actions import (
     WriteReport,
 )
 
-WORKING = {
-    "curate": Reason.CURATING,
-    "sft": Reason.FINE_TUNING,
-    "stratify": Reason.STRATIFYING,
-    "grpo": Reason.TRAINING,
-    "evaluate": Reason.EVALUATING,
-}
+WORKING = {stage.name: Reason(stage.reason) for stage in catalog.STAGES}
 
 
 KNOWN, REPORTED = StoreView("known"), ReportView("done")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gog import behaviour, images, judging, metrics, rewards, stats, tracing, trajectory_zip
+from gog import behaviour, catalog, images, judging, metrics, rewards, stats, tracing, trajectory_zip
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.images import Image
@@ -27,7 +27,7 @@ from gog_recipes.runtime.ranks import SINGLE, Ranks
 
 RECENT_VERDICTS = 200
 """Answers over which the judge's success is taken, at least."""
-SEARCH_TAGS = ("<img_search>", "<text_search>")
+SEARCH_TAGS = tuple(f"<{tag}>" for tag in catalog.ACTION_TAGS)
 
 
 @dataclass(frozen=True)

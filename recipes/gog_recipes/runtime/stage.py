@@ -104,6 +104,11 @@ class Stage:
         if self.ranks.is_main:
             print(f"{self.key}: {line}", flush=True)
 
+    def record_step(self, **line: Any) -> None:
+        """A step's figures, by the keys of catalog.STEP_METRICS and more: a line of the metric log, and the gauges."""
+        self.log.append(**line)
+        metrics.record_step(self.config.kind, self.key, line)
+
     def report(self, step: int, total: int, **figures: Any) -> None:
         metrics.record_progress(self.key, step, total, now=None if step == self._told[0] else time.time())
         self._told, self._metrics = (step, total), figures

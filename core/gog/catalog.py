@@ -1,0 +1,271 @@
+"""The stages, the servers, the tools and the step metrics of gog: one row each.
+
+Every other list of them is derived from these rows: manifests, custom resources, command lines, labels of metrics,
+colours of dashboards, charts of the report. To add a tool that the policy may call, add a row to TOOLS, its grammar
+(`actions`, `prompts`, `agent`), its client (`tool_client`), its server (`gog_tools`) and a test. To add a step metric
+with a panel, add a row to STEP_METRICS, compute it in the recipe under the row's key, and place its gauge on a
+dashboard. Nothing is imported from the rest of the project, so every process can afford this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run."""
+
+    name: str
+    """Key in manifests, and the first part of a checkpoint's reference: `sft/180`."""
+    kind: str
+    """Kind of its custom resource."""
+    title: str
+    """As the report writes it."""
+    needs: tuple[str, ...]
+    """Stages whose checkpoints it starts from."""
+    uses_tools: bool
+    """Whether it calls tools and the judge."""
+    reason: str
+    """Reason of a run's Ready condition while the stage works."""
+
+
+STAGES = (
+    Stage("curate", "CurateStage", "Curate", needs=(), uses_tools=True, reason="Curating"),
+    Stage("sft", "SFTStage", "SFT", needs=("curate",), uses_tools=False, reason="FineTuning"),
+    Stage("stratify", "StratifyStage", "Stratify", needs=("sft",), uses_tools=True, reason="Stratifying"),
+    Stage("grpo", "GRPOStage", "GRPO", needs=("sft", "stratify"), uses_tools=True, reason="Training"),
+    Stage("evaluate", "EvaluateStage", "Evaluate", needs=("sft", "grpo"), uses_tools=True, reason="Evaluating"),
+)
+"""In the order in which a run works through them."""
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+STAGE_KINDS = tuple(stage.kind for stage in STAGES)
+STAGE_BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that a run may need."""
+
+    name: str
+    """Role of its Endpoint, key under `endpoints`, label of metrics: `imageSearch`."""
+    title: str
+    """As reports write it: `image search`."""
+    help: str
+    """What it does, in one sentence, for the manifest's documentation."""
+    module: str
+    """Module whose `main` is the server."""
+    arguments: tuple[str, ...] = ()
+    """What `main` is given before the command line's own arguments."""
+    reads_data: bool = False
+    """Whether it answers from the run's dataset."""
+
+    @property
+    def command(self) -> str:
+        """Name in `gog serve NAME` and in names of objects: `image-search`."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", self.name).lower()
+
+    @property
+    def field(self) -> str:
+        """Name of its fields in Python: `image_search`."""
+        return self.command.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Tool(Server):
+    """A server that episodes call: a tool of the policy, or the judge."""
+
+    tag: str = ""
+    """Tag of the actions that call it; empty where the policy cannot."""
+
+    @property
+    def callable(self) -> bool:
+        """Whether the policy may call it."""
+        return bool(self.tag)
+
+
+TOOLS = (
+    Tool(
+        "grounding",
+        "grounding",
+        "Proposes candidates: boxes for an expression.",
+        "gog_tools.grounding.server",
+        tag="img_search",
+    ),
+    Tool(
+        "imageSearch",
+        "image search",
+        "Finds pages by an image.",
+        "gog_tools.search.server",
+        ("image",),
+        reads_data=True,
+        tag="img_search",
+    ),
+    Tool(
+        "textSearch",
+        "text search",
+        "Finds pages by words.",
+        "gog_tools.search.server",
+        ("text",),
+        reads_data=True,
+        tag="text_search",
+    ),
+    Tool("judge", "judge", "Decides whether an answer is correct.", "gog_tools.judge.server"),
+)
+SERVERS: tuple[Server, ...] = (
+    *TOOLS,
+    Server("policy", "policy", "Serves the trained policy.", "gog_tools.policy.server"),
+)
+TOOL_NAMES = tuple(tool.name for tool in TOOLS)
+SERVER_NAMES = tuple(server.name for server in SERVERS)
+SERVER_BY_NAME = {server.name: server for server in SERVERS}
+ACTION_TAGS = tuple(dict.fromkeys(tool.tag for tool in TOOLS if tool.callable))
+"""Tags of all actions that call a tool; an agent without tools may open none of them."""
+
+
+@dataclass(frozen=True)
+class StepMetric:
+    """A figure of each training step, from the recipe's log to dashboards and the report."""
+
+    key: str
+    """Key in a line of `metrics.jsonl`, under which the recipe reports it."""
+    stages: tuple[str, ...]
+    """Stages that report it."""
+    title: str
+    """Title of its chart in the report."""
+    unit: str
+    """Base unit; `share` is a number from 0 to 1 and is shown in percent."""
+    help: str
+    """What it means, in one sentence: help text of its gauge, and documentation."""
+    note: str = ""
+    """Subtitle of its chart; empty for none."""
+    gauge: str = ""
+    """Name in Prometheus; empty for a figure that is only logged."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Fixed labels of the gauge, by name."""
+    by_stage: bool = False
+    """Whether the gauge has a label `stage`."""
+    chart_of: tuple[str, ...] = ()
+    """Stages whose section of the report draws it as a chart of its own (some charts combine several figures)."""
+    smooth: bool = True
+    """Whether its chart draws a moving average."""
+    zero_based: bool = True
+    """Whether the axis of its chart includes 0."""
+    status_of: tuple[str, ...] = ()
+    """Stages of whose figures in `gog status` it is one."""
+    short: str = ""
+    """Name in `gog status`; empty takes the title."""
+    series: str = ""
+    """Key of a stage's progress report that holds its course; empty for none."""
+    summary_of: tuple[str, ...] = ()
+    """Stages for each of whose steps `report/summary.json` lists it."""
+    higher_is_better: bool | None = None
+    """None where neither direction is better."""
+
+
+_SFT, _GRPO, _BOTH = ("sft",), ("grpo",), ("sft", "grpo")
+STEP_METRICS = (
+    StepMetric(
+        "loss", _BOTH, "Loss", "loss", "Loss of the last update.", "model tokens only",
+        gauge="gog_train_loss", by_stage=True, chart_of=_SFT, zero_based=False,
+        status_of=_SFT, short="loss", series="losses", summary_of=_SFT, higher_is_better=False,
+    ),
+    StepMetric(
+        "tokens_per_second", _BOTH, "Training speed", "tokens per second",
+        "Tokens that the last update read, divided by its time.",
+        gauge="gog_train_tokens_per_second", by_stage=True, status_of=_SFT, short="tokens/s", higher_is_better=True,
+    ),
+    StepMetric(
+        "reward_mean", _GRPO, "Reward", "reward, 0 to 1", "Mean over the last step's counted trajectories.",
+        gauge="gog_reward_mean", labels={"component": "reward"},
+        status_of=_GRPO, short="reward", series="rewards", summary_of=_GRPO, higher_is_better=True,
+    ),
+    StepMetric(
+        "accuracy_mean", _GRPO, "Accuracy", "reward, 0 to 1", "Mean over the last step's counted trajectories.",
+        gauge="gog_reward_mean", labels={"component": "accuracy"}, summary_of=_GRPO, higher_is_better=True,
+    ),
+    StepMetric(
+        "format_mean", _GRPO, "Format", "reward, 0 to 1", "Mean over the last step's counted trajectories.",
+        gauge="gog_reward_mean", labels={"component": "format"}, summary_of=_GRPO, higher_is_better=True,
+    ),
+    StepMetric(
+        "reward_std", _GRPO, "Deviation of the reward", "reward",
+        "Standard deviation of the reward over the last step's counted trajectories.", gauge="gog_reward_std",
+    ),
+    StepMetric(
+        "kl", _GRPO, "KL to the reference", "nats per token",
+        "Divergence from the reference policy in the last update (k3 estimator).", "mean per token",
+        gauge="gog_train_kl", chart_of=_GRPO, status_of=_GRPO, short="KL", summary_of=_GRPO,
+    ),
+    StepMetric(
+        "clip_frac", _GRPO, "Clipped tokens", "share", "Fraction of trained tokens whose probability ratio was clipped.",
+        "share of tokens whose ratio left the clip range", gauge="gog_train_clip_frac", chart_of=_GRPO,
+    ),
+    StepMetric(
+        "grad_norm", _BOTH, "Gradient norm", "norm", "Norm of the last update's gradient, before clipping.",
+        "before clipping", gauge="gog_train_grad_norm", chart_of=_BOTH,
+    ),
+    StepMetric(
+        "learning_rate", _BOTH, "Learning rate", "rate", "Learning rate of the last update.",
+        chart_of=_BOTH, smooth=False,
+    ),
+    StepMetric(
+        "tool_failure_ratio", _GRPO, "Failed tool calls", "share",
+        "Fraction of the step's tool calls that failed after all retries.",
+        status_of=_GRPO, short="tool failures", summary_of=_GRPO, higher_is_better=False,
+    ),
+    StepMetric(
+        "frac_reward_zero_std", _GRPO, "Groups without a signal", "share",
+        "Fraction of groups with zero reward variance (no gradient).",
+        "share of groups whose valid rewards are all equal", gauge="gog_train_frac_reward_zero_std",
+        chart_of=_GRPO, status_of=_GRPO, short="zero-variance groups", higher_is_better=False,
+    ),
+    StepMetric(
+        "entropy", _GRPO, "Entropy", "nats per token",
+        "Mean negative log-probability of the last step's sampled tokens, an estimate of the policy's entropy.",
+        "mean over sampled tokens", gauge="gog_train_entropy", chart_of=_GRPO,
+    ),
+    StepMetric(
+        "logp_diff_max", _GRPO, "Sampler against trainer", "nats",
+        "Largest difference between the engine's and the trainer's log-probability of a token.",
+        "largest difference of log-probs, same tokens and weights", chart_of=_GRPO, higher_is_better=False,
+    ),
+    StepMetric(
+        "staleness", _GRPO, "Staleness", "steps",
+        "Optimizer steps between the oldest weights that sampled the last step and the weights that were trained.",
+        gauge="gog_rollout_staleness_steps",
+    ),
+    StepMetric(
+        "learned", _GRPO, "Trajectories learned from", "trajectories", "Trajectories that the last update trained on.",
+        "per step; the others were excluded, or their group had no signal", chart_of=_GRPO,
+    ),
+    StepMetric(
+        "tool_calls_mean", _GRPO, "Tool calls per trajectory", "calls", "Mean number of tool calls of a trajectory.",
+        chart_of=_GRPO,
+    ),
+    StepMetric(
+        "generated_tokens", _GRPO, "Generated tokens per step", "tokens", "Tokens that the policy generated in the step.",
+        chart_of=_GRPO,
+    ),
+    StepMetric(
+        "mfu", _BOTH, "Model FLOPs utilisation", "share",
+        "Model FLOPs utilisation of the last update: tokens/s x 6 x parameters / peak; absent where the peak is unknown.",
+        gauge="gog_train_mfu", by_stage=True, higher_is_better=True,
+    ),
+    StepMetric(
+        "seconds", _BOTH, "Seconds per step", "seconds", "Time of the whole step.",
+        status_of=_GRPO, short="time per step", summary_of=_GRPO, higher_is_better=False,
+    ),
+)  # fmt: skip
+"""In the order in which the report and `gog status` show them."""
+
+
+def step_metrics(stage: str) -> tuple[StepMetric, ...]:
+    """The rows that a stage reports.
+
+    >>> [row.key for row in step_metrics("curate")]
+    []
+    """
+    return tuple(row for row in STEP_METRICS if stage in row.stages)
