@@ -168,6 +168,12 @@ def test_an_unknown_field_is_refused_by_name(kind: type[spec.Spec]) -> None:
     assert "colour\n  Extra inputs are not permitted" in complaint(kind, {"colour": "red"})
 
 
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+def test_a_number_that_is_not_finite_is_refused_by_field(number: str) -> None:
+    given = {**MINIMAL_STAGE, "clipGradNorm": yaml.safe_load(number)}
+    assert "clipGradNorm\n  Input should be a finite number" in complaint(spec.CONFIGS["sft"], given)
+
+
 def test_a_misspelt_field_deep_inside_is_refused_with_its_path() -> None:
     given = {"model": MODEL, "data": DATA, "stages": {"grpo": {"groupsize": 4}}}
     assert "stages.grpo.groupsize\n  Extra inputs are not permitted" in complaint(spec.RunSpec, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -199,6 +200,13 @@ def test_a_file_that_nobody_staged_is_not_committed(store: Store) -> None:
     forged = {"shard": stores.Blob(hash="0" * 64, size=3)}
     with pytest.raises(UserError, match="'shard' of checkpoint sft/1 is missing"):
         store.commit("sft", 1, forged)
+    assert store.latest("sft") is None
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_checkpoint_with_a_non_finite_number_in_its_meta_is_not_committed(store: Store, number: float) -> None:
+    with pytest.raises(ValueError, match=r"^meta\.settings\.clip_grad_norm is not a finite number$"):
+        publish(store, 1, OLD, meta={"settings": {"clip_grad_norm": number}})
     assert store.latest("sft") is None
 
 

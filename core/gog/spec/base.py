@@ -46,8 +46,13 @@ Quantity = Annotated[
 
 
 class Spec(BaseModel):
-    """Frozen; refuses unknown fields; accepts camelCase and snake_case."""
+    """Frozen; refuses unknown fields and non-finite numbers, which JSON cannot hold; accepts camelCase and snake_case."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
     )

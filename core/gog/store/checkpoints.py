@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gog import metrics
+from gog import finite_json, metrics
 from gog.errors import UserError, unwritable
 from gog.store import hashing
 from gog.store.backend import Backend, CorruptBlob, MissingBlob, Unavailable
@@ -78,18 +78,24 @@ class Store:
         meta: Mapping[str, Any] | None = None,
         parents: tuple[str, ...] = (),
     ) -> Manifest:
-        """Makes staged files a checkpoint. Raises UserError for a file that nobody staged or a step of other content."""
+        """Makes staged files a checkpoint.
+
+        Raises:
+            UserError: a file is not staged, or the step exists with other content.
+            ValueError: a number in `meta` is not finite. `null` in its place would be read as another setting.
+        """
         created = datetime.now(UTC).isoformat(timespec="seconds")
         files = dict(blobs)
         manifest = Manifest(
             stage=stage, step=step, files=files, meta=dict(meta or {}), parents=parents, created=created
         )
+        text = finite_json.dumps(manifest, indent=1)
         with self._writing(self.where):
             for name, blob in files.items():
                 if blob.hash not in self._staged:
                     with self._told(manifest, name):
                         self.backend.check_blob(blob)
-            if not self.backend.put_if_absent(manifest.key, manifest.model_dump_json(indent=1).encode()):
+            if not self.backend.put_if_absent(manifest.key, text.encode()):
                 manifest = self._same(manifest)
             self._advance(stage, step)
         metrics.committed(stage, manifest.timestamp)
