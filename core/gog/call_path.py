@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from gog import metrics, tracing
-from gog.spec import ToolsSpec
+from gog.spec import CallPolicy
 from gog.tool_cache import Cache
 from gog.tool_types import RETRYABLE, FailureKind, Reply, ToolFailure
 
@@ -82,13 +82,13 @@ class CallPath(Generic[Value]):
     """Calls of one tool at one backend.
 
     send: the request's body -> the answer's body; raises CallError. read: the answer's body -> value; raises CallError
-    or ValueError for a malformed one. limits: attempts, deadlines (seconds), concurrency.
+    or ValueError for a malformed one. policy: attempts, deadlines (seconds), concurrency.
     """
 
     tool: str
     backend: str
     send: Callable[[bytes], Awaitable[bytes]]
-    limits: ToolsSpec
+    policy: CallPolicy
     cache: Cache
     version: str = "1"
     clock: Callable[[], float] = time.monotonic
@@ -97,9 +97,9 @@ class CallPath(Generic[Value]):
 
     def __post_init__(self) -> None:
         self._span = f"execute_tool {self.tool}"
-        self._slots = asyncio.Semaphore(self.limits.concurrency)
+        self._slots = asyncio.Semaphore(self.policy.concurrency)
         self._flights: dict[str, asyncio.Task[Reply[bytes]]] = {}
-        self.breaker = Breaker(self.limits.breaker_failures, self.limits.breaker_seconds, self.clock)
+        self.breaker = Breaker(self.policy.breaker_failures, self.policy.breaker_seconds, self.clock)
         metrics.initialise_tool(self.tool, self.backend)
 
     async def call(
@@ -154,7 +154,7 @@ class CallPath(Generic[Value]):
 
     async def _attempts(self, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[bytes]:
         """Tries until one succeeds, the kind of failure forbids it, or attempts or budget are used up."""
-        started, attempt, left, request = self.clock(), 0, self.limits.budget_seconds, body()
+        started, attempt, left, request = self.clock(), 0, self.policy.budget_seconds, body()
         while True:
             async with self._slots:
                 if not self.breaker.admits():
@@ -163,14 +163,14 @@ class CallPath(Generic[Value]):
                 attempt += 1
                 began = self.clock()
                 with tracing.span("attempt") as told:
-                    outcome = await self._attempt(request, read, min(self.limits.deadline_seconds, left))
+                    outcome = await self._attempt(request, read, min(self.policy.deadline_seconds, left))
                     if told is not None and isinstance(outcome, ToolFailure):
                         told.error = outcome.kind
                 left -= self.clock() - began
             if not isinstance(outcome, ToolFailure):
                 return Reply(outcome, None, attempt, self.clock() - started)
             pause = self._pause(attempt, outcome)
-            if outcome.kind not in RETRYABLE or attempt >= self.limits.attempts or pause >= left:
+            if outcome.kind not in RETRYABLE or attempt >= self.policy.attempts or pause >= left:
                 return Reply(None, outcome, attempt, self.clock() - started)
             await self.sleep(pause)
             left -= pause
@@ -179,7 +179,7 @@ class CallPath(Generic[Value]):
         """Seconds before the next attempt: what the server asked for, else exponential with full jitter."""
         if failure.retry_after is not None:
             return failure.retry_after
-        return self.limits.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
+        return self.policy.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
 
     async def _attempt(self, request: bytes, read: Callable[[bytes], Value], deadline: float) -> bytes | ToolFailure:
         """One try. deadline in seconds."""

@@ -63,7 +63,7 @@ class Toolbox:
     def _path(self, tool: str, path: str, *, version: str = "1") -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/") + path
         send = self._sender(tool, address, os.environ.get(key_variable(tool), ""))
-        return CallPath(tool, BACKEND, send, self.limits, self._cache, version=version)
+        return CallPath(tool, BACKEND, send, self.limits.policy(tool), self._cache, version=version)
 
     def _sender(self, tool: str, url: str, key: str) -> Callable[[bytes], Awaitable[bytes]]:
         # Answers are not decompressed (a small one may unfold to gigabytes), so none may come compressed.

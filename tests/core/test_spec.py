@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
 import re
 from typing import Any, get_args
 
@@ -15,6 +17,8 @@ MODEL, DATA, STORE = {"base": "tiny"}, {"world": {}}, {"uri": "file:///tmp/store
 MINIMAL_STAGE = {"model": MODEL, "data": DATA, "store": STORE}
 SETTINGS = (
     spec.ToolsSpec,
+    spec.JudgePolicy,
+    spec.OutageSpec,
     spec.AgentSettings,
     spec.CurateSettings,
     spec.LoraSettings,
@@ -40,6 +44,7 @@ FROM_THE_PAPER = {
 NOT_THE_METHODS = {
     "how much is kept, done or reported": "steps max_steps questions save_every keep_trajectories bootstrap split",
     "what a run is made of": "cache lora optimizer demonstrations teacher policies",
+    "policies whose own fields say so": "grounding image_search text_search judge outage",
     "conventions of the trade, in no publication": "temperature clip_grad_norm dropout warmup_steps",
     "a choice that its description explains": "gaze reasoning",
 }
@@ -259,3 +264,71 @@ def test_every_policy_can_be_evaluated() -> None:
 def test_every_tool_has_an_endpoint_in_manifests() -> None:
     endpoints = {field.alias for field in spec.EndpointsSpec.model_fields.values()} - {"policy"}
     assert endpoints == set(spec.TOOLS)
+
+
+# ---- policies of tools
+
+
+def test_a_tool_takes_the_common_policy_where_it_has_no_value_of_its_own() -> None:
+    tools = spec.ToolsSpec.model_validate(
+        {"attempts": 1, "deadlineSeconds": 0.5, "textSearch": {"deadlineSeconds": 20}}
+    )
+    assert tools.policy("textSearch") == spec.CallPolicy(attempts=1, deadline_seconds=20)
+    assert tools.policy("grounding") == spec.CallPolicy(attempts=1, deadline_seconds=0.5)
+
+
+def test_the_judge_takes_no_values_from_the_tools() -> None:
+    tools = spec.ToolsSpec.model_validate({"attempts": 1, "deadlineSeconds": 0.5, "judge": {"attempts": 2}})
+    assert tools.policy("judge") == spec.JudgePolicy(attempts=2)
+
+
+@pytest.mark.parametrize("name", ["attempts", "deadline_seconds", "budget_seconds"])
+def test_the_judge_is_called_more_patiently_than_a_tool(name: str) -> None:
+    assert getattr(spec.JudgePolicy(), name) > getattr(spec.CallPolicy(), name)
+
+
+@pytest.mark.parametrize("tool", [*spec.TOOLS])
+@pytest.mark.parametrize("given", [{"attempts": 0}, {"deadlineSeconds": 0}, {"patience": 3}, {"concurrency": 2000}])
+def test_a_tool_s_own_policy_is_checked_like_the_common_one(tool: str, given: dict[str, Any]) -> None:
+    assert f"{tool}.{next(iter(given))}" in complaint(spec.ToolsSpec, {tool: given})
+
+
+def test_a_cache_mode_that_yaml_reads_as_false_is_off() -> None:
+    assert spec.ToolsSpec.model_validate(yaml.safe_load("{cache: {mode: off}}")).cache.mode == "off"
+
+
+# ---- back ends
+
+
+def test_a_back_end_is_a_name_or_a_factory_with_options_of_its_own() -> None:
+    endpoint = spec.EndpointSpec.model_validate(
+        {"backend": "my_package.search:make", "options": {"index": "/data/wiki", "shards": [1, 2], "gpu": None}}
+    )
+    assert endpoint.options == {"index": "/data/wiki", "shards": [1, 2], "gpu": None}
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "module:", ":factory", "a:b:c", "a;b", "--help"])
+def test_a_back_end_s_name_that_could_be_anything_else_is_refused(name: str) -> None:
+    assert "backend" in complaint(spec.EndpointSpec, {"backend": name})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threshold": float("nan")}, "options.threshold: nan is not a finite number"),
+        ({"a": [1.0, {"b": float("inf")}]}, "options.a[1].b: inf is not a finite number"),
+        ({"a": {1: 2}}, "options.a: key 1 is not text"),
+        ({"since": datetime.date(2026, 1, 1)}, "options.since: a date is no JSON value"),
+        ({"text": "x" * 9_000}, "more than 8,192"),
+        (functools.reduce(lambda inner, _: {"a": inner}, range(10), {}), "nested more than 8 levels deep"),
+    ],
+    ids=["nan", "inf", "key", "date", "size", "depth"],
+)
+def test_options_that_json_cannot_carry_are_refused_with_their_path(options: dict[str, Any], words: str) -> None:
+    assert words in complaint(spec.EndpointSpec, {"options": options})
+
+
+@pytest.mark.parametrize("given", ["backend: world", "options: {a: 1}", "failures: {rate: 0.1}"])
+def test_an_existing_server_is_not_configured(given: str) -> None:
+    manifest = yaml.safe_load(f"{{url: 'http://judge.internal', {given}}}")
+    assert "url names an existing server" in complaint(spec.EndpointSpec, manifest)

@@ -112,7 +112,7 @@ REFUSED = {
     ),
     "a server both given and to be started": (
         {"spec.endpoints": {"judge": {"url": "http://j", "backend": "world"}}},
-        "spec.endpoints.judge.url: Invalid value: url names a server that is there",
+        "spec.endpoints.judge.url: Invalid value: url names an existing server",
     ),
     "no address": (
         {"spec.endpoints": {"judge": {"url": "judge.internal"}}},
@@ -200,7 +200,7 @@ REFUSED_ENDPOINT = {
     ),
     "both given and to be started": (
         {"role": "judge", "url": "http://j", "resources": {"limits": {"cpu": 1}}},
-        "spec.url: Invalid value: url names a server that is there",
+        "spec.url: Invalid value: url names an existing server",
     ),
     "more pods than anybody means": ({"role": "judge", "replicas": 65}, "spec.replicas: Invalid value: 65"),
 }

@@ -77,7 +77,7 @@ BROKEN = {
     ),
     "a server both given and to be started": (
         "  endpoints: {judge: {url: 'http://j', backend: world}}",
-        "w.yaml: spec.endpoints.judge: url names a server that is there, backend one to be started: leave one of them out",
+        "w.yaml: spec.endpoints.judge: url names an existing server, backend configures one that gog starts: leave one of them out",
     ),
     "a band upside down": (
         "  stages: {stratify: {level1: [0.6, 0.5]}}",

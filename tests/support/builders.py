@@ -310,7 +310,7 @@ SERVER_ERROR = CallError(FailureKind.SERVER_ERROR, "HTTP 500")
 
 def make_path(send: Any, *, cache: Cache | None = None, **limits: Any) -> CallPath[str]:
     """A call path in the running loop's time, without a breaker that gets in the way."""
-    spec = ToolsSpec(**{"breaker_failures": 1_000, **limits})
+    spec = ToolsSpec(**{"breaker_failures": 1_000, **limits}).policy("textSearch")
     return CallPath("textSearch", "fake", send, spec, cache or Cache(CacheSpec()), clock=now)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from gog import regions, tool_api
-from gog.spec import ToolsSpec
+from gog.spec import CallPolicy, ToolsSpec
 from gog.tool_client import Toolbox
 
 Value = TypeVar("Value")
@@ -123,10 +123,13 @@ def with_toolbox(
     judge_model: str = "",
     **limits: Any,
 ) -> Value:
-    """Runs `use` with a toolbox whose tools are served by `handlers`; what is not named works."""
+    """Runs `use` with a toolbox whose tools are served by `handlers`; what is not named works. The judge is called like
+    the tools."""
 
     async def scenario() -> Value:
-        settings = ToolsSpec(**{"backoff_seconds": 0, "deadline_seconds": 5, "breaker_failures": 1000, **limits})
+        given = {"backoff_seconds": 0, "deadline_seconds": 5, "breaker_failures": 1000, "attempts": 3, **limits}
+        policy = {name: value for name, value in given.items() if name in CallPolicy.model_fields}
+        settings = ToolsSpec(**{"judge": policy, **given})
         async with (
             Provider({**WORKING, **handlers}) as provider,
             Toolbox(dict.fromkeys(PATHS, provider.url), settings, judge_model) as tools,

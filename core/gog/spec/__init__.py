@@ -46,7 +46,7 @@ from gog.spec.stages import (
     SFTSettings,
     StratifySettings,
 )
-from gog.spec.tools import CacheSpec, ToolsSpec
+from gog.spec.tools import CacheSpec, CallPolicy, JudgePolicy, OutageSpec, ToolPolicy, ToolsSpec
 from gog.spec.traces import StageTracesSpec, TracesSpec
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "AgentSettings",
     "Arm",
     "CacheSpec",
+    "CallPolicy",
     "Curate",
     "CurateConfig",
     "CurateSettings",
@@ -76,6 +77,7 @@ __all__ = [
     "GRPOSettings",
     "Gaze",
     "ImagesSpec",
+    "JudgePolicy",
     "LabelKey",
     "LabelValue",
     "Level",
@@ -83,6 +85,7 @@ __all__ = [
     "ModelSpec",
     "Name",
     "OptimizerSettings",
+    "OutageSpec",
     "Placement",
     "Quantity",
     "ResourceName",
@@ -104,6 +107,7 @@ __all__ = [
     "StratifySettings",
     "Text",
     "TolerationSpec",
+    "ToolPolicy",
     "ToolsSpec",
     "TracesSpec",
     "WorkersSpec",

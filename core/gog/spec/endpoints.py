@@ -1,92 +1,149 @@
-"""The servers that a run needs: started by us, or somebody's already."""
+"""The servers that a run needs: started by gog, or existing already.
+
+What answers inside a server that gog starts is a back end: `backend` names it (`world`, or another that the role's
+server registers, or `module:factory`), `options` configures it. Both reach the server as `--backend NAME` and
+`--options JSON`; only the server can tell whether they are right.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, create_model, model_validator
 
-from gog.spec.base import Spec
+from gog import catalog
+from gog.spec.base import Spec, Text
 from gog.spec.pods import ResourcesSpec
 
 KEY = "GOG_API_KEY"
-"""Key of a Secret, and environment variable of a server, with what it asks of its callers."""
+"""Key of a Secret, and environment variable of a server: the API key that the server requires of its callers."""
 
 
 def key_variable(role: str) -> str:
-    """A caller's environment variable with the key of a tool: imageSearch -> IMAGE_SEARCH_GOG_API_KEY."""
+    """Environment variable of a caller that holds a tool's API key: imageSearch -> IMAGE_SEARCH_GOG_API_KEY."""
     return f"{re.sub('(?=[A-Z])', '_', role).upper()}_{KEY}"
 
 
 class FailureInjection(Spec):
-    """Failures on purpose, to see what they do to a run. Never set it for a run whose numbers you publish."""
+    """Failures injected on purpose, to see what they do to a run. Never set it for a run whose results you publish."""
 
-    rate: float = Field(0.0, ge=0, le=1, description="Share of requests that fail.")
+    rate: float = Field(0.0, ge=0, le=1, description="Fraction of requests that fail.")
     kinds: tuple[Literal["timeout", "429", "5xx", "malformed", "empty"], ...] = Field(
         ("timeout", "429", "5xx", "malformed", "empty"),
         min_length=1,
         max_length=5,
-        description="Chosen among with equal chance.",
+        description="Kinds of failure, each equally likely.",
     )
-    seed: int = Field(0, ge=0, description="Which requests fail follows from it.")
+    seed: int = Field(0, ge=0, description="Seed that decides which requests fail.")
+
+
+MAX_OPTIONS_BYTES, MAX_OPTIONS_DEPTH = 8_192, 8
+
+
+def _plain_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options travel as JSON on a command line: plain values, finite, and small."""
+    _require_plain(options, "options", MAX_OPTIONS_DEPTH)
+    size = len(json.dumps(options).encode())
+    if size > MAX_OPTIONS_BYTES:
+        raise ValueError(f"options are {size:,} bytes of JSON, more than {MAX_OPTIONS_BYTES:,}: name a file instead")
+    return options
+
+
+def _require_plain(value: Any, where: str, depth: int) -> None:
+    if depth == 0:
+        raise ValueError(f"{where}: nested more than {MAX_OPTIONS_DEPTH} levels deep")
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{where}: key {key!r} is not text: quote it")
+            _require_plain(each, f"{where}.{key}", depth - 1)
+    elif isinstance(value, list | tuple):
+        for place, each in enumerate(value):
+            _require_plain(each, f"{where}[{place}]", depth - 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: {value} is not a finite number")
+    elif value is not None and not isinstance(value, str | int | float):
+        raise ValueError(f"{where}: a {type(value).__name__} is no JSON value: quote it")
+
+
+Options = Annotated[dict[Text, Any], Field(max_length=64), AfterValidator(_plain_options)]
+"""What a back end's factory is called with: JSON values by name."""
 
 
 class EndpointSpec(Spec):
-    """A server the run needs: started by us (backend) or somebody's already (url)."""
+    """A server that the run needs: one that gog starts (backend) or one that exists already (url)."""
 
     backend: str = Field(
         "world",
         max_length=253,
-        description="What answers: `world`, the embedded tools that see pixels and text only; for grounding also "
-        "`module:factory` of a detector that the image holds.",
+        pattern="^[A-Za-z_][-A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$",
+        description="Back end that answers in the server that gog starts: a name that `gog serve` knows for this role "
+        "(`world` is the embedded world's), or `module:factory`, a function in the server's image that is called with "
+        "`options` and returns the back end.",
+    )
+    options: Options = Field(
+        default_factory=dict,
+        description="Options of the back end, as its documentation names them: `{index: /data/wiki, device: cuda}`. At "
+        "most 8 KiB of JSON; no secrets. Default: none.",
     )
     url: str | None = Field(
         None,
         pattern=r"^https?://",
         max_length=1024,
-        description="An existing server; nothing is started then. Default: one is started.",
+        description="Base URL of an existing server; gog starts none then. Default: gog starts one.",
     )
     model: str = Field(
-        "", max_length=253, description="Model name to ask for, where the server has several. Default: its only one."
+        "",
+        max_length=253,
+        description="Model name to send in requests, where the server has several. Default: its only one.",
     )
     secret_name: str | None = Field(
         None,
         max_length=253,
-        description="Secret whose GOG_API_KEY the server asks for, on a cluster. On one machine the key is in the "
-        "environment: JUDGE_GOG_API_KEY, IMAGE_SEARCH_GOG_API_KEY, … Default: the server asks for none.",
+        description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
+        "the environment: JUDGE_GOG_API_KEY, IMAGE_SEARCH_GOG_API_KEY, … Default: the server requires no key.",
     )
     replicas: int = Field(1, ge=0, le=64, description="Pods, on a cluster; `kubectl scale` changes it.")
-    resources: ResourcesSpec = Field(ResourcesSpec(), description="Of each pod, on a cluster.")
+    resources: ResourcesSpec = Field(ResourcesSpec(), description="Resources of each pod, on a cluster.")
     startup_seconds: int = Field(
-        600, ge=1, le=86_400, description="Seconds; a server that has not answered by then has failed."
+        600,
+        ge=1,
+        le=86_400,
+        description="Seconds in which a server must become ready; after that its start has failed.",
     )
     port: int = Field(0, ge=0, le=65535, description="Local port; 0 takes a free one.")
     failures: FailureInjection = Field(
-        FailureInjection(), description="Failures on purpose, to see what they do to a run. Default: none."
+        FailureInjection(), description="Failures injected on purpose, to see what they do to a run. Default: none."
     )
 
     @model_validator(mode="after")
     def _a_url_starts_nothing(self) -> EndpointSpec:
-        ours = [name for name in ("backend", "resources", "failures") if name in self.model_fields_set]
+        ours = [name for name in ("backend", "options", "resources", "failures") if name in self.model_fields_set]
         if self.url is not None and ours:
-            raise ValueError(f"url names a server that is there, {ours[0]} one to be started: leave one of them out")
+            raise ValueError(
+                f"url names an existing server, {ours[0]} configures one that gog starts: leave one of them out"
+            )
         return self
 
 
-class EndpointsSpec(Spec):
-    """The servers of a run, by what they do. What is left out is the embedded world's."""
+_BY_TOOL: dict[str, Any] = {
+    tool.field: (EndpointSpec, Field(EndpointSpec(), description=tool.help)) for tool in catalog.TOOLS
+}
+_ByTool: Any = create_model("_ByTool", __base__=Spec, **_BY_TOOL)
 
-    grounding: EndpointSpec = Field(EndpointSpec(), description="Proposes candidates: boxes for an expression.")
-    image_search: EndpointSpec = Field(EndpointSpec(), description="Finds pages by an image.")
-    text_search: EndpointSpec = Field(EndpointSpec(), description="Finds pages by words.")
-    judge: EndpointSpec = Field(EndpointSpec(), description="Says whether an answer is right.")
+
+class EndpointsSpec(_ByTool):
+    """The servers of a run, by role. A role that is left out is served by the embedded world."""
+
     policy: EndpointSpec | None = Field(
-        None, description="Serves the trained policy once the run is complete, on a cluster. Default: nothing does."
+        None, description="Serves the trained policy once the run is complete, on a cluster. Default: not served."
     )
 
     @model_validator(mode="after")
-    def _a_policy_of_ours_asks_for_no_key(self) -> EndpointsSpec:
+    def _a_policy_of_ours_requires_no_key(self) -> EndpointsSpec:
         if self.policy is not None and self.policy.secret_name is not None and self.policy.url is None:
-            raise ValueError("policy asks for no key, because the operator, which holds none, loads its checkpoints")
+            raise ValueError("policy requires no key, because the operator, which holds none, loads its checkpoints")
         return self

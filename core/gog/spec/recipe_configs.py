@@ -42,7 +42,7 @@ class StageConfig(Spec):
         description="Model to ask the judge for, where its server has several. Default: that of its Endpoint, else its "
         "only one.",
     )
-    tools: ToolsSpec = Field(ToolsSpec(), description="How tools are called: one policy for all of them.")
+    tools: ToolsSpec = Field(ToolsSpec(), description="How tools and the judge are called.")
     traces: StageTracesSpec | None = Field(None, description="Where traces go. Default: there are none.")
     workdir: str | None = Field(
         None,

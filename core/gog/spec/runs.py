@@ -88,7 +88,7 @@ class RunSpec(Spec):
     endpoints: EndpointsSpec = Field(
         EndpointsSpec(), description="The servers of the run. Default: those of the embedded world."
     )
-    tools: ToolsSpec = Field(ToolsSpec(), description="How tools are called: one policy for all of them.")
+    tools: ToolsSpec = Field(ToolsSpec(), description="How tools and the judge are called.")
     traces: TracesSpec | None = Field(None, description="Where traces go. Default: there are none.")
     stages: Stages = Field(
         Stages(), description="Settings by stage; what is left out takes the model family's preset, else its default."

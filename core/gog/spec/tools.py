@@ -1,28 +1,45 @@
-"""How tools are called, and which answers are kept."""
+"""How tools and the judge are called, how long an outage is waited out, and which answers are kept.
+
+Each tool and the judge has a call policy of its own. What a manifest sets directly under `tools` holds for every tool
+that the policy calls; `tools.<tool>` overrides it for one of them. The judge has its own defaults and takes none from
+the tools: a slow verdict delays an episode, while a lost verdict throws the whole episode away.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
+from gog import catalog
 from gog.spec.base import Spec
+
+CacheMode = Annotated[
+    Literal["off", "live", "record", "replay-or-live", "replay-strict"],
+    BeforeValidator(  # YAML 1.1, which kubectl reads, too, takes a bare off for false
+        lambda value: "off" if value is False else value,
+        json_schema_input_type=Literal["off", "live", "record", "replay-or-live", "replay-strict", False],
+    ),
+]
 
 
 class CacheSpec(Spec):
-    """Answers of tools, by content. Failures are never kept."""
+    """Which answers of tools and of the judge are kept, by the content of the call. Failures are never kept."""
 
-    mode: Literal["off", "live", "record", "replay-or-live", "replay-strict"] = Field(
+    mode: CacheMode = Field(
         "live",
-        description="live: in memory, for this process; record: also to `path`; replay-or-live: from `path`, asking for "
-        "what is missing and recording it; replay-strict: a miss is a failure.",
+        description="off: nothing is kept; live: in memory, for this process; record: in memory and in `path`, which is "
+        "written but not read; replay-or-live: read from `path`, and what is missing is called and recorded; "
+        "replay-strict: read from `path`, and what is missing is a tool failure.",
     )
     path: str | None = Field(
         None,
         max_length=1024,
-        description="SQLite file of the recorded answers. Needed by every mode but off and live. Default: none.",
+        description="SQLite file of recorded answers. Required by every mode except off and live. Default: none.",
     )
-    max_entries: int = Field(200_000, ge=1, description="In memory; the least recently used go first.")
+    max_entries: int = Field(
+        200_000, ge=1, description="Answers kept in memory; the least recently used are dropped first."
+    )
 
     @model_validator(mode="after")
     def _recording_needs_a_file(self) -> CacheSpec:
@@ -31,32 +48,107 @@ class CacheSpec(Spec):
         return self
 
 
-class ToolsSpec(Spec):
-    """How tools are called: one policy for all of them."""
+class OutageSpec(Spec):
+    """How long a stage waits for a tool or the judge that is down."""
 
-    concurrency: int = Field(4, ge=1, le=1024, description="Calls in flight per tool and process [paper: 4 threads].")
-    attempts: int = Field(3, ge=1, le=10, description="Tries per call, the first included [ours].")
+    patience_seconds: float = Field(
+        600.0,
+        ge=0,
+        description="Seconds that calls wait for a service that is down (5 failed calls in a row), while one call at a "
+        "time probes it. After that the stage's attempt fails, and is retried [ours].",
+    )
+
+
+class CallPolicy(Spec):
+    """How one tool is called."""
+
+    concurrency: int = Field(
+        4, ge=1, le=1024, description="Calls in flight for each tool and process [paper: 4 threads]."
+    )
+    attempts: int = Field(3, ge=1, le=10, description="Attempts per call, the first included [ours].")
     deadline_seconds: float = Field(10.0, gt=0, description="Seconds that one attempt may take [ours].")
-    budget_seconds: float = Field(30.0, gt=0, description="Seconds that one call may take with its retries [ours].")
+    budget_seconds: float = Field(
+        30.0, gt=0, description="Seconds that all attempts of a call and the pauses between them may take [ours]."
+    )
     backoff_seconds: float = Field(
-        0.2, ge=0, description="Seconds before the first retry, doubled for each further one, jittered [ours]."
+        0.2, ge=0, description="Seconds before the first retry; doubles with each further retry, with jitter [ours]."
     )
-    breaker_failures: int = Field(20, ge=1, description="Failed attempts in a row that open the breaker [ours].")
+    breaker_failures: int = Field(
+        20, ge=1, description="Failed attempts in a row that open the circuit breaker [ours]."
+    )
     breaker_seconds: float = Field(
-        5.0, gt=0, description="Seconds that an open breaker refuses before it tries again [ours]."
+        5.0, gt=0, description="Seconds that an open breaker refuses calls before it lets one through [ours]."
     )
-    top: int = Field(5, ge=1, le=50, description="Results asked of a search [peer].")
+
+
+class JudgePolicy(CallPolicy):
+    """How the judge is called. Its defaults are more patient than a tool's, and leave a reasoning model time to reason."""
+
+    concurrency: int = Field(16, ge=1, le=1024, description="Verdicts in flight for each process [ours].")
+    attempts: int = Field(5, ge=1, le=10, description="Attempts per verdict, the first included [ours].")
+    deadline_seconds: float = Field(30.0, gt=0, description="Seconds that one attempt may take [ours].")
+    budget_seconds: float = Field(
+        120.0, gt=0, description="Seconds that all attempts of a verdict and the pauses between them may take [ours]."
+    )
+    max_tokens: int = Field(
+        2048,
+        ge=1,
+        description="Tokens that the judge may generate; a model that reasons first needs room to reach its verdict [ours].",
+    )
+
+
+_OVERRIDES: dict[str, Any] = {
+    name: (
+        Annotated[field.annotation, *field.metadata] | None,
+        Field(None, description=f"{field.description} Default: the value under `tools`."),
+    )
+    for name, field in CallPolicy.model_fields.items()
+}
+ToolPolicy = create_model(
+    "ToolPolicy", __base__=Spec, __doc__="What one tool needs otherwise than the rest.", **_OVERRIDES
+)
+_BY_TOOL: dict[str, Any] = {
+    tool.field: (
+        ToolPolicy,
+        Field(ToolPolicy(), description=f"What calls of {tool.title} need otherwise. Default: as set under `tools`."),
+    )
+    for tool in catalog.TOOLS
+    if tool.callable
+}
+_ByTool: Any = create_model("_ByTool", __base__=CallPolicy, **_BY_TOOL)
+
+
+class ToolsSpec(_ByTool):
+    """How tools and the judge are called. What is set here directly holds for every tool, but not for the judge."""
+
+    judge: JudgePolicy = Field(JudgePolicy(), description="How the judge is called; it takes no values from the tools.")
+    outage: OutageSpec = Field(OutageSpec(), description="How long a stage waits for a tool or the judge that is down.")
+    top: int = Field(5, ge=1, le=50, description="Results requested from a search [peer].")
     max_candidates: int = Field(5, ge=1, le=20, description="Candidates shown per grounding call [ours].")
-    min_box_side: int = Field(4, ge=1, description="Pixels; smaller boxes are dropped [peer: 30 for photographs].")
-    max_box_aspect: float = Field(
-        100.0, ge=1, description="Longer side by shorter side; longer boxes are dropped [peer]."
+    min_box_side: int = Field(
+        4, ge=1, description="Pixels; a box with a shorter side is dropped [peer: 30 for photographs]."
     )
-    overlap: float = Field(0.7, gt=0, le=1, description="Boxes that overlap more (IoU) count as one [ours].")
-    pad: int = Field(2, ge=0, description="Pixels added around a box before it is cut out [ours].")
+    max_box_aspect: float = Field(
+        100.0, ge=1, description="Longer side divided by shorter side; a box above it is dropped [peer]."
+    )
+    overlap: float = Field(0.7, gt=0, le=1, description="Boxes that overlap more than this (IoU) count as one [ours].")
+    pad: int = Field(2, ge=0, description="Pixels added on each side of a box before it is cropped [ours].")
     crop_side: int | None = Field(
         None,
         ge=1,
-        description="Cut squares and bring them to this side, in pixels [ours]. Default: the box is cut as it is; 28 in the "
-        "tiny preset.",
+        description="Crop squares and resize them to this side, in pixels [ours]. Default: the crop keeps its own size; "
+        "28 in the tiny preset.",
     )
-    cache: CacheSpec = Field(CacheSpec(), description="Answers of tools, by content. Failures are never kept.")
+    cache: CacheSpec = Field(CacheSpec(), description="Which answers are kept. Failures are never kept.")
+
+    def policy(self, tool: str) -> CallPolicy:
+        """The complete call policy of one tool.
+
+        Args:
+            tool: a name of catalog.TOOLS, `judge` included.
+        """
+        if tool == "judge":
+            return self.judge
+        own = getattr(self, catalog.SERVER_BY_NAME[tool].field)
+        values = {name: getattr(self, name) for name in CallPolicy.model_fields}
+        return CallPolicy(**values | own.model_dump(exclude_none=True))

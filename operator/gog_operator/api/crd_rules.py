@@ -18,7 +18,18 @@ RUN_NAME, STAGE_NAME, ENDPOINT_NAME = 40, 42, 48
 """Longest names, so that those of children and of their pods, and labels made of them, stay within 63 characters."""
 LIFECYCLE = ("suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "retention")
 SERVER = (
-    *("suspend", "replicas", "version", "failures", "backend", "model", "secretName", "resources", "startupSeconds"),
+    *(
+        "suspend",
+        "replicas",
+        "version",
+        "failures",
+        "backend",
+        "options",
+        "model",
+        "secretName",
+        "resources",
+        "startupSeconds",
+    ),
     *("scheduling", "serviceAccountName", "image"),
 )
 """A server whose pods' settings change is started again; what it is and which data it is about stays."""
@@ -41,9 +52,9 @@ class Rule:
 FORBIDDEN, REQUIRED = "FieldValueForbidden", "FieldValueRequired"
 _A_SERVER = (
     Rule(
-        "!has(self.url) || !(has(self.backend) || has(self.resources) || has(self.failures))",
-        "url names a server that is there; backend, resources and failures are of one to be started: leave out one or "
-        "the other",
+        "!has(self.url) || !(has(self.backend) || has(self.options) || has(self.resources) || has(self.failures))",
+        "url names an existing server; backend, options, resources and failures configure one that gog starts: leave "
+        "out one or the other",
         ".url",
     ),
 )

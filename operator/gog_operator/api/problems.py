@@ -41,6 +41,7 @@ PATTERN_WORDS = {
     "^[a-z]([-a-z0-9]*[a-z0-9])?$": "lower-case letters, digits and hyphens, the first a letter, the last no hyphen",
     "^(file|s3)://": "an address that starts with file:// or s3://",
     "^https?://": "an address that starts with http:// or https://",
+    "^[A-Za-z_][-A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$": "the name of a back end, or module:factory",
 }
 
 
