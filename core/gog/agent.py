@@ -1,50 +1,65 @@
 """One question, from the first look to the answer.
 
-The loop is a coroutine per episode: the policy writes a turn, the turn is read, its action runs, the observation goes
-back. Hundreds run at once in one event loop; an episode that waits for a slow tool keeps nobody waiting. Nothing a
-tool does can raise into an episode: a failed tool is an observation, and a mark on the trajectory.
+The loop is a coroutine per episode: the model writes a turn, the turn is parsed, its action is carried out, the
+observation is appended. Hundreds of episodes run in one event loop; one that waits for a slow tool delays no other.
+Nothing that a tool does raises into an episode: a failed tool is an observation and a mark on the trajectory.
 
-A session stands between text and tokens (`Session`): it owns the conversation's tokens and gives back what it
-sampled, so that this file knows neither tokenizers nor engines.
+A `Session` is between text and tokens: it owns the conversation's tokens and returns what it sampled, so this module
+depends on no tokenizer and no engine.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gog import actions, prompts, tool_api, tool_types, tracing
+from gog import actions, observation_fit, prompts, tool_api, tool_types, tracing
 from gog.dataset import Question
 from gog.images import Image
 from gog.spec import AgentSettings
-from gog.trajectory import Candidate, Failure, Observation, Result, Segment, StopReason, Trajectory, Turn
+from gog.tool_actions import SEARCH_TOOLS, Outcome, ToolActions
+from gog.trajectory import Failure, Observation, Segment, StopReason, Trajectory, Turn
+
+TOO_LONG = "too_long"
+"""Kind of failure of a tool whose result does not fit the context, not even truncated."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A sampled turn. finished: it ended at a closing tag; otherwise a cap cut it off, and `room` says which."""
+    """A sampled turn."""
 
     text: str
+    """What the model wrote."""
     finished: bool
+    """Whether it ended at a closing tag; otherwise a cap cut it off."""
     room: bool = True
+    """Of a turn that was cut off: False if the conversation was full, True if the turn reached its own cap."""
 
 
-class Session(Protocol):
-    """One conversation with a policy."""
+class Session(observation_fit.Context, Protocol):
+    """One conversation with a policy: the owner of its tokens, of which there are never more than its limit."""
 
     async def generate(self) -> Generation:
-        """The next turn."""
+        """Samples the next turn and appends it."""
         ...
 
-    def observe(self, body: str, images: Sequence[Image]) -> bool:
-        """Appends an observation; False when it leaves no room for another turn."""
+    def observe(self, observation: Segment) -> None:
+        """Appends an observation that `encode` of this session returned and that is no longer than `room()`."""
         ...
 
-    def segments(self) -> tuple[Segment, ...]: ...
+    def segments(self) -> tuple[Segment, ...]:
+        """The conversation so far, in order."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Frees what the conversation holds."""
+        ...
+
+
+class Clock(Protocol):
+    def __call__(self) -> float: ...
 
 
 @dataclass
@@ -52,19 +67,36 @@ class Episode:
     """The state of an episode while it runs."""
 
     question: Question
+    """What is asked."""
     image: Image
+    """The image that it is asked about."""
     session: Session
+    """The conversation with the policy."""
     toolbox: tool_types.Tools
+    """Calls the tools."""
     settings: AgentSettings
+    """Its caps, and how expressions are searched."""
     style: prompts.Style
+    """Style of what the model reads."""
     clock: Clock = time.monotonic
+    """Seconds from any origin."""
+    tools: frozenset[str] = SEARCH_TOOLS
+    """Names of the tools that the policy may use; an action that needs another is refused."""
     turns: list[Turn] = field(default_factory=list)
-    candidates: Sequence[tool_types.Candidate] = ()
+    """The turns so far."""
     images: dict[str, Image] = field(default_factory=dict)
+    """Every image that was shown, by content hash."""
     calls: int = 0
+    """Tool calls so far."""
+    full: bool = False
+    """Whether the model was asked to answer next because its context is nearly full."""
+
+    def __post_init__(self) -> None:
+        self.actions = ToolActions(self.image, self.toolbox, self.settings.gaze, self.style, self.tools)
+        self._fitter = observation_fit.Fitter(self.session, self.style, turn_reserve(self.settings))
 
     async def run(self) -> Trajectory:
-        """Plays the episode to its end. Never raises for a tool's or the model's sake."""
+        """Plays the episode to its end. Mistakes of tools and of the model are recorded, not raised."""
         started, stop = self.clock(), None
         self.images[self.image.hash] = self.image
         try:
@@ -80,6 +112,7 @@ class Episode:
             question=self.question.question,
             answers=self.question.answers,
             image=self.image.hash,
+            gaze=self.settings.gaze,
             kind=self.question.evidence.kind,
             region=self.question.evidence.region,
             turns=tuple(self.turns),
@@ -111,132 +144,72 @@ class Episode:
             return _why_nothing(generation)
         if isinstance(action, actions.Answer):
             return "answer"
-        return await self._act(turn, action)
+        return self._cap(action) or await self._act(turn, action)
 
-    async def _act(self, turn: Turn, action: actions.Action) -> StopReason | None:
-        """Runs the action and shows its result; the reason to stop if a cap is reached."""
+    def _cap(self, action: actions.Action) -> StopReason | None:
+        """The cap that forbids this search. The note of the last observation announced it."""
         if len(self.turns) >= self.settings.max_turns:
             return "max_turns"
-        if self.calls + self._cost(action) > self.settings.max_calls:
+        if self.calls + self.actions.cost(action) > self.settings.max_calls:
             return "max_calls"
-        if isinstance(action, actions.Gaze) and not self._offered(action.numbers):
-            turn = turn.model_copy(update={"well_formed": False, "error": "a candidate that was never offered"})
-        observation, images = await self._observe(action)
-        self.turns[-1] = turn.model_copy(update={"observation": observation})
-        self.images.update((image.hash, image) for image in images)
-        return None if self.session.observe(observation.text, images) else "max_tokens"
+        return "max_tokens" if self.full else None
 
-    def _cost(self, action: actions.Action) -> int:
-        """Tool calls that an action makes at most."""
-        if isinstance(action, actions.Gaze):
-            return len(action.numbers)
-        return 2 if isinstance(action, actions.Ground) and self.settings.gaze == "direct" else 1
+    async def _act(self, turn: Turn, action: actions.Action) -> StopReason | None:
+        """Carries out the action and appends its observation. Stops the episode if no part of that fits."""
+        action, limit = _clip(action)
+        outcome = await self.actions.run(action)
+        if outcome.observation.tool:
+            self.calls += outcome.observation.calls
+        fitted = await self._fitter.fit(outcome.observation, outcome.images, self._notice(limit))
+        self.turns[-1] = _with_outcome(turn, outcome, fitted)
+        if fitted is None:
+            return "max_tokens"
+        self.session.observe(fitted.segment)
+        if outcome.observation.candidates:
+            self.actions.offer_only(len(fitted.observation.candidates))
+        self.images.update((image.hash, image) for image in fitted.images)
+        self.full = fitted.notice.answer_next == "max_tokens"
+        return None
 
-    def _offered(self, numbers: Sequence[int]) -> bool:
-        return all(1 <= number <= len(self.candidates) for number in numbers)
-
-    async def _observe(self, action: actions.Action) -> tuple[Observation, Sequence[Image]]:
-        match action:
-            case actions.Glance():
-                return await self._search_images([(None, self.image)])
-            case actions.Ground(expression):
-                return await self._ground(expression)
-            case actions.Gaze(numbers):
-                return await self._gaze(numbers)
-            case actions.TextSearch(query):
-                return await self._search_text(query)
-        raise AssertionError(action)
-
-    async def _ground(self, expression: str) -> tuple[Observation, Sequence[Image]]:
-        if self.settings.gaze == "off":
-            return await self._search_images([(None, self.image)])
-        self.calls += 1
-        reply = await self.toolbox.ground(self.image, expression)
-        if reply.failure:
-            return self._failed("grounding", reply), ()
-        found = reply.unwrap()
-        if self.settings.gaze == "direct" and found:
-            return await self._search_unseen(reply, found[0])
-        self.candidates = found
-        shown = [prompts.CandidateText(n, c.box, c.score) for n, c in enumerate(self.candidates, 1)]
-        record = tuple(
-            Candidate(number=n, box=c.box, score=round(c.score, 4), label=c.label, crop=c.crop.hash)
-            for n, c in enumerate(self.candidates, 1)
-        )
-        crops = [candidate.crop for candidate in self.candidates]
-        text = prompts.candidates(shown, style=self.style)
-        return self._seen("grounding", reply, text, candidates=record, images=tuple(crop.hash for crop in crops)), crops
-
-    async def _search_unseen(
-        self, grounding: tool_types.Reply, best: tool_types.Candidate
-    ) -> tuple[Observation, Sequence[Image]]:
-        """Searches the best candidate at once; none is offered, so none can be chosen later."""
-        observation, images = await self._search_images([(1, best.crop)])
-        both = {
-            "calls": 2,
-            "attempts": grounding.attempts + observation.attempts,
-            "seconds": round(grounding.seconds + observation.seconds, 4),
-            "cached": grounding.cached and observation.cached,
-        }
-        return observation.model_copy(update=both), images
-
-    async def _gaze(self, numbers: Sequence[int]) -> tuple[Observation, Sequence[Image]]:
-        """Searches the candidates chosen, and no other; a number that was never offered is the model's mistake."""
-        if not self._offered(numbers):
-            return Observation(text=prompts.NO_SUCH_CANDIDATE[self.style]), ()
-        return await self._search_images([(number, self.candidates[number - 1].crop) for number in numbers])
-
-    async def _search_images(self, chosen: Sequence[tuple[int | None, Image]]) -> tuple[Observation, Sequence[Image]]:
-        texts, results, failures, seconds, attempts, cached = [], [], [], 0.0, 0, True
-        for number, image in chosen:
-            self.calls += 1
-            reply = await self.toolbox.search_image(image)
-            seconds, attempts, cached = seconds + reply.seconds, attempts + reply.attempts, cached and reply.cached
-            if reply.failure:
-                failures.append(_failure(reply.failure))
-                texts.append(prompts.TOOL_FAILED[self.style])
-                continue
-            hits = reply.unwrap()
-            results += [_result(hit) for hit in hits]
-            texts.append(prompts.image_results([hit.title for hit in hits], style=self.style, candidate=number))
-        observation = Observation(
-            text="\n".join(texts),
-            tool="imageSearch",
-            results=tuple(results),
-            failures=tuple(failures),
-            calls=len(chosen),
-            seconds=round(seconds, 4),
-            attempts=attempts,
-            cached=cached,
-        )
-        return observation, ()
-
-    async def _search_text(self, query: str) -> tuple[Observation, Sequence[Image]]:
-        self.calls += 1
-        reply = await self.toolbox.search_text(query)
-        if reply.failure:
-            return self._failed("textSearch", reply), ()
-        hits = reply.unwrap()
-        text = prompts.text_results([(hit.title, hit.text) for hit in hits], style=self.style)
-        return self._seen("textSearch", reply, text, results=tuple(_result(hit) for hit in hits)), ()
-
-    def _failed(self, tool: str, reply: tool_types.Reply) -> Observation:
-        assert reply.failure is not None
-        return self._seen(tool, reply, prompts.TOOL_FAILED[self.style], failures=(_failure(reply.failure),))
-
-    def _seen(self, tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Observation:
-        return Observation(
-            text=text,
-            tool=tool,
-            seconds=round(reply.seconds, 4),
-            attempts=reply.attempts,
-            cached=reply.cached,
-            **fields,
-        )
+    def _notice(self, argument_limit: int) -> prompts.Notice:
+        """What the next observation must announce, apart from what depends on its length."""
+        notice = prompts.Notice(argument_limit=argument_limit)
+        left, most = self.settings.max_calls - self.calls, self.actions.highest_cost()
+        if left <= 0 < most:
+            return dataclasses.replace(notice, answer_next="max_calls")
+        if len(self.turns) + 1 >= self.settings.max_turns:
+            return dataclasses.replace(notice, answer_next="max_turns")
+        return dataclasses.replace(notice, calls_left=left if left < most else 0)
 
 
-class Clock(Protocol):
-    def __call__(self) -> float: ...
+def turn_reserve(settings: AgentSettings) -> int:
+    """Tokens kept free for a turn after an observation: a whole turn, but at most a quarter of the context."""
+    return min(settings.max_turn_tokens, settings.max_tokens // 4)
+
+
+def _with_outcome(turn: Turn, outcome: Outcome, fitted: observation_fit.Fitted | None) -> Turn:
+    observation = fitted.observation if fitted else _unfit(outcome.observation)
+    update: dict[str, object] = {"observation": observation, "selected": outcome.selected}
+    if outcome.error:
+        update |= {"well_formed": False, "error": outcome.error}
+    return turn.model_copy(update=update)
+
+
+def _unfit(observation: Observation) -> Observation:
+    """What is recorded of an observation that was never shown. If a tool made it, that tool failed."""
+    failed = (Failure(tool=observation.tool, kind=TOO_LONG, message="no part of the result fits the context"),)
+    failures = observation.failures + (failed if observation.tool else ())
+    return observation.model_copy(update={"text": "", "images": (), "candidates": (), "failures": failures})
+
+
+def _clip(action: actions.Action) -> tuple[actions.Action, int]:
+    """The action with its text cut to what tool servers accept, and that limit in characters; 0 if nothing was cut."""
+    match action:
+        case actions.Ground(expression) if len(expression) > tool_api.MAX_EXPRESSION:
+            return actions.Ground(expression[: tool_api.MAX_EXPRESSION]), tool_api.MAX_EXPRESSION
+        case actions.TextSearch(query) if len(query) > tool_api.MAX_QUERY:
+            return actions.TextSearch(query[: tool_api.MAX_QUERY]), tool_api.MAX_QUERY
+    return action, 0
 
 
 def _argument(action: actions.Action | None) -> str:
@@ -254,11 +227,3 @@ def _why_nothing(generation: Generation) -> StopReason:
     if generation.finished:
         return "format"
     return "max_turn_tokens" if generation.room else "max_tokens"
-
-
-def _failure(failure: tool_types.ToolFailure) -> Failure:
-    return Failure(tool=failure.tool, kind=failure.kind, message=failure.message[:200])
-
-
-def _result(hit: tool_api.SearchHit) -> Result:
-    return Result(title=hit.title[:200], url=hit.url[:500], text=hit.text[:2000])

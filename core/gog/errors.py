@@ -26,6 +26,13 @@ class UserError(Exception):
         return f"{where}{self.what}{remedy}"
 
 
+class QuestionSkipped(UserError):
+    """One question cannot be played: its prompt is too long for the context, or its image cannot be used.
+
+    A stage counts it, names it in its log and continues with the other questions. Outside a stage it is a UserError.
+    """
+
+
 def unwritable(error: OSError, where: object, *, remedy: str = "name a folder that can be written") -> UserError:
     """What is said when something could not be written."""
     if is_disk_full(error):

@@ -21,6 +21,9 @@ CHAT_PATH = "/v1/chat/completions"
 COST_HEADER, CREDIT_HEADER = "x-gog-cost-usd", "x-gog-credit-usd"
 """Of an answer, in US dollars, where it is bought: what it cost, and what is left on the account."""
 
+MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
+"""Characters of an expression and of a query that a tool server accepts."""
+
 Base64 = Annotated[str, Field(max_length=64_000_000)]
 
 
@@ -32,7 +35,7 @@ class Wire(BaseModel):
 
 class GroundingInstance(Wire):
     image: Base64
-    expression: str = Field(max_length=1_000)
+    expression: str = Field(max_length=MAX_EXPRESSION)
 
 
 class GroundingRequest(Wire):
@@ -61,7 +64,7 @@ class ImageSearchRequest(Wire):
 
 
 class TextSearchRequest(Wire):
-    query: str = Field(max_length=4_000)
+    query: str = Field(max_length=MAX_QUERY)
     top: int = Field(5, ge=1, le=50)
 
 

@@ -22,16 +22,15 @@ from gog.call_path import CallError, CallPath
 from gog.images import Image
 from gog.spec import ToolsSpec, key_variable
 from gog.tool_cache import Cache
-from gog.tool_types import Candidate, FailureKind, Reply
+from gog.tool_types import FailureKind, Grounding, Reply
+from gog.trajectory import Candidate
 
 BACKEND = "http"
 MAX_ANSWER_BYTES = 64_000_000
-MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
-"""Characters that the wire takes; what a model writes beyond them is cut off."""
 
 
 class Toolbox:
-    """gog.tool_types.Tools and gog.tool_types.Judge over HTTP. Use as an async context manager.
+    """gog.tool_types.Tools and the judge over HTTP. Use as an async context manager.
 
     endpoints: base URL of each tool by name (grounding, imageSearch, textSearch, judge); a tool without one cannot be
     called, and calling it is a bug of the caller. judge_model: what the judge's server is asked for; "" where it has
@@ -83,14 +82,14 @@ class Toolbox:
 
         return send
 
-    async def ground(self, image: Image, expression: str) -> Reply[Sequence[Candidate]]:
-        expression = expression[:MAX_EXPRESSION]
+    async def ground(self, image: Image, expression: str) -> Reply[Grounding]:
+        expression = expression[: tool_api.MAX_EXPRESSION]
 
         def body() -> bytes:
             instance = tool_api.GroundingInstance(image=tool_api.encode_image(image), expression=expression)
             return tool_api.GroundingRequest(instances=[instance]).model_dump_json().encode()
 
-        def read(answer: bytes) -> Sequence[Candidate]:
+        def read(answer: bytes) -> Grounding:
             predictions = tool_api.GroundingResponse.model_validate_json(answer).predictions
             if len(predictions) != 1:
                 raise ValueError(f"{len(predictions)} predictions for one instance")
@@ -98,7 +97,7 @@ class Toolbox:
 
         return await self._paths["grounding"].call({"image": image.hash, "expression": expression}, body, read)
 
-    def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Sequence[Candidate]:
+    def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Grounding:
         limits = self.limits
         chosen = regions.select(
             detections,
@@ -109,7 +108,12 @@ class Toolbox:
             max_aspect=limits.max_box_aspect,
             max_overlap=limits.overlap,
         )
-        return [Candidate(item.box, item.score, item.label, self._crop(image, item.box)) for item in chosen]
+        crops = tuple(self._crop(image, item.box) for item in chosen)
+        found = (
+            Candidate(number=number, box=item.box, score=round(item.score, 4), label=item.label, crop=crop.hash)
+            for number, (item, crop) in enumerate(zip(chosen, crops, strict=True), 1)
+        )
+        return Grounding(tuple(found), crops)
 
     def _crop(self, image: Image, box: regions.Box) -> Image:
         """The same box of the same image is cut once, however many episodes look at it."""
@@ -131,7 +135,7 @@ class Toolbox:
         return await self._paths["imageSearch"].call({"image": image.hash, "top": self.limits.top}, body, _read_hits)
 
     async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
-        query = query[:MAX_QUERY]
+        query = query[: tool_api.MAX_QUERY]
 
         def body() -> bytes:
             return tool_api.TextSearchRequest(query=query, top=self.limits.top).model_dump_json().encode()

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from gog import tool_api
 from gog.images import Image
+from gog.trajectory import Candidate
 
 Value = TypeVar("Value", covariant=True)
 
@@ -68,24 +69,20 @@ class Reply(Generic[Value]):
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A thing found by grounding: box in pixels of the image, the detector's score, and its crop."""
+class Grounding:
+    """Candidates of an expression, best first, numbered from 1 in this order."""
 
-    box: tuple[float, float, float, float]
-    score: float
-    label: str
-    crop: Image
+    candidates: tuple[Candidate, ...] = ()
+    """Their numbers, boxes and scores."""
+    crops: tuple[Image, ...] = ()
+    """The pixels of each candidate, in the same order."""
 
 
 class Tools(Protocol):
     """Everything an episode may call. None of it raises for a tool's sake."""
 
-    async def ground(self, image: Image, expression: str) -> Reply[Sequence[Candidate]]: ...
+    async def ground(self, image: Image, expression: str) -> Reply[Grounding]: ...
 
     async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]: ...
 
     async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]: ...
-
-
-class Judge(Protocol):
-    async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]: ...

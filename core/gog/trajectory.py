@@ -73,6 +73,10 @@ class Observation(Record):
     """What came back after an action. text is the body as the policy read it; calls: tool calls made, if `tool` is set."""
 
     text: str
+    note: str = ""
+    """What the episode added after the information: a truncation, a cap that is close."""
+    truncated: bool = False
+    """Whether a part of the result was left out because the conversation had no room for it."""
     tool: str = ""
     images: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
@@ -115,6 +119,8 @@ class Trajectory(Record):
     question: str
     answers: tuple[str, ...]
     image: str
+    gaze: Literal["select", "direct", "off"] = "select"
+    """How expressions were searched in its arm."""
     kind: str = ""
     region: tuple[float, float, float, float] | None = None
     policy: str = ""

@@ -12,9 +12,9 @@ from support.builders import (
     answer,
     gaze,
     ground,
-    make_candidate,
-    make_candidates,
+    make_crop,
     make_episode,
+    make_grounding,
     make_hits,
     play,
     text_search,
@@ -23,7 +23,7 @@ from support.builders import (
 
 from gog import behaviour, prompts, rewards
 from gog.agent import Generation
-from gog.tool_types import FailureKind
+from gog.tool_types import FailureKind, Reply
 
 SCRIPTS = {
     "answer at once": ([answer()], "none"),
@@ -39,34 +39,34 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_fact_2_every_action_runs_to_the_answer_and_its_episode_is_classed(name: str) -> None:
     turns, expected = SCRIPTS[name]
-    trajectory = play(make_episode(turns, FakeTools(make_candidates(3))))
+    trajectory = play(make_episode(turns, FakeTools(make_grounding(3))))
     assert (trajectory.stop, trajectory.answer, trajectory.well_formed) == ("answer", "blue", True)
     assert [turn.text for turn in trajectory.turns] == turns
     assert behaviour.classify(trajectory) == expected
 
 
 def test_fact_2_the_shares_of_behaviour_sum_to_one() -> None:
-    played = [play(make_episode(turns, FakeTools(make_candidates(3)))) for turns, _ in SCRIPTS.values()]
+    played = [play(make_episode(turns, FakeTools(make_grounding(3)))) for turns, _ in SCRIPTS.values()]
     shares = behaviour.shares(played)
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["none"] == pytest.approx(2 / 7) and shares["mixed"] == pytest.approx(2 / 7)
 
 
 def test_fact_3_unselected_candidates_cause_zero_search_calls() -> None:
-    toolbox = FakeTools(make_candidates(4))
+    toolbox = FakeTools(make_grounding(4))
     play(make_episode([ground(), gaze(3, 1), answer()], toolbox))
-    assert toolbox.asked("imageSearch") == [make_candidate(3).crop.hash, make_candidate(1).crop.hash]
+    assert toolbox.asked("imageSearch") == [make_crop(3).hash, make_crop(1).hash]
 
 
 def test_fact_3_grounding_alone_searches_nothing() -> None:
-    toolbox = FakeTools(make_candidates(4))
+    toolbox = FakeTools(make_grounding(4))
     trajectory = play(make_episode([ground("left ring"), answer()], toolbox))
     assert toolbox.calls == [("grounding", "left ring")]
     assert [item.number for item in trajectory.turns[0].observation.candidates] == [1, 2, 3, 4]
 
 
 def test_fact_3_gaze_off_searches_the_whole_image_and_grounds_nothing() -> None:
-    toolbox = FakeTools(make_candidates(4))
+    toolbox = FakeTools(make_grounding(4))
     episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze="off")
     trajectory = play(episode)
     assert toolbox.calls == [("imageSearch", episode.image.hash)] * 2
@@ -74,23 +74,23 @@ def test_fact_3_gaze_off_searches_the_whole_image_and_grounds_nothing() -> None:
 
 
 def test_gaze_direct_searches_the_best_candidate_unseen() -> None:
-    toolbox = FakeTools(make_candidates(4))
+    toolbox = FakeTools(make_grounding(4))
     trajectory = play(make_episode([ground(), answer()], toolbox, gaze="direct"))
-    assert toolbox.calls == [("grounding", "red ring"), ("imageSearch", make_candidate(1).crop.hash)]
+    assert toolbox.calls == [("grounding", "red ring"), ("imageSearch", make_crop(1).hash)]
     seen = trajectory.turns[0].observation
     assert (seen.candidates, seen.calls, seen.attempts, seen.seconds) == ((), 2, 2, 0.5)
     assert trajectory.tool_calls == 2 and behaviour.classify(trajectory) == "single"
 
 
 def test_gaze_direct_offers_no_number_to_choose_later() -> None:
-    toolbox = FakeTools(make_candidates(4))
+    toolbox = FakeTools(make_grounding(4))
     play(make_episode([ground(), gaze(2), answer()], toolbox, gaze="direct"))
-    assert make_candidate(2).crop.hash not in toolbox.asked("imageSearch")
+    assert make_crop(2).hash not in toolbox.asked("imageSearch")
 
 
 @pytest.mark.parametrize("mode", ["select", "direct"])
 def test_fact_4_no_detection_is_said_and_the_whole_image_can_still_be_searched(mode: str) -> None:
-    toolbox = FakeTools([])
+    toolbox = FakeTools()
     episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze=mode)
     trajectory = play(episode)
     assert episode.session.observed[0] == prompts.NO_MATCH["full"]
@@ -99,9 +99,9 @@ def test_fact_4_no_detection_is_said_and_the_whole_image_can_still_be_searched(m
 
 
 def test_crops_are_shown_with_their_numbers_and_kept_by_content() -> None:
-    episode = make_episode([ground(), answer()], FakeTools(make_candidates(2)))
+    episode = make_episode([ground(), answer()], FakeTools(make_grounding(2)))
     trajectory = play(episode)
-    crops = [make_candidate(1).crop.hash, make_candidate(2).crop.hash]
+    crops = [make_crop(1).hash, make_crop(2).hash]
     assert [image.hash for image in episode.session.shown] == crops
     assert [item.crop for item in trajectory.turns[0].observation.candidates] == crops
     assert set(episode.images) == {episode.image.hash, *crops}
@@ -109,7 +109,7 @@ def test_crops_are_shown_with_their_numbers_and_kept_by_content() -> None:
 
 @pytest.mark.parametrize("number", [0, 3])
 def test_fact_11_a_number_that_was_never_offered_is_the_models_mistake(number: int) -> None:
-    toolbox = FakeTools(make_candidates(2))
+    toolbox = FakeTools(make_grounding(2))
     episode = make_episode([ground(), gaze(number), answer()], toolbox)
     trajectory = play(episode)
     assert toolbox.asked("imageSearch") == []
@@ -120,7 +120,7 @@ def test_fact_11_a_number_that_was_never_offered_is_the_models_mistake(number: i
 
 
 def test_a_gaze_before_any_grounding_searches_nothing() -> None:
-    toolbox = FakeTools(make_candidates(2))
+    toolbox = FakeTools(make_grounding(2))
     trajectory = play(make_episode([gaze(1), answer()], toolbox))
     assert toolbox.calls == [] and trajectory.tool_calls == 0
     assert behaviour.classify(trajectory) == "none"
@@ -131,7 +131,7 @@ def test_a_gaze_before_any_grounding_searches_nothing() -> None:
     [("grounding", [ground()]), ("imageSearch", [GLANCE]), ("textSearch", [text_search()])],
 )
 def test_fact_11_a_failed_tool_is_an_observation_and_lowers_no_format_reward(tool: str, turns: list[str]) -> None:
-    toolbox = FakeTools(make_candidates(2), failing={tool: FailureKind.TIMEOUT})
+    toolbox = FakeTools(make_grounding(2), failing={tool: FailureKind.TIMEOUT})
     episode = make_episode([*turns, answer()], toolbox)
     trajectory = play(episode)
     assert episode.session.observed == [prompts.TOOL_FAILED["full"]]
@@ -141,7 +141,7 @@ def test_fact_11_a_failed_tool_is_an_observation_and_lowers_no_format_reward(too
 
 
 def test_fact_11_a_failed_grounding_in_direct_mode_searches_nothing() -> None:
-    toolbox = FakeTools(make_candidates(2), failing={"grounding": FailureKind.SERVER_ERROR})
+    toolbox = FakeTools(make_grounding(2), failing={"grounding": FailureKind.SERVER_ERROR})
     trajectory = play(make_episode([ground(), answer()], toolbox, gaze="direct"))
     assert toolbox.asked("imageSearch") == [] and trajectory.tool_calls == 1
 
@@ -152,7 +152,7 @@ def test_when_one_of_two_searches_fails_the_other_is_still_shown() -> None:
             self.failing = {} if self.asked("imageSearch") else {"imageSearch": FailureKind.CONNECTION}
             return await super().search_image(image)
 
-    episode = make_episode([ground(), gaze(1, 2), answer()], HalfBroken(make_candidates(2), make_hits("Ada's ring")))
+    episode = make_episode([ground(), gaze(1, 2), answer()], HalfBroken(make_grounding(2), make_hits("Ada's ring")))
     trajectory = play(episode)
     assert episode.session.observed[1] == f"{prompts.TOOL_FAILED['full']}\nCandidate #2 looks like:\n1. Ada's ring"
     assert len(trajectory.failures) == 1 and trajectory.turns[1].observation.calls == 2
@@ -171,19 +171,139 @@ def test_when_one_of_two_searches_fails_the_other_is_still_shown() -> None:
     ],
 )
 def test_each_cap_ends_an_episode_under_its_own_name(turns: list, settings: dict, stop: str) -> None:
-    trajectory = play(make_episode(turns, FakeTools(make_candidates(3)), **settings))
+    trajectory = play(make_episode(turns, FakeTools(make_grounding(3)), **settings))
     assert (trajectory.stop, trajectory.answer, trajectory.well_formed) == (stop, None, False)
     assert len(trajectory.turns) == len(turns)
 
 
-def test_an_observation_that_leaves_no_room_ends_the_episode() -> None:
-    trajectory = play(make_episode([GLANCE, answer()], rooms=0))
+PAGES = make_hits("Ada") + [make_hits("Bob")[0].model_copy(update={"text": "words " * 20_000})]
+"""A text search result of 120,000 characters."""
+
+
+def test_an_overlong_page_is_truncated_with_a_note_and_the_episode_continues() -> None:
+    turns = [text_search(), text_search(), answer()]
+    episode = make_episode(turns, FakeTools(hits=PAGES), limit=8_000, max_turn_tokens=500)
+    trajectory = play(episode)
+    assert (trajectory.stop, trajectory.failures, trajectory.well_formed) == ("answer", (), True)
+    assert episode.session.notes[0] == "[truncated]"
+    assert episode.session.observed[0].startswith("1. Ada: about Ada\n2. Bob: words words")
+    assert [turn.observation.truncated for turn in trajectory.turns[:2]] == [True, True]
+    assert [turn.observation.text for turn in trajectory.turns[:2]] == episode.session.observed
+    assert len(trajectory.tokens()) <= 8_000
+
+
+@pytest.mark.parametrize("limit", range(320, 1_400, 40))
+def test_the_tokens_of_a_conversation_never_exceed_their_limit(limit: int) -> None:
+    turns = [ground(), gaze(1, 2), text_search(), GLANCE, answer()]
+    toolbox = FakeTools(make_grounding(5), hits=PAGES)
+    trajectory = play(make_episode(turns, toolbox, limit=limit, image_tokens=20, max_turn_tokens=80))
+    assert len(trajectory.tokens()) <= limit
+    announced = [turn.observation.note for turn in trajectory.turns if turn.observation]
+    assert trajectory.stop == "answer" or trajectory.failures or "[context nearly full: answer next]" in announced[-1]
+
+
+def test_candidates_that_do_not_fit_are_neither_shown_nor_offered() -> None:
+    toolbox = FakeTools(make_grounding(5))
+    episode = make_episode([ground(), gaze(5), answer()], toolbox, limit=2_000, image_tokens=400, max_turn_tokens=80)
+    trajectory = play(episode)
+    seen = trajectory.turns[0].observation
+    assert 0 < len(seen.candidates) < 5
+    assert [image.hash for image in episode.session.shown] == [item.crop for item in seen.candidates]
+    assert "#5" not in seen.text and seen.note.startswith("[truncated]")
+    assert toolbox.asked("imageSearch") == [] and not trajectory.turns[1].well_formed
+
+
+def test_an_observation_that_does_not_fit_even_truncated_is_a_tool_failure() -> None:
+    episode = make_episode([ground(), answer()], FakeTools(make_grounding(2)), limit=600, image_tokens=900)
+    trajectory = play(episode)
     assert (trajectory.stop, len(trajectory.turns)) == ("max_tokens", 1)
+    assert [(item.tool, item.kind) for item in trajectory.failures] == [("grounding", "too_long")]
+    judged = trajectory.model_copy(update={"reward": rewards.reward(0.0, trajectory.well_formed)})
+    assert rewards.exclusion(judged, "mask") == "tool failure: grounding too_long"
+    assert episode.session.observed == [] and trajectory.images() == []
+
+
+def test_a_search_after_the_context_was_announced_full_is_the_models_mistake() -> None:
+    turns = [text_search(), text_search(), answer()]
+    episode = make_episode(turns, FakeTools(hits=PAGES), limit=400, max_turn_tokens=100)
+    trajectory = play(episode)
+    assert episode.session.notes == ["[truncated] [context nearly full: answer next]"]
+    assert (trajectory.stop, len(trajectory.turns), trajectory.failures) == ("max_tokens", 2, ())
+    assert len(episode.toolbox.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("turns", "settings", "notes"),
+    [
+        ([GLANCE, answer()], {"max_calls": 1}, ["[no tool calls left: answer next]"]),
+        ([GLANCE, answer()], {"max_turns": 2}, ["[last turn: answer next]"]),
+        ([GLANCE, GLANCE, answer()], {"max_calls": 2}, ["", "[no tool calls left: answer next]"]),
+        ([ground(), gaze(2), answer()], {"max_calls": 3}, ["[tool calls left: 2]", "[tool calls left: 1]"]),
+        ([GLANCE, answer()], {"max_calls": 2, "gaze": "direct"}, ["[tool calls left: 1]"]),
+        ([GLANCE, answer()], {}, [""]),
+    ],
+)
+def test_a_cap_is_announced_before_it_ends_an_episode(turns: list, settings: dict, notes: list[str]) -> None:
+    episode = make_episode(turns, FakeTools(make_grounding(3)), **settings)
+    assert play(episode).stop == "answer"
+    assert episode.session.notes == notes
+
+
+def test_the_tiny_model_reads_of_a_cap_in_its_own_words() -> None:
+    episode = make_episode([GLANCE, answer()], style="terse", max_calls=1)
+    play(episode)
+    assert episode.session.notes == ["no tool"]
+
+
+@pytest.mark.parametrize(
+    ("turn", "limit", "asked"),
+    [(text_search("w" * 5_000), 4_000, "textSearch"), (ground("w" * 5_000), 1_000, "grounding")],
+)
+def test_a_query_that_was_cut_is_reported_to_the_model(turn: str, limit: int, asked: str) -> None:
+    episode = make_episode([turn, answer()], FakeTools(make_grounding(2)))
+    trajectory = play(episode)
+    assert episode.toolbox.calls == [(asked, "w" * limit)]
+    assert episode.session.notes == [f"[only the first {limit:,} characters of your text were used]"]
+    assert trajectory.turns[0].argument == "w" * 5_000
+
+
+def test_selected_candidates_are_searched_at_the_same_time_and_shown_in_the_order_chosen() -> None:
+    class Slow(FakeTools):
+        async def search_image(self, image):  # type: ignore[no-untyped-def]
+            number = [crop.hash for crop in self.grounding.crops].index(image.hash) + 1
+            await asyncio.sleep(number / 10)
+            await super().search_image(image)
+            return Reply(make_hits(f"thing {number}"), attempts=1, seconds=number / 10)
+
+    episode = make_episode([ground(), gaze(5, 1, 3), answer()], Slow(make_grounding(5)))
+    trajectory = play(episode)
+    assert trajectory.seconds == pytest.approx(0.5)
+    searched = trajectory.turns[1].observation
+    assert [item.title for item in searched.results] == ["thing 5", "thing 1", "thing 3"]
+    assert (searched.calls, searched.attempts, searched.seconds) == (3, 3, 0.5)
+    assert trajectory.tool_calls == 4
+
+
+@pytest.mark.parametrize("turn", [GLANCE, ground(), text_search()])
+def test_a_policy_without_tools_cannot_search(turn: str) -> None:
+    episode = make_episode([turn, answer()], FakeTools(make_grounding(2)), tools=frozenset())
+    trajectory = play(episode)
+    assert episode.toolbox.calls == [] and trajectory.tool_calls == 0
+    assert episode.session.observed == [prompts.NOT_ALLOWED["full"]]
+    assert not trajectory.turns[0].well_formed and "may not be used" in trajectory.turns[0].error
+    assert (trajectory.stop, behaviour.classify(trajectory)) == ("answer", "none")
+
+
+def test_each_tool_is_allowed_by_its_own_name() -> None:
+    turns = [GLANCE, ground(), text_search(), answer()]
+    episode = make_episode(turns, FakeTools(make_grounding(2)), tools=frozenset({"imageSearch"}))
+    play(episode)
+    assert [tool for tool, _ in episode.toolbox.calls] == ["imageSearch"]
 
 
 @pytest.mark.parametrize("limit", range(6))
 def test_no_episode_makes_more_calls_than_its_cap(limit: int) -> None:
-    toolbox = FakeTools(make_candidates(5))
+    toolbox = FakeTools(make_grounding(5))
     turns = [ground(), gaze(1, 2, 3), text_search(), GLANCE, answer()]
     trajectory = play(make_episode(turns, toolbox, max_calls=limit))
     assert len(toolbox.calls) <= limit
@@ -203,13 +323,13 @@ def test_an_answer_given_in_the_last_turn_counts() -> None:
 
 
 def test_fact_8_what_a_tool_returned_is_never_learned() -> None:
-    episode = make_episode([ground(), gaze(1), text_search(), answer()], FakeTools(make_candidates(2)))
+    episode = make_episode([ground(), gaze(1), text_search(), answer()], FakeTools(make_grounding(2)))
     trajectory = play(episode)
     learned = "".join(chr(token) for token, mine in zip(trajectory.tokens(), trajectory.mask()) if mine)
     assert learned == "".join(turn.text for turn in trajectory.turns)
     assert len(trajectory.mask()) == len(trajectory.tokens())
     assert len(trajectory.model_logprobs()) == sum(trajectory.mask())
-    assert trajectory.images() == [make_candidate(1).crop.hash, make_candidate(2).crop.hash]
+    assert trajectory.images() == [make_crop(1).hash, make_crop(2).hash]
 
 
 def test_a_session_is_closed_even_when_its_engine_breaks() -> None:

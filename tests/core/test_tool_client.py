@@ -140,8 +140,8 @@ def test_answers_may_not_come_compressed() -> None:
 def test_fact_15_crops_reach_the_provider_as_bytes() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         image = make_image()
-        candidates = (await tools.ground(image, "red ring")).unwrap()
-        await tools.search_image(candidates[1].crop)
+        found = (await tools.ground(image, "red ring")).unwrap()
+        await tools.search_image(found.crops[1])
         (sent,) = provider.requests["imageSearch"]
         assert set(sent) == {"image", "top"}
         received = tool_api.decode_image(sent["image"])
@@ -154,7 +154,7 @@ def test_fact_15_crops_reach_the_provider_as_bytes() -> None:
 
 def test_fact_5_what_the_detector_says_is_checked_before_it_is_offered() -> None:
     async def use(tools: Toolbox, provider: Provider) -> list[regions.Box]:
-        return [item.box for item in (await tools.ground(make_image(), "ring")).unwrap()]
+        return [item.box for item in (await tools.ground(make_image(), "ring")).unwrap().candidates]
 
     wild = detections((-5, -5, 12, 12), (0, 0, 12, 12), (30, 20, 90, 90), (9, 9, 3, 3), (5, 5, 6, 6))
     assert with_toolbox({"grounding": [says(wild)]}, use) == [(0, 0, 12, 12), (30, 20, 40, 30)]
@@ -165,7 +165,7 @@ def test_fact_4_no_detection_is_an_empty_answer_and_no_failure() -> None:
         return await tools.ground(make_image(), "unicorn")
 
     reply = with_toolbox({"grounding": [says(detections())]}, use)
-    assert reply.failure is None and reply.unwrap() == []
+    assert reply.failure is None and reply.unwrap().candidates == ()
 
 
 @pytest.mark.parametrize("predictions", [[], [{"detections": []}] * 2])
@@ -201,14 +201,14 @@ def test_fact_14_the_same_pixels_are_asked_about_once_whoever_asks() -> None:
 def test_the_same_box_of_the_same_image_is_cut_once() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         first, second = [(await tools.ground(make_image(), "ring")).unwrap() for _ in range(2)]
-        assert first[0].crop is second[0].crop
+        assert first.crops[0] is second.crops[0]
 
     with_toolbox({}, use)
 
 
 def test_the_limits_name_how_many_results_are_asked_for_and_candidates_shown() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
-        assert len((await tools.ground(make_image(), "ring")).unwrap()) == 1
+        assert len((await tools.ground(make_image(), "ring")).unwrap().candidates) == 1
         await tools.search_text("ring")
         assert provider.requests["textSearch"] == [{"query": "ring", "top": 3}]
 

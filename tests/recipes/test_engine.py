@@ -55,10 +55,8 @@ async def converse(session, turns, *, before_turn=None):
             await before_turn(turn)
         await session.generate()
         if turn + 1 < turns:
-            session.observe(
-                "1 <|vision_start|><|image_pad|><|vision_end|> 2 <|vision_start|><|image_pad|><|vision_end|>",
-                [image(turn, 28), image(turn + 50, 28)],
-            )
+            two = "1 <|vision_start|><|image_pad|><|vision_end|> 2 <|vision_start|><|image_pad|><|vision_end|>"
+            session.observe(await session.encode(two, [image(turn, 28), image(turn + 50, 28)]))
     return session.segments()
 
 
@@ -183,6 +181,24 @@ def test_a_conversation_that_runs_out_of_room_says_so(policy, processor):
 
     generation = asyncio.run(run())
     assert generation.finished or not generation.room
+
+
+def test_an_observation_longer_than_the_room_is_refused(policy, processor):
+    engine = engine_for(policy, processor, tokens=64)
+
+    async def run():
+        (session,) = engine.open("what is the ring ?", image(5), [(1,)])
+        await session.generate()
+        room = session.room()
+        fits, too_long = await session.encode("n33", []), await session.encode("n33 " * 300, [])
+        assert room == 64 - sum(len(segment.tokens) for segment in session.segments())
+        with pytest.raises(ValueError, match="observation of"):
+            session.observe(too_long)
+        session.observe(fits)
+        assert session.room() == room - len(fits.tokens)
+        assert sum(len(segment.tokens) for segment in session.segments()) <= 64
+
+    asyncio.run(run())
 
 
 def test_a_fault_in_the_engine_reaches_every_waiting_episode(policy, processor, monkeypatch):

@@ -14,6 +14,7 @@ import transformers
 from omegaconf import DictConfig, OmegaConf
 
 from gog import actions, errors, prompts
+from gog.trajectory import Candidate
 from gog_recipes import world
 from gog_recipes.world import (
     batches,
@@ -63,7 +64,8 @@ def some_lessons(split: entities.Split = "train") -> pretrain_tasks.Lessons:
 
 
 def shown_candidates(count: int) -> str:
-    return prompts.candidates([prompts.CandidateText(n, (0, 0, 9, 9), 0.5) for n in range(1, count + 1)], style="terse")
+    shown = [Candidate(number=n, box=(0, 0, 9, 9), score=0.5) for n in range(1, count + 1)]
+    return prompts.candidates(shown, style="terse")
 
 
 def conversation() -> str:

@@ -23,9 +23,10 @@ from gog.dataset import Evidence, Question
 from gog.images import Image
 from gog.spec import AgentSettings, CacheSpec, ToolsSpec
 from gog.store import Manifest, Store
+from gog.tool_actions import SEARCH_TOOLS
 from gog.tool_cache import Cache
-from gog.tool_types import Candidate, FailureKind, Reply, ToolFailure
-from gog.trajectory import Observation, Segment, Trajectory, Turn
+from gog.tool_types import FailureKind, Grounding, Reply, ToolFailure
+from gog.trajectory import Candidate, Observation, Segment, Trajectory, Turn
 
 Value = TypeVar("Value")
 
@@ -111,14 +112,21 @@ def make_marked_question(region: tuple[float, float, float, float], **fields: An
     return make_question(evidence=Evidence(kind="maker", expression="red ring", region=region), **fields)
 
 
+def make_crop(number: int) -> Image:
+    """The crop of the candidate with this number."""
+    return make_image(100 + number, 8, 8)
+
+
 def make_candidate(number: int, *, score: float | None = None) -> Candidate:
     """Candidates side by side, each with a crop of its own, best first."""
     box = (10.0 * number, 5.0, 10.0 * number + 8, 13.0)
-    return Candidate(box, 1 - number / 10 if score is None else score, "ring", make_image(100 + number, 8, 8))
+    score = round(1 - number / 10, 4) if score is None else score
+    return Candidate(number=number, box=box, score=score, label="ring", crop=make_crop(number).hash)
 
 
-def make_candidates(count: int) -> list[Candidate]:
-    return [make_candidate(number) for number in range(1, count + 1)]
+def make_grounding(count: int) -> Grounding:
+    numbers = range(1, count + 1)
+    return Grounding(tuple(map(make_candidate, numbers)), tuple(map(make_crop, numbers)))
 
 
 def make_hits(*titles: str) -> list[tool_api.SearchHit]:
@@ -179,18 +187,18 @@ def contents(store: Store, manifest: Manifest) -> dict[str, bytes]:
 
 @dataclass
 class FakeSession:
-    """A policy that says what it was told to. A character is a token, an image is a token 0.
-
-    rooms: how many observations leave room for another turn.
-    """
+    """A policy that writes the turns it was given. A character is a token, an image is `image_tokens` tokens 0."""
 
     turns: Sequence[str | Generation]
-    rooms: int = 1_000
+    limit: int = 1_000_000
+    image_tokens: int = 1
     seconds: float = 0.0
     observed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     shown: list[Image] = field(default_factory=list)
     closed: bool = False
     _said: int = 0
+    _images: dict[str, Image] = field(default_factory=dict)
     _segments: list[Segment] = field(default_factory=lambda: [Segment(source="prompt", tokens=(1, 2, 3))])
 
     async def generate(self) -> Generation:
@@ -202,13 +210,21 @@ class FakeSession:
         self._segments.append(Segment(source="model", tokens=tokens, logprobs=(-0.5,) * len(tokens)))
         return generation
 
-    def observe(self, body: str, images: Sequence[Image]) -> bool:
+    def room(self) -> int:
+        return self.limit - sum(len(segment.tokens) for segment in self._segments)
+
+    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
+        self._images |= {image.hash: image for image in images}
+        tokens = tuple(map(ord, f"<{body}>{note}")) + (0,) * self.image_tokens * len(images)
+        return Segment(source="observation", tokens=tokens, images=tuple(image.hash for image in images))
+
+    def observe(self, observation: Segment) -> None:
+        assert len(observation.tokens) <= self.room()
+        body, note = "".join(map(chr, observation.tokens)).rstrip("\0").removeprefix("<").rsplit(">", 1)
         self.observed.append(body)
-        self.shown += images
-        hashes = tuple(image.hash for image in images)
-        tokens = tuple(map(ord, body)) + (0,) * len(images)
-        self._segments.append(Segment(source="observation", tokens=tokens, images=hashes))
-        return len(self.observed) <= self.rooms
+        self.notes.append(note)
+        self.shown += [self._images[image] for image in observation.images]
+        self._segments.append(observation)
 
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self._segments)
@@ -224,13 +240,13 @@ class FakeTools:
     failing: kind of failure by tool (grounding, imageSearch, textSearch).
     """
 
-    candidates: Sequence[Candidate] = ()
+    grounding: Grounding = field(default_factory=Grounding)
     hits: Sequence[tool_api.SearchHit] = field(default_factory=lambda: make_hits("Ada's ring"))
     failing: Mapping[str, FailureKind] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
 
-    async def ground(self, image: Image, expression: str) -> Reply[Sequence[Candidate]]:
-        return self._reply("grounding", expression, self.candidates)
+    async def ground(self, image: Image, expression: str) -> Reply[Grounding]:
+        return self._reply("grounding", expression, self.grounding)
 
     async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
         return self._reply("imageSearch", image.hash, self.hits)
@@ -255,13 +271,16 @@ def make_episode(
     *,
     question: Question | None = None,
     style: Any = "full",
-    rooms: int = 1_000,
+    limit: int = 1_000_000,
+    image_tokens: int = 1,
+    tools: frozenset[str] = SEARCH_TOOLS,
     **settings: Any,
 ) -> Episode:
-    """An episode whose policy says `turns`; `settings` are AgentSettings."""
-    session = FakeSession(turns, rooms=rooms)
-    limits = AgentSettings(**settings)
-    return Episode(question or make_question(), make_image(), session, toolbox or FakeTools(), limits, style, now)
+    """An episode whose policy writes `turns` in a context of `limit` tokens; `settings` are AgentSettings."""
+    session = FakeSession(turns, limit, image_tokens)
+    given = AgentSettings(**{"max_tokens": limit, **settings})
+    toolbox = toolbox or FakeTools()
+    return Episode(question or make_question(), make_image(), session, toolbox, given, style, now, tools)
 
 
 def play(episode: Episode) -> Trajectory:

@@ -16,12 +16,12 @@ def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tu
     """Segments of a trajectory, made from its text unless it has them. Its images must be in `vision`."""
     if trajectory.segments:
         return trajectory.segments
-    question = prompts.prompt(trajectory.question, style=processor.style)
+    question = prompts.prompt(trajectory.question, style=processor.style, gaze=trajectory.gaze)
     out = [_given("prompt", question, (trajectory.image,), processor, vision)]
     for turn in trajectory.turns:
         out.append(Segment(source="model", tokens=tuple(processor.encode(turn.text, []))))
         if turn.observation is not None:
-            body = prompts.observation(turn.observation.text)
+            body = prompts.observation(turn.observation.text, turn.observation.note)
             out.append(_given("observation", body, turn.observation.images, processor, vision))
     return tuple(out)
 

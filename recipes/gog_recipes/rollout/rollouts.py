@@ -19,6 +19,7 @@ from gog.agent import Episode
 from gog.dataset import Question
 from gog.images import Image
 from gog.spec import AgentSettings
+from gog.tool_actions import SEARCH_TOOLS
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.rollout.transformers import TransformersEngine, TransformersSession
@@ -126,9 +127,8 @@ class Rollouts:
         image = self.pool.image(question)
         seeds = [(self.seed, step, zlib.crc32(question.id.encode()), sample) for sample in range(samples)]
         forbidden = SEARCH_TAGS if self.answer_only else ()
-        sessions = self.engine.open(
-            question.question, image, seeds, forbidden_tags=forbidden, tools=not self.answer_only
-        )
+        tools, gaze = self._tools(), self.settings.gaze
+        sessions = self.engine.open(question.question, image, seeds, forbidden_tags=forbidden, tools=tools, gaze=gaze)
 
         async def play(sample: int, session: TransformersSession) -> Trajectory:
             name = f"{policy}-{step}-{question.id}-{sample}"
@@ -143,7 +143,8 @@ class Rollouts:
         return await asyncio.gather(*(play(sample, session) for sample, session in enumerate(sessions)))
 
     async def _episode(self, question: Question, image: Image, session: TransformersSession) -> Trajectory:
-        episode = Episode(question, image, session, self.toolbox, self.settings, self.engine.processor.style)
+        style, tools = self.engine.processor.style, self._tools()
+        episode = Episode(question, image, session, self.toolbox, self.settings, style, tools=tools)
         trajectory = await episode.run()
         self.images.update(episode.images)
         accuracy: float | None = 0.0
@@ -162,6 +163,10 @@ class Rollouts:
         status = "counted" if not excluded else "judge" if excluded == "judge" else "tool_failure"
         metrics.trajectory(self.stage, status)
         return trajectory.model_copy(update={"excluded": excluded})
+
+    def _tools(self) -> frozenset[str]:
+        """Names of the tools that the policy may use."""
+        return frozenset() if self.answer_only else SEARCH_TOOLS
 
     def _check_judge(self, trajectories: Sequence[Trajectory]) -> None:
         """Looks at these verdicts, and at earlier ones where these are few."""

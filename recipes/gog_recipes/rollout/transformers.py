@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 
 from gog import metrics, prompts
 from gog.agent import Generation
-from gog.errors import UserError
+from gog.errors import QuestionSkipped
 from gog.images import Image
+from gog.tool_actions import SEARCH_TOOLS
 from gog.trajectory import Segment
 from gog_recipes.models.decoder import Decoder
 from gog_recipes.models.processor import Processor, Vision
@@ -120,14 +122,15 @@ class TransformersEngine:
         seeds: Sequence[Sequence[int]],
         *,
         forbidden_tags: Sequence[str] = (),
-        tools: bool = True,
+        tools: Collection[str] = SEARCH_TOOLS,
+        gaze: Literal["select", "direct", "off"] = "select",
     ) -> list[TransformersSession]:
-        """One session per seed, all with the same opening. Raises UserError when the prompt leaves no room."""
+        """One session per seed, all with the same opening. Raises QuestionSkipped when the prompt leaves no room."""
         self.vision.add([image])
-        text = prompts.prompt(question, style=self.processor.style, tools=tools)
+        text = prompts.prompt(question, style=self.processor.style, tools=tools, gaze=gaze)
         ids = self.processor.encode(text, [self.vision.tokens(image.hash)])
         if len(ids) + 2 > self.limits.tokens:
-            raise UserError(
+            raise QuestionSkipped(
                 f"the prompt alone has {len(ids)} tokens, the limit is {self.limits.tokens}",
                 where="max_tokens",
                 remedy=f"allow several times {len(ids)}: an episode holds turns and observations too",
@@ -158,15 +161,22 @@ class TransformersEngine:
             self._driver = asyncio.create_task(self._drive())
         return await row.waiting
 
-    def observe(self, row: Slot, body: str, images: Sequence[Image]) -> bool:
+    def room(self, row: Slot) -> int:
+        return self.limits.tokens - row.cached - len(row.pending)
+
+    async def encode(self, body: str, images: Sequence[Image], note: str) -> Segment:
         self.vision.add(images)
-        ids = self.processor.encode(prompts.observation(body), [self.vision.tokens(image.hash) for image in images])
-        hashes = [image.hash for image in images]
-        row.segments.append(Segment(source="observation", tokens=tuple(ids), images=tuple(hashes)))
-        row.pending += ids
-        row.pending_images += hashes
-        self.counters.unique += len(ids)
-        return row.cached + len(row.pending) + 1 < self.limits.tokens
+        counts = [self.vision.tokens(image.hash) for image in images]
+        ids = self.processor.encode(prompts.observation(body, note), counts)
+        return Segment(source="observation", tokens=tuple(ids), images=tuple(image.hash for image in images))
+
+    def observe(self, row: Slot, observation: Segment) -> None:
+        if len(observation.tokens) > self.room(row):
+            raise ValueError(f"an observation of {len(observation.tokens)} tokens for a room of {self.room(row)}")
+        row.segments.append(observation)
+        row.pending += observation.tokens
+        row.pending_images += observation.images
+        self.counters.unique += len(observation.tokens)
 
     def close(self, row: Slot) -> None:
         if self._live.pop(row.index, None) is not None:
@@ -333,8 +343,14 @@ class TransformersSession:
     async def generate(self) -> Generation:
         return await self.engine.generate(self.row)
 
-    def observe(self, body: str, images: Sequence[Image]) -> bool:
-        return self.engine.observe(self.row, body, images)
+    def room(self) -> int:
+        return self.engine.room(self.row)
+
+    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
+        return await self.engine.encode(body, images, note)
+
+    def observe(self, observation: Segment) -> None:
+        self.engine.observe(self.row, observation)
 
     def segments(self) -> tuple[Segment, ...]:
         return tuple(self.row.segments)

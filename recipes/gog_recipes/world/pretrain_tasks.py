@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gog import actions, images, prompts, regions
+from gog.trajectory import Candidate
 from gog_recipes.world import drawing, entities, scenes, vocabulary
 
 END = vocabulary.TURN_END
@@ -78,7 +79,7 @@ class Lessons:
         of these with a whole image: what is learnt must not hang on where in a conversation the candidates come.
         """
         pairs = self._candidate_pairs()
-        items = [prompts.CandidateText(number, (0, 0, 0, 0), 0) for number in range(1, len(pairs) + 1)]
+        items = [Candidate(number=number, box=(0, 0, 0, 0), score=0) for number in range(1, len(pairs) + 1)]
         shown = [self._rng.choice(self._crops[pair]) for pair in pairs]
         order = self._rng.sample(range(len(pairs)), len(pairs))
         row = self._asked_before(" ".join(pairs[order[0]])) if self._rng.random() < 0.5 else Row()

@@ -12,6 +12,7 @@ is good when greedy and improvable when sampled, which is what RL needs. Every f
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Sequence
 
 from gog import agent, regions
@@ -111,8 +112,14 @@ class ScriptedTeacher:
         thought = self.name or self.evidence.expression
         return f"<think>{thought}</think><answer>{self.rng.choice(self.guesses)}</answer>"
 
-    def observe(self, body: str, images: Sequence[Image]) -> bool:
-        return True
+    def room(self) -> int:
+        return sys.maxsize
+
+    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
+        return Segment(source="observation", tokens=())
+
+    def observe(self, observation: Segment) -> None:
+        return None
 
     def segments(self) -> tuple[Segment, ...]:
         return ()  # a demonstration is words; the recipe that learns from it has the tokenizer

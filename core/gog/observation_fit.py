@@ -1,0 +1,129 @@
+"""Fit an observation into the tokens that a conversation has left.
+
+A tool may return more text than the context holds. That is not the model's mistake, so it must not cost the episode:
+the observation is truncated and a note says so. If not even a part of it fits, the caller records a tool failure.
+Token counts come from the session, which owns the tokenizer; this module decides how much to keep.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gog import prompts
+from gog.images import Image
+from gog.trajectory import Observation, Segment
+
+CHARACTERS_PER_TOKEN = 16
+"""More than tokenizers reach on average; bounds how much of a tool's text is ever tokenized."""
+SHRINK = 0.97
+"""Aims a little below the target, so that truncation rarely needs more than two tokenizations."""
+
+
+class Context(Protocol):
+    """The part of a session that fitting needs."""
+
+    def room(self) -> int:
+        """Tokens that the conversation can still take, turns and observations together."""
+        ...
+
+    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
+        """The tokens of an observation with its frame (`prompts.observation`). Appends nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An observation that fits, ready to be appended to its conversation."""
+
+    observation: Observation
+    """As the model reads it."""
+    images: tuple[Image, ...]
+    """The images that it shows, in order."""
+    segment: Segment
+    """Its tokens."""
+    notice: prompts.Notice
+    """What its note says."""
+
+
+@dataclass
+class Fitter:
+    """Fits the observations of one episode."""
+
+    context: Context
+    """The conversation."""
+    style: prompts.Style
+    """Style of the notes and of candidates."""
+    turn: int
+    """Tokens kept free for the model's turn after the observation."""
+    _frame: int | None = field(default=None, init=False)
+
+    async def fit(self, observation: Observation, images: Sequence[Image], notice: prompts.Notice) -> Fitted | None:
+        """The observation whole if it fits, else the largest part of it that does; None if no part fits.
+
+        One that does not fit gets half of the room, so that the episode can continue, or all of it where half is too
+        little. When no further turn and observation would fit, the note asks the model to answer next.
+
+        Args:
+            observation: what an action returned.
+            images: the images that it shows, in order.
+            notice: what the note must say besides.
+        """
+        full = notice if notice.answer_next else dataclasses.replace(notice, answer_next="max_tokens")
+        room = self.context.room() - self.turn
+        round_trip = self.turn + 2 * await self._frame_tokens()
+        if len(observation.text) <= max(0, room) * CHARACTERS_PER_TOKEN:
+            for note, limit in ((notice, room - round_trip), (full, room)):
+                fitted = await self._encode(observation, images, note)
+                if len(fitted.segment.tokens) <= limit:
+                    return fitted
+        for note, limit in ((notice, min(room // 2, room - round_trip)), (full, room)):
+            found = await self._truncate(observation, images, dataclasses.replace(note, truncated=True), limit)
+            if found is not None:
+                return found
+        return None
+
+    async def _truncate(
+        self, observation: Observation, images: Sequence[Image], notice: prompts.Notice, limit: int
+    ) -> Fitted | None:
+        """The largest part of at most `limit` tokens, give or take a few per cent; None if there is none."""
+        frame = await self._frame_tokens()
+        whole = len(observation.candidates) or len(observation.text)
+        size = min(whole - 1, max(0, limit) * CHARACTERS_PER_TOKEN)
+        while size > 0 and limit > frame:
+            part, shown = self._part(observation, images, size)
+            fitted = await self._encode(part, shown, notice)
+            tokens = len(fitted.segment.tokens)
+            if tokens <= limit:
+                return fitted
+            size = min(size - 1, int(size * (limit - frame) / max(1, tokens - frame) * SHRINK))
+        return None
+
+    def _part(
+        self, observation: Observation, images: Sequence[Image], size: int
+    ) -> tuple[Observation, Sequence[Image]]:
+        """The first `size` candidates of an observation that offers some, else its first `size` characters."""
+        if not observation.candidates:
+            return observation.model_copy(update={"text": observation.text[:size]}), images
+        kept = observation.candidates[:size]
+        update = {
+            "text": prompts.candidates(kept, style=self.style),
+            "candidates": kept,
+            "images": observation.images[:size],
+        }
+        return observation.model_copy(update=update), images[:size]
+
+    async def _encode(self, observation: Observation, images: Sequence[Image], notice: prompts.Notice) -> Fitted:
+        note = prompts.note(notice, style=self.style)
+        segment = await self.context.encode(observation.text, images, note)
+        seen = observation.model_copy(update={"note": note, "truncated": notice.truncated})
+        return Fitted(seen, tuple(images), segment, notice)
+
+    async def _frame_tokens(self) -> int:
+        """Tokens of an empty observation with every note: the least that one takes."""
+        if self._frame is None:
+            note = prompts.note(prompts.LONGEST_NOTICE, style=self.style)
+            self._frame = len((await self.context.encode("", (), note)).tokens)
+        return self._frame
