@@ -1,14 +1,32 @@
-"""The folder of a base model, looked at before anything is loaded: a run that cannot use it shall not start."""
+"""The folder of a base model, checked before anything is loaded: a run that cannot use it does not start."""
 
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 from gog.errors import UserError
 
-MODEL_TYPES = ("qwen2_5_vl",)
-"""What `config.json` may call its model."""
+BUILT_IN = ("qwen2_5_vl",)
+"""Model types (`model_type` of config.json) that gog supports itself; gog_recipes.models has a folder for each."""
+ENTRY_POINTS = "gog.model_families"
+"""Group of entry points with which an installed package adds model types: `<model_type> = "module:FAMILY"`."""
+
+
+def entry_points() -> metadata.EntryPoints:
+    """Model families of installed packages."""
+    return metadata.entry_points(group=ENTRY_POINTS)
+
+
+def model_types() -> list[str]:
+    """Supported model types."""
+    return sorted({*BUILT_IN, *entry_points().names})
+
+
+def model_type(folder: Path) -> str:
+    """The model type of a folder that `check` accepts."""
+    return str(json.loads((folder / "config.json").read_bytes())["model_type"])
 
 
 def check(folder: Path, *, where: str = "model.base") -> None:
@@ -21,9 +39,11 @@ def check(folder: Path, *, where: str = "model.base") -> None:
     except ValueError:
         raise UserError("is not valid JSON", where=str(folder / "config.json"), remedy=form) from None
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in MODEL_TYPES:
+    if kind not in model_types():
         raise UserError(
-            f"model type {kind!r} of {folder} is not supported", where=where, remedy="use a Qwen2.5-VL model"
+            f"model type {kind!r} of {folder} is not supported",
+            where=where,
+            remedy=f"use a model of type {', '.join(model_types())}",
         )
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"no weights in {folder}", where=where, remedy="weights are read from *.safetensors only")

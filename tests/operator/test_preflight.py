@@ -77,7 +77,7 @@ def test_a_model_of_another_architecture_is_refused(harness):
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     path = harness.write(model={"base": str(folder)})
     assert refusal(harness, path) == (
-        f"gog: {path}: spec.model.base: model type 'llama' of {folder} is not supported (use a Qwen2.5-VL model)"
+        f"gog: {path}: spec.model.base: model type 'llama' of {folder} is not supported (use a model of type qwen2_5_vl)"
     )
     (folder / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
     assert refusal(harness, path).endswith(f"no weights in {folder} (weights are read from *.safetensors only)")

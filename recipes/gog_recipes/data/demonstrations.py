@@ -9,7 +9,8 @@ from __future__ import annotations
 from gog import prompts
 from gog.trajectory import Segment, Trajectory
 from gog.trajectory_zip import Archive
-from gog_recipes.models.processor import Processor, Vision
+from gog_recipes.models.family import Processor
+from gog_recipes.models.vision import Vision
 
 
 def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tuple[Segment, ...]:

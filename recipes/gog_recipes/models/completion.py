@@ -20,28 +20,35 @@ import safetensors
 import safetensors.torch
 import torch
 import transformers
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from gog import adapters
 from gog.completions import Completion, Job, Prompt
 from gog.errors import UserError
 from gog_recipes.models import policy_model, sampling
 
-IMAGE_PAD = "<|image_pad|>"
-IMAGE = f"<|vision_start|>{IMAGE_PAD}<|vision_end|>"
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+"""An image in a prompt, where the folder has no chat template."""
 
 
 class PolicyModel:
-    """The model, its tokenizer and image processor, its adapters. Not thread-safe."""
+    """The model, its tokenizer and image processor, its adapters. Implements gog.completions.Model; not thread-safe.
+
+    Args:
+        folder: the base model in Hugging Face form, of any supported family
+        device: torch device
+        dtype: type of the weights
+
+    Raises:
+        UserError: for a folder that cannot be loaded.
+    """
 
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: str = "float32") -> None:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.processor = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        self.processor = policy_model.folder_processor(folder, "full")  # the style is the agent's affair
+        self.tokenizer = self.processor.tokenizer
         self.model: Any = _load(folder, device, dtype)
         self.device = torch.device(device)
-        self.image_pad = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
         self.length = int(self.model.config.get_text_config().max_position_embeddings)
         self.generation = _plain_generation(self.model.generation_config, self.tokenizer)
         self.adapters: dict[str, str] = {}
@@ -111,9 +118,8 @@ class PolicyModel:
     def _prepare(self, job: Job) -> sampling.Row:
         if job.adapter and job.adapter not in self.adapters:
             raise UserError(f"there is no adapter {job.adapter!r} any more", where="model", remedy="see /v1/models")
-        merged = self.processor.merge_size**2
-        patches = [self.processor([image.pixels], return_tensors="pt") for image in job.prompt.images]
-        ids = self._tokens(job.prompt, [int(item["image_grid_thw"].prod()) // merged for item in patches])
+        patches = [self.processor.patches(image) for image in job.prompt.images]
+        ids = self._tokens(job.prompt, [self.processor.image_tokens(item.grid) for item in patches])
         room = self.length - len(ids)
         if room < (job.sampling.max_tokens or 1):
             raise UserError(
@@ -130,7 +136,7 @@ class PolicyModel:
         size = len(self.tokenizer)
         if any(not 0 <= token < size for token in ids):
             raise UserError(f"token ids must lie in 0 to {size - 1}", where="prompt")
-        pads = ids.count(self.image_pad)
+        pads = ids.count(self.processor.image_pad)
         if not isinstance(given, str) and pads == sum(image_tokens):
             return ids
         if pads != len(image_tokens) or not ids:
@@ -138,13 +144,13 @@ class PolicyModel:
                 f"{pads} image placeholders for {len(image_tokens)} images" if ids else "empty", where="prompt"
             )
         counts = iter(image_tokens)
-        return [token for i in ids for token in ([i] * next(counts) if i == self.image_pad else [i])]
+        return [token for i in ids for token in ([i] * next(counts) if i == self.processor.image_pad else [i])]
 
     @torch.no_grad()
     def _generate(self, adapter: str, rows: list[sampling.Row]) -> None:
         """Fills the rows' completions."""
         sampler = sampling.Sampler(rows, self.tokenizer, self.generation.eos_token_id)
-        with self._wearing(adapter):
+        with self._adapter_applied(adapter):
             self.model.generate(
                 **self._inputs(rows),
                 generation_config=self.generation,
@@ -155,8 +161,8 @@ class PolicyModel:
         for row in rows:
             row.conclude(self.tokenizer)
 
-    def _wearing(self, adapter: str) -> Any:
-        """A context in which the model is the base or wears an adapter."""
+    def _adapter_applied(self, adapter: str) -> Any:
+        """A context in which the named adapter is applied; empty: the base model."""
         if adapter:
             self.model.set_adapter(self.adapters[adapter])
         return (
@@ -174,13 +180,17 @@ class PolicyModel:
             prompt = row.completion.prompt_tokens
             ids[number, width - len(prompt) :] = prompt
             mask[number, width - len(prompt) :] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": (ids == self.image_pad).astype(int)}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "mm_token_type_ids": (ids == self.processor.image_pad).astype(int),
+        }
         tensors = {name: torch.from_numpy(array).to(self.device) for name, array in inputs.items()}
         patches = [item for row in rows for item in row.patches]
         if patches:
-            pixels = torch.cat([item["pixel_values"] for item in patches])
+            pixels = torch.from_numpy(np.concatenate([item.rows for item in patches]))
             tensors["pixel_values"] = pixels.to(self.device, next(self.model.parameters()).dtype)
-            tensors["image_grid_thw"] = torch.cat([item["image_grid_thw"] for item in patches]).to(self.device)
+            tensors["image_grid_thw"] = torch.tensor([item.grid for item in patches], device=self.device)
         return tensors
 
     def words(self, tokens: Sequence[int]) -> list[str]:

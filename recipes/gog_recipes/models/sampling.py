@@ -1,8 +1,8 @@
-"""Rows of one batch that are sampled each by its own rules, inside transformers' generate().
+"""Rows of one batch, each sampled by its own rules inside transformers' generate().
 
-generate() knows one temperature and one limit for all. So a logits processor draws every row's token itself and leaves
-generate() nothing but that token to take. Noise belongs to the row: with a seed, what it draws does not depend on what
-else is in the batch.
+generate() knows one temperature and one limit for all rows. So a logits processor draws every row's token itself and
+leaves generate() only that token to take. Noise belongs to the row: with a seed, its draws do not depend on what else
+is in the batch.
 """
 
 from __future__ import annotations
@@ -16,17 +16,23 @@ import torch
 import transformers
 
 from gog.completions import Completion, Sampling
+from gog_recipes.models.family import Patches
 
 
 @dataclass
 class Row:
-    """A completion under way."""
+    """A completion that is being generated."""
 
     completion: Completion
+    """Filled in token by token."""
     sampling: Sampling
-    patches: list[Any]
+    """The rules of this row."""
+    patches: list[Patches]
+    """Images of the prompt, in order."""
     max_tokens: int
+    """Tokens after which it ends."""
     done: bool = False
+    """Whether it has ended."""
 
     def __post_init__(self) -> None:
         self.noise = np.random.default_rng(self.sampling.seed)
@@ -45,7 +51,7 @@ class Row:
         return token
 
     def conclude(self, tokenizer: Any) -> None:
-        """The text, cut at the stop string, once nothing more comes."""
+        """Sets text and finish reason once generation has ended; the text is cut at the stop string."""
         done = self.completion
         done.text = tokenizer.decode(done.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         if done.stopped_by:
@@ -54,7 +60,7 @@ class Row:
 
 
 class Sampler(transformers.LogitsProcessor):
-    """Samples for generate(): every row by its own rules; generate() then finds one token left to take."""
+    """Draws the tokens of all rows for generate(), which finds a single possible token in each."""
 
     def __init__(self, rows: list[Row], tokenizer: Any, ends: Sequence[int]) -> None:
         self.rows, self.tokenizer, self.ends = rows, tokenizer, frozenset(ends)

@@ -26,8 +26,9 @@ from gog.errors import QuestionSkipped
 from gog.images import Image
 from gog.tool_actions import SEARCH_TOOLS
 from gog.trajectory import Segment
-from gog_recipes.models.decoder import Decoder
-from gog_recipes.models.processor import Processor, Vision
+from gog_recipes.models import policy_model
+from gog_recipes.models.family import Processor
+from gog_recipes.models.vision import Vision
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class TransformersEngine:
         version: int = 0,
     ) -> None:
         self.processor, self.vision, self.limits, self.version = processor, vision, limits, version
-        self.decoder = Decoder(model, rows, limits.tokens)
+        self.decoder = policy_model.family_of(model).decoder(model, rows, limits.tokens)
         self.counters = Counters()
         self._free = list(range(rows - 1, -1, -1))
         self._live: dict[int, Slot] = {}

@@ -29,7 +29,7 @@ def shard(model: torch.nn.Module, ranks: Ranks) -> None:
     """Spreads the model's decoder layers over the ranks, in place; for one rank it stays as it is."""
     if ranks.size == 1:
         return
-    language = models.core(model).model.language_model
+    language = models.language_model(model)
     mesh = init_device_mesh(next(language.parameters()).device.type, (ranks.size,))
     for layer in language.layers:
         _add_gradients(fully_shard(layer, mesh=mesh))

@@ -8,16 +8,15 @@ write image tokens, and crash), and the M-RoPE positions: a word advances all th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from gog import actions, prompts
 from gog.images import Image
+from gog_recipes.models.family import Grid, Patches
 
 IMAGE_PAD = "<|image_pad|>"
 _NEVER_SAMPLED = (
@@ -32,18 +31,10 @@ _NEVER_SAMPLED = (
 )
 
 
-@dataclass(frozen=True)
-class Patches:
-    """What the vision tower reads: rows [patches, channels·time·14·14] float32 and the grid (1, high, wide) in patches."""
-
-    rows: np.ndarray
-    grid: tuple[int, int, int]
-
-
 class Processor:
     """The tokenizer and image processor of one model folder."""
 
-    def __init__(self, folder: Path, *, style: prompts.Style) -> None:
+    def __init__(self, folder: Path, style: prompts.Style) -> None:
         self.style = style
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.processor = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
@@ -69,6 +60,11 @@ class Processor:
         time, high, wide = (int(side) for side in out["image_grid_thw"][0])
         return Patches(out["pixel_values"].astype(np.float32), (time, high, wide))
 
+    def image_tokens(self, grid: Grid) -> int:
+        """Tokens of an image of this grid: one per merged patch."""
+        _, high, wide = grid
+        return high * wide // self.merge**2
+
     def encode(self, text: str, image_tokens: Sequence[int]) -> list[int]:
         """Token ids; the n-th image pad stands image_tokens[n] times."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
@@ -86,9 +82,7 @@ class Processor:
             return True
         return not self._closers and self.decode(ids[-12:]).rstrip().endswith(actions.CLOSING_TAGS)
 
-    def positions(
-        self, ids: Sequence[int], grids: Sequence[tuple[int, int, int]], start: int = 0
-    ) -> tuple[np.ndarray, int]:
+    def positions(self, ids: Sequence[int], grids: Sequence[Grid], start: int = 0) -> tuple[np.ndarray, int]:
         """M-RoPE positions [3, len(ids)] of a stretch that begins at position `start`, and the position after it.
 
         Equals transformers' get_rope_index for images (tested).
@@ -108,64 +102,3 @@ class Processor:
             out[2, at : at + count] = position + np.tile(np.arange(wide), high)
             at, position = at + count, position + max(high, wide)
         return out, position
-
-
-class Vision:
-    """Features of images by content: each image is encoded once, for rollouts and training alike.
-
-    That is exact because the vision tower is frozen. `add` prepares an image, which tells its size in tokens; the tower
-    runs when features are asked for, over all that were prepared since, because one wide pass costs far less than
-    many narrow ones. The least recently used features go first.
-    """
-
-    def __init__(self, tower: torch.nn.Module, processor: Processor, *, limit: int = 20_000) -> None:
-        self._tower, self._codec, self.limit = tower, processor, limit
-        self._grids: dict[str, tuple[int, int, int]] = {}
-        self._waiting: dict[str, Patches] = {}
-        self._features: dict[str, torch.Tensor] = {}
-        self.encoded = 0
-        self.asked = 0
-
-    def __contains__(self, image_hash: str) -> bool:
-        return image_hash in self._features or image_hash in self._waiting
-
-    def __len__(self) -> int:
-        return len(self._features) + len(self._waiting)
-
-    def grid(self, image_hash: str) -> tuple[int, int, int]:
-        """(1, high, wide) in patches."""
-        return self._grids[image_hash]
-
-    def tokens(self, image_hash: str) -> int:
-        _, high, wide = self._grids[image_hash]
-        return high * wide // self._codec.merge**2
-
-    def add(self, images: Sequence[Image]) -> None:
-        """Makes images known; those that are new wait to be encoded."""
-        self.asked += len(images)
-        for image in images:
-            if image.hash in self._features:  # move to the young end
-                self._features[image.hash] = self._features.pop(image.hash)
-            elif image.hash not in self._waiting:
-                patches = self._codec.patches(image)
-                self._waiting[image.hash], self._grids[image.hash] = patches, patches.grid
-
-    def __getitem__(self, image_hash: str) -> torch.Tensor:
-        """Features [tokens, hidden] of an image that was added."""
-        if image_hash in self._waiting:
-            self._encode()
-        return self._features[image_hash]
-
-    @torch.no_grad()
-    def _encode(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        device = next(self._tower.parameters()).device
-        rows = torch.from_numpy(np.concatenate([item.rows for item in waiting.values()])).to(device)
-        grids = torch.tensor([item.grid for item in waiting.values()], device=device)
-        features = self._tower(rows, grid_thw=grids).pooler_output
-        split = features.split([self.tokens(image_hash) for image_hash in waiting])
-        self._features.update((image_hash, own.clone()) for image_hash, own in zip(waiting, split, strict=True))
-        self.encoded += len(waiting)
-        while len(self._features) > self.limit:
-            oldest = next(iter(self._features))
-            del self._features[oldest], self._grids[oldest]

@@ -1,0 +1,98 @@
+"""What recipes and the rollout engine need to know about an architecture.
+
+Shapes: b conversations of n tokens, h hidden size, k image tokens, p patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from gog import prompts
+from gog.images import Image
+
+Grid = tuple[int, int, int]
+"""Patches of an image: (1, rows, columns)."""
+
+
+@dataclass(frozen=True)
+class Patches:
+    """An image as its vision tower reads it."""
+
+    rows: np.ndarray
+    """[p, values per patch] float32."""
+    grid: Grid
+    """(1, rows, columns) in patches; p is their product."""
+
+
+class Processor(Protocol):
+    """Between text with images and token ids. Made from a base model's folder."""
+
+    tokenizer: Any
+    """The folder's tokenizer (transformers)."""
+    style: prompts.Style
+    """Style of prompts and observations."""
+    image_pad: int
+    """Token id that stands once per image token."""
+    turn_end: int
+    """Token id with which the model ends a turn by itself."""
+    pad: int
+    """Token id that fills a batch up."""
+    suppress_tokens: list[int]
+    """Token ids that are never sampled."""
+
+    def forbidden(self, tags: Sequence[str]) -> list[int]:
+        """Ids of those tags that are single tokens."""
+        ...
+
+    def patches(self, image: Image) -> Patches:
+        """An image for the vision tower. Raises UserError for one that the model cannot take."""
+        ...
+
+    def image_tokens(self, grid: Grid) -> int:
+        """How many tokens an image takes up."""
+        ...
+
+    def encode(self, text: str, image_tokens: Sequence[int]) -> list[int]:
+        """Token ids of a text; the n-th image placeholder is repeated image_tokens[n] times."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
+        ...
+
+    def ends_turn(self, ids: Sequence[int]) -> bool:
+        """Whether the last of these tokens ends a turn."""
+        ...
+
+    def positions(self, ids: Sequence[int], grids: Sequence[Grid], start: int = 0) -> tuple[np.ndarray, int]:
+        """Rotary positions [3, len(ids)] int64 of tokens from position `start` on, and the position after them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture."""
+
+    load: Callable[[Path, torch.device, torch.dtype], Any]
+    """load(folder, device, dtype): the model of a folder in Hugging Face form, from safetensors only."""
+    processor: Callable[[Path, prompts.Style], Processor]
+    """processor(folder, style)."""
+    lora_targets: str
+    """Regular expression of the modules that get an adapter."""
+    language_model: Callable[[Any], Any]
+    """The stack of decoder layers of a model, with `layers`, `embed_tokens` and `norm`."""
+    encode_images: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+    """encode_images(model, rows [p, values per patch], grids [images, 3]): features [k, …] of all images in order.
+    What features are beyond their first dimension is the family's own affair."""
+    hidden_states: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+    """hidden_states(model, ids [b, n], positions [3, b, n], features [k, …] or None): [b, n, h], after the last norm.
+    Features take the places of the image tokens in `ids`, row by row."""
+    decoder: Callable[[Any, int, int], Any]
+    """decoder(model, rows, length): the sampling decoder of the in-process engine, with a cache of `rows` conversations
+    of at most `length` tokens."""

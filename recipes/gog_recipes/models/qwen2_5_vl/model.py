@@ -1,0 +1,46 @@
+"""Qwen2.5-VL: how it is loaded, where adapters sit, and its forward pass with image features made before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""Every linear of the language model and none of the vision tower [paper note: all blocks]."""
+
+
+def load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """The model of a folder in Hugging Face form, frozen, in evaluation mode. Safetensors only."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
+    )
+    return model.requires_grad_(False).eval().to(device)
+
+
+def language_model(model: Any) -> Any:
+    """The stack of decoder layers."""
+    return model.model.language_model
+
+
+def encode_images(model: Any, rows: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
+    """Features [image tokens, h] of images, from patches [p, values] and their grids [images, 3]."""
+    tower = model.model.visual
+    device = next(tower.parameters()).device
+    return tower(rows.to(device), grid_thw=grids.to(device)).pooler_output
+
+
+def hidden_states(
+    model: Any, ids: torch.Tensor, positions: torch.Tensor, features: torch.Tensor | None
+) -> torch.Tensor:
+    """Hidden states [b, n, h] of ids [b, n] at positions [3, b, n]; features [image tokens, h] replace image tokens."""
+    language = language_model(model)
+    embedded = language.embed_tokens(ids)
+    if features is not None:
+        mask = (ids == model.config.image_token_id)[..., None]
+        embedded = embedded.masked_scatter(mask, features.to(embedded.dtype))
+    return language(
+        inputs_embeds=embedded, position_ids=positions, attention_mask=None, use_cache=False
+    ).last_hidden_state
