@@ -1,6 +1,7 @@
-"""The span of a whole run, told by who sees its end: `gog run`, and on a cluster the mover that writes the report.
+"""Root span of a run's trace, exported at the end of the run.
 
-Its times are those of the object's status, and its id is the object's: whoever tells it again tells the same span.
+`gog run` exports it on one machine, the store job that writes the report on a cluster. Its times come from the object's
+status and its id from the object's UID, so exporting it twice gives the same span.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from gog.tracing.record import Span, Tree
 from gog_console.report import objects
 
 
-def tell_end(thing: objects.Object, now: datetime, say: Callable[[str], None]) -> None:
-    """Tells of a run, or a stage that stands alone, that is over. thing: its document. say: tells the user why a
-    collector did not take it, which fails nothing."""
+def export(thing: objects.Object, now: datetime, warn: Callable[[str], None]) -> None:
+    """Exports the span of a run, or of a stage that was started alone, that has ended.
+
+    Args:
+        thing: document of the object.
+        now: the current time, used when the object has no completion time.
+        warn: called with the reason when the collector refused the span; the run does not fail for that.
+    """
     spec, metadata, status = (objects.table(thing.get(part)) for part in ("spec", "metadata", "status"))
     traces = objects.table(spec.get("traces"))
-    if not traces or traces.get("traceparent"):  # told to be part of a tree of somebody else's
+    if not traces or traces.get("traceparent"):  # the root of that tree is exported by its owner
         return
     ended = objects.time(status.get("completionTime")) or now
-    # A cluster's times are whole seconds; what happened inside the last one is before its end.
+    # Kubernetes times are whole seconds; round up so that the span contains its children.
     if not ended.microsecond:
         ended += timedelta(seconds=1)
     begun = objects.time(status.get("startTime")) or ended
@@ -34,10 +40,10 @@ def tell_end(thing: objects.Object, now: datetime, say: Callable[[str], None]) -
     except UserError as error:
         refused = str(error)
     if refused is not None:
-        say(f"traces: the run's span is lost: {refused}")
+        warn(f"traces: the run's span is lost: {refused}")
 
 
 def _nanoseconds(moment: datetime) -> int:
-    """Since 1970, exactly."""
+    """Nanoseconds since 1970, without rounding."""
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since // timedelta(microseconds=1)) * 1000

@@ -1,4 +1,4 @@
-"""A run's report, written into its store as plain objects: a page and its numbers, the same as in a run folder."""
+"""Writes the report of a run into its store: the same page and summary as in a run folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,27 @@ PAGE, NUMBERS = f"{report.FOLDER}/index.html", f"{report.FOLDER}/summary.json"
 
 
 def write(config: Report, own: store.Store, now: datetime) -> dict[str, Any]:
-    """Over an older one; the page last, because that is what is looked for. Raises UserError, store.Unavailable."""
+    """Writes summary and page, replacing older ones.
+
+    The page is written last, because its presence marks a complete report.
+
+    Args:
+        config: objects and events of the run.
+        own: the run's store.
+        now: the current time.
+
+    Returns:
+        {"report": URI of the page}.
+
+    Raises:
+        UserError: the objects or the store cannot be used.
+        store.Unavailable: the store does not answer.
+    """
     run = objects.root_of(config.objects)
     name = objects.name_of(run) or "run"
     data = gather.collect(list(config.objects), own, now=now, name=name, events=list(config.events))
     rendered = report.render(data)
     own.put_object(NUMBERS, rendered.summary.encode(), "application/json")
     page = own.put_object(PAGE, rendered.html.encode(), "text/html; charset=utf-8")
-    run_span.tell_end(run, now, lambda line: print(line, file=sys.stderr))
+    run_span.export(run, now, lambda line: print(line, file=sys.stderr))
     return {"report": page}

@@ -393,7 +393,7 @@ def document(collector, **traces):
 def test_a_run_that_is_over_is_the_root_and_told_again_the_same():
     with Collector() as collector:
         for _ in range(2):
-            run_span.tell_end(document(collector), BEGUN, say_nothing)
+            run_span.export(document(collector), BEGUN, say_nothing)
     one, other = collector.spans
     assert one == other and (one.trace, one.id, one.parent) == (ids.root("uid").trace, ids.root("uid").span, "")
     assert one.begun == BEGUN.timestamp() * 1e9 and one.ended - one.begun == 91e9, "to the end of the last second"
@@ -402,15 +402,15 @@ def test_a_run_that_is_over_is_the_root_and_told_again_the_same():
 
 def test_a_run_without_traces_or_within_a_trace_of_somebody_else_tells_no_root():
     with Collector() as collector:
-        run_span.tell_end(document(collector, traceparent=ids.root("theirs").traceparent), BEGUN, say_nothing)
-        run_span.tell_end({"kind": "GoGRun", "spec": {}}, BEGUN, say_nothing)
+        run_span.export(document(collector, traceparent=ids.root("theirs").traceparent), BEGUN, say_nothing)
+        run_span.export({"kind": "GoGRun", "spec": {}}, BEGUN, say_nothing)
     assert collector.requests == []
 
 
 def test_a_root_that_nobody_takes_is_a_sentence():
     with Collector(status=500) as collector:
         said = []
-        run_span.tell_end(document(collector), BEGUN, said.append)
+        run_span.export(document(collector), BEGUN, said.append)
     assert len(said) == 1 and said[0].startswith("traces: the run's span is lost: ")
 
 

@@ -42,8 +42,8 @@ def test_a_run_goes_through_every_stage_and_leaves_nothing_running(harness):
     code, told = harness.gog("run", path, "--set", "stages.sft.epochs=2")
     assert code == 2
     assert told == (
-        "gog: runs/world: holds a run with another manifest (different: spec.stages.sft.epochs) (`gog resume world` goes on"
-        " with that one; for a new run change metadata.name or --dir)\n"
+        "gog: runs/world: holds a run with another manifest (different: spec.stages.sft.epochs) (`gog resume world` resumes"
+        " that one; for a new run change metadata.name or --dir)\n"
     )
     assert "world" in harness.gog("status")[1] and "evaluate/4" in harness.gog("status", "world")[1]
     assert "world is complete" in harness.gog("logs", "world")[1]
@@ -75,7 +75,7 @@ def test_a_stage_that_fails_for_good_says_why_and_what_to_do_and_can_be_resumed(
     code, told = harness.gog("run", path)
     assert code == 1
     assert "world failed: invalid input, not tried again: toy: sft fails on purpose" in told
-    assert "`gog logs world/sft` shows what was written; `gog resume world` tries again" in told
+    assert "`gog logs world/sft` shows the log; `gog resume world` tries again" in told
     assert "toy: sft fails on purpose" in harness.gog("logs", "world/sft")[1]
     assert harness.gog("run", path)[0] == 1, "terminal is terminal"
     assert len(harness.starts("sft")) == 1
@@ -93,7 +93,7 @@ def test_a_checkpoint_that_was_taken_out_of_the_store_is_made_again(harness):
     harness.stage = {}
     code, told = harness.gog("resume", "world")
     assert code == 0, told
-    assert "the store holds the last checkpoint of sft no more: done again" in told
+    assert "the last checkpoint of sft is no longer in the store; the stage runs again" in told
     assert [each["from"] for each in harness.starts("sft")] == [0, 2], "it goes on from the one before"
     assert harness.starts("evaluate")[1]["inputs"] == {"sft": "sft/4"}
 
@@ -105,7 +105,7 @@ def test_ctrl_c_ends_the_stage_and_says_how_to_go_on(harness):
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=120)
     step = harness.committed("sft")[-1]
-    assert process.returncode == 130 and f"`gog resume world` goes on with sft from step {step}." in told
+    assert process.returncode == 130 and f"`gog resume world` resumes sft from step {step}." in told
     assert harness.living() == set()
 
     harness.stage = {"sft": {"steps": step + 1}}
@@ -210,7 +210,7 @@ def test_a_suspended_run_starts_nothing_until_it_is_resumed(harness):
     path = sft(harness, suspend=True)
     code, told = harness.gog("run", path)
     assert code == 0 and harness.starts("sft") == []
-    assert "`gog resume world` goes on" in told
+    assert "`gog resume world` resumes sft from its start." in told
     assert harness.gog("resume", "world")[0] == 0
     assert harness.conditions("sftstage.world") == {"Complete": "Complete"}
 

@@ -1,4 +1,4 @@
-"""`gog cancel NAME`: ends a run. The process that drives it does so when there is one; otherwise this one does."""
+"""`gog cancel NAME`: ends a run, through the process that drives it, or in this process if there is none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from gog.errors import UserError
-from gog_console import cli, run_folder
+from gog_console import cli, run_changes, run_files
 from gog_console.commands import run
 from gog_operator import hints, local_loop
 from gog_operator.api.meta import CANCEL
@@ -19,7 +19,7 @@ from gog_operator.cluster.lock import RunLock
 
 def main(given: argparse.Namespace) -> int:
     folder = Path(given.dir) / given.name
-    root = run_folder.find(folder)
+    root = run_files.find(folder)
     if root.finished:
         print(f"{root.name} is {'complete' if root.holds('Complete') else 'failed'} already")
         return cli.COMPLETE
@@ -32,15 +32,15 @@ def main(given: argparse.Namespace) -> int:
 
 
 def _end(folder: Path, root: Object) -> int:
-    """Nobody drives the run: bring it to its end here."""
+    """Drives a run without a driver to its end."""
     with RunLock(folder):
         cluster = run.open_cluster(folder)
-        run_folder.forget_servers(cluster.objects)
+        run_changes.forget_servers(cluster.objects)
         interruption = run.Interruption()
         with interruption:
             local_loop.drive(cluster, root.key, wait=interruption.wait, interrupted=interruption.asked)
             cluster.close()
-    if not run_folder.find(folder).finished:
-        raise UserError(f"{root.name} was not brought to its end", remedy=f"`{hints.call('cancel', folder)}` again")
-    print(f"{root.name} is cancelled; `{hints.call('resume', folder)}` would go on with it", file=sys.stdout)
+    if not run_files.find(folder).finished:
+        raise UserError(f"{root.name} did not end", remedy=f"`{hints.call('cancel', folder)}` again")
+    print(f"{root.name} is cancelled; `{hints.call('resume', folder)}` resumes it", file=sys.stdout)
     return cli.COMPLETE

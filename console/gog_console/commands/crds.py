@@ -1,4 +1,4 @@
-"""`gog crds`: prints the CustomResourceDefinitions, writes one file each, or prints the page that tells their fields."""
+"""`gog crds`: prints the CustomResourceDefinitions, writes one file per kind, or prints the reference of their fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gog dashboards`: writes dashboards for Grafana and rules for Prometheus, or draws the dashboards from a Prometheus."""
+"""`gog dashboards`: writes Grafana dashboards and Prometheus rules, or draws the dashboards from a Prometheus server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def drawn(url: str, now: float, hours: float) -> dict[str, bytes]:
-    """Images of the last hours of what a Prometheus knows."""
+    """PNG images of the dashboards over the last hours of a Prometheus server: {file name: bytes}."""
     from gog_console.dashboards import images, prometheus
 
     return images.of_all(prometheus.Prometheus(url), now - hours * 3600, now)

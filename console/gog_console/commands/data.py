@@ -1,4 +1,4 @@
-"""`gog data`: makes the embedded world's dataset folder, which servers and stages then read."""
+"""`gog data`: generates the dataset folder of the embedded world, which servers and stages read."""
 
 from __future__ import annotations
 

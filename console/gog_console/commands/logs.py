@@ -1,7 +1,7 @@
-"""`gog logs NAME[/STAGE] [-f]`: what the processes of a run wrote, attempt after attempt.
+"""`gog logs NAME[/STAGE] [-f]`: logs of a run's processes, attempt by attempt.
 
-A whole run's log begins with its events, because that is the story; a stage's is its processes' own lines. With -f it
-goes on until the run is driven no more.
+The log of a run starts with its events; the log of a stage contains the lines of its processes. With -f it follows
+until no process drives the run.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gog.errors import UserError
-from gog_console import cli, run_folder
+from gog_console import cli, run_files
 from gog_operator.cluster import lock
 
 
 def main(given: argparse.Namespace) -> int:
     name, _, part = given.name.partition("/")
     folder = Path(given.dir) / name
-    run_folder.find(folder)
+    run_files.find(folder)
     if part:
         check(folder, part)
     seen: dict[Path, int] = {}
@@ -34,14 +34,14 @@ def main(given: argparse.Namespace) -> int:
 
 
 def check(folder: Path, part: str) -> None:
-    """Raises UserError for a part that the run has no log of."""
+    """Raises UserError when the run has no log of this part."""
     parts = sorted({each.name for each in (folder / "logs").glob("*")})
     if part not in parts:
         raise UserError(f"no log of {part!r}", where=str(folder), remedy=f"there are: {', '.join(parts) or 'none yet'}")
 
 
 def news(folder: Path, part: str, seen: dict[Path, int]) -> Iterator[str]:
-    """Lines that came since the last look; `seen` remembers how far each file was read."""
+    """Lines appended since the last call. seen: offset up to which each file was read; updated."""
     for path in files(folder, part):
         began = path not in seen
         fresh = list(_since(path, seen))
@@ -54,7 +54,7 @@ def news(folder: Path, part: str, seen: dict[Path, int]) -> Iterator[str]:
 
 
 def files(folder: Path, part: str) -> list[Path]:
-    """events.jsonl for the whole run; the newest last, so that the end of the output is the end of the story."""
+    """Files to show, the newest last; events.jsonl comes first when the whole run is shown."""
     if not part:
         return [path for path in [folder / "events.jsonl"] if path.is_file()] + [
             path for each in sorted((folder / "logs").glob("*")) for path in _newest(each)
@@ -82,6 +82,7 @@ def title(folder: Path, path: Path) -> str:
 
 
 def event_line(text: str) -> str:
+    """A line of events.jsonl for reading; a damaged line unchanged."""
     try:
         event = json.loads(text)
         return f"{event['time']}  {'!' if event['type'] == 'Warning' else ' '} {event['message']}"
@@ -90,7 +91,7 @@ def event_line(text: str) -> str:
 
 
 def _since(path: Path, seen: dict[Path, int]) -> Iterator[str]:
-    """Whole lines after what was read before; half a line waits for its end, unless nobody will write it."""
+    """Complete lines after the offset. An incomplete last line is left for later, unless it is the only new content."""
     with path.open("rb") as stream:
         stream.seek(seen.get(path, 0))
         data = stream.read()

@@ -1,7 +1,7 @@
-"""`gog move check|data|report --config FILE`: what a mover's pod runs; `gog move push FOLDER URI`: a dataset by hand.
+"""`gog move check|data|report --config FILE`: the command of a store job; `gog move push FOLDER URI`: uploads a dataset.
 
-The result goes to stdout, and in a pod to its termination message. An error that trying again would not mend is one
-sentence and exit code 2, a store that does not answer one sentence and 1; the operator shows either.
+The result goes to stdout, and in a pod to its termination message. An error that a retry cannot fix is one sentence and
+exit code 2; a store that does not answer is one sentence and exit code 1. The operator shows either.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from gog_operator.store_jobs import config, message, stores
 
 def main(given: argparse.Namespace) -> int:
     try:
-        told = MOVES[given.what](given)
+        result = MOVES[given.what](given)
     except store.Unavailable as error:
         print(f"gog: {error}", file=sys.stderr)
         return cli.FAILED
-    print(message.leave(told, os.environ))
+    print(message.leave(result, os.environ))
     return cli.COMPLETE
 
 
 def check(given: argparse.Namespace) -> dict[str, Any]:
+    """Verifies, promotes and retires checkpoints."""
     from gog_operator.store_jobs import check as move
 
     asked = config.read(Path(given.config), config.Check)
@@ -39,6 +40,7 @@ def check(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def data(given: argparse.Namespace) -> dict[str, Any]:
+    """Generates the embedded world in the store."""
     from gog_operator.store_jobs import dataset as move
 
     asked = config.read(Path(given.config), config.Data)
@@ -46,6 +48,7 @@ def data(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(given: argparse.Namespace) -> dict[str, Any]:
+    """Writes the report into the store."""
     from gog_console import store_report as move
 
     asked = config.read(Path(given.config), config.Report)
@@ -53,6 +56,7 @@ def report(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def push(given: argparse.Namespace) -> dict[str, Any]:
+    """Uploads a dataset folder."""
     from gog_operator.store_jobs import dataset as move
 
     options = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style}
@@ -61,7 +65,7 @@ def push(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def address(uri: str) -> str:
-    """A folder's path will do for file://."""
+    """The URI itself, or file:// for the path of a folder."""
     return uri if "://" in uri else Path(uri).absolute().as_uri()
 
 

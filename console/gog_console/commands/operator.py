@@ -1,4 +1,4 @@
-"""`gog operator`: watches custom resources and makes them true. What the operator's pod runs."""
+"""`gog operator`: reconciles custom resources; the command of the operator's pod."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 SPARE = 3
-"""Connections besides the workers': lease, resync, and one more."""
+"""Connections besides those of the workers: lease, resync, and one in reserve."""
 
 
 def main(given: argparse.Namespace) -> int:

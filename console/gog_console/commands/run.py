@@ -1,7 +1,7 @@
-"""`gog run FILE` and `gog resume NAME`: the control loop of one run on this machine.
+"""`gog run FILE`: the control loop of one run on this machine; shared with `gog resume` and `gog cancel`.
 
-Nothing that matters is in this process: killed at any moment, the same command goes on. Ctrl-C asks the running stage
-to end (a second one does not ask), and says how to go on.
+All state is in the run folder, so the process may be killed at any moment and the same command resumes the run. Ctrl-C
+stops the running stage in an orderly way, a second Ctrl-C at once; both print how to resume.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog_console import cli, run_folder, run_span
+from gog_console import cli, run_changes, run_span
 from gog_console.status import choose
 from gog_console.status.base import Display
 from gog_operator import hints, local_loop, metrics_page, object_metrics, preflight
@@ -33,16 +33,16 @@ def main(given: argparse.Namespace) -> int:
     folder = Path(given.dir) / thing.name
     with RunLock(folder):
         cluster = open_cluster(folder)
-        root = run_folder.adopt(cluster.objects, thing, folder)
+        root = run_changes.adopt(cluster.objects, thing, folder)
         return operate(cluster, root, given.metrics_port)
 
 
 PATHS = (("data", "path"), ("model", "base"), ("tools", "cache", "path"))
-"""Fields that may name a folder or file of this machine."""
+"""Fields of a spec that may name a local folder or file."""
 
 
 def absolute(thing: Object) -> Object:
-    """The object with paths that hold wherever the run is resumed from."""
+    """The object with absolute paths, which stay valid when the run is resumed from another folder."""
     document = objects.document(thing)
     for *parents, last in PATHS:
         here: Any = document["spec"]
@@ -54,7 +54,7 @@ def absolute(thing: Object) -> Object:
 
 
 def open_cluster(folder: Path) -> LocalCluster:
-    """The cluster of a locked folder, with nothing of an earlier life running."""
+    """The cluster of a locked folder, after ending processes that an earlier gog left behind."""
     cluster = LocalCluster(folder)
     ended = cluster.processes.end_leftovers()
     if ended:
@@ -63,7 +63,11 @@ def open_cluster(folder: Path) -> LocalCluster:
 
 
 def operate(cluster: LocalCluster, root: Object, metrics_port: int | None = None) -> int:
-    """Runs the loop to its end and tells the result. Returns the exit code."""
+    """Drives the run to its end and prints the result.
+
+    Returns:
+        The exit code.
+    """
     with metrics_page.exposed(cluster.folder, metrics_port, os.environ) as page:
         if page is not None:
             print(
@@ -77,6 +81,7 @@ def operate(cluster: LocalCluster, root: Object, metrics_port: int | None = None
 
 
 def control(cluster: LocalCluster, root: Object) -> int:
+    """Drives the run with a display. Returns the exit code."""
     display = choose(cluster, root)
     cluster.listeners += [display.event, lambda thing, event, _: object_metrics.note(thing, event)]
     interruption = Interruption()
@@ -93,9 +98,10 @@ def control(cluster: LocalCluster, root: Object) -> int:
 
 
 def conclude(cluster: LocalCluster, root: Object, display: Display, interrupted: bool) -> int:
+    """Prints the outcome and writes the report of an ended run. Returns the exit code."""
     now = cluster.get(KINDS[root.kind], root.name) or root
     if now.finished:
-        run_span.tell_end(objects.document(now), datetime.now(UTC), lambda line: print(f"gog: {line}", file=sys.stderr))
+        run_span.export(objects.document(now), datetime.now(UTC), lambda line: print(f"gog: {line}", file=sys.stderr))
         display.finished(now, write_report(cluster.folder))
         return cli.COMPLETE if now.holds("Complete") else cli.FAILED
     display.paused(now)
@@ -103,20 +109,20 @@ def conclude(cluster: LocalCluster, root: Object, display: Display, interrupted:
 
 
 def write_report(folder: Path) -> Path | None:
-    """The report's path; None, with a line on stderr, when it cannot be written: that does not fail a run."""
+    """Path of the report; None, with a line on stderr, when it cannot be written, which does not fail the run."""
     try:
         return Path(importlib.import_module("gog_console.report").write(folder))
-    except Exception as error:  # noqa: BLE001  hours of work stand; the report can be written again
+    except Exception as error:  # noqa: BLE001  the run itself is complete; the report can be written again
         print(f"gog: no report: {error} (`{hints.call('report', folder)}` tries again)", file=sys.stderr)
         return None
 
 
 class Interruption:
-    """SIGINT and SIGTERM as a question that the loop asks, instead of an exception in the middle of something."""
+    """SIGINT and SIGTERM as a flag that the control loop polls, rather than an exception at an arbitrary place."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._told = threading.Event()
+        self._received = threading.Event()
 
     def __enter__(self) -> Interruption:
         self._kept = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -128,13 +134,16 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
-        self._told.set()
+        self._received.set()
 
     def wait(self, seconds: float) -> None:
-        self._told.wait(seconds)
+        """Sleeps, but returns at once when a signal arrives."""
+        self._received.wait(seconds)
 
     def asked(self) -> bool:
+        """Whether a signal was received."""
         return self._count > 0
 
     def hurried(self) -> bool:
+        """Whether a second signal was received."""
         return self._count > 1

@@ -1,9 +1,9 @@
-"""`gog stage KIND --config FILE`: what a job runs, on a laptop and in a pod.
+"""`gog stage KIND --config FILE`: the command of a job, on one machine and in a pod.
 
-Lays the preset of the model's family under the file, then becomes the recipe of that kind, under torchrun when there are
-options of torchrun: what `tune run` would run, without the five seconds that tune needs to find it. Arguments with `=`
-and no hyphen change values; what is left belongs to torchrun, with `$NAME` looked up in the environment (that is how a
-rank finds its leader).
+It merges the preset of the model's family with the file and then replaces itself with the recipe, under torchrun when
+options of torchrun are given. That is what `tune run` does, without the five seconds that tune takes to find a recipe.
+Arguments of the form key=value override settings; other arguments belong to torchrun, with environment variables
+expanded, which is how a rank finds rank 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gog_operator.build import merge
 
 RECIPES = "gog_recipes"
 PROGRAM = "GOG_STAGE_PROGRAM"
-"""Environment: a program that is run instead of a recipe, with kind and --config. For tests."""
+"""Environment variable: a program to run instead of a recipe, with kind and --config. For tests."""
 
 
 def main(given: argparse.Namespace) -> int:
@@ -42,13 +42,13 @@ def main(given: argparse.Namespace) -> int:
 
 
 def sort(rest: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Assignments, and what is torchrun's."""
+    """(assignments, options of torchrun)."""
     assignments = [each for each in rest if "=" in each and not each.startswith("-")]
     return assignments, [os.path.expandvars(each) for each in rest if each not in assignments]
 
 
 def command(kind: str, config: Path, torchrun: Sequence[str]) -> list[str]:
-    """The command line that this process becomes."""
+    """Command line with which this process replaces itself."""
     if os.environ.get(PROGRAM):
         program, *first = shlex.split(os.environ[PROGRAM])
         return [shutil.which(program) or program, *first, kind, "--config", str(config)]

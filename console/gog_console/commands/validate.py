@@ -1,4 +1,4 @@
-"""`gog validate FILE`: checks a manifest without touching anything, and says what a run of it would do."""
+"""`gog validate FILE`: checks a manifest without side effects and lists the stages of its run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def note_missing_package() -> None:
-    """A manifest for a cluster is none the worse for what is not installed here."""
+    """Prints a note when the package for traces is missing here; a cluster may have it."""
     try:
         otlp.require("spec.traces")
     except UserError as error:

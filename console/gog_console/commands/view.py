@@ -1,6 +1,6 @@
-"""`gog view RUN|PATH|URI`: a page on this machine to look at trajectories with, until interrupted.
+"""`gog view RUN|PATH|URI`: serves the trajectory viewer on this machine until interrupted.
 
-Nothing is written to the run or the store; decisions go into the file that the user names.
+Nothing is written to the run or the store; review decisions go into the file that the user names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gog_console.viewer.server import Server
 from gog_console.viewer.tokens import Vocabulary
 
 NEAR, FAR = 5.0, 30.0
-"""Seconds between looks for new checkpoints, on this machine and in a bucket."""
+"""Seconds between two checks for new checkpoints, on this machine and in a bucket."""
 
 
 def main(given: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def serve(given: argparse.Namespace, place: sources.Source, indexer: index.Indexer) -> Server:
-    """The server, not yet started. Raises UserError for a file or a port that cannot be had."""
+    """The server, not started yet. Raises UserError when a file or the port cannot be used."""
     reviews = Reviews(Path(given.reviews), lambda: datetime.now(UTC)) if given.reviews else None
     vocabulary = Vocabulary.read(Path(given.tokenizer)) if given.tokenizer else None
     try:
@@ -58,15 +58,15 @@ def serve(given: argparse.Namespace, place: sources.Source, indexer: index.Index
 
 
 def options(given: argparse.Namespace) -> StoreSpec:
-    """What was said of an S3 store, under an address that is not looked at."""
-    said = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style or None}
+    """Options of an S3 store; the URI is a placeholder that is not used."""
+    given_options = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style or None}
     return sources.validated(
-        {"uri": "s3://unnamed", **{name: value for name, value in said.items() if value}}, given.target
+        {"uri": "s3://unnamed", **{name: value for name, value in given_options.items() if value}}, given.target
     )
 
 
 def show_progress(indexer: index.Indexer, follower: threading.Thread) -> None:
-    """A bar until the first pass is over, then what could not be read."""
+    """Shows a progress bar during the first pass, then what could not be read."""
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("indexing"), BarColumn(), TextColumn("{task.percentage:>3.0f} %  {task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: live bars on a terminal, plain lines anywhere else."""
+"""Displays of a run: live progress bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gog_operator.cluster.local import LocalCluster
 
 
 def choose(cluster: LocalCluster, root: Object) -> Display:
+    """The display that fits standard output."""
     if sys.stdout.isatty():
         from gog_console.status.live import LiveDisplay
 

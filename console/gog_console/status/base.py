@@ -1,4 +1,4 @@
-"""What a display is told. It reads objects; nothing that decides anything knows that there is one."""
+"""Interface of a display. It only reads objects; the control loop does not depend on it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from gog_operator.plan.actions import Event
 
 
 class Display(Protocol):
+    """Shows a run while `gog run` drives it."""
+
     def __enter__(self) -> Display: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def event(self, thing: Object, event: Event, now: datetime) -> None: ...
+    def event(self, thing: Object, event: Event, now: datetime) -> None:
+        """Called for each event of an object."""
 
     def update(self) -> None:
-        """After every pass."""
+        """Called after every pass of the control loop."""
 
     def stopping(self) -> None:
-        """An interruption was noticed; processes are being ended."""
+        """Called when an interruption was received, before processes are ended."""
 
-    def finished(self, root: Object, report: Path | None) -> None: ...
+    def finished(self, root: Object, report: Path | None) -> None:
+        """Called at the end. report: path of the report; None when it could not be written."""
 
     def paused(self, root: Object) -> None:
-        """Interrupted or suspended: says how to go on."""
+        """Called when the run was interrupted or suspended; shows how to resume it."""

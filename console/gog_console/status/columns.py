@@ -1,5 +1,8 @@
-"""Aligned columns that fit: on a narrow terminal the least important go, what is left is cut with an ellipsis, nothing
-wraps. Widths are those of the screen, where a Chinese character takes two places."""
+"""Aligned columns that fit a terminal.
+
+On a narrow terminal the least important columns are left out and text is cut with an ellipsis; lines never wrap. Widths
+are display cells, because a CJK character takes two.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,30 @@ from dataclasses import dataclass
 from rich.text import Text
 
 GAP = 2
+"""Cells between two columns."""
 LEAST = 16
-"""Places below which a column of sentences is not worth having."""
+"""Cells below which a column of sentences is left out rather than cut."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """rank: the columns of the highest are left out first, those of rank 0 never. right: figures. cut: it may be cut, as
-    sentences may."""
+    """How a column is laid out."""
 
     title: str
+    """Heading; may be empty."""
     rank: int = 0
+    """Columns of the highest rank are left out first; those of rank 0 never."""
     right: bool = False
+    """Whether cells are aligned right, as numbers are."""
     cut: bool = False
+    """Whether cells may be cut, as sentences may."""
 
 
 Cell = str | Text
 
 
 def lines(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int | None) -> list[Text]:
-    """A line for the titles and one for each row. width: of the screen; None: as wide as it needs to be."""
+    """A line of headings and one line per row. width: cells of the terminal; None for as wide as needed."""
     cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     shown = [index for index in range(len(columns)) if any(row[index].plain for row in cells)]
     needs = {index: max(len(columns[index].title), *(row[index].cell_len for row in cells)) for index in shown}
@@ -41,7 +48,7 @@ def lines(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int 
 def _fit(
     columns: Sequence[Column], shown: list[int], needs: dict[int, int], width: int
 ) -> tuple[list[int], dict[int, int]]:
-    """The columns that stay and how wide each is."""
+    """Indices of the columns that remain, and the width of each."""
 
     def least(index: int) -> int:
         return min(needs[index], LEAST) if columns[index].cut else needs[index]
@@ -73,7 +80,7 @@ def _line(cells: Sequence[Text], columns: Sequence[Column], needs: dict[int, int
 
 
 def fitting(line: Text, width: int | None) -> Text:
-    """A line that is never wrapped, and cut at `width` places."""
+    """The line without wrapping, cut at `width` cells."""
     line.no_wrap = True
     if width is not None:
         line.truncate(width, overflow="ellipsis")

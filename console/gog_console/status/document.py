@@ -1,5 +1,8 @@
-"""The same as JSON, for scripts. Keys are those of a report's summary.json where they mean the same; what is not known
-is null, and numbers that are not finite are, too."""
+"""`gog status --json`: the status of runs for scripts.
+
+Keys are those of the report's summary.json where they mean the same. Unknown values and numbers that are not finite are
+null.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,18 @@ from gog_console.report import objects as reported
 from gog_console.report import summary
 from gog_console.status import phrases, run_state
 from gog_console.status.overview import Line
-from gog_console.status.run_page import Board, StageLine
+from gog_console.status.run_page import RunPage, StageLine
 from gog_operator.api import objects
 from gog_operator.api.objects import Object, Progress, Stage
 
 
 def of_runs(lines: Sequence[Line], now: datetime) -> dict[str, Any]:
+    """All runs of a folder."""
     return {"written": now.isoformat(timespec="seconds"), "runs": [_run(line) for line in lines]}
 
 
-def of_run(board: Board, now: datetime) -> dict[str, Any]:
+def of_run(board: RunPage, now: datetime) -> dict[str, Any]:
+    """One run, with its stages, endpoints and events."""
     return {
         "run": board.name,
         **_condition(board.root, board.driver),
@@ -42,21 +47,20 @@ def of_run(board: Board, now: datetime) -> dict[str, Any]:
 
 
 def _run(line: Line) -> dict[str, Any]:
-    told = line.progress
     return {
         "run": line.name,
         **_condition(line.root, line.driver),
         **({"message": line.note} if line.root is None else {}),
         "created": line.created.isoformat(timespec="seconds"),
         "stage": line.figures.stage or None,
-        **_progress(told),
+        **_progress(line.progress),
         "attempts": line.attempt,
         "left_seconds": _rounded(line.left),
     }
 
 
 def _condition(thing: Object | None, driver: int | None) -> dict[str, Any]:
-    """condition, message: as in a report; Damaged, too."""
+    """condition and message as in the report; the condition of a damaged run is `Damaged`."""
     if thing is None:
         return {"condition": run_state.DAMAGED, "message": "", "interrupted": False, "process": None}
     condition, message = reported.condition(objects.document(thing))
@@ -65,7 +69,7 @@ def _condition(thing: Object | None, driver: int | None) -> dict[str, Any]:
 
 
 def _stage(line: StageLine, now: datetime) -> dict[str, Any]:
-    """Of the same shape for a stage that is planned only."""
+    """One stage; a planned stage has the same keys."""
     stage = line.stage
     kind, _, arm = line.key.partition("-")
     condition, message = reported.condition(objects.document(stage) if stage is not None else {})
@@ -87,12 +91,12 @@ def _seconds(stage: Stage, now: datetime) -> float | None:
     return _rounded(phrases.seconds(stage.status, now)) if stage.status.start_time else None
 
 
-def _progress(told: Progress | None) -> dict[str, Any]:
-    """metrics: single figures only; series are in metrics.jsonl."""
-    if told is None:
+def _progress(progress: Progress | None) -> dict[str, Any]:
+    """Step, total and scalar metrics; series are in metrics.jsonl."""
+    if progress is None:
         return {"step": None, "total": None, "metrics": {}}
-    metrics = {name: summary.finite(value) for name, value in told.metrics.items() if not isinstance(value, list)}
-    return {"step": told.step, "total": told.total or None, "metrics": metrics}
+    metrics = {name: summary.finite(value) for name, value in progress.metrics.items() if not isinstance(value, list)}
+    return {"step": progress.step, "total": progress.total or None, "metrics": metrics}
 
 
 def _rounded(seconds: float | None) -> float | None:

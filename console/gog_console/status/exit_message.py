@@ -1,4 +1,4 @@
-"""What is said last: how it ended, where things are, and what one would type next."""
+"""Last lines of `gog run`: the outcome, the report, and the commands that are useful next."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gog_operator.cluster.local import LocalCluster
 
 
 def finished(cluster: LocalCluster, root: Object, report: Path | None) -> list[str]:
-    """Lines for a run that is complete or has failed."""
+    """Lines for a run that is complete or failed. report: path of the report; None when there is none."""
     lines = []
     if phrases.is_cancelled(root):
-        lines += [f"{root.name} is cancelled.", f"`{hints.call('resume', cluster.folder)}` would go on with it."]
+        lines += [f"{root.name} is cancelled.", f"`{hints.call('resume', cluster.folder)}` resumes it."]
     elif root.holds("Failed"):
         lines += [f"{root.name} failed: {phrases.failure(root)}", *remedies(cluster, root)]
     else:
@@ -32,25 +32,27 @@ def finished(cluster: LocalCluster, root: Object, report: Path | None) -> list[s
 
 
 def remedies(cluster: LocalCluster, root: Object) -> list[str]:
-    """What to do about a failure: read the log of what failed, mend, go on."""
+    """Commands after a failure: read the log, then try again."""
     stages = stages_of(cluster, root)
     failed = next((each for each in stages if phrases.failure(each) and not phrases.is_cancelled(each)), None)
     where = f"/{failed.store_key}" if failed is not None else ""
     logs, resume = hints.call("logs", cluster.folder, where), hints.call("resume", cluster.folder)
-    return [f"`{logs}` shows what was written; `{resume}` tries again from the last checkpoint."]
+    return [f"`{logs}` shows the log; `{resume}` tries again from the last checkpoint."]
 
 
 def paused(cluster: LocalCluster, root: Object) -> list[str]:
+    """Lines for a run that was interrupted or suspended."""
     current = next((each for each in stages_of(cluster, root) if not each.finished), None)
     where = ""
     if current is not None:
         newest = cluster.checkpoint(current.spec.store, current.store_key)
         where = f" from step {newest.step}" if newest is not None else " from its start"
-        where = f" with {current.store_key}{where}"
-    return [f"`{hints.call('resume', cluster.folder)}` goes on{where}."]
+        where = f" {current.store_key}{where}"
+    return [f"`{hints.call('resume', cluster.folder)}` resumes{where or ' it'}."]
 
 
 def stages_of(cluster: LocalCluster, root: Object) -> list[Stage]:
+    """Stages of a run in their order, or the stage that was started alone."""
     if isinstance(root, Stage):
         return [cluster.get(type(root), root.name) or root]
     return reconcile.stages(cluster)

@@ -1,6 +1,6 @@
 """The live display: one line a stage, on a terminal.
 
-Drawn anew from the objects after each pass, so it cannot disagree with them. Warnings are printed above it and stay.
+It is redrawn from the objects after each pass, so it cannot disagree with them. Warnings are printed above it and remain.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ REDRAW_SECONDS = 0.4
 
 
 class LiveDisplay:
+    """Display for a terminal."""
+
     def __init__(self, cluster: LocalCluster, root: Object, console: Console | None = None) -> None:
         self.cluster, self.root = cluster, root
         self.console = console or Console(highlight=False)
@@ -57,7 +59,7 @@ class LiveDisplay:
             self.console.print(f"[yellow]![/] {event.message}", soft_wrap=True)
 
     def update(self) -> None:
-        """Draws, at most a few times a second: drawing costs more than everything else the loop does."""
+        """Redraws, at most a few times per second, because drawing costs more than a pass of the control loop."""
         if time.monotonic() - self.drawn >= REDRAW_SECONDS:
             self.draw()
 
@@ -66,16 +68,16 @@ class LiveDisplay:
         self.live.update(self.image(utc_now()), refresh=True)
 
     def stopping(self) -> None:
-        self.note = "Stopping: the stage writes what it has. Ctrl-C once more ends it at once."
+        self.note = "Stopping: the stage saves a checkpoint. Press Ctrl-C again to end it at once."
         self.draw()
 
     def finished(self, root: Object, report: Path | None) -> None:
-        self._say(exit_message.finished(self.cluster, root, report))
+        self._print(exit_message.finished(self.cluster, root, report))
 
     def paused(self, root: Object) -> None:
-        self._say(exit_message.paused(self.cluster, root))
+        self._print(exit_message.paused(self.cluster, root))
 
-    def _say(self, lines: list[str]) -> None:
+    def _print(self, lines: list[str]) -> None:
         for line in lines:
             self.console.print(line, markup=False, soft_wrap=True)
 
@@ -93,19 +95,19 @@ class LiveDisplay:
         return Group(grid, Text(note, style="dim")) if note else grid
 
     def _tools(self, grid: Table, now: datetime) -> None:
-        endpoints = self.cluster.list(Endpoint) or self.endpoints  # a finished run has none any more
+        endpoints = self.cluster.list(Endpoint) or self.endpoints  # those of a finished run are deleted
         self.endpoints = endpoints
         if not endpoints:
             if self._preparing():
-                grid.add_row("[cyan]▸[/]", "data", "making the dataset", "", "", self._elapsed(now))
+                grid.add_row("[cyan]▸[/]", "data", "generating the dataset", "", "", self._elapsed(now))
             return
         ready = [each for each in endpoints if each.holds("Ready")]
         if len(ready) == len(endpoints) and self.tools_seconds is None:
             self.tools_seconds = (now - self.began).total_seconds()
-        told = "  ".join(_address(each) for each in endpoints)
+        addresses = "  ".join(_address(each) for each in endpoints)
         mark = "[green]✓[/]" if len(ready) == len(endpoints) else "[cyan]▸[/]"
         took = formatting.clock(self.tools_seconds) if self.tools_seconds is not None else self._elapsed(now)
-        grid.add_row(mark, "tools", told, "", "", took)
+        grid.add_row(mark, "tools", addresses, "", "", took)
 
     def _preparing(self) -> bool:
         root = self.cluster.get(KINDS[self.root.kind], self.root.name)
@@ -119,7 +121,7 @@ class LiveDisplay:
             grid.add_row("", f"[dim]{key}[/]")
             return
         took = formatting.clock(phrases.seconds(stage.status, now)) if stage.status.start_time else ""
-        grid.add_row(_mark(stage), key, _told(stage), _bar(stage), phrases.steps(stage.status.progress), took)
+        grid.add_row(_mark(stage), key, _note(stage), _bar(stage), phrases.steps(stage.status.progress), took)
 
     def _hint(self, stages: list[Stage]) -> str:
         current = next((each for each in stages if not each.finished and each.status.attempt), None)
@@ -127,7 +129,7 @@ class LiveDisplay:
             return ""
         step = current.status.checkpoint.rpartition("/")[2]
         where = f" from step {step}" if step else ""
-        return f"Ctrl-C is safe: `{hints.call('resume', self.cluster.folder)}` goes on{where}."
+        return f"Ctrl-C is safe: `{hints.call('resume', self.cluster.folder)}` resumes{where}."
 
 
 def _address(endpoint: Endpoint) -> str:
@@ -142,8 +144,8 @@ def _mark(stage: Stage) -> str:
     return f"[{colour}]{phrases.mark(stage)}[/]"
 
 
-def _told(stage: Stage) -> Text:
-    """What a stage has to say: its failure, what it waits for, or its figures."""
+def _note(stage: Stage) -> Text:
+    """Failure of a stage, what blocks it, or its results."""
     if stage.holds("Failed"):
         return Text(phrases.failure(stage), style="red")
     ready = stage.condition("Ready")

@@ -1,9 +1,9 @@
-"""A stage's `metrics.jsonl` as it grows, for whoever draws it again and again.
+"""Incremental reader of a stage's `metrics.jsonl`, for displays that redraw every second.
 
-A look reads what was appended since the last one. Where that is much (a long training, seen for the first time) it reads
-blocks spread over it instead of all of it: a sparkline of twenty bars needs no hundred thousand lines. A stage that
-starts again writes its file anew, which is noticed by the file's length or by what stands before the place that was
-reached; a half-written last line is left for the next look.
+Each update reads what was appended since the last one. A large backlog (a long training, read for the first time) is
+sampled: blocks spread over it are read, because a sparkline of twenty bars does not need 100,000 lines. A stage that
+starts again truncates its file; that is detected by the file's length or by the bytes before the position that was
+reached. An incomplete last line is left for the next update.
 """
 
 from __future__ import annotations
@@ -19,24 +19,30 @@ from gog_console import formatting
 from gog_operator.plan.summary import is_number
 
 BLOCK = 16 * 1024
+"""Bytes of a sampled block."""
 BLOCKS = 32
+"""Blocks sampled from a large backlog."""
 WHOLE = BLOCK * BLOCKS
-"""Bytes: the most that one look reads."""
+"""Bytes that one update reads at most."""
 MARK = 64
-"""Bytes before the place that was reached by which a file is known again."""
+"""Bytes before the reached position that identify the file."""
 KEPT = 4096
-"""Points that stay in memory; beyond it every second of the older ones goes."""
+"""Points kept in memory; beyond this every second one of the older points is dropped."""
 RECENT = 20
-"""Steps whose durations say how fast a stage is at the moment."""
+"""Steps from whose durations the current pace is taken."""
 
 
 class Point(NamedTuple):
+    """One line of the log."""
+
     step: int
+    """Optimizer step."""
     figures: dict[str, Any]
+    """Metrics by key, `step` included."""
 
 
 class Curve:
-    """points: by step, ascending; of a long file a sample of them, with the newest among it."""
+    """Points of a metric log by ascending step. Of a long log it holds a sample that includes the newest point."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,13 +55,14 @@ class Curve:
         self._mark = b""
 
     def update(self) -> None:
+        """Reads what was appended since the last update; a file that disappeared empties the curve."""
         try:
             with self.path.open("rb") as stream:
-                self._look(stream.fileno())
+                self._read(stream.fileno())
         except OSError:
             self._forget()
 
-    def _look(self, handle: int) -> None:
+    def _read(self, handle: int) -> None:
         seen = os.fstat(handle)
         if os.pread(handle, len(self._mark), self._reached - len(self._mark)) != self._mark:
             self._forget()
@@ -69,8 +76,10 @@ class Curve:
             self.points[1:-RECENT] = self.points[1:-RECENT:2]
 
     def _take(self, data: bytes, at: int) -> None:
-        """Lines that lie in a block as a whole; what is left of a line cut at its front is no JSON. at: the block's
-        place in the file."""
+        """Adds the complete lines of a block; the rest of a line cut at its front is not valid JSON.
+
+        at: offset of the block in the file.
+        """
         end = data.rfind(b"\n") + 1
         for step, figures in _lines(data[:end]):
             while self.points and self.points[-1].step >= step:
@@ -80,10 +89,11 @@ class Curve:
             self._reached, self._mark = at + end, data[max(end - MARK, 0) : end]
 
     def values(self, name: str) -> list[float]:
+        """Values of a metric, by step."""
         return [value for _, value in self._of(name)]
 
     def stretches(self, name: str, width: int) -> list[float | None]:
-        """Mean of each of `width` equal stretches of steps; None where no point lies, NaN where one is not finite."""
+        """Means of `width` equal ranges of steps; None for a range without points, NaN where a value is not finite."""
         points = self._of(name)
         if not points:
             return []
@@ -100,13 +110,13 @@ class Curve:
 
     @property
     def pace(self) -> float | None:
-        """Seconds a step, the median of the last ones: one slow step (a checkpoint, a tool that hangs) moves it little."""
+        """Seconds per step: the median of the last steps, which one slow step (a checkpoint, a slow tool) hardly changes."""
         recent = [value for value in self.values("seconds")[-RECENT:] if 0 < value < float("inf")]
         return statistics.median(recent) if recent else None
 
 
 def _blocks(start: int, size: int) -> Iterator[tuple[int, int]]:
-    """(place, bytes): all of it, or blocks spread evenly, of which the last reaches the end."""
+    """(offset, bytes) of everything, or of blocks spread evenly whose last one reaches the end."""
     if size <= WHOLE:
         yield start, size
         return

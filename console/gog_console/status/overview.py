@@ -1,7 +1,7 @@
-"""All runs of a folder, the newest first: one line each.
+"""All runs of a folder, newest first, one line each.
 
-Of a run only the run object itself is parsed, and the small file in which its stage tells how far it is: hundreds of
-runs are looked through in less than a second. Figures read as `kubectl get gog` shows them.
+Hundreds of runs are listed in less than a second, because only the run's own object and the progress file of its
+current stage are parsed. Values have the form of `kubectl get gog`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.text import Text
 
 from gog.errors import UserError
-from gog_console import formatting
-from gog_console.status import columns, run_files, run_state
-from gog_console.status.run_files import RunFolder
+from gog_console import formatting, run_files
+from gog_console.run_files import RunFolder
+from gog_console.status import columns, run_state
 from gog_operator.api.objects import GoGRun, Object, Progress, Stage, Summary
 from gog_operator.plan import summary
 
@@ -33,34 +33,46 @@ COLUMNS = (
     columns.Column("LEFT", rank=4, right=True),
     columns.Column("", rank=1, cut=True),
 )
-"""The untitled ones: the reward's sparkline, and a note."""
+"""Columns without a title: the sparkline of the reward, and a note."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """created: of the run, or when a damaged folder was last changed. left: seconds of the current stage to come."""
+    """One run."""
 
     name: str
+    """Name of the run folder."""
     state: str
+    """State in one word."""
     created: datetime
+    """Creation of the run; for a damaged folder its last change."""
     note: str = ""
+    """What a user should know or do."""
     root: Object | None = None
+    """The run's own object; None when it cannot be read."""
     driver: int | None = None
+    """Process that drives the run; None when there is none."""
     figures: Summary = field(default_factory=Summary)
+    """Values of the columns, as in the object's status."""
     progress: Progress | None = None
+    """Progress of the current stage."""
     rewards: str = ""
+    """Sparkline of the reward."""
     attempt: int = 0
+    """Attempt of the current stage, from 1; 0 before the first."""
     left: float | None = None
+    """Estimated seconds until the current stage is done; None when unknown."""
 
 
 class Overview:
-    """Looks again and again; what did not change is not read twice."""
+    """Lists the runs of a folder repeatedly; files that did not change are not read again."""
 
     def __init__(self, parent: Path) -> None:
         self.parent = parent
         self._folders: dict[Path, RunFolder] = {}
 
-    def look(self, now: datetime) -> list[Line]:
+    def read(self, now: datetime) -> list[Line]:
+        """The runs at this moment, newest first."""
         found = run_files.all_in(self.parent)
         self._folders = {path: self._folders.get(path) or RunFolder(path) for path in found}
         lines = [line_of(folder, now) for folder in self._folders.values()]
@@ -68,13 +80,14 @@ class Overview:
 
 
 def line_of(folder: RunFolder, now: datetime) -> Line:
+    """The line of one run; a folder that cannot be read is `Damaged`, with the reason as its note."""
     name = folder.folder.name
     try:
         root, driver = folder.root(), folder.driver()
     except UserError as error:
         where = Path(error.where).name if error.where != str(folder.folder) else ""
-        said = formatting.printable(f"{where} {error.what}".strip())
-        return Line(name, run_state.DAMAGED, folder.changed(), said)
+        reason = formatting.printable(f"{where} {error.what}".strip())
+        return Line(name, run_state.DAMAGED, folder.changed(), reason)
     known = Line(
         name,
         run_state.state(root, driver),
@@ -88,7 +101,7 @@ def line_of(folder: RunFolder, now: datetime) -> Line:
 
 
 def _key(root: Object) -> str:
-    """Of the current stage."""
+    """Store key of the current stage."""
     if isinstance(root, Stage):
         return root.store_key
     return root.status.summary.stage if isinstance(root, GoGRun) else ""
@@ -96,38 +109,39 @@ def _key(root: Object) -> str:
 
 def _with_figures(line: Line, folder: RunFolder, key: str, now: datetime) -> Line:
     assert isinstance(line.root, GoGRun | Stage)
-    at_work = line.driver is not None and not line.root.finished
-    told = folder.told(key) if at_work else folder.progress(key)
+    active = line.driver is not None and not line.root.finished
+    progress = folder.current_progress(key) if active else folder.progress(key)
     figures = line.root.status.summary
-    figures = summary.of_stage(told, figures) if told is not None else figures
+    figures = summary.of_stage(progress, figures) if progress is not None else figures
     attempt = folder.attempts(key)
     since = folder.began(key, attempt)
     return dataclasses.replace(
         line,
         figures=figures.model_copy(update={"stage": key}),
-        progress=told,
-        rewards=_rewards(folder, key, at_work),
+        progress=progress,
+        rewards=_rewards(folder, key, active),
         attempt=attempt,
-        left=run_state.seconds_left(folder.curve(key), told, attempt, since, now) if at_work else None,
+        left=run_state.seconds_left(folder.curve(key), progress, attempt, since, now) if active else None,
     )
 
 
-def _rewards(folder: RunFolder, key: str, at_work: bool) -> str:
-    """Sparkline of the reward, which stays to be seen after the stage that had it: of the same arm if that trained."""
+def _rewards(folder: RunFolder, key: str, active: bool) -> str:
+    """Sparkline of the reward, also after the GRPO stage is done; of the same arm if that arm trained."""
     arm = key.partition("-")[2]
     for each in dict.fromkeys([key, f"grpo-{arm}" if arm else "grpo", "grpo"]):
-        if at_work and each == key:
+        if active and each == key:
             stretches = folder.curve(each).stretches("reward_mean", 8)
             if stretches:
                 return formatting.bars(stretches)
-        told = folder.progress(each)
-        rewards = formatting.series(told.metrics.get("rewards")) if told is not None else []
+        progress = folder.progress(each)
+        rewards = formatting.series(progress.metrics.get("rewards")) if progress is not None else []
         if rewards:
             return formatting.sparkline(rewards)
     return ""
 
 
 def lines(found: list[Line], now: datetime, width: int | None) -> list[Text]:
+    """The table. width: columns of the terminal; None for other outputs, where lines are not cut."""
     return columns.lines(COLUMNS, [_row(line, now) for line in found], width)
 
 

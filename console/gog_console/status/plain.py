@@ -1,4 +1,4 @@
-"""Plain lines, for logs and pipes: one for an event, one for a tenth of a stage's way."""
+"""Plain lines for logs and pipes: one per event, and one per tenth of a stage's steps."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ from gog_operator.plan.actions import Event
 
 
 class Changes:
-    """What is worth a line: remembers what was told."""
+    """Decides what is worth a line, by remembering what was printed."""
 
     def __init__(self) -> None:
         self._tenths: dict[str, int] = {}
         self._states: dict[str, str] = {}
 
     def tenth_passed(self, name: str, progress: Progress | None) -> bool:
-        """Whether something has come a tenth of its way further; the last one is told by its end."""
+        """Whether another tenth of the steps is done; the last one is left to the completion event."""
         if progress is None or not progress.total:
             return False
-        tenth, told = 10 * progress.step // progress.total, self._tenths.setdefault(name, 0)
-        if not told < tenth < 10:
+        tenth, printed = 10 * progress.step // progress.total, self._tenths.setdefault(name, 0)
+        if not printed < tenth < 10:
             return False
         self._tenths[name] = tenth
         return True
 
-    def are_news(self, name: str, state: str, progress: Progress | None) -> bool:
-        """Whether something stands otherwise than before, or has come a tenth further."""
+    def has_changed(self, name: str, state: str, progress: Progress | None) -> bool:
+        """Whether the state differs from the last one, or another tenth of the steps is done."""
         passed, changed = self.tenth_passed(name, progress), self._states.get(name) != state
         self._states[name] = state
         return passed or changed
 
 
 class PlainDisplay:
+    """Display for outputs that are not a terminal."""
+
     def __init__(self, cluster: LocalCluster, root: Object) -> None:
         self.cluster, self.root = cluster, root
         self._changes = Changes()
         self._began: set[str] = set()
 
     def __enter__(self) -> PlainDisplay:
-        self.say(f"{self.root.name}  run folder {hints.shown(self.cluster.folder)}")
+        self.print(f"{self.root.name}  run folder {hints.shown(self.cluster.folder)}")
         return self
 
     def __exit__(
@@ -54,34 +56,35 @@ class PlainDisplay:
     ) -> None:
         return None
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
+        """Prints one line at once."""
         print(line, flush=True)
 
     def event(self, thing: Object, event: Event, now: datetime) -> None:
         if isinstance(thing, Stage) and event.reason == "Complete":
             done = self.cluster.get(type(thing), thing.name) or thing
             took = formatting.clock(phrases.seconds(done.status, now))
-            self.say(f"✓ {thing.store_key}  {phrases.summary(done) or 'complete'}  {took}")
-        elif not isinstance(thing, GoGRun):  # of which the last lines tell
+            self.print(f"✓ {thing.store_key}  {phrases.summary(done) or 'complete'}  {took}")
+        elif not isinstance(thing, GoGRun):  # the last lines report the run itself
             mark = "!" if event.warning else "✓" if isinstance(thing, Endpoint) else "·"
-            self.say(f"{mark} {event.message}")
+            self.print(f"{mark} {event.message}")
 
     def update(self) -> None:
         for stage in exit_message.stages_of(self.cluster, self.root):
             if stage.status.attempt and not stage.finished:
-                self._tell(stage)
+                self._print_stage(stage)
 
-    def _tell(self, stage: Stage) -> None:
+    def _print_stage(self, stage: Stage) -> None:
         name = f"{stage.name}/{stage.status.attempt}"
         if name not in self._began:
             self._began.add(name)
             again = f" (attempt {stage.status.attempt})" if stage.status.attempt > 1 else ""
-            self.say(f"▸ {stage.store_key}{again}")
+            self.print(f"▸ {stage.store_key}{again}")
         if self._changes.tenth_passed(name, stage.status.progress):
-            self.say(f"  {stage.store_key} {phrases.steps(stage.status.progress)}  {phrases.summary(stage)}")
+            self.print(f"  {stage.store_key} {phrases.steps(stage.status.progress)}  {phrases.summary(stage)}")
 
     def stopping(self) -> None:
-        self.say("interrupted: the stage is asked to end (once more to end it at once)")
+        self.print("interrupted: stopping the stage (interrupt again to end it at once)")
 
     def finished(self, root: Object, report: Path | None) -> None:
         stream = sys.stderr if root.holds("Failed") else sys.stdout
@@ -90,4 +93,4 @@ class PlainDisplay:
 
     def paused(self, root: Object) -> None:
         for line in exit_message.paused(self.cluster, root):
-            self.say(line)
+            self.print(line)

@@ -1,4 +1,4 @@
-"""One run in full: its stages, their figures, its last events, its servers, and what one would type next."""
+"""Status of one run: stages, their metrics, the last events, servers, and the commands that are useful next."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from rich.text import Text
 
 from gog_console import formatting
+from gog_console.run_files import RunFolder
 from gog_console.status import columns, phrases, run_state, stage_metrics
-from gog_console.status.run_files import RunFolder
 from gog_console.status.stage_metrics import Figure
 from gog_operator.api import names, sequence
 from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage
@@ -30,7 +30,7 @@ STAGES = (
     columns.Column("LEFT", rank=2, right=True),
     columns.Column("", rank=4, cut=True),
 )
-"""The untitled ones: a mark, a bar, and a note."""
+"""Columns without a title: a mark, a progress bar, and a note."""
 FIGURES = (
     columns.Column("FIGURE"),
     columns.Column("", cut=True),
@@ -50,39 +50,55 @@ NEXT = (columns.Column("NEXT"), columns.Column("", rank=1, cut=True))
 
 @dataclass(frozen=True)
 class StageLine:
-    """stage: None while it is planned only. left: seconds."""
+    """One stage of a run."""
 
     key: str
+    """Key of its checkpoints in the store: `grpo`, `grpo-no-gaze`."""
     stage: Stage | None = None
+    """Its object; None while it is only planned."""
     progress: Progress | None = None
+    """Its newest progress report."""
     figures: tuple[Figure, ...] = ()
+    """Its key metrics."""
     left: float | None = None
+    """Estimated seconds until it is done; None when unknown."""
 
 
 @dataclass(frozen=True)
-class Board:
-    """endpoints: none of a run that nobody drives, whose servers ended with their driver. problems: a sentence for each
-    object that cannot be read."""
+class RunPage:
+    """Everything that the page of one run shows, read at one moment."""
 
     name: str
+    """Name of the run folder."""
     root: Object
+    """The run, or the stage that was started alone."""
     driver: int | None
+    """Process that drives the run; None when there is none."""
     stages: tuple[StageLine, ...]
+    """Planned and existing stages, in their order."""
     endpoints: tuple[Endpoint, ...]
+    """Servers; empty without a driver, because servers end with their driver."""
     problems: tuple[str, ...]
+    """One sentence for each object that cannot be read."""
     events: tuple[dict[str, Any], ...]
+    """The last events, oldest first."""
     next: tuple[tuple[str, str], ...]
+    """Useful commands: (command, effect)."""
 
 
-def look(folder: RunFolder, now: datetime) -> Board:
-    """Raises UserError when the run's own object cannot be read."""
+def read(folder: RunFolder, now: datetime) -> RunPage:
+    """Reads a run folder.
+
+    Raises:
+        UserError: the run's own object cannot be read.
+    """
     root, driver = folder.root(), folder.driver()
     stages, torn = folder.stages()
     endpoints, torn_endpoints = folder.endpoints()
     by_key = {stage.store_key: stage for stage in stages}
     planned = [step.key for step in sequence.steps(root)] if isinstance(root, GoGRun) else []
     lines = [_line(folder, key, by_key.get(key), driver, now) for key in dict.fromkeys([*planned, *by_key])]
-    return Board(
+    return RunPage(
         folder.folder.name,
         root,
         driver,
@@ -97,15 +113,21 @@ def look(folder: RunFolder, now: datetime) -> Board:
 def _line(folder: RunFolder, key: str, stage: Stage | None, driver: int | None, now: datetime) -> StageLine:
     if stage is None:
         return StageLine(key)
-    told = folder.told(key) or stage.status.progress
+    progress = folder.current_progress(key) or stage.status.progress
     curve, left = folder.curve(key), None
     if driver is not None and not stage.finished:
-        left = run_state.seconds_left(curve, told, stage.status.attempt, stage.status.attempt_time, now)
-    return StageLine(key, stage, told, tuple(stage_metrics.of_stage(stage.stage, told, curve)), left)
+        left = run_state.seconds_left(curve, progress, stage.status.attempt, stage.status.attempt_time, now)
+    return StageLine(key, stage, progress, tuple(stage_metrics.of_stage(stage.stage, progress, curve)), left)
 
 
-def lines(board: Board, now: datetime, width: int | None) -> list[Text]:
-    """width: of the terminal; None elsewhere, where lines are as long as they need to be and bars are left out."""
+def lines(board: RunPage, now: datetime, width: int | None) -> list[Text]:
+    """The page as lines of text.
+
+    Args:
+        board: what was read.
+        now: the current time.
+        width: columns of the terminal; None for other outputs, where lines are not cut and bars are left out.
+    """
     parts: list[tuple[Sequence[columns.Column], list[list[columns.Cell]]]] = [
         (STAGES, [_stage(line, board, now, bar=width is not None) for line in board.stages]),
         (FIGURES, [_figure(line, each) for line in board.stages for each in line.figures]),
@@ -120,8 +142,8 @@ def lines(board: Board, now: datetime, width: int | None) -> list[Text]:
     return made
 
 
-def _head(board: Board, now: datetime, width: int | None) -> list[Text]:
-    """`world  Training  driven by process 4711  12m old`, why it failed or what it waits for, and what is damaged."""
+def _head(board: RunPage, now: datetime, width: int | None) -> list[Text]:
+    """`world  Training  driven by process 4711  12m old`, the failure or what blocks it, and damaged objects."""
     shown = run_state.state(board.root, board.driver)
     first = Text(formatting.printable(board.name), style="bold")
     first.append(f"  {shown}", style=run_state.colour(board.root, shown))
@@ -129,13 +151,15 @@ def _head(board: Board, now: datetime, width: int | None) -> list[Text]:
         first.append(f"  driven by process {board.driver}")
     if board.root.metadata.creation_timestamp is not None:
         first.append(f"  {formatting.age(formatting.since(board.root.metadata.creation_timestamp, now))} old")
-    said = phrases.failure(board.root), run_state.waits_for(board.root)
-    told = [Text(formatting.printable(each), style=style) for each, style in zip(said, ("red", "yellow")) if each][:1]
-    told += [Text(formatting.printable(f"! {problem}"), style="red") for problem in board.problems]
-    return [columns.fitting(line, width) for line in (first, *told)]
+    reasons = phrases.failure(board.root), run_state.waits_for(board.root)
+    more = [Text(formatting.printable(each), style=style) for each, style in zip(reasons, ("red", "yellow")) if each][
+        :1
+    ]
+    more += [Text(formatting.printable(f"! {problem}"), style="red") for problem in board.problems]
+    return [columns.fitting(line, width) for line in (first, *more)]
 
 
-def _stage(line: StageLine, board: Board, now: datetime, *, bar: bool) -> list[columns.Cell]:
+def _stage(line: StageLine, board: RunPage, now: datetime, *, bar: bool) -> list[columns.Cell]:
     stage = line.stage
     if stage is None:
         return ["", Text(line.key, style="dim"), *[""] * (len(STAGES) - 2)]
@@ -156,7 +180,7 @@ def _stage(line: StageLine, board: Board, now: datetime, *, bar: bool) -> list[c
 
 
 def _note(line: StageLine, stage: Stage) -> Text:
-    """Why it failed or what it waits for; else its figures, unless they have lines of their own."""
+    """Why it failed or what blocks it; else its results, unless they have lines of their own."""
     if phrases.failure(stage):
         return Text(formatting.printable(phrases.failure(stage)), style="red")
     if run_state.waits_for(stage):

@@ -1,4 +1,4 @@
-"""The key figures of a stage, each with its course: what tells whether a training goes well."""
+"""Key metrics of a stage, each with its course over the steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gog_operator.api.objects import Progress
 from gog_operator.plan.summary import is_number
 
 WIDTH = 16
-"""Bars of a course."""
+"""Bars in the sparkline of a course."""
 
 
 FORMATS: Mapping[str, Callable[[float], str]] = {
@@ -22,22 +22,25 @@ FORMATS: Mapping[str, Callable[[float], str]] = {
     "seconds": formatting.clock,
     "tokens per second": "{:,.0f}".format,
 }
-"""How a figure reads, by its unit; others are plain numbers."""
+"""Form of a value by its unit; other units are shown as plain numbers."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """first, last: means of a few steps at either end, as text; course: a sparkline. One value has no first and no
-    course."""
+    """A metric as it is shown."""
 
     name: str
+    """Title."""
     last: str
+    """Mean of the last few steps."""
     first: str = ""
+    """Mean of the first few steps; empty for a single value."""
     course: str = ""
+    """Sparkline; empty for a single value."""
 
 
 def of_stage(kind: str, progress: Progress | None, curve: Curve) -> list[Figure]:
-    """None for a stage that has told none. kind: of the stage."""
+    """Metrics of a stage of this kind; empty when it has reported none."""
     metrics = progress.metrics if progress is not None else {}
     if kind == "evaluate":
         return _accuracies(metrics.get("accuracy"))
@@ -63,5 +66,7 @@ def _figure(row: catalog.StepMetric, values: list[float], bars: str) -> Figure:
 
 
 def _accuracies(accuracy: Any) -> list[Figure]:
-    told = accuracy if isinstance(accuracy, Mapping) else {}
-    return [Figure(str(policy), formatting.short_percent(value)) for policy, value in told.items() if is_number(value)]
+    by_policy = accuracy if isinstance(accuracy, Mapping) else {}
+    return [
+        Figure(str(policy), formatting.short_percent(value)) for policy, value in by_policy.items() if is_number(value)
+    ]

@@ -1,4 +1,4 @@
-"""The evaluation table, from the report's summary.json."""
+"""Evaluation table, from the report's summary.json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEAD = ("policy", "benchmark", "n", "accuracy", "95 % interval", "tool calls", "
 
 
 def rows(summary: Path) -> list[tuple[str, ...]]:
-    """One row a policy and benchmark; none when there is no summary or nothing was evaluated."""
+    """One row per policy and benchmark; empty without a summary or an evaluation."""
     try:
         evaluation = json.loads(summary.read_text(encoding="utf-8")).get("evaluation") or []
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def _number(value: Any, unit: str) -> str:
 
 
 def plain(table: list[tuple[str, ...]]) -> list[str]:
-    """Aligned lines: text to the left, figures to the right."""
+    """Aligned lines: text to the left, numbers to the right."""
     lines = [HEAD, *table]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
     return [

@@ -133,7 +133,7 @@ def test_the_image_shows_servers_stages_done_at_work_and_to_come(cluster):
     assert [line.split() for line in lines[2:4]] == [["sft"], ["stratify"]]
     assert "grpo" in lines[4] and "(attempt 2)" in lines[4] and "61/90" in lines[4] and "1:52" in lines[4]
     hint = " ".join(" ".join(lines[5:]).split())
-    assert "Ctrl-C is safe: `gog resume world" in hint and hint.endswith("goes on from step 60.")
+    assert "Ctrl-C is safe: `gog resume world" in hint and hint.endswith("resumes from step 60.")
 
 
 def test_a_failed_stage_shows_why_in_its_line(cluster):

@@ -67,11 +67,11 @@ def tell(folder, key, step, total, **metrics):
 
 
 def all_lines(runs, now=NOW, width=160):
-    return [line.plain for line in overview.lines(overview.Overview(runs).look(now), now, width)]
+    return [line.plain for line in overview.lines(overview.Overview(runs).read(now), now, width)]
 
 
 def board_lines(folder, now=NOW, width=100):
-    return [line.plain for line in run_page.lines(run_page.look(status.RunFolder(folder), now), now, width)]
+    return [line.plain for line in run_page.lines(run_page.read(status.RunFolder(folder), now), now, width)]
 
 
 def words_of(line):
@@ -95,7 +95,7 @@ def test_a_run_at_work_tells_its_stage_its_figures_and_the_time_that_is_left(run
 def test_a_run_that_nobody_drives_is_interrupted_and_says_how_it_goes_on(runs):
     folder = run_folder(runs, stage="sft", progress="3/9")
     assert words_of(all_lines(runs)[1])[:4] == ["world", "Interrupted", "sft", "3/9"]
-    assert all_lines(runs)[1].endswith("`gog resume world` goes on")
+    assert all_lines(runs)[1].endswith("`gog resume world` resumes it")
     with RunLock(folder):
         assert "Interrupted" not in all_lines(runs)[1] and "resume" not in all_lines(runs)[1]
 
@@ -143,7 +143,7 @@ def test_a_narrow_terminal_leaves_out_what_matters_least_and_wraps_nothing(runs,
     folder = run_folder(runs, stage="grpo", progress="61/90", reward="0.61", tool_failures="3.1%")
     tell(folder, "grpo", 61, 90, reward=0.61, rewards=[0.1, 0.9])
     run_folder(runs, "長い名前の実験" * 3)
-    shown = overview.lines(overview.Overview(runs).look(NOW), NOW, width)
+    shown = overview.lines(overview.Overview(runs).read(NOW), NOW, width)
     assert all(line.cell_len <= width for line in shown)
     head = words_of(shown[0].plain)
     there = [title for title in ("AGE", "TOOL-FAIL", "REWARD", "STAGE", "PROGRESS", "STATE", "RUN") if title in head]
@@ -154,7 +154,7 @@ def test_a_narrow_terminal_leaves_out_what_matters_least_and_wraps_nothing(runs,
 def test_columns_are_aligned_beside_names_of_double_width(runs):
     run_folder(runs, "実験")
     run_folder(runs, "world")
-    shown = overview.lines(overview.Overview(runs).look(NOW), NOW, None)
+    shown = overview.lines(overview.Overview(runs).read(NOW), NOW, None)
     places = {Console().render_str(line.plain[: line.plain.index("Interrupted")]).cell_len for line in shown[1:]}
     assert places == {len("world") + 2}
 
@@ -230,7 +230,7 @@ def test_a_folder_of_other_things_is_no_run(runs):
     (runs / "notes").mkdir()
     (runs / "notes" / "todo.txt").touch()
     (runs / ".cache").mkdir()
-    assert overview.Overview(runs).look(NOW) == []
+    assert overview.Overview(runs).read(NOW) == []
 
 
 def test_an_unknown_name_is_answered_with_the_names_that_there_are(runs, capsys):
@@ -247,8 +247,8 @@ def test_of_many_runs_one_object_each_is_parsed_and_none_a_second_time(runs, mon
     parsed, really = [], yaml.load
     monkeypatch.setattr(files.yaml, "load", lambda *given: parsed.append(1) or really(*given))
     seen = overview.Overview(runs)
-    assert len(seen.look(NOW)) == 30 and len(parsed) == 30
-    seen.look(NOW)
+    assert len(seen.read(NOW)) == 30 and len(parsed) == 30
+    seen.read(NOW)
     assert len(parsed) == 30
 
 
@@ -320,7 +320,7 @@ def test_a_series_that_is_not_finite_is_seen_and_breaks_nothing(training):
     (course,) = [line[4] for line in lines if line[:4] == ["grpo", "reward", "0.03", "nan"]]
     assert course.startswith("▁▂") and course.endswith("█!!!!!!") and len(course) == 16
     assert all_lines(training.parent)
-    assert json.loads(json.dumps(document.of_run(run_page.look(status.RunFolder(training), NOW), NOW), allow_nan=False))
+    assert json.loads(json.dumps(document.of_run(run_page.read(status.RunFolder(training), NOW), NOW), allow_nan=False))
 
 
 def test_an_evaluation_shows_every_policy_s_accuracy(runs):
@@ -364,7 +364,7 @@ def test_a_stage_s_torn_object_leaves_the_rest_to_be_seen(training):
 @pytest.mark.parametrize("width", [30, 60, 80, 120])
 def test_no_line_of_a_run_is_wider_than_the_terminal(training, width):
     event(training, 0, "a long story " * 30)
-    shown = run_page.lines(run_page.look(status.RunFolder(training), NOW), NOW, width)
+    shown = run_page.lines(run_page.read(status.RunFolder(training), NOW), NOW, width)
     assert max(line.cell_len for line in shown) <= width
     assert all(line.no_wrap for line in shown if line.plain)
     text = "\n".join(line.plain for line in shown)
@@ -402,7 +402,7 @@ def test_the_next_command_is_what_one_would_want(runs, conditions, driven, first
 
 def left(folder, key="grpo", attempt=1, since=NOW, now=NOW):
     seen = status.RunFolder(folder)
-    return run_state.seconds_left(seen.curve(key), seen.told(key), attempt, since, now)
+    return run_state.seconds_left(seen.curve(key), seen.current_progress(key), attempt, since, now)
 
 
 def test_the_time_left_follows_the_last_steps_not_the_first_and_not_the_odd_one(runs):
@@ -440,7 +440,7 @@ def following(view, *happenings):
 
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
-        code = status.follow_told(view, wait=wait, clock=lambda: NOW)
+        code = status.follow_plain(view, wait=wait, clock=lambda: NOW)
     return code, told.getvalue().splitlines()
 
 
@@ -485,7 +485,7 @@ def test_all_runs_are_followed_until_ctrl_c(runs):
     view, told = status.AllRuns(runs), io.StringIO()
     todo = iter([lambda: run_folder(runs, "b"), lambda: tell(folder, "grpo", 30, 90), ctrl_c])
     with contextlib.redirect_stdout(told), pytest.raises(KeyboardInterrupt):
-        status.follow_told(view, wait=lambda _: next(todo)(), clock=lambda: NOW)
+        status.follow_plain(view, wait=lambda _: next(todo)(), clock=lambda: NOW)
     lines = [line.split("  ")[:4] for line in told.getvalue().splitlines()]
     assert [line[:2] for line in lines] == [["a", "Interrupted"], ["b", "Interrupted"], ["a", "Interrupted"]]
     assert lines[2][2:] == ["grpo", "30/90"]
@@ -510,7 +510,7 @@ def test_no_colour_is_used_where_none_is_wanted(training, monkeypatch):
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=100)
     with RunLock(training):
-        status.show(run_page.lines(run_page.look(status.RunFolder(training), NOW), NOW, 100), console)
+        status.show(run_page.lines(run_page.read(status.RunFolder(training), NOW), NOW, 100), console)
     assert "\x1b[3" not in file.getvalue()
 
 
@@ -574,12 +574,12 @@ def test_a_look_writes_nothing(training):
     assert {path: path.stat().st_mtime_ns for path in training.rglob("*")} == before
 
 
-def test_what_was_told_already_is_no_news():
+def test_a_line_that_was_printed_is_not_printed_again():
     changes = plain.Changes()
-    assert changes.are_news("a", "Running", Progress(step=0, total=10))
-    assert not changes.are_news("a", "Running", Progress(step=0, total=10))
-    assert changes.are_news("a", "Running", Progress(step=1, total=10))
-    assert changes.are_news("a", "Complete", Progress(step=1, total=10))
+    assert changes.has_changed("a", "Running", Progress(step=0, total=10))
+    assert not changes.has_changed("a", "Running", Progress(step=0, total=10))
+    assert changes.has_changed("a", "Running", Progress(step=1, total=10))
+    assert changes.has_changed("a", "Complete", Progress(step=1, total=10))
 
 
 def test_a_folder_that_may_not_be_read_is_told(runs, monkeypatch):
@@ -588,7 +588,7 @@ def test_a_folder_that_may_not_be_read_is_told(runs, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("gog_console.run_folder.root_of", refuse)
+    monkeypatch.setattr("gog_console.run_files.root_of", refuse)
     assert "cannot be read: Permission denied" in all_lines(runs)[1]
     with pytest.raises(UserError, match="cannot be read"):
         status.OneRun(folder)

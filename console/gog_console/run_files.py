@@ -1,7 +1,8 @@
-"""A run folder as files that others write: read again and again at little cost, never written, damage told and borne.
+"""Read-only access to a run folder that other processes write.
 
-An object is parsed when its file has changed. A stage that logs its steps is told by its log, which grows, and not by
-progress.json, which is written anew with every step.
+Displays read it every second, so an object is parsed only when its file has changed. The progress of a stage with a
+metric log is taken from the log, which is read incrementally, rather than from progress.json, which is rewritten at
+every step. A damaged file is reported; it does not hide the rest of the folder.
 """
 
 from __future__ import annotations
@@ -16,52 +17,73 @@ from typing import Any
 
 from gog import progress
 from gog.errors import UserError
-from gog_console import run_folder
 from gog_console.status.metric_log import Curve
-from gog_operator.api.objects import STAGE_KINDS, Endpoint, Object, Progress, Stage
+from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, Object, Progress, Stage
 from gog_operator.cluster import lock
 from gog_operator.cluster.files import ObjectFiles
 from gog_operator.cluster.interface import Thing
 
 TAIL = 64 * 1024
-"""Bytes at the end of events.jsonl that hold more events than anybody is shown."""
+"""Bytes at the end of events.jsonl in which the last events are searched."""
 SIGNS = ("objects", "events.jsonl", lock.FILE)
-"""A folder with one of these was made by a run."""
+"""A folder with one of these belongs to a run."""
+
+
+def find(folder: Path) -> Object:
+    """The object that a run folder belongs to.
+
+    Raises:
+        UserError: there is no such run; names those that exist.
+    """
+    root = root_of(ObjectFiles(folder / "objects"))
+    if root is None:
+        known = ", ".join(each.name for each in sorted(all_in(folder.parent)) if (each / "objects").is_dir()) or "none"
+        raise UserError(f"no run {folder.name!r}", where=str(folder.parent), remedy=f"runs there: {known}")
+    return root
+
+
+def root_of(files: ObjectFiles) -> Object | None:
+    """The object without an owner: a run, or a stage or endpoint that was started alone."""
+    things = (each for kind in KINDS.values() for each in files.list(kind))
+    return next((each for each in things if not each.metadata.owner_references), None)
 
 
 class RunFolder:
+    """One run folder, read repeatedly."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = ObjectFiles(folder / "objects")
         self._curves: dict[str, Curve] = {}
-        self._told: dict[str, tuple[tuple[int, int, int], Progress | None]] = {}
+        self._progress: dict[str, tuple[tuple[int, int, int], Progress | None]] = {}
 
     def root(self) -> Object:
-        """Raises UserError when there is none, or none that can be read."""
-        with said(self.folder):
-            found = run_folder.root_of(self.files)
+        """The run's own object. Raises UserError when it is missing or cannot be read."""
+        with readable(self.folder):
+            found = root_of(self.files)
         if found is None:
             raise UserError("no objects", where=str(self.folder), remedy="remove the folder to start afresh")
         return found
 
     def driver(self) -> int | None:
-        """Process that drives the run. Raises UserError when that cannot be known."""
-        with said(self.folder):
+        """Process that drives the run; None when there is none. Raises UserError when the lock cannot be read."""
+        with readable(self.folder):
             return lock.holder(self.folder)
 
     def stages(self) -> tuple[list[Stage], list[str]]:
-        """Stages in their order, and a sentence for each object that cannot be read."""
+        """Stages in their order, and one sentence for each object that cannot be read."""
         read = [self._all(kind) for kind in STAGE_KINDS.values()]
         return [each for things, _ in read for each in things], [each for _, problems in read for each in problems]
 
     def endpoints(self) -> tuple[list[Endpoint], list[str]]:
+        """Endpoints, and one sentence for each object that cannot be read."""
         return self._all(Endpoint)
 
     def _all(self, kind: type[Thing]) -> tuple[list[Thing], list[str]]:
         things, problems = [], []
         for path in sorted(self.files.folder.glob(f"{kind.__name__.lower()}.*.yaml")):
             try:
-                with said(path):
+                with readable(path):
                     thing = self.files.get(kind, path.name.split(".", 1)[1].removesuffix(".yaml"))
             except UserError as error:
                 problems.append(f"{path.name} {error.what}")
@@ -70,25 +92,25 @@ class RunFolder:
         return things, problems
 
     def curve(self, key: str) -> Curve:
-        """Of the stage's steps, up to date."""
+        """Metric log of a stage, brought up to date."""
         curve = self._curves.setdefault(key, Curve(self.folder / "work" / key / "metrics.jsonl"))
         curve.update()
         return curve
 
     def progress(self, key: str) -> Progress | None:
-        """What the stage told last."""
+        """The stage's last progress report; None when there is none."""
         path = self.folder / "work" / key / progress.FILE
         try:
             seen = path.stat()
         except OSError:
             return None
         stamp = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
-        if key not in self._told or self._told[key][0] != stamp:
-            self._told[key] = stamp, _progress(path.parent)
-        return self._told[key][1]
+        if key not in self._progress or self._progress[key][0] != stamp:
+            self._progress[key] = stamp, _read_progress(path.parent)
+        return self._progress[key][1]
 
-    def told(self, key: str) -> Progress | None:
-        """How far a stage has come, with its figures of now: from its log where there is one."""
+    def current_progress(self, key: str) -> Progress | None:
+        """Progress of a stage with its newest metrics: from its log if it has one, else from its last report."""
         points = self.curve(key).points
         if not points:
             return self.progress(key)
@@ -98,7 +120,7 @@ class RunFolder:
         return Progress(step=step, total=total if isinstance(total, int) else 0, metrics=metrics)
 
     def attempts(self, key: str) -> int:
-        """Number of the newest attempt that was started: each has a folder of logs."""
+        """Number of the newest attempt, from 1; 0 before the first. Each attempt has a log folder."""
         try:
             numbers = [int(each.name) for each in os.scandir(self._logs(key)) if each.name.isdigit()]
         except OSError:
@@ -106,14 +128,14 @@ class RunFolder:
         return max(numbers, default=0)
 
     def began(self, key: str, attempt: int) -> datetime | None:
-        """When an attempt was started: nothing is put into its folder of logs itself but at the start."""
+        """Start of an attempt: its log folder itself is written only then."""
         return _changed(self._logs(key) / str(attempt))
 
     def _logs(self, key: str) -> Path:
         return self.folder / "logs" / key
 
     def events(self, number: int) -> list[dict[str, Any]]:
-        """The last ones, oldest first: {"time", "type", "message", …}."""
+        """The last `number` events, oldest first: {"time", "type", "message", …}."""
         try:
             with (self.folder / "events.jsonl").open("rb") as stream:
                 stream.seek(max(os.fstat(stream.fileno()).st_size - TAIL, 0))
@@ -123,7 +145,7 @@ class RunFolder:
         return list(_events(lines))[-number:]
 
     def changed(self) -> datetime:
-        """When something was last put into the folder: the age of what tells no other."""
+        """Last change of the folder: the age of a run whose objects cannot be read."""
         return _changed(self.folder) or datetime.fromtimestamp(0, UTC)
 
 
@@ -135,7 +157,7 @@ def _changed(path: Path) -> datetime | None:
 
 
 def all_in(parent: Path) -> list[Path]:
-    """Run folders, and what was to become one: an empty folder, or one that lost its objects."""
+    """Run folders of a folder, including empty ones and those that lost their objects."""
     try:
         folders = [Path(each.path) for each in os.scandir(parent) if each.is_dir() and not each.name.startswith(".")]
     except OSError:
@@ -151,15 +173,15 @@ def _has_content(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def said(where: Path) -> Iterator[None]:
-    """Says an OSError as a UserError: a folder of somebody else's, a disk that fails."""
+def readable(where: Path) -> Iterator[None]:
+    """Turns an OSError into a UserError: a folder of another user, a failing disk."""
     try:
         yield
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", where=str(where)) from None
 
 
-def _progress(workdir: Path) -> Progress | None:
+def _read_progress(workdir: Path) -> Progress | None:
     try:
         found = progress.read(workdir)
         return Progress.model_validate(found) if found is not None else None

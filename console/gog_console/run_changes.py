@@ -1,4 +1,7 @@
-"""A run folder seen from outside: which object it is about, whether a manifest fits it, how a run is opened again."""
+"""Changes to a run folder that is not driven at the moment: adopting a manifest, reopening an ended run.
+
+The caller holds the run's lock.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 from gog import store
 from gog.errors import UserError
+from gog_console import run_files
 from gog_operator import hints
 from gog_operator.api import objects
 from gog_operator.api.meta import CANCEL
@@ -14,30 +18,21 @@ from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, Lifecycle, Ob
 from gog_operator.cluster.files import ObjectFiles
 
 LIFECYCLE = tuple(field.alias or name for name, field in Lifecycle.model_fields.items())
-
-
-def find(folder: Path) -> Object:
-    """The object that the folder is about: the one that nobody owns. Raises UserError."""
-    root = root_of(ObjectFiles(folder / "objects"))
-    if root is None:
-        known = ", ".join(each.name for each in all_in(folder.parent)) or "none"
-        raise UserError(f"no run {folder.name!r}", where=str(folder.parent), remedy=f"runs there: {known}")
-    return root
-
-
-def root_of(files: ObjectFiles) -> Object | None:
-    things = (each for kind in KINDS.values() for each in files.list(kind))
-    return next((each for each in things if not each.metadata.owner_references), None)
-
-
-def all_in(parent: Path) -> list[Path]:
-    """Run folders, by name."""
-    return sorted(each for each in parent.glob("*") if (each / "objects").is_dir()) if parent.is_dir() else []
+"""Fields of a spec that may change between two starts of a run."""
 
 
 def adopt(files: ObjectFiles, thing: Object, folder: Path) -> Object:
-    """The folder's object for a manifest: created, or there already with the same settings. Raises UserError."""
-    root = root_of(files)
+    """The folder's object for a manifest: a new one, or the existing one with the same settings.
+
+    Args:
+        files: objects of the run folder.
+        thing: the manifest.
+        folder: the run folder, for the message.
+
+    Raises:
+        UserError: the folder holds a run with other settings.
+    """
+    root = run_files.root_of(files)
     if root is None:
         files.create(thing)
         created = files.get(type(thing), thing.name)
@@ -48,7 +43,7 @@ def adopt(files: ObjectFiles, thing: Object, folder: Path) -> Object:
         raise UserError(
             f"holds a run with another manifest (different: {', '.join(differing)})",
             where=str(folder),
-            remedy=f"`{hints.call('resume', folder)}` goes on with that one; for a new run change metadata.name or --dir",
+            remedy=f"`{hints.call('resume', folder)}` resumes that one; for a new run change metadata.name or --dir",
         )
     wanted = objects.document(thing)["spec"]
     if objects.document(root)["spec"] != wanted:
@@ -57,7 +52,7 @@ def adopt(files: ObjectFiles, thing: Object, folder: Path) -> Object:
 
 
 def differences(there: Object, wanted: Object) -> list[str]:
-    """Dotted paths in which two objects' settings differ; what may change during a run is not looked at."""
+    """Dotted paths in which the settings of two objects differ, at most five; `LIFECYCLE` fields are not compared."""
     if there.key != wanted.key:
         return ["kind" if there.kind != wanted.kind else "metadata.name"]
     old, new = (
@@ -77,7 +72,7 @@ def _differing(old: Any, new: Any, path: str) -> list[str]:
 
 
 def reopen(files: ObjectFiles) -> bool:
-    """Takes back what ended or held a run: a failure, a cancellation, a suspension. Whether there was any of them."""
+    """Removes what ended or paused a run: failures, a cancellation, a suspension. Returns whether there was any."""
     things = [each for kind in KINDS.values() for each in files.list(kind)]
     closed = [each for each in things if each.holds("Failed") or each.cancelled or _suspended(each)]
     for each in closed:
@@ -88,14 +83,17 @@ def reopen(files: ObjectFiles) -> bool:
 
 
 def repeat_lost(files: ObjectFiles) -> list[str]:
-    """Opens complete stages again whose checkpoint was taken out of the store, as a corrupt one has to be. Their keys.
+    """Reopens complete stages whose checkpoint is no longer in the store, for example because a corrupt one was deleted.
 
-    Unfinished stages are taken away: they are made anew once what they start from is there again.
+    Unfinished stages that the run owns are deleted; the run creates them again when their inputs exist.
+
+    Returns:
+        Store keys of the reopened stages.
     """
     stages = [each for kind in STAGE_KINDS.values() for each in files.list(kind) if isinstance(each, Stage)]
     lost = [each for each in stages if each.holds("Complete") and not _is_kept(each)]
     for each in lost:
-        files.change(each.kind, each.name, _do_again)
+        files.change(each.kind, each.name, _reset_completion)
     for each in stages if lost else ():
         if not each.finished and each.metadata.owner_references:
             files.delete(each.kind, each.name)
@@ -107,7 +105,7 @@ def _is_kept(stage: Stage) -> bool:
     return int(step) in store.open_store(stage.spec.store).steps(stage.store_key)
 
 
-def _do_again(document: dict[str, Any]) -> None:
+def _reset_completion(document: dict[str, Any]) -> None:
     status = document["status"]
     status["conditions"] = [each for each in status["conditions"] if each["type"] != "Complete"]
     for key in ("completionTime", "checkpoint", "failures"):
@@ -115,7 +113,7 @@ def _do_again(document: dict[str, Any]) -> None:
 
 
 def forget_servers(files: ObjectFiles) -> None:
-    """Takes the endpoints that a run owns away: it makes new ones when it needs them."""
+    """Deletes the endpoints that a run owns; it creates new ones when it needs them."""
     for endpoint in files.list(Endpoint):
         if endpoint.metadata.owner_references:
             files.delete(endpoint.kind, endpoint.name)
