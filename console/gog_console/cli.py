@@ -8,6 +8,7 @@ sentence on stderr; any other error keeps its traceback.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -15,6 +16,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from gog import catalog
+from gog_console import output
 
 PASS_ON = ("serve", "stage")
 """Commands that pass unknown arguments on to the program they start."""
@@ -29,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     given.rest = rest
     forget_absent_authority(os.environ)
+    output.replace_unencodable()
     command = importlib.import_module(f"gog_console.commands.{given.command}")
     return call(command.main, given)
 
@@ -38,15 +41,28 @@ def call(command: object, given: argparse.Namespace) -> int:
     from gog.errors import UserError
 
     try:
-        return command(given)  # type: ignore[operator]
+        code = command(given)  # type: ignore[operator]
+        sys.stdout.flush()  # here, where a failure can still become an exit code
+        return int(code)
     except UserError as error:
         print(f"gog: {error.sentence()}", file=sys.stderr)
         return INVALID
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # `gog logs … | head`
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader has what it wanted: `gog logs … | head`
+        output.discard(sys.stdout)
         return COMPLETE
+    except OSError as error:
+        if not _is_output(error):
+            raise
+        output.discard(sys.stdout)
+        print(f"gog: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return FAILED
+
+
+def _is_output(error: OSError) -> bool:
+    """Whether a failed write concerns standard output, which has no file name, rather than a file."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 
 
 def forget_absent_authority(environment: MutableMapping[str, str]) -> None:

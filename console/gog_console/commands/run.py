@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog_console import cli, run_changes, run_span
+from gog_console import cli, output, run_changes, run_span
 from gog_console.status import choose
 from gog_console.status.base import Display
 from gog_operator import hints, local_loop, metrics_page, object_metrics, preflight
@@ -63,12 +63,12 @@ def open_cluster(folder: Path) -> LocalCluster:
 
 
 def operate(cluster: LocalCluster, root: Object, metrics_port: int | None = None) -> int:
-    """Drives the run to its end and prints the result.
+    """Drives the run to its end and prints the result, for as long as there is a reader of the output.
 
     Returns:
         The exit code.
     """
-    with metrics_page.exposed(cluster.folder, metrics_port, os.environ) as page:
+    with output.tolerant(), metrics_page.exposed(cluster.folder, metrics_port, os.environ) as page:
         if page is not None:
             print(
                 f"metrics at http://{metrics_page.HOST}:{page.port}/metrics, of all processes at /targets",

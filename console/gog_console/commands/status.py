@@ -19,7 +19,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from gog_console import cli, run_files
+from gog_console import cli, output, run_files
 from gog_console.run_files import RunFolder
 from gog_console.status import overview, phrases, plain, run_page, run_state
 from gog_operator import local_loop
@@ -128,7 +128,7 @@ def print_document(view: View, now: datetime) -> int:
 
     view.update(now)
     made = document.of_runs(view.found, now) if isinstance(view, AllRuns) else document.of_run(view.current, now)
-    print(json.dumps(made, ensure_ascii=False, allow_nan=False, indent=1))
+    print(json.dumps(made, ensure_ascii=not output.is_unicode(sys.stdout), allow_nan=False, indent=1))
     return cli.COMPLETE
 
 
