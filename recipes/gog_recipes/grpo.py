@@ -15,7 +15,8 @@ Features and their trade-offs
     - resumes from its newest checkpoint; questions and sampling noise follow from seed and step
     - one process, or several under torchrun: questions are dealt out over ranks, each samples with an engine of its own
       and trains on its own groups; layers are sharded (FSDP2); statistics and the loss are over all ranks
-    - async rollouts and loss variants are not here yet
+    - the loss is chosen by name (gog_recipes.losses)
+    - rollouts and updates take turns; there are no asynchronous rollouts
 
 Raises UserError when no question of the chosen levels is left, or when the judge fails too often.
 """
@@ -41,7 +42,7 @@ from gog.levels import Graded
 from gog.spec import GRPOConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes.losses import grpo
+from gog_recipes import losses
 from gog_recipes.models import policy_model
 from gog_recipes.rollout.rollouts import QuestionPool, RewardConfig, Rollouts, measure
 from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
@@ -54,15 +55,22 @@ ROWS_PER_PASS = 64
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """What an optimizer step came to."""
+    """Figures of an optimizer step, over all ranks."""
 
     kl: float = 0.0
+    """KL to the reference in nats, mean over tokens."""
     clip_frac: float = 0.0
-    gap: float = 0.0
+    """Share of tokens for which the clipped ratio was taken."""
+    logp_diff_max: float = 0.0
+    """Largest difference, in nats, between the trainer's and the engine's log-probability of a token."""
     grad_norm: float = 0.0
+    """Norm of the gradient before clipping."""
     loss: float = 0.0
+    """Of the whole step."""
     learned: int = 0
+    """Trajectories that carried a signal."""
     tokens: int = 0
+    """Tokens of those trajectories, prompts and observations included."""
 
 
 class GRPORecipe(FTRecipeInterface):
@@ -74,6 +82,7 @@ class GRPORecipe(FTRecipeInterface):
         training.set_seed(cfg.seed)  # before ranks meet: alike on all, for they draw parts of one adapter
         self.ranks = ranks.init(self.device)
         self.stage = Stage(cfg, self.ranks)
+        self.loss = losses.load(cfg.loss)
         self._attempts = (0, 0)
 
     def setup(self) -> None:
@@ -183,13 +192,15 @@ class GRPORecipe(FTRecipeInterface):
                 (part.loss * 0).backward()
                 continue
             part.loss.backward()
-            terms.append((part.kl, part.clip_frac, part.gap, float(part.loss.detach())))
+            terms.append((part.kl, part.clip_frac, part.logp_diff_max, float(part.loss.detach())))
         norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        kl, clip_frac, gap, losses = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
+        kl, clip_frac, difference, parts = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
         tokens = sum(len(segment.tokens) for item in learned for segment in item.segments)
-        return UpdateStats(stats.mean(kl), stats.mean(clip_frac), max(gap), norm, sum(losses), len(learned), tokens)
+        return UpdateStats(
+            stats.mean(kl), stats.mean(clip_frac), max(difference), norm, sum(parts), len(learned), tokens
+        )
 
     def _passes(self, own: Sequence[Trajectory]) -> list[list[Trajectory]]:
         """This rank's trajectories that carry a signal, by length, some to a pass; as many passes as every other rank,
@@ -202,7 +213,7 @@ class GRPORecipe(FTRecipeInterface):
         idle = own[0].model_copy(update={"advantage": 0.0})
         return passes + [[idle]] * (max(self.ranks.gather(len(passes))) - len(passes))
 
-    def _loss(self, rows: Sequence[Trajectory], counted: int) -> grpo.GRPOTerms:
+    def _loss(self, rows: Sequence[Trajectory], counted: int) -> losses.LossTerms:
         batch = policy_model.collate([item.segments for item in rows], self.processor, self.vision, self.device)
         reference = None
         if self.cfg.kl_coef:
@@ -211,7 +222,7 @@ class GRPORecipe(FTRecipeInterface):
                 reference = policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature)
         logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
         sampled = [item.model_logprobs() for item in rows]
-        return grpo.grpo(
+        return self.loss(
             policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature),
             torch.tensor([value for values in sampled for value in values], device=self.device),
             reference,
@@ -239,7 +250,7 @@ class GRPORecipe(FTRecipeInterface):
             learned=update.learned, frac_reward_zero_std=flat / len(groups), behaviour=measures.behaviour,
             choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
-            logp_diff_max=update.gap, seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
+            logp_diff_max=update.logp_diff_max, seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
             train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
             mfu=speed[1], **sampled(trajectories, self.step - 1),
         )  # fmt: skip

@@ -120,6 +120,18 @@ def test_before_its_first_step_the_policy_is_its_own_reference(chain, make, tmp_
     assert line["kl"] == pytest.approx(0.0, abs=1e-7)
 
 
+def test_a_loss_of_another_package_trains_a_step(chain, make, tmp_path, monkeypatch):
+    (tmp_path / "my_losses.py").write_text(
+        "from gog_recipes.losses import grpo\n"
+        "def reinforce(*tensors, clip, **settings):\n"
+        "    return grpo.grpo(*tensors, clip=1e9, **settings)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    recipe = play_grpo(make, copy_of(chain, tmp_path / "r"), 1, loss="my_losses:reinforce", questions_per_step=8)
+    (line,) = lines(tmp_path / "r", "grpo")
+    assert recipe.loss.__name__ == "reinforce" and line["learned"] and line["grad_norm"] > 0
+
+
 def test_grpo_without_questions_of_the_level_says_what_to_do(chain, make, tmp_path):
     recipe = GRPORecipe(make(GRPOConfig, copy_of(chain, tmp_path / "r"), steps=1, levels=["1"], questions_per_step=64))
     with pytest.raises(UserError, match=r"for steps of 64.*add a level"):

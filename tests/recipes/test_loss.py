@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gog.errors import UserError
+from gog_recipes import losses
 from gog_recipes.losses import grpo
 
 
@@ -65,5 +67,15 @@ def test_the_gradient_raises_tokens_of_good_trajectories_and_lowers_those_of_bad
     assert logp.grad[0] < 0 < logp.grad[1]
 
 
-def test_gap_is_the_largest_difference_between_trainer_and_engine():
-    assert terms([-1.0, -2.0], [-1.0, -2.5], None, [1.0], [2]).gap == pytest.approx(0.5)
+def test_logp_diff_max_is_the_largest_difference_between_trainer_and_engine():
+    assert terms([-1.0, -2.0], [-1.0, -2.5], None, [1.0], [2]).logp_diff_max == pytest.approx(0.5)
+
+
+def test_a_loss_is_found_by_the_name_of_its_file():
+    assert losses.load("grpo") is grpo.grpo
+
+
+@pytest.mark.parametrize("name", ["ppo", "nowhere:loss", "gog_recipes.losses.grpo:nothing"])
+def test_an_unknown_loss_is_refused_by_its_name(name):
+    with pytest.raises(UserError, match=f"no loss '{name}'"):
+        losses.load(name)

@@ -113,6 +113,12 @@ class GRPOSettings(Spec):
     )
     learning_rate: float = Field(2e-6, gt=0, description="Its highest, after the warm-up [paper: 2e-6].")
     warmup_steps: int = Field(5, ge=0, description="Optimizer steps over which the rate rises from 0 [ours].")
+    loss: str = Field(
+        "grpo",
+        pattern=r"^([a-z_][a-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$",
+        max_length=253,
+        description="Loss of the update: a file of gog_recipes/losses, or `module:function` of one that the image holds [brief: GRPO].",
+    )
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio [peer: 0.2].")
     kl_coef: float = Field(0.001, ge=0, description="β, weight of the KL to the adapter-off reference [paper: 0.001].")
     format_weight: float = Field(0.1, ge=0, le=1, description="λ in r = (1-λ)·accuracy + λ·format [peer: 0.1].")
@@ -124,6 +130,12 @@ class GRPOSettings(Spec):
         "mask",
         description="Trajectories touched by a tool failure. mask: neither loss nor group statistics; drop: the whole "
         "group is left out; keep: as if nothing had happened [ours].",
+    )
+    max_excluded_share: Share = Field(
+        0.5,
+        description="Largest share of a step's trajectories that failures of tools or the judge may exclude. A step above "
+        "it is not learned from, because those that remain are mostly the ones that called no tool: its questions are "
+        "played again while `tools.outage` has patience, then the attempt fails and is retried [ours].",
     )
     clip_grad_norm: float = Field(1.0, gt=0, description="Longest gradient; longer ones are scaled down to it [ours].")
     lora: LoraSettings = Field(LoraSettings(), description="The adapters that are trained: as in sft.")

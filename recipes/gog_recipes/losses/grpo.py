@@ -3,54 +3,58 @@
     loss = mean over trajectories of mean over its tokens of
            -min(ρ·A, clip(ρ, 1-ε, 1+ε)·A) + β·(exp(d) - d - 1)
 
-ρ = exp(logp - sampled), A the trajectory's advantage, d = reference - logp (the k3 estimator of the KL, never
-negative). k: learned tokens of all trajectories, concatenated; t: trajectories.
+ρ = exp(logp - rollout_logp), A the trajectory's advantage, d = reference_logp - logp. The last term is the k3 estimator
+of the KL, which is never negative.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-
-@dataclass(frozen=True)
-class GRPOTerms:
-    """loss: a scalar to differentiate. The others are means over tokens, detached; gap: the largest |logp - sampled|."""
-
-    loss: torch.Tensor
-    kl: float
-    clip_frac: float
-    gap: float
+from gog_recipes.losses import LossTerms
 
 
 def grpo(
-    logp_k: torch.Tensor,
+    logp: torch.Tensor,
     rollout_logp: torch.Tensor,
-    reference_k: torch.Tensor | None,
-    advantages_t: torch.Tensor,
-    lengths_t: torch.Tensor,
+    reference_logp: torch.Tensor | None,
+    advantages: torch.Tensor,
+    lengths: torch.Tensor,
     *,
     clip: float,
     kl_coef: float,
     trajectories: int,
-) -> GRPOTerms:
-    """trajectories: how many the mean is taken over; more than t when some were left out for having advantage 0."""
-    advantage_k = advantages_t.repeat_interleave(lengths_t)
-    weight_k = lengths_t.to(logp_k.dtype).reciprocal().repeat_interleave(lengths_t) / trajectories
-    log_ratio = logp_k - rollout_logp
+) -> LossTerms:
+    """The GRPO loss of t trajectories with k learned tokens in all.
+
+    Args:
+        logp: [k] log-probabilities by the policy that is trained
+        rollout_logp: [k] log-probabilities under which the tokens were sampled
+        reference_logp: [k] by the reference policy, or None for no KL term
+        advantages: [t]
+        lengths: [t] learned tokens of each trajectory
+        clip: ε
+        kl_coef: β
+        trajectories: how many the mean is taken over, at least t
+
+    Source:
+        DeepSeekMath (GRPO, sequence mean of token means); Schulman, "Approximating KL Divergence" (k3).
+    """
+    advantage = advantages.repeat_interleave(lengths)  # [k]
+    weight = lengths.to(logp.dtype).reciprocal().repeat_interleave(lengths) / trajectories  # [k]
+    log_ratio = logp - rollout_logp
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
-    per_token = -torch.min(ratio * advantage_k, clipped * advantage_k)
-    divergence = torch.zeros_like(logp_k)
-    if reference_k is not None:
-        distance = reference_k - logp_k
+    per_token = -torch.min(ratio * advantage, clipped * advantage)
+    divergence = torch.zeros_like(logp)
+    if reference_logp is not None:
+        distance = reference_logp - logp
         divergence = distance.exp() - distance - 1
         per_token = per_token + kl_coef * divergence
-    binding = (clipped * advantage_k < ratio * advantage_k).float()
-    return GRPOTerms(
-        loss=(per_token * weight_k).sum(),
+    binding = (clipped * advantage < ratio * advantage).float()
+    return LossTerms(
+        loss=(per_token * weight).sum(),
         kl=float(divergence.detach().mean()),
         clip_frac=float(binding.mean()),
-        gap=float(log_ratio.detach().abs().max()),
+        logp_diff_max=float(log_ratio.detach().abs().max()),
     )
