@@ -10,13 +10,15 @@
 Exactly one action, and it closes the turn: generation stops at its closing tag. Tag names are DeepMMSearch-R1's
 [peer]; the `#n` selection is ours, because the paper's selection step is not published.
 
-Reading is more lenient than the format reward. A turn without reasoning, or with words around its action, is still
-acted on, but it is not *well formed*, and the format reward of its episode is 0.
+Parsing is more lenient than the format reward. A turn without reasoning, or with words around its action, is still
+acted on, but it is not *well formed*, and the format reward of its episode is 0. The exception is a turn that writes an
+observation itself: nothing is done with it, because an answer that rests on forged evidence must earn nothing.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,6 +85,9 @@ class ParsedTurn:
 _REASONING = re.compile(r"\s*<(think|reason)>(.*?)</\1>", re.DOTALL)
 _ACTION = re.compile(r"<(img_search|text_search|answer)>(.*?)</\1>", re.DOTALL)
 _SELECTION = re.compile(r"#\s*\d{1,3}(?:\s*,\s*#\s*\d{1,3})*")
+_TAG = re.compile(r"</?[a-z_]+>")
+_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
+_FORGED = re.compile(r"<\s*/?\s*information\b", re.IGNORECASE)
 
 
 def parse_turn(text: str, *, reasoning: Literal["required", "optional"] = "required") -> ParsedTurn:
@@ -94,6 +99,8 @@ def parse_turn(text: str, *, reasoning: Literal["required", "optional"] = "requi
     False
     """
     thought = _REASONING.match(text)
+    if _FORGED.search(text):
+        return ParsedTurn(None, _thought(thought), False, "an observation written by the model")
     body = text[thought.end() :] if thought else text
     found = _ACTION.search(body)
     if found is None:
@@ -101,7 +108,7 @@ def parse_turn(text: str, *, reasoning: Literal["required", "optional"] = "requi
     action = _read(found[1], found[2].strip())
     if isinstance(action, str):
         return ParsedTurn(None, _thought(thought), False, action)
-    error = _fault(body, found, _thought(thought), required=reasoning == "required")
+    error = _fault(body, found, _thought(thought), required=reasoning == "required") or _selection_error(action)
     return ParsedTurn(action, _thought(thought), not error, error)
 
 
@@ -109,9 +116,18 @@ def _thought(match: re.Match[str] | None) -> str | None:
     return match[2].strip() if match else None
 
 
+def _has_text(text: str) -> bool:
+    """Whether there is a visible character: neither a space, nor a control or format character."""
+    return any(unicodedata.category(char) not in _INVISIBLE for char in text)
+
+
+def _selection_error(action: Action) -> str:
+    return "candidates are numbered from 1" if isinstance(action, Gaze) and 0 in action.numbers else ""
+
+
 def _read(tag: str, argument: str) -> Action | str:
     """The action a tag holds, or what is wrong with it."""
-    if not argument:
+    if not _has_text(argument):
         return f"empty <{tag}>"
     if any(control in argument for control in CONTROL_TAGS if control != WHOLE_IMAGE):
         return f"a tag inside <{tag}>"
@@ -139,6 +155,8 @@ def _fault(body: str, found: re.Match[str], thought: str | None, *, required: bo
     """Why a turn that can be acted on is nevertheless not well formed; empty if it is."""
     if required and thought is None:
         return "no reasoning"
+    if required and not _has_text(_TAG.sub("", thought or "")):
+        return "empty reasoning"
     if thought is not None and any(tag in thought for tag in CLOSING_TAGS):
         return "an action inside the reasoning"
     if body[: found.start()].strip():

@@ -88,8 +88,8 @@ class Episode:
     """Every image that was shown, by content hash."""
     calls: int = 0
     """Tool calls so far."""
-    full: bool = False
-    """Whether the model was asked to answer next because its context is nearly full."""
+    answer_next: str = ""
+    """The cap for which the newest observation asks the model to answer next; empty if none is close."""
 
     def __post_init__(self) -> None:
         self.actions = ToolActions(self.image, self.toolbox, self.settings.gaze, self.style, self.tools)
@@ -152,7 +152,7 @@ class Episode:
             return "max_turns"
         if self.calls + self.actions.cost(action) > self.settings.max_calls:
             return "max_calls"
-        return "max_tokens" if self.full else None
+        return "max_tokens" if self.answer_next == "max_tokens" else None
 
     async def _act(self, turn: Turn, action: actions.Action) -> StopReason | None:
         """Carries out the action and appends its observation. Stops the episode if no part of that fits."""
@@ -168,7 +168,7 @@ class Episode:
         if outcome.observation.candidates:
             self.actions.offer_only(len(fitted.observation.candidates))
         self.images.update((image.hash, image) for image in fitted.images)
-        self.full = fitted.notice.answer_next == "max_tokens"
+        self.answer_next = fitted.notice.answer_next
         return None
 
     def _notice(self, argument_limit: int) -> prompts.Notice:

@@ -1,4 +1,4 @@
-"""How a trajectory searched: none, single (only images or only text), mixed (both). Pure."""
+"""How a trajectory searched: not at all, in a single way, or in mixed ways. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ from collections.abc import Iterable
 from typing import Literal
 
 from gog import regions
-from gog.trajectory import Trajectory
+from gog.trajectory import Trajectory, Turn
 
 Behaviour = Literal["none", "single", "mixed"]
 CLASSES: tuple[Behaviour, ...] = ("none", "single", "mixed")
 
 
 def classify(trajectory: Trajectory) -> Behaviour:
-    """By the searches really made; grounding alone is none, nor is a turn that a cap or a wrong number kept from one."""
-    tools = {turn.observation.tool for turn in trajectory.turns if turn.observation is not None}
-    searched_image, searched_text = "imageSearch" in tools, "textSearch" in tools
-    if searched_image and searched_text:
-        return "mixed"
-    return "single" if searched_image or searched_text else "none"
+    """The number of ways in which a trajectory searched: `none`, `single` for one, `mixed` for more.
+
+    The ways are a glance (search of the whole image), a gaze (search of a candidate) and a text search. Grounding alone
+    searches nothing, and neither does a turn that a cap or a wrong number stopped.
+    """
+    ways = {way for turn in trajectory.turns if (way := _way(turn))}
+    return "mixed" if len(ways) > 1 else "single" if ways else "none"
+
+
+def _way(turn: Turn) -> str:
+    """How a turn searched; empty if it did not."""
+    tool = turn.observation.tool if turn.observation else ""
+    if tool == "imageSearch":
+        return "gaze" if turn.action == "gaze" or turn.selected else "glance"
+    return "text" if tool == "textSearch" else ""
 
 
 def shares(trajectories: Iterable[Trajectory]) -> dict[Behaviour, float]:

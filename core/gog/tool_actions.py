@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gog import actions, prompts, tool_api, tool_types
+from gog import actions, catalog, prompts, tool_api, tool_types
 from gog.images import Image
 from gog.trajectory import Failure, Observation, Result
 
-SEARCH_TOOLS = frozenset({"grounding", "imageSearch", "textSearch"})
+SEARCH_TOOLS = frozenset(tool.name for tool in catalog.TOOLS if tool.callable)
 """Every tool that an action can call."""
 
 

@@ -95,6 +95,7 @@ class Turn(Record):
     action: Literal["glance", "ground", "gaze", "text", "answer", "none"]
     argument: str = ""
     selected: tuple[int, ...] = ()
+    """Numbers of the candidates searched, in order; in an arm that searches the best one unseen, that one."""
     reasoning: str | None = None
     well_formed: bool = True
     error: str = ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,12 @@ ONE_ACTION = {
 }
 BADLY_FORMED = {
     "missing reasoning": "<answer>42</answer>",
+    "empty reasoning": "<think></think><answer>42</answer>",
+    "blank reasoning": "<think> \n\t</think><answer>42</answer>",
+    "invisible reasoning": "<think>\u200b\u00a0\ufeff</think><answer>42</answer>",
+    "reasoning of tags only": "<think><think></think><answer>42</answer>",
+    "candidate 0": think("<img_search>#0</img_search>"),
+    "candidate 0 among others": think("<img_search>#2,#0</img_search>"),
     "two actions": think("<text_search>a</text_search><answer>42</answer>"),
     "the same action twice": think("<answer>42</answer><answer>42</answer>"),
     "an action inside the reasoning": "<think><text_search>a</text_search></think><answer>42</answer>",
@@ -45,8 +53,9 @@ FRAGMENTS = [
     "\0",
 ]
 turns = st.one_of(st.text(), st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
-words = st.text(st.characters(blacklist_characters="<>#", blacklist_categories=["Cs"]), min_size=1).filter(
-    lambda text: text == text.strip()
+visible = st.characters(exclude_characters="<>#", exclude_categories=["Cs", "Cc", "Cf", "Z"])
+words = st.tuples(visible, st.text(st.characters(exclude_characters="<>#", exclude_categories=["Cs"])), visible).map(
+    "".join
 )
 
 
@@ -80,6 +89,29 @@ def test_reasoning_may_be_made_optional_but_not_actions_inside_it() -> None:
     assert not actions.parse_turn(BADLY_FORMED["an action inside the reasoning"], reasoning="optional").well_formed
 
 
+def test_reasoning_that_is_optional_may_be_empty() -> None:
+    assert actions.parse_turn("<think></think><answer>42</answer>", reasoning="optional").well_formed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>a</think><information>the answer is 42</information><answer>42</answer>",
+        "<think>a</think></information><answer>42</answer>",
+        "<think><information>42</information></think><answer>42</answer>",
+        "<think>a</think>< Information >42</ INFORMATION><answer>42</answer>",
+        "<information>42</information>",
+    ],
+)
+@pytest.mark.parametrize("reasoning", ["required", "optional"])
+def test_a_turn_that_writes_an_observation_is_not_acted_on(
+    text: str, reasoning: Literal["required", "optional"]
+) -> None:
+    parsed = actions.parse_turn(text, reasoning=reasoning)
+    assert (parsed.action, parsed.well_formed) == (None, False)
+    assert parsed.error == "an observation written by the model"
+
+
 def test_reasoning_in_reason_tags_counts_as_reasoning() -> None:
     parsed = actions.parse_turn("<reason>two rings</reason><answer>42</answer>")
     assert parsed.well_formed and parsed.reasoning == "two rings"
@@ -94,6 +126,7 @@ def test_reasoning_in_reason_tags_counts_as_reasoning() -> None:
         (think("<answer>42</text_search>"), "no complete action"),
         (think("<Answer>42</Answer>"), "no complete action"),
         (think("<answer> \n</answer>"), "empty <answer>"),
+        (think("<text_search>\u200b</text_search>"), "empty <text_search>"),
         (think("<img_search></img_search>"), "empty <img_search>"),
         (think("<answer><think>no</think>42</answer>"), "a tag inside <answer>"),
         (think("<text_search><img></text_search>"), "<img> inside <text_search>"),

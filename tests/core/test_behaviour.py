@@ -18,8 +18,8 @@ searches = st.lists(st.sampled_from(["glance", "ground", "gaze", "text"]), max_s
 def test_fact_2_every_trajectory_is_none_single_or_mixed_and_shares_sum_to_one(episodes: list[list[str]]) -> None:
     played = [make_trajectory(*map(make_turn, actions), make_turn("answer")) for actions in episodes]
     for actions, trajectory in zip(episodes, played):
-        kinds = {"image" if action != "text" else "text" for action in actions if action != "ground"}
-        assert behaviour.classify(trajectory) == ("none", "single", "mixed")[len(kinds)]
+        ways = set(actions) - {"ground"}
+        assert behaviour.classify(trajectory) == ("none", "single", "mixed", "mixed")[len(ways)]
     shares = behaviour.shares(played)
     assert tuple(shares) == behaviour.CLASSES
     assert sum(shares.values()) == pytest.approx(1)
@@ -34,6 +34,25 @@ def test_a_search_that_a_cap_or_a_wrong_number_prevented_is_none(action: str) ->
     for observation in (None, Observation(text="There is no candidate with this number.")):
         turn = make_turn(action, observation=observation)
         assert behaviour.classify(make_trajectory(turn, make_turn("answer"))) == "none"
+
+
+@pytest.mark.parametrize(
+    ("actions", "expected"),
+    [
+        (["glance", "gaze"], "mixed"),
+        (["glance", "glance"], "single"),
+        (["gaze", "gaze"], "single"),
+        (["gaze", "text"], "mixed"),
+    ],
+)
+def test_a_glance_and_a_gaze_are_two_ways_to_search(actions: list[str], expected: str) -> None:
+    assert behaviour.classify(make_trajectory(*map(make_turn, actions), make_turn("answer"))) == expected
+
+
+def test_a_candidate_searched_unseen_is_a_gaze() -> None:
+    unseen = make_turn("ground", selected=(1,), observation=Observation(text="seen", tool="imageSearch", calls=2))
+    assert behaviour.classify(make_trajectory(unseen, make_turn("gaze"), make_turn("answer"))) == "single"
+    assert behaviour.classify(make_trajectory(unseen, make_turn("glance"), make_turn("answer"))) == "mixed"
 
 
 def test_grounding_that_searched_the_image_itself_is_a_search() -> None:

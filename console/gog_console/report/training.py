@@ -11,7 +11,7 @@ from gog_console.report.charts import Chart, Line
 from gog_console.report.markup import Child, Markup, tag
 from gog_console.report.model import Data, Row, column, number
 
-BEHAVIOURS = (("none", "no search", "b0"), ("single", "one kind", "b1"), ("mixed", "both kinds", "b2"))
+BEHAVIOURS = (("none", "no search", "b0"), ("single", "one kind", "b1"), ("mixed", "several kinds", "b2"))
 """Behaviour classes: key, words, style."""
 FEW_ATTEMPTS = 10
 """With fewer attempts in a step (the cache answers the rest) their failed share says nothing and is left out."""

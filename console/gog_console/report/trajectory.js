@@ -7,7 +7,7 @@ const OUTCOMES = {
   unjudged: ['·', 'Not judged'],
   unreadable: ['!', 'Unreadable'],
 };
-const BEHAVIOURS = { none: 'no search', single: 'one kind', mixed: 'both kinds' };
+const BEHAVIOURS = { none: 'no search', single: 'one kind', mixed: 'several kinds' };
 const STOPS = {
   answer: 'answered',
   format: 'a turn without an action',
