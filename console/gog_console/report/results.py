@@ -55,7 +55,7 @@ def behaviours(data: Data) -> Markup:
     cards = [_shares(name, note, rows) for name, note, rows in (_sampled(data), _evaluated(data)) if rows]
     if not cards:
         return tag("section", title, overview.nothing(data, "grpo"), id="behaviour")
-    text = "None: answered without a search. One kind: searched images or text. Both kinds: images and text."
+    text = "Kinds of search: the whole image, a selected candidate, text. One kind: the same one throughout."
     keys = bars.legend([(name, style) for _, name, style in training.BEHAVIOURS])
     return tag("section", title, tag("p", text, class_="lead"), tag("div", cards, class_="pair"), keys, id="behaviour")
 
