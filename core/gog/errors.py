@@ -1,7 +1,9 @@
-"""The one exception that a user is meant to read.
+"""The exceptions that a user is meant to read.
 
-Anything a user can mend (a misspelt field, a missing file, a full disk) is raised as `UserError`: the command line
-prints its three parts and exits with 2, without a traceback. Everything else is a bug and keeps its traceback.
+Anything a user can correct (a misspelt field, a missing file, a full disk) is raised as `UserError`: the command line
+prints its three parts and exits with 2, without a traceback, and the control plane does not retry. A service that
+stayed down for longer than the stage waits is `ServiceDown`: exit code 1, and the attempt is retried. Everything else is
+a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -31,6 +33,22 @@ class QuestionSkipped(UserError):
 
     A stage counts it, names it in its log and continues with the other questions. Outside a stage it is a UserError.
     """
+
+
+class ServiceDown(Exception):
+    """A tool or the judge was down for longer than the stage waits. Nothing in the manifest is wrong: it is retried.
+
+    Attributes:
+        service: name of the tool, or `judge`.
+        reason: why its last calls failed, in the service's own words where it gave any.
+    """
+
+    def __init__(self, service: str, reason: str) -> None:
+        self.service, self.reason = service, reason
+        super().__init__(self.sentence())
+
+    def sentence(self) -> str:
+        return f"{self.service}: {self.reason} (the stage's next attempt resumes from its last checkpoint)"
 
 
 def unwritable(error: OSError, where: object, *, remedy: str = "name a folder that can be written") -> UserError:

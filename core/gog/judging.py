@@ -11,12 +11,16 @@ import json
 from collections.abc import Sequence
 
 from gog import metrics
-from gog.errors import UserError
+from gog.errors import ServiceDown, UserError
+from gog.trajectory import Failure
 
 MINIMUM = 0.95
-"""Share of verdicts that must succeed; below it accuracies mean nothing and the stage stops [peer: SenseNova-MARS]."""
+"""Fraction of verdicts that must succeed; below it accuracies mean nothing and the stage stops [peer: SenseNova-MARS]."""
 ENOUGH, TOO_FEW = 20, 5
-"""From how many answers on that share is looked at, and from how many on a judge that decided none is believed dead."""
+"""Enforce the success rate from 20 verdicts; treat the judge as failed after 5 failures without a success."""
+
+ANSWERED = ("malformed", "refused", "cache_miss")
+"""Kinds of failure of a judge that is up; more calls would fail alike."""
 
 RULES = """You decide whether an answer to a question is correct, given the accepted answers.
 1. The answer is correct if it means the same as any accepted answer.
@@ -51,16 +55,32 @@ def read_verdict(content: str) -> bool | None:
     return {"yes": True, "no": False}.get(content.strip().strip(".").lower())
 
 
-def check(decided: Sequence[bool]) -> None:
-    """Whether the judge decided each answer, as far as is known. Raises UserError when it fails too often to go on."""
-    asked, count = len(decided), sum(decided)
-    metrics.record_judge_rate(count, asked)
-    if (asked >= ENOUGH and count < MINIMUM * asked) or (asked >= TOO_FEW and count == 0):
-        raise UserError(
-            f"the judge decided only {count} of {asked} answers",
-            where="endpoints.judge",
-            remedy="is it up, and does it answer Yes or No? the run resumes from its last checkpoint",
-        )
+def check(outcomes: Sequence[Failure | None]) -> None:
+    """Stops a stage whose judge fails too often.
+
+    A judge that is down makes its callers wait (`outage.Watch`), so what is counted here failed in spite of that.
+
+    Args:
+        outcomes: of the newest verdicts, why each failed; None for a verdict.
+
+    Raises:
+        UserError: most failures are replies other than Yes or No, or refusals: the judge is set up wrongly.
+        ServiceDown: most failures are missing answers: the judge is up and down.
+    """
+    failures = [each for each in outcomes if each is not None]
+    asked, decided = len(outcomes), len(outcomes) - len(failures)
+    metrics.record_judge_rate(decided, asked)
+    if not ((asked >= ENOUGH and decided < MINIMUM * asked) or (asked >= TOO_FEW and decided == 0)):
+        return
+    last = f"{failures[-1].kind}: {failures[-1].message}".rstrip(": ")
+    what = f"the judge decided only {decided} of {asked} answers; the last failure: {last}"
+    if 2 * sum(each.kind in ANSWERED for each in failures) < len(failures):
+        raise ServiceDown("judge", what)
+    raise UserError(
+        what,
+        where="endpoints.judge",
+        remedy="check its address, key and model, and that it replies Yes or No; the run resumes from its last checkpoint",
+    )
 
 
 def normalise(text: str) -> str:

@@ -1,8 +1,10 @@
 """How far a stage has come: one small file that the stage writes and the control plane reads.
 
 `progress.json` in the stage's work folder: {"step", "total", "metrics", "checkpoint"}; replaced whole, so that a reader
-never sees half of it. checkpoint: {"ref": "grpo/40", "complete": false}, the newest that is committed, or null. In a pod
-the same is served over HTTP, and left behind as the pod's last words, which Kubernetes cuts at 4096 bytes (`brief`).
+never sees half of it. checkpoint: {"ref": "grpo/40", "complete": false}, the newest that is committed, or null. While
+the stage waits for a service that is down there is also waiting: {"reason", "message", "since", "until"}, a condition's
+reason and message, and the times (RFC 3339, UTC) when the wait began and when the stage gives up. In a pod the same is
+served over HTTP, and left behind as the pod's last words, which Kubernetes cuts at 4096 bytes (`brief`).
 The lasting record is `metrics.jsonl` inside checkpoints: one line per step.
 """
 
@@ -22,13 +24,18 @@ POINTS = 40
 
 
 def told(
-    step: int, total: int, metrics: Mapping[str, Any] | None = None, checkpoint: Mapping[str, Any] | None = None
+    step: int,
+    total: int,
+    metrics: Mapping[str, Any] | None = None,
+    checkpoint: Mapping[str, Any] | None = None,
+    waiting: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     return {
         "step": step,
         "total": total,
         "metrics": dict(metrics or {}),
         "checkpoint": None if checkpoint is None else dict(checkpoint),
+        **({} if waiting is None else {"waiting": dict(waiting)}),
     }
 
 
@@ -49,10 +56,11 @@ def report(
     total: int,
     metrics: Mapping[str, Any] | None = None,
     checkpoint: Mapping[str, Any] | None = None,
+    waiting: Mapping[str, str] | None = None,
 ) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     temporary = workdir / f"{FILE}.tmp"
-    temporary.write_text(json.dumps(told(step, total, metrics, checkpoint)))
+    temporary.write_text(json.dumps(told(step, total, metrics, checkpoint, waiting)))
     temporary.replace(workdir / FILE)
 
 

@@ -13,11 +13,11 @@ import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
-from gog import judging, metrics, regions, tool_api
+from gog import judging, metrics, outage, regions, tool_api
 from gog.call_path import CallError, CallPath
 from gog.images import Image
 from gog.spec import ToolsSpec, key_variable
@@ -25,6 +25,7 @@ from gog.tool_cache import Cache
 from gog.tool_types import FailureKind, Grounding, Reply
 from gog.trajectory import Candidate
 
+Value = TypeVar("Value")
 BACKEND = "http"
 MAX_ANSWER_BYTES = 64_000_000
 
@@ -32,13 +33,25 @@ MAX_ANSWER_BYTES = 64_000_000
 class Toolbox:
     """gog.tool_types.Tools and the judge over HTTP. Use as an async context manager.
 
-    endpoints: base URL of each tool by name (grounding, imageSearch, textSearch, judge); a tool without one cannot be
-    called, and calling it is a bug of the caller. judge_model: what the judge's server is asked for; "" where it has
-    one model only.
+    With a watch, calls of a service that is down wait for it, and raise ServiceDown when it stays down; a service that
+    answers but never succeeds raises UserError. Without one, every call returns its failure.
     """
 
-    def __init__(self, endpoints: Mapping[str, str], limits: ToolsSpec, judge_model: str = "") -> None:
-        self.limits, self.judge_model = limits, judge_model
+    def __init__(
+        self,
+        endpoints: Mapping[str, str],
+        limits: ToolsSpec,
+        judge_model: str = "",
+        watch: outage.Watch | None = None,
+    ) -> None:
+        """
+        Args:
+            endpoints: base URL of each tool by name (catalog.TOOLS); to call a tool that has none is a bug.
+            limits: policies of the calls, sizes of candidates and crops, the cache.
+            judge_model: model to request from the judge's server; empty where it has only one.
+            watch: waits out outages; None where failures are wanted as they come (`gog serve agent`, tests).
+        """
+        self.limits, self.judge_model, self._watch = limits, judge_model, watch
         self._endpoints = dict(endpoints)
         self._cache = Cache(limits.cache)
         self._crops: OrderedDict[tuple[str, tuple[float, ...]], Image] = OrderedDict()
@@ -82,6 +95,18 @@ class Toolbox:
 
         return send
 
+    async def _call(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        body: Callable[[], bytes],
+        read: Callable[[bytes], Value],
+    ) -> Reply[Value]:
+        def call() -> Awaitable[Reply[Value]]:
+            return self._paths[tool].call(arguments, body, read)
+
+        return await (call() if self._watch is None else self._watch.call(tool, call))
+
     async def ground(self, image: Image, expression: str) -> Reply[Grounding]:
         expression = expression[: tool_api.MAX_EXPRESSION]
 
@@ -95,7 +120,7 @@ class Toolbox:
                 raise ValueError(f"{len(predictions)} predictions for one instance")
             return self._candidates(image, predictions[0].detections)
 
-        return await self._paths["grounding"].call({"image": image.hash, "expression": expression}, body, read)
+        return await self._call("grounding", {"image": image.hash, "expression": expression}, body, read)
 
     def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Grounding:
         limits = self.limits
@@ -132,7 +157,7 @@ class Toolbox:
                 .encode()
             )
 
-        return await self._paths["imageSearch"].call({"image": image.hash, "top": self.limits.top}, body, _read_hits)
+        return await self._call("imageSearch", {"image": image.hash, "top": self.limits.top}, body, _read_hits)
 
     async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
         query = query[: tool_api.MAX_QUERY]
@@ -140,7 +165,7 @@ class Toolbox:
         def body() -> bytes:
             return tool_api.TextSearchRequest(query=query, top=self.limits.top).model_dump_json().encode()
 
-        return await self._paths["textSearch"].call({"query": query, "top": self.limits.top}, body, _read_hits)
+        return await self._call("textSearch", {"query": query, "top": self.limits.top}, body, _read_hits)
 
     async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
         def body() -> bytes:
@@ -153,7 +178,7 @@ class Toolbox:
             return json.dumps(chat).encode()
 
         case = {"question": question, "answers": list(answers), "answer": answer}
-        reply = await self._paths["judge"].call(case, body, _read_verdict)
+        reply = await self._call("judge", case, body, _read_verdict)
         metrics.verdict(reply.value)
         return reply
 

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gog.errors import UserError
+
+if TYPE_CHECKING:
+    from gog.tool_types import ToolFailure
 
 VERSION = 1
 
@@ -49,6 +52,13 @@ class Failure(Record):
     tool: str
     kind: str
     message: str = ""
+
+    @classmethod
+    def of(cls, failure: ToolFailure | None) -> Failure | None:
+        """The record of a call's failure, its message cut to 200 characters; None for None."""
+        if failure is None:
+            return None
+        return cls(tool=failure.tool, kind=failure.kind, message=failure.message[:200])
 
 
 class Candidate(Record):
@@ -132,6 +142,7 @@ class Trajectory(Record):
     stop: StopReason
     answer: str | None = None
     failures: tuple[Failure, ...] = ()
+    judge_failure: Failure | None = Field(None, description="Why the judge gave no verdict; None when it did.")
     reward: Reward | None = None
     level: str = ""
     advantage: float | None = None

@@ -28,7 +28,7 @@ from gog.errors import UserError
 from gog.images import Image, read
 from gog.spec import CurateConfig
 from gog.tool_client import Toolbox
-from gog.trajectory import Trajectory
+from gog.trajectory import Failure, Trajectory
 from gog_recipes.runtime import config, ranks
 from gog_recipes.runtime.stage import Stage
 from gog_recipes.world.teacher import ScriptedTeacher
@@ -79,7 +79,7 @@ class CurateRecipe:
 
         async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as self.toolbox:
             made = list(await asyncio.gather(*(demonstrate(question) for question in self.questions)))
-        judging.check([item.reward is not None and item.reward.accuracy is not None for item in made])
+        judging.check([item.judge_failure for item in made])
         return made
 
     async def _demonstrate(self, question: Question) -> Trajectory:
@@ -96,7 +96,8 @@ class CurateRecipe:
             verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer or "")
             accuracy = None if verdict.value is None else float(verdict.value)
             reward = rewards.reward(accuracy, trajectory.well_formed)
-            trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", "reward": reward})
+            judged = {"reward": reward, "judge_failure": Failure.of(verdict.failure)}
+            trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", **judged})
             told.tell(trajectory)
         self.images.update(episode.images)
         metrics.trajectory(self.stage.key, "judge" if accuracy is None else "counted")

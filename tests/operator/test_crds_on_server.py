@@ -106,10 +106,6 @@ REFUSED = {
         {"spec.stages": {"skip": ["rl"]}},
         'spec.stages.skip[0]: Unsupported value: "rl": supported values: "curate", "sft", "stratify", "grpo", "evaluate"',
     ),
-    "cache without a file": (
-        {"spec.tools": {"cache": {"mode": "record"}}},
-        "spec.tools.cache.path: Required value: this mode needs a path",
-    ),
     "a server both given and to be started": (
         {"spec.endpoints": {"judge": {"url": "http://j", "backend": "world"}}},
         "spec.endpoints.judge.url: Invalid value: url names an existing server",

@@ -4,7 +4,8 @@ A rule is attached wherever its class is embedded. Besides the models' own check
 needs: a pod has no folder of the user's, so that stores and datasets must be in S3. What is decided when an object is
 created stays: every field of spec but those in CHANGEABLE is compared with what it was, one rule each, so that the
 refusal names the field. `self == oldSelf` alone would let an optional field be added, hence the comparison of has().
-What CEL cannot read is left to conditions: the paths and values of an arm's `set`.
+What CEL cannot read is left to conditions: the paths and values of an arm's `set`, and whether a cache mode has its
+file, because a mode may be the false that YAML makes of `off`, and a field of two types has none for CEL.
 """
 
 from __future__ import annotations
@@ -119,14 +120,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "SFT": _DEMONSTRATIONS,
     "SFTSpec": _DEMONSTRATIONS,
-    "CacheSpec": (
-        Rule(
-            "!has(self.mode) || self.mode in ['off', 'live'] || (has(self.path) && self.path != '')",
-            "this mode needs a path: name the SQLite file of the recorded answers, or use mode live",
-            ".path",
-            REQUIRED,
-        ),
-    ),
     "EndpointSpec": _A_SERVER,
     "Stages": (
         Rule(

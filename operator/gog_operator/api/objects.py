@@ -31,6 +31,15 @@ class Committed(Spec):
     complete: bool = Field(False, description="Whether it is the stage's last.")
 
 
+class WaitingFor(Spec):
+    """A service that a stage waits for, because it is down."""
+
+    reason: str = Field("", max_length=128, description="One word for programs: `JudgeDown`, `ToolDown`.")
+    message: str = Field("", max_length=1024, description="Which service, and why its last call failed.")
+    since: datetime | None = Field(None, description="When the wait began.")
+    until: datetime | None = Field(None, description="When the stage gives up; its attempt then fails and is retried.")
+
+
 class Progress(Spec):
     """What the stage last told of itself."""
 
@@ -40,6 +49,7 @@ class Progress(Spec):
         default_factory=dict, max_length=256, description="The recipe's figures, by name."
     )
     checkpoint: Committed | None = Field(None, description="The newest checkpoint that it has committed.")
+    waiting: WaitingFor | None = Field(None, description="The service that the stage waits for. Default: none.")
 
 
 class Summary(Spec):

@@ -48,7 +48,9 @@ def progress_of(told: dict[str, Any] | None) -> Progress | None:
     """What a trainer said, as far as it is understood: it may be of another version."""
     if not told:
         return None
-    known = {key: told[key] for key in ("step", "total", "metrics", "checkpoint") if told.get(key) is not None}
+    known = {
+        key: told[key] for key in ("step", "total", "metrics", "checkpoint", "waiting") if told.get(key) is not None
+    }
     try:
         return Progress.model_validate(known)
     except ValidationError:

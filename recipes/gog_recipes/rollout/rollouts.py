@@ -21,7 +21,7 @@ from gog.images import Image
 from gog.spec import AgentSettings
 from gog.tool_actions import SEARCH_TOOLS
 from gog.tool_client import Toolbox
-from gog.trajectory import Trajectory
+from gog.trajectory import Failure, Trajectory
 from gog_recipes.rollout.transformers import TransformersEngine, TransformersSession
 from gog_recipes.runtime import monitor
 from gog_recipes.runtime.ranks import SINGLE, Ranks
@@ -74,7 +74,7 @@ class Rollouts:
     tracer: tracing.NoopTracer = tracing.NOOP
     levels: Mapping[str, str] = field(default_factory=dict)
     images: dict[str, Image] = field(default_factory=dict)
-    _decided: list[bool] = field(default_factory=list)
+    _verdicts: list[Failure | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         metrics.initialise_rollouts(self.stage)
@@ -151,6 +151,7 @@ class Rollouts:
         if trajectory.answer is not None:
             verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer)
             accuracy = None if verdict.value is None else float(verdict.value)
+            trajectory = trajectory.model_copy(update={"judge_failure": Failure.of(verdict.failure)})
         reward = rewards.reward(
             accuracy,
             trajectory.well_formed,
@@ -170,13 +171,9 @@ class Rollouts:
 
     def _check_judge(self, trajectories: Sequence[Trajectory]) -> None:
         """Looks at these verdicts, and at earlier ones where these are few."""
-        decided = [
-            item.reward is not None and item.reward.accuracy is not None
-            for item in trajectories
-            if item.answer is not None
-        ]
-        self._decided = [*self._decided, *decided][-max(RECENT_VERDICTS, len(decided)) :]
-        judging.check(self._decided)
+        verdicts = [item.judge_failure for item in trajectories if item.answer is not None]
+        self._verdicts = [*self._verdicts, *verdicts][-max(RECENT_VERDICTS, len(verdicts)) :]
+        judging.check(self._verdicts)
 
 
 @dataclass(frozen=True)
