@@ -197,8 +197,9 @@ def _moves(parser: argparse.ArgumentParser) -> None:
     ):
         one = moves.add_parser(name, help=help_, allow_abbrev=False)
         one.add_argument("--config", required=True, metavar="FILE", help="configuration that the operator wrote")
-    push = moves.add_parser("push", help="upload a dataset folder to a store", allow_abbrev=False)
-    push.add_argument("folder", metavar="FOLDER")
+    push = moves.add_parser("push", help="upload a dataset to a store", allow_abbrev=False)
+    push.add_argument("folder", metavar="FOLDER", help="dataset folder, or a file in another format")
+    push.add_argument("--format", metavar="NAME", help="format name or module:factory (default: detected)")
     push.add_argument("uri", metavar="URI", help="s3://bucket/prefix, or a folder; credentials from the environment")
     _s3(push)
 

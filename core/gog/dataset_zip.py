@@ -1,100 +1,151 @@
-"""A dataset folder as one file, as stores hold it, and back.
+"""A dataset folder as one file, which is how a store holds it, and back.
 
-A checkpoint of ten thousand images would be ten thousand blobs; `data/<n>` holds one uncompressed zip instead,
-`dataset.zip`, the same bytes for the same folder whoever packed it. It may come from a stranger, so unpacking trusts
-nothing: no path leaves the folder, no links, nothing that weighs more unpacked than the file itself does.
+Ten thousand images would be ten thousand blobs; the checkpoint `data/<n>` holds one uncompressed zip instead,
+`dataset.zip`. The same folder gives the same bytes, whoever packs it. The zip may come from a stranger, so unpacking
+trusts nothing: no path leaves the folder, no links, nothing larger unpacked than the file itself.
 
-A folder appears whole or not at all, and once, however many processes of a machine ask for it (`once`).
+Packing follows links, because images are often a linked folder, and refuses what it could not give back. It does not
+check lines and images: that is `gog.dataset.check`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlparse
 
-from gog import locks, store
+from gog import folders, store
 from gog.errors import UserError, unwritable
 from gog.spec import StoreSpec
 
 KEY, FILE = "data", "dataset.zip"
-"""Under which key of a store a dataset is, and as which file."""
+"""Key of a dataset in a store, and the name of its only file."""
 MAX_ENTRIES = 5_000_000
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip can hold; a bundle is of its content, not of its day."""
+"""The earliest time a zip can hold: equal content gives equal bytes on any day."""
 
 
-def pack(folder: Path, path: Path) -> int:
-    """Writes the files of a folder as a bundle, all or nothing; returns how many. Hidden files stay out. Raises
-    UserError for a folder without files."""
-    files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    names = sorted(name.as_posix() for name in files if not any(part.startswith(".") for part in name.parts))
+def pack(folder: Path, path: Path, needed: Iterable[str] = ()) -> int:
+    """Packs the files of a folder; the zip appears whole or not at all.
+
+    Hidden files are left out unless they are needed. Linked files and folders are packed as what they link to.
+
+    Args:
+        folder: the dataset folder.
+        path: the zip to write.
+        needed: paths relative to the folder, such as the images that its lines name.
+
+    Returns:
+        The number of files in the zip.
+
+    Raises:
+        UserError: the folder holds no files, a needed file is missing, a file cannot be read or has a name that cannot
+            be unpacked, links form a loop, or the zip cannot be written.
+    """
+    wanted = {PurePosixPath(name).as_posix() for name in needed}
+    names = sorted({name for name in _files(folder, "", ()) if not _hidden(name)} | wanted)
     if not names:
         raise UserError("no files to pack", where=str(folder), remedy="name a dataset folder")
+    for name in names:
+        if fault := _name_fault(name):
+            raise UserError(f"{name!r} {fault}", where=str(folder), remedy="rename the file")
     temporary = path.with_suffix(path.suffix + ".tmp")
     try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as bundle:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as made:
             for name in names:
-                _add(bundle, folder / name, name)
+                _add(made, folder, name)
         temporary.replace(path)
     except OSError as error:
         raise unwritable(error, path) from error
     return len(names)
 
 
-def _add(bundle: zipfile.ZipFile, source: Path, name: str) -> None:
-    entry = zipfile.ZipInfo(name, _EPOCH)
-    entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-    entry.file_size = source.stat().st_size
-    with source.open("rb") as stream, bundle.open(entry, "w") as out:
-        shutil.copyfileobj(stream, out, 1 << 20)
+def _files(root: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Regular files below `root/below`, relative to root. above: device and inode of the folders around."""
+    here = root / below
+    try:
+        found = here.stat()
+        entries = sorted(os.listdir(here))
+    except OSError as error:
+        raise UserError(f"cannot read: {error.strerror}", where=str(here)) from None
+    if (found.st_dev, found.st_ino) in above:
+        raise UserError("links to a folder above itself", where=str(here), remedy="remove the link")
+    for entry in entries:
+        name = f"{below}/{entry}" if below else entry
+        if (root / name).is_dir():
+            if not entry.startswith("."):
+                yield from _files(root, name, (*above, (found.st_dev, found.st_ino)))
+        elif (root / name).is_file():
+            yield name
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _add(made: zipfile.ZipFile, folder: Path, name: str) -> None:
+    try:
+        stream = (folder / name).open("rb")
+    except OSError as error:
+        raise UserError(f"{name!r}: cannot read: {error.strerror}", where=str(folder)) from None
+    with stream:
+        entry = zipfile.ZipInfo(name, _EPOCH)
+        entry.create_system, entry.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+        entry.file_size = os.fstat(stream.fileno()).st_size
+        with made.open(entry, "w") as out:
+            shutil.copyfileobj(stream, out, 1 << 20)
 
 
 def unpack(path: Path, folder: Path) -> Path:
-    """A bundle's files in a new folder; whole or not at all. Raises UserError for a bundle that is torn or not safe."""
+    """Unpacks a zip into a new folder, which appears whole or not at all.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        UserError: the zip is torn or not safe, or the folder cannot be written.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(path) as bundle, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
+        with zipfile.ZipFile(path) as packed, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
             target = Path(scratch) / "files"
             target.mkdir()
-            for entry in _checked(bundle, path):
+            for entry in _checked(packed, path):
                 file = target / entry.filename
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with bundle.open(entry) as stream, file.open("xb") as out:
+                with packed.open(entry) as stream, file.open("xb") as out:
                     shutil.copyfileobj(stream, out, 1 << 20)
             target.rename(folder)
     except (zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"not a dataset bundle: {error}", where=str(path), remedy="publish the dataset again") from None
+        raise UserError(f"not a packed dataset: {error}", where=str(path), remedy="publish the dataset again") from None
     except OSError as error:
         raise unwritable(error, folder) from error
     return folder
 
 
-def _checked(bundle: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
-    """The bundle's files. Raises UserError naming the first that is refused, and why."""
-    entries = [entry for entry in bundle.infolist() if not entry.is_dir()]
+def _checked(packed: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
+    """The zip's files. Raises UserError naming the first that is refused, and why."""
+    entries = [entry for entry in packed.infolist() if not entry.is_dir()]
     fault = next((f"{entry.filename!r} {why}" for entry in entries if (why := _fault(entry))), "")
     if len(entries) > MAX_ENTRIES:
         fault = f"{len(entries)} files are more than {MAX_ENTRIES}"
     elif len({entry.filename for entry in entries}) < len(entries):
         fault = "a name occurs twice"
     elif not fault and sum(entry.file_size for entry in entries) > path.stat().st_size:
-        fault = "its files together are larger than it is"
+        fault = "its files together are larger than the zip"
     if fault:
         raise UserError(fault, where=str(path), remedy="pack the dataset with `gog move push`")
     return entries
 
 
 def _fault(entry: zipfile.ZipInfo) -> str:
-    name = PurePosixPath(entry.filename)
-    if name.is_absolute() or ".." in name.parts or "\\" in entry.filename or name.as_posix() != entry.filename:
-        return "is not a plain path inside the bundle"
+    if fault := _name_fault(entry.filename):
+        return fault
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 0x1:
         return "is compressed or encrypted"
     if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
@@ -102,32 +153,32 @@ def _fault(entry: zipfile.ZipInfo) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the right to make a folder, which ends with the process at the latest. Raises UserError."""
+def _name_fault(name: str) -> str:
+    """Why a file of this name is neither packed nor unpacked; empty if it is."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or pure.as_posix() != name:
+        return "is not a plain path inside the dataset"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise unwritable(error, folder) from error
-    with locks.held(handle):
-        yield
-
-
-def once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """`folder`, made by `make(a new path)` unless it is there; processes that ask meanwhile wait for the first."""
-    with locked(folder):
-        if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
-                fresh = Path(scratch) / folder.name
-                make(fresh)
-                fresh.rename(folder)
-    return folder
+        name.encode()
+    except UnicodeEncodeError:
+        return "is not a UTF-8 name"
+    return ""
 
 
 def fetch_dataset(uri: str, options: StoreSpec | None, folder: Path) -> Path:
-    """The dataset folder at an address: fetched into `folder` from a store, s3:// or file://, that holds `data`; or the
-    folder itself that a file:// address names. options: of the run's store, which hold for `uri` too. Raises UserError.
+    """The dataset at an address, as a folder or file on this machine.
+
+    Args:
+        uri: of a store that holds a dataset (s3:// or file://), or file:// of the dataset itself.
+        options: of the run's store, which hold for `uri` too.
+        folder: where a dataset from a store is unpacked, once.
+
+    Returns:
+        `folder`, or the path that a file:// address names.
+
+    Raises:
+        UserError: the store holds no dataset, or one that is torn or not safe.
+        store.Unavailable: the store does not answer.
     """
     address = urlparse(uri)
     if address.scheme == "file":
@@ -140,5 +191,5 @@ def fetch_dataset(uri: str, options: StoreSpec | None, folder: Path) -> Path:
     opened = store.open_store(where)
     newest = opened.latest(KEY)
     if newest is None:
-        raise UserError("the store holds no dataset", where=uri, remedy="`gog move push FOLDER URI` puts one there")
-    return once(folder, lambda fresh: unpack(opened.open(newest, FILE), fresh))
+        raise UserError("the store holds no dataset", where=uri, remedy="`gog move push FOLDER URI` publishes one")
+    return folders.once(folder, lambda fresh: unpack(opened.open(newest, FILE), fresh))

@@ -7,7 +7,9 @@ are checked against them before a run starts and servers refuse a single image. 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,13 @@ QWEN_VL = ImageLimits(min_side=5, max_aspect=200)
 """transformers `smart_resize` (aspect ratio) and `infer_channel_dimension_format` (1, 3 or 4 rows are taken for channels)."""
 BY_MODEL_TYPE = {"qwen2_5_vl": QWEN_VL}
 """Limits by `model_type` of config.json. A model family adds a row."""
+
+
+def of_model(folder: Path) -> ImageLimits:
+    """The limits of a model folder in Hugging Face form; those of Qwen-VL if its type is unknown or unreadable."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        config = None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    return BY_MODEL_TYPE.get(str(kind), QWEN_VL)

@@ -1,8 +1,8 @@
-"""What a run relies on from outside, looked at before anything of it is written or started.
+"""Checks what a run needs from outside, before anything of it is written or started.
 
-A dataset with a torn line, a model folder of another architecture, a store that does not exist yet: each would end the
-run at some stage, an hour in, with its servers up. Here it costs a second. Stages check for themselves again: they are
-also run by hand, and things change.
+A dataset with a torn line, a model folder of another architecture or a missing bucket would end the run an hour in,
+with its servers up. Stages repeat the checks that are cheap, because they also run by hand. What only a cluster can
+reach (an s3:// model, images of a dataset in a store) is checked where it is used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gog import base_model, dataset, store, trajectory_zip
+from gog import base_model, dataset, dataset_zip, image_limits, store, trajectory_zip
 from gog import spec as settings
 from gog.errors import UserError
 from gog.store import faults
@@ -19,18 +19,26 @@ from gog.tracing import otlp
 from gog_operator.api.objects import GoGRun, Object, Stage
 
 PATIENCE = 5.0
-"""Seconds in which a server of somebody's must answer."""
-DATASET = "data"
-"""Key of a dataset in a store."""
+"""Seconds that a store or server has to answer."""
 SHIPPED_MODEL, SHIPPED_DEMONSTRATIONS = "tiny", "sample"
 
 
 def check(thing: Object, where: str) -> None:
-    """Raises UserError for the first thing that is not there or cannot be used."""
+    """Checks everything that an object of a manifest refers to.
+
+    Args:
+        thing: the object.
+        where: its manifest, which messages begin with.
+
+    Raises:
+        UserError: the first thing that is missing or unusable; of a dataset, several lines at once.
+    """
     where = f"{where}: spec"
     used = stages(thing)
     if (data := getattr(thing.spec, "data", None)) is not None:
-        check_data(data, splits(used), f"{where}.data", getattr(thing.spec, "store", None))
+        model = getattr(thing.spec, "model", None)
+        limits = image_limits.of_model(Path(model.base)) if isinstance(model, settings.ModelSpec) else None
+        check_data(data, splits(used), f"{where}.data", getattr(thing.spec, "store", None), limits)
     model = getattr(thing.spec, "model", None)
     if isinstance(model, settings.ModelSpec):  # an endpoint's model is a name
         check_model(model, f"{where}.model.base")
@@ -49,7 +57,11 @@ def check(thing: Object, where: str) -> None:
 
 
 def reachable(kept: settings.StoreSpec) -> store.Store:
-    """The store, which must answer now: at the start somebody is still looking. Raises UserError."""
+    """The store, opened. It has PATIENCE seconds to answer: at the start a user is waiting.
+
+    Raises:
+        UserError: it does not answer, or cannot be used.
+    """
     try:
         return store.open_store(kept, patience=faults.Patience(budget=PATIENCE))
     except store.Unavailable as error:
@@ -57,7 +69,7 @@ def reachable(kept: settings.StoreSpec) -> store.Store:
 
 
 def stages(thing: Object) -> dict[str, settings.Spec]:
-    """Settings of the stages that the object means to run, by kind."""
+    """Settings of the stages that the object will run, by kind."""
     if isinstance(thing, Stage):
         return {thing.stage: thing.spec}
     if isinstance(thing, GoGRun):
@@ -73,12 +85,27 @@ def splits(used: dict[str, settings.Spec]) -> tuple[str, ...]:
 
 
 def check_data(
-    data: settings.DataSpec, wanted: tuple[str, ...], where: str, kept: settings.StoreSpec | None = None
+    data: settings.DataSpec,
+    wanted: tuple[str, ...],
+    where: str,
+    own: settings.StoreSpec | None = None,
+    limits: image_limits.ImageLimits | None = None,
 ) -> None:
-    """kept: the run's store, whose options hold for a dataset in a store, too."""
+    """Checks that a dataset exists, and every line and image of one on this machine.
+
+    Args:
+        data: where the dataset is.
+        wanted: the splits that will be read.
+        where: field of the manifest, for messages.
+        own: the run's store, whose options hold for a dataset in a store too.
+        limits: image sizes that the model accepts; None: those of Qwen-VL.
+
+    Raises:
+        UserError: there is no dataset, or lines and images that a run cannot use.
+    """
     if data.uri is not None and data.uri.startswith("s3://"):
-        options = (kept or settings.StoreSpec(uri=data.uri)).model_copy(update={"uri": data.uri})
-        if reachable(options).latest(DATASET) is None:
+        options = (own or settings.StoreSpec(uri=data.uri)).model_copy(update={"uri": data.uri})
+        if reachable(options).latest(dataset_zip.KEY) is None:
             raise UserError(
                 "holds no dataset", where=f"{where}.uri: {data.uri}", remedy=f"`gog move push FOLDER {data.uri}`"
             )
@@ -86,22 +113,25 @@ def check_data(
     given = data.path or (data.uri or "").removeprefix("file://")
     if not given:
         return
-    if not Path(given).is_dir():
+    if not Path(given).exists():
         field = "path" if data.path else "uri"
-        raise UserError(f"no folder {given}", where=f"{where}.{field}", remedy="the path is relative to here")
-    dataset.check(Path(given), wanted)
+        raise UserError(
+            f"no file or folder {given}", where=f"{where}.{field}", remedy="a path is relative to this folder"
+        )
+    dataset.check(Path(given), wanted, format=data.format, limits=limits or image_limits.QWEN_VL)
 
 
 def check_model(model: settings.ModelSpec, where: str) -> None:
+    """Checks a model folder. One in a store is checked by the stage that fetches it: it may be tens of gigabytes."""
     if model.base == SHIPPED_MODEL:
         return
-    if model.base.startswith("s3://"):  # fetched and checked by the stage: it may be tens of gigabytes
+    if model.base.startswith("s3://"):
         return
     base_model.check(Path(model.base), where=where)
 
 
 def check_answers(url: str, where: str) -> None:
-    """Whether somebody listens at an address; what is said there is the tool's own business."""
+    """Checks that a server accepts connections at a URL, not what it answers. Raises UserError."""
     try:
         address = urlsplit(url)
         port = address.port or (443 if address.scheme == "https" else 80)
@@ -112,8 +142,9 @@ def check_answers(url: str, where: str) -> None:
 
 
 def check_demonstrations(given: str | None, where: str) -> None:
+    """Checks that a file of demonstrations exists and can be read. Raises UserError."""
     if given is None or given == SHIPPED_DEMONSTRATIONS:
         return
     if not Path(given).is_file():
-        raise UserError(f"no file {given}", where=f"{where}.demonstrations", remedy="the path is relative to here")
+        raise UserError(f"no file {given}", where=f"{where}.demonstrations", remedy="a path is relative to this folder")
     trajectory_zip.Archive(Path(given)).trajectories()

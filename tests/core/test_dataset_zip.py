@@ -1,10 +1,9 @@
-"""A dataset as one file: the same bytes for the same folder, and nothing a stranger packed leaves its folder."""
+"""A dataset as one zip: the same bytes for the same folder, nothing lost, and no stranger's zip writes outside."""
 
 from __future__ import annotations
 
 import os
 import stat
-import threading
 import zipfile
 
 import pytest
@@ -27,13 +26,13 @@ def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_folder_comes_back_as_it_was_but_for_hidden_files(folder, tmp_path):
+def test_a_folder_comes_back_without_hidden_files(folder, tmp_path):
     assert dataset_zip.pack(folder, tmp_path / "d.zip") == 2
     back = dataset_zip.unpack(tmp_path / "d.zip", tmp_path / "back")
     assert contents(back) == {name: data for name, data in contents(folder).items() if name != ".marker"}
 
 
-def test_a_bundle_is_of_its_content_not_of_its_day_or_place(folder, tmp_path):
+def test_the_zip_depends_on_the_content_only(folder, tmp_path):
     dataset_zip.pack(folder, tmp_path / "first.zip")
     os.utime(folder / "train.jsonl", (1, 1))
     (folder / "train.jsonl").chmod(0o600)
@@ -61,7 +60,7 @@ def entry(name, *, mode=stat.S_IFREG | 0o644, compress=zipfile.ZIP_STORED):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_what_is_not_safe_is_refused_before_anything_is_written(entries, sentence, tmp_path):
+def test_an_unsafe_zip_is_refused_before_anything_is_written(entries, sentence, tmp_path):
     with zipfile.ZipFile(tmp_path / "d.zip", "w") as made:
         for info, data in entries:
             made.writestr(info, data)
@@ -70,7 +69,7 @@ def test_what_is_not_safe_is_refused_before_anything_is_written(entries, sentenc
     assert list((tmp_path / "inner").iterdir()) == []
 
 
-def test_files_that_claim_to_weigh_more_than_the_bundle_are_refused(folder, tmp_path, monkeypatch):
+def test_files_that_claim_to_be_larger_than_the_zip_are_refused(folder, tmp_path, monkeypatch):
     dataset_zip.pack(folder, tmp_path / "d.zip")
     honest = zipfile.ZipFile.infolist
 
@@ -80,48 +79,63 @@ def test_files_that_claim_to_weigh_more_than_the_bundle_are_refused(folder, tmp_
         return found
 
     monkeypatch.setattr(zipfile.ZipFile, "infolist", lying)
-    with pytest.raises(UserError, match="larger than it is"):
+    with pytest.raises(UserError, match="larger than the zip"):
         dataset_zip.unpack(tmp_path / "d.zip", tmp_path / "back")
 
 
-def test_a_torn_bundle_leaves_no_folder(folder, tmp_path):
+def test_a_torn_zip_leaves_no_folder(folder, tmp_path):
     dataset_zip.pack(folder, tmp_path / "d.zip")
     data = bytearray((tmp_path / "d.zip").read_bytes())
     data[100] ^= 0xFF
     (tmp_path / "d.zip").write_bytes(data)
-    with pytest.raises(UserError, match="not a dataset bundle"):
+    with pytest.raises(UserError, match="not a packed dataset"):
         dataset_zip.unpack(tmp_path / "d.zip", tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
 
-def test_of_many_that_ask_for_a_folder_one_makes_it_and_the_others_wait(tmp_path):
-    made, seen, together = [], [], threading.Barrier(4)
-
-    def make(fresh):
-        made.append(fresh)
-        fresh.mkdir()
-        (fresh / "whole").write_text("yes")
-
-    def ask():
-        together.wait()
-        seen.append((dataset_zip.once(tmp_path / "shared" / "data", make) / "whole").read_text())
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(made) == 1 and seen == ["yes"] * 4
+def packed(folder, tmp_path, *needed):
+    """What comes back of a folder, by name."""
+    dataset_zip.pack(folder, tmp_path / "d.zip", needed)
+    return contents(dataset_zip.unpack(tmp_path / "d.zip", tmp_path / "back"))
 
 
-def test_a_folder_whose_making_failed_is_made_at_the_next_asking(tmp_path):
-    def fail(fresh):
-        fresh.mkdir()
-        raise ConnectionError
+def test_a_linked_folder_is_packed_as_what_it_links_to(folder, tmp_path):
+    (folder / "images").rename(tmp_path / "elsewhere")
+    (folder / "images").symlink_to(tmp_path / "elsewhere")
+    (folder / "linked.txt").symlink_to(tmp_path / "elsewhere" / "a.png")
+    assert packed(folder, tmp_path).keys() == {"train.jsonl", "images/a.png", "linked.txt"}
 
-    with pytest.raises(ConnectionError):
-        dataset_zip.once(tmp_path / "data", fail)
-    assert dataset_zip.once(tmp_path / "data", lambda fresh: fresh.mkdir()).is_dir()
+
+def test_a_hidden_file_that_is_needed_is_packed(folder, tmp_path):
+    (folder / ".images").mkdir()
+    (folder / ".images" / "b.png").write_bytes(b"b")
+    (folder / ".images" / "c.png").write_bytes(b"c")
+    assert packed(folder, tmp_path, "./.images/b.png").keys() == {"train.jsonl", "images/a.png", ".images/b.png"}
+
+
+def test_a_needed_file_that_is_missing_is_named_and_no_zip_appears(folder, tmp_path):
+    with pytest.raises(UserError, match=r"'images/b\.png': cannot read: No such file"):
+        dataset_zip.pack(folder, tmp_path / "d.zip", ["images/b.png"])
+    assert not (tmp_path / "d.zip").exists()
+
+
+@pytest.mark.parametrize("name", ["images\\b.png", os.fsdecode(b"b\xff.png")])
+def test_a_name_that_could_not_be_unpacked_is_refused(folder, tmp_path, name):
+    (folder / name).write_bytes(b"b")
+    with pytest.raises(UserError, match=r"rename the file"):
+        dataset_zip.pack(folder, tmp_path / "d.zip")
+
+
+def test_names_in_any_script_are_packed(folder, tmp_path):
+    name = "images/北京\u3000図 1\u200d.png"
+    (folder / name).write_bytes(b"b")
+    assert name in packed(folder, tmp_path)
+
+
+def test_a_link_to_a_folder_above_itself_is_refused_by_name(folder, tmp_path):
+    (folder / "images" / "loop").symlink_to(folder)
+    with pytest.raises(UserError, match=r"images/loop: links to a folder above itself \(remove the link\)"):
+        dataset_zip.pack(folder, tmp_path / "d.zip")
 
 
 def test_a_dataset_in_a_store_is_fetched_and_the_newest_one(folder, tmp_path):

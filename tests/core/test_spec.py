@@ -202,6 +202,12 @@ def test_each_of_world_path_and_uri_will_do(data: dict[str, Any]) -> None:
     assert spec.DataSpec.model_validate(data).model_dump(exclude_none=True).keys() == data.keys()
 
 
+@pytest.mark.parametrize("data", [{"world": {}}, {"uri": "s3://bucket/data"}])
+def test_only_a_dataset_at_a_path_has_a_format(data: dict[str, Any]) -> None:
+    assert "format is of the dataset at path" in complaint(spec.DataSpec, {**data, "format": "gog-jsonl"})
+    assert spec.DataSpec(path="/data", format="my_package.okvqa:Reader").format == "my_package.okvqa:Reader"
+
+
 @pytest.mark.parametrize("field", ["model", "data", "store"])
 def test_a_stage_needs_model_data_and_store(field: str) -> None:
     given = {name: value for name, value in MINIMAL_STAGE.items() if name != field}

@@ -84,6 +84,10 @@ REFUSED = {
         {"spec.data": {"uri": "file:///pool"}},
         "spec.data.uri: Invalid value: should start with s3://, because a pod has no folder of yours",
     ),
+    "format of a dataset in a store": (
+        {"spec.data": {"uri": "s3://b/p", "format": "gog-jsonl"}},
+        "spec.data.format: Forbidden: a dataset in a store has gog's own format",
+    ),
     "no dataset": ({"spec.data": {}}, "spec.data: Invalid value: give exactly one of world and uri"),
     "two datasets": (
         {"spec.data": {"world": {}, "uri": "s3://b/p"}},

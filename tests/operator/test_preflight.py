@@ -23,9 +23,7 @@ def spoil(pool: Path, how: str) -> str:
     good = train.read_text()
     if how == "torn line":
         train.write_text(good + "\n" + good[:20])
-        return (
-            f"{train}:2: line: Invalid JSON: EOF while parsing an object at line 1 column 20 (mend or remove the line)"
-        )
+        return f"{train}:2: line: Invalid JSON: EOF while parsing an object at line 1 column 20 (correct or remove the line)"
     if how == "id twice":
         train.write_text(good + "\n" + good)
         return f"{train}:2: id 'q1' occurs twice (ids must be unique)"
@@ -39,7 +37,7 @@ def spoil(pool: Path, how: str) -> str:
         (pool / "test.jsonl").unlink()
         return f"{pool}/test.jsonl: cannot read: No such file or directory (is the dataset folder complete?)"
     (pool / "corpus.jsonl").write_text('{"title": "a page"}')
-    return f"{pool}/corpus.jsonl:1: text: Field required (mend or remove the line)"
+    return f"{pool}/corpus.jsonl:1: text: Field required (correct or remove the line)"
 
 
 @pytest.mark.parametrize("how", ["torn line", "id twice", "missing image", "torn image", "no split", "no text"])

@@ -13,6 +13,7 @@ from support import builders, report_builders
 from support.collector import Collector
 from support.store_job_builders import WORLD, held, move, objects_in, told, told_lines, train, uri_of
 
+from gog import dataset as datasets
 from gog import dataset_zip, spec
 from gog import store as stores
 from gog.errors import UserError
@@ -201,6 +202,55 @@ def test_a_folder_is_pushed_as_the_newest_dataset_once(tmp_path, capsys):
     assert results == ["data/1", "data/1", "data/2", "data/2"]
     fetched = dataset_zip.fetch_dataset((tmp_path / "store").as_uri(), None, tmp_path / "fetched")
     assert files_of(fetched) == files_of(tmp_path / "2")
+
+
+def make_world(folder):
+    cli.main(["data", "--world", json.dumps(WORLD), "--out", str(folder)])
+    return folder
+
+
+def pushed(tmp_path, *arguments):
+    """The dataset as readers of the store get it."""
+    assert cli.main(["move", "push", *map(str, arguments), str(tmp_path / "store")]) == 0
+    return dataset_zip.fetch_dataset((tmp_path / "store").as_uri(), None, tmp_path / "fetched")
+
+
+def test_a_folder_with_linked_and_hidden_images_is_pushed_with_all_of_them(tmp_path):
+    pool = make_world(tmp_path / "pool")
+    (pool / "images").rename(tmp_path / "elsewhere")
+    (pool / "images").symlink_to(tmp_path / "elsewhere")
+    (pool / "index" / "images").rename(pool / "index" / ".images")
+    index = pool / "index" / "images.jsonl"
+    index.write_text(index.read_text().replace("index/images/", "index/.images/"))
+    fetched = pushed(tmp_path, pool)
+    datasets.check(fetched, ["train", "test"])
+    assert files_of(fetched) == files_of(pool) | {
+        path.relative_to(pool).as_posix(): path.read_bytes() for path in pool.glob("images/*")
+    }
+
+
+@pytest.mark.parametrize("wrong", ["/etc/hosts", "../elsewhere/a.png"])
+def test_a_folder_that_names_an_image_outside_itself_is_refused_by_line(tmp_path, capsys, wrong):
+    pool = make_world(tmp_path / "pool")
+    line = json.loads((pool / "test.jsonl").read_text().splitlines()[0])
+    (pool / "train.jsonl").write_text(json.dumps({**line, "image": wrong}))
+    assert cli.main(["move", "push", str(pool), str(tmp_path / "store")]) == 2
+    assert f"train.jsonl:1: image {wrong!r}" in capsys.readouterr().err
+    assert not (tmp_path / "store" / "blobs").exists()
+
+
+def test_a_dataset_in_another_format_is_pushed_in_gogs_own(tmp_path, monkeypatch):
+    pool = make_world(tmp_path / "pool")
+    (tmp_path / "renamed.py").write_text(
+        "from gog.dataset.formats.gog_jsonl import Reader as Own\n"
+        "class Reader(Own):\n"
+        "    def detect(self, path): return False\n"
+        "    def splits(self, path): return ('test',)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    fetched = pushed(tmp_path, pool, "--format", "renamed:Reader")
+    assert sorted(path.name for path in fetched.iterdir()) == ["images", "test.jsonl"]
+    assert len(datasets.read_questions(fetched, "test")) == WORLD["test"]
 
 
 def test_a_folder_that_no_run_could_read_is_not_pushed(tmp_path, capsys):

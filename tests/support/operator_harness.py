@@ -45,7 +45,7 @@ class Harness:
         """A dataset of one question, which no toy reads."""
         folder = self.folder / "pool"
         folder.mkdir(exist_ok=True)
-        Image.new("RGB", (4, 4)).save(folder / "q1.png")
+        Image.new("RGB", (8, 8)).save(folder / "q1.png")
         line = json.dumps({"id": "q1", "image": "q1.png", "question": "who?", "answers": ["Ada"]})
         for split in ("train", "test"):
             (folder / f"{split}.jsonl").write_text(line)

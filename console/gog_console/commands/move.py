@@ -61,7 +61,7 @@ def push(given: argparse.Namespace) -> dict[str, Any]:
 
     options = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style}
     spec = StoreSpec.model_validate({"uri": address(given.uri), **options})
-    return move.push(Path(given.folder), stores.open_own(spec, os.environ))
+    return move.push(Path(given.folder), stores.open_own(spec, os.environ), given.format)
 
 
 def address(uri: str) -> str:

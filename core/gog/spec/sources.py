@@ -52,7 +52,8 @@ class DataSpec(Spec):
     path: str | None = Field(
         None,
         max_length=1024,
-        description="A dataset folder on this machine. Not on a cluster: its pods have no such folder.",
+        description="A dataset on this machine: a folder, or a file in another format. Not on a cluster: its pods have "
+        "no such folder.",
     )
     uri: str | None = Field(
         None,
@@ -62,11 +63,20 @@ class DataSpec(Spec):
         "reached as the run's store is (endpointUrl, secretName and so on).",
     )
 
+    format: str | None = Field(
+        None,
+        max_length=256,
+        description="Format of the dataset at path, as a name (`gog-jsonl`) or `module:factory` of an installed reader. "
+        "Default: recognised by content. Datasets in a store always have gog's own.",
+    )
+
     @model_validator(mode="after")
     def _exactly_one(self) -> DataSpec:
         given = [name for name in ("world", "path", "uri") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of world, path, uri (given: {', '.join(given) or 'none'})")
+        if self.format is not None and self.path is None:
+            raise ValueError("format is of the dataset at path: leave it out")
         return self
 
 

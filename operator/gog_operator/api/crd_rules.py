@@ -105,6 +105,13 @@ RULES: dict[str, tuple[Rule, ...]] = {
             FORBIDDEN,
         ),
         Rule(
+            "!has(self.format)",
+            "a dataset in a store has gog's own format: convert it with gog move push FOLDER s3://bucket/prefix "
+            "--format FORMAT",
+            ".format",
+            FORBIDDEN,
+        ),
+        Rule(
             "!has(self.uri) || self.uri.startsWith('s3://')",
             "should start with s3://, because a pod has no folder of yours: publish the dataset with "
             "gog move push FOLDER s3://bucket/prefix",

@@ -1,4 +1,4 @@
-"""Datasets into a store, under the key `data`, each as one bundle: the embedded world, or a folder of the user's."""
+"""Publishing datasets: the embedded world, or a dataset of the user, as one zip under the key `data` of a store."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from gog.errors import UserError
 from gog.spec import WorldSpec
 
 GENERATOR = "gog_recipes.world.generate"
-SPLITS = ("train", "test")
 
 
 def world(wanted: WorldSpec, own: store.Store) -> dict[str, Any]:
-    """Makes the embedded world and publishes it; one that is there already stays.
+    """Makes the embedded world and publishes it; an equal one in the store is kept.
 
-    Raises UserError where the store holds another dataset: its readers take the newest."""
+    Raises:
+        UserError: the store holds another dataset. Its readers take the newest one.
+    """
     stamp = wanted.model_dump(mode="json")
     newest = own.latest(dataset_zip.KEY)
     if newest is None:
@@ -33,24 +34,33 @@ def world(wanted: WorldSpec, own: store.Store) -> dict[str, Any]:
     return {"dataset": newest.ref}
 
 
-def push(folder: Path, own: store.Store) -> dict[str, Any]:
-    """Publishes a dataset folder as the newest; the same again is found done. Raises UserError for one that no run
-    could read."""
-    present = [split for split in SPLITS if (folder / f"{split}.jsonl").is_file()]
-    if not present:
-        raise UserError("no train.jsonl and no test.jsonl", where=str(folder), remedy="name a dataset folder")
-    dataset.check(folder, present)
+def push(path: Path, own: store.Store, format: str | None = None) -> dict[str, Any]:
+    """Checks a dataset and publishes it as the newest one. The same dataset again changes nothing.
+
+    Args:
+        path: a dataset folder, or a file or folder in another format, which is converted.
+        own: the store.
+        format: name of the format; None: recognised by content.
+
+    Raises:
+        UserError: the dataset has no splits, a line or image that a run cannot use, or a file that cannot be packed.
+    """
+    splits = dataset.splits(path, format)
+    if not splits:
+        raise UserError("no train.jsonl and no test.jsonl", where=str(path), remedy="name a dataset folder")
+    dataset.check(path, splits, format=format)
     newest = own.latest(dataset_zip.KEY)
     with tempfile.TemporaryDirectory(prefix="gog-data-") as scratch:
-        path = Path(scratch) / dataset_zip.FILE
-        dataset_zip.pack(folder, path)
-        blobs = own.stage_blobs({dataset_zip.FILE: path})
+        folder = dataset.as_folder(path, format, Path(scratch) / "converted")
+        packed = Path(scratch) / dataset_zip.FILE
+        dataset_zip.pack(folder, packed, dataset.files(folder, splits))
+        blobs = own.stage_blobs({dataset_zip.FILE: packed})
         if newest is None or not newest.holds(blobs):
             newest = own.commit(dataset_zip.KEY, newest.step + 1 if newest else 1, blobs, meta={"complete": True})
     return {"dataset": newest.ref}
 
 
 def _publish(own: store.Store, step: int, folder: Path, scratch: Path, meta: dict[str, Any]) -> store.Manifest:
-    path = scratch / dataset_zip.FILE
-    dataset_zip.pack(folder, path)
-    return own.publish(dataset_zip.KEY, step, {dataset_zip.FILE: path}, meta={"complete": True, **meta})
+    packed = scratch / dataset_zip.FILE
+    dataset_zip.pack(folder, packed)
+    return own.publish(dataset_zip.KEY, step, {dataset_zip.FILE: packed}, meta={"complete": True, **meta})

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gog import dataset, dataset_zip, metrics, progress, store, trajectory_zip
+from gog import dataset, dataset_zip, folders, metrics, progress, store, trajectory_zip
 from gog.errors import UserError
 from gog.spec import DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.tracing import stages as traces
@@ -77,7 +77,7 @@ class Stage:
         if not spec.base.startswith("s3://"):
             return spec
         place = self.config.store
-        folder = dataset_zip.once(self.common / "base", lambda fresh: store.fetch_prefix(place, spec.base, fresh))
+        folder = folders.once(self.common / "base", lambda fresh: store.fetch_prefix(place, spec.base, fresh))
         return spec.model_copy(update={"base": str(folder), "family": spec.preset})
 
     def input(self, kind: str) -> store.Manifest:
@@ -90,7 +90,7 @@ class Stage:
     def folder(self, manifest: store.Manifest) -> Path:
         """A checkpoint's files, verified, in a folder of their own."""
         target = self.common / "inputs" / manifest.ref.replace("/", "-")
-        return dataset_zip.once(target, lambda fresh: self.store.fetch(manifest, fresh))
+        return folders.once(target, lambda fresh: self.store.fetch(manifest, fresh))
 
     def archive(self, manifest: store.Manifest) -> trajectory_zip.Archive:
         return trajectory_zip.Archive(self.store.open(manifest, "trajectories.zip"))
@@ -163,18 +163,27 @@ def _told_of(manifest: store.Manifest) -> dict[str, Any]:
 
 
 def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:
-    """The dataset's folder; the embedded world is made if need be. options: of the run's store. Raises UserError."""
+    """The dataset as a folder in gog's own form; made, fetched or converted below `workdir` if need be.
+
+    Args:
+        data: where the dataset is.
+        options: of the run's store, which hold for `data.uri` too.
+        workdir: shared by the machine's ranks.
+
+    Raises:
+        UserError: there is no such dataset, or it cannot be read.
+    """
     folder = workdir / "data"
     if data.world is not None:
-        with dataset_zip.locked(folder):
+        with folders.locked(folder):
             generate.write(folder, data.world)
         return folder
-    folder = dataset_zip.fetch_dataset(data.uri, options, folder) if data.uri else Path(str(data.path))
-    if not folder.is_dir():
+    source = dataset_zip.fetch_dataset(data.uri, options, folder) if data.uri else Path(str(data.path))
+    if not source.exists():
         raise UserError(
-            "no such folder", where=f"data.path: {folder}", remedy="name a dataset folder, or use data.world"
+            "no such file or folder", where=f"data.path: {source}", remedy="name a dataset, or use data.world"
         )
-    return folder
+    return dataset.as_folder(source, data.format, workdir / "converted")
 
 
 class MetricLog:

@@ -66,7 +66,7 @@ def test_a_dataset_that_is_not_there_is_told_before_anything_starts(harness):
     path = harness.write()
     shutil.rmtree(harness.folder / "pool")
     code, told = harness.gog("run", str(path))
-    assert code == 2 and f"{path}: spec.data.path: no folder {harness.folder / 'pool'}" in told
+    assert code == 2 and f"{path}: spec.data.path: no file or folder {harness.folder / 'pool'}" in told
     assert not harness.run.exists()
 
 

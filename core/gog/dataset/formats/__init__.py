@@ -1,0 +1,111 @@
+"""Readers of datasets as other projects publish them. One format is one file of this package.
+
+To add a format, add a module here with a class `Reader` that has the methods of the protocol below, and a sample row in
+the module's docstring; nothing else changes. The module's name, with `-` for `_`, is what `data.format` accepts. A
+reader outside this package is named as `module:factory`.
+
+Readers are in core, not in the recipes, because a dataset is checked before a run starts by the operator and by
+`gog move push`, which import no recipes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from gog.dataset.records import Question
+from gog.errors import UserError
+
+OWN = "gog-jsonl"
+"""The format that gog writes and that stages read."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question of a dataset file."""
+
+    where: str
+    """File and line or row, as in `train.jsonl:3`; messages about the row start with it."""
+    question: Question
+    """The question in gog's form. Its `image` serves as a name in messages."""
+    image: Path | bytes
+    """The encoded image: a file, or its bytes where the dataset file embeds it."""
+
+
+class Reader(Protocol):
+    """Reads one dataset format. A path is a file or a folder, as the user gave it."""
+
+    def detect(self, path: Path) -> bool:
+        """Whether the content at a path has this format. Reads little; raises nothing for any content."""
+        ...
+
+    def splits(self, path: Path) -> tuple[str, ...]:
+        """Names of the splits there, such as `train`."""
+        ...
+
+    def rows(self, path: Path, split: str) -> Iterator[Row | UserError]:
+        """Every row of a split. For one that cannot be read: the error to report, with the row in its `where`."""
+        ...
+
+
+def names() -> list[str]:
+    """Names of the formats in this package, sorted."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> Reader:
+    """A reader by the name of its format, or as `module:factory`.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    own = f"{__name__}.{name.replace('-', '_')}:Reader"
+    module, _, factory = (own if name in names() else name).partition(":")
+    try:
+        return cast(Reader, getattr(importlib.import_module(module), factory)())
+    except (ImportError, AttributeError, ValueError) as error:
+        choices = f"{', '.join(names())}, or module:factory"
+        raise UserError(f"no dataset format {name!r}: {error}", where="data.format", remedy=choices) from None
+
+
+def find(path: Path, name: str | None = None) -> Reader:
+    """The reader for a path: the named one, else the first that recognises the content.
+
+    A folder that none recognises goes to the reader of gog's own format, whose errors name the missing file.
+
+    Raises:
+        UserError: there is no such format, or a file's format is not recognised.
+    """
+    if name is not None:
+        return load(name)
+    found = next((reader for each in names() if (reader := load(each)).detect(path)), None)
+    if found is not None:
+        return found
+    if not path.is_file():
+        return load(OWN)
+    raise UserError(
+        "the format of the file is not recognised",
+        where=str(path),
+        remedy=f"set data.format: {', '.join(names())}, or module:factory",
+    )
+
+
+def read(reader: Reader, path: Path, split: str) -> Iterator[Row | UserError]:
+    """The reader's rows of a split. Errors are added for an id that occurs twice and for a split without rows."""
+    ids: set[str] = set()
+    empty = True
+    for row in reader.rows(path, split):
+        empty = False
+        if isinstance(row, Row) and row.question.id in ids:
+            yield UserError(f"id {row.question.id!r} occurs twice", where=row.where, remedy="ids must be unique")
+            continue
+        if isinstance(row, Row):
+            ids.add(row.question.id)
+        yield row
+    if empty:
+        where = path / f"{split}.jsonl" if path.is_dir() else path
+        yield UserError("no questions", where=str(where), remedy="give at least one line")
