@@ -35,8 +35,9 @@ unit: setup
 	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw prometheus promtool; fi
 	$(BIN)/python -m pytest -m 'not slow and not cluster and not exhaustive'
 
+# Every fault at every call of an operator. In parts: `make faults SHARD=2/8`, each some ten minutes on two cores.
 faults: setup
-	$(BIN)/python -m pytest -m exhaustive
+	$(BIN)/python -m pytest -m exhaustive --fault-shard $(or $(SHARD),1/1)
 
 slow: setup
 	$(BIN)/python -m pytest -m 'slow and not cluster'

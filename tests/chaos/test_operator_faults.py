@@ -1,8 +1,8 @@
-"""Whatever happens between two calls of an operator, the end is the same: faults at every call, on a real API server.
+"""Whatever happens between two calls of an operator, the run ends the same: faults at every call, on a real API server.
 
-A sample of the calls is in the suite; every one of them is `exhaustive`. The run that faults strike has
-every kind of call: skipped stages are looked for, the dataset is made, a stage fails once and is tried again, the
-policy is loaded and served, the report is written.
+A sample of the calls is in the suite; all of them are `exhaustive` (`make faults`, in parts `make faults SHARD=2/8`).
+The run under test makes every kind of call: skipped stages are looked up, the dataset is made, a stage fails once and is
+retried, the policy is loaded and served, the report is written.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import time
 from collections.abc import Iterable
 
 import pytest
-from support.fault_cases import ENDINGS, LEAST, MEDDLING, VARIANTS, Case, Outcome, play, play_all, players, wrong_with
-from support.fault_harness import Life, Theatre, phase
-from support.faulty_api import ANSWERS, FaultyApi, Turns, nothing
+from support import fault_shards, fault_suite
+from support.fault_cases import ENDINGS, INTERFERENCE, LEAST, VARIANTS, Case, Outcome, deaths, run_case
+from support.fault_harness import Harness, OperatorProcess, phase
+from support.fault_verdict import fault_found
+from support.faulty_api import ANSWERS, Call, FaultyApi, no_fault
+from support.turns import Turns
 
 from gog_operator import lease
 from gog_operator.cluster import paths
@@ -25,8 +29,9 @@ pytestmark = pytest.mark.apiserver
 
 DEATHS = ("dies before", "dies after")
 SEED = 4
-FEW = 211
-"""Between calls of the whole world's run at which it is tried: it makes some 1,600."""
+STRIDE = 211
+"""Calls between two positions at which the whole run is struck: it makes some 1,600."""
+PREFIXES = (f"case-{number}" for number in itertools.count())
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +45,8 @@ def sane(kubeconfig):
 
     @functools.cache
     def of(variant: str) -> Outcome:
-        outcome = play(kubeconfig, f"sane-{variant}", Case(variant))
-        assert not outcome.wrong
+        outcome = run_case(kubeconfig, f"sane-{variant}", Case(variant))
+        assert not outcome.violation
         assert outcome.state["gogruns.gog.dev/world"][0][0][0] == "Complete"
         return outcome
 
@@ -49,75 +54,113 @@ def sane(kubeconfig):
 
 
 @pytest.fixture(scope="module")
-def survives(kubeconfig, sane):
-    """Plays cases, and fails with every one that does not end as it should."""
-    prefixes = (f"case-{number}" for number in itertools.count())
-    with players() as pool:
-
-        def check(cases: Iterable[Case]) -> None:
-            played = list(play_all(pool, kubeconfig, next(prefixes), cases))
-            wrongs = [
-                f"{each.case.fault} at call {each.case.call}, {each.struck}: {wrong}"
-                for each in played
-                if (wrong := wrong_with(each, sane(each.case.variant)))
-            ]
-            assert not wrongs, f"{len(wrongs)} of {len(played)}:\n" + "\n".join(wrongs)
-
-        yield check
+def pool():
+    with fault_suite.processes() as processes:
+        yield processes
 
 
-def calls(sane: Outcome) -> range:
+@pytest.fixture
+def survives(request, pool, kubeconfig, sane):
+    """Plays the cases of this session's shard; fails with every one that does not end as it should."""
+    tally = request.config.stash[fault_shards.TALLY]
+    counts = request.node.get_closest_marker("exhaustive") is not None
+
+    def check(cases: Iterable[Case]) -> None:
+        every, begun, wrongs = list(cases), time.monotonic(), []
+        chosen = [each for each in every if each in tally.shard]
+        for number, each in enumerate(fault_suite.play_all(pool, kubeconfig, next(PREFIXES), chosen), 1):
+            wrong = fault_found(each, sane(each.case.variant))
+            if wrong:
+                wrongs.append(f"{each.case.fault} at call {each.case.call}, {each.struck}: {wrong}")
+            if counts:
+                tally.add(bool(wrong), len(chosen) - number)
+        if counts:
+            tally.total += len(every)
+            tally.seconds += time.monotonic() - begun
+        assert not wrongs, f"{len(wrongs)} of {len(chosen)}:\n" + "\n".join(wrongs)
+
+    return check
+
+
+def positions(sane: Outcome) -> range:
     return range(1, len(sane.calls) + 1)
 
 
 def writes(sane: Outcome) -> list[int]:
     """Numbers of the calls that change something."""
-    return [number for number in calls(sane) if not sane.calls[number - 1].startswith("GET")]
+    return [number for number in positions(sane) if sane.calls[number - 1].writes]
 
 
 def test_an_operator_that_dies_at_some_call_or_gets_a_bad_answer_ends_as_one_that_does_not(survives, sane):
     chance, run = random.Random(SEED), sane("least")
     faults = (*DEATHS, *ANSWERS, "every answer", "outage")
-    survives(Case("least", fault, chance.choice(chance.choice((writes(run), calls(run))))) for fault in faults)
+    survives(Case("least", fault, chance.choice(chance.choice((writes(run), positions(run))))) for fault in faults)
 
 
-def test_what_others_delete_and_edit_costs_attempts_at_most(survives, sane):
+def test_what_other_users_delete_and_edit_costs_attempts_at_most(survives, sane):
     chance = random.Random(SEED)
-    deeds = (*chance.sample(sorted(MEDDLING), 6), *ENDINGS)
-    survives(Case("least", deed, chance.choice(calls(sane("least")))) for deed in deeds)
+    deeds = (*chance.sample(sorted(INTERFERENCE), 6), *ENDINGS)
+    survives(Case("least", deed, chance.choice(positions(sane("least")))) for deed in deeds)
 
 
 @pytest.mark.exhaustive
 def test_an_operator_may_die_before_and_after_every_call_of_a_run(survives, sane):
-    survives(Case("least", fault, call) for fault in DEATHS for call in calls(sane("least")))
+    survives(Case("least", fault, call) for fault, call in deaths(sane("least").calls))
 
 
 @pytest.mark.exhaustive
 def test_every_call_of_a_run_may_be_answered_in_every_bad_way(survives, sane):
     """Reads in one way after the other, until they are answered; writes also in each way alone."""
-    survives(Case("least", "every answer", call) for call in calls(sane("least")))
+    survives(Case("least", "every answer", call) for call in positions(sane("least")))
     survives(Case("least", answer, call) for answer in ANSWERS for call in writes(sane("least")))
 
 
 @pytest.mark.exhaustive
-def test_others_may_delete_and_edit_at_every_step(survives, sane):
+def test_other_users_may_delete_and_edit_at_every_step(survives, sane):
     """Each deed at every third write, beginning with another one."""
     run = writes(sane("least"))
-    faults = (*MEDDLING, *ENDINGS, "outage")
+    faults = (*INTERFERENCE, *ENDINGS, "outage")
     survives(Case("least", fault, call) for number, fault in enumerate(faults) for call in run[number % 3 :: 3])
 
 
 @pytest.mark.exhaustive
 def test_the_whole_world_survives_faults_at_calls_all_over_its_run(survives, sane):
     faults = ("dies before", "500 after all", "outage")
-    survives(Case("world", fault, call) for fault in faults for call in calls(sane("world"))[::FEW])
+    survives(Case("world", fault, call) for fault in faults for call in positions(sane("world"))[::STRIDE])
+
+
+# -- the suite itself
+
+
+def test_deaths_with_no_effect_between_them_are_played_once():
+    read, write = "GET /a", "PATCH /a"
+    calls = (Call(read, 1, 0), Call(read, 1, 0), Call(write, 1, 0), Call(read, 1, 1), Call(read, 2, 1))
+    assert list(deaths(calls)) == [("dies before", 1), ("dies after", 3), ("dies before", 5)]
+
+
+def test_a_request_to_a_policy_pod_makes_the_deaths_around_it_differ():
+    calls = (Call("GET /a", 1, 0), Call("GET /b", 1, 1))
+    assert list(deaths(calls)) == [("dies before", 1), ("dies before", 2)]
+
+
+def test_shards_are_disjoint_and_together_are_all_cases():
+    cases = [Case("least", fault, call) for fault in ANSWERS for call in range(100)]
+    shards = [[case for case in cases if case in fault_shards.Shard(number, 8)] for number in range(1, 9)]
+    assert sorted(map(str, itertools.chain(*shards))) == sorted(map(str, cases))
+    assert max(map(len, shards)) < 1.5 * len(cases) / 8
+
+
+@pytest.mark.parametrize("text", ["0/8", "9/8", "2", "a/b", "-1/8", ""])
+def test_a_shard_that_does_not_exist_is_refused(text):
+    with pytest.raises(pytest.UsageError, match="not of the form 2/8"):
+        fault_shards.Shard.parse(text)
 
 
 # -- two operators
 
 
-class Turnwise:
-    """An Api that lets the other operator go first, now and then."""
+class TakesTurns:
+    """An Api that lets the other operator run before some of its calls."""
 
     def __init__(self, api: Api, turns: Turns, me: int) -> None:
         self.api, self.turns, self.me = api, turns, me
@@ -127,26 +170,26 @@ class Turnwise:
         return self.api.call(method, path, **more)
 
 
-class Pair(Theatre):
-    """Two operators on one run. wrap: (API, which of them) -> the API that it sees."""
+class Pair(Harness):
+    """Two operators on one run."""
 
-    def __init__(self, kubeconfig, namespace, seed, wrap=lambda api, which, clock: api):
+    def __init__(self, kubeconfig, namespace, seed):
         self.turns, self.other = Turns(random.Random(seed), 2), None
         super().__init__(kubeconfig, namespace, **LEAST)
         VARIANTS["least"][1](self)
-        first, second = (Turnwise(wrap(self.faulty, which, self.clock), self.turns, which) for which in (0, 1))
-        self.life = Life(first, self.namespace, self.clock)
-        self.other = Life(second, self.namespace, self.clock)
-        self.witness.listeners.append(self.other.hears)
+        first, second = (TakesTurns(self.faulty, self.turns, number) for number in (0, 1))
+        self.operator = OperatorProcess(first, self.namespace, self.clock)
+        self.other = OperatorProcess(second, self.namespace, self.clock)
+        self.recorder.listeners.append(self.other.observe)
 
     def work(self):
-        self.turns.play([self.life.work, self.other.work])
+        self.turns.play([self.operator.work, self.other.work])
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_two_operators_at_once_come_to_the_same_end_as_one(kubeconfig, sane, seed):
+def test_two_operators_at_once_reach_the_same_end_as_one(kubeconfig, sane, seed):
     pair = Pair(kubeconfig, f"pair-{seed}", seed)
-    pair.to_the_end()
+    pair.run_to_the_end()
     assert set(pair.state()) == set(sane("least").state)
     assert pair.get("SFTStage", "world-sft")["status"]["attempt"] == 2
     assert pair.get("SFTStage", "world-sft")["status"]["failures"] == 1
@@ -154,55 +197,55 @@ def test_two_operators_at_once_come_to_the_same_end_as_one(kubeconfig, sane, see
 
 
 def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, sane):
-    theatre = Theatre(kubeconfig, "lease-1", **LEAST)
-    VARIANTS["least"][1](theatre)
-    apis = [FaultyApi(theatre.witness, nothing) for _ in range(2)]
+    harness = Harness(kubeconfig, "lease-1", **LEAST)
+    VARIANTS["least"][1](harness)
+    apis = [FaultyApi(harness.recorder, no_fault) for _ in range(2)]
     leases = [
-        lease.Lease(theatre.api, "lease-1", "gog-operator", f"operator-{number}", theatre.clock.seconds)
+        lease.Lease(harness.api, "lease-1", "gog-operator", f"operator-{number}", harness.clock.seconds)
         for number in range(2)
     ]
-    lives = [Life(lease.Gated(api, one), "lease-1", theatre.clock) for api, one in zip(apis, leases)]
-    theatre.life = lives[0]
-    theatre.witness.listeners.append(lives[1].hears)
+    operators = [OperatorProcess(lease.Gated(api, one), "lease-1", harness.clock) for api, one in zip(apis, leases)]
+    harness.operator = operators[0]
+    harness.recorder.listeners.append(operators[1].observe)
 
     def work() -> None:
-        for one, life in zip(leases, lives):
-            if life is lives[0] and asleep:
+        for one, operator in zip(leases, operators):
+            if operator is operators[0] and asleep:
                 continue
             one.attempt()
-            life.work()
+            operator.work()
 
     asleep: list[bool] = []
-    theatre.work = work
-    theatre.until(lambda: theatre.job("world-sft-a1"))
+    harness.work = work
+    harness.until(lambda: harness.job("world-sft-a1"))
     assert leases[0].held() and not leases[1].held()
-    assert all(call.startswith("GET") for call in apis[1].calls)
+    assert not any(call.writes for call in apis[1].calls)
     asleep.append(True)
-    theatre.life = lives[1]
-    theatre.until(lambda: leases[1].held())
-    assert not leases[0].held(), "who sleeps too long does not trust its lease any more"
+    harness.operator = operators[1]
+    harness.until(lambda: leases[1].held())
+    assert not leases[0].held(), "an operator that slept too long must not trust its lease"
     with pytest.raises(ApiError, match="another operator holds the lease"):
         lease.Gated(apis[0], leases[0]).call("DELETE", paths.VOLCANO_JOBS.path("lease-1", "world-sft-a1"))
-    theatre.to_the_end()
-    assert set(theatre.state()) == set(sane("least").state)
+    harness.run_to_the_end()
+    assert set(harness.state()) == set(sane("least").state)
 
 
-# -- a stage that is deleted and made anew
+# -- a stage that is deleted and created anew
 
 
-def test_a_deleted_stages_job_is_gone_before_the_next_stage_of_its_name_has_one(kubeconfig):
-    """The garbage collector has not come round to the second attempt yet; the new stage's first one waits for that."""
-    theatre = Theatre(kubeconfig, "anew-1", **LEAST)
-    VARIANTS["least"][1](theatre)
-    theatre.play.outcome = lambda name: "Failed" if name.endswith("-a1") else ""
-    theatre.until(lambda: phase(theatre.job("world-sft-a2") or {}) == "Running")
-    overlooked = {"metadata": {"ownerReferences": None}}
-    theatre.edit(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a2"), overlooked)
-    theatre.remove(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a1"))
-    theatre.remove(paths.OURS["SFTStage"].path("anew-1", "world-sft"))
+def test_the_job_of_a_deleted_stage_is_gone_before_the_next_stage_of_its_name_gets_one(kubeconfig):
+    """The garbage collector has not removed the second attempt yet; the new stage's first one waits for that."""
+    harness = Harness(kubeconfig, "anew-1", **LEAST)
+    VARIANTS["least"][1](harness)
+    harness.scenario.outcome = lambda name: "Failed" if name.endswith("-a1") else ""
+    harness.until(lambda: phase(harness.job("world-sft-a2") or {}) == "Running")
+    without_owner = {"metadata": {"ownerReferences": None}}
+    harness.edit(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a2"), without_owner)
+    harness.remove(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a1"))
+    harness.remove(paths.OURS["SFTStage"].path("anew-1", "world-sft"))
     for _ in range(20):
-        if not theatre.round():
-            theatre.clock.passed = max(theatre.life.wakes(), theatre.clock.passed)
-    assert theatre.get("SFTStage", "world-sft")["status"]["attempt"] == 1 and theatre.job("world-sft-a1") is None
-    theatre.remove(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a2"))
-    theatre.until(lambda: theatre.job("world-sft-a1"))
+        if not harness.round():
+            harness.clock.passed = max(harness.operator.wakes(), harness.clock.passed)
+    assert harness.get("SFTStage", "world-sft")["status"]["attempt"] == 1 and harness.job("world-sft-a1") is None
+    harness.remove(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a2"))
+    harness.until(lambda: harness.job("world-sft-a1"))

@@ -102,7 +102,7 @@ def drive(place: Workplace, happens: Any) -> Any:
     """Lets the actors work until it happens."""
 
     def turn() -> Any:
-        cluster_actors.advance(place.api, place.namespace, place.play)
+        cluster_actors.advance(place.api, place.namespace, place.scenario)
         return happens()
 
     return until(turn)
@@ -125,13 +125,13 @@ def test_a_run_completes_by_events_with_the_manifests_permissions_in_one_namespa
 
 @pytest.mark.slow
 def test_the_successor_of_one_that_was_killed_goes_on_where_it_was(place, operator):
-    place.play.outcome = lambda name: "" if name == "world-sft-a1" else "Completed"
+    place.scenario.outcome = lambda name: "" if name == "world-sft-a1" else "Completed"
     place.apply()
     drive(place, lambda: place.phase("world-sft-a1") == "Running")
     operator.end(signal.SIGKILL)
-    place.play.outcome = lambda name: "Completed"
+    place.scenario.outcome = lambda name: "Completed"
     for _ in range(5):
-        cluster_actors.advance(place.api, place.namespace, place.play)
+        cluster_actors.advance(place.api, place.namespace, place.scenario)
     operator.process = operator.start()
     drive(place, lambda: place.condition("GoGRun", "world", "Complete"))
     assert [each["status"]["attempt"] for each in place.stages()] == [1] * 5

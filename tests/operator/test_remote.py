@@ -77,7 +77,7 @@ def test_nothing_is_written_once_nothing_changes(api_server):
 def test_the_mover_that_looks_into_the_store_is_asked_for_only_once_the_job_has_ended(api_server):
     counted: list[Wrapped] = []
     place = Workplace(api_server, lambda api: counted.append(Wrapped(api)) or counted[0])
-    place.play.outcome = lambda name: ""
+    place.scenario.outcome = lambda name: ""
     stage(place)
     place.until(lambda: place.phase("tune-a1") == "Running")
     for _ in range(3):
@@ -85,7 +85,7 @@ def test_the_mover_that_looks_into_the_store_is_asked_for_only_once_the_job_has_
     mover = f"GET {paths.JOBS.path(place.namespace, 'tune-a1-check')}"
     asked = counted[0].reads
     assert f"GET {paths.VOLCANO_JOBS.path(place.namespace, 'tune-a1')}" in asked and mover not in asked
-    place.play.outcome = lambda name: "Completed"
+    place.scenario.outcome = lambda name: "Completed"
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
     assert mover in asked
 
@@ -105,9 +105,9 @@ def test_two_operators_at_once_come_to_the_same_as_one(place):
 
 
 def test_an_attempt_that_ran_out_of_memory_is_told_and_the_next_one_resumes(place):
-    place.play.outcome = lambda name: "Failed" if name.endswith("-a1") else "Completed"
-    place.play.pod = lambda name: {"exitCode": 137, "reason": "OOMKilled"}
-    place.play.step = lambda key: {"step": 40, "complete": place.get("SFTStage", "tune")["status"]["attempt"] == 2}
+    place.scenario.outcome = lambda name: "Failed" if name.endswith("-a1") else "Completed"
+    place.scenario.pod = lambda name: {"exitCode": 137, "reason": "OOMKilled"}
+    place.scenario.step = lambda key: {"step": 40, "complete": place.get("SFTStage", "tune")["status"]["attempt"] == 2}
     stage(place)
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
     status = place.get("SFTStage", "tune")["status"]
@@ -117,7 +117,7 @@ def test_an_attempt_that_ran_out_of_memory_is_told_and_the_next_one_resumes(plac
 
 
 def test_a_cancelled_stage_ends_its_job_and_keeps_the_jobs_name_taken(place):
-    place.play.outcome = lambda name: ""
+    place.scenario.outcome = lambda name: ""
     stage(place)
     place.until(lambda: place.phase("tune-a1") == "Running")
     place.patch("SFTStage", "tune", {"metadata": {"annotations": {"gog.dev/cancel": "me"}}})
@@ -127,8 +127,8 @@ def test_a_cancelled_stage_ends_its_job_and_keeps_the_jobs_name_taken(place):
 
 
 def test_a_job_that_somebody_deletes_is_followed_by_another_attempt(place):
-    place.play.outcome = lambda name: "" if name.endswith("-a1") else "Completed"
-    place.play.step = lambda key: (
+    place.scenario.outcome = lambda name: "" if name.endswith("-a1") else "Completed"
+    place.scenario.step = lambda key: (
         {"step": 10, "complete": True} if place.get("SFTStage", "tune")["status"]["attempt"] == 2 else {}
     )
     stage(place)
@@ -141,7 +141,7 @@ def test_a_job_that_somebody_deletes_is_followed_by_another_attempt(place):
 
 
 def test_an_image_that_cannot_be_had_is_said_of_the_stage(place):
-    place.play.outcome = lambda name: ""
+    place.scenario.outcome = lambda name: ""
     stage(place)
     place.until(lambda: place.phase("tune-a1") == "Pending")
     waiting = {"reason": "ImagePullBackOff", "message": "not found"}
@@ -168,11 +168,11 @@ def test_a_job_too_large_for_the_cluster_to_keep_is_said_of_the_stage(place):
 
 def test_an_endpoint_is_ready_only_once_every_pod_of_its_size_is(place):
     place.create("Endpoint", "judge", role="judge", replicas=2)
-    place.play.ready = lambda service: False
+    place.scenario.ready = lambda service: False
     for _ in range(4):
         place.round()
     assert not place.condition("Endpoint", "judge", "Ready")
-    place.play.ready = lambda service: True
+    place.scenario.ready = lambda service: True
     place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
     place.patch("Endpoint", "judge", {"spec": {"replicas": 3}})
     place.until(lambda: not place.condition("Endpoint", "judge", "Ready"))
@@ -238,7 +238,7 @@ def test_an_object_of_a_newer_gog_says_so_and_the_others_go_on(api_server):
 
 
 def test_a_mover_that_failed_is_told_with_its_last_word(place):
-    place.play.mover = lambda name: {"exitCode": 2, "message": "gog: store: bucket: no permission to write"}
+    place.scenario.store_job = lambda name: {"exitCode": 2, "message": "gog: store: bucket: no permission to write"}
     stage(place, backoffLimit=0)
     place.until(lambda: place.condition("SFTStage", "tune", "Failed"))
     assert "no permission to write" in place.condition("SFTStage", "tune", "Failed")["message"]
@@ -253,10 +253,10 @@ def why_not(place: Workplace, reason: str) -> str:
 
 
 def test_a_mover_that_waits_for_its_image_is_told_of_the_stage_that_waits_for_it(place):
-    place.play.mover = lambda name: {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    place.scenario.store_job = lambda name: {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     stage(place)
     assert "image gog-tools cannot be had: not found" in why_not(place, "ImageMissing")
-    place.play.mover = lambda name: {}
+    place.scenario.store_job = lambda name: {}
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
 
 

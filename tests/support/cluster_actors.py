@@ -1,9 +1,9 @@
-"""What Volcano, KServe, a kubelet and S3 would do, as one pure step over an API server: everything moves one state on.
+"""What the rest of a cluster does, one step at a time: Volcano, KServe, the kubelet and the store jobs' own program.
 
-Problem: on an API server without a node nothing ever starts. Decision: `advance(api, namespace)` looks at what is there
-and writes the status that its real owner would write next; called again and again it brings a healthy run to its end.
-What shall go wrong is said in a `Play`. The controller manager is real: it makes the pods of Jobs and Deployments,
-counts them, and collects garbage.
+Problem: a control plane without a node never starts anything. Decision: `advance(api, namespace)` looks at what exists
+and writes the status that its real owner would write next; repeated calls bring a healthy run to its end. What shall go
+wrong is part of a `Scenario`. The controller manager is real: it creates the pods of Jobs and Deployments, counts them
+and collects garbage.
 """
 
 from __future__ import annotations
@@ -32,31 +32,35 @@ Document = Mapping[str, Any]
 
 
 @dataclass
-class Play:
-    """How things go. outcome: (job's name) -> phase that a running job takes next, "" to stay as it is; step: (key) ->
-    what a mover finds of it in the store; pod: (job's name) -> how a failed job's pod ended; starts: (job's name) -> why its
-    pod does not, if so; ready: (a server pod's label `app`) -> whether it gets ready; mover: (its name) -> how its pod ends
-    if not well, or what it is `waiting` for."""
+class Scenario:
+    """What becomes of jobs, pods and servers."""
 
     outcome: Callable[[str], str] = lambda name: "Completed"
+    """Job's name -> the phase after Running, "" to keep running."""
     step: Callable[[str], dict[str, Any]] = lambda key: {"step": 10, "complete": True}
+    """Store key -> the checkpoint that a store job finds there, {} for none."""
     pod: Callable[[str], dict[str, Any]] = lambda name: {"exitCode": 1, "reason": "Error", "message": "boom"}
+    """Job's name -> how the pod of a failed job ended."""
     starts: Callable[[str], dict[str, Any]] = lambda name: {}
+    """Job's name -> why its pod does not start, {} when it does."""
     ready: Callable[[str], bool] = lambda name: True
-    mover: Callable[[str], dict[str, Any]] = lambda name: {}
+    """A server pod's label `app` -> whether it gets ready."""
+    store_job: Callable[[str], dict[str, Any]] = lambda name: {}
+    """Store job's name -> how its pod ends, or what it is `waiting` for; {} when it ends well."""
     moved: list[str] = field(default_factory=list)
+    """What was advanced, as text."""
 
 
-def advance(api: Api, namespace: str, play: Play | None = None) -> list[str]:
-    """Moves every child in a namespace one state on; what was moved, in words."""
-    play = play or Play()
-    before = len(play.moved)
-    for work in (_commands, _volcano, _kserve, _server_pods, _movers):
-        work(api, namespace, play)
-    return play.moved[before:]
+def advance(api: Api, namespace: str, scenario: Scenario | None = None) -> list[str]:
+    """Moves every child in a namespace to its next state. Returns what was moved, as text."""
+    scenario = scenario or Scenario()
+    before = len(scenario.moved)
+    for work in (_commands, _volcano, _kserve, _server_pods, _store_jobs):
+        work(api, namespace, scenario)
+    return scenario.moved[before:]
 
 
-def _commands(api: Api, namespace: str, play: Play) -> None:
+def _commands(api: Api, namespace: str, scenario: Scenario) -> None:
     """Volcano consumes a Command and aborts its job."""
     for each in _all(api, paths.VOLCANO_COMMANDS, namespace):
         name = each["target"]["name"]
@@ -64,33 +68,33 @@ def _commands(api: Api, namespace: str, play: Play) -> None:
         job = _get(api, paths.VOLCANO_JOBS.path(namespace, name))
         if job is not None and _phase(job) in ("", "Pending", "Running"):
             write_status(api, paths.VOLCANO_JOBS, namespace, name, {"state": {"phase": "Aborting"}})
-            play.moved.append(f"job {name} Aborting")
+            scenario.moved.append(f"job {name} Aborting")
 
 
-def _volcano(api: Api, namespace: str, play: Play) -> None:
+def _volcano(api: Api, namespace: str, scenario: Scenario) -> None:
     for job in _all(api, paths.VOLCANO_JOBS, namespace):
         name, phase = job["metadata"]["name"], _phase(job)
-        following = play.outcome(name) if phase == "Running" else JOB_PHASES.get(phase, "")
+        following = scenario.outcome(name) if phase == "Running" else JOB_PHASES.get(phase, "")
         waits = following == "Running" and _get(api, paths.CONFIG_MAPS.path(namespace, name)) is None
-        if following == "Running" and (stuck := play.starts(name)):
+        if following == "Running" and (stuck := scenario.starts(name)):
             if _get(api, paths.PODS.path(namespace, f"{name}-trainer-0-0")) is None:
                 job_pod(api, namespace, name, "Pending", waiting=stuck)
             continue
         if job["metadata"].get("deletionTimestamp") or not following or waits:
             continue
         if following in ("Failed", "Terminated"):
-            _fail_pod(api, namespace, job, play)
+            _fail_pod(api, namespace, job, scenario)
         write_status(api, paths.VOLCANO_JOBS, namespace, name, {"state": {"phase": following}})
-        play.moved.append(f"job {name} {following}")
+        scenario.moved.append(f"job {name} {following}")
 
 
-def _fail_pod(api: Api, namespace: str, job: Document, play: Play) -> None:
-    ended = {"finishedAt": now(), "startedAt": now(), **play.pod(job["metadata"]["name"])}
+def _fail_pod(api: Api, namespace: str, job: Document, scenario: Scenario) -> None:
+    ended = {"finishedAt": now(), "startedAt": now(), **scenario.pod(job["metadata"]["name"])}
     job_pod(api, namespace, job["metadata"]["name"], "Failed", terminated=ended)
 
 
 def job_pod(api: Api, namespace: str, job_name: str, phase: str, **state: Any) -> None:
-    """The first pod of a Volcano Job, in a state; the others are left out."""
+    """Creates the first pod of a Volcano Job, in a state; the others are left out."""
     job = api.call("GET", paths.VOLCANO_JOBS.path(namespace, job_name))
     task = job["spec"]["tasks"][0]["template"]
     body = {
@@ -120,8 +124,8 @@ def _owner(body: Document, version: str, kind: str) -> dict[str, Any]:
     return {**named, "controller": True, "blockOwnerDeletion": True}
 
 
-def _kserve(api: Api, namespace: str, play: Play) -> None:
-    """KServe makes a Deployment, and is Ready once that is available."""
+def _kserve(api: Api, namespace: str, scenario: Scenario) -> None:
+    """KServe creates a Deployment, and is Ready once that is available."""
     for service in _all(api, paths.INFERENCE_SERVICES, namespace):
         name = service["metadata"]["name"]
         if _leaves(service) or not service["spec"]["predictor"].get("containers"):
@@ -129,12 +133,12 @@ def _kserve(api: Api, namespace: str, play: Play) -> None:
         deployment = _get(api, paths.DEPLOYMENTS.path(namespace, f"{name}-predictor"))
         if deployment is None or deployment["spec"]["replicas"] != _replicas(service):
             _deploy(api, namespace, service)
-            play.moved.append(f"deployment {name}")
+            scenario.moved.append(f"deployment {name}")
             continue
         available = deployment.get("status", {}).get("availableReplicas", 0) >= _replicas(service)
         if available != _is_ready(service):
             write_status(api, paths.INFERENCE_SERVICES, namespace, name, _service_status(name, namespace, available))
-            play.moved.append(f"service {name} {'Ready' if available else 'not ready'}")
+            scenario.moved.append(f"service {name} {'Ready' if available else 'not ready'}")
 
 
 def _deploy(api: Api, namespace: str, service: Document) -> None:
@@ -161,47 +165,54 @@ def _deploy(api: Api, namespace: str, service: Document) -> None:
     api.call("PATCH", path, body=body, query=query, content="application/apply-patch+yaml")
 
 
-def _server_pods(api: Api, namespace: str, play: Play) -> None:
+def _server_pods(api: Api, namespace: str, scenario: Scenario) -> None:
     """The kubelet starts servers' pods."""
     for pod in items(api, paths.PODS.path(namespace), "app"):
         name, service = pod["metadata"]["name"], pod["metadata"]["labels"]["app"]
-        if pod["status"].get("phase") == "Pending" and play.ready(service) and not _leaves(pod):
+        if pod["status"].get("phase") == "Pending" and scenario.ready(service) and not _leaves(pod):
             container = pod["spec"]["containers"][0]["name"]
             status = _pod_status("Running", container, running={"startedAt": now()})
             ready = [{"type": type_, "status": "True"} for type_ in ("Ready", "ContainersReady", "PodScheduled")]
             write_status(api, paths.PODS, namespace, name, {**status, "conditions": ready})
-            play.moved.append(f"pod {name} Running")
+            scenario.moved.append(f"pod {name} Running")
 
 
-def _movers(api: Api, namespace: str, play: Play) -> None:
-    """A mover's pod ends; the controller manager completes its Job."""
+def _store_jobs(api: Api, namespace: str, scenario: Scenario) -> None:
+    """A store job's pod ends; the controller manager completes its Job."""
     for pod in items(api, paths.PODS.path(namespace), "batch.kubernetes.io/job-name"):
         name = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
         waits = _get(api, paths.CONFIG_MAPS.path(namespace, name)) is None
         if pod["status"].get("phase") != "Pending" or _leaves(pod) or waits:
             continue
-        end = play.mover(name) or {"exitCode": 0, "message": json.dumps(_told(api, namespace, name, play))}
+        end = scenario.store_job(name) or {
+            "exitCode": 0,
+            "message": json.dumps(_result(api, namespace, name, scenario)),
+        }
         container = pod["spec"]["containers"][0]["name"]
         if "waiting" in end:
-            told = _pod_status("Pending", container, image=pod["spec"]["containers"][0]["image"], **end)
-            write_status(api, paths.PODS, namespace, pod["metadata"]["name"], told)
+            status = _pod_status("Pending", container, image=pod["spec"]["containers"][0]["image"], **end)
+            write_status(api, paths.PODS, namespace, pod["metadata"]["name"], status)
             continue
         phase = "Failed" if end["exitCode"] else "Succeeded"
         ended = {"finishedAt": now(), "startedAt": now(), **end}
-        told = _pod_status(phase, container, terminated=ended)
-        write_status(api, paths.PODS, namespace, pod["metadata"]["name"], told)
-        play.moved.append(f"mover {name}")
+        status = _pod_status(phase, container, terminated=ended)
+        write_status(api, paths.PODS, namespace, pod["metadata"]["name"], status)
+        scenario.moved.append(f"store job {name}")
 
 
-def _told(api: Api, namespace: str, name: str, play: Play) -> dict[str, Any]:
-    """A mover's message, as `gog move` writes it."""
+def _result(api: Api, namespace: str, name: str, scenario: Scenario) -> dict[str, Any]:
+    """A store job's message, as `gog move` writes it."""
     if name.endswith("-data"):
         return {"dataset": "data/1"}
     if name.endswith("-report"):
         return {"report": "s3://bucket/report"}
     configmap = api.call("GET", paths.CONFIG_MAPS.path(namespace, name))
     keys = yaml.safe_load(next(iter(configmap["data"].values())))["keys"]
-    return {"checkpoints": {key: play.step(key) for key in keys if play.step(key)}, "promoted": [], "removed": 0}
+    return {
+        "checkpoints": {key: scenario.step(key) for key in keys if scenario.step(key)},
+        "promoted": [],
+        "removed": 0,
+    }
 
 
 def _service_status(name: str, namespace: str, ready: bool) -> dict[str, Any]:
@@ -260,7 +271,7 @@ def _get(api: Api, path: str) -> dict[str, Any] | None:
 
 
 def write_status(api: Api, resource: paths.Resource, namespace: str, name: str, status: dict[str, Any]) -> None:
-    """Gone meanwhile is as good."""
+    """An object that is gone is left alone."""
     try:
         api.call("PATCH", resource.path(namespace, name, "status"), body={"status": status}, content=MERGE)
     except ApiError as error:

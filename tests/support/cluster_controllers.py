@@ -1,8 +1,8 @@
-"""What the controller manager would do to Jobs, Deployments and Services, as one step: at once, and always the same.
+"""What the controller manager does to Jobs, Deployments and Services, as one step: at once, and always the same.
 
-The real ones take a second here and there and go their own way, so that no two runs make the same calls. Where they are
-switched off (`bare_api_server`), `advance` does their part: it makes a Job's pod and ends the Job with it, counts a
-Deployment's replicas as its play says, and gives a headless Service addresses.
+The real controllers take a second now and then, in an order of their own, so that no two runs make the same calls. Where
+they are switched off (`bare_api_server`), `advance` takes their place: it creates a Job's pod and completes the Job with
+it, sets a Deployment's replicas as its scenario says, and gives a headless Service addresses.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from gog_operator.build import inference
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import Api, ApiError, items
 from support import cluster_actors
-from support.cluster_actors import Document, Play
+from support.cluster_actors import Document, Scenario
 
 ADDRESSES = ("10.9.0.1", "10.9.0.2")
 
 
-def advance(api: Api, namespace: str, play: Play) -> list[str]:
-    """Moves everything one state on; what was moved, in words."""
-    before = len(play.moved)
+def advance(api: Api, namespace: str, scenario: Scenario) -> list[str]:
+    """Moves everything to its next state. Returns what was moved, as text."""
+    before = len(scenario.moved)
     for work in (_jobs, _deployments, _services):
-        work(api, namespace, play)
-    return play.moved[before:]
+        work(api, namespace, scenario)
+    return scenario.moved[before:]
 
 
-def _jobs(api: Api, namespace: str, play: Play) -> None:
+def _jobs(api: Api, namespace: str, scenario: Scenario) -> None:
     for job in items(api, paths.JOBS.path(namespace)):
         name, status = job["metadata"]["name"], job.get("status", {})
         if "deletionTimestamp" in job["metadata"] or _ended(status):
@@ -35,10 +35,10 @@ def _jobs(api: Api, namespace: str, play: Play) -> None:
         pod = next(iter(items(api, paths.PODS.path(namespace), selector)), None)
         if pod is None:
             _create(api, paths.PODS.path(namespace), pod_of(job, f"{name}-x", job["spec"]["template"]))
-            play.moved.append(f"pod of {name}")
+            scenario.moved.append(f"pod of {name}")
         elif pod["status"].get("phase") in ("Succeeded", "Failed"):
             cluster_actors.write_status(api, paths.JOBS, namespace, name, _job_status(pod))
-            play.moved.append(f"mover {name} {pod['status']['phase']}")
+            scenario.moved.append(f"store job {name} {pod['status']['phase']}")
 
 
 def pod_of(owner: Document, name: str, template: Document) -> dict[str, Any]:
@@ -63,19 +63,19 @@ def _job_status(pod: Document) -> dict[str, Any]:
     else:
         kinds, reason, counts = ("FailureTarget", "Failed"), "PodFailurePolicy", {"failed": 1}
     stamp = cluster_actors.now()
-    told = {"status": "True", "reason": reason, "lastTransitionTime": stamp, "lastProbeTime": stamp}
+    common = {"status": "True", "reason": reason, "lastTransitionTime": stamp, "lastProbeTime": stamp}
     ended = {"completionTime": stamp} if "succeeded" in counts else {}
-    return {"conditions": [{"type": each, **told} for each in kinds], "startTime": stamp, **ended, **counts}
+    return {"conditions": [{"type": each, **common} for each in kinds], "startTime": stamp, **ended, **counts}
 
 
 def _ended(status: Document) -> bool:
     return any(each["type"] in ("Complete", "Failed") for each in status.get("conditions") or ())
 
 
-def _deployments(api: Api, namespace: str, play: Play) -> None:
+def _deployments(api: Api, namespace: str, scenario: Scenario) -> None:
     for deployment in items(api, paths.DEPLOYMENTS.path(namespace)):
         metadata, wanted = deployment["metadata"], deployment["spec"]["replicas"]
-        starts = play.ready(deployment["spec"]["selector"]["matchLabels"]["app"]) and _mounted(
+        starts = scenario.ready(deployment["spec"]["selector"]["matchLabels"]["app"]) and _mounted(
             api, namespace, deployment
         )
         ready = wanted if starts else 0
@@ -86,20 +86,20 @@ def _deployments(api: Api, namespace: str, play: Play) -> None:
             "readyReplicas": ready,
             "availableReplicas": ready,
         }
-        told = deployment.get("status", {})
-        if "deletionTimestamp" not in metadata and any(told.get(key, 0) != value for key, value in status.items()):
+        current = deployment.get("status", {})
+        if "deletionTimestamp" not in metadata and any(current.get(key, 0) != value for key, value in status.items()):
             cluster_actors.write_status(api, paths.DEPLOYMENTS, namespace, metadata["name"], status)
-            play.moved.append(f"deployment {metadata['name']} {ready}/{wanted}")
+            scenario.moved.append(f"deployment {metadata['name']} {ready}/{wanted}")
 
 
 def _mounted(api: Api, namespace: str, deployment: Document) -> bool:
-    """Whether all that its pods mount is there."""
-    there = {each["metadata"]["name"] for each in items(api, paths.CONFIG_MAPS.path(namespace))}
+    """Whether every ConfigMap that its pods mount exists."""
+    present = {each["metadata"]["name"] for each in items(api, paths.CONFIG_MAPS.path(namespace))}
     volumes = deployment["spec"]["template"]["spec"].get("volumes") or ()
-    return all(each["configMap"]["name"] in there for each in volumes if "configMap" in each)
+    return all(each["configMap"]["name"] in present for each in volumes if "configMap" in each)
 
 
-def _services(api: Api, namespace: str, play: Play) -> None:
+def _services(api: Api, namespace: str, scenario: Scenario) -> None:
     """A policy's pods have addresses."""
     known = {each["metadata"]["name"] for each in items(api, paths.ENDPOINT_SLICES.path(namespace))}
     for service in items(api, paths.SERVICES.path(namespace)):
@@ -121,7 +121,7 @@ def _services(api: Api, namespace: str, play: Play) -> None:
             "ports": [{"name": "http", "port": inference.PORT, "protocol": "TCP"}],
         }
         _create(api, paths.ENDPOINT_SLICES.path(namespace), body)
-        play.moved.append(f"addresses of {name}")
+        scenario.moved.append(f"addresses of {name}")
 
 
 def _create(api: Api, path: str, body: Document) -> None:

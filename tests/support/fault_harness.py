@@ -1,9 +1,9 @@
-"""A run on a real API server from beginning to end in a second: one thread, no waiting, and an operator that may die.
+"""A run on a real API server from start to end in a second: one thread, no waiting, and an operator that may die.
 
-Problem: thousands of runs, each with one fault at one call, must be played, and each must go the same way every time.
-Decision: operator and actors take turns until neither has anything to do; then time, which is the stage's own, goes on
-to the next thing that is due. Watching is played from what the witness sees, so that the operator makes the calls that
-it would make beside a watch. Conditions of the world that must always hold are checked after every write.
+Problem: thousands of runs, each with one fault at one call, must be played, and each must take the same course every
+time. Decision: operator and actors take turns until neither has anything to do; then the clock, which belongs to the
+harness, jumps to the next time at which something is due. The watch stream is replayed from what the recorder sees, so
+that the operator makes the calls it would make beside a real watch. Invariants are checked after every write.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,28 +23,29 @@ from gog_operator import main, resync, watch
 from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import adapters, kube, paths
-from gog_operator.cluster.adapters import Answer
 from gog_operator.cluster.kube import MERGE, Api, ApiError
 from gog_operator.cluster.remote import RemoteCluster
 from gog_operator.main import Workers
 from gog_operator.resync import Resync
 from gog_operator.workqueue import WorkQueue
 from support import cluster_actors, cluster_controllers
-from support.faulty_api import Death, Fault, FaultyApi, Remembered, Witness, nothing, selected
+from support.faulty_api import Death, FaultyApi, no_fault
 from support.operator_builders import manifest
+from support.policy_pods import PolicyPods
+from support.recorder import RecordedApi, Recorder, matches
 
 STORE = {"uri": "s3://bucket/world", "secretName": "s3"}
-RESYNC = 60.0
+RESYNC_SECONDS = 60.0
 OVER = ("Completed", "Failed", "Terminated", "Aborted")
-"""Phases of a Volcano Job that has no pods."""
+"""Phases of a Volcano Job without pods."""
 ROUNDS = 400
-STAGE_KINDS = ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")
+"""Turns after which a run counts as never ending."""
 
 Document = dict[str, Any]
 
 
 class Clock:
-    """Seconds that a play lets go by."""
+    """A clock that moves when the harness moves it."""
 
     def __init__(self) -> None:
         self.start, self.passed = datetime.now(UTC).replace(microsecond=0), 0.0
@@ -55,19 +57,19 @@ class Clock:
         return self.passed
 
 
-class Life:
-    """An operator from its start to its death: what it knows is lost with it."""
+class OperatorProcess:
+    """One life of an operator: its memory is lost when it dies."""
 
     def __init__(self, api: Api, namespace: str, clock: Clock) -> None:
-        self.clock, self.listing = clock, clock.passed
+        self.clock, self.next_resync = clock, clock.passed
         self.queue = WorkQueue(clock.seconds, lambda: 0.5)
         self.workers = Workers(api, Platform(), self.queue, clock.now)
         self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now)
         self.watcher = watch.Watcher(self.queue, self.resync.seen)
 
     def work(self) -> None:
-        """The resync when it is its time, then passes until nothing is due."""
-        if self.clock.passed >= self.listing:
+        """Resyncs when that is due, then makes passes until none is due."""
+        if self.clock.passed >= self.next_resync:
             self.list()
         while (key := self.queue.take()[0]) is not None:
             self.workers.one(key)
@@ -75,24 +77,24 @@ class Life:
     def list(self) -> None:
         try:
             self.resync.once()
-            self.listing = self.clock.passed + RESYNC
+            self.next_resync = self.clock.passed + RESYNC_SECONDS
         except ApiError as error:
-            self.listing = self.clock.passed + min(error.retry_after or resync.AGAIN, RESYNC)
+            self.next_resync = self.clock.passed + min(error.retry_after or resync.AGAIN, RESYNC_SECONDS)
 
-    def hears(self, type_: str, body: Document) -> None:
-        """What its watches tell it."""
+    def observe(self, type_: str, body: Document) -> None:
+        """One event of its watches."""
         resource = next(
             (each for each in watch.WATCHED if (_group(body), _plural(body)) == (each.group, each.plural)), None
         )
-        if resource is None or (resource not in paths.OURS.values() and not selected(body, paths.LABEL)):
+        if resource is None or (resource not in paths.OURS.values() and not matches(body, paths.LABEL)):
             return
         self.watcher.event(resource.name, type_, body)
 
     def wakes(self) -> float:
-        """When it next does something by itself."""
+        """The time at which something of its own is due next."""
         key, seconds = self.queue.take()
         assert key is None
-        return min(self.clock.passed + seconds, self.listing)
+        return min(self.clock.passed + seconds, self.next_resync)
 
 
 def _group(body: Document) -> str:
@@ -103,22 +105,30 @@ def _plural(body: Document) -> str:
     return f"{body['kind'].lower()}s"
 
 
-class Theatre:
-    """A namespace with one run, `world`, its operator, and whoever else is there. spec: of the run; name: another one."""
+class Harness:
+    """A namespace with one run, its operator, and the actors that stand in for the rest of the cluster.
 
-    def __init__(self, kubeconfig: str, namespace: str, fault: Fault = nothing, **spec: Any) -> None:
+    Args:
+        kubeconfig: of the API server.
+        namespace: created here.
+        spec: of the run, which is called `world`; `name` gives it another name.
+    """
+
+    def __init__(self, kubeconfig: str, namespace: str, **spec: Any) -> None:
         self.api = _connection(kubeconfig)
         self.namespace, self.clock = namespace, Clock()
         self.name = str(spec.get("name", "world"))
-        self.witness = Witness(self.api, self.clock.now)
-        self.faulty = FaultyApi(self.witness, fault)
-        self.actors = Remembered(self.witness)
-        self.play = cluster_actors.Play()
-        self.policies = Policies()
-        self.wrongs: list[str] = []
-        self.witness.listeners += [self._hear, self._judge]
+        self.turn = 0
+        self.policies = PolicyPods()
+        self.recorder = Recorder(self.api, self.clock.now)
+        self.faulty = FaultyApi(self.recorder, no_fault, lambda: (self.turn, self.policies.changes))
+        self.actors = RecordedApi(self.recorder)
+        self.scenario = cluster_actors.Scenario()
+        self.violations: list[str] = []
+        """Broken invariants, and errors of the operator's own."""
+        self.recorder.listeners += [self._observe, self._check]
         self._prepare(spec)
-        self.life = self._begin()
+        self.operator = self._start()
 
     def _prepare(self, spec: Mapping[str, Any]) -> None:
         place = {"namespace": self.namespace}
@@ -127,20 +137,20 @@ class Theatre:
         self.api.call("POST", "/api/v1/namespaces", body=body)
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", **place}}
         self.api.call("POST", f"/api/v1/namespaces/{self.namespace}/serviceaccounts", body=account)
-        self.life: Life | None = None
+        self.operator: OperatorProcess | None = None
         self.create(manifest(**{"store": STORE, **spec}))
 
     def create(self, body: Document) -> None:
         body["metadata"]["namespace"] = self.namespace
-        self.witness.call("POST", paths.OURS[body["kind"]].path(self.namespace), body=body)
+        self.recorder.call("POST", paths.OURS[body["kind"]].path(self.namespace), body=body)
 
-    def _begin(self) -> Life:
-        return Life(self.faulty, self.namespace, self.clock)
+    def _start(self) -> OperatorProcess:
+        return OperatorProcess(self.faulty, self.namespace, self.clock)
 
-    # -- playing
+    # -- running
 
-    def to_the_end(self) -> None:
-        """Until the run is over, or gone with all that was of it, and nothing has anything to do any more."""
+    def run_to_the_end(self) -> None:
+        """Until the run is over, or gone with everything it owned, and nothing has anything left to do."""
         self.until(lambda: self.finished or not self.run)
         self.rest()
 
@@ -152,49 +162,48 @@ class Theatre:
             if quiet > 2:
                 return
             if quiet:
-                self.clock.passed = self.life.listing
-        raise AssertionError(f"never comes to rest: {self.told()}")
+                self.clock.passed = self.operator.next_resync
+        raise AssertionError(f"never comes to rest: {self.conditions()}")
 
     def until(self, happens: Callable[[], Any]) -> None:
         for _ in range(ROUNDS):
             if happens():
                 return
             if not self.round():
-                self.clock.passed = max(self.life.wakes(), self.clock.passed)
-        raise AssertionError(f"did not happen; {self.told()}")
+                self.clock.passed = max(self.operator.wakes(), self.clock.passed)
+        raise AssertionError(f"did not happen; {self.conditions()}")
 
     def round(self) -> bool:
-        """Operator and actors have a turn each; whether anything changed."""
-        before = self.witness.writes
+        """One turn each for the operator and the actors. Returns whether anything changed."""
+        before = self.recorder.writes
+        self.turn += 1
         with self._surroundings():
             self.work()
-        self.witness.settle()
-        moved = cluster_actors.advance(self.actors, self.namespace, self.play)
-        moved += cluster_controllers.advance(self.actors, self.namespace, self.play)
-        assert not self.wrongs, self.wrongs
-        return bool(moved) or self.witness.writes > before
+        self.recorder.settle()
+        moved = cluster_actors.advance(self.actors, self.namespace, self.scenario)
+        moved += cluster_controllers.advance(self.actors, self.namespace, self.scenario)
+        assert not self.violations, self.violations
+        return bool(moved) or self.recorder.writes > before
 
     def work(self) -> None:
-        """The operator's turn; one that dies is followed by the next at once."""
+        """The operator's turn; one that dies is replaced at once."""
         try:
-            self.life.work()
+            self.operator.work()
         except Death:
-            self.life = self._begin()
+            self.operator = self._start()
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """What the operator reaches besides the API server, and what it says of surprises."""
+        """What the operator reaches besides the API server, and its log of unexpected errors."""
         with (
             mock.patch.object(RemoteCluster.__init__, "__defaults__", (self._ask,)),
             mock.patch.object(adapters, "asker", return_value=self.policies.answer),
-            mock.patch.object(main.log, "exception", self._surprised),
+            mock.patch.object(main.log, "exception", self._unexpected),
         ):
             yield
 
-    def _surprised(self, words: str, *values: Any) -> None:
-        import traceback
-
-        self.wrongs.append(f"{words % values}: {traceback.format_exc()}")
+    def _unexpected(self, message: str, *values: Any) -> None:
+        self.violations.append(f"{message % values}: {traceback.format_exc()}")
 
     def _ask(self, url: str, timeout: float) -> Document | None:
         if url.endswith("/progress"):
@@ -204,54 +213,55 @@ class Theatre:
         answer = self.policies.answer(url, None)
         return json.loads(answer.body) if answer.status == 200 else None
 
-    # -- looking
+    # -- observing
 
-    def _hear(self, type_: str, body: Document) -> None:
-        if self.life is not None:
-            self.life.hears(type_, body)
+    def _observe(self, type_: str, body: Document) -> None:
+        if self.operator is not None:
+            self.operator.observe(type_, body)
 
-    def _judge(self, type_: str, body: Document) -> None:
-        """Never two live attempts of one stage."""
+    def _check(self, type_: str, body: Document) -> None:
+        """A stage never has two live attempts."""
         if type_ != "ADDED" or (body["kind"], _group(body)) != ("Job", paths.VOLCANO_JOBS.group):
             return
         owner = _stage_of(body)
-        for path, each in self.witness.of(paths.VOLCANO_JOBS):
+        for path, each in self.recorder.of(paths.VOLCANO_JOBS):
             if each is not body and _stage_of(each) == owner and phase(each) not in OVER:
-                self.witness.look(path)  # the collector may have taken it
-        jobs = [each for _, each in self.witness.of(paths.VOLCANO_JOBS) if _stage_of(each) == owner]
+                self.recorder.refresh(path)  # the collector may have removed it
+        jobs = [each for _, each in self.recorder.of(paths.VOLCANO_JOBS) if _stage_of(each) == owner]
         live = [each["metadata"]["name"] for each in jobs if phase(each) not in OVER]
         if len(live) > 1:
-            self.wrongs.append(f"{owner} has two live jobs: {live}")
+            self.violations.append(f"{owner} has two live jobs: {live}")
 
     @property
     def run(self) -> Document:
         return self.get("GoGRun", self.name)
 
     def get(self, kind: str, name: str) -> Document:
-        return self.witness.objects.get(paths.OURS[kind].path(self.namespace, name), {})
+        """The object; {} where there is none."""
+        return self.recorder.objects.get(paths.OURS[kind].path(self.namespace, name), {})
 
     def job(self, name: str) -> Document | None:
         """A Volcano Job."""
-        return self.witness.objects.get(paths.VOLCANO_JOBS.path(self.namespace, name))
+        return self.recorder.objects.get(paths.VOLCANO_JOBS.path(self.namespace, name))
 
     @property
     def finished(self) -> str:
         """Complete or Failed, once the run is."""
         return next((each for each in ("Complete", "Failed") if condition(self.run, each, "True")), "")
 
-    def told(self) -> list[str]:
-        """What every object of ours says of itself."""
+    def conditions(self) -> list[str]:
+        """Every condition of every custom resource, as text."""
         return [
             " ".join((each["metadata"]["name"], one["type"], one["status"], one["reason"], one["message"]))
             for kind in KINDS
-            for _, each in self.witness.of(paths.OURS[kind])
+            for _, each in self.recorder.of(paths.OURS[kind])
             for one in each.get("status", {}).get("conditions") or ()
         ]
 
     def state(self) -> dict[str, Any]:
-        """All that must be the same whatever happened on the way: what is there, and what it says."""
+        """What must be the same at the end whatever happened on the way: resource and name -> essence."""
         found: dict[str, Any] = {}
-        for path, body in self.witness.objects.items():
+        for path, body in self.recorder.objects.items():
             resource = paths.resource_of(path)
             if resource is None or resource in (paths.EVENTS, paths.PODS, paths.LEASES):
                 continue
@@ -259,31 +269,31 @@ class Theatre:
         return found
 
     def events(self) -> Counter[str]:
-        rows = [each for _, each in self.witness.of(paths.EVENTS)]
+        rows = [each for _, each in self.recorder.of(paths.EVENTS)]
         return Counter(f"{each['involvedObject']['name']} {each['reason']}: {each['message']}" for each in rows)
 
-    # -- meddling, as others would
+    # -- interfering, as other users of the cluster would
 
     def edit(self, path: str, patch: Document) -> None:
-        self.witness.call("PATCH", path, body=patch, content=MERGE)
+        self.recorder.call("PATCH", path, body=patch, content=MERGE)
 
     def remove(self, path: str) -> None:
-        self.witness.call("DELETE", path)
+        self.recorder.call("DELETE", path)
 
 
-PASSING = ("startTime", "completionTime", "attemptTime", "retryTime", "restarts", "progress", "summary")
-"""What depends on when somebody looked."""
+VOLATILE = ("startTime", "completionTime", "attemptTime", "retryTime", "restarts", "progress", "summary")
+"""Status fields that depend on when the operator looked."""
 
 
 def essence(body: Document) -> Any:
     """What must be the same at the end of an object's life, whatever happened in between."""
     status = body.get("status", {})
     if body["apiVersion"].startswith("gog.dev"):
-        told = [
+        conditions = [
             (each["type"], each["status"], each["reason"], each["message"]) for each in status.get("conditions") or ()
         ]
-        rest = {key: value for key, value in status.items() if key not in (*PASSING, "conditions")}
-        return sorted(told), rest, body["spec"]
+        rest = {key: value for key, value in status.items() if key not in (*VOLATILE, "conditions")}
+        return sorted(conditions), rest, body["spec"]
     if body["kind"] == "Job" and body["apiVersion"].startswith("batch.volcano"):
         return phase(body)
     if body["kind"] == "Job":
@@ -302,36 +312,6 @@ def phase(job: Mapping[str, Any]) -> str:
 def condition(body: Mapping[str, Any], type_: str, status: str) -> Document | None:
     found = body.get("status", {}).get("conditions") or ()
     return next((each for each in found if (each["type"], each["status"]) == (type_, status)), None)
-
-
-class Policies:
-    """Pods that serve the policy, by address."""
-
-    def __init__(self) -> None:
-        self.loaded: dict[str, list[str]] = {}
-        self.default: dict[str, str] = {}
-
-    def answer(self, url: str, body: Mapping[str, Any] | None) -> Answer:
-        host, _, path = url.removeprefix("http://").partition("/")
-        loaded, name = (
-            self.loaded.setdefault(host, ["base"]),
-            str((body or {}).get("lora_name") or (body or {}).get("model")),
-        )
-        match f"/{path}":
-            case adapters.MODELS:
-                default = self.default.get(host, "base")
-                return _said({"data": [{"id": each, "owned_by": "gog", "default": each == default} for each in loaded]})
-            case adapters.LOAD:
-                loaded.append(name)
-            case adapters.UNLOAD:
-                loaded.remove(name)
-            case adapters.DEFAULT:
-                self.default[host] = name
-        return _said({"model": name})
-
-
-def _said(body: Document) -> Answer:
-    return Answer(200, json.dumps(body).encode())
 
 
 @functools.cache

@@ -16,8 +16,8 @@ from gog_operator.main import Workers
 from gog_operator.resync import Resync
 from gog_operator.workqueue import WorkQueue
 from support import cluster_actors
-from support.kube import ApiServer
-from support.operator_builders import manifest, until
+from support.kube import ApiServer, wait_until_served
+from support.operator_builders import manifest
 
 STORE = {"uri": "s3://bucket/world", "secretName": "s3"}
 
@@ -44,16 +44,9 @@ class Workplace:
         self.server = server
         self.api: Api = kube.connect(4, str(server.kubeconfig))
         self.namespace = server.namespace()
-        until(self._serves)
-        self.clock, self.play = Clock(), cluster_actors.Play()
+        wait_until_served(server, self.namespace)
+        self.clock, self.scenario = Clock(), cluster_actors.Scenario()
         self.operator = self.make_operator(wrap(self.api))
-
-    def _serves(self) -> bool:
-        """Whether the server has come round to every resource: for a moment after a definition was applied, it has not."""
-        try:
-            return all(self.api.call("GET", each.path(self.namespace)) for each in paths.KNOWN)
-        except ApiError:
-            return False
 
     def make_operator(self, api: Api) -> Operator:
         return Operator(api, self.namespace, self.clock)
@@ -81,7 +74,7 @@ class Workplace:
 
     def round(self) -> None:
         self.operator.work()
-        if not cluster_actors.advance(self.api, self.namespace, self.play):
+        if not cluster_actors.advance(self.api, self.namespace, self.scenario):
             self.clock.passed += 5
 
     def get(self, kind: str, name: str) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""What the end of a run with a fault must look like, beside the same run without one. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.fault_cases import ENDINGS, INTERFERENCE, Outcome
+from support.fault_harness import OVER
+
+EXTRA_CALLS = 150
+"""More calls than that, over the run without a fault, are a loop: a restart lists and looks at everything once."""
+
+
+def fault_found(outcome: Outcome, sane: Outcome) -> str:
+    """What is wrong at the end of a case; "" when it ended as it should. sane: the run without a fault."""
+    if outcome.violation:
+        return outcome.violation
+    # A deleted stage runs again, and what fails seven times is asked seven times.
+    times = 2 if outcome.case.fault in (*INTERFERENCE, "every answer") else 1
+    if len(outcome.calls) > times * len(sane.calls) + EXTRA_CALLS:
+        return f"{len(outcome.calls)} calls"
+    if outcome.case.fault in ENDINGS:
+        return f"left behind: {sorted(outcome.state)}" if outcome.state else ""
+    if outcome.case.fault in INTERFERENCE:
+        return _unfinished(outcome, sane)
+    return _difference(outcome.state, sane.state) or _false_events(outcome, sane)
+
+
+def _difference(state: dict[str, Any], sane: dict[str, Any]) -> str:
+    keys = [key for key in {**state, **sane} if state.get(key, "absent") != sane.get(key, "absent")]
+    return "; ".join(f"{key}: {state.get(key, 'absent')} instead of {sane.get(key, 'absent')}" for key in keys)
+
+
+def _false_events(outcome: Outcome, sane: Outcome) -> str:
+    """Events report nothing that did not happen; a refusal of the server did."""
+    extra = [each for each in outcome.events if each not in sane.events and " RefusedByCluster: " not in each]
+    return "; ".join(f"event {each}" for each in extra)
+
+
+def _unfinished(outcome: Outcome, sane: Outcome) -> str:
+    """Interference may cost attempts and nothing else: custom resources end as they would have. A run that was complete
+    before it stays complete, and creates nothing anew."""
+    run = "gogruns.gog.dev/world"
+    writes = [
+        number
+        for number, call in enumerate(outcome.calls, 1)
+        if call.request.startswith("PATCH") and "/gogruns/" in call.request
+    ]
+    late = outcome.case.call >= max(writes, default=0)
+    ours = [run] if late else [key for key in sane.state if ".gog.dev/" in key]
+    live = [key for key, each in outcome.state.items() if "batch.volcano" in key and each not in OVER]
+    if live:
+        return f"live: {live}"
+    found = {key: _without_attempts(outcome.state[key]) for key in ours if key in outcome.state}
+    return _difference(found, {key: _without_attempts(sane.state[key]) for key in ours})
+
+
+def _without_attempts(essence: list[Any]) -> list[Any]:
+    conditions, rest, spec = essence
+    return [
+        conditions,
+        {key: value for key, value in rest.items() if key not in ("attempt", "seenAttempt", "failures")},
+        spec,
+    ]

@@ -1,0 +1,162 @@
+"""An API client that remembers every object written through it, and one that answers reads from that memory.
+
+Problem: a fault test needs the watch stream, the actors' reads and the end state of a namespace thousands of times, and
+each would cost a request. Decision: all writes of a namespace, the operator's and the actors', go through one
+`Recorder`; it plays the watch stream to its listeners and waits until the garbage collector has finished. What the
+collector deletes is not written through it, so the recorder finds that out by asking the server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from gog_operator.cluster import paths
+from gog_operator.cluster.kube import Api, ApiError
+
+Document = dict[str, Any]
+Listener = Callable[[str, Document], None]
+"""(ADDED, MODIFIED or DELETED; the object)"""
+COLLECTOR_SECONDS = 60.0
+"""How long the garbage collector may take before its leftovers count as orphans."""
+
+
+class Recorder:
+    """Forwards every request; keeps what was written.
+
+    Args:
+        api: the real server.
+        now: the test's clock. Created objects get its time, whatever the server's clock reads.
+    """
+
+    def __init__(self, api: Api, now: Callable[[], datetime]) -> None:
+        self.api, self.now = api, now
+        self.objects: dict[str, Document] = {}
+        """Path -> the object as the server last returned it."""
+        self.listeners: list[Listener] = []
+        self.writes = 0
+        """Requests that changed something."""
+        self.ended = False
+        """Whether the namespace is being deleted, and every object with it."""
+        self._created: dict[str, str] = {}
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+    ) -> Document:
+        try:
+            answer = self.api.call(method, path, body=body, query=query, content=content)
+        except ApiError as error:
+            if error.status == 404 and method != "POST":
+                self.forget(path)
+            raise
+        self._date(answer)
+        self.writes += method != "GET"
+        if method == "DELETE":
+            self.refresh(path)
+        elif method != "GET" and "metadata" in answer:
+            where = f"{path}/{answer['metadata']['name']}" if method == "POST" else path.removesuffix("/status")
+            self._keep(where, answer)
+        return answer
+
+    def refresh(self, path: str) -> None:
+        """Reads an object again, which may be gone."""
+        try:
+            found = self.api.call("GET", path)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self.forget(path)
+        else:
+            self._keep(path, found)
+
+    def forget(self, path: str) -> None:
+        body = self.objects.pop(path, None)
+        if body is not None:
+            self._notify("DELETED", body)
+
+    def of(self, resource: paths.Resource) -> Iterator[tuple[str, Document]]:
+        """Path and body of every object of a resource."""
+        for path, body in list(self.objects.items()):
+            if paths.resource_of(path) is resource:
+                yield path, body
+
+    def settle(self) -> None:
+        """Waits until the garbage collector has removed what lost its owner. Raises AssertionError for an orphan."""
+        end = time.monotonic() + COLLECTOR_SECONDS
+        while left := self.leaving():
+            for path in left:
+                self.refresh(path)
+            if self.leaving():
+                assert time.monotonic() < end, f"orphans: {self.leaving()}"
+                time.sleep(0.01)
+
+    def leaving(self) -> list[str]:
+        """Objects that are being deleted, and objects all of whose owners are gone."""
+        if self.ended:
+            return list(self.objects)
+        present = {body["metadata"]["uid"] for body in self.objects.values()}
+        return [path for path, body in self.objects.items() if _leaves(body["metadata"], present)]
+
+    def _date(self, body: Document) -> None:
+        uid = body.get("metadata", {}).get("uid")
+        if uid is not None:
+            stamp = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+            body["metadata"]["creationTimestamp"] = self._created.setdefault(uid, stamp)
+
+    def _keep(self, path: str, body: Document) -> None:
+        old = self.objects.get(path)
+        self.objects[path] = body
+        if old is None or old["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
+            self._notify("ADDED" if old is None else "MODIFIED", body)
+
+    def _notify(self, type_: str, body: Document) -> None:
+        for each in list(self.listeners):
+            each(type_, body)
+
+
+class RecordedApi:
+    """An Api for actors: reads come from the recorder's memory, writes go through it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+    ) -> Document:
+        if method != "GET":
+            return self.recorder.call(method, path, body=body, query=query, content=content)
+        resource = paths.resource_of(path)
+        assert resource is not None, path
+        if not path.endswith(f"/{resource.plural}"):
+            found = self.recorder.objects.get(path)
+            if found is None:
+                raise ApiError(404, "NotFound", f"{path} not found")
+            return found
+        selector = (query or {}).get("labelSelector", "")
+        return {"items": [each for _, each in self.recorder.of(resource) if matches(each, selector)]}
+
+
+def _leaves(metadata: Document, present: set[str]) -> bool:
+    owners = metadata.get("ownerReferences") or ()
+    return "deletionTimestamp" in metadata or bool(owners and not any(each["uid"] in present for each in owners))
+
+
+def matches(body: Document, selector: str) -> bool:
+    """Whether an object's labels match a selector of the forms `key` and `key=value`."""
+    labels = body["metadata"].get("labels") or {}
+    wanted = [each.partition("=") for each in selector.split(",") if each]
+    return all(key in labels and (not sign or labels[key] == value) for key, sign, value in wanted)
