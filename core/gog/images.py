@@ -1,8 +1,8 @@
 """Images by content.
 
 An image is named by the hash of its *pixels*, not of its file: the same crop encoded twice is one cache entry, one
-vision encoding, one file on disk. Decoding is guarded (format allow-list, pixel cap) because images arrive from
-search results, that is, from strangers.
+vision encoding, one file on disk. Images arrive from datasets and from search results, so decoding is guarded (formats,
+pixels, scans, truncation), and every refusal names the file.
 """
 
 from __future__ import annotations
@@ -10,18 +10,27 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PILImage
+from PIL import JpegImagePlugin
 
+from gog import pixels
 from gog.errors import UserError
 
 MAX_PIXELS = 40_000_000
 """A 10 kB PNG can hold 80 million pixels; beyond this an image is refused before it is decoded."""
+MAX_SCANS = 100
+"""Passes over a JPEG; encoders make about ten, and each costs as much as the whole image however short it is."""
 FORMATS = ("PNG", "JPEG", "WEBP")
+_PNG_END = b"IEND\xaeB`\x82"
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
+"""A marker of a JPEG, apart from those inside a scan."""
+_DAMAGE = (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,42 +62,75 @@ class Image:
 
 
 def decode(data: bytes, *, where: str = "image") -> Image:
-    """Encoded bytes -> Image. Raises UserError for anything that is not a PNG, JPEG or WEBP of bearable size."""
+    """The image that encoded bytes show; see `gog.pixels` for what that means.
+
+    Args:
+        data: a PNG, JPEG or WEBP.
+        where: what to name in an error.
+
+    Raises:
+        UserError: not such a file, truncated, damaged, or too large.
+    """
     try:
-        image = PILImage.open(io.BytesIO(data), formats=FORMATS)
-        _check_size(image, where)
-        return Image(np.asarray(image.convert("RGB")))
-    except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
+        with _open(data, where) as image:
+            return Image(pixels.rgb(image))
+    except _DAMAGE as error:
         raise _unreadable(error, where) from None
 
 
 def read(path: Path) -> Image:
-    """An image from a file; UserError names the file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read image: {error.strerror}", where=str(path)) from None
-    return decode(data, where=str(path))
+    """The image in a file; see `decode`. Raises UserError with the path."""
+    return decode(_read_bytes(path), where=str(path))
 
 
 def verify(path: Path) -> None:
-    """Looks whether a file is an image that can be read, without unpacking its pixels. Raises UserError.
+    """Checks that a file is an image and complete, for less than it costs to decode it.
 
-    A PNG's checksums are compared to its end; of the other formats only the head is read.
+    Every checksum of a PNG is compared, a JPEG is decoded at an eighth of its size, a WEBP must be as long as it says.
+
+    Raises:
+        UserError: as `decode` would, with the path.
     """
+    where = str(path)
     try:
-        with PILImage.open(path, formats=FORMATS) as image:
-            _check_size(image, str(path))
-            image.verify()
-    except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
-        raise _unreadable(error, str(path)) from None
+        with _open(_read_bytes(path), where) as image:
+            if isinstance(image, JpegImagePlugin.JpegImageFile):
+                image.draft("L", (1, 1))
+                image.load()
+            else:
+                image.verify()
+    except _DAMAGE as error:
+        raise _unreadable(error, where) from None
 
 
-def _check_size(image: PILImage.Image, where: str) -> None:
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read image: {error.strerror}", where=str(path)) from None
+
+
+def _open(data: bytes, where: str) -> PILImage.Image:
+    """An image whose pixels are not decoded yet. Raises UserError if it would be too much work, else one of _DAMAGE."""
+    image = PILImage.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise UserError(
             f"{image.width} x {image.height} pixels", where=where, remedy=f"at most {MAX_PIXELS:,} are accepted"
         )
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and _scans(data) > MAX_SCANS:
+        raise UserError(f"{_scans(data)} scans", where=where, remedy=f"at most {MAX_SCANS} are accepted")
+    if image.format == "PNG" and _PNG_END not in data:
+        raise OSError("image file is truncated")
+    return image
+
+
+def _scans(data: bytes) -> int:
+    """Scans of a JPEG up to its end; what follows the end (a second image, a film) does not count."""
+    at, scans = 2, 0
+    while (found := _MARKER.search(data, at)) and found[1] != b"\xd9":
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+        scans += found[1] == b"\xda"
+    return scans
 
 
 def _unreadable(error: Exception, where: str) -> UserError:

@@ -44,8 +44,3 @@ def level(solved: int, samples: int, band: tuple[float, float] = (0.5, 0.6)) -> 
     if rate < band[0]:
         return "2"
     return "1" if rate <= band[1] else "easy"
-
-
-def keep_for_curation(solved: int, samples: int) -> bool:
-    """The paper's filter: a question that a strong model solves every time teaches nothing and is dropped."""
-    return solved < samples

@@ -92,12 +92,6 @@ def crop(image: Image, box: Box, *, by: int, side: int | None) -> Image:
     return Image(np.asarray(whole.resize((side, side), PILImage.Resampling.BILINEAR, box=cut)))
 
 
-def rescale(box: Box, source: tuple[int, int], target: tuple[int, int]) -> Box:
-    """A box in an image of size `source` (width, height) as seen in the same image resized to `target`."""
-    x, y = target[0] / source[0], target[1] / source[1]
-    return (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
-
-
 def containing(boxes: Sequence[Box], target: Box) -> int | None:
     """Index of the box that overlaps `target` most, None when none does. For curation and for crop accuracy."""
     best = max(range(len(boxes)), key=lambda index: overlap(boxes[index], target), default=None)

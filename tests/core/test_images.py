@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +20,20 @@ from gog.errors import UserError
 from gog.images import Image, ImageFolder
 
 
-def encode(image: Image, kind: str, **options: object) -> bytes:
+def save(image: PILImage.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    PILImage.fromarray(image.pixels).save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def encode(image: Image, kind: str, **options: Any) -> bytes:
+    return save(PILImage.fromarray(image.pixels), kind, **options)
+
+
+def make_corners() -> np.ndarray:
+    """48 x 32 pixels whose corners differ, smooth enough for a lossy format."""
+    y, x = np.mgrid[0:32, 0:48]
+    return np.stack([x * 5, y * 7, np.full_like(x, 90)], axis=-1).astype(np.uint8)
 
 
 def make_bomb(width: int, height: int) -> bytes:
@@ -69,9 +80,156 @@ def test_the_formats_of_the_web_are_read(kind: str) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "I;16"])
 def test_every_kind_of_pixel_becomes_red_green_blue(mode: str) -> None:
-    stream = io.BytesIO()
-    PILImage.new(mode, (5, 4)).save(stream, "PNG")
-    assert images.decode(stream.getvalue()).pixels.shape == (4, 5, 3)
+    assert images.decode(save(PILImage.new(mode, (5, 4)), "PNG")).pixels.shape == (4, 5, 3)
+
+
+@pytest.mark.parametrize("kind", images.FORMATS)
+def test_an_ordinary_image_keeps_the_pixels_that_its_decoder_gives(kind: str) -> None:
+    plain = PILImage.open(io.BytesIO(ENCODED[kind])).convert("RGB")
+    assert np.array_equal(images.decode(ENCODED[kind]).pixels, np.asarray(plain))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", images.FORMATS)
+def test_an_image_is_upright_whatever_its_orientation_mark(kind: str, orientation: int) -> None:
+    turns = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.transpose(1, 0, 2),
+        6: np.rot90,  # stored turned left, shown turned back
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    upright = make_corners()
+    exif = PILImage.Exif()
+    exif[0x0112] = orientation
+    data = save(PILImage.fromarray(np.ascontiguousarray(turns[orientation](upright))), kind, exif=exif, quality=100)
+    shown = images.decode(data).pixels
+    assert shown.shape == upright.shape
+    assert np.abs(shown.astype(int) - upright.astype(int)).mean() < 3
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_damaged_orientation_mark_is_ignored() -> None:
+    data = save(PILImage.fromarray(make_corners()), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert images.decode(data).pixels.shape == make_corners().shape
+
+
+RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+
+
+def palette(transparency: int | bytes) -> PILImage.Image:
+    """Two pixels, entries 0 (red) and 1 (green) of a palette."""
+    image = PILImage.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putdata([0, 1])
+    image.info["transparency"] = transparency
+    return image
+
+
+def two(mode: str, *values: object) -> PILImage.Image:
+    image = PILImage.new(mode, (2, 1))
+    image.putdata(values)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "shown"),
+    [
+        (two("RGBA", (255, 0, 0, 255), (255, 0, 0, 0)), {}, [RED, WHITE]),
+        (two("RGBA", (255, 0, 0, 128), (0, 0, 0, 51)), {}, [(255, 127, 127), (204, 204, 204)]),
+        (two("LA", (0, 255), (0, 0)), {}, [(0, 0, 0), WHITE]),
+        (palette(1), {}, [RED, WHITE]),
+        (palette(b"\0\xff"), {}, [WHITE, GREEN]),
+        (two("RGB", RED, GREEN), {"transparency": RED}, [WHITE, GREEN]),
+        (two("L", 7, 9), {"transparency": 7}, [WHITE, (9, 9, 9)]),
+        (two("1", 0, 1), {}, [(0, 0, 0), WHITE]),
+        (two("1", 0, 1), {"transparency": 0}, [WHITE, WHITE]),
+    ],
+    ids=["opaque", "half", "grey", "palette", "palette alpha", "colour key", "grey key", "bits", "bit key"],
+)
+def test_transparency_shows_white(image: PILImage.Image, options: dict, shown: list) -> None:
+    assert images.decode(save(image, "PNG", **options)).pixels[0].tolist() == list(map(list, shown))
+
+
+def test_transparency_shows_white_in_webp_too() -> None:
+    data = save(two("RGBA", (255, 0, 0, 255), (255, 0, 0, 0)), "WEBP", lossless=True, exact=True)
+    assert images.decode(data).pixels[0].tolist() == [list(RED), list(WHITE)]
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
+    values = np.array([[0, 128, 256, 32768, 65407, 65535]], np.uint16)
+    data = save(PILImage.fromarray(values), "PNG")
+    assert images.decode(data).pixels[0].tolist() == [[v] * 3 for v in (0, 0, 1, 128, 255, 255)]
+
+
+def test_a_transparent_value_of_sixteen_bits_shows_white() -> None:
+    data = save(PILImage.fromarray(np.array([[256, 512]], np.uint16)), "PNG", transparency=256)
+    assert images.decode(data).pixels[0].tolist() == [[255] * 3, [2] * 3]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_inks_are_read_as_printed(progressive: bool) -> None:
+    cyan, key = (255, 0, 0, 0), (0, 0, 0, 255)
+    image = PILImage.new("CMYK", (32, 16), cyan)
+    image.paste(key, (16, 0, 32, 16))
+    shown = images.decode(save(image, "JPEG", quality=100, progressive=progressive)).pixels
+    assert shown[8, 4].tolist() == pytest.approx([0, 255, 255], abs=4)
+    assert shown[8, 28].tolist() == pytest.approx([0, 0, 0], abs=4)
+
+
+def test_a_progressive_jpeg_shows_what_a_baseline_one_shows() -> None:
+    image = PILImage.fromarray(make_corners())
+    baseline, progressive = (images.decode(save(image, "JPEG", progressive=p)) for p in (False, True))
+    assert np.array_equal(baseline.pixels, progressive.pixels)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "MPO"])
+def test_the_first_image_of_several_counts(kind: str) -> None:
+    first, second = PILImage.new("RGB", (16, 16), RED), PILImage.new("RGB", (16, 16), GREEN)
+    data = save(first, kind, save_all=True, append_images=[second])
+    assert images.decode(data).pixels[8, 8].tolist() == pytest.approx(RED, abs=4)
+
+
+KINDS_OF_FILE = {
+    "PNG": save(PILImage.fromarray(make_corners()), "PNG"),
+    "PNG of a palette": save(PILImage.fromarray(make_corners()).quantize(8), "PNG"),
+    "JPEG": save(PILImage.fromarray(make_corners()), "JPEG"),
+    "progressive JPEG": save(PILImage.fromarray(make_corners()), "JPEG", progressive=True),
+    "WEBP": save(PILImage.fromarray(make_corners()), "WEBP"),
+    "lossless WEBP": save(PILImage.fromarray(make_corners()), "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_FILE)
+@pytest.mark.parametrize("examine", [images.read, images.verify])
+def test_a_whole_file_is_accepted_and_a_truncated_one_refused_by_name(kind: str, examine: Any, tmp_path: Path) -> None:
+    whole, path = KINDS_OF_FILE[kind], tmp_path / "x.img"
+    path.write_bytes(whole)
+    examine(path)
+    for kept in (*range(0, len(whole), max(1, len(whole) // 40)), *range(len(whole) - 20, len(whole))):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(UserError) as caught:
+            examine(path)
+        assert caught.value.where == str(path)
+
+
+def test_bytes_after_the_end_of_an_image_are_ignored(tmp_path: Path) -> None:
+    for kind, whole in KINDS_OF_FILE.items():
+        (tmp_path / "x").write_bytes(whole + b"\xff\xda" * 1_000)
+        images.verify(tmp_path / "x")
+        assert images.read(tmp_path / "x").hash == images.decode(whole).hash, kind
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    whole = save(PILImage.fromarray(make_corners()), "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    (tmp_path / "x.jpg").write_bytes(whole[:-2] + last * 1_000 + whole[-2:])
+    for examine in (images.read, images.verify):
+        with pytest.raises(UserError, match=r"x\.jpg: \d+ scans \(at most 100 are accepted\)"):
+            examine(tmp_path / "x.jpg")
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked() -> None:

@@ -42,12 +42,6 @@ def test_counts_that_cannot_be_are_refused(solved: int, samples: int) -> None:
         levels.level(solved, samples)
 
 
-@given(counts)
-def test_fact_9_curation_drops_what_is_always_solved_and_nothing_else(count: tuple[int, int]) -> None:
-    solved, samples = count
-    assert levels.keep_for_curation(solved, samples) == (solved != samples)
-
-
 def test_fact_9_an_unsolved_question_is_level_2_flagged_and_kept_by_default() -> None:
     graded = levels.Graded(question_id="q", solved=0, valid=5, level=levels.level(0, 5))
     assert (graded.level, graded.unsolved) == ("2", True)
