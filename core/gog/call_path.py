@@ -31,6 +31,8 @@ from gog.tool_cache import Cache
 from gog.tool_types import RETRYABLE, FailureKind, Reply, ToolFailure
 
 Value = TypeVar("Value")
+Build = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+"""Calls a function that builds a request's body, in this thread or in another."""
 
 
 class CallError(Exception):
@@ -77,12 +79,18 @@ class Breaker:
         return self._opened is not None
 
 
+async def build_here(body: Callable[[], bytes]) -> bytes:
+    """Builds a request in this event loop."""
+    return body()
+
+
 @dataclass
 class CallPath(Generic[Value]):
     """Calls of one tool at one backend.
 
     send: the request's body -> the answer's body; raises CallError. read: the answer's body -> value; raises CallError
-    or ValueError for a malformed one. policy: attempts, deadlines (seconds), concurrency.
+    or ValueError for a malformed one. policy: attempts, deadlines (seconds), concurrency. build: for bodies that take
+    long to build, calls their function in another thread.
     """
 
     tool: str
@@ -94,6 +102,7 @@ class CallPath(Generic[Value]):
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     rng: random.Random = field(default_factory=lambda: random.Random(0))
+    build: Build = build_here
 
     def __post_init__(self) -> None:
         self._span = f"execute_tool {self.tool}"
@@ -154,13 +163,16 @@ class CallPath(Generic[Value]):
 
     async def _attempts(self, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[bytes]:
         """Tries until one succeeds, the kind of failure forbids it, or attempts or budget are used up."""
-        started, attempt, left, request = self.clock(), 0, self.policy.budget_seconds, body()
+        started, attempt, left = self.clock(), 0, self.policy.budget_seconds
+        request: bytes | None = None
         while True:
             async with self._slots:
                 if not self.breaker.admits():
                     failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, "too many failures in a row; waiting")
                     return Reply(None, failure, attempt, self.clock() - started)
                 attempt += 1
+                if request is None:  # with a slot only, because the requests of waiting calls would fill the memory
+                    request = await self.build(body)
                 began = self.clock()
                 with tracing.span("attempt") as told:
                     outcome = await self._attempt(request, read, min(self.policy.deadline_seconds, left))

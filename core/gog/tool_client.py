@@ -2,11 +2,17 @@
 
 Crops are made here, once per answer, from the image's own pixels; they travel as bytes. aiohttp is the only HTTP
 library of the agent: of the maintained ones it costs the least time per call, and an episode makes several.
+
+Sockets and deadlines live on a loop of their own (`gog.io_loop`), so that a caller that computes delays no tool and no
+tool's deadline. Requests that hold an image are built in worker threads, because encoding a large one takes seconds;
+what is made of an answer (crops) is made in the caller's thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import io
 import json
 import math
 import os
@@ -18,8 +24,9 @@ from typing import Any, TypeVar
 import aiohttp
 
 from gog import judging, metrics, outage, regions, tool_api
-from gog.call_path import CallError, CallPath
+from gog.call_path import Build, CallError, CallPath, build_here
 from gog.images import Image
+from gog.io_loop import IOLoop
 from gog.spec import ToolsSpec, key_variable
 from gog.tool_cache import Cache
 from gog.tool_types import FailureKind, Grounding, Reply
@@ -28,6 +35,9 @@ from gog.trajectory import Candidate
 Value = TypeVar("Value")
 BACKEND = "http"
 MAX_ANSWER_BYTES = 64_000_000
+MAX_WHOLE_BODY = 1 << 16
+"""Bytes of a request that are written to the socket at once; a longer body is written in pieces, so that others are served
+in between."""
 
 
 class Toolbox:
@@ -53,29 +63,39 @@ class Toolbox:
         """
         self.limits, self.judge_model, self._watch = limits, judge_model, watch
         self._endpoints = dict(endpoints)
-        self._cache = Cache(limits.cache)
         self._crops: OrderedDict[tuple[str, tuple[float, ...]], Image] = OrderedDict()
 
     async def __aenter__(self) -> Toolbox:
+        self._io = IOLoop()
+        try:
+            await self._io.run(self._open())
+        except BaseException:
+            self._io.close()
+            raise
+        return self
+
+    async def _open(self) -> None:
+        """Makes what belongs to the I/O loop."""
+        self._cache = Cache(self.limits.cache)
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False)
         self._paths = {
-            "grounding": self._path("grounding", tool_api.GROUNDING_PATH),
-            "imageSearch": self._path("imageSearch", tool_api.IMAGE_SEARCH_PATH),
+            "grounding": self._path("grounding", tool_api.GROUNDING_PATH, build=asyncio.to_thread),
+            "imageSearch": self._path("imageSearch", tool_api.IMAGE_SEARCH_PATH, build=asyncio.to_thread),
             "textSearch": self._path("textSearch", tool_api.TEXT_SEARCH_PATH),
             # Other rules or another model are another judge: recorded verdicts of the old must not answer for the new.
             "judge": self._path("judge", tool_api.CHAT_PATH, version=fingerprint(judging.RULES + self.judge_model)),
         }
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.close()
+        await self._io.run(self._session.close())
+        self._io.close()
 
-    def _path(self, tool: str, path: str, *, version: str = "1") -> CallPath:
+    def _path(self, tool: str, path: str, *, version: str = "1", build: Build = build_here) -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/") + path
         send = self._sender(tool, address, os.environ.get(key_variable(tool), ""))
-        return CallPath(tool, BACKEND, send, self.limits.policy(tool), self._cache, version=version)
+        return CallPath(tool, BACKEND, send, self.limits.policy(tool), self._cache, version=version, build=build)
 
     def _sender(self, tool: str, url: str, key: str) -> Callable[[bytes], Awaitable[bytes]]:
         # Answers are not decompressed (a small one may unfold to gigabytes), so none may come compressed.
@@ -84,8 +104,9 @@ class Toolbox:
             headers["authorization"] = f"Bearer {key}"
 
         async def send(body: bytes) -> bytes:
+            data = body if len(body) <= MAX_WHOLE_BODY else io.BytesIO(body)
             try:
-                async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+                async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
                     answer = await _read_whole(response)
                     _note_cost(tool, response.headers)
                     _check_status(response.status, response.headers.get("retry-after"), answer)
@@ -103,7 +124,7 @@ class Toolbox:
         read: Callable[[bytes], Value],
     ) -> Reply[Value]:
         def call() -> Awaitable[Reply[Value]]:
-            return self._paths[tool].call(arguments, body, read)
+            return self._io.run(self._paths[tool].call(arguments, body, read))
 
         return await (call() if self._watch is None else self._watch.call(tool, call))
 
@@ -111,16 +132,12 @@ class Toolbox:
         expression = expression[: tool_api.MAX_EXPRESSION]
 
         def body() -> bytes:
-            instance = tool_api.GroundingInstance(image=tool_api.encode_image(image), expression=expression)
-            return tool_api.GroundingRequest(instances=[instance]).model_dump_json().encode()
+            instance = tool_api.GroundingInstance(image="", expression=expression)
+            return tool_api.with_image(tool_api.GroundingRequest(instances=[instance]), image)
 
-        def read(answer: bytes) -> Grounding:
-            predictions = tool_api.GroundingResponse.model_validate_json(answer).predictions
-            if len(predictions) != 1:
-                raise ValueError(f"{len(predictions)} predictions for one instance")
-            return self._candidates(image, predictions[0].detections)
-
-        return await self._call("grounding", {"image": image.hash, "expression": expression}, body, read)
+        reply = await self._call("grounding", {"image": image.hash, "expression": expression}, body, _read_detections)
+        found = None if reply.value is None else self._candidates(image, reply.value)
+        return Reply(found, reply.failure, reply.attempts, reply.seconds, reply.cached)
 
     def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Grounding:
         limits = self.limits
@@ -151,11 +168,7 @@ class Toolbox:
 
     async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
         def body() -> bytes:
-            return (
-                tool_api.ImageSearchRequest(image=tool_api.encode_image(image), top=self.limits.top)
-                .model_dump_json()
-                .encode()
-            )
+            return tool_api.with_image(tool_api.ImageSearchRequest(image="", top=self.limits.top), image)
 
         return await self._call("imageSearch", {"image": image.hash, "top": self.limits.top}, body, _read_hits)
 
@@ -225,6 +238,13 @@ def _check_status(status: int, retry_after: str | None, answer: bytes) -> None:
     if status >= 500 or status == 408:
         raise CallError(FailureKind.SERVER_ERROR, f"HTTP {status}: {text}")
     raise CallError(FailureKind.REFUSED, f"HTTP {status}: {text}")
+
+
+def _read_detections(answer: bytes) -> Sequence[tool_api.Detection]:
+    predictions = tool_api.GroundingResponse.model_validate_json(answer).predictions
+    if len(predictions) != 1:
+        raise ValueError(f"{len(predictions)} predictions for one instance")
+    return predictions[0].detections
 
 
 def _read_hits(answer: bytes) -> Sequence[tool_api.SearchHit]:

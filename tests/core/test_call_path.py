@@ -235,6 +235,16 @@ def test_the_request_is_built_only_when_it_is_sent() -> None:
     assert len(built) == 1
 
 
+def test_requests_are_built_for_calls_that_have_a_slot_only() -> None:
+    async def scenario() -> None:
+        path = make_path(FakeBackend([ANSWER], seconds=1), concurrency=2)
+        await asyncio.gather(*(path.call({"n": n}, lambda: built.append(now()) or b"", bytes.decode) for n in range(4)))
+
+    built: list[float] = []
+    run(scenario())
+    assert built == [0, 0, 1, 1]
+
+
 # ---- the breaker
 
 

@@ -152,6 +152,29 @@ def test_fact_15_crops_reach_the_provider_as_bytes() -> None:
     with_toolbox({}, use)
 
 
+def test_a_request_of_several_pieces_arrives_whole_and_again_when_it_is_retried() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)  # 120 kB as PNG
+
+    async def use(tools: Toolbox, provider: Provider) -> None:
+        (await tools.search_image(images.Image(noise))).unwrap()
+        for sent in provider.requests["imageSearch"]:
+            assert np.array_equal(tool_api.decode_image(sent["image"]).pixels, noise)
+        assert len(provider.requests["imageSearch"]) == 2
+
+    with_toolbox({"imageSearch": [says(b"", 500), says(HITS)]}, use)
+
+
+def test_a_request_with_an_image_joined_in_equals_the_serialised_one() -> None:
+    image = images.Image(np.random.default_rng(0).integers(0, 255, (300, 301, 3), dtype=np.uint8))
+
+    def request(text: str) -> tool_api.GroundingRequest:
+        instance = tool_api.GroundingInstance(image=text, expression='a "image":"ring')
+        return tool_api.GroundingRequest(instances=[instance])
+
+    serialised = request(tool_api.encode_image(image)).model_dump_json().encode()
+    assert tool_api.with_image(request(""), image) == serialised
+
+
 def test_fact_5_what_the_detector_says_is_checked_before_it_is_offered() -> None:
     async def use(tools: Toolbox, provider: Provider) -> list[regions.Box]:
         return [item.box for item in (await tools.ground(make_image(), "ring")).unwrap().candidates]
