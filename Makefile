@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# pytest dies with make, and what tests have started with pytest (tests/support/reaper.py).
+PYTEST := GOG_PARENT=$$PPID exec $(BIN)/python -m pytest
 # One thread per process: two processes with two OpenMP threads each on two cores all but stop.
 export OMP_NUM_THREADS ?= 1
 
@@ -33,14 +35,14 @@ lint: setup
 unit: setup
 	@# An API server for its tests, the first time in some minutes; where there is no Go, pytest's summary says what did not run.
 	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw prometheus promtool; fi
-	$(BIN)/python -m pytest -m 'not slow and not cluster and not exhaustive'
+	$(PYTEST) -m 'not slow and not cluster and not exhaustive'
 
 # Every fault at every call of an operator. In parts: `make faults SHARD=2/8`, each some ten minutes on two cores.
 faults: setup
-	$(BIN)/python -m pytest -m exhaustive --fault-shard $(or $(SHARD),1/1)
+	$(PYTEST) -m exhaustive --fault-shard $(or $(SHARD),1/1)
 
 slow: setup
-	$(BIN)/python -m pytest -m 'slow and not cluster'
+	$(PYTEST) -m 'slow and not cluster'
 
 # Everything of a real cluster: programs, base images, Debian's container parts. Needs root and Go; a quarter of an hour, once.
 kit:

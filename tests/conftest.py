@@ -15,7 +15,11 @@ from support.s3 import _gateway, gateway  # noqa: F401
 from gog import store as stores
 from gog.store import Store
 
-pytest_plugins = ["support.kube", "support.fault_shards"]  # the fixture api_server; --fault-shard
+pytest_plugins = [
+    "support.reaper",  # nothing outlives the session
+    "support.kube",  # the fixture api_server
+    "support.fault_shards",  # --fault-shard
+]
 
 hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not beside the sources
 

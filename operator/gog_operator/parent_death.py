@@ -1,9 +1,9 @@
-"""A child dies with the one that started it, so that `kill -9` of `gog run` leaves nothing eating the processor.
+"""A child process dies with its parent, so that `kill -9` of `gog run` leaves nothing running.
 
-The parent asks for it by an environment variable that holds its process id; the child asks the kernel (Linux) for a
-SIGKILL at its parent's death, then looks whether the parent had died already. The wish outlives exec, not fork: what
-the child itself starts is found by its mark instead (`cluster/processes.py`). Standard library only: this is the first
-thing that a child does.
+Problem: a process that is killed cannot end its children. Decision: the parent puts its process id into an environment
+variable; the child asks the kernel (Linux) for a SIGKILL at the parent's death, then checks that the parent is still
+alive. The setting survives exec but not fork: what the child itself starts is found by its mark instead
+(`cluster/processes.py`). Standard library only, because this is the first thing that a child does.
 """
 
 from __future__ import annotations
@@ -14,15 +14,21 @@ import signal
 import sys
 
 PARENT = "GOG_PARENT"
+"""Environment: process id of the parent to die with."""
 PR_SET_PDEATHSIG = 1
 
 
-def tie() -> None:
+def die_with_parent() -> None:
     """Ties this process to its parent when the environment asks for it; exits at once when the parent is gone."""
     wanted = os.environ.pop(PARENT, "")
     if not wanted.isdigit():
         return
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    arm()
     if os.getppid() != int(wanted):
         sys.exit(f"gog: process {wanted}, which started this one, is gone")
+
+
+def arm() -> None:
+    """Asks the kernel to kill this process when the thread that started it ends. Does nothing outside of Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

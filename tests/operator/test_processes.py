@@ -118,9 +118,7 @@ def test_ending_takes_workers_too_that_will_not_hear():
 
 @linux
 def test_a_child_dies_with_its_parent_even_after_exec():
-    grandchild = (
-        "from gog_operator import parent_death; parent_death.tie(); import os; os.execvp('sleep', ['sleep', '600'])"
-    )
+    grandchild = "from gog_operator import parent_death; parent_death.die_with_parent(); import os; os.execvp('sleep', ['sleep', '600'])"
     child = (
         "import os, subprocess, sys, time\n"
         f"process = subprocess.Popen([sys.executable, '-c', {grandchild!r}],"
@@ -138,7 +136,7 @@ def test_a_child_dies_with_its_parent_even_after_exec():
 
 
 def test_a_child_whose_parent_died_before_it_looked_ends_at_once():
-    code = "from gog_operator import parent_death; parent_death.tie(); print('still here')"
+    code = "from gog_operator import parent_death; parent_death.die_with_parent(); print('still here')"
     gone = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, parent_death.PARENT: "999999"},

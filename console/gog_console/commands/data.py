@@ -16,7 +16,7 @@ GENERATOR = "gog_recipes.world.generate"
 
 
 def main(given: argparse.Namespace) -> int:
-    parent_death.tie()
+    parent_death.die_with_parent()
     try:
         world = settings.WorldSpec.model_validate_json(given.world)
     except ValidationError as error:

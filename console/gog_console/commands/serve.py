@@ -17,7 +17,7 @@ PROGRAM = "GOG_SERVE_PROGRAM"
 
 
 def main(given: argparse.Namespace) -> int:
-    parent_death.tie()
+    parent_death.die_with_parent()
     if os.environ.get(PROGRAM):
         line = [*shlex.split(os.environ[PROGRAM]), given.role, *given.rest]
         sys.stdout.flush()

@@ -32,7 +32,7 @@ PROGRAM = "GOG_STAGE_PROGRAM"
 
 
 def main(given: argparse.Namespace) -> int:
-    parent_death.tie()
+    parent_death.die_with_parent()
     assignments, torchrun = sort(given.rest)
     file = manifest.read(Path(given.config))
     config = write(merge.final(file, assignments, presets(), given.kind))
