@@ -1,14 +1,14 @@
-"""The turn grammar: model text -> one action, or the reason why there is none.
+"""The turn grammar: from a turn's text to its action, or the reason why it has none.
 
     <think>…</think>                                reasoning
     <img_search><img></img_search>                  glance: search the whole image
     <img_search>red ring</img_search>               ground: ask for numbered candidates; nothing is searched yet
-    <img_search>#2</img_search>, #1,#3              gaze: search the chosen candidates
+    <img_search>#2</img_search>, #1,#3              gaze: search the selected candidates
     <text_search>QUERY</text_search>
     <answer>…</answer>                              ends the episode
 
-Exactly one action, and it closes the turn: generation stops at its closing tag. Tag names are DeepMMSearch-R1's
-[peer]; the `#n` selection is ours, because the paper's selection step is not published.
+A turn holds exactly one action and ends with it: generation stops at its closing tag. The tag names are those of
+DeepMMSearch-R1 [peer]; the `#n` selection is ours, because the paper's selection step is not published.
 
 Parsing is more lenient than the format reward. A turn without reasoning, or with words around its action, is still
 acted on, but it is not *well formed*, and the format reward of its episode is 0. The exception is a turn that writes an
@@ -23,15 +23,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 CLOSING_TAGS = ("</img_search>", "</text_search>", "</answer>")
-"""Where generation stops."""
+"""Generation stops at these."""
 CONTROL_TAGS = tuple(
     f"<{slash}{name}>"
     for name in ("think", "img_search", "text_search", "answer", "information")
     for slash in ("", "/")
 ) + ("<img>",)
-"""Everything that means something to the agent; escaped in text that comes from tools."""
+"""Every tag that the agent interprets; escaped in text that comes from tools."""
 WHOLE_IMAGE = "<img>"
+"""Argument of an image search that takes the whole image."""
 MAX_SELECTED = 5
+"""Candidates that one action may select."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +48,34 @@ class Ground:
     """Ask for candidates of an expression."""
 
     expression: str
+    """Words that refer to the thing, such as "red ring"."""
     name: Literal["ground"] = "ground"
 
 
 @dataclass(frozen=True)
 class Gaze:
-    """Search the candidates with these numbers, counted from 1."""
+    """Search the selected candidates."""
 
     numbers: tuple[int, ...]
+    """Their numbers, in the order in which they were selected; candidates are numbered from 1."""
     name: Literal["gaze"] = "gaze"
 
 
 @dataclass(frozen=True)
 class TextSearch:
+    """Search the web for text."""
+
     query: str
+    """What to search for."""
     name: Literal["text"] = "text"
 
 
 @dataclass(frozen=True)
 class Answer:
+    """Answer the question and end the episode."""
+
     text: str
+    """The answer."""
     name: Literal["answer"] = "answer"
 
 
@@ -74,12 +84,16 @@ Action = Glance | Ground | Gaze | TextSearch | Answer
 
 @dataclass(frozen=True)
 class ParsedTurn:
-    """What a turn says. action None: nothing to act on. well_formed: counts for the format reward."""
+    """A turn that was parsed."""
 
     action: Action | None
+    """Its action; None if it holds none that can be carried out."""
     reasoning: str | None
+    """Its reasoning without the tags; None if it has none."""
     well_formed: bool
+    """Whether it counts for the format reward."""
     error: str = ""
+    """Why it is not well formed; empty if it is."""
 
 
 _REASONING = re.compile(r"\s*<(think|reason)>(.*?)</\1>", re.DOTALL)
@@ -91,7 +105,11 @@ _FORGED = re.compile(r"<\s*/?\s*information\b", re.IGNORECASE)
 
 
 def parse_turn(text: str, *, reasoning: Literal["required", "optional"] = "required") -> ParsedTurn:
-    """One model turn -> ParsedTurn. Never raises.
+    """Parses a model turn. Never raises.
+
+    Args:
+        text: what the model wrote.
+        reasoning: whether a turn without reasoning is well formed.
 
     >>> parse_turn("<think>two rings</think><img_search># 2</img_search>").action
     Gaze(numbers=(2,), name='gaze')
@@ -126,7 +144,7 @@ def _selection_error(action: Action) -> str:
 
 
 def _read(tag: str, argument: str) -> Action | str:
-    """The action a tag holds, or what is wrong with it."""
+    """The action that a tag holds, or what is wrong with it."""
     if not _has_text(argument):
         return f"empty <{tag}>"
     if any(control in argument for control in CONTROL_TAGS if control != WHOLE_IMAGE):
@@ -152,7 +170,7 @@ def _read_image_search(argument: str) -> Action | str:
 
 
 def _fault(body: str, found: re.Match[str], thought: str | None, *, required: bool) -> str:
-    """Why a turn that can be acted on is nevertheless not well formed; empty if it is."""
+    """Why a turn with an action is not well formed; empty if it is."""
     if required and thought is None:
         return "no reasoning"
     if required and not _has_text(_TAG.sub("", thought or "")):

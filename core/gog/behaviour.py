@@ -32,16 +32,19 @@ def _way(turn: Turn) -> str:
 
 
 def shares(trajectories: Iterable[Trajectory]) -> dict[Behaviour, float]:
-    """Share of each class; they sum to 1 (all 0 for nothing)."""
+    """The share of each class; shares sum to 1, or are all 0 without trajectories."""
     counts = Counter(classify(trajectory) for trajectory in trajectories)
     total = sum(counts.values())
     return {name: counts[name] / total if total else 0.0 for name in CLASSES}
 
 
 def chose_right(trajectory: Trajectory) -> bool | None:
-    """Whether the first candidate selected, among two or more, is the thing asked about; None if there was no choice.
+    """Whether the first candidate selected among two or more is what the question is about.
 
-    Needs the dataset's region mark; half an overlap counts as right.
+    It is if its box overlaps the region that the dataset marks by at least one half (intersection over union).
+
+    Returns:
+        None if there was no choice, or no mark in the dataset.
     """
     if trajectory.region is None:
         return None

@@ -13,9 +13,12 @@ import os
 
 
 class UserError(Exception):
-    """Something the user can mend.
+    """Something that the user can correct.
 
-    what: what is wrong; where: the file, field or address it is wrong in; remedy: what to do about it.
+    Attributes:
+        what: what is wrong.
+        where: the file, field or address that is wrong.
+        remedy: what to do about it.
     """
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
@@ -23,6 +26,7 @@ class UserError(Exception):
         super().__init__(self.sentence())
 
     def sentence(self) -> str:
+        """The three parts in one line."""
         where = f"{self.where}: " if self.where else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{where}{self.what}{remedy}"
@@ -52,7 +56,7 @@ class ServiceDown(Exception):
 
 
 def unwritable(error: OSError, where: object, *, remedy: str = "name a folder that can be written") -> UserError:
-    """What is said when something could not be written."""
+    """The UserError for a file or folder that could not be written."""
     if is_disk_full(error):
         return UserError(
             "the disk is full", where=str(where), remedy="free space, then `gog resume`; nothing committed is lost"
@@ -61,6 +65,9 @@ def unwritable(error: OSError, where: object, *, remedy: str = "name a folder th
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Also of a library that hands on the system's words instead of its number, as safetensors does."""
+    """Whether an error means that the disk or the quota is full.
+
+    Some libraries (safetensors) pass on the system's message instead of its number, so that is recognized too.
+    """
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)

@@ -1,9 +1,9 @@
 """Difficulty from pass rate. Pure.
 
-p = k / N with the SFT policy. Level 2: below the band; level 1: inside it, ends included; easy: above. The paper says
-level 1 is "about 50 %", level 2 below; N = 5 never gives exactly one half, so the band is explicit [ours]: 0.5 to 0.6,
-which is {2} of 4 and {3} of 5. Unsolved questions (k = 0) belong to level 2 and are flagged: without a single success
-a group has no accuracy signal.
+p = k / N with the SFT policy. Level 2 is below the band, level 1 inside it, ends included, and easy above it. The paper
+puts level 1 at about 50 % and level 2 below; N = 5 never gives one half, so the band is explicit [ours]: 0.5 to 0.6,
+which is {2} of 4 and {3} of 5. Unsolved questions (k = 0) belong to level 2 and are flagged, because a group without a
+single success has no accuracy signal.
 """
 
 from __future__ import annotations
@@ -16,22 +16,35 @@ Level = Literal["easy", "1", "2"]
 
 
 class Graded(BaseModel):
-    """One line of levels.jsonl: k of n samples solved. valid: samples that a tool or judge failure did not spoil."""
+    """One line of levels.jsonl: the difficulty of one question."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     question_id: str
+    """Id of the question."""
     solved: int
+    """Valid samples that were answered correctly."""
     valid: int
+    """Samples without a tool failure or a judge error."""
     level: Level | Literal["unknown"]
+    """Its level; unknown if too few samples were valid."""
 
     @property
     def unsolved(self) -> bool:
+        """Whether no valid sample was answered correctly."""
         return self.valid > 0 and self.solved == 0
 
 
 def level(solved: int, samples: int, band: tuple[float, float] = (0.5, 0.6)) -> Level:
-    """Level of k of N. Raises ValueError for counts that cannot be.
+    """The level of a question.
+
+    Args:
+        solved: samples that were answered correctly.
+        samples: valid samples, at least 1.
+        band: lowest and highest pass rate of level 1.
+
+    Raises:
+        ValueError: the counts are impossible.
 
     >>> [level(k, 5) for k in range(6)]
     ['2', '2', '2', '1', 'easy', 'easy']
@@ -39,7 +52,7 @@ def level(solved: int, samples: int, band: tuple[float, float] = (0.5, 0.6)) -> 
     ['2', '2', '1', 'easy', 'easy']
     """
     if samples < 1 or not 0 <= solved <= samples:
-        raise ValueError(f"{solved} of {samples} samples cannot be")
+        raise ValueError(f"impossible counts: {solved} of {samples} samples")
     rate = solved / samples
     if rate < band[0]:
         return "2"

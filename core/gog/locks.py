@@ -1,4 +1,4 @@
-"""Files as locks between processes: the kernel gives one back when its holder dies, however it dies."""
+"""File locks between processes. The kernel releases a lock when its holder dies, for whatever reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def held(handle: int) -> Iterator[None]:
-    """Waits for the lock of an open file or folder, and closes it at the end. handle: its descriptor."""
+    """Holds the lock of an open file or folder, after waiting for it, and closes the file at the end.
+
+    Args:
+        handle: file descriptor; it is closed in every case.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -1,13 +1,13 @@
-"""What the policy reads: the prompt, the observations, the frame between turns.
+"""What the model reads: the prompt, the observations, the frame between turns.
 
-Everything is ChatML text with one `<|image_pad|>` per image, so that the same words can be tokenised by any
-Qwen-VL tokenizer; the tokenizer's owner repeats the pad once per image token. The text of a conversation only ever
-grows at its end: what was sampled is never rendered again, so tokens cannot drift between turns.
+Everything is ChatML text with one `<|image_pad|>` per image, which any Qwen-VL tokenizer accepts; the owner of the
+tokenizer repeats the pad once per image token. A conversation only grows at its end: what was sampled is never rendered
+again, so its tokens cannot change between turns.
 
-Two styles. `full`: the instructions and observations for real models, ours, since the paper's prompts are not public.
-`terse`: for the tiny model, whose whole vocabulary is a few hundred words; it carries the same information.
+There are two styles. `full` is for real models; its texts are ours, because the paper's prompts are not public. `terse`
+carries the same information for the tiny model, whose vocabulary is a few hundred words.
 
-Text that comes from tools is made inert first: it cannot open or close one of the agent's tags or a ChatML frame.
+Text that comes from tools is made inert first: it can neither open nor close a tag of the agent or a ChatML frame.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SYSTEM_DIRECT = """You answer a question about an image from what you see and kn
 Reason inside <think>…</think>, then give <answer>ANSWER</answer>, as short as possible."""
 
 NO_MATCH = {"full": "No result.", "terse": "no match"}
-TOOL_FAILED = {"full": "The tool failed; you may try again or go on without it.", "terse": "tool failed"}
+TOOL_FAILED = {"full": "The tool failed; you may try again or continue without it.", "terse": "tool failed"}
 NO_SUCH_CANDIDATE = {"full": "There is no candidate with this number.", "terse": "no match"}
 NOT_ALLOWED = {"full": "This action is not available.", "terse": "no tool"}
 
@@ -132,15 +132,15 @@ def observation(body: str, note: str = "") -> str:
     The model's turn ended at its closing tag, so `<|im_end|>` belongs to the observation and is never trained on.
 
     Args:
-        body: what the action returned; written by others.
-        note: what the episode itself has to say. It follows the information, which tools' text cannot leave.
+        body: what the action returned, as others wrote it.
+        note: what the episode adds. It follows the information, which the text of tools cannot leave.
     """
-    said = f"\n{note}" if note else ""
-    return f"{TURN_END}\n<|im_start|>user\n<information>{body}</information>{said}{TURN_END}\n{_ASSISTANT}"
+    information = f"<information>{body}</information>" + (f"\n{note}" if note else "")
+    return f"{TURN_END}\n<|im_start|>user\n{information}{TURN_END}\n{_ASSISTANT}"
 
 
 def candidates(items: Sequence[Candidate], *, style: Style) -> str:
-    """Numbered candidates, one image each, in order."""
+    """The body that offers candidates: their numbers with one image each, in order."""
     if not items:
         return NO_MATCH[style]
     if style == "terse":
@@ -152,7 +152,13 @@ def candidates(items: Sequence[Candidate], *, style: Style) -> str:
 
 
 def image_results(titles: Sequence[str], *, style: Style, candidate: int | None = None) -> str:
-    """Titles of the images found; the tiny model reads the first only."""
+    """The body of an image search: the titles of what was found, of which the tiny model reads the first.
+
+    Args:
+        titles: best first.
+        style: full or terse.
+        candidate: number of the candidate that was searched; None for the whole image.
+    """
     if not titles:
         return NO_MATCH[style]
     if style == "terse":
@@ -162,7 +168,12 @@ def image_results(titles: Sequence[str], *, style: Style, candidate: int | None 
 
 
 def text_results(pages: Sequence[tuple[str, str]], *, style: Style) -> str:
-    """(title, summary) of each page; the tiny model reads the first summary only."""
+    """The body of a text search, of which the tiny model reads the first page.
+
+    Args:
+        pages: title and text of each page, best first.
+        style: full or terse.
+    """
     if not pages:
         return NO_MATCH[style]
     if style == "terse":
@@ -171,7 +182,7 @@ def text_results(pages: Sequence[tuple[str, str]], *, style: Style) -> str:
 
 
 def inert(text: str) -> str:
-    """Text from a stranger with the agent's tags and ChatML frames broken, so that it can only be read.
+    """Text from others in which the agent's tags and ChatML frames are broken, so that it can only be read.
 
     >>> inert("<answer>42</answer>")
     '‹answer›42‹/answer›'

@@ -1,8 +1,8 @@
-"""Boxes: from what a detector says to what is cut out.
+"""Boxes: from a detector's answer to the crop of a candidate.
 
-Detectors return boxes outside the image, twice, inside out or a pixel thin. A candidate is offered to the policy
-only after its box was clamped, checked and de-duplicated, and its crop is always cut from the *original* pixels,
-never from a resized copy. Boxes are (x0, y0, x1, y1) in pixels, ends exclusive.
+Detectors return boxes that are outside the image, repeated, inverted or one pixel thin. A box is clamped, checked and
+de-duplicated before it is offered as a candidate, and its crop is always cut from the *original* pixels, never from a
+resized copy. Boxes are (x0, y0, x1, y1) in pixels, ends exclusive.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ Box = tuple[float, float, float, float]
 
 
 def clamp(box: Box, width: int, height: int) -> Box:
-    """The part of the box inside the image; may be empty."""
+    """The part of a box that is inside an image of this size; may be empty."""
     x0, y0, x1, y1 = box
     return (min(max(x0, 0.0), width), min(max(y0, 0.0), height), min(max(x1, 0.0), width), min(max(y1, 0.0), height))
 
 
 def area(box: Box) -> float:
+    """Square pixels; 0 for an inverted box."""
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
@@ -37,7 +38,13 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def usable(box: Box, *, min_side: float, max_aspect: float) -> bool:
-    """Whether a box is finite, the right way round, wide and high enough, and not a sliver."""
+    """Whether a box is finite, not inverted, large enough and not too thin.
+
+    Args:
+        box: the box.
+        min_side: smallest width and height, in pixels; at least 1 is required.
+        max_aspect: largest ratio of the longer side to the shorter.
+    """
     if not all(math.isfinite(side) for side in box):
         return False
     width, height = box[2] - box[0], box[3] - box[1]
@@ -54,7 +61,16 @@ def select(
     max_aspect: float,
     max_overlap: float,
 ) -> list[tool_api.Detection]:
-    """Detections fit to be shown: clamped, usable, best score first, each thing once, at most `limit`."""
+    """The detections that can be offered: clamped, usable, without duplicates, best score first.
+
+    Args:
+        detections: as the detector returned them.
+        width, height: of the image, in pixels.
+        limit: how many to keep.
+        min_side: see `usable`.
+        max_aspect: see `usable`.
+        max_overlap: of two boxes that overlap by more (intersection over union), the better one is kept.
+    """
     kept: list[tool_api.Detection] = []
     for detection in sorted(detections, key=lambda item: -item.score):
         box = clamp(detection.box, width, height)
@@ -69,20 +85,25 @@ def select(
 
 
 def pad(box: Box, by: float, width: int, height: int) -> Box:
+    """The box with `by` more pixels on each side, clamped to the image."""
     return clamp((box[0] - by, box[1] - by, box[2] + by, box[3] + by), width, height)
 
 
 def square(box: Box, by: float, width: int, height: int) -> Box:
-    """The smallest square around the box and `by` pixels more, clamped to the image."""
+    """The smallest square around the box with `by` more pixels on each side, clamped to the image."""
     half = max(box[2] - box[0], box[3] - box[1]) / 2 + by
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return clamp((x - half, y - half, x + half, y + half), width, height)
 
 
 def crop(image: Image, box: Box, *, by: int, side: int | None) -> Image:
-    """The box and `by` pixels around it, cut from the image's own pixels.
+    """A box with some of its surroundings, cut from the image's own pixels.
 
-    side None: the padded box as it is, whole pixels. Otherwise: the square around it, resampled to side x side.
+    Args:
+        image: the original image.
+        box: must overlap the image.
+        by: pixels added on each side.
+        side: None cuts whole pixels; a number resamples the square around the box to that many pixels on each side.
     """
     if side is None:
         x0, y0, x1, y1 = pad(box, by, image.width, image.height)
@@ -93,6 +114,6 @@ def crop(image: Image, box: Box, *, by: int, side: int | None) -> Image:
 
 
 def containing(boxes: Sequence[Box], target: Box) -> int | None:
-    """Index of the box that overlaps `target` most, None when none does. For curation and for crop accuracy."""
+    """Index of the box that overlaps `target` most; None if none does."""
     best = max(range(len(boxes)), key=lambda index: overlap(boxes[index], target), default=None)
     return best if best is not None and overlap(boxes[best], target) > 0 else None

@@ -9,7 +9,15 @@ import numpy as np
 
 
 def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of a share (Wilson, 1927); (0, 1) for n = 0.
+    """Confidence interval of a share; (0, 1) for n = 0.
+
+    Args:
+        successes: how many of n.
+        n: observations.
+        z: quantile of the normal distribution; the default gives a 95 % interval.
+
+    Source:
+        E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
 
     >>> tuple(round(end, 3) for end in wilson(5, 10))
     (0.237, 0.763)
@@ -25,7 +33,22 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 def paired_bootstrap(
     a: Sequence[float], b: Sequence[float], *, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of a - b over the same questions with its 95 % percentile interval: (difference, low, high)."""
+    """Mean of a - b over the same questions, with its 95 % percentile interval.
+
+    Args:
+        a, b: a value for each question, in the same order.
+        resamples: bootstrap samples.
+        seed: of the resampling; equal seeds give equal intervals.
+
+    Returns:
+        The mean difference and the ends of its interval.
+
+    Raises:
+        ValueError: a and b differ in length, or are empty.
+
+    Source:
+        B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
     if len(a) != len(b) or not len(a):
         raise ValueError(f"a paired comparison needs the same questions: {len(a)} and {len(b)} values")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
@@ -41,8 +64,10 @@ def paired_bootstrap(
 
 
 def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean; 0 without values."""
     return float(np.mean(values)) if len(values) else 0.0
 
 
 def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which a share (0 to 1) of the values lies, interpolated; 0 without values."""
     return float(np.quantile(values, share)) if len(values) else 0.0

@@ -139,8 +139,8 @@ class ToolActions:
         replies = await asyncio.gather(*(self.toolbox.search_image(image) for _, image in chosen))
         texts, results, failures = [], [], []
         for (number, _), reply in zip(chosen, replies, strict=True):
-            if reply.failure:
-                failures.append(_failure(reply.failure))
+            if failure := Failure.of(reply.failure):
+                failures.append(failure)
                 texts.append(prompts.TOOL_FAILED[self.style])
                 continue
             hits = reply.unwrap()
@@ -166,8 +166,7 @@ class ToolActions:
         return Outcome(_seen("textSearch", reply, text, results=tuple(_result(hit) for hit in hits)))
 
     def _failed(self, tool: str, reply: tool_types.Reply) -> Observation:
-        assert reply.failure is not None
-        return _seen(tool, reply, prompts.TOOL_FAILED[self.style], failures=(_failure(reply.failure),))
+        return _seen(tool, reply, prompts.TOOL_FAILED[self.style], failures=(Failure.of(reply.failure),))
 
 
 def _seen(tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Observation:
@@ -179,10 +178,6 @@ def _seen(tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Ob
         cached=reply.cached,
         **fields,
     )
-
-
-def _failure(failure: tool_types.ToolFailure) -> Failure:
-    return Failure(tool=failure.tool, kind=failure.kind, message=failure.message[:200])
 
 
 def _result(hit: tool_api.SearchHit) -> Result:

@@ -1,11 +1,11 @@
 """The record of an episode.
 
-One object owns everything: token ids, which of them the model wrote, their log-probs, the images they stand for,
-and the weight version that sampled them. Text is a view of it. So the trainer never tokenises again, ids and pixels
-cannot come apart, and tokens from tools cannot be trained on by accident.
+One object owns everything: token ids, which of them the model wrote, their log-probabilities, the images they stand for
+and the version of the weights that sampled them. Text is a view of it. So the trainer never tokenizes again, ids and
+pixels cannot diverge, and tokens from tools cannot be trained on by accident.
 
-A trajectory is one line of versioned JSONL; its images lie beside it, one file per content hash. Example, two
-turns, `p` prompt, `m` model, `o` observation:
+A trajectory is one line of versioned JSONL; its images are beside it, one file per content hash. Example, two turns,
+`p` prompt, `m` model, `o` observation:
 
     segments   p p p p  m m m m m  o o o o o o  m m m m
     mask       0 0 0 0  1 1 1 1 1  0 0 0 0 0 0  1 1 1 1
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gog.errors import UserError
 
@@ -28,30 +28,39 @@ if TYPE_CHECKING:
 VERSION = 1
 
 StopReason = Literal["answer", "format", "max_turns", "max_calls", "max_tokens", "max_turn_tokens"]
-"""Why an episode ended: answered; a turn held no action; or the cap of that name was reached."""
+"""Why an episode ended: it answered, a turn held no action, or it reached the cap of that name."""
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Part of a trajectory: immutable, without unknown fields, with finite numbers only, which JSON can hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Segment(Record):
-    """A stretch of tokens from one author. logprobs: one per token of the model's, none otherwise.
-    images: content hashes, in the order of their image tokens. version: of the weights that sampled it."""
+    """Consecutive tokens from one source."""
 
     source: Literal["prompt", "model", "observation"]
+    """Who wrote them."""
     tokens: tuple[int, ...]
+    """Token ids."""
     logprobs: tuple[float, ...] = ()
+    """Log-probability of each token under the distribution that it was sampled from; empty unless the model wrote them."""
     images: tuple[str, ...] = ()
+    """Content hashes of the images among the tokens, in order."""
     version: int = 0
+    """Version of the weights that sampled the tokens."""
 
 
 class Failure(Record):
-    """A tool that failed: infrastructure's fault, never the model's."""
+    """A tool call that failed: the infrastructure's fault, not the model's."""
 
     tool: str
+    """Name of the tool."""
     kind: str
+    """Kind of failure, a `gog.tool_types.FailureKind` or `too_long`."""
     message: str = ""
+    """The cause, as the tool or the network reported it."""
 
     @classmethod
     def of(cls, failure: ToolFailure | None) -> Failure | None:
@@ -62,113 +71,164 @@ class Failure(Record):
 
 
 class Candidate(Record):
-    """A thing offered to the policy. number counts from 1; box in pixels of the image; crop: content hash."""
+    """A part of the image that grounding proposed and the model may select."""
 
     number: int
+    """Counts from 1, best score first."""
     box: tuple[float, float, float, float]
+    """x0, y0, x1, y1 in pixels of the image, ends exclusive."""
     score: float
+    """The detector's confidence."""
     label: str = ""
+    """The detector's name for it."""
     crop: str = ""
+    """Content hash of its pixels."""
 
 
 class Result(Record):
-    """One search result as it was shown."""
+    """One search result."""
 
     title: str
+    """Title of the page or image, at most 200 characters."""
     url: str = ""
+    """Its address, at most 500 characters."""
     text: str = ""
+    """Text of the page, at most 2,000 characters; empty for an image."""
 
 
 class Observation(Record):
-    """What came back after an action. text is the body as the policy read it; calls: tool calls made, if `tool` is set."""
+    """What came back after an action."""
 
     text: str
+    """The body as the model read it."""
     note: str = ""
-    """What the episode added after the information: a truncation, a cap that is close."""
+    """What the episode added after the body: a truncation, a cap that is close."""
     truncated: bool = False
     """Whether a part of the result was left out because the conversation had no room for it."""
     tool: str = ""
+    """Name of the tool that was called last; empty if none was."""
     images: tuple[str, ...] = ()
+    """Content hashes of the images shown, in order."""
     candidates: tuple[Candidate, ...] = ()
+    """The candidates offered."""
     results: tuple[Result, ...] = ()
+    """The search results, all searches of the action together."""
     failures: tuple[Failure, ...] = ()
+    """The calls that failed after all retries."""
     calls: int = 1
+    """Tool calls made; counts only if `tool` is set."""
     seconds: float = 0.0
+    """Time that the calls took."""
     attempts: int = 0
+    """Requests sent, retries included."""
     cached: bool = False
+    """Whether every call was answered from the cache."""
 
 
 class Turn(Record):
-    """One model turn and what followed. action: glance, ground, gaze, text, answer or none."""
+    """One model turn and what followed it."""
 
     text: str
+    """What the model wrote."""
     action: Literal["glance", "ground", "gaze", "text", "answer", "none"]
+    """The action it holds; none if it holds none that can be carried out."""
     argument: str = ""
+    """The expression, query or answer."""
     selected: tuple[int, ...] = ()
     """Numbers of the candidates searched, in order; in an arm that searches the best one unseen, that one."""
     reasoning: str | None = None
+    """The reasoning without its tags; None if there is none."""
     well_formed: bool = True
+    """Whether it counts for the format reward."""
     error: str = ""
+    """Why it is not well formed."""
     seconds: float = 0.0
+    """Time that generation took, waiting for the engine included."""
     observation: Observation | None = None
+    """What came back; None after the last turn."""
 
 
 class Reward(Record):
-    """Parts of the reward; accuracy None when the judge could not decide."""
+    """The reward of a trajectory and its parts."""
 
     accuracy: float | None
+    """The judge's verdict, 0 or 1; None without a verdict."""
     format: float
+    """1 if every turn is well formed and the last one is an answer, else 0."""
     total: float | None
+    """(1 - λ) · accuracy + λ · format; None without a verdict."""
 
 
 class Trajectory(Record):
-    """An episode's record. group: index of the group, sample: which of its members."""
+    """The record of one episode."""
 
     version: Literal[1] = 1
+    """Version of this format."""
     id: str
+    """Unique within a run: policy, step, question and sample."""
     question_id: str
+    """Id of the question in the dataset."""
     question: str
+    """The question."""
     answers: tuple[str, ...]
+    """The gold answer first, then accepted alternatives."""
     image: str
+    """Content hash of the question's image."""
     gaze: Literal["select", "direct", "off"] = "select"
     """How expressions were searched in its arm."""
     kind: str = ""
+    """The question's type in the dataset."""
     region: tuple[float, float, float, float] | None = None
+    """Box x0, y0, x1, y1 of what the question is about, in pixels of the image, if the dataset marks it."""
     policy: str = ""
+    """Name of the policy that played it."""
     step: int = 0
+    """Training step in which it was played."""
     sample: int = 0
+    """Its number among the samples of the question, from 0."""
     turns: tuple[Turn, ...]
+    """The turns, in order; at least one."""
     segments: tuple[Segment, ...] = ()
+    """The tokens, in order; empty for a demonstration, which is text until it is tokenized for training."""
     stop: StopReason
+    """Why it ended."""
     answer: str | None = None
+    """The final answer; None if it ended without one."""
     failures: tuple[Failure, ...] = ()
-    judge_failure: Failure | None = Field(None, description="Why the judge gave no verdict; None when it did.")
+    """All failures of its observations, in order."""
+    judge_failure: Failure | None = None
+    """Why the judge gave no verdict; None if it did."""
     reward: Reward | None = None
+    """The reward; None before it is judged."""
     level: str = ""
+    """Difficulty of the question, if it is known: easy, 1 or 2."""
     advantage: float | None = None
-    excluded: str = Field(
-        "", description="Why it counts neither in the loss nor in its group's statistics; empty: it counts."
-    )
+    """Advantage within its group; None if it is excluded or was not trained on."""
+    excluded: str = ""
+    """Why it counts neither in the loss nor in its group's statistics; empty if it counts."""
     seconds: float = 0.0
+    """Wall-clock time of the episode."""
 
     @property
     def well_formed(self) -> bool:
-        """Every turn well formed and the last one an answer."""
+        """Whether every turn is well formed and the last one is an answer."""
         return self.stop == "answer" and all(turn.well_formed for turn in self.turns)
 
     @property
     def tool_calls(self) -> int:
+        """Tool calls made, all turns together."""
         return sum(turn.observation.calls for turn in self.turns if turn.observation and turn.observation.tool)
 
     def tokens(self) -> list[int]:
+        """All token ids, in order."""
         return [token for segment in self.segments for token in segment.tokens]
 
     def mask(self) -> list[int]:
-        """1 for each token that the model wrote, else 0; same length as tokens()."""
+        """1 for each token that the model wrote, else 0; as long as `tokens()`."""
         return [int(segment.source == "model") for segment in self.segments for _ in segment.tokens]
 
     def model_logprobs(self) -> list[float]:
-        """Log-prob of each token that the model wrote, in order."""
+        """Log-probability of each token that the model wrote, in order."""
         return [value for segment in self.segments if segment.source == "model" for value in segment.logprobs]
 
     def images(self) -> list[str]:
@@ -177,7 +237,7 @@ class Trajectory(Record):
 
 
 def write(path: Path, trajectories: Iterable[Trajectory]) -> int:
-    """Trajectories as JSON lines, all or nothing; returns how many."""
+    """Writes trajectories as JSON lines; the file appears whole or not at all. Returns how many were written."""
     temporary = path.with_suffix(path.suffix + ".tmp")
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +250,11 @@ def write(path: Path, trajectories: Iterable[Trajectory]) -> int:
 
 
 def read(path: Path) -> Iterator[Trajectory]:
-    """Trajectories of a JSONL file. Raises UserError naming the line that is torn or of an unknown version."""
+    """The trajectories of a JSONL file, in order.
+
+    Raises:
+        UserError: the file cannot be read, or a line is damaged or of another version; names file and line.
+    """
     try:
         stream = path.open(encoding="utf-8")
     except OSError as error:
@@ -204,6 +268,6 @@ def read(path: Path) -> Iterator[Trajectory]:
 
 
 def explain(error: ValidationError) -> str:
-    """What is wrong with a line, in a few words."""
+    """Why a line is not a trajectory, in a few words."""
     first: Any = error.errors()[0]
     return f"not a trajectory of version {VERSION}: {'.'.join(map(str, first['loc']))} {first['msg']}"

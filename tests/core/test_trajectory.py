@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 from support.builders import make_trajectory, make_turn
 
 from gog import trajectory as trajectories
 from gog.errors import UserError
-from gog.trajectory import Candidate, Failure, Observation, Result, Reward, Segment, Trajectory
+from gog.trajectory import Candidate, Failure, Observation, Result, Reward, Segment, Trajectory, Turn
 
 text = st.text(st.characters(blacklist_categories=["Cs"]))
 
@@ -126,6 +128,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read trajectories: No such file or directory") as caught:
         list(trajectories.read(tmp_path / "none.jsonl"))
     assert caught.value.where == str(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("record", [Segment, Failure, Candidate, Result, Observation, Turn, Reward, Trajectory])
+def test_every_field_is_described(record: type[BaseModel]) -> None:
+    assert [name for name, field in record.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_cannot_hold_is_refused(value: float) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        Segment(source="model", tokens=(1,), logprobs=(value,))
 
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
