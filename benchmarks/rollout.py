@@ -30,7 +30,7 @@ from gog.rewards import group_advantages, group_totals
 from gog.spec import ModelSpec, StratifyConfig, ToolsSpec
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes.models import policy_model
+from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.rollouts import QuestionPool, Rollouts
 from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
 
@@ -80,7 +80,7 @@ def prepare(run: Path) -> tuple[torch.nn.Module, QuestionPool]:
     spec = ModelSpec(base="tiny")
     with tempfile.TemporaryDirectory() as folder:
         adapter = opened.fetch(opened.resolve("sft"), Path(folder) / "adapter")
-        policy = policy_model.merge_adapter(policy_model.load_base(spec, torch.device("cpu")), adapter)
+        policy = lora.merge(policy_model.load_base(spec, torch.device("cpu")), adapter)
     data = run / "data"
     return policy, QuestionPool(data, dataset.read_questions(data, "train"))
 

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,55 @@ def read(config: Path, weights: Path, *, where: str) -> Adapter:
     return Adapter(rank, scaling, types.pop() if len(types) == 1 else "F32", pairs)
 
 
+def check_places(
+    saved: Mapping[str, tuple[int, ...]], linears: Mapping[str, tuple[int, ...]], *, where: str
+) -> set[str]:
+    """Whether every weight of an adapter has a place in a model.
+
+    Args:
+        saved: shape of each tensor by its name in the adapter's file
+        linears: shape (out, in) of the weight of each linear by its name in the model
+        where: the adapter, for messages
+
+    Returns:
+        The linears that the adapter changes.
+
+    Raises:
+        UserError: with an example of a name without a place, or of a shape that does not fit. PEFT itself only warns, and
+            leaves what has no place without effect.
+    """
+    modules = {name: name.removeprefix(PREFIX).removesuffix(A).removesuffix(B) for name in saved}
+    stray = [name for name, module in modules.items() if module not in linears or not _is_lora_weight(name)]
+    if stray or not saved:
+        raise UserError(
+            f"{len(stray)} of {len(saved)} weights have no place in the base model: the adapter has {min(stray)!r}, "
+            f"the model {_example(linears)!r}"
+            if stray
+            else "holds no weights",
+            where=where,
+            remedy="name the base model that the adapter was trained on",
+        )
+    for name, shape in saved.items():
+        high, wide = linears[modules[name]]
+        fits = shape[1:] == (wide,) if name.endswith(A) else shape[:1] == (high,)
+        if len(shape) != 2 or not fits:
+            raise UserError(
+                f"{name} is {list(shape)}, the model's linear {[high, wide]}",
+                where=where,
+                remedy="name the base model that the adapter was trained on",
+            )
+    return set(modules.values())
+
+
+def _is_lora_weight(name: str) -> bool:
+    return name.startswith(PREFIX) and name.endswith((A, B))
+
+
+def _example(linears: Mapping[str, tuple[int, ...]]) -> str:
+    """The name that a weight would have in an adapter of this model."""
+    return PREFIX + min(linears, default="") + A
+
+
 def _check_settings(settings: dict[str, Any], where: str) -> None:
     if settings.get("peft_type") != "LORA":
         raise UserError(f"peft_type {settings.get('peft_type')!r} is not LORA", where=where)
@@ -126,7 +175,7 @@ def _check_settings(settings: dict[str, Any], where: str) -> None:
 
 
 def _modules(saved: dict[str, tuple[str, np.ndarray]], where: str) -> list[str]:
-    odd = [name for name in saved if not (name.startswith(PREFIX) and name.endswith((A, B)))]
+    odd = [name for name in saved if not _is_lora_weight(name)]
     if odd or not saved:
         raise UserError(f"{odd[0]!r} is no LoRA weight of a linear" if odd else "holds no weights", where=where)
     return sorted({name.removesuffix(A).removesuffix(B) for name in saved})

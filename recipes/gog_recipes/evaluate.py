@@ -31,7 +31,7 @@ from gog.images import Image
 from gog.spec import EvaluateConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes.models import policy_model
+from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.rollouts import QuestionPool, RewardConfig, Rollouts, measure
 from gog_recipes.rollout.transformers import Limits, TransformersEngine
 from gog_recipes.runtime import config, ranks
@@ -84,7 +84,7 @@ class EvaluateRecipe(FTRecipeInterface):
     def _weights(self, kind: str) -> torch.nn.Module:
         policy: torch.nn.Module = policy_model.load_base(self.base, self.device)
         for stage in CHAINS[kind]:
-            policy = policy_model.merge_adapter(policy, self.stage.folder(self.parents[stage]))
+            policy = lora.merge(policy, self.stage.folder(self.parents[stage]))
         return policy
 
     async def train(self) -> dict[str, list[Trajectory]]:

@@ -43,7 +43,7 @@ from gog.spec import GRPOConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes import losses
-from gog_recipes.models import policy_model
+from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.rollouts import QuestionPool, RewardConfig, Rollouts, measure
 from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
 from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
@@ -95,8 +95,8 @@ class GRPORecipe(FTRecipeInterface):
         self.sft = self.stage.input("sft")
         base = self.stage.model
         self.processor = policy_model.load_processor(base)
-        policy = policy_model.merge_adapter(policy_model.load_base(base, self.device), self.stage.folder(self.sft))
-        self.model = policy_model.add_adapter(policy, self.cfg.lora)
+        policy = lora.merge(policy_model.load_base(base, self.device), self.stage.folder(self.sft))
+        self.model = lora.add(policy, self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor)
         parallel.shard(self.model, self.ranks)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
@@ -217,7 +217,7 @@ class GRPORecipe(FTRecipeInterface):
         batch = policy_model.collate([item.segments for item in rows], self.processor, self.vision, self.device)
         reference = None
         if self.cfg.kl_coef:
-            with policy_model.reference(self.model):
+            with lora.reference(self.model):
                 logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
                 reference = policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature)
         logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)

@@ -33,7 +33,7 @@ from gog.errors import UserError
 from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
 from gog_recipes.data import demonstrations
-from gog_recipes.models import policy_model
+from gog_recipes.models import lora, policy_model
 from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.stage import Stage
 
@@ -56,7 +56,7 @@ class SFTRecipe(FTRecipeInterface):
     def _setup_model(self) -> None:
         base = self.stage.model
         self.processor = policy_model.load_processor(base)
-        self.model = policy_model.add_adapter(policy_model.load_base(base, self.device), self.cfg.lora)
+        self.model = lora.add(policy_model.load_base(base, self.device), self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor)
         parallel.shard(self.model, self.ranks)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)

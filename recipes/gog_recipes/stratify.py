@@ -28,7 +28,7 @@ from gog.levels import Graded
 from gog.spec import StratifyConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
-from gog_recipes.models import policy_model
+from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.rollouts import QuestionPool, Rollouts, measure
 from gog_recipes.rollout.transformers import Limits, TransformersEngine
 from gog_recipes.runtime import config, ranks
@@ -51,7 +51,7 @@ class StratifyRecipe(FTRecipeInterface):
         self.parent = self.stage.input("sft")
         base = self.stage.model
         processor = policy_model.load_processor(base)
-        policy = policy_model.merge_adapter(policy_model.load_base(base, self.device), self.stage.folder(self.parent))
+        policy = lora.merge(policy_model.load_base(base, self.device), self.stage.folder(self.parent))
         vision = policy_model.vision_of(policy, processor)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         self.engine = TransformersEngine(policy, processor, vision, limits, rows=self.cfg.concurrent_episodes)

@@ -155,6 +155,41 @@ def test_safetensors_itself_reads_what_was_written(tmp_path):
         np.testing.assert_array_equal(values, ours[name][1])
 
 
+# ---- against a model
+
+LINEARS = {"layers.0.q_proj": (OUT, IN), "layers.1.up_proj": (OUT, IN)}
+
+
+def shapes(*modules, rank=4, high=OUT, wide=IN):
+    return {f"{module}{adapters.A}": (rank, wide) for module in modules} | {
+        f"{module}{adapters.B}": (high, rank) for module in modules
+    }
+
+
+def test_an_adapter_of_this_model_changes_its_modules():
+    assert adapters.check_places(shapes(*MODULES), LINEARS, where="x") == set(LINEARS)
+
+
+@pytest.mark.parametrize(
+    ("saved", "sentence"),
+    [
+        (shapes("base_model.model.model.layers.0.q_proj"), "2 of 2 weights have no place"),
+        (shapes(MODULES[0], "base_model.model.layers.9.q_proj"), "2 of 4 weights have no place"),
+        (shapes("layers.0.q_proj"), "2 of 2 weights have no place"),
+        ({MODULES[0] + ".lora_magnitude_vector": (OUT,)}, "1 of 1 weights have no place"),
+        (shapes(MODULES[0], wide=IN + 1), r"q_proj.lora_A.weight is \[4, 6\], the model's linear \[6, 5\]"),
+        (shapes(MODULES[0], high=OUT + 1), "q_proj.lora_B.weight is"),
+        ({}, "holds no weights"),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused_with_an_example_of_both(saved, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        adapters.check_places(saved, LINEARS, where="sft/180")
+    assert caught.value.where == "sft/180"
+    if "place" in sentence:
+        assert "'base_model.model.layers.0.q_proj.lora_A.weight'" in caught.value.what
+
+
 # ---- from a store
 
 

@@ -11,7 +11,7 @@ import torch
 from gog.errors import UserError
 from gog.images import Image
 from gog.spec import LoraSettings, ModelSpec
-from gog_recipes.models import policy_model
+from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.transformers import Limits, TransformersEngine
 
 SPEC = ModelSpec(base="tiny")
@@ -31,7 +31,7 @@ def processor():
 def policy():
     """The tiny base with an adapter that does something."""
     torch.manual_seed(0)
-    wearing = policy_model.add_adapter(policy_model.load_base(SPEC, CPU), LoraSettings())
+    wearing = lora.add(policy_model.load_base(SPEC, CPU), LoraSettings())
     for name, parameter in wearing.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)

@@ -9,7 +9,6 @@ linears. No paging, no streaming, no prefix sharing: use vLLM for those.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import transformers
 from gog import adapters
 from gog.completions import Completion, Job, Prompt
 from gog.errors import UserError
-from gog_recipes.models import policy_model, sampling
+from gog_recipes.models import loading, lora, policy_model, sampling
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 """An image in a prompt, where the folder has no chat template."""
@@ -47,7 +46,7 @@ class PolicyModel:
         transformers.logging.disable_progress_bar()
         self.processor = policy_model.folder_processor(folder, "full")  # the style is the agent's affair
         self.tokenizer = self.processor.tokenizer
-        self.model: Any = _load(folder, device, dtype)
+        self.model: Any = policy_model.load_folder(folder, torch.device(device), getattr(torch, dtype))
         self.device = torch.device(device)
         self.length = int(self.model.config.get_text_config().max_position_embeddings)
         self.generation = _plain_generation(self.model.generation_config, self.tokenizer)
@@ -58,7 +57,7 @@ class PolicyModel:
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Makes an adapter available under a new name. Raises UserError; the model is then as before."""
-        _check_adapter(folder)
+        lora.check(self.model, folder)
         self._loaded += 1
         key = f"adapter{self._loaded}"  # peft names modules after adapters, and those may hold no dots
         try:
@@ -66,7 +65,7 @@ class PolicyModel:
             self._fill(key, safetensors.torch.load_file(folder / adapters.WEIGHTS))
         except (RuntimeError, ValueError, TypeError, KeyError, OSError, safetensors.SafetensorError) as error:
             self._forget(key)
-            raise UserError(f"cannot be loaded: {_brief(error)}", where=str(folder)) from error
+            raise UserError(f"cannot be loaded: {loading.brief(error)}", where=str(folder)) from error
         self.model.eval().to(self.device)
         self.adapters[name] = key
 
@@ -211,13 +210,6 @@ def _plain(content: str | list[dict[str, Any]]) -> str:
     return "".join(IMAGE if part["type"] == "image" else part["text"] for part in content)
 
 
-def _load(folder: Path, device: str, dtype: str) -> Any:
-    try:
-        return policy_model.load_folder(folder, torch.device(device), getattr(torch, dtype))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot be loaded: {_brief(error)}", where=str(folder)) from error
-
-
 def _plain_generation(own: Any, tokenizer: Any) -> Any:
     """What the folder says of ends and of tokens never written, and none of its sampling habits."""
     ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
@@ -226,20 +218,3 @@ def _plain_generation(own: Any, tokenizer: Any) -> Any:
     return transformers.GenerationConfig(
         do_sample=False, eos_token_id=ends, pad_token_id=pad, suppress_tokens=own.suppress_tokens
     )
-
-
-def _check_adapter(folder: Path) -> None:
-    """Refuses what is not a LoRA adapter of linears in safetensors."""
-    for name in (adapters.CONFIG, adapters.WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"{name} is missing", where=str(folder), remedy="save adapters with peft, as safetensors")
-    try:
-        config = json.loads((folder / adapters.CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"not JSON: {error}", where=str(folder / adapters.CONFIG)) from None
-    if config.get("peft_type") != "LORA" or config.get("modules_to_save"):
-        raise UserError("only LoRA adapters without modules_to_save are served", where=str(folder))
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,31 +1,27 @@
-"""The policy: a base model of any family, its adapters, and the one forward pass that all training uses.
+"""The policy: a base model of any family, batches of trajectories, and the one forward pass that all training uses.
 
-Adapters sit on every linear of the language model; the vision tower is frozen, so image features may be computed once
-and kept. RL starts from base + SFT adapter *merged*, with a fresh adapter on top: with the adapter switched off, the
-model is then exactly the SFT policy, the KL's reference, at no cost in memory.
+The vision tower is frozen, so image features may be computed once and kept. RL starts from base + SFT adapter *merged*,
+with a fresh adapter on top: with the adapter switched off, the model is then exactly the SFT policy, the KL's
+reference, at no cost in memory.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 
-from gog import adapters, base_model, prompts, trajectory
-from gog.spec import LoraSettings, ModelSpec
+from gog import base_model, prompts, trajectory
+from gog.spec import ModelSpec
 from gog_recipes import models, world
-from gog_recipes.models import peft_compat  # noqa: F401  (before peft applies an adapter)
 from gog_recipes.models.family import Family, Processor
 from gog_recipes.models.vision import Vision
-
-ADAPTER_FILES = (adapters.WEIGHTS, adapters.CONFIG)
 
 
 def base_folder(spec: ModelSpec) -> Path:
@@ -77,35 +73,6 @@ def language_model(model: torch.nn.Module) -> Any:
 def vision_of(model: torch.nn.Module, processor: Processor) -> Vision:
     """An empty cache of image features over the model's vision tower."""
     return Vision(functools.partial(family_of(model).encode_images, core(model)), processor)
-
-
-def add_adapter(model: torch.nn.Module, lora: LoraSettings) -> PeftModel:
-    """The model with a fresh trainable adapter, which changes nothing until it is trained."""
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=family_of(model).lora_targets,
-    )
-    return get_peft_model(model, config)
-
-
-def apply_adapter(model: torch.nn.Module, folder: Path, *, trainable: bool = False) -> PeftModel:
-    """The model with a saved adapter on top."""
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-
-
-def merge_adapter(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
-    """The model with a saved adapter folded into its weights."""
-    merged = apply_adapter(model, folder).merge_and_unload()
-    return merged.requires_grad_(False).eval()
-
-
-@contextlib.contextmanager
-def reference(model: PeftModel) -> Iterator[torch.nn.Module]:
-    """The policy before RL: the model with its adapter switched off, without gradients."""
-    with model.disable_adapter(), torch.no_grad():
-        yield model
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from gog import store
-from gog_recipes.models.policy_model import ADAPTER_FILES
+from gog_recipes.models import lora
 from gog_recipes.runtime import parallel
 from gog_recipes.runtime.ranks import Ranks
 from gog_recipes.runtime.stage import Stage
@@ -52,7 +52,7 @@ def save(
     rows = folder / optimizer_file(stage.ranks)
     save_file(_optimizer_tensors(model, optimizer), rows)
     (folder / "state.json").write_text(json.dumps({"step": step}))
-    files = {name: folder / name for name in (*ADAPTER_FILES, "state.json")}
+    files = {name: folder / name for name in (*lora.FILES, "state.json")}
     files |= {"metrics.jsonl": stage.log.path} | dict(extra or {})
     complete = step >= int(str(meta["total"]))
     stage.publish(step, files, meta=meta, parents=list(parents), complete=complete, own={rows.name: rows})
@@ -70,7 +70,7 @@ def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> 
     manifest = stage.ranks.broadcast(stage.store.latest(stage.key))
     if manifest is None:
         return 0
-    saved = load_file(stage.store.open(manifest, ADAPTER_FILES[0]))
+    saved = load_file(stage.store.open(manifest, lora.FILES[0]))
     for name, parameter in trainable(model).items():
         parameter.data.copy_(parallel.like(saved[name.replace(".default.", ".")], parameter))
     shards = sorted(name for name in manifest.files if name.startswith("optimizer"))

@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from gog_recipes.models import loading
+
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Every linear of the language model and none of the vision tower [paper note: all blocks]."""
 
 
 def load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """The model of a folder in Hugging Face form, frozen, in evaluation mode. Safetensors only."""
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation="sdpa"
-    )
-    return model.requires_grad_(False).eval().to(device)
+    """The model of a folder, frozen, in evaluation mode. Raises UserError for one that is not a whole Qwen2.5-VL."""
+    return loading.load(Qwen2_5_VLForConditionalGeneration, folder, device, dtype)
 
 
 def language_model(model: Any) -> Any:

@@ -1,8 +1,8 @@
 """Between text with images and token ids with grids.
 
-The agent's text is ChatML with one `<|image_pad|>` per image; a Qwen-VL model wants that token once per merged patch.
-The processor repeats it, knows where a turn ends, which tokens must never be sampled (an untrained model would happily
-write image tokens, and crash), and the M-RoPE positions: a word advances all three axes, an image spans its grid.
+The agent's text is ChatML with one `<|image_pad|>` per image; a Qwen-VL model needs that token once per merged patch.
+The processor repeats it, knows where a turn ends, which tokens must never be sampled (an untrained model samples image
+tokens, and crashes), and the M-RoPE positions: a word advances all three axes, an image spans its grid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from gog import actions, prompts
+from gog.errors import QuestionSkipped, UserError
 from gog.images import Image
+from gog_recipes.models import loading
 from gog_recipes.models.family import Grid, Patches
 
 IMAGE_PAD = "<|image_pad|>"
@@ -32,31 +34,58 @@ _NEVER_SAMPLED = (
 
 
 class Processor:
-    """The tokenizer and image processor of one model folder."""
+    """The tokenizer and image processor of one model folder.
+
+    Args:
+        folder: in Hugging Face form
+        style: of prompts and observations
+
+    Raises:
+        UserError: when the tokenizer or the image processor cannot be loaded, or the tokenizer lacks a special token.
+    """
 
     def __init__(self, folder: Path, style: prompts.Style) -> None:
         self.style = style
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.processor = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.processor = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"cannot be loaded: {loading.brief(error)}", where=str(folder)) from error
+        self._vocabulary: dict[str, int] = self.tokenizer.get_vocab()
         self.merge = int(self.processor.merge_size)
-        self.image_pad = self.tokenizer.convert_tokens_to_ids(IMAGE_PAD)
-        self.turn_end = self.tokenizer.convert_tokens_to_ids(prompts.TURN_END)
-        self.pad = self.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+        self.image_pad = self._required(IMAGE_PAD, folder)
+        self.turn_end = self._required(prompts.TURN_END, folder)
+        self.pad = self._required("<|endoftext|>", folder)
         self.suppress_tokens = self._known(_NEVER_SAMPLED)
         closers = self._known(actions.CLOSING_TAGS)
         self._closers = frozenset(closers) if len(closers) == len(actions.CLOSING_TAGS) else frozenset()
 
+    def _required(self, word: str, folder: Path) -> int:
+        if word not in self._vocabulary:
+            raise UserError(
+                f"its tokenizer has no token {word}", where=str(folder), remedy="fetch the tokenizer of the base model"
+            )
+        return self._vocabulary[word]
+
     def _known(self, words: Sequence[str]) -> list[int]:
         """Ids of those words that are single tokens."""
-        vocabulary = self.tokenizer.get_vocab() if words else {}
-        return [vocabulary[word] for word in words if word in vocabulary]
+        return [self._vocabulary[word] for word in words if word in self._vocabulary]
 
     def forbidden(self, tags: Sequence[str]) -> list[int]:
-        """Ids that open these tags, where a tag is one token; a model of many-token tags is told in its prompt instead."""
+        """Ids of those tags that are single tokens; a tag of several tokens cannot be forbidden by token."""
         return self._known(tags)
 
     def patches(self, image: Image) -> Patches:
-        out = self.processor([image.pixels], return_tensors="np")
+        """An image for the vision tower. Raises QuestionSkipped for one that the model cannot take."""
+        try:
+            # Channels last, explicitly: an image of 1 to 4 pixels' height would be taken for channels first.
+            out = self.processor([image.pixels], return_tensors="np", input_data_format="channels_last")
+        except ValueError as error:
+            raise QuestionSkipped(
+                f"an image of {image.width} x {image.height} pixels: {loading.brief(error)}",
+                where="image",
+                remedy="crop it to a ratio of at most 200 between its sides",
+            ) from None
         time, high, wide = (int(side) for side in out["image_grid_thw"][0])
         return Patches(out["pixel_values"].astype(np.float32), (time, high, wide))
 
@@ -66,7 +95,7 @@ class Processor:
         return high * wide // self.merge**2
 
     def encode(self, text: str, image_tokens: Sequence[int]) -> list[int]:
-        """Token ids; the n-th image pad stands image_tokens[n] times."""
+        """Token ids of a text; the n-th image pad is repeated image_tokens[n] times. Raises ValueError for other numbers."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         if ids.count(self.image_pad) != len(image_tokens):
             raise ValueError(f"{ids.count(self.image_pad)} image pads in the text for {len(image_tokens)} images")
@@ -74,6 +103,7 @@ class Processor:
         return [token for i in ids for token in ([i] * next(counts) if i == self.image_pad else (i,))]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def ends_turn(self, ids: Sequence[int]) -> bool:
@@ -83,9 +113,15 @@ class Processor:
         return not self._closers and self.decode(ids[-12:]).rstrip().endswith(actions.CLOSING_TAGS)
 
     def positions(self, ids: Sequence[int], grids: Sequence[Grid], start: int = 0) -> tuple[np.ndarray, int]:
-        """M-RoPE positions [3, len(ids)] of a stretch that begins at position `start`, and the position after it.
+        """M-RoPE positions of tokens.
 
-        Equals transformers' get_rope_index for images (tested).
+        Args:
+            ids: token ids, whole images included
+            grids: of the images, in order
+            start: position of the first token
+
+        Returns:
+            [3, len(ids)] int64, equal to transformers' get_rope_index for images, and the position after the last token.
         """
         out = np.empty((3, len(ids)), dtype=np.int64)
         at, position, images = 0, start, iter(grids)

@@ -1,0 +1,128 @@
+"""Base models and saved adapters: what does not belong together is refused, with an example."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gog import adapters
+from gog.errors import QuestionSkipped, UserError
+from gog.images import Image
+from gog.spec import LoraSettings, ModelSpec
+from gog_recipes import world
+from gog_recipes.models import lora, policy_model
+
+CPU = torch.device("cpu")
+SPEC = ModelSpec(base="tiny")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """An adapter of the tiny model, as PEFT saves it."""
+    folder = tmp_path_factory.mktemp("adapter")
+    lora.add(policy_model.load_base(SPEC, CPU), LoraSettings(rank=4)).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture
+def changed(saved, tmp_path):
+    """changed(how): a copy of the adapter whose weights are how(weights)."""
+
+    def change(how):
+        folder = shutil.copytree(saved, tmp_path / "changed")
+        save_file(how(load_file(saved / adapters.WEIGHTS)), folder / adapters.WEIGHTS)
+        return folder
+
+    return change
+
+
+def renamed(how):
+    return lambda weights: {how(name): values for name, values in weights.items()}
+
+
+def first_layer_only(weights):
+    return {name: values for name, values in weights.items() if ".layers.0." in name}
+
+
+def refusal(folder):
+    with pytest.raises(UserError) as caught:
+        lora.merge(policy_model.load_base(SPEC, CPU), folder)
+    assert caught.value.where == str(folder)
+    return caught.value.what
+
+
+def test_an_adapter_of_this_base_is_merged(saved):
+    lora.merge(policy_model.load_base(SPEC, CPU), saved)
+
+
+@pytest.mark.parametrize(
+    ("how", "count"),
+    [
+        (lambda name: name.replace("model.language_model.layers", "model.layers"), "42 of 42"),
+        (lambda name: name.removeprefix("base_model.model."), "42 of 42"),
+        (lambda name: name.replace("layers.2.self_attn", "layers.2.attention"), "8 of 42"),
+    ],
+)
+def test_weights_without_a_place_are_refused_with_an_example_of_both(changed, how, count):
+    what = refusal(changed(renamed(how)))
+    assert what.startswith(f"{count} weights have no place in the base model: the adapter has '")
+    assert re.search(r"the model 'base_model\.model\.\S+\.lora_A\.weight'", what)
+
+
+def test_an_adapter_without_weights_for_a_targeted_module_is_refused(changed):
+    assert refusal(changed(first_layer_only)).startswith("14 of 21 modules that it targets have no weights in it")
+
+
+def test_an_adapter_of_another_width_is_refused(changed):
+    wide = changed(lambda weights: {name: torch.cat((v, v), dim=1) for name, v in weights.items()})
+    assert "the model's linear [" in refusal(wide)
+
+
+def test_an_adapter_that_is_not_finite_is_refused(changed):
+    assert refusal(changed(lambda weights: {name: v / 0 for name, v in weights.items()})).endswith("is not finite")
+
+
+def test_a_folder_without_an_adapter_is_refused(tmp_path):
+    assert refusal(tmp_path) == "adapter_model.safetensors is missing"
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A copy of the tiny model's folder."""
+    return shutil.copytree(world.TINY, tmp_path / "base")
+
+
+def test_a_base_whose_weights_do_not_match_its_configuration_is_refused(base):
+    weights = load_file(base / "model.safetensors")
+    gone = next(name for name in weights if "layers.1.mlp.up_proj" in name)
+    save_file({name: v for name, v in weights.items() if name != gone}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj\.weight is missing \(1 weights do not fit"):
+        policy_model.load_base(ModelSpec(base=str(base), family="tiny"), CPU)
+
+
+def test_a_tokenizer_without_the_image_placeholder_is_refused(base):
+    text = (base / "tokenizer.json").read_text()
+    assert "<|image_pad|>" in text
+    (base / "tokenizer.json").write_text(text.replace("<|image_pad|>", "<|other_pad|>"))
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps(config).replace("<|image_pad|>", "<|other_pad|>"))
+    with pytest.raises(UserError, match=r"has no token <\|image_pad\|>"):
+        policy_model.load_processor(ModelSpec(base=str(base), family="tiny"))
+
+
+@pytest.mark.parametrize("shape", [(7, 1600), (1, 300)])
+def test_an_image_that_the_model_cannot_take_skips_its_question(shape):
+    with pytest.raises(QuestionSkipped, match=f"an image of {shape[1]} x {shape[0]} pixels"):
+        policy_model.load_processor(SPEC).patches(Image(np.zeros((*shape, 3), np.uint8)))
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 4])
+def test_a_flat_image_is_read_as_wide_as_it_is(height):
+    patches = policy_model.load_processor(SPEC).patches(Image(np.zeros((height, 100, 3), np.uint8)))
+    assert patches.grid[2] > patches.grid[1]
