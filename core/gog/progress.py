@@ -1,11 +1,12 @@
-"""How far a stage has come: one small file that the stage writes and the control plane reads.
+"""The progress of a stage: one small file that the stage writes and the control plane reads.
 
-`progress.json` in the stage's work folder: {"step", "total", "metrics", "checkpoint"}; replaced whole, so that a reader
-never sees half of it. checkpoint: {"ref": "grpo/40", "complete": false}, the newest that is committed, or null. While
-the stage waits for a service that is down there is also waiting: {"reason", "message", "since", "until"}, a condition's
-reason and message, and the times (RFC 3339, UTC) when the wait began and when the stage gives up. In a pod the same is
-served over HTTP, and left behind as the pod's last words, which Kubernetes cuts at 4096 bytes (`brief`).
-The lasting record is `metrics.jsonl` inside checkpoints: one line per step.
+`progress.json` in the stage's work folder holds {"step", "total", "metrics", "checkpoint"} and is replaced as a whole, so
+that a reader never sees half of it. checkpoint is the newest that is committed, {"ref": "grpo/40", "complete": false}, or
+null. While the stage waits for a service that is down there is also waiting: {"reason", "message", "since", "until"}, a
+condition's reason and message, and the times (RFC 3339, UTC) when the wait began and when the stage gives up.
+
+In a pod the same document is served over HTTP and is left behind as the termination message (`shorten`). The lasting
+record is `metrics.jsonl` inside checkpoints, one line per step.
 """
 
 from __future__ import annotations
@@ -18,18 +19,28 @@ from statistics import fmean
 from typing import Any
 
 FILE = "progress.json"
-LAST_WORDS_BYTES = 4096
+MESSAGE_BYTES = 4096
+"""Kubernetes cuts termination messages at this size."""
 POINTS = 40
-"""Of a series in a report, which becomes the status of an object: that must stay small however long the stage is."""
+"""Maximum points per series; series are stored in an object's status, which must stay small."""
 
 
-def told(
+def document(
     step: int,
     total: int,
     metrics: Mapping[str, Any] | None = None,
     checkpoint: Mapping[str, Any] | None = None,
     waiting: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
+    """The progress of a stage as JSON holds it.
+
+    Args:
+        step: steps done.
+        total: steps planned.
+        metrics: newest figures by name, and downsampled series.
+        checkpoint: the newest that is committed.
+        waiting: the outage that the stage waits for, if it does.
+    """
     return {
         "step": step,
         "total": total,
@@ -39,10 +50,10 @@ def told(
     }
 
 
-def course(values: Sequence[float]) -> list[float]:
-    """A series' course in few points: the means of stretches of equal length, to four digits.
+def downsample(values: Sequence[float]) -> list[float]:
+    """A series in at most POINTS points: the means of equal stretches, to four digits.
 
-    >>> course([0.0, 1.0])
+    >>> downsample([0.0, 1.0])
     [0.0, 1.0]
     """
     count = min(POINTS, len(values))
@@ -58,22 +69,23 @@ def report(
     checkpoint: Mapping[str, Any] | None = None,
     waiting: Mapping[str, str] | None = None,
 ) -> None:
+    """Replaces the progress file of a work folder; see `document` for the arguments."""
     workdir.mkdir(parents=True, exist_ok=True)
     temporary = workdir / f"{FILE}.tmp"
-    temporary.write_text(json.dumps(told(step, total, metrics, checkpoint, waiting)))
+    temporary.write_text(json.dumps(document(step, total, metrics, checkpoint, waiting)))
     temporary.replace(workdir / FILE)
 
 
 def read(workdir: Path) -> dict[str, Any] | None:
-    """The last report, None when there is none yet."""
+    """The newest progress; None if there is none yet."""
     try:
         return json.loads((workdir / FILE).read_text())
     except (FileNotFoundError, ValueError):
         return None
 
 
-def brief(report: Mapping[str, Any], limit: int = LAST_WORDS_BYTES) -> str:
-    """A report as JSON of at most `limit` bytes: long metrics (series) are left out, the longest first."""
+def shorten(report: Mapping[str, Any], limit: int = MESSAGE_BYTES) -> str:
+    """A progress document as JSON of at most `limit` bytes; the longest metrics (series) are left out first."""
     metrics = dict(report["metrics"])
     while True:
         text = json.dumps({**report, "metrics": metrics})

@@ -259,7 +259,7 @@ class GRPORecipe(FTRecipeInterface):
         recent = stats.mean(series[-5:])
         self.stage.report(
             self.step, self.cfg.steps, reward=measures.reward, tool_failure_ratio=measures.tool_failure_ratio,
-            reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.course(series),
+            reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
             self.stage.say(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {measures.excluded}")

@@ -130,7 +130,7 @@ class SFTRecipe(FTRecipeInterface):
         )  # fmt: skip
         metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         losses = [line["loss"] for line in self.stage.log.lines]
-        self.stage.report(self.step, self.total, loss=losses[-1], losses=progress.course(losses))
+        self.stage.report(self.step, self.total, loss=losses[-1], losses=progress.downsample(losses))
         if self.step % 20 == 0 or self.step == self.total:
             self.stage.say(f"step {self.step}/{self.total} loss {loss:.3f}")
 

@@ -117,7 +117,7 @@ class Stage:
 
     def progress(self) -> dict[str, Any]:
         """How far this stage has come; a newly started one is as far as its checkpoint."""
-        return progress.told(*self._told, self._metrics, self.checkpoint)
+        return progress.document(*self._told, self._metrics, self.checkpoint)
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide the stage's result, as they were in force; places and addresses left out."""
@@ -153,7 +153,7 @@ class Stage:
         """Last words of a stage that ended well."""
         self.tracer.end()
         if self.ranks.is_main and os.environ.get(LAST_WORDS):
-            Path(os.environ[LAST_WORDS]).write_text(progress.brief(self.progress()))
+            Path(os.environ[LAST_WORDS]).write_text(progress.shorten(self.progress()))
         monitor.end(self.monitor)
 
 
