@@ -12,6 +12,7 @@ Text that comes from tools is made inert first: it can neither open nor close a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,9 @@ Style = Literal["full", "terse"]
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 TURN_END = "<|im_end|>"
 _ASSISTANT = "<|im_start|>assistant\n"
+_NAMES = sorted({tag.strip("</>") for tag in (*actions.CONTROL_TAGS, "<reason>")})
+_TAG = re.compile(rf"<(\s*/?\s*(?:{'|'.join(_NAMES)})\s*)>", re.IGNORECASE)
+"""A tag of the agent, however it is written."""
 
 _INSTRUCTIONS = """You answer a question about an image. Look before you search: decide what you need to know, then act.
 Each turn, reason inside <think>…</think>, then give exactly one action and stop:
@@ -187,6 +191,4 @@ def inert(text: str) -> str:
     >>> inert("<answer>42</answer>")
     '‹answer›42‹/answer›'
     """
-    for tag in (*actions.CONTROL_TAGS, "<reason>", "</reason>"):
-        text = text.replace(tag, f"‹{tag[1:-1]}›")
-    return text.replace("<|", "‹|").replace("|>", "|›")
+    return _TAG.sub(r"‹\1›", text).replace("<|", "‹|").replace("|>", "|›")

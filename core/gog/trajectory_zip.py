@@ -1,7 +1,7 @@
 """Trajectories with their images in one file, as checkpoints carry them.
 
-An uncompressed zip: `trajectories.jsonl`, one line each, and `images/<content hash>.png` beside it. One file instead
-of thousands keeps a checkpoint a handful of blobs; unzipped, it is the folder that any other tool would want.
+An uncompressed zip of `trajectories.jsonl`, one line each, and `images/<content hash>.png`. One file instead of thousands
+keeps a checkpoint at a handful of blobs; unpacked, it is a folder that other tools can read.
 """
 
 from __future__ import annotations
@@ -17,10 +17,20 @@ from gog.images import Image, decode
 from gog.trajectory import Trajectory, explain
 
 LINES = "trajectories.jsonl"
+"""Name of the member that holds the trajectories."""
 
 
 def write(path: Path, trajectories: Iterable[Trajectory], images: Mapping[str, Image]) -> int:
-    """Writes trajectories and those of `images` that they show; all or nothing. Returns how many trajectories."""
+    """Writes trajectories with the images that they show; the file appears whole or not at all.
+
+    Args:
+        path: the file.
+        trajectories: what to write.
+        images: by content hash; one that is missing is left out of the file, one that no trajectory shows as well.
+
+    Returns:
+        The number of trajectories.
+    """
     items = list(trajectories)
     temporary = path.with_suffix(path.suffix + ".tmp")
     wanted = sorted({image for item in items for image in shown(item)})
@@ -34,13 +44,13 @@ def write(path: Path, trajectories: Iterable[Trajectory], images: Mapping[str, I
 
 
 def shown(trajectory: Trajectory) -> set[str]:
-    """Hashes of every image a trajectory shows."""
+    """Content hashes of every image that a trajectory shows."""
     crops = {c.crop for turn in trajectory.turns if turn.observation for c in turn.observation.candidates if c.crop}
     return {trajectory.image, *trajectory.images(), *crops}
 
 
 class Archive:
-    """Reads such a file. Raises UserError for one that is torn, incomplete or of another version."""
+    """Reads such a file. Raises UserError for one that is damaged, incomplete or of another version."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,8 +60,9 @@ class Archive:
             raise UserError(f"not a trajectory archive: {error}", where=str(path)) from None
 
     def trajectories(self) -> list[Trajectory]:
+        """All trajectories, in the order in which they were written. Raises UserError with the line that is wrong."""
         try:
-            lines = self._zip.read(LINES).splitlines()  # of bytes: text has line ends that JSON lines do not have
+            lines = self._zip.read(LINES).splitlines()  # of bytes, because str.splitlines also splits at U+2028
         except (KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"not a trajectory archive: {error}", where=str(self.path)) from None
         found = []
@@ -63,16 +74,17 @@ class Archive:
         return found
 
     def png(self, image: str) -> bytes | None:
-        """PNG bytes of an image, None when the archive lacks it."""
+        """The PNG bytes of an image by its content hash; None if the archive lacks it."""
         try:
             return self._zip.read(f"images/{image}.png")
         except KeyError:
             return None
         except zipfile.BadZipFile as error:
-            raise UserError(f"image {image} is torn: {error}", where=str(self.path)) from None
+            raise UserError(f"image {image} is damaged: {error}", where=str(self.path)) from None
 
     def image(self, image: str) -> Image:
+        """An image by its content hash. Raises UserError if the archive lacks it."""
         data = self.png(image)
         if data is None:
-            raise UserError(f"image {image} is missing", where=str(self.path), remedy="make the archive again")
+            raise UserError(f"image {image} is missing", where=str(self.path), remedy="write the archive again")
         return decode(data, where=f"{self.path}:{image}")

@@ -1,16 +1,18 @@
-"""Curation: demonstrations for SFT, played through the live tools by a teacher.
+"""Curation: a teacher plays demonstrations for SFT through the live tools.
 
     python -m gog_recipes.curate --config recipes/gog_recipes/configs/tiny/curate.yaml key=value   (or `tune run`)
 
 Features
-    - the teacher plays whole episodes with the run's own tools: what SFT learns from is what RL will meet
-    - every demonstration is judged, so that its quality is known; none is filtered out by that (the embedded world's
-      careless teacher slips on purpose, see gog_recipes.world.teacher)
-    - trajectories touched by a tool failure are kept: the retry they show is worth learning
+    - the teacher plays whole episodes with the run's own tools, in the run's own way of gazing, so SFT learns from what
+      RL will meet
+    - every demonstration is judged, so that its quality is known; none is filtered out by that (the teacher of the
+      embedded world slips on purpose, see gog_recipes.world.teacher)
+    - demonstrations with a tool failure are kept, because they show a retry
+    - a question whose image cannot be used is skipped, by name
     - deterministic given seed and tools; needs no torch
-    - one process: it waits for tools, which more processes would not speed up
+    - one process, because it waits for tools, which more processes would not speed up
 
-Raises UserError for a dataset without evidence marks, for too few questions, and when the judge fails too often.
+Raises UserError for a dataset without evidence marks, for too few questions, and if the judge fails too often.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ import sys
 import time
 import zlib
 
-from gog import behaviour, dataset, judging, metrics, rewards, trajectory_zip
+from gog import behaviour, dataset, images, judging, metrics, rewards, trajectory_zip
 from gog.agent import Episode
 from gog.dataset import Question
-from gog.errors import UserError
-from gog.images import Image, read
+from gog.errors import QuestionSkipped, UserError
+from gog.images import Image
 from gog.spec import CurateConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Failure, Trajectory
@@ -35,14 +37,16 @@ from gog_recipes.world.teacher import ScriptedTeacher
 
 
 class CurateRecipe:
-    """Makes `trajectories` demonstrations and commits them as the stage's only checkpoint."""
+    """Makes demonstrations of `trajectories` questions and commits them as the stage's only checkpoint."""
 
     def __init__(self, cfg: CurateConfig) -> None:
         self.cfg = cfg
         self.stage = Stage(cfg)
         self.images: dict[str, Image] = {}
+        self.skipped: list[str] = []
 
     def setup(self) -> None:
+        """Samples the questions. Raises UserError if there are too few, or without evidence marks."""
         self.folder, questions = self.stage.questions("train")
         if len(questions) < self.cfg.trajectories:
             raise UserError(
@@ -60,55 +64,76 @@ class CurateRecipe:
         self.questions = random.Random(self.cfg.seed).sample(questions, self.cfg.trajectories)
         documents = list(dataset.read_lines(self.folder / "corpus.jsonl", dataset.Document))
         self.names = [document.title for document in documents]
-        self.facts = sorted(
-            {word for document in documents for word in document.text.split() if any(c.isdigit() for c in word)}
-        )
+        words = {word for document in documents for word in document.text.split()}
+        self.facts = sorted(word for word in words if any(char.isdigit() for char in word))
 
     async def curate(self) -> list[Trajectory]:
+        """One judged demonstration per question, in the order of the questions, without those that were skipped."""
         metrics.initialise_rollouts(self.stage.key)
         slots, done = asyncio.Semaphore(self.cfg.concurrent_episodes), 0
 
-        async def demonstrate(question: Question) -> Trajectory:
+        async def demonstrate(question: Question) -> Trajectory | None:
             nonlocal done
             async with slots:
-                trajectory = await self._demonstrate(question)
+                try:
+                    trajectory = await self._demonstrate(question)
+                except QuestionSkipped as error:
+                    self._skip(question, error)
+                    trajectory = None
             done += 1
             if done % 100 == 0:
-                self.stage.report(done, len(self.questions))
+                self.stage.report(done, len(self.questions), skipped=len(self.skipped))
             return trajectory
 
         async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as self.toolbox:
-            made = list(await asyncio.gather(*(demonstrate(question) for question in self.questions)))
+            played = await asyncio.gather(*(demonstrate(question) for question in self.questions))
+        made = [trajectory for trajectory in played if trajectory is not None]
+        if not made:
+            raise UserError("every question was skipped", where=str(self.folder), remedy="see the log for the reasons")
         judging.check([item.judge_failure for item in made])
         return made
 
+    def _skip(self, question: Question, error: QuestionSkipped) -> None:
+        self.skipped.append(question.id)
+        self.stage.say(f"question {question.id} is skipped: {error}")
+
     async def _demonstrate(self, question: Question) -> Trajectory:
+        """A judged demonstration. Raises QuestionSkipped if the question's image cannot be used."""
         rng = random.Random(zlib.crc32(f"{self.cfg.seed}:{question.id}".encode()))
         guesses = self.names if question.evidence.kind == "name" else self.facts
         teacher = ScriptedTeacher(question, rng, self.cfg.teacher_accuracy, guesses)
-        episode = Episode(
-            question, read(self.folder / question.image), teacher, self.toolbox, self.cfg, self.cfg.model.style
-        )
+        try:
+            image = await asyncio.to_thread(images.read, self.folder / question.image)
+        except UserError as error:
+            raise QuestionSkipped(error.what, where=error.where, remedy=error.remedy) from None
+        episode = Episode(question, image, teacher, self.toolbox, self.cfg, self.cfg.model.style)
         teacher.follow(episode)
         name = f"teacher-{question.id}"
-        with self.stage.tracer.episode(name) as told:
+        with self.stage.tracer.episode(name) as span:
             trajectory = await episode.run()
             verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer or "")
             accuracy = None if verdict.value is None else float(verdict.value)
             reward = rewards.reward(accuracy, trajectory.well_formed)
             judged = {"reward": reward, "judge_failure": Failure.of(verdict.failure)}
             trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", **judged})
-            told.tell(trajectory)
+            span.tell(trajectory)
         self.images.update(episode.images)
         metrics.trajectory(self.stage.key, "judge" if accuracy is None else "counted")
         return trajectory
 
     def save_checkpoint(self, trajectories: list[Trajectory], seconds: float) -> None:
+        """Commits the demonstrations.
+
+        Args:
+            trajectories: what `curate` returned.
+            seconds: time that it took.
+        """
         path = self.stage.workdir / "trajectories.zip"
         trajectory_zip.write(path, trajectories, self.images)
         judged = [item.reward.accuracy for item in trajectories if item.reward and item.reward.accuracy is not None]
         meta = {
             "trajectories": len(trajectories),
+            "skipped": len(self.skipped),
             "behaviour": behaviour.shares(trajectories),
             "accuracy": sum(judged) / max(1, len(judged)),
             "teacher_accuracy": self.cfg.teacher_accuracy,

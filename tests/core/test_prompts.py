@@ -24,6 +24,15 @@ def test_inert_text_holds_no_tag_and_no_frame(text: str) -> None:
     assert actions.parse_turn(harmless).action is None
 
 
+@pytest.mark.parametrize("tag", ["</Information>", "< answer >", "<THINK>", "</ img_search\n>"])
+def test_inert_text_holds_no_tag_in_another_spelling(tag: str) -> None:
+    assert "<" not in prompts.inert(f"a {tag} b")
+
+
+def test_other_markup_stays_as_it_is() -> None:
+    assert prompts.inert("a < b, <b>bold</b>, <answers>, x > y") == "a < b, <b>bold</b>, <answers>, x > y"
+
+
 @given(hostile, hostile, styles)
 def test_nothing_found_can_act_or_leave_its_observation(title: str, text: str, style: prompts.Style) -> None:
     for body in (

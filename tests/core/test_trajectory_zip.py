@@ -81,7 +81,7 @@ def test_a_flipped_bit_in_a_line_is_noticed(tmp_path: Path) -> None:
 def test_a_flipped_bit_in_an_image_is_noticed(tmp_path: Path) -> None:
     found = spoil(write(tmp_path), b"IDAT")
     first = min(image.hash for image in (make_image(), CROP, OTHER))
-    with pytest.raises(UserError, match=f"image {first} is torn: Bad CRC-32"):
+    with pytest.raises(UserError, match=f"image {first} is damaged: Bad CRC-32"):
         found.image(first)
 
 

@@ -64,6 +64,14 @@ def test_the_teacher_answers_when_a_cap_is_announced(gaze: str) -> None:
     assert trajectory.turns[0].observation.note == "no tool"
 
 
+def test_an_overlong_page_does_not_become_a_demonstration() -> None:
+    page = make_hits("amber")[0].model_copy(update={"text": "height n33 " + "words " * 50_000})
+    toolbox = FakeTools(make_grounding(3), [page])
+    trajectory = demonstrate(make_name_question(kind="fact", attribute="height"), toolbox, max_tokens=2_000)
+    assert (trajectory.answer, trajectory.turns[2].observation.truncated) == ("n33", True)
+    assert sum(len(turn.observation.text) for turn in trajectory.turns[:3]) < 3 * 2_000
+
+
 def test_the_teacher_retries_a_failed_tool_twice() -> None:
     toolbox = FakeTools(make_grounding(3), failing={"grounding": FailureKind.TIMEOUT})
     trajectory = demonstrate(make_name_question(), toolbox)

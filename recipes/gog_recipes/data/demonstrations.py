@@ -1,7 +1,6 @@
-"""Demonstrations as tokens: a curated trajectory is words and images; here it gets its segments.
+"""Demonstrations as tokens: a curated trajectory is text and images; here it gets its segments.
 
-The same prompts, frames and processor as in rollouts, so the model learns on exactly the tokens that it will meet.
-Only model turns are learned; prompts, tool text and images are masked.
+Prompts, frames and processor are those of rollouts, so the model is trained on exactly the tokens that it will meet.
 """
 
 from __future__ import annotations
@@ -14,7 +13,13 @@ from gog_recipes.models.vision import Vision
 
 
 def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tuple[Segment, ...]:
-    """Segments of a trajectory, made from its text unless it has them. Its images must be in `vision`."""
+    """The segments of a trajectory, made from its text unless it has them.
+
+    Args:
+        trajectory: a demonstration.
+        processor: tokenizes the text.
+        vision: knows the images of the trajectory.
+    """
     if trajectory.segments:
         return trajectory.segments
     question = prompts.prompt(trajectory.question, style=processor.style, gaze=trajectory.gaze)
@@ -33,7 +38,7 @@ def _given(source: str, text: str, images: tuple[str, ...], processor: Processor
 
 
 def read(archive: Archive, processor: Processor, vision: Vision) -> list[tuple[Segment, ...]]:
-    """Every demonstration of an archive, its images encoded."""
+    """The segments of every demonstration of an archive; its images are added to `vision`."""
     rows = []
     for trajectory in archive.trajectories():
         shown = [

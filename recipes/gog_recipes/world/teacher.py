@@ -1,18 +1,17 @@
 """The scripted teacher: a session that writes demonstrations for the embedded world.
 
-It stands where a policy would and plays through the real tools, failures included, so that demonstrations look exactly
-like episodes. It knows what a human annotator marked (`Evidence`): the kind of question, the words that refer to the
-thing, its box. It does not know what tools will answer: names and facts it reads from observations.
+It takes the place of a policy and plays through the real tools, failures included, so that demonstrations look exactly
+like episodes of the same arm. It knows what a human annotator marked (`Evidence`): the kind of question, the words that
+refer to the thing, its box. It does not know what tools will answer; it reads names and facts from observations.
 
-`teacher_accuracy` < 1 makes some demonstrations slip: the whole image is searched although it shows several things, any
-candidate is taken, or an answer is guessed. It stands for a teacher that is good but careless: the policy it leaves
-is good when greedy and improvable when sampled, which is what RL needs. Every figure from such a run says so.
+With `teacher_accuracy` < 1 some demonstrations slip: the whole image is searched although it shows several things, any
+candidate is selected, or an answer is guessed. That represents a good but careless teacher: the policy that it trains is
+good when greedy and can improve when sampled, which RL needs. Every figure from such a run reports the setting.
 """
 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Sequence
 
 from gog import agent, regions
@@ -21,16 +20,24 @@ from gog.images import Image
 from gog.trajectory import Observation, Segment
 
 SLIPS = ("glance", "pick", "pick", "guess")
+"""Kinds of slips; one is drawn, `pick` twice as often as the others."""
+CHARACTERS_PER_TOKEN, PIXELS_PER_TOKEN = 3, 28 * 28
+"""Fewer than a token of English text, and as many as a token of a Qwen-VL image."""
 MAX_RETRIES = 2
+"""Failed tool calls after which it guesses."""
 
 
 class ScriptedTeacher:
-    """gog.agent.Session for one question. `follow` must be given the episode before it runs.
-
-    guesses: what a guess is drawn from: names for questions about names, facts for the others.
-    """
+    """gog.agent.Session for one question. Call `follow` with the episode before it runs."""
 
     def __init__(self, question: Question, rng: random.Random, teacher_accuracy: float, guesses: Sequence[str]) -> None:
+        """
+        Args:
+            question: the question with its evidence marks.
+            rng: decides on slips and guesses.
+            teacher_accuracy: share of questions without a slip.
+            guesses: what a guess is drawn from: names for a question about a name, else facts.
+        """
         self.question, self.evidence, self.rng = question, question.evidence, rng
         slips = rng.random() >= teacher_accuracy and self.evidence.kind not in ("look", "text")
         self.slip = rng.choice(SLIPS) if slips else ""
@@ -39,14 +46,19 @@ class ScriptedTeacher:
         self.retries = 0
 
     def _mark(self, name: str) -> str:
+        """A mark of the embedded world; empty if the dataset has none of this name."""
         return str((self.evidence.model_extra or {}).get(name, ""))
 
     def follow(self, episode: agent.Episode) -> ScriptedTeacher:
+        """Reads the observations of this episode."""
         self.episode = episode
+        self.used = _estimate(self.question.question, [episode.image])
         return self
 
     async def generate(self) -> agent.Generation:
-        return agent.Generation(self._write(), finished=True)
+        text = self._write()
+        self.used += _estimate(text, ())
+        return agent.Generation(text, finished=True)
 
     def _write(self) -> str:
         turns = self.episode.turns
@@ -124,19 +136,26 @@ class ScriptedTeacher:
         return self._guess()
 
     def room(self) -> int:
-        return sys.maxsize
+        return self.episode.settings.max_tokens - self.used
 
     async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
-        return Segment(source="observation", tokens=())
+        """As many tokens as a real tokenizer would need, roughly: an over-long page must not become a demonstration."""
+        return Segment(source="observation", tokens=(0,) * _estimate(body + note, images))
 
     def observe(self, observation: Segment) -> None:
-        return None
+        self.used += len(observation.tokens)
 
     def segments(self) -> tuple[Segment, ...]:
-        return ()  # a demonstration is words; the recipe that learns from it has the tokenizer
+        return ()  # a demonstration is text; the recipe that trains on it has the tokenizer
 
     def close(self) -> None:
         return None
+
+
+def _estimate(text: str, images: Sequence[Image]) -> int:
+    """Tokens of text and images, estimated without a tokenizer."""
+    pixels = sum(image.width * image.height for image in images)
+    return len(text) // CHARACTERS_PER_TOKEN + pixels // PIXELS_PER_TOKEN
 
 
 def _action(text: str) -> str:
