@@ -43,8 +43,19 @@ class CallError(Exception):
         self.kind, self.message, self.retry_after = kind, message, retry_after
 
 
+UNREADABLE = (CallError, ValueError, RecursionError)
+"""What `read` may raise for an answer that it cannot read."""
+
+
 def cache_key(tool: str, backend: str, version: str, arguments: Mapping[str, Any]) -> str:
-    """Key of a call: tool, backend, version and canonical arguments, in which an image stands as its pixel hash."""
+    """Key under which the answer of a call is kept.
+
+    Args:
+        tool: name of the tool.
+        backend: what answers: the back end with its options and data, the vendor, or the address of a server.
+        version: of the request's form, and for the judge of its rules and model.
+        arguments: JSON values; an image is its pixel hash.
+    """
     canonical = json.dumps([tool, backend, version, arguments], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
@@ -86,35 +97,48 @@ async def build_here(body: Callable[[], bytes]) -> bytes:
 
 @dataclass
 class CallPath(Generic[Value]):
-    """Calls of one tool at one backend.
-
-    send: the request's body -> the answer's body; raises CallError. read: the answer's body -> value; raises CallError
-    or ValueError for a malformed one. policy: attempts, deadlines (seconds), concurrency. build: for bodies that take
-    long to build, calls their function in another thread.
-    """
+    """Calls of one tool at one back end."""
 
     tool: str
+    """Name of the tool, as in catalog.TOOLS."""
     backend: str
+    """Label of metrics; one of few words, never an address."""
     send: Callable[[bytes], Awaitable[bytes]]
+    """Body of a request -> body of the answer. Raises CallError."""
     policy: CallPolicy
+    """Attempts, deadlines, concurrency, breaker."""
     cache: Cache
+    """Answers by key."""
+    answered_by: str = ""
+    """What answers, as part of cache keys: back end and data, vendor, or address; empty takes `backend`."""
     version: str = "1"
+    """Of the request's form, as part of cache keys."""
     clock: Callable[[], float] = time.monotonic
+    """Seconds; only differences matter."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Waits for so many seconds."""
     rng: random.Random = field(default_factory=lambda: random.Random(0))
+    """Jitter of the pauses."""
     build: Build = build_here
+    """Calls the function that builds a request, in another thread where that takes long."""
 
     def __post_init__(self) -> None:
         self._span = f"execute_tool {self.tool}"
         self._slots = asyncio.Semaphore(self.policy.concurrency)
-        self._flights: dict[str, asyncio.Task[Reply[bytes]]] = {}
+        self._flights: dict[str, asyncio.Task[Reply[Value]]] = {}
         self.breaker = Breaker(self.policy.breaker_failures, self.policy.breaker_seconds, self.clock)
         metrics.initialise_tool(self.tool, self.backend)
 
     async def call(
         self, arguments: Mapping[str, Any], body: Callable[[], bytes], read: Callable[[bytes], Value]
     ) -> Reply[Value]:
-        """One call. arguments: what the cache key is made of; body: the request, built only when it is sent."""
+        """One call, whatever becomes of it.
+
+        Args:
+            arguments: what the cache key is made of: JSON values.
+            body: makes the request's body; called only when a request is sent.
+            read: body of an answer -> its value. Raises CallError, or ValueError for a malformed answer.
+        """
         with tracing.span(self._span) as told:
             reply = await self._call(arguments, body, read)
             tracing.tool_call(told, self.tool, reply)
@@ -124,9 +148,9 @@ class CallPath(Generic[Value]):
         self, arguments: Mapping[str, Any], body: Callable[[], bytes], read: Callable[[bytes], Value]
     ) -> Reply[Value]:
         started = self.clock()
-        key = cache_key(self.tool, self.backend, self.version, arguments)
+        key = cache_key(self.tool, self.answered_by or self.backend, self.version, arguments)
         stored = self.cache.get(key)
-        with contextlib.suppress(CallError, ValueError):  # recorded in a form of another time: as if it were not there
+        with contextlib.suppress(*UNREADABLE):  # recorded in the form of an earlier version: as if it were missing
             if stored is not None:
                 reply = Reply(read(stored), seconds=self.clock() - started, cached=True)
                 metrics.tool_cache(self.tool, "hit")
@@ -142,34 +166,35 @@ class CallPath(Generic[Value]):
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         metrics.tool_cache(self.tool, "joined" if joined else "miss")
-        return self._value(await asyncio.shield(flight), read, started, cached=joined)
+        reply = await asyncio.shield(flight)
+        return Reply(reply.value, reply.failure, reply.attempts, self.clock() - started, cached=joined)
 
-    async def _fly(self, key: str, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[bytes]:
+    async def _fly(self, key: str, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[Value]:
         """The call itself. It is in the cache before it is over, so that no equal call falls between the two."""
-        reply = await self._attempts(body, read)
-        if reply.value is not None:
-            self.cache.put(key, reply.value)
+        reply, answer = await self._attempts(body, read)
+        if answer is not None:
+            self.cache.put(key, answer)
         return self._finish(reply)
-
-    def _value(
-        self, reply: Reply[bytes], read: Callable[[bytes], Value], started: float, *, cached: bool
-    ) -> Reply[Value]:
-        value = None if reply.value is None else read(reply.value)
-        return Reply(value, reply.failure, reply.attempts, self.clock() - started, cached)
 
     def _finish(self, reply: Reply[Any]) -> Reply[Any]:
         metrics.tool_call(self.tool, self.backend, reply.failure.kind if reply.failure else "ok", reply.seconds)
         return reply
 
-    async def _attempts(self, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[bytes]:
-        """Tries until one succeeds, the kind of failure forbids it, or attempts or budget are used up."""
+    async def _attempts(
+        self, body: Callable[[], bytes], read: Callable[[bytes], Value]
+    ) -> tuple[Reply[Value], bytes | None]:
+        """Attempts until one succeeds, the kind of failure forbids it, or attempts or budget are used up.
+
+        Returns:
+            The reply, and the answer's body where there is one.
+        """
         started, attempt, left = self.clock(), 0, self.policy.budget_seconds
         request: bytes | None = None
         while True:
             async with self._slots:
                 if not self.breaker.admits():
                     failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, "too many failures in a row; waiting")
-                    return Reply(None, failure, attempt, self.clock() - started)
+                    return Reply(None, failure, attempt, self.clock() - started), None
                 attempt += 1
                 if request is None:  # with a slot only, because the requests of waiting calls would fill the memory
                     request = await self.build(body)
@@ -180,10 +205,11 @@ class CallPath(Generic[Value]):
                         told.error = outcome.kind
                 left -= self.clock() - began
             if not isinstance(outcome, ToolFailure):
-                return Reply(outcome, None, attempt, self.clock() - started)
+                value, answer = outcome
+                return Reply(value, None, attempt, self.clock() - started), answer
             pause = self._pause(attempt, outcome)
             if outcome.kind not in RETRYABLE or attempt >= self.policy.attempts or pause >= left:
-                return Reply(None, outcome, attempt, self.clock() - started)
+                return Reply(None, outcome, attempt, self.clock() - started), None
             await self.sleep(pause)
             left -= pause
 
@@ -193,23 +219,27 @@ class CallPath(Generic[Value]):
             return failure.retry_after
         return self.policy.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
 
-    async def _attempt(self, request: bytes, read: Callable[[bytes], Value], deadline: float) -> bytes | ToolFailure:
-        """One try. deadline in seconds."""
+    async def _attempt(
+        self, request: bytes, read: Callable[[bytes], Value], deadline: float
+    ) -> tuple[Value, bytes] | ToolFailure:
+        """One attempt: the value with the answer it was read from. deadline in seconds; reading does not count."""
         try:
             answer = await asyncio.wait_for(self.send(request), deadline)
-            read(answer)
+            value = read(answer)
         except TimeoutError:
             failure = ToolFailure(self.tool, FailureKind.TIMEOUT, f"no answer within {deadline:g} s")
         except CallError as error:
             failure = ToolFailure(self.tool, error.kind, error.message, error.retry_after)
+        except RecursionError:
+            failure = ToolFailure(self.tool, FailureKind.MALFORMED, "the answer is nested too deeply")
         except ValueError as error:
-            failure = ToolFailure(self.tool, FailureKind.MALFORMED, str(error).partition("\n")[0][:200])
+            failure = ToolFailure(self.tool, FailureKind.MALFORMED, str(error).partition("\n")[0][:300])
         else:
             self._report(True)
             metrics.tool_attempt(self.tool, self.backend, "ok")
-            return answer
-        # A refused request says nothing about the backend's health, and everything about the request.
-        self._report(failure.kind is FailureKind.REFUSED)
+            return value, answer
+        # A refusal or a verdict that is none says nothing about the back end's health, and everything about the request.
+        self._report(failure.kind in (FailureKind.REFUSED, FailureKind.UNDECIDED))
         metrics.tool_attempt(self.tool, self.backend, failure.kind)
         return failure
 

@@ -8,7 +8,9 @@ verdict is a strict Yes or No: anything else is a judge *error*, which is not a 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from gog import metrics
 from gog.errors import ServiceDown, UserError
@@ -19,7 +21,7 @@ MINIMUM = 0.95
 ENOUGH, TOO_FEW = 20, 5
 """Enforce the success rate from 20 verdicts; treat the judge as failed after 5 failures without a success."""
 
-ANSWERED = ("malformed", "refused", "cache_miss")
+ANSWERED = ("malformed", "undecided", "refused", "cache_miss")
 """Kinds of failure of a judge that is up; more calls would fail alike."""
 
 RULES = """You decide whether an answer to a question is correct, given the accepted answers.
@@ -50,9 +52,83 @@ def read_case(content: str) -> tuple[str, list[str], str]:
         raise ValueError(f"not a case for the judge: {error!r}") from None
 
 
-def read_verdict(content: str) -> bool | None:
-    """True for Yes, False for No, None for anything else (a judge error)."""
-    return {"yes": True, "no": False}.get(content.strip().strip(".").lower())
+_REASONING = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
+_OPEN, _CLOSE = (re.compile(rf"<{slash}(?:think|thinking|thought|reasoning)>", re.IGNORECASE) for slash in ("", "/"))
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_LABEL = re.compile(r"^(?:the |my |final )*(?:answer|verdict|judge?ment|decision)\s*(?:is\s*:?|:|=)\s*", re.IGNORECASE)
+_LEADING = re.compile(r"(yes|no)(?=$|[.,;:!]|\s*[-–—(]|\s+because\b)", re.IGNORECASE)
+_ALONE = re.compile(r"(?:^|[.,;:!\n])\s*(yes|no)\s*(?=[.,;:!\n]|$)", re.IGNORECASE)
+_ENDING = re.compile(r"\b(yes|no)\W*$", re.IGNORECASE)
+
+
+def read_verdict(reply: str) -> bool | None:
+    """The verdict of a judge's reply, where it is plain.
+
+    Reasoning in tags and Markdown do not count. What is left must begin with Yes or No as a word of its own, or end with
+    a line that holds nothing else, and must not hold the opposite as well.
+
+    >>> [read_verdict(reply) for reply in ("**Yes**", "No, because Ada is not Bob.", "<think>no?</think>Yes!")]
+    [True, False, True]
+    >>> [read_verdict(reply) for reply in ("Yes and No", "Perhaps", "<think>Yes")]
+    [None, None, None]
+
+    Returns:
+        True for Yes, False for No, None for anything else: a judge error, which is not a wrong answer.
+    """
+    text = _REASONING.sub("", reply)
+    text = _CLOSE.split(text)[-1]  # some servers put the opening tag into the prompt
+    if _OPEN.search(text):  # cut off before its end
+        return None
+    lines = [line for each in text.splitlines() if (line := _plain(each))]
+    if not lines:
+        return None
+    leading, closing = _LEADING.match(lines[0]), _LEADING.fullmatch(lines[-1].rstrip(".! "))
+    if leading is None and closing is None:
+        return None
+    plain = "\n".join(lines)
+    found = [match[1] for match in (leading, closing, _ENDING.search(plain)) if match] + _ALONE.findall(plain)
+    verdicts = {word.lower() for word in found}
+    return None if len(verdicts) > 1 else "yes" in verdicts
+
+
+def _plain(line: str) -> str:
+    """A line without Markdown, a label before it, and quotation marks or brackets around it."""
+    bare = re.sub(r"[*_`~#>$]+", "", _BOXED.sub(r"\1", line))
+    return _LABEL.sub("", bare.strip()).strip(" \t\"'“”‘’()[]{}").lstrip("-• ")
+
+
+def reply_text(completion: Any) -> str:
+    """The judge's words in the body of a chat completion.
+
+    The content, as text or as parts; where it is empty, the reasoning that a server splits off: a model that puts its
+    verdict there has still given one.
+
+    Raises:
+        ValueError: not a chat completion, or one without words; the message says why.
+    """
+    try:
+        choice = completion["choices"][0]
+        message = choice["message"]
+        texts = [_text(message.get(name)) for name in ("content", "reasoning_content", "reasoning", "refusal")]
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a chat completion: {error!r}") from None
+    content, *others = texts
+    if content.strip():
+        return content
+    if choice.get("finish_reason") == "length":
+        raise ValueError("cut off before its verdict: raise tools.judge.maxTokens")
+    found = next((text for text in others if text.strip()), "")
+    if not found:
+        raise ValueError(f"an empty reply (finish_reason {choice.get('finish_reason')!r})")
+    return found
+
+
+def _text(content: Any) -> str:
+    """Text, parts with text, or nothing."""
+    if isinstance(content, list):
+        parts = [each.get("text") if isinstance(each, dict) else each for each in content]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
 
 
 def check(outcomes: Sequence[Failure | None]) -> None:

@@ -1,7 +1,6 @@
-"""The four tools of an episode over HTTP: requests and answers of `gog.tool_api`, each through its own call path.
+"""The tools of an episode and the judge over HTTP: requests and answers of `gog.tool_api`, each through its call path.
 
-Crops are made here, once per answer, from the image's own pixels; they travel as bytes. aiohttp is the only HTTP
-library of the agent: of the maintained ones it costs the least time per call, and an episode makes several.
+Crops are made here, once for each box, from the image's own pixels; they travel as bytes.
 
 Sockets and deadlines live on a loop of their own (`gog.io_loop`), so that a caller that computes delays no tool and no
 tool's deadline. Requests that hold an image are built in worker threads, because encoding a large one takes seconds;
@@ -12,32 +11,39 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import json
-import math
-import os
+import logging
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
 
-import aiohttp
-
-from gog import judging, metrics, outage, regions, tool_api
+from gog import api_keys, judging, metrics, outage, regions, tool_api, tool_transport
 from gog.call_path import Build, CallError, CallPath, build_here
 from gog.images import Image
 from gog.io_loop import IOLoop
-from gog.spec import ToolsSpec, key_variable
+from gog.spec import StageConfig, ToolsSpec, key_variable
 from gog.tool_cache import Cache
-from gog.tool_types import FailureKind, Grounding, Reply
+from gog.tool_transport import BACKEND
+from gog.tool_types import FailureKind, Grounding, Reply, ToolFailure
 from gog.trajectory import Candidate
 
 Value = TypeVar("Value")
-BACKEND = "http"
-MAX_ANSWER_BYTES = 64_000_000
-MAX_WHOLE_BODY = 1 << 16
-"""Bytes of a request that are written to the socket at once; a longer body is written in pieces, so that others are served
-in between."""
+PATHS = {
+    "grounding": tool_api.GROUNDING_PATH,
+    "imageSearch": tool_api.IMAGE_SEARCH_PATH,
+    "textSearch": tool_api.TEXT_SEARCH_PATH,
+    "judge": tool_api.CHAT_PATH,
+}
+"""Path of each tool's requests below its base URL."""
+SENDS_IMAGES = ("grounding", "imageSearch")
+KEPT_CROPS = 10_000
+LOG_SECONDS = 60.0
+"""Seconds between two log lines about one kind of failure of one tool."""
+
+log = logging.getLogger(__name__)
 
 
 class Toolbox:
@@ -53,6 +59,7 @@ class Toolbox:
         limits: ToolsSpec,
         judge_model: str = "",
         watch: outage.Watch | None = None,
+        backends: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
@@ -60,10 +67,17 @@ class Toolbox:
             limits: policies of the calls, sizes of candidates and crops, the cache.
             judge_model: model to request from the judge's server; empty where it has only one.
             watch: waits out outages; None where failures are wanted as they come (`gog serve agent`, tests).
+            backends: what answers each tool, for the keys of recorded answers; a tool without one is known by its URL.
         """
         self.limits, self.judge_model, self._watch = limits, judge_model, watch
-        self._endpoints = dict(endpoints)
+        self._endpoints, self._backends = dict(endpoints), dict(backends or {})
         self._crops: OrderedDict[tuple[str, tuple[float, ...]], Image] = OrderedDict()
+        self._failures = _FailureLog()
+
+    @classmethod
+    def of_stage(cls, config: StageConfig, watch: outage.Watch | None = None) -> Toolbox:
+        """The tools of a stage, as its configuration names them."""
+        return cls(config.endpoints, config.tools, config.judge_model, watch, config.backends)
 
     async def __aenter__(self) -> Toolbox:
         self._io = IOLoop()
@@ -77,14 +91,8 @@ class Toolbox:
     async def _open(self) -> None:
         """Makes what belongs to the I/O loop."""
         self._cache = Cache(self.limits.cache)
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False)
-        self._paths = {
-            "grounding": self._path("grounding", tool_api.GROUNDING_PATH, build=asyncio.to_thread),
-            "imageSearch": self._path("imageSearch", tool_api.IMAGE_SEARCH_PATH, build=asyncio.to_thread),
-            "textSearch": self._path("textSearch", tool_api.TEXT_SEARCH_PATH),
-            # Other rules or another model are another judge: recorded verdicts of the old must not answer for the new.
-            "judge": self._path("judge", tool_api.CHAT_PATH, version=fingerprint(judging.RULES + self.judge_model)),
-        }
+        self._session = tool_transport.open_session()
+        self._paths = {tool: self._path(tool, path) for tool, path in PATHS.items()}
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,29 +100,22 @@ class Toolbox:
         await self._io.run(self._session.close())
         self._io.close()
 
-    def _path(self, tool: str, path: str, *, version: str = "1", build: Build = build_here) -> CallPath:
-        address = self._endpoints.get(tool, "").rstrip("/") + path
-        send = self._sender(tool, address, os.environ.get(key_variable(tool), ""))
-        return CallPath(tool, BACKEND, send, self.limits.policy(tool), self._cache, version=version, build=build)
-
-    def _sender(self, tool: str, url: str, key: str) -> Callable[[bytes], Awaitable[bytes]]:
-        # Answers are not decompressed (a small one may unfold to gigabytes), so none may come compressed.
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if key:
-            headers["authorization"] = f"Bearer {key}"
-
-        async def send(body: bytes) -> bytes:
-            data = body if len(body) <= MAX_WHOLE_BODY else io.BytesIO(body)
-            try:
-                async with self._session.post(url, data=data, headers=headers, allow_redirects=False) as response:
-                    answer = await _read_whole(response)
-                    _note_cost(tool, response.headers)
-                    _check_status(response.status, response.headers.get("retry-after"), answer)
-                    return answer
-            except aiohttp.ClientError as error:
-                raise CallError(FailureKind.CONNECTION, f"{type(error).__name__}: {error}") from None
-
-        return send
+    def _path(self, tool: str, path: str) -> CallPath:
+        address = self._endpoints.get(tool, "").rstrip("/")
+        key = api_keys.from_environment(key_variable(tool))
+        build: Build = asyncio.to_thread if tool in SENDS_IMAGES else build_here
+        # Other rules or another model are another judge: recorded verdicts of one must not answer for the other.
+        version = fingerprint(judging.RULES + self.judge_model) if tool == "judge" else "1"
+        return CallPath(
+            tool,
+            BACKEND,
+            tool_transport.Transport(self._session, tool, address + path, key).send,
+            self.limits.policy(tool),
+            self._cache,
+            answered_by=self._backends.get(tool) or address,
+            version=version,
+            build=build,
+        )
 
     async def _call(
         self,
@@ -126,7 +127,10 @@ class Toolbox:
         def call() -> Awaitable[Reply[Value]]:
             return self._io.run(self._paths[tool].call(arguments, body, read))
 
-        return await (call() if self._watch is None else self._watch.call(tool, call))
+        reply = await (call() if self._watch is None else self._watch.call(tool, call))
+        if reply.failure is not None:
+            self._failures.add(reply.failure)
+        return reply
 
     async def ground(self, image: Image, expression: str) -> Reply[Grounding]:
         expression = expression[: tool_api.MAX_EXPRESSION]
@@ -162,7 +166,7 @@ class Toolbox:
         key = (image.hash, box)
         if key not in self._crops:
             self._crops[key] = regions.crop(image, box, by=self.limits.pad, side=self.limits.crop_side)
-            while len(self._crops) > 10_000:
+            while len(self._crops) > KEPT_CROPS:
                 self._crops.popitem(last=False)
         return self._crops[key]
 
@@ -186,7 +190,7 @@ class Toolbox:
                 "model": self.judge_model or "judge",
                 "messages": judging.messages(question, answers, answer),
                 "temperature": 0,
-                "max_tokens": 4,
+                "max_tokens": self.limits.judge.max_tokens,
             }
             return json.dumps(chat).encode()
 
@@ -196,48 +200,28 @@ class Toolbox:
         return reply
 
 
-async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
-    """The body to its end; raises CallError for one that has none in sight."""
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise CallError(FailureKind.MALFORMED, f"the answer is longer than {MAX_ANSWER_BYTES:,} bytes")
-    return b"".join(parts)
+@dataclass
+class _FailureLog:
+    """Logs failures in the servers' own words: the first of each kind at once, then one in LOG_SECONDS with a count."""
 
+    clock: Callable[[], float] = time.monotonic
+    """Seconds; only differences matter."""
+    _last: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
+    """Time of the last line, and failures since, by tool and kind."""
 
-def _note_cost(tool: str, headers: Mapping[str, str]) -> None:
-    """Counts what the answer cost, where it says so; also that of a failure, which may be charged."""
-    if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
-        cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
-        metrics.tool_cost(tool, BACKEND, cost, left)
-
-
-def _dollars(text: str) -> float | None:
-    """None for what is no amount of money."""
-    try:
-        amount = float(text)
-    except ValueError:
-        return None
-    return amount if math.isfinite(amount) and amount >= 0 else None
+    def add(self, failure: ToolFailure) -> None:
+        key, now = (failure.tool, str(failure.kind)), self.clock()
+        at, missed = self._last.get(key, (now - LOG_SECONDS, 0))
+        if now - at < LOG_SECONDS:
+            self._last[key] = (at, missed + 1)
+            return
+        more = f" ({missed} more since the last line)" if missed else ""
+        log.warning("%s failed: %s: %s%s", failure.tool, failure.kind, failure.message, more)
+        self._last[key] = (now, 0)
 
 
 def fingerprint(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-
-
-def _check_status(status: int, retry_after: str | None, answer: bytes) -> None:
-    """Raises CallError for anything but 200."""
-    if status == 200:
-        return
-    text = answer[:200].decode("utf-8", "replace")
-    if status == 429 or (status == 503 and retry_after):
-        seconds = float(retry_after) if retry_after and retry_after.replace(".", "", 1).isdigit() else None
-        raise CallError(FailureKind.RATE_LIMITED, f"HTTP {status}", seconds)
-    if status >= 500 or status == 408:
-        raise CallError(FailureKind.SERVER_ERROR, f"HTTP {status}: {text}")
-    raise CallError(FailureKind.REFUSED, f"HTTP {status}: {text}")
 
 
 def _read_detections(answer: bytes) -> Sequence[tool_api.Detection]:
@@ -248,15 +232,13 @@ def _read_detections(answer: bytes) -> Sequence[tool_api.Detection]:
 
 
 def _read_hits(answer: bytes) -> Sequence[tool_api.SearchHit]:
-    return tool_api.SearchResponse.model_validate_json(answer).hits
+    return tuple(tool_api.SearchResponse.model_validate_json(answer).hits)
 
 
 def _read_verdict(answer: bytes) -> bool:
-    try:
-        content: Any = json.loads(answer)["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"not a chat completion: {error!r}") from None
-    verdict = judging.read_verdict(str(content))
-    if verdict is None:
-        raise ValueError(f"neither Yes nor No: {str(content)[:60]!r}")
+    reply = judging.reply_text(json.loads(answer))
+    verdict = judging.read_verdict(reply)
+    if verdict is None:  # asked again at temperature 0 it would say the same
+        words = tool_transport.one_line(reply)
+        raise CallError(FailureKind.UNDECIDED, f"neither Yes nor No: {words!r}")
     return verdict

@@ -27,8 +27,8 @@ class FailureKind(StrEnum):
     REFUSED = "refused"
     CONNECTION = "connection"
     MALFORMED = "malformed"
+    UNDECIDED = "undecided"
     BREAKER_OPEN = "breaker_open"
-    BUDGET = "budget"
     CACHE_MISS = "cache_miss"
 
 

@@ -92,7 +92,7 @@ class EvaluateRecipe(FTRecipeInterface):
         played: dict[str, list[Trajectory]] = {}
         self.images: dict[str, Image] = {}
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
-        async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as toolbox:
+        async with Toolbox.of_stage(self.cfg) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
                 weights = self.weights[policy.weights]

@@ -143,7 +143,7 @@ class GRPORecipe(FTRecipeInterface):
     async def train(self) -> None:
         self.model.eval()  # no dropout between sampling and learning
         scoring = RewardConfig(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
-        async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as toolbox:
+        async with Toolbox.of_stage(self.cfg) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels,

@@ -68,7 +68,7 @@ class StratifyRecipe(FTRecipeInterface):
             if done % 20 == 0 or done == total:
                 self.stage.report(done * self.ranks.size, total * self.ranks.size, **_counts(graded))
 
-        async with Toolbox(self.cfg.endpoints, self.cfg.tools, self.cfg.judge_model) as toolbox:
+        async with Toolbox.of_stage(self.cfg) as toolbox:
             rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed,
                 ranks=self.ranks, tracer=self.stage.tracer,

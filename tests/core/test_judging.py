@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -41,21 +42,55 @@ def test_a_case_that_is_not_ours_is_refused(content: str) -> None:
         judging.read_case(content)
 
 
-@pytest.mark.parametrize("content", ["Yes", "yes", " YES.\n"])
-def test_yes_is_yes(content: str) -> None:
-    assert judging.read_verdict(content) is True
+PLAIN = [
+    *("Yes", "yes", " YES.\n", "Yes!", "**Yes**", "'Yes'", "`yes`", "> Yes", "- Yes", "\\boxed{Yes}"),
+    *("Yes, because it means the same", "Yes — the same", "Yes (the same person)", "Yes: the same"),
+    *("Answer: Yes", "**Verdict:** Yes", "The verdict is: yes", "The answer means the same.\nYes"),
+    *("<think>first line\nno, wait</think>Yes", "reasoning whose opening tag is in the prompt</think>\n\nYes"),
+]
 
 
-@pytest.mark.parametrize("content", ["No", "no.", "\tNO"])
-def test_no_is_no(content: str) -> None:
-    assert judging.read_verdict(content) is False
+@pytest.mark.parametrize("reply", PLAIN)
+def test_a_plain_yes_or_no_is_a_verdict(reply: str) -> None:
+    assert judging.read_verdict(reply) is True
+    swapped = reply.replace("Yes", "No").replace("yes", "no").replace("YES", "NO").replace("no, wait", "yes, wait")
+    assert judging.read_verdict(swapped) is False
 
 
 @pytest.mark.parametrize(
-    "content", ["", "Yes, because", "Yes and No", "No way", "true", "1", "Correct", "<think>Yes</think>", "Y", "None"]
+    "reply",
+    [
+        *("", "Yes and No", "Yes or No", "Yes, no", "Yes\nNo", "No. Wait, actually yes.", "Yes?", "No way", "Not yes"),
+        *("true", "1", "Correct", "Y", "None", "yesterday", "Nobody", "Perhaps", "I would say yes"),
+        *("<think>Yes</think>", "<think>Yes", "<think>Yes</think> <think>No"),
+    ],
 )
-def test_fact_13_anything_else_is_a_judge_error_and_not_a_verdict(content: str) -> None:
-    assert judging.read_verdict(content) is None
+def test_anything_else_is_a_judge_error_and_not_a_verdict(reply: str) -> None:
+    assert judging.read_verdict(reply) is None
+
+
+@given(text)
+def test_reading_a_verdict_never_fails(reply: str) -> None:
+    assert judging.read_verdict(reply) in (True, False, None)
+
+
+@pytest.mark.parametrize(
+    ("completion", "words"),
+    [
+        ([], "not a chat completion"),
+        ({"error": "busy"}, "not a chat completion"),
+        ({"choices": []}, "not a chat completion"),
+        ({"choices": [{"message": "Yes"}]}, "not a chat completion"),
+        (
+            {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]},
+            "an empty reply (finish_reason 'stop')",
+        ),
+        ({"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}, "raise tools.judge.maxTokens"),
+    ],
+)
+def test_a_completion_without_words_says_why(completion: object, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        judging.reply_text(completion)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gog import catalog, metrics, progress, tool_api, tool_client
+from gog import catalog, metrics, progress, tool_api, tool_transport
 from gog.errors import UserError
 from gog.metrics import definitions, document, serving
 from gog.store import Unavailable, faults, s3
@@ -153,17 +153,17 @@ def test_what_an_answer_cost_adds_up_and_credit_is_what_was_said_last() -> None:
 
 @pytest.mark.parametrize("nonsense", ["", "free", "nan", "inf", "-1"])
 def test_an_answer_that_names_no_amount_costs_nothing(nonsense: str) -> None:
-    labels = {"tool": "unpriced", "backend": tool_client.BACKEND}
+    labels = {"tool": "unpriced", "backend": tool_transport.BACKEND}
     metrics.initialise_tool(**labels)
-    tool_client._note_cost("unpriced", {tool_api.COST_HEADER: nonsense, tool_api.CREDIT_HEADER: nonsense})
+    tool_transport._note_cost("unpriced", {tool_api.COST_HEADER: nonsense, tool_api.CREDIT_HEADER: nonsense})
     assert (value("gog_external_spend_usd_total", **labels), value("gog_external_credit_usd", **labels)) == (0, None)
 
 
 def test_what_an_answer_says_of_its_price_is_counted() -> None:
-    labels = {"tool": "priced", "backend": tool_client.BACKEND}
+    labels = {"tool": "priced", "backend": tool_transport.BACKEND}
     metrics.initialise_tool(**labels)
-    tool_client._note_cost("priced", {tool_api.COST_HEADER: "0.01", tool_api.CREDIT_HEADER: "12.5"})
-    tool_client._note_cost("priced", {tool_api.COST_HEADER: "0.01"})
+    tool_transport._note_cost("priced", {tool_api.COST_HEADER: "0.01", tool_api.CREDIT_HEADER: "12.5"})
+    tool_transport._note_cost("priced", {tool_api.COST_HEADER: "0.01"})
     assert value("gog_external_spend_usd_total", **labels) == pytest.approx(0.02)
     assert value("gog_external_credit_usd", **labels) == 12.5
 

@@ -28,8 +28,9 @@ from support.loopback import (
     with_toolbox,
 )
 
-from gog import behaviour, images, judging, metrics, regions, rewards, tool_api, tool_client
+from gog import behaviour, images, judging, metrics, regions, rewards, tool_api, tool_transport
 from gog.agent import Episode
+from gog.errors import UserError
 from gog.spec import AgentSettings, ToolsSpec
 from gog.tool_client import Toolbox
 from gog.tool_types import FailureKind, Reply
@@ -118,7 +119,7 @@ def test_an_answer_in_pieces_is_read_to_its_end() -> None:
 
 
 def test_an_endless_answer_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_client, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(tool_transport, "MAX_ANSWER_BYTES", 1000)
     reply = search([says({"hits": [{"title": "x" * 2000}]})], attempts=1)
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
     assert reply.failure.message == "the answer is longer than 1,000 bytes"
@@ -248,6 +249,21 @@ def judge(*contents: str, **limits: Any) -> tuple[Reply[bool], list[Any]]:
     return with_toolbox({"judge": [says(verdict(content)) for content in contents]}, use, **limits)
 
 
+def judge_says(body: Any, status: int = 200, **limits: Any) -> tuple[Reply[bool], list[Any]]:
+    """One verdict from a judge that always answers so, and what it was asked."""
+
+    async def use(tools: Toolbox, provider: Provider) -> tuple[Reply[bool], list[Any]]:
+        return await tools.judge("who?", ["Ada"], "ada"), provider.requests["judge"]
+
+    return with_toolbox({"judge": [says(body, status)]}, use, **limits)
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """A recording of one back end."""
+    cache = {"mode": "replay-or-live", "path": str(folder / "cache")}
+    return {"cache": cache, "backends": {"judge": "world"}}
+
+
 def test_the_judge_is_asked_at_temperature_zero_with_every_accepted_answer() -> None:
     reply, (sent,) = judge("Yes")
     assert reply.value is True and sent["temperature"] == 0
@@ -261,9 +277,21 @@ def test_the_judge_s_server_is_asked_for_the_model_that_was_named_or_for_its_onl
 
 
 def test_a_verdict_that_was_recorded_of_one_model_is_not_another_s(tmp_path: Path) -> None:
-    cache = {"mode": "replay-or-live", "path": str(tmp_path / "cache")}
-    first, again, other = (judge("Yes", cache=cache, judge_model=model)[1] for model in ("one", "one", "other"))
+    first, again, other = (
+        judge("Yes", judge_model=model, **recorded(tmp_path))[1] for model in ("one", "one", "other")
+    )
     assert [len(first), len(again), len(other)] == [1, 0, 1]
+
+
+def test_an_answer_that_was_recorded_of_one_back_end_is_not_another_s(tmp_path: Path) -> None:
+    vendors = ("lens", "lens", "bing")
+    asked = [judge("Yes", **{**recorded(tmp_path), "backends": {"judge": vendor}})[1] for vendor in vendors]
+    assert list(map(len, asked)) == [1, 0, 1]
+
+
+def test_an_answer_that_was_recorded_at_one_address_is_not_another_s(tmp_path: Path) -> None:
+    asked = [judge("Yes", **{**recorded(tmp_path), "backends": {}})[1] for _ in range(2)]  # each at a port of its own
+    assert list(map(len, asked)) == [1, 1]
 
 
 def test_a_no_is_a_verdict_and_no_failure() -> None:
@@ -271,9 +299,81 @@ def test_a_no_is_a_verdict_and_no_failure() -> None:
     assert (reply.value, reply.failure) == (False, None)
 
 
-def test_fact_13_a_judge_that_does_not_decide_is_asked_again() -> None:
-    reply, sent = judge("Well, it depends.", "Yes")
-    assert (reply.value, len(sent)) == (True, 2)
+def test_a_judge_that_does_not_decide_is_not_asked_again_and_its_words_are_kept() -> None:
+    reply, sent = judge("Well, it\ndepends.", "Yes")
+    assert reply.failure is not None and reply.failure.kind is FailureKind.UNDECIDED
+    assert (reply.failure.message, len(sent)) == ("neither Yes nor No: 'Well, it depends.'", 1)
+
+
+REPLIES = {
+    "an exclamation": ({"content": "Yes!"}, True),
+    "Markdown": ({"content": "**No**"}, False),
+    "reasoning in tags": ({"content": "<think>Is it? No…\nIt is.</think>\n\nYes"}, True),
+    "an explanation": ({"content": "Yes, because both name Ada."}, True),
+    "parts": ({"content": [{"type": "text", "text": "N"}, {"type": "text", "text": "o"}]}, False),
+    "null content with reasoning": ({"content": None, "reasoning_content": "The names agree.\nYes"}, True),
+    "content beside reasoning": ({"content": "No", "reasoning_content": "At first: Yes"}, False),
+}
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_a_verdict_that_is_plain_is_read_in_whatever_form_it_comes(name: str) -> None:
+    message, expected = REPLIES[name]
+    reply, _ = judge_says({"choices": [{"message": message, "finish_reason": "stop"}]})
+    assert (reply.value, reply.failure) == (expected, None)
+
+
+def test_a_judge_that_was_cut_off_while_it_reasoned_is_a_judge_error_that_names_the_remedy() -> None:
+    message = {"content": None, "reasoning_content": "Let me see. Yes"}
+    reply, _ = judge_says({"choices": [{"message": message, "finish_reason": "length"}]}, attempts=1)
+    assert reply.failure is not None and "raise tools.judge.maxTokens" in reply.failure.message
+
+
+def test_the_judge_is_given_room_to_reason() -> None:
+    _, (sent,) = judge("Yes")
+    assert sent["max_tokens"] == 2048
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (404, b'{"error": {"message": "The model `gpt-9` does not exist", "code": "x"}}', "The model `gpt-9` does not exist"),
+        (401, b'{"error": "Incorrect API key provided: open sesame"}', "Incorrect API key provided: [key]"),
+        (400, b'{"detail": "context of 4096 tokens\\u0007 exceeded"}', "context of 4096 tokens exceeded"),
+        (403, b"<h1>Forbidden</h1>\n<p>by policy</p>", "<h1>Forbidden</h1> <p>by policy</p>"),
+        (422, b"[" * 200_000, "[" * 299 + "…"),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_not_repeated_and_keeps_the_server_s_words(
+    status: int, body: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_GOG_API_KEY", "open sesame")
+    reply, sent = judge_says(body, status)
+    assert reply.failure is not None and len(sent) == 1
+    assert (reply.failure.kind, reply.failure.message) == (FailureKind.REFUSED, f"HTTP {status}: {words}")
+
+
+def test_the_words_of_a_server_that_limits_the_rate_are_kept() -> None:
+    reply, _ = judge_says(b'{"error": {"message": "quota of this month used up"}}', 429, attempts=1)
+    assert reply.failure is not None and reply.failure.message == "HTTP 429: quota of this month used up"
+
+
+NESTED = b"[" * 200_000 + b"]" * 200_000
+
+
+@pytest.mark.parametrize("tool", WORKING)
+def test_an_answer_nested_without_end_is_malformed_and_never_an_exception(tool: str) -> None:
+    async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
+        calls = {
+            "grounding": lambda: tools.ground(make_image(), "ring"),
+            "imageSearch": lambda: tools.search_image(make_image()),
+            "textSearch": lambda: tools.search_text("ring"),
+            "judge": lambda: tools.judge("who?", ["Ada"], "ada"),
+        }
+        return await calls[tool]()
+
+    reply = with_toolbox({tool: [says(NESTED)]}, use, attempts=1)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
 
 
 @pytest.mark.parametrize("failing", [says(verdict("Maybe")), says({"choices": []}), says(b"", 500), says({"a": None})])
@@ -351,8 +451,8 @@ def total_attempts() -> Counter[str]:
     return outcomes
 
 
-def test_a_tool_gets_its_own_key_and_no_other_s(monkeypatch):
-    monkeypatch.setenv("TEXT_SEARCH_GOG_API_KEY", "open sesame")
+def test_a_tool_gets_its_own_key_and_no_other_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXT_SEARCH_GOG_API_KEY", " open sesame\n")
 
     async def use(tools: Toolbox, provider: Provider) -> list[str | None]:
         await tools.search_text("who made the ring?")
@@ -361,3 +461,24 @@ def test_a_tool_gets_its_own_key_and_no_other_s(monkeypatch):
 
     keys = with_toolbox({"textSearch": [says(HITS)], "judge": [says(verdict("yes"))]}, use)
     assert keys == ["Bearer open sesame", None]
+
+
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_GOG_API_KEY", "open\nsesame")
+    with pytest.raises(UserError) as caught:
+        judge("Yes")
+    assert "JUDGE_GOG_API_KEY: the key holds U+000A as character 5 of 11" in str(caught.value)
+    assert "sesame" not in str(caught.value)
+
+
+# ---- the log
+
+
+def test_failures_are_logged_in_the_server_s_words_and_not_once_for_each(caplog: pytest.LogCaptureFixture) -> None:
+    async def use(tools: Toolbox, provider: Provider) -> None:
+        for number in range(5):
+            await tools.search_text(f"query {number}")
+
+    with_toolbox({"textSearch": [says(b"no such index", 404)]}, use)
+    lines = [record.getMessage() for record in caplog.records if record.name == "gog.tool_client"]
+    assert lines == ["textSearch failed: refused: HTTP 404: no such index"]

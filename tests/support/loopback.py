@@ -10,18 +10,12 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from gog import regions, tool_api
+from gog import regions
 from gog.spec import CallPolicy, ToolsSpec
-from gog.tool_client import Toolbox
+from gog.tool_client import PATHS, Toolbox
 
 Value = TypeVar("Value")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-PATHS = {
-    "grounding": tool_api.GROUNDING_PATH,
-    "imageSearch": tool_api.IMAGE_SEARCH_PATH,
-    "textSearch": tool_api.TEXT_SEARCH_PATH,
-    "judge": tool_api.CHAT_PATH,
-}
 
 
 class Provider:
@@ -121,6 +115,7 @@ def with_toolbox(
     use: Callable[[Toolbox, Provider], Awaitable[Value]],
     *,
     judge_model: str = "",
+    backends: Mapping[str, str] | None = None,
     **limits: Any,
 ) -> Value:
     """Runs `use` with a toolbox whose tools are served by `handlers`; what is not named works. The judge is called like
@@ -132,7 +127,7 @@ def with_toolbox(
         settings = ToolsSpec(**{"judge": policy, **given})
         async with (
             Provider({**WORKING, **handlers}) as provider,
-            Toolbox(dict.fromkeys(PATHS, provider.url), settings, judge_model) as tools,
+            Toolbox(dict.fromkeys(PATHS, provider.url), settings, judge_model, backends=backends) as tools,
         ):
             return await use(tools, provider)
 

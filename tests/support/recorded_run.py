@@ -24,7 +24,7 @@ BACKEND = "http"
 TYPICAL_SECONDS = {"grounding": 0.12, "imageSearch": 0.9, "textSearch": 0.6, "judge": 0.35}
 PRICE = {"imageSearch": 0.01, "textSearch": 0.002}
 KINDS = {"timeout": 0.4, "rate_limited": 0.3, "server_error": 0.2, "connection": 0.07, "malformed": 0.03}
-OTHER_KINDS = ("refused", "breaker_open", "budget", "cache_miss")
+OTHER_KINDS = ("refused", "breaker_open", "undecided", "cache_miss")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LONG_BUCKETS = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 

@@ -13,8 +13,8 @@ from gog import catalog
 from gog.metrics.pages import Page
 
 OUTCOMES = (
-    *("ok", "timeout", "rate_limited", "server_error", "refused", "connection", "malformed"),
-    *("breaker_open", "budget", "cache_miss"),
+    *("ok", "timeout", "rate_limited", "server_error", "refused", "connection", "malformed", "undecided"),
+    *("breaker_open", "cache_miss"),
 )
 """Of a tool call: ok, or the kind of failure (gog.tool_types.FailureKind)."""
 CACHE_RESULTS = ("hit", "miss", "joined")

@@ -36,6 +36,12 @@ class StageConfig(Spec):
         max_length=16,
         description=f"URL of each tool, or the name of its Endpoint, by tool: {', '.join(catalog.TOOL_NAMES)}.",
     )
+    backends: dict[Text, Text] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="What answers each tool, as part of the keys of recorded answers: back end and data of a server that "
+        "gog starts. Default: the tool's URL.",
+    )
     judge_model: str = Field(
         "",
         max_length=253,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
-from gog import metrics
+from gog import api_keys, metrics
 from gog.errors import UserError
 from gog.spec import StoreSpec
 from gog.store import faults, hashing
@@ -54,7 +54,7 @@ class Client:
             raise UserError("s3:// needs boto3", where=self.spec.uri, remedy="pip install 'gog[s3]'") from None
         if self.spec.ca_bundle and not Path(self.spec.ca_bundle).is_file():
             raise UserError("no such file", where=f"store.caBundle: {self.spec.ca_bundle}", remedy="name a PEM file")
-        self._session = boto3.Session(region_name=region)
+        self._session = boto3.Session(region_name=region, **api_keys.aws_credentials())
         config = Config(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=ANSWER_SECONDS,

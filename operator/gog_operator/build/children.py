@@ -6,8 +6,11 @@ the stage starts from is pinned to a checkpoint (`sft/180`), so that a later att
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
+from gog import catalog
 from gog import spec as settings
 from gog_operator.api import names
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Stage
@@ -25,6 +28,7 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
         "store": _set_fields(store),
         "inputs": inputs,
         "endpoints": tool_names(run) if settings.NEEDS_TOOLS[step.stage] else {},
+        "backends": backends(run) if settings.NEEDS_TOOLS[step.stage] else {},
         "endpointSecrets": keys(run) if settings.NEEDS_TOOLS[step.stage] else {},
         "tools": _set_fields(step.settings.tools),
         "suspend": run.spec.suspend,
@@ -52,6 +56,19 @@ def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
 def tool_names(run: GoGRun) -> dict[str, str]:
     """Name of the Endpoint of each tool."""
     return {role: names.child(run.name, names.kebab(role)) for role in settings.TOOLS}
+
+
+def backends(run: GoGRun) -> dict[str, str]:
+    """What answers each tool that the run starts, so that answers recorded of one back end, or of one dataset, are not
+    taken for another's. A server that exists already is known by its URL."""
+    made = {}
+    for server in catalog.TOOLS:
+        given = getattr(run.spec.endpoints, server.field)
+        about = {"options": given.options, "data": _set_fields(run.spec.data) if server.reads_data else {}}
+        digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=6).hexdigest()
+        if given.url is None:
+            made[server.name] = f"{given.backend}#{digest}"
+    return made
 
 
 def keys(run: GoGRun) -> dict[str, str]:

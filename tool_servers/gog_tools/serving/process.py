@@ -32,6 +32,7 @@ from pathlib import Path
 import uvicorn
 from pydantic import ValidationError
 
+from gog import api_keys
 from gog.errors import UserError
 from gog.spec import FailureInjection
 from gog_tools.serving.failures import App, FailureInjector
@@ -128,7 +129,7 @@ def serve(name: str, given: argparse.Namespace, build: Callable[[argparse.Namesp
     injection = read_injection(given.failures)
     with bind(given.host, given.port) as listener, tempfile.TemporaryDirectory(prefix="gog-serve-") as scratch:
         given.scratch = Path(scratch)
-        shell, address = Shell(name, key=os.environ.get(KEY, "")), url_of(listener)
+        shell, address = Shell(name, key=api_keys.from_environment(KEY)), url_of(listener)
 
         def prepare() -> None:
             app = build(given)
