@@ -1,4 +1,4 @@
-"""The turn grammar: what is acted on, what is well formed, and that nothing a model writes can break the reading."""
+"""The turn grammar: which action a turn holds, and whether it is well formed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONE_ACTION = {
     builders.text_search("who won?"): actions.TextSearch("who won?"),
     builders.answer("42"): actions.Answer("42"),
 }
-BADLY_FORMED = {
+MALFORMED = {
     "missing reasoning": "<answer>42</answer>",
     "empty reasoning": "<think></think><answer>42</answer>",
     "blank reasoning": "<think> \n\t</think><answer>42</answer>",
@@ -54,39 +54,39 @@ FRAGMENTS = [
 ]
 turns = st.one_of(st.text(), st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
 visible = st.characters(exclude_characters="<>#", exclude_categories=["Cs", "Cc", "Cf", "Z"])
-words = st.tuples(visible, st.text(st.characters(exclude_characters="<>#", exclude_categories=["Cs"])), visible).map(
-    "".join
-)
+words = visible | st.tuples(
+    visible, st.text(st.characters(exclude_characters="<>#", exclude_categories=["Cs"])), visible
+).map("".join)
 
 
 @pytest.mark.parametrize("text", ONE_ACTION)
-def test_fact_1_a_turn_is_reasoning_and_one_action_that_closes_it(text: str) -> None:
+def test_a_turn_is_reasoning_and_one_action_that_closes_it(text: str) -> None:
     parsed = actions.parse_turn(text)
     assert (parsed.action, parsed.reasoning, parsed.well_formed) == (ONE_ACTION[text], "because", True)
 
 
 @pytest.mark.parametrize("text", ONE_ACTION)
-def test_fact_1_every_action_ends_where_generation_stops(text: str) -> None:
+def test_every_action_ends_where_generation_stops(text: str) -> None:
     assert text.endswith(actions.CLOSING_TAGS)
     assert sum(text.count(tag) for tag in actions.CLOSING_TAGS) == 1
 
 
-@pytest.mark.parametrize("fault", BADLY_FORMED)
-def test_fact_1_a_badly_formed_turn_brings_the_format_reward_to_0(fault: str) -> None:
-    parsed = actions.parse_turn(BADLY_FORMED[fault])
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_malformed_turn_makes_the_format_reward_0(fault: str) -> None:
+    parsed = actions.parse_turn(MALFORMED[fault])
     assert parsed.error
     turn = make_turn("answer", well_formed=parsed.well_formed)
     assert rewards.reward(1.0, make_trajectory(turn).well_formed).format == 0.0
 
 
-@pytest.mark.parametrize("fault", BADLY_FORMED)
-def test_a_badly_formed_turn_is_still_acted_on(fault: str) -> None:
-    assert actions.parse_turn(BADLY_FORMED[fault]).action is not None
+@pytest.mark.parametrize("fault", MALFORMED)
+def test_a_malformed_turn_is_still_acted_on(fault: str) -> None:
+    assert actions.parse_turn(MALFORMED[fault]).action is not None
 
 
 def test_reasoning_may_be_made_optional_but_not_actions_inside_it() -> None:
     assert actions.parse_turn("<answer>42</answer>", reasoning="optional").well_formed
-    assert not actions.parse_turn(BADLY_FORMED["an action inside the reasoning"], reasoning="optional").well_formed
+    assert not actions.parse_turn(MALFORMED["an action inside the reasoning"], reasoning="optional").well_formed
 
 
 def test_reasoning_that_is_optional_may_be_empty() -> None:
@@ -135,7 +135,7 @@ def test_reasoning_in_reason_tags_counts_as_reasoning() -> None:
         (think("<img_search>#1,#2,#3,#4,#5,#6</img_search>"), "more than 5 candidates selected"),
     ],
 )
-def test_a_turn_without_a_readable_action_says_why(text: str, error: str) -> None:
+def test_a_turn_without_an_action_reports_why(text: str, error: str) -> None:
     parsed = actions.parse_turn(text)
     assert (parsed.action, parsed.well_formed, parsed.error) == (None, False, error)
 
@@ -148,7 +148,7 @@ def test_a_selection_keeps_its_order_and_names_each_candidate_once(selection: st
 
 
 @given(turns)
-def test_reading_a_turn_never_raises(text: str) -> None:
+def test_parsing_never_raises(text: str) -> None:
     for parsed in (actions.parse_turn(text), actions.parse_turn(text, reasoning="optional")):
         assert not parsed.well_formed or (parsed.action is not None and not parsed.error)
         assert parsed.well_formed or parsed.error
@@ -162,7 +162,7 @@ def test_a_well_formed_turn_holds_one_closing_tag_and_ends_with_it(text: str) ->
 
 
 @given(words)
-def test_an_argument_is_read_back_as_it_was_written(argument: str) -> None:
+def test_an_argument_is_parsed_as_it_was_written(argument: str) -> None:
     assert actions.parse_turn(builders.ground(argument)).action == actions.Ground(argument)
     assert actions.parse_turn(builders.text_search(argument)).action == actions.TextSearch(argument)
     assert actions.parse_turn(builders.answer(argument)).action == actions.Answer(argument)

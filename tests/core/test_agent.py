@@ -1,4 +1,4 @@
-"""An episode from the first look to the answer, with a policy that says what it was told to."""
+"""An episode from the prompt to the answer, with a scripted policy and fake tools."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ SCRIPTS = {
     "text": ([text_search(), answer()], "single"),
     "glance and text": ([GLANCE, text_search(), answer()], "mixed"),
     "glance and gaze": ([GLANCE, ground(), gaze(1), answer()], "mixed"),
-    "look, look again, read": ([ground(), gaze(1), ground("blue ring"), gaze(1), text_search(), answer()], "mixed"),
+    "gaze twice, then text": ([ground(), gaze(1), ground("blue ring"), gaze(1), text_search(), answer()], "mixed"),
 }
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_fact_2_every_action_runs_to_the_answer_and_its_episode_is_classed(name: str) -> None:
+def test_every_action_leads_to_an_answer_and_its_episode_is_classed(name: str) -> None:
     turns, expected = SCRIPTS[name]
     trajectory = play(make_episode(turns, FakeTools(make_grounding(3))))
     assert (trajectory.stop, trajectory.answer, trajectory.well_formed) == ("answer", "blue", True)
@@ -46,27 +46,27 @@ def test_fact_2_every_action_runs_to_the_answer_and_its_episode_is_classed(name:
     assert behaviour.classify(trajectory) == expected
 
 
-def test_fact_2_the_shares_of_behaviour_sum_to_one() -> None:
+def test_shares_of_behaviour_sum_to_one() -> None:
     played = [play(make_episode(turns, FakeTools(make_grounding(3)))) for turns, _ in SCRIPTS.values()]
     shares = behaviour.shares(played)
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["none"] == pytest.approx(2 / 8) and shares["mixed"] == pytest.approx(3 / 8)
 
 
-def test_fact_3_unselected_candidates_cause_zero_search_calls() -> None:
+def test_an_unselected_candidate_is_never_searched() -> None:
     toolbox = FakeTools(make_grounding(4))
     play(make_episode([ground(), gaze(3, 1), answer()], toolbox))
     assert toolbox.asked("imageSearch") == [make_crop(3).hash, make_crop(1).hash]
 
 
-def test_fact_3_grounding_alone_searches_nothing() -> None:
+def test_grounding_alone_searches_nothing() -> None:
     toolbox = FakeTools(make_grounding(4))
     trajectory = play(make_episode([ground("left ring"), answer()], toolbox))
     assert toolbox.calls == [("grounding", "left ring")]
     assert [item.number for item in trajectory.turns[0].observation.candidates] == [1, 2, 3, 4]
 
 
-def test_fact_3_gaze_off_searches_the_whole_image_and_grounds_nothing() -> None:
+def test_gaze_off_searches_the_whole_image_and_grounds_nothing() -> None:
     toolbox = FakeTools(make_grounding(4))
     episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze="off")
     trajectory = play(episode)
@@ -90,7 +90,7 @@ def test_gaze_direct_offers_no_number_to_choose_later() -> None:
 
 
 @pytest.mark.parametrize("mode", ["select", "direct"])
-def test_fact_4_no_detection_is_said_and_the_whole_image_can_still_be_searched(mode: str) -> None:
+def test_no_detection_is_reported_and_the_whole_image_can_still_be_searched(mode: str) -> None:
     toolbox = FakeTools()
     episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze=mode)
     trajectory = play(episode)
@@ -109,7 +109,7 @@ def test_crops_are_shown_with_their_numbers_and_kept_by_content() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 3])
-def test_fact_11_a_number_that_was_never_offered_is_the_models_mistake(number: int) -> None:
+def test_a_number_that_was_never_offered_is_a_policy_error(number: int) -> None:
     toolbox = FakeTools(make_grounding(2))
     episode = make_episode([ground(), gaze(number), answer()], toolbox)
     trajectory = play(episode)
@@ -131,7 +131,7 @@ def test_a_gaze_before_any_grounding_searches_nothing() -> None:
     ("tool", "turns"),
     [("grounding", [ground()]), ("imageSearch", [GLANCE]), ("textSearch", [text_search()])],
 )
-def test_fact_11_a_failed_tool_is_an_observation_and_lowers_no_format_reward(tool: str, turns: list[str]) -> None:
+def test_a_failed_tool_is_an_observation_and_lowers_no_format_reward(tool: str, turns: list[str]) -> None:
     toolbox = FakeTools(make_grounding(2), failing={tool: FailureKind.TIMEOUT})
     episode = make_episode([*turns, answer()], toolbox)
     trajectory = play(episode)
@@ -141,7 +141,7 @@ def test_fact_11_a_failed_tool_is_an_observation_and_lowers_no_format_reward(too
     assert trajectory.turns[0].observation.attempts == 3
 
 
-def test_fact_11_a_failed_grounding_in_direct_mode_searches_nothing() -> None:
+def test_a_failed_grounding_in_direct_mode_searches_nothing() -> None:
     toolbox = FakeTools(make_grounding(2), failing={"grounding": FailureKind.SERVER_ERROR})
     trajectory = play(make_episode([ground(), answer()], toolbox, gaze="direct"))
     assert toolbox.asked("imageSearch") == [] and trajectory.tool_calls == 1
@@ -224,7 +224,7 @@ def test_an_observation_that_does_not_fit_even_truncated_is_a_tool_failure() -> 
     assert episode.session.observed == [] and trajectory.images() == []
 
 
-def test_a_search_after_the_context_was_announced_full_is_the_models_mistake() -> None:
+def test_a_search_after_the_context_was_announced_full_is_a_policy_error() -> None:
     turns = [text_search(), text_search(), answer()]
     episode = make_episode(turns, FakeTools(hits=PAGES), limit=400, max_turn_tokens=100)
     trajectory = play(episode)
@@ -250,7 +250,7 @@ def test_a_cap_is_announced_before_it_ends_an_episode(turns: list, settings: dic
     assert episode.session.notes == notes
 
 
-def test_the_tiny_model_reads_of_a_cap_in_its_own_words() -> None:
+def test_a_cap_is_announced_to_the_tiny_model_in_its_own_vocabulary() -> None:
     episode = make_episode([GLANCE, answer()], style="terse", max_calls=1)
     play(episode)
     assert episode.session.notes == ["no tool"]
@@ -311,7 +311,7 @@ def test_no_episode_makes_more_calls_than_its_cap(limit: int) -> None:
     assert trajectory.tool_calls == len(toolbox.calls)
 
 
-def test_fact_1_a_turn_cut_off_before_its_closing_tag_is_not_acted_on() -> None:
+def test_a_turn_cut_off_before_its_closing_tag_is_not_acted_on() -> None:
     toolbox = FakeTools()
     trajectory = play(make_episode([Generation(answer(), finished=False)], toolbox))
     assert (trajectory.answer, trajectory.turns[0].action, trajectory.well_formed) == (None, "none", False)
@@ -329,7 +329,7 @@ def test_an_answer_given_in_the_last_turn_counts() -> None:
     assert play(make_episode([GLANCE, answer()], max_turns=2, max_calls=1)).stop == "answer"
 
 
-def test_fact_8_what_a_tool_returned_is_never_learned() -> None:
+def test_tokens_of_tools_are_never_in_the_mask() -> None:
     episode = make_episode([ground(), gaze(1), text_search(), answer()], FakeTools(make_grounding(2)))
     trajectory = play(episode)
     learned = "".join(chr(token) for token, mine in zip(trajectory.tokens(), trajectory.mask()) if mine)
@@ -346,7 +346,7 @@ def test_a_session_is_closed_even_when_its_engine_breaks() -> None:
     assert episode.session.closed
 
 
-def test_fact_10_a_hanging_call_delays_only_its_own_episode() -> None:
+def test_a_hanging_call_delays_only_its_own_episode() -> None:
     async def scenario() -> dict[str, float]:
         backend = builders.FakeBackend(seconds=1.0)
 

@@ -1,4 +1,4 @@
-"""How a trajectory searched, and whether it looked at the right thing."""
+"""How a trajectory searched, and whether it selected the right candidate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ searches = st.lists(st.sampled_from(["glance", "ground", "gaze", "text"]), max_s
 
 
 @given(st.lists(searches, min_size=1, max_size=6))
-def test_fact_2_every_trajectory_is_none_single_or_mixed_and_shares_sum_to_one(episodes: list[list[str]]) -> None:
+def test_every_trajectory_is_none_single_or_mixed_and_shares_sum_to_one(episodes: list[list[str]]) -> None:
     played = [make_trajectory(*map(make_turn, actions), make_turn("answer")) for actions in episodes]
     for actions, trajectory in zip(episodes, played):
         ways = set(actions) - {"ground"}
@@ -30,7 +30,7 @@ def test_the_shares_of_nothing_are_zero() -> None:
 
 
 @pytest.mark.parametrize("action", ["glance", "gaze", "text"])
-def test_a_search_that_a_cap_or_a_wrong_number_prevented_is_none(action: str) -> None:
+def test_a_search_that_a_cap_or_a_wrong_number_prevented_does_not_count(action: str) -> None:
     for observation in (None, Observation(text="There is no candidate with this number.")):
         turn = make_turn(action, observation=observation)
         assert behaviour.classify(make_trajectory(turn, make_turn("answer"))) == "none"
@@ -83,12 +83,12 @@ def offer(*boxes: tuple[float, float, float, float]) -> Turn:
     ],
     ids=["right", "wrong", "first counts", "never offered", "a third", "one only", "no gaze", "none offered", "later"],
 )
-def test_the_first_real_choice_is_right_when_it_covers_the_thing_asked_about(
+def test_the_first_choice_is_correct_if_it_covers_what_the_question_is_about(
     turns: list[Turn], right: bool | None
 ) -> None:
     assert behaviour.chose_right(make_trajectory(*turns, region=RIGHT)) is right
 
 
-def test_without_a_mark_in_the_dataset_no_choice_is_judged() -> None:
+def test_without_a_marked_region_no_choice_is_judged() -> None:
     turns = [offer(WRONG, RIGHT), make_turn("gaze", selected=(2,))]
     assert behaviour.chose_right(make_trajectory(*turns)) is None

@@ -1,4 +1,4 @@
-"""Images by content, and images from strangers."""
+"""Images by content, and the decoding of untrusted files."""
 
 from __future__ import annotations
 
@@ -51,35 +51,35 @@ def make_bomb(width: int, height: int) -> bytes:
 ENCODED = {kind: encode(make_image(), kind) for kind in images.FORMATS}
 
 
-def test_an_image_is_named_by_its_pixels_however_it_was_encoded() -> None:
+def test_the_hash_of_an_image_depends_on_its_pixels_only() -> None:
     image = make_image()
     small, large = encode(image, "PNG", compress_level=9), encode(image, "PNG", compress_level=0)
     assert small != large
     assert images.decode(small).hash == images.decode(large).hash == image.hash
 
 
-def test_other_pixels_and_other_shapes_have_other_names() -> None:
+def test_different_pixels_or_shapes_have_different_hashes() -> None:
     black = [Image(np.zeros(shape, np.uint8)) for shape in ((4, 9, 3), (9, 4, 3), (6, 6, 3))]
     assert len({image.hash for image in [*black, make_image(1), make_image(2)]}) == 5
 
 
-def test_a_cut_out_part_has_the_name_of_its_copy() -> None:
+def test_a_view_of_pixels_has_the_hash_of_its_copy() -> None:
     part = make_image().pixels[3:20, 5:25]
     assert Image(part).hash == Image(part.copy()).hash
 
 
-def test_an_image_survives_the_wire() -> None:
+def test_an_image_survives_its_encoding_for_a_tool() -> None:
     assert np.array_equal(tool_api.decode_image(tool_api.encode_image(make_image())).pixels, make_image().pixels)
 
 
 @pytest.mark.parametrize("kind", images.FORMATS)
-def test_the_formats_of_the_web_are_read(kind: str) -> None:
+def test_the_image_formats_of_the_web_are_decoded(kind: str) -> None:
     image = images.decode(ENCODED[kind])
     assert (image.width, image.height, image.pixels.dtype) == (40, 30, np.uint8)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "I;16"])
-def test_every_kind_of_pixel_becomes_red_green_blue(mode: str) -> None:
+def test_every_pixel_mode_becomes_rgb(mode: str) -> None:
     assert images.decode(save(PILImage.new(mode, (5, 4)), "PNG")).pixels.shape == (4, 5, 3)
 
 
@@ -171,7 +171,7 @@ def test_a_transparent_value_of_sixteen_bits_shows_white() -> None:
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_inks_are_read_as_printed(progressive: bool) -> None:
+def test_cmyk_is_converted_to_the_colours_it_prints(progressive: bool) -> None:
     cyan, key = (255, 0, 0, 0), (0, 0, 0, 255)
     image = PILImage.new("CMYK", (32, 16), cyan)
     image.paste(key, (16, 0, 32, 16))
@@ -232,13 +232,13 @@ def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded(tmp_path: Path)
             examine(tmp_path / "x.jpg")
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
     with pytest.raises(UserError) as caught:
         images.decode(make_bomb(10_000, 8_000), where="page 3")
     assert str(caught.value) == "page 3: 10000 x 8000 pixels (at most 40,000,000 are accepted)"
 
 
-def test_an_enormous_bomb_is_refused_too() -> None:
+def test_an_enormous_decompression_bomb_is_refused_too() -> None:
     with pytest.raises(UserError, match="not a readable image"):
         images.decode(make_bomb(60_000, 60_000))
 
@@ -247,7 +247,7 @@ def test_an_enormous_bomb_is_refused_too() -> None:
     "data",
     [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"],
 )
-def test_what_is_no_image_is_refused(data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_refused(data: bytes) -> None:
     with pytest.raises(UserError) as caught:
         images.decode(data, where="thumbnail")
     assert caught.value.where == "thumbnail"
@@ -262,7 +262,7 @@ def test_other_formats_are_refused(kind: str) -> None:
 
 
 @given(st.sampled_from(images.FORMATS), st.data())
-def test_no_damage_to_a_file_is_more_than_a_user_error(kind: str, data: st.DataObject) -> None:
+def test_damage_to_a_file_raises_nothing_but_a_user_error(kind: str, data: st.DataObject) -> None:
     spoilt = bytearray(ENCODED[kind])
     for _ in range(data.draw(st.integers(1, 4))):
         spoilt[data.draw(st.integers(0, len(spoilt) - 1))] = data.draw(st.integers(0, 255))
@@ -286,7 +286,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path / 'none.png'}: cannot read image: No such file or directory"
 
 
-def test_a_folder_keeps_each_image_once_and_gives_it_back(tmp_path: Path) -> None:
+def test_a_folder_stores_each_image_once_and_returns_it(tmp_path: Path) -> None:
     folder = ImageFolder(tmp_path / "images")
     names = [folder.add(image) for image in (make_image(1), make_image(2), make_image(1))]
     assert names == [make_image(1).hash, make_image(2).hash, make_image(1).hash]
@@ -294,14 +294,14 @@ def test_a_folder_keeps_each_image_once_and_gives_it_back(tmp_path: Path) -> Non
     assert np.array_equal(folder.get(names[0]).pixels, make_image(1).pixels)
 
 
-def test_a_folder_that_another_process_filled_is_not_written_again(tmp_path: Path) -> None:
+def test_an_image_that_another_process_stored_is_not_written_again(tmp_path: Path) -> None:
     name = ImageFolder(tmp_path).add(make_image())
     written = (tmp_path / f"{name}.png").stat().st_mtime_ns
     ImageFolder(tmp_path).add(make_image())
     assert (tmp_path / f"{name}.png").stat().st_mtime_ns == written
 
 
-def test_two_processes_may_write_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_can_store_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename = Path.replace
 
     def overtaken(self: Path, target: Path) -> Path:

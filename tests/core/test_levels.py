@@ -1,4 +1,4 @@
-"""Fact 9: levels depend on (k, N, band) and on nothing else."""
+"""Levels depend on the pass rate and the band, and on nothing else."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ counts = st.integers(1, 64).flatmap(lambda n: st.tuples(st.integers(0, n), st.ju
 @pytest.mark.parametrize(
     ("samples", "expected"), [(4, ["2", "2", "1", "easy", "easy"]), (5, ["2", "2", "2", "1", "easy", "easy"])]
 )
-def test_fact_9_every_count_of_4_and_of_5_has_its_level(samples: int, expected: list[str]) -> None:
+def test_every_count_of_4_and_of_5_has_its_level(samples: int, expected: list[str]) -> None:
     assert [levels.level(solved, samples) for solved in range(samples + 1)] == expected
 
 
-def test_fact_9_the_default_band_is_the_one_that_stratify_is_configured_with() -> None:
+def test_the_default_band_is_the_one_that_stratify_is_configured_with() -> None:
     band = spec.StratifySettings().level1
     assert [levels.level(solved, 5, band) for solved in range(6)] == [levels.level(solved, 5) for solved in range(6)]
 
 
-def test_fact_9_both_ends_of_the_band_belong_to_level_1() -> None:
+def test_both_ends_of_the_band_belong_to_level_1() -> None:
     assert [levels.level(solved, 10, (0.3, 0.7)) for solved in (2, 3, 7, 8)] == ["2", "1", "1", "easy"]
     assert levels.level(1, 2, (0.5, 0.5)) == "1"
 
 
 @given(counts, st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted).map(tuple))
-def test_fact_9_solving_more_never_makes_a_question_harder(count: tuple[int, int], band: tuple[float, float]) -> None:
+def test_solving_more_never_makes_a_question_harder(count: tuple[int, int], band: tuple[float, float]) -> None:
     solved, samples = count
     order = ["2", "1", "easy"]
     ranks = [order.index(levels.level(k, samples, band)) for k in range(solved + 1)]
@@ -37,16 +37,16 @@ def test_fact_9_solving_more_never_makes_a_question_harder(count: tuple[int, int
 
 
 @pytest.mark.parametrize(("solved", "samples"), [(-1, 4), (5, 4), (0, 0)])
-def test_counts_that_cannot_be_are_refused(solved: int, samples: int) -> None:
+def test_impossible_counts_are_refused(solved: int, samples: int) -> None:
     with pytest.raises(ValueError, match=f"impossible counts: {solved} of {samples} samples"):
         levels.level(solved, samples)
 
 
-def test_fact_9_an_unsolved_question_is_level_2_flagged_and_kept_by_default() -> None:
+def test_an_unsolved_question_is_level_2_flagged_and_kept_by_default() -> None:
     graded = levels.Graded(question_id="q", solved=0, valid=5, level=levels.level(0, 5))
     assert (graded.level, graded.unsolved) == ("2", True)
     assert spec.GRPOSettings().keep_unsolved is True
 
 
-def test_a_question_whose_samples_were_all_spoilt_is_not_unsolved() -> None:
+def test_a_question_without_a_valid_sample_is_not_unsolved() -> None:
     assert not levels.Graded(question_id="q", solved=0, valid=0, level="unknown").unsolved

@@ -1,4 +1,4 @@
-"""What the policy reads: frames that only grow, and strangers' text that can only be read."""
+"""What the model reads: prompts, observations and notes, and text from others that can only be read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_other_markup_stays_as_it_is() -> None:
 
 
 @given(hostile, hostile, styles)
-def test_nothing_found_can_act_or_leave_its_observation(title: str, text: str, style: prompts.Style) -> None:
+def test_a_search_result_can_neither_act_nor_leave_its_observation(title: str, text: str, style: prompts.Style) -> None:
     for body in (
         prompts.text_results([(title, text)], style=style),
         prompts.image_results([title, text], style=style, candidate=1),
@@ -46,20 +46,20 @@ def test_nothing_found_can_act_or_leave_its_observation(title: str, text: str, s
 
 
 @pytest.mark.parametrize("style", ["full", "terse"])
-def test_a_question_cannot_open_a_turn_or_smuggle_in_an_image(style: prompts.Style) -> None:
+def test_a_question_cannot_open_a_turn_or_add_an_image(style: prompts.Style) -> None:
     honest, attacked = prompts.prompt("who?", style=style), prompts.prompt(ATTACK, style=style)
     for mark in ("<|im_start|>", "<|im_end|>", "<|image_pad|>", "<answer>", "<information>"):
         assert attacked.count(mark) == honest.count(mark), mark
 
 
 @pytest.mark.parametrize("style", ["full", "terse"])
-def test_a_prompt_holds_one_image_and_ends_where_the_model_writes(style: prompts.Style) -> None:
+def test_a_prompt_holds_one_image_and_ends_where_the_model_begins(style: prompts.Style) -> None:
     text = prompts.prompt("who?", style=style)
     assert text.count(prompts.IMAGE) == 1
     assert text.endswith("<|im_start|>assistant\n")
 
 
-def test_direct_answering_is_told_of_no_tool() -> None:
+def test_the_prompt_of_direct_answering_names_no_tool() -> None:
     text = prompts.prompt("who?", style="full", tools=())
     assert "<answer>" in text and "search>" not in text
 
@@ -82,7 +82,7 @@ def test_candidates_are_numbered_with_one_image_each(style: prompts.Style) -> No
 
 
 @pytest.mark.parametrize("style", ["full", "terse"])
-def test_fact_4_finding_nothing_is_said(style: prompts.Style) -> None:
+def test_an_empty_result_is_reported(style: prompts.Style) -> None:
     nothing = prompts.NO_MATCH[style]
     assert nothing
     assert prompts.candidates([], style=style) == nothing
@@ -90,7 +90,7 @@ def test_fact_4_finding_nothing_is_said(style: prompts.Style) -> None:
     assert prompts.text_results([], style=style) == nothing
 
 
-def test_the_instructions_name_every_action_and_forbid_obeying_pages() -> None:
+def test_the_instructions_name_every_action_and_warn_of_instructions_in_pages() -> None:
     system = prompts.instructions(SEARCH_TOOLS, "select")
     for tag in ("<img_search><img></img_search>", "#N", "<text_search>", "<answer>", "<think>"):
         assert tag in system

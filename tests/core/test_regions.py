@@ -1,4 +1,4 @@
-"""Fact 5: boxes are clamped, checked, de-duplicated, and cut from the image's own pixels."""
+"""Boxes are clamped, checked, de-duplicated, and cut from the image's own pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from gog import regions, tool_api
 WIDTH, HEIGHT = 40, 30
 numbers = st.one_of(st.floats(), st.floats(-100, 100), st.integers(-50, 90).map(float))
 boxes = st.tuples(numbers, numbers, numbers, numbers)
-sides = st.integers(1, 4000)
 
 
 def select(found: list[tool_api.Detection], **limits: float) -> list[tool_api.Detection]:
@@ -28,7 +27,7 @@ def detections(*found: tuple[regions.Box, float]) -> list[tool_api.Detection]:
 
 
 @given(st.lists(st.tuples(boxes, st.floats()), max_size=8))
-def test_fact_5_every_candidate_lies_inside_the_image(found: list[tuple[regions.Box, float]]) -> None:
+def test_every_candidate_lies_inside_the_image(found: list[tuple[regions.Box, float]]) -> None:
     for item in select(detections(*found)):
         x0, y0, x1, y1 = item.box
         assert 0 <= x0 <= x1 - 4 and x1 <= WIDTH
@@ -38,7 +37,7 @@ def test_fact_5_every_candidate_lies_inside_the_image(found: list[tuple[regions.
 
 
 @given(st.lists(st.tuples(boxes, st.floats()), max_size=8))
-def test_fact_5_candidates_are_few_distinct_and_best_first(found: list[tuple[regions.Box, float]]) -> None:
+def test_candidates_are_few_distinct_and_best_first(found: list[tuple[regions.Box, float]]) -> None:
     chosen = select(detections(*found))
     scores = [item.score for item in chosen]
     assert len(chosen) <= 5
@@ -46,7 +45,7 @@ def test_fact_5_candidates_are_few_distinct_and_best_first(found: list[tuple[reg
     assert all(regions.overlap(a.box, b.box) <= 0.7 for index, a in enumerate(chosen) for b in chosen[index + 1 :])
 
 
-def test_fact_5_of_two_boxes_around_one_thing_the_better_scored_is_kept() -> None:
+def test_of_two_overlapping_boxes_the_better_one_is_kept() -> None:
     kept = select(detections(((1, 1, 20, 20), 0.6), ((2, 1, 20, 20), 0.9), ((25, 1, 35, 20), 0.3)))
     assert [item.score for item in kept] == [0.9, 0.3]
 
@@ -63,16 +62,16 @@ def test_fact_5_of_two_boxes_around_one_thing_the_better_scored_is_kept() -> Non
     ],
     ids=["inside out", "no width", "too thin", "right of the image", "left of it", "not a number"],
 )
-def test_fact_5_an_unusable_box_is_never_offered(box: regions.Box) -> None:
+def test_an_unusable_box_is_never_offered(box: regions.Box) -> None:
     assert select(detections((box, 0.9))) == []
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
-def test_fact_5_a_box_that_cannot_be_ranked_is_never_offered(score: float) -> None:
+def test_a_box_that_cannot_be_ranked_is_never_offered(score: float) -> None:
     assert [item.score for item in select(detections(((1, 1, 20, 20), score), ((1, 1, 20, 20), 0.2)))] == [0.2]
 
 
-def test_fact_5_a_sliver_is_never_offered() -> None:
+def test_a_sliver_is_never_offered() -> None:
     assert select(detections(((0, 0, 40, 4), 0.9)), max_aspect=9) == []
     assert len(select(detections(((0, 0, 40, 5), 0.9)), max_aspect=9)) == 1
 
@@ -85,13 +84,13 @@ def test_clamping_twice_changes_nothing_more(box: regions.Box) -> None:
         assert all(0 <= side <= limit for side, limit in zip(once, (WIDTH, HEIGHT) * 2))
 
 
-def test_fact_5_a_crop_is_made_of_the_images_own_pixels() -> None:
+def test_a_crop_is_made_of_the_images_own_pixels() -> None:
     image = make_image()
     crop = regions.crop(image, (10.4, 5, 20, 12.5), by=2, side=None)
     assert np.array_equal(crop.pixels, image.pixels[3:15, 8:22])
 
 
-def test_fact_5_padding_ends_at_the_images_edge() -> None:
+def test_padding_ends_at_the_images_edge() -> None:
     image = make_image()
     assert np.array_equal(regions.crop(image, (0, 0, 10, 10), by=5, side=None).pixels, image.pixels[:15, :15])
     assert np.array_equal(regions.crop(image, (30, 20, 40, 30), by=5, side=None).pixels, image.pixels[15:, 25:])

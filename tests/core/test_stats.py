@@ -1,4 +1,4 @@
-"""Intervals, comparisons, and fact 17: the published table, recomputed."""
+"""Intervals, comparisons, and the published table, recomputed."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ PUBLISHED = {
 """Accuracies in percent as published: the average, then each benchmark."""
 
 
-def test_fact_17_the_published_averages_are_macro_means_but_for_three_rows() -> None:
+def test_the_published_averages_are_macro_means_except_in_three_rows() -> None:
     wrong = {row for row, (average, *scores) in PUBLISHED.items() if abs(stats.mean(scores) - average) > 0.0051}
     assert wrong == {"full search, Qwen3", "GoG-2.5 RL, level 1", "GoG-3 RL, level 1"}
 
 
-def test_fact_17_one_published_score_cannot_be_had_with_so_many_questions() -> None:
+def test_one_published_score_is_impossible_with_that_many_questions() -> None:
     impossible = [
         (row, name, score)
         for row, (_, *scores) in PUBLISHED.items()
@@ -51,7 +51,7 @@ def test_fact_17_one_published_score_cannot_be_had_with_so_many_questions() -> N
     assert impossible == [("full search, Qwen3", "MMSearch", 63.84)]
 
 
-def test_fact_17_level_2_gains_less_over_level_1_than_the_published_averages_say() -> None:
+def test_level_2_gains_less_over_level_1_than_the_published_averages_suggest() -> None:
     def gain(model: str) -> float:
         return stats.mean(PUBLISHED[f"{model} RL, level 2"][1:]) - stats.mean(PUBLISHED[f"{model} RL, level 1"][1:])
 
@@ -67,19 +67,19 @@ def test_wilson_agrees_with_published_values(successes: int, n: int, interval: t
     assert stats.wilson(successes, n) == pytest.approx(interval, abs=5e-5)
 
 
-def test_of_nothing_nothing_is_known() -> None:
+def test_without_observations_the_interval_is_everything() -> None:
     assert stats.wilson(0, 0) == (0.0, 1.0)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_the_share_and_narrows_with_n(count: tuple[int, int]) -> None:
+def test_the_wilson_interval_contains_the_share_and_narrows_with_n(count: tuple[int, int]) -> None:
     low, high = stats.wilson(*count)
     assert 0 <= low <= count[0] / count[1] + 1e-12 and count[0] / count[1] - 1e-12 <= high <= 1
     tenfold = stats.wilson(10 * count[0], 10 * count[1])
     assert tenfold[1] - tenfold[0] < high - low
 
 
-def test_a_paired_comparison_finds_a_real_difference_and_repeats_itself() -> None:
+def test_a_paired_comparison_finds_a_real_difference_and_is_reproducible() -> None:
     rng = np.random.default_rng(1)
     worse = rng.random(400) < 0.5
     better = worse | (rng.random(400) < 0.2)
@@ -97,11 +97,11 @@ def test_the_interval_of_a_paired_comparison_is_the_95_percent_one() -> None:
     assert (low, high) == pytest.approx((difference - half, difference + half), abs=0.1 * half)
 
 
-def test_a_comparison_with_itself_is_exactly_nothing() -> None:
+def test_a_comparison_with_itself_is_exactly_zero() -> None:
     assert stats.paired_bootstrap([1, 0, 1], [1, 0, 1], resamples=100) == (0.0, 0.0, 0.0)
 
 
-def test_pairing_is_narrower_than_chance_between_questions() -> None:
+def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
     easy_and_hard = [1.0] * 100 + [0.0] * 100
     improved = [1.0] * 100 + [1.0] * 5 + [0.0] * 95
     _, low, high = stats.paired_bootstrap(improved, easy_and_hard, resamples=1000)
@@ -109,11 +109,11 @@ def test_pairing_is_narrower_than_chance_between_questions() -> None:
 
 
 @pytest.mark.parametrize(("a", "b"), [([1, 0], [1]), ([], [])])
-def test_other_questions_cannot_be_compared(a: list[float], b: list[float]) -> None:
+def test_values_of_different_questions_cannot_be_compared(a: list[float], b: list[float]) -> None:
     with pytest.raises(ValueError, match="needs the same questions"):
         stats.paired_bootstrap(a, b)
 
 
-def test_mean_and_percentile_of_nothing_are_zero() -> None:
+def test_mean_and_percentile_without_values_are_zero() -> None:
     assert (stats.mean([]), stats.percentile([], 0.5)) == (0.0, 0.0)
     assert (stats.mean([1, 2, 6]), stats.percentile([1, 2, 6], 0.5)) == (3.0, 2.0)

@@ -1,4 +1,4 @@
-"""The record of an episode: what it says about itself, and that a line written is a line read."""
+"""The record of an episode: its derived values, and that it is read as it was written."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def make_full_trajectory(id: str = "t1", words: str = "ring\u2028\x85\r\n“quot
     )
 
 
-def test_fact_8_only_tokens_that_the_model_wrote_are_in_the_mask() -> None:
+def test_only_tokens_that_the_model_wrote_are_in_the_mask() -> None:
     item = make_full_trajectory()
     assert item.tokens() == [1, 2, 3, 4, 5, 6, 7, 8]
     assert item.mask() == [0, 0, 1, 1, 1, 0, 0, 1]
@@ -62,7 +62,7 @@ def test_images_come_in_the_order_of_their_tokens() -> None:
     assert make_full_trajectory().images() == ["aa", "ab", "cd"]
 
 
-def test_calls_are_those_that_tools_were_asked() -> None:
+def test_tool_calls_are_counted_only_where_a_tool_was_called() -> None:
     two = Observation(text="seen", tool="imageSearch", calls=2)
     none = Observation(text="There is no candidate with this number.")
     turns = [make_turn("gaze", observation=two), make_turn("gaze", observation=none), make_turn("text"), make_turn()]
@@ -91,14 +91,14 @@ def test_a_trajectory_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @given(st.lists(text, max_size=3))
-def test_no_text_tears_a_line(tmp_path: Path, words: list[str]) -> None:
+def test_no_text_breaks_a_line(tmp_path: Path, words: list[str]) -> None:
     items = [make_full_trajectory(f"t{number}", each) for number, each in enumerate(words)]
     path = tmp_path / "trajectories.jsonl"
     trajectories.write(path, items)
     assert list(trajectories.read(path)) == items
 
 
-def test_a_torn_line_is_named_and_those_before_it_are_read(tmp_path: Path) -> None:
+def test_a_damaged_line_is_named_and_those_before_it_are_read(tmp_path: Path) -> None:
     path = tmp_path / "trajectories.jsonl"
     trajectories.write(path, [make_trajectory(id="one"), make_trajectory(id="two")])
     path.write_bytes(path.read_bytes()[:-20])

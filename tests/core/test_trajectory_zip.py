@@ -1,4 +1,4 @@
-"""Trajectories with their images in one file: whole, or refused."""
+"""Trajectories with their images in one file: complete, or refused."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gog.trajectory import Candidate, Observation, Segment
 from gog.trajectory_zip import Archive
 
 CROP, OTHER, UNSEEN = make_image(1), make_image(2), make_image(3)
-PICTURES = {image.hash: image for image in (make_image(), CROP, OTHER, UNSEEN)}
+IMAGES = {image.hash: image for image in (make_image(), CROP, OTHER, UNSEEN)}
 text = st.text(st.characters(blacklist_categories=["Cs"]))
 
 
-def make_looking_trajectory(id: str = "t1", words: str = "seen"):  # type: ignore[no-untyped-def]
+def make_shown_trajectory(id: str = "t1", words: str = "seen"):  # type: ignore[no-untyped-def]
     """One that shows the question's image, a candidate's crop and another image."""
     offered = (Candidate(number=1, box=(0, 0, 9, 9), score=0.5, crop=CROP.hash),)
     seen = Observation(text=words, tool="grounding", candidates=offered)
@@ -31,39 +31,39 @@ def make_looking_trajectory(id: str = "t1", words: str = "seen"):  # type: ignor
 
 def write(folder: Path) -> Path:
     path = folder / "trajectories.zip"
-    trajectory_zip.write(path, [make_looking_trajectory("one"), make_looking_trajectory("two")], PICTURES)
+    trajectory_zip.write(path, [make_shown_trajectory("one"), make_shown_trajectory("two")], IMAGES)
     return path
 
 
 def test_trajectories_and_images_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = Archive(write(tmp_path))
-    assert found.trajectories() == [make_looking_trajectory("one"), make_looking_trajectory("two")]
+    assert found.trajectories() == [make_shown_trajectory("one"), make_shown_trajectory("two")]
     for image in (make_image(), CROP, OTHER):
         assert np.array_equal(found.image(image.hash).pixels, image.pixels)
 
 
-def test_only_images_that_are_shown_are_carried_and_each_once(tmp_path: Path) -> None:
+def test_only_images_that_are_shown_are_written_and_each_once(tmp_path: Path) -> None:
     names = zipfile.ZipFile(write(tmp_path)).namelist()
     images = sorted(f"images/{image.hash}.png" for image in (make_image(), CROP, OTHER))
     assert names == ["trajectories.jsonl", *images]
 
 
 @given(st.lists(text, min_size=1, max_size=3))
-def test_no_text_tears_a_line(tmp_path: Path, words: list[str]) -> None:
-    items = [make_looking_trajectory(f"t{number}", each + "\u2028\x85\x0b\x1c") for number, each in enumerate(words)]
+def test_no_text_breaks_a_line(tmp_path: Path, words: list[str]) -> None:
+    items = [make_shown_trajectory(f"t{number}", each + "\u2028\x85\x0b\x1c") for number, each in enumerate(words)]
     trajectory_zip.write(tmp_path / "t.zip", items, {})
     assert Archive(tmp_path / "t.zip").trajectories() == items
 
 
-def test_an_image_that_was_not_to_be_had_is_missing_by_name(tmp_path: Path) -> None:
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.zip"
-    assert trajectory_zip.write(path, [make_looking_trajectory()], {}) == 1
+    assert trajectory_zip.write(path, [make_shown_trajectory()], {}) == 1
     assert Archive(path).png(CROP.hash) is None
     with pytest.raises(UserError, match=f"image {CROP.hash} is missing"):
         Archive(path).image(CROP.hash)
 
 
-def test_a_torn_archive_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
+def test_a_truncated_archive_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
     whole = write(tmp_path).read_bytes()
     torn = tmp_path / "torn.zip"
     for end in range(0, len(whole) - 1, 97):
@@ -72,13 +72,13 @@ def test_a_torn_archive_is_refused_wherever_it_was_cut(tmp_path: Path) -> None:
             Archive(torn)
 
 
-def test_a_flipped_bit_in_a_line_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_line_is_detected(tmp_path: Path) -> None:
     found = spoil(write(tmp_path), b'"question"')
     with pytest.raises(UserError, match="not a trajectory archive: Bad CRC-32"):
         found.trajectories()
 
 
-def test_a_flipped_bit_in_an_image_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_an_image_is_detected(tmp_path: Path) -> None:
     found = spoil(write(tmp_path), b"IDAT")
     first = min(image.hash for image in (make_image(), CROP, OTHER))
     with pytest.raises(UserError, match=f"image {first} is damaged: Bad CRC-32"):
@@ -93,10 +93,10 @@ def spoil(path: Path, mark: bytes) -> Archive:
     return Archive(path)
 
 
-def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "holiday.zip"
+def test_a_zip_without_trajectories_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.zip"
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("beach.txt", "sunny")
+        file.writestr("readme.txt", "text")
     with pytest.raises(UserError, match="not a trajectory archive") as caught:
         Archive(path).trajectories()
     assert caught.value.where == str(path)

@@ -1,7 +1,7 @@
-"""What tests are made of: small things with good defaults, fakes that remember what was asked of them, and fake time.
+"""Builders with good defaults, fakes that record their calls, and fake time.
 
-`run` plays a coroutine in an event loop whose clock jumps: when every task waits, time is at once what the first of
-them waits for. So a test about thirty-second deadlines takes a millisecond, and one that would wait forever fails.
+`run` runs a coroutine in an event loop whose clock jumps: when every task waits, the time becomes that of the first
+timer. So a test of thirty-second deadlines takes a millisecond, and one that would wait forever fails.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ Value = TypeVar("Value")
 
 
 class _JumpingSelector(selectors.SelectSelector):
-    """Never waits: moves the clock instead."""
+    """A selector that moves the clock instead of waiting."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list:
         ready = super().select(0)
         if not ready and timeout is None:
-            raise RuntimeError("every task waits, and nothing will ever wake one")
+            raise RuntimeError("every task waits, and no timer will wake one")
         if not ready:
             self.now += max(0.0, timeout or 0.0)
         return ready
 
 
 class FakeTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop at second 0 whose time passes only when everybody waits."""
+    """An event loop that starts at second 0 and whose time passes only while all tasks wait."""
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -60,7 +60,7 @@ class FakeTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run(coroutine: Coroutine[Any, Any, Value]) -> Value:
-    """Plays a coroutine to its end in fake time."""
+    """Runs a coroutine to its end in fake time."""
     with asyncio.Runner(loop_factory=FakeTimeLoop) as runner:
         return runner.run(coroutine)
 
@@ -95,11 +95,11 @@ def answer(text: str = "blue") -> str:
     return think(f"<answer>{text}</answer>")
 
 
-# ---- things
+# ---- records
 
 
 def make_image(seed: int = 0, width: int = 40, height: int = 30) -> Image:
-    """Noise; other seeds are other images."""
+    """Noise; different seeds give different images."""
     return Image(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -136,14 +136,14 @@ def make_hits(*titles: str) -> list[tool_api.SearchHit]:
 
 
 def make_turn(action: str = "answer", **fields: Any) -> Turn:
-    """A turn that was acted on: searches carry the observation that a search leaves."""
+    """A turn that was acted on; a search has an observation."""
     tool = {"glance": "imageSearch", "gaze": "imageSearch", "ground": "grounding", "text": "textSearch"}.get(action)
     seen = Observation(text="seen", tool=tool) if tool else None
     return Turn(**{"text": action, "action": action, "observation": seen, **fields})
 
 
 def make_trajectory(*turns: Turn, **fields: Any) -> Trajectory:
-    """An episode of these turns, by default one that answers at once."""
+    """An episode of these turns; by default it answers at once."""
     given: dict[str, Any] = {
         "id": "t1",
         "question_id": "q1",
@@ -159,17 +159,17 @@ def make_trajectory(*turns: Turn, **fields: Any) -> Trajectory:
 
 OLD = {"adapter.safetensors": b"old", "state/step.json": b"1"}
 NEW = {"adapter.safetensors": b"new", "log": b"2"}
-"""Contents of two checkpoints' files."""
+"""Contents of the files of two checkpoints."""
 
 
 def publish(store: Store, step: int, contents: dict[str, bytes], *, stage: str = "sft", **fields: Any) -> Manifest:
-    """Publishes files of these contents."""
+    """Publishes files with these contents."""
     with tempfile.TemporaryDirectory() as folder:
         return store.publish(stage, step, source_files(Path(folder), contents), **fields)
 
 
 def source_files(folder: Path, contents: dict[str, bytes]) -> dict[str, Path]:
-    """Files of these contents in a folder, by name."""
+    """Files with these contents in a folder, by name."""
     files = {name: folder / name for name in contents}
     for name, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def source_files(folder: Path, contents: dict[str, bytes]) -> dict[str, Path]:
 
 
 def contents(store: Store, manifest: Manifest) -> dict[str, bytes]:
-    """A checkpoint's files as the store gives them out, verified."""
+    """The files of a checkpoint as the store returns them, verified."""
     return {name: store.open(manifest, name).read_bytes() for name in manifest.files}
 
 
@@ -197,14 +197,14 @@ class FakeSession:
     notes: list[str] = field(default_factory=list)
     shown: list[Image] = field(default_factory=list)
     closed: bool = False
-    _said: int = 0
+    _next: int = 0
     _images: dict[str, Image] = field(default_factory=dict)
     _segments: list[Segment] = field(default_factory=lambda: [Segment(source="prompt", tokens=(1, 2, 3))])
 
     async def generate(self) -> Generation:
         await asyncio.sleep(self.seconds)
-        turn = self.turns[self._said]
-        self._said += 1
+        turn = self.turns[self._next]
+        self._next += 1
         generation = turn if isinstance(turn, Generation) else Generation(turn, finished=True)
         tokens = tuple(map(ord, generation.text))
         self._segments.append(Segment(source="model", tokens=tokens, logprobs=(-0.5,) * len(tokens)))
@@ -235,7 +235,7 @@ class FakeSession:
 
 @dataclass
 class FakeTools:
-    """Tools that find what they were given and remember what they were asked: (tool, expression, hash or query).
+    """Tools that return what they were given and record each call as (tool, expression, hash or query).
 
     failing: kind of failure by tool (grounding, imageSearch, textSearch).
     """
@@ -288,12 +288,12 @@ def play(episode: Episode) -> Trajectory:
 
 
 HANG = object()
-"""An outcome of a backend: no answer, ever."""
+"""An outcome of a backend: it never answers."""
 
 
 @dataclass
 class FakeBackend:
-    """What a call path sends to. outcomes in order, the last one for good: bytes, a CallError, or HANG."""
+    """What a call path sends to. Its outcomes come in order, and the last one repeats: bytes, a CallError, or HANG."""
 
     outcomes: Sequence[Any] = (b"answer",)
     seconds: float = 0.0
