@@ -102,6 +102,7 @@ def _for_runs(commands: Commands) -> None:
 
     validate = commands.add_parser("validate", help="check a manifest and list its stages", allow_abbrev=False)
     validate.add_argument("file", metavar="FILE")
+    validate.add_argument("--cluster", action="store_true", help="refuse what kubectl apply would refuse")
     _sets(validate)
 
     for name, help_ in (

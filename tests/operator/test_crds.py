@@ -11,8 +11,10 @@ import yaml
 from pydantic import BaseModel, Field
 
 from gog.spec import STAGES, Gaze, Level, Quantity
+from gog.spec.base import QUANTITY, yaml_reading
 from gog_console import cli
-from gog_operator.api import crd_columns, crd_reference, crd_rules, crd_schema, crds, manifest, names
+from gog_operator.api import crd_columns, crd_reference, crd_schema, crds, names
+from gog_operator.api import rules as table
 from gog_operator.api.meta import MESSAGE_LENGTH, Condition, Reason
 from gog_operator.api.objects import KINDS
 
@@ -134,18 +136,31 @@ def test_what_may_change_is_a_field_and_all_else_has_a_rule(kind):
 
 
 def test_the_longest_names_leave_room_for_those_of_children():
-    longest = manifest.UserMetadata.model_json_schema()["properties"]["name"]["maxLength"]
-    limits = (crd_rules.RUN_NAME, crd_rules.STAGE_NAME, crd_rules.ENDPOINT_NAME)
-    assert limits == (longest, names.LIMIT, names.SERVICE_LIMIT)
+    limits = {kind: re.search("size\\(\\) <= ([0-9]+)", rules(schema(kind))[0]["rule"])[1] for kind in KINDS}
+    assert {kind: int(limit) for kind, limit in limits.items()} == {kind: names.longest(kind) for kind in KINDS}
+    assert names.longest("SFTStage") == names.LIMIT and names.longest("Endpoint") == names.SERVICE_LIMIT
 
 
 def test_no_rule_is_for_a_class_that_nothing_embeds():
     written = {rule["rule"] for kind in KINDS for _, _, node in nodes(schema(kind)) for rule in rules(node)}
-    assert [name for name, made in crd_rules.RULES.items() if not {each.rule for each in made} <= written] == []
+    assert [name for name, made in table.RULES.items() if not {each.rule for each in made} <= written] == []
 
 
 def rules(node: dict[str, Any]) -> list[dict[str, str]]:
     return node.get("x-kubernetes-validations", [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_word_that_yaml_reads_as_another_type_is_accepted_as_that_type(kind):
+    """kubectl turns a bare `off` into false, a bare `429` into a number, before the API server sees them."""
+    unreadable = [
+        (path, word)
+        for path, _, node in nodes(schema(kind)["properties"]["spec"])
+        for word in node.get("enum", ())
+        if isinstance(word, str) and (reading := yaml_reading(word)) is not None
+        if not any(type(each) is type(reading) and each == reading for each in node["enum"])
+    ]
+    assert unreadable == []
 
 
 def test_reasons_and_types_of_conditions_may_be_added_later():
@@ -182,7 +197,13 @@ FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "a map": (
         dict[Annotated[str, Field(max_length=9)], int],
-        {"type": "object", "additionalProperties": {"type": "integer"}},
+        {
+            "type": "object",
+            "additionalProperties": {"type": "integer"},
+            "x-kubernetes-validations": [
+                {"rule": "self.all(key, key.size() <= 9)", "message": "a key should be at most 9 characters"}
+            ],
+        },
     ),
     "two numbers": (
         tuple[float, float],
@@ -193,7 +214,8 @@ FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
         {
             "x-kubernetes-int-or-string": True,
             "maxLength": 32,
-            "pattern": "^[0-9]+(\\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$",
+            "minimum": 0,
+            "pattern": QUANTITY,
         },
     ),
     "a level": (Level, {"x-kubernetes-int-or-string": True, "enum": ["easy", "1", "2", 1, 2]}),

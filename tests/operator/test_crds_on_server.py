@@ -64,7 +64,7 @@ def test_every_sample_is_taken_and_read_back_as_it_was_written(kubectl, sample):
 REFUSED = {
     "no store": (
         {"spec.store": None},
-        "spec.store: Required value: missing: on a cluster checkpoints go to S3, "
+        "spec.store: Required value: missing: on a cluster checkpoints are kept in S3, "
         "e.g. store: {uri: 's3://bucket/prefix', secretName: gog-s3}",
     ),
     "store in a folder": (
@@ -78,11 +78,11 @@ REFUSED = {
     ),
     "dataset in a folder": (
         {"spec.data": {"path": "/pool"}},
-        "spec.data.path: Forbidden: a pod has no such folder: publish the dataset with gog move push",
+        "spec.data.path: Forbidden: a pod has no folder of your machine: publish the dataset with gog move push",
     ),
     "dataset in a folder, as an address": (
         {"spec.data": {"uri": "file:///pool"}},
-        "spec.data.uri: Invalid value: should start with s3://, because a pod has no folder of yours",
+        "spec.data.uri: Invalid value: should start with s3://, because a pod has no folder of your machine",
     ),
     "format of a dataset in a store": (
         {"spec.data": {"uri": "s3://b/p", "format": "gog-jsonl"}},
@@ -96,7 +96,7 @@ REFUSED = {
     "no model": ({"spec.model": None}, "spec.model: Required value"),
     "model by a name of a hub": (
         {"spec.model": {"base": "Qwen/Qwen2.5-VL-7B-Instruct"}},
-        "spec.model.base: Invalid value: should be tiny, an s3:// prefix, or an absolute path that the trainer image has",
+        "spec.model.base: Invalid value: should be tiny, an s3:// prefix, or an absolute path inside the trainer image",
     ),
     "demonstrations in a file of one's own": (
         {"spec.stages": {"sft": {"demonstrations": "mine.zip"}}},
@@ -104,11 +104,15 @@ REFUSED = {
     ),
     "every stage skipped": (
         {"spec.stages": {"skip": ["curate", "sft", "stratify", "grpo", "evaluate"]}},
-        "spec.stages.skip: Invalid value: every stage is skipped: leave one in",
+        "spec.stages.skip: Invalid value: every stage is skipped: keep at least one",
     ),
     "a stage that is none": (
         {"spec.stages": {"skip": ["rl"]}},
         'spec.stages.skip[0]: Unsupported value: "rl": supported values: "curate", "sft", "stratify", "grpo", "evaluate"',
+    ),
+    "cache without a file": (
+        {"spec.tools": {"cache": {"mode": "record"}}},
+        "spec.tools.cache.path: Required value",
     ),
     "a server both given and to be started": (
         {"spec.endpoints": {"judge": {"url": "http://j", "backend": "world"}}},
@@ -158,7 +162,7 @@ REFUSED = {
     ),
     "a toleration of everything by accident": (
         {"spec.scheduling": {"tolerations": [{"effect": "NoSchedule"}]}},
-        "spec.scheduling.tolerations[0].operator: Invalid value: a toleration without key is for every taint",
+        "spec.scheduling.tolerations[0].operator: Invalid value: a toleration without a key matches every taint",
     ),
     "a toleration that compares nothing": (
         {"spec.scheduling": {"tolerations": [{"key": "gpu", "operator": "Exists", "value": "yes"}]}},
@@ -170,7 +174,7 @@ REFUSED = {
     ),
     "name too long": (
         {"metadata.name": "w" * 41},
-        "Invalid value: metadata.name should be at most 40 characters: names of pods and labels are made of it and hold 63",
+        "Invalid value: metadata.name should be at most 40 characters: names of pods and labels derive from it and hold 63",
     ),
     "name with a dot": (
         {"metadata.name": "a.b"},
@@ -183,16 +187,16 @@ REFUSED_ENDPOINT = {
     "a role that is none": ({"role": "oracle"}, 'spec.role: Unsupported value: "oracle"'),
     "a search of nothing": (
         {"role": "imageSearch"},
-        "spec.data: Required value: a search needs what it searches, e.g. data: {world: {}}",
+        "spec.data: Required value: a search needs the dataset that it searches, e.g. data: {world: {}}",
     ),
     "a key of a policy of ours": (
         {"role": "policy", "base": "tiny", "secretName": "key"},
-        "spec.secretName: Invalid value: a policy that is started here asks for no key",
+        "spec.secretName: Invalid value: gog loads checkpoints into a policy server that it starts, and holds no key",
     ),
     "a policy without a model": ({"role": "policy"}, "spec.base: Required value: role policy needs the base model"),
     "a judge with a checkpoint": (
         {"role": "judge", "version": "grpo/1", "store": STORE},
-        "spec.version: Forbidden: only role policy serves a checkpoint: leave out version",
+        "spec.version: Forbidden: only role policy serves a checkpoint: remove version",
     ),
     "a checkpoint from nowhere": (
         {"role": "policy", "base": "tiny", "version": "grpo/1"},
@@ -266,7 +270,7 @@ KEPT = {
         {"stages": {"grpo": {"steps": 1}}},
         {"stages": {"grpo": {"steps": 2}}},
         "spec.stages: Forbidden: cannot change once the run exists: "
-        "delete the run and apply it again; what is in the store stays",
+        "delete the run and apply it again; the contents of the store are kept",
     ),
     "whether the model looks": (
         "GoGRun",

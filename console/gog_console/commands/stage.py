@@ -23,7 +23,7 @@ import yaml
 
 from gog.errors import UserError
 from gog_operator import parent_death
-from gog_operator.api import manifest
+from gog_operator.api import yaml_reader
 from gog_operator.build import merge
 
 RECIPES = "gog_recipes"
@@ -34,7 +34,7 @@ PROGRAM = "GOG_STAGE_PROGRAM"
 def main(given: argparse.Namespace) -> int:
     parent_death.die_with_parent()
     assignments, torchrun = sort(given.rest)
-    file = manifest.read(Path(given.config))
+    file = yaml_reader.read(Path(given.config))
     config = write(merge.final(file, assignments, presets(), given.kind))
     line = command(given.kind, config, torchrun)
     sys.stdout.flush()

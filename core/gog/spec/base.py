@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic_core import core_schema
 
 from gog import catalog
 
@@ -19,30 +20,62 @@ else:
     StageName = Literal[STAGES]  # one value for each row of the catalogue
 Text = Annotated[str, Field(max_length=1024)]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
-Gaze = Annotated[
-    Literal["select", "direct", "off"],
-    BeforeValidator(  # YAML 1.1, which kubectl reads, too, takes a bare off for false
-        lambda value: "off" if value is False else value,
-        json_schema_input_type=Literal["select", "direct", "off", False],
-    ),
-]
-Level = Annotated[
-    Literal["easy", "1", "2"],
-    BeforeValidator(
-        lambda value: str(value) if isinstance(value, int) else value,
-        json_schema_input_type=Literal["easy", "1", "2", 1, 2],
-    ),
-]
+
+
+class YamlWords:
+    """Annotates an enumeration whose words may be written without quotes, although YAML reads them as another type.
+
+    kubectl turns a bare `off` into false and a bare `429` into a number before the API server sees it, so the models
+    and the schema made from them accept what YAML makes of a word as the word itself.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        words = get_args(source)
+        readings = [(reading, word) for word in words if (reading := yaml_reading(word)) is not None]
+
+        def read(value: Any) -> Any:
+            # By type, because False == 0 and True == 1.
+            return next(
+                (word for reading, word in readings if type(reading) is type(value) and reading == value), value
+            )
+
+        return core_schema.no_info_before_validator_function(
+            read,
+            handler(source),
+            json_schema_input_schema=core_schema.literal_schema([*words, *(reading for reading, _ in readings)]),
+        )
+
+
+def yaml_reading(word: str) -> bool | int | None:
+    """What YAML 1.1 reads a bare word as, None for text.
+
+    >>> [yaml_reading(word) for word in ("off", "429", "live")]
+    [False, 429, None]
+    """
+    if word in ("n", "no", "off", "false"):
+        return False
+    if word in ("y", "yes", "on", "true"):
+        return True
+    return int(word) if word.isascii() and word.isdigit() else None
+
+
+Gaze = Annotated[Literal["select", "direct", "off"], YamlWords()]
+Level = Annotated[Literal["easy", "1", "2"], YamlWords()]
 Share = Annotated[float, Field(ge=0, le=1)]
-_Amount = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$", max_length=32)]
+QUANTITY = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
+"""Pattern of a Kubernetes quantity that is not negative."""
+_Amount = Annotated[str, Field(pattern=QUANTITY, max_length=32)]
 Quantity = Annotated[
     _Amount,
     BeforeValidator(
-        lambda value: str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value,
-        json_schema_input_type=int | _Amount,
+        lambda value: str(value) if type(value) is int else value,
+        json_schema_input_type=Annotated[int, Field(ge=0)] | _Amount,
     ),
 ]
-"""An amount as Kubernetes writes it: `2`, `500m`, `4Gi`."""
+"""A quantity: `2`, `500m`, `4Gi`, `"1.5"`.
+
+A bare fraction is refused, as the API server refuses it: its schemas know integers and text there, and no other numbers.
+"""
 
 
 class Spec(BaseModel):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, create_model, model_validator
 
 from gog import catalog
-from gog.spec.base import Spec, Text
+from gog.spec.base import Spec, Text, YamlWords
 from gog.spec.pods import ResourcesSpec
 
 KEY = "GOG_API_KEY"
@@ -31,7 +31,7 @@ class FailureInjection(Spec):
     """Failures injected on purpose, to see what they do to a run. Never set it for a run whose results you publish."""
 
     rate: float = Field(0.0, ge=0, le=1, description="Fraction of requests that fail.")
-    kinds: tuple[Literal["timeout", "429", "5xx", "malformed", "empty"], ...] = Field(
+    kinds: tuple[Annotated[Literal["timeout", "429", "5xx", "malformed", "empty"], YamlWords()], ...] = Field(
         ("timeout", "429", "5xx", "malformed", "empty"),
         min_length=1,
         max_length=5,

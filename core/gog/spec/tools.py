@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
 from gog import catalog
-from gog.spec.base import Spec
+from gog.spec.base import Spec, YamlWords
 
-CacheMode = Annotated[
-    Literal["off", "live", "record", "replay-or-live", "replay-strict"],
-    BeforeValidator(  # YAML 1.1, which kubectl reads, too, takes a bare off for false
-        lambda value: "off" if value is False else value,
-        json_schema_input_type=Literal["off", "live", "record", "replay-or-live", "replay-strict", False],
-    ),
-]
+CacheMode = Annotated[Literal["off", "live", "record", "replay-or-live", "replay-strict"], YamlWords()]
 
 
 class CacheSpec(Spec):

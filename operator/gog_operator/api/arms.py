@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gog import spec as settings
 from gog.errors import UserError
-from gog_operator.api import overrides, problems
+from gog_operator.api import overrides, problems, strict
 
 CHANGEABLE = ("stages", "tools", "model", "seed")
 
@@ -28,7 +28,7 @@ def spec_of(run: settings.RunSpec, arm: settings.Arm, *, where: str = "arms") ->
             raise UserError(f"cannot change {path!r}", where=where, remedy=f"an arm may change {', '.join(CHANGEABLE)}")
         body = overrides.apply(body, path, value, where=where)
     try:
-        return settings.RunSpec.model_validate(body["spec"])
+        return strict.validate(settings.RunSpec, strict.without_nulls(body)["spec"])
     except ValidationError as error:
         raise problems.explain(error, settings.RunSpec, where=where) from None
 

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gog import spec as settings
-from gog_operator.api import crd_rules, problems
+from gog_operator.api import crd_rules, problems, rules
 
 Schema = dict[str, Any]
 
@@ -91,8 +91,8 @@ class _Rewriter:
         if len(options) == 1:
             return self.schema(options[0], where) | told
         if [each.get("type") for each in options] == ["integer", "string"]:
-            text = {key: options[1][key] for key in ("pattern", "maxLength") if key in options[1]}
-            return told | {"x-kubernetes-int-or-string": True} | text
+            bounds = {key: each[key] for each in options for key in KEPT if key in each and key != "type"}
+            return told | {"x-kubernetes-int-or-string": True} | bounds
         raise ValueError(f"{where}: a structural schema cannot say a union of {len(options)} types")
 
     def _object(self, node: Schema, where: str, name: str) -> Schema:
@@ -106,6 +106,7 @@ class _Rewriter:
             made["x-kubernetes-preserve-unknown-fields"] = True
         elif values:
             made["additionalProperties"] = self.schema(values, f"{where}.*")
+            made |= _key_rule(node)
         return made
 
     def _field(self, owner: str, key: str, node: Schema, where: str) -> Schema:
@@ -152,12 +153,18 @@ def _limits(node: Schema) -> Schema:
     return made
 
 
+def _key_rule(node: Schema) -> Schema:
+    """A bound on the length of a map's keys, as a rule."""
+    limit = node.get("propertyNames", {}).get("maxLength")
+    return {} if limit is None else {"x-kubernetes-validations": [crd_rules.keys(limit).body()]}
+
+
 def _patterns_told(made: Schema) -> Schema:
     """A pattern that we have words for becomes a rule: "should match ^https?://" helps nobody."""
     words = problems.PATTERN_WORDS.get(made.get("pattern", ""))
     if words is None or made.get("type") != "string":
         return made
-    rule = crd_rules.Rule(f"self.matches('{made['pattern']}')", f"should be {words}")
+    rule = rules.Rule(f"self.matches('{made['pattern']}')", f"should be {words}")
     return {key: each for key, each in made.items() if key != "pattern"} | {"x-kubernetes-validations": [rule.body()]}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from gog_operator.api import crd_columns, crd_rules, crd_schema
+from gog_operator.api import crd_columns, crd_rules, crd_schema, names
 from gog_operator.api.meta import API_VERSION
 from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object
 
@@ -34,10 +34,10 @@ class Traits:
 def traits(kind: type[Object]) -> Traits:
     """In what the kinds differ."""
     if kind is GoGRun:
-        return Traits("run", crd_rules.RUN_NAME, crd_rules.LIFECYCLE, crd_columns.RUN)
+        return Traits("run", names.RUN_LIMIT, crd_rules.LIFECYCLE, crd_columns.RUN)
     if kind is Endpoint:
-        return Traits("endpoint", crd_rules.ENDPOINT_NAME, crd_rules.SERVER, crd_columns.ENDPOINT)
-    return Traits("stage", crd_rules.STAGE_NAME, crd_rules.LIFECYCLE, crd_columns.STAGE)
+        return Traits("endpoint", names.SERVICE_LIMIT, crd_rules.SERVER, crd_columns.ENDPOINT)
+    return Traits("stage", names.LIMIT, crd_rules.LIFECYCLE, crd_columns.STAGE)
 
 
 def all_of_them() -> tuple[dict[str, Any], ...]:
@@ -46,20 +46,20 @@ def all_of_them() -> tuple[dict[str, Any], ...]:
 
 def definition(kind: type[Object]) -> dict[str, Any]:
     """One CustomResourceDefinition."""
-    names = crd_columns.NAMES[kind.__name__]
+    named = crd_columns.NAMES[kind.__name__]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{names.plural}.{GROUP}", "labels": {"app.kubernetes.io/name": "gog"}},
+        "metadata": {"name": f"{named.plural}.{GROUP}", "labels": {"app.kubernetes.io/name": "gog"}},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
                 "kind": kind.__name__,
                 "listKind": f"{kind.__name__}List",
-                "plural": names.plural,
+                "plural": named.plural,
                 "singular": kind.__name__.lower(),
-                "shortNames": [names.short],
+                "shortNames": [named.short],
                 "categories": ["gog"],
             },
             "versions": [

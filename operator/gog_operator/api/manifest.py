@@ -1,102 +1,127 @@
-"""A user's file -> a typed object, or one UserError that says everything wrong with it.
+"""A user's file -> a typed object, or one UserError that lists everything that is wrong with it.
 
-One document a file: a run is one object, and several in a file would leave open which of them `gog run` means. Keys
-written twice are refused, because YAML would silently take the last. Besides the fields, what only makes sense together
-is checked here: arms against the run they vary, skipped stages against those that need them.
+What the API server accepts is accepted here, and what it refuses is refused, so that `gog validate` speaks for
+`kubectl apply`: types are not converted, keys are camelCase, null means absent. Local folders are the exception: they
+are valid for `gog run`, and `cluster_problems` lists what a cluster refuses. Beyond the API server, an arm's `set` is
+checked against the run, and skipped stages against the stages that need them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import random
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gog import spec as settings
 from gog.errors import UserError
-from gog_operator.api import arms, overrides, problems
-from gog_operator.api.meta import API_VERSION, Metadata
+from gog_operator.api import arms, names, overrides, problems, rules, strict, user_metadata, yaml_reader
+from gog_operator.api.meta import API_VERSION
 from gog_operator.api.objects import KINDS, GoGRun, Object
-
-
-class UserMetadata(Metadata):
-    """Stricter than an object's: names of children are made from a user's."""
-
-    name: settings.Name = Field(description="names the run and its folder")
+from gog_operator.api.user_metadata import UserMetadata
 
 
 def load(path: Path, sets: Sequence[str] = ()) -> Object:
-    """Reads, changes by `path=value` sets, and checks. Raises UserError."""
-    return check(read(path), where=str(path), sets=sets)
+    """The object of a file.
+
+    Args:
+        path: The file.
+        sets: Changes to it: `path=value`.
+
+    Raises:
+        UserError: the file cannot be read, or its object is not valid.
+    """
+    return check(yaml_reader.read(path), where=str(path), sets=sets)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The one document of a YAML file. Raises UserError."""
-    where = str(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError("no such file", where=where, remedy="the path is relative to where gog is called") from None
-    except IsADirectoryError:
-        raise UserError("is a folder", where=where, remedy="name the manifest in it") from None
-    except UnicodeDecodeError:
-        raise UserError("is not UTF-8 text", where=where, remedy="is this the manifest?") from None
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", where=where) from None
-    return parse(text, where=where)
+def check(
+    document: dict[str, Any], *, where: str, sets: Sequence[str] = (), rng: random.Random | None = None
+) -> Object:
+    """The typed object of a document. Its status is dropped, as the API server drops it.
 
+    Args:
+        document: The object as plain JSON values.
+        where: Name of the document in errors.
+        sets: Changes to it: `path=value`.
+        rng: Source of the name where the document has only `metadata.generateName`; the system's by default.
 
-def parse(text: str, *, where: str) -> dict[str, Any]:
-    try:
-        documents = [each for each in yaml.load_all(text, _Loader) if each is not None]
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise UserError(f"{line}not valid YAML: {error.problem}", where=where, remedy=_yaml_remedy(error)) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"not valid YAML: {error}", where=where) from None
-    if not documents:
-        raise UserError("is empty", where=where, remedy="start from examples/world.yaml")
-    if len(documents) > 1:
-        raise UserError(f"holds {len(documents)} documents", where=where, remedy="one object a file")
-    if not isinstance(documents[0], dict):
-        raise UserError(f"is {problems.shown(documents[0])}, should be a mapping", where=where, remedy=_HEAD)
-    return documents[0]
-
-
-_HEAD = f"a manifest starts with apiVersion: {API_VERSION} and kind: GoGRun"
-
-
-def check(document: dict[str, Any], *, where: str, sets: Sequence[str] = ()) -> Object:
-    """The typed object of a document; its status, if it has one, is dropped, as a cluster would. Raises UserError."""
+    Raises:
+        UserError: the object is not valid.
+    """
     document = {key: value for key, value in document.items() if key != "status"}
     for assignment in sets:
         document = overrides.apply(document, *overrides.parse(assignment))
-    if document.get("apiVersion") != API_VERSION:
-        given = "missing" if "apiVersion" not in document else f"is {document['apiVersion']}"
-        raise UserError(given, where=f"{where}: apiVersion", remedy=f"write {API_VERSION}")
-    kind = document.get("kind")
-    if kind not in KINDS:
-        given = "missing" if kind is None else f"is {problems.shown(kind)}"
-        remedy = problems.guess(str(kind), list(KINDS)) if kind else "write GoGRun"
-        raise UserError(given, where=f"{where}: kind", remedy=remedy)
-    model = _user_model(KINDS[cast(str, kind)])
-    try:
-        model.model_validate(document)
-        thing = KINDS[cast(str, kind)].model_validate(document)
-    except ValidationError as error:
-        raise problems.explain(error, model, where=where) from None
+    document = strict.without_nulls(document)
+    kind = _kind(document, where)
+    metadata = _metadata(document, kind, where)
+    if not metadata.name:
+        metadata = metadata.model_copy(
+            update={"name": names.generated(metadata.generate_name, rng or random.SystemRandom())}
+        )
+    head = metadata.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=set(user_metadata.READ))
+    thing = strict.validate(KINDS[kind], {**document, "metadata": head})
+    _refuse(rules.broken(thing.spec, cluster=False), where)
     if isinstance(thing, GoGRun):
         _check_run(thing, where)
     return thing
 
 
+def cluster_problems(thing: Object) -> tuple[UserError, ...]:
+    """Why the API server would refuse an object that is valid on one machine; empty if it would not."""
+    return tuple(UserError(message, where=path) for path, message in rules.broken(thing.spec, cluster=True))
+
+
+def _kind(document: dict[str, Any], where: str) -> str:
+    if document.get("apiVersion") != API_VERSION:
+        given = "missing" if "apiVersion" not in document else f"is {problems.shown(document['apiVersion'])}"
+        raise UserError(given, where=f"{where}: apiVersion", remedy=f"write {API_VERSION}")
+    kind = document.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        given = "missing" if kind is None else f"is {problems.shown(kind)}"
+        remedy = problems.guess(str(kind), list(KINDS)) if kind else "write GoGRun"
+        raise UserError(given, where=f"{where}: kind", remedy=remedy)
+    return kind
+
+
+def _metadata(document: dict[str, Any], kind: str, where: str) -> UserMetadata:
+    """The document's metadata; the spec is validated with it, so that one error lists all the problems."""
+    document = {**document, "metadata": _without_empty(document.get("metadata"))}
+    model = _user_model(KINDS[kind])
+    try:
+        metadata = cast(UserMetadata, cast(Any, strict.validate(model, document)).metadata)
+    except ValidationError as error:
+        raise problems.explain(error, model, where=where) from None
+    user_metadata.check(
+        metadata,
+        where=f"{where}: metadata",
+        longest=names.longest(kind),
+        longest_prefix=names.longest_prefix(kind),
+    )
+    return metadata
+
+
+def _without_empty(metadata: Any) -> Any:
+    """Metadata without texts that are empty, which the API server takes for absent; {} where there is none."""
+    if not isinstance(metadata, dict):
+        return {} if metadata is None else metadata
+    return {key: value for key, value in metadata.items() if value != ""}
+
+
+@functools.cache
 def _user_model(kind: type[Object]) -> type[BaseModel]:
     """The kind's model with the metadata that a user may write."""
     namespace = {"__annotations__": {"metadata": UserMetadata}, "__module__": __name__}
     return cast(type[BaseModel], type(kind.__name__, (kind,), namespace))
+
+
+def _refuse(broken: Iterable[tuple[str, str]], where: str) -> None:
+    """Raises UserError for the rules that are broken, if any."""
+    found = [(path, message, "") for path, message in broken]
+    if found:
+        raise problems.joined(found, where=where)
 
 
 def _check_run(run: GoGRun, where: str) -> None:
@@ -112,8 +137,6 @@ def _check_run(run: GoGRun, where: str) -> None:
 def _check_skips(run: GoGRun, where: str) -> None:
     """A skipped stage's checkpoint must come from somewhere: from a store that the user names."""
     skipped = run.spec.stages.skip
-    if set(skipped) == set(settings.STAGES):
-        raise UserError("every stage is skipped", where=f"{where}: spec.stages.skip", remedy="leave one in")
     if run.spec.store is not None:
         return
     for stage in settings.STAGES:
@@ -132,20 +155,3 @@ def _policies(run: GoGRun) -> tuple[str, ...]:
     """The policies that evaluate is told to compare; without grpo when that is skipped and nothing was said."""
     evaluate = run.spec.stages.evaluate
     return evaluate.policies if "policies" in evaluate.model_fields_set else ()
-
-
-def _yaml_remedy(error: yaml.MarkedYAMLError) -> str:
-    return "indent with spaces, not tabs" if "'\\t'" in str(error.problem) else ""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe, and refuses a key written twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen and key != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is written twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)

@@ -1,17 +1,40 @@
-"""Names of children: told from their parent's, and short enough for everything made of them.
+"""Names of children: derived from the parent's name, and short enough for everything that is named after them.
 
 A label and a pod's name hold 63 characters. A stage's pod is `<stage>-a<attempt>-trainer-<replica>-0`, which at four
-digits each leaves 42 for the stage; a server's pods carry the label `isvc.<endpoint>-predictor`, which leaves 48.
-Longer names are cut and end in a hash of the whole, so that two never meet.
+digits each leaves 42 for the stage; a server's pods carry the label `isvc.<endpoint>-predictor`, which leaves 48. A
+longer name is cut and ends in a hash of the whole, so that two never collide.
 """
 
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 
 LIMIT = 42
+"""Longest name of a stage, in characters."""
 SERVICE_LIMIT = 48
+"""Longest name of an Endpoint."""
+RUN_LIMIT = 40
+"""Longest name of a run."""
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+_SUFFIX_LENGTH = 5
+"""A generated name ends as Kubernetes ends it: in five of these, without vowels or digits that look like letters."""
+
+
+def longest(kind: str) -> int:
+    """Longest name of an object of a kind, in characters."""
+    return {"GoGRun": RUN_LIMIT, "Endpoint": SERVICE_LIMIT}.get(kind, LIMIT)
+
+
+def longest_prefix(kind: str) -> int:
+    """Longest `metadata.generateName` of an object of a kind, in characters."""
+    return longest(kind) - _SUFFIX_LENGTH
+
+
+def generated(prefix: str, rng: random.Random) -> str:
+    """A name that starts with `metadata.generateName`."""
+    return prefix + "".join(rng.choices(_SUFFIX, k=_SUFFIX_LENGTH))
 
 
 def child(parent: str, suffix: str) -> str:

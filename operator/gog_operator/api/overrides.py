@@ -11,10 +11,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from pydantic.alias_generators import to_camel
 
 from gog.errors import UserError
+from gog_operator.api import yaml_reader
 
 ROOTS = ("apiVersion", "kind", "metadata", "spec", "status")
 
@@ -25,10 +25,12 @@ def parse(assignment: str) -> tuple[str, Any]:
     if not equals or not path.strip():
         raise UserError(f"{assignment!r} is not path=value", where="--set", remedy="e.g. --set stages.grpo.steps=20")
     try:
-        return path.strip(), yaml.safe_load(text)
-    except yaml.YAMLError:
+        return path.strip(), yaml_reader.value(text, where="--set")
+    except UserError as error:
         raise UserError(
-            f"the value of {path} is not YAML: {text!r}", where="--set", remedy="quote it, as in --set 'a=\"x: y\"'"
+            f"the value of {path} is not YAML: {text!r}: {error.what}",
+            where="--set",
+            remedy=error.remedy or "quote it, as in --set 'a=\"x: y\"'",
         ) from None
 
 

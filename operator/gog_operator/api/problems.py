@@ -15,6 +15,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gog.errors import UserError
+from gog.spec.base import QUANTITY
+from gog_operator.api import yaml_reader
 
 NUMBER_WORDS = {
     "int_parsing": "a whole number",
@@ -31,6 +33,8 @@ NUMBER_WORDS = {
     "tuple_type": "a list",
     "list_type": "a list",
 }
+QUOTED_KINDS = ("int_type", "int_parsing", "float_type", "float_parsing", "bool_type", "bool_parsing")
+"""Kinds of error for which text was given where another type is needed."""
 BOUND_WORDS = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "more than"),
@@ -42,17 +46,22 @@ PATTERN_WORDS = {
     "^(file|s3)://": "an address that starts with file:// or s3://",
     "^https?://": "an address that starts with http:// or https://",
     "^[A-Za-z_][-A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$": "the name of a back end, or module:factory",
+    QUANTITY: "a quantity as Kubernetes writes it, such as 2, 500m or 4Gi",
 }
 
 
 def explain(error: ValidationError, model: type[BaseModel], *, where: str) -> UserError:
-    """One UserError for all the complaints, in the file's order."""
-    told = [sentence(each, model) for each in _causes(error.errors(include_url=False))]
-    if len(told) == 1:
-        path, what, remedy = told[0]
+    """One UserError for all of pydantic's errors, in the order of the file."""
+    return joined([sentence(each, model) for each in _causes(error.errors(include_url=False))], where=where)
+
+
+def joined(problems: Sequence[tuple[str, str, str]], *, where: str) -> UserError:
+    """One UserError for several problems. problems: path, what is wrong, and remedy of each."""
+    if len(problems) == 1:
+        path, what, remedy = problems[0]
         return UserError(what, where=f"{where}: {path}" if path else where, remedy=remedy)
-    lines = [f"  {UserError(what, where=path, remedy=remedy).sentence()}" for path, what, remedy in told]
-    return UserError(f"{len(told)} problems\n" + "\n".join(lines), where=where)
+    lines = [f"  {UserError(what, where=path, remedy=remedy).sentence()}" for path, what, remedy in problems]
+    return UserError(f"{len(problems)} problems\n" + "\n".join(lines), where=where)
 
 
 def _causes(errors: list[Any]) -> list[Any]:
@@ -76,7 +85,21 @@ def sentence(error: Any, model: type[BaseModel]) -> tuple[str, str, str]:
         return path, "missing", meaning(model, location)
     if kind == "value_error":
         return path, str(context.get("error", error["msg"])), ""
-    return path, f"is {shown(given)}, should be {expected(kind, context, error['msg'])}", ""
+    return path, f"is {shown(given)}, should be {expected(kind, context, error['msg'])}", quoting(kind, given)
+
+
+def quoting(kind: str, given: Any) -> str:
+    """The remedy where quotes decide the type of a value, which the API server does not convert either."""
+    if isinstance(given, str) and kind in QUOTED_KINDS:
+        read = yaml_reader.scalar(given) if given else given
+        return "remove the quotes" if not isinstance(read, str) else ""
+    if kind == "string_type" and isinstance(given, bool | int | float):
+        return "write it in quotes"
+    if kind == "literal_error" and isinstance(given, bool):
+        return (
+            f"YAML reads words such as {'on and yes' if given else 'off and no'} as {shown(given)}: write it in quotes"
+        )
+    return ""
 
 
 def expected(kind: str, context: dict[str, Any], message: str) -> str:

@@ -15,6 +15,7 @@ import yaml
 
 from gog import spec as settings
 from gog.errors import UserError
+from gog_operator.api import yaml_reader
 
 WHOLE = ("data", "store", "inputs", "endpoints")
 """Keys that are replaced as a whole."""
@@ -59,7 +60,7 @@ def _assigned(body: dict[str, Any], assignment: str) -> dict[str, Any]:
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise UserError(f"{assignment!r} is not key=value", remedy="e.g. learning_rate=1e-4")
-    value: Any = yaml.safe_load(text)
+    value: Any = yaml_reader.value(text, where=path)
     for part in reversed(path.split(".")):
         value = {part: value}
     return merged(body, value)

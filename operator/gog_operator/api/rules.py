@@ -1,0 +1,269 @@
+"""Rules about several fields together: one table for the API server (CEL) and for `gog validate` (Python).
+
+Problem: a manifest that `gog validate` accepts and the API server refuses, or the reverse, costs a user's trust in both.
+Decision: each rule is written here twice, side by side, and a test sends the same manifests to both. A rule applies
+wherever its class is embedded. Some rules hold on a cluster only: a pod has no folder of the user's machine.
+
+CEL cannot read the paths and values of an arm's `set`, nor a field without a type; those are left to `gog validate`, to
+the operator's conditions, and to `SCHEMAS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from gog import catalog
+from gog import spec as settings
+
+FORBIDDEN, REQUIRED = "FieldValueForbidden", "FieldValueRequired"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule about the fields of a class."""
+
+    rule: str
+    """CEL expression that holds for a valid object; `self` is the object that the rule is attached to."""
+    message: str
+    """What is wrong, and the remedy."""
+    path: str = ""
+    """Field to blame, below the object: `.store`."""
+    reason: str = ""
+    """Reason that the API server gives; empty for FieldValueInvalid."""
+    check: Callable[[Any], bool] | None = None
+    """The same expression in Python; None where the model's own validator checks it."""
+    cluster: bool = False
+    """Whether it holds on a cluster only."""
+
+    def body(self) -> dict[str, str]:
+        """As an item of `x-kubernetes-validations`."""
+        made = {"rule": self.rule, "message": self.message}
+        return made | ({"fieldPath": self.path} if self.path else {}) | ({"reason": self.reason} if self.reason else {})
+
+
+def broken(node: BaseModel, *, cluster: bool, path: str = "spec") -> Iterator[tuple[str, str]]:
+    """Path and message of every broken rule in a model and in the models that it embeds.
+
+    Args:
+        cluster: Whether the rules that hold on a cluster only are checked; otherwise all others.
+        path: Dotted path of the model.
+    """
+    for rule in RULES.get(type(node).__name__, ()):
+        if rule.check is not None and rule.cluster == cluster and not rule.check(node):
+            yield f"{path}{rule.path}", rule.message
+    for name, info in type(node).model_fields.items():
+        if name in node.model_fields_set:
+            yield from _inside(getattr(node, name), f"{path}.{info.alias or name}", cluster)
+
+
+def _inside(value: Any, path: str, cluster: bool) -> Iterator[tuple[str, str]]:
+    if isinstance(value, BaseModel):
+        yield from broken(value, cluster=cluster, path=path)
+    elif isinstance(value, tuple):
+        for index, each in enumerate(value):
+            yield from _inside(each, f"{path}[{index}]", cluster)
+
+
+def has(node: BaseModel, field: str) -> bool:
+    """CEL's has(): whether a field is given. field: its Python name."""
+    return field in node.model_fields_set and getattr(node, field) is not None
+
+
+_SERVER = (
+    Rule(
+        "!has(self.url) || !(has(self.backend) || has(self.options) || has(self.resources) || has(self.failures))",
+        "url names an existing server; backend, options, resources and failures configure one that gog starts: remove "
+        "one or the other",
+        ".url",
+    ),
+)
+_DEMONSTRATIONS = (
+    Rule(
+        "!has(self.demonstrations) || self.demonstrations == 'sample' || self.demonstrations.startsWith('/')",
+        "should be sample, or an absolute path inside the trainer image: a pod has no file of your machine",
+        ".demonstrations",
+        check=lambda sft: (
+            not has(sft, "demonstrations") or sft.demonstrations == "sample" or sft.demonstrations.startswith("/")
+        ),
+        cluster=True,
+    ),
+)
+_LEVEL1 = (
+    Rule("!has(self.level1) || self.level1[0] <= self.level1[1]", "is [lowest, highest]: swap the two", ".level1"),
+)
+_NO_KEY = (
+    "gog loads checkpoints into a policy server that it starts, and holds no key: remove secretName, and restrict access "
+    "with a NetworkPolicy"
+)
+_READERS = [server.name for server in catalog.SERVERS if server.reads_data]
+"""Roles that answer from a dataset."""
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "EndpointsSpec": (
+        Rule(
+            "!has(self.policy) || !has(self.policy.secretName) || has(self.policy.url)",
+            _NO_KEY,
+            ".policy.secretName",
+        ),
+    ),
+    "ModelSpec": (
+        Rule(
+            "self.base == 'tiny' || self.base.startsWith('s3://') || self.base.startsWith('/')",
+            "should be tiny, an s3:// prefix, or an absolute path inside the trainer image",
+            ".base",
+            check=lambda model: model.base == "tiny" or model.base.startswith(("s3://", "/")),
+            cluster=True,
+        ),
+    ),
+    "DataSpec": (
+        Rule(
+            "[has(self.world), has(self.path), has(self.uri)].filter(given, given).size() == 1",
+            "give exactly one of world and uri: the embedded world with data: {world: {}}, or a dataset with "
+            "data: {uri: 's3://bucket/prefix'}",
+        ),
+        Rule(
+            "!has(self.path)",
+            "a pod has no folder of your machine: publish the dataset with gog move push FOLDER s3://bucket/prefix, and "
+            "write data: {uri: 's3://bucket/prefix'}",
+            ".path",
+            FORBIDDEN,
+            check=lambda data: not has(data, "path"),
+            cluster=True,
+        ),
+        Rule(
+            "!has(self.format)",
+            "a dataset in a store has gog's own format: convert it with gog move push FOLDER s3://bucket/prefix "
+            "--format FORMAT",
+            ".format",
+            FORBIDDEN,
+            check=lambda data: not has(data, "format"),
+            cluster=True,
+        ),
+        Rule(
+            "!has(self.uri) || self.uri.startsWith('s3://')",
+            "should start with s3://, because a pod has no folder of your machine: publish the dataset with "
+            "gog move push FOLDER s3://bucket/prefix",
+            ".uri",
+            check=lambda data: not has(data, "uri") or data.uri.startswith("s3://"),
+            cluster=True,
+        ),
+    ),
+    "StoreSpec": (
+        Rule(
+            "self.uri.startsWith('s3://')",
+            "should start with s3://, because pods share no folder: name a bucket, as in s3://bucket/prefix",
+            ".uri",
+            check=lambda store: store.uri.startswith("s3://"),
+            cluster=True,
+        ),
+    ),
+    "SFT": _DEMONSTRATIONS,
+    "SFTSpec": _DEMONSTRATIONS,
+    "EndpointSpec": _SERVER,
+    "Stages": (
+        Rule(
+            f"!has(self.skip) || !{list(catalog.STAGE_NAMES)}.all(stage, stage in self.skip)",
+            "every stage is skipped: keep at least one",
+            ".skip",
+            check=lambda stages: not set(stages.skip) >= set(catalog.STAGE_NAMES),
+        ),
+    ),
+    "Stratify": _LEVEL1,
+    "StratifySpec": _LEVEL1,
+    "TolerationSpec": (
+        Rule(
+            "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
+            "operator Exists compares no value: remove value",
+            ".value",
+            FORBIDDEN,
+            check=lambda toleration: not has(toleration, "value") or toleration.operator != "Exists",
+        ),
+        Rule(
+            "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+            "a toleration without a key matches every taint: write operator: Exists, or name the key",
+            ".operator",
+            check=lambda toleration: has(toleration, "key") or toleration.operator == "Exists",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            "only effect NoExecute has tolerationSeconds: remove it",
+            ".tolerationSeconds",
+            FORBIDDEN,
+            check=lambda toleration: not has(toleration, "toleration_seconds") or toleration.effect == "NoExecute",
+        ),
+    ),
+    "RunSpec": (
+        Rule(
+            "has(self.store)",
+            "missing: on a cluster checkpoints are kept in S3, e.g. store: {uri: 's3://bucket/prefix', secretName: gog-s3}",
+            ".store",
+            REQUIRED,
+            check=lambda run: has(run, "store"),
+            cluster=True,
+        ),
+        Rule(
+            "!has(self.store) || !has(self.promoteTo) || self.store.uri != self.promoteTo.uri",
+            "is the run's own store: name another bucket or prefix, or remove promoteTo",
+            ".promoteTo",
+            check=lambda run: (
+                not (has(run, "store") and has(run, "promote_to") and run.store.uri == run.promote_to.uri)
+            ),
+        ),
+    ),
+    "EndpointObjectSpec": (
+        *_SERVER,
+        Rule(
+            "self.role != 'policy' || !has(self.secretName) || has(self.url)",
+            _NO_KEY,
+            ".secretName",
+            check=lambda server: server.role != "policy" or not has(server, "secret_name") or has(server, "url"),
+        ),
+        Rule(
+            "self.role != 'policy' || has(self.url) || (has(self.base) && self.base != '')",
+            "role policy needs the base model that it serves, e.g. base: tiny",
+            ".base",
+            REQUIRED,
+            check=lambda server: server.role != "policy" or has(server, "url") or server.base != "",
+        ),
+        Rule(
+            "self.role == 'policy' || !has(self.version) || self.version == ''",
+            "only role policy serves a checkpoint: remove version",
+            ".version",
+            FORBIDDEN,
+            check=lambda server: server.role == "policy" or server.version == "",
+        ),
+        Rule(
+            "has(self.store) || ((!has(self.data) || !has(self.data.uri)) && (!has(self.version) || self.version == ''))",
+            "data.uri and version are read from a store: name it, e.g. store: {uri: 's3://bucket/prefix'}",
+            ".store",
+            REQUIRED,
+            check=lambda server: (
+                has(server, "store") or (not (has(server, "data") and has(server.data, "uri")) and server.version == "")
+            ),
+        ),
+        Rule(
+            f"!(self.role in {_READERS}) || has(self.url) || has(self.data)",
+            "a search needs the dataset that it searches, e.g. data: {world: {}}",
+            ".data",
+            REQUIRED,
+            check=lambda server: server.role not in _READERS or has(server, "url") or has(server, "data"),
+        ),
+    ),
+}
+
+_MODES = settings.CacheSpec.model_json_schema()["properties"]["mode"]["enum"]
+SCHEMAS: dict[str, dict[str, Any]] = {
+    # The mode may be false (a bare `off`), so that its field has no type, and CEL sees no field without a type. The
+    # first alternative also repeats the mode, because the API server reports the one that matches best.
+    "CacheSpec": {
+        "anyOf": [
+            {"required": ["path"], "properties": {"path": {"minLength": 1}, "mode": {"enum": _MODES}}},
+            {"properties": {"mode": {"enum": ["off", False, "live"]}}},
+        ]
+    },
+}
+"""Rules that CEL cannot express, by class, as value validations of the schema. The models' own validators check them."""
