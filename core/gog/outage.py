@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from gog import tracing
+from gog import metrics, tracing
 from gog.errors import ServiceDown, UserError
 from gog.spec import OutageSpec
 from gog.tool_types import FailureKind, Reply, ToolFailure
@@ -199,6 +199,7 @@ class Watch:
             if reply.cached and reply.failure is None:
                 return reply
             patience.observe(reply.failure)
+            metrics.tool_down(service, not isinstance(patience.verdict(), Healthy))
             self._report_news()
             if patience.misconfigured:
                 raise UserError(

@@ -24,6 +24,7 @@ from gog import api_keys, judging, metrics, outage, regions, tool_api, tool_tran
 from gog.call_path import Build, CallError, CallPath, build_here
 from gog.images import Image
 from gog.io_loop import IOLoop
+from gog.metrics import loop_lag
 from gog.spec import StageConfig, ToolsSpec, key_variable
 from gog.tool_cache import Cache
 from gog.tool_transport import BACKEND
@@ -93,6 +94,7 @@ class Toolbox:
         self._cache = Cache(self.limits.cache)
         self._session = tool_transport.open_session()
         self._paths = {tool: self._path(tool, path) for tool, path in PATHS.items()}
+        self._lag = asyncio.create_task(loop_lag.measure(metrics.event_loop_lag))  # ends with the loop
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import threading
 import urllib.request
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from gog import catalog, metrics, progress, tool_api, tool_transport
 from gog.errors import UserError
-from gog.metrics import definitions, document, serving
+from gog.metrics import definitions, document, loop_lag, serving
 from gog.store import Unavailable, faults, s3
 from gog.store.counted import counted
 from gog.tool_types import FailureKind
@@ -226,6 +227,24 @@ def test_a_store_that_refuses_and_one_that_is_silent_are_told_apart(error: Excep
     with pytest.raises(type(error)):
         sweep()
     assert value("gog_store_operations_total", operation="sweep", outcome=outcome) == before + 1
+
+
+def test_a_timer_that_fires_late_is_observed_as_lag() -> None:
+    def so_far(suffix: str) -> float:
+        return value(f"gog_event_loop_lag_seconds_{suffix}") or 0.0
+
+    clock, late = iter([0.0, 0.1, 0.1, 0.35, 0.35]), iter([False, False, True])
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == loop_lag.INTERVAL
+        if next(late):
+            raise asyncio.CancelledError
+
+    before = so_far("count"), so_far("sum")
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(loop_lag.measure(metrics.event_loop_lag, lambda: next(clock), sleep))
+    assert so_far("count") == before[0] + 2
+    assert so_far("sum") == pytest.approx(before[1] + 0.15)
 
 
 # ---- the page

@@ -26,6 +26,7 @@ PRICE = {"imageSearch": 0.01, "textSearch": 0.002}
 KINDS = {"timeout": 0.4, "rate_limited": 0.3, "server_error": 0.2, "connection": 0.07, "malformed": 0.03}
 OTHER_KINDS = ("refused", "breaker_open", "undecided", "cache_miss")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 LONG_BUCKETS = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 
 Labels = tuple[tuple[str, str], ...]
@@ -233,6 +234,7 @@ def roll_out(pod: Pod, stage: str, minute: float, rng: np.random.Generator) -> N
         down = out and tool == "imageSearch"
         failed = call(pod, tool, calls, OUTAGE_FAILURE if down else ATTEMPT_FAILURE[tool], rng)
         pod.set("gog_tool_breaker_open", float(down and BREAKER[0] <= minute < BREAKER[1]), tool=tool, backend=BACKEND)
+        pod.set("gog_tool_down", float(down and BREAKER[0] <= minute < BREAKER[1]), tool=tool)
         pod.add("gog_external_spend_usd", PRICE.get(tool, 0.0) * (calls - failed), tool=tool, backend=BACKEND)
         lost += failed if tool != "judge" else 0
         for result, share in (("hit", 0.28), ("joined", 0.07), ("miss", 0.65)):
@@ -248,6 +250,7 @@ def roll_out(pod: Pod, stage: str, minute: float, rng: np.random.Generator) -> N
     pod.set("gog_judge_success_ratio", 1 - 0.006 - 0.004 * abs(rng.normal()))
     pod.add("gog_rollout_tokens", rng.normal(52_000, 2_500), kind="generated")
     pod.add("gog_rollout_tokens", rng.normal(140_000, 7_000), kind="prefilled")
+    pod.observe("gog_event_loop_lag_seconds", rng.lognormal(math.log(0.002), 0.9, 300), LAG_BUCKETS)
     pod.observe("gog_rollout_seconds", rng.lognormal(3.0, 0.25, 1), LONG_BUCKETS)
 
 

@@ -112,6 +112,22 @@ TOOLS = (
         "It failed many times in a row. Calls of {{ $labels.tool }} fail at once until it answers again.",
     ),
     Alert(
+        "GogServiceDown",
+        "max by (namespace, run, tool) (gog_tool_down) == 1",
+        "1m",
+        "warning",
+        "{{ $labels.tool }} is down, and {{ $labels.run }} waits for it",
+        "When it stays down for the run's tools.outage.patienceSeconds, the attempt fails and is retried.",
+    ),
+    Alert(
+        "GogEventLoopLags",
+        "histogram_quantile(0.99, sum by (namespace, run, pod, le) (rate(gog_event_loop_lag_seconds_bucket[5m]))) > 0.05",
+        "10m",
+        "warning",
+        "Sockets and deadlines of {{ $labels.run }} are served {{ $value | humanizeDuration }} late",
+        "Tools that answer in time can seem to time out. Something holds the interpreter, or the cores are overcommitted.",
+    ),
+    Alert(
         "GogCreditLow",
         "min by (namespace, run, tool, backend) (gog_external_credit_usd) < 5\n"
         "  or min by (namespace, run, tool, backend) (gog_external_credit_usd)\n"

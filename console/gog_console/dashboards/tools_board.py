@@ -131,6 +131,23 @@ BACK_ENDS = Row(
             width=6,
             description="Open: the back end failed so often in a row that it is left alone for a while.",
         ),
+        states(
+            "Down",
+            Query(f"max by (tool) (gog_tool_down{{{WHERE}}})", "{{tool}}"),
+            *BREAKER,
+            width=6,
+            description="Down: calls wait for it. When it stays down for tools.outage.patienceSeconds, the attempt fails.",
+        ),
+        lines(
+            "Lag of the event loop",
+            Query(promql.quantile(0.5, "gog_event_loop_lag_seconds", WHERE, "run"), "median {{run}}"),
+            Query(promql.quantile(0.99, "gog_event_loop_lag_seconds", WHERE, "run"), "slow (99 %) {{run}}"),
+            unit="seconds",
+            width=6,
+            limit=0.05,
+            colours={"median": palette.BLUE, "slow": palette.AMBER},
+            description="How late sockets and deadlines are served; above 50 ms tools seem slower than they are.",
+        ),
         lines(
             "Spend",
             Query(

@@ -36,6 +36,7 @@ PASSES = ("ok", "unavailable", "unreadable", "error")
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 FAST_SECONDS = (0.001, 0.0025, *SECONDS)
+LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 LONG_SECONDS = (0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 TOOL = ", ".join(catalog.TOOL_NAMES)
@@ -72,6 +73,14 @@ TOOL_CACHE = STAGES.counter(
 TOOL_BREAKER = STAGES.gauge(
     "gog_tool_breaker_open", "0 or 1", "1 while calls are turned away, because too many failed in a row.",
     tool=TOOL, backend=BACKEND,
+)  # fmt: skip
+TOOL_DOWN = STAGES.gauge(
+    "gog_tool_down", "0 or 1", "1 while calls wait for a tool that is down; the stage's attempt fails if it stays so.",
+    tool=TOOL,
+)  # fmt: skip
+LOOP_LAG = STAGES.histogram(
+    "gog_event_loop_lag_seconds", "seconds",
+    "How late the event loop that owns the tools' sockets and deadlines runs what is due.", buckets=LAG_SECONDS,
 )  # fmt: skip
 SPEND = STAGES.counter(
     "gog_external_spend_usd", "US dollars", "What back ends said that their answers cost.",

@@ -28,6 +28,7 @@ def initialise_tool(tool: str, backend: str) -> None:
     for outcome in d.VERDICTS if tool == "judge" else ():
         d.VERDICTS_TOTAL.labels(outcome)
     d.TOOL_BREAKER.labels(tool, backend)
+    d.TOOL_DOWN.labels(tool)
     d.SPEND.labels(tool, backend)
 
 
@@ -46,6 +47,14 @@ def tool_cache(tool: str, result: str) -> None:
 
 def tool_breaker(tool: str, backend: str, is_open: bool) -> None:
     d.TOOL_BREAKER.labels(tool, backend).set(is_open)
+
+
+def tool_down(tool: str, is_down: bool) -> None:
+    d.TOOL_DOWN.labels(tool).set(is_down)
+
+
+def event_loop_lag(seconds: float) -> None:
+    d.LOOP_LAG.observe(seconds)
 
 
 def tool_cost(tool: str, backend: str, spent: float | None, left: float | None) -> None:
