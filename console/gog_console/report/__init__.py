@@ -1,10 +1,10 @@
-"""The report of a run: one page to read and one file of numbers.
+"""Report of a run: a page for people and a summary for programs.
 
-`write` reads a run folder (objects and store) and leaves `report/index.html` and `report/summary.json` in it. The page
-is a single file without any outside reference, so it can be mailed, archived, or opened from a bucket. It is written
-for runs at every stage, going, failed or complete; what cannot be read is shown as such, and nothing is filled in.
+`write` reads a run folder (objects and store) and writes `report/index.html` and `report/summary.json` into it. The page
+is a single file without external references, so it can be mailed, archived, or opened from a bucket. A report can be
+written at any time, also for a running or failed run; data that cannot be read is listed as a problem, never estimated.
 
-`render` is the pure part: gathered data in, two texts out, for whoever stores them elsewhere.
+`render` is the pure part: gathered data in, two texts out.
 """
 
 from __future__ import annotations
@@ -22,16 +22,26 @@ FOLDER = "report"
 
 @dataclass(frozen=True)
 class Rendered:
-    """The report as texts, by file name: index.html and summary.json."""
+    """The two files of a report."""
 
     html: str
+    """Text of index.html."""
     summary: str
+    """Text of summary.json."""
 
 
 def write(run_folder: Path, *, now: datetime | None = None) -> Path:
-    """Writes the report of a run folder; returns the path of its page.
+    """Writes the report of a run folder.
 
-    now: the moment of writing, for the times of what still runs. Raises UserError for a folder that does not exist.
+    Args:
+        run_folder: folder of the run.
+        now: the current time, up to which running stages are measured.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: the folder does not exist.
     """
     rendered = render(gather.gather(run_folder, now or datetime.now(UTC)))
     folder = run_folder / FOLDER
@@ -41,13 +51,13 @@ def write(run_folder: Path, *, now: datetime | None = None) -> Path:
 
 
 def render(data: Data) -> Rendered:
-    """Gathered data -> the two files. Never raises for what data lacks."""
+    """Renders gathered data. Missing data never raises."""
     numbers = json.dumps(summary.summarise(data), indent=1, ensure_ascii=False, allow_nan=False)
     return Rendered(page.build(data), numbers + "\n")
 
 
 def _replace(path: Path, text: str) -> Path:
-    """Whole or not at all: somebody may be reading the last one."""
+    """Replaces a file atomically, because the previous one may be open in a reader."""
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

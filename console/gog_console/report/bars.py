@@ -1,6 +1,6 @@
 """Shares and intervals as SVG bars: accuracies with whiskers, paired differences, stacked shares, the timeline.
 
-Labels stand in columns of their own, so that no bar or whisker can run into one.
+Labels have columns of their own, so that bars and whiskers cannot overlap them.
 """
 
 from __future__ import annotations
@@ -15,27 +15,35 @@ from gog_console.report.markup import Child, Markup, tag
 
 WIDTH, ROW = 400, 30
 NAMES, VALUES = 118, 62
-"""Columns for names and values, in the units of the drawing."""
+"""Widths of the columns for names and values, in SVG units."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A share with its interval. strong: the one that the eye should find."""
+    """A share with its interval."""
 
     name: str
+    """Label."""
     share: float | None
+    """Value, 0 to 1; None when unknown."""
     ends: tuple[float, float] | None = None
+    """Ends of its interval."""
     strong: bool = False
+    """Whether the bar is emphasised."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a stacked bar. style: its fill class."""
+    """A part of a stacked bar."""
 
     name: str
+    """Label, shown as a tooltip."""
     share: float
+    """Width, 0 to 1."""
     style: str
+    """CSS class of its fill."""
     text: str = ""
+    """Text inside; the share in percent when empty."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,11 @@ class Stretch:
     """A row of the timeline."""
 
     start: datetime
+    """Start of the stage."""
     end: datetime
+    """Its end, or the time of the report."""
     style: str
+    """CSS class of its fill."""
 
 
 def whiskers(bars: Sequence[Bar]) -> Markup:
@@ -96,7 +107,7 @@ def forest(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> Markup:
 
 
 def stacked(rows: Sequence[tuple[str, Sequence[Part]]], *, height: int = 22) -> Markup:
-    """Rows of shares that fill 100 %; a part is labelled where it has room. Names may be empty."""
+    """Rows of shares that add up to 100 %; a part is labelled if its label fits. Names may be empty."""
     left = 66 if any(name for name, _ in rows) else 0
     parts: list[Child] = []
     for place, (name, pieces) in enumerate(rows):
@@ -122,7 +133,7 @@ def histogram(counts: Sequence[int], styles: Sequence[str], names: Sequence[str]
 
 
 def stretch(row: Stretch, first: datetime, last: datetime) -> Markup:
-    """A stage's place in the run's time, as a bar of its own."""
+    """A stage's interval within the run's duration, as a bar."""
     whole = max((last - first).total_seconds(), 1e-9)
     x = 200 * (row.start - first).total_seconds() / whole
     width = max(2.0, 200 * (row.end - row.start).total_seconds() / whole)
@@ -151,7 +162,7 @@ def legend(keys: Sequence[tuple[str, str]]) -> Markup:
 
 
 def hatch() -> Markup:
-    """The pattern of what was never solved; stands once in the page, for every drawing."""
+    """Fill pattern of never-solved questions, defined once per page."""
     lines = tag("path", d="M-1 1l2 -2M0 6l6 -6M5 7l2 -2", class_="hatching")
     pattern = tag(
         "pattern",

@@ -1,7 +1,7 @@
-"""Line charts as SVG, drawn here so that the page shows them without a script; the script only adds the read-out.
+"""Line charts as SVG. The page shows them without scripts; a script only adds tooltips.
 
-One size for all, so that small multiples line up. The values themselves travel beside the page (`readings`), because
-what a pointer reads must be the number that was drawn.
+All charts have the same size, so that small multiples are aligned. Tooltip values come from `readings`, which contains
+exactly the values that were drawn.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from gog_console.report.markup import Child, Markup, tag
 
 WIDTH, HEIGHT = 400, 206
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 10, 38
-"""Margins of the plot, in the same units."""
+"""Margins of the plot, in SVG units."""
 SMOOTH_FROM = 24
-"""With fewer steps than this a moving mean hides more than it shows."""
+"""Number of steps from which a moving mean is drawn."""
 
 Values = Sequence[float | None]
 Band = Sequence[tuple[float, float] | None]
@@ -25,41 +25,58 @@ Band = Sequence[tuple[float, float] | None]
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. style: its colour class; band: what is shaded around it."""
+    """One curve."""
 
     name: str
+    """Label; empty for a single curve."""
     values: Values
+    """Value per step; None where it is missing."""
     style: str = "c1"
+    """CSS class of its colour."""
     band: Band = ()
+    """Interval per step that is shaded around the curve."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over steps. share: values are shares and read in percent; floor: the axis holds at least these values."""
+    """Curves over steps."""
 
     id: str
+    """Identifier within the page."""
     title: str
+    """Heading."""
     steps: Sequence[int]
+    """Positions on the x axis."""
     lines: Sequence[Line]
+    """Curves, each with one value per step."""
     note: str = ""
+    """Caption below the chart."""
     share: bool = True
+    """Whether values are shares, shown in percent."""
     holds: tuple[float, ...] = (0.0,)
+    """Values that the y axis includes at least."""
     limits: tuple[float, float] | None = None
+    """Ends of the y axis; None to fit the data."""
     smooth: bool = True
+    """Whether a moving mean is drawn."""
     group: str = "grpo"
+    """Charts of one group share the pointer's position."""
     axis: str = "step"
+    """Label of the x axis."""
     frame: _Frame = field(init=False)
+    """Mapping from data to the plot; derived."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", _frame(self))
 
     def read(self, value: float | None) -> str:
+        """A value as text, in percent for shares."""
         return formatting.percent(value) if self.share else formatting.figure(value)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """Maps steps and values into the plot."""
+    """Mapping from steps and values to SVG coordinates."""
 
     first: float
     last: float
@@ -76,7 +93,7 @@ class _Frame:
 
 
 def draw(chart: Chart) -> Markup:
-    """A figure: title, keys with the last values, the plot, a note."""
+    """A figure element: title, legend with the last values, plot, and note."""
     return tag(
         "figure",
         tag(
@@ -101,7 +118,7 @@ def draw(chart: Chart) -> Markup:
 
 
 def readings(chart: Chart) -> dict[str, object]:
-    """What the read-out needs: places in the plot and texts, by line."""
+    """Data of the tooltips: coordinates and texts by line."""
     return {
         "group": chart.group,
         "axis": chart.axis,
@@ -118,7 +135,7 @@ def readings(chart: Chart) -> dict[str, object]:
 
 
 def moving_mean(values: Values, width: int) -> list[float | None]:
-    """Mean of each value with its neighbours, `width` together; narrower at the ends; None where there is nothing.
+    """Centred moving mean over `width` values, narrower at the ends; None where the window is empty.
 
     >>> moving_mean([0, 3, None, 6], 3)
     [1.5, 1.5, 4.5, 6.0]
@@ -129,12 +146,12 @@ def moving_mean(values: Values, width: int) -> list[float | None]:
 
 
 def window(count: int) -> int:
-    """Steps that a moving mean takes together: an odd number, about a twelfth of all."""
+    """Width of the moving mean: an odd number, about a twelfth of all steps."""
     return 2 * (count // 24) + 1
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round values between two ends, ends included where they are round.
+    """Round values between two ends, including ends that are round.
 
     >>> ticks(0, 1)
     [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -155,7 +172,7 @@ def _frame(chart: Chart) -> _Frame:
 
 
 def _limits(chart: Chart) -> tuple[float, float]:
-    """Ends of the value axis: round, and wide enough for every curve and its band."""
+    """Round ends of the y axis that include every curve and its band."""
     found = [value for line in chart.lines for value in line.values if value is not None]
     found += [end for line in chart.lines for ends in line.band if ends for end in ends]
     low, high = min([*found, *chart.holds], default=0.0), max([*found, *chart.holds], default=1.0)
@@ -175,7 +192,7 @@ def _keys(chart: Chart) -> Iterable[Markup]:
 
 
 def _last_step(chart: Chart) -> str:
-    """The step that the keys tell of until a pointer asks for another."""
+    """The last step, whose values the legend shows until the pointer selects another."""
     return f"{chart.axis} {chart.steps[-1]}" if chart.steps else ""
 
 
@@ -204,7 +221,7 @@ def _curve(chart: Chart, line: Line) -> list[Child]:
 
 
 def _path(chart: Chart, values: Values, style: str) -> Markup | None:
-    """A curve, broken where a value is missing; a value without neighbours is a point."""
+    """A curve, interrupted where a value is missing; a value without neighbours is a point."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for step, value in zip(chart.steps, values):
         if value is None:

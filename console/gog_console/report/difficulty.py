@@ -1,7 +1,7 @@
-"""How hard the training questions are for the SFT policy. Pure: Data -> Markup.
+"""Difficulty of the training questions for the SFT policy. Pure: Data -> Markup.
 
-The levels as one bar, the never-solved part hatched because it is level 2 and yet teaches nothing at first; beside it
-the counts that the levels were made from.
+Levels are one bar. Its never-solved part is hatched: it belongs to level 2, but its groups give no gradient until a
+sample succeeds. The histogram shows the counts from which the levels were derived.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def _ungraded(graded: Sequence[Graded]) -> int:
 def _levels_sentence(counts: Mapping[str, int], never: int, ungraded: int) -> str:
     total = sum(counts.values())
     spoiled = (
-        f" {formatting.plural(ungraded, 'question')} could not be graded: every sample was spoiled." if ungraded else ""
+        f" {formatting.plural(ungraded, 'question')} could not be graded because every sample was excluded."
+        if ungraded
+        else ""
     )
     return (
         f"{total:,} questions by how often the SFT policy solves them: {counts['easy']:,} easy, {counts['1']:,} of "
@@ -72,7 +74,7 @@ def _level_bar(counts: Mapping[str, int], never: int) -> Markup:
 
 
 def _pass_rates(graded: Sequence[Graded]) -> Markup:
-    """How many questions were solved k times, of those with the usual number of valid samples."""
+    """Questions by number of solved samples, for those with the usual number of valid samples."""
     samples = max(line.valid for line in graded)
     whole = [line for line in graded if line.valid == samples]
     counts = [sum(line.solved == solved for line in whole) for solved in range(samples + 1)]

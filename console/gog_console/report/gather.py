@@ -1,8 +1,8 @@
-"""Reads a run's objects and store into `Data`. The only part of the report that touches a disk to read.
+"""Reads a run's objects and store into `Data`. The only part of the report that reads files.
 
-Every piece is read on its own: a corrupt blob costs the curve or the images it held, and says so, nothing more. If
-the newest checkpoint of a stage cannot be read, the one before it is taken. Archives are opened for a handful of steps
-only, spread over the training, because each is read whole to be verified.
+Each piece is read independently, so a corrupt blob only removes the curve or the images it contains, and is listed as a
+problem. If the newest checkpoint of a stage cannot be read, the previous one is used. Trajectory archives are opened for
+a few steps spread over training, because verifying one reads all of it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from gog_console.report import objects, selection
 from gog_console.report.model import Data, Evaluation, Problem, Row, Sample, Stage, kind_of, order_of, spread
 
 SAMPLED_STEPS = 12
-"""From how many checkpoints of a GRPO stage trajectories are shown."""
+"""Checkpoints of a GRPO stage from which trajectories are shown."""
 TOLERATED = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What a torn or foreign file can raise while it is read."""
+"""Exceptions that a damaged or foreign file can cause while it is read."""
 
 Read = TypeVar("Read")
 
 
 def gather(folder: Path, now: datetime) -> Data:
-    """A run folder -> Data. Raises UserError only when there is no such folder."""
+    """Reads a run folder. Raises UserError only when it does not exist."""
     if not folder.is_dir():
         raise UserError("no such run folder", where=str(folder), remedy="`gog status` lists the runs")
     found, problems = objects.read(folder / "objects")
@@ -46,7 +46,16 @@ def collect(
     problems: Sequence[Problem] = (),
     events: Sequence[Row] = (),
 ) -> Data:
-    """Custom resources, the store they wrote to and what happened -> Data. name: of the run, if no object tells it."""
+    """Reads a run from its objects, its store and its events.
+
+    Args:
+        found: documents of the run's objects.
+        kept: the store that they wrote to.
+        now: the current time.
+        name: name of the run if no object contains it.
+        problems: what could not be read so far.
+        events: events in order.
+    """
     run, root = objects.run_of(found), objects.root_of(found)
     state, message = objects.condition(root)
     reader = _Reader(kept, list(problems))
@@ -75,14 +84,14 @@ def collect(
 
 
 class _Reader:
-    """Reads pieces of a store and notes what it could not read."""
+    """Reads parts of a store and records what cannot be read."""
 
     def __init__(self, kept: store.Store, problems: list[Problem]) -> None:
         self.kept = kept
         self.problems = problems
 
     def stages(self, declared: Sequence[Stage]) -> tuple[Stage, ...]:
-        """The declared stages and those that only the store knows, with what is committed of each."""
+        """Declared stages and those found only in the store, each with its committed steps."""
         known = {stage.key for stage in declared}
         extra = [
             Stage(key, kind_of(key), condition="Stored")
@@ -110,7 +119,7 @@ class _Reader:
     def all(
         self, stages: Sequence[Stage], kinds: Sequence[str], name: str, parse: Callable[[Path], Read]
     ) -> dict[str, Read]:
-        """One file of each stage of these kinds, from the newest checkpoint in which it can be read."""
+        """One file of each stage of these kinds, from the newest checkpoint where it is readable."""
         read = {stage.key: self._file(stage, name, parse) for stage in stages if stage.kind in kinds}
         return {key: value for key, value in read.items() if value is not None}
 
@@ -125,7 +134,7 @@ class _Reader:
         return None
 
     def samples(self, stages: Sequence[Stage]) -> tuple[list[Sample], dict[tuple[str, int], trajectory_zip.Archive]]:
-        """The trajectories of some checkpoints, and the archives that hold their images."""
+        """Trajectories of some checkpoints, and the archives that contain their images."""
         found: list[Sample] = []
         archives: dict[tuple[str, int], trajectory_zip.Archive] = {}
         for stage in stages:
@@ -140,7 +149,7 @@ class _Reader:
         return found, archives
 
     def _sampled(self, stage: Stage) -> list[int]:
-        """Checkpoints to show trajectories of: all through a training, else the newest."""
+        """Checkpoints whose trajectories are shown: spread over training, else the newest."""
         having = [step for step in stage.steps if self._holds(stage.key, step, "trajectories.zip")]
         if stage.kind == "grpo":
             return spread(having, 2 if stage.arm else SAMPLED_STEPS)
@@ -150,12 +159,12 @@ class _Reader:
         try:
             return name in self.kept.manifest(key, step).files
         except TOLERATED:
-            return False  # noted when its stage was read
+            return False  # recorded when the stage was read
 
     def images(
         self, samples: Sequence[Sample], archives: dict[tuple[str, int], trajectory_zip.Archive]
     ) -> dict[str, bytes]:
-        """PNG bytes of every image that the samples show."""
+        """PNG bytes of every image of the samples, by content hash."""
         found: dict[str, bytes] = {}
         for sample in samples:
             for image in sorted(trajectory_zip.shown(sample.trajectory) - set(found)):
@@ -176,14 +185,14 @@ class _Reader:
 
 
 def _expected(run: objects.Object, declared: Sequence[Stage]) -> list[Stage]:
-    """The declared stages and those that a run will have but has not begun."""
+    """Declared stages and those that the run has not started yet."""
     skip = objects.table(objects.table(run.get("spec")).get("stages")).get("skip") or ()
     known = {stage.key for stage in declared}
     return [*declared, *(Stage(kind, kind) for kind in STAGES if run and kind not in known and kind not in skip)]
 
 
 def _store(folder: Path, found: Sequence[objects.Object]) -> store.Store:
-    """The run folder's store, or the folder that the run names instead."""
+    """The store in the run folder, or the folder that the manifest names."""
     uri = str(objects.table(objects.table(objects.run_of(found).get("spec")).get("store")).get("uri", ""))
     own = folder / "store"
     if own.is_dir() or not uri.startswith("file://"):
@@ -192,7 +201,7 @@ def _store(folder: Path, found: Sequence[objects.Object]) -> store.Store:
 
 
 def _events(path: Path) -> list[Row]:
-    """What the control plane told, in order; a line that is torn is left out, for it is told in the objects too."""
+    """Events in order; a damaged line is skipped, because the objects contain the same facts."""
     found: list[Row] = []
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         try:
@@ -205,7 +214,7 @@ def _events(path: Path) -> list[Row]:
 
 
 def _rows(path: Path) -> tuple[Row, ...]:
-    """Lines of metrics by step, the last one of each; a torn last line is what a kill leaves, and is left out."""
+    """Rows of a metric log by step, the last one of each; an incomplete last line, which a kill leaves, is skipped."""
     lines = path.read_bytes().splitlines()
     rows: dict[int, Row] = {}
     for place, line in enumerate(lines, 1):

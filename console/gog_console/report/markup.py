@@ -1,7 +1,7 @@
 """HTML without a template language: `tag("p", text, class_="note")`.
 
-Plain text is escaped, always; only what `tag` itself made is passed on as it is. So a question, a tool's message or a
-run's name cannot become markup, however it is spelt. No style attributes: the page's policy forbids them.
+Plain text is always escaped; only the output of `tag` is passed through. So a question, a tool's message or a run's
+name cannot become markup. Style attributes are not used, because the page's content security policy forbids them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ VOID = ("br", "hr", "img", "input", "meta", "line", "rect", "circle", "path", "u
 
 
 class Markup(str):
-    """HTML that is safe as it stands."""
+    """HTML that needs no escaping."""
 
     __slots__ = ()
 
@@ -34,7 +34,7 @@ def tag(name: str, *children: Child, **attributes: str | int | float | bool | No
 
 
 def join(children: Iterable[Child]) -> Markup:
-    """Children in a row, text escaped, None left out, nested rows flattened."""
+    """Concatenates children: text is escaped, None is left out, nested sequences are flattened."""
     return Markup("".join(map(_child, children)))
 
 

@@ -1,7 +1,7 @@
-"""What a report is made of: plain values, gathered once and rendered without touching a disk.
+"""Data of a report: plain values, gathered once and rendered without reading files.
 
-Everything that may be missing may be missing here: a report is written for runs that are still going, that failed, and
-whose files are torn. What could not be read is a `Problem`, shown in its place; it never stops the rest.
+Most values are optional, because a report is also written for running, failed and damaged runs. What could not be read
+is a `Problem`, which is shown in its place.
 """
 
 from __future__ import annotations
@@ -17,37 +17,54 @@ from gog.spec import POLICIES, STAGES
 from gog.trajectory import Trajectory
 
 Row = Mapping[str, Any]
-"""A line of metrics or of results: numbers by name, None where there is none."""
+"""A row of metrics or results: values by name, None where missing."""
 Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that could not be read. where: file or checkpoint; stage: key of the stage it belongs to, if any."""
+    """Something that could not be read."""
 
     where: str
+    """File or checkpoint."""
     what: str
+    """The reason."""
     stage: str = ""
+    """Key of the stage that it belongs to, if any."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run or of an arm. key: its name in the store; steps: committed ones, ascending."""
+    """One stage of a run or of an arm."""
 
     key: str
+    """Key in the store: `grpo`, `grpo-no-gaze`."""
     kind: str
+    """curate, sft, stratify, grpo or evaluate."""
     name: str = ""
+    """Name of its object."""
     condition: str = "Not started"
+    """State in one word or two."""
     message: str = ""
+    """Reason for the state."""
     attempts: int = 0
+    """Attempts so far."""
     started: datetime | None = None
+    """Start of the first attempt."""
     completed: datetime | None = None
+    """Completion or failure."""
     checkpoint: str = ""
+    """Newest checkpoint: `grpo/120`."""
     step: int | None = None
+    """Steps done."""
     total: int | None = None
+    """Steps in all."""
     steps: tuple[int, ...] = ()
+    """Committed steps, ascending."""
     spec: Mapping[str, Any] = field(default_factory=dict)
+    """Spec of its object."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    """Meta data of its newest checkpoint."""
 
     @property
     def arm(self) -> str:
@@ -59,7 +76,7 @@ class Stage:
         return self.started is not None and self.condition not in ("Complete", "Failed", "Suspended", "Not started")
 
     def seconds(self, now: datetime) -> float | None:
-        """From its first start to its end, or until now while it runs; what its checkpoint says if no times are known."""
+        """Seconds from its start to its end, or until now; from its checkpoint if the object has no times."""
         if self.started and (self.completed or self.running):
             return max(0.0, ((self.completed or now) - self.started).total_seconds())
         return number(self.meta.get("seconds"))
@@ -70,29 +87,37 @@ class Evaluation:
     """results.json of an evaluate stage."""
 
     rows: tuple[Row, ...]
+    """One row per policy and benchmark."""
     comparisons: tuple[Row, ...] = ()
+    """Paired differences between policies."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A trajectory and where it was recorded. step: of the checkpoint that holds it."""
+    """A trajectory and the checkpoint that contains it."""
 
     trajectory: Trajectory
+    """The record."""
     key: str
+    """Store key of the stage."""
     kind: str
+    """Kind of the stage."""
     step: int
+    """Step of the checkpoint."""
 
     @property
     def arm(self) -> str:
+        """Name of the arm, empty on the main line."""
         return arm_of(self.key, self.kind)
 
     @property
     def policy(self) -> str:
+        """Name of the policy that produced the trajectory."""
         return self.trajectory.policy or {"curate": "teacher", "grpo": "grpo"}.get(self.kind, self.kind)
 
     @property
     def outcome(self) -> str:
-        """correct, wrong, excluded, or unjudged (demonstrations carry no reward)."""
+        """correct, wrong, excluded, or unjudged (demonstrations have no reward)."""
         reward = self.trajectory.reward
         if self.trajectory.excluded:
             return "excluded"
@@ -102,66 +127,85 @@ class Sample:
 
     @property
     def behaviour(self) -> str:
+        """Behaviour class, as in `gog.behaviour`."""
         return behaviour.classify(self.trajectory)
 
 
 @dataclass(frozen=True)
 class Data:
-    """A run as the report sees it. curves, levels, evaluations: by stage key; images: PNG bytes by content hash;
-    recorded: how many trajectories were read, of which `samples` are shown."""
+    """Everything that a report shows of a run."""
 
     name: str
+    """Name of the run."""
     now: datetime
+    """Time of the report."""
     condition: str = "Unknown"
+    """State of the run."""
     message: str = ""
+    """Reason for the state."""
     spec: Mapping[str, Any] = field(default_factory=dict)
+    """Spec of the run's object."""
     created: datetime | None = None
+    """Creation of the run's object."""
     completed: datetime | None = None
+    """Completion or failure of the run."""
     stages: tuple[Stage, ...] = ()
+    """Stages of the main line, then of the arms."""
     endpoints: tuple[Row, ...] = ()
+    """Specs of the endpoints, with `name` and `ready`."""
     curves: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
+    """Metric log by stage key."""
     levels: Mapping[str, tuple[Graded, ...]] = field(default_factory=dict)
+    """Graded questions by stage key."""
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    """Evaluation results by stage key."""
     samples: tuple[Sample, ...] = ()
+    """Selected trajectories."""
     images: Mapping[str, bytes] = field(default_factory=dict)
+    """PNG bytes by content hash."""
     recorded: int = 0
+    """Trajectories that were read, of which `samples` are shown."""
     problems: tuple[Problem, ...] = ()
+    """What could not be read."""
     events: tuple[Row, ...] = ()
+    """Events in order."""
 
     def stage(self, key: str) -> Stage | None:
+        """Stage by its store key."""
         return next((stage for stage in self.stages if stage.key == key), None)
 
     def main(self, kind: str, kept: Mapping[str, Kept]) -> Kept | None:
-        """What the main line keeps of a kind of stage."""
+        """The main line's entry for a kind of stage."""
         return next((value for key, value in self.by_arm(kind, kept).items() if key == ""), None)
 
     def by_arm(self, kind: str, kept: Mapping[str, Kept]) -> dict[str, Kept]:
-        """What each arm keeps of a kind of stage, the main line first under the empty name."""
+        """Entries for a kind of stage by arm; the main line comes first, under the empty name."""
         found = {stage.arm: kept[stage.key] for stage in self.stages if stage.kind == kind and stage.key in kept}
         return dict(sorted(found.items()))
 
 
 def kind_of(key: str) -> str:
-    """Kind of a stage by its key in the store: `grpo-no-gaze` is a grpo; empty for a stranger."""
+    """Kind of a stage from its store key: grpo for `grpo-no-gaze`; empty for an unknown key."""
     return next((kind for kind in STAGES if key == kind or key.startswith(f"{kind}-")), "")
 
 
 def arm_of(key: str, kind: str) -> str:
+    """Arm of a stage from its store key; empty for the main line."""
     return key.removeprefix(kind).lstrip("-")
 
 
 def order_of(stage: Stage) -> tuple[str, int]:
-    """The main line first, in the order of the stages; then each arm."""
+    """Sort key: the main line in stage order, then each arm."""
     return stage.arm, STAGES.index(stage.kind) if stage.kind in STAGES else len(STAGES)
 
 
 def policy_order(policy: str) -> tuple[int, str]:
-    """Baselines first, the trained policy last."""
+    """Sort key: baselines first, the trained policy last."""
     return (POLICIES.index(policy) if policy in POLICIES else len(POLICIES)), policy
 
 
 def number(value: object) -> float | None:
-    """A finite number, or None for anything else."""
+    """The value as a finite float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if value == value and abs(value) != float("inf") else None
@@ -173,7 +217,7 @@ def column(rows: Sequence[Row], name: str) -> list[float | None]:
 
 
 def spread(items: Sequence[Kept], count: int) -> list[Kept]:
-    """Up to `count` items over the whole range, the first and the last included.
+    """Up to `count` items spread over the sequence, including the first and the last.
 
     >>> spread([10, 20, 30, 40, 50], 3)
     [10, 30, 50]

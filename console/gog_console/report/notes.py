@@ -1,7 +1,7 @@
-"""What a reader must know before quoting a figure from the page. Pure: Data -> Markup.
+"""Caveats that a reader needs before quoting a number from the report. Pure: Data -> Markup.
 
-Written by the data, not by hand: injected failures, a careless teacher, what was left out, one seed; and which settings
-are the paper's and which are assumption, with what this run used.
+They are derived from the data: injected failures, an imperfect teacher, excluded trajectories, a single seed. A table
+shows which settings come from the paper and which are assumptions, with the values of this run.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def notes(data: Data) -> Markup:
     items = [tag("li", tag("b", title), " ", text) for title, text in _notes(data)]
     return tag(
         "section",
-        tag("h2", "Read this before you quote a figure"),
+        tag("h2", "Read this before quoting a number"),
         tag("ul", items, class_="notes"),
         tag(
             "details",
-            tag("summary", "What is the paper's and what is assumption"),
+            tag("summary", "Settings from the paper and assumptions"),
             tag("p", _LEGEND, class_="note"),
             tag("div", _settings(data), class_="scroll"),
         ),
@@ -36,8 +36,8 @@ def notes(data: Data) -> Markup:
 
 
 _LEGEND = (
-    "Marks: paper, the authors' own text; paper, reported, second hand; peer's code, DeepMMSearch-R1 or MMSearch-R1, whose "
-    "recipe the paper's matches; assumption, ours. A small model needs other learning rates than the paper's; they are flagged."
+    "Marks: paper = stated by the authors; paper, reported = second hand; peer's code = DeepMMSearch-R1 or MMSearch-R1, whose "
+    "recipe the paper's matches; assumption = chosen by this project. Values that differ from the paper's are flagged."
 )
 
 
@@ -63,13 +63,13 @@ def _add(found: dict[str, tuple[str, float, str]], name: str, endpoint: Row) -> 
 
 def _notes(data: Data) -> Iterator[tuple[str, str]]:
     yield from _failures(data)
-    teacher_accuracy = _care(data)
+    teacher_accuracy = _teacher_accuracy(data)
     if teacher_accuracy is not None and teacher_accuracy < 1:
         yield (
-            "The teacher is careless on purpose.",
-            f"Only {formatting.percent(teacher_accuracy, 0)} of its demonstrations are without a slip: it stands for a teacher that is "
-            "good but careless, so that reinforcement learning has something to improve. The gain of GRPO over SFT here "
-            "says that the machinery works; it does not say what a real model would gain.",
+            "The teacher makes mistakes on purpose.",
+            f"Only {formatting.percent(teacher_accuracy, 0)} of its demonstrations are free of mistakes, so that reinforcement "
+            "learning has something to improve. The gain of GRPO over SFT shows that the parts work together; it does not "
+            "predict the gain of a real model.",
         )
     if _mapping(data.spec.get("data")).get("world") is not None:
         yield (
@@ -80,19 +80,19 @@ def _notes(data: Data) -> Iterator[tuple[str, str]]:
     if data.evaluations:
         yield (
             "One seed.",
-            "Intervals cover the choice of questions, not the chance of the training: another seed gives another policy.",
+            "Intervals cover the choice of questions, not the randomness of training: another seed gives another policy.",
         )
     yield from _exclusions(data)
     if provenance.value(data, "grpo", "gaze") in ("direct", "off", False):
         yield (
             "Gaze was not on.",
-            f"This run used gaze: {provenance.value(data, 'grpo', 'gaze')}, a comparison and not the method.",
+            f"This run used gaze: {provenance.value(data, 'grpo', 'gaze')}, which is a comparison and not the method.",
         )
     if data.recorded > len(data.samples):
         yield (
-            "The trajectories below are chosen, not drawn.",
-            f"{len(data.samples)} of {data.recorded:,} recorded ones, picked to show every kind of outcome; shares come "
-            "from all trajectories, never from these.",
+            "The trajectories below are a selection, not a random sample.",
+            f"{len(data.samples)} of {data.recorded:,} recorded trajectories, selected to show every kind of outcome. All "
+            "shares are computed over all trajectories.",
         )
 
 
@@ -108,10 +108,10 @@ def _failures(data: Data) -> Iterator[tuple[str, str]]:
         )
         yield (
             "Failures were injected:",
-            f"{each}. They show that the run survives them; never quote such figures as those of a tool.",
+            f"{each}. They test that the run survives failures; do not quote them as the failure rate of a tool.",
         )
     elif data.spec:
-        yield "No failures were injected.", "Whatever failed, failed by itself."
+        yield "No failures were injected.", "Every failure shown is real."
 
 
 def _exclusions(data: Data) -> Iterator[tuple[str, str]]:
@@ -121,19 +121,19 @@ def _exclusions(data: Data) -> Iterator[tuple[str, str]]:
     how = provenance.value(data, "grpo", "failures") or "mask"
     if played and how != "keep":
         yield (
-            "Spoiled trajectories were left out.",
-            f"{formatting.count(excluded)} of {formatting.count(played)} in GRPO, touched by a tool or judge failure, entered "
-            f"neither the loss nor their group's statistics (failures: {how}). Reward and accuracy curves are over the rest.",
+            "Trajectories with failures were excluded.",
+            f"{formatting.count(excluded)} of {formatting.count(played)} in GRPO had a tool or judge failure and entered "
+            f"neither the loss nor their group's statistics (failures: {how}). Reward and accuracy curves cover the others.",
         )
     elif played:
         yield (
-            "Tool failures were learned from.",
-            "This run set failures: keep; rewards include what infrastructure did.",
+            "Tool failures entered the loss.",
+            "This run set failures: keep, so rewards include effects of the infrastructure.",
         )
 
 
-def _care(data: Data) -> float | None:
-    """Of the checkpoint that was curated, else as stated."""
+def _teacher_accuracy(data: Data) -> float | None:
+    """From the curate checkpoint, else from the settings."""
     stage = data.stage("curate")
     noted = number(stage.meta.get("teacher_accuracy")) if stage else None
     return noted if noted is not None else number(provenance.value(data, "curate", "teacher_accuracy"))

@@ -1,7 +1,7 @@
-"""Custom resources as a report reads them: YAML files -> what it says about the run, its stages and its tools.
+"""Lenient reader of custom resources for the report and the viewer.
 
-Parsed defensively: objects are written by another program, perhaps a newer one, perhaps killed while it wrote. An
-unknown field is ignored, a missing one is missing in the report, a file that is no YAML is a `Problem`.
+Objects may come from a newer version or from a process that was killed while it wrote. An unknown field is ignored, a
+missing one is missing in the report, and a file that is not YAML is a `Problem`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Object = Mapping[str, Any]
 
 
 def read(folder: Path) -> tuple[list[Object], list[Problem]]:
-    """Every custom resource in a folder of YAML files, and the files that could not be read."""
+    """Every custom resource in a folder of YAML files, and the files that cannot be read."""
     found: list[Object] = []
     problems: list[Problem] = []
     for path in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
@@ -34,18 +34,18 @@ def read(folder: Path) -> tuple[list[Object], list[Problem]]:
             continue
         good = [document for document in documents if isinstance(document, Mapping) and "kind" in document]
         if not good:
-            problems.append(Problem(f"objects/{path.name}", "holds no custom resource"))
+            problems.append(Problem(f"objects/{path.name}", "contains no custom resource"))
         found += good
     return found, problems
 
 
 def run_of(objects: Iterable[Object]) -> Object:
-    """The GoGRun, empty when there is none."""
+    """The GoGRun; empty when there is none."""
     return next((item for item in objects if item.get("kind") == "GoGRun"), {})
 
 
 def root_of(objects: Iterable[Object]) -> Object:
-    """What a run folder is about: the GoGRun, or a stage that stands alone; empty when there is neither."""
+    """The GoGRun, or a stage that was started alone; empty when there is neither."""
     found = list(objects)
     alone = (
         item
@@ -56,11 +56,12 @@ def root_of(objects: Iterable[Object]) -> Object:
 
 
 def stages_of(objects: Iterable[Object]) -> list[Stage]:
+    """The stages among the objects."""
     return [_stage(item, STAGE_KINDS[str(item["kind"])]) for item in objects if item.get("kind") in STAGE_KINDS]
 
 
 def endpoints_of(objects: Iterable[Object]) -> list[dict[str, Any]]:
-    """Endpoints with their spec and whether they are ready."""
+    """Specs of the endpoints, each with its name and whether it is ready."""
     return [
         {"name": name_of(item), "ready": _is_true(item, "Ready"), **table(item.get("spec"))}
         for item in objects
@@ -69,11 +70,12 @@ def endpoints_of(objects: Iterable[Object]) -> list[dict[str, Any]]:
 
 
 def name_of(item: Object) -> str:
+    """metadata.name; empty when missing."""
     return str(table(item.get("metadata")).get("name", ""))
 
 
 def condition(item: Object) -> tuple[str, str]:
-    """(condition, message): the final one that is true; else why it is not ready yet; else whether it has begun.
+    """(condition, message): the final condition that is true, else the reason why it is not ready, else Running.
 
     >>> condition({"status": {"conditions": [{"type": "Complete", "status": "True"}]}})
     ('Complete', '')
@@ -91,7 +93,7 @@ def condition(item: Object) -> tuple[str, str]:
 
 
 def time(value: object) -> datetime | None:
-    """A Kubernetes time, as text or as YAML already read it; None for anything else."""
+    """A Kubernetes time, as text or as parsed by YAML; None for anything else."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -103,7 +105,7 @@ def time(value: object) -> datetime | None:
 
 
 def table(value: object) -> Mapping[str, Any]:
-    """The mapping itself, or an empty one for anything that is none."""
+    """The value if it is a mapping, else an empty mapping."""
     return value if isinstance(value, Mapping) else {}
 
 

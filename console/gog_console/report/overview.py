@@ -1,4 +1,4 @@
-"""The top of the page: what ran, how it ended, and the result at one glance. Pure: Data -> Markup."""
+"""Top of the page: the run, its outcome, and its main results. Pure: Data -> Markup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATES = {"Complete": "good", "Failed": "bad", "Suspended": "still", "Not starte
 
 
 def header(data: Data) -> Markup:
-    """Name, state, and the facts that tell this run from another."""
+    """Name, state, and identifying facts of the run."""
     facts = [
         ("Started", formatting.when(_began(data))),
         ("Wall time", formatting.duration(wall_seconds(data))),
@@ -37,41 +37,42 @@ def header(data: Data) -> Markup:
 
 
 def pill(condition: str) -> Markup:
+    """A condition as a coloured label."""
     return tag("span", formatting.spaced(condition), class_=f"pill {STATES.get(condition, 'busy')}")
 
 
 def headline(data: Data) -> str:
-    """The result in one sentence; where there is none yet, how far the run has come."""
+    """The result in one sentence; before the evaluation, the progress of the run."""
     evaluation = data.main("evaluate", data.evaluations)
     trained = _row(evaluation, "grpo")
     if evaluation is None or trained is None:
         return _progress(data)
     where = f"{formatting.count(number(trained.get('n')))} held-out questions"
-    told = f"The trained policy answers {formatting.percent(number(trained.get('accuracy')))} of {where} correctly"
+    result = f"The trained policy answers {formatting.percent(number(trained.get('accuracy')))} of {where} correctly"
     versus = comparison(evaluation, "grpo", "sft")
     before = _row(evaluation, "sft")
     if versus is None or before is None:
-        return f"{told}."
+        return f"{result}."
     difference, ends = versus
     return (
-        f"{told}; before reinforcement learning it was {formatting.percent(number(before.get('accuracy')))} "
+        f"{result}; before reinforcement learning it was {formatting.percent(number(before.get('accuracy')))} "
         f"(paired difference {formatting.points(difference)} points, 95{formatting.THIN}% interval {formatting.interval(ends)})."
     )
 
 
 def strip(data: Data) -> Markup:
-    """The result at one glance: reward, accuracy, tools."""
+    """Main results: reward, accuracy, tools."""
     return tag("section", _reward(data), _accuracy(data), _tools(data), class_="strip", id="result")
 
 
 def problems(data: Data) -> Markup | None:
-    """What could not be read, at the top, because it bears on everything below."""
+    """Data that could not be read; at the top, because it affects everything below."""
     if not data.problems:
         return None
     return tag(
         "section",
         tag("h2", formatting.plural(len(data.problems), "piece"), " could not be read"),
-        tag("p", "The report shows what is left. Nothing below was filled in for them."),
+        tag("p", "The report shows the remaining data. Nothing was estimated in their place."),
         tag(
             "ul", [tag("li", tag("code", item.where), " – ", formatting.unlinked(item.what)) for item in data.problems]
         ),
@@ -81,7 +82,7 @@ def problems(data: Data) -> Markup | None:
 
 
 def comparison(evaluation: Evaluation, a: str, b: str) -> tuple[float, tuple[float, float]] | None:
-    """(a - b, its interval) from whichever way round it was compared; of the first benchmark."""
+    """(a − b, its interval) on the first benchmark, in whichever order the pair was compared; None without one."""
     for row in evaluation.comparisons:
         difference, ends = number(row.get("difference")), summary.interval(row.get("ci95"))
         if difference is None or ends is None:
@@ -94,6 +95,7 @@ def comparison(evaluation: Evaluation, a: str, b: str) -> tuple[float, tuple[flo
 
 
 def wall_seconds(data: Data) -> float | None:
+    """Seconds from the start to the end of the run, or until now; None before its start."""
     began = _began(data)
     ends = [stage.completed for stage in data.stages if stage.completed]
     end = data.completed or (data.now if any(stage.running for stage in data.stages) else max(ends, default=None))
@@ -105,17 +107,17 @@ def _began(data: Data) -> datetime | None:
 
 
 def _progress(data: Data) -> str:
-    at_work = next((stage for stage in data.stages if stage.running), None)
+    active = next((stage for stage in data.stages if stage.running), None)
     done = [stage for stage in data.stages if stage.condition == "Complete" and not stage.arm]
     if data.condition == "Failed":
         broken = next((stage for stage in data.stages if stage.condition == "Failed"), None)
-        return f"The run failed{f' in stage {broken.key}' if broken else ''}; what was committed before is shown below."
-    if at_work:
-        steps = f", step {at_work.step:,} of {at_work.total:,}" if at_work.step is not None and at_work.total else ""
-        return f"The run is at work on {at_work.key}{steps}. Everything below is what is committed so far."
+        return f"The run failed{f' in stage {broken.key}' if broken else ''}; checkpoints committed before it are shown below."
+    if active:
+        steps = f", step {active.step:,} of {active.total:,}" if active.step is not None and active.total else ""
+        return f"The run is in stage {active.key}{steps}. The page shows what is committed so far."
     if not data.stages:
-        return "Nothing is known of this run: it has no objects and its store is empty."
-    return f"{formatting.plural(len(done), 'stage')} complete; there is no evaluation of the trained policy yet."
+        return "This run has no objects and its store is empty."
+    return f"{formatting.plural(len(done), 'stage')} complete; the trained policy is not evaluated yet."
 
 
 def _reward(data: Data) -> Markup:
@@ -165,7 +167,7 @@ def accuracy_bars(rows: Sequence[Row]) -> list[bars.Bar]:
 
 
 def _tools(data: Data) -> Markup:
-    """What infrastructure did to the training, and how little of it was learned from."""
+    """Tool failures during GRPO, and the share of trajectories excluded because of them."""
     rows = data.main("grpo", data.curves) or ()
     if not rows:
         return _card("Tool failures", nothing(data, "grpo"))
@@ -177,7 +179,7 @@ def _tools(data: Data) -> Markup:
     lines = [
         (formatting.percent(attempts), "of attempts failed" if counted else "of attempts failed, mean over steps"),
         (formatting.percent(calls, 2), "of calls failed after all retries"),
-        (formatting.percent(excluded / played if played else None, 2), "of trajectories left out of learning"),
+        (formatting.percent(excluded / played if played else None, 2), "of trajectories excluded from the loss"),
     ]
     return _card(
         "Tools during GRPO",
@@ -195,14 +197,14 @@ def _card(title: str, *children: Child) -> Markup:
 
 
 def nothing(data: Data, key: str) -> Markup:
-    """Why a piece is not there."""
+    """Why a section has no content."""
     stage = data.stage(key)
     broken = [problem for problem in data.problems if problem.stage == key]
     if broken:
         return tag("p", "Could not be read: ", tag("code", broken[0].where), class_="nothing broken")
     if stage is None:
         return tag("p", "This run has no such stage.", class_="nothing")
-    states = {"Complete": "left nothing to show", "Not started": "has not started"}
+    states = {"Complete": "committed nothing to show", "Not started": "has not started"}
     return tag(
         "p",
         f"{formatting.stage(stage.kind)} {states.get(stage.condition, 'has not committed anything yet')}.",
@@ -211,7 +213,7 @@ def nothing(data: Data, key: str) -> Markup:
 
 
 def _spark(values: Sequence[float | None], ends: int) -> Markup:
-    """The reward's course, without axes; the steps that the two means take are shaded."""
+    """Course of the reward, without axes; the steps of the two means are shaded."""
     smooth = charts.moving_mean(values, charts.window(len(values)))
     known = [value for value in smooth if value is not None]
     low, high = min(known), max(known)
@@ -234,7 +236,7 @@ def _row(evaluation: Evaluation | None, policy: str) -> Row | None:
 
 
 def _mean(rows: Sequence[Row], name: str, *, weight: str = "") -> float | None:
-    """Mean over steps, each weighing what it says of itself; all the same by default."""
+    """Mean over steps, weighted by another column if one is named."""
     weights = column(rows, weight) if weight else [1.0] * len(rows)
     pairs = [(value, size or 0.0) for value, size in zip(column(rows, name), weights) if value is not None]
     total = sum(size for _, size in pairs)

@@ -1,8 +1,8 @@
-"""Puts the page together: one file that needs nothing else. Pure: Data -> text.
+"""Assembles the page: one file without dependencies. Pure: Data -> text.
 
-Safety is in the page itself: its policy allows no network, no script and no style but the two whose hashes it names.
-What tools and models wrote travels as JSON that cannot close its element, and reaches the page as text only. So a
-trajectory that holds `</script><script>…` is a trajectory that is read, not run.
+The page is safe against its content. Its content security policy allows no network, and only the script and the style
+whose hashes it names. Text of tools and models is embedded as JSON that cannot close its element and is inserted as text
+only, so a trajectory that contains `</script><script>…` is displayed, not executed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gog_console.report.model import Data
 
 ASSETS = resources.files("gog_console.report")
 STYLES = ("style.css", "viewer.css")
-COMPONENT = ("text.js", "trajectory.js", "sides.js", "filters.js", "rows.js", "viewer.js")
-"""The viewer of trajectories, which `gog view` shows over another source."""
-SCRIPTS = ("readout.js", *COMPONENT, "embedded.js")
+COMPONENT = ("text.js", "trajectory.js", "compare.js", "filters.js", "rows.js", "viewer.js")
+"""Scripts of the trajectory viewer, which `gog view` uses with another data source."""
+SCRIPTS = ("tooltip.js", *COMPONENT, "embedded.js")
 PARTS = (
     ("result", "Result"),
     ("stages", "Stages"),
@@ -47,7 +47,7 @@ PARTS = (
 
 
 def build(data: Data) -> str:
-    """The page. Never raises for what data lacks."""
+    """Renders the page. Missing data never raises."""
     sft, sft_charts = training.sft(data)
     grpo, grpo_charts = training.grpo(data)
     arms, arm_charts = training.arms(data)
@@ -82,7 +82,7 @@ def build(data: Data) -> str:
 
 
 def embed(value: Any) -> str:
-    """JSON that is inert inside HTML: no tag can open or close, no line separator ends a script, and an address is no link.
+    """JSON that is inert inside HTML: it cannot open or close a tag or end a script, and its URLs are not links.
 
     >>> embed("</script>")
     '"\\\\u003c/script\\\\u003e"'
@@ -94,7 +94,7 @@ def embed(value: Any) -> str:
 
 
 def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:
-    """The template with its parts in place; each placeholder is replaced once, so contents are never searched."""
+    """Fills the template; each placeholder is replaced once, so inserted content is never searched for placeholders."""
     style = "".join(asset(name) for name in STYLES)
     script = "".join(asset(name) for name in SCRIPTS)
     values = {
@@ -123,14 +123,14 @@ def _trajectories(data: Data, shown: int) -> Markup:
     if not shown:
         return tag("section", title, tag("p", "No trajectories are recorded yet.", class_="nothing"), id="trajectories")
     lead = (
-        f"{shown} of {data.recorded:,} recorded, chosen to show every kind of outcome; `gog view` shows them all. "
-        "Keys: j and k to move, g for the group, c to compare, / to search, ? for the rest."
+        f"{shown} of {data.recorded:,} recorded, selected to show every kind of outcome; `gog view` shows all of them. "
+        "Keys: j and k to move, g for the group, c to compare, / to search, ? for all keys."
     )
     return tag(
         "section",
         title,
         tag("p", lead, class_="lead"),
-        tag("noscript", tag("p", "The viewer needs JavaScript; everything above does not.", class_="nothing")),
+        tag("noscript", tag("p", "The viewer needs JavaScript; the rest of the page does not.", class_="nothing")),
         tag("div", id="viewer"),
         id="trajectories",
     )

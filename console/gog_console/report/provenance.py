@@ -1,8 +1,8 @@
-"""What is the paper's and what is assumption: read from the marks in the settings' own descriptions.
+"""Origin of each setting: the paper or an assumption, from the marks in the settings' descriptions.
 
-`gog.spec` marks every default as [paper], [brief], [peer] or [ours]. Here they are set beside the values a run used, so
-that nobody takes a guess of ours, or a value a small model needs, for the paper's. A value comes from the stage's
-object, else from the run's manifest, its checkpoint's meta or its log; a preset that none of them tells is shown as such.
+`gog.spec` marks every default as [paper], [brief], [peer] or [ours]. The report shows the marks beside the values of the
+run, so that an assumption is not mistaken for the paper's value. A value comes from the stage's object, else from the
+run's manifest, the checkpoint's meta data or its log; otherwise it is shown as the preset's.
 """
 
 from __future__ import annotations
@@ -34,15 +34,22 @@ _STATED = re.compile(r"^(?:paper|brief):\s*([-+.\de]+)")
 
 @dataclass(frozen=True)
 class Setting:
-    """One marked setting. value: as the run has it; known: whether the run says so; differs: from the paper's value."""
+    """One marked setting."""
 
     group: str
+    """Stage or part that it belongs to."""
     name: str
+    """Path within the group, in camelCase."""
     value: str
+    """Value of the run, else the default."""
     known: bool
+    """Whether the run states the value."""
     source: str
+    """Key of `SOURCES`."""
     mark: str
+    """The mark's text."""
     differs: bool
+    """Whether the value differs from the paper's."""
 
 
 def settings(data: Data) -> list[Setting]:
@@ -55,7 +62,7 @@ def settings(data: Data) -> list[Setting]:
 
 
 def value(data: Data, group: str, *path: str) -> Any:
-    """A setting as the run states it; None when it leaves it to the preset."""
+    """A setting as the run states it; None when the preset decides."""
     return next((found for source in _sources(data, group) if (found := _at(source, path)) is not None), None)
 
 
@@ -80,7 +87,7 @@ def _marked(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def _sources(data: Data, group: str) -> list[Mapping[str, Any]]:
-    """Where a setting may be stated, the nearest to what ran first."""
+    """Places that may state a setting; the one closest to the actual run first."""
     kinds = {"agent": ("grpo", "evaluate", "curate"), "tools": ("grpo", "evaluate", "curate")}.get(group, (group,))
     found: list[Any] = []
     for kind in kinds:
@@ -95,7 +102,7 @@ def _sources(data: Data, group: str) -> list[Mapping[str, Any]]:
 
 
 def _logged(data: Data, kind: str) -> dict[str, Any]:
-    """What the stage's own log says it used."""
+    """Settings that can be read from the stage's log."""
     rates = [value for value in column(data.curves.get(kind, ()), "learning_rate") if value is not None]
     return {"learning_rate": max(rates)} if rates else {}
 

@@ -1,4 +1,4 @@
-"""What the trained policy can do: evaluation with intervals, paired differences, kinds of question, behaviour. Pure."""
+"""Evaluation of the policies: intervals, paired differences, kinds of question, behaviour. Pure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ COLUMNS = (
     ("Format", "trajectories well formed from the first turn to the answer"),
     ("Tool calls", "per question"),
     ("Right candidate", "first choice among two or more candidates"),
-    ("Time p50", "an episode's own, with all others running beside it; median"),
+    ("Time p50", "median duration of an episode, with all others running concurrently"),
     ("p95", "95th percentile"),
     ("Failed calls", "after all retries"),
 )
 
 SFT_WEIGHTS = ("direct", "whole-image", "first-candidate")
-"""Policies that are the SFT policy under other rules."""
+"""Policies that use the SFT weights with other rules."""
 MOST_DIFFERENCES = 6
-"""With more pairs than this only the trained policy's are drawn."""
+"""Number of pairs beyond which only those of the trained policy are drawn."""
 
 
 def evaluation(data: Data) -> Markup:
-    """One block per benchmark, arms as further rows; then differences and kinds of question."""
+    """One table per benchmark with arms as additional rows, then differences and kinds of question."""
     found = data.by_arm("evaluate", data.evaluations)
     title = tag("h2", "Evaluation")
     if not found:
@@ -69,24 +69,22 @@ def _benchmark(name: str, rows: Sequence[tuple[str, Row]]) -> Markup:
 
 
 def _reading(rows: Sequence[tuple[str, Row]]) -> str:
-    """What the table counts and what it leaves out."""
+    """Note on what the table includes and excludes."""
     untrained = [formatting.policy(row["policy"]) for arm, row in rows if not arm and row["policy"] in SFT_WEIGHTS]
     weights = f"{', '.join(untrained)}: the SFT weights with other rules. " if untrained else ""
     undecided = sum(number(row.get("undecided")) or 0 for _, row in rows)
-    left_out = (
-        f"{formatting.count(undecided)} answers that the judge could not decide are left out. " if undecided else ""
-    )
+    left_out = f"{formatting.count(undecided)} answers without a verdict are excluded. " if undecided else ""
     speechless = "".join(_speechless(row) for _, row in rows)
-    return f"{weights}{speechless}{left_out}A question that a tool failure spoiled counts as the policy left it."
+    return f"{weights}{speechless}{left_out}A question with a tool failure counts with the answer that the policy gave."
 
 
 def _speechless(row: Row) -> str:
-    """Warns of a policy whose accuracy says more of its format than of what it knows."""
+    """Note on a policy whose accuracy is limited by its format rather than by its knowledge."""
     formed = number(row.get("format_mean"))
     if formed is None or formed >= 0.5:
         return ""
     shown = formatting.percent(formed)
-    return f"{formatting.policy(row['policy'])} is well formed in only {shown} of its episodes; one without an answer is wrong. "
+    return f"{formatting.policy(row['policy'])} is well formed in only {shown} of its episodes; an episode without an answer is wrong. "
 
 
 def _row(arm: str, row: Row) -> Markup:
@@ -108,7 +106,7 @@ def _row(arm: str, row: Row) -> Markup:
 
 
 def _macro(rows: Sequence[tuple[str, Row]], benchmarks: Sequence[str]) -> Markup:
-    """Means over benchmarks: macro (each counts once) and micro (each question counts once)."""
+    """Means over benchmarks: macro (equal weight per benchmark) and micro (equal weight per question)."""
     lines = []
     for policy in dict.fromkeys(str(row["policy"]) for arm, row in rows if not arm):
         found = [
@@ -130,7 +128,7 @@ def _macro(rows: Sequence[tuple[str, Row]], benchmarks: Sequence[str]) -> Markup
 
 
 def _differences(found: Mapping[str, Evaluation]) -> Child:
-    """Paired differences, on the same questions; not sure where the interval holds zero."""
+    """Paired differences on the same questions; grey where the interval contains zero."""
     rows: list[tuple[str, float, tuple[float, float]]] = []
     several = len({row.get("benchmark") for kept in found.values() for row in kept.rows}) > 1
     for arm, kept in found.items():
@@ -147,7 +145,7 @@ def _differences(found: Mapping[str, Evaluation]) -> Child:
     rows = [row for row in rows if not left_out or formatting.policy("grpo") in row[0]]
     note = (
         f"Percentage points on the same questions, with 95{formatting.THIN}% bootstrap intervals; "
-        f"grey where the interval holds zero.{' The other pairs are in summary.json.' if left_out else ''}"
+        f"grey where the interval contains zero.{' The other pairs are in summary.json.' if left_out else ''}"
     )
     return tag(
         "div", tag("h3", "Paired differences"), bars.forest(rows), tag("p", note, class_="note"), class_="card flat"
@@ -165,7 +163,7 @@ def _kinds(rows: Sequence[tuple[str, Row]], benchmarks: Sequence[str]) -> list[M
 
 
 def _by_kind(benchmark: str, rows: Sequence[Row]) -> Markup | None:
-    """Accuracy by kind of question and policy; the shade is the accuracy."""
+    """Accuracy by kind of question and policy, as a heat map."""
     tables = {str(row["policy"]): row.get("by_kind") for row in rows if isinstance(row.get("by_kind"), Mapping)}
     kinds = list(dict.fromkeys(str(kind) for table in tables.values() if isinstance(table, Mapping) for kind in table))
     if not kinds:
@@ -201,7 +199,7 @@ Shares = list[tuple[str, Mapping[str, object]]]
 
 
 def _sampled(data: Data) -> tuple[str, str, Shares]:
-    """Behaviour in the first and the last steps of GRPO, means of their shares."""
+    """Mean behaviour shares of the first and the last steps of GRPO."""
     rows = data.main("grpo", data.curves) or ()
     size = max(1, min(summary.ENDS, len(rows) // 2))
     pairs: Shares = []
@@ -209,11 +207,15 @@ def _sampled(data: Data) -> tuple[str, str, Shares]:
         kept = [row["behaviour"] for row in part if isinstance(row.get("behaviour"), Mapping)]
         if kept:
             pairs.append((name, {key: sum(number(one.get(key)) or 0 for one in kept) / len(kept) for key in kept[0]}))
-    return "Sampled, in training", f"first and last {formatting.plural(size, 'step')} of GRPO; hard questions", pairs
+    return (
+        "Sampled, during training",
+        f"first and last {formatting.plural(size, 'step')} of GRPO; hard questions",
+        pairs,
+    )
 
 
 def _evaluated(data: Data) -> tuple[str, str, Shares]:
-    """Behaviour of the SFT and the trained policy on the held-out questions, greedy."""
+    """Behaviour of the SFT and the trained policy on held-out questions, with greedy decoding."""
     found = data.main("evaluate", data.evaluations) or Evaluation(())
     rows: Shares = [
         (formatting.policy(policy), row["behaviour"])
@@ -221,7 +223,7 @@ def _evaluated(data: Data) -> tuple[str, str, Shares]:
         for row in found.rows
         if row["policy"] == policy and isinstance(row.get("behaviour"), Mapping)
     ]
-    return "Evaluated, on held-out questions", "most probable tokens", rows
+    return "Evaluated, on held-out questions", "greedy decoding", rows
 
 
 def _shares(title: str, note: str, rows: Shares) -> Markup:

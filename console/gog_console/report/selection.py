@@ -1,8 +1,8 @@
-"""Which of the recorded trajectories a report shows. Pure, and the same each time.
+"""Selection of the trajectories that a report shows. Pure and deterministic.
 
-A hundred or so can be read in an afternoon and fit in one file. They are chosen to show every kind of outcome, not as
-a random sample: within a checkpoint, right, wrong and spoiled ones in turn, of every behaviour and kind of question; of
-an evaluation, whole questions, each under every policy, so that before and after stand side by side.
+About a hundred trajectories fit into one file. They are selected to show every kind of outcome and are not a random
+sample. Within a checkpoint, correct, wrong and excluded trajectories alternate, over all behaviours and kinds of
+question. From an evaluation, whole questions are taken, each under every policy, so that policies can be compared.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import TypeVar
 from gog_console.report.model import Sample, policy_order
 
 LIMIT = 120
-"""Trajectories shown, about."""
+"""Approximate number of trajectories shown."""
 FALLBACKS = 3
-"""How many of a stage's newest checkpoints are tried before a file counts as lost."""
+"""Number of a stage's newest checkpoints that are tried before a file counts as unreadable."""
 SHARES = {"curate": 0.07, "stratify": 0.05, "grpo": 0.40, "evaluate": 0.48}
-"""Of the limit, by kind of stage; what one leaves goes to the others."""
+"""Share of the limit by kind of stage; what one kind does not use goes to the others."""
 ARM_SHARE = 0.15
-"""Of the limit, for each arm, on top."""
+"""Additional share of the limit for each arm."""
 
-SPOILED = 5
-"""Trajectories of each kind of stage that a tool failed, if there are so many: rare, and what a reader asks for."""
+FAILED_FIRST = 5
+"""Trajectories with tool failures that are shown first for each kind of stage, because they are rare and instructive."""
 
 Bundle = list[Sample]
-"""Samples that are shown together or not at all."""
+"""Samples that are shown together or not at all: one question under every policy, or a single trajectory."""
 Item = TypeVar("Item")
 
 
 def choose(samples: Sequence[Sample], limit: int = LIMIT) -> list[Sample]:
-    """Samples to show, the most telling first; at most `limit` of the main line, and some of each arm."""
+    """Samples to show, most informative first: at most `limit` of the main line, and some of each arm."""
     chosen = _chosen([sample for sample in samples if not sample.arm], limit)
     for arm in sorted({sample.arm for sample in samples} - {""}):
         chosen += _chosen([sample for sample in samples if sample.arm == arm], round(limit * ARM_SHARE))
@@ -39,9 +39,9 @@ def choose(samples: Sequence[Sample], limit: int = LIMIT) -> list[Sample]:
 
 
 def featured(samples: Sequence[Sample]) -> Sample | None:
-    """The one to open with: GRPO right where SFT was wrong, by a look at a chosen candidate."""
+    """Sample that the viewer opens with: one where GRPO succeeded by gaze and SFT failed, if there is one."""
 
-    def telling(sample: Sample) -> tuple[bool, ...]:
+    def rank(sample: Sample) -> tuple[bool, ...]:
         others = (
             o for o in samples if o.key == sample.key and o.trajectory.question_id == sample.trajectory.question_id
         )
@@ -52,11 +52,11 @@ def featured(samples: Sequence[Sample]) -> Sample | None:
             any(other.policy == "sft" and other.outcome == "wrong" for other in others),
         )
 
-    return max(samples, key=telling, default=None)
+    return max(samples, key=rank, default=None)
 
 
 def _chosen(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """The kinds of stage in turn, each up to its share; then whatever is left, up to the limit."""
+    """Alternates between kinds of stage, each up to its share, then adds the rest up to the limit."""
     queues = {kind: _ordered([s for s in samples if s.kind == kind], kind) for kind in SHARES}
     first = {kind: _that_fit(queue, round(limit * SHARES[kind])) for kind, queue in queues.items()}
     rest = [queue[len(first[kind]) :] for kind, queue in queues.items()]
@@ -64,7 +64,7 @@ def _chosen(samples: Sequence[Sample], limit: int) -> list[Sample]:
 
 
 def _that_fit(bundles: Sequence[Bundle], limit: int) -> list[Bundle]:
-    """Bundles from the front, as many as `limit` samples hold."""
+    """Leading bundles that together have at most `limit` samples."""
     taken: list[Bundle] = []
     room = limit
     for bundle in bundles:
@@ -76,7 +76,7 @@ def _that_fit(bundles: Sequence[Bundle], limit: int) -> list[Bundle]:
 
 
 def _ordered(samples: Sequence[Sample], kind: str) -> list[Bundle]:
-    """Bundles of one kind of stage: a question under every policy, or a single trajectory."""
+    """Bundles of one kind of stage, most informative first."""
     if kind == "evaluate":
         bundles = [
             sorted(bundle, key=lambda sample: policy_order(sample.policy))
@@ -84,13 +84,13 @@ def _ordered(samples: Sequence[Sample], kind: str) -> list[Bundle]:
         ]
         return _varied(bundles, lambda bundle: tuple(_outcome(sample) for sample in bundle))
     steps = _in_turn(_of_every_outcome(step) for step in _grouped(samples, lambda sample: (sample.key, sample.step)))
-    spoiled = [bundle for bundle in steps if bundle[0].trajectory.failures][:SPOILED]
-    first = {id(bundle) for bundle in spoiled}
-    return [*spoiled, *(bundle for bundle in steps if id(bundle) not in first)]
+    failed = [bundle for bundle in steps if bundle[0].trajectory.failures][:FAILED_FIRST]
+    first = {id(bundle) for bundle in failed}
+    return [*failed, *(bundle for bundle in steps if id(bundle) not in first)]
 
 
 def _of_every_outcome(samples: Sequence[Sample]) -> list[Bundle]:
-    """Right, wrong, spoiled in turn; within each, every behaviour and kind of question in turn."""
+    """Alternates between outcomes, and within each between behaviours and kinds of question."""
     outcomes = sorted(_grouped(samples, _outcome), key=len, reverse=True)
     return _in_turn(_varied([[sample] for sample in some], lambda bundle: _manner(bundle[0])) for some in outcomes)
 
@@ -104,7 +104,7 @@ def _manner(sample: Sample) -> Hashable:
 
 
 def _varied(bundles: Sequence[Bundle], stratum: Callable[[Bundle], Hashable]) -> list[Bundle]:
-    """One of each stratum in turn, the most frequent strata first."""
+    """Alternates between strata, the most frequent first."""
     return _in_turn(sorted(_grouped(bundles, stratum), key=len, reverse=True))
 
 

@@ -1,7 +1,7 @@
-"""The report in numbers: `summary.json`, what programs and tests read. Pure.
+"""`summary.json`: the report for programs. Pure.
 
-Always of the same shape: what a run has not produced is an empty list or zero, never a missing key. Numbers that are
-not finite become null, so that the file is JSON for every reader.
+The shape is always the same: data that a run has not produced is an empty list, zero or null, never a missing key.
+Numbers that are not finite become null, because JSON cannot represent them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from gog.levels import Graded
 from gog_console.report.model import Data, Evaluation, Row, Stage, column, number
 
 ENDS = 10
-"""Steps at either end of the training whose rewards are compared."""
+"""Steps at either end of training over which rewards are averaged."""
 
 
 def summarise(data: Data) -> dict[str, Any]:
-    """The run as plain JSON values; the shape is part of what others rely on."""
+    """The run as JSON values. Keys are only ever added, because other programs depend on them."""
     main = _line(data, "")
     return finite(
         {
@@ -36,7 +36,7 @@ def summarise(data: Data) -> dict[str, Any]:
 
 
 def level_counts(graded: Sequence[Graded], meta: Mapping[str, Any] | None = None) -> dict[str, int]:
-    """Questions by level; from the checkpoint's meta when the lines themselves are not there."""
+    """Questions by level; from the checkpoint's meta data when the graded questions cannot be read."""
     if graded:
         return {level: sum(line.level == level for line in graded) for level in ("easy", "1", "2")}
     noted = (meta or {}).get("levels")
@@ -71,7 +71,7 @@ def interval(value: object) -> tuple[float, float] | None:
 
 
 def _line(data: Data, arm: str) -> dict[str, Any]:
-    """What the main line (arm empty) or an arm has to say."""
+    """Results of the main line (empty arm) or of an arm."""
     sft = data.by_arm("sft", data.curves).get(arm, ())
     grpo = data.by_arm("grpo", data.curves).get(arm, ())
     evaluation = data.by_arm("evaluate", data.evaluations).get(arm, Evaluation(()))
@@ -90,7 +90,7 @@ def _line(data: Data, arm: str) -> dict[str, Any]:
 
 
 def _step(row: Row, kind: str) -> dict[str, Any]:
-    """A step with the figures that the catalogue lists for the summary."""
+    """A step with the metrics that the catalogue lists for the summary."""
     keys = [metric.key for metric in catalog.STEP_METRICS if kind in metric.summary_of]
     return {key: row.get(key) for key in ("step", *keys)}
 
@@ -110,13 +110,13 @@ def _stage(stage: Stage, data: Data) -> dict[str, Any]:
 
 
 def _evaluated(row: Row) -> dict[str, Any]:
-    """A row of the evaluation with the promised fields present, and whatever else it carries."""
-    promised = ("policy", "benchmark", "n", "accuracy", "ci95", "tool_calls_mean", "latency_p50_s")
-    return {**{name: row.get(name) for name in promised}, **row}
+    """A row of the evaluation: documented keys are always present, others are passed through."""
+    documented = ("policy", "benchmark", "n", "accuracy", "ci95", "tool_calls_mean", "latency_p50_s")
+    return {**{name: row.get(name) for name in documented}, **row}
 
 
 def finite(value: Any) -> Any:
-    """The same value with every number JSON can carry; others become None."""
+    """The value as JSON can represent it: numbers that are not finite become None."""
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The stages of a run: when each ran, how long, how often it was tried, what it left. Pure: Data -> Markup."""
+"""Stages of a run: time, duration, attempts, checkpoint. Pure: Data -> Markup."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from gog_console.report import bars, objects, overview
 from gog_console.report.markup import Markup, tag
 from gog_console.report.model import Data, Row, Stage
 
-TELLING = ("Interrupted", "Suspended", "Resumed", "Restarted")
-"""Reasons of ordinary events that are worth a line."""
+NOTABLE = ("Interrupted", "Suspended", "Resumed", "Restarted")
+"""Reasons of ordinary events that are listed as incidents."""
 MOST_INCIDENTS = 20
 
 
 def section(data: Data) -> Markup:
-    """Every stage: when, how long, how often tried, what it left."""
+    """Table of stages and the list of incidents."""
     spans = {stage.key: _span(stage, data.now) for stage in data.stages}
     known = [span for span in spans.values() if span]
     first = min((start for start, _ in known), default=data.now)
@@ -30,9 +30,9 @@ def section(data: Data) -> Markup:
 
 
 def _incidents(data: Data) -> Markup | None:
-    """What did not go by itself: failures, retries, interruptions, in order; the last of many."""
-    told = [event for event in data.events if event.get("type") == "Warning" or event.get("reason") in TELLING]
-    if not told:
+    """Failures, retries and interruptions in order; the last `MOST_INCIDENTS`."""
+    incidents = [event for event in data.events if event.get("type") == "Warning" or event.get("reason") in NOTABLE]
+    if not incidents:
         return None
     items = [
         tag(
@@ -42,11 +42,11 @@ def _incidents(data: Data) -> Markup | None:
             formatting.unlinked(str(event.get("message", "")))[:400],
             class_="warning" if event.get("type") == "Warning" else None,
         )
-        for event in told[-MOST_INCIDENTS:]
+        for event in incidents[-MOST_INCIDENTS:]
     ]
-    earlier = len(told) - len(items)
+    earlier = len(incidents) - len(items)
     more = tag("p", f"{formatting.plural(earlier, 'earlier one')} in events.jsonl.", class_="note") if earlier else None
-    return tag("div", tag("h3", "What did not go by itself"), tag("ol", items), more, class_="incidents")
+    return tag("div", tag("h3", "Incidents"), tag("ol", items), more, class_="incidents")
 
 
 def _clock(event: Row) -> str:
@@ -75,9 +75,9 @@ def _stage_row(
 
 
 def _story(stage: Stage) -> Markup | None:
-    """What happened, if there is anything to tell."""
-    tellable = stage.message and stage.condition not in ("Complete", "Not started")
-    return tag("small", formatting.unlinked(stage.message)) if tellable else None
+    """Message of a stage that is neither complete nor planned."""
+    shown = stage.message and stage.condition not in ("Complete", "Not started")
+    return tag("small", formatting.unlinked(stage.message)) if shown else None
 
 
 def _span(stage: Stage, now: datetime) -> tuple[datetime, datetime] | None:

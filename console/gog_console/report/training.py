@@ -1,4 +1,4 @@
-"""The middle of the page: how the policy was trained. Pure: Data -> sections, and the charts they hold."""
+"""Training sections of the page. Pure: Data -> sections and the charts that they contain."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gog_console.report.markup import Child, Markup, tag
 from gog_console.report.model import Data, Row, column, number
 
 BEHAVIOURS = (("none", "no search", "b0"), ("single", "one kind", "b1"), ("mixed", "several kinds", "b2"))
-"""Behaviour classes: key, words, style."""
+"""Behaviour classes: key, label, style."""
 FEW_ATTEMPTS = 10
-"""With fewer attempts in a step (the cache answers the rest) their failed share says nothing and is left out."""
+"""Steps with fewer attempts (the others were cached) have no meaningful failure ratio, which is left out."""
 
 
 def sft(data: Data) -> tuple[Markup, list[Chart]]:
@@ -26,11 +26,12 @@ def sft(data: Data) -> tuple[Markup, list[Chart]]:
 
 
 def sft_charts(rows: Sequence[Row]) -> list[Chart]:
+    """Charts of supervised fine-tuning."""
     return _step_charts("sft", rows, prefix="sft-", group="sft")
 
 
 def grpo(data: Data) -> tuple[Markup, list[Chart]]:
-    """Reward and what it is made of, tools, behaviour; the optimiser's own figures behind a fold."""
+    """Reward and its components, tools, behaviour; optimiser metrics in a collapsed part."""
     rows = data.main("grpo", data.curves) or ()
     shown, folded = grpo_charts(rows), optimisation_charts(rows)
     title = tag("h2", "Reinforcement learning (GRPO)")
@@ -41,7 +42,7 @@ def grpo(data: Data) -> tuple[Markup, list[Chart]]:
     return tag(
         "section",
         title,
-        tag("p", f"{how}Point at a chart to read a step in all of them.", class_="lead"),
+        tag("p", f"{how}Point at a chart to show one step in all of them.", class_="lead"),
         tag("div", [charts.draw(chart) for chart in shown], class_="grid"),
         tag("details", tag("summary", "Optimisation and cost"), tag("div", map(charts.draw, folded), class_="grid")),
         id="grpo",
@@ -49,11 +50,11 @@ def grpo(data: Data) -> tuple[Markup, list[Chart]]:
 
 
 def grpo_charts(rows: Sequence[Row]) -> list[Chart]:
-    """The six that tell the story; those without values are left out."""
+    """The six main charts; those without values are left out."""
     means, deviations = column(rows, "reward_mean"), column(rows, "reward_std")
     band = [None if m is None or d is None else (m - d, m + d) for m, d in zip(means, deviations)]
     deviation = "band: ± 1 standard deviation over trajectories"
-    tries = "attempts: tries that reached a server (cached answers need none); calls: failed after all retries"
+    tries = "attempts: requests that reached a server (cached answers need none); calls: failed after all retries"
 
     def chart(name: str, title: str, lines: Sequence[Line], note: str = "", **how: Any) -> Chart:
         return Chart(name, title, steps_of(rows), lines, note, **{"limits": (0.0, 1.0), **how})
@@ -70,6 +71,7 @@ def grpo_charts(rows: Sequence[Row]) -> list[Chart]:
 
 
 def optimisation_charts(rows: Sequence[Row]) -> list[Chart]:
+    """Charts of the optimiser and of the cost per step."""
     found = _step_charts("grpo", rows)
     if _known(rows, "rollout_seconds"):
         lines = [
@@ -81,7 +83,7 @@ def optimisation_charts(rows: Sequence[Row]) -> list[Chart]:
 
 
 def _step_charts(kind: str, rows: Sequence[Row], *, prefix: str = "", group: str = "grpo") -> list[Chart]:
-    """One chart for each figure that the catalogue says to draw by itself; those without values are left out."""
+    """One chart per metric that the catalogue lists for this stage; those without values are left out."""
     return [
         Chart(
             f"{prefix}{metric.key}",
@@ -100,6 +102,7 @@ def _step_charts(kind: str, rows: Sequence[Row], *, prefix: str = "", group: str
 
 
 def behaviour_lines(rows: Sequence[Row]) -> list[Line]:
+    """Share of each behaviour class per step."""
     kept = [row.get("behaviour") for row in rows]
     shares = [each if isinstance(each, Mapping) else {} for each in kept]
     return [Line(name, [number(each.get(key)) for each in shares], style) for key, name, style in BEHAVIOURS]
@@ -122,6 +125,7 @@ def arms(data: Data) -> tuple[Markup | None, list[Chart]]:
 
 
 def steps_of(rows: Sequence[Row]) -> list[int]:
+    """Step numbers of log rows."""
     return [int(row["step"]) for row in rows]
 
 

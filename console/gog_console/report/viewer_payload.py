@@ -1,8 +1,8 @@
-"""Trajectories and their images as the viewer reads them. Pure: bytes and records in, JSON values out.
+"""Trajectories and their images in the form that the viewer reads. Pure: records and bytes in, JSON values out.
 
-Everything is data: the viewer puts it on the page as text, never as markup. Images are data URIs, small ones as they
-are (each pixel counts), photographs brought to a bearable size; boxes stay in pixels of the original, whose size
-travels along. The whole keeps within a budget of bytes, the most telling trajectories first.
+The viewer inserts everything as text, never as markup. Images are data URIs: small ones unchanged, photographs scaled
+down. Boxes remain in pixels of the original, whose size is included. The total size is bounded; the most informative
+trajectories come first.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from gog_console import formatting
 from gog_console.report.model import Sample, policy_order
 
 BUDGET = 5_000_000
-"""Bytes for trajectories and images together, as they stand in the page."""
+"""Bytes of trajectories and images together, as encoded in the page."""
 ENOUGH = 50
-"""Rather smaller images than fewer trajectories than this."""
+"""Images are scaled down further before fewer trajectories than this are shown."""
 SIDES = (768, 448, 256)
-"""Longest sides tried for photographs, in pixels."""
+"""Longest sides of photographs that are tried in turn, in pixels."""
 AS_IT_IS = 256
-"""An image up to this side is kept, pixel for pixel."""
+"""Images up to this longest side are embedded unchanged, in pixels."""
 LONGEST_TEXT = 6_000
+"""Characters after which a text is cut."""
 MOST_TOKENS = 400
+"""Log-probabilities shown per turn."""
 
 Json = dict[str, Any]
 
 
 def viewer(samples: Sequence[Sample], pngs: Mapping[str, bytes]) -> Json:
-    """{"trajectories": […], "images": {hash: {src, w, h}}} within the budget; samples come most telling first."""
+    """{"trajectories": […], "images": {hash: {src, w, h}}} within the budget. samples: most informative first."""
     for side in SIDES:
         kept, embedded = _fit(samples, pngs, side)
         if len(kept) >= min(ENOUGH, len(samples)):
@@ -64,7 +66,7 @@ def _fit(samples: Sequence[Sample], pngs: Mapping[str, bytes], side: int) -> tup
 
 
 def embed(png: bytes, side: int = SIDES[0]) -> Json:
-    """An image as a data URI with its original size; what cannot be decoded is an empty source."""
+    """An image as a data URI with its original size; an image that cannot be decoded has an empty source."""
     try:
         kind, data, (width, height) = shrunk(png, side)
     except UserError:
@@ -73,7 +75,19 @@ def embed(png: bytes, side: int = SIDES[0]) -> Json:
 
 
 def shrunk(png: bytes, side: int, *, as_it_is: int = AS_IT_IS) -> tuple[str, bytes, tuple[int, int]]:
-    """An image no larger than `side`: its format, its bytes, and the original's width and height. Raises UserError."""
+    """Scales an image down.
+
+    Args:
+        png: encoded image.
+        side: longest side of the result in pixels.
+        as_it_is: images up to this side are returned unchanged.
+
+    Returns:
+        (format, encoded bytes, (width, height) of the original in pixels).
+
+    Raises:
+        UserError: the image cannot be decoded.
+    """
     found = images.decode(png)
     size = found.width, found.height
     if max(size) <= as_it_is:
@@ -86,7 +100,7 @@ def shrunk(png: bytes, side: int, *, as_it_is: int = AS_IT_IS) -> tuple[str, byt
 
 
 def entry(sample: Sample) -> Json:
-    """One trajectory, everything the viewer shows of it; empty fields are left out."""
+    """One trajectory as the viewer shows it; empty fields are left out."""
     item = sample.trajectory
     return _without_empty(
         {
@@ -122,19 +136,19 @@ def entry(sample: Sample) -> Json:
 
 
 def step(sample: Sample) -> int:
-    """The training step it was sampled in; 0 outside a training."""
+    """Training step in which the trajectory was sampled; 0 outside training."""
     return sample.trajectory.step or (sample.step if sample.kind == "grpo" else 0)
 
 
 def identifier(sample: Sample) -> str:
-    """Names a trajectory in a link; the same in every report of the run."""
+    """Identifier of a trajectory in links; the same in every report of the run."""
     item = sample.trajectory
     plain = f"{sample.key}-{sample.step}-{sample.policy}-{item.question_id}-{item.sample}"
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", plain)[:120]
 
 
 def _turns(item: Trajectory) -> list[Json]:
-    """Turns with what the sampler thought of each token, where the record says so."""
+    """Turns with the log-probability of each sampled token, if recorded."""
     written = [segment for segment in item.segments if segment.source == "model"]
     return [
         _turn(item, turn, written[place] if place < len(written) else None) for place, turn in enumerate(item.turns)
@@ -181,7 +195,7 @@ def _observation(item: Trajectory, seen: Observation) -> Json:
 
 
 def _place(sample: Sample) -> tuple[object, ...]:
-    """Where it stands in the list: by stage and step; an evaluation's questions together."""
+    """Sort key: by stage and step; an evaluation is sorted by question."""
     item = sample.trajectory
     stage = (sample.arm, STAGES.index(sample.kind) if sample.kind in STAGES else len(STAGES))
     if sample.kind == "evaluate":
@@ -190,7 +204,7 @@ def _place(sample: Sample) -> tuple[object, ...]:
 
 
 def _unique(entries: Sequence[Json]) -> list[Json]:
-    """Entries whose ids differ, whatever the records say."""
+    """Entries with unique ids, whatever the records contain."""
     seen: dict[str, int] = {}
     for item in entries:
         seen[item["id"]] = seen.get(item["id"], 0) + 1

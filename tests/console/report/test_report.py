@@ -188,12 +188,12 @@ def test_a_trajectory_that_a_tool_failed_is_shown_however_rare(tmp_path):
     recorded = [
         item
         for step in kept.steps("grpo")
-        for item in gather.archive.Archive(kept.open(kept.manifest("grpo", step), "trajectories.zip")).trajectories()
+        for item in gather.trajectory_zip.Archive(kept.open(kept.manifest("grpo", step), "trajectories.zip")).trajectories()
     ]
     html, _ = write(folder)
     shown = [each for each in data_of(html)["trajectories"] if each["key"] == "grpo" and each["failures"]]
     spoiled = sum(bool(item.failures) for item in recorded)
-    assert 0 < spoiled < len(recorded) / 5 and len(shown) >= min(spoiled, selection.SPOILED)
+    assert 0 < spoiled < len(recorded) / 5 and len(shown) >= min(spoiled, selection.FAILED_FIRST)
 
 
 def test_links_to_trajectories_are_unique(whole):
@@ -207,10 +207,10 @@ def test_tool_failures_are_told_from_wrong_answers(whole):
     assert spoiled and all(each["outcome"] == "excluded" and "tool failure" in each["excluded"] for each in spoiled)
 
 
-def test_injected_failures_and_a_careless_teacher_are_named(whole):
+def test_injected_failures_and_an_imperfect_teacher_are_named(whole):
     html = page_of(whole).replace("\u202f", " ")
     assert "5 % of the requests to image search" in html
-    assert "Only 50 % of its demonstrations are without a slip" in html
+    assert "Only 50 % of its demonstrations are free of mistakes" in html
 
 
 def test_a_run_without_injected_failures_says_so(tmp_path):
@@ -221,7 +221,7 @@ def test_a_run_without_injected_failures_says_so(tmp_path):
 def test_a_setting_that_differs_from_the_papers_is_flagged(whole):
     found = {f"{each.group}.{each.name}": each for each in provenance.settings(gather.gather(whole, builders.NOW))}
     assert found["grpo.learningRate"].differs and found["grpo.learningRate"].value == "0.0002"
-    assert not found["grpo.kl_coef"].known and not found["grpo.kl"].differs
+    assert not found["grpo.klCoef"].known and not found["grpo.klCoef"].differs
     assert found["grpo.keepUnsolved"].source == "ours"
 
 
@@ -263,12 +263,12 @@ def test_a_run_at_work_tells_its_time_until_now(tmp_path):
     html, summary = write(builders.make_run(tmp_path, stages=("curate", "sft"), running="sft"))
     row = next(row for row in summary["stages"] if row["name"] == "sft")
     assert (row["condition"], row["seconds"]) == ("Running", 540 - 74)
-    assert "The run is at work on sft" in html
+    assert "The run is in stage sft" in html
 
 
 def test_a_folder_without_anything_is_a_page_all_the_same(tmp_path):
     html, summary = write(tmp_path)
-    assert "Nothing is known of this run" in html
+    assert "This run has no objects" in html
     assert summary["stages"] == [] and summary["levels"] == {"easy": 0, "1": 0, "2": 0}
 
 
