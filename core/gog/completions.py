@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gog.images import Image
 
@@ -67,6 +67,7 @@ class Completion:
     """`stop` or `length`; empty while it is being generated."""
 
 
+@runtime_checkable
 class Model(Protocol):
     """What the server needs of a policy model. Called from one thread, except for `render` and `words`."""
 

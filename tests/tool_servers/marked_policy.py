@@ -1,4 +1,4 @@
-"""A policy server for tests whose model writes which weights it wears; the rest, store and all, is the real one.
+"""A policy back end for tests whose model writes which weights it holds; server and store are the real ones.
 
 A prompt "wait" waits at a pipe, and so does the load of a name in SLOW. A name in REFUSES does not load.
 """
@@ -6,7 +6,6 @@ A prompt "wait" waits at a pipe, and so does the load of a name in SLOW. A name 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from typing import Any
 from gog import adapters, tensors
 from gog.completions import Completion, Job
 from gog.errors import UserError
-from gog_tools.policy import server
-from gog_tools.serving import process
 
 
 class MarkedModel:
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, folder: Path) -> None:
+        assert folder.is_dir()
         self.adapters: dict[str, str] = {}
 
     def complete(self, jobs: Sequence[Job]) -> list[Completion | Exception]:
@@ -49,11 +47,3 @@ class MarkedModel:
 
     def words(self, tokens: Sequence[int]) -> list[str]:
         return [str(token) for token in tokens]
-
-
-def main(argv: list[str]) -> int:
-    return process.main("policy", server.options(), argv, lambda given: server.build(given, lambda *_: MarkedModel()))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -13,6 +13,8 @@ from gog import store as stores
 from gog_operator.cluster import adapters as client
 from gog_recipes.world import TINY
 
+MARKED = ("gog_tools.policy.server", "--backend", "marked_policy:MarkedModel")
+
 
 @pytest.fixture
 def bucket(gateway, tmp_path, trained):
@@ -28,7 +30,7 @@ def test_a_policy_comes_up_from_a_bucket_and_takes_further_versions_from_it(star
     spec, folder = bucket
     shutil.copytree(TINY, folder / "base")
     line = ("--base", f"{spec.uri}/base", "--store", spec.model_dump_json(by_alias=True, exclude_unset=True))
-    server = start("marked_policy", *line, "--version", "grpo/120", GATE=str(gate))
+    server = start(*MARKED, *line, "--version", "grpo/120", GATE=str(gate))
     cards = server.get("/v1/models").json()["data"]
     assert [(card["id"], card["default"]) for card in cards] == [("base", False), ("grpo-120", True)]
     outcome = client.ensure_version([server.url], "grpo/240", client.asker())
@@ -43,7 +45,7 @@ def test_a_store_that_does_not_answer_is_waited_for_while_the_policy_serves_on(s
     try:
         shutil.copytree(folder, own.folder / s3.BUCKET / "run")
         line = ("--base", "tiny", "--store", own.spec("run").model_dump_json(by_alias=True, exclude_unset=True))
-        server = start("marked_policy", *line, "--version", "sft/180", GATE=str(gate))
+        server = start(*MARKED, *line, "--version", "sft/180", GATE=str(gate))
         assert server.url
     finally:
         own.stop()

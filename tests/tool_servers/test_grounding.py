@@ -13,8 +13,10 @@ from gog import dataset, images, tool_api
 from gog.errors import UserError
 from gog.images import Image
 from gog_recipes.world import drawing, entities, scenes
-from gog_tools.grounding import detectors, world_detector
+from gog_tools.grounding import world_detector
+from gog_tools.grounding.backend import Detector
 from gog_tools.search import segmentation
+from gog_tools.serving import backends
 
 WORLD = entities.build(7)
 
@@ -80,7 +82,7 @@ def test_words_that_name_nothing_find_nothing(expression):
 def test_images_of_any_shape_can_be_taken_apart(shape):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     for pixels in (np.zeros_like(noise), noise):
-        view = segmentation.look(pixels)
+        view = segmentation.segment(pixels)
         assert len(view.boxes) <= segmentation.MAX_THINGS
         for x0, y0, x1, y1 in view.boxes:
             assert 0 <= x0 < x1 <= shape[1] and 0 <= y0 < y1 <= shape[0]
@@ -174,9 +176,9 @@ def test_no_caller_can_unload_the_model(servers):
 
 
 def test_the_world_is_a_back_end_by_name():
-    assert isinstance(detectors.load("world"), world_detector.WorldDetector)
+    assert isinstance(backends.load("grounding", "world", "{}", Detector, {}), world_detector.WorldDetector)
 
 
 def test_an_unknown_back_end_is_told():
     with pytest.raises(UserError, match=r"no_such_module.*world"):
-        detectors.load("no_such_module:Thing")
+        backends.load("grounding", "no_such_module:Thing", "{}", Detector, {})

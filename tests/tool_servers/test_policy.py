@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from gog_recipes.world import drawing, entities, scenes
 from gog_tools.policy import server as policy_server
 
 RAW = "/v1/completions"
+GATED = ("gog_tools.policy.server", "--base", "tiny", "--backend", "gate_policy:GateModel")
 QUESTION = "what is the height of the red ring ?"
 PROMPT = prompts.prompt(QUESTION, style="terse")
 
@@ -186,7 +188,7 @@ def test_a_model_that_is_not_there_is_a_404(policy):
 
 
 def test_health_answers_while_completions_are_generated(start, gate, held):
-    server = start("gate_policy", "--gate", str(gate))
+    server = start(*GATED, "--options", json.dumps({"gate": str(gate)}))
     answers = []
     asking = threading.Thread(target=lambda: answers.append(server.post(RAW, {"prompt": "x"})))
     assert server.url
@@ -259,7 +261,7 @@ def test_an_adapter_that_cannot_be_loaded_leaves_everything_as_it_was(policy, ad
 
 
 def test_a_server_that_was_given_no_folder_loads_no_adapters(start, gate):
-    server = start("gate_policy", "--gate", str(gate))
+    server = start(*GATED, "--options", json.dumps({"gate": str(gate)}))
     status, sentence = refusal(server, "/v1/load_lora_adapter", lora_name="x", lora_path="x")
     assert status == 403 and "--adapters" in sentence
 

@@ -10,7 +10,7 @@ import pytest
 from gog import dataset, regions, tool_api
 from gog.images import Image
 from gog_recipes.world import drawing, entities, scenes
-from gog_tools.search.image_index import ImageIndex, looks
+from gog_tools.search.image_index import ImageIndex
 from gog_tools.search.text_index import TextIndex
 
 WORLD = entities.build(7)
@@ -26,6 +26,12 @@ def texts(world):
     return TextIndex.read(world)
 
 
+def pages(index, query, top):
+    """What a text index finds for one query."""
+    (found,) = index.search([query], [top])
+    return found.hits
+
+
 def scenes_of(count, things, seed):
     rng = random.Random(seed)
     made = [scenes.draw_scene(rng, WORLD, rng.choice(("train", "test")), things or 3) for _ in range(count)]
@@ -34,8 +40,8 @@ def scenes_of(count, things, seed):
 
 def share_right(images, pairs):
     """pairs: image, entity."""
-    found = images.search([looks(image) for image, _ in pairs], [1] * len(pairs))
-    return np.mean([hits[0].title == WORLD.names[entity] for hits, (_, entity) in zip(found, pairs, strict=True)])
+    found = images.search([image for image, _ in pairs], [1] * len(pairs))
+    return np.mean([each.hits[0].title == WORLD.names[entity] for each, (_, entity) in zip(found, pairs, strict=True)])
 
 
 @pytest.mark.parametrize(("by", "side"), [(2, 28), (2, None), (0, 28), (0, None), (4, 28)])
@@ -61,8 +67,8 @@ def test_a_scene_of_many_things_finds_the_largest(images):
         if small.form != large.form:
             continue
         things = [drawing.Thing(small, 42, 42, 8), drawing.Thing(large, 70, 70, 10)]
-        (hits,) = images.search([looks(drawing.scene(things, 40))], [1])
-        names[hits[0].title == WORLD.names[large]] += 1
+        (found,) = images.search([drawing.scene(things, 40)], [1])
+        names[found.hits[0].title == WORLD.names[large]] += 1
     assert names[True] >= 0.95 * sum(names.values())
 
 
@@ -75,7 +81,7 @@ def test_hits_come_best_first_and_no_more_than_asked(servers, images):
         hits = tool_api.SearchResponse.model_validate_json(answer.body).hits
         assert len(hits) == top
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-        assert hits == images.search([looks(image)], [top])[0]
+        assert hits == images.search([image], [top])[0].hits
 
 
 def test_an_image_of_nothing_finds_nothing(servers):
@@ -103,14 +109,14 @@ def test_an_index_with_an_unreadable_image_is_refused(tmp_path, capsys):
 
 def test_every_name_finds_its_page_first(texts):
     for name in entities.NAMES:
-        hits = texts.search(name, 3)
+        hits = pages(texts, name, 3)
         assert hits[0].title == name and hits[0].text == entities.page(WORLD, name)
 
 
 def test_a_title_that_is_the_query_comes_before_pages_that_repeat_it():
-    pages = [dataset.Document(title=f"t{i}", text="bridge bridge bridge bridge") for i in range(5)]
-    index = TextIndex([*pages, dataset.Document(title="The Bridge", text="nothing of it")])
-    assert index.search("the bridge!", 2)[0].title == "The Bridge"
+    repeating = [dataset.Document(title=f"t{i}", text="bridge bridge bridge bridge") for i in range(5)]
+    index = TextIndex([*repeating, dataset.Document(title="The Bridge", text="nothing of it")])
+    assert pages(index, "the bridge!", 2)[0].title == "The Bridge"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_no_query_is_an_error(servers, query):
 
 
 def test_special_characters_around_a_name_do_not_hide_it(texts):
-    assert texts.search('  "T042"? (height)', 1)[0].title == "t042"
+    assert pages(texts, '  "T042"? (height)', 1)[0].title == "t042"
 
 
 def test_words_that_occur_nowhere_find_nothing(servers):

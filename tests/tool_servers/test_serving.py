@@ -124,7 +124,7 @@ def test_readiness_is_told_apart_from_health(servers):
 
 @pytest.mark.parametrize("module", ["judge", "search", "grounding", "policy"])
 def test_no_server_imports_torch_before_it_answers_for_its_health(module):
-    program = f"import sys, gog_tools.{module}; sys.exit(any(name in sys.modules for name in {HEAVY!r}))"
+    program = f"import sys, gog_tools.{module}.server; sys.exit(any(name in sys.modules for name in {HEAVY!r}))"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
@@ -174,3 +174,18 @@ def accepts_connections(url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_key_is_used_without_the_white_space_around_it(start):
+    server = start("gog_tools.judge.server", GOG_API_KEY="  s3cret\n")
+    server.key = "s3cret"
+    assert server.get("/v1/models").status == 200
+    server.key = "other"
+    assert server.get("/v1/models").status == 401
+
+
+def test_a_key_that_no_header_can_carry_is_refused_at_start_without_being_shown(start):
+    server = start("gog_tools.judge.server", GOG_API_KEY="s3\ncret")
+    assert server.process.wait(60) == 2
+    error = server.process.stderr.read()
+    assert error.count("\n") == 1 and "GOG_API_KEY" in error and "cret" not in error

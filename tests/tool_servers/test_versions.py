@@ -1,6 +1,6 @@
 """Versions of a policy on a server: where they come from, how they change under load, and what a restart brings back.
 
-The model only writes which weights it wears (marked_policy); HTTP, store and everything between are the real ones.
+The model only writes which weights it holds (marked_policy); HTTP, store and everything between are the real ones.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from gog import store as stores
 from gog_operator.cluster import adapters as client
 
 RAW = "/v1/completions"
+MARKED = ("gog_tools.policy.server", "--backend", "marked_policy:MarkedModel")
 
 
 @pytest.fixture
 def pod(start, trained, gate):
     """Starts a policy server on the store."""
     return lambda *more, **env: start(
-        "marked_policy", "--base", "tiny", "--store", trained, *more, **{"GATE": str(gate), **env}
+        *MARKED, "--base", "tiny", "--store", trained, *more, **{"GATE": str(gate), **env}
     )
 
 

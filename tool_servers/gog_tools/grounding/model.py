@@ -1,7 +1,7 @@
 """Grounding as a `kserve.Model` behind KServe's own application: images and expressions in, boxes out.
 
-KServe runs a predictor on the event loop, health included; here images are decoded and looked at in a thread, in
-micro-batches. Everything a caller can get wrong is a 400 with a sentence; what a back end gets wrong is a 500.
+KServe runs a predictor on the event loop, health included; here images are decoded and searched in a thread, in
+micro-batches. A caller's mistake is a 400 with a sentence, a back end's failure a 500, an unavailable back end a 503.
 
 All boxes a back end finds are returned: clamping, de-duplication and cropping are the agent's (gog.regions).
 """
@@ -15,18 +15,18 @@ from typing import Any
 
 import kserve
 import kserve.model_server
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING
 from kserve.errors import InferenceError, InvalidInput
+from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
-from pydantic import ValidationError
 
 from gog import tool_api
 from gog.errors import UserError
 from gog.images import Image
-from gog_tools.grounding import detectors
-from gog_tools.serving.batching import MicroBatcher
+from gog_tools.grounding.backend import Detector
+from gog_tools.serving import backends, errors, http_json
 from gog_tools.serving.failures import App, Receive, Scope, Send, reply
 
 NAME = "grounding"
@@ -35,60 +35,79 @@ NAME = "grounding"
 class GroundingModel(kserve.Model):
     """Wire format, batches and errors around a Detector."""
 
-    def __init__(self, detector: detectors.Detector, *, batch_size: int, batch_wait: float) -> None:
+    def __init__(self, detector: Detector, *, batch_size: int, batch_wait: float) -> None:
+        """Creates a model that is ready. batch_size: most images in a call; batch_wait: seconds for a second one."""
         super().__init__(NAME, return_response_headers=True)
         self.detector = detector
-        self.batches: MicroBatcher[tool_api.GroundingInstance, list[tool_api.Detection]] = MicroBatcher(
-            self._work, max_size=batch_size, max_wait=batch_wait
-        )
+        self.batches = backends.batcher(detector, self._detect, max_size=batch_size, max_wait=batch_wait)
         self.ready = True
 
     async def predict(
         self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
     ) -> bytes:
-        """GroundingRequest -> GroundingResponse as JSON. Raises InvalidInput or InferenceError."""
-        instances = _instances(payload)
-        found = await asyncio.gather(*(self._detect(instance) for instance in instances))
-        if response_headers is not None:
-            response_headers["content-type"] = "application/json"
-        predictions = [tool_api.GroundingPrediction(detections=detections) for detections in found]
-        return tool_api.GroundingResponse(predictions=predictions).model_dump_json().encode()
+        """GroundingRequest -> GroundingResponse, both as JSON.
 
-    async def _detect(self, instance: tool_api.GroundingInstance) -> list[tool_api.Detection]:
+        Raises:
+            InvalidInput: for a fault of the request.
+            errors.RequestError: for a back end that is unavailable.
+            InferenceError: for a back end that failed.
+        """
         try:
-            return await self.batches.submit(instance)
+            body = http_json.parse(payload) if isinstance(payload, bytes) else payload
+            instances = http_json.validate(body, tool_api.GroundingRequest).instances
+            predictions = await asyncio.gather(*(backends.answer(self.batches, each) for each in instances))
         except UserError as error:
             raise InvalidInput(error.sentence()) from None
-        except Exception as error:
-            raise InferenceError(f"the detector failed: {type(error).__name__}: {error}") from error
+        except errors.RequestError as error:
+            if error.status == 500:
+                raise InferenceError(error.message) from None
+            raise
+        if response_headers is not None:
+            response_headers["content-type"] = "application/json"
+        return tool_api.GroundingResponse(predictions=predictions).model_dump_json().encode()
 
-    def _work(self, instances: Sequence[tool_api.GroundingInstance]) -> list[list[tool_api.Detection] | Exception]:
-        """One batch, in the worker thread. An image that cannot be read fails alone."""
-        results: list[list[tool_api.Detection] | Exception] = []
+    def _detect(
+        self, instances: Sequence[tool_api.GroundingInstance]
+    ) -> list[tool_api.GroundingPrediction | Exception]:
+        """One batch, in a thread. An image that cannot be read fails alone."""
+        results: list[tool_api.GroundingPrediction | Exception] = []
         readable: list[tuple[int, Image, str]] = []
         for index, instance in enumerate(instances):
             try:
                 readable.append((index, tool_api.decode_image(instance.image), instance.expression))
-                results.append([])
+                results.append(RuntimeError("not answered"))
             except UserError as error:
                 results.append(error)
         if readable:
             found = self.detector.detect([item[1] for item in readable], [item[2] for item in readable])
             for (index, _, _), detections in zip(readable, found, strict=True):
-                results[index] = detections
+                results[index] = _prediction(detections)
         return results
 
 
-def _instances(payload: Any) -> list[tool_api.GroundingInstance]:
+def _prediction(detections: Sequence[tool_api.Detection]) -> tool_api.GroundingPrediction | Exception:
+    """A back end's result, or the fault in it."""
     try:
-        return tool_api.GroundingRequest.model_validate(payload).instances
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from None
+        for each in detections:
+            backends.finite(*each.box, each.score)
+        return tool_api.GroundingPrediction(detections=list(detections))
+    except (ValueError, TypeError, AttributeError) as error:
+        return error
+
+
+class _DataPlane(DataPlane):
+    """KServe's data plane, except that our model parses its own requests: orjson accepts a key that occurs twice."""
+
+    def decode(self, body: Any, headers: dict[str, str], *arguments: Any, **named: Any) -> tuple[Any, dict[str, Any]]:
+        event = any(name.startswith("ce-") for name in headers) or "cloudevents" in headers.get("content-type", "")
+        if isinstance(body, bytes) and not (event or arguments or named):
+            return body, {}
+        decoded: tuple[Any, dict[str, Any]] = super().decode(body, headers, *arguments, **named)
+        return decoded
 
 
 class _Application(RESTServer):
-    """KServe's application without its timing layer, which logs what nobody reads and costs a tenth of a request."""
+    """KServe's application without its timing layer, whose log is not read and costs a tenth of a request."""
 
     def _add_middlewares(self, app: FastAPI) -> None:
         pass
@@ -100,9 +119,11 @@ def application(model: GroundingModel) -> App:
         logging.getLogger(name).setLevel(logging.WARNING)
     server = kserve.ModelServer(enable_grpc=False, enable_latency_logging=False)
     server.register_model(model)
-    _Application(FASTAPI_APP_IMPORT_STRING, server.dataplane, server.model_repository_extension, 0).create_application()
+    plane = _DataPlane(model_registry=server.registered_models)
+    _Application(FASTAPI_APP_IMPORT_STRING, plane, server.model_repository_extension, 0).create_application()
     app = kserve.model_server.app
-    app.add_exception_handler(InvalidInput, _refuse)
+    app.add_exception_handler(InvalidInput, _invalid_input)
+    app.add_exception_handler(errors.RequestError, _request_error)
 
     async def without_repository(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/v2/repository"):
@@ -113,6 +134,11 @@ def application(model: GroundingModel) -> App:
     return without_repository
 
 
-async def _refuse(_: Request, error: Exception) -> JSONResponse:
-    """A caller's mistake: told to the caller, without KServe's traceback in the log."""
+async def _invalid_input(_: Request, error: Exception) -> JSONResponse:
+    """A caller's mistake in KServe's form of an error, without KServe's traceback in the log."""
     return JSONResponse({"error": str(error)}, 400)
+
+
+async def _request_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.RequestError)
+    return JSONResponse({"error": error.message}, error.status, errors.headers(error.retry_after))

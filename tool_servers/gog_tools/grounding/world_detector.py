@@ -1,10 +1,10 @@
-"""The embedded world's detector: finds what an expression names by pixels alone, and ranks badly on purpose.
+"""The back end `world` of grounding: finds what an expression names by pixels alone, and ranks badly on purpose.
 
-Colour is the palette entry that most of a thing's pixels are nearest to; form is the nearest reference silhouette,
-drawn here. Whatever shares a colour or a form with the expression is a candidate. Real detectors on open words put
-the right box among the first few but often not first; a score that is mostly noise gives the policy the same choice to
-make: the best-scored candidate is right about half the time. The noise follows from image and expression, so asking
-again gives the same answer.
+Colour is the palette entry that most pixels of a thing are nearest to; form is the nearest reference silhouette, drawn
+here. Every thing that shares its colour or form with the expression is a candidate. Real detectors on open words put
+the right box among the first few but often not first. A score that is mostly noise gives the policy the same choice to
+make: the best-scored candidate is right about half the time. The noise is a function of image and expression, so the
+same request gets the same answer.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw
+from pydantic import Field
 
 from gog import judging, tool_api
 from gog.images import Image
@@ -38,51 +40,63 @@ OUTLINES: dict[str, tuple[tuple[float, float], ...]] = {
     ),
     "bar": ((-1, -0.45), (1, -0.45), (1, 0.45), (-1, 0.45)),
 }
-"""Corners of the forms that have some, in a square from -1 to 1."""
+"""Corners of the forms that have corners, in a square from -1 to 1."""
 RING_HOLE = 0.55
 """Radius of a ring's hole in radii of the ring."""
 GRID = 12
+"""Cells on each side of a silhouette's raster."""
 ASPECT_WEIGHT = 6.0
-NOISE = 10.0
-"""A thing that agrees in colour and form starts 1 ahead of one that agrees in either; noise goes from 0 to this."""
+"""Weight of the aspect among the cells of a silhouette."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """What the detector believes to see in a box."""
+    """What the detector recognises in a box."""
 
     box: segmentation.Box
+    """Pixels of the image, ends exclusive."""
     colour: str
+    """A key of PALETTE."""
     form: str
+    """`circle`, `ring` or a key of OUTLINES."""
 
 
 class WorldDetector:
-    """The `world` backend of the grounding server."""
+    """A Detector of the embedded world's things."""
+
+    def __init__(self, *, noise: Annotated[float, Field(ge=0, le=1_000)] = 10.0) -> None:
+        """Creates a detector.
+
+        Args:
+            noise: range of the noise in scores; a thing that agrees in colour and form starts 1 ahead of one that
+                agrees in either, so 0 always ranks the right thing first
+        """
+        self.noise = noise
 
     def detect(self, images: Sequence[Image], expressions: Sequence[str]) -> list[list[tool_api.Detection]]:
         """All candidates for each expression in its image, best score (0 to 1) first."""
-        return [_rank(image, expression) for image, expression in zip(images, expressions, strict=True)]
+        return [_rank(image, words, self.noise) for image, words in zip(images, expressions, strict=True)]
 
 
 def recognise(pixels: np.ndarray) -> list[Thing]:
-    """Everything in an image, reading order."""
-    view = segmentation.look(pixels)
-    return [Thing(box, _colour(view, box), _form(view, box)) for box in view.boxes]
+    """Everything in an image [h, w, 3] uint8, in reading order."""
+    segments = segmentation.segment(pixels)
+    return [Thing(box, _colour(segments, box), _form(segments, box)) for box in segments.boxes]
 
 
-def _rank(image: Image, expression: str) -> list[tool_api.Detection]:
+def _rank(image: Image, expression: str, noise: float) -> list[tool_api.Detection]:
     words = set(judging.normalise(expression).split())
     found = []
     for index, thing in enumerate(recognise(image.pixels)):
         agreement = (thing.colour in words) + (thing.form in words)
         if agreement:
-            score = (agreement + NOISE * _noise(image, words, index)) / (2 + NOISE)
+            score = (agreement + noise * _noise(image, words, index)) / (2 + noise)
             found.append(tool_api.Detection(box=thing.box, score=score, label=f"{thing.colour} {thing.form}"))
     return sorted(found, key=lambda detection: -detection.score)
 
 
 def _noise(image: Image, words: set[str], index: int) -> float:
-    """0 to 1, evenly; the same for the same image, words and thing."""
+    """Uniform from 0 to 1; the same for the same image, words and thing."""
     key = f"{image.hash} {' '.join(sorted(words))} {index}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "big") / 2**32
 
@@ -91,29 +105,29 @@ _COLOURS = np.array(list(PALETTE.values()), np.float32)
 _NAMES = tuple(PALETTE)
 
 
-def _colour(view: segmentation.View, box: segmentation.Box) -> str:
+def _colour(segments: segmentation.Segments, box: segmentation.Box) -> str:
     x0, y0, x1, y1 = box
-    pixels = view.pixels[y0:y1, x0:x1][view.mask[y0:y1, x0:x1]].astype(np.float32)
-    # argmin of |p - c|² over c needs no |p|²
+    pixels = segments.pixels[y0:y1, x0:x1][segments.mask[y0:y1, x0:x1]].astype(np.float32)
+    # |p|² is the same for every colour c, so the argmin of |p - c|² does not need it.
     nearest = ((_COLOURS**2).sum(1) - 2 * pixels @ _COLOURS.T).argmin(1)
     return _NAMES[int(np.bincount(nearest).argmax())]
 
 
-def _form(view: segmentation.View, box: segmentation.Box) -> str:
+def _form(segments: segmentation.Segments, box: segmentation.Box) -> str:
     x0, y0, x1, y1 = box
-    distances = ((_SILHOUETTES - _silhouette(view.mask[y0:y1, x0:x1])) ** 2).sum(1)
+    distances = ((_SILHOUETTES - _silhouette(segments.mask[y0:y1, x0:x1])) ** 2).sum(1)
     return _FORMS[int(distances.argmin())]
 
 
 def _silhouette(mask: np.ndarray) -> np.ndarray:
-    """How much of each cell of a GRID x GRID raster over the box is filled, and the box's aspect."""
+    """Of mask [h, w]: how much of each cell of a GRID x GRID raster is filled, and the aspect; [GRID * GRID + 1] float32."""
     image = PILImage.fromarray(mask.astype(np.uint8) * 255).resize((GRID, GRID), PILImage.Resampling.BOX)
     aspect = min(1.0, mask.shape[0] / mask.shape[1])
     return np.append(np.asarray(image, np.float32).ravel() / 255, ASPECT_WEIGHT * np.float32(aspect))
 
 
 def _draw(form: str, radius: int = 60) -> np.ndarray:
-    """A form's mask in its tight box, as these tools imagine it."""
+    """The reference silhouette of a form as a mask [h, w], 2 * radius wide."""
     side = 2 * radius
     image = PILImage.new("L", (side, side), 0)
     canvas = ImageDraw.Draw(image)
@@ -124,7 +138,8 @@ def _draw(form: str, radius: int = 60) -> np.ndarray:
     if form == "ring":
         hole = RING_HOLE * radius
         canvas.ellipse((radius - hole, radius - hole, radius + hole, radius + hole), fill=0)
-        canvas.rectangle((radius - 15, radius - 15, radius + 15, radius + 15), fill=255)  # a mark sits in its middle
+        # The world draws a mark in the middle of a ring.
+        canvas.rectangle((radius - 15, radius - 15, radius + 15, radius + 15), fill=255)
     mask = np.asarray(image) > 0
     rows = mask.any(1)
     return mask[rows]

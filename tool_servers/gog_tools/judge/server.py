@@ -1,65 +1,61 @@
-"""The embedded world's judge: an OpenAI chat server whose verdict is a comparison of words.
+"""The judge server: OpenAI's chat protocol around a back end that gives verdicts.
 
-It reads the same case that a real judge model is sent, and answers Yes when the given answer equals an accepted one
-after normalisation. It does not read rules or weigh meanings; a question that needs that needs a real judge.
+The client (gog.judging) sends the same case to this server and to any judge model behind an OpenAI-compatible server,
+so either can take the other's place. Sampling settings have no effect: how a verdict is made is the back end's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 
 from fastapi import Request, Response
 
-from gog import judging, tool_api
-from gog.errors import UserError
-from gog_tools.serving import chat, http_json, process
+from gog import tool_api
+from gog_tools.judge.backend import Judge
+from gog_tools.serving import backends, chat, http_json, inputs, process
 from gog_tools.serving.failures import App
 
 NAME = "judge"
-MODEL = "world-judge"
 
 
-def verdict(content: str) -> str:
-    """Yes or No for a case as gog.judging writes it. Raises UserError for anything else."""
-    try:
-        _, accepted, answer = judging.read_case(content)
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            "the last message is not a case", where="messages", remedy="send what gog.judging.messages() makes"
-        ) from None
-    given = judging.normalise(answer)
-    return "Yes" if given and given in {judging.normalise(item) for item in accepted} else "No"
+def application(judge: Judge, *, model: str) -> App:
+    """The judge server's application. model: its name in /v1/models."""
 
+    def work(conversations: Sequence[Sequence[chat.Message]]) -> list[str | Exception]:
+        return [
+            text if isinstance(text, str) else TypeError(f"a reply of type {type(text).__name__}")
+            for text in judge.reply(conversations)
+        ]
 
-def application() -> App:
+    batches = backends.batcher(judge, work)
     app = http_json.application("gog judge")
 
     @app.post(tool_api.CHAT_PATH)
-    async def judge(request: Request) -> Response:
+    async def reply(request: Request) -> Response:
         asked = await http_json.read(request, chat.ChatRequest)
-        message = {"role": "assistant", "content": verdict(asked.messages[-1].text)}
-        usage = chat.Usage(completion_tokens=1, total_tokens=1)
-        reply = chat.completion({"message": message, "finish_reason": "stop"}, model=asked.model or MODEL, usage=usage)
-        return Response(json.dumps(reply), media_type="application/json")
+        text = await backends.answer(batches, asked.messages)
+        # A back end reports no tokens; words are the nearest count.
+        usage = chat.Usage.of(prompt=sum(len(each.text.split()) for each in asked.messages), new=len(text.split()))
+        choice = {"message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": "stop"}
+        return http_json.reply(chat.completion(choice, model=asked.model or model, usage=usage))
 
-    @app.get("/v1/models")
-    async def models() -> Response:
-        return Response(json.dumps(chat.models([MODEL])), media_type="application/json")
-
+    chat.add_models(app, lambda: chat.models([model]))
     return app
 
 
-def build(_: argparse.Namespace) -> App:
-    return application()
+def build(given: argparse.Namespace) -> App:
+    """The application. Raises UserError for a back end that cannot be created."""
+    judge: Judge = backends.load(NAME, given.backend, given.options, Judge, inputs.resources(given))
+    return application(judge, model=given.backend if ":" in given.backend else f"{given.backend}-judge")
 
 
 def main(argv: list[str]) -> int:
     """`gog serve judge`. Returns the exit code."""
-    options = process.parser(NAME, "A judge that compares words, over OpenAI's chat protocol.")
-    options.add_argument("--backend", default="world", choices=("world",), help="the only one so far")
-    options.add_argument("--data", help="not read: this server knows only what it is sent")
+    options = process.parser(NAME, "Verdicts on answers, over OpenAI's chat protocol.")
+    backends.add_arguments(options, NAME)
+    options.add_argument("--data", help="dataset folder or s3:// address, for a back end that reads one")
     return process.main(NAME, options, argv, build)
 
 

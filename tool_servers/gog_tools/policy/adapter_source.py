@@ -1,7 +1,7 @@
-"""Where a policy server may take adapters from: one folder, one store, and nothing else.
+"""Where a policy server takes adapters from: one folder or one store.
 
-Whoever reaches the port may ask for an adapter, so a request names it in words that lead nowhere else: a path that
-stays under the folder once links are followed, or a checkpoint (`grpo/120`) of the store. Addresses are never taken.
+Every client that reaches the port may name an adapter to load, so a name cannot lead anywhere else: it is a path that
+stays under the folder once links are followed, or a checkpoint (`grpo/120`) of the store. Addresses are never accepted.
 """
 
 from __future__ import annotations
@@ -15,34 +15,41 @@ from typing import Protocol
 
 from gog import adapters, store
 from gog.errors import UserError
-from gog_tools.serving.http_json import Refusal
+from gog_tools.serving.errors import RequestError
 
 CHECKPOINT = re.compile(r"[a-z][-a-z0-9]{0,99}/[0-9]{1,9}")
 
 
-class Shelf(Protocol):
-    def find(self, path: str) -> Adapter:
-        """The adapter of that path. Quick. Raises Refusal or UserError for one that is not to be taken from here."""
+class AdapterSource(Protocol):
+    """Finds adapters by the paths that clients send."""
+
+    def resolve(self, path: str) -> Adapter:
+        """The adapter of a path, without fetching it.
+
+        Raises:
+            RequestError: with status 403 for a path that leads elsewhere.
+            UserError: for a path that cannot be read.
+        """
         ...
 
 
 class Adapter(Protocol):
-    """An adapter on a shelf, for one use of it."""
+    """One adapter, for one use of it."""
 
-    def take(self) -> Path:
-        """Its folder. May take long; raises UserError."""
+    def acquire(self) -> Path:
+        """The adapter's folder, fetched if need be, which may take minutes. Raises UserError."""
         ...
 
-    def give_back(self) -> None:
-        """The folder is not needed any more."""
+    def release(self) -> None:
+        """Ends the use; the folder may be removed."""
         ...
 
 
-class Nothing:
-    """Of a server that was not told where adapters are."""
+class NoAdapters:
+    """The source of a server that was started without one."""
 
-    def find(self, path: str) -> Adapter:
-        raise Refusal(403, "lora_path: this server loads no adapters (start it with --store or --adapters)")
+    def resolve(self, path: str) -> Adapter:
+        raise RequestError(403, "lora_path: this server loads no adapters (start it with --store or --adapters)")
 
 
 class Folder:
@@ -51,54 +58,59 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
 
-    def find(self, path: str) -> Adapter:
+    def resolve(self, path: str) -> Adapter:
         try:
             folder = (self.root / path).resolve()
             inside = all(item.resolve().is_relative_to(self.root) for item in (folder, *folder.glob("*")))
         except (OSError, ValueError) as error:
             raise UserError(str(error), where="lora_path") from None
         if not inside:
-            raise Refusal(403, f"lora_path: {path} is not under {self.root}")
-        return Kept(folder)
+            raise RequestError(403, f"lora_path: {path} is not under {self.root}")
+        return LocalAdapter(folder)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An adapter that is used where it lies."""
+class LocalAdapter:
+    """An adapter that is used in place."""
 
     folder: Path
+    """Its PEFT folder."""
 
-    def take(self) -> Path:
+    def acquire(self) -> Path:
         return self.folder
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         return None
 
 
 class Checkpoints:
-    """Adapters made of a store's checkpoints, which are fetched into a scratch folder while they are served."""
+    """Adapters of a store's checkpoints, fetched into a scratch folder while they are served."""
 
     def __init__(self, opened: Callable[[], store.Store], scratch: Path) -> None:
+        """Creates a source. opened: opens the store, which may fail while it is down; scratch: an empty folder."""
         self.opened, self.scratch = opened, scratch
-        self.count = 0
+        self._count = 0
 
-    def find(self, path: str) -> Adapter:
+    def resolve(self, path: str) -> Adapter:
         if not CHECKPOINT.fullmatch(path):
-            raise Refusal(403, f"lora_path: {path!r} names no checkpoint of the store (write grpo/120)")
-        self.count += 1
-        return Fetched(self.opened, path, self.scratch / f"{self.count}-{adapters.name_of(path)}")
+            raise RequestError(403, f"lora_path: {path!r} names no checkpoint of the store (write grpo/120)")
+        self._count += 1
+        return CheckpointAdapter(self.opened, path, self.scratch / f"{self._count}-{adapters.name_of(path)}")
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A checkpoint's adapter, in a folder of its own as long as it is used."""
+class CheckpointAdapter:
+    """A checkpoint's adapter, in a folder of its own while it is used."""
 
     opened: Callable[[], store.Store]
+    """Opens the store."""
     ref: str
+    """The checkpoint, `stage/step`."""
     folder: Path
+    """Where it is fetched to."""
 
-    def take(self) -> Path:
+    def acquire(self) -> Path:
         return adapters.fetch_servable(self.opened(), self.ref, self.folder)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

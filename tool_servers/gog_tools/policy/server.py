@@ -1,107 +1,76 @@
 """A small OpenAI-compatible server of a policy: what vLLM is to a cluster with GPUs, for one machine and for tests.
 
-Chat completions, and raw completions whose prompt (text or token ids) holds image placeholders beside a list of
-images: an agent owns its text, and having a server render it again would change tokens it has already sampled.
-Adapters come and go under names (gog_tools.policy.versions), from one folder or one store named at start (gog_tools.policy.adapter_source);
-a version named at start is loaded before the server is ready, so that a restarted pod never answers without it.
+Chat and raw completions (requests), from versions of the policy that come and go under names (versions), out of one
+folder or one store named at start (adapter_source). A version named at start is loaded before the server is ready, so
+that a restarted pod never answers without it.
 
-Generation runs in a thread, in batches; health is answered meanwhile. Images come in the request, never from an
-address. What is not implemented (streaming, several choices, nucleus sampling) is refused rather than ignored.
+The back end (gog.completions.Model) generates in a thread, in batches; health is answered meanwhile. Images come in the
+request, never from an address. What is not implemented (streaming, several choices, nucleus sampling) is refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from gog import base_model, store, tool_api
-from gog.completions import Completion, Job, Model, Prompt, Sampling
+from gog.completions import Completion, Job, Model, Prompt
 from gog.errors import UserError
-from gog.images import Image
-from gog_tools.policy import adapter_source, backends
+from gog_tools.policy import adapter_source, requests
 from gog_tools.policy.versions import Versions
-from gog_tools.serving import chat, http_json, inputs, process
-from gog_tools.serving.batching import MicroBatcher
+from gog_tools.serving import backends, chat, errors, http_json, inputs, process
 
 NAME = "policy"
-ADAPTER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-
-
-class SamplingRequest(BaseModel):
-    """What chat and raw completions share. logprobs and token ids are returned when asked for."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    model: str = ""
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(1.0, ge=0, le=100)
-    stop: str | list[str] | None = None
-    seed: int | None = Field(None, ge=0)
-    logprobs: bool | int | None = None
-    n: Literal[1] = 1
-    stream: Literal[False] = False
-    top_p: Literal[1] = 1
-    include_stop_str_in_output: bool = False
-    return_token_ids: bool = False
-
-    def stops(self) -> tuple[str, ...]:
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(stop for stop in given if stop)
-
-
-class ChatCompletion(SamplingRequest):
-    messages: list[chat.Message] = Field(min_length=1)
-
-
-class TextCompletion(SamplingRequest):
-    prompt: str | list[int]
-    images: list[tool_api.Base64] = Field(default_factory=list, max_length=256)
-
-
-class LoadAdapter(BaseModel):
-    lora_name: str = Field(pattern=ADAPTER_NAME)
-    lora_path: str = Field(min_length=1, max_length=4_000)
-
-
-class UnloadAdapter(BaseModel):
-    lora_name: str
-
-
-class Default(BaseModel):
-    model: str
 
 
 class Policy:
-    """The model's requests, in the order of one thread: batches of completions, adapters in between."""
+    """A model's requests, in the order of its one thread: batches of completions, adapters in between."""
 
-    def __init__(self, model: Model, *, name: str, shelf: adapter_source.Shelf, batch_size: int) -> None:
+    def __init__(self, model: Model, *, name: str, source: adapter_source.AdapterSource, batch_size: int) -> None:
+        """Creates a policy without adapters. name: of the base model; batch_size: most completions of one batch."""
         self.model = model
-        self.batches: MicroBatcher[Job, Completion] = MicroBatcher(model.complete, max_size=batch_size)
-        self.versions = Versions(model, self.batches.thread, shelf, base=name)
+        self.batches = backends.batcher(model, model.complete, max_size=batch_size, max_wait=0.002)
+        self.versions = Versions(model, self.batches.executor, source, base=name)
 
     async def complete(
-        self, asked: SamplingRequest, prompt: str | Sequence[int], images: Sequence[str]
+        self, asked: requests.SamplingRequest, prompt: str | Sequence[int], images: Sequence[str]
     ) -> tuple[str, Completion]:
-        """(name of the version that wrote it, completion)."""
-        async with self.versions.wearing(asked.model) as name:
-            decoded = await asyncio.to_thread(_decode, images) if images else ()
-            limit = asked.max_completion_tokens or asked.max_tokens
-            sampling = Sampling(limit, asked.temperature, asked.stops(), asked.seed)
+        """Completes a prompt.
+
+        Args:
+            asked: the version and the sampling
+            prompt: text or token ids, with one placeholder per image
+            images: base64 of image files
+
+        Returns:
+            The name of the version that wrote the completion, and the completion.
+
+        Raises:
+            UserError: for a prompt or an image that the model cannot use.
+            RequestError: for an unknown version, and for a model that fails.
+        """
+        name = self.versions.acquire(asked.model)
+        try:
+            decoded = await asyncio.to_thread(requests.decode, images) if images else ()
             text = prompt if isinstance(prompt, str) else tuple(prompt)
             adapter = "" if name == self.versions.base else name
-            return name, await self.batches.submit(Job(Prompt(text, decoded), sampling, adapter))
+            done = await backends.answer(self.batches, Job(Prompt(text, decoded), asked.sampling(), adapter))
+        finally:
+            await self.versions.release(name)
+        if not all(map(math.isfinite, done.logprobs)):
+            raise errors.RequestError(500, f"the weights of {name!r} produce log-probabilities that are not finite")
+        return name, done
 
 
 def application(policy: Policy) -> FastAPI:
+    """The policy server's application."""
     app = http_json.application("gog policy")
     _add_completions(app, policy)
     _add_adapters(app, policy.versions)
@@ -111,126 +80,101 @@ def application(policy: Policy) -> FastAPI:
 def _add_completions(app: FastAPI, policy: Policy) -> None:
     @app.post(tool_api.CHAT_PATH)
     async def chat_completion(request: Request) -> Response:
-        asked = await http_json.read(request, ChatCompletion)
-        messages, images = _read_messages(asked.messages)
+        asked = await http_json.read(request, requests.ChatCompletion)
+        messages, images = asked.rendered()
         version, done = await policy.complete(asked, policy.model.render(messages), images)
-        choice: dict[str, Any] = {"message": {"role": "assistant", "content": _text(done, asked)}}
+        choice: dict[str, Any] = {"message": {"role": "assistant", "content": _text(done, asked)}, "logprobs": None}
         if asked.logprobs:
             pairs = zip(policy.model.words(done.tokens), done.logprobs, strict=True)
-            choice["logprobs"] = {"content": [{"token": word, "logprob": value} for word, value in pairs]}
+            tokens: list[dict[str, Any]] = [
+                {"token": word, "logprob": value, "bytes": None, "top_logprobs": []} for word, value in pairs
+            ]
+            choice["logprobs"] = {"content": tokens}
         return _reply(version, asked, done, choice, "chat.completion")
 
     @app.post("/v1/completions")
     async def text_completion(request: Request) -> Response:
-        asked = await http_json.read(request, TextCompletion)
+        asked = await http_json.read(request, requests.TextCompletion)
         version, done = await policy.complete(asked, asked.prompt, asked.images)
         choice: dict[str, Any] = {"text": _text(done, asked), "logprobs": None}
-        if asked.logprobs is not None and asked.logprobs is not False:
+        if asked.logprobs is not False:
             choice["logprobs"] = {"tokens": policy.model.words(done.tokens), "token_logprobs": done.logprobs}
         return _reply(version, asked, done, choice, "text_completion")
 
 
-def _decode(images: Sequence[str]) -> tuple[Image, ...]:
-    return tuple(tool_api.decode_image(image, where=f"image {number}") for number, image in enumerate(images, 1))
-
-
-def _read_messages(messages: Sequence[chat.Message]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Messages as chat templates want them, and the base64 of their images in order. Raises UserError."""
-    rendered: list[dict[str, Any]] = []
-    images: list[str] = []
-    for message in messages:
-        if isinstance(message.content, str):
-            rendered.append({"role": message.role, "content": message.content})
-            continue
-        parts: list[dict[str, Any]] = []
-        for part in message.content:
-            if part.get("type") == "image_url":
-                images.append(_data_of(part))
-                parts.append({"type": "image"})
-            elif part.get("type") == "text":
-                parts.append({"type": "text", "text": str(part.get("text", ""))})
-            else:
-                raise UserError(f"content of type {part.get('type')!r}", where="messages", remedy="text or image_url")
-        rendered.append({"role": message.role, "content": parts})
-    return rendered, images
-
-
-def _data_of(part: dict[str, Any]) -> str:
-    """The base64 of a data URL. Other addresses are never fetched."""
-    url = part.get("image_url")
-    url = url.get("url") if isinstance(url, dict) else url
-    head, comma, data = str(url).partition(",")
-    if not (comma and head.startswith("data:image/") and head.endswith(";base64")):
-        raise UserError("not a data URL", where="image_url", remedy="send data:image/png;base64,…")
-    return data
-
-
-def _text(done: Completion, asked: SamplingRequest) -> str:
+def _text(done: Completion, asked: requests.SamplingRequest) -> str:
     return done.text + (done.stopped_by if asked.include_stop_str_in_output else "")
 
 
-def _reply(version: str, asked: SamplingRequest, done: Completion, choice: dict[str, Any], kind: str) -> Response:
+def _reply(
+    version: str, asked: requests.SamplingRequest, done: Completion, choice: dict[str, Any], kind: str
+) -> Response:
     choice |= {"finish_reason": done.finish, "stop_reason": done.stopped_by or None}
     if asked.return_token_ids:
         choice |= {"prompt_token_ids": done.prompt_tokens, "token_ids": done.tokens}
-    prompt, new = len(done.prompt_tokens), len(done.tokens)
-    usage = chat.Usage(prompt_tokens=prompt, completion_tokens=new, total_tokens=prompt + new)
-    body = chat.completion(choice, model=version, usage=usage, kind=kind)
-    return Response(json.dumps(body), media_type="application/json")
+    usage = chat.Usage.of(prompt=len(done.prompt_tokens), new=len(done.tokens))
+    return http_json.reply(chat.completion(choice, model=version, usage=usage, kind=kind))
 
 
 def _add_adapters(app: FastAPI, versions: Versions) -> None:
-    @app.get("/v1/models")
-    async def models() -> Response:
-        cards: list[dict[str, Any]] = chat.models(versions.names())["data"]
+    def cards() -> list[dict[str, Any]]:
+        cards = chat.models(versions.names())
         for card in cards:  # root and parent as vLLM has them
             name = card["id"]
             card |= {"root": versions.paths.get(name, name), "default": name == versions.default}
             card["parent"] = None if name == versions.base else versions.base
-        return Response(json.dumps({"object": "list", "data": cards}), media_type="application/json")
+        return cards
+
+    chat.add_models(app, cards)
 
     @app.post("/v1/load_lora_adapter")
     async def load(request: Request) -> Response:
-        asked = await http_json.read(request, LoadAdapter)
+        asked = await http_json.read(request, requests.LoadAdapter)
         await versions.load(asked.lora_name, asked.lora_path, request.is_disconnected)
-        return _told(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
+        return _success(f"LoRA adapter '{asked.lora_name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter")
     async def unload(request: Request) -> Response:
-        asked = await http_json.read(request, UnloadAdapter)
+        asked = await http_json.read(request, requests.UnloadAdapter)
         await versions.unload(asked.lora_name)
-        return _told(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
+        return _success(f"LoRA adapter '{asked.lora_name}' removed successfully.")
 
     @app.post("/v1/default")
     async def default(request: Request) -> Response:
-        asked = await http_json.read(request, Default)
-        versions.use(asked.model)
-        return _told(f"Success: {asked.model!r} is the default.")
+        asked = await http_json.read(request, requests.Default)
+        versions.set_default(asked.model)
+        return _success(f"{asked.model!r} is the default.")
 
 
-def _told(sentence: str) -> Response:
-    return Response(sentence, media_type="text/plain")
+def _success(sentence: str) -> Response:
+    return Response(f"Success: {sentence}", media_type="text/plain")  # vLLM's words for adapters
 
 
-def load_model(folder: Path, given: argparse.Namespace) -> Model:
-    return backends.load(given.backend, folder, device=given.device, dtype=given.dtype)
-
-
-def build(given: argparse.Namespace, load: Callable[[Path, argparse.Namespace], Model] = load_model) -> FastAPI:
+def build(given: argparse.Namespace) -> FastAPI:
     """The application, with the version loaded that it is to start with. Raises UserError."""
-    shelf, version = _shelf(given), _version(given.version)
-    folder = inputs.base_model(given.base, given)
-    base_model.check(folder, where="--base")
-    policy = Policy(load(folder, given), name=given.name, shelf=shelf, batch_size=given.batch_size)
+    source, version = _source(given), _version(given.version)
+    policy = Policy(_model(given), name=given.name, source=source, batch_size=given.batch_size)
     if version:
         try:
             policy.versions.start_with(version)
-        except http_json.Refusal as refusal:
-            raise UserError(refusal.sentence, where="--version") from None
+        except errors.RequestError as error:
+            raise UserError(error.message, where="--version") from None
     return application(policy)
 
 
-def _shelf(given: argparse.Namespace) -> adapter_source.Shelf:
+def _model(given: argparse.Namespace) -> Model:
+    folder = inputs.base_model(given.base, given)
+    base_model.check(folder, where="--base")
+    resources = inputs.resources(given) | {
+        "folder": lambda: folder,
+        "device": lambda: given.device,
+        "dtype": lambda: given.dtype,
+    }
+    model: Model = backends.load(NAME, given.backend, given.options, Model, resources)
+    return model
+
+
+def _source(given: argparse.Namespace) -> adapter_source.AdapterSource:
     if given.adapters is not None and given.store is not None:
         raise UserError("adapters come from one place", where="--adapters", remedy="give this or --store")
     if given.adapters is not None:
@@ -240,11 +184,11 @@ def _shelf(given: argparse.Namespace) -> adapter_source.Shelf:
     if given.store is not None:
         spec = inputs.store_spec(given.store)
         return adapter_source.Checkpoints(lambda: store.open_store(spec), given.scratch)
-    return adapter_source.Nothing()
+    return adapter_source.NoAdapters()
 
 
 def _version(text: str) -> str:
-    """The version to start with; `@FILE` is read, so that a restarted pod follows a mounted file, not its arguments."""
+    """The version to start with. `@FILE` is read, because a restarted pod keeps its arguments but sees a new file."""
     if not text.startswith("@"):
         return text
     try:
@@ -254,6 +198,7 @@ def _version(text: str) -> str:
 
 
 def options() -> argparse.ArgumentParser:
+    """The command line."""
     parser = process.parser(NAME, "A policy with LoRA adapters, over OpenAI's protocol.")
     add = parser.add_argument
     add(
@@ -267,10 +212,10 @@ def options() -> argparse.ArgumentParser:
     add("--adapters", type=Path, help="folder under which adapters may be loaded; else they come from --store")
     add("--version", default="", help="checkpoint loaded before the server is ready: grpo/120, or @FILE that names it")
     add("--batch-size", type=int, default=32, help="most completions generated together")
-    add("--backend", default="transformers", help=f"{', '.join(backends.BACKENDS)}, or module:factory of a model")
+    backends.add_arguments(parser, NAME)
     add("--device", default="cpu", help="torch device")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="type of the weights")
-    add("--data", help="not read: this server knows only what it is sent")
+    add("--data", help="dataset folder or s3:// address, for a back end that reads one")
     return parser
 
 

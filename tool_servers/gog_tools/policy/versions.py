@@ -1,20 +1,19 @@
-"""Which weights a policy server has under which name, and for how long.
+"""Which weights a policy server holds under which name, and for how long.
 
-A name stands for the same weights for ever: whoever caches by name would else mix two policies, so a name that was
-given away is only ever given to the same bytes again. The name `policy` stands for the default version, looked up when
-a request arrives and not later; a client that names a version gets it until it is unloaded, and a request that is under
-way when that happens is finished first. A load goes on when the client that asked has given up waiting; who asks for
-the same again waits for the same load, and learns how it ended.
+A name stands for the same weights for ever: a client that caches by name would otherwise mix two policies, so a name
+that was used before is only ever given to the same bytes again. The name `policy` stands for the default version at the
+time a request arrives. A client that names a version gets it until it is unloaded, and a request under way at that time
+is finished first. A load continues when the client that asked for it disconnects; a client that asks for the same again
+waits for the same load and gets its result.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,138 +22,176 @@ from typing import Any
 from gog import adapters
 from gog.completions import Model
 from gog.errors import UserError
-from gog_tools.policy.adapter_source import Adapter, Shelf
-from gog_tools.serving.http_json import Refusal
+from gog_tools.policy.adapter_source import Adapter, AdapterSource
+from gog_tools.serving.errors import RequestError, Unavailable
 
 ALIAS = "policy"
-"""What stands for the default version in requests."""
+"""The name that stands for the default version in requests."""
 
 
 @dataclass(frozen=True)
-class Loading:
+class Load:
+    """An adapter that is being loaded."""
+
     path: str
+    """What the client asked for."""
     task: asyncio.Task[None]
+    """Ends when the adapter is served, or with the reason why it is not."""
 
 
 class Versions:
-    """Adapters by name on one model. thread: the only one that touches the model. base: the plain model's name."""
+    """Adapters by name on one model."""
 
-    def __init__(self, model: Model, thread: Executor, shelf: Shelf, *, base: str) -> None:
+    def __init__(self, model: Model, executor: Executor, source: AdapterSource, *, base: str) -> None:
+        """Creates the versions of a model without adapters.
+
+        Args:
+            model: holds the adapters
+            executor: its only thread is the one that touches the model
+            source: where adapters come from
+            base: name of the plain model
+
+        Raises:
+            UserError: when base is ALIAS.
+        """
         if base == ALIAS:
             raise UserError(
-                f"{ALIAS!r} stands for the default version", where="--name", remedy="name the base otherwise"
+                f"{ALIAS!r} stands for the default version", where="--name", remedy="give the base another name"
             )
-        self.model, self.thread, self.shelf, self.base = model, thread, shelf, base
+        self.model, self.executor, self.source, self.base = model, executor, source, base
         self.default = base
         self.paths: dict[str, str] = {}
-        """What each loaded adapter was asked for by, in the order of loading."""
-        self.loading: dict[str, Loading] = {}
+        """The path that each loaded adapter was asked for by, in the order of loading."""
+        self.loading: dict[str, Load] = {}
         self.retired: set[str] = set()
-        """Unloaded, but still at work for requests that came before."""
-        self._taken: dict[str, Adapter] = {}
+        """Unloaded versions that still serve requests which came before."""
+        self._acquired: dict[str, Adapter] = {}
         self._digests: dict[str, bytes] = {}
-        self._flying: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
 
     def names(self) -> list[str]:
+        """The versions that requests can name, the base first."""
         return [self.base, *(name for name in self.paths if name not in self.retired)]
 
-    @contextlib.asynccontextmanager
-    async def wearing(self, model: str) -> AsyncIterator[str]:
-        """The name of the version that a request's model stands for, kept loaded meanwhile. Raises Refusal."""
+    def acquire(self, model: str) -> str:
+        """Keeps the version that a request names loaded until `release`.
+
+        Args:
+            model: a version; empty or ALIAS for the default
+
+        Returns:
+            The name of the version.
+
+        Raises:
+            RequestError: with status 404 for an unknown version.
+        """
         name = self.default if model in ("", ALIAS) else model
         if name not in self.names():
-            raise Refusal(404, f"model: there is no {name!r} here (see /v1/models, or load it as an adapter)")
-        self._flying[name] += 1
-        try:
-            yield name
-        finally:
-            self._flying[name] -= 1
-            if name in self.retired and not self._flying[name]:
-                await self._drop(name)
+            raise RequestError(404, f"model: there is no {name!r} here (see /v1/models, or load it as an adapter)")
+        self._in_flight[name] += 1
+        return name
 
-    async def load(self, name: str, path: str, gone: Callable[[], Awaitable[bool]]) -> None:
-        """Makes an adapter available. Raises Refusal for a name in use, UserError for what is no adapter.
+    async def release(self, name: str) -> None:
+        """Ends a request; drops the version when it is retired and this was its last one."""
+        self._in_flight[name] -= 1
+        if name in self.retired and not self._in_flight[name]:
+            await self._drop(name)
 
-        gone: whether the client has given up by now; then a failure is kept for who asks next.
+    async def load(self, name: str, path: str, disconnected: Callable[[], Awaitable[bool]]) -> None:
+        """Makes an adapter available.
+
+        Args:
+            name: under which it is served
+            path: what the source resolves
+            disconnected: whether the client is gone; a failure is then kept for the next client that asks
+
+        Raises:
+            RequestError: with status 409 for a name in use, 403 for a path outside the source.
+            UserError: for what is not an adapter of this model.
+            Unavailable: when it cannot be fetched now.
         """
-        found = self.shelf.find(path)
+        adapter = self.source.resolve(path)
         if name == ALIAS or name in self.names() or name in self.retired:
-            raise Refusal(409, f"lora_name: {name!r} is in use (give each adapter a new name)")
-        under_way = self.loading.get(name)
-        if under_way is None:
-            under_way = self.loading[name] = Loading(path, asyncio.create_task(self._load(name, path, found)))
-        elif under_way.path != path:
-            raise Refusal(409, f"lora_name: {under_way.path} is being loaded as {name!r}")
+            raise RequestError(409, f"lora_name: {name!r} is in use (give each adapter a new name)")
+        current = self.loading.get(name)
+        if current is None:
+            current = self.loading[name] = Load(path, asyncio.create_task(self._load(name, path, adapter)))
+        elif current.path != path:
+            raise RequestError(409, f"lora_name: {current.path} is being loaded as {name!r}")
         try:
-            await asyncio.shield(under_way.task)
+            await asyncio.shield(current.task)
         except Exception:
-            if not await gone():
+            if not await disconnected():
                 self.loading.pop(name, None)
             raise
 
-    async def _load(self, name: str, path: str, found: Adapter) -> None:
-        folder = await self._take(path, found)
+    async def _load(self, name: str, path: str, adapter: Adapter) -> None:
+        folder = await self._fetch(path, adapter)
         try:
             digest = await asyncio.to_thread(_digest, folder)
             if self._digests.get(name, digest) != digest:
-                raise Refusal(409, f"lora_name: {name!r} stood for other weights before (give each a new name)")
-            await self._in_thread(self.model.load_adapter, name, folder)
+                raise RequestError(409, f"lora_name: {name!r} stood for other weights before (give each a new name)")
+            await self._in_executor(self.model.load_adapter, name, folder)
         except BaseException:
-            await asyncio.to_thread(found.give_back)
+            await asyncio.to_thread(adapter.release)
             raise
         self.loading.pop(name, None)
-        self._keep(name, path, found, digest)
+        self._keep(name, path, adapter, digest)
 
     def start_with(self, path: str) -> None:
-        """Loads a version and makes it the default, before anything is served. Raises UserError or Refusal."""
-        found, name = self.shelf.find(path), adapters.name_of(path)
-        folder = found.take()
+        """Loads a version and makes it the default, before anything is served. Raises UserError or RequestError."""
+        adapter, name = self.source.resolve(path), adapters.name_of(path)
+        folder = adapter.acquire()
         self.model.load_adapter(name, folder)
-        self._keep(name, path, found, _digest(folder))
+        self._keep(name, path, adapter, _digest(folder))
         self.default = name
 
-    def _keep(self, name: str, path: str, taken: Adapter, digest: bytes) -> None:
-        self.paths[name], self._taken[name], self._digests[name] = path, taken, digest
+    def _keep(self, name: str, path: str, adapter: Adapter, digest: bytes) -> None:
+        self.paths[name], self._acquired[name], self._digests[name] = path, adapter, digest
 
-    async def _take(self, path: str, found: Adapter) -> Path:
+    async def _fetch(self, path: str, adapter: Adapter) -> Path:
         try:
-            return await asyncio.to_thread(found.take)
-        except (Refusal, UserError):
+            return await asyncio.to_thread(adapter.acquire)
+        except (RequestError, UserError):
             raise
         except Exception as error:
             logging.getLogger(__name__).exception("%s cannot be fetched", path)
-            raise Refusal(503, f"{path} cannot be fetched now: {type(error).__name__}: {error}") from error
+            raise Unavailable(f"{path} cannot be fetched now: {type(error).__name__}: {error}") from error
 
     async def unload(self, name: str) -> None:
-        """No further request gets it; its weights leave when the last one before has been answered. Raises Refusal."""
+        """Ends a version for new requests; its weights are dropped once the requests under way are answered.
+
+        Raises:
+            RequestError: with status 404 for a name that is not loaded, 409 for the default.
+        """
         if name == self.base or name not in self.names():
-            raise Refusal(404, f"lora_name: no adapter {name!r} is loaded")
+            raise RequestError(404, f"lora_name: no adapter {name!r} is loaded")
         if name == self.default:
-            raise Refusal(409, f"lora_name: {name!r} is the default (make another one that first)")
+            raise RequestError(409, f"lora_name: {name!r} is the default (make another one the default first)")
         self.retired.add(name)
-        if not self._flying[name]:
+        if not self._in_flight[name]:
             await self._drop(name)
 
     async def _drop(self, name: str) -> None:
-        await self._in_thread(self.model.unload_adapter, name)
+        await self._in_executor(self.model.unload_adapter, name)
         self.retired.discard(name)
         self.paths.pop(name, None)
-        taken = self._taken.pop(name, None)
-        if taken is not None:
-            await asyncio.to_thread(taken.give_back)
+        adapter = self._acquired.pop(name, None)
+        if adapter is not None:
+            await asyncio.to_thread(adapter.release)
 
-    def use(self, name: str) -> None:
-        """Makes a version the default. Raises Refusal when it is not loaded."""
+    def set_default(self, name: str) -> None:
+        """Makes a version the default. Raises RequestError with status 404 when it is not loaded."""
         if name not in self.names():
-            raise Refusal(404, f"model: there is no {name!r} here (load it first)")
+            raise RequestError(404, f"model: there is no {name!r} here (load it first)")
         self.default = name
 
-    async def _in_thread(self, work: Any, *arguments: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
+    async def _in_executor(self, work: Any, *arguments: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(self.executor, work, *arguments)
 
 
 def _digest(folder: Path) -> bytes:
-    """Of the names and bytes of a folder's files."""
+    """Of the names and contents of a folder's files."""
     digest = hashlib.blake2b(digest_size=32)
     for path in sorted(folder.glob("*")):
         if path.is_file():

@@ -1,8 +1,8 @@
-"""What the embedded world's tools see in pixels: things in front of a background, and what each looks like.
+"""Finds the things in an image by their pixels: connected regions in front of a background.
 
-The background is the colour that most of the image's border has; a thing is a connected region of other pixels, and
-whatever lies inside another's box belongs to it (the dot of a ring). That is all these tools know: nobody tells them
-what was drawn. Good for flat images such as the world's; a photograph comes out as one large thing or as confetti.
+The background is the median colour of the image's border; a thing is a connected region of other pixels, and a region
+whose box lies inside another's belongs to it (the dot of a ring). The tools of the embedded world know nothing else
+about an image. Flat images such as the world's segment exactly; a photograph becomes one large thing or confetti.
 
 Boxes are (x0, y0, x1, y1) in pixels, ends exclusive.
 """
@@ -12,34 +12,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 Box = tuple[int, int, int, int]
 
 CONTRAST = 16
 """A pixel belongs to a thing when one of its channels differs from the background by more."""
-EDGE = 0.4
-"""A resized thing ends where this share of its usual contrast is reached: what is fainter is blur."""
 MAX_CELLS = 256
 """Regions are found on a grid of 2 x 2 pixels, coarser where a side would have more cells than this."""
 MAX_THINGS = 64
-NEUTRAL = 128
-"""Grey that takes the background's place in thumbnails."""
-THUMBNAIL = 14
+"""Most boxes of one image; the largest are kept."""
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """An image taken apart.
-
-    pixels [h, w, 3] uint8; contrast [h, w] uint8, the largest difference of a channel from the background;
-    mask [h, w], where a thing is; boxes of things in reading order.
-    """
+class Segments:
+    """An image and the things in it."""
 
     pixels: np.ndarray
+    """The image, [h, w, 3] uint8."""
     contrast: np.ndarray
+    """Largest difference of a channel from the background, [h, w] uint8."""
     mask: np.ndarray
+    """Whether a pixel belongs to a thing, [h, w] bool."""
     boxes: list[Box]
+    """Boxes of the things in reading order, at most MAX_THINGS."""
 
     def area(self, box: Box) -> int:
         """Pixels of the thing in a box."""
@@ -47,50 +42,28 @@ class View:
         return int(np.count_nonzero(self.mask[y0:y1, x0:x1]))
 
     def most_salient(self) -> Box | None:
-        """The largest thing, if there is any."""
+        """The largest thing, or None."""
         return max(self.boxes, key=self.area, default=None)
 
 
-def look(pixels: np.ndarray) -> View:
-    """Takes an image [h, w, 3] uint8 apart."""
+def segment(pixels: np.ndarray) -> Segments:
+    """Finds the things in an image.
+
+    Args:
+        pixels: [h, w, 3] uint8, h and w at least 1
+
+    Returns:
+        The segments; no boxes for an image of one colour.
+    """
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.median(border, axis=0).astype(np.uint8)
     differences = np.maximum(pixels, background) - np.minimum(pixels, background)
-    # three slices: numpy's own maximum along an axis of three takes ten times as long
+    # Three slices, because numpy's maximum along an axis of three takes ten times as long.
     contrast = np.maximum(np.maximum(differences[..., 0], differences[..., 1]), differences[..., 2])
     mask = contrast > CONTRAST
     cell = max(2, -(-max(mask.shape) // MAX_CELLS))
-    boxes = [_tight(mask, _scaled(box, cell)) for box in _outermost(_regions(_coarse(mask, cell)))]
-    return View(pixels, contrast, mask, sorted(boxes, key=lambda box: (box[1], box[0])))
-
-
-def thumbnail(view: View, box: Box) -> np.ndarray:
-    """A thing's looks, whatever its size and background: [THUMBNAIL * THUMBNAIL * 3] float32, 0 to 255."""
-    x0, y0, x1, y1 = _sharp(view, box)
-    cut = view.pixels[y0:y1, x0:x1].copy()
-    cut[~view.mask[y0:y1, x0:x1]] = NEUTRAL
-    return thumbnail_of_all(cut)
-
-
-def thumbnail_of_all(pixels: np.ndarray) -> np.ndarray:
-    """The looks of an image that is one thing from edge to edge; form and range as those of a thing."""
-    height, width = pixels.shape[:2]
-    side = max(height, width)
-    if height != width:
-        left, top = (side - width) // 2, (side - height) // 2
-        pixels = np.pad(
-            pixels, ((top, side - height - top), (left, side - width - left), (0, 0)), constant_values=NEUTRAL
-        )
-    image = Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.float32).ravel()
-
-
-def _sharp(view: View, box: Box) -> Box:
-    """The box without the blur that resizing leaves around a thing."""
-    x0, y0, x1, y1 = box
-    contrast = view.contrast[y0:y1, x0:x1]
-    usual = np.median(contrast[view.mask[y0:y1, x0:x1]])
-    return _tight(view.contrast > EDGE * usual, box)
+    boxes = [tight(mask, _scaled(box, cell)) for box in _outermost(_regions(_coarse(mask, cell)))]
+    return Segments(pixels, contrast, mask, sorted(boxes, key=lambda box: (box[1], box[0])))
 
 
 def _coarse(mask: np.ndarray, cell: int) -> np.ndarray:
@@ -100,7 +73,7 @@ def _coarse(mask: np.ndarray, cell: int) -> np.ndarray:
 
 
 def _regions(cells: np.ndarray) -> list[Box]:
-    """Boxes, in cells, of regions that touch by side or corner: runs of each row joined with those of the row above."""
+    """Boxes, in cells, of regions connected by side or corner: runs of a row are joined with those of the row above."""
     edges = np.diff(np.pad(cells, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(edges == 1)
     ends = np.nonzero(edges == -1)[1]
@@ -133,7 +106,7 @@ def _root(parents: list[int], region: int) -> int:
 
 
 def _join(parents: list[int], boxes: list[list[int]], region: int, other: int) -> int:
-    """One region of two (other < 0: of one). Returns its number."""
+    """Joins two regions (other < 0: there is only one). Returns the number of the result."""
     if other < 0 or region == other:
         return region
     parents[other] = region
@@ -143,7 +116,7 @@ def _join(parents: list[int], boxes: list[list[int]], region: int, other: int) -
 
 
 def _outermost(boxes: list[Box]) -> list[Box]:
-    """The largest MAX_THINGS boxes without those inside another."""
+    """The largest MAX_THINGS boxes, without those that lie inside another."""
     boxes = sorted(boxes, key=lambda box: (box[0] - box[2]) * (box[3] - box[1]))[: 4 * MAX_THINGS]
     kept: list[Box] = []
     for box in boxes:
@@ -156,8 +129,8 @@ def _scaled(box: Box, cell: int) -> Box:
     return box[0] * cell, box[1] * cell, box[2] * cell, box[3] * cell
 
 
-def _tight(mask: np.ndarray, box: Box) -> Box:
-    """The smallest box around what is set inside a box; something must be."""
+def tight(mask: np.ndarray, box: Box) -> Box:
+    """The smallest box around the set pixels of mask [h, w] inside a box, which must hold one."""
     x0, y0, x1, y1 = box
     part = mask[y0:y1, x0:x1]
     columns, rows = np.nonzero(part.any(0))[0], np.nonzero(part.any(1))[0]

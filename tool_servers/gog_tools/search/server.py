@@ -1,7 +1,7 @@
-"""The two searches of the embedded world as servers: `image` over the dataset's index, `text` over its corpus.
+"""The two search servers: `image` finds pages by an image, `text` by words.
 
-Plain JSON over HTTP in the wire formats that adapters of real searches speak as well. Images are decoded and
-compared in a thread, in batches; text queries take a fraction of a millisecond and are answered in place.
+Plain JSON over HTTP (gog.tool_api), so that an adapter of a real search speaks the same. Images are decoded and queries
+answered in a thread, in batches.
 """
 
 from __future__ import annotations
@@ -14,70 +14,93 @@ from fastapi import Request, Response
 
 from gog import tool_api
 from gog.errors import UserError
-from gog_tools.search.image_index import ImageIndex, Looks, looks
-from gog_tools.search.text_index import TextIndex
-from gog_tools.serving import http_json, inputs, process
-from gog_tools.serving.batching import MicroBatcher
+from gog.images import Image
+from gog_tools.search.backend import Found, ImageSearch, TextSearch
+from gog_tools.serving import backends, http_json, inputs, process
 from gog_tools.serving.failures import App
 
 KINDS = ("image", "text")
 
 
-def image_application(index: ImageIndex) -> App:
-    def work(requests: Sequence[tool_api.ImageSearchRequest]) -> list[list[tool_api.SearchHit] | Exception]:
-        queries = [_read_looks(request) for request in requests]
-        readable = [[] if isinstance(query, UserError) else query for query in queries]
-        found = index.search(readable, [request.top for request in requests])
-        return [query if isinstance(query, UserError) else hits for query, hits in zip(queries, found, strict=True)]
+def image_application(backend: ImageSearch) -> App:
+    """The image search server's application."""
 
-    batches: MicroBatcher[tool_api.ImageSearchRequest, list[tool_api.SearchHit]] = MicroBatcher(work, max_wait=0.0)
+    def work(requests: Sequence[tool_api.ImageSearchRequest]) -> list[Response | Exception]:
+        """One batch, in a thread. An image that cannot be read fails alone."""
+        results: list[Response | Exception] = []
+        readable: list[tuple[int, Image, int]] = []
+        for index, request in enumerate(requests):
+            try:
+                readable.append((index, tool_api.decode_image(request.image), request.top))
+                results.append(RuntimeError("not answered"))
+            except UserError as error:
+                results.append(error)
+        if readable:
+            found = backend.search([image for _, image, _ in readable], [top for *_, top in readable])
+            for (index, _, top), each in zip(readable, found, strict=True):
+                results[index] = _response(each, top)
+        return results
+
+    batches = backends.batcher(backend, work)
     app = http_json.application("gog image search")
 
     @app.post(tool_api.IMAGE_SEARCH_PATH)
     async def search(request: Request) -> Response:
-        asked = await http_json.read(request, tool_api.ImageSearchRequest)
-        return http_json.reply(tool_api.SearchResponse(hits=await batches.submit(asked)))
+        return await backends.answer(batches, await http_json.read(request, tool_api.ImageSearchRequest))
 
     return app
 
 
-def _read_looks(request: tool_api.ImageSearchRequest) -> Looks | UserError:
-    """What the query shows, or the reason why it cannot be read."""
-    try:
-        return looks(tool_api.decode_image(request.image))
-    except UserError as error:
-        return error
+def text_application(backend: TextSearch) -> App:
+    """The text search server's application."""
 
+    def work(requests: Sequence[tool_api.TextSearchRequest]) -> list[Response | Exception]:
+        """One batch, in a thread."""
+        found = backend.search([each.query for each in requests], [each.top for each in requests])
+        return [_response(each, request.top) for each, request in zip(found, requests, strict=True)]
 
-def text_application(index: TextIndex) -> App:
+    batches = backends.batcher(backend, work)
     app = http_json.application("gog text search")
 
     @app.post(tool_api.TEXT_SEARCH_PATH)
     async def search(request: Request) -> Response:
-        asked = await http_json.read(request, tool_api.TextSearchRequest)
-        return http_json.reply(tool_api.SearchResponse(hits=index.search(asked.query, asked.top)))
+        return await backends.answer(batches, await http_json.read(request, tool_api.TextSearchRequest))
 
     return app
 
 
+def _response(found: Found, top: int) -> Response | Exception:
+    """The answer for a back end's result, or the fault in it."""
+    try:
+        backends.finite(*(hit.score for hit in found.hits))
+        amounts = {tool_api.COST_HEADER: found.cost_usd, tool_api.CREDIT_HEADER: found.credit_usd}
+        headers = {name: f"{amount:.6f}" for name, amount in amounts.items() if amount is not None}
+        return http_json.reply(tool_api.SearchResponse(hits=list(found.hits[:top])), headers=headers)
+    except (ValueError, TypeError, AttributeError) as error:
+        return error
+
+
 def build_image(given: argparse.Namespace) -> App:
-    return image_application(ImageIndex.read(inputs.dataset(given.data, given)))
+    """The image search. Raises UserError for a back end that cannot be created."""
+    resources = inputs.resources(given)
+    return image_application(backends.load("image-search", given.backend, given.options, ImageSearch, resources))
 
 
 def build_text(given: argparse.Namespace) -> App:
-    return text_application(TextIndex.read(inputs.dataset(given.data, given)))
+    """The text search. Raises UserError for a back end that cannot be created."""
+    resources = inputs.resources(given)
+    return text_application(backends.load("text-search", given.backend, given.options, TextSearch, resources))
 
 
 def main(argv: list[str]) -> int:
     """`gog serve image-search` and `gog serve text-search`: argv begins with `image` or `text`. Returns the exit code."""
     kind, rest = (argv[0], argv[1:]) if argv else ("", [])
     if kind not in KINDS:
-        print(f"gog serve: which search? give one of {', '.join(KINDS)} (got {kind!r})", file=sys.stderr)
+        print(f"gog serve: unknown search {kind!r} (give one of {', '.join(KINDS)})", file=sys.stderr)
         return 2
-    what = "images of the dataset's index" if kind == "image" else "pages of the dataset's corpus"
-    options = process.parser(f"{kind}-search", f"Search over the {what}.")
-    options.add_argument("--backend", default="world", choices=("world",), help="the only one so far")
-    options.add_argument("--data", required=True, help="dataset: a folder, or an s3:// address of the store")
+    options = process.parser(f"{kind}-search", f"Search of pages by {'an image' if kind == 'image' else 'words'}.")
+    backends.add_arguments(options, f"{kind}-search")
+    options.add_argument("--data", help="dataset: a folder, or an s3:// address of the store; `world` searches it")
     return process.main(f"{kind}-search", options, rest, build_image if kind == "image" else build_text)
 
 

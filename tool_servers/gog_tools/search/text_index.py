@@ -1,32 +1,34 @@
-"""Full-text search over a corpus of pages: what a web text search is to the embedded world.
+"""The back end `world` of text search: full-text search over the pages of a dataset's corpus.
 
-Tantivy in memory, BM25 over titles and texts, titles counting more; pages whose title is the query come first.
-Queries are what a model wrote, so they are never parsed as a query language: words are taken out of them and looked
-up, whatever else they contain.
+Tantivy in memory, BM25 over titles and texts, with more weight on titles; pages whose title is the query come first.
+Queries are what a model wrote, so they are never parsed as a query language: their words are looked up one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import tantivy
+from pydantic import Field
 
 from gog import dataset, judging, tool_api
 from gog.errors import UserError
+from gog_tools.search.backend import Found
 
-CORPUS = "corpus.jsonl"
-TITLE_BOOST = 3.0
 MAX_WORDS = 64
-"""Of a query; further ones are not looked up."""
+"""Most distinct words of a query that are looked up."""
 WRITER_BYTES = 20_000_000
+"""Memory of tantivy's writer while the index is built."""
 
 
 class TextIndex:
-    """documents by row; searched by words."""
+    """A TextSearch over documents in memory."""
 
-    def __init__(self, documents: Sequence[dataset.Document]) -> None:
-        self.documents = documents
+    def __init__(self, documents: Sequence[dataset.Document], *, title_boost: float = 3.0) -> None:
+        """Indexes documents. title_boost: weight of a word in a title; a word in a text has 1."""
+        self.documents, self.title_boost = documents, title_boost
         self.titles: dict[str, list[int]] = {}
         for row, document in enumerate(documents):
             self.titles.setdefault(judging.normalise(document.title), []).append(row)
@@ -34,16 +36,19 @@ class TextIndex:
         self.searcher = _fill(self.schema, documents).searcher()
 
     @classmethod
-    def read(cls, folder: Path) -> TextIndex:
-        """The corpus of a dataset folder. Raises UserError for a missing, empty or broken one."""
-        path = folder / CORPUS
+    def read(cls, data: Path, *, title_boost: Annotated[float, Field(ge=0, le=1_000)] = 3.0) -> TextIndex:
+        """The index of a dataset folder. Raises UserError for a missing, empty or broken corpus."""
+        path = data / dataset.CORPUS
         documents = list(dataset.read_lines(path, dataset.Document))
         if not documents:
             raise UserError("no pages", where=str(path), remedy="give at least one line")
-        return cls(documents)
+        return cls(documents, title_boost=title_boost)
 
-    def search(self, query: str, top: int) -> list[tool_api.SearchHit]:
-        """At most `top` pages, best first; none when no word is found."""
+    def search(self, queries: Sequence[str], tops: Sequence[int]) -> list[Found]:
+        """The best pages for each query; none when no word is found."""
+        return [Found(self._pages(query, top)) for query, top in zip(queries, tops, strict=True)]
+
+    def _pages(self, query: str, top: int) -> list[tool_api.SearchHit]:
         words = _words(query)
         if not words:
             return []
@@ -58,7 +63,7 @@ class TextIndex:
         clauses = []
         for word in words:
             title = tantivy.Query.term_query(self.schema, "title", word)
-            clauses.append((tantivy.Occur.Should, tantivy.Query.boost_query(title, TITLE_BOOST)))
+            clauses.append((tantivy.Occur.Should, tantivy.Query.boost_query(title, self.title_boost)))
             clauses.append((tantivy.Occur.Should, tantivy.Query.term_query(self.schema, "text", word)))
         return tantivy.Query.boolean_query(clauses)
 
@@ -86,6 +91,6 @@ def _fill(schema: tantivy.Schema, documents: Sequence[dataset.Document]) -> tant
 
 
 def _words(query: str) -> list[str]:
-    """Distinct words as tantivy's tokenizer cuts them: letters and digits, lower case."""
+    """Distinct words of a query as tantivy's tokenizer splits them: letters and digits, lower case."""
     words = "".join(char if char.isalnum() else " " for char in query.lower()).split()
     return list(dict.fromkeys(words))[:MAX_WORDS]

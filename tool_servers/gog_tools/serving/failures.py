@@ -1,9 +1,9 @@
-"""Failures on purpose, so that a run can be seen to survive those of real tools.
+"""Injected failures, to show that a run survives those of real tools.
 
-Paid searches stall, refuse, break and answer with HTML under status 200. This layer does the same to a chosen share of
-requests, in front of any of our servers, so the servers themselves know nothing of it. Only POSTs are failed: a
-server under injection must still look healthy, as real ones do. It does not imitate outages (failures here are
-independent of each other), nor wrong answers, which are the tool's own business.
+Paid searches stall, refuse, break and answer HTML with status 200. This layer does the same to a chosen fraction of
+requests, in front of any of our servers, which know nothing of it. Only POSTs fail: a server under injection must still
+look healthy, as real ones do. Outages are not imitated (injected failures are independent of each other), nor wrong
+answers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An ASGI application."""
 
 MALFORMED = (
     b"<!DOCTYPE html><html><body><h1>Please verify that you are human</h1></body></html>",
@@ -28,11 +29,19 @@ MALFORMED = (
 
 
 class FailureInjector:
-    """ASGI layer. The n-th request's fate follows from the seed; what fails depends on nothing else."""
+    """ASGI layer that fails requests. Which ones is a function of the seed and the order of requests alone."""
 
     def __init__(
         self, app: App, injection: FailureInjection, *, timeout_seconds: float = 30.0, retry_after: int = 1
     ) -> None:
+        """Creates the layer.
+
+        Args:
+            app: what answers the other requests
+            injection: fraction, kinds and seed of the failures
+            timeout_seconds: how long a request that times out stays unanswered
+            retry_after: seconds that a 429 asks the client to wait
+        """
         self.app, self.injection = app, injection
         self.timeout_seconds, self.retry_after = timeout_seconds, retry_after
         self.rng = random.Random(injection.seed)
@@ -51,9 +60,10 @@ class FailureInjector:
         return self.rng.choice(self.injection.kinds)
 
     async def fail(self, kind: str, receive: Receive, send: Send) -> None:
-        await drain(receive)  # an unread body would end the client's kept-alive connection: a failure of another kind
+        """Answers a request with a failure of one kind."""
+        await drain(receive)  # an unread body would close the client's connection, which is a failure of another kind
         if kind == "timeout":
-            await gone(receive, self.timeout_seconds)
+            await wait_for_disconnect(receive, self.timeout_seconds)
             await reply(send, 504, b"injected timeout")
         elif kind == "429":
             await reply(send, 429, b"injected: too many requests", retry_after=self.retry_after)
@@ -66,15 +76,15 @@ class FailureInjector:
 
 
 async def drain(receive: Receive) -> None:
-    """Reads the request's body to its end, or until the client is gone."""
+    """Reads the request's body to its end, or until the client disconnects."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             return
 
 
-async def gone(receive: Receive, seconds: float) -> None:
-    """Waits until the client has gone away, at most `seconds`."""
+async def wait_for_disconnect(receive: Receive, seconds: float) -> None:
+    """Waits until the client disconnects, at most `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             while (await receive())["type"] != "http.disconnect":
@@ -86,7 +96,15 @@ async def gone(receive: Receive, seconds: float) -> None:
 async def reply(
     send: Send, status: int, body: bytes, *, kind: bytes = b"text/plain", retry_after: int | None = None
 ) -> None:
-    """One whole response."""
+    """Sends a complete response.
+
+    Args:
+        send: of the ASGI request
+        status: HTTP status
+        body: the whole body
+        kind: content type
+        retry_after: seconds for a Retry-After header; None sends none
+    """
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     if retry_after is not None:
         headers.append((b"retry-after", b"%d" % retry_after))

@@ -1,31 +1,42 @@
-"""What a server is given by name at start, as a folder on this machine: a dataset, a base model, a store.
+"""What a server is given by name at start (a dataset, a base model, a store), as a folder on this machine.
 
-A pod has no disk of its own, so names may be s3:// addresses, read with the options of `--store` into the server's
-scratch folder, which goes when the server ends.
+A pod has no disk of its own, so names may be s3:// addresses. They are read with the options of `--store` into the
+server's scratch folder, which is removed when the server ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from gog import store
 from gog.errors import UserError
 from gog.spec import StoreSpec
+from gog_tools.serving import http_json
 
 TINY = "tiny"
 TINY_PACKAGE = "gog_recipes.world"
-"""Where the shipped base lies. Named only: servers and recipes know nothing of each other."""
+"""The package that holds the shipped base model. Found by name, because servers and recipes do not import each other."""
+
+
+def resources(given: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+    """What every server can provide to its back end (gog_tools.serving.backends.RESOURCES)."""
+    provided: dict[str, Callable[[], Any]] = {"scratch": lambda: given.scratch}
+    if given.data is not None:
+        provided["data"] = lambda: dataset(given.data, given)
+    return provided
 
 
 def dataset(uri: str, given: argparse.Namespace) -> Path:
     """The folder of a dataset: one on this machine, or fetched from a store. Raises UserError."""
     if "://" not in uri:
         return Path(uri)
-    from gog import dataset_zip  # with the store's client, which a folder need not wait for
+    from gog import dataset_zip  # imports the client of the store, which takes time and a folder does not need
 
     options = store_spec(given.store) if given.store is not None else None
     return dataset_zip.fetch_dataset(uri, options, given.scratch / "data")
@@ -45,10 +56,8 @@ def base_model(name: str, given: argparse.Namespace) -> Path:
 
 
 def store_spec(text: str) -> StoreSpec:
-    """--store, read. Raises UserError."""
+    """The store that --store describes. Raises UserError."""
     try:
         return StoreSpec.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{field + ': ' if field else ''}{first['msg']}", where="--store") from None
+        raise http_json.invalid(error, where="--store", prefix="--store: ") from None

@@ -1,10 +1,10 @@
-"""What every tool server has around it: health, metrics, a key, a cap on bodies, a count of what was answered.
+"""What surrounds every tool server: health, readiness, metrics, an API key, a cap on bodies, a count of answers.
 
-It stands before the server itself is there: /healthz says that the process answers, /readyz that it can do its work,
-and anything else is a 503 until then. It lies outside of failure injection, so that none of these pages ever fails on
-purpose, and that injected failures are counted as what the client saw. Bodies larger than any image needs are refused
-before they are read; an error that a server did not foresee becomes a 500 and a traceback in the log, and costs the
-client neither its connection nor others theirs.
+It answers before the server behind it is built: /healthz as soon as the process runs, /readyz once it can do its work,
+and every other page is a 503 until then. It lies outside of failure injection, so that its own pages never fail on
+purpose and injected failures are counted as the client saw them. A body larger than any image needs is refused before
+it is read. An exception that a server does not handle is a 500 with a traceback in the log, and closes neither this
+client's connection nor another's.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import time
 
 from gog import metrics
 from gog.metrics import serving
+from gog_tools.serving import errors
 from gog_tools.serving.failures import App, Message, Receive, Scope, Send, drain, reply
 
 MAX_BODY = 64_000_000
-"""Bytes of a request."""
+"""Most bytes of a request."""
 HEALTH_PATHS = ("/healthz", "/health")
 READY_PATH = "/readyz"
+JSON = b"application/json"
 
 
-class Shell:
-    """ASGI layer around every server, opened once there is one. key: what requests have to bear; "" for none."""
+class Middleware:
+    """ASGI layer around a server, which it serves once `open` is called."""
 
     def __init__(self, name: str, *, key: str = "") -> None:
+        """Creates the layer of a server that is not ready. key: API key of requests; empty requires none."""
         self.app: App = _starting
         self.ready = False
         self.authorization = f"Bearer {key}".encode() if key else b""
@@ -34,16 +37,17 @@ class Shell:
         self.seconds = metrics.SERVER_SECONDS.labels(name)
 
     def open(self, app: App) -> None:
+        """Serves an application from now on."""
         self.app, self.ready = app, True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["path"] in HEALTH_PATHS:
-            await reply(send, 200, b'{"status":"ok"}', kind=b"application/json")
+            await reply(send, 200, b'{"status":"ok"}', kind=JSON)
         elif scope["path"] == READY_PATH:
             status, body = (200, b'{"status":"ready"}') if self.ready else (503, b'{"status":"starting"}')
-            await reply(send, status, body, kind=b"application/json")
+            await reply(send, status, body, kind=JSON)
         elif scope["path"] == serving.METRICS:
             kind, page = serving.text(metrics.SERVERS.registry)
             await reply(send, 200, page, kind=kind.encode())
@@ -59,45 +63,45 @@ class Shell:
             await send(message)
 
         try:
-            refusal = self._unauthorized(scope) or too_large(scope)
+            refusal = self._unauthorized(scope) or refused_body(scope)
             if refusal:
-                await reply(watched, *refusal)
+                await reply(watched, refusal.status, errors.body(refusal.status, refusal.message), kind=JSON)
             else:
                 await self.app(scope, receive, watched)
         except Exception:
             logging.getLogger(__name__).exception("%s %s failed", scope["method"], scope["path"])
             if status == 0:
-                await reply(watched, 500, b"internal error; see the server's log")
+                await reply(watched, 500, errors.body(500, errors.UNEXPECTED), kind=JSON)
         finally:
             self.outcomes[outcome_of(status)].inc()
             self.seconds.observe(time.perf_counter() - start)
 
-    def _unauthorized(self, scope: Scope) -> tuple[int, bytes] | None:
+    def _unauthorized(self, scope: Scope) -> errors.RequestError | None:
         given = dict(scope["headers"]).get(b"authorization", b"")
         if not self.authorization or hmac.compare_digest(given, self.authorization):
             return None
-        return 401, b"send the header Authorization: Bearer KEY"
+        return errors.RequestError(401, "send the header Authorization: Bearer KEY")
 
 
 async def _starting(scope: Scope, receive: Receive, send: Send) -> None:
     await drain(receive)
-    await reply(send, 503, b"starting; see /readyz", retry_after=1)
+    await reply(send, 503, errors.body(503, "starting; see /readyz"), kind=JSON, retry_after=1)
 
 
 def outcome_of(status: int) -> str:
-    """0 stands for a request that was never answered."""
+    """The outcome label of an HTTP status; 0 for a request that was never answered."""
     if status == 0:
         return "gone"
     return "ok" if status < 400 else "client_error" if status < 500 else "server_error"
 
 
-def too_large(scope: Scope) -> tuple[int, bytes] | None:
-    """The refusal of a body whose length is not told or above MAX_BODY."""
+def refused_body(scope: Scope) -> errors.RequestError | None:
+    """Why a request's body is not read: its length is missing or above MAX_BODY. None accepts it."""
     if scope["method"] not in ("POST", "PUT"):
         return None
     length = dict(scope["headers"]).get(b"content-length")
     if length is None:
-        return 411, b"say the body's length"
+        return errors.RequestError(411, "send the body's length in Content-Length")
     if int(length) > MAX_BODY:
-        return 413, b"the body has more than %d bytes" % MAX_BODY
+        return errors.RequestError(413, f"the body has more than {MAX_BODY} bytes")
     return None

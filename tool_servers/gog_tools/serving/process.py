@@ -1,15 +1,15 @@
-"""How every tool server is started, watched and stopped: one way, so that whoever starts them needs to know one.
+"""How every tool server starts, is watched and stops.
 
-The port is bound before anything slow is done, so a port in use is said at once; a free port is taken for port 0. It is
-listened on at once as well: /healthz answers while an index is built or a model loaded in a thread, /readyz refuses
-until the server can do its real work, as does everything else. Only then the ready file appears (whole or not at all)
-with the server's address and process id.
+The port is bound before anything slow happens, so that a port in use is reported at once; port 0 takes a free one. The
+server listens at once as well: /healthz answers while an index is built or a model is loaded in a thread; /readyz and
+all other pages are a 503 until the server can do its work. Then the ready file appears, whole, with the server's address
+and process id.
 
-SIGTERM stops listening, lets requests in flight finish for a while, and ends with 0: at once after that, whatever a
-thread may still be at, since a process that outlives its pod's grace is killed in the middle of something else.
+SIGTERM stops listening, lets requests in flight finish for a while, and exits with 0, immediately after that and
+without waiting for threads: a process that outlives its pod's grace period is killed in the middle of something else.
 
-One process a server: more of them are more replicas. No TLS: loopback or a cluster's network policy. A key that
-requests have to bear is taken from the environment.
+One process per server: scale by replicas. No TLS: use loopback or a cluster's network policy. The API key that requests
+must carry comes from the environment.
 """
 
 from __future__ import annotations
@@ -35,22 +35,30 @@ from pydantic import ValidationError
 from gog import api_keys
 from gog.errors import UserError
 from gog.spec import FailureInjection
+from gog_tools.serving import http_json
 from gog_tools.serving.failures import App, FailureInjector
-from gog_tools.serving.middleware import Shell
+from gog_tools.serving.middleware import Middleware
 
 KEY = "GOG_API_KEY"
-"""Environment: the key that requests have to bear; any request will do without it."""
+"""Environment variable with the API key that requests must carry; empty or unset requires none."""
 PARENT_SECONDS = 1.0
-"""Between two looks at the parent."""
+"""Between two checks whether the parent still runs."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn that prepares its application while it listens, and for whom a SIGTERM is an orderly end."""
+    """uvicorn, but it builds its application while it listens and exits with 0 on SIGTERM."""
 
     def __init__(
         self, config: uvicorn.Config, prepare: Callable[[], None], end: Callable[[], None], *, parent: int | None
     ) -> None:
-        """parent: process with which this one ends."""
+        """Creates a server.
+
+        Args:
+            config: uvicorn's
+            prepare: builds the application, in a thread; what it raises ends the server and is kept in `failure`
+            end: called after a shutdown in good order
+            parent: process with which this one ends; None for none
+        """
         super().__init__(config)
         self.prepare, self.end, self.parent = prepare, end, parent
         self.failure: BaseException | None = None
@@ -62,7 +70,7 @@ class Server(uvicorn.Server):
             self._watch_parent()
 
     def _watch_parent(self) -> None:
-        """So that a killed run leaves nothing behind."""
+        """Ends the server with its parent, so that a killed run leaves no process behind."""
         if os.getppid() != self.parent:
             self.should_exit = True
         else:
@@ -71,7 +79,7 @@ class Server(uvicorn.Server):
     def _prepare(self) -> None:
         try:
             self.prepare()
-        except BaseException as error:  # noqa: BLE001  raised again by whoever runs the server
+        except BaseException as error:  # noqa: BLE001  raised again by `serve`
             self.failure = error
             self.should_exit = True
 
@@ -96,8 +104,8 @@ def parser(name: str, summary: str) -> argparse.ArgumentParser:
     add = options.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container")
     add("--port", type=int, default=0, help="0 takes a free one")
-    add("--ready-file", type=Path, help='written once the server answers: {"url": ..., "pid": ...}')
-    add("--failures", default="{}", help='failures on purpose: {"rate": 0.05, "kinds": ["429"], "seed": 0}')
+    add("--ready-file", type=Path, help='written once the server is ready: {"url": ..., "pid": ...}')
+    add("--failures", default="{}", help='injected failures: {"rate": 0.05, "kinds": ["429"], "seed": 0}')
     add("--timeout-seconds", type=float, default=30.0, help="longest stall of an injected timeout")
     add("--store", help="store that s3:// data and checkpoints are read from, as JSON: a manifest's spec.store")
     add("--drain-seconds", type=int, default=25, help="how long requests in flight may take to finish after SIGTERM")
@@ -106,10 +114,20 @@ def parser(name: str, summary: str) -> argparse.ArgumentParser:
 
 
 def main(name: str, options: argparse.ArgumentParser, argv: list[str], build: Callable[..., App]) -> int:
-    """Parses, builds and serves until told to stop. Returns 0, or 2 with a sentence on stderr for a user's error."""
+    """Parses the command line, builds the server and serves until SIGTERM.
+
+    Args:
+        name: of the server, as in `gog serve NAME`
+        options: its command line
+        argv: the arguments
+        build: makes the application from the parsed arguments
+
+    Returns:
+        The exit code: 0, or 2 with a sentence on stderr for a user's error.
+    """
     try:
         given = options.parse_args(argv)
-    except SystemExit as end:  # argparse has said why
+    except SystemExit as end:  # argparse has printed why
         return int(end.code or 0)
     try:
         serve(name, given, build)
@@ -120,22 +138,27 @@ def main(name: str, options: argparse.ArgumentParser, argv: list[str], build: Ca
 
 
 def serve(name: str, given: argparse.Namespace, build: Callable[[argparse.Namespace], App]) -> None:
-    """Binds, listens, builds the app, serves. Raises UserError for a port in use and whatever `build` finds wrong.
+    """Binds, listens, builds the application and serves. SIGTERM exits the process; this function returns only then.
 
-    `build` runs in a thread of its own; given.scratch is a folder that is there as long as the server is. Returns
-    never, once the server was told to stop.
+    Args:
+        name: of the server
+        given: the parsed arguments; `scratch` is added, a folder that exists as long as the server
+        build: makes the application, in a thread
+
+    Raises:
+        UserError: for a port in use, and what `build` raises.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     injection = read_injection(given.failures)
     with bind(given.host, given.port) as listener, tempfile.TemporaryDirectory(prefix="gog-serve-") as scratch:
         given.scratch = Path(scratch)
-        shell, address = Shell(name, key=api_keys.from_environment(KEY)), url_of(listener)
+        middleware, address = Middleware(name, key=api_keys.from_environment(KEY)), url_of(listener)
 
         def prepare() -> None:
             app = build(given)
             if injection.rate > 0:
                 app = FailureInjector(app, injection, timeout_seconds=given.timeout_seconds)
-            shell.open(app)
+            middleware.open(app)
             if given.ready_file:
                 write_ready_file(given.ready_file, address)
             print(f"gog serve {name}: {address}", file=sys.stderr, flush=True)
@@ -146,7 +169,7 @@ def serve(name: str, given: argparse.Namespace, build: Callable[[argparse.Namesp
             os._exit(0)
 
         config = uvicorn.Config(
-            shell,
+            middleware,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -158,23 +181,22 @@ def serve(name: str, given: argparse.Namespace, build: Callable[[argparse.Namesp
         server = Server(config, prepare, end, parent=os.getppid() if given.exit_with_parent else None)
         try:
             server.run(sockets=[listener])
-        except OSError as error:  # somebody else began to listen between our bind and our listen
+        except OSError as error:  # another process began to listen after our bind
             raise UserError(f"cannot listen: {error.strerror}", where=address) from None
         if server.failure is not None:
             raise server.failure
 
 
 def read_injection(text: str) -> FailureInjection:
+    """The failures that --failures describes. Raises UserError."""
     try:
         return FailureInjection.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{field + ': ' if field else ''}{first['msg']}", where="--failures") from None
+        raise http_json.invalid(error, where="--failures", prefix="--failures: ") from None
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: until the server is ready, connections are refused."""
+    """A bound socket that does not listen yet. Raises UserError for an address in use."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -189,13 +211,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """An address at which this machine reaches the socket."""
+    """A URL at which this machine reaches the socket."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{host}:{port}"
 
 
 def write_ready_file(path: Path, url: str) -> None:
+    """Writes the ready file so that it appears whole."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -1,0 +1,199 @@
+"""Back ends of the tool servers: found by name, configured by options.
+
+What a server does (find boxes, search, give verdicts, write completions) is the work of one object, its back end. The
+server around it owns HTTP, batches, limits and error forms, so a back end is one file that knows none of these. It is
+chosen by `--backend NAME` or `--backend module:factory`, and configured by `--options` with a JSON object.
+
+How to add a back end:
+
+1. Write a class with the methods of the role's protocol: `grounding.backend.Detector`, `search.backend.ImageSearch` or
+   `TextSearch`, `judge.backend.Judge`, `gog.completions.Model`. The protocol says what is passed and returned.
+2. Give its constructor typed parameters. A parameter named like one of the role's resources (RESOURCES) receives it;
+   every other one is an option, checked against its annotation before the constructor runs:
+
+       class Clip:
+           def __init__(self, data: Path, *, model: str, top: Annotated[int, Field(ge=1)] = 5) -> None: ...
+
+3. Start it as `--backend my_package.clip:Clip --options '{"model": "ViT-B-32"}'`; the module must be importable in the
+   server's image. A back end of this project adds a row to NAMES instead, and its test.
+
+How a back end fails: `UserError` is a fault of the request (400, not retried); `gog_tools.serving.errors.Unavailable` is
+a fault that passes (503, retried by the client); anything else is a fault of the back end (500). Messages reach the
+client and may be recorded, so they must hold no secrets. A secret comes from the environment, never from an option,
+because options are part of the command line.
+
+Threads: all calls come from one thread unless the class sets `threads` to more; the constructor runs in another one.
+`max_batch` sets the most items in a call. A back end that waits for a remote service sets `max_batch = 1` and
+`threads` to the number of calls that may be under way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import logging
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NotRequired, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from gog.errors import UserError
+from gog_tools.serving import errors, http_json
+from gog_tools.serving.batching import Item, MicroBatcher, Result
+
+NAMES: dict[str, dict[str, str]] = {
+    "grounding": {"world": "gog_tools.grounding.world_detector:WorldDetector"},
+    "image-search": {"world": "gog_tools.search.image_index:ImageIndex.read"},
+    "text-search": {"world": "gog_tools.search.text_index:TextIndex.read"},
+    "judge": {"world": "gog_tools.judge.world_judge:WorldJudge"},
+    "policy": {
+        "transformers": "gog_recipes.models.completion:PolicyModel",
+        "world": "gog_recipes.models.completion:PolicyModel",
+    },
+}
+"""`module:factory` of each back end, by role and name. `world` is a manifest's default, so every role has it."""
+
+RESOURCES = {
+    "data": "folder of the dataset that --data names (pathlib.Path)",
+    "scratch": "empty folder that is removed when the server ends (pathlib.Path)",
+    "folder": "folder of the base model; policy only (pathlib.Path)",
+    "device": "torch device; policy only (str)",
+    "dtype": "type of the weights, float32 or bfloat16; policy only (str)",
+}
+"""What a server passes to a back end that has a parameter of this name."""
+
+
+def load(role: str, name: str, options: str, protocol: type[Any], resources: Mapping[str, Callable[[], Any]]) -> Any:
+    """Creates the back end of a server.
+
+    Args:
+        role: a key of NAMES
+        name: a key of NAMES[role], or `module:factory`
+        options: a JSON object with values for the factory's parameters that are not resources
+        protocol: what the back end must have; a runtime-checkable Protocol
+        resources: makes each resource that this server can provide, by name; called for the factory's parameters only
+
+    Returns:
+        The back end, an instance of protocol.
+
+    Raises:
+        UserError: for a back end that cannot be found, an option that does not fit, or an object without the
+            protocol's methods; also what the factory itself raises.
+    """
+    factory = find(role, name)
+    parameters = _parameters(factory, name)
+    settings = _options(parameters, name, options)
+    backend: Any = factory(**_provided(parameters, name, resources), **settings)
+    if not isinstance(backend, protocol):
+        raise UserError(
+            f"{type(backend).__name__} is not a {protocol.__name__}",
+            where=f"--backend {name}",
+            remedy=f"give it the methods of {protocol.__module__}.{protocol.__name__}",
+        )
+    return backend
+
+
+def find(role: str, name: str) -> Callable[..., Any]:
+    """The factory of a back end. Raises UserError for one that cannot be found."""
+    module, _, attribute = NAMES[role].get(name, name).partition(":")
+    remedy = f"give one of {', '.join(NAMES[role])}, or module:factory"
+    try:
+        if not attribute:
+            raise ValueError("it is neither a known name nor module:factory")
+        return cast("Callable[..., Any]", operator.attrgetter(attribute)(importlib.import_module(module)))
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(f"no back end {name!r}: {error}", where="--backend", remedy=remedy) from None
+
+
+def _parameters(factory: Callable[..., Any], name: str) -> dict[str, inspect.Parameter]:
+    """The factory's parameters by name, with their annotations evaluated."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    try:
+        signature = inspect.signature(factory, eval_str=True)
+    except (ValueError, TypeError, NameError) as error:
+        raise UserError(f"cannot read the factory's parameters: {error}", where=f"--backend {name}") from None
+    return {key: value for key, value in signature.parameters.items() if value.kind not in variadic}
+
+
+def _provided(
+    parameters: Mapping[str, inspect.Parameter], name: str, resources: Mapping[str, Callable[[], Any]]
+) -> dict[str, Any]:
+    """The resources among the factory's parameters. One that is missing is an error unless it has a default."""
+    wanted = [each for each in parameters if each in RESOURCES]
+    for each in wanted:
+        if each not in resources and parameters[each].default is inspect.Parameter.empty:
+            raise UserError(f"needs {each}: {RESOURCES[each]}", where=f"--backend {name}", remedy=f"give --{each}")
+    return {each: resources[each]() for each in wanted if each in resources}
+
+
+def _options(parameters: Mapping[str, inspect.Parameter], name: str, text: str) -> dict[str, Any]:
+    """The values of --options, checked against the annotations of the parameters."""
+    fields = {key: _field(value) for key, value in parameters.items() if key not in RESOURCES}
+    typed_dict: Any = TypedDict  # type checkers accept literal fields only
+    kind = typed_dict("Options", fields)
+    kind.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+    try:
+        return dict(TypeAdapter(kind).validate_python(http_json.parse(text.encode())))
+    except UserError as error:
+        raise UserError(error.what, where="--options", remedy="give one JSON object") from None
+    except ValidationError as error:
+        remedy = f"options of {name}: {', '.join(fields) or 'none'}"
+        raise http_json.invalid(error, where="--options", prefix="--options ", remedy=remedy) from None
+
+
+def _field(parameter: inspect.Parameter) -> Any:
+    empty = inspect.Parameter.empty
+    annotation = Any if parameter.annotation is empty else parameter.annotation
+    return annotation if parameter.default is empty else NotRequired[annotation]
+
+
+def add_arguments(parser: argparse.ArgumentParser, role: str) -> None:
+    """Adds --backend and --options."""
+    names = list(NAMES[role])
+    parser.add_argument("--backend", default=names[0], help=f"{', '.join(names)}, or module:factory")
+    parser.add_argument("--options", default="{}", metavar="JSON", help="options of the back end, a JSON object")
+
+
+def batcher(
+    backend: object,
+    work: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+    *,
+    max_size: int = 16,
+    max_wait: float = 0.0,
+) -> MicroBatcher[Item, Result]:
+    """Batches for the calls of a back end, which may set `max_batch` and `threads` (module docstring).
+
+    Args:
+        backend: whose attributes count
+        work: answers a batch, as `MicroBatcher` calls it
+        max_size: most items in a batch where the back end does not set it
+        max_wait: seconds for which an idle batcher waits for a second item
+    """
+    size, threads = getattr(backend, "max_batch", max_size), getattr(backend, "threads", 1)
+    return MicroBatcher(work, max_size=size, max_wait=max_wait, threads=threads)
+
+
+async def answer(batches: MicroBatcher[Item, Result], item: Item) -> Result:
+    """The result of one item.
+
+    Raises:
+        UserError: for a fault of the request.
+        errors.RequestError: for a back end that is unavailable (503) or failed (500, logged with its traceback).
+    """
+    try:
+        return await batches.submit(item)
+    except (UserError, errors.RequestError):
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).exception("the back end failed")
+        raise errors.of_backend(error) from error
+
+
+def finite(*values: float) -> None:
+    """Raises ValueError unless all values of a result are finite: JSON has no NaN, and none of them is an answer."""
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"a result that is not finite: {values}")
