@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
+from hypothesis import strategies
+from omegaconf import OmegaConf
 from support import operator_golden
 from support.operator_builders import make_endpoint, make_run, make_stage
+from torchx.specs import macros
 
 from gog import spec as settings
 from gog.errors import UserError
@@ -104,6 +108,21 @@ def test_the_component_is_found_by_its_module_s_name():
     assert (definition.name, role.name, role.entrypoint) == ("world-sft-a1", "trainer", "python")
     assert role.args == ["-m", "gog_console", "stage", "sft", "--config", "/c.yaml"]
     assert role.num_replicas == 1 and role.max_retries == 0
+
+
+def test_what_torchx_would_read_as_a_macro_reaches_the_stage_as_it_is():
+    env, program = {"FOLDER": "/${app_id}/$$"}, "'/opt/${img_root}/gog' '${app_id}'"
+    definition = app.compile_stage("sft", name="a", config="/${app_id}/$replica_id/c.yaml", program=program, env=env)
+    values = macros.Values(img_root="IMG", app_id="APP", replica_id="0", rank0_env="RANK0")
+    role = values.apply(definition.roles[0])
+    assert role.args == ["${app_id}", "stage", "sft", "--config", "/${app_id}/$replica_id/c.yaml"] and role.env == env
+    assert role.entrypoint == "/opt/${img_root}/gog"
+
+
+@hypothesis.given(strategies.text("ab\\${}. "), strategies.text("$\\{}"))
+def test_what_omegaconf_would_read_as_a_reference_reaches_the_recipe_as_it_is(text, other):
+    body = {"workdir": text, "more": [{"deep": other}]}
+    assert OmegaConf.to_container(OmegaConf.create(stage_command.literal(body)), resolve=True) == body
 
 
 def test_several_processes_run_under_torchrun_and_meet_at_replica_0():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 
+import hypothesis
 import pytest
 import support.operator_golden as golden
+from hypothesis import strategies
 
 from gog import spec as settings
-from gog_operator.build import inference, meta
+from gog_operator.build import inference, meta, pods
 
 
 def made(role="grounding", data=golden.DATA, **spec):
@@ -146,3 +149,24 @@ def test_every_pod_of_a_policy_has_an_address_of_its_own():
 
 def test_a_server_s_own_key_comes_from_its_secret():
     assert container_of(made("judge", secretName="key"))["envFrom"] == [{"secretRef": {"name": "key"}}]
+
+
+def expanded(text: str, value: str = "EXPANDED") -> str:
+    """What a kubelet makes of a command's or a variable's text (k8s.io/kubernetes, third_party/forked/golang/expansion)."""
+    return re.sub(r"\$(?:(\$)|\([^)]*\)|(\()|)", lambda m: _kubelet(m, value), text)
+
+
+def _kubelet(found: re.Match[str], value: str) -> str:
+    if found[1]:
+        return "$"
+    return value if found[0].endswith(")") else found[0]
+
+
+@hypothesis.given(strategies.text("$()aA"))
+def test_what_a_kubelet_would_expand_reaches_the_server_as_it_is(text):
+    assert expanded(pods.literal(text)) == text
+
+
+def test_a_model_s_folder_may_be_called_like_a_variable():
+    assert expanded("/models/$(HOME)") == "/models/EXPANDED"
+    assert flag(made("policy", base="/models/$(HOME)"), "--model") == "/models/$$(HOME)"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sys
 
+import pytest
 import yaml
 from support.operator_builders import until
+from support.operator_harness import TOYS, Harness
 
 STAGES = ("curate", "sft", "stratify", "grpo", "evaluate")
 
@@ -47,6 +51,40 @@ def test_a_run_goes_through_every_stage_and_leaves_nothing_running(harness):
     )
     assert "world" in harness.gog("status")[1] and "evaluate/4" in harness.gog("status", "world")[1]
     assert "world is complete" in harness.gog("logs", "world")[1]
+
+
+@pytest.mark.parametrize("name", ["${app_id}", "$$x $HOME", "${", "{{run}} 100%d", r"\${img_root}", "$(pwd) `x`"])
+def test_a_folder_s_name_is_not_read_as_a_template(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with contextlib.closing(Harness(tmp_path / name)) as harness:
+        code, output = harness.gog("run", sft(harness))
+        assert code == 0, output
+        assert harness.committed("sft")[-1] == 4
+
+
+def test_modules_beside_the_manifest_are_not_imported_in_place_of_the_standard_library_s(harness):
+    for name in ("random", "json", "yaml"):
+        (harness.folder / f"{name}.py").write_text("raise RuntimeError('imported from the working directory')\n")
+    harness.more = {"GOG_STAGE_PROGRAM": f"{sys.executable} -m toy_stage", "PYTHONPATH": str(TOYS)}
+    code, output = harness.gog("run", sft(harness))
+    assert code == 0, output
+
+
+def test_programs_in_the_working_directory_do_not_come_before_those_on_the_path(harness):
+    fake = harness.folder / "env"
+    fake.write_text("#!/bin/sh\nexit 1\n")
+    fake.chmod(0o755)
+    harness.more = {"GOG_STAGE_PROGRAM": f"env {sys.executable} {TOYS / 'toy_stage.py'}"}
+    code, output = harness.gog("run", sft(harness))
+    assert code == 0, output
+
+
+def test_an_attempt_s_log_folder_names_how_it_ended(harness):
+    harness.stage = {"sft": {"fail_until_attempt": 2}}
+    assert harness.gog("run", sft(harness))[0] == 0
+    logs = harness.run / "logs" / "sft"
+    files = {number: {each.name for each in (logs / number).iterdir() if each.is_file()} for number in ("1", "2")}
+    assert files == {"1": {"FAILED"}, "2": {"SUCCESS"}}
 
 
 def test_the_judge_s_model_reaches_the_stages_that_ask_it(harness):

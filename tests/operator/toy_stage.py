@@ -1,31 +1,34 @@
-"""A stage that trains nothing: steps, progress, checkpoints in the real store, and misbehaviour on demand.
+"""A stage that trains nothing: steps, progress, checkpoints in the real store, and failures on demand.
 
-What it shall do beyond its steps is told by TOY in the environment, as JSON by the store key of the stage:
+TOY in the environment is JSON by the store key of the stage:
 {"steps": 4, "seconds": 0.0, "save_every": 2, "fail_until_attempt": 2, "exit": 2, "hang": true}.
-Each start is noted in `starts.jsonl` beside its configuration, with the step it went on from.
+Each start adds a line to `starts.jsonl` beside its configuration, with the step it started from.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random  # from the standard library, whatever lies in the working directory
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from gog import progress, store
 
 
 def main() -> int:
     kind, _, config = sys.argv[1:4]
-    body = yaml.safe_load(Path(config).read_text())
+    body: Any = OmegaConf.to_container(OmegaConf.load(config), resolve=True)  # as a recipe reads it
     key, workdir = body.get("stage") or kind, Path(body["workdir"])
     toy = {"steps": 4, "seconds": 0.0, "save_every": 2, **json.loads(os.environ.get("TOY", "{}")).get(key, {})}
-    shop = store.open_store(body["store"]["uri"])
-    newest = shop.latest(key)
+    assert random.random() < 1
+    own = store.open_store(body["store"]["uri"])
+    newest = own.latest(key)
     first = newest.step if newest else 0
     with (workdir / "starts.jsonl").open("a") as stream:
         stream.write(json.dumps({"from": first, "pid": os.getpid(), "inputs": body["inputs"]}) + "\n")
@@ -45,7 +48,7 @@ def main() -> int:
         if step % toy["save_every"] == 0 or step == steps:
             weights = workdir / "weights"
             weights.write_text(f"{key} {step}")
-            shop.publish(key, step, {"weights": weights}, meta={"complete": step == steps})
+            own.publish(key, step, {"weights": weights}, meta={"complete": step == steps})
     return 0
 
 

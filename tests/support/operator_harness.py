@@ -26,12 +26,17 @@ GOG = [sys.executable, "-m", "gog_console"]
 
 @dataclass
 class Harness:
-    """A folder to run things in. stage, server: what the toys shall do, by store key and by role."""
+    """A working directory of `gog`."""
 
     folder: Path
     stage: dict[str, Any] = field(default_factory=dict)
+    """What the toy stages do, by store key."""
     server: dict[str, Any] = field(default_factory=dict)
+    """What the toy servers do, by role."""
+    more: dict[str, str] = field(default_factory=dict)
+    """Further environment variables."""
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    """Processes to end with the test."""
 
     def write(self, kind: str = "GoGRun", **spec: Any) -> Path:
         """A manifest that needs no world."""
@@ -57,6 +62,7 @@ class Harness:
             "GOG_SERVE_PROGRAM": f"{sys.executable} {TOYS / 'toy_server.py'}",
             "TOY": json.dumps(self.stage),
             "TOY_SERVER": json.dumps(self.server),
+            **self.more,
         }
 
     def start(self, *line: str) -> subprocess.Popen[str]:

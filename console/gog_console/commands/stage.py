@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -33,6 +34,7 @@ PROGRAM = "GOG_STAGE_PROGRAM"
 
 def main(given: argparse.Namespace) -> int:
     parent_death.die_with_parent()
+    os.environ["PYTHONSAFEPATH"] = "1"  # else `python -m` imports a random.py that lies in the working directory
     assignments, torchrun = sort(given.rest)
     file = yaml_reader.read(Path(given.config))
     config = write(merge.final(file, assignments, presets(), given.kind))
@@ -72,5 +74,16 @@ def write(body: dict[str, Any]) -> Path:
     folder = Path(body["workdir"]) if body.get("workdir") else Path(tempfile.mkdtemp(prefix="gog-stage-"))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "final.yaml"
-    path.write_text(yaml.safe_dump(body, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump(literal(body), sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
+
+
+def literal(value: Any) -> Any:
+    """The value as a recipe must read it, whose OmegaConf takes `${name}` for a reference to another key."""
+    if isinstance(value, dict):
+        return {key: literal(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [literal(each) for each in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return value

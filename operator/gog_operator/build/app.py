@@ -6,6 +6,7 @@ compiles here: names, retries and lifetimes are the operator's.
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 COMPONENT = "gog_recipes.runtime.components:stage"
@@ -23,14 +24,41 @@ def compile_stage(
     processes: int = 1,
     gpu: int = 0,
 ) -> Any:
-    """The AppDef of one stage. kind: curate, sft, …; program: how `gog` is called there; nodes: pods; processes, gpu: of
-    each. Raises what TorchX raises for a component that cannot be found."""
+    """The AppDef of one stage.
+
+    Args:
+        kind: curate, sft, stratify, grpo or evaluate.
+        name: of the job.
+        config: path of the stage's configuration where the stage runs.
+        image: of the trainer; "" on one machine.
+        program: how `gog` is called where the stage runs.
+        env: environment of its processes, besides what they inherit.
+        nodes: pods.
+        processes: per pod.
+        gpu: GPUs per pod.
+
+    Raises:
+        Whatever TorchX raises for a component that cannot be found.
+    """
     from torchx.specs import finder
 
     component = finder.get_component(COMPONENT)
+    entrypoint, *first = shlex.split(program)  # TorchX reads no macros in the entry point
     app = component.fn(
-        kind, config=config, name=name, image=image, program=program, nodes=nodes, processes=processes, gpu=gpu
+        kind,
+        config=literal(config),
+        name=name,
+        image=image,
+        program=shlex.join([entrypoint, *map(literal, first)]),
+        nodes=nodes,
+        processes=processes,
+        gpu=gpu,
     )
     for role in app.roles:
-        role.env.update(env or {})
+        role.env.update({key: literal(value) for key, value in (env or {}).items()})
     return app
+
+
+def literal(text: str) -> str:
+    """The text as TorchX must read it, which takes arguments and environment for templates: `${app_id}` is a macro."""
+    return text.replace("$", "$$")

@@ -7,6 +7,7 @@ store's credentials reach them as the environment of a Secret that the manifest 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,8 +64,8 @@ def container(
         "name": name,
         "image": image,
         "imagePullPolicy": platform.image_pull_policy,
-        "command": list(command),
-        "env": [{"name": key, "value": value} for key, value in (common_environment() | env).items()],
+        "command": [literal(each) for each in command],
+        "env": [{"name": key, "value": literal(value)} for key, value in (common_environment() | env).items()],
         "envFrom": list(env_from),
         "ports": [{"name": key, "containerPort": value, "protocol": "TCP"} for key, value in (ports or {}).items()],
         "resources": resources or {},
@@ -75,6 +76,11 @@ def container(
         **more,
     }
     return without_empty(body)
+
+
+def literal(text: str) -> str:
+    """The text as a kubelet must read it, which expands `$(NAME)` in commands and environments."""
+    return re.sub(r"\$(?=[$(])", "$$", text)
 
 
 def common_environment() -> dict[str, str]:

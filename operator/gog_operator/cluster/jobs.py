@@ -11,16 +11,19 @@ A job is known to this process only. That an attempt's log folder exists without
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gog_operator.cluster import files, processes
 from gog_operator.plan.actions import JobView
 
 SESSION = "gog"
+END = "SUCCESS"
 GRACE = 20.0
 """Seconds between SIGTERM and SIGKILL: time for a checkpoint."""
 
@@ -78,10 +81,11 @@ class LocalJobs:
         self.runner.status(job.handle)
         self.register.forget(job.name)
         code = next((each.returncode for each in job.processes if each.returncode), 0)
-        lines = job_log(job.log_folder)
+        state: Literal["cancelled", "failed", "succeeded"] = "failed" if code else "succeeded"
         if job.cancelled is not None:
-            return JobView("cancelled", code, lines)
-        return JobView("failed" if code else "succeeded", code, lines)
+            state = "cancelled"
+        _name_end(job.log_folder, state)
+        return JobView(state, code, job_log(job.log_folder))
 
     @property
     def runner(self) -> Any:
@@ -97,8 +101,9 @@ class LocalJobs:
         jobs = self
 
         class Scheduler(local_scheduler.LocalScheduler):
-            def run_local_job(self, *args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
-                process: subprocess.Popen[bytes] = super().run_local_job(*args, **kwargs)
+            def run_local_job(self, args: list[str], env: dict[str, str], **more: Any) -> subprocess.Popen[bytes]:
+                env["PATH"] = os.environ.get("PATH", os.defpath)  # TorchX puts the working directory first
+                process: subprocess.Popen[bytes] = super().run_local_job(args=args, env=env, **more)
                 jobs._started(process)
                 return process
 
@@ -130,6 +135,12 @@ class _Job:
         if self.cancelled is not None and time.monotonic() - self.cancelled > GRACE:
             for each in self.processes:
                 processes.signal_children(each, signal.SIGKILL)
+
+
+def _name_end(log_folder: Path, state: str) -> None:
+    """TorchX leaves a file SUCCESS beside the logs of every job, whose text holds the exit codes: FAILED, CANCELLED."""
+    with contextlib.suppress(FileNotFoundError):  # removed by hand; the logs are all that matters
+        (log_folder / END).rename(log_folder / {"succeeded": END}.get(state, state.upper()))
 
 
 def job_log(log_folder: Path) -> tuple[str, ...]:

@@ -199,6 +199,6 @@ def data_of(owner: Object) -> settings.DataSpec | None:
 
 
 def own_program() -> tuple[str, ...]:
-    """How to call the gog that is running now."""
+    """The command line of the gog that is running now. -P: without the working directory on the module path."""
     script = Path(sys.executable).parent / "gog"
-    return (str(script),) if script.is_file() else (sys.executable, "-m", "gog_console")
+    return (str(script),) if script.is_file() else (sys.executable, "-P", "-m", "gog_console")
