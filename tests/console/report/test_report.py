@@ -188,7 +188,9 @@ def test_a_trajectory_that_a_tool_failed_is_shown_however_rare(tmp_path):
     recorded = [
         item
         for step in kept.steps("grpo")
-        for item in gather.trajectory_zip.Archive(kept.open(kept.manifest("grpo", step), "trajectories.zip")).trajectories()
+        for item in gather.trajectory_zip.Archive(
+            kept.open(kept.manifest("grpo", step), "trajectories.zip")
+        ).trajectories()
     ]
     html, _ = write(folder)
     shown = [each for each in data_of(html)["trajectories"] if each["key"] == "grpo" and each["failures"]]
