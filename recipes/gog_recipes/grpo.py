@@ -24,7 +24,6 @@ Raises UserError when no question of the chosen levels is left, or when the judg
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +45,7 @@ from gog_recipes import losses
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.rollouts import QuestionPool, RewardConfig, Rollouts, measure
 from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
-from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
+from gog_recipes.runtime import checkpoint, config, optimizer, order, parallel, ranks, timers
 from gog_recipes.runtime.stage import Stage
 
 ROWS_PER_PASS = 64
@@ -117,6 +116,7 @@ class GRPORecipe(FTRecipeInterface):
             )  # fmt: skip
         self.levels = {question.id: graded[question.id].level for question in chosen}
         self.pool = QuestionPool(folder, chosen)
+        self.order = order.Order(len(chosen), self.cfg.questions_per_step, self.cfg.seed)
 
     def _wanted(self, line: Graded) -> bool:
         return line.level in self.cfg.levels and (self.cfg.keep_unsolved or not line.unsolved)
@@ -131,14 +131,8 @@ class GRPORecipe(FTRecipeInterface):
         self.engine = TransformersEngine(self.model, self.processor, self.vision, limits, rows=rows, version=self.step)
 
     def questions(self, step: int) -> list[Question]:
-        """The questions of a step: the pool in an order that is drawn anew for every pass through it."""
-        size, count, pool = self.cfg.questions_per_step, len(self.pool.questions), self.pool.questions
-        places = range(step * size, (step + 1) * size)
-        orders = {
-            turn: random.Random(f"{self.cfg.seed}:{turn}").sample(range(count), count)
-            for turn in {p // count for p in places}
-        }
-        return [pool[orders[place // count][place % count]] for place in places]
+        """The questions of a step, all different; pass after pass through the pool, each in an order of its own."""
+        return [self.pool.questions[index] for index in self.order.step(step)]
 
     async def train(self) -> None:
         self.model.eval()  # no dropout between sampling and learning
@@ -194,13 +188,11 @@ class GRPORecipe(FTRecipeInterface):
             part.loss.backward()
             terms.append((part.kl, part.clip_frac, part.logp_diff_max, float(part.loss.detach())))
         norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         kl, clip_frac, difference, parts = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
+        loss = sum(parts)
+        optimizer.apply_step(self.optimizer, self.model, self.ranks, step=self.step + 1, loss=loss, grad_norm=norm)
         tokens = sum(len(segment.tokens) for item in learned for segment in item.segments)
-        return UpdateStats(
-            stats.mean(kl), stats.mean(clip_frac), max(difference), norm, sum(parts), len(learned), tokens
-        )
+        return UpdateStats(stats.mean(kl), stats.mean(clip_frac), max(difference), norm, loss, len(learned), tokens)
 
     def _passes(self, own: Sequence[Trajectory]) -> list[list[Trajectory]]:
         """This rank's trajectories that carry a signal, by length, some to a pass; as many passes as every other rank,

@@ -111,11 +111,10 @@ class SFTRecipe(FTRecipeInterface):
             loss = F.cross_entropy(logits.float(), tokens) * self.ranks.share(len(tokens))  # adds up over ranks
             loss.backward()
             norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.step += 1
             read = int((batch.ids != self.processor.pad).sum())
             loss, read = self.ranks.all_reduce_sum(loss.item()), self.ranks.all_reduce_sum(read)
+            self.step += 1
+            optimizer.apply_step(self.optimizer, self.model, self.ranks, step=self.step, loss=loss, grad_norm=norm)
             timer.mark("update")
             self._log(loss, rate, norm, read, timer)
             if self.step % self.cfg.save_every == 0 or self.step == self.total:

@@ -75,6 +75,15 @@ def test_sft_resumed_from_a_checkpoint_repeats_the_uninterrupted_run_bit_for_bit
     assert weights(halves, "again") == weights(whole, "again")
 
 
+def test_training_stops_at_the_first_number_that_is_not_finite_and_commits_nothing(chain, make, tmp_path):
+    root = copy_of(chain, tmp_path)
+    recipe = SFTRecipe(make(SFTConfig, root, stage="hot", epochs=3, learning_rate=1e30, save_every=1000))
+    recipe.setup()
+    with pytest.raises(UserError, match=r"step \d+: .*learning_rate, .*, is probably too high"):
+        recipe.train()
+    assert store.Store(root / "store").latest("hot") is None
+
+
 def test_stratify_grades_every_question_once(chain):
     opened = store.Store(chain / "store")
     manifest = opened.latest("stratify")

@@ -94,13 +94,25 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer)
 def _load_optimizer(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, shards: Sequence[Mapping[str, torch.Tensor]]
 ) -> None:
-    """shards: the tensors of every rank that wrote the checkpoint, in rank order."""
+    """Restores the optimizer's state where its parameters are.
+
+    Args:
+        model: gives the parameters by name
+        optimizer: over those parameters
+        shards: the tensors of every rank that wrote the checkpoint, in rank order
+    """
     parameters = trainable(model)
+    on_device = {id(p) for group in optimizer.param_groups if _steps_on_device(group) for p in group["params"]}
     for key, first in shards[0].items():
         name, _, entry = key.partition("|")
         parameter = parameters[name]
-        if not first.dim():
-            optimizer.state[parameter][entry] = first.clone()
+        if not first.dim():  # the step, which torch keeps on the CPU unless the optimizer runs on the device as a whole
+            place = parameter.device if id(parameter) in on_device else first.device
+            optimizer.state[parameter][entry] = first.clone().to(place)
             continue
         whole = torch.cat([shard[key] for shard in shards])
         optimizer.state[parameter][entry] = parallel.like(whole, parameter)
+
+
+def _steps_on_device(group: Mapping[str, object]) -> bool:
+    return bool(group.get("fused") or group.get("capturable"))

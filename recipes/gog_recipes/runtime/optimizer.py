@@ -1,4 +1,4 @@
-"""Optimizer and learning rate of a stage."""
+"""Optimizer, learning rate and gradients of a stage; training stops at the first number that is not finite."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Iterable
 import torch
 from torchtune.config._utils import _get_component_from_path
 
+from gog.errors import UserError
 from gog.spec import OptimizerSettings
 from gog_recipes.runtime import parallel
+from gog_recipes.runtime.ranks import Ranks
 
 
 def build(
     settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """Any torch optimizer by its dotted path."""
+    """The optimizer of those parameters that are trained: any torch optimizer by its dotted path."""
     component = _get_component_from_path(settings.component)
     return component(
         [parameter for parameter in parameters if parameter.requires_grad],
@@ -26,7 +28,18 @@ def build(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, base: float, step: int, *, warmup: int, total: int = 0) -> float:
-    """Learning rate of step (from 0): linear warm-up, then constant, or cosine to 0 at `total` when total is given."""
+    """Sets the learning rate of a step: linear warm-up, then constant or cosine.
+
+    Args:
+        optimizer: whose rate is set
+        base: rate after the warm-up
+        step: counted from 0
+        warmup: steps over which the rate rises
+        total: step at which a cosine reaches 0; 0 keeps the rate constant
+
+    Returns:
+        The rate of this step.
+    """
     rate = base * min(1.0, (step + 1) / max(1, warmup))
     if total and step >= warmup:
         rate *= 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
@@ -36,5 +49,47 @@ def set_rate(optimizer: torch.optim.Optimizer, base: float, step: int, *, warmup
 
 
 def clip_gradients(model: torch.nn.Module, limit: float) -> float:
-    """Scales the gradients down to a norm of at most `limit`; the norm they had, over all ranks."""
+    """Scales the gradients down to a norm of at most `limit`; returns the norm before that, over all ranks."""
     return float(parallel.full(torch.nn.utils.clip_grad_norm_(model.parameters(), limit)))
+
+
+def apply_step(
+    optimizer: torch.optim.Optimizer, model: torch.nn.Module, ranks: Ranks, *, step: int, loss: float, grad_norm: float
+) -> None:
+    """One optimizer step, which must begin and end with finite numbers. All ranks at once.
+
+    Args:
+        optimizer: over the trained parameters of `model`, with gradients
+        model: the policy
+        ranks: to agree on the weights, of which each rank sees its own shard
+        step: the step's number, counted from 1, for messages
+        loss: of the whole step, over all ranks
+        grad_norm: before clipping, over all ranks
+
+    Raises:
+        UserError: naming the step, what is not finite, and the likely cause. A retry would repeat it, so it is the
+            user's to change.
+    """
+    _require(math.isfinite(loss), f"the loss is {loss}", optimizer, step)
+    _require(math.isfinite(grad_norm), f"the gradient's norm is {grad_norm}", optimizer, step)
+    try:
+        optimizer.step()
+    except RuntimeError as error:  # torch refuses a rate that the type of the weights cannot hold
+        _require("overflow" not in str(error), str(error), optimizer, step)
+        raise
+    optimizer.zero_grad(set_to_none=True)
+    trained = (parallel.own(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    finite = all(bool(parameter.isfinite().all()) for parameter in trained)
+    _require(all(ranks.gather(finite)), "the update left weights that are not finite", optimizer, step)
+
+
+def _require(holds: bool, what: str, optimizer: torch.optim.Optimizer, step: int) -> None:
+    if holds:
+        return
+    rate = max(float(group["lr"]) for group in optimizer.param_groups)
+    cause = (
+        f"learning_rate, {rate:.3g} in this step, is probably too high: lower it or lengthen warmup_steps"
+        if step > 1
+        else "no step was made before, so check the base model's weights and dtype, and the data"
+    )
+    raise UserError(f"step {step}: {what}; nothing of it was saved", where="training", remedy=cause)

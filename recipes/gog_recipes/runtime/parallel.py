@@ -69,9 +69,9 @@ def own(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """A whole tensor of a parameter's shape, spread as the parameter is."""
+    """A whole tensor of a parameter's shape, on the parameter's device and sharded as it is."""
     if not isinstance(parameter, DTensor):
-        return tensor
+        return tensor.to(parameter.device)
     mesh, mine = parameter.device_mesh, parameter.to_local()
     rows = -(-parameter.shape[0] // mesh.size())  # FSDP2's own cut: ceil(rows / ranks) each, the last ones less
     start = min(rows * mesh.get_local_rank(), parameter.shape[0])
