@@ -2,7 +2,7 @@
 
 The loop is a coroutine per episode: the model writes a turn, the turn is parsed, its action is carried out, the
 observation is appended. Hundreds of episodes run in one event loop; one that waits for a slow tool delays no other.
-Nothing that a tool does raises into an episode: a failed tool is an observation and a mark on the trajectory.
+A tool that fails does not end an episode: the failure is an observation and a mark on the trajectory.
 
 A `Session` is between text and tokens: it owns the conversation's tokens and returns what it sampled, so this module
 depends on no tokenizer and no engine.
@@ -189,7 +189,7 @@ def turn_reserve(settings: AgentSettings) -> int:
 
 def _with_outcome(turn: Turn, outcome: Outcome, fitted: observation_fit.Fitted | None) -> Turn:
     observation = fitted.observation if fitted else _unfit(outcome.observation)
-    update: dict[str, object] = {"observation": observation, "selected": outcome.selected}
+    update: dict[str, object] = {"observation": observation, "selected": outcome.selected or turn.selected}
     if outcome.error:
         update |= {"well_formed": False, "error": outcome.error}
     return turn.model_copy(update=update)

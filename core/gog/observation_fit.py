@@ -63,23 +63,27 @@ class Fitter:
     async def fit(self, observation: Observation, images: Sequence[Image], notice: prompts.Notice) -> Fitted | None:
         """The observation whole if it fits, else the largest part of it that does; None if no part fits.
 
-        One that does not fit gets half of the room, so that the episode can continue, or all of it where half is too
-        little. When no further turn and observation would fit, the note asks the model to answer next.
+        When no further turn and observation would fit, the note asks the model to answer next. A text that does not fit
+        gets half of the room, so that the episode can continue; candidates get what leaves room for another round. Where
+        that is too little, an observation gets all of the room.
 
         Args:
             observation: what an action returned.
             images: the images that it shows, in order.
             notice: what the note must say besides.
         """
-        full = notice if notice.answer_next else dataclasses.replace(notice, answer_next="max_tokens")
         room = self.context.room() - self.turn
-        round_trip = self.turn + 2 * await self._frame_tokens()
+        continued = room - self.turn - 2 * await self._frame_tokens()  # leaves room for another turn and observation
+        last = notice if notice.answer_next else dataclasses.replace(notice, answer_next="max_tokens")
+        tries = [(last, room)] if notice.answer_next else [(notice, continued), (last, room)]
         if len(observation.text) <= max(0, room) * CHARACTERS_PER_TOKEN:
-            for note, limit in ((notice, room - round_trip), (full, room)):
+            for note, limit in tries:
                 fitted = await self._encode(observation, images, note)
                 if len(fitted.segment.tokens) <= limit:
                     return fitted
-        for note, limit in ((notice, min(room // 2, room - round_trip)), (full, room)):
+        for note, limit in tries:
+            if not note.answer_next and not observation.candidates:
+                limit = min(limit, room // 2)
             found = await self._truncate(observation, images, dataclasses.replace(note, truncated=True), limit)
             if found is not None:
                 return found

@@ -31,7 +31,7 @@ class Outcome:
     error: str = ""
     """The model's mistake, if it made one: an action that is not allowed, a candidate that was never offered."""
     selected: tuple[int, ...] = ()
-    """Numbers of the candidates that were searched, in order."""
+    """Numbers of the candidates selected, in order."""
 
 
 @dataclass
@@ -130,9 +130,9 @@ class ToolActions:
         """Searches the selected candidates and no other; a number that was never offered is the model's mistake."""
         if not all(1 <= number <= len(self.offered.candidates) for number in numbers):
             text = prompts.NO_SUCH_CANDIDATE[self.style]
-            return Outcome(Observation(text=text), error="a candidate that was never offered", selected=tuple(numbers))
+            return Outcome(Observation(text=text), error="a candidate that was never offered")
         chosen = [(number, self.offered.crops[number - 1]) for number in numbers]
-        return Outcome(await self._search_images(chosen), selected=tuple(numbers))
+        return Outcome(await self._search_images(chosen))
 
     async def _search_images(self, chosen: Sequence[tuple[int | None, Image]]) -> Observation:
         """Searches these images at the same time; the results are in the order of `chosen`."""

@@ -135,7 +135,7 @@ class Turn(Record):
     argument: str = ""
     """The expression, query or answer."""
     selected: tuple[int, ...] = ()
-    """Numbers of the candidates searched, in order; in an arm that searches the best one unseen, that one."""
+    """Numbers of the candidates selected, in order; in an arm that searches the best one unseen, its number."""
     reasoning: str | None = None
     """The reasoning without its tags; None if there is none."""
     well_formed: bool = True

@@ -143,6 +143,7 @@ function seenBlock(trajectory, turn, number) {
     turn.action === 'gaze' && searched(trajectory, number),
     (seen.results || []).length > 0 && h('ol', { class: 'found' }, seen.results.map(result)),
     !seen.candidates && !seen.results && !seen.failures && h('p', { class: 'thinks' }, seen.text || 'nothing came back'),
+    seen.note && h('p', { class: 'thinks' }, seen.note),
     seen.text && h('details', {}, h('summary', {}, 'as the policy read it'), h('pre', {}, tagged(seen.text))),
   );
 }

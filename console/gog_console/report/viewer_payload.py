@@ -180,6 +180,7 @@ def _observation(item: Trajectory, seen: Observation) -> Json:
         {
             "tool": seen.tool,
             "text": _cut(seen.text),
+            "note": seen.note,
             "seconds": seen.seconds,
             "attempts": seen.attempts,
             "cached": seen.cached,
