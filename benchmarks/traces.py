@@ -94,7 +94,7 @@ async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str,
             for name in names[step % 3 :] + names[: step % 3]:
                 share, tracer = SHARES[name], tracing.NOOP
                 if share is not None:
-                    tracer = episodes.Tracer(export_queue.Outlet(sent, print), ids.root("bench"), "bench", share)
+                    tracer = episodes.Tracer(export_queue.ExportQueue(sent, print), ids.root("bench"), "bench", share)
                 rollouts = Rollouts(engine, tools[name], settings, pool, "bench", seed=0, tracer=tracer)
                 begun, cpu = time.monotonic(), time.process_time()
                 await rollouts.play(questions, rollout.GROUP, step=step, policy="sft")
@@ -114,7 +114,7 @@ def microseconds_of_a_span(sent: Counting) -> tuple[float, float]:
     untold = best(lambda: record(15), 2_000)
 
     def traced() -> None:
-        with recording.Opened(recording.Span("episode", recording.now())):
+        with recording.OpenSpan(recording.Span("episode", recording.now())):
             record(15)
 
     trees = list(sent.last)

@@ -139,9 +139,9 @@ class CallPath(Generic[Value]):
             body: makes the request's body; called only when a request is sent.
             read: body of an answer -> its value. Raises CallError, or ValueError for a malformed answer.
         """
-        with tracing.span(self._span) as told:
+        with tracing.span(self._span) as span:
             reply = await self._call(arguments, body, read)
-            tracing.tool_call(told, self.tool, reply)
+            tracing.tool_call(span, self.tool, reply)
         return reply
 
     async def _call(
@@ -199,10 +199,10 @@ class CallPath(Generic[Value]):
                 if request is None:  # with a slot only, because the requests of waiting calls would fill the memory
                     request = await self.build(body)
                 began = self.clock()
-                with tracing.span("attempt") as told:
+                with tracing.span("attempt") as span:
                     outcome = await self._attempt(request, read, min(self.policy.deadline_seconds, left))
-                    if told is not None and isinstance(outcome, ToolFailure):
-                        told.error = outcome.kind
+                    if span is not None and isinstance(outcome, ToolFailure):
+                        span.error = outcome.kind
                 left -= self.clock() - began
             if not isinstance(outcome, ToolFailure):
                 value, answer = outcome

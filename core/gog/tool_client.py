@@ -91,9 +91,10 @@ class Toolbox:
 
     async def _open(self) -> None:
         """Makes what belongs to the I/O loop."""
+        keys = {tool: api_keys.from_environment(key_variable(tool)) for tool in PATHS}
         self._cache = Cache(self.limits.cache)
         self._session = tool_transport.open_session()
-        self._paths = {tool: self._path(tool, path) for tool, path in PATHS.items()}
+        self._paths = {tool: self._path(tool, keys[tool]) for tool in PATHS}
         self._lag = asyncio.create_task(loop_lag.measure(metrics.event_loop_lag))  # ends with the loop
 
     async def __aexit__(
@@ -102,16 +103,15 @@ class Toolbox:
         await self._io.run(self._session.close())
         self._io.close()
 
-    def _path(self, tool: str, path: str) -> CallPath:
+    def _path(self, tool: str, key: str) -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/")
-        key = api_keys.from_environment(key_variable(tool))
         build: Build = asyncio.to_thread if tool in SENDS_IMAGES else build_here
         # Other rules or another model are another judge: recorded verdicts of one must not answer for the other.
         version = fingerprint(judging.RULES + self.judge_model) if tool == "judge" else "1"
         return CallPath(
             tool,
             BACKEND,
-            tool_transport.Transport(self._session, tool, address + path, key).send,
+            tool_transport.Transport(self._session, tool, address + PATHS[tool], key).send,
             self.limits.policy(tool),
             self._cache,
             answered_by=self._backends.get(tool) or address,

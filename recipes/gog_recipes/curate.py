@@ -116,7 +116,7 @@ class CurateRecipe:
             reward = rewards.reward(accuracy, trajectory.well_formed)
             judged = {"reward": reward, "judge_failure": Failure.of(verdict.failure)}
             trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", **judged})
-            span.tell(trajectory)
+            span.record(trajectory)
         self.images.update(episode.images)
         metrics.trajectory(self.stage.key, "judge" if accuracy is None else "counted")
         return trajectory

@@ -292,7 +292,7 @@ def test_pods_and_movers_of_a_run_tell_one_tree(spans):
         ("curate", 1), ("sft", 1), ("stratify", 1), ("grpo", 2), ("evaluate", 1)
     }  # fmt: skip
     below = [each for each in spans.values() if each is not top and each.parent in spans]
-    assert all(spans[each.parent].begun <= each.begun <= each.ended <= spans[each.parent].ended for each in below)
+    assert all(spans[each.parent].started <= each.started <= each.ended <= spans[each.parent].ended for each in below)
     orphans = [each for each in spans.values() if each is not top and each.parent not in spans]
     assert {(each.name, each["gog.stage"], each["gog.attempt"]) for each in orphans} <= {("episode", "grpo", 1)}
 

@@ -63,7 +63,7 @@ def test_a_run_is_one_tree_without_orphans_and_no_child_outlasts_its_parent(trac
     for span in collector.spans:
         if span is not run:
             parent = by_id[span.parent]
-            assert parent.begun <= span.begun <= span.ended <= parent.ended, (span, parent)
+            assert parent.started <= span.started <= span.ended <= parent.ended, (span, parent)
 
 
 def test_below_the_run_are_stages_then_episodes_then_turns_and_calls(traced):

@@ -1,4 +1,4 @@
-"""A collector of traces on this machine: takes OTLP over HTTP, decodes it, and keeps what came."""
+"""A collector of traces on this machine: takes OTLP over HTTP, decodes it, and keeps what it received."""
 
 from __future__ import annotations
 
@@ -13,26 +13,39 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass(frozen=True)
 class Received:
-    """A span as a collector sees it. begun, ended: nanoseconds since 1970; parent: id, empty at the root."""
+    """A span as a collector sees it."""
 
     name: str
+    """What it is."""
     trace: str
+    """Id of the trace, in hexadecimal digits."""
     id: str
+    """Id of the span, in hexadecimal digits."""
     parent: str
-    begun: int
+    """Id of the parent; empty at the root."""
+    started: int
+    """Nanoseconds since 1970."""
     ended: int
+    """Nanoseconds since 1970."""
     failed: bool
+    """Whether its status is an error."""
     attributes: dict[str, Any] = field(hash=False)
+    """Attributes by name."""
 
     def __getitem__(self, name: str) -> Any:
         return self.attributes[name]
 
 
 class Collector:
-    """Use as a context manager. status: what every request is answered with; hangs: it is not answered at all; address:
-    where it listens, port 0 being a free one."""
+    """Use as a context manager."""
 
     def __init__(self, status: int = 200, hangs: bool = False, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        """
+        Args:
+            status: HTTP status of every answer.
+            hangs: whether it takes requests without answering them.
+            address: host and port where it listens; port 0 takes a free one.
+        """
         self.status, self.hangs, self.address = status, hangs, address
         self.spans: list[Received] = []
         self.requests: list[tuple[str, dict[str, str]]] = []
@@ -72,7 +85,7 @@ class Collector:
         return [span for span in self.spans if span.name == name]
 
     def children(self, of: Received) -> list[Received]:
-        return sorted((span for span in self.spans if span.parent == of.id), key=lambda span: span.begun)
+        return sorted((span for span in self.spans if span.parent == of.id), key=lambda span: span.started)
 
 
 def received(body: bytes) -> Iterator[Received]:

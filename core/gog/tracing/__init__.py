@@ -1,12 +1,12 @@
-"""What happened in a run, as a tree of spans: run, stage's attempt, episode, turn, tool call, attempt of the call.
+"""What happened in a run, as a tree of spans: run, attempt of a stage, episode, turn, tool call, attempt of the call.
 
-Metrics say how many calls were slow; a trace says which turn of which episode waited, and for what. NoopTracer unless the
-manifest names a collector: then opentelemetry is not even imported, and a place that tells costs a look at a variable.
+Metrics say how many calls were slow; a trace says which turn of which episode waited, and for what. Without a collector
+in the manifest the tracer does nothing: OpenTelemetry is not imported, and `span` costs one look at a context variable.
 
-An episode's spans are held back until it ends (`record`); then it is known whether they are wanted (`episodes`), and a
-thread brings them to the collector (`outlet`, `otlp`). Ids follow from the run's uid, so that the control plane and the
-processes of all stages build one tree without a word between them (`ids`). No text of a prompt, a page or an answer is
-ever part of it.
+An episode's spans are kept in memory until it ends (`record`), when it is known whether they are exported (`episodes`);
+a thread sends them to the collector (`export_queue`, `otlp`). Ids follow from the run's UID (`ids`), so the control plane
+and the processes of all stages build one tree without exchanging ids. No text of a prompt, a page or an answer is part
+of a span.
 """
 
 from gog.tracing.describe import tool_call

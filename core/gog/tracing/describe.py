@@ -1,7 +1,7 @@
-"""What spans say: attributes of episodes, turns and calls, taken from what is recorded of them anyway.
+"""Attributes of the spans of episodes, turns and calls, taken from what is recorded of them in any case.
 
-Names are those of OpenTelemetry's conventions for generative AI where it has one, else `gog.…`. Every value is a number
-or one of few words, ids of questions excepted: never a text that was read or written.
+Names are those of OpenTelemetry's conventions for generative AI where there is one, else `gog.…`. Values are numbers or
+words of a small set, ids of questions excepted: never a text that was read or written.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 OPERATION = "gen_ai.operation.name"
 
 
-def episode(told: Span, trajectory: Trajectory) -> None:
-    """The episode's span and those of its turns."""
+def episode(span: Span, trajectory: Trajectory) -> None:
+    """Describes an episode's span and those of its turns."""
     reward = trajectory.reward
-    told.attributes |= _given(
+    span.attributes |= _present(
         {
             "gog.question_id": trajectory.question_id,
             "gog.step": trajectory.step,
@@ -36,15 +36,15 @@ def episode(told: Span, trajectory: Trajectory) -> None:
             "gog.reward.format": reward.format if reward else None,
         }
     )
-    _turns(told, trajectory)
+    _turns(span, trajectory)
 
 
-def _turns(told: Span, trajectory: Trajectory) -> None:
-    spans = [child for child in told.children if child.name == "turn"]
+def _turns(episode_span: Span, trajectory: Trajectory) -> None:
+    spans = [child for child in episode_span.children if child.name == "turn"]
     for number, (span, turn) in enumerate(zip(spans, trajectory.turns, strict=False), 1):
         span.children[0].attributes[OPERATION] = "chat"
         span.attributes |= {"gog.turn": number, "gog.action": turn.action, "gog.well_formed": turn.well_formed}
-    read, written, chats = 0, 0, iter([span.children[0] for span in spans])
+    read, generated, chats = 0, 0, iter([span.children[0] for span in spans])
     for segment in trajectory.segments:
         if segment.source == "model" and (chat := next(chats, None)) is not None:
             chat.attributes |= {
@@ -52,27 +52,28 @@ def _turns(told: Span, trajectory: Trajectory) -> None:
                 "gen_ai.usage.output_tokens": len(segment.tokens),
                 "gog.weights": segment.version,
             }
-            written += len(segment.tokens)
+            generated += len(segment.tokens)
         read += len(segment.tokens)
     if trajectory.segments:
-        told.attributes |= {"gen_ai.usage.input_tokens": read - written, "gen_ai.usage.output_tokens": written}
+        usage = {"gen_ai.usage.input_tokens": read - generated, "gen_ai.usage.output_tokens": generated}
+        episode_span.attributes |= usage
 
 
-def tool_call(told: Span | None, tool: str, reply: Reply[Any]) -> None:
-    """The span of a call that is over; a failed one is an error of the span."""
-    if told is None:
+def tool_call(span: Span | None, tool: str, reply: Reply[Any]) -> None:
+    """Describes the span of a finished call; a failed call is an error of its span. None: nothing is recorded."""
+    if span is None:
         return
     failed = reply.failure is not None
     cache = "miss" if not reply.cached else "joined" if failed or reply.attempts else "hit"
-    told.attributes |= {
+    span.attributes |= {
         OPERATION: "execute_tool",
         "gen_ai.tool.name": tool,
         "gog.cache": cache,
         "gog.attempts": reply.attempts,
     }
     if reply.failure is not None:
-        told.error = reply.failure.kind
+        span.error = reply.failure.kind
 
 
-def _given(attributes: dict[str, Any]) -> dict[str, Any]:
+def _present(attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value is not None and value != ""}

@@ -1,8 +1,8 @@
-"""The way of spans to a collector: a queue of bounded length and a thread of its own.
+"""Sends spans to a collector: a queue of bounded length and a thread.
 
-A rollout must never wait for a collector, nor fall for one. So `put` cannot block or fail: what finds the queue full is
-dropped, and so is what the collector does not take; both are counted, and said once. At the end there are a few seconds
-for what is left. Nothing here holds a lock, because `put` and `close` are also called by a signal's handler, in the
+A rollout must neither wait for a collector nor fail because of one. So `put` never blocks and never raises: trees that
+find the queue full are dropped, and so are those that the collector refuses. Both are counted, and logged once. At the
+end there are a few seconds for what is left. No locks are held, because signal handlers call `put` and `close` in the
 middle of whatever the main thread was doing.
 """
 
@@ -15,69 +15,75 @@ from collections.abc import Callable, Sequence
 from gog import metrics
 from gog.tracing.record import Tree
 
-LONGEST = 1000
-"""Trees that wait at most; an episode's has some fifteen spans."""
+MAX_WAITING = 1000
+"""Trees that wait at most; that of an episode has some fifteen spans."""
 BATCH = 50
 """Trees in one request."""
-DELAY = 1.0
-"""Seconds in which spans gather before they are sent."""
-PATIENCE = 3.0
-"""Seconds, at the end, for what is left."""
+BATCH_SECONDS = 1.0
+"""Seconds for which trees are collected before a request."""
+CLOSE_SECONDS = 3.0
+"""Seconds in which `close` sends what is left."""
 
 
-class Outlet:
-    """send: trees -> why the collector did not take them, None when it did. say: tells the user a sentence."""
+class ExportQueue:
+    """Trees on their way to a collector."""
 
-    def __init__(self, send: Callable[[Sequence[Tree]], str | None], say: Callable[[str], None]) -> None:
-        self._send, self._say = send, say
+    def __init__(self, send: Callable[[Sequence[Tree]], str | None], log: Callable[[str], None]) -> None:
+        """
+        Args:
+            send: sends trees; returns why the collector refused them, None when it took them. Called in the thread.
+            log: takes one line, the first time that spans are dropped.
+        """
+        self._send, self._log = send, log
         self._queue: queue.SimpleQueue[Tree | None] = queue.SimpleQueue()
-        self._ending = threading.Event()
-        self._said = self._closed = False
-        self._offered = self._settled = 0
+        self._closing = threading.Event()
+        self._logged = self._closed = False
+        self._accepted = self._finished = 0
         metrics.initialise_traces()
-        self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="traces", daemon=True)
         self._thread.start()
 
     def put(self, tree: Tree) -> None:
-        if self._queue.qsize() >= LONGEST:
-            self._dropped(tree.size, "they come faster than it takes them")
+        """Adds a tree, or drops it when the queue is full."""
+        if self._queue.qsize() >= MAX_WAITING:
+            self._count_dropped(tree.size, "they are made faster than it takes them")
             return
-        self._offered += tree.size
+        self._accepted += tree.size
         self._queue.put(tree)
 
-    def close(self, patience: float = PATIENCE) -> None:
-        """Sends what is left, for at most `patience` seconds; what is not sent by then is dropped."""
-        self._ending.set()
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Sends what is left for at most `seconds`; drops the rest."""
+        self._closing.set()
         self._queue.put(None)
-        self._thread.join(patience)
+        self._thread.join(seconds)
         self._closed = True
-        if self._offered > self._settled:
-            self._dropped(self._offered - self._settled, f"no answer within {patience:g} s")
+        if self._accepted > self._finished:
+            self._count_dropped(self._accepted - self._finished, f"no answer within {seconds:g} s")
 
-    def _work(self) -> None:
-        going = True
-        while going:
+    def _serve(self) -> None:
+        is_open = True
+        while is_open:
             batch = [self._queue.get()]
-            self._ending.wait(DELAY)
+            self._closing.wait(BATCH_SECONDS)
             while batch[-1] is not None and len(batch) < BATCH and not self._queue.empty():
                 batch.append(self._queue.get())
-            going = batch[-1] is not None
-            self._bring([tree for tree in batch if tree is not None])
+            is_open = batch[-1] is not None
+            self._export([tree for tree in batch if tree is not None])
 
-    def _bring(self, trees: Sequence[Tree]) -> None:
+    def _export(self, trees: Sequence[Tree]) -> None:
         if not trees:
             return
-        refused, count = self._send(trees), sum(tree.size for tree in trees)
-        if self._closed:  # counted as dropped by whoever could wait no longer
+        refusal, count = self._send(trees), sum(tree.size for tree in trees)
+        if self._closed:  # `close` has counted these as dropped
             return
-        self._settled += count
-        if refused is None:
+        self._finished += count
+        if refusal is None:
             metrics.trace_spans("exported", count)
         else:
-            self._dropped(count, refused)
+            self._count_dropped(count, refusal)
 
-    def _dropped(self, count: int, why: str) -> None:
+    def _count_dropped(self, count: int, why: str) -> None:
         metrics.trace_spans("dropped", count)
-        if not self._said:
-            self._said = True
-            self._say(f"traces: spans are dropped, and counted in gog_trace_spans_total: {why}")
+        if not self._logged:
+            self._logged = True
+            self._log(f"traces: spans are dropped, and counted in gog_trace_spans_total: {why}")

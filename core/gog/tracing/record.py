@@ -1,8 +1,8 @@
-"""Spans while they happen: plain objects in a tree, which nobody has to want.
+"""In-memory span tree; export is decided when the episode ends.
 
-Which span is open is a context variable: each task of an event loop has its own, and one that is started inside another
-begins with what was open there. So hundreds of episodes record side by side, and a call that two episodes share belongs
-to the one that made it. Where no episode is being traced, nothing is open and `span` hands out one object that forgets.
+The open span is a context variable: each task of an event loop has its own, and a task starts with the span that was
+open where it was created. So hundreds of episodes record side by side, and a call that two episodes share belongs to the
+one that made it. Outside a recorded episode no span is open, and `span` returns one shared object that does nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gog.tracing.ids import SpanContext
 
 Value = str | int | float | bool
 OFFSET = time.time_ns() - time.monotonic_ns()
-"""One clock that is never set back, read as the time since 1970: no child ends after its parent."""
+"""Makes times since 1970 from a clock that is never set back, so that no child ends after its parent."""
 
 
 def now() -> int:
@@ -27,17 +27,23 @@ def now() -> int:
 
 @dataclass(slots=True)
 class Span:
-    """name: of few kinds. begun, ended: nanoseconds since 1970. error: a word for what went wrong; empty: nothing."""
+    """What took place between two times."""
 
     name: str
-    begun: int
+    """What it is, from a small set: `turn`, `execute_tool grounding`."""
+    started: int
+    """Nanoseconds since 1970."""
     ended: int = 0
+    """Nanoseconds since 1970; 0 while it is open."""
     error: str = ""
+    """Kind of the error, in one word; empty for none."""
     attributes: dict[str, Value] = field(default_factory=dict)
+    """Attributes by name."""
     children: list[Span] = field(default_factory=list)
+    """Spans that were opened inside it, in order."""
 
     def walk(self) -> Iterator[Span]:
-        """This span and all below."""
+        """This span and all its descendants."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -45,43 +51,47 @@ class Span:
 
 @dataclass(frozen=True)
 class Tree:
-    """Spans on their way. place: of the top one; parent: of the one above it, None at the root."""
+    """A span with its descendants, ready for export."""
 
-    top: Span
-    place: SpanContext
+    root: Span
+    """The uppermost span."""
+    context: SpanContext
+    """Identity of the uppermost span; those of its descendants follow from it."""
     parent: SpanContext | None
+    """Identity of the span above; None at the top of a trace."""
 
     @property
     def size(self) -> int:
-        return sum(1 for _ in self.top.walk())
+        """Number of spans."""
+        return sum(1 for _ in self.root.walk())
 
 
 _open: contextvars.ContextVar[Span | None] = contextvars.ContextVar("gog_open_span", default=None)
 
 
-class Opened:
+class OpenSpan:
     """A span that is open inside `with`."""
 
-    __slots__ = ("_token", "told")
+    __slots__ = ("_token", "span")
 
-    def __init__(self, told: Span) -> None:
-        self.told = told
+    def __init__(self, span: Span) -> None:
+        self.span = span
 
     def __enter__(self) -> Span:
-        self._token = _open.set(self.told)
-        return self.told
+        self._token = _open.set(self.span)
+        return self.span
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _open.reset(self._token)
-        self.told.ended = now()
+        self.span.ended = now()
         if kind is not None:
-            self.told.error = kind.__name__
+            self.span.error = kind.__name__
 
 
-class Nothing:
-    """Stands where a span would be opened."""
+class NoopSpan:
+    """Takes the place of a span where none is recorded."""
 
     def __enter__(self) -> None:
         return None
@@ -90,14 +100,14 @@ class Nothing:
         return None
 
 
-NOTHING = Nothing()
+NOOP_SPAN = NoopSpan()
 
 
-def span(name: str) -> Opened | Nothing:
-    """A child of the span that is open, for `with`; inside it is a Span, or None where nothing is traced."""
+def span(name: str) -> OpenSpan | NoopSpan:
+    """Opens a child of the open span, for `with`, which yields the Span, or None where nothing is recorded."""
     parent = _open.get()
     if parent is None:
-        return NOTHING
-    told = Span(name, now())
-    parent.children.append(told)
-    return Opened(told)
+        return NOOP_SPAN
+    child = Span(name, now())
+    parent.children.append(child)
+    return OpenSpan(child)

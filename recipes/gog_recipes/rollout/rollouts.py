@@ -132,12 +132,12 @@ class Rollouts:
 
         async def play(sample: int, session: TransformersSession) -> Trajectory:
             name = f"{policy}-{step}-{question.id}-{sample}"
-            with self.tracer.episode(name) as told:
+            with self.tracer.episode(name) as span:
                 trajectory = await self._episode(question, image, session)
                 level = self.levels.get(question.id, "")
                 named = {"id": name, "policy": policy, "step": step, "sample": sample, "level": level}
                 trajectory = trajectory.model_copy(update=named)
-                told.tell(trajectory)
+                span.record(trajectory)
             return trajectory
 
         return await asyncio.gather(*(play(sample, session) for sample, session in enumerate(sessions)))
