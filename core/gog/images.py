@@ -23,21 +23,25 @@ from gog import pixels
 from gog.errors import UserError
 
 MAX_PIXELS = 40_000_000
-"""A 10 kB PNG can hold 80 million pixels; beyond this an image is refused before it is decoded."""
+"""A 10 kB PNG can hold 80 million pixels; a larger image is refused before it is decoded."""
 MAX_SCANS = 100
-"""Passes over a JPEG; encoders make about ten, and each costs as much as the whole image however short it is."""
+"""Scans of a JPEG; encoders write about ten, and a scan of a few bytes costs as much time as the whole image."""
 FORMATS = ("PNG", "JPEG", "WEBP")
+"""Formats that are accepted."""
 _PNG_END = b"IEND\xaeB`\x82"
 _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 """A marker of a JPEG, apart from those inside a scan."""
+_BARE = (b"\x01", b"\xd8")
+"""Markers that no length follows."""
 _DAMAGE = (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError)
 
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """An RGB image: pixels [height, width, 3] uint8, its hash and, on demand, its PNG bytes."""
+    """An RGB image, its hash and, on demand, its PNG bytes."""
 
     pixels: np.ndarray = field(repr=False)
+    """[height, width, 3] uint8."""
 
     @cached_property
     def hash(self) -> str:
@@ -48,6 +52,7 @@ class Image:
 
     @cached_property
     def png(self) -> bytes:
+        """The image as a PNG."""
         stream = io.BytesIO()
         PILImage.fromarray(self.pixels).save(stream, "PNG", compress_level=1)
         return stream.getvalue()
@@ -80,34 +85,11 @@ def decode(data: bytes, *, where: str = "image") -> Image:
 
 def read(path: Path) -> Image:
     """The image in a file; see `decode`. Raises UserError with the path."""
-    return decode(_read_bytes(path), where=str(path))
-
-
-def verify(path: Path) -> None:
-    """Checks that a file is an image and complete, for less than it costs to decode it.
-
-    Every checksum of a PNG is compared, a JPEG is decoded at an eighth of its size, a WEBP must be as long as it says.
-
-    Raises:
-        UserError: as `decode` would, with the path.
-    """
-    where = str(path)
     try:
-        with _open(_read_bytes(path), where) as image:
-            if isinstance(image, JpegImagePlugin.JpegImageFile):
-                image.draft("L", (1, 1))
-                image.load()
-            else:
-                image.verify()
-    except _DAMAGE as error:
-        raise _unreadable(error, where) from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read image: {error.strerror}", where=str(path)) from None
+    return decode(data, where=str(path))
 
 
 def _open(data: bytes, where: str) -> PILImage.Image:
@@ -128,7 +110,8 @@ def _scans(data: bytes) -> int:
     """Scans of a JPEG up to its end; what follows the end (a second image, a film) does not count."""
     at, scans = 2, 0
     while (found := _MARKER.search(data, at)) and found[1] != b"\xd9":
-        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+        length = 0 if found[1] in _BARE else int.from_bytes(data[found.end() : found.end() + 2])
+        at = found.end() + length
         scans += found[1] == b"\xda"
     return scans
 
@@ -138,16 +121,18 @@ def _unreadable(error: Exception, where: str) -> UserError:
 
 
 class ImageFolder:
-    """Images in a folder, one PNG per content hash. Written beside trajectories, so that a line stays a line."""
+    """Images in a folder, one PNG per content hash, for records that refer to images by hash."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known: set[str] = set()
 
     def path(self, image_hash: str) -> Path:
+        """Where the image of this hash is, or would be."""
         return self.root / f"{image_hash}.png"
 
     def add(self, image: Image) -> str:
+        """Stores an image unless it is there already; returns its hash."""
         if image.hash not in self._known:
             path = self.path(image.hash)
             if not path.exists():
@@ -159,4 +144,5 @@ class ImageFolder:
         return image.hash
 
     def get(self, image_hash: str) -> Image:
+        """The image of this hash. Raises UserError if it is not there."""
         return read(self.path(image_hash))

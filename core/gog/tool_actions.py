@@ -31,7 +31,7 @@ class Outcome:
     error: str = ""
     """The model's mistake, if it made one: an action that is not allowed, a candidate that was never offered."""
     selected: tuple[int, ...] = ()
-    """Numbers of the candidates selected, in order."""
+    """Number of the candidate that the arm selected for the model; empty if it selected none."""
 
 
 @dataclass

@@ -204,32 +204,30 @@ KINDS_OF_FILE = {
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_FILE)
-@pytest.mark.parametrize("examine", [images.read, images.verify])
-def test_a_whole_file_is_accepted_and_a_truncated_one_refused_by_name(kind: str, examine: Any, tmp_path: Path) -> None:
+def test_a_whole_file_is_accepted_and_a_truncated_one_refused_by_name(kind: str, tmp_path: Path) -> None:
     whole, path = KINDS_OF_FILE[kind], tmp_path / "x.img"
     path.write_bytes(whole)
-    examine(path)
+    images.read(path)
     for kept in (*range(0, len(whole), max(1, len(whole) // 40)), *range(len(whole) - 20, len(whole))):
         path.write_bytes(whole[:kept])
         with pytest.raises(UserError) as caught:
-            examine(path)
+            images.read(path)
         assert caught.value.where == str(path)
 
 
 def test_bytes_after_the_end_of_an_image_are_ignored(tmp_path: Path) -> None:
     for kind, whole in KINDS_OF_FILE.items():
         (tmp_path / "x").write_bytes(whole + b"\xff\xda" * 1_000)
-        images.verify(tmp_path / "x")
         assert images.read(tmp_path / "x").hash == images.decode(whole).hash, kind
 
 
 def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     whole = save(PILImage.fromarray(make_corners()), "JPEG", progressive=True)
     last = whole[whole.rindex(b"\xff\xda") : -2]
-    (tmp_path / "x.jpg").write_bytes(whole[:-2] + last * 1_000 + whole[-2:])
-    for examine in (images.read, images.verify):
-        with pytest.raises(UserError, match=r"x\.jpg: \d+ scans \(at most 100 are accepted\)"):
-            examine(tmp_path / "x.jpg")
+    hidden = b"\xff\x01\xff\xff"  # a marker without a length, which must not hide what follows
+    (tmp_path / "x.jpg").write_bytes(whole[:-2] + hidden + last * 1_000 + whole[-2:])
+    with pytest.raises(UserError, match=r"x\.jpg: \d+ scans \(at most 100 are accepted\)"):
+        images.read(tmp_path / "x.jpg")
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
