@@ -83,7 +83,8 @@ def answer(
         reply(connection, 200, ETag='"part"')
     elif method == "PUT":
         with lock:
-            allowed = not (headers.get("if-none-match") and key in objects) and "if-match" not in headers
+            allowed = not (headers.get("if-none-match") and key in objects)
+            allowed = allowed and headers.get("if-match", '"x"') == '"x"'
             if allowed:
                 objects[key] = [body]
                 checksums[key] = headers.get("x-amz-checksum-crc64nvme", "")

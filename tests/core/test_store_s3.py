@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import s3
+from support import forward_proxy, s3
 from support.builders import NEW, OLD, contents, publish
 
 from gog import store as stores
@@ -85,22 +84,46 @@ def test_without_boto3_the_remedy_is_a_command(
         stores.open_store(gateway.spec(prefix), s3.IMPATIENT)
 
 
+@pytest.mark.parametrize("stray", ["\n", " ", "\r\n"])
+def test_stray_white_space_around_keys_region_and_addresses_does_no_harm(
+    gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch, stray: str
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, stray + os.environ[name] + stray)
+    spec = gateway.spec(prefix, region=f"us-east-1{stray}", endpoint_url=f"{gateway.url}/{stray}")
+    store = stores.open_store(spec.model_copy(update={"uri": f"{spec.uri}/{stray}"}), s3.IMPATIENT)
+    assert contents(store, publish(store, 1, OLD)) == OLD
+    assert (folder_of(gateway, prefix) / "manifests").is_dir()
+
+
+def test_the_region_may_be_left_out(gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    store = stores.open_store(gateway.spec(prefix, region=None), s3.IMPATIENT)
+    assert contents(store, publish(store, 1, OLD)) == OLD
+
+
 # ---- TLS
 
 
 @pytest.fixture
 def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s3.Gateway]:
     """An S3 server whose certificate only `ca_bundle` can vouch for."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made += ["-subj", "/CN=gog", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
-    subprocess.run(made, check=True, capture_output=True)
-    for name, value in s3.CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    s3.program()
-    running = s3.Gateway(tmp_path / "buckets", tls=("--cert", str(certificate), "--key", str(key))).start()
-    yield running
-    running.stop()
+    with s3.secure_gateway(tmp_path, monkeypatch) as running:
+        yield running
+
+
+@pytest.mark.parametrize("variable", ["store.caBundle", "AWS_CA_BUNDLE"])
+def test_a_ca_bundle_that_is_not_a_pem_file_is_refused_by_name(
+    gateway: s3.Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_text("not a certificate")
+    spec = gateway.spec("run", ca_bundle=str(path) if variable.startswith("store") else None)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(path))
+    with pytest.raises(UserError, match=rf"{variable}: .*ca\.pem: not a PEM file"):
+        stores.open_store(spec, s3.IMPATIENT)
 
 
 def test_a_certificate_that_is_not_trusted_is_refused_and_its_authority_can_be_named(
@@ -117,6 +140,24 @@ def test_a_certificate_that_is_not_trusted_is_refused_and_its_authority_can_be_n
 
 
 # ---- preconditions
+
+
+@pytest.mark.parametrize("method", [b"PUT", b"GET"])
+def test_an_answer_that_is_lost_while_the_server_is_probed_does_no_harm(
+    gateway: s3.Gateway, prefix: str, method: bytes
+) -> None:
+    with Proxy(gateway) as proxy:
+        seen: set[bytes] = set()
+        proxy.fail_when(lambda request: _is_new(request, seen) and request.startswith(method), Proxy.lose, times=1000)
+        stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
+        assert proxy.failed > 0
+
+
+def _is_new(request: bytes, seen: set[bytes]) -> bool:
+    """Whether a request, without what changes with each try, was not seen before."""
+    headers = request.split(b"\r\n")
+    key = b"\n".join([headers[0], *(each for each in headers if each.lower().startswith((b"if-", b"x-amz-checksum")))])
+    return key not in seen and not seen.add(key)
 
 
 @pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
@@ -371,7 +412,7 @@ class Proxy:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
-            request = _whole(connection)
+            request = forward_proxy.whole_message(connection)
             if not request:
                 return
             with self._lock:
@@ -423,23 +464,3 @@ class Proxy:
         answer = bytearray(self._answer(request))
         answer[-1] ^= 1
         connection.sendall(answer)
-
-
-def _whole(connection: socket.socket) -> bytes:
-    """One request with its body."""
-    request = b""
-    while b"\r\n\r\n" not in request:
-        data = connection.recv(1 << 16)
-        if not data:
-            return b""
-        request += data
-    head, _, body = request.partition(b"\r\n\r\n")
-    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-    missing = int(fields.get(b"content-length", 0)) - len(body)
-    if fields.get(b"expect") == b"100-continue" and not body:
-        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-    pieces = [request]
-    while missing > 0 and (data := connection.recv(1 << 20)):
-        pieces.append(data)
-        missing -= len(data)
-    return b"".join(pieces)

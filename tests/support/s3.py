@@ -8,6 +8,7 @@ need it are skipped and say so.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -21,6 +22,7 @@ import pytest
 
 from gog import store as stores
 from gog.spec import StoreSpec
+from support import forward_proxy
 
 ACCESS, SECRET, BUCKET = "gog-tests", "gog-tests-secret", "ckpt"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
@@ -85,6 +87,24 @@ def gateway(_gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     return _gateway
+
+
+@contextlib.contextmanager
+def secure_gateway(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    """An S3 server with TLS. Only `folder`/cert.pem vouches for its certificate, for loopback and forward_proxy.HOST."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    names = f"subjectAltName=IP:127.0.0.1,DNS:{forward_proxy.HOST}"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-subj", "/CN=gog", "-addext", names, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    program()
+    running = Gateway(folder / "buckets", tls=("--cert", str(certificate), "--key", str(key))).start()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 def free_port() -> int:

@@ -46,7 +46,7 @@ def _spec(uri: str) -> StoreSpec:
 
 def bucket_and_prefix(uri: str) -> tuple[str, str]:
     """Of an s3:// address; the prefix without slashes at its ends, perhaps empty. Raises UserError."""
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, _, prefix = uri.strip().removeprefix("s3://").partition("/")
     if not bucket:
         raise UserError("no bucket", where=uri, remedy="write s3://bucket/prefix")
     return bucket, prefix.strip("/")

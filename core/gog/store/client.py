@@ -1,20 +1,18 @@
-"""Requests to one bucket: small ones through boto3, bytes through sockets of our own.
+"""Requests to one bucket: small ones through boto3, parts of blobs through connections of our own.
 
-Every request goes through `Client._attempt`: it is tried again within a budget, and its failure is understood in one
-place. Parts of blobs bypass boto3 because it copies and hashes payloads on their way: sent from mapped memory with
+Every request goes through `Client._attempt`: it is tried again within a budget, and its failure is classified in one
+place. Parts of blobs bypass boto3 because it copies and hashes payloads on their way. Sent from mapped memory with
 signed headers, an unsigned payload and a CRC64NVME that the server checks, they take a fifth of the time over plain
-HTTP. Over TLS the same holds, and TLS protects the payload. Inside an untrusted network use https.
-Proxies that the environment names are used for small requests only.
+HTTP. Over TLS the same holds, and TLS protects the payload; in an untrusted network use https. Both kinds of request
+go through the same proxy and trust the same authorities.
 """
 
 from __future__ import annotations
 
 import http.client
-import io
+import os
 import queue
-import socket
 import ssl
-import struct
 import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,20 +22,18 @@ from xml.etree import ElementTree
 from gog import api_keys, metrics
 from gog.errors import UserError
 from gog.spec import StoreSpec
-from gog.store import faults, hashing
+from gog.store import connections, faults, hashing, proxies
 from gog.store.faults import Refusal
 
 Result = TypeVar("Result")
 
-CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
-LARGE = 1 << 16
 SLICE = 1 << 23
-"""Sent at once; must get through in ANSWER_SECONDS."""
+"""Bytes that are handed to the kernel at once."""
 NEEDED = {"create_multipart_upload": "UploadId", "get_object": "ETag", "head_object": "LastModified"}
 
 
 class Client:
-    """One bucket. where: its address, for messages; scheme: of the endpoint."""
+    """One bucket of a server."""
 
     def __init__(self, spec: StoreSpec, bucket: str, patience: faults.Patience) -> None:
         self.spec, self.bucket, self.patience = spec, bucket, patience
@@ -45,32 +41,54 @@ class Client:
         self.connect(spec.region)
 
     def connect(self, region: str | None) -> None:
-        """Sets up everything that depends on the region. Raises UserError."""
+        """Sets up what depends on the bucket's region. Raises UserError for settings that cannot work."""
         hashing.required()
         try:
             import boto3
             from botocore.config import Config
         except ImportError:
             raise UserError("s3:// needs boto3", where=self.spec.uri, remedy="pip install 'gog[s3]'") from None
-        if self.spec.ca_bundle and not Path(self.spec.ca_bundle).is_file():
-            raise UserError("no such file", where=f"store.caBundle: {self.spec.ca_bundle}", remedy="name a PEM file")
-        self._session = boto3.Session(region_name=region, **api_keys.aws_credentials())
+        session_region = (region or "").strip() or None
+        self._session = boto3.Session(region_name=session_region, **api_keys.aws_credentials())
+        self._context = self._trusted()
         config = Config(
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=ANSWER_SECONDS,
+            connect_timeout=connections.CONNECT_SECONDS,
+            read_timeout=connections.ANSWER_SECONDS,
             retries={"total_max_attempts": 1},  # ours, which know of a budget and of 429
             s3={"addressing_style": "path" if self.spec.path_style else "auto"},
         )
         self._unsigned = Config(s3={"payload_signing_enabled": False})
-        self._boto = self._session.client(
+        self._boto = self._boto_client(config)
+        self._proxy = proxies.of(self._boto.meta.endpoint_url, os.environ)
+        if proxies.named(os.environ):  # boto3 would decide by itself, and know no address ranges
+            through = {"http": self._proxy.url, "https": self._proxy.url} if self._proxy else {}
+            self._boto = self._boto_client(config.merge(Config(proxies=through)))
+        self.region = self._boto.meta.region_name
+        self._base = ""
+
+    def _boto_client(self, config: Any) -> Any:
+        return self._session.client(
             "s3",
-            endpoint_url=self.spec.endpoint_url,
-            region_name=self._session.region_name or "us-east-1",
+            endpoint_url=(self.spec.endpoint_url or "").strip().rstrip("/") or None,
+            region_name=(self._session.region_name or "").strip() or "us-east-1",
             verify=self.spec.ca_bundle,
             config=config,
         )
-        self.region = self._boto.meta.region_name
-        self._base = ""
+
+    def _trusted(self) -> ssl.SSLContext:
+        """Trusts the authorities that boto3 trusts. Raises UserError for a file of authorities that cannot be read."""
+        import botocore.httpsession
+
+        configured = self._session._session.get_config_variable("ca_bundle")
+        chosen = self.spec.ca_bundle or configured
+        where = f"store.caBundle: {chosen}" if self.spec.ca_bundle else f"AWS_CA_BUNDLE: {chosen}"
+        if chosen and not Path(chosen).is_file():
+            raise UserError("no such file", where=where, remedy="name a PEM file")
+        try:
+            return ssl.create_default_context(cafile=chosen or botocore.httpsession.where())
+        except (ssl.SSLError, OSError) as error:
+            cause = getattr(error, "reason", None) or error.strerror
+            raise UserError(f"not a PEM file: {cause}", where=where, remedy="name a PEM file of certificates") from None
 
     # ---- small requests
 
@@ -123,7 +141,7 @@ class Client:
         def once() -> Result:
             with faults.understood(where):
                 headers = {"Range": f"bytes={start}-{start + length - 1}"}
-                return self._exchange("GET", key, "", headers, None, into)
+                return self._exchange("GET", key, "", headers, None, into, size=length)
 
         result = self._attempt(once, where)
         metrics.store_bytes(length)
@@ -137,20 +155,23 @@ class Client:
         headers: Mapping[str, str],
         body: memoryview | None,
         take: Callable[[http.client.HTTPResponse], Result],
+        size: int = 0,
     ) -> Result:
         url = self._url(key, query)
         signed = self._signed(method, url, headers)
         connection = self._connection(url)
+        target = connections.request_target(url, self._proxy)
         try:
-            parts = urllib.parse.urlsplit(url)
-            connection.putrequest(
-                method, parts.path + (f"?{query}" if query else ""), skip_host=True, skip_accept_encoding=True
-            )
+            connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             for name, value in signed.items():
                 connection.putheader(name, value)
+            if self._proxy and url.startswith("http:"):
+                for name, value in self._proxy.headers.items():
+                    connection.putheader(name, value)
             if body is not None:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders()
+            connections.allow(connection.sock, len(body) if body is not None else size)
             response = self._answer(connection, body)
             result = take(response)
             response.read()
@@ -179,18 +200,7 @@ class Client:
             return self._idle.get_nowait()
         except queue.Empty:
             pass
-        parts = urllib.parse.urlsplit(url)
-        host, port = str(parts.hostname), parts.port
-        if parts.scheme == "https":
-            context = ssl.create_default_context(cafile=self.spec.ca_bundle or self._authorities())
-            return _Secure(host, port, timeout=CONNECT_SECONDS, context=context)
-        return _Plain(host, port, timeout=CONNECT_SECONDS)
-
-    def _authorities(self) -> str | None:
-        """The authorities that boto3 trusts, so that both trust the same."""
-        import botocore.httpsession
-
-        return self._session._session.get_config_variable("ca_bundle") or botocore.httpsession.where()
+        return connections.connect(url, self._proxy, self._context)
 
     def _url(self, key: str, query: str) -> str:
         if not self._base:  # boto3 knows every form of address; a signed one without its signature is the bucket's
@@ -236,51 +246,3 @@ def _refusal(response: http.client.HTTPResponse) -> Refusal:
     except ElementTree.ParseError:
         pass  # a proxy's page says nothing worth repeating
     return Refusal(response.status, code, message, float(after) if after.isdigit() else 0.0)
-
-
-def _patient(sock: socket.socket) -> None:
-    """Time-outs by the kernel: Python's own would make every send and receive two calls."""
-    limit = struct.pack("ll", ANSWER_SECONDS, 0)
-    sock.settimeout(None)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-class _Whole(io.RawIOBase):
-    """A socket's bytes; large reads, which only bodies have, return full: one call where there would be ten."""
-
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
-        self._sock, self._raw = sock, raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if len(buffer) < LARGE:
-            return self._raw.readinto(buffer)
-        return self._sock.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        self.fp = io.BufferedReader(_Whole(sock, self.fp.detach()))
-
-
-class _Plain(http.client.HTTPConnection):
-    response_class = _Response
-
-    def connect(self) -> None:
-        super().connect()
-        _patient(self.sock)
-
-
-class _Secure(http.client.HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        _patient(self.sock)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import random
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -110,6 +111,8 @@ def understood(where: str) -> Iterator[None]:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise _untrusted(where) from None
         raise Unavailable(str(error)) from error
+    except aws.ProxyConnectionError as error:
+        raise _of_tunnel(error, where, error.kwargs.get("error", "")) from None
     except (aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, http.client.HTTPException) as error:
         raise Unavailable(f"{type(error).__name__}: {error}") from error
     except ResponseParserError as error:  # half a page, or a proxy's
@@ -117,7 +120,24 @@ def understood(where: str) -> Iterator[None]:
     except Unavailable:
         raise
     except OSError as error:  # of a socket: a disk's was met when the file was made
-        raise Unavailable(f"{type(error).__name__}: {error}") from error
+        raise _of_tunnel(error, where) from error
+
+
+def _of_tunnel(error: Exception, where: str, cause: object = "") -> Exception:
+    """What a failed connection means. http.client and urllib3 report a proxy's answer to CONNECT as text only."""
+    found = re.search(r"Tunnel connection failed: (\d{3})", f"{error} {cause}")
+    status = int(found.group(1)) if found else 0
+    if 400 <= status < 500 and status not in (408, 429):
+        return _proxy_refusal(status, where)
+    return Unavailable(f"{type(error).__name__}: {error}")
+
+
+def _proxy_refusal(status: int, where: str) -> UserError:
+    if status == 407:
+        remedy = "write them into HTTPS_PROXY or HTTP_PROXY: http://user:password@host:port"
+        return UserError("the proxy requires credentials", where=where, remedy=remedy)
+    remedy = "allow the server in the proxy, or exclude it in NO_PROXY"
+    return UserError(f"the proxy refuses to connect to the server ({status})", where=where, remedy=remedy)
 
 
 def refusal_of(response: dict[str, Any]) -> Refusal:
@@ -145,6 +165,8 @@ def judged(refusal: Refusal, where: str) -> Exception:
         return UserError("the bucket is in another region", where=where, remedy="set store.region to the bucket's")
     if code.startswith("KMS"):
         return UserError(f"the key cannot be used: {refusal.message}", where=where, remedy="correct store.kmsKeyId")
+    if status == 407:
+        return _proxy_refusal(status, where)
     if status in EXPECTED or code == "NoSuchUpload":
         return refusal
     if status == 507 or code in ("QuotaExceeded", "InsufficientCapacity"):

@@ -1,0 +1,102 @@
+"""Connections that carry the bytes of blobs: fast for large bodies, through a proxy where there is one."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import ssl
+import struct
+import urllib.parse
+from typing import Any
+
+from gog.store.proxies import Proxy
+
+CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
+SLOWEST = 1 << 20
+"""Bytes per second. A proxy that buffers passes a body on after it has all of it, so the answer takes so much longer."""
+LARGE = 1 << 16
+
+
+def connect(url: str, proxy: Proxy | None, context: ssl.SSLContext | None) -> http.client.HTTPConnection:
+    """A connection for requests to a URL, opened with the first one.
+
+    Args:
+        url: any address of the server.
+        proxy: what the connection goes through; None: directly.
+        context: whom to trust, for https.
+    """
+    target = urllib.parse.urlsplit(url)
+    host, port = (proxy.host, proxy.port) if proxy else (str(target.hostname), target.port)
+    if target.scheme != "https":
+        return _Plain(host, port, timeout=CONNECT_SECONDS)
+    secure = _Secure(host, port, timeout=CONNECT_SECONDS, context=context)
+    if proxy:
+        there = target.port or 443
+        secure.set_tunnel(str(target.hostname), there, {"Host": f"{target.hostname}:{there}", **proxy.headers})
+    return secure
+
+
+def request_target(url: str, proxy: Proxy | None) -> str:
+    """What follows the method in a request line: without TLS a proxy needs the whole URL."""
+    parts = urllib.parse.urlsplit(url)
+    if proxy and parts.scheme == "http":
+        return url
+    return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def allow(sock: socket.socket, size: int) -> None:
+    """Sets how long the next request may wait for bytes. size: of its body or of its answer."""
+    _set_timeout(sock, ANSWER_SECONDS + size // SLOWEST)
+
+
+def _set_timeout(sock: socket.socket, seconds: int) -> None:
+    """Time-outs by the kernel: Python's own would make every send and receive two calls."""
+    limit = struct.pack("ll", seconds, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.settimeout(None)
+    _set_timeout(sock, ANSWER_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class _Whole(io.RawIOBase):
+    """A socket's bytes; large reads, which only bodies have, return full: one call where there would be ten."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
+        self._sock, self._raw = sock, raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if len(buffer) < LARGE:
+            return self._raw.readinto(buffer)
+        return self._sock.recv_into(buffer, len(buffer), socket.MSG_WAITALL)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_Whole(sock, self.fp.detach()))
+
+
+class _Plain(http.client.HTTPConnection):
+    response_class = _Response
+
+    def connect(self) -> None:
+        super().connect()
+        _prepare(self.sock)
+
+
+class _Secure(http.client.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        _prepare(self.sock)
