@@ -153,10 +153,10 @@ class CallPath(Generic[Value]):
         with contextlib.suppress(*UNREADABLE):  # recorded in the form of an earlier version: as if it were missing
             if stored is not None:
                 reply = Reply(read(stored), seconds=self.clock() - started, cached=True)
-                metrics.tool_cache(self.tool, "hit")
+                metrics.record_cache_lookup(self.tool, "hit")
                 return reply
         if self.cache.strict:
-            metrics.tool_cache(self.tool, "miss")
+            metrics.record_cache_lookup(self.tool, "miss")
             failure = ToolFailure(self.tool, FailureKind.CACHE_MISS, "not recorded, and the cache is replay-strict")
             return self._finish(Reply(None, failure, seconds=self.clock() - started))
         flight = self._flights.get(key)
@@ -165,7 +165,7 @@ class CallPath(Generic[Value]):
             flight = asyncio.ensure_future(self._fly(key, body, read))
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
-        metrics.tool_cache(self.tool, "joined" if joined else "miss")
+        metrics.record_cache_lookup(self.tool, "joined" if joined else "miss")
         reply = await asyncio.shield(flight)
         return Reply(reply.value, reply.failure, reply.attempts, self.clock() - started, cached=joined)
 
@@ -177,7 +177,7 @@ class CallPath(Generic[Value]):
         return self._finish(reply)
 
     def _finish(self, reply: Reply[Any]) -> Reply[Any]:
-        metrics.tool_call(self.tool, self.backend, reply.failure.kind if reply.failure else "ok", reply.seconds)
+        metrics.record_tool_call(self.tool, self.backend, reply.failure.kind if reply.failure else "ok", reply.seconds)
         return reply
 
     async def _attempts(
@@ -236,13 +236,13 @@ class CallPath(Generic[Value]):
             failure = ToolFailure(self.tool, FailureKind.MALFORMED, str(error).partition("\n")[0][:300])
         else:
             self._report(True)
-            metrics.tool_attempt(self.tool, self.backend, "ok")
+            metrics.record_tool_attempt(self.tool, self.backend, "ok")
             return value, answer
         # A refusal or a verdict that is none says nothing about the back end's health, and everything about the request.
         self._report(failure.kind in (FailureKind.REFUSED, FailureKind.UNDECIDED))
-        metrics.tool_attempt(self.tool, self.backend, failure.kind)
+        metrics.record_tool_attempt(self.tool, self.backend, failure.kind)
         return failure
 
     def _report(self, success: bool) -> None:
         self.breaker.report(success)
-        metrics.tool_breaker(self.tool, self.backend, self.breaker.is_open)
+        metrics.record_breaker(self.tool, self.backend, self.breaker.is_open)

@@ -199,7 +199,7 @@ class Watch:
             if reply.cached and reply.failure is None:
                 return reply
             patience.observe(reply.failure)
-            metrics.tool_down(service, not isinstance(patience.verdict(), Healthy))
+            metrics.record_tool_down(service, not isinstance(patience.verdict(), Healthy))
             self._report_news()
             if patience.misconfigured:
                 raise UserError(

@@ -95,7 +95,7 @@ class Toolbox:
         self._cache = Cache(self.limits.cache)
         self._session = tool_transport.open_session()
         self._paths = {tool: self._path(tool, keys[tool]) for tool in PATHS}
-        self._lag = asyncio.create_task(loop_lag.measure(metrics.event_loop_lag))  # ends with the loop
+        self._lag = asyncio.create_task(loop_lag.measure(metrics.record_event_loop_lag))  # ends with the loop
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -198,7 +198,7 @@ class Toolbox:
 
         case = {"question": question, "answers": list(answers), "answer": answer}
         reply = await self._call("judge", case, body, _read_verdict)
-        metrics.verdict(reply.value)
+        metrics.record_verdict(reply.value)
         return reply
 
 

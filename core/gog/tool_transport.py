@@ -144,7 +144,7 @@ def _note_cost(tool: str, headers: Mapping[str, str]) -> None:
     """Counts what an answer cost, where it says so; also that of a failure, which may be charged."""
     if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
         cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
-        metrics.tool_cost(tool, BACKEND, cost, left)
+        metrics.record_cost(tool, BACKEND, cost, left)
 
 
 def _dollars(text: str) -> float | None:

@@ -51,7 +51,7 @@ class Health:
 
     def resynced(self) -> None:
         self.last_resync = self.clock()
-        metrics.resynced(time.time())
+        metrics.record_resync(time.time())
 
     def measure(self) -> None:
         """Brings the gauges up to date."""

@@ -90,7 +90,7 @@ class Workers:
         except Exception:
             outcome = "error"
             log.exception("%s: again in %.1f s", "/".join(key), self.queue.failed(key))
-        metrics.reconciled(key.kind, outcome, time.monotonic() - begun)
+        metrics.record_reconcile(key.kind, outcome, time.monotonic() - begun)
 
     def _say(self, about: Key, key: Key, sentence: str) -> None:
         """Says on the object itself what is wrong with it; a change by whoever mends it brings it back at once."""

@@ -53,4 +53,4 @@ def note(thing: Object, event: Event) -> None:
     """Counts an attempt that an event says has ended."""
     outcome = ENDED.get(event.reason)
     if isinstance(thing, Stage) and outcome is not None and thing.status.attempt > 0:
-        metrics.attempt_ended(thing.kind, outcome)
+        metrics.record_attempt(thing.kind, outcome)

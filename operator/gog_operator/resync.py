@@ -88,7 +88,7 @@ class Resync:
             if after is not None:
                 self.queue.add(Key(kind, namespace, name), after)
                 queued += 1
-        metrics.listed(kind, listed)
+        metrics.record_listed_objects(kind, listed)
         return queued
 
 

@@ -35,9 +35,9 @@ class Counted:
         try:
             answer = self.api.call(method, path, body=body, query=query, content=content)
         except ApiError as error:
-            metrics.api_answered(method, error.status)
+            metrics.record_api_request(method, error.status)
             raise
-        metrics.api_answered(method, 200)
+        metrics.record_api_request(method, 200)
         return answer
 
 

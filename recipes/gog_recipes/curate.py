@@ -118,7 +118,7 @@ class CurateRecipe:
             trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", **judged})
             span.record(trajectory)
         self.images.update(episode.images)
-        metrics.trajectory(self.stage.key, "judge" if accuracy is None else "counted")
+        metrics.record_trajectory(self.stage.key, "judge" if accuracy is None else "counted")
         return trajectory
 
     def save_checkpoint(self, trajectories: list[Trajectory], seconds: float) -> None:

@@ -115,7 +115,7 @@ class EvaluateRecipe(FTRecipeInterface):
                 played[name] = [trajectory for group in groups for trajectory in group]
                 self.images.update(rollouts.shown(played[name][: self.cfg.keep_trajectories]))
                 accuracy = {key: _accuracy(value) for key, value in played.items()}
-                metrics.evaluated(accuracy)
+                metrics.record_accuracy(accuracy)
                 self.stage.report(len(played), len(self.cfg.policies), accuracy=accuracy)
         return played
 

@@ -162,7 +162,7 @@ class GRPORecipe(FTRecipeInterface):
                 self._log(trajectories, update, rate, timer)
                 if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
                     self.save_checkpoint(trajectories)
-                    metrics.checkpoint_saved(timer.mark("checkpoint"))
+                    metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
 
     def with_advantages(self, group: Sequence[Trajectory]) -> list[Trajectory]:
         """The group with advantages; an excluded trajectory has none and does not touch the others'."""

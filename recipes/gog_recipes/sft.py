@@ -119,7 +119,7 @@ class SFTRecipe(FTRecipeInterface):
             self._log(loss, rate, norm, read, timer)
             if self.step % self.cfg.save_every == 0 or self.step == self.total:
                 self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
-                metrics.checkpoint_saved(timer.mark("checkpoint"))
+                metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
 
     def _log(self, loss: float, rate: float, norm: float, tokens: int, timer: timers.StepTimer) -> None:
         speed = self.throughput.read(tokens, timer.total)

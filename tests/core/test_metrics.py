@@ -119,7 +119,7 @@ def test_fact_12_every_outcome_starts_at_zero(outcome: str) -> None:
 def test_fact_12_attempts_are_reported_by_tool_and_outcome() -> None:
     metrics.initialise_tool("reported", "b")
     for outcome in ("ok", "ok", "timeout"):
-        metrics.tool_attempt("reported", "b", outcome)
+        metrics.record_tool_attempt("reported", "b", outcome)
     table = metrics.attempts_by_outcome()["reported"]
     assert (table["ok"], table["timeout"], table["malformed"]) == (2, 1, 0)
 
@@ -130,7 +130,7 @@ def test_attempts_at_several_back_ends_of_a_tool_are_counted_together() -> None:
 
     before = so_far()
     for backend in ("a", "b", "a"):
-        metrics.tool_attempt("summed", backend, "ok")
+        metrics.record_tool_attempt("summed", backend, "ok")
     assert so_far() - before == 3
 
 
@@ -146,8 +146,8 @@ def test_what_an_answer_cost_adds_up_and_credit_is_what_was_said_last() -> None:
     labels = {"tool": "bought", "backend": "b"}
     metrics.initialise_tool(**labels)
     assert (value("gog_external_spend_usd_total", **labels), value("gog_external_credit_usd", **labels)) == (0, None)
-    metrics.tool_cost("bought", "b", 0.01, 5.0)
-    metrics.tool_cost("bought", "b", 0.02, None)
+    metrics.record_cost("bought", "b", 0.01, 5.0)
+    metrics.record_cost("bought", "b", 0.02, None)
     assert value("gog_external_spend_usd_total", **labels) == pytest.approx(0.03)
     assert value("gog_external_credit_usd", **labels) == 5
 
@@ -178,7 +178,7 @@ def test_an_operation_within_an_operation_is_counted_once() -> None:
             metrics.store_operation("commit", lambda _: "refused"),
             metrics.store_operation("read", lambda _: "error"),
         ):
-            metrics.store_retry()
+            metrics.record_store_retry()
             raise LookupError
 
     metrics.initialise_store()
@@ -204,7 +204,7 @@ def test_what_a_store_s_threads_do_counts_for_the_operation_that_began_them() ->
         def once() -> int:
             if (trouble := next(answers)) is not None:
                 raise trouble
-            metrics.store_bytes(10)
+            metrics.record_store_bytes(10)
             return part
 
         return faults.Patience(sleep=lambda _: None).tries(once, "s3://bucket")
@@ -212,7 +212,7 @@ def test_what_a_store_s_threads_do_counts_for_the_operation_that_began_them() ->
     before = so_far("gog_store_retries_total"), so_far("gog_store_bytes_total")
     with metrics.store_operation("fetch", str):
         assert s3._together(receive, range(3)) == [0, 1, 2]
-    metrics.store_bytes(10)  # of no operation
+    metrics.record_store_bytes(10)  # of no operation
     assert so_far("gog_store_retries_total") == before[0] + 3
     assert so_far("gog_store_bytes_total") == before[1] + 30
 
@@ -242,7 +242,7 @@ def test_a_timer_that_fires_late_is_observed_as_lag() -> None:
 
     before = so_far("count"), so_far("sum")
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(loop_lag.measure(metrics.event_loop_lag, lambda: next(clock), sleep))
+        asyncio.run(loop_lag.measure(metrics.record_event_loop_lag, lambda: next(clock), sleep))
     assert so_far("count") == before[0] + 2
     assert so_far("sum") == pytest.approx(before[1] + 0.15)
 
@@ -287,8 +287,8 @@ def test_nobody_waits_longer_than_was_allowed(server) -> None:
 
 def test_counts_of_other_ranks_are_on_the_leaders_page_and_its_gauges_are_its_own() -> None:
     metrics.initialise_tool("together", "b")
-    metrics.tool_call("together", "b", "ok", 0.02)
-    metrics.tool_breaker("together", "b", True)
+    metrics.record_tool_call("together", "b", "ok", 0.02)
+    metrics.record_breaker("together", "b", True)
     told = serving.counts(metrics.REGISTRY)
     told[("gog_tool_calls_total", (("tool", "together"), ("backend", "c"), ("outcome", "ok")))] = 4.0
     page = serving.MultiRankRegistry(metrics.REGISTRY)

@@ -105,7 +105,7 @@ def test_what_other_ranks_counted_is_on_the_leaders_page(monkeypatch):
             return [item, item]
 
     monkeypatch.setattr(monitor.page, "others", ())
-    metrics.trajectory("gathered", "counted")
+    metrics.record_trajectory("gathered", "counted")
     monitor.put_together(SINGLE)
     line = 'gog_rollout_trajectories_total{stage="gathered",status="counted"}'
     assert f"{line} 1.0" in serving.text(monitor.page)[1].decode()

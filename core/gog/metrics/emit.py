@@ -32,32 +32,32 @@ def initialise_tool(tool: str, backend: str) -> None:
     d.SPEND.labels(tool, backend)
 
 
-def tool_call(tool: str, backend: str, outcome: str, seconds: float) -> None:
+def record_tool_call(tool: str, backend: str, outcome: str, seconds: float) -> None:
     d.TOOL_CALLS.labels(tool, backend, outcome).inc()
     d.TOOL_SECONDS.labels(tool, backend).observe(seconds)
 
 
-def tool_attempt(tool: str, backend: str, outcome: str) -> None:
+def record_tool_attempt(tool: str, backend: str, outcome: str) -> None:
     d.TOOL_ATTEMPTS.labels(tool, backend, outcome).inc()
 
 
-def tool_cache(tool: str, result: str) -> None:
+def record_cache_lookup(tool: str, result: str) -> None:
     d.TOOL_CACHE.labels(tool, result).inc()
 
 
-def tool_breaker(tool: str, backend: str, is_open: bool) -> None:
+def record_breaker(tool: str, backend: str, is_open: bool) -> None:
     d.TOOL_BREAKER.labels(tool, backend).set(is_open)
 
 
-def tool_down(tool: str, is_down: bool) -> None:
+def record_tool_down(tool: str, is_down: bool) -> None:
     d.TOOL_DOWN.labels(tool).set(is_down)
 
 
-def event_loop_lag(seconds: float) -> None:
+def record_event_loop_lag(seconds: float) -> None:
     d.LOOP_LAG.observe(seconds)
 
 
-def tool_cost(tool: str, backend: str, spent: float | None, left: float | None) -> None:
+def record_cost(tool: str, backend: str, spent: float | None, left: float | None) -> None:
     """What an answer cost and what is left, in US dollars; None where the back end does not say."""
     if spent:
         d.SPEND.labels(tool, backend).inc(spent)
@@ -86,11 +86,11 @@ def initialise_rollouts(stage: str) -> None:
         d.TOKENS.labels(kind)
 
 
-def trajectory(stage: str, status: str) -> None:
+def record_trajectory(stage: str, status: str) -> None:
     d.TRAJECTORIES.labels(stage, status).inc()
 
 
-def tokens(kind: str, count: int) -> None:
+def record_tokens(kind: str, count: int) -> None:
     d.TOKENS.labels(kind).inc(count)
 
 
@@ -99,7 +99,7 @@ def record_rollout(seconds: float) -> None:
     d.ROLLOUT_SECONDS.observe(seconds)
 
 
-def verdict(value: bool | None) -> None:
+def record_verdict(value: bool | None) -> None:
     d.VERDICTS_TOTAL.labels({True: "yes", False: "no", None: "undecided"}[value]).inc()
 
 
@@ -114,7 +114,7 @@ def initialise_traces() -> None:
         d.TRACE_SPANS.labels(outcome)
 
 
-def trace_spans(outcome: str, count: int) -> None:
+def record_trace_spans(outcome: str, count: int) -> None:
     d.TRACE_SPANS.labels(outcome).inc(count)
 
 
@@ -151,7 +151,7 @@ def record_step_seconds(seconds: Mapping[str, float]) -> None:
         d.STEP_SECONDS.labels(part).set(spent)
 
 
-def checkpoint_saved(seconds: float) -> None:
+def record_checkpoint_seconds(seconds: float) -> None:
     d.STEP_SECONDS.labels("checkpoint").set(seconds)
 
 
@@ -161,7 +161,7 @@ def record_levels(questions: Mapping[str, int]) -> None:
         d.LEVEL_QUESTIONS.labels(level).set(questions.get(level, 0))
 
 
-def evaluated(accuracy: Mapping[str, float]) -> None:
+def record_accuracy(accuracy: Mapping[str, float]) -> None:
     """By policy."""
     for policy, share in accuracy.items():
         d.ACCURACY.labels(policy).set(share)
@@ -198,18 +198,18 @@ def store_operation(operation: str, outcome_of: Callable[[Exception], str]) -> I
         d.STORE_SECONDS.labels(operation).observe(time.perf_counter() - begun)
 
 
-def store_bytes(count: int) -> None:
+def record_store_bytes(count: int) -> None:
     """Moved for the operation under way."""
     if _doing.get():
         d.STORE_BYTES.labels(_doing.get()).inc(count)
 
 
-def store_retry() -> None:
+def record_store_retry() -> None:
     if _doing.get():
         d.STORE_RETRIES.labels(_doing.get()).inc()
 
 
-def committed(stage: str, when: float) -> None:
+def record_checkpoint(stage: str, when: float) -> None:
     """A stage's newest checkpoint."""
     d.CHECKPOINT.labels(stage).set(when)
 
@@ -232,28 +232,28 @@ UNWELCOME = ("0", "409", "429", "500", "503", "504")
 """Answers of an API server that are to be expected some day, so that the first one shows as an increase."""
 
 
-def reconciled(kind: str, outcome: str, seconds: float) -> None:
+def record_reconcile(kind: str, outcome: str, seconds: float) -> None:
     """One pass over one object."""
     d.RECONCILES.labels(outcome).inc()
     d.RECONCILE_SECONDS.labels(kind).observe(seconds)
 
 
-def api_answered(method: str, status: int) -> None:
+def record_api_request(method: str, status: int) -> None:
     """A request to the API server. 404 says that there is no such object, which is what was asked."""
     d.API_REQUESTS.labels(method, str(status)).inc()
     if not 200 <= status < 300 and status != 404:
         d.API_ERRORS.labels(str(status)).inc()
 
 
-def resynced(now: float) -> None:
+def record_resync(now: float) -> None:
     d.LAST_RESYNC.set(now)
 
 
-def listed(kind: str, count: int) -> None:
+def record_listed_objects(kind: str, count: int) -> None:
     d.OBJECTS.labels(kind).set(count)
 
 
-def attempt_ended(kind: str, outcome: str) -> None:
+def record_attempt(kind: str, outcome: str) -> None:
     """Of a stage of this kind."""
     d.STAGE_ATTEMPTS.labels(kind, outcome).inc()
 

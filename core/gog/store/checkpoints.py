@@ -98,7 +98,7 @@ class Store:
             if not self.backend.put_if_absent(manifest.key, text.encode()):
                 manifest = self._same(manifest)
             self._advance(stage, step)
-        metrics.committed(stage, manifest.timestamp)
+        metrics.record_checkpoint(stage, manifest.timestamp)
         return manifest
 
     def _same(self, manifest: Manifest) -> Manifest:

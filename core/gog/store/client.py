@@ -131,7 +131,7 @@ class Client:
                 return self._exchange("PUT", key, query, headers, body, _drain)
 
         answer = self._attempt(once, where)
-        metrics.store_bytes(len(body))
+        metrics.record_store_bytes(len(body))
         return answer
 
     def receive(self, key: str, start: int, length: int, into: Callable[[http.client.HTTPResponse], Result]) -> Result:
@@ -144,7 +144,7 @@ class Client:
                 return self._exchange("GET", key, "", headers, None, into, size=length)
 
         result = self._attempt(once, where)
-        metrics.store_bytes(length)
+        metrics.record_store_bytes(length)
         return result
 
     def _exchange(

@@ -90,7 +90,7 @@ class Patience:
                     f"{where}: not served within {self.budget:g} s: {error} "
                     "(is the address right, does the server run, may this machine reach it?)"
                 ) from error
-            metrics.store_retry()
+            metrics.record_store_retry()
             self.sleep(pause)
             wait = min(2 * wait, self.cap)
 

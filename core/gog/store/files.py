@@ -98,7 +98,7 @@ class FileBackend:
             _flush(out)
             os.replace(temporary, target)
         _sync_folder(target.parent)
-        metrics.store_bytes(blob.size)
+        metrics.record_store_bytes(blob.size)
 
     def _keep(self, target: Path) -> bool:
         """Makes a blob young, so that it is not swept; False when it has just been."""
@@ -113,7 +113,7 @@ class FileBackend:
 
     def fetch_blob(self, blob: Blob, target: Path) -> None:
         shutil.copyfile(self.open_blob(blob), target)
-        metrics.store_bytes(blob.size)
+        metrics.record_store_bytes(blob.size)
 
     def check_blob(self, blob: Blob) -> None:
         path = self.root / blob.key

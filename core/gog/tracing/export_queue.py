@@ -78,12 +78,12 @@ class ExportQueue:
             return
         self._finished += count
         if refusal is None:
-            metrics.trace_spans("exported", count)
+            metrics.record_trace_spans("exported", count)
         else:
             self._count_dropped(count, refusal)
 
     def _count_dropped(self, count: int, why: str) -> None:
-        metrics.trace_spans("dropped", count)
+        metrics.record_trace_spans("dropped", count)
         if not self._logged:
             self._logged = True
             self._log(f"traces: spans are dropped, and counted in gog_trace_spans_total: {why}")

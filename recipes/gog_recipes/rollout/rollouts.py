@@ -162,7 +162,7 @@ class Rollouts:
         trajectory = trajectory.model_copy(update={"reward": reward})
         excluded = rewards.exclusion(trajectory, self.scoring.failures)
         status = "counted" if not excluded else "judge" if excluded == "judge" else "tool_failure"
-        metrics.trajectory(self.stage, status)
+        metrics.record_trajectory(self.stage, status)
         return trajectory.model_copy(update={"excluded": excluded})
 
     def _tools(self) -> frozenset[str]:

@@ -223,7 +223,7 @@ class TransformersEngine:
             if not row.turn:  # a prompt, or an observation behind the last sampled token
                 read = len(row.pending) - (1 if row.cached else 0)
                 self.counters.prefilled += read
-                metrics.tokens("prefilled", read)
+                metrics.record_tokens("prefilled", read)
             row.cached += len(row.pending)
             row.pending, row.pending_images = [], []
         rows, logits = self._share_with_group(rows, logits)
@@ -291,7 +291,7 @@ class TransformersEngine:
     def _sample(self, rows: list[Slot], logits: torch.Tensor) -> None:
         """Draws one token per row and hands over the turns that it completes."""
         tokens, values = self._draw(rows, logits)
-        metrics.tokens("generated", len(rows))
+        metrics.record_tokens("generated", len(rows))
         for row, token, value in zip(rows, tokens, values, strict=True):
             row.turn.append(token)
             row.logprobs.append(value)

@@ -49,7 +49,7 @@ class Stage:
         self.log = MetricLog(self.workdir / "metrics.jsonl")
         metrics.record_progress(self.key, *self._told, now=time.time())
         if newest is not None:
-            metrics.committed(self.key, newest.timestamp)
+            metrics.record_checkpoint(self.key, newest.timestamp)
         self.monitor = monitor.begin(self.workdir, self.progress) if ranks.is_main else None
 
     def _newest_of_ours(self) -> store.Manifest | None:
