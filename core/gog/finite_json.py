@@ -2,7 +2,7 @@
 
 JSON has no non-finite numbers, so pydantic writes them as `null` and Python's json as `NaN`: the first loses the value,
 the second is unreadable elsewhere. Of a key that occurs twice every parser silently keeps the last. What a run writes
-and later trusts (checkpoint manifests, datasets, trajectories) goes through these two functions, which refuse both.
+and later trusts (checkpoint manifests, datasets, trajectories) goes through these functions, which refuse both.
 Text for display, where such a number may become `null`, does not.
 """
 
@@ -33,6 +33,22 @@ def dumps(value: Any, **options: Any) -> str:
         if path is None:
             raise
         raise ValueError(f"{path or 'value'} is not a finite number") from None
+
+
+def dumps_model(model: BaseModel, **options: Any) -> str:
+    """JSON text of a model, as fast as pydantic writes it.
+
+    Args:
+        model: its configuration must have `ser_json_inf_nan="constants"`; pydantic writes `null` otherwise.
+        options: those of `model_dump_json`.
+
+    Raises:
+        ValueError: a number is NaN or infinite, because it was set without validation.
+    """
+    text = model.model_dump_json(**options)
+    if "NaN" in text or "Infinity" in text:  # perhaps inside a string only
+        loads(text)
+    return text
 
 
 def loads(text: str | bytes) -> Any:

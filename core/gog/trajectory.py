@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gog import finite_json
 from gog.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ StopReason = Literal["answer", "format", "max_turns", "max_calls", "max_tokens",
 class Record(BaseModel):
     """Part of a trajectory: immutable, without unknown fields, with finite numbers only, which JSON can hold."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",
+        use_attribute_docstrings=True,
+    )
 
 
 class Segment(Record):
@@ -243,7 +250,7 @@ def write(path: Path, trajectories: Iterable[Trajectory]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with temporary.open("w", encoding="utf-8") as stream:
         for trajectory in trajectories:
-            stream.write(trajectory.model_dump_json(exclude_defaults=True) + "\n")
+            stream.write(finite_json.dumps_model(trajectory, exclude_defaults=True) + "\n")
             count += 1
     temporary.replace(path)
     return count

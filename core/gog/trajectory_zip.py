@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gog import finite_json
 from gog.errors import UserError
 from gog.images import Image, decode
 from gog.trajectory import Trajectory, explain
@@ -35,7 +36,8 @@ def write(path: Path, trajectories: Iterable[Trajectory], images: Mapping[str, I
     temporary = path.with_suffix(path.suffix + ".tmp")
     wanted = sorted({image for item in items for image in shown(item)})
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(LINES, "".join(item.model_dump_json(exclude_defaults=True) + "\n" for item in items))
+        lines = (finite_json.dumps_model(item, exclude_defaults=True) + "\n" for item in items)
+        archive.writestr(LINES, "".join(lines))
         for image in wanted:
             if image in images:
                 archive.writestr(f"images/{image}.png", images[image].png)

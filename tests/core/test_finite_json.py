@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from gog import finite_json
 
@@ -37,6 +37,18 @@ def test_finite_values_and_models_are_written_as_json_writes_them() -> None:
     assert finite_json.dumps(value, ensure_ascii=False) == (
         '{"a": [1, 2.5], "b": null, "c": {"scores": [0.25], "meta": {}}, "é": "2026-01-02T00:00:00"}'
     )
+
+
+def test_a_model_with_a_number_that_was_not_validated_is_refused_and_one_with_such_words_is_not() -> None:
+    class Text(BaseModel):
+        model_config = ConfigDict(ser_json_inf_nan="constants")
+        text: str
+        score: float = 0.0
+
+    good = Text(text='NaN, -Infinity and "NaN"')
+    assert finite_json.loads(finite_json.dumps_model(good, exclude_defaults=True)) == {"text": good.text}
+    with pytest.raises(ValueError, match="NaN is not a JSON number"):
+        finite_json.dumps_model(good.model_copy(update={"score": math.nan}))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,13 @@ def test_no_text_breaks_a_line(tmp_path: Path, words: list[str]) -> None:
     assert Archive(tmp_path / "t.zip").trajectories() == items
 
 
+def test_a_number_that_is_not_finite_is_not_written_as_null(tmp_path: Path) -> None:
+    trajectory = make_trajectory().model_copy(update={"advantage": float("nan")})
+    with pytest.raises(ValueError, match="NaN is not a JSON number"):
+        trajectory_zip.write(tmp_path / "t.zip", [trajectory], {})
+    assert not (tmp_path / "t.zip").exists()
+
+
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.zip"
     assert trajectory_zip.write(path, [make_shown_trajectory()], {}) == 1
