@@ -85,7 +85,7 @@ class CurateRecipe:
                 self.stage.report(done, len(self.questions), skipped=len(self.skipped))
             return trajectory
 
-        async with Toolbox.of_stage(self.cfg) as self.toolbox:
+        async with Toolbox.of_stage(self.cfg, self.stage.watch()) as self.toolbox:
             played = await asyncio.gather(*(demonstrate(question) for question in self.questions))
         made = [trajectory for trajectory in played if trajectory is not None]
         if not made:

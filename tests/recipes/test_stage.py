@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
-from gog import dataset_zip, metrics, spec, store
-from gog.errors import UserError
+from gog import dataset_zip, metrics, outage, progress, spec, store
+from gog.errors import ServiceDown, UserError
 from gog_recipes.runtime import config, monitor
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.runtime.stage import LAST_WORDS, Stage
@@ -56,6 +56,19 @@ def test_another_key_in_the_same_store_is_no_obstacle(tmp_path):
     assert make_stage(tmp_path, stage="grpo-mine").store.latest("grpo-mine") is None
 
 
+def test_how_calls_are_made_and_how_far_a_stage_goes_may_change_between_attempts(tmp_path):
+    commit(make_stage(tmp_path))
+    patient = {
+        "concurrency": 9,
+        "outage": {"patience_seconds": 5},
+        "grounding": {"attempts": 7},
+        "judge": {"attempts": 1},
+    }
+    make_stage(tmp_path, tools=patient, max_excluded_share=0.9, steps=7)
+    with pytest.raises(UserError, match="made with another tools"):
+        make_stage(tmp_path, tools={"top": 9})
+
+
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")]
 )
@@ -69,6 +82,31 @@ def test_a_full_disk_is_said_in_a_sentence_whichever_library_met_it(error, capsy
     assert capsys.readouterr().err == (
         "error: the stage's files: the disk is full (free space, then `gog resume`; nothing committed is lost)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("is unknown", where="loss", remedy="use grpo"), 2, "error: loss: is unknown (use grpo)"),
+        (ServiceDown("judge", "down for 600 s"), 1, "failed: judge: down for 600 s (the stage's next attempt"),
+        (store.Unavailable("s3://b: not served within 120 s"), 1, "failed: s3://b: not served within 120 s"),
+        (KeyboardInterrupt(), 130, "interrupted: the next attempt resumes from the last checkpoint"),
+    ],
+)
+def test_a_stage_that_does_not_complete_ends_in_one_line_and_the_code_of_its_kind(capsys, error, code, line):
+    def play():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        config.exit_with(play)
+    assert caught.value.code == code
+    assert capsys.readouterr().err.startswith(line)
+
+
+def test_a_stage_that_completes_exits_with_0():
+    with pytest.raises(SystemExit) as caught:
+        config.exit_with(lambda: None)
+    assert caught.value.code == 0
 
 
 def test_a_bug_keeps_its_traceback():
@@ -101,6 +139,19 @@ def test_a_pod_tells_its_progress_and_newest_checkpoint_and_its_metrics(tmp_path
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_an_outage_that_a_stage_waits_for_is_in_its_progress_until_it_is_over(tmp_path, capsys):
+    stage = make_stage(tmp_path)
+    stage.report(2, 7, reward=0.5)
+    stage.report_waiting(outage.Waiting("judge", "timeout", 30, 570))
+    stage.report(2, 7, reward=0.5)
+    waiting = progress.read(stage.workdir)["waiting"]
+    assert (waiting["reason"], waiting["message"]) == ("JudgeDown", "judge is down: timeout")
+    assert waiting["since"] < waiting["until"]
+    assert "grpo: waits for judge, for 570 s at most: timeout" in capsys.readouterr().out
+    stage.report_waiting(None)
+    assert "waiting" not in stage.progress() and stage.progress()["step"] == 2
 
 
 def test_a_port_that_is_taken_is_said_in_a_sentence():

@@ -21,8 +21,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from gog.errors import UserError, is_disk_full, unwritable
+from gog.errors import ServiceDown, UserError, is_disk_full, unwritable
 from gog.spec import StageConfig
+from gog.store import Unavailable
 
 Config = TypeVar("Config", bound=StageConfig)
 
@@ -61,21 +62,34 @@ def from_command_line(kind: type[Config], arguments: list[str]) -> Config:
         raise UserError(str(error).splitlines()[0], where=str(given.config)) from None
 
 
+FAILED, INVALID_INPUT, INTERRUPTED = 1, 2, 130
+"""Exit codes of a stage that did not complete. 1 is retried by the control plane; 2 is not, because the same input would
+fail again; 130 is an interrupted attempt, which a resume continues."""
+
+
 def exit_with(main: Callable[[], None]) -> None:
-    """Runs a recipe; what the user can mend becomes one line and exit code 2."""
+    """Runs a recipe and exits with its code; see docs/runbooks.md, "How a stage ends".
+
+    What the user must change becomes one line and INVALID_INPUT. What may have passed by the next attempt (a tool, the
+    judge or the store is down) becomes one line and FAILED. Any other error is a bug and keeps its traceback.
+    """
     if os.getpid() == 1:  # in a pod, where the kernel spares the first process every signal that it has no handler for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     try:
         main()
     except UserError as error:
-        _refuse(error)
+        _exit("error", error.sentence(), INVALID_INPUT)
+    except (ServiceDown, Unavailable) as error:
+        _exit("failed", str(error), FAILED)
+    except KeyboardInterrupt:
+        _exit("interrupted", "the next attempt resumes from the last checkpoint", INTERRUPTED)
     except Exception as error:
         if not is_disk_full(error):
             raise
-        _refuse(unwritable(OSError(errno.ENOSPC, ""), "the stage's files"))
+        _exit("error", unwritable(OSError(errno.ENOSPC, ""), "the stage's files").sentence(), INVALID_INPUT)
     sys.exit(0)
 
 
-def _refuse(error: UserError) -> None:
-    print(f"error: {error.sentence()}", file=sys.stderr, flush=True)
-    sys.exit(2)
+def _exit(outcome: str, sentence: str, code: int) -> None:
+    print(f"{outcome}: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)

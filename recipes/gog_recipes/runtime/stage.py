@@ -16,16 +16,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gog import dataset, dataset_zip, folders, metrics, progress, store, trajectory_zip
+from gog import catalog, dataset, dataset_zip, folders, metrics, outage, progress, store, trajectory_zip
 from gog.errors import UserError
-from gog.spec import DataSpec, ModelSpec, StageConfig, StoreSpec
+from gog.spec import CallPolicy, DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.tracing import stages as traces
 from gog_recipes.runtime import monitor
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
-LENGTHS = ("steps", "max_steps")
-"""Settings that may change between attempts: a stage that goes on longer is still the same."""
+MAY_CHANGE = {"steps", "max_steps", "max_excluded_share", "max_unknown_share"}
+"""Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, and how much of an
+outage it puts up with."""
+CALLS_MAY_CHANGE = {*CallPolicy.model_fields, "judge", "outage", *(tool.field for tool in catalog.TOOLS)}
+"""Settings of `tools` that may differ likewise: how calls are made, not what they return."""
 LAST_WORDS = "GOG_TERMINATION_LOG"
 """Environment: the file that Kubernetes reads when the pod has ended."""
 
@@ -46,6 +49,7 @@ class Stage:
         self.checkpoint = _told_of(newest) if newest else None
         self._told = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
         self._metrics: dict[str, Any] = {}
+        self._waiting: dict[str, str] | None = None
         self.log = MetricLog(self.workdir / "metrics.jsonl")
         metrics.record_progress(self.key, *self._told, now=time.time())
         if newest is not None:
@@ -59,7 +63,7 @@ class Stage:
         differing = [
             name
             for name, own in self.settings().items()
-            if name in there and name not in LENGTHS and there[name] != own
+            if name in there and name not in MAY_CHANGE and _decisive(name, there[name]) != _decisive(name, own)
         ]
         if newest and differing:
             maker = f"by run {there['run']!r}" if "run" in differing else f"with another {', '.join(differing)}"
@@ -110,14 +114,37 @@ class Stage:
         metrics.record_step(self.config.kind, self.key, line)
 
     def report(self, step: int, total: int, **figures: Any) -> None:
+        """Reports the stage's progress.
+
+        Args:
+            step: steps done
+            total: steps planned
+            figures: newest figures by name, and downsampled series
+        """
         metrics.record_progress(self.key, step, total, now=None if step == self._told[0] else time.time())
         self._told, self._metrics = (step, total), figures
+        self._write_progress()
+
+    def report_waiting(self, waiting: outage.Waiting | None) -> None:
+        """Reports the outage that the stage waits for, with the time when it gives up; None: it works again."""
+        self._waiting = None if waiting is None else waiting.progress(time.time())
+        if waiting is None:
+            self.say("works again")
+        else:
+            self.say(f"waits for {waiting.service}, for {waiting.seconds_left:.0f} s at most: {waiting.reason}")
+        self._write_progress()
+
+    def watch(self) -> outage.Watch:
+        """Makes the calls of this stage's tools wait for outages, which it reports as progress."""
+        return outage.Watch(self.config.tools.outage, self.report_waiting)
+
+    def _write_progress(self) -> None:
         if self.ranks.is_main:
-            progress.report(self.workdir, step, total, figures, self.checkpoint)
+            progress.report(self.workdir, *self._told, self._metrics, self.checkpoint, self._waiting)
 
     def progress(self) -> dict[str, Any]:
-        """How far this stage has come; a newly started one is as far as its checkpoint."""
-        return progress.document(*self._told, self._metrics, self.checkpoint)
+        """The stage's progress; a newly started one is as far as its checkpoint."""
+        return progress.document(*self._told, self._metrics, self.checkpoint, self._waiting)
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide the stage's result, as they were in force; places and addresses left out."""
@@ -160,6 +187,13 @@ class Stage:
 def _told_of(manifest: store.Manifest) -> dict[str, Any]:
     """What is told of a checkpoint; of one that was made before checkpoints said it, it is not known to be the last."""
     return {"ref": manifest.ref, "complete": bool(manifest.meta.get("complete"))}
+
+
+def _decisive(name: str, value: Any) -> Any:
+    """A setting without what may change between attempts."""
+    if name != "tools" or not isinstance(value, dict):
+        return value
+    return {key: each for key, each in value.items() if key not in CALLS_MAY_CHANGE}
 
 
 def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:
