@@ -127,6 +127,10 @@ def test_a_gaze_before_any_grounding_searches_nothing() -> None:
     assert behaviour.classify(trajectory) == "none"
 
 
+def test_an_action_that_calls_no_tool_uses_up_no_call() -> None:
+    assert play(make_episode([gaze(1), GLANCE, answer()], max_calls=1)).stop == "answer"
+
+
 @pytest.mark.parametrize(
     ("tool", "turns"),
     [("grounding", [ground()]), ("imageSearch", [GLANCE]), ("textSearch", [text_search()])],
