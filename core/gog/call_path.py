@@ -1,16 +1,13 @@
-"""The one path every tool call takes.
+"""The one path of every tool call.
 
     cache → single-flight → slot → breaker → attempt with its deadline → reading of the answer → retry within a budget
     → typed failure
 
-A failed tool costs a run its numbers twice: once when it stops the run, once when it is learned as bad behaviour. So
-a call never raises for a tool's sake: it returns a `Reply`, whose failure says what went wrong. Retries happen here and
-nowhere else. Failures are never cached. Concurrent equal calls are one call. Waiting for a slot costs nothing of a
-call's budget: the queue is ours, not the tool's. The breaker is asked when a slot is free, so that calls queued behind
-a dead backend are turned away instead of waiting out their deadlines one by one.
+A tool failure that stops a run loses the run, and one that is trained on teaches bad behaviour. So a call never raises
+because of a tool: it returns a `Reply` whose failure says what went wrong. Retries happen here and nowhere else.
+Failures are never cached. Concurrent equal calls are one call.
 
-The path knows no HTTP and no clock of its own: `send`, `clock` and `sleep` are arguments. Budgets in money and
-fallback backends are not part of it yet.
+HTTP and time are arguments (`send`, `clock`, `sleep`). Budgets in money and fallback back ends are not part of it yet.
 """
 
 from __future__ import annotations
@@ -36,7 +33,13 @@ Build = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 
 
 class CallError(Exception):
-    """One attempt failed. Raised by `send` and `read`, turned into a ToolFailure here."""
+    """One attempt failed. `send` and `read` raise it; the call path turns it into a ToolFailure.
+
+    Attributes:
+        kind: kind of the failure, which decides whether it is retried.
+        message: what happened, in the server's own words where it gave any.
+        retry_after: seconds after which the server wants the next attempt; None where it does not say.
+    """
 
     def __init__(self, kind: FailureKind, message: str = "", retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -62,20 +65,25 @@ def cache_key(tool: str, backend: str, version: str, arguments: Mapping[str, Any
 
 @dataclass
 class Breaker:
-    """Refuses calls for a while after many failed in a row; then lets one through to try."""
+    """Refuses calls for a while after many failures in a row; then lets one through as a test."""
 
     failures: int
+    """Failed attempts in a row that open it."""
     seconds: float
+    """Seconds for which an open breaker refuses."""
     clock: Callable[[], float]
+    """Seconds; only differences matter."""
     _in_a_row: int = 0
+    """Failed attempts since the last success."""
     _opened: float | None = None
+    """When it last opened or let a test through; None while it is closed."""
 
     def admits(self) -> bool:
         if self._opened is None:
             return True
         if self.clock() - self._opened < self.seconds:
             return False
-        self._opened = self.clock()  # one call goes through; the next is refused until that one reports
+        self._opened = self.clock()  # lets one call through; the next is refused until that one reports
         return True
 
     def report(self, success: bool) -> None:
@@ -191,7 +199,9 @@ class CallPath(Generic[Value]):
         started, attempt, left = self.clock(), 0, self.policy.budget_seconds
         request: bytes | None = None
         while True:
-            async with self._slots:
+            async with self._slots:  # waiting for a slot costs nothing of the budget: the queue is ours, not the tool's
+                # Asked with a slot in hand, so that calls queued behind a dead back end are refused at once instead of
+                # waiting for their deadlines one after the other.
                 if not self.breaker.admits():
                     failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, "too many failures in a row; waiting")
                     return Reply(None, failure, attempt, self.clock() - started), None

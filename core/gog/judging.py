@@ -1,8 +1,8 @@
-"""How a judge is asked and how its answer is read.
+"""What the judge is asked, and how its reply is read.
 
-The judge sees text only: question, accepted answers, given answer; never a page or an image, so that nothing found
-on the web can talk to it. The rules follow MMSearch-R1's published judge; the paper's own prompt is not public. The
-verdict is a strict Yes or No: anything else is a judge *error*, which is not a wrong answer.
+The judge sees text only: question, accepted answers, given answer; never a page or an image, so that nothing from the web
+can address it. The rules follow MMSearch-R1's published judge, because the paper's prompt is not public. The verdict is
+Yes or No; anything else is a judge *error*, which is not a wrong answer.
 """
 
 from __future__ import annotations
@@ -38,13 +38,19 @@ RULES = """You decide whether an answer to a question is correct, given the acce
 
 
 def messages(question: str, answers: Sequence[str], answer: str) -> list[dict[str, str]]:
-    """OpenAI chat messages for one verdict; the user message is a JSON object, so that an answer cannot pose as a rule."""
+    """OpenAI chat messages for one verdict. The user message is a JSON object, so that no answer can pose as a rule.
+
+    Args:
+        question: the question.
+        answers: the accepted answers.
+        answer: the answer to judge.
+    """
     case = {"question": question, "accepted_answers": list(answers), "answer": answer}
     return [{"role": "system", "content": RULES}, {"role": "user", "content": json.dumps(case, ensure_ascii=False)}]
 
 
 def read_case(content: str) -> tuple[str, list[str], str]:
-    """The user message back as (question, accepted answers, answer); ValueError when it is not ours."""
+    """Question, accepted answers and answer in a user message of `messages`. Raises ValueError for any other text."""
     try:
         case = json.loads(content)
         return str(case["question"]), [str(item) for item in case["accepted_answers"]], str(case["answer"])
@@ -160,6 +166,6 @@ def check(outcomes: Sequence[Failure | None]) -> None:
 
 
 def normalise(text: str) -> str:
-    """For judges by comparison: lower case, no punctuation, no articles, single spaces."""
+    """An answer for judges that compare: lower case, without punctuation and articles, words separated by one space."""
     words = "".join(char if char.isalnum() else " " for char in text.lower()).split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))

@@ -1,8 +1,8 @@
-"""What travels between the agent and the tool servers, in one place for both sides.
+"""Requests and answers between the agent and the tool servers, in one place for both sides.
 
-Grounding speaks KServe's v1 protocol (`POST /v1/models/grounding:predict`), judge and policy speak the OpenAI chat
-protocol, the two searches are plain JSON. Images travel as base64 of PNG bytes: never as a path, never as an
-address that somebody would have to fetch.
+Grounding uses KServe's v1 protocol (`POST /v1/models/grounding:predict`), judge and policy the OpenAI chat protocol, the
+two searches plain JSON. Images travel as base64 of PNG bytes, never as a path or an address, which a server would have
+to fetch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMAGE_SEARCH_PATH = "/v1/search/image"
 TEXT_SEARCH_PATH = "/v1/search/text"
 CHAT_PATH = "/v1/chat/completions"
 COST_HEADER, CREDIT_HEADER = "x-gog-cost-usd", "x-gog-credit-usd"
-"""Of an answer, in US dollars, where it is bought: what it cost, and what is left on the account."""
+"""Headers of an answer that is paid for, in US dollars: what it cost, and what is left on the account."""
 
 MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
 """Characters of an expression and of a query that a tool server accepts."""
@@ -28,62 +28,94 @@ Base64 = Annotated[str, Field(max_length=64_000_000)]
 
 
 class Wire(BaseModel):
-    """Strict on what we send and read: a body with other fields is a malformed body."""
+    """Strict in both directions: a body with other fields, or with a number that is not finite, is malformed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class GroundingInstance(Wire):
+    """One image and what to find in it."""
+
     image: Base64
+    """PNG bytes in base64."""
     expression: str = Field(max_length=MAX_EXPRESSION)
+    """Words for the things to find."""
 
 
 class GroundingRequest(Wire):
+    """Body of a grounding request."""
+
     instances: list[GroundingInstance] = Field(min_length=1, max_length=64)
+    """Each is answered by one prediction, in the same order."""
 
 
 class Detection(Wire):
-    """A box x0, y0, x1, y1 in pixels of the image that was sent, best score first."""
+    """A thing that the detector found."""
 
     box: tuple[float, float, float, float]
+    """x0, y0, x1, y1 in pixels of the image that was sent."""
     score: float
+    """The detector's confidence; higher is better."""
     label: str = ""
+    """The detector's name for it; empty where it has none."""
 
 
 class GroundingPrediction(Wire):
+    """What was found in one image."""
+
     detections: list[Detection]
+    """Best score first."""
 
 
 class GroundingResponse(Wire):
+    """Body of a grounding answer."""
+
     predictions: list[GroundingPrediction]
+    """One for each instance, in the same order."""
 
 
 class ImageSearchRequest(Wire):
+    """Body of a request to search by image."""
+
     image: Base64
+    """PNG bytes in base64."""
     top: int = Field(5, ge=1, le=50)
+    """Results wanted at most."""
 
 
 class TextSearchRequest(Wire):
+    """Body of a request to search by text."""
+
     query: str = Field(max_length=MAX_QUERY)
+    """Words to search for."""
     top: int = Field(5, ge=1, le=50)
+    """Results wanted at most."""
 
 
 class SearchHit(Wire):
-    """title and url of what was found; text: the page's summary (text search); thumbnail: base64 PNG (image search)."""
+    """One result of a search."""
 
     title: str
+    """Title of the page."""
     url: str = ""
+    """Address of the page; empty where it has none."""
     text: str = ""
+    """Summary of the page (text search)."""
     thumbnail: Base64 = ""
+    """PNG bytes in base64 (image search); empty where there is none."""
     score: float = 0.0
+    """The server's relevance score; higher is better."""
 
 
 class SearchResponse(Wire):
+    """Body of a search's answer."""
+
     hits: list[SearchHit]
+    """Best first."""
 
 
 _PIECE = 3 << 16
-"""Bytes encoded at a time, a multiple of three: the interpreter lock is held for one piece, and not for 64 MB."""
+"""Bytes encoded at a time, a multiple of three: the interpreter lock is held for one piece instead of for 64 MB."""
 
 
 def with_image(request: GroundingRequest | ImageSearchRequest, image: images.Image) -> bytes:
@@ -100,11 +132,20 @@ def with_image(request: GroundingRequest | ImageSearchRequest, image: images.Ima
 
 
 def encode_image(image: images.Image) -> str:
+    """The image's PNG bytes in base64."""
     return base64.b64encode(image.png).decode("ascii")
 
 
 def decode_image(text: str, *, where: str = "image") -> images.Image:
-    """base64 -> Image; raises UserError (bad base64 counts as an image that cannot be read)."""
+    """The image in a base64 text.
+
+    Args:
+        text: encoded bytes of an image file in base64.
+        where: the field, for messages.
+
+    Raises:
+        UserError: not base64, or not a readable image.
+    """
     try:
         data = base64.b64decode(text, validate=True)
     except ValueError:

@@ -1,8 +1,8 @@
-"""Answers of tools by content: in memory, and by choice in a file, so that a run can be repeated without a vendor.
+"""Answers of tools by content: in memory, and optionally in a file, so that a run can be repeated without its vendors.
 
-Modes: off; live (memory only); record (memory and file, file not read); replay-or-live (file first, what is missing is
-asked and recorded); replay-strict (file only). Only successful answers are ever put in. The file is SQLite in
-write-ahead mode: several processes may share it, and a kill loses at most the last answers.
+Modes: off; live (memory only); record (memory and file, which is not read); replay-or-live (from the file; what is
+missing is called and recorded); replay-strict (from the file only). Callers store successful answers only. The file is
+SQLite in write-ahead mode: several processes may share it, and a killed process loses at most its last answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gog.spec import CacheSpec
 
 
 class Cache:
-    """Bytes by key, as the mode says."""
+    """Answers' bodies by key (call_path.cache_key), as the mode prescribes. Used in one thread."""
 
     def __init__(self, spec: CacheSpec) -> None:
         self.spec = spec
@@ -25,9 +25,11 @@ class Cache:
 
     @property
     def strict(self) -> bool:
+        """Whether a missing answer is a failure instead of a call."""
         return self.spec.mode == "replay-strict"
 
     def get(self, key: str) -> bytes | None:
+        """The answer kept under a key; None when there is none."""
         if self.spec.mode == "off":
             return None
         found = self._memory.get(key)
@@ -42,6 +44,11 @@ class Cache:
         return row[0] if row else None
 
     def put(self, key: str, answer: bytes) -> None:
+        """Keeps an answer.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         if self.spec.mode == "off":
             return
         self._remember(key, answer)
@@ -51,7 +58,9 @@ class Cache:
                     self._file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, answer))
             except sqlite3.Error as error:
                 raise UserError(
-                    f"cannot record an answer: {error}", where=str(self.spec.path), remedy="free space, then resume"
+                    f"cannot record an answer: {error}",
+                    where=str(self.spec.path),
+                    remedy="free space on its disk, then `gog resume`",
                 ) from None
 
     def _remember(self, key: str, answer: bytes) -> None:
@@ -70,6 +79,6 @@ def _open(path: Path) -> sqlite3.Connection:
         file.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer BLOB NOT NULL)")
     except (OSError, sqlite3.Error) as error:
         raise UserError(
-            f"cannot use the tool cache: {error}", where=str(path), remedy="name another file or remove it"
+            f"cannot open the tool cache: {error}", where=str(path), remedy="name another file, or remove this one"
         ) from None
     return file

@@ -1,7 +1,8 @@
-"""What a tool is to an episode: a call that always returns.
+"""What an episode knows of its tools: calls that always return.
 
-A reply holds a value or a failure, never an exception; how it was come by (attempts, seconds, from the cache) rides
-along. Failures are typed, so that nobody downstream has to guess whether the model or the infrastructure was wrong.
+A reply holds a value or a typed failure, never an exception, and how the call went (attempts, seconds, cache). The type
+of a failure tells infrastructure's faults apart, so that nothing downstream has to guess whether the model or a tool was
+wrong.
 """
 
 from __future__ import annotations
@@ -22,14 +23,23 @@ class FailureKind(StrEnum):
     """Kinds of tool failure; also the `outcome` label of metrics."""
 
     TIMEOUT = "timeout"
+    """No answer within the attempt's deadline."""
     RATE_LIMITED = "rate_limited"
+    """HTTP 429, or 503 with a time to wait."""
     SERVER_ERROR = "server_error"
+    """HTTP 5xx or 408."""
     REFUSED = "refused"
+    """Any other HTTP status but 200: the request, the key or the address is wrong. Not retried."""
     CONNECTION = "connection"
+    """No connection, or one that broke."""
     MALFORMED = "malformed"
+    """An answer that cannot be read."""
     UNDECIDED = "undecided"
+    """The judge replied something else than Yes or No. Not retried: at temperature 0 it would say the same."""
     BREAKER_OPEN = "breaker_open"
+    """The circuit breaker refused the call, because many before it failed."""
     CACHE_MISS = "cache_miss"
+    """The answer is not recorded, and the cache is replay-strict."""
 
 
 RETRYABLE = frozenset(
@@ -41,29 +51,40 @@ RETRYABLE = frozenset(
         FailureKind.MALFORMED,
     }
 )
+"""Kinds that the call path retries."""
 
 
 @dataclass(frozen=True)
 class ToolFailure:
-    """Infrastructure's fault. retry_after: seconds the server asked for."""
+    """Why a call failed: infrastructure's fault, never the model's."""
 
     tool: str
+    """Name of the tool, or `judge`."""
     kind: FailureKind
+    """Kind of the failure."""
     message: str = ""
+    """What happened, in the server's own words where it gave any; one line."""
     retry_after: float | None = None
+    """Seconds after which the server wants the next attempt; None where it does not say."""
 
 
 @dataclass(frozen=True)
 class Reply(Generic[Value]):
-    """What a call came to; exactly one of value and failure is set."""
+    """Result of a call; exactly one of value and failure is set."""
 
     value: Value | None
+    """The answer; None when the call failed."""
     failure: ToolFailure | None = None
+    """Why the call failed; None when it did not."""
     attempts: int = 0
+    """Attempts that reached for the server; 0 for an answer from the cache."""
     seconds: float = 0.0
+    """Duration of the call, waiting for a slot and pauses included."""
     cached: bool = False
+    """Whether the answer came from the cache, or from an equal call under way."""
 
     def unwrap(self) -> Value:
+        """The value of a call that succeeded."""
         assert self.value is not None, self.failure
         return self.value
 
@@ -79,10 +100,16 @@ class Grounding:
 
 
 class Tools(Protocol):
-    """Everything an episode may call. None of it raises for a tool's sake."""
+    """The tools of an episode. A failing tool never raises: the reply says that it failed."""
 
-    async def ground(self, image: Image, expression: str) -> Reply[Grounding]: ...
+    async def ground(self, image: Image, expression: str) -> Reply[Grounding]:
+        """Candidates for an expression in an image."""
+        ...
 
-    async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]: ...
+    async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
+        """Pages that show an image, best first."""
+        ...
 
-    async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]: ...
+    async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
+        """Pages about a query, best first."""
+        ...

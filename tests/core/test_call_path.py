@@ -29,13 +29,13 @@ def test_a_call_that_works_is_made_once() -> None:
     assert (reply.value, reply.failure, reply.attempts, reply.seconds, reply.cached) == ("a ring", None, 1, 0.5, False)
 
 
-def test_fact_11_a_call_is_retried_and_its_answer_then_counts() -> None:
+def test_a_call_is_retried_and_its_answer_then_counts() -> None:
     backend = FakeBackend([SERVER_ERROR, SERVER_ERROR, ANSWER])
     reply, _ = call_once(backend, attempts=3)
     assert (reply.value, reply.attempts) == ("a ring", 3)
 
 
-def test_fact_11_pauses_double_and_are_jittered() -> None:
+def test_pauses_double_and_are_jittered() -> None:
     backend = FakeBackend([SERVER_ERROR])
     call_once(backend, attempts=6, backoff_seconds=1, budget_seconds=1000)
     assert len(backend.pauses) == 5
@@ -43,7 +43,7 @@ def test_fact_11_pauses_double_and_are_jittered() -> None:
     assert len({pause / 2**n for n, pause in enumerate(backend.pauses)}) == 5
 
 
-def test_fact_11_after_the_last_attempt_the_failure_is_typed() -> None:
+def test_after_the_last_attempt_the_failure_is_typed() -> None:
     backend = FakeBackend([SERVER_ERROR])
     reply, _ = call_once(backend, attempts=3)
     assert reply.value is None and reply.failure is not None
@@ -65,7 +65,7 @@ def test_only_failures_that_may_pass_are_retried(kind: FailureKind) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"\xff\xfe", b""], ids=["not text", "refused by the reader without a word"])
-def test_fact_11_an_answer_that_cannot_be_read_is_malformed_and_retried(answer: bytes) -> None:
+def test_an_answer_that_cannot_be_read_is_malformed_and_retried(answer: bytes) -> None:
     async def scenario() -> Reply[str]:
         def read(body: bytes) -> str:
             if not body:
@@ -92,21 +92,21 @@ def test_a_wait_beyond_the_budget_is_a_failure_at_once() -> None:
     assert (ended, len(backend.requests)) == (0, 1)
 
 
-def test_fact_10_every_attempt_has_a_deadline() -> None:
+def test_every_attempt_has_a_deadline() -> None:
     backend = FakeBackend([HANG, HANG, ANSWER])
     reply, ended = call_once(backend, deadline_seconds=2, backoff_seconds=0)
     assert (reply.value, reply.attempts, ended) == ("a ring", 3, 4)
     assert backend.busy == 0
 
 
-def test_fact_10_a_call_with_its_retries_never_outlasts_its_budget() -> None:
+def test_a_call_with_its_retries_never_outlasts_its_budget() -> None:
     backend = FakeBackend([HANG])
     reply, ended = call_once(backend, attempts=10, deadline_seconds=8, budget_seconds=20)
     assert reply.failure is not None and reply.failure.kind is FailureKind.TIMEOUT
     assert ended <= 20 and len(backend.requests) == 3
 
 
-def test_fact_10_at_most_four_calls_are_in_flight_and_answers_keep_their_order() -> None:
+def test_at_most_four_calls_are_in_flight_and_answers_keep_their_order() -> None:
     async def scenario() -> tuple[list[str | None], float]:
         async def send(body: bytes) -> bytes:
             await backend(body)
@@ -123,7 +123,7 @@ def test_fact_10_at_most_four_calls_are_in_flight_and_answers_keep_their_order()
     assert backend.peak == 4 and ended >= 3
 
 
-def test_fact_10_a_pause_before_a_retry_keeps_no_slot() -> None:
+def test_a_pause_before_a_retry_keeps_no_slot() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(send, concurrency=1, backoff_seconds=10)
         return await asyncio.gather(ask(path, "retried"), ask(path, "prompt"))
@@ -140,7 +140,7 @@ def test_fact_10_a_pause_before_a_retry_keeps_no_slot() -> None:
     assert prompt.seconds == 0 and retried.seconds >= 5
 
 
-def test_fact_10_waiting_for_a_slot_costs_nothing_of_the_budget() -> None:
+def test_waiting_for_a_slot_costs_nothing_of_the_budget() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(send, concurrency=1, budget_seconds=5)
         return await asyncio.gather(*(ask(path, str(number)) for number in range(20)))
@@ -157,7 +157,7 @@ def test_fact_10_waiting_for_a_slot_costs_nothing_of_the_budget() -> None:
     assert all(reply.failure is None and reply.attempts == 2 for reply in run(scenario()))
 
 
-def test_fact_14_concurrent_duplicates_make_one_provider_call() -> None:
+def test_concurrent_duplicates_make_one_provider_call() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend)
         return await asyncio.gather(*(ask(path) for _ in range(20)))
@@ -169,7 +169,7 @@ def test_fact_14_concurrent_duplicates_make_one_provider_call() -> None:
     assert [reply.cached for reply in replies] == [False] + [True] * 19
 
 
-def test_fact_14_a_duplicate_that_comes_as_the_call_ends_makes_no_second_one() -> None:
+def test_a_duplicate_that_comes_as_the_call_ends_makes_no_second_one() -> None:
     async def scenario() -> None:
         path = make_path(backend)
         first = asyncio.ensure_future(ask(path))
@@ -183,7 +183,7 @@ def test_fact_14_a_duplicate_that_comes_as_the_call_ends_makes_no_second_one() -
     assert len(late) > 3 and len(backend.requests) == 1
 
 
-def test_fact_14_a_cancelled_caller_takes_nothing_from_those_who_joined_it() -> None:
+def test_a_cancelled_caller_takes_nothing_from_those_who_joined_it() -> None:
     async def scenario() -> tuple[Reply[str], Reply[str]]:
         path = make_path(backend)
         first, second = asyncio.ensure_future(ask(path)), asyncio.ensure_future(ask(path))
@@ -197,7 +197,7 @@ def test_fact_14_a_cancelled_caller_takes_nothing_from_those_who_joined_it() -> 
     assert len(backend.requests) == 1
 
 
-def test_fact_14_a_failure_is_not_kept() -> None:
+def test_a_failure_is_not_kept() -> None:
     async def scenario() -> tuple[Reply[str], Reply[str]]:
         path = make_path(backend, attempts=1)
         return await ask(path), await ask(path)
@@ -208,7 +208,7 @@ def test_fact_14_a_failure_is_not_kept() -> None:
     assert (worked.value, worked.cached) == ("a ring", False)
 
 
-def test_fact_14_a_key_is_tool_backend_version_and_arguments() -> None:
+def test_a_key_is_tool_backend_version_and_arguments() -> None:
     keys = {
         call_path.cache_key(*parts)
         for parts in (
@@ -318,7 +318,7 @@ def test_a_refused_request_says_nothing_about_the_backends_health() -> None:
 # ---- what is counted
 
 
-def test_fact_12_attempts_failures_and_recoveries_are_counted() -> None:
+def test_attempts_failures_and_recoveries_are_counted() -> None:
     def counted(name: str, outcome: str) -> float:
         labels = {"tool": "textSearch", "backend": "counted", "outcome": outcome}
         return metrics.REGISTRY.get_sample_value(name, labels) or 0.0

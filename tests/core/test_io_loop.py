@@ -157,7 +157,7 @@ def test_a_call_is_answered_read_and_timed_while_its_caller_computes(
         outcomes.append(outcome)
         ended.set()
 
-    monkeypatch.setattr(metrics, "tool_attempt", note)
+    monkeypatch.setattr(metrics, "record_tool_attempt", note)
 
     async def scenario() -> Reply:
         async with Toolbox({"textSearch": server.url}, ToolsSpec(deadline_seconds=PATIENCE)) as tools:

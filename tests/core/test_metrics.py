@@ -109,14 +109,14 @@ def test_a_figure_that_a_step_does_not_have_leaves_its_gauge_as_it_was() -> None
 
 
 @pytest.mark.parametrize("outcome", ["ok", *FailureKind])
-def test_fact_12_every_outcome_starts_at_zero(outcome: str) -> None:
+def test_every_outcome_starts_at_zero(outcome: str) -> None:
     metrics.initialise_tool("textSearch", "untouched")
     labels = {"tool": "textSearch", "backend": "untouched", "outcome": outcome}
     assert value("gog_tool_calls_total", **labels) == 0
     assert value("gog_tool_attempts_total", **labels) == 0
 
 
-def test_fact_12_attempts_are_reported_by_tool_and_outcome() -> None:
+def test_attempts_are_reported_by_tool_and_outcome() -> None:
     metrics.initialise_tool("reported", "b")
     for outcome in ("ok", "ok", "timeout"):
         metrics.record_tool_attempt("reported", "b", outcome)

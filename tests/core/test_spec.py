@@ -62,18 +62,18 @@ def complaint(kind: type[spec.Spec], given: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_fact_19_every_figure_of_the_method_says_where_it_comes_from(name: str) -> None:
+def test_every_figure_of_the_method_says_where_it_comes_from(name: str) -> None:
     exempt = name.partition(".")[2] in " ".join(NOT_THE_METHODS.values()).split()
     assert exempt or MARK.search(DEFAULTS[name].description or "")
 
 
-def test_fact_19_only_the_papers_figures_are_called_the_papers() -> None:
+def test_only_the_papers_figures_are_called_the_papers() -> None:
     called = {name for name, field in DEFAULTS.items() if re.search(r"\[paper\b", field.description or "")}
     assert called == set(FROM_THE_PAPER)
     assert {name: DEFAULTS[name].default for name in called} == FROM_THE_PAPER
 
 
-def test_fact_19_what_the_paper_leaves_open_is_called_ours_or_a_peers() -> None:
+def test_what_the_paper_leaves_open_is_called_ours_or_a_peers() -> None:
     for name in ("GRPOSettings.format_weight", "GRPOSettings.clip", "AgentSettings.max_calls", "ToolsSpec.top"):
         assert "[peer" in DEFAULTS[name].description
     for name in (
@@ -85,19 +85,19 @@ def test_fact_19_what_the_paper_leaves_open_is_called_ours_or_a_peers() -> None:
         assert "[ours" in DEFAULTS[name].description
 
 
-def test_fact_19_the_two_group_sizes_in_circulation_are_both_named_and_both_possible() -> None:
+def test_the_two_group_sizes_in_circulation_are_both_named_and_both_possible() -> None:
     assert "brief: 5" in DEFAULTS["GRPOSettings.group_size"].description
     assert "paper note: 4" in DEFAULTS["GRPOSettings.group_size"].description
     assert spec.GRPOSettings().group_size == 5
     assert spec.GRPOSettings(group_size=4).group_size == 4
 
 
-def test_fact_6_the_reward_is_set_up_as_it_was_published() -> None:
+def test_the_reward_is_set_up_as_it_was_published() -> None:
     settings = spec.GRPOSettings()
     assert (settings.format_weight, settings.search_penalty, settings.clip) == (0.1, 0.0, 0.2)
 
 
-def test_fact_10_four_calls_at_once_is_the_default() -> None:
+def test_four_calls_at_once_is_the_default() -> None:
     assert spec.ToolsSpec().concurrency == 4
 
 

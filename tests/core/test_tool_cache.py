@@ -31,7 +31,7 @@ def ask_all(cache: Cache, backend: FakeBackend, *queries: str) -> list[Reply[str
     return run(scenario())
 
 
-def test_fact_14_an_identical_rerun_makes_zero_provider_calls(tmp_path: Path) -> None:
+def test_an_identical_rerun_makes_zero_provider_calls(tmp_path: Path) -> None:
     queries = [f"query {number}" for number in range(20)]
     first = ask_all(make_cache(tmp_path, "record"), FakeBackend(), *queries)
     untouched = FakeBackend()
@@ -83,7 +83,7 @@ def test_even_without_a_cache_equal_calls_under_way_are_one() -> None:
 
 
 @pytest.mark.parametrize("mode", ["live", "record", "replay-or-live"])
-def test_fact_14_failures_are_never_cached(tmp_path: Path, mode: str) -> None:
+def test_failures_are_never_cached(tmp_path: Path, mode: str) -> None:
     backend = FakeBackend([SERVER_ERROR, SERVER_ERROR, b"answer"])
     replies = ask_all(make_cache(tmp_path, mode), backend, "ring", "ring", "ring")
     assert [reply.failure is None for reply in replies] == [False, False, True]
@@ -132,14 +132,17 @@ def test_a_file_that_is_no_cache_is_refused_with_its_name(tmp_path: Path) -> Non
     with pytest.raises(UserError) as caught:
         make_cache(tmp_path, "record")
     assert caught.value.where == str(tmp_path / "answers.sqlite")
-    assert caught.value.what == "cannot use the tool cache: file is not a database"
+    assert caught.value.what == "cannot open the tool cache: file is not a database"
 
 
 def test_an_answer_that_cannot_be_recorded_stops_the_run_with_a_remedy(tmp_path: Path) -> None:
     cache = make_cache(tmp_path, "record")
     with sqlite3.connect(tmp_path / "answers.sqlite") as file:
         file.execute("DROP TABLE answers")
-    with pytest.raises(UserError, match=r"cannot record an answer: no such table: answers \(free space, then resume\)"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot record an answer: no such table: answers \(free space on its disk, then `gog resume`\)",
+    ):
         cache.put("a", b"1")
 
 

@@ -62,14 +62,14 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_fact_11_a_failure_is_retried_and_forgotten_when_the_next_try_works(name: str) -> None:
+def test_a_failure_is_retried_and_forgotten_when_the_next_try_works(name: str) -> None:
     reply = search([FAILURES[name][0], says(HITS)])
     assert reply.failure is None and reply.attempts == 2
     assert [hit.title for hit in reply.unwrap()] == [f"page {n}" for n in range(5)]
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_fact_11_a_failure_that_stays_is_typed(name: str) -> None:
+def test_a_failure_that_stays_is_typed(name: str) -> None:
     handler, kind = FAILURES[name]
     reply = search([handler], attempts=2)
     assert reply.failure is not None
@@ -83,7 +83,7 @@ def test_a_refused_request_is_not_sent_again(status: int) -> None:
     assert (reply.failure.kind, reply.failure.message) == (FailureKind.REFUSED, f"HTTP {status}: no such thing")
 
 
-def test_fact_10_a_hanging_server_costs_one_deadline_per_attempt() -> None:
+def test_a_hanging_server_costs_one_deadline_per_attempt() -> None:
     reply = search([hang, says(HITS)], deadline_seconds=0.4)
     assert reply.failure is None and reply.attempts == 2
     assert 0.4 <= reply.seconds < 5
@@ -138,7 +138,7 @@ def test_answers_may_not_come_compressed() -> None:
 # ---- what is asked and read
 
 
-def test_fact_15_crops_reach_the_provider_as_bytes() -> None:
+def test_crops_reach_the_provider_as_bytes() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         image = make_image()
         found = (await tools.ground(image, "red ring")).unwrap()
@@ -176,7 +176,7 @@ def test_a_request_with_an_image_joined_in_equals_the_serialised_one() -> None:
     assert tool_api.with_image(request(""), image) == serialised
 
 
-def test_fact_5_what_the_detector_says_is_checked_before_it_is_offered() -> None:
+def test_what_the_detector_says_is_checked_before_it_is_offered() -> None:
     async def use(tools: Toolbox, provider: Provider) -> list[regions.Box]:
         return [item.box for item in (await tools.ground(make_image(), "ring")).unwrap().candidates]
 
@@ -184,7 +184,17 @@ def test_fact_5_what_the_detector_says_is_checked_before_it_is_offered() -> None
     assert with_toolbox({"grounding": [says(wild)]}, use) == [(0, 0, 12, 12), (30, 20, 40, 30)]
 
 
-def test_fact_4_no_detection_is_an_empty_answer_and_no_failure() -> None:
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_is_not_finite_makes_an_answer_malformed(number: str) -> None:
+    async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
+        return await tools.ground(make_image(), "ring")
+
+    body = f'{{"predictions": [{{"detections": [{{"box": [0, 0, {number}, 9], "score": 1}}]}}]}}'
+    reply = with_toolbox({"grounding": [says(body.encode())]}, use, attempts=1)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
+
+
+def test_no_detection_is_an_empty_answer_and_no_failure() -> None:
     async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
         return await tools.ground(make_image(), "unicorn")
 
@@ -211,7 +221,7 @@ def test_an_expression_or_query_of_any_length_is_asked() -> None:
     with_toolbox({}, use)
 
 
-def test_fact_14_the_same_pixels_are_asked_about_once_whoever_asks() -> None:
+def test_the_same_pixels_are_asked_about_once_whoever_asks() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         again = images.decode(make_image(1).png)
         await asyncio.gather(*(tools.search_image(image) for image in (make_image(1), again, make_image(1))))
@@ -377,7 +387,7 @@ def test_an_answer_nested_without_end_is_malformed_and_never_an_exception(tool: 
 
 
 @pytest.mark.parametrize("failing", [says(verdict("Maybe")), says({"choices": []}), says(b"", 500), says({"a": None})])
-def test_fact_13_a_judge_error_is_not_a_wrong_answer(failing: Handler) -> None:
+def test_a_judge_error_is_not_a_wrong_answer(failing: Handler) -> None:
     async def use(tools: Toolbox, provider: Provider) -> Reply[bool]:
         return await tools.judge("who?", ["Ada"], "ada")
 
@@ -409,14 +419,14 @@ def play_all(handlers: Mapping[str, Sequence[Handler]], count: int, **limits: An
     return with_toolbox(handlers, use, **limits)
 
 
-def test_fact_2_an_episode_over_http_grounds_gazes_reads_and_answers() -> None:
+def test_an_episode_over_http_grounds_gazes_reads_and_answers() -> None:
     (trajectory,) = play_all({}, 1)
     assert (trajectory.stop, trajectory.tool_calls, trajectory.failures) == ("answer", 3, ())
     assert behaviour.classify(trajectory) == "mixed"
     assert [turn.observation.attempts for turn in trajectory.turns[:3]] == [1, 1, 1]
 
 
-def test_fact_12_with_5_percent_failures_every_trajectory_finishes_and_failures_are_reported() -> None:
+def test_with_5_percent_failures_every_trajectory_finishes_and_failures_are_reported() -> None:
     kinds = [says(b"", 500), says(b"", 429), says(b"garbage"), reset]
 
     def flaky(good: Handler) -> list[Handler]:
@@ -437,7 +447,7 @@ def test_fact_12_with_5_percent_failures_every_trajectory_finishes_and_failures_
     assert sum(turn.observation.attempts for item in trajectories for turn in item.turns[:3]) == attempts.total()
 
 
-def test_fact_12_with_everything_failing_every_trajectory_still_finishes() -> None:
+def test_with_everything_failing_every_trajectory_still_finishes() -> None:
     trajectories = play_all({tool: [says(b"", 500)] for tool in WORKING}, 10, attempts=1)
     assert {trajectory.stop for trajectory in trajectories} == {"answer"}
     assert {failure.kind for trajectory in trajectories for failure in trajectory.failures} == {"server_error"}
