@@ -121,6 +121,8 @@ SERVERS: tuple[Server, ...] = (
 TOOL_NAMES = tuple(tool.name for tool in TOOLS)
 SERVER_NAMES = tuple(server.name for server in SERVERS)
 SERVER_BY_NAME = {server.name: server for server in SERVERS}
+SEARCH_TOOLS = frozenset(tool.name for tool in TOOLS if tool.callable)
+"""Names of the tools that the policy may call."""
 ACTION_TAGS = tuple(dict.fromkeys(tool.tag for tool in TOOLS if tool.callable))
 """Tags of all actions that call a tool; an agent without tools may open none of them."""
 

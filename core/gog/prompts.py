@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gog import actions
+from gog import actions, catalog
 from gog.trajectory import Candidate
 
 Style = Literal["full", "terse"]
@@ -105,7 +105,7 @@ def prompt(
     question: str,
     *,
     style: Style,
-    tools: Collection[str] = ("grounding", "imageSearch", "textSearch"),
+    tools: Collection[str] = catalog.SEARCH_TOOLS,
     gaze: Literal["select", "direct", "off"] = "select",
 ) -> str:
     """The opening of an episode, up to where the model begins to write. Holds one image.

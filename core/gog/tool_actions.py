@@ -16,8 +16,7 @@ from gog import actions, catalog, prompts, tool_api, tool_types
 from gog.images import Image
 from gog.trajectory import Failure, Observation, Result
 
-SEARCH_TOOLS = frozenset(tool.name for tool in catalog.TOOLS if tool.callable)
-"""Every tool that an action can call."""
+SEARCH_TOOLS = catalog.SEARCH_TOOLS
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from support.builders import FakeTools, make_crop, make_grounding, make_hits, make_image, make_question, run
 
+from gog import actions, prompts
 from gog.agent import Episode
 from gog.dataset import Evidence, Question
 from gog.spec import AgentSettings
 from gog.tool_types import FailureKind, Grounding
 from gog.trajectory import Trajectory
+from gog_recipes.world import vocabulary
 from gog_recipes.world.teacher import ScriptedTeacher
 
 
@@ -31,17 +33,17 @@ def demonstrate(question: Question, toolbox: FakeTools, **settings: Any) -> Traj
 
 
 @pytest.mark.parametrize(
-    ("gaze", "actions", "calls"),
+    ("gaze", "expected", "calls"),
     [
         ("select", ["ground", "gaze", "answer"], [("grounding", "red ring"), ("imageSearch", make_crop(2).hash)]),
         ("direct", ["ground", "answer"], [("grounding", "red ring"), ("imageSearch", make_crop(1).hash)]),
         ("off", ["glance", "answer"], [("imageSearch", make_image().hash)]),
     ],
 )
-def test_a_demonstration_searches_as_its_arm_does(gaze: str, actions: list[str], calls: list[tuple[str, str]]) -> None:
+def test_a_demonstration_searches_as_its_arm_does(gaze: str, expected: list[str], calls: list[tuple[str, str]]) -> None:
     toolbox = FakeTools(make_grounding(3), make_hits("amber"))
     trajectory = demonstrate(make_name_question(), toolbox, gaze=gaze)
-    assert [turn.action for turn in trajectory.turns] == actions
+    assert [turn.action for turn in trajectory.turns] == expected
     assert toolbox.calls == calls
     assert (trajectory.answer, trajectory.well_formed, trajectory.gaze) == ("amber", True, gaze)
 
@@ -70,6 +72,13 @@ def test_an_overlong_page_does_not_become_a_demonstration() -> None:
     trajectory = demonstrate(make_name_question(kind="fact", attribute="height"), toolbox, max_tokens=2_000)
     assert (trajectory.answer, trajectory.turns[2].observation.truncated) == ("n33", True)
     assert sum(len(turn.observation.text) for turn in trajectory.turns[:3]) < 3 * 2_000
+
+
+@pytest.mark.parametrize("cap", ["max_calls", "max_turns", "max_tokens", ""])
+def test_every_note_to_the_tiny_model_is_in_its_vocabulary(cap: Any) -> None:
+    for calls in range(actions.MAX_SELECTED):
+        note = prompts.note(prompts.Notice(calls_left=calls, answer_next=cap), style="terse")
+        assert set(note.split()) <= set(vocabulary.words())
 
 
 def test_the_teacher_retries_a_failed_tool_twice() -> None:
