@@ -1,4 +1,4 @@
-"""Metrics and progress: names that dashboards rely on, and a report that is never half written."""
+"""Metrics and progress: names that dashboards rely on, and a report that is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_attempts_at_several_back_ends_of_a_tool_are_counted_together() -> None:
     assert so_far() - before == 3
 
 
-def test_a_figure_that_nobody_has_told_is_absent_rather_than_zero() -> None:
+def test_a_gauge_without_labels_is_absent_until_it_is_set() -> None:
     page = metrics.STAGES.__class__("test")
     gauge = page.gauge("gog_train_kl", "nats", "Divergence.")
     assert page.registry.get_sample_value("gog_train_kl") is None
@@ -142,7 +142,7 @@ def test_a_figure_that_nobody_has_told_is_absent_rather_than_zero() -> None:
     assert page.registry.get_sample_value("gog_train_kl") == 0
 
 
-def test_what_an_answer_cost_adds_up_and_credit_is_what_was_said_last() -> None:
+def test_costs_of_answers_add_up_and_credit_is_the_last_report() -> None:
     labels = {"tool": "bought", "backend": "b"}
     metrics.initialise_tool(**labels)
     assert (value("gog_external_spend_usd_total", **labels), value("gog_external_credit_usd", **labels)) == (0, None)
@@ -153,14 +153,14 @@ def test_what_an_answer_cost_adds_up_and_credit_is_what_was_said_last() -> None:
 
 
 @pytest.mark.parametrize("nonsense", ["", "free", "nan", "inf", "-1"])
-def test_an_answer_that_names_no_amount_costs_nothing(nonsense: str) -> None:
+def test_a_header_that_is_no_amount_of_money_is_ignored(nonsense: str) -> None:
     labels = {"tool": "unpriced", "backend": tool_transport.BACKEND}
     metrics.initialise_tool(**labels)
     tool_transport._note_cost("unpriced", {tool_api.COST_HEADER: nonsense, tool_api.CREDIT_HEADER: nonsense})
     assert (value("gog_external_spend_usd_total", **labels), value("gog_external_credit_usd", **labels)) == (0, None)
 
 
-def test_what_an_answer_says_of_its_price_is_counted() -> None:
+def test_the_cost_and_credit_in_the_headers_of_an_answer_are_recorded() -> None:
     labels = {"tool": "priced", "backend": tool_transport.BACKEND}
     metrics.initialise_tool(**labels)
     tool_transport._note_cost("priced", {tool_api.COST_HEADER: "0.01", tool_api.CREDIT_HEADER: "12.5"})
@@ -194,7 +194,7 @@ def test_an_operation_within_an_operation_is_counted_once() -> None:
     assert value("gog_store_retries_total", operation="commit") == (before[2] or 0) + 1
 
 
-def test_what_a_store_s_threads_do_counts_for_the_operation_that_began_them() -> None:
+def test_transfers_in_a_store_s_threads_count_for_the_operation_that_started_them() -> None:
     def so_far(name: str) -> float:
         return value(name, operation="fetch") or 0.0
 
@@ -218,7 +218,9 @@ def test_what_a_store_s_threads_do_counts_for_the_operation_that_began_them() ->
 
 
 @pytest.mark.parametrize(("error", "outcome"), [(UserError("x"), "refused"), (Unavailable("x"), "unavailable")])
-def test_a_store_that_refuses_and_one_that_is_silent_are_told_apart(error: Exception, outcome: str) -> None:
+def test_a_store_that_refuses_and_one_that_does_not_answer_have_different_outcomes(
+    error: Exception, outcome: str
+) -> None:
     @counted("sweep")
     def sweep() -> None:
         raise error
@@ -263,11 +265,11 @@ def scrape(server: serving.Server) -> str:
         return answer.read().decode()
 
 
-def test_a_process_that_nobody_scraped_does_not_wait_at_its_end(server) -> None:
+def test_a_process_that_was_never_scraped_does_not_linger(server) -> None:
     assert server.linger(3600) is False
 
 
-def test_a_process_that_was_scraped_waits_for_one_more_scrape(server) -> None:
+def test_a_process_that_was_scraped_lingers_for_one_more_scrape(server) -> None:
     scrape(server)
     ended = []
     waiting = threading.Thread(target=lambda: ended.append(server.linger(60)), daemon=True)
@@ -279,20 +281,20 @@ def test_a_process_that_was_scraped_waits_for_one_more_scrape(server) -> None:
     assert ended == [True]
 
 
-def test_nobody_waits_longer_than_was_allowed(server) -> None:
+def test_a_process_lingers_no_longer_than_its_limit(server) -> None:
     scrape(server)
     assert server.linger(0) is False
     assert server.linger(0.01) is False
 
 
-def test_counts_of_other_ranks_are_on_the_leaders_page_and_its_gauges_are_its_own() -> None:
+def test_the_page_of_rank_0_has_the_counts_of_all_ranks_and_its_own_gauges() -> None:
     metrics.initialise_tool("together", "b")
     metrics.record_tool_call("together", "b", "ok", 0.02)
     metrics.record_breaker("together", "b", True)
-    told = serving.counts(metrics.REGISTRY)
-    told[("gog_tool_calls_total", (("tool", "together"), ("backend", "c"), ("outcome", "ok")))] = 4.0
+    counts = serving.counts(metrics.REGISTRY)
+    counts[("gog_tool_calls_total", (("tool", "together"), ("backend", "c"), ("outcome", "ok")))] = 4.0
     page = serving.MultiRankRegistry(metrics.REGISTRY)
-    page.others = [told, told]
+    page.others = [counts, counts]
     lines = serving.text(page)[1].decode().splitlines()
     assert 'gog_tool_calls_total{backend="b",outcome="ok",tool="together"} 3.0' in lines
     assert 'gog_tool_calls_total{backend="c",outcome="ok",tool="together"} 8.0' in lines
@@ -311,7 +313,7 @@ def test_progress_is_read_as_it_was_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", '{"step": 3'])
-def test_progress_that_is_not_there_yet_is_none(tmp_path: Path, content: str | None) -> None:
+def test_missing_or_incomplete_progress_is_none(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / progress.FILE).write_text(content)
     assert progress.read(tmp_path) is None

@@ -1,7 +1,7 @@
-"""Every metric of gog, in one place: what it means (`definitions`), how it is emitted (`emit`), how it is read (`serving`).
+"""Every metric of gog: what it means (`definitions`), how it is recorded (`emit`), how it is scraped (`serving`).
 
-Emission is a call of a function here, which costs microseconds and never fails. `python -m gog.metrics` prints the page
-of documentation.
+To record a value is to call a function of this package, which takes microseconds and never fails. `python -m gog.metrics`
+prints docs/metrics.md.
 """
 
 from gog.metrics.definitions import (
@@ -60,7 +60,7 @@ from gog.metrics.emit import (
 )
 
 REGISTRY = STAGES.registry
-"""What a stage's page shows."""
+"""Metrics on the page of a stage."""
 
 __all__ = [
     "DEFINITIONS", "LEADER", "OPERATOR", "OUTCOMES", "QUEUE_AGE", "QUEUE_DEPTH", "REGISTRY", "RESYNC_SECONDS",

@@ -1,8 +1,8 @@
-"""Every metric of gog: name, unit, meaning, labels, buckets, and whose page it is on.
+"""Every metric of gog: name, unit, meaning, labels, buckets, and on which page it is.
 
-Prefix `gog_`, base units, bounded labels: never a step, an address or an id, of which there is no end. What a label can
-say is listed here or in gog.catalog, and every outcome starts at 0, so that "no failure" and "no data" differ. Only
-gog.catalog is imported from the rest of the project: the smallest process has metrics, too.
+Names have the prefix `gog_` and base units. Labels are bounded: none holds a step, an address or an id. The values of a
+label are listed here or in gog.catalog, and every outcome starts at 0, so that "no failure" and "no data" differ. Only
+gog.catalog is imported from the rest of the project, because even the smallest process has metrics.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OUTCOMES = (
     *("ok", "timeout", "rate_limited", "server_error", "refused", "connection", "malformed", "undecided"),
     *("breaker_open", "cache_miss"),
 )
-"""Of a tool call: ok, or the kind of failure (gog.tool_types.FailureKind)."""
+"""Outcomes of a tool call: ok, or the kind of failure (gog.tool_types.FailureKind)."""
 CACHE_RESULTS = ("hit", "miss", "joined")
 STATUSES = ("counted", "tool_failure", "judge")
 TOKEN_KINDS = ("generated", "prefilled")
@@ -40,73 +40,73 @@ LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 LONG_SECONDS = (0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 TOOL = ", ".join(catalog.TOOL_NAMES)
-BACKEND = "who answers: http"
-STAGE = "key of the stage, as the manifest names it: sft, grpo, grpo-no-gaze"
+BACKEND = "how the back end is reached: http"
+STAGE = "key of the stage: sft, grpo, grpo-no-gaze"
 
 RUNS = Page("run")
-"""Of the control plane, wherever it runs: `gog run --metrics-port`, and the operator."""
+"""Control plane: `gog run --metrics-port`, and the operator."""
 OPERATOR = Page("operator", also=RUNS)
 PROCESS = Page("process")
 SERVERS = Page("server", also=PROCESS)
 STAGES = Page("stage", also=PROCESS)
-"""Of rank 0 of a stage, for all its ranks."""
-ProcessCollector(registry=SERVERS.registry)  # not of stages: reading /proc gives the interpreter up ten times a scrape
+"""Rank 0 of a stage, for all its ranks."""
+ProcessCollector(registry=SERVERS.registry)  # not on pages of stages: to read /proc releases the GIL ten times a scrape
 
 # ---- tools
 
 TOOL_CALLS = STAGES.counter(
-    "gog_tool_calls", "calls", "Tool calls that left the cache, by final outcome, retries over.",
+    "gog_tool_calls", "calls", "Tool calls that the cache did not answer, by their final outcome after all retries.",
     tool=TOOL, backend=BACKEND, outcome=OUTCOMES,
 )  # fmt: skip
 TOOL_ATTEMPTS = STAGES.counter(
-    "gog_tool_attempts", "attempts", "Attempts of tool calls, retries included: what the back end looks like.",
+    "gog_tool_attempts", "attempts", "Attempts of tool calls, retries included: the behaviour of the back end.",
     tool=TOOL, backend=BACKEND, outcome=OUTCOMES,
 )  # fmt: skip
 TOOL_SECONDS = STAGES.histogram(
-    "gog_tool_call_duration_seconds", "seconds", "Duration of a tool call that left the cache, with its retries.",
+    "gog_tool_call_duration_seconds", "seconds", "Duration of a tool call that the cache did not answer, retries included.",
     tool=TOOL, backend=BACKEND, buckets=SECONDS,
 )  # fmt: skip
 TOOL_CACHE = STAGES.counter(
-    "gog_tool_cache_requests", "look-ups", "Cache look-ups: hit, miss, or joined to an equal call under way.",
+    "gog_tool_cache_requests", "look-ups", "Cache look-ups: hit, miss, or joined to an equal call in flight.",
     tool=TOOL, result=CACHE_RESULTS,
 )  # fmt: skip
 TOOL_BREAKER = STAGES.gauge(
-    "gog_tool_breaker_open", "0 or 1", "1 while calls are turned away, because too many failed in a row.",
+    "gog_tool_breaker_open", "0 or 1", "1 while calls are refused because too many attempts failed in a row.",
     tool=TOOL, backend=BACKEND,
 )  # fmt: skip
 TOOL_DOWN = STAGES.gauge(
-    "gog_tool_down", "0 or 1", "1 while calls wait for a tool that is down; the stage's attempt fails if it stays so.",
+    "gog_tool_down", "0 or 1", "1 while calls wait for a tool that is down; the stage's attempt fails if it stays down.",
     tool=TOOL,
 )  # fmt: skip
 LOOP_LAG = STAGES.histogram(
     "gog_event_loop_lag_seconds", "seconds",
-    "How late the event loop that owns the tools' sockets and deadlines runs what is due.", buckets=LAG_SECONDS,
+    "Delay between the due time of a timer and its run in the event loop that owns the tools' sockets and deadlines.", buckets=LAG_SECONDS,
 )  # fmt: skip
 SPEND = STAGES.counter(
-    "gog_external_spend_usd", "US dollars", "What back ends said that their answers cost.",
+    "gog_external_spend_usd", "US dollars", "Cost of answers, as reported by back ends.",
     tool=TOOL, backend=BACKEND,
 )  # fmt: skip
 CREDIT = STAGES.gauge(
-    "gog_external_credit_usd", "US dollars", "What is left, as the back end last said; absent where none says it.",
+    "gog_external_credit_usd", "US dollars", "Credit left, as last reported by the back end; absent where no back end reports it.",
     tool=TOOL, backend=BACKEND,
 )  # fmt: skip
 
 # ---- rollouts
 
 TRAJECTORIES = STAGES.counter(
-    "gog_rollout_trajectories", "trajectories", "Finished trajectories: counted, or excluded and why.",
+    "gog_rollout_trajectories", "trajectories", "Finished trajectories: counted, or the reason for their exclusion.",
     stage=STAGE, status=STATUSES,
 )  # fmt: skip
 TOKENS = STAGES.counter(
-    "gog_rollout_tokens", "tokens", "Tokens of rollouts: generated, or prefilled (prompts and observations read).",
+    "gog_rollout_tokens", "tokens", "Tokens of rollouts: generated by the policy, or prefilled (prompts and observations).",
     kind=TOKEN_KINDS,
 )  # fmt: skip
 ROLLOUT_SECONDS = STAGES.histogram(
-    "gog_rollout_seconds", "seconds", "Time in which all episodes of one step were played.", buckets=LONG_SECONDS,
+    "gog_rollout_seconds", "seconds", "Time of all episodes of one step.", buckets=LONG_SECONDS,
 )  # fmt: skip
 
 TRACE_SPANS = STAGES.counter(
-    "gog_trace_spans", "spans", "Spans of traces: taken by the collector, or dropped because it was away or too slow.",
+    "gog_trace_spans", "spans", "Trace spans: exported to the collector, or dropped because it was unreachable or too slow.",
     outcome=SPANS,
 )  # fmt: skip
 
@@ -127,59 +127,63 @@ def _step_gauges() -> dict[str, Gauge]:
 
 STEP_GAUGES = _step_gauges()
 TRAIN_STEP = STAGES.gauge(
-    "gog_train_step", "steps", "Optimizer steps done; questions or policies, in stages without steps.", stage=STAGE
+    "gog_train_step", "steps", "Optimizer steps done; questions or policies in stages without steps.", stage=STAGE
 )
-STEPS_PLANNED = STAGES.gauge("gog_train_steps_planned", "steps", "How many there will be.", stage=STAGE)
+STEPS_PLANNED = STAGES.gauge("gog_train_steps_planned", "steps", "Steps planned in total.", stage=STAGE)
 STEP_SECONDS = STAGES.gauge(
-    "gog_train_step_seconds", "seconds", "Time of the last step by part; checkpoint: of the last one.", part=PARTS
+    "gog_train_step_seconds",
+    "seconds",
+    "Time of the last step by part; checkpoint: time of the last checkpoint.",
+    part=PARTS,
 )
 LAST_STEP = STAGES.gauge(
-    "gog_train_last_step_timestamp_seconds", "Unix time", "When the stage last advanced, or began.", stage=STAGE
+    "gog_train_last_step_timestamp_seconds", "Unix time", "Time when the stage last advanced, or started.", stage=STAGE
 )
 
 # ---- levels, evaluation, judge
 
-LEVEL_QUESTIONS = STAGES.gauge(
-    "gog_level_questions", "questions", "Questions sorted into a level so far.", level=LEVELS
-)
+LEVEL_QUESTIONS = STAGES.gauge("gog_level_questions", "questions", "Questions graded so far, by level.", level=LEVELS)
 ACCURACY = STAGES.gauge(
     "gog_evaluation_accuracy",
     "share",
     "Accuracy on the held-out questions.",
-    policy="the manifest's: sft, grpo, direct",
+    policy="as in the manifest: sft, grpo, direct",
 )
 VERDICTS_TOTAL = STAGES.counter(
-    "gog_judge_verdicts", "verdicts", "Verdicts of the judge; undecided: it failed, or said neither.", outcome=VERDICTS
+    "gog_judge_verdicts",
+    "verdicts",
+    "Verdicts of the judge; undecided: it failed, or replied neither yes nor no.",
+    outcome=VERDICTS,
 )
 JUDGE_SUCCESS = STAGES.gauge(
-    "gog_judge_success_ratio", "share", "Share of the last answers that the judge decided; below 0.95 a stage stops."
+    "gog_judge_success_ratio", "share", "Fraction of the last answers that the judge decided; below 0.95 a stage stops."
 )
 
-# ---- store: of every process that has one
+# ---- store: on the page of every process that opens one
 
 STORE_TOTAL = PROCESS.counter(
-    "gog_store_operations", "operations", "What was done with the store of checkpoints.",
+    "gog_store_operations", "operations", "Operations on the checkpoint store.",
     operation=STORE_OPERATIONS, outcome=STORE_OUTCOMES,
 )  # fmt: skip
 STORE_SECONDS = PROCESS.histogram(
-    "gog_store_operation_duration_seconds", "seconds", "Duration of an operation with its retries.",
+    "gog_store_operation_duration_seconds", "seconds", "Duration of a store operation, retries included.",
     operation=STORE_OPERATIONS, buckets=LONG_SECONDS,
 )  # fmt: skip
 STORE_BYTES = PROCESS.counter(
-    "gog_store_bytes", "bytes", "Bytes of files that moved; what the store had already does not move.",
+    "gog_store_bytes", "bytes", "Bytes of files transferred; files that the store already had are not transferred.",
     operation=STORE_OPERATIONS,
 )  # fmt: skip
 STORE_RETRIES = PROCESS.counter(
-    "gog_store_retries", "requests", "Requests that were tried again.", operation=STORE_OPERATIONS
+    "gog_store_retries", "requests", "Requests to the store that were retried.", operation=STORE_OPERATIONS
 )
 CHECKPOINT = PROCESS.gauge(
-    "gog_checkpoint_timestamp_seconds", "Unix time", "When the newest checkpoint was committed.", stage=STAGE
+    "gog_checkpoint_timestamp_seconds", "Unix time", "Time when the newest checkpoint was committed.", stage=STAGE
 )
 
 # ---- servers
 
 SERVER_REQUESTS = SERVERS.counter(
-    "gog_server_requests", "requests", "Requests answered by a tool server, injected failures included.",
+    "gog_server_requests", "requests", "Requests answered by a server, injected failures included.",
     server=COMMANDS, outcome=SERVER_OUTCOMES,
 )  # fmt: skip
 SERVER_SECONDS = SERVERS.histogram(
@@ -190,42 +194,50 @@ SERVER_SECONDS = SERVERS.histogram(
 # ---- control plane
 
 RUN_CONDITIONS = RUNS.gauge(
-    "gog_operator_runs", "runs", "Runs by the first of these conditions that holds; Pending: none.",
+    "gog_operator_runs", "runs", "Runs by the first of these conditions that is true; Pending: none is.",
     condition=CONDITIONS,
 )  # fmt: skip
 STAGE_CONDITIONS = RUNS.gauge(
-    "gog_operator_stages", "stages", "Stages likewise; Ready: an attempt is under way.",
+    "gog_operator_stages", "stages", "Stages by the first of these conditions that is true; Ready: an attempt is running.",
     kind=KINDS, condition=CONDITIONS,
 )  # fmt: skip
 ENDPOINTS = RUNS.gauge(
-    "gog_operator_endpoints", "endpoints", "Endpoints by whether they answer.", role=ROLES, ready=("true", "false")
+    "gog_operator_endpoints", "endpoints", "Endpoints by readiness.", role=ROLES, ready=("true", "false")
 )
 STAGE_ATTEMPTS = RUNS.counter(
-    "gog_operator_attempts", "attempts", "Attempts of stages that ended; interrupted: by no fault of theirs.",
+    "gog_operator_attempts", "attempts", "Finished attempts of stages; interrupted: ended from outside, which counts against no limit.",
     kind=KINDS, outcome=ATTEMPTS,
 )  # fmt: skip
 RECONCILE_SECONDS = OPERATOR.histogram(
-    "gog_operator_reconcile_duration_seconds", "seconds", "Passes over one object.",
+    "gog_operator_reconcile_duration_seconds", "seconds", "Duration of one reconciliation of one object.",
     kind=("GoGRun", *KINDS, "Endpoint"), buckets=SECONDS,
 )  # fmt: skip
-RECONCILES = OPERATOR.counter("gog_operator_reconciles", "passes", "Passes, by what came of them.", outcome=PASSES)
-QUEUE_DEPTH = OPERATOR.gauge("gog_operator_queue_depth", "objects", "Objects that wait for a pass and are due.")
-QUEUE_AGE = OPERATOR.gauge("gog_operator_queue_age_seconds", "seconds", "How long the oldest of them has been due.")
-WORKING = OPERATOR.gauge("gog_operator_working", "passes", "Passes under way.")
+RECONCILES = OPERATOR.counter("gog_operator_reconciles", "passes", "Reconciliations by outcome.", outcome=PASSES)
+QUEUE_DEPTH = OPERATOR.gauge(
+    "gog_operator_queue_depth", "objects", "Objects that are due for reconciliation and wait for it."
+)
+QUEUE_AGE = OPERATOR.gauge(
+    "gog_operator_queue_age_seconds", "seconds", "Time for which the longest-waiting due object has waited."
+)
+WORKING = OPERATOR.gauge("gog_operator_working", "passes", "Reconciliations in progress.")
 API_REQUESTS = OPERATOR.counter(
     "gog_operator_api_requests", "requests", "Requests to the API server.",
     method="GET, POST, PATCH, PUT, DELETE", code="HTTP status; 0: no answer",
 )  # fmt: skip
 API_ERRORS = OPERATOR.counter(
-    "gog_operator_api_errors", "requests", "Requests that it refused or did not answer; 404 is an answer.",
+    "gog_operator_api_errors", "requests", "Requests that the API server refused or did not answer; 404 does not count.",
     status="HTTP status; 0: no answer",
 )  # fmt: skip
 LAST_RESYNC = OPERATOR.gauge(
-    "gog_operator_last_resync_timestamp_seconds", "Unix time", "When everything was last listed."
+    "gog_operator_last_resync_timestamp_seconds", "Unix time", "Time of the last complete list of all objects."
 )
-RESYNC_SECONDS = OPERATOR.gauge("gog_operator_resync_duration_seconds", "seconds", "How long that took.")
-OBJECTS = OPERATOR.gauge("gog_operator_objects", "objects", "Objects listed then.", kind=("GoGRun", *KINDS, "Endpoint"))
-LEADER = OPERATOR.gauge("gog_operator_leader", "0 or 1", "1 while this operator holds the lease.")
+RESYNC_SECONDS = OPERATOR.gauge(
+    "gog_operator_resync_duration_seconds", "seconds", "Duration of the last complete list."
+)
+OBJECTS = OPERATOR.gauge(
+    "gog_operator_objects", "objects", "Objects in the last complete list.", kind=("GoGRun", *KINDS, "Endpoint")
+)
+LEADER = OPERATOR.gauge("gog_operator_leader", "0 or 1", "1 while this replica of the operator holds the lease.")
 
 PAGES = (STAGES, PROCESS, SERVERS, RUNS, OPERATOR)
 DEFINITIONS = tuple(each for page in PAGES for each in page.definitions)

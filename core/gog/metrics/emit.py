@@ -1,7 +1,7 @@
-"""How each metric is emitted: functions that say what happened. They cost microseconds, and none of them fails.
+"""One function for each event that metrics record. They take microseconds, and none of them fails.
 
-Counts of a stage with several ranks are put together on the leader's page (`serving.MultiRankRegistry`); the others say theirs by
-`counts`. Wall-clock times are arguments, in seconds since 1970.
+With several ranks, the counts of all ranks are added up on the page of rank 0 (`serving.MultiRankRegistry`). Times of day
+are arguments, in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gog.metrics import definitions as d
 
 
 def initialise_tool(tool: str, backend: str) -> None:
-    """Every outcome at 0, before the first call."""
+    """Sets every outcome of a tool to 0 before the first call."""
     for outcome in d.OUTCOMES:
         d.TOOL_CALLS.labels(tool, backend, outcome)
         d.TOOL_ATTEMPTS.labels(tool, backend, outcome)
@@ -58,7 +58,7 @@ def record_event_loop_lag(seconds: float) -> None:
 
 
 def record_cost(tool: str, backend: str, spent: float | None, left: float | None) -> None:
-    """What an answer cost and what is left, in US dollars; None where the back end does not say."""
+    """Cost of an answer and credit left, in US dollars; None where the back end does not report it."""
     if spent:
         d.SPEND.labels(tool, backend).inc(spent)
     if left is not None:
@@ -66,7 +66,7 @@ def record_cost(tool: str, backend: str, spent: float | None, left: float | None
 
 
 def attempts_by_outcome() -> dict[str, dict[str, int]]:
-    """{tool: {outcome: attempts}} so far, all back ends of a tool together, for reports."""
+    """{tool: {outcome: attempts}} so far; the back ends of a tool are added up."""
     table: dict[str, dict[str, int]] = {}
     for metric in d.TOOL_ATTEMPTS.collect():
         for sample in metric.samples:
@@ -95,7 +95,7 @@ def record_tokens(kind: str, count: int) -> None:
 
 
 def record_rollout(seconds: float) -> None:
-    """All episodes of a step."""
+    """Time of all episodes of a step."""
     d.ROLLOUT_SECONDS.observe(seconds)
 
 
@@ -104,7 +104,7 @@ def record_verdict(value: bool | None) -> None:
 
 
 def record_judge_rate(decided: int, asked: int) -> None:
-    """Of the last answers."""
+    """How many of the last answers the judge decided."""
     if asked:
         d.JUDGE_SUCCESS.set(decided / asked)
 
@@ -122,7 +122,7 @@ def record_trace_spans(outcome: str, count: int) -> None:
 
 
 def record_progress(stage: str, step: int, total: int, now: float | None = None) -> None:
-    """total: 0 while unknown; now: when it advanced, None if it has not."""
+    """Position of a stage. total: 0 while unknown; now: the time when it advanced, None if it has not."""
     d.TRAIN_STEP.labels(stage).set(step)
     if total:
         d.STEPS_PLANNED.labels(stage).set(total)
@@ -156,13 +156,13 @@ def record_checkpoint_seconds(seconds: float) -> None:
 
 
 def record_levels(questions: Mapping[str, int]) -> None:
-    """How many questions each level holds so far."""
+    """Questions graded so far, by level."""
     for level in d.LEVELS:
         d.LEVEL_QUESTIONS.labels(level).set(questions.get(level, 0))
 
 
 def record_accuracy(accuracy: Mapping[str, float]) -> None:
-    """By policy."""
+    """Accuracy on the held-out questions, by policy."""
     for policy, share in accuracy.items():
         d.ACCURACY.labels(policy).set(share)
 
@@ -182,7 +182,12 @@ def initialise_store() -> None:
 
 @contextlib.contextmanager
 def store_operation(operation: str, outcome_of: Callable[[Exception], str]) -> Iterator[None]:
-    """Counts and times what is done inside; an operation that is part of another is that other."""
+    """Counts and times the block as one operation; a nested operation counts as part of the outer one.
+
+    Args:
+        operation: one of STORE_OPERATIONS.
+        outcome_of: outcome for an exception that ends the block, one of STORE_OUTCOMES.
+    """
     if _doing.get():
         yield
         return
@@ -199,7 +204,7 @@ def store_operation(operation: str, outcome_of: Callable[[Exception], str]) -> I
 
 
 def record_store_bytes(count: int) -> None:
-    """Moved for the operation under way."""
+    """Bytes transferred by the operation in progress."""
     if _doing.get():
         d.STORE_BYTES.labels(_doing.get()).inc(count)
 
@@ -210,7 +215,7 @@ def record_store_retry() -> None:
 
 
 def record_checkpoint(stage: str, when: float) -> None:
-    """A stage's newest checkpoint."""
+    """Time at which a stage's newest checkpoint was committed."""
     d.CHECKPOINT.labels(stage).set(when)
 
 
@@ -218,28 +223,28 @@ def record_checkpoint(stage: str, when: float) -> None:
 
 
 def initialise_control() -> None:
-    """Of the operator, and of `gog run`."""
+    """Sets the counters of the operator and of `gog run` to 0."""
     for outcome in d.PASSES:
         d.RECONCILES.labels(outcome)
     for kind in d.KINDS:
         for ended in d.ATTEMPTS:
             d.STAGE_ATTEMPTS.labels(kind, ended)
-    for status in UNWELCOME:
+    for status in EXPECTED_ERRORS:
         d.API_ERRORS.labels(status)
 
 
-UNWELCOME = ("0", "409", "429", "500", "503", "504")
-"""Answers of an API server that are to be expected some day, so that the first one shows as an increase."""
+EXPECTED_ERRORS = ("0", "409", "429", "500", "503", "504")
+"""Statuses that an API server will return some day; they start at 0, so that the first one is an increase."""
 
 
 def record_reconcile(kind: str, outcome: str, seconds: float) -> None:
-    """One pass over one object."""
+    """One reconciliation of one object."""
     d.RECONCILES.labels(outcome).inc()
     d.RECONCILE_SECONDS.labels(kind).observe(seconds)
 
 
 def record_api_request(method: str, status: int) -> None:
-    """A request to the API server. 404 says that there is no such object, which is what was asked."""
+    """A request to the API server. 404 is no error: it answers the question whether an object exists."""
     d.API_REQUESTS.labels(method, str(status)).inc()
     if not 200 <= status < 300 and status != 404:
         d.API_ERRORS.labels(str(status)).inc()
@@ -254,14 +259,14 @@ def record_listed_objects(kind: str, count: int) -> None:
 
 
 def record_attempt(kind: str, outcome: str) -> None:
-    """Of a stage of this kind."""
+    """A finished attempt of a stage of this kind."""
     d.STAGE_ATTEMPTS.labels(kind, outcome).inc()
 
 
 def record_object_counts(
     runs: Mapping[str, int], stages: Mapping[tuple[str, str], int], endpoints: Mapping[tuple[str, str], int]
 ) -> None:
-    """How many there are: of runs by condition, stages by kind and condition, endpoints by role and `true` or `false`."""
+    """Number of runs by condition, of stages by kind and condition, of endpoints by role and readiness (`true`, `false`)."""
     for condition in d.CONDITIONS:
         d.RUN_CONDITIONS.labels(condition).set(runs.get(condition, 0))
     for kind in d.KINDS:

@@ -1,8 +1,8 @@
-"""A process's page for Prometheus, and its last scrape.
+"""The /metrics page of a process, and its last scrape.
 
-Threads of the process itself serve it: it answers as long as the process does. A process that ends takes its last
-figures with it, so one that has been scraped may wait, at its end, for one more scrape, but not longer than it is told
-to, and not at all if nobody ever came. What several ranks have counted is put together on the leader's page.
+Threads of the process serve the page, so it answers exactly as long as the process lives. The last values of a process
+are lost when it exits before a scrape. So a process that has been scraped before may linger at its end for one more
+scrape, for a bounded time. Counts of several ranks are added up on the page of rank 0.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from prometheus_client.core import Metric
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 METRICS = "/metrics"
 PORT, HOST, LINGER = "GOG_METRICS_PORT", "GOG_METRICS_HOST", "GOG_METRICS_LINGER"
-"""Environment of a stage: where it serves, 0 for a free port (without a port it does not; without a host, to everybody);
-and how many seconds it waits, at its end, for one more scrape, if it was ever scraped (default: 0)."""
+"""Environment of a stage: the port of its page, 0 for a free one (without a port there is no page); the host (default: all
+interfaces); and the seconds it lingers at its end for one more scrape, if it was ever scraped (default: 0)."""
 PORT_FILE = "metrics-port.json"
-"""In a stage's work folder: {"port", "pid"} of one that serves, for whoever looks for it on this machine."""
+"""In a stage's work folder: {"port", "pid"} of the process that serves its page, for readers on this machine."""
 ADDED = ("counter", "histogram")
-"""Types whose samples of several processes may be added up."""
+"""Types whose samples are added up over processes."""
 
 Counts = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """Value of each sample by its name and labels."""
 Pages = Mapping[str, Callable[[], tuple[str, bytes]]]
-"""What is served, by path: (content type, body)."""
+"""Functions that make the content type and body of each path."""
 
 
 class MultiRankRegistry:
-    """A registry and what other processes have counted besides, as one."""
+    """The registry of this process, with the counts of other processes added."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -58,7 +58,7 @@ class MultiRankRegistry:
 
 
 def counts(registry: CollectorRegistry) -> Counts:
-    """What this process has counted, to be told to the one that has the page."""
+    """The counts of this process, for the process that serves the page."""
     return {
         key: value
         for family in registry.collect()
@@ -76,22 +76,31 @@ def _belongs(sample: str, family: Metric) -> bool:
 
 
 def text(registry: Any) -> tuple[str, bytes]:
-    """Everything of a registry, as Prometheus reads it."""
+    """Content type and body of a registry's page."""
     return CONTENT_TYPE, prometheus_client.generate_latest(registry)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves pages at once; port 0 takes a free one. Raises OSError when the port is taken."""
+    """Serves pages from construction on."""
 
     def __init__(self, pages: Pages, port: int, host: str) -> None:
+        """
+        Args:
+            pages: what is served, by path.
+            port: port to listen on; 0 takes a free one.
+            host: address to listen on.
+
+        Raises:
+            OSError: the port is taken.
+        """
         super().__init__((host, port), Handler)
         self.pages, self.ever_scraped = pages, False
         self.last: threading.Event | None = None
-        """Set by a scrape that began after it was put here."""
+        """Set by the next scrape that starts after this event was assigned."""
         threading.Thread(target=self.serve_forever, daemon=True, name="metrics").start()
 
     def linger(self, seconds: float) -> bool:
-        """Waits until everything up to now was scraped; whether it was."""
+        """Waits for one more scrape, for at most `seconds`. Returns whether there was one."""
         if not self.ever_scraped or seconds <= 0:
             return False
         self.last = threading.Event()
@@ -99,8 +108,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Few calls that wait, because after each the interpreter has to be had again from a busy step: a connection is kept
-    from scrape to scrape, and an answer is sent at once."""
+    """Makes few blocking calls, because after each it waits for the GIL, which a busy step holds: a connection is kept from
+    scrape to scrape, and an answer is written at once."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -117,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.ever_scraped |= path == METRICS
         try:
             kind, body = page()
-        except Exception as error:  # noqa: BLE001  said to whoever asked, and no reason to end anything
+        except Exception as error:  # noqa: BLE001  the client gets a 500; the process continues
             logging.getLogger(__name__).warning("%s: %s", path, error)
             self.send_error(500, explain=str(error))
             return
@@ -131,4 +140,4 @@ class Handler(BaseHTTPRequestHandler):
             last.set()
 
     def log_message(self, *_: object) -> None:
-        """Asked every few seconds: not worth a line."""
+        """Logs nothing: a scrape every few seconds is not worth a line."""
