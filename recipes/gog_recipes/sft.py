@@ -65,10 +65,15 @@ class SFTRecipe(FTRecipeInterface):
         self.ranks.require(self.cfg.batch_size, "batch_size")
         archive = self._demonstrations()
         self.vision.limit = sys.maxsize  # every epoch wants every image again
-        self.rows = demonstrations.read(archive, self.processor, self.vision)
+        found = demonstrations.read(archive, self.processor, self.vision, limit=self.cfg.max_tokens)
+        self.rows, self.skipped = found.rows, found.skipped
+        for name, reason in self.skipped.items():
+            self.stage.skip(f"demonstration {name}", reason)
         if len(self.rows) < self.cfg.batch_size:
             raise UserError(
-                f"{len(self.rows)} demonstrations for batches of {self.cfg.batch_size}", where=str(archive.path)
+                f"{len(self.rows)} demonstrations for batches of {self.cfg.batch_size}, {len(self.skipped)} were skipped",
+                where=str(archive.path),
+                remedy="see the log for the reasons, or lower batch_size",
             )
         self.steps_per_epoch = len(self.rows) // self.cfg.batch_size
         total = self.steps_per_epoch * self.cfg.epochs
@@ -136,6 +141,7 @@ class SFTRecipe(FTRecipeInterface):
     def save_checkpoint(self, *, epoch: int) -> None:
         lines = self.stage.log.lines
         meta = {"loss_first": lines[0]["loss"], "loss": lines[-1]["loss"], "total": self.total, "epoch": epoch}
+        meta |= checkpoint.skipped(self.skipped)
         checkpoint.save(self.stage, self.step, self.model, self.optimizer, meta=meta, parents=self.parents)
 
     def cleanup(self) -> None:

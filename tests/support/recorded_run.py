@@ -162,6 +162,7 @@ def begin(pod: Pod, stage: str) -> None:
         pod.add("gog_external_spend_usd", 0, tool=tool, backend=BACKEND)
     for status in ("counted", "tool_failure", "judge"):
         pod.add("gog_rollout_trajectories", 0, stage=stage, status=status)
+    pod.add("gog_stage_skipped", 0, stage=stage)
     for outcome in ("yes", "no", "undecided"):
         pod.add("gog_judge_verdicts", 0, outcome=outcome)
 

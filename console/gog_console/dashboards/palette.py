@@ -22,7 +22,7 @@ KINDS = {
     "refused": BLUE, "breaker_open": GREY, "undecided": OLIVE, "cache_miss": SKY,
 }  # fmt: skip
 OUTCOMES = {"ok": GREEN, "client_error": VIOLET, "server_error": RED, "gone": GREY}
-STATUSES = {"counted": GREEN, "tool_failure": AMBER, "judge": VIOLET}
+STATUSES = {"counted": GREEN, "tool_failure": AMBER, "judge": VIOLET, "skipped": GREY}
 VERDICTS = {"yes": GREEN, "no": BLUE, "undecided": AMBER}
 COMPONENTS = {"reward": BLUE, "accuracy": GREEN, "format": VIOLET}
 PARTS = {"rollout": BLUE, "update": TEAL, "refresh": GOLD, "checkpoint": VIOLET}

@@ -24,6 +24,7 @@ ROLLOUTS = Row(
         lines(
             "Trajectories",
             Query(promql.per_second("gog_rollout_trajectories_total", WHERE, "status"), "{{status}}"),
+            Query(promql.per_second("gog_stage_skipped_total", WHERE, "stage"), "skipped questions {{stage}}"),
             unit="per_second",
             width=6,
             stacked=True,

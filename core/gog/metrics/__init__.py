@@ -45,6 +45,7 @@ from gog.metrics.emit import (
     record_reconcile,
     record_resync,
     record_rollout,
+    record_skipped,
     record_step,
     record_step_seconds,
     record_store_bytes,
@@ -69,7 +70,7 @@ __all__ = [
     "initialise_traces", "record_accuracy", "record_api_request", "record_attempt", "record_breaker",
     "record_cache_lookup", "record_checkpoint", "record_checkpoint_seconds", "record_cost", "record_event_loop_lag",
     "record_judge_rate", "record_levels", "record_listed_objects", "record_object_counts", "record_progress",
-    "record_reconcile", "record_resync", "record_rollout", "record_step", "record_step_seconds",
+    "record_reconcile", "record_resync", "record_rollout", "record_skipped", "record_step", "record_step_seconds",
     "record_store_bytes", "record_store_retry", "record_tokens", "record_tool_attempt", "record_tool_call",
     "record_tool_down", "record_trace_spans", "record_trajectory", "record_verdict", "store_operation",
 ]  # fmt: skip

@@ -82,12 +82,18 @@ def attempts_by_outcome() -> dict[str, dict[str, int]]:
 def initialise_rollouts(stage: str) -> None:
     for status in d.STATUSES:
         d.TRAJECTORIES.labels(stage, status)
+    d.SKIPPED.labels(stage)
     for kind in d.TOKEN_KINDS:
         d.TOKENS.labels(kind)
 
 
 def record_trajectory(stage: str, status: str) -> None:
     d.TRAJECTORIES.labels(stage, status).inc()
+
+
+def record_skipped(stage: str) -> None:
+    """One question or demonstration that cannot be used."""
+    d.SKIPPED.labels(stage).inc()
 
 
 def record_tokens(kind: str, count: int) -> None:

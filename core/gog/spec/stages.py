@@ -68,6 +68,12 @@ class SFTSettings(Spec):
     max_steps: int | None = Field(
         None, ge=1, description="Stop after so many optimizer steps. Default: when the epochs are over."
     )
+    max_tokens: int = Field(
+        8192,
+        ge=16,
+        description="Tokens of a demonstration, prompt, observations and images included; a longer one is skipped "
+        "[peer: 8,192].",
+    )
     batch_size: int = Field(8, ge=1, description="Trajectories per optimizer step, all ranks together [paper: 8].")
     learning_rate: float = Field(1e-4, gt=0, description="Its highest, after the warm-up [paper: 1e-4].")
     warmup_steps: int = Field(
@@ -90,6 +96,12 @@ class StratifySettings(Spec):
     level1: tuple[Share, Share] = Field(
         (0.5, 0.6),
         description="Lowest and highest pass rate of level 1, both included; level 2 lies below [brief, ours].",
+    )
+    max_unknown_share: Share = Field(
+        0.5,
+        description="Largest share of questions that may stay without a level, because failures of tools or the judge left "
+        "too few valid samples. Above it they are played again while `tools.outage` has patience, then the attempt fails "
+        "and is retried [ours].",
     )
     temperature: float = Field(1.0, gt=0, description="Of sampling [ours].")
 

@@ -5,7 +5,10 @@ Prompts, frames and processor are those of rollouts, so the model is trained on 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gog import prompts
+from gog.errors import UserError
 from gog.trajectory import Segment, Trajectory
 from gog.trajectory_zip import Archive
 from gog_recipes.models.family import Processor
@@ -37,14 +40,45 @@ def _given(source: str, text: str, images: tuple[str, ...], processor: Processor
     return Segment(source=source, tokens=tuple(tokens), images=images)
 
 
-def read(archive: Archive, processor: Processor, vision: Vision) -> list[tuple[Segment, ...]]:
-    """The segments of every demonstration of an archive; its images are added to `vision`."""
-    rows = []
+@dataclass(frozen=True)
+class Demonstrations:
+    """The demonstrations of an archive, as far as they can be learned from."""
+
+    rows: list[tuple[Segment, ...]]
+    """Segments of each."""
+    skipped: dict[str, str]
+    """Why others are left out, by their id."""
+
+
+def read(archive: Archive, processor: Processor, vision: Vision, *, limit: int) -> Demonstrations:
+    """Reads and tokenizes an archive; the images of what is learned are added to `vision`.
+
+    Args:
+        archive: trajectories with their images
+        processor: of the base model
+        vision: cache of image features
+        limit: tokens of a demonstration, images included; a longer one is skipped, because cutting it would teach the
+            model to stop without an answer
+
+    Returns:
+        What can be learned, and what is skipped: an image that cannot be read or that the model cannot take, a text with
+        image placeholders of its own, more tokens than the limit.
+    """
+    rows, skipped = [], {}
     for trajectory in archive.trajectories():
         shown = [
             trajectory.image,
             *(i for turn in trajectory.turns if turn.observation for i in turn.observation.images),
         ]
-        vision.add([archive.image(image) for image in shown])
-        rows.append(segments(trajectory, processor, vision))
-    return rows
+        try:
+            vision.add([archive.image(image) for image in shown])
+            row = segments(trajectory, processor, vision)
+        except (UserError, ValueError) as error:
+            skipped[trajectory.id] = str(error)
+            continue
+        tokens = sum(len(segment.tokens) for segment in row)
+        if tokens > limit:
+            skipped[trajectory.id] = f"{tokens} tokens, the limit is {limit} (max_tokens)"
+            continue
+        rows.append(row)
+    return Demonstrations(rows, skipped)

@@ -28,6 +28,21 @@ from gog_recipes.runtime import parallel
 from gog_recipes.runtime.ranks import Ranks
 from gog_recipes.runtime.stage import Stage
 
+NAMED = 100
+"""Skipped items that a checkpoint names; the log names all."""
+
+
+def skipped(reasons: Mapping[str, str]) -> dict[str, object]:
+    """Fields of a checkpoint's meta about what the stage skipped.
+
+    Args:
+        reasons: why, by id
+
+    Returns:
+        `skipped`, how many; `skipped_ids`, the first of them.
+    """
+    return {"skipped": len(reasons), "skipped_ids": list(reasons)[:NAMED]}
+
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

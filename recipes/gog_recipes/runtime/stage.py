@@ -108,6 +108,12 @@ class Stage:
         if self.ranks.is_main:
             print(f"{self.key}: {line}", flush=True)
 
+    def skip(self, what: str, reason: str) -> None:
+        """Logs and counts a question or demonstration that cannot be used, with its id."""
+        self.say(f"{what} is skipped: {reason}")
+        if self.ranks.is_main:
+            metrics.record_skipped(self.key)
+
     def record_step(self, **line: Any) -> None:
         """A step's figures, by the keys of catalog.STEP_METRICS and more: a line of the metric log, and the gauges."""
         self.log.append(**line)

@@ -1,0 +1,130 @@
+"""Whether a step of RL may be learned from although tools or the judge failed. Pure.
+
+Excluded trajectories are mostly long ones: an episode that calls no tool meets no tool failure. A step that loses many
+of them is learned from the survivors, and teaches the policy not to call tools. So the excluded share is reported by
+episode length, and a step above a bound is not learned from: its questions are played again after a pause, and when the
+patience of the manifest is used up, the stage's attempt fails and is retried. Groups whose rewards are all equal have
+no signal either, but that is the policy's doing: such a step counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gog import outage
+from gog.errors import ServiceDown
+from gog.trajectory import Failure, Trajectory
+
+LONGEST = 6
+"""Turns from which on episodes are counted together."""
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """The trajectories of a step that do not count."""
+
+    trajectories: int
+    """All of them."""
+    excluded: int
+    """Those that take no part in their group's statistics."""
+    by_turns: dict[str, float]
+    """Excluded share by number of turns: `1`, `2`, … `6+`; only lengths that occur."""
+    comparable: int
+    """Groups with at least two counted members, from which a difference can be learned."""
+    service: str
+    """What failed most often: name of a tool, or `judge`; empty if nothing did."""
+    reason: str
+    """Its most frequent failure."""
+
+    @property
+    def share(self) -> float:
+        """Excluded share of all trajectories."""
+        return self.excluded / self.trajectories if self.trajectories else 0.0
+
+    def allow(self, limit: float) -> bool:
+        """Whether the step may be learned from.
+
+        Args:
+            limit: largest excluded share.
+        """
+        return not self.excluded or (self.share <= limit and self.comparable > 0)
+
+
+def count(groups: Sequence[Sequence[Trajectory]]) -> Exclusions:
+    """Counts what failures cost a step.
+
+    Args:
+        groups: the trajectories of a step with their advantages, which are None for those that do not count.
+    """
+    everything = [item for group in groups for item in group]
+    lengths: defaultdict[str, list[bool]] = defaultdict(list)
+    for item in everything:
+        lengths[_length(item)].append(item.advantage is None)
+    failures = Counter(failure.tool for item in everything for failure in _failures(item))
+    service = failures.most_common(1)[0][0] if failures else ""
+    reasons = Counter(_words(each) for item in everything for each in _failures(item) if each.tool == service)
+    return Exclusions(
+        trajectories=len(everything),
+        excluded=sum(item.advantage is None for item in everything),
+        by_turns={name: round(sum(lengths[name]) / len(lengths[name]), 4) for name in sorted(lengths)},
+        comparable=sum(1 for group in groups if sum(item.advantage is not None for item in group) > 1),
+        service=service,
+        reason=reasons.most_common(1)[0][0] if reasons else "",
+    )
+
+
+def _length(item: Trajectory) -> str:
+    turns = len(item.turns)
+    return f"{LONGEST}+" if turns >= LONGEST else str(turns)
+
+
+def _failures(item: Trajectory) -> tuple[Failure, ...]:
+    return item.failures if item.judge_failure is None else (*item.failures, item.judge_failure)
+
+
+def _words(failure: Failure) -> str:
+    return f"{failure.kind}: {failure.message}" if failure.message else failure.kind
+
+
+@dataclass
+class Replay:
+    """How long, and at which intervals, what failures spoiled is played again.
+
+    Example, with patience_seconds = 600:
+        waiting = replay.wait("imageSearch", "timeout")   # 600 s left; raises ServiceDown once they are used up
+        await asyncio.sleep(replay.pause)                 # 1 s, then 2, 4, … 30 s
+    """
+
+    patience_seconds: float
+    """Seconds from the first play that was spoiled."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds; only differences matter. Where several ranks decide, the clock of one of them."""
+    plays: int = 0
+    """Plays that were spoiled so far."""
+    _since: float = 0.0
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next play."""
+        return min(outage.FIRST_PROBE * 2.0 ** min(self.plays - 1, 30), outage.LONGEST_PROBE)
+
+    def wait(self, service: str, reason: str) -> outage.Waiting:
+        """Takes note of a spoiled play.
+
+        Args:
+            service: what failed most often: name of a tool, or `judge`.
+            reason: what it spoiled, and why.
+
+        Raises:
+            ServiceDown: the patience is used up.
+        """
+        now = self.clock()
+        self._since = now if not self.plays else self._since
+        self.plays += 1
+        seconds = now - self._since
+        if seconds + self.pause > self.patience_seconds:
+            raise ServiceDown(service, f"{reason}, in {self.plays} plays over {seconds:.0f} s")
+        return outage.Waiting(service, reason, seconds, self.patience_seconds - seconds)

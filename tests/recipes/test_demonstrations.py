@@ -1,0 +1,95 @@
+"""SFT on demonstrations of which some cannot be used: those are skipped by name, the others are learned from."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+
+from gog import metrics, store, trajectory_zip
+from gog.errors import UserError
+from gog.images import Image
+from gog.spec import SFTConfig
+from gog_recipes.runtime import config
+from gog_recipes.sft import SFTRecipe
+
+FLAT = Image(np.zeros((7, 1600, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """Twelve demonstrations of gog's own and their images."""
+    archive = trajectory_zip.Archive(resources.files("gog_recipes.world") / "sample.zip")
+    items = archive.trajectories()[:12]
+    return items, {image: archive.image(image) for item in items for image in trajectory_zip.shown(item)}
+
+
+def recipe(root, items, images, **settings):
+    trajectory_zip.write(root / "mine.zip", items, images)
+    values = {
+        "model": {"base": "tiny"},
+        "data": {"path": str(root)},
+        "store": {"uri": f"file://{root}/store"},
+        "demonstrations": str(root / "mine.zip"),
+        "batch_size": 2,
+        "max_steps": 1,
+        "epochs": 1,
+    }
+    return SFTRecipe(config.typed(SFTConfig, values | settings))
+
+
+def flattened(item):
+    """The same demonstration about an image that the model cannot take."""
+    segments = tuple(
+        segment.model_copy(update={"images": tuple(FLAT.hash for _ in segment.images)}) for segment in item.segments
+    )
+    return item.model_copy(update={"id": "flat", "image": FLAT.hash, "segments": segments})
+
+
+def test_demonstrations_that_cannot_be_used_are_skipped_by_name_and_counted(sample, tmp_path, capsys):
+    items, images = sample
+    torn = items[1].model_copy(update={"id": "torn", "image": "0" * 32})
+    images = {**images, FLAT.hash: FLAT}
+    made = recipe(tmp_path, [*items[2:], torn, flattened(items[0])], images, stage="sft-skips")
+    made.setup()
+    made.train()
+    log = capsys.readouterr().out
+    assert "sft-skips: demonstration torn is skipped: " in log and "is missing" in log
+    assert "sft-skips: demonstration flat is skipped: image: an image of 1600 x 7 pixels" in log
+    assert len(made.rows) == 10
+    assert metrics.REGISTRY.get_sample_value("gog_stage_skipped_total", {"stage": "sft-skips"}) == 2
+    meta = store.Store(tmp_path / "store").latest("sft-skips").meta
+    assert (meta["skipped"], meta["skipped_ids"]) == (2, ["torn", "flat"])
+
+
+def test_a_demonstration_longer_than_the_limit_is_skipped_not_cut(sample, tmp_path, capsys):
+    items, images = sample
+    whole = recipe(tmp_path, items, images)
+    whole.setup()
+    lengths = sorted(sum(len(segment.tokens) for segment in row) for row in whole.rows)
+    assert lengths[-1] > lengths[0]
+    limited = recipe(tmp_path, items, images, max_tokens=lengths[-1] - 1)
+    limited.setup()
+    kept = sorted(sum(len(segment.tokens) for segment in row) for row in limited.rows)
+    assert kept == [length for length in lengths if length < lengths[-1]]
+    assert f"is skipped: {lengths[-1]} tokens, the limit is {lengths[-1] - 1}" in capsys.readouterr().out
+
+
+def test_a_stage_in_which_everything_is_skipped_fails_with_the_count(sample, tmp_path):
+    items, images = sample
+    with pytest.raises(UserError, match=r"0 demonstrations for batches of 2, 12 were skipped.*see the log"):
+        recipe(tmp_path, items, images, max_tokens=16).setup()
+
+
+def test_skipping_changes_nothing_about_the_others(sample, tmp_path):
+    items, images = sample
+    plain = recipe(tmp_path, items, images)
+    plain.setup()
+    (tmp_path / "other").mkdir()
+    torn = items[0].model_copy(update={"id": "torn", "image": "0" * 32})
+    mixed = recipe(tmp_path / "other", [torn, *items], images)
+    mixed.setup()
+    assert mixed.rows == plain.rows
+    assert torch.equal(mixed.batch(0).ids, plain.batch(0).ids)
