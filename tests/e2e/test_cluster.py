@@ -240,8 +240,8 @@ def operators_own(event: dict[str, Any]) -> bool:
 
 def test_events_tell_the_story(run):
     told = [each["message"] for each in run.objects("events") if operators_own(each)]
-    went_on = re.compile(r"world-grpo: attempt 1 was interrupted: .*; attempt 2 goes on from grpo/\d+")
-    assert any(went_on.fullmatch(message) for message in told)
+    resumed = re.compile(r"world-grpo: attempt 1 was interrupted: .*; attempt 2 resumes from grpo/\d+")
+    assert any(resumed.fullmatch(message) for message in told)
     assert "grpo starts from sft/150 and stratify/1" in told
 
 

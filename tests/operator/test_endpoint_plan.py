@@ -1,4 +1,4 @@
-"""One server's plan as a table of situations."""
+"""The plan of one Endpoint, as a table of situations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ URL = "http://127.0.0.1:4711"
 READY = ServerView("ready", URL, 4711, NOW, True)
 DEAD = ServerView("exited", URL, 4711, NOW, True, -9, ("Segmentation fault",))
 STUCK = Blocked(Reason.IMAGE_MISSING, "pod data: image gog-tools cannot be had: not found")
-STILLBORN = ServerView("exited", "", 0, NOW, False, 1, ("OSError: no weights",))
+NEVER_READY = ServerView("exited", "", 0, NOW, False, 1, ("OSError: no weights",))
 
 
 def decide(endpoint, now=NOW, *, server=None, data=READY_DATA):
@@ -28,7 +28,7 @@ def reason(decision, type_="Ready"):
     return next(each.reason for each in decision.status.conditions if each.type == type_)
 
 
-def test_somebody_elses_server_is_taken_as_it_is():
+def test_an_existing_server_is_ready_without_being_started():
     decision = decide(make_endpoint(url="http://judge.internal/v1"))
     assert (decision.status.url, decision.actions, reason(decision)) == (
         "http://judge.internal/v1",
@@ -37,14 +37,14 @@ def test_somebody_elses_server_is_taken_as_it_is():
     )
 
 
-def test_a_server_starts_when_its_dataset_is_there():
+def test_a_server_starts_when_its_dataset_is_ready():
     endpoint = make_endpoint(data={"world": {}})
     assert decide(endpoint, data=DataView("absent")).actions == (PrepareData(),)
     assert decide(endpoint).actions == (StartServer(0),)
 
 
 @pytest.mark.parametrize(
-    ("seen", "why", "sentence"),
+    ("view", "why", "sentence"),
     [
         (
             DataView("failed", message="seed: negative"),
@@ -54,63 +54,63 @@ def test_a_server_starts_when_its_dataset_is_there():
         (DataView("preparing", blocked=STUCK), STUCK.reason, STUCK.message),
     ],
 )
-def test_a_server_whose_dataset_does_not_come_about_says_why_and_tells_it_once(seen, why, sentence):
+def test_an_endpoint_without_its_dataset_reports_the_cause_once(view, why, sentence):
     endpoint = make_endpoint(data={"world": {}})
-    first = decide(endpoint, data=seen)
+    first = decide(endpoint, data=view)
     assert (reason(first), first.status.conditions[0].message, first.actions) == (why, sentence, ())
-    assert [event.message for event in first.events] == [sentence]
-    assert decide(after(endpoint, first), later(5), data=seen).events == ()
+    assert [event.message for event in first.events] == [f"world-grounding: {sentence}"]
+    assert decide(after(endpoint, first), later(5), data=view).events == ()
 
 
-def test_a_server_that_answers_is_announced_once():
+def test_a_server_that_becomes_ready_is_announced_once():
     endpoint = make_endpoint()
     ready = decide(endpoint, server=READY)
     assert (ready.status.url, ready.status.port) == (URL, 4711) and after(endpoint, ready).holds("Ready")
-    assert [event.message for event in ready.events] == [f"grounding server answers at {URL}"]
+    assert [event.message for event in ready.events] == [f"grounding server is ready at {URL}"]
     again = decide(after(endpoint, ready), later(60), server=READY)
     assert again.status == ready.status and again.events == ()
 
 
-def test_a_server_that_dies_is_started_again_on_its_port_at_once():
+def test_a_server_that_exits_is_restarted_on_its_port_at_once():
     endpoint = after(make_endpoint(), decide(make_endpoint(), server=READY))
     noted = decide(endpoint, server=DEAD)
     assert (noted.status.restarts, noted.requeue_after) == (1, 0) and reason(noted) == Reason.RESTARTING
     assert noted.events[0].message == (
-        "grounding server ended (killed by SIGKILL, perhaps for want of memory); it is started again on port 4711"
+        "grounding server exited (killed by SIGKILL, possibly out of memory); restarting on port 4711"
     )
     again = decide(after(endpoint, noted), server=DEAD)
     assert again.actions == (StartServer(4711),) and again.status.restarts == 1
 
 
-def test_after_a_crash_of_the_control_plane_the_old_port_is_asked_for():
+def test_after_a_crash_of_the_control_plane_the_server_restarts_on_its_old_port():
     endpoint = after(make_endpoint(), decide(make_endpoint(), server=READY))
     restarted = decide(endpoint, server=None)
     assert restarted.actions == (StartServer(4711),)
-    assert not after(endpoint, restarted).holds("Ready"), "or a stage would call a server that is not there"
+    assert not after(endpoint, restarted).holds("Ready"), "otherwise a stage would call a server that does not exist"
 
 
-def test_a_server_that_never_answers_is_given_up_after_three_tries_with_its_last_words():
-    endpoint, now, tries = make_endpoint(), 0.0, 0
+def test_an_endpoint_fails_with_the_last_log_line_after_three_starts_that_never_became_ready():
+    endpoint, now, starts = make_endpoint(), 0.0, 0
     while not rule.failed(endpoint):
-        decision = decide(endpoint, later(now), server=STILLBORN if tries else None)
-        tries += any(isinstance(action, StartServer) for action in decision.actions)
+        decision = decide(endpoint, later(now), server=NEVER_READY if starts else None)
+        starts += any(isinstance(action, StartServer) for action in decision.actions)
         endpoint, now = after(endpoint, decision), now + 1
-    assert tries == 3
+    assert starts == 3
     assert endpoint.condition("Progressing").message == (
-        "grounding server ended before it answered: exit 1: OSError: no weights"
+        "grounding server exited before it was ready: exit 1: OSError: no weights"
     )
-    assert decide(endpoint, later(now), server=STILLBORN).actions == ()
+    assert decide(endpoint, later(now), server=NEVER_READY).actions == ()
 
 
-def test_a_server_that_refuses_its_input_is_not_tried_again():
+def test_a_server_that_refuses_its_input_is_not_restarted():
     refused = ServerView("exited", "", 0, NOW, False, 2, ("gog serve grounding: --data: no such folder",))
     assert rule.failed(after(make_endpoint(), decide(make_endpoint(), server=refused)))
 
 
-def test_a_silent_server_is_ended_and_given_up():
-    silent = ServerView("starting", "", 0, NOW)
+def test_a_server_that_does_not_become_ready_in_time_is_stopped_and_fails():
+    starting = ServerView("starting", "", 0, NOW)
     endpoint = make_endpoint(startupSeconds=180)
-    assert decide(endpoint, later(179), server=silent).actions == ()
-    decision = decide(endpoint, later(180), server=silent)
+    assert decide(endpoint, later(179), server=starting).actions == ()
+    decision = decide(endpoint, later(180), server=starting)
     assert decision.actions == (StopServer(),) and reason(decision) == Reason.SERVER_FAILED
-    assert decision.events[0].message == "grounding server did not answer within 180 s; its log is empty"
+    assert decision.events[0].message == "grounding server did not become ready within 180 s; its log is empty"

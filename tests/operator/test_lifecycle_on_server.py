@@ -278,7 +278,7 @@ def test_a_server_that_never_gets_ready_fails_the_run_after_its_time_and_leaves_
     assert 300 <= harness.clock.passed < 300 + RESYNC_SECONDS
     harness.rest()
     assert reason(harness, "GoGRun", "world") == "ServerFailed"
-    assert "judge server did not answer within 300 s" in message(harness, "GoGRun", "world")
+    assert "judge server did not become ready within 300 s" in message(harness, "GoGRun", "world")
     assert all(each in OVER for each in jobs(harness).values())
     assert list(harness.recorder.of(paths.INFERENCE_SERVICES)) == []
 

@@ -104,7 +104,7 @@ def test_a_failing_attempt_is_tried_again_from_its_last_checkpoint(harness):
     code, told = harness.gog("run", sft(harness))
     assert code == 0, told
     assert len(harness.starts("sft")) == 2 and harness.object("sftstage.world")["status"]["failures"] == 1
-    assert "! world: attempt 1 failed: exit 1: toy: sft fails on purpose; tried again in 2 s (1 of 3)" in told
+    assert "! world: attempt 1 failed: exit 1: toy: sft fails on purpose; retry 1 of 3 in 2 s" in told
 
 
 def test_a_stage_that_fails_for_good_says_why_and_what_to_do_and_can_be_resumed(harness):
@@ -112,14 +112,17 @@ def test_a_stage_that_fails_for_good_says_why_and_what_to_do_and_can_be_resumed(
     path = sft(harness)
     code, told = harness.gog("run", path)
     assert code == 1
-    assert "world failed: invalid input, not tried again: toy: sft fails on purpose" in told
+    assert "world failed: invalid input, not retried: toy: sft fails on purpose" in told
     assert "`gog logs world/sft` shows the log; `gog resume world` tries again" in told
     assert "toy: sft fails on purpose" in harness.gog("logs", "world/sft")[1]
     assert harness.gog("run", path)[0] == 1, "terminal is terminal"
     assert len(harness.starts("sft")) == 1
     harness.stage = {}
-    assert harness.gog("resume", "world")[0] == 0
-    assert harness.object("sftstage.world")["status"]["attempt"] == 2
+    code, told = harness.gog("resume", "world")
+    assert code == 0 and harness.object("sftstage.world")["status"]["attempt"] == 2
+    assert (
+        "world: attempt 1 ended: invalid input: toy: sft fails on purpose; attempt 2 starts from the beginning" in told
+    )
 
 
 def test_a_checkpoint_that_was_taken_out_of_the_store_is_made_again(harness):
@@ -148,7 +151,7 @@ def test_ctrl_c_ends_the_stage_and_says_how_to_go_on(harness):
 
     harness.stage = {"sft": {"steps": step + 1}}
     code, told = harness.gog("resume", "world")
-    assert code == 0 and f"world: attempt 1 was interrupted; attempt 2 goes on from sft/{step}" in told
+    assert code == 0 and f"world: attempt 1 was interrupted; attempt 2 resumes from sft/{step}" in told
     assert [each["from"] for each in harness.starts("sft")] == [0, step]
 
 
@@ -218,7 +221,7 @@ def test_one_endpoint_alone_is_served_until_interrupted(harness):
         "{apiVersion: gog.dev/v1alpha1, kind: Endpoint, metadata: {name: world}, spec: {role: judge}}"
     )
     process = harness.start("run", "endpoint.yaml")
-    until(lambda: any("judge server answers at http://127.0.0.1:" in message for message in harness.events()))
+    until(lambda: any("judge server is ready at http://127.0.0.1:" in message for message in harness.events()))
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130 and harness.living() == set()
 
@@ -233,7 +236,7 @@ def test_a_server_that_dies_is_started_again_on_its_port(harness):
     os.kill(first["pid"], signal.SIGKILL)
     second = json.loads(until(lambda: (logs / "2" / "ready.json").exists() and (logs / "2" / "ready.json").read_text()))
     assert second["url"] == first["url"] and second["pid"] != first["pid"]
-    until(lambda: any("grounding server ended (killed by SIGKILL" in message for message in harness.events()))
+    until(lambda: any("grounding server exited (killed by SIGKILL" in message for message in harness.events()))
     assert len(harness.starts("curate")) == 1, "the stage does not notice"
 
 
@@ -241,7 +244,7 @@ def test_a_server_that_never_answers_fails_the_run_with_its_last_words(harness):
     harness.server = {"judge": {"exit": 2}}
     code, told = harness.gog("run", str(harness.write()))
     assert code == 1 and harness.living() == set()
-    assert "world failed: judge server ended before it answered: exit 2: toy: judge ends on purpose" in told
+    assert "world failed: judge server exited before it was ready: exit 2: toy: judge ends on purpose" in told
 
 
 def test_a_suspended_run_starts_nothing_until_it_is_resumed(harness):

@@ -1,4 +1,4 @@
-"""Whatever the world does, in whatever order: the rules that hold for every history of a run.
+"""Rules that hold for every history of a run, whatever happens in whatever order.
 
 A history is a list of moves: a pass over an object, a job's end, a server's death, a crash of the control plane, a
 cancellation, time. The fake cluster refuses a second live job of a stage and a job's name used twice by itself.
@@ -18,7 +18,7 @@ from gog_operator.api.objects import Endpoint, GoGRun, Stage
 from gog_operator.plan.actions import ServerView
 
 WORK = ("sweep", "answer", "sweep", "sweep", "answer", "sweep", "sweep", "sweep", "finish", "sweep", "wait")
-"""What takes a run from wherever it is to the end of its current stage."""
+"""Moves from any state of a run to the end of its current stage."""
 SINGLE = ("sweep", "pass", "answer", "finish", "fail", "empty", "die", "crash", "wait")
 MOVES = st.lists(
     st.one_of(st.just(WORK), st.just(("sweep", "sweep")), st.sampled_from([(step,) for step in SINGLE])), max_size=25
@@ -80,7 +80,7 @@ def finished(cluster):
 
 
 @given(MOVES, st.booleans())
-def test_a_second_pass_over_an_unchanged_world_does_nothing(moves, persistent):
+def test_a_second_pass_over_an_unchanged_cluster_does_nothing(moves, persistent):
     cluster = start(is_persistent=persistent)
     for step in moves:
         move(cluster, step)
@@ -103,7 +103,7 @@ def test_terminal_stays_terminal(before, after, persistent):
 
 
 @given(MOVES, st.booleans())
-def test_a_run_that_is_let_work_completes_whatever_happened_before(moves, persistent):
+def test_a_run_that_meets_no_more_faults_completes_whatever_happened_before(moves, persistent):
     cluster = start(is_persistent=persistent, backoffLimit=100)
     for step in moves:
         if step != "die":  # servers that die before they answer are given up
@@ -120,7 +120,7 @@ def test_a_run_that_is_let_work_completes_whatever_happened_before(moves, persis
 
 
 @given(MOVES, st.booleans())
-def test_a_complete_stage_is_never_done_again(moves, persistent):
+def test_a_complete_stage_never_runs_again(moves, persistent):
     cluster = start(is_persistent=persistent, backoffLimit=100)
     for step in moves:
         done = {thing.name for thing in cluster.things.values() if isinstance(thing, Stage) and thing.finished}
@@ -130,7 +130,7 @@ def test_a_complete_stage_is_never_done_again(moves, persistent):
 
 
 @given(MOVES, st.booleans())
-def test_attempts_only_go_up_and_every_job_bears_the_number_that_was_written_before_it(moves, persistent):
+def test_attempt_numbers_only_increase_and_are_written_before_their_jobs_are_created(moves, persistent):
     cluster, seen = start(is_persistent=persistent, backoffLimit=100), {}
     for step in moves:
         move(cluster, step)
@@ -156,7 +156,7 @@ def test_a_cancelled_run_ends_with_nothing_running(moves, persistent):
 
 
 @given(MOVES, st.booleans(), st.booleans())
-def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, cancel, persistent):
+def test_one_stage_runs_at_a_time_and_none_after_the_run_has_finished(moves, cancel, persistent):
     cluster = start(is_persistent=persistent, backoffLimit=1)
     for number, step in enumerate(moves):
         if cancel and number == len(moves) // 2:
@@ -170,7 +170,7 @@ def test_stages_come_one_at_a_time_and_a_finished_run_has_none_at_work(moves, ca
 
 
 @given(MOVES, st.booleans())
-def test_a_suspended_run_comes_to_rest_with_nothing_running(moves, persistent):
+def test_a_suspended_run_settles_with_nothing_running(moves, persistent):
     cluster = start(is_persistent=persistent)
     for step in moves:
         move(cluster, step)
@@ -180,7 +180,7 @@ def test_a_suspended_run_comes_to_rest_with_nothing_running(moves, persistent):
     assert (run.finished or run.holds("Suspended")) and not running(cluster) and not cluster.servers
 
 
-def test_losing_the_race_for_a_status_changes_nothing_and_is_made_up_for():
+def test_a_pass_that_loses_the_race_for_the_status_changes_nothing_and_is_repeated():
     cluster = start()
     run = cluster.get(GoGRun, "world")
     real, raced = cluster.patch_status, []
@@ -188,7 +188,7 @@ def test_losing_the_race_for_a_status_changes_nothing_and_is_made_up_for():
     def racing(thing, status):
         if not raced:
             raced.append(thing.name)
-            cluster.patch("GoGRun", "world", spec={}, annotations={"note": "somebody else writes"})
+            cluster.patch("GoGRun", "world", spec={}, annotations={"note": "another writer"})
         real(thing, status)
 
     cluster.patch_status = racing

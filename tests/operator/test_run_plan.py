@@ -1,4 +1,4 @@
-"""A run's plan: what it creates, in which order, and how it ends."""
+"""The plan of a run: what it creates, in which order, and how it ends."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_dataset_comes_first_then_servers_and_the_first_stage():
     ]
 
 
-def test_stages_follow_each_other_and_start_from_the_checkpoints_before_them():
+def test_each_stage_starts_from_the_checkpoints_of_the_stages_before_it():
     stages = walk(make_run())
     assert [(each.name, each.spec.inputs) for each in stages] == [
         ("world-curate", {}),
@@ -90,7 +90,7 @@ def test_a_stage_is_not_created_before_the_one_before_it_is_complete():
     assert decision.status.stage == "world-curate"
 
 
-def test_a_stage_gets_what_the_user_set_and_nothing_else():
+def test_a_stage_receives_only_the_fields_that_the_user_set():
     run = make_run(stages={"sft": {"learningRate": 1e-3}}, seed=3, backoffLimit=1)
     sft = walk(run, until=2)[1]
     body = sft.spec.model_dump(exclude_unset=True)
@@ -98,7 +98,7 @@ def test_a_stage_gets_what_the_user_set_and_nothing_else():
     assert "epochs" not in body and "lora" not in body
 
 
-def test_a_complete_run_takes_its_servers_away():
+def test_a_complete_run_deletes_its_endpoints():
     run = make_run()
     decision = decide(run, stages=walk(run), endpoints=[make_endpoint()])
     assert GoGRun.model_copy(run, update={"status": decision.status}).holds("Complete")
@@ -124,12 +124,12 @@ def test_an_arm_repeats_from_the_first_stage_that_it_changes_and_shares_the_rest
         ({"seed": 1}, ["curate-x", "sft-x", "stratify-x", "grpo-x", "evaluate-x"]),
     ],
 )
-def test_what_an_arm_changes_says_what_it_repeats(change, repeated):
+def test_an_arm_repeats_every_stage_that_depends_on_its_change(change, repeated):
     run = make_run(arms=[{"name": "x", "set": change}])
     assert [step.key for step in sequence.steps(run)][5:] == repeated
 
 
-def test_skipped_stages_are_left_out_and_their_checkpoints_taken_from_the_store():
+def test_the_checkpoints_of_skipped_stages_are_taken_from_the_store():
     run = make_run(stages={"skip": ["curate", "sft"]}, store={"uri": "file:///old"})
     held = StoreView("known", {"sft": Checkpoint("sft", 180)})
     (stratify,) = [each for each in created(decide(run, store_state=held)) if each.kind != "Endpoint"]
@@ -141,7 +141,7 @@ def test_evaluate_leaves_out_the_policy_of_a_skipped_grpo():
     assert "grpo" not in walk(run)[-1].spec.policies
 
 
-def test_a_failed_stage_fails_the_run_with_its_sentence():
+def test_a_failed_stage_fails_the_run_with_its_message():
     run = make_run()
     curate, sft = walk(run, until=2)
     decision = decide(run, stages=[curate, failed(sft)], endpoints=[make_endpoint()])
@@ -150,7 +150,7 @@ def test_a_failed_stage_fails_the_run_with_its_sentence():
     assert decision.actions == (DeleteObject("Endpoint", "world-grounding"),)
 
 
-def test_a_cancelled_run_ends_its_stage_first_and_then_its_servers():
+def test_a_cancelled_run_ends_its_stage_before_its_servers():
     run = make_run()
     run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"annotations": {CANCEL: "user"}})})
     (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
@@ -161,7 +161,7 @@ def test_a_cancelled_run_ends_its_stage_first_and_then_its_servers():
     assert next(each for each in ended.status.conditions if each.type == "Failed").reason == Reason.CANCELLED
 
 
-def test_a_server_that_is_given_up_fails_the_run():
+def test_a_failed_endpoint_fails_the_run():
     broken = make_endpoint(
         status={"conditions": holding("Progressing", Reason.SERVER_FAILED, "no weights", status=False)}
     )
@@ -171,7 +171,7 @@ def test_a_server_that_is_given_up_fails_the_run():
     ]
 
 
-def test_a_run_that_a_server_ended_does_not_blame_the_stage_that_it_cancelled():
+def test_a_run_that_failed_by_an_endpoint_does_not_blame_the_stage_that_it_cancelled():
     broken = make_endpoint(
         status={"conditions": holding("Progressing", Reason.SERVER_FAILED, "no weights", status=False)}
     )
@@ -180,7 +180,7 @@ def test_a_run_that_a_server_ended_does_not_blame_the_stage_that_it_cancelled():
     assert next(each for each in decision.status.conditions if each.type == "Failed").message == "no weights"
 
 
-def test_a_suspended_run_stops_its_stage_then_its_servers_and_goes_on_when_told():
+def test_a_suspended_run_suspends_its_stage_then_deletes_its_endpoints_and_resumes():
     run = make_run(suspend=True)
     (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
     stopping = decide(run, stages=[curate], endpoints=[make_endpoint()])
@@ -194,11 +194,11 @@ def test_a_suspended_run_stops_its_stage_then_its_servers_and_goes_on_when_told(
     stopped = decide(run, stages=[held], endpoints=[make_endpoint()])
     assert stopped.actions == (DeleteObject("Endpoint", "world-grounding"),)
     assert next(each for each in stopped.status.conditions if each.type == "Suspended").status == "True"
-    going_on = decide(make_run(), stages=[held])
-    assert PatchObject("CurateStage", "world-curate", spec={"suspend": False}) in going_on.actions
+    resumed = decide(make_run(), stages=[held])
+    assert PatchObject("CurateStage", "world-curate", spec={"suspend": False}) in resumed.actions
 
 
-def test_names_of_children_leave_room_for_pods_and_never_meet():
+def test_names_of_children_leave_room_for_pods_and_never_collide():
     name = "a" * 40
     arms = [{"name": letter * 39, "set": {"stages.grpo.steps": 1}} for letter in "bc"]
     names = [step.name for step in sequence.steps(make_run(name, arms=arms))]
@@ -207,7 +207,7 @@ def test_names_of_children_leave_room_for_pods_and_never_meet():
 
 
 @pytest.mark.parametrize("type_", ["Complete", "Failed"])
-def test_a_finished_run_does_nothing_but_take_its_servers_away(type_):
+def test_a_finished_run_only_deletes_its_endpoints(type_):
     run = make_run()
     run = run.model_copy(update={"status": run.status.model_copy(update={"conditions": holding(type_)})})
     decision = decide(run, endpoints=[make_endpoint()])
@@ -219,14 +219,14 @@ SKIPPING = {"stages": {"skip": ["curate", "sft"]}, "store": {"uri": "s3://bucket
 
 
 @pytest.mark.parametrize(
-    ("state", "actions"), [("unknown", (CheckStore(),)), ("checking", ())], ids=["asked once", "then waited for"]
+    ("state", "actions"), [("unknown", (CheckStore(),)), ("checking", ())], ids=["requested once", "then awaited"]
 )
-def test_nothing_starts_before_skipped_stages_were_looked_for(state, actions):
+def test_nothing_starts_before_the_checkpoints_of_skipped_stages_are_known(state, actions):
     decision = decide(make_run(**SKIPPING), store_state=StoreView(state))
     assert decision.actions == actions and not created(decision)
 
 
-def test_a_store_that_cannot_be_looked_into_ends_a_run_that_skips_stages():
+def test_a_store_that_cannot_be_checked_fails_a_run_that_skips_stages():
     decision = decide(make_run(**SKIPPING), store_state=StoreView("failed", message="no permission for bucket old"))
     failed = next(each for each in decision.status.conditions if each.type == "Failed")
     assert failed.reason == Reason.STORE_FAILED and "no permission for bucket old" in failed.message
@@ -236,7 +236,7 @@ def ended(run):
     return [complete(each) for each in walk(run)]
 
 
-def test_where_things_stay_a_run_is_complete_only_with_its_policy_served_and_its_report_written():
+def test_on_a_persistent_cluster_a_run_completes_after_its_policy_is_served_and_its_report_written():
     run = make_run(endpoints={"policy": {}})
     stages = ended(run)
     grpo = next(each for each in stages if each.store_key == "grpo")
@@ -256,14 +256,14 @@ def test_where_things_stay_a_run_is_complete_only_with_its_policy_served_and_its
     assert any(each.type == "Complete" for each in done.status.conditions) and not done.actions
 
 
-def test_a_report_that_cannot_be_written_does_not_fail_a_run():
+def test_a_report_that_cannot_be_written_does_not_fail_the_run():
     run = make_run()
     done = decide(run, stages=ended(run), report=ReportView("failed", "disk"), is_persistent=True)
     assert any(each.type == "Complete" for each in done.status.conditions)
-    assert Event("ReportFailed", "no report: disk", warning=True) in done.events
+    assert Event("ReportFailed", "the report could not be written: disk", warning=True) in done.events
 
 
-def test_the_policy_goes_on_being_served_after_a_complete_run_and_no_other_server_does():
+def test_after_a_complete_run_only_the_policy_is_still_served():
     run = make_run(endpoints={"policy": {}})
     run = run.model_copy(update={"status": run.status.model_copy(update={"conditions": holding("Complete")})})
     endpoints = [make_endpoint("grounding"), make_endpoint("policy")]
@@ -271,21 +271,21 @@ def test_the_policy_goes_on_being_served_after_a_complete_run_and_no_other_serve
     assert [each.name for each in decision.actions if isinstance(each, DeleteObject)] == ["world-grounding"]
 
 
-def test_a_run_tells_each_stage_that_starts_and_what_it_starts_from():
+def test_an_event_names_each_stage_that_starts_and_its_inputs():
     run = make_run()
     stages = walk(run, until=3)
     done = [complete(each, f"{each.store_key}/7") for each in stages]
     assert decide(run, stages=done).events == (Event("StageStarted", "grpo starts from sft/7 and stratify/7"),)
 
 
-def test_a_failed_attempt_of_a_stage_is_told_of_the_run_once():
+def test_a_failed_attempt_of_a_stage_is_an_event_of_the_run_once():
     run = make_run()
     (stage,) = walk(run, until=1)
     status = {"conditions": holding("Ready", Reason.RETRYING, "attempt 1 failed: exit 1", status=False)}
     stage = stage.model_copy(update={"status": stage.status.model_copy(update=status)})
     first = decide(run, stages=[stage])
-    told = "curate: attempt 1 failed: exit 1; goes on from curate/1"
-    assert first.events == (Event("Retrying", told, warning=True),)
+    message = "curate: attempt 1 failed: exit 1; the next attempt resumes from curate/1"
+    assert first.events == (Event("Retrying", message, warning=True),)
     assert decide(run.model_copy(update={"status": first.status}), stages=[stage]).events == ()
 
 
@@ -295,11 +295,28 @@ STUCK = Blocked(Reason.SECRET_MISSING, 'pod world-data-x: secret "gog-s3" not fo
 @pytest.mark.parametrize(
     "facts",
     [{"data": DataView("preparing", blocked=STUCK)}, {"store_state": StoreView("checking", blocked=STUCK)}],
-    ids=["the dataset's", "the store's"],
+    ids=["dataset", "store"],
 )
-def test_whoever_works_for_a_run_and_is_stuck_is_told_of_it_once(facts):
+def test_a_run_whose_dataset_or_store_check_is_blocked_reports_it_once(facts):
     run = make_run(**SKIPPING) if "store_state" in facts else make_run()
     first = decide(run, **facts)
     assert [each.reason for each in first.status.conditions if each.type == "Ready"] == [Reason.SECRET_MISSING]
     assert [event.message for event in first.events] == [f"world: {STUCK.message}"]
     assert decide(run.model_copy(update={"status": first.status}), **facts).events == ()
+
+
+@pytest.mark.parametrize("reason", [Reason.JUDGE_DOWN, Reason.UNSCHEDULABLE])
+def test_a_run_whose_stage_is_blocked_is_not_ready_for_the_same_reason(reason):
+    (stage,) = walk(make_run(), until=1)
+    status = {"conditions": holding("Ready", reason, "no judge", status=False)}
+    blocked = decide(make_run(), stages=[stage.model_copy(update={"status": stage.status.model_copy(update=status)})])
+    ready = next(each for each in blocked.status.conditions if each.type == "Ready")
+    assert (ready.status, ready.reason, ready.message) == ("False", reason, "curate: no judge")
+
+
+def test_a_run_whose_stage_waits_for_its_endpoints_is_ready():
+    (stage,) = walk(make_run(), until=1)
+    status = {"conditions": holding("Ready", Reason.WAITING, "waiting for world-judge", status=False)}
+    decision = decide(make_run(), stages=[stage.model_copy(update={"status": stage.status.model_copy(update=status)})])
+    ready = next(each for each in decision.status.conditions if each.type == "Ready")
+    assert (ready.status, ready.reason) == ("True", Reason.CURATING)

@@ -1,4 +1,4 @@
-"""One stage's plan as a table of situations."""
+"""The plan of one stage, as a table of situations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 from support.operator_builders import NOW, READY_DATA, holding, later, make_endpoint, make_stage
 
 from gog_operator.api.meta import CANCEL, Reason
+from gog_operator.api.objects import Progress, WaitingFor
 from gog_operator.plan import stage as rule
 from gog_operator.plan.actions import CancelJob, Checkpoint, CreateJob, DataView, JobView, PrepareData, StoreView
 
@@ -14,9 +15,13 @@ GOOD = JobView("succeeded", 0)
 BAD = JobView("failed", 1, ("Traceback …", "ValueError: no such column", ""))
 
 
-def decide(stage, now=NOW, *, job=None, checkpoint=None, data=READY_DATA, endpoints=None):
+def decide(stage, now=NOW, *, job=None, checkpoint=None, progress=None, data=READY_DATA, endpoints=None):
     store = StoreView("known", {stage.store_key: checkpoint} if checkpoint else {})
-    return rule.plan(stage, rule.Facts(job, store, None, data, endpoints or {}), now)
+    return rule.plan(stage, rule.Facts(job, store, progress, data, endpoints or {}), now)
+
+
+def after(stage, decision):
+    return stage.model_copy(update={"status": decision.status})
 
 
 def condition(decision, type_):
@@ -36,16 +41,16 @@ def test_the_dataset_is_made_before_the_first_attempt():
     assert decide(make_stage(), data=DataView("preparing")).actions == ()
 
 
-def test_a_dataset_that_cannot_be_made_fails_the_stage_and_says_why():
+def test_a_dataset_that_cannot_be_made_fails_the_stage_with_its_cause():
     failed = condition(decide(make_stage(), data=DataView("failed", message="exit 2: seed")), "Failed")
     assert (failed.reason, failed.message) == (Reason.DATA_FAILED, "the dataset cannot be made: exit 2: seed")
 
 
-def test_a_stage_waits_for_the_endpoints_that_it_names_and_gets_their_addresses():
+def test_a_stage_waits_for_the_endpoints_that_its_spec_names_and_receives_their_urls():
     ready = make_endpoint("judge", status={"conditions": holding("Ready"), "url": "http://127.0.0.1:1"})
     stage = make_stage("CurateStage", endpoints={"judge": "world-judge", "textSearch": "http://mine"})
     waiting = decide(stage)
-    assert waiting.status.attempt == 0 and condition(waiting, "Ready").message == "waits for world-judge"
+    assert waiting.status.attempt == 0 and condition(waiting, "Ready").message == "waiting for world-judge"
     assert decide(stage, endpoints={"world-judge": ready}).status.attempt == 1
     numbered = stage.model_copy(update={"status": stage.status.model_copy(update={"attempt": 1})})
     (create,) = decide(numbered, endpoints={"world-judge": ready}).actions
@@ -55,7 +60,7 @@ def test_a_stage_waits_for_the_endpoints_that_it_names_and_gets_their_addresses(
 @pytest.mark.parametrize(
     ("own", "asked"), [({}, "qwen3-32b"), ({"judgeModel": "mine"}, "mine")], ids=["its endpoint's", "its own"]
 )
-def test_a_stage_asks_the_judge_for_the_model_of_its_endpoint_unless_it_names_one(own, asked):
+def test_a_stage_requests_the_judge_model_of_its_endpoint_unless_its_spec_names_one(own, asked):
     url = "http://judges"
     judge = make_endpoint("judge", url=url, model="qwen3-32b", status={"conditions": holding("Ready"), "url": url})
     stage = make_stage("CurateStage", endpoints={"judge": "world-judge"}, status={"attempt": 1}, **own)
@@ -92,7 +97,7 @@ def test_exit_0_without_a_checkpoint_is_a_failure():
     assert condition(decision, "Ready").message == "attempt 1 failed: exit 0, but the store holds no checkpoint 'sft'"
 
 
-def test_a_failed_attempt_is_counted_once_waited_for_and_followed_by_the_next():
+def test_a_failed_attempt_is_counted_once_and_retried_after_a_delay():
     stage = make_stage(status={"attempt": 1})
     counted = decide(stage, job=BAD)
     assert counted.status.failures == 1 and counted.status.retry_time == later(2)
@@ -104,15 +109,15 @@ def test_a_failed_attempt_is_counted_once_waited_for_and_followed_by_the_next():
     assert (again.status.attempt, again.status.failures, again.status.retry_time) == (2, 1, None)
 
 
-def test_waits_double_up_to_five_minutes():
-    def wait(failures):
+def test_delays_double_up_to_five_minutes():
+    def delay(failures):
         decided = decide(make_stage(backoffLimit=99, status={"attempt": 1, "failures": failures}), job=BAD)
         return decided.requeue_after
 
-    assert [wait(n) for n in (0, 1, 2, 7, 50)] == [2, 4, 8, 256, 300]
+    assert [delay(n) for n in (0, 1, 2, 7, 50)] == [2, 4, 8, 256, 300]
 
 
-def test_the_last_failure_allowed_ends_the_stage():
+def test_a_stage_fails_when_backoff_limit_is_exceeded():
     decision = decide(make_stage(backoffLimit=2, status={"attempt": 3, "failures": 2}), job=BAD)
     failed = condition(decision, "Failed")
     assert (failed.reason, decision.status.failures) == (Reason.BACKOFF_LIMIT, 3)
@@ -120,45 +125,45 @@ def test_the_last_failure_allowed_ends_the_stage():
     assert decision.status.completion_time == NOW
 
 
-def test_invalid_input_is_not_tried_again():
+def test_invalid_input_is_not_retried():
     job = JobView("failed", 2, ("error: learning_rate: Input should be greater than 0",))
     failed = condition(decide(make_stage(status={"attempt": 1}), job=job), "Failed")
     assert failed.reason == Reason.INVALID_INPUT
-    assert failed.message == "invalid input, not tried again: error: learning_rate: Input should be greater than 0"
+    assert failed.message == "invalid input, not retried: error: learning_rate: Input should be greater than 0"
 
 
-def test_a_checkpoint_that_the_job_refuses_as_not_its_own_does_not_complete_the_stage():
+def test_a_checkpoint_of_another_run_does_not_complete_a_stage_whose_job_refused_it():
     job = JobView("failed", 2, ("error: checkpoint sft/4 was made by run 'other'",))
     failed = condition(
         decide(make_stage(status={"attempt": 1}), job=job, checkpoint=Checkpoint("sft", 4, True)), "Failed"
     )
-    assert failed.message == "invalid input, not tried again: error: checkpoint sft/4 was made by run 'other'"
+    assert failed.message == "invalid input, not retried: error: checkpoint sft/4 was made by run 'other'"
 
 
-def test_what_was_killed_from_outside_is_not_quoted():
+def test_the_log_of_a_killed_job_is_not_quoted():
     job = JobView("failed", -9, ("some/file.py:3: UserWarning: deprecated", "  warnings.warn("))
     decision = decide(make_stage(status={"attempt": 1}), job=job)
     message = condition(decision, "Ready").message
-    assert message == "attempt 1 failed: killed by SIGKILL, perhaps for want of memory"
+    assert message == "attempt 1 failed: killed by SIGKILL, possibly out of memory"
 
 
-def test_a_lost_attempt_is_followed_by_the_next_without_being_counted():
+def test_a_lost_attempt_is_continued_by_the_next_and_does_not_count_as_failed():
     decision = decide(make_stage(status={"attempt": 1}), job=JobView("lost"), checkpoint=Checkpoint("sft", 5))
     assert (decision.status.attempt, decision.status.failures) == (2, 0)
-    assert decision.events[0].message == "world-stage: attempt 1 was interrupted; attempt 2 goes on from sft/5"
+    assert decision.events[0].message == "world-stage: attempt 1 was interrupted; attempt 2 resumes from sft/5"
 
 
-def test_a_suspended_stage_ends_its_job_and_waits():
+def test_a_suspended_stage_cancels_its_job_and_resumes_with_the_next_attempt():
     stage = make_stage(suspend=True, status={"attempt": 1})
     assert decide(stage, job=RUNNING).actions == (CancelJob(),)
     stopped = decide(stage, job=JobView("cancelled", -15), checkpoint=Checkpoint("sft", 5))
     assert condition(stopped, "Suspended").message == "suspended at checkpoint sft/5"
     resumed = make_stage(status={"attempt": 1, "conditions": stopped.status.conditions})
-    goes_on = decide(resumed, job=JobView("cancelled", -15))
-    assert goes_on.status.attempt == 2 and condition(goes_on, "Suspended").status == "False"
+    next_attempt = decide(resumed, job=JobView("cancelled", -15))
+    assert next_attempt.status.attempt == 2 and condition(next_attempt, "Suspended").status == "False"
 
 
-def test_a_cancelled_stage_ends_its_job_and_is_failed():
+def test_a_cancelled_stage_cancels_its_job_and_fails():
     stage = make_stage(status={"attempt": 1}, annotations={CANCEL: "user"})
     assert decide(stage, job=RUNNING).actions == (CancelJob(),)
     assert condition(decide(stage, job=JobView("cancelled", -15)), "Failed").reason == Reason.CANCELLED
@@ -170,13 +175,13 @@ def test_a_stage_that_completes_while_it_is_being_cancelled_is_complete():
     assert condition(decide(stage, job=GOOD, checkpoint=Checkpoint("sft", 9)), "Complete")
 
 
-def test_an_attempt_over_its_deadline_is_ended_and_counted():
+def test_an_attempt_that_exceeds_its_deadline_is_cancelled_and_counts_as_failed():
     stage = make_stage(activeDeadlineSeconds=60, status={"attempt": 1, "attempt_time": NOW})
     assert decide(stage, later(59), job=RUNNING).actions == ()
     assert decide(stage, later(60), job=RUNNING).actions == (CancelJob(),)
     ended = decide(stage, later(61), job=JobView("cancelled", -15))
     assert ended.status.failures == 1
-    assert condition(ended, "Ready").message == "attempt 1 failed: ran longer than activeDeadlineSeconds: 60"
+    assert condition(ended, "Ready").message == "attempt 1 failed: exceeded activeDeadlineSeconds: 60"
 
 
 @pytest.mark.parametrize("type_", ["Complete", "Failed"])
@@ -187,7 +192,7 @@ def test_terminal_is_terminal(type_, job):
     assert (decision.status, decision.actions, decision.events) == (stage.status, (), ())
 
 
-def test_a_finished_stage_ends_a_job_that_still_runs():
+def test_a_finished_stage_cancels_a_job_that_still_runs():
     stage = make_stage(status={"attempt": 1, "conditions": holding("Failed")})
     assert decide(stage, job=RUNNING).actions == (CancelJob(),)
 
@@ -196,23 +201,103 @@ def test_a_finished_stage_ends_a_job_that_still_runs():
     ("code", "words"),
     [
         (1, "exit 1"),
-        (-9, "killed by SIGKILL, perhaps for want of memory"),
+        (-9, "killed by SIGKILL, possibly out of memory"),
         (-11, "killed by SIGSEGV"),
+        (137, "killed by SIGKILL, possibly out of memory"),
+        (143, "killed by SIGTERM"),
         (-99, "killed by signal 99"),
         (None, "ended without an exit code"),
     ],
 )
-def test_a_failure_without_a_last_line_says_how_it_ended(code, words):
+def test_a_failure_without_a_log_line_is_described_by_its_exit_code(code, words):
     decision = decide(make_stage(status={"attempt": 1}), job=JobView("failed", code, ("", "----")))
     assert condition(decision, "Ready").message == f"attempt 1 failed: {words}"
 
 
-def test_an_attempt_whose_pods_were_taken_away_does_not_count_and_the_next_waits_a_breath():
+def test_an_attempt_whose_pods_were_evicted_does_not_count_and_the_next_starts_after_a_delay():
     stage = make_stage(status={"attempt": 1, "checkpoint": "sft/40"})
     lost = JobView("lost", cause="pod trainer-1 evicted (preempted)")
     first = decide(stage, job=lost)
     assert (first.status.attempt, first.status.failures, first.requeue_after) == (1, 0, 2.0)
-    said = "world-stage: attempt 1 was interrupted: pod trainer-1 evicted (preempted); attempt 2 goes on from sft/40"
-    assert [event.message for event in first.events] == [said]
+    message = "world-stage: attempt 1 was interrupted: pod trainer-1 evicted (preempted); attempt 2 resumes from sft/40"
+    assert [event.message for event in first.events] == [message]
     waiting = stage.model_copy(update={"status": first.status})
     assert decide(waiting, later(2), job=lost).status.attempt == 2
+
+
+def waiting(reason="JudgeDown", message="judge is down: connection: refused", **fields):
+    until = {"until": later(600)} | fields
+    return Progress(step=3, total=9, waiting=WaitingFor(reason=reason, message=message, since=NOW, **until))
+
+
+def test_a_stage_that_waits_for_the_judge_is_not_ready_and_keeps_its_attempt():
+    stage = make_stage("GRPOStage", status={"attempt": 2})
+    first = decide(stage, job=RUNNING, progress=waiting())
+    message = "judge is down: connection: refused; attempt 2 fails at 09:36:53 UTC unless it recovers"
+    ready = condition(first, "Ready")
+    assert (ready.status, ready.reason, ready.message) == ("False", Reason.JUDGE_DOWN, message)
+    assert [(event.reason, event.message, event.warning) for event in first.events] == [
+        ("JudgeDown", f"world-stage: {message}", True)
+    ]
+    assert (first.actions, first.status.attempt, first.status.failures) == ((), 2, 0)
+    again = decide(after(stage, first), later(60), job=RUNNING, progress=waiting())
+    assert again.status == first.status and again.events == (), "an outage is reported once"
+
+
+def test_a_stage_whose_judge_answers_again_is_ready():
+    stage = make_stage("GRPOStage", status={"attempt": 2})
+    down = after(stage, decide(stage, job=RUNNING, progress=waiting()))
+    recovered = decide(down, later(60), job=RUNNING, progress=Progress(step=4, total=9))
+    assert condition(recovered, "Ready").reason == Reason.RUNNING
+    message = "world-stage: the judge answers again; attempt 2 continues"
+    assert [(event.reason, event.message, event.warning) for event in recovered.events] == [
+        ("Recovered", message, False)
+    ]
+    assert decide(after(stage, recovered), later(65), job=RUNNING, progress=Progress(step=4, total=9)).events == ()
+
+
+@pytest.mark.parametrize(
+    ("progress", "reason", "message"),
+    [
+        (waiting("ToolDown", "grounding is down: timeout", until=None), "ToolDown", "grounding is down: timeout"),
+        (waiting("SomethingNewer", "", until=None), "ToolDown", "a service is down"),
+    ],
+    ids=["without a limit", "a reason of a newer stage"],
+)
+def test_an_outage_is_described_by_what_the_stage_reports(progress, reason, message):
+    ready = condition(decide(make_stage("GRPOStage", status={"attempt": 1}), job=RUNNING, progress=progress), "Ready")
+    assert (ready.reason, ready.message) == (reason, message)
+
+
+def test_an_attempt_that_gave_up_waiting_is_retried_and_never_invalid_input():
+    stage = make_stage("GRPOStage", status={"attempt": 2})
+    stage = after(stage, decide(stage, job=RUNNING, progress=waiting()))
+    down = JobView("failed", 1, ("gog.errors.ServiceDown: judge: down for 600 s: connection: refused",))
+    failed = decide(stage, later(600), job=down, progress=waiting())
+    assert condition(failed, "Failed") is None and condition(failed, "Ready").reason == Reason.RETRYING
+    assert "judge: down for 600 s: connection: refused" in condition(failed, "Ready").message
+    assert failed.events[0].reason == "Retrying" and failed.events[0].message.endswith("; retry 1 of 3 in 2 s")
+    retried = decide(after(stage, failed), later(602), job=down)
+    assert retried.status.attempt == 3 and retried.status.progress.waiting is None
+
+
+ENDS = {
+    "invalid input": (
+        JobView("failed", 2, ("error: steps: must be positive",)),
+        {},
+        "invalid input: error: steps: must be positive",
+    ),
+    "too many failures": (BAD, {"backoffLimit": 0}, "exit 1: ValueError: no such column"),
+    "suspended": (JobView("cancelled", -15), {"suspend": True}, "suspended before its first checkpoint"),
+}
+
+
+@pytest.mark.parametrize(("job", "spec", "ending"), ENDS.values(), ids=ENDS)
+def test_a_resumed_stage_reports_how_its_last_attempt_ended(job, spec, ending):
+    ended = after(make_stage(**spec, status={"attempt": 1}), decide(make_stage(**spec, status={"attempt": 1}), job=job))
+    open_again = {"conditions": (), "completion_time": None, "retry_time": None, "failures": 0}
+    resumed = make_stage(status={**ended.status.__dict__, **open_again})
+    decision = decide(resumed, job=JobView("lost"))
+    message = f"world-stage: attempt 1 ended: {ending}; attempt 2 starts from the beginning"
+    assert [(event.reason, event.message) for event in decision.events] == [("Resumed", message)]
+    assert decision.status.attempt == 2 and decision.status.ended is None

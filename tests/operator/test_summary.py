@@ -11,20 +11,20 @@ from gog_operator.plan import summary
 from gog_operator.plan.actions import JobView, StoreView
 
 
-def told(**metrics):
+def progress(**metrics):
     return Progress(step=41, total=120, metrics=metrics)
 
 
-def test_a_stage_tells_steps_reward_and_failures_as_text():
+def test_a_stage_shows_steps_reward_and_failures_as_text():
     stage = make_stage("GRPOStage", status={"attempt": 1, "seen_attempt": 1})
     facts = stage_rule.Facts(
-        JobView("running"), StoreView("unknown"), told(reward=0.4672, tool_failure_ratio=0.0181), READY_DATA
+        JobView("running"), StoreView("unknown"), progress(reward=0.4672, tool_failure_ratio=0.0181), READY_DATA
     )
     figures = stage_rule.plan(stage, facts, NOW).status.summary
     assert figures == Summary(progress="41/120", reward="0.47", tool_failures="1.8%")
 
 
-def test_what_is_not_told_any_more_keeps_its_last_figure():
+def test_a_figure_that_is_no_longer_reported_keeps_its_last_value():
     assert summary.of_stage(Progress(), Summary(progress="3/3", reward="0.5")) == Summary(progress="3/3", reward="0.5")
 
 

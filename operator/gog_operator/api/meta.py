@@ -49,6 +49,8 @@ class Reason(StrEnum):
     CHECKING = "CheckingCheckpoint"
     REPORTING = "WritingReport"
     SERVING = "LoadingPolicy"
+    JUDGE_DOWN = "JudgeDown"
+    TOOL_DOWN = "ToolDown"
     PENDING = "PodsPending"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_MISSING = "ImageMissing"

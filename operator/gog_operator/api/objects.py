@@ -16,7 +16,7 @@ from gog import catalog
 from gog import spec as settings
 from gog.spec import Spec
 from gog_operator.api import conditions, names
-from gog_operator.api.meta import API_VERSION, CANCEL, Condition, Metadata, OwnerReference
+from gog_operator.api.meta import API_VERSION, CANCEL, Condition, Message, Metadata, OwnerReference
 
 if TYPE_CHECKING:
     Role = str
@@ -50,6 +50,15 @@ class Progress(Spec):
     )
     checkpoint: Committed | None = Field(None, description="The newest checkpoint that it has committed.")
     waiting: WaitingFor | None = Field(None, description="The service that the stage waits for. Default: none.")
+
+
+class AttemptEnd(Spec):
+    """How an attempt ended."""
+
+    attempt: int = Field(description="Number of the attempt.")
+    message: Message = Field(
+        "", description="How it ended: `invalid input: …`, `exit 1: …`, `suspended at checkpoint sft/5`."
+    )
 
 
 class Summary(Spec):
@@ -88,6 +97,7 @@ class StageStatus(Status):
     seen_attempt: int = Field(
         0, description="Newest attempt whose job was seen: should it be gone, it is not made anew."
     )
+    ended: AttemptEnd | None = Field(None, description="How the newest attempt ended, once it has.")
 
 
 class EndpointStatus(Status):

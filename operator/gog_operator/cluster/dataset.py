@@ -49,7 +49,7 @@ class DatasetMaker:
             return DataView("preparing")
         self.register.forget(NAME)
         if code:
-            return DataView("failed", message=attempts.why(code, tail(self.log)))
+            return DataView("failed", message=attempts.describe(code, tail(self.log)))
         return DataView("ready", settings.DataSpec(path=str(self.dataset)))
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ class Movers:
             return self._done(name)
         if _holds(job, "Failed") or _holds(job, "FailureTarget"):
             ending = pods.ending(self._pods(name))
-            told = attempts.last_telling_line(ending.lines) or ending.cause or _told(job, "Failed")
+            told = attempts.last_line(ending.lines) or ending.cause or _told(job, "Failed")
             return MoverView("failed", message=told)
         found = self._pods(name)
         if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:

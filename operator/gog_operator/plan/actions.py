@@ -1,7 +1,7 @@
-"""What a plan may see and what it may ask for: plain data, so that every decision can be tested as a table.
+"""What a plan observes and what it may request: plain data, so that every decision can be tested as a table.
 
-Views are what a cluster observed; actions are what it is asked to do. Every action may be carried out twice without
-harm, because a control plane killed between an action and the status that records it does it again.
+Views are what a cluster observed; actions are what it is asked to do. Every action is idempotent, because a control
+plane that dies between an action and the status that records it repeats the action.
 """
 
 from __future__ import annotations
@@ -20,96 +20,123 @@ AnyStatus = TypeVar("AnyStatus", bound=objects.Status)
 
 @dataclass(frozen=True)
 class Blocked:
-    """Why something does not get on, where waiting may help and a person may have to."""
+    """Why progress is blocked; it may clear by itself or need a human."""
 
     reason: Reason
+    """Reason of the Ready condition."""
     message: str
+    """Message of the Ready condition."""
 
 
 @dataclass(frozen=True)
 class JobView:
-    """A stage's job. lost: it was created, and is gone without a result (the machine's or `gog run`'s death, a job that
-    somebody deleted); cancelled: ended because we asked. exit_code: negative for a signal. lines: the last ones of its
-    log. cause: what the platform says of its end: `pod trainer-0 OOMKilled`. blocked: why its pods do not start. intact:
-    false when something that they wait for is gone, which creating the job anew brings back."""
+    """The job of a stage's attempt."""
 
     state: Literal["running", "succeeded", "failed", "cancelled", "lost"]
+    """lost: the job was created and is gone without a result, because the machine, the pods or the job itself
+    disappeared; cancelled: it ended because gog requested that."""
     exit_code: int | None = None
+    """Exit code, negative for a signal; None where none is known."""
     lines: tuple[str, ...] = ()
+    """Last lines of its log."""
     cause: str = ""
+    """Why the platform ended it: `pod trainer-0 OOMKilled`. Empty when it ended by itself."""
     blocked: Blocked | None = None
+    """Why its pods do not start."""
     intact: bool = True
+    """False when something that its pods wait for is gone, which creating the job again restores."""
 
 
 @dataclass(frozen=True)
 class ServerView:
-    """An endpoint's server. was_ready: it answered at some time of its life. version: checkpoint that every pod of a
-    policy serves. replicas: its pods. current: whether it is as the endpoint's spec wants it; if not, it is started again. blocked: why it
-    does not get ready."""
+    """An Endpoint's server."""
 
     state: Literal["starting", "ready", "exited"]
     url: str = ""
+    """Base URL; empty before the server is ready."""
     port: int = 0
+    """Local port; 0 where there is none."""
     started: datetime | None = None
+    """When it was started; None before a pod runs."""
     was_ready: bool = False
+    """Whether it has been ready at any time."""
     exit_code: int | None = None
+    """Exit code, negative for a signal."""
     lines: tuple[str, ...] = ()
+    """Last lines of its log."""
     version: str = ""
+    """Checkpoint that every pod of a policy serves."""
     current: bool = True
+    """Whether it runs with the Endpoint's present spec; otherwise it is restarted."""
     replicas: int = 0
+    """Number of its pods."""
     blocked: Blocked | None = None
+    """Why it does not become ready."""
 
 
 @dataclass(frozen=True)
 class DataView:
-    """The dataset; `spec` is where it is found once it is ready. blocked: why whoever makes it does not get on."""
+    """The dataset."""
 
     state: Literal["absent", "preparing", "ready", "failed"]
     spec: settings.DataSpec | None = None
+    """Where it is, once it is ready."""
     message: str = ""
+    """Why its preparation failed."""
     blocked: Blocked | None = None
+    """Why its preparation makes no progress."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stage's newest committed checkpoint. complete: whether it says of itself to be the last one; None: it does not
-    say, and then a job's exit code decides."""
+    """A stage's newest committed checkpoint."""
 
     stage: str
+    """Store key."""
     step: int
+    """Step."""
     complete: bool | None = None
+    """Whether it is marked as the stage's last; None where it is not marked, and a job's exit code decides."""
 
     @property
     def ref(self) -> str:
+        """`sft/180`"""
         return f"{self.stage}/{self.step}"
 
 
 @dataclass(frozen=True)
 class StoreView:
-    """What the store holds of the keys that were asked about. Where looking takes a job of its own, nothing is known
-    until somebody has asked (`CheckStore`) and the job is over. failed: it cannot be had, and `message` says why.
-    blocked: why that job does not get on."""
+    """What the store holds of the keys in question.
+
+    Where a check takes a job of its own, nothing is known until `CheckStore` was requested and the job has ended.
+    """
 
     state: Literal["unknown", "checking", "known", "failed"]
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
+    """Newest checkpoints by store key."""
     message: str = ""
+    """Why the check failed."""
     blocked: Blocked | None = None
+    """Why the check makes no progress."""
 
 
 @dataclass(frozen=True)
 class ReportView:
-    """The report. blocked: why whoever writes it does not get on."""
+    """A run's report."""
 
     state: Literal["absent", "writing", "done", "failed"]
     message: str = ""
+    """Why it could not be written."""
     blocked: Blocked | None = None
+    """Why writing makes no progress."""
 
 
 @dataclass(frozen=True)
 class CreateObject:
-    """Creates a child; one of the same name that is ours already counts as created."""
+    """Creates a child; one of the same name that the object owns already counts as created."""
 
     thing: objects.Object
+    """The child."""
 
 
 @dataclass(frozen=True)
@@ -117,70 +144,84 @@ class PatchObject:
     """Merges fields into a child's spec and annotations."""
 
     kind: str
+    """Kind of the child."""
     name: str
+    """Name of the child."""
     spec: dict[str, Any] = field(default_factory=dict)
+    """Fields of spec, camelCase."""
     annotations: dict[str, str] = field(default_factory=dict)
+    """Annotations."""
 
 
 @dataclass(frozen=True)
 class DeleteObject:
-    """uid: deletes only that one, not a later one of the same name; "" for whichever is there."""
+    """Deletes a child."""
 
     kind: str
+    """Kind of the child."""
     name: str
+    """Name of the child."""
     uid: str = ""
+    """Deletes only the object with this uid, not a later one of the same name; empty for any."""
 
 
 @dataclass(frozen=True)
 class CreateJob:
-    """Creates the job of the stage's current attempt. endpoints: URL of each tool. judge_model: what the judge's server
-    is asked for, "" where nobody says."""
+    """Creates the job of the stage's current attempt."""
 
     endpoints: dict[str, str] = field(default_factory=dict)
+    """URL of each tool, by role."""
     judge_model: str = ""
+    """Model to request from the judge's server; empty for its only one."""
 
 
 @dataclass(frozen=True)
 class CancelJob:
-    """Asks the current job to end: politely first."""
+    """Ends the current job, gracefully at first."""
 
 
 @dataclass(frozen=True)
 class StartServer:
-    """port: 0 takes a free one."""
+    """Starts an Endpoint's server, or restarts it with the present spec."""
 
     port: int = 0
+    """Local port; 0 takes a free one."""
 
 
 @dataclass(frozen=True)
 class StopServer:
-    pass
+    """Stops an Endpoint's server."""
 
 
 @dataclass(frozen=True)
 class LoadVersion:
-    """Has every pod of a policy serve a checkpoint; done when the server's view says so."""
+    """Loads a checkpoint into every pod of a policy; done when the server's view shows the version."""
 
     version: str
+    """The checkpoint: `grpo/120`."""
 
 
 @dataclass(frozen=True)
 class PrepareData:
-    """Makes the dataset ready where this cluster's jobs and servers can read it."""
+    """Makes the dataset available where this cluster's jobs and servers can read it."""
 
 
 @dataclass(frozen=True)
 class CheckStore:
-    """Has somebody look into the store: after a stage's attempt, or for the checkpoints of a run's skipped stages.
-    A complete stage's checkpoint is verified, promoted and older ones retired on the way, as its spec says."""
+    """Checks the store: after a stage's attempt, or for the checkpoints of a run's skipped stages.
+
+    A complete stage's checkpoint is then also verified and promoted, and older ones are retired, as its spec says.
+    """
 
 
 @dataclass(frozen=True)
 class WriteReport:
-    """Writes the report of a run that is about to be complete. run: as it will be; children: its stages and endpoints."""
+    """Writes the report of a run that is about to be complete."""
 
     run: objects.GoGRun
+    """The run as it will be."""
     children: tuple[objects.Object, ...] = ()
+    """Its stages and Endpoints."""
 
 
 Action = (
@@ -200,18 +241,25 @@ Action = (
 
 @dataclass(frozen=True)
 class Event:
-    """A sentence for people: cause and consequence. Recorded after the status it tells of."""
+    """An event for users: what happened and what follows. Recorded after the status that it refers to is written."""
 
     reason: str
+    """CamelCase word for programs."""
     message: str
+    """Sentence for people."""
     warning: bool = False
+    """Whether its type is Warning rather than Normal."""
 
 
 @dataclass(frozen=True)
 class Decision(Generic[AnyStatus]):
-    """What one pass over an object comes to. requeue_after: seconds until time alone makes another pass worthwhile."""
+    """The result of one pass over an object."""
 
     status: AnyStatus
+    """The object's new status."""
     actions: tuple[Action, ...] = ()
+    """What is to be done."""
     events: tuple[Event, ...] = ()
+    """What is to be recorded."""
     requeue_after: float | None = None
+    """Seconds until another pass is due although nothing else changes; None for no such time."""

@@ -1,8 +1,13 @@
-"""When a failed attempt is tried again, and what is said of its failure.
+"""When a failed attempt is retried, and how its failure is described.
 
-Waits double from two seconds to five minutes. Exit code 2 means by convention that the input is wrong: trying again
-would fail again, so it is not tried. The sentence quotes the log's last telling line, because that is what a person
-would look up first.
+Exit codes of a stage:
+    0        its last checkpoint is committed;
+    2        the input is wrong (`gog.errors.UserError`): a retry would fail again, so there is none;
+    128 + n  it was ended by signal n;
+    other    it failed, or a service was down for too long (`gog.errors.ServiceDown`): it is retried from its last
+             checkpoint, up to `backoffLimit` times, after a delay that doubles from 2 seconds to 5 minutes.
+An attempt that was interrupted (suspended, preempted, lost with its machine) is continued by the next one and does not
+count as failed.
 """
 
 from __future__ import annotations
@@ -10,44 +15,69 @@ from __future__ import annotations
 import signal
 from datetime import datetime, timedelta
 
-FIRST_WAIT = 2.0
-LONGEST_WAIT = 300.0
+FIRST_DELAY = 2.0
+"""Seconds before the first retry."""
+LONGEST_DELAY = 300.0
+"""Seconds before a retry at most."""
 INVALID_INPUT = 2
-UNSPOKEN = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit code of a program that refuses its input."""
+_QUOTED = 300
+"""Characters of a log line that a message quotes at most."""
 
 
-def wait(failures: int) -> float:
-    """Seconds to wait after so many failures."""
-    return min(FIRST_WAIT * 2 ** min(failures - 1, 30), LONGEST_WAIT) if failures > 0 else 0.0
+def delay(failures: int) -> float:
+    """Seconds before the retry after so many failures."""
+    return min(FIRST_DELAY * 2 ** min(failures - 1, 30), LONGEST_DELAY) if failures > 0 else 0.0
 
 
 def retry_time(failures: int, now: datetime) -> datetime:
-    return now + timedelta(seconds=wait(failures))
+    """When the attempt after so many failures begins."""
+    return now + timedelta(seconds=delay(failures))
 
 
 def overdue(since: datetime | None, limit: int | None, now: datetime) -> bool:
-    """Whether more than `limit` seconds have gone by."""
+    """Whether more than `limit` seconds have passed since a time; no time or no limit is never overdue."""
     return since is not None and limit is not None and now - since >= timedelta(seconds=limit)
 
 
-def why(exit_code: int | None, lines: tuple[str, ...], cause: str = "") -> str:
-    """`exit 1: ValueError: no such column`; what was killed from outside had no last word, so nothing is quoted.
-    cause: what the platform says, which then takes the place of the exit code."""
-    told = last_telling_line(lines) if exit_code not in UNSPOKEN else ""
-    end = cause or exit_words(exit_code)
-    return f"{end}: {told}" if told else end
+def describe(exit_code: int | None, lines: tuple[str, ...], cause: str = "") -> str:
+    """Why a program ended: `exit 1: ValueError: no such column`.
+
+    Args:
+        exit_code: Exit code, negative or above 128 for a signal.
+        lines: Last lines of its log. The log of a program that was killed from outside explains nothing, so it is not
+            quoted.
+        cause: Why the platform ended it; replaces the exit code.
+    """
+    number = signal_number(exit_code)
+    quoted = "" if number in (signal.SIGKILL, signal.SIGTERM) else last_line(lines)
+    end = cause or describe_exit(exit_code)
+    return f"{end}: {quoted}" if quoted else end
 
 
-def exit_words(code: int | None) -> str:
+def describe_exit(code: int | None) -> str:
+    """An exit code in words.
+
+    >>> [describe_exit(code) for code in (1, -9, 143, None)]
+    ['exit 1', 'killed by SIGKILL, possibly out of memory', 'killed by SIGTERM', 'ended without an exit code']
+    """
+    number = signal_number(code)
     if code is None:
         return "ended without an exit code"
-    if code >= 0:
+    if number is None:
         return f"exit {code}"
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"killed by {name}" + (", possibly out of memory" if name == "SIGKILL" else "")
 
 
-def last_telling_line(lines: tuple[str, ...]) -> str:
-    """The last line that is neither empty nor decoration, shortened."""
-    telling = [line.strip() for line in lines if any(char.isalnum() for char in line)]
-    return telling[-1][:300] if telling else ""
+def signal_number(code: int | None) -> int | None:
+    """The signal that an exit code stands for: negative from a child process, 128 + n from a shell or a container."""
+    if code is None or 0 <= code <= 128:
+        return None
+    return -code if code < 0 else code - 128
+
+
+def last_line(lines: tuple[str, ...]) -> str:
+    """The last line of a log that has a letter or a digit, shortened to 300 characters."""
+    informative = [line.strip() for line in lines if any(char.isalnum() for char in line)]
+    return informative[-1][:_QUOTED] if informative else ""

@@ -1,4 +1,4 @@
-"""An object with parts of its status changed: what every plan does with what it has decided. Pure."""
+"""Copies of an object with parts of its status changed, and the events that follow from such a change. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from gog_operator.api import conditions
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import GoGRun, Stage
+from gog_operator.api.objects import GoGRun, Object, Stage
 from gog_operator.plan.actions import Blocked, Event
 
 Thing = TypeVar("Thing", GoGRun, Stage)
@@ -20,10 +20,10 @@ def update(thing: Thing, **fields: Any) -> Thing:
 
 def with_conditions(thing: Thing, *, now: datetime, **changes: tuple[bool, Reason, str]) -> Thing:
     """The object with conditions set: `Ready=(True, reason, message)`."""
-    kept = thing.status.conditions
+    updated = thing.status.conditions
     for type_, (holds, reason, message) in changes.items():
-        kept = conditions.put(
-            kept,
+        updated = conditions.put(
+            updated,
             type_,  # type: ignore[arg-type]
             holds,
             reason,
@@ -31,16 +31,30 @@ def with_conditions(thing: Thing, *, now: datetime, **changes: tuple[bool, Reaso
             now=now,
             generation=thing.metadata.generation,
         )
-    return update(thing, conditions=kept)
+    return update(thing, conditions=updated)
 
 
-def waiting(
-    thing: Thing, holds: bool, reason: Reason, message: str, blocked: Blocked | None, now: datetime
+def with_ready(
+    thing: Thing, ready: tuple[bool, Reason, str], blocked: Blocked | None, now: datetime
 ) -> tuple[Thing, tuple[Event, ...]]:
-    """The object while it waits for somebody's work; blocked: why that does not get on, told as an event once."""
+    """The object with its Ready condition set, and the event where it has just become blocked.
+
+    Args:
+        thing: The object.
+        ready: Status, reason and message while nothing blocks it.
+        blocked: Why it makes no progress; takes the place of `ready`.
+        now: The time.
+    """
     if blocked is None:
-        return with_conditions(thing, Ready=(holds, reason, message), now=now), ()
-    told = next((each for each in thing.status.conditions if each.type == "Ready"), None)
-    stuck = with_conditions(thing, Ready=(False, blocked.reason, blocked.message), now=now)
-    known = told is not None and told.reason == blocked.reason
-    return stuck, () if known else (Event(str(blocked.reason), f"{thing.name}: {blocked.message}", warning=True),)
+        return with_conditions(thing, Ready=ready, now=now), ()
+    return with_conditions(thing, Ready=(False, blocked.reason, blocked.message), now=now), blocked_event(
+        thing, blocked
+    )
+
+
+def blocked_event(thing: Object, blocked: Blocked | None) -> tuple[Event, ...]:
+    """The event that an object is blocked; none where its Ready condition has that reason already."""
+    ready = thing.condition("Ready")
+    if blocked is None or (ready is not None and ready.reason == blocked.reason):
+        return ()
+    return (Event(str(blocked.reason), f"{thing.name}: {blocked.message}", warning=True),)

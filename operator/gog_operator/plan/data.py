@@ -1,4 +1,4 @@
-"""A dataset that must be made first (the embedded world) is made before anything that reads it starts."""
+"""A dataset that gog makes (the embedded world) is made before anything that reads it starts. Pure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from gog import spec as settings
 from gog_operator.plan.actions import Action, DataView, PrepareData
 
 
-def ready(data: settings.DataSpec | None, seen: DataView) -> bool:
-    return data is None or data.world is None or seen.state == "ready"
+def ready(data: settings.DataSpec | None, view: DataView) -> bool:
+    """Whether the dataset can be read; a dataset that gog does not make always can."""
+    return data is None or data.world is None or view.state == "ready"
 
 
-def preparation(data: settings.DataSpec | None, seen: DataView) -> tuple[Action, ...]:
-    """The action that brings the dataset about, where one is called for."""
-    if data is None or data.world is None or seen.state != "absent":
+def preparation(data: settings.DataSpec | None, view: DataView) -> tuple[Action, ...]:
+    """The action that starts the preparation, where it has not started."""
+    if data is None or data.world is None or view.state != "absent":
         return ()
     return (PrepareData(),)
 
 
-def failure(seen: DataView) -> str:
-    """Why the dataset will not be had, or nothing."""
-    return f"the dataset cannot be made: {seen.message}" if seen.state == "failed" else ""
+def failure(view: DataView) -> str:
+    """Why the dataset cannot be made; empty if it can."""
+    return f"the dataset cannot be made: {view.message}" if view.state == "failed" else ""

@@ -1,12 +1,11 @@
-"""A run: its servers, then its stages, one after the other.
+"""A run: its servers, then its stages, one after the other. Pure.
 
-A stage is created once the one before it is complete, with the checkpoints it starts from written into it. The servers
-live from the first stage to the last, because starting them costs more than keeping them. When anything fails for
-good, or a person cancels, what still runs is ended first and the run is Failed afterwards: a finished run has no
-processes. The run reads its children's conditions and nothing below them.
+A stage is created when the one before it is complete, with the checkpoints that it starts from written into its spec.
+The servers live from the first stage to the last, because a restart costs more than keeping them. When anything fails
+for good, or the run is cancelled, running stages are ended first and the run is Failed afterwards: a finished run has no
+processes. A run reads the conditions of its children and nothing below them.
 
-Where things go on when a run is over (a cluster), the last of a run is to have its policy served, when it asks for
-that, and its report written.
+On a persistent cluster a run ends with its policy being served, if its spec asks for that, and with its report.
 """
 
 from __future__ import annotations
@@ -37,33 +36,40 @@ from gog_operator.plan.actions import (
 )
 
 WORKING = {stage.name: Reason(stage.reason) for stage in catalog.STAGES}
-
-
+"""Reason of a run's Ready condition while a stage works."""
+UNBLOCKED = (Reason.PREPARING, Reason.WAITING, Reason.CHECKING, Reason.RETRYING, Reason.SUSPENDED)
+"""Reasons of a stage that is not ready and yet not blocked."""
 KNOWN, REPORTED = StoreView("known"), ReportView("done")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """stages, endpoints: those that the run owns, by name. store_state: what the store holds of skipped stages. store: the
-    manifest's, or the cluster's default. is_persistent: whether things go on here when the run is over."""
+    """What was observed of a run."""
 
     stages: Mapping[str, Stage]
+    """Stages that the run owns, by name."""
     endpoints: Mapping[str, Endpoint]
+    """Endpoints that the run owns, by name."""
     data: DataView
+    """The dataset."""
     store: settings.StoreSpec
+    """The manifest's store, or the cluster's default."""
     store_state: StoreView = KNOWN
+    """What the store holds of skipped stages."""
     report: ReportView = REPORTED
+    """The report."""
     is_persistent: bool = False
+    """Whether the cluster outlives the run, so that a policy can be served afterwards."""
 
 
 def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """One rule after the other; the first that applies decides."""
+    """What to do about a run. The first rule that applies decides."""
     if run.finished:
         return Decision(run.status, _wind_down(facts, keep=_served(run, facts) if run.holds("Complete") else ""))
     run = changes.update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
-    ending = _reason_to_end(run, facts)
-    if ending:
-        return _end(run, facts, *ending, now)
+    failure = _failure(run, facts)
+    if failure is not None:
+        return _end(run, facts, *failure, now)
     if run.spec.suspend:
         return _suspend(run, facts, now)
     if run.holds("Suspended"):
@@ -71,19 +77,20 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     if run.spec.stages.skip and facts.store_state.state != "known":
         return _wait_for_store_check(run, facts, now)
     if not data.ready(run.spec.data, facts.data):
-        waits, events = changes.waiting(run, False, Reason.PREPARING, "makes the dataset", facts.data.blocked, now)
-        return Decision(waits.status, data.preparation(run.spec.data, facts.data), events)
+        ready = (False, Reason.PREPARING, "preparing the dataset")
+        run, events = changes.with_ready(run, ready, facts.data.blocked, now)
+        return Decision(run.status, data.preparation(run.spec.data, facts.data), events)
     return _advance(run, facts, now)
 
 
-def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
-    """Why the run cannot or shall not go on. Stages come last: they end when something else ends the run."""
+def _failure(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
+    """Why the run fails; None if it does not. Stages come last, because they end when something else ends the run."""
     if run.cancelled:
         return Reason.CANCELLED, "cancelled"
     if data_failure := data.failure(facts.data):
         return Reason.DATA_FAILED, data_failure
     if run.spec.stages.skip and facts.store_state.state == "failed":
-        return Reason.STORE_FAILED, f"the store cannot be looked into: {facts.store_state.message}"
+        return Reason.STORE_FAILED, f"the store cannot be checked: {facts.store_state.message}"
     for each in facts.endpoints.values():
         if endpoint.failed(each):
             progressing = each.condition("Progressing")
@@ -96,13 +103,14 @@ def _reason_to_end(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
 
 
 def _wait_for_store_check(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """Skipped stages' checkpoints are looked for first: what comes after starts from them."""
-    looks, events = changes.waiting(run, False, Reason.CHECKING, "looks into the store", facts.store_state.blocked, now)
-    return Decision(looks.status, (CheckStore(),) if facts.store_state.state == "unknown" else (), events)
+    """The checkpoints of skipped stages are looked up first, because later stages start from them."""
+    ready = (False, Reason.CHECKING, "checking the store for the checkpoints of skipped stages")
+    run, events = changes.with_ready(run, ready, facts.store_state.blocked, now)
+    return Decision(run.status, (CheckStore(),) if facts.store_state.state == "unknown" else (), events)
 
 
 def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime) -> Decision[RunStatus]:
-    """Ends what runs; once nothing does, the run is Failed."""
+    """Ends running stages; when none is left, the run is Failed."""
     actions = _wind_down(facts)
     if any(not stage.finished for stage in facts.stages.values()):
         return Decision(changes.with_conditions(run, Ready=(False, reason, message), now=now).status, actions)
@@ -112,7 +120,7 @@ def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime)
 
 
 def _wind_down(facts: Facts, keep: str = "") -> tuple[Action, ...]:
-    """Cancels unfinished stages; takes the servers away when there are none. keep: name of one that stays."""
+    """Cancels unfinished stages; when there are none, deletes the Endpoints but the one called `keep`."""
     unfinished = [stage for stage in facts.stages.values() if not stage.finished]
     if unfinished:
         return tuple(
@@ -130,11 +138,13 @@ def _without_servers(facts: Facts, keep: str = "") -> tuple[Action, ...]:
 
 
 def _suspend(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """Hands the wish down; the servers go once no stage works any more."""
+    """Suspends the stages; when none works, deletes the Endpoints."""
     working = [stage for stage in facts.stages.values() if not stage.finished and not stage.holds("Suspended")]
     if working:
         patches = _set_suspend(working, True)
-        return Decision(changes.with_conditions(run, Ready=(False, Reason.SUSPENDED, "stops"), now=now).status, patches)
+        return Decision(
+            changes.with_conditions(run, Ready=(False, Reason.SUSPENDED, "suspending"), now=now).status, patches
+        )
     held = changes.with_conditions(
         run, Suspended=(True, Reason.SUSPENDED, ""), Ready=(False, Reason.SUSPENDED, ""), now=now
     )
@@ -151,7 +161,7 @@ def _set_suspend(stages: list[Stage], wanted: bool) -> tuple[Action, ...]:
 
 
 def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """Creates what is missing: endpoints, and the first stage that is not complete."""
+    """Creates what is missing: Endpoints, and the first stage that is not complete."""
     planned = sequence.steps(run)
     actions: list[Action] = list(_set_suspend([s for s in facts.stages.values() if not s.finished], False))
     if sequence.tools_needed(planned):
@@ -163,28 +173,29 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         if stage is None:
             inputs = _inputs(step, planned, facts)
             actions.append(CreateObject(children.stage(run, step, inputs, facts.store)))
-            return Decision(_current(run, step, None, now), tuple(actions), (_starts(step, inputs),))
+            return Decision(_current(run, step, None, now), tuple(actions), (_start_event(step, inputs),))
         if not stage.finished:
-            return Decision(_current(run, step, stage, now), tuple(actions), _retries(run, step, stage))
+            return Decision(_current(run, step, stage, now), tuple(actions), _retry_event(run, step, stage))
     return _finish(run, facts, now)
 
 
-def _starts(step: sequence.Step, inputs: Mapping[str, str]) -> Event:
+def _start_event(step: sequence.Step, inputs: Mapping[str, str]) -> Event:
     where = f" from {' and '.join(inputs.values())}" if inputs else ""
     return Event("StageStarted", f"{step.key} starts{where}")
 
 
-def _retries(run: GoGRun, step: sequence.Step, stage: Stage) -> tuple[Event, ...]:
-    """A stage's failed attempt, told of the run, too, once."""
-    ready, told = stage.condition("Ready"), run.condition("Ready")
-    if ready is None or ready.reason != Reason.RETRYING or (told is not None and told.message == ready.message):
+def _retry_event(run: GoGRun, step: sequence.Step, stage: Stage) -> tuple[Event, ...]:
+    """The event that an attempt of the stage failed, on the run, too, once."""
+    ready, known = stage.condition("Ready"), run.condition("Ready")
+    if ready is None or ready.reason != Reason.RETRYING or (known is not None and known.message == ready.message):
         return ()
-    where = f"; goes on from {stage.status.checkpoint}" if stage.status.checkpoint else "; starts again"
-    return (Event("Retrying", f"{step.key}: {ready.message}{where}", warning=True),)
+    checkpoint = stage.status.checkpoint
+    follows = f"resumes from {checkpoint}" if checkpoint else "starts from the beginning"
+    return (Event("Retrying", f"{step.key}: {ready.message}; the next attempt {follows}", warning=True),)
 
 
 def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Facts) -> dict[str, str]:
-    """The checkpoints that a stage starts from: of stages that ran, or that the store held already."""
+    """The checkpoints that a stage starts from: those of stages that ran, or those that the store held before."""
     names = {each.key: each.name for each in planned}
     found = {}
     for kind, key in step.needs.items():
@@ -197,16 +208,21 @@ def _inputs(step: sequence.Step, planned: tuple[sequence.Step, ...], facts: Fact
 
 
 def _current(run: GoGRun, step: sequence.Step, stage: Stage | None, now: datetime) -> RunStatus:
-    """The run's status while a stage is current; stage: None before it is seen."""
+    """The run's status while a stage is current. It is ready while the stage works or retries, and not while the stage
+    is blocked. stage: None before it exists."""
     ready = stage.condition("Ready") if stage is not None else None
     message = ready.message if ready is not None else ""
-    working = changes.with_conditions(run, Ready=(True, WORKING[step.stage], message), now=now)
+    if ready is not None and ready.status == "False" and ready.reason not in UNBLOCKED:
+        state = (False, ready.reason, f"{step.key}: {message}")
+    else:
+        state = (True, WORKING[step.stage], message)
+    working = changes.with_conditions(run, Ready=state, now=now)
     figures = summary.of_run(step.key, stage, run.status.summary)
     return changes.update(working, stage=step.name, summary=figures).status
 
 
 def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """All stages are complete: serve the policy, write the report, be complete."""
+    """All stages are complete: serves the policy, writes the report, completes the run."""
     done = changes.with_conditions(
         run, Complete=(True, Reason.COMPLETE, ""), Ready=(False, Reason.COMPLETE, ""), now=now
     )
@@ -216,40 +232,43 @@ def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     if facts.is_persistent:
         serving = _serve(run, facts)
         if serving is not None:
-            waiting = changes.with_conditions(run, Ready=(True, Reason.SERVING, "loads the policy"), now=now)
+            waiting = changes.with_conditions(run, Ready=(True, Reason.SERVING, "loading the policy"), now=now)
             return Decision(waiting.status, serving)
         if facts.report.state in ("absent", "writing"):
-            waits, told = changes.waiting(run, True, Reason.REPORTING, "writes the report", facts.report.blocked, now)
+            ready = (True, Reason.REPORTING, "writing the report")
+            waiting, blocked = changes.with_ready(run, ready, facts.report.blocked, now)
             report = WriteReport(done, (*facts.stages.values(), *facts.endpoints.values()))
-            return Decision(waits.status, (report,) if facts.report.state == "absent" else (), told)
+            return Decision(waiting.status, (report,) if facts.report.state == "absent" else (), blocked)
     events = [Event("Complete", f"{run.name} is complete")]
     if facts.report.state == "failed":
-        events.insert(0, Event("ReportFailed", f"no report: {facts.report.message}", warning=True))
+        events.insert(
+            0, Event("ReportFailed", f"the report could not be written: {facts.report.message}", warning=True)
+        )
     return Decision(done.status, _without_servers(facts, keep=_served(run, facts)), tuple(events))
 
 
 def _served(run: GoGRun, facts: Facts) -> str:
-    """Name of the endpoint that goes on serving the policy when the run is complete; "" for none."""
+    """Name of the Endpoint that serves the policy after the run is complete; empty for none."""
     return children.policy_name(run) if facts.is_persistent and run.spec.endpoints.policy is not None else ""
 
 
 def _serve(run: GoGRun, facts: Facts) -> tuple[Action, ...] | None:
-    """What brings the policy's endpoint to the newest trained checkpoint; None when it serves that, or none is asked
-    for, or nothing was trained."""
+    """The actions that make the policy's Endpoint serve the newest trained checkpoint; None when it does, when the spec
+    asks for no policy, or when nothing was trained."""
     name, version = _served(run, facts), _trained(run, facts)
     if not name or not version:
         return None
-    there = facts.endpoints.get(name)
-    if there is None:
+    existing = facts.endpoints.get(name)
+    if existing is None:
         return (CreateObject(children.policy(run, facts.store, version)),)
-    if there.spec.version != version:
-        return (PatchObject(there.kind, name, spec={"version": version}),)
-    ready = there.holds("Ready") and (there.status.version == version or there.spec.url is not None)
+    if existing.spec.version != version:
+        return (PatchObject(existing.kind, name, spec={"version": version}),)
+    ready = existing.holds("Ready") and (existing.status.version == version or existing.spec.url is not None)
     return None if ready else ()
 
 
 def _trained(run: GoGRun, facts: Facts) -> str:
-    """The checkpoint that the run was made for: of GRPO, or of SFT where that was left out."""
+    """The run's trained checkpoint: that of GRPO, or of SFT where GRPO was skipped."""
     for kind in ("grpo", "sft"):
         stage = next((each for each in facts.stages.values() if each.store_key == kind), None)
         if stage is not None and stage.status.checkpoint:

@@ -1,24 +1,28 @@
-"""One stage: attempts, one after the other, until its last checkpoint is in the store.
+"""One stage: attempt after attempt, until its last checkpoint is in the store. Pure.
 
-The number of an attempt is written to status in one pass and its job is created in a later one, so a control plane
-that dies in between finds the number and creates the same job, never a second one. What counts as success is the
-checkpoint in the store, not the exit code alone. An attempt that was interrupted (suspended, or lost with the machine)
-is followed by the next without being counted as a failure: whatever it committed is where the next one starts. Where
-looking into the store takes a job of its own, that look follows every attempt, and nothing is decided before it.
+The number of an attempt is written to the status in one pass and its job is created in a later one, so a control plane
+that dies in between finds the number and creates the same job, never a second one. Success is the checkpoint in the
+store, not the exit code alone. An attempt that was interrupted (suspended, or lost with its machine) does not count as
+failed; the next one resumes from whatever it committed. Where a check of the store takes a job of its own, that check
+follows every attempt, and nothing is decided before it.
+
+A stage that waits for a service that is down keeps its attempt: its Ready condition is False with the reason of the
+outage, until the service answers or the stage gives up and fails.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from gog import spec as settings
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import Endpoint, Progress, Stage, StageStatus
+from gog_operator.api.objects import AttemptEnd, Endpoint, Progress, Stage, StageStatus
 from gog_operator.plan import attempts, changes, data, summary
 from gog_operator.plan.actions import (
+    Blocked,
     CancelJob,
     Checkpoint,
     CheckStore,
@@ -30,49 +34,56 @@ from gog_operator.plan.actions import (
     StoreView,
 )
 
-LOOK_SECONDS = 5.0
-"""How often a running job is asked how far it has come."""
+POLL_SECONDS = 5.0
+"""Between passes over a stage whose job runs, to read its progress."""
+OUTAGES = (Reason.JUDGE_DOWN, Reason.TOOL_DOWN)
+"""Reasons of the Ready condition while the stage waits for a service."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """job: of the current attempt, None when it was never created. store: what it holds of the stage's key, where
-    that is needed. endpoints: those that the spec names, by name."""
+    """What was observed of a stage."""
 
     job: JobView | None
+    """Job of the current attempt; None when it was never created."""
     store: StoreView
+    """What the store holds under the stage's key, where that matters."""
     progress: Progress | None
+    """What the job reports."""
     data: DataView
+    """The dataset."""
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    """The Endpoints that the spec refers to, by name."""
 
     def checkpoint(self, stage: Stage) -> Checkpoint | None:
+        """The stage's newest checkpoint in the store."""
         return self.store.checkpoints.get(stage.store_key)
 
 
 def needs_store(stage: Stage, job: JobView | None) -> bool:
-    """Whether it matters what the store holds: once the attempt's job has ended. Until then the job tells of it."""
+    """Whether the contents of the store matter: after the attempt's job has ended. Before that the job reports."""
     return job is not None and job.state != "running" and not stage.finished
 
 
 def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
-    """One rule after the other; the first that applies decides."""
+    """What to do about a stage. The first rule that applies decides."""
     running = facts.job is not None and facts.job.state == "running"
     if stage.finished:
         return Decision(stage.status, (CancelJob(),) if running else ())
     stage = _with_observations(stage, facts)
     if stage.cancelled or stage.spec.suspend:
-        return Decision(stage.status, (CancelJob(),)) if running else _stopped(stage, facts, now)
+        return Decision(stage.status, (CancelJob(),)) if running else _stop(stage, facts, now)
     if stage.holds("Suspended"):
         stage = changes.with_conditions(stage, Suspended=(False, Reason.RESUMED, ""), now=now)
     if facts.job is None:
         return _begin(stage, facts, now)
     if facts.job.state == "running":
-        return _watch(stage, facts, now)
+        return _watch_job(stage, facts, facts.job, now)
     return _handle_job_end(stage, facts, facts.job, now)
 
 
 def _with_observations(stage: Stage, facts: Facts) -> Stage:
-    """The stage with what its process and the store tell of it."""
+    """The stage with what its job and the store report."""
     update: dict[str, Any] = {"observed_generation": stage.metadata.generation}
     if facts.job is not None:
         update["seen_attempt"] = stage.status.attempt
@@ -88,17 +99,16 @@ def _with_observations(stage: Stage, facts: Facts) -> Stage:
 
 
 def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
-    """No job yet: wait for what it needs, number the attempt, then create the job."""
+    """No job yet: waits for what the stage needs, numbers the attempt, then creates the job."""
     if not data.ready(stage.spec.data, facts.data):
         if failure := data.failure(facts.data):
-            return _failed(stage, Reason.DATA_FAILED, failure, now)
-        waits, events = changes.waiting(
-            stage, False, Reason.PREPARING, "waits for the dataset", facts.data.blocked, now
-        )
-        return Decision(waits.status, data.preparation(stage.spec.data, facts.data), events)
+            return _fail(stage, Reason.DATA_FAILED, failure, now)
+        ready = (False, Reason.PREPARING, "waiting for the dataset")
+        stage, events = changes.with_ready(stage, ready, facts.data.blocked, now)
+        return Decision(stage.status, data.preparation(stage.spec.data, facts.data), events)
     missing = unready(stage, facts)
     if missing:
-        message = f"waits for {', '.join(missing)}"
+        message = f"waiting for {', '.join(missing)}"
         return Decision(changes.with_conditions(stage, Ready=(False, Reason.WAITING, message), now=now).status)
     if stage.status.attempt == 0:
         return _number(stage, 1, now)
@@ -108,16 +118,22 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
 
 
 def _number(stage: Stage, attempt: int, now: datetime) -> Decision[StageStatus]:
-    """Writes the attempt's number ahead; its job is the next pass's business."""
-    start = stage.status.start_time or now
-    return Decision(
-        changes.update(stage, attempt=attempt, attempt_time=now, start_time=start, retry_time=None).status,
-        requeue_after=0,
+    """Writes the attempt's number first; a later pass creates its job."""
+    progress = stage.status.progress
+    numbered = changes.update(
+        stage,
+        attempt=attempt,
+        attempt_time=now,
+        start_time=stage.status.start_time or now,
+        retry_time=None,
+        ended=None,
+        progress=progress.model_copy(update={"waiting": None}) if progress is not None else None,
     )
+    return Decision(numbered.status, requeue_after=0)
 
 
 def unready(stage: Stage, facts: Facts) -> list[str]:
-    """Names of the endpoints that the stage needs and that do not answer yet."""
+    """Names of the Endpoints that the stage needs and that are not ready."""
     if not settings.NEEDS_TOOLS[stage.stage]:
         return []
     names = [value for value in stage.spec.endpoints.values() if "://" not in value]
@@ -131,7 +147,7 @@ def _job(stage: Stage, facts: Facts) -> CreateJob:
 
 
 def urls(stage: Stage, facts: Facts) -> dict[str, str]:
-    """URL of each tool: given in the spec, or told by the endpoint that the spec names."""
+    """URL of each tool: as the spec gives it, or that of the Endpoint that the spec names."""
     known = {name: endpoint.status.url for name, endpoint in facts.endpoints.items()}
     given = {
         role: known.get(value, "") if "://" not in value else value for role, value in stage.spec.endpoints.items()
@@ -139,114 +155,150 @@ def urls(stage: Stage, facts: Facts) -> dict[str, str]:
     return {role: url for role, url in given.items() if url}
 
 
-def _watch(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
-    if facts.job is not None and not facts.job.intact:
-        return Decision(stage.status, (_job(stage, facts),), requeue_after=LOOK_SECONDS)
-    blocked = facts.job.blocked if facts.job else None
-    stage, events = changes.waiting(stage, True, Reason.RUNNING, f"attempt {stage.status.attempt}", blocked, now)
+def _watch_job(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
+    """The job runs: restores it where something is missing, reports what blocks it, enforces the deadline."""
+    if not job.intact:
+        return Decision(stage.status, (_job(stage, facts),), requeue_after=POLL_SECONDS)
+    blocked = job.blocked or _outage(stage)
+    ready = (True, Reason.RUNNING, f"attempt {stage.status.attempt}")
+    recovered = _recovery(stage) if blocked is None else ()
+    stage, events = changes.with_ready(stage, ready, blocked, now)
     overdue = attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now)
-    return Decision(stage.status, (CancelJob(),) if overdue else (), events, requeue_after=LOOK_SECONDS)
+    actions = (CancelJob(),) if overdue else ()
+    return Decision(stage.status, actions, (*events, *recovered), requeue_after=POLL_SECONDS)
+
+
+def _outage(stage: Stage) -> Blocked | None:
+    """The service that the stage reports to wait for. The time is an absolute one, so that the status does not change
+    with every second."""
+    waiting = stage.status.progress.waiting if stage.status.progress is not None else None
+    if waiting is None:
+        return None
+    reason = next((each for each in OUTAGES if each == waiting.reason), Reason.TOOL_DOWN)
+    message = waiting.message or "a service is down"
+    if waiting.until is not None:
+        until = waiting.until.astimezone(UTC)
+        message += f"; attempt {stage.status.attempt} fails at {until:%H:%M:%S} UTC unless it recovers"
+    return Blocked(reason, message)
+
+
+def _recovery(stage: Stage) -> tuple[Event, ...]:
+    """The event that the service which the stage waited for answers again."""
+    ready = stage.condition("Ready")
+    if ready is None or ready.reason not in OUTAGES:
+        return ()
+    service = "the judge" if ready.reason == Reason.JUDGE_DOWN else "the tool"
+    return (Event("Recovered", f"{stage.name}: {service} answers again; attempt {stage.status.attempt} continues"),)
 
 
 def _wait_for_store_check(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus] | None:
-    """What to do until the store has been looked into; None when it has."""
+    """What to do until the store has been checked; None when it has."""
     if facts.store.state in ("known", "failed"):
         return None
-    looks, events = changes.waiting(stage, False, Reason.CHECKING, "looks into the store", facts.store.blocked, now)
-    return Decision(looks.status, (CheckStore(),) if facts.store.state == "unknown" else (), events)
+    ready = (False, Reason.CHECKING, "checking the store")
+    stage, events = changes.with_ready(stage, ready, facts.store.blocked, now)
+    return Decision(stage.status, (CheckStore(),) if facts.store.state == "unknown" else (), events)
 
 
 def _handle_job_end(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
-    """The job is over: complete, interrupted, or failed."""
-    if stage.status.retry_time is not None and not _complete(stage, facts, job):
+    """The job has ended: the stage is complete, or the attempt was interrupted, or it failed."""
+    if stage.status.retry_time is not None and not _is_complete(stage, facts, job):
         return _wait_to_retry(stage, stage.status.retry_time, now)
-    if (looking := _wait_for_store_check(stage, facts, now)) is not None:
-        return looking
-    if _complete(stage, facts, job):
-        return _completed(stage, now)
+    if (checking := _wait_for_store_check(stage, facts, now)) is not None:
+        return checking
+    if _is_complete(stage, facts, job):
+        return _complete(stage, now)
     if facts.store.state == "failed":
-        return _failure(stage, f"the store cannot be looked into: {facts.store.message}", now)
+        return _handle_failure(stage, f"the store cannot be checked: {facts.store.message}", now)
     limit = stage.spec.active_deadline_seconds
     if job.state == "cancelled" and attempts.overdue(stage.status.attempt_time, limit, now):
-        return _failure(stage, f"ran longer than activeDeadlineSeconds: {limit}", now)
+        return _handle_failure(stage, f"exceeded activeDeadlineSeconds: {limit}", now)
     if job.state in ("cancelled", "lost"):
-        return _interrupted(stage, job, now)
+        return _continue(stage, job, now)
     if job.state == "succeeded":
-        return _failure(stage, _incomplete(stage, facts), now)
+        return _handle_failure(stage, _missing_checkpoint(stage, facts), now)
     if job.exit_code == attempts.INVALID_INPUT:
-        why = f"invalid input, not tried again: {attempts.last_telling_line(job.lines) or 'exit 2'}"
-        return _failed(stage, Reason.INVALID_INPUT, why, now)
-    return _failure(stage, attempts.why(job.exit_code, job.lines, job.cause), now)
+        cause = attempts.last_line(job.lines) or f"exit {attempts.INVALID_INPUT}"
+        return _fail(
+            stage, Reason.INVALID_INPUT, f"invalid input, not retried: {cause}", now, f"invalid input: {cause}"
+        )
+    return _handle_failure(stage, attempts.describe(job.exit_code, job.lines, job.cause), now)
 
 
-def _complete(stage: Stage, facts: Facts, job: JobView) -> bool:
-    """Whether the stage's last checkpoint is committed. A checkpoint that does not say whether it is the last one is,
-    when the job ended well. A job that refused its input says that what is there is not its own."""
+def _is_complete(stage: Stage, facts: Facts, job: JobView) -> bool:
+    """Whether the stage's last checkpoint is committed. One that is not marked either way is the last if the job
+    succeeded. A job that refused its input does not own the checkpoint that is there."""
     found = facts.checkpoint(stage)
     if found is None or (job.state == "failed" and job.exit_code == attempts.INVALID_INPUT):
         return False
     return found.complete is True or (job.state == "succeeded" and found.complete is None)
 
 
-def _incomplete(stage: Stage, facts: Facts) -> str:
+def _missing_checkpoint(stage: Stage, facts: Facts) -> str:
     found = facts.checkpoint(stage)
     if found is None:
         return f"exit 0, but the store holds no checkpoint {stage.store_key!r}"
-    return f"exit 0, but checkpoint {found.ref} says that the stage is not complete"
+    return f"exit 0, but checkpoint {found.ref} is not marked as the stage's last"
 
 
-def _completed(stage: Stage, now: datetime) -> Decision[StageStatus]:
-    """Its last word may not have been heard: what is complete is all done."""
+def _complete(stage: Stage, now: datetime) -> Decision[StageStatus]:
     message = f"checkpoint {stage.status.checkpoint}"
-    told = stage.status.progress
-    if told is not None and told.step < told.total:
-        told = told.model_copy(update={"step": told.total})
-        stage = changes.update(stage, progress=told, summary=summary.of_stage(told, stage.status.summary))
+    progress = stage.status.progress
+    if progress is not None and progress.step < progress.total:  # the job's final report may have been missed
+        progress = progress.model_copy(update={"step": progress.total})
+        stage = changes.update(stage, progress=progress, summary=summary.of_stage(progress, stage.status.summary))
     done = changes.with_conditions(
         stage, Complete=(True, Reason.COMPLETE, message), Ready=(False, Reason.COMPLETE, message), now=now
     )
-    return Decision(
-        changes.update(done, completion_time=now, retry_time=None).status,
-        events=(Event("Complete", f"{stage.name}: {message}"),),
-    )
+    done = changes.update(done, completion_time=now, retry_time=None, ended=_end(stage, f"complete at {message}"))
+    return Decision(done.status, events=(Event("Complete", f"{stage.name}: {message}"),))
 
 
-def _interrupted(stage: Stage, job: JobView, now: datetime) -> Decision[StageStatus]:
-    """The next attempt goes on at once, or, where the platform took the pods, after a breath: it may take them again."""
-    attempt = stage.status.attempt
-    where = f"from {stage.status.checkpoint}" if stage.status.checkpoint else "from the start"
-    message = f"attempt {attempt} was interrupted" + (f": {job.cause}" if job.cause else "")
-    event = Event("Interrupted", f"{stage.name}: {message}; attempt {attempt + 1} goes on {where}")
+def _end(stage: Stage, message: str) -> AttemptEnd:
+    return AttemptEnd(attempt=stage.status.attempt, message=message)
+
+
+def _continue(stage: Stage, job: JobView, now: datetime) -> Decision[StageStatus]:
+    """The next attempt continues one that did not fail.
+
+    It does so at once, unless the platform took the pods away: it may take them again, so there is a short delay. An
+    attempt that had ended before, in a run that was resumed since, is reported by its end.
+    """
+    attempt, ended = stage.status.attempt, stage.status.ended
+    if ended is not None and ended.attempt == attempt:
+        reason, message = "Resumed", f"attempt {attempt} ended: {ended.message}"
+    else:
+        reason, message = "Interrupted", f"attempt {attempt} was interrupted" + (f": {job.cause}" if job.cause else "")
+    event = Event(reason, f"{stage.name}: {message}; attempt {attempt + 1} {_resumes(stage)}")
     if not job.cause:
         return Decision(_number(stage, attempt + 1, now).status, events=(event,), requeue_after=0)
     again = attempts.retry_time(1, now)
-    waits = changes.with_conditions(stage, Ready=(False, Reason.RETRYING, message), now=now)
+    waiting = changes.with_conditions(stage, Ready=(False, Reason.RETRYING, message), now=now)
     return Decision(
-        changes.update(waits, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
+        changes.update(waiting, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
     )
 
 
-def _failure(stage: Stage, why: str, now: datetime) -> Decision[StageStatus]:
-    """Counts a failed attempt, once; the last one allowed ends the stage."""
-    failures = stage.status.failures + 1
-    stage = changes.update(stage, failures=failures)
-    message = f"attempt {stage.status.attempt} failed: {why}"
-    if failures > stage.spec.backoff_limit:
-        return _failed(stage, Reason.BACKOFF_LIMIT, message, now)
+def _resumes(stage: Stage) -> str:
+    return f"resumes from {stage.status.checkpoint}" if stage.status.checkpoint else "starts from the beginning"
+
+
+def _handle_failure(stage: Stage, cause: str, now: datetime) -> Decision[StageStatus]:
+    """Counts a failed attempt, once. It is retried after a delay, or ends the stage when `backoffLimit` is exceeded."""
+    failures, limit = stage.status.failures + 1, stage.spec.backoff_limit
+    stage = changes.update(stage, failures=failures, ended=_end(stage, cause))
+    message = f"attempt {stage.status.attempt} failed: {cause}"
+    if failures > limit:
+        return _fail(stage, Reason.BACKOFF_LIMIT, message, now, cause)
     again = attempts.retry_time(failures, now)
-    retries = changes.with_conditions(stage, Ready=(False, Reason.RETRYING, message), now=now)
-    event = Event(
-        "Retrying",
-        f"{stage.name}: {message}; tried again in {attempts.wait(failures):.0f} s{_from(stage)} ({failures} of {stage.spec.backoff_limit})",
-        warning=True,
-    )
+    retrying = changes.with_conditions(stage, Ready=(False, Reason.RETRYING, message), now=now)
+    where = f" from {stage.status.checkpoint}" if stage.status.checkpoint else ""
+    follows = f"retry {failures} of {limit}{where} in {attempts.delay(failures):.0f} s"
     return Decision(
-        changes.update(retries, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
+        changes.update(retrying, retry_time=again).status,
+        events=(Event("Retrying", f"{stage.name}: {message}; {follows}", warning=True),),
+        requeue_after=(again - now).total_seconds(),
     )
-
-
-def _from(stage: Stage) -> str:
-    return f" from {stage.status.checkpoint}" if stage.status.checkpoint else ""
 
 
 def _wait_to_retry(stage: Stage, again: datetime, now: datetime) -> Decision[StageStatus]:
@@ -255,32 +307,27 @@ def _wait_to_retry(stage: Stage, again: datetime, now: datetime) -> Decision[Sta
     return _number(stage, stage.status.attempt + 1, now)
 
 
-def _failed(stage: Stage, reason: Reason, message: str, now: datetime) -> Decision[StageStatus]:
+def _fail(stage: Stage, reason: Reason, message: str, now: datetime, end: str = "") -> Decision[StageStatus]:
+    """Ends the stage. end: how the attempt ended, where that differs from the message."""
     failed = changes.with_conditions(stage, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
-    return Decision(
-        changes.update(failed, completion_time=now, retry_time=None).status,
-        events=(Event(str(reason), f"{stage.name}: {message}", warning=True),),
-    )
+    failed = changes.update(failed, completion_time=now, retry_time=None, ended=_end(stage, end or message))
+    return Decision(failed.status, events=(Event(str(reason), f"{stage.name}: {message}", warning=True),))
 
 
-def _stopped(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
-    """Suspended or cancelled, and no job runs (any more)."""
-    if (
-        facts.job is not None
-        and not stage.cancelled
-        and (looking := _wait_for_store_check(stage, facts, now)) is not None
-    ):
-        return looking
-    if facts.job is not None and _complete(stage, facts, facts.job):
-        return _completed(stage, now)
+def _stop(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
+    """Suspended or cancelled, and no job runs."""
+    if facts.job is not None and not stage.cancelled:
+        checking = _wait_for_store_check(stage, facts, now)
+        if checking is not None:
+            return checking
+    if facts.job is not None and _is_complete(stage, facts, facts.job):
+        return _complete(stage, now)
     if stage.cancelled:
-        return _failed(stage, Reason.CANCELLED, "cancelled", now)
+        return _fail(stage, Reason.CANCELLED, "cancelled", now)
     where = f"at checkpoint {stage.status.checkpoint}" if stage.status.checkpoint else "before its first checkpoint"
     message = f"suspended {where}"
     events = () if stage.holds("Suspended") else (Event("Suspended", f"{stage.name}: {message}"),)
-    return Decision(
-        changes.with_conditions(
-            stage, Suspended=(True, Reason.SUSPENDED, message), Ready=(False, Reason.SUSPENDED, message), now=now
-        ).status,
-        events=events,
+    held = changes.with_conditions(
+        stage, Suspended=(True, Reason.SUSPENDED, message), Ready=(False, Reason.SUSPENDED, message), now=now
     )
+    return Decision(changes.update(held, ended=_end(stage, message)).status, events=events)
