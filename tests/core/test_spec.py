@@ -1,4 +1,4 @@
-"""How a run is described: what is accepted, what is refused, and fact 19: where every default comes from."""
+"""The specification of a run: what is accepted, what is refused, and where every default comes from."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ FROM_THE_PAPER = {
 NOT_THE_METHODS = {
     "how much is kept, done or reported": "steps max_steps questions save_every keep_trajectories bootstrap split",
     "what a run is made of": "cache lora optimizer demonstrations teacher policies",
-    "policies whose own fields say so": "grounding image_search text_search judge outage",
-    "conventions of the trade, in no publication": "temperature clip_grad_norm dropout warmup_steps",
+    "groups of fields with sources of their own": "grounding image_search text_search judge outage",
+    "common conventions, in no publication": "temperature clip_grad_norm dropout warmup_steps",
     "a choice that its description explains": "gaze reasoning",
 }
 """Fields that need no mark, by reason; everything else is a figure of the method and says where it comes from."""
@@ -58,22 +58,22 @@ def complaint(kind: type[spec.Spec], given: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-# ---- fact 19
+# ---- sources of defaults
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_every_figure_of_the_method_says_where_it_comes_from(name: str) -> None:
+def test_every_value_of_the_method_names_its_source(name: str) -> None:
     exempt = name.partition(".")[2] in " ".join(NOT_THE_METHODS.values()).split()
     assert exempt or MARK.search(DEFAULTS[name].description or "")
 
 
-def test_only_the_papers_figures_are_called_the_papers() -> None:
+def test_exactly_the_paper_s_values_are_marked_as_the_paper_s() -> None:
     called = {name for name, field in DEFAULTS.items() if re.search(r"\[paper\b", field.description or "")}
     assert called == set(FROM_THE_PAPER)
     assert {name: DEFAULTS[name].default for name in called} == FROM_THE_PAPER
 
 
-def test_what_the_paper_leaves_open_is_called_ours_or_a_peers() -> None:
+def test_values_that_the_paper_leaves_open_are_marked_as_ours_or_a_peer_s() -> None:
     for name in ("GRPOSettings.format_weight", "GRPOSettings.clip", "AgentSettings.max_calls", "ToolsSpec.top"):
         assert "[peer" in DEFAULTS[name].description
     for name in (
@@ -85,19 +85,19 @@ def test_what_the_paper_leaves_open_is_called_ours_or_a_peers() -> None:
         assert "[ours" in DEFAULTS[name].description
 
 
-def test_the_two_group_sizes_in_circulation_are_both_named_and_both_possible() -> None:
+def test_both_published_group_sizes_are_named_and_accepted() -> None:
     assert "brief: 5" in DEFAULTS["GRPOSettings.group_size"].description
     assert "paper note: 4" in DEFAULTS["GRPOSettings.group_size"].description
     assert spec.GRPOSettings().group_size == 5
     assert spec.GRPOSettings(group_size=4).group_size == 4
 
 
-def test_the_reward_is_set_up_as_it_was_published() -> None:
+def test_the_defaults_of_the_reward_are_the_published_ones() -> None:
     settings = spec.GRPOSettings()
     assert (settings.format_weight, settings.search_penalty, settings.clip) == (0.1, 0.0, 0.2)
 
 
-def test_four_calls_at_once_is_the_default() -> None:
+def test_a_tool_has_four_calls_in_flight_by_default() -> None:
     assert spec.ToolsSpec().concurrency == 4
 
 

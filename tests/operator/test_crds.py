@@ -277,7 +277,7 @@ def test_what_a_structural_schema_cannot_say_is_an_error_when_it_is_made(annotat
 def test_a_default_is_told_not_written_and_only_once():
     grpo = schema("GoGRun")["properties"]["spec"]["properties"]["stages"]["properties"]["grpo"]["properties"]
     assert grpo["learningRate"] == {
-        "description": "Its highest, after the warm-up [paper: 2e-6]. Default: 2e-06, or the model family's preset.",
+        "description": "Learning rate after the warm-up [paper: 2e-6]. Default: 2e-06, or the model family's preset.",
         "type": "number",
         "minimum": 0,
         "exclusiveMinimum": True,

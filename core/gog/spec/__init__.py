@@ -1,12 +1,12 @@
-"""How a run is described: one typed model that manifests, custom resources and recipe configurations all embed.
+"""The description of a run: typed models that manifests, custom resources and recipe configurations embed.
 
-A field's description is its documentation everywhere (`kubectl explain`, `gog validate`, the docs); it says unit and
-source, and the default where that is no plain value (a plain one is added where descriptions are shown). Marks: [paper]
-the authors' README or a reading note of the paper, [brief] the method as it was described to us, [peer] DeepMMSearch-R1
-or MMSearch-R1, whose recipe the paper's matches value for value, [ours] our assumption. Manifests write camelCase,
-recipe YAML writes snake_case; both parse into the same class. Settings that a model family needs otherwise (a tiny model
-learns at a thousand times the rate) live in `gog_recipes/configs/<family>/<stage>.yaml`, not here. Every text, list and
-map is bounded: the API server refuses rules about what it cannot bound.
+The description of a field is its documentation everywhere (`kubectl explain`, `gog validate`, docs/reference.md). It says
+unit and source, and the default where that is no plain value; plain defaults are added where descriptions are shown.
+Sources: [paper] the authors' README or a reading note of the paper; [brief] a description of the method; [peer]
+DeepMMSearch-R1 or MMSearch-R1, whose recipe the paper's matches value for value; [ours] our assumption. Manifests write
+camelCase, recipe YAML snake_case; both parse into the same classes. What a model family needs otherwise (a tiny model
+learns at a thousand times the rate) is in `gog_recipes/configs/<family>/<stage>.yaml`. Every text, list and map is
+bounded, because the API server refuses rules about unbounded ones.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all settings are made of: the model class, and values that several share."""
+"""The base class of all settings, and the types that several of them share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods, on a cluster: how many, how large, where. One machine reads past this."""
+"""Pods on a cluster: number, size, placement. Ignored on one machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class WorkersSpec(Spec):
         1,
         ge=1,
         le=256,
-        description="Pods; they start together or not at all. More would not fit into one job, which tells of every pod.",
+        description="Pods; they start together or not at all. The limit is what the status of one job can hold.",
     )
     processes: int | None = Field(
         None, ge=1, le=64, description="Processes in each pod. Default: one per GPU, at least one."
@@ -33,27 +33,39 @@ ResourceName = Annotated[str, Field(max_length=253)]
 
 
 class ResourcesSpec(Spec):
-    """Of one server's pod, as Kubernetes writes them."""
+    """Resources of a server's pod, in the form of Kubernetes."""
 
     requests: dict[ResourceName, Quantity] = Field(
-        default_factory=dict, max_length=16, description="What the node must have free, by resource: `cpu: 500m`."
+        default_factory=dict,
+        max_length=16,
+        description="Amounts that the scheduler reserves on the node, by resource: `cpu: 500m`.",
     )
     limits: dict[ResourceName, Quantity] = Field(
-        default_factory=dict, max_length=16, description="What the pod may use at most: `nvidia.com/gpu: 1`."
+        default_factory=dict,
+        max_length=16,
+        description="Amounts that the pod cannot exceed, by resource: `nvidia.com/gpu: 1`.",
     )
 
 
 class TolerationSpec(Spec):
-    """A taint of nodes that pods put up with, as Kubernetes writes it."""
+    """A taint of nodes that pods tolerate, in the form of Kubernetes."""
 
-    key: str | None = Field(None, max_length=316, description="Of the taint. Default: every key, with Exists.")
-    operator: Literal["Exists", "Equal"] = Field("Equal", description="Whether `value` must be the taint's.")
-    value: str | None = Field(None, max_length=63, description="Of the taint, with Equal. Default: empty.")
+    key: str | None = Field(
+        None, max_length=316, description="Key of the taint. Default: every key, with operator Exists."
+    )
+    operator: Literal["Exists", "Equal"] = Field(
+        "Equal", description="Equal: `value` must equal the taint's; Exists: any value."
+    )
+    value: str | None = Field(
+        None, max_length=63, description="Value of the taint, with operator Equal. Default: empty."
+    )
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        None, description="Of the taint. Default: every effect."
+        None, description="Effect of the taint. Default: every effect."
     )
     toleration_seconds: int | None = Field(
-        None, ge=0, description="How long a pod stays on a node so tainted, with NoExecute. Default: for ever."
+        None,
+        ge=0,
+        description="Seconds that a pod stays on a node with this taint, with effect NoExecute. Default: no limit.",
     )
 
 
@@ -62,7 +74,7 @@ LabelValue = Annotated[str, Field(max_length=63)]
 
 
 class SchedulingSpec(Spec):
-    """Where pods of a run may go, on a cluster."""
+    """Where pods of a run are scheduled, on a cluster."""
 
     queue: str = Field("default", max_length=63, description="Volcano queue of the stages' jobs.")
     priority_class_name: str | None = Field(
@@ -72,11 +84,11 @@ class SchedulingSpec(Spec):
         default_factory=dict, max_length=32, description="Labels that a node must have."
     )
     tolerations: tuple[TolerationSpec, ...] = Field(
-        (), max_length=32, description="Taints that pods put up with. Default: none."
+        (), max_length=32, description="Taints that pods tolerate. Default: none."
     )
 
 
 class Placement(Spec):
-    """What a manifest says of a stage besides its recipe's settings."""
+    """Settings of a stage's pods, beside those of its recipe."""
 
     workers: WorkersSpec = Field(WorkersSpec(), description="Pods of the stage's job, on a cluster.")

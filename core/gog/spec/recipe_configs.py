@@ -1,4 +1,4 @@
-"""A recipe's whole configuration: its stage's settings, and what every stage needs to know besides."""
+"""The complete configuration of a recipe: the settings of its stage, and those that every stage has."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from gog.spec.traces import StageTracesSpec
 
 
 class StageConfig(Spec):
-    """What every stage needs to know besides its own settings. The spec of a stage's custom resource and its recipe's
-    YAML are this plus the settings."""
+    """Settings that every stage has. The spec of a stage's custom resource and the YAML of its recipe are these and the
+    stage's own."""
 
     kind: ClassVar[str] = ""
 
-    run: Name = Field("run", description="Name of the run; label of metrics.")
+    run: Name = Field("run", description="Name of the run, in logs and traces.")
     stage: str = Field("", max_length=63, description="Key of the stage's checkpoints in the store. Default: its kind.")
-    seed: int = Field(0, ge=0, description="Seeds sampling, order and initialisation.")
-    model: ModelSpec = Field(description="The base model, which LoRA adapters are trained for.")
-    data: DataSpec = Field(description="Where the questions are: exactly one of world, path, uri.")
-    store: StoreSpec = Field(description="Where checkpoints are read from and go to.")
+    seed: int = Field(0, ge=0, description="Seed of sampling, order and initialisation.")
+    model: ModelSpec = Field(description="The base model, for which LoRA adapters are trained.")
+    data: DataSpec = Field(description="The dataset: exactly one of world, path, uri.")
+    store: StoreSpec = Field(description="Store that checkpoints are read from and written to.")
     inputs: dict[Text, Text] = Field(
         default_factory=dict,
         max_length=16,
-        description="Checkpoints of earlier stages by kind: `sft: sft/180`, or `sft: sft` for the newest.",
+        description="Checkpoints of earlier stages, by kind: `sft: sft/180`, or `sft: sft` for the newest.",
     )
     endpoints: dict[Text, Text] = Field(
         default_factory=dict,
@@ -39,51 +39,64 @@ class StageConfig(Spec):
     backends: dict[Text, Text] = Field(
         default_factory=dict,
         max_length=16,
-        description="What answers each tool, as part of the keys of recorded answers: back end and data of a server that "
-        "gog starts. Default: the tool's URL.",
+        description="Identity of what answers each tool, part of the keys of recorded answers: back end and data of a server "
+        "that gog starts. Default: the tool's URL.",
     )
     judge_model: str = Field(
         "",
         max_length=253,
-        description="Model to ask the judge for, where its server has several. Default: that of its Endpoint, else its "
-        "only one.",
+        description="Model to request from the judge's server, where it has several. Default: that of its Endpoint, else the "
+        "server's only one.",
     )
     tools: ToolsSpec = Field(ToolsSpec(), description="How tools and the judge are called.")
-    traces: StageTracesSpec | None = Field(None, description="Where traces go. Default: there are none.")
+    traces: StageTracesSpec | None = Field(None, description="Collector that traces are sent to. Default: no traces.")
     workdir: str | None = Field(
         None,
         max_length=1024,
-        description="Scratch folder for progress and logs. Default: a temporary one; on a cluster /work.",
+        description="Scratch folder for progress and logs. Default: a temporary folder; on a cluster /work.",
     )
 
     @property
     def key(self) -> str:
+        """Key of the stage's checkpoints in the store."""
         return self.stage or self.kind
 
 
 class CurateConfig(CurateSettings, AgentSettings, StageConfig):
+    """Configuration of the recipe curate."""
+
     kind: ClassVar[str] = "curate"
 
 
 class SFTConfig(SFTSettings, StageConfig):
+    """Configuration of the recipe sft."""
+
     kind: ClassVar[str] = "sft"
 
 
 class StratifyConfig(StratifySettings, AgentSettings, StageConfig):
+    """Configuration of the recipe stratify."""
+
     kind: ClassVar[str] = "stratify"
 
 
 class GRPOConfig(GRPOSettings, AgentSettings, StageConfig):
+    """Configuration of the recipe grpo."""
+
     kind: ClassVar[str] = "grpo"
 
 
 class EvaluateConfig(EvaluateSettings, AgentSettings, StageConfig):
+    """Configuration of the recipe evaluate."""
+
     kind: ClassVar[str] = "evaluate"
 
 
 CONFIGS: dict[str, type[StageConfig]] = {
     cls.kind: cls for cls in (CurateConfig, SFTConfig, StratifyConfig, GRPOConfig, EvaluateConfig)
 }
+"""Class of each recipe's configuration, by stage."""
 NEEDS: dict[str, tuple[str, ...]] = {stage.name: stage.needs for stage in catalog.STAGES}
-"""Which stages' checkpoints a stage starts from."""
+"""Stages whose checkpoints a stage starts from."""
 NEEDS_TOOLS: dict[str, bool] = {stage.name: stage.uses_tools for stage in catalog.STAGES}
+"""Whether a stage calls tools and the judge."""

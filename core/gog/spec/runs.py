@@ -1,4 +1,4 @@
-"""spec of a GoGRun: everything together, as a manifest says it."""
+"""The spec of a GoGRun: the whole content of a manifest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gog.spec.traces import TracesSpec
 
 
 class Curate(CurateSettings, AgentSettings, Placement):
-    """Makes demonstrations: the teacher's trajectories, with the run's own tools."""
+    """Makes demonstrations: trajectories of the teacher with the run's own tools."""
 
 
 class SFT(SFTSettings, Placement):
@@ -24,7 +24,7 @@ class SFT(SFTSettings, Placement):
 
 
 class Stratify(StratifySettings, AgentSettings, Placement):
-    """Sorts the training questions by how often the fine-tuned model solves them."""
+    """Grades the training questions by how often the fine-tuned model solves them."""
 
 
 class GRPO(GRPOSettings, AgentSettings, Placement):
@@ -36,60 +36,64 @@ class Evaluate(EvaluateSettings, AgentSettings, Placement):
 
 
 class Stages(Spec):
-    """Settings by stage; what is absent takes the model family's preset. `skip` leaves a stage out."""
+    """Settings by stage; what is left out takes the model family's preset. `skip` leaves out whole stages."""
 
     curate: Curate = Field(Curate(), description="Makes demonstrations with the run's own tools.")
     sft: SFT = Field(SFT(), description="Aligns the model: LoRA fine-tuning on the demonstrations.")
     stratify: Stratify = Field(
-        Stratify(), description="Sorts the questions by how often the fine-tuned model solves them."
+        Stratify(), description="Grades the questions by how often the fine-tuned model solves them."
     )
     grpo: GRPO = Field(GRPO(), description="Improves the policy by GRPO, with live tool calls.")
     evaluate: Evaluate = Field(Evaluate(), description="Compares policies on held-out questions.")
     skip: tuple[StageName, ...] = Field(
         (),
         max_length=len(STAGES),
-        description="Stages to leave out; what later ones start from must then be in the store. Default: none.",
+        description="Stages to leave out; the checkpoints that later stages start from must then be in the store. Default: none.",
     )
 
 
 class ImagesSpec(Spec):
-    """Container images, on a cluster. Default: the operator's own."""
+    """Container images, on a cluster."""
 
     trainer: str | None = Field(
-        None, max_length=512, description="Of stages and of the policy server. Default: the operator's trainer image."
+        None,
+        max_length=512,
+        description="Image of stages and of the policy server. Default: the operator's trainer image.",
     )
     tools: str | None = Field(
-        None, max_length=512, description="Of the other servers and of movers. Default: the operator's tools image."
+        None,
+        max_length=512,
+        description="Image of the other servers and of store jobs. Default: the operator's tools image.",
     )
 
 
 class Arm(Spec):
     """A variant of a run's later stages; the earlier ones are shared."""
 
-    name: Name = Field(description="Ends the names of the arm's stages: `<run>-grpo-<arm>`.")
+    name: Name = Field(description="Suffix of the names of the arm's stages: `<run>-grpo-<arm>`.")
     set: dict[Text, Any] = Field(
         min_length=1,
         max_length=64,
-        description="Dotted paths under spec and their values: `stages.grpo.gaze: off`. Only stages, tools, model and seed "
-        "may change.",
+        description="Values by dotted path under spec: `stages.grpo.gaze: off`. Only stages, tools, model and seed may "
+        "differ.",
     )
 
 
 class RunSpec(Spec):
-    """What to train, on what, and where. Only model and data must be said, on a cluster also the store."""
+    """What to train, on what, and where. Only model and data are required, on a cluster also the store."""
 
-    model: ModelSpec = Field(description="The base model, which LoRA adapters are trained for.")
-    data: DataSpec = Field(description="Where the questions are: exactly one of world, path, uri.")
+    model: ModelSpec = Field(description="The base model, for which LoRA adapters are trained.")
+    data: DataSpec = Field(description="The dataset: exactly one of world, path, uri.")
     store: StoreSpec | None = Field(
         None,
-        description="Where checkpoints and the report go. Default on one machine: the run folder. Required on a cluster.",
+        description="Store for checkpoints and the report. Default on one machine: the run folder. Required on a cluster.",
     )
-    seed: int = Field(0, ge=0, description="Seeds every stage.")
+    seed: int = Field(0, ge=0, description="Seed of every stage.")
     endpoints: EndpointsSpec = Field(
         EndpointsSpec(), description="The servers of the run. Default: those of the embedded world."
     )
     tools: ToolsSpec = Field(ToolsSpec(), description="How tools and the judge are called.")
-    traces: TracesSpec | None = Field(None, description="Where traces go. Default: there are none.")
+    traces: TracesSpec | None = Field(None, description="Collector that traces are sent to. Default: no traces.")
     stages: Stages = Field(
         Stages(), description="Settings by stage; what is left out takes the model family's preset, else its default."
     )
@@ -98,31 +102,37 @@ class RunSpec(Spec):
         max_length=16,
         description="Variants of the later stages (ablations); the earlier ones are shared. Default: none.",
     )
-    scheduling: SchedulingSpec = Field(SchedulingSpec(), description="Where pods of the run may go, on a cluster.")
+    scheduling: SchedulingSpec = Field(
+        SchedulingSpec(), description="Where pods of the run are scheduled, on a cluster."
+    )
     service_account_name: str | None = Field(
         None,
         max_length=253,
-        description="Of every pod of the run, on a cluster; the way to credentials without a Secret. Default: none.",
+        description="Service account of every pod of the run, on a cluster; it can grant credentials without a Secret. Default: none.",
     )
     images: ImagesSpec = Field(ImagesSpec(), description="Container images, on a cluster.")
-    retention: RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
+    retention: RetentionSpec | None = Field(None, description="Which checkpoints are kept. Default: all.")
     promote_to: StoreSpec | None = Field(
         None,
-        description="Store to which the last checkpoint of every stage is copied once it is verified. Default: none.",
+        description="Store to which the last checkpoint of every stage is copied after verification. Default: none.",
     )
-    suspend: bool = Field(False, description="Stop the current stage at its last checkpoint and wait.")
-    backoff_limit: int = Field(3, ge=0, le=100, description="Failed attempts of a stage that are tried again.")
+    suspend: bool = Field(
+        False, description="Stop the current stage at its last checkpoint, and continue when this is false again."
+    )
+    backoff_limit: int = Field(
+        3, ge=0, le=100, description="Retries of a stage after failed attempts; interrupted attempts do not count."
+    )
     active_deadline_seconds: int | None = Field(
-        None, ge=1, description="Seconds that one attempt of a stage may take. Default: no limit."
+        None, ge=1, description="Seconds that one attempt of a stage may run. Default: no limit."
     )
     ttl_seconds_after_finished: int | None = Field(
         None,
         ge=0,
-        description="Seconds after which a finished run is deleted, on a cluster; what is in the store stays. "
+        description="Seconds after which a finished run is deleted, on a cluster; the store keeps its checkpoints. "
         "Default: never.",
     )
     managed_by: str | None = Field(
         None,
         max_length=63,
-        description="Name of another controller that has this run in hand; gog leaves it alone then. Default: gog.",
+        description="Name of another controller that manages this run; gog then ignores it. Default: gog.",
     )

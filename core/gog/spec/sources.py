@@ -1,4 +1,4 @@
-"""The base model, the questions, the store: where a run takes from and puts to."""
+"""The base model, the dataset, the store: what a run reads and where it writes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from gog.spec.base import Spec
 
 
 class ModelSpec(Spec):
-    """The base model, which LoRA adapters are trained for."""
+    """The base model, for which LoRA adapters are trained."""
 
     base: str = Field(
         min_length=1,
         max_length=1024,
-        description="`tiny` (shipped with gog), or a folder or s3:// prefix in Hugging Face form. On a cluster a folder "
-        "is one of the trainer image.",
+        description="`tiny` (shipped with gog), or a folder or s3:// prefix with a model in Hugging Face format. On a "
+        "cluster a folder is one of the trainer image.",
     )
     family: Literal["tiny", "qwen2.5-vl"] | None = Field(
         None,
-        description="Which preset of recipe settings applies to what the manifest leaves out. "
+        description="Preset of recipe settings for what the manifest leaves out. "
         "Default: tiny for base tiny, else qwen2.5-vl.",
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the weights while training.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Data type of the weights during training.")
 
     @property
     def preset(self) -> str:
@@ -36,31 +36,34 @@ class ModelSpec(Spec):
 
 
 class WorldSpec(Spec):
-    """The embedded world: images, questions, an image index and a corpus, made from a seed."""
+    """The embedded world: images, questions, an image index and a text corpus, generated from a seed."""
 
-    seed: int = Field(7, ge=0, description="Everything in the world follows from it.")
-    train: int = Field(3200, ge=1, le=1_000_000, description="Questions to train on.")
+    seed: int = Field(7, ge=0, description="Seed of everything in the world.")
+    train: int = Field(3200, ge=1, le=1_000_000, description="Number of training questions.")
     test: int = Field(
-        600, ge=1, le=1_000_000, description="Held-out questions, about entities never shown in training."
+        600,
+        ge=1,
+        le=1_000_000,
+        description="Number of held-out questions, about entities that never occur in training.",
     )
 
 
 class DataSpec(Spec):
-    """Where the questions are: exactly one of world, path, uri."""
+    """The dataset: exactly one of world, path, uri."""
 
-    world: WorldSpec | None = Field(None, description="Make the embedded world.")
+    world: WorldSpec | None = Field(None, description="Generate the embedded world.")
     path: str | None = Field(
         None,
         max_length=1024,
-        description="A dataset on this machine: a folder, or a file in another format. Not on a cluster: its pods have "
-        "no such folder.",
+        description="A dataset on this machine: a folder, or a file in another format. Not on a cluster, whose pods do "
+        "not have it.",
     )
     uri: str | None = Field(
         None,
         pattern=r"^(file|s3)://",
         max_length=1024,
         description="A dataset in a store: s3://bucket/prefix, as `gog move push` publishes it, or file:///folder. It is "
-        "reached as the run's store is (endpointUrl, secretName and so on).",
+        "read with the options of the run's store (endpointUrl, secretName and so on).",
     )
 
     format: str | None = Field(
@@ -81,43 +84,50 @@ class DataSpec(Spec):
 
 
 class StoreSpec(Spec):
-    """A checkpoint store. Credentials are never written here: on a cluster they come from the Secret or from the
-    service account of the pods, elsewhere from the environment."""
+    """A checkpoint store. Credentials are never part of it: on a cluster they come from the Secret or from the service
+    account of the pods, elsewhere from the environment."""
 
     uri: str = Field(
         pattern=r"^(file|s3)://",
         max_length=1024,
-        description="s3://bucket/prefix, or file:///folder on one machine.",
+        description="`s3://bucket/prefix`, or `file:///folder` on one machine.",
     )
     secret_name: str | None = Field(
         None,
         max_length=253,
-        description="Secret in the run's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and perhaps ca.crt. "
-        "Default: whatever the pods' service account may do.",
+        description="Secret in the run's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, optionally "
+        "ca.crt. Default: the credentials of the pods' service account.",
     )
     endpoint_url: str | None = Field(
-        None, pattern=r"^https?://", max_length=1024, description="Address of an S3 server. Default: Amazon's."
+        None, pattern=r"^https?://", max_length=1024, description="URL of the S3 server. Default: Amazon S3."
     )
-    region: str | None = Field(None, max_length=64, description="Region of the bucket. Default: the environment's.")
+    region: str | None = Field(
+        None, max_length=64, description="Region of the bucket. Default: that of the environment."
+    )
     path_style: bool = Field(
-        False, description="Write the bucket into the path, not the host name, as most servers but Amazon's want."
+        False,
+        description="Put the bucket into the path instead of the host name, as most servers except Amazon's require.",
     )
     ca_bundle: str | None = Field(
         None,
         max_length=1024,
-        description="PEM file of the authority to trust. Default on a cluster: ca.crt of the Secret.",
+        description="PEM file of the certificate authority to trust. Default on a cluster: ca.crt of the Secret.",
     )
     kms_key_id: str | None = Field(
-        None, max_length=2048, description="Key that the server encrypts objects with (SSE-KMS). Default: none."
+        None, max_length=2048, description="Key with which the server encrypts objects (SSE-KMS). Default: none."
     )
 
 
 class RetentionSpec(Spec):
-    """Which checkpoints of a stage stay. The newest, tagged ones and what others were made from always do."""
+    """Which checkpoints of a stage are kept. The newest, tagged ones and inputs of other checkpoints always are."""
 
-    keep_last: int = Field(3, ge=1, le=10_000, description="The newest so many.")
-    keep_best: int = Field(0, ge=0, le=10_000, description="Besides, so many of the best by `metric`.")
-    metric: str = Field("reward_last", max_length=64, description="Key of the checkpoint's meta; larger is better.")
+    keep_last: int = Field(3, ge=1, le=10_000, description="Number of newest checkpoints to keep.")
+    keep_best: int = Field(0, ge=0, le=10_000, description="Number of best checkpoints by `metric` to keep besides.")
+    metric: str = Field(
+        "reward_last", max_length=64, description="Key in the checkpoint's metadata; larger values are better."
+    )
     grace_seconds: int = Field(
-        86_400, ge=0, description="Seconds; younger blobs are never swept: a publication may be under way."
+        86_400,
+        ge=0,
+        description="Seconds; younger blobs are never deleted, because a checkpoint that is being written may refer to them.",
     )
