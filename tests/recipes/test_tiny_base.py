@@ -1,4 +1,4 @@
-"""The tiny base: its words, its folder in Hugging Face form, its pre-training."""
+"""The tiny base: its vocabulary, its folder in Hugging Face form, its pre-training."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from gog_recipes.world import (
     vocabulary,
 )
 
-CONFIG = Path(tiny_base.__file__).parent / "configs" / "tiny" / "tiny_base.yaml"
-LESSONS = ("caption", "crops", "reading", "lookup", "repeating")
+CONFIG = Path(tiny_base.__file__).parents[1] / "configs" / "tiny" / "tiny_base.yaml"
+TASKS = ("caption", "crops", "reading", "lookup", "repeating")
 TURNS = (
     "<think>one</think><img_search><img></img_search>",
     "<think>several</think><img_search>red ring</img_search>",
@@ -59,8 +59,8 @@ def shipped() -> Any:
     return transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(world.TINY, local_files_only=True).eval()
 
 
-def some_lessons(split: entities.Split = "train") -> pretrain_tasks.Lessons:
-    return pretrain_tasks.Lessons(random.Random(3), entities.build(7), split, pool=100)
+def make_tasks(split: entities.Split = "train") -> pretrain_tasks.PretrainTasks:
+    return pretrain_tasks.PretrainTasks(random.Random(3), entities.build(7), split, pool=100)
 
 
 def shown_candidates(count: int) -> str:
@@ -93,14 +93,14 @@ def test_every_question_of_the_world_is_made_of_known_words(tokenizer: Any) -> N
     assert not any(tokenizer.unk_token_id in row for row in ids)
 
 
-def test_decoding_joins_words_with_single_spaces_and_tokenises_back(tokenizer: Any) -> None:
+def test_decoding_joins_words_with_single_spaces_and_is_inverted_by_encoding(tokenizer: Any) -> None:
     ids = tokenizer(conversation()).input_ids
     text = tokenizer.decode(ids)
     assert text == " ".join(tokenizer.convert_ids_to_tokens(ids)) and tokenizer(text).input_ids == ids
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_a_turn_means_the_same_after_decoding(tokenizer: Any, turn: str) -> None:
+def test_a_decoded_turn_parses_to_the_same_action(tokenizer: Any, turn: str) -> None:
     decoded = actions.parse_turn(tokenizer.decode(tokenizer(turn).input_ids))
     action = actions.parse_turn(turn).action
     assert decoded.well_formed
@@ -149,46 +149,46 @@ def test_a_scene_is_sixteen_image_tokens_and_a_crop_is_one() -> None:
     assert [int(grid.prod()) // tiny_model.MERGE**2 for grid in grids] == [16, 1]
 
 
-@pytest.mark.parametrize("name", LESSONS)
-def test_pieces_of_a_row_tokenise_as_the_whole_row(tokenizer: Any, name: str) -> None:
-    source = some_lessons()
-    rows = [getattr(source, name)() for _ in range(20)]
+@pytest.mark.parametrize("name", TASKS)
+def test_pieces_of_an_example_tokenize_as_the_whole_example(tokenizer: Any, name: str) -> None:
+    tasks = make_tasks()
+    rows = [getattr(tasks, name)() for _ in range(20)]
     batch = batches.collate(rows, tokenizer)
     for ids, row in zip(batch.ids, rows, strict=True):
         whole = tokenizer(" ".join(batches._spread(row))).input_ids
         assert ids[: len(whole)].tolist() == whole and (ids[len(whole) :] == tokenizer.pad_token_id).all()
 
 
-@pytest.mark.parametrize("name", LESSONS)
-def test_lessons_use_known_words_only(tokenizer: Any, name: str) -> None:
-    source = some_lessons()
-    ids = batches.collate([getattr(source, name)() for _ in range(50)], tokenizer).ids
+@pytest.mark.parametrize("name", TASKS)
+def test_examples_use_known_words_only(tokenizer: Any, name: str) -> None:
+    tasks = make_tasks()
+    ids = batches.collate([getattr(tasks, name)() for _ in range(50)], tokenizer).ids
     assert tokenizer.unk_token_id not in ids
 
 
-def test_lessons_ask_in_the_frame_of_an_episode() -> None:
-    source = some_lessons()
-    captions, crops = source.caption().pieces[0][0], source.crops().pieces[0][0]
+def test_examples_have_the_frame_of_an_episode() -> None:
+    tasks = make_tasks()
+    captions, crops = tasks.caption().pieces[0][0], tasks.crops().pieces[0][0]
     assert captions in {prompts.prompt(q, style="terse") for q in ("what is", "read")} or "what colour is" in captions
     assert crops in {prompts.observation(shown_candidates(n)).removeprefix(prompts.TURN_END) for n in (2, 3, 4)}
 
 
-def test_no_lesson_but_repeating_has_a_tag_to_write() -> None:
-    source = some_lessons()
-    rows = [getattr(source, name)() for name in LESSONS if name != "repeating" for _ in range(50)]
-    written = " ".join(text for row in rows for text, learned in row.pieces if learned)
-    assert not any(tag in written for tag in actions.CONTROL_TAGS)
+def test_no_task_but_repeating_trains_a_tag() -> None:
+    tasks = make_tasks()
+    rows = [getattr(tasks, name)() for name in TASKS if name != "repeating" for _ in range(50)]
+    targets = " ".join(text for row in rows for text, trained in row.pieces if trained)
+    assert not any(tag in targets for tag in actions.CONTROL_TAGS)
 
 
 @pytest.mark.parametrize("name", ["caption", "crops", "reading"])
-def test_the_forward_pass_of_training_equals_the_librarys(tokenizer: Any, shipped: Any, name: str) -> None:
-    source = some_lessons()
-    rows = [getattr(source, name)() for _ in range(6)]
+def test_the_forward_pass_of_training_equals_that_of_the_library(tokenizer: Any, shipped: Any, name: str) -> None:
+    tasks = make_tasks()
+    rows = [getattr(tasks, name)() for _ in range(6)]
     batch = batches.collate(rows, tokenizer)
     attended = (batch.ids != tokenizer.pad_token_id).int()
     images: dict[str, Any] = {}
     if batch.patches is not None:
-        pixels = [image.pixels for row in rows for image in row.shown]
+        pixels = [image.pixels for row in rows for image in row.images]
         images = dict(tiny_model.build_image_processor()(pixels, return_tensors="pt"))
         images["mm_token_type_ids"] = (batch.ids == shipped.config.image_token_id).int()
         assert torch.equal(images["pixel_values"], batch.patches)
@@ -207,7 +207,7 @@ def test_the_forward_pass_of_training_equals_the_librarys(tokenizer: Any, shippe
 def test_muon_brings_singular_values_near_one() -> None:
     torch.manual_seed(0)
     for shape in ((2, 24, 12), (2, 12, 24)):
-        values = torch.linalg.svdvals(muon.orthogonalised(torch.randn(shape), 5))
+        values = torch.linalg.svdvals(muon.orthogonalize(torch.randn(shape), 5))
         assert values.min() > 0.5 and values.max() < 1.3
 
 
@@ -243,7 +243,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path: Pa
         tiny_base.TinyBaseRecipe(settings(tmp_path)).setup()
 
 
-def test_the_shipped_base_sees_points_and_copies_what_it_has_never_seen(tmp_path: Path, shipped: Any) -> None:
+def test_the_shipped_base_generalizes_to_unseen_entities(tmp_path: Path, shipped: Any) -> None:
     recipe = tiny_base.TinyBaseRecipe(settings(tmp_path, batch_size=32, measured_batches=2))
     recipe.setup()
     recipe.model = shipped

@@ -1,4 +1,4 @@
-"""The embedded world: an ordinary dataset, honest about what it keeps for test."""
+"""The embedded world: an ordinary dataset whose test entities never occur in training."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def cases(split: entities.Split, count: int, kind: str | None = None) -> list[sc
     return [scenes.draw_case(rng, entities.build(7), split, kind) for _ in range(count)]
 
 
-def test_the_catalogue_has_216_entities_of_which_72_are_kept_for_test() -> None:
+def test_there_are_216_entities_of_which_72_are_kept_for_test() -> None:
     known = entities.build(7)
     assert len(known.names) == len(set(known.names.values())) == 216
-    assert len(known.entities("test")) == 72 and len(known.entities("train")) == 144
+    assert len(known.of("test")) == 72 and len(known.of("train")) == 144
 
 
 def test_splits_share_no_entities() -> None:
@@ -44,7 +44,7 @@ def test_splits_share_no_entities() -> None:
 def test_text_questions_name_entities_of_their_own_split() -> None:
     known = entities.build(7)
     for split in generate.SPLITS:
-        own = {known.names[entity] for entity in known.entities(split)}
+        own = {known.names[entity] for entity in known.of(split)}
         assert {case.entity for case in cases(split, 50, "text")} <= own
 
 
@@ -75,7 +75,7 @@ def test_another_seed_gives_another_world(world: Path, tmp_path: Path) -> None:
     assert (tmp_path / "other" / "corpus.jsonl").read_bytes() != (world / "corpus.jsonl").read_bytes()
 
 
-def test_more_questions_of_one_split_leave_the_other_as_it_was(world: Path, tmp_path: Path) -> None:
+def test_the_size_of_one_split_does_not_change_the_other(world: Path, tmp_path: Path) -> None:
     generate.write(tmp_path / "longer", SMALL.model_copy(update={"train": 90}))
     assert (tmp_path / "longer" / "test.jsonl").read_bytes() == (world / "test.jsonl").read_bytes()
 
@@ -110,13 +110,13 @@ def test_a_look_question_has_one_answer() -> None:
         assert sum(thing.entity.form == case.scene.wanted.entity.form for thing in case.scene.things) == 1
 
 
-def test_questions_never_tell_the_dot() -> None:
+def test_questions_never_name_the_dot() -> None:
     for case in cases("train", 200, "fact"):
         assert case.scene.wanted.entity.dot not in case.question.split()
 
 
 @pytest.mark.parametrize("kind", list(scenes.KINDS))
-def test_evidence_tells_what_a_teacher_needs(kind: str) -> None:
+def test_evidence_holds_what_the_teacher_needs(kind: str) -> None:
     case = cases("train", 1, kind)[0]
     marks = generate.evidence(case)
     assert marks.kind == kind and marks.model_extra is not None
@@ -132,7 +132,7 @@ def test_kinds_keep_their_shares() -> None:
         assert abs(drawn.count(kind) / len(drawn) - share) < 0.04
 
 
-def test_the_index_shows_every_entity_once_and_not_as_scenes_do(world: Path) -> None:
+def test_the_index_holds_one_image_of_every_entity_unlike_any_scene(world: Path) -> None:
     lines = list(dataset.read_lines(world / "index" / "images.jsonl", dataset.IndexedImage))
     assert sorted(line.title for line in lines) == sorted(entities.NAMES)
     image = images.read(world / lines[0].image)
@@ -149,12 +149,12 @@ def test_the_corpus_answers_every_fact_question(world: Path) -> None:
             assert f"{marks['attribute']} {question.answers[0]}" in corpus[marks["entity"]]
 
 
-def test_facts_stand_in_an_order_that_varies() -> None:
+def test_the_order_of_facts_varies() -> None:
     known = entities.build(7)
     assert len({tuple(entities.page(known, name).split()[::3]) for name in entities.NAMES}) == 6
 
 
-def test_a_world_that_is_there_is_kept(world: Path) -> None:
+def test_an_equal_world_is_kept(world: Path) -> None:
     before = (world / "train.jsonl").stat().st_mtime_ns
     generate.write(world, SMALL)
     assert (world / "train.jsonl").stat().st_mtime_ns == before
@@ -167,14 +167,14 @@ def test_a_world_of_another_specification_is_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
 
 
-def test_a_folder_of_something_else_is_refused_untouched(tmp_path: Path) -> None:
+def test_a_folder_of_other_content_is_refused_and_not_changed(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not lose me")
-    with pytest.raises(errors.UserError, match="something else than a world"):
+    with pytest.raises(errors.UserError, match="something other than a world"):
         generate.write(tmp_path, SMALL)
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_a_world_that_breaks_off_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_generation_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,7 +1,7 @@
-"""Rows of lessons as tensors for the tiny model, made fast enough not to be noticed beside its 0.1-second steps.
+"""Pre-training examples as tensors for the tiny model, fast enough for its steps of 0.1 seconds.
 
-Patches and M-RoPE positions are in closed form, because the world's images have two sizes only; both equal what the
-library computes (tested). Images must be whole cells; anything else is the image processor's business.
+Patches and M-RoPE positions are computed in closed form, because the world's images have two sizes only. Both equal what
+the library computes (tested). The sides of images must be multiples of a cell.
 """
 
 from __future__ import annotations
@@ -20,35 +20,40 @@ from gog_recipes.world import drawing, pretrain_tasks, tiny_model, vocabulary
 
 @dataclass(frozen=True)
 class Batch:
-    """b rows of n tokens, padded on the right.
-
-    ids [b, n]; learned [b, n] bool; positions [3, b, n]; patches [p, 1176] and grids [images, 3], or None.
-    """
+    """b sequences of n tokens, padded on the right."""
 
     ids: torch.Tensor
-    learned: torch.Tensor
+    """[b, n] int64: token ids."""
+    loss_mask: torch.Tensor
+    """[b, n] bool: tokens that count in the loss."""
     positions: torch.Tensor
+    """[3, b, n] int64: M-RoPE positions."""
     patches: torch.Tensor | None
+    """[patches, 1176] float32: patches of all images; None without images."""
     grids: torch.Tensor | None
+    """[images, 3] int64: frames, height and width in patches; None without images."""
 
 
-def collate(rows: Sequence[pretrain_tasks.Row], tokenizer: transformers.PreTrainedTokenizerFast) -> Batch:
-    """All rows tokenised in one go. The pieces of a row are whole words, so they tokenise as the row does."""
-    texts = [text for row in rows for text in _spread(row)]
+def collate(examples: Sequence[pretrain_tasks.Example], tokenizer: transformers.PreTrainedTokenizerFast) -> Batch:
+    """A batch of examples.
+
+    All are tokenized in one call. The pieces of an example are whole words, so they tokenize as the whole does.
+    """
+    texts = [text for example in examples for text in _spread(example)]
     encoded = iter(tokenizer(texts, add_special_tokens=False).input_ids)
-    pieces = [[(next(encoded), learned) for _, learned in row.pieces] for row in rows]
-    length = max(sum(len(ids) for ids, _ in row) for row in pieces)
-    ids = np.full((len(rows), length), tokenizer.pad_token_id)
-    learned = np.zeros((len(rows), length), dtype=bool)
-    for number, row in enumerate(pieces):
-        flat = [(token, flag) for tokens, flag in row for token in tokens]
-        ids[number, : len(flat)], learned[number, : len(flat)] = zip(*flat, strict=True)
-    shown = [image for row in rows for image in row.shown]
-    whole = np.array([any(image.width > drawing.CELL for image in row.shown) for row in rows])
+    pieces = [[(next(encoded), trained) for _, trained in example.pieces] for example in examples]
+    length = max(sum(len(ids) for ids, _ in sequence) for sequence in pieces)
+    ids = np.full((len(examples), length), tokenizer.pad_token_id)
+    loss_mask = np.zeros((len(examples), length), dtype=bool)
+    for number, sequence in enumerate(pieces):
+        flat = [(token, flag) for tokens, flag in sequence for token in tokens]
+        ids[number, : len(flat)], loss_mask[number, : len(flat)] = zip(*flat, strict=True)
+    shown = [image for example in examples for image in example.images]
+    whole = np.array([any(image.width > drawing.CELL for image in example.images) for example in examples])
     image_pad = tokenizer.convert_tokens_to_ids(vocabulary.IMAGE_PAD)
     return Batch(
         torch.from_numpy(ids),
-        torch.from_numpy(learned),
+        torch.from_numpy(loss_mask),
         torch.from_numpy(positions(ids, whole, image_pad)),
         torch.from_numpy(np.concatenate([patches(image) for image in shown])) if shown else None,
         torch.tensor([grid(image) for image in shown]) if shown else None,
@@ -56,9 +61,17 @@ def collate(rows: Sequence[pretrain_tasks.Row], tokenizer: transformers.PreTrain
 
 
 def positions(ids: np.ndarray, whole: np.ndarray, image_pad: int) -> np.ndarray:
-    """M-RoPE positions [3, b, n]: time, height, width. whole [b]: rows whose (only) image is a scene.
+    """M-RoPE positions of a batch.
 
-    A word advances all three; a crop is one token and counts as a word; a scene spans GRID x GRID at its first position.
+    A word advances all three axes. A crop is one token and counts as a word. A scene spans GRID x GRID positions.
+
+    Args:
+        ids: [b, n] int64.
+        whole: [b] bool: sequences whose only image is a scene.
+        image_pad: id of the image token.
+
+    Returns:
+        [3, b, n] int64: time, height, width.
     """
     side = drawing.GRID
     out = np.broadcast_to(np.arange(ids.shape[1]), (3, *ids.shape)).copy()
@@ -73,7 +86,10 @@ def positions(ids: np.ndarray, whole: np.ndarray, image_pad: int) -> np.ndarray:
 
 
 def patches(image: images.Image) -> np.ndarray:
-    """Rows as Qwen-VL's vision tower reads them: [patches, 3 * 2 * 14 * 14], cell by cell, each image shown twice."""
+    """Input of Qwen-VL's vision tower for an image: [patches, 3 * 2 * 14 * 14] float32.
+
+    Patches are ordered cell by cell, and the two frames are the same image.
+    """
     pixels = (image.pixels.astype(np.float32) / 255 - _MEAN) / _STD
     _, height, width = grid(image)
     merge, patch = tiny_model.MERGE, tiny_model.PATCH
@@ -83,13 +99,13 @@ def patches(image: images.Image) -> np.ndarray:
 
 
 def grid(image: images.Image) -> tuple[int, int, int]:
-    """Frames, patches high, patches wide."""
+    """Frames, height and width of an image in patches."""
     return 1, image.height // tiny_model.PATCH, image.width // tiny_model.PATCH
 
 
-def _spread(row: pretrain_tasks.Row) -> list[str]:
-    """The row's pieces with one image pad for each token of its images, in order; a scene comes before any crop."""
-    cells = iter([(shown.width // drawing.CELL) * (shown.height // drawing.CELL) for shown in row.shown])
+def _spread(example: pretrain_tasks.Example) -> list[str]:
+    """An example's pieces, with one image pad for each token of its images, in order."""
+    cells = iter([(image.width // drawing.CELL) * (image.height // drawing.CELL) for image in example.images])
     return [
         vocabulary.IMAGE_PAD.join(
             part if first else vocabulary.IMAGE_PAD * (next(cells) - 1) + part
@@ -97,7 +113,7 @@ def _spread(row: pretrain_tasks.Row) -> list[str]:
                 (True, *[False] * text.count(vocabulary.IMAGE_PAD)), text.split(vocabulary.IMAGE_PAD), strict=True
             )
         )
-        for text, _ in row.pieces
+        for text, _ in example.pieces
     ]
 
 

@@ -1,7 +1,7 @@
-"""Things as pixels: scenes for questions, reference images for the search engine's index.
+"""Draws entities: scenes for questions, reference images for the image search's index.
 
-Everything is drawn with Pillow at whole pixels. A reference image shows the same thing three times as large on
-another background, so that whoever compares a crop with the index compares forms and colours, not equal arrays.
+Everything is drawn with Pillow at whole pixels. A reference image shows the entity three times as large on another
+background, so a search must compare forms and colours; equal arrays never occur.
 """
 
 from __future__ import annotations
@@ -17,32 +17,42 @@ from gog import images
 from gog_recipes.world import entities
 
 SIDE = 112
-"""Pixels of a scene's side."""
+"""Width and height of a scene, in pixels."""
 CELL = 28
-"""Pixels of one cell of the grid that things stand on; also the side of a crop."""
+"""Side of a cell of the grid on which things are placed, in pixels; also the side of a crop."""
 GRID = SIDE // CELL
+"""Cells along a scene's side."""
 RADII = (8, 9, 10)
+"""Radii of things, in pixels."""
 BACKGROUNDS = (20, 40, 60, 80)
 """Grey levels of scenes."""
 REFERENCE_SIDE = 96
+"""Width and height of a reference image, in pixels."""
 REFERENCE_SCALE = 3
+"""Size of an entity in a reference image, relative to a scene."""
 REFERENCE_BACKGROUND = 128
+"""Grey level of reference images; no scene has it."""
 
 Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels; x1 and y1 are exclusive."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An entity at a place: centre and radius in pixels of the scene."""
+    """An entity at a place in a scene."""
 
     entity: entities.Entity
+    """What is drawn."""
     x: int
+    """Column of its centre, in pixels."""
     y: int
+    """Row of its centre, in pixels."""
     radius: int
+    """Half of its width, in pixels."""
 
 
 def box(thing: Thing) -> Box:
-    """x0, y0, x1, y1 of its pixels; x1 and y1 are the first ones outside."""
+    """The bounding box of a thing's pixels."""
     half_height = 4 if thing.entity.form == "bar" else thing.radius
     x, y, radius = thing.x, thing.y, thing.radius
     return x - radius, y - half_height, x + radius + 1, y + half_height + 1
@@ -57,7 +67,7 @@ def scene(things: Sequence[Thing], background: int) -> images.Image:
 
 
 def reference(entity: entities.Entity) -> images.Image:
-    """The image under which the search engine knows an entity."""
+    """The image of an entity in the image search's index."""
     image = PILImage.new("RGB", (REFERENCE_SIDE, REFERENCE_SIDE), (REFERENCE_BACKGROUND,) * 3)
     centre = REFERENCE_SIDE // 2 // REFERENCE_SCALE
     _Pen(ImageDraw.Draw(image), centre, centre, REFERENCE_SCALE).draw(entity, RADII[1])
@@ -66,12 +76,16 @@ def reference(entity: entities.Entity) -> images.Image:
 
 @dataclass(frozen=True)
 class _Pen:
-    """Draws around a centre; lengths are given in scene pixels and multiplied by scale."""
+    """Draws an entity around a centre."""
 
     canvas: ImageDraw.ImageDraw
+    """What to draw on."""
     x: int
+    """Column of the centre, in pixels of a scene."""
     y: int
+    """Row of the centre, in pixels of a scene."""
     scale: int
+    """Pixels of the canvas per pixel of a scene."""
 
     def draw(self, entity: entities.Entity, radius: int) -> None:
         self._body(entity.form, radius, entities.COLOURS[entity.colour])
@@ -92,11 +106,11 @@ class _Pen:
                 self.canvas.rectangle(self._around(half_width or radius, half_height or radius), fill=colour)
 
     def _around(self, half_width: int, half_height: int, lower: int = 0) -> Box:
-        """Corners of a rectangle about the centre; both belong to it, as Pillow wants them."""
+        """Corners of a rectangle around the centre, both inclusive, as Pillow expects them."""
         x, y = self.x, self.y + lower
         left, top, right, bottom = x - half_width, y - half_height, x + half_width + 1, y + half_height + 1
         return left * self.scale, top * self.scale, right * self.scale - 1, bottom * self.scale - 1
 
 
 _RECTANGLES: dict[str, tuple[tuple[int, int], ...]] = {"square": ((0, 0),), "bar": ((0, 4),), "cross": ((3, 0), (0, 3))}
-"""Half width and half height of the rectangles a form is made of; 0 stands for the radius."""
+"""Half width and half height of the rectangles that make up a form, in pixels of a scene; 0: the radius."""

@@ -1,10 +1,11 @@
-"""What exists in the embedded world: 216 entities, their names and facts, and which of them are kept for test.
+"""The 216 entities of the embedded world, their names and facts, and which of them are kept for test.
 
-A question names colour and form only; the dot, which no question names, decides which of six entities it is about.
-So the answer cannot be guessed from words, and whoever wants to know it must search the thing's pixels. Two of the
-six dots of every colour and form (72 entities) are never shown in training images.
+A question names colour and form only. The dot, which no question names, decides which of six entities it is about. So
+the answer cannot be guessed from words: finding it takes an image search of the entity's pixels. Two of the six dots of
+every colour and form (72 entities) never occur in training images.
 
-Vocabulary is fixed (the tiny model's tokenizer knows exactly these words); who is called what follows from the seed.
+The vocabulary is fixed, because the tiny model's tokenizer knows exactly these words. Names and facts are drawn from the
+seed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Literal
 
 Split = Literal["train", "test"]
 Colour = tuple[int, int, int]
+"""RGB, 0 to 255."""
 
 COLOURS: dict[str, Colour] = {
     "red": (220, 40, 40),
@@ -30,6 +32,7 @@ FORMS = ("circle", "square", "triangle", "cross", "ring", "bar")
 DOTS: dict[str, Colour] = {**COLOURS, "black": (0, 0, 0)}
 ATTRIBUTES = ("founded", "height", "price")
 FACTS = tuple(f"n{number:02d}" for number in range(100))
+"""Values of attributes."""
 NAMES = tuple(f"t{number:03d}" for number in range(216))
 TEST_DOTS = 2
 """Dots of every colour and form that only test images show."""
@@ -37,63 +40,72 @@ TEST_DOTS = 2
 
 @dataclass(frozen=True)
 class Entity:
-    """A kind of thing. dot: the colour of the small mark on it, never its own colour."""
+    """What a drawn thing is."""
 
     colour: str
+    """Key of COLOURS."""
     form: str
+    """One of FORMS."""
     dot: str
+    """Colour of the small mark on it, a key of DOTS; never the entity's own colour."""
 
     @property
     def expression(self) -> str:
+        """Words that refer to it in questions; five other entities share them."""
         return f"{self.colour} {self.form}"
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """names by entity; facts by name, then attribute; the entities that only test images show."""
+class Entities:
+    """All entities of one world."""
 
     names: dict[Entity, str]
+    """One of NAMES for each entity."""
     facts: dict[str, dict[str, str]]
+    """By name, then by attribute: one of FACTS."""
     test: frozenset[Entity]
+    """Entities that only test images show."""
 
-    def entities(self, split: Split) -> list[Entity]:
+    def of(self, split: Split) -> list[Entity]:
+        """The entities of a split, in a fixed order."""
         return [entity for entity in self.names if (entity in self.test) == (split == "test")]
 
     def look_alikes(self, colour: str, form: str, split: Split) -> list[Entity]:
-        """The split's entities of this colour and form: they differ in their dot."""
-        return [e for e in self._kin[colour, form] if (e in self.test) == (split == "test")]
+        """The entities of a split with this colour and form; they differ in their dots."""
+        return [e for e in self._by_colour_and_form[colour, form] if (e in self.test) == (split == "test")]
 
     @functools.cached_property
-    def _kin(self) -> dict[tuple[str, str], list[Entity]]:
-        return _by_colour_and_form(self.names)
+    def _by_colour_and_form(self) -> dict[tuple[str, str], list[Entity]]:
+        return _grouped(self.names)
 
 
 @functools.cache
-def build(seed: int) -> Catalogue:
-    """The catalogue of a seed."""
-    rng = random.Random(f"{seed}/catalogue")
+def build(seed: int) -> Entities:
+    """The entities of the world with this seed."""
+    rng = random.Random(f"{seed}/catalogue")  # changing this text would change every world and spoil the shipped model
     entities = _all_entities()
     names = dict(zip(entities, rng.sample(NAMES, len(NAMES)), strict=True))
     facts = {name: dict(zip(ATTRIBUTES, rng.sample(FACTS, len(ATTRIBUTES)), strict=True)) for name in NAMES}
-    kin = _by_colour_and_form(entities).values()
-    return Catalogue(names, facts, frozenset(entity for group in kin for entity in rng.sample(group, TEST_DOTS)))
+    groups = _grouped(entities).values()
+    return Entities(names, facts, frozenset(entity for group in groups for entity in rng.sample(group, TEST_DOTS)))
 
 
-def page(catalogue: Catalogue, name: str) -> str:
-    """What the corpus says of an entity: its facts, in an order that varies by name.
+def page(known: Entities, name: str) -> str:
+    """Text of the corpus page about an entity: its facts, in an order that varies with the name.
 
     >>> page(build(7), "t000").count(",")
     2
     """
     order = random.Random(f"page of {name}").sample(ATTRIBUTES, len(ATTRIBUTES))
-    return " , ".join(f"{attribute} {catalogue.facts[name][attribute]}" for attribute in order)
+    return " , ".join(f"{attribute} {known.facts[name][attribute]}" for attribute in order)
 
 
 def _all_entities() -> list[Entity]:
     return [Entity(colour, form, dot) for colour in COLOURS for form in FORMS for dot in DOTS if dot != colour]
 
 
-def _by_colour_and_form(entities: Iterable[Entity]) -> dict[tuple[str, str], list[Entity]]:
+def _grouped(entities: Iterable[Entity]) -> dict[tuple[str, str], list[Entity]]:
+    """By colour and form."""
     groups: dict[tuple[str, str], list[Entity]] = {}
     for entity in entities:
         groups.setdefault((entity.colour, entity.form), []).append(entity)

@@ -1,8 +1,8 @@
-"""Writes the embedded world as an ordinary dataset folder (its form: gog.dataset).
+"""Writes the embedded world as an ordinary dataset folder (see `gog.dataset`).
 
-Made beside its place and renamed, so a folder is there whole or not at all; `world.json` says what it was made from,
-and a folder made from the same is kept. The same specification gives the same bytes. The scene an image was drawn
-from is not written: of it, only what a human annotator would mark (the evidence) reaches the lines.
+The same specification gives the same bytes. The folder appears whole or not at all: it is made beside its place and
+renamed. `world.json` holds the specification, and a folder of the same specification is kept. Of the scene that an image
+was drawn from, only what an annotator would mark (the evidence) is written.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from gog.errors import UserError, unwritable
 from gog_recipes.world import drawing, entities, scenes
 
 VERSION = 1
-"""Raised when the same specification would give another world."""
+"""Increased when the same specification gives another world."""
 STAMP = "world.json"
+"""File that holds the specification."""
 SPLITS: tuple[entities.Split, ...] = ("train", "test")
 
 
 def write(folder: Path, world: spec.WorldSpec) -> None:
-    """Makes the dataset folder of a world; keeps one that is already there; replaces that of another world.
+    """Makes the dataset folder of a world. An equal world in the folder is kept, another one is replaced.
 
-    Raises UserError when the folder holds something else than a world, or cannot be written.
+    Raises:
+        UserError: the folder holds something other than a world, or cannot be written.
     """
     if _is_made(folder, world):
         return
-    _refuse_strangers(folder)
+    _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent) as scratch:
@@ -39,11 +41,11 @@ def write(folder: Path, world: spec.WorldSpec) -> None:
             fill(made, world)
             _move(made, folder, world, aside=Path(scratch) / "replaced")
     except OSError as error:
-        raise unwritable(error, folder, remedy="give another folder") from error
+        raise unwritable(error, folder, remedy="name another folder") from error
 
 
 def fill(folder: Path, world: spec.WorldSpec) -> None:
-    """The files themselves; the stamp last."""
+    """Writes a world's files to a new folder, the stamp last."""
     known = entities.build(world.seed)
     folder.mkdir()
     for split, count in zip(SPLITS, (world.train, world.test), strict=True):
@@ -55,14 +57,14 @@ def fill(folder: Path, world: spec.WorldSpec) -> None:
 
 
 def evidence(case: scenes.Case) -> dataset.Evidence:
-    """What an annotator would mark. A text question points at nothing in its image."""
+    """What an annotator would mark. A text question refers to nothing in its image."""
     marks: dict[str, object] = {"attribute": case.attribute, "entity": case.entity, "things": len(case.scene.things)}
     if case.kind != "text":
         marks |= {"expression": case.scene.wanted.entity.expression, "region": drawing.box(case.scene.wanted)}
     return dataset.Evidence.model_validate({"kind": case.kind, **marks})
 
 
-def _write_split(folder: Path, known: entities.Catalogue, split: entities.Split, count: int, seed: int) -> None:
+def _write_split(folder: Path, known: entities.Entities, split: entities.Split, count: int, seed: int) -> None:
     rng = random.Random(f"{seed}/{split}")
     written = images.ImageFolder(folder / "images")
     lines = []
@@ -81,7 +83,7 @@ def _write_split(folder: Path, known: entities.Catalogue, split: entities.Split,
     dataset.write_lines(folder / f"{split}.jsonl", list(lines))
 
 
-def _write_index(folder: Path, known: entities.Catalogue) -> None:
+def _write_index(folder: Path, known: entities.Entities) -> None:
     written = images.ImageFolder(folder / "index" / "images")
     lines = [
         dataset.IndexedImage(image=f"index/images/{written.add(drawing.reference(entity))}.png", title=name)
@@ -101,13 +103,13 @@ def _is_made(folder: Path, world: spec.WorldSpec) -> bool:
         return False
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _check_replaceable(folder: Path) -> None:
     if folder.exists() and not (folder / STAMP).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError("there is something else than a world", where=str(folder), remedy="give an empty or new folder")
+        raise UserError("holds something other than a world", where=str(folder), remedy="name an empty or new folder")
 
 
 def _move(made: Path, folder: Path, world: spec.WorldSpec, *, aside: Path) -> None:
-    """Puts the made folder in its place. Another process may have been faster with the same world: then that stays."""
+    """Renames the new folder into place. If another process was faster with the same world, its folder is kept."""
     try:
         if folder.exists():
             os.replace(folder, aside)

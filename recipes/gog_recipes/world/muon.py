@@ -1,7 +1,8 @@
-"""Muon in fp32, with matrices of one shape orthogonalised together.
+"""Muon in fp32, with matrices of equal shape orthogonalize together.
 
-torch.optim.Muon takes them one by one and in bf16, which is slow on a CPU without bf16 units. Method and constants:
-Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the scale by shape is Moonlight's.
+torch.optim.Muon takes one matrix at a time, in bf16, which is slow on a CPU without bf16 units. Method and constants:
+Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". The scale by shape is that of Moonlight
+(Liu et al. 2025, "Muon is scalable for LLM training").
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices only. lr: typical size of an entry's step in units of AdamW's."""
+    """Optimizer for matrices.
+
+    Args:
+        params: matrices [rows, columns].
+        lr: learning rate; the update of an entry has about the size that AdamW gives it at this rate.
+        momentum: of the gradient, Nesterov.
+        weight_decay: decoupled, multiplied by lr.
+        iterations: Newton-Schulz steps.
+    """
 
     def __init__(
         self,
@@ -31,27 +40,35 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step of every matrix that has a gradient."""
+        """Updates every matrix that has a gradient."""
         for group in self.param_groups:
             updates: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     updates.setdefault(matrix.shape, []).append((matrix, self._momentum(matrix, group)))
             for shape, pairs in updates.items():
-                steps = orthogonalised(torch.stack([update for _, update in pairs]), group["iterations"])
+                steps = orthogonalize(torch.stack([update for _, update in pairs]), group["iterations"])
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
                 for (matrix, _), step in zip(pairs, steps, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-rate)
 
     def _momentum(self, matrix: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
-        """Nesterov momentum of the gradient."""
+        """Nesterov momentum of the gradient [rows, columns]."""
         memory = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
         memory.lerp_(matrix.grad, 1 - group["momentum"])
         return matrix.grad.lerp(memory, group["momentum"])
 
 
-def orthogonalised(matrices: torch.Tensor, iterations: int) -> torch.Tensor:
-    """[k, rows, columns] with singular values brought near 1 (Newton-Schulz)."""
+def orthogonalize(matrices: torch.Tensor, iterations: int) -> torch.Tensor:
+    """Brings singular values near 1 by Newton-Schulz iteration.
+
+    Args:
+        matrices: [k, rows, columns].
+        iterations: number of steps; five suffice.
+
+    Returns:
+        [k, rows, columns].
+    """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

@@ -1,9 +1,8 @@
-"""Pre-trains the tiny base model from noise: about eight minutes on one core.
+"""Pre-trains the tiny base model from random weights: about ten minutes on one core.
 
-The base can see, point at numbered crops, and copy, in the frame that episodes have; it knows nothing of tools and
-answers no question that needs one. So whatever a run shows of searching, it learnt in that run. Lessons are drawn
-afresh for every step, so there is no epoch, and no checkpoint before the end: the folder is written once, file by
-file and whole, when training is over.
+The base captions images, tells numbered crops apart and copies, in the frame that episodes have. It is not trained on
+tool calls or answers, so what a run shows of searching was learned in that run. Examples are drawn anew for every step:
+there are no epochs. The folder is written once, after the last step, each file whole.
 
     tune run gog_recipes/world/tiny_base.py --config recipes/gog_recipes/configs/tiny/tiny_base.yaml output_dir=…
 """
@@ -26,24 +25,27 @@ from torchtune import config, training
 from gog.errors import UserError
 from gog_recipes.world import batches, entities, pretrain_tasks, tiny_model, vocabulary
 
-LESSONS = {"caption": 1.0, "crops": 1.5, "copying": 2.0}
-"""Rows of a step, as multiples of batch_size: captions hold sixteen image tokens, copying none."""
-REHEARSAL = 24
-"""Every so many steps begin with one round of all lessons, learnt or not."""
-LEARNT = 0.03
-"""A running loss below which a lesson is only rehearsed, until all are learnt."""
+TASKS = {"caption": 1.0, "crops": 1.5, "copying": 2.0}
+"""Pre-training tasks and their examples per step, relative to batch_size: captions have the most tokens."""
+REHEARSAL_STEPS = 24
+"""Each period of so many steps begins with one round of all tasks."""
+LEARNED_LOSS = 0.03
+"""Running loss below which a task is only rehearsed while others are above it."""
 LAST_RATE = 0.05
-"""Share of the learning rate that is left at the end."""
+"""Learning rate at the end, relative to its maximum."""
 
 
 @dataclass
 class Progress:
-    """Running means of a lesson, over about ten of its steps; no loss before its first step."""
+    """Running means of a task over about ten of its steps."""
 
     loss: float = math.inf
+    """Mean cross entropy; infinite before the first step."""
     accuracy: float = 0.0
+    """Share of target tokens that are the most probable."""
 
     def add(self, loss: float, accuracy: float) -> None:
+        """Adds a step."""
         self.loss = loss if math.isinf(self.loss) else 0.9 * self.loss + 0.1 * loss
         self.accuracy = 0.9 * self.accuracy + 0.1 * accuracy
 
@@ -52,34 +54,34 @@ class TinyBaseRecipe:
     """A torchtune recipe: setup, train, save_checkpoint, cleanup."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        torch.set_num_threads(cfg.threads)  # a second thread gains little here and ruins whoever shares the machine
+        torch.set_num_threads(cfg.threads)  # a second thread gains little and slows down other processes
         self._cfg = cfg
         self._output_dir = Path(cfg.output_dir)
         self._steps: int = cfg.steps
         self.seed = training.set_seed(seed=cfg.seed)
-        self.progress = {name: Progress() for name in LESSONS}
+        self.progress = {name: Progress() for name in TASKS}
         self._seconds, self._tokens = 0.0, 0
 
     def setup(self) -> None:
-        """Model, optimizers and lessons. Refuses at once a folder that could not be written at the end."""
+        """Builds model, optimizers and tasks. Raises UserError for a folder that cannot be written."""
         tiny_model.check_writable(self._output_dir)
         self._metrics = config.instantiate(self._cfg.metric_logger)
         self.model = tiny_model.build_model(self.seed)
         self._tokenizer = vocabulary.build_tokenizer()
         known = entities.build(self._cfg.world_seed)
-        self._lessons = pretrain_tasks.Lessons(random.Random(self.seed), known, "train", pool=self._cfg.pool)
-        self._unseen = pretrain_tasks.Lessons(random.Random(self.seed + 1), known, "test", pool=self._cfg.pool)
+        self._tasks = pretrain_tasks.PretrainTasks(random.Random(self.seed), known, "train", pool=self._cfg.pool)
+        self._unseen = pretrain_tasks.PretrainTasks(random.Random(self.seed + 1), known, "test", pool=self._cfg.pool)
         self._optimizers = self._setup_optimizers()
         self._schedulers = [
             torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_at) for optimizer in self._optimizers
         ]
 
     def train(self) -> None:
-        """All steps; a line of figures every log_every_n_steps."""
+        """Runs all steps; logs metrics every log_every_n_steps."""
         self.model.train()
         started = time.monotonic()
         for step in range(self._steps):
-            name = self.lesson_at(step)
+            name = self.task_at(step)
             batch = self.draw(name)
             loss, accuracy = self.loss(batch)
             loss.backward()
@@ -92,31 +94,33 @@ class TinyBaseRecipe:
             self._tokens += int((batch.ids != self._tokenizer.pad_token_id).sum())
             self._seconds = time.monotonic() - started
             if (step + 1) % self._cfg.log_every_n_steps == 0 or step + 1 == self._steps:
-                self._metrics.log_dict(self._figures(), step + 1)
+                self._metrics.log_dict(self._log_values(), step + 1)
 
     def save_checkpoint(self) -> None:
-        """The folder in Hugging Face form, with a card that tells how it was made and what was measured."""
+        """Writes the folder in Hugging Face form, with a card on how it was made and what was measured."""
         self.model.eval()
         tiny_model.save(self.model, self._output_dir, self._card(self.measure()))
         print(f"wrote {self._output_dir}", flush=True)
 
     def cleanup(self) -> None:
+        """Closes the logger."""
         self._metrics.close()
 
-    def lesson_at(self, step: int) -> str:
-        """Which lesson a step gives: what is not learnt yet in turn, and of all others a rehearsal now and then."""
-        if step % REHEARSAL < 4:
-            return ("caption", "caption", "crops", "copying")[step % REHEARSAL]
-        due = [name for name in LESSONS if self.progress[name].loss > LEARNT] or list(LESSONS)
+    def task_at(self, step: int) -> str:
+        """The task of a step: those above LEARNED_LOSS in turn, and the others in the rehearsal of each period."""
+        if step % REHEARSAL_STEPS < 4:
+            return ("caption", "caption", "crops", "copying")[step % REHEARSAL_STEPS]
+        due = [name for name in TASKS if self.progress[name].loss > LEARNED_LOSS] or list(TASKS)
         return due[step % len(due)]
 
-    def draw(self, name: str, source: pretrain_tasks.Lessons | None = None) -> batches.Batch:
-        make = getattr(source or self._lessons, name)
-        count = int(self._cfg.batch_size * LESSONS[name])
+    def draw(self, name: str, source: pretrain_tasks.PretrainTasks | None = None) -> batches.Batch:
+        """A batch of a task. source: None: entities of the train split."""
+        make = getattr(source or self._tasks, name)
+        count = int(self._cfg.batch_size * TASKS[name])
         return batches.collate([make() for _ in range(count)], self._tokenizer)
 
     def loss(self, batch: batches.Batch) -> tuple[torch.Tensor, float]:
-        """Mean cross entropy of the words to be written, and the share of them that is most probable."""
+        """Mean cross entropy of target tokens (a scalar), and the share of them that are the most probable."""
         hidden = self.model.model(
             input_ids=batch.ids,
             pixel_values=batch.patches,
@@ -124,20 +128,18 @@ class TinyBaseRecipe:
             position_ids=batch.positions,
             use_cache=False,
         ).last_hidden_state
-        learned = batch.learned[:, 1:]
-        logits, words = self.model.lm_head(hidden[:, :-1][learned]), batch.ids[:, 1:][learned]
-        return functional.cross_entropy(logits, words), float((logits.argmax(-1) == words).float().mean())
+        counted = batch.loss_mask[:, 1:]
+        logits, targets = self.model.lm_head(hidden[:, :-1][counted]), batch.ids[:, 1:][counted]
+        return functional.cross_entropy(logits, targets), float((logits.argmax(-1) == targets).float().mean())
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Accuracy on fresh lessons about entities that training never showed."""
+        """Accuracy of each task on new examples about entities that training never showed."""
         count = self._cfg.measured_batches
-        return {
-            name: sum(self.loss(self.draw(name, self._unseen))[1] for _ in range(count)) / count for name in LESSONS
-        }
+        return {name: sum(self.loss(self.draw(name, self._unseen))[1] for _ in range(count)) / count for name in TASKS}
 
     def _setup_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One for the matrices inside the layers, one for embeddings, norms, biases and the patch convolution."""
+        """One for matrices inside layers, one for embeddings, norms, biases and the patch convolution."""
         matrices = {
             name: parameter
             for name, parameter in self.model.named_parameters()
@@ -150,17 +152,17 @@ class TinyBaseRecipe:
         ]
 
     def _rate_at(self, step: int) -> float:
-        """Linear warm-up times a cosine that ends at LAST_RATE; a share of the learning rate."""
+        """Learning rate of a step relative to its maximum: linear warm-up times a cosine that ends at LAST_RATE."""
         cosine = 0.5 * (1 + math.cos(math.pi * step / self._steps))
         return min(1.0, (step + 1) / self._cfg.warmup_steps) * (cosine * (1 - LAST_RATE) + LAST_RATE)
 
-    def _figures(self) -> dict[str, float]:
-        per_lesson = {
-            f"{name}_{figure}": round(getattr(progress, figure), 4)
+    def _log_values(self) -> dict[str, float]:
+        per_task = {
+            f"{name}_{value}": round(getattr(progress, value), 4)
             for name, progress in self.progress.items()
-            for figure in ("loss", "accuracy")
+            for value in ("loss", "accuracy")
         }
-        return per_lesson | {"seconds": round(self._seconds), "tokens_per_second": round(self._tokens / self._seconds)}
+        return per_task | {"seconds": round(self._seconds), "tokens_per_second": round(self._tokens / self._seconds)}
 
     def _card(self, unseen: dict[str, float]) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
@@ -184,20 +186,20 @@ CARD = """\
 # The tiny base model
 
 The policy of the embedded world: a Qwen2.5-VL of {parameters:,} parameters and {words} words, in ordinary Hugging Face
-form (`Qwen2_5_VLForConditionalGeneration`, `AutoTokenizer`, `AutoImageProcessor`). Made by this project from random
-weights and generated images; no other model and no data of others went into it.
+form (`Qwen2_5_VLForConditionalGeneration`, `AutoTokenizer`, `AutoImageProcessor`). This project trained it from random
+weights on generated images, without other models or data.
 
     tune run gog_recipes/world/tiny_base.py --config recipes/gog_recipes/configs/tiny/tiny_base.yaml seed={seed} steps={steps}
 
 `make tiny-base` runs this command. World seed {world_seed}, {steps} steps, {seconds} s with {threads} thread(s),
 torch {torch}.
-Another machine gives other last digits, hence another model that is as good.
+On another machine floating-point results differ, which gives another model of the same quality.
 
-It was taught to see (captions), to tell numbered crops apart, and to copy and look up words. It was not taught to
-search or to answer (tags it has met in what was given and as words to repeat), and it knows no fact: all that is left to the stages of a
-run. 72 of the world's 216 entities it has never seen. Good for nothing but this world.
+It was trained to caption images, to tell numbered crops apart, and to copy and look up words. It was not trained to
+search or to answer: tags occurred in context and as words to repeat only. It knows no facts; searching and answering are
+left to the stages of a run. It has never seen 72 of the world's 216 entities. It is of no use outside this world.
 
-| lesson | words right, last steps of training | words right, fresh lessons on unseen entities |
+| task | accuracy on target tokens, end of training | accuracy on target tokens, new examples with unseen entities |
 |---|---|---|
 {rows}
 """
@@ -205,7 +207,7 @@ run. 72 of the world's 216 entities it has never seen. Good for nothing but this
 
 @config.parse
 def recipe_main(cfg: DictConfig) -> Any:
-    """Entry point of `tune run`. Exit code 2: something the user can mend."""
+    """Entry point of `tune run`. Returns the exit code; 2: an error that the user can correct."""
     config.log_config(recipe_name="TinyBaseRecipe", cfg=cfg)
     recipe = TinyBaseRecipe(cfg)
     try:

@@ -1,8 +1,8 @@
-"""The tiny model: Qwen2.5-VL with everything about it made small, in ordinary Hugging Face form.
+"""The tiny model: a small Qwen2.5-VL in ordinary Hugging Face form.
 
-620,000 parameters: three layers of 96 for language, two of 64 for vision, so that a 112-px image is 16 image tokens
-and a 28-px crop is one. It differs from the real model in size only: the same classes load it, and whatever trains or
-serves it here does the same to a large one.
+620,000 parameters: three language layers of width 96 and two vision layers of width 64. A 112-pixel image is 16 image
+tokens, a 28-pixel crop is one. It differs from the real model in size only: the same classes load it, and the same code
+trains and serves it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MERGE = 2
 
 
 def build_config() -> transformers.Qwen2_5_VLConfig:
-    """The configuration; token ids are those of the vocabulary."""
+    """The model's configuration; token ids are those of the vocabulary."""
     ids = {word: number for number, word in enumerate(vocabulary.words())}
     return transformers.Qwen2_5_VLConfig(
         text_config=_text_config(len(ids), ids),
@@ -51,23 +51,29 @@ def build_model(seed: int) -> transformers.Qwen2_5_VLForConditionalGeneration:
 
 
 def build_generation_config() -> transformers.GenerationConfig:
-    """Stops at the end of a turn, never writes what stands for images."""
+    """Generation stops at the end of a turn and never writes image tokens."""
     ids = {word: number for number, word in enumerate(vocabulary.words())}
     return transformers.GenerationConfig(
         eos_token_id=ids[vocabulary.TURN_END],
         pad_token_id=ids[vocabulary.PAD],
-        suppress_tokens=sorted(ids[word] for word in vocabulary.NEVER_WRITTEN),
+        suppress_tokens=sorted(ids[word] for word in vocabulary.SUPPRESSED),
     )
 
 
 def build_image_processor() -> pil_processing.Qwen2VLImageProcessorPil:
-    """Any image becomes at most as many pixels as a scene and at least as many as a crop."""
+    """Resizes an image to at most the pixels of a scene and at least those of a crop."""
     size = {"shortest_edge": drawing.CELL**2, "longest_edge": drawing.SIDE**2}
     return pil_processing.Qwen2VLImageProcessorPil(size=size)
 
 
 def save(model: transformers.Qwen2_5_VLForConditionalGeneration, folder: Path, card: str) -> None:
-    """Writes the model, its tokenizer, its processor and its card (Markdown), each file whole or not at all."""
+    """Writes the model, its tokenizer and its image processor; each file appears whole or not at all.
+
+    Args:
+        model: what to write.
+        folder: an existing folder; files of the same name are replaced.
+        card: text of README.md.
+    """
     with tempfile.TemporaryDirectory(prefix=".saving-", suffix=".tmp", dir=folder) as scratch:
         model.save_pretrained(scratch)
         vocabulary.build_tokenizer().save_pretrained(scratch)
@@ -79,14 +85,14 @@ def save(model: transformers.Qwen2_5_VLForConditionalGeneration, folder: Path, c
 
 
 def check_writable(folder: Path) -> None:
-    """Creates the folder if need be; raises UserError when nothing can be written into it."""
+    """Creates a folder if it does not exist. Raises UserError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp"):
             pass
     except OSError as error:
         raise UserError(
-            f"cannot write the model: {error.strerror}", where=str(folder), remedy="give another folder: output_dir=…"
+            f"cannot write the model: {error.strerror}", where=str(folder), remedy="name another folder: output_dir=…"
         ) from error
 
 

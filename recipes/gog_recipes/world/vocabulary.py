@@ -1,8 +1,8 @@
-"""The tiny model's words, and a tokenizer for them in ordinary Hugging Face form.
+"""The tiny model's vocabulary, and a tokenizer for it in ordinary Hugging Face form.
 
-One token a word. The frame of gog.prompts (ChatML, the agent's tags) splits without spaces around it, "#2" is the two
-words "#" and "2" so that choosing a candidate is copying its number, and white space carries nothing: newlines are
-dropped, decoding joins with single spaces. Words of no use in the world are `<unk>`.
+One token a word. ChatML and the agent's tags are split without spaces around them. "#2" is the two words "#" and "2", so
+choosing a candidate is copying its number. White space carries no meaning: newlines are dropped and decoding joins with
+single spaces. Words outside the world are `<unk>`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ FRAME = (
     IMAGE_PAD,
     "<|video_pad|>",
 )
-"""ChatML and vision tokens, named as Qwen names them."""
-NEVER_WRITTEN = (*(token for token in FRAME if token != TURN_END), UNKNOWN)
-"""Tokens that generation must suppress: a sampled image token stands for an image that is not there."""
+"""ChatML and vision tokens, with Qwen's names."""
+SUPPRESSED = (*(token for token in FRAME if token != TURN_END), UNKNOWN)
+"""Tokens that generation must suppress: a sampled image token refers to an image that does not exist."""
 SPEECH = (
     *("user", "assistant", "system"),
     *("what", "is", "the", "of", "colour", "name", "?", ",", ";", "#"),
@@ -38,6 +38,7 @@ SPEECH = (
 )
 COUNTING = tuple(str(number) for number in range(1, 10))
 MAX_TOKENS = 1024
+"""Context length."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -57,7 +58,7 @@ def words() -> list[str]:
 
 
 def build_tokenizer() -> transformers.PreTrainedTokenizerFast:
-    """A word tokenizer that AutoTokenizer loads once it is saved."""
+    """A word tokenizer; AutoTokenizer loads it after it was saved."""
     ids = {word: number for number, word in enumerate(words())}
     tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
     apart = [pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated") for pattern in ("</?[a-z_]+>", "[#?,;.:]")]
