@@ -87,7 +87,7 @@ class Model(Protocol):
         ...
 
     def render(self, messages: list[dict[str, Any]]) -> str:
-        """Chat messages as a prompt."""
+        """Chat messages as a prompt. Raises UserError for messages that the model's chat template refuses."""
         ...
 
     def words(self, tokens: Sequence[int]) -> list[str]:

@@ -24,6 +24,8 @@ COST_HEADER, CREDIT_HEADER = "x-gog-cost-usd", "x-gog-credit-usd"
 MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
 """Characters of an expression and of a query that a tool server accepts."""
 
+SLICE = 1 << 20
+"""Characters of base64 that are decoded at once; a multiple of 4."""
 Base64 = Annotated[str, Field(max_length=64_000_000)]
 
 
@@ -147,7 +149,9 @@ def decode_image(text: str, *, where: str = "image") -> images.Image:
         UserError: not base64, or not a readable image.
     """
     try:
-        data = base64.b64decode(text, validate=True)
+        # In slices, because decoding holds the interpreter's lock: 64 MB at once would stop a server's event loop.
+        slices = (text[start : start + SLICE] for start in range(0, len(text), SLICE))
+        data = b"".join(base64.b64decode(each, validate=True) for each in slices)
     except ValueError:
         data = b""
     return images.decode(data, where=where)

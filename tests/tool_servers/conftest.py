@@ -1,4 +1,4 @@
-"""Tool servers as real processes on loopback, all started at once, each waited for when a test first needs it."""
+"""Tool servers as real processes on loopback, all started at once; a test waits for a server when it first uses it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gog import adapters as joining
+from gog import adapters as lora
 from gog import spec
 from gog import store as stores
 from gog_recipes.world import generate
@@ -89,7 +89,7 @@ class Server:
 def wait_until(condition: Callable[[], bool], *, process: subprocess.Popen[str] | None = None) -> None:
     end = time.monotonic() + DEADLINE
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not come true in time"
         assert process is None or process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.01)
 
@@ -97,7 +97,7 @@ def wait_until(condition: Callable[[], bool], *, process: subprocess.Popen[str] 
 def launch(folder: Path, *arguments: str, **options: str) -> Server:
     """`python -m arguments` with a ready file in `folder`."""
     ready = folder / f"ready-{len(list(folder.iterdir()))}.json"
-    (folder / f"{ready.name}.asked").touch()
+    (folder / f"{ready.name}.started").touch()
     here = str(Path(__file__).parent)
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments, "--ready-file", str(ready)],
@@ -117,7 +117,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipe: who reads it is held until somebody opens and closes it for writing."""
+    """A named pipe: a reader waits until another process has opened it for writing and closed it."""
     path = tmp_path_factory.mktemp("gate") / "pipe"
     os.mkfifo(path)
     return path
@@ -132,7 +132,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_adapter(root / "wide", seed=3, hidden=80)
     write_adapter(root / "partial", seed=6, layers=1)
     write_adapter(root.parent / "elsewhere", seed=4)
-    joining.join([root / "one", root / "two"], root / "joined")
+    lora.join([root / "one", root / "two"], root / "joined")
     (root / "link").symlink_to(root.parent / "elsewhere")
     write_adapter(root / "pickled", seed=5)
     (root / "pickled" / "adapter_model.safetensors").rename(root / "pickled" / "adapter_model.bin")
@@ -140,7 +140,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_adapter(folder: Path, *, seed: int, rank: int = 4, hidden: int = 96, layers: int | None = None) -> None:
-    """As peft writes it, on the query projections of all layers."""
+    """Writes an adapter as peft does, on the query projections of all or the first layers."""
     rng = np.random.default_rng(seed)
     layers = layers or json.loads((TINY / "config.json").read_text())["text_config"]["num_hidden_layers"]
     weights = {}
@@ -156,7 +156,7 @@ def write_adapter(folder: Path, *, seed: int, rank: int = 4, hidden: int = 96, l
 
 @pytest.fixture
 def trained(tmp_path: Path) -> str:
-    """A store, as --store has it, of what a run trains, for the tiny model: sft, what RL made of it, and an arm."""
+    """A store, as --store takes it, with the checkpoints of a run of the tiny model: SFT, GRPO, and an arm."""
     opened = stores.open_store((tmp_path / "store").as_uri())
     for number, (ref, parents) in enumerate(TRAINED.items()):
         files = {}
@@ -217,20 +217,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def held(gate: Path) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """`with held():` begins once somebody waits at the gate and lets him through at its end."""
+    """`with held():` begins once a process waits at the gate and opens the gate at its end."""
 
     @contextlib.contextmanager
     def holding() -> Iterator[None]:
         writers: list[int] = []
 
-        def somebody_waits() -> bool:
+        def a_reader_waits() -> bool:
             try:
                 writers.append(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
             except OSError:
                 return False
             return True
 
-        wait_until(somebody_waits)
+        wait_until(a_reader_waits)
         try:
             yield
         finally:

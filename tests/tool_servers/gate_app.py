@@ -1,4 +1,4 @@
-"""A server for tests: POST waits at a pipe, then says done."""
+"""A server for tests: a POST waits at a pipe and is then answered with `done`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world's detector for tests: it waits at a pipe when asked for "wait" and breaks when asked for "break"."""
+"""The world's detector for tests: the expression "wait" makes it wait at a pipe, "break" makes it raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures on purpose."""
+"""Injected failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def app(scope, receive, send):
 
 
 def ask(injector, method="POST", path="/v1/x", *, leave=False):
-    """Status and body that an ASGI layer sends; leave: the client goes away instead of waiting."""
+    """Status and body that an ASGI layer sends; leave: the client disconnects instead of waiting."""
     sent = []
     coming = [{"type": "http.request", "body": b"{}", "more_body": False}]
 
@@ -42,50 +42,50 @@ def injector(**settings):
     return FailureInjector(app, FailureInjection(**settings), timeout_seconds=0.01)
 
 
-def test_about_the_asked_share_of_requests_fails():
+def test_about_the_configured_fraction_of_requests_fails():
     layer = injector(rate=0.3, kinds=("empty",))
     failed = sum(ask(layer)[1] == b"" for _ in range(2_000))
     assert 520 < failed < 680
 
 
-def test_every_kind_has_its_face():
-    faces = {}
+def test_every_kind_of_failure_has_its_status_and_body():
+    answers = {}
     for kind in ("timeout", "429", "5xx", "malformed", "empty"):
         layer = injector(rate=1, kinds=(kind,))
-        faces[kind] = [ask(layer) for _ in range(20)]
-    assert {status for status, _ in faces["timeout"]} == {504}
-    assert {status for status, _ in faces["429"]} == {429}
-    assert {status for status, _ in faces["5xx"]} == {500, 503}
-    assert {status for status, _ in faces["malformed"]} == {200} and {body for _, body in faces["empty"]} == {b""}
-    for _, body in faces["malformed"]:
+        answers[kind] = [ask(layer) for _ in range(20)]
+    assert {status for status, _ in answers["timeout"]} == {504}
+    assert {status for status, _ in answers["429"]} == {429}
+    assert {status for status, _ in answers["5xx"]} == {500, 503}
+    assert {status for status, _ in answers["malformed"]} == {200} and {body for _, body in answers["empty"]} == {b""}
+    for _, body in answers["malformed"]:
         with pytest.raises(ValueError):
             tool_api.SearchResponse.model_validate_json(body)
 
 
 def test_the_same_seed_fails_the_same_requests():
-    def fates(seed):
+    def outcomes(seed):
         layer = injector(rate=0.5, kinds=("empty", "429"), seed=seed)
         return [ask(layer) for _ in range(50)]
 
-    assert fates(1) == fates(1) != fates(2)
+    assert outcomes(1) == outcomes(1) != outcomes(2)
 
 
-def test_a_timeout_ends_when_the_client_goes_away():
+def test_a_timeout_ends_when_the_client_disconnects():
     layer = FailureInjector(app, FailureInjection(rate=1, kinds=("timeout",)), timeout_seconds=3_600)
     ask(layer, leave=True)
 
 
-def test_what_is_not_a_post_is_never_failed():
+def test_only_posts_fail():
     layer = injector(rate=1)
     assert ask(layer, "GET", "/v1/models") == (200, b"real answer")
 
 
-def test_an_injected_failure_never_hits_the_health_page(servers):
+def test_health_and_metrics_pages_never_fail(servers):
     for path in ("/healthz", "/health", "/metrics"):
         assert {servers.failing.get(path).status for _ in range(10)} == {200}
 
 
-def test_a_server_under_injection_shows_every_kind_over_http(servers):
+def test_every_kind_of_failure_reaches_a_client_over_http(servers):
     seen = collections.Counter()
     for _ in range(40):
         answer = servers.failing.post(tool_api.CHAT_PATH, CASE)

@@ -18,7 +18,7 @@ MARKED = ("gog_tools.policy.server", "--backend", "marked_policy:MarkedModel")
 
 @pytest.fixture
 def bucket(gateway, tmp_path, trained):
-    """(the store's spec, with `trained` in it, and the folder that its prefix is)."""
+    """(spec of a store that holds `trained`, the folder of its prefix)."""
     prefix = f"{tmp_path.parent.name}/{tmp_path.name}"
     spec = gateway.spec(prefix)
     for ref in ("grpo/120", "grpo/240"):
@@ -26,7 +26,7 @@ def bucket(gateway, tmp_path, trained):
     return spec, gateway.folder / s3.BUCKET / prefix
 
 
-def test_a_policy_comes_up_from_a_bucket_and_takes_further_versions_from_it(start, bucket, gate):
+def test_a_policy_starts_from_a_bucket_and_loads_further_versions_from_it(start, bucket, gate):
     spec, folder = bucket
     shutil.copytree(TINY, folder / "base")
     line = ("--base", f"{spec.uri}/base", "--store", spec.model_dump_json(by_alias=True, exclude_unset=True))
@@ -39,7 +39,7 @@ def test_a_policy_comes_up_from_a_bucket_and_takes_further_versions_from_it(star
     assert missing.state == "failed" and "grpo/999" in missing.message
 
 
-def test_a_store_that_does_not_answer_is_waited_for_while_the_policy_serves_on(start, bucket, gate, tmp_path):
+def test_a_policy_keeps_serving_while_its_store_is_down(start, bucket, gate, tmp_path):
     _, folder = bucket
     own = s3.Gateway(tmp_path / "buckets").start()
     try:
@@ -63,10 +63,10 @@ def test_a_search_answers_from_a_dataset_in_a_bucket(start, bucket, world, tmp_p
     assert hits[0]["title"] == "t042"
 
 
-def test_a_bucket_without_the_dataset_is_told_in_a_sentence(start, bucket):
+def test_a_bucket_without_the_dataset_is_reported_in_a_sentence(start, bucket):
     spec, _ = bucket
     store = spec.model_dump_json(by_alias=True, exclude_unset=True)
     server = start("gog_tools.search.server", "image", "--data", spec.uri, "--store", store)
     assert server.process.wait(60) == 2
-    said = server.process.stderr.read()
-    assert said.startswith("gog serve image-search: ") and said.count("\n") == 1 and "dataset" in said
+    error = server.process.stderr.read()
+    assert error.startswith("gog serve image-search: ") and error.count("\n") == 1 and "dataset" in error

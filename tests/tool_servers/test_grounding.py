@@ -73,13 +73,13 @@ def test_the_same_question_gets_the_same_scores_and_another_gets_others():
 
 
 @pytest.mark.parametrize("expression", ["", "   ", "zebra", "<answer>#1</answer>", "\x00", "é" * 1_000])
-def test_words_that_name_nothing_find_nothing(expression):
+def test_an_expression_that_names_nothing_finds_nothing(expression):
     _, image = draw(1, seed=5)[0]
     assert world_detector.WorldDetector().detect([image], [expression]) == [[]]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (7, 3), (113, 57), (700, 900)])
-def test_images_of_any_shape_can_be_taken_apart(shape):
+def test_images_of_any_shape_can_be_segmented(shape):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     for pixels in (np.zeros_like(noise), noise):
         view = segmentation.segment(pixels)
@@ -104,9 +104,9 @@ def test_the_datasets_evidence_is_found_over_http(servers, world):
 
 
 def test_many_instances_are_answered_in_order(servers):
-    asked = [(image, scene.wanted.entity.expression) for scene, image in draw(20, seed=6)]
-    predictions = ask(servers.grounding, *asked).json()["predictions"]
-    for (image, expression), prediction in zip(asked, predictions, strict=True):
+    pairs = [(image, scene.wanted.entity.expression) for scene, image in draw(20, seed=6)]
+    predictions = ask(servers.grounding, *pairs).json()["predictions"]
+    for (image, expression), prediction in zip(pairs, predictions, strict=True):
         alone = ask(servers.grounding, (image, expression)).json()["predictions"][0]
         assert prediction == alone
 
@@ -133,7 +133,7 @@ def test_a_callers_mistake_is_a_400_with_a_sentence(servers, body):
 
 
 def test_one_unreadable_image_does_not_fail_other_requests(servers):
-    """They share a batch, and no more."""
+    """Although they share a batch."""
     good = base64.b64encode(Image(np.zeros((28, 28, 3), np.uint8)).png).decode()
     statuses = {}
 
@@ -179,6 +179,6 @@ def test_the_world_is_a_back_end_by_name():
     assert isinstance(backends.load("grounding", "world", "{}", Detector, {}), world_detector.WorldDetector)
 
 
-def test_an_unknown_back_end_is_told():
+def test_an_unknown_back_end_is_refused():
     with pytest.raises(UserError, match=r"no_such_module.*world"):
         backends.load("grounding", "no_such_module:Thing", "{}", Detector, {})

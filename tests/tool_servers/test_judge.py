@@ -1,4 +1,4 @@
-"""The judge by comparison."""
+"""The judge server with the judge that compares words."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def test_the_verdict_is_a_comparison_after_normalisation(servers, answer, right)
     assert verdict(servers.judge, ["n12", "twelve"], answer) is right
 
 
-def test_an_answer_cannot_pose_as_a_rule(servers):
+def test_an_answer_cannot_change_the_case(servers):
     assert verdict(servers.judge, ["n12"], 'n13", "accepted_answers": ["n13"], "answer": "n13') is False
 
 
-def test_no_answer_is_never_right(servers):
+def test_an_empty_answer_is_never_right(servers):
     assert verdict(servers.judge, ["the", "."], "a") is False
 
 

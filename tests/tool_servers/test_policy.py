@@ -1,16 +1,19 @@
-"""The policy server, over the tiny model as it is shipped; nothing here depends on what it has learned."""
+"""The policy server, with the shipped tiny model; no test depends on what it has learned."""
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from gog import prompts, tool_api
-from gog_recipes.world import drawing, entities, scenes
+from gog.errors import UserError
+from gog_recipes.models.completion import PolicyModel
+from gog_recipes.world import TINY, drawing, entities, scenes
 from gog_tools.policy import server as policy_server
 
 RAW = "/v1/completions"
@@ -28,9 +31,9 @@ IMAGE = tool_api.encode_image(image())
 
 
 def complete(server, **settings):
-    """The one choice of a raw completion, with token ids and log-probs."""
-    asked = {"prompt": PROMPT, "images": [IMAGE], "max_tokens": 12, "logprobs": 1, "return_token_ids": True, **settings}
-    answer = server.post(RAW, asked)
+    """The choice of a raw completion, with token ids and log-probabilities."""
+    body = {"prompt": PROMPT, "images": [IMAGE], "max_tokens": 12, "logprobs": 1, "return_token_ids": True, **settings}
+    answer = server.post(RAW, body)
     assert answer.status == 200, answer.body
     (choice,) = answer.json()["choices"]
     return choice
@@ -49,7 +52,7 @@ def policy(servers):
 
 @pytest.fixture
 def adapter(policy):
-    """Loads adapters, unloads them at the end."""
+    """Loads adapters and unloads them at the end."""
     loaded = []
 
     def load(name, path):
@@ -69,7 +72,7 @@ def models(policy):
 # ---------------------------------------------------------------- completions
 
 
-def test_a_chat_with_an_image_is_the_same_as_the_agents_own_text(policy):
+def test_a_chat_with_an_image_completes_like_the_agents_raw_prompt(policy):
     parts = [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE}"}},
         {"type": "text", "text": QUESTION},
@@ -83,7 +86,7 @@ def test_a_chat_with_an_image_is_the_same_as_the_agents_own_text(policy):
     assert answer["usage"]["completion_tokens"] == len(raw["token_ids"])
 
 
-def test_an_image_takes_the_place_of_its_placeholder(policy):
+def test_a_placeholder_is_repeated_once_per_image_token(policy):
     ids = complete(policy, temperature=0)["prompt_token_ids"]
     pad = max(set(ids), key=ids.count)
     assert ids.count(pad) == 16  # 112 px by 112 px are 4 x 4 tokens
@@ -92,8 +95,8 @@ def test_an_image_takes_the_place_of_its_placeholder(policy):
     assert complete(policy, prompt=folded, temperature=0) == complete(policy, temperature=0)
 
 
-def test_logprobs_are_the_same_wherever_the_prompt_ends(policy):
-    """So what generate() keeps between tokens (cache, image positions) equals reading it all anew."""
+def test_logprobs_do_not_depend_on_where_the_prompt_ends(policy):
+    """What generate() keeps between tokens (cache, image positions) must equal a fresh pass."""
     whole = complete(policy, seed=3, temperature=1.0, max_tokens=6)
     begun = whole["prompt_token_ids"]
     for place, token in enumerate(whole["token_ids"][1:], 1):
@@ -111,13 +114,13 @@ def test_logprobs_are_the_same_wherever_the_prompt_ends(policy):
         )
 
 
-def test_a_seed_repeats_and_another_draws_otherwise(policy):
+def test_a_seed_repeats_its_draws_and_another_differs(policy):
     hot = {"temperature": 100, "max_tokens": 10}
     assert complete(policy, seed=1, **hot) == complete(policy, seed=1, **hot)
     assert complete(policy, seed=1, **hot) != complete(policy, seed=2, **hot)
 
 
-def test_requests_that_share_a_batch_get_what_they_get_alone(policy):
+def test_a_request_gets_the_same_completion_in_a_batch_as_alone(policy):
     asked = [{"seed": i, "temperature": 2.0, "max_tokens": 4 + i} for i in range(4)]
     asked += [
         {"prompt": f"{PROMPT}<think> red ring", "temperature": 0},
@@ -132,7 +135,7 @@ def test_requests_that_share_a_batch_get_what_they_get_alone(policy):
         assert one["logprobs"]["token_logprobs"] == pytest.approx(other["logprobs"]["token_logprobs"], abs=1e-4)
 
 
-def test_a_stop_string_ends_the_text_and_is_given_back_only_on_request(policy):
+def test_a_stop_string_ends_the_text_and_is_returned_only_on_request(policy):
     free = complete(policy, seed=4, temperature=100)
     stop = free["logprobs"]["tokens"][3]
     stopped = complete(policy, seed=4, temperature=100, stop=["never", stop])
@@ -148,7 +151,7 @@ def test_the_limit_ends_a_completion(policy):
     assert len(choice["token_ids"]) == 3 and choice["finish_reason"] == "length"
 
 
-def test_tokens_that_stand_for_images_are_never_written(policy):
+def test_image_tokens_are_never_generated(policy):
     written = {token for seed in range(6) for token in complete(policy, seed=seed, temperature=50.0)["token_ids"]}
     prompt = complete(policy, temperature=0)["prompt_token_ids"]
     assert not written & {prompt[place] for place in (0, 3, 4)}  # <|im_start|>, <|vision_start|>, <|image_pad|>
@@ -171,7 +174,7 @@ def test_tokens_that_stand_for_images_are_never_written(policy):
         ({"top_p": 0.5}, "top_p"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_its_field(policy, settings, field):
+def test_an_unsupported_value_is_refused_with_its_field(policy, settings, field):
     status, sentence = refusal(policy, RAW, **{"prompt": PROMPT, "images": [IMAGE], "max_tokens": 4, **settings})
     assert status == 400 and sentence.startswith(field)
 
@@ -183,7 +186,7 @@ def test_images_are_never_fetched_from_an_address(policy, url):
     assert status == 400 and "data URL" in sentence
 
 
-def test_a_model_that_is_not_there_is_a_404(policy):
+def test_an_unknown_model_is_a_404(policy):
     assert refusal(policy, RAW, prompt="what", model="step-9")[0] == 404
 
 
@@ -221,7 +224,7 @@ def test_requests_of_several_adapters_at_once_do_not_mix(policy, adapter):
         assert one == pytest.approx(other["logprobs"]["token_logprobs"], abs=1e-4)
 
 
-def test_a_joined_adapter_is_worn_like_any_other(policy, adapter):
+def test_a_joined_adapter_is_served_like_any_other(policy, adapter):
     names = ["base", adapter("part-1", "one"), adapter("part-2", "two"), adapter("whole-1", "joined")]
     wrote = [complete(policy, temperature=0, model=name)["logprobs"]["token_logprobs"] for name in names]
     assert all(one != other for place, one in enumerate(wrote) for other in wrote[:place])
@@ -250,7 +253,7 @@ def test_adapters_are_read_from_their_folder_only(policy, path):
 
 
 @pytest.mark.parametrize("path", ["pickled", "wide", "partial", "nowhere", "one\x00"])
-def test_an_adapter_that_cannot_be_loaded_leaves_everything_as_it_was(policy, adapters, path):
+def test_an_adapter_that_cannot_be_loaded_changes_nothing(policy, adapters, path):
     before, name = complete(policy, temperature=0), f"bad-{path[:3]}"
     assert refusal(policy, "/v1/load_lora_adapter", lora_name=name, lora_path=path)[0] == 400
     assert models(policy) == ["base"]
@@ -260,13 +263,13 @@ def test_an_adapter_that_cannot_be_loaded_leaves_everything_as_it_was(policy, ad
     assert policy.post("/v1/unload_lora_adapter", {"lora_name": name}).status == 200
 
 
-def test_a_server_that_was_given_no_folder_loads_no_adapters(start, gate):
+def test_a_server_started_without_a_source_loads_no_adapters(start, gate):
     server = start(*GATED, "--options", json.dumps({"gate": str(gate)}))
     status, sentence = refusal(server, "/v1/load_lora_adapter", lora_name="x", lora_path="x")
     assert status == 403 and "--adapters" in sentence
 
 
-def test_a_name_is_never_given_to_other_weights_even_once_it_is_free(policy, adapter):
+def test_a_name_is_never_reused_for_other_weights_even_after_unloading(policy, adapter):
     adapter("kept", "one")
     before = complete(policy, temperature=0, model="kept")
     assert policy.post("/v1/unload_lora_adapter", {"lora_name": "kept"}).status == 200
@@ -277,16 +280,16 @@ def test_a_name_is_never_given_to_other_weights_even_once_it_is_free(policy, ada
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 101, "-x"])
-def test_odd_adapter_names_are_refused(policy, name):
+def test_an_invalid_adapter_name_is_refused(policy, name):
     assert refusal(policy, "/v1/load_lora_adapter", lora_name=name, lora_path="one")[0] == 400
 
 
-@pytest.mark.parametrize(("config", "said"), [(None, "config.json"), ('{"model_type": "llama"}', "llama")])
-def test_a_folder_without_a_model_we_serve_is_told(capsys, tmp_path, config, said):
+@pytest.mark.parametrize(("config", "reason"), [(None, "config.json"), ('{"model_type": "llama"}', "llama")])
+def test_a_folder_without_a_supported_model_is_refused(capsys, tmp_path, config, reason):
     if config:
         (tmp_path / "config.json").write_text(config)
     assert policy_server.main(["--model", str(tmp_path)]) == 2
-    assert said in capsys.readouterr().err
+    assert reason in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- back ends
@@ -302,3 +305,14 @@ def test_an_unknown_back_end_is_refused_with_the_known_ones(capsys, name):
     assert policy_server.main(["--model", "tiny", "--backend", name]) == 2
     error = capsys.readouterr().err
     assert "--backend" in error and name in error and "transformers" in error
+
+
+# ---------------------------------------------------------------- chat templates
+
+
+def test_messages_that_the_chat_template_refuses_are_a_fault_of_the_request(tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(TINY, folder)
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(UserError, match=r"messages: .*roles must alternate"):
+        PolicyModel(folder).render([{"role": "user", "content": "x"}])

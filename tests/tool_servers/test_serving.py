@@ -1,4 +1,4 @@
-"""How servers start, are watched, and stop."""
+"""How servers start, report health, and stop."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ from gog_tools.serving import middleware
 HEAVY = ("torch", "transformers", "kserve", "boto3", "botocore", "kubernetes")
 
 
-def test_the_ready_file_tells_the_address_and_the_process(servers):
-    said = json.loads((servers.judge.url and servers.judge.ready_file).read_text())
-    assert said["pid"] == servers.judge.process.pid
+def test_the_ready_file_holds_the_address_and_the_process_id(servers):
+    ready = json.loads((servers.judge.url and servers.judge.ready_file).read_text())
+    assert ready["pid"] == servers.judge.process.pid
     assert servers.judge.get("/healthz").status == 200
 
 
 @pytest.mark.parametrize("name", ["grounding", "image_search", "text_search", "judge", "policy"])
-def test_every_server_answers_for_its_health_and_counts_its_requests(servers, name):
+def test_every_server_answers_health_checks_and_counts_requests(servers, name):
     server = getattr(servers, name)
     assert server.get("/healthz").json() == {"status": "ok"}
     assert b"gog_server_requests_total{outcome=" in server.get("/metrics").body
 
 
-def test_a_port_in_use_is_told_in_one_line(capsys):
+def test_a_port_in_use_is_reported_in_one_line(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         code = judge.main(["--port", str(taken.getsockname()[1])])
-    said = capsys.readouterr().err
-    assert code == 2 and said.count("\n") == 1 and "in use" in said and "--port 0" in said
+    error = capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1 and "in use" in error and "--port 0" in error
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_missing_dataset_is_told_with_its_file(capsys, tmp_path, kind):
+def test_a_missing_dataset_is_reported_with_its_file(capsys, tmp_path, kind):
     assert search.main([kind, "--data", str(tmp_path)]) == 2
     assert ".jsonl" in capsys.readouterr().err
 
 
-def test_a_broken_line_of_a_dataset_is_told_with_its_number(capsys, tmp_path):
+def test_a_broken_line_of_a_dataset_is_reported_with_its_number(capsys, tmp_path):
     (tmp_path / "corpus.jsonl").write_text('{"title": "a", "text": "b"}\n{"title": 3}\n')
     assert search.main(["text", "--data", str(tmp_path)]) == 2
     assert "corpus.jsonl:2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ['{"rate": 2}', "not json", '{"kinds": ["earthquake"]}'])
-def test_failures_that_make_no_sense_are_refused(capsys, text):
+def test_an_invalid_failure_injection_is_refused(capsys, text):
     assert judge.main(["--failures", text]) == 2
     assert "--failures" in capsys.readouterr().err
 
@@ -82,9 +82,9 @@ def test_sigterm_lets_a_request_in_flight_finish(start, gate, held, wait_until):
     assert server.process.wait(30) == 0
 
 
-def test_sigterm_waits_no_longer_than_asked_for_a_request_that_does_not_end(start, gate, held):
+def test_sigterm_waits_at_most_the_drain_time_for_a_request_that_does_not_end(start, gate, held):
     server = start("gate_app", "--gate", str(gate), "--drain-seconds", "1")
-    asking = threading.Thread(target=lambda: ask_in_vain(server))
+    asking = threading.Thread(target=lambda: post_and_ignore_failure(server))
     assert server.url
     asking.start()
     with held():
@@ -93,12 +93,12 @@ def test_sigterm_waits_no_longer_than_asked_for_a_request_that_does_not_end(star
     asking.join(60)
 
 
-def ask_in_vain(server):
+def post_and_ignore_failure(server):
     with contextlib.suppress(OSError, http.client.HTTPException):
         server.post("/", {})
 
 
-def test_a_dataset_is_read_from_a_store_into_a_folder_that_goes_with_the_server(start, world, tmp_path):
+def test_a_dataset_is_fetched_from_a_store_into_a_folder_that_is_removed_with_the_server(start, world, tmp_path):
     dataset_zip.pack(world, tmp_path / dataset_zip.FILE)
     store = stores.open_store((tmp_path / "store").as_uri())
     store.publish(dataset_zip.KEY, 1, {dataset_zip.FILE: tmp_path / dataset_zip.FILE})
@@ -113,22 +113,22 @@ def test_a_dataset_is_read_from_a_store_into_a_folder_that_goes_with_the_server(
 
 
 @pytest.mark.parametrize("text", ["{}", "no json", '{"uri": "ftp://x"}', '{"uri": "file:///x", "password": "x"}'])
-def test_a_store_that_makes_no_sense_is_refused(capsys, text):
+def test_an_invalid_store_is_refused(capsys, text):
     assert search.main(["text", "--data", "s3://bucket/prefix", "--store", text]) == 2
     assert "--store" in capsys.readouterr().err
 
 
-def test_readiness_is_told_apart_from_health(servers):
+def test_readiness_has_a_page_of_its_own(servers):
     assert servers.judge.get("/readyz").json() == {"status": "ready"}
 
 
 @pytest.mark.parametrize("module", ["judge", "search", "grounding", "policy"])
-def test_no_server_imports_torch_before_it_answers_for_its_health(module):
+def test_no_server_imports_torch_before_it_answers_health_checks(module):
     program = f"import sys, gog_tools.{module}.server; sys.exit(any(name in sys.modules for name in {HEAVY!r}))"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-def test_an_error_in_a_server_keeps_the_clients_connection(start, gate):
+def test_an_unhandled_error_keeps_the_clients_connection_open(start, gate):
     server = start("gate_app", "--gate", str(gate))
     with contextlib.closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)) as connection:
         for path, status in (("/break", 500), ("/break", 500), ("/healthz", 200)):
@@ -140,7 +140,7 @@ def test_an_error_in_a_server_keeps_the_clients_connection(start, gate):
     assert code == 0 and "broken on purpose" in errors
 
 
-def test_a_body_that_is_too_large_is_refused_unread(servers):
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(servers):
     with contextlib.closing(http.client.HTTPConnection(urlsplit(servers.judge.url).netloc, timeout=30)) as connection:
         connection.putrequest("POST", "/v1/chat/completions")
         connection.putheader("content-length", str(middleware.MAX_BODY + 1))
@@ -148,7 +148,7 @@ def test_a_body_that_is_too_large_is_refused_unread(servers):
         assert connection.getresponse().status == 413
 
 
-def test_a_body_of_untold_length_is_refused(servers):
+def test_a_body_without_a_length_is_refused(servers):
     with contextlib.closing(http.client.HTTPConnection(urlsplit(servers.judge.url).netloc, timeout=30)) as connection:
         connection.request("POST", "/v1/chat/completions", iter([b"{}"]), encode_chunked=True)
         assert connection.getresponse().status == 411

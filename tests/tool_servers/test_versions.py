@@ -1,6 +1,6 @@
-"""Versions of a policy on a server: where they come from, how they change under load, and what a restart brings back.
+"""Versions of a policy on a server: where they come from, how they change under load, and what a restart restores.
 
-The model only writes which weights it holds (marked_policy); HTTP, store and everything between are the real ones.
+The model only writes which weights it holds (marked_policy); HTTP, store and all between are real.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def pod(start, trained, gate):
 
 @pytest.fixture
 def marks(trained, tmp_path):
-    """What is written under each version."""
+    """The text that each version writes."""
     opened = stores.open_store(json.loads(trained)["uri"])
     found = {"base": "plain"}
     for ref in ("sft/180", "grpo/120", "grpo/240", "grpo-no-gaze/120"):
@@ -44,7 +44,7 @@ def marks(trained, tmp_path):
 
 
 def ask(server, model="policy", prompt="x"):
-    """(status, version that answered, what it wrote)."""
+    """(status, version that answered, its text or the error)."""
     answer = server.post(RAW, {"model": model, "prompt": prompt})
     body = answer.json()
     return answer.status, body.get("model"), body["choices"][0]["text"] if answer.status == 200 else body["error"]
@@ -71,7 +71,7 @@ def free_port():
 # ---- where versions come from
 
 
-def test_a_checkpoint_is_served_with_all_that_it_was_trained_on(pod, marks):
+def test_a_checkpoint_is_served_with_the_adapters_it_was_trained_on(pod, marks):
     server = pod()
     for ref in ("grpo/120", "sft/180", "grpo-no-gaze/120"):
         assert load(server, ref).status == 200
@@ -96,7 +96,7 @@ OUTSIDE = (
 NO_POLICY = ("grpo/999", "stratify/1", "")
 
 
-def test_nothing_but_a_policy_of_the_store_is_loaded(pod):
+def test_only_a_policy_of_the_store_is_loaded(pod):
     server = pod()
     for path in (*OUTSIDE, *NO_POLICY):
         answer = server.post("/v1/load_lora_adapter", {"lora_name": "stray", "lora_path": path})
@@ -105,7 +105,7 @@ def test_nothing_but_a_policy_of_the_store_is_loaded(pod):
     assert names(server) == ["base"]
 
 
-def test_the_default_is_a_version_that_is_there(pod):
+def test_only_a_loaded_version_can_be_the_default(pod):
     server = pod()
     load(server, "sft/180")
     assert server.post("/v1/default", {"model": "grpo-120"}).status == 404
@@ -115,7 +115,7 @@ def test_the_default_is_a_version_that_is_there(pod):
     assert unload(server, "sft/180").status == 200 and names(server) == ["base"]
 
 
-def test_the_name_of_the_default_is_nobody_elses(pod):
+def test_the_alias_of_the_default_cannot_name_a_version(pod):
     server = pod()
     body = {"lora_name": "policy", "lora_path": "sft/180"}
     assert server.post("/v1/load_lora_adapter", body).status == 409
@@ -141,7 +141,7 @@ def test_a_request_is_answered_by_the_version_it_names_while_versions_change(pod
         thread.start()
 
     def some_more():
-        """Each of the threads has asked again after this began."""
+        """Waits until every thread has sent another request."""
         wanted = len(answers) + 30
         wait_until(lambda: len(answers) >= wanted)
 
@@ -165,7 +165,7 @@ def test_a_request_is_answered_by_the_version_it_names_while_versions_change(pod
     assert any(status == 404 for _, (status, *_) in answers)
 
 
-def test_a_request_under_way_is_finished_by_its_version_when_that_is_unloaded(pod, marks, held):
+def test_a_request_under_way_is_finished_by_its_version_after_an_unload(pod, marks, held):
     server, answers = pod(), []
     load(server, "grpo/120")
     asking = threading.Thread(target=lambda: answers.append(ask(server, "grpo-120", "wait")))
@@ -179,21 +179,21 @@ def test_a_request_under_way_is_finished_by_its_version_when_that_is_unloaded(po
     assert answers == [(200, "grpo-120", marks["grpo-120"])]
 
 
-def test_a_load_goes_on_without_the_client_that_asked(pod, held, wait_until):
+def test_a_load_continues_when_its_client_disconnects(pod, held, wait_until):
     server = pod(SLOW="grpo-120")
-    with impatient(server, "grpo/120") as hang_up, held():
-        hang_up()
+    with client_of(server, "grpo/120") as disconnect, held():
+        disconnect()
         assert names(server) == ["base"] and server.get("/readyz").status == 200
     wait_until(lambda: "grpo-120" in names(server))
 
 
-def test_how_a_load_failed_that_nobody_waited_for_is_told_to_who_asks_next(pod, held, tmp_path, wait_until):
+def test_the_failure_of_an_abandoned_load_is_returned_to_the_next_client(pod, held, tmp_path, wait_until):
     server, answers = pod(SLOW="grpo-240", REFUSES="grpo-240", TMPDIR=str(tmp_path)), []
-    with impatient(server, "grpo/240") as hang_up, held():
-        hang_up()
+    with client_of(server, "grpo/240") as disconnect, held():
+        disconnect()
         assert names(server) == ["base"]
         assert list(tmp_path.glob("gog-serve-*/*-grpo-240"))
-    wait_until(lambda: not list(tmp_path.glob("gog-serve-*/*")))  # the last thing that a failed load does
+    wait_until(lambda: not list(tmp_path.glob("gog-serve-*/*")))  # the last step of a failed load
     asking = threading.Thread(target=lambda: answers.append(load(server, "grpo/240")), daemon=True)
     asking.start()
     asking.join(30)  # another load would wait at the gate for ever
@@ -201,8 +201,8 @@ def test_how_a_load_failed_that_nobody_waited_for_is_told_to_who_asks_next(pod, 
 
 
 @contextlib.contextmanager
-def impatient(server, ref):
-    """A client that asks for a load and can hang up."""
+def client_of(server, ref):
+    """A client that asks for a load and may disconnect."""
     body = json.dumps({"lora_name": adapters.name_of(ref), "lora_path": ref})
     with contextlib.closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)) as connection:
         connection.request("POST", "/v1/load_lora_adapter", body)
@@ -230,11 +230,11 @@ def test_a_restarted_pod_is_not_ready_before_it_serves_its_version(pod, marks, h
 
 
 @pytest.mark.parametrize("version", ["grpo/999", "stratify/1", "../x", "@/nowhere"])
-def test_a_pod_whose_version_cannot_be_served_ends_and_says_why(pod, version):
+def test_a_pod_whose_version_cannot_be_served_exits_with_the_reason(pod, version):
     server = pod("--version", version)
     assert server.process.wait(60) == 2
-    said = server.process.stderr.read()
-    assert said.startswith("gog serve policy: ") and said.count("\n") == 1 and not server.ready_file.exists()
+    error = server.process.stderr.read()
+    assert error.startswith("gog serve policy: ") and error.count("\n") == 1 and not server.ready_file.exists()
 
 
 def test_sigterm_ends_a_server_that_is_still_loading(pod, held):
@@ -248,7 +248,7 @@ def test_sigterm_ends_a_server_that_is_still_loading(pod, held):
 # ---- the operator's side, against real servers
 
 
-def test_all_pods_are_switched_once_all_have_the_version_and_older_ones_go(pod, marks):
+def test_pods_are_switched_once_all_have_the_version_and_older_versions_are_unloaded(pod, marks):
     pods = [pod(), pod()]
     urls = [server.url for server in pods]
     for ref in ("sft/180", "grpo/120", "grpo/240"):
@@ -261,7 +261,7 @@ def test_all_pods_are_switched_once_all_have_the_version_and_older_ones_go(pod, 
     assert ask(pods[0]) == (200, "base", "plain")
 
 
-def test_while_one_pod_cannot_load_a_version_none_is_switched_to_it(pod):
+def test_no_pod_is_switched_to_a_version_that_one_pod_cannot_load(pod):
     pods = [pod(), pod(REFUSES="grpo-240")]
     urls = [server.url for server in pods]
     assert client.ensure_version(urls, "grpo/120", client.asker()).state == "done"
@@ -270,18 +270,18 @@ def test_while_one_pod_cannot_load_a_version_none_is_switched_to_it(pod):
     assert {ask(server)[1] for server in pods} == {"grpo-120"}
 
 
-def test_a_pod_that_hangs_is_waited_for_no_longer_than_the_time_given(pod, held):
-    server, impatient_client = pod(SLOW="grpo-120"), client.asker(timeout=0.2)
-    assert client.ensure_version([server.url], "grpo/120", impatient_client).state == "waiting"
+def test_a_hanging_pod_is_waited_for_no_longer_than_the_timeout(pod, held):
+    server, short_client = pod(SLOW="grpo-120"), client.asker(timeout=0.2)
+    assert client.ensure_version([server.url], "grpo/120", short_client).state == "waiting"
     with held():
-        assert client.ensure_version([server.url], "grpo/120", impatient_client).state == "waiting"
+        assert client.ensure_version([server.url], "grpo/120", short_client).state == "waiting"
         assert names(server) == ["base"]
 
 
-# ---- who may ask
+# ---- API key
 
 
-def test_a_key_is_asked_for_everywhere_but_on_the_pages_of_probes(pod):
+def test_a_key_is_required_everywhere_but_on_the_pages_of_probes(pod):
     server = pod(GOG_API_KEY="s3cret")
     assert server.url
     for path in ("/healthz", "/readyz", "/metrics"):

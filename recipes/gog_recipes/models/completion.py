@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import peft
 import safetensors
@@ -197,9 +198,16 @@ class PolicyModel:
         return list(self.tokenizer.convert_ids_to_tokens(list(tokens)))
 
     def render(self, messages: list[dict[str, Any]]) -> str:
-        """Chat messages as a prompt: by the folder's chat template, as plain ChatML where it has none."""
+        """Chat messages as a prompt: by the folder's chat template, as plain ChatML where it has none.
+
+        Raises:
+            UserError: for messages that the template refuses, such as a role that it does not know.
+        """
         if self.tokenizer.chat_template:
-            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            try:
+                return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            except jinja2.TemplateError as error:
+                raise UserError(f"the chat template refuses them: {loading.brief(error)}", where="messages") from None
         turns = "".join(f"<|im_start|>{m['role']}\n{_plain(m['content'])}<|im_end|>\n" for m in messages)
         return f"{turns}<|im_start|>assistant\n"
 

@@ -17,14 +17,14 @@ from gog_tools.serving.failures import App
 NAME = "grounding"
 
 
-def build(given: argparse.Namespace) -> App:
+def build(args: argparse.Namespace) -> App:
     """The application. Raises UserError for a back end that cannot be created."""
     # Before the slow import, so that a misspelt back end is reported at once.
-    detector: Detector = backends.load(NAME, given.backend, given.options, Detector, inputs.resources(given))
+    detector: Detector = backends.load(NAME, args.backend, args.options, Detector, inputs.resources(args))
     from gog_tools.grounding import model
 
-    wait = given.batch_wait_ms / 1000
-    return model.application(model.GroundingModel(detector, batch_size=given.batch_size, batch_wait=wait))
+    wait = args.batch_wait_ms / 1000
+    return model.application(model.GroundingModel(detector, batch_size=args.batch_size, batch_wait=wait))
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +33,6 @@ def main(argv: list[str]) -> int:
     backends.add_arguments(options, NAME)
     options.add_argument("--batch-size", type=int, default=16, help="most images given to the detector at once")
     options.add_argument("--batch-wait-ms", type=float, default=2.0, help="how long the first of a batch waits")
-    options.add_argument("--data", help="dataset folder or s3:// address, for a back end that reads one")
     return process.main(NAME, options, argv, build)
 
 

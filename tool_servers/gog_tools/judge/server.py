@@ -34,28 +34,27 @@ def application(judge: Judge, *, model: str) -> App:
 
     @app.post(tool_api.CHAT_PATH)
     async def reply(request: Request) -> Response:
-        asked = await http_json.read(request, chat.ChatRequest)
-        text = await backends.answer(batches, asked.messages)
+        body = await http_json.read(request, chat.ChatRequest)
+        text = await backends.answer(batches, body.messages)
         # A back end reports no tokens; words are the nearest count.
-        usage = chat.Usage.of(prompt=sum(len(each.text.split()) for each in asked.messages), new=len(text.split()))
+        usage = chat.Usage.of(prompt=sum(len(each.text.split()) for each in body.messages), new=len(text.split()))
         choice = {"message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": "stop"}
-        return http_json.reply(chat.completion(choice, model=asked.model or model, usage=usage))
+        return http_json.reply(chat.completion(choice, model=body.model or model, usage=usage))
 
     chat.add_models(app, lambda: chat.models([model]))
     return app
 
 
-def build(given: argparse.Namespace) -> App:
+def build(args: argparse.Namespace) -> App:
     """The application. Raises UserError for a back end that cannot be created."""
-    judge: Judge = backends.load(NAME, given.backend, given.options, Judge, inputs.resources(given))
-    return application(judge, model=given.backend if ":" in given.backend else f"{given.backend}-judge")
+    judge: Judge = backends.load(NAME, args.backend, args.options, Judge, inputs.resources(args))
+    return application(judge, model=args.backend if ":" in args.backend else f"{args.backend}-judge")
 
 
 def main(argv: list[str]) -> int:
     """`gog serve judge`. Returns the exit code."""
     options = process.parser(NAME, "Verdicts on answers, over OpenAI's chat protocol.")
     backends.add_arguments(options, NAME)
-    options.add_argument("--data", help="dataset folder or s3:// address, for a back end that reads one")
     return process.main(NAME, options, argv, build)
 
 

@@ -40,12 +40,12 @@ class Policy:
         self.versions = Versions(model, self.batches.executor, source, base=name)
 
     async def complete(
-        self, asked: requests.SamplingRequest, prompt: str | Sequence[int], images: Sequence[str]
+        self, body: requests.SamplingRequest, prompt: str | Sequence[int], images: Sequence[str]
     ) -> tuple[str, Completion]:
         """Completes a prompt.
 
         Args:
-            asked: the version and the sampling
+            body: the version and the sampling
             prompt: text or token ids, with one placeholder per image
             images: base64 of image files
 
@@ -56,17 +56,17 @@ class Policy:
             UserError: for a prompt or an image that the model cannot use.
             RequestError: for an unknown version, and for a model that fails.
         """
-        name = self.versions.acquire(asked.model)
+        name = self.versions.acquire(body.model)
         try:
             decoded = await asyncio.to_thread(requests.decode, images) if images else ()
             text = prompt if isinstance(prompt, str) else tuple(prompt)
             adapter = "" if name == self.versions.base else name
-            done = await backends.answer(self.batches, Job(Prompt(text, decoded), asked.sampling(), adapter))
+            completion = await backends.answer(self.batches, Job(Prompt(text, decoded), body.sampling(), adapter))
         finally:
             await self.versions.release(name)
-        if not all(map(math.isfinite, done.logprobs)):
+        if not all(map(math.isfinite, completion.logprobs)):
             raise errors.RequestError(500, f"the weights of {name!r} produce log-probabilities that are not finite")
-        return name, done
+        return name, completion
 
 
 def application(policy: Policy) -> FastAPI:
@@ -80,39 +80,46 @@ def application(policy: Policy) -> FastAPI:
 def _add_completions(app: FastAPI, policy: Policy) -> None:
     @app.post(tool_api.CHAT_PATH)
     async def chat_completion(request: Request) -> Response:
-        asked = await http_json.read(request, requests.ChatCompletion)
-        messages, images = asked.rendered()
-        version, done = await policy.complete(asked, policy.model.render(messages), images)
-        choice: dict[str, Any] = {"message": {"role": "assistant", "content": _text(done, asked)}, "logprobs": None}
-        if asked.logprobs:
-            pairs = zip(policy.model.words(done.tokens), done.logprobs, strict=True)
+        body = await http_json.read(request, requests.ChatCompletion)
+        messages, images = body.rendered()
+        prompt = await asyncio.to_thread(policy.model.render, messages)
+        version, completion = await policy.complete(body, prompt, images)
+        choice: dict[str, Any] = {
+            "message": {"role": "assistant", "content": _text(completion, body)},
+            "logprobs": None,
+        }
+        if body.logprobs:
+            pairs = zip(policy.model.words(completion.tokens), completion.logprobs, strict=True)
             tokens: list[dict[str, Any]] = [
                 {"token": word, "logprob": value, "bytes": None, "top_logprobs": []} for word, value in pairs
             ]
             choice["logprobs"] = {"content": tokens}
-        return _reply(version, asked, done, choice, "chat.completion")
+        return _reply(version, body, completion, choice, "chat.completion")
 
     @app.post("/v1/completions")
     async def text_completion(request: Request) -> Response:
-        asked = await http_json.read(request, requests.TextCompletion)
-        version, done = await policy.complete(asked, asked.prompt, asked.images)
-        choice: dict[str, Any] = {"text": _text(done, asked), "logprobs": None}
-        if asked.logprobs is not False:
-            choice["logprobs"] = {"tokens": policy.model.words(done.tokens), "token_logprobs": done.logprobs}
-        return _reply(version, asked, done, choice, "text_completion")
+        body = await http_json.read(request, requests.TextCompletion)
+        version, completion = await policy.complete(body, body.prompt, body.images)
+        choice: dict[str, Any] = {"text": _text(completion, body), "logprobs": None}
+        if body.logprobs is not False:
+            choice["logprobs"] = {
+                "tokens": policy.model.words(completion.tokens),
+                "token_logprobs": completion.logprobs,
+            }
+        return _reply(version, body, completion, choice, "text_completion")
 
 
-def _text(done: Completion, asked: requests.SamplingRequest) -> str:
-    return done.text + (done.stopped_by if asked.include_stop_str_in_output else "")
+def _text(completion: Completion, body: requests.SamplingRequest) -> str:
+    return completion.text + (completion.stopped_by if body.include_stop_str_in_output else "")
 
 
 def _reply(
-    version: str, asked: requests.SamplingRequest, done: Completion, choice: dict[str, Any], kind: str
+    version: str, body: requests.SamplingRequest, completion: Completion, choice: dict[str, Any], kind: str
 ) -> Response:
-    choice |= {"finish_reason": done.finish, "stop_reason": done.stopped_by or None}
-    if asked.return_token_ids:
-        choice |= {"prompt_token_ids": done.prompt_tokens, "token_ids": done.tokens}
-    usage = chat.Usage.of(prompt=len(done.prompt_tokens), new=len(done.tokens))
+    choice |= {"finish_reason": completion.finish, "stop_reason": completion.stopped_by or None}
+    if body.return_token_ids:
+        choice |= {"prompt_token_ids": completion.prompt_tokens, "token_ids": completion.tokens}
+    usage = chat.Usage.of(prompt=len(completion.prompt_tokens), new=len(completion.tokens))
     return http_json.reply(chat.completion(choice, model=version, usage=usage, kind=kind))
 
 
@@ -129,31 +136,31 @@ def _add_adapters(app: FastAPI, versions: Versions) -> None:
 
     @app.post("/v1/load_lora_adapter")
     async def load(request: Request) -> Response:
-        asked = await http_json.read(request, requests.LoadAdapter)
-        await versions.load(asked.lora_name, asked.lora_path, request.is_disconnected)
-        return _success(f"LoRA adapter '{asked.lora_name}' added successfully.")
+        body = await http_json.read(request, requests.LoadAdapter)
+        await versions.load(body.lora_name, body.lora_path, request.is_disconnected)
+        return _success(f"LoRA adapter '{body.lora_name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter")
     async def unload(request: Request) -> Response:
-        asked = await http_json.read(request, requests.UnloadAdapter)
-        await versions.unload(asked.lora_name)
-        return _success(f"LoRA adapter '{asked.lora_name}' removed successfully.")
+        body = await http_json.read(request, requests.UnloadAdapter)
+        await versions.unload(body.lora_name)
+        return _success(f"LoRA adapter '{body.lora_name}' removed successfully.")
 
     @app.post("/v1/default")
     async def default(request: Request) -> Response:
-        asked = await http_json.read(request, requests.Default)
-        versions.set_default(asked.model)
-        return _success(f"{asked.model!r} is the default.")
+        body = await http_json.read(request, requests.Default)
+        versions.set_default(body.model)
+        return _success(f"{body.model!r} is the default.")
 
 
 def _success(sentence: str) -> Response:
     return Response(f"Success: {sentence}", media_type="text/plain")  # vLLM's words for adapters
 
 
-def build(given: argparse.Namespace) -> FastAPI:
+def build(args: argparse.Namespace) -> FastAPI:
     """The application, with the version loaded that it is to start with. Raises UserError."""
-    source, version = _source(given), _version(given.version)
-    policy = Policy(_model(given), name=given.name, source=source, batch_size=given.batch_size)
+    source, version = _source(args), _version(args.version)
+    policy = Policy(_model(args), name=args.name, source=source, batch_size=args.batch_size)
     if version:
         try:
             policy.versions.start_with(version)
@@ -162,28 +169,28 @@ def build(given: argparse.Namespace) -> FastAPI:
     return application(policy)
 
 
-def _model(given: argparse.Namespace) -> Model:
-    folder = inputs.base_model(given.base, given)
+def _model(args: argparse.Namespace) -> Model:
+    folder = inputs.base_model(args.base, args)
     base_model.check(folder, where="--base")
-    resources = inputs.resources(given) | {
+    resources = inputs.resources(args) | {
         "folder": lambda: folder,
-        "device": lambda: given.device,
-        "dtype": lambda: given.dtype,
+        "device": lambda: args.device,
+        "dtype": lambda: args.dtype,
     }
-    model: Model = backends.load(NAME, given.backend, given.options, Model, resources)
+    model: Model = backends.load(NAME, args.backend, args.options, Model, resources)
     return model
 
 
-def _source(given: argparse.Namespace) -> adapter_source.AdapterSource:
-    if given.adapters is not None and given.store is not None:
+def _source(args: argparse.Namespace) -> adapter_source.AdapterSource:
+    if args.adapters is not None and args.store is not None:
         raise UserError("adapters come from one place", where="--adapters", remedy="give this or --store")
-    if given.adapters is not None:
-        if not given.adapters.is_dir():
-            raise UserError("no such folder", where=f"--adapters {given.adapters}", remedy="create it first")
-        return adapter_source.Folder(given.adapters)
-    if given.store is not None:
-        spec = inputs.store_spec(given.store)
-        return adapter_source.Checkpoints(lambda: store.open_store(spec), given.scratch)
+    if args.adapters is not None:
+        if not args.adapters.is_dir():
+            raise UserError("no such folder", where=f"--adapters {args.adapters}", remedy="create it first")
+        return adapter_source.Folder(args.adapters)
+    if args.store is not None:
+        spec = inputs.store_spec(args.store)
+        return adapter_source.Checkpoints(lambda: store.open_store(spec), args.scratch)
     return adapter_source.NoAdapters()
 
 
@@ -215,7 +222,6 @@ def options() -> argparse.ArgumentParser:
     backends.add_arguments(parser, NAME)
     add("--device", default="cpu", help="torch device")
     add("--dtype", default="float32", choices=("float32", "bfloat16"), help="type of the weights")
-    add("--data", help="dataset folder or s3:// address, for a back end that reads one")
     return parser
 
 

@@ -46,8 +46,8 @@ class ImageIndex:
         readings = [reading for query in queries for reading in query]
         if not readings:
             return [Found([]) for _ in queries]
-        asked = np.stack(readings)
-        distances = (asked**2).sum(1)[:, None] + self.squares - 2 * asked @ self.rows.T
+        rows = np.stack(readings)
+        distances = (rows**2).sum(1)[:, None] + self.squares - 2 * rows @ self.rows.T
         ends = np.cumsum([len(query) for query in queries])
         return [
             Found(self._nearest(distances[end - len(query) : end].min(0), top) if query else [])

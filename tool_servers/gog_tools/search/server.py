@@ -80,16 +80,16 @@ def _response(found: Found, top: int) -> Response | Exception:
         return error
 
 
-def build_image(given: argparse.Namespace) -> App:
+def build_image(args: argparse.Namespace) -> App:
     """The image search. Raises UserError for a back end that cannot be created."""
-    resources = inputs.resources(given)
-    return image_application(backends.load("image-search", given.backend, given.options, ImageSearch, resources))
+    resources = inputs.resources(args)
+    return image_application(backends.load("image-search", args.backend, args.options, ImageSearch, resources))
 
 
-def build_text(given: argparse.Namespace) -> App:
+def build_text(args: argparse.Namespace) -> App:
     """The text search. Raises UserError for a back end that cannot be created."""
-    resources = inputs.resources(given)
-    return text_application(backends.load("text-search", given.backend, given.options, TextSearch, resources))
+    resources = inputs.resources(args)
+    return text_application(backends.load("text-search", args.backend, args.options, TextSearch, resources))
 
 
 def main(argv: list[str]) -> int:
@@ -100,7 +100,6 @@ def main(argv: list[str]) -> int:
         return 2
     options = process.parser(f"{kind}-search", f"Search of pages by {'an image' if kind == 'image' else 'words'}.")
     backends.add_arguments(options, f"{kind}-search")
-    options.add_argument("--data", help="dataset: a folder, or an s3:// address of the store; `world` searches it")
     return process.main(f"{kind}-search", options, rest, build_image if kind == "image" else build_text)
 
 

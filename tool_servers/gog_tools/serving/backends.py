@@ -152,10 +152,13 @@ def _field(parameter: inspect.Parameter) -> Any:
 
 
 def add_arguments(parser: argparse.ArgumentParser, role: str) -> None:
-    """Adds --backend and --options."""
+    """Adds --backend, --options and --data."""
     names = list(NAMES[role])
     parser.add_argument("--backend", default=names[0], help=f"{', '.join(names)}, or module:factory")
     parser.add_argument("--options", default="{}", metavar="JSON", help="options of the back end, a JSON object")
+    parser.add_argument(
+        "--data", help="dataset for a back end that reads one: a folder or an s3:// address of the store"
+    )
 
 
 def batcher(

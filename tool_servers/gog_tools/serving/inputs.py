@@ -24,29 +24,29 @@ TINY_PACKAGE = "gog_recipes.world"
 """The package that holds the shipped base model. Found by name, because servers and recipes do not import each other."""
 
 
-def resources(given: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+def resources(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """What every server can provide to its back end (gog_tools.serving.backends.RESOURCES)."""
-    provided: dict[str, Callable[[], Any]] = {"scratch": lambda: given.scratch}
-    if given.data is not None:
-        provided["data"] = lambda: dataset(given.data, given)
+    provided: dict[str, Callable[[], Any]] = {"scratch": lambda: args.scratch}
+    if args.data is not None:
+        provided["data"] = lambda: dataset(args.data, args)
     return provided
 
 
-def dataset(uri: str, given: argparse.Namespace) -> Path:
+def dataset(uri: str, args: argparse.Namespace) -> Path:
     """The folder of a dataset: one on this machine, or fetched from a store. Raises UserError."""
     if "://" not in uri:
         return Path(uri)
     from gog import dataset_zip  # imports the client of the store, which takes time and a folder does not need
 
-    options = store_spec(given.store) if given.store is not None else None
-    return dataset_zip.fetch_dataset(uri, options, given.scratch / "data")
+    options = store_spec(args.store) if args.store is not None else None
+    return dataset_zip.fetch_dataset(uri, options, args.scratch / "data")
 
 
-def base_model(name: str, given: argparse.Namespace) -> Path:
+def base_model(name: str, args: argparse.Namespace) -> Path:
     """The folder of a base model. Raises UserError."""
     if name.startswith("s3://"):
-        options = store_spec(given.store) if given.store is not None else StoreSpec(uri=name)
-        return store.fetch_prefix(options, name, given.scratch / "base")
+        options = store_spec(args.store) if args.store is not None else StoreSpec(uri=name)
+        return store.fetch_prefix(options, name, args.scratch / "base")
     if name != TINY:
         return Path(name)
     found = importlib.util.find_spec(TINY_PACKAGE)

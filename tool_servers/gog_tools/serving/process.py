@@ -35,12 +35,11 @@ from pydantic import ValidationError
 from gog import api_keys
 from gog.errors import UserError
 from gog.spec import FailureInjection
+from gog.spec.endpoints import KEY
 from gog_tools.serving import http_json
 from gog_tools.serving.failures import App, FailureInjector
 from gog_tools.serving.middleware import Middleware
 
-KEY = "GOG_API_KEY"
-"""Environment variable with the API key that requests must carry; empty or unset requires none."""
 PARENT_SECONDS = 1.0
 """Between two checks whether the parent still runs."""
 
@@ -126,41 +125,41 @@ def main(name: str, options: argparse.ArgumentParser, argv: list[str], build: Ca
         The exit code: 0, or 2 with a sentence on stderr for a user's error.
     """
     try:
-        given = options.parse_args(argv)
+        args = options.parse_args(argv)
     except SystemExit as end:  # argparse has printed why
         return int(end.code or 0)
     try:
-        serve(name, given, build)
+        serve(name, args, build)
     except UserError as error:
         print(f"gog serve {name}: {error.sentence()}", file=sys.stderr)
         return 2
     return 0
 
 
-def serve(name: str, given: argparse.Namespace, build: Callable[[argparse.Namespace], App]) -> None:
+def serve(name: str, args: argparse.Namespace, build: Callable[[argparse.Namespace], App]) -> None:
     """Binds, listens, builds the application and serves. SIGTERM exits the process; this function returns only then.
 
     Args:
         name: of the server
-        given: the parsed arguments; `scratch` is added, a folder that exists as long as the server
+        args: the parsed arguments; `scratch` is added, a folder that exists as long as the server
         build: makes the application, in a thread
 
     Raises:
         UserError: for a port in use, and what `build` raises.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    injection = read_injection(given.failures)
-    with bind(given.host, given.port) as listener, tempfile.TemporaryDirectory(prefix="gog-serve-") as scratch:
-        given.scratch = Path(scratch)
+    injection = read_injection(args.failures)
+    with bind(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="gog-serve-") as scratch:
+        args.scratch = Path(scratch)
         middleware, address = Middleware(name, key=api_keys.from_environment(KEY)), url_of(listener)
 
         def prepare() -> None:
-            app = build(given)
+            app = build(args)
             if injection.rate > 0:
-                app = FailureInjector(app, injection, timeout_seconds=given.timeout_seconds)
+                app = FailureInjector(app, injection, timeout_seconds=args.timeout_seconds)
             middleware.open(app)
-            if given.ready_file:
-                write_ready_file(given.ready_file, address)
+            if args.ready_file:
+                write_ready_file(args.ready_file, address)
             print(f"gog serve {name}: {address}", file=sys.stderr, flush=True)
 
         def end() -> None:
@@ -175,10 +174,10 @@ def serve(name: str, given: argparse.Namespace, build: Callable[[argparse.Namesp
             access_log=False,
             server_header=False,
             date_header=False,
-            timeout_graceful_shutdown=given.drain_seconds,
+            timeout_graceful_shutdown=args.drain_seconds,
             timeout_keep_alive=65,
         )
-        server = Server(config, prepare, end, parent=os.getppid() if given.exit_with_parent else None)
+        server = Server(config, prepare, end, parent=os.getppid() if args.exit_with_parent else None)
         try:
             server.run(sockets=[listener])
         except OSError as error:  # another process began to listen after our bind
