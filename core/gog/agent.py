@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gog import actions, observation_fit, prompts, tool_api, tool_types, tracing
+from gog import actions, observation_fit, prompts, tool_api, tracing
 from gog.dataset import Question
 from gog.images import Image
 from gog.spec import AgentSettings
-from gog.tool_actions import SEARCH_TOOLS, Outcome, ToolActions
+from gog.tool_actions import SEARCH_TOOLS, Outcome, ToolActions, Tools
 from gog.trajectory import Failure, Observation, Segment, StopReason, Trajectory, Turn
 
 TOO_LONG = "too_long"
@@ -72,7 +72,7 @@ class Episode:
     """The image that it is asked about."""
     session: Session
     """The conversation with the policy."""
-    toolbox: tool_types.Tools
+    toolbox: Tools
     """Calls the tools."""
     settings: AgentSettings
     """Its caps, and how expressions are searched."""

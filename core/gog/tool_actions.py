@@ -10,13 +10,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from gog import actions, catalog, prompts, tool_api, tool_types
 from gog.images import Image
 from gog.trajectory import Failure, Observation, Result
 
 SEARCH_TOOLS = catalog.SEARCH_TOOLS
+
+
+class Tools(Protocol):
+    """The tools of an episode. A failing tool never raises: the reply says that it failed."""
+
+    async def ground(self, image: Image, expression: str) -> tool_types.Reply[tool_types.Grounding]:
+        """Candidates for an expression in an image."""
+        ...
+
+    async def search_image(self, image: Image) -> tool_types.Reply[Sequence[tool_api.SearchHit]]:
+        """Pages that show an image, best first."""
+        ...
+
+    async def search_text(self, query: str) -> tool_types.Reply[Sequence[tool_api.SearchHit]]:
+        """Pages about a query, best first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ class ToolActions:
 
     image: Image
     """The image of the question."""
-    toolbox: tool_types.Tools
+    toolbox: Tools
     """Calls the tools."""
     gaze: Literal["select", "direct", "off"]
     """How an expression is searched."""

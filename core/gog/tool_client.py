@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Toolbox:
-    """gog.tool_types.Tools and the judge over HTTP. Use as an async context manager.
+    """gog.tool_actions.Tools and the judge over HTTP. Use as an async context manager.
 
     With a watch, calls of a service that is down wait for it, and raise ServiceDown when it stays down; a service that
     answers but never succeeds raises UserError. Without one, every call returns its failure.

@@ -7,12 +7,10 @@ wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from gog import tool_api
 from gog.images import Image
 from gog.trajectory import Candidate
 
@@ -97,19 +95,3 @@ class Grounding:
     """Their numbers, boxes and scores."""
     crops: tuple[Image, ...] = ()
     """The pixels of each candidate, in the same order."""
-
-
-class Tools(Protocol):
-    """The tools of an episode. A failing tool never raises: the reply says that it failed."""
-
-    async def ground(self, image: Image, expression: str) -> Reply[Grounding]:
-        """Candidates for an expression in an image."""
-        ...
-
-    async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
-        """Pages that show an image, best first."""
-        ...
-
-    async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
-        """Pages about a query, best first."""
-        ...

@@ -64,7 +64,7 @@ def test_only_failures_that_may_pass_are_retried(kind: FailureKind) -> None:
     assert (kind is FailureKind.REFUSED) <= (kind not in RETRYABLE)
 
 
-@pytest.mark.parametrize("answer", [b"\xff\xfe", b""], ids=["not text", "refused by the reader without a word"])
+@pytest.mark.parametrize("answer", [b"\xff\xfe", b""], ids=["not text", "refused by the reader without a message"])
 def test_an_answer_that_cannot_be_read_is_malformed_and_retried(answer: bytes) -> None:
     async def scenario() -> Reply[str]:
         def read(body: bytes) -> str:
@@ -79,13 +79,13 @@ def test_an_answer_that_cannot_be_read_is_malformed_and_retried(answer: bytes) -
     assert (reply.value, reply.attempts) == ("a ring", 3)
 
 
-def test_what_the_server_asks_for_is_waited_for_instead_of_the_backoff() -> None:
+def test_a_retry_waits_for_the_time_that_the_server_requests_instead_of_the_backoff() -> None:
     backend = FakeBackend([CallError(FailureKind.RATE_LIMITED, "HTTP 429", 7.0), ANSWER])
     reply, _ = call_once(backend, backoff_seconds=0.1)
     assert reply.value == "a ring" and backend.pauses == [7.0]
 
 
-def test_a_wait_beyond_the_budget_is_a_failure_at_once() -> None:
+def test_a_requested_wait_beyond_the_budget_is_a_failure_at_once() -> None:
     backend = FakeBackend([CallError(FailureKind.RATE_LIMITED, "HTTP 429", 60.0), ANSWER])
     reply, ended = call_once(backend, budget_seconds=30)
     assert reply.failure is not None and reply.failure.kind is FailureKind.RATE_LIMITED
@@ -99,7 +99,7 @@ def test_every_attempt_has_a_deadline() -> None:
     assert backend.busy == 0
 
 
-def test_a_call_with_its_retries_never_outlasts_its_budget() -> None:
+def test_a_call_with_its_retries_never_exceeds_its_budget() -> None:
     backend = FakeBackend([HANG])
     reply, ended = call_once(backend, attempts=10, deadline_seconds=8, budget_seconds=20)
     assert reply.failure is not None and reply.failure.kind is FailureKind.TIMEOUT
@@ -110,7 +110,7 @@ def test_at_most_four_calls_are_in_flight_and_answers_keep_their_order() -> None
     async def scenario() -> tuple[list[str | None], float]:
         async def send(body: bytes) -> bytes:
             await backend(body)
-            await asyncio.sleep(1 / (1 + int(body)))  # the later the sooner done
+            await asyncio.sleep(1 / (1 + int(body)))  # later calls finish sooner
             return body
 
         path = make_path(send)
@@ -123,7 +123,7 @@ def test_at_most_four_calls_are_in_flight_and_answers_keep_their_order() -> None
     assert backend.peak == 4 and ended >= 3
 
 
-def test_a_pause_before_a_retry_keeps_no_slot() -> None:
+def test_a_pause_before_a_retry_holds_no_slot() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(send, concurrency=1, backoff_seconds=10)
         return await asyncio.gather(ask(path, "retried"), ask(path, "prompt"))
@@ -157,7 +157,7 @@ def test_waiting_for_a_slot_costs_nothing_of_the_budget() -> None:
     assert all(reply.failure is None and reply.attempts == 2 for reply in run(scenario()))
 
 
-def test_concurrent_duplicates_make_one_provider_call() -> None:
+def test_concurrent_duplicates_are_one_request() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend)
         return await asyncio.gather(*(ask(path) for _ in range(20)))
@@ -169,7 +169,7 @@ def test_concurrent_duplicates_make_one_provider_call() -> None:
     assert [reply.cached for reply in replies] == [False] + [True] * 19
 
 
-def test_a_duplicate_that_comes_as_the_call_ends_makes_no_second_one() -> None:
+def test_a_duplicate_that_arrives_as_the_call_ends_makes_no_second_request() -> None:
     async def scenario() -> None:
         path = make_path(backend)
         first = asyncio.ensure_future(ask(path))
@@ -183,7 +183,7 @@ def test_a_duplicate_that_comes_as_the_call_ends_makes_no_second_one() -> None:
     assert len(late) > 3 and len(backend.requests) == 1
 
 
-def test_a_cancelled_caller_takes_nothing_from_those_who_joined_it() -> None:
+def test_cancelling_a_caller_does_not_affect_the_callers_that_joined_it() -> None:
     async def scenario() -> tuple[Reply[str], Reply[str]]:
         path = make_path(backend)
         first, second = asyncio.ensure_future(ask(path)), asyncio.ensure_future(ask(path))
@@ -208,7 +208,7 @@ def test_a_failure_is_not_kept() -> None:
     assert (worked.value, worked.cached) == ("a ring", False)
 
 
-def test_a_key_is_tool_backend_version_and_arguments() -> None:
+def test_a_cache_key_is_tool_back_end_version_and_arguments() -> None:
     keys = {
         call_path.cache_key(*parts)
         for parts in (
@@ -264,7 +264,7 @@ def test_the_breaker_opens_after_failures_in_a_row_only() -> None:
     assert breaker.is_open and not breaker.admits()
 
 
-def test_an_open_breaker_lets_one_call_try_after_a_while() -> None:
+def test_an_open_breaker_lets_one_call_through_after_a_while() -> None:
     clock = FakeClock()
     breaker = Breaker(1, 5.0, clock)
     breaker.report(False)
@@ -280,7 +280,7 @@ def test_an_open_breaker_lets_one_call_try_after_a_while() -> None:
     assert [breaker.admits() for _ in range(3)] == [True, True, True]
 
 
-def test_a_dead_backend_is_left_alone_and_found_again_when_it_is_back() -> None:
+def test_a_dead_back_end_gets_no_requests_until_the_breaker_tests_it() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend, attempts=1, breaker_failures=3, breaker_seconds=5)
         replies = [await ask(path, str(number)) for number in range(5)]
@@ -294,7 +294,7 @@ def test_a_dead_backend_is_left_alone_and_found_again_when_it_is_back() -> None:
     assert len(backend.requests) == 5
 
 
-def test_calls_queued_behind_a_dead_backend_do_not_wait_out_their_deadlines_one_by_one() -> None:
+def test_calls_queued_behind_a_dead_back_end_fail_together() -> None:
     async def scenario() -> float:
         path = make_path(backend, attempts=1, concurrency=4, deadline_seconds=10, breaker_failures=4)
         await asyncio.gather(*(ask(path, str(number)) for number in range(100)))
@@ -305,7 +305,7 @@ def test_calls_queued_behind_a_dead_backend_do_not_wait_out_their_deadlines_one_
     assert len(backend.requests) == 4
 
 
-def test_a_refused_request_says_nothing_about_the_backends_health() -> None:
+def test_a_refused_request_does_not_count_against_the_breaker() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend, attempts=1, breaker_failures=2)
         return [await ask(path, str(number)) for number in range(5)]
@@ -315,7 +315,7 @@ def test_a_refused_request_says_nothing_about_the_backends_health() -> None:
     assert len(backend.requests) == 5
 
 
-# ---- what is counted
+# ---- metrics
 
 
 def test_attempts_failures_and_recoveries_are_counted() -> None:

@@ -1,4 +1,4 @@
-"""Fact 13: what the judge is asked, and that nothing but Yes or No is a verdict."""
+"""What the judge is asked, which replies are verdicts, and when its failures stop a stage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_judge_reads_exactly_what_it_was_asked(question: str, answers: list[st
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '"Yes"', '{"question": "q", "answer": "a"}'])
-def test_a_case_that_is_not_ours_is_refused(content: str) -> None:
+def test_a_message_of_another_form_is_refused(content: str) -> None:
     with pytest.raises(ValueError):
         judging.read_case(content)
 

@@ -117,7 +117,7 @@ def test_a_stage_with_model_data_and_store_is_enough(kind: str) -> None:
     assert config.model_copy(update={"stage": "grpo-off"}).key == "grpo-off"
 
 
-def test_camel_case_and_snake_case_are_the_same_description() -> None:
+def test_camel_case_and_snake_case_are_the_same_configuration() -> None:
     camel = "{model: {base: tiny}, data: {world: {}}, store: {uri: 's3://b/p'}, groupSize: 4, maxTurnTokens: 9}"
     snake = "{model: {base: tiny}, data: {world: {}}, store: {uri: 's3://b/p'}, group_size: 4, max_turn_tokens: 9}"
     one, other = (spec.GRPOConfig.model_validate(yaml.safe_load(text)) for text in (camel, snake))
@@ -126,7 +126,7 @@ def test_camel_case_and_snake_case_are_the_same_description() -> None:
 
 @pytest.mark.parametrize("by_alias", [True, False])
 @pytest.mark.parametrize("kind", spec.STAGES)
-def test_a_description_is_read_back_as_it_was_written(kind: str, by_alias: bool) -> None:
+def test_a_configuration_is_read_back_as_it_was_written(kind: str, by_alias: bool) -> None:
     config = spec.CONFIGS[kind].model_validate(MINIMAL_STAGE)
     text = yaml.safe_dump(config.model_dump(mode="json", by_alias=by_alias))
     assert spec.CONFIGS[kind].model_validate(yaml.safe_load(text)) == config
@@ -198,7 +198,7 @@ def test_data_is_exactly_one_of_world_path_and_uri(data: dict[str, Any], given: 
 
 
 @pytest.mark.parametrize("data", [{"world": {}}, {"path": "/data"}, {"uri": "s3://bucket/data"}])
-def test_each_of_world_path_and_uri_will_do(data: dict[str, Any]) -> None:
+def test_each_of_world_path_and_uri_is_enough(data: dict[str, Any]) -> None:
     assert spec.DataSpec.model_validate(data).model_dump(exclude_none=True).keys() == data.keys()
 
 
@@ -220,7 +220,7 @@ def test_a_store_is_a_file_or_an_s3_address(uri: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Run", "1st", "a_b", "a-", "-a", "", "a" * 41, "a/b", "../a"])
-def test_a_name_that_no_cluster_would_take_is_refused(name: str) -> None:
+def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
     assert "run" in complaint(spec.SFTConfig, {**MINIMAL_STAGE, "run": name})
 
 
@@ -247,7 +247,7 @@ def test_a_value_out_of_its_range_is_refused_by_its_field(kind: type[spec.Spec],
     assert complaint(kind, given).splitlines()[1].startswith(next(iter(given)))
 
 
-def test_a_description_cannot_be_changed_once_it_was_read() -> None:
+def test_a_configuration_is_immutable() -> None:
     with pytest.raises(ValidationError, match="Instance is frozen"):
         spec.GRPOSettings().group_size = 4  # type: ignore[misc]
 
@@ -255,7 +255,7 @@ def test_a_description_cannot_be_changed_once_it_was_read() -> None:
 # ---- lists that must agree
 
 
-def test_every_stage_has_a_description_needs_and_a_place_in_manifests() -> None:
+def test_every_stage_has_a_configuration_needs_and_a_field_in_manifests() -> None:
     assert set(spec.STAGES) == set(spec.CONFIGS) == set(spec.NEEDS) == set(spec.NEEDS_TOOLS)
     assert set(spec.STAGES) == set(spec.Stages.model_fields) - {"skip"}
     for kind, needed in spec.NEEDS.items():

@@ -1,4 +1,4 @@
-"""Answers by content: what is kept, what is asked again, and what a run without a vendor can do."""
+"""The cache of answers: what it keeps, what is called again, and replay without a vendor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ask_all(cache: Cache, backend: FakeBackend, *queries: str) -> list[Reply[str
     return run(scenario())
 
 
-def test_an_identical_rerun_makes_zero_provider_calls(tmp_path: Path) -> None:
+def test_an_identical_rerun_makes_no_requests(tmp_path: Path) -> None:
     queries = [f"query {number}" for number in range(20)]
     first = ask_all(make_cache(tmp_path, "record"), FakeBackend(), *queries)
     untouched = FakeBackend()
@@ -42,7 +42,7 @@ def test_an_identical_rerun_makes_zero_provider_calls(tmp_path: Path) -> None:
     assert untouched.requests == []
 
 
-def test_replay_strict_fails_on_a_miss_and_asks_nobody(tmp_path: Path) -> None:
+def test_replay_strict_fails_on_a_miss_and_sends_no_request(tmp_path: Path) -> None:
     ask_all(make_cache(tmp_path, "record"), FakeBackend(), "known")
     backend = FakeBackend()
     known, unknown = ask_all(make_cache(tmp_path, "replay-strict"), backend, "known", "unknown")
@@ -51,13 +51,13 @@ def test_replay_strict_fails_on_a_miss_and_asks_nobody(tmp_path: Path) -> None:
     assert backend.requests == []
 
 
-def test_replay_or_live_asks_for_what_is_missing_and_records_it(tmp_path: Path) -> None:
+def test_replay_or_live_calls_for_what_is_missing_and_records_it(tmp_path: Path) -> None:
     ask_all(make_cache(tmp_path, "replay-or-live"), FakeBackend(), "new")
     (reply,) = ask_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "new")
     assert reply.value == "answer"
 
 
-def test_record_asks_again_in_a_new_run_and_keeps_the_newer_answer(tmp_path: Path) -> None:
+def test_record_calls_again_in_a_new_run_and_keeps_the_newer_answer(tmp_path: Path) -> None:
     ask_all(make_cache(tmp_path, "record"), FakeBackend([b"old"]), "known")
     (newer,) = ask_all(make_cache(tmp_path, "record"), FakeBackend([b"new"]), "known")
     (replayed,) = ask_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "known")
@@ -65,14 +65,14 @@ def test_record_asks_again_in_a_new_run_and_keeps_the_newer_answer(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("mode", "requests"), [("off", 3), ("live", 1)])
-def test_off_keeps_nothing_and_live_keeps_it_in_memory(tmp_path: Path, mode: str, requests: int) -> None:
+def test_off_keeps_nothing_and_live_keeps_answers_in_memory(tmp_path: Path, mode: str, requests: int) -> None:
     backend = FakeBackend()
     ask_all(make_cache(tmp_path, mode), backend, "ring", "ring", "ring")
     assert len(backend.requests) == requests
     assert not (tmp_path / "answers.sqlite").exists()
 
 
-def test_even_without_a_cache_equal_calls_under_way_are_one() -> None:
+def test_equal_calls_in_flight_are_one_request_even_without_a_cache() -> None:
     async def scenario() -> None:
         path = make_path(backend, cache=Cache(CacheSpec(mode="off")))
         await asyncio.gather(*(ask(path) for _ in range(5)))
@@ -92,7 +92,7 @@ def test_failures_are_never_cached(tmp_path: Path, mode: str) -> None:
         assert rows == [(b"answer",)]
 
 
-def test_an_answer_recorded_in_a_form_of_another_time_is_asked_again(tmp_path: Path) -> None:
+def test_an_answer_recorded_in_an_earlier_form_is_called_again(tmp_path: Path) -> None:
     ask_all(make_cache(tmp_path, "record"), FakeBackend(), "ring")
     with sqlite3.connect(tmp_path / "answers.sqlite") as file:
         file.execute("UPDATE answers SET answer = ?", (b"\xff\xfe",))
@@ -104,7 +104,7 @@ def test_an_answer_recorded_in_a_form_of_another_time_is_asked_again(tmp_path: P
     assert strict.failure is not None and strict.failure.kind is FailureKind.CACHE_MISS
 
 
-def test_memory_keeps_what_was_used_last() -> None:
+def test_memory_keeps_the_most_recently_used_answers() -> None:
     cache = Cache(CacheSpec(max_entries=2))
     cache.put("a", b"1")
     cache.put("b", b"2")
@@ -113,7 +113,7 @@ def test_memory_keeps_what_was_used_last() -> None:
     assert (cache.get("a"), cache.get("b"), cache.get("c")) == (b"1", None, b"3")
 
 
-def test_what_left_the_memory_is_still_in_the_file(tmp_path: Path) -> None:
+def test_an_answer_dropped_from_memory_is_still_in_the_file(tmp_path: Path) -> None:
     cache = make_cache(tmp_path, "replay-or-live", max_entries=1)
     cache.put("a", b"1")
     cache.put("b", b"2")
@@ -127,7 +127,7 @@ def test_two_runs_may_share_a_file(tmp_path: Path) -> None:
     assert (one.get("b"), other.get("a")) == (b"2", b"1")
 
 
-def test_a_file_that_is_no_cache_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_cache_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "answers.sqlite").write_text("dear diary, " * 100)
     with pytest.raises(UserError) as caught:
         make_cache(tmp_path, "record")

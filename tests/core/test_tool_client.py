@@ -1,4 +1,4 @@
-"""The four tools over real HTTP, with a server in this process that fails in every way it was told to."""
+"""The tools and the judge over real HTTP, served in this process by handlers that fail in many ways."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_is_retried_and_forgotten_when_the_next_try_works(name: str) -> None:
+def test_a_failure_is_retried_and_has_no_effect_when_the_next_attempt_works(name: str) -> None:
     reply = search([FAILURES[name][0], says(HITS)])
     assert reply.failure is None and reply.attempts == 2
     assert [hit.title for hit in reply.unwrap()] == [f"page {n}" for n in range(5)]
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_that_stays_is_typed(name: str) -> None:
+def test_a_failure_that_persists_is_typed(name: str) -> None:
     handler, kind = FAILURES[name]
     reply = search([handler], attempts=2)
     assert reply.failure is not None
@@ -89,7 +89,7 @@ def test_a_hanging_server_costs_one_deadline_per_attempt() -> None:
     assert 0.4 <= reply.seconds < 5
 
 
-def test_a_server_that_is_not_there_is_a_failure_of_connection() -> None:
+def test_an_unreachable_server_is_a_connection_failure() -> None:
     async def scenario() -> Reply[Any]:
         async with Provider(WORKING) as provider:
             address = provider.url
@@ -100,7 +100,7 @@ def test_a_server_that_is_not_there_is_a_failure_of_connection() -> None:
     assert reply.failure is not None and reply.failure.kind is FailureKind.CONNECTION
 
 
-def test_a_retry_waits_as_long_as_the_server_asks() -> None:
+def test_a_retry_waits_for_as_long_as_the_server_requests() -> None:
     reply = search([says(b"", 429, **{"retry-after": "0.15"}), says(HITS)])
     assert reply.attempts == 2 and reply.seconds >= 0.15
     late = search([says(b"", 429, **{"retry-after": "3600"}), says(HITS)])
@@ -108,7 +108,7 @@ def test_a_retry_waits_as_long_as_the_server_asks() -> None:
 
 
 @pytest.mark.parametrize("asked", ["Wed, 21 Oct 2026 07:28:00 GMT", "soon", "", "-1", "²"])
-def test_a_time_that_cannot_be_read_falls_back_to_the_backoff(asked: str) -> None:
+def test_an_unreadable_retry_after_falls_back_to_the_backoff(asked: str) -> None:
     assert search([says(b"", 429, **{"retry-after": asked}), says(HITS)]).attempts == 2
 
 
@@ -118,14 +118,14 @@ def test_an_answer_in_pieces_is_read_to_its_end() -> None:
     assert len(search([says(long)]).unwrap()[0].text) == 3_000_000
 
 
-def test_an_endless_answer_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_beyond_the_size_limit_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool_transport, "MAX_ANSWER_BYTES", 1000)
     reply = search([says({"hits": [{"title": "x" * 2000}]})], attempts=1)
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
     assert reply.failure.message == "the answer is longer than 1,000 bytes"
 
 
-def test_answers_may_not_come_compressed() -> None:
+def test_answers_are_requested_without_compression() -> None:
     async def zipped(request: web.Request) -> web.StreamResponse:
         response = web.Response(body=json.dumps({"hits": [{"title": "x" * 5000}]}).encode())
         response.enable_compression()
@@ -135,7 +135,7 @@ def test_answers_may_not_come_compressed() -> None:
     assert reply.failure is None and len(reply.unwrap()) == 1
 
 
-# ---- what is asked and read
+# ---- requests and answers
 
 
 def test_crops_reach_the_provider_as_bytes() -> None:
@@ -176,7 +176,7 @@ def test_a_request_with_an_image_joined_in_equals_the_serialised_one() -> None:
     assert tool_api.with_image(request(""), image) == serialised
 
 
-def test_what_the_detector_says_is_checked_before_it_is_offered() -> None:
+def test_detections_outside_the_image_or_too_small_are_not_offered() -> None:
     async def use(tools: Toolbox, provider: Provider) -> list[regions.Box]:
         return [item.box for item in (await tools.ground(make_image(), "ring")).unwrap().candidates]
 
@@ -211,7 +211,7 @@ def test_an_answer_for_another_number_of_images_is_malformed(predictions: list) 
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
 
 
-def test_an_expression_or_query_of_any_length_is_asked() -> None:
+def test_an_expression_or_query_is_cut_to_the_length_that_servers_accept() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         assert (await tools.ground(make_image(), "ring " * 1000)).failure is None
         assert (await tools.search_text("ring " * 5000)).failure is None
@@ -221,7 +221,7 @@ def test_an_expression_or_query_of_any_length_is_asked() -> None:
     with_toolbox({}, use)
 
 
-def test_the_same_pixels_are_asked_about_once_whoever_asks() -> None:
+def test_the_same_pixels_are_searched_once_for_all_episodes() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         again = images.decode(make_image(1).png)
         await asyncio.gather(*(tools.search_image(image) for image in (make_image(1), again, make_image(1))))
@@ -232,7 +232,7 @@ def test_the_same_pixels_are_asked_about_once_whoever_asks() -> None:
     with_toolbox({}, use)
 
 
-def test_the_same_box_of_the_same_image_is_cut_once() -> None:
+def test_the_same_box_of_the_same_image_is_cropped_once() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         first, second = [(await tools.ground(make_image(), "ring")).unwrap() for _ in range(2)]
         assert first.crops[0] is second.crops[0]
@@ -240,7 +240,7 @@ def test_the_same_box_of_the_same_image_is_cut_once() -> None:
     with_toolbox({}, use)
 
 
-def test_the_limits_name_how_many_results_are_asked_for_and_candidates_shown() -> None:
+def test_the_limits_bound_results_requested_and_candidates_shown() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         assert len((await tools.ground(make_image(), "ring")).unwrap().candidates) == 1
         await tools.search_text("ring")
@@ -260,7 +260,7 @@ def judge(*contents: str, **limits: Any) -> tuple[Reply[bool], list[Any]]:
 
 
 def judge_says(body: Any, status: int = 200, **limits: Any) -> tuple[Reply[bool], list[Any]]:
-    """One verdict from a judge that always answers so, and what it was asked."""
+    """One verdict from a judge that always answers with this body, and the requests it received."""
 
     async def use(tools: Toolbox, provider: Provider) -> tuple[Reply[bool], list[Any]]:
         return await tools.judge("who?", ["Ada"], "ada"), provider.requests["judge"]
@@ -280,26 +280,26 @@ def test_the_judge_is_asked_at_temperature_zero_with_every_accepted_answer() -> 
     assert judging.read_case(sent["messages"][1]["content"]) == ("who?", ["Ada", "A. L."], "ada")
 
 
-def test_the_judge_s_server_is_asked_for_the_model_that_was_named_or_for_its_only_one() -> None:
+def test_the_judge_s_request_names_the_configured_model_or_a_placeholder() -> None:
     _, (named,) = judge("Yes", judge_model="qwen3-32b")
     _, (unnamed,) = judge("Yes")
     assert (named["model"], unnamed["model"]) == ("qwen3-32b", "judge")
 
 
-def test_a_verdict_that_was_recorded_of_one_model_is_not_another_s(tmp_path: Path) -> None:
+def test_a_verdict_recorded_from_one_model_is_not_used_for_another(tmp_path: Path) -> None:
     first, again, other = (
         judge("Yes", judge_model=model, **recorded(tmp_path))[1] for model in ("one", "one", "other")
     )
     assert [len(first), len(again), len(other)] == [1, 0, 1]
 
 
-def test_an_answer_that_was_recorded_of_one_back_end_is_not_another_s(tmp_path: Path) -> None:
+def test_an_answer_recorded_from_one_back_end_is_not_used_for_another(tmp_path: Path) -> None:
     vendors = ("lens", "lens", "bing")
     asked = [judge("Yes", **{**recorded(tmp_path), "backends": {"judge": vendor}})[1] for vendor in vendors]
     assert list(map(len, asked)) == [1, 0, 1]
 
 
-def test_an_answer_that_was_recorded_at_one_address_is_not_another_s(tmp_path: Path) -> None:
+def test_an_answer_recorded_at_one_address_is_not_used_for_another(tmp_path: Path) -> None:
     asked = [judge("Yes", **{**recorded(tmp_path), "backends": {}})[1] for _ in range(2)]  # each at a port of its own
     assert list(map(len, asked)) == [1, 1]
 
@@ -309,7 +309,7 @@ def test_a_no_is_a_verdict_and_no_failure() -> None:
     assert (reply.value, reply.failure) == (False, None)
 
 
-def test_a_judge_that_does_not_decide_is_not_asked_again_and_its_words_are_kept() -> None:
+def test_an_undecided_reply_of_the_judge_is_not_retried_and_its_words_are_kept() -> None:
     reply, sent = judge("Well, it\ndepends.", "Yes")
     assert reply.failure is not None and reply.failure.kind is FailureKind.UNDECIDED
     assert (reply.failure.message, len(sent)) == ("neither Yes nor No: 'Well, it depends.'", 1)
@@ -327,13 +327,13 @@ REPLIES = {
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_a_verdict_that_is_plain_is_read_in_whatever_form_it_comes(name: str) -> None:
+def test_a_plain_verdict_is_read_in_every_form_of_reply(name: str) -> None:
     message, expected = REPLIES[name]
     reply, _ = judge_says({"choices": [{"message": message, "finish_reason": "stop"}]})
     assert (reply.value, reply.failure) == (expected, None)
 
 
-def test_a_judge_that_was_cut_off_while_it_reasoned_is_a_judge_error_that_names_the_remedy() -> None:
+def test_a_reply_cut_off_while_reasoning_is_a_judge_error_that_names_the_remedy() -> None:
     message = {"content": None, "reasoning_content": "Let me see. Yes"}
     reply, _ = judge_says({"choices": [{"message": message, "finish_reason": "length"}]}, attempts=1)
     assert reply.failure is not None and "raise tools.judge.maxTokens" in reply.failure.message
@@ -442,7 +442,7 @@ def test_with_5_percent_failures_every_trajectory_finishes_and_failures_are_repo
     assert all(trajectory.well_formed for trajectory in trajectories)
     assert set(attempts) == {"ok", "server_error", "rate_limited", "malformed", "connection"}
     assert 0.04 < failed / attempts.total() < 0.06
-    assert lost <= failed * 0.1  # what was not lost was recovered
+    assert lost <= failed * 0.1  # the others were recovered by a retry
     assert attempts["ok"] == 300 - lost
     assert sum(turn.observation.attempts for item in trajectories for turn in item.turns[:3]) == attempts.total()
 
@@ -461,7 +461,7 @@ def total_attempts() -> Counter[str]:
     return outcomes
 
 
-def test_a_tool_gets_its_own_key_and_no_other_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_receives_its_own_key_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEXT_SEARCH_GOG_API_KEY", " open sesame\n")
 
     async def use(tools: Toolbox, provider: Provider) -> list[str | None]:

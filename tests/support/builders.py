@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gog import tool_api, tool_types
+from gog import tool_actions, tool_api
 from gog.agent import Episode, Generation
 from gog.call_path import CallError, CallPath
 from gog.dataset import Evidence, Question
@@ -267,7 +267,7 @@ class FakeTools:
 
 def make_episode(
     turns: Sequence[str | Generation],
-    toolbox: tool_types.Tools | None = None,
+    toolbox: tool_actions.Tools | None = None,
     *,
     question: Question | None = None,
     style: Any = "full",

@@ -1,4 +1,4 @@
-"""All four tools served on loopback in the test's own process, each request by the handler it was told to use."""
+"""The tools and the judge served on loopback in the test's own process, each request by a given handler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Provider:
-    """All four tools on loopback. handlers by tool: one per request, the last one for good."""
+    """The tools and the judge on loopback. handlers: by tool, one for each request; the last one serves all further requests."""
 
     def __init__(self, handlers: Mapping[str, Sequence[Handler]]) -> None:
         self.handlers = handlers
@@ -72,7 +72,7 @@ async def hang(request: web.Request) -> web.StreamResponse:
 
 
 async def half(request: web.Request) -> web.StreamResponse:
-    """Promises a hundred bytes, sends ten, and is gone."""
+    """Announces a hundred bytes, sends ten, and closes the connection."""
     response = web.StreamResponse(headers={"content-length": "100"})
     await response.prepare(request)
     await response.write(b'{"hits": [')
@@ -118,8 +118,8 @@ def with_toolbox(
     backends: Mapping[str, str] | None = None,
     **limits: Any,
 ) -> Value:
-    """Runs `use` with a toolbox whose tools are served by `handlers`; what is not named works. The judge is called like
-    the tools."""
+    """Runs `use` with a toolbox whose tools are served by `handlers`; tools without handlers work. The judge has the
+    policy of the tools."""
 
     async def scenario() -> Value:
         given = {"backoff_seconds": 0, "deadline_seconds": 5, "breaker_failures": 1000, "attempts": 3, **limits}
