@@ -42,7 +42,6 @@ STAGES = (
 """In the order in which a run works through them."""
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 STAGE_KINDS = tuple(stage.kind for stage in STAGES)
-STAGE_BY_NAME = {stage.name: stage for stage in STAGES}
 
 
 @dataclass(frozen=True)

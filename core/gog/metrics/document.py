@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gog import catalog
 from gog.metrics import definitions
 from gog.metrics.pages import Definition, Page, Values
 
@@ -58,14 +59,30 @@ the spend, `x-gog-credit-usd` is shown as the credit left.
 """
 
 
+STEP_METRICS = """A training stage appends one JSON object for each step to `metrics.jsonl`, which checkpoints contain. Besides `step` and
+`total` it has these keys, and further ones of the recipe:"""
+
+
 def page() -> str:
     """The whole file."""
-    return "\n".join([HEAD, *(line for section in SECTIONS for line in _section(*section))])
+    return "\n".join([HEAD, *(line for section in SECTIONS for line in _section(*section)), *_step_metrics()])
 
 
 def _section(page: Page, title: str, text: str) -> Iterable[str]:
     yield from (f"## {title}", "", text, "", "| Metric | Unit | Labels | Meaning |", "|---|---|---|---|")
     yield from (_row(each) for each in page.definitions)
+    yield ""
+
+
+def _step_metrics() -> Iterable[str]:
+    """The keys of a line of `metrics.jsonl`."""
+    yield from ("## Lines of metrics.jsonl", "", STEP_METRICS, "", "| Key | Stages | Unit | Better | Gauge | Meaning |")
+    yield "|---|---|---|---|---|---|"
+    for row in catalog.STEP_METRICS:
+        better = {True: "higher", False: "lower", None: ""}[row.higher_is_better]
+        labels = ",".join(f'{name}="{value}"' for name, value in row.labels.items())
+        gauge = f"`{row.gauge}{{{labels}}}`" if labels else f"`{row.gauge}`" if row.gauge else ""
+        yield f"| `{row.key}` | {', '.join(row.stages)} | {row.unit} | {better} | {gauge} | {row.help} |"
     yield ""
 
 
