@@ -6,12 +6,14 @@ Features
     - LoRA on every linear of the language model, vision tower frozen: images are encoded once, not once per epoch
     - loss on the model's own tokens only; prompts, tool text and images are masked
     - logits are computed for learned tokens only
+    - a demonstration that is too long or has an unusable image is skipped, by name
     - resumes bit-exactly from its newest checkpoint: order and noise follow from seed and step
-    - one process, or several under torchrun: a batch is dealt out over ranks, layers are sharded (FSDP2), and a step
-      is the same step for any number of ranks
-    - packing is not here yet
+    - one process, or several under torchrun: the rows of a batch are divided among ranks, layers are sharded (FSDP2),
+      and a step is the same step for any number of ranks
+    - sequences are padded, not packed
 
-Raises UserError for a missing or empty archive of demonstrations.
+Raises UserError for a missing archive, for too few demonstrations that can be used, and at the first loss, gradient or
+weight that is not finite.
 """
 
 from __future__ import annotations
@@ -39,16 +41,17 @@ from gog_recipes.runtime.stage import Stage
 
 
 class SFTRecipe(FTRecipeInterface):
-    """Aligns the base model to the demonstrations of the curate stage."""
+    """Trains an adapter of the base model on the demonstrations of the curate stage."""
 
     def __init__(self, cfg: SFTConfig) -> None:
         self.cfg = cfg
         self.device = utils.get_device(None)
-        training.set_seed(cfg.seed)  # before ranks meet: alike on all, for they draw parts of one adapter
+        training.set_seed(cfg.seed)  # the same on all ranks, because each initialises the whole adapter
         self.ranks = ranks.init(self.device)
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
+        """Loads model and demonstrations, and resumes from the newest checkpoint. Raises UserError."""
         self._setup_model()
         self._setup_data()
         self._setup_optimizer()
@@ -64,7 +67,7 @@ class SFTRecipe(FTRecipeInterface):
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.batch_size, "batch_size")
         archive = self._demonstrations()
-        self.vision.limit = sys.maxsize  # every epoch wants every image again
+        self.vision.limit = sys.maxsize  # every epoch needs every image again
         found = demonstrations.read(archive, self.processor, self.vision, limit=self.cfg.max_tokens)
         self.rows, self.skipped = found.rows, found.skipped
         for name, reason in self.skipped.items():
@@ -80,13 +83,13 @@ class SFTRecipe(FTRecipeInterface):
         self.total = min(total, self.cfg.max_steps or total)
 
     def _demonstrations(self) -> Archive:
-        """The curate stage's archive, or the one the configuration names where there is none."""
+        """The curate stage's archive; without one, the archive that the configuration names."""
         given = self.cfg.demonstrations
         self.parents = [self.stage.input("curate")] if self.stage.has_input("curate") or given is None else []
         if self.parents:
             return self.stage.archive(self.parents[0])
         path = resources.files("gog_recipes.world") / "sample.zip" if given == "sample" else Path(str(given))
-        self.stage.say(f"the store holds no demonstrations; learning from {path}")
+        self.stage.say(f"the store holds no demonstrations; using {path}")
         return Archive(Path(str(path)))
 
     def _setup_optimizer(self) -> None:
@@ -94,7 +97,7 @@ class SFTRecipe(FTRecipeInterface):
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
 
     def batch(self, step: int) -> policy_model.Batch:
-        """This rank's rows of a step's batch: epochs are permutations that follow from the seed."""
+        """This rank's rows of a step's batch; each epoch is a permutation that follows from the seed."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = random.Random(f"{self.cfg.seed}:{epoch}").sample(range(len(self.rows)), len(self.rows))
         chosen = order[place * self.cfg.batch_size : (place + 1) * self.cfg.batch_size]
@@ -103,6 +106,7 @@ class SFTRecipe(FTRecipeInterface):
         )
 
     def train(self) -> None:
+        """Optimizer steps up to the last one, with checkpoints. Raises UserError for what is not finite."""
         self.model.train()
         while self.step < self.total:
             timer = timers.StepTimer()
@@ -113,7 +117,8 @@ class SFTRecipe(FTRecipeInterface):
             torch.manual_seed((self.cfg.seed << 32) + self.step)
             batch = self.batch(self.step)
             logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
-            loss = F.cross_entropy(logits.float(), tokens) * self.ranks.share(len(tokens))  # adds up over ranks
+            share = self.ranks.share(len(tokens))  # ranks hold different numbers of learned tokens
+            loss = F.cross_entropy(logits.float(), tokens) * share  # sums over ranks to the mean
             loss.backward()
             norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
             read = int((batch.ids != self.processor.pad).sum())
@@ -139,6 +144,7 @@ class SFTRecipe(FTRecipeInterface):
             self.stage.say(f"step {self.step}/{self.total} loss {loss:.3f}")
 
     def save_checkpoint(self, *, epoch: int) -> None:
+        """Commits a checkpoint; epoch: the one that the last step belonged to, from 0."""
         lines = self.stage.log.lines
         meta = {"loss_first": lines[0]["loss"], "loss": lines[-1]["loss"], "total": self.total, "epoch": epoch}
         meta |= checkpoint.skipped(self.skipped)

@@ -15,7 +15,7 @@ from gog import dataset_zip, metrics, outage, progress, spec, store
 from gog.errors import ServiceDown, UserError
 from gog_recipes.runtime import config, monitor
 from gog_recipes.runtime.ranks import SINGLE, Ranks
-from gog_recipes.runtime.stage import LAST_WORDS, Stage
+from gog_recipes.runtime.stage import TERMINATION_LOG, Stage
 
 
 def make_stage(folder, ranks=SINGLE, **settings):
@@ -47,7 +47,7 @@ def test_a_checkpoint_that_is_not_its_own_is_not_gone_on_from(tmp_path, changes,
     with pytest.raises(UserError) as caught:
         make_stage(tmp_path)
     assert str(caught.value) == (
-        f"file://{tmp_path}/store: {sentence} (name another store: this stage would go on from what is not its own)"
+        f"file://{tmp_path}/store: {sentence} (name another store: this stage would resume from a checkpoint that is not its own)"
     )
 
 
@@ -176,7 +176,7 @@ def test_a_new_attempt_with_an_empty_folder_is_as_far_as_its_checkpoint(tmp_path
 
 
 def test_last_words_are_the_last_progress_and_fit_where_kubernetes_cuts(tmp_path, monkeypatch):
-    monkeypatch.setenv(LAST_WORDS, str(tmp_path / "termination-log"))
+    monkeypatch.setenv(TERMINATION_LOG, str(tmp_path / "termination-log"))
     stage = make_stage(tmp_path)
     stage.report(3, 3, reward=0.5, rewards=[0.1234567] * 2000)
     commit(stage, step=3)
@@ -193,7 +193,7 @@ def test_last_words_are_the_last_progress_and_fit_where_kubernetes_cuts(tmp_path
 
 
 def test_a_rank_that_does_not_lead_keeps_to_its_own_folder_and_says_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv(LAST_WORDS, str(tmp_path / "termination-log"))
+    monkeypatch.setenv(TERMINATION_LOG, str(tmp_path / "termination-log"))
     stage = make_stage(tmp_path, ranks=Ranks(1, 2), workdir=str(tmp_path / "work"))
     stage.report(1, 2)
     stage.say("hello")

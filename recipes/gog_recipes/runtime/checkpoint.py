@@ -1,4 +1,4 @@
-"""A training stage's checkpoint: everything needed to go on as if nothing had happened.
+"""A training stage's checkpoint: everything needed to resume exactly where it ended.
 
     adapter_model.safetensors, adapter_config.json    the adapter, in PEFT's own form
     optimizer.safetensors                             the optimizer's tensors by parameter name; of several ranks each
@@ -6,10 +6,10 @@
     metrics.jsonl                                     one line per step so far
     state.json                                        steps done
 
-Pods share no disk: a rank's rows go to the store from where they are, and one manifest makes them a checkpoint. Reading
-puts them together again, so a stage may go on with another number of ranks than it was begun with.
+Pods share no disk: each rank uploads its own rows to the store, and one manifest makes them a checkpoint. A reader
+concatenates them, so a stage may resume with another number of ranks than it began with.
 
-No random state is saved: every draw (order, noise, initialisation) follows from the seed and the step.
+No random state is saved: every draw (order, noise, initialisation) follows from seed and step.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def skipped(reasons: Mapping[str, str]) -> dict[str, object]:
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The trained parameters by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -58,8 +59,17 @@ def save(
     parents: Sequence[store.Manifest],
     extra: Mapping[str, Path] | None = None,
 ) -> None:
-    """Commits the adapter, the optimizer and the log of metrics as checkpoint `step` of the stage's meta["total"]. All
-    ranks at once."""
+    """Commits adapter, optimizer and metric log as a checkpoint. All ranks at once.
+
+    Args:
+        stage: whose checkpoint it is
+        step: steps done
+        model: with the adapter that is trained
+        optimizer: over the trained parameters
+        meta: figures for readers; `total` is the last step, whose checkpoint completes the stage
+        parents: checkpoints of earlier stages that it was made from
+        extra: further files by name
+    """
     folder = stage.workdir / "checkpoint"
     folder.mkdir(exist_ok=True)
     adapter = {name: parallel.full(parameter).detach() for name, parameter in trainable(model).items()}
@@ -74,14 +84,18 @@ def save(
 
 
 def optimizer_file(ranks: Ranks) -> str:
+    """Name of the file with this rank's rows of the optimizer's tensors."""
     return (
         "optimizer.safetensors" if ranks.size == 1 else f"optimizer-{ranks.rank + 1:05}-of-{ranks.size:05}.safetensors"
     )
 
 
 def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> int:
-    """Loads the stage's newest checkpoint into model, optimizer and log; the steps done, 0 without one. All ranks at
-    once."""
+    """Loads the stage's newest checkpoint into model, optimizer and metric log. All ranks at once.
+
+    Returns:
+        The steps done; 0 without a checkpoint.
+    """
     manifest = stage.ranks.broadcast(stage.store.latest(stage.key))
     if manifest is None:
         return 0
@@ -96,7 +110,7 @@ def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> 
 
 
 def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """This rank's rows of the optimizer's tensors, by parameter name and entry; figures (the step) on every rank."""
+    """This rank's rows of the optimizer's tensors by `parameter|entry`; scalars (the step) are on every rank."""
     names = {id(parameter): name for name, parameter in trainable(model).items()}
     return {
         f"{names[id(parameter)]}|{key}": parallel.own(value.detach()).clone()

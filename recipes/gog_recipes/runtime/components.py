@@ -4,10 +4,10 @@
     torchx run --workspace= -s kubernetes -cfg queue=default,reserved_millicpu=0,reserved_memmb=0 gog_recipes.runtime.components:stage \\
         --kind sft --image gog-trainer --nodes 2 --config /etc/gog/config.yaml --env HOME=/tmp -- store.uri=s3://b/p
 
-A stage is one role called `trainer` (no hyphen: Volcano makes environment variables of role names) that calls
-`gog stage KIND --config FILE key=value`, which lays the preset under the file and becomes the recipe. With several
-processes torchrun's options go the same way, and ranks meet at replica 0. Secrets, mounts and the rest of a pod that
-TorchX has no words for are the operator's to add, or those of an image that has its configuration inside.
+A stage is one role called `trainer` (without a hyphen, because Volcano makes environment variables of role names) that
+calls `gog stage KIND --config FILE key=value`, which merges the preset with the file and replaces itself with the
+recipe. With several processes torchrun's options are passed the same way, and ranks meet at replica 0. Secrets, mounts
+and other parts of a pod that TorchX cannot express are added by the operator.
 """
 
 import shlex  # no deferred annotations here: TorchX reads the types of the arguments below
@@ -16,8 +16,8 @@ from torchx import specs
 
 PORT = 29500
 PATIENCE = 900
-"""Seconds for all replicas to meet. Pods of one gang start together, but an image may be long in coming to a node, and
-a new pod's name to the others' DNS; torchrun's own minute for the leader to listen is over by then."""
+"""Seconds for all replicas to meet. Pods of a gang start together, but a node may pull the image for minutes, and a new
+pod's name takes time to reach the others' DNS; torchrun's own default of a minute is too short."""
 
 
 def stage(
@@ -41,7 +41,7 @@ def stage(
         config: path of the stage's configuration, as the processes see it
         name: name of the job; default: the kind
         image: image of the trainer; ignored on one machine
-        program: how gog is called there
+        program: command that runs gog there
         nodes: replicas of the role
         processes: processes on each of them
         cpu: cores of a replica; -1 for no limit
@@ -65,13 +65,13 @@ def stage(
 
 
 def _torchrun(nodes: int, processes: int) -> list[str]:
-    """torchrun's options; none for a single process, which then runs without torchrun."""
+    """torchrun's options; none for a single process, which runs without torchrun."""
     if nodes == 1 and processes == 1:
         return []
     line = [f"--nnodes={nodes}", f"--nproc_per_node={processes}"]
     if nodes > 1:
-        host = f"$${specs.macros.rank0_env}"  # TorchX leaves `$NAME`, which `gog stage` looks up
-        # Static, because who watches asks replica 0, which must be the leader: c10d numbers replicas as it likes.
+        host = f"$${specs.macros.rank0_env}"  # TorchX leaves `$NAME`, which `gog stage` expands
+        # Static, because progress is read from replica 0, which must be rank 0: c10d numbers replicas arbitrarily.
         line += ["--rdzv_backend=static", f"--node_rank={specs.macros.replica_id}", f"--rdzv_endpoint={host}:{PORT}"]
         line += [f"--rdzv_id={specs.macros.app_id}", f"--rdzv_conf=timeout={PATIENCE}"]
     return line

@@ -1,8 +1,9 @@
-"""A recipe's configuration: torchtune's YAML with `key=value` overrides, read into the typed specification.
+"""A recipe's configuration and its exit code.
 
-torchtune's own parser costs ten seconds of imports, so it is used where torch is needed anyway; this one reads the
-same command line with OmegaConf alone. Either way the recipe sees a checked pydantic model, never a bag of strings:
-an unknown or misspelt key is refused before anything starts.
+The configuration is torchtune's YAML with `key=value` overrides, read into the typed specification. torchtune's own
+parser costs ten seconds of imports, so it is used where torch is needed anyway; this one reads the same command line
+with OmegaConf alone. Either way the recipe gets a validated pydantic model: an unknown or misspelt key is refused
+before anything starts.
 """
 
 from __future__ import annotations
@@ -26,11 +27,22 @@ from gog.spec import StageConfig
 from gog.store import Unavailable
 
 Config = TypeVar("Config", bound=StageConfig)
+FAILED, INVALID_INPUT, INTERRUPTED = 1, 2, 130
+"""Exit codes of a stage that did not complete. 1 is retried by the control plane; 2 is not, because the same input would
+fail again; 130 is an interrupted attempt, which a resume continues."""
 
 
 def typed(kind: type[Config], values: Mapping[str, Any] | Any, *, where: str = "configuration") -> Config:
-    """A mapping or OmegaConf node -> configuration of a stage. Raises UserError naming field, cause and, for a
-    misspelt name, the likely one."""
+    """The configuration of a stage.
+
+    Args:
+        kind: its class
+        values: a mapping or an OmegaConf node
+        where: where the values come from, for messages
+
+    Raises:
+        UserError: naming field and cause and, for a misspelt name, the likely one.
+    """
     plain = OmegaConf.to_container(values, resolve=True) if OmegaConf.is_config(values) else dict(values)
     try:
         return kind.model_validate(plain)
@@ -48,7 +60,7 @@ def _suggest(kind: type[StageConfig], fault: Any) -> str:
 
 
 def from_command_line(kind: type[Config], arguments: list[str]) -> Config:
-    """`--config FILE key=value …` -> configuration. Raises UserError."""
+    """The configuration of a stage from `--config FILE key=value …`. Raises UserError."""
     parser = argparse.ArgumentParser(description=f"the {kind.kind} recipe")
     parser.add_argument("--config", required=True, type=Path, help="YAML file")
     parser.add_argument("overrides", nargs="*", help="key=value")
@@ -60,11 +72,6 @@ def from_command_line(kind: type[Config], arguments: list[str]) -> Config:
         raise UserError(f"cannot read: {error.strerror}", where=str(given.config)) from None
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0], where=str(given.config)) from None
-
-
-FAILED, INVALID_INPUT, INTERRUPTED = 1, 2, 130
-"""Exit codes of a stage that did not complete. 1 is retried by the control plane; 2 is not, because the same input would
-fail again; 130 is an interrupted attempt, which a resume continues."""
 
 
 def exit_with(main: Callable[[], None]) -> None:

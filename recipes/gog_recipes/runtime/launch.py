@@ -1,11 +1,11 @@
-"""torchrun for recipes: `python -m gog_recipes.runtime.launch [torchrun's options] -m gog_recipes.sft --config FILE`.
+"""torchrun for recipes: `python -m gog_recipes.runtime.launch [options of torchrun] -m gog_recipes.sft --config FILE`.
 
-The same as `tune run` with torchrun's options, but for two things. It does not import torchtune, which costs seconds
-before the first worker starts and again in each worker. And it ends as its worker did: with 2 for what the user can
-mend, with 128 + n for signal n, where torchrun would say 1 for everything and end its log with a traceback of its own.
+The same as `tune run` with torchrun's options, with two differences. It does not import torchtune, which costs seconds
+before the first worker starts and again in each worker. And it exits as its first failed worker did: with 2 for invalid
+input, with 128 + n for signal n, where torchrun exits with 1 for everything and logs a traceback of its own.
 
-SIGTERM ends workers at once and then this process: nothing committed can be lost, and nothing else is worth the
-seconds. It does so also as the first process of a pod, and before the workers are there.
+SIGTERM ends this process at once, and its workers with it: nothing committed can be lost, and nothing else is worth
+waiting for. That also holds for the first process of a pod, and before the workers have started.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import FrameType
 
 
 def main(arguments: list[str]) -> int:
+    """Runs the workers to their end; returns the exit code."""
     signal.signal(signal.SIGTERM, _end)
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException

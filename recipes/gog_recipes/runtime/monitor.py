@@ -1,7 +1,7 @@
-"""What a stage's pod says of itself over HTTP: `/metrics` in Prometheus' text, `/progress` as JSON. Read-only.
+"""A stage's state over HTTP: `/metrics` in Prometheus' text format, `/progress` as JSON. Read-only.
 
-Threads of the recipe's own process, so that it answers as long as the recipe runs and no longer. A step of training
-holds the interpreter for moments only; a slow answer is no sign of a fault.
+Served by threads of the recipe's own process, so it answers exactly as long as the recipe runs. A training step holds
+the interpreter for moments only, so a slow answer does not mean a fault.
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ page = serving.MultiRankRegistry(metrics.REGISTRY)
 
 
 def serve(port: int, progress: Callable[[], dict[str, Any]], host: str = "0.0.0.0") -> serving.Server:
-    """Starts serving; port 0 takes a free one. Raises UserError when the port is taken."""
+    """Starts serving.
+
+    Args:
+        port: 0 takes a free one
+        progress: the progress document, read at each request
+        host: address to listen on
+
+    Raises:
+        UserError: the port is taken.
+    """
     pages: serving.Pages = {
         serving.METRICS: lambda: serving.text(page),
         "/progress": lambda: ("application/json", json.dumps(progress()).encode()),
@@ -36,13 +45,13 @@ def serve(port: int, progress: Callable[[], dict[str, Any]], host: str = "0.0.0.
 
 
 def put_together(ranks: Ranks) -> None:
-    """Brings what all ranks have counted to the leader's page. All ranks at once."""
+    """Brings what all ranks have counted to the page of rank 0. All ranks at once."""
     if ranks.size > 1:
         page.others = ranks.gather(serving.counts(metrics.REGISTRY))[1:]
 
 
 def begin(workdir: Path, progress: Callable[[], dict[str, Any]]) -> serving.Server | None:
-    """Serves if the environment asks for it, and says where in the work folder."""
+    """Serves if the environment asks for it, and writes port and process id into the work folder."""
     if not os.environ.get(serving.PORT):
         return None
     server = serve(int(os.environ[serving.PORT]), progress, os.environ.get(serving.HOST) or "0.0.0.0")

@@ -1,11 +1,11 @@
-"""Several processes of one stage: which one this is, and what they tell each other.
+"""The processes of one stage: which one this is, and what they exchange.
 
-torchrun starts the same recipe in every process (a rank) and says in the environment who is who. Work is dealt out
-(rank r takes every size-th piece from r on) and what came of it is collected in its own order, so that a step is about
-the same questions and rows however many ranks there are. What is told travels by gloo, on the CPU.
+torchrun starts the same recipe in every process (a rank) and describes the group in the environment. Work is dealt out
+(rank r takes every size-th item, starting with item r) and results are put back into the order of the items, so a step
+is about the same questions and rows for any number of ranks. Objects are exchanged by gloo, on the CPU.
 
-A lone process has no group: everything here hands back what it was given, and torch is not even imported.
-Models are spread over ranks elsewhere (`parallel`).
+A single process has no group: every function here returns its argument, and torch is not even imported. Sharding of
+the model is elsewhere (`parallel`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ Figure = TypeVar("Figure", int, float)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `size`. Whatever returns something of all ranks must be called by all of them."""
+    """This process among others. A method that returns something of all ranks must be called by all of them."""
 
     rank: int = 0
+    """Number of this process, from 0."""
     size: int = 1
+    """Number of processes."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that logs, reports and commits."""
+        """Whether this is the process that logs, reports and commits."""
         return self.rank == 0
 
     def shard(self, items: Sequence[T]) -> list[T]:
@@ -48,7 +50,7 @@ class Ranks:
         return found
 
     def unshard(self, own: Sequence[T]) -> list[T]:
-        """All items again, in the order they had before `part`."""
+        """All items, in the order that they had before `shard`."""
         parts = self.gather(list(own))
         found: list[Any] = [None] * sum(len(part) for part in parts)
         for rank, part in enumerate(parts):
@@ -56,7 +58,7 @@ class Ranks:
         return found
 
     def broadcast(self, item: T) -> T:
-        """The leader's item, for what must not differ though every rank looks for itself."""
+        """Rank 0's item, for values that every rank reads for itself and that must not differ."""
         return self.gather(item)[0]
 
     def all_reduce_sum(self, figure: Figure) -> Figure:
@@ -64,11 +66,11 @@ class Ranks:
         return sum(self.gather(figure))
 
     def share(self, count: int) -> float:
-        """This rank's part of what all ranks have counted; exactly 1 for a lone process."""
+        """This rank's count divided by that of all ranks; exactly 1 for a single process."""
         return count / sum(self.gather(count))
 
     def require(self, count: int, setting: str) -> None:
-        """Raises UserError when a step has less to do than there are ranks."""
+        """Raises UserError when a step has fewer items than there are ranks."""
         if count < self.size:
             raise UserError(
                 f"{setting} is {count}, which leaves some of {self.size} processes without work",
@@ -81,7 +83,11 @@ SINGLE = Ranks()
 
 
 def init(device: Any) -> Ranks:
-    """Meets the other processes that torchrun started; SINGLE when it started none or one."""
+    """Joins the other processes that torchrun started; SINGLE when it started one or none.
+
+    Args:
+        device: torch device of this process's model
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return SINGLE
@@ -93,7 +99,7 @@ def init(device: Any) -> Ranks:
 
 
 def shutdown(ranks: Ranks) -> None:
-    """Parts from the others, after everything is committed."""
+    """Leaves the group, after everything is committed."""
     if ranks.size > 1:
         import torch.distributed
 
@@ -101,7 +107,7 @@ def shutdown(ranks: Ranks) -> None:
 
 
 def refuse_several(kind: str) -> None:
-    """Raises UserError where torchrun started more than one process for a stage that is one."""
+    """Raises UserError where torchrun started several processes of a stage that runs as one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size > 1:
         raise UserError(

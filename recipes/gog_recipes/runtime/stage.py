@@ -1,8 +1,7 @@
-"""What every stage does around its method: its store, its data, its progress, its log of metrics.
+"""What every stage does around its method: its store, its data, its progress, its metric log.
 
-With several ranks every one of them has a stage of its own, with files of its own. What the machine's ranks need alike
-(dataset, earlier checkpoints, base model) is made once in the common folder; only the leader speaks, reports and
-commits.
+With several ranks each has a Stage and a work folder of its own. What all ranks of a machine need (dataset, earlier
+checkpoints, base model) is made once in the common folder. Only rank 0 logs, reports and commits.
 """
 
 from __future__ import annotations
@@ -26,15 +25,23 @@ from gog_recipes.world import generate
 
 MAY_CHANGE = {"steps", "max_steps", "max_excluded_share", "max_unknown_share"}
 """Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, and how much of an
-outage it puts up with."""
+outage it tolerates."""
 CALLS_MAY_CHANGE = {*CallPolicy.model_fields, "judge", "outage", *(tool.field for tool in catalog.TOOLS)}
 """Settings of `tools` that may differ likewise: how calls are made, not what they return."""
-LAST_WORDS = "GOG_TERMINATION_LOG"
-"""Environment: the file that Kubernetes reads when the pod has ended."""
+TERMINATION_LOG = "GOG_TERMINATION_LOG"
+"""Environment variable: the file whose content Kubernetes keeps as the pod's termination message."""
 
 
 class Stage:
-    """The surroundings of one stage attempt, for one rank."""
+    """One attempt at a stage, for one rank.
+
+    Args:
+        config: of the stage
+        ranks: the processes of the attempt, this one among them
+
+    Raises:
+        UserError: the newest checkpoint under the stage's key was made by another run or with other settings.
+    """
 
     def __init__(self, config: StageConfig, ranks: Ranks = SINGLE) -> None:
         self.config = config
@@ -57,7 +64,7 @@ class Stage:
         self.monitor = monitor.begin(self.workdir, self.progress) if ranks.is_main else None
 
     def _newest_of_ours(self) -> store.Manifest | None:
-        """A stage goes on from the checkpoint under its key, so that must be its own. Raises UserError."""
+        """The checkpoint that the stage resumes from, which must be its own. Raises UserError for another's."""
         newest = self.store.latest(self.key)
         there = newest.meta.get("settings", {}) if newest else {}
         differing = [
@@ -70,13 +77,13 @@ class Stage:
             raise UserError(
                 f"checkpoint {newest.ref} was made {maker}",
                 where=self.config.store.uri,
-                remedy="name another store: this stage would go on from what is not its own",
+                remedy="name another store: this stage would resume from a checkpoint that is not its own",
             )
         return newest
 
     @property
     def model(self) -> ModelSpec:
-        """The model with its base as a folder of this machine, fetched when it is somewhere else."""
+        """The model with its base as a folder of this machine, fetched if it is in a store."""
         spec = self.config.model
         if not spec.base.startswith("s3://"):
             return spec
@@ -85,26 +92,29 @@ class Stage:
         return spec.model_copy(update={"base": str(folder), "family": spec.preset})
 
     def input(self, kind: str) -> store.Manifest:
-        """The checkpoint of an earlier stage that this one starts from. Raises UserError when there is none."""
+        """The checkpoint of an earlier stage that this one starts from. Raises UserError if there is none."""
         return self.store.resolve(self.config.inputs.get(kind, kind))
 
     def has_input(self, kind: str) -> bool:
+        """Whether there is a checkpoint of an earlier stage, or the configuration names one."""
         return kind in self.config.inputs or self.store.latest(kind) is not None
 
     def folder(self, manifest: store.Manifest) -> Path:
-        """A checkpoint's files, verified, in a folder of their own."""
+        """A folder with a checkpoint's files, verified."""
         target = self.common / "inputs" / manifest.ref.replace("/", "-")
         return folders.once(target, lambda fresh: self.store.fetch(manifest, fresh))
 
     def archive(self, manifest: store.Manifest) -> trajectory_zip.Archive:
+        """The trajectories of a checkpoint."""
         return trajectory_zip.Archive(self.store.open(manifest, "trajectories.zip"))
 
     def questions(self, split: str) -> tuple[Path, list[dataset.Question]]:
-        """(dataset folder, its questions of a split)."""
+        """The dataset's folder, and its questions of a split. Raises UserError for a dataset that cannot be used."""
         folder = data_folder(self.config.data, self.config.store, self.common)
         return folder, dataset.read_questions(folder, split)
 
     def say(self, line: str) -> None:
+        """Logs a line; rank 0 only."""
         if self.ranks.is_main:
             print(f"{self.key}: {line}", flush=True)
 
@@ -153,7 +163,7 @@ class Stage:
         return progress.document(*self._told, self._metrics, self.checkpoint, self._waiting)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that decide the stage's result, as they were in force; places and addresses left out."""
+        """The settings in force that decide the stage's result, without folders and addresses."""
         places = {"store", "endpoints", "workdir", "inputs", "data", "traces"}
         return self.config.model_dump(mode="json", exclude=places)
 
@@ -167,8 +177,16 @@ class Stage:
         complete: bool = True,
         own: Mapping[str, Path] | None = None,
     ) -> None:
-        """Commits a checkpoint of the leader's `files` and of every rank's `own`, which pods do not share; all ranks at
-        once. complete: it is the stage's last, which tells the control plane that the stage is done."""
+        """Commits a checkpoint. All ranks at once.
+
+        Args:
+            step: steps done
+            files: of rank 0, by name
+            meta: figures for readers
+            parents: checkpoints of earlier stages that it was made from
+            complete: whether it is the stage's last, from which the control plane knows that the stage is complete
+            own: further files of each rank, which pods do not share, by names that differ between ranks
+        """
         mine = {**(files if self.ranks.is_main else {}), **(own or {})}
         blobs: dict[str, store.Blob] = {}
         for staged in self.ranks.gather(self.store.stage_blobs(mine)):
@@ -183,15 +201,15 @@ class Stage:
         self.say(f"checkpoint {manifest.ref} committed")
 
     def end(self) -> None:
-        """Last words of a stage that ended well."""
+        """Ends an attempt that completed: the last spans, the termination message, the last scrape."""
         self.tracer.end()
-        if self.ranks.is_main and os.environ.get(LAST_WORDS):
-            Path(os.environ[LAST_WORDS]).write_text(progress.shorten(self.progress()))
+        if self.ranks.is_main and os.environ.get(TERMINATION_LOG):
+            Path(os.environ[TERMINATION_LOG]).write_text(progress.shorten(self.progress()))
         monitor.end(self.monitor)
 
 
 def _told_of(manifest: store.Manifest) -> dict[str, Any]:
-    """What is told of a checkpoint; of one that was made before checkpoints said it, it is not known to be the last."""
+    """A checkpoint in the progress document. One without `complete` in its meta is not known to be the last."""
     return {"ref": manifest.ref, "complete": bool(manifest.meta.get("complete"))}
 
 
@@ -227,7 +245,11 @@ def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:
 
 
 class MetricLog:
-    """One JSON line per step. A resumed stage goes on from the lines its checkpoint holds: no gap, no repeat."""
+    """One JSON line per step. A resumed stage continues after the lines of its checkpoint: no gap, no repeat.
+
+    Args:
+        path: the file, which is emptied
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -235,11 +257,17 @@ class MetricLog:
         path.write_text("")
 
     def resume(self, checkpoint: Path) -> None:
+        """Takes over the lines of a checkpoint's log."""
         self.lines = [json.loads(line) for line in checkpoint.read_text().splitlines()]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
 
     def append(self, **values: Any) -> None:
-        line = {name: round(value, 7) if isinstance(value, float) else value for name, value in values.items()}
+        """Adds a step's line; numbers are rounded to 7 decimals, and figures that are None are left out."""
+        line = {
+            name: round(value, 7) if isinstance(value, float) else value
+            for name, value in values.items()
+            if value is not None
+        }
         self.lines.append(line)
         with self.path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")

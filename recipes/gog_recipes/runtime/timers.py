@@ -1,8 +1,8 @@
-"""How long a step's parts took, and how much of the device that was.
+"""How long the parts of a step take, and how much of the device's peak that is.
 
-Utilisation follows the convention of 6 floating-point operations per token and parameter, whatever is frozen, so that
-runs compare with others' figures. It is not given where it would be a guess: on a CPU, on a device whose peak is not in
-the table, for weights that are not bfloat16. Imported by recipes without torch, so torch is met in `throughput` only.
+Utilisation follows the convention of 6 floating-point operations per token and parameter, frozen or not, so that it can
+be compared with published figures. It is absent where it would be a guess: on a CPU, on a device whose peak is not in
+the table, for weights that are not bfloat16. Recipes without torch import this module, so torch is imported late.
 """
 
 from __future__ import annotations
@@ -22,46 +22,56 @@ PEAKS = {
     "L4": 121e12,
     "A10": 125e12,
 }
-"""Operations a second in bfloat16, dense, by a part of the device's name; the first that fits."""
+"""Operations per second in bfloat16, dense, by a part of the device's name; the first that matches."""
 
 
 @dataclass
 class StepTimer:
-    """Seconds of a step, part by part."""
+    """Seconds of a step, by part."""
 
     clock: Callable[[], float] = time.monotonic
+    """Seconds; only differences matter."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of each part that has ended."""
 
     def __post_init__(self) -> None:
         self._begun = self._last = self.clock()
 
     def mark(self, part: str) -> float:
-        """What has passed since the last mark is this part's; how much it was."""
+        """Ends a part that began at the last mark; returns its seconds."""
         now = self.clock()
         self.seconds[part], self._last = now - self._last, now
         return self.seconds[part]
 
     @property
     def total(self) -> float:
-        """From the beginning to the last mark."""
+        """Seconds from the beginning to the last mark."""
         return self._last - self._begun
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """parameters: of the whole model; peak: operations a second of all devices together, None if unknown."""
+    """Turns tokens and seconds into speed and utilisation."""
 
     parameters: int
+    """Of the whole model."""
     peak: float | None
+    """Operations per second of all devices together; None if unknown."""
 
     def read(self, tokens: int, seconds: float) -> tuple[float, float | None]:
-        """Tokens a second, and the utilisation if the peak is known."""
+        """Tokens per second, and the utilisation (0 to 1) if the peak is known."""
         speed = tokens / seconds if seconds > 0 else 0.0
         return speed, 6 * self.parameters * speed / self.peak if self.peak else None
 
 
 def throughput(model: Any, device: Any, ranks: int) -> Throughput:
-    """Of a model that is spread over ranks, each with one device."""
+    """Of a model that is spread over ranks with one device each.
+
+    Args:
+        model: a torch module, sharded or not
+        device: torch device of this rank
+        ranks: how many ranks there are
+    """
     parameters = list(model.parameters())
     peak = None
     if device.type == "cuda" and str(parameters[0].dtype) == "torch.bfloat16":
@@ -72,5 +82,5 @@ def throughput(model: Any, device: Any, ranks: int) -> Throughput:
 
 
 def peak_of(device: str) -> float | None:
-    """By the name that the driver gives."""
+    """Operations per second of a device by the name that its driver reports; None for one that is not in the table."""
     return next((peak for name, peak in PEAKS.items() if name in device), None)
