@@ -37,6 +37,13 @@ def test_kserve_leaves_replicas_to_us_and_callers_stay_inside_the_cluster():
     assert made(replicas=3)["spec"]["predictor"]["minReplicas"] == 3
 
 
+def test_a_back_end_and_its_options_are_on_the_command_line():
+    plain, chosen = made(), made(backend="my_index:make", options={"shards": 2, "path": "/d"})
+    assert flag(chosen, "--backend") == "my_index:make"
+    assert json.loads(flag(chosen, "--options")) == {"path": "/d", "shards": 2}
+    assert (flag(plain, "--backend"), flag(plain, "--options")) == (None, None)
+
+
 def test_probes_ask_the_server_itself_and_it_has_its_time_to_start():
     container = container_of(made(startupSeconds=61))
     startup = container["startupProbe"]

@@ -26,6 +26,8 @@ def arguments(
         line += ["--data", place]
     if spec.backend != "world":
         line += ["--backend", spec.backend]
+    if spec.options:
+        line += ["--options", json.dumps(spec.options, sort_keys=True)]
     if spec.base:
         line += ["--model", spec.base]
     if reads_store(endpoint, data) and spec.store is not None:
