@@ -1,17 +1,17 @@
-"""Looking at trajectories: a local page over a run's or a bucket's archives, and a queue to review them in.
+"""Trajectory viewer: a local page over the archives of a run or a bucket, with a review queue.
 
 `gog view` indexes the archives of all checkpoints into SQLite in the user's cache, so that a hundred thousand
-trajectories are paged and filtered in milliseconds; each is read from its archive when it is opened, and so are its
-images. The page is the viewer of the static report over another source: same scripts, same styles.
+trajectories are paged and filtered in milliseconds. A trajectory and its images are read from the archive when it is
+opened. The page uses the scripts and styles of the static report's viewer with another data source.
 
-    places.py    what can be looked at: a run folder, a store, a single archive
+    sources.py   targets of the viewer: a run folder, a store, a single archive
     lines.py     lines and images of one archive, as a stream or one at a time
-    schema.py    the index's tables and what a line becomes in them
-    index.py     filling the index, resumable, beside its readers
+    schema.py    tables of the index, and the row of a line
+    index.py     filling the index, resumable, concurrently with readers
     queries.py   filters, sorting, groups, comparisons
-    reviews.py   decisions, appended to a file
-    api.py       what the page asks for, as JSON
-    server.py    HTTP on loopback, and nobody else's
+    reviews.py   review decisions, appended to a file
+    api.py       requests of the page, answered as JSON
+    server.py    HTTP on the loopback interface
 
-It never writes to a run or a store. What it does not do: serve other machines, or edit trajectories.
+It never writes to a run or a store. It does not serve other machines and does not edit trajectories.
 """

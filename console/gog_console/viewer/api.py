@@ -1,7 +1,7 @@
-"""What the page asks for, as JSON and images. Knows no HTTP: a path and its parameters in, an answer out.
+"""Requests of the page, answered as JSON and images. Independent of HTTP: path and parameters in, answer out.
 
-Every question is answered, whatever the archives hold: a line that cannot be read comes as its problem and its first
-characters, an image that is missing as none, an archive that is gone as a sentence.
+Every request is answered, whatever the archives contain: an unreadable line is returned with its problem and its first
+characters, a missing image is left out, a missing archive is one sentence.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from gog_console.viewer.tokens import Vocabulary
 
 PNG = b"\x89PNG\r\n\x1a\n"
 LARGE = 1536
-"""An image beyond this side, in pixels, is made smaller for the page; boxes stay in pixels of the original."""
+"""Longest side in pixels; larger images are scaled down, boxes remain in pixels of the original."""
 THUMBNAIL = 96
+"""Longest side of a thumbnail in pixels."""
 RAW = 20_000
-"""Characters shown of a line that cannot be read."""
+"""Bytes shown of an unreadable line."""
 NOT_FILTERS = ("sort", "down", "offset", "limit", "id")
 
 Query = Mapping[str, str]
@@ -41,16 +42,20 @@ Query = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Answer:
-    """Of a request. keep: whether a browser may keep it for the session."""
+    """Answer to a request."""
 
     body: bytes
+    """Content."""
     kind: str = "application/json"
+    """Media type."""
     status: int = 200
+    """HTTP status."""
     keep: bool = False
+    """Whether the browser may cache it."""
 
 
-def told(value: Any, status: int = 200) -> Answer:
-    """A value as JSON; numbers that JSON cannot carry become null."""
+def as_json(value: Any, status: int = 200) -> Answer:
+    """A value as JSON; numbers that are not finite become null."""
     try:
         text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     except ValueError:
@@ -59,11 +64,12 @@ def told(value: Any, status: int = 200) -> Answer:
 
 
 def refused(status: int, what: str) -> Answer:
-    return told({"error": what}, status)
+    """An error with its reason."""
+    return as_json({"error": what}, status)
 
 
 class Api:
-    """Answers about one place. Safe for several threads."""
+    """Answers requests about one source. Thread-safe."""
 
     def __init__(
         self, place: Source, indexer: index.Indexer, reviews: Reviews | None, vocabulary: Vocabulary | None = None
@@ -78,9 +84,9 @@ class Api:
         self._shrunk = functools.lru_cache(maxsize=512)(self._smaller)
 
     def get(self, path: str, query: Query) -> Answer:
-        """Answers a question; one that makes no sense, or names what there is not, with a sentence."""
+        """Answers a GET request; an invalid one, or one for something unknown, with a sentence."""
         name = path.removeprefix("/api/")
-        questions: dict[str, Callable[[Query], Any]] = {
+        requests: dict[str, Callable[[Query], Any]] = {
             "run": lambda _: self.run(),
             "facets": lambda _: self.facets(),
             "list": self.rows,
@@ -90,18 +96,18 @@ class Api:
         try:
             if path.startswith("/image/"):
                 return self.image(path, query)
-            if name not in questions:
-                return refused(404, "there is no such page")
-            return told(questions[name](query))
+            if name not in requests:
+                return refused(404, "no such page")
+            return as_json(requests[name](query))
         except UserError as error:
             return refused(400, error.sentence())
         except LookupError as error:
             return refused(404, str(error.args[0]))
 
-    # ---- questions
+    # ---- requests
 
     def run(self) -> dict[str, Any]:
-        """How the place stands, and how far the index is."""
+        """State of the run and of the index."""
         progress = self.indexer.progress
         return {
             "name": self.place.name, "address": self.place.address, "state": formatting.spaced(progress.listing.state),
@@ -113,20 +119,21 @@ class Api:
         }  # fmt: skip
 
     def facets(self) -> dict[str, Any]:
+        """Values of the filters, with their titles."""
         found = self._read(self._fresh_facets)
         stages = [{"value": row["stage"], "name": _stage_name(row)} for row in found["stages"]]
         policies = [{"value": policy, "name": formatting.policy(policy)} for policy in found["policies"]]
         return {**found, "stages": stages, "policies": policies, "reviews": self.reviews is not None}
 
     def _fresh_facets(self, db: sqlite3.Connection) -> dict[str, Any]:
-        """Facets, counted again only when the index has changed."""
+        """Facets, computed again only when the index has changed."""
         mark = tuple(db.execute("SELECT (SELECT max(row) FROM rows), group_concat(live, '') FROM archives").fetchone())
         if self._facets[0] != mark:
             self._facets = mark, queries.facets(db)
         return self._facets[1]
 
     def rows(self, query: Query) -> dict[str, Any]:
-        """A page of the list, how many there are in all, and how many of each outcome."""
+        """A page of the list, the total number of rows, and the number by outcome."""
         filters, sort, down = _asked(query)
         offset, limit = _whole(query, "offset", 0), _whole(query, "limit", queries.PAGE)
 
@@ -139,15 +146,16 @@ class Api:
         return {"total": total, "counts": counts, "offset": offset, "rows": [_brief(row) for row in rows]}
 
     def position(self, query: Query) -> dict[str, Any]:
+        """Index of a trajectory in the list."""
         filters, sort, down = _asked(query)
         return {"index": self._read(lambda db: queries.place(db, filters, sort, down, query.get("id", "")))}
 
     def trajectory(self, query: Query) -> dict[str, Any]:
-        """One trajectory whole, its group, and the same question elsewhere. Raises LookupError."""
+        """One complete trajectory, its group, and the same question elsewhere. Raises LookupError."""
         id = query.get("id", "")
         row = self._read(lambda db: queries.one(db, id))
         if row is None:
-            raise LookupError(f"there is no trajectory {id!r} here")
+            raise LookupError(f"no trajectory {id!r}")
         group = self._read(lambda db: queries.group(db, row))
         others = self._read(lambda db: queries.compared(db, row))
         review = self.reviews.latest.get(id) if self.reviews else None
@@ -175,7 +183,7 @@ class Api:
         return {**entry, "id": row["id"], "images": self._images(opened, row["archive"], line)}
 
     def _images(self, opened: Archive, number: int, line: Line) -> dict[str, Any]:
-        """Addresses and sizes of the images that are there."""
+        """URLs and sizes of the images that exist."""
         assert line.trajectory is not None
         found = {}
         for image in archives.shown(line.trajectory):
@@ -186,11 +194,11 @@ class Api:
         return found
 
     def image(self, path: str, query: Query) -> Answer:
-        """`/image/<archive>/<hash>`, perhaps `?side=` made smaller. Raises LookupError."""
+        """`/image/<archive>/<hash>`, scaled down to `?side=` if given. Raises LookupError."""
         number, _, image = path.removeprefix("/image/").partition("/")
         side = _whole(query, "side", 0)
         if not number.isdecimal() or side not in (0, THUMBNAIL, LARGE):
-            raise LookupError("there is no such image")
+            raise LookupError("no such image")
         kind, data = self._shrunk(int(number), image, side)
         return Answer(data, f"image/{kind}", keep=True)
 
@@ -198,7 +206,7 @@ class Api:
         png = self.indexer.archive(number).png(image) or b""
         size = _size(png)
         if not size:
-            raise LookupError("this image is missing from its archive, or torn")
+            raise LookupError("the image is missing from its archive, or damaged")
         if not side or max(size) <= max(side, viewer_payload.AS_IT_IS):
             return "png", png
         kind, data, _ = viewer_payload.shrunk(png, side)
@@ -207,23 +215,23 @@ class Api:
     # ---- reviews
 
     def decide(self, body: bytes) -> Answer:
-        """Takes a decision; answers with what now holds of its trajectory."""
+        """Stores a review decision; answers with the current decision of its trajectory."""
         if self.reviews is None:
-            return refused(409, "no file for decisions was named: start with --reviews FILE")
+            return refused(409, "reviewing is off: start with --reviews FILE")
         try:
             review = Review.model_validate_json(body)
         except ValidationError as error:
             return refused(400, f"not a decision: {error.errors()[0]['msg']}")
         row = self._read(lambda db: queries.one(db, review.trajectory))
         if row is None:
-            return refused(404, "there is no such trajectory")
+            return refused(404, "no such trajectory")
         where = {"checkpoint": self._checkpoint(row), "question_id": row["question_id"], "image": row["image"]}
         try:
             kept = self.reviews.add(review.model_copy(update=where))
         except UserError as error:
             return refused(507, error.sentence())
         self._read(lambda _: self._decided(review.trajectory, kept))
-        return told({"review": kept.model_dump() if kept else None, "count": len(self.reviews.latest)})
+        return as_json({"review": kept.model_dump() if kept else None, "count": len(self.reviews.latest)})
 
     def _checkpoint(self, row: sqlite3.Row) -> str:
         query = "SELECT stage, step FROM archives WHERE id = ?"
@@ -238,7 +246,7 @@ class Api:
     def _torn(self) -> list[tuple[str, str]]:
         torn = self.reviews.torn if self.reviews else 0
         return (
-            [(str(self.reviews.path), f"{formatting.plural(torn, 'line')} torn, and left out")]
+            [(str(self.reviews.path), f"{formatting.plural(torn, 'line')} damaged and skipped")]
             if torn and self.reviews
             else []
         )
@@ -265,12 +273,12 @@ def _asked(query: Query) -> tuple[dict[str, str], str, bool]:
 def _whole(query: Query, name: str, default: int) -> int:
     value = query.get(name, "")
     if value and not (value.isdecimal() and len(value) < 10):
-        raise UserError(f"{value[:40]!r} is no number", where=name)
+        raise UserError(f"{value[:40]!r} is not a number", where=name)
     return int(value) if value else default
 
 
 def _size(png: bytes) -> tuple[int, int] | None:
-    """Width and height in the head of a PNG; None for anything else."""
+    """(width, height) from the header of a PNG; None for anything else."""
     if len(png) < 24 or not png.startswith(PNG):
         return None
     width, height = struct.unpack(">II", png[16:24])

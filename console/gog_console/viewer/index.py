@@ -1,8 +1,8 @@
-"""Fills the index beside its readers, and goes on where it was stopped.
+"""Fills the index concurrently with its readers; resumable.
 
-A batch of lines is one transaction, together with how far the archive is read. So a kill loses a batch at most, readers
-see what is indexed while the rest follows, and of two viewers on one index whichever comes second notices and takes
-over from where the first is. An archive whose content changed is a new one; the old one's rows are not shown any more.
+A batch of lines and the position in the archive are written in one transaction. So a kill loses at most one batch,
+readers see what is indexed so far, and the second of two viewers on one index continues from the position of the first.
+An archive whose content changed is a new archive; rows of the old one are no longer shown.
 """
 
 from __future__ import annotations
@@ -25,29 +25,35 @@ from gog_console.viewer.lines import Archive, Line
 from gog_console.viewer.sources import Found, Listing, Source
 
 BATCH = 500
-"""Lines of a transaction."""
+"""Lines per transaction."""
 OPEN = 64
-"""Archives held open; each is a file descriptor."""
+"""Archives kept open at most; each uses a file descriptor."""
 
 
 class Overtaken(Exception):
-    """Another process has indexed the same lines meanwhile."""
+    """Another process indexed the same lines first."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far indexing is. problems: (where, what), of the listing and of the archives."""
+    """Progress of indexing."""
 
     busy: bool = True
+    """Whether a pass is under way that has lines to index."""
     archives: int = 0
+    """Archives in all."""
     done: int = 0
+    """Archives that are indexed."""
     share: float = 0.0
+    """Indexed share of everything, 0 to 1."""
     problems: tuple[tuple[str, str], ...] = ()
+    """What could not be read, of the listing and of the archives: (where, reason)."""
     listing: Listing = field(default_factory=lambda: Listing(()))
+    """The newest listing of the source."""
 
 
 def location(place: Source) -> Path:
-    """The file of a place's index, in the user's cache; in a temporary folder where that cannot be written."""
+    """Path of a source's index in the user's cache, or in a temporary folder when the cache is not writable."""
     name = f"{hashlib.blake2b(place.address.encode(), digest_size=12).hexdigest()}.sqlite"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gog" / "view"
     try:
@@ -59,13 +65,13 @@ def location(place: Source) -> Path:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """An index of the present version; a damaged one, or one of another version, is made again."""
-    # One at a time: SQLite refuses at once, whatever its timeout, where two turn one new file to WAL.
+    """Opens the index; a damaged one, or one of another version, is rebuilt."""
+    # Serialised, because SQLite fails at once, whatever its timeout, when two processes switch a new file to WAL.
     with locks.held(os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)):
         try:
             return _connected(path)
         except sqlite3.OperationalError:
-            raise  # busy, or the disk is full: nothing is wrong with the index
+            raise  # busy or full disk: the index itself is intact
         except sqlite3.DatabaseError:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
@@ -89,7 +95,7 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 class Indexer:
-    """Keeps an index up to what its place holds. `progress` may be read by other threads."""
+    """Keeps an index up to date with its source. `progress` may be read by other threads."""
 
     def __init__(self, place: Source, path: Path) -> None:
         self.place, self.path = place, path
@@ -99,30 +105,30 @@ class Indexer:
         self._lock = threading.Lock()
 
     def follow(self, stop: threading.Event, every: float) -> None:
-        """Indexes, then looks for news again and again until told to stop."""
+        """Indexes, then checks for new archives periodically until `stop` is set."""
         while True:
             try:
                 self.refresh(stop)
-            except (sqlite3.Error, OSError) as error:  # a full disk, above all: what is indexed can be looked at
-                told = (str(self.path), f"the index cannot be written: {error}")
-                self.progress = replace(self.progress, busy=False, problems=(*self.progress.problems, told))
+            except (sqlite3.Error, OSError) as error:  # a full disk, for example; what is indexed remains usable
+                problem = (str(self.path), f"the index cannot be written: {error}")
+                self.progress = replace(self.progress, busy=False, problems=(*self.progress.problems, problem))
             if stop.wait(every):
                 return
 
     def refresh(self, stop: threading.Event | None = None) -> None:
-        """One pass over everything the place holds. What cannot be read is told in `progress`."""
+        """One pass over all archives of the source. What cannot be read is reported in `progress`."""
         stop = stop or threading.Event()
         connection = connect(self.path)
         try:
             listing = self.place.list()
             self._broken = {key: error for key, error in self._broken.items() if not isinstance(error, OSError)}
             ids = _register(connection, listing.archives)
-            self._tell(listing, done=0, busy=not self._indexed(connection, ids))
+            self._report(listing, done=0, busy=not self._indexed(connection, ids))
             for number, (found, archive) in enumerate(zip(listing.archives, ids)):
                 self._one(connection, found, archive, listing, number, stop)
                 if stop.is_set():
                     return
-            self._tell(listing, done=len(ids), busy=False)
+            self._report(listing, done=len(ids), busy=False)
         finally:
             connection.close()
 
@@ -146,7 +152,7 @@ class Indexer:
             while not stop.is_set() and not _row_of(connection, archive)["done"]:
                 try:
                     for share in self._read(connection, found, archive):
-                        self._tell(listing, done=number, busy=True, share=share)
+                        self._report(listing, done=number, busy=True, share=share)
                         if stop.is_set():
                             return
                 except Overtaken:
@@ -155,7 +161,7 @@ class Indexer:
             self._broken[key] = error
 
     def _read(self, connection: sqlite3.Connection, found: Found, archive: int) -> Iterator[float]:
-        """Indexes what is left of an archive; yields how much of it is done, after each batch."""
+        """Indexes the rest of an archive; yields the indexed share after each batch."""
         opened = self.archive(archive, found)
         offset = int(_row_of(connection, archive)["offset"])
         for batch in _batches(opened.lines(offset)):
@@ -189,7 +195,7 @@ class Indexer:
                 return found
         raise UserError("this checkpoint is gone", where=f"archive {archive}", remedy="reload the list")
 
-    def _tell(self, listing: Listing, *, done: int, busy: bool, share: float = 0.0) -> None:
+    def _report(self, listing: Listing, *, done: int, busy: bool, share: float = 0.0) -> None:
         broken = [
             (f"{key}/{step}", error.what if isinstance(error, UserError) else str(error))
             for (key, step, _), error in self._broken.items()

@@ -1,8 +1,7 @@
 """Lines and images of one archive, as a stream for the index or one at a time for the page.
 
-An archive is a zip as checkpoints carry it, or a plain JSONL file with `images/` beside it. Its lines are stored
-uncompressed, so that one of them is read by its place in the file, without what comes before. A line that cannot be
-read is a line all the same: it is handed on with what is wrong with it.
+An archive is the zip of a checkpoint, or a JSONL file with `images/` beside it. Lines are stored uncompressed, so one
+line is read by its offset. A line that cannot be parsed is returned with its problem.
 """
 
 from __future__ import annotations
@@ -21,24 +20,28 @@ from gog.errors import UserError
 from gog.trajectory import Trajectory, explain
 
 LONGEST = 64 << 20
-"""Bytes of a line; what is longer is cut into lines that cannot be read, rather than into memory."""
+"""Bytes of a line at most; a longer one is split into unreadable lines, which bounds memory."""
 HASH = re.compile(r"[0-9a-f]{16,128}")
 LOCAL_HEADER = 30
-"""Bytes of a zip's local header before name and extra field, whose lengths stand in its last four."""
+"""Bytes of a zip's local header before name and extra field, whose lengths are its last four bytes."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line and its place in bytes from the beginning of the lines. Either trajectory or problem is set."""
+    """One line of an archive."""
 
     offset: int
+    """Bytes from the start of the lines."""
     length: int
+    """Bytes of the line."""
     trajectory: Trajectory | None
+    """The record; None when it cannot be parsed."""
     problem: str = ""
+    """Why it cannot be parsed."""
 
 
 class Archive:
-    """One archive, open for reading by several threads. Raises UserError for what is none."""
+    """One archive, open for reading by several threads. Raises UserError for a file that is not an archive."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +56,7 @@ class Archive:
             raise UserError(f"half-written, or not a trajectory archive: {error}", where=str(path)) from None
 
     def _stored(self) -> tuple[int, int]:
-        """Where in the file the lines begin, and how many bytes they are."""
+        """(offset of the lines in the file, their size in bytes)."""
         assert self._zip is not None
         entry = self._zip.getinfo(trajectory_zip.LINES)
         if entry.compress_type != zipfile.ZIP_STORED:
@@ -65,7 +68,7 @@ class Archive:
         return entry.header_offset + LOCAL_HEADER + name + extra, entry.file_size
 
     def lines(self, offset: int = 0) -> Iterator[Line]:
-        """Lines from a place on. Raises UserError where the disk fails."""
+        """Lines from an offset. Raises UserError when the disk fails."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(self._start + offset)
@@ -91,16 +94,17 @@ class Archive:
             return Line(offset, len(line), None, problem)
 
     def raw(self, offset: int, length: int) -> bytes:
-        """Bytes of a line. Raises OSError."""
+        """Bytes of one line. Raises OSError."""
         with self.path.open("rb") as stream:
             stream.seek(self._start + offset)
             return stream.read(length)
 
     def line(self, offset: int, length: int) -> Line:
+        """One line by its offset. Raises OSError."""
         return self._parsed(self.raw(offset, length), offset)
 
     def png(self, image: str) -> bytes | None:
-        """An image's bytes; None when it is missing or torn, or when its name is no hash."""
+        """PNG bytes of an image; None when it is missing, damaged, or its name is not a content hash."""
         if not HASH.fullmatch(image):
             return None
         try:

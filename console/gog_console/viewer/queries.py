@@ -1,7 +1,7 @@
-"""What the page asks of the index: a page of the list, groups, comparisons. Reads only.
+"""Queries of the index: a page of the list, groups, comparisons. Read-only.
 
-A filter is a name and a value; an unknown name or a value that is none is the asker's error, never SQL. Every order
-ends with the row's number, so that pages neither overlap nor leave gaps.
+A filter is a name and a value; an unknown name or an invalid value is a user error and never reaches SQL. Every sort
+order ends with the row number, so that pages neither overlap nor leave gaps.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from gog_console.report.model import spread
 from gog_console.viewer import schema
 
 PAGE = 200
-"""Rows of a page, at most."""
+"""Rows of a page at most."""
 COLUMNS_SHOWN = 8
-"""Trajectories side by side, at most."""
+"""Trajectories shown side by side at most."""
 OUTCOMES = ("correct", "wrong", "excluded", "unjudged", "unreadable")
 DECISIONS = ("open", "accept", "reject", "fix")
 TROUBLES = {"failure": "failures > 0", "clean": "failures = 0", "error": "errors > 0"}
@@ -31,7 +31,7 @@ SORTS = {
 }
 FROM = "rows LEFT JOIN temp.reviews ON temp.reviews.trajectory = rows.id"
 LIVE = "archive IN (SELECT id FROM archives WHERE live)"
-"""Archives that the place still holds; the same expression in every query, so that none shows what is gone."""
+"""Archives that the source still has; every query uses it, so that removed archives are not shown."""
 
 Row = dict[str, Any]
 Condition = tuple[str, tuple[Any, ...]]
@@ -45,13 +45,13 @@ def _number(value: str, name: str) -> float:
     try:
         return float(value)
     except ValueError:
-        raise UserError(f"{value!r} is no number", where=name) from None
+        raise UserError(f"{value!r} is not a number", where=name) from None
 
 
 def _of(table: Mapping[str, str], name: str) -> Callable[[str], Condition]:
     def condition(value: str) -> Condition:
         if value not in table:
-            raise UserError(f"{value!r} is not known", where=name, remedy=f"one of {', '.join(table)}")
+            raise UserError(f"unknown value {value!r}", where=name, remedy=f"one of {', '.join(table)}")
         return table[value], ()
 
     return condition
@@ -62,7 +62,7 @@ def _decision(value: str) -> Condition:
 
 
 def _words(value: str) -> Condition:
-    """Every word, each perhaps the beginning of a longer one; signs are not searched."""
+    """Matches all words, each as a prefix; punctuation is ignored."""
     parts = re.findall(r"[^\W_]+", value)
     if not parts:
         return "1", ()
@@ -86,10 +86,10 @@ FILTERS: dict[str, Callable[[str], Condition]] = {
 
 
 def where(filters: Mapping[str, str], *, but: str = "") -> Condition:
-    """The condition of filters that are set, leaving out one. Raises UserError for a filter that there is not."""
+    """SQL condition of the filters, without the one named `but`. Raises UserError for an unknown filter."""
     unknown = sorted(set(filters) - set(FILTERS))
     if unknown:
-        raise UserError(f"no such filter: {unknown[0]}", remedy=f"one of {', '.join(FILTERS)}")
+        raise UserError(f"unknown filter: {unknown[0]}", remedy=f"one of {', '.join(FILTERS)}")
     found = [FILTERS[name](value) for name, value in filters.items() if value and name != but]
     return " AND ".join([LIVE, *(sql for sql, _ in found)]), tuple(value for _, values in found for value in values)
 
@@ -100,7 +100,7 @@ def order(sort: str, down: bool, *, columns: Sequence[str] | None = None) -> str
 
 def sort_columns(sort: str) -> list[str]:
     if sort not in SORTS:
-        raise UserError(f"{sort!r} is no order", where="sort", remedy=f"one of {', '.join(SORTS)}")
+        raise UserError(f"unknown sort key {sort!r}", where="sort", remedy=f"one of {', '.join(SORTS)}")
     listed, last = SORTS[sort]
     return [*(re.split(r", (?![^(]*\))", listed)), last]
 
@@ -108,26 +108,26 @@ def sort_columns(sort: str) -> list[str]:
 def page(
     connection: sqlite3.Connection, filters: Mapping[str, str], sort: str, down: bool, offset: int, limit: int
 ) -> list[sqlite3.Row]:
-    """Rows of the list from an offset on, at most PAGE."""
+    """Rows of the list from an offset, at most `PAGE`."""
     condition, values = where(filters)
     query = f"SELECT rows.*, decision FROM {FROM} WHERE {condition} ORDER BY {order(sort, down)} LIMIT ? OFFSET ?"
     return connection.execute(query, (*values, min(limit, PAGE), max(0, offset))).fetchall()
 
 
 def counts(connection: sqlite3.Connection, filters: Mapping[str, str]) -> dict[str, int]:
-    """Trajectories by outcome, whichever outcome is chosen."""
+    """Trajectories by outcome, ignoring the outcome filter."""
     condition, values = where(filters, but="outcome")
     query = f"SELECT outcome, count(*) AS n FROM {_counted(filters)} WHERE {condition} GROUP BY outcome"
     return {row["outcome"]: row["n"] for row in connection.execute(query, values)}
 
 
 def _counted(filters: Mapping[str, str]) -> str:
-    """What to count in: decisions are looked up for every row only if they are asked for."""
+    """Table to count in; decisions are joined only when they are filtered by."""
     return FROM if filters.get("review") else "rows"
 
 
 def place(connection: sqlite3.Connection, filters: Mapping[str, str], sort: str, down: bool, id: str) -> int | None:
-    """How many rows of the list come before one; None when it is not in the list."""
+    """Index of a trajectory in the list; None when it is not in the list."""
     columns = sort_columns(sort)
     condition, values = where(filters)
     query = f"SELECT {', '.join(columns)} FROM {FROM} WHERE {condition} AND id = ?"
@@ -147,7 +147,7 @@ def one(connection: sqlite3.Connection, id: str) -> sqlite3.Row | None:
 
 
 def group(connection: sqlite3.Connection, row: Mapping[str, Any]) -> list[sqlite3.Row]:
-    """The trajectories of the same question of the same step under the same policy."""
+    """Trajectories of the same question, step and policy."""
     query = (
         f"SELECT rows.*, decision FROM {FROM} WHERE question_id = ? AND stage = ? AND step = ? AND policy = ? AND {LIVE} "
         "AND outcome != 'unreadable' ORDER BY sample, row LIMIT 64"
@@ -156,7 +156,7 @@ def group(connection: sqlite3.Connection, row: Mapping[str, Any]) -> list[sqlite
 
 
 def compared(connection: sqlite3.Connection, row: Mapping[str, Any]) -> list[sqlite3.Row]:
-    """The same question before and after: under every policy of its evaluation, or else one of each stage and step."""
+    """The same question under every policy of its evaluation, or else one trajectory per stage and step."""
     own = "AND stage = ?" if row["kind"] == "evaluate" else ""
     query = (
         f"SELECT rows.*, decision, min(row) FROM {FROM} WHERE question_id = ? {own} AND {LIVE} AND outcome != 'unreadable' "
@@ -176,7 +176,7 @@ def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def facets(connection: sqlite3.Connection) -> Row:
-    """What there is to filter by, from one pass over the rows."""
+    """Values of the filters, from one pass over the rows."""
     names = ", ".join(schema.FACETS)
     query = f"SELECT {names}, count(*) AS n FROM rows WHERE {LIVE} GROUP BY {names}"
     groups = [dict(row) for row in connection.execute(query)]

@@ -1,8 +1,8 @@
-"""Decisions of a person about trajectories: a JSONL file that is only ever appended to.
+"""Review decisions about trajectories: an append-only JSONL file.
 
-Each line is whole and on the disk before the page hears of it. A later line about the same trajectory counts instead of
-an earlier one, which stays. A line that was torn by a crash is left where it is, and told of; the next one begins on a
-line of its own.
+Each line is complete and on disk before the page gets its confirmation. A later line about a trajectory overrides an
+earlier one, which remains in the file. A line that a crash left incomplete is kept and reported; the next decision
+starts a new line.
 """
 
 from __future__ import annotations
@@ -25,18 +25,26 @@ Side = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class Review(BaseModel):
-    """One decision. box: left, top, right, bottom in pixels of the image, for `fix`; time: ISO 8601."""
+    """One decision."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     trajectory: str = Field(min_length=1, max_length=200)
+    """Identifier of the trajectory."""
     decision: Literal["accept", "reject", "fix", "note", "undo"]
+    """What was decided."""
     box: tuple[Side, Side, Side, Side] | None = None
+    """The corrected box of a `fix`: left, top, right, bottom in pixels of the image."""
     note: str = Field("", max_length=4000)
+    """Comment of the reviewer."""
     time: str = ""
+    """ISO 8601."""
     checkpoint: str = ""
+    """Checkpoint that contains the trajectory: `curate/1200`."""
     question_id: str = ""
+    """Question of the trajectory."""
     image: str = ""
+    """Content hash of its image."""
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Review:
@@ -50,7 +58,7 @@ class Review(BaseModel):
 
 
 class Reviews:
-    """The decisions of a file, the last one of each trajectory. Raises UserError for a file that cannot be written."""
+    """Decisions of a file, the last one of each trajectory. Raises UserError for a file that cannot be written."""
 
     def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
         self.path = path / NAME if path.is_dir() else path
@@ -77,7 +85,7 @@ class Reviews:
             self.torn += 1
 
     def _keep(self, review: Review) -> None:
-        """A note leaves a decision as it is; undoing leaves nothing."""
+        """Applies a line: a note keeps the decision, undo removes it."""
         before = self.latest.get(review.trajectory)
         if review.decision == "undo":
             self.latest.pop(review.trajectory, None)
@@ -88,7 +96,14 @@ class Reviews:
             self.latest[review.trajectory] = review.model_copy(update={"note": note})
 
     def add(self, review: Review) -> Review | None:
-        """Appends a decision; what now holds of its trajectory. Raises UserError when the disk refuses."""
+        """Appends a decision.
+
+        Returns:
+            The current decision of the trajectory; None after an undo.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         review = review.model_copy(update={"time": self.clock().isoformat(timespec="seconds")})
         line = json.dumps(review.model_dump(exclude_defaults=True), ensure_ascii=True).encode() + b"\n"
         with self._lock:

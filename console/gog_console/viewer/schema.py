@@ -39,7 +39,7 @@ PLACED = "arm, stage_order, step, question_id, policy_order, sample"
 FACETS = (
     "stage", "kind", "arm", "stage_order", "step", "policy", "policy_order", "level", "question_kind", "outcome",
 )  # fmt: skip
-"""What there is to filter by is told from an index of these alone: the rows are not read for it."""
+"""Columns of the filters; a covering index of them answers `facets` without reading the rows."""
 SQL = (
     "CREATE TABLE archives (id INTEGER PRIMARY KEY, stage TEXT NOT NULL, step INTEGER NOT NULL, identity TEXT NOT NULL, "
     "offset INTEGER NOT NULL DEFAULT 0, size INTEGER, done INTEGER NOT NULL DEFAULT 0, live INTEGER NOT NULL DEFAULT 1, "

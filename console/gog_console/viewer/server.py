@@ -1,9 +1,9 @@
-"""HTTP on loopback, for one person's browser.
+"""HTTP on the loopback interface, for the browser of one user.
 
-Three doors are closed. The socket listens on 127.0.0.1 only. The Host header must be ours, so that a name which is made
-to point here (DNS rebinding) gets nothing. And a random token, which the printed address carries once and a cookie of
-this site keeps, tells the person who started the viewer from others on the same machine. What comes out allows no
-script, style or image but its own, and is never framed.
+Access is restricted in three ways. The socket listens on 127.0.0.1 only. The Host header must match, which defeats DNS
+rebinding. A random token, contained once in the printed URL and then kept in a cookie, authenticates the user who
+started the viewer against other users of the machine. Answers allow only their own scripts, styles and images, and no
+framing.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ POLICY = (
 )
 LARGEST_BODY = 64 << 10
 PATIENCE = 60
-"""Seconds that a connection may be silent."""
+"""Seconds after which an idle connection is closed."""
 OWN = resources.files("gog_console.viewer").joinpath("static")
 STYLES, SCRIPTS = ("view.css",), ("server.js", "review.js", "view.js")
-STRANGER = "Open the address that `gog view` printed: it carries the key to this page."
+UNAUTHENTICATED = "Open the URL that `gog view` printed; it contains the key to this page."
 
 
 def assets() -> dict[str, Answer]:
-    """The page's files by path: the report's viewer, and what is only here."""
+    """Files of the page by path: the report's viewer and the parts that only `gog view` has."""
     style = "".join([*(page.asset(name) for name in page.STYLES), *(_own(name) for name in STYLES)])
     script = "".join(
         ["'use strict';\n", *(page.asset(name) for name in page.COMPONENT), *(_own(name) for name in SCRIPTS)]
@@ -51,7 +51,7 @@ def _own(name: str) -> str:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves an Api on a port of loopback; 0 takes a free one. Raises OSError when the port is taken."""
+    """Serves an Api on a loopback port; 0 selects a free one. Raises OSError when the port is in use."""
 
     daemon_threads = True
 
@@ -75,7 +75,7 @@ class Server(http.server.ThreadingHTTPServer):
         return thread
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle is no error; anything else is told by the default."""
+        """Ignores a browser that disconnects during an answer; other errors are handled by the base class."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -94,7 +94,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if asked.path == "/" and hmac.compare_digest(query.get("token", "").encode(), self.server.token.encode()):
             return self._welcome()
         if not self._is_known():
-            return self._send(Answer(STRANGER.encode(), "text/plain", 403))
+            return self._send(Answer(UNAUTHENTICATED.encode(), "text/plain", 403))
         if asked.path in self.server.assets:
             return self._send(self.server.assets[asked.path])
         return self._send(self.server.api.get(asked.path, query))
@@ -108,7 +108,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self._is_for_us() or self.headers.get("Origin") != f"http://{self.headers.get('Host')}":
             return self._send(refused(403, "this did not come from this page"))
         if not self._is_known():
-            return self._send(refused(403, STRANGER))
+            return self._send(refused(403, UNAUTHENTICATED))
         if self.path != "/api/review" or self.headers.get_content_type() != "application/json":
             return self._send(refused(404, "there is no such page"))
         return self._send(self.server.api.decide(body))
@@ -131,7 +131,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return f"gog-view-{self.server.port}"
 
     def _welcome(self) -> None:
-        """Keeps the token in a cookie, and out of the address."""
+        """Moves the token from the URL into a cookie."""
         cookie = f"{self._cookie()}={self.server.token}; Path=/; HttpOnly; SameSite=Strict"
         self._send(Answer(b"", "text/plain", 303), {"Location": "/", "Set-Cookie": cookie})
 
@@ -154,4 +154,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing: the page tells what goes wrong."""
+        """Discards the message, because the page shows errors itself."""

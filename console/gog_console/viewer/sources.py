@@ -1,8 +1,7 @@
-"""What can be looked at: a run folder, a store, a single archive.
+"""Targets of the viewer: a run folder, a store, a single archive.
 
-A place tells which archives there are now, under what name, and in what state its run is; it is asked again and again,
-because a run goes on. Nothing is written to a place, so a store is read without the probe that writers make: a
-viewer's credentials may be read-only.
+A source lists its archives and the state of its run; it is listed repeatedly, because a run may be in progress. Nothing
+is written to a source, so a store is opened without the writers' probe: a viewer's credentials may be read-only.
 """
 
 from __future__ import annotations
@@ -26,47 +25,66 @@ from gog_console.report.model import kind_of
 
 NAME = "trajectories.zip"
 TOLERATED = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What a torn or foreign store can raise while it is listed."""
+"""Exceptions that a damaged or foreign store can cause while it is listed."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An archive. identity changes with its content; open() brings it onto this machine, verified, or raises UserError."""
+    """An archive of trajectories."""
 
     key: str
+    """Store key of the stage."""
     step: int
+    """Step of the checkpoint."""
     identity: str
+    """Changes with the content."""
     open: Callable[[], Path]
+    """Fetches and verifies the archive; returns its local path. Raises UserError."""
 
     @property
     def ref(self) -> str:
+        """The checkpoint: `grpo/120`."""
         return f"{self.key}/{self.step}"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a place holds at the moment. problems: what could not be read, in a sentence each by where it is."""
+    """Content of a source at one moment."""
 
     archives: tuple[Found, ...]
+    """Its archives."""
     problems: tuple[tuple[str, str], ...] = ()
+    """What could not be read: (where, reason)."""
     state: str = ""
+    """State of the run; empty for a store."""
     progress: tuple[str, ...] = ()
+    """Progress of the active stages: `grpo 42 of 60`."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something to look at. address: tells places apart; near: whether asking costs nothing."""
+    """A target of the viewer."""
 
     name: str
+    """Title."""
     address: str
+    """Identifies the source, and with it its index."""
     list: Callable[[], Listing]
+    """Lists the content now."""
     near: bool = True
+    """Whether listing is cheap, as on a local disk."""
 
 
 def resolve(target: str, runs: Path, options: StoreSpec | None = None) -> Source:
-    """A run's name, a path or an address -> Source. Raises UserError with what was looked for.
+    """Finds the source that a command-line argument names.
 
-    options: of an S3 store (endpoint and so on); its own address is not looked at.
+    Args:
+        target: name of a run, path, or URI.
+        runs: folder of run folders.
+        options: options of an S3 store; its own URI is ignored.
+
+    Raises:
+        UserError: nothing was found; names the known runs.
     """
     if target.startswith(("s3://", "file://")):
         return of_store(opened(_spec(target, options)), target)
@@ -78,13 +96,11 @@ def resolve(target: str, runs: Path, options: StoreSpec | None = None) -> Source
     if Path(target).is_file():
         return of_file(Path(target))
     known = ", ".join(sorted(each.parent.name for each in runs.glob("*/objects"))) or "none"
-    raise UserError(
-        f"nothing to look at: no run, store or archive {target!r}", where=str(runs), remedy=f"runs there: {known}"
-    )
+    raise UserError(f"no run, store or archive {target!r}", where=str(runs), remedy=f"runs there: {known}")
 
 
 def opened(spec: StoreSpec) -> store.Store:
-    """A store to read from; unlike a writer's it is not probed."""
+    """A store opened for reading, without the writers' probe."""
     if spec.uri.startswith("file://"):
         address = urlparse(spec.uri)
         return store.Store(Path(unquote(address.netloc + address.path)).absolute())
@@ -92,18 +108,19 @@ def opened(spec: StoreSpec) -> store.Store:
 
 
 def of_run(folder: Path) -> Source:
-    """A run folder: its own store or the one that its manifest names."""
+    """Source of a run folder: its own store, or the one that its manifest names."""
     found, _ = objects.read(folder / "objects")
     kept = _store_of(folder, found)
     return Source(folder.resolve().name, kept.where, lambda: _run_listing(folder, kept), near=_is_near(kept))
 
 
 def of_store(kept: store.Store, name: str) -> Source:
+    """Source of a store."""
     return Source(name, kept.where, lambda: _listing(kept), near=_is_near(kept))
 
 
 def of_file(path: Path) -> Source:
-    """A single archive or JSONL file; which stage wrote it is not known."""
+    """Source of a single archive or JSONL file, whose stage is unknown."""
     path = path.resolve()
 
     def listed() -> Listing:
@@ -126,13 +143,13 @@ def _run_listing(folder: Path, kept: store.Store) -> Listing:
         for stage in objects.stages_of(found)
         if stage.running and stage.total
     ]
-    told = f"{state}: {message}" if message and state == "Failed" else state
-    said = tuple((problem.where, problem.what) for problem in problems)
-    return Listing(listing.archives, (*said, *listing.problems), told, tuple(progress))
+    shown = f"{state}: {message}" if message and state == "Failed" else state
+    unreadable = tuple((problem.where, problem.what) for problem in problems)
+    return Listing(listing.archives, (*unreadable, *listing.problems), shown, tuple(progress))
 
 
 def _listing(kept: store.Store) -> Listing:
-    """Every checkpoint's archive; a manifest that is torn costs its own."""
+    """Archives of all checkpoints; a damaged manifest is a problem of its own checkpoint only."""
     found: list[Found] = []
     problems: list[tuple[str, str]] = []
     try:
@@ -166,7 +183,7 @@ def _spec(uri: str, options: StoreSpec | None) -> StoreSpec:
 
 
 def validated(fields: dict[str, Any], where: str) -> StoreSpec:
-    """A store's spec from fields. Raises UserError that names `where`."""
+    """A store's spec from fields. Raises UserError, located at `where`."""
     try:
         return StoreSpec.model_validate(fields)
     except ValidationError as error:

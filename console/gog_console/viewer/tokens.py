@@ -1,8 +1,8 @@
-"""Which characters of a turn each of its tokens stands for, so that they can be coloured by log-prob.
+"""Alignment of a turn's text with its tokens, so that text can be coloured by log-probability.
 
-A trajectory keeps token ids; their texts are in the model's tokenizer.json. Only its table of tokens is read, which is
-enough to walk along the text that is known already: each token must be what comes next. Where one is not (another
-model's vocabulary, half a character), the turn is left without, and the page shows cells instead of words.
+A trajectory contains token ids; their texts come from the model's tokenizer.json. Its vocabulary is enough, because the
+text is known: each token must match what comes next. If one does not (another model's vocabulary, a split character),
+the turn is not aligned and the page shows cells instead of text.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from gog.trajectory import Trajectory
 
 
 def _bytes_by_sign() -> dict[str, int]:
-    """The signs by which byte-level vocabularies write bytes: themselves where printable, else from U+0100 on."""
+    """Characters that represent bytes in byte-level vocabularies: printable bytes themselves, others from U+0100."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {**{chr(byte): byte for byte in printable}, **{chr(256 + n): byte for n, byte in enumerate(others)}}
 
 
 class Vocabulary:
-    """Texts of tokens by id. byte_level: whether they are written in signs for bytes."""
+    """Texts of tokens by id. byte_level: whether texts use the byte-level representation."""
 
     def __init__(self, texts: dict[int, str], byte_level: bool) -> None:
         self.texts, self._signs = texts, _bytes_by_sign() if byte_level else None
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
-        """From a tokenizer.json, or the model folder that holds it. Raises UserError."""
+        """Reads a tokenizer.json, or the one in a model folder. Raises UserError."""
         path = path / "tokenizer.json" if path.is_dir() else path
         try:
             found: Any = json.loads(path.read_bytes())
@@ -40,11 +40,11 @@ class Vocabulary:
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror}", where=str(path)) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"not a tokenizer.json with a table of tokens: {error}", where=str(path)) from None
+            raise UserError(f"not a tokenizer.json with a vocabulary: {error}", where=str(path)) from None
         return cls({**table, **added}, byte_level="ByteLevel" in json.dumps(found.get("decoder")))
 
     def name_tokens(self, turns: Sequence[dict[str, Any]], item: Trajectory) -> None:
-        """Adds `pieces` to each turn whose text its tokens spell: one text per token that has a log-prob."""
+        """Adds `pieces` to each turn that can be aligned: one text per token with a log-probability."""
         written = [segment for segment in item.segments if segment.source == "model"]
         for shown, turn, segment in zip(turns, item.turns, written):
             pieces = self.pieces(segment.tokens, turn.text)
@@ -52,7 +52,7 @@ class Vocabulary:
                 shown["pieces"] = pieces[: len(shown["logprobs"])]
 
     def pieces(self, tokens: Sequence[int], text: str) -> list[str] | None:
-        """The text cut into one piece per token; None when the tokens do not spell it. An ending token may be left over.
+        """The text split into one piece per token; None when the tokens do not match. A final end token may have no text.
 
         >>> Vocabulary({1: "look", 2: "here"}, False).pieces([1, 2], "look here")
         ['look', ' here']

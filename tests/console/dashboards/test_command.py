@@ -77,11 +77,11 @@ def test_an_image_can_be_made_of_any_values(points):
     assert drawn(lambda expr, instant: [prometheus.Series({"run": "a"}, points)]).width > 1000
 
 
-def test_a_dashboard_of_which_nothing_is_known_can_be_drawn():
+def test_a_dashboard_without_data_can_be_drawn():
     assert drawn(lambda expr, instant: []).width > 1000
 
 
-def test_fifty_runs_leave_room_for_their_curves(monkeypatch):
+def test_fifty_runs_leave_space_for_their_curves(monkeypatch):
     heights = []
     real = drawing.Canvas.box
     monkeypatch.setattr(drawing.Canvas, "box", lambda self, x, y, w, h: heights.append(h) or real(self, x, y, w, h))

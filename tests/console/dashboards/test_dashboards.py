@@ -49,7 +49,7 @@ def test_the_chart_ships_what_the_generator_writes():
 
 
 @pytest.mark.parametrize("board", boards.ALL, ids=lambda board: board.name)
-def test_no_panel_lies_on_another_or_leaves_the_grid(board):
+def test_panels_neither_overlap_nor_leave_the_grid(board):
     taken = set()
     for panel in grafana.dashboard(board)["panels"]:
         place = panel["gridPos"]
@@ -61,7 +61,7 @@ def test_no_panel_lies_on_another_or_leaves_the_grid(board):
 
 
 @pytest.mark.parametrize("board", boards.ALL, ids=lambda board: board.name)
-def test_panels_have_titles_and_numbers_of_their_own(board):
+def test_panels_have_unique_titles_and_ids(board):
     made = json.loads(boards.files()[f"gog-{board.name}.json"])["panels"]
     assert len({panel["id"] for panel in made}) == len(made)
     shown = [panel["title"] for panel in made if panel["type"] in ("timeseries", "bargauge", "state-timeline")]
@@ -74,7 +74,7 @@ def test_all_means_series_without_the_label_too():
     assert 'run=~".*"' in panels.expanded(f"gog_train_kl{{{panels.WHERE}}}")
 
 
-def test_one_thing_has_one_colour_by_its_word():
+def test_a_label_value_always_has_the_same_colour():
     assert palette.colour("p95 judge http", palette.TOOLS) == palette.GOLD
     assert palette.colour("judgement", palette.TOOLS, 1) == palette.CYCLE[1]
 
@@ -94,15 +94,15 @@ def test_one_thing_has_one_colour_by_its_word():
         (float("nan"), "share", "–"),
     ],
 )
-def test_values_are_told_as_people_read_them(value, unit, words):
+def test_values_have_readable_units(value, unit, words):
     assert drawing.said(value, unit) == words
 
 
-def test_a_time_of_which_nothing_is_known_is_a_gap():
+def test_missing_values_are_gaps():
     times, values = drawing.broken(((0, 1.0), (10, 1.0), (40, 2.0)))
     assert times == [0, 10, 20, 40] and values[2] != values[2]
 
 
-@pytest.mark.parametrize("module", ["draw", "palette", "panels", "promql"])
-def test_the_examples_in_docstrings_hold(module):
+@pytest.mark.parametrize("module", ["drawing", "palette", "panels", "promql"])
+def test_docstring_examples_hold(module):
     assert doctest.testmod(importlib.import_module(f"gog_console.dashboards.{module}")).failed == 0

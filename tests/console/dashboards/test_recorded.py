@@ -48,17 +48,17 @@ def has_a_value(series) -> bool:
 
 
 @pytest.mark.parametrize(("board", "panel", "query"), QUERIES, ids=NAMES)
-def test_a_panel_shows_something(source, board, panel, query):
+def test_a_panel_has_data(source, board, panel, query):
     assert any(map(has_a_value, shown(source, panel, query)))
 
 
 @pytest.mark.parametrize(("board", "panel", "query"), QUERIES, ids=NAMES)
-def test_a_panel_shows_something_where_there_are_no_labels_of_a_cluster(local, board, panel, query):
+def test_a_panel_has_data_without_cluster_labels(local, board, panel, query):
     assert any(map(has_a_value, shown(local, panel, query)))
 
 
 @pytest.mark.parametrize(("board", "panel", "query"), QUERIES, ids=NAMES)
-def test_a_panel_shows_what_is_chosen_and_nothing_of_others(source, board, panel, query):
+def test_a_panel_shows_only_the_selected_run(source, board, panel, query):
     if "$run" in query.expr:
         assert any(map(has_a_value, shown(source, panel, query, run="world|other", namespace="team-a")))
         assert not shown(source, panel, query, run="other")
@@ -66,7 +66,7 @@ def test_a_panel_shows_what_is_chosen_and_nothing_of_others(source, board, panel
         assert not shown(source, panel, query, namespace="other")
 
 
-def test_no_panel_has_more_series_than_a_person_can_tell_apart(source):
+def test_no_panel_has_too_many_series(source):
     counts = {name: len(shown(source, panel, query)) for name, (_, panel, query) in zip(NAMES, QUERIES)}
     assert max(counts.values()) <= 10, {name: count for name, count in counts.items() if count > 10}
 
@@ -87,7 +87,7 @@ def ratio(source, metric, tool):
 
 
 @pytest.mark.parametrize("tool", ATTEMPT_FAILURE)
-def test_shares_are_those_of_what_was_counted_although_a_pod_was_lost_on_the_way(source, recording, tool):
+def test_shares_survive_the_loss_of_a_pod(source, recording, tool):
     for metric in ("gog_tool_attempts_total", "gog_tool_calls_total"):
         bad = recording.total(metric, tool=tool) - recording.total(metric, tool=tool, outcome="ok")
         assert ratio(source, metric, tool) == pytest.approx(
@@ -95,14 +95,14 @@ def test_shares_are_those_of_what_was_counted_although_a_pod_was_lost_on_the_way
         )
 
 
-def test_retries_hide_most_of_what_fails(source):
+def test_retries_hide_most_failures(source):
     attempts, calls = (
         ratio(source, metric, "textSearch") for metric in ("gog_tool_attempts_total", "gog_tool_calls_total")
     )
     assert calls < attempts / 20
 
 
-def test_an_outage_is_seen_in_calls_and_only_then(source):
+def test_an_outage_is_visible_in_calls(source):
     (panel,) = [
         panel for panel in tools_board.BOARD.panels() if panel.title == "Calls that fail after all retries, by tool"
     ]
@@ -124,7 +124,7 @@ def test_the_parts_of_a_share_add_up_to_it(source):
     assert by_kind[0].points[0][1] == pytest.approx(whole[0].points[0][1])
 
 
-def test_a_tool_that_nobody_calls_has_no_share_of_failures(source):
+def test_a_tool_without_calls_has_no_failure_ratio(source):
     before = START + 60
     expr = panels.expanded(promql.share("gog_tool_calls_total", tools_board.BAD, panels.WHERE, "tool"))
     assert source.moment(expr, before) == []
@@ -138,7 +138,7 @@ def test_each_dashboard_can_be_drawn(source):
 
 
 @pytest.mark.parametrize("seconds", [5, 30])
-def test_images_are_as_fine_as_what_was_scraped(tmp_path, seconds):
+def test_images_have_the_resolution_of_the_scrapes(tmp_path, seconds):
     samples = [f"up 1 {START + seconds * number}\n" for number in range(200 // seconds)]  # a run of three minutes
     real_prometheus.blocks(["# TYPE up gauge\n", *samples, "# EOF\n"], tmp_path)
     with real_prometheus.serving(tmp_path) as prometheus:

@@ -39,7 +39,7 @@ def test_the_chart_ships_what_the_generator_writes():
     assert SHIPPED.read_text() == rules.text(), "run: make dashboards"
 
 
-def test_prometheus_takes_every_rule_and_its_words(tmp_path):
+def test_prometheus_accepts_every_rule_and_template(tmp_path):
     (tmp_path / "rules.yaml").write_text(rules.text())
     count = len(rules.RECORDED) + len(rules.ALERTS)
     assert f"{count} rules found" in promtool(
@@ -47,7 +47,7 @@ def test_prometheus_takes_every_rule_and_its_words(tmp_path):
     )
 
 
-def test_each_alert_fires_when_it_has_to_and_not_before(tmp_path):
+def test_each_alert_fires_when_it_should_and_not_before(tmp_path):
     groups = bare(yaml.safe_load(rules.text())["groups"])
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
     (tmp_path / "alerts.yaml").write_text((HERE / "alerts.yaml").read_text())
@@ -55,7 +55,7 @@ def test_each_alert_fires_when_it_has_to_and_not_before(tmp_path):
 
 
 @pytest.mark.parametrize("alert", rules.ALERTS, ids=lambda alert: alert.name)
-def test_each_alert_is_tried_both_firing_and_still(alert):
+def test_each_alert_is_tested_firing_and_silent(alert):
     tried = [
         each
         for group in yaml.safe_load((HERE / "alerts.yaml").read_text())["tests"]
@@ -66,13 +66,13 @@ def test_each_alert_is_tried_both_firing_and_still(alert):
 
 
 @pytest.mark.parametrize("alert", rules.ALERTS, ids=lambda alert: alert.name)
-def test_each_alert_leads_to_an_entry_with_its_name(alert):
+def test_each_alert_links_to_its_runbook_entry(alert):
     file, _, anchor = alert.document()["annotations"]["runbook_url"].partition("#")
     headings = re.findall(r"^### (.+)$", (kube.ROOT / file).read_text(), re.MULTILINE)
     assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
 
 
-def test_every_runbook_is_of_an_alert_and_names_panels_that_there_are():
+def test_every_runbook_entry_belongs_to_an_alert_and_names_existing_panels():
     from gog_console.dashboards import boards
 
     text = re.sub(r"\s+", " ", RUNBOOKS.read_text())

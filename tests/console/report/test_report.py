@@ -74,7 +74,7 @@ def rot(folder: Path, stage: str, name: str, step: int | None = None) -> None:
 # ---- what programs rely on
 
 
-def test_the_summary_has_the_promised_shape(whole):
+def test_the_summary_has_the_documented_shape(whole):
     summary = summary_of(whole)
     assert summary["run"] == "world"
     stage = {"name", "kind", "condition", "attempts", "seconds", "checkpoint"}
@@ -87,7 +87,7 @@ def test_the_summary_has_the_promised_shape(whole):
     assert [each["policy"] for each in summary["evaluation"]] == list(builders.POLICIES)
 
 
-def test_the_summary_tells_how_each_stage_ended(whole):
+def test_the_summary_contains_the_outcome_of_each_stage(whole):
     stages = {row["name"]: row for row in summary_of(whole)["stages"]}
     assert stages["grpo"] == {
         "name": "grpo",
@@ -102,7 +102,7 @@ def test_the_summary_tells_how_each_stage_ended(whole):
     assert list(stages)[:5] == list(builders.ALL)
 
 
-def test_an_arm_has_its_own_figures_and_does_not_touch_the_main_line(whole):
+def test_an_arm_has_its_own_results(whole):
     summary = summary_of(whole)
     arm = summary["arms"]["no-gaze"]
     assert [row["policy"] for row in arm["evaluation"]] == ["grpo"]
@@ -125,7 +125,7 @@ def test_the_same_run_gives_the_same_report(whole):
     assert page_of(whole) == before
 
 
-def test_a_folder_that_is_not_there_is_the_users_error(tmp_path):
+def test_a_missing_folder_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="no such run folder"):
         report.write(tmp_path / "nothing")
 
@@ -133,7 +133,7 @@ def test_a_folder_that_is_not_there_is_the_users_error(tmp_path):
 # ---- what readers rely on
 
 
-def test_at_least_fifty_trajectories_are_shown_and_the_file_stays_small(whole):
+def test_at_least_fifty_trajectories_are_shown_in_a_small_file(whole):
     assert len(data_of(page_of(whole))["trajectories"]) >= 100
     assert len(page_of(whole)) < 6_000_000
 
@@ -153,7 +153,7 @@ def test_an_evaluated_question_is_shown_under_every_policy(whole):
     }
 
 
-def test_the_page_opens_with_a_gaze_that_was_right_where_sft_was_wrong(whole):
+def test_the_page_opens_with_a_gaze_that_succeeded_where_sft_failed(whole):
     data = data_of(page_of(whole))
     opening = next(each for each in data["trajectories"] if each["id"] == data["featured"])
     before = next(
@@ -182,7 +182,7 @@ def test_boxes_and_the_marked_region_travel_with_the_size_of_their_image(whole):
         assert each["region"]
 
 
-def test_a_trajectory_that_a_tool_failed_is_shown_however_rare(tmp_path):
+def test_a_trajectory_with_a_tool_failure_is_shown_however_rare(tmp_path):
     folder = builders.make_run(tmp_path, steps=10, questions=6)
     kept = store.Store(folder / "store")
     recorded = [
@@ -203,7 +203,7 @@ def test_links_to_trajectories_are_unique(whole):
     assert len(set(ids)) == len(ids)
 
 
-def test_tool_failures_are_told_from_wrong_answers(whole):
+def test_tool_failures_are_distinguished_from_wrong_answers(whole):
     data = data_of(page_of(whole))
     spoiled = [each for each in data["trajectories"] if each["failures"]]
     assert spoiled and all(each["outcome"] == "excluded" and "tool failure" in each["excluded"] for each in spoiled)
@@ -227,7 +227,7 @@ def test_a_setting_that_differs_from_the_papers_is_flagged(whole):
     assert found["grpo.keepUnsolved"].source == "ours"
 
 
-def test_retries_are_told_in_the_words_of_the_control_plane(whole):
+def test_retries_are_shown_with_the_event_messages(whole):
     html = page_of(whole)
     assert "attempt 1 failed: exit 1; tried again in 2 s" in html and "09:31:07" in html
     assert "judge answers at" not in html
@@ -261,20 +261,20 @@ def test_a_failed_run_says_where_and_why(tmp_path):
     assert len(summary["grpo"]) == 6
 
 
-def test_a_run_at_work_tells_its_time_until_now(tmp_path):
+def test_a_running_run_shows_its_time_until_now(tmp_path):
     html, summary = write(builders.make_run(tmp_path, stages=("curate", "sft"), running="sft"))
     row = next(row for row in summary["stages"] if row["name"] == "sft")
     assert (row["condition"], row["seconds"]) == ("Running", 540 - 74)
     assert "The run is in stage sft" in html
 
 
-def test_a_folder_without_anything_is_a_page_all_the_same(tmp_path):
+def test_an_empty_folder_still_gives_a_page(tmp_path):
     html, summary = write(tmp_path)
     assert "This run has no objects" in html
     assert summary["stages"] == [] and summary["levels"] == {"easy": 0, "1": 0, "2": 0}
 
 
-def test_a_stage_that_stands_alone_is_a_run_of_its_own(tmp_path):
+def test_a_stage_that_was_started_alone_has_a_report(tmp_path):
     folder = builders.make_run(tmp_path, stages=("curate", "sft"))
     for path in (folder / "objects").iterdir():
         if "sftstage" not in path.name:
@@ -284,7 +284,7 @@ def test_a_stage_that_stands_alone_is_a_run_of_its_own(tmp_path):
     assert [row["name"] for row in summary["stages"]] == ["curate", "sft"]
 
 
-def test_a_store_without_objects_is_read_by_itself(tmp_path):
+def test_a_store_without_objects_has_a_report(tmp_path):
     folder = builders.make_run(tmp_path, steps=6, questions=6)
     shutil.rmtree(folder / "objects")
     html, summary = write(folder)
@@ -296,7 +296,7 @@ def test_a_store_without_objects_is_read_by_itself(tmp_path):
     ("stage", "name", "lost"),
     [("evaluate", "results.json", "evaluation"), ("stratify", "levels.jsonl", None), ("sft", "metrics.jsonl", "sft")],
 )
-def test_a_corrupt_blob_is_shown_as_such_and_costs_nothing_else(tmp_path, stage, name, lost):
+def test_a_corrupt_blob_is_reported_and_hides_nothing_else(tmp_path, stage, name, lost):
     folder = builders.make_run(tmp_path, steps=6, questions=6)
     rot(folder, stage, name)
     html, summary = write(folder)
@@ -307,7 +307,7 @@ def test_a_corrupt_blob_is_shown_as_such_and_costs_nothing_else(tmp_path, stage,
     assert sum(summary["levels"].values()) == 400  # the manifest itself tells the counts
 
 
-def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
+def test_a_corrupt_newest_checkpoint_falls_back_to_the_previous_one(tmp_path):
     folder = builders.make_run(tmp_path, steps=10, questions=6)
     rot(folder, "grpo", "metrics.jsonl")
     html, summary = write(folder)
@@ -315,7 +315,7 @@ def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert "metrics.jsonl of grpo/10" in html
 
 
-def test_a_corrupt_archive_costs_its_trajectories_only(tmp_path):
+def test_a_corrupt_archive_hides_only_its_trajectories(tmp_path):
     folder = builders.make_run(tmp_path, steps=10, questions=20)
     rot(folder, "grpo", "trajectories.zip", step=4)
     html, summary = write(folder)
@@ -324,7 +324,7 @@ def test_a_corrupt_archive_costs_its_trajectories_only(tmp_path):
     assert [problem["where"] for problem in summary["problems"]] == ["trajectories of grpo/4"]
 
 
-def test_half_a_last_line_is_what_a_kill_leaves_and_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_skipped(tmp_path):
     folder = builders.make_run(tmp_path, stages=("curate",))
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
@@ -333,7 +333,7 @@ def test_half_a_last_line_is_what_a_kill_leaves_and_is_left_out(tmp_path):
     assert summary["sft"] == [{"step": 1, "loss": 2.0}] and summary["problems"] == []
 
 
-def test_a_torn_manifest_and_a_torn_object_are_named(tmp_path):
+def test_a_damaged_manifest_and_a_damaged_object_are_named(tmp_path):
     folder = builders.make_run(tmp_path, steps=6, questions=6)
     next((folder / "store" / "manifests" / "evaluate").iterdir()).write_text('{"version": 1, "sta')
     (folder / "objects" / "broken.yaml").write_text("kind: [GoGRun")
@@ -345,7 +345,7 @@ def test_a_torn_manifest_and_a_torn_object_are_named(tmp_path):
 # ---- strangers
 
 
-def test_the_page_refers_to_nothing_outside(whole):
+def test_the_page_has_no_external_references(whole):
     html = page_of(whole)
     assert "http://" not in html and "https://" not in html
     results = [
@@ -354,7 +354,7 @@ def test_the_page_refers_to_nothing_outside(whole):
         for turn in each["turns"]
         for found in turn.get("seen", {}).get("results", ())
     ]
-    assert any(found["url"] == "https://example.org/0" for found in results), "what a tool found is told as it was"
+    assert any(found["url"] == "https://example.org/0" for found in results), "what a tool found is embedded unchanged"
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", without_data(html))
     assert "@import" not in html and "url(#hatch)" in html
     assert all(image["src"].startswith("data:image/") for image in data_of(html)["images"].values())
@@ -382,7 +382,7 @@ def test_a_closing_script_tag_in_an_answer_stays_inert(tmp_path):
     assert any(each.get("answer") == EVIL for each in data_of(html)["trajectories"])
 
 
-def test_words_of_a_run_cannot_become_markup(tmp_path):
+def test_text_of_a_run_cannot_become_markup(tmp_path):
     folder = builders.make_run(
         tmp_path, stages=builders.ALL[:4], failed="grpo", steps=6, spec={"model": {"base": EVIL}}
     )
@@ -393,11 +393,11 @@ def test_words_of_a_run_cannot_become_markup(tmp_path):
     assert "&lt;b onclick=x&gt;" in html and html.count("<script") == 2
 
 
-def test_an_image_that_is_no_image_is_missing_and_nothing_more():
+def test_an_undecodable_image_is_only_missing():
     assert viewer_payload.embed(b"not an image") == {"src": "", "w": 0, "h": 0}
 
 
-def test_large_images_are_made_smaller_rather_than_fewer(monkeypatch):
+def test_large_images_are_scaled_down_rather_than_dropped(monkeypatch):
     monkeypatch.setattr(viewer_payload, "BUDGET", 400_000)
     monkeypatch.setattr(viewer_payload, "SIDES", (320, 64))
     from support.builders import make_image, make_trajectory
@@ -417,7 +417,7 @@ def test_large_images_are_made_smaller_rather_than_fewer(monkeypatch):
 # ---- parts
 
 
-def test_a_failed_share_of_few_attempts_is_left_out_and_the_rest_weighs_by_its_attempts():
+def test_the_failure_ratio_of_few_attempts_is_left_out_and_means_are_weighted():
     rows = [
         {"step": 1, "attempts": 100, "attempt_failure_ratio": 0.1, "tool_failure_ratio": 0.0},
         {"step": 2, "attempts": 2, "attempt_failure_ratio": 0.5, "tool_failure_ratio": 0.0},
@@ -427,12 +427,12 @@ def test_a_failed_share_of_few_attempts_is_left_out_and_the_rest_weighs_by_its_a
     assert overview._mean(rows, "attempt_failure_ratio", weight="attempts") == pytest.approx(11 / 102)
 
 
-def test_a_policy_that_hardly_answers_is_pointed_out():
+def test_a_policy_that_rarely_answers_is_noted():
     assert "well formed in only" in results._speechless({"policy": "direct", "format_mean": 0.157})
     assert results._speechless({"policy": "sft", "format_mean": 0.99}) == ""
 
 
-def test_what_is_embedded_reads_back_as_it_was():
+def test_embedded_json_round_trips():
     value = {"text": EVIL, "number": 0.5, "none": None}
     assert json.loads(page.embed(value)) == value
 
@@ -451,7 +451,7 @@ def test_a_chart_is_drawn_whatever_its_values(values):
     assert "nan" not in charts.draw(chart)
 
 
-def test_the_choice_of_trajectories_keeps_to_its_limit_and_shows_every_outcome(whole):
+def test_the_selection_keeps_its_limit_and_shows_every_outcome(whole):
     reader = gather._Reader(store.Store(whole / "store"), [])
     samples, _ = reader.samples(reader.stages([]))
     main = [sample for sample in samples if not sample.arm]
@@ -460,7 +460,7 @@ def test_the_choice_of_trajectories_keeps_to_its_limit_and_shows_every_outcome(w
     assert {sample.outcome for sample in chosen} == {sample.outcome for sample in main}
 
 
-def test_examples_in_docstrings_hold():
+def test_docstring_examples_hold():
     for module in pkgutil.iter_modules(report.__path__, "gog_console.report."):
         assert doctest.testmod(importlib.import_module(module.name)).failed == 0
 

@@ -44,12 +44,12 @@ def looked_at(path):
     return made
 
 
-def test_a_log_that_is_not_there_yet_has_no_points(path):
+def test_a_missing_log_has_no_points(path):
     assert looked_at(path).points == [] and looked_at(path).pace is None
     assert looked_at(path).stretches("reward", 8) == []
 
 
-def test_a_half_written_last_line_waits_for_its_end(path):
+def test_an_incomplete_last_line_is_left_for_the_next_update(path):
     written(path, [1, 2])
     with path.open("a") as stream:
         stream.write('{"step": 3, "rew')
@@ -61,7 +61,7 @@ def test_a_half_written_last_line_waits_for_its_end(path):
     assert made.values("reward") == [0.1, 0.2, 0.3]
 
 
-def test_lines_that_are_no_steps_are_passed_over(path):
+def test_lines_that_are_not_steps_are_skipped(path):
     path.write_text(
         'torn{\n[1]\n"x"\n{"reward": 1}\n{"step": 4, "reward": 2, "word": "x", "yes": true}\n\xff\n', "latin-1"
     )
@@ -70,7 +70,7 @@ def test_lines_that_are_no_steps_are_passed_over(path):
     assert made.values("word") == [] and made.values("yes") == []
 
 
-def test_a_second_look_reads_what_was_appended_and_little_else(path, bytes_read):
+def test_an_update_reads_only_what_was_appended(path, bytes_read):
     written(path, range(1, 1001))
     made = looked_at(path)
     size = path.stat().st_size
@@ -85,7 +85,7 @@ def test_a_second_look_reads_what_was_appended_and_little_else(path, bytes_read)
     assert made.points[-1].step == 1001
 
 
-def test_of_a_hundred_thousand_lines_a_sample_is_read_that_shows_the_same_course(path, bytes_read):
+def test_a_long_log_is_sampled_without_changing_its_course(path, bytes_read):
     written(path, range(1, 100_001), filling="x" * 200)
     made = looked_at(path)
     assert path.stat().st_size > 20_000_000 and sum(bytes_read) <= metric_log.WHOLE
@@ -99,7 +99,7 @@ def test_of_a_hundred_thousand_lines_a_sample_is_read_that_shows_the_same_course
     assert sum(bytes_read) < 1000 and made.points[-1].step == 100_001
 
 
-def test_memory_stays_small_however_long_a_log_is_followed(path):
+def test_memory_is_bounded_however_long_a_log_is_followed(path):
     made = metric_log.Curve(path)
     for first in range(1, 20_000, 1000):
         written(path, range(first, first + 1000), "a")
@@ -117,7 +117,7 @@ def test_a_stage_that_starts_again_is_read_from_its_beginning(path):
     assert made.values("reward") == [9.0, 9.0, 9.0]
 
 
-def test_a_log_written_anew_is_noticed_even_when_it_is_longer_already(path):
+def test_a_rewritten_log_is_detected_even_if_it_is_longer(path):
     written(path, range(1, 4))
     made = looked_at(path)
     written(path, range(1, 9), reward=9.0)
@@ -125,7 +125,7 @@ def test_a_log_written_anew_is_noticed_even_when_it_is_longer_already(path):
     assert made.values("reward") == [9.0] * 8
 
 
-def test_stretches_without_a_step_are_gaps_and_what_is_not_finite_is_not_averaged_away(path):
+def test_ranges_without_steps_are_gaps_and_non_finite_values_remain_visible(path):
     written(path, [1, 2])
     written(path, [3, 4], "a", reward=math.inf)
     written(path, [9, 10], "a")

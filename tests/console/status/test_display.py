@@ -18,7 +18,7 @@ from gog_operator.cluster.local import LocalCluster
 from gog_operator.plan.actions import Event
 
 
-def told(kind, **metrics):
+def phrase_of(kind, **metrics):
     return phrases.summary(make_stage(kind, status={"progress": Progress(step=1, total=2, metrics=metrics)}))
 
 
@@ -47,18 +47,18 @@ def told(kind, **metrics):
         ("SFTStage", {}, ""),
     ],
 )
-def test_a_stage_s_figures_read_as_a_phrase(kind, metrics, phrase):
-    assert told(kind, **metrics) == phrase
+def test_results_of_a_stage_are_one_phrase(kind, metrics, phrase):
+    assert phrase_of(kind, **metrics) == phrase
 
 
-def test_a_stage_that_reported_nothing_yet_has_nothing_to_say():
+def test_a_stage_without_progress_has_an_empty_summary():
     assert phrases.summary(make_stage()) == ""
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0.0 s"), (11.44, "11.4 s"), (112, "1:52"), (3600, "1:00:00"), (7390, "2:03:10")]
 )
-def test_durations_are_read_at_a_glance(seconds, text):
+def test_durations_have_a_short_form(seconds, text):
     assert formatting.clock(seconds) == text
 
 
@@ -80,7 +80,7 @@ def test_a_sparkline_rises_with_its_values_and_a_flat_one_is_flat():
         ([0.0] * 8 + [math.nan] + [9.0] * 7, "▁▁▁▁!███"),
     ],
 )
-def test_a_sparkline_bears_any_numbers_and_shows_what_is_not_finite(values, bars):
+def test_a_sparkline_accepts_any_numbers_and_marks_those_not_finite(values, bars):
     assert formatting.sparkline(values) == bars
 
 
@@ -92,7 +92,7 @@ def test_a_gap_in_a_course_is_a_gap_in_its_bars():
     ("seconds", "text"),
     [(-3, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172_799, "47h"), (172_800, "2d")],
 )
-def test_ages_are_one_figure(seconds, text):
+def test_ages_have_one_unit(seconds, text):
     assert formatting.age(seconds) == text
 
 
@@ -117,7 +117,7 @@ def image(cluster, now=NOW):
     return console.file.getvalue()
 
 
-def test_the_image_shows_servers_stages_done_at_work_and_to_come(cluster):
+def test_the_live_display_shows_servers_and_complete_active_and_planned_stages(cluster):
     done = make_stage("CurateStage", status={"conditions": holding("Complete", Reason.COMPLETE), "start_time": NOW})
     progress = Progress(step=61, total=90, metrics={"rewards": [0.33, 0.47]})
     at_work = make_stage(
@@ -142,7 +142,7 @@ def test_a_failed_stage_shows_why_in_its_line(cluster):
     assert "✗ sft" in image(cluster) and "attempt 4 failed: exit 1: no such column" in image(cluster)
 
 
-def test_the_last_lines_are_the_table_the_report_and_what_to_do_next(cluster):
+def test_the_last_lines_are_the_table_the_report_and_useful_commands(cluster):
     report = cluster.folder / "report"
     report.mkdir()
     row = {"policy": "grpo", "benchmark": "test", "n": 600, "accuracy": 0.812, "ci95": [0.78, 0.84]}
@@ -159,7 +159,7 @@ def test_without_a_summary_there_is_no_table(tmp_path):
     assert table.rows(tmp_path / "summary.json") == []
 
 
-def test_warnings_stay_above_the_image(cluster):
+def test_warnings_remain_above_the_live_display(cluster):
     console = Console(file=io.StringIO(), width=120, force_terminal=False)
     with live.LiveDisplay(cluster, make_run(), console) as display:
         display.event(make_stage(), Event("Retrying", "attempt 1 failed: exit 1", warning=True), NOW)

@@ -39,8 +39,8 @@ def runs(tmp_path, monkeypatch):
 def run_folder(runs, name="world", *things, born=NOW, conditions=AT_WORK, **summary):
     """A folder with a run that says what is given, and with other objects."""
     run = make_run()
-    told = run.status.model_copy(update={"conditions": conditions, "summary": Summary(**summary), "start_time": NOW})
-    keep(runs / name, run.model_copy(update={"status": told}), *things, born=born)
+    status = run.status.model_copy(update={"conditions": conditions, "summary": Summary(**summary), "start_time": NOW})
+    keep(runs / name, run.model_copy(update={"status": status}), *things, born=born)
     return runs / name
 
 
@@ -81,7 +81,7 @@ def words_of(line):
 # -- all runs
 
 
-def test_a_run_at_work_tells_its_stage_its_figures_and_the_time_that_is_left(runs):
+def test_an_active_run_shows_its_stage_metrics_and_remaining_time(runs):
     folder = run_folder(runs, stage="grpo", progress="1/90", reward="0.30", tool_failures="9.9%")
     steps(folder, "grpo", range(1, 62), reward_mean=lambda step: step / 100, tool_failure_ratio=0.031, seconds=2.0)
     (folder / "logs" / "grpo" / "2").mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_a_run_at_work_tells_its_stage_its_figures_and_the_time_that_is_left(run
     assert words_of(line) == expected, "29 steps of 2 s, and the one at work is all but done"
 
 
-def test_a_run_that_nobody_drives_is_interrupted_and_says_how_it_goes_on(runs):
+def test_a_run_without_a_driver_is_interrupted_and_shows_how_to_resume(runs):
     folder = run_folder(runs, stage="sft", progress="3/9")
     assert words_of(all_lines(runs)[1])[:4] == ["world", "Interrupted", "sft", "3/9"]
     assert all_lines(runs)[1].endswith("`gog resume world` resumes it")
@@ -108,38 +108,38 @@ def test_a_run_that_nobody_drives_is_interrupted_and_says_how_it_goes_on(runs):
         (holding("Suspended", Reason.SUSPENDED), "Suspended"),
     ],
 )
-def test_a_run_that_has_ended_or_rests_is_not_interrupted(runs, conditions, shown):
+def test_an_ended_or_suspended_run_is_not_interrupted(runs, conditions, shown):
     run_folder(runs, conditions=conditions)
     assert words_of(all_lines(runs)[1])[1] == shown
 
 
-def test_a_failed_run_says_why_and_nothing_in_it_moves_the_terminal(runs):
+def test_a_failed_run_shows_its_reason_without_control_characters(runs):
     message = "first\nsecond \x1b[2J\x07 third"
     run_folder(runs, conditions=holding("Failed", Reason.STAGE_FAILED, message))
     assert "first second �[2J� third" in all_lines(runs)[1]
 
 
-def test_the_newest_run_is_the_first(runs):
+def test_the_newest_run_comes_first(runs):
     for name, born in (("b", NOW), ("a", later(-60)), ("c", later(60))):
         run_folder(runs, name, born=born)
     assert [words_of(line)[0] for line in all_lines(runs, later(90))[1:]] == ["c", "b", "a"]
 
 
-def test_a_reward_stays_to_be_seen_after_the_stage_that_had_it(runs):
+def test_the_reward_remains_visible_after_the_grpo_stage(runs):
     folder = run_folder(runs, stage="evaluate", progress="1/5", reward="0.81", tool_failures="1.0%")
     tell(folder, "grpo", 90, 90, reward=0.81, rewards=[0.1, 0.5, 0.9])
     tell(folder, "evaluate", 2, 5, accuracy={"direct": 0.1})
     assert words_of(all_lines(runs)[1])[2:7] == ["evaluate", "2/5", "0.81", "▁▅█", "1.0%"]
 
 
-def test_one_stage_that_runs_alone_is_a_run_too(runs):
+def test_a_stage_that_was_started_alone_is_listed_as_a_run(runs):
     stage = make_stage(status={"conditions": holding("Complete", Reason.COMPLETE), "summary": Summary(progress="9/9")})
     keep(runs / "alone", stage)
     assert words_of(all_lines(runs)[1])[:4] == ["alone", "Complete", "sft", "9/9"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 160])
-def test_a_narrow_terminal_leaves_out_what_matters_least_and_wraps_nothing(runs, width):
+def test_a_narrow_terminal_drops_the_least_important_columns_and_wraps_nothing(runs, width):
     folder = run_folder(runs, stage="grpo", progress="61/90", reward="0.61", tool_failures="3.1%")
     tell(folder, "grpo", 61, 90, reward=0.61, rewards=[0.1, 0.9])
     run_folder(runs, "長い名前の実験" * 3)
@@ -151,7 +151,7 @@ def test_a_narrow_terminal_leaves_out_what_matters_least_and_wraps_nothing(runs,
     assert {"RUN", "STATE"} <= set(there)
 
 
-def test_columns_are_aligned_beside_names_of_double_width(runs):
+def test_columns_are_aligned_beside_double_width_names(runs):
     run_folder(runs, "実験")
     run_folder(runs, "world")
     shown = overview.lines(overview.Overview(runs).read(NOW), NOW, None)
@@ -192,7 +192,7 @@ DAMAGES = [torn, of_another_version, with_nothing_in_it, without_objects, withou
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_folder_is_one_line_that_says_so_beside_the_others(runs, damage):
+def test_a_damaged_folder_is_listed_as_damaged_beside_the_others(runs, damage):
     run_folder(runs, "good")
     damage(run_folder(runs, "bad"))
     lines = {words_of(line)[0]: line for line in all_lines(runs)[1:]}
@@ -203,13 +203,13 @@ def test_a_damaged_folder_is_one_line_that_says_so_beside_the_others(runs, damag
 
 
 @pytest.mark.parametrize("damage", [torn, empty])
-def test_one_damaged_run_is_refused_in_a_sentence(runs, damage, capsys):
+def test_the_status_of_a_damaged_run_is_refused_in_one_sentence(runs, damage, capsys):
     damage(run_folder(runs))
     assert cli.main(["status", "world"]) == 2
     assert capsys.readouterr().err.startswith("gog: runs")
 
 
-def test_times_that_a_hand_wrote_without_a_zone_break_nothing(runs):
+def test_times_without_a_zone_are_taken_as_utc(runs):
     folder = run_folder(runs, "world", grpo_at_work())
     for path in (folder / "objects").iterdir():
         path.write_text(path.read_text().replace("+00:00", "").replace("Z'", "'"))
@@ -218,7 +218,7 @@ def test_times_that_a_hand_wrote_without_a_zone_break_nothing(runs):
     assert words_of(all_lines(runs)[1])[0] == "world"
 
 
-def test_a_server_that_runs_alone_is_a_run_too(runs):
+def test_a_server_that_was_started_alone_is_listed_as_a_run(runs):
     keep(runs / "judge", make_endpoint("judge", status={"conditions": holding("Ready", Reason.READY)}))
     assert words_of(all_lines(runs)[1])[:2] == ["judge", "Interrupted"]
     with RunLock(runs / "judge"):
@@ -226,21 +226,21 @@ def test_a_server_that_runs_alone_is_a_run_too(runs):
         assert words_of(board_lines(runs / "judge")[-1]) == ["judge", "True", "0"]
 
 
-def test_a_folder_of_other_things_is_no_run(runs):
+def test_a_folder_of_other_files_is_not_a_run(runs):
     (runs / "notes").mkdir()
     (runs / "notes" / "todo.txt").touch()
     (runs / ".cache").mkdir()
     assert overview.Overview(runs).read(NOW) == []
 
 
-def test_an_unknown_name_is_answered_with_the_names_that_there_are(runs, capsys):
+def test_an_unknown_name_is_refused_with_the_known_names(runs, capsys):
     run_folder(runs, "a")
     run_folder(runs, "b")
     assert cli.main(["status", "c"]) == 2
     assert capsys.readouterr().err == "gog: runs: no run 'c' (runs there: a, b)\n"
 
 
-def test_of_many_runs_one_object_each_is_parsed_and_none_a_second_time(runs, monkeypatch):
+def test_one_object_per_run_is_parsed_and_none_twice(runs, monkeypatch):
     first = run_folder(runs, "run-0", make_stage(), make_endpoint(), stage="sft")
     for number in range(1, 30):
         (runs / f"run-{number}").symlink_to(first)
@@ -256,8 +256,8 @@ def test_of_many_runs_one_object_each_is_parsed_and_none_a_second_time(runs, mon
 
 
 def grpo_at_work(**status_of):
-    told = {"attempt": 2, "attempt_time": NOW, "start_time": NOW, "checkpoint": "grpo/60", "conditions": AT_WORK}
-    return make_stage("GRPOStage", status=told | status_of)
+    output = {"attempt": 2, "attempt_time": NOW, "start_time": NOW, "checkpoint": "grpo/60", "conditions": AT_WORK}
+    return make_stage("GRPOStage", status=output | status_of)
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def event(folder, seconds, message, type_="Normal"):
         stream.write(json.dumps({"time": later(seconds).isoformat(), "type": type_, "message": message}) + "\n")
 
 
-def test_a_run_shows_its_stages_with_attempts_ways_times_and_the_time_left(training):
+def test_a_run_shows_its_stages_with_attempts_progress_times_and_remaining_time(training):
     with RunLock(training):
         lines = board_lines(training, later(112))
     assert lines[0] == f"world  Training  driven by process {os.getpid()}  112s old"
@@ -301,7 +301,7 @@ def test_a_run_shows_its_stages_with_attempts_ways_times_and_the_time_left(train
     ]
 
 
-def test_a_training_shows_its_figures_each_with_its_course(training):
+def test_a_training_stage_shows_each_metric_with_its_course(training):
     lines = [words_of(line) for line in board_lines(training)]
     course = "▁▁▂▂▃▃▄▄▅▅▆▆▇▇██"
     shown = {tuple(line[:-3]): line[-3:] for line in lines if line and line[-1][0] in formatting.BARS}
@@ -313,7 +313,7 @@ def test_a_training_shows_its_figures_each_with_its_course(training):
     assert ["sft", "loss", "0.42"] in lines
 
 
-def test_a_series_that_is_not_finite_is_seen_and_breaks_nothing(training):
+def test_a_series_with_non_finite_values_is_shown(training):
     steps(training, "grpo", range(61, 91), reward_mean=float("nan"), kl=float("inf"))
     with RunLock(training):
         lines = [words_of(line) for line in board_lines(training)]
@@ -330,7 +330,7 @@ def test_an_evaluation_shows_every_policy_s_accuracy(runs):
     assert ["evaluate", "direct", "5.0", "%"] in lines and ["grpo", "92", "%"] in lines
 
 
-def test_the_last_events_are_told_with_their_age_and_torn_ones_are_passed_over(training):
+def test_the_last_events_are_shown_with_their_age_and_damaged_lines_are_skipped(training):
     for number in range(7):
         event(training, number, f"event {number}")
     event(training, 30, "attempt 1 failed: exit 1; tried again in 2 s", "Warning")
@@ -347,14 +347,14 @@ def test_the_last_events_are_told_with_their_age_and_torn_ones_are_passed_over(t
     ]
 
 
-def test_servers_are_told_with_their_address_and_how_often_they_were_started_again(training):
-    told = ["grounding", "True", "1", "http://127.0.0.1:41023"]
+def test_servers_are_shown_with_address_and_restarts(training):
+    shown = ["grounding", "True", "1", "http://127.0.0.1:41023"]
     with RunLock(training):
-        assert told in [words_of(line) for line in board_lines(training)]
-    assert told not in [words_of(line) for line in board_lines(training)], "they ended with their driver"
+        assert shown in [words_of(line) for line in board_lines(training)]
+    assert shown not in [words_of(line) for line in board_lines(training)], "they ended with their driver"
 
 
-def test_a_stage_s_torn_object_leaves_the_rest_to_be_seen(training):
+def test_a_damaged_stage_object_does_not_hide_the_rest(training):
     (training / "objects" / "sftstage.world-stage.yaml").write_text("kind: [")
     lines = board_lines(training)
     assert lines[1].startswith("! sftstage.world-stage.yaml is not an object of gog")
@@ -371,12 +371,12 @@ def test_no_line_of_a_run_is_wider_than_the_terminal(training, width):
     assert "grpo" in text and "reward" in text and "0.58" in text
 
 
-def test_elsewhere_than_on_a_terminal_it_is_text_without_bars_escapes_or_trailing_blanks(training, capsys):
+def test_output_to_a_pipe_has_no_bars_escapes_or_trailing_blanks(training, capsys):
     event(training, 0, "a long story " * 30)
     assert cli.main(["status", "world"]) == 0
-    told = capsys.readouterr().out
-    assert "a long story " * 29 in told and "\x1b" not in told and "━" not in told
-    assert all(line == line.rstrip() for line in told.splitlines())
+    output = capsys.readouterr().out
+    assert "a long story " * 29 in output and "\x1b" not in output and "━" not in output
+    assert all(line == line.rstrip() for line in output.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_elsewhere_than_on_a_terminal_it_is_text_without_bars_escapes_or_trailin
         (holding("Complete", Reason.COMPLETE), False, "gog view world"),
     ],
 )
-def test_the_next_command_is_what_one_would_want(runs, conditions, driven, first):
+def test_the_suggested_command_fits_the_state(runs, conditions, driven, first):
     folder = run_folder(runs, "world", grpo_at_work(), conditions=conditions)
     driver = os.getpid() if driven else None
     root, stages = status.RunFolder(folder).root(), status.RunFolder(folder).stages()[0]
@@ -405,7 +405,7 @@ def left(folder, key="grpo", attempt=1, since=NOW, now=NOW):
     return run_state.seconds_left(seen.curve(key), seen.current_progress(key), attempt, since, now)
 
 
-def test_the_time_left_follows_the_last_steps_not_the_first_and_not_the_odd_one(runs):
+def test_the_remaining_time_follows_the_last_steps_and_ignores_outliers(runs):
     steps(runs / "a", "grpo", range(1, 31), seconds=60.0)
     steps(runs / "a", "grpo", range(31, 60), seconds=2.0)
     steps(runs / "a", "grpo", [60], seconds=500.0)
@@ -414,13 +414,13 @@ def test_the_time_left_follows_the_last_steps_not_the_first_and_not_the_odd_one(
     assert left(runs / "a", now=later(500)) == 58.0, "a step that takes long does not eat the others' time"
 
 
-def test_a_stage_that_logs_no_steps_goes_on_as_fast_as_it_went(runs):
+def test_without_a_log_the_remaining_time_is_extrapolated(runs):
     tell(runs / "a", "curate", 100, 400)
     assert left(runs / "a", "curate", now=later(10)) == 30.0
     assert left(runs / "a", "curate", attempt=2, now=later(10)) is None, "it may have begun amid its way"
 
 
-def test_no_time_is_told_where_nothing_is_known(runs):
+def test_without_data_there_is_no_remaining_time(runs):
     assert left(runs / "a") is None
     tell(runs / "a", "curate", 0, 400)
     assert left(runs / "a", "curate", now=later(10)) is None
@@ -432,16 +432,16 @@ def test_no_time_is_told_where_nothing_is_known(runs):
 
 
 def following(view, *happenings):
-    """Lines told while one thing happens after another, and the exit code."""
+    """Lines printed while one thing happens after another, and the exit code."""
     todo = iter(happenings)
 
     def wait(seconds):
         next(todo)()
 
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         code = status.follow_plain(view, wait=wait, clock=lambda: NOW)
-    return code, told.getvalue().splitlines()
+    return code, output.getvalue().splitlines()
 
 
 def now_holds(folder, conditions):
@@ -450,16 +450,16 @@ def now_holds(folder, conditions):
     kept.patch_status(run, run.status.model_copy(update={"conditions": conditions}))
 
 
-def test_a_pipe_gets_a_line_for_a_tenth_and_for_a_change_until_the_run_has_ended(training):
+def test_a_pipe_gets_a_line_per_tenth_and_per_change_until_the_run_ends(training):
     with RunLock(training):
-        code, told = following(
+        code, output = following(
             status.OneRun(training),
             lambda: steps(training, "grpo", [61], reward_mean=0.6),
             lambda: steps(training, "grpo", range(62, 65), reward_mean=0.6),
             lambda: now_holds(training, holding("Complete", Reason.COMPLETE)),
         )
     assert code == 0
-    assert [line.split("  ")[:3] for line in told] == [
+    assert [line.split("  ")[:3] for line in output] == [
         ["world", "Training"],
         ["✓ sft", "Complete", "180/180"],
         ["▸ grpo", "Training", "60/90"],
@@ -482,16 +482,16 @@ def test_all_runs_are_followed_until_ctrl_c(runs):
     def ctrl_c():
         raise KeyboardInterrupt
 
-    view, told = status.AllRuns(runs), io.StringIO()
+    view, output = status.AllRuns(runs), io.StringIO()
     todo = iter([lambda: run_folder(runs, "b"), lambda: tell(folder, "grpo", 30, 90), ctrl_c])
-    with contextlib.redirect_stdout(told), pytest.raises(KeyboardInterrupt):
+    with contextlib.redirect_stdout(output), pytest.raises(KeyboardInterrupt):
         status.follow_plain(view, wait=lambda _: next(todo)(), clock=lambda: NOW)
-    lines = [line.split("  ")[:4] for line in told.getvalue().splitlines()]
+    lines = [line.split("  ")[:4] for line in output.getvalue().splitlines()]
     assert [line[:2] for line in lines] == [["a", "Interrupted"], ["b", "Interrupted"], ["a", "Interrupted"]]
     assert lines[2][2:] == ["grpo", "30/90"]
 
 
-def test_a_terminal_is_redrawn_and_left_as_it_was_found(training):
+def test_a_terminal_is_redrawn_and_restored(training):
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=60, height=40, _environ={"TERM": "xterm"})
 
@@ -505,7 +505,7 @@ def test_a_terminal_is_redrawn_and_left_as_it_was_found(training):
     assert drawn.index("\x1b[?25l") < drawn.index("\x1b[?25h"), "the cursor is hidden, then shown again"
 
 
-def test_no_colour_is_used_where_none_is_wanted(training, monkeypatch):
+def test_no_color_is_respected(training, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=100)
@@ -514,7 +514,7 @@ def test_no_colour_is_used_where_none_is_wanted(training, monkeypatch):
     assert "\x1b[3" not in file.getvalue()
 
 
-def test_a_run_s_end_is_the_follower_s_end_with_its_code(harness):
+def test_following_ends_with_the_run_and_its_exit_code(harness):
     harness.stage = {"sft": {"steps": 10_000, "seconds": 0.01, "save_every": 10_000}}
     manifest = str(harness.write("SFTStage", store={"uri": f"file://{harness.run}/store"}))
     process = harness.start("run", manifest)
@@ -524,8 +524,8 @@ def test_a_run_s_end_is_the_follower_s_end_with_its_code(harness):
     for each in (follower, everything):
         assert each.stdout is not None and "world" in each.stdout.readline() + each.stdout.readline()
     process.kill()
-    told, _ = follower.communicate(timeout=60)
-    assert follower.returncode == 130 and "world  Interrupted" in told.splitlines()
+    output, _ = follower.communicate(timeout=60)
+    assert follower.returncode == 130 and "world  Interrupted" in output.splitlines()
     everything.send_signal(signal.SIGINT)
     assert everything.wait(60) == 130
 
@@ -533,18 +533,18 @@ def test_a_run_s_end_is_the_follower_s_end_with_its_code(harness):
 # -- for scripts
 
 
-def test_scripts_get_json_with_the_keys_of_a_report(training, capsys):
+def test_json_has_the_keys_of_the_report(training, capsys):
     with RunLock(training):
         assert cli.main(["status", "world", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["run"], told["condition"], told["interrupted"]) == ("world", "Training", False)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["run"], output["condition"], output["interrupted"]) == ("world", "Training", False)
     shape = SHAPE["stages"] | {"arm", "message", "step", "total", "metrics", "left_seconds"}
-    assert [set(stage) for stage in told["stages"]] == [shape] * 5
-    assert told["stages"][0]["condition"] == "Not started"
-    grpo = next(stage for stage in told["stages"] if stage["name"] == "grpo")
+    assert [set(stage) for stage in output["stages"]] == [shape] * 5
+    assert output["stages"][0]["condition"] == "Not started"
+    grpo = next(stage for stage in output["stages"] if stage["name"] == "grpo")
     assert (grpo["step"], grpo["total"], grpo["attempts"], grpo["checkpoint"]) == (60, 90, 2, "grpo/60")
     assert grpo["metrics"]["reward_mean"] == 0.6
-    assert told["endpoints"] == [{"role": "grounding", "url": "http://127.0.0.1:41023", "ready": True, "restarts": 1}]
+    assert output["endpoints"] == [{"role": "grounding", "url": "http://127.0.0.1:41023", "ready": True, "restarts": 1}]
     assert cli.main(["status", "--json"]) == 0
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     assert (run["run"], run["stage"], run["step"], run["interrupted"]) == ("world", "grpo", None, True)
@@ -559,7 +559,7 @@ def test_json_is_not_followed(capsys):
 # -- beside the process that drives
 
 
-def test_whoever_looks_at_a_lock_does_not_keep_the_run_from_being_resumed(runs):
+def test_probing_a_lock_does_not_prevent_a_resume(runs):
     (runs / ".gog.lock").touch()
     looking = os.open(runs / ".gog.lock", os.O_RDONLY)
     fcntl.flock(looking, fcntl.LOCK_SH)
@@ -567,7 +567,7 @@ def test_whoever_looks_at_a_lock_does_not_keep_the_run_from_being_resumed(runs):
         assert held.folder == runs
 
 
-def test_a_look_writes_nothing(training):
+def test_status_writes_nothing(training):
     before = {path: path.stat().st_mtime_ns for path in training.rglob("*")}
     board_lines(training)
     all_lines(training.parent)
@@ -582,7 +582,7 @@ def test_a_line_that_was_printed_is_not_printed_again():
     assert changes.has_changed("a", "Complete", Progress(step=1, total=10))
 
 
-def test_a_folder_that_may_not_be_read_is_told(runs, monkeypatch):
+def test_an_unreadable_folder_is_named(runs, monkeypatch):
     folder = run_folder(runs)
 
     def refuse(*_):

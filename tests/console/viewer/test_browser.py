@@ -121,7 +121,7 @@ def test_boxes_lie_on_the_pixels_that_they_name(page, world):
     assert page.locator(".overlay .box.chosen").all_inner_texts() == chosen
 
 
-def test_the_timeline_tells_thoughts_calls_latency_attempts_results_and_reward(page, tmp_path):
+def test_the_timeline_shows_reasoning_calls_latency_attempts_results_and_reward(page, tmp_path):
     result = Result(title="A lighthouse", url="https://example.org/x", text="built in 1858")
     turns = (
         Turn(text="<think>who?</think><text_search>lighthouse</text_search>", action="text", argument="lighthouse", reasoning="who?",
@@ -136,7 +136,7 @@ def test_the_timeline_tells_thoughts_calls_latency_attempts_results_and_reward(p
         assert page.locator(".turn a").count() == 0  # an address from a stranger is words
 
 
-def test_tokens_are_coloured_by_how_sure_the_sampler_was(page, tmp_path):
+def test_tokens_are_coloured_by_log_probability(page, tmp_path):
     vocabulary = Vocabulary({1: "<answer>blue", 2: "sky</answer>"}, False)
     with one(tmp_path, viewers.illustrated(1), vocabulary=vocabulary) as viewer:
         visit(page, viewer)
@@ -185,7 +185,7 @@ def test_a_link_opens_its_trajectory_with_its_filters_and_its_place_in_the_list(
     opened(page, world.ids("stage=grpo&sort=reward&down=1")[61])
 
 
-def test_a_link_to_what_is_not_there_says_so(page, world):
+def test_a_link_to_an_unknown_trajectory_is_reported(page, world):
     page.expected = ["404"]
     page.goto(world.server.url + "#/t/absent")
     page.get_by_text("there is no trajectory 'absent' here").wait_for()
@@ -195,7 +195,7 @@ def test_a_link_to_what_is_not_there_says_so(page, world):
 # ---- a keyboard is enough
 
 
-def test_everything_is_reached_by_keys_alone(page, world):
+def test_everything_can_be_reached_by_keyboard(page, world):
     visit(page, world)
     ids = world.ids()
     press(page, "j", "j")
@@ -220,7 +220,7 @@ def test_everything_is_reached_by_keys_alone(page, world):
     page.get_by_text("its group side by side").wait_for(state="hidden")
 
 
-def test_a_group_stands_side_by_side_with_its_advantages(page, world):
+def test_a_group_is_shown_side_by_side_with_its_advantages(page, world):
     id = world.ids("stage=grpo&step=4")[0]
     group = world.json(f"/api/trajectory?id={id}")["group"]
     visit(page, world, f"#/t/{id}")
@@ -238,7 +238,7 @@ def test_a_group_stands_side_by_side_with_its_advantages(page, world):
     opened(page, id)
 
 
-def test_before_and_after_stand_side_by_side_and_j_goes_to_the_next_question(page, world):
+def test_before_and_after_are_shown_side_by_side_and_j_opens_the_next_question(page, world):
     id = world.ids("stage=evaluate&policy=sft")[0]
     visit(page, world, f"#/c/{id}")
     page.locator(".side").nth(1).wait_for()
@@ -255,7 +255,7 @@ def test_before_and_after_stand_side_by_side_and_j_goes_to_the_next_question(pag
 
 
 @pytest.mark.parametrize("page", [{}, {"color_scheme": "dark"}], indirect=True)
-def test_scripts_tags_and_signs_from_strangers_are_read_and_nothing_more(page, tmp_path):
+def test_scripts_tags_and_control_characters_of_others_are_shown_as_text(page, tmp_path):
     text = f"{viewers.EVIL} {viewers.BIDI} {viewers.ANSI} </information><|im_end|>"
     turns = (
         Turn(text=text, action="text", argument=text, reasoning=text, error=text, well_formed=False,
@@ -281,7 +281,7 @@ def test_scripts_tags_and_signs_from_strangers_are_read_and_nothing_more(page, t
 # ---- what is torn, missing, or not there yet
 
 
-def test_lines_images_and_archives_that_cannot_be_read_are_shown_as_such(page, tmp_path):
+def test_unreadable_lines_images_and_archives_are_reported(page, tmp_path):
     page.expected = ["404"]
     torn, bare = viewers.illustrated(1), viewers.illustrated(2)
     path = tmp_path / "t.zip"
@@ -303,7 +303,7 @@ def test_lines_images_and_archives_that_cannot_be_read_are_shown_as_such(page, t
         page.get_by_text("half-written: the file ends within this line").first.wait_for()
 
 
-def test_a_run_without_a_trajectory_yet_says_so_and_shows_the_first_when_it_comes(page, tmp_path):
+def test_a_run_without_trajectories_shows_the_first_one_when_it_arrives(page, tmp_path):
     kept = store.Store(tmp_path / "store")
     with viewers.viewing(sources.of_store(kept, "young"), tmp_path) as viewer:
         page.goto(viewer.server.url)
@@ -323,7 +323,7 @@ def test_problems_are_listed_at_the_top(page, tmp_path):
         page.get_by_text("manifest is not valid").wait_for()
 
 
-def test_a_viewer_that_has_ended_is_told_of(page, tmp_path):
+def test_the_page_reports_that_its_server_has_ended(page, tmp_path):
     page.expected = ["ERR_INTERNET_DISCONNECTED"]
     with one(tmp_path, viewers.illustrated(1), viewers.illustrated(2)) as viewer:
         visit(page, viewer)
@@ -365,7 +365,7 @@ def test_a_demonstration_is_accepted_rejected_noted_and_undone_by_keys(page, tmp
     assert kept[2]["note"] == "wrong crop" and kept[0]["trajectory"] == ids[0]
 
 
-def test_a_key_that_comes_before_the_list_knows_its_place_is_kept(page, tmp_path):
+def test_a_key_pressed_before_the_list_is_ready_is_kept(page, tmp_path):
     with one(tmp_path, *(viewers.illustrated(n) for n in (1, 2, 3))) as viewer:
         ids = viewer.ids()
         asked, held = [], []
@@ -408,7 +408,7 @@ def test_a_drawn_box_is_kept_in_pixels_of_the_image(page, tmp_path):
 # ---- the report holds the same viewer
 
 
-def test_the_static_report_holds_the_same_viewer_without_any_server(page, run):
+def test_the_static_report_contains_the_same_viewer(page, run):
     written = report.write(run, now=report_builders.NOW)
     page.goto(f"{written.as_uri()}#/c/")
     page.goto(written.as_uri())

@@ -52,7 +52,7 @@ def test_the_printed_address_opens_the_page_and_an_interrupt_ends_it(run, tmp_pa
 
 
 @pytest.mark.parametrize("target", ["absent", "file:///absent/../x y", "s3://", "README.md.zip"])
-def test_what_is_not_there_is_the_users_error_or_an_empty_page(run, target, capsys):
+def test_an_unknown_target_is_a_user_error_and_an_empty_one_an_empty_page(run, target, capsys):
     if target.startswith("file"):
         from gog_console.viewer import sources
 
@@ -62,7 +62,7 @@ def test_what_is_not_there_is_the_users_error_or_an_empty_page(run, target, caps
     assert target.partition(":")[0] in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_or_none_is_told(run, capsys):
+def test_a_port_that_cannot_be_used_is_reported(run, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -50,7 +50,7 @@ def test_pages_neither_overlap_nor_leave_gaps_in_any_order(viewer):
             assert len(found) == total == len(set(found)), sort
 
 
-def test_a_trajectorys_place_is_where_the_list_has_it(viewer):
+def test_the_position_of_a_trajectory_is_its_index_in_the_list(viewer):
     for query in ("", "sort=reward&down=1", "stage=grpo&sort=seconds", "text=red"):
         found = viewer.ids(f"{query}&limit=100&offset=0")
         for place in (0, 7, len(found) - 1):
@@ -74,7 +74,7 @@ def test_a_trajectorys_place_is_where_the_list_has_it(viewer):
         ("text=red+ring", lambda row: "red" in row["question"]),
     ],
 )
-def test_a_filter_keeps_what_it_says_and_nothing_else(viewer, query, holds):
+def test_a_filter_keeps_exactly_what_matches(viewer, query, holds):
     everything = [row for start in range(0, 2000, 200) for row in viewer.json(f"/api/list?offset={start}")["rows"]]
     found = [row for start in range(0, 2000, 200) for row in viewer.json(f"/api/list?{query}&offset={start}")["rows"]]
     assert 0 < len(found) < len(everything)
@@ -83,7 +83,7 @@ def test_a_filter_keeps_what_it_says_and_nothing_else(viewer, query, holds):
         assert len(found) == sum(holds(row) for row in everything)
 
 
-def test_counts_by_outcome_are_told_whichever_outcome_is_chosen(viewer):
+def test_counts_by_outcome_ignore_the_outcome_filter(viewer):
     free, chosen = viewer.json("/api/list?stage=grpo"), viewer.json("/api/list?stage=grpo&outcome=wrong")
     assert chosen["counts"] == free["counts"] and chosen["total"] == free["counts"]["wrong"]
 
@@ -101,7 +101,7 @@ def test_a_question_is_compared_under_every_policy_of_its_evaluation(viewer):
     assert [row["policy"] for row in found] == ["direct", "whole-image", "sft", "grpo"]
 
 
-def test_a_filter_that_there_is_not_is_refused_in_a_sentence(viewer):
+def test_an_unknown_filter_is_refused_in_one_sentence(viewer):
     for query in ("colour=red", "least=many", "trouble=all", "sort=id;DROP+TABLE+rows", "offset=-1"):
         reply = viewer.ask(f"/api/list?{query}")
         assert reply.status == 400 and b"error" in reply.body, query
@@ -126,19 +126,19 @@ def test_words_match_from_their_beginning(tmp_path):
 # ---- torn, new, gone
 
 
-def test_a_line_of_an_unknown_version_is_shown_with_what_it_says(tmp_path):
+def test_a_line_of_an_unknown_version_is_shown_with_its_problem(tmp_path):
     good = viewers.illustrated(1).model_dump_json()
     path = tmp_path / "old.jsonl"
     path.write_text(good + "\n" + good.replace('"version":1', '"version":7', 1) + "\n" + good[:200])
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
-        told = viewer.json("/api/list")
-        assert told["counts"] == {"unjudged": 1, "unreadable": 2}
+        output = viewer.json("/api/list")
+        assert output["counts"] == {"unjudged": 1, "unreadable": 2}
         newer, torn = (viewer.json(f"/api/trajectory?id={id}")["trajectory"] for id in viewer.ids("outcome=unreadable"))
         assert "version" in newer["problem"] and '"version":7' in newer["raw"]
         assert "half-written" in torn["problem"] and torn["raw"] == good[:200]
 
 
-def test_a_half_written_archive_is_a_problem_that_is_told_and_hides_nothing_else(tmp_path):
+def test_an_incomplete_archive_is_reported_and_hides_nothing_else(tmp_path):
     kept = store.Store(tmp_path / "store")
     viewers.publish(kept, [viewers.illustrated(1)], tmp_path, step=1)
     viewers.publish(kept, [viewers.illustrated(2)], tmp_path, step=2)
@@ -152,7 +152,7 @@ def test_a_half_written_archive_is_a_problem_that_is_told_and_hides_nothing_else
         assert {problem["where"] for problem in run["problems"]} == {"curate/2", "curate/3"}
 
 
-def test_a_zip_that_was_cut_off_is_told_as_such(tmp_path):
+def test_a_truncated_zip_is_reported(tmp_path):
     path = tmp_path / "cut.zip"
     trajectory_zip.write(path, [viewers.illustrated(1)], viewers.MAKER.images)
     path.write_bytes(path.read_bytes()[:1000])
@@ -160,7 +160,7 @@ def test_a_zip_that_was_cut_off_is_told_as_such(tmp_path):
         lines.Archive(path)
 
 
-def test_a_missing_image_is_missing_and_its_trajectory_is_there(tmp_path):
+def test_a_missing_image_does_not_hide_its_trajectory(tmp_path):
     path = tmp_path / "bare.zip"
     trajectory_zip.write(path, [viewers.illustrated(1)], {})
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
@@ -169,7 +169,7 @@ def test_a_missing_image_is_missing_and_its_trajectory_is_there(tmp_path):
         assert viewer.ask(f"/image/1/{found['image']}").status == 404
 
 
-def test_new_checkpoints_of_a_run_in_progress_appear_and_removed_ones_go(tmp_path):
+def test_new_checkpoints_appear_and_removed_ones_disappear(tmp_path):
     kept = store.Store(tmp_path / "store")
     viewers.publish(kept, [viewers.illustrated(1)], tmp_path, step=1)
     with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
@@ -181,7 +181,7 @@ def test_new_checkpoints_of_a_run_in_progress_appear_and_removed_ones_go(tmp_pat
         assert viewer.json("/api/list")["total"] == 2
 
 
-def test_an_index_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_a_stopped_index_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "BATCH", 10)
     path = tmp_path / "many.jsonl"
     path.write_text("".join(viewers.illustrated(1, sample=n).model_dump_json() + "\n" for n in range(35)))
@@ -189,8 +189,8 @@ def test_an_index_that_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     stop = threading.Event()
 
     class Stopping(index.Indexer):
-        def _tell(self, *given, **more):
-            super()._tell(*given, **more)
+        def _report(self, *given, **more):
+            super()._report(*given, **more)
             if more.get("share", 0) > 0.5:
                 stop.set()
 
@@ -219,7 +219,7 @@ def test_two_viewers_of_one_index_do_not_write_a_line_twice(tmp_path, monkeypatc
     assert not any(each.progress.busy or each.progress.problems for each in indexers)
 
 
-def test_many_viewers_may_begin_one_index_at_once(tmp_path):
+def test_many_viewers_may_create_one_index_at_once(tmp_path):
     for attempt in range(20):
         ready = threading.Barrier(8)
 
@@ -233,7 +233,7 @@ def test_many_viewers_may_begin_one_index_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["another version", "garbage"])
-def test_a_damaged_index_is_made_again(tmp_path, damage):
+def test_a_damaged_index_is_rebuilt(tmp_path, damage):
     path = tmp_path / "i"
     if damage == "garbage":
         path.write_bytes(b"this is no database" * 100)
@@ -243,14 +243,14 @@ def test_a_damaged_index_is_made_again(tmp_path, damage):
     index.connect(path).execute("SELECT count(*) FROM rows")
 
 
-def test_records_of_one_name_are_all_kept(tmp_path):
+def test_records_with_equal_names_are_all_kept(tmp_path):
     kept = store.Store(tmp_path / "store")
     viewers.publish(kept, [viewers.illustrated(1)] * 3, tmp_path)
     with viewers.viewing(sources.of_store(kept, "x"), tmp_path) as viewer:
         assert len(set(viewer.ids())) == 3
 
 
-def test_a_line_is_read_by_its_place_without_what_comes_before(tmp_path):
+def test_a_line_is_read_by_its_offset(tmp_path):
     path = tmp_path / "a.zip"
     trajectory_zip.write(path, [viewers.illustrated(n) for n in range(1, 9)], viewers.MAKER.images)
     opened = lines.Archive(path)
@@ -259,7 +259,7 @@ def test_a_line_is_read_by_its_place_without_what_comes_before(tmp_path):
     assert zipfile.ZipFile(path).read(trajectory_zip.LINES)[line.offset :] == opened.raw(line.offset, line.length)
 
 
-def test_an_archive_that_could_not_be_fetched_is_tried_again(tmp_path):
+def test_an_archive_that_could_not_be_fetched_is_retried(tmp_path):
     path, tries = tmp_path / "t.jsonl", []
     path.write_text(viewers.illustrated(1).model_dump_json() + "\n")
 
@@ -277,7 +277,7 @@ def test_an_archive_that_could_not_be_fetched_is_tried_again(tmp_path):
     assert indexer.progress.problems == ()
 
 
-def test_an_index_that_cannot_be_written_is_told_and_what_is_there_stays(tmp_path, monkeypatch):
+def test_an_index_that_cannot_be_written_is_reported_and_remains_readable(tmp_path, monkeypatch):
     place = sources.of_store(store.Store(tmp_path / "store"), "x")
     indexer, stop = index.Indexer(place, tmp_path / "i"), threading.Event()
 
@@ -290,7 +290,7 @@ def test_an_index_that_cannot_be_written_is_told_and_what_is_there_stays(tmp_pat
     assert "disk is full" in indexer.progress.problems[-1][1] and not indexer.progress.busy
 
 
-def test_many_archives_are_not_all_held_open(tmp_path, monkeypatch):
+def test_the_number_of_open_archives_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "OPEN", 2)
     kept = store.Store(tmp_path / "store")
     for step in range(1, 6):
@@ -310,18 +310,18 @@ def test_a_run_is_found_by_name_by_folder_and_by_its_store(run):
         sources.resolve("absent", run.parent)
 
 
-def test_looking_at_a_store_writes_nothing_to_it(tmp_path):
+def test_viewing_a_store_writes_nothing_to_it(tmp_path):
     kept = sources.opened(sources.validated({"uri": (tmp_path / "store").as_uri()}, ""))
     assert sources.of_store(kept, "x").list().archives == () and not (tmp_path / "store").exists()
 
 
-def test_a_run_in_progress_tells_how_far_it_is(tmp_path):
+def test_a_run_in_progress_shows_its_progress(tmp_path):
     folder = report_builders.make_run(tmp_path, stages=("curate", "sft", "stratify", "grpo"), running="grpo", steps=10)
     listing = sources.of_run(folder).list()
     assert any(line.startswith("grpo ") and " of " in line for line in listing.progress)
 
 
-def test_excluded_and_failed_are_told_apart(tmp_path):
+def test_excluded_and_failed_are_distinguished(tmp_path):
     kept = store.Store(tmp_path / "store")
     failure = (Failure(tool="imageSearch", kind="timeout"),)
     made = [
@@ -333,7 +333,7 @@ def test_excluded_and_failed_are_told_apart(tmp_path):
         assert len(viewer.ids("trouble=failure")) == 2 and len(viewer.ids("outcome=excluded")) == 1
 
 
-def test_a_bucket_is_read_as_a_folder_is(tmp_path, gateway):
+def test_a_bucket_is_read_like_a_folder(tmp_path, gateway):
     kept = store.open_store(gateway.spec("view"))
     viewers.publish(kept, [viewers.illustrated(1), builders.make_trajectory()], tmp_path)
     place = sources.of_store(sources.opened(gateway.spec("view")), "bucket")

@@ -1,4 +1,4 @@
-"""Claims about decisions: each is on the disk before it is told of, none is lost, none changes another."""
+"""Claims about review decisions: each is on the disk before it is confirmed, none is lost, none changes another."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_each_decision_is_one_line_that_says_what_about_which_and_when(archive, tmp_path):
+def test_each_decision_is_one_complete_line(archive, tmp_path):
     path = tmp_path / "kept" / "reviews.jsonl"
     with viewers.viewing(archive, tmp_path, reviews=path) as viewer:
         first, second, third = viewer.ids()
         viewer.decide(trajectory=first, decision="accept", note="clear")
         viewer.decide(trajectory=second, decision="reject")
         viewer.decide(trajectory=third, decision="fix", box=[1, 2, 30.5, 40])
-        told = lines(path)
-    assert [(line["trajectory"], line["decision"]) for line in told] == [
+        output = lines(path)
+    assert [(line["trajectory"], line["decision"]) for line in output] == [
         (first, "accept"), (second, "reject"), (third, "fix"),
     ]  # fmt: skip
-    assert told[0]["note"] == "clear" and told[2]["box"] == [1, 2, 30.5, 40]
+    assert output[0]["note"] == "clear" and output[2]["box"] == [1, 2, 30.5, 40]
     assert all(
-        line["time"] == "2026-03-14T09:26:53+00:00" and line["question_id"] and line["checkpoint"] for line in told
+        line["time"] == "2026-03-14T09:26:53+00:00" and line["question_id"] and line["checkpoint"] for line in output
     )
 
 
-def test_decisions_are_there_again_when_the_viewer_is_started_again(archive, tmp_path):
+def test_decisions_survive_a_restart_of_the_viewer(archive, tmp_path):
     path = tmp_path / "reviews.jsonl"
     with viewers.viewing(archive, tmp_path, reviews=path) as viewer:
         first, second, third = viewer.ids()
@@ -64,11 +64,11 @@ def test_a_note_changes_no_decision(tmp_path):
     assert now and (now.decision, now.box, now.note) == ("fix", (0, 0, 4, 4), "odd")
 
 
-def test_a_torn_last_line_is_left_and_the_next_begins_on_its_own(archive, tmp_path):
+def test_an_incomplete_last_line_is_kept_and_the_next_starts_a_new_line(archive, tmp_path):
     path = tmp_path / "reviews.jsonl"
     path.write_text('{"trajectory":"a","decision":"accept"}\n{"trajectory":"b","deci')
     with viewers.viewing(archive, tmp_path, reviews=path) as viewer:
-        assert any("torn" in problem["what"] for problem in viewer.json("/api/run")["problems"])
+        assert any("damaged" in problem["what"] for problem in viewer.json("/api/run")["problems"])
         viewer.decide(trajectory=viewer.ids()[0], decision="accept")
     assert path.read_text().splitlines()[1] == '{"trajectory":"b","deci'
     assert json.loads(path.read_text().splitlines()[2])["decision"] == "accept"
@@ -81,7 +81,7 @@ def test_a_torn_last_line_is_left_and_the_next_begins_on_its_own(archive, tmp_pa
         {"decision": "fix", "box": [-1, 0, 5, 5]}, {"decision": "accept", "note": "x" * 5000}, {"decision": "accept", "by": "me"},
     ],
 )  # fmt: skip
-def test_what_is_no_decision_is_refused_and_not_written(archive, tmp_path, fields):
+def test_an_invalid_decision_is_refused_and_not_written(archive, tmp_path, fields):
     path = tmp_path / "reviews.jsonl"
     with viewers.viewing(archive, tmp_path, reviews=path) as viewer:
         assert viewer.decide(trajectory=viewer.ids()[0], **fields).status == 400
@@ -89,7 +89,7 @@ def test_what_is_no_decision_is_refused_and_not_written(archive, tmp_path, field
     assert path.read_bytes() == b""
 
 
-def test_a_disk_that_refuses_is_told_and_nothing_is_taken_as_decided(archive, tmp_path, monkeypatch):
+def test_a_failed_write_is_reported_and_decides_nothing(archive, tmp_path, monkeypatch):
     with viewers.viewing(archive, tmp_path, reviews=tmp_path / "r") as viewer:
 
         def full(line: bytes) -> None:
@@ -100,20 +100,20 @@ def test_a_disk_that_refuses_is_told_and_nothing_is_taken_as_decided(archive, tm
         assert reply.status == 507 and b"full" in reply.body and viewer.ids("review=accept") == []
 
 
-def test_a_decision_is_flushed_to_the_disk_before_it_is_told_of(tmp_path, monkeypatch):
+def test_a_decision_is_flushed_to_disk_before_it_is_confirmed(tmp_path, monkeypatch):
     path, flushed = tmp_path / "r", []
     monkeypatch.setattr(os, "fsync", lambda number: flushed.append(path.read_bytes()))
     Reviews(path, lambda: viewers.NOW).add(Review(trajectory="t", decision="accept"))
     assert [json.loads(line)["decision"] for line in flushed] == ["accept"]
 
 
-def test_a_folder_holds_its_reviews_in_a_file_of_the_usual_name(tmp_path):
+def test_reviews_in_a_folder_use_the_default_file_name(tmp_path):
     assert Reviews(tmp_path, lambda: viewers.NOW).path == tmp_path / "reviews.jsonl"
     with pytest.raises(UserError):
         Reviews(tmp_path / "reviews.jsonl" / "x", lambda: viewers.NOW)
 
 
-def test_line_separators_in_a_note_do_not_tear_its_line(tmp_path):
+def test_line_separators_in_a_note_do_not_split_its_line(tmp_path):
     kept = Reviews(tmp_path / "r", lambda: viewers.NOW)
     kept.add(Review(trajectory="t", decision="accept", note="one\u2028two\nthree\x1b"))
     assert len((tmp_path / "r").read_text().splitlines()) == 1

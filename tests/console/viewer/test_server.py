@@ -11,7 +11,7 @@ import support.view_builders as viewers
 
 from gog import store, trajectory_zip
 from gog_console.viewer import sources
-from gog_console.viewer.api import told
+from gog_console.viewer.api import as_json
 from gog_console.viewer.server import POLICY
 
 
@@ -37,7 +37,7 @@ def test_another_host_gets_nothing_whatever_key_it_has(viewer, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_the_key_nothing_is_told(viewer, path):
+def test_without_the_key_nothing_is_served(viewer, path):
     for cookie in (None, "", "gog-view=key", f"gog-view-{viewer.server.port}=wrong", "x" * 5000):
         assert viewer.ask(path, Cookie=cookie).status == 403
     assert viewer.ask("/api/list?token=key", Cookie=None).status == 403  # the key opens the page, nothing else
@@ -51,7 +51,7 @@ def test_the_printed_address_leaves_the_key_in_a_cookie_that_no_script_reads_and
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_answer_forbids_what_is_not_its_own(viewer, path):
+def test_every_answer_forbids_foreign_content(viewer, path):
     for cookie in (viewer.headers["Cookie"], None):
         headers = viewer.ask(path, Cookie=cookie).headers
         assert headers["Content-Security-Policy"] == POLICY
@@ -59,7 +59,7 @@ def test_every_answer_forbids_what_is_not_its_own(viewer, path):
         assert "Access-Control-Allow-Origin" not in headers
 
 
-def test_the_policy_allows_no_inline_script_no_inline_style_and_no_other_place(viewer):
+def test_the_policy_allows_no_inline_script_style_or_other_origin(viewer):
     assert "unsafe" not in POLICY and "http" not in POLICY and "default-src 'none'" in POLICY
     html = viewer.ask("/").body.decode()
     assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son\w+=|https?://", html)
@@ -92,7 +92,7 @@ def test_beside_a_jsonl_file_only_images_of_its_folder_are_read(tmp_path):
         assert viewer.json("/api/trajectory?id=" + viewer.ids()[0])["trajectory"]["images"] == {}
 
 
-def test_images_come_as_they_are_and_smaller_when_asked(tmp_path):
+def test_images_are_served_unchanged_or_smaller_on_request(tmp_path):
     from support.builders import make_image
 
     from gog import images
@@ -109,13 +109,13 @@ def test_images_come_as_they_are_and_smaller_when_asked(tmp_path):
         assert thumb.headers["Content-Type"] == "image/webp" and images.decode(thumb.body).width == 96
 
 
-def test_a_trajectory_that_is_gone_is_told_in_a_sentence(viewer):
+def test_a_missing_trajectory_is_reported_in_one_sentence(viewer):
     assert viewer.ask("/api/trajectory?id=absent").status == 404
     assert "absent" in json.loads(viewer.ask("/api/trajectory?id=absent").body)["error"]
 
 
 def test_numbers_that_json_cannot_carry_become_null():
-    assert told({"a": [float("nan"), (1, float("-inf"))], "b": 2}).body == b'{"a":[null,[1,null]],"b":2}'
+    assert as_json({"a": [float("nan"), (1, float("-inf"))], "b": 2}).body == b'{"a":[null,[1,null]],"b":2}'
 
 
 # ---- deciding
@@ -140,12 +140,12 @@ def test_only_the_page_itself_may_decide(viewer, headers):
     assert Path(viewer.server.api.reviews.path).read_bytes() == before
 
 
-def test_other_methods_are_not_there(viewer):
+def test_other_methods_are_refused(viewer):
     for method in ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"):
         assert viewer.ask("/api/list", method=method).status == 501
 
 
-def test_without_a_file_nothing_is_decided(tmp_path):
+def test_without_a_review_file_decisions_are_refused(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text(viewers.illustrated(1).model_dump_json() + "\n")
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:

@@ -16,7 +16,7 @@ from gog_console.viewer.tokens import Vocabulary
 TINY = Path(__file__).parents[3] / "recipes/gog_recipes/world/tiny"
 
 
-def test_examples_in_docstrings_hold():
+def test_docstring_examples_hold():
     assert doctest.testmod(tokens).failed == 0
 
 
@@ -28,7 +28,7 @@ def test_the_shipped_model_names_its_tokens():
     assert "".join(vocabulary.pieces(ids, text) or ()) == text
 
 
-def test_byte_level_tokens_that_split_a_sign_still_spell_the_text():
+def test_byte_level_tokens_that_split_a_character_still_spell_the_text():
     signs = {byte: sign for sign, byte in tokens._bytes_by_sign().items()}
     parts = [" é"[:1].encode() + "é".encode()[:1], "é".encode()[1:], b" ring"]
     vocabulary = Vocabulary({n: "".join(signs[b] for b in part) for n, part in enumerate(parts)}, byte_level=True)
@@ -45,7 +45,7 @@ def test_a_foreign_vocabulary_names_nothing(ids):
     assert Vocabulary({1: "look", 2: "here"}, False).pieces(ids, "look here") is None
 
 
-def test_what_is_no_tokenizer_is_told(tmp_path):
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": [["a", 1]]}}))
     for path in (tmp_path, tmp_path / "absent.json"):
         with pytest.raises(UserError):
