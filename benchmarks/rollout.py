@@ -26,13 +26,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from gog import dataset, store
+from gog.engine import Limits
 from gog.rewards import group_advantages, group_totals
 from gog.spec import ModelSpec, StratifyConfig, ToolsSpec
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import lora, policy_model
-from gog_recipes.rollout.rollouts import QuestionPool, Rollouts
-from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
+from gog_recipes.rollout.engine import Parts
+from gog_recipes.rollout.question_pool import QuestionPool
+from gog_recipes.rollout.rollouts import Rollouts
+from gog_recipes.rollout.transformers import TransformersEngine
 
 HERE = Path(__file__).parent
 QUESTIONS, GROUP = 32, 5
@@ -85,14 +88,18 @@ def prepare(run: Path) -> tuple[torch.nn.Module, QuestionPool]:
     return policy, QuestionPool(data, dataset.read_questions(data, "train"))
 
 
+def make_engine(policy: torch.nn.Module) -> TransformersEngine:
+    """The engine of a stage that plays the world, with places for a whole step."""
+    processor = policy_model.load_processor(ModelSpec(base="tiny"))
+    vision = policy_model.vision_of(policy, processor)
+    return TransformersEngine(Parts(policy, processor, vision, Limits(192, 14, 1.0), QUESTIONS * GROUP))
+
+
 async def play(
     policy: torch.nn.Module, pool: QuestionPool, endpoints: dict[str, str], steps: int
 ) -> tuple[dict, list[list[Trajectory]], TransformersEngine]:
     """Figures over the counted steps, the groups played, and the engine."""
-    processor = policy_model.load_processor(ModelSpec(base="tiny"))
-    engine = TransformersEngine(
-        policy, processor, policy_model.vision_of(policy, processor), Limits(192, 14, 1.0), rows=QUESTIONS * GROUP
-    )
+    engine = make_engine(policy)
     settings = StratifyConfig.model_construct(gaze="select", reasoning="required", max_calls=10, max_turns=6)
     limits = ToolsSpec(attempts=1, deadline_seconds=2.0, crop_side=28)
     groups, seconds, cpu = [], 0.0, 0.0
@@ -100,11 +107,11 @@ async def play(
         rollouts = Rollouts(engine, toolbox, settings, pool, "bench", seed=0)
         for step in range(steps + 1):
             if step == 1:
-                engine.counters, seconds, cpu, groups = Counters(), 0.0, 0.0, []
+                engine.take_counters()
+                seconds, cpu, groups = 0.0, 0.0, []
             started, started_cpu = time.monotonic(), time.process_time()
-            groups += await rollouts.play(
-                pool.questions[step * QUESTIONS : (step + 1) * QUESTIONS], GROUP, step=step, policy="sft"
-            )
+            questions = pool.questions[step * QUESTIONS : (step + 1) * QUESTIONS]
+            groups += (await rollouts.play(questions, GROUP, step=step, policy="sft")).groups
             seconds, cpu = seconds + time.monotonic() - started, cpu + time.process_time() - started_cpu
     trajectories = [item for group in groups for item in group]
     counters = engine.counters

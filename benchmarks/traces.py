@@ -29,13 +29,11 @@ import rollout
 import torch
 
 from gog import stats, tracing
-from gog.spec import ModelSpec, StratifyConfig, ToolsSpec
+from gog.spec import StratifyConfig, ToolsSpec
 from gog.tool_client import Toolbox
 from gog.tracing import episodes, export_queue, ids, otlp
 from gog.tracing import record as recording
-from gog_recipes.models import policy_model
 from gog_recipes.rollout.rollouts import Rollouts
-from gog_recipes.rollout.transformers import Limits, TransformersEngine
 
 SHARES = {"off": None, "1 %": 0.01, "100 %": 1.0}
 GOALS = {"1 %": 1.02, "100 %": 1.1}
@@ -79,11 +77,7 @@ class Counting:
 
 async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str, list[tuple[float, float]]], Counting]:
     """(CPU seconds, seconds) of each step by arm, and what was sent."""
-    processor = policy_model.load_processor(ModelSpec(base="tiny"))
-    rows = rollout.QUESTIONS * rollout.GROUP
-    engine = TransformersEngine(
-        policy, processor, policy_model.vision_of(policy, processor), Limits(192, 14, 1.0), rows=rows
-    )
+    engine = rollout.make_engine(policy)
     settings = StratifyConfig.model_construct(gaze="select", reasoning="required", max_calls=10, max_turns=6)
     limits, sent = ToolsSpec(attempts=1, deadline_seconds=5.0, crop_side=28), Counting(url)
     taken, names = defaultdict(list), list(SHARES)

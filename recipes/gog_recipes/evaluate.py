@@ -16,7 +16,7 @@ import asyncio
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,16 @@ from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
 from gog import metrics, stats, trajectory_zip
+from gog.engine import Limits
 from gog.images import Image
 from gog.spec import EvaluateConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import lora, policy_model
-from gog_recipes.rollout.rollouts import QuestionPool, RewardConfig, Rollouts, measure
-from gog_recipes.rollout.transformers import Limits, TransformersEngine
+from gog_recipes.rollout import engine
+from gog_recipes.rollout.question_pool import QuestionPool
+from gog_recipes.rollout.rollout_stats import measure
+from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
 from gog_recipes.runtime import config, ranks
 from gog_recipes.runtime.stage import Stage
 
@@ -91,16 +94,18 @@ class EvaluateRecipe(FTRecipeInterface):
         """Plays all questions with each policy."""
         played: dict[str, list[Trajectory]] = {}
         self.images: dict[str, Image] = {}
+        kept = {question.id for question in self.pool.questions[: self.cfg.keep_trajectories]}
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         async with Toolbox.of_stage(self.cfg) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
                 weights = self.weights[policy.weights]
                 vision = policy_model.vision_of(weights, self.processor)
-                engine = TransformersEngine(weights, self.processor, vision, limits, rows=self.cfg.concurrent_episodes)
+                parts = engine.Parts(weights, self.processor, vision, limits, self.cfg.concurrent_episodes)
+                sampler = engine.create(self.cfg.engine, parts)
                 settings = self.cfg.model_copy(update={"gaze": policy.gaze or self.cfg.gaze})
                 rollouts = Rollouts(
-                    engine,
+                    sampler,
                     toolbox,
                     settings,
                     self.pool,
@@ -110,10 +115,12 @@ class EvaluateRecipe(FTRecipeInterface):
                     policy.answer_only,
                     self.ranks,
                     self.stage.tracer,
+                    shown_of=kept,
+                    log=self.stage.say,
                 )
-                groups = await rollouts.play(self.pool.questions, 1, step=0, policy=name)
-                played[name] = [trajectory for group in groups for trajectory in group]
-                self.images.update(rollouts.shown(played[name][: self.cfg.keep_trajectories]))
+                played[name] = (await rollouts.play(self.pool.questions, 1, step=0, policy=name)).trajectories
+                await sampler.close()
+                self.images.update(rollouts.shown([item for item in played[name] if item.question_id in kept]))
                 accuracy = {key: _accuracy(value) for key, value in played.items()}
                 metrics.record_accuracy(accuracy)
                 self.stage.report(len(played), len(self.cfg.policies), accuracy=accuracy)
@@ -128,7 +135,7 @@ class EvaluateRecipe(FTRecipeInterface):
         for first, second in itertools.combinations(played, 2):
             pairs = [
                 (b.reward.accuracy, a.reward.accuracy)
-                for a, b in zip(played[first], played[second], strict=True)
+                for a, b in _by_question(played[first], played[second])
                 if a.reward and b.reward and a.reward.accuracy is not None and b.reward.accuracy is not None
             ]
             difference, low, high = stats.paired_bootstrap(
@@ -151,7 +158,8 @@ class EvaluateRecipe(FTRecipeInterface):
                         "accuracy": item.reward and item.reward.accuracy,
                     }
                     stream.write(json.dumps(line) + "\n")
-        kept = [item for trajectories in played.values() for item in trajectories[: self.cfg.keep_trajectories]]
+        first = {question.id for question in self.pool.questions[: self.cfg.keep_trajectories]}
+        kept = [item for trajectories in played.values() for item in trajectories if item.question_id in first]
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         accuracy = {name: _accuracy(trajectories) for name, trajectories in played.items()}
         self.stage.publish(
@@ -164,6 +172,12 @@ class EvaluateRecipe(FTRecipeInterface):
     def cleanup(self) -> None:
         self.stage.end()
         ranks.shutdown(self.ranks)
+
+
+def _by_question(first: Sequence[Trajectory], second: Sequence[Trajectory]) -> Iterator[tuple[Trajectory, Trajectory]]:
+    """Pairs of trajectories of the same question; one that a policy skipped has no pair."""
+    others = {item.question_id: item for item in second}
+    return ((item, others[item.question_id]) for item in first if item.question_id in others)
 
 
 def _judged(trajectories: Sequence[Trajectory]) -> list[Trajectory]:

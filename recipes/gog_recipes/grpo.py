@@ -36,6 +36,7 @@ from torchtune.recipe_interfaces import FTRecipeInterface
 
 from gog import dataset, metrics, progress, rewards, stats, trajectory_zip
 from gog.dataset import Question
+from gog.engine import Counters, Limits
 from gog.errors import UserError
 from gog.levels import Graded
 from gog.spec import GRPOConfig
@@ -43,8 +44,10 @@ from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes import losses
 from gog_recipes.models import lora, policy_model
-from gog_recipes.rollout.rollouts import QuestionPool, RewardConfig, Rollouts, measure
-from gog_recipes.rollout.transformers import Counters, Limits, TransformersEngine
+from gog_recipes.rollout import engine
+from gog_recipes.rollout.question_pool import QuestionPool
+from gog_recipes.rollout.rollout_stats import measure
+from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
 from gog_recipes.runtime import checkpoint, config, optimizer, order, parallel, ranks, timers
 from gog_recipes.runtime.stage import Stage
 
@@ -127,8 +130,9 @@ class GRPORecipe(FTRecipeInterface):
 
     def _setup_engine(self) -> None:
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
-        rows = max(self.cfg.concurrent_episodes, self.cfg.group_size)
-        self.engine = TransformersEngine(self.model, self.processor, self.vision, limits, rows=rows, version=self.step)
+        capacity = max(self.cfg.concurrent_episodes, self.cfg.group_size)
+        parts = engine.Parts(self.model, self.processor, self.vision, limits, capacity, self.step)
+        self.engine = engine.create(self.cfg.engine, parts)
 
     def questions(self, step: int) -> list[Question]:
         """The questions of a step, all different; pass after pass through the pool, each in an order of its own."""
@@ -140,23 +144,22 @@ class GRPORecipe(FTRecipeInterface):
         async with Toolbox.of_stage(self.cfg) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
-                ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels,
+                ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels, log=self.stage.say,
             )  # fmt: skip
             while self.step < self.cfg.steps:
                 timer = timers.StepTimer()
-                self.engine.counters = Counters()
-                groups = await self.rollouts.play(
+                played = await self.rollouts.play(
                     self.questions(self.step), self.cfg.group_size, step=self.step + 1, policy="grpo"
                 )
                 timer.mark("rollout")
-                groups = [self.with_advantages(group) for group in groups]
+                groups = [self.with_advantages(group) for group in played.groups]
                 rate = optimizer.set_rate(
                     self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps
                 )
-                update = self.update(groups)
+                update = self.update(groups, [groups[index] for index in played.own])
                 timer.mark("update")
                 self.step += 1
-                self.engine.refresh(self.model, self.step)
+                await self.engine.switch(self.model, self.step)
                 timer.mark("refresh")
                 trajectories = [item for group in groups for item in group]
                 self._log(trajectories, update, rate, timer)
@@ -172,15 +175,20 @@ class GRPORecipe(FTRecipeInterface):
             for item, advantage in zip(group, rewards.group_advantages(totals), strict=True)
         ]
 
-    def update(self, groups: Sequence[Sequence[Trajectory]]) -> UpdateStats:
-        """One optimizer step on the trajectories of all ranks that carry a signal; this rank learns from its own."""
+    def update(self, groups: Sequence[Sequence[Trajectory]], own: Sequence[Sequence[Trajectory]]) -> UpdateStats:
+        """One optimizer step on the trajectories of all ranks that carry a signal.
+
+        Args:
+            groups: of all ranks.
+            own: those that this rank played, from which it learns.
+        """
         everything = [item for group in groups for item in group]
         counted = sum(1 for item in everything if item.advantage is not None)
         learned = [item for item in everything if item.advantage]
-        if not learned:
+        if not learned or not min(self.ranks.gather(len(own))):  # a rank without a group has nothing to pass through
             return UpdateStats()
         terms = []
-        for rows in self._passes([item for group in self.ranks.shard(groups) for item in group]):
+        for rows in self._passes([item for group in own for item in group]):
             part = self._loss(rows, counted)
             if not rows[0].advantage:
                 (part.loss * 0).backward()
@@ -228,7 +236,7 @@ class GRPORecipe(FTRecipeInterface):
     def _log(
         self, trajectories: Sequence[Trajectory], update: UpdateStats, rate: float, timer: timers.StepTimer
     ) -> None:
-        measures, counters = measure(trajectories), Counters.together(self.ranks.gather(self.engine.counters))
+        measures, counters = measure(trajectories), Counters.total(self.ranks.gather(self.engine.take_counters()))
         attempts, failed = self._attempts_since_last_step()
         groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
         flat = sum(1 for group in groups if not any(item.advantage for item in group))

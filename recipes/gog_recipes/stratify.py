@@ -24,13 +24,16 @@ from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
 from gog import dataset, levels, metrics, trajectory_zip
+from gog.engine import Limits
 from gog.levels import Graded
 from gog.spec import StratifyConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import lora, policy_model
-from gog_recipes.rollout.rollouts import QuestionPool, Rollouts, measure
-from gog_recipes.rollout.transformers import Limits, TransformersEngine
+from gog_recipes.rollout import engine
+from gog_recipes.rollout.question_pool import QuestionPool
+from gog_recipes.rollout.rollout_stats import measure
+from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.runtime import config, ranks
 from gog_recipes.runtime.stage import Stage
 
@@ -54,35 +57,38 @@ class StratifyRecipe(FTRecipeInterface):
         policy = lora.merge(policy_model.load_base(base, self.device), self.stage.folder(self.parent))
         vision = policy_model.vision_of(policy, processor)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
-        self.engine = TransformersEngine(policy, processor, vision, limits, rows=self.cfg.concurrent_episodes)
+        capacity = max(self.cfg.concurrent_episodes, self.cfg.rollouts)
+        self.engine = engine.create(self.cfg.engine, engine.Parts(policy, processor, vision, limits, capacity))
         folder, questions = self.stage.questions("train")
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 
     async def train(self) -> list[list[Trajectory]]:
         """Plays every question; groups start as rows of the engine become free."""
+        first = {question.id for question in self.pool.questions[:KEPT_TRAJECTORIES]}
         total = len(self.ranks.shard(self.pool.questions))
         graded: list[Graded] = []
 
         def count(done: int, group: list[Trajectory]) -> None:
-            graded.append(grade(group, self.cfg.level1))
+            graded.extend([grade(group, self.cfg.level1)] if group else [])
             if done % 20 == 0 or done == total:
                 self.stage.report(done * self.ranks.size, total * self.ranks.size, **_counts(graded))
 
         async with Toolbox.of_stage(self.cfg) as toolbox:
             rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed,
-                ranks=self.ranks, tracer=self.stage.tracer,
+                ranks=self.ranks, tracer=self.stage.tracer, log=self.stage.say,
+                shown_of=first,
             )  # fmt: skip
-            groups = await rollouts.play(self.pool.questions, self.cfg.rollouts, step=0, policy="sft", on_group=count)
-        self.kept = [trajectory for group in groups for trajectory in group][:KEPT_TRAJECTORIES]
+            played = await rollouts.play(self.pool.questions, self.cfg.rollouts, step=0, policy="sft", on_group=count)
+        self.kept = [item for item in played.trajectories if item.question_id in first][:KEPT_TRAJECTORIES]
         self.images = rollouts.shown(self.kept)
-        return groups
+        return played.groups
 
     def save_checkpoint(self, groups: list[list[Trajectory]], seconds: float) -> None:
         graded = [grade(group, self.cfg.level1) for group in groups]
         played = [trajectory for group in groups for trajectory in group]
         measures = measure(played)
-        generated = self.ranks.all_reduce_sum(self.engine.counters.generated)
+        generated = self.ranks.all_reduce_sum(self.engine.take_counters().generated)
         counts = _counts(graded)
         path = {name: self.stage.workdir / name for name in ("levels.jsonl", "metrics.json", "trajectories.zip")}
         dataset.write_lines(path["levels.jsonl"], list(graded))

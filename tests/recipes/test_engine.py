@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from gog.errors import UserError
+from gog import prompts
+from gog.catalog import SEARCH_TOOLS
+from gog.engine import Counters, Limits
+from gog.errors import QuestionSkipped
 from gog.images import Image
 from gog.spec import LoraSettings, ModelSpec
 from gog_recipes.models import lora, policy_model
-from gog_recipes.rollout.transformers import Limits, TransformersEngine
+from gog_recipes.models.vision import MAX_PASS_IMAGES
+from gog_recipes.rollout.engine import Parts
+from gog_recipes.rollout.transformers import TransformersEngine
 
 SPEC = ModelSpec(base="tiny")
 CPU = torch.device("cpu")
@@ -38,14 +43,15 @@ def policy():
     return wearing.eval()
 
 
-def engine_for(policy, processor, *, rows=8, temperature=1.0, tokens=192, turn_tokens=6):
-    return TransformersEngine(
-        policy,
-        processor,
-        policy_model.vision_of(policy, processor),
-        Limits(tokens, turn_tokens, temperature),
-        rows=rows,
-    )
+def engine_for(policy, processor, *, capacity=8, temperature=1.0, tokens=192, turn_tokens=6):
+    limits = Limits(tokens, turn_tokens, temperature)
+    return TransformersEngine(Parts(policy, processor, policy_model.vision_of(policy, processor), limits, capacity))
+
+
+async def open_group(engine, question, shown, seeds, *, tools=SEARCH_TOOLS, suppress=()):
+    """Sessions of a question, with the prompt that an episode has."""
+    text = prompts.prompt(question, style=engine.style, tools=tools)
+    return await engine.open(text, [shown], seeds, suppress=suppress)
 
 
 async def converse(session, turns, *, before_turn=None):
@@ -67,7 +73,7 @@ def play(engine, groups, turns=3, before_turn=None):
         sessions = [
             session
             for question, shown, samples in groups
-            for session in engine.open(question, shown, [(7, sample, len(question)) for sample in range(samples)])
+            for session in await open_group(engine, question, shown, [(7, n, len(question)) for n in range(samples)])
         ]
         out = await asyncio.gather(*(converse(session, turns, before_turn=before_turn) for session in sessions))
         for session in sessions:
@@ -143,19 +149,18 @@ def test_members_of_a_group_differ_and_temperature_zero_makes_them_equal(policy,
 
 
 def test_tokens_that_stand_for_images_or_padding_are_never_sampled(policy, processor):
-    rows = play(engine_for(policy, processor, rows=64), [("what is the ring ?", image(3), 64)])
+    rows = play(engine_for(policy, processor, capacity=64), [("what is the ring ?", image(3), 64)])
     written = {token for row in rows for segment in row if segment.source == "model" for token in segment.tokens}
     assert not written & set(processor.suppress_tokens)
 
 
 def test_a_forbidden_tag_is_never_opened(policy, processor):
-    engine = engine_for(policy, processor, rows=64, turn_tokens=20)
+    engine = engine_for(policy, processor, capacity=64, turn_tokens=20)
     suppressed = set(processor.forbidden(["<img_search>", "<text_search>"]))
 
     async def run():
-        sessions = engine.open(
-            "what ?", image(4), [(s,) for s in range(64)], forbidden_tags=["<img_search>", "<text_search>"]
-        )
+        seeds = [(seed,) for seed in range(64)]
+        sessions = await open_group(engine, "what ?", image(4), seeds, suppress=["<img_search>", "<text_search>"])
         await asyncio.gather(*(session.generate() for session in sessions))
         return [session.segments() for session in sessions]
 
@@ -167,16 +172,16 @@ def test_a_forbidden_tag_is_never_opened(policy, processor):
 def test_a_prompt_that_leaves_no_room_says_which_limit_to_raise(policy, processor):
     engine = engine_for(policy, processor, tokens=20)
     with pytest.raises(
-        UserError, match=r"max_tokens: the prompt alone has \d+ tokens, the limit is 20 \(allow several"
+        QuestionSkipped, match=r"max_tokens: the prompt alone has \d+ tokens, the limit is 20 \(allow several"
     ):
-        engine.open("what ?", image(1), [(0,)])
+        asyncio.run(open_group(engine, "what ?", image(1), [(0,)]))
 
 
 def test_a_conversation_that_runs_out_of_room_says_so(policy, processor):
     engine = engine_for(policy, processor, tokens=45, turn_tokens=40)
 
     async def run():
-        (session,) = engine.open("what is the ring ?", image(5), [(1,)])
+        (session,) = await open_group(engine, "what is the ring ?", image(5), [(1,)])
         return await session.generate()
 
     generation = asyncio.run(run())
@@ -187,7 +192,7 @@ def test_an_observation_longer_than_the_room_is_refused(policy, processor):
     engine = engine_for(policy, processor, tokens=64)
 
     async def run():
-        (session,) = engine.open("what is the ring ?", image(5), [(1,)])
+        (session,) = await open_group(engine, "what is the ring ?", image(5), [(1,)])
         await session.generate()
         room = session.room()
         fits, too_long = await session.encode("n33", []), await session.encode("n33 " * 300, [])
@@ -206,7 +211,7 @@ def test_a_fault_in_the_engine_reaches_every_waiting_episode(policy, processor, 
     monkeypatch.setattr(engine.decoder, "step", lambda *_: 1 / 0)
 
     async def run():
-        sessions = engine.open("what ?", image(6), [(1,), (2,)])
+        sessions = await open_group(engine, "what ?", image(6), [(1,), (2,)])
         return await asyncio.gather(*(session.generate() for session in sessions), return_exceptions=True)
 
     assert [str(error) for error in asyncio.run(run())] == [
@@ -225,3 +230,72 @@ def test_positions_equal_the_librarys_rope_index(policy, processor):
         tensor, mm_token_type_ids=(tensor == processor.image_pad).int(), image_grid_thw=torch.tensor(grids)
     )
     assert np.array_equal(ours, theirs[:, 0].numpy())
+
+
+def test_places_are_free_again_when_sessions_close(policy, processor):
+    engine = engine_for(policy, processor, capacity=2)
+    for _ in range(3):
+        play(engine, [("what ?", image(7), 2)], turns=1)
+
+
+def test_closing_a_session_again_does_not_close_the_one_that_took_its_place(policy, processor):
+    engine = engine_for(policy, processor, capacity=1)
+
+    async def run():
+        (first,) = await open_group(engine, "what ?", image(1), [(1,)])
+        first.close()
+        (second,) = await open_group(engine, "what ?", image(1), [(2,)])
+        first.close()
+        return await second.generate()
+
+    assert asyncio.run(run()).text
+
+
+def test_counters_start_again_when_they_are_taken(policy, processor):
+    engine = engine_for(policy, processor)
+    play(engine, GROUPS[:1], turns=1)
+    first = engine.take_counters()
+    assert first.generated > 0 and first.steps > 0 and first.prefilled == first.unique > 0
+    assert engine.take_counters() == Counters()
+
+
+def test_switched_weights_are_sampled_from_and_recorded(policy, processor):
+    engine, fresh = engine_for(policy, processor), policy_model.load_base(SPEC, CPU)
+    asyncio.run(engine.switch(fresh, 7))
+    switched = play(engine, GROUPS[:1])
+    assert [[s.tokens for s in row] for row in switched] == [
+        [s.tokens for s in row] for row in play(engine_for(fresh, processor), GROUPS[:1])
+    ]
+    assert {segment.version for row in switched for segment in row if segment.source == "model"} == {7}
+
+
+def test_many_waiting_images_are_encoded_in_bounded_passes(policy, processor):
+    vision = policy_model.vision_of(policy, processor)
+    shown = [image(seed) for seed in range(2 * MAX_PASS_IMAGES + 3)]
+    vision.add(shown)
+    vision[shown[-1].hash]
+    assert vision.encoded == MAX_PASS_IMAGES
+    for each in shown:
+        vision[each.hash]
+    assert vision.encoded == len(shown)
+
+
+def test_a_pass_of_the_vision_tower_is_bounded_by_its_patches(policy, processor, monkeypatch):
+    vision, shown = policy_model.vision_of(policy, processor), [image(seed) for seed in range(4)]
+    patches = len(processor.patches(shown[0]).rows)
+    monkeypatch.setattr("gog_recipes.models.vision.MAX_PASS_PATCHES", 2 * patches)
+    vision.add(shown)
+    vision[shown[0].hash]
+    assert vision.encoded == 2
+    monkeypatch.setattr("gog_recipes.models.vision.MAX_PASS_PATCHES", 1)
+    vision[shown[2].hash]  # one image always goes
+    assert vision.encoded == 3
+
+
+def test_features_do_not_depend_on_the_pass_that_an_image_was_in(policy, processor):
+    together, alone = policy_model.vision_of(policy, processor), policy_model.vision_of(policy, processor)
+    shown = [image(seed, side) for seed, side in ((1, 112), (2, 28), (3, 112))]
+    together.add(shown)
+    for each in shown:
+        alone.add([each])
+        assert torch.allclose(together[each.hash], alone[each.hash], atol=1e-5)

@@ -29,6 +29,18 @@ class AgentSettings(Spec):
     concurrent_episodes: int = Field(160, ge=1, description="Episodes that run at the same time in one process [ours].")
 
 
+class EngineSettings(Spec):
+    """What samples the turns of a stage that plays rollouts."""
+
+    engine: str = Field(
+        "transformers",
+        max_length=253,
+        pattern=r"^([a-z_][a-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$",
+        description="transformers: in the stage's own process; or `module:factory` of a gog.engine.Engine that the image "
+        "holds [ours].",
+    )
+
+
 class CurateSettings(Spec):
     """How demonstrations are made."""
 
@@ -99,7 +111,7 @@ class SFTSettings(Spec):
     save_every: int = Field(50, ge=1, description="Optimizer steps between checkpoints [ours].")
 
 
-class StratifySettings(Spec):
+class StratifySettings(EngineSettings):
     """How questions are graded by difficulty."""
 
     questions: int | None = Field(
@@ -126,7 +138,7 @@ class StratifySettings(Spec):
         return self
 
 
-class GRPOSettings(Spec):
+class GRPOSettings(EngineSettings):
     """How the policy is improved by reinforcement learning."""
 
     steps: int = Field(120, ge=1, description="Optimizer steps.")
@@ -181,7 +193,7 @@ class GRPOSettings(Spec):
     )
 
 
-class EvaluateSettings(Spec):
+class EvaluateSettings(EngineSettings):
     """How policies are compared on held-out questions."""
 
     split: str = Field(

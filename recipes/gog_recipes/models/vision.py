@@ -1,7 +1,8 @@
 """Features of images by content: each image is encoded once, for rollouts and training alike.
 
 That is exact because the vision tower is frozen. `add` prepares an image, which gives its size in tokens; the tower runs
-when features are needed, over all images prepared since, because one wide pass costs far less than many narrow ones.
+when features are needed, over the wanted image and others that wait, because one wide pass costs far less than many
+narrow ones. A pass is bounded, because it must fit into memory and its caller waits for it.
 The least recently used features are dropped first.
 """
 
@@ -14,6 +15,11 @@ import torch
 
 from gog.images import Image
 from gog_recipes.models.family import Grid, Patches, Processor
+
+MAX_PASS_IMAGES = 64
+"""Images of one pass of the vision tower, at most."""
+MAX_PASS_PATCHES = 16_384
+"""Patches of one pass, at most, unless a single image has more."""
 
 
 class Vision:
@@ -66,12 +72,22 @@ class Vision:
     def __getitem__(self, image_hash: str) -> torch.Tensor:
         """Features [image tokens, …] of an image that was added."""
         if image_hash in self._waiting:
-            self._encode()
+            self._encode(self._next_pass(image_hash))
         return self._features[image_hash]
 
+    def _next_pass(self, wanted: str) -> dict[str, Patches]:
+        """Takes an image and others that wait, in their order, for as long as the bounds of a pass allow."""
+        chosen = {wanted: self._waiting.pop(wanted)}
+        patches = len(chosen[wanted].rows)
+        for image_hash, waiting in list(self._waiting.items()):
+            patches += len(waiting.rows)
+            if len(chosen) >= MAX_PASS_IMAGES or patches > MAX_PASS_PATCHES:
+                break
+            chosen[image_hash] = self._waiting.pop(image_hash)
+        return chosen
+
     @torch.no_grad()
-    def _encode(self) -> None:
-        waiting, self._waiting = self._waiting, {}
+    def _encode(self, waiting: dict[str, Patches]) -> None:
         rows = torch.from_numpy(np.concatenate([item.rows for item in waiting.values()]))
         features = self._tower(rows, torch.tensor([item.grid for item in waiting.values()]))
         split = features.split([self.tokens(image_hash) for image_hash in waiting])

@@ -1,360 +1,273 @@
-"""The in-process engine: all conversations of a rollout in one asyncio loop, batched as they become ready.
+"""The in-process engine: all conversations of a rollout in one event loop, batched as they become ready.
 
-Each episode is a coroutine that now and then asks for its next turn. A driver task looks which rows have something to
-do and advances them together: rows that bring a prompt or an observation in one wide step, rows in mid-turn one token
-at a time. Between two steps the loop serves sockets, so a tool that takes its time delays its own episode only.
+Each episode is a coroutine that asks for its next turn now and then. A driver task looks which conversations have
+something to do and advances them together: those with a prompt or an observation to read in one wide step, those in
+mid-turn one token at a time. Between two steps the loop runs the episodes, so a slow tool delays its own episode only.
+A step blocks this loop. Sockets and deadlines are not on it (`gog.io_loop`).
 
 Sampling noise belongs to the conversation (its seed, its place), not to the batch, so a repeated rollout draws the same
-tokens whatever the tools' timing was. Token-in, token-out: what was sampled is what is recorded, with the log-prob
-under the distribution it was drawn from.
+tokens whatever the timing of tools was. What was sampled is what is recorded, with the log-prob under the distribution
+that it was drawn from; nothing is tokenized twice.
+
+Not here: several processes behind one engine, paging of the cache, eviction of conversations. Each conversation holds
+a row of the cache for as long as it is open.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from gog import metrics, prompts
 from gog.agent import Generation
+from gog.engine import Counters, Seed
 from gog.errors import QuestionSkipped
 from gog.images import Image
-from gog.tool_actions import SEARCH_TOOLS
 from gog.trajectory import Segment
 from gog_recipes.models import policy_model
-from gog_recipes.models.family import Processor
-from gog_recipes.models.vision import Vision
+from gog_recipes.rollout.draw import draw
+from gog_recipes.rollout.engine import Parts
+from gog_recipes.rollout.slots import Group, Slot, one_reader_per_group, step_inputs, take_prompt
 
-
-@dataclass(frozen=True)
-class Limits:
-    """Of one conversation: tokens in all, tokens per turn, temperature (0: the most probable token)."""
-
-    tokens: int
-    turn_tokens: int
-    temperature: float
-
-
-@dataclass
-class Counters:
-    """What a rollout cost. unique: prompt and observation tokens that had to be read once; prefilled: that were read."""
-
-    generated: int = 0
-    prefilled: int = 0
-    unique: int = 0
-    steps: int = 0
-
-    @classmethod
-    def together(cls, several: Iterable[Counters]) -> Counters:
-        columns = zip(*((one.generated, one.prefilled, one.unique, one.steps) for one in several), strict=True)
-        return cls(*(sum(column) for column in columns))
-
-
-@dataclass
-class Slot:
-    """A conversation's state: what is cached, what waits to be read, what is being written."""
-
-    index: int
-    noise: np.random.Generator
-    suppressed: tuple[int, ...] = ()
-    cached: int = 0
-    position: int = 0
-    pending: list[int] = field(default_factory=list)
-    pending_images: list[str] = field(default_factory=list)
-    turn: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    segments: list[Segment] = field(default_factory=list)
-    waiting: asyncio.Future[Generation] | None = None
-    group: Group | None = None
-
-
-@dataclass
-class Group:
-    """Conversations that open with the same prompt: it is read once, by the first that asks."""
-
-    rows: list[Slot]
-    read: bool = False
+PATIENCE = 0.002
+"""Seconds that a step waits for more conversations, when fewer than half of the open ones have something to do."""
 
 
 class TransformersEngine:
-    """Samples from a model in this process. See gog.agent.Session for what its sessions do.
+    """Samples from a model in this process. Implements gog.engine.Engine.
 
-    rows: conversations at once. version: of the weights, recorded with every sampled segment.
+    Attributes:
+        vision: features of every image that a conversation showed, shared with the trainer.
+        version: of the weights that it samples from.
+        counters: work since `take_counters` was last called.
     """
 
-    patience = 0.002
-    """Seconds that a step waits for more rows to become ready, when fewer than half of them are."""
-
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        processor: Processor,
-        vision: Vision,
-        limits: Limits,
-        *,
-        rows: int,
-        version: int = 0,
-    ) -> None:
-        self.processor, self.vision, self.limits, self.version = processor, vision, limits, version
-        self.decoder = policy_model.family_of(model).decoder(model, rows, limits.tokens)
+    def __init__(self, parts: Parts) -> None:
+        self.processor, self.vision, self.limits = parts.processor, parts.vision, parts.limits
+        self.style, self.capacity, self.version = parts.processor.style, parts.capacity, parts.version
+        self.decoder = policy_model.family_of(parts.model).decoder(parts.model, parts.capacity, parts.limits.tokens)
         self.counters = Counters()
-        self._free = list(range(rows - 1, -1, -1))
-        self._live: dict[int, Slot] = {}
+        self._free = list(range(parts.capacity - 1, -1, -1))
+        self._open: dict[int, Slot] = {}
         self._driver: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._suppressed = torch.zeros(self.decoder.head.shape[0], dtype=torch.bool, device=self.decoder.head.device)
-        self._suppressed[processor.suppress_tokens] = True
+        self._suppressed[self.processor.suppress_tokens] = True
 
-    def refresh(self, model: torch.nn.Module, version: int) -> None:
-        """New weights for new conversations; there must be none under way."""
-        assert not self._live, "weights changed under a conversation"
-        self.decoder.refresh(model)
+    # ---------------------------------------------------------------- gog.engine.Engine
+
+    def prefetch(self, images: Sequence[Image]) -> None:
+        """Prepares images, which the vision tower then encodes together when the first of them is read."""
+        self.vision.add(images)
+
+    async def open(
+        self, prompt: str, images: Sequence[Image], seeds: Sequence[Seed], *, suppress: Sequence[str] = ()
+    ) -> list[TransformersSession]:
+        """See gog.engine.Engine.open."""
+        opening = self._segment("prompt", prompt, images)
+        if len(opening.tokens) + 2 > self.limits.tokens:
+            raise QuestionSkipped(
+                f"the prompt alone has {len(opening.tokens)} tokens, the limit is {self.limits.tokens}",
+                where="max_tokens",
+                remedy=f"allow several times {len(opening.tokens)}: an episode holds turns and observations too",
+            )
+        group, suppressed = Group(), tuple(self.processor.forbidden(suppress))
+        for seed in seeds:
+            noise = np.random.Generator(np.random.Philox(np.random.SeedSequence(list(seed))))
+            slot = Slot(self._free.pop(), noise, suppressed, group)
+            slot.append(opening)
+            group.slots.append(slot)
+            self._open[slot.index] = slot
+        self._count(unique=len(opening.tokens))
+        return [TransformersSession(self, slot) for slot in group.slots]
+
+    async def switch(self, weights: Any, version: int) -> None:
+        """See gog.engine.Engine.switch; weights: the model, from which the decoder takes its own form."""
+        assert not self._open, "weights changed under a conversation"
+        self.decoder.refresh(weights)
         self.version = version
 
-    def open(
-        self,
-        question: str,
-        image: Image,
-        seeds: Sequence[Sequence[int]],
-        *,
-        forbidden_tags: Sequence[str] = (),
-        tools: Collection[str] = SEARCH_TOOLS,
-        gaze: Literal["select", "direct", "off"] = "select",
-    ) -> list[TransformersSession]:
-        """One session per seed, all with the same opening. Raises QuestionSkipped when the prompt leaves no room."""
-        self.vision.add([image])
-        text = prompts.prompt(question, style=self.processor.style, tools=tools, gaze=gaze)
-        ids = self.processor.encode(text, [self.vision.tokens(image.hash)])
-        if len(ids) + 2 > self.limits.tokens:
-            raise QuestionSkipped(
-                f"the prompt alone has {len(ids)} tokens, the limit is {self.limits.tokens}",
-                where="max_tokens",
-                remedy=f"allow several times {len(ids)}: an episode holds turns and observations too",
-            )
-        group = Group([])
-        suppressed = tuple(self.processor.forbidden(forbidden_tags))
-        for seed in seeds:
-            row = Slot(
-                self._free.pop(),
-                np.random.Generator(np.random.Philox(np.random.SeedSequence(list(seed)))),
-                suppressed,
-                group=group,
-            )
-            row.pending, row.pending_images = list(ids), [image.hash]
-            row.segments.append(Segment(source="prompt", tokens=tuple(ids), images=(image.hash,)))
-            group.rows.append(row)
-            self._live[row.index] = row
-        self.counters.unique += len(ids)
-        return [TransformersSession(self, row) for row in group.rows]
+    def take_counters(self) -> Counters:
+        """See gog.engine.Engine.take_counters."""
+        counters, self.counters = self.counters, Counters()
+        return counters
 
-    async def generate(self, row: Slot) -> Generation:
-        row.turn, row.logprobs = [], []
-        if self.limits.tokens - row.cached - len(row.pending) < 1:
+    async def close(self) -> None:
+        """Frees the cache."""
+        assert not self._open, "closed under a conversation"
+        del self.decoder
+
+    # ---------------------------------------------------------------- what sessions ask for
+
+    async def generate(self, slot: Slot) -> Generation:
+        """The next turn of a conversation."""
+        slot.turn, slot.logprobs = [], []
+        if self.room(slot) < 1:
             return Generation("", finished=False, room=False)
-        row.waiting = asyncio.get_running_loop().create_future()
+        slot.waiting = asyncio.get_running_loop().create_future()
         self._wake.set()
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
-        return await row.waiting
+        return await slot.waiting
 
-    def room(self, row: Slot) -> int:
-        return self.limits.tokens - row.cached - len(row.pending)
+    def room(self, slot: Slot) -> int:
+        """Tokens that a conversation can still take."""
+        return self.limits.tokens - slot.tokens
 
-    async def encode(self, body: str, images: Sequence[Image], note: str) -> Segment:
+    def encode(self, body: str, images: Sequence[Image], note: str) -> Segment:
+        """The tokens of an observation with its frame."""
+        return self._segment("observation", prompts.observation(body, note), images)
+
+    def observe(self, slot: Slot, observation: Segment) -> None:
+        """Appends an observation, which is read with the next turn."""
+        if len(observation.tokens) > self.room(slot):
+            raise ValueError(f"an observation of {len(observation.tokens)} tokens for a room of {self.room(slot)}")
+        slot.append(observation)
+        self._count(unique=len(observation.tokens))
+
+    def release(self, slot: Slot) -> None:
+        """Frees the row of a conversation that is over; again is harmless."""
+        if self._open.get(slot.index) is not slot:
+            return
+        del self._open[slot.index]
+        self._free.append(slot.index)
+        self._free.sort(reverse=True)  # low rows first: rows that are neighbours are read without a copy
+        if slot.group is not None:
+            slot.group.slots.remove(slot)
+        self._wake.set()
+
+    def _segment(self, source: Any, text: str, images: Sequence[Image]) -> Segment:
         self.vision.add(images)
-        counts = [self.vision.tokens(image.hash) for image in images]
-        ids = self.processor.encode(prompts.observation(body, note), counts)
-        return Segment(source="observation", tokens=tuple(ids), images=tuple(image.hash for image in images))
+        ids = self.processor.encode(text, [self.vision.tokens(image.hash) for image in images])
+        return Segment(source=source, tokens=tuple(ids), images=tuple(image.hash for image in images))
 
-    def observe(self, row: Slot, observation: Segment) -> None:
-        if len(observation.tokens) > self.room(row):
-            raise ValueError(f"an observation of {len(observation.tokens)} tokens for a room of {self.room(row)}")
-        row.segments.append(observation)
-        row.pending += observation.tokens
-        row.pending_images += observation.images
-        self.counters.unique += len(observation.tokens)
-
-    def close(self, row: Slot) -> None:
-        if self._live.pop(row.index, None) is not None:
-            self._free.append(row.index)
-            self._free.sort(reverse=True)
-            if row.group is not None:
-                row.group.rows.remove(row)
-            self._wake.set()
+    # ---------------------------------------------------------------- the driver
 
     async def _drive(self) -> None:
-        """Steps until nobody waits. A fault here reaches every waiting episode instead of hanging them."""
+        """Steps until no session waits. A fault here raises in every session that does."""
         try:
-            while waiting := await self._gather():
-                wide = [row for row in waiting if len(row.pending) > 1]
-                narrow = [row for row in waiting if len(row.pending) == 1]
-                # Wide steps are kept for many rows at once: a mixed batch would pad every single token to the longest.
+            while ready := await self._ready():
+                wide = [slot for slot in ready if len(slot.pending) > 1]
+                narrow = [slot for slot in ready if len(slot.pending) == 1]
+                # Wide steps are kept for many slots at once: a mixed batch would pad every single token to the longest.
                 self._step(wide if wide and len(wide) >= len(narrow) else narrow or wide)
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 (not swallowed: raised in each episode, which is where it is awaited)
-            for row in self._live.values():
-                if row.waiting is not None and not row.waiting.done():
-                    row.waiting.set_exception(RuntimeError(f"the rollout engine failed: {error!r}"))
+            for slot in self._open.values():
+                if slot.waiting is not None and not slot.waiting.done():
+                    slot.waiting.set_exception(RuntimeError(f"the rollout engine failed: {error!r}"))
 
-    async def _gather(self) -> list[Slot]:
-        """Rows with something to do; waits a moment for more when few of the live ones have."""
-        deadline = time.monotonic() + self.patience
+    async def _ready(self) -> list[Slot]:
+        """Slots whose session waits, in order of their rows; waits a moment for more when they are few."""
+        deadline = time.monotonic() + PATIENCE
         while True:
-            waiting = [row for row in self._live.values() if row.waiting is not None]
+            ready = [slot for slot in self._open.values() if slot.waiting is not None]
             left = deadline - time.monotonic()
-            if 2 * len(waiting) >= len(self._live) or left <= 0:
-                return sorted(waiting, key=lambda row: row.index)
+            if 2 * len(ready) >= len(self._open) or left <= 0:
+                return sorted(ready, key=lambda slot: slot.index)
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), left)
             except TimeoutError:
                 continue
 
-    def _step(self, rows: list[Slot]) -> None:
-        rows = self._one_reader_per_group(rows)
-        logits = self.decoder.step(*self._inputs(rows))
-        self.counters.steps += 1
-        for row in rows:
-            if not row.turn:  # a prompt, or an observation behind the last sampled token
-                read = len(row.pending) - (1 if row.cached else 0)
-                self.counters.prefilled += read
-                metrics.record_tokens("prefilled", read)
-            row.cached += len(row.pending)
-            row.pending, row.pending_images = [], []
-        rows, logits = self._share_with_group(rows, logits)
-        self._sample(rows, logits)
+    def _step(self, slots: list[Slot]) -> None:
+        """Reads what these slots have pending and samples one token for each of them, and for those they share with."""
+        slots = one_reader_per_group(slots)
+        inputs = step_inputs(slots, self.decoder.embedding, self.processor, self.vision)
+        logits = self.decoder.step(inputs.rows, inputs.embedded, inputs.positions, inputs.starts, inputs.counts)
+        read = 0
+        for slot in slots:
+            if not slot.turn:  # a prompt, or an observation behind the last sampled token, which was counted as such
+                read += len(slot.pending) - (1 if slot.cached else 0)
+            slot.mark_read()
+        slots, logits = self._share_prompts(slots, logits)
+        self._sample(slots, logits)
+        metrics.record_tokens("prefilled", read)
+        metrics.record_tokens("generated", len(slots))
+        self._count(prefilled=read, generated=len(slots), steps=1)
 
-    def _one_reader_per_group(self, rows: list[Slot]) -> list[Slot]:
-        """Of conversations with an unread common prompt only the first reads it."""
-        chosen, seen = [], set()
-        for row in rows:
-            if row.group is None or row.group.read:
-                chosen.append(row)
-            elif id(row.group) not in seen:
-                seen.add(id(row.group))
-                chosen.append(row)
-        return chosen
+    def _share_prompts(self, slots: list[Slot], logits: torch.Tensor) -> tuple[list[Slot], torch.Tensor]:
+        """Copies prompts that were just read to the others of their groups.
 
-    def _share_with_group(self, rows: list[Slot], logits: torch.Tensor) -> tuple[list[Slot], torch.Tensor]:
-        """After a common prompt was read, its cache and its logits go to the others of the group."""
-        out, sources = [], []
-        for number, row in enumerate(rows):
-            out.append(row)
+        Args:
+            slots: b slots that were read.
+            logits: [b, vocabulary] after the last token of each.
+
+        Returns:
+            These slots and those that wait and share a prompt with one of them; their logits.
+        """
+        sampled, sources = [], []
+        for number, slot in enumerate(slots):
+            sampled.append(slot)
             sources.append(number)
-            group = row.group
+            group = slot.group
             if group is None or group.read:
                 continue
             group.read = True
-            others = [other for other in group.rows if other is not row]
+            others = [other for other in group.slots if other is not slot]
             if others:
-                self.decoder.copy_row(row.index, [other.index for other in others], row.cached)
+                self.decoder.copy_row(slot.index, [other.index for other in others], slot.cached)
             for other in others:
-                other.cached, other.position, other.pending, other.pending_images = row.cached, row.position, [], []
+                take_prompt(slot, other)
                 if other.waiting is not None:
-                    out.append(other)
+                    sampled.append(other)
                     sources.append(number)
-                else:  # opened but not asked yet: it reads its last prompt token again when it asks
-                    other.cached, other.position = row.cached - 1, row.position - 1
-                    other.pending = [row.segments[0].tokens[-1]]
-        return out, logits[sources] if len(out) > len(rows) else logits
+        return sampled, logits[sources] if len(sampled) > len(slots) else logits
 
-    def _inputs(self, rows: list[Slot]) -> tuple[torch.Tensor, ...]:
-        """Arguments of Decoder.step for the pending tokens of these rows; advances their positions."""
-        width, device = max(len(row.pending) for row in rows), self.decoder.head.device
-        ids = np.full((len(rows), width), self.processor.pad, dtype=np.int64)
-        positions = np.zeros((3, len(rows), width), dtype=np.int64)
-        for number, row in enumerate(rows):
-            count = len(row.pending)
-            ids[number, :count] = row.pending
-            if count == 1:
-                positions[:, number, 0] = row.position
-                row.position += 1
-            else:
-                grids = [self.vision.grid(image) for image in row.pending_images]
-                positions[:, number, :count], row.position = self.processor.positions(row.pending, grids, row.position)
-        tensor_ids = torch.from_numpy(ids).to(device)
-        embedded = self.decoder.embedding[tensor_ids]
-        features = [self.vision[image] for row in rows for image in row.pending_images]
-        if features:
-            embedded = embedded.masked_scatter(
-                (tensor_ids == self.processor.image_pad)[..., None], torch.cat(features).to(embedded.dtype)
-            )
-        numbers = [[row.index, row.cached, len(row.pending)] for row in rows]
-        indices, starts, counts = torch.tensor(numbers, device=device).T
-        return indices, embedded, torch.from_numpy(positions).to(device), starts, counts
-
-    def _sample(self, rows: list[Slot], logits: torch.Tensor) -> None:
-        """Draws one token per row and hands over the turns that it completes."""
-        tokens, values = self._draw(rows, logits)
-        metrics.record_tokens("generated", len(rows))
-        for row, token, value in zip(rows, tokens, values, strict=True):
-            row.turn.append(token)
-            row.logprobs.append(value)
-            row.pending.append(token)
-            self.counters.generated += 1
-            finished = self.processor.ends_turn(row.turn)
-            room = row.cached + len(row.pending) < self.limits.tokens
-            if finished or not room or len(row.turn) >= self.limits.turn_tokens:
-                self._hand_over(row, Generation(self.processor.decode(row.turn), finished, room))
-
-    def _draw(self, rows: list[Slot], logits: torch.Tensor) -> tuple[list[int], list[float]]:
+    def _sample(self, slots: list[Slot], logits: torch.Tensor) -> None:
+        """Draws one token per slot from logits [b, vocabulary], and delivers the turns that it completes."""
         logits = logits.float().masked_fill(self._suppressed, float("-inf"))
-        for number, row in enumerate(rows):
-            if row.suppressed:
-                logits[number, list(row.suppressed)] = float("-inf")
-        temperature = self.limits.temperature or 1.0
-        logprobs = (logits / temperature).log_softmax(-1)
-        if self.limits.temperature == 0:
-            tokens = logits.argmax(-1)
-        else:
-            noise = torch.tensor([row.noise.random() for row in rows], dtype=torch.float32, device=logits.device)
-            tokens = _inverse_cdf(logprobs, noise)
-        return tokens.tolist(), logprobs.gather(1, tokens[:, None])[:, 0].tolist()
+        greedy = self.limits.temperature == 0
+        noise = None if greedy else [slot.noise.random() for slot in slots]
+        suppressed = [slot.suppressed for slot in slots]
+        tokens, logprobs = draw(logits, suppressed, noise, self.limits.temperature or 1.0)
+        for slot, token, logprob in zip(slots, tokens, logprobs, strict=True):
+            slot.add_token(token, logprob)
+            finished = self.processor.ends_turn(slot.turn)
+            room = self.room(slot) > 0
+            if finished or not room or len(slot.turn) >= self.limits.turn_tokens:
+                slot.deliver(Generation(self.processor.decode(slot.turn), finished, room), self.version)
 
-    def _hand_over(self, row: Slot, generation: Generation) -> None:
-        row.segments.append(
-            Segment(source="model", tokens=tuple(row.turn), logprobs=tuple(row.logprobs), version=self.version)
-        )
-        future, row.waiting = row.waiting, None
-        if future is not None and not future.done():
-            future.set_result(generation)
-
-
-def _inverse_cdf(logprobs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """The token at which the cumulative probability passes the noise; never one of probability 0."""
-    cumulative = logprobs.double().exp().cumsum(-1)
-    target = noise.double()[:, None] * cumulative[:, -1:]
-    tokens = (cumulative <= target).sum(-1).clamp(max=logprobs.shape[-1] - 1)
-    possible = logprobs.gather(1, tokens[:, None])[:, 0] > float("-inf")
-    return torch.where(possible, tokens, logprobs.argmax(-1))
+    def _count(self, **more: int) -> None:
+        self.counters = Counters.total((self.counters, Counters(**more)))
 
 
 @dataclass
 class TransformersSession:
-    """One conversation with the engine; gog.agent.Session."""
+    """One conversation with the engine. Implements gog.agent.Session."""
 
     engine: TransformersEngine
-    row: Slot
+    """Where it is held."""
+    slot: Slot
+    """Its state."""
 
     async def generate(self) -> Generation:
-        return await self.engine.generate(self.row)
+        """Samples the next turn."""
+        return await self.engine.generate(self.slot)
 
     def room(self) -> int:
-        return self.engine.room(self.row)
+        """Tokens that the conversation can still take."""
+        return self.engine.room(self.slot)
 
     async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
-        return await self.engine.encode(body, images, note)
+        """The tokens of an observation with its frame. Appends nothing."""
+        return self.engine.encode(body, images, note)
 
     def observe(self, observation: Segment) -> None:
-        self.engine.observe(self.row, observation)
+        """Appends an observation."""
+        self.engine.observe(self.slot, observation)
 
     def segments(self) -> tuple[Segment, ...]:
-        return tuple(self.row.segments)
+        """The conversation so far."""
+        return tuple(self.slot.segments)
 
     def close(self) -> None:
-        self.engine.close(self.row)
+        """Frees its place."""
+        self.engine.release(self.slot)

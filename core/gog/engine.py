@@ -1,0 +1,110 @@
+"""The engine protocol: what plays a rollout needs of whatever samples its conversations.
+
+An engine turns sessions' requests for a next turn into sampled tokens. It may compute in this process, or ask servers
+elsewhere; the rollout does not know which. Tokens go in and tokens come out: a session owns the token ids, images and
+log-probs of its conversation, and the weight version that sampled each turn, so nothing is tokenized twice.
+
+Rules for an engine
+    - samples belong to their conversation: equal prompt, seed and observations give equal tokens, whatever else is under
+      way and however long a tool takes, so that a repeated rollout repeats itself. (A server that batches in another
+      order may break this in the last bits; it must not break it on purpose.)
+    - tokens of control (padding, images, ends of documents) are never sampled, nor is a token of probability 0
+    - its calls are made from one event loop; it must not block that loop for longer than its own computing takes
+    - a fault raises in every session that waits, instead of leaving it waiting
+
+To add an engine: implement `Engine`, then name its factory as `module:factory` in the manifest (`stages.*.engine`), or
+give it a row in the recipes' table (`gog_recipes.rollout.engine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol
+
+from gog import prompts
+from gog.agent import Session
+from gog.images import Image
+
+Seed = tuple[int, ...]
+"""Numbers that decide a conversation's sampling noise, each 0 or more: of the run, the step, the question, the sample."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far a conversation may go, and how it is sampled."""
+
+    tokens: int
+    """Tokens of a conversation: prompt, turns and observations."""
+    turn_tokens: int
+    """Tokens of a turn."""
+    temperature: float
+    """Sampling temperature; 0 takes the most probable token."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Work of an engine."""
+
+    generated: int = 0
+    """Tokens sampled."""
+    prefilled: int = 0
+    """Tokens of prompts and observations that were read."""
+    unique: int = 0
+    """Tokens of prompts and observations that had to be read: a prompt once per group, an observation once."""
+    steps: int = 0
+    """Forward passes, or requests."""
+
+    @classmethod
+    def total(cls, several: Iterable[Counters]) -> Counters:
+        """The sum of several, field by field."""
+        return cls(*map(sum, zip(*map(astuple, several), strict=True)))
+
+
+class Engine(Protocol):
+    """Samples the turns of many conversations at once."""
+
+    style: prompts.Style
+    """Style in which its model reads prompts and observations."""
+    capacity: int
+    """Conversations that may be open at once."""
+
+    def prefetch(self, images: Sequence[Image]) -> None:
+        """Takes note of images that prompts will soon show, so that they can be prepared together. A hint."""
+        ...
+
+    async def open(
+        self, prompt: str, images: Sequence[Image], seeds: Sequence[Seed], *, suppress: Sequence[str] = ()
+    ) -> Sequence[Session]:
+        """Opens a group: one conversation per seed, all with the same prompt, which is read once.
+
+        Args:
+            prompt: rendered text (`prompts.prompt`) with one image placeholder per image.
+            images: the images of the prompt, in order.
+            seeds: the sampling noise of each conversation.
+            suppress: texts that must not be sampled, where the tokenizer has a token for them.
+
+        Returns:
+            Sessions in the order of the seeds. Each must be closed, which frees its place; closing it again does nothing.
+
+        Raises:
+            QuestionSkipped: the prompt leaves no room for a turn, or an image cannot be used.
+        """
+        ...
+
+    async def switch(self, weights: Any, version: int) -> None:
+        """Samples from new weights from now on; no conversation may be open. All ranks at once.
+
+        Args:
+            weights: the trainer's model. What is taken from it, and how it travels, is up to the engine.
+            version: recorded with every turn that they sample.
+        """
+        ...
+
+    def take_counters(self) -> Counters:
+        """Work done since the last call."""
+        ...
+
+    async def close(self) -> None:
+        """Frees what the engine holds; no conversation may be open."""
+        ...

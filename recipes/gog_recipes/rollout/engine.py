@@ -1,0 +1,56 @@
+"""Engines by name (`stages.*.engine`): which implementation of `gog.engine.Engine` samples a stage's rollouts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from gog.engine import Engine, Limits
+from gog.errors import UserError
+from gog_recipes.models.family import Processor
+from gog_recipes.models.vision import Vision
+
+ENGINES = {"transformers": "gog_recipes.rollout.transformers:TransformersEngine"}
+"""`module:factory` of each engine by name."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a stage has at hand when it makes its engine."""
+
+    model: torch.nn.Module
+    """The policy, with or without an adapter; sharded over ranks where there are several."""
+    processor: Processor
+    """Tokenizer and image processor of the model."""
+    vision: Vision
+    """Image features, shared with the trainer."""
+    limits: Limits
+    """How far a conversation may go, and how it is sampled."""
+    capacity: int
+    """Conversations that may be open at once in this process."""
+    version: int = 0
+    """Version of the weights: optimizer steps behind them."""
+
+
+def create(name: str, parts: Parts) -> Engine:
+    """The engine of a stage.
+
+    Args:
+        name: a key of ENGINES, or `module:factory` of an installed module; the factory is called with the parts.
+        parts: what it may be made of.
+
+    Raises:
+        UserError: there is no such engine.
+    """
+    module, _, factory = ENGINES.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), factory)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"no engine {name!r}: {error}", where="engine", remedy=f"{', '.join(ENGINES)}, or module:factory"
+        ) from None
+    return cast(Callable[[Parts], Engine], found)(parts)

@@ -1,0 +1,57 @@
+"""Figures of a set of trajectories. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gog import behaviour, stats
+from gog.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class RolloutStats:
+    """Means and shares over the counted trajectories, where nothing else is given."""
+
+    n: int
+    """Trajectories."""
+    accuracy: float
+    """Mean accuracy, 0 to 1."""
+    format: float
+    """Mean format reward, 0 to 1."""
+    reward: float
+    """Mean reward."""
+    reward_std: float
+    """Standard deviation of the reward."""
+    tool_calls: float
+    """Mean tool calls, of all trajectories."""
+    tool_failure_ratio: float
+    """Failed tool calls, divided by all of them, of all trajectories."""
+    excluded: int
+    """Trajectories that do not count."""
+    choice_accuracy: float | None
+    """Share of choices among candidates that took the right one, of all trajectories; None without such choices."""
+    behaviour: dict[str, float]
+    """Share of each class of search behaviour (gog.behaviour), of all trajectories."""
+
+
+def measure(trajectories: Sequence[Trajectory]) -> RolloutStats:
+    """Accuracy, format and reward over the counted trajectories; calls, failures and behaviour over all."""
+    counted = [item.reward for item in trajectories if not item.excluded and item.reward is not None]
+    totals = [reward.total for reward in counted if reward.total is not None]
+    calls = sum(item.tool_calls for item in trajectories)
+    failed = sum(len(item.failures) for item in trajectories)
+    choices = [right for item in trajectories if (right := behaviour.chose_right(item)) is not None]
+    mean_reward = stats.mean(totals)
+    return RolloutStats(
+        n=len(trajectories),
+        accuracy=stats.mean([reward.accuracy or 0.0 for reward in counted]),
+        format=stats.mean([reward.format for reward in counted]),
+        reward=mean_reward,
+        reward_std=stats.mean([(total - mean_reward) ** 2 for total in totals]) ** 0.5,
+        tool_calls=calls / max(1, len(trajectories)),
+        tool_failure_ratio=failed / max(1, calls),
+        excluded=len(trajectories) - len(counted),
+        choice_accuracy=stats.mean([float(right) for right in choices]) if choices else None,
+        behaviour={name: round(share, 4) for name, share in behaviour.shares(trajectories).items()},
+    )

@@ -1,0 +1,328 @@
+"""Rollouts over the engine protocol, played with an engine that has no model and tools that are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+from support.builders import FakeTools, answer, make_image, make_question, now, run, text_search, think
+from support.scripted_engine import ScriptedEngine, glance_then_answer
+
+from gog import outage
+from gog.dataset import Question
+from gog.errors import ServiceDown, UserError
+from gog.outage import Waiting, Watch
+from gog.spec import AgentSettings, OutageSpec
+from gog.tool_types import FailureKind, Reply, ToolFailure
+from gog.trajectory import Trajectory
+from gog_recipes.rollout.question_pool import QuestionPool
+from gog_recipes.rollout.rollouts import Played, Rollouts
+from gog_recipes.runtime.ranks import Ranks
+
+
+@dataclass
+class FakeServices(FakeTools):
+    """FakeTools with a judge that says Yes to `Ada`."""
+
+    judge_outcomes: list[FailureKind | None] = field(default_factory=list)
+    """Failure of each of the judge's first calls; None: a verdict."""
+    judged: list[str] = field(default_factory=list)
+    """The answers that the judge was asked about."""
+
+    async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
+        self.judged.append(answer)
+        await asyncio.sleep(0.1)
+        kind = self.judge_outcomes.pop(0) if self.judge_outcomes else None
+        if kind is not None:
+            return Reply(None, ToolFailure("judge", kind, "on purpose"), attempts=1)
+        return Reply(answer in answers, attempts=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A dataset folder with the images q0.png to q5.png."""
+    for number in range(6):
+        PILImage.fromarray(make_image(number).pixels).save(tmp_path / f"q{number}.png")
+    return tmp_path
+
+
+def questions(count: int) -> list[Question]:
+    return [make_question(f"q{n}", image=f"q{n}.png", question=f"question {n} ?") for n in range(count)]
+
+
+def make_rollouts(folder: Path, engine: ScriptedEngine | None = None, services: Any = None, **fields: Any) -> Rollouts:
+    asked = fields.pop("questions", questions(6))
+    settings = AgentSettings(**fields.pop("settings", {}))
+    pool = QuestionPool(folder, asked)
+    return Rollouts(engine or ScriptedEngine(), services or FakeServices(), settings, pool, "test", seed=3, **fields)
+
+
+def play(rollouts: Rollouts, samples: int = 2, *, step: int = 1, **options: Any) -> Played:
+    return run(rollouts.play(rollouts.pool.questions, samples, step=step, policy="sft", **options))
+
+
+def ids(groups: Sequence[Sequence[Trajectory]]) -> list[list[str]]:
+    return [[item.id for item in group] for group in groups]
+
+
+# ---- playing
+
+
+def test_an_engine_without_a_model_plays_judged_trajectories(folder: Path) -> None:
+    services = FakeServices()
+    played = play(make_rollouts(folder, services=services, questions=questions(2)))
+    assert ids(played.groups) == [["sft-1-q0-0", "sft-1-q0-1"], ["sft-1-q1-0", "sft-1-q1-1"]]
+    assert [item.stop for item in played.trajectories] == ["answer"] * 4
+    assert [item.reward.total for item in played.trajectories if item.reward] == [1.0] * 4
+    assert services.asked("imageSearch") == [make_image(0).hash] * 2 + [make_image(1).hash] * 2
+    assert services.judged == ["Ada"] * 4
+
+
+def test_playing_needs_no_torch() -> None:
+    program = "import sys, gog_recipes.rollout.rollouts; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_groups_keep_the_order_of_the_questions_whichever_ends_first(folder: Path) -> None:
+    engine = ScriptedEngine(seconds=lambda prompt: 5.0 if "question 0" in prompt else 1.0)
+    ended: list[tuple[int, str]] = []
+    played = play(
+        make_rollouts(folder, engine), on_group=lambda done, group: ended.append((done, group[0].question_id))
+    )
+    assert [group[0].question_id for group in played.groups] == [f"q{n}" for n in range(6)]
+    assert ended[0] != (1, "q0") and [done for done, _ in ended] == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_more_conversations_are_open_than_the_engine_has_places(folder: Path) -> None:
+    engine = ScriptedEngine(capacity=4, seconds=lambda _: 1.0)  # opening a fifth would raise
+    assert len(play(make_rollouts(folder, engine)).trajectories) == 12
+    assert engine.places == 4 and all(session.closed for session in engine.sessions)
+
+
+def test_noise_depends_on_seed_step_question_and_sample_alone(folder: Path) -> None:
+    def seeds(asked: list[Question], step: int) -> dict[tuple[str, int], Any]:
+        engine = ScriptedEngine()
+        play(make_rollouts(folder, engine, questions=asked), step=step)
+        return {(each.prompt, each.seed[-1]): each.seed for each in engine.sessions}
+
+    one, other = seeds(questions(3), 1), seeds(list(reversed(questions(3))), 1)
+    assert one == other
+    assert len(set(one.values())) == 6
+    assert not set(one.values()) & set(seeds(questions(3), 2).values())
+
+
+def test_images_of_prompts_are_announced_by_the_engines_width(folder: Path) -> None:
+    engine = ScriptedEngine(capacity=4)
+    play(make_rollouts(folder, engine))
+    assert [[image.hash for image in images] for images in engine.prefetched] == [
+        [make_image(n).hash, make_image(n + 1).hash] for n in (0, 2, 4)
+    ]
+
+
+def test_a_policy_that_may_only_answer_is_kept_from_every_search(folder: Path) -> None:
+    engine, services = ScriptedEngine(), FakeServices()
+    played = play(make_rollouts(folder, engine, services, questions=questions(1), answer_only=True))
+    assert engine.suppressed == [("<img_search>", "<text_search>")]
+    assert services.calls == []
+    assert [item.tool_calls for item in played.trajectories] == [0, 0]
+
+
+def test_a_policy_that_may_search_has_nothing_suppressed(folder: Path) -> None:
+    engine = ScriptedEngine()
+    play(make_rollouts(folder, engine, questions=questions(1)))
+    assert engine.suppressed == [()]
+
+
+def test_images_are_kept_of_the_questions_that_will_be_shown(folder: Path) -> None:
+    rollouts = make_rollouts(folder, shown_of={"q1"})
+    played = play(rollouts)
+    assert set(rollouts.images) == {make_image(1).hash}
+    assert set(rollouts.shown(played.groups[1])) == {make_image(1).hash}
+
+
+# ---- questions that cannot be played
+
+
+def test_a_prompt_that_leaves_no_room_skips_its_question_alone(folder: Path) -> None:
+    asked, lines = questions(3), []
+    asked[1] = asked[1].model_copy(update={"question": "long " * 1000})
+    rollouts = make_rollouts(folder, ScriptedEngine(limit=5000), questions=asked, log=lines.append)
+    played = play(rollouts)
+    assert [group[0].question_id for group in played.groups] == ["q0", "q2"]
+    assert [each.question_id for each in played.skipped] == ["q1"]
+    assert "the limit is 5000" in played.skipped[0].reason
+    assert lines == [f"question q1 is skipped: {played.skipped[0].reason}"]
+
+
+def test_a_question_is_reported_as_skipped_once_however_often_it_is_played(folder: Path) -> None:
+    asked, lines = questions(2), []
+    asked[1] = asked[1].model_copy(update={"image": "missing.png"})
+    rollouts = make_rollouts(folder, questions=asked, log=lines.append)
+    for step in (1, 2):
+        assert [each.question_id for each in play(rollouts, step=step).skipped] == ["q1"]
+    assert len(lines) == 1 and "missing.png" in lines[0]
+    assert list(rollouts.skipped) == ["q1"]
+
+
+def test_groups_that_were_skipped_are_done_and_empty(folder: Path) -> None:
+    asked, seen = questions(2), []
+    asked[0] = asked[0].model_copy(update={"image": "missing.png"})
+    play(make_rollouts(folder, questions=asked), on_group=lambda done, group: seen.append((done, len(group))))
+    assert sorted(seen) == [(1, 0), (2, 2)]
+
+
+def test_a_play_of_which_every_question_is_skipped_is_the_users_to_correct(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"all 6 questions were skipped, q0 because of .*the limit is 10"):
+        play(make_rollouts(folder, ScriptedEngine(limit=10)))
+
+
+def test_each_rank_knows_which_of_the_groups_it_played(folder: Path) -> None:
+    asked = questions(5)
+    asked[2] = asked[2].model_copy(update={"image": "missing.png"})  # the second question of rank 0
+
+    @dataclass(frozen=True)
+    class Alone(Ranks):
+        """One of two ranks: the other's results are those that it would have played."""
+
+        def gather(self, item: Any) -> list[Any]:
+            return others if isinstance(item, list) and len(item) == len(others[self.rank]) else [item]
+
+    def at(rank: int) -> Played:
+        return play(make_rollouts(folder, questions=asked, ranks=Alone(rank, 2)), samples=1)
+
+    others: list[list[Any]] = [[], []]
+    everything = play(make_rollouts(folder, questions=asked), samples=1)
+    by_id = {group[0].question_id: group for group in everything.groups}
+    slots = [by_id.get(question.id, everything.skipped[0]) for question in asked]
+    others = [slots[0::2], slots[1::2]]
+    first, second = at(0), at(1)
+    assert [group[0].question_id for group in first.groups] == ["q0", "q1", "q3", "q4"]
+    assert (first.own, second.own) == ([0, 3], [1, 2])
+
+
+# ---- the judge
+
+
+def test_a_judge_that_did_not_reply_is_called_again(folder: Path) -> None:
+    services = FakeServices(judge_outcomes=[FailureKind.TIMEOUT, FailureKind.CONNECTION])
+    (trajectory,) = play(make_rollouts(folder, services=services, questions=questions(1)), samples=1).trajectories
+    assert len(services.judged) == 3
+    assert trajectory.excluded == "" and trajectory.judge_failure is None
+
+
+def test_a_judge_that_replied_without_a_verdict_is_not(folder: Path) -> None:
+    services = FakeServices(judge_outcomes=[FailureKind.MALFORMED])
+    (trajectory,) = play(make_rollouts(folder, services=services, questions=questions(1)), samples=1).trajectories
+    assert len(services.judged) == 1
+    assert trajectory.excluded == "judge" and trajectory.judge_failure is not None
+
+
+@dataclass
+class WatchedServices(FakeServices):
+    """Services that are down from `down_from` to `down_to`, seconds, and whose calls wait for them."""
+
+    service: str = "judge"
+    down_from: float = 0.0
+    down_to: float = 0.0
+    patience: float = 600.0
+    reports: list[Waiting | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(OutageSpec(patience_seconds=self.patience), self.reports.append, clock=now)
+
+    def _down(self, service: str) -> bool:
+        return service == self.service and self.down_from <= now() < self.down_to
+
+    async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
+        async def call() -> Reply[bool]:
+            if self._down("judge"):
+                return Reply(None, ToolFailure("judge", FailureKind.CONNECTION, "refused"), attempts=1)
+            return await FakeServices.judge(self, question, answers, answer)
+
+        return await self.watch.call("judge", call)
+
+    async def search_image(self, image: Any) -> Reply[Any]:
+        async def call() -> Reply[Any]:
+            await asyncio.sleep(0.2)
+            if self._down("imageSearch"):
+                return Reply(None, ToolFailure("imageSearch", FailureKind.CONNECTION, "refused"), attempts=1)
+            return await FakeServices.search_image(self, image)
+
+        return await self.watch.call("imageSearch", call)
+
+
+def test_an_outage_of_the_judge_costs_no_trajectory(folder: Path) -> None:
+    services = WatchedServices(down_to=60)
+    played = play(make_rollouts(folder, services=services))
+    assert [item.excluded for item in played.trajectories] == [""] * 12
+    assert [item.judge_failure for item in played.trajectories] == [None] * 12
+    assert isinstance(services.reports[0], Waiting) and services.reports[-1] is None
+
+
+def test_an_outage_ends_the_play_when_the_patience_is_used_up_and_frees_every_place(folder: Path) -> None:
+    engine = ScriptedEngine()
+    services = WatchedServices(down_to=10_000, patience=30)
+    with pytest.raises(ServiceDown, match=r"judge: down for 3\d s: connection: refused"):
+        play(make_rollouts(folder, engine, services))
+    assert engine.places == engine.capacity
+
+
+def test_while_a_tool_is_down_no_more_episodes_start_than_have_a_place(folder: Path) -> None:
+    engine = ScriptedEngine(capacity=2)
+    services = WatchedServices(service="imageSearch", down_to=60)
+
+    async def scenario() -> int:
+        rollouts = make_rollouts(folder, engine, services)
+        playing = asyncio.ensure_future(rollouts.play(rollouts.pool.questions, 1, step=1, policy="sft"))
+        await asyncio.sleep(50)
+        opened = len(engine.sessions)
+        played = await playing
+        assert len(played.trajectories) == 6
+        return opened
+
+    # Failures before the outage was noticed reached episodes, which then went on to answer.
+    assert run(scenario()) <= outage.FAILURES + engine.capacity
+
+
+def test_failures_of_tools_exclude_a_trajectory_and_spoil_no_other(folder: Path) -> None:
+    services = FakeServices(failing={"textSearch": FailureKind.TIMEOUT})
+
+    def script(prompt: str, seed: Any) -> Sequence[str]:
+        return [text_search(), answer("Ada")] if seed[-1] == 0 else glance_then_answer(prompt, seed)
+
+    played = play(make_rollouts(folder, ScriptedEngine(script), services, questions=questions(1)))
+    assert [item.excluded for item in played.trajectories] == ["tool failure: textSearch timeout", ""]
+
+
+# ---- the pool
+
+
+def test_the_pool_keeps_images_within_its_bytes(folder: Path) -> None:
+    one = make_image(0).pixels.nbytes
+    pool = QuestionPool(folder, questions(6), cache_bytes=2 * one)
+    first = [pool.image(question) for question in pool.questions[:3]]
+    assert pool.image(pool.questions[2]) is first[2] and pool.image(pool.questions[1]) is first[1]
+    again = pool.image(pool.questions[0])
+    assert again is not first[0] and np.array_equal(again.pixels, first[0].pixels)
+
+
+def test_the_pool_keeps_an_image_that_is_larger_than_its_bytes_while_it_is_the_newest(folder: Path) -> None:
+    pool = QuestionPool(folder, questions(2), cache_bytes=1)
+    assert pool.image(pool.questions[0]) is pool.image(pool.questions[0])
+
+
+def test_a_turn_without_an_action_is_never_judged(folder: Path) -> None:
+    services = FakeServices()
+    engine = ScriptedEngine(lambda *_: [think("nothing")])
+    (trajectory,) = play(make_rollouts(folder, engine, services, questions=questions(1)), samples=1).trajectories
+    assert services.judged == [] and trajectory.reward is not None and trajectory.reward.accuracy == 0.0
+    assert dataclasses.is_dataclass(engine)
