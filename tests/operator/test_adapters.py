@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from gog_operator.cluster import adapters
-from gog_operator.cluster.adapters import Answer
+from gog_operator.cluster.bounded_http import Answer
 
 A, B = "http://10.0.0.1:8080", "http://10.0.0.2:8080"
 GRPO, NAME = "grpo/120", "grpo-120"

@@ -79,6 +79,25 @@ def test_programs_in_the_working_directory_do_not_come_before_those_on_the_path(
     assert code == 0, output
 
 
+@pytest.mark.parametrize(
+    ("end", "failures", "event"),
+    [
+        ({"exit": 130}, 0, "attempt 1 was interrupted: it got SIGINT"),
+        ({"signal": signal.SIGINT}, 0, "attempt 1 was interrupted: it got SIGINT"),
+        ({"exit": 137}, 1, "attempt 1 failed: killed by SIGKILL"),
+        ({"signal": signal.SIGKILL}, 1, "attempt 1 failed: killed by SIGKILL"),
+        ({"signal": signal.SIGTERM}, 1, "attempt 1 failed: killed by SIGTERM"),
+    ],
+)
+def test_a_signal_that_ended_an_attempt_is_reported_alike_by_itself_and_by_a_launcher(harness, end, failures, event):
+    harness.stage = {"sft": {"fail_until_attempt": 2, **end}}
+    code, output = harness.gog("run", sft(harness))
+    assert code == 0, output
+    status = harness.object("sftstage.world")["status"]
+    assert status["attempt"] == 2 and status.get("failures", 0) == failures
+    assert any(event in message for message in harness.events())
+
+
 def test_an_attempt_s_log_folder_names_how_it_ended(harness):
     harness.stage = {"sft": {"fail_until_attempt": 2}}
     assert harness.gog("run", sft(harness))[0] == 0

@@ -116,6 +116,26 @@ def test_an_attempt_that_ran_out_of_memory_is_told_and_the_next_one_resumes(plac
     assert any("attempt 1 failed: pod trainer-0 OOMKilled" in each and "from sft/40" in each for each in told)
 
 
+def test_an_attempt_that_was_interrupted_by_sigint_is_no_failure(place):
+    place.scenario.outcome = lambda name: "Failed" if name.endswith("-a1") else "Completed"
+    place.scenario.pod = lambda name: {"exitCode": 130, "reason": "Error", "message": "interrupted: the next attempt"}
+    place.scenario.step = lambda key: {"step": 40, "complete": place.get("SFTStage", "tune")["status"]["attempt"] == 2}
+    stage(place)
+    place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
+    status = place.get("SFTStage", "tune")["status"]
+    assert status["attempt"] == 2 and not status.get("failures")
+
+
+def test_the_reason_of_a_failure_is_the_pod_s_termination_message(place):
+    place.scenario.outcome = lambda name: "Failed"
+    reason = "failed: judge: answered 503 for 600 s (the stage's next attempt resumes from its last checkpoint)"
+    place.scenario.pod = lambda name: {"exitCode": 1, "reason": "Error", "message": reason}
+    place.scenario.step = lambda key: {}
+    stage(place, backoffLimit=0)
+    place.until(lambda: place.condition("SFTStage", "tune", "Failed"))
+    assert place.condition("SFTStage", "tune", "Failed")["message"] == f"attempt 1 failed: exit 1: {reason}"
+
+
 def test_a_cancelled_stage_ends_its_job_and_keeps_the_jobs_name_taken(place):
     place.scenario.outcome = lambda name: ""
     stage(place)

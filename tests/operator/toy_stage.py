@@ -1,7 +1,7 @@
 """A stage that trains nothing: steps, progress, checkpoints in the real store, and failures on demand.
 
 TOY in the environment is JSON by the store key of the stage:
-{"steps": 4, "seconds": 0.0, "save_every": 2, "fail_until_attempt": 2, "exit": 2, "hang": true}.
+{"steps": 4, "seconds": 0.0, "save_every": 2, "fail_until_attempt": 2, "exit": 2, "signal": 9, "hang": true}.
 Each start adds a line to `starts.jsonl` beside its configuration, with the step it started from.
 """
 
@@ -33,8 +33,10 @@ def main() -> int:
     with (workdir / "starts.jsonl").open("a") as stream:
         stream.write(json.dumps({"from": first, "pid": os.getpid(), "inputs": body["inputs"]}) + "\n")
     starts = len((workdir / "starts.jsonl").read_text().splitlines())
-    if "exit" in toy or starts < toy.get("fail_until_attempt", 0):
-        print(f"toy: {key} fails on purpose", file=sys.stderr)
+    if starts < toy.get("fail_until_attempt", sys.maxsize if "exit" in toy else 0):
+        print(f"toy: {key} fails on purpose", file=sys.stderr, flush=True)
+        if "signal" in toy:
+            os.kill(os.getpid(), toy["signal"])
         return int(toy.get("exit", 1))
     if toy.get("hang"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

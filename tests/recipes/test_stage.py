@@ -13,9 +13,9 @@ import pytest
 
 from gog import dataset_zip, metrics, outage, progress, spec, store
 from gog.errors import ServiceDown, UserError
-from gog_recipes.runtime import config, monitor
+from gog_recipes.runtime import config, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
-from gog_recipes.runtime.stage import TERMINATION_LOG, Stage
+from gog_recipes.runtime.stage import Stage
 
 
 def make_stage(folder, ranks=SINGLE, **settings):
@@ -103,6 +103,39 @@ def test_a_stage_that_does_not_complete_ends_in_one_line_and_the_code_of_its_kin
     assert capsys.readouterr().err.startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("is unknown", where="loss"), "error: loss: is unknown"),
+        (ServiceDown("judge", "503: try\nlater"), "failed: judge: 503: try later (the stage's next attempt resumes"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+        (RuntimeError("x" * 5000), "RuntimeError: xxx"),
+    ],
+)
+def test_the_reason_of_a_failure_is_its_pod_s_termination_message(tmp_path, monkeypatch, error, message):
+    def play():
+        raise error
+
+    monkeypatch.setenv(termination.FILE, str(tmp_path / "termination-log"))
+    with pytest.raises((SystemExit, type(error))):
+        config.exit_with(play)
+    left = (tmp_path / "termination-log").read_text()
+    assert left.startswith(message) and len(left) <= 1000 and "\n" not in left
+
+
+def test_the_first_rank_s_reason_is_kept_when_others_fail_because_of_it(tmp_path):
+    environment = {termination.FILE: str(tmp_path / "termination-log")}
+    (tmp_path / "termination-log").touch()  # as a kubelet makes it
+    termination.leave_reason("failed: judge: down for 600 s", environment)
+    termination.leave_reason("RuntimeError: connection closed by peer", environment)
+    assert (tmp_path / "termination-log").read_text() == "failed: judge: down for 600 s"
+
+
+def test_outside_of_a_pod_no_reason_is_left(tmp_path):
+    termination.leave_reason("failed", {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stage_that_completes_exits_with_0():
     with pytest.raises(SystemExit) as caught:
         config.exit_with(lambda: None)
@@ -176,7 +209,7 @@ def test_a_new_attempt_with_an_empty_folder_is_as_far_as_its_checkpoint(tmp_path
 
 
 def test_last_words_are_the_last_progress_and_fit_where_kubernetes_cuts(tmp_path, monkeypatch):
-    monkeypatch.setenv(TERMINATION_LOG, str(tmp_path / "termination-log"))
+    monkeypatch.setenv(termination.FILE, str(tmp_path / "termination-log"))
     stage = make_stage(tmp_path)
     stage.report(3, 3, reward=0.5, rewards=[0.1234567] * 2000)
     commit(stage, step=3)
@@ -193,7 +226,7 @@ def test_last_words_are_the_last_progress_and_fit_where_kubernetes_cuts(tmp_path
 
 
 def test_a_rank_that_does_not_lead_keeps_to_its_own_folder_and_says_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv(TERMINATION_LOG, str(tmp_path / "termination-log"))
+    monkeypatch.setenv(termination.FILE, str(tmp_path / "termination-log"))
     stage = make_stage(tmp_path, ranks=Ranks(1, 2), workdir=str(tmp_path / "work"))
     stage.report(1, 2)
     stage.say("hello")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gog_operator.cluster import adapters
-from gog_operator.cluster.adapters import Answer
+from gog_operator.cluster.bounded_http import Answer
 
 
 class PolicyPods:

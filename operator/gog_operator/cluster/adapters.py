@@ -13,17 +13,16 @@ does not answer in time is waited for, never failed: loading goes on without us.
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from gog import adapters
+from gog_operator.cluster import bounded_http
+from gog_operator.cluster.bounded_http import Answer
 
 MODELS, LOAD, UNLOAD = "/v1/models", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 DEFAULT, COMPLETIONS = "/v1/default", "/v1/completions"
@@ -38,12 +37,6 @@ MAX_ANSWER = 4_000_000
 """Bytes of an answer that are read."""
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes
 
 
 @dataclass(frozen=True)
@@ -82,33 +75,15 @@ def ensure_version(pods: Sequence[str], version: str, ask: Ask, *, shared: str =
     return Outcome("done", f"{len(pods)} of {len(pods)} pods serve {version or 'the base'}")
 
 
-def asker(key: str = "", *, timeout: float = TIMEOUT_SECONDS) -> Ask:
-    """The real thing, over urllib. key: what the pods want to see. Redirects and proxies are not followed."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+def asker(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Ask:
+    """The real thing. key: of the pods, if they ask for one; seconds: for a whole answer."""
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
     def ask(url: str, body: Mapping[str, Any] | None) -> Answer:
-        try:
-            return send(url, body)
-        except http.client.HTTPException as error:
-            raise ConnectionError(f"not HTTP: {error!r}") from None
-
-    def send(url: str, body: Mapping[str, Any] | None) -> Answer:
-        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, headers)
-        try:
-            with opener.open(request, timeout=timeout) as response:
-                return Answer(response.status, response.read(MAX_ANSWER))
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, error.read(MAX_ANSWER))
+        return bounded_http.request(url, seconds=seconds, limit=MAX_ANSWER, body=data, headers=headers)
 
     return ask
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
 
 class _Pod:

@@ -17,9 +17,9 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from gog_operator.cluster import files, processes
+from gog_operator.cluster import exit_codes, files, processes
 from gog_operator.plan.actions import JobView
 
 SESSION = "gog"
@@ -80,12 +80,10 @@ class LocalJobs:
             processes.signal_children(each, signal.SIGKILL)  # workers that outlived their leader
         self.runner.status(job.handle)
         self.register.forget(job.name)
-        code = next((each.returncode for each in job.processes if each.returncode), 0)
-        state: Literal["cancelled", "failed", "succeeded"] = "failed" if code else "succeeded"
-        if job.cancelled is not None:
-            state = "cancelled"
+        code = exit_codes.normalized(next((each.returncode for each in job.processes if each.returncode), 0))
+        state = exit_codes.state(code) if job.cancelled is None else "cancelled"
         _name_end(job.log_folder, state)
-        return JobView(state, code, job_log(job.log_folder))
+        return JobView(state, code, job_log(job.log_folder), "it got SIGINT" if state == "lost" else "")
 
     @property
     def runner(self) -> Any:
@@ -138,9 +136,10 @@ class _Job:
 
 
 def _name_end(log_folder: Path, state: str) -> None:
-    """TorchX leaves a file SUCCESS beside the logs of every job, whose text holds the exit codes: FAILED, CANCELLED."""
-    with contextlib.suppress(FileNotFoundError):  # removed by hand; the logs are all that matters
-        (log_folder / END).rename(log_folder / {"succeeded": END}.get(state, state.upper()))
+    """TorchX leaves a file SUCCESS, which holds the exit codes, beside the logs of every job: it is named after its end."""
+    if state != "succeeded":
+        with contextlib.suppress(FileNotFoundError):  # removed by hand; the logs are all that matters
+            (log_folder / END).rename(log_folder / {"lost": "INTERRUPTED"}.get(state, state.upper()))
 
 
 def job_log(log_folder: Path) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from gog import spec as settings
 from gog_operator.api import names
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status
 from gog_operator.build import app, config, servers
+from gog_operator.cluster import trainer_client
 from gog_operator.cluster.dataset import DatasetMaker
 from gog_operator.cluster.files import ObjectFiles, explained, write_whole
 from gog_operator.cluster.interface import Thing
@@ -115,8 +116,7 @@ class LocalCluster:
         self.jobs.cancel(stage.job_name)
 
     def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
-        told = progress.read(self.workdir(stage))
-        return Progress.model_validate(told) if told else None
+        return trainer_client.parse_progress(progress.read(self.workdir(stage)))
 
     # -- servers
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gog_operator.api.meta import Reason
+from gog_operator.cluster import exit_codes
 from gog_operator.plan.actions import Blocked
 
 Pod = Mapping[str, Any]
-ENDED_BY_OTHERS = (137, 143)
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 LATE = "9999"
 PLATFORM_REASONS = ("Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated")
@@ -48,8 +48,8 @@ def _endings(pod: Pod, prefix: str) -> Iterator[tuple[bool, str, Ending]]:
         code = int(each.get("exitCode") or 0)
         out_of_memory = each.get("reason") == "OOMKilled"
         cause = f"{named} OOMKilled" if out_of_memory else (f"{named} {disturbed}" if disturbed else "")
-        by_others = code in ENDED_BY_OTHERS and not cause
-        words = Ending(signalled(code), lines_of(each), cause, outside and not out_of_memory)
+        by_others = exit_codes.normalized(code) in exit_codes.BY_OTHERS and not cause
+        words = Ending(exit_codes.normalized(code), lines_of(each), cause, outside and not out_of_memory)
         yield by_others, str(each.get("finishedAt") or LATE), words
     if not terminated and (disturbed or pod.get("status", {}).get("phase") == "Failed"):
         told = disturbed or pod["status"].get("message") or pod["status"].get("reason") or "failed"
@@ -80,11 +80,6 @@ def short_name(pod: Pod, prefix: str) -> str:
     return name.removesuffix("-0") if name.count("-") > 1 else name
 
 
-def signalled(code: int) -> int:
-    """128 + n is how a container tells of signal n."""
-    return 128 - code if 128 < code < 160 else code
-
-
 def lines_of(terminated: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(terminated.get("message") or "").strip().splitlines())
 
@@ -109,7 +104,7 @@ def crash(pods: Iterable[Pod], after: int) -> Ending | None:
             last = each.get("state", {}).get("terminated") or each.get("lastState", {}).get("terminated")
             if last and (int(each.get("restartCount") or 0) >= after or last.get("exitCode") == 2):
                 cause = f"pod {pod['metadata']['name']} OOMKilled" if last.get("reason") == "OOMKilled" else ""
-                return Ending(signalled(int(last.get("exitCode") or 0)), lines_of(last), cause)
+                return Ending(exit_codes.normalized(int(last.get("exitCode") or 0)), lines_of(last), cause)
     return None
 
 

@@ -20,7 +20,7 @@ from gog_operator.api.meta import Reason
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status, document
 from gog_operator.build import children, config
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import documents, kserve, paths, store_jobs, trainer_client, volcano
+from gog_operator.cluster import documents, events, kserve, paths, store_jobs, trainer_client, volcano
 from gog_operator.cluster.api_errors import Explained
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import AlreadyExists, Conflict, Refused, Thing
@@ -108,7 +108,7 @@ class RemoteCluster:
         self.api.drop(self._path(kind, name), uid, foreground=kind != "Endpoint")
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
-        trainer_client.record(self.api, self.namespace, thing, event, now)
+        events.record(self.api, self.namespace, thing, event, now)
 
     # -- jobs
 
@@ -129,7 +129,7 @@ class RemoteCluster:
             return None
         name = stage.job_name
         address = f"http://{name}-trainer-0-0.{name}.{self.namespace}.svc:{self.platform.progress_port}/progress"
-        return trainer_client.progress_of(self.ask(address, trainer_client.SECONDS))
+        return trainer_client.parse_progress(self.ask(address, trainer_client.SECONDS))
 
     # -- servers
 
@@ -214,7 +214,7 @@ class RemoteCluster:
         body = {
             "store": _plain(self._store(run)),
             "objects": [document(each) for each in things],
-            "events": trainer_client.rows(self.api, self.namespace, things),
+            "events": events.rows(self.api, self.namespace, things),
         }
         self.movers.start(names.mover(run.name, "report"), run, "report", body, self._store(run))
 

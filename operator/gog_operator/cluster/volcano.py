@@ -12,7 +12,7 @@ from gog_operator.api.objects import Stage
 from gog_operator.build import meta, volcano
 from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import documents, paths, pods
+from gog_operator.cluster import documents, exit_codes, paths, pods
 from gog_operator.cluster.api_errors import Explained
 from gog_operator.cluster.creation import create_owned
 from gog_operator.cluster.interface import Refused, Unavailable
@@ -131,6 +131,8 @@ def _ended(phase: str, end: pods.Ending, message: str) -> JobView:
     cause = end.cause or ("" if end.exit_code is not None else message)
     if phase in CANCELLED:
         return JobView("cancelled", end.exit_code, end.lines, cause)
+    if end.exit_code == exit_codes.INTERRUPTED:
+        return JobView("lost", end.exit_code, end.lines, cause or "a pod got SIGINT")
     if end.exit_code is None and not cause:
         return JobView("lost", cause="its pods were taken away: deleted, or lost with their node")
     return JobView("lost" if end.disrupted else "failed", end.exit_code, end.lines, cause)

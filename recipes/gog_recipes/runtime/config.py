@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from gog.errors import ServiceDown, UserError, is_disk_full, unwritable
 from gog.spec import StageConfig
 from gog.store import Unavailable
+from gog_recipes.runtime import termination
 
 Config = TypeVar("Config", bound=StageConfig)
 FAILED, INVALID_INPUT, INTERRUPTED = 1, 2, 130
@@ -78,7 +79,8 @@ def exit_with(main: Callable[[], None]) -> None:
     """Runs a recipe and exits with its code; see docs/runbooks.md, "How a stage ends".
 
     What the user must change becomes one line and INVALID_INPUT. What may have passed by the next attempt (a tool, the
-    judge or the store is down) becomes one line and FAILED. Any other error is a bug and keeps its traceback.
+    judge or the store is down) becomes one line and FAILED. Any other error is a bug and keeps its traceback. In a pod the
+    reason is left as the termination message, too.
     """
     if os.getpid() == 1:  # in a pod, where the kernel spares the first process every signal that it has no handler for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
@@ -92,6 +94,7 @@ def exit_with(main: Callable[[], None]) -> None:
         _exit("interrupted", "the next attempt resumes from the last checkpoint", INTERRUPTED)
     except Exception as error:
         if not is_disk_full(error):
+            termination.leave_reason(f"{type(error).__name__}: {error}")
             raise
         _exit("error", unwritable(OSError(errno.ENOSPC, ""), "the stage's files").sentence(), INVALID_INPUT)
     sys.exit(0)
@@ -99,4 +102,5 @@ def exit_with(main: Callable[[], None]) -> None:
 
 def _exit(outcome: str, sentence: str, code: int) -> None:
     print(f"{outcome}: {sentence}", file=sys.stderr, flush=True)
+    termination.leave_reason(f"{outcome}: {sentence}")
     sys.exit(code)

@@ -7,7 +7,6 @@ checkpoints, base model) is made once in the common folder. Only rank 0 logs, re
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 import uuid
@@ -19,7 +18,7 @@ from gog import catalog, dataset, dataset_zip, folders, metrics, outage, progres
 from gog.errors import UserError
 from gog.spec import CallPolicy, DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.tracing import stages as traces
-from gog_recipes.runtime import monitor
+from gog_recipes.runtime import monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
@@ -28,8 +27,6 @@ MAY_CHANGE = {"steps", "max_steps", "max_excluded_share", "max_unknown_share"}
 outage it tolerates."""
 CALLS_MAY_CHANGE = {*CallPolicy.model_fields, "judge", "outage", *(tool.field for tool in catalog.TOOLS)}
 """Settings of `tools` that may differ likewise: how calls are made, not what they return."""
-TERMINATION_LOG = "GOG_TERMINATION_LOG"
-"""Environment variable: the file whose content Kubernetes keeps as the pod's termination message."""
 
 
 class Stage:
@@ -203,8 +200,8 @@ class Stage:
     def end(self) -> None:
         """Ends an attempt that completed: the last spans, the termination message, the last scrape."""
         self.tracer.end()
-        if self.ranks.is_main and os.environ.get(TERMINATION_LOG):
-            Path(os.environ[TERMINATION_LOG]).write_text(progress.shorten(self.progress()))
+        if self.ranks.is_main:
+            termination.leave(progress.shorten(self.progress()))
         monitor.end(self.monitor)
 
 
