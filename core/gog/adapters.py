@@ -1,11 +1,11 @@
-"""Adapters that a server of the plain base can wear.
+"""Adapters joined into one that a server of the plain base model can apply.
 
 A GRPO checkpoint's adapter was trained on base + SFT adapter *merged*, so by itself it is half of the policy: a server
-that holds the base needs one adapter equal to both. Low-rank updates add up by concatenation: the rows of the As on one
-another, the columns of the Bs beside one another, each B times its own scaling; the result's scaling is 1. It is exact
-up to the rounding of that one product. Ranks are filled up with zeros to the next one that vLLM takes.
+that holds the base needs one adapter equal to both. Low-rank updates are summed by concatenation: the As by rows, the Bs
+by columns, each B times its own scaling; the scaling of the result is 1. That is exact up to the rounding of that one
+product. Ranks are padded with zeros to the next one that vLLM accepts.
 
-What cannot be joined so (whole modules saved, DoRA, ranks that differ by module, weights folded into the base at
+What cannot be joined exactly (whole modules saved, DoRA, ranks that differ by module, weights folded into the base at
 initialisation) is refused, never approximated. Nothing here needs torch.
 """
 
@@ -27,36 +27,46 @@ from gog.errors import UserError, unwritable
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM allows as --max-lora-rank."""
+"""Values that vLLM accepts as --max-lora-rank."""
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 WITHOUT_EFFECT = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform",
     "layers_pattern", "megatron_core", "qalora_group_size",
 }  # fmt: skip
-"""Settings that say how an adapter was made or are read here; any other that is set changes what it computes."""
+"""Settings that describe how an adapter was made, or that are read here; any other one changes what it computes."""
 PLAIN: dict[str, tuple[Any, ...]] = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A [rank, in] and B [out, rank] by module, both float32; the module's update is scaling · B A. dtype: as saved."""
+    """A LoRA adapter; the update of a module's weight is scaling · B A."""
 
     rank: int
+    """Rows of every A, columns of every B."""
     scaling: float
+    """Factor of every update."""
     dtype: str
+    """Type of the weights as saved: `BF16`."""
     pairs: dict[str, tuple[np.ndarray, np.ndarray]]
+    """A [rank, in] and B [out, rank] by module, both float32."""
 
 
 def name_of(ref: str) -> str:
-    """The name under which a server knows a checkpoint: `grpo/120` -> `grpo-120`."""
+    """The name of a checkpoint on a server: `grpo/120` -> `grpo-120`."""
     return ref.replace("/", "-")
 
 
 def fetch_servable(checkpoints: store.Store, ref: str, folder: Path) -> Path:
-    """A checkpoint's policy as one adapter on the plain base, in a new folder that appears whole or not at all.
+    """A checkpoint's policy as one adapter on the plain base.
 
-    Raises UserError for a checkpoint that is missing, corrupt or holds no adapter.
+    Args:
+        checkpoints: where it is
+        ref: `stage/step`, or a stage for its newest
+        folder: where the adapter goes; it appears whole or not at all
+
+    Raises:
+        UserError: the checkpoint is missing, corrupt or holds no adapter; the folder exists already.
     """
     if folder.exists():
         raise UserError("exists already", where=str(folder), remedy="fetch into a new folder")
@@ -68,10 +78,10 @@ def fetch_servable(checkpoints: store.Store, ref: str, folder: Path) -> Path:
 
 
 def lineage(checkpoints: store.Store, ref: str) -> list[store.Manifest]:
-    """The checkpoints whose adapters make up a policy, the one folded in first at the front.
+    """The checkpoints whose adapters make up a policy, the one merged first at the front.
 
-    A stage folds the adapters of the checkpoints it starts from into its weights, so those of a checkpoint's parents
-    that hold one lie beneath its own.
+    A stage merges the adapters of the checkpoints that it starts from into its weights, so the parents of a checkpoint
+    that hold an adapter come before it.
     """
     manifest = checkpoints.resolve(ref)
     if WEIGHTS not in manifest.files:
@@ -90,17 +100,33 @@ def lineage(checkpoints: store.Store, ref: str) -> list[store.Manifest]:
 
 
 def join(folders: Sequence[Path], target: Path) -> Path:
-    """One PEFT folder equal to several, given in the order in which they were folded into the base.
+    """One adapter equal to several.
 
-    The result's scaling is 1 and its rank one of RANKS; its type is theirs, float32 where they differ. It appears whole
-    or not at all. Raises UserError for what cannot be joined exactly.
+    Args:
+        folders: as PEFT saves them, in the order in which they were merged into the base
+        target: where the result goes; it appears whole or not at all
+
+    Returns:
+        The target. Its scaling is 1, its rank one of RANKS, its type theirs, or float32 where they differ.
+
+    Raises:
+        UserError: for what cannot be joined exactly.
     """
     layers = [read(folder / CONFIG, folder / WEIGHTS, where=str(folder)) for folder in folders]
     return _write(_joined(layers), target)
 
 
 def read(config: Path, weights: Path, *, where: str) -> Adapter:
-    """An adapter as PEFT saves it. Raises UserError naming what is not plain LoRA of linears."""
+    """An adapter as PEFT saves it.
+
+    Args:
+        config: its adapter_config.json
+        weights: its adapter_model.safetensors
+        where: the adapter, for messages
+
+    Raises:
+        UserError: naming what is not plain LoRA of linears.
+    """
     try:
         settings = json.loads(config.read_bytes())
         rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
@@ -204,11 +230,13 @@ def _joined(layers: Sequence[Adapter]) -> Adapter:
 
 
 def _stacked(module: str, layers: Sequence[Adapter], rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """A [rank, in] and B [out, rank]; a layer without the module leaves its part zero."""
+    """A [rank, in] and B [out, rank] of a module; an adapter without the module leaves its part zero."""
     wide = {layer.pairs[module][0].shape[1] for layer in layers if module in layer.pairs}
     high = {layer.pairs[module][1].shape[0] for layer in layers if module in layer.pairs}
     if len(wide) > 1 or len(high) > 1:
-        raise UserError(f"{module} has another size in each adapter", where="adapters", remedy="were both of one base?")
+        raise UserError(
+            f"{module}: adapter shapes differ", where="adapters", remedy="were they trained from the same base model?"
+        )
     a, b = np.zeros((rank, wide.pop()), np.float32), np.zeros((high.pop(), rank), np.float32)
     start = 0
     for layer in layers:
@@ -238,7 +266,7 @@ def _write(adapter: Adapter, folder: Path) -> Path:
 
 
 def _config(adapter: Adapter) -> dict[str, Any]:
-    """Names of whole modules, since a pattern or a suffix could match one that none of the adapters touches."""
+    """Targets are names of whole modules, because a pattern could match a module that none of the adapters changes."""
     return {
         "peft_type": "LORA",
         "task_type": None,

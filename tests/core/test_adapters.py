@@ -1,4 +1,4 @@
-"""Adapters joined into one that a server of the plain base can wear."""
+"""Adapters joined into one for a server of the plain base, and checked against a model."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ layer = st.tuples(st.integers(1, 12), st.integers(1, 40), st.sets(st.sampled_fro
 
 @settings(max_examples=40, deadline=None)
 @given(layers=st.lists(layer, min_size=1, max_size=4), x_seed=st.integers(0, 9))
-def test_the_joined_adapter_does_to_every_input_what_its_parts_do_together(tmp_path_factory, layers, x_seed):
+def test_a_joined_adapter_changes_every_input_by_the_sum_of_its_parts(tmp_path_factory, layers, x_seed):
     root = tmp_path_factory.mktemp("join")
     parts = [
         write(root / str(n), rank=rank, alpha=alpha, seed=n, modules=sorted(modules), use_rslora=rslora)
@@ -78,7 +78,7 @@ def test_the_type_of_the_weights_is_kept(tmp_path, dtype):
     np.testing.assert_array_equal(joined[MODULES[0] + adapters.B][1][:, :4], 2 * first)  # a power of two is exact
 
 
-def test_of_two_types_the_one_that_holds_both_is_taken(tmp_path):
+def test_adapters_of_two_types_are_joined_in_float32(tmp_path):
     parts = [write(tmp_path / dtype, rank=4, alpha=4, seed=1, dtype=dtype) for dtype in ("F16", "BF16")]
     joined = tensors.read(adapters.join(parts, tmp_path / "joined") / adapters.WEIGHTS)
     assert {kind for kind, _ in joined.values()} == {"F32"}
@@ -207,26 +207,26 @@ def trained(store: store.Store, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("ref", ["grpo/120", "grpo-no-gaze/120", "grpo"])
-def test_what_rl_made_is_served_together_with_what_it_was_made_on(store, tmp_path, trained, ref):
+def test_an_rl_adapter_is_served_joined_with_the_sft_adapter_it_was_trained_on(store, tmp_path, trained, ref):
     folder = adapters.fetch_servable(store, ref, tmp_path / "served")
     for module in MODULES:
         expected = update(trained[0], module) + update(trained[1], module)
         np.testing.assert_allclose(update(folder, module), expected, atol=1e-5)
 
 
-def test_what_imitation_made_is_served_alone(store, tmp_path, trained):
+def test_an_sft_adapter_is_served_alone(store, tmp_path, trained):
     folder = adapters.fetch_servable(store, "sft/180", tmp_path / "served")
     np.testing.assert_allclose(update(folder, MODULES[0]), update(trained[0], MODULES[0]), atol=1e-6)
 
 
 @pytest.mark.parametrize("ref", ["stratify/1", "grpo/121", "grpo/../sft", "nothing"])
-def test_what_is_no_policy_is_refused_and_leaves_no_folder(store, tmp_path, trained, ref):
+def test_a_checkpoint_without_a_policy_is_refused_and_leaves_no_folder(store, tmp_path, trained, ref):
     with pytest.raises(UserError):
         adapters.fetch_servable(store, ref, tmp_path / "served" / "x")
     assert not (tmp_path / "served").exists()
 
 
-def test_a_corrupt_adapter_beneath_is_found_before_anything_appears(store, tmp_path, trained):
+def test_a_corrupt_sft_adapter_is_found_before_the_folder_appears(store, tmp_path, trained):
     path = store.open(store.resolve("sft/180"), adapters.WEIGHTS)
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

@@ -1,4 +1,4 @@
-"""The TorchX component, as `torchx run` and as Volcano see it."""
+"""The TorchX component, run by hand and compiled for Volcano."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gog_recipes.runtime import components
 BY_HAND = ["--kind", "sft", "--image", "trainer:1", "--config", "/c.yaml", "--env", "HOME=/tmp,A=b"]
 
 
-def test_a_person_gives_settings_after_two_hyphens_as_gog_stage_takes_them():
+def test_settings_after_two_hyphens_are_passed_to_gog_stage():
     (role,) = materialize_appdef(components.stage, [*BY_HAND, "--", "epochs=1", "lora.rank=4"]).roles
     assert [role.entrypoint, *role.args] == ["gog", "stage", "sft", "--config", "/c.yaml", "epochs=1", "lora.rank=4"]
     assert role.env == {"HOME": "/tmp", "A": "b"} and role.image == "trainer:1"
 
 
 @pytest.mark.parametrize(("replica", "leader"), [(0, "localhost"), (1, "world-sft-trainer-0-0.world-sft")])
-def test_each_replica_of_a_volcano_job_knows_its_number_and_finds_replica_0(replica, leader, monkeypatch):
+def test_each_replica_of_a_volcano_job_gets_its_rank_and_the_address_of_replica_0(replica, leader, monkeypatch):
     app = materialize_appdef(components.stage, [*BY_HAND, "--nodes", "2"])
     runner = Runner("test", {"kubernetes": lambda name, **_: kubernetes_scheduler.KubernetesScheduler(name, client=1)})
     info = runner.dryrun(app, "kubernetes", {"queue": "default", "validate_spec": False})

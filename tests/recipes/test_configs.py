@@ -1,4 +1,4 @@
-"""Every shipped configuration is read by the class that its recipe reads it with."""
+"""Every shipped configuration is valid for its recipe, and everything that recipes read is shipped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_family_has_a_preset_for_every_stage(family):
     assert {path.stem for path in STAGE_FILES if path.parent.name == family} == set(spec.STAGES)
 
 
-def test_the_full_size_presets_keep_to_the_papers_figures():
+def test_the_full_size_presets_have_the_papers_figures():
     sft, grpo = (yaml.safe_load((CONFIGS / "qwen2.5-vl" / f"{stage}.yaml").read_text()) for stage in ("sft", "grpo"))
     assert (sft["epochs"], sft["learning_rate"], sft["batch_size"], sft["lora"]["rank"]) == (3, 1e-4, 8, 8)
     assert (grpo["learning_rate"], grpo["kl_coef"], grpo["group_size"], grpo["max_tokens"]) == (2e-6, 0.001, 5, 8192)
@@ -41,9 +41,9 @@ def test_an_override_of_the_command_line_wins_over_the_file():
 
 
 def test_everything_that_a_recipe_reads_is_shipped():
-    """What setuptools is told to ship, since an editable install would hide what is missing."""
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["gog_recipes"]
+    """By the patterns in pyproject.toml, because an editable install would hide a missing file."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["gog_recipes"]
     package = CONFIGS.parent
-    shipped = {path for pattern in told for path in package.glob(pattern)}
+    shipped = {path for pattern in patterns for path in package.glob(pattern)}
     data = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert data == shipped

@@ -23,20 +23,20 @@ def base() -> Block:
     return Block().eval()
 
 
-def wear(model: torch.nn.Module, targets: str, *, rank: int, alpha: int) -> PeftModel:
+def with_adapter(model: torch.nn.Module, targets: str, *, rank: int, alpha: int) -> PeftModel:
     """The model with an adapter whose weights are not zero."""
-    worn = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
-    for name, parameter in worn.named_parameters():
+    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets))
+    for name, parameter in adapted.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter)
-    return worn
+    return adapted
 
 
 def test_the_joined_adapter_on_the_base_is_the_policy_that_rl_trained(tmp_path):
     x = torch.randn(5, 12)
-    sft = wear(base(), r".*q_proj", rank=3, alpha=6)
+    sft = with_adapter(base(), r".*q_proj", rank=3, alpha=6)
     sft.save_pretrained(tmp_path / "sft")
-    grpo = wear(sft.merge_and_unload(), r".*(q_proj|up_proj)", rank=8, alpha=4)
+    grpo = with_adapter(sft.merge_and_unload(), r".*(q_proj|up_proj)", rank=8, alpha=4)
     grpo.save_pretrained(tmp_path / "grpo")
     joined = adapters.join([tmp_path / "sft", tmp_path / "grpo"], tmp_path / "joined")
     served = PeftModel.from_pretrained(base(), str(joined))

@@ -1,4 +1,4 @@
-"""torchrun for recipes ends as its workers do, and at once when it is asked to."""
+"""torchrun for recipes exits as its workers do, and at once on SIGTERM."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.parametrize(("ending", "code"), [("sys.exit(2)", 2), ("os.kill(os.getpid(), 9)", 137)])
-def test_it_ends_with_the_code_of_the_worker_that_failed(ending, code, tmp_path):
+def test_it_exits_with_the_code_of_the_worker_that_failed_first(ending, code, tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text(f"import os, sys\nif os.environ['RANK'] == '1':\n    {ending}\n")
     done = subprocess.run([*LAUNCH, str(worker)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stderr
-    assert "ChildFailedError" not in done.stderr  # the worker's own words are the last ones
+    assert "ChildFailedError" not in done.stderr  # the worker's own message is the last one
 
 
-def test_sigterm_ends_workers_that_are_stuck_and_then_itself(tmp_path):
+def test_sigterm_ends_stuck_workers_and_then_the_launcher(tmp_path):
     worker = tmp_path / "worker.py"
     started = "open(f'{sys.argv[1]}/pid-{os.environ[\"RANK\"]}', 'w').write(str(os.getpid()))"
     worker.write_text(f"import os, sys, time\n{started}\ntime.sleep(600)\n")

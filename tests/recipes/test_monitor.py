@@ -1,4 +1,4 @@
-"""What a stage tells Prometheus: where it serves, how it ends, what its ranks counted, how fast it was."""
+"""A stage's metrics: where they are served, how the process ends, counts of other ranks, timers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gog_recipes.runtime.stage import Stage
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """make(**environment): a stage that serves where the environment says."""
+    """make(**environment): a stage that serves at the port that the environment names."""
     made = []
 
     def make(ranks=SINGLE, **environment):
@@ -55,14 +55,14 @@ def test_without_a_port_nothing_is_served(stage):
     assert stage().monitor is None
 
 
-def test_a_stage_on_one_machine_says_where_it_serves(stage):
+def test_a_stage_on_one_machine_writes_its_port_into_the_work_folder(stage):
     one = stage(**LOCAL)
-    told = json.loads((one.workdir / serving.PORT_FILE).read_text())
-    assert told == {"port": one.monitor.server_port, "pid": os.getpid()}
-    assert 'gog_train_step{stage="grpo"} 0.0' in scrape(told["port"])
+    written = json.loads((one.workdir / serving.PORT_FILE).read_text())
+    assert written == {"port": one.monitor.server_port, "pid": os.getpid()}
+    assert 'gog_train_step{stage="grpo"} 0.0' in scrape(written["port"])
 
 
-def test_only_the_leader_serves(stage):
+def test_only_rank_0_serves(stage):
     assert stage(Ranks(1, 2), **LOCAL).monitor is None
 
 
@@ -78,17 +78,17 @@ def test_a_stage_that_was_scraped_ends_after_one_more_scrape(stage):
     assert not ending.is_alive()
 
 
-def test_a_stage_that_nobody_scraped_ends_at_once(stage):
+def test_a_stage_that_was_never_scraped_ends_at_once(stage):
     stage(**LOCAL, **{serving.LINGER: "3600"}).end()
 
 
-def test_how_far_a_stage_is_and_its_newest_checkpoint_are_told(stage):
+def test_progress_and_the_newest_checkpoint_are_in_the_metrics(stage):
     one, begun = stage(), time.time()
     one.report(3, 9)
     assert (value("gog_train_step", stage="grpo"), value("gog_train_steps_planned", stage="grpo")) == (3, 9)
     advanced = value("gog_train_last_step_timestamp_seconds", stage="grpo")
     assert advanced >= begun
-    one.report(3, 9)  # the same step told again is no progress
+    one.report(3, 9)  # the same step again is not progress
     assert value("gog_train_last_step_timestamp_seconds", stage="grpo") == advanced
     weights = one.workdir / "weights"
     weights.write_text("1")
@@ -99,7 +99,7 @@ def test_how_far_a_stage_is_and_its_newest_checkpoint_are_told(stage):
     assert value("gog_store_operations_total", operation="commit", outcome="ok") >= 1
 
 
-def test_what_other_ranks_counted_is_on_the_leaders_page(monkeypatch):
+def test_counts_of_other_ranks_are_on_the_page_of_rank_0(monkeypatch):
     class Two(Ranks):
         def gather(self, item):
             return [item, item]
@@ -132,16 +132,16 @@ def test_the_parts_of_a_step_add_up_to_its_total():
         ("NVIDIA GeForce RTX 9999", None),
     ],
 )
-def test_the_peak_of_a_device_is_known_or_not_guessed(device, peak):
+def test_the_peak_of_a_device_is_known_or_absent(device, peak):
     assert timers.peak_of(device) == peak
 
 
-def test_utilisation_is_told_only_where_the_peak_is_known():
+def test_utilisation_is_given_only_where_the_peak_is_known():
     assert timers.Throughput(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
     assert timers.Throughput(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
 
 
-def test_entropy_is_the_mean_surprise_and_staleness_the_age_of_the_oldest_weights():
+def test_entropy_is_the_mean_negative_log_prob_and_staleness_the_age_of_the_oldest_weights():
     def segment(source, version, *logprobs):
         return SimpleNamespace(source=source, version=version, logprobs=logprobs)
 

@@ -1,4 +1,4 @@
-"""The settlement between peft and torchtune about torchao, and whether it is still needed."""
+"""The workaround for the torchao versions of peft and torchtune, and whether it is still needed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def run(program: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=300)
 
 
-def test_without_the_settlement_an_adapter_cannot_be_applied():
-    """When this fails, peft and torchtune agree again: remove gog_recipes.models.peft_compat."""
+def test_without_the_workaround_an_adapter_cannot_be_applied():
+    """When this fails, the workaround is no longer needed: remove gog_recipes.models.peft_compat."""
     assert "torchao" in run(PROGRAM).stderr
 
 
-def test_with_it_an_adapter_can_be_applied():
+def test_with_the_workaround_an_adapter_can_be_applied():
     done = run("import gog_recipes.models.peft_compat\n" + PROGRAM)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The processor with a tokenizer that knows none of the agent's tags, as full-size models' do."""
+"""The processor with a tokenizer that has none of the agent's tags as tokens, like those of full-size models."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SPECIAL = [
 
 
 @pytest.fixture(scope="module")
-def byte_codec(tmp_path_factory):
-    """One token per byte, as byte-level BPE without a single merge."""
+def byte_processor(tmp_path_factory):
+    """One token per byte: byte-level BPE without merges."""
     folder = tmp_path_factory.mktemp("bytes")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = tokenizers.Tokenizer(models.BPE({char: number for number, char in enumerate(alphabet)}, []))
@@ -43,30 +43,30 @@ def byte_codec(tmp_path_factory):
     return Processor(folder, style="full")
 
 
-def test_a_turn_ends_with_the_last_byte_of_its_closing_tag_and_no_earlier(byte_codec):
-    ids = byte_codec.encode("<think>a ring</think><answer>n12</answer>", [])
-    ends = [length for length in range(1, len(ids) + 1) if byte_codec.ends_turn(ids[:length])]
+def test_a_turn_ends_with_the_last_byte_of_its_closing_tag_and_no_earlier(byte_processor):
+    ids = byte_processor.encode("<think>a ring</think><answer>n12</answer>", [])
+    ends = [length for length in range(1, len(ids) + 1) if byte_processor.ends_turn(ids[:length])]
     assert ends == [len(ids)]
 
 
-def test_text_survives_the_way_through_tokens(byte_codec):
+def test_text_is_unchanged_by_encoding_and_decoding(byte_processor):
     text = prompts.observation("Prix : 12 € <b>‹answer›</b>")
-    assert byte_codec.decode(byte_codec.encode(text, [])) == text
+    assert byte_processor.decode(byte_processor.encode(text, [])) == text
 
 
-def test_a_prompt_holds_one_pad_per_image_token(byte_codec):
+def test_a_prompt_holds_one_pad_per_image_token(byte_processor):
     shown = Image(np.zeros((56, 84, 3), np.uint8))
-    grid = byte_codec.patches(shown).grid
+    grid = byte_processor.patches(shown).grid
     tokens = grid[1] * grid[2] // 4
-    ids = byte_codec.encode(prompts.prompt("what ?", style="full"), [tokens])
-    assert ids.count(byte_codec.image_pad) == tokens == 6
+    ids = byte_processor.encode(prompts.prompt("what ?", style="full"), [tokens])
+    assert ids.count(byte_processor.image_pad) == tokens == 6
 
 
-def test_pads_without_images_are_refused(byte_codec):
+def test_pads_without_images_are_refused(byte_processor):
     with pytest.raises(ValueError, match="1 image pads in the text for 0 images"):
-        byte_codec.encode(prompts.prompt("what ?", style="full"), [])
+        byte_processor.encode(prompts.prompt("what ?", style="full"), [])
 
 
-def test_a_tag_of_several_tokens_cannot_be_forbidden_by_token(byte_codec):
-    assert byte_codec.forbidden(["<img_search>"]) == []
+def test_a_tag_of_several_tokens_cannot_be_forbidden_by_token(byte_processor):
+    assert byte_processor.forbidden(["<img_search>"]) == []
     assert len(policy_model.load_processor(ModelSpec(base="tiny")).forbidden(["<img_search>"])) == 1

@@ -1,4 +1,4 @@
-"""Two ranks under torchrun do what one process does; killed, they go on from what their pods brought to the store."""
+"""Two ranks under torchrun do what one process does; killed, they resume from what they committed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 SFT = {"stage": "again", "epochs": 3, "max_steps": 10, "save_every": 2}
 GRPO = {"levels": ["easy", "1", "2"], "questions_per_step": 5, "group_size": 3, "save_every": 2}
-"""Five questions for two ranks: the shares are not alike."""
+"""Five questions for two ranks: their shares differ."""
 
 
 def launch(program: list[str], folder: Path) -> subprocess.Popen:
@@ -65,14 +65,14 @@ def files(root, stage):
 
 @pytest.fixture(scope="module")
 def roots(chain, tmp_path_factory):
-    """A copy of the chain for each thing that is tried."""
+    """A copy of the chain for each case."""
     folder = tmp_path_factory.mktemp("ranks")
     return {name: copy_of(chain, folder / name) for name in ("one", "two", "killed", "two-one", "one-two", "halves")}
 
 
 @pytest.fixture(scope="module")
 def killed(make, roots):
-    """SFT by two ranks, killed without warning after its first checkpoint."""
+    """SFT by two ranks, killed by SIGKILL after its first checkpoint; the step of its newest checkpoint."""
     root = roots["killed"]
     recipe = make(SFTConfig, root, **SFT | {"max_steps": 400, "epochs": 100})
     (root / "jobs.json").write_text(json.dumps([["sft", recipe.model_dump(mode="json", by_alias=True)]]))
@@ -89,14 +89,14 @@ def killed(make, roots):
 
 
 def children(pid: int) -> list[int]:
-    """torchrun gives every worker a session of its own."""
+    """Processes of torchrun's workers, each of which has a session of its own."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in found]
 
 
 @pytest.fixture(scope="module")
 def done(make, roots, killed):
-    """Everything that two ranks do, in one launch; then what one process does."""
+    """All stages by two ranks, in one launch, and the same by one process."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     alone(SFTRecipe(make(SFTConfig, roots["one"], **SFT)))
@@ -145,11 +145,11 @@ def near(series, other, names, rel=1e-4):
 
 
 @pytest.mark.parametrize("way", ["two", "one-two", "two-one"])
-def test_an_sft_step_is_the_same_step_for_any_number_of_ranks_also_when_it_changes_midway(done, way):
+def test_an_sft_step_is_the_same_for_any_number_of_ranks_also_when_it_changes_midway(done, way):
     near(lines(done[way], "again"), lines(done["one"], "again"), ("loss", "grad_norm", "learning_rate", "tokens"))
 
 
-def test_every_rank_brings_its_own_rows_of_the_optimizer(done):
+def test_every_rank_commits_its_own_rows_of_the_optimizer(done):
     held = sorted(name for name in files(done["two"], "again") if name.startswith("optimizer"))
     assert held == ["optimizer-00001-of-00002.safetensors", "optimizer-00002-of-00002.safetensors"]
     assert "optimizer.safetensors" in files(done["two-one"], "again")
@@ -190,7 +190,7 @@ def test_trajectories_of_all_ranks_are_kept_with_their_images(done):
     assert len(kept.trajectories()) == 15 and all(kept.png(image) for image in shown)
 
 
-def test_questions_dealt_out_are_graded_as_by_one_process(done):
+def test_questions_divided_among_ranks_are_graded_as_by_one_process(done):
     graded = []
     for root in (done["one"], done["two"]):
         opened = store.Store(root / "store")
@@ -198,19 +198,19 @@ def test_questions_dealt_out_are_graded_as_by_one_process(done):
     assert graded[0] == graded[1] and len(graded[0].splitlines()) == 9
 
 
-def test_evaluation_counts_every_question_once_however_they_were_dealt_out(done):
+def test_evaluation_counts_every_question_once_for_any_number_of_ranks(done):
     opened = store.Store(done["two"] / "store")
     answers = [json.loads(line) for line in opened.open(opened.latest("evaluate"), "answers.jsonl").open()]
     assert len({(line["policy"], line["question_id"]) for line in answers}) == len(answers) == 14
 
 
-def test_only_the_leader_speaks_and_reports(done):
+def test_only_rank_0_logs_and_reports(done):
     log = (done["two"] / "log").read_text()
     assert log.count("grpo: checkpoint grpo/4 committed") == 2  # of two runs, not of four ranks
     assert not (done["two"] / "work" / "sft" / "rank-1" / "progress.json").exists()
 
 
-def test_dealt_out_and_collected_items_keep_their_order():
+def test_items_that_are_sharded_and_unsharded_keep_their_order():
     items = list("abcdefg")
     parts = [ranks.Ranks(rank, 3).shard(items) for rank in range(3)]
     one = ranks.Ranks(1, 3)

@@ -1,4 +1,4 @@
-"""A stage's surroundings: whose checkpoints it goes on from, what its pod says, what its ranks share."""
+"""A stage attempt: the checkpoint it resumes from, what its pod reports, what its ranks share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def commit(stage, step=1):
     stage.publish(step, {"weights": weights}, meta={}, parents=[], complete=False)
 
 
-def test_a_stage_goes_on_from_its_own_checkpoint_also_for_longer_and_from_elsewhere(tmp_path):
+def test_a_stage_resumes_from_its_own_checkpoint_also_with_more_steps_and_other_addresses(tmp_path):
     commit(make_stage(tmp_path, endpoints={"judge": "http://127.0.0.1:1"}))
     again = make_stage(tmp_path, endpoints={"judge": "http://127.0.0.1:2"}, steps=7, workdir=str(tmp_path / "work"))
     assert again.store.latest("grpo").step == 1
@@ -42,7 +42,7 @@ def test_a_stage_goes_on_from_its_own_checkpoint_also_for_longer_and_from_elsewh
         ({"seed": 3, "clip": 0.3}, "checkpoint grpo/1 was made with another seed, clip"),
     ],
 )
-def test_a_checkpoint_that_is_not_its_own_is_not_gone_on_from(tmp_path, changes, sentence):
+def test_a_stage_refuses_to_resume_from_another_runs_or_other_settings_checkpoint(tmp_path, changes, sentence):
     commit(make_stage(tmp_path, **changes))
     with pytest.raises(UserError) as caught:
         make_stage(tmp_path)
@@ -51,7 +51,7 @@ def test_a_checkpoint_that_is_not_its_own_is_not_gone_on_from(tmp_path, changes,
     )
 
 
-def test_another_key_in_the_same_store_is_no_obstacle(tmp_path):
+def test_checkpoints_under_another_key_in_the_same_store_do_not_matter(tmp_path):
     commit(make_stage(tmp_path, run="theirs"))
     assert make_stage(tmp_path, stage="grpo-mine").store.latest("grpo-mine") is None
 
@@ -72,7 +72,7 @@ def test_how_calls_are_made_and_how_far_a_stage_goes_may_change_between_attempts
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")]
 )
-def test_a_full_disk_is_said_in_a_sentence_whichever_library_met_it(error, capsys):
+def test_a_full_disk_is_reported_in_one_line_whichever_library_raised_it(error, capsys):
     def write():
         raise error
 
@@ -147,28 +147,28 @@ def test_a_bug_keeps_its_traceback():
         config.exit_with(lambda: print(1 // 0))
 
 
-def told(server, page):
+def fetch(server, page):
     with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{page}", timeout=10) as answer:
         return answer.read().decode()
 
 
-def test_a_pod_tells_its_progress_and_newest_checkpoint_and_its_metrics(tmp_path):
+def test_a_pod_serves_its_progress_with_the_newest_checkpoint_and_its_metrics(tmp_path):
     stage = make_stage(tmp_path)
     server = monitor.serve(0, stage.progress, host="127.0.0.1")
     try:
-        assert json.loads(told(server, "/progress")) == {"step": 0, "total": 0, "metrics": {}, "checkpoint": None}
+        assert json.loads(fetch(server, "/progress")) == {"step": 0, "total": 0, "metrics": {}, "checkpoint": None}
         stage.report(1, 7, reward=0.5)
         commit(stage)
-        metrics.TRAIN_STEP.labels("grpo-told").set(1)
-        assert json.loads(told(server, "/progress")) == {
+        metrics.TRAIN_STEP.labels("grpo-served").set(1)
+        assert json.loads(fetch(server, "/progress")) == {
             "step": 1,
             "total": 7,
             "metrics": {"reward": 0.5},
             "checkpoint": {"ref": "grpo/1", "complete": False},
         }
-        assert 'gog_train_step{stage="grpo-told"} 1.0' in told(server, "/metrics")
+        assert 'gog_train_step{stage="grpo-served"} 1.0' in fetch(server, "/metrics")
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            told(server, "/../etc/passwd")
+            fetch(server, "/../etc/passwd")
     finally:
         server.shutdown()
         server.server_close()
@@ -187,7 +187,7 @@ def test_an_outage_that_a_stage_waits_for_is_in_its_progress_until_it_is_over(tm
     assert "waiting" not in stage.progress() and stage.progress()["step"] == 2
 
 
-def test_a_port_that_is_taken_is_said_in_a_sentence():
+def test_a_port_that_is_taken_is_reported_in_one_line():
     server = monitor.serve(0, dict, host="127.0.0.1")
     try:
         with pytest.raises(UserError, match=f"cannot serve metrics at port {server.server_port}"):
@@ -197,7 +197,7 @@ def test_a_port_that_is_taken_is_said_in_a_sentence():
         server.server_close()
 
 
-def test_a_new_attempt_with_an_empty_folder_is_as_far_as_its_checkpoint(tmp_path):
+def test_the_progress_of_a_new_attempt_starts_at_its_checkpoint(tmp_path):
     commit(make_stage(tmp_path, steps=9), step=4)
     again = make_stage(tmp_path, steps=9, workdir=str(tmp_path / "empty"))
     assert again.progress() == {
@@ -208,12 +208,12 @@ def test_a_new_attempt_with_an_empty_folder_is_as_far_as_its_checkpoint(tmp_path
     }
 
 
-def test_last_words_are_the_last_progress_and_fit_where_kubernetes_cuts(tmp_path, monkeypatch):
+def test_the_termination_message_is_the_last_progress_cut_to_what_kubernetes_keeps(tmp_path, monkeypatch):
     monkeypatch.setenv(termination.FILE, str(tmp_path / "termination-log"))
     stage = make_stage(tmp_path)
     stage.report(3, 3, reward=0.5, rewards=[0.1234567] * 2000)
     commit(stage, step=3)
-    assert not (tmp_path / "termination-log").exists()  # only a clean end leaves words
+    assert not (tmp_path / "termination-log").exists()  # only a stage that completes writes one
     stage.end()
     words = (tmp_path / "termination-log").read_bytes()
     assert len(words) <= 4096
@@ -225,7 +225,7 @@ def test_last_words_are_the_last_progress_and_fit_where_kubernetes_cuts(tmp_path
     }
 
 
-def test_a_rank_that_does_not_lead_keeps_to_its_own_folder_and_says_nothing(tmp_path, capsys, monkeypatch):
+def test_other_ranks_write_to_a_folder_of_their_own_and_log_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv(termination.FILE, str(tmp_path / "termination-log"))
     stage = make_stage(tmp_path, ranks=Ranks(1, 2), workdir=str(tmp_path / "work"))
     stage.report(1, 2)
@@ -236,15 +236,15 @@ def test_a_rank_that_does_not_lead_keeps_to_its_own_folder_and_says_nothing(tmp_
     assert not (tmp_path / "termination-log").exists() and capsys.readouterr().out == ""
 
 
-def test_what_every_rank_brings_becomes_one_checkpoint_by_the_leader(tmp_path):
-    """Two ranks in two threads: what one gathers the other has staged."""
-    meeting, brought = threading.Barrier(2), {}
+def test_files_of_every_rank_become_one_checkpoint_committed_by_rank_0(tmp_path):
+    """Two ranks in two threads, each of which stages its own files."""
+    barrier, items = threading.Barrier(2), {}
 
     class Rank(Ranks):
         def gather(self, item):
-            brought[self.rank] = item
-            meeting.wait(10)
-            return [brought[rank] for rank in range(self.size)]
+            items[self.rank] = item
+            barrier.wait(10)
+            return [items[rank] for rank in range(self.size)]
 
     def publish(rank):
         stage = make_stage(tmp_path, ranks=Rank(rank, 2), workdir=str(tmp_path / f"pod-{rank}"))
@@ -279,14 +279,14 @@ def test_a_dataset_of_a_store_is_unpacked_once_for_all_ranks_of_a_pod(tmp_path, 
     assert found[0] == found[1] and found[0][0] == tmp_path / "work" / "data" and found[0][2] == 80
 
 
-def test_a_dataset_that_the_store_lacks_is_said_with_what_puts_one_there(tmp_path):
+def test_a_dataset_that_the_store_lacks_is_reported_with_the_command_that_uploads_one(tmp_path):
     (tmp_path / "datasets" / "manifests" / "data").mkdir(parents=True)
     stage = make_stage(tmp_path, data={"uri": f"file://{tmp_path}/datasets"})
     with pytest.raises(UserError, match=r"holds no dataset.*gog move push"):
         stage.questions("train")
 
 
-def test_a_base_model_elsewhere_is_fetched_once_into_the_pod(tmp_path, monkeypatch):
+def test_a_base_model_in_a_store_is_fetched_once_into_the_pod(tmp_path, monkeypatch):
     asked = []
 
     def fetch(spec, uri, folder):

@@ -1,8 +1,8 @@
-"""peft and torchtune cannot agree on torchao: settle it, once, here.
+"""Makes peft work beside the torchao version that torchtune needs. Import this module before applying an adapter.
 
-torchtune 0.6.1 imports torchao and breaks with 0.16 or newer; peft 0.19 and newer raises when it meets torchao older
-than 0.16. We use peft on ordinary linears only, so peft is told that torchao is absent. Its modules bind the question
-by name at import, hence the three places. Import this module before applying an adapter.
+torchtune 0.6.1 imports torchao and breaks with 0.16 or newer; peft 0.19 and newer raises when it finds torchao older
+than 0.16. gog uses peft on ordinary linears only, so peft's own check for torchao is replaced by one that finds none. Its
+modules import that check by name, so it is replaced in all three of them.
 """
 
 import peft.import_utils
