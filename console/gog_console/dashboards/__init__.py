@@ -1,1 +1,1 @@
-"""Dashboards, recording rules and alerts: generated, so that a test can ask a real Prometheus about each of them."""
+"""Dashboards, recording rules and alerts; generated, so that tests can evaluate each of them on a real Prometheus."""

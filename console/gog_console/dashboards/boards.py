@@ -1,4 +1,4 @@
-"""The four dashboards, as data and as the files that a chart ships."""
+"""The four dashboards, as data and as the files of the chart."""
 
 from __future__ import annotations
 

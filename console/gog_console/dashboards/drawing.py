@@ -1,4 +1,4 @@
-"""A dashboard as an image, from what a Prometheus answers: for documentation, and for those without a Grafana.
+"""Draws a dashboard as an image from a Prometheus server, for documentation and for users without Grafana.
 
 Problem: Grafana's renderer wants a running Grafana and 16 GiB. Decision: the same panels, drawn by matplotlib, which is
 imported here only and only when something is drawn. It shows what Grafana would, not how: no hovering, no zoom.
@@ -21,9 +21,9 @@ from gog_console.dashboards.prometheus import Series
 
 INK, SOFT, FAINT, GRID, PAPER, CARD = "#1f1e1b", "#5f5b54", "#9a958b", "#e9e6df", "#f6f4ef", "#ffffff"
 WIDTH = 16.0
-"""Inches of 24 columns."""
+"""Width of 24 columns in inches."""
 COLUMN, LINE = WIDTH / 24, 0.36
-"""Inches of a column and of a line of Grafana's grid."""
+"""Width and height of a cell of Grafana's grid in inches."""
 HEAD, ROW_HEAD, GAP = 0.95, 0.42, 0.08
 DPI = 110
 LEGEND_LINES = 4
@@ -31,7 +31,7 @@ ROUND_TIMES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
 """Seconds between ticks."""
 
 Ask = Callable[[str, bool], Sequence[Series]]
-"""(expression with Grafana's variables, whether for one moment) -> what it gives."""
+"""(expression with Grafana's variables, whether instant) -> series."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,19 @@ class Curve:
 
 
 def image(board: Dashboard, ask: Ask, start: float, end: float) -> bytes:
-    """PNG of a dashboard. start, end: seconds since 1970. Raises UserError without matplotlib."""
+    """Draws a dashboard.
+
+    Args:
+        board: what to draw.
+        ask: evaluates an expression.
+        start, end: time range, seconds since 1970.
+
+    Returns:
+        PNG.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
     pyplot = matplotlib_ready()
     heights = [max(place["y"] + place["h"] for _, place in grafana.places(row)) * LINE + ROW_HEAD for row in board.rows]
     total = HEAD + sum(heights) + 0.15
@@ -65,7 +77,7 @@ def image(board: Dashboard, ask: Ask, start: float, end: float) -> bytes:
 
 
 def matplotlib_ready() -> Any:
-    """pyplot, set up to write files. Raises UserError without matplotlib."""
+    """pyplot with a file back end. Raises UserError without matplotlib."""
     try:
         import matplotlib
     except ImportError:
@@ -78,7 +90,7 @@ def matplotlib_ready() -> Any:
 
 
 class Canvas:
-    """A figure that is measured in inches from its upper left corner."""
+    """A figure with coordinates in inches from its upper left corner."""
 
     def __init__(self, figure: Any, height: float, start: float, end: float) -> None:
         self.figure, self.width, self.height = figure, figure.get_figwidth(), height
@@ -150,11 +162,11 @@ class Canvas:
         import matplotlib.dates
 
         axes.set_xlim(self.start, self.end)
-        room = axes.get_position().width * self.width / 0.5  # inches that a time of day takes
+        room = axes.get_position().width * self.width / 0.5  # number of time labels that fit
         step = next((s for s in ROUND_TIMES if (self.end - self.start) / s <= min(6, room - 1)), 86400)
         ticks = list(range(math.ceil(self.start / step) * step, int(self.end) + 1, step))
         axes.set_xticks(ticks, [matplotlib.dates.num2date(t / 86400).strftime("%H:%M") for t in ticks])
-        for tick, label in zip(ticks, axes.get_xticklabels()):  # those at the ends stay inside of the card
+        for tick, label in zip(ticks, axes.get_xticklabels()):  # labels at the ends remain inside the card
             label.set_horizontalalignment("left" if tick == self.start else "right" if tick == self.end else "center")
         axes.tick_params(axis="x", pad=5)
         axes.set_facecolor(CARD)
@@ -177,7 +189,7 @@ class Canvas:
         axes.tick_params(axis="y", labelcolor=INK, labelsize=8)
 
     def _legend(self, entries: Sequence[tuple[str, str]], x: float, y: float, width: float) -> int:
-        """Names below a panel, in as many lines as they need; their number."""
+        """Draws the legend below a panel. Returns the number of its lines."""
         lines: list[list[tuple[str, str, float]]] = [[]]
         used = 0.0
         for name, colour in entries:
@@ -197,7 +209,7 @@ class Canvas:
         return len(lines)
 
 
-# ---- what is drawn
+# ---- data
 
 
 def coloured(panel: Panel, ask: Ask) -> list[Curve]:
@@ -216,7 +228,7 @@ def coloured(panel: Panel, ask: Ask) -> list[Curve]:
 
 
 def order(panel: Panel, name: str) -> tuple[int, str]:
-    """As the colours are listed, then by name: the same thing is at the same place in every panel."""
+    """Sort key: order of the colours, then name, so that a series has the same position in every panel."""
     words = [word for word in panel.colours if re.search(rf"\b{re.escape(word)}\b", name)]
     return (list(panel.colours).index(words[0]) if words else len(panel.colours), name)
 
@@ -234,7 +246,7 @@ def edges(panel: Panel) -> tuple[str, ...]:
 
 
 def broken(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """Times and values with a NaN in every gap, so that no line is drawn over a time of which nothing is known."""
+    """Times and values with a NaN in every gap, so that lines are interrupted there."""
     step = min((b[0] - a[0] for a, b in itertools.pairwise(points)), default=1.0)
     times: list[float] = []
     values: list[float] = []
@@ -248,7 +260,7 @@ def broken(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[flo
 
 
 def spans(points: Sequence[tuple[float, float]]) -> list[tuple[float, float, float]]:
-    """(begin, end, value) of each time in which the value stays the same.
+    """(start, end, value) of each interval with a constant value.
 
     >>> spans(((0, 1), (10, 1), (20, 0), (50, 0), (60, 0)))
     [(0, 20, 1), (20, 30, 0), (50, 70, 0)]
@@ -263,7 +275,7 @@ def spans(points: Sequence[tuple[float, float]]) -> list[tuple[float, float, flo
     return found
 
 
-# ---- how
+# ---- styles
 
 
 def _plot(axes: Any, panel: Panel, curves: list[Curve]) -> None:
@@ -278,7 +290,7 @@ def _plot(axes: Any, panel: Panel, curves: list[Curve]) -> None:
 
 
 def _stack(axes: Any, curves: list[Curve]) -> None:
-    """Areas on top of one another; what is not known adds nothing, and where nothing is known there is a gap."""
+    """Stacked areas; a missing value counts as zero, and a time without values is a gap."""
     known = sorted({time for curve in curves for time, _ in curve.points})
     times, _ = broken([(time, 0.0) for time in known])
     below = [0.0] * len(times)
@@ -328,7 +340,7 @@ def _bars(axes: Any, panel: Panel, curves: list[Curve]) -> None:
 
 
 def said(value: float, unit: Unit) -> str:
-    """A value as a person reads it.
+    """A value with its unit.
 
     >>> said(0.0512, "share"), said(4100.0, "seconds"), said(2.1e9, "bytes_per_second"), said(52000, "count")
     ('5.12 %', '1 h 8 min', '2.1 GB/s', '52 k')

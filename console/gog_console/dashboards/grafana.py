@@ -1,4 +1,7 @@
-"""Panels -> Grafana's JSON, plain (no library of theirs is both kept up and in step with Grafana's versions). Pure."""
+"""Converts panels to Grafana's JSON. Pure.
+
+No maintained library follows Grafana's versions, so the JSON is written directly.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from gog_console.dashboards.panels import Dashboard, Panel, Query, Row
 
 Json = dict[str, Any]
 SCHEMA = 39
-"""Grafana 10 and later read it; later ones bring it up to date by themselves."""
+"""Schema of Grafana 10; later versions migrate it."""
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 TYPES = {"lines": "timeseries", "number": "stat", "bars": "bargauge", "states": "state-timeline"}
 UNITS = {
@@ -28,7 +31,7 @@ def dashboard(board: Dashboard) -> Json:
         "tags": ["gog"],
         "schemaVersion": SCHEMA,
         "editable": True,
-        "graphTooltip": 1,  # one cross-hair through all panels
+        "graphTooltip": 1,  # shared cross-hair
         "refresh": "30s",
         "time": {"from": "now-6h", "to": "now"},
         "timezone": "browser",
@@ -47,7 +50,7 @@ def _source() -> Json:
 
 
 def _variable(name: str, metric: str) -> Json:
-    """A choice of label values. "All" matches series without the label, too, as those of one machine."""
+    """A variable for label values. "All" also matches series without the label, such as those of one machine."""
     inside = metric if name == "namespace" else f'{metric}{{namespace=~"$namespace"}}'
     ask = f"label_values({inside}, {name})"
     return {
@@ -58,7 +61,7 @@ def _variable(name: str, metric: str) -> Json:
 
 
 def _laid_out(board: Dashboard) -> Iterator[Json]:
-    """Rows and their panels with places in Grafana's grid: 24 wide, filled from the left."""
+    """Rows and panels with positions in Grafana's grid, which is 24 columns wide."""
     y, number = 0, 0
     for row in board.rows:
         number += 1
@@ -71,7 +74,7 @@ def _laid_out(board: Dashboard) -> Iterator[Json]:
 
 
 def places(row: Row, top: int = 0) -> Iterator[tuple[Panel, dict[str, int]]]:
-    """Each panel of a row with its place {x, y, w, h}; what does not fit goes below."""
+    """Each panel of a row with its position {x, y, w, h}; panels that do not fit wrap."""
     x, y, tallest = 0, top, 0
     for panel in row.panels:
         if x + panel.width > 24:
@@ -157,7 +160,7 @@ def _colours(panel: Panel) -> Iterator[Json]:
 
 
 def _band(panel: Panel) -> Iterator[Json]:
-    """The edges of a band: the upper is filled down to the lower, neither has a line. Grafana wants their whole names."""
+    """Overrides for a band: the upper series is filled down to the lower one. Grafana matches full series names."""
     if not panel.band:
         return
     above, below = (query.legend for query in panel.queries[1:3])

@@ -1,7 +1,7 @@
-"""The dashboard *Operator*: does it keep up, is the API server well, how do its objects stand.
+"""Dashboard *Operator*: pace, errors of the API server, state of the objects.
 
-Its series bear the namespace of the operator's own pod. Gauges of objects are those of the one that holds the lease;
-`max` takes them, as one that waits shows nothing or old figures.
+Its series have the namespace of the operator's pod. Object gauges are those of the replica that holds the Lease; `max`
+selects them, because a standby replica exports none or stale values.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ from gog_console.dashboards.panels import OPERATOR, Dashboard, Query, Row, bars,
 PASSES = "gog_operator_reconcile_duration_seconds"
 SINCE = f"time() - max(gog_operator_last_resync_timestamp_seconds{{{OPERATOR}}} > 0)"
 PAUSE = f"max_over_time(({SINCE})[$__rate_interval:15s])"
-"""The age itself is a saw."""
+"""The age itself is a sawtooth, so its maximum is shown."""
 
 NOW = Row(
     "Now",
     (
-        number("Objects that wait", f"max(gog_operator_queue_depth{{{OPERATOR}}})", unit="count"),
-        number(
-            "The oldest has waited", f"max(gog_operator_queue_age_seconds{{{OPERATOR}}})", unit="seconds", limit=120
-        ),
+        number("Objects waiting", f"max(gog_operator_queue_depth{{{OPERATOR}}})", unit="count"),
+        number("Longest wait", f"max(gog_operator_queue_age_seconds{{{OPERATOR}}})", unit="seconds", limit=120),
         number("Longest time without a listing", PAUSE, unit="seconds", limit=300),
         number(
             "Errors of the API server",
             f"sum(increase(gog_operator_api_errors_total{{{OPERATOR}}}[$__range]))",
             unit="count",
-            description="Over the time that is shown. Conflicts (409) belong to the trade.",
+            description="Over the time range. Conflicts (409) are expected.",
         ),
         number(
             "Runs not finished",
@@ -46,19 +44,19 @@ PACE = Row(
     "Pace",
     (
         lines(
-            "A pass over one object, median",
+            "Reconcile duration, median",
             Query(promql.quantile(0.5, PASSES, OPERATOR, "kind"), "{{kind}}"),
             unit="seconds",
             width=6,
         ),
         lines(
-            "A pass over one object, 95 of 100 are faster",
+            "Reconcile duration, 95th percentile",
             Query(promql.quantile(0.95, PASSES, OPERATOR, "kind"), "{{kind}}"),
             unit="seconds",
             width=6,
         ),
         lines(
-            "Passes",
+            "Reconciles",
             Query(promql.per_second(f"{PASSES}_count", OPERATOR, "kind"), "{{kind}}"),
             unit="per_second",
             width=6,
@@ -72,12 +70,12 @@ PACE = Row(
             limit=300,
         ),
         lines(
-            "Objects that wait",
+            "Objects waiting",
             Query(f"max(gog_operator_queue_depth{{{OPERATOR}}})", "objects"),
             unit="count",
         ),
         lines(
-            "How long the oldest has waited",
+            "Longest wait of an object",
             Query(f"max(gog_operator_queue_age_seconds{{{OPERATOR}}})", "seconds"),
             unit="seconds",
             limit=120,
@@ -114,7 +112,7 @@ OBJECTS = Row(
             colours=palette.CONDITIONS,
         ),
         bars(
-            "Stages at work, by kind",
+            "Active stages, by kind",
             Query(
                 f'max by (kind) (gog_operator_stages{{{OPERATOR},condition="Ready"}})',
                 "{{kind}}",
@@ -138,7 +136,7 @@ OBJECTS = Row(
 BOARD = Dashboard(
     "operator",
     "gog / Operator",
-    "Pace of the operator, the API server's errors, and how its objects stand.",
+    "Pace of the operator, errors of the API server, state of the objects.",
     (NOW, PACE, OBJECTS),
     {"namespace": "gog_operator_queue_depth"},
 )

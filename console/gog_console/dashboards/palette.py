@@ -1,4 +1,4 @@
-"""Colours: one thing has one colour in every panel, on Grafana's dark page and on a white one.
+"""Colours: a label value has the same colour in every panel, on dark and on light backgrounds.
 
 Amber is a failure of infrastructure, red a limit or something broken, green is fine; tools, kinds of failure and parts of
 a step have colours of their own, neighbours far apart. What has none takes the next of CYCLE.

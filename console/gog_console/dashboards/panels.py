@@ -1,4 +1,4 @@
-"""What a dashboard is made of, before it is Grafana's JSON or an image. Data only.
+"""Data model of a dashboard, from which Grafana's JSON and images are made.
 
 Problem: dashboards drawn by hand name metrics that nobody registers, and nobody notices, because an empty panel looks
 like a quiet system. Decision: panels are data; tests execute each expression, grafana.py and draw.py render the same
@@ -18,9 +18,9 @@ Kind = Literal["lines", "number", "bars", "states"]
 Unit = Literal["none", "share", "seconds", "bytes_per_second", "per_second", "dollars", "dollars_per_hour", "count"]
 
 WHERE = 'namespace=~"$namespace",run=~"$run"'
-"""Labels that every series of a run has on a cluster."""
+"""Label selector of a run's series on a cluster."""
 OPERATOR = 'namespace=~"$namespace"'
-"""The operator works for many runs; its namespace is its own."""
+"""Label selector of the operator's series, which have its own namespace and no run."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Panel:
 
     @property
     def instant(self) -> bool:
-        """Asks for one moment, the end of what is shown, not for a curve."""
+        """Whether the panel shows one moment, the end of the time range, rather than a curve."""
         return self.kind == "bars"
 
 
@@ -88,7 +88,7 @@ def lines(title: str, *queries: Query, **settings: object) -> Panel:
 
 
 def number(title: str, expr: str, **settings: object) -> Panel:
-    """One figure, the newest, over a small curve."""
+    """The newest value, above a small curve."""
     return Panel(title, (Query(expr, ""),), kind="number", **{"width": 4, "height": 4, **settings})  # type: ignore[arg-type]
 
 
@@ -107,7 +107,7 @@ STAGE = ((0.0, "at work", palette.BLUE), (1.0, "complete", palette.GREEN))
 def expanded(
     expr: str, *, rate_interval: str = "5m", range_: str = "2h", namespace: str = ".*", run: str = ".*"
 ) -> str:
-    """An expression with its variables replaced, as Grafana would before it asks.
+    """An expression with its variables replaced, as Grafana does before a query.
 
     >>> expanded('rate(gog_x_total{run=~"$run"}[$__rate_interval])', run="a", rate_interval="1m")
     'rate(gog_x_total{run=~"a"}[1m])'

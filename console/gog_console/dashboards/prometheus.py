@@ -1,4 +1,4 @@
-"""What is asked of a Prometheus: a curve, or one moment. Its HTTP API, in two functions.
+"""Client of Prometheus' HTTP API: range and instant queries.
 
 Read-only. Errors are Prometheus' own words, because they name the place in the expression.
 """
@@ -32,7 +32,7 @@ class Prometheus:
     timeout: float = 60.0
 
     def curve(self, expr: str, start: float, end: float, step: float) -> list[Series]:
-        """Raises UserError when it cannot be reached or refuses the expression."""
+        """Series over a time range. Raises UserError when the server cannot be reached or refuses the expression."""
         found = self.ask("query_range", query=expr, start=start, end=end, step=step)
         return [_series(each["metric"], each["values"]) for each in found["result"]]
 

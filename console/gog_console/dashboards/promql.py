@@ -1,4 +1,4 @@
-"""The few shapes that PromQL expressions here have. Pure text.
+"""Builders of the PromQL expressions used here. Pure.
 
 A share divides by what happened and is absent, not NaN, where nothing did: 0 of 0 calls is neither good nor bad.
 """
@@ -27,19 +27,19 @@ def grown(metric: str, where: str, by: str) -> str:
 
 
 def share(metric: str, part: str, where: str, by: str, window: str = RATE) -> str:
-    """The share of a counter's growth that has the labels `part`, for each `by`."""
+    """Share of a counter's rate that has the labels `part`, by the labels `by`."""
     some, all_ = (per_second(metric, labels, by, window) for labels in (joined(where, part), where))
     return f"{some} / ({all_} > 0)"
 
 
 def share_by(metric: str, part: str, where: str, kind: str, window: str = RATE) -> str:
-    """The same, told apart by the label `kind`, of all together: the parts add up to the share."""
+    """Shares of the total rate by the label `kind`; they add up to the whole share."""
     some = per_second(metric, joined(where, part), kind, window)
     return f"{some} / on () group_left () (sum(rate({metric}{{{where}}}[{window}])) > 0)"
 
 
 def quantile(of: float, histogram: str, where: str, by: str, window: str = RATE) -> str:
-    """A quantile of a histogram; absent where nothing was observed (NaN otherwise)."""
+    """Quantile of a histogram; absent rather than NaN when nothing was observed."""
     return f"histogram_quantile({of}, sum by (le, {by}) (rate({histogram}_bucket{{{where}}}[{window}]))) >= 0"
 
 

@@ -1,8 +1,8 @@
-"""Recording rules and alerts, as the one file that Prometheus and the chart read.
+"""Recording rules and alerts, as one file for Prometheus and the chart.
 
-Problem: an alert that nobody can act on is soon ignored, and one without a floor fires over three calls at night.
-Decision: each alert has a floor, a time to hold, and an entry in docs/runbooks.md, to which its address leads; ratios
-are recorded once, by namespace and run, so that alerts and own dashboards agree. A share of nothing is absent, not NaN.
+Problem: an alert without an action is soon ignored, and an alert without a minimum rate fires for three calls at night.
+Decision: each alert has a minimum rate, a duration, and an entry in docs/runbooks.md to which its URL points. Ratios are
+recorded once, by namespace and run, so that alerts and dashboards agree. A ratio without samples is absent, not NaN.
 """
 
 from __future__ import annotations
@@ -13,36 +13,46 @@ from typing import Any, Literal
 import yaml
 
 RUNBOOKS = "docs/runbooks.md"
-"""Put before `#alert`; the chart puts `monitoring.runbooks` in its place."""
+"""Prefix of `#alert`; the chart replaces it with `monitoring.runbooks`."""
 HEADER = "# Made by `make dashboards` from gog_console.dashboards.rules.\n"
 TARGET = "namespace, run, pod"
-"""What series of one process have in common; empty on one machine, where it is one, too."""
+"""Labels that the series of one process share; empty outside a cluster."""
 UNDER_WAY = "gog_train_step < gog_train_steps_planned"
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A series under a name that says by what it is summed: `by:what:how`."""
+    """A recording rule."""
 
     record: str
+    """Name of the series: `labels:metric:operation`."""
     expr: str
+    """PromQL expression."""
 
     def document(self) -> dict[str, Any]:
+        """The rule in Prometheus' form."""
         return {"record": self.record, "expr": self.expr}
 
 
 @dataclass(frozen=True)
 class Alert:
-    """hold: how long it must be so. summary and description may use Prometheus' templates."""
+    """An alerting rule."""
 
     name: str
+    """Name, and anchor of its runbook entry."""
     expr: str
+    """PromQL expression."""
     hold: str
+    """How long the expression must be true: `5m`."""
     severity: Literal["critical", "warning"]
+    """Label for routing."""
     summary: str
+    """One line; may use Prometheus' templates."""
     description: str
+    """Consequence or cause; may use Prometheus' templates."""
 
     def document(self) -> dict[str, Any]:
+        """The rule in Prometheus' form."""
         return {
             "alert": self.name,
             "expr": self.expr,
@@ -57,6 +67,7 @@ class Alert:
 
 
 def ratio(metric: str, part: str, by: str, window: str) -> str:
+    """Rate of a counter's series with the labels `part` over its whole rate."""
     return f"sum by ({by}) (rate({metric}{{{part}}}[{window}]))\n  / (sum by ({by}) (rate({metric}[{window}])) > 0)"
 
 
@@ -95,21 +106,21 @@ RECORDED = (
 
 TOOLS = (
     Alert(
-        "GogToolsFail",
+        "GogToolCallsFailing",
         "namespace_run_tool:gog_tool_calls_failed:ratio_rate5m > 0.05\n"
         "  and namespace_run_tool:gog_tool_calls:increase5m > 50",
         "5m",
         "warning",
         "{{ $value | humanizePercentage }} of the calls of {{ $labels.tool }} fail",
-        "Retries included. Episodes with a failed tool are left out of training; the log names server and failure.",
+        "After retries. Episodes with a failed tool are excluded from training; the log names server and failure.",
     ),
     Alert(
         "GogBreakerOpen",
         "max by (namespace, run, tool, backend) (gog_tool_breaker_open) == 1",
         "2m",
         "warning",
-        "{{ $labels.backend }} is left alone: its breaker is open",
-        "It failed many times in a row. Calls of {{ $labels.tool }} fail at once until it answers again.",
+        "The circuit breaker of {{ $labels.backend }} is open",
+        "The back end failed many times in a row. Calls of {{ $labels.tool }} fail at once until it answers again.",
     ),
     Alert(
         "GogServiceDown",
@@ -120,7 +131,7 @@ TOOLS = (
         "When it stays down for the run's tools.outage.patienceSeconds, the attempt fails and is retried.",
     ),
     Alert(
-        "GogEventLoopLags",
+        "GogEventLoopLag",
         "histogram_quantile(0.99, sum by (namespace, run, pod, le) (rate(gog_event_loop_lag_seconds_bucket[5m]))) > 0.05",
         "10m",
         "warning",
@@ -138,13 +149,13 @@ TOOLS = (
         "Less than 5 dollars, or less than a day at the pace of the last hour.",
     ),
     Alert(
-        "GogJudgeFails",
+        "GogJudgeFailing",
         "namespace_run:gog_judge_verdicts_given:ratio_rate10m < 0.95\n"
         "  and sum by (namespace, run) (increase(gog_judge_verdicts_total[10m])) > 50",
         "5m",
         "warning",
-        "The judge decides only {{ $value | humanizePercentage }} of what it is asked",
-        "Below 95 % a stage stops, because it would learn from what the judge happens to answer.",
+        "The judge returns a verdict for only {{ $value | humanizePercentage }} of the answers",
+        "Below 95 % a stage stops, because rewards would depend on which answers the judge decides.",
     ),
 )
 
@@ -156,18 +167,18 @@ TRAINING = (
         "0s",
         "critical",
         "The {{ with $labels.component }}{{ . }}{{ else }}loss{{ end }} of {{ $labels.run }} is not a finite number",
-        "Each further step makes the weights worse. The last good checkpoint is in the store.",
+        "Further steps would damage the weights. The last good checkpoint is in the store.",
     ),
     Alert(
-        "GogNothingToLearn",
+        "GogZeroRewardVariance",
         "avg_over_time(gog_train_frac_reward_zero_std[30m]) > 0.8",
         "30m",
         "warning",
-        "{{ $value | humanizePercentage }} of the groups of {{ $labels.run }} have one reward for all",
-        "Such groups give no gradient: the questions are too easy, too hard, or all answers are judged alike.",
+        "{{ $value | humanizePercentage }} of the groups of {{ $labels.run }} have zero reward variance",
+        "Such groups give no gradient: the questions are too easy or too hard, or the judge decides all answers alike.",
     ),
     Alert(
-        "GogTrainingStalls",
+        "GogTrainingStalled",
         "time() - (gog_train_last_step_timestamp_seconds > 0)\n"
         f"  > on ({TARGET}) group_left () clamp_min(10 * namespace_run_pod:gog_train_step_seconds:avg2h, 600)\n"
         f"  and ({UNDER_WAY})\n"
@@ -175,43 +186,43 @@ TRAINING = (
         f"  and ({UNDER_WAY}) unless on ({TARGET}) namespace_run_pod:gog_train_step_seconds:avg2h",
         "1m",
         "warning",
-        "No step of {{ $labels.stage }} in {{ $labels.run }} for ten times as long as usual",
-        "The stage runs and does not advance: slow tools, a store that does not answer, or a rank that waits.",
+        "No step of {{ $labels.stage }} in {{ $labels.run }} for ten times the usual duration",
+        "The stage runs but makes no progress: slow tools, a store that does not answer, or a blocked rank.",
     ),
     Alert(
-        "GogCheckpointOld",
+        "GogCheckpointOutdated",
         f"time() - gog_checkpoint_timestamp_seconds > 3600 and ({UNDER_WAY})",
         "5m",
         "warning",
         "The newest checkpoint of {{ $labels.stage }} in {{ $labels.run }} is {{ $value | humanizeDuration }} old",
-        "A pod that is lost now loses that much work. Publishing fails, or the stage saves too seldom.",
+        "A lost pod would lose that much work. Publishing fails, or the checkpoint interval is too long.",
     ),
 )
 
 OPERATOR = (
     Alert(
-        "GogOperatorStandsStill",
+        "GogOperatorStalled",
         "time() - gog_operator_last_resync_timestamp_seconds > 300 and gog_operator_leader == 1",
         "1m",
         "critical",
         "The operator has listed nothing for five minutes",
-        "Jobs go on; nothing new begins. Its probe should have restarted it.",
+        "Running jobs continue; nothing new starts. The liveness probe should have restarted the operator.",
     ),
     Alert(
-        "GogOperatorLags",
+        "GogOperatorBehind",
         "gog_operator_queue_age_seconds > 120",
         "5m",
         "warning",
         "Objects wait {{ $value | humanizeDuration }} for the operator",
-        "The API server is slow or throttles it, or a server that it asks does not answer.",
+        "The API server is slow or throttles the operator, or a trainer does not answer.",
     ),
     Alert(
-        "GogOperatorErrs",
+        "GogReconcileErrors",
         'increase(gog_operator_reconciles_total{outcome="error"}[10m]) > 0',
         "10m",
         "warning",
-        "The operator meets errors that nobody foresaw",
-        "The object concerned stands still; the operator's log has the traceback.",
+        "Reconciliation fails with unexpected errors",
+        "The affected object makes no progress; the operator's log contains the traceback.",
     ),
     Alert(
         "GogEndpointNotReady",
@@ -219,23 +230,23 @@ OPERATOR = (
         "15m",
         "warning",
         "{{ $value }} endpoint(s) of role {{ $labels.role }} are not ready",
-        "Stages that need one wait for it; stages at work have failing tools.",
+        "Stages that need it wait; running stages have failing tools.",
     ),
     Alert(
         "GogTargetMissing",
         'up{job=~"(.*/)?gog(-.*)?"} == 0',
         "5m",
         "warning",
-        "{{ $labels.instance }} ({{ $labels.job }}) gives no metrics",
-        "Its panels are empty and its alerts blind until it does.",
+        "{{ $labels.instance }} ({{ $labels.job }}) cannot be scraped",
+        "Its panels are empty and its alerts cannot fire.",
     ),
     Alert(
         "GogOperatorMissing",
         "absent(gog_operator_last_resync_timestamp_seconds)",
         "10m",
         "critical",
-        "No operator gives metrics",
-        "It does not run, or nothing collects from it: these rules need the chart's `monitoring.podMonitor`.",
+        "No operator metrics are being scraped",
+        "The operator does not run, or is not scraped: these rules need the chart's `monitoring.podMonitor`.",
     ),
 )
 
@@ -243,7 +254,7 @@ ALERTS = TOOLS + TRAINING + OPERATOR
 
 
 def text() -> str:
-    """The file, as Prometheus reads it."""
+    """The rules file."""
     groups = [
         {"name": "gog-recorded", "rules": [rule.document() for rule in RECORDED]},
         *(
@@ -255,7 +266,7 @@ def text() -> str:
 
 
 class _Readable(yaml.SafeDumper):
-    """Expressions of several lines stay so."""
+    """Writes multi-line expressions as literal blocks."""
 
 
 def _lines(dumper: yaml.SafeDumper, value: str) -> yaml.Node:

@@ -1,14 +1,15 @@
-"""The dashboard *Run*: is it learning, how far is it, what did it take."""
+"""Dashboard *Run*: learning, progress, and cost."""
 
 from __future__ import annotations
 
 from gog_console.dashboards import palette, promql
 from gog_console.dashboards.panels import STAGE, WHERE, Dashboard, Query, Row, bars, lines, number, states
 
-NOT_YET = "appears when the stage has run"
+NOT_YET = "appears after the stage has run"
 
 
 def mean(metric: str, labels: str = "") -> str:
+    """Mean of a gauge by run."""
     return f"avg by (run) ({metric}{{{promql.joined(WHERE, labels)}}})"
 
 
@@ -29,13 +30,13 @@ NOW = Row(
             f" / (sum(rate(gog_tool_attempts_total{{{WHERE}}}[$__rate_interval])) > 0)",
             unit="share",
             limit=0.05,
-            description="Retries mend most of them; see the dashboard of tools for what is left.",
+            description="Most succeed when retried; the dashboard Tools shows the final failures.",
         ),
         number(
             "Spent",
             f"sum(increase(gog_external_spend_usd_total{{{WHERE}}}[$__range]))",
             unit="dollars",
-            description="On paid services, over the time that is shown.",
+            description="On paid services, over the time range.",
         ),
     ),
 )
@@ -54,7 +55,7 @@ LEARNING = Row(
             low=None,
             colours=palette.COMPONENTS | {"above": palette.SKY, "below": palette.SKY},
             description="Mean of a step's counted trajectories: 0.9 accuracy + 0.1 format, unless set otherwise. "
-            "The band holds all runs that are shown.",
+            "The band covers all selected runs.",
         ),
         lines(
             "Accuracy and format",
@@ -67,13 +68,13 @@ LEARNING = Row(
             height=9,
             high=1,
             colours=palette.COMPONENTS,
-            description="Accuracy is the judge's verdict; format, whether every turn could be read.",
+            description="Accuracy is the judge's verdict; format is whether every turn was well formed.",
         ),
     ),
 )
 
 OUTCOME = Row(
-    "What it came to",
+    "Outcome",
     (
         bars(
             "Questions by level",
@@ -86,7 +87,7 @@ OUTCOME = Row(
             unit="count",
             colours={"easy": palette.GREY, "1": palette.SKY, "2": palette.BLUE, "unknown": palette.BROWN},
             absent=NOT_YET,
-            description="How hard the questions were to the policy before it was trained by reward; 2 is hardest.",
+            description="Difficulty of the questions for the policy before GRPO; 2 is the hardest level.",
         ),
         bars(
             "Accuracy of each policy",
@@ -96,15 +97,15 @@ OUTCOME = Row(
             unit="share",
             high=1,
             absent=NOT_YET,
-            description="On the same questions, held out.",
+            description="On the same held-out questions.",
         ),
         bars(
             "Attempts at stages",
             Query(f"{promql.grown('gog_operator_attempts_total', '', 'kind, outcome')} > 0", "{{kind}} {{outcome}}"),
             unit="count",
-            absent="a stage has to end first",
+            absent="appears after a stage has ended",
             colours=palette.ATTEMPTS,
-            description="Over the time that is shown, of all runs of the operator: it knows no labels of runs.",
+            description="Over the time range, for all runs of the operator; the metric has no run label.",
         ),
     ),
 )
@@ -117,7 +118,7 @@ STAGES = Row(
             Query(f"floor({PROGRESS})", "{{stage}}"),
             *STAGE,
             width=12,
-            description="A gap is a stage that nobody works at: it waits for a machine, or its pod has ended.",
+            description="A gap is a stage without a running pod: it waits for capacity, or its pod has ended.",
         ),
         lines("Progress", Query(PROGRESS, "{{stage}}"), unit="share", width=12, high=1),
     ),

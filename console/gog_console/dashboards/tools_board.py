@@ -1,7 +1,7 @@
-"""The dashboard *Tools*: what fails, how slow it is, what it costs, what learning loses by it.
+"""Dashboard *Tools*: failures, latency, cost, and the effect on training.
 
-Attempts and final calls side by side, because retries hide a vendor's trouble: the share of attempts that fail is what
-the vendor does, the share of calls is what the policy sees.
+Attempts and final calls are shown side by side, because retries hide the problems of a vendor: the failure ratio of
+attempts describes the vendor, that of calls describes what the policy experiences.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ SECONDS, TRAJECTORIES, LEFT_OUT = (
     'status!="counted"',
 )
 LIMIT = 0.05
-UNTOLD = "no service tells what credit is left"
+NO_CREDIT = "no back end reports its credit"
 
 
 def overall(metric: str, part: str) -> str:
-    """The share over all that is shown."""
+    """Share over the time range, for all selected runs."""
     some = f"sum(increase({metric}{{{promql.joined(WHERE, part)}}}[$__range]))"
     return f"{some} / (sum(increase({metric}{{{WHERE}}}[$__range])) > 0)"
 
 
 NOW = Row(
-    "Over the time that is shown",
+    "Over the time range",
     (
         number("Attempts that fail", overall(ATTEMPTS, BAD), unit="share", limit=LIMIT),
-        number("Calls that fail after all", overall(CALLS, BAD), unit="share", limit=LIMIT),
-        number("Trajectories left out", overall(TRAJECTORIES, LEFT_OUT), unit="share", limit=0.1),
+        number("Calls that fail finally", overall(CALLS, BAD), unit="share", limit=LIMIT),
+        number("Trajectories excluded", overall(TRAJECTORIES, LEFT_OUT), unit="share", limit=0.1),
         number("Calls", f"sum(increase({CALLS}{{{WHERE}}}[$__range]))", unit="count"),
         number("Spent", f"sum(increase(gog_external_spend_usd_total{{{WHERE}}}[$__range]))", unit="dollars"),
         number(
             "Credit left",
             f"min(gog_external_credit_usd{{{WHERE}}})",
             unit="dollars",
-            absent=UNTOLD,
+            absent=NO_CREDIT,
         ),
     ),
 )
@@ -98,7 +98,7 @@ LATENCY = Row(
             width=6,
             colours=palette.TOOLS,
         )
-        for title, of in (("Median", 0.5), ("95 of 100 are faster", 0.95), ("99 of 100 are faster", 0.99))
+        for title, of in (("Median", 0.5), ("95th percentile", 0.95), ("99th percentile", 0.99))
     )
     + (
         lines(
@@ -122,14 +122,14 @@ BACK_ENDS = Row(
             width=6,
             high=1,
             colours=palette.TOOLS,
-            description="Hits, and calls that joined an equal one under way.",
+            description="Hits, and calls that joined an equal call in flight.",
         ),
         states(
             "Breaker",
             Query(f"max by (tool, backend) (gog_tool_breaker_open{{{WHERE}}})", "{{tool}} {{backend}}"),
             *BREAKER,
             width=6,
-            description="Open: the back end failed so often in a row that it is left alone for a while.",
+            description="Open: after many failures in a row, calls fail at once for a while.",
         ),
         states(
             "Down",
@@ -165,21 +165,21 @@ BACK_ENDS = Row(
             unit="dollars",
             width=6,
             colours=palette.TOOLS,
-            absent=UNTOLD,
+            absent=NO_CREDIT,
         ),
     ),
 )
 
 LOST = Row(
-    "What learning leaves out",
+    "Excluded from training",
     (
         lines(
-            "Trajectories left out, by reason",
+            "Trajectories excluded, by reason",
             Query(promql.share_by(TRAJECTORIES, LEFT_OUT, WHERE, "status"), "{{status}}"),
             unit="share",
             stacked=True,
             colours=palette.STATUSES,
-            description="A failed tool is not the policy's fault: its trajectory counts for nothing.",
+            description="A trajectory with a tool failure enters neither the loss nor group statistics.",
         ),
         lines(
             "Verdicts of the judge",
@@ -189,20 +189,20 @@ LOST = Row(
             colours=palette.VERDICTS,
         ),
         lines(
-            "Trajectories that got a verdict",
+            "Answers with a verdict",
             Query(f"min by (run) (gog_judge_success_ratio{{{WHERE}}})", "judge {{run}}"),
             unit="share",
             low=0.9,
             high=1,
             limit=0.95,
             colours=palette.TOOLS,
-            description="Below 95 % a stage stops: it would learn from what the judge happens to answer.",
+            description="Below 95 % a stage stops, because rewards would depend on which answers the judge decides.",
         ),
     ),
 )
 
 SERVERS = Row(
-    "Servers of the run, as they saw it",
+    "Servers of the run",
     (
         lines(
             "Requests",
@@ -211,12 +211,12 @@ SERVERS = Row(
             stacked=True,
         ),
         lines(
-            "Requests that were not answered well",
+            "Requests that failed",
             Query(promql.share("gog_server_requests_total", BAD, WHERE, "server"), "{{server}}"),
             unit="share",
         ),
         lines(
-            "95 of 100 requests are faster",
+            "Request duration, 95th percentile",
             Query(promql.quantile(0.95, "gog_server_request_duration_seconds", WHERE, "server"), "{{server}}"),
             unit="seconds",
         ),
@@ -226,7 +226,7 @@ SERVERS = Row(
 BOARD = Dashboard(
     "tools",
     "gog / Tools",
-    "Failures, latency, cache and spend of tools, and what learning loses by them.",
+    "Failures, latency, cache and spend of tools, and trajectories excluded because of them.",
     (NOW, FAILURES, LATENCY, BACK_ENDS, LOST, SERVERS),
     {"namespace": "gog_tool_calls_total", "run": "gog_tool_calls_total"},
 )

@@ -1,16 +1,16 @@
-"""The dashboard *Rollouts and training*: is the update healthy, where does the time go, are checkpoints kept."""
+"""Dashboard *Rollouts and training*: health of the update, time per step, checkpoints."""
 
 from __future__ import annotations
 
 from gog_console.dashboards import palette, promql
 from gog_console.dashboards.panels import WHERE, Dashboard, Panel, Query, Row, lines
 
-ON_A_GPU = "known on a GPU only"
-BY_REWARD = "known in a stage that learns by reward"
+ON_A_GPU = "available on a GPU only"
+BY_REWARD = "available for GRPO stages only"
 
 
 def gauge(title: str, metric: str, word: str, **settings: object) -> Panel:
-    """One curve a run, of what its trainer says once a step."""
+    """One curve per run of a gauge that the trainer sets once per step."""
     return lines(
         title,
         Query(f"avg by (run) ({metric}{{{WHERE}}})", f"{word} {{{{run}}}}"),
@@ -36,7 +36,7 @@ ROLLOUTS = Row(
             unit="per_second",
             width=6,
             colours={"generated": palette.BLUE, "prefilled": palette.GREY},
-            description="Prefilled: read by the model, the prompt and what tools answered.",
+            description="Prefilled: prompt and observation tokens.",
         ),
         lines(
             "Rollouts of one step",
@@ -53,7 +53,7 @@ ROLLOUTS = Row(
             "steps",
             height=8,
             absent=BY_REWARD,
-            description="By how many steps the weights that wrote the rollouts are older than those that learn.",
+            description="Steps between the weights that sampled the rollouts and those being trained.",
         ),
     ),
 )
@@ -66,7 +66,7 @@ UPDATE = Row(
             "gog_train_kl",
             "KL",
             absent=BY_REWARD,
-            description="KL divergence, in nats a token.",
+            description="KL divergence, nats per token.",
         ),
         lines(
             "Clipped tokens, groups without variance",
@@ -78,17 +78,21 @@ UPDATE = Row(
             high=1,
             colours={"clipped": palette.AMBER, "variance": palette.VIOLET},
             absent=BY_REWARD,
-            description="A group whose trajectories all got the same reward teaches nothing.",
+            description="A group with zero reward variance gives no gradient.",
         ),
         gauge(
-            "Entropy", "gog_train_entropy", "entropy", absent=BY_REWARD, description="Of the next token, nats a token."
+            "Entropy",
+            "gog_train_entropy",
+            "entropy",
+            absent=BY_REWARD,
+            description="Entropy of the sampled tokens, nats per token.",
         ),
         gauge("Gradient norm", "gog_train_grad_norm", "norm", description="Before clipping."),
     ),
 )
 
 SPEED = Row(
-    "Where the time goes",
+    "Time per step",
     (
         lines(
             "Seconds of a step, by part",
@@ -115,7 +119,7 @@ SPEED = Row(
             unit="share",
             width=5,
             absent=ON_A_GPU,
-            description="The share of the machine's arithmetic that the model's own arithmetic takes.",
+            description="Model FLOPs over the peak FLOPs of the hardware.",
         ),
     ),
 )
@@ -129,7 +133,7 @@ CHECKPOINTS = Row(
             Query(f"time() - max by (stage) (gog_checkpoint_timestamp_seconds{{{WHERE}}})", "{{stage}}"),
             unit="seconds",
             width=6,
-            absent="nothing was committed yet",
+            absent="no checkpoint yet",
         ),
         lines(
             "Mean duration of operations",
@@ -149,17 +153,15 @@ CHECKPOINTS = Row(
             width=6,
         ),
         lines(
-            "Failed, or tried again",
+            "Failed and retried",
             Query(
                 f'sum by (operation) (increase(gog_store_operations_total{{{WHERE},outcome!="ok"}}[30m]))',
                 "{{operation}} failed",
             ),
-            Query(
-                f"sum by (operation) (increase(gog_store_retries_total{{{WHERE}}}[30m]))", "{{operation}} tried again"
-            ),
+            Query(f"sum by (operation) (increase(gog_store_retries_total{{{WHERE}}}[30m]))", "{{operation}} retried"),
             unit="count",
             width=6,
-            description="In half an hour.",
+            description="Per half hour.",
         ),
     ),
 )
@@ -167,7 +169,7 @@ CHECKPOINTS = Row(
 BOARD = Dashboard(
     "training",
     "gog / Rollouts and training",
-    "Rollouts, the update, the time of a step, checkpoints.",
+    "Rollouts, the update, time per step, checkpoints.",
     (ROLLOUTS, UPDATE, SPEED, CHECKPOINTS),
     {"namespace": "gog_train_step", "run": "gog_train_step"},
 )

@@ -1,7 +1,7 @@
-"""The index's tables, and what a line becomes in them.
+"""Tables of the index, and the row of a line.
 
-One row per line, with what the list shows, filters and sorts by; the trajectory itself stays in its archive, found
-again by offset and length. Words go into a full-text table without contents of its own.
+One row per line contains what the list shows, filters and sorts by. The trajectory itself remains in its archive and is
+found by offset and length. Words are in a contentless full-text table.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gog_console.viewer.lines import Line
 from gog_console.viewer.sources import Found
 
 VERSION = 2
-"""Of these tables; an index of another version is made again."""
+"""Version of the tables; an index of another version is rebuilt."""
 MOST_WORDS = 20_000
-"""Characters of a trajectory that are searched."""
+"""Searchable characters per trajectory."""
 
 COLUMNS = {
     "id": "TEXT NOT NULL", "archive": "INTEGER NOT NULL", "offset": "INTEGER NOT NULL", "length": "INTEGER NOT NULL",
@@ -33,9 +33,9 @@ COLUMNS = {
     "way": "TEXT NOT NULL", "image": "TEXT NOT NULL", "answer": "TEXT", "problem": "TEXT NOT NULL",
 }  # fmt: skip
 LAST = "~"
-"""In place of the question of a line that cannot be read: it stands at the end of its stage."""
+"""Sort key in place of the question id of an unreadable line, which is listed at the end of its stage."""
 PLACED = "arm, stage_order, step, question_id, policy_order, sample"
-"""The order of the list: as a run went, an evaluated question under every policy together."""
+"""Default order: chronological, with an evaluated question grouped over its policies."""
 FACETS = (
     "stage", "kind", "arm", "stage_order", "step", "policy", "policy_order", "level", "question_kind", "outcome",
 )  # fmt: skip
@@ -100,7 +100,7 @@ def _unreadable(found: Found, line: Line) -> Row:
 
 
 def words(sample: Sample) -> str:
-    """Everything that a reader may search a trajectory by."""
+    """Searchable text of a trajectory."""
     item = sample.trajectory
     parts = [item.question, item.answer or "", *item.answers, item.kind, item.question_id, item.excluded, sample.policy]
     for turn in item.turns:
@@ -118,7 +118,7 @@ def _words_of(turn: Turn) -> list[str]:
 
 
 def brief(row: sqlite3.Row) -> Row:
-    """A row as the page's list reads it."""
+    """A row in the form of the page's list."""
     image = f"/image/{row['archive']}/{row['image']}" if row["image"] else ""
     return {
         "id": row["id"], "key": row["stage"], "policy": row["policy"],
