@@ -1,7 +1,7 @@
 """A dataset folder as one file, which is how a store holds it, and back.
 
 Ten thousand images would be ten thousand blobs; the checkpoint `data/<n>` holds one uncompressed zip instead,
-`dataset.zip`. The same folder gives the same bytes, whoever packs it. The zip may come from a stranger, so unpacking
+`dataset.zip`. The same content gives the same bytes on every machine. The zip may come from a stranger, so unpacking
 trusts nothing: no path leaves the folder, no links, nothing larger unpacked than the file itself.
 
 Packing follows links, because images are often a linked folder, and refuses what it could not give back. It does not

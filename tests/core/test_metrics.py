@@ -13,7 +13,7 @@ import pytest
 from gog import catalog, metrics, progress, tool_api, tool_transport
 from gog.errors import UserError
 from gog.metrics import definitions, document, loop_lag, serving
-from gog.store import Unavailable, faults, s3
+from gog.store import Unavailable, faults, parts
 from gog.store.counted import counted
 from gog.tool_types import FailureKind
 
@@ -211,7 +211,7 @@ def test_transfers_in_a_store_s_threads_count_for_the_operation_that_started_the
 
     before = so_far("gog_store_retries_total"), so_far("gog_store_bytes_total")
     with metrics.store_operation("fetch", str):
-        assert s3._together(receive, range(3)) == [0, 1, 2]
+        assert parts.together(receive, range(3)) == [0, 1, 2]
     metrics.record_store_bytes(10)  # of no operation
     assert so_far("gog_store_retries_total") == before[0] + 3
     assert so_far("gog_store_bytes_total") == before[1] + 30

@@ -23,7 +23,7 @@ OPERATIONS = ("open", "mkdir", "fsync", "replace", "rename", "link", "unlink", "
 
 def remedy(store: Store) -> str:
     path = Path(store.where) / "manifests" / "sft" / "000000003.json"
-    return f"delete {path}, then `gog resume`: it goes on from the checkpoint before"
+    return f"delete {path}, then `gog resume`: the run resumes from the checkpoint before it"
 
 
 def blob_of(store: Store, manifest: Manifest) -> Path:

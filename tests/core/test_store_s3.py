@@ -72,7 +72,7 @@ def test_no_credentials_at_all_are_said(gateway: s3.Gateway, prefix: str, monkey
 
 def test_a_server_that_does_not_answer_is_unavailable_and_not_the_users_fault(gateway: s3.Gateway) -> None:
     spec = gateway.spec("run").model_copy(update={"endpoint_url": f"http://127.0.0.1:{s3.free_port()}"})
-    with pytest.raises(stores.Unavailable, match=r"s3://ckpt at http://127.0.0.1:.* may this machine reach it"):
+    with pytest.raises(stores.Unavailable, match=r"s3://ckpt at http://127.0.0.1:.* can this machine reach it"):
         stores.open_store(spec, stores.Patience(budget=0.0))
 
 
@@ -343,7 +343,7 @@ def test_a_server_that_says_when_to_come_back_is_obeyed() -> None:
 def test_every_refusal_has_its_own_sentence_and_remedy(status: int, code: str, sentence: str) -> None:
     refusal = faults.Refusal(status, code, "as the server says")
     assert not refusal.transient
-    told = faults.judged(refusal, "s3://bucket/key")
+    told = faults.explained(refusal, "s3://bucket/key")
     assert isinstance(told, UserError) and told.remedy and sentence in str(told)
 
 

@@ -103,7 +103,7 @@ def test_a_prefix_without_safetensors_is_refused(
     gateway: s3.Gateway, source: Store, prefix: str, tmp_path: Path, files: dict[str, bytes], held: str
 ) -> None:
     put(source, files)
-    with pytest.raises(UserError, match=rf"no safetensors there \(found: {held}\)"):
+    with pytest.raises(UserError, match=rf"no safetensors \(found: {held}\)"):
         stores.fetch_prefix(gateway.spec("x"), f"s3://{s3.BUCKET}/{prefix}/source", tmp_path / "base", s3.IMPATIENT)
     assert not (tmp_path / "base").exists()
 

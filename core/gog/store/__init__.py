@@ -1,17 +1,16 @@
 """Checkpoints: published whole or not at all, and verified when read.
 
-    blobs/<hash>                     bytes by their BLAKE3 (`b3sum` gives the same)
-    manifests/<stage>/<step>.json    which blobs make up a checkpoint; *its appearance is the commit*
+    blobs/<hash>                     bytes by their BLAKE3 hash (as `b3sum` prints it)
+    manifests/<stage>/<step>.json    the blobs that make up a checkpoint; *its appearance is the commit*
     latest/<stage>                   the newest step; only ever advances
 
-A kill before the manifest appears leaves blobs that nobody refers to; a kill after it leaves `latest` behind, which is
-why readers take the larger of pointer and listing. Manifests are never overwritten: a second publication of a step
-with the same content is a success, with other content an error. No pickles: what a checkpoint holds is safetensors,
-JSON and JSON lines.
+A kill before the manifest appears leaves unreferenced blobs. A kill after it leaves `latest` behind, so readers take the
+larger of pointer and listing. Manifests are never overwritten: publishing a step again succeeds with the same content
+and fails with other content. Checkpoints hold safetensors, JSON and JSON lines, no pickles.
 
-The same over a folder (`file://`) and over a bucket (`s3://`); `checkpoints.py` decides, the backends obey. What it
-does not do: keep two writers of different content apart (each stage has one), or survive a store that loses what it
-has acknowledged.
+A store is a folder (`file://`) or a bucket (`s3://`). `checkpoints.py` makes all decisions; backends offer primitive
+operations. A store does not keep two writers of different content apart (each stage has one), and does not survive a
+server that loses what it has acknowledged.
 """
 
 from gog.store.address import open_store

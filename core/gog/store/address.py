@@ -1,4 +1,4 @@
-"""Addresses of stores."""
+"""Opening a store by its address."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from gog.store.files import FileBackend
 from gog.store.s3 import S3Backend
 
 _probed: set[StoreSpec] = set()
+"""Stores that this process has found usable."""
 
 
 def open_store(spec: StoreSpec | str, patience: Patience | None = None) -> Store:
-    """The store at an address, found usable: once per process it is probed.
+    """The store at an address. The first time in a process it is probed.
 
-    Raises UserError for another scheme, a place that cannot be written, a bucket that is missing or forbidden, or a
-    server that ignores preconditions; Unavailable for one that does not answer.
+    Args:
+        spec: address and options, or an address alone.
+        patience: how long requests to a bucket are retried. Default: two minutes.
+
+    Raises:
+        UserError: another scheme, a folder that cannot be written, a bucket that is missing or forbidden, or a server
+            that ignores preconditions.
+        Unavailable: the server does not answer.
     """
     spec = _spec(spec) if isinstance(spec, str) else spec
     if spec.uri.startswith("file://"):
@@ -45,7 +52,11 @@ def _spec(uri: str) -> StoreSpec:
 
 
 def bucket_and_prefix(uri: str) -> tuple[str, str]:
-    """Of an s3:// address; the prefix without slashes at its ends, perhaps empty. Raises UserError."""
+    """Bucket and prefix of an s3:// address; the prefix has no slash at either end and may be empty.
+
+    Raises:
+        UserError: there is no bucket.
+    """
     bucket, _, prefix = uri.strip().removeprefix("s3://").partition("/")
     if not bucket:
         raise UserError("no bucket", where=uri, remedy="write s3://bucket/prefix")

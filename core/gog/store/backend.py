@@ -1,7 +1,7 @@
-"""What a place must offer to be a checkpoint store: creating a key once, swapping a small one, and moving blobs.
+"""What a checkpoint store needs of its backend: creating a key once, compare-and-swap of a small one, moving blobs.
 
-A key is a path below the store's address (`manifests/sft/000000003.json`). Everything that makes a checkpoint whole or
-absent is decided in `checkpoints.py` with these few operations; a backend decides nothing.
+A key is a path below the store's address (`manifests/sft/000000003.json`). `checkpoints.py` makes checkpoints whole or
+absent with these operations alone.
 """
 
 from __future__ import annotations
@@ -16,81 +16,90 @@ from gog.store.model import Blob
 
 
 class Unavailable(ConnectionError):
-    """The store did not answer for as long as was tried. Nothing is wrong that a later try would not mend."""
+    """The store did not answer within the retry budget. A later attempt may succeed."""
 
 
 class MissingBlob(Exception):
-    """A blob that a manifest names is not there. Says where."""
+    """A blob that a manifest names does not exist. The message is its address."""
 
 
 class CorruptBlob(Exception):
-    """A blob is there, with another content than its name says. Says where."""
+    """A blob does not have the content that its name promises. The message is its address."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A small object's content and the mark by which a swap recognises it."""
+    """A small object, as it was read."""
 
     data: bytes
+    """Its content."""
     version: str
+    """What `swap` compares: an ETag, or the content itself."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A key that a listing found. size in bytes; modified by the clock of the store."""
+    """An object in a listing."""
 
     key: str
+    """Relative to the store's address."""
     size: int
+    """In bytes."""
     modified: datetime
+    """By the clock of the store."""
 
 
 class Backend(Protocol):
-    """Raises Unavailable for network trouble, UserError for what a user can mend, OSError of the local disk."""
+    """Storage of one kind.
+
+    Every method raises Unavailable when the network or the server fails, UserError for what a user can correct, and
+    OSError for the local disk.
+    """
 
     def where(self, key: str = "") -> str:
-        """A key's place as a user knows it."""
+        """Address of a key, for messages."""
 
     def probe(self) -> None:
-        """Raises UserError unless the place can be used as a store."""
+        """Raises UserError unless it can be used as a store."""
 
     def read(self, key: str) -> Value | None:
-        """None when there is no such key."""
+        """The object at a key; None if there is none."""
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Writes, over what is there."""
+        """Writes an object and replaces one that exists."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Creates a key with all its content at once; False when it exists."""
+        """Creates an object atomically. False if the key exists."""
 
     def swap(self, key: str, data: bytes, expected: str | None) -> bool:
-        """Writes if the key's version is the expected one (None: if it is absent); False when it is not."""
+        """Compare-and-swap: writes if the key has the expected version (None: does not exist). False if it has not."""
 
     def delete(self, key: str) -> None:
-        """No error when it is absent."""
+        """Deletes an object if it exists."""
 
     def entries(self, prefix: str) -> Iterator[Entry]:
-        """Everything below a prefix that ends with a slash."""
+        """All objects below a prefix, which ends with a slash."""
 
     def folders(self, prefix: str) -> list[str]:
-        """Names directly below a prefix that have something below themselves, sorted."""
+        """Names of the folders directly below a prefix, sorted."""
 
     def put_blob(self, path: Path, blob: Blob) -> None:
-        """Stores a file under its hash, unless it is there whole and young enough not to be swept meanwhile."""
+        """Stores a file under its hash, unless it exists whole and is too young to be swept."""
 
     def open_blob(self, blob: Blob) -> Path:
-        """A local file of the blob's content, verified, not to be written. Raises MissingBlob, CorruptBlob."""
+        """A local file with the blob's content, verified; read-only for callers. Raises MissingBlob, CorruptBlob."""
 
     def fetch_blob(self, blob: Blob, target: Path) -> None:
-        """Writes the blob's content, verified, to a new file. Raises MissingBlob, CorruptBlob; target may lie there."""
+        """Writes the blob's content to a new file and verifies it. Raises MissingBlob, CorruptBlob; the file may remain."""
 
     def check_blob(self, blob: Blob) -> None:
-        """Whether the blob is whole as far as the place can tell cheaply. Raises MissingBlob, CorruptBlob."""
+        """Checks a blob as far as the backend can without reading it here. Raises MissingBlob, CorruptBlob."""
 
     def copy_blob(self, source: Backend, blob: Blob) -> bool:
-        """Copies from another backend inside the service; False where the two share none."""
+        """Copies a blob from another backend on the server's side. False if that is not possible."""
 
     def remove_blob(self, digest: str, before: datetime) -> bool:
-        """Deletes a blob unless it was put again since `before`."""
+        """Deletes a blob that was last put before a time. False if it was put since, or does not exist."""
 
     def tidy(self, before: datetime) -> None:
-        """Deletes what killed publications left besides blobs, if older."""
+        """Deletes what killed publications left besides blobs, if it is older than a time."""

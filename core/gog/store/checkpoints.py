@@ -20,26 +20,29 @@ from gog.store.counted import counted
 from gog.store.files import FileBackend
 from gog.store.model import Blob, Manifest, manifest_key
 
-OWN = ("blobs", "manifests", "latest")
-"""Top names that only checkpoints use."""
+RESERVED = ("blobs", "manifests", "latest")
+"""Top-level names that only checkpoints use."""
 
 
 class Store:
-    """A checkpoint store over a backend, or in a folder, which need not exist to be read."""
+    """A checkpoint store over a backend, or in a folder, which need not exist to be read.
 
-    def __init__(self, place: Backend | Path) -> None:
-        self.backend: Backend = FileBackend(place) if isinstance(place, Path) else place
+    All methods raise Unavailable when the server does not answer within the retry budget.
+    """
+
+    def __init__(self, backend: Backend | Path) -> None:
+        self.backend: Backend = FileBackend(backend) if isinstance(backend, Path) else backend
         self._staged: set[str] = set()
         metrics.initialise_store()
 
     @property
     def where(self) -> str:
-        """Its address as a user knows it."""
+        """Its address, for messages."""
         return self.backend.where()
 
     @counted("probe")
     def probe(self) -> None:
-        """Raises UserError for a place that cannot be a store, Unavailable for one that does not answer."""
+        """Raises UserError unless the backend can be used as a store."""
         self.backend.probe()
 
     # ---- publishing
@@ -54,12 +57,37 @@ class Store:
         meta: Mapping[str, Any] | None = None,
         parents: tuple[str, ...] = (),
     ) -> Manifest:
-        """Commits a checkpoint. Raises UserError when the disk is full or the step exists with other content."""
+        """Stages files and commits them as a checkpoint.
+
+        Args:
+            stage: key of the stage.
+            step: its step; a step is committed once.
+            files: by path relative to the checkpoint.
+            meta: results and settings, with finite numbers only.
+            parents: checkpoints it was made from, as `stage/step`.
+
+        Returns:
+            The committed checkpoint; the existing one if it has the same content.
+
+        Raises:
+            UserError: the disk is full, or the step exists with other content.
+            ValueError: a number in `meta` is not finite.
+        """
         return self.commit(stage, step, self.stage_blobs(files), meta=meta, parents=parents)
 
     @counted("publish")
     def stage_blobs(self, files: Mapping[str, Path]) -> dict[str, Blob]:
-        """Stores files without committing them: each rank stages its own shards, then one commits them all."""
+        """Stores files without committing them. Each rank stages its own shards, then one rank commits all of them.
+
+        Args:
+            files: by path relative to the checkpoint.
+
+        Returns:
+            Their blobs under the same names.
+
+        Raises:
+            UserError: the disk is full or cannot be written.
+        """
         staged = {}
         with self._writing(self.where):
             for name, path in files.items():
@@ -78,7 +106,17 @@ class Store:
         meta: Mapping[str, Any] | None = None,
         parents: tuple[str, ...] = (),
     ) -> Manifest:
-        """Makes staged files a checkpoint.
+        """Commits staged files as a checkpoint.
+
+        Args:
+            stage: key of the stage.
+            step: its step.
+            blobs: staged by any process, by path relative to the checkpoint.
+            meta: results and settings.
+            parents: checkpoints it was made from, as `stage/step`.
+
+        Returns:
+            The committed checkpoint; the existing one if it has the same content.
 
         Raises:
             UserError: a file is not staged, or the step exists with other content.
@@ -93,7 +131,7 @@ class Store:
         with self._writing(self.where):
             for name, blob in files.items():
                 if blob.hash not in self._staged:
-                    with self._told(manifest, name):
+                    with self._explained(manifest, name):
                         self.backend.check_blob(blob)
             if not self.backend.put_if_absent(manifest.key, text.encode()):
                 manifest = self._same(manifest)
@@ -102,6 +140,7 @@ class Store:
         return manifest
 
     def _same(self, manifest: Manifest) -> Manifest:
+        """The existing checkpoint of this step. Raises UserError unless it has the same files."""
         existing = self.manifest(manifest.stage, manifest.step)
         if not existing.holds(manifest.files):
             raise UserError(
@@ -112,12 +151,13 @@ class Store:
         return existing
 
     def _advance(self, stage: str, step: int) -> None:
+        """Sets the pointer to the newest step, unless it is there or beyond."""
         while True:
-            there = self.backend.read(f"latest/{stage}")
+            found = self.backend.read(f"latest/{stage}")
             newest = max([step, *self.steps(stage)])
-            if _number(there.data if there else b"") >= newest:
+            if _number(found.data if found else b"") >= newest:
                 return
-            if self.backend.swap(f"latest/{stage}", str(newest).encode(), there.version if there else None):
+            if self.backend.swap(f"latest/{stage}", str(newest).encode(), found.version if found else None):
                 return
 
     # ---- reading
@@ -135,26 +175,29 @@ class Store:
 
     @counted("read")
     def latest(self, stage: str) -> Manifest | None:
-        """The newest committed checkpoint of a stage, None when there is none.
+        """The newest committed checkpoint of a stage; None if there is none.
 
-        A killed publication leaves the pointer behind the listing, a listing may be behind the pointer: the larger counts.
+        The larger of pointer and listing counts: a killed publication leaves the pointer behind, and a listing may lag.
+
+        Raises:
+            UserError: its manifest cannot be read.
         """
         steps = self.steps(stage)
-        there = self.backend.read(f"latest/{stage}")
-        pointed = _number(there.data if there else b"")
+        found = self.backend.read(f"latest/{stage}")
+        pointed = _number(found.data if found else b"")
         if pointed > max(steps, default=-1) and self.backend.read(manifest_key(stage, pointed)) is not None:
             return self.manifest(stage, pointed)
         return self.manifest(stage, steps[-1]) if steps else None
 
     @counted("read")
     def manifest(self, stage: str, step: int) -> Manifest:
-        """Raises UserError when there is none, or none that can be read."""
+        """The checkpoint of a step. Raises UserError if it does not exist or cannot be read."""
         key = manifest_key(stage, step)
-        there = self.backend.read(key)
-        if there is None:
+        found = self.backend.read(key)
+        if found is None:
             raise UserError(f"no checkpoint {stage}/{step}", where=self.where, remedy="has the stage run?")
         try:
-            return Manifest.model_validate_json(there.data)
+            return Manifest.model_validate_json(found.data)
         except ValidationError as error:
             first = error.errors()[0]
             where = self.backend.where(key)
@@ -163,7 +206,7 @@ class Store:
             ) from None
 
     def resolve(self, ref: str) -> Manifest:
-        """`stage/step`, or `stage` for its newest -> Manifest. Raises UserError when there is none."""
+        """The checkpoint that a reference names: `stage/step`, or `stage` for its newest. Raises UserError if there is none."""
         stage, _, step = ref.partition("/")
         if step.isdecimal():
             return self.manifest(stage, int(step))
@@ -176,21 +219,28 @@ class Store:
 
     @counted("fetch")
     def open(self, manifest: Manifest, name: str) -> Path:
-        """Path of a checkpoint's file, verified, not to be written. Raises UserError for a missing or corrupt one."""
+        """Path of a checkpoint's file, verified; read-only for callers. Raises UserError if it is missing or corrupt."""
         blob = self._blob(manifest, name)
-        with self._told(manifest, name):
+        with self._explained(manifest, name):
             return self.backend.open_blob(blob)
 
     @counted("check")
     def check(self, manifest: Manifest) -> None:
-        """Whether every file is there and whole, as far as the store can tell cheaply. Raises UserError."""
+        """Checks every file of a checkpoint as far as the store can without reading it here. Raises UserError."""
         for name, blob in manifest.files.items():
-            with self._told(manifest, name):
+            with self._explained(manifest, name):
                 self.backend.check_blob(blob)
 
     @counted("fetch")
     def fetch(self, manifest: Manifest, folder: Path) -> Path:
-        """All files of a checkpoint, verified, in a folder; appears whole or not at all."""
+        """Writes all files of a checkpoint, verified, to a new folder, which appears whole or not at all.
+
+        Returns:
+            `folder`.
+
+        Raises:
+            UserError: a file is missing or corrupt, or the folder exists or cannot be written.
+        """
         if folder.exists():
             raise UserError("exists already", where=str(folder), remedy="fetch into a new folder")
         with self._writing(folder), appearing(folder) as target:
@@ -201,7 +251,7 @@ class Store:
                         f"{name!r} of checkpoint {manifest.ref} points outside its folder", where=self.where
                     )
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with self._told(manifest, name):
+                with self._explained(manifest, name):
                     self.backend.fetch_blob(blob, path)
         return folder
 
@@ -209,24 +259,37 @@ class Store:
 
     @counted("put")
     def put_object(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> str:
-        """Writes an object beside the checkpoints, over what is there; its address."""
-        self._check_not_ours(key)
+        """Writes an object beside the checkpoints and replaces one that exists.
+
+        Args:
+            key: relative to the store's address.
+            data: its content.
+            content_type: what browsers are to make of it.
+
+        Returns:
+            Its address.
+
+        Raises:
+            UserError: the disk is full or cannot be written.
+            ValueError: the key is reserved for checkpoints or leads outside the store.
+        """
+        self._check_not_reserved(key)
         with self._writing(self.where):
             self.backend.put(key, data, content_type)
         return self.backend.where(key)
 
     @counted("read")
     def get_object(self, key: str) -> bytes | None:
-        """None when there is none."""
-        self._check_not_ours(key)
-        there = self.backend.read(key)
-        return there.data if there else None
+        """An object beside the checkpoints; None if there is none. Raises ValueError as `put_object`."""
+        self._check_not_reserved(key)
+        found = self.backend.read(key)
+        return found.data if found else None
 
-    def _check_not_ours(self, key: str) -> None:
-        if key.split("/")[0] in OWN or ".." in key.split("/") or key.startswith("/"):
+    def _check_not_reserved(self, key: str) -> None:
+        if key.split("/")[0] in RESERVED or ".." in key.split("/") or key.startswith("/"):
             raise ValueError(f"{key!r} is no key for a plain object")
 
-    # ---- saying what went wrong
+    # ---- errors
 
     def _blob(self, manifest: Manifest, name: str) -> Blob:
         if name not in manifest.files:
@@ -238,7 +301,8 @@ class Store:
         return manifest.files[name]
 
     @contextlib.contextmanager
-    def _told(self, manifest: Manifest, name: str) -> Iterator[None]:
+    def _explained(self, manifest: Manifest, name: str) -> Iterator[None]:
+        """Turns a missing or corrupt blob into a UserError about a checkpoint's file."""
         remedy = _repair(self.backend.where(manifest.key))
         try:
             yield
@@ -261,7 +325,7 @@ class Store:
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `folder` at the end and vanishes on failure. Raises OSError."""
+    """A folder to fill; renamed to `folder` at the end, removed on failure. Raises OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         target = Path(temporary) / "files"
@@ -271,13 +335,13 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 
 def inside(folder: Path, name: str) -> Path | None:
-    """Where a file of this name goes in a folder; None if that is outside."""
+    """The path of a name inside a folder; None if it leads outside."""
     path = Path(os.path.normpath(folder / name))
     return path if path != folder and path.is_relative_to(folder) else None
 
 
 def _number(data: bytes) -> int:
-    """The step a pointer names; -1 when it is absent or unreadable, for a pointer can always be made again."""
+    """The step in a pointer; -1 if it is absent or unreadable. A pointer can always be derived again."""
     try:
         return int(data)
     except ValueError:
@@ -285,4 +349,4 @@ def _number(data: bytes) -> int:
 
 
 def _repair(where: str) -> str:
-    return f"delete {where}, then `gog resume`: it goes on from the checkpoint before"
+    return f"delete {where}, then `gog resume`: the run resumes from the checkpoint before it"

@@ -30,10 +30,17 @@ Result = TypeVar("Result")
 SLICE = 1 << 23
 """Bytes that are handed to the kernel at once."""
 NEEDED = {"create_multipart_upload": "UploadId", "get_object": "ETag", "head_object": "LastModified"}
+"""Fields by which a whole answer to an operation is recognised."""
 
 
 class Client:
-    """One bucket of a server."""
+    """Requests to one bucket.
+
+    Args:
+        spec: address and options of the store.
+        bucket: its name.
+        patience: how long each request is retried.
+    """
 
     def __init__(self, spec: StoreSpec, bucket: str, patience: faults.Patience) -> None:
         self.spec, self.bucket, self.patience = spec, bucket, patience
@@ -54,7 +61,7 @@ class Client:
         config = Config(
             connect_timeout=connections.CONNECT_SECONDS,
             read_timeout=connections.ANSWER_SECONDS,
-            retries={"total_max_attempts": 1},  # ours, which know of a budget and of 429
+            retries={"total_max_attempts": 1},  # Patience retries, with one budget for everything
             s3={"addressing_style": "path" if self.spec.path_style else "auto"},
         )
         self._unsigned = Config(s3={"payload_signing_enabled": False})
@@ -93,29 +100,44 @@ class Client:
     # ---- small requests
 
     def call(self, operation: str, key: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """boto3's answer to an operation. Raises Refusal for 404 and 412, else UserError or Unavailable."""
+        """A request through boto3.
+
+        Args:
+            operation: name of the method of boto3's client.
+            key: object key; None for an operation on the bucket.
+            parameters: of the operation, besides bucket and key.
+
+        Returns:
+            boto3's answer, its body read.
+
+        Raises:
+            Refusal: 404, 412 or 416.
+            UserError: another answer that a retry would not change.
+            Unavailable: no answer within the retry budget.
+        """
         where = self.where(key or "")
         given = {"Bucket": self.bucket, **({} if key is None else {"Key": key}), **parameters}
 
         def once() -> dict[str, Any]:
-            with faults.understood(where):
+            with faults.classified(where):
                 answer = dict(getattr(self._boto, operation)(**given))
                 if _is_cut(operation, answer):
                     raise http.client.IncompleteRead(b"")
                 if "Body" in answer:
-                    answer["Body"] = answer["Body"].read()  # here, because it may fail like the rest
+                    answer["Body"] = answer["Body"].read()  # here, so that a failure is retried too
                 return answer
 
         return self._attempt(once, where)
 
     def where(self, key: str = "") -> str:
+        """Address of a key, for messages."""
         return f"s3://{self.bucket}/{key}".rstrip("/")
 
     def _attempt(self, once: Callable[[], Result], where: str) -> Result:
         try:
             return self.patience.tries(once, self._named(where))
         except Refusal as refusal:
-            raise faults.judged(refusal, where) from refusal
+            raise faults.explained(refusal, where) from refusal
 
     def _named(self, where: str) -> str:
         return f"{where} at {self.spec.endpoint_url}" if self.spec.endpoint_url else where
@@ -123,11 +145,24 @@ class Client:
     # ---- bytes
 
     def send(self, key: str, query: str, headers: Mapping[str, str], body: memoryview) -> Mapping[str, str]:
-        """PUT of bytes; the answer's headers. Raises as `call`."""
+        """Puts bytes.
+
+        Args:
+            key: object key.
+            query: query string, escaped; empty: none.
+            headers: to sign and send.
+            body: the bytes.
+
+        Returns:
+            Headers of the answer, in lower case.
+
+        Raises:
+            Refusal, UserError, Unavailable: as `call`.
+        """
         where = self.where(key)
 
         def once() -> Mapping[str, str]:
-            with faults.understood(where):
+            with faults.classified(where):
                 return self._exchange("PUT", key, query, headers, body, _drain)
 
         answer = self._attempt(once, where)
@@ -135,11 +170,24 @@ class Client:
         return answer
 
     def receive(self, key: str, start: int, length: int, into: Callable[[http.client.HTTPResponse], Result]) -> Result:
-        """GET of a range, handed to `into` as the answer to be read. Raises as `call`, and what `into` raises."""
+        """Gets a range of an object.
+
+        Args:
+            key: object key.
+            start: first byte.
+            length: number of bytes.
+            into: reads the answer.
+
+        Returns:
+            The result of `into`.
+
+        Raises:
+            Refusal, UserError, Unavailable: as `call`; besides, what `into` raises.
+        """
         where = self.where(key)
 
         def once() -> Result:
-            with faults.understood(where):
+            with faults.classified(where):
                 headers = {"Range": f"bytes={start}-{start + length - 1}"}
                 return self._exchange("GET", key, "", headers, None, into, size=length)
 
@@ -186,7 +234,7 @@ class Client:
             for start in range(0, len(body or b""), SLICE):
                 connection.sock.sendall((body or b"")[start : start + SLICE])
         except (BrokenPipeError, ConnectionResetError):
-            response = connection.getresponse()  # a server may refuse before it has read all
+            response = connection.getresponse()  # a server may refuse before it has read the body
             if response.status < 300:
                 raise
         else:
@@ -203,8 +251,8 @@ class Client:
         return connections.connect(url, self._proxy, self._context)
 
     def _url(self, key: str, query: str) -> str:
-        if not self._base:  # boto3 knows every form of address; a signed one without its signature is the bucket's
-            with faults.understood(self.where()):
+        if not self._base:  # boto3 knows every form of address; a presigned one without its query is the object's
+            with faults.classified(self.where()):
                 example = self._boto.generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": "k"})
             self._base = example.partition("?")[0].removesuffix("k")
         return self._base + urllib.parse.quote(key, safe="/-_.~") + (f"?{query}" if query else "")
@@ -221,10 +269,10 @@ class Client:
 
 
 def _is_cut(operation: str, answer: Mapping[str, Any]) -> bool:
-    """Whether the connection broke among an answer's headers, which Python's http.client does not notice."""
-    told = answer["ResponseMetadata"]
-    lengths = {"content-length", "transfer-encoding"} & told["HTTPHeaders"].keys()
-    return NEEDED.get(operation, "ResponseMetadata") not in answer or not (lengths or told["HTTPStatusCode"] == 204)
+    """Whether the connection broke within an answer's headers, which Python's http.client does not notice."""
+    meta = answer["ResponseMetadata"]
+    lengths = {"content-length", "transfer-encoding"} & meta["HTTPHeaders"].keys()
+    return NEEDED.get(operation, "ResponseMetadata") not in answer or not (lengths or meta["HTTPStatusCode"] == 204)
 
 
 def _drain(response: http.client.HTTPResponse) -> Mapping[str, str]:
@@ -244,5 +292,5 @@ def _refusal(response: http.client.HTTPResponse) -> Refusal:
             code = str(element.text) if name == "Code" else code
             message = str(element.text) if name == "Message" else message
     except ElementTree.ParseError:
-        pass  # a proxy's page says nothing worth repeating
+        pass  # the HTML page of a proxy
     return Refusal(response.status, code, message, float(after) if after.isdigit() else 0.0)

@@ -1,4 +1,4 @@
-"""Connections that carry the bytes of blobs: fast for large bodies, through a proxy where there is one."""
+"""Connections that carry parts of blobs: fast for large bodies, through a proxy if there is one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from typing import Any
 from gog.store.proxies import Proxy
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
+"""Time limits for opening a connection and for the next bytes of a small answer."""
 SLOWEST = 1 << 20
-"""Bytes per second. A proxy that buffers passes a body on after it has all of it, so the answer takes so much longer."""
+"""Bytes per second that a buffering proxy must pass on. It sends a body on after it has all of it."""
 LARGE = 1 << 16
+"""Bytes; larger reads are of bodies."""
 
 
 def connect(url: str, proxy: Proxy | None, context: ssl.SSLContext | None) -> http.client.HTTPConnection:
-    """A connection for requests to a URL, opened with the first one.
+    """A connection for requests to a URL; it opens with the first one.
 
     Args:
         url: any address of the server.
-        proxy: what the connection goes through; None: directly.
-        context: whom to trust, for https.
+        proxy: the proxy to go through; None: directly.
+        context: trusted authorities, for https.
     """
     target = urllib.parse.urlsplit(url)
     host, port = (proxy.host, proxy.port) if proxy else (str(target.hostname), target.port)
@@ -32,13 +34,13 @@ def connect(url: str, proxy: Proxy | None, context: ssl.SSLContext | None) -> ht
         return _Plain(host, port, timeout=CONNECT_SECONDS)
     secure = _Secure(host, port, timeout=CONNECT_SECONDS, context=context)
     if proxy:
-        there = target.port or 443
-        secure.set_tunnel(str(target.hostname), there, {"Host": f"{target.hostname}:{there}", **proxy.headers})
+        name, number = str(target.hostname), target.port or 443
+        secure.set_tunnel(name, number, {"Host": f"{name}:{number}", **proxy.headers})
     return secure
 
 
 def request_target(url: str, proxy: Proxy | None) -> str:
-    """What follows the method in a request line: without TLS a proxy needs the whole URL."""
+    """The target in a request line: path and query, and the whole URL for a proxy without TLS."""
     parts = urllib.parse.urlsplit(url)
     if proxy and parts.scheme == "http":
         return url
@@ -46,12 +48,12 @@ def request_target(url: str, proxy: Proxy | None) -> str:
 
 
 def allow(sock: socket.socket, size: int) -> None:
-    """Sets how long the next request may wait for bytes. size: of its body or of its answer."""
+    """Sets how long to wait for bytes of the next answer. size: bytes of the request's body or of the answer."""
     _set_timeout(sock, ANSWER_SECONDS + size // SLOWEST)
 
 
 def _set_timeout(sock: socket.socket, seconds: int) -> None:
-    """Time-outs by the kernel: Python's own would make every send and receive two calls."""
+    """Time-outs by the kernel; Python's own take two system calls for each send and receive."""
     limit = struct.pack("ll", seconds, 0)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -64,7 +66,7 @@ def _prepare(sock: socket.socket) -> None:
 
 
 class _Whole(io.RawIOBase):
-    """A socket's bytes; large reads, which only bodies have, return full: one call where there would be ten."""
+    """A socket's bytes. Large reads fill their buffer, in one system call instead of ten."""
 
     def __init__(self, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._sock, self._raw = sock, raw

@@ -1,4 +1,4 @@
-"""What is done with a store, counted and timed (`gog.metrics`)."""
+"""Counts and times the operations of a store (`gog.metrics`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 def counted(operation: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """Of a function: each call counts as one operation, unless it is part of another."""
+    """Decorator: each call counts as one operation, unless it is part of another one."""
 
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
         @functools.wraps(function)

@@ -1,8 +1,8 @@
-"""What an S3 server's refusals and the network's faults mean: try again, tell the user, or let the caller decide.
+"""Classifies errors of S3 servers, proxies and the network: retry, report to the user, or leave to the caller.
 
 Refusal        the server answered with an error; a caller may expect some (404, 412)
-Unavailable    no answer, or one that asks for patience: 429, 5xx, resets, time-outs, names that do not resolve
-UserError      credentials, permissions, buckets, regions, certificates, keys: another try would not help
+Unavailable    no answer, or one that asks to retry: 429, 5xx, resets, time-outs, names that do not resolve
+UserError      credentials, permissions, buckets, regions, certificates, keys, proxies: a retry would not help
 """
 
 from __future__ import annotations
@@ -45,11 +45,18 @@ REGION = {
     "TemporaryRedirect",
 }
 EXPECTED = {404, 412, 416}
-"""Answers that only the caller can judge."""
+"""Status codes that only the caller can interpret."""
 
 
 class Refusal(Exception):
-    """The server's answer, if not 2xx. retry_after in seconds."""
+    """The server answered with an error.
+
+    Args:
+        status: HTTP status code.
+        code: S3 error code; empty if the answer has none.
+        message: the server's words.
+        retry_after: seconds that the server asks to wait.
+    """
 
     def __init__(self, status: int, code: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"{code or status}: {message}")
@@ -57,22 +64,38 @@ class Refusal(Exception):
 
     @property
     def transient(self) -> bool:
+        """Whether a retry may succeed."""
         return self.status == 429 or (self.status >= 500 and self.status not in (501, 507)) or self.code in TRANSIENT
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long one request is tried again. budget, base and cap in seconds; draw: uniform in [0, 1)."""
+    """How long one request is retried, with exponential back-off and jitter."""
 
     budget: float = 120.0
+    """Seconds after which no retry begins."""
     base: float = 0.2
+    """First pause, in seconds."""
     cap: float = 10.0
+    """Longest pause, in seconds, unless the server asks for more."""
     sleep: Callable[[float], None] = time.sleep
+    """Waits for seconds."""
     clock: Callable[[], float] = time.monotonic
+    """Time in seconds."""
     draw: Callable[[], float] = random.random
+    """Jitter, uniform in [0, 1)."""
 
     def tries(self, operation: Callable[[], Result], where: str) -> Result:
-        """The operation's result, tried until it succeeds, is refused for good or the budget is spent."""
+        """The result of an operation, retried until it succeeds, is refused for good, or the budget is spent.
+
+        Args:
+            operation: one attempt; raises Refusal or Unavailable.
+            where: address, for messages.
+
+        Raises:
+            Refusal: one that a retry would not change.
+            Unavailable: the budget is spent.
+        """
         deadline, wait = self.clock() + self.budget, self.base
         while True:
             try:
@@ -88,7 +111,7 @@ class Patience:
             if self.clock() + pause > deadline:
                 raise Unavailable(
                     f"{where}: not served within {self.budget:g} s: {error} "
-                    "(is the address right, does the server run, may this machine reach it?)"
+                    "(is the address right, is the server running, can this machine reach it?)"
                 ) from error
             metrics.record_store_retry()
             self.sleep(pause)
@@ -96,8 +119,8 @@ class Patience:
 
 
 @contextlib.contextmanager
-def understood(where: str) -> Iterator[None]:
-    """Turns what boto3 and sockets raise into Refusal, Unavailable and UserError."""
+def classified(where: str) -> Iterator[None]:
+    """Turns the exceptions of boto3 and sockets into Refusal, Unavailable and UserError. where: address, for messages."""
     from botocore import exceptions as aws
     from botocore.parsers import ResponseParserError
 
@@ -119,7 +142,7 @@ def understood(where: str) -> Iterator[None]:
         raise Unavailable(f"{type(error).__name__}: {error}") from error
     except Unavailable:
         raise
-    except OSError as error:  # of a socket: a disk's was met when the file was made
+    except OSError as error:  # of a socket: those of a disk occur where the file is made
         raise _of_tunnel(error, where) from error
 
 
@@ -141,7 +164,7 @@ def _proxy_refusal(status: int, where: str) -> UserError:
 
 
 def refusal_of(response: dict[str, Any]) -> Refusal:
-    """From botocore's parsed error."""
+    """The Refusal that an error answer parsed by botocore means."""
     error, meta = response.get("Error", {}), response.get("ResponseMetadata", {})
     after = str(meta.get("HTTPHeaders", {}).get("retry-after", ""))
     return Refusal(
@@ -152,15 +175,15 @@ def refusal_of(response: dict[str, Any]) -> Refusal:
     )
 
 
-def judged(refusal: Refusal, where: str) -> Exception:
-    """What a refusal means to the user; the refusal itself where only the caller can tell."""
+def explained(refusal: Refusal, where: str) -> Exception:
+    """The UserError that a refusal means; the refusal itself if only the caller can interpret it."""
     code, status = refusal.code, refusal.status
     if code == "NoSuchBucket":
         return UserError("no such bucket", where=where, remedy="create it, or correct store.uri")
     if code in CREDENTIALS:
         return _credentials(f"the server refuses the credentials: {code}", where)
     if code == "RequestTimeTooSkewed":
-        return UserError("this machine's clock is wrong, says the server", where=where, remedy="set the clock")
+        return UserError("the server reports that this machine's clock is wrong", where=where, remedy="set the clock")
     if code in REGION or status in (301, 307):
         return UserError("the bucket is in another region", where=where, remedy="set store.region to the bucket's")
     if code.startswith("KMS"):
@@ -178,7 +201,7 @@ def judged(refusal: Refusal, where: str) -> Exception:
             remedy="allow these credentials s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, "
             "s3:DeleteObject and s3:AbortMultipartUpload on its objects",
         )
-    return UserError(f"the server refuses: {refusal}", where=where, remedy="is it an S3 server that gog knows?")
+    return UserError(f"the server refuses: {refusal}", where=where, remedy="is it an S3 server that gog supports?")
 
 
 def _credentials(what: str, where: str) -> UserError:

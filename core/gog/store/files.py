@@ -1,6 +1,6 @@
-"""A store in a folder. A link makes a manifest appear; a lock makes read-compare-write one step.
+"""A store in a folder. A hard link makes a manifest appear; a lock makes compare-and-swap atomic.
 
-Everything is written to a hidden file beside its place, synced and moved there, so that no reader sees half of it.
+Everything is written to a hidden file beside its place, synced and renamed, so that no reader sees a part of it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from gog.store.backend import Backend, CorruptBlob, Entry, MissingBlob, Value
 from gog.store.model import Blob
 
 CHUNK = 1 << 20
+"""Bytes that are copied at once."""
 
 
 class FileBackend:
-    """Backend over a folder, which is made when something is first written."""
+    """Backend over a folder, which is created when something is first written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -67,9 +68,9 @@ class FileBackend:
         return True
 
     def swap(self, key: str, data: bytes, expected: str | None) -> bool:
-        with _locked((self.root / key).parent):  # between reading and writing, another process might write
-            there = self.read(key)
-            if (there.version if there else None) != expected:
+        with _locked((self.root / key).parent):  # another process might write between reading and writing
+            found = self.read(key)
+            if (found.version if found else None) != expected:
                 return False
             self.put(key, data, "")
         return True
@@ -101,7 +102,7 @@ class FileBackend:
         metrics.record_store_bytes(blob.size)
 
     def _keep(self, target: Path) -> bool:
-        """Makes a blob young, so that it is not swept; False when it has just been."""
+        """Renews a blob's time, so that it is not swept. False if it was deleted meanwhile."""
         with _locked(target.parent), contextlib.suppress(FileNotFoundError):
             os.utime(target)
             return True
@@ -146,7 +147,7 @@ def _time(seconds: float) -> datetime:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Any:
-    """(path, stream) of a new file in `folder`, removed at the end if it still stands."""
+    """Path and stream of a new hidden file in a folder; removed at the end unless it was renamed."""
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
     try:
@@ -159,7 +160,7 @@ def _temporary(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Any:
-    """Holds a folder's lock, which ends with the process at the latest."""
+    """Holds a folder's lock; it ends with the process at the latest."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     with locks.held(handle):

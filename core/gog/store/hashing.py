@@ -1,7 +1,7 @@
-"""BLAKE3 and CRC64NVME of files, both in one reading.
+"""BLAKE3 and CRC64NVME of files, both in one pass.
 
-BLAKE3 names a blob; CRC64NVME is what S3 servers check and keep, and it joins: the checksum of a whole follows from
-those of its parts, so that parts can be checked apart. awscrt (extra `s3`) computes it and is optional here.
+BLAKE3 names a blob. CRC64NVME is what S3 servers check and keep, and checksums of parts combine to that of the whole.
+awscrt (extra `s3`) computes it; a store in a folder does without.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from gog.errors import UserError
 from gog.store.model import Blob
 
 CHUNK = 1 << 26
+"""Bytes that are hashed at once."""
 MANY_THREADS = 1 << 26
-"""From this size on hashing on several threads pays; below, starting them costs more."""
+"""Bytes from which hashing on several threads is faster."""
 
 
 def blob_of(path: Path) -> Blob:
-    """Hash, size and, where awscrt is installed, checksum of a file. Raises OSError."""
+    """Hash, size and, if awscrt is installed, checksum of a file. Raises OSError."""
     size = path.stat().st_size
     digest = blake3(max_threads=blake3.AUTO if size >= MANY_THREADS else 1)
     checksums, crc = _checksums(), 0
@@ -42,27 +43,27 @@ def blob_of(path: Path) -> Blob:
 
 
 def is_of(path: Path, blob: Blob) -> bool:
-    """Whether a file's content is a blob's, by its hash. Raises OSError."""
+    """Whether a file has the content of a blob, by its hash. Raises OSError."""
     return path.stat().st_size == blob.size and blob_of(path).hash == blob.hash
 
 
 def crc_of(data: Any, before: int = 0) -> int:
-    """CRC64NVME of bytes, going on from that of what came before."""
+    """CRC64NVME of bytes. before: the CRC of the bytes in front of them."""
     return int(required().crc64nvme(data, before))
 
 
 def joined(parts: list[tuple[int, int]]) -> int:
-    """CRC64NVME of a whole from (checksum, length) of its parts in order."""
+    """CRC64NVME of a whole from (CRC, length in bytes) of its parts in order."""
     return functools.reduce(lambda total, part: int(required().combine_crc64nvme(total, *part)), parts, 0)
 
 
 def encoded(crc: int) -> str:
-    """As in S3's headers."""
+    """A CRC as S3 headers hold it: 8 bytes, big-endian, in base64."""
     return base64.b64encode(crc.to_bytes(8, "big")).decode()
 
 
 def required() -> Any:
-    """awscrt's checksums. Raises UserError where they are not installed."""
+    """The module of awscrt that computes checksums. Raises UserError if it is not installed."""
     found = _checksums()
     if found is None:
         raise UserError("s3:// needs boto3 and awscrt", where="this Python", remedy="pip install 'gog[s3]'")

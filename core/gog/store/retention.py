@@ -1,8 +1,8 @@
-"""Which checkpoints stay, and the sweep of what no checkpoint needs any more.
+"""Which checkpoints are kept, and the sweep of what no checkpoint needs.
 
-Manifests go first, then blobs that no manifest refers to: killed between any two deletions, the store holds whole
-checkpoints and perhaps blobs that the next sweep takes. A blob younger than the grace stays, because a publication
-that has stored it may not have committed yet; so the grace must be longer than the slowest publication.
+Manifests are deleted first, then blobs that no manifest refers to. Killed between any two deletions, the store holds
+whole checkpoints, and perhaps blobs that the next sweep deletes. A blob younger than the grace period is kept, because
+the publication that stored it may not have committed yet; so the grace period must exceed the slowest publication.
 """
 
 from __future__ import annotations
@@ -20,22 +20,35 @@ from gog.store.model import Manifest
 
 @dataclass(frozen=True)
 class Plan:
-    """drop: checkpoints to delete, parents after their children; before: blobs as old as that may be swept."""
+    """What to delete."""
 
     drop: tuple[Manifest, ...]
+    """Checkpoints, parents after their children."""
     before: datetime
+    """Blobs that are older and not referenced may be deleted."""
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep deleted. checkpoints: as `stage/step`; blobs: their number."""
+    """What a sweep deleted."""
 
     checkpoints: tuple[str, ...]
+    """As `stage/step`."""
     blobs: int
+    """Their number."""
 
 
 def plan(manifests: Iterable[Manifest], spec: RetentionSpec, now: datetime) -> Plan:
-    """What to drop: of each stage all but the newest, the best, tagged ones (meta `tags`) and ancestors of kept ones."""
+    """Decides what to drop.
+
+    Args:
+        manifests: all checkpoints of the store.
+        spec: how many of each stage are kept.
+        now: the time, with its zone.
+
+    Returns:
+        All but, of each stage, the newest, the best and tagged ones (meta `tags`), and ancestors of those.
+    """
     known = {manifest.ref: manifest for manifest in manifests}
     stages: dict[str, list[Manifest]] = defaultdict(list)
     for manifest in known.values():
@@ -51,7 +64,7 @@ def plan(manifests: Iterable[Manifest], spec: RetentionSpec, now: datetime) -> P
 
 
 def _chosen(manifests: Sequence[Manifest], spec: RetentionSpec) -> list[Manifest]:
-    """Of one stage, those that stay for their own sake."""
+    """The checkpoints of one stage that are kept as such, not as ancestors."""
     by_age = sorted(manifests, key=lambda manifest: manifest.step)
     scored = [manifest for manifest in by_age if _score(manifest, spec.metric) is not None]
     best = sorted(scored, key=lambda manifest: (_score(manifest, spec.metric), manifest.step))
@@ -66,7 +79,16 @@ def _score(manifest: Manifest, metric: str) -> float | None:
 
 @counted("sweep")
 def apply(store: Store, spec: RetentionSpec, now: datetime | None = None) -> Swept:
-    """Drops and sweeps. Raises UserError, having swept nothing, when a manifest cannot be read: it may need any blob."""
+    """Deletes checkpoints and unreferenced blobs.
+
+    Args:
+        store: the store.
+        spec: what is kept.
+        now: the time, with its zone; None: this machine's.
+
+    Raises:
+        UserError: a manifest cannot be read. No blob is deleted then, because that manifest may need any of them.
+    """
     now = now or datetime.now(UTC)
     decided = plan(_manifests(store), spec, now)
     for manifest in decided.drop:

@@ -1,43 +1,37 @@
 """A store in a bucket of an S3 server. `If-None-Match: *` makes a manifest appear; `If-Match` swaps the pointer.
 
-Blobs go up and down in parts on several connections, each part with its CRC64NVME. Up, the server checks every part
-and the whole, and keeps the checksum for a HEAD to compare. Down, the parts' checksums joined must be the manifest's.
-An upload that fails is aborted; what a killed process leaves is aborted by the next sweep.
+Blobs are sent and fetched in parts on several connections, each part with its CRC64NVME. The server checks every part
+and the whole of an upload, and keeps the checksum for HEAD requests. The combined checksums of a download must equal the
+manifest's. A failed upload is aborted; what a killed process leaves is aborted by the next sweep.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import http.client
-import mmap
 import os
 import tempfile
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from gog.errors import UserError
 from gog.spec import StoreSpec
-from gog.store import hashing
+from gog.store import hashing, parts
 from gog.store.backend import Backend, CorruptBlob, Entry, MissingBlob, Unavailable, Value
 from gog.store.client import Client
 from gog.store.faults import Patience, Refusal
 from gog.store.model import Blob
 
 PART = 1 << 26
-CONNECTIONS = 4
-BUFFER = 1 << 18
-"""Received at once: still in a core's own cache when checksum and write come. From 512 KiB on, ext4 takes large pages
-for a write, and looking for them in fragmented memory costs more than all the rest."""
+"""Bytes of a part."""
 YOUNG = timedelta(minutes=15)
-"""A blob that lies there longer is put again, for it might be about to be swept."""
+"""An older blob is put again, because a sweep may be about to delete it."""
 COPIED_AT_ONCE = 5 << 30
-"""S3's limit."""
+"""Bytes that S3 copies in one request."""
 IGNORES = (
     "use a server that keeps them (Amazon S3, versitygw, MinIO, Ceph), or file://: without them two writers would "
     "overwrite each other's checkpoints"
@@ -46,7 +40,17 @@ REWRITES = "a proxy between here and the server rewrites headers: exclude the se
 
 
 class S3Backend:
-    """Backend over `s3://bucket/prefix`. Raises UserError where boto3 is not installed."""
+    """Backend over a prefix of a bucket.
+
+    Args:
+        spec: address and options.
+        bucket: name of the bucket.
+        prefix: without slashes at its ends; may be empty.
+        patience: how long each request is retried.
+
+    Raises:
+        UserError: boto3 is not installed, or an option cannot work.
+    """
 
     def __init__(self, spec: StoreSpec, bucket: str, prefix: str, patience: Patience) -> None:
         self.spec, self.bucket = spec, bucket
@@ -60,7 +64,7 @@ class S3Backend:
     def where(self, key: str = "") -> str:
         return self.client.where(self.prefix + key)
 
-    # ---- the place
+    # ---- the server
 
     def probe(self) -> None:
         try:
@@ -83,15 +87,15 @@ class S3Backend:
         self.put_if_absent(key, b"1")
         second = self.put_if_absent(key, b"2")
         stale = self.swap(key, b"3", '"d41d8cd98f00b204e9800998ecf8427e"')
-        there = self.read(key)
-        if second or there is None or there.data == b"2":
+        found = self.read(key)
+        if second or found is None or found.data == b"2":
             raise UserError("the server ignores If-None-Match", where=self.where(), remedy=IGNORES)
-        if stale or there.data == b"3":
+        if stale or found.data == b"3":
             raise UserError("the server ignores If-Match", where=self.where(), remedy=IGNORES)
-        if self.swap(key, b"4", there.version):
+        if self.swap(key, b"4", found.version):
             return
-        there = self.read(key)
-        if there is None or there.data != b"4":
+        found = self.read(key)
+        if found is None or found.data != b"4":
             raise UserError("the ETag of an object changes on its way", where=self.where(), remedy=REWRITES)
 
     # ---- small objects
@@ -120,7 +124,7 @@ class S3Backend:
         try:
             self.client.call("put_object", self.prefix + key, Body=data, **self._encryption, **parameters)
         except Refusal:
-            return False  # 412; or 404: what was to be swapped is gone
+            return False  # 412; or 404: the object to swap was deleted
         return True
 
     def delete(self, key: str) -> None:
@@ -147,14 +151,14 @@ class S3Backend:
     # ---- blobs, up
 
     def put_blob(self, path: Path, blob: Blob) -> None:
-        there = self._head(blob)
-        if there and _same(there, blob) and there["LastModified"] > datetime.now(UTC) - YOUNG:
+        head = self._head(blob)
+        if head and _same(head, blob) and head["LastModified"] > datetime.now(UTC) - YOUNG:
             return
         if blob.size <= PART:
             self.client.send(self.prefix + blob.key, "", self._headers(blob), memoryview(path.read_bytes()))
             return
         with self._upload(blob) as upload:
-            self._complete(blob, upload, self._send_parts(blob, upload, _mapped(path)[: blob.size]))
+            self._complete(blob, upload, self._send_parts(blob, upload, parts.mapped(path)[: blob.size]))
 
     def _headers(self, blob: Blob) -> dict[str, str]:
         headers = {"x-amz-checksum-crc64nvme": str(blob.crc64nvme)}
@@ -183,16 +187,16 @@ class S3Backend:
             answer = self.client.send(self.prefix + blob.key, query, {"x-amz-checksum-crc64nvme": checksum}, part)
             return {"PartNumber": number, "ETag": answer["etag"], "ChecksumCRC64NVME": checksum}
 
-        return _together(send, range(1, -(-blob.size // PART) + 1))
+        return parts.together(send, range(1, -(-blob.size // PART) + 1))
 
-    def _complete(self, blob: Blob, upload: str, parts: list[dict[str, Any]]) -> None:
+    def _complete(self, blob: Blob, upload: str, sent: list[dict[str, Any]]) -> None:
         checked = {"ChecksumCRC64NVME": blob.crc64nvme, "ChecksumType": "FULL_OBJECT"}
         key = self.prefix + blob.key
         try:
             self.client.call(
-                "complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": parts}, **checked
+                "complete_multipart_upload", key, UploadId=upload, MultipartUpload={"Parts": sent}, **checked
             )
-        except (Refusal, UserError):  # the answer to an earlier try, which succeeded, may have been lost
+        except (Refusal, UserError):  # the answer to an earlier attempt, which succeeded, may have been lost
             if not _same(self._head(blob) or {}, blob):
                 raise
 
@@ -218,49 +222,57 @@ class S3Backend:
         )
 
     def fetch_object(self, entry: Entry, target: Path) -> None:
-        """A plain object, of the listed size, and of its checksum where the server has kept one. Raises UserError."""
-        there = self.client.call("head_object", self.prefix + entry.key, ChecksumMode="ENABLED")
-        checksum = there.get("ChecksumCRC64NVME") if there.get("ChecksumType") != "COMPOSITE" else None
+        """Fetches a plain object and verifies its size, and its checksum if the server has kept one.
+
+        Args:
+            entry: from a listing.
+            target: file to write.
+
+        Raises:
+            UserError: it is gone, has changed, or is corrupt.
+        """
+        head = self.client.call("head_object", self.prefix + entry.key, ChecksumMode="ENABLED")
+        checksum = head.get("ChecksumCRC64NVME") if head.get("ChecksumType") != "COMPOSITE" else None
         try:
             self._fetch(entry.key, entry.size, target, lambda crc: checksum in (None, hashing.encoded(crc)))
         except (MissingBlob, CorruptBlob) as error:
             raise UserError("gone, changed or corrupt", where=str(error), remedy="upload it again") from None
 
     def _fetch(self, key: str, size: int, target: Path, whole: Callable[[int], bool]) -> None:
-        for left in (1, 0):  # a second time, for what spoilt it may have been the way
+        for left in (1, 0):  # twice, because it may have been corrupted in transit
             if whole(self._receive_parts(key, size, target)):
                 return
             if not left:
                 raise CorruptBlob(self.where(key))
 
     def _receive_parts(self, key: str, size: int, target: Path) -> int:
-        """CRC64NVME of what was received."""
+        """Fetches an object in parts; the CRC64NVME of what was received."""
         with target.open("wb") as out:
             if size == 0:
                 return 0
             handle = out.fileno()
-            os.posix_fallocate(handle, 0, size)  # a disk that is too full says so now
+            os.posix_fallocate(handle, 0, size)  # a full disk fails here
 
             def receive(start: int) -> tuple[int, int]:
                 length = min(PART, size - start)
 
                 def take(response: http.client.HTTPResponse) -> int:
-                    if _total(response) != size:
+                    if parts.total_size(response) != size:
                         raise CorruptBlob(self.where(key))
-                    return _take(response, handle, start, length)
+                    return parts.write_body(response, handle, start, length)
 
                 return self.client.receive(self.prefix + key, start, length, take), length
 
             try:
-                return hashing.joined(_together(receive, range(0, size, PART)))
+                return hashing.joined(parts.together(receive, range(0, size, PART)))
             except Refusal as refusal:
                 raise (MissingBlob if refusal.status == 404 else CorruptBlob)(self.where(key)) from None
 
     def check_blob(self, blob: Blob) -> None:
-        there = self._head(blob)
-        if there is None:
+        head = self._head(blob)
+        if head is None:
             raise MissingBlob(self.where(blob.key))
-        if not _same(there, blob):
+        if not _same(head, blob):
             raise CorruptBlob(self.where(blob.key))
 
     def _head(self, blob: Blob) -> dict[str, Any] | None:
@@ -287,14 +299,14 @@ class S3Backend:
                 **self._encryption,
             )
         except (UserError, Refusal):
-            return False  # these credentials may not read there, or it is gone: reading it will tell
-        there = self._head(blob)
-        return there is not None and _same(there, blob)
+            return False  # not allowed to read there, or gone: reading it reports which
+        head = self._head(blob)
+        return head is not None and _same(head, blob)
 
     def remove_blob(self, digest: str, before: datetime) -> bool:
         blob = Blob(hash=digest, size=0)
-        there = self._head(blob)
-        if there is None or there["LastModified"] >= before:
+        head = self._head(blob)
+        if head is None or head["LastModified"] >= before:
             return False
         self.delete(blob.key)
         return True
@@ -315,47 +327,7 @@ def _check_that_absent(refusal: Refusal) -> None:
         raise refusal
 
 
-def _mapped(path: Path) -> memoryview:
-    """A file's content without reading it. Unmapped with its last view, some of which a failure's traceback may hold."""
-    with path.open("rb") as stream:
-        return memoryview(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ))
-
-
-def _same(there: dict[str, Any], blob: Blob) -> bool:
-    """Whether an object has a blob's size and, where both are known, its checksum."""
-    checksum = there.get("ChecksumCRC64NVME")
-    return there.get("ContentLength") == blob.size and (
-        None in (checksum, blob.crc64nvme) or checksum == blob.crc64nvme
-    )
-
-
-def _together(work: Any, items: Any) -> list[Any]:
-    """Results of work on all items, in order, several at a time. The first failure keeps the rest from starting."""
-    with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store") as pool:
-        futures = [pool.submit(contextvars.copy_context().run, work, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _total(response: http.client.HTTPResponse) -> int:
-    """Size of the object of which an answer is a part."""
-    total = response.getheader("Content-Range", "").rpartition("/")[2]
-    if not total.isdigit():
-        raise http.client.HTTPException("a part was asked for, something else came")
-    return int(total)
-
-
-def _take(response: http.client.HTTPResponse, handle: int, start: int, length: int) -> int:
-    """Writes an answer's body at its place in a file; its CRC64NVME."""
-    buffer, crc, done = memoryview(bytearray(BUFFER)), 0, 0
-    while done < length:
-        got = response.readinto(buffer[: length - done])
-        if not got:
-            raise http.client.IncompleteRead(b"", length - done)
-        crc = hashing.crc_of(buffer[:got], crc)
-        os.pwrite(handle, buffer[:got], start + done)
-        done += got
-    return crc
+def _same(head: dict[str, Any], blob: Blob) -> bool:
+    """Whether an object has a blob's size and, if both are known, its checksum."""
+    checksum = head.get("ChecksumCRC64NVME")
+    return head.get("ContentLength") == blob.size and (None in (checksum, blob.crc64nvme) or checksum == blob.crc64nvme)

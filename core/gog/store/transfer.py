@@ -1,4 +1,4 @@
-"""Checkpoints from store to store, and model folders out of a plain bucket."""
+"""Copies checkpoints from store to store, and fetches model folders from a plain bucket."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ from gog.store.faults import Patience
 from gog.store.model import Manifest
 from gog.store.s3 import S3Backend
 
-TAKEN = {".safetensors", ".json", ".txt", ".jinja"}
-"""What a model folder needs. Pickles (.bin, .pt, .ckpt) run code when loaded, so they are never even fetched."""
+FETCHED = {".safetensors", ".json", ".txt", ".jinja"}
+"""File types of a model folder. Pickles (.bin, .pt, .ckpt) run code when they are loaded, so they are not fetched."""
 
 
 def copy(source: Store, ref: str, target: Store, *, parents: bool = False) -> Manifest:
-    """Publishes a checkpoint in another store, where it appears whole; with all its ancestors before it, if asked.
+    """Publishes a checkpoint in another store, where it appears whole.
 
-    Inside one S3 service the server copies; else the files pass through this machine. Raises as reading and publishing.
+    Inside one S3 service the server copies; otherwise the files pass through this machine.
+
+    Args:
+        source: the store that holds it.
+        ref: `stage/step`, or `stage` for its newest checkpoint.
+        target: the other store.
+        parents: copy all its ancestors first.
+
+    Returns:
+        The checkpoint in the other store.
+
+    Raises:
+        UserError, Unavailable: as reading and publishing.
     """
     manifest = source.resolve(ref)
     for parent in manifest.parents if parents else ():
@@ -33,15 +45,28 @@ def copy(source: Store, ref: str, target: Store, *, parents: bool = False) -> Ma
 
 
 def fetch_prefix(spec: StoreSpec, uri: str, folder: Path, patience: Patience | None = None) -> Path:
-    """A base model in Hugging Face form, from below an s3:// prefix; whole or not at all. spec: the options to use.
+    """Fetches a base model in Hugging Face form; the folder appears whole or not at all.
 
-    Sizes are verified, and checksums where the server has kept them. Raises UserError when there are no safetensors.
+    Sizes are verified, and checksums where the server has kept them.
+
+    Args:
+        spec: options for the server; its address is ignored.
+        uri: s3:// prefix of the model.
+        folder: where to; kept if it exists.
+        patience: how long requests are retried.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        UserError: there are no safetensors, a file is corrupt, or the folder cannot be written.
+        Unavailable: the server does not answer.
     """
     if folder.is_dir():
         return folder
     backend = S3Backend(spec.model_copy(update={"uri": uri}), *bucket_and_prefix(uri), patience or Patience())
     found = list(backend.entries(""))
-    wanted = [entry for entry in found if Path(entry.key).suffix in TAKEN]
+    wanted = [entry for entry in found if Path(entry.key).suffix in FETCHED]
     _check_that_a_model(uri, found, wanted)
     try:
         with appearing(folder) as target:
@@ -50,7 +75,7 @@ def fetch_prefix(spec: StoreSpec, uri: str, folder: Path, patience: Patience | N
     except Unavailable:
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # unless another process was faster
             raise unwritable(error, folder) from error
     return folder
 
@@ -58,7 +83,7 @@ def fetch_prefix(spec: StoreSpec, uri: str, folder: Path, patience: Patience | N
 def _fetch(backend: S3Backend, entry: Entry, target: Path) -> None:
     path = inside(target, entry.key)
     if path is None:
-        raise UserError("an object's key points outside its folder", where=backend.where(entry.key))
+        raise UserError("the object's key leads outside the folder", where=backend.where(entry.key))
     path.parent.mkdir(parents=True, exist_ok=True)
     backend.fetch_object(entry, path)
 
@@ -67,4 +92,4 @@ def _check_that_a_model(uri: str, found: list[Entry], wanted: list[Entry]) -> No
     if any(entry.key.endswith(".safetensors") for entry in wanted):
         return
     held = ", ".join(sorted(entry.key for entry in found)[:5]) or "nothing"
-    raise UserError(f"no safetensors there (found: {held})", where=uri, remedy="pickles are never loaded; convert them")
+    raise UserError(f"no safetensors (found: {held})", where=uri, remedy="convert pickles: they are never loaded")
