@@ -282,7 +282,7 @@ def spans(run: Run, collector: Collector) -> dict[str, Received]:
     return {each.id: each for each in collector.spans}
 
 
-def test_pods_and_movers_of_a_run_tell_one_tree(spans):
+def test_pods_and_store_jobs_of_a_run_tell_one_tree(spans):
     assert len({each.trace for each in spans.values()}) == 1
     (top,) = [each for each in spans.values() if each.name == "run"]
     assert top["gog.outcome"] == "Complete" and not top.parent
@@ -350,8 +350,8 @@ UNLOGGED = {
     ("", "services", "create"): "as above",
     ("", "events", "get"): "a sentence told again; test_remote.py",
     ("", "events", "patch"): "a sentence told again; test_remote.py",
-    ("", "configmaps", "delete"): "a mover that is made anew; test_operator_faults.py",
-    ("batch", "jobs", "delete"): "a mover that is made anew; test_operator_faults.py",
+    ("", "configmaps", "delete"): "a store job that is made anew; test_operator_faults.py",
+    ("batch", "jobs", "delete"): "a store job that is made anew; test_operator_faults.py",
 }
 """Rights that this run need not use, and why the operator has them."""
 

@@ -53,7 +53,7 @@ def test_the_server_keeps_the_job_of_as_many_pods_as_may_be_asked_for(api_server
 
 
 def test_a_pod_that_breaks_the_profile_is_kept_out(api_server, namespace):
-    spec = copy.deepcopy(pods_of("mover-check")[0])
+    spec = copy.deepcopy(pods_of("store-job-check")[0])
     spec["containers"][0]["securityContext"].pop("capabilities")
     assert 'violates PodSecurity "restricted' in created(api_server, namespace, pod_of(spec, "x"), check=False)
 

@@ -1,4 +1,4 @@
-"""Movers as batch Jobs: what ends them, whose credentials they have, what fits into their settings."""
+"""Store jobs as batch Jobs: what ends them, whose credentials they have, what fits into their settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def container_of(job):
     return container
 
 
-def test_what_a_person_must_mend_ends_a_mover_at_once_and_a_lost_node_does_not_count():
+def test_what_a_person_must_mend_ends_a_store_job_at_once_and_a_lost_node_does_not_count():
     _, job = made()
     failing, ignored = job["spec"]["podFailurePolicy"]["rules"]
     assert failing["action"] == "FailJob" and failing["onExitCodes"]["values"] == [INVALID]
@@ -35,14 +35,14 @@ def test_what_a_person_must_mend_ends_a_mover_at_once_and_a_lost_node_does_not_c
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", "else the policy is refused"
 
 
-def test_a_mover_ends_some_time_and_stays_to_be_read():
+def test_a_store_job_ends_some_time_and_stays_to_be_read():
     _, job = made()
     assert job["spec"]["backoffLimit"] == 2 and job["spec"]["activeDeadlineSeconds"] == 3600
     assert "ttlSecondsAfterFinished" not in job["spec"]
     assert job["spec"]["podReplacementPolicy"] == "Failed", "two at once would work in one store"
 
 
-def test_a_mover_reads_its_settings_where_they_are_mounted():
+def test_a_store_job_reads_its_settings_where_they_are_mounted():
     configmap, job = made({"keys": ["grpo"], "verify": True})
     assert configmap["immutable"] and configmap["metadata"]["name"] == job["metadata"]["name"] == "m"
     assert yaml.safe_load(configmap["data"]["config.yaml"]) == {"keys": ["grpo"], "verify": True}

@@ -158,7 +158,12 @@ def test_another_wish_has_another_hash_and_the_same_the_same():
 @hypothesis.given(NAMES, some.integers(1, 9999), some.integers(0, 1023))
 def test_every_name_below_a_stage_fits_into_a_label(stage, attempt, replica):
     job = names.job(stage, attempt)
-    for name in (f"{job}-trainer-{replica}-0", names.mover(job, "report"), names.mover(stage, "check"), f"{job}-svc"):
+    for name in (
+        f"{job}-trainer-{replica}-0",
+        names.store_job(job, "report"),
+        names.store_job(stage, "check"),
+        f"{job}-svc",
+    ):
         assert len(name) <= 63
         assert not name.endswith("-") and name[0].isalpha()
 
@@ -167,7 +172,7 @@ def test_every_name_below_a_stage_fits_into_a_label(stage, attempt, replica):
 def test_names_that_are_cut_stay_apart(one, other):
     assert (names.job(one, 1) == names.job(other, 1)) is (one == other)
     assert (names.service(one) == names.service(other)) is (one == other)
-    assert names.mover(names.job(one, 1), "check") != names.mover(names.job(one, 11), "check")
+    assert names.store_job(names.job(one, 1), "check") != names.store_job(names.job(one, 11), "check")
 
 
 @hypothesis.example("e" * 63)

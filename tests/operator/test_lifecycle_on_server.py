@@ -137,7 +137,7 @@ def test_an_attempt_that_takes_longer_than_its_deadline_is_ended_and_counts_as_f
     harness.scenario.outcome = lambda name: ""
     harness.scenario.step = lambda key: {"step": 1, "complete": key != "sft"}
     harness.run_to_the_end()
-    assert message(harness, "SFTStage", SFT) == "attempt 1 failed: ran longer than activeDeadlineSeconds: 90"
+    assert message(harness, "SFTStage", SFT) == "attempt 1 failed: exceeded activeDeadlineSeconds: 90"
     assert jobs(harness) == {"world-sft-a1": "Aborted"} and harness.clock.passed >= 90
 
 
@@ -253,7 +253,7 @@ def test_a_pod_whose_secret_is_missing_says_so_of_its_stage_and_goes_on_when_it_
     assert harness.finished == "Complete" and jobs(harness) == {"world-sft-a1": "Completed"}
 
 
-def test_a_bucket_that_may_not_be_written_ends_the_run_with_the_movers_sentence(play):
+def test_a_bucket_that_may_not_be_written_ends_the_run_with_the_store_jobs_sentence(play):
     harness = play(**SHORT)
     told = "gog: s3://bucket/world: AccessDenied (give the Secret's key s3:PutObject there)"
     harness.scenario.store_job = lambda name: {"exitCode": 2, "message": told} if name.endswith("-data") else {}

@@ -9,7 +9,7 @@ from support.remote_harness import STORE, Workplace
 
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import MERGE, ApiError, items
-from gog_operator.plan.stage import LOOK_SECONDS
+from gog_operator.plan.stage import POLL_SECONDS
 
 pytestmark = pytest.mark.apiserver
 DATA = {"uri": "s3://bucket/questions"}
@@ -74,7 +74,7 @@ def test_nothing_is_written_once_nothing_changes(api_server):
     assert counted[0].writes[before:] == []
 
 
-def test_the_mover_that_looks_into_the_store_is_asked_for_only_once_the_job_has_ended(api_server):
+def test_the_store_job_that_looks_into_the_store_is_asked_for_only_once_the_job_has_ended(api_server):
     counted: list[Wrapped] = []
     place = Workplace(api_server, lambda api: counted.append(Wrapped(api)) or counted[0])
     place.scenario.outcome = lambda name: ""
@@ -82,12 +82,12 @@ def test_the_mover_that_looks_into_the_store_is_asked_for_only_once_the_job_has_
     place.until(lambda: place.phase("tune-a1") == "Running")
     for _ in range(3):
         place.round()
-    mover = f"GET {paths.JOBS.path(place.namespace, 'tune-a1-check')}"
+    check_job = f"GET {paths.JOBS.path(place.namespace, 'tune-a1-check')}"
     asked = counted[0].reads
-    assert f"GET {paths.VOLCANO_JOBS.path(place.namespace, 'tune-a1')}" in asked and mover not in asked
+    assert f"GET {paths.VOLCANO_JOBS.path(place.namespace, 'tune-a1')}" in asked and check_job not in asked
     place.scenario.outcome = lambda name: "Completed"
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
-    assert mover in asked
+    assert check_job in asked
 
 
 def test_two_operators_at_once_come_to_the_same_as_one(place):
@@ -168,7 +168,7 @@ def test_an_image_that_cannot_be_had_is_said_of_the_stage(place):
     place.job_pod("tune-a1", waiting=waiting)
     for _ in range(2):
         place.operator.work()
-        place.clock.passed += LOOK_SECONDS
+        place.clock.passed += POLL_SECONDS
     ready = place.conditions("SFTStage", "tune")["Ready"]
     assert (ready["status"], ready["reason"]) == ("False", "ImageMissing")
     assert "pod trainer-0: image gog-trainer cannot be had: not found" in ready["message"]
@@ -257,7 +257,7 @@ def test_an_object_of_a_newer_gog_says_so_and_the_others_go_on(api_server):
     assert "spec.teleport: unknown field" in ready["message"]
 
 
-def test_a_mover_that_failed_is_told_with_its_last_word(place):
+def test_a_store_job_that_failed_is_told_with_its_last_word(place):
     place.scenario.store_job = lambda name: {"exitCode": 2, "message": "gog: store: bucket: no permission to write"}
     stage(place, backoffLimit=0)
     place.until(lambda: place.condition("SFTStage", "tune", "Failed"))
@@ -272,7 +272,7 @@ def why_not(place: Workplace, reason: str) -> str:
     return ready["message"]
 
 
-def test_a_mover_that_waits_for_its_image_is_told_of_the_stage_that_waits_for_it(place):
+def test_a_store_job_that_waits_for_its_image_is_told_of_the_stage_that_waits_for_it(place):
     place.scenario.store_job = lambda name: {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     stage(place)
     assert "image gog-tools cannot be had: not found" in why_not(place, "ImageMissing")
@@ -280,12 +280,12 @@ def test_a_mover_that_waits_for_its_image_is_told_of_the_stage_that_waits_for_it
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
 
 
-def test_a_mover_that_the_cluster_lets_have_no_pod_is_told_of_the_stage_that_waits_for_it(place):
+def test_a_store_job_that_the_cluster_lets_have_no_pod_is_told_of_the_stage_that_waits_for_it(place):
     stage(place, serviceAccountName="nobody")
     assert 'serviceaccount "nobody" not found' in why_not(place, "RefusedByCluster")
 
 
-def test_what_a_mover_found_out_outlives_its_pod(place):
+def test_what_a_store_job_found_out_outlives_its_pod(place):
     stage(place)
     place.until(lambda: place.find(paths.JOBS.path(place.namespace, "tune-a1-check")))
     place.until(lambda: "gog.dev/result" in place.annotations(paths.JOBS, "tune-a1-check"))

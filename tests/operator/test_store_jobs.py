@@ -1,4 +1,4 @@
-"""`gog move`: what a mover does in a store, what it leaves as its message, and that it may die at any call."""
+"""`gog move`: what a store job does in a store, what it leaves as its message, and that it may die at any call."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_the_result_is_the_pod_s_termination_message(tmp_path, store, monkeypatc
     assert (tmp_path / "log").read_text() + "\n" == capsys.readouterr().out
 
 
-def test_a_failed_mover_writes_no_message_so_that_the_log_s_end_is_it(tmp_path, store, monkeypatch, capsys):
+def test_a_failed_store_job_writes_no_message_so_that_the_log_s_end_is_it(tmp_path, store, monkeypatch, capsys):
     monkeypatch.setenv("GOG_TERMINATION_LOG", str(tmp_path / "log"))
     assert move(tmp_path, "check", store=uri_of(store), keys=["grpo"], retain={}) == 2
     assert not (tmp_path / "log").exists() and "retain" in capsys.readouterr().err
@@ -357,7 +357,7 @@ def test_settings_that_are_wrong_are_said_with_file_and_field(tmp_path, text, sa
 
 
 @pytest.mark.parametrize("what", ["check", "data"])
-def test_a_mover_loads_neither_torch_nor_kubernetes(tmp_path, store, what):
+def test_a_store_job_loads_neither_torch_nor_kubernetes(tmp_path, store, what):
     program = (
         "import sys; from gog_console import cli; code = cli.main(sys.argv[1:]);"
         "heavy = {'torch', 'kubernetes', 'kopf', 'torchx', 'boto3', 'aiohttp'} & set(sys.modules);"

@@ -78,7 +78,7 @@ def policy(**spec: Any) -> list[Document]:
     return [inference.service(made, PLATFORM, None), inference.headless(made), inference.version_file(made)]
 
 
-def mover(owner: Any, name: str, command: Any, body: Document, **more: Any) -> list[Document]:
+def store_job(owner: Any, name: str, command: Any, body: Document, **more: Any) -> list[Document]:
     store = settings.StoreSpec.model_validate(STORE)
     return list(store_jobs.job(name, owner, command, {"store": STORE, **body}, store, PLATFORM, **more))
 
@@ -87,7 +87,7 @@ def check() -> list[Document]:
     target = {"uri": "s3://released/world", "secretName": "released"}
     body = {"keys": ["grpo"], "verify": True, "promoteTo": target, "retention": {"keepLast": 3}}
     made = stage()
-    return mover(made, f"{made.job_name}-check", "check", body, also=settings.StoreSpec.model_validate(target))
+    return store_job(made, f"{made.job_name}-check", "check", body, also=settings.StoreSpec.model_validate(target))
 
 
 CASES: dict[str, Callable[[], list[Document]]] = {
@@ -108,10 +108,12 @@ CASES: dict[str, Callable[[], list[Document]]] = {
     "endpoint-judge": lambda: server("judge", backend="mine:factory", secretName="judge-key", startupSeconds=60),
     "endpoint-policy": policy,
     "endpoint-policy-gpu": lambda: policy(resources=GPUS, scheduling=PLACED, suspend=True),
-    "mover-check": check,
-    "mover-data": lambda: mover(run(), names.mover("world", "data"), "data", {"world": {"train": 400, "test": 60}}),
-    "mover-report": lambda: mover(
-        run(), names.mover("world", "report"), "report", {"objects": [objects.document(run())], "events": []}
+    "store-job-check": check,
+    "store-job-data": lambda: store_job(
+        run(), names.store_job("world", "data"), "data", {"world": {"train": 400, "test": 60}}
+    ),
+    "store-job-report": lambda: store_job(
+        run(), names.store_job("world", "report"), "report", {"objects": [objects.document(run())], "events": []}
     ),
 }
 

@@ -53,8 +53,8 @@ def job(stage: str, attempt: int) -> str:
     return f"{bounded(stage)}-a{attempt}"
 
 
-def mover(parent: str, command: str) -> str:
-    """Of the mover's Job and ConfigMap. parent: the name of a run, or of an attempt's job."""
+def store_job(parent: str, command: str) -> str:
+    """Of the store job's Job and ConfigMap. parent: the name of a run, or of an attempt's job."""
     return f"{bounded(parent, LIMIT + len('-a9999'))}-{command}"
 
 

@@ -33,7 +33,7 @@ def head(name: str, owner: Object, component: str, **annotations: str) -> Docume
 
 
 def labels(owner: Object, component: str) -> dict[str, str]:
-    """component: trainer, mover, or a server's role."""
+    """component: trainer, store job, or a server's role."""
     run = owner.name if isinstance(owner, GoGRun) else owner.metadata.labels.get(RUN_LABEL, "")
     return {
         "app.kubernetes.io/name": "gog",

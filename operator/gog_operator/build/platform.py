@@ -13,7 +13,7 @@ from gog.metrics import serving
 
 @dataclass(frozen=True)
 class Platform:
-    """trainer_image: stages and the policy server; tools_image: the other servers and movers; operator_image: the
+    """trainer_image: stages and the policy server; tools_image: the other servers and store jobs; operator_image: the
     operator itself. field_manager: our name in managed fields. progress_port: where a stage's rank 0 tells of itself.
     linger_seconds: how long a stage that was scraped waits, at its end, for one more scrape."""
 

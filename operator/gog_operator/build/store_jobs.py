@@ -1,6 +1,6 @@
-"""Movers: small jobs with the run's own credentials that do what must be done in a store.
+"""Store jobs: small jobs with the run's own credentials that do what must be done in a store.
 
-The operator holds no credentials and speaks no S3. It creates a mover and reads what the mover leaves as its pod's
+The operator holds no credentials and speaks no S3. It creates a store job and reads what the store job leaves as its pod's
 termination message. A failure that trying again would not mend (exit code 2) ends the job at once; a pod that is moved
 to another node does not count as one. The job stays until its owner goes: its message may not have been read yet.
 """
@@ -21,7 +21,7 @@ Command = Literal["check", "data", "report"]
 Document = dict[str, Any]
 
 FILE = "config.yaml"
-CONTAINER = "mover"
+CONTAINER = "store-job"
 INVALID = 2
 """Exit code of an error that a person has to mend."""
 DEADLINE_SECONDS = 3600
@@ -46,8 +46,8 @@ def job(
 ) -> tuple[Document, Document]:
     """ConfigMap and Job, both called `name`. config: what `gog move <command>` reads; also: a store that is written to
     besides. Raises UserError for a configuration that no ConfigMap holds."""
-    configmap = files.configmap(name, owner, {FILE: _fitting(config)}, component="mover")
-    metadata = meta.head(name, owner, "mover", **{meta.HASH: meta.fingerprint(config)})
+    configmap = files.configmap(name, owner, {FILE: _fitting(config)}, component="store-job")
+    metadata = meta.head(name, owner, "store-job", **{meta.HASH: meta.fingerprint(config)})
     pod = _pod(name, command, store, also, platform, scheduling or settings.SchedulingSpec(), service_account)
     body = {
         "apiVersion": "batch/v1",
@@ -58,7 +58,7 @@ def job(
             "activeDeadlineSeconds": DEADLINE_SECONDS,
             "podReplacementPolicy": "Failed",  # never two at work in one store
             "podFailurePolicy": {"rules": _rules()},
-            "template": {"metadata": {"labels": meta.labels(owner, "mover")}, "spec": pod},
+            "template": {"metadata": {"labels": meta.labels(owner, "store-job")}, "spec": pod},
         },
     }
     return configmap, body
@@ -112,7 +112,7 @@ def _fitting(config: Document) -> str:
         events = events[len(events) // 4 + 1 :]
         text = _text({**config, "events": events})
     if len(text.encode()) > LARGEST:
-        what = f"{len(text.encode()):,} bytes are too many for the settings of a mover (at most {LARGEST:,})"
+        what = f"{len(text.encode()):,} bytes are too many for the settings of a store job (at most {LARGEST:,})"
         raise UserError(what, remedy="give the run fewer arms")
     return text
 

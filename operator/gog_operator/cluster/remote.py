@@ -41,7 +41,7 @@ class RemoteCluster:
         self.api, self.namespace, self.platform, self.ask = Explained(api), namespace, platform, ask
         self.jobs = volcano.VolcanoJobs(self.api, namespace, platform)
         self.servers = kserve.KServeServers(self.api, namespace, platform)
-        self.movers = store_jobs.Movers(self.api, namespace, platform)
+        self.store_jobs = store_jobs.StoreJobs(self.api, namespace, platform)
 
     # -- objects
 
@@ -163,13 +163,13 @@ class RemoteCluster:
         given: settings.DataSpec = owner.spec.data  # type: ignore[attr-defined]
         store = self._store(owner)
         body = {"store": _plain(store), "world": _plain(given.world or settings.WorldSpec())}
-        self.movers.start(names.mover(owner.name, "data"), owner, "data", body, store)
+        self.store_jobs.start(names.store_job(owner.name, "data"), owner, "data", body, store)
 
     def data(self, owner: Object) -> DataView:
         given = getattr(owner.spec, "data", None)
         if given is None or given.world is None:
             return DataView("ready", given)
-        view = self.movers.view(names.mover(_run_of(owner), "data"))
+        view = self.store_jobs.view(names.store_job(_run_of(owner), "data"))
         match view.state:
             case "done":
                 return DataView("ready", settings.DataSpec(uri=self._store(owner).uri))
@@ -179,7 +179,7 @@ class RemoteCluster:
                 return DataView(other, message=view.message)
 
     def store_state(self, owner: Stage | GoGRun) -> StoreView:
-        view = self.movers.view(_check_mover(owner), owner.metadata.uid)
+        view = self.store_jobs.view(_check_job(owner), owner.metadata.uid)
         match view.state:
             case "done":
                 return StoreView("known", _checkpoints(view.result))
@@ -199,10 +199,10 @@ class RemoteCluster:
             body |= {"keys": [owner.store_key], "promoteTo": also and _plain(also), "retention": kept and _plain(kept)}
         else:
             body["keys"] = list(owner.spec.stages.skip)
-        self.movers.start(_check_mover(owner), owner, "check", body, store, also)
+        self.store_jobs.start(_check_job(owner), owner, "check", body, store, also)
 
     def report(self, run: GoGRun) -> ReportView:
-        view = self.movers.view(names.mover(run.name, "report"), run.metadata.uid)
+        view = self.store_jobs.view(names.store_job(run.name, "report"), run.metadata.uid)
         match view.state:
             case "running":
                 return ReportView("writing", blocked=view.blocked)
@@ -216,7 +216,7 @@ class RemoteCluster:
             "objects": [document(each) for each in things],
             "events": events.rows(self.api, self.namespace, things),
         }
-        self.movers.start(names.mover(run.name, "report"), run, "report", body, self._store(run))
+        self.store_jobs.start(names.store_job(run.name, "report"), run, "report", body, self._store(run))
 
     def default_store(self) -> settings.StoreSpec | None:
         return None
@@ -239,8 +239,8 @@ def _run_of(owner: Object) -> str:
     return next((each.name for each in owner.metadata.owner_references if each.kind == "GoGRun"), owner.name)
 
 
-def _check_mover(owner: Stage | GoGRun) -> str:
-    return names.mover(owner.job_name if isinstance(owner, Stage) else owner.name, "check")
+def _check_job(owner: Stage | GoGRun) -> str:
+    return names.store_job(owner.job_name if isinstance(owner, Stage) else owner.name, "check")
 
 
 def _plain(spec: settings.Spec) -> dict[str, Any]:

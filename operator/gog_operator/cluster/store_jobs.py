@@ -1,7 +1,7 @@
-"""Movers: short jobs that speak to the store with the run's credentials, because the operator has none.
+"""Store jobs: short jobs that speak to the store with the run's credentials, because the operator has none.
 
-What a mover found out is its termination message. It is copied to an annotation of the Job when it is first read, so
-that it outlives the pod. A mover that failed stays as it is until it is asked for again; then it is made anew.
+What a store job found out is its termination message. It is copied to an annotation of the Job when it is first read, so
+that it outlives the pod. A store job that failed stays as it is until it is asked for again; then it is made anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LONGEST = 4096
 
 
 @dataclass(frozen=True)
-class MoverView:
+class StoreJobView:
     """absent: to be started, whether or not there is a Job. result: what it found out, once it is done. message: why it
     failed. trouble: why it does not get on."""
 
@@ -41,31 +41,31 @@ class MoverView:
     uid: str = ""
 
 
-class Movers:
+class StoreJobs:
     def __init__(self, api: Explained, namespace: str, platform: Platform) -> None:
         self.api, self.namespace, self.platform = api, namespace, platform
 
-    def view(self, name: str, owner_uid: str = "") -> MoverView:
-        """owner_uid: another's mover is as good as none."""
+    def view(self, name: str, owner_uid: str = "") -> StoreJobView:
+        """owner_uid: another's store job is as good as none."""
         job = self.api.find(paths.JOBS.path(self.namespace, name))
         if job is None or documents.ending(job) or (owner_uid and not documents.owned(job, owner_uid)):
-            return MoverView("absent")
+            return StoreJobView("absent")
         return dataclasses.replace(self._seen(name, job), uid=job["metadata"]["uid"])
 
-    def _seen(self, name: str, job: Mapping[str, Any]) -> MoverView:
+    def _seen(self, name: str, job: Mapping[str, Any]) -> StoreJobView:
         kept = job["metadata"].get("annotations", {}).get(RESULT)
         if kept is not None:
-            return MoverView("done", json.loads(kept))
+            return StoreJobView("done", json.loads(kept))
         if _holds(job, "Complete"):
             return self._done(name)
         if _holds(job, "Failed") or _holds(job, "FailureTarget"):
             ending = pods.ending(self._pods(name))
             told = attempts.last_line(ending.lines) or ending.cause or _told(job, "Failed")
-            return MoverView("failed", message=told)
+            return StoreJobView("failed", message=told)
         found = self._pods(name)
         if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:
-            return MoverView("absent")  # its settings are gone, and its pod would wait for them
-        return MoverView("running", blocked=pods.blocked(found) if found else self._podless(job))
+            return StoreJobView("absent")  # its settings are gone, and its pod would wait for them
+        return StoreJobView("running", blocked=pods.blocked(found) if found else self._podless(job))
 
     def done(self, name: str) -> bool:
         """Whether it ended well, whatever it found out."""
@@ -81,14 +81,14 @@ class Movers:
         store: settings.StoreSpec,
         also: settings.StoreSpec | None = None,
     ) -> None:
-        """Starts a mover; the one that is there counts, unless it failed or its result is lost: that one is removed, and
+        """Starts a store job; the one that is there counts, unless it failed or its result is lost: that one is removed, and
         Unavailable raised until it is gone. Raises Refused."""
         there = self.view(name, owner.metadata.uid)
         if there.state in ("running", "done"):
             return
         if there.uid:
             self._remove(name, there.uid)
-            raise Unavailable(f"mover {name} is made anew", after=1.0)
+            raise Unavailable(f"store job {name} is made anew", after=1.0)
         configmap, job = store_jobs.job(
             name,
             owner,
@@ -103,17 +103,17 @@ class Movers:
         create_owned(self.api, paths.CONFIG_MAPS, self.namespace, configmap, owner)
         create_owned(self.api, paths.JOBS, self.namespace, job, owner)
 
-    def _done(self, name: str) -> MoverView:
+    def _done(self, name: str) -> StoreJobView:
         told = pods.message(self._pods(name))
         if told is None:
-            return MoverView("absent")  # its pod is gone, and what it found out with it
+            return StoreJobView("absent")  # its pod is gone, and what it found out with it
         try:
             result = json.loads(told[:LONGEST]) if told.strip() else {}
         except ValueError:
-            return MoverView("failed", message=f"said no JSON: {told[:100]}")
+            return StoreJobView("failed", message=f"said no JSON: {told[:100]}")
         patch = {"metadata": {"annotations": {RESULT: json.dumps(result)}}}
         self.api.merge(paths.JOBS.path(self.namespace, name), patch)
-        return MoverView("done", result)
+        return StoreJobView("done", result)
 
     def _podless(self, job: Mapping[str, Any]) -> Blocked | None:
         """Why the cluster lets no pod be made (a quota, no such service account): a Job says so in events only."""

@@ -1,4 +1,4 @@
-"""What a mover is told: one YAML file for each command."""
+"""What a store job is told: one YAML file for each command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one thing a mover tells the operator: a JSON object, in the file that Kubernetes keeps as the pod's message.
+"""The one thing a store job tells the operator: a JSON object, in the file that Kubernetes keeps as the pod's message.
 
 It holds at most 4096 bytes there, so lists are cut before they make it torn.
 """
