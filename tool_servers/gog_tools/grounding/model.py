@@ -26,7 +26,7 @@ from gog import tool_api
 from gog.errors import UserError
 from gog.images import Image
 from gog_tools.grounding.backend import Detector
-from gog_tools.serving import backends, errors, http_json
+from gog_tools.serving import backend_calls, errors, http_json
 from gog_tools.serving.failures import App, Receive, Scope, Send, reply
 
 NAME = "grounding"
@@ -39,7 +39,7 @@ class GroundingModel(kserve.Model):
         """Creates a model that is ready. batch_size: most images in a call; batch_wait: seconds for a second one."""
         super().__init__(NAME, return_response_headers=True)
         self.detector = detector
-        self.batches = backends.batcher(detector, self._detect, max_size=batch_size, max_wait=batch_wait)
+        self.batches = backend_calls.batcher(detector, self._detect, max_size=batch_size, max_wait=batch_wait)
         self.ready = True
 
     async def predict(
@@ -55,7 +55,7 @@ class GroundingModel(kserve.Model):
         try:
             body = http_json.parse(payload) if isinstance(payload, bytes) else payload
             instances = http_json.validate(body, tool_api.GroundingRequest).instances
-            predictions = await asyncio.gather(*(backends.answer(self.batches, each) for each in instances))
+            predictions = await asyncio.gather(*(backend_calls.answer(self.batches, each) for each in instances))
         except UserError as error:
             raise InvalidInput(error.sentence()) from None
         except errors.RequestError as error:
@@ -89,7 +89,7 @@ def _prediction(detections: Sequence[tool_api.Detection]) -> tool_api.GroundingP
     """A back end's result, or the fault in it."""
     try:
         for each in detections:
-            backends.finite(*each.box, each.score)
+            backend_calls.finite(*each.box, each.score)
         return tool_api.GroundingPrediction(detections=list(detections))
     except (ValueError, TypeError, AttributeError) as error:
         return error

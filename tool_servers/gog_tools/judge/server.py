@@ -14,7 +14,7 @@ from fastapi import Request, Response
 
 from gog import tool_api
 from gog_tools.judge.backend import Judge
-from gog_tools.serving import backends, chat, http_json, inputs, process
+from gog_tools.serving import backend_calls, backends, chat, http_json, inputs, process
 from gog_tools.serving.failures import App
 
 NAME = "judge"
@@ -29,13 +29,13 @@ def application(judge: Judge, *, model: str) -> App:
             for text in judge.reply(conversations)
         ]
 
-    batches = backends.batcher(judge, work)
+    batches = backend_calls.batcher(judge, work)
     app = http_json.application("gog judge")
 
     @app.post(tool_api.CHAT_PATH)
     async def reply(request: Request) -> Response:
         body = await http_json.read(request, chat.ChatRequest)
-        text = await backends.answer(batches, body.messages)
+        text = await backend_calls.answer(batches, body.messages)
         # A back end reports no tokens; words are the nearest count.
         usage = chat.Usage.of(prompt=sum(len(each.text.split()) for each in body.messages), new=len(text.split()))
         choice = {"message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": "stop"}

@@ -25,7 +25,7 @@ from gog.completions import Completion, Job, Model, Prompt
 from gog.errors import UserError
 from gog_tools.policy import adapter_source, requests
 from gog_tools.policy.versions import Versions
-from gog_tools.serving import backends, chat, errors, http_json, inputs, process
+from gog_tools.serving import backend_calls, backends, chat, errors, http_json, inputs, process
 
 NAME = "policy"
 
@@ -36,7 +36,7 @@ class Policy:
     def __init__(self, model: Model, *, name: str, source: adapter_source.AdapterSource, batch_size: int) -> None:
         """Creates a policy without adapters. name: of the base model; batch_size: most completions of one batch."""
         self.model = model
-        self.batches = backends.batcher(model, model.complete, max_size=batch_size, max_wait=0.002)
+        self.batches = backend_calls.batcher(model, model.complete, max_size=batch_size, max_wait=0.002)
         self.versions = Versions(model, self.batches.executor, source, base=name)
 
     async def complete(
@@ -61,7 +61,7 @@ class Policy:
             decoded = await asyncio.to_thread(requests.decode, images) if images else ()
             text = prompt if isinstance(prompt, str) else tuple(prompt)
             adapter = "" if name == self.versions.base else name
-            completion = await backends.answer(self.batches, Job(Prompt(text, decoded), body.sampling(), adapter))
+            completion = await backend_calls.answer(self.batches, Job(Prompt(text, decoded), body.sampling(), adapter))
         finally:
             await self.versions.release(name)
         if not all(map(math.isfinite, completion.logprobs)):

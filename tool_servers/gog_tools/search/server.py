@@ -16,7 +16,7 @@ from gog import tool_api
 from gog.errors import UserError
 from gog.images import Image
 from gog_tools.search.backend import Found, ImageSearch, TextSearch
-from gog_tools.serving import backends, http_json, inputs, process
+from gog_tools.serving import backend_calls, backends, http_json, inputs, process
 from gog_tools.serving.failures import App
 
 KINDS = ("image", "text")
@@ -41,12 +41,12 @@ def image_application(backend: ImageSearch) -> App:
                 results[index] = _response(each, top)
         return results
 
-    batches = backends.batcher(backend, work)
+    batches = backend_calls.batcher(backend, work)
     app = http_json.application("gog image search")
 
     @app.post(tool_api.IMAGE_SEARCH_PATH)
     async def search(request: Request) -> Response:
-        return await backends.answer(batches, await http_json.read(request, tool_api.ImageSearchRequest))
+        return await backend_calls.answer(batches, await http_json.read(request, tool_api.ImageSearchRequest))
 
     return app
 
@@ -59,12 +59,12 @@ def text_application(backend: TextSearch) -> App:
         found = backend.search([each.query for each in requests], [each.top for each in requests])
         return [_response(each, request.top) for each, request in zip(found, requests, strict=True)]
 
-    batches = backends.batcher(backend, work)
+    batches = backend_calls.batcher(backend, work)
     app = http_json.application("gog text search")
 
     @app.post(tool_api.TEXT_SEARCH_PATH)
     async def search(request: Request) -> Response:
-        return await backends.answer(batches, await http_json.read(request, tool_api.TextSearchRequest))
+        return await backend_calls.answer(batches, await http_json.read(request, tool_api.TextSearchRequest))
 
     return app
 
@@ -72,7 +72,7 @@ def text_application(backend: TextSearch) -> App:
 def _response(found: Found, top: int) -> Response | Exception:
     """The answer for a back end's result, or the fault in it."""
     try:
-        backends.finite(*(hit.score for hit in found.hits))
+        backend_calls.finite(*(hit.score for hit in found.hits))
         amounts = {tool_api.COST_HEADER: found.cost_usd, tool_api.CREDIT_HEADER: found.credit_usd}
         headers = {name: f"{amount:.6f}" for name, amount in amounts.items() if amount is not None}
         return http_json.reply(tool_api.SearchResponse(hits=list(found.hits[:top])), headers=headers)

@@ -32,18 +32,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
-import logging
-import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from gog.errors import UserError
-from gog_tools.serving import errors, http_json
-from gog_tools.serving.batching import Item, MicroBatcher, Result
+from gog_tools.serving import http_json
 
 NAMES: dict[str, dict[str, str]] = {
     "grounding": {"world": "gog_tools.grounding.world_detector:WorldDetector"},
@@ -159,44 +156,3 @@ def add_arguments(parser: argparse.ArgumentParser, role: str) -> None:
     parser.add_argument(
         "--data", help="dataset for a back end that reads one: a folder or an s3:// address of the store"
     )
-
-
-def batcher(
-    backend: object,
-    work: Callable[[Sequence[Item]], Sequence[Result | Exception]],
-    *,
-    max_size: int = 16,
-    max_wait: float = 0.0,
-) -> MicroBatcher[Item, Result]:
-    """Batches for the calls of a back end, which may set `max_batch` and `threads` (module docstring).
-
-    Args:
-        backend: whose attributes count
-        work: answers a batch, as `MicroBatcher` calls it
-        max_size: most items in a batch where the back end does not set it
-        max_wait: seconds for which an idle batcher waits for a second item
-    """
-    size, threads = getattr(backend, "max_batch", max_size), getattr(backend, "threads", 1)
-    return MicroBatcher(work, max_size=size, max_wait=max_wait, threads=threads)
-
-
-async def answer(batches: MicroBatcher[Item, Result], item: Item) -> Result:
-    """The result of one item.
-
-    Raises:
-        UserError: for a fault of the request.
-        errors.RequestError: for a back end that is unavailable (503) or failed (500, logged with its traceback).
-    """
-    try:
-        return await batches.submit(item)
-    except (UserError, errors.RequestError):
-        raise
-    except Exception as error:
-        logging.getLogger(__name__).exception("the back end failed")
-        raise errors.of_backend(error) from error
-
-
-def finite(*values: float) -> None:
-    """Raises ValueError unless all values of a result are finite: JSON has no NaN, and none of them is an answer."""
-    if not all(map(math.isfinite, values)):
-        raise ValueError(f"a result that is not finite: {values}")

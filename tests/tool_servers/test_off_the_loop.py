@@ -1,0 +1,87 @@
+"""Work on images happens off the event loop, which must stay free for health checks and other requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gog import tool_api
+from gog.images import Image
+from gog_tools.policy import adapter_source
+from gog_tools.policy import server as policy_server
+from gog_tools.search import server as search_server
+
+IMAGE = tool_api.encode_image(Image(np.zeros((20, 30, 3), np.uint8)))
+
+
+@pytest.fixture
+def outside(monkeypatch):
+    """The back ends of outside.py."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import outside
+
+    yield outside
+    sys.modules.pop("outside", None)
+
+
+@pytest.fixture
+def decoded_in(monkeypatch):
+    """Names of the threads that decoded an image."""
+    threads: list[str] = []
+    decode = tool_api.decode_image
+
+    def recorded(*arguments, **named):
+        threads.append(threading.current_thread().name)
+        return decode(*arguments, **named)
+
+    monkeypatch.setattr(tool_api, "decode_image", recorded)
+    return threads
+
+
+def post(app, path, body):
+    """Status of a POST to an application in this process."""
+    coming = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    sent = []
+
+    async def receive():
+        return coming.pop() if coming else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [],
+        "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1), "root_path": "",
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"]
+
+
+def test_an_image_search_decodes_images_in_a_thread(outside, decoded_in):
+    assert post(search_server.image_application(outside.Sizes()), tool_api.IMAGE_SEARCH_PATH, {"image": IMAGE}) == 200
+    assert len(decoded_in) == 1 and decoded_in[0] != threading.current_thread().name
+
+
+def test_a_policy_decodes_images_in_a_thread(outside, decoded_in, tmp_path):
+    policy = policy_server.Policy(
+        outside.Parrot(tmp_path, "cpu", "float32"), name="base", source=adapter_source.NoAdapters(), batch_size=4
+    )
+    url = f"data:image/png;base64,{IMAGE}"
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]
+    app = policy_server.application(policy)
+    assert post(app, tool_api.CHAT_PATH, {"messages": messages}) == 200
+    assert len(decoded_in) == 1 and decoded_in[0] != threading.current_thread().name
+
+
+def test_grounding_decodes_images_in_a_thread(outside, decoded_in):
+    from gog_tools.grounding.model import GroundingModel  # takes seconds to import
+
+    model = GroundingModel(outside.WholeImage("x"), batch_size=4, batch_wait=0)
+    asyncio.run(model.predict({"instances": [{"image": IMAGE, "expression": "red"}]}))
+    assert len(decoded_in) == 1 and decoded_in[0] != threading.current_thread().name
