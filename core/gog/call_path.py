@@ -133,6 +133,7 @@ class CallPath(Generic[Value]):
     def __post_init__(self) -> None:
         self._span = f"execute_tool {self.tool}"
         self._slots = asyncio.Semaphore(self.policy.concurrency)
+        self._last_failure = ""
         self._flights: dict[str, asyncio.Task[Reply[Value]]] = {}
         self.breaker = Breaker(self.policy.breaker_failures, self.policy.breaker_seconds, self.clock)
         metrics.initialise_tool(self.tool, self.backend)
@@ -203,7 +204,8 @@ class CallPath(Generic[Value]):
                 # Asked with a slot in hand, so that calls queued behind a dead back end are refused at once instead of
                 # waiting for their deadlines one after the other.
                 if not self.breaker.admits():
-                    failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, "too many failures in a row; waiting")
+                    why = f"too many failures in a row, the last: {self._last_failure}"
+                    failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, why)
                     return Reply(None, failure, attempt, self.clock() - started), None
                 attempt += 1
                 if request is None:  # with a slot only, because the requests of waiting calls would fill the memory
@@ -251,6 +253,7 @@ class CallPath(Generic[Value]):
         # A refusal or a verdict that is none says nothing about the back end's health, and everything about the request.
         self._report(failure.kind in (FailureKind.REFUSED, FailureKind.UNDECIDED))
         metrics.record_tool_attempt(self.tool, self.backend, failure.kind)
+        self._last_failure = failure.words
         return failure
 
     def _report(self, success: bool) -> None:

@@ -127,13 +127,13 @@ class Patience:
         elif self._is_outage(failure.kind):
             self._in_a_row += 1
             if failure.kind is not FailureKind.BREAKER_OPEN or not self._reason:
-                self._reason = _words(failure)
+                self._reason = failure.words
             if self._in_a_row >= FAILURES and self._since is None:
                 self._since = self.clock()
                 self._probe_at = self._since + self._pause
         elif failure.kind is not FailureKind.CACHE_MISS:
             self._in_a_row, self._since, self._pause = 0, None, FIRST_PROBE  # it answers
-            self._refused, self._reason = self._refused + 1, _words(failure)
+            self._refused, self._reason = self._refused + 1, failure.words
 
     def _is_outage(self, kind: FailureKind) -> bool:
         """A tool that answers HTML or half a body is as good as down. A judge that replies with something else than a
@@ -235,7 +235,3 @@ class Watch:
 
 def _rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _words(failure: ToolFailure) -> str:
-    return f"{failure.kind}: {failure.message}" if failure.message else str(failure.kind)

@@ -65,6 +65,11 @@ class ToolFailure:
     retry_after: float | None = None
     """Seconds after which the server wants the next attempt; None where it does not say."""
 
+    @property
+    def words(self) -> str:
+        """Kind and message in one line."""
+        return f"{self.kind}: {self.message}" if self.message else str(self.kind)
+
 
 @dataclass(frozen=True)
 class Reply(Generic[Value]):

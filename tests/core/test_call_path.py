@@ -294,6 +294,17 @@ def test_a_dead_back_end_gets_no_requests_until_the_breaker_tests_it() -> None:
     assert len(backend.requests) == 5
 
 
+def test_a_call_that_the_breaker_refuses_says_why_the_back_end_failed() -> None:
+    async def scenario() -> Reply[str]:
+        path = make_path(FakeBackend([SERVER_ERROR]), attempts=1, breaker_failures=1)
+        await ask(path, "first")
+        return await ask(path, "second")
+
+    failure = run(scenario()).failure
+    assert failure is not None
+    assert failure.words == "breaker_open: too many failures in a row, the last: server_error: HTTP 500"
+
+
 def test_calls_queued_behind_a_dead_back_end_fail_together() -> None:
     async def scenario() -> float:
         path = make_path(backend, attempts=1, concurrency=4, deadline_seconds=10, breaker_failures=4)

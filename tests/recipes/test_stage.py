@@ -187,6 +187,13 @@ def test_an_outage_that_a_stage_waits_for_is_in_its_progress_until_it_is_over(tm
     assert "waiting" not in stage.progress() and stage.progress()["step"] == 2
 
 
+def test_a_new_attempt_does_not_wait_for_what_the_one_before_waited_for(tmp_path):
+    stage = make_stage(tmp_path, workdir=str(tmp_path / "work"))
+    stage.report_waiting(outage.Waiting("judge", "timeout", 0.0, 60.0))
+    assert "waiting" in progress.read(stage.workdir)
+    assert "waiting" not in progress.read(make_stage(tmp_path, workdir=str(tmp_path / "work")).workdir)
+
+
 def test_a_port_that_is_taken_is_reported_in_one_line():
     server = monitor.serve(0, dict, host="127.0.0.1")
     try:

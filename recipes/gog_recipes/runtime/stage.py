@@ -59,6 +59,8 @@ class Stage:
         if newest is not None:
             metrics.record_checkpoint(self.key, newest.timestamp)
         self.monitor = monitor.begin(self.workdir, self.progress) if ranks.is_main else None
+        if "waiting" in (progress.read(self.workdir) or {}):  # of an attempt that gave up
+            self._write_progress()
 
     def _newest_of_ours(self) -> store.Manifest | None:
         """The checkpoint that the stage resumes from, which must be its own. Raises UserError for another's."""
