@@ -1,10 +1,10 @@
-"""A throwaway S3 server that keeps objects in memory: no credentials, no checksums, no disk.
+"""An S3 server for benchmarks that keeps objects in memory: no credentials, no checksums, no disk.
 
     python benchmarks/memory_s3.py PORT MIB
 
-So a benchmark against it times the client and the loopback, not a server's hashing, disk or page faults (MIB of
-memory are touched before it listens). It knows what `gog.store`
-and boto3's transfers ask: objects, ranges, multipart uploads, preconditions, listings.
+A benchmark against it measures the client and the loopback, without a server's hashing, disk or page faults: MIB of
+memory are touched before it listens. It serves what `gog.store` and boto3's transfers request: objects, ranges,
+multipart uploads, preconditions, listings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHUNK = 1 << 20
 PIECE = 1 << 22
 Body = list[memoryview]
 free: list[memoryview] = []
-"""Memory that has been touched before: the first touch costs more than the transfer."""
+"""Memory that was touched before: the first touch costs more than the transfer."""
 objects: dict[str, list[Body]] = {}
 uploads: dict[str, dict[int, Body]] = {}
 checksums: dict[str, str] = {}
@@ -47,7 +47,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def receive(connection: socket.socket, size: int, rest: bytes) -> tuple[Body, bytes]:
-    """The body in pieces, and what came after it."""
+    """The body in pieces, and the bytes after it."""
     body: Body = [memoryview(bytearray(rest[:size]))]
     missing = size - len(body[0])
     while missing > 0:
@@ -62,7 +62,7 @@ def receive(connection: socket.socket, size: int, rest: bytes) -> tuple[Body, by
 
 
 def forget(key: str) -> None:
-    """Deletes an object; its memory is used again."""
+    """Deletes an object; its memory is reused."""
     for body in objects.pop(key, ()):
         free.extend(memoryview(piece.obj) for piece in body if len(piece.obj) == PIECE)
 
@@ -105,12 +105,12 @@ def give(connection: socket.socket, method: str, key: str, asked: str) -> None:
     total = sum(map(len, parts))
     start, _, end = asked.removeprefix("bytes=").partition("-")
     first, last = int(start or 0), int(end or total - 1)
-    told = {"Content-Length": str(last + 1 - first), "ETag": '"x"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    fields = {"Content-Length": str(last + 1 - first), "ETag": '"x"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
     if asked:
-        told["Content-Range"] = f"bytes {first}-{last}/{total}"
+        fields["Content-Range"] = f"bytes {first}-{last}/{total}"
     if checksums.get(key):
-        told["x-amz-checksum-crc64nvme"] = checksums[key]
-    reply(connection, 206 if asked else 200, **told)
+        fields["x-amz-checksum-crc64nvme"] = checksums[key]
+    reply(connection, 206 if asked else 200, **fields)
     before = 0
     for part in parts if method == "GET" else ():
         low, high = max(first, before), min(last + 1, before + len(part))

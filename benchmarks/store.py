@@ -1,11 +1,11 @@
-"""How fast does a checkpoint of 1 GiB go into a bucket and out of it, against the same bytes raw over loopback?
+"""Time to publish and fetch a checkpoint of 1 GiB, relative to the same bytes raw over loopback.
 
     python benchmarks/store.py [--mib 1024] [--repeats 3]
 
-Interleaved in one run, median of the repeats: the bytes raw (one connection from the file into nothing, 128 KiB at a
-time as iperf3 and cat have it; beside it, 1 MiB at a time), our publish and fetch (hashed, checked, committed),
-boto3's upload_file and download_file as they come. Plain HTTP. The goals are against a server in memory
-(memory_s3.py), so that the figure is the client's; versitygw, a real server over a folder, stands beside it.
+Measured interleaved in one run, median of the repeats: the bytes raw (one connection that reads the file and discards
+what it receives, 128 KiB at a time as iperf3 and cat do, and 1 MiB at a time); publish and fetch (hashed, checked,
+committed); boto3's upload_file and download_file with defaults. Plain HTTP. The goals hold against a server in memory
+(memory_s3.py), which leaves the client's time; versitygw, a real server over a folder, is measured as well.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RAW = {"raw loopback": 1 << 17, "raw loopback, 1 MiB at a time": 1 << 20}
 
 
 def raw(path: Path, chunk: int) -> float:
-    """Seconds for the file's bytes over one loopback connection between two processes."""
+    """Seconds to send a file over one loopback connection between two processes. chunk: bytes at a time."""
     listener = socket.create_server(("127.0.0.1", 0))
     child = os.fork()
     if child == 0:
@@ -64,7 +64,7 @@ def raw(path: Path, chunk: int) -> float:
 
 
 def written(path: Path, target: Path) -> float:
-    """Seconds for the file's bytes from memory into a new file: no fetch into a file can take less."""
+    """Seconds to write a file's bytes from memory to a new file, a lower bound for a fetch."""
     data = memoryview(path.read_bytes())
     started = time.perf_counter()
     with target.open("wb", buffering=0) as out:
@@ -77,7 +77,7 @@ def written(path: Path, target: Path) -> float:
 
 
 class Server:
-    """One S3 server and both clients of it."""
+    """An S3 server and two clients."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self.folder, self.count = url, folder, 0
@@ -86,7 +86,7 @@ class Server:
         )
 
     def measure(self, path: Path) -> dict[str, float]:
-        """Seconds of each way; everything written is deleted."""
+        """Seconds of each operation; everything written is deleted."""
         self.count += 1
         spec = StoreSpec(uri=f"s3://{s3.BUCKET}/run{self.count}", endpoint_url=self.url, path_style=True)
         kept, copy, plain = store.open_store(spec), self.folder / "copy", f"plain{self.count}"
@@ -135,8 +135,8 @@ def run(folder: Path, mib: int, repeats: int) -> dict:
     return {**baseline, **ways}
 
 
-def figures(seconds: dict) -> dict:
-    """Medians in seconds, and how often the raw loopback's median they are."""
+def medians(seconds: dict) -> dict:
+    """Medians in seconds, and their ratio to that of the raw loopback."""
     middle = {way: statistics.median(values) for way, values in seconds.items()}
     return {way: {"seconds": value, "ratio": value / middle["raw loopback"]} for way, value in middle.items()}
 
@@ -150,14 +150,14 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         seconds = run(Path(folder), given.mib, given.repeats)
-    rows = figures(seconds)
+    rows = medians(seconds)
     print(f"{'':32}{'s':>8}{'x raw':>8}")
     for name, row in rows.items():
         print(f"{name:32}{row['seconds']:8.2f}{row['ratio']:8.2f}")
     result = {"mib": given.mib, "load": load, "cores": os.cpu_count(), "rows": rows, "seconds": seconds}
     (HERE / "results" / "store.json").write_text(json.dumps(result, indent=1) + "\n")
-    told = [f"{way} {rows[f'memory: {way}']['ratio']:.2f} x (goal <= {goal})" for way, goal in GOALS.items()]
-    print(f"figures against goals: {', '.join(told)}; load average {load:.1f} on {os.cpu_count()} cores")
+    reached = [f"{way} {rows[f'memory: {way}']['ratio']:.2f} x (goal <= {goal})" for way, goal in GOALS.items()]
+    print(f"figures against goals: {', '.join(reached)}; load average {load:.1f} on {os.cpu_count()} cores")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Publishing to a real S3 server, killed -9 before and after every single request."""
+"""Publishing to a real S3 server, killed with SIGKILL before and after every request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def place(gateway: s3.Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def mortal(request: int, when: str) -> None:
-    """From now on this process dies before or after its request of this number (from 0)."""
+    """Makes this process kill itself before or after its request of this number, from 0."""
     tries, lock, made = faults.Patience.tries, threading.Lock(), [0]
 
     def counted(self: faults.Patience, operation, where: str):
@@ -51,7 +51,7 @@ def mortal(request: int, when: str) -> None:
 
 
 def killed(place, step: int, request: int, when: str) -> bool:
-    """Publishes NEW in a process that dies at a request; False if it came to its end first."""
+    """Publishes NEW in a process that is killed at a request; False if it ended first."""
 
     def work() -> None:
         store = place()
@@ -102,7 +102,7 @@ def test_a_publication_killed_at_any_request_leaves_nothing_torn_and_the_next_on
     assert not store.backend.client.call("list_multipart_uploads", Prefix=store.backend.prefix).get("Uploads")
 
 
-def test_latest_never_goes_back_while_two_processes_publish(place, tmp_path: Path) -> None:
+def test_latest_never_goes_backwards_while_two_processes_publish(place, tmp_path: Path) -> None:
     files = source_files(tmp_path, OLD)
 
     def work(first: int) -> None:

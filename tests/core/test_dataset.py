@@ -67,7 +67,7 @@ def make_folder(folder: Path, *lines: bytes, images: tuple[str, ...] = ("q1", "q
     return folder
 
 
-def complaint(folder: Path) -> str:
+def refusal(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
         dataset.read_questions(folder, "test")
     return str(caught.value).removeprefix(f"{folder}/")
@@ -77,22 +77,22 @@ def complaint(folder: Path) -> str:
 def test_a_bad_line_is_named_with_its_number_field_and_cause(tmp_path: Path, name: str) -> None:
     bad, sentence = BAD[name]
     folder = make_folder(tmp_path, line(id="q0"), bad + b"\n")
-    assert complaint(folder) == f"test.jsonl:2: {sentence}{REMEDY}"
+    assert refusal(folder) == f"test.jsonl:2: {sentence}{REMEDY}"
 
 
 def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, b"", line(), b"  ", b"\r", line(id="q2"), b"", b"hello")
-    assert complaint(folder).startswith("test.jsonl:7: line: Invalid JSON")
+    assert refusal(folder).startswith("test.jsonl:7: line: Invalid JSON")
 
 
-def test_an_id_that_occurs_twice_is_named_where_it_does(tmp_path: Path) -> None:
+def test_an_id_that_occurs_twice_is_named_at_its_second_line(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, b"", line(), b"", line(question="what?"))
-    assert complaint(folder) == "test.jsonl:4: id 'q1' occurs twice (ids must be unique)"
+    assert refusal(folder) == "test.jsonl:4: id 'q1' occurs twice (ids must be unique)"
 
 
-def test_a_missing_image_is_named_where_it_is_wanted(tmp_path: Path) -> None:
+def test_a_missing_image_is_named_by_line(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, b"", line(), line(id="q2", image="images/q9.png"))
-    assert complaint(folder) == "test.jsonl:3: image 'images/q9.png' is missing"
+    assert refusal(folder) == "test.jsonl:3: image 'images/q9.png' is missing"
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_a_missing_image_is_named_where_it_is_wanted(tmp_path: Path) -> None:
 )
 def test_an_image_that_is_not_below_the_folder_is_refused(tmp_path: Path, image: str, message: str) -> None:
     folder = make_folder(tmp_path, line(image=image))
-    assert complaint(folder) == f"test.jsonl:1: {message} (give its path relative to the dataset folder)"
+    assert refusal(folder) == f"test.jsonl:1: {message} (give its path relative to the dataset folder)"
 
 
 def test_an_image_that_is_a_url_is_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, line(image="https://example.org/q1.png"))
-    assert complaint(folder).startswith("test.jsonl:1: image 'https://example.org/q1.png' is a URL (download it;")
+    assert refusal(folder).startswith("test.jsonl:1: image 'https://example.org/q1.png' is a URL (download it;")
 
 
 def test_an_image_of_a_linked_folder_is_found(tmp_path: Path) -> None:
@@ -123,22 +123,20 @@ def test_an_image_of_a_linked_folder_is_found(tmp_path: Path) -> None:
 
 
 def test_a_name_longer_than_file_systems_allow_is_missing(tmp_path: Path) -> None:
-    assert complaint(make_folder(tmp_path, line(image="x" * 5000))).endswith("is missing")
+    assert refusal(make_folder(tmp_path, line(image="x" * 5000))).endswith("is missing")
 
 
-def test_a_folder_is_no_image(tmp_path: Path) -> None:
-    assert complaint(make_folder(tmp_path, line(image="images"))) == "test.jsonl:1: image 'images' is missing"
+def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
+    assert refusal(make_folder(tmp_path, line(image="images"))) == "test.jsonl:1: image 'images' is missing"
 
 
 def test_a_missing_split_is_named(tmp_path: Path) -> None:
-    assert complaint(tmp_path) == (
-        "test.jsonl: cannot read: No such file or directory (is the dataset folder complete?)"
-    )
+    assert refusal(tmp_path) == ("test.jsonl: cannot read: No such file or directory (is the dataset folder complete?)")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n"])
 def test_a_split_without_questions_is_refused(tmp_path: Path, content: bytes) -> None:
-    assert complaint(make_folder(tmp_path, content)) == "test.jsonl: no questions (give at least one line)"
+    assert refusal(make_folder(tmp_path, content)) == "test.jsonl: no questions (give at least one line)"
 
 
 def test_a_byte_order_mark_and_crlf_line_ends_are_read(tmp_path: Path) -> None:
@@ -148,13 +146,13 @@ def test_a_byte_order_mark_and_crlf_line_ends_are_read(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_counts_at_the_start_of_the_file_only(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, line(), codecs.BOM_UTF8 + line(id="q2"))
-    assert complaint(folder).startswith("test.jsonl:2: line: Invalid JSON")
+    assert refusal(folder).startswith("test.jsonl:2: line: Invalid JSON")
 
 
 def test_a_file_in_utf_16_is_named_as_such(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     (folder / "test.jsonl").write_bytes(line().decode().encode("utf-16"))
-    assert complaint(folder) == "test.jsonl: the file is UTF-16 (save it as UTF-8)"
+    assert refusal(folder) == "test.jsonl: the file is UTF-16 (save it as UTF-8)"
 
 
 @pytest.mark.parametrize("evidence", [b"null", b'{"kind": null, "expression": null, "region": null}'])
@@ -165,7 +163,7 @@ def test_null_in_an_optional_field_means_that_it_is_absent(tmp_path: Path, evide
 
 def test_null_in_a_required_field_is_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, line().replace(b'"who?"', b"null"))
-    assert complaint(folder).startswith("test.jsonl:1: question: Input should be a valid string")
+    assert refusal(folder).startswith("test.jsonl:1: question: Input should be a valid string")
 
 
 def test_questions_keep_their_order_and_their_evidence(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: published, read, published twice, and the pointer to the newest; in a folder and in a bucket alike."""
+"""Checkpoints: publishing, reading, publishing twice, and the pointer to the newest; in a folder and in a bucket."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from gog.store import Store
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store is. folder: its files, for versitygw keeps a bucket's objects as files too."""
+    """Where a store is."""
 
     spec: StoreSpec
+    """Its address and options."""
     folder: Path
+    """Its files; versitygw keeps objects as files too."""
 
     def open(self) -> Store:
         return stores.open_store(self.spec, s3.IMPATIENT)
@@ -89,7 +91,7 @@ def test_the_newest_step_is_the_largest_number(store: Store) -> None:
     assert store.latest("sft").step == 10
 
 
-def test_stages_do_not_see_each_other(store: Store) -> None:
+def test_stages_are_independent(store: Store) -> None:
     publish(store, 5, OLD, stage="sft")
     assert store.latest("grpo") is None and store.steps("grpo") == []
 
@@ -110,14 +112,14 @@ def test_equal_files_are_kept_once_under_their_hash(store: Store, place: Place) 
         ("sft/-1", "'sft/-1' names no checkpoint (write stage or stage/step)"),
     ],
 )
-def test_a_reference_to_nothing_says_what_to_do(store: Store, ref: str, sentence: str) -> None:
+def test_a_reference_to_nothing_is_refused_with_a_remedy(store: Store, ref: str, sentence: str) -> None:
     publish(store, 3, OLD)
     with pytest.raises(UserError) as caught:
         store.resolve(ref)
     assert str(caught.value) == f"{store.where}: {sentence}"
 
 
-def test_a_file_that_a_checkpoint_lacks_is_named_with_those_it_has(store: Store) -> None:
+def test_a_file_that_is_not_in_a_checkpoint_is_named_with_those_that_are(store: Store) -> None:
     with pytest.raises(UserError, match=r"checkpoint sft/3 has no 'x' \(it holds \['adapter.safetensors', "):
         store.open(publish(store, 3, OLD), "x")
 
@@ -140,7 +142,7 @@ def test_publishing_a_step_with_other_content_is_an_error_and_changes_nothing(st
 
 
 @pytest.mark.parametrize("other", [OLD, NEW], ids=["the same", "other content"])
-def test_of_two_processes_that_publish_a_step_at_once_one_commits(store: Store, other: dict[str, bytes]) -> None:
+def test_one_of_two_concurrent_publications_of_a_step_commits(store: Store, other: dict[str, bytes]) -> None:
     first: list[Any] = []
     patch = pytest.MonkeyPatch()
 
@@ -186,7 +188,7 @@ def test_two_real_processes_may_publish_the_same_step(place: Place, other: dict[
 # ---- in pieces
 
 
-def test_what_several_ranks_staged_one_of_them_commits(place: Place, tmp_path: Path) -> None:
+def test_one_rank_commits_what_several_staged(place: Place, tmp_path: Path) -> None:
     staged = {}
     for rank in range(2):
         (tmp_path / str(rank)).write_text(f"shard {rank}")
@@ -196,7 +198,7 @@ def test_what_several_ranks_staged_one_of_them_commits(place: Place, tmp_path: P
     assert contents(leader, leader.commit("sft", 1, staged)) == {"shard0": b"shard 0", "shard1": b"shard 1"}
 
 
-def test_a_file_that_nobody_staged_is_not_committed(store: Store) -> None:
+def test_a_file_that_was_not_staged_is_not_committed(store: Store) -> None:
     forged = {"shard": stores.Blob(hash="0" * 64, size=3)}
     with pytest.raises(UserError, match="'shard' of checkpoint sft/1 is missing"):
         store.commit("sft", 1, forged)
@@ -210,7 +212,7 @@ def test_a_checkpoint_with_a_non_finite_number_in_its_meta_is_not_committed(stor
     assert store.latest("sft") is None
 
 
-def test_whether_a_checkpoint_is_whole_can_be_asked_without_reading_it_here(store: Store, place: Place) -> None:
+def test_a_check_finds_a_corrupt_file(store: Store, place: Place) -> None:
     manifest = publish(store, 1, OLD)
     store.check(manifest)
     (place.folder / manifest.files["adapter.safetensors"].key).write_bytes(b"longer")
@@ -221,7 +223,7 @@ def test_whether_a_checkpoint_is_whole_can_be_asked_without_reading_it_here(stor
 # ---- plain objects
 
 
-def test_a_report_lies_beside_the_checkpoints_and_may_be_written_again(store: Store, place: Place) -> None:
+def test_a_plain_object_can_be_written_again(store: Store, place: Place) -> None:
     assert store.get_object("report/index.html") is None
     store.put_object("report/index.html", b"one", "text/html")
     address = store.put_object("report/index.html", b"two", "text/html")
@@ -248,14 +250,14 @@ def test_latest_never_goes_backwards(store: Store, place: Place) -> None:
     assert (pointer(place), store.latest("sft").step) == (6, 6)
 
 
-def test_latest_stays_where_it_was_when_the_newest_manifest_was_deleted(store: Store, place: Place) -> None:
+def test_latest_does_not_move_when_the_newest_manifest_is_deleted(store: Store, place: Place) -> None:
     publish(store, 6, OLD)
     (place.folder / "manifests" / "sft" / "000000006.json").unlink()
     publish(store, 5, OLD)
     assert (pointer(place), store.latest("sft").step) == (6, 5)
 
 
-def test_latest_that_was_left_behind_by_a_kill_catches_up(store: Store, place: Place) -> None:
+def test_the_next_publication_advances_a_pointer_that_a_kill_left_behind(store: Store, place: Place) -> None:
     publish(store, 1, OLD)
     publish(store, 2, OLD)
     store.backend.put("latest/sft", b"1", "text/plain")
@@ -264,7 +266,9 @@ def test_latest_that_was_left_behind_by_a_kill_catches_up(store: Store, place: P
     assert pointer(place) == 2
 
 
-def test_a_listing_that_is_behind_the_pointer_hides_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_a_listing_lacks_is_found_by_the_pointer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(store, 1, OLD)
     publish(store, 2, NEW)
     entries = list(store.backend.entries("manifests/sft/"))
@@ -272,7 +276,7 @@ def test_a_listing_that_is_behind_the_pointer_hides_nothing(store: Store, monkey
     assert store.steps("sft") == [1] and store.latest("sft").step == 2
 
 
-def test_latest_never_goes_backwards_even_when_another_process_overtakes(
+def test_latest_never_goes_backwards_when_another_process_overtakes(
     store: Store, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swap: Callable[..., bool] = store.backend.swap
@@ -292,7 +296,7 @@ def test_latest_never_goes_backwards_even_when_another_process_overtakes(
 
 
 @pytest.mark.parametrize("content", ["", "\n", "half past"])
-def test_a_pointer_that_cannot_be_read_is_made_again(store: Store, place: Place, content: str) -> None:
+def test_an_unreadable_pointer_is_replaced(store: Store, place: Place, content: str) -> None:
     publish(store, 5, OLD)
     store.backend.put("latest/sft", content.encode(), "text/plain")
     assert store.latest("sft").step == 5
@@ -303,7 +307,7 @@ def test_a_pointer_that_cannot_be_read_is_made_again(store: Store, place: Place,
 # ---- opening
 
 
-def test_a_store_is_made_where_it_is_wanted(tmp_path: Path) -> None:
+def test_the_folder_of_a_store_is_created(tmp_path: Path) -> None:
     store = stores.open_store((tmp_path / "a b" / "ü#1").as_uri())
     assert store.where == str(tmp_path / "a b" / "ü#1")
     assert list((tmp_path / "a b" / "ü#1").iterdir()) == []
@@ -315,7 +319,7 @@ def test_a_scheme_that_is_not_supported_is_refused_by_name() -> None:
         stores.open_store("ftp://host/run")
 
 
-def test_a_store_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_is_not_a_store(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match="name a folder that can be written"):
         stores.open_store((tmp_path / "taken").as_uri())

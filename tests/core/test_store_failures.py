@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, whatever is killed, filled up, flipped or forbidden."""
+"""Checkpoints are whole or absent after kills, full disks, flipped bits and missing permissions."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def blob_of(store: Store, manifest: Manifest) -> Path:
     return Path(store.where) / manifest.files["adapter.safetensors"].key
 
 
-@pytest.mark.parametrize("spoilt", [b"OLD", b"ol", b"older", b""], ids=["a flipped bit", "short", "long", "empty"])
-def test_a_corrupt_blob_is_noticed_before_it_is_used(store: Store, tmp_path: Path, spoilt: bytes) -> None:
+@pytest.mark.parametrize("damaged", [b"OLD", b"ol", b"older", b""], ids=["a flipped bit", "short", "long", "empty"])
+def test_a_corrupt_blob_is_detected_before_it_is_used(store: Store, tmp_path: Path, damaged: bytes) -> None:
     manifest = publish(store, 3, OLD)
-    blob_of(store, manifest).write_bytes(spoilt)
+    blob_of(store, manifest).write_bytes(damaged)
     sentence = (
         f"'adapter.safetensors' of checkpoint sft/3 is corrupt ({remedy(store).replace('delete', 'delete it and')})"
     )
@@ -45,7 +45,7 @@ def test_a_corrupt_blob_is_noticed_before_it_is_used(store: Store, tmp_path: Pat
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_missing_blob_is_noticed(store: Store) -> None:
+def test_a_missing_blob_is_detected(store: Store) -> None:
     manifest = publish(store, 3, OLD)
     blob_of(store, manifest).unlink()
     with pytest.raises(UserError, match=r"'adapter\.safetensors' of checkpoint sft/3 is missing") as caught:
@@ -53,9 +53,9 @@ def test_a_missing_blob_is_noticed(store: Store) -> None:
     assert caught.value.remedy == remedy(store)
 
 
-@pytest.mark.parametrize("spoilt", [b"OLD", b"ol"], ids=["a flipped bit", "short"])
-def test_doing_a_step_again_mends_its_corrupt_blob(store: Store, spoilt: bytes) -> None:
-    blob_of(store, publish(store, 3, OLD)).write_bytes(spoilt)
+@pytest.mark.parametrize("damaged", [b"OLD", b"ol"], ids=["a flipped bit", "short"])
+def test_publishing_a_step_again_repairs_its_corrupt_blob(store: Store, damaged: bytes) -> None:
+    blob_of(store, publish(store, 3, OLD)).write_bytes(damaged)
     assert contents(store, publish(store, 3, OLD)) == OLD
 
 
@@ -79,12 +79,12 @@ def test_a_manifest_names_blobs_by_hash_only(digest: str) -> None:
 
 
 class PowerCut(BaseException):
-    """The process is gone: nothing after it happens, not even tidying up."""
+    """The process was killed: nothing runs after it, not even clean-up."""
 
 
 @contextlib.contextmanager
 def dying_at(operation: int) -> Iterator[list[str]]:
-    """The process dies just before its file operation of this number; yields the operations that it made."""
+    """Kills the process just before its file operation of this number; yields the operations that it did."""
     made: list[str] = []
     dead = False
 
@@ -158,7 +158,7 @@ def test_blobs_are_on_disk_before_the_manifest_names_them(store: Store, monkeypa
 
 @pytest.mark.parametrize("operation", ["fsync", "replace", "link", "mkdir"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_says_so_and_loses_nothing_committed(
+def test_a_full_disk_is_reported_and_nothing_committed_is_lost(
     store: Store, monkeypatch: pytest.MonkeyPatch, operation: str, code: int
 ) -> None:
     publish(store, 1, OLD)
@@ -174,7 +174,7 @@ def test_a_full_disk_says_so_and_loses_nothing_committed(
     assert contents(store, store.publish("grpo", 1, sources)) == NEW
 
 
-def test_a_disk_that_fills_up_while_fetching_says_so(
+def test_a_disk_that_fills_up_while_fetching_is_reported(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = publish(store, 1, OLD)
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_while_fetching_says_so(
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_store_that_may_not_be_written_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_written_is_reported(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "link", refuse(errno.EROFS))
     with pytest.raises(UserError) as caught:
         publish(store, 1, OLD)

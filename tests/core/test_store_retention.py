@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and what a sweep may never take."""
+"""Which checkpoints are kept, and what a sweep must not delete."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def dropped(manifests: list[Manifest], **spec: object) -> set[str]:
     return {manifest.ref for manifest in retention.plan(manifests, RetentionSpec(**spec), NOW).drop}
 
 
-def test_the_newest_of_each_stage_stay() -> None:
+def test_the_newest_of_each_stage_are_kept() -> None:
     manifests = [made(f"{stage}/{step}") for stage in ("sft", "grpo") for step in (1, 2, 10)]
     assert dropped(manifests, keep_last=2) == {"sft/1", "grpo/1"}
 
 
-def test_the_best_stay_besides_and_those_without_a_number_are_not_among_them() -> None:
+def test_the_best_are_kept_as_well_and_those_without_a_score_are_not_among_them() -> None:
     rewards = {1: 0.9, 2: 0.1, 3: float("nan"), 4: None, 5: 0.2}
     manifests = [made(f"grpo/{step}", reward_last=reward) for step, reward in rewards.items()]
     assert dropped(manifests, keep_last=1, keep_best=1) == {"grpo/2", "grpo/3", "grpo/4"}
 
 
-def test_what_is_tagged_stays() -> None:
+def test_tagged_checkpoints_are_kept() -> None:
     manifests = [made("grpo/1", tags=["paper"]), made("grpo/2", tags=[]), made("grpo/3")]
     assert dropped(manifests, keep_last=1) == {"grpo/2"}
 
 
-def test_what_a_kept_one_was_made_from_stays_through_all_generations() -> None:
+def test_all_ancestors_of_a_kept_checkpoint_are_kept() -> None:
     manifests = [made("curate/1"), made("curate/2"), made("sft/1", parents=("curate/1",)), made("sft/2")]
     manifests.append(made("grpo/1", parents=("sft/1", "elsewhere/9")))
     assert dropped(manifests, keep_last=1) == set()
@@ -59,7 +59,7 @@ def test_what_a_kept_one_was_made_from_stays_through_all_generations() -> None:
     st.integers(1, 4),
     st.integers(0, 3),
 )
-def test_a_plan_never_drops_the_newest_and_nothing_more_remains_after_a_second_one(
+def test_a_plan_never_drops_the_newest_and_a_second_one_drops_nothing(
     rows: list[tuple[str, int, float, bool]], last: int, best: int
 ) -> None:
     manifests = [made(f"{stage}/{step}", reward_last=r, tags=["t"] if tag else []) for stage, step, r, tag in rows]
@@ -92,7 +92,7 @@ def blobs(store: Store) -> set[str]:
     return {entry.key for entry in store.backend.entries("blobs/")}
 
 
-def test_a_sweep_takes_what_was_dropped_and_leaves_shared_blobs(store: Store) -> None:
+def test_a_sweep_deletes_what_was_dropped_and_keeps_shared_blobs(store: Store) -> None:
     for step in range(4):
         publish(store, step, {"same": b"same", "own": str(step).encode()})
     swept = retention.apply(store, RetentionSpec(keep_last=2, grace_seconds=60), later())
@@ -101,18 +101,14 @@ def test_a_sweep_takes_what_was_dropped_and_leaves_shared_blobs(store: Store) ->
     assert contents(store, store.latest("sft")) == {"same": b"same", "own": b"3"}
 
 
-def test_a_blob_younger_than_the_grace_stays_for_its_publication_may_not_have_committed(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_blob_younger_than_the_grace_period_is_kept(store: Store, tmp_path: Path) -> None:
     (tmp_path / "shard").write_bytes(b"shard")
     staged = store.stage_blobs({"shard": tmp_path / "shard"})
     assert retention.apply(store, RetentionSpec(grace_seconds=7200), later()).blobs == 0
     assert contents(store, store.commit("sft", 1, staged)) == {"shard": b"shard"}
 
 
-def test_a_blob_that_is_used_again_while_a_sweep_runs_is_not_taken(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_blob_that_is_used_again_during_a_sweep_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(store, 1, OLD)
     publish(store, 2, {"other": b"other"})
     for key in blobs(store):
@@ -132,7 +128,7 @@ def test_a_blob_that_is_used_again_while_a_sweep_runs_is_not_taken(
 
 
 def _age(store: Store, key: str) -> None:
-    """Makes an object lie there since long ago."""
+    """Sets an object's time to long ago."""
     root = store.backend.root if hasattr(store.backend, "root") else None
     if root is None:
         root = Path(os.environ["GOG_TEST_BUCKETS"]) / s3.BUCKET / store.backend.prefix
@@ -148,7 +144,7 @@ def test_nothing_is_swept_while_a_manifest_cannot_be_read(store: Store) -> None:
     assert blobs(store) == before
 
 
-def test_latest_names_a_checkpoint_that_is_there_after_every_sweep(store: Store) -> None:
+def test_latest_names_an_existing_checkpoint_after_every_sweep(store: Store) -> None:
     for step in range(3):
         publish(store, step, OLD)
         retention.apply(store, RetentionSpec(keep_last=1, grace_seconds=0), later())

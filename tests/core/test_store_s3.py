@@ -1,5 +1,7 @@
-"""A bucket as a store: what is refused at the start, what is tried again, what is noticed. Against a real server,
-behind a proxy that fails on demand where it must fail."""
+"""A bucket as a store: what is refused at the start, retried and detected.
+
+Against a real server; where a test needs a failure, behind a proxy that fails on demand.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +50,10 @@ def test_a_bucket_that_is_missing_is_named(gateway: s3.Gateway) -> None:
     ("key", "secret", "sentence"),
     [
         (s3.ACCESS, "wrong", "the server refuses the credentials: SignatureDoesNotMatch"),
-        ("nobody", "wrong", "the server refuses the credentials: XAdminUserNotFound"),  # versitygw's word
+        ("unknown", "wrong", "the server refuses the credentials: XAdminUserNotFound"),  # the code of versitygw
     ],
 )
-def test_credentials_that_are_wrong_are_told_from_a_lack_of_permission(
+def test_wrong_credentials_are_distinguished_from_missing_permissions(
     gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch, key: str, secret: str, sentence: str
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
@@ -61,7 +63,7 @@ def test_credentials_that_are_wrong_are_told_from_a_lack_of_permission(
     assert "store.secretName" in caught.value.remedy
 
 
-def test_no_credentials_at_all_are_said(gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported(gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
@@ -70,7 +72,7 @@ def test_no_credentials_at_all_are_said(gateway: s3.Gateway, prefix: str, monkey
         stores.open_store(gateway.spec(prefix), s3.IMPATIENT)
 
 
-def test_a_server_that_does_not_answer_is_unavailable_and_not_the_users_fault(gateway: s3.Gateway) -> None:
+def test_a_server_that_does_not_answer_is_unavailable_and_no_user_error(gateway: s3.Gateway) -> None:
     spec = gateway.spec("run").model_copy(update={"endpoint_url": f"http://127.0.0.1:{s3.free_port()}"})
     with pytest.raises(stores.Unavailable, match=r"s3://ckpt at http://127.0.0.1:.* can this machine reach it"):
         stores.open_store(spec, stores.Patience(budget=0.0))
@@ -85,7 +87,7 @@ def test_without_boto3_the_remedy_is_a_command(
 
 
 @pytest.mark.parametrize("stray", ["\n", " ", "\r\n"])
-def test_stray_white_space_around_keys_region_and_addresses_does_no_harm(
+def test_white_space_around_keys_region_and_addresses_is_dropped(
     gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch, stray: str
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -143,9 +145,7 @@ def test_a_certificate_that_is_not_trusted_is_refused_and_its_authority_can_be_n
 
 
 @pytest.mark.parametrize("method", [b"PUT", b"GET"])
-def test_an_answer_that_is_lost_while_the_server_is_probed_does_no_harm(
-    gateway: s3.Gateway, prefix: str, method: bytes
-) -> None:
+def test_a_lost_answer_does_not_make_the_probe_fail(gateway: s3.Gateway, prefix: str, method: bytes) -> None:
     with Proxy(gateway) as proxy:
         seen: set[bytes] = set()
         proxy.fail_when(lambda request: _is_new(request, seen) and request.startswith(method), Proxy.lose, times=1000)
@@ -154,7 +154,7 @@ def test_an_answer_that_is_lost_while_the_server_is_probed_does_no_harm(
 
 
 def _is_new(request: bytes, seen: set[bytes]) -> bool:
-    """Whether a request, without what changes with each try, was not seen before."""
+    """Whether a request was not seen before, apart from what changes with each attempt."""
     headers = request.split(b"\r\n")
     key = b"\n".join([headers[0], *(each for each in headers if each.lower().startswith((b"if-", b"x-amz-checksum")))])
     return key not in seen and not seen.add(key)
@@ -181,7 +181,7 @@ def test_a_store_is_probed_once_per_process(
 # ---- parts
 
 
-def test_a_large_file_goes_in_parts_and_comes_back_the_same(
+def test_a_large_file_is_sent_in_parts_and_read_back_unchanged(
     gateway: s3.Gateway, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "PART", 5 << 20)
@@ -205,15 +205,13 @@ def test_a_publication_that_fails_leaves_no_upload_behind(
         assert store.latest("sft") is None
 
 
-def test_a_blob_that_is_there_is_not_sent_again(
-    gateway: s3.Gateway, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_existing_blob_is_not_sent_again(gateway: s3.Gateway, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(store, 1, OLD)
     monkeypatch.setattr(store.backend.client, "send", lambda *_: pytest.fail("sent again"))
     assert publish(store, 2, OLD).step == 2
 
 
-def test_a_blob_that_lies_there_long_is_sent_again_lest_it_be_swept(
+def test_an_old_blob_is_sent_again_because_a_sweep_may_delete_it(
     gateway: s3.Gateway, prefix: str, store: Store
 ) -> None:
     manifest = publish(store, 1, OLD)
@@ -226,15 +224,15 @@ def test_a_blob_that_lies_there_long_is_sent_again_lest_it_be_swept(
 # ---- corruption
 
 
-@pytest.mark.parametrize("spoilt", [b"OLD", b"ol", b"older", b""], ids=["a flipped bit", "short", "long", "empty"])
-def test_what_spoilt_in_the_bucket_is_noticed_and_mended_by_doing_what_is_said(
-    gateway: s3.Gateway, prefix: str, store: Store, tmp_path: Path, spoilt: bytes
+@pytest.mark.parametrize("damaged", [b"OLD", b"ol", b"older", b""], ids=["a flipped bit", "short", "long", "empty"])
+def test_a_corrupt_object_is_detected_and_the_remedy_repairs_it(
+    gateway: s3.Gateway, prefix: str, store: Store, tmp_path: Path, damaged: bytes
 ) -> None:
     manifest = publish(store, 3, OLD)
     key = manifest.files["adapter.safetensors"].key
     with (folder_of(gateway, prefix) / key).open("r+b") as stream:  # in place: the server's notes of it stay
         stream.truncate()
-        stream.write(spoilt)
+        stream.write(damaged)
     with pytest.raises(UserError, match=r"adapter\.safetensors' of checkpoint sft/3 is corrupt") as caught:
         store.fetch(manifest, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -245,7 +243,7 @@ def test_what_spoilt_in_the_bucket_is_noticed_and_mended_by_doing_what_is_said(
     assert contents(store, publish(store, 3, OLD)) == OLD
 
 
-def test_a_blob_that_is_gone_is_noticed(gateway: s3.Gateway, store: Store, tmp_path: Path) -> None:
+def test_a_deleted_blob_is_detected(gateway: s3.Gateway, store: Store, tmp_path: Path) -> None:
     manifest = publish(store, 3, OLD)
     store.backend.delete(manifest.files["adapter.safetensors"].key)
     with pytest.raises(UserError, match="is missing"):
@@ -254,7 +252,7 @@ def test_a_blob_that_is_gone_is_noticed(gateway: s3.Gateway, store: Store, tmp_p
         store.check(manifest)
 
 
-def test_a_byte_that_flips_on_the_way_is_fetched_again(gateway: s3.Gateway, prefix: str) -> None:
+def test_a_part_with_a_byte_flipped_in_transit_is_fetched_again(gateway: s3.Gateway, prefix: str) -> None:
     with Proxy(gateway) as proxy:
         store = stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
         manifest = publish(store, 1, {"weights": b"a" * 1000})
@@ -270,7 +268,7 @@ FAULTS = ["answer429", "answer500", "answer503", "reset", "cut"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_request_may_fail_once_and_the_checkpoint_is_there_all_the_same(
+def test_a_checkpoint_is_published_and_fetched_although_every_request_fails_once(
     gateway: s3.Gateway, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     monkeypatch.setattr(bucket, "PART", 5 << 20)
@@ -290,7 +288,7 @@ def test_every_request_may_fail_once_and_the_checkpoint_is_there_all_the_same(
         assert proxy.failed == len(seen) > 10
 
 
-def test_an_answer_that_was_lost_does_not_make_a_commit_fail(gateway: s3.Gateway, prefix: str) -> None:
+def test_a_lost_answer_does_not_make_a_commit_fail(gateway: s3.Gateway, prefix: str) -> None:
     with Proxy(gateway) as proxy:
         store = stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
         proxy.fail_when(lambda request: request.startswith(b"PUT") and b"/manifests/" in request, Proxy.lose)
@@ -298,7 +296,7 @@ def test_an_answer_that_was_lost_does_not_make_a_commit_fail(gateway: s3.Gateway
         assert proxy.failed == 1 and contents(store, store.latest("sft")) == OLD
 
 
-def test_an_outage_longer_than_the_budget_is_unavailable_and_says_for_how_long() -> None:
+def test_an_outage_longer_than_the_budget_is_reported_with_its_length() -> None:
     now, pauses = [0.0], []
 
     def sleep(seconds: float) -> None:
@@ -315,7 +313,7 @@ def test_an_outage_longer_than_the_budget_is_unavailable_and_says_for_how_long()
     assert pauses == sorted(pauses) and pauses[-1] <= 10.0 and 15 < sum(pauses) <= 30
 
 
-def test_a_server_that_says_when_to_come_back_is_obeyed() -> None:
+def test_retry_after_is_honoured() -> None:
     pauses: list[float] = []
     patience = stores.Patience(budget=30.0, sleep=pauses.append, clock=lambda: 0.0, draw=lambda: 0.0)
     answers = [faults.Refusal(503, "SlowDown", "", retry_after=7.0), None]
@@ -340,14 +338,14 @@ def test_a_server_that_says_when_to_come_back_is_obeyed() -> None:
         (501, "NotImplemented", "the server refuses"),
     ],
 )
-def test_every_refusal_has_its_own_sentence_and_remedy(status: int, code: str, sentence: str) -> None:
+def test_every_refusal_has_its_message_and_remedy(status: int, code: str, sentence: str) -> None:
     refusal = faults.Refusal(status, code, "as the server says")
     assert not refusal.transient
-    told = faults.explained(refusal, "s3://bucket/key")
-    assert isinstance(told, UserError) and told.remedy and sentence in str(told)
+    error = faults.explained(refusal, "s3://bucket/key")
+    assert isinstance(error, UserError) and error.remedy and sentence in str(error)
 
 
-def test_a_server_that_refuses_for_good_is_not_asked_twice(gateway: s3.Gateway, prefix: str) -> None:
+def test_a_permanent_refusal_is_not_retried(gateway: s3.Gateway, prefix: str) -> None:
     with Proxy(gateway) as proxy:
         store = stores.open_store(proxy.spec(prefix), s3.IMPATIENT)
         proxy.fail_when(lambda request: b"/blobs/" in request, Proxy.answer403, times=1000)
@@ -356,7 +354,7 @@ def test_a_server_that_refuses_for_good_is_not_asked_twice(gateway: s3.Gateway, 
         assert proxy.failed == 1
 
 
-def test_the_key_to_encrypt_with_is_named_in_every_request_that_writes(
+def test_every_request_that_writes_names_the_encryption_key(
     gateway: s3.Gateway, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket, "PART", 5 << 20)
@@ -376,7 +374,7 @@ def test_the_key_to_encrypt_with_is_named_in_every_request_that_writes(
 
 
 class Proxy:
-    """Stands before a gateway and spoils requests. One connection, one request: it closes after each answer.
+    """A reverse proxy in front of a gateway that makes requests fail. It closes the connection after each answer.
 
     ignored: a header for which it answers 200 by itself; fail_when: which requests (their head as bytes) to answer by which fault.
     """
@@ -416,10 +414,10 @@ class Proxy:
             if not request:
                 return
             with self._lock:
-                spoil = self._left > 0 and self._when(request.partition(b"\r\n\r\n")[0])
-                self._left -= spoil
-                self.failed += spoil
-            (self._fault if spoil else Proxy.passed)(self, connection, request)
+                fails = self._left > 0 and self._when(request.partition(b"\r\n\r\n")[0])
+                self._left -= fails
+                self.failed += fails
+            (self._fault if fails else Proxy.passed)(self, connection, request)
 
     def _answer(self, request: bytes) -> bytes:
         head, _, body = request.partition(b"\r\n\r\n")

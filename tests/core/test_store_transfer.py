@@ -1,4 +1,4 @@
-"""Checkpoints from store to store, and model folders out of a plain bucket."""
+"""Copying checkpoints from store to store, and fetching model folders from a plain bucket."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def target(gateway: s3.Gateway, prefix: str) -> Store:
     return stores.open_store(gateway.spec(f"{prefix}/target"), s3.IMPATIENT)
 
 
-def test_inside_one_service_not_a_byte_passes_through_here(
-    source: Store, target: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inside_one_service_the_server_copies(source: Store, target: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "PART", 5 << 20)
     content = {"big": os.urandom(6 << 20), **OLD}
     manifest = publish(source, 3, content, meta={"reward": 1})
@@ -47,7 +45,7 @@ def test_inside_one_service_not_a_byte_passes_through_here(
 
 
 @pytest.mark.parametrize("way", ["out", "in"])
-def test_between_a_bucket_and_a_folder_the_files_pass_and_are_verified(source: Store, tmp_path: Path, way: str) -> None:
+def test_files_copied_between_a_bucket_and_a_folder_are_verified(source: Store, tmp_path: Path, way: str) -> None:
     folder = stores.open_store((tmp_path / "store").as_uri())
     start, end = (source, folder) if way == "out" else (folder, source)
     publish(start, 3, NEW)
@@ -55,7 +53,7 @@ def test_between_a_bucket_and_a_folder_the_files_pass_and_are_verified(source: S
     assert contents(end, end.latest("sft")) == NEW
 
 
-def test_a_source_that_spoilt_is_not_copied(gateway: s3.Gateway, prefix: str, source: Store, target: Store) -> None:
+def test_a_corrupt_source_is_not_copied(gateway: s3.Gateway, prefix: str, source: Store, target: Store) -> None:
     manifest = publish(source, 3, OLD)
     path = gateway.folder / s3.BUCKET / prefix / "source" / manifest.files["adapter.safetensors"].key
     path.write_bytes(b"OLD")
@@ -64,7 +62,7 @@ def test_a_source_that_spoilt_is_not_copied(gateway: s3.Gateway, prefix: str, so
     assert target.latest("sft") is None
 
 
-def test_ancestors_come_along_if_asked(source: Store, target: Store) -> None:
+def test_ancestors_are_copied_on_request(source: Store, target: Store) -> None:
     publish(source, 1, OLD, stage="curate")
     publish(source, 1, OLD, stage="sft", parents=("curate/1",))
     publish(source, 9, NEW, stage="grpo", parents=("sft/1",))
@@ -108,7 +106,7 @@ def test_a_prefix_without_safetensors_is_refused(
     assert not (tmp_path / "base").exists()
 
 
-def test_a_model_file_that_spoilt_is_refused_and_nothing_appears(
+def test_a_corrupt_model_file_is_refused_and_no_folder_appears(
     gateway: s3.Gateway, source: Store, prefix: str, tmp_path: Path
 ) -> None:
     put(source, FILES)

@@ -1,4 +1,4 @@
-"""What a run cannot do without is looked at before anything starts: each case ends with a sentence and a clean folder."""
+"""What a run needs from outside is checked before it starts; a failure leaves one message and no run folder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gog.tracing import otlp
 
 
 def refusal(harness, path: Path, *line: str) -> str:
-    code, told = harness.gog("run", str(path), *line)
-    assert code == 2 and not harness.run.exists(), told
-    return told.strip()
+    code, output = harness.gog("run", str(path), *line)
+    assert code == 2 and not harness.run.exists(), output
+    return output.strip()
 
 
-def spoil(pool: Path, how: str) -> str:
-    """Damages a dataset; the sentence that must be said of it."""
+def damage(pool: Path, how: str) -> str:
+    """Damages a dataset; returns the expected message."""
     train = pool / "train.jsonl"
     good = train.read_text()
     if how == "torn line":
@@ -43,26 +43,26 @@ def spoil(pool: Path, how: str) -> str:
 @pytest.mark.parametrize("how", ["torn line", "id twice", "missing image", "torn image", "no split", "no text"])
 def test_a_faulty_dataset_is_refused_by_file_and_line(harness, how):
     path = harness.write()
-    sentence = spoil(harness.folder / "pool", how)
+    sentence = damage(harness.folder / "pool", how)
     assert refusal(harness, path).startswith(f"gog: {sentence}")
 
 
 def test_a_bucket_without_credentials_is_refused(harness, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     kept = {"uri": "s3://bucket/x", "endpointUrl": "http://127.0.0.1:9", "pathStyle": True}
-    told = refusal(harness, harness.write(store=kept))
-    assert told.startswith("gog: s3://bucket: Unable to locate credentials (set AWS_ACCESS_KEY_ID")
+    output = refusal(harness, harness.write(store=kept))
+    assert output.startswith("gog: s3://bucket: Unable to locate credentials (set AWS_ACCESS_KEY_ID")
 
 
-def test_a_bucket_that_nobody_serves_is_refused(harness, monkeypatch):
+def test_a_bucket_without_a_server_is_refused(harness, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "any")
     kept = {"uri": "s3://bucket/x", "endpointUrl": "http://127.0.0.1:9", "pathStyle": True}
-    told = refusal(harness, harness.write(store=kept))
-    assert told.startswith("gog: s3://bucket at http://127.0.0.1:9: not served within 5 s")
+    output = refusal(harness, harness.write(store=kept))
+    assert output.startswith("gog: s3://bucket at http://127.0.0.1:9: not served within 5 s")
 
 
-def test_a_model_folder_that_is_none_is_refused(harness):
+def test_a_missing_model_folder_is_refused(harness):
     path = harness.write(model={"base": "/nonexistent"})
     assert refusal(harness, path) == (
         f"gog: {path}: spec.model.base: no config.json in /nonexistent (name a folder in Hugging Face form)"
@@ -81,7 +81,7 @@ def test_a_model_of_another_architecture_is_refused(harness):
     assert refusal(harness, path).endswith(f"no weights in {folder} (weights are read from *.safetensors only)")
 
 
-def test_demonstrations_that_are_not_there_are_refused(harness):
+def test_missing_demonstrations_are_refused(harness):
     path = harness.write(stages={"sft": {"demonstrations": "mine.zip"}})
     assert f"{path}: spec.stages.sft.demonstrations: no file" in refusal(harness, path)
 
@@ -96,16 +96,16 @@ def test_a_server_that_does_not_answer_is_refused(harness):
         )
 
 
-def test_traces_without_the_package_are_refused_before_a_run_and_a_note_of_validate(harness, monkeypatch):
+def test_traces_without_the_package_are_refused_by_run_and_noted_by_validate(harness, monkeypatch):
     monkeypatch.setattr(otlp, "PACKAGE", "nowhere.to.be.found")
     path = harness.write(traces={"endpoint": "http://collector:4318"})
     sentence = "they need OpenTelemetry, which is not installed (pip install 'gog[traces]')"
     assert refusal(harness, path) == f"gog: {path}: spec.traces: {sentence}"
-    code, told = harness.gog("validate", str(path))
-    assert code == 0 and told.endswith(f"note: spec.traces: {sentence}\n"), "the manifest may be a cluster's"
+    code, output = harness.gog("validate", str(path))
+    assert code == 0 and output.endswith(f"note: spec.traces: {sentence}\n"), "the manifest may be a cluster's"
 
 
-def test_a_dataset_that_no_stage_reads_is_not_asked_for_its_questions(harness):
+def test_a_dataset_that_no_stage_reads_is_not_checked(harness):
     path = harness.write("SFTStage", store={"uri": f"file://{harness.folder}/store"})
     (harness.folder / "pool" / "train.jsonl").write_text("no matter")
     assert harness.gog("run", str(path))[0] == 0

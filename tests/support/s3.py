@@ -2,8 +2,8 @@
 
     gateway = s3.Gateway(folder); gateway.start(); ...; gateway.stop()
 
-The program comes from tests/cluster, which builds it from Go modules the first time. Where Go is missing, tests that
-need it are skipped and say so.
+tests/cluster builds the program from Go modules the first time. Without Go, tests that need it are skipped with that
+reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IMPATIENT = stores.Patience(budget=5.0, base=0.01, cap=0.05)
 
 @functools.cache
 def program() -> Path:
-    """versitygw; skips the test where it can neither be found nor built."""
+    """Path of versitygw; skips the test if it can neither be found nor built."""
     cluster = Path(os.environ.get("GOG_CLUSTER", Path.home() / ".cache" / "gog-cluster"))
     found = cluster / "bin" / "versitygw"
     if not found.exists():
@@ -44,7 +44,14 @@ def program() -> Path:
 
 
 class Gateway:
-    """versitygw over `folder`, in which each folder is a bucket. options: further ones of `versitygw posix`."""
+    """versitygw over a folder.
+
+    Args:
+        folder: each folder in it is a bucket.
+        port: 0: a free one.
+        options: further ones of `versitygw posix`.
+        tls: options that name certificate and key; empty: plain HTTP.
+    """
 
     def __init__(
         self, folder: Path, *, port: int = 0, options: tuple[str, ...] = (), tls: tuple[str, ...] = ()
