@@ -59,6 +59,7 @@ SETTINGS = {
     "vLLM's extensions": {"max_tokens": 4, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": []},
     "fields of the future": {"max_tokens": 4, "verbosity": "low", "safety_identifier": "x", "anything": {"a": [None]}},
     "one stop string": {"max_tokens": 4, "stop": "</answer>"},
+    "a long stop string": {"max_tokens": 4, "stop": "x" * 1_000},
     "a negative seed": {"max_tokens": 4, "seed": -7},
     "an answer's log-probabilities": {"max_tokens": 4, "logprobs": True, "top_logprobs": 0},
 }  # fmt: skip
@@ -248,6 +249,11 @@ def test_sampling_that_the_policy_lacks_is_refused_with_its_field(servers, field
 def test_a_message_that_cannot_be_read_is_a_400_with_its_place(servers, messages, place):
     answer = servers.policy.post(CHAT, {"messages": messages, "max_tokens": 1})
     assert answer.status == 400 and sentence(answer).startswith(place)
+
+
+def test_more_stop_strings_than_the_limit_are_refused(servers):
+    answer = servers.policy.post(CHAT, {"messages": CONVERSATIONS["text"], "stop": ["a"] * 65, "max_tokens": 1})
+    assert answer.status == 400 and sentence(answer).startswith("stop")
 
 
 def test_several_prompts_in_one_request_are_refused(servers):

@@ -1,4 +1,4 @@
-"""`gog serve ROLE`: starts one tool server, found by module name."""
+"""`gog serve ROLE`: starts one tool server, found by module name because the console imports no tool server."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from gog_operator import parent_death
 
 SERVERS = {server.command: server for server in catalog.SERVERS}
 PROGRAM = "GOG_SERVE_PROGRAM"
-"""Environment: a program that is run instead, with role and arguments. For tests."""
+"""Environment variable with a program that runs instead, with the role and its arguments. For tests."""
 
 
 def main(given: argparse.Namespace) -> int:
+    """Runs the server of a role until SIGTERM. Returns its exit code."""
     parent_death.die_with_parent()
     if os.environ.get(PROGRAM):
         line = [*shlex.split(os.environ[PROGRAM]), given.role, *given.rest]

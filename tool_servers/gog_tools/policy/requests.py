@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -40,7 +40,7 @@ class SamplingRequest(chat.OpenAIRequest):
     """OpenAI's newer name for max_tokens; it takes precedence."""
     temperature: float = Field(1.0, ge=0, le=100)
     """0 takes the most probable token."""
-    stop: str | list[str] = Field("", max_length=MAX_STOPS)
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] = ""
     """Strings that end the completion."""
     seed: int | None = None
     """Seed of the draws; None uses the system's entropy."""

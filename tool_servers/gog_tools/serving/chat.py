@@ -1,9 +1,9 @@
 """The part of OpenAI's protocol that the judge and policy servers share: requests, completions, the list of models.
 
 Clients differ in what they send for the same request: null for a field they do not set, content as text or as parts,
-fields that a server has never heard of. A request is therefore read leniently: null is absent, unknown fields are
-ignored. Only a field that is not supported and would change the answer is refused, unless it has its neutral value,
-because ignoring it would answer another question than the one that was asked.
+fields that this server does not know. A request is therefore read leniently: null means absent, unknown fields are
+ignored. A field that is not supported and would change the answer is refused unless it has its neutral value, because
+ignoring it would answer a different request.
 """
 
 from __future__ import annotations
