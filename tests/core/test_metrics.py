@@ -103,8 +103,10 @@ def test_a_step_s_line_sets_the_gauge_of_every_row_that_has_one() -> None:
 
 
 def test_a_figure_that_a_step_does_not_have_leaves_its_gauge_as_it_was() -> None:
-    metrics.record_step("sft", "sft-partial", {"loss": 0.25, "mfu": None, "tokens": 3})
-    assert value("gog_train_loss", stage="sft-partial") == 0.25
+    metrics.record_step("sft", "sft-partial", {"loss": 0.25, "tokens_per_second": 5.0})
+    metrics.record_step("sft", "sft-partial", {"loss": 0.0, "mfu": None, "tokens": 3})
+    assert value("gog_train_loss", stage="sft-partial") == 0, "zero is a value"
+    assert value("gog_train_tokens_per_second", stage="sft-partial") == 5
     assert value("gog_train_mfu", stage="sft-partial") is None
 
 

@@ -173,3 +173,20 @@ def test_a_stage_knows_the_secret_of_each_tool_that_asks_for_a_key():
     for task in job["spec"]["tasks"]:
         (container,) = task["template"]["spec"]["containers"]
         assert {"prefix": "JUDGE_", "secretRef": {"name": "judge-key"}} in container["envFrom"]
+
+
+def test_recorded_answers_are_keyed_by_back_end_options_and_dataset_and_not_by_a_port():
+    def named(**spec):
+        return children.backends(make_run(**spec))
+
+    same, again = named(), named(endpoints={"textSearch": {"port": 7000}})
+    assert same == again and set(same) == set(settings.TOOLS)
+    options = named(endpoints={"textSearch": {"options": {"shards": 2}}})
+    other = named(endpoints={"textSearch": {"backend": "my_index:make"}})
+    data = named(data={"world": {"seed": 8}})
+    assert len({each["textSearch"] for each in (same, options, other, data)}) == 4
+    assert {each["judge"] for each in (same, options, other, data)} == {same["judge"]}, "it reads no dataset"
+
+
+def test_an_existing_server_is_keyed_by_its_address():
+    assert "judge" not in children.backends(make_run(endpoints={"judge": {"url": "https://judge.internal/v1"}}))
