@@ -31,7 +31,8 @@ def commit(stage, step=1):
 
 def test_a_stage_resumes_from_its_own_checkpoint_also_with_more_steps_and_other_addresses(tmp_path):
     commit(make_stage(tmp_path, endpoints={"judge": "http://127.0.0.1:1"}))
-    again = make_stage(tmp_path, endpoints={"judge": "http://127.0.0.1:2"}, steps=7, workdir=str(tmp_path / "work"))
+    moved = {"endpoints": {"judge": "http://127.0.0.1:2"}, "backends": {"judge": "world#1"}}
+    again = make_stage(tmp_path, **moved, steps=7, workdir=str(tmp_path / "work"))
     assert again.store.latest("grpo").step == 1
 
 

@@ -163,7 +163,7 @@ class Stage:
 
     def settings(self) -> dict[str, Any]:
         """The settings in force that decide the stage's result, without folders and addresses."""
-        places = {"store", "endpoints", "workdir", "inputs", "data", "traces"}
+        places = {"store", "endpoints", "backends", "workdir", "inputs", "data", "traces"}
         return self.config.model_dump(mode="json", exclude=places)
 
     def publish(
