@@ -17,18 +17,20 @@ observation itself: nothing is done with it, because an answer that rests on for
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Self, get_args
 
-CLOSING_TAGS = ("</img_search>", "</text_search>", "</answer>")
+from gog import catalog, tool_api
+
+TAGS = (*catalog.ACTION_TAGS, "answer")
+"""Names of the tags that hold an action."""
+CLOSING_TAGS = tuple(f"</{tag}>" for tag in TAGS)
 """Generation stops at these."""
-CONTROL_TAGS = tuple(
-    f"<{slash}{name}>"
-    for name in ("think", "img_search", "text_search", "answer", "information")
-    for slash in ("", "/")
-) + ("<img>",)
+CONTROL_TAGS = tuple(f"<{slash}{tag}>" for tag in ("think", *TAGS, "information") for slash in ("", "/")) + ("<img>",)
 """Every tag that the agent interprets; escaped in text that comes from tools."""
 WHOLE_IMAGE = "<img>"
 """Argument of an image search that takes the whole image."""
@@ -44,12 +46,27 @@ class Glance:
 
 
 @dataclass(frozen=True)
-class Ground:
-    """Ask for candidates of an expression."""
+class Worded:
+    """An action whose argument is a text."""
 
-    expression: str
-    """Words that refer to the thing, such as "red ring"."""
+    argument: str
+    """The text."""
+    limit: ClassVar[int] = 0
+    """Characters of the argument that the tool accepts; a longer one is cut. 0: any number."""
+
+    def clipped(self) -> tuple[Self, int]:
+        """The action with its argument cut to the limit, and that limit; 0 if nothing was cut."""
+        if not self.limit or len(self.argument) <= self.limit:
+            return self, 0
+        return dataclasses.replace(self, argument=self.argument[: self.limit]), self.limit
+
+
+@dataclass(frozen=True)
+class Ground(Worded):
+    """Ask for candidates of an expression: words that refer to the thing, such as "red ring"."""
+
     name: Literal["ground"] = "ground"
+    limit = tool_api.MAX_EXPRESSION
 
 
 @dataclass(frozen=True)
@@ -62,24 +79,24 @@ class Gaze:
 
 
 @dataclass(frozen=True)
-class TextSearch:
-    """Search the web for text."""
+class TextSearch(Worded):
+    """Search the web for text: the argument is the query."""
 
-    query: str
-    """What to search for."""
     name: Literal["text"] = "text"
+    limit = tool_api.MAX_QUERY
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Worded):
     """Answer the question and end the episode."""
 
-    text: str
-    """The answer."""
     name: Literal["answer"] = "answer"
 
 
 Action = Glance | Ground | Gaze | TextSearch | Answer
+KINDS = get_args(Action)
+NAMES = tuple(kind.name for kind in KINDS)
+"""Names of all actions, as trajectories record them."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +114,7 @@ class ParsedTurn:
 
 
 _REASONING = re.compile(r"\s*<(think|reason)>(.*?)</\1>", re.DOTALL)
-_ACTION = re.compile(r"<(img_search|text_search|answer)>(.*?)</\1>", re.DOTALL)
+_ACTION = re.compile(rf"<({'|'.join(TAGS)})>(.*?)</\1>", re.DOTALL)
 _SELECTION = re.compile(r"#\s*\d{1,3}(?:\s*,\s*#\s*\d{1,3})*")
 _TAG = re.compile(r"</?[a-z_]+>")
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
@@ -149,11 +166,9 @@ def _read(tag: str, argument: str) -> Action | str:
         return f"empty <{tag}>"
     if any(control in argument for control in CONTROL_TAGS if control != WHOLE_IMAGE):
         return f"a tag inside <{tag}>"
-    if tag == "img_search":
-        return _read_image_search(argument)
-    if WHOLE_IMAGE in argument:
+    if WHOLE_IMAGE in argument and tag != "img_search":
         return f"{WHOLE_IMAGE} inside <{tag}>"
-    return Answer(argument) if tag == "answer" else TextSearch(argument)
+    return READERS[tag](argument)
 
 
 def _read_image_search(argument: str) -> Action | str:
@@ -167,6 +182,14 @@ def _read_image_search(argument: str) -> Action | str:
     if "#" in argument:
         return "a selection mixed with words"
     return Ground(argument)
+
+
+READERS: Mapping[str, Callable[[str], Action | str]] = {
+    "img_search": _read_image_search,
+    "text_search": TextSearch,
+    "answer": Answer,
+}
+"""Makes the action of each tag from its argument, or says what is wrong with the argument."""
 
 
 def _fault(body: str, found: re.Match[str], thought: str | None, *, required: bool) -> str:

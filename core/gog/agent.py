@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gog import actions, observation_fit, prompts, tool_api, tracing
+from gog import actions, observation_fit, prompts, tracing
 from gog.dataset import Question
 from gog.images import Image
 from gog.spec import AgentSettings
@@ -132,7 +132,7 @@ class Episode:
         turn = Turn(
             text=generation.text,
             action=action.name if action else "none",
-            argument=_argument(action),
+            argument=action.argument if isinstance(action, actions.Worded) else "",
             selected=action.numbers if isinstance(action, actions.Gaze) else (),
             reasoning=parsed.reasoning,
             well_formed=parsed.well_formed and generation.finished,
@@ -156,7 +156,7 @@ class Episode:
 
     async def _act(self, turn: Turn, action: actions.Action) -> StopReason | None:
         """Carries out the action and appends its observation. Stops the episode if no part of that fits."""
-        action, limit = _clip(action)
+        action, limit = action.clipped() if isinstance(action, actions.Worded) else (action, 0)
         outcome = await self.actions.run(action)
         if outcome.observation.tool:
             self.calls += outcome.observation.calls
@@ -200,27 +200,6 @@ def _unfit(observation: Observation) -> Observation:
     failed = (Failure(tool=observation.tool, kind=TOO_LONG, message="no part of the result fits the context"),)
     failures = observation.failures + (failed if observation.tool else ())
     return observation.model_copy(update={"text": "", "images": (), "candidates": (), "failures": failures})
-
-
-def _clip(action: actions.Action) -> tuple[actions.Action, int]:
-    """The action with its text cut to what tool servers accept, and that limit in characters; 0 if nothing was cut."""
-    match action:
-        case actions.Ground(expression) if len(expression) > tool_api.MAX_EXPRESSION:
-            return actions.Ground(expression[: tool_api.MAX_EXPRESSION]), tool_api.MAX_EXPRESSION
-        case actions.TextSearch(query) if len(query) > tool_api.MAX_QUERY:
-            return actions.TextSearch(query[: tool_api.MAX_QUERY]), tool_api.MAX_QUERY
-    return action, 0
-
-
-def _argument(action: actions.Action | None) -> str:
-    match action:
-        case actions.Answer(text):
-            return text
-        case actions.Ground(expression):
-            return expression
-        case actions.TextSearch(query):
-            return query
-    return ""
 
 
 def _why_nothing(generation: Generation) -> StopReason:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
-from gog import regions
+from gog import catalog, regions
 from gog.trajectory import Trajectory, Turn
 
 Behaviour = Literal["none", "single", "mixed"]
+_SEARCHES = catalog.SEARCH_TOOLS - {"grounding"}
 CLASSES: tuple[Behaviour, ...] = ("none", "single", "mixed")
 
 
@@ -28,7 +29,7 @@ def _way(turn: Turn) -> str:
     tool = turn.observation.tool if turn.observation else ""
     if tool == "imageSearch":
         return "gaze" if turn.action == "gaze" or turn.selected else "glance"
-    return "text" if tool == "textSearch" else ""
+    return tool if tool in _SEARCHES else ""
 
 
 def shares(trajectories: Iterable[Trajectory]) -> dict[Behaviour, float]:

@@ -75,13 +75,8 @@ class ToolActions:
     def highest_cost(self) -> int:
         """Tool calls that the next action makes at most, whichever it is."""
         selection = actions.Gaze(tuple(range(1, min(len(self.offered.candidates), actions.MAX_SELECTED) + 1)))
-        searches: tuple[actions.Action, ...] = (
-            actions.Glance(),
-            actions.Ground(""),
-            selection,
-            actions.TextSearch(""),
-        )
-        return max(map(self.cost, searches))
+        worded = (kind("") for kind in actions.KINDS if issubclass(kind, actions.Worded) and kind is not actions.Answer)
+        return max(map(self.cost, (actions.Glance(), selection, *worded)))
 
     def offer_only(self, count: int) -> None:
         """Withdraws all but the first `count` candidates: the others were not shown."""

@@ -20,13 +20,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gog import finite_json
+from gog import actions, finite_json
 from gog.errors import UserError
 
 if TYPE_CHECKING:
     from gog.tool_types import ToolFailure
 
 VERSION = 1
+
+if TYPE_CHECKING:
+    ActionName = str
+else:
+    ActionName = Literal[(*actions.NAMES, "none")]
 
 StopReason = Literal["answer", "format", "max_turns", "max_calls", "max_tokens", "max_turn_tokens"]
 """Why an episode ended: it answered, a turn held no action, or it reached the cap of that name."""
@@ -137,7 +142,7 @@ class Turn(Record):
 
     text: str
     """What the model wrote."""
-    action: Literal["glance", "ground", "gaze", "text", "answer", "none"]
+    action: ActionName
     """The action it holds; none if it holds none that can be carried out."""
     argument: str = ""
     """The expression, query or answer."""

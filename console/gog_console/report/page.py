@@ -13,6 +13,7 @@ import json
 from importlib import resources
 from typing import Any
 
+from gog import actions
 from gog_console.report import (
     bars,
     charts,
@@ -32,7 +33,6 @@ ASSETS = resources.files("gog_console.report")
 STYLES = ("style.css", "viewer.css")
 COMPONENT = ("text.js", "trajectory.js", "compare.js", "filters.js", "rows.js", "viewer.js")
 """Scripts of the trajectory viewer, which `gog view` uses with another data source."""
-SCRIPTS = ("tooltip.js", *COMPONENT, "embedded.js")
 PARTS = (
     ("result", "Result"),
     ("stages", "Stages"),
@@ -93,10 +93,16 @@ def embed(value: Any) -> str:
     return text
 
 
+def component() -> str:
+    """The scripts of the trajectory viewer, which find the agent's tags in a constant."""
+    tags = f"const CONTROL_TAGS = {embed(actions.CONTROL_TAGS)};\n"
+    return tags + "".join(asset(name) for name in COMPONENT)
+
+
 def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:
     """Fills the template; each placeholder is replaced once, so inserted content is never searched for placeholders."""
     style = "".join(asset(name) for name in STYLES)
-    script = "".join(asset(name) for name in SCRIPTS)
+    script = asset("tooltip.js") + component() + asset("embedded.js")
     values = {
         "policy": f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'",

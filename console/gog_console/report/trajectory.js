@@ -177,7 +177,7 @@ function thumbnail(trajectory, candidate, chosen, right) {
 }
 
 /* Text with its control tags tinted, so that one that a tool slipped in is seen. */
-const TAGS = /<\/?(?:think|img_search|text_search|answer|information|img)>|<\|[^|<>]{1,40}\|>/g;
+const TAGS = new RegExp(`${CONTROL_TAGS.join('|')}|<\\|[^|<>]{1,40}\\|>`, 'g');
 function tagged(text) {
   const parts = [];
   let last = 0;

@@ -35,9 +35,7 @@ UNAUTHENTICATED = "Open the URL that `gog view` printed; it contains the key to 
 def assets() -> dict[str, Answer]:
     """Files of the page by path: the report's viewer and the parts that only `gog view` has."""
     style = "".join([*(page.asset(name) for name in page.STYLES), *(_own(name) for name in STYLES)])
-    script = "".join(
-        ["'use strict';\n", *(page.asset(name) for name in page.COMPONENT), *(_own(name) for name in SCRIPTS)]
-    )
+    script = "".join(["'use strict';\n", page.component(), *(_own(name) for name in SCRIPTS)])
     return {
         "/": Answer(_own("view.html").encode(), "text/html"),
         "/view.css": Answer(style.encode(), "text/css"),
