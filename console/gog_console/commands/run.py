@@ -17,12 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog_console import cli, output, run_changes, run_span
+from gog_console import cli, estimate, output, run_changes, run_span
+from gog_console.commands import stage
 from gog_console.status import choose
 from gog_console.status.base import Display
 from gog_operator import hints, local_loop, metrics_page, object_metrics, preflight
 from gog_operator.api import manifest, objects
-from gog_operator.api.objects import KINDS, Object
+from gog_operator.api.objects import KINDS, STAGE_KINDS, GoGRun, Object
 from gog_operator.cluster.local import LocalCluster
 from gog_operator.cluster.lock import RunLock
 
@@ -82,7 +83,7 @@ def operate(cluster: LocalCluster, root: Object, metrics_port: int | None = None
 
 def control(cluster: LocalCluster, root: Object) -> int:
     """Drives the run with a display. Returns the exit code."""
-    display = choose(cluster, root)
+    display = choose(cluster, root, estimated(cluster, root))
     cluster.listeners += [display.event, lambda thing, event, _: object_metrics.note(thing, event)]
     interruption = Interruption()
     with interruption, display:
@@ -95,6 +96,13 @@ def control(cluster: LocalCluster, root: Object) -> int:
                 display.stopping()
             cluster.close(hurry=interruption.hurried)
     return conclude(cluster, root, display, interruption.asked())
+
+
+def estimated(cluster: LocalCluster, root: Object) -> dict[str, float]:
+    """Estimated seconds by store key of a new run of the embedded world; empty for others and for a resumed run."""
+    if not isinstance(root, GoGRun) or any(cluster.list(kind) for kind in STAGE_KINDS.values()):
+        return {}
+    return estimate.seconds(root, stage.presets(), estimate.measured_speed())
 
 
 def conclude(cluster: LocalCluster, root: Object, display: Display, interrupted: bool) -> int:

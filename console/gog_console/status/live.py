@@ -6,6 +6,7 @@ It is redrawn from the objects after each pass, so it cannot disagree with them.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gog_console import formatting
+from gog_console import estimate, formatting
 from gog_console.status import exit_message, phrases
 from gog_operator import hints
 from gog_operator.api import names, sequence
@@ -31,8 +32,14 @@ REDRAW_SECONDS = 0.4
 class LiveDisplay:
     """Display for a terminal."""
 
-    def __init__(self, cluster: LocalCluster, root: Object, console: Console | None = None) -> None:
-        self.cluster, self.root = cluster, root
+    def __init__(
+        self,
+        cluster: LocalCluster,
+        root: Object,
+        estimates: Mapping[str, float] | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.cluster, self.root, self.estimates = cluster, root, estimates or {}
         self.console = console or Console(highlight=False)
         self.began = utc_now()
         self.tools_seconds: float | None = None
@@ -44,6 +51,8 @@ class LiveDisplay:
 
     def __enter__(self) -> LiveDisplay:
         self.console.print(f"[bold]{self.root.name}[/]  run folder {hints.shown(self.cluster.folder)}")
+        if self.estimates:
+            self.console.print(estimate.headline(self.estimates), style="dim")
         self.live.start()
         return self
 
@@ -91,7 +100,7 @@ class LiveDisplay:
         stages = {stage.store_key: stage for stage in exit_message.stages_of(self.cluster, self.root)}
         for key in dict.fromkeys([*self.planned, *stages]):
             self._stage(grid, key, stages.get(key), now)
-        note = self.note or self._hint(list(stages.values()))
+        note = self.note or " ".join(filter(None, (self._left(stages, now), self._hint(list(stages.values())))))
         return Group(grid, Text(note, style="dim")) if note else grid
 
     def _tools(self, grid: Table, now: datetime) -> None:
@@ -122,6 +131,13 @@ class LiveDisplay:
             return
         took = formatting.clock(phrases.seconds(stage.status, now)) if stage.status.start_time else ""
         grid.add_row(_mark(stage), key, _note(stage), _bar(stage), phrases.steps(stage.status.progress), took)
+
+    def _left(self, stages: Mapping[str, Stage], now: datetime) -> str:
+        """`About 3:20 left.`; empty without an estimate, and at the end."""
+        spent = {key: phrases.seconds(stage.status, now) for key, stage in stages.items()}
+        done = {key for key, stage in stages.items() if stage.holds("Complete")}
+        left = estimate.remaining(self.estimates, spent, done)
+        return f"About {formatting.estimate(left)} left." if left else ""
 
     def _hint(self, stages: list[Stage]) -> str:
         current = next((each for each in stages if not each.finished and each.status.attempt), None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from gog_console import formatting
+from gog_console import estimate, formatting
 from gog_console.status import exit_message, phrases
 from gog_operator import hints
 from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage
@@ -42,13 +43,15 @@ class Changes:
 class PlainDisplay:
     """Display for outputs that are not a terminal."""
 
-    def __init__(self, cluster: LocalCluster, root: Object) -> None:
-        self.cluster, self.root = cluster, root
+    def __init__(self, cluster: LocalCluster, root: Object, estimates: Mapping[str, float] | None = None) -> None:
+        self.cluster, self.root, self.estimates = cluster, root, estimates or {}
         self._changes = Changes()
         self._began: set[str] = set()
 
     def __enter__(self) -> PlainDisplay:
         self.print(f"{self.root.name}  run folder {hints.shown(self.cluster.folder)}")
+        if self.estimates:
+            self.print(f"{self.root.name}  {estimate.headline(self.estimates)}")
         return self
 
     def __exit__(

@@ -112,7 +112,7 @@ def cluster(tmp_path):
 
 def image(cluster, now=NOW):
     console = Console(file=io.StringIO(), width=120, force_terminal=False)
-    display = live.LiveDisplay(cluster, make_run(), console)
+    display = live.LiveDisplay(cluster, make_run(), console=console)
     console.print(display.image(now))
     return console.file.getvalue()
 
@@ -161,6 +161,6 @@ def test_without_a_summary_there_is_no_table(tmp_path):
 
 def test_warnings_remain_above_the_live_display(cluster):
     console = Console(file=io.StringIO(), width=120, force_terminal=False)
-    with live.LiveDisplay(cluster, make_run(), console) as display:
+    with live.LiveDisplay(cluster, make_run(), console=console) as display:
         display.event(make_stage(), Event("Retrying", "attempt 1 failed: exit 1", warning=True), NOW)
     assert "! attempt 1 failed: exit 1" in console.file.getvalue()
