@@ -11,11 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gog import tensors
+from gog import families, tensors
 from gog.errors import UserError
 
-BUILT_IN = ("qwen2_5_vl",)
-"""Model types (`model_type` of config.json) that gog supports itself; gog_recipes.models has a folder for each."""
 ENTRY_POINTS = "gog.model_families"
 """Group of entry points with which an installed package adds model types: `<model_type> = "module:FAMILY"`."""
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -33,7 +31,7 @@ def entry_points() -> metadata.EntryPoints:
 
 def model_types() -> list[str]:
     """Supported model types."""
-    return sorted({*BUILT_IN, *entry_points().names})
+    return sorted({*families.MODEL_TYPES, *entry_points().names})
 
 
 def model_type(folder: Path) -> str:

@@ -58,6 +58,8 @@ class Server:
     """Module whose `main` is the server."""
     arguments: tuple[str, ...] = ()
     """What `main` is given before the command line's own arguments."""
+    backends: Mapping[str, str] = field(default_factory=dict)
+    """`module:factory` of its back ends, by name; `world` is a manifest's default, so every server has it."""
     reads_data: bool = False
     """Whether it answers from the run's dataset."""
 
@@ -91,6 +93,7 @@ TOOLS = (
         "grounding",
         "Proposes candidates: boxes for an expression.",
         "gog_tools.grounding.server",
+        backends={"world": "gog_tools.grounding.world_detector:WorldDetector"},
         tag="img_search",
     ),
     Tool(
@@ -99,6 +102,7 @@ TOOLS = (
         "Finds pages by an image.",
         "gog_tools.search.server",
         ("image",),
+        backends={"world": "gog_tools.search.image_index:ImageIndex.read"},
         reads_data=True,
         tag="img_search",
     ),
@@ -108,14 +112,27 @@ TOOLS = (
         "Finds pages by words.",
         "gog_tools.search.server",
         ("text",),
+        backends={"world": "gog_tools.search.text_index:TextIndex.read"},
         reads_data=True,
         tag="text_search",
     ),
-    Tool("judge", "judge", "Decides whether an answer is correct.", "gog_tools.judge.server"),
+    Tool(
+        "judge",
+        "judge",
+        "Decides whether an answer is correct.",
+        "gog_tools.judge.server",
+        backends={"world": "gog_tools.judge.world_judge:WorldJudge"},
+    ),
 )
 SERVERS: tuple[Server, ...] = (
     *TOOLS,
-    Server("policy", "policy", "Serves the trained policy.", "gog_tools.policy.server"),
+    Server(
+        "policy",
+        "policy",
+        "Serves the trained policy.",
+        "gog_tools.policy.server",
+        backends=dict.fromkeys(("transformers", "world"), "gog_recipes.models.completion:PolicyModel"),
+    ),
 )
 TOOL_NAMES = tuple(tool.name for tool in TOOLS)
 SERVER_NAMES = tuple(server.name for server in SERVERS)

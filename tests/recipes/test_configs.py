@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gog import spec
+from gog import families, spec
 from gog_recipes.runtime import config
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def test_a_shipped_configuration_is_valid(path):
     assert read.model.preset == path.parent.name
 
 
-@pytest.mark.parametrize("family", ["tiny", "qwen2.5-vl"])
+@pytest.mark.parametrize("family", families.PRESETS)
 def test_every_family_has_a_preset_for_every_stage(family):
     assert {path.stem for path in STAGE_FILES if path.parent.name == family} == set(spec.STAGES)
 

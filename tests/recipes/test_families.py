@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from gog import base_model, store
+from gog import base_model, families, store
 from gog.errors import UserError
 from gog.spec import ModelSpec, SFTConfig
 from gog_recipes import models, world
@@ -94,7 +94,7 @@ def test_without_that_package_its_base_models_are_refused_before_the_start(base)
         models.family("qwen2_vl")
 
 
-@pytest.mark.parametrize("model_type", base_model.BUILT_IN)
+@pytest.mark.parametrize("model_type", families.MODEL_TYPES)
 def test_every_supported_model_type_has_a_folder(model_type):
     family = models.family(model_type)
     assert callable(family.load) and callable(family.decoder)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from gog import families
 from gog.spec.base import Spec
+
+if TYPE_CHECKING:
+    Preset = str
+else:
+    Preset = Literal[families.PRESETS]
 
 
 class ModelSpec(Spec):
@@ -18,7 +24,7 @@ class ModelSpec(Spec):
         description="`tiny` (shipped with gog), or a folder or s3:// prefix with a model in Hugging Face format. On a "
         "cluster a folder is one of the trainer image.",
     )
-    family: Literal["tiny", "qwen2.5-vl"] | None = Field(
+    family: Preset | None = Field(
         None,
         description="Preset of recipe settings for what the manifest leaves out. "
         "Default: tiny for base tiny, else qwen2.5-vl.",

@@ -15,7 +15,7 @@ How to add a back end:
            def __init__(self, data: Path, *, model: str, top: Annotated[int, Field(ge=1)] = 5) -> None: ...
 
 3. Start it as `--backend my_package.clip:Clip --options '{"model": "ViT-B-32"}'`; the module must be importable in the
-   server's image. A back end of this project adds a row to NAMES instead, and its test.
+   server's image. A back end of this project gets a name in gog.catalog instead, and its test.
 
 How a back end fails: `UserError` is a fault of the request (400, not retried); `gog_tools.serving.errors.Unavailable` is
 a fault that passes (503, retried by the client); anything else is a fault of the back end (500). Messages reach the
@@ -39,20 +39,12 @@ from typing import Any, NotRequired, cast
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from gog import catalog
 from gog.errors import UserError
 from gog_tools.serving import http_json
 
-NAMES: dict[str, dict[str, str]] = {
-    "grounding": {"world": "gog_tools.grounding.world_detector:WorldDetector"},
-    "image-search": {"world": "gog_tools.search.image_index:ImageIndex.read"},
-    "text-search": {"world": "gog_tools.search.text_index:TextIndex.read"},
-    "judge": {"world": "gog_tools.judge.world_judge:WorldJudge"},
-    "policy": {
-        "transformers": "gog_recipes.models.completion:PolicyModel",
-        "world": "gog_recipes.models.completion:PolicyModel",
-    },
-}
-"""`module:factory` of each back end, by role and name. `world` is a manifest's default, so every role has it."""
+NAMES = {server.command: server.backends for server in catalog.SERVERS}
+"""`module:factory` of each back end, by role and name."""
 
 RESOURCES = {
     "data": "folder of the dataset that --data names (pathlib.Path)",
