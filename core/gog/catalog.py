@@ -235,6 +235,11 @@ STEP_METRICS = (
         status_of=_GRPO, short="tool failures", summary_of=_GRPO, higher_is_better=False,
     ),
     StepMetric(
+        "excluded_share", _GRPO, "Excluded trajectories", "share",
+        "Fraction of the step's trajectories that failures of tools or the judge excluded.",
+        "share of all trajectories", chart_of=_GRPO, higher_is_better=False,
+    ),
+    StepMetric(
         "frac_reward_zero_std", _GRPO, "Groups without a signal", "share",
         "Fraction of groups with zero reward variance (no gradient).",
         "share of groups whose valid rewards are all equal", gauge="gog_train_frac_reward_zero_std",

@@ -1,4 +1,4 @@
-"""Whether a step of RL may be learned from although tools or the judge failed. Pure.
+"""Whether a step of RL may be learned from although tools or the judge failed, and the wait until it may.
 
 Excluded trajectories are mostly long ones: an episode that calls no tool meets no tool failure. A step that loses many
 of them is learned from the survivors, and teaches the policy not to call tools. So the excluded share is reported by
@@ -9,10 +9,12 @@ no signal either, but that is the policy's doing: such a step counts.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from gog import outage
 from gog.errors import ServiceDown
@@ -20,6 +22,19 @@ from gog.trajectory import Failure, Trajectory
 
 LONGEST = 6
 """Turns from which on episodes are counted together."""
+
+
+Played = TypeVar("Played")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What spoiled trajectories."""
+
+    service: str
+    """What failed most often: name of a tool, or `judge`; empty if nothing did."""
+    reason: str
+    """Its most frequent failure."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +49,8 @@ class Exclusions:
     """Excluded share by number of turns: `1`, `2`, … `6+`; only lengths that occur."""
     comparable: int
     """Groups with at least two counted members, from which a difference can be learned."""
-    service: str
-    """What failed most often: name of a tool, or `judge`; empty if nothing did."""
-    reason: str
-    """Its most frequent failure."""
+    cause: Cause
+    """What failed most often."""
 
     @property
     def share(self) -> float:
@@ -63,17 +76,23 @@ def count(groups: Sequence[Sequence[Trajectory]]) -> Exclusions:
     lengths: defaultdict[str, list[bool]] = defaultdict(list)
     for item in everything:
         lengths[_length(item)].append(item.advantage is None)
-    failures = Counter(failure.tool for item in everything for failure in _failures(item))
-    service = failures.most_common(1)[0][0] if failures else ""
-    reasons = Counter(_words(each) for item in everything for each in _failures(item) if each.tool == service)
     return Exclusions(
         trajectories=len(everything),
         excluded=sum(item.advantage is None for item in everything),
         by_turns={name: round(sum(lengths[name]) / len(lengths[name]), 4) for name in sorted(lengths)},
         comparable=sum(1 for group in groups if sum(item.advantage is not None for item in group) > 1),
-        service=service,
-        reason=reasons.most_common(1)[0][0] if reasons else "",
+        cause=cause(everything),
     )
+
+
+def cause(trajectories: Iterable[Trajectory]) -> Cause:
+    """What failed most often in these trajectories, and how."""
+    failures = [failure for item in trajectories for failure in _failures(item)]
+    if not failures:
+        return Cause("", "")
+    service = Counter(failure.tool for failure in failures).most_common(1)[0][0]
+    words = Counter(_words(failure) for failure in failures if failure.tool == service)
+    return Cause(service, words.most_common(1)[0][0])
 
 
 def _length(item: Trajectory) -> str:
@@ -91,40 +110,56 @@ def _words(failure: Failure) -> str:
 
 @dataclass
 class Replay:
-    """How long, and at which intervals, what failures spoiled is played again.
+    """Plays again what failures spoiled, at growing intervals, until the patience is used up.
 
-    Example, with patience_seconds = 600:
-        waiting = replay.wait("imageSearch", "timeout")   # 600 s left; raises ServiceDown once they are used up
-        await asyncio.sleep(replay.pause)                 # 1 s, then 2, 4, … 30 s
+    Example:
+        groups = await replay.until_learnable(play, spoiled)
     """
 
     patience_seconds: float
     """Seconds from the first play that was spoiled."""
+    report: Callable[[outage.Waiting | None], None] = lambda _: None
+    """Called before each pause, and with None when a later play was not spoiled."""
     clock: Callable[[], float] = time.monotonic
-    """Seconds; only differences matter. Where several ranks decide, the clock of one of them."""
+    """Seconds; only differences matter. Where several ranks decide, it must be the clock of one of them."""
+    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
+    """Waits for so many seconds."""
     plays: int = 0
     """Plays that were spoiled so far."""
     _since: float = 0.0
 
-    @property
-    def pause(self) -> float:
-        """Seconds until the next play."""
-        return min(outage.FIRST_PROBE * 2.0 ** min(self.plays - 1, 30), outage.LONGEST_PROBE)
-
-    def wait(self, service: str, reason: str) -> outage.Waiting:
-        """Takes note of a spoiled play.
+    async def until_learnable(
+        self, play: Callable[[], Awaitable[Played]], spoiled: Callable[[Played], Cause | None]
+    ) -> Played:
+        """The first play that is not spoiled.
 
         Args:
-            service: what failed most often: name of a tool, or `judge`.
-            reason: what it spoiled, and why.
+            play: plays once.
+            spoiled: why a play cannot be learned from; None if it can.
 
         Raises:
             ServiceDown: the patience is used up.
         """
+        while True:
+            played = await play()
+            cause = spoiled(played)
+            if cause is None:
+                if self.plays:
+                    self.report(None)
+                return played
+            self.report(self._wait(cause))
+            await self.sleep(self._pause)
+
+    @property
+    def _pause(self) -> float:
+        """Seconds until the next play."""
+        return min(outage.FIRST_PROBE * 2.0 ** min(self.plays - 1, 30), outage.LONGEST_PROBE)
+
+    def _wait(self, cause: Cause) -> outage.Waiting:
         now = self.clock()
         self._since = now if not self.plays else self._since
         self.plays += 1
         seconds = now - self._since
-        if seconds + self.pause > self.patience_seconds:
-            raise ServiceDown(service, f"{reason}, in {self.plays} plays over {seconds:.0f} s")
-        return outage.Waiting(service, reason, seconds, self.patience_seconds - seconds)
+        if seconds + self._pause > self.patience_seconds:
+            raise ServiceDown(cause.service, f"{cause.reason}, in {self.plays} plays over {seconds:.0f} s")
+        return outage.Waiting(cause.service, cause.reason, seconds, self.patience_seconds - seconds)

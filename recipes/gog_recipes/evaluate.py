@@ -3,11 +3,15 @@
     tune run recipes/gog_recipes/evaluate.py --config recipes/gog_recipes/configs/tiny/evaluate.yaml
 
 Policies: direct (may not search), whole-image (image search of the whole image only), first-candidate (searches the
-best-scored candidate unseen), prompted (the base model), sft, grpo. The first three wear the SFT weights.
+best-scored candidate unseen), prompted (the base model), sft, grpo. The first three have the SFT weights.
 
-A question spoiled by a tool failure counts as the policy left it: a user's question would be answered no better. Only
-questions that the judge could not decide are left out, and their number is printed. Several processes under torchrun
-deal the questions out.
+A question touched by a tool failure counts as the policy left it: a user's question would be answered no better. Only
+questions that the judge could not decide are left out, and their number is printed; where it decided none, the attempt
+fails and is retried. A question with an unusable image or an over-long prompt is skipped, by name. Several processes
+under torchrun divide the questions.
+
+Raises UserError when every question is skipped or the judge's replies are no verdicts. Raises ServiceDown when tools or
+the judge are down for too long.
 """
 
 from __future__ import annotations
@@ -26,8 +30,9 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import metrics, stats, trajectory_zip
+from gog import exclusion, metrics, stats, trajectory_zip
 from gog.engine import Limits
+from gog.errors import ServiceDown
 from gog.images import Image
 from gog.spec import EvaluateConfig
 from gog.tool_client import Toolbox
@@ -37,17 +42,20 @@ from gog_recipes.rollout import engine
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
 from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
-from gog_recipes.runtime import config, ranks
+from gog_recipes.runtime import checkpoint, config, ranks
 from gog_recipes.runtime.stage import Stage
 
 
 @dataclass(frozen=True)
 class Policy:
-    """weights: base, sft or grpo. gaze None: as the stage says."""
+    """What is evaluated under a name."""
 
     weights: str
+    """A key of CHAINS."""
     gaze: str | None = None
+    """How expressions are searched; None: as the stage's settings say."""
     answer_only: bool = False
+    """Whether it must answer without searching."""
 
 
 POLICIES = {
@@ -60,7 +68,7 @@ POLICIES = {
 }
 
 CHAINS: dict[str, tuple[str, ...]] = {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}
-"""Adapters that make up each weights, folded in this order."""
+"""Stages whose adapters make up the weights of that name, in the order in which they are merged."""
 
 
 class EvaluateRecipe(FTRecipeInterface):
@@ -74,6 +82,7 @@ class EvaluateRecipe(FTRecipeInterface):
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
+        """Loads the weights of every policy, and the questions. Raises UserError."""
         needed = {POLICIES[name].weights for name in self.cfg.policies}
         self.parents = {
             kind: self.stage.input(kind) for kind in sorted({used for name in needed for used in CHAINS[name]})
@@ -91,12 +100,13 @@ class EvaluateRecipe(FTRecipeInterface):
         return policy
 
     async def train(self) -> dict[str, list[Trajectory]]:
-        """Plays all questions with each policy."""
+        """The trajectories of each policy, in the order of the questions."""
         played: dict[str, list[Trajectory]] = {}
         self.images: dict[str, Image] = {}
+        self.skipped: dict[str, str] = {}
         kept = {question.id for question in self.pool.questions[: self.cfg.keep_trajectories]}
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
-        async with Toolbox.of_stage(self.cfg) as toolbox:
+        async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
                 weights = self.weights[policy.weights]
@@ -120,6 +130,8 @@ class EvaluateRecipe(FTRecipeInterface):
                 )
                 played[name] = (await rollouts.play(self.pool.questions, 1, step=0, policy=name)).trajectories
                 await sampler.close()
+                self.skipped |= rollouts.skipped
+                _require_verdicts(name, played[name])
                 self.images.update(rollouts.shown([item for item in played[name] if item.question_id in kept]))
                 accuracy = {key: _accuracy(value) for key, value in played.items()}
                 metrics.record_accuracy(accuracy)
@@ -127,10 +139,11 @@ class EvaluateRecipe(FTRecipeInterface):
         return played
 
     def rows(self, played: dict[str, list[Trajectory]]) -> list[dict[str, Any]]:
+        """The table, one row per policy."""
         return [table_row(name, self.cfg.split, trajectories) for name, trajectories in played.items()]
 
     def comparisons(self, played: dict[str, list[Trajectory]]) -> list[dict[str, Any]]:
-        """Every later policy against every earlier one, over the questions that both have a verdict for."""
+        """Every later policy against every earlier one, over the questions for which both have a verdict."""
         found = []
         for first, second in itertools.combinations(played, 2):
             pairs = [
@@ -138,6 +151,8 @@ class EvaluateRecipe(FTRecipeInterface):
                 for a, b in _by_question(played[first], played[second])
                 if a.reward and b.reward and a.reward.accuracy is not None and b.reward.accuracy is not None
             ]
+            if not pairs:
+                continue
             difference, low, high = stats.paired_bootstrap(
                 *zip(*pairs, strict=True), resamples=self.cfg.bootstrap, seed=self.cfg.seed
             )
@@ -145,6 +160,7 @@ class EvaluateRecipe(FTRecipeInterface):
         return found
 
     def save_checkpoint(self, played: dict[str, list[Trajectory]]) -> None:
+        """Commits table, comparisons, answers and some trajectories, and logs the table."""
         path = {name: self.stage.workdir / name for name in ("results.json", "answers.jsonl", "trajectories.zip")}
         results = {"rows": self.rows(played), "comparisons": self.comparisons(played)}
         path["results.json"].write_text(json.dumps(results, indent=1))
@@ -162,9 +178,8 @@ class EvaluateRecipe(FTRecipeInterface):
         kept = [item for trajectories in played.values() for item in trajectories if item.question_id in first]
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         accuracy = {name: _accuracy(trajectories) for name, trajectories in played.items()}
-        self.stage.publish(
-            1, path, meta={"accuracy": accuracy, "n": len(self.pool.questions)}, parents=list(self.parents.values())
-        )
+        meta = {"accuracy": accuracy, "n": len(self.pool.questions), **checkpoint.skipped(self.skipped)}
+        self.stage.publish(1, path, meta=meta, parents=list(self.parents.values()))
         for row in self.rows(played):
             low, high = row["ci95"]
             self.stage.say(f"{row['policy']:16s} {row['accuracy']:.3f}  [{low:.3f}, {high:.3f}]")
@@ -184,12 +199,28 @@ def _judged(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
     return [item for item in trajectories if item.reward is not None and item.reward.accuracy is not None]
 
 
+def _require_verdicts(policy: str, trajectories: Sequence[Trajectory]) -> None:
+    """Raises ServiceDown where no question was decided: an accuracy of nothing is not 0."""
+    if not _judged(trajectories):
+        cause = exclusion.cause(trajectories)
+        raise ServiceDown("judge", f"none of {len(trajectories)} answers of {policy} was decided: {cause.reason}")
+
+
 def _accuracy(trajectories: Sequence[Trajectory]) -> float:
     return stats.mean([item.reward.accuracy or 0.0 for item in _judged(trajectories) if item.reward])
 
 
 def table_row(policy: str, benchmark: str, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """One line of the evaluation table. Latencies are an episode's own, in seconds, with all others running beside it."""
+    """One row of the evaluation table.
+
+    Args:
+        policy: its name
+        benchmark: name of the questions' split
+        trajectories: one per question, at least one of them judged
+
+    Returns:
+        Figures over the judged trajectories; latencies, in seconds, are those of all episodes, played concurrently.
+    """
     judged = _judged(trajectories)
     right = sum(1 for item in judged if item.reward and item.reward.accuracy == 1.0)
     measures = measure(judged)

@@ -2,23 +2,28 @@
 
     tune run recipes/gog_recipes/grpo.py --config recipes/gog_recipes/configs/tiny/grpo.yaml steps=10
 
-A step: draw questions; play a group of episodes for each, all at once, tools and judge over HTTP; reward; leave out
-what infrastructure spoiled; advantages within each group; one update on the sampled tokens.
+A step: draw questions; play a group of episodes for each, all at once, with tools and judge over HTTP; reward them;
+exclude what failures of tools or the judge touched; compute advantages within each group; make one update on the sampled
+tokens.
 
 Features and their trade-offs
-    - the policy is base + SFT adapter (merged) + a fresh adapter; switched off, that adapter leaves exactly the
-      reference of the KL, at no cost in memory
-    - one update per rollout: on-policy, so the clip only binds when `failures: keep` or an engine gap makes it
-    - trajectories touched by a tool or judge failure enter neither the loss nor their group's statistics
-    - groups whose valid rewards are all equal carry no signal and are skipped, not refilled
+    - the policy is base + SFT adapter (merged) + a fresh adapter; with that adapter switched off, the model is exactly
+      the reference of the KL, at no cost in memory
+    - one update per rollout: on-policy, so the clip binds only where engine and trainer disagree on a log-probability
+    - trajectories touched by a tool failure or without a verdict enter neither the loss nor their group's statistics
+    - a step that lost too many of its trajectories, or from which nothing can be compared, is not learned from: it is
+      played again until the outage is over or the patience for it is used up, and never counts as a step
+    - groups whose rewards are all equal carry no signal; they are counted and reported, not refilled
+    - a question with an unusable image or an over-long prompt is skipped, by name
     - images are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
     - resumes from its newest checkpoint; questions and sampling noise follow from seed and step
-    - one process, or several under torchrun: questions are dealt out over ranks, each samples with an engine of its own
-      and trains on its own groups; layers are sharded (FSDP2); statistics and the loss are over all ranks
+    - one process, or several under torchrun: questions are divided among ranks, each of which samples with an engine of
+      its own and trains on its own groups; layers are sharded (FSDP2); statistics and loss are over all ranks
     - the loss is chosen by name (gog_recipes.losses)
     - rollouts and updates take turns; there are no asynchronous rollouts
 
-Raises UserError when no question of the chosen levels is left, or when the judge fails too often.
+Raises UserError when too few questions of the chosen levels are left, when the judge's replies are no verdicts, and at
+the first loss, gradient or weight that is not finite. Raises ServiceDown when tools or the judge fail for too long.
 """
 
 from __future__ import annotations
@@ -34,14 +39,14 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import dataset, metrics, progress, rewards, stats, trajectory_zip
+from gog import dataset, exclusion, metrics, progress, rewards, stats, trajectory_zip
 from gog.dataset import Question
 from gog.engine import Counters, Limits
 from gog.errors import UserError
 from gog.levels import Graded
 from gog.spec import GRPOConfig
 from gog.tool_client import Toolbox
-from gog.trajectory import Trajectory
+from gog.trajectory import Segment, Trajectory
 from gog_recipes import losses
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import engine
@@ -57,22 +62,41 @@ ROWS_PER_PASS = 64
 
 @dataclass(frozen=True)
 class UpdateStats:
-    """Figures of an optimizer step, over all ranks."""
+    """Figures of an optimizer step, over all ranks; None where no group had a signal, so that none was made."""
 
-    kl: float = 0.0
+    kl: float | None = None
     """KL to the reference in nats, mean over tokens."""
-    clip_frac: float = 0.0
+    clip_frac: float | None = None
     """Share of tokens for which the clipped ratio was taken."""
-    logp_diff_max: float = 0.0
+    logp_diff_max: float | None = None
     """Largest difference, in nats, between the trainer's and the engine's log-probability of a token."""
-    grad_norm: float = 0.0
+    grad_norm: float | None = None
     """Norm of the gradient before clipping."""
-    loss: float = 0.0
+    loss: float | None = None
     """Of the whole step."""
     learned: int = 0
     """Trajectories that carried a signal."""
     tokens: int = 0
     """Tokens of those trajectories, prompts and observations included."""
+
+
+@dataclass(frozen=True)
+class StepRollout:
+    """The groups of a step, with advantages; alike on all ranks, apart from `own`."""
+
+    groups: list[list[Trajectory]]
+    """One group per question that could be played."""
+    own: list[list[Trajectory]]
+    """The groups that this rank played, from which it learns."""
+    exclusions: exclusion.Exclusions
+    """What failures cost it."""
+    skipped: int
+    """Questions that could not be played."""
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """Those of all groups, in order."""
+        return [item for group in self.groups for item in group]
 
 
 class GRPORecipe(FTRecipeInterface):
@@ -81,13 +105,14 @@ class GRPORecipe(FTRecipeInterface):
     def __init__(self, cfg: GRPOConfig) -> None:
         self.cfg = cfg
         self.device = utils.get_device(None)
-        training.set_seed(cfg.seed)  # before ranks meet: alike on all, for they draw parts of one adapter
+        training.set_seed(cfg.seed)  # the same on all ranks, because each initialises the whole adapter
         self.ranks = ranks.init(self.device)
         self.stage = Stage(cfg, self.ranks)
         self.loss = losses.load(cfg.loss)
         self._attempts = (0, 0)
 
     def setup(self) -> None:
+        """Loads model and questions, and resumes from the newest checkpoint. Raises UserError."""
         self._setup_model()
         self._setup_data()
         self._setup_optimizer()
@@ -139,56 +164,67 @@ class GRPORecipe(FTRecipeInterface):
         return [self.pool.questions[index] for index in self.order.step(step)]
 
     async def train(self) -> None:
+        """Steps up to the last one, with checkpoints. Raises UserError and ServiceDown."""
         self.model.eval()  # no dropout between sampling and learning
         scoring = RewardConfig(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
-        async with Toolbox.of_stage(self.cfg) as toolbox:
+        async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels, log=self.stage.say,
             )  # fmt: skip
             while self.step < self.cfg.steps:
                 timer = timers.StepTimer()
-                played = await self.rollouts.play(
-                    self.questions(self.step), self.cfg.group_size, step=self.step + 1, policy="grpo"
-                )
+                replay = self.stage.replay()
+                rollout = await replay.until_learnable(self._play, self._spoiled)
                 timer.mark("rollout")
-                groups = [self.with_advantages(group) for group in played.groups]
                 rate = optimizer.set_rate(
                     self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps
                 )
-                update = self.update(groups, [groups[index] for index in played.own])
+                update = self.update(rollout)
                 timer.mark("update")
                 self.step += 1
                 await self.engine.switch(self.model, self.step)
                 timer.mark("refresh")
-                trajectories = [item for group in groups for item in group]
-                self._log(trajectories, update, rate, timer)
+                self._log(rollout, update, rate, timer, discarded=replay.plays)
                 if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
-                    self.save_checkpoint(trajectories)
+                    self.save_checkpoint(rollout.trajectories)
                     metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
 
+    async def _play(self) -> StepRollout:
+        """Plays the questions of the next step once."""
+        step = self.step + 1
+        played = await self.rollouts.play(self.questions(self.step), self.cfg.group_size, step=step, policy="grpo")
+        groups = [self.with_advantages(group) for group in played.groups]
+        own = [groups[index] for index in played.own]
+        return StepRollout(groups, own, exclusion.count(groups), len(played.skipped))
+
+    def _spoiled(self, rollout: StepRollout) -> exclusion.Cause | None:
+        """Why a step must not be learned from; None if it may."""
+        found, limit = rollout.exclusions, self.cfg.max_excluded_share
+        if found.allow(limit):
+            return None
+        reason = (
+            f"{found.excluded} of {found.trajectories} trajectories of step {self.step + 1} are excluded "
+            f"(max_excluded_share is {limit:g}), most often because of {found.cause.reason}"
+        )
+        return exclusion.Cause(found.cause.service, reason)
+
     def with_advantages(self, group: Sequence[Trajectory]) -> list[Trajectory]:
-        """The group with advantages; an excluded trajectory has none and does not touch the others'."""
+        """The group with advantages; an excluded trajectory has none and does not change those of the others."""
         totals = rewards.group_totals(group, self.cfg.failures)
         return [
             item.model_copy(update={"advantage": advantage})
             for item, advantage in zip(group, rewards.group_advantages(totals), strict=True)
         ]
 
-    def update(self, groups: Sequence[Sequence[Trajectory]], own: Sequence[Sequence[Trajectory]]) -> UpdateStats:
-        """One optimizer step on the trajectories of all ranks that carry a signal.
-
-        Args:
-            groups: of all ranks.
-            own: those that this rank played, from which it learns.
-        """
-        everything = [item for group in groups for item in group]
-        counted = sum(1 for item in everything if item.advantage is not None)
-        learned = [item for item in everything if item.advantage]
-        if not learned or not min(self.ranks.gather(len(own))):  # a rank without a group has nothing to pass through
+    def update(self, rollout: StepRollout) -> UpdateStats:
+        """One optimizer step on the trajectories of all ranks that carry a signal; none without such."""
+        counted = sum(1 for item in rollout.trajectories if item.advantage is not None)
+        learned = [item for item in rollout.trajectories if item.advantage]
+        if not learned:
             return UpdateStats()
         terms = []
-        for rows in self._passes([item for group in own for item in group]):
+        for rows in self._passes([item for group in rollout.own for item in group], idle=_without_images(learned[0])):
             part = self._loss(rows, counted)
             if not rows[0].advantage:
                 (part.loss * 0).backward()
@@ -202,18 +238,25 @@ class GRPORecipe(FTRecipeInterface):
         tokens = sum(len(segment.tokens) for item in learned for segment in item.segments)
         return UpdateStats(stats.mean(kl), stats.mean(clip_frac), max(difference), norm, loss, len(learned), tokens)
 
-    def _passes(self, own: Sequence[Trajectory]) -> list[list[Trajectory]]:
-        """This rank's trajectories that carry a signal, by length, some to a pass; as many passes as every other rank,
-        for the ranks' shards meet in each: one with nothing left to learn goes through one trajectory for nothing."""
+    def _passes(self, own: Sequence[Trajectory], idle: Trajectory) -> list[list[Trajectory]]:
+        """The trajectories of each forward and backward pass of this rank.
+
+        Every rank makes as many passes as every other, because a pass gathers the shards of all ranks. One that has
+        nothing left to learn passes `idle` through the model, whose loss is multiplied by 0.
+
+        Args:
+            own: this rank's trajectories, of which those with a signal are taken, by length
+            idle: any trajectory, which needs no images
+        """
         learned = sorted(
             (item for item in own if item.advantage),
             key=lambda item: sum(len(segment.tokens) for segment in item.segments),
         )
         passes = [learned[start : start + ROWS_PER_PASS] for start in range(0, len(learned), ROWS_PER_PASS)]
-        idle = own[0].model_copy(update={"advantage": 0.0})
         return passes + [[idle]] * (max(self.ranks.gather(len(passes))) - len(passes))
 
     def _loss(self, rows: Sequence[Trajectory], counted: int) -> losses.LossTerms:
+        """The loss of one pass; counted: trajectories over which the step's mean is taken."""
         batch = policy_model.collate([item.segments for item in rows], self.processor, self.vision, self.device)
         reference = None
         if self.cfg.kl_coef:
@@ -234,20 +277,22 @@ class GRPORecipe(FTRecipeInterface):
         )
 
     def _log(
-        self, trajectories: Sequence[Trajectory], update: UpdateStats, rate: float, timer: timers.StepTimer
+        self, rollout: StepRollout, update: UpdateStats, rate: float, timer: timers.StepTimer, *, discarded: int
     ) -> None:
+        trajectories, found = rollout.trajectories, rollout.exclusions
         measures, counters = measure(trajectories), Counters.total(self.ranks.gather(self.engine.take_counters()))
         attempts, failed = self._attempts_since_last_step()
-        groups = [trajectories[i : i + self.cfg.group_size] for i in range(0, len(trajectories), self.cfg.group_size)]
-        flat = sum(1 for group in groups if not any(item.advantage for item in group))
+        flat = sum(1 for group in rollout.groups if not any(item.advantage for item in group))
         speed = self.throughput.read(update.tokens, timer.seconds["update"])
         self.stage.record_step(
             step=self.step, total=self.cfg.steps, reward_mean=measures.reward, reward_std=measures.reward_std,
             accuracy_mean=measures.accuracy, format_mean=measures.format, kl=update.kl, clip_frac=update.clip_frac,
             grad_norm=update.grad_norm, learning_rate=rate, tool_failure_ratio=measures.tool_failure_ratio,
             attempts=attempts,
-            attempt_failure_ratio=failed / max(1, attempts), trajectories=measures.n, excluded=measures.excluded,
-            learned=update.learned, frac_reward_zero_std=flat / len(groups), behaviour=measures.behaviour,
+            attempt_failure_ratio=failed / max(1, attempts), trajectories=measures.n, excluded=found.excluded,
+            excluded_share=found.share, excluded_by_turns=found.by_turns, discarded_plays=discarded,
+            skipped=rollout.skipped,
+            learned=update.learned, frac_reward_zero_std=flat / len(rollout.groups), behaviour=measures.behaviour,
             choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             logp_diff_max=update.logp_diff_max, seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
@@ -262,10 +307,12 @@ class GRPORecipe(FTRecipeInterface):
             reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
-            self.stage.say(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {measures.excluded}")
+            self.stage.say(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")
+        if not update.learned:
+            self.stage.say(f"step {self.step}: the rewards of every group are equal, so the weights are unchanged")
 
     def _attempts_since_last_step(self) -> tuple[int, int]:
-        """(attempts, failed attempts) of tool calls since this was last asked; the judge's are not among them."""
+        """Attempts and failed attempts of tool calls since the last step, without the judge's."""
         tables = [outcomes for tool, outcomes in metrics.attempts_by_outcome().items() if tool != "judge"]
         total = sum(sum(outcomes.values()) for outcomes in tables)
         failed = total - sum(outcomes.get("ok", 0) for outcomes in tables)
@@ -274,6 +321,7 @@ class GRPORecipe(FTRecipeInterface):
         return total - before, failed - failed_before
 
     def save_checkpoint(self, trajectories: Sequence[Trajectory]) -> None:
+        """Commits a checkpoint with some of the last step's trajectories."""
         path = self.stage.workdir / "trajectories.zip"
         kept = spread(trajectories, self.cfg.keep_trajectories, self.cfg.group_size)
         trajectory_zip.write(path, kept, self.rollouts.shown(kept))
@@ -282,6 +330,7 @@ class GRPORecipe(FTRecipeInterface):
             "total": self.cfg.steps,
             "reward_first": stats.mean([line["reward_mean"] for line in lines[:10]]),
             "reward_last": stats.mean([line["reward_mean"] for line in lines[-10:]]),
+            **checkpoint.skipped(self.rollouts.skipped),
         }
         checkpoint.save(
             self.stage, self.step, self.model, self.optimizer, meta=meta, parents=[self.sft, self.stratify],
@@ -302,13 +351,24 @@ def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[T
 
 
 def sampled(trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
-    """How surprising the sampled tokens were, which estimates the policy's entropy, and how many steps before `step`
-    the oldest weights were that sampled them."""
+    """Figures of the sampled tokens.
+
+    Returns:
+        entropy: mean negative log-probability in nats, an estimate of the policy's entropy
+        staleness: optimizer steps between the oldest weights that sampled them and those of `step`
+    """
     own = [segment for item in trajectories for segment in item.segments if segment.source == "model"]
     return {
         "entropy": -stats.mean([value for segment in own for value in segment.logprobs]),
         "staleness": max((step - segment.version for segment in own), default=0),
     }
+
+
+def _without_images(item: Trajectory) -> Trajectory:
+    """The model's first turn behind a single token, with advantage 0."""
+    first = next(segment for segment in item.segments if segment.source == "model")
+    before = Segment(source="prompt", tokens=(first.tokens[0],))
+    return item.model_copy(update={"segments": (before, first), "advantage": 0.0})
 
 
 @tune_config.parse

@@ -4,9 +4,16 @@
 
 Features
     - N samples per question with live tools, judged as in RL
-    - samples spoiled by a tool or judge failure do not count; a question without a valid sample is `unknown`
-    - progress is committed once, at the end: an interrupted stratification starts again
-    - one process, or several under torchrun, which deal the questions out
+    - samples touched by a tool failure or without a verdict do not count; a question of which fewer than half of the
+      samples count is `unknown`, and GRPO leaves it out
+    - when failures leave too many questions unknown, those are played again until the outage is over or the patience
+      for it is used up; so levels that are mostly unknown are never committed
+    - a question with an unusable image or an over-long prompt is skipped, by name
+    - levels are committed once, at the end: an interrupted stratification starts again
+    - one process, or several under torchrun, which divide the questions
+
+Raises UserError when every question is skipped or the judge's replies are no verdicts. Raises ServiceDown when tools or
+the judge fail for too long.
 """
 
 from __future__ import annotations
@@ -23,8 +30,10 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import dataset, levels, metrics, trajectory_zip
+from gog import dataset, exclusion, levels, metrics, trajectory_zip
+from gog.dataset import Question
 from gog.engine import Limits
+from gog.images import Image
 from gog.levels import Graded
 from gog.spec import StratifyConfig
 from gog.tool_client import Toolbox
@@ -34,10 +43,13 @@ from gog_recipes.rollout import engine
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
 from gog_recipes.rollout.rollouts import Rollouts
-from gog_recipes.runtime import config, ranks
+from gog_recipes.runtime import checkpoint, config, ranks
 from gog_recipes.runtime.stage import Stage
 
 KEPT_TRAJECTORIES = 40
+"""Trajectories that the checkpoint keeps for the report."""
+MIN_VALID_SHARE = 0.5
+"""Share of a question's samples that must count for a level [ours]."""
 
 
 class StratifyRecipe(FTRecipeInterface):
@@ -51,6 +63,7 @@ class StratifyRecipe(FTRecipeInterface):
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
+        """Loads the SFT policy and the questions. Raises UserError."""
         self.parent = self.stage.input("sft")
         base = self.stage.model
         processor = policy_model.load_processor(base)
@@ -63,28 +76,51 @@ class StratifyRecipe(FTRecipeInterface):
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 
     async def train(self) -> list[list[Trajectory]]:
-        """Plays every question; groups start as rows of the engine become free."""
-        first = {question.id for question in self.pool.questions[:KEPT_TRAJECTORIES]}
+        """The groups of every question that can be played, each played until enough of them have a level."""
+        self.kept_of = {question.id for question in self.pool.questions[:KEPT_TRAJECTORIES]}
+        self.groups: dict[str, list[Trajectory]] = {}
+        self.images: dict[str, Image] = {}
+        self.wanted: Sequence[Question] = self.pool.questions
+        async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
+            self.rollouts = Rollouts(
+                self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed,
+                ranks=self.ranks, tracer=self.stage.tracer, log=self.stage.say, shown_of=self.kept_of,
+            )  # fmt: skip
+            await self.stage.replay().until_learnable(self._play, self._spoiled)
+        return list(self.groups.values())
+
+    async def _play(self) -> list[Graded]:
+        """Plays the questions that have no level yet; the grades of all of them."""
         total = len(self.ranks.shard(self.pool.questions))
-        graded: list[Graded] = []
+        before = total - len(self.ranks.shard(self.wanted))
+        graded = [grade(group, self.cfg.level1) for group in self.groups.values()]
+        graded = [item for item in graded if item.level != "unknown"]
 
         def count(done: int, group: list[Trajectory]) -> None:
             graded.extend([grade(group, self.cfg.level1)] if group else [])
-            if done % 20 == 0 or done == total:
-                self.stage.report(done * self.ranks.size, total * self.ranks.size, **_counts(graded))
+            if done % 20 == 0 or before + done == total:
+                self.stage.report((before + done) * self.ranks.size, total * self.ranks.size, **_counts(graded))
 
-        async with Toolbox.of_stage(self.cfg) as toolbox:
-            rollouts = Rollouts(
-                self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed,
-                ranks=self.ranks, tracer=self.stage.tracer, log=self.stage.say,
-                shown_of=first,
-            )  # fmt: skip
-            played = await rollouts.play(self.pool.questions, self.cfg.rollouts, step=0, policy="sft", on_group=count)
-        self.kept = [item for item in played.trajectories if item.question_id in first][:KEPT_TRAJECTORIES]
-        self.images = rollouts.shown(self.kept)
-        return played.groups
+        played = await self.rollouts.play(self.wanted, self.cfg.rollouts, step=0, policy="sft", on_group=count)
+        self.groups |= {group[0].question_id: group for group in played.groups}
+        self.images |= self.rollouts.shown([item for item in played.trajectories if item.question_id in self.kept_of])
+        return [grade(group, self.cfg.level1) for group in self.groups.values()]
+
+    def _spoiled(self, graded: Sequence[Graded]) -> exclusion.Cause | None:
+        """Why too many questions have no level, which are then played again; None if enough have one."""
+        unknown = {item.question_id for item in graded if item.level == "unknown"}
+        if len(unknown) <= self.cfg.max_unknown_share * len(graded) and len(unknown) < len(graded):
+            return None
+        self.wanted = [question for question in self.pool.questions if question.id in unknown]
+        cause = exclusion.cause(item for name in unknown for item in self.groups[name])
+        reason = (
+            f"{len(unknown)} of {len(graded)} questions have no level (max_unknown_share is "
+            f"{self.cfg.max_unknown_share:g}), most often because of {cause.reason}"
+        )
+        return exclusion.Cause(cause.service, reason)
 
     def save_checkpoint(self, groups: list[list[Trajectory]], seconds: float) -> None:
+        """Commits the levels; seconds: how long the groups took to play."""
         graded = [grade(group, self.cfg.level1) for group in groups]
         played = [trajectory for group in groups for trajectory in group]
         measures = measure(played)
@@ -97,9 +133,11 @@ class StratifyRecipe(FTRecipeInterface):
             "pass_rate_mean": measures.accuracy,
             "seconds": round(seconds, 2),
             "tokens_per_second": round(generated / seconds, 1),
+            **checkpoint.skipped(self.rollouts.skipped),
         }
         path["metrics.json"].write_text(json.dumps({**meta, "measures": measures.__dict__}))
-        trajectory_zip.write(path["trajectories.zip"], self.kept, self.images)
+        kept = [item for item in played if item.question_id in self.kept_of][:KEPT_TRAJECTORIES]
+        trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])
         self.stage.say(str(counts))
 
@@ -109,10 +147,16 @@ class StratifyRecipe(FTRecipeInterface):
 
 
 def grade(group: Sequence[Trajectory], band: tuple[float, float]) -> Graded:
-    """A question's level from its judged samples that no failure spoiled."""
+    """A question's level from its samples that count.
+
+    Args:
+        group: all samples of the question
+        band: lowest and highest pass rate of level 1
+    """
     valid = [item for item in group if not item.excluded and item.reward is not None]
     solved = sum(1 for item in valid if item.reward is not None and item.reward.accuracy == 1.0)
-    found: levels.Level = levels.level(solved, len(valid), band) if valid else "unknown"  # type: ignore[assignment]
+    enough = len(valid) >= MIN_VALID_SHARE * len(group)
+    found: levels.Level = levels.level(solved, len(valid), band) if enough else "unknown"  # type: ignore[assignment]
     return Graded(question_id=group[0].question_id, solved=solved, valid=len(valid), level=found)
 
 

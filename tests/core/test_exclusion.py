@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.builders import make_trajectory, make_turn
+from support.builders import make_trajectory, make_turn, run
 
 from gog import exclusion
 from gog.errors import ServiceDown
@@ -33,7 +33,7 @@ def test_what_failed_most_often_is_named_with_its_most_frequent_failure():
     other = Failure(tool="imageSearch", kind="connection")
     groups = [[make(2, None, TIMEOUT), make(2, None, TIMEOUT, other), make(1, None, judge_failure=UNDECIDED)]]
     found = exclusion.count(groups)
-    assert (found.service, found.reason) == ("imageSearch", "timeout: no answer in 10 s")
+    assert found.cause == exclusion.Cause("imageSearch", "timeout: no answer in 10 s")
 
 
 @pytest.mark.parametrize(
@@ -54,19 +54,52 @@ def test_without_exclusions_even_a_single_trajectory_is_a_step():
     assert exclusion.count([[make(1, 0.0)]]).allow(0.0)
 
 
-def test_a_spoiled_play_is_repeated_at_growing_intervals_until_the_patience_is_used_up():
-    now, pauses = 0.0, []
-    replay = exclusion.Replay(100, lambda: now)
-    for _ in range(7):
-        waiting = replay.wait("imageSearch", "9 of 9 excluded")
-        assert (waiting.seconds, waiting.seconds + waiting.seconds_left) == (now, 100)
-        pauses.append(replay.pause)
-        now += replay.pause
-    assert pauses == [1, 2, 4, 8, 16, 30, 30] and now <= 100
+class Plays:
+    """A clock, and plays of which all but the last are spoiled."""
+
+    def __init__(self, spoiled: int) -> None:
+        self.spoiled, self.now, self.made, self.pauses, self.reports = spoiled, 0.0, 0, [], []
+
+    async def play(self):
+        self.made += 1
+        return self.made
+
+    async def sleep(self, seconds):
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def cause(self, number):
+        return exclusion.Cause("imageSearch", "9 of 9 excluded") if number <= self.spoiled else None
+
+    def run(self, patience):
+        replay = exclusion.Replay(patience, self.reports.append, lambda: self.now, self.sleep)
+        return run(replay.until_learnable(self.play, self.cause))
+
+
+def test_a_play_that_is_not_spoiled_is_taken_at_once_and_nothing_is_reported():
+    plays = Plays(spoiled=0)
+    assert plays.run(600) == 1
+    assert plays.pauses == plays.reports == []
+
+
+def test_a_spoiled_play_is_repeated_until_one_can_be_learned_from():
+    plays = Plays(spoiled=2)
+    assert plays.run(600) == 3
+    assert plays.pauses == [1, 2]
+    assert [report and (report.service, report.seconds_left) for report in plays.reports] == [
+        ("imageSearch", 600),
+        ("imageSearch", 599),
+        None,
+    ]
+
+
+def test_after_the_patience_is_used_up_the_attempt_fails_and_is_retried():
+    plays = Plays(spoiled=1000)
     with pytest.raises(ServiceDown, match="imageSearch: 9 of 9 excluded, in 8 plays over 91 s"):
-        replay.wait("imageSearch", "9 of 9 excluded")
+        plays.run(100)
+    assert plays.pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
 def test_without_patience_a_spoiled_play_fails_at_once():
     with pytest.raises(ServiceDown):
-        exclusion.Replay(0, lambda: 5.0).wait("judge", "no verdicts")
+        Plays(spoiled=1).run(0)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from support.builders import make_trajectory
 
-from gog import store
-from gog.errors import UserError
+from gog import exclusion, store
+from gog.errors import ServiceDown, UserError
 from gog.spec import CurateConfig, EvaluateConfig, GRPOConfig, SFTConfig, StratifyConfig
+from gog.trajectory import Failure, Reward
+from gog_recipes import grpo as grpo_module
+from gog_recipes import stratify as stratify_module
 from gog_recipes.curate import CurateRecipe
 from gog_recipes.evaluate import EvaluateRecipe
 from gog_recipes.grpo import GRPORecipe
+from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.sft import SFTRecipe
-from gog_recipes.stratify import StratifyRecipe
+from gog_recipes.stratify import StratifyRecipe, grade
 
 TIMES = ("seconds", "rollout_seconds", "train_seconds", "tokens_per_second")
 
@@ -139,6 +145,124 @@ def test_a_loss_of_another_package_trains_a_step(chain, make, tmp_path, monkeypa
     recipe = play_grpo(make, copy_of(chain, tmp_path / "r"), 1, loss="my_losses:reinforce", questions_per_step=8)
     (line,) = lines(tmp_path / "r", "grpo")
     assert recipe.loss.__name__ == "reinforce" and line["learned"] and line["grad_norm"] > 0
+
+
+DEAD = "http://127.0.0.1:9"
+"""An address at which nothing answers."""
+
+
+def impatient(endpoints, *dead):
+    """Settings in which those tools are down and no outage is waited out."""
+    tools = {"crop_side": 28, "attempts": 1, "outage": {"patience_seconds": 0}, "judge": {"attempts": 1}}
+    return {"endpoints": endpoints | dict.fromkeys(dead, DEAD), "tools": tools}
+
+
+@pytest.mark.parametrize("dead", [("grounding", "imageSearch", "textSearch"), ("judge",)])
+def test_grpo_whose_tools_or_judge_are_down_fails_and_commits_nothing(chain, make, endpoints, tmp_path, dead):
+    root = copy_of(chain, tmp_path)
+    settings = {"levels": ["easy", "1", "2"], "questions_per_step": 8, "group_size": 3, **impatient(endpoints, *dead)}
+    recipe = GRPORecipe(make(GRPOConfig, root, steps=3, **settings))
+    recipe.setup()
+    before = {name: p.clone() for name, p in recipe.model.named_parameters() if p.requires_grad}
+    with pytest.raises(ServiceDown, match=f"^({'|'.join(dead)}): down for "):
+        asyncio.run(recipe.train())
+    assert store.Store(root / "store").latest("grpo") is None and recipe.stage.log.lines == []
+    assert all(torch.equal(p, before[name]) for name, p in recipe.model.named_parameters() if name in before)
+
+
+def test_stratify_whose_tools_are_down_fails_and_commits_no_levels(chain, make, endpoints, tmp_path):
+    root = copy_of(chain, tmp_path)
+    settings = impatient(endpoints, "grounding", "imageSearch", "textSearch")
+    recipe = StratifyRecipe(make(StratifyConfig, root, stage="again", questions=12, rollouts=2, **settings))
+    recipe.setup()
+    with pytest.raises(ServiceDown, match="down for "):
+        asyncio.run(recipe.train())
+    assert store.Store(root / "store").latest("again") is None
+
+
+def test_evaluation_whose_judge_is_down_fails_and_commits_no_accuracy(chain, make, endpoints, tmp_path):
+    root = copy_of(chain, tmp_path)
+    recipe = EvaluateRecipe(make(EvaluateConfig, root, policies=["sft"], **impatient(endpoints, "judge")))
+    recipe.setup()
+    with pytest.raises(ServiceDown, match=r"^judge: "):
+        asyncio.run(recipe.train())
+    assert store.Store(root / "store").latest("evaluate") is None
+
+
+TIMEOUT = Failure(tool="imageSearch", kind="timeout")
+
+
+class FlakyOnce(Rollouts):
+    """Rollouts in whose first play all questions but the first met a failure of a tool."""
+
+    plays = 0
+
+    async def play(self, questions, samples, **options):
+        self.plays += 1
+        played = await super().play(questions, samples, **options)
+        if self.plays > 1:
+            return played
+        spoiled = [
+            [item.model_copy(update={"failures": (TIMEOUT,), "excluded": "tool failure"}) for item in group]
+            for group in played.groups[1:]
+        ]
+        return dataclasses.replace(played, groups=[played.groups[0], *spoiled])
+
+
+async def no_sleep(seconds):
+    """Takes the place of asyncio.sleep."""
+
+
+def flaky(monkeypatch, module, recipe):
+    """Makes the first play of a recipe a flaky one, and its pause short."""
+    monkeypatch.setattr(module, "Rollouts", FlakyOnce)
+    reports = []
+    replay = exclusion.Replay(600, reports.append, sleep=no_sleep)
+    monkeypatch.setattr(recipe.stage, "replay", lambda: replay if not replay.plays else exclusion.Replay(600))
+    return reports
+
+
+def test_a_grpo_step_that_lost_most_of_its_trajectories_is_played_again_and_counts_once(
+    chain, make, tmp_path, monkeypatch
+):
+    straight, spoiled = copy_of(chain, tmp_path / "straight"), copy_of(chain, tmp_path / "spoiled")
+    play_grpo(make, straight, 2)
+    settings = {"levels": ["easy", "1", "2"], "questions_per_step": 4, "group_size": 3, "save_every": 2, "steps": 2}
+    recipe = GRPORecipe(make(GRPOConfig, spoiled, **settings))
+    recipe.setup()
+    reports = flaky(monkeypatch, grpo_module, recipe)
+    asyncio.run(recipe.train())
+    assert [report and report.service for report in reports] == ["imageSearch", None]
+    assert "9 of 12 trajectories of step 1 are excluded (max_excluded_share is 0.5)" in reports[0].reason
+    series = lines(spoiled, "grpo")
+    assert [(line["step"], line["discarded_plays"]) for line in series] == [(1, 1), (2, 0)]
+    names = ("reward_mean", "learned", "excluded", "excluded_by_turns")
+    assert [[line[n] for n in names] for line in series] == [
+        [line[n] for n in names] for line in lines(straight, "grpo")
+    ]
+
+
+def test_questions_that_failures_left_without_a_level_are_graded_again(chain, make, tmp_path, monkeypatch):
+    root = copy_of(chain, tmp_path)
+    recipe = StratifyRecipe(make(StratifyConfig, root, stage="again", questions=12, rollouts=2))
+    recipe.setup()
+    reports = flaky(monkeypatch, stratify_module, recipe)
+    recipe.save_checkpoint(asyncio.run(recipe.train()), 1.0)
+    assert "11 of 12 questions have no level (max_unknown_share is 0.5)" in reports[0].reason
+    assert recipe.rollouts.plays == 2 and len(recipe.wanted) == 11
+    opened = store.Store(root / "store")
+    graded = [json.loads(line) for line in opened.open(opened.latest("again"), "levels.jsonl").read_text().splitlines()]
+    assert [line["question_id"] for line in graded] == [question.id for question in recipe.pool.questions]
+    assert "unknown" not in {line["level"] for line in graded}
+
+
+def test_a_question_without_enough_valid_samples_has_no_level():
+    def sample(excluded=""):
+        reward = Reward(accuracy=1.0, format=1.0, total=1.0)
+        return make_trajectory(question_id="q", reward=reward, excluded=excluded)
+
+    assert grade([sample(), sample(), sample("tool failure")], (0.5, 0.6)).level == "easy"
+    assert grade([sample(), sample("judge"), sample("tool failure")], (0.5, 0.6)).level == "unknown"
 
 
 def test_grpo_without_questions_of_the_level_says_what_to_do(chain, make, tmp_path):

@@ -15,13 +15,13 @@ class RolloutStats:
 
     n: int
     """Trajectories."""
-    accuracy: float
-    """Mean accuracy, 0 to 1."""
-    format: float
+    accuracy: float | None
+    """Mean accuracy, 0 to 1; like the other rewards None where no trajectory counts, because that is not 0."""
+    format: float | None
     """Mean format reward, 0 to 1."""
-    reward: float
+    reward: float | None
     """Mean reward."""
-    reward_std: float
+    reward_std: float | None
     """Standard deviation of the reward."""
     tool_calls: float
     """Mean tool calls, of all trajectories."""
@@ -45,10 +45,10 @@ def measure(trajectories: Sequence[Trajectory]) -> RolloutStats:
     mean_reward = stats.mean(totals)
     return RolloutStats(
         n=len(trajectories),
-        accuracy=stats.mean([reward.accuracy or 0.0 for reward in counted]),
-        format=stats.mean([reward.format for reward in counted]),
-        reward=mean_reward,
-        reward_std=stats.mean([(total - mean_reward) ** 2 for total in totals]) ** 0.5,
+        accuracy=stats.mean([reward.accuracy or 0.0 for reward in counted]) if counted else None,
+        format=stats.mean([reward.format for reward in counted]) if counted else None,
+        reward=mean_reward if totals else None,
+        reward_std=stats.mean([(total - mean_reward) ** 2 for total in totals]) ** 0.5 if totals else None,
         tool_calls=calls / max(1, len(trajectories)),
         tool_failure_ratio=failed / max(1, calls),
         excluded=len(trajectories) - len(counted),

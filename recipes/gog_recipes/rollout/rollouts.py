@@ -265,6 +265,8 @@ class Rollouts:
             if each.question_id not in self.skipped:
                 self.skipped[each.question_id] = each.reason
                 self.log(f"question {each.question_id} is skipped: {each.reason}")
+                if self.ranks.is_main:
+                    metrics.record_skipped(self.stage)
         if played.skipped and not played.groups:
             first = played.skipped[0]
             raise UserError(

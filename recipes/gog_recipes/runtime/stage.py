@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gog import catalog, dataset, dataset_zip, folders, metrics, outage, progress, store, trajectory_zip
+from gog import catalog, dataset, dataset_zip, exclusion, folders, metrics, outage, progress, store, trajectory_zip
 from gog.errors import UserError
 from gog.spec import CallPolicy, DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.tracing import stages as traces
@@ -152,6 +152,14 @@ class Stage:
     def watch(self) -> outage.Watch:
         """Makes the calls of this stage's tools wait for outages, which it reports as progress."""
         return outage.Watch(self.config.tools.outage, self.report_waiting)
+
+    def replay(self) -> exclusion.Replay:
+        """Plays again what failures of tools or the judge spoiled; its waits are this stage's progress."""
+        return exclusion.Replay(
+            self.config.tools.outage.patience_seconds,
+            self.report_waiting,
+            clock=lambda: self.ranks.broadcast(time.monotonic()),  # all ranks must give up together
+        )
 
     def _write_progress(self) -> None:
         if self.ranks.is_main:
