@@ -1,22 +1,28 @@
-"""Commands and paths as a person would type them here."""
+"""Commands and paths for messages, as a user would type them in the current directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 RUNS = Path("runs")
-"""Where run folders are when nothing is said."""
+"""Folder of the run folders by default."""
 
 
 def call(command: str, folder: Path, suffix: str = "") -> str:
-    """`gog resume world`, with --dir where that is needed. folder: the run's."""
+    """A command about a run: `gog resume world`, with `--dir` where the run folder is elsewhere.
+
+    Args:
+        command: The subcommand.
+        folder: The run folder.
+        suffix: Text after the run's name: `/grpo`.
+    """
     parent = folder.absolute().parent
     where = "" if parent == RUNS.absolute() else f" --dir {shown(parent)}"
     return f"gog {command} {folder.name}{suffix}{where}"
 
 
 def shown(path: Path) -> str:
-    """Relative to here when it is below."""
+    """A path, relative to the current directory where it is below it."""
     try:
         return str(path.absolute().relative_to(Path.cwd()))
     except ValueError:

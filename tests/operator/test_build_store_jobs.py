@@ -77,7 +77,7 @@ def test_settings_that_are_too_large_lose_their_oldest_events_first():
     body = yaml.safe_load(configmap["data"]["config.yaml"])
     assert len(configmap["data"]["config.yaml"].encode()) <= store_jobs.LARGEST
     assert body["objects"] == [{"kind": "GoGRun"}] and body["events"][-1] == events[-1] and len(body["events"]) > 100
-    with pytest.raises(UserError, match="too many"):
+    with pytest.raises(UserError, match="more than 900,000"):
         made({"objects": ["x" * 1_000_000]})
 
 

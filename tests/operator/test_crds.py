@@ -254,15 +254,15 @@ def holder(annotation: Any) -> type[BaseModel]:
 
 
 IMPOSSIBLE = {
-    "union": (int | list[str], "Holder.value: a structural schema cannot say a union of 2 types"),
+    "union": (int | list[str], "Holder.value: a structural schema cannot express a union of 2 types"),
     "items of different types": (
         tuple[int, str],
-        "Holder.value: a structural schema cannot say items of different types",
+        "Holder.value: a structural schema cannot express items of different types",
     ),
-    "values of odd types": (Literal["a", 1, None], "Holder.value: a structural schema cannot say values"),
+    "values of odd types": (Literal["a", 1, None], "Holder.value: a structural schema cannot express values"),
     "keyword": (
         Annotated[int, Field(multiple_of=2)],
-        "Holder.value: a structural schema cannot say multipleOf",
+        "Holder.value: a structural schema cannot express multipleOf",
     ),
     "anything at all": (Any, "Holder.value: has no type"),
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from gog import catalog
 from gog import spec as settings
 from gog_operator.api import names, objects
 from gog_operator.build import config, inference, store_jobs, volcano
@@ -50,7 +51,7 @@ def stage(kind: str = "GRPOStage", attempt: int = 1, name: str = "world-grpo", *
 def endpoint(role: str, name: str = "", **spec: Any) -> objects.Endpoint:
     body = {"role": role, "store": STORE, **spec}
     made: objects.Endpoint = thing(
-        "Endpoint", name or f"world-{names.kebab(role)}", body, labels={"gog.dev/run": "world"}
+        "Endpoint", name or f"world-{catalog.SERVER_BY_NAME[role].command}", body, labels={"gog.dev/run": "world"}
     )
     return made
 

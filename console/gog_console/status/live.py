@@ -17,10 +17,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gog import catalog
 from gog_console import estimate, formatting
 from gog_console.status import exit_message, phrases
 from gog_operator import hints
-from gog_operator.api import names, sequence
+from gog_operator.api import sequence
 from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object, Stage
 from gog_operator.cluster.local import LocalCluster
 from gog_operator.local_loop import utc_now
@@ -149,7 +150,7 @@ class LiveDisplay:
 
 
 def _address(endpoint: Endpoint) -> str:
-    role = names.kebab(endpoint.spec.role).replace("-", " ")
+    role = catalog.SERVER_BY_NAME[endpoint.spec.role].title
     if not endpoint.holds("Ready"):
         return f"{role} …"
     return f"{role} :{endpoint.status.port}" if endpoint.status.port else f"{role} {endpoint.status.url}"

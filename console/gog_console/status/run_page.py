@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.text import Text
 
+from gog import catalog
 from gog_console import formatting
 from gog_console.run_files import RunFolder
 from gog_console.status import columns, phrases, run_state, stage_metrics
 from gog_console.status.stage_metrics import Figure
-from gog_operator.api import names, sequence
+from gog_operator.api import sequence
 from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage
 
 EVENTS = 5
@@ -208,6 +209,6 @@ def _event(event: dict[str, Any], now: datetime) -> list[columns.Cell]:
 
 def _endpoint(endpoint: Endpoint) -> list[columns.Cell]:
     ready = endpoint.holds("Ready")
-    role = names.kebab(endpoint.spec.role).replace("-", " ")
+    role = catalog.SERVER_BY_NAME[endpoint.spec.role].title
     state = Text(str(ready), style="green" if ready else "yellow")
     return [role, state, str(endpoint.status.restarts), formatting.printable(endpoint.status.url)]

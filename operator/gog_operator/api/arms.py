@@ -1,8 +1,8 @@
 """Arms: variants of a run's later stages, and which stages each of them repeats.
 
-An arm's settings are the run's with a few values changed. The first stage that sees a difference, and all after it,
-are run again under a key of their own (`grpo-<arm>`); everything before is shared. What all arms must share because
-there is one of it (data, store, endpoints, the run's lifecycle) cannot be changed by an arm.
+An arm has the run's settings with a few values changed. The first stage whose settings differ, and all later ones, run
+again under a key of their own (`grpo-<arm>`); the earlier ones are shared. An arm cannot change what exists once for all
+arms: data, store, endpoints, the run's lifecycle.
 """
 
 from __future__ import annotations
@@ -16,10 +16,20 @@ from gog.errors import UserError
 from gog_operator.api import overrides, problems, strict
 
 CHANGEABLE = ("stages", "tools", "model", "seed")
+"""Fields of a run's spec that an arm may change."""
 
 
 def spec_of(run: settings.RunSpec, arm: settings.Arm, *, where: str = "arms") -> settings.RunSpec:
-    """The run's settings as the arm sees them. Raises UserError for a path or a value that the run does not know."""
+    """The run's settings with the arm's changes.
+
+    Args:
+        run: The run's settings.
+        arm: The arm. A value of null removes what the run sets.
+        where: The arm's place in errors.
+
+    Raises:
+        UserError: a path or a value is not valid in the run's spec, or may not be changed.
+    """
     where = f"{where}: arm {arm.name}"
     body: dict[str, Any] = {"spec": run.model_dump(mode="json", by_alias=True, exclude_unset=True)}
     for path, value in arm.set.items():
@@ -34,14 +44,19 @@ def spec_of(run: settings.RunSpec, arm: settings.Arm, *, where: str = "arms") ->
 
 
 def repeated(run: settings.RunSpec, changed: settings.RunSpec) -> tuple[str, ...]:
-    """Stages that an arm runs for itself: from the first that sees a difference."""
-    differing = [stage for stage in settings.STAGES if _seen_by(stage, run) != _seen_by(stage, changed)]
+    """Stages that an arm repeats: the first one whose settings differ, and all later ones that are not skipped.
+
+    Args:
+        run: The run's settings.
+        changed: The arm's settings.
+    """
+    differing = [stage for stage in settings.STAGES if _settings_of(stage, run) != _settings_of(stage, changed)]
     if not differing:
         return ()
     first = settings.STAGES.index(differing[0])
     return tuple(stage for stage in settings.STAGES[first:] if stage not in run.stages.skip)
 
 
-def _seen_by(stage: str, run: settings.RunSpec) -> tuple[Any, ...]:
+def _settings_of(stage: str, run: settings.RunSpec) -> tuple[Any, ...]:
     own = getattr(run.stages, stage).model_dump(exclude_unset=True)
     return own, run.model, run.seed, run.tools if settings.NEEDS_TOOLS[stage] else None

@@ -1,7 +1,7 @@
 """Conditions: facts about an object, each with its own history, instead of a phase.
 
-`lastTransitionTime` moves only when the status does, so that "how long has it been ready" has an answer; reason and
-message may change in between. Nothing here decides anything: plan/ says which conditions hold.
+`lastTransitionTime` changes only with the status, so that it tells how long an object has been ready; reason and message
+may change in between. Which conditions hold is decided in plan/.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ Type = Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"]
 
 
 def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
+    """The condition of a type, None where there is none."""
     return next((each for each in conditions if each.type == type_), None)
 
 
 def holds(conditions: Iterable[Condition], type_: str) -> bool:
+    """Whether the condition of a type is True."""
     found = find(conditions, type_)
     return found is not None and found.status == "True"
 
 
 def finished(conditions: Conditions) -> bool:
-    """Complete or Failed: nothing but cleaning up happens to the object any more."""
+    """Whether an object is Complete or Failed, so that only its clean-up remains."""
     return holds(conditions, "Complete") or holds(conditions, "Failed")
 
 
@@ -40,7 +42,17 @@ def put(
     now: datetime,
     generation: int = 1,
 ) -> Conditions:
-    """The conditions with one of them set; unchanged ones keep their place and their time."""
+    """The conditions with one of them set, in its place; the others are unchanged.
+
+    Args:
+        conditions: The conditions.
+        type_: Type of the one to set.
+        status: Whether it holds.
+        reason: Its reason.
+        message: Its message.
+        now: Its transition time, where its status changes.
+        generation: The metadata.generation that it refers to.
+    """
     word: Literal["True", "False"] = "True" if status else "False"
     old = find(conditions, type_)
     new = Condition(

@@ -1,10 +1,10 @@
-"""A pydantic model -> the structural schema that a CustomResourceDefinition wants.
+"""A pydantic model -> the structural schema of a CustomResourceDefinition.
 
-Problem: pydantic's JSON schema has references, nulls, titles and unions that Kubernetes refuses, and there is no
-well-kept library in between. Decision: what our models use is rewritten, one case after the other, and anything else is
-an error when the schema is made, not when a cluster reads it. Defaults are told in the description and not written:
-a default that the API server filled in would look like the user's word and cover the model family's preset. The few
-that a cluster itself needs (`SERVER_DEFAULTS`) are written.
+Problem: pydantic's JSON schema has references, nulls, titles and unions that Kubernetes refuses, and no maintained library
+converts it. Decision: every construct that gog's models use is rewritten here, and any other is an error when the schema
+is generated, not when a cluster reads it. Defaults are part of the description and not of the schema: one that the API
+server filled in would look like the user's choice and override the model family's preset. The few that the API server
+itself needs (`SERVER_DEFAULTS`) are part of the schema.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gog_operator.api import crd_rules, problems, rules
 Schema = dict[str, Any]
 
 SERVER_DEFAULTS = ("suspend", "backoffLimit", "replicas")
-"""Fields directly under spec. replicas: without one, `kubectl scale` answers with an error."""
+"""Fields directly under spec whose default is in the schema. Without that of replicas, `kubectl scale` fails."""
 PRESET_CLASSES = (
     settings.AgentSettings,
     settings.CurateSettings,
@@ -31,28 +31,33 @@ PRESET_CLASSES = (
     settings.OptimizerSettings,
     settings.ToolsSpec,
 )
-"""A model family's preset may say otherwise for these, before the default applies."""
+"""Classes for whose fields a model family's preset may have another value, which then precedes the default."""
 PRESET_FIELDS = {info.alias or name for cls in PRESET_CLASSES for name, info in cls.model_fields.items()}
 LIST_KEYS = {"Condition": "type", "Arm": "name"}
-"""Lists whose items have a name of their own: merged by it, and refused when it is there twice."""
+"""Key of each list whose items have one: such items are merged by it, and a duplicate is refused."""
 PLAIN: dict[str, Schema] = {
     "Reason": {"type": "string", "maxLength": 1024},
     "Condition.type": {"type": "string", "maxLength": 316},
 }
-"""Enumerations that a later operator may lengthen: a cluster with older definitions must still take its status."""
+"""Enumerations that a later operator may extend: a cluster with older definitions must still accept its status."""
 KEPT = (
     *("type", "format", "pattern", "minimum", "maximum", "minLength", "maxLength"),
     *("minItems", "maxItems", "minProperties", "maxProperties"),
 )
+"""Keywords that mean the same in a structural schema."""
 REWRITTEN = {
     *("$ref", "$defs", "anyOf", "enum", "const", "properties", "required", "items", "prefixItems", "default"),
     *("additionalProperties", "propertyNames", "exclusiveMinimum", "exclusiveMaximum", "title", "description"),
 }
+"""Keywords that are rewritten or dropped."""
 
 
 def of(model: type[BaseModel], *, defaults: bool = True) -> Schema:
-    """The structural schema of a model; defaults: whether descriptions tell them. Raises ValueError for what a
-    structural schema cannot say."""
+    """The structural schema of a model. defaults: whether descriptions end with the default.
+
+    Raises:
+        ValueError: a structural schema cannot express the model.
+    """
     whole = model.model_json_schema(by_alias=True, mode="validation")
     return _Rewriter(whole.get("$defs", {}), defaults).schema(whole, model.__name__, model.__name__)
 
@@ -62,14 +67,20 @@ class _Rewriter:
         self.definitions, self.defaults = definitions, defaults
 
     def schema(self, node: Schema, where: str, name: str = "") -> Schema:
-        """name: of the class that the node describes, "" where it is none."""
+        """The structural schema of a node.
+
+        Args:
+            node: The node of pydantic's schema.
+            where: Its path, for errors.
+            name: Name of the class that it describes; empty for none.
+        """
         if "$ref" in node:
             return self._reference(node, where)
         if "anyOf" in node:
             return self._union(node, where)
         unknown = sorted(set(node) - {*KEPT} - REWRITTEN)
         if unknown:
-            raise ValueError(f"{where}: a structural schema cannot say {', '.join(unknown)}")
+            raise ValueError(f"{where}: a structural schema cannot express {', '.join(unknown)}")
         made = {key: node[key] for key in ("description",) if key in node}
         made |= _values(node, where) | {key: node[key] for key in KEPT if key in node and key != "type"}
         made |= _limits(node)
@@ -77,7 +88,7 @@ class _Rewriter:
             made |= self._object(node, where, name)
         elif made.get("type") == "array":
             made |= self._array(node, where)
-        return crd_rules.attach(_patterns_told(made), name)
+        return crd_rules.attach(_with_words_for_pattern(made), name)
 
     def _reference(self, node: Schema, where: str) -> Schema:
         name = node["$ref"].removeprefix("#/$defs/")
@@ -85,15 +96,15 @@ class _Rewriter:
         return made | {key: node[key] for key in ("description",) if key in node}
 
     def _union(self, node: Schema, where: str) -> Schema:
-        """`X | None` is X that may be left out; a whole number or text is Kubernetes' IntOrString."""
+        """`X | None` is an optional X; an integer or text is Kubernetes' IntOrString."""
         options = [each for each in node["anyOf"] if each.get("type") != "null"]
-        told = {key: node[key] for key in ("description",) if key in node}
+        description = {key: node[key] for key in ("description",) if key in node}
         if len(options) == 1:
-            return self.schema(options[0], where) | told
+            return self.schema(options[0], where) | description
         if [each.get("type") for each in options] == ["integer", "string"]:
             bounds = {key: each[key] for each in options for key in KEPT if key in each and key != "type"}
-            return told | {"x-kubernetes-int-or-string": True} | bounds
-        raise ValueError(f"{where}: a structural schema cannot say a union of {len(options)} types")
+            return description | {"x-kubernetes-int-or-string": True} | bounds
+        raise ValueError(f"{where}: a structural schema cannot express a union of {len(options)} types")
 
     def _object(self, node: Schema, where: str, name: str) -> Schema:
         made: Schema = {}
@@ -112,7 +123,7 @@ class _Rewriter:
     def _field(self, owner: str, key: str, node: Schema, where: str) -> Schema:
         plain = PLAIN.get(f"{owner}.{key}")
         made = plain | {"description": node["description"]} if plain else self.schema(node, f"{where}.{key}")
-        words = _told(made.get("description", ""), key, node.get("default") if self.defaults else None)
+        words = _with_default(made.get("description", ""), key, node.get("default") if self.defaults else None)
         return ({"description": words} if words else {}) | {
             name: each for name, each in made.items() if name != "description"
         }
@@ -120,7 +131,7 @@ class _Rewriter:
     def _array(self, node: Schema, where: str) -> Schema:
         given = node.get("prefixItems")
         if given and any(each != given[0] for each in given):
-            raise ValueError(f"{where}: a structural schema cannot say items of different types")
+            raise ValueError(f"{where}: a structural schema cannot express items of different types")
         item = given[0] if given else node["items"]
         made: Schema = {"items": self.schema(item, f"{where}[]")}
         key = LIST_KEYS.get(item.get("$ref", "").removeprefix("#/$defs/"))
@@ -128,7 +139,7 @@ class _Rewriter:
 
 
 def _values(node: Schema, where: str) -> Schema:
-    """type and enum. Values of several types (`off` and the false that YAML makes of it) leave the type open."""
+    """Type and enumeration. An enumeration with values of several types (`off`, and false as YAML reads it) has no type."""
     values = [node["const"]] if "const" in node else node.get("enum")
     if values is None:
         if "type" not in node:
@@ -141,11 +152,11 @@ def _values(node: Schema, where: str) -> Schema:
         return {"x-kubernetes-int-or-string": True, "enum": values}
     if types <= {str, int, bool}:
         return {"x-kubernetes-preserve-unknown-fields": True, "enum": values}
-    raise ValueError(f"{where}: a structural schema cannot say values {values}")
+    raise ValueError(f"{where}: a structural schema cannot express values {values}")
 
 
 def _limits(node: Schema) -> Schema:
-    """Bounds that are not included: a bound and a boolean, as OpenAPI 3.0 has it."""
+    """Exclusive bounds as a bound and a boolean, as in OpenAPI 3.0."""
     made: Schema = {}
     for word, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if word in node:
@@ -159,8 +170,8 @@ def _key_rule(node: Schema) -> Schema:
     return {} if limit is None else {"x-kubernetes-validations": [crd_rules.keys(limit).body()]}
 
 
-def _patterns_told(made: Schema) -> Schema:
-    """A pattern that we have words for becomes a rule: "should match ^https?://" helps nobody."""
+def _with_words_for_pattern(made: Schema) -> Schema:
+    """A pattern for which there are words becomes a rule, because "should match ^https?://" is hard to read."""
     words = problems.PATTERN_WORDS.get(made.get("pattern", ""))
     if words is None or made.get("type") != "string":
         return made
@@ -168,8 +179,8 @@ def _patterns_told(made: Schema) -> Schema:
     return {key: each for key, each in made.items() if key != "pattern"} | {"x-kubernetes-validations": [rule.body()]}
 
 
-def _told(description: str, key: str, default: Any) -> str:
-    """The description with the default at its end, where there is one to tell."""
+def _with_default(description: str, key: str, default: Any) -> str:
+    """The description with the default at its end, where there is one."""
     if "Default" in description or default in (None, "", [], {}) or isinstance(default, dict):
         return description
     preset = ", or the model family's preset" if key in PRESET_FIELDS else ""

@@ -1,7 +1,7 @@
-"""What every object of the API group carries besides its own spec and status.
+"""Metadata, owner references, conditions and reasons, which every object of the API group has.
 
-The shapes are Kubernetes' own, so that one file is read by `gog run` and by `kubectl apply`. Only fields that gog
-reads or writes are here: what a cluster adds (managedFields, selfLink) is dropped by whoever talks to the cluster.
+They have the form of Kubernetes' own, so that `gog run` and `kubectl apply` read the same file. Only fields that gog reads
+or writes are here; what a cluster adds (managedFields, selfLink) is dropped where gog reads from the cluster.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from gog.spec import Spec
 
 API_VERSION = "gog.dev/v1alpha1"
 CANCEL = "gog.dev/cancel"
-"""Annotation by which a person asks for the end of a run; its value is of no matter."""
+"""Annotation that cancels a run; its value has no meaning."""
 CONTROLLER = "gog.dev/operator"
-"""Our own name in spec.managedBy; an object of another's name is left alone."""
+"""Value of spec.managedBy of objects that gog manages; others are ignored."""
 RUN_LABEL = "gog.dev/run"
+"""Label with the name of the run that an object belongs to."""
 
 ObjectName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
 
 class Reason(StrEnum):
-    """Every reason a condition may give: programs compare these, people read the message."""
+    """Every reason that a condition may have. Programs compare reasons; people read the message."""
 
     PREPARING = "PreparingData"
     STARTING = "Starting"
@@ -68,40 +69,47 @@ class Reason(StrEnum):
 
 
 class OwnerReference(Spec):
-    api_version: str = API_VERSION
-    kind: str
-    name: str
-    uid: str
-    controller: bool = True
+    """A reference to the object that owns another."""
+
+    api_version: str = Field(API_VERSION, description="Group and version of the owner.")
+    kind: str = Field(description="Kind of the owner.")
+    name: str = Field(description="Name of the owner.")
+    uid: str = Field(description="uid of the owner.")
+    controller: bool = Field(True, description="Whether the owner manages the object.")
 
 
 class Metadata(Spec):
-    name: ObjectName = Field(description="Lower-case letters, digits and hyphens; names the run folder, too.")
-    namespace: str | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
-    uid: str = Field("", description="Given at creation; tells an object from a later one of the same name.")
-    generation: int = Field(1, description="Counts changes of spec.")
-    resource_version: str = Field("", description="Changes with every write; a write from an older one is refused.")
-    creation_timestamp: datetime | None = None
-    owner_references: tuple[OwnerReference, ...] = ()
+    """Metadata of an object, as gog reads it."""
+
+    name: ObjectName = Field(description="Lower-case letters, digits and hyphens; also the name of the run folder.")
+    namespace: str | None = Field(None, description="Namespace, on a cluster.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations.")
+    uid: str = Field("", description="Set at creation; distinguishes an object from a later one of the same name.")
+    generation: int = Field(1, description="Number of the present spec; every change of the spec increments it.")
+    resource_version: str = Field("", description="Changes with every write; a write based on an older one is refused.")
+    creation_timestamp: datetime | None = Field(None, description="When the object was created.")
+    owner_references: tuple[OwnerReference, ...] = Field((), description="The objects that own it.")
 
 
 MESSAGE_LENGTH = 32_768
+"""Most characters of a condition's message."""
 Message = Annotated[
     str,
     Field(max_length=MESSAGE_LENGTH),
     BeforeValidator(lambda text: text if len(text) <= MESSAGE_LENGTH else f"{text[: MESSAGE_LENGTH - 1]}…"),
 ]
-"""Cut rather than refused: it may quote a program's last words, and a status must always be writable."""
+"""Text that is cut rather than refused: it may quote a log, and a status must always be writable."""
 
 
 class Condition(Spec):
-    """A fact about the object."""
+    """One condition of an object."""
 
-    type: Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"] = Field(description="What the fact is.")
+    type: Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"] = Field(
+        description="Type of the condition."
+    )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
-    reason: Reason = Field(description="Why, in one word for programs.")
+    reason: Reason = Field(description="Why, as one CamelCase word for programs.")
     message: Message = Field("", description="Why, in a sentence for people.")
-    observed_generation: int = Field(1, description="The metadata.generation that the condition tells of.")
+    observed_generation: int = Field(1, description="The metadata.generation that the condition refers to.")
     last_transition_time: datetime = Field(description="When `status` last changed.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 
 LIMIT = 42
 """Longest name of a stage, in characters."""
@@ -38,10 +37,12 @@ def generated(prefix: str, rng: random.Random) -> str:
 
 
 def child(parent: str, suffix: str) -> str:
+    """Name of a run's stage or Endpoint: `world-grpo`."""
     return bounded(f"{parent}-{suffix}")
 
 
 def bounded(name: str, limit: int = LIMIT) -> str:
+    """A name of at most `limit` characters."""
     if len(name) <= limit:
         return name
     digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
@@ -49,20 +50,15 @@ def bounded(name: str, limit: int = LIMIT) -> str:
 
 
 def job(stage: str, attempt: int) -> str:
-    """Of the Volcano Job, its Service and its ConfigMap."""
+    """Name of the Volcano Job of an attempt, of its Service and of its ConfigMap."""
     return f"{bounded(stage)}-a{attempt}"
 
 
 def store_job(parent: str, command: str) -> str:
-    """Of the store job's Job and ConfigMap. parent: the name of a run, or of an attempt's job."""
+    """Name of a store job's Job and ConfigMap. parent: name of a run, or of an attempt's job."""
     return f"{bounded(parent, LIMIT + len('-a9999'))}-{command}"
 
 
 def service(endpoint: str) -> str:
-    """Of the InferenceService."""
+    """Name of an Endpoint's InferenceService."""
     return bounded(endpoint, SERVICE_LIMIT)
-
-
-def kebab(role: str) -> str:
-    """imageSearch -> image-search"""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", role).lower()

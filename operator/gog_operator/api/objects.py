@@ -1,8 +1,8 @@
 """The custom resources: GoGRun, five stages, Endpoint.
 
-A stage's spec is its recipe's own configuration (`gog.spec`) and a lifecycle, nothing in between: what a manifest says
-is what the recipe reads. Objects are frozen; a change is a copy. What a user left out stays left out
-(`document()` writes set fields only), because the model family's preset may know better than a default.
+A stage's spec is its recipe's own configuration (`gog.spec`) plus a lifecycle, so that the recipe reads exactly what the
+manifest says. Objects are frozen; a change is a copy. Fields that a user did not set are never written (`document()`),
+because the model family's preset takes precedence over a default.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ else:
 
 
 class Committed(Spec):
-    """A checkpoint as the job that wrote it tells of it."""
+    """A checkpoint, as the job that wrote it reports it."""
 
     ref: str = Field(max_length=128, description="Key and step: `sft/180`.")
     complete: bool = Field(False, description="Whether it is the stage's last.")
@@ -41,14 +41,14 @@ class WaitingFor(Spec):
 
 
 class Progress(Spec):
-    """What the stage last told of itself."""
+    """The last progress report of a stage."""
 
-    step: int = Field(0, description="Optimizer steps done, or questions, in stages without steps.")
-    total: int = Field(0, description="How many there will be.")
+    step: int = Field(0, description="Completed optimizer steps, or questions in stages without steps.")
+    total: int = Field(0, description="Number of steps or questions in all.")
     metrics: dict[settings.Text, Any] = Field(
-        default_factory=dict, max_length=256, description="The recipe's figures, by name."
+        default_factory=dict, max_length=256, description="The recipe's metrics, by name."
     )
-    checkpoint: Committed | None = Field(None, description="The newest checkpoint that it has committed.")
+    checkpoint: Committed | None = Field(None, description="The newest committed checkpoint.")
     waiting: WaitingFor | None = Field(None, description="The service that the stage waits for. Default: none.")
 
 
@@ -62,62 +62,73 @@ class AttemptEnd(Spec):
 
 
 class Summary(Spec):
-    """The figures that `kubectl get` shows: text, because a column cannot compute."""
+    """The figures of `kubectl get`, as text, because a column cannot format numbers."""
 
     stage: str = Field("", max_length=63, description="Key of a run's current stage: `grpo`, `grpo-no-gaze`.")
-    progress: str = Field("", max_length=32, description="Steps done and to do: `41/120`.")
+    progress: str = Field("", max_length=32, description="Completed steps of all: `41/120`.")
     reward: str = Field("", max_length=32, description="Mean reward of the last steps: `0.47`.")
-    tool_failures: str = Field("", max_length=32, description="Share of tool calls that failed: `1.8%`.")
+    tool_failures: str = Field("", max_length=32, description="Fraction of tool calls that failed: `1.8%`.")
 
 
 class Status(Spec):
-    """What gog has found out and done. Written by gog only."""
+    """The observed state. Written by gog only."""
 
-    conditions: tuple[Condition, ...] = Field((), max_length=16, description="What holds, each with its history.")
-    observed_generation: int = Field(0, description="The metadata.generation that this status tells of.")
-    start_time: datetime | None = Field(None, description="When work on it began.")
-    completion_time: datetime | None = Field(None, description="When it was complete, or had failed.")
+    conditions: tuple[Condition, ...] = Field((), max_length=16, description="Conditions of the object.")
+    observed_generation: int = Field(0, description="The metadata.generation that this status refers to.")
+    start_time: datetime | None = Field(None, description="When work on it started.")
+    completion_time: datetime | None = Field(None, description="When it completed or failed.")
 
 
 class RunStatus(Status):
-    stage: str = Field("", max_length=63, description="Name of the stage object that is current.")
-    summary: Summary = Field(Summary(), description="The figures that `kubectl get` shows.")
+    """The observed state of a run. Written by gog only."""
+
+    stage: str = Field("", max_length=63, description="Name of the current stage object.")
+    summary: Summary = Field(Summary(), description="The figures of `kubectl get`.")
 
 
 class StageStatus(Status):
+    """The observed state of a stage. Written by gog only."""
+
     attempt: int = Field(0, description="Number of the newest attempt; written before its job is created.")
-    attempt_time: datetime | None = Field(None, description="When that number was given.")
-    failures: int = Field(0, description="Failed attempts; interrupted ones do not count.")
+    attempt_time: datetime | None = Field(None, description="When the attempt was numbered.")
+    failures: int = Field(0, description="Number of failed attempts; interrupted attempts do not count.")
     retry_time: datetime | None = Field(
-        None, description="Set once an attempt's failure is counted: when to try again."
+        None, description="When the next attempt starts; set when the failure of an attempt is counted."
     )
-    progress: Progress | None = Field(None, description="What the stage last told of itself.")
-    summary: Summary = Field(Summary(), description="The figures that `kubectl get` shows.")
+    progress: Progress | None = Field(None, description="The last progress report.")
+    summary: Summary = Field(Summary(), description="The figures of `kubectl get`.")
     checkpoint: str = Field("", max_length=128, description="Newest committed checkpoint: `sft/180`.")
     seen_attempt: int = Field(
-        0, description="Newest attempt whose job was seen: should it be gone, it is not made anew."
+        0, description="Newest attempt whose job was observed; if that job disappears, it is not created again."
     )
     ended: AttemptEnd | None = Field(None, description="How the newest attempt ended, once it has.")
 
 
 class EndpointStatus(Status):
-    url: str = Field("", max_length=1024, description="Where the server answers.")
-    replicas: int = Field(0, description="Pods that there are; read by `kubectl scale` and autoscalers.")
-    version: str = Field("", max_length=128, description="Checkpoint that every pod serves, verified: `grpo/120`.")
-    port: int = Field(0, description="Local port, kept over restarts.")
-    restarts: int = Field(0, description="How often the server was started again.")
-    failures: int = Field(0, description="Starts in a row that never got ready.")
-    retry_time: datetime | None = Field(None, description="When it is started again.")
+    """The observed state of an Endpoint. Written by gog only."""
+
+    url: str = Field("", max_length=1024, description="Base URL of the server.")
+    replicas: int = Field(0, description="Number of pods; read by `kubectl scale` and autoscalers.")
+    version: str = Field("", max_length=128, description="Checkpoint that every pod serves: `grpo/120`.")
+    port: int = Field(0, description="Local port; the same after a restart.")
+    restarts: int = Field(0, description="Number of restarts of the server.")
+    failures: int = Field(0, description="Number of starts in a row that never became ready.")
+    retry_time: datetime | None = Field(None, description="When the server is restarted.")
 
 
 class Object(Spec):
-    """Anything with metadata, spec and status."""
+    """An object of the API group."""
 
     api_version: Literal["gog.dev/v1alpha1"] = "gog.dev/v1alpha1"
+    """Group and version."""
     kind: str
+    """Kind."""
     metadata: Metadata
+    """Metadata."""
     spec: Spec
+    """The desired state."""
     status: Status = Status()
+    """The observed state."""
 
     @property
     def name(self) -> str:
@@ -149,8 +160,8 @@ class Object(Spec):
 
 
 class GoGRun(Object):
-    """One training of a model: makes demonstrations, fine-tunes, sorts the questions by difficulty, improves the policy
-    by GRPO with live tool calls, and evaluates it. It owns a stage object for each of these and an Endpoint for each server.
+    """A training run: makes demonstrations, fine-tunes the model, grades the questions by difficulty, improves the policy by
+    GRPO with live tool calls, and evaluates it. It owns a stage object for each of these and an Endpoint for each server.
     """
 
     kind: Literal["GoGRun"] = "GoGRun"
@@ -158,70 +169,74 @@ class GoGRun(Object):
     status: RunStatus = RunStatus()
 
 
-MANAGED_BY = "Name of another controller that has it in hand; gog leaves it alone then. Default: gog."
-SERVICE_ACCOUNT = "Of its pods, on a cluster; the way to credentials without a Secret. Default: none."
+MANAGED_BY = "Controller that manages the object, if it is not gog; gog then ignores the object. Default: gog."
+SERVICE_ACCOUNT = "Service account of the pods, on a cluster; gives them credentials without a Secret. Default: none."
 
 
 class Lifecycle(settings.Placement):
-    """What the control plane, not the recipe, needs to know of a stage."""
+    """What the control plane, not the recipe, reads of a stage."""
 
     suspend: bool = Field(False, description="Stop at the last checkpoint and wait.")
-    backoff_limit: int = Field(3, ge=0, le=100, description="Failed attempts that are tried again.")
+    backoff_limit: int = Field(3, ge=0, le=100, description="Number of failed attempts that are retried.")
     active_deadline_seconds: int | None = Field(
         None, ge=1, description="Seconds that one attempt may take. Default: no limit."
     )
     ttl_seconds_after_finished: int | None = Field(
         None,
         ge=0,
-        description="Seconds after which a finished stage is deleted, on a cluster; what is in the store stays. "
+        description="Seconds after which a finished stage is deleted, on a cluster; the contents of the store are kept. "
         "Default: never.",
     )
     managed_by: str | None = Field(None, max_length=63, description=MANAGED_BY)
     scheduling: settings.SchedulingSpec = Field(
-        settings.SchedulingSpec(), description="Where its pods may go, on a cluster."
+        settings.SchedulingSpec(), description="Scheduling of its pods, on a cluster."
     )
     service_account_name: str | None = Field(None, max_length=253, description=SERVICE_ACCOUNT)
-    image: str | None = Field(None, max_length=512, description="Of its pods. Default: the operator's trainer image.")
-    retention: settings.RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
+    image: str | None = Field(
+        None, max_length=512, description="Image of its pods. Default: the operator's trainer image."
+    )
+    retention: settings.RetentionSpec | None = Field(None, description="Which checkpoints are kept. Default: all.")
     endpoint_secrets: dict[settings.LabelValue, settings.Text] = Field(
         default_factory=dict,
         max_length=8,
-        description="Secret with the key of an endpoint, by its name under `endpoints`, where one wants a key. Default: none.",
+        description="Secret with the API key of an endpoint that requires one, by its name under `endpoints`. Default: none.",
     )
     promote_to: settings.StoreSpec | None = Field(
-        None, description="Store to which the last checkpoint is copied once it is verified. Default: none."
+        None, description="Store to which the last checkpoint is copied after it was verified. Default: none."
     )
 
 
 class StageSpec(settings.StageConfig, Lifecycle):
-    """What the specs of the five stage kinds share."""
+    """What the specs of the five stage kinds have in common."""
 
 
 class CurateSpec(settings.CurateConfig, StageSpec):
-    """The recipe's settings, and where and how its pods run."""
+    """Settings of the recipe and of its pods."""
 
 
 class SFTSpec(settings.SFTConfig, StageSpec):
-    """The recipe's settings, and where and how its pods run."""
+    """Settings of the recipe and of its pods."""
 
 
 class StratifySpec(settings.StratifyConfig, StageSpec):
-    """The recipe's settings, and where and how its pods run."""
+    """Settings of the recipe and of its pods."""
 
 
 class GRPOSpec(settings.GRPOConfig, StageSpec):
-    """The recipe's settings, and where and how its pods run."""
+    """Settings of the recipe and of its pods."""
 
 
 class EvaluateSpec(settings.EvaluateConfig, StageSpec):
-    """The recipe's settings, and where and how its pods run."""
+    """Settings of the recipe and of its pods."""
 
 
 class Stage(Object):
-    """What the five stage kinds share."""
+    """What the five stage kinds have in common."""
 
     spec: StageSpec
+    """The desired state."""
     status: StageStatus = StageStatus()
+    """The observed state."""
 
     @property
     def stage(self) -> str:
@@ -238,74 +253,72 @@ class Stage(Object):
 
 
 class CurateStage(Stage):
-    """Makes demonstrations: trajectories of a teacher that uses the run's own tools. Owned by a run, or alone."""
+    """Makes demonstrations: trajectories of a teacher that uses the run's own tools. Owned by a run, or standalone."""
 
     kind: Literal["CurateStage"] = "CurateStage"
     spec: CurateSpec
 
 
 class SFTStage(Stage):
-    """Fine-tunes LoRA adapters of the base model on demonstrations. Owned by a run, or alone."""
+    """Fine-tunes LoRA adapters of the base model on demonstrations. Owned by a run, or standalone."""
 
     kind: Literal["SFTStage"] = "SFTStage"
     spec: SFTSpec
 
 
 class StratifyStage(Stage):
-    """Sorts questions by how often the fine-tuned model solves them. Owned by a run, or alone."""
+    """Grades questions by how often the fine-tuned model solves them. Owned by a run, or standalone."""
 
     kind: Literal["StratifyStage"] = "StratifyStage"
     spec: StratifySpec
 
 
 class GRPOStage(Stage):
-    """Improves a policy by GRPO, with live tool calls. Owned by a run, or alone."""
+    """Improves a policy by GRPO, with live tool calls. Owned by a run, or standalone."""
 
     kind: Literal["GRPOStage"] = "GRPOStage"
     spec: GRPOSpec
 
 
 class EvaluateStage(Stage):
-    """Compares policies on held-out questions. Owned by a run, or alone."""
+    """Compares policies on held-out questions. Owned by a run, or standalone."""
 
     kind: Literal["EvaluateStage"] = "EvaluateStage"
     spec: EvaluateSpec
 
 
 class EndpointObjectSpec(settings.EndpointSpec):
-    """A server to be started (backend), or one that is there already (url)."""
+    """A server that gog starts (backend), or one that exists already (url)."""
 
-    role: Role = Field(description="What the server does.")
-    data: settings.DataSpec | None = Field(
-        None, description="Dataset that the server answers from, for `world`. Default: none."
-    )
+    role: Role = Field(description="Role of the server.")
+    data: settings.DataSpec | None = Field(None, description="Dataset that the server answers from. Default: none.")
     store: settings.StoreSpec | None = Field(
         None,
-        description="Store that datasets at s3:// addresses and the policy's adapters are read from, on a cluster. "
+        description="Store from which datasets at s3:// addresses and the policy's adapters are read, on a cluster. "
         "Default: none.",
     )
     base: str = Field(
         "",
         max_length=1024,
-        description="Base model of the policy server, as a run's model.base. Needed by role policy. Default: none.",
+        description="Base model of the policy server, as a run's model.base. Required by role policy. Default: none.",
     )
     version: str = Field(
         "", max_length=128, description="Checkpoint that the policy serves: `grpo/120`. Default: the base."
     )
     scheduling: settings.SchedulingSpec = Field(
-        settings.SchedulingSpec(), description="Where its pods may go, on a cluster."
+        settings.SchedulingSpec(), description="Scheduling of its pods, on a cluster."
     )
     service_account_name: str | None = Field(None, max_length=253, description=SERVICE_ACCOUNT)
     image: str | None = Field(
-        None, max_length=512, description="Of its pods. Default: the operator's image for the role."
+        None, max_length=512, description="Image of its pods. Default: the operator's image for the role."
     )
-    suspend: bool = Field(False, description="Take the pods away and keep the object.")
+    suspend: bool = Field(False, description="Remove the pods and keep the object.")
     managed_by: str | None = Field(None, max_length=63, description=MANAGED_BY)
 
 
 class Endpoint(Object):
     """A server: a tool of the agent (grounding, image search, text search), the judge, or the policy. Owned by a run, or
-    alone.
+    standalone.
     """
 
     kind: Literal["Endpoint"] = "Endpoint"
@@ -326,11 +339,11 @@ KINDS: dict[str, type[Object]] = {
 
 
 def document(thing: Object) -> dict[str, Any]:
-    """An object as it is written to a file or sent to a cluster: set fields only, camelCase."""
+    """An object as it is written to a file or sent to a cluster: only fields that are set, camelCase."""
     body = thing.model_dump(mode="json", by_alias=True, exclude_unset=True)
     return {"apiVersion": API_VERSION, "kind": thing.kind} | body
 
 
 def parse(body: dict[str, Any]) -> Object:
-    """The object of a document that gog itself wrote. A user's file goes through `manifest.load`."""
+    """The object of a document that gog wrote. A user's file is read by `manifest.load`."""
     return KINDS[body["kind"]].model_validate(body)

@@ -1,8 +1,8 @@
 """`path=value` changes to a manifest: `--set` of the command line and `set` of an arm.
 
-A path is dotted and starts under spec unless it says otherwise; keys may be written in camelCase or snake_case, list
-positions are numbers. Whether the path exists is left to the model that reads the result, because only that one can
-say which name was meant.
+A path is dotted and starts under spec unless its first part is another field of the object; keys may be camelCase or
+snake_case, list positions are numbers. Whether the path exists is checked by the model that reads the result, because
+only that can suggest which name was meant.
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from gog.errors import UserError
 from gog_operator.api import yaml_reader
 
 ROOTS = ("apiVersion", "kind", "metadata", "spec", "status")
+"""Fields of an object, with one of which a path may start."""
 
 
 def parse(assignment: str) -> tuple[str, Any]:
-    """`stages.sft.epochs=2` -> path and YAML value. Raises UserError."""
+    """Path and YAML value of an assignment: `stages.sft.epochs=2`.
+
+    Raises:
+        UserError: it is not `path=value`, or the value is not YAML.
+    """
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
         raise UserError(f"{assignment!r} is not path=value", where="--set", remedy="e.g. --set stages.grpo.steps=20")
@@ -35,8 +40,17 @@ def parse(assignment: str) -> tuple[str, Any]:
 
 
 def apply(document: Mapping[str, Any], path: str, value: Any, *, where: str = "--set") -> dict[str, Any]:
-    """A copy of the document with one value set. Raises UserError when the path runs through something that is not a
-    mapping."""
+    """A copy of the document with one value set.
+
+    Args:
+        document: The document.
+        path: Dotted path.
+        value: The new value.
+        where: Place of the assignment in errors.
+
+    Raises:
+        UserError: a part of the path is neither a mapping nor a position of a list.
+    """
     result = copy.deepcopy(dict(document))
     *parents, last = tokens(path)
     node: Any = result
@@ -47,7 +61,7 @@ def apply(document: Mapping[str, Any], path: str, value: Any, *, where: str = "-
 
 
 def tokens(path: str) -> tuple[str, ...]:
-    """`stages.sft.learning_rate` -> spec, stages, sft, learningRate"""
+    """The parts of a path: `stages.sft.learning_rate` -> spec, stages, sft, learningRate."""
     parts = tuple(_camel(part) for part in path.split("."))
     return parts if parts[0] in ROOTS else ("spec", *parts)
 
@@ -66,7 +80,7 @@ def _descend(node: Any, token: str, path: str, where: str) -> Any:
 
 
 def _key(node: Any, token: str, path: str, where: str) -> Any:
-    """The key of a mapping that spells the token either way, or the position in a list."""
+    """The key of a mapping that is the token in camelCase or snake_case, or the position in a list."""
     if isinstance(node, dict):
         return next((key for key in node if isinstance(key, str) and _camel(key) == token), token)
     if isinstance(node, list) and token.isdigit() and int(token) < len(node):

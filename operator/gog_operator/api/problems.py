@@ -1,7 +1,7 @@
-"""pydantic's complaints, told as sentences a person can act on: where, what, and what was probably meant.
+"""pydantic's errors as sentences that a user can act on: where, what, and what was probably meant.
 
-Every kind of complaint that our models can raise has its own wording; anything else keeps pydantic's, with the value
-beside it. Paths are dotted as in `--set`, list positions in brackets.
+Every kind of error that gog's models raise has its own wording; any other keeps pydantic's, with the value beside it.
+Paths are dotted as in `--set`, with list positions in brackets.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gog.errors import UserError
 from gog.spec.base import QUANTITY
 from gog_operator.api import yaml_reader
 
-NUMBER_WORDS = {
+TYPE_WORDS = {
     "int_parsing": "a whole number",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -35,12 +35,14 @@ NUMBER_WORDS = {
 }
 QUOTED_KINDS = ("int_type", "int_parsing", "float_type", "float_parsing", "bool_type", "bool_parsing")
 """Kinds of error for which text was given where another type is needed."""
+"""Expected type by kind of error."""
 BOUND_WORDS = {
     "greater_than_equal": ("ge", "at least"),
     "greater_than": ("gt", "more than"),
     "less_than_equal": ("le", "at most"),
     "less_than": ("lt", "less than"),
 }
+"""Key of the bound in pydantic's context, and its words, by kind of error."""
 PATTERN_WORDS = {
     "^[a-z]([-a-z0-9]*[a-z0-9])?$": "lower-case letters, digits and hyphens, the first a letter, the last no hyphen",
     "^(file|s3)://": "an address that starts with file:// or s3://",
@@ -65,17 +67,17 @@ def joined(problems: Sequence[tuple[str, str, str]], *, where: str) -> UserError
 
 
 def _causes(errors: list[Any]) -> list[Any]:
-    """Without complaints that follow from another: a list is "too short" because its one item was wrong."""
-    places = [each["loc"] for each in errors]
+    """The errors without those that follow from another: a list is "too short" because its one item is wrong."""
+    paths = [each["loc"] for each in errors]
     return [
         each
         for each in errors
-        if not any(len(place) > len(each["loc"]) and place[: len(each["loc"])] == each["loc"] for place in places)
+        if not any(len(path) > len(each["loc"]) and path[: len(each["loc"])] == each["loc"] for path in paths)
     ]
 
 
 def sentence(error: Any, model: type[BaseModel]) -> tuple[str, str, str]:
-    """Path, what is wrong, remedy."""
+    """Path, problem and remedy of one of pydantic's errors. model: the model that raised it."""
     kind, given, context = error["type"], error.get("input"), error.get("ctx", {})
     location = tuple(error["loc"])
     path = dotted(location)
@@ -103,9 +105,15 @@ def quoting(kind: str, given: Any) -> str:
 
 
 def expected(kind: str, context: dict[str, Any], message: str) -> str:
-    """The end of "is X, should be …"."""
-    if kind in NUMBER_WORDS:
-        return NUMBER_WORDS[kind]
+    """What a value should be: the end of "is X, should be …".
+
+    Args:
+        kind: Kind of pydantic's error.
+        context: Its context.
+        message: Its message.
+    """
+    if kind in TYPE_WORDS:
+        return TYPE_WORDS[kind]
     if kind in BOUND_WORDS:
         key, words = BOUND_WORDS[kind]
         return f"{words} {context[key]}"
@@ -125,7 +133,12 @@ def expected(kind: str, context: dict[str, Any], message: str) -> str:
 
 
 def guess(name: str, known: Sequence[str]) -> str:
-    """did you mean learningRate? (for lerningRate, learning_rate, lr)"""
+    """The remedy for an unknown name: `did you mean learningRate?` for lerningRate, learning_rate and lr.
+
+    Args:
+        name: The unknown name.
+        known: The names that exist.
+    """
     by_initials = {each[0] + "".join(filter(str.isupper, each)).lower(): each for each in known if each}
     if len(name) > 1 and name.lower() in by_initials:
         return f"did you mean {by_initials[name.lower()]}?"
@@ -145,7 +158,7 @@ EXAMPLES = {
 
 
 def meaning(model: type[BaseModel], location: tuple[Any, ...]) -> str:
-    """What a missing field is for: an example, or its description."""
+    """The remedy for a missing field: an example, or its description."""
     if location in EXAMPLES:
         return EXAMPLES[location]
     parent = model_at(model, location[:-1])
@@ -156,12 +169,13 @@ def meaning(model: type[BaseModel], location: tuple[Any, ...]) -> str:
 
 
 def fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Names of the fields at a location, camelCase."""
     parent = model_at(model, location)
     return [info.alias or name for name, info in parent.model_fields.items()] if parent else []
 
 
 def model_at(model: type[BaseModel], location: Iterable[Any]) -> type[BaseModel] | None:
-    """The model class that a location leads to, None when it leads elsewhere."""
+    """The model class at a location, None where there is none."""
     here: Any = model
     for token in location:
         if isinstance(here, type) and issubclass(here, BaseModel):
@@ -173,7 +187,7 @@ def model_at(model: type[BaseModel], location: Iterable[Any]) -> type[BaseModel]
 
 
 def _unwrapped(annotation: Any) -> Any:
-    """The model inside Optional[…], Annotated[…], tuple[…] or dict[…], else the annotation."""
+    """The model inside Optional[…], Annotated[…], tuple[…] or dict[…]; otherwise the annotation."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple, list, dict, typing.Annotated):
         inner = [_unwrapped(each) for each in typing.get_args(annotation)]
         return next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), None)
@@ -181,6 +195,7 @@ def _unwrapped(annotation: Any) -> Any:
 
 
 def dotted(location: Iterable[Any]) -> str:
+    """A location as a path: `spec.arms[0].name`."""
     path = ""
     for token in location:
         path += f"[{token}]" if isinstance(token, int) else f".{token}" if path else str(token)
@@ -188,6 +203,7 @@ def dotted(location: Iterable[Any]) -> str:
 
 
 def shown(value: Any) -> str:
+    """A value as it appears in a message, shortened."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The order of a run's stages: curate, sft, stratify, grpo, evaluate, then what each arm repeats."""
+"""The order of a run's stages: curate, sft, stratify, grpo, evaluate, then the stages that each arm repeats."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from gog_operator.api.objects import GoGRun
 
 @dataclass(frozen=True)
 class Step:
-    """One stage to be run. key: of its checkpoints in the store; settings: the run's, as its arm sees them;
-    needs: keys of the checkpoints that it starts from, by kind of stage."""
+    """One stage of a run's sequence."""
 
     stage: str
+    """curate, sft, stratify, grpo or evaluate."""
     key: str
+    """Key of its checkpoints in the store: `grpo`, `grpo-no-gaze`."""
     name: str
+    """Name of its object."""
     settings: settings.RunSpec
+    """The run's settings with the changes of its arm."""
     needs: dict[str, str]
+    """Keys of the checkpoints that it starts from, by stage."""
 
 
 def steps(run: GoGRun) -> tuple[Step, ...]:
+    """The stages of a run in order.
+
+    Raises:
+        UserError: an arm changes something that it may not.
+    """
     main = tuple(stage for stage in settings.STAGES if stage not in run.spec.stages.skip)
     planned = [_step(run, run.spec, stage, "", ()) for stage in main]
     for arm in run.spec.arms:
@@ -31,11 +40,12 @@ def steps(run: GoGRun) -> tuple[Step, ...]:
     return tuple(planned)
 
 
-def _step(run: GoGRun, seen: settings.RunSpec, stage: str, arm: str, own: tuple[str, ...]) -> Step:
+def _step(run: GoGRun, changed: settings.RunSpec, stage: str, arm: str, own: tuple[str, ...]) -> Step:
     key = f"{stage}-{arm}" if arm else stage
     needs = {kind: f"{kind}-{arm}" if kind in own else kind for kind in settings.NEEDS[stage]}
-    return Step(stage, key, names.child(run.name, key), seen, needs)
+    return Step(stage, key, names.child(run.name, key), changed, needs)
 
 
 def tools_needed(planned: tuple[Step, ...]) -> bool:
+    """Whether any of the stages calls tools."""
     return any(settings.NEEDS_TOOLS[step.stage] for step in planned)

@@ -1,7 +1,7 @@
 """A stage object -> TorchX AppDef, by the component that the recipes ship.
 
-The component is named by module string, so that this package needs no recipe installed to be imported. TorchX only
-compiles here: names, retries and lifetimes are the operator's.
+The component is named by module, so that this package can be imported without the recipes. TorchX only compiles here;
+names, retries and lifetimes are the operator's.
 """
 
 from __future__ import annotations

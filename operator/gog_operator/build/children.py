@@ -1,7 +1,7 @@
-"""The objects that a run owns: stages and endpoints, as they are created.
+"""The objects that a run owns: stages and Endpoints, as they are created.
 
-Only what the user set is handed down; a stage's defaults are its model family's preset, which the recipe reads. What
-the stage starts from is pinned to a checkpoint (`sft/180`), so that a later attempt starts from the same one.
+A child receives only what the user set; a stage's defaults are in its model family's preset, which the recipe reads. The
+inputs of a stage are pinned to a checkpoint (`sft/180`), so that a later attempt starts from the same one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,20 @@ from typing import Any
 from gog import catalog
 from gog import spec as settings
 from gog_operator.api import names
+from gog_operator.api.meta import API_VERSION, RUN_LABEL
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Stage
 from gog_operator.api.sequence import Step
 
 
 def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.StoreSpec) -> Stage:
+    """The stage object of a step.
+
+    Args:
+        run: The run.
+        step: The step of its sequence.
+        inputs: Checkpoints that the stage starts from, by stage: `{"sft": "sft/180"}`.
+        store: The run's store, or the cluster's default.
+    """
     cls = STAGE_KINDS[step.stage]
     spec: dict[str, Any] = {
         "run": run.name,
@@ -44,23 +53,23 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
 
 
 def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:
-    """One for every tool. The policy's is made when there is a policy to serve."""
+    """One Endpoint for each tool. That of the policy is created when there is a policy to serve."""
     return tuple(_endpoint(run, role, store, run.spec.images.tools) for role in settings.TOOLS)
 
 
 def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
-    """Serves a trained checkpoint of the run."""
+    """The Endpoint that serves a trained checkpoint of the run. version: the checkpoint, `grpo/120`."""
     return _endpoint(run, "policy", store, run.spec.images.trainer, base=run.spec.model.base, version=version)
 
 
 def tool_names(run: GoGRun) -> dict[str, str]:
-    """Name of the Endpoint of each tool."""
-    return {role: names.child(run.name, names.kebab(role)) for role in settings.TOOLS}
+    """Name of the Endpoint of each tool, by role."""
+    return {tool.name: names.child(run.name, tool.command) for tool in catalog.TOOLS}
 
 
 def backends(run: GoGRun) -> dict[str, str]:
-    """What answers each tool that the run starts, so that answers recorded of one back end, or of one dataset, are not
-    taken for another's. A server that exists already is known by its URL."""
+    """Back end of each tool that the run starts, by role, with a hash of its options and its dataset: recorded answers of
+    one back end are not replayed for another. An existing server is identified by its URL."""
     made = {}
     for server in catalog.TOOLS:
         given = getattr(run.spec.endpoints, server.field)
@@ -72,49 +81,47 @@ def backends(run: GoGRun) -> dict[str, str]:
 
 
 def keys(run: GoGRun) -> dict[str, str]:
-    """Secret of each tool that asks for a key."""
-    given = {role: getattr(run.spec.endpoints, _snake(role)).secret_name for role in settings.TOOLS}
+    """Secret with the API key of each tool that requires one, by role."""
+    given = {tool.name: getattr(run.spec.endpoints, tool.field).secret_name for tool in catalog.TOOLS}
     return {role: secret for role, secret in given.items() if secret is not None}
 
 
 def policy_name(run: GoGRun) -> str:
+    """Name of the Endpoint of the policy."""
     return names.child(run.name, "policy")
 
 
 def _endpoint(run: GoGRun, role: str, store: settings.StoreSpec, image: str | None, **more: str) -> Endpoint:
-    given = getattr(run.spec.endpoints, _snake(role))
+    server = catalog.SERVER_BY_NAME[role]
+    given = getattr(run.spec.endpoints, server.field)
     spec = {"role": role, "store": _set_fields(store), **more, **_placement(run, image), **_set_fields(given)}
     if role != "policy":
         spec["data"] = _set_fields(run.spec.data)
-    return Endpoint.model_validate({**_head(run, "Endpoint", names.child(run.name, names.kebab(role))), "spec": spec})
+    return Endpoint.model_validate({**_head(run, "Endpoint", names.child(run.name, server.command)), "spec": spec})
 
 
 def _placement(run: GoGRun, image: str | None) -> dict[str, Any]:
-    """Where the run's pods go and as whom; only what the user set."""
+    """Scheduling, service account and image of the run's pods; only what the user set."""
     scheduling = run.spec.scheduling if "scheduling" in run.spec.model_fields_set else None
     return _given(scheduling=scheduling, serviceAccountName=run.spec.service_account_name, image=image)
 
 
 def _given(**fields: Any) -> dict[str, Any]:
-    """Fields that are set, as a document has them."""
-    set_ = {name: value for name, value in fields.items() if value is not None}
-    return {name: _set_fields(value) if isinstance(value, settings.Spec) else value for name, value in set_.items()}
+    """The fields that are not None, as a document has them."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return {name: _set_fields(value) if isinstance(value, settings.Spec) else value for name, value in given.items()}
 
 
 def _head(run: GoGRun, kind: str, name: str) -> dict[str, Any]:
     metadata = {
         "name": name,
-        "labels": {"gog.dev/run": run.name},
+        "labels": {RUN_LABEL: run.name},
         "ownerReferences": [run.owner_reference().model_dump(by_alias=True)],
     }
     if run.metadata.namespace:
         metadata["namespace"] = run.metadata.namespace
-    return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": metadata}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata}
 
 
 def _set_fields(model: settings.Spec) -> dict[str, Any]:
     return model.model_dump(mode="json", by_alias=True, exclude_unset=True)
-
-
-def _snake(role: str) -> str:
-    return names.kebab(role).replace("-", "_")

@@ -1,8 +1,8 @@
 """A stage object -> its recipe's configuration, as YAML.
 
-The recipe reads the model family's preset first and this file over it, so only what the user set is written, and what
-only the control plane can know: addresses of tools, the dataset's place, the scratch folder. Keys are the recipes'
-snake_case.
+The recipe reads the model family's preset first and overrides it with this file. So the file holds only what the user
+set, and what only the control plane knows: URLs of tools, the location of the dataset, the scratch folder. Its keys are
+snake_case, as in all recipe configurations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from gog_operator.api.objects import Lifecycle, Stage
 def render(
     stage: Stage, *, data: settings.DataSpec, endpoints: dict[str, str], judge_model: str = "", workdir: str
 ) -> dict[str, Any]:
-    """The configuration as a dict, ready for YAML. endpoints: URL by role; judge_model: "" where nobody says."""
+    """The configuration as a dict, ready for YAML.
+
+    Args:
+        stage: The stage.
+        data: Where the dataset is.
+        endpoints: URL of each tool, by role.
+        judge_model: Model to request from the judge's server; empty for its only one.
+        workdir: Scratch folder.
+    """
     body = stage.spec.model_dump(mode="json", exclude_unset=True, exclude=set(Lifecycle.model_fields))
     body |= {
         "stage": stage.store_key,
@@ -37,12 +45,12 @@ def render(
 
 
 def root_uid(stage: Stage) -> str:
-    """uid of the run that the stage belongs to; its own when it stands alone."""
+    """uid of the run that owns the stage, or the stage's own uid where no run does."""
     return next((each.uid for each in stage.metadata.owner_references if each.kind == "GoGRun"), stage.metadata.uid)
 
 
 def recipe_keys(value: Any) -> Any:
-    """Keys as torchtune configurations write them: an optimizer's class is `_component_`."""
+    """A value with its keys as torchtune writes them: an optimizer's class is `_component_`."""
     if isinstance(value, dict):
         return {("_component_" if key == "component" else key): recipe_keys(each) for key, each in value.items()}
     return value

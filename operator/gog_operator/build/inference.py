@@ -1,12 +1,12 @@
-"""An endpoint -> its InferenceService: a custom container under KServe in Standard mode, as a plain dict.
+"""An Endpoint -> its InferenceService: a custom container under KServe in Standard mode, as a plain dict.
 
-Written for server-side apply: only what we want to say is here, and KServe's webhooks add theirs. Replicas are ours
-(`autoscalerClass: none`); callers stay inside the cluster. Probes ask the server itself, because KServe's default asks
-only whether a port is open.
+It is written for server-side apply, so it has only the fields that gog owns; KServe's webhooks add others. gog sets the
+replicas (`autoscalerClass: none`), and callers stay inside the cluster. Probes query the server itself, because KServe's
+default checks only whether a port is open.
 
-KServe hands annotations of the service down to its pods, so an annotation that changes restarts them. Hence the hash is
-of what pods are made of, without the number of replicas. A policy's version is not in its pods: they find it in a file,
-so that a running one is told to load another (that takes a second) and one that starts begins with the newest.
+KServe copies annotations of the service to its pods, so that a changed annotation restarts them. The hash is therefore of
+the pods' own settings, without the number of replicas. A policy's version is not part of its pods: they read it from a
+file, so that a running pod loads another version in a second, and a new pod starts with the newest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import copy
 import math
 from typing import Any
 
+from gog import catalog
 from gog import spec as settings
 from gog_operator.api import names
 from gog_operator.api.objects import Endpoint
@@ -22,34 +23,42 @@ from gog_operator.build import meta, pods, quantities, servers
 from gog_operator.build.platform import Platform
 
 PORT = 8080
+"""Port of every server."""
 CONTAINER = "kserve-container"
 VERSION = "/etc/gog/version"
+"""File with the checkpoint that a policy's pod loads before it is ready."""
 STOPPED = "serving.kserve.io/stop"
 PRESTOP_SECONDS = 5
-"""Until every node has heard that the pod is going, requests still arrive."""
+"""Seconds that a terminating pod still answers, because requests arrive until every node knows that it terminates."""
 GRACE_SECONDS = 45
-"""preStop, the server's 25 seconds for requests in flight, and room."""
+"""Seconds before a terminating pod is killed: preStop, the server's 25 seconds for requests in flight, and a reserve."""
 PERIOD = 2
-"""Seconds between probes while somebody waits for the server."""
+"""Seconds between probes of a server that is not ready."""
 REQUESTS = {"cpu": "100m", "memory": "256Mi"}
 LIMITS = {"cpu": "1", "memory": "2Gi"}
-"""What KServe's own configuration says in most clusters; written out, so that a larger request is not refused."""
+"""Defaults of KServe's configuration in most clusters. They are written out, so that a larger request is not refused."""
 
 Document = dict[str, Any]
 
 
 def service(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None) -> Document:
-    """data: where the dataset is, for readers of it."""
-    spec = endpoint.spec
+    """The InferenceService of an Endpoint.
+
+    Args:
+        endpoint: The Endpoint.
+        platform: The installation's settings for pods.
+        data: Where the dataset is, for roles that read it.
+    """
+    spec, component = endpoint.spec, _component(endpoint)
     predictor = _pod(endpoint, platform, data) | {
         "minReplicas": spec.replicas,
         "deploymentStrategy": _strategy(spec.resources),
-        "labels": meta.labels(endpoint, names.kebab(spec.role)),
+        "labels": meta.labels(endpoint, component),
     }
     head = meta.head(
         names.service(endpoint.name),
         endpoint,
-        names.kebab(spec.role),
+        component,
         **{
             "serving.kserve.io/deploymentMode": "Standard",
             "serving.kserve.io/autoscalerClass": "none",
@@ -67,14 +76,15 @@ def service(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | No
 
 
 def headless(endpoint: Endpoint) -> Document:
-    """A Service without an address of its own, whose name resolves to each pod's: a version is loaded on every pod.
+    """A headless Service, whose name resolves to the address of each pod: a version is loaded into every pod.
 
-    Pods that are not ready are there, too, so that one that starts is not overlooked."""
+    It includes pods that are not ready, so that a starting one is not overlooked.
+    """
     name = names.service(endpoint.name)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": meta.head(f"{name}-pods", endpoint, names.kebab(endpoint.spec.role)),
+        "metadata": meta.head(f"{name}-pods", endpoint, _component(endpoint)),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -89,9 +99,13 @@ def version_file(endpoint: Endpoint) -> Document:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": meta.head(_version_name(endpoint), endpoint, names.kebab(endpoint.spec.role)),
+        "metadata": meta.head(_version_name(endpoint), endpoint, _component(endpoint)),
         "data": {"version": endpoint.spec.version},
     }
+
+
+def _component(endpoint: Endpoint) -> str:
+    return catalog.SERVER_BY_NAME[endpoint.spec.role].command
 
 
 def _version_name(endpoint: Endpoint) -> str:
@@ -99,11 +113,11 @@ def _version_name(endpoint: Endpoint) -> str:
 
 
 def current(live: Document, wanted: Document) -> bool:
-    """Whether an InferenceService as the cluster has it is the one that is wanted. What KServe added does not count."""
-    return _wish(live) == _wish(wanted)
+    """Whether the InferenceService in the cluster is the wanted one. Fields that KServe added are not compared."""
+    return _compared(live) == _compared(wanted)
 
 
-def _wish(document: Document) -> tuple[Any, ...]:
+def _compared(document: Document) -> tuple[Any, ...]:
     annotations = document["metadata"].get("annotations") or {}
     return annotations.get(meta.HASH), annotations.get(STOPPED), document["spec"]["predictor"].get("minReplicas")
 
@@ -134,7 +148,7 @@ def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None)
         ports={"http": PORT},
         resources=resources,
         mounts=mounts,
-        # /healthz answers while a model is loaded; how long that may take is the operator's to judge.
+        # /healthz answers while a model is being loaded; the operator enforces startupSeconds.
         startupProbe=_probe("/healthz", PERIOD, math.ceil(spec.startup_seconds / PERIOD)),
         readinessProbe=_probe("/readyz", PERIOD, 5),
         livenessProbe=_probe("/healthz", 10, 6),
@@ -145,7 +159,7 @@ def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None)
 
 
 def image(endpoint: Endpoint, platform: Platform) -> str:
-    """The policy needs torch, the other servers do not."""
+    """The Endpoint's image: its own, or the trainer's for the policy, which needs torch, and the tools' for the others."""
     default = platform.trainer_image if endpoint.spec.role == "policy" else platform.tools_image
     return endpoint.spec.image or default
 
@@ -160,7 +174,7 @@ def _probe(path: str, period: int, failures: int) -> Document:
 
 
 def _strategy(resources: settings.ResourcesSpec) -> Document:
-    """A second pod beside the first finds no GPU free: then one goes before the next comes."""
+    """How pods are replaced: one by one, but with GPUs the old pod terminates first, or the new one would find none free."""
     if _has_gpus(resources):
         return {"type": "Recreate"}
     return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -171,8 +185,7 @@ def _has_gpus(resources: settings.ResourcesSpec) -> bool:
 
 
 def _resources(given: settings.ResourcesSpec) -> Document:
-    """As given; what is left out is small, and never against what is there: a request alone raises its limit, a limit
-    alone is requested."""
+    """The given resources, completed with small defaults: a request alone raises its limit, a limit alone is requested."""
     extended = {key: value for key, value in (given.limits | given.requests).items() if key not in LIMITS}
     requests, limits = dict(extended), copy.copy(extended)
     for key in LIMITS:

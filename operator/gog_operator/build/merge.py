@@ -1,8 +1,8 @@
-"""The recipe's final configuration: the preset of the model's family, the file over it, `key=value` over both.
+"""The recipe's final configuration: the preset of the model's family, overridden by the file, then by `key=value`.
 
-Mappings are merged key by key, everything else is replaced; so is what names a place, because half of one place and half
-of another is neither. Whether a key exists is for the recipe's typed configuration to say; here nothing is known but
-YAML.
+Mappings are merged key by key, and everything else is replaced. Mappings that name one location are replaced as a whole,
+because half of one location and half of another is neither. Whether a key exists is checked by the recipe's typed
+configuration, not here.
 """
 
 from __future__ import annotations
@@ -18,11 +18,21 @@ from gog.errors import UserError
 from gog_operator.api import yaml_reader
 
 WHOLE = ("data", "store", "inputs", "endpoints")
-"""Keys that are replaced as a whole."""
+"""Keys whose mappings are replaced as a whole."""
 
 
 def final(file: Mapping[str, Any], assignments: Sequence[str], presets: Path, stage: str) -> dict[str, Any]:
-    """presets: the folder that holds `<family>/<stage>.yaml`. Raises UserError."""
+    """The final configuration.
+
+    Args:
+        file: The configuration file's mapping.
+        assignments: Overrides: `key=value`, with dotted keys and YAML values.
+        presets: Folder with `<family>/<stage>.yaml`.
+        stage: curate, sft, stratify, grpo or evaluate.
+
+    Raises:
+        UserError: an override is not `key=value`, the model is missing, or its family has no preset.
+    """
     given = dict(file)
     for assignment in assignments:
         given = _assigned(given, assignment)
@@ -30,7 +40,11 @@ def final(file: Mapping[str, Any], assignments: Sequence[str], presets: Path, st
 
 
 def preset(given: Mapping[str, Any], presets: Path, stage: str) -> dict[str, Any]:
-    """The family's settings for the stage, told from the configuration's model. Raises UserError."""
+    """The preset of the model's family for a stage.
+
+    Raises:
+        UserError: the model is missing, or its family has no preset.
+    """
     model = given.get("model")
     if not isinstance(model, dict) or not model.get("base"):
         raise UserError("missing", where="model.base", remedy="write model: {base: tiny}, or a folder or s3:// prefix")
@@ -47,6 +61,7 @@ def preset(given: Mapping[str, Any], presets: Path, stage: str) -> dict[str, Any
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below`, overridden by `above`."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)

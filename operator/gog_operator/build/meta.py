@@ -1,4 +1,4 @@
-"""Metadata that all our objects carry: whose they are, for garbage collection and for `kubectl get -l`."""
+"""Metadata of all objects that the operator creates: their owner, for garbage collection, and labels for `kubectl get -l`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ from gog_operator.api.objects import GoGRun, Object
 OWNER_LABEL = "gog.dev/owner"
 ATTEMPT_LABEL = "gog.dev/attempt"
 HASH = "gog.dev/spec-hash"
-"""Annotation that tells an object which we made from another of its name, and a changed wish from an unchanged one."""
+"""Annotation that distinguishes an object that gog created from another of its name, and a changed spec from an
+unchanged one."""
 
 Document = dict[str, Any]
 
 
 def head(name: str, owner: Object, component: str, **annotations: str) -> Document:
-    """metadata of an object in the owner's namespace, which goes when the owner goes."""
+    """metadata of an object in the owner's namespace that is deleted with its owner.
+
+    Args:
+        name: Name of the object.
+        owner: The run, stage or Endpoint that it belongs to.
+        component: trainer, store-job, settings, or a server's role.
+        annotations: Annotations by name.
+    """
     reference = owner.owner_reference().model_dump(mode="json", by_alias=True)
     metadata: Document = {
         "name": name,
@@ -33,7 +41,7 @@ def head(name: str, owner: Object, component: str, **annotations: str) -> Docume
 
 
 def labels(owner: Object, component: str) -> dict[str, str]:
-    """component: trainer, store job, or a server's role."""
+    """Labels of an object. component: trainer, store-job, settings, or a server's role."""
     run = owner.name if isinstance(owner, GoGRun) else owner.metadata.labels.get(RUN_LABEL, "")
     return {
         "app.kubernetes.io/name": "gog",
@@ -45,6 +53,6 @@ def labels(owner: Object, component: str) -> dict[str, str]:
 
 
 def fingerprint(body: Any) -> str:
-    """Of anything that JSON can say: 16 hexadecimal digits."""
+    """A hash of a JSON value: 16 hexadecimal digits."""
     text = json.dumps(body, sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

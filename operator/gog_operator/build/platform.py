@@ -1,6 +1,6 @@
-"""What an installation decides for every pod that the operator makes: images, how they are pulled, one port.
+"""What an installation decides for every pod that the operator creates: images, their pull policy, one port.
 
-Part of none of a user's objects, so it comes from the operator's own environment, which the chart writes.
+It is part of no user's object, so it comes from the operator's own environment, which the chart sets.
 """
 
 from __future__ import annotations
@@ -13,22 +13,27 @@ from gog.metrics import serving
 
 @dataclass(frozen=True)
 class Platform:
-    """trainer_image: stages and the policy server; tools_image: the other servers and store jobs; operator_image: the
-    operator itself. field_manager: our name in managed fields. progress_port: where a stage's rank 0 tells of itself.
-    linger_seconds: how long a stage that was scraped waits, at its end, for one more scrape."""
+    """The installation's settings for pods."""
 
     trainer_image: str = "gog-trainer"
+    """Image of stages and of the policy server."""
     tools_image: str = "gog-tools"
+    """Image of the other servers and of store jobs."""
     operator_image: str = "gog-operator"
+    """Image of the operator itself."""
     image_pull_policy: str = "IfNotPresent"
+    """Pull policy of all containers."""
     field_manager: str = "gog-operator"
+    """The operator's name in managed fields."""
     progress_port: int = 9090
+    """Port on which rank 0 of a stage serves its progress and its metrics."""
     linger_seconds: int = 0
+    """Seconds that a stage which was scraped waits, at its end, for one more scrape."""
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Platform:
-        """GOG_TRAINER_IMAGE, GOG_TOOLS_IMAGE, GOG_OPERATOR_IMAGE, GOG_IMAGE_PULL_POLICY, GOG_METRICS_LINGER; what is
-        absent or empty keeps its default."""
+        """The settings in GOG_TRAINER_IMAGE, GOG_TOOLS_IMAGE, GOG_OPERATOR_IMAGE, GOG_IMAGE_PULL_POLICY and
+        GOG_METRICS_LINGER; what is absent or empty keeps its default."""
         return cls(
             trainer_image=env.get("GOG_TRAINER_IMAGE") or cls.trainer_image,
             tools_image=env.get("GOG_TOOLS_IMAGE") or cls.tools_image,

@@ -1,8 +1,8 @@
-"""What all our pods have in common: the restricted security profile, scratch space, the store's credentials, placement.
+"""What all pods of gog have in common: the restricted security profile, scratch space, credentials, scheduling.
 
-Pods run as one fixed user on a read-only root file system, so /tmp and /work are the only places that can be written.
-They get no token of a service account unless the manifest names one: none of them speaks to the Kubernetes API. The
-store's credentials reach them as the environment of a Secret that the manifest names, and nothing here reads it.
+Pods run as one fixed user on a read-only root file system, so only /tmp and /work are writable. They have no service
+account token unless the manifest names an account, because none of them uses the Kubernetes API. The store's credentials
+reach them as environment variables from a Secret that the manifest names; gog does not read it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ def pod(
     service_account: str | None,
     volumes: Sequence[Document] = (),
 ) -> Document:
-    """A pod's spec around one container."""
+    """A pod's spec around one container.
+
+    Args:
+        container: The container.
+        scheduling: Node selector, tolerations and priority class.
+        service_account: Its service account; None for none.
+        volumes: Volumes besides the scratch folders.
+    """
     placed: Document = {
         "containers": [container],
         "securityContext": security(),
@@ -59,7 +66,20 @@ def container(
     mounts: Sequence[Document] = (),
     **more: Any,
 ) -> Document:
-    """ports: number by name. more: further fields of a container, such as probes."""
+    """A container.
+
+    Args:
+        name: Its name.
+        image: Its image.
+        platform: The installation's settings for pods.
+        command: Its command line.
+        env: Environment variables by name.
+        env_from: Sources of more environment variables.
+        ports: Port numbers by name.
+        resources: Requests and limits.
+        mounts: Mounts besides the scratch folders.
+        more: Further fields, such as probes.
+    """
     body = {
         "name": name,
         "image": image,
@@ -84,11 +104,12 @@ def literal(text: str) -> str:
 
 
 def common_environment() -> dict[str, str]:
+    """Environment variables of every container."""
     return {"HOME": "/tmp", "GOG_TERMINATION_LOG": TERMINATION_LOG}
 
 
 def security() -> Document:
-    """Of a pod."""
+    """Security context of a pod."""
     return {
         "runAsNonRoot": True,
         "runAsUser": USER,
@@ -99,6 +120,7 @@ def security() -> Document:
 
 
 def container_security() -> Document:
+    """Security context of a container."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -108,15 +130,17 @@ def container_security() -> Document:
 
 
 def scratch_volumes() -> list[Document]:
+    """Volumes of the folders that are writable."""
     return [{"name": "tmp", "emptyDir": {}}, {"name": "work", "emptyDir": {}}]
 
 
 def scratch_mounts() -> list[Document]:
+    """Mounts of the folders that are writable."""
     return [{"name": "tmp", "mountPath": "/tmp"}, {"name": "work", "mountPath": "/work"}]
 
 
 def shared_memory(size: str | None) -> tuple[list[Document], list[Document]]:
-    """Volumes and mounts of /dev/shm; none where the node's default is enough."""
+    """Volumes and mounts of /dev/shm. size: a quantity; None for the node's default."""
     if size is None:
         return [], []
     volume = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}}
@@ -132,10 +156,13 @@ def configuration(configmap: str) -> tuple[list[Document], list[Document]]:
 def credentials(
     store: settings.StoreSpec | None, *, prefix: str = "", folder: str = SECRETS
 ) -> tuple[list[Document], list[Document], list[Document]]:
-    """envFrom, volumes and mounts by which a pod reaches the store; nothing where its service account does.
+    """envFrom, volumes and mounts with the store's Secret; empty where the service account has access.
 
-    prefix: of the environment's names, and folder, for a second store. The Secret's ca.crt may be absent, then so is
-    the file."""
+    Args:
+        store: The store; None for none.
+        prefix: Prefix of the environment variables, for a second store.
+        folder: Folder with the Secret's ca.crt, which is missing where the Secret has none.
+    """
     if store is None or store.secret_name is None:
         return [], [], []
     name = folder.rsplit("/", 1)[-1]
@@ -149,7 +176,7 @@ def credentials(
 
 
 def keys(secrets: Mapping[str, str]) -> list[Document]:
-    """envFrom by which a pod has the key of each tool that asks for one: JUDGE_GOG_API_KEY. secrets: name by role."""
+    """envFrom with the API key of each tool that requires one: JUDGE_GOG_API_KEY. secrets: names of Secrets by role."""
     return [
         {"prefix": settings.key_variable(role).removesuffix(settings.KEY), "secretRef": {"name": secret}}
         for role, secret in sorted(secrets.items())
@@ -157,16 +184,22 @@ def keys(secrets: Mapping[str, str]) -> list[Document]:
 
 
 def store_environment(store: settings.StoreSpec | None, *, prefix: str = "", folder: str = SECRETS) -> dict[str, str]:
-    """Where to find the authority of the store's certificate, should its Secret hold one."""
+    """The environment variable that names the authority of the store's certificate; its file may be missing."""
     return {} if store is None or store.secret_name is None else {f"{prefix}AWS_CA_BUNDLE": f"{folder}/ca.crt"}
 
 
 def resources(cpu: str | None, memory: str | None, gpus: int) -> Document:
-    """Requests and limits alike: a trainer that may be throttled or evicted holds up the others of its job."""
+    """Equal requests and limits, because a throttled or evicted trainer delays all others of its job.
+
+    Args:
+        cpu: Cores as a quantity; None for no limit.
+        memory: Bytes as a quantity; None for no limit.
+        gpus: Number of GPUs.
+    """
     amounts = without_empty({"cpu": cpu, "memory": memory, GPU: str(gpus) if gpus else None})
     return {"requests": amounts, "limits": dict(amounts)} if amounts else {}
 
 
 def without_empty(body: Document) -> Document:
-    """Without fields that say nothing; a False says something."""
+    """A mapping without its empty values; false is not empty."""
     return {key: value for key, value in body.items() if value is not None and value not in ({}, [], "")}

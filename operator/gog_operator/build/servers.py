@@ -1,4 +1,4 @@
-"""An endpoint -> the command line of its server, the same in a pod and on a laptop."""
+"""An Endpoint -> the command line of its server, the same in a pod and on one machine."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ import json
 
 from gog import catalog
 from gog import spec as settings
-from gog_operator.api import names
 from gog_operator.api.objects import Endpoint
 
 READERS = tuple(server.name for server in catalog.SERVERS if server.reads_data)
-"""Roles that answer from a dataset; the others know only what they are sent."""
+"""Roles that answer from a dataset; the others work only on what they are sent."""
 
 
 def arguments(
     endpoint: Endpoint, *, host: str, port: int, ready_file: str = "", data: settings.DataSpec | None = None
 ) -> list[str]:
-    """What follows `gog serve`. data: where the dataset is."""
+    """The arguments of `gog serve`.
+
+    Args:
+        endpoint: The Endpoint.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        ready_file: File that the server writes when it is ready; empty for none.
+        data: Where the dataset is; None where there is none.
+    """
     spec = endpoint.spec
-    line = [names.kebab(spec.role), "--host", host, "--port", str(port)]
+    line = [catalog.SERVER_BY_NAME[spec.role].command, "--host", host, "--port", str(port)]
     if ready_file:
         line += ["--ready-file", ready_file]
-    place = (data.path or data.uri) if data is not None and spec.role in READERS else None
-    if place:
-        line += ["--data", place]
+    dataset = (data.path or data.uri) if data is not None and spec.role in READERS else None
+    if dataset:
+        line += ["--data", dataset]
     if spec.backend != "world":
         line += ["--backend", spec.backend]
     if spec.options:
@@ -38,7 +45,7 @@ def arguments(
 
 
 def reads_store(endpoint: Endpoint, data: settings.DataSpec | None) -> bool:
-    """Whether the server fetches something from a store: adapters, or a dataset that is kept in one."""
+    """Whether the server reads from a store: adapters, or a dataset that is in one."""
     if endpoint.spec.role == "policy":
         return True
     return endpoint.spec.role in READERS and data is not None and data.uri is not None

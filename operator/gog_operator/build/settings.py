@@ -1,4 +1,4 @@
-"""Files for pods, as a ConfigMap. Immutable: an attempt's settings never change under it, and kubelets need not watch."""
+"""Files for pods, as a ConfigMap. It is immutable: an attempt's settings never change, and kubelets need not watch it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gog_operator.build import meta
 
 
 def configmap(name: str, owner: Object, files: dict[str, str], *, component: str = "settings") -> dict[str, Any]:
-    """files: text by file name."""
+    """A ConfigMap in the owner's namespace. files: contents by file name."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

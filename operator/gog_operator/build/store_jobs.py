@@ -1,8 +1,8 @@
-"""Store jobs: small jobs with the run's own credentials that do what must be done in a store.
+"""Store jobs: small Jobs that work on a store with the run's own credentials.
 
-The operator holds no credentials and speaks no S3. It creates a store job and reads what the store job leaves as its pod's
-termination message. A failure that trying again would not mend (exit code 2) ends the job at once; a pod that is moved
-to another node does not count as one. The job stays until its owner goes: its message may not have been read yet.
+The operator holds no credentials and does not use S3. It creates a store job and reads the result from the termination
+message of its pod. A failure that a retry cannot fix (exit code 2) ends the Job at once; a pod that is moved to another
+node does not count as a failure. The Job is kept as long as its owner, because its message may not have been read yet.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ Command = Literal["check", "data", "report"]
 Document = dict[str, Any]
 
 FILE = "config.yaml"
+"""Name of the configuration in its ConfigMap."""
 CONTAINER = "store-job"
 INVALID = 2
-"""Exit code of an error that a person has to mend."""
+"""Exit code of an error that a user has to correct."""
 DEADLINE_SECONDS = 3600
+"""Seconds that a Job may take."""
 BACKOFF_LIMIT = 2
+"""Retries of a failed pod."""
 OTHER = "GOG_TARGET_"
-"""Prefix of the environment that holds the credentials of a second store."""
+"""Prefix of the environment variables with the credentials of a second store."""
 OTHER_AUTHORITY = "/etc/gog-target"
+"""Folder with the certificate authority of a second store."""
 LARGEST = 900_000
-"""Bytes of a configuration; a ConfigMap holds 1 MiB."""
+"""Most bytes of a configuration; a ConfigMap holds 1 MiB."""
 
 
 def job(
@@ -44,8 +48,22 @@ def job(
     scheduling: settings.SchedulingSpec | None = None,
     service_account: str | None = None,
 ) -> tuple[Document, Document]:
-    """ConfigMap and Job, both called `name`. config: what `gog move <command>` reads; also: a store that is written to
-    besides. Raises UserError for a configuration that no ConfigMap holds."""
+    """The ConfigMap and the Job of a store job.
+
+    Args:
+        name: Name of both.
+        owner: Run, stage or Endpoint that they belong to.
+        command: Subcommand of `gog move`.
+        config: The configuration that the subcommand reads.
+        store: The store.
+        platform: The installation's settings for pods.
+        also: A second store that is written to.
+        scheduling: Scheduling of the pod.
+        service_account: Service account of the pod; None for none.
+
+    Raises:
+        UserError: the configuration does not fit into a ConfigMap.
+    """
     configmap = files.configmap(name, owner, {FILE: _fitting(config)}, component="store-job")
     metadata = meta.head(name, owner, "store-job", **{meta.HASH: meta.fingerprint(config)})
     pod = _pod(name, command, store, also, platform, scheduling or settings.SchedulingSpec(), service_account)
@@ -56,7 +74,7 @@ def job(
         "spec": {
             "backoffLimit": BACKOFF_LIMIT,
             "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "podReplacementPolicy": "Failed",  # never two at work in one store
+            "podReplacementPolicy": "Failed",  # so that never two of them work on one store
             "podFailurePolicy": {"rules": _rules()},
             "template": {"metadata": {"labels": meta.labels(owner, "store-job")}, "spec": pod},
         },
@@ -103,16 +121,17 @@ def _pod(
 
 
 def _fitting(config: Document) -> str:
-    """The configuration's text, without its oldest events where there are too many for a ConfigMap.
+    """The configuration's text, without its oldest events where they do not fit into a ConfigMap.
 
-    JSON, which is YAML: a run's objects are large, and the other way of writing them takes a hundred times as long."""
+    It is JSON, which is valid YAML, because PyYAML takes a hundred times as long to write a run's objects.
+    """
     text = _text(config)
     events = list(config.get("events") or ())
     while len(text.encode()) > LARGEST and events:
         events = events[len(events) // 4 + 1 :]
         text = _text({**config, "events": events})
     if len(text.encode()) > LARGEST:
-        what = f"{len(text.encode()):,} bytes are too many for the settings of a store job (at most {LARGEST:,})"
+        what = f"the configuration of a store job has {len(text.encode()):,} bytes, more than {LARGEST:,}"
         raise UserError(what, remedy="give the run fewer arms")
     return text
 

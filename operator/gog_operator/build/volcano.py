@@ -1,11 +1,11 @@
-"""A stage's attempt -> its Volcano Job: TorchX compiles the command line and the layout, we say everything else.
+"""A stage's attempt -> its Volcano Job: TorchX compiles the command line and the layout, gog adds everything else.
 
-TorchX's own scheduler is asked for a dry run with a client that reaches nothing, and what it generated (a random name,
-a session) is replaced by ours, so that two compilations are equal and `torchx status` and `torchx log` work on the
-result. It cannot say: gang size, policies, owner, secrets, security, exact amounts. Of its pods we keep command,
-environment and labels, and write the rest.
+TorchX's scheduler makes a dry run with a client that connects to no cluster. What it generates (a random name, a session)
+is replaced, so that two compilations are equal and `torchx status` and `torchx log` work on the result. It cannot express
+gang size, policies, owner, secrets, security and exact resources. So only command, environment and labels of its pods are
+kept, and the rest is written here.
 
-The job never restarts by itself: when a pod fails, Volcano ends the others, and the operator makes a new attempt.
+The Job never restarts by itself: when a pod fails, Volcano ends the others, and the operator starts a new attempt.
 """
 
 from __future__ import annotations
@@ -20,18 +20,21 @@ from gog_operator.build import app, meta, pods, quantities
 from gog_operator.build.platform import Platform
 
 CONFIG = "/etc/gog/config.yaml"
+"""The stage's configuration in its pods."""
 SESSION = "gog"
+"""TorchX session of all jobs."""
 SHARED_MEMORY = "1Gi"
-"""Of a pod with GPUs: NCCL and data loaders meet there."""
+"""Default size of /dev/shm with GPUs: NCCL and data loaders use it."""
 INTERFACE = "eth0"
+"""Network interface of pods."""
 ONE_ATTEMPT = 1
-"""maxRetry counts attempts, not restarts; 0 becomes 3 in Volcano's webhook."""
+"""maxRetry counts attempts, not restarts; Volcano's webhook turns 0 into 3."""
 
 Document = dict[str, Any]
 
 
 def job(stage: Stage, platform: Platform) -> Document:
-    """The complete Job of the stage's current attempt; its settings are in the ConfigMap of the same name."""
+    """The Job of the stage's current attempt. Its configuration is in the ConfigMap of the same name."""
     workers, image = stage.spec.workers, stage.spec.image or platform.trainer_image
     definition = app.compile_stage(
         stage.stage,
@@ -60,7 +63,7 @@ def job(stage: Stage, platform: Platform) -> Document:
 
 
 def compile(definition: Any) -> Document:
-    """TorchX's Volcano Job of an AppDef, under the AppDef's own name. Reaches no cluster."""
+    """The Volcano Job that TorchX makes of an AppDef, under the AppDef's name. Connects to no cluster."""
     from torchx.schedulers import kubernetes_scheduler
 
     options = {"queue": "default", "validate_spec": False, "reserved_millicpu": 0, "reserved_memmb": 0}
@@ -72,25 +75,28 @@ def compile(definition: Any) -> Document:
 
 
 def processes(workers: specification.WorkersSpec) -> int:
-    """In each pod."""
+    """Number of processes in each pod."""
     return workers.processes or max(1, workers.gpus)
 
 
 def environment(workers: specification.WorkersSpec, platform: Platform) -> dict[str, str]:
-    """Of every trainer process. One thread each unless more cores are asked for: processes with a thread per core of
-    the machine stand in each other's way."""
+    """Environment variables of every trainer process.
+
+    A process has one thread unless the spec requests more cores: processes that each use all cores of the node slow each
+    other down.
+    """
     cores = quantities.amount(workers.cpu) if workers.cpu else 1.0
     threads = max(1, int(cores) // processes(workers))
     env = {serving.PORT: str(platform.progress_port), "OMP_NUM_THREADS": str(threads)}
     if platform.linger_seconds:
         env[serving.LINGER] = str(platform.linger_seconds)
     if workers.replicas > 1:
-        env["GLOO_SOCKET_IFNAME"] = INTERFACE  # else gloo asks the resolver, which may say loopback
+        env["GLOO_SOCKET_IFNAME"] = INTERFACE  # otherwise gloo resolves the host name, possibly to loopback
     return env
 
 
 def _task(task: Document, stage: Stage, image: str, platform: Platform) -> Document:
-    """One pod: TorchX makes a task of every replica, because their arguments differ."""
+    """The task of one pod. TorchX makes a task for every replica, because their arguments differ."""
     template = task["template"]
     (compiled,) = template["spec"]["containers"]
     workers = stage.spec.workers
@@ -138,7 +144,7 @@ def _replaced(value: Any, words: dict[str, str]) -> Any:
 
 @functools.cache
 def _runner() -> Any:
-    """Imported here: TorchX costs a second and 50 MiB, and only stages need it."""
+    """TorchX's runner. The import is here because it takes a second and 50 MiB, which only stages need."""
     from torchx.runner import Runner
     from torchx.schedulers.kubernetes_scheduler import KubernetesScheduler
 
@@ -149,4 +155,4 @@ def _runner() -> Any:
 
 
 class _NoClient:
-    """Stands where TorchX would otherwise look for a cluster to connect to."""
+    """Client for TorchX's scheduler, which would otherwise look for a cluster to connect to."""

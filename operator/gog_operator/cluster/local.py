@@ -20,9 +20,8 @@ from typing import Any
 
 import yaml
 
-from gog import progress, store
+from gog import catalog, progress, store
 from gog import spec as settings
-from gog_operator.api import names
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status
 from gog_operator.build import app, config, servers
 from gog_operator.cluster import trainer_client
@@ -127,7 +126,13 @@ class LocalCluster:
             line = servers.arguments(endpoint, host="127.0.0.1", port=port, ready_file=ready_file, data=data)
             return [*self.program, "serve", *line]
 
-        self.servers.start(endpoint.name, names.kebab(endpoint.spec.role), command, now, self.processes.environment())
+        self.servers.start(
+            endpoint.name,
+            catalog.SERVER_BY_NAME[endpoint.spec.role].command,
+            command,
+            now,
+            self.processes.environment(),
+        )
 
     def server(self, endpoint: Endpoint) -> ServerView | None:
         return self.servers.view(endpoint.name)
