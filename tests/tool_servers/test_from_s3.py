@@ -49,7 +49,7 @@ def test_a_policy_keeps_serving_while_its_store_is_down(start, bucket, gate, tmp
         assert server.url
     finally:
         own.stop()
-    assert client.ensure_version([server.url], "grpo/120", client.asker(timeout=1)).state == "waiting"
+    assert client.ensure_version([server.url], "grpo/120", client.asker(seconds=1)).state == "waiting"
     assert server.post("/v1/completions", {"model": "policy", "prompt": "x"}).json()["model"] == "sft-180"
 
 

@@ -271,7 +271,7 @@ def test_no_pod_is_switched_to_a_version_that_one_pod_cannot_load(pod):
 
 
 def test_a_hanging_pod_is_waited_for_no_longer_than_the_timeout(pod, held):
-    server, short_client = pod(SLOW="grpo-120"), client.asker(timeout=0.2)
+    server, short_client = pod(SLOW="grpo-120"), client.asker(seconds=0.2)
     assert client.ensure_version([server.url], "grpo/120", short_client).state == "waiting"
     with held():
         assert client.ensure_version([server.url], "grpo/120", short_client).state == "waiting"
