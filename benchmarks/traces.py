@@ -29,7 +29,7 @@ import rollout
 import torch
 
 from gog import stats, tracing
-from gog.spec import StratifyConfig, ToolsSpec
+from gog.spec import ToolsSpec
 from gog.tool_client import Toolbox
 from gog.tracing import episodes, export_queue, ids, otlp
 from gog.tracing import record as recording
@@ -78,7 +78,6 @@ class Counting:
 async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str, list[tuple[float, float]]], Counting]:
     """(CPU seconds, seconds) of each step by arm, and what was sent."""
     engine = rollout.make_engine(policy)
-    settings = StratifyConfig.model_construct(gaze="select", reasoning="required", max_calls=10, max_turns=6)
     limits, sent = ToolsSpec(attempts=1, deadline_seconds=5.0, crop_side=28), Counting(url)
     taken, names = defaultdict(list), list(SHARES)
     async with contextlib.AsyncExitStack() as stack:
@@ -89,7 +88,7 @@ async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str,
                 share, tracer = SHARES[name], tracing.NOOP
                 if share is not None:
                     tracer = episodes.Tracer(export_queue.ExportQueue(sent, print), ids.root("bench"), "bench", share)
-                rollouts = Rollouts(engine, tools[name], settings, pool, "bench", seed=0, tracer=tracer)
+                rollouts = Rollouts(engine, tools[name], rollout.SETTINGS, pool, "bench", seed=0, tracer=tracer)
                 begun, cpu = time.monotonic(), time.process_time()
                 await rollouts.play(questions, rollout.GROUP, step=step, policy="sft")
                 seconds = time.monotonic() - begun

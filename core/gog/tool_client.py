@@ -81,11 +81,11 @@ class Toolbox:
         return cls(config.endpoints, config.tools, config.judge_model, watch, config.backends)
 
     async def __aenter__(self) -> Toolbox:
-        self._io = IOLoop()
+        self.io = IOLoop()
         try:
-            await self._io.run(self._open())
+            await self.io.run(self._open())
         except BaseException:
-            self._io.close()
+            self.io.close()
             raise
         return self
 
@@ -100,8 +100,8 @@ class Toolbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._io.run(self._session.close())
-        self._io.close()
+        await self.io.run(self._session.close())
+        self.io.close()
 
     def _path(self, tool: str, key: str) -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/")
@@ -127,7 +127,7 @@ class Toolbox:
         read: Callable[[bytes], Value],
     ) -> Reply[Value]:
         def call() -> Awaitable[Reply[Value]]:
-            return self._io.run(self._paths[tool].call(arguments, body, read))
+            return self.io.run(self._paths[tool].call(arguments, body, read))
 
         reply = await (call() if self._watch is None else self._watch.call(tool, call))
         if reply.failure is not None:
