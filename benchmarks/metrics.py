@@ -2,9 +2,10 @@
 
     python benchmarks/metrics.py [--run runs/world] [--steps 4]
 
-Plays the rollouts of `rollout.py` with the SFT policy of a finished run and healthy tools. Every emission is counted;
-what one costs is measured afterwards, with the arguments that it had, because two plays differ by more than the 1 %
-that is looked for. Meanwhile the trainer's page is scraped over HTTP five times a second, which no Prometheus does.
+Plays the rollouts of `rollout.py` with the SFT policy of a finished run and healthy tools, and counts every call that
+records a metric. The cost of such a call is measured afterwards, with the arguments that it had, because two plays differ
+by more than the one per cent in question. Meanwhile the trainer's page is scraped over HTTP five times a second, which is
+far more often than Prometheus scrapes.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ GOALS = {"overhead_percent": 1.0, "scrape_milliseconds": 50.0}
 REPEATS = 20_000
 
 
-class Counted:
-    """Calls of every function that emits, by name; the newest arguments of each."""
+class CountedCalls:
+    """Counts the calls of every function of gog.metrics, by name, and keeps the newest arguments of each."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -56,12 +57,13 @@ class Counted:
         return call
 
     def microseconds(self, name: str) -> float:
+        """Cost of one call."""
         function, arguments = self.functions[name], self.arguments[name]
         return min(timeit.repeat(lambda: function(*arguments), number=REPEATS, repeat=3)) / REPEATS * 1e6
 
 
 class Scraper(threading.Thread):
-    """Scrapes until told to stop. seconds: of each scrape."""
+    """Scrapes until `stop` is set, and keeps the seconds of each scrape."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -74,6 +76,7 @@ class Scraper(threading.Thread):
             self.once()
 
     def once(self) -> None:
+        """One scrape."""
         begun = time.perf_counter()
         self.connection.request("GET", "/metrics")
         self.bytes = len(self.connection.getresponse().read())
@@ -81,7 +84,7 @@ class Scraper(threading.Thread):
 
 
 def page_cpu() -> float:
-    """CPU seconds that a page takes."""
+    """CPU seconds of rendering the page."""
     begun = time.thread_time()
     for _ in range(50):
         serving.text(monitor.page)
@@ -89,7 +92,7 @@ def page_cpu() -> float:
 
 
 def fill() -> None:
-    """The rest of what a trainer of GRPO tells, so that its page has its full size."""
+    """Records the other metrics of GRPO, so that the page has its full size."""
     metrics.initialise_store()
     metrics.record_step("grpo", "grpo", {row.key: 0.5 for row in catalog.STEP_METRICS})
     metrics.record_step_seconds({"rollout": 1.0, "total": 2.0})
@@ -104,7 +107,7 @@ def main() -> int:
     torch.set_num_threads(1)
     policy, pool = rollout.prepare(given.run)
     fill()
-    counted = Counted()
+    counted = CountedCalls()
     server = monitor.serve(0, dict, "127.0.0.1")
     busy, idle = Scraper(server.server_port), Scraper(server.server_port)
     with rollout.servers(given.run / "data", 0.0) as endpoints:

@@ -1,13 +1,13 @@
-"""What do traces cost a rollout: off, of one episode in a hundred, of all? Against the goals.
+"""What do traces cost a rollout: off, for one episode in a hundred, for all? Against the goals.
 
     python benchmarks/traces.py [--run runs/world] [--steps 12]
 
 Plays each step of `rollout.py` three times in one process, with the SFT policy of a finished run and healthy tools: the
-same questions, the same noise, in turns as to who is first. A collector in a process of its own takes the spans. What is
-compared is the CPU time of a step, sending included, because a machine has other things to do; a step's figure is its
-ratio to the same step without traces, and the median over steps is told. The first step is a warm-up. Two plays of a
-step differ by more than the per cent that is looked for, so the same is also reckoned: what recording a span costs, and
-sending one, times how many there are.
+same questions and the same noise; the three arms take turns at being first. A collector in a process of its own receives
+the spans. CPU time is compared, export included, because the machine may be busy with other work. A step's figure is its
+ratio to the same step without traces; the median over steps is reported. The first step is a warm-up. Two plays of the
+same step differ by more than the one per cent in question, so the cost is also computed: the number of spans times the
+measured cost of recording one and of exporting one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gog_recipes.rollout.rollouts import Rollouts
 
 SHARES = {"off": None, "1 %": 0.01, "100 %": 1.0}
 GOALS = {"1 %": 1.02, "100 %": 1.1}
-"""CPU time over that without traces, at most, as reckoned."""
+"""CPU time at most, relative to that without traces, as computed."""
 COLLECTOR = """
 import http.server
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -62,23 +62,25 @@ def collector() -> Iterator[str]:
         process.wait()
 
 
-class Counting:
-    """Sends, and counts what it sent."""
+class CountingSender:
+    """Exports span trees, counts the spans, and keeps the largest request."""
 
     def __init__(self, url: str) -> None:
-        self.send, self.spans, self.refused, self.last = otlp.sender(url), 0, 0, []
+        self.send, self.spans, self.refused, self.largest = otlp.sender(url), 0, 0, []
 
     def __call__(self, trees):
-        why, self.last = self.send(trees), max(self.last, trees, key=len)
+        error, self.largest = self.send(trees), max(self.largest, trees, key=len)
         self.spans += sum(tree.size for tree in trees)
-        self.refused += why is not None
-        return why
+        self.refused += error is not None
+        return error
 
 
-async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str, list[tuple[float, float]]], Counting]:
-    """(CPU seconds, seconds) of each step by arm, and what was sent."""
+async def play(
+    policy, pool, endpoints, url: str, steps: int
+) -> tuple[dict[str, list[tuple[float, float]]], CountingSender]:
+    """(CPU seconds, seconds) of each step by arm, and the sender."""
     engine = rollout.make_engine(policy)
-    limits, sent = ToolsSpec(attempts=1, deadline_seconds=5.0, crop_side=28), Counting(url)
+    limits, sent = ToolsSpec(attempts=1, deadline_seconds=5.0, crop_side=28), CountingSender(url)
     taken, names = defaultdict(list), list(SHARES)
     async with contextlib.AsyncExitStack() as stack:
         tools = {name: await stack.enter_async_context(Toolbox(endpoints, limits)) for name in SHARES}
@@ -97,22 +99,22 @@ async def play(policy, pool, endpoints, url: str, steps: int) -> tuple[dict[str,
     return {name: each[1:] for name, each in taken.items()}, sent
 
 
-def microseconds_of_a_site() -> float:
-    """CPU time of a place that would tell, when nothing is told."""
+def site_microseconds() -> float:
+    """CPU time of a call site that opens a span while nothing is traced."""
     return best(lambda: record(1), 20_000)
 
 
-def microseconds_of_a_span(sent: Counting) -> tuple[float, float]:
-    """CPU time of one that is recorded, and of one that is sent, in requests as large as a stage's."""
-    untold = best(lambda: record(15), 2_000)
+def span_microseconds(sent: CountingSender) -> tuple[float, float]:
+    """CPU time of recording a span, and of exporting one, in requests as large as those of a stage."""
+    untraced = best(lambda: record(15), 2_000)
 
     def traced() -> None:
         with recording.OpenSpan(recording.Span("episode", recording.now())):
             record(15)
 
-    trees = list(sent.last)
+    trees = list(sent.largest)
     size = sum(tree.size for tree in trees)
-    return (best(traced, 2_000) - untold) / 16, best(lambda: sent.send(trees), 5) / size
+    return (best(traced, 2_000) - untraced) / 16, best(lambda: sent.send(trees), 5) / size
 
 
 def record(count: int) -> None:
@@ -122,7 +124,7 @@ def record(count: int) -> None:
 
 
 def best(action: Callable[[], object], number: int) -> float:
-    """Microseconds of this thread's CPU time, at best."""
+    """Microseconds of this thread's CPU time, the best of five."""
     return min(timeit.repeat(action, number=number, repeat=5, timer=time.thread_time)) / number * 1e6
 
 
@@ -135,30 +137,32 @@ def main() -> int:
     policy, pool = rollout.prepare(given.run)
     with rollout.servers(given.run / "data", 0.0) as endpoints, collector() as url:
         taken, sent = asyncio.run(play(policy, pool, endpoints, url, given.steps))
-        told, sending = microseconds_of_a_span(sent)
+        recording_cost, export_cost = span_microseconds(sent)
     found = {"steps": given.steps, "spans_sent": sent.spans, "requests_refused": sent.refused}
     found |= {
-        "site_off_microseconds": round(microseconds_of_a_site(), 2),
-        "record_microseconds": round(told, 1),
-        "send_microseconds": round(sending, 1),
+        "site_off_microseconds": round(site_microseconds(), 2),
+        "record_microseconds": round(recording_cost, 1),
+        "send_microseconds": round(export_cost, 1),
         "load_average": round(os.getloadavg()[0], 1),
     }
-    made = sent.spans / (given.steps + 1) / sum(share or 0 for share in SHARES.values())  # in a step, sent or not
+    spans = sent.spans / (given.steps + 1) / sum(share or 0 for share in SHARES.values())  # of a step, exported or not
     step = stats.percentile([cpu for cpu, _ in taken["off"]], 0.5)
     for name, steps in taken.items():
+        cost = recording_cost + (SHARES[name] or 0) * export_cost
         ratios = [cpu / before for (cpu, _), (before, _) in zip(steps, taken["off"], strict=True)]
         walls = [wall / before for (_, wall), (_, before) in zip(steps, taken["off"], strict=True)]
         found[name] = {
             "cpu_seconds_of_a_step": round(stats.percentile([cpu for cpu, _ in steps], 0.5), 3),
             "cpu_ratio": round(stats.percentile(ratios, 0.5), 4),
             "cpu_ratio_quartiles": [round(stats.percentile(ratios, q), 4) for q in (0.25, 0.75)],
-            "reckoned": round(1 + made * (told + (SHARES[name] or 0) * sending) / 1e6 / step if SHARES[name] else 1, 4),
+            "cpu_ratio_computed": round(1 + spans * cost / 1e6 / step if SHARES[name] else 1, 4),
             "wall_ratio": round(stats.percentile(walls, 0.5), 4),
         }
         print(f"{name:6}", *(f"{key} {value}" for key, value in found[name].items()), sep="  ")
     print({key: value for key, value in found.items() if key not in SHARES})
     goals = {
-        f"{name}: CPU <= {limit:g} of that without": found[name]["reckoned"] <= limit for name, limit in GOALS.items()
+        f"{name}: CPU <= {limit:g} of that without": found[name]["cpu_ratio_computed"] <= limit
+        for name, limit in GOALS.items()
     }
     results = rollout.HERE / "results" / "traces.json"
     results.write_text(json.dumps({**found, "goals": goals}, indent=1) + "\n")
