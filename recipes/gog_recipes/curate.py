@@ -95,7 +95,7 @@ class CurateRecipe:
 
     def _skip(self, question: Question, error: QuestionSkipped) -> None:
         self.skipped.append(question.id)
-        self.stage.say(f"question {question.id} is skipped: {error}")
+        self.stage.skip(f"question {question.id}", str(error))
 
     async def _demonstrate(self, question: Question) -> Trajectory:
         """A judged demonstration. Raises QuestionSkipped if the question's image cannot be used."""
@@ -147,7 +147,7 @@ def main() -> None:
     ranks.refuse_several("curate")
     recipe = CurateRecipe(config.from_command_line(CurateConfig, sys.argv[1:]))
     if recipe.stage.store.latest(recipe.stage.key) is not None:
-        recipe.stage.say("done already")
+        recipe.stage.log("already complete")
         recipe.stage.end()
         return
     started = time.monotonic()

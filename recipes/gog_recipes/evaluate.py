@@ -126,7 +126,7 @@ class EvaluateRecipe(FTRecipeInterface):
                     self.ranks,
                     self.stage.tracer,
                     shown_of=kept,
-                    log=self.stage.say,
+                    log=self.stage.log,
                 )
                 played[name] = (await rollouts.play(self.pool.questions, 1, step=0, policy=name)).trajectories
                 await sampler.close()
@@ -182,7 +182,7 @@ class EvaluateRecipe(FTRecipeInterface):
         self.stage.publish(1, path, meta=meta, parents=list(self.parents.values()))
         for row in self.rows(played):
             low, high = row["ci95"]
-            self.stage.say(f"{row['policy']:16s} {row['accuracy']:.3f}  [{low:.3f}, {high:.3f}]")
+            self.stage.log(f"{row['policy']:16s} {row['accuracy']:.3f}  [{low:.3f}, {high:.3f}]")
 
     def cleanup(self) -> None:
         self.stage.end()
@@ -256,7 +256,7 @@ def recipe_main(cfg: DictConfig) -> None:
     def run() -> None:
         recipe = EvaluateRecipe(config.typed(EvaluateConfig, cfg))
         if recipe.stage.store.latest(recipe.stage.key) is not None:
-            recipe.stage.say("done already")
+            recipe.stage.log("already complete")
             recipe.cleanup()
             return
         recipe.setup()

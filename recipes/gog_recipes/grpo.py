@@ -170,7 +170,7 @@ class GRPORecipe(FTRecipeInterface):
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
-                ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels, log=self.stage.say,
+                ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels, log=self.stage.log,
             )  # fmt: skip
             while self.step < self.cfg.steps:
                 timer = timers.StepTimer()
@@ -300,16 +300,16 @@ class GRPORecipe(FTRecipeInterface):
             mfu=speed[1], **sampled(trajectories, self.step - 1),
         )  # fmt: skip
         metrics.record_step_seconds(timer.seconds | {"total": timer.total})
-        series = [line["reward_mean"] for line in self.stage.log.lines]
+        series = [line["reward_mean"] for line in self.stage.metric_log.lines]
         recent = stats.mean(series[-5:])
         self.stage.report(
             self.step, self.cfg.steps, reward=measures.reward, tool_failure_ratio=measures.tool_failure_ratio,
             reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
-            self.stage.say(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")
+            self.stage.log(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")
         if not update.learned:
-            self.stage.say(f"step {self.step}: the rewards of every group are equal, so the weights are unchanged")
+            self.stage.log(f"step {self.step}: the rewards of every group are equal, so the weights are unchanged")
 
     def _attempts_since_last_step(self) -> tuple[int, int]:
         """Attempts and failed attempts of tool calls since the last step, without the judge's."""
@@ -325,7 +325,7 @@ class GRPORecipe(FTRecipeInterface):
         path = self.stage.workdir / "trajectories.zip"
         kept = spread(trajectories, self.cfg.keep_trajectories, self.cfg.group_size)
         trajectory_zip.write(path, kept, self.rollouts.shown(kept))
-        lines = self.stage.log.lines
+        lines = self.stage.metric_log.lines
         meta = {
             "total": self.cfg.steps,
             "reward_first": stats.mean([line["reward_mean"] for line in lines[:10]]),

@@ -89,7 +89,7 @@ class SFTRecipe(FTRecipeInterface):
         if self.parents:
             return self.stage.archive(self.parents[0])
         path = resources.files("gog_recipes.world") / "sample.zip" if given == "sample" else Path(str(given))
-        self.stage.say(f"the store holds no demonstrations; using {path}")
+        self.stage.log(f"the store holds no demonstrations; using {path}")
         return Archive(Path(str(path)))
 
     def _setup_optimizer(self) -> None:
@@ -138,14 +138,14 @@ class SFTRecipe(FTRecipeInterface):
             tokens_per_second=speed[0], mfu=speed[1], seconds=timer.total,
         )  # fmt: skip
         metrics.record_step_seconds(timer.seconds | {"total": timer.total})
-        losses = [line["loss"] for line in self.stage.log.lines]
+        losses = [line["loss"] for line in self.stage.metric_log.lines]
         self.stage.report(self.step, self.total, loss=losses[-1], losses=progress.downsample(losses))
         if self.step % 20 == 0 or self.step == self.total:
-            self.stage.say(f"step {self.step}/{self.total} loss {loss:.3f}")
+            self.stage.log(f"step {self.step}/{self.total} loss {loss:.3f}")
 
     def save_checkpoint(self, *, epoch: int) -> None:
         """Commits a checkpoint; epoch: the one that the last step belonged to, from 0."""
-        lines = self.stage.log.lines
+        lines = self.stage.metric_log.lines
         meta = {"loss_first": lines[0]["loss"], "loss": lines[-1]["loss"], "total": self.total, "epoch": epoch}
         meta |= checkpoint.skipped(self.skipped)
         checkpoint.save(self.stage, self.step, self.model, self.optimizer, meta=meta, parents=self.parents)

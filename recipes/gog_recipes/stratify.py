@@ -84,7 +84,7 @@ class StratifyRecipe(FTRecipeInterface):
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed,
-                ranks=self.ranks, tracer=self.stage.tracer, log=self.stage.say, shown_of=self.kept_of,
+                ranks=self.ranks, tracer=self.stage.tracer, log=self.stage.log, shown_of=self.kept_of,
             )  # fmt: skip
             await self.stage.replay().until_learnable(self._play, self._spoiled)
         return list(self.groups.values())
@@ -139,7 +139,7 @@ class StratifyRecipe(FTRecipeInterface):
         kept = [item for item in played if item.question_id in self.kept_of][:KEPT_TRAJECTORIES]
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])
-        self.stage.say(str(counts))
+        self.stage.log(str(counts))
 
     def cleanup(self) -> None:
         self.stage.end()
@@ -175,7 +175,7 @@ def recipe_main(cfg: DictConfig) -> None:
     def run() -> None:
         recipe = StratifyRecipe(config.typed(StratifyConfig, cfg))
         if recipe.stage.store.latest(recipe.stage.key) is not None:
-            recipe.stage.say("done already")
+            recipe.stage.log("already complete")
             recipe.cleanup()
             return
         recipe.setup()

@@ -166,7 +166,7 @@ def test_grpo_whose_tools_or_judge_are_down_fails_and_commits_nothing(chain, mak
     before = {name: p.clone() for name, p in recipe.model.named_parameters() if p.requires_grad}
     with pytest.raises(ServiceDown, match=f"^({'|'.join(dead)}): down for "):
         asyncio.run(recipe.train())
-    assert store.Store(root / "store").latest("grpo") is None and recipe.stage.log.lines == []
+    assert store.Store(root / "store").latest("grpo") is None and recipe.stage.metric_log.lines == []
     assert all(torch.equal(p, before[name]) for name, p in recipe.model.named_parameters() if name in before)
 
 

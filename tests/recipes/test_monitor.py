@@ -106,10 +106,10 @@ def test_counts_of_other_ranks_are_on_the_page_of_rank_0(monkeypatch):
 
     monkeypatch.setattr(monitor.page, "others", ())
     metrics.record_trajectory("gathered", "counted")
-    monitor.put_together(SINGLE)
+    monitor.gather_counts(SINGLE)
     line = 'gog_rollout_trajectories_total{stage="gathered",status="counted"}'
     assert f"{line} 1.0" in serving.text(monitor.page)[1].decode()
-    monitor.put_together(Two(0, 2))
+    monitor.gather_counts(Two(0, 2))
     assert f"{line} 2.0" in serving.text(monitor.page)[1].decode()
 
 

@@ -43,7 +43,7 @@ def test_the_step_of_an_optimizer_that_runs_on_the_device_is_there_too():
     assert adamw.state[model.weight]["step"].device.type == "meta"
 
 
-def test_state_of_two_ranks_is_put_together_in_their_order():
+def test_state_of_two_ranks_is_concatenated_in_rank_order():
     model, adamw = model_and_optimizer()
     halves = [{name: v if not v.dim() else v[:4] + rank for name, v in STATE.items()} for rank in range(2)]
     checkpoint._load_optimizer(model, adamw, halves)

@@ -237,7 +237,7 @@ def test_other_ranks_write_to_a_folder_of_their_own_and_log_nothing(tmp_path, ca
     monkeypatch.setenv(termination.FILE, str(tmp_path / "termination-log"))
     stage = make_stage(tmp_path, ranks=Ranks(1, 2), workdir=str(tmp_path / "work"))
     stage.report(1, 2)
-    stage.say("hello")
+    stage.log("hello")
     stage.end()
     assert stage.workdir == tmp_path / "work" / "rank-1" and stage.common == tmp_path / "work"
     assert [path.name for path in stage.workdir.iterdir()] == ["metrics.jsonl"]

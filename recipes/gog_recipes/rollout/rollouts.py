@@ -165,7 +165,7 @@ class Rollouts:
         played = _collect(self.ranks, await _all_or_none(play_one(number) for number in range(len(own))))
         if self.ranks.is_main:
             metrics.record_rollout(time.monotonic() - begun)
-        monitor.put_together(self.ranks)
+        monitor.gather_counts(self.ranks)
         self._check_skipped(played)
         self._check_judge(played.trajectories)
         return played

@@ -78,7 +78,7 @@ def save(
     save_file(_optimizer_tensors(model, optimizer), rows)
     (folder / "state.json").write_text(json.dumps({"step": step}))
     files = {name: folder / name for name in (*lora.FILES, "state.json")}
-    files |= {"metrics.jsonl": stage.log.path} | dict(extra or {})
+    files |= {"metrics.jsonl": stage.metric_log.path} | dict(extra or {})
     complete = step >= int(str(meta["total"]))
     stage.publish(step, files, meta=meta, parents=list(parents), complete=complete, own={rows.name: rows})
 
@@ -104,8 +104,8 @@ def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> 
         parameter.data.copy_(parallel.like(saved[name.replace(".default.", ".")], parameter))
     shards = sorted(name for name in manifest.files if name.startswith("optimizer"))
     _load_optimizer(model, optimizer, [load_file(stage.store.open(manifest, name)) for name in shards])
-    stage.log.resume(stage.store.open(manifest, "metrics.jsonl"))
-    stage.say(f"resumes from step {manifest.step}")
+    stage.metric_log.resume(stage.store.open(manifest, "metrics.jsonl"))
+    stage.log(f"resumes from step {manifest.step}")
     return manifest.step
 
 

@@ -47,15 +47,15 @@ class Stage:
         self.common = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
         self.workdir = self.common if ranks.is_main else self.common / f"rank-{ranks.rank}"
         self.workdir.mkdir(parents=True, exist_ok=True)
-        self.tracer = traces.begin(config, ranks.rank, ranks.size, lambda: ranks.broadcast(uuid.uuid4().hex), self.say)
+        self.tracer = traces.begin(config, ranks.rank, ranks.size, lambda: ranks.broadcast(uuid.uuid4().hex), self.log)
         self.store = store.open_store(config.store)
         newest = self._newest_of_ours()
-        self.checkpoint = _told_of(newest) if newest else None
-        self._told = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
+        self.checkpoint = _checkpoint_of(newest) if newest else None
+        self._reported = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
         self._metrics: dict[str, Any] = {}
         self._waiting: dict[str, str] | None = None
-        self.log = MetricLog(self.workdir / "metrics.jsonl")
-        metrics.record_progress(self.key, *self._told, now=time.time())
+        self.metric_log = MetricLog(self.workdir / "metrics.jsonl")
+        metrics.record_progress(self.key, *self._reported, now=time.time())
         if newest is not None:
             metrics.record_checkpoint(self.key, newest.timestamp)
         self.monitor = monitor.begin(self.workdir, self.progress) if ranks.is_main else None
@@ -112,20 +112,20 @@ class Stage:
         folder = data_folder(self.config.data, self.config.store, self.common)
         return folder, dataset.read_questions(folder, split)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Logs a line; rank 0 only."""
         if self.ranks.is_main:
             print(f"{self.key}: {line}", flush=True)
 
     def skip(self, what: str, reason: str) -> None:
         """Logs and counts a question or demonstration that cannot be used, with its id."""
-        self.say(f"{what} is skipped: {reason}")
+        self.log(f"{what} is skipped: {reason}")
         if self.ranks.is_main:
             metrics.record_skipped(self.key)
 
     def record_step(self, **line: Any) -> None:
         """A step's figures, by the keys of catalog.STEP_METRICS and more: a line of the metric log, and the gauges."""
-        self.log.append(**line)
+        self.metric_log.append(**line)
         metrics.record_step(self.config.kind, self.key, line)
 
     def report(self, step: int, total: int, **figures: Any) -> None:
@@ -136,17 +136,17 @@ class Stage:
             total: steps planned
             figures: newest figures by name, and downsampled series
         """
-        metrics.record_progress(self.key, step, total, now=None if step == self._told[0] else time.time())
-        self._told, self._metrics = (step, total), figures
+        metrics.record_progress(self.key, step, total, now=None if step == self._reported[0] else time.time())
+        self._reported, self._metrics = (step, total), figures
         self._write_progress()
 
     def report_waiting(self, waiting: outage.Waiting | None) -> None:
         """Reports the outage that the stage waits for, with the time when it gives up; None: it works again."""
         self._waiting = None if waiting is None else waiting.progress(time.time())
         if waiting is None:
-            self.say("works again")
+            self.log("works again")
         else:
-            self.say(f"waits for {waiting.service}, for {waiting.seconds_left:.0f} s at most: {waiting.reason}")
+            self.log(f"waits for {waiting.service}, for {waiting.seconds_left:.0f} s at most: {waiting.reason}")
         self._write_progress()
 
     def watch(self) -> outage.Watch:
@@ -163,11 +163,11 @@ class Stage:
 
     def _write_progress(self) -> None:
         if self.ranks.is_main:
-            progress.report(self.workdir, *self._told, self._metrics, self.checkpoint, self._waiting)
+            progress.report(self.workdir, *self._reported, self._metrics, self.checkpoint, self._waiting)
 
     def progress(self) -> dict[str, Any]:
         """The stage's progress; a newly started one is as far as its checkpoint."""
-        return progress.document(*self._told, self._metrics, self.checkpoint, self._waiting)
+        return progress.document(*self._reported, self._metrics, self.checkpoint, self._waiting)
 
     def settings(self) -> dict[str, Any]:
         """The settings in force that decide the stage's result, without folders and addresses."""
@@ -203,9 +203,9 @@ class Stage:
         refs = tuple(parent.ref for parent in parents)
         everything = {**meta, "complete": complete, "settings": self.settings()}
         manifest = self.store.commit(self.key, step, blobs, meta=everything, parents=refs)
-        self.checkpoint = _told_of(manifest)
-        self.report(*self._told, **self._metrics)
-        self.say(f"checkpoint {manifest.ref} committed")
+        self.checkpoint = _checkpoint_of(manifest)
+        self.report(*self._reported, **self._metrics)
+        self.log(f"checkpoint {manifest.ref} committed")
 
     def end(self) -> None:
         """Ends an attempt that completed: the last spans, the termination message, the last scrape."""
@@ -215,7 +215,7 @@ class Stage:
         monitor.end(self.monitor)
 
 
-def _told_of(manifest: store.Manifest) -> dict[str, Any]:
+def _checkpoint_of(manifest: store.Manifest) -> dict[str, Any]:
     """A checkpoint in the progress document. One without `complete` in its meta is not known to be the last."""
     return {"ref": manifest.ref, "complete": bool(manifest.meta.get("complete"))}
 
