@@ -1,4 +1,4 @@
-"""The chart: refuses what it cannot do, asks for little, is taken by a real API server, and leaves runs alone when it goes."""
+"""The chart: strict values, minimal permissions, accepted by a real API server, and runs survive its removal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MONITORING = "--api-versions=monitoring.coreos.com/v1"
 
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory):
-    """Calls the real Helm; its output, and what it said."""
+    """Runs the real Helm. Returns its output and its messages."""
     program, home = kube.program("helm"), tmp_path_factory.mktemp("helm")
     places = {f"HELM_{name}_HOME": str(home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
 
@@ -61,7 +61,7 @@ def test_the_definitions_in_the_chart_are_those_of_the_manifests():
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_each_example_of_values_lints(helm, case):
+def test_each_set_of_values_passes_helm_lint(helm, case):
     assert "0 chart(s) failed" in helm("lint", "--strict", CHART, "-f", case)
 
 
@@ -73,7 +73,7 @@ def test_the_installation_without_helm_is_the_rendered_chart():
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_no_role_reads_secrets_or_reaches_into_pods_or_asks_for_all(helm, case):
+def test_no_role_allows_secrets_exec_or_wildcards(helm, case):
     for role in of_kind(rendered(helm, "-f", case), "Role", "ClusterRole"):
         for rule in role["rules"]:
             assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
@@ -81,7 +81,7 @@ def test_no_role_reads_secrets_or_reaches_into_pods_or_asks_for_all(helm, case):
 
 
 @pytest.mark.apiserver
-def test_a_namespace_and_a_cluster_are_given_the_same_permissions(helm):
+def test_namespaced_and_cluster_wide_roles_have_the_same_rules(helm):
     narrow, wide = rendered(helm), rendered(helm, "--set=watch.allNamespaces=true")
     assert operator_role(narrow)["kind"] == "Role" and operator_role(wide)["kind"] == "ClusterRole"
     assert operator_role(narrow)["rules"] == operator_role(wide)["rules"]
@@ -95,7 +95,7 @@ def test_without_aggregation_and_definitions_nothing_is_cluster_wide(helm):
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_the_operator_understands_its_arguments(helm, case):
+def test_the_operator_accepts_the_arguments_of_the_chart(helm, case):
     (deployment,) = of_kind(rendered(helm, "-f", case), "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     given = cli.build_parser().parse_args(container["args"])
@@ -103,18 +103,18 @@ def test_the_operator_understands_its_arguments(helm, case):
 
 
 @pytest.mark.apiserver
-def test_monitoring_is_made_only_where_it_is_known(helm):
-    asked = "--set=monitoring.podMonitor=true,monitoring.prometheusRule=true"
-    assert {each["kind"] for each in of_kind(rendered(helm, asked), "PodMonitor", "PrometheusRule")} == {
+def test_monitoring_is_rendered_only_where_its_definitions_exist(helm):
+    enabled = "--set=monitoring.podMonitor=true,monitoring.prometheusRule=true"
+    assert {each["kind"] for each in of_kind(rendered(helm, enabled), "PodMonitor", "PrometheusRule")} == {
         "PodMonitor",
         "PrometheusRule",
     }
-    text = helm("template", "gog", CHART, asked)
+    text = helm("template", "gog", CHART, enabled)
     assert not of_kind([each for each in yaml.safe_load_all(text) if each], "PodMonitor", "PrometheusRule")
 
 
 @pytest.mark.apiserver
-def test_stages_wait_for_their_last_scrape_as_long_as_the_values_say(helm):
+def test_stages_wait_for_their_last_scrape_as_the_values_set_it(helm):
     (deployment,) = of_kind(rendered(helm, "--set=monitoring.lastScrapeSeconds=70"), "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     platform = Platform.from_environment({each["name"]: each["value"] for each in container["env"]})
@@ -122,7 +122,7 @@ def test_stages_wait_for_their_last_scrape_as_long_as_the_values_say(helm):
 
 
 @pytest.mark.apiserver
-def test_dashboards_are_ready_for_grafanas_sidecar_and_alerts_lead_to_the_runbooks_that_are_named(helm):
+def test_dashboards_have_the_sidecar_label_and_alerts_link_to_existing_runbooks(helm):
     documents = rendered(
         helm, "--set=monitoring.dashboards=true,monitoring.prometheusRule=true,monitoring.runbooks=https://x/y"
     )
@@ -140,7 +140,7 @@ def test_dashboards_are_ready_for_grafanas_sidecar_and_alerts_lead_to_the_runboo
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ("watch.allNamespace=true", "additional properties 'allNamespace' not allowed"),
         ("watch.namespaces={Team_A}", "does not match pattern"),
@@ -152,13 +152,13 @@ def test_dashboards_are_ready_for_grafanas_sidecar_and_alerts_lead_to_the_runboo
         ("crds.install=yes", "want boolean"),
     ],
 )
-def test_a_value_that_means_nothing_is_refused(helm, values, said):
-    assert said in helm("template", "gog", CHART, f"--set={values}", fails=True)
+def test_an_unknown_value_is_refused(helm, values, message):
+    assert message in helm("template", "gog", CHART, f"--set={values}", fails=True)
 
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_an_api_server_takes_each_example_and_gives_it_up_without_the_definitions(helm, api_server, case):
+def test_each_set_of_values_installs_and_uninstalls_and_keeps_the_definitions(helm, api_server, case):
     home = api_server.namespace("gog")
     for name in yaml.safe_load(case.read_text()).get("watch", {}).get("namespaces", ()):
         api_server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
@@ -180,15 +180,15 @@ def test_an_api_server_takes_each_example_and_gives_it_up_without_the_definition
 
 
 @pytest.mark.apiserver
-def test_the_operator_may_work_in_its_namespace_and_nowhere_else(helm, api_server):
+def test_the_operator_has_permissions_in_its_namespace_only(helm, api_server):
     home, elsewhere = api_server.namespace("gog"), api_server.namespace("other")
     helm("install", "gog", CHART, "-n", home, "--set=crds.install=false", server=api_server)
     account = f"--as=system:serviceaccount:{home}:gog-operator"
 
     def may(verb, resource, namespace):
         resource, _, part = resource.partition("/")
-        asked = [verb, resource, f"--subresource={part}", account, "-n", namespace]
-        return api_server.kubectl("auth", "can-i", *asked, check=False).strip()
+        query = [verb, resource, f"--subresource={part}", account, "-n", namespace]
+        return api_server.kubectl("auth", "can-i", *query, check=False).strip()
 
     assert may("create", "jobs.batch.volcano.sh", home) == "yes"
     assert may("patch", "gogruns.gog.dev/status", home) == "yes"
@@ -198,6 +198,6 @@ def test_the_operator_may_work_in_its_namespace_and_nowhere_else(helm, api_serve
 
 
 @pytest.mark.apiserver
-def test_the_installation_without_helm_is_taken_as_it_is(api_server):
+def test_the_installation_without_helm_is_accepted(api_server):
     api_server.kubectl("apply", "--server-side", "--force-conflicts", "-f", MANIFESTS / "install.yaml")
     assert "gog-operator" in api_server.kubectl("get", "deployment", "-n", "gog-system", "-o", "name")

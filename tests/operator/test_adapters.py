@@ -1,4 +1,4 @@
-"""Bringing a version onto pods: the order of calls, and what is left when any of them fails."""
+"""Loading a version into pods: the order of calls, and the state after any of them fails."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ GRPO, NAME = "grpo/120", "grpo-120"
 
 @dataclass
 class FakePod:
-    """A policy server's state and manners; vllm: without a default, paths instead of checkpoints."""
+    """State and behaviour of a policy server. vllm: no default version, paths instead of checkpoints."""
 
     vllm: bool = False
     loaded: list[str] = field(default_factory=list)
     default: str = "base"
     refusal: Answer | None = None
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    calls: list[tuple[str, str]] = field(default_factory=list)
 
     def answer(self, path, body):
         name = (body or {}).get("lora_name") or (body or {}).get("model") or ""
-        self.asked.append((path, name))
+        self.calls.append((path, name))
         if path == adapters.MODELS:
-            return said({"data": [self.card(name) for name in ["base", *self.loaded]]})
+            return answer({"data": [self.card(name) for name in ["base", *self.loaded]]})
         if path == adapters.LOAD:
             return self.load(name, body["lora_path"])
         if path == adapters.COMPLETIONS and name in ["base", *self.loaded]:
-            return said({"model": name})
+            return answer({"model": name})
         if path == adapters.DEFAULT and name in ["base", *self.loaded] and not self.vllm:
             self.default = name
             return Answer(200, b"ok")
@@ -41,7 +41,7 @@ class FakePod:
             assert name != self.default
             self.loaded.remove(name)
             return Answer(200, b"ok")
-        return said({"detail": "Not Found"}, 404)
+        return answer({"detail": "Not Found"}, 404)
 
     def card(self, name):
         return (
@@ -54,13 +54,13 @@ class FakePod:
         if self.refusal:
             return self.refusal
         if name in self.loaded:
-            return said({"error": {"message": f"{name} has already been loaded"}}, 400 if self.vllm else 409)
+            return answer({"error": {"message": f"{name} has already been loaded"}}, 400 if self.vllm else 409)
         assert path == (f"/mnt/adapters/{name}" if self.vllm else name[::-1].replace("-", "/", 1)[::-1])
         self.loaded.append(name)
         return Answer(200, b"Success")
 
 
-def said(body, status=200):
+def answer(body, status=200):
     return Answer(status, json.dumps(body).encode())
 
 
@@ -87,11 +87,11 @@ class Cluster:
         return adapters.ensure_version(list(self.pods), version, self.ask)
 
 
-def test_no_pod_is_switched_before_every_pod_has_completed_a_token_with_the_version():
+def test_no_pod_switches_before_every_pod_has_generated_a_token_with_the_version():
     cluster = Cluster(a=FakePod(), b=FakePod())
     order = []
     for pod in cluster.pods.values():
-        pod.asked = order
+        pod.calls = order
     assert cluster.ensure().state == "done"
     paths = [path for path, _ in order]
     assert paths.index(adapters.DEFAULT) > max(i for i, path in enumerate(paths) if path == adapters.COMPLETIONS)
@@ -99,40 +99,42 @@ def test_no_pod_is_switched_before_every_pod_has_completed_a_token_with_the_vers
     assert [pod.default for pod in cluster.pods.values()] == [NAME, NAME]
 
 
-def test_when_all_is_as_it_should_be_each_pod_is_only_looked_at():
+def test_pods_that_serve_the_version_receive_one_read_each():
     cluster = Cluster(a=FakePod(), b=FakePod())
     cluster.ensure()
     for pod in cluster.pods.values():
-        pod.asked.clear()
+        pod.calls.clear()
     assert cluster.ensure().state == "done"
-    assert [pod.asked for pod in cluster.pods.values()] == [[(adapters.MODELS, "")]] * 2
+    assert [pod.calls for pod in cluster.pods.values()] == [[(adapters.MODELS, "")]] * 2
 
 
-def test_a_restarted_pod_gets_the_version_again():
+def test_a_restarted_pod_loads_the_version_again():
     cluster = Cluster(a=FakePod(), b=FakePod())
     cluster.ensure()
     cluster.pods[B] = FakePod()
     assert cluster.ensure().state == "done" and cluster.pods[B].default == NAME
 
 
-def test_the_version_before_stays_and_what_we_did_not_name_too():
-    cluster = Cluster(a=FakePod(loaded=["somebodys", "sft-180", "grpo-40", "grpo-80"], default="grpo-80"))
+def test_the_previous_version_and_foreign_adapters_stay_loaded():
+    cluster = Cluster(a=FakePod(loaded=["foreign", "sft-180", "grpo-40", "grpo-80"], default="grpo-80"))
     assert cluster.ensure().state == "done"
-    assert cluster.pods[A].loaded == ["somebodys", "grpo-80", NAME]
+    assert cluster.pods[A].loaded == ["foreign", "grpo-80", NAME]
 
 
-def test_vllm_is_given_a_path_and_has_no_default_to_switch():
+def test_vllm_receives_a_path_and_no_default_version():
     cluster = Cluster(a=FakePod(vllm=True, loaded=["grpo-40", "grpo-80"]))
     assert cluster.ensure().state == "done"
-    asked = [path for path, _ in cluster.pods[A].asked]
-    assert adapters.DEFAULT not in asked and adapters.COMPLETIONS in asked
+    calls = [path for path, _ in cluster.pods[A].calls]
+    assert adapters.DEFAULT not in calls and adapters.COMPLETIONS in calls
     assert cluster.pods[A].loaded == ["grpo-80", NAME]
 
 
-def test_vllm_that_allows_no_loading_is_told_apart_from_an_adapter_that_is_not_there_yet():
-    closed = Cluster(a=FakePod(vllm=True, refusal=said({"detail": "Not Found"}, 404))).ensure()
+def test_a_vllm_without_runtime_loading_differs_from_a_missing_adapter():
+    closed = Cluster(a=FakePod(vllm=True, refusal=answer({"detail": "Not Found"}, 404))).ensure()
     assert closed.state == "failed" and "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in closed.message
-    missing = said({"error": {"type": "NotFoundError", "message": "No adapter found for /mnt/adapters/grpo-120"}}, 404)
+    missing = answer(
+        {"error": {"type": "NotFoundError", "message": "No adapter found for /mnt/adapters/grpo-120"}}, 404
+    )
     later = Cluster(a=FakePod(vllm=True, refusal=missing)).ensure()
     assert later.state == "waiting" and "No adapter found" in later.message
 
@@ -149,30 +151,30 @@ def test_vllm_that_allows_no_loading_is_told_apart_from_an_adapter_that_is_not_t
         (503, "waiting"),
     ],
 )
-def test_a_refusal_that_may_pass_is_waited_for_and_a_lasting_one_is_not(status, state):
+def test_a_transient_refusal_is_retried_and_a_permanent_one_is_not(status, state):
     sentence = "grpo-120: " + "x" * 9
-    cluster = Cluster(a=FakePod(), b=FakePod(refusal=said({"error": {"message": sentence}}, status)))
+    cluster = Cluster(a=FakePod(), b=FakePod(refusal=answer({"error": {"message": sentence}}, status)))
     outcome = cluster.ensure()
     assert outcome.state == state and B in outcome.message and sentence in outcome.message
     assert {pod.default for pod in cluster.pods.values()} == {"base"}
 
 
-def test_without_pods_there_is_something_to_wait_for():
-    assert adapters.ensure_version([], GRPO, lambda url, body: pytest.fail("asked")).state == "waiting"
+def test_without_pods_the_load_waits():
+    assert adapters.ensure_version([], GRPO, lambda url, body: pytest.fail("a pod was called")).state == "waiting"
 
 
-def test_a_pod_that_answers_for_another_version_is_never_switched():
+def test_a_pod_that_answers_with_another_version_never_switches():
     cluster = Cluster(a=FakePod())
     real = cluster.pods[A].answer
     cluster.pods[A].answer = lambda path, body: (
-        said({"model": "base"}) if path == adapters.COMPLETIONS else real(path, body)
+        answer({"model": "base"}) if path == adapters.COMPLETIONS else real(path, body)
     )
     assert cluster.ensure().state == "failed" and cluster.pods[A].default == "base"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"data": []}', b'{"data": [1]}', b'{"data": [{"id": "x"}]}'])
-def test_what_is_no_policy_server_is_waited_for(body):
-    outcome = adapters.ensure_version([A], GRPO, lambda url, asked: Answer(200, body))
+def test_a_pod_without_a_policy_server_is_awaited(body):
+    outcome = adapters.ensure_version([A], GRPO, lambda url, sent: Answer(200, body))
     assert outcome.state == "waiting" and A in outcome.message
 
 
@@ -189,7 +191,7 @@ FAULTS = [resets, hangs, lambda: Answer(500, b"oops"), lambda: Answer(503, b"sta
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("fault", range(len(FAULTS)))
-def test_whichever_call_fails_once_the_next_pass_ends_in_the_same_state(fault, after):
+def test_after_a_failure_of_any_call_the_next_pass_reaches_the_same_state(fault, after):
     def fresh():
         old = ["sft-180", "grpo-80"]
         return Cluster(a=FakePod(loaded=[*old], default="grpo-80"), b=FakePod(loaded=[*old], default="grpo-80"))

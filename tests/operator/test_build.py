@@ -1,4 +1,4 @@
-"""What is made of objects: configurations, command lines, TorchX definitions, names."""
+"""What is built from objects: configurations, command lines, TorchX definitions, names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATA = settings.DataSpec(path="/data")
 PRESETS = stage_command.presets()
 
 
-def test_a_configuration_holds_what_the_user_set_and_what_only_the_operator_knows():
+def test_a_configuration_has_what_the_user_set_and_what_only_the_operator_knows():
     stage = make_stage(learningRate=1e-3, optimizer={"_component_": "torch.optim.SGD"}, backoffLimit=1, suspend=True)
     body = config.render(stage, data=DATA, endpoints={"judge": "http://j"}, workdir="/work")
     assert body == {
@@ -45,7 +45,7 @@ def test_a_configuration_holds_what_the_user_set_and_what_only_the_operator_know
     }
 
 
-def test_traces_of_a_stage_hang_below_its_run_and_tell_attempts_apart():
+def test_the_spans_of_a_stage_are_children_of_its_run_and_name_the_attempt():
     run = make_run(traces={"endpoint": "http://collector:4318"})
     step = sequence.steps(run)[1]
     stage = children.stage(run, step, {}, settings.StoreSpec(uri="file:///store"))
@@ -56,17 +56,17 @@ def test_traces_of_a_stage_hang_below_its_run_and_tell_attempts_apart():
     assert settings.SFTConfig.model_validate(merge.final(body, [], PRESETS, "sft")).traces.share == 0.01
 
 
-def test_a_stage_alone_is_the_root_of_its_traces_unless_it_is_told_of_another():
+def test_a_standalone_stage_is_the_root_of_its_spans_unless_its_spec_names_a_parent():
     collector, theirs = "http://collector:4318", ids.root("theirs").traceparent
     stage = make_stage(traces={"endpoint": collector})
     alone = config.render(stage, data=DATA, endpoints={}, workdir="/work")
     assert alone["traces"]["traceparent"] == ids.root(stage.metadata.uid).traceparent
-    told = make_stage(traces={"endpoint": collector, "traceparent": theirs})
-    assert config.render(told, data=DATA, endpoints={}, workdir="/work")["traces"]["traceparent"] == theirs
+    child = make_stage(traces={"endpoint": collector, "traceparent": theirs})
+    assert config.render(child, data=DATA, endpoints={}, workdir="/work")["traces"]["traceparent"] == theirs
 
 
 @pytest.mark.parametrize("kind", settings.STAGES)
-def test_every_kind_s_configuration_over_its_preset_is_read_by_its_recipe_s_class(kind):
+def test_the_configuration_of_every_stage_over_its_preset_is_valid_for_its_recipe(kind):
     cls = settings.CONFIGS[kind]
     stage = make_stage({"sft": "SFTStage", "grpo": "GRPOStage"}.get(kind, f"{kind.capitalize()}Stage"))
     body = config.render(stage, data=DATA, endpoints={"judge": "http://j"}, workdir="/work")
@@ -75,14 +75,14 @@ def test_every_kind_s_configuration_over_its_preset_is_read_by_its_recipe_s_clas
     assert read.data == DATA and read.store.uri == "file:///store" and read.key == kind
 
 
-def test_the_file_lies_over_the_preset_and_assignments_over_both():
+def test_the_file_overrides_the_preset_and_assignments_override_both():
     file = {"model": {"base": "tiny"}, "lora": {"rank": 2}, "data": {"path": "/data"}}
     final = merge.final(file, ["lora.alpha=3", "epochs=1", "levels=[1]"], PRESETS, "sft")
     assert final["lora"] == {"rank": 2, "alpha": 3} and final["epochs"] == 1 and final["levels"] == [1]
     assert final["data"] == {"path": "/data"}, "a place is replaced as a whole"
 
 
-def test_a_family_without_a_preset_is_refused_with_those_there_are():
+def test_a_family_without_a_preset_is_refused_with_the_known_families():
     with pytest.raises(UserError) as caught:
         merge.final({"model": {"base": "tiny", "family": "llava"}}, [], PRESETS, "sft")
     assert "no preset for family 'llava'" in str(caught.value) and "known for sft: " in str(caught.value)
@@ -90,7 +90,7 @@ def test_a_family_without_a_preset_is_refused_with_those_there_are():
         merge.final({}, [], PRESETS, "sft")
 
 
-def test_a_server_is_told_its_place_its_data_and_its_failures():
+def test_the_command_line_of_a_server_has_its_address_its_data_and_its_failures():
     line = servers.arguments(
         make_endpoint("imageSearch", failures={"rate": 0.03, "kinds": ["429"]}),
         host="127.0.0.1",
@@ -102,7 +102,7 @@ def test_a_server_is_told_its_place_its_data_and_its_failures():
     assert line[7:] == ["--data", "/data", "--failures", '{"rate": 0.03, "kinds": ["429"], "seed": 0}']
 
 
-def test_the_component_is_found_by_its_module_s_name():
+def test_the_component_is_found_by_the_name_of_its_module():
     definition = app.compile_stage("sft", name="world-sft-a1", config="/c.yaml", program="python -m gog_console")
     (role,) = definition.roles
     assert (definition.name, role.name, role.entrypoint) == ("world-sft-a1", "trainer", "python")
@@ -125,7 +125,7 @@ def test_what_omegaconf_would_read_as_a_reference_reaches_the_recipe_as_it_is(te
     assert OmegaConf.to_container(OmegaConf.create(stage_command.literal(body)), resolve=True) == body
 
 
-def test_several_processes_run_under_torchrun_and_meet_at_replica_0():
+def test_several_processes_run_under_torchrun_with_their_rendezvous_at_replica_0():
     (role,) = components.stage("grpo", "/c.yaml", nodes=2, processes=8, gpu=8).roles
     assert role.args[2:8] == [
         "--nnodes=2",
@@ -138,7 +138,7 @@ def test_several_processes_run_under_torchrun_and_meet_at_replica_0():
     assert role.num_replicas == 2 and role.resource.gpu == 8
 
 
-def test_a_stage_becomes_its_recipe_and_under_torchrun_when_it_has_options_of_torchrun(monkeypatch):
+def test_gog_stage_executes_its_recipe_or_torchrun_where_it_has_options_of_torchrun(monkeypatch):
     monkeypatch.delenv(stage_command.PROGRAM, raising=False)
     recipe = ["-m", "gog_recipes.sft", "--config", "/final.yaml"]
     launch = [sys.executable, "-m", "gog_recipes.runtime.launch"]
@@ -147,7 +147,7 @@ def test_a_stage_becomes_its_recipe_and_under_torchrun_when_it_has_options_of_to
         assert stage_command.command("sft", Path("/final.yaml"), options) == [*launch, *more, *options, *recipe]
 
 
-def test_arguments_of_a_stage_are_torchrun_s_or_assignments():
+def test_an_argument_of_gog_stage_is_an_assignment_or_an_option_of_torchrun():
     line = ["stage", "sft", "--nnodes=2", "--nproc_per_node", "2", "--config", "c.yaml", "epochs=1", "lora.rank=4"]
     given, rest = cli.build_parser().parse_known_args(line)
     assert (given.kind, given.config) == ("sft", "c.yaml")
@@ -159,13 +159,13 @@ def test_a_rank_finds_its_leader_in_the_environment(monkeypatch):
     assert stage_command.sort(["--rdzv_endpoint=$VC_TRAINER_0_HOSTS:29500"]) == ([], ["--rdzv_endpoint=leader:29500"])
 
 
-def test_names_are_cut_where_they_must_be_and_stay_apart():
+def test_names_that_are_too_long_are_cut_and_remain_distinct():
     assert names.child("world", "grpo-no-gaze") == "world-grpo-no-gaze"
     long, other = names.child("w" * 40, "stratify-a"), names.child("w" * 40, "stratify-b")
     assert len(long) == names.LIMIT and long != other and names.child("w" * 40, "stratify-a") == long
 
 
-def test_a_stage_knows_the_secret_of_each_tool_that_asks_for_a_key():
+def test_a_stage_has_the_secret_of_each_tool_that_requires_a_key():
     run = make_run(endpoints={"judge": {"url": "https://judge.internal/v1", "secretName": "judge-key"}})
     assert children.keys(run) == {"judge": "judge-key"}
     (job,) = [each for each in operator_golden.documents("stage-placed") if each["kind"] == "Job"]

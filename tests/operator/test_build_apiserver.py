@@ -1,4 +1,4 @@
-"""The API server's own judgement of everything that is made: the schemas of Volcano and KServe, and pod security."""
+"""A real API server accepts everything that is built: the schemas of Volcano and KServe, and pod security."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ def created(api_server, namespace, *documents, check=True):
 
 
 @pytest.mark.parametrize("case", ALL)
-def test_the_server_takes_every_field_of_what_is_made(api_server, namespace, case):
+def test_the_api_server_accepts_every_field_that_is_built(api_server, namespace, case):
     documents = golden.documents(case)
     assert len(created(api_server, namespace, *documents).split()) == len(documents)
 
 
 @pytest.mark.parametrize("case", ALL)
-def test_the_server_lets_every_pod_into_a_restricted_namespace(api_server, namespace, case):
+def test_the_api_server_admits_every_pod_to_a_restricted_namespace(api_server, namespace, case):
     made = [pod_of(spec, f"{case}-{place}") for place, spec in enumerate(pods_of(case))]
     assert len(created(api_server, namespace, *made).split()) == len(made) > 0
 
 
-def test_the_server_keeps_the_job_of_as_many_pods_as_may_be_asked_for(api_server, namespace):
+def test_the_api_server_stores_the_job_with_the_most_pods_that_a_spec_allows(api_server, namespace):
     field = settings.WorkersSpec.model_fields["replicas"]
     most = next(each.le for each in field.metadata if hasattr(each, "le"))
     job = volcano.job(golden.stage(workers={"replicas": most}, scheduling=golden.PLACED), golden.PLATFORM)
     job["metadata"]["namespace"] = namespace
     assert len(json.dumps(job)) < LARGEST
-    told = api_server.kubectl("create", "--validate=strict", "-o", "name", "-f", "-", input=json.dumps(job))
-    assert told.strip() == "job.batch.volcano.sh/world-grpo-a1"
+    output = api_server.kubectl("create", "--validate=strict", "-o", "name", "-f", "-", input=json.dumps(job))
+    assert output.strip() == "job.batch.volcano.sh/world-grpo-a1"
 
 
-def test_a_pod_that_breaks_the_profile_is_kept_out(api_server, namespace):
+def test_the_api_server_refuses_a_pod_that_violates_the_profile(api_server, namespace):
     spec = copy.deepcopy(pods_of("store-job-check")[0])
     spec["containers"][0]["securityContext"].pop("capabilities")
     assert 'violates PodSecurity "restricted' in created(api_server, namespace, pod_of(spec, "x"), check=False)
@@ -65,5 +65,5 @@ def pods_of(case):
 def pod_of(spec, name):
     """A pod of a template; without what only KServe reads, and what only a real namespace has."""
     foreign = ("minReplicas", "deploymentStrategy", "labels", "serviceAccountName", "priorityClassName")
-    kept = {key: value for key, value in spec.items() if key not in foreign} | {"automountServiceAccountToken": False}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": kept}
+    known = {key: value for key, value in spec.items() if key not in foreign} | {"automountServiceAccountToken": False}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": known}

@@ -1,4 +1,4 @@
-"""Every form of what the operator makes on a cluster, against its file; and what holds for all of them."""
+"""Everything that the operator creates on a cluster equals its golden file; and what all of it has in common."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ MADE = [document for case in ALL for document in golden.documents(case)]
 
 
 @pytest.mark.parametrize("case", ALL)
-def test_what_runs_on_a_cluster_changes_only_with_its_file(case):
-    kept = (golden.FOLDER / f"{case}.yaml").read_text(encoding="utf-8")
-    assert golden.text(case) == kept, "if that is meant: .venv/bin/python tests/support/operator_golden.py"
+def test_the_built_documents_equal_their_golden_files(case):
+    expected = (golden.FOLDER / f"{case}.yaml").read_text(encoding="utf-8")
+    assert golden.text(case) == expected, "if the change is intended: .venv/bin/python tests/support/operator_golden.py"
 
 
-def test_no_file_is_left_of_a_form_that_is_made_no_more():
+def test_every_golden_file_belongs_to_a_case():
     assert {path.stem for path in golden.FOLDER.iterdir()} == set(ALL)
 
 
 @pytest.mark.parametrize("case", ALL)
-def test_making_it_again_gives_the_same(case):
+def test_building_twice_gives_equal_documents(case):
     assert golden.CASES[case]() == golden.documents(case)
 
 
 @pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
-def test_every_pod_passes_the_restricted_profile_and_can_write_to_scratch_only(case, pod):
+def test_every_pod_passes_the_restricted_profile_and_writes_to_scratch_only(case, pod):
     assert restricted.violations(pod) == []
     (container,) = pod["containers"]
     assert (
@@ -42,21 +42,21 @@ def test_every_pod_passes_the_restricted_profile_and_can_write_to_scratch_only(c
 
 
 @pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
-def test_a_pod_has_a_token_only_where_the_manifest_names_a_service_account(case, pod):
+def test_a_pod_has_a_token_only_if_the_manifest_names_a_service_account(case, pod):
     assert pod["automountServiceAccountToken"] is ("serviceAccountName" in pod)
     assert pod["enableServiceLinks"] is False
 
 
 @pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
-def test_a_failed_pod_leaves_its_last_words(case, pod):
+def test_a_failed_pod_leaves_a_termination_message(case, pod):
     (container,) = pod["containers"]
     assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
-    told = {each["name"]: each.get("value") for each in container["env"]}
-    assert told["GOG_TERMINATION_LOG"] == container["terminationMessagePath"] == "/dev/termination-log"
+    variables = {each["name"]: each.get("value") for each in container["env"]}
+    assert variables["GOG_TERMINATION_LOG"] == container["terminationMessagePath"] == "/dev/termination-log"
 
 
 @pytest.mark.parametrize("document", MADE, ids=[f"{each['kind']} {each['metadata']['name']}" for each in MADE])
-def test_everything_goes_with_its_owner_and_is_found_by_label(document):
+def test_every_document_has_an_owner_and_labels(document):
     (owner,) = document["metadata"]["ownerReferences"]
     assert owner["controller"] and owner["blockOwnerDeletion"] and owner["uid"] == f"uid-of-{owner['name']}"
     labels = document["metadata"]["labels"]
@@ -64,7 +64,7 @@ def test_everything_goes_with_its_owner_and_is_found_by_label(document):
     assert labels["gog.dev/run"] == "world" and document["metadata"]["namespace"] == "research"
 
 
-def test_no_secret_s_content_is_in_anything_that_is_made():
+def test_no_document_contains_a_secret():
     assert not [each for each in MADE if each["kind"] == "Secret"]
 
 
@@ -83,7 +83,7 @@ SPOILT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("fault", SPOILT)
-def test_the_check_of_the_profile_finds_each_fault(fault):
+def test_the_check_of_the_profile_finds_each_violation(fault):
     pod = copy.deepcopy(restricted.pods(golden.documents("endpoint-judge")[0])[0])
     SPOILT[fault](pod, pod["containers"][0])
     (found,) = restricted.violations(pod)

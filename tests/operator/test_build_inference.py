@@ -1,4 +1,4 @@
-"""An endpoint as an InferenceService: when its pods restart, what they may use, what their server is told."""
+"""An Endpoint as an InferenceService: when its pods restart, their resources, the arguments of their server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flag(service, name):
     return line[line.index(name) + 1] if name in line else None
 
 
-def test_kserve_leaves_replicas_to_us_and_callers_stay_inside_the_cluster():
+def test_gog_sets_the_replicas_and_the_service_is_cluster_local():
     head = made(replicas=3)["metadata"]
     assert head["annotations"]["serving.kserve.io/deploymentMode"] == "Standard"
     assert head["annotations"]["serving.kserve.io/autoscalerClass"] == "none"
@@ -44,7 +44,7 @@ def test_a_back_end_and_its_options_are_on_the_command_line():
     assert (flag(plain, "--backend"), flag(plain, "--options")) == (None, None)
 
 
-def test_probes_ask_the_server_itself_and_it_has_its_time_to_start():
+def test_probes_query_the_server_and_allow_its_startup_seconds():
     container = container_of(made(startupSeconds=61))
     startup = container["startupProbe"]
     assert startup["failureThreshold"] * startup["periodSeconds"] >= 61
@@ -53,19 +53,19 @@ def test_probes_ask_the_server_itself_and_it_has_its_time_to_start():
     assert container["ports"][0]["containerPort"] == container["readinessProbe"]["httpGet"]["port"] == 8080
 
 
-def test_a_pod_that_goes_answers_what_it_has_before_it_goes():
+def test_a_terminating_pod_has_time_for_its_requests_in_flight():
     service = made()
     asleep = container_of(service)["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] > asleep + 25
 
 
 @pytest.mark.parametrize(("resources", "expected"), [({}, "RollingUpdate"), (golden.GPUS, "Recreate")])
-def test_with_gpus_one_pod_goes_before_the_next_comes(resources, expected):
+def test_with_gpus_the_old_pod_terminates_before_the_new_one_starts(resources, expected):
     assert made(resources=resources)["spec"]["predictor"]["deploymentStrategy"]["type"] == expected
 
 
 @pytest.mark.parametrize("change", [{"version": "grpo/80"}, {"replicas": 5}, {"suspend": True}])
-def test_neither_another_version_nor_more_replicas_nor_a_pause_change_what_pods_inherit(change):
+def test_version_replicas_and_suspend_do_not_change_the_annotations_of_pods(change):
     before, after = (
         made("policy", data=None, **{"base": "tiny", "version": "grpo/40", **more}) for more in ({}, change)
     )
@@ -74,20 +74,20 @@ def test_neither_another_version_nor_more_replicas_nor_a_pause_change_what_pods_
 
 
 @pytest.mark.parametrize("change", [{"image": "other"}, {"resources": golden.GPUS}, {"failures": {"rate": 0.5}}])
-def test_what_pods_are_made_of_makes_a_service_out_of_date(change):
+def test_a_changed_pod_setting_makes_the_service_out_of_date(change):
     assert not inference.current(made(), made(**change))
 
 
-def test_what_kserve_added_does_not_make_a_service_out_of_date():
+def test_fields_that_kserve_added_do_not_make_the_service_out_of_date():
     live = copy.deepcopy(made())
-    live["metadata"]["annotations"]["somebody.else/note"] = "x"
+    live["metadata"]["annotations"]["example.org/note"] = "x"
     live["spec"]["predictor"]["model"] = {}
     assert inference.current(live, made())
     live["metadata"]["annotations"].pop(meta.HASH)
     assert not inference.current(live, made())
 
 
-def test_readers_are_told_where_the_dataset_is_and_may_reach_it_and_others_are_not():
+def test_only_roles_that_read_the_dataset_receive_its_location_and_credentials():
     reader, other = made("textSearch"), made("grounding")
     assert flag(reader, "--data") == "s3://runs/world"
     assert settings.StoreSpec.model_validate_json(flag(reader, "--store")).endpoint_url == "http://s3.example:7070"
@@ -101,7 +101,7 @@ def test_a_dataset_in_a_folder_needs_no_store():
     assert flag(service, "--data") == "/data" and flag(service, "--store") is None
 
 
-def test_a_policy_is_told_its_base_its_store_and_its_version():
+def test_a_policy_receives_its_base_its_store_and_its_version():
     service = made("policy", data=None, base="s3://models/qwen", version="grpo/120")
     assert (flag(service, "--model"), flag(service, "--version")) == ("s3://models/qwen", "@/etc/gog/version")
     assert json.loads(flag(service, "--store"))["uri"] == "s3://runs/world"
@@ -109,11 +109,11 @@ def test_a_policy_is_told_its_base_its_store_and_its_version():
     assert flag(made("policy", base="tiny", resources=golden.GPUS), "--device") == "cuda"
 
 
-def test_a_model_that_callers_ask_for_is_not_the_server_s_to_load():
+def test_the_model_name_of_requests_is_not_passed_to_the_server():
     assert flag(made("judge", model="qwen3-32b"), "--model") is None
 
 
-def test_a_policy_s_pod_finds_its_version_in_a_file_that_changes_without_it():
+def test_a_policy_pod_reads_its_version_from_a_file_outside_its_spec():
     old, new = (golden.endpoint("policy", base="tiny", version=version) for version in ("grpo/40", "grpo/80"))
     mounted = made("policy", base="tiny")["spec"]["predictor"]["volumes"]
     files = [inference.version_file(each) for each in (old, new)]
@@ -121,7 +121,7 @@ def test_a_policy_s_pod_finds_its_version_in_a_file_that_changes_without_it():
     assert {"name": "config", "configMap": {"name": files[0]["metadata"]["name"]}} in mounted
 
 
-def test_the_other_servers_run_from_the_tools_image_unless_another_is_named():
+def test_the_other_servers_use_the_tools_image_unless_the_spec_names_one():
     assert container_of(made("judge"))["image"] == golden.PLATFORM.tools_image
     assert container_of(made("judge", image="mine:1"))["image"] == "mine:1"
 
@@ -142,19 +142,19 @@ def test_the_other_servers_run_from_the_tools_image_unless_another_is_named():
         ),
     ],
 )
-def test_no_request_is_above_its_limit_and_what_is_left_out_is_small(requests, limits, expected):
+def test_requests_never_exceed_limits_and_defaults_are_small(requests, limits, expected):
     resources = container_of(made(resources={"requests": requests, "limits": limits}))["resources"]
     assert (resources["requests"], resources["limits"]) == expected
 
 
-def test_every_pod_of_a_policy_has_an_address_of_its_own():
+def test_a_headless_service_resolves_to_every_pod_of_a_policy():
     service, headless = made("policy"), inference.headless(golden.endpoint("policy"))
     assert headless["spec"]["clusterIP"] == "None" and headless["spec"]["publishNotReadyAddresses"]
     assert headless["spec"]["selector"] == {"app": f"isvc.{service['metadata']['name']}-predictor"}
     assert headless["metadata"]["name"] not in (service["metadata"]["name"], f"{service['metadata']['name']}-predictor")
 
 
-def test_a_server_s_own_key_comes_from_its_secret():
+def test_the_api_key_of_a_server_comes_from_its_secret():
     assert container_of(made("judge", secretName="key"))["envFrom"] == [{"secretRef": {"name": "key"}}]
 
 
@@ -174,6 +174,6 @@ def test_what_a_kubelet_would_expand_reaches_the_server_as_it_is(text):
     assert expanded(pods.literal(text)) == text
 
 
-def test_a_model_s_folder_may_be_called_like_a_variable():
+def test_a_model_folder_may_be_named_like_a_variable():
     assert expanded("/models/$(HOME)") == "/models/EXPANDED"
     assert flag(made("policy", base="/models/$(HOME)"), "--model") == "/models/$$(HOME)"

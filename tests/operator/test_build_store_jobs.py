@@ -1,4 +1,4 @@
-"""Store jobs as batch Jobs: what ends them, whose credentials they have, what fits into their settings."""
+"""Store jobs as batch Jobs: what ends them, their credentials, the size of their configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def container_of(job):
     return container
 
 
-def test_what_a_person_must_mend_ends_a_store_job_at_once_and_a_lost_node_does_not_count():
+def test_invalid_input_ends_a_store_job_at_once_and_a_lost_node_does_not_count():
     _, job = made()
     failing, ignored = job["spec"]["podFailurePolicy"]["rules"]
     assert failing["action"] == "FailJob" and failing["onExitCodes"]["values"] == [INVALID]
@@ -35,14 +35,14 @@ def test_what_a_person_must_mend_ends_a_store_job_at_once_and_a_lost_node_does_n
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never", "else the policy is refused"
 
 
-def test_a_store_job_ends_some_time_and_stays_to_be_read():
+def test_a_store_job_has_a_deadline_and_no_ttl():
     _, job = made()
     assert job["spec"]["backoffLimit"] == 2 and job["spec"]["activeDeadlineSeconds"] == 3600
     assert "ttlSecondsAfterFinished" not in job["spec"]
     assert job["spec"]["podReplacementPolicy"] == "Failed", "two at once would work in one store"
 
 
-def test_a_store_job_reads_its_settings_where_they_are_mounted():
+def test_a_store_job_reads_its_configuration_where_it_is_mounted():
     configmap, job = made({"keys": ["grpo"], "verify": True})
     assert configmap["immutable"] and configmap["metadata"]["name"] == job["metadata"]["name"] == "m"
     assert yaml.safe_load(configmap["data"]["config.yaml"]) == {"keys": ["grpo"], "verify": True}
@@ -51,7 +51,7 @@ def test_a_store_job_reads_its_settings_where_they_are_mounted():
     assert volumes["config"]["configMap"]["name"] == "m"
 
 
-def test_a_second_secret_comes_behind_a_prefix_and_with_its_own_authority():
+def test_a_second_secret_has_a_prefix_and_its_own_authority():
     _, job = made(also=settings.StoreSpec(uri="s3://out/x", secret_name="other"))
     container = container_of(job)
     assert container["envFrom"] == [
@@ -66,12 +66,12 @@ def test_a_second_secret_comes_behind_a_prefix_and_with_its_own_authority():
 
 
 @pytest.mark.parametrize("name", [None, "s3"])
-def test_the_same_secret_is_given_once(name):
+def test_one_secret_for_two_stores_is_mounted_once(name):
     _, job = made(also=settings.StoreSpec(uri="s3://out/x", secret_name=name))
     assert container_of(job)["envFrom"] == [{"secretRef": {"name": "s3"}}]
 
 
-def test_settings_that_are_too_large_lose_their_oldest_events_first():
+def test_a_configuration_that_is_too_large_loses_its_oldest_events():
     events = [{"number": number, "message": "x" * 1000} for number in range(2000)]
     configmap, _ = made({"objects": [{"kind": "GoGRun"}], "events": events})
     body = yaml.safe_load(configmap["data"]["config.yaml"])
@@ -81,7 +81,7 @@ def test_settings_that_are_too_large_lose_their_oldest_events_first():
         made({"objects": ["x" * 1_000_000]})
 
 
-def test_a_platform_is_what_the_chart_says_and_the_rest_is_its_default():
+def test_a_platform_takes_the_chart_environment_and_defaults_for_the_rest():
     env = {"GOG_TRAINER_IMAGE": "r/t:1", "GOG_TOOLS_IMAGE": "", "GOG_IMAGE_PULL_POLICY": "Always"}
     assert Platform.from_environment(env) == Platform(trainer_image="r/t:1", image_pull_policy="Always")
     assert Platform.from_environment({"GOG_METRICS_LINGER": "45"}) == Platform(linger_seconds=45)

@@ -1,4 +1,4 @@
-"""A stage's attempt as a Volcano Job: gang, retries, processes, and what TorchX generated replaced by ours."""
+"""A stage's attempt as a Volcano Job: gang, retries, processes, and the replacement of names that TorchX generated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def variables(job, task=0):
     return {each["name"]: each.get("value") for each in container_of(job, task)["env"]}
 
 
-def test_the_pods_start_together_and_end_together_and_volcano_tries_nothing_again():
+def test_pods_start_and_end_together_and_volcano_retries_nothing():
     spec = made(workers={"replicas": 3})["spec"]
     assert spec["minAvailable"] == len(spec["tasks"]) == 3 and all(each["replicas"] == 1 for each in spec["tasks"])
     assert {each["event"]: each["action"] for each in spec["policies"]} == {
@@ -45,7 +45,7 @@ def test_the_pods_start_together_and_end_together_and_volcano_tries_nothing_agai
     assert "ttlSecondsAfterFinished" not in spec
 
 
-def test_two_attempts_share_no_name_and_the_operator_and_metrics_reach_the_pods():
+def test_attempts_have_distinct_names_and_pods_expose_progress_and_metrics():
     first, second = made(attempt=1), made(attempt=2)
     assert (first["metadata"]["name"], second["metadata"]["name"]) == ("world-grpo-a1", "world-grpo-a2")
     assert second["metadata"]["labels"]["gog.dev/attempt"] == "2"
@@ -53,7 +53,7 @@ def test_two_attempts_share_no_name_and_the_operator_and_metrics_reach_the_pods(
     assert container_of(first)["ports"] == [{"name": "metrics", "containerPort": 9090, "protocol": "TCP"}]
 
 
-def test_nothing_is_left_of_what_torchx_generated(monkeypatch):
+def test_generated_names_of_torchx_are_replaced(monkeypatch):
     calls = []
     original = kubernetes_scheduler.make_unique
     monkeypatch.setattr(kubernetes_scheduler, "make_unique", lambda name: calls.append(original(name)) or calls[-1])
@@ -62,12 +62,12 @@ def test_nothing_is_left_of_what_torchx_generated(monkeypatch):
     assert variables(made())["TORCHX_INTERNAL_SESSION_ID"] == "gog"
 
 
-def test_compiling_reaches_no_cluster(monkeypatch):
+def test_compiling_connects_to_no_cluster(monkeypatch):
     monkeypatch.setattr(kubernetes_scheduler.KubernetesScheduler, "_custom_objects_api", lambda self: 1 / 0)
     assert made()["kind"] == "Job"
 
 
-def test_ranks_of_several_pods_meet_at_the_first_by_its_service_name():
+def test_the_rendezvous_of_several_pods_is_the_host_of_the_first():
     job = made(workers={"replicas": 2})
     assert "--rdzv_endpoint=$TORCHX_RANK0_HOST:29500" in container_of(job, 0)["command"]
     assert "--rdzv_endpoint=$VC_TRAINER_0_HOSTS:29500" in container_of(job, 1)["command"]
@@ -75,7 +75,7 @@ def test_ranks_of_several_pods_meet_at_the_first_by_its_service_name():
     assert variables(job)["GLOO_SOCKET_IFNAME"] == "eth0" and "GLOO_SOCKET_IFNAME" not in variables(made())
 
 
-def test_torchx_by_hand_runs_the_same_commands():
+def test_torchx_run_by_hand_has_the_same_commands():
     def scheduler(session_name, **_):
         return kubernetes_scheduler.KubernetesScheduler(session_name, client=object())
 
@@ -111,14 +111,14 @@ def test_torchx_by_hand_runs_the_same_commands():
         ({"gpus": 4, "processes": 1, "cpu": "7"}, 1, "7"),
     ],
 )
-def test_there_is_a_process_for_each_gpu_and_the_cores_are_shared_among_them(workers, processes, threads):
+def test_each_gpu_has_a_process_and_processes_share_the_cores(workers, processes, threads):
     job = made(workers=workers)
     assert volcano.processes(settings.WorkersSpec.model_validate(workers)) == processes
     assert (f"--nproc_per_node={processes}" in container_of(job)["command"]) is (processes > 1)
     assert variables(job)["OMP_NUM_THREADS"] == threads
 
 
-def test_a_stage_waits_for_its_last_scrape_as_long_as_the_installation_says():
+def test_a_stage_waits_for_its_last_scrape_as_the_installation_sets_it():
     def waits(seconds: int) -> list[str]:
         job = volcano.job(golden.stage(), replace(golden.PLATFORM, linger_seconds=seconds))
         (container,) = job["spec"]["tasks"][0]["template"]["spec"]["containers"]
@@ -127,14 +127,14 @@ def test_a_stage_waits_for_its_last_scrape_as_long_as_the_installation_says():
     assert (waits(45), waits(0)) == (["45"], [])
 
 
-def test_amounts_are_requests_and_limits_to_the_letter():
+def test_quantities_are_requests_and_limits_unchanged():
     job = made(workers={"cpu": "1500m", "memory": "3Gi", "gpus": 1})
     amounts = {"cpu": "1500m", "memory": "3Gi", "nvidia.com/gpu": "1"}
     assert container_of(job)["resources"] == {"requests": amounts, "limits": amounts}
     assert "resources" not in container_of(made())
 
 
-def test_shared_memory_is_made_for_gpus_or_on_demand():
+def test_shared_memory_is_mounted_with_gpus_or_if_the_spec_sets_it():
     def size(**workers):
         volumes = made(workers=workers)["spec"]["tasks"][0]["template"]["spec"]["volumes"]
         return next((each["emptyDir"]["sizeLimit"] for each in volumes if each["name"] == "shm"), None)
@@ -147,7 +147,7 @@ def test_shared_memory_is_made_for_gpus_or_on_demand():
     )
 
 
-def test_another_wish_has_another_hash_and_the_same_the_same():
+def test_the_spec_hash_changes_with_the_spec_only():
     def mark(**spec):
         return made(**spec)["metadata"]["annotations"]["gog.dev/spec-hash"]
 
@@ -169,7 +169,7 @@ def test_every_name_below_a_stage_fits_into_a_label(stage, attempt, replica):
 
 
 @hypothesis.given(NAMES, NAMES)
-def test_names_that_are_cut_stay_apart(one, other):
+def test_names_that_are_cut_remain_distinct(one, other):
     assert (names.job(one, 1) == names.job(other, 1)) is (one == other)
     assert (names.service(one) == names.service(other)) is (one == other)
     assert names.store_job(names.job(one, 1), "check") != names.store_job(names.job(one, 11), "check")
@@ -177,17 +177,17 @@ def test_names_that_are_cut_stay_apart(one, other):
 
 @hypothesis.example("e" * 63)
 @hypothesis.given(NAMES)
-def test_a_server_s_label_and_service_fit(endpoint):
+def test_the_label_and_the_service_of_a_server_fit(endpoint):
     name = names.service(endpoint)
     assert len(f"isvc.{name}-predictor") <= 63 and len(f"{name}-pods") <= 63
 
 
-def test_a_long_stage_s_job_keeps_to_its_limits():
+def test_the_job_of_a_stage_with_a_long_name_stays_within_the_limits():
     job = volcano.job(golden.stage(name="s" * 63, attempt=100, workers={"replicas": 2}), golden.PLATFORM)
     name = job["metadata"]["name"]
     assert len(f"{name}-trainer-1-0") <= 63 and f"--rdzv_id={name}" in container_of(job)["command"]
 
 
 @pytest.mark.parametrize(("one", "other"), [("1Gi", "1G"), ("2", "1500m"), ("0.5Gi", "500Mi"), ("1k", "999")])
-def test_amounts_are_compared_by_what_they_amount_to(one, other):
+def test_quantities_are_compared_by_value(one, other):
     assert quantities.larger(one, other) == quantities.larger(other, one) == one

@@ -1,4 +1,4 @@
-"""The definitions for a cluster: what the models say, in the form that Kubernetes takes."""
+"""The CustomResourceDefinitions: the models in the form that Kubernetes accepts."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ def nodes(node: dict[str, Any], path: str = "", required: bool = True):
         yield from nodes(node["additionalProperties"], f"{path}.*")
 
 
-def test_the_files_are_what_the_models_say():
+def test_the_committed_definitions_are_generated_from_the_models():
     made = {crds.file_name(each): crds.text(each) for each in ALL.values()}
     assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == made, (
         "run: gog crds --dir manifests/crds"
     )
 
 
-def test_the_reference_is_what_the_models_say():
-    told = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
-    assert told == crd_reference.page(), "run: gog crds --reference > docs/reference.md"
+def test_the_committed_reference_is_generated_from_the_models():
+    written = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    assert written == crd_reference.page(), "run: gog crds --reference > docs/reference.md"
     missing = [
         path
         for kind in KINDS
         for path, _, _ in nodes(schema(kind)["properties"]["spec"])
-        if path and is_field(path) and f"`{path.split('.')[-1]}`" not in told
+        if path and is_field(path) and f"`{path.split('.')[-1]}`" not in written
     ]
     assert missing == []
 
 
-def test_every_kind_has_a_definition_of_its_own():
+def test_every_kind_has_one_definition():
     assert list(ALL) == list(KINDS)
     assert len({crds.file_name(each) for each in ALL.values()}) == len(KINDS)
 
@@ -67,28 +67,30 @@ def test_every_kind_has_a_definition_of_its_own():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("part", ["spec", "status"])
 def test_every_field_is_described(kind, part):
-    silent = [path for path, _, node in nodes(schema(kind)["properties"][part]) if is_field(path) and told(node) == ""]
-    assert schema(kind)["description"].endswith(".") and silent == []
+    undescribed = [
+        path for path, _, node in nodes(schema(kind)["properties"][part]) if is_field(path) and description(node) == ""
+    ]
+    assert schema(kind)["description"].endswith(".") and undescribed == []
 
 
 def is_field(path: str) -> bool:
     return not path.endswith(("[]", ".*"))
 
 
-def told(node: dict[str, Any]) -> str:
+def description(node: dict[str, Any]) -> str:
     text = node.get("description", "")
     return text if text.endswith((".", ")", "]")) else ""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_field_that_may_be_left_out_says_what_holds_then(kind):
-    silent = [
+def test_every_optional_field_documents_its_default(kind):
+    undescribed = [
         path
         for path, required, node in nodes(schema(kind)["properties"]["spec"])
         if is_field(path) and not required and node.get("type") != "object" and not path.endswith(ONE_OF)
         if "Default" not in node["description"]
     ]
-    assert silent == []
+    assert undescribed == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,7 +110,7 @@ def unbounded(node: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_server_fills_in_nothing_that_a_preset_might_know_better(kind):
+def test_the_api_server_fills_in_no_default_that_a_preset_may_override(kind):
     filled = {path for path, _, node in nodes(schema(kind)) if "default" in node}
     assert filled == (
         {"spec.suspend", "spec.replicas"} if kind == "Endpoint" else {"spec.suspend", "spec.backoffLimit"}
@@ -116,7 +118,7 @@ def test_a_server_fills_in_nothing_that_a_preset_might_know_better(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_column_and_subresource_reads_a_field_that_is_there(kind):
+def test_every_column_and_subresource_reads_an_existing_field(kind):
     version = ALL[kind]["spec"]["versions"][0]
     paths = [column["jsonPath"] for column in version["additionalPrinterColumns"]]
     paths += version["subresources"].get("scale", {}).values()
@@ -126,7 +128,7 @@ def test_every_column_and_subresource_reads_a_field_that_is_there(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_may_change_is_a_field_and_all_else_has_a_rule(kind):
+def test_every_field_is_changeable_or_has_a_rule_against_changes(kind):
     spec = schema(kind)["properties"]["spec"]
     changeable = crds.traits(KINDS[kind]).changeable
     guarded = {each.get("fieldPath", "")[1:] for each in spec["x-kubernetes-validations"] if "oldSelf" in each["rule"]}
@@ -141,7 +143,7 @@ def test_the_longest_names_leave_room_for_those_of_children():
     assert names.longest("SFTStage") == names.LIMIT and names.longest("Endpoint") == names.SERVICE_LIMIT
 
 
-def test_no_rule_is_for_a_class_that_nothing_embeds():
+def test_every_rule_belongs_to_a_class_that_is_embedded():
     written = {rule["rule"] for kind in KINDS for _, _, node in nodes(schema(kind)) for rule in rules(node)}
     assert [name for name, made in table.RULES.items() if not {each.rule for each in made} <= written] == []
 
@@ -168,7 +170,7 @@ def test_reasons_and_types_of_conditions_may_be_added_later():
     assert "enum" not in condition["reason"] and "enum" not in condition["type"]
 
 
-def test_a_condition_that_quotes_too_much_is_cut_not_refused():
+def test_a_message_that_is_too_long_is_cut_and_not_refused():
     made = Condition.model_validate(
         {"type": "Failed", "status": "True", "reason": Reason.COMPLETE, "lastTransitionTime": "2026-01-01T00:00:00Z"}
         | {"message": "x" * (MESSAGE_LENGTH + 1)}
@@ -245,7 +247,7 @@ FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("annotation", "form"), FORMS.values(), ids=FORMS.keys())
-def test_a_type_has_a_form_that_kubernetes_takes(annotation, form):
+def test_a_type_becomes_a_structural_schema(annotation, form):
     assert crd_schema.of(holder(annotation))["properties"]["value"] == form
 
 
@@ -269,12 +271,12 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize(("annotation", "sentence"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
-def test_what_a_structural_schema_cannot_say_is_an_error_when_it_is_made(annotation, sentence):
+def test_a_construct_without_a_structural_schema_is_an_error_at_generation(annotation, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         crd_schema.of(holder(annotation))
 
 
-def test_a_default_is_told_not_written_and_only_once():
+def test_a_default_is_documented_once_and_not_part_of_the_schema():
     grpo = schema("GoGRun")["properties"]["spec"]["properties"]["stages"]["properties"]["grpo"]["properties"]
     assert grpo["learningRate"] == {
         "description": "Learning rate after the warm-up [paper: 2e-6]. Default: 2e-06, or the model family's preset.",
@@ -286,7 +288,7 @@ def test_a_default_is_told_not_written_and_only_once():
         assert [path for path, _, node in nodes(schema(kind)) if node.get("description", "").count("Default") > 1] == []
 
 
-def test_kinds_are_called_what_a_person_would_type():
+def test_kinds_have_short_names():
     for kind in KINDS:
         assert ALL[kind]["spec"]["names"]["plural"] == f"{kind.lower()}s"
         assert ALL[kind]["spec"]["names"]["categories"] == ["gog"]
@@ -294,7 +296,7 @@ def test_kinds_are_called_what_a_person_would_type():
     assert shorts == ["gr", *STAGES, "gep"]
 
 
-def test_gog_crds_prints_what_it_would_write(tmp_path, capsys):
+def test_gog_crds_prints_or_writes_the_definitions(tmp_path, capsys):
     assert cli.main(["crds"]) == cli.COMPLETE
     printed = list(yaml.safe_load_all(capsys.readouterr().out))
     assert printed == list(ALL.values())
@@ -302,7 +304,7 @@ def test_gog_crds_prints_what_it_would_write(tmp_path, capsys):
     assert len(list((tmp_path / "new").iterdir())) == len(KINDS)
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["crds", "--dir", str(tmp_path / "file")]) == cli.INVALID
     assert capsys.readouterr().err == f"gog: {tmp_path / 'file'}: cannot be written: File exists\n"

@@ -1,4 +1,4 @@
-"""The definitions on a real API server: what it takes, what it refuses and in which words, what it shows."""
+"""The CustomResourceDefinitions on a real API server: what it accepts, what it refuses and with which message, its columns."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def made(kind: str = "GoGRun", name: str = "w", **spec: Any) -> dict[str, Any]:
 
 
 def refusal(kubectl, *args: str, body: dict[str, Any] | str = "") -> str:
-    """What kubectl says when the server refuses; fails when it does not."""
+    """kubectl's message when the API server refuses; fails if it does not."""
     text = body if isinstance(body, str) else yaml.safe_dump(body)
-    said = kubectl(*args, input=text, check=False)
-    assert "is invalid" in said, said
-    return said
+    output = kubectl(*args, input=text, check=False)
+    assert "is invalid" in output, output
+    return output
 
 
 def stored(kubectl, kind: str, name: str) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def stored(kubectl, kind: str, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.name)
-def test_every_sample_is_taken_and_read_back_as_it_was_written(kubectl, sample):
+def test_every_sample_is_accepted_and_read_back_unchanged(kubectl, sample):
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", sample)
     kubectl("create", "--validate=strict", "-f", sample)
     written = yaml.safe_load(sample.read_text())
@@ -94,7 +94,7 @@ REFUSED = {
         "spec.data: Invalid value: give exactly one of world and uri",
     ),
     "no model": ({"spec.model": None}, "spec.model: Required value"),
-    "model by a name of a hub": (
+    "a model by its name on a hub": (
         {"spec.model": {"base": "Qwen/Qwen2.5-VL-7B-Instruct"}},
         "spec.model.base: Invalid value: should be tiny, an s3:// prefix, or an absolute path inside the trainer image",
     ),
@@ -106,7 +106,7 @@ REFUSED = {
         {"spec.stages": {"skip": ["curate", "sft", "stratify", "grpo", "evaluate"]}},
         "spec.stages.skip: Invalid value: every stage is skipped: keep at least one",
     ),
-    "a stage that is none": (
+    "an unknown stage": (
         {"spec.stages": {"skip": ["rl"]}},
         'spec.stages.skip[0]: Unsupported value: "rl": supported values: "curate", "sft", "stratify", "grpo", "evaluate"',
     ),
@@ -114,19 +114,19 @@ REFUSED = {
         {"spec.tools": {"cache": {"mode": "record"}}},
         "spec.tools.cache.path: Required value",
     ),
-    "a server both given and to be started": (
+    "a url and settings of a server to start": (
         {"spec.endpoints": {"judge": {"url": "http://j", "backend": "world"}}},
         "spec.endpoints.judge.url: Invalid value: url names an existing server",
     ),
-    "no address": (
+    "text that is not a URL": (
         {"spec.endpoints": {"judge": {"url": "judge.internal"}}},
         'spec.endpoints.judge.url: Invalid value: "judge.internal": should be an address that starts with http:// or https://',
     ),
-    "a band upside down": (
+    "lower bound above the upper bound": (
         {"spec.stages": {"stratify": {"level1": [0.6, 0.5]}}},
         "spec.stages.stratify.level1: Invalid value: is [lowest, highest]: swap the two",
     ),
-    "half a band": (
+    "one bound of two": (
         {"spec.stages": {"stratify": {"level1": [0.5]}}},
         "spec.stages.stratify.level1: Invalid value: 1: spec.stages.stratify.level1 in body should have at least 2 items",
     ),
@@ -134,41 +134,44 @@ REFUSED = {
         {"spec.stages": {"grpo": {"groupSize": 1}}},
         "spec.stages.grpo.groupSize: Invalid value: 1: spec.stages.grpo.groupSize in body should be greater than or equal to 2",
     ),
-    "not above zero": (
+    "not greater than 0": (
         {"spec.stages": {"grpo": {"learningRate": 0}}},
         "spec.stages.grpo.learningRate: Invalid value: 0: spec.stages.grpo.learningRate in body should be greater than 0",
     ),
-    "no number": (
+    "text for a number": (
         {"spec.stages": {"sft": {"learningRate": "fast"}}},
         'spec.stages.sft.learningRate: Invalid value: "string"',
     ),
-    "no such choice": (
+    "a word outside the enumeration": (
         {"spec.stages": {"grpo": {"gaze": True}}},
         'spec.stages.grpo.gaze: Unsupported value: true: supported values: "select", "direct", "off", "false"',
     ),
-    "no such level": ({"spec.stages": {"grpo": {"levels": [3]}}}, "spec.stages.grpo.levels[0]: Unsupported value: 3"),
-    "arms of one name": (
+    "an unknown level": (
+        {"spec.stages": {"grpo": {"levels": [3]}}},
+        "spec.stages.grpo.levels[0]: Unsupported value: 3",
+    ),
+    "two arms with one name": (
         {"spec.arms": [{"name": "a", "set": {"seed": 1}}, {"name": "a", "set": {"seed": 2}}]},
         'spec.arms[1]: Duplicate value: {"name":"a"}',
     ),
-    "an arm's name": (
+    "an invalid name of an arm": (
         {"spec.arms": [{"name": "No Gaze", "set": {"seed": 1}}]},
         'spec.arms[0].name: Invalid value: "No Gaze": should be lower-case letters, digits and hyphens',
     ),
-    "an arm that sets nothing": ({"spec.arms": [{"name": "a", "set": {}}]}, "should have at least 1 properties"),
-    "an amount that is none": (
+    "an arm without changes": ({"spec.arms": [{"name": "a", "set": {}}]}, "should have at least 1 properties"),
+    "a text that is not a quantity": (
         {"spec.stages": {"grpo": {"workers": {"memory": "lots"}}}},
         'spec.stages.grpo.workers.memory: Invalid value: "lots"',
     ),
-    "a toleration of everything by accident": (
+    "a toleration without a key": (
         {"spec.scheduling": {"tolerations": [{"effect": "NoSchedule"}]}},
         "spec.scheduling.tolerations[0].operator: Invalid value: a toleration without a key matches every taint",
     ),
-    "a toleration that compares nothing": (
+    "a toleration with a value that is not compared": (
         {"spec.scheduling": {"tolerations": [{"key": "gpu", "operator": "Exists", "value": "yes"}]}},
         "spec.scheduling.tolerations[0].value: Forbidden: operator Exists compares no value",
     ),
-    "a toleration with a time it does not have": (
+    "a toleration with seconds but another effect": (
         {"spec.scheduling": {"tolerations": [{"key": "gpu", "tolerationSeconds": 3}]}},
         "spec.scheduling.tolerations[0].tolerationSeconds: Forbidden: only effect NoExecute has tolerationSeconds",
     ),
@@ -184,12 +187,12 @@ REFUSED = {
 }
 REFUSED_ENDPOINT = {
     "no role": ({}, "spec.role: Required value"),
-    "a role that is none": ({"role": "oracle"}, 'spec.role: Unsupported value: "oracle"'),
-    "a search of nothing": (
+    "an unknown role": ({"role": "oracle"}, 'spec.role: Unsupported value: "oracle"'),
+    "a search without a dataset": (
         {"role": "imageSearch"},
         "spec.data: Required value: a search needs the dataset that it searches, e.g. data: {world: {}}",
     ),
-    "a key of a policy of ours": (
+    "an API key for a policy that gog starts": (
         {"role": "policy", "base": "tiny", "secretName": "key"},
         "spec.secretName: Invalid value: gog loads checkpoints into a policy server that it starts, and holds no key",
     ),
@@ -198,15 +201,15 @@ REFUSED_ENDPOINT = {
         {"role": "judge", "version": "grpo/1", "store": STORE},
         "spec.version: Forbidden: only role policy serves a checkpoint: remove version",
     ),
-    "a checkpoint from nowhere": (
+    "a checkpoint without a store": (
         {"role": "policy", "base": "tiny", "version": "grpo/1"},
         "spec.store: Required value: data.uri and version are read from a store",
     ),
-    "both given and to be started": (
+    "a url and settings of a server to start": (
         {"role": "judge", "url": "http://j", "resources": {"limits": {"cpu": 1}}},
         "spec.url: Invalid value: url names an existing server",
     ),
-    "more pods than anybody means": ({"role": "judge", "replicas": 65}, "spec.replicas: Invalid value: 65"),
+    "too many pods": ({"role": "judge", "replicas": 65}, "spec.replicas: Invalid value: 65"),
 }
 
 
@@ -214,7 +217,7 @@ RUNS = [path for path in SAMPLES if path.name.startswith("gogrun")]
 
 
 @pytest.mark.parametrize("sample", RUNS, ids=lambda path: path.name)
-def test_what_gog_makes_of_a_run_is_taken_as_it_is(kubectl, sample):
+def test_the_children_of_a_run_are_accepted_and_read_back_unchanged(kubectl, sample):
     run = objects.GoGRun.model_validate(yaml.safe_load(sample.read_text()))
     run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"uid": "a-uid"})})
     store = run.spec.store
@@ -223,14 +226,14 @@ def test_what_gog_makes_of_a_run_is_taken_as_it_is(kubectl, sample):
     policy = [children.policy(run, store, "grpo/120")] if run.spec.endpoints.policy is not None else []
     for thing in (*stages, *children.endpoints(run, store), *policy):
         body = {**documents.created(thing, ""), "metadata": {"name": thing.name}}
-        said = kubectl(
+        output = kubectl(
             "create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-", input=json.dumps(body)
         )
-        assert documents.parse(type(thing), json.loads(said)).spec == thing.spec
+        assert documents.parse(type(thing), json.loads(output)).spec == thing.spec
 
 
 def changed(body: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The document with dotted paths set; None takes the field away."""
+    """The document with dotted paths set; None removes the field."""
     body = copy.deepcopy(body)
     for path, value in changes.items():
         body = overrides.apply(body, path, value)
@@ -239,32 +242,32 @@ def changed(body: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("changes", "sentence"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_work_is_refused_by_field_and_remedy(kubectl, changes, sentence):
+def test_an_invalid_run_is_refused_with_its_field_and_the_remedy(kubectl, changes, sentence):
     assert sentence in refusal(kubectl, "create", "-f", "-", body=changed(made(), changes))
 
 
 @pytest.mark.parametrize(("spec", "sentence"), REFUSED_ENDPOINT.values(), ids=REFUSED_ENDPOINT.keys())
-def test_an_endpoint_that_cannot_work_is_refused_by_field_and_remedy(kubectl, spec, sentence):
+def test_an_invalid_endpoint_is_refused_with_its_field_and_the_remedy(kubectl, spec, sentence):
     assert sentence in refusal(kubectl, "create", "-f", "-", body=made("Endpoint", **spec))
 
 
 def test_a_misspelt_field_is_refused_by_kubectl(kubectl):
     body = yaml.safe_dump(made(stages={"sft": {"lerningRate": 1}}))
-    said = kubectl("create", "-f", "-", input=body, check=False)
-    assert 'unknown field "spec.stages.sft.lerningRate"' in said
+    output = kubectl("create", "-f", "-", input=body, check=False)
+    assert 'unknown field "spec.stages.sft.lerningRate"' in output
 
 
-def test_names_of_stages_and_endpoints_may_be_as_long_as_a_runs_children_are(kubectl):
+def test_each_kind_accepts_the_longest_name_that_a_run_gives_its_children(kubectl):
     for kind, longest, spec in (("SFTStage", 42, {}), ("Endpoint", 48, {"role": "judge"})):
         kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "w" * longest, **spec)))
-        said = refusal(kubectl, "create", "-f", "-", body=made(kind, "w" * (longest + 1), **spec))
-        assert f"metadata.name should be at most {longest} characters" in said
+        output = refusal(kubectl, "create", "-f", "-", body=made(kind, "w" * (longest + 1), **spec))
+        assert f"metadata.name should be at most {longest} characters" in output
 
 
-KEPT = {
+FIXED = {
     "a run's model": ("GoGRun", {}, {"model": {"base": "s3://b/q"}}, "spec.model: Forbidden: cannot change"),
     "a field added": ("GoGRun", {}, {"seed": 1}, "spec.seed: Forbidden: cannot change"),
-    "a field taken away": ("GoGRun", {"seed": 1}, {"seed": None}, "spec.seed: Forbidden: cannot change"),
+    "a field removed": ("GoGRun", {"seed": 1}, {"seed": None}, "spec.seed: Forbidden: cannot change"),
     "deep inside": (
         "GoGRun",
         {"stages": {"grpo": {"steps": 1}}},
@@ -272,7 +275,7 @@ KEPT = {
         "spec.stages: Forbidden: cannot change once the run exists: "
         "delete the run and apply it again; the contents of the store are kept",
     ),
-    "whether the model looks": (
+    "a field without a type, nested": (
         "GoGRun",
         {"stages": {"grpo": {"gaze": "select"}}},
         {"stages": {"grpo": {"gaze": False}}},
@@ -284,32 +287,37 @@ KEPT = {
         {"arms": [{"name": "a", "set": {"stages.grpo.gaze": "direct"}}]},
         "spec.arms: Forbidden: cannot change",
     ),
-    "who manages it": ("GoGRun", {}, {"managedBy": "kueue.x-k8s.io/multikueue"}, "spec.managedBy: Forbidden"),
+    "the controller": ("GoGRun", {}, {"managedBy": "kueue.x-k8s.io/multikueue"}, "spec.managedBy: Forbidden"),
     "a stage's settings": (
         "GRPOStage",
         {},
         {"klCoef": 0.5},
         "spec.klCoef: Forbidden: cannot change once the stage exists",
     ),
-    "whether a stage's model looks": (
+    "a field without a type": (
         "GRPOStage",
         {"gaze": "select"},
         {"gaze": "off"},
         "spec: Forbidden: gaze cannot change once the stage exists",
     ),
-    "what an endpoint does": (
+    "the role of an endpoint": (
         "Endpoint",
         {"role": "judge"},
         {"role": "grounding"},
         "spec.role: Forbidden: cannot change once the endpoint exists",
     ),
-    "where an endpoint is": ("Endpoint", {"role": "judge"}, {"url": "http://j"}, "spec.url: Forbidden: cannot change"),
+    "the url of an endpoint": (
+        "Endpoint",
+        {"role": "judge"},
+        {"url": "http://j"},
+        "spec.url: Forbidden: cannot change",
+    ),
 }
 
 
-@pytest.mark.parametrize(("kind", "before", "change", "sentence"), KEPT.values(), ids=KEPT.keys())
-def test_what_was_decided_at_creation_stays(kubectl, kind, before, change, sentence):
-    name = "kept"
+@pytest.mark.parametrize(("kind", "before", "change", "sentence"), FIXED.values(), ids=FIXED.keys())
+def test_fields_that_are_fixed_at_creation_cannot_change(kubectl, kind, before, change, sentence):
+    name = "fixed"
     kubectl("delete", f"{kind.lower()}.gog.dev", name, "--ignore-not-found")
     kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, name, **before)))
     patch = json.dumps({"spec": change})
@@ -326,7 +334,7 @@ CHANGEABLE = {
 
 
 @pytest.mark.parametrize(("kind", "changes"), CHANGEABLE.items(), ids=CHANGEABLE.keys())
-def test_what_steers_an_object_may_change(kubectl, kind, changes):
+def test_lifecycle_fields_may_change(kubectl, kind, changes):
     spec = {"role": "policy", "base": "tiny", "version": "grpo/20", "store": STORE} if kind == "Endpoint" else {}
     kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "steered", **spec)))
     for change in changes:
@@ -335,7 +343,7 @@ def test_what_steers_an_object_may_change(kubectl, kind, changes):
         assert {key: read.get(key) for key in change} == change
 
 
-def test_a_bare_off_is_false_for_kubectl_and_off_for_gog(kubectl):
+def test_off_without_quotes_is_false_for_kubectl_and_off_for_gog(kubectl):
     text = yaml.safe_dump(made("GRPOStage", "bare")) + "  gaze: off\n  levels: [1, '2', easy]\n"
     kubectl("create", "-f", "-", input=text)
     read = stored(kubectl, "GRPOStage", "bare")
@@ -344,7 +352,7 @@ def test_a_bare_off_is_false_for_kubectl_and_off_for_gog(kubectl):
     assert (stage.spec.gaze, stage.spec.levels) == ("off", ("1", "2", "easy"))
 
 
-def test_a_status_is_written_apart_and_shown_in_columns(kubectl):
+def test_the_status_is_a_subresource_and_shown_in_columns(kubectl):
     kubectl("create", "-f", "-", input=yaml.safe_dump(made(name="shown") | {"status": {"stage": "ignored"}}))
     assert stored(kubectl, "GoGRun", "shown").get("status") is None
     report(kubectl, "gogrun", "shown", "Training", stage="grpo", progress="41/120", reward="0.47", toolFailures="1.8%")
@@ -361,7 +369,7 @@ def report(kubectl, kind: str, name: str, reason: str, more: dict[str, Any] | No
     kubectl("patch", f"{kind}.gog.dev", name, "--subresource=status", "--type=merge", "-p", patch)
 
 
-def test_stages_and_endpoints_have_columns_of_their_own(kubectl):
+def test_stages_and_endpoints_have_their_own_columns(kubectl):
     kubectl("create", "-f", "-", input=yaml.safe_dump(made("SFTStage", "columns")))
     kubectl("create", "-f", "-", input=yaml.safe_dump(made("Endpoint", "columns", role="judge")))
     report(kubectl, "sftstage", "columns", "Running", {"attempt": 2, "checkpoint": "sft/20"}, progress="20/30")
@@ -374,7 +382,7 @@ def test_stages_and_endpoints_have_columns_of_their_own(kubectl):
     assert row.split()[:4] == ["columns", "http://c.svc", "True", "grpo/1"]
 
 
-def test_one_word_lists_every_kind(kubectl):
+def test_the_category_gog_lists_every_kind(kubectl):
     for kind in KINDS:
         spec = {"role": "judge"} if kind == "Endpoint" else {}
         kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "listed", **spec)))
@@ -388,9 +396,9 @@ def test_an_endpoint_can_be_scaled(kubectl):
     assert stored(kubectl, "Endpoint", "scaled")["spec"]["replicas"] == 3
 
 
-def test_explain_is_the_users_documentation(kubectl):
-    told = " ".join(kubectl("explain", "gogrun.spec.stages.grpo.learningRate").split())
-    assert "[paper: 2e-6]. Default: 2e-06, or the model family's preset." in told
+def test_kubectl_explain_documents_every_field(kubectl):
+    text = " ".join(kubectl("explain", "gogrun.spec.stages.grpo.learningRate").split())
+    assert "[paper: 2e-6]. Default: 2e-06, or the model family's preset." in text
     for kind in KINDS:
-        said = kubectl("explain", f"{kind.lower()}.spec")
-        assert "<empty>" not in said and "<no description>" not in said
+        output = kubectl("explain", f"{kind.lower()}.spec")
+        assert "<empty>" not in output and "<no description>" not in output

@@ -148,7 +148,7 @@ BROKEN = {
         "  arms: [{name: a, set: {stages.grpo.gase: 'off'}}]",
         "w.yaml: spec.arms: arm a: stages.grpo.gase: unknown field (did you mean gaze?)",
     ),
-    "arm that changes what is shared": (
+    "arm that changes a shared field": (
         "  arms: [{name: a, set: {data.path: /x}}]",
         "w.yaml: spec.arms: arm a: cannot change 'data.path' (an arm may change stages, tools, model, seed)",
     ),
@@ -306,7 +306,7 @@ def test_set_refuses_an_unknown_path(assignment, sentence):
     assert refusal(LEAST + "  arms: []", [assignment]).startswith(sentence)
 
 
-def test_an_object_that_is_written_and_read_again_is_equal_and_has_no_field_more():
+def test_an_object_that_is_written_and_read_again_is_equal_and_gains_no_field():
     run = read(LEAST + "  stages: {grpo: {optimizer: {_component_: torch.optim.SGD}}}")
     again = objects.parse(objects.document(run))
     assert again == run and again.spec.model_fields_set == run.spec.model_fields_set

@@ -58,14 +58,14 @@ def test_a_stage_waits_for_the_endpoints_that_its_spec_names_and_receives_their_
 
 
 @pytest.mark.parametrize(
-    ("own", "asked"), [({}, "qwen3-32b"), ({"judgeModel": "mine"}, "mine")], ids=["its endpoint's", "its own"]
+    ("own", "requested"), [({}, "qwen3-32b"), ({"judgeModel": "mine"}, "mine")], ids=["of the endpoint", "of the stage"]
 )
-def test_a_stage_requests_the_judge_model_of_its_endpoint_unless_its_spec_names_one(own, asked):
+def test_a_stage_requests_the_judge_model_of_its_endpoint_unless_its_spec_names_one(own, requested):
     url = "http://judges"
     judge = make_endpoint("judge", url=url, model="qwen3-32b", status={"conditions": holding("Ready"), "url": url})
     stage = make_stage("CurateStage", endpoints={"judge": "world-judge"}, status={"attempt": 1}, **own)
     (create,) = decide(stage, endpoints={"world-judge": judge}).actions
-    assert create == CreateJob({"judge": url}, asked)
+    assert create == CreateJob({"judge": url}, requested)
 
 
 def test_a_stage_without_tools_waits_for_none():

@@ -16,7 +16,7 @@ def progress(**metrics):
 
 
 def test_a_stage_shows_steps_reward_and_failures_as_text():
-    stage = make_stage("GRPOStage", status={"attempt": 1, "seen_attempt": 1})
+    stage = make_stage("GRPOStage", status={"attempt": 1, "observed_attempt": 1})
     facts = stage_rule.Facts(
         JobView("running"), StoreView("unknown"), progress(reward=0.4672, tool_failure_ratio=0.0181), READY_DATA
     )

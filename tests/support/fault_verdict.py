@@ -59,6 +59,6 @@ def _without_attempts(essence: list[Any]) -> list[Any]:
     conditions, rest, spec = essence
     return [
         conditions,
-        {key: value for key, value in rest.items() if key not in ("attempt", "seenAttempt", "failures")},
+        {key: value for key, value in rest.items() if key not in ("attempt", "observedAttempt", "failures")},
         spec,
     ]

@@ -1,4 +1,4 @@
-"""Objects, views and a cluster in memory for the control plane's tests: each takes only what a case is about."""
+"""Builders of objects and views, and a cluster in memory, for tests of the control plane."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORLD = {"model": {"base": "tiny"}, "data": {"world": {}}}
 
 
 def until(happens: Callable[[], Any], patience: float = 120.0) -> Any:
-    """Waits for something that another process does; its value. Fails after `patience` seconds."""
+    """Waits for a condition and returns its value. Fails after `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if value := happens():
@@ -52,7 +52,7 @@ def make_stage(
     annotations: dict[str, str] | None = None,
     **spec: Any,
 ) -> objects.Stage:
-    """A stage that needs nothing but its data; status: fields by snake_case name."""
+    """A stage that needs only its data. status: fields by snake_case name."""
     body = manifest(kind, "world-stage", store={"uri": STORE.uri}, **spec)
     body["metadata"]["annotations"] = annotations or {}
     stage = objects.KINDS[kind].model_validate(body)
@@ -67,28 +67,28 @@ def make_endpoint(role: str = "grounding", *, status: Mapping[str, Any] | None =
 
 
 def holding(type_: Any, reason: Reason = Reason.RUNNING, message: str = "", *, status: bool = True) -> tuple[Any, ...]:
-    """Conditions with one that holds."""
+    """Conditions with one of them set."""
     return put((), type_, status, reason, message, now=NOW)
 
 
-def _look(owner: objects.Stage | objects.GoGRun) -> str:
+def _check_of(owner: objects.Stage | objects.GoGRun) -> str:
     return owner.job_name if isinstance(owner, objects.Stage) else owner.name
 
 
 @dataclass
 class FakeJob:
-    """A job's life: running until a test says otherwise."""
+    """A job: running until a test ends it."""
 
     stage: str
     view: JobView = field(default_factory=lambda: JobView("running"))
 
 
 class FakeCluster:
-    """A Cluster in memory: as strict about stale writes as a real one, and everything that was done is counted."""
+    """A Cluster in memory. It refuses stale writes, as a real one does, and records every call."""
 
     def __init__(self, *, is_persistent: bool = False) -> None:
         self.is_persistent = is_persistent
-        self.looked: set[str] = set()
+        self.checked: set[str] = set()
         self.reported = ReportView("absent") if is_persistent else ReportView("done")
         self.things: dict[tuple[str, str], objects.Object] = {}
         self.jobs: dict[str, FakeJob] = {}
@@ -191,15 +191,15 @@ class FakeCluster:
         self.servers[endpoint.name] = replace(self.servers[endpoint.name], version=version)
 
     def store_state(self, owner: objects.Stage | objects.GoGRun) -> StoreView:
-        """On a persistent cluster, known only once somebody has looked after the attempt."""
-        if self.is_persistent and _look(owner) not in self.looked:
+        """On a persistent cluster, known only after a check since the attempt."""
+        if self.is_persistent and _check_of(owner) not in self.checked:
             return StoreView("unknown")
         keys = (owner.store_key,) if isinstance(owner, objects.Stage) else owner.spec.stages.skip
         return StoreView("known", {key: self.checkpoints[key] for key in keys if key in self.checkpoints})
 
     def check_store(self, owner: objects.Stage | objects.GoGRun) -> None:
-        self.calls.append(f"look {_look(owner)}")
-        self.looked.add(_look(owner))
+        self.calls.append(f"check {_check_of(owner)}")
+        self.checked.add(_check_of(owner))
 
     def report(self, run: objects.GoGRun) -> ReportView:
         return self.reported
@@ -211,10 +211,10 @@ class FakeCluster:
     def default_store(self) -> settings.StoreSpec:
         return STORE
 
-    # -- what the world does
+    # -- what happens outside of the control plane
 
     def answer(self) -> None:
-        """Every server that starts becomes ready; the dataset, too."""
+        """Makes every starting server and the dataset ready."""
         for name, view in self.servers.items():
             if view.state == "starting":
                 url = f"http://127.0.0.1:{view.port}"
@@ -223,7 +223,7 @@ class FakeCluster:
             self.made = READY_DATA
 
     def finish(self, name: str, *, code: int = 0, step: int | None = 1, lines: tuple[str, ...] = ()) -> None:
-        """A job ends; step: of the checkpoint it leaves, None for none."""
+        """Ends a job. step: of the checkpoint that it leaves; None for none."""
         job = self.jobs[name]
         stage = next(thing for thing in self.things.values() if thing.name == job.stage)
         assert isinstance(stage, objects.Stage)
@@ -232,7 +232,7 @@ class FakeCluster:
         job.view = JobView("failed" if code else "succeeded", code, lines)
 
     def crash(self) -> None:
-        """The control plane of one machine dies: jobs are lost, servers are gone, objects and store stay."""
+        """The control plane of one machine dies: jobs and servers are lost, objects and store remain."""
         for job in self.jobs.values():
             job.view = JobView("lost")
         self.servers.clear()

@@ -1,8 +1,8 @@
-"""Everything that the operator makes of objects on a cluster, one case for each form, and where it is kept.
+"""Everything that the operator creates on a cluster, by case, and the golden files that hold it.
 
-    .venv/bin/python tests/support/operator_golden.py      writes tests/operator/golden/*.yaml anew
+    .venv/bin/python tests/support/operator_golden.py      regenerates tests/operator/golden/*.yaml
 
-The files are what a reader looks at to see what runs; a change of them is a change of what every cluster runs.
+The files show a reader what runs on a cluster; a change of them changes every installation.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def documents(case: str) -> list[Document]:
 
 
 class Dumper(yaml.SafeDumper):
-    """Files inside a ConfigMap as they are, line by line."""
+    """Writes the files inside a ConfigMap line by line."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

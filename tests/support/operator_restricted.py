@@ -1,7 +1,7 @@
 """The Pod Security Standard `restricted` (and what it includes of `baseline`), as a function over a pod's spec.
 
-https://kubernetes.io/docs/concepts/security/pod-security-standards/ ; the API server's own admission is asked, too,
-where there is one (test_build_apiserver.py). This one runs everywhere.
+Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/. The admission plugin of a real API server is
+tested, too (test_build_apiserver.py); this check needs none.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ HANDLERS = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
 def violations(pod: Document) -> list[str]:
-    """What the profile does not allow of a pod's spec; empty when it passes."""
+    """Violations of the profile in a pod's spec; empty if it passes."""
     return [*_pod(pod), *(f"{each['name']}: {what}" for each in _containers(pod) for what in _container(each, pod))]
 
 
 def pods(document: Document) -> list[Document]:
-    """Specs of the pods that a document makes."""
+    """Specs of the pods of a document."""
     spec = document.get("spec", {})
     if document["kind"] == "InferenceService":
         return [spec["predictor"]]

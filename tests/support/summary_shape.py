@@ -1,4 +1,4 @@
-"""The shape of `summary.json`: keys and kinds of value, the same wherever a run ran."""
+"""The keys of `summary.json`, which are the same on one machine and on a cluster."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SHAPE = {
     "evaluation": {"policy", "benchmark", "n", "accuracy", "ci95", "tool_calls_mean", "latency_p50_s"},
     "comparisons": {"a", "b", "n", "difference", "ci95"},
 }
-"""Keys that each part has at least."""
+"""Keys that every part must have."""
 
 
 def missing(summary: dict[str, Any]) -> dict[str, set[str]]:
-    """What a summary lacks, by part; an empty list lacks everything."""
+    """Keys that are missing from a summary, by part; an empty list lacks all of them."""
     lacking = {}
     for part, keys in SHAPE.items():
         found = summary.get(part) or {}

@@ -47,7 +47,7 @@ class Reason(StrEnum):
     RESTARTING = "Restarting"
     READY = "Ready"
     EXTERNAL = "External"
-    CHECKING = "CheckingCheckpoint"
+    CHECKING = "CheckingStore"
     REPORTING = "WritingReport"
     SERVING = "LoadingPolicy"
     JUDGE_DOWN = "JudgeDown"

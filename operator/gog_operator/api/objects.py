@@ -98,7 +98,7 @@ class StageStatus(Status):
     progress: Progress | None = Field(None, description="The last progress report.")
     summary: Summary = Field(Summary(), description="The figures of `kubectl get`.")
     checkpoint: str = Field("", max_length=128, description="Newest committed checkpoint: `sft/180`.")
-    seen_attempt: int = Field(
+    observed_attempt: int = Field(
         0, description="Newest attempt whose job was observed; if that job disappears, it is not created again."
     )
     ended: AttemptEnd | None = Field(None, description="How the newest attempt ended, once it has.")

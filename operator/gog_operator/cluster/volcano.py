@@ -54,7 +54,7 @@ class VolcanoJobs:
             return None
         job = self._find(stage)
         if job is None:
-            return JobView("lost") if stage.status.seen_attempt == stage.status.attempt else None
+            return JobView("lost") if stage.status.observed_attempt == stage.status.attempt else None
         phase = phase_of(job)
         if phase in SUCCEEDED:
             return JobView("succeeded", 0)

@@ -86,7 +86,7 @@ def _with_observations(stage: Stage, facts: Facts) -> Stage:
     """The stage with what its job and the store report."""
     update: dict[str, Any] = {"observed_generation": stage.metadata.generation}
     if facts.job is not None:
-        update["seen_attempt"] = stage.status.attempt
+        update["observed_attempt"] = stage.status.attempt
     if facts.progress is not None:
         update["progress"] = facts.progress
         update["summary"] = summary.of_stage(facts.progress, stage.status.summary)
@@ -113,7 +113,7 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     if stage.status.attempt == 0:
         return _number(stage, 1, now)
     creating = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
-    creating = changes.update(creating, seen_attempt=stage.status.attempt)
+    creating = changes.update(creating, observed_attempt=stage.status.attempt)
     return Decision(creating.status, (_job(stage, facts),))
 
 
