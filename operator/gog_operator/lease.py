@@ -1,9 +1,9 @@
-"""A Lease that only one operator holds: while it is not held, nothing is written.
+"""A Lease that one operator holds at a time; while it is not held, nothing is written.
 
-It spares two operators the trouble of doing everything twice; that nothing breaks when they do is the plans' and the
-acts' business. The holder trusts its lease for less time than others must wait before they take it, by more than one
-write may take, so that the last write of the old has landed before the first of the new. Others' clocks are not
-believed: what counts is how long a record has not changed before our eyes.
+It spares two operators from doing everything twice; that nothing breaks when they do is ensured by the plans and by
+idempotent actions. The holder trusts its lease for less time than others must wait before they take it, by more than one
+write may take, so that the last write of the old holder has landed before the first of the new one. Other machines'
+clocks are not trusted: what counts is how long a record has not changed as observed here.
 """
 
 from __future__ import annotations
@@ -16,17 +16,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gog_operator.cluster import paths
-from gog_operator.cluster.kube import MERGE, WRITE_SECONDS, Api, ApiError
+from gog_operator.cluster.kube import MERGE, WRITE_SECONDS, Api, ApiError, Document, Request
 
 DURATION = 15.0
+"""Seconds that others must see the record unchanged before they take the lease."""
 RENEW = 5.0
+"""Seconds between two renewals."""
 TRUSTED = DURATION - WRITE_SECONDS
+"""Seconds after a renewal for which the holder may write."""
 
 log = logging.getLogger(__name__)
 
 
 class Lease:
-    """One Lease object. identity: ours, unique; clock: seconds that only grow."""
+    """One Lease object.
+
+    Args:
+        api: of the API server.
+        namespace: of the Lease.
+        name: of the Lease.
+        identity: of this operator, unique.
+        clock: seconds that only grow.
+    """
 
     def __init__(
         self, api: Api, namespace: str, name: str, identity: str, clock: Callable[[], float] = time.monotonic
@@ -41,7 +52,7 @@ class Lease:
         return self._clock() - self._renewed < TRUSTED
 
     def attempt(self) -> bool:
-        """Takes or renews it if it may. Raises ApiError."""
+        """Takes or renews the lease if possible. Returns whether it is held. Raises ApiError."""
         begun = self._clock()
         record = self._read()
         if record is None:
@@ -58,7 +69,7 @@ class Lease:
         return True
 
     def release(self) -> None:
-        """Lets the next one begin at once."""
+        """Gives the lease up, so that the next operator need not wait. Raises ApiError."""
         if self.held():
             self._renewed = -DURATION
             self.api.call("PATCH", self._path, body={"spec": {"holderIdentity": ""}}, content=MERGE)
@@ -95,8 +106,8 @@ class Lease:
         }
 
 
-def keep(lease: Lease, stop: threading.Event, first: threading.Event) -> None:
-    """Takes the lease and renews it until told to stop. first: set once it is ours."""
+def run(lease: Lease, stop: threading.Event, first: threading.Event) -> None:
+    """Takes the lease and renews it until `stop` is set. first: set once it is held."""
     while not stop.is_set():
         try:
             if lease.attempt() and not first.is_set():
@@ -107,21 +118,13 @@ def keep(lease: Lease, stop: threading.Event, first: threading.Event) -> None:
         stop.wait(RENEW if lease.held() else 1.0)
 
 
-class Gated:
+class GatedApi(Api):
     """An Api that writes only while the lease is held."""
 
     def __init__(self, api: Api, lease: Lease) -> None:
         self.api, self.lease = api, lease
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        content: str = "application/json",
-    ) -> dict[str, Any]:
-        if method != "GET" and not self.lease.held():
+    def send(self, request: Request) -> Document:
+        if request.writes and not self.lease.held():
             raise ApiError(0, "NotLeader", "another operator holds the lease", TRUSTED)
-        return self.api.call(method, path, body=body, query=query, content=content)
+        return self.api.send(request)

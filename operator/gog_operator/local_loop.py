@@ -1,8 +1,8 @@
-"""The control loop of one machine: a pass over every object, again and again, until the root is settled.
+"""The control loop of one machine: a pass over every object, repeated until the root is finished or suspended.
 
-The root first, so that an end or a halt reaches a stage before that does anything more; servers before stages, so that
-none relies on a server of an earlier life. There are ten objects or so, and a look at them costs a millisecond: polling
-needs no watch that could be missed. On a cluster events and a queue take this file's place; nothing else changes.
+The root comes first, so that an end or a suspension reaches a stage before it does anything more; servers come before
+stages, so that no stage relies on a server of an earlier control loop. There are some ten objects, and reading them
+takes a millisecond, so polling is enough. On a cluster, events and a queue replace this file; nothing else changes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from gog_operator.api.objects import KINDS, Endpoint, Object
 from gog_operator.cluster.local import LocalCluster
 
 TICK = 0.2
-"""Seconds between looks."""
+"""Seconds between two sweeps."""
 
 
 def utc_now() -> datetime:
-    """To the millisecond: enough for a person, short in a file."""
+    """The time to the millisecond: precise enough to read, short in a file."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
@@ -33,26 +33,36 @@ def drive(
     on_pass: Callable[[], None] = lambda: None,
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Returns when the root is finished or suspended and nothing of it runs, or when interrupted."""
+    """Sweeps until the root is finished or suspended and nothing of it runs, or until interrupted.
+
+    Args:
+        cluster: of the run folder.
+        root: kind and name of the run, or of a stage or endpoint alone.
+        wait: sleeps for some seconds.
+        interrupted: whether to return early.
+        on_pass: called after every sweep.
+        clock: the time.
+    """
     while not interrupted():
-        hurried = sweep(cluster, root, clock())
+        again = sweep(cluster, root, clock())
         on_pass()
         if settled(cluster, root):
             return
-        if not hurried:
+        if not again:
             wait(TICK)
 
 
 def sweep(cluster: LocalCluster, root: tuple[str, str], now: datetime) -> bool:
-    """One pass over everything; whether something asked to be looked at again at once."""
-    again = [reconcile.reconcile(cluster, *root, now)]
+    """Makes one pass over every object. Returns whether one of them wants another pass at once."""
+    waits = [reconcile.reconcile(cluster, *root, now)]
     names = {each.name for each in cluster.list(Endpoint)} | set(cluster.servers.names())
     keys = [("Endpoint", name) for name in sorted(names)] + [each.key for each in reconcile.stages(cluster)]
-    again += [reconcile.reconcile(cluster, *key, now) for key in keys if key != root]
-    return any(after == 0 for after in again)
+    waits += [reconcile.reconcile(cluster, *key, now) for key in keys if key != root]
+    return any(after == 0 for after in waits)
 
 
 def settled(cluster: LocalCluster, root: tuple[str, str]) -> bool:
+    """Whether the root is finished or suspended, or gone, and nothing of it runs."""
     thing: Object | None = cluster.get(KINDS[root[0]], root[1])
     if thing is None:
         return True

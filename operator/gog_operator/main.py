@@ -1,10 +1,10 @@
 """The operator's process: workers on a queue, fed by watches and a resync, gated by a lease.
 
     main thread   kopf's event loop                     lease     takes and renews
-    workers       one pass over one object at a time    resync    lists everything now and then
-    health        /healthz, /metrics
+    workers       one pass over one object at a time    resync    lists everything at intervals
+    metrics       /healthz, /metrics
 
-It may be killed at any time; SIGTERM ends it after the passes under way, and gives the lease back.
+It may be killed at any time. SIGTERM ends it after the passes under way, and releases the lease.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from gog import metrics
 from gog.errors import UserError
 from gog_operator import health, lease, reconcile, resync, telemetry, watch
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import invalid_object, paths
-from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster import invalid_object, paths, trainer_client
+from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import Api, ApiError
 from gog_operator.workqueue import Key, WorkQueue
 
-MENDING_SECONDS = 300.0
-"""Until an object is looked at again that nobody has mended."""
+INVALID_SECONDS = 300.0
+"""Until an invalid object is looked at again; a change of it triggers a pass at once."""
 END_SECONDS = 10.0
+"""For the passes under way when the operator ends."""
 LEASE = "gog-operator"
 
 log = logging.getLogger(__name__)
@@ -41,87 +42,111 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """namespaces: (None,) for all. home: the namespace of the lease. port: of /healthz and /metrics."""
+    """What an operator is started with."""
 
     namespaces: tuple[str | None, ...]
+    """Namespaces that it works in; (None,) for all."""
     home: str
+    """Namespace of the lease."""
     platform: Platform
+    """The installation's images and ports."""
     workers: int = 4
+    """Passes at the same time."""
     resync: float = 60.0
+    """Seconds between two resyncs."""
     host: str = "0.0.0.0"
+    """Address of /healthz and /metrics."""
     port: int = 8080
+    """Port of /healthz and /metrics."""
 
 
 def utc_now() -> datetime:
-    """To the second, as Kubernetes writes times."""
+    """The time to the second, as Kubernetes writes it."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 class Workers:
-    """Passes over what is on the queue."""
+    """Makes passes over the objects on the queue.
 
-    def __init__(self, api: Api, platform: Platform, queue: WorkQueue, now: Callable[[], datetime] = utc_now) -> None:
-        self.api, self.platform, self.queue, self.now = api, platform, queue, now
+    Args:
+        api: of the API server.
+        platform: the installation's images and ports.
+        queue: what wants a pass.
+        now: the time for conditions.
+        ask: how a trainer or a policy's pod is asked over HTTP.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        platform: Platform,
+        queue: WorkQueue,
+        now: Callable[[], datetime] = utc_now,
+        ask: trainer_client.Ask = trainer_client.ask,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.api, self.platform, self.queue, self.now, self.ask = api, platform, queue, now, ask
+        self.poll = trainer_client.ProgressPoll(ask, clock)
 
     def run(self) -> None:
         while (key := self.queue.wait()) is not None:
-            self.one(key)
+            self.process(key)
 
-    def one(self, key: Key) -> None:
-        """One pass, whatever comes of it. An error of ours must not take the other objects with it."""
+    def process(self, key: Key) -> None:
+        """Makes one pass. Never raises: an error with one object must not stop the others."""
         begun = time.monotonic()
         try:
-            cluster = telemetry.Watched(self.api, key.namespace, self.platform)
+            cluster = telemetry.CountedCluster(self.api, key.namespace, self.platform, self.ask, self.poll)
             again = reconcile.reconcile(cluster, key.kind, key.name, self.now())
             outcome = "ok"
             self.queue.done(key, again)
         except Unavailable as error:
             outcome = "unavailable"
             log.info("%s: %s; again in %.1f s", "/".join(key), error, self.queue.failed(key, error.after))
-        except Refused as refusal:  # of what it takes to look, or to say so
+        except Refused as refusal:  # to read the object, or to write its condition
             outcome = "unavailable"
             log.warning("%s: %s; again in %.1f s", "/".join(key), refusal, self.queue.failed(key))
         except Unreadable as error:
             outcome = "unreadable"
-            self._say(key._replace(kind=error.kind, name=error.name), key, error.sentence)
+            self._report(key._replace(kind=error.kind, name=error.name), key, error.sentence)
         except UserError as error:
             outcome = "unreadable"
-            self._say(key, key, error.sentence())
+            self._report(key, key, error.sentence())
         except Exception:
             outcome = "error"
             log.exception("%s: again in %.1f s", "/".join(key), self.queue.failed(key))
         metrics.record_reconcile(key.kind, outcome, time.monotonic() - begun)
 
-    def _say(self, about: Key, key: Key, sentence: str) -> None:
-        """Says on the object itself what is wrong with it; a change by whoever mends it brings it back at once."""
+    def _report(self, about: Key, key: Key, sentence: str) -> None:
+        """Sets the Ready condition of an invalid object. about: the object; key: whose pass it was."""
         log.warning("%s: %s", "/".join(about), sentence)
-        api, path = Explained(self.api), paths.OURS[about.kind].path(about.namespace, about.name)
+        api, path = TranslatedApi(self.api), paths.OURS[about.kind].path(about.namespace, about.name)
         try:
             body = api.find(path)
-            if body is not None and not invalid_object.told(body, sentence):
-                patch = invalid_object.patch(body, sentence, self.now())
-                api.merge(f"{path}/status", patch)
-            self.queue.done(key, MENDING_SECONDS)
+            if body is not None and not invalid_object.is_reported(body, sentence):
+                api.merge(f"{path}/status", invalid_object.report_patch(body, sentence, self.now()))
+            self.queue.done(key, INVALID_SECONDS)
         except (ApiError, Refused, Unavailable) as failure:
             log.info("%s: %s", "/".join(about), failure)
             self.queue.failed(key)
 
 
-def end() -> None:
-    """Ends this process as whoever runs it would."""
+def terminate() -> None:
+    """Ends this process as a kubelet would."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Operator:
-    """All of it, over one API server."""
+    """The parts of an operator, over one API server."""
 
     def __init__(self, api: Api, settings: Settings) -> None:
         self.settings = settings
-        counted = telemetry.Counted(api)
+        counted = telemetry.CountedApi(api)
         identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.queue = WorkQueue()
         self.lease = lease.Lease(api, settings.home, LEASE, identity)
-        gated = lease.Gated(counted, self.lease)
+        gated = lease.GatedApi(counted, self.lease)
         self.workers = Workers(gated, settings.platform, self.queue)
         self.resync = resync.Resync(gated, settings.namespaces, settings.platform, self.queue, utc_now)
         self.health = health.Health(self.queue, self.lease, settings.resync)
@@ -129,7 +154,7 @@ class Operator:
         self.stop, self.leading, self.listed = threading.Event(), threading.Event(), threading.Event()
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
+        """Runs until SIGTERM or SIGINT."""
         threads = self._threads()
         self.health.threads = threads
         server = health.serve(self.health, self.settings.host, self.settings.port)
@@ -148,9 +173,9 @@ class Operator:
 
     def _threads(self) -> tuple[threading.Thread, ...]:
         keepers: Mapping[str, Callable[[], None]] = {
-            "lease": lambda: lease.keep(self.lease, self.stop, self.leading),
-            "resync": lambda: resync.keep(
-                self.resync, self.lease, self.health, self.settings.resync, self.stop, self.listed, end
+            "lease": lambda: lease.run(self.lease, self.stop, self.leading),
+            "resync": lambda: resync.run(
+                self.resync, self.lease, self.health, self.settings.resync, self.stop, self.listed, terminate
             ),
             **{f"worker {number}": self.workers.run for number in range(self.settings.workers)},
         }
@@ -160,4 +185,4 @@ class Operator:
         try:
             self.lease.release()
         except ApiError as error:
-            log.info("lease not given back: %s", error)
+            log.info("lease not released: %s", error)

@@ -1,6 +1,6 @@
 """A local run's metrics for a Prometheus of this machine: `gog run --metrics-port PORT`.
 
-`/metrics` has the run's own figures; `/targets` says in Prometheus' http_sd form where its stages and servers have
+`/metrics` holds the run's own metrics; `/targets` lists in Prometheus' http_sd form where its stages and servers have
 theirs, this page included, so that one `http_sd_configs` line follows a run through all its processes:
 
     scrape_configs:
@@ -8,7 +8,7 @@ theirs, this page included, so that one `http_sd_configs` line follows a run thr
         scrape_interval: 5s
         http_sd_configs: [{url: "http://127.0.0.1:9400/targets", refresh_interval: 5s}]
 
-Pages are not merged: a process that dies shows as one that is down. Everything is on the loopback interface.
+Pages are not merged: a process that dies shows as a target that is down. Everything is on the loopback interface.
 """
 
 from __future__ import annotations
@@ -29,12 +29,20 @@ from gog_operator.cluster.files import ObjectFiles
 
 HOST = "127.0.0.1"
 LINGER_SECONDS = 15.0
-"""How long a process that was scraped waits, at its end, for one more scrape."""
+"""For how long a process that was scraped waits, at its end, for one more scrape."""
 KINDS: tuple[type[Object], ...] = (GoGRun, *STAGE_KINDS.values(), Endpoint)
 
 
 class Exposition:
-    """The page of one run folder. port: 0 takes a free one. Raises UserError when it is taken."""
+    """The pages of one run folder.
+
+    Args:
+        folder: of the run.
+        port: 0 for a free one.
+
+    Raises:
+        UserError: the port is taken.
+    """
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -51,7 +59,7 @@ class Exposition:
 
     def metrics(self) -> tuple[str, bytes]:
         with self._lock:
-            object_metrics.take(document(each) for kind in KINDS for each in self.objects.list(kind))
+            object_metrics.record(document(each) for kind in KINDS for each in self.objects.list(kind))
             return serving.text(metrics.RUNS.registry)
 
     def targets(self) -> tuple[str, bytes]:
@@ -68,14 +76,14 @@ class Exposition:
     def _stages(self) -> Iterator[tuple[str, str]]:
         for path in sorted(self.folder.glob(f"work/*/{serving.PORT_FILE}")):
             with contextlib.suppress(OSError, ValueError, KeyError):
-                told = json.loads(path.read_text())
-                os.kill(told["pid"], 0)
-                yield path.parent.name, f"{HOST}:{told['port']}"
+                served = json.loads(path.read_text())
+                os.kill(served["pid"], 0)
+                yield path.parent.name, f"{HOST}:{served['port']}"
 
 
 @contextlib.contextmanager
 def exposed(folder: Path, port: int | None, environment: MutableMapping[str, str]) -> Iterator[Exposition | None]:
-    """Serves while the run is at work, and tells stages by the environment to serve theirs; without a port, nothing."""
+    """Serves while the run is driven, and makes stages serve theirs by the environment; does nothing without a port."""
     if port is None:
         yield None
         return
@@ -91,7 +99,7 @@ def exposed(folder: Path, port: int | None, environment: MutableMapping[str, str
 
 
 def linger(exposition: Exposition | None, environment: Mapping[str, str]) -> None:
-    """At a run's end, for its last figures; whoever is tired of it interrupts."""
+    """Waits, at a run's end, until its last figures were scraped; Ctrl-C ends the wait."""
     if exposition is not None:
         with contextlib.suppress(KeyboardInterrupt):
             exposition.server.linger(float(environment[serving.LINGER]))

@@ -1,7 +1,7 @@
-"""How many runs, stages and endpoints there are and how they stand, as metrics of the control plane (`gog.metrics`).
+"""How many runs, stages and endpoints there are, by condition, as metrics of the control plane (`gog.metrics`).
 
-The same for the operator, which has listed everything, and for `gog run`, which has files. An object counts under the
-first condition of this order that holds: Complete, Failed, Suspended, Ready; else it is Pending.
+The same for the operator, which lists objects, and for `gog run`, which reads files. An object counts under the first of
+these conditions that is true: Complete, Failed, Suspended, Ready; if none is, under Pending.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gog_operator.api.objects import Object, Stage
 from gog_operator.plan.actions import Event
 
 ORDER = ("Complete", "Failed", "Suspended", "Ready")
-ENDED = {
+OUTCOMES = {
     "Complete": "succeeded",
     "Retrying": "failed",
     str(Reason.BACKOFF_LIMIT): "failed",
@@ -24,11 +24,11 @@ ENDED = {
     "Interrupted": "interrupted",
     str(Reason.CANCELLED): "interrupted",
 }
-"""What the events of a stage say of its attempt. One that was suspended is over when the next one goes on in its place."""
+"""Reason of a stage's event -> outcome of its attempt. A suspended attempt is over when the next one follows it."""
 
 
-def take(documents: Iterable[dict[str, Any]]) -> None:
-    """Counts objects, as Kubernetes writes them."""
+def record(documents: Iterable[dict[str, Any]]) -> None:
+    """Counts objects, given as Kubernetes writes them."""
     runs: Counter[str] = Counter()
     stages: Counter[tuple[str, str]] = Counter()
     endpoints: Counter[tuple[str, str]] = Counter()
@@ -44,13 +44,14 @@ def take(documents: Iterable[dict[str, Any]]) -> None:
 
 
 def condition_of(document: dict[str, Any]) -> str:
-    told = (document.get("status") or {}).get("conditions") or ()
-    true = {each.get("type") for each in told if each.get("status") == "True"}
+    """The condition under which an object counts."""
+    conditions = (document.get("status") or {}).get("conditions") or ()
+    true = {each.get("type") for each in conditions if each.get("status") == "True"}
     return next((each for each in ORDER if each in true), "Pending")
 
 
-def note(thing: Object, event: Event) -> None:
-    """Counts an attempt that an event says has ended."""
-    outcome = ENDED.get(event.reason)
+def record_attempt(thing: Object, event: Event) -> None:
+    """Counts an attempt that ended, as an event reports it; does nothing for other events."""
+    outcome = OUTCOMES.get(event.reason)
     if isinstance(thing, Stage) and outcome is not None and thing.status.attempt > 0:
         metrics.record_attempt(thing.kind, outcome)

@@ -1,8 +1,8 @@
-"""One pass over one object: look, decide, act, write the status once. The same on a laptop and on a cluster.
+"""One pass over one object: observe, decide, act, write the status once. The same on one machine and on a cluster.
 
-Looking and acting go through a Cluster, deciding is `plan/`. Events are recorded after the status that they tell of has
-landed: a pass that loses the race for the status repeats everything, and would tell twice. A kill between an act and
-the status costs a repetition of the act, and every act bears it.
+Observing and acting go through a Cluster; deciding is `plan/`. Events are recorded after the status that they report has
+been written: a pass that loses the race for the status repeats everything and would report it twice. A kill between an
+action and the status repeats the action, and every action may be repeated.
 """
 
 from __future__ import annotations
@@ -20,17 +20,31 @@ from gog_operator.plan import actions, endpoint, run, stage
 from gog_operator.plan.actions import Decision, Event
 
 REFUSED_SECONDS = 30.0
-"""After a refusal that a person may have to mend."""
+"""Until the next pass after a refusal, which may need a person to act."""
 
 
 def reconcile(cluster: Cluster, kind: str, name: str, now: datetime) -> float | None:
-    """One pass. Returns seconds until another is worthwhile without anything else happening; None: unknown."""
+    """Makes one pass over an object.
+
+    Args:
+        cluster: where it lives.
+        kind: of the object.
+        name: of the object, which may be gone.
+        now: the time of the pass.
+
+    Returns:
+        Seconds until another pass is worthwhile even if nothing happens; None if that is unknown.
+
+    Raises:
+        Unavailable, Refused, Unreadable: the object could not be read or its status not be written.
+        UserError: on one machine, also when an action was refused.
+    """
     thing = cluster.get(KINDS[kind], name)
     if thing is None:
         if kind == "Endpoint":
             cluster.stop_server(name)
         return None
-    if not ours(thing):
+    if not is_ours(thing):
         return None
     left = seconds_to_live(thing, now) if cluster.is_persistent else None
     if left is not None and left <= 0:
@@ -47,12 +61,13 @@ def reconcile(cluster: Cluster, kind: str, name: str, now: datetime) -> float | 
     return left if decision.requeue_after is None else decision.requeue_after
 
 
-def ours(thing: Object) -> bool:
+def is_ours(thing: Object) -> bool:
+    """Whether no other controller manages the object."""
     return getattr(thing.spec, "managed_by", None) in (None, CONTROLLER)
 
 
 def seconds_to_live(thing: Object, now: datetime) -> float | None:
-    """How long a finished object is kept yet; None for ever."""
+    """Seconds until a finished object is deleted; None for never."""
     ttl, ended = getattr(thing.spec, "ttl_seconds_after_finished", None), getattr(thing.status, "completion_time", None)
     if ttl is None or ended is None or not thing.finished:
         return None
@@ -60,8 +75,7 @@ def seconds_to_live(thing: Object, now: datetime) -> float | None:
 
 
 def attempt(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
-    """Decides and acts. What the cluster refuses becomes a condition of the object instead of its status, where somebody
-    will look for it; on one machine, the error of the command that somebody is looking at."""
+    """Decides and acts. A refusal becomes a condition of the object; on one machine it is the error of the command."""
     try:
         decision = decide(cluster, thing, now)
         for action in decision.actions:
@@ -74,21 +88,23 @@ def attempt(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
 
 
 def refused(thing: Object, refusal: Refused, now: datetime) -> Decision[Any]:
-    """The object with the refusal as its Ready condition; told as an event once. What is finished says so and no more."""
+    """The object with the refusal as its Ready condition, and an event the first time. A finished object stays as it is."""
     if thing.finished:
         return Decision(thing.status, requeue_after=REFUSED_SECONDS)
-    told = thing.condition("Ready")
-    kept = conditions.put(
+    ready = thing.condition("Ready")
+    changed = conditions.put(
         thing.status.conditions, "Ready", False, refusal.reason, refusal.message, now=now,
         generation=thing.metadata.generation,
     )  # fmt: skip
-    known = told is not None and (told.reason, told.message) == (refusal.reason, refusal.message)
+    known = ready is not None and (ready.reason, ready.message) == (refusal.reason, refusal.message)
     events = () if known else (Event(str(refusal.reason), refusal.message, warning=True),)
-    return Decision(thing.status.model_copy(update={"conditions": kept}), events=events, requeue_after=REFUSED_SECONDS)
+    return Decision(
+        thing.status.model_copy(update={"conditions": changed}), events=events, requeue_after=REFUSED_SECONDS
+    )
 
 
 def decide(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
-    """Gathers the facts for an object and asks its plan. Raises Refused."""
+    """Gathers the facts about an object and makes its plan. Raises Refused."""
     if isinstance(thing, GoGRun):
         return run.plan(thing, run_facts(cluster, thing), now)
     if isinstance(thing, Endpoint):
@@ -155,17 +171,19 @@ def act(cluster: Cluster, thing: Any, action: actions.Action, now: datetime) -> 
 
 
 def create(cluster: Cluster, owner: Object, child: Object) -> None:
-    """Creates a child. One that is there counts when it is ours. Raises Refused for somebody else's."""
+    """Creates a child; an existing one counts when it is the owner's. Raises Refused for another owner's."""
     try:
         cluster.create(child)
     except AlreadyExists:
-        there = cluster.get(KINDS[child.kind], child.name)
-        if there is not None and not there.owned_by(owner):
+        existing = cluster.get(KINDS[child.kind], child.name)
+        if existing is not None and not existing.owned_by(owner):
             message = f"{child.kind} {child.name} exists and is not {owner.name}'s (delete it, or give {owner.name} another name)"
             raise Refused(Reason.NAME_TAKEN, message) from None
 
 
 class Lister(Protocol):
+    """The part of a Cluster that `stages` needs."""
+
     def list(self, kind: type[Any]) -> tuple[Any, ...]: ...
 
 

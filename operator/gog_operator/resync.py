@@ -1,8 +1,8 @@
-"""The safety net: everything is listed now and then, and what has something left to do is put on the queue.
+"""The safety net: at intervals everything is listed, and what has something to do is put on the queue.
 
-Watches lose events, streams die, an operator starts over: none of that matters, because here every object's decision is
-taken again from what is listed, without acting on it. An object with nothing to do costs no request and no write. What
-time alone will make worthwhile is queued for that time.
+Watches lose events, streams die, an operator restarts: none of that matters, because here the decision for every object
+is made again from what was listed, without acting on it. An object with nothing to do costs no request and no write. An
+object for which only time must pass is queued for that time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ from gog_operator.lease import Lease
 from gog_operator.workqueue import Key, WorkQueue
 
 SCATTER = 0.1
+"""Share by which intervals vary, so that operators do not list at the same time."""
 AGAIN = 5.0
 """Seconds after a resync that failed."""
 
@@ -37,8 +38,15 @@ log = logging.getLogger(__name__)
 
 
 class Resync:
-    """namespaces: (None,) for all of the cluster. seen: resource versions as they were listed; a Key's kind is the name of
-    the resource here (`gogruns.gog.dev`)."""
+    """Lists everything and queues what has something to do.
+
+    Args:
+        api: of the API server.
+        namespaces: what is listed; (None,) for all of the cluster.
+        platform: the installation's images and ports.
+        queue: where objects are put.
+        now: the time for decisions.
+    """
 
     def __init__(
         self,
@@ -50,40 +58,62 @@ class Resync:
     ) -> None:
         self.api, self.namespaces, self.platform, self.queue, self.now = api, namespaces, platform, queue, now
         self.unknown: tuple[paths.Resource, ...] | None = None
+        """Resources that the server does not have; None before the first resync."""
         self.seen: dict[Key, str] = {}
+        """Resource versions as listed. The kind of these keys is the resource's name (`gogruns.gog.dev`). Shared with
+        the watcher's thread."""
 
     def once(self) -> int:
-        """Lists and decides; how many objects were queued. Raises ApiError."""
+        """Lists and decides. A namespace that cannot be listed does not stop the others.
+
+        Returns:
+            How many objects were queued.
+
+        Raises:
+            ApiError: no namespace could be listed.
+        """
         begun = time.monotonic()
         snapshot = Snapshot()
+        listed: list[str | None] = []
         for namespace in self.namespaces:
-            snapshot.take(self.api, namespace)
+            part = Snapshot()
+            try:
+                part.take(self.api, namespace)
+            except ApiError as error:
+                if not listed and namespace == self.namespaces[-1]:
+                    raise
+                log.warning("resync: namespace %s: %s", namespace, error)
+            else:
+                snapshot.add(part)
+                listed.append(namespace)
         self.unknown = tuple(dict.fromkeys(snapshot.unknown))
-        self._note(snapshot)
-        queued = sum(self._kind(snapshot, kind) for kind in KINDS)
-        object_metrics.take(self._documents(snapshot))
+        self._remember(snapshot, listed)
+        queued = sum(self._queue_kind(snapshot, kind) for kind in KINDS)
+        object_metrics.record(self._documents(snapshot))
         metrics.RESYNC_SECONDS.set(time.monotonic() - begun)
         return queued
 
-    def _note(self, snapshot: Snapshot) -> None:
-        """What was listed is seen; what was not is gone."""
+    def _remember(self, snapshot: Snapshot, namespaces: Sequence[str | None]) -> None:
+        """Updates `seen`: what was listed is there, what was not listed in these namespaces is gone."""
         listed = {Key(*each): version for each, version in snapshot.versions.items()}
-        for key in [each for each in self.seen if each not in listed]:
-            self.seen.pop(key, None)
+        for key in self.seen.copy():  # the watcher's thread adds to it meanwhile
+            if key not in listed and (None in namespaces or key.namespace in namespaces):
+                self.seen.pop(key, None)
         self.seen.update(listed)
 
     def _documents(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-        """Ours, one at a time: all of them at once would take ten times the snapshot's memory."""
+        """Our objects, one at a time: all of them at once would take ten times the snapshot's memory."""
         for kind in KINDS:
             resource = paths.OURS[kind]
             for namespace, name in snapshot.names(resource):
                 yield {**snapshot.call("GET", resource.path(namespace, name)), "kind": kind}
 
-    def _kind(self, snapshot: Snapshot, kind: str) -> int:
-        """Puts on the queue what has something to do, of one kind."""
+    def _queue_kind(self, snapshot: Snapshot, kind: str) -> int:
+        """Queues the objects of a kind that have something to do. Returns how many."""
         listed, queued = 0, 0
         for namespace, name in snapshot.names(paths.OURS[kind]):
-            after = due(RemoteCluster(snapshot, namespace, self.platform, _silence), kind, name, self.now())
+            cluster = RemoteCluster(snapshot, namespace, self.platform, _no_answer)
+            after = due(cluster, kind, name, self.now())
             listed += 1
             if after is not None:
                 self.queue.add(Key(kind, namespace, name), after)
@@ -93,33 +123,33 @@ class Resync:
 
 
 def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | None:
-    """In how many seconds an object wants a pass; None when nothing is to be done and time will not change that."""
+    """Seconds until an object wants a pass; None when nothing is to be done and time will not change that."""
     try:
         thing = cluster.get(KINDS[kind], name)
-        if thing is None or not reconcile.ours(thing):
+        if thing is None or not reconcile.is_ours(thing):
             return None
         left = reconcile.seconds_to_live(thing, now)
         decision = reconcile.decide(cluster, thing, now)
     except Refused as refusal:
-        told = reconcile.refused(thing, refusal, now)  # type: ignore[arg-type]
-        return told.requeue_after if told.status == thing.status else 0.0  # type: ignore[union-attr]
+        decision = reconcile.refused(thing, refusal, now)  # type: ignore[arg-type]
+        return decision.requeue_after if decision.status == thing.status else 0.0  # type: ignore[union-attr]
     except Unreadable as error:
-        return None if invalid_object.told(error.body, error.sentence) else 0.0
+        return None if invalid_object.is_reported(error.body, error.sentence) else 0.0
     except Unavailable:
         return 0.0
     except Exception:
-        log.exception("%s %s", kind, name)  # the pass says it on the object; the others must not suffer
+        log.exception("%s %s", kind, name)  # the pass reports it on the object; the others must not suffer
         return 0.0
     if decision.actions or decision.events or decision.status != thing.status:
         return 0.0
     return min((each for each in (left, decision.requeue_after) if each is not None), default=None)
 
 
-def _silence(url: str, timeout: float) -> None:
-    """Nobody is asked anything in a resync."""
+def _no_answer(url: str, timeout: float) -> None:
+    """No pod is asked anything in a resync."""
 
 
-def keep(
+def run(
     resync: Resync,
     lease: Lease,
     health: Health,
@@ -128,24 +158,41 @@ def keep(
     first: threading.Event,
     restart: Callable[[], None],
 ) -> None:
-    """Resyncs while the lease is held, until told to stop. first: set after the first one. restart: called when the
-    server has a resource that it had not at first, because watching begins at the start only."""
+    """Resyncs while the lease is held, until `stop` is set.
+
+    Args:
+        resync: what is repeated.
+        lease: without it nothing is listed.
+        health: learns of every resync that succeeded.
+        interval: seconds between two resyncs.
+        stop: ends it.
+        first: set after the first resync.
+        restart: called when the server has a resource that it lacked at first, because watches start only once.
+    """
     missing: tuple[paths.Resource, ...] | None = None
     while not stop.is_set():
         wait = 1.0
         if lease.held():
-            try:
-                queued = resync.once()
-                health.resynced()
-                first.set()
-                log.info("resync: %d objects have something to do", queued)
-                wait = interval * (1 + SCATTER * (2 * random.random() - 1))
-            except ApiError as error:
-                log.warning("resync: %s", error)
-                wait = min(error.retry_after or AGAIN, interval)
+            wait = _attempt(resync, health, interval, first)
             missing = resync.unknown if missing is None else missing
             if missing is not None and set(missing) - set(resync.unknown or ()):
-                log.warning("starts anew: %s can be watched now", ", ".join(each.name for each in missing))
+                log.warning("restarts: %s can be watched now", ", ".join(each.name for each in missing))
                 restart()
                 return
         stop.wait(wait)
+
+
+def _attempt(resync: Resync, health: Health, interval: float, first: threading.Event) -> float:
+    """One resync. Returns the seconds until the next."""
+    try:
+        queued = resync.once()
+    except ApiError as error:
+        log.warning("resync: %s", error)
+        return min(error.retry_after or AGAIN, interval)
+    except Exception:
+        log.exception("resync")  # the thread must live: without it lost events stay lost
+        return min(AGAIN, interval)
+    health.record_resync()
+    first.set()
+    log.info("resync: %d objects have something to do", queued)
+    return interval * (1 + SCATTER * (2 * random.random() - 1))

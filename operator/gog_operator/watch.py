@@ -1,8 +1,8 @@
-"""Kopf as eyes: events say which object to look at, and nothing else.
+"""Watches, by kopf: events say which object to look at, and nothing else.
 
-Handlers put keys on the queue and return. Kopf keeps no state in our objects (no finalizer, no annotation), pauses for
-nobody, and needs no permission outside the namespaces that are watched. What it overlooks costs time only: the resync
-finds it. A child's event asks for its owner and for the run above; an endpoint's, for the stages that wait for it.
+Handlers put keys on the queue and return. Kopf keeps no state in our objects (no finalizer, no annotation), has no peers
+and needs no permission outside the watched namespaces. A lost event costs time only, because the resync finds the
+object. A child's event triggers its owner and the run above; an endpoint's, the stages that wait for it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,26 @@ Body = Mapping[str, Any]
 
 
 class Watcher:
-    """Turns events into keys. seen: resource versions that a resync has listed; a listing's object that is still of
-    that version is no news."""
+    """Turns events into keys.
+
+    Args:
+        queue: where they are put.
+        seen: resource versions that a resync has listed: the first listing of a watch repeats them, which is no news.
+    """
 
     def __init__(self, queue: WorkQueue, seen: dict[Key, str]) -> None:
         self.queue, self.seen = queue, seen
         self.waiting: dict[tuple[str, str], set[Key]] = defaultdict(set)
+        """(namespace, name) of an endpoint -> the unfinished stages that need it."""
 
     def event(self, resource: str, type_: str | None, body: Body) -> None:
-        """resource: `gogruns.gog.dev`; type_: None for an object of a listing, which is sent when a stream begins."""
+        """Handles one event.
+
+        Args:
+            resource: `gogruns.gog.dev`.
+            type_: ADDED, MODIFIED or DELETED; None for an object of the listing with which a watch starts.
+            body: the object.
+        """
         metadata = body["metadata"]
         place = Key(resource, metadata["namespace"], metadata["name"])
         known, version = self.seen.get(place), str(metadata.get("resourceVersion"))
@@ -46,13 +57,13 @@ class Watcher:
         if type_ == "DELETED":
             self.seen.pop(place, None)
         if resource in STAGES:
-            self._note(place._replace(kind=OURS[resource]), type_, body)
+            self._track(place._replace(kind=OURS[resource]), type_, body)
         if type_ is not None or known != version:
             for key in self.keys(place, metadata):
                 self.queue.add(key)
 
     def keys(self, place: Key, metadata: Mapping[str, Any]) -> set[Key]:
-        """Whom an event concerns. place: what happened to, by its resource's name."""
+        """The objects that an event concerns. place: what it happened to, with its resource's name for a kind."""
         found = {place._replace(kind=OURS[place.kind])} if place.kind in OURS else set()
         for owner in metadata.get("ownerReferences") or ():
             if owner.get("kind") in KINDS:
@@ -66,8 +77,8 @@ class Watcher:
             found |= self.waiting[place.namespace, place.name]
         return found
 
-    def _note(self, stage: Key, type_: str | None, body: Body) -> None:
-        """Which endpoints an unfinished stage depends on."""
+    def _track(self, stage: Key, type_: str | None, body: Body) -> None:
+        """Remembers which endpoints an unfinished stage needs."""
         conditions = body.get("status", {}).get("conditions") or ()
         over = type_ == "DELETED" or any(
             each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions
@@ -80,7 +91,7 @@ class Watcher:
 
 
 def registry(watcher: Watcher, ready: threading.Event) -> kopf.OperatorRegistry:
-    """Kopf's handlers. ready: watching begins once it is set."""
+    """Kopf's handlers. ready: watches start once it is set."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=handlers)
@@ -109,15 +120,20 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.chunk_size = PAGE
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 30
-    settings.queueing.idle_timeout = 0.05  # of a task for each object, which holds its last document so long
+    settings.queueing.idle_timeout = 0.05  # of kopf's task per object, which holds the object's last document
     for resource in WATCHED:
         if resource not in paths.OURS.values():
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = paths.LABEL
 
 
 def watch(watcher: Watcher, namespaces: tuple[str | None, ...], ready: threading.Event) -> None:
-    """Watches until SIGTERM or SIGINT; for the main thread. namespaces: (None,) for all. Ends with an exception when
-    watching cannot go on."""
+    """Watches until SIGTERM or SIGINT; for the main thread. Ends with an exception when watching cannot continue.
+
+    Args:
+        watcher: gets the events.
+        namespaces: what is watched; (None,) for all of the cluster.
+        ready: watches start once it is set.
+    """
     logging.getLogger("kopf.objects").setLevel(logging.ERROR)
     everywhere = None in namespaces
     operator = kopf.operator(

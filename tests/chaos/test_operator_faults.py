@@ -159,15 +159,15 @@ def test_a_shard_that_does_not_exist_is_refused(text):
 # -- two operators
 
 
-class TakesTurns:
+class TakesTurns(Api):
     """An Api that lets the other operator run before some of its calls."""
 
     def __init__(self, api: Api, turns: Turns, me: int) -> None:
         self.api, self.turns, self.me = api, turns, me
 
-    def call(self, method, path, **more):
+    def send(self, request):
         self.turns.step(self.me)
-        return self.api.call(method, path, **more)
+        return self.api.send(request)
 
 
 class Pair(Harness):
@@ -178,8 +178,8 @@ class Pair(Harness):
         super().__init__(kubeconfig, namespace, **LEAST)
         VARIANTS["least"][1](self)
         first, second = (TakesTurns(self.faulty, self.turns, number) for number in (0, 1))
-        self.operator = OperatorProcess(first, self.namespace, self.clock)
-        self.other = OperatorProcess(second, self.namespace, self.clock)
+        self.operator = OperatorProcess(first, self.namespace, self.clock, self.ask)
+        self.other = OperatorProcess(second, self.namespace, self.clock, self.ask)
         self.recorder.listeners.append(self.other.observe)
 
     def work(self):
@@ -204,7 +204,10 @@ def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, s
         lease.Lease(harness.api, "lease-1", "gog-operator", f"operator-{number}", harness.clock.seconds)
         for number in range(2)
     ]
-    operators = [OperatorProcess(lease.Gated(api, one), "lease-1", harness.clock) for api, one in zip(apis, leases)]
+    operators = [
+        OperatorProcess(lease.GatedApi(api, one), "lease-1", harness.clock, harness.ask)
+        for api, one in zip(apis, leases)
+    ]
     harness.operator = operators[0]
     harness.recorder.listeners.append(operators[1].observe)
 
@@ -225,7 +228,7 @@ def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, s
     harness.until(lambda: leases[1].held())
     assert not leases[0].held(), "an operator that slept too long must not trust its lease"
     with pytest.raises(ApiError, match="another operator holds the lease"):
-        lease.Gated(apis[0], leases[0]).call("DELETE", paths.VOLCANO_JOBS.path("lease-1", "world-sft-a1"))
+        lease.GatedApi(apis[0], leases[0]).call("DELETE", paths.VOLCANO_JOBS.path("lease-1", "world-sft-a1"))
     harness.run_to_the_end()
     assert set(harness.state()) == set(sane("least").state)
 

@@ -12,7 +12,7 @@ from gog_operator.plan.actions import Blocked, DataView, PrepareData, ServerView
 URL = "http://127.0.0.1:4711"
 READY = ServerView("ready", URL, 4711, NOW, True)
 DEAD = ServerView("exited", URL, 4711, NOW, True, -9, ("Segmentation fault",))
-STUCK = Blocked(Reason.IMAGE_MISSING, "pod data: image gog-tools cannot be had: not found")
+STUCK = Blocked(Reason.IMAGE_MISSING, "pod data: image gog-tools cannot be pulled: not found")
 NEVER_READY = ServerView("exited", "", 0, NOW, False, 1, ("OSError: no weights",))
 
 

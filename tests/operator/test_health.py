@@ -40,17 +40,17 @@ def health(time):
 
 def test_a_resync_that_stopped_is_told(health, time):
     assert health.problems() == []
-    health.resynced()
+    health.record_resync()
     time.now += 3 * INTERVAL + 1
-    assert "nothing was listed" in health.problems()[0]
-    health.resynced()
+    assert "no resync for" in health.problems()[0]
+    health.record_resync()
     assert health.problems() == []
 
 
 def test_a_resync_that_never_was_is_told(health, time):
     health.problems()
     time.now += 3 * INTERVAL + 1
-    assert "nothing was listed" in health.problems()[0]
+    assert "no resync for" in health.problems()[0]
 
 
 def test_one_that_waits_for_anothers_lease_is_well_and_has_time_once_it_leads(health, time):
@@ -66,8 +66,8 @@ def test_a_worker_that_is_stuck_is_told(health, time):
     health.queue.add(Key("GoGRun", "ns", "a"))
     health.queue.take()
     time.now += PASS_SECONDS + 1
-    health.resynced()
-    assert "a worker has been at one object" in health.problems()[0]
+    health.record_resync()
+    assert "a pass over one object has taken" in health.problems()[0]
 
 
 def test_a_thread_that_died_is_told(health):
@@ -84,12 +84,12 @@ def test_the_probe_sees_what_is_told(health, time):
     try:
         with urllib.request.urlopen(f"{url}/healthz") as answer:
             assert answer.read() == b"ok"
-        health.resynced()
+        health.record_resync()
         time.now += 4 * INTERVAL
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{url}/healthz")
         assert refused.value.code == 503
-        assert b"nothing was listed" in refused.value.read()
+        assert b"no resync for" in refused.value.read()
         with urllib.request.urlopen(f"{url}/metrics") as answer:
             assert b"gog_operator_queue_depth 0.0" in answer.read()
     finally:

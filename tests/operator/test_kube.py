@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes.client import Configuration
+from urllib3.util import parse_url
 
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import SFTStage
 from gog_operator.cluster import documents, paths
-from gog_operator.cluster.api_errors import Explained, explained
+from gog_operator.cluster.api_errors import TranslatedApi, translate
 from gog_operator.cluster.documents import Unreadable, merge_patch
 from gog_operator.cluster.interface import Refused, Unavailable
-from gog_operator.cluster.kube import ApiError, understood
+from gog_operator.cluster.kube import Api, ApiError, KubeApi, Request, parse_answer
 
 JOBS = paths.VOLCANO_JOBS.path("ns")
 NO_TYPE = "the server could not find the requested resource"
@@ -26,35 +29,35 @@ NO_QUEUE = (
 def status(code: int, message: str = "", **headers: str) -> ApiError:
     body = json.dumps({"kind": "Status", "reason": "R", "message": message}).encode()
     with pytest.raises(ApiError) as error:
-        understood(code, headers, body)
+        parse_answer(code, headers, body)
     return error.value
 
 
 @pytest.mark.parametrize("code", [401, 408, 410, 429, 500, 502, 503, 504])
 def test_what_passes_by_itself_is_tried_again(code):
-    assert isinstance(explained(status(code), "GET", JOBS), Unavailable)
+    assert isinstance(translate(status(code), "GET", JOBS), Unavailable)
 
 
 def test_a_server_that_names_a_wait_is_heard():
-    told = explained(status(429, **{"Retry-After": "7"}), "GET", JOBS)
+    told = translate(status(429, **{"Retry-After": "7"}), "GET", JOBS)
     assert isinstance(told, Unavailable) and told.after == 7
 
 
 def test_a_wait_in_the_bodys_details_is_heard():
     body = {"message": "storage is (re)initializing", "details": {"retryAfterSeconds": 3}}
     with pytest.raises(ApiError) as error:
-        understood(429, {}, json.dumps(body).encode())
+        parse_answer(429, {}, json.dumps(body).encode())
     assert error.value.retry_after == 3
 
 
 def test_no_answer_at_all_is_tried_again():
-    assert isinstance(explained(ApiError(0, "ReadTimeoutError", ""), "POST", JOBS), Unavailable)
+    assert isinstance(translate(ApiError(0, "ReadTimeoutError", ""), "POST", JOBS), Unavailable)
 
 
 def test_half_an_answer_is_none():
     with pytest.raises(ApiError) as error:
-        understood(200, {}, b'{"items": [')
-    assert isinstance(explained(error.value, "GET", JOBS), Unavailable)
+        parse_answer(200, {}, b'{"items": [')
+    assert isinstance(translate(error.value, "GET", JOBS), Unavailable)
 
 
 @pytest.mark.parametrize(
@@ -71,42 +74,57 @@ def test_half_an_answer_is_none():
     ],
 )  # fmt: skip
 def test_what_a_person_must_mend_has_its_reason_and_the_servers_sentence(code, message, method, reason):
-    told = explained(status(code, message), method, JOBS)
+    told = translate(status(code, message), method, JOBS)
     assert isinstance(told, Refused) and told.reason == reason
     assert message in told.message or reason == Reason.CRD_MISSING
 
 
 def test_a_missing_definition_names_who_installs_it():
-    told = explained(status(404, NO_TYPE), "POST", JOBS)
+    told = translate(status(404, NO_TYPE), "POST", JOBS)
     assert isinstance(told, Refused)
     assert told.message == "Volcano is not installed: the cluster knows no jobs.batch.volcano.sh"
 
 
 def test_an_object_that_is_not_there_and_one_that_changed_are_left_to_who_asked():
-    assert explained(status(404, 'jobs.batch.volcano.sh "x" not found'), "GET", JOBS) is None
-    assert explained(status(409), "POST", JOBS) is None
+    assert translate(status(404, 'jobs.batch.volcano.sh "x" not found'), "GET", JOBS) is None
+    assert translate(status(409), "POST", JOBS) is None
 
 
-class Answers:
+class Answers(Api):
     def __init__(self, error: ApiError) -> None:
         self.error = error
 
-    def call(self, *_: object, **__: object) -> dict:
+    def send(self, request: Request) -> dict:
         raise self.error
 
 
 def test_a_resource_that_the_server_does_not_know_has_no_objects():
-    assert Explained(Answers(status(404, NO_TYPE))).find(JOBS) is None
+    assert TranslatedApi(Answers(status(404, NO_TYPE))).find(JOBS) is None
 
 
 def test_deleting_what_is_gone_or_another_by_now_is_done():
     for code in (404, 409):
-        Explained(Answers(status(code, "gone"))).drop(JOBS, "uid")
+        TranslatedApi(Answers(status(code, "gone"))).delete(JOBS, "uid")
 
 
 def test_a_conflict_of_a_deletion_that_named_no_object_is_tried_again():
     with pytest.raises(Unavailable):
-        Explained(Answers(status(409, "busy"))).drop(JOBS)
+        TranslatedApi(Answers(status(409, "busy"))).delete(JOBS)
+
+
+@pytest.mark.parametrize("name", ["../../victim/gogruns/x", "..", ".", "a/b", "a?b", "%2e%2e"])
+def test_a_name_from_a_tenant_s_object_never_leads_to_another_namespace(name):
+    path = paths.JOBS.path("ns", name)
+    assert path.rpartition("/")[0] == "/apis/batch/v1/namespaces/ns/jobs"
+    sent: list[str] = []
+    api = KubeApi.__new__(KubeApi)
+    api.configuration = Configuration(host="http://server")
+    api.pool = SimpleNamespace(
+        request=lambda method, url, **_: sent.append(url) or SimpleNamespace(status=404, headers={}, data=b"")
+    )
+    with pytest.raises(ApiError, match="404"):
+        api.call("GET", path)
+    assert all(parse_url(url).path.startswith("/apis/batch/v1/namespaces/ns/jobs/") for url in sent)
 
 
 @pytest.mark.parametrize("resource", paths.KNOWN)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from gog_operator import lease
-from gog_operator.cluster.kube import ApiError
+from gog_operator.cluster.kube import Api, ApiError
 
 
-class Server:
+class Server(Api):
     """One Lease object; down: whether it answers."""
 
     def __init__(self):
         self.body, self.version, self.down = None, 0, False
 
-    def call(self, method, path, *, body=None, query=None, content=""):
+    def send(self, request):
+        method, body = request.method, request.body
         if self.down:
             raise ApiError(503, "", "down")
         if method == "GET":
@@ -123,7 +124,7 @@ def test_an_outage_ends_the_trust_and_its_end_restores_it(ours, server, time):
 
 
 def test_nothing_is_written_without_the_lease_and_everything_may_be_read(ours, server, time):
-    gated = lease.Gated(server, ours)
+    gated = lease.GatedApi(server, ours)
     ours.attempt()
     gated.call("PATCH", "/x", body={"spec": {}})
     time.now += lease.DURATION

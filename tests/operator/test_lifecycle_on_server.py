@@ -5,11 +5,12 @@ Time is the play's own, so waits of minutes are played in no time; the clock's r
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
 from support.fault_harness import OVER, RESYNC_SECONDS, Harness, condition, phase
-from support.faulty_api import Request
+from support.faulty_api import Send
 
 from gog_operator.api.meta import CANCEL
 from gog_operator.cluster import paths
@@ -177,11 +178,11 @@ class Refusing:
     def __init__(self, harness: Harness, method: str, resource: paths.Resource, error: ApiError) -> None:
         self.harness, self.wanted, self.error, self.lasts = harness, (method, resource), error, True
 
-    def __call__(self, number: int, request: Request):
+    def __call__(self, number: int, send: Send):
         method, path = self.harness.faulty.calls[-1].request.split(" ", 1)
         if self.lasts and (method, paths.resource_of(path)) == self.wanted:
             raise self.error
-        return request()
+        return send()
 
 
 def is_said_calmly(harness: Harness, kind: str, name: str, expected: str) -> str:
@@ -216,16 +217,17 @@ def test_a_queue_that_is_missing_is_said_and_once_it_is_there_the_run_goes_on(pl
     assert harness.finished == "Complete" and jobs(harness) == {"world-sft-a1": "Completed"}
 
 
-class Elsewhere:
+class Elsewhere(Api):
     """The real server's answer for a product whose resources it does not know."""
 
     def __init__(self, api: Api, group: str) -> None:
         self.api, self.group, self.lasts = api, group, True
 
-    def call(self, method, path, **more):
+    def send(self, request):
         if self.lasts:
-            path = path.replace(f"/apis/{self.group}/", f"/apis/missing.{self.group}/")
-        return self.api.call(method, path, **more)
+            path = request.path.replace(f"/apis/{self.group}/", f"/apis/missing.{self.group}/")
+            request = dataclasses.replace(request, path=path)
+        return self.api.send(request)
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,9 @@ def test_an_attempt_is_counted_when_an_event_says_that_it_ended(reason, outcome)
         return metrics.RUNS.registry.get_sample_value("gog_operator_attempts_total", labels) or 0.0
 
     before = so_far()
-    object_metrics.note(make_stage("SFTStage", status={"attempt": 1}), Event(reason, ""))
+    object_metrics.record_attempt(make_stage("SFTStage", status={"attempt": 1}), Event(reason, ""))
     assert so_far() == before + 1
-    object_metrics.note(make_stage("SFTStage"), Event(reason, ""))  # it failed before there was an attempt
+    object_metrics.record_attempt(make_stage("SFTStage"), Event(reason, ""))  # it failed before there was an attempt
     assert so_far() == before + 1
 
 
@@ -109,7 +109,7 @@ def test_an_attempt_that_is_suspended_and_gone_on_with_is_counted_once():
     before = so_far()
     stage = make_stage("SFTStage", status={"attempt": 1})
     for reason in ("Suspended", "Interrupted"):
-        object_metrics.note(stage, Event(reason, ""))
+        object_metrics.record_attempt(stage, Event(reason, ""))
     assert so_far() == before + 1
 
 

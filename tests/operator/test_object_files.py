@@ -104,7 +104,7 @@ def test_a_disk_that_refuses_is_told_in_a_sentence(tmp_path, monkeypatch, number
 
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(UserError) as caught:
-        files.write_whole(tmp_path / "a.yaml", "text")
+        files.write_atomically(tmp_path / "a.yaml", "text")
     assert str(caught.value) == f"{tmp_path}: {sentence}"
     assert list(tmp_path.iterdir()) == []
 

@@ -88,7 +88,7 @@ def test_an_image_that_cannot_be_had_is_named():
     for reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
         told = pods.blocked([pod(containerStatuses=[waiting(reason, "not found")])], JOB)
         assert told is not None and told.reason == Reason.IMAGE_MISSING
-        assert told.message == "pod trainer-0: image example.org/gog:1 cannot be had: not found"
+        assert told.message == "pod trainer-0: image example.org/gog:1 cannot be pulled: not found"
 
 
 def test_a_secret_that_is_missing_is_named():

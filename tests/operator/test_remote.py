@@ -8,7 +8,7 @@ import pytest
 from support.remote_harness import STORE, Workplace
 
 from gog_operator.cluster import paths
-from gog_operator.cluster.kube import MERGE, ApiError, items
+from gog_operator.cluster.kube import MERGE, Api, ApiError, items
 from gog_operator.plan.stage import POLL_SECONDS
 
 pytestmark = pytest.mark.apiserver
@@ -20,30 +20,30 @@ def place(api_server):
     return Workplace(api_server)
 
 
-class Wrapped:
+class Wrapped(Api):
     """An Api through which a test changes what the operator sees, or counts what it does."""
 
     def __init__(self, api):
         self.api, self.reads, self.writes = api, [], []
 
-    def call(self, method, path, *, body=None, query=None, content="application/json"):
-        (self.reads if method == "GET" else self.writes).append(f"{method} {path}")
-        return self.api.call(method, path, body=body, query=query, content=content)
+    def send(self, request):
+        (self.writes if request.writes else self.reads).append(f"{request.method} {request.path}")
+        return self.api.send(request)
 
 
 class WithoutVolcano(Wrapped):
-    def call(self, method, path, **more: Any):
-        if "volcano" in path:
+    def send(self, request):
+        if "volcano" in request.path:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
-        return super().call(method, path, **more)
+        return super().send(request)
 
 
 class Newer(Wrapped):
     """One object has a field of a later gog."""
 
-    def call(self, method, path, **more: Any):
-        answer = super().call(method, path, **more)
-        if path.endswith("/sftstages/odd") and method == "GET":
+    def send(self, request):
+        answer = super().send(request)
+        if request.path.endswith("/sftstages/odd") and request.method == "GET":
             answer["spec"]["teleport"] = True
         return answer
 
@@ -171,7 +171,7 @@ def test_an_image_that_cannot_be_had_is_said_of_the_stage(place):
         place.clock.passed += POLL_SECONDS
     ready = place.conditions("SFTStage", "tune")["Ready"]
     assert (ready["status"], ready["reason"]) == ("False", "ImageMissing")
-    assert "pod trainer-0: image gog-trainer cannot be had: not found" in ready["message"]
+    assert "pod trainer-0: image gog-trainer cannot be pulled: not found" in ready["message"]
 
 
 def test_a_job_too_large_for_the_cluster_to_keep_is_said_of_the_stage(place):
@@ -275,7 +275,7 @@ def why_not(place: Workplace, reason: str) -> str:
 def test_a_store_job_that_waits_for_its_image_is_told_of_the_stage_that_waits_for_it(place):
     place.scenario.store_job = lambda name: {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     stage(place)
-    assert "image gog-tools cannot be had: not found" in why_not(place, "ImageMissing")
+    assert "image gog-tools cannot be pulled: not found" in why_not(place, "ImageMissing")
     place.scenario.store_job = lambda name: {}
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
 

@@ -12,7 +12,7 @@ from gog_operator import resync
 from gog_operator.api.objects import SFTStage, parse
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, invalid_object, paths
-from gog_operator.cluster.kube import ApiError
+from gog_operator.cluster.kube import Api, ApiError
 from gog_operator.cluster.remote import RemoteCluster
 from gog_operator.cluster.snapshot import Snapshot
 from gog_operator.plan.actions import JobView
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_told_once():
     sentence = "SFTStage: spec.teleport: unknown field"
     with pytest.raises(documents.Unreadable, match=sentence) as error:
         documents.parse(SFTStage, body)
-    body["status"] = invalid_object.patch(body, error.value.sentence, NOW)["status"]
+    body["status"] = invalid_object.report_patch(body, error.value.sentence, NOW)["status"]
     assert asked(body) is None
 
 
@@ -89,15 +89,15 @@ def test_a_plan_that_breaks_on_one_object_does_not_keep_the_others_from_theirs(m
     assert asked(document()) == 0
 
 
-class Server:
+class Server(Api):
     """Lists what it is given; unknown: resources that it does not have."""
 
     def __init__(self, *bodies):
         self.bodies, self.unknown, self.calls = list(bodies), (), []
 
-    def call(self, method, path, *, body=None, query=None, content=""):
-        self.calls.append((method, path))
-        resource = paths.resource_of(path)
+    def send(self, request):
+        self.calls.append((request.method, request.path))
+        resource = paths.resource_of(request.path)
         if resource in self.unknown:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         return {"items": [each for each in self.bodies if paths.OURS.get(each["kind"]) is resource]}
@@ -114,6 +114,42 @@ def test_listing_costs_one_request_a_resource_and_queues_only_what_has_something
     assert queue.take()[0] == Key("SFTStage", "ns", "new")
     assert queue.take()[0] is None
     assert len(server.calls) == 11 and {method for method, _ in server.calls} == {"GET"}
+
+
+class OneForbidden(Server):
+    """Answers 403 in one namespace, as for one that was deleted together with the operator's role in it."""
+
+    def send(self, request):
+        if "/namespaces/gone/" in request.path:
+            raise ApiError(403, "Forbidden", "endpoints.gog.dev is forbidden")
+        return super().send(request)
+
+
+def test_a_namespace_that_cannot_be_listed_does_not_stop_the_others():
+    server, queue = OneForbidden(document(name="a")), WorkQueue(lambda: 0.0)
+    for namespaces in (("gone", "ns"), ("ns", "gone")):
+        assert Resync(server, namespaces, Platform(), queue, lambda: NOW).once() == 1
+
+
+def test_a_resync_that_can_list_nothing_fails():
+    with pytest.raises(ApiError, match="403"):
+        Resync(OneForbidden(), ("gone", "gone"), Platform(), WorkQueue(lambda: 0.0), lambda: NOW).once()
+
+
+class Shared(dict):
+    """Versions to which the watcher's thread adds one at every step of an iteration."""
+
+    def __iter__(self):
+        for key in super().__iter__():
+            self[Key("sftstages.gog.dev", "ns", f"added-{len(self)}")] = "1"
+            yield key
+
+
+def test_what_the_watcher_adds_during_a_resync_does_not_end_it():
+    done = make(Server(document(name="a")), WorkQueue(lambda: 0.0))
+    done.seen = Shared({Key("sftstages.gog.dev", "ns", "b"): "1"})
+    done.once()
+    assert Key("sftstages.gog.dev", "ns", "a") in done.seen
 
 
 def test_what_is_gone_is_forgotten():
@@ -134,7 +170,7 @@ class Held:
 class Health:
     count = 0
 
-    def resynced(self):
+    def record_resync(self):
         self.count += 1
 
 
@@ -152,7 +188,7 @@ def kept(server, before=lambda number: None, rounds=3):
             self.number += 1
             before(self.number)
 
-    resync.keep(make(server, WorkQueue(lambda: 0.0)), Held(), health, 60, Stop(), stop, lambda: restarts.append(1))
+    resync.run(make(server, WorkQueue(lambda: 0.0)), Held(), health, 60, Stop(), stop, lambda: restarts.append(1))
     return bool(restarts), health.count
 
 

@@ -148,3 +148,44 @@ def test_of_too_many_metrics_the_longest_are_left_out():
 @pytest.mark.parametrize("body", [None, {}, {"epoch": 3}])
 def test_without_a_known_field_there_is_no_progress(body):
     assert parse_progress(body) is None
+
+
+class Trainer:
+    """Answers after some seconds of a clock that it moves."""
+
+    def __init__(self, *, answer: dict | None, seconds: float) -> None:
+        self.answer, self.seconds, self.now, self.asked = answer, seconds, 0.0, []
+
+    def __call__(self, url: str, seconds: float) -> dict | None:
+        self.asked.append(self.now)
+        self.now += self.seconds
+        return self.answer
+
+    def clock(self) -> float:
+        return self.now
+
+    def asked_in(self, seconds: float, *, every: float) -> int:
+        """How often it is asked in a time in which passes come so often."""
+        poll, end = trainer_client.ProgressPoll(self, self.clock), self.now + seconds
+        while self.now < end:
+            poll("http://trainer/progress")
+            self.now += every
+        return len(self.asked)
+
+
+def test_a_trainer_is_asked_at_a_bounded_rate_however_often_its_stage_gets_a_pass():
+    assert 24 <= Trainer(answer=GOOD, seconds=0.01).asked_in(100, every=0.01) <= 26
+    assert Trainer(answer=GOOD, seconds=0.01).asked_in(100, every=5) == 20, "an ordinary stage is asked in every pass"
+
+
+def test_a_trainer_that_lets_requests_time_out_is_asked_ever_less_often():
+    stuck = Trainer(answer=None, seconds=1.0)
+    assert stuck.asked_in(600, every=0.5) < 20
+    refusing = Trainer(answer=None, seconds=0.001)
+    assert refusing.asked_in(600, every=5) > 100, "one that is not up yet costs nothing"
+
+
+def test_trainers_do_not_wait_for_each_other():
+    trainer = Trainer(answer=GOOD, seconds=0.01)
+    poll = trainer_client.ProgressPoll(trainer, trainer.clock)
+    assert poll("http://a") == poll("http://b") == GOOD and poll("http://a") is None

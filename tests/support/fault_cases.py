@@ -16,7 +16,7 @@ from typing import Any
 from gog_operator.cluster import paths
 from support import faulty_api
 from support.fault_harness import RESYNC_SECONDS, Harness
-from support.faulty_api import ANSWERS, Call, Fault, Request
+from support.faulty_api import ANSWERS, Call, Fault, Send
 
 LEAST = {"stages": {"skip": ["curate", "stratify", "grpo", "evaluate"]}, "endpoints": {"policy": {}}}
 
@@ -101,9 +101,9 @@ def _interference(deed: Callable[[Harness], None]) -> Callable[[int, Harness], F
     """Another user does it right after a call."""
 
     def make(call: int, harness: Harness) -> Fault:
-        def fault(number: int, request: Request) -> dict[str, Any]:
+        def fault(number: int, send: Send) -> dict[str, Any]:
             try:
-                return request()
+                return send()
             finally:
                 if number == call:
                     deed(harness)

@@ -24,7 +24,7 @@ from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import adapters, kube, paths
 from gog_operator.cluster.kube import MERGE, Api, ApiError
-from gog_operator.cluster.remote import RemoteCluster
+from gog_operator.cluster.trainer_client import Ask
 from gog_operator.main import Workers
 from gog_operator.resync import Resync
 from gog_operator.workqueue import WorkQueue
@@ -60,10 +60,10 @@ class Clock:
 class OperatorProcess:
     """One life of an operator: its memory is lost when it dies."""
 
-    def __init__(self, api: Api, namespace: str, clock: Clock) -> None:
+    def __init__(self, api: Api, namespace: str, clock: Clock, ask: Ask) -> None:
         self.clock, self.next_resync = clock, clock.passed
         self.queue = WorkQueue(clock.seconds, lambda: 0.5)
-        self.workers = Workers(api, Platform(), self.queue, clock.now)
+        self.workers = Workers(api, Platform(), self.queue, clock.now, ask, clock.seconds)
         self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now)
         self.watcher = watch.Watcher(self.queue, self.resync.seen)
 
@@ -72,7 +72,7 @@ class OperatorProcess:
         if self.clock.passed >= self.next_resync:
             self.list()
         while (key := self.queue.take()[0]) is not None:
-            self.workers.one(key)
+            self.workers.process(key)
 
     def list(self) -> None:
         try:
@@ -145,7 +145,7 @@ class Harness:
         self.recorder.call("POST", paths.OURS[body["kind"]].path(self.namespace), body=body)
 
     def _start(self) -> OperatorProcess:
-        return OperatorProcess(self.faulty, self.namespace, self.clock)
+        return OperatorProcess(self.faulty, self.namespace, self.clock, self.ask)
 
     # -- running
 
@@ -194,9 +194,8 @@ class Harness:
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """What the operator reaches besides the API server, and its log of unexpected errors."""
+        """Replaces the pods that serve a policy, and the log of unexpected errors."""
         with (
-            mock.patch.object(RemoteCluster.__init__, "__defaults__", (self._ask,)),
             mock.patch.object(adapters, "asker", return_value=self.policies.answer),
             mock.patch.object(main.log, "exception", self._unexpected),
         ):
@@ -205,7 +204,8 @@ class Harness:
     def _unexpected(self, message: str, *values: Any) -> None:
         self.violations.append(f"{message % values}: {traceback.format_exc()}")
 
-    def _ask(self, url: str, timeout: float) -> Document | None:
+    def ask(self, url: str, seconds: float) -> Document | None:
+        """What a pod answers that the operator asks over HTTP."""
         if url.endswith("/progress"):
             job = url.removeprefix("http://").partition("-trainer-0-0.")[0]
             running = phase(self.job(job) or {}) == "Running"

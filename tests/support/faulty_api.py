@@ -7,16 +7,14 @@ of them to a `Fault`. A death is a BaseException, so that none of the operator's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from gog_operator.cluster.kube import Api, ApiError
+from gog_operator.cluster.kube import Api, ApiError, Document, Request
 
-Document = dict[str, Any]
-Request = Callable[[], Document]
-Fault = Callable[[int, Request], Document]
-"""(number of the call, counted from 1 over all restarts; the request itself) -> its answer. Raises ApiError or Death."""
+Send = Callable[[], Document]
+Fault = Callable[[int, Send], Document]
+"""(number of the call, counted from 1 over all restarts; what sends it) -> its answer. Raises ApiError or Death."""
 
 
 class Death(BaseException):
@@ -39,7 +37,7 @@ class Call:
         return not self.request.startswith("GET")
 
 
-class FaultyApi:
+class FaultyApi(Api):
     """Counts calls; one of them may fail.
 
     Args:
@@ -54,39 +52,31 @@ class FaultyApi:
         """In order."""
         self._writes = 0
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        content: str = "application/json",
-    ) -> Document:
+    def send(self, request: Request) -> Document:
         turn, elsewhere = self.moment()
-        self.calls.append(Call(f"{method} {path}", turn, self._writes + elsewhere))
-        self._writes += method != "GET"
-        return self.fault(len(self.calls), lambda: self.api.call(method, path, body=body, query=query, content=content))
+        self.calls.append(Call(f"{request.method} {request.path}", turn, self._writes + elsewhere))
+        self._writes += request.writes
+        return self.fault(len(self.calls), lambda: self.api.send(request))
 
 
-def no_fault(number: int, request: Request) -> Document:
-    return request()
+def no_fault(number: int, send: Send) -> Document:
+    return send()
 
 
 def dies_before(call: int) -> Fault:
-    def fault(number: int, request: Request) -> Document:
+    def fault(number: int, send: Send) -> Document:
         if number == call:
             raise Death
-        return request()
+        return send()
 
     return fault
 
 
 def dies_after(call: int) -> Fault:
-    def fault(number: int, request: Request) -> Document:
+    def fault(number: int, send: Send) -> Document:
         if number != call:
-            return request()
-        _ignoring_errors(request)
+            return send()
+        _ignoring_errors(send)
         raise Death
 
     return fault
@@ -95,11 +85,11 @@ def dies_after(call: int) -> Fault:
 def answers(call: int, error: ApiError, *, landed: bool = False) -> Fault:
     """One call is answered with an error. landed: the server did as asked, and its answer was lost."""
 
-    def fault(number: int, request: Request) -> Document:
+    def fault(number: int, send: Send) -> Document:
         if number != call:
-            return request()
+            return send()
         if landed:
-            _ignoring_errors(request)
+            _ignoring_errors(send)
         raise error
 
     return fault
@@ -115,23 +105,23 @@ class EveryAnswer:
         self.first, self.made = call, made
         self.left = list(ANSWERS.values())
 
-    def __call__(self, number: int, request: Request) -> Document:
+    def __call__(self, number: int, send: Send) -> Document:
         again = number >= self.first and self.made[-1].request == self.made[self.first - 1].request
         if not again or not self.left:
-            return request()
+            return send()
         error, landed = self.left.pop(0)
         if landed:
-            _ignoring_errors(request)
+            _ignoring_errors(send)
         raise error
 
 
 def outage(first: int, over: Callable[[], bool]) -> Fault:
     """From a call on nothing gets through until `over` returns True."""
 
-    def fault(number: int, request: Request) -> Document:
+    def fault(number: int, send: Send) -> Document:
         if number >= first and not over():
             raise ApiError(0, "ConnectionRefusedError", "connection refused")
-        return request()
+        return send()
 
     return fault
 
@@ -148,8 +138,8 @@ ANSWERS: dict[str, tuple[ApiError, bool]] = {
 """Name -> the bad answer, and whether the server did as asked before it."""
 
 
-def _ignoring_errors(request: Request) -> None:
+def _ignoring_errors(send: Send) -> None:
     try:
-        request()
+        send()
     except ApiError:
         return

@@ -9,21 +9,19 @@ collector deletes is not written through it, so the recorder finds that out by a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
 
 from gog_operator.cluster import paths
-from gog_operator.cluster.kube import Api, ApiError
+from gog_operator.cluster.kube import Api, ApiError, Document, Request
 
-Document = dict[str, Any]
 Listener = Callable[[str, Document], None]
 """(ADDED, MODIFIED or DELETED; the object)"""
 COLLECTOR_SECONDS = 60.0
 """How long the garbage collector may take before its leftovers count as orphans."""
 
 
-class Recorder:
+class Recorder(Api):
     """Forwards every request; keeps what was written.
 
     Args:
@@ -42,23 +40,16 @@ class Recorder:
         """Whether the namespace is being deleted, and every object with it."""
         self._created: dict[str, str] = {}
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        content: str = "application/json",
-    ) -> Document:
+    def send(self, request: Request) -> Document:
+        method, path = request.method, request.path
         try:
-            answer = self.api.call(method, path, body=body, query=query, content=content)
+            answer = self.api.send(request)
         except ApiError as error:
             if error.status == 404 and method != "POST":
                 self.forget(path)
             raise
         self._date(answer)
-        self.writes += method != "GET"
+        self.writes += request.writes
         if method == "DELETE":
             self.refresh(path)
         elif method != "GET" and "metadata" in answer:
@@ -122,23 +113,16 @@ class Recorder:
             each(type_, body)
 
 
-class RecordedApi:
+class RecordedApi(Api):
     """An Api for actors: reads come from the recorder's memory, writes go through it."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        content: str = "application/json",
-    ) -> Document:
-        if method != "GET":
-            return self.recorder.call(method, path, body=body, query=query, content=content)
+    def send(self, request: Request) -> Document:
+        path = request.path
+        if request.writes:
+            return self.recorder.send(request)
         resource = paths.resource_of(path)
         assert resource is not None, path
         if not path.endswith(f"/{resource.plural}"):
@@ -146,7 +130,7 @@ class RecordedApi:
             if found is None:
                 raise ApiError(404, "NotFound", f"{path} not found")
             return found
-        selector = (query or {}).get("labelSelector", "")
+        selector = (request.query or {}).get("labelSelector", "")
         return {"items": [each for _, each in self.recorder.of(resource) if matches(each, selector)]}
 
 

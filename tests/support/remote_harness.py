@@ -10,7 +10,7 @@ from typing import Any
 from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import kube, paths
-from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.kube import MERGE, Api, ApiError, items
 from gog_operator.main import Workers
 from gog_operator.resync import Resync
@@ -81,7 +81,7 @@ class Workplace:
         return self.api.call("GET", paths.OURS[kind].path(self.namespace, name))
 
     def find(self, path: str) -> dict[str, Any] | None:
-        return Explained(self.api).find(path)
+        return TranslatedApi(self.api).find(path)
 
     def annotations(self, resource: paths.Resource, name: str) -> dict[str, str]:
         return self.api.call("GET", resource.path(self.namespace, name))["metadata"].get("annotations", {})
@@ -135,6 +135,6 @@ class Operator:
             self.resync.once()
         done = 0
         while (key := self.queue.take()[0]) is not None:
-            self.workers.one(key)
+            self.workers.process(key)
             done += 1
         return done

@@ -84,7 +84,7 @@ def operate(cluster: LocalCluster, root: Object, metrics_port: int | None = None
 def control(cluster: LocalCluster, root: Object) -> int:
     """Drives the run with a display. Returns the exit code."""
     display = choose(cluster, root, estimated(cluster, root))
-    cluster.listeners += [display.event, lambda thing, event, _: object_metrics.note(thing, event)]
+    cluster.listeners += [display.event, lambda thing, event, _: object_metrics.record_attempt(thing, event)]
     interruption = Interruption()
     with interruption, display:
         try:

@@ -19,6 +19,7 @@ from prometheus_client.core import Metric
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 METRICS = "/metrics"
+TEXT = "text/plain; charset=utf-8"
 PORT, HOST, LINGER = "GOG_METRICS_PORT", "GOG_METRICS_HOST", "GOG_METRICS_LINGER"
 """Environment of a stage: the port of its page, 0 for a free one (without a port there is no page); the host (default: all
 interfaces); and the seconds it lingers at its end for one more scrape, if it was ever scraped (default: 0)."""
@@ -80,6 +81,10 @@ def text(registry: Any) -> tuple[str, bytes]:
     return CONTENT_TYPE, prometheus_client.generate_latest(registry)
 
 
+class Unhealthy(Exception):
+    """Raised by a page: it is answered with 503 and the exception's text."""
+
+
 class Server(ThreadingHTTPServer):
     """Serves pages from construction on."""
 
@@ -124,13 +129,16 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         self.server.ever_scraped |= path == METRICS
+        status = 200
         try:
             kind, body = page()
+        except Unhealthy as error:
+            status, kind, body = 503, TEXT, str(error).encode()
         except Exception as error:  # noqa: BLE001  the client gets a 500; the process continues
             logging.getLogger(__name__).warning("%s: %s", path, error)
             self.send_error(500, explain=str(error))
             return
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -1,14 +1,14 @@
-"""Brings a version of the policy onto every pod that serves it: loaded, verified, and only then switched to.
+"""Brings a version of the policy onto every pod that serves it: loaded, verified, and only then made the default.
 
-A load reaches one process of one pod and is lost when it restarts, so each pod is asked by its own address and the whole
-is repeated until nothing is left to do: every call looks at what is there first, and an operator that dies between two
-of them leaves nothing that the next pass does not finish. A version has a name of its own (`grpo/120` is `grpo-120`), so
-weights never change under a name; requests for the name `policy` go to each pod's default, which is switched only once
-every pod holds the version and has completed a token with it. The version before stays for who still names it; older
-ones go.
+A load reaches one process of one pod and is lost when that restarts. So each pod is asked at its own address, every call
+checks first what is loaded, and the whole is repeated until nothing is left to do: an operator that dies between two
+calls leaves nothing that the next pass does not finish. A version has a name of its own (`grpo/120` is `grpo-120`), so
+the weights under a name never change. Requests for the name `policy` go to each pod's default, which is switched only
+once every pod has loaded the version and completed a token with it. The version before stays loaded for clients that
+still name it; older ones are unloaded.
 
-Works with gog's policy server and with vLLM that allows runtime LoRA updating; what differs is in `_Pod`. A pod that
-does not answer in time is waited for, never failed: loading goes on without us.
+Works with gog's policy server and with vLLM that allows runtime LoRA updating; `_Pod` holds the differences. A pod that
+does not answer in time is waited for, never failed: it continues to load meanwhile.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from gog_operator.cluster.bounded_http import Answer
 MODELS, LOAD, UNLOAD = "/v1/models", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 DEFAULT, COMPLETIONS = "/v1/default", "/v1/completions"
 VERSION = re.compile(r"[a-z][-a-z0-9]*-[0-9]+")
-"""Names that we give; others on a server are somebody else's."""
+"""Names that we give; other names on a server are not ours to unload."""
 PROBE = {"prompt": "what", "max_tokens": 1, "temperature": 0}
+"""The request that verifies a version."""
 TIMEOUT_SECONDS = 5.0
 AT_ONCE = 16
+"""Pods that are asked at the same time."""
 KEPT = 1
 """Versions before the current one that stay loaded."""
 MAX_ANSWER = 4_000_000
@@ -41,18 +43,20 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Outcome:
-    """state: done, every pod serves the version; waiting, ask again; failed, asking again will not help."""
+    """The result of one pass."""
 
     state: Literal["done", "waiting", "failed"]
+    """done: every pod serves the version; waiting: another pass may help; failed: it will not."""
     message: str
+    """Which pod, and what it answered."""
 
 
 Ask = Callable[[str, "Mapping[str, Any] | None"], Answer]
-"""(address, body of a POST or None for a GET) -> Answer. Raises OSError when none comes, within seconds."""
+"""(address, body of a POST or None for a GET) -> Answer. Raises OSError when none comes within seconds."""
 
 
 class _Stop(Exception):
-    """The pass ends here with an outcome."""
+    """Ends the pass with an outcome."""
 
     def __init__(self, state: Literal["waiting", "failed"], message: str) -> None:
         super().__init__(message)
@@ -60,23 +64,27 @@ class _Stop(Exception):
 
 
 def ensure_version(pods: Sequence[str], version: str, ask: Ask, *, shared: str = "/mnt/adapters") -> Outcome:
-    """One pass towards every pod serving `version` (`grpo/120`; "" for the base). Never raises for what a pod does.
+    """Makes one pass towards every pod serving a version. Never raises for what a pod does.
 
-    pods: address of each (`http://10.0.0.7:8080`); shared: folder in which vLLM's pods find adapters by name.
+    Args:
+        pods: address of each, `http://10.0.0.7:8080`.
+        version: `grpo/120`; "" for the base.
+        ask: how a pod is asked.
+        shared: folder in which vLLM's pods find adapters by name.
     """
     if not pods:
         return Outcome("waiting", "no pod serves the policy yet")
     try:
-        found = _each([_Pod(url, ask, version, shared) for url in pods], _Pod.look)
+        found = _on_each([_Pod(url, ask, version, shared) for url in pods], _Pod.refresh)
         for step in (_Pod.load, _Pod.verify, _Pod.switch, _Pod.tidy):
-            _each(found, step)
+            _on_each(found, step)
     except _Stop as stop:
         return stop.outcome
     return Outcome("done", f"{len(pods)} of {len(pods)} pods serve {version or 'the base'}")
 
 
 def asker(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Ask:
-    """The real thing. key: of the pods, if they ask for one; seconds: for a whole answer."""
+    """Asks over HTTP. key: of the pods, if they ask for one; seconds: for a whole answer."""
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
     def ask(url: str, body: Mapping[str, Any] | None) -> Answer:
@@ -87,7 +95,7 @@ def asker(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Ask:
 
 
 class _Pod:
-    """One server, as it was when it was looked at, and what it is to serve."""
+    """One server: what it had loaded when it was last asked, and what it shall serve."""
 
     def __init__(self, url: str, ask: Ask, version: str, shared: str) -> None:
         self.url, self.ask, self.version, self.shared = url.rstrip("/"), ask, version, shared
@@ -97,10 +105,10 @@ class _Pod:
 
     @property
     def name(self) -> str:
-        """Of the version here; the base comes first in every listing."""
+        """The version's name on this server; the base comes first in every listing."""
         return adapters.name_of(self.version) if self.version else self.names[0]
 
-    def look(self) -> _Pod:
+    def refresh(self) -> _Pod:
         answer = self._call(MODELS)
         if answer.status != 200:
             raise self._refused("does not list its models", answer)
@@ -121,29 +129,29 @@ class _Pod:
         if not self.ours and answer.status == 404 and b"NotFoundError" not in answer.body:
             raise _Stop("failed", f"{self.url} loads no adapters (set VLLM_ALLOW_RUNTIME_LORA_UPDATING=1)")
         if answer.status == 409 or (not self.ours and b"already" in answer.body):
-            raise _Stop("waiting", f"{self.url}: {_said(answer)}")
+            raise _Stop("waiting", f"{self.url}: {_describe(answer)}")
         if answer.status >= 400:
             raise self._refused(f"cannot load {self.version}", answer)
-        self.look()
+        self.refresh()
         if self.name not in self.names:
             raise _Stop("waiting", f"{self.url} does not list {self.name} yet")
 
     def verify(self) -> None:
-        """One token, unless the pod serves the version already."""
+        """Completes one token with the version, unless it is the default already."""
         if self.ours and self.default == self.name:
             return
         answer = self._call(COMPLETIONS, PROBE | {"model": self.name})
         if answer.status != 200:
             raise self._refused(f"completes nothing with {self.name}", answer)
         try:
-            wrote = json.loads(answer.body)["model"]
+            model = json.loads(answer.body)["model"]
         except (ValueError, KeyError, TypeError):
-            wrote = None
-        if wrote != self.name:
-            raise _Stop("failed", f"{self.url} answered for {self.name} as {wrote!r}")
+            model = None
+        if model != self.name:
+            raise _Stop("failed", f"{self.url} answered for {self.name} as {model!r}")
 
     def switch(self) -> None:
-        """vLLM has no default: there, clients name the version that the endpoint's status tells."""
+        """Makes the version the default. vLLM has none: its clients name the version of the endpoint's status."""
         if not self.ours or self.default == self.name:
             return
         answer = self._call(DEFAULT, {"model": self.name})
@@ -151,7 +159,7 @@ class _Pod:
             raise self._refused(f"does not switch to {self.name}", answer)
 
     def tidy(self) -> None:
-        """Names are listed in the order of loading, so the last ones besides this are the versions before it."""
+        """Unloads older versions. Names are listed in the order of loading, so the last others are the versions before."""
         others = [each for each in self.names if each != self.name and VERSION.fullmatch(each)]
         for old in others[: max(0, len(others) - KEPT)]:
             answer = self._call(UNLOAD, {"lora_name": old})
@@ -165,14 +173,14 @@ class _Pod:
             raise _Stop("waiting", f"{self.url} does not answer: {error or type(error).__name__}") from None
 
     def _refused(self, what: str, answer: Answer) -> _Stop:
-        """A server that is starting, busy or broken may mend; one that understood and refused will not."""
+        """Another pass helps while a server is starting, busy or broken, not once it understood and refused."""
         lasting = 400 <= answer.status < 500 and answer.status not in (404, 408, 409, 429)
         hint = " (does the endpoint's Secret hold its key?)" if answer.status in (401, 403) else ""
-        return _Stop("failed" if lasting else "waiting", f"{self.url} {what}: {_said(answer)}{hint}")
+        return _Stop("failed" if lasting else "waiting", f"{self.url} {what}: {_describe(answer)}{hint}")
 
 
-def _said(answer: Answer) -> str:
-    """The sentence of an error, in the forms that servers have for it, at most a line of it."""
+def _describe(answer: Answer) -> str:
+    """Status and message of an error, in the forms that servers use, cut to a line."""
     try:
         body = json.loads(answer.body)
         inner = body.get("error", body)
@@ -182,8 +190,8 @@ def _said(answer: Answer) -> str:
     return f"{answer.status} {' '.join(str(text).split())[:300]}".strip()
 
 
-def _each(pods: Sequence[_Pod], work: Callable[[_Pod], Value]) -> list[Value]:
-    """On all pods at once, each to its end; then the gravest of what went wrong is raised."""
+def _on_each(pods: Sequence[_Pod], work: Callable[[_Pod], Value]) -> list[Value]:
+    """Runs a step on all pods at the same time; then raises the gravest of what went wrong."""
     if not pods:
         return []
     results: list[Value] = []

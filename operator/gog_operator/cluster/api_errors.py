@@ -1,8 +1,9 @@
-"""What an API server's no means: try again later, or tell a person.
+"""What an API server's error means: retry later, or a person must act.
 
-Two kinds of answers are left to whoever asked, because only he knows what they mean: 404 for an object that is not
-there, 409 for one that is there already or was changed meanwhile. Everything else becomes Unavailable (overload,
-outage, lost connections: nobody needs to do anything) or Refused with a reason and the server's own sentence.
+Two kinds of answers are left to the caller, because only the caller knows what they mean: 404 for an object that does
+not exist, 409 for one that exists already or has changed meanwhile. Everything else becomes Unavailable (overload,
+outage, lost connection: passes by itself) or Refused with a reason and the server's own sentence. The table of all
+exceptions is in `interface.py`.
 """
 
 from __future__ import annotations
@@ -13,51 +14,47 @@ from typing import Any
 from gog_operator.api.meta import Reason
 from gog_operator.cluster import paths
 from gog_operator.cluster.interface import Refused, Unavailable
-from gog_operator.cluster.kube import APPLY, MERGE, Api, ApiError
+from gog_operator.cluster.kube import APPLY, MERGE, Api, ApiError, Document, Request
 
-LATER = (0, 401, 408, 410, 429)
-LONGEST = 1000
+TRANSIENT = (0, 401, 408, 410, 429)
+"""Statuses that pass by themselves, besides those from 500: a token is rotated, a list is begun again."""
+MAX_MESSAGE = 1000
 """Characters of a server's sentence that are passed on."""
 
 
-class Explained:
+class TranslatedApi(Api):
     """An Api whose errors are ApiError 404 and 409, Unavailable and Refused."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        content: str = "application/json",
-    ) -> dict[str, Any]:
+    def send(self, request: Request) -> Document:
         try:
-            return self.api.call(method, path, body=body, query=query, content=content)
+            return self.api.send(request)
         except ApiError as error:
-            told = explained(error, method, path)
-            if told is None:
+            translated = translate(error, request.method, request.path)
+            if translated is None:
                 raise
-            raise told from None
+            raise translated from None
 
-    def find(self, path: str) -> dict[str, Any] | None:
-        """The object of a path, None where there is none. A resource that the server does not know has no objects."""
+    def find(self, path: str) -> Document | None:
+        """The object at a path; None if it does not exist. A resource that the server does not know has no objects."""
         try:
             return self.api.call("GET", path)
         except ApiError as error:
             if error.status == 404:
                 return None
-            told = explained(error, "GET", path)
-            if told is None:
+            translated = translate(error, "GET", path)
+            if translated is None:
                 raise
-            raise told from None
+            raise translated from None
 
     def merge(self, path: str, patch: Mapping[str, Any]) -> bool:
-        """Merges fields into an object; False when there is none. Raises ApiError 409 when the patch says which version it
-        is for."""
+        """Merges fields into an object. Returns False if it does not exist.
+
+        Raises:
+            ApiError: 409, when the patch names the resource version that it is for.
+        """
         try:
             self.call("PATCH", path, body=patch, content=MERGE)
         except ApiError as error:
@@ -69,7 +66,7 @@ class Explained:
         return True
 
     def apply(self, path: str, document: Mapping[str, Any], manager: str) -> None:
-        """Server-side apply: what is ours in the object becomes so; what others said of it stays."""
+        """Server-side apply: sets the fields of the document; fields of other managers stay."""
         query = {"fieldManager": manager, "force": "true"}
         try:
             self.call("PATCH", path, body=document, query=query, content=APPLY)
@@ -78,9 +75,15 @@ class Explained:
                 raise Unavailable(f"{path}: {error}") from None
             raise Refused(Reason.NAMESPACE_ENDING, error.message) from None
 
-    def drop(self, path: str, uid: str = "", *, foreground: bool = False) -> None:
-        """Deletes the object of that uid; gone already, or another of the name there now, is as good."""
-        body: dict[str, Any] = {"propagationPolicy": "Foreground" if foreground else "Background"}
+    def delete(self, path: str, uid: str = "", *, foreground: bool = False) -> None:
+        """Deletes the object of that uid, if it still exists and no other has taken its name.
+
+        Args:
+            path: of the object.
+            uid: of the object; "" for whichever has the name.
+            foreground: whether its dependents go first.
+        """
+        body: Document = {"propagationPolicy": "Foreground" if foreground else "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
         try:
@@ -91,10 +94,10 @@ class Explained:
             raise Unavailable(f"{path}: {error}") from None
 
 
-def explained(error: ApiError, method: str, path: str) -> Refused | Unavailable | None:
-    """None: whoever asked must know."""
-    message = error.message[:LONGEST]
-    if error.status in LATER or error.status >= 500:
+def translate(error: ApiError, method: str, path: str) -> Refused | Unavailable | None:
+    """The exception for an error; None if only the caller can tell what it means."""
+    message = error.message[:MAX_MESSAGE]
+    if error.status in TRANSIENT or error.status >= 500:
         return Unavailable(f"{method} {path}: {error.status or error.reason} {message}", error.retry_after)
     if error.status == 404:
         return _missing(error, method, path)

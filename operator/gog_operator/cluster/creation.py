@@ -1,4 +1,4 @@
-"""Creating what an object of ours owns: once, whoever else tries at the same time, and nobody else's by mistake."""
+"""Creates what an object of ours owns: once, also when two operators try, and never in place of another owner's."""
 
 from __future__ import annotations
 
@@ -8,41 +8,46 @@ from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Object
 from gog_operator.build import meta
 from gog_operator.cluster import documents
-from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError
 from gog_operator.cluster.paths import Resource
 
 
-def create_owned(api: Explained, resource: Resource, namespace: str, body: dict[str, Any], owner: Object) -> None:
-    """POST. One that is there already counts when it is this owner's and made of the same wish.
+def create_owned(api: TranslatedApi, resource: Resource, namespace: str, body: dict[str, Any], owner: Object) -> None:
+    """Creates an object by POST; an existing one counts when it is this owner's and was made from the same spec.
 
-    Raises Unavailable while a predecessor's is still going, Refused for somebody else's."""
+    Raises:
+        Unavailable: one of a predecessor, or of another spec, still exists.
+        Refused: an object of another owner has the name.
+    """
     try:
         api.call("POST", resource.path(namespace), body=body)
     except ApiError as error:
         if error.status != 409:
             raise
-        _accept(api, resource, namespace, body, owner)
+        _check_existing(api, resource, namespace, body, owner)
 
 
-def _accept(api: Explained, resource: Resource, namespace: str, body: dict[str, Any], owner: Object) -> None:
+def _check_existing(
+    api: TranslatedApi, resource: Resource, namespace: str, body: dict[str, Any], owner: Object
+) -> None:
     name = str(body["metadata"]["name"])
-    there = api.find(resource.path(namespace, name))
-    if there is None or documents.ending(there):
+    existing = api.find(resource.path(namespace, name))
+    if existing is None or documents.terminating(existing):
         raise Unavailable(f"{body['kind']} {name} is being deleted", after=1.0)
-    check_owner(there, owner)
-    if _hash(there) != _hash(body):
-        raise Unavailable(f"{body['kind']} {name} exists, made of another spec")
+    check_owner(existing, owner)
+    if _hash(existing) != _hash(body):
+        raise Unavailable(f"{body['kind']} {name} exists with another spec")
 
 
-def check_owner(there: dict[str, Any], owner: Object) -> None:
+def check_owner(existing: dict[str, Any], owner: Object) -> None:
     """Raises Unavailable or Refused when a document is not the owner's."""
-    if documents.owned(there, owner.metadata.uid):
+    if documents.owned(existing, owner.metadata.uid):
         return
-    name = f"{there.get('kind', 'object')} {there['metadata']['name']}"
-    if documents.predecessor(there, owner):
-        raise Unavailable(f"{name} of an earlier {owner.name} is still there", after=1.0)
+    name = f"{existing.get('kind', 'object')} {existing['metadata']['name']}"
+    if documents.is_predecessor_s(existing, owner):
+        raise Unavailable(f"{name} of an earlier {owner.name} still exists", after=1.0)
     message = f"{name} exists and is not {owner.name}'s (delete it, or give {owner.name} another name)"
     raise Refused(Reason.NAME_TAKEN, message)
 

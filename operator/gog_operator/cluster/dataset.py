@@ -1,4 +1,4 @@
-"""The process that makes the embedded world before anything reads it."""
+"""The process that makes the embedded world on this machine, before anything reads it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from gog_operator.plan import attempts
 from gog_operator.plan.actions import DataView
 
 NAME = "data"
+GRACE_SECONDS = 2.0
+"""Between SIGTERM and SIGKILL."""
 
 
 class DatasetMaker:
-    """Runs `gog data` once a life: it keeps a world that is finished, so asking again costs nothing."""
+    """Runs `gog data` once per control loop: it keeps a finished world, so a repetition costs nothing."""
 
     def __init__(self, folder: Path, register: Processes) -> None:
         self.folder, self.register = folder, register
@@ -28,7 +30,7 @@ class DatasetMaker:
         if self._process is not None:
             return
         line = [*program, "data", "--world", world.model_dump_json(exclude_unset=True), "--out", str(self.dataset)]
-        with files.explained(self.log.parent):
+        with files.as_user_error(self.log.parent):
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("wb") as log:
                 self._process = subprocess.Popen(
@@ -54,4 +56,4 @@ class DatasetMaker:
 
     def close(self) -> None:
         if self._process is not None:
-            end([self._process], 2.0)
+            end([self._process], GRACE_SECONDS)

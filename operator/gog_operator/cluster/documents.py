@@ -1,7 +1,7 @@
 """API documents <-> our objects.
 
-A cluster adds to metadata what we do not read, and its documents may come from a newer gog or from somebody's editor:
-what cannot be read is said of the one object, in the words that a manifest's errors have, and stops nothing else.
+A cluster adds metadata that we do not read, and its documents may come from a newer gog or from an editor. An object that
+cannot be read is reported on that object, in the words of a manifest's errors, and stops nothing else.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gog_operator.api import problems
-from gog_operator.api.meta import Metadata, OwnerReference
+from gog_operator.api.meta import API_VERSION, Metadata, OwnerReference
 from gog_operator.api.objects import Object, Status, document
 
 
 class Unreadable(Exception):
-    """An object that our models do not understand. sentence: field and remedy; body: the document as it is."""
+    """An object that our models do not understand.
+
+    Attributes:
+        kind: of the object.
+        name: of the object.
+        sentence: field, cause and remedy.
+        body: the document as it is.
+    """
 
     def __init__(self, kind: str, name: str, sentence: str, body: Mapping[str, Any]) -> None:
         super().__init__(sentence)
@@ -26,6 +33,8 @@ class Unreadable(Exception):
 
 METADATA = {field.alias or name for name, field in Metadata.model_fields.items()}
 OWNER = {field.alias or name for name, field in OwnerReference.model_fields.items()}
+CREATED = ("name", "labels", "annotations", "ownerReferences")
+"""Metadata of ours that a new object gets."""
 Thing = TypeVar("Thing", bound=Object)
 
 
@@ -45,13 +54,12 @@ def parse(kind: type[Thing], body: Mapping[str, Any]) -> Thing:
 
 
 def created(thing: Object, namespace: str) -> dict[str, Any]:
-    """The document that creates an object; its owner's foreground deletion waits for it."""
+    """The document that creates an object. Foreground deletion of its owner waits for it."""
     body = document(thing)
     body.pop("status", None)
-    kept = ("name", "labels", "annotations", "ownerReferences")
-    metadata = {key: value for key, value in body["metadata"].items() if key in kept}
+    metadata = {key: value for key, value in body["metadata"].items() if key in CREATED}
     for owner in metadata.get("ownerReferences", ()):
-        owner |= {"apiVersion": "gog.dev/v1alpha1", "controller": True, "blockOwnerDeletion": True}
+        owner |= {"apiVersion": API_VERSION, "controller": True, "blockOwnerDeletion": True}
     return {**body, "metadata": {**metadata, "namespace": namespace}}
 
 
@@ -65,7 +73,7 @@ def _plain(status: Status) -> dict[str, Any]:
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """RFC 7386: what `old` must be merged with to be `new`; null removes."""
+    """The patch that turns `old` into `new` (RFC 7386); null removes."""
     patch: dict[str, Any] = {key: None for key in old if key not in new}
     for key, value in new.items():
         if key in old and old[key] == value:
@@ -77,14 +85,16 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
 
 
 def owned(body: Mapping[str, Any], uid: str) -> bool:
+    """Whether an owner of the document has that uid."""
     return any(each.get("uid") == uid for each in body.get("metadata", {}).get("ownerReferences") or ())
 
 
-def predecessor(body: Mapping[str, Any], owner: Object) -> bool:
-    """Whether it belongs to an earlier object of the owner's name, whose leftovers are about to go."""
+def is_predecessor_s(body: Mapping[str, Any], owner: Object) -> bool:
+    """Whether it belongs to an earlier object of the owner's name: the garbage collector is about to delete it."""
     owners = body.get("metadata", {}).get("ownerReferences") or ()
     return any((each.get("kind"), each.get("name")) == owner.key for each in owners)
 
 
-def ending(body: Mapping[str, Any]) -> bool:
+def terminating(body: Mapping[str, Any]) -> bool:
+    """Whether the object is being deleted."""
     return bool(body.get("metadata", {}).get("deletionTimestamp"))

@@ -14,7 +14,7 @@ from typing import Any
 from gog_operator.api.meta import API_VERSION
 from gog_operator.api.objects import Object
 from gog_operator.cluster import paths
-from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError, items
 from gog_operator.plan.actions import Event
@@ -28,7 +28,7 @@ COMPONENT = "gog-operator"
 log = logging.getLogger(__name__)
 
 
-def record(api: Explained, namespace: str, thing: Object, event: Event, now: datetime) -> None:
+def record(api: TranslatedApi, namespace: str, thing: Object, event: Event, now: datetime) -> None:
     """Writes one Event per object, reason and message; the same again raises its count."""
     message = event.message[:MAX_MESSAGE]
     name = f"{thing.name}.{_digest(thing.metadata.uid, event.reason, message)}"
@@ -42,7 +42,7 @@ def record(api: Explained, namespace: str, thing: Object, event: Event, now: dat
         log.warning("event for %s %s not written: %s", thing.kind, thing.name, error)
 
 
-def rows(api: Explained, namespace: str, things: Iterable[Object]) -> list[dict[str, Any]]:
+def rows(api: TranslatedApi, namespace: str, things: Iterable[Object]) -> list[dict[str, Any]]:
     """The newest events of some objects, oldest first, in the form of a local run's events.jsonl."""
     ours = {each.metadata.uid for each in things}
     listed = items(api, paths.EVENTS.path(namespace), fields=f"reportingComponent={COMPONENT}")
@@ -61,7 +61,7 @@ def rows(api: Explained, namespace: str, things: Iterable[Object]) -> list[dict[
     ]
 
 
-def _count(api: Explained, path: str, stamp: str) -> None:
+def _count(api: TranslatedApi, path: str, stamp: str) -> None:
     try:
         current = api.find(path) or {}
         api.merge(path, {"count": int(current.get("count") or 1) + 1, "lastTimestamp": stamp})

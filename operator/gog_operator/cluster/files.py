@@ -1,8 +1,8 @@
-"""Objects as YAML files, with what makes the Kubernetes API safe to build on: whole writes and refused stale ones.
+"""Objects as YAML files, with the two guarantees of the Kubernetes API that the control plane builds on.
 
-A file appears whole (written beside, then renamed). Every write carries the resource version that it was made from and
-is refused when the file has moved on; the check and the write happen under one lock, because `gog cancel` in another
-terminal writes too. Not meant for thousands of objects: a list reads the folder.
+A write is atomic: the file is written beside its place and renamed. A stale write is refused: each carries the resource
+version that it was made from. Check and write happen under one lock, because `gog cancel` in another terminal writes
+too. Not meant for thousands of objects: a list reads the folder.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class ObjectFiles:
         return tuple(cast(Thing, each) for each in found if each is not None)
 
     def create(self, thing: Object, now: datetime | None = None) -> None:
-        """Raises AlreadyExists."""
+        """Writes a new object with a uid. Raises AlreadyExists."""
         path = self._path(thing.kind, thing.name)
         with self._lock():
             if path.exists():
                 raise AlreadyExists(f"{thing.kind} {thing.name}")
-            born = {"uid": str(uuid.uuid4()), "creation_timestamp": now or datetime.now(UTC).replace(microsecond=0)}
-            metadata = thing.metadata.model_copy(update=born)
+            fresh = {"uid": str(uuid.uuid4()), "creation_timestamp": now or datetime.now(UTC).replace(microsecond=0)}
+            metadata = thing.metadata.model_copy(update=fresh)
             self._write(path, thing.model_copy(update={"metadata": metadata}), version=1)
 
     def patch_status(self, thing: Object, status: Status) -> None:
-        """Raises Conflict when the object is not as it was read."""
+        """Replaces the status. Raises Conflict when the object has changed since it was read."""
         path = self._path(thing.kind, thing.name)
         with self._lock():
             current = self._load(path)
@@ -61,7 +61,16 @@ class ObjectFiles:
             self._write(path, current.model_copy(update={"status": status}))
 
     def change(self, kind: str, name: str, edit: Callable[[dict[str, Any]], None]) -> bool:
-        """Edits an object's document in place; False when the object is gone. A changed spec is a new generation."""
+        """Edits an object's document in place. A changed spec is a new generation.
+
+        Args:
+            kind: of the object.
+            name: of the object.
+            edit: changes the document that it is given.
+
+        Returns:
+            False when the object is gone.
+        """
         path = self._path(kind, name)
         with self._lock():
             current = self._load(path)
@@ -92,11 +101,11 @@ class ObjectFiles:
     def _load(self, path: Path) -> Object | None:
         try:
             with path.open("rb") as stream:
-                seen = os.fstat(stream.fileno())
-                stamp = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
-                kept = self._read.get(path)
-                if kept is not None and kept[0] == stamp:
-                    return kept[1]
+                stat = os.fstat(stream.fileno())
+                stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                cached = self._read.get(path)
+                if cached is not None and cached[0] == stamp:
+                    return cached[1]
                 thing = objects.parse(yaml.load(stream, LOADER))
         except FileNotFoundError:
             return None
@@ -113,21 +122,21 @@ class ObjectFiles:
         number = version or int(thing.metadata.resource_version or 0) + 1
         metadata = thing.metadata.model_copy(update={"resource_version": str(number)})
         document = objects.document(thing.model_copy(update={"metadata": metadata}))
-        write_whole(path, yaml.dump(document, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=120))
+        write_atomically(path, yaml.dump(document, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=120))
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        with explained(self.folder):
+        with as_user_error(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         with locks.held(handle):
             yield
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replaces a file, whole. Raises UserError when it cannot be written."""
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file; readers see the old one or the new one. Raises UserError when it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with explained(path.parent):
+    with as_user_error(path.parent):
         try:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)
@@ -137,8 +146,8 @@ def write_whole(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def explained(where: Path) -> Iterator[None]:
-    """Turns an OSError of writing into a UserError that says what to do."""
+def as_user_error(where: Path) -> Iterator[None]:
+    """Turns an OSError of writing into a UserError with a remedy. where: the folder that is written to."""
     try:
         yield
     except OSError as error:

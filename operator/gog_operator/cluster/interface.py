@@ -1,9 +1,17 @@
-"""What the control plane needs of the place it runs in: objects, jobs, servers, a dataset, a look into the store.
+"""What the control plane needs of its surroundings: objects, jobs, servers, a dataset, the state of the store.
 
-Two implementations: files and processes of one machine (`local.py`), the Kubernetes API (`remote.py`). Everything here
-may be called again after a crash with the same arguments. What the place will not do for now, and a person may have to
-see to (a missing queue, a quota, a namespace that is being deleted), is raised as Refused, with a reason for the
-conditions; what is only out of order for a moment, as Unavailable.
+Two implementations: files and processes of one machine (`local.py`), the Kubernetes API (`remote.py`). Every method may
+be repeated after a crash with the same arguments. What goes wrong is one of these exceptions:
+
+| exception     | meaning                                                  | handled by                                |
+|---------------|----------------------------------------------------------|-------------------------------------------|
+| Conflict      | the object changed since it was read                     | `reconcile`: makes another pass at once   |
+| AlreadyExists | an object has the name already                           | `reconcile.create`: checks its owner      |
+| Refused       | the cluster will not do it as things are: a missing      | `reconcile.attempt`: a condition and an   |
+|               | queue, a quota, a namespace that is being deleted        | event of the object; looks again later    |
+| Unavailable   | the cluster cannot be reached or is overloaded           | the work queue: retries with backoff      |
+| Unreadable    | the object is not understood (`documents.py`)            | `main.Workers`: a condition of the object |
+| kube.ApiError | the raw answer; only 404 and 409 leave `api_errors.py`   | the caller, who knows what they mean      |
 """
 
 from __future__ import annotations
@@ -21,15 +29,20 @@ Thing = TypeVar("Thing", bound=Object)
 
 
 class Conflict(Exception):
-    """The object was written by somebody else meanwhile: read it again."""
+    """The object has changed since it was read: read it again."""
 
 
 class AlreadyExists(Exception):
-    """An object of that name is there."""
+    """An object of that name exists."""
 
 
 class Refused(Exception):
-    """The place will not do it as things are. reason and message go into the object's conditions."""
+    """The cluster will not do it as things are.
+
+    Attributes:
+        reason: of the object's condition.
+        message: of the object's condition: what is in the way.
+    """
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -37,7 +50,11 @@ class Refused(Exception):
 
 
 class Unavailable(Exception):
-    """The place cannot be reached or is overloaded: the same again later. after: seconds that it asks for."""
+    """The cluster cannot be reached or is overloaded: the same again later.
+
+    Attributes:
+        after: seconds that it asks to wait; 0 if it does not.
+    """
 
     def __init__(self, message: str, after: float = 0.0) -> None:
         super().__init__(message)
@@ -45,9 +62,11 @@ class Unavailable(Exception):
 
 
 class Cluster(Protocol):
+    """Where objects live and their jobs and servers run."""
+
     @property
     def is_persistent(self) -> bool:
-        """Whether things go on here when a run is over: the policy is served, a finished run's time to live ends."""
+        """Whether the cluster outlives a run: then the policy is served, and a finished run's time to live ends."""
 
     def get(self, kind: type[Thing], name: str) -> Thing | None: ...
 
@@ -57,54 +76,67 @@ class Cluster(Protocol):
         """The stages (in the order of stages) and endpoints that the object owns."""
 
     def create(self, thing: Object) -> None:
-        """Raises AlreadyExists."""
+        """Creates an object. Raises AlreadyExists."""
 
     def patch_status(self, thing: Object, status: Status) -> None:
-        """Replaces the status of the object as it was read. Raises Conflict."""
+        """Replaces the status of an object that has not changed since it was read. Raises Conflict."""
 
     def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
-        """Merges fields; an object that is gone is left gone."""
+        """Merges fields into an object; does nothing when it is gone."""
 
     def delete(self, kind: str, name: str, uid: str = "") -> None:
-        """Gone already is as good."""
+        """Deletes an object; does nothing when it is gone. uid: only this one; "" for whichever has the name."""
 
-    def record(self, thing: Object, event: Event, now: datetime) -> None: ...
+    def record(self, thing: Object, event: Event, now: datetime) -> None:
+        """Records an event of an object."""
 
     def create_job(self, stage: Stage, endpoints: dict[str, str], judge_model: str) -> None:
-        """Starts the job of the stage's current attempt. endpoints: URL of each tool; judge_model: "" for its only one."""
+        """Creates the job of the stage's current attempt.
+
+        Args:
+            stage: whose attempt.
+            endpoints: URL by tool.
+            judge_model: model that the judge's server is asked for; "" for its only one.
+        """
 
     def job(self, stage: Stage) -> JobView | None:
-        """The job of the stage's current attempt, None when there never was one."""
+        """The job of the stage's current attempt; None if it was never created."""
 
-    def cancel_job(self, stage: Stage) -> None: ...
+    def cancel_job(self, stage: Stage) -> None:
+        """Ends the job of the stage's current attempt, gracefully first."""
 
     def start_server(self, endpoint: Endpoint, port: int, now: datetime) -> None:
-        """Starts the server, or brings it to what the endpoint's spec says now."""
+        """Starts the server, or updates it to the endpoint's current spec. port: 0 for a free one."""
 
-    def server(self, endpoint: Endpoint) -> ServerView | None: ...
+    def server(self, endpoint: Endpoint) -> ServerView | None:
+        """The endpoint's server; None if it was never started."""
 
     def stop_server(self, name: str) -> None:
-        """Of the endpoint of that name, which may be gone already."""
+        """Stops the server of the endpoint of that name, which may be gone already."""
 
     def load_version(self, endpoint: Endpoint, version: str) -> None:
-        """Has every pod serve a checkpoint; may return before they do."""
+        """Makes every pod serve a checkpoint; may return before they do."""
 
-    def prepare_data(self, owner: Object) -> None: ...
+    def prepare_data(self, owner: Object) -> None:
+        """Makes the owner's dataset, where it must be made."""
 
-    def data(self, owner: Object) -> DataView: ...
+    def data(self, owner: Object) -> DataView:
+        """The owner's dataset."""
 
     def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
-        """What the stage's job tells of itself now; None when it tells nothing."""
+        """The progress of the stage's job; None if it does not report any."""
 
     def store_state(self, owner: Stage | GoGRun) -> StoreView:
-        """What the store holds of a stage's key, since its current attempt ended; of a run's skipped stages."""
+        """What the store holds: of a stage's key since its current attempt ended; of a run's skipped stages."""
 
     def check_store(self, owner: Stage | GoGRun) -> None:
-        """Makes `kept` known."""
+        """Looks into the store, so that `store_state` becomes known."""
 
-    def report(self, run: GoGRun) -> ReportView: ...
+    def report(self, run: GoGRun) -> ReportView:
+        """The run's report."""
 
-    def write_report(self, run: GoGRun, children: tuple[Object, ...]) -> None: ...
+    def write_report(self, run: GoGRun, children: tuple[Object, ...]) -> None:
+        """Writes the run's report. children: its stages and endpoints."""
 
     def default_store(self) -> settings.StoreSpec | None:
-        """Where checkpoints go when the manifest does not say; None where it must."""
+        """Where checkpoints go when the manifest names no store; None where it must name one."""

@@ -1,4 +1,4 @@
-"""A Ready condition on a document that our models need not understand. Pure."""
+"""The Ready condition of an object that our models do not understand, set on the raw document. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gog_operator.api.meta import Reason
 Document = Mapping[str, Any]
 
 
-def told(body: Document, sentence: str) -> bool:
-    """Whether the object says so already."""
+def is_reported(body: Document, sentence: str) -> bool:
+    """Whether the object's Ready condition has this message already."""
     return any(each.get("type") == "Ready" and each.get("message") == sentence for each in _conditions(body))
 
 
-def patch(body: Document, sentence: str, now: datetime) -> dict[str, Any]:
-    """The merge patch of its status that says so; its other conditions stay as they are."""
+def report_patch(body: Document, sentence: str, now: datetime) -> dict[str, Any]:
+    """The merge patch of the object's status that reports it; other conditions stay as they are."""
     metadata = body["metadata"]
     generation = int(metadata.get("generation") or 1)
     (ready,) = conditions.put((), "Ready", False, Reason.INVALID_INPUT, sentence, now=now, generation=generation)

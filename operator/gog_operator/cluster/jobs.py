@@ -1,12 +1,12 @@
 """A stage's jobs on this machine, by TorchX's `local_cwd` scheduler.
 
-As on a cluster TorchX compiles and we decide: its dry run is given our name and our log folder
+As on a cluster, TorchX compiles and we decide: its dry run is given our name and our log folder
 (`logs/<stage>/<attempt>/`) before it is scheduled. Its scheduler is subclassed at one public method, so that every
-process is recorded the moment it exists and its exit code is known. It also sets signal handlers when it is made, which
-we put back: an interruption of `gog run` is `gog run`'s business.
+process is recorded as soon as it exists and its exit code is known. The scheduler installs signal handlers when it is
+created; they are restored, because an interruption of `gog run` is for `gog run` to handle.
 
-A job is known to this process only. That an attempt's log folder exists without a job means that an earlier life of
-`gog run` started it, and that it is lost.
+A job is known to this process only. An attempt's log folder without a job means that an earlier control loop started the
+attempt, and that it is lost.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from gog_operator.plan.actions import JobView
 
 SESSION = "gog"
 END = "SUCCESS"
-GRACE = 20.0
-"""Seconds between SIGTERM and SIGKILL: time for a checkpoint."""
+"""File that TorchX leaves beside the logs of every job, however it ended."""
+GRACE_SECONDS = 20.0
+"""Between SIGTERM and SIGKILL: time for a checkpoint."""
 
 
 class LocalJobs:
@@ -35,14 +36,14 @@ class LocalJobs:
         self._runner: Any = None
 
     def create(self, name: str, app: Any, log_folder: Path) -> None:
-        """Compiles and starts an AppDef under our name; a job that this process started already is left alone."""
+        """Compiles and starts an AppDef under our name; does nothing when this process has started it already."""
         if name in self._jobs:
             return
         info = self.runner.dryrun(app, "local_cwd", {"log_dir": str(log_folder)})
-        _settle(info.request, name, log_folder)
+        _rename(info.request, name, log_folder)
         job = self._jobs[name] = _Job(name, log_folder)
         self._starting = job
-        with files.explained(log_folder):
+        with files.as_user_error(log_folder):
             job.handle = self.runner.schedule(info)
 
     def view(self, name: str, log_folder: Path) -> JobView | None:
@@ -50,14 +51,14 @@ class LocalJobs:
         if job is None:
             return JobView("lost", lines=job_log(log_folder)) if log_folder.is_dir() else None
         if any(each.poll() is None for each in job.processes):
-            job.press()
+            job.kill_if_overdue()
             return JobView("running")
         if job.ended is None:
             job.ended = self._close(job)
         return job.ended
 
     def cancel(self, name: str) -> None:
-        """SIGTERM now; SIGKILL at a later look when the grace is over."""
+        """Sends SIGTERM. A later `view` sends SIGKILL when the grace period is over."""
         job = self._jobs.get(name)
         if job is not None and job.ended is None and job.cancelled is None:
             job.cancelled = time.monotonic()
@@ -65,7 +66,7 @@ class LocalJobs:
                 processes.signal_children(each, signal.SIGTERM)
 
     def close(self, grace: float, hurry: Any) -> None:
-        """Ends whatever runs: the process is about to exit."""
+        """Ends every job, because this process is about to exit. See `processes.end` for the arguments."""
         for job in self._jobs.values():
             processes.end(job.processes, grace, hurry)
             if job.ended is None and job.handle:
@@ -75,7 +76,7 @@ class LocalJobs:
         return any(each.poll() is None for job in self._jobs.values() for each in job.processes)
 
     def _close(self, job: _Job) -> JobView:
-        """The result of a job whose processes have ended. TorchX is asked too, because that flushes its logs."""
+        """The result of a job whose processes have ended. TorchX's status flushes its logs."""
         for each in job.processes:
             processes.signal_children(each, signal.SIGKILL)  # workers that outlived their leader
         self.runner.status(job.handle)
@@ -92,7 +93,7 @@ class LocalJobs:
         return self._runner
 
     def _make_runner(self) -> Any:
-        """Imported here: everything but running a stage works without TorchX."""
+        """TorchX is imported here, because everything but running a stage works without it."""
         from torchx.runner import Runner
         from torchx.schedulers import local_scheduler
 
@@ -106,11 +107,11 @@ class LocalJobs:
                 return process
 
         def factory(session_name: str, **_: Any) -> Scheduler:
-            kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+            handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
             try:
                 return Scheduler(session_name, image_provider_class=local_scheduler.CWDImageProvider)
             finally:
-                for number, handler in kept.items():
+                for number, handler in handlers.items():
                     _restore(number, handler)
 
         return Runner(SESSION, {"local_cwd": factory})
@@ -128,15 +129,15 @@ class _Job:
         self.cancelled: float | None = None
         self.ended: JobView | None = None
 
-    def press(self) -> None:
-        """Makes an end of a job that was asked to end and has not."""
-        if self.cancelled is not None and time.monotonic() - self.cancelled > GRACE:
+    def kill_if_overdue(self) -> None:
+        """Kills a cancelled job whose grace period is over."""
+        if self.cancelled is not None and time.monotonic() - self.cancelled > GRACE_SECONDS:
             for each in self.processes:
                 processes.signal_children(each, signal.SIGKILL)
 
 
 def _name_end(log_folder: Path, state: str) -> None:
-    """TorchX leaves a file SUCCESS, which holds the exit codes, beside the logs of every job: it is named after its end."""
+    """Renames TorchX's file SUCCESS, which holds the exit codes, after how the job ended."""
     if state != "succeeded":
         with contextlib.suppress(FileNotFoundError):  # removed by hand; the logs are all that matters
             (log_folder / END).rename(log_folder / {"lost": "INTERRUPTED"}.get(state, state.upper()))
@@ -151,8 +152,8 @@ def job_log(log_folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _settle(request: Any, name: str, log_folder: Path) -> None:
-    """Puts our name and log folder where TorchX generated its own."""
+def _rename(request: Any, name: str, log_folder: Path) -> None:
+    """Replaces the name and the log folder that TorchX generated by ours."""
     generated, folder = request.app_id, request.log_dir
 
     def ours(text: str) -> str:
@@ -170,5 +171,5 @@ def _settle(request: Any, name: str, log_folder: Path) -> None:
 def _restore(number: signal.Signals, handler: Any) -> None:
     try:
         signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-    except ValueError:  # not the main thread: TorchX set none either
+    except ValueError:  # not the main thread: TorchX has installed none either
         return

@@ -1,8 +1,8 @@
-"""Endpoints' servers under KServe: applied, looked at, taken away.
+"""Endpoints' servers under KServe: applied, observed, deleted.
 
-KServe says Ready while a rollout is still under way, and counts generations of something else; so a server is ready here
-when KServe says so *and* its Deployment has rolled out what was asked for, on every pod. A server whose container ends
-again and again has exited, although Kubernetes never says so of a Deployment; starting it again makes new pods.
+KServe reports Ready while a rollout is still under way, and its generations count something else. So a server is ready
+when KServe says so *and* its Deployment has rolled out the current spec on every pod. A server whose container keeps
+ending has exited, although Kubernetes never says so of a Deployment; starting it again creates new pods.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from gog_operator.api.objects import Endpoint
 from gog_operator.build import inference
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, paths, pods
-from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.creation import check_owner
 from gog_operator.cluster.interface import Unavailable
 from gog_operator.cluster.kube import items
 from gog_operator.plan.actions import Blocked, ServerView
 
 CRASHES = 3
-"""Ends of one container in a row, after which a server has exited."""
+"""Restarts of one container after which a server counts as exited."""
 RESTARTED = "gog.dev/restarted-at"
-"""Annotation that makes new pods when it changes."""
+"""Annotation whose change creates new pods."""
 
 Document = Mapping[str, Any]
 
 
 class KServeServers:
-    def __init__(self, api: Explained, namespace: str, platform: Platform) -> None:
+    def __init__(self, api: TranslatedApi, namespace: str, platform: Platform) -> None:
         self.api, self.namespace, self.platform = api, namespace, platform
 
     def view(self, endpoint: Endpoint, data: settings.DataSpec | None) -> ServerView | None:
-        """Without the version that a policy's pods serve."""
+        """The server as Kubernetes reports it; which version a policy's pods serve is not part of it."""
         live = self._find(endpoint.name)
-        if live is None or documents.ending(live) or not documents.owned(live, endpoint.metadata.uid):
+        if live is None or documents.terminating(live) or not documents.owned(live, endpoint.metadata.uid):
             return None
         deployment = self.api.find(paths.DEPLOYMENTS.path(self.namespace, f"{live['metadata']['name']}-predictor"))
         facts: dict[str, Any] = {
@@ -62,24 +62,23 @@ class KServeServers:
         return ServerView("starting", **facts, blocked=pods.blocked(found) or _refusal(deployment))
 
     def start(self, endpoint: Endpoint, data: settings.DataSpec | None, now: datetime) -> None:
-        """Applies what is wanted; one that has exited gets new pods. Raises Refused, Unavailable."""
+        """Applies the InferenceService; one that has exited gets new pods. Raises Refused, Unavailable."""
         live = self._find(endpoint.name)
         wanted = inference.service(endpoint, self.platform, data)
         if live is not None:
-            if documents.ending(live):
+            if documents.terminating(live):
                 raise Unavailable(f"InferenceService {live['metadata']['name']} is being deleted", after=1.0)
             check_owner(live, endpoint)
             annotation = self._restart(live, now)
             if annotation:
                 wanted["metadata"]["annotations"][RESTARTED] = annotation
         if endpoint.spec.role == "policy":
-            self.prepare(endpoint)  # first: once the InferenceService is there, nobody comes back here
+            self.prepare(endpoint)  # first: once the InferenceService exists, this is not repeated
         path = paths.INFERENCE_SERVICES.path(self.namespace, wanted["metadata"]["name"])
         self.api.apply(path, wanted, self.platform.field_manager)
 
     def prepare(self, endpoint: Endpoint) -> None:
-        """Applies the Service by which a policy's pods are found one by one, and the file by which they find their
-        version."""
+        """Applies the Service that gives each pod of a policy an address, and the ConfigMap with their version."""
         for kind, wanted in (
             (paths.SERVICES, inference.headless(endpoint)),
             (paths.CONFIG_MAPS, inference.version_file(endpoint)),
@@ -88,20 +87,20 @@ class KServeServers:
             self.api.apply(path, wanted, self.platform.field_manager)
 
     def _prepared(self, endpoint: Endpoint) -> bool:
-        """Whether the file is there without which a policy's pod does not start."""
+        """Whether the ConfigMap exists without which a policy's pod does not start."""
         name = inference.version_file(endpoint)["metadata"]["name"]
         return endpoint.spec.role != "policy" or self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is not None
 
     def stop(self, name: str) -> None:
-        """Of the endpoint of that name, unless the InferenceService is somebody else's."""
+        """Deletes the InferenceService of the endpoint of that name, unless it has another owner."""
         live = self._find(name)
         owners = live["metadata"].get("ownerReferences") or () if live is not None else ()
         if live is not None and any((each["kind"], each["name"]) == ("Endpoint", name) for each in owners):
             path = paths.INFERENCE_SERVICES.path(self.namespace, live["metadata"]["name"])
-            self.api.drop(path, live["metadata"]["uid"])
+            self.api.delete(path, live["metadata"]["uid"])
 
     def addresses(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """`http://10.1.2.3:8080` of every pod of a policy, ready or not."""
+        """`http://10.1.2.3:8080` for every pod of a policy, ready or not."""
         selector = f"kubernetes.io/service-name={inference.headless(endpoint)['metadata']['name']}"
         found: set[str] = set()
         for each in items(self.api, paths.ENDPOINT_SLICES.path(self.namespace), selector):
@@ -117,7 +116,7 @@ class KServeServers:
         return self.api.find(paths.INFERENCE_SERVICES.path(self.namespace, names.service(endpoint)))
 
     def _restart(self, live: Document, now: datetime) -> str:
-        """Value of the annotation: kept, so that applying anew restarts nothing, or new for a server that exited."""
+        """Value of the annotation: unchanged, so that another apply restarts nothing; new for a server that exited."""
         if pods.crash(self.pods(live["metadata"]["name"]), CRASHES) is not None:
             return now.isoformat()
         return str(live["metadata"].get("annotations", {}).get(RESTARTED, ""))
@@ -128,7 +127,7 @@ def holds(document: Document, type_: str) -> bool:
 
 
 def rolled_out(deployment: Document | None) -> bool:
-    """Whether every pod is of the newest template, and available."""
+    """Whether every pod is of the newest template and available."""
     if deployment is None:
         return False
     wanted, status = deployment.get("spec", {}).get("replicas", 1), deployment.get("status", {})
@@ -138,16 +137,16 @@ def rolled_out(deployment: Document | None) -> bool:
 
 
 def since(live: Document, deployment: Document | None) -> datetime | None:
-    """Since when a server that is not ready has been starting: the last of its creation, its restart, and the time it
-    stopped being available."""
+    """Since when a server that is not ready has been starting: the latest of its creation, its restart and the end of its
+    availability."""
     times = [
         live["metadata"].get("creationTimestamp"),
         live["metadata"].get("annotations", {}).get(RESTARTED),
         _since_false(live, "Ready"),
         _since_false(deployment or {}, "Available"),
     ]
-    told = [datetime.fromisoformat(each) for each in times if each]
-    return max(told) if told else None
+    found = [datetime.fromisoformat(each) for each in times if each]
+    return max(found) if found else None
 
 
 def _since_false(document: Document, type_: str) -> str | None:
@@ -161,7 +160,7 @@ def _condition(document: Document, type_: str) -> dict[str, Any] | None:
 
 
 def _refusal(deployment: Document | None) -> Blocked | None:
-    """Pods that the cluster does not let be made: a quota, a security profile."""
+    """Why the cluster refuses to create pods: a quota, a security profile."""
     found = _condition(deployment or {}, "ReplicaFailure")
     if found is None or found.get("status") != "True":
         return None

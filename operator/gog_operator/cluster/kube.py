@@ -1,18 +1,20 @@
-"""Speaking to a Kubernetes API server: one method, plain dicts. The only importer of `kubernetes`.
+"""The client of a Kubernetes API server: one method, plain dicts. The only importer of `kubernetes`.
 
-Of the official client only what is hard is used: finding the server and its credentials (service account with token
+Of the official client only the hard parts are used: finding the server and its credentials (service account with token
 rotation, kubeconfig with plugins) and building the TLS pool. Its typed layer is left out: it costs memory, and it knows
 none of the resources that matter here. Every request has a deadline, because a half-open connection would otherwise
-keep a worker for ever. Nothing is tried again here: whoever asked knows better when.
+hold a worker for ever. Nothing is retried here: callers know better when (`api_errors`).
 """
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 import urllib3
@@ -23,15 +25,26 @@ from gog.errors import UserError
 
 READ_SECONDS = 20.0
 WRITE_SECONDS = 5.0
-"""Shorter than what remains of a lease that cannot be renewed: no write lands after somebody else may have begun."""
+"""Less than the rest of a lease that cannot be renewed: no write lands after another operator may have started."""
+JSON = "application/json"
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 PAGE = 250
+"""Objects per page of a list."""
 TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+Document = dict[str, Any]
 
 
 class ApiError(Exception):
-    """The server said no, or nothing (status 0). retry_after: seconds that it asks for."""
+    """An answer that is an error, or no answer.
+
+    Attributes:
+        status: HTTP status; 0 without an answer.
+        reason: the server's word for it, such as `AlreadyExists`.
+        message: the server's sentence.
+        retry_after: seconds that the server asks to wait; 0 if it does not.
+    """
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
         super().__init__(f"{status} {reason}: {message}")
@@ -44,7 +57,33 @@ class ApiError(Exception):
         return self.status == 404 and unknown
 
 
-class Api(Protocol):
+@dataclass(frozen=True)
+class Request:
+    """One request to an API server."""
+
+    method: str
+    """GET, POST, PATCH or DELETE."""
+    path: str
+    """`/apis/batch/v1/namespaces/x/jobs`"""
+    body: Mapping[str, Any] | None = None
+    """Document to send."""
+    query: Mapping[str, str] | None = None
+    """Parameters of the URL."""
+    content: str = JSON
+    """Content type of the body; it says which kind of patch it is."""
+
+    @property
+    def writes(self) -> bool:
+        return self.method != "GET"
+
+
+class Api(abc.ABC):
+    """A client of an API server, or a layer around one."""
+
+    @abc.abstractmethod
+    def send(self, request: Request) -> Document:
+        """Sends one request. Raises ApiError."""
+
     def call(
         self,
         method: str,
@@ -52,13 +91,19 @@ class Api(Protocol):
         *,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
-        content: str = "application/json",
-    ) -> dict[str, Any]:
-        """One request. Raises ApiError."""
+        content: str = JSON,
+    ) -> Document:
+        """`send` of a request that is spelled out."""
+        return self.send(Request(method, path, body, query, content))
 
 
-class KubeApi:
-    """The API server of a configuration. connections: how many threads speak at once."""
+class KubeApi(Api):
+    """The API server of a configuration.
+
+    Args:
+        configuration: of the official client.
+        connections: threads that send requests at the same time.
+    """
 
     def __init__(self, configuration: Any, connections: int) -> None:
         configuration.connection_pool_maxsize = connections
@@ -66,33 +111,28 @@ class KubeApi:
         self.configuration = configuration
         self.pool = rest.RESTClientObject(configuration).pool_manager
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        content: str = "application/json",
-    ) -> dict[str, Any]:
-        headers = {"Accept": "application/json", "Content-Type": content, "User-Agent": "gog-operator"}
+    def send(self, request: Request) -> Document:
+        if {".", ".."} & set(request.path.split("/")):  # of no object; urllib3 would resolve it to another path
+            raise ApiError(404, "NotFound", f"{request.path} is not a path of an object")
+        headers = {"Accept": JSON, "Content-Type": request.content, "User-Agent": "gog-operator"}
         token = self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if token:
             headers["Authorization"] = token
+        query = f"?{urlencode(request.query)}" if request.query else ""
         try:
             answer = self.pool.request(
-                method,
-                f"{self.configuration.host}{path}{'?' + urlencode(query) if query else ''}",
-                body=None if body is None else json.dumps(body).encode(),
+                request.method,
+                f"{self.configuration.host}{request.path}{query}",
+                body=None if request.body is None else json.dumps(request.body).encode(),
                 headers=headers,
-                timeout=urllib3.Timeout(total=READ_SECONDS if method == "GET" else WRITE_SECONDS),
+                timeout=urllib3.Timeout(total=WRITE_SECONDS if request.writes else READ_SECONDS),
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiError(0, type(error).__name__, str(error)) from None
-        return understood(answer.status, answer.headers, answer.data)
+        return parse_answer(answer.status, answer.headers, answer.data)
 
 
-def understood(status: int, headers: Mapping[str, str], data: bytes) -> dict[str, Any]:
+def parse_answer(status: int, headers: Mapping[str, str], data: bytes) -> Document:
     """The document of an answer. Raises ApiError for one that is an error, or no document."""
     try:
         document = json.loads(data) if data else {}
@@ -101,14 +141,22 @@ def understood(status: int, headers: Mapping[str, str], data: bytes) -> dict[str
         status = status if status >= 400 else 0
     if 200 <= status < 300 and isinstance(document, dict):
         return document
-    told = document if isinstance(document, dict) else {}
-    after = str(headers.get("Retry-After") or (told.get("details") or {}).get("retryAfterSeconds") or "")
+    error = document if isinstance(document, dict) else {}
+    after = str(headers.get("Retry-After") or (error.get("details") or {}).get("retryAfterSeconds") or "")
     wait = float(after) if after.isdigit() else 0.0
-    raise ApiError(status, str(told.get("reason") or ""), str(told.get("message") or ""), wait)
+    raise ApiError(status, str(error.get("reason") or ""), str(error.get("message") or ""), wait)
 
 
 def connect(connections: int, kubeconfig: str | None = None) -> KubeApi:
-    """The API server of the pod that this is, else of the kubeconfig. Raises UserError."""
+    """The client for the cluster that this pod runs in, else for the kubeconfig's.
+
+    Args:
+        connections: threads that send requests at the same time.
+        kubeconfig: path; default: KUBECONFIG, else ~/.kube/config.
+
+    Raises:
+        UserError: no cluster is configured.
+    """
     configuration = Configuration()
     try:
         if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and TOKEN.exists():
@@ -121,8 +169,18 @@ def connect(connections: int, kubeconfig: str | None = None) -> KubeApi:
     return KubeApi(configuration, connections)
 
 
-def items(api: Api, path: str, selector: str = "", fields: str = "") -> Iterator[dict[str, Any]]:
-    """Every object of a list, page by page. Raises ApiError; with 410 when the list grew too old meanwhile."""
+def items(api: Api, path: str, selector: str = "", fields: str = "") -> Iterator[Document]:
+    """Every object of a list, page by page.
+
+    Args:
+        api: where to list.
+        path: of the list.
+        selector: of labels; "" for all.
+        fields: field selector; "" for all.
+
+    Raises:
+        ApiError: with 410 when the list grew too old between two pages.
+    """
     query = {"limit": str(PAGE)}
     if selector:
         query["labelSelector"] = selector

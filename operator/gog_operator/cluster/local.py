@@ -4,8 +4,8 @@
     work/       scratch of each stage                   store/      checkpoints, unless the manifest names a store
     data/       the embedded world                      report/     written at the end
 
-Whoever makes one holds the folder's lock. What an earlier life left running is ended first, so at the start nothing
-runs; everything else is told by files.
+The creator holds the folder's lock and has ended what an earlier control loop left running, so that at the start nothing
+runs. Everything else is known from files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Prog
 from gog_operator.build import app, config, servers
 from gog_operator.cluster import trainer_client
 from gog_operator.cluster.dataset import DatasetMaker
-from gog_operator.cluster.files import ObjectFiles, explained, write_whole
+from gog_operator.cluster.files import ObjectFiles, as_user_error, write_atomically
 from gog_operator.cluster.interface import Thing
 from gog_operator.cluster.jobs import LocalJobs
 from gog_operator.cluster.processes import Processes
@@ -35,7 +35,12 @@ from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, Repo
 
 
 class LocalCluster:
-    """The Cluster of one run folder. program: how `gog` is called."""
+    """The Cluster of one run folder.
+
+    Args:
+        folder: of the run.
+        program: how `gog` is called; default: as this process was.
+    """
 
     is_persistent = False
 
@@ -47,6 +52,7 @@ class LocalCluster:
         self.jobs = LocalJobs(self.processes)
         self.servers = LocalServers(self.processes, self.folder / "logs")
         self.listeners: list[Callable[[Object, Event, datetime], None]] = []
+        """Called with every event."""
         self.dataset = DatasetMaker(self.folder, self.processes)
         self._stores: dict[settings.StoreSpec, store.Store] = {}
 
@@ -75,7 +81,7 @@ class LocalCluster:
         self.objects.delete(kind, name)
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
-        """One line in events.jsonl, and whoever listens is told."""
+        """Appends a line to events.jsonl and calls the listeners."""
         line = {
             "time": now.isoformat(timespec="seconds"),
             "kind": thing.kind,
@@ -84,7 +90,7 @@ class LocalCluster:
             "reason": event.reason,
             "message": event.message,
         }
-        with explained(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
+        with as_user_error(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         for listener in self.listeners:
             listener(thing, event, now)
@@ -93,12 +99,12 @@ class LocalCluster:
 
     def create_job(self, stage: Stage, endpoints: dict[str, str], judge_model: str) -> None:
         workdir = self.workdir(stage)
-        with explained(workdir):
+        with as_user_error(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
         data = self.data(stage).spec or stage.spec.data
         body = config.render(stage, data=data, endpoints=endpoints, judge_model=judge_model, workdir=str(workdir))
         path = workdir / "config.yaml"
-        write_whole(path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
+        write_atomically(path, yaml.safe_dump(body, sort_keys=False, allow_unicode=True))
         definition = app.compile_stage(
             stage.stage,
             name=stage.job_name,
@@ -141,7 +147,7 @@ class LocalCluster:
         self.servers.stop(name)
 
     def load_version(self, endpoint: Endpoint, version: str) -> None:
-        """Here servers live no longer than their run, and a run's policy is not served."""
+        """Does nothing: servers end with their run here, and a run's policy is not served."""
 
     # -- data and checkpoints
 
@@ -163,7 +169,7 @@ class LocalCluster:
         return Checkpoint(key, newest.step, newest.meta.get("complete")) if newest is not None else None
 
     def store_state(self, owner: Stage | GoGRun) -> StoreView:
-        """Known at once, unless it is a bucket that does not answer: then at a later look."""
+        """Known at once, except for a bucket that does not answer: that is looked at again in a later pass."""
         keys: tuple[str, ...] = (owner.store_key,) if isinstance(owner, Stage) else owner.spec.stages.skip
         try:
             found = {key: self.checkpoint(owner.spec.store or self.default_store(), key) for key in keys}
@@ -172,19 +178,19 @@ class LocalCluster:
         return StoreView("known", {key: each for key, each in found.items() if each is not None})
 
     def check_store(self, owner: Stage | GoGRun) -> None:
-        """Nothing to do: see `kept`."""
+        """Does nothing: `store_state` looks by itself."""
 
     def report(self, run: GoGRun) -> ReportView:
-        """Whoever called `gog run` writes it at the end, whatever that end is."""
+        """Always done: `gog run` writes it at its end, also when the run failed."""
         return ReportView("done")
 
     def write_report(self, run: GoGRun, children: tuple[Object, ...]) -> None:
-        """Nothing to do: see `report`."""
+        """Does nothing: see `report`."""
 
     def default_store(self) -> settings.StoreSpec:
         return settings.StoreSpec(uri=(self.folder / "store").as_uri())
 
-    # -- places and endings
+    # -- folders and the end
 
     def workdir(self, stage: Stage) -> Path:
         return self.folder / "work" / stage.store_key
@@ -193,7 +199,12 @@ class LocalCluster:
         return self.folder / "logs" / stage.store_key / str(stage.status.attempt)
 
     def close(self, grace: float = 20.0, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Ends every process, stages first: they have a checkpoint to write and may need their tools for it."""
+        """Ends every process: stages first, which may need their tools to write a last checkpoint.
+
+        Args:
+            grace: seconds between SIGTERM and SIGKILL of a stage.
+            hurry: whether not to wait any longer.
+        """
         self.jobs.close(grace, hurry)
         self.dataset.close()
         self.servers.close()

@@ -1,4 +1,4 @@
-"""One control loop a run folder: an flock that the kernel gives back when its holder dies, however it dies."""
+"""One control loop per run folder: an flock, which the kernel releases when its holder dies in any way."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from types import TracebackType
 
 from gog.errors import UserError
 from gog_operator import hints
-from gog_operator.cluster.files import explained
+from gog_operator.cluster.files import as_user_error
 
 FILE = ".gog.lock"
-LOOKS, LOOK_SECONDS = 50, 0.01
-"""How often and for how long a taker gives way to those who only look."""
+PROBES, PROBE_SECONDS = 50, 0.01
+"""How often, and at which interval, the lock is tried again while it is only being probed."""
 
 
 class RunLock:
-    """Held from `with` to its end. Raises UserError that names the holder."""
+    """The lock of a run folder, held inside `with`. Raises UserError that names the holder."""
 
     def __init__(self, folder: Path, wait: Callable[[float], None] = time.sleep) -> None:
         self.folder = folder
@@ -27,10 +27,10 @@ class RunLock:
         self._handle: int | None = None
 
     def __enter__(self) -> RunLock:
-        with explained(self.folder):
+        with as_user_error(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        if not self._take(handle):
+        if not self._acquire(handle):
             os.close(handle)
             raise UserError(
                 f"is in use by process {holder(self.folder) or 'unknown'}",
@@ -42,16 +42,16 @@ class RunLock:
         self._handle = handle
         return self
 
-    def _take(self, handle: int) -> bool:
-        """A lock that nobody has put a number to is somebody's look at it (`holder`), over in a moment."""
-        for _ in range(LOOKS):
+    def _acquire(self, handle: int) -> bool:
+        """Takes the lock, if it is free. A locked file without a process id is only being probed (`holder`)."""
+        for _ in range(PROBES):
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
             except BlockingIOError:
                 if holder(self.folder) is not None:
                     return False
-                self._wait(LOOK_SECONDS)
+                self._wait(PROBE_SECONDS)
         return False
 
     def __exit__(
@@ -63,7 +63,7 @@ class RunLock:
 
 
 def holder(folder: Path) -> int | None:
-    """Process id of whoever holds the folder, None when nobody does."""
+    """Process id of the holder of the folder's lock; None when it is free."""
     try:
         handle = os.open(folder / FILE, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,20 +1,25 @@
-"""Where each resource is found in the API: group, version, plural."""
+"""The path of each resource in the API: group, version, plural."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from gog_operator.api.objects import KINDS
 
 
 @dataclass(frozen=True)
 class Resource:
-    """product: who installs it, for people."""
+    """One resource of the API."""
 
     group: str
+    """`batch.volcano.sh`; "" for the core group."""
     version: str
+    """`v1alpha1`"""
     plural: str
+    """`jobs`"""
     product: str = "Kubernetes"
+    """What installs it, for messages."""
 
     @property
     def name(self) -> str:
@@ -22,9 +27,16 @@ class Resource:
         return f"{self.plural}.{self.group}"
 
     def path(self, namespace: str | None, name: str = "", part: str = "") -> str:
-        """Of one object, of one of its parts (`status`), or of the list. namespace: None for all."""
+        """The path of a list, of an object (name), or of a subresource (part, such as `status`).
+
+        Args:
+            namespace: None for all namespaces.
+            name: of the object; "" for the list.
+            part: of the object; "" for all of it.
+        """
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        place = f"/namespaces/{namespace}" if namespace else ""
+        place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+        name = quote(name, safe="")  # names come from tenants' owner references and labels: `../../other/gogruns/x`
         return "/".join(each for each in (f"{root}{place}/{self.plural}", name, part) if each)
 
 
@@ -59,11 +71,11 @@ KNOWN = (
     LEASES,
 )
 LABEL = "app.kubernetes.io/name=gog"
-"""Selects what we made of resources that others have, too."""
+"""Selects our objects of resources that others use too."""
 
 
 def resource_of(path: str) -> Resource | None:
-    """The resource that a path is of."""
+    """The resource of a path; None if we do not use it."""
     parts = path.strip("/").split("/")
     group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else (parts[1], parts[2], parts[3:])
     if len(rest) >= 3 and rest[0] == "namespaces":

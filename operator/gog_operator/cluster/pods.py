@@ -1,8 +1,8 @@
-"""What pods tell: how they ended, and why they do not start. Pure: lists of API documents in, plain words out.
+"""What pods report: how they ended, and why they do not start. Pure: API documents in, plain records out.
 
-A pod's last words are its termination message, which holds the tail of its log when it failed; so logs are never
-fetched, and nothing is lost with a node. Of several pods that ended, the one that ended first of itself is the cause:
-its peers were ended because of it.
+The termination message of a failed pod holds its reason, or the tail of its log; so logs are never fetched, and nothing is
+lost with a node. Of several pods that ended, the first that ended by itself is the cause: its peers were ended because
+of it.
 """
 
 from __future__ import annotations
@@ -18,46 +18,49 @@ from gog_operator.plan.actions import Blocked
 Pod = Mapping[str, Any]
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 LATE = "9999"
+"""Sorts after every time: for ends without one."""
 PLATFORM_REASONS = ("Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated")
 
 
 @dataclass(frozen=True)
 class Ending:
-    """exit_code: negative for a signal, None where no container says. lines: the last ones. cause: what the platform
-    says of it, nothing where the program ended by itself. disrupted: it was ended from outside, for reasons that have
-    nothing to do with it (preemption, a drained or lost node, somebody's wish)."""
+    """How a job's pods ended."""
 
     exit_code: int | None = None
+    """Negative for a signal; None when no container reports one."""
     lines: tuple[str, ...] = ()
+    """Lines of the termination message."""
     cause: str = ""
+    """The platform's part in it: `pod trainer-0 OOMKilled`; "" when the program ended by itself."""
     disrupted: bool = False
+    """Whether it was ended for reasons outside of it: preemption, a drained or lost node, a deletion."""
 
 
 def ending(pods: Iterable[Pod], prefix: str = "") -> Ending:
-    """How the pods of a job that did not end well ended. prefix: of pods' names, left out of sentences."""
+    """How the pods of a job that did not end well ended. prefix: of the pods' names, left out of messages."""
     found = [each for pod in pods for each in _endings(pod, prefix)]
     return min(found, key=lambda each: each[:2])[2] if found else Ending()
 
 
 def _endings(pod: Pod, prefix: str) -> Iterator[tuple[bool, str, Ending]]:
-    """Failures of one pod, with what they are ordered by: of itself first, then by time."""
-    disturbed, outside = disturbance(pod), is_disrupted(pod)
+    """Failures of one pod, with their sort keys: ended by itself first, then by time."""
+    evicted, outside = eviction(pod), is_disrupted(pod)
     named = f"pod {short_name(pod, prefix)}"
     terminated = [each for each in _terminated(pod) if each.get("exitCode") != 0]
     for each in terminated:
         code = int(each.get("exitCode") or 0)
         out_of_memory = each.get("reason") == "OOMKilled"
-        cause = f"{named} OOMKilled" if out_of_memory else (f"{named} {disturbed}" if disturbed else "")
+        cause = f"{named} OOMKilled" if out_of_memory else (f"{named} {evicted}" if evicted else "")
         by_others = exit_codes.normalized(code) in exit_codes.BY_OTHERS and not cause
-        words = Ending(exit_codes.normalized(code), lines_of(each), cause, outside and not out_of_memory)
-        yield by_others, str(each.get("finishedAt") or LATE), words
-    if not terminated and (disturbed or pod.get("status", {}).get("phase") == "Failed"):
-        told = disturbed or pod["status"].get("message") or pod["status"].get("reason") or "failed"
-        yield False, LATE, Ending(None, (), f"{named} {told}", outside)
+        end = Ending(exit_codes.normalized(code), lines_of(each), cause, outside and not out_of_memory)
+        yield by_others, str(each.get("finishedAt") or LATE), end
+    if not terminated and (evicted or pod.get("status", {}).get("phase") == "Failed"):
+        what = evicted or pod["status"].get("message") or pod["status"].get("reason") or "failed"
+        yield False, LATE, Ending(None, (), f"{named} {what}", outside)
 
 
-def disturbance(pod: Pod) -> str:
-    """`evicted (node preempted)`, when it was the platform that ended the pod."""
+def eviction(pod: Pod) -> str:
+    """`evicted (node preempted)` when the platform ended the pod, else ""."""
     status = pod.get("status", {})
     if status.get("reason") in PLATFORM_REASONS:
         return f"evicted ({status.get('message') or status['reason']})"
@@ -68,14 +71,14 @@ def disturbance(pod: Pod) -> str:
 
 
 def is_disrupted(pod: Pod) -> bool:
-    """Whether a pod was ended for another's sake. The kubelet's own evictions are not of this kind: a pod that fills the
-    disk or the memory of its node will do so again."""
+    """Whether a pod was ended in favour of something else. The kubelet's own evictions are not of this kind: a pod that
+    fills the disk or the memory of its node will do so again."""
     found = (each for each in pod.get("status", {}).get("conditions") or () if each.get("type") == "DisruptionTarget")
     return any(each.get("status") == "True" and each.get("reason") != "TerminationByKubelet" for each in found)
 
 
 def short_name(pod: Pod, prefix: str) -> str:
-    """`trainer-0` of `world-sft-a1-trainer-0-0`: Volcano adds a number that is always 0 here."""
+    """`trainer-0` for `world-sft-a1-trainer-0-0`: Volcano appends a number that is always 0 here."""
     name = str(pod["metadata"]["name"]).removeprefix(f"{prefix}-")
     return name.removesuffix("-0") if name.count("-") > 1 else name
 
@@ -85,7 +88,7 @@ def lines_of(terminated: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def message(pods: Iterable[Pod]) -> str | None:
-    """Termination message of the newest container that ended well; None where there is none."""
+    """Termination message of the newest container that ended well; None if there is none."""
     found = [
         (str(each.get("finishedAt") or ""), str(each.get("message") or ""))
         for pod in pods
@@ -96,7 +99,7 @@ def message(pods: Iterable[Pod]) -> str | None:
 
 
 def crash(pods: Iterable[Pod], after: int) -> Ending | None:
-    """Of a server whose container ends again and again: at least `after` times, or once by refusing its input (2)."""
+    """The end of a server whose container keeps ending: `after` times, or once with exit code 2, a refused input."""
     for pod in pods:
         for each in _containers(pod):
             if each.get("ready"):
@@ -109,13 +112,13 @@ def crash(pods: Iterable[Pod], after: int) -> Ending | None:
 
 
 def started(pods: Iterable[Pod]) -> bool:
-    """Whether a container of any of them has begun."""
+    """Whether a container of any of them has started."""
     states = [each.get("state") or {} for pod in pods for each in _containers(pod)]
     return any("running" in each or "terminated" in each for each in states)
 
 
 def blocked(pods: Iterable[Pod], prefix: str = "") -> Blocked | None:
-    """Why pods do not start, where that does not simply take its time."""
+    """Why pods do not start; None when nothing is wrong, however long it takes."""
     return next((each for pod in pods if (each := _blocked(pod, prefix)) is not None), None)
 
 
@@ -123,14 +126,16 @@ def _blocked(pod: Pod, prefix: str) -> Blocked | None:
     named = f"pod {short_name(pod, prefix)}"
     for each in _containers(pod):
         waiting = each.get("state", {}).get("waiting") or {}
-        reason, told = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+        reason, detail = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
         if reason in IMAGE_REASONS:
-            return Blocked(Reason.IMAGE_MISSING, f"{named}: image {each.get('image')} cannot be had: {told or reason}")
+            return Blocked(
+                Reason.IMAGE_MISSING, f"{named}: image {each.get('image')} cannot be pulled: {detail or reason}"
+            )
         if reason == "CreateContainerConfigError":
-            kind = Reason.SECRET_MISSING if "secret" in told else Reason.PENDING
-            return Blocked(kind, f"{named}: {told or reason}")
+            kind = Reason.SECRET_MISSING if "secret" in detail else Reason.PENDING
+            return Blocked(kind, f"{named}: {detail or reason}")
         if reason in ("CreateContainerError", "RunContainerError"):
-            return Blocked(Reason.PENDING, f"{named}: {told or reason}")
+            return Blocked(Reason.PENDING, f"{named}: {detail or reason}")
     for each in pod.get("status", {}).get("conditions") or ():
         if each.get("type") == "PodScheduled" and each.get("status") == "False":
             return Blocked(Reason.UNSCHEDULABLE, f"{named}: {each.get('message') or each.get('reason')}")
@@ -143,7 +148,7 @@ def _containers(pod: Pod) -> list[Mapping[str, Any]]:
 
 
 def _terminated(pod: Pod) -> list[Mapping[str, Any]]:
-    """What ended; a container that starts again tells of its last time."""
+    """States of containers that ended; of one that was restarted, its last end."""
     states = ((each.get("state") or {}, each.get("lastState") or {}) for each in _containers(pod))
-    found = (now.get("terminated") or before.get("terminated") for now, before in states)
+    found = (current.get("terminated") or last.get("terminated") for current, last in states)
     return [each for each in found if each]

@@ -1,4 +1,4 @@
-"""Which checkpoint a policy's pods serve, and having them serve another. The work itself is `adapters`'."""
+"""The checkpoint that a policy's pods serve, and how they are made to serve another. `adapters` does the work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from gog import adapters as bundles
+from gog import adapters as names
 from gog_operator.api.meta import Reason
 from gog_operator.cluster import adapters
 from gog_operator.cluster.interface import Refused
@@ -15,7 +15,14 @@ from gog_operator.plan.actions import ServerView
 
 
 def with_version(view: ServerView, pods: Sequence[str], version: str, ask: Ask) -> ServerView:
-    """The view with the version, when every pod serves it."""
+    """The view with the version, if every pod serves it.
+
+    Args:
+        view: of the server.
+        pods: address of each pod.
+        version: checkpoint, `grpo/120`.
+        ask: how a pod is asked.
+    """
     if not pods:
         return view
     with ThreadPoolExecutor(min(adapters.AT_ONCE, len(pods)), thread_name_prefix="ask") as threads:
@@ -24,16 +31,16 @@ def with_version(view: ServerView, pods: Sequence[str], version: str, ask: Ask) 
 
 
 def serves(pod: str, version: str, ask: Ask) -> bool:
-    """Whether a pod has the version, and answers with it when no version is named. vLLM has no such default."""
-    told = ask(f"{pod}{adapters.MODELS}", SECONDS)
-    cards = [each for each in (told or {}).get("data") or () if isinstance(each, dict)]
+    """Whether a pod has loaded the version and answers with it by default. vLLM has no default."""
+    listed = ask(f"{pod}{adapters.MODELS}", SECONDS)
+    cards = [each for each in (listed or {}).get("data") or () if isinstance(each, dict)]
     default = next((each.get("id") for each in cards if each.get("default")), None)
-    name = bundles.name_of(version)
+    name = names.name_of(version)
     return name in [each.get("id") for each in cards] and default in (None, name)
 
 
 def load(pods: Sequence[str], version: str) -> None:
-    """One pass towards every pod serving the version. Raises Refused when another pass would not help."""
+    """Makes one pass towards every pod serving the version. Raises Refused when another pass would not help."""
     outcome = adapters.ensure_version(pods, version, adapters.asker())
     if outcome.state == "failed":
         raise Refused(Reason.SERVING, outcome.message)

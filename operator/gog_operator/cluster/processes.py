@@ -1,6 +1,6 @@
-"""Processes of a run folder: started with a mark, recorded, and found again by whoever comes after a crash.
+"""The processes of a run folder: marked, recorded, and found again by the next control loop after a crash.
 
-A record (`processes/<name>.json`) holds process id and start time, so that a number used again by the system is never
+A record (`processes/<name>.json`) holds process id and start time, so that an id which the system has reused is never
 mistaken for ours. A mark in the environment finds, on Linux, what no record names: processes started in the instant
 before a crash, and children of children. Ending is by process group, because a stage may have workers.
 """
@@ -20,7 +20,9 @@ from gog_operator import parent_death
 from gog_operator.cluster import files
 
 MARK = "GOG_RUN_FOLDER"
+"""Environment: the run folder that a process belongs to."""
 PROC = Path("/proc")
+TAIL_BYTES = 16_384
 
 
 class Processes:
@@ -31,25 +33,35 @@ class Processes:
         self.records = folder / "processes"
 
     def environment(self) -> dict[str, str]:
-        """What every process of this run is started with. One OpenMP thread unless the user says otherwise: servers and
-        a stage work at the same time, and threads that spin for each other's cores all but stop."""
+        """What every process of this run gets besides our own environment.
+
+        One OpenMP thread unless the user sets another number: servers and a stage work at the same time, and threads
+        that spin for each other's cores nearly stop each other.
+        """
         threads = os.environ.get("OMP_NUM_THREADS", "1")
         return {MARK: str(self.folder), parent_death.PARENT: str(os.getpid()), "OMP_NUM_THREADS": threads}
 
     def record(self, name: str, pid: int) -> None:
-        with files.explained(self.records):
+        with files.as_user_error(self.records):
             self.records.mkdir(parents=True, exist_ok=True)
-        files.write_whole(self.records / f"{name}.json", json.dumps({"pid": pid, "started": start_time(pid)}))
+        files.write_atomically(self.records / f"{name}.json", json.dumps({"pid": pid, "started": start_time(pid)}))
 
     def forget(self, name: str) -> None:
         (self.records / f"{name}.json").unlink(missing_ok=True)
 
     def leftovers(self) -> set[int]:
-        """Process ids of an earlier life that still run."""
+        """Process ids of an earlier control loop's processes that still run."""
         return {pid for pid in self._recorded() | marked(str(self.folder)) if pid != os.getpid()}
 
     def end_leftovers(self, patience: float = 10.0) -> int:
-        """Kills what an earlier life left behind; returns how many. A stage may be killed at any moment by design."""
+        """Kills what an earlier control loop left behind: a stage may be killed at any moment by design.
+
+        Args:
+            patience: seconds to wait for them to be gone.
+
+        Returns:
+            How many there were.
+        """
         found = self.leftovers()
         deadline = time.monotonic() + patience
         left = found
@@ -66,14 +78,14 @@ class Processes:
         found = set()
         for path in self.records.glob("*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                told = json.loads(path.read_text())
-                if told["started"] is not None and start_time(told["pid"]) == told["started"]:
-                    found.add(int(told["pid"]))
+                record = json.loads(path.read_text())
+                if record["started"] is not None and start_time(record["pid"]) == record["started"]:
+                    found.add(int(record["pid"]))
         return found
 
 
 def start_time(pid: int) -> str | None:
-    """When a process began, as the system tells it; None when there is no such process (or only its corpse)."""
+    """When a process started, in the system's own form; None if there is no such process, or only a zombie."""
     try:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -84,12 +96,12 @@ def start_time(pid: int) -> str | None:
 
 
 def _start_time_by_ps(pid: int) -> str | None:
-    told = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return told.stdout.strip() or None
+    done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def marked(folder: str) -> set[int]:
-    """Living processes whose environment carries the run's mark."""
+    """Living processes whose environment carries the run folder's mark."""
     needle = f"{MARK}={folder}".encode()
     found = set()
     for entry in PROC.glob("[0-9]*/environ") if PROC.is_dir() else ():
@@ -101,7 +113,7 @@ def marked(folder: str) -> set[int]:
 
 
 def kill_group(pid: int, number: signal.Signals) -> None:
-    """Signals a process of an earlier life, and its group where it leads one."""
+    """Signals a process that another control loop started, and its group if it leads one."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(pid) == pid:
             os.killpg(pid, number)
@@ -110,13 +122,19 @@ def kill_group(pid: int, number: signal.Signals) -> None:
 
 
 def signal_children(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signals all of a session that we started, also when its leader is dead and its workers are not."""
+    """Signals every process of a session that we started, also when its leader is dead and its workers are not."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 def end(processes: Iterable[subprocess.Popen[bytes]], grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
-    """SIGTERM to all that run; SIGKILL after `grace` seconds, at once when hurried, and to workers that were left."""
+    """Ends processes: SIGTERM, then SIGKILL, which also ends workers that outlived their leader.
+
+    Args:
+        processes: those that have ended already are skipped.
+        grace: seconds between the two signals.
+        hurry: whether not to wait any longer.
+    """
     running = [each for each in processes if each.poll() is None]
     for each in running:
         signal_children(each, signal.SIGTERM)
@@ -129,13 +147,13 @@ def end(processes: Iterable[subprocess.Popen[bytes]], grace: float, hurry: Calla
 
 
 def tail(path: Path, count: int = 20) -> tuple[str, ...]:
-    """The last lines of a log, without control characters."""
+    """The last lines of a log, without control characters; none if it cannot be read."""
     try:
         with path.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - 16_384))
+            stream.seek(max(0, stream.tell() - TAIL_BYTES))
             text = stream.read().decode("utf-8", errors="replace")
     except OSError:
         return ()
-    lines = [line.rpartition("\r")[2] for line in text.splitlines()]
+    lines = [line.rpartition("\r")[2] for line in text.splitlines()]  # of a progress bar, its last state
     return tuple("".join(char for char in line if char.isprintable() or char == "\t") for line in lines[-count:])

@@ -1,8 +1,7 @@
 """A namespace of a Kubernetes cluster: objects are custom resources, jobs are Volcano's, servers KServe's.
 
-Nothing is remembered between two calls: what is there is what the API server says, so that an operator may die at any
-point, and two may be at work at once without harm. Errors of the API become Refused and Unavailable (`refusals`); what
-is left to say is where each fact is found.
+Nothing is remembered between two calls: the API server holds all state, so an operator may die at any point, and two may
+run at once without harm. Errors of the API become Refused and Unavailable (`api_errors`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Prog
 from gog_operator.build import children, config
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, events, kserve, paths, store_jobs, trainer_client, volcano
-from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import AlreadyExists, Conflict, Refused, Thing
 from gog_operator.cluster.kube import Api, ApiError, items
@@ -31,14 +30,28 @@ WORKDIR = "/work"
 
 
 class RemoteCluster:
-    """The Cluster of one namespace. ask: how a trainer or a policy's pod is asked over HTTP."""
+    """The Cluster of one namespace.
+
+    Args:
+        api: of the API server.
+        namespace: of all its objects.
+        platform: the installation's images and ports.
+        ask: how a policy's pod is asked over HTTP.
+        poll: how a trainer is asked for its progress; default: as `ask`.
+    """
 
     is_persistent = True
 
     def __init__(
-        self, api: Api, namespace: str, platform: Platform, ask: trainer_client.Ask = trainer_client.ask
+        self,
+        api: Api,
+        namespace: str,
+        platform: Platform,
+        ask: trainer_client.Ask = trainer_client.ask,
+        poll: trainer_client.Ask | None = None,
     ) -> None:
-        self.api, self.namespace, self.platform, self.ask = Explained(api), namespace, platform, ask
+        self.api, self.namespace, self.platform, self.ask = TranslatedApi(api), namespace, platform, ask
+        self.poll = poll or ask
         self.jobs = volcano.VolcanoJobs(self.api, namespace, platform)
         self.servers = kserve.KServeServers(self.api, namespace, platform)
         self.store_jobs = store_jobs.StoreJobs(self.api, namespace, platform)
@@ -51,7 +64,7 @@ class RemoteCluster:
         return documents.parse(kind, body) if body is not None else None
 
     def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
-        """Without those that cannot be read."""
+        """Every object of a kind, except those that cannot be read."""
         found = []
         for body in items(self.api, self._path(kind.__name__)):
             with contextlib.suppress(Unreadable):
@@ -59,7 +72,7 @@ class RemoteCluster:
         return tuple(found)
 
     def children(self, owner: Object) -> tuple[Object, ...]:
-        """Got by their names, one by one: a list that is sure to be of now costs the server more than all of these."""
+        """Read by name, one by one: a consistent list costs the server more than all of these."""
         if not isinstance(owner, GoGRun):
             return ()
         steps = sequence.steps(owner)
@@ -69,7 +82,7 @@ class RemoteCluster:
         return tuple(each for each in (*stages, *endpoints) if each is not None and each.owned_by(owner))
 
     def _readable(self, kind: type[Thing], name: str) -> Thing | None:
-        """Raises Refused for one that cannot be read: without it, its owner would decide wrongly."""
+        """Raises Refused for an object that cannot be read: without it its owner would decide wrongly."""
         try:
             return self.get(kind, name)
         except Unreadable as error:
@@ -89,10 +102,10 @@ class RemoteCluster:
             return
         body = {"metadata": {"resourceVersion": thing.metadata.resource_version}, "status": patch}
         try:
-            landed = self.api.merge(self._path(thing.kind, thing.name, "status"), body)
+            written = self.api.merge(self._path(thing.kind, thing.name, "status"), body)
         except ApiError:
-            landed = False
-        if not landed:
+            written = False
+        if not written:
             raise Conflict(thing.name)
 
     def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
@@ -104,8 +117,8 @@ class RemoteCluster:
         self.api.merge(self._path(kind, name), body)
 
     def delete(self, kind: str, name: str, uid: str = "") -> None:
-        """What has children goes after them."""
-        self.api.drop(self._path(kind, name), uid, foreground=kind != "Endpoint")
+        """Deletes an object, after its children if it has any."""
+        self.api.delete(self._path(kind, name), uid, foreground=kind != "Endpoint")
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
         events.record(self.api, self.namespace, thing, event, now)
@@ -124,12 +137,12 @@ class RemoteCluster:
         self.jobs.cancel(stage)
 
     def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
-        """Asked of the first pod, as long as there is one: one that is gone costs the whole patience."""
+        """Asks the first pod while the job runs: a pod that is gone costs the whole timeout."""
         if job is None or job.state != "running":
             return None
         name = stage.job_name
         address = f"http://{name}-trainer-0-0.{name}.{self.namespace}.svc:{self.platform.progress_port}/progress"
-        return trainer_client.parse_progress(self.ask(address, trainer_client.SECONDS))
+        return trainer_client.parse_progress(self.poll(address, trainer_client.SECONDS))
 
     # -- servers
 
@@ -140,7 +153,7 @@ class RemoteCluster:
         view = self.servers.view(endpoint, self.data(endpoint).spec)
         if view is None or view.state != "ready" or endpoint.spec.role != "policy" or not endpoint.spec.version:
             return view
-        from gog_operator.cluster import policies  # numpy, 15 MiB, for those only who serve a policy
+        from gog_operator.cluster import policies  # here: numpy, 15 MiB, which only a served policy needs
 
         return policies.with_version(view, self.servers.addresses(endpoint), endpoint.spec.version, self.ask)
 
@@ -148,7 +161,7 @@ class RemoteCluster:
         self.servers.stop(name)
 
     def load_version(self, endpoint: Endpoint, version: str) -> None:
-        self.servers.prepare(endpoint)  # a pod that starts meanwhile begins with the new version
+        self.servers.prepare(endpoint)  # a pod that starts meanwhile loads the new version
         pods = self.servers.addresses(endpoint)
         from gog_operator.cluster import policies
 
@@ -157,7 +170,7 @@ class RemoteCluster:
     # -- data, store, report
 
     def prepare_data(self, owner: Object) -> None:
-        """A run's stages and endpoints leave it to their run."""
+        """Makes the dataset of a run, which its stages and endpoints use too."""
         if _run_of(owner) != owner.name:
             return
         given: settings.DataSpec = owner.spec.data  # type: ignore[attr-defined]
@@ -221,21 +234,21 @@ class RemoteCluster:
     def default_store(self) -> settings.StoreSpec | None:
         return None
 
-    # -- places
+    # -- helpers
 
     def _path(self, kind: str, name: str = "", part: str = "") -> str:
         return paths.OURS[kind].path(self.namespace, name, part)
 
     def _store(self, owner: Object) -> settings.StoreSpec:
-        """Raises Refused."""
+        """The store that the object's spec names. Raises Refused."""
         store = getattr(owner.spec, "store", None)
         if store is None:
-            raise Refused(Reason.STORE_MISSING, "spec.store: missing (a cluster needs to be told where datasets go)")
+            raise Refused(Reason.STORE_MISSING, "spec.store: missing (on a cluster it must say where datasets go)")
         return store
 
 
 def _run_of(owner: Object) -> str:
-    """Name of the run that an object belongs to; its own, if it stands alone."""
+    """Name of the run that an object belongs to; its own name if it belongs to none."""
     return next((each.name for each in owner.metadata.owner_references if each.kind == "GoGRun"), owner.name)
 
 

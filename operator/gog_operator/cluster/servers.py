@@ -1,7 +1,7 @@
 """Endpoints' servers on this machine: processes on loopback ports.
 
-A server says itself, by its ready file, that it answers and where; nothing is polled over HTTP. Each start writes a log
-of its own (`logs/<role>/<number>/server.log`), because the log of the death is what one wants after a restart.
+A server reports by its ready file that it answers, and where; nothing is polled over HTTP. Each start writes a log of its
+own (`logs/<role>/<number>/server.log`), because after a restart the log of the crash is what one needs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from gog_operator.cluster import files, processes
 from gog_operator.plan.actions import ServerView
 
-GRACE = 5.0
+GRACE_SECONDS = 5.0
+"""Between SIGTERM and SIGKILL."""
 
 
 class LocalServers:
@@ -27,13 +28,21 @@ class LocalServers:
     def start(
         self, name: str, log: str, command: Callable[[str], list[str]], now: datetime, env: Mapping[str, str]
     ) -> None:
-        """log: name of its folder of logs; command: ready file -> command line. A server that runs is left alone."""
+        """Starts a server; one that runs is left alone.
+
+        Args:
+            name: of the endpoint.
+            log: name of its folder of logs.
+            command: ready file -> command line.
+            now: the time of the start.
+            env: besides our own environment.
+        """
         old = self._servers.get(name)
         if old is not None and old.process.poll() is None:
             return
         folder = next_folder(self.logs / log)
         ready = folder / "ready.json"
-        with files.explained(folder):
+        with files.as_user_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / "server.log").open("wb") as stream:
                 process = subprocess.Popen(
@@ -54,11 +63,11 @@ class LocalServers:
     def stop(self, name: str) -> None:
         server = self._servers.pop(name, None)
         if server is not None:
-            processes.end([server.process], GRACE)
+            processes.end([server.process], GRACE_SECONDS)
             self.register.forget(name)
 
     def close(self) -> None:
-        processes.end([each.process for each in self._servers.values()], GRACE)
+        processes.end([each.process for each in self._servers.values()], GRACE_SECONDS)
         for name in self._servers:
             self.register.forget(name)
         self._servers.clear()
@@ -73,7 +82,7 @@ class _Server:
         self.url = ""
 
     def view(self) -> ServerView:
-        self.url = self.url or _told_url(self.ready)
+        self.url = self.url or _read_url(self.ready)
         port = int(self.url.rpartition(":")[2]) if self.url else 0
         code = self.process.poll()
         if code is not None:
@@ -82,8 +91,8 @@ class _Server:
         return ServerView("ready" if self.url else "starting", self.url, port, self.started, bool(self.url))
 
 
-def _told_url(ready: Path) -> str:
-    """The address in a ready file; nothing while there is none."""
+def _read_url(ready: Path) -> str:
+    """The address in a ready file; "" until there is one."""
     try:
         return str(json.loads(ready.read_text())["url"])
     except FileNotFoundError:
@@ -91,6 +100,6 @@ def _told_url(ready: Path) -> str:
 
 
 def next_folder(parent: Path) -> Path:
-    """`parent/<n>`, the first number that is free."""
+    """`parent/<n>` with the first number above those in use."""
     used = [int(each.name) for each in parent.glob("[0-9]*") if each.name.isdigit()]
     return parent / str(max(used, default=0) + 1)

@@ -1,19 +1,18 @@
-"""The API server as it was when everything was listed: read-only, in memory, asked like the real one.
+"""The API server as it was when everything was listed: read-only, in memory, queried like the real one.
 
-So that a resync costs a few dozen requests instead of several per object, and decides with the very code that a pass
-does. An object is kept as compact JSON without its managed fields, which is a tenth of what it takes as Python's
-objects, and understood anew whenever it is asked for. Pods are not here: what only they tell is left to the real pass
-that follows, and so is what only a list of something tells.
+Problem: a resync must decide for every object, and several requests per object would overload the server. Decision: it
+lists each resource once and decides by the same code as a pass, reading from here. An object is kept as compact JSON
+without its managed fields, a tenth of its size as Python objects, and parsed whenever it is read. Pods are not listed:
+what only pods or lists tell is left to the real pass that follows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from gog_operator.cluster import paths
-from gog_operator.cluster.kube import Api, ApiError, items
+from gog_operator.cluster.kube import Api, ApiError, Document, Request, items
 
 LISTED: tuple[tuple[paths.Resource, str], ...] = (
     *((resource, "") for resource in paths.OURS.values()),
@@ -22,20 +21,22 @@ LISTED: tuple[tuple[paths.Resource, str], ...] = (
     (paths.DEPLOYMENTS, paths.LABEL),
     (paths.JOBS, paths.LABEL),
 )
-"""What is listed, and the labels that it must carry."""
+"""What is listed, and the labels that it must have."""
 
 
-class Snapshot:
-    """An Api that answers from what was listed. versions: of every object, by resource, namespace and name; unknown:
-    resources that the server does not have."""
+class Snapshot(Api):
+    """An Api that answers from what was listed."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        """Path -> document as JSON."""
         self.versions: dict[tuple[str, str, str], str] = {}
+        """(resource, namespace, name) -> resource version."""
         self.unknown: list[paths.Resource] = []
+        """Resources that the server does not have."""
 
     def take(self, api: Api, namespace: str | None) -> None:
-        """Lists everything of a namespace, None for all. Raises ApiError."""
+        """Lists everything of a namespace; None for all. Raises ApiError."""
         for resource, selector in LISTED:
             try:
                 for body in items(api, resource.path(namespace), selector):
@@ -45,7 +46,13 @@ class Snapshot:
                     raise
                 self.unknown.append(resource)
 
-    def put(self, resource: paths.Resource, body: dict[str, Any]) -> None:
+    def add(self, other: Snapshot) -> None:
+        """Adds what another snapshot holds."""
+        self.objects |= other.objects
+        self.versions |= other.versions
+        self.unknown += other.unknown
+
+    def put(self, resource: paths.Resource, body: Document) -> None:
         metadata = body["metadata"]
         metadata.pop("managedFields", None)
         self.versions[resource.name, metadata["namespace"], metadata["name"]] = metadata["resourceVersion"]
@@ -56,20 +63,13 @@ class Snapshot:
         """Namespace and name of every object of a resource."""
         return ((namespace, name) for kind, namespace, name in self.versions if kind == resource.name)
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        content: str = "application/json",
-    ) -> dict[str, Any]:
-        if method != "GET":
-            raise ApiError(405, "MethodNotAllowed", f"{method} {path}: what was listed cannot be changed")
-        if query is not None:
+    def send(self, request: Request) -> Document:
+        if request.writes:
+            raise ApiError(405, "MethodNotAllowed", f"{request.method} {request.path}: a snapshot cannot be changed")
+        if request.query is not None:
             return {"items": []}
-        found = self.objects.get(path)
+        found = self.objects.get(request.path)
         if found is None:
-            raise ApiError(404, "NotFound", f"{path} was not there")
-        return json.loads(found)
+            raise ApiError(404, "NotFound", f"{request.path} was not listed")
+        document: Document = json.loads(found)
+        return document

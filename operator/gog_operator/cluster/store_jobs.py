@@ -1,7 +1,7 @@
-"""Store jobs: short jobs that speak to the store with the run's credentials, because the operator has none.
+"""Store jobs: short Jobs that work in the store with the run's credentials, because the operator has none.
 
-What a store job found out is its termination message. It is copied to an annotation of the Job when it is first read, so
-that it outlives the pod. A store job that failed stays as it is until it is asked for again; then it is made anew.
+A store job's result is its pod's termination message. It is copied to an annotation of the Job when it is first read, so
+that it outlives the pod. A failed store job is kept until it is needed again; then it is replaced.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gog_operator.api.objects import Object
 from gog_operator.build import store_jobs
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, paths, pods
-from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.creation import create_owned
 from gog_operator.cluster.interface import Unavailable
 from gog_operator.cluster.kube import items
@@ -26,33 +26,39 @@ from gog_operator.plan import attempts
 from gog_operator.plan.actions import Blocked
 
 RESULT = "gog.dev/result"
-LONGEST = 4096
+"""Annotation of a Job: its result as JSON."""
+MAX_RESULT = 4096
+"""Characters of a termination message."""
 
 
 @dataclass(frozen=True)
 class StoreJobView:
-    """absent: to be started, whether or not there is a Job. result: what it found out, once it is done. message: why it
-    failed. trouble: why it does not get on."""
+    """A store job as the cluster reports it."""
 
     state: Literal["absent", "running", "done", "failed"]
+    """absent: it must be started, whether or not a Job exists."""
     result: Mapping[str, Any] = field(default_factory=dict)
+    """Its message, once it is done."""
     message: str = ""
+    """Why it failed."""
     blocked: Blocked | None = None
+    """Why it does not start."""
     uid: str = ""
+    """Of the Job; "" if none exists."""
 
 
 class StoreJobs:
-    def __init__(self, api: Explained, namespace: str, platform: Platform) -> None:
+    def __init__(self, api: TranslatedApi, namespace: str, platform: Platform) -> None:
         self.api, self.namespace, self.platform = api, namespace, platform
 
     def view(self, name: str, owner_uid: str = "") -> StoreJobView:
-        """owner_uid: another's store job is as good as none."""
+        """The store job of a name. owner_uid: of its owner; the job of another owner counts as absent."""
         job = self.api.find(paths.JOBS.path(self.namespace, name))
-        if job is None or documents.ending(job) or (owner_uid and not documents.owned(job, owner_uid)):
+        if job is None or documents.terminating(job) or (owner_uid and not documents.owned(job, owner_uid)):
             return StoreJobView("absent")
-        return dataclasses.replace(self._seen(name, job), uid=job["metadata"]["uid"])
+        return dataclasses.replace(self._state(name, job), uid=job["metadata"]["uid"])
 
-    def _seen(self, name: str, job: Mapping[str, Any]) -> StoreJobView:
+    def _state(self, name: str, job: Mapping[str, Any]) -> StoreJobView:
         kept = job["metadata"].get("annotations", {}).get(RESULT)
         if kept is not None:
             return StoreJobView("done", json.loads(kept))
@@ -60,17 +66,12 @@ class StoreJobs:
             return self._done(name)
         if _holds(job, "Failed") or _holds(job, "FailureTarget"):
             ending = pods.ending(self._pods(name))
-            told = attempts.last_line(ending.lines) or ending.cause or _told(job, "Failed")
-            return StoreJobView("failed", message=told)
+            why = attempts.last_line(ending.lines) or ending.cause or _message(job, "Failed")
+            return StoreJobView("failed", message=why)
         found = self._pods(name)
         if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:
-            return StoreJobView("absent")  # its settings are gone, and its pod would wait for them
-        return StoreJobView("running", blocked=pods.blocked(found) if found else self._podless(job))
-
-    def done(self, name: str) -> bool:
-        """Whether it ended well, whatever it found out."""
-        job = self.api.find(paths.JOBS.path(self.namespace, name))
-        return job is not None and _holds(job, "Complete")
+            return StoreJobView("absent")  # its ConfigMap is gone, and its pod would wait for it for ever
+        return StoreJobView("running", blocked=pods.blocked(found) if found else self._refusal(job))
 
     def start(
         self,
@@ -81,14 +82,26 @@ class StoreJobs:
         store: settings.StoreSpec,
         also: settings.StoreSpec | None = None,
     ) -> None:
-        """Starts a store job; the one that is there counts, unless it failed or its result is lost: that one is removed, and
-        Unavailable raised until it is gone. Raises Refused."""
-        there = self.view(name, owner.metadata.uid)
-        if there.state in ("running", "done"):
+        """Starts a store job; an existing one counts, unless it failed or its result is lost.
+
+        Args:
+            name: of the Job and its ConfigMap.
+            owner: of both.
+            command: of `gog move`.
+            config: of the command.
+            store: whose credentials the pod gets.
+            also: a second store, likewise.
+
+        Raises:
+            Unavailable: the existing one was deleted; the next pass creates another.
+            Refused: the cluster does not accept it.
+        """
+        existing = self.view(name, owner.metadata.uid)
+        if existing.state in ("running", "done"):
             return
-        if there.uid:
-            self._remove(name, there.uid)
-            raise Unavailable(f"store job {name} is made anew", after=1.0)
+        if existing.uid:
+            self._remove(name, existing.uid)
+            raise Unavailable(f"store job {name} is being replaced", after=1.0)
         configmap, job = store_jobs.job(
             name,
             owner,
@@ -104,40 +117,40 @@ class StoreJobs:
         create_owned(self.api, paths.JOBS, self.namespace, job, owner)
 
     def _done(self, name: str) -> StoreJobView:
-        told = pods.message(self._pods(name))
-        if told is None:
-            return StoreJobView("absent")  # its pod is gone, and what it found out with it
+        message = pods.message(self._pods(name))
+        if message is None:
+            return StoreJobView("absent")  # its pod is gone, and the result with it
         try:
-            result = json.loads(told[:LONGEST]) if told.strip() else {}
+            result = json.loads(message[:MAX_RESULT]) if message.strip() else {}
         except ValueError:
-            return StoreJobView("failed", message=f"said no JSON: {told[:100]}")
+            return StoreJobView("failed", message=f"its message is not JSON: {message[:100]}")
         patch = {"metadata": {"annotations": {RESULT: json.dumps(result)}}}
         self.api.merge(paths.JOBS.path(self.namespace, name), patch)
         return StoreJobView("done", result)
 
-    def _podless(self, job: Mapping[str, Any]) -> Blocked | None:
-        """Why the cluster lets no pod be made (a quota, no such service account): a Job says so in events only."""
+    def _refusal(self, job: Mapping[str, Any]) -> Blocked | None:
+        """Why the cluster refuses to create the pod (a quota, a missing service account): only events report it."""
         chosen = f"involvedObject.uid={job['metadata']['uid']},reason=FailedCreate"
-        told = [
-            str(each.get("message") or "") for each in items(self.api, paths.EVENTS.path(self.namespace), fields=chosen)
-        ]
-        return Blocked(Reason.REFUSED, told[-1]) if told else None
+        found = items(self.api, paths.EVENTS.path(self.namespace), fields=chosen)
+        messages = [str(each.get("message") or "") for each in found]
+        return Blocked(Reason.REFUSED, messages[-1]) if messages else None
 
     def _pods(self, name: str) -> list[dict[str, Any]]:
         return list(items(self.api, paths.PODS.path(self.namespace), f"batch.kubernetes.io/job-name={name}"))
 
     def _remove(self, name: str, uid: str) -> None:
-        """The Job of that uid and its settings: those of the next may be others, and a ConfigMap of ours never changes.
+        """Deletes the Job of that uid and its ConfigMap, which never changes, while the next Job may need other settings.
 
-        Whoever else removes the two may have made the next ones already. So the settings are looked up before the Job is
-        seen to be there still: those of a later one are made after it has gone."""
+        Another operator that does the same may have created the next ones already. So the ConfigMap is read before the
+        Job is found to exist still: that of a later Job is created only after this Job has gone.
+        """
         settings_path, job_path = paths.CONFIG_MAPS.path(self.namespace, name), paths.JOBS.path(self.namespace, name)
         configmap, job = self.api.find(settings_path), self.api.find(job_path)
         if job is None or job["metadata"]["uid"] != uid:
             return
         if configmap is not None:
-            self.api.drop(settings_path, configmap["metadata"]["uid"])
-        self.api.drop(job_path, uid)
+            self.api.delete(settings_path, configmap["metadata"]["uid"])
+        self.api.delete(job_path, uid)
 
 
 def _holds(job: Mapping[str, Any], type_: str) -> bool:
@@ -145,6 +158,6 @@ def _holds(job: Mapping[str, Any], type_: str) -> bool:
     return any(each.get("type") == type_ and each.get("status") == "True" for each in conditions)
 
 
-def _told(job: Mapping[str, Any], type_: str) -> str:
+def _message(job: Mapping[str, Any], type_: str) -> str:
     conditions = job.get("status", {}).get("conditions") or ()
     return next((str(each.get("message") or "") for each in conditions if each.get("type") == type_), "")

@@ -7,6 +7,8 @@ field is taken by itself, and left out when it is not understood or too large.
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +19,11 @@ from gog_operator.cluster import bounded_http
 
 SECONDS = 1.0
 """For a whole answer: a pod that is gone costs this much of a pass."""
+POLL_SECONDS = 4.0
+"""Least time between two requests to a trainer; passes over a running stage are a little further apart."""
+MAX_POLL_SECONDS = 60.0
+"""Most time between two requests to a trainer that lets them time out."""
+FORGET_SECONDS = 3600.0
 MAX_ANSWER = 65_536
 """Bytes of an answer that are read."""
 MAX_METRICS = 16_384
@@ -41,6 +48,39 @@ def ask(url: str, seconds: float = SECONDS) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):  # RecursionError: a document nested thousands deep
         return None
     return body if isinstance(body, dict) else None
+
+
+class ProgressPoll:
+    """Asks each trainer at a bounded rate, whatever triggers passes over its stage.
+
+    A trainer whose answer always differs would otherwise be asked again by the event of every status that holds its
+    answer. One that lets a request time out holds a worker for that long, so its interval doubles.
+
+    Args:
+        ask: how it is asked.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._clock = ask, clock
+        self._due: dict[str, tuple[float, float]] = {}  # URL -> (time of the next request, interval)
+        self._lock = threading.Lock()
+
+    def __call__(self, url: str, seconds: float = SECONDS) -> dict[str, Any] | None:
+        """The JSON object at a URL; None also when it was asked a moment ago."""
+        now = self._clock()
+        with self._lock:
+            due, interval = self._due.get(url, (now, POLL_SECONDS))
+            if now < due:
+                return None
+            self._due = {each: known for each, known in self._due.items() if known[0] > now - FORGET_SECONDS}
+            self._due[url] = (now + interval, interval)
+        answer = self._ask(url, seconds)
+        slow = answer is None and self._clock() - now > seconds / 2
+        interval = min(2 * interval, MAX_POLL_SECONDS) if slow else POLL_SECONDS
+        with self._lock:
+            self._due[url] = (now + interval, interval)
+        return answer
 
 
 def parse_progress(body: Mapping[str, Any] | None) -> Progress | None:

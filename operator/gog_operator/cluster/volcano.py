@@ -1,4 +1,4 @@
-"""Stages' jobs under Volcano: created once per attempt, looked at, aborted; never restarted and never reused."""
+"""Stages' jobs under Volcano: created once per attempt, observed, aborted; never restarted and never reused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gog_operator.build import meta, volcano
 from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, exit_codes, paths, pods
-from gog_operator.cluster.api_errors import Explained
+from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.creation import create_owned
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError, items
@@ -25,31 +25,39 @@ FAILED = ("Failed", "Terminated")
 CANCELLED = ("Aborted",)
 ENDING = ("Aborting", "Terminating", "Completing")
 LARGEST = 1_000_000
-"""Bytes of a Job. etcd keeps 1.5 MiB; already near that the API server takes longer to check one than we wait for it."""
+"""Bytes of a Job. etcd keeps 1.5 MiB; near that the API server takes longer to validate one than we wait."""
 
 
 class VolcanoJobs:
-    def __init__(self, api: Explained, namespace: str, platform: Platform) -> None:
+    def __init__(self, api: TranslatedApi, namespace: str, platform: Platform) -> None:
         self.api, self.namespace, self.platform = api, namespace, platform
 
     def create(self, stage: Stage, config: dict[str, Any]) -> None:
-        """The settings first, because pods wait for them. Raises Refused, Unavailable: also while another job of a stage of
-        that name is at work, as one is whose stage was deleted a moment ago."""
-        self._alone(stage)
-        job = _fitting(volcano.job(stage, self.platform))
+        """Creates the ConfigMap, which pods wait for, then the Job.
+
+        Args:
+            stage: whose current attempt it is.
+            config: of the recipe.
+
+        Raises:
+            Refused: the cluster does not accept it.
+            Unavailable: later; also while a job of a deleted stage of the same name still runs.
+        """
+        self._check_alone(stage)
+        job = _within_limit(volcano.job(stage, self.platform))
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         configmap = files.configmap(stage.job_name, stage, {"config.yaml": text})
         create_owned(self.api, paths.CONFIG_MAPS, self.namespace, configmap, stage)
         create_owned(self.api, paths.VOLCANO_JOBS, self.namespace, job, stage)
 
-    def _alone(self, stage: Stage) -> None:
+    def _check_alone(self, stage: Stage) -> None:
         for each in items(self.api, paths.VOLCANO_JOBS.path(self.namespace), f"{meta.OWNER_LABEL}={stage.name}"):
             name = each["metadata"]["name"]
             if name != stage.job_name and phase_of(each) not in (*SUCCEEDED, *FAILED, *CANCELLED):
-                raise Unavailable(f"job {name} is still at work", after=1.0)
+                raise Unavailable(f"job {name} is still running", after=1.0)
 
     def view(self, stage: Stage) -> JobView | None:
-        """The job of the current attempt; None when there never was one."""
+        """The job of the current attempt; None if it was never created."""
         if not stage.status.attempt:
             return None
         job = self._find(stage)
@@ -66,7 +74,7 @@ class VolcanoJobs:
         return JobView("running")
 
     def cancel(self, stage: Stage) -> None:
-        """Has Volcano end the pods and keep the job, so that its name stays taken. One that ended already is left."""
+        """Makes Volcano end the pods and keep the Job, so that its name stays taken. Does nothing once it has ended."""
         job = self._find(stage)
         if job is None or phase_of(job) in (*SUCCEEDED, *FAILED, *CANCELLED, *ENDING):
             return
@@ -90,14 +98,14 @@ class VolcanoJobs:
         try:
             self.api.call("POST", paths.VOLCANO_COMMANDS.path(self.namespace), body=command)
         except ApiError as error:
-            if error.status != 409:  # Volcano has not come round to the first one
+            if error.status != 409:  # Volcano has not processed the first one yet
                 raise
 
     def pods(self, job_name: str) -> list[dict[str, Any]]:
         return list(items(self.api, paths.PODS.path(self.namespace), f"volcano.sh/job-name={job_name}"))
 
     def _find(self, stage: Stage) -> dict[str, Any] | None:
-        """The job, if it is this stage's and not an earlier one's of the same name."""
+        """The Job, if it belongs to this stage and not to an earlier one of the same name."""
         job = self.api.find(paths.VOLCANO_JOBS.path(self.namespace, stage.job_name))
         return job if job is not None and documents.owned(job, stage.metadata.uid) else None
 
@@ -115,8 +123,8 @@ class VolcanoJobs:
         return None
 
 
-def _fitting(job: dict[str, Any]) -> dict[str, Any]:
-    """The Job, if a cluster can keep it. Raises Refused."""
+def _within_limit(job: dict[str, Any]) -> dict[str, Any]:
+    """The Job, if etcd can hold it. Raises Refused."""
     size = len(json.dumps(job, separators=(",", ":")))
     if size > LARGEST:
         name, count = job["metadata"]["name"], len(job["spec"]["tasks"])
@@ -126,15 +134,14 @@ def _fitting(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ended(phase: str, end: pods.Ending, message: str) -> JobView:
-    """A job that did not end well. One whose pods were taken away, or ended for another's sake, did not fail: it is
-    lost."""
+    """The view of a job that did not end well. One whose pods were deleted or disrupted did not fail: it is lost."""
     cause = end.cause or ("" if end.exit_code is not None else message)
     if phase in CANCELLED:
         return JobView("cancelled", end.exit_code, end.lines, cause)
     if end.exit_code == exit_codes.INTERRUPTED:
         return JobView("lost", end.exit_code, end.lines, cause or "a pod got SIGINT")
     if end.exit_code is None and not cause:
-        return JobView("lost", cause="its pods were taken away: deleted, or lost with their node")
+        return JobView("lost", cause="its pods are gone: deleted, or lost with their node")
     return JobView("lost" if end.disrupted else "failed", end.exit_code, end.lines, cause)
 
 
