@@ -1,7 +1,7 @@
-"""What test_ranks runs in every rank: recipes one after the other, from a JSON list of [kind, configuration].
+"""The program that test_ranks runs in every rank: recipes one after the other, from a JSON list of [kind, configuration].
 
-A real launch is one recipe. Here the import of torch is paid once for many, so each meets under a prefix of its own:
-what an earlier group left in torchrun's store would hold up the next.
+A real launch runs one recipe. Here many share one import of torch, so each process group gets a prefix of its own in
+torchrun's store, where keys of an earlier group would block it.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def play(kind: str, values: dict) -> None:
     recipe.cleanup()
 
 
-meet = dist.init_process_group
+init_process_group = dist.init_process_group
 place = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 who = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
 for number, (kind, values) in enumerate(json.loads(Path(sys.argv[1]).read_text())):
     apart = dist.PrefixStore(f"recipe-{number}", place)
-    dist.init_process_group = lambda backend, apart=apart: meet(backend, store=apart, **who)
+    dist.init_process_group = lambda backend, apart=apart: init_process_group(backend, store=apart, **who)
     play(kind, values)

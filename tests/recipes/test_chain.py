@@ -1,4 +1,4 @@
-"""Every recipe end to end on a toy scale, with the real servers; stopped and resumed, they repeat themselves exactly."""
+"""Every recipe end to end at toy scale, with the real servers; stopped and resumed, they repeat the same steps exactly."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def weights(root, stage):
     return opened.latest(stage).files["adapter_model.safetensors"].hash
 
 
-def test_demonstrations_of_a_careful_teacher_are_right_and_well_formed(chain):
+def test_demonstrations_of_an_accurate_teacher_are_correct_and_well_formed(chain):
     manifest = store.Store(chain / "store").latest("curate")
     assert manifest.meta["trajectories"] == 64
     assert manifest.meta["accuracy"] >= 0.9
@@ -119,7 +119,7 @@ def test_grpo_resumed_from_a_checkpoint_repeats_the_uninterrupted_run(chain, mak
     assert resumed == straight
 
 
-def test_grpo_reads_nothing_twice_and_agrees_with_its_engine(chain, make, tmp_path):
+def test_grpo_prefills_no_token_twice_and_agrees_with_its_engine(chain, make, tmp_path):
     root = copy_of(chain, tmp_path / "r")
     recipe = play_grpo(make, root, 3)
     series = lines(root, "grpo")
@@ -265,7 +265,7 @@ def test_a_question_without_enough_valid_samples_has_no_level():
     assert grade([sample(), sample("judge"), sample("tool failure")], (0.5, 0.6)).level == "unknown"
 
 
-def test_grpo_without_questions_of_the_level_says_what_to_do(chain, make, tmp_path):
+def test_grpo_without_enough_questions_of_the_level_names_the_remedy(chain, make, tmp_path):
     recipe = GRPORecipe(make(GRPOConfig, copy_of(chain, tmp_path / "r"), steps=1, levels=["1"], questions_per_step=64))
     with pytest.raises(UserError, match=r"for steps of 64.*add a level"):
         recipe.setup()
@@ -294,7 +294,7 @@ def test_a_misspelt_setting_is_refused_with_the_likely_name(make, tmp_path):
 
 @pytest.fixture
 def judge():
-    """An OpenAI-compatible server that says Yes: its URL, and what it was asked."""
+    """An OpenAI-compatible server that replies Yes: its URL, and the requests it got."""
     asked = []
 
     class Judge(BaseHTTPRequestHandler):
@@ -307,7 +307,7 @@ def judge():
             self.wfile.write(reply)
 
         def log_message(self, *_):
-            """Tests are quiet."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
     thread = threading.Thread(target=server.serve_forever)
@@ -327,7 +327,7 @@ def judge():
         (EvaluateConfig, EvaluateRecipe, {"policies": ["sft"], "questions": 12}),
     ],
 )
-def test_a_judge_with_several_models_is_asked_for_the_one_that_was_named(
+def test_the_judge_is_called_with_the_model_that_was_named(
     chain, make, endpoints, judge, tmp_path, kind, recipe, settings
 ):
     url, asked = judge

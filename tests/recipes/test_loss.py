@@ -1,4 +1,4 @@
-"""The GRPO loss against plain sums, and what it must not do."""
+"""The GRPO loss against plain sums, its gradient, and losses by name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gog_recipes import losses
 from gog_recipes.losses import grpo
 
 
-def terms(logp, sampled, reference, advantages, lengths, *, clip=0.2, kl_coef=0.0, trajectories=None):
+def terms(logp, rollout_logp, reference, advantages, lengths, *, clip=0.2, kl_coef=0.0, trajectories=None):
     return grpo.grpo(
         torch.tensor(logp, dtype=torch.float64, requires_grad=True),
-        torch.tensor(sampled, dtype=torch.float64),
+        torch.tensor(rollout_logp, dtype=torch.float64),
         None if reference is None else torch.tensor(reference, dtype=torch.float64),
         torch.tensor(advantages, dtype=torch.float64),
         torch.tensor(lengths),
@@ -32,7 +32,7 @@ def test_every_trajectory_weighs_the_same_however_long_it_is():
     assert short_good.loss.item() == pytest.approx(0.0)
 
 
-def test_trajectories_left_out_for_having_no_advantage_still_count_in_the_mean():
+def test_trajectories_without_an_advantage_still_count_in_the_mean():
     alone = terms([-1.0], [-1.0], None, [1.0], [1])
     among_four = terms([-1.0], [-1.0], None, [1.0], [1], trajectories=4)
     assert among_four.loss.item() == pytest.approx(alone.loss.item() / 4)
@@ -41,7 +41,7 @@ def test_trajectories_left_out_for_having_no_advantage_still_count_in_the_mean()
 @pytest.mark.parametrize(
     ("ratio", "advantage", "expected"), [(1.5, 1.0, -1.2), (0.5, 1.0, -0.5), (0.5, -1.0, 0.8), (1.5, -1.0, 1.5)]
 )
-def test_the_clip_binds_only_where_it_would_reward_going_further(ratio, advantage, expected):
+def test_the_clip_binds_only_where_the_ratio_has_moved_in_the_rewarded_direction(ratio, advantage, expected):
     step = float(torch.log(torch.tensor(ratio, dtype=torch.float64)))
     assert terms([-1.0 + step], [-1.0], None, [advantage], [1]).loss.item() == pytest.approx(expected)
 

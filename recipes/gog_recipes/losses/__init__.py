@@ -1,8 +1,8 @@
-"""Losses of the RL stage: one file each, chosen by name in the spec (`stages.grpo.loss`).
+"""Losses of GRPO: one file each, chosen by name in the spec (`stages.grpo.loss`).
 
 A file `losses/NAME.py` holds a function NAME with the signature of `Loss`. A function of an installed package is named
-`module:function`. A loss adds up: a step's trajectories are spread over passes and ranks, each of which calls it for its
-own part, and the gradients are summed. So it sums over the trajectories it is given and divides by `trajectories`.
+`module:function`. A loss must be additive: a step's trajectories are divided among passes and ranks, each of
+which calls it for its own part, and the gradients are summed. So it sums over the trajectories it is given and divides by `trajectories`.
 
 Shapes: t trajectories of one call; k learned tokens of all of them, concatenated in order.
 """
@@ -70,7 +70,7 @@ def load(name: str) -> Loss:
         name: a file of this folder, or `module:function`
 
     Raises:
-        UserError: when there is none of that name.
+        UserError: there is no loss of that name.
     """
     module, _, function = name.partition(":")
     if not function:

@@ -45,7 +45,7 @@ class PolicyModel:
     def __init__(self, folder: Path, *, device: str = "cpu", dtype: str = "float32") -> None:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self.processor = policy_model.folder_processor(folder, "full")  # the style is the agent's affair
+        self.processor = policy_model.folder_processor(folder, "full")  # not used: requests bring their own prompts
         self.tokenizer = self.processor.tokenizer
         self.model: Any = policy_model.load_folder(folder, torch.device(device), getattr(torch, dtype))
         self.device = torch.device(device)
@@ -57,7 +57,7 @@ class PolicyModel:
     # ---------------------------------------------------------------- adapters
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Makes an adapter available under a new name. Raises UserError; the model is then as before."""
+        """Loads an adapter under a new name. Raises UserError, and leaves the model as it was."""
         lora.check(self.model, folder)
         self._loaded += 1
         key = f"adapter{self._loaded}"  # peft names modules after adapters, and those may hold no dots
@@ -71,7 +71,7 @@ class PolicyModel:
         self.adapters[name] = key
 
     def _attach(self, key: str, config: Any) -> None:
-        """Puts an adapter of this shape, not yet its weights, onto the model."""
+        """Adds an adapter of this shape to the model, without its weights."""
         config.inference_mode, config.init_lora_weights = True, False
         if isinstance(self.model, peft.PeftModel):
             self.model.add_adapter(key, config)
@@ -86,7 +86,7 @@ class PolicyModel:
             raise ValueError(f"{len(missing)} weights are missing, {len(loaded.unexpected_keys)} have no place")
 
     def unload_adapter(self, name: str) -> None:
-        """Without effect when it is gone already: two callers may have asked at once."""
+        """Drops an adapter; without effect when none has this name, because two requests may ask for it at once."""
         if name in self.adapters:
             self._forget(self.adapters.pop(name))
 
@@ -95,7 +95,7 @@ class PolicyModel:
             return
         if len(self.model.peft_config) > 1:
             self.model.delete_adapter(key)
-        else:  # peft cannot be without one
+        else:  # a PeftModel needs at least one
             self.model = self.model.unload()
 
     # ---------------------------------------------------------------- completions
@@ -219,7 +219,7 @@ def _plain(content: str | list[dict[str, Any]]) -> str:
 
 
 def _plain_generation(own: Any, tokenizer: Any) -> Any:
-    """What the folder says of ends and of tokens never written, and none of its sampling habits."""
+    """The folder's end tokens and suppressed tokens, without its sampling settings."""
     ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]

@@ -38,7 +38,7 @@ class Processor(Protocol):
     style: prompts.Style
     """Style of prompts and observations."""
     image_pad: int
-    """Token id that stands once per image token."""
+    """Token id of an image token, repeated once per token of the image."""
     turn_end: int
     """Token id with which the model ends a turn by itself."""
     pad: int
@@ -89,10 +89,10 @@ class Family:
     """The stack of decoder layers of a model, with `layers`, `embed_tokens` and `norm`."""
     encode_images: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
     """encode_images(model, rows [p, values per patch], grids [images, 3]): features [k, …] of all images in order.
-    What features are beyond their first dimension is the family's own affair."""
+    Further dimensions of features are defined by the family."""
     hidden_states: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
     """hidden_states(model, ids [b, n], positions [3, b, n], features [k, …] or None): [b, n, h], after the last norm.
-    Features take the places of the image tokens in `ids`, row by row."""
+    Features replace the image tokens in `ids`, row by row."""
     decoder: Callable[[Any, int, int], Any]
     """decoder(model, rows, length): the sampling decoder of the in-process engine, with a cache of `rows` conversations
     of at most `length` tokens."""

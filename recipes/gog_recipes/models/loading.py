@@ -1,7 +1,7 @@
 """Loading a base model with transformers, for families to share.
 
-transformers gives weights that are missing from a folder random values and says so in its log only. A run on them would
-train a model that nobody released, so they are refused here.
+transformers initialises weights that are missing from a folder at random, and only logs it. A run would then train
+another model than the one that was named, so such a folder is refused here.
 """
 
 from __future__ import annotations

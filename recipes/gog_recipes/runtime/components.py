@@ -6,7 +6,7 @@
 
 A stage is one role called `trainer` (without a hyphen, because Volcano makes environment variables of role names) that
 calls `gog stage KIND --config FILE key=value`, which merges the preset with the file and replaces itself with the
-recipe. With several processes torchrun's options are passed the same way, and ranks meet at replica 0. Secrets, mounts
+recipe. With several processes torchrun's options are passed the same way, and ranks rendezvous at replica 0. Secrets, mounts
 and other parts of a pod that TorchX cannot express are added by the operator.
 """
 
@@ -16,7 +16,7 @@ from torchx import specs
 
 PORT = 29500
 PATIENCE = 900
-"""Seconds for all replicas to meet. Pods of a gang start together, but a node may pull the image for minutes, and a new
+"""Seconds of the rendezvous of all replicas. Pods of a gang start together, but a node may pull the image for minutes, and a new
 pod's name takes time to reach the others' DNS; torchrun's own default of a minute is too short."""
 
 

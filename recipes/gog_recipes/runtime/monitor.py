@@ -45,7 +45,7 @@ def serve(port: int, progress: Callable[[], dict[str, Any]], host: str = "0.0.0.
 
 
 def gather_counts(ranks: Ranks) -> None:
-    """Brings what all ranks have counted to the page of rank 0. All ranks at once."""
+    """Puts the counts of all ranks on the page of rank 0. All ranks at once."""
     if ranks.size > 1:
         page.others = ranks.gather(serving.counts(metrics.REGISTRY))[1:]
 

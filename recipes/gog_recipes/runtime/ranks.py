@@ -1,7 +1,7 @@
 """The processes of one stage: which one this is, and what they exchange.
 
-torchrun starts the same recipe in every process (a rank) and describes the group in the environment. Work is dealt out
-(rank r takes every size-th item, starting with item r) and results are put back into the order of the items, so a step
+torchrun starts the same recipe in every process (a rank) and describes the group in the environment. Items are
+divided (rank r takes every size-th one, starting with item r) and results are put back into the order of the items, so a step
 is about the same questions and rows for any number of ranks. Objects are exchanged by gloo, on the CPU.
 
 A single process has no group: every function here returns its argument, and torch is not even imported. Sharding of
