@@ -10,33 +10,37 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from gog.errors import UserError
+from gog.spec import StageTracesSpec
 from gog.tracing import ids, otlp
 from gog.tracing.record import Span, Tree
-from gog_console.report import objects
+from gog_console import resources
+from gog_console.report import stages
+from gog_operator.api.objects import GoGRun, Object, Stage
 
 
-def export(thing: objects.Object, now: datetime, warn: Callable[[str], None]) -> None:
+def export(thing: Object, now: datetime, warn: Callable[[str], None]) -> None:
     """Exports the span of a run, or of a stage that was started alone, that has ended.
 
     Args:
-        thing: document of the object.
+        thing: the object.
         now: the current time, used when the object has no completion time.
         warn: called with the reason when the collector refused the span; the run does not fail for that.
     """
-    spec, metadata, status = (objects.table(thing.get(part)) for part in ("spec", "metadata", "status"))
-    traces = objects.table(spec.get("traces"))
-    if not traces or traces.get("traceparent"):  # the root of that tree is exported by its owner
+    traces = thing.spec.traces if isinstance(thing, GoGRun | Stage) else None
+    if traces is None or (
+        isinstance(traces, StageTracesSpec) and traces.traceparent
+    ):  # the root of that tree is exported by its owner
         return
-    ended = objects.time(status.get("completionTime")) or now
+    ended = resources.utc(thing.status.completion_time) or now
     # Kubernetes times are whole seconds; round up so that the span contains its children.
     if not ended.microsecond:
         ended += timedelta(seconds=1)
-    begun = objects.time(status.get("startTime")) or ended
-    name, (outcome, _) = objects.name_of(thing), objects.condition(thing)
+    begun = resources.utc(thing.status.start_time) or ended
+    outcome, _ = stages.condition(thing)
     run = Span("run", _nanoseconds(begun), _nanoseconds(ended), error="" if outcome == "Complete" else outcome)
-    run.attributes = {"gog.run": name, "gog.kind": str(thing.get("kind")), "gog.outcome": outcome}
+    run.attributes = {"gog.run": thing.name, "gog.kind": thing.kind, "gog.outcome": outcome}
     try:
-        refused = otlp.sender(str(traces["endpoint"]))([Tree(run, ids.root(str(metadata.get("uid"))), None)])
+        refused = otlp.sender(traces.endpoint)([Tree(run, ids.root(thing.metadata.uid), None)])
     except UserError as error:
         refused = str(error)
     if refused is not None:

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from gog import store
-from gog_console import report, run_span
-from gog_console.report import gather, objects
+from gog_console import report, resources, run_span
+from gog_console.report import gather
 from gog_operator.store_jobs.config import Report
 
 PAGE, NUMBERS = f"{report.FOLDER}/index.html", f"{report.FOLDER}/summary.json"
@@ -31,11 +31,12 @@ def write(config: Report, own: store.Store, now: datetime) -> dict[str, Any]:
         UserError: the objects or the store cannot be used.
         store.Unavailable: the store does not answer.
     """
-    run = objects.root_of(config.objects)
-    name = objects.name_of(run) or "run"
-    data = gather.collect(list(config.objects), own, now=now, name=name, events=list(config.events))
+    found, problems = resources.of_documents(config.objects)
+    root = resources.root_of(found)
+    data = gather.collect(found, own, now=now, name="run", problems=problems, events=list(config.events))
     rendered = report.render(data)
     own.put_object(NUMBERS, rendered.summary.encode(), "application/json")
     page = own.put_object(PAGE, rendered.html.encode(), "text/html; charset=utf-8")
-    run_span.export(run, now, lambda line: print(line, file=sys.stderr))
+    if root is not None:
+        run_span.export(root, now, lambda line: print(line, file=sys.stderr))
     return {"report": page}

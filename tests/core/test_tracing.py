@@ -37,6 +37,7 @@ from gog.tracing import episodes, export_queue, ids, otlp, stages
 from gog.tracing.record import Span, Tree
 from gog.trajectory import Failure, Reward
 from gog_console import run_span
+from gog_operator.api import lenient
 
 STAGE = ids.root("uid").child("grpo", 1)
 BROKEN = Failure(tool="imageSearch", kind="timeout")
@@ -378,10 +379,10 @@ def test_a_stage_whose_collector_fails_ends_well_and_logs_one_line():
 STARTED = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
 
 
-def document(collector, **traces):
+def ended(collector, kind="GoGRun", **traces):
     """A run as a cluster has it, whose times are whole seconds."""
-    return {
-        "kind": "GoGRun",
+    document = {
+        "kind": kind,
         "metadata": {"name": "world", "uid": "uid"},
         "spec": {"traces": {"endpoint": collector.url, **traces}},
         "status": {
@@ -390,12 +391,15 @@ def document(collector, **traces):
             "conditions": [{"type": "Complete", "status": "True"}],
         },
     }
+    thing, problems = lenient.read(document)
+    assert thing is not None and not problems
+    return thing
 
 
 def test_a_finished_run_is_the_root_and_is_the_same_when_exported_again():
     with Collector() as collector:
         for _ in range(2):
-            run_span.export(document(collector), STARTED, log_nothing)
+            run_span.export(ended(collector), STARTED, log_nothing)
     one, other = collector.spans
     assert one == other and (one.trace, one.id, one.parent) == (ids.root("uid").trace, ids.root("uid").span, "")
     assert one.started == STARTED.timestamp() * 1e9 and one.ended - one.started == 91e9, "to the end of the last second"
@@ -404,15 +408,17 @@ def test_a_finished_run_is_the_root_and_is_the_same_when_exported_again():
 
 def test_a_run_without_traces_or_within_another_trace_exports_no_root():
     with Collector() as collector:
-        run_span.export(document(collector, traceparent=ids.root("theirs").traceparent), STARTED, log_nothing)
-        run_span.export({"kind": "GoGRun", "spec": {}}, STARTED, log_nothing)
+        stage = ended(collector, kind="SFTStage", traceparent=ids.root("theirs").traceparent)
+        run_span.export(stage, STARTED, log_nothing)
+        without, _ = lenient.read({"kind": "GoGRun", "spec": {}})
+        run_span.export(without, STARTED, log_nothing)
     assert collector.requests == []
 
 
 def test_a_root_that_the_collector_refuses_is_one_log_line():
     with Collector(status=500) as collector:
         logged = []
-        run_span.export(document(collector), STARTED, logged.append)
+        run_span.export(ended(collector), STARTED, logged.append)
     assert len(logged) == 1 and logged[0].startswith("traces: the run's span is lost: ")
 
 

@@ -109,7 +109,7 @@ def conclude(cluster: LocalCluster, root: Object, display: Display, interrupted:
     """Prints the outcome and writes the report of an ended run. Returns the exit code."""
     now = cluster.get(KINDS[root.kind], root.name) or root
     if now.finished:
-        run_span.export(objects.document(now), datetime.now(UTC), lambda line: print(f"gog: {line}", file=sys.stderr))
+        run_span.export(now, datetime.now(UTC), lambda line: print(f"gog: {line}", file=sys.stderr))
         display.finished(now, write_report(cluster.folder))
         return cli.COMPLETE if now.holds("Complete") else cli.FAILED
     display.paused(now)

@@ -17,8 +17,12 @@ from gog import store, trajectory_zip
 from gog.errors import UserError
 from gog.levels import Graded
 from gog.spec import STAGES
-from gog_console.report import objects, selection
-from gog_console.report.model import Data, Evaluation, Problem, Row, Sample, Stage, kind_of, order_of, spread
+from gog_console import resources
+from gog_console.report import selection
+from gog_console.report import stages as stage_rows
+from gog_console.report.model import Data, Evaluation, Row, Sample, Stage, kind_of, order_of, spread
+from gog_console.resources import Problem
+from gog_operator.api.objects import Endpoint, GoGRun, Object
 
 SAMPLED_STEPS = 12
 """Checkpoints of a GRPO stage from which trajectories are shown."""
@@ -32,13 +36,13 @@ def gather(folder: Path, now: datetime) -> Data:
     """Reads a run folder. Raises UserError only when it does not exist."""
     if not folder.is_dir():
         raise UserError("no such run folder", where=str(folder), remedy="`gog status` lists the runs")
-    found, problems = objects.read(folder / "objects")
+    found, problems = resources.read(folder / "objects")
     happened = _events(folder / "events.jsonl")
     return collect(found, _store(folder, found), now=now, name=folder.name, problems=problems, events=happened)
 
 
 def collect(
-    found: Sequence[objects.Object],
+    found: Sequence[Object],
     kept: store.Store,
     *,
     now: datetime,
@@ -49,29 +53,29 @@ def collect(
     """Reads a run from its objects, its store and its events.
 
     Args:
-        found: documents of the run's objects.
+        found: the run's objects.
         kept: the store that they wrote to.
         now: the current time.
         name: name of the run if no object contains it.
         problems: what could not be read so far.
         events: events in order.
     """
-    run, root = objects.run_of(found), objects.root_of(found)
-    state, message = objects.condition(root)
+    run, root = resources.run_of(found), resources.root_of(found)
+    state, message = stage_rows.condition(root)
     reader = _Reader(kept, list(problems))
-    stages = reader.stages(_expected(run, objects.stages_of(found)))
+    stages = reader.stages(_expected(run, [stage_rows.row(each) for each in resources.stages_of(found)]))
     samples, archives = reader.samples(stages)
     shown = selection.choose(samples)
     return Data(
-        name=objects.name_of(root) or name,
+        name=(root.name if root is not None else "") or name,
         now=now,
-        condition=state if root else "Unknown",
+        condition=state if root is not None else "Unknown",
         message=message,
-        spec=objects.table(root.get("spec")),
-        created=objects.time(objects.table(root.get("metadata")).get("creationTimestamp")),
-        completed=objects.time(objects.table(root.get("status")).get("completionTime")),
+        spec=resources.spec_of(root),
+        created=resources.utc(root.metadata.creation_timestamp) if root is not None else None,
+        completed=resources.utc(root.status.completion_time) if root is not None else None,
         stages=stages,
-        endpoints=tuple(objects.endpoints_of(found)),
+        endpoints=tuple(map(_endpoint, resources.endpoints_of(found))),
         curves=reader.all(stages, ("sft", "grpo"), "metrics.jsonl", _rows),
         levels=reader.all(stages, ("stratify",), "levels.jsonl", _levels),
         evaluations=reader.all(stages, ("evaluate",), "results.json", _evaluation),
@@ -184,16 +188,22 @@ class _Reader:
             self.problems.append(problem)
 
 
-def _expected(run: objects.Object, declared: Sequence[Stage]) -> list[Stage]:
+def _endpoint(endpoint: Endpoint) -> Row:
+    return {"name": endpoint.name, "ready": endpoint.holds("Ready"), **resources.spec_of(endpoint)}
+
+
+def _expected(run: GoGRun | None, declared: Sequence[Stage]) -> list[Stage]:
     """Declared stages and those that the run has not started yet."""
-    skip = objects.table(objects.table(run.get("spec")).get("stages")).get("skip") or ()
-    known = {stage.key for stage in declared}
-    return [*declared, *(Stage(kind, kind) for kind in STAGES if run and kind not in known and kind not in skip)]
+    if run is None:
+        return list(declared)
+    left_out = {*(stage.key for stage in declared), *run.spec.stages.skip}
+    return [*declared, *(Stage(kind, kind) for kind in STAGES if kind not in left_out)]
 
 
-def _store(folder: Path, found: Sequence[objects.Object]) -> store.Store:
+def _store(folder: Path, found: Sequence[Object]) -> store.Store:
     """The store in the run folder, or the folder that the manifest names."""
-    uri = str(objects.table(objects.table(objects.run_of(found).get("spec")).get("store")).get("uri", ""))
+    run = resources.run_of(found)
+    uri = run.spec.store.uri if run is not None and run.spec.store is not None else ""
     own = folder / "store"
     if own.is_dir() or not uri.startswith("file://"):
         return store.Store(own)

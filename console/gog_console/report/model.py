@@ -15,22 +15,11 @@ from gog import behaviour
 from gog.levels import Graded
 from gog.spec import POLICIES, STAGES
 from gog.trajectory import Trajectory
+from gog_console.resources import Problem
 
 Row = Mapping[str, Any]
 """A row of metrics or results: values by name, None where missing."""
 Kept = TypeVar("Kept")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that could not be read."""
-
-    where: str
-    """File or checkpoint."""
-    what: str
-    """The reason."""
-    stage: str = ""
-    """Key of the stage that it belongs to, if any."""
 
 
 @dataclass(frozen=True)

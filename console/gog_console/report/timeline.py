@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from gog_console import formatting
-from gog_console.report import bars, objects, overview
+from gog_console import formatting, resources
+from gog_console.report import bars, overview
 from gog_console.report.markup import Markup, tag
 from gog_console.report.model import Data, Row, Stage
 
@@ -50,7 +50,10 @@ def _incidents(data: Data) -> Markup | None:
 
 
 def _clock(event: Row) -> str:
-    moment = objects.time(event.get("time"))
+    try:
+        moment = resources.utc(datetime.fromisoformat(str(event.get("time"))))
+    except ValueError:
+        moment = None
     return moment.astimezone(UTC).strftime("%H:%M:%S") if moment else formatting.DASH
 
 

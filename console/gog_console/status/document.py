@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from gog_console.report import objects as reported
-from gog_console.report import summary
+from gog_console.report import stages, summary
 from gog_console.status import phrases, run_state
 from gog_console.status.overview import Line
 from gog_console.status.run_page import RunPage, StageLine
-from gog_operator.api import objects
 from gog_operator.api.objects import Object, Progress, Stage
 
 
@@ -63,7 +61,7 @@ def _condition(thing: Object | None, driver: int | None) -> dict[str, Any]:
     """condition and message as in the report; the condition of a damaged run is `Damaged`."""
     if thing is None:
         return {"condition": run_state.DAMAGED, "message": "", "interrupted": False, "process": None}
-    condition, message = reported.condition(objects.document(thing))
+    condition, message = stages.condition(thing)
     interrupted = run_state.is_interrupted(thing, driver)
     return {"condition": condition, "message": message, "interrupted": interrupted, "process": driver}
 
@@ -72,7 +70,7 @@ def _stage(line: StageLine, now: datetime) -> dict[str, Any]:
     """One stage; a planned stage has the same keys."""
     stage = line.stage
     kind, _, arm = line.key.partition("-")
-    condition, message = reported.condition(objects.document(stage) if stage is not None else {})
+    condition, message = stages.condition(stage)
     return {
         "name": line.key,
         "kind": kind,

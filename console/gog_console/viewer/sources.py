@@ -20,8 +20,10 @@ from gog.errors import UserError
 from gog.spec import StoreSpec
 from gog.store.address import bucket_and_prefix
 from gog.store.s3 import S3Backend
-from gog_console.report import objects
+from gog_console import resources
+from gog_console.report import stages
 from gog_console.report.model import kind_of
+from gog_operator.api.objects import Object
 
 NAME = "trajectories.zip"
 TOLERATED = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -109,7 +111,7 @@ def opened(spec: StoreSpec) -> store.Store:
 
 def of_run(folder: Path) -> Source:
     """Source of a run folder: its own store, or the one that its manifest names."""
-    found, _ = objects.read(folder / "objects")
+    found, _ = resources.read(folder / "objects")
     kept = _store_of(folder, found)
     return Source(folder.resolve().name, kept.where, lambda: _run_listing(folder, kept), near=_is_near(kept))
 
@@ -135,12 +137,12 @@ def of_file(path: Path) -> Source:
 
 
 def _run_listing(folder: Path, kept: store.Store) -> Listing:
-    found, problems = objects.read(folder / "objects")
+    found, problems = resources.read(folder / "objects")
     listing = _listing(kept)
-    state, message = objects.condition(objects.root_of(found))
+    state, message = stages.condition(resources.root_of(found))
     progress = [
         f"{stage.key} {stage.step} of {stage.total}"
-        for stage in objects.stages_of(found)
+        for stage in map(stages.row, resources.stages_of(found))
         if stage.running and stage.total
     ]
     shown = f"{state}: {message}" if message and state == "Failed" else state
@@ -170,11 +172,11 @@ def _opener(kept: store.Store, manifest: store.Manifest) -> Callable[[], Path]:
     return lambda: kept.open(manifest, NAME)
 
 
-def _store_of(folder: Path, found: Sequence[objects.Object]) -> store.Store:
-    spec = objects.table(objects.table(objects.run_of(found).get("spec")).get("store"))
-    if (folder / "store").is_dir() or not spec.get("uri"):
+def _store_of(folder: Path, found: Sequence[Object]) -> store.Store:
+    run = resources.run_of(found)
+    if (folder / "store").is_dir() or run is None or run.spec.store is None:
         return store.Store((folder / "store").absolute())
-    return opened(validated(dict(spec), str(folder)))
+    return opened(run.spec.store)
 
 
 def _spec(uri: str, options: StoreSpec | None) -> StoreSpec:

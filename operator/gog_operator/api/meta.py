@@ -6,11 +6,19 @@ or writes are here; what a cluster adds (managedFields, selfLink) is dropped whe
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from gog.spec import Spec
 
@@ -67,6 +75,30 @@ class Reason(StrEnum):
     INVALID_INPUT = "InvalidInput"
     CANCELLED = "Cancelled"
 
+    @classmethod
+    def newer(cls, word: str) -> Reason:
+        """A reason of a newer version: equal to its word, and no member of the vocabulary."""
+        reason = str.__new__(cls, word)
+        reason._name_ = reason._value_ = word
+        return reason
+
+
+LENIENT = {"newer_reasons": True}
+"""Validation context in which a condition's reason may be one that this version does not know."""
+UNKNOWN_REASON = "Unknown"
+"""Reason of a condition that gives none."""
+_REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]{0,1022}[A-Za-z0-9_])?")
+"""Reasons that the API conventions of Kubernetes allow."""
+
+
+def _read_reason(word: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    try:
+        return handler(word)
+    except ValidationError:
+        if info.context != LENIENT or not isinstance(word, str) or not _REASON.fullmatch(word):
+            raise
+        return Reason.newer(word)
+
 
 class OwnerReference(Spec):
     """A reference to the object that owns another."""
@@ -109,7 +141,9 @@ class Condition(Spec):
         description="Type of the condition."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
-    reason: Reason = Field(description="Why, as one CamelCase word for programs.")
+    reason: Annotated[Reason, WrapValidator(_read_reason)] = Field(
+        description="Why, as one CamelCase word for programs."
+    )
     message: Message = Field("", description="Why, in a sentence for people.")
     observed_generation: int = Field(1, description="The metadata.generation that the condition refers to.")
     last_transition_time: datetime = Field(description="When `status` last changed.")

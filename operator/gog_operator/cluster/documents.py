@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from gog_operator.api import problems
-from gog_operator.api.meta import API_VERSION, Metadata, OwnerReference
+from gog_operator.api import lenient, problems
+from gog_operator.api.meta import API_VERSION, LENIENT, Metadata, OwnerReference
 from gog_operator.api.objects import Object, Status, document
 
 
@@ -39,16 +39,26 @@ Thing = TypeVar("Thing", bound=Object)
 
 
 def parse(kind: type[Thing], body: Mapping[str, Any]) -> Thing:
-    """The object of an API document. Raises Unreadable."""
+    """The object of an API document.
+
+    A status of a newer version is read: its unknown reasons are kept and its unknown fields are left alone.
+
+    Raises:
+        Unreadable: anything else is not understood, because ignoring a setting would train something else.
+    """
     metadata = {key: value for key, value in body.get("metadata", {}).items() if key in METADATA}
     metadata["ownerReferences"] = [
         {key: value for key, value in each.items() if key in OWNER} for each in metadata.get("ownerReferences", ())
     ]
     known = {key: body[key] for key in ("apiVersion", "kind", "spec", "status") if key in body}
     known.setdefault("spec", {})
+    given = {"kind": kind.__name__, **known, "metadata": metadata}
     try:
-        return kind.model_validate({"kind": kind.__name__, **known, "metadata": metadata})
+        return kind.model_validate(given, context=LENIENT)
     except ValidationError as error:
+        understood = lenient.without_unknown_status(given, error)
+        if understood is not None:
+            return kind.model_validate(understood, context=LENIENT)
         sentence = problems.explain(error, kind, where=kind.__name__).sentence()
         raise Unreadable(kind.__name__, metadata.get("name", ""), sentence, body) from None
 
