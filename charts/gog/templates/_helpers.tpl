@@ -2,12 +2,12 @@
 {{ .Release.Name | trunc 50 | trimSuffix "-" }}-operator
 {{- end }}
 
-{{/* Of objects without a namespace: two releases of one name in two namespaces do not meet. */}}
+{{/* Name of cluster-scoped objects: two releases with one name in two namespaces do not collide. */}}
 {{- define "gog.clusterName" -}}
 {{ printf "%s-%s" .Release.Namespace (include "gog.name" .) | trunc 120 }}
 {{- end }}
 
-{{/* Not `gog`: that is the name on what the operator makes, and by which it looks for it. */}}
+{{/* Not `gog`, which is the name label of the objects that the operator creates and selects. */}}
 {{- define "gog.selector" -}}
 app.kubernetes.io/name: gog-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -24,12 +24,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.serviceAccount.name | default (include "gog.name" .) }}
 {{- end }}
 
-{{/* JSON list of the namespaces named, or of the release's own. */}}
+{{/* JSON list of the namespaces to watch: those in the values, or that of the release. */}}
 {{- define "gog.namespaces" -}}
 {{ .Values.watch.namespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
 
-{{/* On pods of runs. */}}
+{{/* Labels of the pods of runs. */}}
 {{- define "gog.workload" -}}
 app.kubernetes.io/name: gog
 app.kubernetes.io/managed-by: gog-operator

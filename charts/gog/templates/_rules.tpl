@@ -1,6 +1,6 @@
 {{/*
-What the operator does in a namespace of runs: each verb here is used, and no more is. No Secret is read: that one is
-missing is learnt from the pods that wait for it. Jobs of Volcano go with their owner, by the cluster's own hand.
+Permissions in a namespace of runs: exactly the verbs that the operator uses. It reads no Secrets: that one is missing it
+learns from the pods that wait for it. Volcano Jobs are deleted by garbage collection.
 */}}
 {{- define "gog.rules" -}}
 - apiGroups: [gog.dev]
@@ -12,7 +12,7 @@ missing is learnt from the pods that wait for it. Jobs of Volcano go with their 
 - apiGroups: [gog.dev]
   resources: [gogruns/status, curatestages/status, sftstages/status, stratifystages/status, grpostages/status, evaluatestages/status, endpoints/status]
   verbs: [patch]
-# Never requested, but asked for where an admission plugin guards owners that wait for their children to go.
+# Not used by the operator itself, but required where OwnerReferencesPermissionEnforcement checks blockOwnerDeletion.
 - apiGroups: [gog.dev]
   resources: [gogruns/finalizers, curatestages/finalizers, sftstages/finalizers, stratifystages/finalizers, grpostages/finalizers, evaluatestages/finalizers, endpoints/finalizers]
   verbs: [update]
@@ -51,7 +51,7 @@ missing is learnt from the pods that wait for it. Jobs of Volcano go with their 
   verbs: [get, list, create, patch]
 {{- end }}
 
-{{/* In the operator's own namespace: who of several is at work. */}}
+{{/* Permissions in the operator's own namespace: the Lease by which one of several operators is active. */}}
 {{- define "gog.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
