@@ -32,15 +32,19 @@ def processor():
     return policy_model.load_processor(SPEC)
 
 
-@pytest.fixture(scope="module")
-def policy():
-    """The tiny base with an adapter that does something."""
+def adapted(base):
+    """The model with an adapter that changes what it computes."""
     torch.manual_seed(0)
-    wearing = lora.add(policy_model.load_base(SPEC, CPU), LoraSettings())
-    for name, parameter in wearing.named_parameters():
+    model = lora.add(base, LoraSettings())
+    for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
-    return wearing.eval()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return adapted(policy_model.load_base(SPEC, CPU))
 
 
 def engine_for(policy, processor, *, capacity=8, temperature=1.0, tokens=192, turn_tokens=6):
@@ -96,6 +100,22 @@ def test_log_probs_of_the_engine_equal_those_of_the_training_forward(policy, pro
     sampled = torch.tensor([value for row in rows for segment in row for value in segment.logprobs])
     assert len(sampled) > 50
     assert float((expected - sampled).abs().max()) < 1e-4
+
+
+def test_a_bfloat16_policy_with_an_adapter_samples_what_the_trainer_would_compute(processor):
+    policy = adapted(policy_model.load_base(ModelSpec(base="tiny", dtype="bfloat16"), CPU))
+    engine = engine_for(policy, processor)
+    rows = play(engine, GROUPS)
+    batch = policy_model.collate(rows, processor, engine.vision, CPU)
+    with torch.no_grad():
+        logits, tokens = policy_model.forward(policy, batch, processor, engine.vision)
+    expected = policy_model.logprobs(logits, tokens, processor, 1.0)
+    sampled = torch.tensor([value for row in rows for segment in row for value in segment.logprobs])
+    with lora.reference(policy), torch.no_grad():
+        logits, _ = policy_model.forward(policy, batch, processor, engine.vision)
+    unadapted = policy_model.logprobs(logits, tokens, processor, 1.0)
+    noise, adapter = (expected - sampled).abs().mean(), (expected - unadapted).abs().mean()
+    assert noise < 0.05 < adapter
 
 
 def test_the_training_forward_equals_the_librarys_own(policy, processor):
