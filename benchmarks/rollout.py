@@ -122,7 +122,7 @@ def prepare(run: Path) -> tuple[torch.nn.Module, QuestionPool]:
     spec = ModelSpec(base="tiny")
     with tempfile.TemporaryDirectory() as folder:
         adapter = opened.fetch(opened.resolve("sft"), Path(folder) / "adapter")
-        policy = lora.merge(policy_model.load_base(spec, torch.device("cpu")), adapter)
+        policy = lora.with_saved(policy_model.load_base(spec, torch.device("cpu")), [adapter])
     data = run / "data"
     return policy, QuestionPool(data, dataset.read_questions(data, "train"))
 

@@ -68,7 +68,7 @@ POLICIES = {
 }
 
 CHAINS: dict[str, tuple[str, ...]] = {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}
-"""Stages whose adapters make up the weights of that name, in the order in which they are merged."""
+"""Stages whose adapters make up the weights of that name, in the order in which they were trained."""
 
 
 class EvaluateRecipe(FTRecipeInterface):
@@ -94,10 +94,8 @@ class EvaluateRecipe(FTRecipeInterface):
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 
     def _weights(self, kind: str) -> torch.nn.Module:
-        policy: torch.nn.Module = policy_model.load_base(self.base, self.device)
-        for stage in CHAINS[kind]:
-            policy = lora.merge(policy, self.stage.folder(self.parents[stage]))
-        return policy
+        folders = [self.stage.folder(self.parents[stage]) for stage in CHAINS[kind]]
+        return lora.with_saved(policy_model.load_base(self.base, self.device), folders)
 
     async def train(self) -> dict[str, list[Trajectory]]:
         """The trajectories of each policy, in the order of the questions."""

@@ -7,8 +7,8 @@ exclude what failures of tools or the judge touched; compute advantages within e
 tokens.
 
 Features and their trade-offs
-    - the policy is base + SFT adapter (merged) + a fresh adapter; with that adapter switched off, the model is exactly
-      the reference of the KL, at no cost in memory
+    - the policy is base + SFT adapter (merged, or frozen beside weights of low precision) + a fresh adapter; with that
+      one switched off, the model is exactly the reference of the KL, at no cost in memory
     - one update per rollout: on-policy, so the clip binds only where engine and trainer disagree on a log-probability
     - trajectories touched by a tool failure or without a verdict enter neither the loss nor their group's statistics
     - a step that lost too many of its trajectories, or from which nothing can be compared, is not learned from: it is
@@ -122,7 +122,7 @@ class GRPORecipe(FTRecipeInterface):
         self.sft = self.stage.input("sft")
         base = self.stage.model
         self.processor = policy_model.load_processor(base)
-        policy = lora.merge(policy_model.load_base(base, self.device), self.stage.folder(self.sft))
+        policy = lora.with_saved(policy_model.load_base(base, self.device), [self.stage.folder(self.sft)])
         self.model = lora.add(policy, self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor)
         parallel.shard(self.model, self.ranks)

@@ -67,7 +67,7 @@ class StratifyRecipe(FTRecipeInterface):
         self.parent = self.stage.input("sft")
         base = self.stage.model
         processor = policy_model.load_processor(base)
-        policy = lora.merge(policy_model.load_base(base, self.device), self.stage.folder(self.parent))
+        policy = lora.with_saved(policy_model.load_base(base, self.device), [self.stage.folder(self.parent)])
         vision = policy_model.vision_of(policy, processor)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         capacity = max(self.cfg.concurrent_episodes, self.cfg.rollouts)

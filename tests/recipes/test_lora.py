@@ -52,13 +52,86 @@ def first_layer_only(weights):
 
 def refusal(folder):
     with pytest.raises(UserError) as caught:
-        lora.merge(policy_model.load_base(SPEC, CPU), folder)
+        lora.with_saved(policy_model.load_base(SPEC, CPU), [folder])
     assert caught.value.where == str(folder)
     return caught.value.what
 
 
-def test_an_adapter_of_this_base_is_merged(saved):
-    lora.merge(policy_model.load_base(SPEC, CPU), saved)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """An SFT adapter, and an RL adapter whose update is a thousandth of it, as after some steps of RL."""
+    folders = []
+    torch.manual_seed(0)
+    for size in (1e-2, 1e-5):
+        model = lora.add(policy_model.load_base(SPEC, CPU), LoraSettings())
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=size)
+        folders.append(tmp_path_factory.mktemp("trained"))
+        model.save_pretrained(str(folders[-1]))
+    return folders
+
+
+def update_of(model, without):
+    """What adapters change about the output of each linear, for one input of each; concatenated."""
+    torch.manual_seed(1)
+    outputs = []
+    for (_, linear), (_, other) in zip(linears_of(model), linears_of(without), strict=True):
+        x = torch.randn(4, linear.in_features).to(torch.bfloat16)
+        outputs.append((exact(linear, x) - exact(other, x)).flatten())
+    return torch.cat(outputs)
+
+
+def linears_of(model):
+    return [
+        (name, module)
+        for name, module in policy_model.core(model).named_modules()
+        if name.endswith(("_proj",)) and "language_model" in name
+    ]
+
+
+def exact(linear, x):
+    """The output in float64, which shows what the weights hold before the result is rounded."""
+    weight = linear.weight.detach().double()
+    for adapter in getattr(linear, "active_adapters", ()):
+        weight = weight + linear.get_delta_weight(adapter).detach().double()
+    return x.double() @ weight.T
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_rl_sized_update_survives_in_weights_of_any_precision(trained, dtype):
+    spec = ModelSpec(base="tiny", dtype=dtype)
+    sft = lora.with_saved(policy_model.load_base(spec, CPU), trained[:1])
+    grpo = lora.with_saved(policy_model.load_base(spec, CPU), trained)
+    reference = lora.with_saved(policy_model.load_base(SPEC, CPU), trained[:1])
+    expected = update_of(lora.with_saved(policy_model.load_base(SPEC, CPU), trained), reference)
+    found = update_of(grpo, sft)
+    assert float((found - expected).norm() / expected.norm()) < 0.02
+    assert not any(parameter.requires_grad for parameter in grpo.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_the_fresh_adapter_is_trained_and_without_it_the_policy_is_the_reference(trained, dtype):
+    spec = ModelSpec(base="tiny", dtype=dtype)
+    before = lora.with_saved(policy_model.load_base(spec, CPU), trained[:1])
+    model = lora.add(lora.with_saved(policy_model.load_base(spec, CPU), trained[:1]), LoraSettings())
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert names and all(f".{lora.TRAINED}." in name for name in names)
+    for name, parameter in model.named_parameters():
+        if name in names:
+            torch.nn.init.normal_(parameter, std=0.1)
+    ids = torch.arange(12)[None]
+    positions = torch.arange(12).expand(3, 1, 12)
+
+    def hidden(policy):
+        return policy_model.family_of(policy).hidden_states(policy_model.core(policy), ids, positions, None)
+
+    with lora.reference(model), torch.no_grad():
+        reference = hidden(model)
+    with torch.no_grad():
+        assert torch.equal(reference, hidden(before))
+        assert not torch.allclose(reference, hidden(model), atol=1e-2)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == names
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""LoRA adapters of the policy: a fresh one to train, a saved one applied or merged, the reference without one.
+"""LoRA adapters of the policy: saved ones that later stages build on, a fresh one to train, the reference without it.
+
+Saved adapters are merged into float32 weights. Into weights of lower precision they must not be: an update of RL is
+smaller than the gap between two bfloat16 numbers, and most of it would be rounded away. There they stay beside the
+weights, joined into one frozen adapter.
 
 PEFT only warns about saved weights that have no place in the model, and leaves them without effect: an adapter of
 another base model would be evaluated as if it were none. So a saved adapter is checked against the model first, by
@@ -9,7 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -28,44 +33,71 @@ from gog_recipes.models import (
 
 FILES = (adapters.WEIGHTS, adapters.CONFIG)
 """An adapter on disk, as PEFT saves it."""
+TRAINED, FROZEN = "default", "frozen"
+"""Names of the adapter that a stage trains, and of those it builds on where they are not merged."""
+
+
+def with_saved(model: torch.nn.Module, folders: Sequence[Path]) -> torch.nn.Module:
+    """The frozen policy of a base model and saved adapters.
+
+    Args:
+        model: without adapters
+        folders: the adapters as PEFT saves them, in the order in which they were trained
+
+    Raises:
+        UserError: as `check` does.
+    """
+    for folder in folders:
+        check(model, folder)
+    if next(model.parameters()).dtype == torch.float32:
+        for folder in folders:
+            model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    elif folders:
+        with tempfile.TemporaryDirectory() as scratch:
+            joined = adapters.join(folders, Path(scratch) / "joined")
+            model = PeftModel.from_pretrained(model, str(joined), adapter_name=FROZEN)
+    return model.requires_grad_(False).eval()
 
 
 def add(model: torch.nn.Module, settings: LoraSettings) -> PeftModel:
-    """The model with a fresh trainable adapter, which changes nothing until it is trained."""
+    """The model with a fresh trainable adapter, which changes nothing until it is trained.
+
+    Args:
+        model: without adapters, or as `with_saved` returns it
+        settings: of the adapter
+    """
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=policy_model.family_of(model).lora_targets,
     )
-    return get_peft_model(model, config)
-
-
-def apply(model: torch.nn.Module, folder: Path) -> PeftModel:
-    """The model with a saved adapter on top.
-
-    Args:
-        model: without an adapter
-        folder: the adapter as PEFT saves it
-
-    Raises:
-        UserError: as `check` does.
-    """
-    check(model, folder)
-    return PeftModel.from_pretrained(model, str(folder))
-
-
-def merge(model: torch.nn.Module, folder: Path) -> torch.nn.Module:
-    """The model with a saved adapter folded into its weights. Raises UserError as `check` does."""
-    merged = apply(model, folder).merge_and_unload()
-    return merged.requires_grad_(False).eval()
+    if not isinstance(model, PeftModel):
+        return get_peft_model(model, config, TRAINED)
+    model.add_adapter(TRAINED, config)
+    model.base_model.set_adapter([FROZEN, TRAINED])
+    for name, parameter in model.named_parameters():  # set_adapter makes every adapter trainable that it activates
+        parameter.requires_grad_(f".{TRAINED}." in name)
+    return model
 
 
 @contextlib.contextmanager
 def reference(model: PeftModel) -> Iterator[torch.nn.Module]:
-    """The policy before RL: the model with its adapter switched off, without gradients."""
-    with model.disable_adapter(), torch.no_grad():
-        yield model
+    """The policy before RL: the model without the adapter that is trained, and without gradients."""
+    if FROZEN not in model.peft_config:
+        with model.disable_adapter(), torch.no_grad():
+            yield model
+        return
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and TRAINED in module.scaling]
+    scaling = [layer.scaling[TRAINED] for layer in layers]
+    with torch.no_grad():
+        try:
+            for layer in layers:
+                layer.scaling[TRAINED] = 0.0
+            yield model
+        finally:
+            for layer, factor in zip(layers, scaling, strict=True):
+                layer.scaling[TRAINED] = factor
 
 
 def check(model: torch.nn.Module, folder: Path) -> None:

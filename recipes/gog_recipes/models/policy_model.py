@@ -1,8 +1,6 @@
 """The policy: a base model of any family, batches of trajectories, and the one forward pass that all training uses.
 
-The vision tower is frozen, so image features may be computed once and kept. RL starts from base + SFT adapter *merged*,
-with a fresh adapter on top: with the adapter switched off, the model is then exactly the SFT policy, the KL's
-reference, at no cost in memory.
+The vision tower is frozen, so image features may be computed once and kept. Adapters are in `lora`.
 """
 
 from __future__ import annotations

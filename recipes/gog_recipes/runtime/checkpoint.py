@@ -73,7 +73,7 @@ def save(
     folder = stage.workdir / "checkpoint"
     folder.mkdir(exist_ok=True)
     adapter = {name: parallel.full(parameter).detach() for name, parameter in trainable(model).items()}
-    model.save_pretrained(str(folder), state_dict=adapter, safe_serialization=True)
+    model.save_pretrained(str(folder), state_dict=adapter, safe_serialization=True, selected_adapters=[lora.TRAINED])
     rows = folder / optimizer_file(stage.ranks)
     save_file(_optimizer_tensors(model, optimizer), rows)
     (folder / "state.json").write_text(json.dumps({"step": step}))
@@ -101,7 +101,7 @@ def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> 
         return 0
     saved = load_file(stage.store.open(manifest, lora.FILES[0]))
     for name, parameter in trainable(model).items():
-        parameter.data.copy_(parallel.like(saved[name.replace(".default.", ".")], parameter))
+        parameter.data.copy_(parallel.like(saved[name.replace(f".{lora.TRAINED}.", ".")], parameter))
     shards = sorted(name for name in manifest.files if name.startswith("optimizer"))
     _load_optimizer(model, optimizer, [load_file(stage.store.open(manifest, name)) for name in shards])
     stage.metric_log.resume(stage.store.open(manifest, "metrics.jsonl"))
