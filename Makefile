@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # pytest dies with make, and what tests have started with pytest (tests/support/reaper.py).
 PYTEST := GOG_PARENT=$$PPID exec $(BIN)/python -m pytest
-# One thread per process: two processes with two OpenMP threads each on two cores all but stop.
+# One thread per process: two processes with two OpenMP threads each nearly stop each other on two cores.
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup quickstart test lint unit faults slow kit manifests docs dashboards images e2e tiny-base bench clean
@@ -33,7 +33,7 @@ lint: setup
 	$(BIN)/mypy
 
 unit: setup
-	@# An API server for its tests, the first time in some minutes; where there is no Go, pytest's summary says what did not run.
+	@# Builds an API server for the tests, the first time in some minutes. Without Go, pytest's summary lists what did not run.
 	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw prometheus promtool; fi
 	$(PYTEST) -m 'not slow and not cluster and not exhaustive'
 
@@ -44,7 +44,7 @@ faults: setup
 slow: setup
 	$(PYTEST) -m 'slow and not cluster'
 
-# Everything of a real cluster: programs, base images, Debian's container parts. Needs root and Go; a quarter of an hour, once.
+# The programs, base images and Debian packages of a real cluster. Needs root and Go; a quarter of an hour, once.
 kit:
 	tests/cluster/packages
 	tests/cluster/build
@@ -58,12 +58,12 @@ manifests: setup
 docs: setup
 	$(BIN)/python -m gog.metrics >docs/metrics.md
 
-# JSON for Grafana, rules for Prometheus, and the images of docs/, which a real Prometheus over a recorded run gives.
+# JSON for Grafana, rules for Prometheus, and the images of docs/, drawn from a real Prometheus over a recorded run.
 dashboards: setup
 	$(BIN)/gog dashboards --dir charts/gog/dashboards --rules charts/gog/files/rules.yaml
 	$(BIN)/python tests/console/dashboards/draw_images docs/dashboards
 
-# Operator, tools and trainer, with buildah or docker. BASE_IMAGE and TAG may be given.
+# The images of operator, tools and trainer, with buildah or docker. BASE_IMAGE and TAG are optional.
 images:
 	.ci/images
 

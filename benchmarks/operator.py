@@ -124,9 +124,9 @@ class Operator:
     def settled(self) -> float:
         """Seconds from its start until everything was listed and nothing was left to do."""
         while self.process.poll() is None:
-            told = self.metrics()
-            listed = told.get("gog_operator_last_resync_timestamp_seconds", 0) > 0
-            if listed and told["gog_operator_queue_depth"] == 0 and told["gog_operator_working"] == 0:
+            metrics = self.metrics()
+            listed = metrics.get("gog_operator_last_resync_timestamp_seconds", 0) > 0
+            if listed and metrics["gog_operator_queue_depth"] == 0 and metrics["gog_operator_working"] == 0:
                 return time.monotonic() - self.started
             time.sleep(0.1)
         raise SystemExit(f"the operator ended: {self.process.returncode}")
@@ -147,10 +147,10 @@ class Operator:
         return time.monotonic() - begun
 
 
-def writes(told: dict[str, float]) -> int:
+def writes(metrics: dict[str, float]) -> int:
     """Requests that change something; those that keep the lease are not counted."""
     return int(
-        sum(value for name, value in told.items() if "api_requests_total" in name and 'method="GET"' not in name)
+        sum(value for name, value in metrics.items() if "api_requests_total" in name and 'method="GET"' not in name)
     )
 
 

@@ -1,4 +1,4 @@
-"""What every test shares: property tests are repeatable and small, because two cores run them; an empty store."""
+"""What every test shares: repeatable property tests, small enough for two cores; temporary folders; an empty store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytest_plugins = [
     "support.fault_shards",  # --fault-shard
 ]
 
-hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # not beside the sources
+hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # else beside the sources
 
 hypothesis.settings.register_profile(
     "repeatable",
@@ -36,7 +36,7 @@ hypothesis.settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Recipes without a work folder and servers that are killed leave theirs; they go with the tests' own."""
+    """Puts temporary folders, which recipes and killed servers leave behind, into pytest's own, which is removed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
         patch.setattr(tempfile, "tempdir", None)

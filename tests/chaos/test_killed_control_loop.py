@@ -1,4 +1,4 @@
-"""`kill -9` of `gog run` at any moment: nothing goes on without it, and the next one goes on as if nothing had been."""
+"""`kill -9` of `gog run` at any moment: nothing runs without it, and the next `gog run` continues as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS = 6
 
 
 def writes(harness) -> int:
-    """How often the run's objects have been written."""
+    """The number of writes to the run's objects so far."""
     total = 0
     for path in (harness.run / "objects").glob("*.yaml"):
         body = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -25,7 +25,7 @@ def writes(harness) -> int:
 
 
 def kill_after(harness, path, more: int) -> bool:
-    """A life of `gog run` that ends by SIGKILL once so many more writes were made; False when it ended by itself."""
+    """Starts `gog run` and kills it after so many more writes. Returns False when it ended by itself."""
     process = harness.start("run", path)
     goal = writes(harness) + more
     until(lambda: writes(harness) >= goal or process.poll() is not None)
@@ -38,7 +38,7 @@ def kill_after(harness, path, more: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_run_that_is_killed_again_and_again_completes_and_does_nothing_twice(harness, seed):
+def test_a_run_that_is_killed_repeatedly_completes_and_repeats_nothing_committed(harness, seed):
     chance = random.Random(seed)
     harness.stage = {key: {"steps": STEPS, "seconds": 0.05, "save_every": 2} for key in ("curate", "sft", "grpo")}
     path = str(harness.write(stages={"skip": ["stratify", "evaluate"]}, store={"uri": f"file://{harness.run}/store"}))
@@ -49,19 +49,19 @@ def test_a_run_that_is_killed_again_and_again_completes_and_does_nothing_twice(h
         for stage in ("curate", "sft", "grpo"):
             if STEPS in harness.committed(stage):
                 assert done.setdefault(stage, len(harness.starts(stage))) == len(harness.starts(stage))
-    code, told = harness.gog("run", path)
-    assert code == 0, told
+    code, output = harness.gog("run", path)
+    assert code == 0, output
     assert harness.conditions("gogrun.world") == {"Complete": "Complete"} and harness.living() == set()
     for stage in ("curate", "sft", "grpo"):
-        begun = [each["from"] for each in harness.starts(stage)]
+        starts = [each["from"] for each in harness.starts(stage)]
         assert harness.committed(stage) == [2, 4, 6]
-        assert begun == sorted(begun) and begun[-1] < STEPS, "each attempt goes on where the last checkpoint is"
+        assert starts == sorted(starts) and starts[-1] < STEPS, "each attempt resumes from the last checkpoint"
         if stage in done:
-            assert len(begun) == done[stage], "what is committed is not done again"
+            assert len(starts) == done[stage], "what is committed is not done again"
 
 
-def test_what_survives_its_parent_is_ended_by_the_next_life(harness):
-    """On a system that does not tie children to parents the next life finds them by their mark."""
+def test_a_process_that_survives_its_control_loop_is_ended_by_the_next(harness):
+    """On a system that does not tie children to parents, the next control loop finds them by their mark."""
     harness.stage = {"sft": {"hang": True}}
     path = str(harness.write("SFTStage", store={"uri": f"file://{harness.run}/store"}))
     first = harness.start("run", path)
@@ -75,6 +75,6 @@ def test_what_survives_its_parent_is_ended_by_the_next_life(harness):
     first.send_signal(signal.SIGKILL)
     first.wait()
     harness.stage = {}
-    code, told = harness.gog("run", path)
-    assert code == 0 and "ended 1 processes that an earlier gog left behind" in told
+    code, output = harness.gog("run", path)
+    assert code == 0 and "ended 1 processes that an earlier gog left behind" in output
     assert orphan.wait(10) == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""A machine without Go passes its tests, and says once what did not run."""
+"""A machine without Go passes its tests, and reports once what did not run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_one_line_says_that_the_api_server_could_not_be_built(tmp_path):
     command = [sys.executable, "-m", "pytest", "-m", "apiserver", tests / "cluster/test_api_server.py"]
     done = subprocess.run(command, cwd=tests.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = [line for line in done.stdout.splitlines() if "Go" in line]
-    assert said == [
+    lines = [line for line in done.stdout.splitlines() if "Go" in line]
+    assert lines == [
         "4 tests on a real API server did not run: its programs are not built, and there is no Go to build them"
     ]

@@ -1,4 +1,4 @@
-"""/healthz says 200 only while the operator does its work."""
+"""/healthz answers 200 only while the operator does its work."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def health(time):
     return Health(WorkQueue(time), HeldLease(), INTERVAL, clock=time)
 
 
-def test_a_resync_that_stopped_is_told(health, time):
+def test_a_resync_that_stopped_is_unhealthy(health, time):
     assert health.problems() == []
     health.record_resync()
     time.now += 3 * INTERVAL + 1
@@ -47,13 +47,13 @@ def test_a_resync_that_stopped_is_told(health, time):
     assert health.problems() == []
 
 
-def test_a_resync_that_never_was_is_told(health, time):
+def test_a_resync_that_never_happened_is_unhealthy(health, time):
     health.problems()
     time.now += 3 * INTERVAL + 1
     assert "no resync for" in health.problems()[0]
 
 
-def test_one_that_waits_for_anothers_lease_is_well_and_has_time_once_it_leads(health, time):
+def test_an_operator_without_the_lease_is_healthy_and_has_time_once_it_gets_it(health, time):
     health.lease.holds = False
     health.problems()
     time.now += 100 * INTERVAL
@@ -62,7 +62,7 @@ def test_one_that_waits_for_anothers_lease_is_well_and_has_time_once_it_leads(he
     assert health.problems() == []
 
 
-def test_a_worker_that_is_stuck_is_told(health, time):
+def test_a_stuck_worker_is_unhealthy(health, time):
     health.queue.add(Key("GoGRun", "ns", "a"))
     health.queue.take()
     time.now += PASS_SECONDS + 1
@@ -70,7 +70,7 @@ def test_a_worker_that_is_stuck_is_told(health, time):
     assert "a pass over one object has taken" in health.problems()[0]
 
 
-def test_a_thread_that_died_is_told(health):
+def test_a_dead_thread_is_unhealthy(health):
     dead = threading.Thread(target=lambda: None, name="lease")
     dead.start()
     dead.join()
@@ -78,7 +78,7 @@ def test_a_thread_that_died_is_told(health):
     assert health.problems() == ["lease has died"]
 
 
-def test_the_probe_sees_what_is_told(health, time):
+def test_the_probe_gets_the_problems(health, time):
     server = serve(health, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.server_address[1]}"
     try:

@@ -1,4 +1,4 @@
-"""Answers of an API server, and what they come to: an exception with a reason, or try again."""
+"""Answers of an API server as exceptions: one with a reason for a person, or one that is retried."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def status(code: int, message: str = "", **headers: str) -> ApiError:
 
 
 @pytest.mark.parametrize("code", [401, 408, 410, 429, 500, 502, 503, 504])
-def test_what_passes_by_itself_is_tried_again(code):
+def test_an_error_that_passes_by_itself_is_retried(code):
     assert isinstance(translate(status(code), "GET", JOBS), Unavailable)
 
 
-def test_a_server_that_names_a_wait_is_heard():
-    told = translate(status(429, **{"Retry-After": "7"}), "GET", JOBS)
-    assert isinstance(told, Unavailable) and told.after == 7
+def test_the_wait_of_a_retry_after_header_is_used():
+    translated = translate(status(429, **{"Retry-After": "7"}), "GET", JOBS)
+    assert isinstance(translated, Unavailable) and translated.after == 7
 
 
-def test_a_wait_in_the_bodys_details_is_heard():
+def test_the_wait_in_the_body_s_details_is_used():
     body = {"message": "storage is (re)initializing", "details": {"retryAfterSeconds": 3}}
     with pytest.raises(ApiError) as error:
         parse_answer(429, {}, json.dumps(body).encode())
     assert error.value.retry_after == 3
 
 
-def test_no_answer_at_all_is_tried_again():
+def test_no_answer_at_all_is_retried():
     assert isinstance(translate(ApiError(0, "ReadTimeoutError", ""), "POST", JOBS), Unavailable)
 
 
-def test_half_an_answer_is_none():
+def test_a_truncated_answer_counts_as_none():
     with pytest.raises(ApiError) as error:
         parse_answer(200, {}, b'{"items": [')
     assert isinstance(translate(error.value, "GET", JOBS), Unavailable)
@@ -73,19 +73,19 @@ def test_half_an_answer_is_none():
         (422, "spec.queue: Invalid value", "PATCH", Reason.REFUSED),
     ],
 )  # fmt: skip
-def test_what_a_person_must_mend_has_its_reason_and_the_servers_sentence(code, message, method, reason):
-    told = translate(status(code, message), method, JOBS)
-    assert isinstance(told, Refused) and told.reason == reason
-    assert message in told.message or reason == Reason.CRD_MISSING
+def test_an_error_that_a_person_must_correct_has_a_reason_and_the_server_s_sentence(code, message, method, reason):
+    translated = translate(status(code, message), method, JOBS)
+    assert isinstance(translated, Refused) and translated.reason == reason
+    assert message in translated.message or reason == Reason.CRD_MISSING
 
 
-def test_a_missing_definition_names_who_installs_it():
-    told = translate(status(404, NO_TYPE), "POST", JOBS)
-    assert isinstance(told, Refused)
-    assert told.message == "Volcano is not installed: the cluster knows no jobs.batch.volcano.sh"
+def test_a_missing_resource_definition_names_the_product_that_installs_it():
+    translated = translate(status(404, NO_TYPE), "POST", JOBS)
+    assert isinstance(translated, Refused)
+    assert translated.message == "Volcano is not installed: the cluster knows no jobs.batch.volcano.sh"
 
 
-def test_an_object_that_is_not_there_and_one_that_changed_are_left_to_who_asked():
+def test_a_missing_object_and_a_conflict_are_left_to_the_caller():
     assert translate(status(404, 'jobs.batch.volcano.sh "x" not found'), "GET", JOBS) is None
     assert translate(status(409), "POST", JOBS) is None
 
@@ -102,12 +102,12 @@ def test_a_resource_that_the_server_does_not_know_has_no_objects():
     assert TranslatedApi(Answers(status(404, NO_TYPE))).find(JOBS) is None
 
 
-def test_deleting_what_is_gone_or_another_by_now_is_done():
+def test_deleting_an_object_that_is_gone_or_replaced_succeeds():
     for code in (404, 409):
         TranslatedApi(Answers(status(code, "gone"))).delete(JOBS, "uid")
 
 
-def test_a_conflict_of_a_deletion_that_named_no_object_is_tried_again():
+def test_a_conflict_of_a_deletion_without_a_uid_is_retried():
     with pytest.raises(Unavailable):
         TranslatedApi(Answers(status(409, "busy"))).delete(JOBS)
 
@@ -128,7 +128,7 @@ def test_a_name_from_a_tenant_s_object_never_leads_to_another_namespace(name):
 
 
 @pytest.mark.parametrize("resource", paths.KNOWN)
-def test_every_path_tells_its_resource(resource):
+def test_every_path_leads_back_to_its_resource(resource):
     for path in (
         resource.path("ns", "name"),
         resource.path("ns"),
@@ -160,16 +160,16 @@ def merged(target, patch):
 
 
 @given(mappings, mappings)
-def test_a_merge_patch_turns_one_into_the_other(old, new):
+def test_a_merge_patch_turns_one_document_into_the_other(old, new):
     assert merged(old, merge_patch(old, new)) == new
 
 
 @given(mappings)
-def test_what_is_the_same_needs_no_patch(body):
+def test_equal_documents_need_no_patch(body):
     assert merge_patch(body, body) == {}
 
 
-def test_a_status_loses_what_the_new_one_does_not_have():
+def test_a_field_that_the_new_status_lacks_is_removed():
     stage = documents.parse(SFTStage, stage_body(status={"retryTime": "2026-03-14T09:26:53Z", "failures": 1}))
     new = stage.status.model_copy(update={"retry_time": None})
     assert documents.status_patch(stage.status, new) == {"retryTime": None}
@@ -184,11 +184,11 @@ def stage_body(**more):
     } | more
 
 
-def test_what_a_cluster_adds_to_metadata_is_not_read():
+def test_metadata_that_a_cluster_adds_is_not_read():
     assert documents.parse(SFTStage, stage_body()).name == "world-sft"
 
 
-def test_an_object_that_a_newer_gog_wrote_is_named_with_its_field():
+def test_an_unreadable_object_of_a_newer_gog_is_named_with_its_field():
     body = stage_body()
     body["spec"]["teleport"] = True
     with pytest.raises(Unreadable) as error:

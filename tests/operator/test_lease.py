@@ -9,7 +9,7 @@ from gog_operator.cluster.kube import Api, ApiError
 
 
 class Server(Api):
-    """One Lease object; down: whether it answers."""
+    """A server with one Lease object, which may be down."""
 
     def __init__(self):
         self.body, self.version, self.down = None, 0, False
@@ -66,8 +66,8 @@ def test_only_one_of_two_holds_it(ours, theirs):
     assert ours.held() and not theirs.held()
 
 
-def test_the_old_holder_stops_before_a_new_one_may_begin(ours, theirs, server, time):
-    """The old one cannot reach the server; at no time do both trust the lease, with room for one write that is under way."""
+def test_the_old_holder_stops_before_a_new_one_may_start(ours, theirs, server, time):
+    """The old holder cannot reach the server: both never trust the lease at the same time, with room for one write in flight."""
     ours.attempt()
     theirs.attempt()
     last_trusted = None
@@ -94,7 +94,7 @@ def test_a_released_lease_is_taken_at_once(ours, theirs):
     assert not ours.held()
 
 
-def test_two_that_take_it_at_the_same_moment_do_not_both_get_it(server, time):
+def test_of_two_operators_that_take_it_at_the_same_time_one_gets_it(server, time):
     late = lease.Lease(server, "ns", "gog-operator", "late", time)
     early = lease.Lease(server, "ns", "gog-operator", "early", time)
     early.attempt()
@@ -112,7 +112,7 @@ def test_two_that_take_it_at_the_same_moment_do_not_both_get_it(server, time):
     assert early.held() and not late.held()
 
 
-def test_an_outage_ends_the_trust_and_its_end_restores_it(ours, server, time):
+def test_an_outage_suspends_the_lease_and_its_end_restores_it(ours, server, time):
     ours.attempt()
     server.down = True
     time.now += lease.TRUSTED

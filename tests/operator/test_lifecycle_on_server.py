@@ -1,6 +1,6 @@
-"""What a manifest's lifecycle fields do, and what a run says of what it lacks, on a real API server.
+"""What a manifest's lifecycle fields do, and how a run reports what it lacks, on a real API server.
 
-Time is the play's own, so waits of minutes are played in no time; the clock's readings are part of the claims.
+The clock belongs to the harness, so waits of minutes take no time; its readings are part of the claims.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SFT = "world-sft"
 
 
 @pytest.fixture
-def play(bare_api_server):
-    """Begins a play of a run in a namespace of its own."""
+def create(bare_api_server):
+    """Creates a run in a namespace of its own."""
 
     def begin(**spec) -> Harness:
-        return Harness(str(bare_api_server.kubeconfig), f"life-{next(NUMBERS)}", **spec)
+        return Harness(str(bare_api_server.kubeconfig), f"cycle-{next(NUMBERS)}", **spec)
 
     return begin
 
@@ -60,8 +60,8 @@ def run_path(harness: Harness) -> str:
 # -- lifecycle
 
 
-def test_a_suspended_run_stops_its_job_and_servers_and_goes_on_with_a_new_attempt_that_is_no_failure(play):
-    harness = play(**NEEDS_TOOLS)
+def test_a_suspended_run_stops_its_job_and_servers_and_resumes_with_a_new_attempt_that_is_no_failure(create):
+    harness = create(**NEEDS_TOOLS)
     harness.scenario.outcome = lambda name: "" if name.endswith("-a1") else "Completed"
     harness.scenario.step = lambda key: (
         {"step": 4, "complete": False} if jobs(harness).keys() == {"world-grpo-a1"} else {"step": 9}
@@ -80,8 +80,8 @@ def test_a_suspended_run_stops_its_job_and_servers_and_goes_on_with_a_new_attemp
     assert "failures" not in harness.get("GRPOStage", "world-grpo")["status"]
 
 
-def test_a_cancelled_run_ends_its_job_first_and_has_failed_then(play):
-    harness = play(**NEEDS_TOOLS)
+def test_a_cancelled_run_ends_its_job_first_and_has_failed_then(create):
+    harness = create(**NEEDS_TOOLS)
     harness.scenario.outcome = lambda name: ""
     harness.scenario.step = lambda key: {"step": 4, "complete": False}
     harness.until(running(harness, "world-grpo-a1"))
@@ -98,8 +98,8 @@ def test_a_cancelled_run_ends_its_job_first_and_has_failed_then(play):
     assert jobs(harness) == {"world-grpo-a1": "Aborted"} and list(harness.recorder.of(paths.INFERENCE_SERVICES)) == []
 
 
-def test_attempts_that_fail_are_tried_again_after_growing_waits_as_often_as_the_backoff_limit_says(play):
-    harness = play(backoffLimit=2, **SHORT)
+def test_failed_attempts_are_retried_after_growing_waits_up_to_the_backoff_limit(create):
+    harness = create(backoffLimit=2, **SHORT)
     begun: list[float] = []
     harness.recorder.listeners.append(
         lambda type_, body: (
@@ -121,8 +121,8 @@ def test_attempts_that_fail_are_tried_again_after_growing_waits_as_often_as_the_
     assert waits[0] >= 2 and waits[1] >= 4 and max(waits) < RESYNC_SECONDS
 
 
-def test_input_that_is_refused_is_not_tried_again(play):
-    harness = play(**SHORT)
+def test_refused_input_is_not_retried(create):
+    harness = create(**SHORT)
     harness.scenario.outcome = lambda name: "Failed"
     harness.scenario.pod = lambda name: {"exitCode": 2, "reason": "Error", "message": "gog: no such dataset"}
     harness.scenario.step = lambda key: {} if key == "sft" else {"step": 1}
@@ -133,8 +133,8 @@ def test_input_that_is_refused_is_not_tried_again(play):
     assert list(jobs(harness)) == ["world-sft-a1"]
 
 
-def test_an_attempt_that_takes_longer_than_its_deadline_is_ended_and_counts_as_failed(play):
-    harness = play(backoffLimit=0, activeDeadlineSeconds=90, **SHORT)
+def test_an_attempt_that_takes_longer_than_its_deadline_is_ended_and_counts_as_failed(create):
+    harness = create(backoffLimit=0, activeDeadlineSeconds=90, **SHORT)
     harness.scenario.outcome = lambda name: ""
     harness.scenario.step = lambda key: {"step": 1, "complete": key != "sft"}
     harness.run_to_the_end()
@@ -142,8 +142,8 @@ def test_an_attempt_that_takes_longer_than_its_deadline_is_ended_and_counts_as_f
     assert jobs(harness) == {"world-sft-a1": "Aborted"} and harness.clock.passed >= 90
 
 
-def test_a_finished_run_goes_with_all_that_is_its_when_its_time_to_live_is_over(play):
-    harness = play(ttlSecondsAfterFinished=600, **SHORT)
+def test_a_finished_run_is_deleted_with_all_it_owns_at_the_end_of_its_time_to_live(create):
+    harness = create(ttlSecondsAfterFinished=600, **SHORT)
     harness.until(lambda: harness.finished)
     ended = harness.clock.passed
     harness.until(lambda: not harness.run)
@@ -151,16 +151,16 @@ def test_a_finished_run_goes_with_all_that_is_its_when_its_time_to_live_is_over(
     assert harness.clock.passed - ended >= 600 and harness.state() == {}
 
 
-def test_a_run_that_another_controller_manages_is_left_alone(play):
-    harness = play(managedBy="kueue.x-k8s.io/multikueue", **SHORT)
+def test_a_run_that_another_controller_manages_is_left_alone(create):
+    harness = create(managedBy="kueue.x-k8s.io/multikueue", **SHORT)
     harness.rest()
     assert list(harness.state()) == ["gogruns.gog.dev/world"] and "status" not in harness.run
     assert not any(each.writes for each in harness.faulty.calls)
 
 
-def test_arms_repeat_the_later_stages_from_the_same_earlier_ones(play):
+def test_arms_repeat_the_later_stages_from_the_same_earlier_ones(create):
     arms = [{"name": "blind", "set": {"stages.grpo.gaze": "off", "stages.evaluate.gaze": "off"}}]
-    harness = play(arms=arms, stages={"skip": ["curate", "stratify"]})
+    harness = create(arms=arms, stages={"skip": ["curate", "stratify"]})
     harness.run_to_the_end()
     assert harness.finished == "Complete"
     names = ("sft", "grpo", "evaluate", "grpo-blind", "evaluate-blind")
@@ -169,7 +169,7 @@ def test_arms_repeat_the_later_stages_from_the_same_earlier_ones(play):
     assert starts == ["sft/10", "sft/10"]
 
 
-# -- what is missing, and who says so
+# -- what is missing, and where it is reported
 
 
 class Refusing:
@@ -185,8 +185,8 @@ class Refusing:
         return send()
 
 
-def is_said_calmly(harness: Harness, kind: str, name: str, expected: str) -> str:
-    """The message of the Ready condition, once its reason is the expected one; said for ten minutes without haste."""
+def reported_calmly(harness: Harness, kind: str, name: str, expected: str) -> str:
+    """The message of the Ready condition once it has the expected reason. Checks that ten minutes of it cost few requests."""
     harness.until(lambda: reason(harness, kind, name, "Ready", "False") == expected)
     writes, calls, begun = harness.recorder.writes, len(harness.faulty.calls), harness.clock.passed
     for _ in range(200):
@@ -194,9 +194,9 @@ def is_said_calmly(harness: Harness, kind: str, name: str, expected: str) -> str
             break
         harness.round()
         harness.clock.passed = max(harness.operator.wakes(), harness.clock.passed)
-    assert harness.clock.passed - begun >= 600, "looks again and again"
-    assert harness.recorder.writes - writes <= 2, "writes though nothing changes"
-    assert (len(harness.faulty.calls) - calls) / 600 < 5, "asks too often"
+    assert harness.clock.passed - begun >= 600, "a busy loop"
+    assert harness.recorder.writes - writes <= 2, "writes without a change"
+    assert (len(harness.faulty.calls) - calls) / 600 < 5, "too many requests"
     assert reason(harness, kind, name, "Ready", "False") == expected
     return message(harness, kind, name, "Ready", "False")
 
@@ -207,11 +207,13 @@ NO_QUEUE = (
 )
 
 
-def test_a_queue_that_is_missing_is_said_and_once_it_is_there_the_run_goes_on(play):
-    harness = play(scheduling={"queue": "nowhere"}, **SHORT)
+def test_a_missing_queue_is_reported_and_once_it_exists_the_run_continues(create):
+    harness = create(scheduling={"queue": "nowhere"}, **SHORT)
     refusing = Refusing(harness, "POST", paths.VOLCANO_JOBS, ApiError(400, "", NO_QUEUE))
     harness.faulty.fault = refusing
-    assert 'queue.scheduling.volcano.sh "nowhere" not found' in is_said_calmly(harness, "SFTStage", SFT, "QueueMissing")
+    assert 'queue.scheduling.volcano.sh "nowhere" not found' in reported_calmly(
+        harness, "SFTStage", SFT, "QueueMissing"
+    )
     refusing.lasts = False
     harness.run_to_the_end()
     assert harness.finished == "Complete" and jobs(harness) == {"world-sft-a1": "Completed"}
@@ -237,44 +239,44 @@ class Elsewhere(Api):
         ("serving.kserve.io", "Endpoint", "world-judge", "KServe"),
     ],
 )
-def test_a_product_that_is_not_installed_is_said_and_once_it_is_the_run_goes_on(play, group, kind, name, product):
-    harness = play(**(SHORT if kind == "SFTStage" else NEEDS_TOOLS))
+def test_a_missing_product_is_reported_and_once_it_is_installed_the_run_continues(create, group, kind, name, product):
+    harness = create(**(SHORT if kind == "SFTStage" else NEEDS_TOOLS))
     harness.faulty.api = elsewhere = Elsewhere(harness.recorder, group)
-    assert is_said_calmly(harness, kind, name, "CustomResourceMissing").startswith(f"{product} is not installed")
+    assert reported_calmly(harness, kind, name, "CustomResourceMissing").startswith(f"{product} is not installed")
     elsewhere.lasts = False
     harness.run_to_the_end()
     assert harness.finished == "Complete"
 
 
-def test_a_pod_whose_secret_is_missing_says_so_of_its_stage_and_goes_on_when_it_is_there(play):
-    harness = play(**SHORT)
+def test_a_missing_secret_of_a_pod_is_reported_on_its_stage_and_once_it_exists_the_run_continues(create):
+    harness = create(**SHORT)
     harness.scenario.starts = lambda name: {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}
-    assert 'secret "s3" not found' in is_said_calmly(harness, "SFTStage", SFT, "SecretMissing")
+    assert 'secret "s3" not found' in reported_calmly(harness, "SFTStage", SFT, "SecretMissing")
     harness.scenario.starts = lambda name: {}
     harness.run_to_the_end()
     assert harness.finished == "Complete" and jobs(harness) == {"world-sft-a1": "Completed"}
 
 
-def test_a_bucket_that_may_not_be_written_ends_the_run_with_the_store_jobs_sentence(play):
-    harness = play(**SHORT)
-    told = "gog: s3://bucket/world: AccessDenied (give the Secret's key s3:PutObject there)"
-    harness.scenario.store_job = lambda name: {"exitCode": 2, "message": told} if name.endswith("-data") else {}
+def test_a_bucket_without_write_permission_fails_the_run_with_the_store_job_s_message(create):
+    harness = create(**SHORT)
+    denied = "gog: s3://bucket/world: AccessDenied (give the Secret's key s3:PutObject there)"
+    harness.scenario.store_job = lambda name: {"exitCode": 2, "message": denied} if name.endswith("-data") else {}
     harness.run_to_the_end()
-    assert reason(harness, "GoGRun", "world") == "DataFailed" and told in message(harness, "GoGRun", "world")
+    assert reason(harness, "GoGRun", "world") == "DataFailed" and denied in message(harness, "GoGRun", "world")
     assert jobs(harness) == {}
 
 
-def test_a_store_that_may_not_be_read_ends_the_run_before_anything_starts(play):
-    harness = play(**SHORT)
-    told = "gog: s3://bucket/world: AccessDenied (give the Secret's key s3:GetObject there)"
-    harness.scenario.store_job = lambda name: {"exitCode": 2, "message": told} if name == "world-check" else {}
+def test_a_store_without_read_permission_fails_the_run_before_anything_starts(create):
+    harness = create(**SHORT)
+    denied = "gog: s3://bucket/world: AccessDenied (give the Secret's key s3:GetObject there)"
+    harness.scenario.store_job = lambda name: {"exitCode": 2, "message": denied} if name == "world-check" else {}
     harness.run_to_the_end()
-    assert reason(harness, "GoGRun", "world") == "StoreFailed" and told in message(harness, "GoGRun", "world")
+    assert reason(harness, "GoGRun", "world") == "StoreFailed" and denied in message(harness, "GoGRun", "world")
     assert jobs(harness) == {}
 
 
-def test_a_server_that_never_gets_ready_fails_the_run_after_its_time_and_leaves_nothing_running(play):
-    harness = play(endpoints={"judge": {"startupSeconds": 300}}, **NEEDS_TOOLS)
+def test_a_server_that_never_gets_ready_fails_the_run_after_its_startup_time_and_leaves_nothing_running(create):
+    harness = create(endpoints={"judge": {"startupSeconds": 300}}, **NEEDS_TOOLS)
     harness.scenario.ready = lambda app: "judge" not in app
     harness.until(lambda: harness.finished)
     assert 300 <= harness.clock.passed < 300 + RESYNC_SECONDS
@@ -285,8 +287,8 @@ def test_a_server_that_never_gets_ready_fails_the_run_after_its_time_and_leaves_
     assert list(harness.recorder.of(paths.INFERENCE_SERVICES)) == []
 
 
-def test_a_policy_whose_settings_and_pods_others_delete_is_served_again(play):
-    harness = play(endpoints={"policy": {}}, **SHORT)
+def test_a_policy_whose_settings_and_pods_are_deleted_is_served_again(create):
+    harness = create(endpoints={"policy": {}}, **SHORT)
     harness.run_to_the_end()
     harness.remove(paths.CONFIG_MAPS.path(harness.namespace, "world-policy-version"))
     harness.remove(paths.SERVICES.path(harness.namespace, "world-policy-pods"))
@@ -296,19 +298,19 @@ def test_a_policy_whose_settings_and_pods_others_delete_is_served_again(play):
     assert harness.get("Endpoint", "world-policy")["status"]["version"] == "sft/10"
 
 
-def test_a_name_that_children_cannot_be_named_after_is_refused_and_the_longest_one_works(play):
+def test_a_name_too_long_for_its_children_s_names_is_refused_and_the_longest_possible_works(create):
     with pytest.raises(ApiError, match=r"metadata\.name should be at most"):
-        play(name="w" * 60, **SHORT)
-    harness = play(name="w" * 40, **SHORT)
+        create(name="w" * 60, **SHORT)
+    harness = create(name="w" * 40, **SHORT)
     harness.run_to_the_end()
     assert harness.finished == "Complete"
 
 
-def test_a_neighbours_object_of_a_childs_name_is_named_and_never_touched(play):
-    harness = play(**SHORT)
+def test_another_owner_s_object_with_a_child_s_name_is_reported_and_never_touched(create):
+    harness = create(**SHORT)
     name = "world-sft-a1"
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": harness.namespace}}
     harness.recorder.call("POST", paths.CONFIG_MAPS.path(harness.namespace), body={**body, "data": {"mine": "yes"}})
-    told = is_said_calmly(harness, "SFTStage", SFT, "NameTaken")
-    assert f"ConfigMap {name} exists and is not world-sft's" in told
+    reported = reported_calmly(harness, "SFTStage", SFT, "NameTaken")
+    assert f"ConfigMap {name} exists and is not world-sft's" in reported
     assert harness.recorder.objects[paths.CONFIG_MAPS.path(harness.namespace, name)]["data"] == {"mine": "yes"}

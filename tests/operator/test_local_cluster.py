@@ -1,4 +1,4 @@
-"""What one machine, as a cluster, sees of places outside it."""
+"""One machine as a cluster, and stores outside of it."""
 
 from __future__ import annotations
 

@@ -24,28 +24,28 @@ def sft(harness, **spec):
 
 def test_a_run_goes_through_every_stage_and_leaves_nothing_running(harness):
     path = str(harness.write())
-    code, told = harness.gog("run", path)
-    assert code == 0, told
+    code, output = harness.gog("run", path)
+    assert code == 0, output
     assert harness.conditions("gogrun.world") == {"Complete": "Complete"}
     assert {stage: harness.committed(stage)[-1] for stage in STAGES} == dict.fromkeys(STAGES, 4)
     assert [len(harness.starts(stage)) for stage in STAGES] == [1] * 5
     assert harness.starts("grpo")[0]["inputs"] == {"sft": "sft/4", "stratify": "stratify/4"}
     assert harness.living() == set() and not list((harness.run / "processes").iterdir())
-    assert [line for line in told.splitlines() if line.startswith("✓ evaluate")]
-    assert "world is complete." in told
+    assert [line for line in output.splitlines() if line.startswith("✓ evaluate")]
+    assert "world is complete." in output
 
     final = yaml.safe_load((harness.run / "work" / "grpo" / "final.yaml").read_text())
-    assert final["learning_rate"] == 1e-3, "the tiny family's preset lies under what the user left out"
+    assert final["learning_rate"] == 1e-3, "what the user left out comes from the family's preset"
     assert final["data"] == {"path": str(harness.folder / "pool")} and final["endpoints"]["judge"].startswith(
         "http://127.0.0.1:"
     )
     assert (harness.run / "logs" / "sft" / "1" / "trainer" / "0" / "combined.log").exists()
 
-    code, told = harness.gog("run", path)
+    code, output = harness.gog("run", path)
     assert code == 0 and [len(harness.starts(stage)) for stage in STAGES] == [1] * 5
-    code, told = harness.gog("run", path, "--set", "stages.sft.epochs=2")
+    code, output = harness.gog("run", path, "--set", "stages.sft.epochs=2")
     assert code == 2
-    assert told == (
+    assert output == (
         "gog: runs/world: holds a run with another manifest (different: spec.stages.sft.epochs) (`gog resume world` resumes"
         " that one; for a new run change metadata.name or --dir)\n"
     )
@@ -110,71 +110,72 @@ def test_the_judge_s_model_reaches_the_stages_that_ask_it(harness):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         path = harness.write(endpoints={"judge": {"url": url, "model": "qwen3-32b"}})
-        code, told = harness.gog("run", str(path))
-    assert code == 0, told
+        code, output = harness.gog("run", str(path))
+    assert code == 0, output
     final = {stage: yaml.safe_load((harness.run / "work" / stage / "final.yaml").read_text()) for stage in STAGES}
     asked = {stage: each.get("judge_model") for stage, each in final.items()}
     assert asked == {**dict.fromkeys(STAGES, "qwen3-32b"), "sft": None}
     assert final["grpo"]["endpoints"]["judge"] == url
 
 
-def test_a_failing_attempt_is_tried_again_from_its_last_checkpoint(harness):
+def test_a_failing_attempt_is_retried_from_its_last_checkpoint(harness):
     harness.stage = {"sft": {"fail_until_attempt": 2}}
-    code, told = harness.gog("run", sft(harness))
-    assert code == 0, told
+    code, output = harness.gog("run", sft(harness))
+    assert code == 0, output
     assert len(harness.starts("sft")) == 2 and harness.object("sftstage.world")["status"]["failures"] == 1
-    assert "! world: attempt 1 failed: exit 1: toy: sft fails on purpose; retry 1 of 3 in 2 s" in told
+    assert "! world: attempt 1 failed: exit 1: toy: sft fails on purpose; retry 1 of 3 in 2 s" in output
 
 
-def test_a_stage_that_fails_for_good_says_why_and_what_to_do_and_can_be_resumed(harness):
+def test_a_stage_that_fails_for_good_reports_cause_and_remedy_and_can_be_resumed(harness):
     harness.stage = {"sft": {"exit": 2}}
     path = sft(harness)
-    code, told = harness.gog("run", path)
+    code, output = harness.gog("run", path)
     assert code == 1
-    assert "world failed: invalid input, not retried: toy: sft fails on purpose" in told
-    assert "`gog logs world/sft` shows the log; `gog resume world` tries again" in told
+    assert "world failed: invalid input, not retried: toy: sft fails on purpose" in output
+    assert "`gog logs world/sft` shows the log; `gog resume world` tries again" in output
     assert "toy: sft fails on purpose" in harness.gog("logs", "world/sft")[1]
-    assert harness.gog("run", path)[0] == 1, "terminal is terminal"
+    assert harness.gog("run", path)[0] == 1, "a finished run stays finished"
     assert len(harness.starts("sft")) == 1
     harness.stage = {}
-    code, told = harness.gog("resume", "world")
+    code, output = harness.gog("resume", "world")
     assert code == 0 and harness.object("sftstage.world")["status"]["attempt"] == 2
     assert (
-        "world: attempt 1 ended: invalid input: toy: sft fails on purpose; attempt 2 starts from the beginning" in told
+        "world: attempt 1 ended: invalid input: toy: sft fails on purpose; attempt 2 starts from the beginning"
+        in output
     )
 
 
-def test_a_checkpoint_that_was_taken_out_of_the_store_is_made_again(harness):
+def test_a_checkpoint_that_was_deleted_from_the_store_is_made_again(harness):
     harness.stage = {"evaluate": {"exit": 2}}
     short = {"skip": ["curate", "stratify", "grpo"]}
     path = str(harness.write(stages=short, store={"uri": f"file://{harness.run}/store"}))
     assert harness.gog("run", path)[0] == 1
     (harness.run / "store" / "manifests" / "sft" / "000000004.json").unlink()
     harness.stage = {}
-    code, told = harness.gog("resume", "world")
-    assert code == 0, told
-    assert "the last checkpoint of sft is no longer in the store; the stage runs again" in told
-    assert [each["from"] for each in harness.starts("sft")] == [0, 2], "it goes on from the one before"
+    code, output = harness.gog("resume", "world")
+    assert code == 0, output
+    assert "the last checkpoint of sft is no longer in the store; the stage runs again" in output
+    assert [each["from"] for each in harness.starts("sft")] == [0, 2], "it resumes from the one before"
     assert harness.starts("evaluate")[1]["inputs"] == {"sft": "sft/4"}
 
 
-def test_ctrl_c_ends_the_stage_and_says_how_to_go_on(harness):
+def test_ctrl_c_ends_the_stage_and_prints_how_to_resume(harness):
     harness.stage = {"sft": {"steps": 400, "seconds": 0.02, "save_every": 2}}
     process = harness.start("run", sft(harness))
     harness.until_committed("sft", 2)
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=120)
     step = harness.committed("sft")[-1]
-    assert process.returncode == 130 and f"`gog resume world` resumes sft from step {step}." in told
+    assert process.returncode == 130 and f"`gog resume world` resumes sft from step {step}." in output
     assert harness.living() == set()
 
     harness.stage = {"sft": {"steps": step + 1}}
-    code, told = harness.gog("resume", "world")
-    assert code == 0 and f"world: attempt 1 was interrupted; attempt 2 resumes from sft/{step}" in told
+    code, output = harness.gog("resume", "world")
+    assert code == 0 and f"world: attempt 1 was interrupted; attempt 2 resumes from sft/{step}" in output
     assert [each["from"] for each in harness.starts("sft")] == [0, step]
 
 
-def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_will_not_end(harness):
+def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_ignores_the_first(harness):
     harness.stage = {"sft": {"hang": True}}
     process = harness.start("run", sft(harness))
     until(lambda: harness.starts("sft"))
@@ -187,40 +188,40 @@ def test_a_second_ctrl_c_does_not_wait_for_a_stage_that_will_not_end(harness):
     assert process.wait(60) == 130 and harness.living() == set()
 
 
-def test_a_run_in_use_is_refused_and_its_holder_named(harness):
+def test_a_run_in_use_is_refused_and_its_holder_is_named(harness):
     harness.stage = {"sft": {"hang": True}}
     path = sft(harness)
     process = harness.start("run", path)
     until(lambda: harness.starts("sft"))
     for line in (("run", path), ("resume", "world")):
-        code, told = harness.gog(*line)
-        assert code == 2 and f"is in use by process {process.pid}" in told
+        code, output = harness.gog(*line)
+        assert code == 2 and f"is in use by process {process.pid}" in output
 
 
 def test_a_run_is_cancelled_from_another_terminal(harness):
     harness.stage = {"sft": {"steps": 1000, "seconds": 0.02}}
     process = harness.start("run", sft(harness))
     harness.until_committed("sft", 2)
-    code, told = harness.gog("cancel", "world")
-    assert (code, told) == (0, f"world is being cancelled by process {process.pid}, which drives it\n")
-    told, _ = process.communicate(timeout=120)
-    assert process.returncode == 1 and "world is cancelled." in told
+    code, output = harness.gog("cancel", "world")
+    assert (code, output) == (0, f"world is being cancelled by process {process.pid}, which drives it\n")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "world is cancelled." in output
     assert harness.conditions("sftstage.world") == {"Failed": "Cancelled"} and harness.living() == set()
 
 
-def test_a_run_that_nobody_drives_is_cancelled_too(harness):
+def test_a_run_without_a_control_loop_is_cancelled_too(harness):
     harness.stage = {"curate": {"hang": True}}
     process = harness.start("run", str(harness.write()))
     until(lambda: harness.starts("curate"))
     process.kill()
     process.wait()
-    code, told = harness.gog("cancel", "world")
-    assert code == 0, told
+    code, output = harness.gog("cancel", "world")
+    assert code == 0, output
     assert harness.conditions("gogrun.world") == {"Failed": "Cancelled"} and harness.living() == set()
     assert len(harness.starts("curate")) == 1
 
 
-def test_logs_are_followed_until_nobody_drives_the_run_any_more(harness):
+def test_logs_are_followed_until_the_control_loop_ends(harness):
     harness.stage = {"sft": {"hang": True}}
     process = harness.start("run", sft(harness))
     until(lambda: harness.starts("sft"))
@@ -245,7 +246,7 @@ def test_one_endpoint_alone_is_served_until_interrupted(harness):
     assert process.wait(60) == 130 and harness.living() == set()
 
 
-def test_a_server_that_dies_is_started_again_on_its_port(harness):
+def test_a_server_that_dies_is_restarted_on_its_port(harness):
     harness.stage = {"curate": {"steps": 10_000, "seconds": 0.02}}
     harness.start("run", str(harness.write()))
     harness.until_committed("curate", 2)
@@ -256,25 +257,25 @@ def test_a_server_that_dies_is_started_again_on_its_port(harness):
     second = json.loads(until(lambda: (logs / "2" / "ready.json").exists() and (logs / "2" / "ready.json").read_text()))
     assert second["url"] == first["url"] and second["pid"] != first["pid"]
     until(lambda: any("grounding server exited (killed by SIGKILL" in message for message in harness.events()))
-    assert len(harness.starts("curate")) == 1, "the stage does not notice"
+    assert len(harness.starts("curate")) == 1, "the stage is not affected"
 
 
-def test_a_server_that_never_answers_fails_the_run_with_its_last_words(harness):
+def test_a_server_that_never_answers_fails_the_run_with_the_last_line_of_its_log(harness):
     harness.server = {"judge": {"exit": 2}}
-    code, told = harness.gog("run", str(harness.write()))
+    code, output = harness.gog("run", str(harness.write()))
     assert code == 1 and harness.living() == set()
-    assert "world failed: judge server exited before it was ready: exit 2: toy: judge ends on purpose" in told
+    assert "world failed: judge server exited before it was ready: exit 2: toy: judge ends on purpose" in output
 
 
 def test_a_suspended_run_starts_nothing_until_it_is_resumed(harness):
     path = sft(harness, suspend=True)
-    code, told = harness.gog("run", path)
+    code, output = harness.gog("run", path)
     assert code == 0 and harness.starts("sft") == []
-    assert "`gog resume world` resumes sft from its start." in told
+    assert "`gog resume world` resumes sft from its start." in output
     assert harness.gog("resume", "world")[0] == 0
     assert harness.conditions("sftstage.world") == {"Complete": "Complete"}
 
 
-def test_a_run_that_is_not_there_is_said_so(harness):
+def test_an_unknown_run_is_reported(harness):
     for command in ("resume", "status", "logs", "cancel", "report"):
         assert harness.gog(command, "nothing") == (2, "gog: runs: no run 'nothing' (runs there: none)\n")

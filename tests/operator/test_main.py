@@ -22,7 +22,7 @@ INSTALL = Path(__file__).parents[2] / "manifests/install.yaml"
 
 
 class Process:
-    """An operator with the rights of a service account that may do in one namespace what the manifest allows."""
+    """An operator whose service account has the manifest's permissions in one namespace."""
 
     def __init__(self, place: Workplace, folder: Path) -> None:
         self.place, self.port, self.log = place, free_ports(1)[0], folder / "log"
@@ -99,7 +99,7 @@ def operator(place, tmp_path):
 
 
 def drive(place: Workplace, happens: Any) -> Any:
-    """Lets the actors work until it happens."""
+    """Advances the actors until it happens."""
 
     def turn() -> Any:
         cluster_actors.advance(place.api, place.namespace, place.scenario)
@@ -117,14 +117,14 @@ def test_a_run_completes_by_events_with_the_manifests_permissions_in_one_namespa
     assert operator.metric("gog_operator_objects") == 0, "the one resync so far was before the run: events did it all"
     assert operator.end() == 0
     lease = place.api.call("GET", f"/apis/coordination.k8s.io/v1/namespaces/{place.namespace}/leases/gog-operator")
-    assert lease["spec"].get("holderIdentity", "") == "", "given back for the next one"
+    assert lease["spec"].get("holderIdentity", "") == "", "released for the next operator"
     assert "Traceback" not in operator.log.read_text()
     assert not any("finalizers" in each["metadata"] for each in place.stages())
     assert not any("kopf" in str(each["metadata"].get("annotations")) for each in place.stages())
 
 
 @pytest.mark.slow
-def test_the_successor_of_one_that_was_killed_goes_on_where_it_was(place, operator):
+def test_the_successor_of_a_killed_operator_continues_its_work(place, operator):
     place.scenario.outcome = lambda name: "" if name == "world-sft-a1" else "Completed"
     place.apply()
     drive(place, lambda: place.phase("world-sft-a1") == "Running")

@@ -1,4 +1,4 @@
-"""A local run's metrics: its own page, and where its processes have theirs."""
+"""A local run's metrics: its own page, and the addresses of its processes' pages."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def pods(page):
     return {each["labels"]["pod"]: each["targets"] for each in json.loads(asked(page, "/targets"))}
 
 
-def test_without_a_port_nothing_is_served_and_stages_are_told_nothing(tmp_path):
+def test_without_a_port_nothing_is_served_and_the_stages_environment_is_unchanged(tmp_path):
     environment = {}
     with metrics_page.exposed(tmp_path, None, environment) as page:
         assert page is None and environment == {}
     metrics_page.linger(None, environment)
 
 
-def test_stages_are_told_to_serve_on_a_free_port_of_this_machine(tmp_path):
+def test_stages_serve_on_a_free_port_of_the_loopback_interface(tmp_path):
     environment = {serving.LINGER: "3"}
     with metrics_page.exposed(tmp_path, 0, environment):
         assert environment == {serving.PORT: "0", serving.HOST: "127.0.0.1", serving.LINGER: "3"}
@@ -56,7 +56,7 @@ def test_a_stage_is_a_target_while_its_process_lives(page, tmp_path):
     assert pods(page) == {"gog": [f"127.0.0.1:{page.port}"], "grpo": ["127.0.0.1:4711"]}
 
 
-def test_a_port_that_is_taken_is_said_in_a_sentence(page, tmp_path):
+def test_a_taken_port_is_one_line_of_error(page, tmp_path):
     with pytest.raises(UserError, match=f"cannot serve metrics at port {page.port}"):
         metrics_page.Exposition(tmp_path, page.port)
 
@@ -67,11 +67,11 @@ def test_objects_are_counted_by_kind_and_condition(page):
     assert 'gog_operator_runs{condition="Failed"} 0.0' in asked(page, "/metrics")
 
 
-def test_the_first_condition_that_holds_is_the_one_that_counts():
+def test_the_first_true_condition_counts():
     body = document(make_stage("SFTStage"))
     assert object_metrics.condition_of(body) == "Pending"
-    told = [{"type": "Ready", "status": "True"}, {"type": "Complete", "status": "False"}]
-    assert object_metrics.condition_of({**body, "status": {"conditions": told}}) == "Ready"
+    conditions = [{"type": "Ready", "status": "True"}, {"type": "Complete", "status": "False"}]
+    assert object_metrics.condition_of({**body, "status": {"conditions": conditions}}) == "Ready"
     ended = [{"type": "Ready", "status": "False"}, {"type": "Complete", "status": "True"}]
     assert object_metrics.condition_of({**body, "status": {"conditions": ended}}) == "Complete"
 
@@ -85,7 +85,7 @@ def test_the_first_condition_that_holds_is_the_one_that_counts():
         ("Interrupted", "interrupted"),
     ],
 )
-def test_an_attempt_is_counted_when_an_event_says_that_it_ended(reason, outcome):
+def test_an_attempt_is_counted_when_an_event_reports_its_end(reason, outcome):
     def so_far():
         labels = {"kind": "SFTStage", "outcome": outcome}
         return metrics.RUNS.registry.get_sample_value("gog_operator_attempts_total", labels) or 0.0
@@ -97,7 +97,7 @@ def test_an_attempt_is_counted_when_an_event_says_that_it_ended(reason, outcome)
     assert so_far() == before + 1
 
 
-def test_an_attempt_that_is_suspended_and_gone_on_with_is_counted_once():
+def test_an_attempt_that_is_suspended_and_resumed_is_counted_once():
     def so_far():
         return sum(
             sample.value

@@ -1,4 +1,4 @@
-"""Objects in files: whole or not at all, and never written over a newer one."""
+"""Objects in files: written atomically, and never over a newer version."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_object_gets_an_identity_when_it_is_created(folder):
         ObjectFiles(folder).create(make_run())
 
 
-def test_a_write_made_from_an_old_reading_is_refused(folder):
+def test_a_stale_write_is_refused(folder):
     store, old = ObjectFiles(folder), get(folder)
     store.patch_status(old, RunStatus(stage="world-sft"))
     with pytest.raises(Conflict):
@@ -52,7 +52,7 @@ def test_a_write_to_an_object_that_is_gone_is_refused(folder):
     ObjectFiles(folder).patch("GoGRun", "world", spec={}, annotations={"a": "b"})
 
 
-def test_what_one_process_writes_another_sees_at_once(folder):
+def test_another_process_sees_a_write_at_once(folder):
     one, other = ObjectFiles(folder), ObjectFiles(folder)
     assert other.get(GoGRun, "world").metadata.annotations == {}
     one.patch("GoGRun", "world", spec={}, annotations={"gog.dev/cancel": "user"})
@@ -98,7 +98,7 @@ def test_of_many_writers_each_wins_once_and_none_is_lost(folder):
         (errno.EACCES, "cannot write: Permission denied (choose another folder with --dir)"),
     ],
 )
-def test_a_disk_that_refuses_is_told_in_a_sentence(tmp_path, monkeypatch, number, sentence):
+def test_a_disk_that_refuses_is_one_line_of_error(tmp_path, monkeypatch, number, sentence):
     def refuse(self, *args, **kwargs):
         raise OSError(number, "No space left on device" if number == errno.ENOSPC else "Permission denied")
 
@@ -109,7 +109,7 @@ def test_a_disk_that_refuses_is_told_in_a_sentence(tmp_path, monkeypatch, number
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_was_spoilt_by_hand_is_named(folder):
+def test_a_file_that_was_damaged_by_hand_is_named(folder):
     path = folder / "gogrun.world.yaml"
     path.write_text("kind: GoGRun\nspec: 3\n")
     with pytest.raises(UserError, match="is not an object of gog"):

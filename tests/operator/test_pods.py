@@ -1,4 +1,4 @@
-"""How pods ended and why they do not start, as a person is told."""
+"""How pods ended and why they do not start, as messages for people."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return container(waiting={"reason": reason, "message": message})
 
 
-def test_the_pod_that_ended_of_itself_is_the_cause_however_late_its_peers_died():
+def test_the_pod_that_ended_by_itself_is_the_cause_whenever_its_peers_died():
     peers = [
         pod("trainer-1", containerStatuses=[ended(143, "10:00")]),
         pod("trainer-0", containerStatuses=[ended(1, "10:01", "Traceback\nValueError: no such column")]),
     ]
-    told = pods.ending(peers, JOB)
-    assert (told.exit_code, told.lines[-1], told.cause) == (1, "ValueError: no such column", "")
+    ending = pods.ending(peers, JOB)
+    assert (ending.exit_code, ending.lines[-1], ending.cause) == (1, "ValueError: no such column", "")
 
 
 def test_the_first_of_several_failures_is_the_cause():
@@ -51,58 +51,63 @@ def test_the_first_of_several_failures_is_the_cause():
     assert pods.ending(several, JOB).lines == ("disk full",)
 
 
-def test_want_of_memory_is_said_of_the_pod():
-    told = pods.ending([pod(containerStatuses=[ended(137, reason="OOMKilled")])], JOB)
-    assert (told.exit_code, told.cause) == (-9, "pod trainer-0 OOMKilled")
+def test_a_pod_that_ran_out_of_memory_is_named():
+    ending = pods.ending([pod(containerStatuses=[ended(137, reason="OOMKilled")])], JOB)
+    assert (ending.exit_code, ending.cause) == (-9, "pod trainer-0 OOMKilled")
 
 
-def test_an_eviction_is_said_with_its_reason():
+def test_an_eviction_is_reported_with_its_reason():
     for status in (
         {"phase": "Failed", "reason": "Evicted", "message": "node was low on memory"},
         {"conditions": [{"type": "DisruptionTarget", "status": "True", "message": "node was low on memory"}]},
     ):
-        told = pods.ending([pod("trainer-1", containerStatuses=[ended(137)], **status)], JOB)
-        assert told.cause == "pod trainer-1 evicted (node was low on memory)"
+        ending = pods.ending([pod("trainer-1", containerStatuses=[ended(137)], **status)], JOB)
+        assert ending.cause == "pod trainer-1 evicted (node was low on memory)"
 
 
 @pytest.mark.parametrize(
     ("reason", "outside"),
     [("PreemptionByScheduler", True), ("DeletionByTaintManager", True), ("TerminationByKubelet", False)],
 )
-def test_what_was_ended_for_another_s_sake_is_told_from_what_its_node_could_not_bear(reason, outside):
+def test_a_disrupted_pod_is_told_apart_from_one_that_its_node_evicted(reason, outside):
     target = {"type": "DisruptionTarget", "status": "True", "reason": reason}
-    told = pods.ending([pod("trainer-1", containerStatuses=[ended(137)], conditions=[target])], JOB)
-    assert told.disrupted is outside
+    ending = pods.ending([pod("trainer-1", containerStatuses=[ended(137)], conditions=[target])], JOB)
+    assert ending.disrupted is outside
 
 
-def test_a_pod_that_failed_before_its_container_began_is_told():
-    told = pods.ending([pod(phase="Failed", reason="UnexpectedAdmissionError", message="no GPU is healthy")], JOB)
-    assert (told.exit_code, told.cause) == (None, "pod trainer-0 no GPU is healthy")
+def test_a_pod_that_failed_before_its_container_started_is_reported():
+    ending = pods.ending([pod(phase="Failed", reason="UnexpectedAdmissionError", message="no GPU is healthy")], JOB)
+    assert (ending.exit_code, ending.cause) == (None, "pod trainer-0 no GPU is healthy")
 
 
-def test_no_pods_no_words():
+def test_without_pods_there_is_no_cause():
     assert pods.ending([], JOB) == pods.Ending()
 
 
-def test_an_image_that_cannot_be_had_is_named():
+def test_an_image_that_cannot_be_pulled_is_named():
     for reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
-        told = pods.blocked([pod(containerStatuses=[waiting(reason, "not found")])], JOB)
-        assert told is not None and told.reason == Reason.IMAGE_MISSING
-        assert told.message == "pod trainer-0: image example.org/gog:1 cannot be pulled: not found"
+        blocked = pods.blocked([pod(containerStatuses=[waiting(reason, "not found")])], JOB)
+        assert blocked is not None and blocked.reason == Reason.IMAGE_MISSING
+        assert blocked.message == "pod trainer-0: image example.org/gog:1 cannot be pulled: not found"
 
 
-def test_a_secret_that_is_missing_is_named():
-    told = pods.blocked([pod(containerStatuses=[waiting("CreateContainerConfigError", 'secret "s3" not found')])], JOB)
-    assert told is not None and told.reason == Reason.SECRET_MISSING
-    assert 'secret "s3" not found' in told.message
+def test_a_missing_secret_is_named():
+    blocked = pods.blocked(
+        [pod(containerStatuses=[waiting("CreateContainerConfigError", 'secret "s3" not found')])], JOB
+    )
+    assert blocked is not None and blocked.reason == Reason.SECRET_MISSING
+    assert 'secret "s3" not found' in blocked.message
 
 
-def test_a_pod_that_fits_nowhere_is_told_with_the_schedulers_sentence():
-    told = pods.blocked([pod(conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}])], JOB)
-    assert told is not None and (told.reason, told.message) == (Reason.UNSCHEDULABLE, "pod trainer-0: 0/3 nodes")
+def test_an_unschedulable_pod_is_reported_with_the_scheduler_s_message():
+    blocked = pods.blocked([pod(conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}])], JOB)
+    assert blocked is not None and (blocked.reason, blocked.message) == (
+        Reason.UNSCHEDULABLE,
+        "pod trainer-0: 0/3 nodes",
+    )
 
 
-def test_a_pod_that_just_takes_its_time_is_no_trouble():
+def test_a_pod_that_is_just_slow_is_not_blocked():
     assert pods.blocked([pod(containerStatuses=[waiting("ContainerCreating")]), pod(phase="Pending")], JOB) is None
 
 
@@ -110,8 +115,8 @@ def test_a_server_has_exited_after_three_crashes_and_at_once_when_it_refuses_its
     last = {"terminated": {"exitCode": 1, "message": "boom"}}
     backoff = {"waiting": {"reason": "CrashLoopBackOff"}}
     assert pods.crash([pod(containerStatuses=[container(2, last, **backoff)])], 3) is None
-    told = pods.crash([pod(containerStatuses=[container(3, last, **backoff)])], 3)
-    assert told is not None and (told.exit_code, told.lines) == (1, ("boom",))
+    crash = pods.crash([pod(containerStatuses=[container(3, last, **backoff)])], 3)
+    assert crash is not None and (crash.exit_code, crash.lines) == (1, ("boom",))
     assert pods.crash([pod(containerStatuses=[ended(2)])], 3) is not None
 
 
@@ -120,7 +125,7 @@ def test_a_server_that_recovered_has_not_exited():
     assert pods.crash([pod(containerStatuses=[well])], 3) is None
 
 
-def test_the_last_word_of_a_job_that_was_tried_twice_is_the_successful_ones():
+def test_the_message_of_a_retried_job_is_the_successful_pod_s():
     tries = [
         pod(containerStatuses=[ended(1, "10:00", "network")]),
         pod(containerStatuses=[ended(0, "10:05", '{"dataset": "data/1"}')]),

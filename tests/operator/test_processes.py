@@ -1,4 +1,4 @@
-"""What runs beside the control loop: locked out, recorded, found again, ended."""
+"""Processes beside the control loop: locked out, recorded, found again, ended."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sleeper(**env):
     return process
 
 
-def test_a_folder_has_one_holder_who_is_named_to_others(tmp_path):
+def test_a_folder_has_one_holder_and_others_get_its_process_id(tmp_path):
     folder = tmp_path / "world"
     with RunLock(folder):
         assert lock.holder(folder) == os.getpid()
@@ -57,7 +57,7 @@ def test_a_lock_dies_with_its_holder(tmp_path):
         pass
 
 
-def test_a_recorded_process_of_an_earlier_life_is_ended(tmp_path):
+def test_a_recorded_process_of_an_earlier_control_loop_is_ended(tmp_path):
     left = sleeper()
     Processes(tmp_path).record("server", left.pid)
     assert Processes(tmp_path).end_leftovers() == 1
@@ -66,7 +66,7 @@ def test_a_recorded_process_of_an_earlier_life_is_ended(tmp_path):
 
 
 @linux
-def test_a_process_that_nobody_recorded_is_found_by_its_mark(tmp_path):
+def test_an_unrecorded_process_is_found_by_its_mark(tmp_path):
     left, other = sleeper(**{MARK: str(tmp_path)}), sleeper(**{MARK: f"{tmp_path}-2"})
     try:
         assert Processes(tmp_path).leftovers() == {left.pid}
@@ -77,7 +77,7 @@ def test_a_process_that_nobody_recorded_is_found_by_its_mark(tmp_path):
         other.wait()
 
 
-def test_a_number_used_again_by_another_process_is_left_alone(tmp_path):
+def test_a_reused_process_id_is_left_alone(tmp_path):
     stranger = sleeper()
     try:
         folder = tmp_path / "processes"
@@ -91,7 +91,7 @@ def test_a_number_used_again_by_another_process_is_left_alone(tmp_path):
         stranger.wait()
 
 
-def test_ending_is_polite_first(tmp_path):
+def test_sigterm_comes_before_sigkill(tmp_path):
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print('up', flush=True); time.sleep(600)"
     polite = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
     assert polite.stdout is not None
@@ -100,7 +100,7 @@ def test_ending_is_polite_first(tmp_path):
     assert polite.returncode == 7
 
 
-def test_ending_takes_workers_too_that_will_not_hear():
+def test_workers_that_ignore_sigterm_are_killed_too():
     worker = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     )
@@ -135,7 +135,7 @@ def test_a_child_dies_with_its_parent_even_after_exec():
     until(lambda: processes.start_time(tied) is None)
 
 
-def test_a_child_whose_parent_died_before_it_looked_ends_at_once():
+def test_a_child_whose_parent_died_before_the_check_ends_at_once():
     code = "from gog_operator import parent_death; parent_death.die_with_parent(); print('still here')"
     gone = subprocess.run(
         [sys.executable, "-c", code],

@@ -21,7 +21,7 @@ def place(api_server):
 
 
 class Wrapped(Api):
-    """An Api through which a test changes what the operator sees, or counts what it does."""
+    """An Api that records requests, or changes what the operator sees."""
 
     def __init__(self, api):
         self.api, self.reads, self.writes = api, [], []
@@ -39,7 +39,7 @@ class WithoutVolcano(Wrapped):
 
 
 class Newer(Wrapped):
-    """One object has a field of a later gog."""
+    """An Api in which one object has a field of a newer gog."""
 
     def send(self, request):
         answer = super().send(request)
@@ -49,7 +49,7 @@ class Newer(Wrapped):
 
 
 def stage(place: Workplace, name: str = "tune", **spec: Any) -> None:
-    """A stage that stands alone."""
+    """Creates a stage without a run."""
     place.create("SFTStage", name, data=DATA, store=STORE, **spec)
 
 
@@ -74,7 +74,7 @@ def test_nothing_is_written_once_nothing_changes(api_server):
     assert counted[0].writes[before:] == []
 
 
-def test_the_store_job_that_looks_into_the_store_is_asked_for_only_once_the_job_has_ended(api_server):
+def test_the_store_is_checked_only_once_the_job_has_ended(api_server):
     counted: list[Wrapped] = []
     place = Workplace(api_server, lambda api: counted.append(Wrapped(api)) or counted[0])
     place.scenario.outcome = lambda name: ""
@@ -90,7 +90,7 @@ def test_the_store_job_that_looks_into_the_store_is_asked_for_only_once_the_job_
     assert check_job in asked
 
 
-def test_two_operators_at_once_come_to_the_same_as_one(place):
+def test_two_operators_at_once_reach_the_same_end_as_one(place):
     second = place.make_operator(place.api)
     place.apply()
 
@@ -104,7 +104,7 @@ def test_two_operators_at_once_come_to_the_same_as_one(place):
     assert jobs == sorted(f"world-{key}-a1" for key in place.KEYS)
 
 
-def test_an_attempt_that_ran_out_of_memory_is_told_and_the_next_one_resumes(place):
+def test_an_attempt_that_ran_out_of_memory_is_reported_and_the_next_one_resumes(place):
     place.scenario.outcome = lambda name: "Failed" if name.endswith("-a1") else "Completed"
     place.scenario.pod = lambda name: {"exitCode": 137, "reason": "OOMKilled"}
     place.scenario.step = lambda key: {"step": 40, "complete": place.get("SFTStage", "tune")["status"]["attempt"] == 2}
@@ -112,8 +112,8 @@ def test_an_attempt_that_ran_out_of_memory_is_told_and_the_next_one_resumes(plac
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
     status = place.get("SFTStage", "tune")["status"]
     assert (status["attempt"], status["failures"]) == (2, 1)
-    told = [each["message"] for each in place.events()]
-    assert any("attempt 1 failed: pod trainer-0 OOMKilled" in each and "from sft/40" in each for each in told)
+    messages = [each["message"] for each in place.events()]
+    assert any("attempt 1 failed: pod trainer-0 OOMKilled" in each and "from sft/40" in each for each in messages)
 
 
 def test_an_attempt_that_was_interrupted_by_sigint_is_no_failure(place):
@@ -136,7 +136,7 @@ def test_the_reason_of_a_failure_is_the_pod_s_termination_message(place):
     assert place.condition("SFTStage", "tune", "Failed")["message"] == f"attempt 1 failed: exit 1: {reason}"
 
 
-def test_a_cancelled_stage_ends_its_job_and_keeps_the_jobs_name_taken(place):
+def test_a_cancelled_stage_ends_its_job_and_keeps_the_job_s_name_taken(place):
     place.scenario.outcome = lambda name: ""
     stage(place)
     place.until(lambda: place.phase("tune-a1") == "Running")
@@ -146,7 +146,7 @@ def test_a_cancelled_stage_ends_its_job_and_keeps_the_jobs_name_taken(place):
     assert place.phase("tune-a1") == "Aborted"
 
 
-def test_a_job_that_somebody_deletes_is_followed_by_another_attempt(place):
+def test_a_deleted_job_is_followed_by_another_attempt(place):
     place.scenario.outcome = lambda name: "" if name.endswith("-a1") else "Completed"
     place.scenario.step = lambda key: (
         {"step": 10, "complete": True} if place.get("SFTStage", "tune")["status"]["attempt"] == 2 else {}
@@ -160,7 +160,7 @@ def test_a_job_that_somebody_deletes_is_followed_by_another_attempt(place):
     assert place.get("SFTStage", "tune")["status"].get("failures", 0) == 0
 
 
-def test_an_image_that_cannot_be_had_is_said_of_the_stage(place):
+def test_an_image_that_cannot_be_pulled_is_reported_on_the_stage(place):
     place.scenario.outcome = lambda name: ""
     stage(place)
     place.until(lambda: place.phase("tune-a1") == "Pending")
@@ -174,7 +174,7 @@ def test_an_image_that_cannot_be_had_is_said_of_the_stage(place):
     assert "pod trainer-0: image gog-trainer cannot be pulled: not found" in ready["message"]
 
 
-def test_a_job_too_large_for_the_cluster_to_keep_is_said_of_the_stage(place):
+def test_a_job_too_large_for_etcd_is_reported_on_the_stage(place):
     labels = {f"example.org/{number}-{'k' * 50}": "v" * 63 for number in range(32)}
     stage(place, workers={"replicas": 256}, scheduling={"nodeSelector": labels})
     for _ in range(3):
@@ -201,7 +201,7 @@ def test_an_endpoint_is_ready_only_once_every_pod_of_its_size_is(place):
     assert deployment["status"]["availableReplicas"] == 3
 
 
-def test_what_others_delete_or_edit_of_a_server_is_put_right(place):
+def test_deleted_and_edited_parts_of_a_server_are_repaired(place):
     place.create("Endpoint", "judge", role="judge")
     place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
     service = paths.INFERENCE_SERVICES.path(place.namespace, "judge")
@@ -213,14 +213,14 @@ def test_what_others_delete_or_edit_of_a_server_is_put_right(place):
     place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
 
 
-def test_an_endpoint_that_goes_takes_its_server_with_it(place):
+def test_a_deleted_endpoint_takes_its_server_with_it(place):
     place.create("Endpoint", "judge", role="judge")
     place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
     place.api.call("DELETE", paths.OURS["Endpoint"].path(place.namespace, "judge"))
     place.until(lambda: place.find(paths.INFERENCE_SERVICES.path(place.namespace, "judge")) is None)
 
 
-def test_somebody_elses_service_of_the_same_name_is_left_alone(place):
+def test_another_owner_s_service_of_the_same_name_is_left_alone(place):
     place.server.apply(
         {
             "apiVersion": "serving.kserve.io/v1beta1",
@@ -239,7 +239,7 @@ def test_somebody_elses_service_of_the_same_name_is_left_alone(place):
     assert service is not None and service["spec"]["predictor"]["minReplicas"] == 5
 
 
-def test_a_cluster_without_volcano_is_told_in_a_condition(api_server):
+def test_a_cluster_without_volcano_is_reported_in_a_condition(api_server):
     place = Workplace(api_server, WithoutVolcano)
     stage(place)
     place.operator.work()
@@ -247,7 +247,7 @@ def test_a_cluster_without_volcano_is_told_in_a_condition(api_server):
     assert (ready["reason"], ready["message"].split(":")[0]) == ("CustomResourceMissing", "Volcano is not installed")
 
 
-def test_an_object_of_a_newer_gog_says_so_and_the_others_go_on(api_server):
+def test_an_object_of_a_newer_gog_is_reported_and_the_others_continue(api_server):
     place = Workplace(api_server, Newer)
     stage(place, "odd")
     stage(place, "even")
@@ -257,7 +257,7 @@ def test_an_object_of_a_newer_gog_says_so_and_the_others_go_on(api_server):
     assert "spec.teleport: unknown field" in ready["message"]
 
 
-def test_a_store_job_that_failed_is_told_with_its_last_word(place):
+def test_a_failed_store_job_is_reported_with_the_last_line_of_its_message(place):
     place.scenario.store_job = lambda name: {"exitCode": 2, "message": "gog: store: bucket: no permission to write"}
     stage(place, backoffLimit=0)
     place.until(lambda: place.condition("SFTStage", "tune", "Failed"))
@@ -265,14 +265,14 @@ def test_a_store_job_that_failed_is_told_with_its_last_word(place):
 
 
 def why_not(place: Workplace, reason: str) -> str:
-    """What the stage says of itself, once it says so for that reason."""
+    """The message of the stage's Ready condition, once it has that reason."""
     place.until(lambda: place.conditions("SFTStage", "tune").get("Ready", {}).get("reason") == reason)
     ready = place.conditions("SFTStage", "tune")["Ready"]
     assert ready["status"] == "False"
     return ready["message"]
 
 
-def test_a_store_job_that_waits_for_its_image_is_told_of_the_stage_that_waits_for_it(place):
+def test_a_store_job_without_its_image_is_reported_on_the_stage_that_waits_for_it(place):
     place.scenario.store_job = lambda name: {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     stage(place)
     assert "image gog-tools cannot be pulled: not found" in why_not(place, "ImageMissing")
@@ -280,12 +280,12 @@ def test_a_store_job_that_waits_for_its_image_is_told_of_the_stage_that_waits_fo
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
 
 
-def test_a_store_job_that_the_cluster_lets_have_no_pod_is_told_of_the_stage_that_waits_for_it(place):
+def test_a_store_job_that_gets_no_pod_is_reported_on_the_stage_that_waits_for_it(place):
     stage(place, serviceAccountName="nobody")
     assert 'serviceaccount "nobody" not found' in why_not(place, "RefusedByCluster")
 
 
-def test_what_a_store_job_found_out_outlives_its_pod(place):
+def test_the_result_of_a_store_job_outlives_its_pod(place):
     stage(place)
     place.until(lambda: place.find(paths.JOBS.path(place.namespace, "tune-a1-check")))
     place.until(lambda: "gog.dev/result" in place.annotations(paths.JOBS, "tune-a1-check"))

@@ -1,4 +1,4 @@
-"""What a resync decides from listed documents alone: whom to look at, and when."""
+"""What a resync decides from listed documents alone: which objects want a pass, and when."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def asked(body, now=NOW, *others):
     return due(cluster, body["kind"], body["metadata"]["name"], now)
 
 
-def test_a_pod_is_asked_how_far_it_is_only_while_its_job_runs():
+def test_a_pod_is_asked_for_its_progress_only_while_its_job_runs():
     addresses = []
     cluster = RemoteCluster(Snapshot(), "ns", Platform(), lambda url, timeout: addresses.append(url))
     stage = parse(document("SFTStage", "tune", status={"attempt": 1}))
@@ -57,21 +57,21 @@ def test_a_new_object_wants_a_pass_now():
     assert asked(document()) == 0
 
 
-def test_a_finished_object_wants_none():
+def test_a_finished_object_wants_no_pass():
     assert asked(document(status=complete())) is None
 
 
-def test_one_that_is_kept_for_a_while_wants_one_at_its_end():
+def test_an_object_with_a_time_to_live_wants_a_pass_at_its_end():
     body = document(status=complete(), ttlSecondsAfterFinished=100)
     assert asked(body, NOW + timedelta(seconds=40)) == 60
     assert asked(body, NOW + timedelta(seconds=140)) <= 0
 
 
-def test_anothers_object_wants_none():
+def test_another_controller_s_object_wants_no_pass():
     assert asked(document(managedBy="kueue.x-k8s.io/multikueue")) is None
 
 
-def test_what_cannot_be_read_is_told_once():
+def test_an_unreadable_object_is_reported_once():
     body = document(teleport=True)
     assert asked(body) == 0
     sentence = "SFTStage: spec.teleport: unknown field"
@@ -81,7 +81,7 @@ def test_what_cannot_be_read_is_told_once():
     assert asked(body) is None
 
 
-def test_a_plan_that_breaks_on_one_object_does_not_keep_the_others_from_theirs(monkeypatch):
+def test_a_plan_that_raises_for_one_object_does_not_stop_the_others(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
@@ -90,7 +90,7 @@ def test_a_plan_that_breaks_on_one_object_does_not_keep_the_others_from_theirs(m
 
 
 class Server(Api):
-    """Lists what it is given; unknown: resources that it does not have."""
+    """A server with some objects, and without some resources."""
 
     def __init__(self, *bodies):
         self.bodies, self.unknown, self.calls = list(bodies), (), []
@@ -107,7 +107,7 @@ def make(server, queue):
     return Resync(server, ("ns",), Platform(), queue, lambda: NOW)
 
 
-def test_listing_costs_one_request_a_resource_and_queues_only_what_has_something_to_do():
+def test_listing_costs_one_request_per_resource_and_queues_only_objects_with_something_to_do():
     bodies = [document(name=f"done-{number}", status=complete()) for number in range(50)]
     server, queue = Server(*bodies, document(name="new")), WorkQueue(lambda: 0.0)
     assert make(server, queue).once() == 1
@@ -152,7 +152,7 @@ def test_what_the_watcher_adds_during_a_resync_does_not_end_it():
     assert Key("sftstages.gog.dev", "ns", "a") in done.seen
 
 
-def test_what_is_gone_is_forgotten():
+def test_a_deleted_object_is_forgotten():
     server, queue = Server(document(name="a"), document(name="b", version="7")), WorkQueue(lambda: 0.0)
     done = make(server, queue)
     done.once()
@@ -174,8 +174,8 @@ class Health:
         self.count += 1
 
 
-def kept(server, before=lambda number: None, rounds=3):
-    """Resyncs a few times without waiting; whether a restart was asked for, and how many went well."""
+def resync_some(server, before=lambda number: None, rounds=3):
+    """Resyncs a few times without waiting. Returns whether a restart was requested, and how many resyncs succeeded."""
     stop, health, restarts = threading.Event(), Health(), []
 
     class Stop:
@@ -192,27 +192,27 @@ def kept(server, before=lambda number: None, rounds=3):
     return bool(restarts), health.count
 
 
-def test_a_missing_kserve_stops_nothing_and_its_arrival_is_noticed():
+def test_a_missing_kserve_stops_nothing_and_its_installation_is_noticed():
     server = Server(document())
     server.unknown = (paths.INFERENCE_SERVICES,)
-    assert kept(server) == (False, 3)
+    assert resync_some(server) == (False, 3)
 
     def install(number):
         server.unknown = ()
 
-    assert kept(server, install)[0]
+    assert resync_some(server, install)[0]
 
 
-def test_a_resync_that_fails_is_tried_again_and_not_counted():
+def test_a_failed_resync_is_repeated_and_not_counted():
     server = Server(document())
-    working = server.call
+    working = server.send
 
     def down(*_, **__):
         raise ApiError(503, "", "down", 2)
 
-    server.call = down
+    server.send = down
 
     def up(number):
-        server.call = working
+        server.send = working
 
-    assert kept(server, up) == (False, 2)
+    assert resync_some(server, up) == (False, 2)

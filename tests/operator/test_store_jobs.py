@@ -1,4 +1,4 @@
-"""`gog move`: what a store job does in a store, what it leaves as its message, and that it may die at any call."""
+"""`gog move`: what a store job does in a store, what its message is, and that it may die at any call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import yaml
 from support import builders, report_builders
 from support.collector import Collector
-from support.store_job_builders import WORLD, held, move, objects_in, told, told_lines, train, uri_of
+from support.store_job_builders import WORLD, held, move, objects_in, result, result_lines, train, uri_of
 
 from gog import dataset as datasets
 from gog import dataset_zip, spec
@@ -29,17 +29,17 @@ LARGE = {"store": {"uri": "file:///s"}, "keys": ["grpo"]}
 # --- check
 
 
-def test_the_newest_checkpoint_of_each_key_is_told_and_an_absent_one_is_not(tmp_path, store, capsys):
+def test_the_newest_checkpoint_of_each_key_is_reported_and_an_absent_one_is_not(tmp_path, store, capsys):
     train(store, complete=False)
     assert move(tmp_path, "check", store=uri_of(store), keys=["sft", "grpo", "evaluate"]) == 0
-    assert told(capsys) == {
+    assert result(capsys) == {
         "checkpoints": {"sft": {"step": 9, "complete": True}, "grpo": {"step": 3, "complete": False}},
         "promoted": [],
         "removed": 0,
     }
 
 
-def test_a_corrupt_checkpoint_is_said_in_one_sentence_and_not_tried_again(tmp_path, store, capsys):
+def test_a_corrupt_checkpoint_is_one_line_of_error_and_not_retried(tmp_path, store, capsys):
     train(store)
     path = store.open(store.latest("grpo"), "state")
     path.chmod(0o644)
@@ -50,18 +50,18 @@ def test_a_corrupt_checkpoint_is_said_in_one_sentence_and_not_tried_again(tmp_pa
     assert "'state' of checkpoint grpo/3 is corrupt" in line
 
 
-def test_only_a_complete_checkpoint_is_promoted_and_it_arrives_whole(tmp_path, store, capsys):
+def test_only_a_complete_checkpoint_is_promoted_and_its_copy_is_verified(tmp_path, store, capsys):
     target = tmp_path / "released"
     promote = {"store": uri_of(store), "keys": ["grpo"], "promoteTo": {"uri": target.as_uri()}}
     train(store, complete=False)
-    assert move(tmp_path, "check", **promote) == 0 and told(capsys)["promoted"] == []
+    assert move(tmp_path, "check", **promote) == 0 and result(capsys)["promoted"] == []
     builders.publish(store, 4, {"adapter": b"4"}, stage="grpo", meta={"complete": True})
     for _ in range(2):  # the second time it is found done
-        assert move(tmp_path, "check", **promote) == 0 and told(capsys)["promoted"] == ["grpo/4"]
+        assert move(tmp_path, "check", **promote) == 0 and result(capsys)["promoted"] == ["grpo/4"]
     assert held(stores.open_store(target.as_uri())) == {"grpo/4": {"adapter": b"4"}}
 
 
-def test_what_cannot_be_promoted_is_not_retired_either(tmp_path, store, capsys):
+def test_when_promotion_fails_nothing_is_retired(tmp_path, store, capsys):
     train(store)
     builders.publish(stores.open_store((tmp_path / "out").as_uri()), 3, {"adapter": b"other"}, stage="grpo")
     wishes = {"promoteTo": {"uri": (tmp_path / "out").as_uri()}, "retention": {"keepLast": 1, "graceSeconds": 0}}
@@ -70,14 +70,14 @@ def test_what_cannot_be_promoted_is_not_retired_either(tmp_path, store, capsys):
     assert store.steps("grpo") == [1, 2, 3]
 
 
-def test_older_checkpoints_go_and_the_newest_and_what_it_was_made_from_stay(tmp_path, store, capsys):
+def test_older_checkpoints_are_deleted_and_the_newest_and_its_parents_are_kept(tmp_path, store, capsys):
     train(store)
     asked = {"store": uri_of(store), "keys": ["grpo"], "retention": {"keepLast": 1, "graceSeconds": 0}}
-    assert move(tmp_path, "check", **asked) == 0 and told(capsys)["removed"] == 2
+    assert move(tmp_path, "check", **asked) == 0 and result(capsys)["removed"] == 2
     assert set(held(store)) == {"grpo/3", "sft/9"}
 
 
-def test_that_nothing_can_be_retired_fails_nothing(store, monkeypatch):
+def test_a_failure_to_retire_is_only_a_warning(store, monkeypatch):
     train(store)
 
     def refuse(*_):
@@ -94,7 +94,7 @@ def test_that_nothing_can_be_retired_fails_nothing(store, monkeypatch):
 
 
 class Mortal:
-    """A backend whose process dies around its n-th call: before it, or after it has had its effect."""
+    """A backend whose process dies at its n-th call: before it, or after its effect."""
 
     def __init__(self, backend, call, after):
         self.backend, self.left, self.after = backend, call, after
@@ -133,7 +133,7 @@ def check_once(source, target):
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_check_that_dies_around_any_call_leaves_whole_checkpoints_and_is_finished_by_the_next(tmp_path, after):
+def test_a_check_that_dies_at_any_call_leaves_complete_checkpoints_and_is_finished_by_the_next(tmp_path, after):
     died = 0
     for call in range(1, 200):
         places = [FileBackend(tmp_path / f"{call}-{name}") for name in ("own", "out")]
@@ -153,7 +153,7 @@ def test_a_check_that_dies_around_any_call_leaves_whole_checkpoints_and_is_finis
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_making_the_world_may_die_around_any_call(tmp_path, after, monkeypatch):
+def test_making_the_world_may_die_at_any_call(tmp_path, after, monkeypatch):
     monkeypatch.setattr(dataset.importlib, "import_module", lambda name: Generator)
     wanted, died = spec.WorldSpec(**WORLD), 0
     for call in range(1, 100):
@@ -174,13 +174,13 @@ def test_making_the_world_may_die_around_any_call(tmp_path, after, monkeypatch):
 
 
 def test_the_world_in_a_store_is_the_world_that_gog_makes_in_a_folder(tmp_path, store, capsys):
-    assert move(tmp_path, "data", store=uri_of(store), world=WORLD) == 0 and told(capsys) == {"dataset": "data/1"}
+    assert move(tmp_path, "data", store=uri_of(store), world=WORLD) == 0 and result(capsys) == {"dataset": "data/1"}
     fetched = dataset_zip.fetch_dataset(uri_of(store)["uri"], None, tmp_path / "fetched")
     assert cli.main(["data", "--world", json.dumps(WORLD), "--out", str(tmp_path / "made")]) == 0
     assert files_of(fetched) == files_of(tmp_path / "made")
 
 
-def test_a_world_that_is_there_is_not_made_again(tmp_path, store, monkeypatch):
+def test_an_existing_world_is_not_made_again(tmp_path, store, monkeypatch):
     dataset.world(spec.WorldSpec(**WORLD), store)
     monkeypatch.setattr(dataset.importlib, "import_module", lambda name: pytest.fail("made again"))
     assert dataset.world(spec.WorldSpec(**WORLD), store) == {"dataset": "data/1"}
@@ -198,7 +198,7 @@ def test_a_folder_is_pushed_as_the_newest_dataset_once(tmp_path, capsys):
     results = []
     for seed in (1, 1, 2, 2):
         assert cli.main(["move", "push", str(tmp_path / f"{seed}"), str(tmp_path / "store")]) == 0
-        results.append(told(capsys)["dataset"])
+        results.append(result(capsys)["dataset"])
     assert results == ["data/1", "data/1", "data/2", "data/2"]
     fetched = dataset_zip.fetch_dataset((tmp_path / "store").as_uri(), None, tmp_path / "fetched")
     assert files_of(fetched) == files_of(tmp_path / "2")
@@ -210,7 +210,7 @@ def make_world(folder):
 
 
 def pushed(tmp_path, *arguments):
-    """The dataset as readers of the store get it."""
+    """The dataset as a reader of the store gets it."""
     assert cli.main(["move", "push", *map(str, arguments), str(tmp_path / "store")]) == 0
     return dataset_zip.fetch_dataset((tmp_path / "store").as_uri(), None, tmp_path / "fetched")
 
@@ -258,8 +258,8 @@ def test_a_folder_that_no_run_could_read_is_not_pushed(tmp_path, capsys):
     assert cli.main(["move", "push", str(tmp_path / "folder"), str(tmp_path / "store")]) == 2
     (tmp_path / "folder" / "train.jsonl").write_text('{"id": "1"}\n')
     assert cli.main(["move", "push", str(tmp_path / "folder"), str(tmp_path / "store")]) == 2
-    said = capsys.readouterr().err
-    assert "no train.jsonl and no test.jsonl" in said and "train.jsonl:1" in said
+    sentence = capsys.readouterr().err
+    assert "no train.jsonl and no test.jsonl" in sentence and "train.jsonl:1" in sentence
 
 
 def files_of(folder):
@@ -284,26 +284,26 @@ def test_a_report_in_a_store_is_the_report_of_the_run_folder(finished_run):
         assert own.get_object(f"report/{name}") == (finished_run / "report" / name).read_bytes()
 
 
-def test_whoever_writes_the_report_tells_the_end_of_the_run_to_its_collector(tmp_path, finished_run):
+def test_the_store_job_that_writes_the_report_sends_the_run_s_span(tmp_path, finished_run):
     with Collector() as collector:
         found = objects_in(finished_run)
         (run,) = [each for each in found if each["kind"] == "GoGRun"]
         run["spec"]["traces"] = {"endpoint": collector.url}
         asked = {"store": {"uri": f"file://{finished_run}/store"}, "objects": found}
         assert move(tmp_path, "report", **asked) == 0
-        (told,) = collector.spans
-    assert (told.name, told["gog.run"], told["gog.outcome"]) == ("run", run["metadata"]["name"], "Complete")
+        (span,) = collector.spans
+    assert (span.name, span["gog.run"], span["gog.outcome"]) == ("run", run["metadata"]["name"], "Complete")
 
 
-def test_a_report_is_written_over_an_older_one_and_its_address_is_told(tmp_path, finished_run, capsys):
+def test_a_report_replaces_an_older_one_and_its_address_is_the_result(tmp_path, finished_run, capsys):
     asked = {"store": {"uri": (finished_run / "store").as_uri()}, "objects": objects_in(finished_run)}
     for _ in range(2):
         assert move(tmp_path, "report", **asked) == 0
-    assert told_lines(capsys)[-1]["report"].endswith("report/index.html")
+    assert result_lines(capsys)[-1]["report"].endswith("report/index.html")
     assert "data:image/" in (finished_run / "store" / "report" / "index.html").read_text()
 
 
-def test_a_report_of_a_run_whose_store_is_empty_says_so_and_is_written(tmp_path, store):
+def test_a_report_of_a_run_with_an_empty_store_is_written(tmp_path, store):
     run = {"kind": "GoGRun", "metadata": {"name": "world"}, "spec": {}}
     assert move(tmp_path, "report", store=uri_of(store), objects=[run]) == 0
     assert json.loads(store.get_object("report/summary.json"))["run"] == "world"
@@ -318,24 +318,26 @@ def test_the_result_is_the_pod_s_termination_message(tmp_path, store, monkeypatc
     assert (tmp_path / "log").read_text() + "\n" == capsys.readouterr().out
 
 
-def test_a_failed_store_job_writes_no_message_so_that_the_log_s_end_is_it(tmp_path, store, monkeypatch, capsys):
+def test_a_failed_store_job_writes_no_message_so_that_kubernetes_takes_the_end_of_the_log(
+    tmp_path, store, monkeypatch, capsys
+):
     monkeypatch.setenv("GOG_TERMINATION_LOG", str(tmp_path / "log"))
     assert move(tmp_path, "check", store=uri_of(store), keys=["grpo"], retain={}) == 2
     assert not (tmp_path / "log").exists() and "retain" in capsys.readouterr().err
 
 
-def test_a_message_is_never_torn_and_never_longer_than_kubernetes_keeps():
+def test_a_message_is_valid_json_and_never_longer_than_kubernetes_keeps():
     full = {
         "checkpoints": {"grpo": {"step": 1, "complete": True}},
         "promoted": ["é" * 100] * 200,
         "warning": "w" * 9000,
     }
-    text = message.fitting(full)
+    text = message.shortened(full)
     assert len(text.encode()) <= 4096 and json.loads(text)["checkpoints"] == full["checkpoints"]
-    assert json.loads(message.fitting({"promoted": ["a"]})) == {"promoted": ["a"]}
+    assert json.loads(message.shortened({"promoted": ["a"]})) == {"promoted": ["a"]}
 
 
-def test_a_store_that_does_not_answer_is_one_sentence_and_worth_another_try(tmp_path, monkeypatch, capsys):
+def test_a_store_that_does_not_answer_is_one_line_of_error_and_retried(tmp_path, monkeypatch, capsys):
     def silent(*_):
         raise stores.Unavailable("s3://b: no answer for 60 s")
 
@@ -345,15 +347,15 @@ def test_a_store_that_does_not_answer_is_one_sentence_and_worth_another_try(tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [("keys: [a", "not YAML"), ("keys: [a]", "store"), ("[]", "valid"), ("store: {uri: nowhere}", "store.uri")],
 )
-def test_settings_that_are_wrong_are_said_with_file_and_field(tmp_path, text, said, capsys):
+def test_wrong_settings_are_reported_with_file_and_field(tmp_path, text, sentence, capsys):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     assert cli.main(["move", "check", "--config", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert str(path) in line and said in line
+    assert str(path) in line and sentence in line
 
 
 @pytest.mark.parametrize("what", ["check", "data"])
@@ -370,7 +372,7 @@ def test_a_store_job_loads_neither_torch_nor_kubernetes(tmp_path, store, what):
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_an_authority_that_the_secret_does_not_hold_is_not_asked_for(tmp_path):
+def test_without_an_authority_in_the_secret_none_is_configured(tmp_path):
     present = tmp_path / "ca.crt"
     present.touch()
     kept, dropped = {"AWS_CA_BUNDLE": str(present)}, {"AWS_CA_BUNDLE": str(tmp_path / "absent")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support import report_builders, s3
-from support.store_job_builders import WORLD, held, move, objects_in, told_lines, train
+from support.store_job_builders import WORLD, held, move, objects_in, result_lines, train
 
 from gog import spec
 from gog import store as stores
@@ -24,7 +24,7 @@ def test_everything_works_in_a_bucket(tmp_path, gateway, finished_run, capsys):
     wishes = {"verify": True, "promoteTo": plain[1], "retention": {"keepLast": 1, "graceSeconds": 0}}
     assert move(tmp_path, "check", store=plain[0], keys=["grpo"], **wishes) == 0
     assert move(tmp_path, "report", store=plain[0], objects=objects_in(finished_run)) == 0
-    made, checked, reported = told_lines(capsys)
+    made, checked, reported = result_lines(capsys)
     assert made == {"dataset": "data/1"} and checked["promoted"] == ["grpo/3"] and checked["removed"] == 2
     assert reported["report"] == "s3://ckpt/move/own/report/index.html"
     assert set(held(stores.open_store(own))) == {"data/1", "grpo/3", "sft/9"}
@@ -50,7 +50,7 @@ def test_a_second_store_is_opened_with_its_own_credentials(tmp_path, gateway, mo
         elsewhere.stop()
 
 
-def test_the_first_credentials_are_back_after_the_second_store_was_opened(monkeypatch):
+def test_the_first_credentials_are_restored_after_the_second_store_was_opened(monkeypatch):
     seen = []
     environment = {"AWS_ACCESS_KEY_ID": "1", "AWS_SESSION_TOKEN": "t", "GOG_TARGET_AWS_ACCESS_KEY_ID": "2"}
     before = dict(environment)
@@ -63,7 +63,7 @@ def test_the_first_credentials_are_back_after_the_second_store_was_opened(monkey
     assert after == before == environment
 
 
-def test_a_refused_credential_is_not_tried_again(tmp_path, gateway, monkeypatch, capsys):
+def test_a_refused_credential_is_not_retried(tmp_path, gateway, monkeypatch, capsys):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     asked = gateway.spec("refused").model_dump(mode="json", exclude_none=True)
     assert move(tmp_path, "check", store=asked, keys=["grpo"]) == 2

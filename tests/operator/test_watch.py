@@ -1,4 +1,4 @@
-"""Which passes an event asks for."""
+"""Which objects an event puts on the queue."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def asked(watcher: Watcher) -> set[Key]:
     return found
 
 
-def test_an_object_asks_for_itself_and_its_owner(watcher):
+def test_an_object_s_event_queues_it_and_its_owner(watcher):
     watcher.event("sftstages.gog.dev", "MODIFIED", body("SFTStage", "world-sft", "GoGRun", "world"))
     assert asked(watcher) == {STAGE, RUN}
 
 
-def test_a_job_asks_for_its_stage_and_the_run_above(watcher):
+def test_a_job_s_event_queues_its_stage_and_the_run_above(watcher):
     job = body("Job", "world-sft-a1", "SFTStage", "world-sft")
     job["metadata"]["labels"] = {"gog.dev/run": "world"}
     watcher.event("jobs.batch.volcano.sh", "MODIFIED", job)
     assert asked(watcher) == {STAGE, RUN}
 
 
-def test_a_deployment_asks_for_the_endpoint_whose_service_owns_it(watcher):
+def test_a_deployment_s_event_queues_the_endpoint_whose_service_owns_it(watcher):
     deployment = body("Deployment", "short-predictor", "InferenceService", "short")
     deployment["metadata"]["labels"] = {"gog.dev/owner": "world-judge"}
     watcher.event("deployments.apps", "MODIFIED", deployment)
     assert asked(watcher) == {ENDPOINT}
 
 
-def test_an_endpoint_asks_for_the_stages_that_wait_for_it(watcher):
+def test_an_endpoint_s_event_queues_the_stages_that_wait_for_it(watcher):
     stage = body("SFTStage", "world-sft", spec={"endpoints": {"judge": "world-judge"}})
     watcher.event("sftstages.gog.dev", "ADDED", stage)
     asked(watcher)
@@ -60,7 +60,7 @@ def test_an_endpoint_asks_for_the_stages_that_wait_for_it(watcher):
 
 
 @pytest.mark.parametrize("how", ["MODIFIED", "DELETED"])
-def test_a_stage_that_is_over_is_not_asked_for_any_more(watcher, how):
+def test_a_finished_stage_is_not_queued_any_more(watcher, how):
     stage = body("SFTStage", "world-sft", spec={"endpoints": {"judge": "world-judge"}})
     watcher.event("sftstages.gog.dev", "ADDED", stage)
     watcher.event(
@@ -71,19 +71,19 @@ def test_a_stage_that_is_over_is_not_asked_for_any_more(watcher, how):
     assert asked(watcher) == {ENDPOINT}
 
 
-def test_a_listing_of_what_the_resync_has_seen_is_no_news(watcher):
+def test_a_listing_of_what_the_resync_has_seen_queues_nothing(watcher):
     watcher.seen[STAGE._replace(kind="sftstages.gog.dev")] = "7"
     watcher.event("sftstages.gog.dev", None, body("SFTStage", "world-sft", version="7"))
     assert asked(watcher) == set()
 
 
-def test_a_listing_shows_what_a_dead_stream_has_kept_back(watcher):
+def test_a_listing_queues_what_a_dead_stream_has_missed(watcher):
     watcher.seen[STAGE._replace(kind="sftstages.gog.dev")] = "7"
     watcher.event("sftstages.gog.dev", None, body("SFTStage", "world-sft", version="8"))
     assert asked(watcher) == {STAGE}
 
 
-def test_a_childs_change_that_a_dead_stream_has_kept_back_is_news(watcher):
+def test_a_child_s_change_that_a_dead_stream_has_missed_queues_its_owner(watcher):
     job = body("Job", "world-sft-a1", "SFTStage", "world-sft")
     watcher.seen[Key("jobs.batch.volcano.sh", "ns", "world-sft-a1")] = "1"
     watcher.event("jobs.batch.volcano.sh", None, job)
@@ -92,7 +92,7 @@ def test_a_childs_change_that_a_dead_stream_has_kept_back_is_news(watcher):
     assert asked(watcher) == {STAGE}
 
 
-def test_somebody_elses_object_asks_for_nothing(watcher):
+def test_another_owner_s_object_queues_nothing(watcher):
     watcher.event("jobs.batch.volcano.sh", "ADDED", body("Job", "backup", "CronJob", "backup"))
     assert asked(watcher) == set()
 

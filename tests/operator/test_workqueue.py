@@ -1,4 +1,4 @@
-"""The queue, by a clock that a test moves: each key once, one worker at a time, no sooner than due."""
+"""The queue with a clock that the test moves: each key once, one worker at a time, never before it is due."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def queue(time):
     return WorkQueue(time, lambda: 0.5)
 
 
-def test_a_key_asked_for_often_is_handed_out_once(queue):
+def test_a_key_added_often_is_handed_out_once(queue):
     for _ in range(3):
         queue.add(A)
     assert queue.take()[0] == A
@@ -44,7 +44,7 @@ def test_a_key_in_work_is_not_given_to_a_second_worker(queue):
     assert queue.take()[0] is None
 
 
-def test_what_is_asked_for_during_a_pass_gets_another_pass(queue):
+def test_a_key_added_during_its_pass_gets_another_pass(queue):
     queue.add(A)
     queue.take()
     queue.add(A)
@@ -52,7 +52,7 @@ def test_what_is_asked_for_during_a_pass_gets_another_pass(queue):
     assert queue.take()[0] == A
 
 
-def test_the_earliest_wish_counts(queue, time):
+def test_the_earliest_time_counts(queue, time):
     queue.add(A, 60)
     queue.add(A, 5)
     queue.add(A, 30)
@@ -64,7 +64,7 @@ def test_the_earliest_wish_counts(queue, time):
     assert queue.take()[0] is None
 
 
-def test_a_pass_that_asks_for_another_gets_it_when_it_is_due(queue, time):
+def test_a_pass_that_wants_another_gets_it_when_it_is_due(queue, time):
     queue.add(A)
     queue.take()
     queue.done(A, 7)
@@ -73,7 +73,7 @@ def test_a_pass_that_asks_for_another_gets_it_when_it_is_due(queue, time):
     assert queue.take()[0] == A
 
 
-def test_failures_wait_longer_and_longer_and_never_for_ever(queue, time):
+def test_waits_after_failures_double_up_to_a_limit(queue, time):
     waits = []
     for _ in range(12):
         queue.add(A)
@@ -84,7 +84,7 @@ def test_failures_wait_longer_and_longer_and_never_for_ever(queue, time):
     assert waits[-1] == LONGEST_WAIT
 
 
-def test_success_ends_the_waiting(queue, time):
+def test_success_resets_the_wait(queue, time):
     queue.add(A)
     for _ in range(5):
         queue.take()
@@ -96,7 +96,7 @@ def test_success_ends_the_waiting(queue, time):
     assert queue.failed(A) == 1
 
 
-def test_a_server_that_asks_for_patience_gets_it(queue):
+def test_a_wait_that_the_server_asks_for_is_the_minimum(queue):
     queue.add(A)
     queue.take()
     assert queue.failed(A, after=30) == 30
@@ -112,7 +112,7 @@ def test_waits_are_scattered(time):
     assert len(waits) == 3 and min(waits) == 0.5
 
 
-def test_a_new_event_does_not_wait_out_a_failure(queue):
+def test_a_new_event_does_not_wait_for_the_backoff(queue):
     queue.add(A)
     queue.take()
     queue.failed(A, after=300)
@@ -120,7 +120,7 @@ def test_a_new_event_does_not_wait_out_a_failure(queue):
     assert queue.take()[0] == A
 
 
-def test_depth_and_age_tell_of_what_is_due_only(queue, time):
+def test_depth_and_age_count_only_keys_that_are_due(queue, time):
     queue.add(A)
     queue.add(B, 100)
     time.now = 9
@@ -130,7 +130,7 @@ def test_depth_and_age_tell_of_what_is_due_only(queue, time):
     assert (queue.depth(), queue.oldest(), queue.longest_pass()) == (0, 0, 11)
 
 
-def test_closing_lets_every_worker_go(queue):
+def test_closing_releases_every_worker(queue):
     workers = [threading.Thread(target=queue.wait) for _ in range(3)]
     for each in workers:
         each.start()

@@ -1,4 +1,4 @@
-"""A server that answers nothing: it holds its port and says that it is ready, or misbehaves as TOY_SERVER says:
+"""A server that answers nothing: it binds its port and writes its ready file, or fails as TOY_SERVER requests:
 {"grounding": {"exit": 1}} ends at once, {"grounding": {"silent": true}} is never ready."""
 
 from __future__ import annotations

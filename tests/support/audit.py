@@ -1,4 +1,4 @@
-"""What a service account asked of a real API server, and what its roles let it ask: told from the server's audit log.
+"""The requests of a service account to a real API server, from its audit log, beside what the account's roles allow.
 
 A right is (API group, resource with subresource, verb). The log is written at Metadata level, one JSON line a request.
 """
@@ -14,7 +14,7 @@ Right = tuple[str, str, str]
 
 
 def requests(log: Path, user: str) -> list[dict[str, Any]]:
-    """Requests of a user for resources, in order; half a last line is left out."""
+    """Requests of a user for resources, in order; an incomplete last line is left out."""
     found = []
     for line in log.read_text().splitlines():
         if f'"username":"{user}"' in line and line.endswith("}"):

@@ -1,7 +1,7 @@
-"""A Prometheus on a cluster, told what to scrape by the real Prometheus operator, which reads the chart's own objects.
+"""A Prometheus for a cluster, configured by the real Prometheus operator from the chart's own objects.
 
-Its operator makes a configuration and rules of PodMonitors and PrometheusRules; both are taken from where it puts them,
-and a Prometheus on the host works by them, because the cluster has no image of one. The host reaches pods by the bridge.
+The operator turns PodMonitors and PrometheusRules into a configuration and rules. Both are taken from its Secret and
+ConfigMap for a Prometheus on the host, because the cluster has no image of one. The host reaches pods by the bridge.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ EVERYTHING: dict[str, Any] = {}
 
 @contextmanager
 def scraping(cluster: ApiServer, namespace: str, folder: Path, *, targets: int, seconds: int) -> Iterator[Prometheus]:
-    """One that follows every PodMonitor and PrometheusRule. targets: how many scrape configurations are to be expected;
-    seconds: between scrapes."""
+    """A Prometheus that follows every PodMonitor and PrometheusRule.
+
+    Args:
+        cluster: to follow.
+        namespace: of the Prometheus object.
+        folder: for its files.
+        targets: number of scrape configurations to wait for.
+        seconds: between two scrapes.
+    """
     selectors = ("podMonitorSelector", "podMonitorNamespaceSelector", "ruleSelector", "ruleNamespaceSelector")
     spec = {"replicas": 0, "scrapeInterval": f"{seconds}s", "evaluationInterval": f"{seconds}s"}
     metadata = {"name": NAME, "namespace": namespace}
@@ -45,18 +52,18 @@ def scraping(cluster: ApiServer, namespace: str, folder: Path, *, targets: int, 
 
 
 def generated(cluster: ApiServer, namespace: str) -> dict[str, Any]:
-    """What its operator has written; nothing yet: {}."""
-    told = cluster.kubectl("get", "secret", "-n", namespace, f"prometheus-{NAME}", "--ignore-not-found", "-o", "json")
-    data = json.loads(told).get("data", {}) if told else {}
+    """The configuration that the operator has written; {} until it has."""
+    output = cluster.kubectl("get", "secret", "-n", namespace, f"prometheus-{NAME}", "--ignore-not-found", "-o", "json")
+    data = json.loads(output).get("data", {}) if output else {}
     packed = base64.b64decode(data.get("prometheus.yaml.gz", ""))
     text = gzip.decompress(packed).decode() if packed else "{}"
     return yaml.safe_load(text.replace("$(SHARD)", "0").replace("$(POD_NAME)", NAME))  # its pod's reloader would
 
 
 def rules(cluster: ApiServer, namespace: str, folder: Path) -> list[Path]:
-    told = cluster.kubectl("get", "configmap", "-n", namespace, f"prometheus-{NAME}-rulefiles-0", "-o", "json")
+    output = cluster.kubectl("get", "configmap", "-n", namespace, f"prometheus-{NAME}-rulefiles-0", "-o", "json")
     paths = []
-    for name, text in json.loads(told)["data"].items():
+    for name, text in json.loads(output)["data"].items():
         paths.append(folder / name)
         paths[-1].write_text(text)
     return paths

@@ -1,10 +1,10 @@
-"""A real API server for tests marked `apiserver`: one for a session, started by tests/cluster in a folder of its own.
+"""A real API server for tests marked `apiserver`: one per session, started by tests/cluster in a folder of its own.
 
-Problem: a fake API server agrees with whoever wrote it. Decision: kube-apiserver, etcd and the controller manager
-themselves, on free loopback ports, with the CRDs of this project, Volcano and KServe, and nobody behind them: tests
-patch the status that Volcano and KServe would. Where a program is missing it is built; where Go is missing too, the
-tests are skipped and one line of the summary says so. Several sessions run side by side; the leftovers of a killed one
-are removed by the next. It has no node: no pod ever starts.
+Problem: a fake API server agrees with its author. Decision: kube-apiserver, etcd and the controller manager themselves,
+on free loopback ports, with the CRDs of this project, Volcano and KServe, but without their controllers: tests write the
+status that Volcano and KServe would. A missing program is built; where Go is missing too, the tests are skipped and one
+line of the summary reports it. Sessions run side by side. The processes of a killed session die with it (`reaper`), its
+folder is removed by the next session. There is no node: no pod ever starts.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ CLUSTER = Path(os.environ.get("GOG_CLUSTER") or Path.home() / ".cache/gog-cluste
 NEEDED = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 MISSING = "tests on a real API server did not run: its programs are not built, and there is no Go to build them"
 START_TRIES = 3
-"""A free port may be taken by another before the server has it."""
+"""Another process may take a free port before the server does."""
 
 
 @dataclass(frozen=True)
 class ApiServer:
-    """A running API server. `audit_log` has one JSON line for each request it answered."""
+    """A running API server."""
 
     folder: Path
+    """Its state: kubeconfigs, logs, process ids."""
     port: int
+    """On the loopback interface."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
@@ -51,12 +53,19 @@ class ApiServer:
 
     @property
     def audit_log(self) -> Path:
+        """One JSON line for each request that it answered."""
         return self.folder / "audit.log"
 
     def kubectl(self, *args: str | Path, input: str | None = None, check: bool = True) -> str:
-        """The output of one kubectl call as the administrator; `check=False` also gives what a refused one said.
+        """The output of one kubectl call as the administrator.
 
-        Raises AssertionError with kubectl's own sentence.
+        Args:
+            args: of kubectl.
+            input: its stdin.
+            check: whether it must succeed; if not, its stderr is part of the output.
+
+        Raises:
+            AssertionError: with kubectl's own message.
         """
         command = [CLUSTER / "bin/kubectl", f"--kubeconfig={self.kubeconfig}", *args]
         done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120, check=False)
@@ -69,7 +78,7 @@ class ApiServer:
         return self.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(documents))
 
     def namespace(self, prefix: str = "test") -> str:
-        """A new, empty namespace that enforces the restricted Pod Security level; its name."""
+        """Creates a namespace that enforces the restricted Pod Security level. Returns its name."""
         name = f"{prefix}-{next(self._numbers)}"
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
@@ -77,7 +86,7 @@ class ApiServer:
 
 
 def available() -> bool:
-    """Whether the API server's programs are there, or can be built."""
+    """Whether the API server's programs exist or can be built."""
     return built() or shutil.which("go") is not None
 
 
@@ -86,12 +95,12 @@ def built() -> bool:
 
 
 def obtainable(name: str) -> bool:
-    """Whether `program` would give it."""
+    """Whether `program` can return it."""
     return (CLUSTER / "bin" / name).exists() or shutil.which("go") is not None
 
 
 def program(name: str) -> Path:
-    """A program of the kit that is a group of its own (`helm`), built when it is missing; skips where Go is missing."""
+    """A program of the kit that is a group of its own (`helm`), built if it is missing. Skips the test without Go."""
     if not obtainable(name):
         pytest.skip(MISSING)
     if not (CLUSTER / "bin" / name).exists():
@@ -108,8 +117,8 @@ def api_server() -> Iterator[ApiServer]:
 
 @pytest.fixture(scope="session")
 def bare_api_server() -> Iterator[ApiServer]:
-    """A second one whose controller manager only collects garbage and ends namespaces: what becomes of Jobs and
-    Deployments is the test's to say, at once and in the same order every time."""
+    """A second one, whose controller manager only collects garbage and ends namespaces: Jobs and Deployments are advanced
+    by the test, at once and in the same order every time."""
     settings = {
         "GOG_CONTROLLERS": "garbage-collector-controller,namespace-controller",
         "GOG_AUDIT": "",
@@ -121,7 +130,12 @@ def bare_api_server() -> Iterator[ApiServer]:
 
 @contextmanager
 def serving(suffix: str = "", **environment: str) -> Iterator[ApiServer]:
-    """An API server for the time of the block. suffix: tells several of one session apart."""
+    """An API server for the time of the block.
+
+    Args:
+        suffix: of its folder, different for each server of a session.
+        environment: of tests/cluster/up.
+    """
     if not built():
         subprocess.run([KIT / "build", "api"], check=True)
     folder, lock = claim_folder(suffix)
@@ -180,9 +194,9 @@ def kit(script: str, folder: Path, *args: str, **environment: str) -> subprocess
 
 
 def claim_folder(suffix: str = "") -> tuple[Path, TextIO]:
-    """A run folder that is this session's while the returned file is open; whatever dead sessions left is stopped.
+    """Claims a run folder for as long as the returned file is open, and removes what dead sessions left.
 
-    The kernel drops the lock of a process that dies, however it dies.
+    The kernel releases the lock of a process that dies in any way.
     """
     sessions = CLUSTER / "sessions"
     sessions.mkdir(parents=True, exist_ok=True)
@@ -209,12 +223,12 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-# --- pytest's hooks: where the kit cannot be had, say so once ---
+# --- pytest's hooks: where the kit is not available, report it once ---
 
 skipped = pytest.StashKey[int]()
 
 
-@pytest.hookimpl(trylast=True)  # after -m has taken away what was not asked for
+@pytest.hookimpl(trylast=True)  # after -m has deselected tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if available():
         return

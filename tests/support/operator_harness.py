@@ -1,4 +1,4 @@
-"""`gog` as a process of its own, with programs in place of stages and servers that train and answer nothing."""
+"""`gog` as a process, with toy programs in place of stages and servers: they train nothing and answer nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Harness:
     """Processes to end with the test."""
 
     def write(self, kind: str = "GoGRun", **spec: Any) -> Path:
-        """A manifest that needs no world."""
+        """Writes a manifest that needs no world. Returns its path."""
         self.pool()
         body = manifest(kind, "world", data={"path": "pool"}, **spec)
         path = self.folder / "manifest.yaml"
@@ -47,7 +47,7 @@ class Harness:
         return path
 
     def pool(self) -> Path:
-        """A dataset of one question, which no toy reads."""
+        """Writes a dataset of one question, which no toy reads. Returns its folder."""
         folder = self.folder / "pool"
         folder.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8)).save(folder / "q1.png")
@@ -78,16 +78,16 @@ class Harness:
         return process
 
     def gog(self, *line: str) -> tuple[int, str]:
-        """A call in this process, which saves its start: exit code, and what was written to stdout and stderr."""
-        told, kept = io.StringIO(), dict(os.environ)
+        """Calls `gog` in this process, which saves its start. Returns the exit code, and stdout and stderr together."""
+        output, before = io.StringIO(), dict(os.environ)
         try:
             os.environ.update(self.environment())
-            with contextlib.chdir(self.folder), contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+            with contextlib.chdir(self.folder), contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
                 code = cli.main(line)
         finally:
             os.environ.clear()
-            os.environ.update(kept)
-        return code, told.getvalue()
+            os.environ.update(before)
+        return code, output.getvalue()
 
     @property
     def run(self) -> Path:
@@ -97,12 +97,12 @@ class Harness:
         return yaml.safe_load((self.run / "objects" / f"{name}.yaml").read_text())
 
     def conditions(self, name: str) -> dict[str, str]:
-        """Type of each condition that holds, and its reason."""
+        """Type -> reason of each condition that is true."""
         found = self.object(name)["status"].get("conditions", [])
         return {each["type"]: each["reason"] for each in found if each["status"] == "True"}
 
     def starts(self, stage: str) -> list[dict[str, Any]]:
-        """How often a stage was begun, and from which step."""
+        """The starts of a stage: one dict each, with the step it started from."""
         path = self.run / "work" / stage / "starts.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

@@ -1,4 +1,4 @@
-"""An operator's work on a real API server, pass by pass, without threads and without waiting: time is the test's own."""
+"""An operator on a real API server, pass by pass, without threads and waiting: the clock belongs to the test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STORE = {"uri": "s3://bucket/world", "secretName": "s3"}
 
 
 class Clock:
-    """Seconds that a test lets go by."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.start, self.passed = datetime.now(UTC).replace(microsecond=0), 0.0
@@ -36,7 +36,12 @@ class Clock:
 
 
 class Workplace:
-    """A namespace, an API client that the operator uses, and one that tests and actors use."""
+    """A namespace with an operator.
+
+    Args:
+        server: of the namespace, which is created.
+        wrap: the API as the operator gets it; tests and actors use the plain one.
+    """
 
     KEYS = ("curate", "sft", "stratify", "grpo", "evaluate")
 
@@ -52,7 +57,7 @@ class Workplace:
         return Operator(api, self.namespace, self.clock)
 
     def apply(self, **spec: Any) -> None:
-        """The run `world`."""
+        """Creates the run `world`."""
         self.create("GoGRun", "world", store=STORE, **spec)
 
     def create(self, kind: str, name: str, **spec: Any) -> None:
@@ -65,12 +70,12 @@ class Workplace:
         self.api.call("PATCH", paths.OURS[kind].path(self.namespace, name), body=patch, content=MERGE)
 
     def until(self, happens: Callable[[], Any], rounds: int = 200) -> Any:
-        """Lets operator and actors work in turns, and time go by, until it happens."""
+        """Makes passes, advances the actors and moves the clock until it happens. Returns its value."""
         for _ in range(rounds):
             if value := happens():
                 return value
             self.round()
-        raise AssertionError(f"did not happen; {self.told()}")
+        raise AssertionError(f"did not happen; {self.conditions_of_all()}")
 
     def round(self) -> None:
         self.operator.work()
@@ -90,7 +95,7 @@ class Workplace:
         return {each["type"]: each for each in self.get(kind, name).get("status", {}).get("conditions") or ()}
 
     def condition(self, kind: str, name: str, type_: str) -> dict[str, Any] | None:
-        """The condition, if it holds."""
+        """The condition, if it is true."""
         found = self.conditions(kind, name).get(type_)
         return found if found and found["status"] == "True" else None
 
@@ -103,15 +108,15 @@ class Workplace:
         return found.get("status", {}).get("state", {}).get("phase", "")
 
     def job_pod(self, job: str, **state: Any) -> None:
-        """A pod of a job that waits; state: of its container."""
+        """Creates a pending pod of a job. state: of its container."""
         cluster_actors.job_pod(self.api, self.namespace, job, "Pending", **state)
 
     def stages(self) -> list[dict[str, Any]]:
         kinds = ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")
         return [each for kind in kinds for each in items(self.api, paths.OURS[kind].path(self.namespace))]
 
-    def told(self) -> list[str]:
-        """What every object says of itself."""
+    def conditions_of_all(self) -> list[str]:
+        """Every condition of every custom resource, as text."""
         found = []
         for kind in KINDS:
             for each in items(self.api, paths.OURS[kind].path(self.namespace)):
@@ -122,7 +127,7 @@ class Workplace:
 
 
 class Operator:
-    """One operator's memory: lost when it dies, found again by the resync."""
+    """One life of an operator: its memory is lost when it dies, and rebuilt by the resync."""
 
     def __init__(self, api: Api, namespace: str, clock: Clock) -> None:
         self.queue = WorkQueue(clock.seconds, lambda: 0.5)
@@ -130,7 +135,7 @@ class Operator:
         self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now)
 
     def work(self) -> int:
-        """A resync, then passes until nothing is due."""
+        """Resyncs, then makes passes until none is due. Returns how many."""
         with contextlib.suppress(ApiError):  # the next one will do
             self.resync.once()
         done = 0

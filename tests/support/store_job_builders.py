@@ -20,7 +20,8 @@ def move(tmp_path, what, **body):
     return cli.main(["move", what, "--config", str(path)])
 
 
-def told(capsys):
+def result(capsys):
+    """What `gog move` printed: its result."""
     return json.loads(capsys.readouterr().out)
 
 
@@ -50,10 +51,10 @@ def held(store):
 
 
 def objects_in(folder):
-    """Documents as the operator sends them: what JSON can say."""
+    """The objects of a run folder as the operator sends them: JSON values only."""
     found = [yaml.safe_load(path.read_text()) for path in sorted((folder / "objects").rglob("*.yaml"))]
     return json.loads(json.dumps(found, default=lambda moment: moment.isoformat()))
 
 
-def told_lines(capsys):
+def result_lines(capsys):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]

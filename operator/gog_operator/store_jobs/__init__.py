@@ -1,5 +1,5 @@
-"""What `gog move` does in a store with a run's own credentials: looks, verifies, copies, retires, publishes, reports.
+"""What `gog move` does in a store with a run's own credentials: check, promote, retire, publish a dataset, write a report.
 
-Each move may be killed at any point and done again: what is done already is found done. Nothing here imports torch or
-speaks to Kubernetes.
+Each command may be killed at any point and repeated: what is done already is found done. Nothing here imports torch or
+talks to Kubernetes.
 """

@@ -1,7 +1,7 @@
-"""After an attempt: what the store holds, whether it is whole, where else it goes, and what may leave.
+"""After an attempt: what the store holds, whether it is complete, where else it goes, and what may be deleted.
 
-Verified, promoted, retired, in this order, so that nothing goes out before its successor is known to be whole and,
-where it was to be copied, copied. That something could not be retired is told and fails nothing: hours of work stand.
+Verified, promoted, retired, in this order, so that nothing is deleted before its successor is known to be complete and,
+where it is promoted, copied. A failure to retire is reported as a warning and fails nothing: hours of work are safe.
 """
 
 from __future__ import annotations
@@ -18,23 +18,35 @@ from gog_operator.store_jobs.config import Check
 
 
 def check(config: Check, own: store.Store, target: store.Store | None, now: datetime) -> dict[str, Any]:
-    """What the store holds of each key, by its newest checkpoint; a key without one is left out.
+    """Verifies, promotes and retires checkpoints.
 
-    Raises UserError for a checkpoint that is not whole or cannot be promoted, store.Unavailable."""
+    Args:
+        config: which keys, and what is done with them.
+        own: the run's store.
+        target: the store to promote to; None for none.
+        now: the time that retention counts from.
+
+    Returns:
+        The newest checkpoint of each key that has one, what was promoted, how many were removed.
+
+    Raises:
+        UserError: a checkpoint is damaged or cannot be promoted.
+        store.Unavailable: a store does not answer.
+    """
     newest = {key: found for key in config.keys if (found := own.latest(key)) is not None}
     if config.verify:
         for manifest in newest.values():
             own.check(manifest)
     promoted = _promote(own, newest, target) if target is not None else []
-    told: dict[str, Any] = {
-        "checkpoints": {key: _shown(manifest) for key, manifest in newest.items()},
+    result: dict[str, Any] = {
+        "checkpoints": {key: _summary(manifest) for key, manifest in newest.items()},
         "promoted": promoted,
         "removed": 0,
     }
-    return told | (_retire(own, config.retention, now) if config.retention is not None else {})
+    return result | (_retire(own, config.retention, now) if config.retention is not None else {})
 
 
-def _shown(manifest: store.Manifest) -> dict[str, Any]:
+def _summary(manifest: store.Manifest) -> dict[str, Any]:
     return {"step": manifest.step, "complete": manifest.meta.get("complete")}
 
 
@@ -49,4 +61,4 @@ def _retire(own: store.Store, wanted: RetentionSpec, now: datetime) -> dict[str,
     try:
         return {"removed": len(retention.apply(own, wanted, now).checkpoints)}
     except UserError as error:
-        return {"warning": f"older checkpoints stay: {error.sentence()}"}
+        return {"warning": f"older checkpoints are kept: {error.sentence()}"}

@@ -1,4 +1,4 @@
-"""What a store job is told: one YAML file for each command."""
+"""The settings of a store job: one YAML file for each command."""
 
 from __future__ import annotations
 
@@ -14,29 +14,35 @@ from gog.spec import RetentionSpec, Spec, StoreSpec, WorldSpec
 
 
 class Check(Spec):
-    store: StoreSpec
-    keys: tuple[str, ...] = Field((), description="Stages' keys in the store.")
-    verify: bool = Field(False, description="Look whether every file of the newest checkpoint is there and whole.")
-    promote_to: StoreSpec | None = Field(None, description="Where a complete checkpoint is copied to.")
-    retention: RetentionSpec | None = Field(None, description="Which checkpoints stay. Default: all.")
+    """Settings of `gog move check`."""
+
+    store: StoreSpec = Field(description="The run's store.")
+    keys: tuple[str, ...] = Field((), description="Keys of stages in the store.")
+    verify: bool = Field(False, description="Whether every file of the newest checkpoint is checked.")
+    promote_to: StoreSpec | None = Field(None, description="Where complete checkpoints are copied. Default: nowhere.")
+    retention: RetentionSpec | None = Field(None, description="Which checkpoints are kept. Default: all.")
 
 
 class Data(Spec):
-    store: StoreSpec
-    world: WorldSpec = WorldSpec()
+    """Settings of `gog move data`."""
+
+    store: StoreSpec = Field(description="Where the dataset is published.")
+    world: WorldSpec = Field(WorldSpec(), description="The embedded world to make.")
 
 
 class Report(Spec):
-    store: StoreSpec
+    """Settings of `gog move report`."""
+
+    store: StoreSpec = Field(description="Where the report is written, and the checkpoints are.")
     objects: tuple[dict[str, Any], ...] = Field(description="The run, its stages and endpoints, as documents.")
-    events: tuple[dict[str, Any], ...] = Field((), description="What happened, in order.")
+    events: tuple[dict[str, Any], ...] = Field((), description="Events of these objects, in order.")
 
 
 Kind = TypeVar("Kind", bound=Spec)
 
 
 def read(path: Path, kind: type[Kind]) -> Kind:
-    """Raises UserError naming file and field."""
+    """The settings in a file. Raises UserError naming file and field."""
     try:
         body = _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -52,7 +58,7 @@ def read(path: Path, kind: type[Kind]) -> Kind:
 
 
 def _parsed(text: str) -> Any:
-    """The operator writes JSON, which is read a hundred times as fast as other YAML."""
+    """The operator writes JSON, which is parsed a hundred times as fast as other YAML."""
     try:
         return json.loads(text)
     except ValueError:

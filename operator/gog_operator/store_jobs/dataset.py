@@ -1,4 +1,4 @@
-"""Publishing datasets: the embedded world, or a dataset of the user, as one zip under the key `data` of a store."""
+"""Publishes datasets in a store, under the key `data`, each as one zip: the embedded world, or a folder of the user's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The one thing a store job tells the operator: a JSON object, in the file that Kubernetes keeps as the pod's message.
+"""The result of a store job: a JSON object, in the file that Kubernetes keeps as the pod's termination message.
 
-It holds at most 4096 bytes there, so lists are cut before they make it torn.
+The message holds at most 4096 bytes, so lists are shortened before Kubernetes would cut the JSON.
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ from pathlib import Path
 from typing import Any
 
 PLACE = "GOG_TERMINATION_LOG"
-"""Environment: path of the file. Outside of pods there is none."""
+"""Environment: path of the file. Outside of pods it is not set."""
 LIMIT = 4096
+"""Bytes of a message."""
+MAX_TEXT = 500
+"""Characters of a text in it."""
 
 
-def leave(told: Mapping[str, Any], environment: Mapping[str, str]) -> str:
-    """Writes the message where it is wanted; returns it."""
-    text = fitting(told)
+def leave(result: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """Writes the message, in a pod. Returns it."""
+    text = shortened(result)
     if environment.get(PLACE):
         Path(environment[PLACE]).write_text(text, encoding="utf-8")
     return text
 
 
-def fitting(told: Mapping[str, Any]) -> str:
-    """As JSON of at most LIMIT bytes: texts are cut, then the ends of lists are left out."""
-    shown = {key: value[:500] if isinstance(value, str) else value for key, value in told.items()}
-    while len(_written(shown).encode()) > LIMIT:
+def shortened(result: Mapping[str, Any]) -> str:
+    """The result as JSON of at most LIMIT bytes: texts are cut, then the ends of lists are left out."""
+    shown = {key: value[:MAX_TEXT] if isinstance(value, str) else value for key, value in result.items()}
+    while len(_json(shown).encode()) > LIMIT:
         longest = max((key for key in shown if isinstance(shown[key], list)), key=lambda key: len(shown[key]))
         shown[longest] = shown[longest][: len(shown[longest]) // 2]
-    return _written(shown)
+    return _json(shown)
 
 
-def _written(told: Mapping[str, Any]) -> str:
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+def _json(result: Mapping[str, Any]) -> str:
+    return json.dumps(result, ensure_ascii=False, separators=(",", ":"))

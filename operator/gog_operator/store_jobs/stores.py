@@ -1,8 +1,8 @@
-"""Opening the stores of a move: the run's own, and one to promote to, perhaps with credentials of its own.
+"""Opens the stores of a store job: the run's own, and one to promote to, perhaps with credentials of its own.
 
-Credentials come from the environment. Those of a second store are there under the same names behind a prefix, which
-is how a pod is given two Secrets; they take the place of the first ones while that store is opened, for boto3 looks
-them up then and keeps them.
+Credentials come from the environment. Those of a second store have the same names behind a prefix, which is how a pod
+gets two Secrets. They replace the first ones while the second store is opened, because boto3 looks them up then and
+keeps them.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from gog import store
 from gog.spec import StoreSpec
 
 PREFIX = "GOG_TARGET_"
+"""Of the second store's credentials in the environment."""
 AUTHORITY = "AWS_CA_BUNDLE"
 
 
 def open_own(spec: StoreSpec, environment: MutableMapping[str, str]) -> store.Store:
-    """Raises UserError, store.Unavailable."""
+    """The run's store. Raises UserError, store.Unavailable."""
     return store.open_store(_trusting(spec, environment))
 
 
 def open_target(spec: StoreSpec, environment: MutableMapping[str, str]) -> store.Store:
-    """Raises UserError, store.Unavailable."""
-    with _own_credentials(environment):
+    """The store to promote to. Raises UserError, store.Unavailable."""
+    with _target_credentials(environment):
         return store.open_store(_trusting(spec, environment))
 
 
 def _trusting(spec: StoreSpec, environment: MutableMapping[str, str]) -> StoreSpec:
-    """The store with the authority that its Secret holds, named for good: the environment may change."""
+    """The store with the certificate authority of its Secret, by path, because the environment changes later."""
     if spec.ca_bundle is not None or not Path(environment.get(AUTHORITY, "")).is_file():
         return spec
     return spec.model_copy(update={"ca_bundle": environment[AUTHORITY]})
 
 
 @contextlib.contextmanager
-def _own_credentials(environment: MutableMapping[str, str]) -> Iterator[None]:
+def _target_credentials(environment: MutableMapping[str, str]) -> Iterator[None]:
     own = {name.removeprefix(PREFIX): value for name, value in environment.items() if name.startswith(PREFIX)}
     if not own:
         yield
