@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 from kubernetes import client, config
+from support.operator_builders import for_cluster
 
 from gog.errors import UserError
 from gog_console import cli
 from gog_operator.api import crds, manifest
-from gog_operator.api.objects import KINDS, STAGE_KINDS
+from gog_operator.api.objects import KINDS
 
 pytestmark = pytest.mark.apiserver
 
@@ -259,19 +260,8 @@ def test_a_manifest_is_valid_for_gog_and_for_kubectl_or_for_neither(api_server, 
 
 # --- every field of every kind, with values of right and wrong types ---
 
-BASES: dict[str, dict[str, Any]] = {
-    **{
-        cls.__name__: {"model": {"base": "tiny"}, "data": {"world": {}}, "store": {"uri": "s3://b/p"}}
-        for cls in STAGE_KINDS.values()
-    },
-    "GoGRun": {
-        "model": {"base": "tiny"},
-        "data": {"world": {}},
-        "store": {"uri": "s3://b/p"},
-        "arms": [{"name": "a", "set": {"seed": 77}}],
-    },
-    "Endpoint": {"role": "judge"},
-}
+MORE = {"GoGRun": {"arms": [{"name": "a", "set": {"seed": 77}}]}, "Endpoint": {"role": "judge"}}
+BASES = {kind: for_cluster(kind, **MORE.get(kind, {}))["spec"] for kind in KINDS}
 ANYTHING = ("5", 5, 1.5, True, False, None, "text", "", [], [None], {}, {"unknownField": 1})
 
 

@@ -20,6 +20,7 @@ NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 STORE = settings.StoreSpec(uri="file:///store")
 READY_DATA = DataView("ready", settings.DataSpec(path="/data"))
 WORLD = {"model": {"base": "tiny"}, "data": {"world": {}}}
+S3 = {"uri": "s3://b/p"}
 
 
 def until(happens: Callable[[], Any], patience: float = 120.0) -> Any:
@@ -38,6 +39,12 @@ def later(seconds: float) -> datetime:
 
 def manifest(kind: str = "GoGRun", name: str = "world", **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": {**WORLD, **spec}}
+
+
+def for_cluster(kind: str = "GoGRun", name: str = "w", **spec: Any) -> dict[str, Any]:
+    """The minimal manifest that an API server accepts, with more in its spec."""
+    base = {} if kind == "Endpoint" else {**WORLD, "store": S3}
+    return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": {**base, **spec}}
 
 
 def make_run(name: str = "world", **spec: Any) -> objects.GoGRun:

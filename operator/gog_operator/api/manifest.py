@@ -125,9 +125,10 @@ def _refuse(broken: Iterable[tuple[str, str]], where: str) -> None:
 
 
 def _check_run(run: GoGRun, where: str) -> None:
-    names = [arm.name for arm in run.spec.arms]
+    """Checks the arms, and the skipped stages."""
+    arm_names = [arm.name for arm in run.spec.arms]
     for arm in run.spec.arms:
-        if names.count(arm.name) > 1:
+        if arm_names.count(arm.name) > 1:
             raise UserError(f"two arms are called {arm.name}", where=f"{where}: spec.arms", remedy="rename one")
         if not arms.repeated(run.spec, arms.spec_of(run.spec, arm, where=f"{where}: spec.arms")):
             raise UserError("changes nothing", where=f"{where}: spec.arms: arm {arm.name}", remedy="remove it")
@@ -135,7 +136,7 @@ def _check_run(run: GoGRun, where: str) -> None:
 
 
 def _check_skips(run: GoGRun, where: str) -> None:
-    """A skipped stage's checkpoint must come from somewhere: from a store that the user names."""
+    """A stage that starts from the checkpoint of a skipped one needs a store that holds it."""
     skipped = run.spec.stages.skip
     if run.spec.store is not None:
         return
@@ -152,6 +153,7 @@ def _check_skips(run: GoGRun, where: str) -> None:
 
 
 def _policies(run: GoGRun) -> tuple[str, ...]:
-    """The policies that evaluate is told to compare; without grpo when that is skipped and nothing was said."""
+    """The policies that the manifest names for evaluate. By default a skipped grpo is not among them, so that counts as
+    none."""
     evaluate = run.spec.stages.evaluate
     return evaluate.policies if "policies" in evaluate.model_fields_set else ()
