@@ -1,10 +1,8 @@
 """The stages, the servers, the tools and the step metrics of gog: one row each.
 
 Every other list of them is derived from these rows: manifests, custom resources, command lines, labels of metrics,
-colours of dashboards, charts of the report. To add a tool that the policy may call, add a row to TOOLS, its grammar
-(`actions`, `prompts`, `agent`), its client (`tool_client`), its server (`gog_tools`) and a test. To add a step metric
-with a panel, add a row to STEP_METRICS, compute it in the recipe under the row's key, and place its gauge on a
-dashboard. Nothing is imported from the rest of the project, so every process can afford this module.
+colours of dashboards, charts of the report. docs/architecture.md shows how to add a tool that the policy may call and a
+step metric with a panel. Nothing is imported from the rest of the project, so every process can afford this module.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from gog import spec
+from gog import catalog, spec
 
 MODEL, DATA, STORE = {"base": "tiny"}, {"world": {}}, {"uri": "file:///tmp/store"}
 MINIMAL_STAGE = {"model": MODEL, "data": DATA, "store": STORE}
@@ -44,7 +44,7 @@ FROM_THE_PAPER = {
 NOT_THE_METHODS = {
     "how much is kept, done or reported": "steps max_steps questions save_every keep_trajectories bootstrap split",
     "what a run is made of": "cache lora optimizer demonstrations teacher policies",
-    "groups of fields with sources of their own": "grounding image_search text_search judge outage",
+    "groups of fields with sources of their own": " ".join([*(tool.field for tool in catalog.TOOLS), "outage"]),
     "common conventions, in no publication": "temperature clip_grad_norm dropout warmup_steps",
     "a choice that its description explains": "gaze reasoning",
 }

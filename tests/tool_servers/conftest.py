@@ -98,12 +98,12 @@ def launch(folder: Path, *arguments: str, **options: str) -> Server:
     """`python -m arguments` with a ready file in `folder`."""
     ready = folder / f"ready-{len(list(folder.iterdir()))}.json"
     (folder / f"{ready.name}.started").touch()
-    here = str(Path(__file__).parent)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
         [sys.executable, "-m", *arguments, "--ready-file", str(ready)],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1", **options},
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **options},
     )
     return Server(process, ready)
 
