@@ -67,7 +67,7 @@ class Arm:
     deadline_seconds: float = 2.0
     """Deadline of a tool call."""
     steps: int | None = None
-    """Steps to play at most; None: as the command line says."""
+    """Steps to play at most; None: as given on the command line."""
 
 
 class BlockingEngine(TransformersEngine):

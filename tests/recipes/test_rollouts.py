@@ -24,14 +24,15 @@ from gog.outage import Waiting, Watch
 from gog.spec import AgentSettings, OutageSpec
 from gog.tool_types import FailureKind, Reply, ToolFailure
 from gog.trajectory import Trajectory
+from gog_recipes.rollout.played import Played
 from gog_recipes.rollout.question_pool import QuestionPool
-from gog_recipes.rollout.rollouts import Played, Rollouts
+from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.runtime.ranks import Ranks
 
 
 @dataclass
 class FakeServices(FakeTools):
-    """FakeTools with a judge that says Yes to `Ada`."""
+    """FakeTools with a judge that accepts the gold answers."""
 
     judge_outcomes: list[FailureKind | None] = field(default_factory=list)
     """Failure of each of the judge's first calls; None: a verdict."""

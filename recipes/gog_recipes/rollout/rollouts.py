@@ -26,6 +26,7 @@ from gog.images import Image
 from gog.spec import AgentSettings
 from gog.tool_types import Reply
 from gog.trajectory import Failure, Trajectory
+from gog_recipes.rollout.played import Played, Skipped, collect
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.runtime import monitor
 from gog_recipes.runtime.ranks import SINGLE, Ranks
@@ -55,33 +56,6 @@ class RewardConfig:
     """What becomes of trajectories that a tool failure touched: mask, drop or keep."""
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A question that could not be played."""
-
-    question_id: str
-    """The question."""
-    reason: str
-    """Why."""
-
-
-@dataclass(frozen=True)
-class Played:
-    """What became of a list of questions; alike on all ranks, apart from `own`."""
-
-    groups: list[list[Trajectory]]
-    """One group per question that could be played, in the order of the questions."""
-    own: list[int]
-    """Which of the groups this rank played, by index."""
-    skipped: list[Skipped]
-    """The questions that could not be played, in their order."""
-
-    @property
-    def trajectories(self) -> list[Trajectory]:
-        """Those of all groups, in order."""
-        return [trajectory for group in self.groups for trajectory in group]
-
-
 @dataclass
 class Rollouts:
     """Plays questions with one engine and one toolbox."""
@@ -109,7 +83,7 @@ class Rollouts:
     levels: Mapping[str, str] = field(default_factory=dict)
     """Difficulty by question id, where it is known."""
     shown_of: Container[str] | None = None
-    """Ids of the questions whose images `shown` will be asked for; None: of every question of the newest play."""
+    """Ids of the questions whose trajectories `shown` may be called with; None: every question of the newest play."""
     log: Callable[[str], None] = lambda _: None
     """Takes a line for the stage's log."""
     images: dict[str, Image] = field(default_factory=dict)
@@ -162,7 +136,7 @@ class Rollouts:
                 on_group(done, [] if isinstance(played, Skipped) else played)
             return played
 
-        played = _collect(self.ranks, await _all_or_none(play_one(number) for number in range(len(own))))
+        played = collect(self.ranks, await _all_or_none(play_one(number) for number in range(len(own))))
         if self.ranks.is_main:
             metrics.record_rollout(time.monotonic() - begun)
         monitor.gather_counts(self.ranks)
@@ -223,7 +197,7 @@ class Rollouts:
         return tuple(f"<{tag}>" for tag in catalog.ACTION_TAGS if tag not in allowed)
 
     async def _episode(self, question: Question, image: Image, session: Session) -> Trajectory:
-        """A rewarded trajectory, which says whether it counts."""
+        """A trajectory with its reward and, where it does not count, the reason."""
         style = self.engine.style
         episode = Episode(question, image, session, self.toolbox, self.settings, style, tools=self.tools)
         trajectory = await episode.run()
@@ -280,20 +254,6 @@ class Rollouts:
         verdicts = [item.judge_failure for item in trajectories if item.answer is not None]
         self._verdicts = [*self._verdicts, *verdicts][-max(RECENT_VERDICTS, len(verdicts)) :]
         judging.check(self._verdicts)
-
-
-def _collect(ranks: Ranks, own: Sequence[list[Trajectory] | Skipped]) -> Played:
-    """What all ranks played, from what each of them did."""
-    groups: list[list[Trajectory]] = []
-    mine, skipped = [], []
-    for number, played in enumerate(ranks.unshard(own)):
-        if isinstance(played, Skipped):
-            skipped.append(played)
-            continue
-        if number % ranks.size == ranks.rank:
-            mine.append(len(groups))
-        groups.append(played)
-    return Played(groups, mine, skipped)
 
 
 async def _all_or_none(coroutines: Iterable[Coroutine[object, object, T]]) -> list[T]:
