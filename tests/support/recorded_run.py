@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gog import catalog
+
 START = 1_767_600_000
 """Seconds since 1970: a Monday morning. Fixed, so that images are the same each time."""
 TICK = 30
@@ -185,6 +187,10 @@ def work(pod: Pod, servers: Pod, stage: str, minute: float, time: int, done: flo
 
 
 def learn(pod: Pod, stage: str, done: float, rng: np.random.Generator) -> None:
+    for metric in catalog.step_metrics(stage):  # a plain course for each; those below have their own
+        if metric.gauge:
+            labels = dict(metric.labels) | ({"stage": stage} if metric.by_stage else {})
+            pod.set(metric.gauge, 0.4 + 0.2 * done, **labels)
     noise = rng.normal()
     loss = 1.9 * math.exp(-3.2 * done) + 0.42 if stage == "sft" else 0.02
     pod.set("gog_train_loss", loss + 0.02 * noise, stage=stage)

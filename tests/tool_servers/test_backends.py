@@ -110,12 +110,12 @@ def test_the_documented_back_end_works(tmp_path, monkeypatch):
 # ---- names and options
 
 
-@pytest.mark.parametrize("role", backends.NAMES)
+@pytest.mark.parametrize("role", PROTOCOLS)
 def test_every_role_has_a_back_end_named_world(role):
     assert callable(backends.find(role, "world"))
 
 
-@pytest.mark.parametrize("role", backends.NAMES)
+@pytest.mark.parametrize("role", PROTOCOLS)
 @pytest.mark.parametrize("name", ["wrold", "nowhere:Thing", "outside:Nothing", ":", "outside:", ".outside:x"])
 def test_an_unknown_back_end_is_refused_with_the_known_names(role, name):
     sentence = fault(role, name)
