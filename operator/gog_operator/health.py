@@ -1,8 +1,8 @@
-"""Whether this operator does its work: /healthz answers 200 only while it does.
+"""Health of the operator: /healthz returns 200 only while the operator makes progress.
 
-Three things can stop silently: the resync (then lost events stay lost), a worker (then its object does not progress), the
-thread that renews the lease (then nothing is written). Each is checked by its age. An operator that waits for another
-one's lease is healthy.
+Three parts can stop silently: the resync (lost events stay lost), a worker (its object makes no progress), and the
+thread that renews the lease (nothing is written). Each is checked by the age of its last activity. An operator that
+waits for the lease is healthy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gog_operator.lease import Lease
 from gog_operator.workqueue import WorkQueue
 
 PASS_SECONDS = 180.0
-"""More than a pass can take: its requests have deadlines."""
+"""Maximum duration of a healthy pass; longer than any pass takes, because its requests have deadlines."""
 INTERVALS = 3
 """Resync intervals without a resync after which the operator is unhealthy."""
 
@@ -28,15 +28,15 @@ class Health:
     """The state of an operator's parts."""
 
     queue: WorkQueue
-    """Whose passes are checked."""
+    """Queue whose passes are checked."""
     lease: Lease
-    """Without it there is nothing to do."""
+    """Lease; resyncs are due only while it is held."""
     interval: float
     """Seconds between two resyncs."""
     threads: tuple[threading.Thread, ...] = ()
     """Threads that must be alive."""
     clock: Callable[[], float] = time.monotonic
-    """Seconds that only grow."""
+    """Monotonic time in seconds."""
     leading_since: float | None = None
     """Reading of the clock when the lease was first seen held; None while it is not."""
     last_resync: float | None = None
@@ -69,7 +69,7 @@ class Health:
 
 
 def serve(health: Health, host: str, port: int) -> serving.Server:
-    """Serves /healthz and /metrics in a thread, until it is shut down. Raises OSError when the port is taken."""
+    """Serves /healthz and /metrics in a thread until shut down. Raises OSError if the port is in use."""
 
     def healthz() -> tuple[str, bytes]:
         problems = health.problems()

@@ -1,9 +1,9 @@
-"""A Lease that one operator holds at a time; while it is not held, nothing is written.
+"""A Lease that one operator holds at a time; an operator without it writes nothing.
 
-It spares two operators from doing everything twice; that nothing breaks when they do is ensured by the plans and by
-idempotent actions. The holder trusts its lease for less time than others must wait before they take it, by more than one
-write may take, so that the last write of the old holder has landed before the first of the new one. Other machines'
-clocks are not trusted: what counts is how long a record has not changed as observed here.
+The Lease avoids duplicate work. It is not needed for correctness, because actions are idempotent. The holder stops
+writing earlier than others may acquire the Lease, by more than the duration of one write, so that the old holder's last
+write lands before the new holder's first. Clocks of other machines are not trusted; an operator measures how long it
+has observed the record unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gog_operator.cluster import paths
 from gog_operator.cluster.kube import MERGE, WRITE_SECONDS, Api, ApiError, Document, Request
 
 DURATION = 15.0
-"""Seconds that others must see the record unchanged before they take the lease."""
+"""Seconds for which others must observe the record unchanged before they acquire the lease."""
 RENEW = 5.0
 """Seconds between two renewals."""
 TRUSTED = DURATION - WRITE_SECONDS
@@ -32,11 +32,11 @@ class Lease:
     """One Lease object.
 
     Args:
-        api: of the API server.
-        namespace: of the Lease.
-        name: of the Lease.
-        identity: of this operator, unique.
-        clock: seconds that only grow.
+        api: Client of the API server.
+        namespace: Namespace of the Lease.
+        name: Name of the Lease.
+        identity: Unique identity of this operator.
+        clock: Monotonic time in seconds.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Lease:
         return self._clock() - self._renewed < TRUSTED
 
     def attempt(self) -> bool:
-        """Takes or renews the lease if possible. Returns whether it is held. Raises ApiError."""
+        """Acquires or renews the lease if possible. Returns whether it is held. Raises ApiError."""
         begun = self._clock()
         record = self._read()
         if record is None:
@@ -69,7 +69,7 @@ class Lease:
         return True
 
     def release(self) -> None:
-        """Gives the lease up, so that the next operator need not wait. Raises ApiError."""
+        """Releases the lease, so that the next operator need not wait. Raises ApiError."""
         if self.held():
             self._renewed = -DURATION
             self.api.call("PATCH", self._path, body={"spec": {"holderIdentity": ""}}, content=MERGE)
@@ -107,11 +107,11 @@ class Lease:
 
 
 def run(lease: Lease, stop: threading.Event, first: threading.Event) -> None:
-    """Takes the lease and renews it until `stop` is set. first: set once it is held."""
+    """Acquires the lease and renews it until `stop` is set. first: set once the lease is held."""
     while not stop.is_set():
         try:
             if lease.attempt() and not first.is_set():
-                log.info("holds the lease as %s", lease.identity)
+                log.info("acquired the lease as %s", lease.identity)
                 first.set()
         except ApiError as error:
             log.warning("lease: %s", error)

@@ -1,8 +1,8 @@
 """The control loop of one machine: a pass over every object, repeated until the root is finished or suspended.
 
-The root comes first, so that an end or a suspension reaches a stage before it does anything more; servers come before
-stages, so that no stage relies on a server of an earlier control loop. There are some ten objects, and reading them
-takes a millisecond, so polling is enough. On a cluster, events and a queue replace this file; nothing else changes.
+The root is first, so that a cancellation or a suspension reaches a stage before the stage takes further action. Servers
+precede stages, so that no stage relies on a server of an earlier control loop. Reading the ten or so objects takes a
+millisecond, so polling is enough. On a cluster, events and a queue replace this module; nothing else changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TICK = 0.2
 
 
 def utc_now() -> datetime:
-    """The time to the millisecond: precise enough to read, short in a file."""
+    """The current time, truncated to milliseconds."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
@@ -33,15 +33,15 @@ def drive(
     on_pass: Callable[[], None] = lambda: None,
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Sweeps until the root is finished or suspended and nothing of it runs, or until interrupted.
+    """Sweeps until the root is finished or suspended and none of its processes runs, or until interrupted.
 
     Args:
-        cluster: of the run folder.
-        root: kind and name of the run, or of a stage or endpoint alone.
-        wait: sleeps for some seconds.
-        interrupted: whether to return early.
-        on_pass: called after every sweep.
-        clock: the time.
+        cluster: Cluster of the run folder.
+        root: Kind and name of the run, or of a single stage or endpoint.
+        wait: Sleeps for a number of seconds.
+        interrupted: Whether to return early.
+        on_pass: Called after every sweep.
+        clock: Returns the current time.
     """
     while not interrupted():
         again = sweep(cluster, root, clock())
@@ -53,7 +53,7 @@ def drive(
 
 
 def sweep(cluster: LocalCluster, root: tuple[str, str], now: datetime) -> bool:
-    """Makes one pass over every object. Returns whether one of them wants another pass at once."""
+    """Makes one pass over every object. Returns whether another pass is due at once."""
     waits = [reconcile.reconcile(cluster, *root, now)]
     names = {each.name for each in cluster.list(Endpoint)} | set(cluster.servers.names())
     keys = [("Endpoint", name) for name in sorted(names)] + [each.key for each in reconcile.stages(cluster)]
@@ -62,7 +62,7 @@ def sweep(cluster: LocalCluster, root: tuple[str, str], now: datetime) -> bool:
 
 
 def settled(cluster: LocalCluster, root: tuple[str, str]) -> bool:
-    """Whether the root is finished or suspended, or gone, and nothing of it runs."""
+    """Whether the root is finished, suspended or deleted, and none of its processes runs."""
     thing: Object | None = cluster.get(KINDS[root[0]], root[1])
     if thing is None:
         return True

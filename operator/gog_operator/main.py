@@ -1,10 +1,10 @@
-"""The operator's process: workers on a queue, fed by watches and a resync, gated by a lease.
+"""The operator's process: workers process a queue that watches and a resync fill. Only the lease's holder writes.
 
-    main thread   kopf's event loop                     lease     takes and renews
+    main thread   kopf's event loop                     lease     acquires and renews
     workers       one pass over one object at a time    resync    lists everything at intervals
     metrics       /healthz, /metrics
 
-It may be killed at any time. SIGTERM ends it after the passes under way, and releases the lease.
+It may be killed at any time. On SIGTERM it completes the passes in progress, releases the lease and exits.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from gog_operator.cluster.kube import Api, ApiError
 from gog_operator.workqueue import Key, WorkQueue
 
 INVALID_SECONDS = 300.0
-"""Until an invalid object is looked at again; a change of it triggers a pass at once."""
+"""Seconds until the next pass over an invalid object; a change of it triggers a pass at once."""
 END_SECONDS = 10.0
-"""For the passes under way when the operator ends."""
+"""Seconds for the passes in progress when the operator exits."""
 LEASE = "gog-operator"
 
 log = logging.getLogger(__name__)
@@ -42,16 +42,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator is started with."""
+    """Settings of an operator."""
 
     namespaces: tuple[str | None, ...]
-    """Namespaces that it works in; (None,) for all."""
+    """Namespaces that it manages; (None,) for all."""
     home: str
     """Namespace of the lease."""
     platform: Platform
     """The installation's images and ports."""
     workers: int = 4
-    """Passes at the same time."""
+    """Number of concurrent passes."""
     resync: float = 60.0
     """Seconds between two resyncs."""
     host: str = "0.0.0.0"
@@ -61,7 +61,7 @@ class Settings:
 
 
 def utc_now() -> datetime:
-    """The time to the second, as Kubernetes writes it."""
+    """The current time, truncated to seconds as in Kubernetes."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -69,12 +69,12 @@ class Workers:
     """Makes passes over the objects on the queue.
 
     Args:
-        api: of the API server.
-        platform: the installation's images and ports.
-        queue: what wants a pass.
-        now: the time for conditions.
-        ask: how a trainer or a policy's pod is asked over HTTP.
-        clock: seconds that only grow.
+        api: Client of the API server.
+        platform: The installation's images and ports.
+        queue: Queue of the objects that need a pass.
+        now: Time for conditions.
+        ask: Sends an HTTP request to a trainer or a policy's pod.
+        clock: Monotonic time in seconds.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Workers:
             self.process(key)
 
     def process(self, key: Key) -> None:
-        """Makes one pass. Never raises: an error with one object must not stop the others."""
+        """Makes one pass. Never raises, because an error of one object must not affect the others."""
         begun = time.monotonic()
         try:
             cluster = telemetry.CountedCluster(self.api, key.namespace, self.platform, self.ask, self.poll)
@@ -119,7 +119,7 @@ class Workers:
         metrics.record_reconcile(key.kind, outcome, time.monotonic() - begun)
 
     def _report(self, about: Key, key: Key, sentence: str) -> None:
-        """Sets the Ready condition of an invalid object. about: the object; key: whose pass it was."""
+        """Reports an invalid object in its Ready condition. about: the object; key: the object of the pass."""
         log.warning("%s: %s", "/".join(about), sentence)
         api, path = TranslatedApi(self.api), paths.OURS[about.kind].path(about.namespace, about.name)
         try:
@@ -133,7 +133,7 @@ class Workers:
 
 
 def terminate() -> None:
-    """Ends this process as a kubelet would."""
+    """Ends this process by SIGTERM, like a kubelet."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 

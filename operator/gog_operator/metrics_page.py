@@ -1,14 +1,15 @@
-"""A local run's metrics for a Prometheus of this machine: `gog run --metrics-port PORT`.
+"""Serves a local run's metrics to a Prometheus on this machine: `gog run --metrics-port PORT`.
 
-`/metrics` holds the run's own metrics; `/targets` lists in Prometheus' http_sd form where its stages and servers have
-theirs, this page included, so that one `http_sd_configs` line follows a run through all its processes:
+`/metrics` holds the run's own metrics. `/targets` lists the metrics pages of the run, its stages and its servers in
+Prometheus' http_sd format, so that one `http_sd_configs` line covers all processes of a run:
 
     scrape_configs:
       - job_name: gog
         scrape_interval: 5s
         http_sd_configs: [{url: "http://127.0.0.1:9400/targets", refresh_interval: 5s}]
 
-Pages are not merged: a process that dies shows as a target that is down. Everything is on the loopback interface.
+Pages are not merged, so that a process which dies appears as a target that is down. All pages are on the loopback
+interface.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from gog_operator.cluster.files import ObjectFiles
 
 HOST = "127.0.0.1"
 LINGER_SECONDS = 15.0
-"""For how long a process that was scraped waits, at its end, for one more scrape."""
+"""Seconds that a process which has been scraped waits for a last scrape before it exits."""
 KINDS: tuple[type[Object], ...] = (GoGRun, *STAGE_KINDS.values(), Endpoint)
 
 
 class Exposition:
-    """The pages of one run folder.
+    """The metrics pages of one run folder.
 
     Args:
-        folder: of the run.
-        port: 0 for a free one.
+        folder: The run folder.
+        port: Port to listen on; 0 for a free one.
 
     Raises:
         UserError: the port is taken.
@@ -53,7 +54,7 @@ class Exposition:
             self.server = serving.Server(pages, port, HOST)
         except OSError as error:
             raise UserError(
-                f"cannot serve metrics at port {port}: {error.strerror}", where="--metrics-port", remedy="give another"
+                f"cannot serve metrics at port {port}: {error.strerror}", where="--metrics-port", remedy="use another"
             ) from None
         self.port = self.server.server_port
 
@@ -83,7 +84,7 @@ class Exposition:
 
 @contextlib.contextmanager
 def exposed(folder: Path, port: int | None, environment: MutableMapping[str, str]) -> Iterator[Exposition | None]:
-    """Serves while the run is driven, and makes stages serve theirs by the environment; does nothing without a port."""
+    """Serves the pages, and sets the environment so that stages serve theirs; does nothing without a port."""
     if port is None:
         yield None
         return
@@ -99,7 +100,7 @@ def exposed(folder: Path, port: int | None, environment: MutableMapping[str, str
 
 
 def linger(exposition: Exposition | None, environment: Mapping[str, str]) -> None:
-    """Waits, at a run's end, until its last figures were scraped; Ctrl-C ends the wait."""
+    """Waits at a run's end until its last metrics have been scraped; Ctrl-C ends the wait."""
     if exposition is not None:
         with contextlib.suppress(KeyboardInterrupt):
             exposition.server.linger(float(environment[serving.LINGER]))

@@ -1,7 +1,7 @@
-"""How many runs, stages and endpoints there are, by condition, as metrics of the control plane (`gog.metrics`).
+"""Counts runs, stages and endpoints by condition, as metrics of the control plane (`gog.metrics`).
 
-The same for the operator, which lists objects, and for `gog run`, which reads files. An object counts under the first of
-these conditions that is true: Complete, Failed, Suspended, Ready; if none is, under Pending.
+The operator passes listed objects, `gog run` passes objects from files. An object counts under the first of these
+conditions that is true: Complete, Failed, Suspended, Ready; otherwise under Pending.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ OUTCOMES = {
     "Interrupted": "interrupted",
     str(Reason.CANCELLED): "interrupted",
 }
-"""Reason of a stage's event -> outcome of its attempt. A suspended attempt is over when the next one follows it."""
+"""Outcome of a stage's attempt by the reason of an event. A suspended attempt ends when the next one starts."""
 
 
 def record(documents: Iterable[dict[str, Any]]) -> None:
-    """Counts objects, given as Kubernetes writes them."""
+    """Counts objects, given as Kubernetes documents."""
     runs: Counter[str] = Counter()
     stages: Counter[tuple[str, str]] = Counter()
     endpoints: Counter[tuple[str, str]] = Counter()
@@ -51,7 +51,7 @@ def condition_of(document: dict[str, Any]) -> str:
 
 
 def record_attempt(thing: Object, event: Event) -> None:
-    """Counts an attempt that ended, as an event reports it; does nothing for other events."""
+    """Counts an attempt when an event reports its end; ignores other events."""
     outcome = OUTCOMES.get(event.reason)
     if isinstance(thing, Stage) and outcome is not None and thing.status.attempt > 0:
         metrics.record_attempt(thing.kind, outcome)

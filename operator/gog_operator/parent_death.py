@@ -2,8 +2,8 @@
 
 Problem: a process that is killed cannot end its children. Decision: the parent puts its process id into an environment
 variable; the child asks the kernel (Linux) for a SIGKILL at the parent's death, then checks that the parent is still
-alive. The setting survives exec but not fork: what the child itself starts is found by its mark instead
-(`cluster/processes.py`). Standard library only, because this is the first thing that a child does.
+alive. The setting survives exec but not fork; processes that the child starts are found by their environment instead
+(`cluster/processes.py`). Uses the standard library only, because this is the first code that a child runs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import signal
 import sys
 
 PARENT = "GOG_PARENT"
-"""Environment: process id of the parent to die with."""
+"""Environment variable with the process id of the parent."""
 PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Ties this process to its parent when the environment asks for it; exits at once when the parent is gone."""
+    """Ties this process to its parent if the environment requests it; exits at once if the parent has exited."""
     wanted = os.environ.pop(PARENT, "")
     if not wanted.isdigit():
         return
@@ -29,6 +29,6 @@ def die_with_parent() -> None:
 
 
 def arm() -> None:
-    """Asks the kernel to kill this process when the thread that started it ends. Does nothing outside of Linux."""
+    """Requests SIGKILL when the thread that started this process ends. Does nothing outside of Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

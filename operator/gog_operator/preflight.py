@@ -1,8 +1,8 @@
-"""Checks what a run needs from outside, before anything of it is written or started.
+"""Checks a run's external inputs before anything is written or started.
 
-A dataset with a torn line, a model folder of another architecture or a missing bucket would end the run an hour in,
-with its servers up. Stages repeat the checks that are cheap, because they also run by hand. What only a cluster can
-reach (an s3:// model, images of a dataset in a store) is checked where it is used.
+Otherwise a truncated line in a dataset, a model folder of another architecture or a missing bucket would fail the run
+after an hour, with its servers running. Stages repeat the cheap checks, because users also start stages directly.
+Inputs that only the cluster can reach (an s3:// model, images of a dataset in a store) are checked where they are used.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def check(thing: Object, where: str) -> None:
     """Checks everything that an object of a manifest refers to.
 
     Args:
-        thing: the object.
-        where: its manifest, which messages begin with.
+        thing: The object.
+        where: Its manifest, with which messages begin.
 
     Raises:
-        UserError: the first thing that is missing or unusable; of a dataset, several lines at once.
+        UserError: an input is missing or unusable. Names the first one, or several lines of a dataset.
     """
     where = f"{where}: spec"
     used = stages(thing)
@@ -57,7 +57,7 @@ def check(thing: Object, where: str) -> None:
 
 
 def reachable(kept: settings.StoreSpec) -> store.Store:
-    """The store, opened. It has PATIENCE seconds to answer: at the start a user is waiting.
+    """Opens the store. It must respond within PATIENCE seconds, because a user is waiting.
 
     Raises:
         UserError: it does not answer, or cannot be used.
@@ -94,11 +94,11 @@ def check_data(
     """Checks that a dataset exists, and every line and image of one on this machine.
 
     Args:
-        data: where the dataset is.
-        wanted: the splits that will be read.
-        where: field of the manifest, for messages.
-        own: the run's store, whose options hold for a dataset in a store too.
-        limits: image sizes that the model accepts; None: those of Qwen-VL.
+        data: Location of the dataset.
+        wanted: Splits that will be read.
+        where: Field of the manifest, for messages.
+        own: The run's store, whose options also apply to a dataset in a store.
+        limits: Image sizes that the model accepts; None for those of Qwen-VL.
 
     Raises:
         UserError: there is no dataset, or lines and images that a run cannot use.
@@ -122,7 +122,7 @@ def check_data(
 
 
 def check_model(model: settings.ModelSpec, where: str) -> None:
-    """Checks a model folder. One in a store is checked by the stage that fetches it: it may be tens of gigabytes."""
+    """Checks a model folder. A model in a store may have tens of gigabytes; the stage that fetches it checks it."""
     if model.base == SHIPPED_MODEL:
         return
     if model.base.startswith("s3://"):
@@ -131,7 +131,7 @@ def check_model(model: settings.ModelSpec, where: str) -> None:
 
 
 def check_answers(url: str, where: str) -> None:
-    """Checks that a server accepts connections at a URL, not what it answers. Raises UserError."""
+    """Checks that a server accepts connections at a URL; sends no request. Raises UserError."""
     try:
         address = urlsplit(url)
         port = address.port or (443 if address.scheme == "https" else 80)

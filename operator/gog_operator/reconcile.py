@@ -1,8 +1,8 @@
 """One pass over one object: observe, decide, act, write the status once. The same on one machine and on a cluster.
 
-Observing and acting go through a Cluster; deciding is `plan/`. Events are recorded after the status that they report has
-been written: a pass that loses the race for the status repeats everything and would report it twice. A kill between an
-action and the status repeats the action, and every action may be repeated.
+A Cluster observes and acts; `plan/` decides. Events are recorded after the status that they refer to is written,
+because a pass that loses a conflict over the status is repeated and would record them twice. A crash between an action
+and the status update repeats the action, so every action is idempotent.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from gog_operator.plan import actions, endpoint, run, stage
 from gog_operator.plan.actions import Decision, Event
 
 REFUSED_SECONDS = 30.0
-"""Until the next pass after a refusal, which may need a person to act."""
+"""Seconds until the next pass after a refusal, which may need a human to resolve."""
 
 
 def reconcile(cluster: Cluster, kind: str, name: str, now: datetime) -> float | None:
     """Makes one pass over an object.
 
     Args:
-        cluster: where it lives.
-        kind: of the object.
-        name: of the object, which may be gone.
-        now: the time of the pass.
+        cluster: Cluster of the object.
+        kind: Kind of the object.
+        name: Name of the object, which may no longer exist.
+        now: Time of the pass.
 
     Returns:
-        Seconds until another pass is worthwhile even if nothing happens; None if that is unknown.
+        Seconds until another pass is due even without an event; None for no such time.
 
     Raises:
-        Unavailable, Refused, Unreadable: the object could not be read or its status not be written.
-        UserError: on one machine, also when an action was refused.
+        Unavailable, Refused, Unreadable: the object could not be read, or its status could not be written.
+        UserError: an action was refused on one machine.
     """
     thing = cluster.get(KINDS[kind], name)
     if thing is None:
@@ -75,7 +75,7 @@ def seconds_to_live(thing: Object, now: datetime) -> float | None:
 
 
 def attempt(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
-    """Decides and acts. A refusal becomes a condition of the object; on one machine it is the error of the command."""
+    """Decides and acts. A refusal becomes a condition of the object; on one machine the command fails with it."""
     try:
         decision = decide(cluster, thing, now)
         for action in decision.actions:
@@ -88,7 +88,7 @@ def attempt(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
 
 
 def refused(thing: Object, refusal: Refused, now: datetime) -> Decision[Any]:
-    """The object with the refusal as its Ready condition, and an event the first time. A finished object stays as it is."""
+    """Reports a refusal in the Ready condition, and by an event the first time. A finished object is unchanged."""
     if thing.finished:
         return Decision(thing.status, requeue_after=REFUSED_SECONDS)
     ready = thing.condition("Ready")
@@ -104,7 +104,7 @@ def refused(thing: Object, refusal: Refused, now: datetime) -> Decision[Any]:
 
 
 def decide(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
-    """Gathers the facts about an object and makes its plan. Raises Refused."""
+    """Collects the facts about an object and plans. Raises Refused."""
     if isinstance(thing, GoGRun):
         return run.plan(thing, run_facts(cluster, thing), now)
     if isinstance(thing, Endpoint):
@@ -117,7 +117,7 @@ def decide(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
 def run_facts(cluster: Cluster, thing: GoGRun) -> run.Facts:
     store = thing.spec.store or cluster.default_store()
     if store is None:
-        raise Refused(Reason.STORE_MISSING, "spec.store: missing (a cluster needs to be told where checkpoints go)")
+        raise Refused(Reason.STORE_MISSING, "spec.store: missing (on a cluster, checkpoints are written to it)")
     owned = cluster.children(thing)
     working = any(isinstance(each, Stage) and not each.finished for each in owned)
     return run.Facts(
@@ -171,7 +171,7 @@ def act(cluster: Cluster, thing: Any, action: actions.Action, now: datetime) -> 
 
 
 def create(cluster: Cluster, owner: Object, child: Object) -> None:
-    """Creates a child; an existing one counts when it is the owner's. Raises Refused for another owner's."""
+    """Creates a child; accepts an existing one of the same owner. Raises Refused if another owner's has the name."""
     try:
         cluster.create(child)
     except AlreadyExists:
@@ -188,5 +188,5 @@ class Lister(Protocol):
 
 
 def stages(cluster: Lister) -> list[Stage]:
-    """Every stage object, in the order of the stages."""
+    """Every stage object, in the order in which stages run."""
     return [each for name in settings.STAGES for each in cluster.list(STAGE_KINDS[name])]

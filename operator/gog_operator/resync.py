@@ -1,8 +1,8 @@
-"""The safety net: at intervals everything is listed, and what has something to do is put on the queue.
+"""Lists everything at intervals and queues the objects that need a pass.
 
-Watches lose events, streams die, an operator restarts: none of that matters, because here the decision for every object
-is made again from what was listed, without acting on it. An object with nothing to do costs no request and no write. An
-object for which only time must pass is queued for that time.
+Events may be lost, watches may break, and operators restart. The resync compensates for this: it repeats the decision
+for every listed object, without acting. An object that needs no action costs no request and no write. An object that
+waits for a point in time is queued for that time.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from gog_operator.lease import Lease
 from gog_operator.workqueue import Key, WorkQueue
 
 SCATTER = 0.1
-"""Share by which intervals vary, so that operators do not list at the same time."""
+"""Fraction by which intervals vary at random, so that operators do not list at the same time."""
 AGAIN = 5.0
-"""Seconds after a resync that failed."""
+"""Seconds until the next resync after one that failed."""
 
 log = logging.getLogger(__name__)
 
 
 class Resync:
-    """Lists everything and queues what has something to do.
+    """Lists everything and queues the objects that need a pass.
 
     Args:
-        api: of the API server.
-        namespaces: what is listed; (None,) for all of the cluster.
-        platform: the installation's images and ports.
-        queue: where objects are put.
-        now: the time for decisions.
+        api: Client of the API server.
+        namespaces: Namespaces to list; (None,) for the whole cluster.
+        platform: The installation's images and ports.
+        queue: Queue for the objects.
+        now: Time for decisions.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Resync:
         self.unknown: tuple[paths.Resource, ...] | None = None
         """Resources that the server does not have; None before the first resync."""
         self.seen: dict[Key, str] = {}
-        """Resource versions as listed. The kind of these keys is the resource's name (`gogruns.gog.dev`). Shared with
-        the watcher's thread."""
+        """Listed resource versions. The kind of a key is the resource's name (`gogruns.gog.dev`). Shared with the
+        watcher's thread."""
 
     def once(self) -> int:
-        """Lists and decides. A namespace that cannot be listed does not stop the others.
+        """Lists and decides. A namespace that cannot be listed does not affect the others.
 
         Returns:
-            How many objects were queued.
+            The number of queued objects.
 
         Raises:
             ApiError: no namespace could be listed.
@@ -94,22 +94,22 @@ class Resync:
         return queued
 
     def _remember(self, snapshot: Snapshot, namespaces: Sequence[str | None]) -> None:
-        """Updates `seen`: what was listed is there, what was not listed in these namespaces is gone."""
+        """Updates `seen`: adds what was listed, and removes what these namespaces no longer contain."""
         listed = {Key(*each): version for each, version in snapshot.versions.items()}
-        for key in self.seen.copy():  # the watcher's thread adds to it meanwhile
+        for key in self.seen.copy():  # a copy, because the watcher's thread adds entries
             if key not in listed and (None in namespaces or key.namespace in namespaces):
                 self.seen.pop(key, None)
         self.seen.update(listed)
 
     def _documents(self, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-        """Our objects, one at a time: all of them at once would take ten times the snapshot's memory."""
+        """Our objects, one at a time, because all of them at once would take ten times the snapshot's memory."""
         for kind in KINDS:
             resource = paths.OURS[kind]
             for namespace, name in snapshot.names(resource):
                 yield {**snapshot.call("GET", resource.path(namespace, name)), "kind": kind}
 
     def _queue_kind(self, snapshot: Snapshot, kind: str) -> int:
-        """Queues the objects of a kind that have something to do. Returns how many."""
+        """Queues the objects of a kind that need a pass. Returns their number."""
         listed, queued = 0, 0
         for namespace, name in snapshot.names(paths.OURS[kind]):
             cluster = RemoteCluster(snapshot, namespace, self.platform, _no_answer)
@@ -123,7 +123,7 @@ class Resync:
 
 
 def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | None:
-    """Seconds until an object wants a pass; None when nothing is to be done and time will not change that."""
+    """Seconds until an object needs a pass; None if it needs none and waits for no point in time."""
     try:
         thing = cluster.get(KINDS[kind], name)
         if thing is None or not reconcile.is_ours(thing):
@@ -138,7 +138,7 @@ def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | 
     except Unavailable:
         return 0.0
     except Exception:
-        log.exception("%s %s", kind, name)  # the pass reports it on the object; the others must not suffer
+        log.exception("%s %s", kind, name)  # the pass reports it; other objects must not be affected
         return 0.0
     if decision.actions or decision.events or decision.status != thing.status:
         return 0.0
@@ -146,7 +146,7 @@ def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | 
 
 
 def _no_answer(url: str, timeout: float) -> None:
-    """No pod is asked anything in a resync."""
+    """Sends no request, because a resync contacts no pods."""
 
 
 def run(
@@ -161,13 +161,13 @@ def run(
     """Resyncs while the lease is held, until `stop` is set.
 
     Args:
-        resync: what is repeated.
-        lease: without it nothing is listed.
-        health: learns of every resync that succeeded.
-        interval: seconds between two resyncs.
-        stop: ends it.
-        first: set after the first resync.
-        restart: called when the server has a resource that it lacked at first, because watches start only once.
+        resync: The resync to repeat.
+        lease: Lease that must be held.
+        health: Records every successful resync.
+        interval: Seconds between two resyncs.
+        stop: Ends the loop.
+        first: Set after the first successful resync.
+        restart: Called when the server has a resource that it lacked at first, because watches start only once.
     """
     missing: tuple[paths.Resource, ...] | None = None
     while not stop.is_set():
@@ -176,7 +176,7 @@ def run(
             wait = _attempt(resync, health, interval, first)
             missing = resync.unknown if missing is None else missing
             if missing is not None and set(missing) - set(resync.unknown or ()):
-                log.warning("restarts: %s can be watched now", ", ".join(each.name for each in missing))
+                log.warning("restarting to watch new resources: %s", ", ".join(each.name for each in missing))
                 restart()
                 return
         stop.wait(wait)
@@ -190,9 +190,9 @@ def _attempt(resync: Resync, health: Health, interval: float, first: threading.E
         log.warning("resync: %s", error)
         return min(error.retry_after or AGAIN, interval)
     except Exception:
-        log.exception("resync")  # the thread must live: without it lost events stay lost
+        log.exception("resync")  # keep the thread alive, because without it lost events stay lost
         return min(AGAIN, interval)
     health.record_resync()
     first.set()
-    log.info("resync: %d objects have something to do", queued)
+    log.info("resync: queued %d objects", queued)
     return interval * (1 + SCATTER * (2 * random.random() - 1))

@@ -1,4 +1,4 @@
-"""The operator's counts of its own work. Names and meanings are in `gog.metrics`."""
+"""Records metrics of the operator's own work, which `gog.metrics` defines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CountedApi(Api):
 
 
 class CountedCluster(RemoteCluster):
-    """A namespace whose attempts are counted when they end, by their events."""
+    """A namespace whose finished attempts are counted from their events."""
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
         super().record(thing, event, now)

@@ -1,8 +1,9 @@
-"""Watches, by kopf: events say which object to look at, and nothing else.
+"""Watches resources by kopf. An event only selects the objects that need a pass.
 
-Handlers put keys on the queue and return. Kopf keeps no state in our objects (no finalizer, no annotation), has no peers
-and needs no permission outside the watched namespaces. A lost event costs time only, because the resync finds the
-object. A child's event triggers its owner and the run above; an endpoint's, the stages that wait for it.
+Handlers add keys to the queue and return. Kopf stores no state in our objects (no finalizer, no annotation), has no
+peers and needs no permission outside the watched namespaces. A lost event only causes delay, because the resync finds
+the object. A child's event also queues its owner and its run; an Endpoint's event also queues the stages that wait for
+it.
 """
 
 from __future__ import annotations
@@ -33,22 +34,23 @@ class Watcher:
     """Turns events into keys.
 
     Args:
-        queue: where they are put.
-        seen: resource versions that a resync has listed: the first listing of a watch repeats them, which is no news.
+        queue: Queue for the keys.
+        seen: Resource versions that a resync has listed. A watch starts with a list of the same versions, which need no
+            pass.
     """
 
     def __init__(self, queue: WorkQueue, seen: dict[Key, str]) -> None:
         self.queue, self.seen = queue, seen
         self.waiting: dict[tuple[str, str], set[Key]] = defaultdict(set)
-        """(namespace, name) of an endpoint -> the unfinished stages that need it."""
+        """Unfinished stages that need an Endpoint, by its (namespace, name)."""
 
     def event(self, resource: str, type_: str | None, body: Body) -> None:
         """Handles one event.
 
         Args:
-            resource: `gogruns.gog.dev`.
-            type_: ADDED, MODIFIED or DELETED; None for an object of the listing with which a watch starts.
-            body: the object.
+            resource: Name of the resource, such as `gogruns.gog.dev`.
+            type_: ADDED, MODIFIED or DELETED; None for an object in a watch's initial list.
+            body: The object.
         """
         metadata = body["metadata"]
         place = Key(resource, metadata["namespace"], metadata["name"])
@@ -63,13 +65,13 @@ class Watcher:
                 self.queue.add(key)
 
     def keys(self, place: Key, metadata: Mapping[str, Any]) -> set[Key]:
-        """The objects that an event concerns. place: what it happened to, with its resource's name for a kind."""
+        """The objects that need a pass after an event. place: the event's object, with its resource's name as kind."""
         found = {place._replace(kind=OURS[place.kind])} if place.kind in OURS else set()
         for owner in metadata.get("ownerReferences") or ():
             if owner.get("kind") in KINDS:
                 found.add(Key(owner["kind"], place.namespace, owner["name"]))
         labels = metadata.get("labels", {})
-        if place.kind == paths.DEPLOYMENTS.name and OWNER_LABEL in labels:  # KServe's, for an endpoint of ours
+        if place.kind == paths.DEPLOYMENTS.name and OWNER_LABEL in labels:  # created by KServe for an Endpoint
             found.add(Key("Endpoint", place.namespace, labels[OWNER_LABEL]))
         if RUN_LABEL in labels:
             found.add(Key("GoGRun", place.namespace, labels[RUN_LABEL]))
@@ -120,19 +122,19 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.chunk_size = PAGE
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 30
-    settings.queueing.idle_timeout = 0.05  # of kopf's task per object, which holds the object's last document
+    settings.queueing.idle_timeout = 0.05  # ends kopf's task of an object, which keeps its last document in memory
     for resource in WATCHED:
         if resource not in paths.OURS.values():
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = paths.LABEL
 
 
 def watch(watcher: Watcher, namespaces: tuple[str | None, ...], ready: threading.Event) -> None:
-    """Watches until SIGTERM or SIGINT; for the main thread. Ends with an exception when watching cannot continue.
+    """Watches until SIGTERM or SIGINT; must run in the main thread. Raises an exception if watching cannot continue.
 
     Args:
-        watcher: gets the events.
-        namespaces: what is watched; (None,) for all of the cluster.
-        ready: watches start once it is set.
+        watcher: Handles the events.
+        namespaces: Namespaces to watch; (None,) for the whole cluster.
+        ready: Watches start once it is set.
     """
     logging.getLogger("kopf.objects").setLevel(logging.ERROR)
     everywhere = None in namespaces

@@ -1,8 +1,8 @@
-"""Keys of objects that want a pass: each once however often it is added, by one worker at a time, never before it is due.
+"""Queue of the objects that need a pass, without duplicates. One worker at a time processes a key, once it is due.
 
-A key that is added while a worker has it is handed out again afterwards, because the worker may have looked before the
-event. A failed pass is repeated after a wait that doubles from one second to five minutes and is scattered, so that an
-outage does not end in a stampede. Nothing is kept on disk: what is lost with the process, the next resync finds.
+A key that is added during its pass is processed again afterwards, because the worker may have read the object before
+the event. Failed passes are retried with exponential backoff from one second to five minutes, with jitter against
+stampedes after an outage. The queue is not persistent; after a restart, the resync fills it again.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import NamedTuple
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 300.0
 IDLE = 3600.0
-"""Seconds that a worker sleeps without a key; an added one wakes it."""
+"""Seconds that a worker sleeps while the queue is empty; a new key wakes it."""
 
 
 class Key(NamedTuple):
-    """An object."""
+    """Identifies an object."""
 
     kind: str
-    """`GoGRun`"""
+    """Kind, such as `GoGRun`."""
     namespace: str
-    """Where it is."""
+    """Namespace."""
     name: str
-    """Its name."""
+    """Name."""
 
 
 class WorkQueue:
     """The queue.
 
     Args:
-        clock: seconds that only grow.
-        scatter: a random number in [0, 1), by which waits after failures vary.
+        clock: Monotonic time in seconds.
+        scatter: Returns a random number in [0, 1), the jitter of waits after failures.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class WorkQueue:
         self._closed = False
 
     def add(self, key: Key, after: float = 0.0) -> None:
-        """Wants a pass in `after` seconds; the earliest time counts."""
+        """Requests a pass in `after` seconds; the earliest requested time applies."""
         with self._changed:
             self._want(key, self._clock() + max(0.0, after))
 
     def take(self) -> tuple[Key | None, float]:
-        """A due key, which counts as in work from now on; or None and the seconds until one may be due."""
+        """Takes a due key, whose pass starts now; otherwise returns None and the seconds until a key may be due."""
         with self._changed:
             return self._take()
 
@@ -71,13 +71,13 @@ class WorkQueue:
             return None
 
     def done(self, key: Key, again: float | None = None) -> None:
-        """Ends a pass that succeeded. again: seconds until another one; None for none."""
+        """Ends a successful pass. again: seconds until the next one; None for none."""
         with self._changed:
             self._failures.pop(key, None)
             self._finish(key, again)
 
     def failed(self, key: Key, after: float = 0.0) -> float:
-        """Ends a pass that failed. after: least seconds until it is repeated. Returns the seconds until then."""
+        """Ends a failed pass. after: minimum delay of the retry in seconds. Returns the actual delay."""
         with self._changed:
             count = self._failures[key] = self._failures.get(key, 0) + 1
             wait = min(FIRST_WAIT * 2 ** min(count - 1, 30), LONGEST_WAIT)
@@ -91,24 +91,24 @@ class WorkQueue:
             self._changed.notify_all()
 
     def depth(self) -> int:
-        """Keys that are due and not in work."""
+        """Number of keys that are due and have no pass in progress."""
         with self._changed:
             now = self._clock()
             return sum(due <= now for key, due in self._due.items() if key not in self._working)
 
     def oldest(self) -> float:
-        """Seconds for which the oldest of them has been due."""
+        """Seconds for which the oldest of these keys has been due."""
         with self._changed:
             now = self._clock()
             return max((0.0, *(now - due for key, due in self._due.items() if key not in self._working)))
 
     def working(self) -> int:
-        """Passes in work."""
+        """Number of passes in progress."""
         with self._changed:
             return len(self._working)
 
     def longest_pass(self) -> float:
-        """Seconds that the longest pass in work has taken so far."""
+        """Duration so far of the longest pass in progress, in seconds."""
         with self._changed:
             return max((self._clock() - begun for begun in self._working.values()), default=0.0)
 
@@ -124,7 +124,7 @@ class WorkQueue:
         now = self._clock()
         while self._heap:
             due, key = self._heap[0]
-            if self._due.get(key) != due or key in self._working:  # replaced by an earlier time, or in work
+            if self._due.get(key) != due or key in self._working:  # replaced by an earlier time, or in progress
                 heapq.heappop(self._heap)
                 continue
             if due > now:

@@ -82,7 +82,7 @@ def test_an_error_that_a_person_must_correct_has_a_reason_and_the_server_s_sente
 def test_a_missing_resource_definition_names_the_product_that_installs_it():
     translated = translate(status(404, NO_TYPE), "POST", JOBS)
     assert isinstance(translated, Refused)
-    assert translated.message == "Volcano is not installed: the cluster knows no jobs.batch.volcano.sh"
+    assert translated.message == "Volcano is not installed: the cluster has no resource jobs.batch.volcano.sh"
 
 
 def test_a_missing_object_and_a_conflict_are_left_to_the_caller():

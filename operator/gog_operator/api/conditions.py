@@ -1,7 +1,7 @@
 """Conditions: facts about an object, each with its own history, instead of a phase.
 
-`lastTransitionTime` changes only with the status, so that it tells how long an object has been ready; reason and message
-may change in between. Which conditions hold is decided in plan/.
+`lastTransitionTime` changes only with the status, so that it shows how long an object has been ready; reason and
+message may change in between. plan/ decides which conditions hold.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Lenient reading of custom resources: what is valid of an object, and one sentence for each part that is not.
 
 Problem: an object may come from a newer version, from a process that was killed, or from an editor, and a reader that
-refuses all of it hides its state. Decision: the typed models validate, and exactly the parts that they refuse are dropped.
-Unknown fields are ignored, and a reason of a newer version is kept as it is.
+refuses all of it hides its state. Decision: the typed models validate, and exactly the parts that they refuse are
+dropped. Unknown fields are ignored, and a reason of a newer version is kept as it is.
 
 An object read here is for showing. It is never written back, because what was dropped would be lost.
 """
@@ -25,13 +25,13 @@ Path = tuple[str | int, ...]
 MOST_ROUNDS = 16
 """Validations of one object; each drops what the one before refused. An error can hide one of its parent, seldom more."""
 MOST_DEPTH = 32
-"""Levels of nesting that are read; the models themselves have fewer than ten."""
+"""Levels of nesting that are read; the models have fewer than ten."""
 MOST_BITS = 64
-"""Of a whole number; the API server has 64, and Python refuses to print very long ones."""
+"""Bits of an integer; the API server uses 64, and Python refuses to print very long ones."""
 MOST_PROBLEMS = 20
-"""Sentences about one object."""
+"""Messages about one object."""
 _CONDITION_DEFAULTS = {"reason": UNKNOWN_REASON, "lastTransitionTime": "1970-01-01T00:00:00Z"}
-"""A condition without these still tells a state."""
+"""Values for fields that a condition may lack and still describe a state."""
 
 
 def read(document: object) -> tuple[Object | None, tuple[str, ...]]:
@@ -48,7 +48,7 @@ def read(document: object) -> tuple[Object | None, tuple[str, ...]]:
     name = document.get("kind") if isinstance(document, Mapping) else None
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        return None, (f"kind {problems.shown(name)} is none of {', '.join(KINDS)}",)
+        return None, (f"kind is {problems.shown(name)}, should be one of {', '.join(KINDS)}",)
     copied = _Copy()
     try:
         body = copied.of(document, ())

@@ -1,14 +1,14 @@
-"""Brings a version of the policy onto every pod that serves it: loaded, verified, and only then made the default.
+"""Rolls a version of the policy out to every pod: each pod loads and verifies it before any pod makes it the default.
 
-A load reaches one process of one pod and is lost when that restarts. So each pod is asked at its own address, every call
-checks first what is loaded, and the whole is repeated until nothing is left to do: an operator that dies between two
-calls leaves nothing that the next pass does not finish. A version has a name of its own (`grpo/120` is `grpo-120`), so
-the weights under a name never change. Requests for the name `policy` go to each pod's default, which is switched only
-once every pod has loaded the version and completed a token with it. The version before stays loaded for clients that
-still name it; older ones are unloaded.
+A load request affects one process of one pod and is lost when that process restarts. Each pod is therefore contacted at
+its own address, every pass first lists the loaded versions, and passes repeat until every pod is up to date; a later
+pass completes what an operator that died left unfinished. Each version has its own name (`grpo/120` is `grpo-120`), so
+the weights under a name never change. Requests for the name `policy` use each pod's default, which is switched only
+after every pod has loaded the version and completed a token with it. The previous version stays loaded for clients that
+still name it; older versions are unloaded.
 
-Works with gog's policy server and with vLLM that allows runtime LoRA updating; `_Pod` holds the differences. A pod that
-does not answer in time is waited for, never failed: it continues to load meanwhile.
+Supports gog's policy server and vLLM with runtime LoRA updating; `_Pod` holds the differences. A pod that does not
+respond in time is waited for and never failed, because it may still be loading.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from gog_operator.cluster.bounded_http import Answer
 MODELS, LOAD, UNLOAD = "/v1/models", "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 DEFAULT, COMPLETIONS = "/v1/default", "/v1/completions"
 VERSION = re.compile(r"[a-z][-a-z0-9]*-[0-9]+")
-"""Names that we give; other names on a server are not ours to unload."""
+"""Names of versions; other names on a server are never unloaded."""
 PROBE = {"prompt": "what", "max_tokens": 1, "temperature": 0}
 """The request that verifies a version."""
 TIMEOUT_SECONDS = 5.0
+"""Timeout of a request."""
 AT_ONCE = 16
-"""Pods that are asked at the same time."""
+"""Maximum number of pods contacted at the same time."""
 KEPT = 1
-"""Versions before the current one that stay loaded."""
+"""Number of previous versions that stay loaded."""
 MAX_ANSWER = 4_000_000
-"""Bytes of an answer that are read."""
+"""Maximum bytes read of a response."""
 
 Value = TypeVar("Value")
 
@@ -48,11 +49,11 @@ class Outcome:
     state: Literal["done", "waiting", "failed"]
     """done: every pod serves the version; waiting: another pass may help; failed: it will not."""
     message: str
-    """Which pod, and what it answered."""
+    """The pod and its response."""
 
 
 Ask = Callable[[str, "Mapping[str, Any] | None"], Answer]
-"""(address, body of a POST or None for a GET) -> Answer. Raises OSError when none comes within seconds."""
+"""(URL, body of a POST request or None for GET) -> Answer. Raises OSError on timeout."""
 
 
 class _Stop(Exception):
@@ -64,13 +65,13 @@ class _Stop(Exception):
 
 
 def ensure_version(pods: Sequence[str], version: str, ask: Ask, *, shared: str = "/mnt/adapters") -> Outcome:
-    """Makes one pass towards every pod serving a version. Never raises for what a pod does.
+    """Makes one pass of a rollout. A pod's failure becomes the outcome and is never raised.
 
     Args:
-        pods: address of each, `http://10.0.0.7:8080`.
-        version: `grpo/120`; "" for the base.
-        ask: how a pod is asked.
-        shared: folder in which vLLM's pods find adapters by name.
+        pods: Address of each pod, such as `http://10.0.0.7:8080`.
+        version: The version, such as `grpo/120`; empty for the base.
+        ask: Sends a request to a pod.
+        shared: Folder in which vLLM pods find adapters by name.
     """
     if not pods:
         return Outcome("waiting", "no pod serves the policy yet")
@@ -84,7 +85,7 @@ def ensure_version(pods: Sequence[str], version: str, ask: Ask, *, shared: str =
 
 
 def asker(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Ask:
-    """Asks over HTTP. key: of the pods, if they ask for one; seconds: for a whole answer."""
+    """Sends requests over HTTP. key: the pods' API key, if they require one; seconds: the timeout."""
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
     def ask(url: str, body: Mapping[str, Any] | None) -> Answer:
@@ -95,7 +96,7 @@ def asker(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Ask:
 
 
 class _Pod:
-    """One server: what it had loaded when it was last asked, and what it shall serve."""
+    """One server: the models it listed last, and the version it should serve."""
 
     def __init__(self, url: str, ask: Ask, version: str, shared: str) -> None:
         self.url, self.ask, self.version, self.shared = url.rstrip("/"), ask, version, shared
@@ -105,7 +106,7 @@ class _Pod:
 
     @property
     def name(self) -> str:
-        """The version's name on this server; the base comes first in every listing."""
+        """The version's name on this server. The base is the first in every listing."""
         return adapters.name_of(self.version) if self.version else self.names[0]
 
     def refresh(self) -> _Pod:
@@ -151,7 +152,7 @@ class _Pod:
             raise _Stop("failed", f"{self.url} answered for {self.name} as {model!r}")
 
     def switch(self) -> None:
-        """Makes the version the default. vLLM has none: its clients name the version of the endpoint's status."""
+        """Makes the version the default. vLLM has no default; its clients name the version in the endpoint's status."""
         if not self.ours or self.default == self.name:
             return
         answer = self._call(DEFAULT, {"model": self.name})
@@ -159,7 +160,7 @@ class _Pod:
             raise self._refused(f"does not switch to {self.name}", answer)
 
     def tidy(self) -> None:
-        """Unloads older versions. Names are listed in the order of loading, so the last others are the versions before."""
+        """Unloads older versions. Names are listed in the order of loading, so the previous versions are the last."""
         others = [each for each in self.names if each != self.name and VERSION.fullmatch(each)]
         for old in others[: max(0, len(others) - KEPT)]:
             answer = self._call(UNLOAD, {"lora_name": old})
@@ -173,14 +174,15 @@ class _Pod:
             raise _Stop("waiting", f"{self.url} does not answer: {error or type(error).__name__}") from None
 
     def _refused(self, what: str, answer: Answer) -> _Stop:
-        """Another pass helps while a server is starting, busy or broken, not once it understood and refused."""
+        """The outcome of an error response. Another pass helps if the server is starting, busy or broken, but not if it
+        rejected the request."""
         lasting = 400 <= answer.status < 500 and answer.status not in (404, 408, 409, 429)
         hint = " (does the endpoint's Secret hold its key?)" if answer.status in (401, 403) else ""
         return _Stop("failed" if lasting else "waiting", f"{self.url} {what}: {_describe(answer)}{hint}")
 
 
 def _describe(answer: Answer) -> str:
-    """Status and message of an error, in the forms that servers use, cut to a line."""
+    """Status and message of an error response, in the formats that servers use, shortened to one line."""
     try:
         body = json.loads(answer.body)
         inner = body.get("error", body)
@@ -191,7 +193,7 @@ def _describe(answer: Answer) -> str:
 
 
 def _on_each(pods: Sequence[_Pod], work: Callable[[_Pod], Value]) -> list[Value]:
-    """Runs a step on all pods at the same time; then raises the gravest of what went wrong."""
+    """Runs a step on all pods at the same time; then raises the most severe failure."""
     if not pods:
         return []
     results: list[Value] = []

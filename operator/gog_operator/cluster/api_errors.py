@@ -1,9 +1,8 @@
-"""What an API server's error means: retry later, or a person must act.
+"""Classifies errors of the API server: transient, or in need of a human.
 
-Two kinds of answers are left to the caller, because only the caller knows what they mean: 404 for an object that does
-not exist, 409 for one that exists already or has changed meanwhile. Everything else becomes Unavailable (overload,
-outage, lost connection: passes by itself) or Refused with a reason and the server's own sentence. The table of all
-exceptions is in `interface.py`.
+Two statuses are left to the caller, because their meaning depends on the request: 404 for an object that does not
+exist, 409 for an object that already exists or has changed. All other errors become Unavailable (overload, outage, lost
+connection; transient) or Refused, with a reason and the server's message. `interface.py` lists all exceptions.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import APPLY, MERGE, Api, ApiError, Document, Request
 
 TRANSIENT = (0, 401, 408, 410, 429)
-"""Statuses that pass by themselves, besides those from 500: a token is rotated, a list is begun again."""
+"""Transient statuses below 500, such as 401 while a token is rotated and 410 for an expired list."""
 MAX_MESSAGE = 1000
-"""Characters of a server's sentence that are passed on."""
+"""Maximum characters of a server's message that are kept."""
 
 
 class TranslatedApi(Api):
@@ -38,7 +37,7 @@ class TranslatedApi(Api):
             raise translated from None
 
     def find(self, path: str) -> Document | None:
-        """The object at a path; None if it does not exist. A resource that the server does not know has no objects."""
+        """The object at a path; None if the object or its resource type does not exist."""
         try:
             return self.api.call("GET", path)
         except ApiError as error:
@@ -53,7 +52,7 @@ class TranslatedApi(Api):
         """Merges fields into an object. Returns False if it does not exist.
 
         Raises:
-            ApiError: 409, when the patch names the resource version that it is for.
+            ApiError: status 409, only if the patch carries a resource version.
         """
         try:
             self.call("PATCH", path, body=patch, content=MERGE)
@@ -66,7 +65,7 @@ class TranslatedApi(Api):
         return True
 
     def apply(self, path: str, document: Mapping[str, Any], manager: str) -> None:
-        """Server-side apply: sets the fields of the document; fields of other managers stay."""
+        """Sets the fields of the document by server-side apply; keeps the fields of other managers."""
         query = {"fieldManager": manager, "force": "true"}
         try:
             self.call("PATCH", path, body=document, query=query, content=APPLY)
@@ -76,12 +75,12 @@ class TranslatedApi(Api):
             raise Refused(Reason.NAMESPACE_ENDING, error.message) from None
 
     def delete(self, path: str, uid: str = "", *, foreground: bool = False) -> None:
-        """Deletes the object of that uid, if it still exists and no other has taken its name.
+        """Deletes an object; does nothing if it no longer exists, or if its name now belongs to another uid.
 
         Args:
-            path: of the object.
-            uid: of the object; "" for whichever has the name.
-            foreground: whether its dependents go first.
+            path: Path of the object.
+            uid: uid of the object; empty for any.
+            foreground: Whether its dependents are deleted first.
         """
         body: Document = {"propagationPolicy": "Foreground" if foreground else "Background"}
         if uid:
@@ -95,7 +94,7 @@ class TranslatedApi(Api):
 
 
 def translate(error: ApiError, method: str, path: str) -> Refused | Unavailable | None:
-    """The exception for an error; None if only the caller can tell what it means."""
+    """The exception for an error; None if its meaning depends on the request."""
     message = error.message[:MAX_MESSAGE]
     if error.status in TRANSIENT or error.status >= 500:
         return Unavailable(f"{method} {path}: {error.status or error.reason} {message}", error.retry_after)
@@ -113,9 +112,9 @@ def translate(error: ApiError, method: str, path: str) -> Refused | Unavailable 
 def _missing(error: ApiError, method: str, path: str) -> Refused | None:
     if error.missing_type:
         resource = paths.resource_of(path)
-        product = resource.product if resource else "its maker"
+        product = resource.product if resource else "the product"
         name = f"{resource.plural}.{resource.group}" if resource else path
-        return Refused(Reason.CRD_MISSING, f"{product} is not installed: the cluster knows no {name}")
+        return Refused(Reason.CRD_MISSING, f"{product} is not installed: the cluster has no resource {name}")
     if method == "POST":
         return Refused(Reason.NAMESPACE_ENDING, error.message)
     return None

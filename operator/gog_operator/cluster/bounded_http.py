@@ -1,8 +1,8 @@
 """One HTTP request to a pod, bounded in time and size.
 
-Problem: what listens in a pod is a tenant's, and an operator serves all tenants: an answer that drips a byte a second, or
-redirects, or never ends would hold a worker. Decision: one deadline for connecting, sending and reading, a limit on the
-bytes that are read, no redirects, no proxy. Resolving a name is bounded by the system's resolver only.
+Problem: the server in a pod belongs to a tenant, and the operator serves all tenants. A response that trickles,
+redirects or never ends would block a worker. Decision: one deadline covers connecting, sending and reading; the bytes
+read are limited; redirects and proxies are disabled. Only the system's resolver bounds name resolution.
 """
 
 from __future__ import annotations
@@ -14,32 +14,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Answer:
+    """A response."""
+
     status: int
     """HTTP status."""
     body: bytes
-    """At most the limit that was asked for; the rest is cut."""
+    """Body, cut at the requested limit."""
 
 
 def request(
     url: str, *, seconds: float, limit: int, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> Answer:
-    """GET, or POST of a body.
+    """Sends a GET request, or a POST request if a body is given.
 
     Args:
-        url: the address.
-        seconds: until the whole answer must have arrived.
-        limit: bytes of the answer that are read.
-        body: of a POST.
-        headers: of the request.
+        url: URL.
+        seconds: Deadline for the whole response.
+        limit: Maximum bytes read of the response.
+        body: Body of a POST request.
+        headers: Headers of the request.
 
     Raises:
-        OSError: no answer came in time.
+        OSError: there was no response in time.
     """
     return asyncio.run(_request(url, seconds, limit, body, dict(headers or {})))
 
 
 async def _request(url: str, seconds: float, limit: int, body: bytes | None, headers: dict[str, str]) -> Answer:
-    import aiohttp  # here: a third of a second, which `gog run` need not spend
+    import aiohttp  # slow to import (0.3 s), and `gog run` does not need it
 
     timeout = aiohttp.ClientTimeout(total=seconds)
     method = "GET" if body is None else "POST"

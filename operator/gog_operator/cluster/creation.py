@@ -1,4 +1,4 @@
-"""Creates what an object of ours owns: once, also when two operators try, and never in place of another owner's."""
+"""Creates objects owned by one of ours: once even if two operators try, and never replacing another owner's object."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gog_operator.cluster.paths import Resource
 
 
 def create_owned(api: TranslatedApi, resource: Resource, namespace: str, body: dict[str, Any], owner: Object) -> None:
-    """Creates an object by POST; an existing one counts when it is this owner's and was made from the same spec.
+    """Creates an object; accepts an existing one that has this owner and was built from the same spec.
 
     Raises:
-        Unavailable: one of a predecessor, or of another spec, still exists.
+        Unavailable: an object of a predecessor, or of another spec, still exists.
         Refused: an object of another owner has the name.
     """
     try:

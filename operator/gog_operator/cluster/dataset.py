@@ -1,4 +1,4 @@
-"""The process that makes the embedded world on this machine, before anything reads it."""
+"""The process that generates the embedded world on this machine before any stage or server reads it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gog_operator.plan.actions import DataView
 
 NAME = "data"
 GRACE_SECONDS = 2.0
-"""Between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 class DatasetMaker:
-    """Runs `gog data` once per control loop: it keeps a finished world, so a repetition costs nothing."""
+    """Runs `gog data` once per control loop. `gog data` keeps a finished world, so repeating it is cheap."""
 
     def __init__(self, folder: Path, register: Processes) -> None:
         self.folder, self.register = folder, register

@@ -1,7 +1,8 @@
-"""API documents <-> our objects.
+"""Converts between API documents and our objects.
 
-A cluster adds metadata that we do not read, and its documents may come from a newer gog or from an editor. An object that
-cannot be read is reported on that object, in the words of a manifest's errors, and stops nothing else.
+A cluster adds metadata that is not needed here, and documents may come from a newer gog or from an editor. An object
+that cannot be parsed is reported in its own status, with the same messages as for a manifest; other objects are not
+affected.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from gog_operator.api.objects import Object, Status, document
 
 
 class Unreadable(Exception):
-    """An object that our models do not understand.
+    """An object that does not match our models.
 
     Attributes:
-        kind: of the object.
-        name: of the object.
-        sentence: field, cause and remedy.
-        body: the document as it is.
+        kind: Kind of the object.
+        name: Name of the object.
+        sentence: Field, cause and remedy.
+        body: The unchanged document.
     """
 
     def __init__(self, kind: str, name: str, sentence: str, body: Mapping[str, Any]) -> None:
@@ -34,17 +35,17 @@ class Unreadable(Exception):
 METADATA = {field.alias or name for name, field in Metadata.model_fields.items()}
 OWNER = {field.alias or name for name, field in OwnerReference.model_fields.items()}
 CREATED = ("name", "labels", "annotations", "ownerReferences")
-"""Metadata of ours that a new object gets."""
+"""Metadata fields that are set on a new object."""
 Thing = TypeVar("Thing", bound=Object)
 
 
 def parse(kind: type[Thing], body: Mapping[str, Any]) -> Thing:
     """The object of an API document.
 
-    A status of a newer version is read: its unknown reasons are kept and its unknown fields are left alone.
+    A status of a newer version is accepted: unknown reasons are kept and unknown fields are ignored.
 
     Raises:
-        Unreadable: anything else is not understood, because ignoring a setting would train something else.
+        Unreadable: another part is invalid or unknown. Ignoring an unknown setting would train something else.
     """
     metadata = {key: value for key, value in body.get("metadata", {}).items() if key in METADATA}
     metadata["ownerReferences"] = [
@@ -64,7 +65,7 @@ def parse(kind: type[Thing], body: Mapping[str, Any]) -> Thing:
 
 
 def created(thing: Object, namespace: str) -> dict[str, Any]:
-    """The document that creates an object. Foreground deletion of its owner waits for it."""
+    """The document that creates an object. Its owner references make foreground deletion of the owner wait for it."""
     body = document(thing)
     body.pop("status", None)
     metadata = {key: value for key, value in body["metadata"].items() if key in CREATED}
@@ -100,7 +101,7 @@ def owned(body: Mapping[str, Any], uid: str) -> bool:
 
 
 def is_predecessor_s(body: Mapping[str, Any], owner: Object) -> bool:
-    """Whether it belongs to an earlier object of the owner's name: the garbage collector is about to delete it."""
+    """Whether the document belongs to an earlier object of the owner's name, and is about to be garbage-collected."""
     owners = body.get("metadata", {}).get("ownerReferences") or ()
     return any((each.get("kind"), each.get("name")) == owner.key for each in owners)
 

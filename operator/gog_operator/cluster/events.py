@@ -1,6 +1,6 @@
-"""Kubernetes events of our objects: written after what they report, and read again for a run's report.
+"""Kubernetes Events of our objects: written after the status that they report, and read for a run's report.
 
-An event that cannot be written is logged and never fails a pass: the conditions hold what matters.
+An event that cannot be written is logged and never fails a pass, because the conditions hold the state.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from gog_operator.cluster.kube import ApiError, items
 from gog_operator.plan.actions import Event
 
 MAX_MESSAGE = 1024
-"""Characters of a message; the API server refuses longer ones."""
+"""Maximum characters of a message; the API server rejects longer ones."""
 MAX_ROWS = 500
-"""Events of a report, the newest."""
+"""Maximum number of events in a report; the newest are kept."""
 COMPONENT = "gog-operator"
 
 log = logging.getLogger(__name__)
 
 
 def record(api: TranslatedApi, namespace: str, thing: Object, event: Event, now: datetime) -> None:
-    """Writes one Event per object, reason and message; the same again raises its count."""
+    """Writes one Event per object, reason and message; a repetition increments its count."""
     message = event.message[:MAX_MESSAGE]
     name = f"{thing.name}.{_digest(thing.metadata.uid, event.reason, message)}"
     stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")

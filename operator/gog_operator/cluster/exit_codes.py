@@ -8,8 +8,8 @@
 | 137, 143, other signal | killed: out of memory, a limit of the platform   | counts a failure, retries     |
 | anything else          | a service that stayed down, a library, a bug     | counts a failure, retries     |
 
-A container, a shell and torchrun's launcher (`gog_recipes.runtime.launch`) report signal n as 128 + n. Whether a signal
-was the platform's doing (preemption, a drained node) the code does not say; pods do (`cluster/pods.py`).
+A container, a shell and torchrun's launcher (`gog_recipes.runtime.launch`) report signal n as 128 + n. The code does
+not show whether the platform caused a signal (preemption, a drained node); pods do (`cluster/pods.py`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Literal
 
 INTERRUPTED = -signal.SIGINT
 BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM)
-"""How a pod ends that is ended because another one of its job ended first."""
+"""Codes of a pod that was terminated because another pod of its job ended first."""
 
 
 def normalized(code: int) -> int:
-    """The code with a signal as a negative number, as Python's subprocess has it: 137 and -9 are both -9."""
+    """The code with a signal as a negative number, as in Python's subprocess: 137 and -9 both become -9."""
     return 128 - code if 128 < code < 160 else code
 
 
 def state(code: int) -> Literal["succeeded", "failed", "lost"]:
-    """The state of a job that ended by itself with a normalized code."""
+    """The state of a job that exited by itself. code: a normalized exit code."""
     if code == 0:
         return "succeeded"
     return "lost" if code == INTERRUPTED else "failed"

@@ -1,8 +1,8 @@
-"""Objects as YAML files, with the two guarantees of the Kubernetes API that the control plane builds on.
+"""Objects as YAML files, with the two guarantees of the Kubernetes API that the control plane relies on.
 
-A write is atomic: the file is written beside its place and renamed. A stale write is refused: each carries the resource
-version that it was made from. Check and write happen under one lock, because `gog cancel` in another terminal writes
-too. Not meant for thousands of objects: a list reads the folder.
+Writes are atomic: a temporary file is written and renamed. Stale writes are refused: each write carries the resource
+version that it is based on. Check and write happen under one lock, because `gog cancel` in another terminal writes too.
+A list reads the whole folder, so this is not meant for thousands of objects.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ class ObjectFiles:
             self._write(path, current.model_copy(update={"status": status}))
 
     def change(self, kind: str, name: str, edit: Callable[[dict[str, Any]], None]) -> bool:
-        """Edits an object's document in place. A changed spec is a new generation.
+        """Edits an object's document. A changed spec increments the generation.
 
         Args:
-            kind: of the object.
-            name: of the object.
-            edit: changes the document that it is given.
+            kind: Kind of the object.
+            name: Name of the object.
+            edit: Modifies the document in place.
 
         Returns:
-            False when the object is gone.
+            False if the object does not exist.
         """
         path = self._path(kind, name)
         with self._lock():
@@ -134,7 +134,7 @@ class ObjectFiles:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file; readers see the old one or the new one. Raises UserError when it cannot be written."""
+    """Replaces a file; readers see either the old or the new content. Raises UserError if it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with as_user_error(path.parent):
         try:
@@ -147,7 +147,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def as_user_error(where: Path) -> Iterator[None]:
-    """Turns an OSError of writing into a UserError with a remedy. where: the folder that is written to."""
+    """Turns an OSError raised while writing into a UserError with a remedy. where: the folder that is written to."""
     try:
         yield
     except OSError as error:

@@ -1,17 +1,17 @@
-"""What the control plane needs of its surroundings: objects, jobs, servers, a dataset, the state of the store.
+"""The interface between the control plane and its environment: objects, jobs, servers, the dataset, the store.
 
-Two implementations: files and processes of one machine (`local.py`), the Kubernetes API (`remote.py`). Every method may
-be repeated after a crash with the same arguments. What goes wrong is one of these exceptions:
+It has two implementations: files and processes of one machine (`local.py`), and the Kubernetes API (`remote.py`). Every
+method is idempotent, so that it can be repeated after a crash. Methods raise these exceptions:
 
 | exception     | meaning                                                  | handled by                                |
 |---------------|----------------------------------------------------------|-------------------------------------------|
 | Conflict      | the object changed since it was read                     | `reconcile`: makes another pass at once   |
-| AlreadyExists | an object has the name already                           | `reconcile.create`: checks its owner      |
-| Refused       | the cluster will not do it as things are: a missing      | `reconcile.attempt`: a condition and an   |
-|               | queue, a quota, a namespace that is being deleted        | event of the object; looks again later    |
+| AlreadyExists | an object of that name exists already                    | `reconcile.create`: checks its owner      |
+| Refused       | the cluster rejects the request: a missing queue, a      | `reconcile.attempt`: a condition and an   |
+|               | quota, a namespace that is being deleted                 | event of the object; retries later        |
 | Unavailable   | the cluster cannot be reached or is overloaded           | the work queue: retries with backoff      |
-| Unreadable    | the object is not understood (`documents.py`)            | `main.Workers`: a condition of the object |
-| kube.ApiError | the raw answer; only 404 and 409 leave `api_errors.py`   | the caller, who knows what they mean      |
+| Unreadable    | the object does not match our models (`documents.py`)    | `main.Workers`: a condition of the object |
+| kube.ApiError | the raw error; only 404 and 409 leave `api_errors.py`    | the caller                                |
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Thing = TypeVar("Thing", bound=Object)
 
 
 class Conflict(Exception):
-    """The object has changed since it was read: read it again."""
+    """The object has changed since it was read; it must be read again."""
 
 
 class AlreadyExists(Exception):
@@ -37,11 +37,11 @@ class AlreadyExists(Exception):
 
 
 class Refused(Exception):
-    """The cluster will not do it as things are.
+    """The cluster rejects the request in its present state.
 
     Attributes:
-        reason: of the object's condition.
-        message: of the object's condition: what is in the way.
+        reason: Reason for the object's condition.
+        message: Message for the object's condition; names the obstacle.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
@@ -50,10 +50,10 @@ class Refused(Exception):
 
 
 class Unavailable(Exception):
-    """The cluster cannot be reached or is overloaded: the same again later.
+    """The cluster cannot be reached or is overloaded; the pass is to be retried.
 
     Attributes:
-        after: seconds that it asks to wait; 0 if it does not.
+        after: Seconds to wait first, as requested by the server; 0 for no request.
     """
 
     def __init__(self, message: str, after: float = 0.0) -> None:
@@ -66,7 +66,7 @@ class Cluster(Protocol):
 
     @property
     def is_persistent(self) -> bool:
-        """Whether the cluster outlives a run: then the policy is served, and a finished run's time to live ends."""
+        """Whether the cluster outlives a run. If so, the policy is served, and finished runs expire by their TTL."""
 
     def get(self, kind: type[Thing], name: str) -> Thing | None: ...
 
@@ -82,10 +82,10 @@ class Cluster(Protocol):
         """Replaces the status of an object that has not changed since it was read. Raises Conflict."""
 
     def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
-        """Merges fields into an object; does nothing when it is gone."""
+        """Merges fields into an object; does nothing if it does not exist."""
 
     def delete(self, kind: str, name: str, uid: str = "") -> None:
-        """Deletes an object; does nothing when it is gone. uid: only this one; "" for whichever has the name."""
+        """Deletes an object; does nothing if it does not exist. uid: deletes only this one; empty for any."""
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
         """Records an event of an object."""
@@ -94,9 +94,9 @@ class Cluster(Protocol):
         """Creates the job of the stage's current attempt.
 
         Args:
-            stage: whose attempt.
-            endpoints: URL by tool.
-            judge_model: model that the judge's server is asked for; "" for its only one.
+            stage: The stage.
+            endpoints: URL of each tool, by role.
+            judge_model: Model to request from the judge's server; empty for its only one.
         """
 
     def job(self, stage: Stage) -> JobView | None:
@@ -112,13 +112,13 @@ class Cluster(Protocol):
         """The endpoint's server; None if it was never started."""
 
     def stop_server(self, name: str) -> None:
-        """Stops the server of the endpoint of that name, which may be gone already."""
+        """Stops the server of the Endpoint of that name. The Endpoint need not exist any more."""
 
     def load_version(self, endpoint: Endpoint, version: str) -> None:
-        """Makes every pod serve a checkpoint; may return before they do."""
+        """Loads a checkpoint into every pod; may return before this is complete."""
 
     def prepare_data(self, owner: Object) -> None:
-        """Makes the owner's dataset, where it must be made."""
+        """Generates the owner's dataset, if it is to be generated."""
 
     def data(self, owner: Object) -> DataView:
         """The owner's dataset."""
@@ -127,10 +127,10 @@ class Cluster(Protocol):
         """The progress of the stage's job; None if it does not report any."""
 
     def store_state(self, owner: Stage | GoGRun) -> StoreView:
-        """What the store holds: of a stage's key since its current attempt ended; of a run's skipped stages."""
+        """The checkpoints in the store: of a stage after its attempt ended, or of a run's skipped stages."""
 
     def check_store(self, owner: Stage | GoGRun) -> None:
-        """Looks into the store, so that `store_state` becomes known."""
+        """Checks the store, so that `store_state` becomes known."""
 
     def report(self, run: GoGRun) -> ReportView:
         """The run's report."""
@@ -139,4 +139,4 @@ class Cluster(Protocol):
         """Writes the run's report. children: its stages and endpoints."""
 
     def default_store(self) -> settings.StoreSpec | None:
-        """Where checkpoints go when the manifest names no store; None where it must name one."""
+        """The store for manifests that name none; None if they must name one."""

@@ -1,4 +1,4 @@
-"""The Ready condition of an object that our models do not understand, set on the raw document. Pure."""
+"""Sets the Ready condition of an object that does not match our models, on the raw document. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_reported(body: Document, sentence: str) -> bool:
 
 
 def report_patch(body: Document, sentence: str, now: datetime) -> dict[str, Any]:
-    """The merge patch of the object's status that reports it; other conditions stay as they are."""
+    """The merge patch that reports the sentence in the object's status and keeps other conditions."""
     metadata = body["metadata"]
     generation = int(metadata.get("generation") or 1)
     (ready,) = conditions.put((), "Ready", False, Reason.INVALID_INPUT, sentence, now=now, generation=generation)

@@ -1,12 +1,12 @@
 """A stage's jobs on this machine, by TorchX's `local_cwd` scheduler.
 
-As on a cluster, TorchX compiles and we decide: its dry run is given our name and our log folder
-(`logs/<stage>/<attempt>/`) before it is scheduled. Its scheduler is subclassed at one public method, so that every
-process is recorded as soon as it exists and its exit code is known. The scheduler installs signal handlers when it is
-created; they are restored, because an interruption of `gog run` is for `gog run` to handle.
+TorchX compiles the job. Before the job is scheduled, our name and log folder (`logs/<stage>/<attempt>/`) replace the
+generated ones. One public method of the scheduler is overridden, to record every process as soon as it exists and to
+obtain its exit code. The scheduler installs signal handlers when it is created; they are restored, because `gog run`
+handles interruptions itself.
 
-A job is known to this process only. An attempt's log folder without a job means that an earlier control loop started the
-attempt, and that it is lost.
+Jobs are kept in memory only. An attempt that has a log folder but no job was started by an earlier control loop, and
+counts as lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SESSION = "gog"
 END = "SUCCESS"
 """File that TorchX leaves beside the logs of every job, however it ended."""
 GRACE_SECONDS = 20.0
-"""Between SIGTERM and SIGKILL: time for a checkpoint."""
+"""Seconds between SIGTERM and SIGKILL, in which a stage can write a checkpoint."""
 
 
 class LocalJobs:
@@ -36,7 +36,7 @@ class LocalJobs:
         self._runner: Any = None
 
     def create(self, name: str, app: Any, log_folder: Path) -> None:
-        """Compiles and starts an AppDef under our name; does nothing when this process has started it already."""
+        """Compiles an AppDef and starts it under the given name; does nothing if this process already started it."""
         if name in self._jobs:
             return
         info = self.runner.dryrun(app, "local_cwd", {"log_dir": str(log_folder)})
@@ -66,7 +66,7 @@ class LocalJobs:
                 processes.signal_children(each, signal.SIGTERM)
 
     def close(self, grace: float, hurry: Any) -> None:
-        """Ends every job, because this process is about to exit. See `processes.end` for the arguments."""
+        """Ends every job before this process exits. See `processes.end` for the arguments."""
         for job in self._jobs.values():
             processes.end(job.processes, grace, hurry)
             if job.ended is None and job.handle:
@@ -76,15 +76,15 @@ class LocalJobs:
         return any(each.poll() is None for job in self._jobs.values() for each in job.processes)
 
     def _close(self, job: _Job) -> JobView:
-        """The result of a job whose processes have ended. TorchX's status flushes its logs."""
+        """The result of a job whose processes have exited. Reading TorchX's status flushes the logs."""
         for each in job.processes:
-            processes.signal_children(each, signal.SIGKILL)  # workers that outlived their leader
+            processes.signal_children(each, signal.SIGKILL)  # workers may outlive their leader
         self.runner.status(job.handle)
         self.register.forget(job.name)
         code = exit_codes.normalized(next((each.returncode for each in job.processes if each.returncode), 0))
         state = exit_codes.state(code) if job.cancelled is None else "cancelled"
         _name_end(job.log_folder, state)
-        return JobView(state, code, job_log(job.log_folder), "it got SIGINT" if state == "lost" else "")
+        return JobView(state, code, job_log(job.log_folder), "it received SIGINT" if state == "lost" else "")
 
     @property
     def runner(self) -> Any:
@@ -93,7 +93,7 @@ class LocalJobs:
         return self._runner
 
     def _make_runner(self) -> Any:
-        """TorchX is imported here, because everything but running a stage works without it."""
+        """Creates the TorchX runner. TorchX is imported here, because only running a stage needs it."""
         from torchx.runner import Runner
         from torchx.schedulers import local_scheduler
 
@@ -137,14 +137,14 @@ class _Job:
 
 
 def _name_end(log_folder: Path, state: str) -> None:
-    """Renames TorchX's file SUCCESS, which holds the exit codes, after how the job ended."""
+    """Renames TorchX's SUCCESS file, which holds the exit codes, to the job's actual state."""
     if state != "succeeded":
-        with contextlib.suppress(FileNotFoundError):  # removed by hand; the logs are all that matters
+        with contextlib.suppress(FileNotFoundError):  # removed by hand; only the logs are needed
             (log_folder / END).rename(log_folder / {"lost": "INTERRUPTED"}.get(state, state.upper()))
 
 
 def job_log(log_folder: Path) -> tuple[str, ...]:
-    """The last lines of what the job's processes wrote to stderr, or to stdout when that is empty."""
+    """The last lines that the job's processes wrote to stderr, or to stdout if stderr is empty."""
     for name in ("stderr.log", "stdout.log"):
         lines = [line for path in sorted(log_folder.rglob(name)) for line in processes.tail(path)]
         if any(line.strip() for line in lines):
@@ -153,7 +153,7 @@ def job_log(log_folder: Path) -> tuple[str, ...]:
 
 
 def _rename(request: Any, name: str, log_folder: Path) -> None:
-    """Replaces the name and the log folder that TorchX generated by ours."""
+    """Replaces the name and the log folder that TorchX generated."""
     generated, folder = request.app_id, request.log_dir
 
     def ours(text: str) -> str:
@@ -171,5 +171,5 @@ def _rename(request: Any, name: str, log_folder: Path) -> None:
 def _restore(number: signal.Signals, handler: Any) -> None:
     try:
         signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-    except ValueError:  # not the main thread: TorchX has installed none either
+    except ValueError:  # outside the main thread TorchX installs no handlers either
         return

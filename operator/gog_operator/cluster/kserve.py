@@ -1,8 +1,8 @@
-"""Endpoints' servers under KServe: applied, observed, deleted.
+"""KServe InferenceServices of Endpoints: applied, observed, deleted.
 
-KServe reports Ready while a rollout is still under way, and its generations count something else. So a server is ready
-when KServe says so *and* its Deployment has rolled out the current spec on every pod. A server whose container keeps
-ending has exited, although Kubernetes never says so of a Deployment; starting it again creates new pods.
+KServe reports Ready during a rollout, and its observed generation does not cover the rollout. A server therefore counts
+as ready when KServe reports Ready *and* its Deployment has rolled out the current spec to every pod. A server whose
+container keeps crashing counts as exited, a state that a Deployment does not have; a restart creates new pods.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gog_operator.cluster.kube import items
 from gog_operator.plan.actions import Blocked, ServerView
 
 CRASHES = 3
-"""Restarts of one container after which a server counts as exited."""
+"""Container restarts after which a server counts as exited."""
 RESTARTED = "gog.dev/restarted-at"
-"""Annotation whose change creates new pods."""
+"""Annotation whose new value creates new pods."""
 
 Document = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ class KServeServers:
         self.api, self.namespace, self.platform = api, namespace, platform
 
     def view(self, endpoint: Endpoint, data: settings.DataSpec | None) -> ServerView | None:
-        """The server as Kubernetes reports it; which version a policy's pods serve is not part of it."""
+        """The server as Kubernetes reports it, without the version that a policy's pods serve."""
         live = self._find(endpoint.name)
         if live is None or documents.terminating(live) or not documents.owned(live, endpoint.metadata.uid):
             return None
@@ -62,7 +62,7 @@ class KServeServers:
         return ServerView("starting", **facts, blocked=pods.blocked(found) or _refusal(deployment))
 
     def start(self, endpoint: Endpoint, data: settings.DataSpec | None, now: datetime) -> None:
-        """Applies the InferenceService; one that has exited gets new pods. Raises Refused, Unavailable."""
+        """Applies the InferenceService; a server that has exited gets new pods. Raises Refused, Unavailable."""
         live = self._find(endpoint.name)
         wanted = inference.service(endpoint, self.platform, data)
         if live is not None:
@@ -73,7 +73,7 @@ class KServeServers:
             if annotation:
                 wanted["metadata"]["annotations"][RESTARTED] = annotation
         if endpoint.spec.role == "policy":
-            self.prepare(endpoint)  # first: once the InferenceService exists, this is not repeated
+            self.prepare(endpoint)  # first, because it is not repeated once the InferenceService exists
         path = paths.INFERENCE_SERVICES.path(self.namespace, wanted["metadata"]["name"])
         self.api.apply(path, wanted, self.platform.field_manager)
 
@@ -87,7 +87,7 @@ class KServeServers:
             self.api.apply(path, wanted, self.platform.field_manager)
 
     def _prepared(self, endpoint: Endpoint) -> bool:
-        """Whether the ConfigMap exists without which a policy's pod does not start."""
+        """Whether the ConfigMap exists that a policy's pods need to start."""
         name = inference.version_file(endpoint)["metadata"]["name"]
         return endpoint.spec.role != "policy" or self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is not None
 
@@ -116,7 +116,7 @@ class KServeServers:
         return self.api.find(paths.INFERENCE_SERVICES.path(self.namespace, names.service(endpoint)))
 
     def _restart(self, live: Document, now: datetime) -> str:
-        """Value of the annotation: unchanged, so that another apply restarts nothing; new for a server that exited."""
+        """Value of the restart annotation: a new one after a crash, else the present one, which restarts nothing."""
         if pods.crash(self.pods(live["metadata"]["name"]), CRASHES) is not None:
             return now.isoformat()
         return str(live["metadata"].get("annotations", {}).get(RESTARTED, ""))
@@ -127,7 +127,7 @@ def holds(document: Document, type_: str) -> bool:
 
 
 def rolled_out(deployment: Document | None) -> bool:
-    """Whether every pod is of the newest template and available."""
+    """Whether every pod has the newest template and is available."""
     if deployment is None:
         return False
     wanted, status = deployment.get("spec", {}).get("replicas", 1), deployment.get("status", {})
@@ -137,8 +137,8 @@ def rolled_out(deployment: Document | None) -> bool:
 
 
 def since(live: Document, deployment: Document | None) -> datetime | None:
-    """Since when a server that is not ready has been starting: the latest of its creation, its restart and the end of its
-    availability."""
+    """When a server that is not ready began to start: the latest of its creation, its restart and the time at which it
+    became unavailable."""
     times = [
         live["metadata"].get("creationTimestamp"),
         live["metadata"].get("annotations", {}).get(RESTARTED),
@@ -160,7 +160,7 @@ def _condition(document: Document, type_: str) -> dict[str, Any] | None:
 
 
 def _refusal(deployment: Document | None) -> Blocked | None:
-    """Why the cluster refuses to create pods: a quota, a security profile."""
+    """Why the cluster refuses to create pods, such as a quota or a security profile."""
     found = _condition(deployment or {}, "ReplicaFailure")
     if found is None or found.get("status") != "True":
         return None

@@ -1,9 +1,9 @@
-"""The client of a Kubernetes API server: one method, plain dicts. The only importer of `kubernetes`.
+"""Client of a Kubernetes API server: one method, plain dicts. The only module that imports `kubernetes`.
 
-Of the official client only the hard parts are used: finding the server and its credentials (service account with token
-rotation, kubeconfig with plugins) and building the TLS pool. Its typed layer is left out: it costs memory, and it knows
-none of the resources that matter here. Every request has a deadline, because a half-open connection would otherwise
-hold a worker for ever. Nothing is retried here: callers know better when (`api_errors`).
+The official client is used only to find the server and its credentials (service account with token rotation, kubeconfig
+with plugins) and to build the TLS pool. Its typed layer is not used, because it costs memory and lacks the custom
+resources that matter here. Every request has a deadline, because a half-open connection would otherwise block a worker
+forever. Requests are not retried here; callers decide when to retry (`api_errors`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from gog.errors import UserError
 
 READ_SECONDS = 20.0
 WRITE_SECONDS = 5.0
-"""Less than the rest of a lease that cannot be renewed: no write lands after another operator may have started."""
+"""Shorter than the remaining term of a lease that cannot be renewed, so that no write lands after another operator may
+have acquired it."""
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
@@ -37,13 +38,13 @@ Document = dict[str, Any]
 
 
 class ApiError(Exception):
-    """An answer that is an error, or no answer.
+    """An error response, or no response.
 
     Attributes:
-        status: HTTP status; 0 without an answer.
-        reason: the server's word for it, such as `AlreadyExists`.
-        message: the server's sentence.
-        retry_after: seconds that the server asks to wait; 0 if it does not.
+        status: HTTP status; 0 without a response.
+        reason: Reason in the response, such as `AlreadyExists`.
+        message: Message in the response.
+        retry_after: Value of Retry-After in seconds; 0 if absent.
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float = 0.0) -> None:
@@ -52,7 +53,7 @@ class ApiError(Exception):
 
     @property
     def missing_type(self) -> bool:
-        """Whether the server knows no such resource at all, rather than no object of that name."""
+        """Whether the server does not have the resource type, rather than the object."""
         unknown = "could not find the requested resource" in self.message or "page not found" in self.message
         return self.status == 404 and unknown
 
@@ -68,9 +69,9 @@ class Request:
     body: Mapping[str, Any] | None = None
     """Document to send."""
     query: Mapping[str, str] | None = None
-    """Parameters of the URL."""
+    """URL parameters."""
     content: str = JSON
-    """Content type of the body; it says which kind of patch it is."""
+    """Content type of the body, which selects the kind of a patch."""
 
     @property
     def writes(self) -> bool:
@@ -93,7 +94,7 @@ class Api(abc.ABC):
         query: Mapping[str, str] | None = None,
         content: str = JSON,
     ) -> Document:
-        """`send` of a request that is spelled out."""
+        """Sends a request given by its parts. Raises ApiError."""
         return self.send(Request(method, path, body, query, content))
 
 
@@ -101,8 +102,8 @@ class KubeApi(Api):
     """The API server of a configuration.
 
     Args:
-        configuration: of the official client.
-        connections: threads that send requests at the same time.
+        configuration: Configuration of the official client.
+        connections: Number of threads that send requests at the same time.
     """
 
     def __init__(self, configuration: Any, connections: int) -> None:
@@ -112,7 +113,7 @@ class KubeApi(Api):
         self.pool = rest.RESTClientObject(configuration).pool_manager
 
     def send(self, request: Request) -> Document:
-        if {".", ".."} & set(request.path.split("/")):  # of no object; urllib3 would resolve it to another path
+        if {".", ".."} & set(request.path.split("/")):  # urllib3 would resolve these to another path
             raise ApiError(404, "NotFound", f"{request.path} is not a path of an object")
         headers = {"Accept": JSON, "Content-Type": request.content, "User-Agent": "gog-operator"}
         token = self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
@@ -133,7 +134,7 @@ class KubeApi(Api):
 
 
 def parse_answer(status: int, headers: Mapping[str, str], data: bytes) -> Document:
-    """The document of an answer. Raises ApiError for one that is an error, or no document."""
+    """The document in a response. Raises ApiError for an error response or one that is not a document."""
     try:
         document = json.loads(data) if data else {}
     except ValueError:
@@ -148,11 +149,11 @@ def parse_answer(status: int, headers: Mapping[str, str], data: bytes) -> Docume
 
 
 def connect(connections: int, kubeconfig: str | None = None) -> KubeApi:
-    """The client for the cluster that this pod runs in, else for the kubeconfig's.
+    """The client of the cluster that this pod runs in; outside a cluster, of the kubeconfig's.
 
     Args:
-        connections: threads that send requests at the same time.
-        kubeconfig: path; default: KUBECONFIG, else ~/.kube/config.
+        connections: Number of threads that send requests at the same time.
+        kubeconfig: Path of the kubeconfig; default: KUBECONFIG, else ~/.kube/config.
 
     Raises:
         UserError: no cluster is configured.
@@ -170,16 +171,16 @@ def connect(connections: int, kubeconfig: str | None = None) -> KubeApi:
 
 
 def items(api: Api, path: str, selector: str = "", fields: str = "") -> Iterator[Document]:
-    """Every object of a list, page by page.
+    """Lists objects, page by page.
 
     Args:
-        api: where to list.
-        path: of the list.
-        selector: of labels; "" for all.
-        fields: field selector; "" for all.
+        api: Client of the API server.
+        path: Path of the list.
+        selector: Label selector; empty for all.
+        fields: Field selector; empty for all.
 
     Raises:
-        ApiError: with 410 when the list grew too old between two pages.
+        ApiError: the list failed; status 410 if the continue token expired between two pages.
     """
     query = {"limit": str(PAGE)}
     if selector:

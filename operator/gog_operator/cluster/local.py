@@ -1,11 +1,11 @@
-"""One machine as a cluster: objects are files, jobs and servers are processes, all of it under one run folder.
+"""One machine as a cluster: objects are files, jobs and servers are processes, all under one run folder.
 
     objects/    custom resources with their status     logs/<stage>/<attempt>/, logs/<role>/<start>/
     work/       scratch of each stage                   store/      checkpoints, unless the manifest names a store
     data/       the embedded world                      report/     written at the end
 
-The creator holds the folder's lock and has ended what an earlier control loop left running, so that at the start nothing
-runs. Everything else is known from files.
+The caller holds the folder's lock and has ended the processes of an earlier control loop, so that no process runs at
+the start. All other state is read from files.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class LocalCluster:
     """The Cluster of one run folder.
 
     Args:
-        folder: of the run.
-        program: how `gog` is called; default: as this process was.
+        folder: Run folder.
+        program: Command line of `gog`; default: that of this process.
     """
 
     is_persistent = False
@@ -52,7 +52,7 @@ class LocalCluster:
         self.jobs = LocalJobs(self.processes)
         self.servers = LocalServers(self.processes, self.folder / "logs")
         self.listeners: list[Callable[[Object, Event, datetime], None]] = []
-        """Called with every event."""
+        """Callbacks for events."""
         self.dataset = DatasetMaker(self.folder, self.processes)
         self._stores: dict[settings.StoreSpec, store.Store] = {}
 
@@ -147,7 +147,7 @@ class LocalCluster:
         self.servers.stop(name)
 
     def load_version(self, endpoint: Endpoint, version: str) -> None:
-        """Does nothing: servers end with their run here, and a run's policy is not served."""
+        """Does nothing, because servers end with their run and a run's policy is not served."""
 
     # -- data and checkpoints
 
@@ -169,7 +169,7 @@ class LocalCluster:
         return Checkpoint(key, newest.step, newest.meta.get("complete")) if newest is not None else None
 
     def store_state(self, owner: Stage | GoGRun) -> StoreView:
-        """Known at once, except for a bucket that does not answer: that is looked at again in a later pass."""
+        """Known at once, unless the bucket does not respond; then a later pass checks again."""
         keys: tuple[str, ...] = (owner.store_key,) if isinstance(owner, Stage) else owner.spec.stages.skip
         try:
             found = {key: self.checkpoint(owner.spec.store or self.default_store(), key) for key in keys}
@@ -178,14 +178,14 @@ class LocalCluster:
         return StoreView("known", {key: each for key, each in found.items() if each is not None})
 
     def check_store(self, owner: Stage | GoGRun) -> None:
-        """Does nothing: `store_state` looks by itself."""
+        """Does nothing, because `store_state` reads the store itself."""
 
     def report(self, run: GoGRun) -> ReportView:
-        """Always done: `gog run` writes it at its end, also when the run failed."""
+        """Always done, because `gog run` writes the report when it exits, also after a failure."""
         return ReportView("done")
 
     def write_report(self, run: GoGRun, children: tuple[Object, ...]) -> None:
-        """Does nothing: see `report`."""
+        """Does nothing (see `report`)."""
 
     def default_store(self) -> settings.StoreSpec:
         return settings.StoreSpec(uri=(self.folder / "store").as_uri())
@@ -199,11 +199,11 @@ class LocalCluster:
         return self.folder / "logs" / stage.store_key / str(stage.status.attempt)
 
     def close(self, grace: float = 20.0, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Ends every process: stages first, which may need their tools to write a last checkpoint.
+        """Ends every process, stages first, because they may need their tools to write a last checkpoint.
 
         Args:
-            grace: seconds between SIGTERM and SIGKILL of a stage.
-            hurry: whether not to wait any longer.
+            grace: Seconds between SIGTERM and SIGKILL of a stage.
+            hurry: Whether to stop waiting.
         """
         self.jobs.close(grace, hurry)
         self.dataset.close()
@@ -215,6 +215,6 @@ def data_of(owner: Object) -> settings.DataSpec | None:
 
 
 def own_program() -> tuple[str, ...]:
-    """The command line of the gog that is running now. -P: without the working directory on the module path."""
+    """The command line of the running gog. -P keeps the working directory off the module path."""
     script = Path(sys.executable).parent / "gog"
     return (str(script),) if script.is_file() else (sys.executable, "-P", "-m", "gog_console")

@@ -1,4 +1,4 @@
-"""One control loop per run folder: an flock, which the kernel releases when its holder dies in any way."""
+"""Allows one control loop per run folder, by an flock, which the kernel releases when its holder exits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gog_operator.cluster.files import as_user_error
 
 FILE = ".gog.lock"
 PROBES, PROBE_SECONDS = 50, 0.01
-"""How often, and at which interval, the lock is tried again while it is only being probed."""
+"""Number and interval of retries while the lock is only being probed."""
 
 
 class RunLock:
@@ -43,7 +43,7 @@ class RunLock:
         return self
 
     def _acquire(self, handle: int) -> bool:
-        """Takes the lock, if it is free. A locked file without a process id is only being probed (`holder`)."""
+        """Acquires the lock if it is free. A locked file without a process id is only being probed (`holder`)."""
         for _ in range(PROBES):
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +63,7 @@ class RunLock:
 
 
 def holder(folder: Path) -> int | None:
-    """Process id of the holder of the folder's lock; None when it is free."""
+    """Process id of the holder of the folder's lock; None if the lock is free."""
     try:
         handle = os.open(folder / FILE, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The path of each resource in the API: group, version, plural."""
+"""API paths of the resources in use: group, version, plural."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Resource:
     """One resource of the API."""
 
     group: str
-    """`batch.volcano.sh`; "" for the core group."""
+    """API group, such as `batch.volcano.sh`; empty for the core group."""
     version: str
-    """`v1alpha1`"""
+    """API version, such as `v1alpha1`."""
     plural: str
-    """`jobs`"""
+    """Plural name, such as `jobs`."""
     product: str = "Kubernetes"
-    """What installs it, for messages."""
+    """Product that installs it, for messages."""
 
     @property
     def name(self) -> str:
@@ -27,16 +27,16 @@ class Resource:
         return f"{self.plural}.{self.group}"
 
     def path(self, namespace: str | None, name: str = "", part: str = "") -> str:
-        """The path of a list, of an object (name), or of a subresource (part, such as `status`).
+        """The path of a list, an object or a subresource.
 
         Args:
-            namespace: None for all namespaces.
-            name: of the object; "" for the list.
-            part: of the object; "" for all of it.
+            namespace: The namespace; None for all.
+            name: Name of the object; empty for the list.
+            part: Subresource, such as `status`; empty for the object.
         """
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
-        name = quote(name, safe="")  # names come from tenants' owner references and labels: `../../other/gogruns/x`
+        name = quote(name, safe="")  # tenants choose names in owner references and labels: `../../other/gogruns/x`
         return "/".join(each for each in (f"{root}{place}/{self.plural}", name, part) if each)
 
 
@@ -71,11 +71,11 @@ KNOWN = (
     LEASES,
 )
 LABEL = "app.kubernetes.io/name=gog"
-"""Selects our objects of resources that others use too."""
+"""Label selector of our objects among shared resource types."""
 
 
 def resource_of(path: str) -> Resource | None:
-    """The resource of a path; None if we do not use it."""
+    """The resource of a path; None if it is not in KNOWN."""
     parts = path.strip("/").split("/")
     group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else (parts[1], parts[2], parts[3:])
     if len(rest) >= 3 and rest[0] == "namespaces":

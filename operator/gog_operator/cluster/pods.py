@@ -1,8 +1,8 @@
-"""What pods report: how they ended, and why they do not start. Pure: API documents in, plain records out.
+"""How pods ended, and why they do not start. Pure: API documents in, plain records out.
 
-The termination message of a failed pod holds its reason, or the tail of its log; so logs are never fetched, and nothing is
-lost with a node. Of several pods that ended, the first that ended by itself is the cause: its peers were ended because
-of it.
+The termination message of a failed pod holds its error or the tail of its log, so that logs need not be fetched and are
+not lost with a node. If several pods of a job ended, the first one that exited by itself is the cause; its peers were
+terminated because of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gog_operator.plan.actions import Blocked
 Pod = Mapping[str, Any]
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 LATE = "9999"
-"""Sorts after every time: for ends without one."""
+"""Sort key of an end without a time; sorts after every time."""
 PLATFORM_REASONS = ("Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated")
 
 
@@ -31,19 +31,19 @@ class Ending:
     lines: tuple[str, ...] = ()
     """Lines of the termination message."""
     cause: str = ""
-    """The platform's part in it: `pod trainer-0 OOMKilled`; "" when the program ended by itself."""
+    """Why the platform ended it: `pod trainer-0 OOMKilled`; empty if the program exited by itself."""
     disrupted: bool = False
-    """Whether it was ended for reasons outside of it: preemption, a drained or lost node, a deletion."""
+    """Whether the pod was disrupted: preemption, a drained or lost node, a deletion."""
 
 
 def ending(pods: Iterable[Pod], prefix: str = "") -> Ending:
-    """How the pods of a job that did not end well ended. prefix: of the pods' names, left out of messages."""
+    """How the pods of an unsuccessful job ended. prefix: prefix of the pods' names, which messages omit."""
     found = [each for pod in pods for each in _endings(pod, prefix)]
     return min(found, key=lambda each: each[:2])[2] if found else Ending()
 
 
 def _endings(pod: Pod, prefix: str) -> Iterator[tuple[bool, str, Ending]]:
-    """Failures of one pod, with their sort keys: ended by itself first, then by time."""
+    """Failures of one pod with their sort keys: containers that exited by themselves first, then by time."""
     evicted, outside = eviction(pod), is_disrupted(pod)
     named = f"pod {short_name(pod, prefix)}"
     terminated = [each for each in _terminated(pod) if each.get("exitCode") != 0]
@@ -71,14 +71,14 @@ def eviction(pod: Pod) -> str:
 
 
 def is_disrupted(pod: Pod) -> bool:
-    """Whether a pod was ended in favour of something else. The kubelet's own evictions are not of this kind: a pod that
-    fills the disk or the memory of its node will do so again."""
+    """Whether a pod was disrupted. The kubelet's own evictions do not count, because a pod that fills the disk or the
+    memory of its node will do so again."""
     found = (each for each in pod.get("status", {}).get("conditions") or () if each.get("type") == "DisruptionTarget")
     return any(each.get("status") == "True" and each.get("reason") != "TerminationByKubelet" for each in found)
 
 
 def short_name(pod: Pod, prefix: str) -> str:
-    """`trainer-0` for `world-sft-a1-trainer-0-0`: Volcano appends a number that is always 0 here."""
+    """`trainer-0` for `world-sft-a1-trainer-0-0`; Volcano appends an index that is always 0 here."""
     name = str(pod["metadata"]["name"]).removeprefix(f"{prefix}-")
     return name.removesuffix("-0") if name.count("-") > 1 else name
 
@@ -88,7 +88,7 @@ def lines_of(terminated: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def message(pods: Iterable[Pod]) -> str | None:
-    """Termination message of the newest container that ended well; None if there is none."""
+    """Termination message of the newest container that exited with code 0; None if no container did."""
     found = [
         (str(each.get("finishedAt") or ""), str(each.get("message") or ""))
         for pod in pods
@@ -99,7 +99,8 @@ def message(pods: Iterable[Pod]) -> str | None:
 
 
 def crash(pods: Iterable[Pod], after: int) -> Ending | None:
-    """The end of a server whose container keeps ending: `after` times, or once with exit code 2, a refused input."""
+    """How a crash-looping server ended. Counts from `after` restarts, or from the first exit with code 2 (invalid
+    input)."""
     for pod in pods:
         for each in _containers(pod):
             if each.get("ready"):
@@ -118,7 +119,7 @@ def started(pods: Iterable[Pod]) -> bool:
 
 
 def blocked(pods: Iterable[Pod], prefix: str = "") -> Blocked | None:
-    """Why pods do not start; None when nothing is wrong, however long it takes."""
+    """Why pods do not start; None if no problem is reported, however long they take."""
     return next((each for pod in pods if (each := _blocked(pod, prefix)) is not None), None)
 
 
@@ -148,7 +149,7 @@ def _containers(pod: Pod) -> list[Mapping[str, Any]]:
 
 
 def _terminated(pod: Pod) -> list[Mapping[str, Any]]:
-    """States of containers that ended; of one that was restarted, its last end."""
+    """Terminated states of containers; for a restarted container, the previous one."""
     states = ((each.get("state") or {}, each.get("lastState") or {}) for each in _containers(pod))
     found = (current.get("terminated") or last.get("terminated") for current, last in states)
     return [each for each in found if each]

@@ -1,4 +1,4 @@
-"""The checkpoint that a policy's pods serve, and how they are made to serve another. `adapters` does the work."""
+"""Reads and changes the checkpoint that a policy's pods serve, by means of `adapters`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def with_version(view: ServerView, pods: Sequence[str], version: str, ask: Ask) 
     """The view with the version, if every pod serves it.
 
     Args:
-        view: of the server.
-        pods: address of each pod.
-        version: checkpoint, `grpo/120`.
-        ask: how a pod is asked.
+        view: View of the server.
+        pods: Address of each pod.
+        version: The checkpoint, such as `grpo/120`.
+        ask: Sends a request to a pod.
     """
     if not pods:
         return view
@@ -31,7 +31,7 @@ def with_version(view: ServerView, pods: Sequence[str], version: str, ask: Ask) 
 
 
 def serves(pod: str, version: str, ask: Ask) -> bool:
-    """Whether a pod has loaded the version and answers with it by default. vLLM has no default."""
+    """Whether a pod has loaded the version and serves it by default. vLLM has no default."""
     listed = ask(f"{pod}{adapters.MODELS}", SECONDS)
     cards = [each for each in (listed or {}).get("data") or () if isinstance(each, dict)]
     default = next((each.get("id") for each in cards if each.get("default")), None)
@@ -40,7 +40,7 @@ def serves(pod: str, version: str, ask: Ask) -> bool:
 
 
 def load(pods: Sequence[str], version: str) -> None:
-    """Makes one pass towards every pod serving the version. Raises Refused when another pass would not help."""
+    """Makes one pass of the version's rollout. Raises Refused if another pass would not help."""
     outcome = adapters.ensure_version(pods, version, adapters.asker())
     if outcome.state == "failed":
         raise Refused(Reason.SERVING, outcome.message)

@@ -1,8 +1,8 @@
-"""The processes of a run folder: marked, recorded, and found again by the next control loop after a crash.
+"""The processes of a run folder, which the next control loop can find again after a crash.
 
-A record (`processes/<name>.json`) holds process id and start time, so that an id which the system has reused is never
-mistaken for ours. A mark in the environment finds, on Linux, what no record names: processes started in the instant
-before a crash, and children of children. Ending is by process group, because a stage may have workers.
+A record (`processes/<name>.json`) holds process id and start time, so that a process id which the system has reused is
+never mistaken for ours. On Linux, an environment variable also identifies processes without a record: those started
+just before a crash, and grandchildren. Whole process groups are ended, because a stage may have workers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from gog_operator import parent_death
 from gog_operator.cluster import files
 
 MARK = "GOG_RUN_FOLDER"
-"""Environment: the run folder that a process belongs to."""
+"""Environment variable that holds the run folder of a process."""
 PROC = Path("/proc")
 TAIL_BYTES = 16_384
+"""Bytes that are read from the end of a log."""
 
 
 class Processes:
@@ -33,10 +34,10 @@ class Processes:
         self.records = folder / "processes"
 
     def environment(self) -> dict[str, str]:
-        """What every process of this run gets besides our own environment.
+        """Environment variables of every process of this run, in addition to our own environment.
 
-        One OpenMP thread unless the user sets another number: servers and a stage work at the same time, and threads
-        that spin for each other's cores nearly stop each other.
+        One OpenMP thread by default, because servers and a stage run at the same time, and more spinning threads than
+        cores slow each other down severely.
         """
         threads = os.environ.get("OMP_NUM_THREADS", "1")
         return {MARK: str(self.folder), parent_death.PARENT: str(os.getpid()), "OMP_NUM_THREADS": threads}
@@ -50,17 +51,17 @@ class Processes:
         (self.records / f"{name}.json").unlink(missing_ok=True)
 
     def leftovers(self) -> set[int]:
-        """Process ids of an earlier control loop's processes that still run."""
+        """Process ids that an earlier control loop left running."""
         return {pid for pid in self._recorded() | marked(str(self.folder)) if pid != os.getpid()}
 
     def end_leftovers(self, patience: float = 10.0) -> int:
-        """Kills what an earlier control loop left behind: a stage may be killed at any moment by design.
+        """Kills the processes that an earlier control loop left running. Stages are safe to kill at any time.
 
         Args:
-            patience: seconds to wait for them to be gone.
+            patience: Seconds to wait until they have exited.
 
         Returns:
-            How many there were.
+            The number of these processes.
         """
         found = self.leftovers()
         deadline = time.monotonic() + patience
@@ -85,7 +86,7 @@ class Processes:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, in the system's own form; None if there is no such process, or only a zombie."""
+    """When a process started, in the system's format; None if it does not exist or is a zombie."""
     try:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -101,7 +102,7 @@ def _start_time_by_ps(pid: int) -> str | None:
 
 
 def marked(folder: str) -> set[int]:
-    """Living processes whose environment carries the run folder's mark."""
+    """Ids of running processes whose environment names the run folder."""
     needle = f"{MARK}={folder}".encode()
     found = set()
     for entry in PROC.glob("[0-9]*/environ") if PROC.is_dir() else ():
@@ -113,7 +114,7 @@ def marked(folder: str) -> set[int]:
 
 
 def kill_group(pid: int, number: signal.Signals) -> None:
-    """Signals a process that another control loop started, and its group if it leads one."""
+    """Signals a process that another control loop started, or its whole group if it is the group's leader."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(pid) == pid:
             os.killpg(pid, number)
@@ -122,18 +123,18 @@ def kill_group(pid: int, number: signal.Signals) -> None:
 
 
 def signal_children(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signals every process of a session that we started, also when its leader is dead and its workers are not."""
+    """Signals every process of a session that we started, even if only workers of it are still alive."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 
 
 def end(processes: Iterable[subprocess.Popen[bytes]], grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
-    """Ends processes: SIGTERM, then SIGKILL, which also ends workers that outlived their leader.
+    """Ends processes by SIGTERM, then by SIGKILL, which also ends workers that outlived their leader.
 
     Args:
-        processes: those that have ended already are skipped.
-        grace: seconds between the two signals.
-        hurry: whether not to wait any longer.
+        processes: Leaders of the sessions; those that have already exited are skipped.
+        grace: Seconds between the two signals.
+        hurry: Whether to stop waiting.
     """
     running = [each for each in processes if each.poll() is None]
     for each in running:
@@ -147,7 +148,7 @@ def end(processes: Iterable[subprocess.Popen[bytes]], grace: float, hurry: Calla
 
 
 def tail(path: Path, count: int = 20) -> tuple[str, ...]:
-    """The last lines of a log, without control characters; none if it cannot be read."""
+    """The last lines of a log, without control characters; empty if it cannot be read."""
     try:
         with path.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
@@ -155,5 +156,5 @@ def tail(path: Path, count: int = 20) -> tuple[str, ...]:
             text = stream.read().decode("utf-8", errors="replace")
     except OSError:
         return ()
-    lines = [line.rpartition("\r")[2] for line in text.splitlines()]  # of a progress bar, its last state
+    lines = [line.rpartition("\r")[2] for line in text.splitlines()]  # keep a progress bar's last state
     return tuple("".join(char for char in line if char.isprintable() or char == "\t") for line in lines[-count:])

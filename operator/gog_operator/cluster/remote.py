@@ -1,7 +1,7 @@
-"""A namespace of a Kubernetes cluster: objects are custom resources, jobs are Volcano's, servers KServe's.
+"""A namespace of a Kubernetes cluster: objects are custom resources, Volcano runs jobs, KServe runs servers.
 
-Nothing is remembered between two calls: the API server holds all state, so an operator may die at any point, and two may
-run at once without harm. Errors of the API become Refused and Unavailable (`api_errors`).
+No state is kept between calls. The API server holds all of it, so an operator may die at any point, and two operators
+may run at once without harm. API errors become Refused and Unavailable (`api_errors`).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class RemoteCluster:
     """The Cluster of one namespace.
 
     Args:
-        api: of the API server.
-        namespace: of all its objects.
-        platform: the installation's images and ports.
-        ask: how a policy's pod is asked over HTTP.
-        poll: how a trainer is asked for its progress; default: as `ask`.
+        api: Client of the API server.
+        namespace: Namespace of all its objects.
+        platform: The installation's images and ports.
+        ask: Sends an HTTP request to a policy's pod.
+        poll: Requests a trainer's progress over HTTP; `ask` by default.
     """
 
     is_persistent = True
@@ -64,7 +64,7 @@ class RemoteCluster:
         return documents.parse(kind, body) if body is not None else None
 
     def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
-        """Every object of a kind, except those that cannot be read."""
+        """Every object of a kind, except those that cannot be parsed."""
         found = []
         for body in items(self.api, self._path(kind.__name__)):
             with contextlib.suppress(Unreadable):
@@ -72,7 +72,7 @@ class RemoteCluster:
         return tuple(found)
 
     def children(self, owner: Object) -> tuple[Object, ...]:
-        """Read by name, one by one: a consistent list costs the server more than all of these."""
+        """Reads the children by name, because a consistent list costs the server more than all these requests."""
         if not isinstance(owner, GoGRun):
             return ()
         steps = sequence.steps(owner)
@@ -82,7 +82,7 @@ class RemoteCluster:
         return tuple(each for each in (*stages, *endpoints) if each is not None and each.owned_by(owner))
 
     def _readable(self, kind: type[Thing], name: str) -> Thing | None:
-        """Raises Refused for an object that cannot be read: without it its owner would decide wrongly."""
+        """Raises Refused for an object that cannot be parsed, because its owner would decide wrongly without it."""
         try:
             return self.get(kind, name)
         except Unreadable as error:
@@ -117,7 +117,7 @@ class RemoteCluster:
         self.api.merge(self._path(kind, name), body)
 
     def delete(self, kind: str, name: str, uid: str = "") -> None:
-        """Deletes an object, after its children if it has any."""
+        """Deletes an object, its children first."""
         self.api.delete(self._path(kind, name), uid, foreground=kind != "Endpoint")
 
     def record(self, thing: Object, event: Event, now: datetime) -> None:
@@ -137,7 +137,7 @@ class RemoteCluster:
         self.jobs.cancel(stage)
 
     def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
-        """Asks the first pod while the job runs: a pod that is gone costs the whole timeout."""
+        """Requests the progress from the first pod, only while the job runs: a missing pod costs the whole timeout."""
         if job is None or job.state != "running":
             return None
         name = stage.job_name
@@ -153,7 +153,7 @@ class RemoteCluster:
         view = self.servers.view(endpoint, self.data(endpoint).spec)
         if view is None or view.state != "ready" or endpoint.spec.role != "policy" or not endpoint.spec.version:
             return view
-        from gog_operator.cluster import policies  # here: numpy, 15 MiB, which only a served policy needs
+        from gog_operator.cluster import policies  # imports numpy (15 MiB), which only a served policy needs
 
         return policies.with_version(view, self.servers.addresses(endpoint), endpoint.spec.version, self.ask)
 
@@ -161,7 +161,7 @@ class RemoteCluster:
         self.servers.stop(name)
 
     def load_version(self, endpoint: Endpoint, version: str) -> None:
-        self.servers.prepare(endpoint)  # a pod that starts meanwhile loads the new version
+        self.servers.prepare(endpoint)  # so that a pod which starts now loads the new version
         pods = self.servers.addresses(endpoint)
         from gog_operator.cluster import policies
 
@@ -170,7 +170,7 @@ class RemoteCluster:
     # -- data, store, report
 
     def prepare_data(self, owner: Object) -> None:
-        """Makes the dataset of a run, which its stages and endpoints use too."""
+        """Generates the dataset of a run, which the run's stages and endpoints share."""
         if _run_of(owner) != owner.name:
             return
         given: settings.DataSpec = owner.spec.data  # type: ignore[attr-defined]
@@ -243,7 +243,7 @@ class RemoteCluster:
         """The store that the object's spec names. Raises Refused."""
         store = getattr(owner.spec, "store", None)
         if store is None:
-            raise Refused(Reason.STORE_MISSING, "spec.store: missing (on a cluster it must say where datasets go)")
+            raise Refused(Reason.STORE_MISSING, "spec.store: missing (on a cluster, datasets are written to it)")
         return store
 
 

@@ -1,7 +1,7 @@
-"""Endpoints' servers on this machine: processes on loopback ports.
+"""Servers of Endpoints on this machine: processes on loopback ports.
 
-A server reports by its ready file that it answers, and where; nothing is polled over HTTP. Each start writes a log of its
-own (`logs/<role>/<number>/server.log`), because after a restart the log of the crash is what one needs.
+A server writes its URL to a ready file once it accepts requests, so that it need not be polled over HTTP. Each start
+has its own log (`logs/<role>/<number>/server.log`), because after a restart the log of the crash is needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gog_operator.cluster import files, processes
 from gog_operator.plan.actions import ServerView
 
 GRACE_SECONDS = 5.0
-"""Between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 class LocalServers:
@@ -28,14 +28,14 @@ class LocalServers:
     def start(
         self, name: str, log: str, command: Callable[[str], list[str]], now: datetime, env: Mapping[str, str]
     ) -> None:
-        """Starts a server; one that runs is left alone.
+        """Starts a server, unless it runs already.
 
         Args:
-            name: of the endpoint.
-            log: name of its folder of logs.
-            command: ready file -> command line.
-            now: the time of the start.
-            env: besides our own environment.
+            name: Name of the Endpoint.
+            log: Name of its folder below `logs/`.
+            command: Builds the command line, given the path of the ready file.
+            now: Start time.
+            env: Environment variables in addition to our own environment.
         """
         old = self._servers.get(name)
         if old is not None and old.process.poll() is None:
@@ -92,7 +92,7 @@ class _Server:
 
 
 def _read_url(ready: Path) -> str:
-    """The address in a ready file; "" until there is one."""
+    """The URL in a ready file; empty until the file exists."""
     try:
         return str(json.loads(ready.read_text())["url"])
     except FileNotFoundError:
@@ -100,6 +100,6 @@ def _read_url(ready: Path) -> str:
 
 
 def next_folder(parent: Path) -> Path:
-    """`parent/<n>` with the first number above those in use."""
+    """`parent/<n>`, numbered one above the highest number in use."""
     used = [int(each.name) for each in parent.glob("[0-9]*") if each.name.isdigit()]
     return parent / str(max(used, default=0) + 1)

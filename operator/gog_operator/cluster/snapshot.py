@@ -1,9 +1,9 @@
-"""The API server as it was when everything was listed: read-only, in memory, queried like the real one.
+"""A read-only, in-memory snapshot of the API server, with the interface of its client.
 
-Problem: a resync must decide for every object, and several requests per object would overload the server. Decision: it
-lists each resource once and decides by the same code as a pass, reading from here. An object is kept as compact JSON
-without its managed fields, a tenth of its size as Python objects, and parsed whenever it is read. Pods are not listed:
-what only pods or lists tell is left to the real pass that follows.
+Problem: a resync must decide for every object, and several requests per object would overload the server. Decision: the
+resync lists each resource once, and runs the same code as a pass on this snapshot. Each object is stored as compact
+JSON without managed fields, a tenth of its size as Python objects, and parsed on every read. Pods are not listed;
+decisions that depend on pods or on lists are left to the pass that follows.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ LISTED: tuple[tuple[paths.Resource, str], ...] = (
     (paths.DEPLOYMENTS, paths.LABEL),
     (paths.JOBS, paths.LABEL),
 )
-"""What is listed, and the labels that it must have."""
+"""Resources to list, each with its label selector."""
 
 
 class Snapshot(Api):
-    """An Api that answers from what was listed."""
+    """An Api that serves listed objects."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        """Path -> document as JSON."""
+        """Documents as JSON, by path."""
         self.versions: dict[tuple[str, str, str], str] = {}
-        """(resource, namespace, name) -> resource version."""
+        """Resource versions by (resource, namespace, name)."""
         self.unknown: list[paths.Resource] = []
         """Resources that the server does not have."""
 
     def take(self, api: Api, namespace: str | None) -> None:
-        """Lists everything of a namespace; None for all. Raises ApiError."""
+        """Lists all resources of a namespace; None for all namespaces. Raises ApiError."""
         for resource, selector in LISTED:
             try:
                 for body in items(api, resource.path(namespace), selector):
@@ -47,7 +47,7 @@ class Snapshot(Api):
                 self.unknown.append(resource)
 
     def add(self, other: Snapshot) -> None:
-        """Adds what another snapshot holds."""
+        """Adds the contents of another snapshot."""
         self.objects |= other.objects
         self.versions |= other.versions
         self.unknown += other.unknown

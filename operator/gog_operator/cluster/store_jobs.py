@@ -1,7 +1,7 @@
-"""Store jobs: short Jobs that work in the store with the run's credentials, because the operator has none.
+"""Store jobs: short Jobs that access the store with the run's credentials, because the operator has none.
 
-A store job's result is its pod's termination message. It is copied to an annotation of the Job when it is first read, so
-that it outlives the pod. A failed store job is kept until it is needed again; then it is replaced.
+A store job's result is its pod's termination message. On the first read it is copied to an annotation of the Job, so
+that it outlives the pod. A failed store job is kept until its result is needed again; then it is replaced.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from gog_operator.plan import attempts
 from gog_operator.plan.actions import Blocked
 
 RESULT = "gog.dev/result"
-"""Annotation of a Job: its result as JSON."""
+"""Annotation of a Job that holds its result as JSON."""
 MAX_RESULT = 4096
-"""Characters of a termination message."""
+"""Maximum length of a termination message, in characters."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class StoreJobView:
     """A store job as the cluster reports it."""
 
     state: Literal["absent", "running", "done", "failed"]
-    """absent: it must be started, whether or not a Job exists."""
+    """State of the job; `absent` means that it must be started, whether or not a Job exists."""
     result: Mapping[str, Any] = field(default_factory=dict)
-    """Its message, once it is done."""
+    """Its termination message, once it is done."""
     message: str = ""
     """Why it failed."""
     blocked: Blocked | None = None
     """Why it does not start."""
     uid: str = ""
-    """Of the Job; "" if none exists."""
+    """The Job's uid; empty if no Job exists."""
 
 
 class StoreJobs:
@@ -52,7 +52,7 @@ class StoreJobs:
         self.api, self.namespace, self.platform = api, namespace, platform
 
     def view(self, name: str, owner_uid: str = "") -> StoreJobView:
-        """The store job of a name. owner_uid: of its owner; the job of another owner counts as absent."""
+        """The store job of that name. With an owner_uid, a job of another owner counts as absent."""
         job = self.api.find(paths.JOBS.path(self.namespace, name))
         if job is None or documents.terminating(job) or (owner_uid and not documents.owned(job, owner_uid)):
             return StoreJobView("absent")
@@ -70,7 +70,7 @@ class StoreJobs:
             return StoreJobView("failed", message=why)
         found = self._pods(name)
         if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:
-            return StoreJobView("absent")  # its ConfigMap is gone, and its pod would wait for it for ever
+            return StoreJobView("absent")  # the ConfigMap is gone, and the pod would wait for it forever
         return StoreJobView("running", blocked=pods.blocked(found) if found else self._refusal(job))
 
     def start(
@@ -82,19 +82,19 @@ class StoreJobs:
         store: settings.StoreSpec,
         also: settings.StoreSpec | None = None,
     ) -> None:
-        """Starts a store job; an existing one counts, unless it failed or its result is lost.
+        """Starts a store job; keeps an existing one, unless it failed or its result is lost.
 
         Args:
-            name: of the Job and its ConfigMap.
-            owner: of both.
-            command: of `gog move`.
-            config: of the command.
-            store: whose credentials the pod gets.
-            also: a second store, likewise.
+            name: Name of the Job and its ConfigMap.
+            owner: Owner of both.
+            command: Subcommand of `gog move`.
+            config: The command's settings.
+            store: Store whose credentials the pod gets.
+            also: Second store whose credentials the pod gets.
 
         Raises:
-            Unavailable: the existing one was deleted; the next pass creates another.
-            Refused: the cluster does not accept it.
+            Unavailable: the existing job was deleted; the next pass creates another.
+            Refused: the cluster rejects the job.
         """
         existing = self.view(name, owner.metadata.uid)
         if existing.state in ("running", "done"):
@@ -119,7 +119,7 @@ class StoreJobs:
     def _done(self, name: str) -> StoreJobView:
         message = pods.message(self._pods(name))
         if message is None:
-            return StoreJobView("absent")  # its pod is gone, and the result with it
+            return StoreJobView("absent")  # the pod is gone, and the result with it
         try:
             result = json.loads(message[:MAX_RESULT]) if message.strip() else {}
         except ValueError:
@@ -129,7 +129,7 @@ class StoreJobs:
         return StoreJobView("done", result)
 
     def _refusal(self, job: Mapping[str, Any]) -> Blocked | None:
-        """Why the cluster refuses to create the pod (a quota, a missing service account): only events report it."""
+        """Why the cluster refuses to create the pod (a quota, a missing service account). Only events report this."""
         chosen = f"involvedObject.uid={job['metadata']['uid']},reason=FailedCreate"
         found = items(self.api, paths.EVENTS.path(self.namespace), fields=chosen)
         messages = [str(each.get("message") or "") for each in found]
@@ -139,10 +139,11 @@ class StoreJobs:
         return list(items(self.api, paths.PODS.path(self.namespace), f"batch.kubernetes.io/job-name={name}"))
 
     def _remove(self, name: str, uid: str) -> None:
-        """Deletes the Job of that uid and its ConfigMap, which never changes, while the next Job may need other settings.
+        """Deletes the Job of that uid and its ConfigMap, which is never updated, because the next Job may need other
+        settings.
 
-        Another operator that does the same may have created the next ones already. So the ConfigMap is read before the
-        Job is found to exist still: that of a later Job is created only after this Job has gone.
+        Another operator may already have created their successors. The ConfigMap is therefore read before the Job: if
+        this Job still exists afterwards, the ConfigMap is not yet a successor's.
         """
         settings_path, job_path = paths.CONFIG_MAPS.path(self.namespace, name), paths.JOBS.path(self.namespace, name)
         configmap, job = self.api.find(settings_path), self.api.find(job_path)

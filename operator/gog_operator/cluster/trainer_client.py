@@ -1,7 +1,7 @@
-"""The progress of a trainer, asked over HTTP. Never fails a pass: without an answer there is no progress to show.
+"""Fetches a trainer's progress over HTTP. It never fails a pass: without a response, no progress is reported.
 
-What a trainer answers is a tenant's, perhaps of another version of gog, and becomes part of an object's status. So each
-field is taken by itself, and left out when it is not understood or too large.
+The response is untrusted (it comes from a tenant), may be of another version of gog, and becomes part of an object's
+status. Each field is therefore validated by itself, and dropped if it is invalid or too large.
 """
 
 from __future__ import annotations
@@ -18,30 +18,32 @@ from gog_operator.api.objects import Progress
 from gog_operator.cluster import bounded_http
 
 SECONDS = 1.0
-"""For a whole answer: a pod that is gone costs this much of a pass."""
+"""Timeout of a request; a pod that is gone delays a pass by this much."""
 POLL_SECONDS = 4.0
-"""Least time between two requests to a trainer; passes over a running stage are a little further apart."""
+"""Minimum interval between two requests to a trainer; slightly less than that of passes over a running stage."""
 MAX_POLL_SECONDS = 60.0
-"""Most time between two requests to a trainer that lets them time out."""
+"""Maximum interval between two requests to a trainer whose requests time out."""
 FORGET_SECONDS = 3600.0
+"""Time after which a trainer that is no longer polled is forgotten."""
 MAX_ANSWER = 65_536
-"""Bytes of an answer that are read."""
+"""Maximum bytes read of a response."""
 MAX_METRICS = 16_384
-"""Bytes of the metrics, as JSON, that are kept."""
+"""Maximum bytes kept of the metrics, as JSON."""
 MAX_TEXT = 256
-"""Characters of a metric that is text."""
+"""Maximum characters of a metric that is text."""
 MAX_DEPTH = 3
-"""Levels of lists and mappings in a metric."""
+"""Maximum nesting of lists and mappings in a metric."""
 MAX_STEPS = 10**12
+"""Maximum of `step` and `total`."""
 MAX_NUMBER = 1e18
-"""Larger figures do not fit into the columns of `kubectl get`."""
+"""Maximum magnitude of a metric; larger numbers do not fit into the columns of `kubectl get`."""
 
 Ask = Callable[[str, float], dict[str, Any] | None]
-"""(URL, seconds) -> the JSON object there, or None."""
+"""(URL, timeout in seconds) -> the JSON object at the URL, or None."""
 
 
 def ask(url: str, seconds: float = SECONDS) -> dict[str, Any] | None:
-    """The JSON object at a URL of the cluster; None when no answer comes or it is something else."""
+    """The JSON object at a URL of the cluster; None if there is no response or it is not a JSON object."""
     try:
         answer = bounded_http.request(url, seconds=seconds, limit=MAX_ANSWER)
         body = json.loads(answer.body) if answer.status == 200 else None
@@ -51,14 +53,14 @@ def ask(url: str, seconds: float = SECONDS) -> dict[str, Any] | None:
 
 
 class ProgressPoll:
-    """Asks each trainer at a bounded rate, whatever triggers passes over its stage.
+    """Polls each trainer at a bounded rate, however often its stage is reconciled.
 
-    A trainer whose answer always differs would otherwise be asked again by the event of every status that holds its
-    answer. One that lets a request time out holds a worker for that long, so its interval doubles.
+    Each change of progress changes the status, whose event triggers another pass; without a limit that pass would poll
+    again at once. A request that times out blocks a worker meanwhile, so the interval of such a trainer doubles.
 
     Args:
-        ask: how it is asked.
-        clock: seconds that only grow.
+        ask: Sends the request.
+        clock: Monotonic time in seconds.
     """
 
     def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,7 +69,7 @@ class ProgressPoll:
         self._lock = threading.Lock()
 
     def __call__(self, url: str, seconds: float = SECONDS) -> dict[str, Any] | None:
-        """The JSON object at a URL; None also when it was asked a moment ago."""
+        """The JSON object at a URL; None also if the interval since the last request has not passed."""
         now = self._clock()
         with self._lock:
             due, interval = self._due.get(url, (now, POLL_SECONDS))
@@ -84,7 +86,7 @@ class ProgressPoll:
 
 
 def parse_progress(body: Mapping[str, Any] | None) -> Progress | None:
-    """A progress document, field by field as far as it is understood; None when nothing of it is."""
+    """The valid fields of a progress document; None if no field is valid."""
     known: dict[str, Any] = {}
     for name in Progress.model_fields:
         value = (body or {}).get(name)
@@ -106,7 +108,7 @@ def _valid(fields: dict[str, Any]) -> bool:
 
 
 def _metrics(value: Any) -> dict[str, Any] | None:
-    """The metrics that a status may hold, the longest left out where all together are too long."""
+    """The metrics that a status may hold, without the longest ones if all together are too long."""
     if not isinstance(value, dict):
         return None
     kept = {name: each for name, each in value.items() if isinstance(name, str) and _plain(each)}
@@ -116,10 +118,10 @@ def _metrics(value: Any) -> dict[str, Any] | None:
 
 
 def _plain(value: Any, depth: int = MAX_DEPTH) -> bool:
-    """Whether an API server and every reader of a status can hold the value: finite numbers, short texts, little depth."""
+    """Whether the value is safe in a status: finite numbers, short texts, limited nesting."""
     if isinstance(value, dict | list):
         inner = value.values() if isinstance(value, dict) else value
         return depth > 0 and all(_plain(each, depth - 1) for each in inner)
     if isinstance(value, str):
         return len(value) <= MAX_TEXT
-    return value is None or (isinstance(value, int | float) and abs(value) <= MAX_NUMBER)  # which NaN is not
+    return value is None or (isinstance(value, int | float) and abs(value) <= MAX_NUMBER)  # False for NaN

@@ -1,4 +1,4 @@
-"""Stages' jobs under Volcano: created once per attempt, observed, aborted; never restarted and never reused."""
+"""Volcano Jobs of stages: created once per attempt, observed and aborted, never restarted or reused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAILED = ("Failed", "Terminated")
 CANCELLED = ("Aborted",)
 ENDING = ("Aborting", "Terminating", "Completing")
 LARGEST = 1_000_000
-"""Bytes of a Job. etcd keeps 1.5 MiB; near that the API server takes longer to validate one than we wait."""
+"""Maximum size of a Job in bytes. etcd stores 1.5 MiB; near that, validation takes longer than our request timeout."""
 
 
 class VolcanoJobs:
@@ -33,15 +33,15 @@ class VolcanoJobs:
         self.api, self.namespace, self.platform = api, namespace, platform
 
     def create(self, stage: Stage, config: dict[str, Any]) -> None:
-        """Creates the ConfigMap, which pods wait for, then the Job.
+        """Creates the ConfigMap, which the pods wait for, then the Job.
 
         Args:
-            stage: whose current attempt it is.
-            config: of the recipe.
+            stage: Stage whose current attempt is started.
+            config: The recipe's configuration.
 
         Raises:
-            Refused: the cluster does not accept it.
-            Unavailable: later; also while a job of a deleted stage of the same name still runs.
+            Refused: the cluster rejects the Job.
+            Unavailable: the cluster is unavailable, or a job of a deleted stage of the same name still runs.
         """
         self._check_alone(stage)
         job = _within_limit(volcano.job(stage, self.platform))
@@ -74,7 +74,7 @@ class VolcanoJobs:
         return JobView("running")
 
     def cancel(self, stage: Stage) -> None:
-        """Makes Volcano end the pods and keep the Job, so that its name stays taken. Does nothing once it has ended."""
+        """Aborts the Job: Volcano ends the pods and keeps the Job, whose name stays in use. No-op once it has ended."""
         job = self._find(stage)
         if job is None or phase_of(job) in (*SUCCEEDED, *FAILED, *CANCELLED, *ENDING):
             return
@@ -98,19 +98,19 @@ class VolcanoJobs:
         try:
             self.api.call("POST", paths.VOLCANO_COMMANDS.path(self.namespace), body=command)
         except ApiError as error:
-            if error.status != 409:  # Volcano has not processed the first one yet
+            if error.status != 409:  # 409: Volcano has not processed an earlier command yet
                 raise
 
     def pods(self, job_name: str) -> list[dict[str, Any]]:
         return list(items(self.api, paths.PODS.path(self.namespace), f"volcano.sh/job-name={job_name}"))
 
     def _find(self, stage: Stage) -> dict[str, Any] | None:
-        """The Job, if it belongs to this stage and not to an earlier one of the same name."""
+        """The Job, if it belongs to this stage and not to an earlier stage of the same name."""
         job = self.api.find(paths.VOLCANO_JOBS.path(self.namespace, stage.job_name))
         return job if job is not None and documents.owned(job, stage.metadata.uid) else None
 
     def _blocked(self, job: dict[str, Any]) -> Blocked | None:
-        """Why a job that has not started does not start."""
+        """Why a job does not start."""
         name = job["metadata"]["name"]
         found = self.pods(name)
         if found:
@@ -124,7 +124,7 @@ class VolcanoJobs:
 
 
 def _within_limit(job: dict[str, Any]) -> dict[str, Any]:
-    """The Job, if etcd can hold it. Raises Refused."""
+    """The Job, if it is small enough for etcd. Raises Refused."""
     size = len(json.dumps(job, separators=(",", ":")))
     if size > LARGEST:
         name, count = job["metadata"]["name"], len(job["spec"]["tasks"])
@@ -134,12 +134,12 @@ def _within_limit(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ended(phase: str, end: pods.Ending, message: str) -> JobView:
-    """The view of a job that did not end well. One whose pods were deleted or disrupted did not fail: it is lost."""
+    """The view of a job that did not succeed. A job whose pods were deleted or disrupted is lost, not failed."""
     cause = end.cause or ("" if end.exit_code is not None else message)
     if phase in CANCELLED:
         return JobView("cancelled", end.exit_code, end.lines, cause)
     if end.exit_code == exit_codes.INTERRUPTED:
-        return JobView("lost", end.exit_code, end.lines, cause or "a pod got SIGINT")
+        return JobView("lost", end.exit_code, end.lines, cause or "a pod received SIGINT")
     if end.exit_code is None and not cause:
         return JobView("lost", cause="its pods are gone: deleted, or lost with their node")
     return JobView("lost" if end.disrupted else "failed", end.exit_code, end.lines, cause)

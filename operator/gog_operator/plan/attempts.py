@@ -71,7 +71,7 @@ def describe_exit(code: int | None) -> str:
 
 
 def signal_number(code: int | None) -> int | None:
-    """The signal that an exit code stands for: negative from a child process, 128 + n from a shell or a container."""
+    """The signal that an exit code represents: negative from a child process, 128 + n from a shell or a container."""
     if code is None or 0 <= code <= 128:
         return None
     return -code if code < 0 else code - 128

@@ -1,4 +1,4 @@
-"""A dataset that gog makes (the embedded world) is made before anything that reads it starts. Pure."""
+"""A dataset that gog generates (the embedded world) must be complete before its readers start. Pure."""
 
 from __future__ import annotations
 

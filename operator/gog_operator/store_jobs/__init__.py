@@ -1,5 +1,5 @@
-"""What `gog move` does in a store with a run's own credentials: check, promote, retire, publish a dataset, write a report.
+"""Commands of `gog move`, which access a store with a run's own credentials: check, promote, retire, publish, report.
 
-Each command may be killed at any point and repeated: what is done already is found done. Nothing here imports torch or
-talks to Kubernetes.
+Each command is idempotent, so that it may be killed at any point and repeated. This package does not import torch or
+use the Kubernetes API.
 """

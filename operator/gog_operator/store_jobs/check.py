@@ -1,7 +1,7 @@
-"""After an attempt: what the store holds, whether it is complete, where else it goes, and what may be deleted.
+"""Checks a store after an attempt: verifies the newest checkpoints, promotes complete ones, retires older ones.
 
-Verified, promoted, retired, in this order, so that nothing is deleted before its successor is known to be complete and,
-where it is promoted, copied. A failure to retire is reported as a warning and fails nothing: hours of work are safe.
+The order matters: a checkpoint is deleted only after its successor has been verified and, where configured, promoted. A
+failure to retire is a warning, because the work itself is safe.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ def check(config: Check, own: store.Store, target: store.Store | None, now: date
     """Verifies, promotes and retires checkpoints.
 
     Args:
-        config: which keys, and what is done with them.
-        own: the run's store.
-        target: the store to promote to; None for none.
-        now: the time that retention counts from.
+        config: The keys to check and the settings.
+        own: The run's store.
+        target: The store to promote to; None for none.
+        now: Reference time of retention.
 
     Returns:
-        The newest checkpoint of each key that has one, what was promoted, how many were removed.
+        The newest checkpoint of each key that has one, the promoted checkpoints, and the number of removed ones.
 
     Raises:
         UserError: a checkpoint is damaged or cannot be promoted.
-        store.Unavailable: a store does not answer.
+        store.Unavailable: a store does not respond.
     """
     newest = {key: found for key in config.keys if (found := own.latest(key)) is not None}
     if config.verify:

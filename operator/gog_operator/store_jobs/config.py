@@ -58,7 +58,7 @@ def read(path: Path, kind: type[Kind]) -> Kind:
 
 
 def _parsed(text: str) -> Any:
-    """The operator writes JSON, which is parsed a hundred times as fast as other YAML."""
+    """Parses JSON, which the operator writes and which is a hundred times faster to parse, or YAML."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Publishes datasets in a store, under the key `data`, each as one zip: the embedded world, or a folder of the user's."""
+"""Publishes datasets in a store under the key `data`, each as one zip: the embedded world, or a user's folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GENERATOR = "gog_recipes.world.generate"
 
 
 def world(wanted: WorldSpec, own: store.Store) -> dict[str, Any]:
-    """Makes the embedded world and publishes it; an equal one in the store is kept.
+    """Generates the embedded world and publishes it, unless the store already holds an equal one.
 
     Raises:
         UserError: the store holds another dataset. Its readers take the newest one.
@@ -35,12 +35,12 @@ def world(wanted: WorldSpec, own: store.Store) -> dict[str, Any]:
 
 
 def push(path: Path, own: store.Store, format: str | None = None) -> dict[str, Any]:
-    """Checks a dataset and publishes it as the newest one. The same dataset again changes nothing.
+    """Checks a dataset and publishes it as the newest one. Publishing the same dataset again changes nothing.
 
     Args:
-        path: a dataset folder, or a file or folder in another format, which is converted.
-        own: the store.
-        format: name of the format; None: recognised by content.
+        path: A dataset folder, or a file or folder in another format, which is converted.
+        own: The store.
+        format: Name of the format; None to detect it from the content.
 
     Raises:
         UserError: the dataset has no splits, a line or image that a run cannot use, or a file that cannot be packed.

@@ -1,8 +1,7 @@
-"""Opens the stores of a store job: the run's own, and one to promote to, perhaps with credentials of its own.
+"""Opens the stores of a store job: the run's own, and one to promote to, which may have other credentials.
 
-Credentials come from the environment. Those of a second store have the same names behind a prefix, which is how a pod
-gets two Secrets. They replace the first ones while the second store is opened, because boto3 looks them up then and
-keeps them.
+Credentials come from the environment. Those of the second store have the same names with a prefix, so that a pod can
+have two Secrets. They replace the first ones while the second store is opened, because boto3 reads and keeps them then.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from gog import store
 from gog.spec import StoreSpec
 
 PREFIX = "GOG_TARGET_"
-"""Of the second store's credentials in the environment."""
+"""Prefix of the second store's credentials in the environment."""
 AUTHORITY = "AWS_CA_BUNDLE"
 
 
@@ -31,7 +30,7 @@ def open_target(spec: StoreSpec, environment: MutableMapping[str, str]) -> store
 
 
 def _trusting(spec: StoreSpec, environment: MutableMapping[str, str]) -> StoreSpec:
-    """The store with the certificate authority of its Secret, by path, because the environment changes later."""
+    """The store with the path of its Secret's certificate authority, because the environment changes later."""
     if spec.ca_bundle is not None or not Path(environment.get(AUTHORITY, "")).is_file():
         return spec
     return spec.model_copy(update={"ca_bundle": environment[AUTHORITY]})
