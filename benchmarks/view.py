@@ -1,11 +1,11 @@
-"""How long until `gog view` shows the first page of 100,000 trajectories?
+"""Measures the time until `gog view` shows the first page of 100,000 trajectories.
 
     python benchmarks/view.py [--run runs/world] [--trajectories 100000] [--repeats 5]
 
-The evaluated trajectories of a finished run are said again under other names until there are enough, in fifty checkpoints
-of one store. `gog view` is started on it as a person does, in a process of its own with an empty cache, and its page is
-opened in Chromium: from asking for the address until a trajectory is drawn, in a fresh browser and again in the same one.
-While the index is being made, and when it is there. Beside it: how long the index takes, and what filters cost.
+The evaluated trajectories of a finished run are duplicated under other names, in fifty checkpoints of one store. `gog
+view` runs in a process of its own with an empty cache, and Chromium opens its page. The measurement starts at the
+request of the page and ends when a trajectory is drawn. It is made in a fresh browser and again in the same one, both
+during and after indexing. The duration of indexing and the cost of filters are also measured.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def first_page(context: Any, address: str) -> float:
 
 
 def pages(address: str, repeats: int) -> dict[str, list[float]]:
-    """Seconds: in a browser that has just been started, and in one that has seen the page."""
+    """Seconds until the first page in a fresh browser, and in one that has opened the page before."""
     fresh, warm = [], []
     for _ in range(repeats):
         with browser() as launched:
@@ -102,7 +102,7 @@ def pages(address: str, repeats: int) -> dict[str, list[float]]:
 
 
 def asked(address: str, path: str) -> tuple[float, Any]:
-    """Seconds, and the answer, of a question that the page asks; as the page, with its cookie."""
+    """Duration in seconds and response of an API request of the page, sent with its cookie."""
     import urllib.request
 
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
@@ -124,7 +124,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     if CHROMIUM is None:
-        print("there is no Chromium to open the page in", file=sys.stderr)
+        print("Chromium is not installed", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="gog-view-") as name:
         folder = Path(name)

@@ -1,8 +1,8 @@
-"""Whatever happens between two calls of an operator, the run ends the same: faults at every call, on a real API server.
+"""A fault at any call of an operator does not change a run's outcome, tested on a real API server.
 
-A sample of the calls is in the suite; all of them are `exhaustive` (`make faults`, in parts `make faults SHARD=2/8`).
-The run under test makes every kind of call: skipped stages are looked up, the dataset is made, a stage fails once and is
-retried, the policy is loaded and served, the report is written.
+The suite tests a sample of the calls; all of them are `exhaustive` (`make faults`, in shards `make faults SHARD=2/8`).
+The run under test makes every kind of call: it looks up skipped stages, generates the dataset, retries a stage that
+fails once, loads and serves the policy, and writes the report.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.apiserver
 DEATHS = ("dies before", "dies after")
 SEED = 4
 STRIDE = 211
-"""Calls between two positions at which the whole run is struck: it makes some 1,600."""
+"""Calls between two faults in the complete run, which makes about 1,600 calls."""
 PREFIXES = (f"case-{number}" for number in itertools.count())
 
 
@@ -41,7 +41,7 @@ def kubeconfig(bare_api_server):
 
 @pytest.fixture(scope="module")
 def sane(kubeconfig):
-    """variant -> how its run goes without a fault."""
+    """Returns the outcome of a variant's run without a fault."""
 
     @functools.cache
     def of(variant: str) -> Outcome:
@@ -61,7 +61,7 @@ def pool():
 
 @pytest.fixture
 def survives(request, pool, kubeconfig, sane):
-    """Plays the cases of this session's shard; fails with every one that does not end as it should."""
+    """Runs the cases of this session's shard; fails with a list of all wrong outcomes."""
     tally = request.config.stash[fault_shards.TALLY]
     counts = request.node.get_closest_marker("exhaustive") is not None
 
@@ -87,17 +87,17 @@ def positions(sane: Outcome) -> range:
 
 
 def writes(sane: Outcome) -> list[int]:
-    """Numbers of the calls that change something."""
+    """Numbers of the calls that write."""
     return [number for number in positions(sane) if sane.calls[number - 1].writes]
 
 
-def test_an_operator_that_dies_at_some_call_or_gets_a_bad_answer_ends_as_one_that_does_not(survives, sane):
+def test_a_death_or_an_error_response_at_some_call_does_not_change_the_outcome(survives, sane):
     chance, run = random.Random(SEED), sane("least")
     faults = (*DEATHS, *ANSWERS, "every answer", "outage")
     survives(Case("least", fault, chance.choice(chance.choice((writes(run), positions(run))))) for fault in faults)
 
 
-def test_what_other_users_delete_and_edit_costs_attempts_at_most(survives, sane):
+def test_deletions_and_edits_by_other_users_cost_attempts_at_most(survives, sane):
     chance = random.Random(SEED)
     deeds = (*chance.sample(sorted(INTERFERENCE), 6), *ENDINGS)
     survives(Case("least", deed, chance.choice(positions(sane("least")))) for deed in deeds)
@@ -109,15 +109,15 @@ def test_an_operator_may_die_before_and_after_every_call_of_a_run(survives, sane
 
 
 @pytest.mark.exhaustive
-def test_every_call_of_a_run_may_be_answered_in_every_bad_way(survives, sane):
-    """Reads in one way after the other, until they are answered; writes also in each way alone."""
+def test_every_call_of_a_run_may_get_every_error_response(survives, sane):
+    """Each call gets all error responses in succession; each write also gets each of them alone."""
     survives(Case("least", "every answer", call) for call in positions(sane("least")))
     survives(Case("least", answer, call) for answer in ANSWERS for call in writes(sane("least")))
 
 
 @pytest.mark.exhaustive
 def test_other_users_may_delete_and_edit_at_every_step(survives, sane):
-    """Each deed at every third write, beginning with another one."""
+    """Performs each deed at every third write, with a different offset for successive deeds."""
     run = writes(sane("least"))
     faults = (*INTERFERENCE, *ENDINGS, "outage")
     survives(Case("least", fault, call) for number, fault in enumerate(faults) for call in run[number % 3 :: 3])
@@ -132,18 +132,18 @@ def test_the_whole_world_survives_faults_at_calls_all_over_its_run(survives, san
 # -- the suite itself
 
 
-def test_deaths_with_no_effect_between_them_are_played_once():
+def test_deaths_without_an_effect_between_them_are_run_once():
     read, write = "GET /a", "PATCH /a"
     calls = (Call(read, 1, 0), Call(read, 1, 0), Call(write, 1, 0), Call(read, 1, 1), Call(read, 2, 1))
     assert list(deaths(calls)) == [("dies before", 1), ("dies after", 3), ("dies before", 5)]
 
 
-def test_a_request_to_a_policy_pod_makes_the_deaths_around_it_differ():
+def test_deaths_before_and_after_a_request_to_a_policy_pod_are_both_run():
     calls = (Call("GET /a", 1, 0), Call("GET /b", 1, 1))
     assert list(deaths(calls)) == [("dies before", 1), ("dies before", 2)]
 
 
-def test_shards_are_disjoint_and_together_are_all_cases():
+def test_shards_are_disjoint_and_cover_all_cases():
     cases = [Case("least", fault, call) for fault in ANSWERS for call in range(100)]
     shards = [[case for case in cases if case in fault_shards.Shard(number, 8)] for number in range(1, 9)]
     assert sorted(map(str, itertools.chain(*shards))) == sorted(map(str, cases))
@@ -187,7 +187,7 @@ class Pair(Harness):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_two_operators_at_once_reach_the_same_end_as_one(kubeconfig, sane, seed):
+def test_two_concurrent_operators_reach_the_same_state_as_one(kubeconfig, sane, seed):
     pair = Pair(kubeconfig, f"pair-{seed}", seed)
     pair.run_to_the_end()
     assert set(pair.state()) == set(sane("least").state)
@@ -233,11 +233,11 @@ def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, s
     assert set(harness.state()) == set(sane("least").state)
 
 
-# -- a stage that is deleted and created anew
+# -- a stage that is deleted and created again
 
 
 def test_the_job_of_a_deleted_stage_is_gone_before_the_next_stage_of_its_name_gets_one(kubeconfig):
-    """The garbage collector has not removed the second attempt yet; the new stage's first one waits for that."""
+    """The new stage's first attempt waits until the garbage collector has removed the old stage's second attempt."""
     harness = Harness(kubeconfig, "anew-1", **LEAST)
     VARIANTS["least"][1](harness)
     harness.scenario.outcome = lambda name: "Failed" if name.endswith("-a1") else ""

@@ -1,8 +1,8 @@
-"""The main job on a real cluster: real nodes' containers, Volcano, KServe, S3; the operator killed all the while.
+"""A complete run on a real cluster with containers, Volcano, KServe and S3, while the operator is killed repeatedly.
 
-`make e2e` starts the cluster, loads the images and calls this. One run of the world serves all the claims: the chart is
-installed, the manifest applied, the operator killed with -9 at ten moments that a seed decides, a trainer pod killed
-in the middle of GRPO; then the run is Complete, and everything is looked at from outside.
+`make e2e` starts the cluster, loads the images and calls this. All tests share one run of the world: the chart is
+installed, the manifest applied, the operator killed with SIGKILL at ten seeded times, and a trainer pod killed in the
+middle of GRPO. Once the run is Complete, the tests inspect it from outside.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def cluster() -> ApiServer:
 
 @pytest.fixture(scope="module")
 def installed(cluster: ApiServer) -> ApiServer:
-    """The chart as a user installs it, with a namespace to run in and the store's credentials."""
+    """The chart installed as by a user, with a namespace for runs and the store's credentials."""
     for name in (SYSTEM, NAMESPACE):
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
@@ -79,7 +79,7 @@ def helm(*args: str, values: dict[str, Any]) -> None:
 
 
 class Run:
-    """The run seen through kubectl."""
+    """The run as kubectl shows it."""
 
     def __init__(self, cluster: ApiServer) -> None:
         self.cluster = cluster
@@ -102,8 +102,8 @@ class Run:
 
 
 def kill_operator(cluster: ApiServer) -> bool:
-    """kill -9 from the node, where a container's processes are processes. A new pod takes its place at once: the same
-    pod's container would be started later every time, up to five minutes later."""
+    """Kills the operator's process with SIGKILL from the node. Also deletes the pod, because a new pod starts at once,
+    whereas the same pod's container would be restarted with a backoff of up to five minutes."""
     found = subprocess.run(["pgrep", "-f", "gog operator"], capture_output=True, text=True, check=False).stdout.split()
     ours = [pid for pid in found if "kubepods" in (Path("/proc") / pid / "cgroup").read_text()]
     for pid in ours:
@@ -115,7 +115,7 @@ def kill_operator(cluster: ApiServer) -> bool:
 
 @pytest.fixture(scope="module")
 def prometheus(installed: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Scrapes what the chart's PodMonitors say: two ports of a run's pods, one of the operator's."""
+    """Scrapes the targets of the chart's PodMonitors: two ports of a run's pods, one of the operator's."""
     folder = tmp_path_factory.mktemp("prometheus")
     with cluster_prometheus.scraping(installed, SYSTEM, folder, targets=3, seconds=SCRAPE_SECONDS) as source:
         yield source
@@ -123,7 +123,7 @@ def prometheus(installed: ApiServer, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def collector(cluster: ApiServer) -> Iterator[Collector]:
-    """Takes the run's traces, on the bridge, where pods reach it."""
+    """Receives the run's traces, at the bridge's address, which pods can reach."""
     address = urlsplit(yaml.safe_load(MANIFEST.read_text())["spec"]["traces"]["endpoint"])
     with Collector(address=(address.hostname, address.port)) as collector:
         yield collector
@@ -131,7 +131,7 @@ def collector(cluster: ApiServer) -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def run(installed: ApiServer, prometheus: Prometheus, collector: Collector) -> Run:
-    """The run, Complete, after ten deaths of the operator and one of a trainer pod."""
+    """The complete run, during which the operator was killed ten times and a trainer pod once."""
     run, moments = Run(installed), random.Random(7)
     started = time.monotonic()
     installed.kubectl("apply", "-n", NAMESPACE, "-f", str(MANIFEST))
@@ -179,7 +179,7 @@ def test_the_report_in_the_store_has_the_shape_of_a_local_one(summary):
     assert missing(summary) == {}
 
 
-def test_the_killed_stage_went_on_from_its_last_commit_without_gap_or_repeat(summary):
+def test_the_killed_stage_resumed_from_its_last_commit_without_gap_or_repeat(summary):
     assert [line["step"] for line in summary["grpo"]] == list(range(1, 41))
 
 
@@ -229,7 +229,7 @@ def test_the_trained_policy_is_served(run):
 
 
 def test_every_pod_passed_the_restricted_level(run):
-    """The namespaces enforce it: a pod that did not would not be there. What the operator built without pods counts too."""
+    """The namespaces enforce the level. A pod that violates it is rejected, which an event reports."""
     warnings = [each["message"] for each in run.objects("events") if "violates PodSecurity" in each.get("message", "")]
     assert warnings == []
 
@@ -238,14 +238,14 @@ def operators_own(event: dict[str, Any]) -> bool:
     return "gog-operator" in (event.get("reportingComponent"), event.get("source", {}).get("component"))
 
 
-def test_events_tell_the_story(run):
-    told = [each["message"] for each in run.objects("events") if operators_own(each)]
+def test_events_report_an_interruption_and_the_inputs_of_a_stage(run):
+    messages = [each["message"] for each in run.objects("events") if operators_own(each)]
     resumed = re.compile(r"world-grpo: attempt 1 was interrupted: .*; attempt 2 resumes from grpo/\d+")
-    assert any(resumed.fullmatch(message) for message in told)
-    assert "grpo starts from sft/150 and stratify/1" in told
+    assert any(resumed.fullmatch(message) for message in messages)
+    assert "grpo starts from sft/150 and stratify/1" in messages
 
 
-# ---- what Prometheus saw
+# ---- metrics in Prometheus
 
 
 @pytest.fixture(scope="module")
@@ -268,13 +268,13 @@ def test_the_injected_failure_rate_is_read_from_the_panels_within_its_interval(s
     assert span.reads_back(tool, spec.FailureInjection.model_validate(endpoint["failures"]))
 
 
-def test_of_a_stage_in_two_pods_one_is_scraped_and_tells_for_both(span):
+def test_of_a_stage_in_two_pods_only_the_first_is_scraped(span):
     pods = {each.labels["pod"] for each in span.source.curve('up{pod=~".*-trainer-.*"}', span.began, span.ended, 3)}
     assert {name.rpartition("-trainer-")[2] for name in pods} == {"0-0"}
     assert {name.split("-")[1] for name in pods} == {"curate", "sft", "stratify", "grpo", "evaluate"}
 
 
-# ---- what a collector of traces got
+# ---- traces at the collector
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def spans(run: Run, collector: Collector) -> dict[str, Received]:
     return {each.id: each for each in collector.spans}
 
 
-def test_pods_and_store_jobs_of_a_run_tell_one_tree(spans):
+def test_spans_of_all_pods_and_store_jobs_form_one_tree(spans):
     assert len({each.trace for each in spans.values()}) == 1
     (top,) = [each for each in spans.values() if each.name == "run"]
     assert top["gog.outcome"] == "Complete" and not top.parent
@@ -297,20 +297,20 @@ def test_pods_and_store_jobs_of_a_run_tell_one_tree(spans):
     assert {(each.name, each["gog.stage"], each["gog.attempt"]) for each in orphans} <= {("episode", "grpo", 1)}
 
 
-def test_both_pods_of_a_stage_tell_their_episodes(spans):
+def test_both_pods_of_a_stage_export_spans_of_their_episodes(spans):
     played = [each for each in spans.values() if each.name == "episode" and each["gog.stage"] == "grpo"]
     assert {each["gog.rank"] for each in played if each["gog.attempt"] == 2} == {0, 1}
 
 
 def alone(kind: str, name: str, **spec: Any) -> dict[str, Any]:
-    """A stage of its own in the run's store; the dataset is there."""
+    """A standalone stage in the run's store, which holds the dataset."""
     given = yaml.safe_load(MANIFEST.read_text())["spec"]
     kept = {key: given[key] for key in ("model", "store")}
     body = {**kept, "data": {"uri": given["store"]["uri"]}, **spec}
     return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": body}  # fmt: skip
 
 
-def test_a_stage_alone_is_suspended_goes_on_and_is_gone_when_its_time_is_over(run):
+def test_a_standalone_stage_is_suspended_resumes_and_is_deleted_after_its_ttl(run):
     body = alone(
         "SFTStage", "alone", run="alone", stage="alone", inputs={"curate": "curate"}, ttlSecondsAfterFinished=0
     )
@@ -332,7 +332,7 @@ def test_a_stage_alone_is_suspended_goes_on_and_is_gone_when_its_time_is_over(ru
 
 
 def test_a_deleted_run_leaves_its_results_and_nothing_else(run, kept):
-    """Runs last: it takes the run away."""
+    """Deletes the run, so the tests of the run precede it."""
     run.cluster.kubectl("delete", "gogrun", "world", "-n", NAMESPACE, "--cascade=foreground", "--timeout=120s")
     until(lambda: not run.objects("pods"), 120)
     for kind in ("jobs.batch.volcano.sh", "jobs.batch", "inferenceservices", "endpoints.gog.dev", "configmaps"):
@@ -346,18 +346,18 @@ UNLOGGED = {
         "serving.kserve.io",
         "inferenceservices",
         "create",
-    ): "asked for by the server when apply makes an object; logged as patch",
+    ): "required by the server when an apply creates an object; logged as patch",
     ("", "services", "create"): "as above",
-    ("", "events", "get"): "a sentence told again; test_remote.py",
-    ("", "events", "patch"): "a sentence told again; test_remote.py",
-    ("", "configmaps", "delete"): "a store job that is made anew; test_operator_faults.py",
-    ("batch", "jobs", "delete"): "a store job that is made anew; test_operator_faults.py",
+    ("", "events", "get"): "a repeated event; test_remote.py",
+    ("", "events", "patch"): "a repeated event; test_remote.py",
+    ("", "configmaps", "delete"): "a store job that is replaced; test_operator_faults.py",
+    ("batch", "jobs", "delete"): "a store job that is replaced; test_operator_faults.py",
 }
-"""Rights that this run need not use, and why the operator has them."""
+"""Permissions that this run need not use, and why the operator has them."""
 
 
-def test_the_operator_asked_for_nothing_it_may_not_and_may_nothing_it_did_not_ask_for(run):
-    """Runs after everything else. Our own kinds count as one resource: they are treated alike."""
+def test_the_operator_has_exactly_the_permissions_that_it_uses(run):
+    """Runs last. Our own kinds count as one resource, because the operator treats them alike."""
     asked = audit.requests(run.cluster.audit_log, f"system:serviceaccount:{SYSTEM}:gog-operator")
     roles = [*json.loads(run.cluster.kubectl("get", "roles", "-A", "-o", "json"))["items"]]
     roles += json.loads(run.cluster.kubectl("get", "clusterroles", "-o", "json"))["items"]

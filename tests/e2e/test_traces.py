@@ -1,4 +1,4 @@
-"""A real run of the world, as small as it can be, and what a collector gets of it: one tree. Takes two minutes."""
+"""Traces of a minimal real run of the world, as a collector receives them. Takes two minutes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = {
 
 
 def play(folder: Path, **spec) -> tuple[int, str]:
-    """`gog run` of a small world: exit code, and what it wrote."""
+    """Runs a small world with `gog run`. Returns the exit code and the output."""
     body = {
         "apiVersion": "gog.dev/v1alpha1",
         "kind": "GoGRun",
@@ -42,15 +42,15 @@ def play(folder: Path, **spec) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory):
-    """A collector that has all spans of a run, and the run's folder."""
+    """A collector with all spans of a run, and the run's folder."""
     folder = tmp_path_factory.mktemp("traced") / "work"
     with Collector() as collector:
-        code, told = play(
+        code, output = play(
             folder,
             traces={"endpoint": collector.url, "share": 1.0},
             endpoints={"imageSearch": {"failures": {"rate": 0.2}}},
         )
-        assert code == 0, told
+        assert code == 0, output
     return collector, folder / "runs" / "small"
 
 
@@ -92,7 +92,7 @@ def test_below_the_run_are_stages_then_episodes_then_turns_and_calls(traced):
     assert {span["gog.level"] for span in played["grpo"]} <= {"easy", "1", "2"}
 
 
-def test_a_call_that_left_the_cache_shows_its_attempts_and_fails_as_the_last_of_them(traced):
+def test_a_call_that_missed_the_cache_has_a_span_per_attempt_and_fails_like_the_last_one(traced):
     collector, _ = traced
     made = [span for span in collector.spans if span.name.startswith("execute_tool") and span["gog.cache"] == "miss"]
     for call in made:
@@ -101,12 +101,12 @@ def test_a_call_that_left_the_cache_shows_its_attempts_and_fails_as_the_last_of_
         assert [span.failed for span in attempts] == [True] * (len(attempts) - 1) + [call.failed]
 
 
-def test_a_collector_that_is_away_fails_nothing_and_each_stage_says_so_once(tmp_path):
+def test_an_unreachable_collector_fails_no_stage_and_each_stage_logs_it_once(tmp_path):
     with Collector() as collector:
-        nobody = collector.url
-    code, told = play(tmp_path / "work", traces={"endpoint": nobody, "share": 1.0})
-    assert code == 0, told
-    assert "small is complete." in told and told.count("the run's span is lost") == 1
+        unreachable = collector.url
+    code, output = play(tmp_path / "work", traces={"endpoint": unreachable, "share": 1.0})
+    assert code == 0, output
+    assert "small is complete." in output and output.count("the run's span is lost") == 1
     for stage in STAGES:
         logs = sorted((tmp_path / "work/runs/small/logs" / stage).rglob("stdout.log"))
         assert sum(path.read_text().count("spans are dropped") for path in logs) == 1, stage

@@ -1,6 +1,6 @@
-"""The main job as a user runs it: the world example, killed in the middle of GRPO and resumed. Takes minutes.
+"""The world example as a user runs it, killed in the middle of GRPO and resumed. Takes minutes.
 
-A real Prometheus follows it all the while, where there is one; what its panels say is compared with what was injected.
+Where a Prometheus is available, it scrapes the run, and the panels' failure rates are compared with the injected ones.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ scrape_configs:
   - job_name: gog
     http_sd_configs: [{{url: "http://127.0.0.1:{port}/targets", refresh_interval: {seconds}s}}]
 """
-"""As docs/metrics.md has it, and the chart's rules."""
+"""The configuration in docs/metrics.md, with the chart's rules."""
 
 
 @dataclass
 class Watched:
-    """A run's folder, and what a Prometheus saw of it, if there was one."""
+    """A run's folder, and the Prometheus that scraped it, if available."""
 
     folder: Path
     source: Prometheus | None
@@ -65,7 +65,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A run that was killed with -9 during GRPO and resumed to its end."""
+    """A run that was killed with SIGKILL during GRPO and resumed to completion."""
     place = tmp_path_factory.mktemp("runs")
     (port,) = kube.free_ports(1)
     with ExitStack() as stack:
@@ -131,11 +131,11 @@ def test_all_levels_occur(summary):
 
 @pytest.fixture(scope="module")
 def steps(run):
-    """GRPO's own lines, one per step."""
+    """Lines of GRPO's metrics.jsonl, one per step."""
     return [json.loads(line) for line in (run / "work" / "grpo" / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_failures_were_met_and_left_out(steps):
+def test_injected_failures_occurred_and_their_trajectories_were_excluded(steps):
     assert sum(line["excluded"] for line in steps) > 0
     assert any(line["tool_failure_ratio"] > 0 for line in steps)
 
@@ -145,13 +145,13 @@ def test_engine_and_trainer_agree_and_nothing_is_read_twice(steps):
     assert max(line["prefill_ratio"] for line in steps) <= 1.05
 
 
-def test_the_report_stands_alone(run):
+def test_the_report_is_self_contained(run):
     page = (run / "report" / "index.html").read_text()
     assert "Content-Security-Policy" in page
     assert page.count("data:image/png;base64") >= 50
 
 
-# ---- what Prometheus saw
+# ---- metrics in Prometheus
 
 
 @pytest.fixture(scope="module")

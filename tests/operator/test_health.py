@@ -1,4 +1,4 @@
-"""/healthz answers 200 only while the operator does its work."""
+"""/healthz returns 200 only while the operator makes progress."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_resync_that_never_happened_is_unhealthy(health, time):
     assert "no resync for" in health.problems()[0]
 
 
-def test_an_operator_without_the_lease_is_healthy_and_has_time_once_it_gets_it(health, time):
+def test_an_operator_without_the_lease_is_healthy_and_has_time_to_resync_once_it_acquires_it(health, time):
     health.lease.holds = False
     health.problems()
     time.now += 100 * INTERVAL

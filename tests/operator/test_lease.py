@@ -1,4 +1,4 @@
-"""The lease, over an API in memory that is as strict about versions as a real one."""
+"""The lease, on an in-memory API that checks resource versions like a real one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gog_operator.cluster.kube import Api, ApiError
 
 
 class Server(Api):
-    """A server with one Lease object, which may be down."""
+    """A server with one Lease object; it can be taken down."""
 
     def __init__(self):
         self.body, self.version, self.down = None, 0, False

@@ -96,7 +96,7 @@ def test_a_part_that_lacks_a_required_field_is_dropped_whole():
     assert thing.spec.promote_to is None and thing.spec.store.uri == "s3://b/p"
 
 
-def test_a_condition_without_reason_and_time_still_tells_its_state():
+def test_a_condition_without_reason_and_time_is_still_read():
     thing, problems = read(stage(conditions=[{"type": "Complete", "status": "True"}]))
     assert problems == () and thing.holds("Complete") and thing.finished
 

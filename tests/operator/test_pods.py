@@ -69,7 +69,7 @@ def test_an_eviction_is_reported_with_its_reason():
     ("reason", "outside"),
     [("PreemptionByScheduler", True), ("DeletionByTaintManager", True), ("TerminationByKubelet", False)],
 )
-def test_a_disrupted_pod_is_told_apart_from_one_that_its_node_evicted(reason, outside):
+def test_a_pod_that_its_node_evicted_does_not_count_as_disrupted(reason, outside):
     target = {"type": "DisruptionTarget", "status": "True", "reason": reason}
     ending = pods.ending([pod("trainer-1", containerStatuses=[ended(137)], conditions=[target])], JOB)
     assert ending.disrupted is outside

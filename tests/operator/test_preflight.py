@@ -1,4 +1,4 @@
-"""What a run needs from outside is checked before it starts; a failure leaves one message and no run folder."""
+"""A run's external inputs are checked before it starts; a failure leaves one message and no run folder."""
 
 from __future__ import annotations
 

@@ -281,8 +281,8 @@ def test_a_store_job_without_its_image_is_reported_on_the_stage_that_waits_for_i
 
 
 def test_a_store_job_that_gets_no_pod_is_reported_on_the_stage_that_waits_for_it(place):
-    stage(place, serviceAccountName="nobody")
-    assert 'serviceaccount "nobody" not found' in why_not(place, "RefusedByCluster")
+    stage(place, serviceAccountName="missing")
+    assert 'serviceaccount "missing" not found' in why_not(place, "RefusedByCluster")
 
 
 def test_the_result_of_a_store_job_outlives_its_pod(place):

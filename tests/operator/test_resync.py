@@ -1,4 +1,4 @@
-"""What a resync decides from listed documents alone: which objects want a pass, and when."""
+"""Decisions of a resync from listed documents alone: which objects need a pass, and when."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ def test_a_pod_is_asked_for_its_progress_only_while_its_job_runs():
     assert addresses == ["http://tune-a1-trainer-0-0.tune-a1.ns.svc:9090/progress"]
 
 
-def test_a_new_object_wants_a_pass_now():
+def test_a_new_object_needs_a_pass_at_once():
     assert asked(document()) == 0
 
 
-def test_a_finished_object_wants_no_pass():
+def test_a_finished_object_needs_no_pass():
     assert asked(document(status=complete())) is None
 
 
-def test_an_object_with_a_time_to_live_wants_a_pass_at_its_end():
+def test_an_object_with_a_ttl_needs_a_pass_when_it_expires():
     body = document(status=complete(), ttlSecondsAfterFinished=100)
     assert asked(body, NOW + timedelta(seconds=40)) == 60
     assert asked(body, NOW + timedelta(seconds=140)) <= 0
 
 
-def test_another_controller_s_object_wants_no_pass():
+def test_another_controller_s_object_needs_no_pass():
     assert asked(document(managedBy="kueue.x-k8s.io/multikueue")) is None
 
 
@@ -107,7 +107,7 @@ def make(server, queue):
     return Resync(server, ("ns",), Platform(), queue, lambda: NOW)
 
 
-def test_listing_costs_one_request_per_resource_and_queues_only_objects_with_something_to_do():
+def test_a_resync_sends_one_request_per_resource_and_queues_only_objects_that_need_a_pass():
     bodies = [document(name=f"done-{number}", status=complete()) for number in range(50)]
     server, queue = Server(*bodies, document(name="new")), WorkQueue(lambda: 0.0)
     assert make(server, queue).once() == 1
@@ -117,7 +117,7 @@ def test_listing_costs_one_request_per_resource_and_queues_only_objects_with_som
 
 
 class OneForbidden(Server):
-    """Answers 403 in one namespace, as for one that was deleted together with the operator's role in it."""
+    """Returns 403 in one namespace, as if it was deleted together with the operator's role in it."""
 
     def send(self, request):
         if "/namespaces/gone/" in request.path:
@@ -145,7 +145,7 @@ class Shared(dict):
             yield key
 
 
-def test_what_the_watcher_adds_during_a_resync_does_not_end_it():
+def test_versions_that_the_watcher_adds_during_a_resync_do_not_fail_it():
     done = make(Server(document(name="a")), WorkQueue(lambda: 0.0))
     done.seen = Shared({Key("sftstages.gog.dev", "ns", "b"): "1"})
     done.once()
@@ -192,7 +192,7 @@ def resync_some(server, before=lambda number: None, rounds=3):
     return bool(restarts), health.count
 
 
-def test_a_missing_kserve_stops_nothing_and_its_installation_is_noticed():
+def test_a_resync_works_without_kserve_and_restarts_the_operator_once_it_is_installed():
     server = Server(document())
     server.unknown = (paths.INFERENCE_SERVICES,)
     assert resync_some(server) == (False, 3)

@@ -1,4 +1,4 @@
-"""What a pod answers is bounded in time and size, and taken field by field as far as it is understood."""
+"""A pod's response is bounded in time and size, and each of its fields is validated by itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def answering(body: bytes, head: bytes = OK) -> Callable[[socket.socket], None]:
 
 
 def drips(connection: socket.socket) -> None:
-    """A byte now and then, for as long as there is a reader."""
+    """Sends a byte from time to time until the client disconnects."""
     connection.sendall(OK + b"Content-Length: 100000\r\n\r\n")
     while True:
         connection.sendall(b" ")
@@ -59,13 +59,13 @@ def drips_headers(connection: socket.socket) -> None:
         time.sleep(0.02)
 
 
-def test_an_object_is_returned_as_it_was_answered():
+def test_a_json_object_is_returned_unchanged():
     with pod(answering(json.dumps(GOOD).encode())) as url:
         assert ask(url) == GOOD
 
 
 @pytest.mark.parametrize("serve", [drips, drips_headers, lambda connection: connection.recv(1)])
-def test_an_answer_that_never_ends_is_given_up_at_the_deadline(serve):
+def test_a_response_that_never_ends_is_abandoned_at_the_deadline(serve):
     with pod(serve) as url:
         begun = time.monotonic()
         assert ask(url, 0.3) is None
@@ -90,21 +90,21 @@ def test_no_more_than_the_limit_is_read():
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"null", b"{", b"\xff", b'{"a":' * 10_000, b"[" * 60_000])
-def test_an_answer_that_is_no_object_is_none(body):
+def test_a_response_that_is_not_an_object_is_none(body):
     with pod(answering(body)) as url:
         assert ask(url) is None
 
 
-def test_an_address_that_is_not_one_is_not_answered():
+def test_an_invalid_address_is_none():
     assert ask("http://") is None and ask("http://127.0.0.1:1/progress") is None
 
 
-def test_a_policy_s_pod_that_drips_is_given_up_too():
+def test_a_policy_s_pod_that_trickles_its_response_is_abandoned_too():
     with pod(drips) as url, pytest.raises(OSError):
         adapters.asker(seconds=0.3)(url, {"model": "x"})
 
 
-def test_a_document_of_a_newer_trainer_is_read_as_far_as_it_is_known():
+def test_known_fields_of_a_newer_trainer_s_document_are_read():
     seen = parse_progress({**GOOD, "checkpoint": {"ref": "sft/7", "complete": False}, "epoch": 3})
     assert (seen.step, seen.total, seen.metrics, seen.checkpoint.ref) == (7, 10, {"reward": 0.5}, "sft/7")
 
@@ -113,7 +113,7 @@ def test_a_document_of_a_newer_trainer_is_read_as_far_as_it_is_known():
     {"step": -1}, {"step": "seven"}, {"step": 10**30}, {"step": [1]}, {"checkpoint": "sft/7"}, {"checkpoint": {"ref": "x" * 999}},
     {"waiting": "soon"}, {"waiting": {"message": "x" * 2000}}, {"metrics": [1, 2]}, {"metrics": {str(n): n for n in range(300)}},
 ])  # fmt: skip
-def test_a_field_that_is_not_understood_is_left_out_and_the_others_are_kept(wrong):
+def test_an_invalid_field_is_dropped_and_the_others_are_kept(wrong):
     seen = parse_progress({"total": 10, **wrong})
     assert seen.model_dump(exclude_unset=True) == {"total": 10}
 
@@ -130,7 +130,7 @@ def test_a_service_that_the_stage_waits_for_is_read():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300, 10**400, "x" * 1000, [[[[1]]]], [float("nan")]])
-def test_a_metric_that_a_status_cannot_hold_is_left_out(value):
+def test_a_metric_that_a_status_cannot_hold_is_dropped(value):
     assert parse_progress({"metrics": {"bad": value, "good": 0.5}}).metrics == {"good": 0.5}
 
 
@@ -139,7 +139,7 @@ def test_accuracy_by_policy_and_series_are_metrics():
     assert parse_progress({"metrics": metrics}).metrics == metrics
 
 
-def test_of_too_many_metrics_the_longest_are_left_out():
+def test_the_longest_of_too_many_metrics_are_dropped():
     metrics = {"reward": 0.5, **{f"series{number}": [0.123456789] * 500 for number in range(4)}}
     kept = parse_progress({"metrics": metrics}).metrics
     assert kept["reward"] == 0.5 and len(json.dumps(kept)) <= trainer_client.MAX_METRICS and 1 < len(kept) < 5
@@ -151,7 +151,7 @@ def test_without_a_known_field_there_is_no_progress(body):
 
 
 class Trainer:
-    """Answers after some seconds of a clock that it moves."""
+    """Responds after some seconds, by which it advances its own clock."""
 
     def __init__(self, *, answer: dict | None, seconds: float) -> None:
         self.answer, self.seconds, self.now, self.asked = answer, seconds, 0.0, []
@@ -165,7 +165,7 @@ class Trainer:
         return self.now
 
     def asked_in(self, seconds: float, *, every: float) -> int:
-        """How often it is asked in a time in which passes come so often."""
+        """Number of requests within `seconds` while a pass is made every `every` seconds."""
         poll, end = trainer_client.ProgressPoll(self, self.clock), self.now + seconds
         while self.now < end:
             poll("http://trainer/progress")
@@ -173,16 +173,16 @@ class Trainer:
         return len(self.asked)
 
 
-def test_a_trainer_is_asked_at_a_bounded_rate_however_often_its_stage_gets_a_pass():
+def test_a_trainer_is_polled_at_a_bounded_rate_however_often_its_stage_is_reconciled():
     assert 24 <= Trainer(answer=GOOD, seconds=0.01).asked_in(100, every=0.01) <= 26
-    assert Trainer(answer=GOOD, seconds=0.01).asked_in(100, every=5) == 20, "an ordinary stage is asked in every pass"
+    assert Trainer(answer=GOOD, seconds=0.01).asked_in(100, every=5) == 20, "an ordinary stage is polled in every pass"
 
 
-def test_a_trainer_that_lets_requests_time_out_is_asked_ever_less_often():
+def test_a_trainer_whose_requests_time_out_is_polled_less_and_less_often():
     stuck = Trainer(answer=None, seconds=1.0)
     assert stuck.asked_in(600, every=0.5) < 20
     refusing = Trainer(answer=None, seconds=0.001)
-    assert refusing.asked_in(600, every=5) > 100, "one that is not up yet costs nothing"
+    assert refusing.asked_in(600, every=5) > 100, "a refused connection is cheap"
 
 
 def test_trainers_do_not_wait_for_each_other():

@@ -249,8 +249,8 @@ def test_a_manifest_is_valid_for_gog_and_for_kubectl_or_for_neither(api_server, 
         assert code in (cli.COMPLETE, cli.INVALID)
         expected[name], verdicts[name] = valid, code == cli.COMPLETE
     capsys.readouterr()
-    said = api_server.kubectl("-n", namespace, "create", "--dry-run=server", "-f", tmp_path, check=False)
-    created = set(re.findall(r"^\S+\.gog\.dev/(\S+) created", said, re.MULTILINE))
+    output = api_server.kubectl("-n", namespace, "create", "--dry-run=server", "-f", tmp_path, check=False)
+    created = set(re.findall(r"^\S+\.gog\.dev/(\S+) created", output, re.MULTILINE))
     accepted = {name: name in created for name in expected}
     accepted["m0"] = any(name.startswith("w-") for name in created)  # its name is generated
     texts = {name: text for name, text, _ in manifests()}

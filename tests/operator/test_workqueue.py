@@ -1,4 +1,4 @@
-"""The queue with a clock that the test moves: each key once, one worker at a time, never before it is due."""
+"""The work queue under a fake clock: no duplicates, one worker per key, no key before it is due."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def queue(time):
     return WorkQueue(time, lambda: 0.5)
 
 
-def test_a_key_added_often_is_handed_out_once(queue):
+def test_a_key_added_several_times_is_taken_once(queue):
     for _ in range(3):
         queue.add(A)
     assert queue.take()[0] == A
     assert queue.take()[0] is None
 
 
-def test_a_key_in_work_is_not_given_to_a_second_worker(queue):
+def test_a_key_whose_pass_is_in_progress_is_not_given_to_a_second_worker(queue):
     queue.add(A)
     assert queue.take()[0] == A
     queue.add(A)
@@ -52,7 +52,7 @@ def test_a_key_added_during_its_pass_gets_another_pass(queue):
     assert queue.take()[0] == A
 
 
-def test_the_earliest_time_counts(queue, time):
+def test_the_earliest_requested_time_applies(queue, time):
     queue.add(A, 60)
     queue.add(A, 5)
     queue.add(A, 30)
@@ -64,7 +64,7 @@ def test_the_earliest_time_counts(queue, time):
     assert queue.take()[0] is None
 
 
-def test_a_pass_that_wants_another_gets_it_when_it_is_due(queue, time):
+def test_a_requeued_key_is_taken_when_it_is_due(queue, time):
     queue.add(A)
     queue.take()
     queue.done(A, 7)
@@ -96,13 +96,13 @@ def test_success_resets_the_wait(queue, time):
     assert queue.failed(A) == 1
 
 
-def test_a_wait_that_the_server_asks_for_is_the_minimum(queue):
+def test_a_wait_requested_by_the_server_is_the_minimum(queue):
     queue.add(A)
     queue.take()
     assert queue.failed(A, after=30) == 30
 
 
-def test_waits_are_scattered(time):
+def test_waits_after_failures_have_jitter(time):
     waits = set()
     for luck in (0.0, 0.5, 0.99):
         queue = WorkQueue(time, lambda luck=luck: luck)

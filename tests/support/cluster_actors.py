@@ -1,9 +1,9 @@
-"""What the rest of a cluster does, one step at a time: Volcano, KServe, the kubelet and the store jobs' own program.
+"""Simulates the rest of a cluster step by step: Volcano, KServe, the kubelet and the program of the store jobs.
 
-Problem: a control plane without a node never starts anything. Decision: `advance(api, namespace)` looks at what exists
-and writes the status that its real owner would write next; repeated calls bring a healthy run to its end. What shall go
-wrong is part of a `Scenario`. The controller manager is real: it creates the pods of Jobs and Deployments, counts them
-and collects garbage.
+Problem: a control plane without a node never starts anything. Decision: `advance(api, namespace)` reads the objects and
+writes the status that their real controller would write next; repeated calls complete a healthy run. A `Scenario`
+defines failures. The controller manager is real: it creates the pods of Jobs and Deployments, counts them and collects
+garbage.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ Document = Mapping[str, Any]
 
 @dataclass
 class Scenario:
-    """What becomes of jobs, pods and servers."""
+    """Outcomes of jobs, pods and servers."""
 
     outcome: Callable[[str], str] = lambda name: "Completed"
-    """Job's name -> the phase after Running, "" to keep running."""
+    """Job's name -> its phase after Running; empty to keep running."""
     step: Callable[[str], dict[str, Any]] = lambda key: {"step": 10, "complete": True}
-    """Store key -> the checkpoint that a store job finds there, {} for none."""
+    """Store key -> the checkpoint that a store job finds there; {} for none."""
     pod: Callable[[str], dict[str, Any]] = lambda name: {"exitCode": 1, "reason": "Error", "message": "boom"}
     """Job's name -> how the pod of a failed job ended."""
     starts: Callable[[str], dict[str, Any]] = lambda name: {}
-    """Job's name -> why its pod does not start, {} when it does."""
+    """Job's name -> why its pod does not start; {} if it does."""
     ready: Callable[[str], bool] = lambda name: True
-    """A server pod's label `app` -> whether it gets ready."""
+    """A server pod's label `app` -> whether the pod becomes ready."""
     store_job: Callable[[str], dict[str, Any]] = lambda name: {}
-    """Store job's name -> how its pod ends, or what it is `waiting` for; {} when it ends well."""
+    """Store job's name -> how its pod ends, or why it is `waiting`; {} if it succeeds."""
     moved: list[str] = field(default_factory=list)
-    """What was advanced, as text."""
+    """Descriptions of the state changes made."""
 
 
 def advance(api: Api, namespace: str, scenario: Scenario | None = None) -> list[str]:
-    """Moves every child in a namespace to its next state. Returns what was moved, as text."""
+    """Moves every child in a namespace to its next state. Returns descriptions of the changes."""
     scenario = scenario or Scenario()
     before = len(scenario.moved)
     for work in (_commands, _volcano, _kserve, _server_pods, _store_jobs):
@@ -94,7 +94,7 @@ def _fail_pod(api: Api, namespace: str, job: Document, scenario: Scenario) -> No
 
 
 def job_pod(api: Api, namespace: str, job_name: str, phase: str, **state: Any) -> None:
-    """Creates the first pod of a Volcano Job, in a state; the others are left out."""
+    """Creates only the first pod of a Volcano Job, in the given state."""
     job = api.call("GET", paths.VOLCANO_JOBS.path(namespace, job_name))
     task = job["spec"]["tasks"][0]["template"]
     body = {
@@ -271,7 +271,7 @@ def _get(api: Api, path: str) -> dict[str, Any] | None:
 
 
 def write_status(api: Api, resource: paths.Resource, namespace: str, name: str, status: dict[str, Any]) -> None:
-    """An object that is gone is left alone."""
+    """Writes the status of an object; does nothing if the object does not exist."""
     try:
         api.call("PATCH", resource.path(namespace, name, "status"), body={"status": status}, content=MERGE)
     except ApiError as error:

@@ -1,8 +1,8 @@
-"""What the controller manager does to Jobs, Deployments and Services, as one step: at once, and always the same.
+"""Simulates the controller manager for Jobs, Deployments and Services, synchronously and deterministically.
 
-The real controllers take a second now and then, in an order of their own, so that no two runs make the same calls. Where
-they are switched off (`bare_api_server`), `advance` takes their place: it creates a Job's pod and completes the Job with
-it, sets a Deployment's replicas as its scenario says, and gives a headless Service addresses.
+The real controllers act at varying times and in varying order, so that no two runs make the same calls. Where they are
+disabled (`bare_api_server`), `advance` replaces them: it creates a Job's pod and completes the Job with it, sets a
+Deployment's replicas by its scenario, and gives a headless Service addresses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ADDRESSES = ("10.9.0.1", "10.9.0.2")
 
 
 def advance(api: Api, namespace: str, scenario: Scenario) -> list[str]:
-    """Moves everything to its next state. Returns what was moved, as text."""
+    """Moves every object to its next state. Returns descriptions of the changes."""
     before = len(scenario.moved)
     for work in (_jobs, _deployments, _services):
         work(api, namespace, scenario)

@@ -1,8 +1,8 @@
-"""Runs with one fault each, and what they ended as.
+"""Simulated runs with one fault each, and their outcomes.
 
-A case is plain data, so that it can be sent to another process and named in a failure. Its fault strikes at one of the
-operator's calls, counted over the whole run: the operator dies there, the server answers badly or is down for a while,
-or another user of the cluster changes the run's objects. What the end must look like is in `fault_verdict`.
+A case is plain data, so that it can be sent to another process and named in a failure. Its fault occurs at one of the
+operator's calls, counted over the whole run: the operator dies, the server returns an error or is down for some time,
+or another user of the cluster changes the run's objects. `fault_verdict` checks the outcome.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEAST = {"stages": {"skip": ["curate", "stratify", "grpo", "evaluate"]}, "endpoi
 
 
 def _fails_once(harness: Harness) -> None:
-    """The first attempt fails halfway, the second continues from there."""
+    """The first attempt fails halfway, and the second one resumes from its checkpoint."""
 
     def found(key: str) -> dict[str, Any]:
         done = key != "sft" or harness.get("SFTStage", "world-sft")["status"]["attempt"] > 1
@@ -36,7 +36,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Callable[[Harness], None]]] = {
     "least": (LEAST, _fails_once),
     "world": ({"endpoints": {"policy": {}}}, lambda harness: None),
 }
-"""Name -> spec of the run, and its scenario. `least` makes every kind of call of an operator in as few as possible."""
+"""Spec and scenario of each variant of the run. `least` makes every kind of call with as few calls as possible."""
 
 
 @dataclass(frozen=True)
@@ -46,34 +46,34 @@ class Case:
     fault: str = "none"
     """A key of FAULTS."""
     call: int = 0
-    """Number of the call at which the fault strikes, from 1."""
+    """Number of the call at which the fault occurs, from 1."""
 
 
 @dataclass(frozen=True)
 class Outcome:
     case: Case
     state: dict[str, Any]
-    """What existed at the end (`Harness.state`)."""
+    """The final state (`Harness.state`)."""
     events: dict[str, int]
-    """Text of each event -> how many of it."""
+    """Number of events by text."""
     calls: tuple[Call, ...]
     """Every call of the operator."""
     violation: str
-    """A broken invariant, or that the run did not end; "" for neither."""
+    """A broken invariant, or why the run did not end; empty for neither."""
     seconds: float
     """Wall time."""
 
     @property
     def struck(self) -> str:
-        """The request at which the fault struck."""
+        """The request at which the fault occurred."""
         return self.calls[self.case.call - 1].request if 0 < self.case.call <= len(self.calls) else "none"
 
 
 def deaths(calls: Sequence[Call]) -> Iterator[tuple[str, int]]:
-    """(fault, call) of every death that differs from all others.
+    """(fault, call) of every death with a distinct effect.
 
-    A dead operator leaves nothing but what it changed outside of itself, and the actors move only between its turns. So
-    two deaths in one turn with no effect between them leave the same world to the next operator: one of them is played.
+    Only an operator's external effects outlive it, and the actors move only between its turns. Two deaths in one turn
+    without an effect in between therefore leave the same state to the next operator, and only one of them is simulated.
     """
     seen: set[tuple[int, int]] = set()
     for number, call in enumerate(calls, 1):
@@ -87,7 +87,7 @@ def deaths(calls: Sequence[Call]) -> Iterator[tuple[str, int]]:
 
 
 def _outage(call: int, harness: Harness) -> Fault:
-    """Longer than a resync: two of them fail."""
+    """An outage during which two resyncs fail."""
     begun: list[float] = []
 
     def over() -> bool:
@@ -98,7 +98,7 @@ def _outage(call: int, harness: Harness) -> Fault:
 
 
 def _interference(deed: Callable[[Harness], None]) -> Callable[[int, Harness], Fault]:
-    """Another user does it right after a call."""
+    """Another user performs the deed right after a call."""
 
     def make(call: int, harness: Harness) -> Fault:
         def fault(number: int, send: Send) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _answer(error: Any, landed: bool) -> Callable[[int, Harness], Fault]:
 
 
 def _removes(resource: paths.Resource, ending: str = "") -> Callable[[Harness], None]:
-    """Every object of a resource whose name has that ending."""
+    """Deletes every object of a resource whose name has that suffix."""
 
     def deed(harness: Harness) -> None:
         for path, _ in harness.recorder.of(resource):
@@ -170,9 +170,9 @@ INTERFERENCE: dict[str, Callable[[Harness], None]] = {
     "job's labels gone": _edits(paths.VOLCANO_JOBS, _UNLABELLED),
     "store job's labels gone": _edits(paths.JOBS, _UNLABELLED),
 }
-"""What another user may do that costs attempts at most."""
+"""Interference that costs at most attempts."""
 ENDINGS: dict[str, Callable[[Harness], None]] = {"run deleted": _removes(_RUN), "namespace deleted": _removes_namespace}
-"""What another user may do that ends the run."""
+"""Interference that ends the run."""
 FAULTS: dict[str, Callable[[int, Harness], Fault]] = {
     "none": lambda call, harness: faulty_api.no_fault,
     "dies before": lambda call, harness: faulty_api.dies_before(call),
@@ -188,7 +188,7 @@ FAULTS: dict[str, Callable[[int, Harness], Fault]] = {
 
 
 def run_case(kubeconfig: str, namespace: str, case: Case) -> Outcome:
-    """Plays one case to its end. Never raises for what the operator does."""
+    """Simulates one case to its end. Failures of the operator become violations and are never raised."""
     begun, violation = time.monotonic(), ""
     spec, direct = VARIANTS[case.variant]
     harness = Harness(kubeconfig, namespace, **spec)
@@ -206,7 +206,7 @@ def run_case(kubeconfig: str, namespace: str, case: Case) -> Outcome:
 
 
 def _use_up(fault: Fault, harness: Harness) -> None:
-    """A finished run is still looked at: each look may get another bad answer, which must change nothing."""
+    """Delivers the remaining error responses to passes over the finished run, which must change nothing."""
     for _ in ANSWERS:
         if isinstance(fault, faulty_api.EveryAnswer) and fault.left:
             harness.rest()

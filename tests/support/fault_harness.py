@@ -1,9 +1,9 @@
-"""A run on a real API server from start to end in a second: one thread, no waiting, and an operator that may die.
+"""Simulates a complete run on a real API server in a second, in one thread and without waiting; the operator may die.
 
-Problem: thousands of runs, each with one fault at one call, must be played, and each must take the same course every
-time. Decision: operator and actors take turns until neither has anything to do; then the clock, which belongs to the
-harness, jumps to the next time at which something is due. The watch stream is replayed from what the recorder sees, so
-that the operator makes the calls it would make beside a real watch. Invariants are checked after every write.
+Problem: thousands of runs, each with one fault at one call, must be simulated, each deterministically. Decision:
+operator and actors take turns until neither has anything to do; then the harness advances its clock to the next due
+time. The watch stream is replayed from the recorder's writes, so that the operator makes the same calls as with a real
+watch. Invariants are checked after every write.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RESYNC_SECONDS = 60.0
 OVER = ("Completed", "Failed", "Terminated", "Aborted")
 """Phases of a Volcano Job without pods."""
 ROUNDS = 400
-"""Turns after which a run counts as never ending."""
+"""Maximum number of turns; a run that takes more counts as endless."""
 
 Document = dict[str, Any]
 
@@ -58,7 +58,7 @@ class Clock:
 
 
 class OperatorProcess:
-    """One life of an operator: its memory is lost when it dies."""
+    """One process of an operator, whose memory is lost when it dies."""
 
     def __init__(self, api: Api, namespace: str, clock: Clock, ask: Ask) -> None:
         self.clock, self.next_resync = clock, clock.passed
@@ -68,7 +68,7 @@ class OperatorProcess:
         self.watcher = watch.Watcher(self.queue, self.resync.seen)
 
     def work(self) -> None:
-        """Resyncs when that is due, then makes passes until none is due."""
+        """Resyncs if due, then makes passes until none is due."""
         if self.clock.passed >= self.next_resync:
             self.list()
         while (key := self.queue.take()[0]) is not None:
@@ -82,7 +82,7 @@ class OperatorProcess:
             self.next_resync = self.clock.passed + min(error.retry_after or resync.AGAIN, RESYNC_SECONDS)
 
     def observe(self, type_: str, body: Document) -> None:
-        """One event of its watches."""
+        """Delivers one watch event."""
         resource = next(
             (each for each in watch.WATCHED if (_group(body), _plural(body)) == (each.group, each.plural)), None
         )
@@ -91,7 +91,7 @@ class OperatorProcess:
         self.watcher.event(resource.name, type_, body)
 
     def wakes(self) -> float:
-        """The time at which something of its own is due next."""
+        """The time of its next pass or resync."""
         key, seconds = self.queue.take()
         assert key is None
         return min(self.clock.passed + seconds, self.next_resync)
@@ -106,12 +106,12 @@ def _plural(body: Document) -> str:
 
 
 class Harness:
-    """A namespace with one run, its operator, and the actors that stand in for the rest of the cluster.
+    """A namespace with one run, its operator, and the actors that simulate the rest of the cluster.
 
     Args:
-        kubeconfig: of the API server.
-        namespace: created here.
-        spec: of the run, which is called `world`; `name` gives it another name.
+        kubeconfig: Path of the API server's kubeconfig.
+        namespace: Namespace to create.
+        spec: Spec of the run; `name` is the run's name, `world` by default.
     """
 
     def __init__(self, kubeconfig: str, namespace: str, **spec: Any) -> None:
@@ -125,7 +125,7 @@ class Harness:
         self.actors = RecordedApi(self.recorder)
         self.scenario = cluster_actors.Scenario()
         self.violations: list[str] = []
-        """Broken invariants, and errors of the operator's own."""
+        """Broken invariants and unexpected errors of the operator."""
         self.recorder.listeners += [self._observe, self._check]
         self._prepare(spec)
         self.operator = self._start()
@@ -150,12 +150,12 @@ class Harness:
     # -- running
 
     def run_to_the_end(self) -> None:
-        """Until the run is over, or gone with everything it owned, and nothing has anything left to do."""
+        """Runs until the run is finished or deleted with everything it owned, and nothing is left to do."""
         self.until(lambda: self.finished or not self.run)
         self.rest()
 
     def rest(self) -> None:
-        """Until two resyncs in a row have found nothing to change."""
+        """Runs until two consecutive resyncs change nothing."""
         quiet = 0
         for _ in range(ROUNDS):
             quiet = 0 if self.round() else quiet + 1
@@ -163,7 +163,7 @@ class Harness:
                 return
             if quiet:
                 self.clock.passed = self.operator.next_resync
-        raise AssertionError(f"never comes to rest: {self.conditions()}")
+        raise AssertionError(f"did not settle: {self.conditions()}")
 
     def until(self, happens: Callable[[], Any]) -> None:
         for _ in range(ROUNDS):
@@ -186,7 +186,7 @@ class Harness:
         return bool(moved) or self.recorder.writes > before
 
     def work(self) -> None:
-        """The operator's turn; one that dies is replaced at once."""
+        """The operator's turn. An operator that dies is replaced at once."""
         try:
             self.operator.work()
         except Death:
@@ -205,7 +205,7 @@ class Harness:
         self.violations.append(f"{message % values}: {traceback.format_exc()}")
 
     def ask(self, url: str, seconds: float) -> Document | None:
-        """What a pod answers that the operator asks over HTTP."""
+        """A pod's response to an HTTP request of the operator."""
         if url.endswith("/progress"):
             job = url.removeprefix("http://").partition("-trainer-0-0.")[0]
             running = phase(self.job(job) or {}) == "Running"
@@ -237,7 +237,7 @@ class Harness:
         return self.get("GoGRun", self.name)
 
     def get(self, kind: str, name: str) -> Document:
-        """The object; {} where there is none."""
+        """The object; {} if it does not exist."""
         return self.recorder.objects.get(paths.OURS[kind].path(self.namespace, name), {})
 
     def job(self, name: str) -> Document | None:
@@ -246,7 +246,7 @@ class Harness:
 
     @property
     def finished(self) -> str:
-        """Complete or Failed, once the run is."""
+        """Complete or Failed, once the run is finished; empty before."""
         return next((each for each in ("Complete", "Failed") if condition(self.run, each, "True")), "")
 
     def conditions(self) -> list[str]:
@@ -259,7 +259,7 @@ class Harness:
         ]
 
     def state(self) -> dict[str, Any]:
-        """What must be the same at the end whatever happened on the way: resource and name -> essence."""
+        """The part of the final state that must not depend on faults: essences by resource and name."""
         found: dict[str, Any] = {}
         for path, body in self.recorder.objects.items():
             resource = paths.resource_of(path)
@@ -272,7 +272,7 @@ class Harness:
         rows = [each for _, each in self.recorder.of(paths.EVENTS)]
         return Counter(f"{each['involvedObject']['name']} {each['reason']}: {each['message']}" for each in rows)
 
-    # -- interfering, as other users of the cluster would
+    # -- interference by other users of the cluster
 
     def edit(self, path: str, patch: Document) -> None:
         self.recorder.call("PATCH", path, body=patch, content=MERGE)
@@ -282,11 +282,11 @@ class Harness:
 
 
 VOLATILE = ("startTime", "completionTime", "attemptTime", "retryTime", "restarts", "progress", "summary")
-"""Status fields that depend on when the operator looked."""
+"""Status fields that depend on the times of passes."""
 
 
 def essence(body: Document) -> Any:
-    """What must be the same at the end of an object's life, whatever happened in between."""
+    """The part of an object's final state that must not depend on faults."""
     status = body.get("status", {})
     if body["apiVersion"].startswith("gog.dev"):
         conditions = [

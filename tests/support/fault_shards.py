@@ -1,7 +1,7 @@
-"""A pytest plugin that plays the fault cases in parts: `--fault-shard 2/8`, lines of progress and one of summary.
+"""A pytest plugin that runs the fault cases in shards (`--fault-shard 2/8`) and prints progress and a summary.
 
-A case belongs to the shard that the hash of its words gives, so the shards are the same in every run and on every
-machine, differ by little in size, and together are all cases. Shard 2/80 is a random tenth of shard 2/8.
+The hash of a case determines its shard. Shards are therefore the same in every run and on every machine, have nearly
+the same size, and together contain all cases. Shard 2/80 is a random tenth of shard 2/8.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PROGRESS_SECONDS = 30.0
 @dataclass(frozen=True)
 class Shard:
     index: int = 1
-    """From 1."""
+    """Number of the shard, from 1."""
     count: int = 1
     """Number of shards."""
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """`2/8`. Raises pytest.UsageError."""
+        """Parses a text such as `2/8`. Raises pytest.UsageError."""
         index, _, count = text.partition("/")
         if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
             raise pytest.UsageError(f"--fault-shard {text}: not of the form 2/8")
@@ -46,31 +46,31 @@ class Shard:
 
 @dataclass
 class Tally:
-    """What a session has played."""
+    """The results of a session."""
 
     shard: Shard
     log: Callable[[str], None]
-    """Prints a line at once, past pytest's capture."""
+    """Prints a line at once, bypassing pytest's capture."""
     played: int = 0
-    """Cases that have ended."""
+    """Number of finished cases."""
     total: int = 0
-    """Cases of all shards."""
+    """Number of cases in all shards."""
     wrong: int = 0
-    """Cases that did not end as they should."""
+    """Number of cases with a wrong outcome."""
     seconds: float = 0.0
-    """Wall time spent playing."""
+    """Wall time of the cases."""
     _printed: float = field(default_factory=time.monotonic)
 
     def add(self, wrong: bool, left: int) -> None:
         self.played, self.wrong = self.played + 1, self.wrong + wrong
         if time.monotonic() - self._printed >= PROGRESS_SECONDS or not left:
             self._printed = time.monotonic()
-            self.log(f"faults, {self.shard}: {self.played} cases played, {left} left of this test, {self.wrong} wrong")
+            self.log(f"faults, {self.shard}: {self.played} cases run, {left} left in this test, {self.wrong} failed")
 
     def summary(self) -> str:
-        verdict = f"{self.wrong} did not end as they should" if self.wrong else "all ended as they should"
+        verdict = f"{self.wrong} failed" if self.wrong else "all passed"
         return (
-            f"faults, {self.shard}: {self.played} of {self.total} cases played in {self.seconds:.0f} s"
+            f"faults, {self.shard}: {self.played} of {self.total} cases run in {self.seconds:.0f} s"
             f" ({self.seconds / max(1, self.played):.1f} s a case): {verdict}"
         )
 
@@ -82,7 +82,7 @@ TALLY = pytest.StashKey[Tally]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-shard", default="1/1", metavar="I/N", help="play the I-th of N parts of the fault cases")
+    parser.addoption("--fault-shard", default="1/1", metavar="I/N", help="run the I-th of N shards of the fault cases")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Plays many fault cases, several at a time: each process has its own client, all share one API server."""
+"""Runs fault cases in parallel. Each process has its own client; all of them share one API server."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ PROCESSES = 2
 
 
 def processes() -> ProcessPoolExecutor:
-    """Processes that play cases, one per core."""
+    """A pool of processes that run cases, one per core."""
     return ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn"))
 
 
 def play_all(pool: Executor, kubeconfig: str, prefix: str, cases: Iterable[Case]) -> Iterator[Outcome]:
-    """Plays cases several at a time, in order. prefix: of their namespaces."""
+    """Runs cases in parallel; yields their outcomes in order. prefix: prefix of their namespaces."""
     waiting = [pool.submit(run_case, kubeconfig, f"{prefix}-{number}", case) for number, case in enumerate(cases)]
     for each in waiting:
         yield each.result()

@@ -1,4 +1,4 @@
-"""What the end of a run with a fault must look like, beside the same run without one. Pure."""
+"""Checks the outcome of a run with a fault against the same run without one. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from support.fault_cases import ENDINGS, INTERFERENCE, Outcome
 from support.fault_harness import OVER
 
 EXTRA_CALLS = 150
-"""More calls than that, over the run without a fault, are a loop: a restart lists and looks at everything once."""
+"""Calls permitted in addition to those of the run without a fault, because a restart lists and reads everything once.
+More calls indicate a loop."""
 
 
 def fault_found(outcome: Outcome, sane: Outcome) -> str:
-    """What is wrong at the end of a case; "" when it ended as it should. sane: the run without a fault."""
+    """What is wrong with the outcome; empty if nothing is. sane: the outcome without a fault."""
     if outcome.violation:
         return outcome.violation
-    # A deleted stage runs again, and what fails seven times is asked seven times.
+    # A deleted stage runs again, and a request that fails seven times is sent seven more times.
     times = 2 if outcome.case.fault in (*INTERFERENCE, "every answer") else 1
     if len(outcome.calls) > times * len(sane.calls) + EXTRA_CALLS:
         return f"{len(outcome.calls)} calls"
@@ -32,14 +33,14 @@ def _difference(state: dict[str, Any], sane: dict[str, Any]) -> str:
 
 
 def _false_events(outcome: Outcome, sane: Outcome) -> str:
-    """Events report nothing that did not happen; a refusal of the server did."""
+    """Events that the run without a fault does not have, except for refusals by the server, which did occur."""
     extra = [each for each in outcome.events if each not in sane.events and " RefusedByCluster: " not in each]
     return "; ".join(f"event {each}" for each in extra)
 
 
 def _unfinished(outcome: Outcome, sane: Outcome) -> str:
-    """Interference may cost attempts and nothing else: custom resources end as they would have. A run that was complete
-    before it stays complete, and creates nothing anew."""
+    """Interference may cost attempts only, so the custom resources must end in the same state. A run that was complete
+    before stays complete and creates nothing again."""
     run = "gogruns.gog.dev/world"
     writes = [
         number

@@ -1,8 +1,8 @@
-"""An API client that fails at one chosen call.
+"""An API client that injects a fault at one chosen call.
 
-Problem: what an operator must survive happens between two of its calls, and no real server can be made to fail there.
-Decision: every call of the operator goes to the real server through `FaultyApi`, which counts the calls and hands one
-of them to a `Fault`. A death is a BaseException, so that none of the operator's handlers runs after it.
+Problem: an operator must survive faults between any two of its calls, and a real server cannot be made to fail at a
+chosen call. Decision: every call of the operator goes to the real server through `FaultyApi`, which counts the calls
+and passes each to a `Fault`. A death is a BaseException, so that none of the operator's exception handlers catches it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gog_operator.cluster.kube import Api, ApiError, Document, Request
 
 Send = Callable[[], Document]
 Fault = Callable[[int, Send], Document]
-"""(number of the call, counted from 1 over all restarts; what sends it) -> its answer. Raises ApiError or Death."""
+"""(number of the call, from 1 over all restarts; function that sends it) -> its response. Raises ApiError or Death."""
 
 
 class Death(BaseException):
@@ -26,11 +26,11 @@ class Call:
     """One request of the operator."""
 
     request: str
-    """`GET /api/…`"""
+    """Method and path, such as `GET /api/…`."""
     turn: int = 0
-    """The operator's turn in which it was made; actors move between turns."""
+    """The operator's turn in which it was sent; actors move between turns."""
     effects: int = 0
-    """What the operator had changed outside of itself before this request: writes, and requests to policy pods."""
+    """Number of the operator's external effects before this request: writes, and requests to policy pods."""
 
     @property
     def writes(self) -> bool:
@@ -38,18 +38,18 @@ class Call:
 
 
 class FaultyApi(Api):
-    """Counts calls; one of them may fail.
+    """Counts calls and passes them to a fault.
 
     Args:
-        api: the real server.
-        fault: decides what becomes of each call.
-        moment: (turn, effects besides writes through this API) at the time of a call.
+        api: Client of the real server.
+        fault: Determines the response to each call.
+        moment: Returns (turn, effects other than writes through this API) at the time of a call.
     """
 
     def __init__(self, api: Api, fault: Fault, moment: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> None:
         self.api, self.fault, self.moment = api, fault, moment
         self.calls: list[Call] = []
-        """In order."""
+        """All calls, in order."""
         self._writes = 0
 
     def send(self, request: Request) -> Document:
@@ -83,7 +83,7 @@ def dies_after(call: int) -> Fault:
 
 
 def answers(call: int, error: ApiError, *, landed: bool = False) -> Fault:
-    """One call is answered with an error. landed: the server did as asked, and its answer was lost."""
+    """Responds to one call with an error. landed: the server processed the request, and its response was lost."""
 
     def fault(number: int, send: Send) -> Document:
         if number != call:
@@ -96,9 +96,9 @@ def answers(call: int, error: ApiError, *, landed: bool = False) -> Fault:
 
 
 class EveryAnswer:
-    """The request made at one call gets a bad answer; repeated, the next bad answer, until all have been given.
+    """Responds to the request of one call, and to its repetitions, with the next of ANSWERS, until none is left.
 
-    made: all calls so far, this one included.
+    made: All calls so far, including the present one.
     """
 
     def __init__(self, call: int, made: list[Call]) -> None:
@@ -116,7 +116,7 @@ class EveryAnswer:
 
 
 def outage(first: int, over: Callable[[], bool]) -> Fault:
-    """From a call on nothing gets through until `over` returns True."""
+    """Refuses all connections from a call on, until `over` returns True."""
 
     def fault(number: int, send: Send) -> Document:
         if number >= first and not over():
@@ -135,7 +135,7 @@ ANSWERS: dict[str, tuple[ApiError, bool]] = {
     "reset": (ApiError(0, "ProtocolError", "Connection aborted: ConnectionResetError(104)"), False),
     "hang": (ApiError(0, "ReadTimeoutError", "Read timed out"), True),
 }
-"""Name -> the bad answer, and whether the server did as asked before it."""
+"""Error responses by name, each with whether the server processed the request."""
 
 
 def _ignoring_errors(send: Send) -> None:

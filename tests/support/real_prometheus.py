@@ -89,7 +89,7 @@ class Span:
         return [each for each in found if any(math.isfinite(value) for _, value in each.points)]
 
     def empty(self, board: Dashboard, **choice: str) -> dict[str, str]:
-        """{panel and query that show nothing: why they may, or ""}."""
+        """Panels and queries without data, each with its permitted reason; empty for no reason."""
         return {
             f"{panel.title}: {query.legend or query.expr}": panel.absent
             for panel in board.panels()
@@ -98,8 +98,8 @@ class Span:
         }
 
     def failed(self, tool: str, outcomes: str) -> tuple[float, float, float]:
-        """The share of attempts with these outcomes, by the panel's own expression, and the interval in which the true
-        rate then lies (z = 3.3: one in a thousand does not)."""
+        """The fraction of attempts with these outcomes by the panel's expression, and its confidence interval
+        (z = 3.3, 99.9 %)."""
         window, where = f"{self.ended - self.began:.0f}s", promql.joined(panels.WHERE, f'tool="{tool}"')
         count = self._moment(f"sum(increase({tools_board.ATTEMPTS}{{{where}}}[{window}]))")
         share = self._moment(promql.share(tools_board.ATTEMPTS, outcomes, where, "tool", window=window))
@@ -108,8 +108,8 @@ class Span:
         return share, low, high
 
     def reads_back(self, tool: str, injection: FailureInjection) -> bool:
-        """Whether the panels tell the failures that were injected: of all kinds at least that many, as the machine may
-        be too busy to answer in time; of those that no busy machine makes, just that many."""
+        """Whether the panels show the injected failure rate. With timeouts it is a lower bound, because a busy machine
+        causes further timeouts; without timeouts it must match."""
         _, _, most = self.failed(tool, tools_board.BAD)
         _, low, high = self.failed(tool, f'{tools_board.BAD},outcome!="timeout"')
         kinds = [kind for kind in injection.kinds if kind != "timeout"]

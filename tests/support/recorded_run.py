@@ -1,9 +1,9 @@
-"""Three hours of metrics of a run that never was, as a Prometheus would have recorded them.
+"""Three hours of simulated metrics of a run, as recorded by Prometheus.
 
-Problem: panels and rules have to be tried on a whole run with known failures; a real one takes hours, and nobody knows
-the true rate of what failed in it. Decision: a seeded simulation of what the pods would say at every scrape: SFT, sorting
-by level, GRPO whose pod is lost once, evaluation; tools that fail at known rates and one outage; the operator. What it
-says is made up, its names and labels are not: tests compare them with what the code registers.
+Problem: panels and rules must be tested on a complete run with known failures, but a real run takes hours and its true
+failure rates are unknown. Decision: a seeded simulation generates the samples of every scrape: SFT, stratification,
+GRPO whose pod is lost once, evaluation, tools with known failure rates and one outage, and the operator. Values are
+simulated; names and labels are real, because tests compare them with the registered metrics.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""An API client that remembers every object written through it, and one that answers reads from that memory.
+"""An API client that records every object written through it, and one that serves reads from these records.
 
-Problem: a fault test needs the watch stream, the actors' reads and the end state of a namespace thousands of times, and
-each would cost a request. Decision: all writes of a namespace, the operator's and the actors', go through one
-`Recorder`; it plays the watch stream to its listeners and waits until the garbage collector has finished. What the
-collector deletes is not written through it, so the recorder finds that out by asking the server.
+Problem: a fault test needs the watch stream, the actors' reads and the final state of a namespace thousands of times,
+and each would cost a request. Decision: all writes in a namespace, by the operator and by the actors, go through one
+`Recorder`. It delivers watch events to its listeners, and waits until the garbage collector has finished. It must query
+the server for objects that the garbage collector may have deleted, because it does not see these deletions.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from gog_operator.cluster.kube import Api, ApiError, Document, Request
 Listener = Callable[[str, Document], None]
 """(ADDED, MODIFIED or DELETED; the object)"""
 COLLECTOR_SECONDS = 60.0
-"""How long the garbage collector may take before its leftovers count as orphans."""
+"""Seconds for the garbage collector, after which remaining objects count as orphans."""
 
 
 class Recorder(Api):
-    """Forwards every request; keeps what was written.
+    """Forwards every request and records the written objects.
 
     Args:
-        api: the real server.
-        now: the test's clock. Created objects get its time, whatever the server's clock reads.
+        api: Client of the real server.
+        now: The test's clock, which replaces the creation time of objects.
     """
 
     def __init__(self, api: Api, now: Callable[[], datetime]) -> None:
         self.api, self.now = api, now
         self.objects: dict[str, Document] = {}
-        """Path -> the object as the server last returned it."""
+        """The objects as the server last returned them, by path."""
         self.listeners: list[Listener] = []
         self.writes = 0
-        """Requests that changed something."""
+        """Number of write requests."""
         self.ended = False
         """Whether the namespace is being deleted, and every object with it."""
         self._created: dict[str, str] = {}
@@ -58,7 +58,7 @@ class Recorder(Api):
         return answer
 
     def refresh(self, path: str) -> None:
-        """Reads an object again, which may be gone."""
+        """Reads an object again; forgets it if it no longer exists."""
         try:
             found = self.api.call("GET", path)
         except ApiError as error:
@@ -80,7 +80,7 @@ class Recorder(Api):
                 yield path, body
 
     def settle(self) -> None:
-        """Waits until the garbage collector has removed what lost its owner. Raises AssertionError for an orphan."""
+        """Waits until the garbage collector has removed ownerless objects. Raises AssertionError for an orphan."""
         end = time.monotonic() + COLLECTOR_SECONDS
         while left := self.leaving():
             for path in left:
@@ -114,7 +114,7 @@ class Recorder(Api):
 
 
 class RecordedApi(Api):
-    """An Api for actors: reads come from the recorder's memory, writes go through it."""
+    """An Api for actors: serves reads from a recorder's records, and sends writes through the recorder."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
