@@ -189,7 +189,7 @@ READERS: Mapping[str, Callable[[str], Action | str]] = {
     "text_search": TextSearch,
     "answer": Answer,
 }
-"""Makes the action of each tag from its argument, or says what is wrong with the argument."""
+"""Parsers by tag: argument -> action, or a message about the invalid argument."""
 
 
 def _fault(body: str, found: re.Match[str], thought: str | None, *, required: bool) -> str:

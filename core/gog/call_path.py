@@ -1,13 +1,13 @@
-"""The one path of every tool call.
+"""The path that every tool call takes.
 
     cache → single-flight → slot → breaker → attempt with its deadline → reading of the answer → retry within a budget
     → typed failure
 
-A tool failure that stops a run loses the run, and one that is trained on teaches bad behaviour. So a call never raises
-because of a tool: it returns a `Reply` whose failure says what went wrong. Retries happen here and nowhere else.
-Failures are never cached. Concurrent equal calls are one call.
+A tool failure must neither stop a run nor become a training signal. A call therefore never raises because of a tool: it
+returns a `Reply` with a typed failure. Only this module retries calls. Failures are never cached. Concurrent equal
+calls are merged into one.
 
-HTTP and time are arguments (`send`, `clock`, `sleep`). Budgets in money and fallback back ends are not part of it yet.
+HTTP and time are arguments (`send`, `clock`, `sleep`). Budgets in money and fallback back ends are not supported.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class CallError(Exception):
     """One attempt failed. `send` and `read` raise it; the call path turns it into a ToolFailure.
 
     Attributes:
-        kind: kind of the failure, which decides whether it is retried.
-        message: what happened, in the server's own words where it gave any.
-        retry_after: seconds after which the server wants the next attempt; None where it does not say.
+        kind: Kind of the failure, which determines whether it is retried.
+        message: The server's error message, or a description of the failure.
+        retry_after: Seconds to wait before the next attempt, as requested by the server; None if it requests nothing.
     """
 
     def __init__(self, kind: FailureKind, message: str = "", retry_after: float | None = None) -> None:
@@ -250,7 +250,7 @@ class CallPath(Generic[Value]):
             self._report(True)
             metrics.record_tool_attempt(self.tool, self.backend, "ok")
             return value, answer
-        # A refusal or a verdict that is none says nothing about the back end's health, and everything about the request.
+        # A refusal or an undecided verdict is caused by the request and does not indicate an unhealthy back end.
         self._report(failure.kind in (FailureKind.REFUSED, FailureKind.UNDECIDED))
         metrics.record_tool_attempt(self.tool, self.backend, failure.kind)
         self._last_failure = failure.words

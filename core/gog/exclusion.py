@@ -1,10 +1,10 @@
-"""Whether a step of RL may be learned from although tools or the judge failed, and the wait until it may.
+"""Decides whether an RL step with tool or judge failures may train the policy, and repeats steps that may not.
 
-Excluded trajectories are mostly long ones: an episode that calls no tool meets no tool failure. A step that loses many
-of them is learned from the survivors, and teaches the policy not to call tools. So the excluded share is reported by
-episode length, and a step above a bound is not learned from: its questions are played again after a pause, and when the
-patience of the manifest is used up, the stage's attempt fails and is retried. Groups whose rewards are all equal have
-no signal either, but that is the policy's doing: such a step counts.
+Failures exclude mostly long trajectories, because an episode without tool calls has no tool failures. A step that loses
+many of them would train on the remaining ones and teach the policy not to call tools. The excluded fraction is
+therefore reported by episode length, and a step above a limit is discarded: its questions are played again after a
+pause. When the patience set in the manifest is exhausted, the stage's attempt fails and is retried. Groups with equal
+rewards have no signal either, but the policy is the cause, so such a step counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gog.errors import ServiceDown
 from gog.trajectory import Failure, Trajectory
 
 LONGEST = 6
-"""Turns from which on episodes are counted together."""
+"""Number of turns from which episodes share one bin."""
 
 
 Played = TypeVar("Played")
@@ -29,48 +29,48 @@ Played = TypeVar("Played")
 
 @dataclass(frozen=True)
 class Cause:
-    """What spoiled trajectories."""
+    """The most frequent cause of exclusions."""
 
     service: str
-    """What failed most often: name of a tool, or `judge`; empty if nothing did."""
+    """Service that failed most often: name of a tool, or `judge`; empty if none failed."""
     reason: str
     """Its most frequent failure."""
 
 
 @dataclass(frozen=True)
 class Exclusions:
-    """The trajectories of a step that do not count."""
+    """Excluded trajectories of a step."""
 
     trajectories: int
-    """All of them."""
+    """Number of all trajectories."""
     excluded: int
-    """Those that take no part in their group's statistics."""
+    """Number of trajectories that are excluded from their group's statistics."""
     by_turns: dict[str, float]
-    """Excluded share by number of turns: `1`, `2`, … `6+`; only lengths that occur."""
+    """Excluded fraction by number of turns: `1`, `2`, … `6+`; only lengths that occur."""
     comparable: int
-    """Groups with at least two counted members, from which a difference can be learned."""
+    """Number of groups with at least two counted members, which a relative advantage requires."""
     cause: Cause
-    """What failed most often."""
+    """Most frequent cause."""
 
     @property
     def share(self) -> float:
-        """Excluded share of all trajectories."""
+        """Excluded fraction of all trajectories."""
         return self.excluded / self.trajectories if self.trajectories else 0.0
 
     def allow(self, limit: float) -> bool:
-        """Whether the step may be learned from.
+        """Whether the step may train the policy.
 
         Args:
-            limit: largest excluded share.
+            limit: Largest excluded fraction.
         """
         return not self.excluded or (self.share <= limit and self.comparable > 0)
 
 
 def count(groups: Sequence[Sequence[Trajectory]]) -> Exclusions:
-    """Counts what failures cost a step.
+    """Counts the exclusions of a step.
 
     Args:
-        groups: the trajectories of a step with their advantages, which are None for those that do not count.
+        groups: The trajectories of a step with their advantages, which are None for excluded ones.
     """
     everything = [item for group in groups for item in group]
     lengths: defaultdict[str, list[bool]] = defaultdict(list)
@@ -86,7 +86,7 @@ def count(groups: Sequence[Sequence[Trajectory]]) -> Exclusions:
 
 
 def cause(trajectories: Iterable[Trajectory]) -> Cause:
-    """What failed most often in these trajectories, and how."""
+    """The most frequent failure in these trajectories."""
     failures = [failure for item in trajectories for failure in _failures(item)]
     if not failures:
         return Cause("", "")
@@ -110,35 +110,35 @@ def _words(failure: Failure) -> str:
 
 @dataclass
 class Replay:
-    """Plays again what failures spoiled, at growing intervals, until the patience is used up.
+    """Repeats a step that failures spoiled, at growing intervals, until the patience is exhausted.
 
     Example:
         groups = await replay.until_learnable(play, spoiled)
     """
 
     patience_seconds: float
-    """Seconds from the first play that was spoiled."""
+    """Seconds since the first spoiled play, after which the attempt fails."""
     report: Callable[[outage.Waiting | None], None] = lambda _: None
-    """Called before each pause, and with None when a later play was not spoiled."""
+    """Called before each pause, and with None after a later play that is not spoiled."""
     clock: Callable[[], float] = time.monotonic
     """Seconds; only differences matter. Where several ranks decide, it must be the clock of one of them."""
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
     """Waits for so many seconds."""
     plays: int = 0
-    """Plays that were spoiled so far."""
+    """Number of spoiled plays so far."""
     _since: float = 0.0
 
     async def until_learnable(
         self, play: Callable[[], Awaitable[Played]], spoiled: Callable[[Played], Cause | None]
     ) -> Played:
-        """The first play that is not spoiled.
+        """Plays until a play is not spoiled, and returns that play.
 
         Args:
-            play: plays once.
-            spoiled: why a play cannot be learned from; None if it can.
+            play: Plays once.
+            spoiled: Returns why a play may not train the policy; None if it may.
 
         Raises:
-            ServiceDown: the patience is used up.
+            ServiceDown: the patience is exhausted.
         """
         while True:
             played = await play()

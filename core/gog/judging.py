@@ -110,7 +110,7 @@ def reply_text(completion: Any) -> str:
     verdict there has still given one.
 
     Raises:
-        ValueError: not a chat completion, or one without words; the message says why.
+        ValueError: not a chat completion, or one without text; the message gives the reason.
     """
     try:
         choice = completion["choices"][0]

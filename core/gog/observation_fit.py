@@ -45,7 +45,7 @@ class Fitted:
     segment: Segment
     """Its tokens."""
     notice: prompts.Notice
-    """What its note says."""
+    """Content of its note."""
 
 
 @dataclass
@@ -61,16 +61,16 @@ class Fitter:
     _frame: int | None = field(default=None, init=False)
 
     async def fit(self, observation: Observation, images: Sequence[Image], notice: prompts.Notice) -> Fitted | None:
-        """The observation whole if it fits, else the largest part of it that does; None if no part fits.
+        """The whole observation if it fits, else the largest part that fits; None if no part fits.
 
         When no further turn and observation would fit, the note asks the model to answer next. A text that does not fit
-        gets half of the room, so that the episode can continue; candidates get what leaves room for another round. Where
-        that is too little, an observation gets all of the room.
+        gets half of the room, so that the episode can continue; candidates get as much as leaves room for another turn
+        and observation. If that is too little, an observation gets all of the room.
 
         Args:
-            observation: what an action returned.
-            images: the images that it shows, in order.
-            notice: what the note must say besides.
+            observation: Result of an action.
+            images: The images that it shows, in order.
+            notice: Further content of the note.
         """
         room = self.context.room() - self.turn
         continued = room - self.turn - 2 * await self._frame_tokens()  # leaves room for another turn and observation
@@ -92,7 +92,7 @@ class Fitter:
     async def _truncate(
         self, observation: Observation, images: Sequence[Image], notice: prompts.Notice, limit: int
     ) -> Fitted | None:
-        """The largest part of at most `limit` tokens, give or take a few per cent; None if there is none."""
+        """A part of at most `limit` tokens, within a few per cent of the largest; None if no part fits."""
         frame = await self._frame_tokens()
         whole = len(observation.candidates) or len(observation.text)
         size = min(whole - 1, max(0, limit) * CHARACTERS_PER_TOKEN)
@@ -126,7 +126,7 @@ class Fitter:
         return Fitted(seen, tuple(images), segment, notice)
 
     async def _frame_tokens(self) -> int:
-        """Tokens of an empty observation with every note: the least that one takes."""
+        """Tokens of an empty observation with every note, the minimum of any observation."""
         if self._frame is None:
             note = prompts.note(prompts.LONGEST_NOTICE, style=self.style)
             self._frame = len((await self.context.encode("", (), note)).tokens)

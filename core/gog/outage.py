@@ -1,12 +1,12 @@
-"""Whether a tool or the judge is down, and how long a stage waits for it.
+"""Detects outages of tools and the judge, and makes a stage wait for their end.
 
-An outage is no fault of the manifest: the same run succeeds once the service answers again. So a service counts as down
-after FAILURES failed calls in a row. Its calls then wait, and those that failed meanwhile are repeated; one call at a
-time is let through as a probe, at intervals that double. The first success ends the outage. When the patience that the
-manifest grants is used up, waiting calls raise ServiceDown: the stage's attempt fails and is retried.
+An outage is not an error of the manifest; the same run succeeds once the service responds again. A service counts as
+down after FAILURES consecutive failed calls. Calls then wait, and calls that failed in the meantime are repeated.
+Single calls are sent as probes at doubling intervals; the first success ends the outage. When the patience set in the
+manifest is exhausted, waiting calls raise ServiceDown, and the stage's attempt fails and is retried.
 
-`Patience` decides and is pure; `Watch` makes asynchronous calls wait. A service that answers, but with refusals or
-nonsense, is not down: waiting cannot help there, and the user can (`Patience.misconfigured`, `judging.check`).
+`Patience` decides and is pure; `Watch` makes asynchronous calls wait. A service that responds with refusals or invalid
+responses is not down. Waiting would not help, and the user must act (`Patience.misconfigured`, `judging.check`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from gog.spec import OutageSpec
 from gog.tool_types import FailureKind, Reply, ToolFailure
 
 FAILURES = 5
-"""Failed calls in a row, none succeeding in between, from which a service counts as down."""
+"""Consecutive failed calls after which a service counts as down."""
 REFUSALS = 20
-"""Refused calls of a tool, none ever having succeeded, from which it counts as misconfigured; of the judge, FAILURES."""
+"""Refused calls without any success after which a tool counts as misconfigured; for the judge it is FAILURES."""
 FIRST_PROBE, LONGEST_PROBE = 1.0, 30.0
-"""Seconds before the first probe, and between probes at most."""
+"""Seconds before the first probe, and maximum seconds between probes."""
 TICK = 1.0
-"""Seconds between looks of a waiting call at whether the outage is over."""
+"""Seconds between checks of a waiting call for the end of the outage."""
 UNREACHABLE = frozenset(
     {
         FailureKind.TIMEOUT,
@@ -40,14 +40,14 @@ UNREACHABLE = frozenset(
         FailureKind.BREAKER_OPEN,
     }
 )
-"""Failures of a service that did not answer the call."""
+"""Failures of a call to which the service gave no valid response."""
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Healthy:
-    """Calls go through."""
+    """The service is up, and calls are sent."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Waiting:
     reason: str
     """Why its last call failed."""
     seconds: float
-    """Seconds since the outage was noticed."""
+    """Seconds since the outage was detected."""
     seconds_left: float
-    """Seconds after which waiting calls give up."""
+    """Seconds until waiting calls fail."""
 
     def progress(self, now: float) -> dict[str, str]:
         """Field `waiting` of a stage's progress.
@@ -94,7 +94,7 @@ Verdict = Healthy | Waiting | Down
 
 @dataclass
 class Patience:
-    """The recent calls of one service, and what follows from them.
+    """The recent calls of one service, and the resulting verdict.
 
     Example of an outage, with patience_seconds = 600:
         patience.observe(failure)      # five times: verdict() becomes Waiting
@@ -117,10 +117,10 @@ class Patience:
     _pause: float = FIRST_PROBE
 
     def observe(self, failure: ToolFailure | None) -> None:
-        """Takes note of one call that reached the service, or tried to.
+        """Records one call to the service.
 
         Args:
-            failure: why it failed; None for a success.
+            failure: Why it failed; None for a success.
         """
         if failure is None:
             self._in_a_row, self._refused, self._answered, self._since, self._pause = 0, 0, True, None, FIRST_PROBE
@@ -132,16 +132,16 @@ class Patience:
                 self._since = self.clock()
                 self._probe_at = self._since + self._pause
         elif failure.kind is not FailureKind.CACHE_MISS:
-            self._in_a_row, self._since, self._pause = 0, None, FIRST_PROBE  # it answers
+            self._in_a_row, self._since, self._pause = 0, None, FIRST_PROBE  # the service responds
             self._refused, self._reason = self._refused + 1, failure.words
 
     def _is_outage(self, kind: FailureKind) -> bool:
-        """A tool that answers HTML or half a body is as good as down. A judge that replies with something else than a
-        verdict is not: it was asked in a way that it does not understand."""
+        """Whether a failure indicates an outage. A tool that returns HTML or a truncated body counts as down. A judge
+        that returns no verdict does not, because the cause is the request."""
         return kind in UNREACHABLE or (kind is FailureKind.MALFORMED and self.service != "judge")
 
     def verdict(self) -> Verdict:
-        """Whether calls go through, wait, or give up."""
+        """Whether calls are sent, wait, or fail."""
         if self._since is None:
             return Healthy()
         seconds = self.clock() - self._since
@@ -151,7 +151,7 @@ class Patience:
         return Down(self.service, self._reason, seconds)
 
     def may_probe(self) -> bool:
-        """Whether one call may go through although the service is down. True once for each interval."""
+        """Whether one call may be sent although the service is down. True once per interval."""
         now = self.clock()
         if self._since is None or now < self._probe_at:
             return False
@@ -161,23 +161,24 @@ class Patience:
 
     @property
     def misconfigured(self) -> str:
-        """Why waiting cannot help: the service answers, but no call has ever succeeded. Empty otherwise."""
+        """The last failure of a service that responds but has never completed a call, so that waiting would not help;
+        empty for other services."""
         enough = FAILURES if self.service == "judge" else REFUSALS
         return "" if self._answered or self._refused < enough else self._reason
 
 
 @dataclass
 class Watch:
-    """Makes the calls of every service of a stage wait while it is down.
+    """Makes calls to a stage's services wait while a service is down.
 
-    Calls of one event loop. A call that fails while its service is down is repeated after the outage, so that no episode
-    is lost to it; at most FAILURES - 1 failures in a row reach the caller.
+    All calls must run in one event loop. A call that fails while its service is down is repeated after the outage, so
+    that no episode is lost; at most FAILURES - 1 consecutive failures reach the caller.
     """
 
     spec: OutageSpec
     """How long to wait."""
     report: Callable[[Waiting | None], None] = lambda _: None
-    """Called when a wait begins, with the newest reason after each probe, and with None when all services are back."""
+    """Called when a wait begins, with the newest reason after each probe, and with None when all services are up."""
     clock: Callable[[], float] = time.monotonic
     """Seconds; only differences matter."""
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep
@@ -186,10 +187,10 @@ class Watch:
     _reported: Waiting | None = None
 
     async def call(self, service: str, call: Callable[[], Awaitable[Reply[Value]]]) -> Reply[Value]:
-        """The reply of `call`, made when the service is not down.
+        """Waits until the service is not down, then makes the call.
 
         Raises:
-            ServiceDown: the outage lasted for longer than the manifest's patience.
+            ServiceDown: the outage exceeded the manifest's patience.
             UserError: the service has refused every call so far.
         """
         patience = self._services.setdefault(service, Patience(service, self.spec, self.clock))
@@ -224,7 +225,7 @@ class Watch:
                 verdict = patience.verdict()
 
     def _report_news(self) -> None:
-        """Reports the service that gives up first, where that is news."""
+        """Reports the service whose patience ends first, if that has changed."""
         waiting = [each for each in map(Patience.verdict, self._services.values()) if isinstance(each, Waiting)]
         first = min(waiting, key=lambda each: each.seconds_left, default=None)
         known = self._reported

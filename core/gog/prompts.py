@@ -71,7 +71,7 @@ _ANSWER_NEXT = {
 
 @dataclass(frozen=True)
 class Notice:
-    """What the note after an observation says; the default says nothing."""
+    """Content of the note after an observation; empty by default."""
 
     truncated: bool = False
     """The observation lost a part because the conversation has no room for it."""
@@ -88,7 +88,7 @@ LONGEST_NOTICE = Notice(truncated=True, argument_limit=10_000, calls_left=10, an
 
 
 def note(notice: Notice, *, style: Style) -> str:
-    """The text of a notice; empty if there is nothing to say.
+    """The text of a notice; empty for an empty notice.
 
     The tiny model has no words for "truncated" or for a query's length, so that style reports caps only.
     """

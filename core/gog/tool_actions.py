@@ -20,7 +20,7 @@ SEARCH_TOOLS = catalog.SEARCH_TOOLS
 
 
 class Tools(Protocol):
-    """The tools of an episode. A failing tool never raises: the reply says that it failed."""
+    """The tools of an episode. A failing tool never raises; its reply holds the failure."""
 
     async def ground(self, image: Image, expression: str) -> tool_types.Reply[tool_types.Grounding]:
         """Candidates for an expression in an image."""

@@ -240,7 +240,7 @@ def _read_hits(answer: bytes) -> Sequence[tool_api.SearchHit]:
 def _read_verdict(answer: bytes) -> bool:
     reply = judging.reply_text(json.loads(answer))
     verdict = judging.read_verdict(reply)
-    if verdict is None:  # asked again at temperature 0 it would say the same
+    if verdict is None:  # not retried, because at temperature 0 the reply would be the same
         words = tool_transport.one_line(reply)
         raise CallError(FailureKind.UNDECIDED, f"neither Yes nor No: {words!r}")
     return verdict

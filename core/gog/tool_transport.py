@@ -1,8 +1,8 @@
-"""One tool over HTTP: a request's bytes to its URL, the answer's bytes back, every fault as a CallError.
+"""HTTP transport of one tool: sends a request's bytes to its URL, returns the response's bytes, raises CallError.
 
-Answers are hostile: they are bounded in size, never decompressed (a small one may unfold to gigabytes) and never
-followed elsewhere. What a server says about an error is kept, in one line and without our key, because it is often the
-only place where the cause is named.
+Responses are untrusted: their size is bounded, they are never decompressed (a small one may expand to gigabytes), and
+redirects are not followed. A server's error message is kept, in one line and without our key, because it is often the
+only description of the cause.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ BACKEND = "http"
 """Label of metrics."""
 MAX_ANSWER_BYTES = 64_000_000
 MAX_WHOLE_BODY = 1 << 16
-"""Bytes of a request that are written to the socket at once; a longer body is written in pieces, so that others are served
-in between."""
+"""Maximum bytes of a request body that are written to the socket at once; a longer body is written in parts, so that
+other requests are served in between."""
 MAX_WORDS = 300
-"""Characters of a server's own words that are kept."""
+"""Maximum characters that are kept of a server's error message."""
 _EXPLANATION_BYTES = 20_000
-"""Longest body of an error that is searched for its sentence."""
+"""Maximum bytes of an error body that is searched for a message."""
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -51,15 +51,15 @@ class Transport:
     tool: str
     """Name of the tool, for metrics."""
     url: str
-    """Where its requests go."""
+    """URL of its requests."""
     key: str = ""
     """API key; empty where the server requires none."""
 
     async def send(self, body: bytes) -> bytes:
-        """The body of the answer to a POST of a JSON body.
+        """Sends a JSON body by POST and returns the body of the response.
 
         Raises:
-            CallError: no connection, a broken or too long answer, or any status but 200.
+            CallError: no connection, a truncated or too long response, or a status other than 200.
         """
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if self.key:
@@ -78,7 +78,7 @@ class Transport:
 
 
 async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
-    """The body to its end; raises CallError when it is too long."""
+    """The whole body. Raises CallError if it is too long."""
     parts, size = [], 0
     async for part in response.content.iter_any():
         parts.append(part)
@@ -89,12 +89,12 @@ async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
 
 
 def check_status(status: int, retry_after: str | None, words: str) -> None:
-    """Raises CallError for any status but 200.
+    """Raises CallError for any status other than 200.
 
     Args:
         status: HTTP status.
-        retry_after: value of the header of that name, if there is one; only seconds are understood.
-        words: what the server says about it.
+        retry_after: Value of the Retry-After header, if present; only seconds are supported.
+        words: The server's error message.
     """
     if status == 200:
         return
@@ -112,16 +112,16 @@ def _is_number(text: str) -> bool:
 
 
 def explanation(answer: bytes, key: str = "") -> str:
-    """What a server says about an error, in one line of at most MAX_WORDS characters.
+    """A server's error message, in one line of at most MAX_WORDS characters.
 
-    The message of OpenAI's and FastAPI's error bodies; any other body as it is.
+    The message in error bodies of OpenAI and FastAPI; any other body unchanged.
 
     >>> explanation(b'{"error": {"message": "The model does not exist", "code": 404}}')
     'The model does not exist'
     """
     text = answer[:_EXPLANATION_BYTES].decode("utf-8", "replace")
     if len(answer) <= _EXPLANATION_BYTES:
-        with contextlib.suppress(ValueError, RecursionError):  # no JSON: the body itself
+        with contextlib.suppress(ValueError, RecursionError):  # not JSON: the body is the message
             text = _message(json.loads(text)) or text
     return one_line(text.replace(key, "[key]") if key else text)
 
@@ -134,21 +134,21 @@ def _message(body: Any) -> str:
 
 
 def one_line(text: str, limit: int = MAX_WORDS) -> str:
-    """Text of a stranger, fit for a log: one line, printable, bounded."""
+    """Untrusted text made safe for a log: one printable line of bounded length."""
     plain = "".join(each if each.isprintable() else " " for each in text[: 4 * limit])
     words = " ".join(plain.split())
     return words if len(words) <= limit else f"{words[: limit - 1]}…"
 
 
 def _note_cost(tool: str, headers: Mapping[str, str]) -> None:
-    """Counts what an answer cost, where it says so; also that of a failure, which may be charged."""
+    """Records the cost that a response reports, also for failures, which may be charged."""
     if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
         cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
         metrics.record_cost(tool, BACKEND, cost, left)
 
 
 def _dollars(text: str) -> float | None:
-    """None for what is no amount of money."""
+    """The amount; None if the text is not an amount of money."""
     try:
         amount = float(text)
     except ValueError:

@@ -1,8 +1,8 @@
-"""What an episode knows of its tools: calls that always return.
+"""Results of tool calls, which always return.
 
-A reply holds a value or a typed failure, never an exception, and how the call went (attempts, seconds, cache). The type
-of a failure tells infrastructure's faults apart, so that nothing downstream has to guess whether the model or a tool was
-wrong.
+A reply holds a value or a typed failure, never an exception, with statistics of the call (attempts, seconds, cache).
+The kind of a failure identifies the infrastructure's fault, so that later code need not guess whether the model or a
+tool failed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FailureKind(StrEnum):
     MALFORMED = "malformed"
     """An answer that cannot be read."""
     UNDECIDED = "undecided"
-    """The judge replied something else than Yes or No. Not retried: at temperature 0 it would say the same."""
+    """The judge replied neither Yes nor No. Not retried, because at temperature 0 the reply would be the same."""
     BREAKER_OPEN = "breaker_open"
     """The circuit breaker refused the call, because many before it failed."""
     CACHE_MISS = "cache_miss"
@@ -63,7 +63,7 @@ class ToolFailure:
     message: str = ""
     """What happened, in the server's own words where it gave any; one line."""
     retry_after: float | None = None
-    """Seconds after which the server wants the next attempt; None where it does not say."""
+    """Seconds to wait before the next attempt, as requested by the server; None if it requests nothing."""
 
     @property
     def words(self) -> str:

@@ -53,7 +53,7 @@ class Policy:
     weights: str
     """A key of CHAINS."""
     gaze: str | None = None
-    """How expressions are searched; None: as the stage's settings say."""
+    """How expressions are searched; None for the stage's setting."""
     answer_only: bool = False
     """Whether it must answer without searching."""
 

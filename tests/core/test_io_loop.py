@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from support.loopback import HITS, Provider, says
+from support.loopback import HITS, Provider, responds
 
 from gog import metrics
 from gog.io_loop import IOLoop
@@ -128,7 +128,7 @@ class Server(threading.Thread):
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
-        async with Provider({"textSearch": [says(HITS)]}) as provider:
+        async with Provider({"textSearch": [responds(HITS)]}) as provider:
             self.url = provider.url
             self.ready.set()
             await asyncio.to_thread(self._stop_it.wait)

@@ -23,7 +23,7 @@ from support.loopback import (
     hang,
     piecemeal,
     reset,
-    says,
+    responds,
     verdict,
     with_toolbox,
 )
@@ -47,15 +47,15 @@ def search(handlers: Sequence[Handler], **limits: Any) -> Reply[Sequence[tool_ap
 
 
 FAILURES = {
-    "not JSON": (says(b"<html>busy</html>"), FailureKind.MALFORMED),
-    "empty": (says(b""), FailureKind.MALFORMED),
-    "another shape": (says({"results": []}), FailureKind.MALFORMED),
-    "a field too many": (says({"hits": [], "advertisement": 1}), FailureKind.MALFORMED),
-    "429": (says(b"slow down", 429), FailureKind.RATE_LIMITED),
-    "503 with a time": (says(b"", 503, **{"retry-after": "0"}), FailureKind.RATE_LIMITED),
-    "500": (says(b"oops", 500), FailureKind.SERVER_ERROR),
-    "503": (says(b"", 503), FailureKind.SERVER_ERROR),
-    "408": (says(b"", 408), FailureKind.SERVER_ERROR),
+    "not JSON": (responds(b"<html>busy</html>"), FailureKind.MALFORMED),
+    "empty": (responds(b""), FailureKind.MALFORMED),
+    "another shape": (responds({"results": []}), FailureKind.MALFORMED),
+    "a field too many": (responds({"hits": [], "advertisement": 1}), FailureKind.MALFORMED),
+    "429": (responds(b"slow down", 429), FailureKind.RATE_LIMITED),
+    "503 with a time": (responds(b"", 503, **{"retry-after": "0"}), FailureKind.RATE_LIMITED),
+    "500": (responds(b"oops", 500), FailureKind.SERVER_ERROR),
+    "503": (responds(b"", 503), FailureKind.SERVER_ERROR),
+    "408": (responds(b"", 408), FailureKind.SERVER_ERROR),
     "reset": (reset, FailureKind.CONNECTION),
     "half an answer": (half, FailureKind.CONNECTION),
 }
@@ -63,7 +63,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_is_retried_and_has_no_effect_when_the_next_attempt_works(name: str) -> None:
-    reply = search([FAILURES[name][0], says(HITS)])
+    reply = search([FAILURES[name][0], responds(HITS)])
     assert reply.failure is None and reply.attempts == 2
     assert [hit.title for hit in reply.unwrap()] == [f"page {n}" for n in range(5)]
 
@@ -78,13 +78,13 @@ def test_a_failure_that_persists_is_typed(name: str) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 302])
 def test_a_refused_request_is_not_sent_again(status: int) -> None:
-    reply = search([says(b"no such thing", status, location="/elsewhere")])
+    reply = search([responds(b"no such thing", status, location="/elsewhere")])
     assert reply.failure is not None and reply.attempts == 1
     assert (reply.failure.kind, reply.failure.message) == (FailureKind.REFUSED, f"HTTP {status}: no such thing")
 
 
 def test_a_hanging_server_costs_one_deadline_per_attempt() -> None:
-    reply = search([hang, says(HITS)], deadline_seconds=0.4)
+    reply = search([hang, responds(HITS)], deadline_seconds=0.4)
     assert reply.failure is None and reply.attempts == 2
     assert 0.4 <= reply.seconds < 5
 
@@ -101,26 +101,26 @@ def test_an_unreachable_server_is_a_connection_failure() -> None:
 
 
 def test_a_retry_waits_for_as_long_as_the_server_requests() -> None:
-    reply = search([says(b"", 429, **{"retry-after": "0.15"}), says(HITS)])
+    reply = search([responds(b"", 429, **{"retry-after": "0.15"}), responds(HITS)])
     assert reply.attempts == 2 and reply.seconds >= 0.15
-    late = search([says(b"", 429, **{"retry-after": "3600"}), says(HITS)])
+    late = search([responds(b"", 429, **{"retry-after": "3600"}), responds(HITS)])
     assert late.failure is not None and late.attempts == 1
 
 
 @pytest.mark.parametrize("asked", ["Wed, 21 Oct 2026 07:28:00 GMT", "soon", "", "-1", "²"])
 def test_an_unreadable_retry_after_falls_back_to_the_backoff(asked: str) -> None:
-    assert search([says(b"", 429, **{"retry-after": asked}), says(HITS)]).attempts == 2
+    assert search([responds(b"", 429, **{"retry-after": asked}), responds(HITS)]).attempts == 2
 
 
 def test_an_answer_in_pieces_is_read_to_its_end() -> None:
     assert len(search([piecemeal]).unwrap()) == 5
     long = {"hits": [{"title": "long", "text": "x" * 3_000_000}]}
-    assert len(search([says(long)]).unwrap()[0].text) == 3_000_000
+    assert len(search([responds(long)]).unwrap()[0].text) == 3_000_000
 
 
 def test_an_answer_beyond_the_size_limit_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool_transport, "MAX_ANSWER_BYTES", 1000)
-    reply = search([says({"hits": [{"title": "x" * 2000}]})], attempts=1)
+    reply = search([responds({"hits": [{"title": "x" * 2000}]})], attempts=1)
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
     assert reply.failure.message == "the answer is longer than 1,000 bytes"
 
@@ -162,7 +162,7 @@ def test_a_request_of_several_pieces_arrives_whole_and_again_when_it_is_retried(
             assert np.array_equal(tool_api.decode_image(sent["image"]).pixels, noise)
         assert len(provider.requests["imageSearch"]) == 2
 
-    with_toolbox({"imageSearch": [says(b"", 500), says(HITS)]}, use)
+    with_toolbox({"imageSearch": [responds(b"", 500), responds(HITS)]}, use)
 
 
 def test_a_request_with_an_image_joined_in_equals_the_serialised_one() -> None:
@@ -181,7 +181,7 @@ def test_detections_outside_the_image_or_too_small_are_not_offered() -> None:
         return [item.box for item in (await tools.ground(make_image(), "ring")).unwrap().candidates]
 
     wild = detections((-5, -5, 12, 12), (0, 0, 12, 12), (30, 20, 90, 90), (9, 9, 3, 3), (5, 5, 6, 6))
-    assert with_toolbox({"grounding": [says(wild)]}, use) == [(0, 0, 12, 12), (30, 20, 40, 30)]
+    assert with_toolbox({"grounding": [responds(wild)]}, use) == [(0, 0, 12, 12), (30, 20, 40, 30)]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
@@ -190,7 +190,7 @@ def test_a_number_that_is_not_finite_makes_an_answer_malformed(number: str) -> N
         return await tools.ground(make_image(), "ring")
 
     body = f'{{"predictions": [{{"detections": [{{"box": [0, 0, {number}, 9], "score": 1}}]}}]}}'
-    reply = with_toolbox({"grounding": [says(body.encode())]}, use, attempts=1)
+    reply = with_toolbox({"grounding": [responds(body.encode())]}, use, attempts=1)
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
 
 
@@ -198,7 +198,7 @@ def test_no_detection_is_an_empty_answer_and_no_failure() -> None:
     async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
         return await tools.ground(make_image(), "unicorn")
 
-    reply = with_toolbox({"grounding": [says(detections())]}, use)
+    reply = with_toolbox({"grounding": [responds(detections())]}, use)
     assert reply.failure is None and reply.unwrap().candidates == ()
 
 
@@ -207,7 +207,7 @@ def test_an_answer_for_another_number_of_images_is_malformed(predictions: list) 
     async def use(tools: Toolbox, provider: Provider) -> Reply[Any]:
         return await tools.ground(make_image(), "ring")
 
-    reply = with_toolbox({"grounding": [says({"predictions": predictions})]}, use, attempts=1)
+    reply = with_toolbox({"grounding": [responds({"predictions": predictions})]}, use, attempts=1)
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
 
 
@@ -256,7 +256,7 @@ def judge(*contents: str, **limits: Any) -> tuple[Reply[bool], list[Any]]:
     async def use(tools: Toolbox, provider: Provider) -> tuple[Reply[bool], list[Any]]:
         return await tools.judge("who?", ["Ada", "A. L."], "ada"), provider.requests["judge"]
 
-    return with_toolbox({"judge": [says(verdict(content)) for content in contents]}, use, **limits)
+    return with_toolbox({"judge": [responds(verdict(content)) for content in contents]}, use, **limits)
 
 
 def judge_says(body: Any, status: int = 200, **limits: Any) -> tuple[Reply[bool], list[Any]]:
@@ -265,7 +265,7 @@ def judge_says(body: Any, status: int = 200, **limits: Any) -> tuple[Reply[bool]
     async def use(tools: Toolbox, provider: Provider) -> tuple[Reply[bool], list[Any]]:
         return await tools.judge("who?", ["Ada"], "ada"), provider.requests["judge"]
 
-    return with_toolbox({"judge": [says(body, status)]}, use, **limits)
+    return with_toolbox({"judge": [responds(body, status)]}, use, **limits)
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -382,11 +382,13 @@ def test_an_answer_nested_without_end_is_malformed_and_never_an_exception(tool: 
         }
         return await calls[tool]()
 
-    reply = with_toolbox({tool: [says(NESTED)]}, use, attempts=1)
+    reply = with_toolbox({tool: [responds(NESTED)]}, use, attempts=1)
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
 
 
-@pytest.mark.parametrize("failing", [says(verdict("Maybe")), says({"choices": []}), says(b"", 500), says({"a": None})])
+@pytest.mark.parametrize(
+    "failing", [responds(verdict("Maybe")), responds({"choices": []}), responds(b"", 500), responds({"a": None})]
+)
 def test_a_judge_error_is_not_a_wrong_answer(failing: Handler) -> None:
     async def use(tools: Toolbox, provider: Provider) -> Reply[bool]:
         return await tools.judge("who?", ["Ada"], "ada")
@@ -427,7 +429,7 @@ def test_an_episode_over_http_grounds_gazes_reads_and_answers() -> None:
 
 
 def test_with_5_percent_failures_every_trajectory_finishes_and_failures_are_reported() -> None:
-    kinds = [says(b"", 500), says(b"", 429), says(b"garbage"), reset]
+    kinds = [responds(b"", 500), responds(b"", 429), responds(b"garbage"), reset]
 
     def flaky(good: Handler) -> list[Handler]:
         return [kinds[number // 20 % 4] if number % 20 == 7 else good for number in range(1000)]
@@ -448,7 +450,7 @@ def test_with_5_percent_failures_every_trajectory_finishes_and_failures_are_repo
 
 
 def test_with_everything_failing_every_trajectory_still_finishes() -> None:
-    trajectories = play_all({tool: [says(b"", 500)] for tool in WORKING}, 10, attempts=1)
+    trajectories = play_all({tool: [responds(b"", 500)] for tool in WORKING}, 10, attempts=1)
     assert {trajectory.stop for trajectory in trajectories} == {"answer"}
     assert {failure.kind for trajectory in trajectories for failure in trajectory.failures} == {"server_error"}
 
@@ -469,7 +471,7 @@ def test_a_tool_receives_its_own_key_and_no_other(monkeypatch: pytest.MonkeyPatc
         await tools.judge("who?", ["Ann"], "Ann")
         return [provider.headers[tool][0].get("authorization") for tool in ("textSearch", "judge")]
 
-    keys = with_toolbox({"textSearch": [says(HITS)], "judge": [says(verdict("yes"))]}, use)
+    keys = with_toolbox({"textSearch": [responds(HITS)], "judge": [responds(verdict("yes"))]}, use)
     assert keys == ["Bearer open sesame", None]
 
 
@@ -489,6 +491,6 @@ def test_failures_are_logged_in_the_server_s_words_and_not_once_for_each(caplog:
         for number in range(5):
             await tools.search_text(f"query {number}")
 
-    with_toolbox({"textSearch": [says(b"no such index", 404)]}, use)
+    with_toolbox({"textSearch": [responds(b"no such index", 404)]}, use)
     lines = [record.getMessage() for record in caplog.records if record.name == "gog.tool_client"]
     assert lines == ["textSearch failed: refused: HTTP 404: no such index"]

@@ -27,7 +27,7 @@ from support.builders import (
     run,
 )
 from support.collector import Collector
-from support.loopback import says, with_toolbox
+from support.loopback import responds, with_toolbox
 
 from gog import metrics, tracing
 from gog.agent import Episode
@@ -161,7 +161,7 @@ def test_an_episode_is_turns_and_their_tool_calls_with_attempts():
             span.record(trajectory.model_copy(update={"reward": JUDGED, "step": 3, "level": "2"}))
         tops.append(trajectory)
 
-    failing = {"imageSearch": [says(b"", status=500)]}
+    failing = {"imageSearch": [responds(b"", status=500)]}
     with_toolbox(failing, use, attempts=2)
     (top,) = [tree.root for tree in kept.trees]
     call = ["chat", ("execute_tool grounding", ["attempt"])]
@@ -192,7 +192,7 @@ def test_no_text_of_questions_pages_or_answers_is_exported():
             span.record(await episode.run())
 
     page = {"hits": [{"title": "SECRETtitle", "url": "https://example.org/SECRET", "text": "SECRETpage"}]}
-    with_toolbox({"imageSearch": [says(page)], "grounding": [says(b"SECRETfailure", status=500)]}, use)
+    with_toolbox({"imageSearch": [responds(page)], "grounding": [responds(b"SECRETfailure", status=500)]}, use)
     (tree,) = kept.trees
     assert len(list(tree.root.walk())) > 8 and "SECRET" not in repr(tree)
 

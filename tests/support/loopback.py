@@ -51,7 +51,8 @@ class Provider:
         return serve
 
 
-def says(body: bytes | Mapping[str, Any], status: int = 200, **headers: str) -> Handler:
+def responds(body: bytes | Mapping[str, Any], status: int = 200, **headers: str) -> Handler:
+    """A handler that returns this response to every request."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -103,10 +104,10 @@ def verdict(content: str) -> dict[str, Any]:
 HITS = {"hits": [{"title": f"page {n}", "url": f"https://example.org/{n}", "text": "by Ada"} for n in range(5)]}
 HITS_BODY = json.dumps(HITS).encode()
 WORKING = {
-    "grounding": [says(detections((2, 2, 12, 12), (20, 10, 30, 20)))],
-    "imageSearch": [says(HITS)],
-    "textSearch": [says(HITS)],
-    "judge": [says(verdict("Yes"))],
+    "grounding": [responds(detections((2, 2, 12, 12), (20, 10, 30, 20)))],
+    "imageSearch": [responds(HITS)],
+    "textSearch": [responds(HITS)],
+    "judge": [responds(verdict("Yes"))],
 }
 
 

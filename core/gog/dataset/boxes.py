@@ -1,7 +1,8 @@
 """Whether an annotated box fits its image, and if not, which convention it was probably written in.
 
-Boxes of other tools come as x-y-width-height, as shares of the image or on a scale of 0 to 1000. Read as pixel corners
-they would silently spoil the measure of right choices. A box that is valid either way cannot be told apart.
+Other tools write boxes as x-y-width-height, as fractions of the image or on a scale of 0 to 1000. Read as pixel
+corners, such boxes would silently falsify the choice accuracy. A box that is valid under several conventions is not
+detected.
 """
 
 from __future__ import annotations

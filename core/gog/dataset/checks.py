@@ -27,7 +27,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class _Shown:
-    """An image and what its line says of it."""
+    """An image and the line that refers to it."""
 
     where: str
     """File and line."""

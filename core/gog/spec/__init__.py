@@ -1,7 +1,7 @@
 """The description of a run: typed models that manifests, custom resources and recipe configurations embed.
 
-The description of a field is its documentation everywhere (`kubectl explain`, `gog validate`, docs/reference.md). It says
-unit and source, and the default where that is no plain value; plain defaults are added where descriptions are shown.
+The description of a field is its documentation everywhere (`kubectl explain`, `gog validate`, docs/reference.md). It
+gives unit and source, and the default unless that is a plain value; plain defaults are added to displayed descriptions.
 Sources: [paper] the authors' README or a reading note of the paper; [brief] a description of the method; [peer]
 DeepMMSearch-R1 or MMSearch-R1, whose recipe the paper's matches value for value; [ours] our assumption. Manifests write
 camelCase, recipe YAML snake_case; both parse into the same classes. What a model family needs otherwise (a tiny model

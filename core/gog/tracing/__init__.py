@@ -1,7 +1,7 @@
-"""What happened in a run, as a tree of spans: run, attempt of a stage, episode, turn, tool call, attempt of the call.
+"""Traces a run as a tree of spans: run, attempt of a stage, episode, turn, tool call, attempt of the call.
 
-Metrics say how many calls were slow; a trace says which turn of which episode waited, and for what. Without a collector
-in the manifest the tracer does nothing: OpenTelemetry is not imported, and `span` costs one look at a context variable.
+Metrics count slow calls; a trace shows which turn of which episode waited, and for what. Without a collector in the
+manifest the tracer does nothing: OpenTelemetry is not imported, and `span` costs one read of a context variable.
 
 An episode's spans are kept in memory until it ends (`record`), when it is known whether they are exported (`episodes`);
 a thread sends them to the collector (`export_queue`, `otlp`). Ids follow from the run's UID (`ids`), so the control plane

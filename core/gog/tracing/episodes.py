@@ -1,9 +1,9 @@
 """Which episodes are exported: a fraction of them, and those in which a tool or the judge failed.
 
 The fraction is chosen by a hash of the episode's name, so that a resumed run continues with the same ones, and two runs
-of one manifest can be compared. Episodes with a failure are kept besides, a bounded number for each step: they are what
-an engineer looks for, and a dead back end would otherwise make every episode one of them. The attribute `gog.kept` says
-why an episode was exported, because statistics over the second kind would mislead.
+of one manifest can be compared. Episodes with a failure are exported too, because engineers look for them; their number
+per step is bounded, because all episodes fail while a back end is down. The attribute `gog.kept` gives the reason for
+the export, because statistics over episodes with failures would be biased.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ def sender(endpoint: str) -> Callable[[Sequence[Tree]], str | None]:
 
 
 class _FirstMessage(logging.Handler):
-    """The first message that the exporter logs, the only place where it says why it failed. Keeps its messages out of the
-    process's own log."""
+    """Captures the first message that the exporter logs, which is the only description of its failure. Keeps these
+    messages out of the process's log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -197,7 +197,7 @@ class Rollouts:
         return tuple(f"<{tag}>" for tag in catalog.ACTION_TAGS if tag not in allowed)
 
     async def _episode(self, question: Question, image: Image, session: Session) -> Trajectory:
-        """A trajectory with its reward and, where it does not count, the reason."""
+        """Plays and rewards one episode. The trajectory records whether it counts."""
         style = self.engine.style
         episode = Episode(question, image, session, self.toolbox, self.settings, style, tools=self.tools)
         trajectory = await episode.run()

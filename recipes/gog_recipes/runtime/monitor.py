@@ -40,7 +40,7 @@ def serve(port: int, progress: Callable[[], dict[str, Any]], host: str = "0.0.0.
         return serving.Server(pages, port, host)
     except OSError as error:
         raise UserError(
-            f"cannot serve metrics at port {port}: {error.strerror}", where=serving.PORT, remedy="give another"
+            f"cannot serve metrics at port {port}: {error.strerror}", where=serving.PORT, remedy="use another"
         ) from None
 
 

@@ -31,7 +31,7 @@ class Example:
     """One training sequence, as text with images."""
 
     pieces: list[tuple[str, bool]] = field(default_factory=list)
-    """Text in order; the flag says whether its tokens count in the loss."""
+    """Text in order, each with whether its tokens count in the loss."""
     images: list[Image] = field(default_factory=list)
     """Images in the order of their pads."""
 

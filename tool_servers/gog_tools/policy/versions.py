@@ -1,10 +1,9 @@
-"""Which weights a policy server holds under which name, and for how long.
+"""Versions of the policy that a server has loaded, by name.
 
-A name stands for the same weights for ever: a client that caches by name would otherwise mix two policies, so a name
-that was used before is only ever given to the same bytes again. The name `policy` stands for the default version at the
-time a request arrives. A client that names a version gets it until it is unloaded, and a request under way at that time
-is finished first. A load continues when the client that asked for it disconnects; a client that asks for the same again
-waits for the same load and gets its result.
+A name always denotes the same weights, because a client that caches by name would otherwise mix two policies. A name
+that was used before can only be loaded again with the same bytes. The name `policy` denotes the default version at the
+time of a request. A version is available until it is unloaded, which waits for its requests in flight. A load continues
+if its client disconnects; another request for the same load waits for it and gets its result.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from gog_tools.policy.adapter_source import Adapter, AdapterSource
 from gog_tools.serving.errors import RequestError, Unavailable
 
 ALIAS = "policy"
-"""The name that stands for the default version in requests."""
+"""The name of the default version in requests."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Versions:
         """
         if base == ALIAS:
             raise UserError(
-                f"{ALIAS!r} stands for the default version", where="--name", remedy="give the base another name"
+                f"{ALIAS!r} is reserved for the default version", where="--name", remedy="give the base another name"
             )
         self.model, self.executor, self.source, self.base = model, executor, source, base
         self.default = base

@@ -24,8 +24,8 @@ THUMBNAIL = 14
 def readings(image: Image) -> list[np.ndarray]:
     """Features of what a query image may show.
 
-    A query shows one thing or many; as web image search does, the most salient one is looked up. A crop may also be
-    cut so tightly that no background is left: then the whole image is the thing. Nothing in the image says which,
+    A query shows one or more things; as in web image search, the most salient one is looked up. A crop may also be so
+    tight that no background is left, so that the whole image is the thing. The image does not show which case applies,
     so both readings are returned.
 
     Args:

@@ -7,7 +7,7 @@ chosen by `--backend NAME` or `--backend module:factory`, and configured by `--o
 How to add a back end:
 
 1. Write a class with the methods of the role's protocol: `grounding.backend.Detector`, `search.backend.ImageSearch` or
-   `TextSearch`, `judge.backend.Judge`, `gog.completions.Model`. The protocol says what is passed and returned.
+   `TextSearch`, `judge.backend.Judge`, `gog.completions.Model`. The protocol describes arguments and results.
 2. Give its constructor typed parameters. A parameter named like one of the role's resources (RESOURCES) receives it;
    every other one is an option, checked against its annotation before the constructor runs:
 
