@@ -21,9 +21,9 @@ from gog_operator.api import sequence
 from gog_operator.api.objects import GoGRun
 from gog_operator.build import merge
 
-START_SECONDS = 9.0
+START_SECONDS = 6.0
 """Start of a stage on the reference machine: imports, model, servers."""
-UNIT_SECONDS = {"curate": 0.003, "sft": 0.0205, "stratify": 0.0125, "grpo": 0.0125, "evaluate": 0.0085}
+UNIT_SECONDS = {"curate": 0.0007, "sft": 0.0098, "stratify": 0.0072, "grpo": 0.0107, "evaluate": 0.014}
 """Seconds per unit of work on the reference machine; `units` defines the units."""
 PROBE_SECONDS = 0.0007
 """Duration of one round of the probe on the reference machine."""
