@@ -8,6 +8,8 @@ Rules for an engine
     - samples belong to their conversation: equal prompt, seed and observations give equal tokens, whatever else is under
       way and however long a tool takes, so that a repeated rollout repeats itself. (A server that batches in another
       order may break this in the last bits; it must not break it on purpose.)
+    - the n-th token that a conversation samples uses the n-th draw of its seed's generator, so a conversation that is
+      resumed skips as many draws as it has sampled tokens
     - tokens of control (padding, images, ends of documents) are never sampled, nor is a token of probability 0
     - its calls are made from one event loop; it must not block that loop for longer than its own computing takes
     - a fault raises in every session that waits, instead of leaving it waiting
@@ -25,6 +27,7 @@ from typing import Any, Protocol
 from gog import prompts
 from gog.agent import Session
 from gog.images import Image
+from gog.trajectory import Segment
 
 Seed = tuple[int, ...]
 """Numbers that decide a conversation's sampling noise, each 0 or more: of the run, the step, the question, the sample."""
@@ -74,21 +77,31 @@ class Engine(Protocol):
         ...
 
     async def open(
-        self, prompt: str, images: Sequence[Image], seeds: Sequence[Seed], *, suppress: Sequence[str] = ()
+        self,
+        prompt: str,
+        images: Sequence[Image],
+        seeds: Sequence[Seed],
+        *,
+        suppress: Sequence[str] = (),
+        resume: Sequence[Sequence[Segment]] | None = None,
     ) -> Sequence[Session]:
         """Opens a group: one conversation per seed, all with the same prompt, which is read once.
 
         Args:
             prompt: rendered text (`prompts.prompt`) with one image placeholder per image.
-            images: the images of the prompt, in order.
+            images: the images of the prompt, in order; with `resume`, followed by those that its observations show.
             seeds: the sampling noise of each conversation.
             suppress: texts that must not be sampled, where the tokenizer has a token for them.
+            resume: for each seed what `segments()` of an earlier session returned, or nothing for a conversation that
+                starts. It continues as if it had never been interrupted, and samples from the present weights.
 
         Returns:
             Sessions in the order of the seeds. Each must be closed, which frees its place; closing it again does nothing.
 
         Raises:
             QuestionSkipped: the prompt leaves no room for a turn, or an image cannot be used.
+            ValueError: segments to resume do not begin with this prompt, exceed the limit of a conversation, or show an
+                image that is not given.
         """
         ...
 
@@ -98,6 +111,13 @@ class Engine(Protocol):
         Args:
             weights: the trainer's model. What is taken from it, and how it travels, is up to the engine.
             version: recorded with every turn that they sample.
+        """
+        ...
+
+    async def rest(self) -> None:
+        """Frees or offloads what it can until the next conversation opens; no conversation may be open.
+
+        Called before an update, which needs the memory of caches and workspaces. All ranks at once.
         """
         ...
 

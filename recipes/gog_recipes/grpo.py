@@ -176,6 +176,7 @@ class GRPORecipe(FTRecipeInterface):
                 timer = timers.StepTimer()
                 replay = self.stage.replay()
                 rollout = await replay.until_learnable(self._play, self._spoiled)
+                await self.engine.rest()
                 timer.mark("rollout")
                 rate = optimizer.set_rate(
                     self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps

@@ -14,6 +14,7 @@ from gog.engine import Counters, Limits
 from gog.errors import QuestionSkipped
 from gog.images import Image
 from gog.spec import LoraSettings, ModelSpec
+from gog.trajectory import Segment
 from gog_recipes.models import lora, policy_model
 from gog_recipes.models.vision import MAX_PASS_IMAGES
 from gog_recipes.rollout.engine import Parts
@@ -21,6 +22,7 @@ from gog_recipes.rollout.transformers import TransformersEngine
 
 SPEC = ModelSpec(base="tiny")
 CPU = torch.device("cpu")
+TWO_CROPS = f"1 {prompts.IMAGE} 2 {prompts.IMAGE}"
 
 
 def image(seed: int, side: int = 112) -> Image:
@@ -65,8 +67,7 @@ async def converse(session, turns, *, before_turn=None):
             await before_turn(turn)
         await session.generate()
         if turn + 1 < turns:
-            two = "1 <|vision_start|><|image_pad|><|vision_end|> 2 <|vision_start|><|image_pad|><|vision_end|>"
-            session.observe(await session.encode(two, [image(turn, 28), image(turn + 50, 28)]))
+            session.observe(await session.encode(TWO_CROPS, [image(turn, 28), image(turn + 50, 28)]))
     return session.segments()
 
 
@@ -319,3 +320,73 @@ def test_features_do_not_depend_on_the_pass_that_an_image_was_in(policy, process
     for each in shown:
         alone.add([each])
         assert torch.allclose(together[each.hash], alone[each.hash], atol=1e-5)
+
+
+async def interrupted(policy, processor, question, shown, seeds, turns, resumed_after):
+    """Segments of conversations of `turns` turns, which another engine resumes after `resumed_after` of them."""
+    first, second = engine_for(policy, processor), engine_for(policy, processor)
+    crops = [image(seed, 28) for turn in range(turns) for seed in (turn, turn + 50)]
+    sessions = await open_group(first, question, shown, seeds)
+    for turn in range(resumed_after):
+        await asyncio.gather(*(session.generate() for session in sessions))
+        for session in sessions:
+            session.observe(await session.encode(TWO_CROPS, [image(turn, 28), image(turn + 50, 28)]))
+    text = prompts.prompt(question, style=second.style, tools=SEARCH_TOOLS)
+    earlier = [session.segments() for session in sessions]
+    sessions = await second.open(text, [shown, *crops], seeds, resume=earlier if resumed_after else None)
+    for turn in range(resumed_after, turns):
+        await asyncio.gather(*(session.generate() for session in sessions))
+        if turn + 1 < turns:
+            for session in sessions:
+                session.observe(await session.encode(TWO_CROPS, [image(turn, 28), image(turn + 50, 28)]))
+    return [session.segments() for session in sessions]
+
+
+@pytest.mark.parametrize("resumed_after", [1, 2])
+def test_a_resumed_conversation_samples_what_the_uninterrupted_one_does(policy, processor, resumed_after):
+    args = (policy, processor, "what colour is the ring ?", image(1), [(7, n) for n in range(3)], 3)
+    whole, resumed = asyncio.run(interrupted(*args, 0)), asyncio.run(interrupted(*args, resumed_after))
+    assert [[segment.tokens for segment in row] for row in resumed] == [[s.tokens for s in row] for row in whole]
+    logprobs = [[value for row in rows for segment in row for value in segment.logprobs] for rows in (whole, resumed)]
+    assert np.allclose(*logprobs, atol=1e-5)
+
+
+def test_a_group_may_hold_resumed_conversations_beside_new_ones(policy, processor):
+    engine = engine_for(policy, processor)
+    text = prompts.prompt("what colour is the ring ?", style=engine.style, tools=SEARCH_TOOLS)
+
+    async def run():
+        (earlier,) = await engine.open(text, [image(1)], [(7, 0)])
+        await earlier.generate()
+        both = await engine.open(text, [image(1)], [(7, 0), (7, 1)], resume=[earlier.segments(), ()])
+        await asyncio.gather(*(session.generate() for session in both))
+        (alone,) = await engine.open(text, [image(1)], [(7, 1)])
+        await alone.generate()
+        return [session.segments() for session in (*both, alone)]
+
+    resumed, fresh, alone = asyncio.run(run())
+    assert [segment.source for segment in resumed] == ["prompt", "model", "model"]
+    assert [segment.tokens for segment in fresh] == [segment.tokens for segment in alone]
+
+
+def test_segments_of_another_conversation_are_not_resumed(policy, processor):
+    engine = engine_for(policy, processor)
+    text = prompts.prompt("what colour is the ring ?", style=engine.style, tools=SEARCH_TOOLS)
+    (session,) = asyncio.run(engine.open(text, [image(1)], [(1,)]))
+    prompt = session.segments()[0]
+    crop = Segment(source="observation", tokens=(processor.image_pad,), images=("unknown",))
+    for segments, reason in (
+        ([prompt.model_copy(update={"tokens": prompt.tokens[1:]})], "has another prompt"),
+        ([prompt, prompt.model_copy(update={"tokens": prompt.tokens * 50})], "tokens, the limit is 192"),
+        ([prompt, crop], "shows image unknown, which is not given"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            asyncio.run(engine.open(text, [image(1)], [(1,)], resume=[segments]))
+
+
+def test_an_engine_at_rest_holds_no_cache_and_samples_again_when_a_conversation_opens(policy, processor):
+    engine = engine_for(policy, processor)
+    before = play(engine, GROUPS)
+    asyncio.run(engine.rest())
+    assert engine.decoder.keys == engine.decoder.values == []
+    assert [[s.tokens for s in row] for row in play(engine, GROUPS)] == [[s.tokens for s in row] for row in before]

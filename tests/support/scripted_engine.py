@@ -60,6 +60,8 @@ class ScriptedEngine:
     """Every conversation that was opened."""
     suppressed: list[Sequence[str]] = field(default_factory=list)
     """What each group must not sample."""
+    rests: int = 0
+    """How often it was asked to free what it can."""
     prefetched: list[Sequence[Image]] = field(default_factory=list)
     """Images of each prefetch."""
     counters: dict[str, int] = field(default_factory=lambda: {"generated": 0, "steps": 0})
@@ -71,7 +73,13 @@ class ScriptedEngine:
         self.prefetched.append(images)
 
     async def open(
-        self, prompt: str, images: Sequence[Image], seeds: Sequence[Seed], *, suppress: Sequence[str] = ()
+        self,
+        prompt: str,
+        images: Sequence[Image],
+        seeds: Sequence[Seed],
+        *,
+        suppress: Sequence[str] = (),
+        resume: Sequence[Sequence[Segment]] | None = None,
     ) -> Sequence[ScriptedSession]:
         if len(prompt) > self.limit:
             raise QuestionSkipped(f"the prompt alone has {len(prompt)} tokens, the limit is {self.limit}")
@@ -79,16 +87,22 @@ class ScriptedEngine:
         assert self.places >= 0, "more conversations than places"
         self.suppressed.append(suppress)
         opened = []
-        for seed in seeds:
+        shown = tuple(each.hash for each in images[: prompt.count(prompts.IMAGE)])
+        for seed, earlier in zip(seeds, resume or [()] * len(seeds), strict=True):
             session = ScriptedSession(self.script(prompt, seed), self.limit, seconds=self.seconds(prompt))
             session.engine, session.prompt, session.seed = self, prompt, seed
-            session._segments = [Segment(source="prompt", tokens=(1,), images=tuple(each.hash for each in images))]
+            session._segments = [*earlier] or [Segment(source="prompt", tokens=(1,), images=shown)]
+            session._next = sum(segment.source == "model" for segment in earlier)
             opened.append(session)
         self.sessions += opened
         return opened
 
     async def switch(self, weights: Any, version: int) -> None:
         self.version = version
+
+    async def rest(self) -> None:
+        assert self.places == self.capacity
+        self.rests += 1
 
     def take_counters(self) -> Counters:
         taken, self.counters = self.counters, {"generated": 0, "steps": 0}

@@ -77,9 +77,17 @@ class Decoder:
         self.head_size, self.epsilon = config.hidden_size // config.num_attention_heads, config.rms_norm_eps
         self.rows, self.length = rows, length
         self.refresh(model)
+        self.free_cache()
+
+    def free_cache(self) -> None:
+        """Forgets all conversations; the next step allocates the cache again."""
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+
+    def _allocate_cache(self) -> None:
         like = self.embedding
         # One position more than a conversation may have: padded tokens of a mixed batch are written there, never read.
-        shape = (rows, self.kv_heads, length + 1, self.head_size)
+        shape = (self.rows, self.kv_heads, self.length + 1, self.head_size)
         self.keys = [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in self.layers]
         self.values = [torch.zeros(shape, dtype=like.dtype, device=like.device) for _ in self.layers]
 
@@ -115,6 +123,8 @@ class Decoder:
         Returns:
             Logits [b, v] after each row's last real token.
         """
+        if not self.keys:
+            self._allocate_cache()
         b, n, h = embedded.shape
         total = int((starts + counts).max())
         offsets = torch.arange(n, device=rows.device)

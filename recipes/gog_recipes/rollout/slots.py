@@ -59,6 +59,13 @@ class Slot:
         self.pending += segment.tokens
         self.pending_images += segment.images
 
+    def resume(self, segments: Sequence[Segment]) -> None:
+        """Takes the segments of a conversation, and skips the noise that its turns have used."""
+        for segment in segments:
+            self.append(segment)
+            if segment.source == "model":
+                self.noise.random(len(segment.tokens))
+
     def mark_read(self) -> None:
         """What was pending is cached."""
         self.cached += len(self.pending)

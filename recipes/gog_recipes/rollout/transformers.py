@@ -67,25 +67,44 @@ class TransformersEngine:
         self.vision.add(images)
 
     async def open(
-        self, prompt: str, images: Sequence[Image], seeds: Sequence[Seed], *, suppress: Sequence[str] = ()
+        self,
+        prompt: str,
+        images: Sequence[Image],
+        seeds: Sequence[Seed],
+        *,
+        suppress: Sequence[str] = (),
+        resume: Sequence[Sequence[Segment]] | None = None,
     ) -> list[TransformersSession]:
         """See gog.engine.Engine.open."""
-        opening = self._segment("prompt", prompt, images)
+        placeholders = prompt.count(prompts.IMAGE)
+        opening = self._segment("prompt", prompt, images[:placeholders])
+        self.vision.add(images[placeholders:])
         if len(opening.tokens) + 2 > self.limits.tokens:
             raise QuestionSkipped(
                 f"the prompt alone has {len(opening.tokens)} tokens, the limit is {self.limits.tokens}",
                 where="max_tokens",
                 remedy=f"allow several times {len(opening.tokens)}: an episode holds turns and observations too",
             )
-        group, suppressed = Group(), tuple(self.processor.forbidden(suppress))
-        for seed in seeds:
+        earlier = resume or [()] * len(seeds)
+        for segments in earlier:
+            self._check_resumable(segments, opening)
+        group, suppressed, slots = Group(), tuple(self.processor.forbidden(suppress)), []
+        for seed, segments in zip(seeds, earlier, strict=True):
             noise = np.random.Generator(np.random.Philox(np.random.SeedSequence(list(seed))))
-            slot = Slot(self._free.pop(), noise, suppressed, group)
-            slot.append(opening)
-            group.slots.append(slot)
+            slot = Slot(self._free.pop(), noise, suppressed, None if segments else group)
+            slot.resume(segments or [opening])
+            if not segments:
+                group.slots.append(slot)
             self._open[slot.index] = slot
-        self._count(unique=len(opening.tokens))
-        return [TransformersSession(self, slot) for slot in group.slots]
+            slots.append(slot)
+        again = sum(len(segment.tokens) for segments in earlier for segment in segments)
+        self._count(unique=again + (len(opening.tokens) if group.slots else 0))
+        return [TransformersSession(self, slot) for slot in slots]
+
+    async def rest(self) -> None:
+        """See gog.engine.Engine.rest: frees the cache."""
+        assert not self._open, "at rest under a conversation"
+        self.decoder.free_cache()
 
     async def switch(self, weights: Any, version: int) -> None:
         """See gog.engine.Engine.switch; weights: the model, from which the decoder takes its own form."""
@@ -141,6 +160,19 @@ class TransformersEngine:
         if slot.group is not None:
             slot.group.slots.remove(slot)
         self._wake.set()
+
+    def _check_resumable(self, segments: Sequence[Segment], opening: Segment) -> None:
+        """Raises ValueError for segments that cannot be continued; nothing is a conversation that starts."""
+        if not segments:
+            return
+        if segments[0].tokens != opening.tokens or segments[0].images != opening.images:
+            raise ValueError("the conversation to resume has another prompt")
+        tokens = sum(len(segment.tokens) for segment in segments)
+        if tokens > self.limits.tokens:
+            raise ValueError(f"the conversation to resume has {tokens} tokens, the limit is {self.limits.tokens}")
+        absent = [image for segment in segments for image in segment.images if image not in self.vision]
+        if absent:
+            raise ValueError(f"the conversation to resume shows image {absent[0]}, which is not given")
 
     def _segment(self, source: Any, text: str, images: Sequence[Image]) -> Segment:
         self.vision.add(images)
