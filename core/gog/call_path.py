@@ -94,6 +94,11 @@ class Breaker:
             self._opened = self.clock()
 
     @property
+    def failed_attempts(self) -> int:
+        """Consecutive failed attempts since the last success."""
+        return self._in_a_row
+
+    @property
     def is_open(self) -> bool:
         return self._opened is not None
 
@@ -205,7 +210,9 @@ class CallPath(Generic[Value]):
                 # waiting for their deadlines one after the other.
                 if not self.breaker.admits():
                     why = f"too many failures in a row, the last: {self._last_failure}"
-                    failure = ToolFailure(self.tool, FailureKind.BREAKER_OPEN, why)
+                    failure = ToolFailure(
+                        self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts
+                    )
                     return Reply(None, failure, attempt, self.clock() - started), None
                 attempt += 1
                 if request is None:  # with a slot only, because the requests of waiting calls would fill the memory

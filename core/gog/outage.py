@@ -1,9 +1,13 @@
 """Detects outages of tools and the judge, and makes a stage wait for their end.
 
 An outage is not an error of the manifest; the same run succeeds once the service responds again. A service counts as
-down after FAILURES consecutive failed calls. Calls then wait, and calls that failed in the meantime are repeated.
-Single calls are sent as probes at doubling intervals; the first success ends the outage. When the patience set in the
-manifest is exhausted, waiting calls raise ServiceDown, and the stage's attempt fails and is retried.
+down after FAILURES consecutive failures. Calls then wait, and calls that failed in the meantime are repeated. Single
+calls are sent as probes at doubling intervals; the first success ends the outage. When the patience set in the manifest
+is exhausted, waiting calls raise ServiceDown, and the stage's attempt fails and is retried.
+
+Only results of requests are evidence. A request that several callers share counts once, and a call that an open breaker
+refused adds nothing to the failed attempts that opened the breaker. Otherwise one failed request would be an outage
+whenever the five samples of a group make the same call.
 
 `Patience` decides and is pure; `Watch` makes asynchronous calls wait. A service that responds with refusals or invalid
 responses is not down. Waiting would not help, and the user must act (`Patience.misconfigured`, `judging.check`).
@@ -24,7 +28,7 @@ from gog.spec import OutageSpec
 from gog.tool_types import FailureKind, Reply, ToolFailure
 
 FAILURES = 5
-"""Consecutive failed calls after which a service counts as down."""
+"""Consecutive failures after which a service counts as down."""
 REFUSALS = 20
 """Refused calls without any success after which a tool counts as misconfigured; for the judge it is FAILURES."""
 FIRST_PROBE, LONGEST_PROBE = 1.0, 30.0
@@ -117,16 +121,17 @@ class Patience:
     _pause: float = FIRST_PROBE
 
     def observe(self, failure: ToolFailure | None) -> None:
-        """Records one call to the service.
+        """Records the result of one call. A result that several callers share must be recorded once.
 
         Args:
-            failure: Why it failed; None for a success.
+            failure: Why the call failed; None for a success.
         """
         if failure is None:
             self._in_a_row, self._refused, self._answered, self._since, self._pause = 0, 0, True, None, FIRST_PROBE
         elif self._is_outage(failure.kind):
-            self._in_a_row += 1
-            if failure.kind is not FailureKind.BREAKER_OPEN or not self._reason:
+            refused = failure.kind is FailureKind.BREAKER_OPEN
+            self._in_a_row = max(self._in_a_row, failure.failed_attempts) if refused else self._in_a_row + 1
+            if not refused or not self._reason:
                 self._reason = failure.words
             if self._in_a_row >= FAILURES and self._since is None:
                 self._since = self.clock()
@@ -197,11 +202,10 @@ class Watch:
         while True:
             await self._until_open(patience)
             reply = await call()
-            if reply.cached and reply.failure is None:
-                return reply
-            patience.observe(reply.failure)
-            metrics.record_tool_down(service, not isinstance(patience.verdict(), Healthy))
-            self._report_news()
+            if not reply.cached:  # otherwise the call that sent the request records its result
+                patience.observe(reply.failure)
+                metrics.record_tool_down(service, not isinstance(patience.verdict(), Healthy))
+                self._report_news()
             if patience.misconfigured:
                 raise UserError(
                     f"it answers, but no call has succeeded; the last reply: {patience.misconfigured}",
@@ -226,7 +230,10 @@ class Watch:
 
     def _report_news(self) -> None:
         """Reports the service whose patience ends first, if that has changed."""
-        waiting = [each for each in map(Patience.verdict, self._services.values()) if isinstance(each, Waiting)]
+        verdicts = [patience.verdict() for patience in self._services.values()]
+        if any(isinstance(each, Down) for each in verdicts):  # the stage is about to fail: its wait is not over
+            return
+        waiting = [each for each in verdicts if isinstance(each, Waiting)]
         first = min(waiting, key=lambda each: each.seconds_left, default=None)
         known = self._reported
         if (first and (first.service, first.reason)) != (known and (known.service, known.reason)):

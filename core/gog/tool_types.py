@@ -64,6 +64,8 @@ class ToolFailure:
     """What happened, in the server's own words where it gave any; one line."""
     retry_after: float | None = None
     """Seconds to wait before the next attempt, as requested by the server; None if it requests nothing."""
+    failed_attempts: int = 0
+    """Consecutive failed attempts because of which an open breaker refused the call; 0 for other kinds."""
 
     @property
     def words(self) -> str:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from support.builders import now, run
+from support.loopback import Handler, Provider, hang, responds, with_toolbox
 
 from gog import outage
 from gog.errors import ServiceDown, UserError
 from gog.outage import Down, Healthy, Patience, Waiting, Watch
 from gog.spec import OutageSpec
+from gog.tool_client import Toolbox
 from gog.tool_types import FailureKind, Reply, ToolFailure
 
 DEAD = ToolFailure("textSearch", FailureKind.SERVER_ERROR, "HTTP 503: overloaded")
 REFUSED = ToolFailure("textSearch", FailureKind.REFUSED, "HTTP 401: no such key")
+
+
+def refused(after: int) -> ToolFailure:
+    """A call that a breaker refused after so many failed attempts in a row."""
+    return ToolFailure("textSearch", FailureKind.BREAKER_OPEN, "too many failures", failed_attempts=after)
 
 
 class Clock:
@@ -68,8 +76,18 @@ def test_probes_become_rarer_and_one_call_at_a_time_is_a_probe() -> None:
     assert probes == [1, 3, 7, 15, 31, 61, 91, 121]
 
 
+def test_calls_that_an_open_breaker_refuses_add_nothing_to_the_failures_that_opened_it() -> None:
+    assert patience_after(DEAD, *[refused(after=1)] * 50)[0].verdict() == Healthy()
+    assert isinstance(patience_after(DEAD, *[refused(after=1)] * 50, *[DEAD] * 4)[0].verdict(), Waiting)
+
+
+def test_a_breaker_that_five_failures_opened_is_an_outage_although_their_calls_have_not_returned_yet() -> None:
+    assert patience_after(refused(after=4))[0].verdict() == Healthy()
+    assert isinstance(patience_after(refused(after=5))[0].verdict(), Waiting)
+
+
 def test_an_open_breaker_does_not_hide_why_the_service_failed() -> None:
-    patience, _ = patience_after(*[DEAD] * 5, ToolFailure("textSearch", FailureKind.BREAKER_OPEN, "too many failures"))
+    patience, _ = patience_after(*[DEAD] * 5, refused(after=5))
     verdict = patience.verdict()
     assert isinstance(verdict, Waiting) and "overloaded" in verdict.reason
 
@@ -112,9 +130,11 @@ class Service:
     back: float
     failure: ToolFailure = DEAD
     times: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
     async def call(self) -> Reply[str]:
         self.times.append(now())
+        await asyncio.sleep(self.seconds)
         return Reply("answer") if now() >= self.back else Reply(None, self.failure)
 
 
@@ -152,6 +172,17 @@ def test_a_service_that_stays_down_ends_the_stage_with_its_own_words() -> None:
         call_all(Service(back=1e9), 6, patience=60.0)
 
 
+def test_a_wait_that_outlasts_the_patience_is_not_reported_as_over() -> None:
+    async def scenario() -> list[Waiting | None]:
+        reported: list[Waiting | None] = []
+        watch = Watch(OutageSpec(patience_seconds=60), reported.append, clock=now)
+        slow = Service(back=1e9, seconds=50.0)
+        await asyncio.gather(*(watch.call("textSearch", slow.call) for _ in range(8)), return_exceptions=True)
+        return reported
+
+    assert None not in run(scenario())
+
+
 def test_a_service_that_refuses_every_call_is_the_user_s_to_correct() -> None:
     with pytest.raises(UserError, match=r"endpoints.textSearch: .*HTTP 401: no such key"):
         call_all(Service(back=1e9, failure=REFUSED), 25)
@@ -184,3 +215,73 @@ def test_an_outage_of_one_service_holds_no_call_of_another() -> None:
         return now()
 
     assert run(scenario()) == 2
+
+
+# ---- calls that share one request, or that a breaker refuses: the real toolbox and a real server
+
+BROKEN = responds(b"<html>busy</html>")
+
+
+@dataclass
+class Searched:
+    """Concurrent text searches."""
+
+    replies: list[Any]
+    """Replies and exceptions, in the order of the queries."""
+    reported: list[Waiting | None]
+    """Outages that were reported."""
+    requests: int
+    """Requests that reached the server."""
+
+    @property
+    def failures(self) -> list[FailureKind | type | None]:
+        """Kind of each failure, the type of an exception, None for a success."""
+        return [
+            type(reply) if isinstance(reply, Exception) else reply.failure and reply.failure.kind
+            for reply in self.replies
+        ]
+
+
+def search_together(queries: Sequence[str], handler: Handler, **limits: Any) -> Searched:
+    """Sends all queries at once to the real toolbox, which waits a moment only for an outage to end."""
+    reported: list[Waiting | None] = []
+
+    async def use(tools: Toolbox, provider: Provider) -> Searched:
+        searches = (tools.search_text(query) for query in queries)
+        replies = await asyncio.gather(*searches, return_exceptions=True)
+        return Searched(replies, reported, len(provider.requests["textSearch"]))
+
+    watch = Watch(OutageSpec(patience_seconds=0.01), reported.append)
+    return with_toolbox({"textSearch": [handler]}, use, watch=watch, **{"attempts": 1, "concurrency": 64, **limits})
+
+
+@pytest.mark.parametrize(("handler", "kind"), [(BROKEN, FailureKind.MALFORMED), (hang, FailureKind.TIMEOUT)])
+def test_one_failed_request_that_five_callers_share_is_no_outage(handler: Handler, kind: FailureKind) -> None:
+    searched = search_together(["ring"] * 5, handler, deadline_seconds=0.2)
+    assert searched.failures == [kind] * 5
+    assert searched.requests == 1 and searched.reported == []
+
+
+def test_one_failed_request_whose_breaker_refuses_five_others_is_no_outage() -> None:
+    searched = search_together(list("abcdef"), BROKEN, breaker_failures=1, concurrency=1)
+    assert searched.failures == [FailureKind.MALFORMED, *[FailureKind.BREAKER_OPEN] * 5]
+    assert searched.requests == 1 and searched.reported == []
+
+
+def test_five_different_requests_that_fail_in_a_row_are_an_outage() -> None:
+    searched = search_together(list("abcde"), BROKEN)
+    assert searched.failures == [FailureKind.MALFORMED] * 4 + [ServiceDown]
+    (waiting,) = searched.reported
+    assert isinstance(waiting, Waiting) and waiting.reason.startswith("malformed")
+
+
+@pytest.mark.parametrize("same", [1, 5])
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_hard_outage_is_noticed_in_the_first_calls_of_many(same: int, attempts: int) -> None:
+    queries = [f"query {number}" for number in range(40) for _ in range(same)]
+    searched = search_together(
+        queries, BROKEN, attempts=attempts, concurrency=4, breaker_failures=20, backoff_seconds=0.2
+    )
+    reached = [kind for kind in searched.failures if kind is not ServiceDown]
+    assert len(reached) <= (outage.FAILURES - 1) * same
+    assert searched.requests <= 20 + 4 - 1, "the breaker opens while others are under way"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from gog import regions
+from gog import outage, regions
 from gog.spec import CallPolicy, ToolsSpec
 from gog.tool_client import PATHS, Toolbox
 
@@ -117,6 +117,7 @@ def with_toolbox(
     *,
     judge_model: str = "",
     backends: Mapping[str, str] | None = None,
+    watch: outage.Watch | None = None,
     **limits: Any,
 ) -> Value:
     """Runs `use` with a toolbox whose tools are served by `handlers`; tools without handlers work. The judge has the
@@ -128,7 +129,7 @@ def with_toolbox(
         settings = ToolsSpec(**{"judge": policy, **given})
         async with (
             Provider({**WORKING, **handlers}) as provider,
-            Toolbox(dict.fromkeys(PATHS, provider.url), settings, judge_model, backends=backends) as tools,
+            Toolbox(dict.fromkeys(PATHS, provider.url), settings, judge_model, watch, backends) as tools,
         ):
             return await use(tools, provider)
 

@@ -48,8 +48,8 @@ class OutageSpec(Spec):
     patience_seconds: float = Field(
         600.0,
         ge=0,
-        description="Seconds that calls wait for a service that is down (5 failed calls in a row), while one call at a "
-        "time probes it. After that the stage's attempt fails, and is retried [ours].",
+        description="Seconds that calls wait for a service that is down (5 failed requests in a row), while one call "
+        "at a time probes it. After that the stage's attempt fails, and is retried [ours].",
     )
 
 
