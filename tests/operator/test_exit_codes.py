@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gog_operator.cluster import exit_codes
+from gog_operator.api import exit_codes
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,8 @@ from gog_operator.cluster import exit_codes
 def test_a_signal_is_the_same_however_it_is_reported(code, normal, state):
     assert exit_codes.normalized(code) == normal
     assert exit_codes.state(exit_codes.normalized(code)) == state
+
+
+@pytest.mark.parametrize(("code", "number"), [(None, None), (0, None), (2, None), (137, 9), (-9, 9), (255, None)])
+def test_a_signal_has_one_number_however_it_is_reported(code, number):
+    assert exit_codes.signal_number(code) == number

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gog_operator.cluster import exit_codes, files, processes
+from gog_operator.api import exit_codes
+from gog_operator.cluster import files, processes
 from gog_operator.plan.actions import JobView
 
 SESSION = "gog"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gog_operator.api import exit_codes
 from gog_operator.api.meta import Reason
-from gog_operator.cluster import exit_codes
 from gog_operator.plan.actions import Blocked
 
 Pod = Mapping[str, Any]

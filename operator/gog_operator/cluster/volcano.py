@@ -7,12 +7,13 @@ from typing import Any
 
 import yaml
 
+from gog_operator.api import exit_codes
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Stage
 from gog_operator.build import meta, volcano
 from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import documents, exit_codes, paths, pods
+from gog_operator.cluster import documents, paths, pods
 from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.creation import create_owned
 from gog_operator.cluster.interface import Refused, Unavailable

@@ -15,6 +15,8 @@ from __future__ import annotations
 import signal
 from datetime import datetime, timedelta
 
+from gog_operator.api import exit_codes
+
 FIRST_DELAY = 2.0
 """Seconds before the first retry."""
 LONGEST_DELAY = 300.0
@@ -49,7 +51,7 @@ def describe(exit_code: int | None, lines: tuple[str, ...], cause: str = "") -> 
             quoted.
         cause: Why the platform ended it; replaces the exit code.
     """
-    number = signal_number(exit_code)
+    number = exit_codes.signal_number(exit_code)
     quoted = "" if number in (signal.SIGKILL, signal.SIGTERM) else last_line(lines)
     end = cause or describe_exit(exit_code)
     return f"{end}: {quoted}" if quoted else end
@@ -61,20 +63,13 @@ def describe_exit(code: int | None) -> str:
     >>> [describe_exit(code) for code in (1, -9, 143, None)]
     ['exit 1', 'killed by SIGKILL, possibly out of memory', 'killed by SIGTERM', 'ended without an exit code']
     """
-    number = signal_number(code)
+    number = exit_codes.signal_number(code)
     if code is None:
         return "ended without an exit code"
     if number is None:
         return f"exit {code}"
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     return f"killed by {name}" + (", possibly out of memory" if name == "SIGKILL" else "")
-
-
-def signal_number(code: int | None) -> int | None:
-    """The signal that an exit code represents: negative from a child process, 128 + n from a shell or a container."""
-    if code is None or 0 <= code <= 128:
-        return None
-    return -code if code < 0 else code - 128
 
 
 def last_line(lines: tuple[str, ...]) -> str:

@@ -27,6 +27,12 @@ def normalized(code: int) -> int:
     return 128 - code if 128 < code < 160 else code
 
 
+def signal_number(code: int | None) -> int | None:
+    """The signal that an exit code stands for; None for other codes and for no code."""
+    code = None if code is None else normalized(code)
+    return -code if code is not None and code < 0 else None
+
+
 def state(code: int) -> Literal["succeeded", "failed", "lost"]:
     """The state of a job that exited by itself. code: a normalized exit code."""
     if code == 0:
