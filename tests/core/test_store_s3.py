@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import forward_proxy, s3
+from support import forward_proxy, s3, tcp_server
 from support.builders import NEW, OLD, contents, publish
 
 from gog import store as stores
@@ -384,8 +384,8 @@ class Proxy:
         self._when: Callable[[bytes], bool] = lambda _: False
         self._fault: Callable[..., None] = Proxy.reset
         self._left, self._lock = 0, threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
+        self._server = tcp_server.TcpServer(self._serve)
+        self.port = self._server.port
 
     def fail_when(self, when: Callable[[bytes], bool], fault: Callable[..., None], times: int = 1) -> None:
         self._when, self._fault, self._left = when, fault, times
@@ -394,30 +394,21 @@ class Proxy:
         return self.gateway.spec(prefix, endpoint_url=f"http://127.0.0.1:{self.port}", **fields)
 
     def __enter__(self) -> Proxy:
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._server.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _listen(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        self._server.close()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            request = forward_proxy.whole_message(connection)
-            if not request:
-                return
-            with self._lock:
-                fails = self._left > 0 and self._when(request.partition(b"\r\n\r\n")[0])
-                self._left -= fails
-                self.failed += fails
-            (self._fault if fails else Proxy.passed)(self, connection, request)
+        request = forward_proxy.whole_message(connection)
+        if not request:
+            return
+        with self._lock:
+            fails = self._left > 0 and self._when(request.partition(b"\r\n\r\n")[0])
+            self._left -= fails
+            self.failed += fails
+        (self._fault if fails else Proxy.passed)(self, connection, request)
 
     def _answer(self, request: bytes) -> bytes:
         head, _, body = request.partition(b"\r\n\r\n")

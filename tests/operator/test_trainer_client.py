@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from support import tcp_server
 
 from gog_operator.cluster import adapters, bounded_http, trainer_client
 from gog_operator.cluster.trainer_client import ask, parse_progress
@@ -22,22 +22,12 @@ GOOD = {"step": 7, "total": 10, "metrics": {"reward": 0.5}}
 def pod(serve: Callable[[socket.socket], None]) -> Iterator[str]:
     """The address of a server that treats each connection so, once it has read a request."""
 
-    def run() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                connection.recv(65_536)
-                serve(connection)
+    def run(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        serve(connection)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
+    with tcp_server.TcpServer(run) as server:
+        yield f"http://127.0.0.1:{server.port}"
 
 
 def answering(body: bytes, head: bytes = OK) -> Callable[[socket.socket], None]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from support import tcp_server
+
 HOST = "s3.gog.test"
 """A name that does not resolve; `.test` is reserved for this."""
 
@@ -33,38 +35,29 @@ class ForwardProxy:
     """Text to replace in the heads of answers."""
 
     def __enter__(self) -> ForwardProxy:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._server = tcp_server.TcpServer(self._serve)
+        self._server.start()
+        self.port = self._server.port
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.close()
+        self._server.close()
 
     def url(self, credentials: str = "") -> str:
         return f"http://{credentials + '@' if credentials else ''}127.0.0.1:{self.port}"
 
-    def _listen(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            request = whole_message(connection)
-            if not request:
-                return
-            line, _, _ = request.partition(b"\r\n")
-            self.requests.append(line.decode())
-            if refused := self._refusal(request):
-                connection.sendall(f"HTTP/1.1 {refused} Refused\r\nContent-Length: 0\r\n\r\n".encode())
-            elif line.startswith(b"CONNECT"):
-                self._tunnel(connection, line)
-            else:
-                connection.sendall(self._forwarded(request))
+        request = whole_message(connection)
+        if not request:
+            return
+        line, _, _ = request.partition(b"\r\n")
+        self.requests.append(line.decode())
+        if refused := self._refusal(request):
+            connection.sendall(f"HTTP/1.1 {refused} Refused\r\nContent-Length: 0\r\n\r\n".encode())
+        elif line.startswith(b"CONNECT"):
+            self._tunnel(connection, line)
+        else:
+            connection.sendall(self._forwarded(request))
 
     def _refusal(self, request: bytes) -> int:
         expected = f"proxy-authorization: basic {base64.b64encode(self.user.encode()).decode()}".lower()
