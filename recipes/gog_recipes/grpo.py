@@ -31,9 +31,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from omegaconf import DictConfig
 from torchtune import config as tune_config
 from torchtune import training, utils
@@ -46,7 +44,7 @@ from gog.errors import UserError
 from gog.levels import Graded
 from gog.spec import GRPOConfig
 from gog.tool_client import Toolbox
-from gog.trajectory import Segment, Trajectory
+from gog.trajectory import Trajectory
 from gog_recipes import losses
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import engine
@@ -54,49 +52,8 @@ from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
 from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
 from gog_recipes.runtime import checkpoint, config, optimizer, order, parallel, ranks, timers
+from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
 from gog_recipes.runtime.stage import Stage
-
-ROWS_PER_PASS = 64
-"""Trajectories per forward and backward pass; gradients add up over passes, so it bounds memory and nothing else."""
-
-
-@dataclass(frozen=True)
-class UpdateStats:
-    """Figures of an optimizer step, over all ranks; None where no group had a signal, so that none was made."""
-
-    kl: float | None = None
-    """KL to the reference in nats, mean over tokens."""
-    clip_frac: float | None = None
-    """Share of tokens for which the clipped ratio was taken."""
-    logp_diff_max: float | None = None
-    """Largest difference, in nats, between the trainer's and the engine's log-probability of a token."""
-    grad_norm: float | None = None
-    """Norm of the gradient before clipping."""
-    loss: float | None = None
-    """Of the whole step."""
-    learned: int = 0
-    """Trajectories that carried a signal."""
-    tokens: int = 0
-    """Tokens of those trajectories, prompts and observations included."""
-
-
-@dataclass(frozen=True)
-class StepRollout:
-    """The groups of a step, with advantages; alike on all ranks, apart from `own`."""
-
-    groups: list[list[Trajectory]]
-    """One group per question that could be played."""
-    own: list[list[Trajectory]]
-    """The groups that this rank played, from which it learns."""
-    exclusions: exclusion.Exclusions
-    """What failures cost it."""
-    skipped: int
-    """Questions that could not be played."""
-
-    @property
-    def trajectories(self) -> list[Trajectory]:
-        """Those of all groups, in order."""
-        return [item for group in self.groups for item in group]
 
 
 class GRPORecipe(FTRecipeInterface):
@@ -152,6 +109,7 @@ class GRPORecipe(FTRecipeInterface):
     def _setup_optimizer(self) -> None:
         self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
+        self.learner = Learner(self.cfg, self.loss, self.model, self.processor, self.vision, self.optimizer, self.ranks)
 
     def _setup_engine(self) -> None:
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
@@ -181,7 +139,7 @@ class GRPORecipe(FTRecipeInterface):
                 rate = optimizer.set_rate(
                     self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps
                 )
-                update = self.update(rollout)
+                update = self.learner.update(rollout, step=self.step + 1)
                 timer.mark("update")
                 self.step += 1
                 await self.engine.switch(self.model, self.step)
@@ -217,65 +175,6 @@ class GRPORecipe(FTRecipeInterface):
             item.model_copy(update={"advantage": advantage})
             for item, advantage in zip(group, rewards.group_advantages(totals), strict=True)
         ]
-
-    def update(self, rollout: StepRollout) -> UpdateStats:
-        """One optimizer step on the trajectories of all ranks that carry a signal; none without such."""
-        counted = sum(1 for item in rollout.trajectories if item.advantage is not None)
-        learned = [item for item in rollout.trajectories if item.advantage]
-        if not learned:
-            return UpdateStats()
-        terms = []
-        for rows in self._passes([item for group in rollout.own for item in group], idle=_without_images(learned[0])):
-            part = self._loss(rows, counted)
-            if not rows[0].advantage:
-                (part.loss * 0).backward()
-                continue
-            part.loss.backward()
-            terms.append((part.kl, part.clip_frac, part.logp_diff_max, float(part.loss.detach())))
-        norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
-        kl, clip_frac, difference, parts = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
-        loss = sum(parts)
-        optimizer.apply_step(self.optimizer, self.model, self.ranks, step=self.step + 1, loss=loss, grad_norm=norm)
-        tokens = sum(len(segment.tokens) for item in learned for segment in item.segments)
-        return UpdateStats(stats.mean(kl), stats.mean(clip_frac), max(difference), norm, loss, len(learned), tokens)
-
-    def _passes(self, own: Sequence[Trajectory], idle: Trajectory) -> list[list[Trajectory]]:
-        """The trajectories of each forward and backward pass of this rank.
-
-        Every rank makes as many passes as every other, because a pass gathers the shards of all ranks. One that has
-        nothing left to learn passes `idle` through the model, whose loss is multiplied by 0.
-
-        Args:
-            own: this rank's trajectories, of which those with a signal are taken, by length
-            idle: any trajectory, which needs no images
-        """
-        learned = sorted(
-            (item for item in own if item.advantage),
-            key=lambda item: sum(len(segment.tokens) for segment in item.segments),
-        )
-        passes = [learned[start : start + ROWS_PER_PASS] for start in range(0, len(learned), ROWS_PER_PASS)]
-        return passes + [[idle]] * (max(self.ranks.gather(len(passes))) - len(passes))
-
-    def _loss(self, rows: Sequence[Trajectory], counted: int) -> losses.LossTerms:
-        """The loss of one pass; counted: trajectories over which the step's mean is taken."""
-        batch = policy_model.collate([item.segments for item in rows], self.processor, self.vision, self.device)
-        reference = None
-        if self.cfg.kl_coef:
-            with lora.reference(self.model):
-                logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
-                reference = policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature)
-        logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
-        sampled = [item.model_logprobs() for item in rows]
-        return self.loss(
-            policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature),
-            torch.tensor([value for values in sampled for value in values], device=self.device),
-            reference,
-            torch.tensor([item.advantage for item in rows], device=self.device),
-            torch.tensor([len(values) for values in sampled], device=self.device),
-            clip=self.cfg.clip,
-            kl_coef=self.cfg.kl_coef,
-            trajectories=counted,
-        )
 
     def _log(
         self, rollout: StepRollout, update: UpdateStats, rate: float, timer: timers.StepTimer, *, discarded: int
@@ -363,13 +262,6 @@ def sampled(trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
         "entropy": -stats.mean([value for segment in own for value in segment.logprobs]),
         "staleness": max((step - segment.version for segment in own), default=0),
     }
-
-
-def _without_images(item: Trajectory) -> Trajectory:
-    """The model's first turn behind a single token, with advantage 0."""
-    first = next(segment for segment in item.segments if segment.source == "model")
-    before = Segment(source="prompt", tokens=(first.tokens[0],))
-    return item.model_copy(update={"segments": (before, first), "advantage": 0.0})
 
 
 @tune_config.parse

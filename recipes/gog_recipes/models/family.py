@@ -75,6 +75,30 @@ class Processor(Protocol):
         ...
 
 
+class HiddenStates(Protocol):
+    """The forward pass of the language model."""
+
+    def __call__(
+        self,
+        model: Any,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        features: torch.Tensor | None,
+        lengths: Sequence[int] | None = None,
+    ) -> torch.Tensor:
+        """Hidden states [b, n, h], after the last norm.
+
+        Args:
+            model: as loaded, with or without adapters
+            ids: token ids [b, n]
+            positions: rotary positions [3, b, n]
+            features: [k, …] in place of the image tokens in `ids`, row by row; None without images
+            lengths: tokens of the conversations that one row packs, b being 1; none of them sees another. None where
+                every row is one conversation
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Family:
     """One architecture."""
@@ -90,9 +114,8 @@ class Family:
     encode_images: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
     """encode_images(model, rows [p, values per patch], grids [images, 3]): features [k, …] of all images in order.
     Further dimensions of features are defined by the family."""
-    hidden_states: Callable[[Any, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-    """hidden_states(model, ids [b, n], positions [3, b, n], features [k, …] or None): [b, n, h], after the last norm.
-    Features replace the image tokens in `ids`, row by row."""
+    hidden_states: HiddenStates
+    """[b, n, h], after the last norm."""
     decoder: Callable[[Any, int, int], Any]
     """decoder(model, rows, length): the sampling decoder of the in-process engine, with a cache of `rows` conversations
     of at most `length` tokens."""

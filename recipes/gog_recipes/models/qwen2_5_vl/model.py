@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from gog_recipes.models import loading
+from gog_recipes.models import attention, loading
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Every linear of the language model and none of the vision tower [paper note: all blocks]."""
@@ -32,14 +33,25 @@ def encode_images(model: Any, rows: torch.Tensor, grids: torch.Tensor) -> torch.
 
 
 def hidden_states(
-    model: Any, ids: torch.Tensor, positions: torch.Tensor, features: torch.Tensor | None
+    model: Any,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    features: torch.Tensor | None,
+    lengths: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """Hidden states [b, n, h] of ids [b, n] at positions [3, b, n]; features [image tokens, h] replace image tokens."""
+    """Hidden states [b, n, h] of ids [b, n] at positions [3, b, n]; features [image tokens, h] replace image tokens.
+
+    With `lengths`, b is 1 and the row packs conversations of these lengths, none of which sees another.
+    """
     language = language_model(model)
     embedded = language.embed_tokens(ids)
     if features is not None:
         mask = (ids == model.config.image_token_id)[..., None]
         embedded = embedded.masked_scatter(mask, features.to(embedded.dtype))
     return language(
-        inputs_embeds=embedded, position_ids=positions, attention_mask=None, use_cache=False
+        inputs_embeds=embedded,
+        position_ids=positions,
+        attention_mask=None,
+        use_cache=False,
+        **attention.arguments(language, lengths),
     ).last_hidden_state
