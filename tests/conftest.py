@@ -19,6 +19,7 @@ pytest_plugins = [
     "support.reaper",  # nothing outlives the session
     "support.kube",  # the fixture api_server
     "support.fault_shards",  # --fault-shard
+    "support.real_structures",  # the fixtures real_base, real_tokenizer, photographs
 ]
 
 hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")  # else beside the sources
