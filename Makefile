@@ -56,6 +56,7 @@ manifests: setup
 	tests/charts/install >manifests/install.yaml
 
 docs: setup
+	$(BIN)/gog crds --reference >docs/reference.md
 	$(BIN)/python -m gog.metrics >docs/metrics.md
 
 # JSON for Grafana, rules for Prometheus, and the images of docs/, drawn from a real Prometheus over a recorded run.

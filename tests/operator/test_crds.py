@@ -42,14 +42,12 @@ def nodes(node: dict[str, Any], path: str = "", required: bool = True):
 
 def test_the_committed_definitions_are_generated_from_the_models():
     made = {crds.file_name(each): crds.text(each) for each in ALL.values()}
-    assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == made, (
-        "run: gog crds --dir manifests/crds"
-    )
+    assert {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir()} == made, "run: make manifests"
 
 
 def test_the_committed_reference_is_generated_from_the_models():
     written = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
-    assert written == crd_reference.page(), "run: gog crds --reference > docs/reference.md"
+    assert written == crd_reference.page(), "run: make docs"
     missing = [
         path
         for kind in KINDS
