@@ -22,6 +22,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -94,8 +95,10 @@ class EvaluateRecipe(FTRecipeInterface):
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 
     def _weights(self, kind: str) -> torch.nn.Module:
-        folders = [self.stage.folder(self.parents[stage]) for stage in CHAINS[kind]]
-        return lora.with_saved(policy_model.load_base(self.base, self.device), folders)
+        return lora.with_saved(policy_model.load_base(self.base, self.device), self._saved(kind))
+
+    def _saved(self, kind: str) -> list[Path]:
+        return [self.stage.folder(self.parents[stage]) for stage in CHAINS[kind]]
 
     async def train(self) -> dict[str, list[Trajectory]]:
         """The trajectories of each policy, in the order of the questions."""
@@ -109,7 +112,10 @@ class EvaluateRecipe(FTRecipeInterface):
                 policy = POLICIES[name]
                 weights = self.weights[policy.weights]
                 vision = policy_model.vision_of(weights, self.processor)
-                parts = engine.Parts(weights, self.processor, vision, limits, self.cfg.concurrent_episodes)
+                parts = engine.Parts(
+                    weights, self.processor, vision, limits, self.cfg.concurrent_episodes,
+                    saved=self._saved(policy.weights), stage=self.stage,
+                )  # fmt: skip
                 sampler = engine.create(self.cfg.engine, parts)
                 settings = self.cfg.model_copy(update={"gaze": policy.gaze or self.cfg.gaze})
                 rollouts = Rollouts(

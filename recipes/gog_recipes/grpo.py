@@ -79,7 +79,8 @@ class GRPORecipe(FTRecipeInterface):
         self.sft = self.stage.input("sft")
         base = self.stage.model
         self.processor = policy_model.load_processor(base)
-        policy = lora.with_saved(policy_model.load_base(base, self.device), [self.stage.folder(self.sft)])
+        self.saved = [self.stage.folder(self.sft)]
+        policy = lora.with_saved(policy_model.load_base(base, self.device), self.saved)
         self.model = lora.add(policy, self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor)
         parallel.shard(self.model, self.ranks)
@@ -114,7 +115,9 @@ class GRPORecipe(FTRecipeInterface):
     def _setup_engine(self) -> None:
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         capacity = max(self.cfg.concurrent_episodes, self.cfg.group_size)
-        parts = engine.Parts(self.model, self.processor, self.vision, limits, capacity, self.step)
+        parts = engine.Parts(
+            self.model, self.processor, self.vision, limits, capacity, self.step, self.saved, self.stage
+        )
         self.engine = engine.create(self.cfg.engine, parts)
 
     def questions(self, step: int) -> list[Question]:

@@ -67,11 +67,13 @@ class StratifyRecipe(FTRecipeInterface):
         self.parent = self.stage.input("sft")
         base = self.stage.model
         processor = policy_model.load_processor(base)
-        policy = lora.with_saved(policy_model.load_base(base, self.device), [self.stage.folder(self.parent)])
+        saved = [self.stage.folder(self.parent)]
+        policy = lora.with_saved(policy_model.load_base(base, self.device), saved)
         vision = policy_model.vision_of(policy, processor)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         capacity = max(self.cfg.concurrent_episodes, self.cfg.rollouts)
-        self.engine = engine.create(self.cfg.engine, engine.Parts(policy, processor, vision, limits, capacity))
+        parts = engine.Parts(policy, processor, vision, limits, capacity, saved=saved, stage=self.stage)
+        self.engine = engine.create(self.cfg.engine, parts)
         folder, questions = self.stage.questions("train")
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 

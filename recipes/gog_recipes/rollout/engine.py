@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -13,6 +14,7 @@ from gog.engine import Engine, Limits
 from gog.errors import UserError
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
+from gog_recipes.runtime.stage import Stage
 
 ENGINES = {"transformers": "gog_recipes.rollout.transformers:TransformersEngine"}
 """`module:factory` of each engine by name."""
@@ -34,6 +36,11 @@ class Parts:
     """Conversations that may be open at once in this process."""
     version: int = 0
     """Version of the weights: optimizer steps behind them."""
+    saved: Sequence[Path] = ()
+    """Adapters that are applied to the model beneath the one that is trained, as PEFT saves them, in the order in which
+    they were trained."""
+    stage: Stage | None = None
+    """The stage that samples: its configuration, folders, ranks and outages, for engines that ask servers."""
 
 
 def create(name: str, parts: Parts) -> Engine:

@@ -54,6 +54,7 @@ class Stage:
         self._reported = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
         self._metrics: dict[str, Any] = {}
         self._waiting: dict[str, str] | None = None
+        self._watch = outage.Watch(config.tools.outage, self.report_waiting)
         self.metric_log = MetricLog(self.workdir / "metrics.jsonl")
         metrics.record_progress(self.key, *self._reported, now=time.time())
         if newest is not None:
@@ -150,8 +151,9 @@ class Stage:
         self._write_progress()
 
     def watch(self) -> outage.Watch:
-        """Makes the calls of this stage's tools wait for outages, which it reports as progress."""
-        return outage.Watch(self.config.tools.outage, self.report_waiting)
+        """Makes the calls of this stage's tools and of its policy wait for outages, which it reports as progress. Always
+        the same, because what it reports last is what the stage waits for."""
+        return self._watch
 
     def replay(self) -> exclusion.Replay:
         """Plays again what failures of tools or the judge spoiled; its waits are this stage's progress."""
