@@ -1,7 +1,8 @@
 """Loading a base model with transformers, for families to share.
 
 transformers initialises weights that are missing from a folder at random, and only logs it. A run would then train
-another model than the one that was named, so such a folder is refused here.
+another model than the one that was named, so such a folder is refused here. gog.base_model has compared the weights of
+the architectures that gog ships already; this holds for those of other packages too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def load(architecture: Any, folder: Path, device: torch.device, dtype: torch.dty
         dtype: type of the weights
 
     Raises:
-        UserError: when files cannot be read, or weights are missing or of another shape.
+        UserError: when files cannot be read, or weights are missing, without a place or of another shape.
     """
     try:
         model, report = architecture.from_pretrained(
@@ -40,10 +41,12 @@ def load(architecture: Any, folder: Path, device: torch.device, dtype: torch.dty
         raise UserError(f"cannot be loaded: {brief(error)}", where=str(folder)) from error
     absent = sorted(report["missing_keys"])
     other = sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"])
-    if absent or other:
-        what = f"{absent[0]} is missing" if absent else f"{other[0]} has another shape"
+    stray = sorted(report["unexpected_keys"])
+    if absent or other or stray:
+        what = f"{absent[0]} is missing" if absent else f"{other[0]} has another shape" if other else ""
         raise UserError(
-            f"{what} ({len(absent) + len(other)} weights do not fit config.json)",
+            f"{what or f'{stray[0]} has no place in the model'} "
+            f"({len(absent) + len(other) + len(stray)} weights do not fit config.json)",
             where=str(folder),
             remedy="fetch configuration and weights of one version",
         )
