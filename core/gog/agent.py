@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gog import actions, observation_fit, prompts, tracing
 from gog.dataset import Question
 from gog.images import Image
+from gog.journal.chains import Found
+from gog.journal.records import Kept
 from gog.spec import AgentSettings
 from gog.tool_actions import SEARCH_TOOLS, Outcome, ToolActions, Tools
 from gog.trajectory import Failure, Observation, Segment, StopReason, Trajectory, Turn
@@ -58,6 +61,18 @@ class Session(observation_fit.Context, Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Keeps what an episode has done, so that a later process can continue it."""
+
+    def keep(self, kept: Kept, images: Iterable[Image]) -> None:
+        """Takes what was done since the last call, and the images that were shown by it."""
+        ...
+
+    async def settled(self) -> None:
+        """Waits until the last turn that was taken is durable."""
+        ...
+
+
 class Clock(Protocol):
     def __call__(self) -> float: ...
 
@@ -90,19 +105,49 @@ class Episode:
     """Tool calls so far."""
     answer_next: str = ""
     """The cap for which the newest observation asks the model to answer next; empty if none is close."""
+    keeper: Keeper | None = None
+    """Keeps every finished turn; None: they are lost with this process."""
+    stop: StopReason | None = None
+    """Why it ended; None while it runs."""
+    seconds: float = 0.0
+    """Wall-clock time of earlier processes."""
+    kept: int = 0
+    """Segments of the conversation that were kept."""
 
     def __post_init__(self) -> None:
         self.actions = ToolActions(self.image, self.toolbox, self.settings.gaze, self.style, self.tools)
         self._fitter = observation_fit.Fitter(self.session, self.style, turn_reserve(self.settings))
 
+    def restore(self, found: Found, images: Mapping[str, Image]) -> None:
+        """Continues where an earlier process ended. The session must have been opened with the segments that were found.
+
+        No tool is called again, except for a last turn whose observation was lost.
+
+        Args:
+            found: what was kept of the episode.
+            images: the images that its observations show or offer, by content hash.
+        """
+        self.turns, self.answer_next, self.stop = list(found.turns), found.answer_next, found.stop
+        self.seconds, self.kept = found.seconds, len(found.segments)
+        for turn in self.turns:
+            seen = turn.observation
+            if seen is None:
+                continue
+            self.calls += seen.calls if seen.tool else 0
+            self.images.update((each, images[each]) for each in seen.images)
+            if turn.action == "ground" and seen.tool == "grounding" and not seen.failures:
+                self.actions.offer(seen.candidates, [images[each.crop] for each in seen.candidates])
+
     async def run(self) -> Trajectory:
         """Plays the episode to its end. Mistakes of tools and of the model are recorded, not raised."""
-        started, stop = self.clock(), None
+        self._started = self.clock() - self.seconds
         self.images[self.image.hash] = self.image
         try:
-            while stop is None:
+            while self.stop is None:
+                if self.keeper is not None and self.turns:
+                    await self.keeper.settled()
                 with tracing.span("turn"):
-                    stop = await self._turn()
+                    await self._turn()
         finally:
             self.session.close()
         last = self.turns[-1]
@@ -117,13 +162,23 @@ class Episode:
             region=self.question.evidence.region,
             turns=tuple(self.turns),
             segments=self.session.segments(),
-            stop=stop,
-            answer=last.argument if stop == "answer" else None,
+            stop=self.stop,
+            answer=last.argument if self.stop == "answer" else None,
             failures=tuple(f for turn in self.turns if turn.observation for f in turn.observation.failures),
-            seconds=round(self.clock() - started, 4),
+            seconds=round(self.clock() - self._started, 4),
         )
 
-    async def _turn(self) -> StopReason | None:
+    async def _turn(self) -> None:
+        if self.turns and self.turns[-1].observation is None:  # restored: the result of its tool was lost
+            action = actions.parse_turn(self.turns[-1].text, reasoning=self.settings.reasoning).action
+        else:
+            action = await self._write()
+            self._keep(())
+        if self.stop is None and action is not None:
+            await self._act(self.turns[-1], action)
+
+    async def _write(self) -> actions.Action | None:
+        """The model's next turn, and what it means: an action to carry out, or why the episode stops."""
         started = self.clock()
         with tracing.span("chat"):
             generation = await self.session.generate()
@@ -141,10 +196,26 @@ class Episode:
         )
         self.turns.append(turn)
         if action is None:
-            return _why_nothing(generation)
-        if isinstance(action, actions.Answer):
-            return "answer"
-        return self._cap(action) or await self._act(turn, action)
+            self.stop = _why_nothing(generation)
+        else:
+            self.stop = "answer" if isinstance(action, actions.Answer) else self._cap(action)
+        return action
+
+    def _keep(self, shown: Iterable[Image]) -> None:
+        """Keeps the last turn as it is now. shown: the images of its observation."""
+        if self.keeper is None:
+            return
+        segments = self.session.segments()
+        kept = Kept(
+            number=len(self.turns) - 1,
+            turn=self.turns[-1],
+            segments=segments[self.kept :],
+            answer_next=self.answer_next,
+            stop=self.stop,
+            seconds=round(self.clock() - self._started, 4),
+        )
+        self.kept = len(segments)
+        self.keeper.keep(kept, shown)
 
     def _cap(self, action: actions.Action) -> StopReason | None:
         """The cap that forbids this search. The note of the last observation announced it."""
@@ -154,7 +225,7 @@ class Episode:
             return "max_calls"
         return "max_tokens" if self.answer_next == "max_tokens" else None
 
-    async def _act(self, turn: Turn, action: actions.Action) -> StopReason | None:
+    async def _act(self, turn: Turn, action: actions.Action) -> None:
         """Carries out the action and appends its observation. Stops the episode if no part of that fits."""
         action, limit = action.clipped() if isinstance(action, actions.Worded) else (action, 0)
         outcome = await self.actions.run(action)
@@ -163,13 +234,14 @@ class Episode:
         fitted = await self._fitter.fit(outcome.observation, outcome.images, self._notice(limit))
         self.turns[-1] = _with_outcome(turn, outcome, fitted)
         if fitted is None:
-            return "max_tokens"
-        self.session.observe(fitted.segment)
-        if outcome.observation.candidates:
-            self.actions.offer_only(len(fitted.observation.candidates))
-        self.images.update((image.hash, image) for image in fitted.images)
-        self.answer_next = fitted.notice.answer_next
-        return None
+            self.stop = "max_tokens"
+        else:
+            self.session.observe(fitted.segment)
+            if outcome.observation.candidates:
+                self.actions.offer_only(len(fitted.observation.candidates))
+            self.images.update((image.hash, image) for image in fitted.images)
+            self.answer_next = fitted.notice.answer_next
+        self._keep(fitted.images if fitted else ())
 
     def _notice(self, argument_limit: int) -> prompts.Notice:
         """What the next observation must announce, apart from what depends on its length."""

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from gog import actions, catalog, prompts, tool_api, tool_types
 from gog.images import Image
-from gog.trajectory import Failure, Observation, Result
+from gog.trajectory import Candidate, Failure, Observation, Result
 
 SEARCH_TOOLS = catalog.SEARCH_TOOLS
 
@@ -77,6 +77,10 @@ class ToolActions:
         selection = actions.Gaze(tuple(range(1, min(len(self.offered.candidates), actions.MAX_SELECTED) + 1)))
         worded = (kind("") for kind in actions.KINDS if issubclass(kind, actions.Worded) and kind is not actions.Answer)
         return max(map(self.cost, (actions.Glance(), selection, *worded)))
+
+    def offer(self, candidates: Sequence[Candidate], crops: Sequence[Image]) -> None:
+        """Offers these candidates with their crops, as the grounding of an earlier process did."""
+        self.offered = tool_types.Grounding(tuple(candidates), tuple(crops))
 
     def offer_only(self, count: int) -> None:
         """Withdraws all but the first `count` candidates: the others were not shown."""

@@ -248,6 +248,29 @@ class Trajectory(Record):
         return [image for segment in self.segments for image in segment.images]
 
 
+def outline(trajectory: Trajectory) -> Trajectory:
+    """A trajectory without its tokens and texts: what its figures need, in some hundred bytes a turn.
+
+    Rewards, failures, actions and candidates remain, so rewards, exclusions, statistics and tables are the same as those
+    of the whole trajectory.
+    """
+    turns = tuple(
+        turn.model_copy(update={"text": "", "reasoning": None, "argument": "", "observation": _bare(turn.observation)})
+        for turn in trajectory.turns
+    )
+    return trajectory.model_copy(update={"turns": turns, "segments": ()})
+
+
+def _bare(observation: Observation | None) -> Observation | None:
+    """An observation without what was shown."""
+    if observation is None:
+        return None
+    candidates = tuple(each.model_copy(update={"label": "", "crop": ""}) for each in observation.candidates)
+    return observation.model_copy(
+        update={"text": "", "note": "", "images": (), "candidates": candidates, "results": ()}
+    )
+
+
 def write(path: Path, trajectories: Iterable[Trajectory]) -> int:
     """Writes trajectories as JSON lines; the file appears whole or not at all. Returns how many were written."""
     temporary = path.with_suffix(path.suffix + ".tmp")

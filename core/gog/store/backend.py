@@ -77,6 +77,9 @@ class Backend(Protocol):
     def delete(self, key: str) -> None:
         """Deletes an object if it exists."""
 
+    def delete_all(self, prefix: str) -> None:
+        """Deletes all objects below a prefix, which ends with a slash."""
+
     def entries(self, prefix: str) -> Iterator[Entry]:
         """All objects below a prefix, which ends with a slash."""
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gog import finite_json, metrics
 from gog.errors import UserError, unwritable
 from gog.store import hashing
-from gog.store.backend import Backend, CorruptBlob, MissingBlob, Unavailable
+from gog.store.backend import Backend, CorruptBlob, Entry, MissingBlob, Unavailable
 from gog.store.counted import counted
 from gog.store.files import FileBackend
 from gog.store.model import Blob, Manifest, manifest_key
@@ -284,6 +284,18 @@ class Store:
         self._check_not_reserved(key)
         found = self.backend.read(key)
         return found.data if found else None
+
+    @counted("read")
+    def objects(self, folder: str) -> list[Entry]:
+        """The objects below a folder beside the checkpoints, by key. Raises ValueError as `put_object`."""
+        self._check_not_reserved(folder)
+        return sorted(self.backend.entries(folder), key=lambda entry: entry.key)
+
+    @counted("sweep")
+    def delete_objects(self, folder: str) -> None:
+        """Deletes the objects below a folder beside the checkpoints. Raises ValueError as `put_object`."""
+        self._check_not_reserved(folder)
+        self.backend.delete_all(folder)
 
     def _check_not_reserved(self, key: str) -> None:
         if key.split("/")[0] in RESERVED or ".." in key.split("/") or key.startswith("/"):

@@ -54,6 +54,7 @@ class FileBackend:
             out.write(data)
             _flush(out)
             os.replace(temporary, path)
+        _sync_folder(path.parent)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self.root / key
@@ -77,6 +78,9 @@ class FileBackend:
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)
+
+    def delete_all(self, prefix: str) -> None:
+        shutil.rmtree(self.root / prefix, ignore_errors=True)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         for path in sorted((self.root / prefix).rglob("*")):

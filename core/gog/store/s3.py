@@ -128,7 +128,14 @@ class S3Backend:
         return True
 
     def delete(self, key: str) -> None:
-        self.client.call("delete_object", self.prefix + key)
+        self._delete(self.prefix + key)
+
+    def delete_all(self, prefix: str) -> None:
+        for page in self._pages("list_objects_v2", Prefix=self.prefix + prefix):
+            parts.together(self._delete, [item["Key"] for item in page.get("Contents", ())])
+
+    def _delete(self, key: str) -> None:
+        self.client.call("delete_object", key)
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         for page in self._pages("list_objects_v2", Prefix=self.prefix + prefix):
