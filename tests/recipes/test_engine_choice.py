@@ -18,7 +18,7 @@ OUTSIDE = "support.scripted_engine:build"
 
 @pytest.mark.parametrize("name", ["vllmm", "no_such_module:build", "support.scripted_engine:no_such_factory"])
 def test_an_engine_that_cannot_be_found_is_refused_with_the_choices(name: str) -> None:
-    with pytest.raises(UserError, match=r"engine: no engine .* \(transformers, or module:factory\)"):
+    with pytest.raises(UserError, match=r"engine: no engine .* \(transformers, vllm, or module:factory\)"):
         engine.create(name, None)
 
 

@@ -46,7 +46,7 @@ from gog.spec.stages import (
     SFTSettings,
     StratifySettings,
 )
-from gog.spec.tools import CacheSpec, CallPolicy, JudgePolicy, OutageSpec, ToolPolicy, ToolsSpec
+from gog.spec.tools import CacheSpec, CallPolicy, JudgePolicy, OutageSpec, PolicyServerSpec, ToolPolicy, ToolsSpec
 from gog.spec.traces import StageTracesSpec, TracesSpec
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "OptimizerSettings",
     "OutageSpec",
     "Placement",
+    "PolicyServerSpec",
     "Quantity",
     "ResourceName",
     "ResourcesSpec",

@@ -91,6 +91,29 @@ class JudgePolicy(CallPolicy):
     )
 
 
+class PolicyServerSpec(Spec):
+    """How the policy's servers are asked by stages with `engine: vllm`."""
+
+    concurrency: int = Field(
+        64, ge=1, le=4096, description="Turns in flight on each replica, for each process of a stage [ours]."
+    )
+    deadline_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that one request may take: a turn, or the loading of an adapter. A server compiles with its "
+        "first request [ours].",
+    )
+    backoff_seconds: float = Field(
+        0.5, ge=0, description="Seconds before a failed turn is asked for again; doubles, with jitter [ours]."
+    )
+    adapters: str | None = Field(
+        None,
+        max_length=1024,
+        description="Folder for the adapters of each version, which every replica must see under the same path. Default: "
+        "the stage's work folder.",
+    )
+
+
 _OVERRIDES: dict[str, Any] = {
     name: (
         Annotated[field.annotation, *field.metadata] | None,
@@ -116,6 +139,9 @@ class ToolsSpec(_ByTool):
     """How tools and the judge are called. What is set here directly holds for every tool, but not for the judge."""
 
     judge: JudgePolicy = Field(JudgePolicy(), description="How the judge is called; it takes no values from the tools.")
+    policy_server: PolicyServerSpec = Field(
+        PolicyServerSpec(), description="How the policy's servers are asked, by stages with `engine: vllm`."
+    )
     outage: OutageSpec = Field(OutageSpec(), description="How long a stage waits for a tool or the judge that is down.")
     top: int = Field(5, ge=1, le=50, description="Results requested from a search [peer].")
     max_candidates: int = Field(5, ge=1, le=20, description="Candidates shown per grounding call [ours].")

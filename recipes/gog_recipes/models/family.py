@@ -54,6 +54,10 @@ class Processor(Protocol):
         """An image for the vision tower. Raises UserError for one that the model cannot take."""
         ...
 
+    def resized(self, image: Image, grid: Grid) -> Image:
+        """An image at the size of its grid, whose patches are those of the image. Raises QuestionSkipped if it has none."""
+        ...
+
     def image_tokens(self, grid: Grid) -> int:
         """How many tokens an image takes up."""
         ...

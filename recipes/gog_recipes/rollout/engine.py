@@ -16,7 +16,10 @@ from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
 from gog_recipes.runtime.stage import Stage
 
-ENGINES = {"transformers": "gog_recipes.rollout.transformers:TransformersEngine"}
+ENGINES = {
+    "transformers": "gog_recipes.rollout.transformers:TransformersEngine",
+    "vllm": "gog_recipes.rollout.vllm:VLLMEngine",
+}
 """`module:factory` of each engine by name."""
 
 

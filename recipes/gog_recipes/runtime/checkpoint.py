@@ -72,8 +72,7 @@ def save(
     """
     folder = stage.workdir / "checkpoint"
     folder.mkdir(exist_ok=True)
-    adapter = {name: parallel.full(parameter).detach() for name, parameter in trainable(model).items()}
-    model.save_pretrained(str(folder), state_dict=adapter, safe_serialization=True, selected_adapters=[lora.TRAINED])
+    save_adapter(model, whole_adapter(model), folder)
     rows = folder / optimizer_file(stage.ranks)
     save_file(_optimizer_tensors(model, optimizer), rows)
     (folder / "state.json").write_text(json.dumps({"step": step}))
@@ -81,6 +80,18 @@ def save(
     files |= {"metrics.jsonl": stage.metric_log.path} | dict(extra or {})
     complete = step >= int(str(meta["total"]))
     stage.publish(step, files, meta=meta, parents=list(parents), complete=complete, own={rows.name: rows})
+
+
+def whole_adapter(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The trained parameters by name, whole on every rank. All ranks at once."""
+    return {name: parallel.full(parameter).detach() for name, parameter in trainable(model).items()}
+
+
+def save_adapter(model: PeftModel, adapter: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Writes the adapter that is trained, in PEFT's own form; adapter: what `whole_adapter` returned."""
+    model.save_pretrained(
+        str(folder), state_dict=dict(adapter), safe_serialization=True, selected_adapters=[lora.TRAINED]
+    )
 
 
 def optimizer_file(ranks: Ranks) -> str:

@@ -25,7 +25,13 @@ from gog_recipes.world import generate
 MAY_CHANGE = {"steps", "max_steps", "max_excluded_share", "max_unknown_share"}
 """Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, and how much of an
 outage it tolerates."""
-CALLS_MAY_CHANGE = {*CallPolicy.model_fields, "judge", "outage", *(tool.field for tool in catalog.TOOLS)}
+CALLS_MAY_CHANGE = {
+    *CallPolicy.model_fields,
+    "judge",
+    "policy_server",
+    "outage",
+    *(tool.field for tool in catalog.TOOLS),
+}
 """Settings of `tools` that may differ likewise: how calls are made, not what they return."""
 
 

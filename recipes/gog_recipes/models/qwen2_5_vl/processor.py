@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image as PILImage
 from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -88,6 +89,25 @@ class Processor:
             ) from None
         time, high, wide = (int(side) for side in out["image_grid_thw"][0])
         return Patches(out["pixel_values"].astype(np.float32), (time, high, wide))
+
+    def resized(self, image: Image, grid: Grid) -> Image:
+        """An image at the size of its grid, as `patches` resizes it, so that another processor need not resize it.
+
+        Raises:
+            QuestionSkipped: another processor would resize it again, because no size within the limits keeps its ratio.
+        """
+        side = int(self.processor.patch_size)
+        high, wide = grid[1] * side, grid[2] * side
+        if not self.processor.size["shortest_edge"] <= high * wide <= self.processor.size["longest_edge"]:
+            raise QuestionSkipped(
+                f"an image of {image.width} x {image.height} pixels has no size within the model's limits",
+                where="image",
+                remedy="crop it to a smaller ratio between its sides, or raise maxPixels",
+            )
+        if (image.height, image.width) == (high, wide):
+            return image
+        pixels = PILImage.fromarray(image.pixels).resize((wide, high), self.processor.resample)
+        return Image(np.asarray(pixels))
 
     def image_tokens(self, grid: Grid) -> int:
         """Tokens of an image of this grid: one per merged patch."""

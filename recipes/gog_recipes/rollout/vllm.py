@@ -1,0 +1,390 @@
+"""The vLLM engine: turns are sampled by servers, whose prefix cache makes a turn cost what is new in it.
+
+A turn is one request with the whole conversation as token ids and images (`vllm_request`). Servers may be several
+(`vllm_fleet`); each holds the base model and is given every version of the policy as an adapter (`vllm_weights`), which
+it must prove to compute what the trainer computes. Sampling noise belongs to conversation and turn, so a turn that is
+repeated after a failure repeats its tokens; with other requests in its batch a server may differ in the last bits.
+
+A server that dies, restarts or asks for patience is never blamed on the policy: the turn is sampled again, on another
+replica or when the server responds, and the stage waits as it waits for tools (`gog.outage`). Sockets and deadlines live
+on a loop of their own; images are prepared and requests built in worker threads.
+
+Not here: streaming, swaps within a turn, starting servers (the control plane does that).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from gog import api_keys, metrics, prompts, tool_transport
+from gog.agent import Generation
+from gog.engine import Counters, Seed
+from gog.errors import QuestionSkipped, UserError
+from gog.images import Image
+from gog.io_loop import IOLoop
+from gog.spec import key_variable
+from gog.tool_types import Reply
+from gog.trajectory import Segment
+from gog_recipes.rollout import vllm_check, vllm_weights
+from gog_recipes.rollout import vllm_request as requests
+from gog_recipes.rollout.engine import Parts
+from gog_recipes.rollout.vllm_fleet import SERVICE, Fleet, Sampled
+from gog_recipes.rollout.vllm_images import SentImage, SentImages
+from gog_recipes.rollout.vllm_replica import WHERE, Replica, Served
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class Conversation:
+    """One conversation."""
+
+    seed: Seed
+    """Its sampling noise."""
+    suppressed: tuple[int, ...]
+    """Token ids that it must not sample, besides those that no conversation samples."""
+    home: Replica
+    """The server that holds its prefix."""
+    segments: list[Segment] = field(default_factory=list)
+    """The conversation so far."""
+    prompt: requests.Prompt = field(default_factory=requests.Prompt)
+    """The same as it is sent."""
+    images: list[SentImage] = field(default_factory=list)
+    """Its images, in order."""
+    turns: int = 0
+    """Turns sampled so far."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far."""
+        return len(self.prompt.expanded)
+
+
+class VLLMEngine:
+    """Samples from vLLM servers. Implements gog.engine.Engine."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Prepares what the servers must prove; they are asked when the first conversation opens. All ranks at once.
+
+        Raises:
+            UserError: no server is named.
+        """
+        assert parts.stage is not None, "the vllm engine needs its stage"
+        self._parts, self.processor, self.limits = parts, parts.processor, parts.limits
+        self.style, self.capacity = parts.processor.style, parts.capacity
+        self._stage, self._ranks, self._settings = (
+            parts.stage,
+            parts.stage.ranks,
+            parts.stage.config.tools.policy_server,
+        )
+        self._urls = vllm_check.urls(parts.stage.config.endpoints.get(SERVICE, ""))
+        if not self._urls:
+            raise UserError(
+                "engine vllm needs a server", where=WHERE, remedy="set endpoints.policy: {url: …} or {runtime: vllm}"
+            )
+        self._images = SentImages(parts.processor, parts.vision)
+        self._counters = Counters()
+        self._open: list[Conversation] = []
+        self._in_flight: Counter[str] = Counter()
+        self._retired: list[Served] = []
+        self._current = self._serve(parts.model, parts.version)
+        self._starting = asyncio.Lock()
+        self._io: IOLoop | None = None
+        self._rng = random.Random(0)
+
+    # ---------------------------------------------------------------- gog.engine.Engine
+
+    @property
+    def version(self) -> int:
+        """Version of the weights that turns are sampled from."""
+        return self._current.version
+
+    def prefetch(self, images: Sequence[Image]) -> None:
+        """Does nothing: images are prepared in worker threads when a prompt shows them."""
+
+    async def open(
+        self,
+        prompt: str,
+        images: Sequence[Image],
+        seeds: Sequence[Seed],
+        *,
+        suppress: Sequence[str] = (),
+        resume: Sequence[Sequence[Segment]] | None = None,
+    ) -> list[VLLMSession]:
+        """See gog.engine.Engine.open."""
+        await self._start()
+        sent = dict(zip((image.hash for image in images), await self._images.get(images), strict=True))
+        opening = self._segment("prompt", prompt, [image.hash for image in images[: prompt.count(prompts.IMAGE)]], sent)
+        if len(opening.tokens) + 2 > self.limits.tokens:
+            raise QuestionSkipped(
+                f"the prompt alone has {len(opening.tokens)} tokens, the limit is {self.limits.tokens}",
+                where="max_tokens",
+                remedy=f"allow several times {len(opening.tokens)}: an episode holds turns and observations too",
+            )
+        earlier = resume or [()] * len(seeds)
+        for segments in earlier:
+            self._check_resumable(segments, opening, sent)
+        suppressed, sessions = tuple(self.processor.forbidden(suppress)), []
+        home = self._fleet.home(
+            Counter(each.home.url for each in self._open)
+        )  # one for a group, which reads its prompt once
+        for seed, segments in zip(seeds, earlier, strict=True):
+            conversation = Conversation(seed, suppressed, home)
+            for segment in segments or [opening]:
+                self._append(conversation, segment, [sent[image] for image in segment.images])
+            conversation.turns = sum(segment.source == "model" for segment in conversation.segments)
+            self._open.append(conversation)
+            sessions.append(VLLMSession(self, conversation))
+        self._count(unique=sum(session.conversation.tokens for session in sessions) if resume else len(opening.tokens))
+        return sessions
+
+    async def switch(self, weights: Any, version: int) -> None:
+        """See gog.engine.Engine.switch; a turn in flight ends on the version that it began with."""
+        served = self._serve(weights, version)
+        await self._start()
+        await self._call(lambda: self._fleet.require(served))
+        if served.name == self._current.name:
+            self._current = served
+            return
+        self._retired.append(self._current)
+        self._current = served
+        await self._unload_retired()
+
+    async def rest(self) -> None:
+        """See gog.engine.Engine.rest: nothing is held in this process."""
+
+    def take_counters(self) -> Counters:
+        """See gog.engine.Engine.take_counters."""
+        counters, self._counters = self._counters, Counters()
+        return counters
+
+    async def close(self) -> None:
+        """Unloads the adapters and ends the connections."""
+        assert not self._open, "closed under a conversation"
+        if self._io is not None:
+            self._retired.append(self._current)
+            await self._unload_retired()
+            await self._io.run(self._session.close())
+            self._io.close()
+            self._io = None
+
+    # ---------------------------------------------------------------- weights
+
+    def _serve(self, model: torch.nn.Module, version: int) -> Served:
+        """Writes a version of the policy for the servers to load. All ranks at once."""
+        config = self._stage.config
+        folder = Path(self._settings.adapters or self._stage.common / "adapters")
+        probe = vllm_weights.probe(model, self.processor, self._parts.vision)
+        name = f"{config.run}-{config.key}"
+        return vllm_weights.serve(model, self._parts.saved, version, name, folder, self._ranks, probe)
+
+    async def _unload_retired(self) -> None:
+        """Unloads versions that no turn is being sampled from. Ranks share the servers, so one of them does it; a rank
+        that still needs a version loads it again."""
+        done = [served for served in self._retired if not self._in_flight[served.name]]
+        self._retired = [served for served in self._retired if served not in done]
+        for served in done:
+            if served.name and self._ranks.is_main and self._io is not None:
+                await self._io.run(self._fleet.unload(served))
+                shutil.rmtree(served.folder, ignore_errors=self._ranks.size > 1)
+
+    # ---------------------------------------------------------------- servers
+
+    async def _start(self) -> None:
+        """Connects to the servers and checks them, once."""
+        async with self._starting:
+            if self._io is not None:
+                return
+            self._io = IOLoop("gog-vllm")
+            try:
+                await self._io.run(self._connect())
+                served = self._current
+                await self._call(lambda: self._fleet.check([self._check(each) for each in self._fleet.replicas]))
+                await self._call(lambda: self._fleet.require(served) if served.name else self._fleet.verify(served))
+            except BaseException:
+                await self._io.run(self._session.close())
+                self._io.close()
+                self._io = None
+                raise
+
+    async def _connect(self) -> None:
+        """Makes what belongs to the I/O loop."""
+        self._session = tool_transport.open_session()
+        key = api_keys.from_environment(key_variable(SERVICE))
+        self._fleet = Fleet([Replica(url, self._session, self._settings, key) for url in self._urls])
+
+    def _check(self, replica: Replica) -> Coroutine[Any, Any, None]:
+        return vllm_check.check(replica, self.processor, self.limits, adapters=bool(self._current.name))
+
+    async def _call(self, ask: Callable[[], Coroutine[Any, Any, Reply[Value]]]) -> Value:
+        """What `ask` returns once the servers respond; waits for them as for tools.
+
+        Raises:
+            ServiceDown: they were down for longer than the stage waits.
+            UserError: what waiting does not change.
+        """
+        io = self._io
+        assert io is not None
+        attempt = 0
+        while True:
+            reply = await self._stage.watch().call(SERVICE, lambda: io.run(ask()))
+            if reply.failure is None:
+                assert reply.value is not None
+                return reply.value
+            attempt += 1
+            pause = self._settings.backoff_seconds * 2 ** min(attempt - 1, 6) * (0.5 + self._rng.random() / 2)
+            await asyncio.sleep(reply.failure.retry_after or pause)
+
+    # ---------------------------------------------------------------- what sessions ask for
+
+    async def generate(self, conversation: Conversation) -> Generation:
+        """The next turn of a conversation."""
+        budget = min(self.room(conversation), self.limits.turn_tokens)
+        if budget < 1:
+            return Generation("", finished=False, room=False)
+        served = self._current
+        self._in_flight[served.name] += 1
+        try:
+            tokens, logprobs, finished = await self._turn(conversation, served, budget)
+        finally:
+            self._in_flight[served.name] -= 1
+            if served is not self._current:
+                await self._unload_retired()
+        turn = Segment(source="model", tokens=tuple(tokens), logprobs=tuple(logprobs), version=served.version)
+        self._append(conversation, turn, [])
+        conversation.turns += 1
+        return Generation(self.processor.decode(tokens), finished, self.room(conversation) > 0)
+
+    async def _turn(
+        self, conversation: Conversation, served: Served, budget: int
+    ) -> tuple[list[int], list[float], bool]:
+        """Tokens and log-probs of a turn of at most `budget` tokens, and whether it ended by itself. Several requests
+        where the server stopped at what only looked like an end."""
+        tokens: list[int] = []
+        logprobs: list[float] = []
+        length = 0
+        while not length and len(tokens) < budget:
+            place = (conversation.turns, len(tokens))
+            parameters = requests.sampling(
+                self.processor, self.limits, conversation.suppressed, conversation.seed, place, budget - len(tokens)
+            )
+            prompt, images = conversation.prompt.then(tokens), tuple(each.uri for each in conversation.images)
+            sampled: Sampled = await self._call(self._asks(conversation.home, served, prompt, images, parameters))
+            conversation.home, answer = sampled.replica, sampled.answer
+            read = len(prompt.expanded) - answer.cached
+            metrics.record_tokens("prefilled", read)
+            metrics.record_tokens("generated", len(answer.tokens))
+            self._count(generated=len(answer.tokens), prefilled=read, steps=1)
+            known = len(tokens)
+            tokens, logprobs = tokens + answer.tokens, logprobs + answer.logprobs
+            length = await asyncio.to_thread(requests.turn_length, tokens, self.processor, known)
+        end = length or len(tokens)
+        return tokens[:end], logprobs[:end], bool(length)
+
+    def _asks(
+        self,
+        home: Replica,
+        served: Served,
+        prompt: requests.Prompt,
+        images: tuple[str, ...],
+        parameters: dict[str, Any],
+    ) -> Callable[[], Coroutine[Any, Any, Reply[Sampled]]]:
+        return lambda: self._fleet.generate(home, served, prompt, images, parameters)
+
+    def room(self, conversation: Conversation) -> int:
+        """Tokens that a conversation can still take."""
+        return self.limits.tokens - conversation.tokens
+
+    async def encode(self, body: str, images: Sequence[Image], note: str) -> tuple[Segment, list[SentImage]]:
+        """The tokens of an observation with its frame, and its images as they are sent."""
+        sent = await self._images.get(images)
+        hashes = [image.hash for image in images]
+        text = prompts.observation(body, note)
+        return self._segment("observation", text, hashes, dict(zip(hashes, sent, strict=True))), sent
+
+    def observe(self, conversation: Conversation, observation: Segment, images: list[SentImage]) -> None:
+        """Appends an observation."""
+        if len(observation.tokens) > self.room(conversation):
+            raise ValueError(
+                f"an observation of {len(observation.tokens)} tokens for a room of {self.room(conversation)}"
+            )
+        self._append(conversation, observation, images)
+        self._count(unique=len(observation.tokens))
+
+    def release(self, conversation: Conversation) -> None:
+        """Frees the place of a conversation that is over; again is harmless."""
+        self._open = [each for each in self._open if each is not conversation]
+
+    def _segment(self, source: Any, text: str, images: Sequence[str], sent: dict[str, SentImage]) -> Segment:
+        ids = self.processor.encode(text, [sent[image].tokens for image in images])
+        return Segment(source=source, tokens=tuple(ids), images=tuple(images))
+
+    def _append(self, conversation: Conversation, segment: Segment, images: list[SentImage]) -> None:
+        tokens = {image: sent.tokens for image, sent in zip(segment.images, images, strict=True)}
+        conversation.segments.append(segment)
+        conversation.prompt.append(segment, self.processor.image_pad, tokens.__getitem__)
+        conversation.images += images
+
+    def _check_resumable(self, segments: Sequence[Segment], opening: Segment, sent: dict[str, SentImage]) -> None:
+        """Raises ValueError for segments that cannot be continued; nothing is a conversation that starts."""
+        if not segments:
+            return
+        if segments[0].tokens != opening.tokens or segments[0].images != opening.images:
+            raise ValueError("the conversation to resume has another prompt")
+        tokens = sum(len(segment.tokens) for segment in segments)
+        if tokens > self.limits.tokens:
+            raise ValueError(f"the conversation to resume has {tokens} tokens, the limit is {self.limits.tokens}")
+        absent = [image for segment in segments for image in segment.images if image not in sent]
+        if absent:
+            raise ValueError(f"the conversation to resume shows image {absent[0]}, which is not given")
+
+    def _count(self, **more: int) -> None:
+        self._counters = Counters.total((self._counters, Counters(**more)))
+
+
+@dataclass
+class VLLMSession:
+    """One conversation with the engine. Implements gog.agent.Session."""
+
+    engine: VLLMEngine
+    """Where turns are sampled."""
+    conversation: Conversation
+    """Its state."""
+    encoded: dict[tuple[str, ...], list[SentImage]] = field(default_factory=dict)
+    """Images of the newest observation that was encoded, by their hashes."""
+
+    async def generate(self) -> Generation:
+        """Samples the next turn."""
+        return await self.engine.generate(self.conversation)
+
+    def room(self) -> int:
+        """Tokens that the conversation can still take."""
+        return self.engine.room(self.conversation)
+
+    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
+        """The tokens of an observation with its frame. Appends nothing."""
+        segment, sent = await self.engine.encode(body, images, note)
+        self.encoded[segment.images] = sent
+        return segment
+
+    def observe(self, observation: Segment) -> None:
+        """Appends an observation."""
+        self.engine.observe(self.conversation, observation, self.encoded[observation.images])
+        self.encoded.clear()
+
+    def segments(self) -> tuple[Segment, ...]:
+        """The conversation so far."""
+        return tuple(self.conversation.segments)
+
+    def close(self) -> None:
+        """Frees its place."""
+        self.engine.release(self.conversation)

@@ -1,0 +1,130 @@
+"""The replicas of a policy: which one samples a turn, and what happens while one or all of them are down.
+
+A conversation keeps its replica, whose prefix cache holds what was said so far, until a request fails there; then it
+moves. A turn fails only when every replica failed, which the stage's outage watch counts and waits out. A replica that
+failed is asked after the others for a while. Everything here runs in one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gog.call_path import CallError
+from gog.tool_types import FailureKind, Reply, ToolFailure
+from gog_recipes.rollout import vllm_request as requests
+from gog_recipes.rollout.vllm_replica import Replica, Served
+
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0
+"""Seconds for which a replica that failed is asked last; doubles with each failure in a row."""
+SERVICE = "policy"
+"""Name of the service in failures, metrics and progress."""
+
+
+@dataclass
+class _Trust:
+    """How a replica fared recently."""
+
+    pause: float = FIRST_PAUSE
+    """Seconds that the next failure costs it."""
+    until: float = 0.0
+    """Until when it is asked last."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A turn, or a part of one."""
+
+    answer: requests.Answer
+    """What was sampled."""
+    replica: Replica
+    """Where, which holds the conversation in its cache now."""
+
+
+@dataclass
+class Fleet:
+    """Replicas that serve the same model."""
+
+    replicas: Sequence[Replica]
+    """In the order of the manifest."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds; only differences matter."""
+    _trust: dict[str, _Trust] = field(default_factory=dict)
+
+    def home(self, conversations: Mapping[str, int]) -> Replica:
+        """The replica for a new group of conversations: that with the fewest among those that respond.
+
+        Args:
+            conversations: how many are open, by URL of their replica.
+        """
+        return min(self.replicas, key=lambda each: (self._is_suspect(each), conversations.get(each.url, 0)))
+
+    def _is_suspect(self, replica: Replica) -> bool:
+        trust = self._trust.get(replica.url)
+        return trust is not None and self.clock() < trust.until
+
+    async def generate(
+        self,
+        home: Replica,
+        served: Served,
+        prompt: requests.Prompt,
+        images: tuple[str, ...],
+        parameters: dict[str, Any],
+    ) -> Reply[Sampled]:
+        """Samples a turn on the first replica that answers, beginning with the conversation's home.
+
+        Raises:
+            UserError: a refusal, or another prompt than was meant.
+        """
+        others = [each for each in self.replicas if each is not home]
+        failure = None
+        for replica in sorted([home, *others], key=self._is_suspect):  # stable: home first among its like
+            try:
+                answer = await replica.generate(served, prompt, images, parameters)
+            except CallError as error:
+                failure = self._note_failure(replica, error)
+                continue
+            self._trust.pop(replica.url, None)
+            return Reply(Sampled(answer, replica), None)
+        return Reply(None, failure)
+
+    async def require(self, served: Served) -> Reply[bool]:
+        """Loads and verifies an adapter on every replica. One that is down loads it when it responds again.
+
+        Raises:
+            UserError: a replica cannot load it, or computes something else.
+        """
+        return await self._on_all([each.require(served) for each in self.replicas])
+
+    async def verify(self, served: Served) -> Reply[bool]:
+        """Compares every replica's log-probs with the trainer's. Raises UserError where they differ."""
+        return await self._on_all([each.verify(served) for each in self.replicas])
+
+    async def check(self, checks: Sequence[Coroutine[Any, Any, None]]) -> Reply[bool]:
+        """Runs one check for every replica, all of which must respond."""
+        return await self._on_all(checks, enough=len(checks))
+
+    async def _on_all(self, coroutines: Sequence[Coroutine[Any, Any, None]], enough: int = 1) -> Reply[bool]:
+        results = await asyncio.gather(*coroutines, return_exceptions=True)
+        failure = None
+        for replica, result in zip(self.replicas, results, strict=True):
+            if isinstance(result, CallError):
+                failure = self._note_failure(replica, result)
+            elif isinstance(result, BaseException):
+                raise result
+        succeeded = sum(not isinstance(result, BaseException) for result in results)
+        return Reply(True, None) if succeeded >= enough else Reply(None, failure)
+
+    async def unload(self, served: Served) -> None:
+        """Unloads an adapter everywhere."""
+        await asyncio.gather(*(each.unload(served) for each in self.replicas))
+
+    def _note_failure(self, replica: Replica, error: CallError) -> ToolFailure:
+        if error.kind is not FailureKind.RATE_LIMITED:  # it responds, and asks for patience
+            trust = self._trust.setdefault(replica.url, _Trust())
+            trust.until = self.clock() + trust.pause
+            trust.pause = min(2 * trust.pause, LONGEST_PAUSE)
+        return ToolFailure(SERVICE, error.kind, f"{replica.url}: {error.message}", error.retry_after)

@@ -1,0 +1,223 @@
+"""One vLLM server: requests with bounded concurrency and deadlines, and the adapters that it has loaded.
+
+A server that restarts has lost its adapters, and answers that the model does not exist. That is no fault of the request:
+the adapter is loaded and verified again, then the request is repeated. What cannot be had by waiting (a missing endpoint,
+a rank that the server does not take) is a UserError that names the option to start the server with.
+
+Everything here runs in one event loop, that of `gog.io_loop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from gog import tool_transport
+from gog.call_path import CallError
+from gog.errors import UserError
+from gog.spec import PolicyServerSpec
+from gog.tool_transport import Transport
+from gog.tool_types import FailureKind
+from gog_recipes.rollout import vllm_request as requests
+
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+WHERE = "endpoints.policy"
+NO_ROUTE = "HTTP 404: Not Found"
+"""What a path that the server does not have is answered with."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed prompt, and what the trainer makes of it with an adapter's weights."""
+
+    prompt: requests.Prompt
+    """The prompt, with an image."""
+    images: tuple[str, ...]
+    """Its images as data URIs."""
+    logprobs: np.ndarray
+    """[n] the trainer's log-probs of its last n tokens, those behind the image; all tokens of the vocabulary allowed."""
+    tolerance: float
+    """Mean difference in nats that is accepted."""
+
+    def check(self, answer: requests.Answer, server: str) -> None:
+        """Raises UserError if a server computes something else."""
+        difference = float(np.abs(answer.prompt_logprobs - self.logprobs).mean())
+        if not difference <= self.tolerance:  # also if it is not a number
+            raise UserError(
+                f"log-probs of {server} differ from the trainer's by {difference:.3g} nats on average, by at most "
+                f"{self.tolerance:g} if both compute the same model",
+                where=WHERE,
+                remedy="serve the base model of the run in its dtype, for example with --dtype float32",
+            )
+
+
+@dataclass(frozen=True)
+class Served:
+    """Weights that servers sample from."""
+
+    name: str
+    """Name of the adapter; empty for the plain base model."""
+    folder: str
+    """Where every replica reads the adapter; empty for the base model."""
+    version: int
+    """Recorded with every turn that they sample."""
+    probe: Probe
+    """Tells these weights from others."""
+
+
+@dataclass
+class Replica:
+    """One server."""
+
+    url: str
+    """Its base URL."""
+    session: aiohttp.ClientSession
+    """Open for as long as the replica is used."""
+    settings: PolicyServerSpec
+    """Concurrency and deadlines."""
+    key: str = ""
+    """API key; empty where the server requires none."""
+    base: str = ""
+    """Name under which it serves the base model; known after the check (`vllm_check`)."""
+    loaded: set[str] = field(default_factory=set)
+    """Adapters that it has, as far as is known."""
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.settings.concurrency)
+        self._loading = asyncio.Lock()
+
+    async def generate(
+        self, served: Served, prompt: requests.Prompt, images: tuple[str, ...], parameters: dict[str, Any]
+    ) -> requests.Answer:
+        """Samples a turn, or a part of one.
+
+        Raises:
+            CallError: a transient failure.
+            UserError: a refusal, or another prompt than was meant.
+        """
+        async with self._slots:
+            for last in (False, True):
+                await self.require(served)
+                try:
+                    return await self._ask(served.name, prompt, images, parameters)
+                except CallError as error:
+                    if last or not (served.name and "does not exist" in error.message):
+                        raise _as_user_error(error, self.url) or error from None
+                    self.loaded.discard(served.name)  # the server was restarted
+        raise AssertionError
+
+    async def _ask(
+        self, model: str, prompt: requests.Prompt, images: tuple[str, ...], parameters: dict[str, Any]
+    ) -> requests.Answer:
+        body = await asyncio.to_thread(requests.body, model or self.base, prompt, images, parameters)
+        answer = await self.send(requests.GENERATE, body)
+        try:
+            return await asyncio.to_thread(requests.read, answer, prompt)
+        except ValueError as error:
+            raise CallError(FailureKind.MALFORMED, tool_transport.one_line(str(error))) from None
+
+    async def require(self, served: Served) -> None:
+        """Loads an adapter and verifies it, unless the server has it.
+
+        Raises:
+            CallError: a transient failure.
+            UserError: the server cannot load it, or computes something else.
+        """
+        if not served.name or served.name in self.loaded:
+            return
+        async with self._loading:
+            if served.name in self.loaded:
+                return
+            await self._load(served)
+            await self.verify(served)
+            self.loaded.add(served.name)
+
+    async def _load(self, served: Served) -> None:
+        try:
+            await self.post(LOAD, lora_name=served.name, lora_path=served.folder)
+        except CallError as error:
+            if "has already been loaded" not in error.message:  # by another rank
+                raise _load_error(error, self.url, served) or error from None
+
+    async def verify(self, served: Served) -> None:
+        """Compares the server's log-probs of a fixed prompt with the trainer's.
+
+        Raises:
+            CallError: a transient failure.
+            UserError: they differ, or the request is refused.
+        """
+        parameters = {"temperature": 0.0, "max_tokens": 1, "logprobs": 0, "prompt_logprobs": 0, "ignore_eos": True}
+        try:
+            answer = await self._ask(served.name, served.probe.prompt, served.probe.images, parameters)
+        except CallError as error:
+            raise _as_user_error(error, self.url) or error from None
+        served.probe.check(answer, f"{served.name or self.base} on {self.url}")
+
+    async def unload(self, served: Served) -> None:
+        """Unloads an adapter. A server that does not have it, or does not respond, has nothing to unload."""
+        if served.name in self.loaded:
+            self.loaded.discard(served.name)
+            try:
+                await self.post(UNLOAD, lora_name=served.name)
+            except CallError:
+                return
+
+    async def post(self, path: str, **fields: Any) -> bytes:
+        """Sends a small JSON request. Raises CallError."""
+        return await self.send(path, json.dumps(fields).encode())
+
+    async def send(self, path: str, body: bytes) -> bytes:
+        """Sends a request within the deadline. Raises CallError."""
+        transport, deadline = (
+            Transport(self.session, "policy", self.url + path, self.key),
+            self.settings.deadline_seconds,
+        )
+        try:
+            return await asyncio.wait_for(transport.send(body), deadline)
+        except TimeoutError:
+            raise CallError(FailureKind.TIMEOUT, f"no answer within {deadline:g} s") from None
+
+    async def get(self, path: str) -> Any:
+        """The JSON document at a path. Raises CallError."""
+        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        try:
+            async with (
+                asyncio.timeout(self.settings.deadline_seconds),
+                self.session.get(self.url + path, headers=headers) as response,
+            ):
+                text = await response.content.read(tool_transport.MAX_WHOLE_BODY)
+                tool_transport.check_status(response.status, None, tool_transport.explanation(text, self.key))
+                return json.loads(text)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise CallError(
+                FailureKind.CONNECTION, tool_transport.one_line(f"{type(error).__name__}: {error}")
+            ) from None
+        except ValueError:
+            raise CallError(FailureKind.MALFORMED, f"{path} is not JSON") from None
+
+
+def _as_user_error(error: CallError, url: str) -> UserError | None:
+    """The UserError for a refusal, which waiting does not change; None for other failures."""
+    if error.kind is not FailureKind.REFUSED:
+        return None
+    remedy = "start vLLM with --enable-scale-out" if error.message == NO_ROUTE else "see the server's log"
+    return UserError(f"{url} refused a request: {error.message}", where=WHERE, remedy=remedy)
+
+
+def _load_error(error: CallError, url: str, served: Served) -> UserError | None:
+    """The UserError for an adapter that a server will never load; None for other failures."""
+    remedies = {
+        NO_ROUTE: "start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment, and with --enable-lora",
+        "LoRA is not enabled": "start vLLM with --enable-lora",
+        "max_lora_rank": "start vLLM with a larger --max-lora-rank",
+        "No adapter found": "set tools.policyServer.adapters to a folder that every replica sees under the same path",
+    }
+    for words, remedy in remedies.items():
+        if words in error.message:
+            return UserError(f"{url} cannot load {served.folder}: {error.message}", where=WHERE, remedy=remedy)
+    return _as_user_error(error, url)
