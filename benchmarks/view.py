@@ -101,7 +101,7 @@ def pages(address: str, repeats: int) -> dict[str, list[float]]:
     return {"fresh browser": fresh, "same browser": warm}
 
 
-def asked(address: str, path: str) -> tuple[float, Any]:
+def timed_get(address: str, path: str) -> tuple[float, Any]:
     """Duration in seconds and response of an API request of the page, sent with its cookie."""
     import urllib.request
 
@@ -113,7 +113,7 @@ def asked(address: str, path: str) -> tuple[float, Any]:
 
 
 def indexed(address: str) -> None:
-    while asked(address, "/api/run")[1]["busy"]:
+    while timed_get(address, "/api/run")[1]["busy"]:
         time.sleep(0.2)
 
 
@@ -138,10 +138,10 @@ def main() -> int:
             indexed(address)
             late = pages(address, given.repeats)
             filters = {
-                title: statistics.median(asked(address, f"/api/list?{query}")[0] for _ in range(given.repeats))
+                title: statistics.median(timed_get(address, f"/api/list?{query}")[0] for _ in range(given.repeats))
                 for title, query in FILTERS.items()
             }
-            total = asked(address, "/api/run")[1]["total"]
+            total = timed_get(address, "/api/run")[1]["total"]
     found = {
         "trajectories": total,
         "index_seconds": round(index_seconds, 1),

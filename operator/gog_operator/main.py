@@ -73,7 +73,7 @@ class Workers:
         platform: The installation's images and ports.
         queue: Queue of the objects that need a pass.
         now: Time for conditions.
-        ask: Sends an HTTP request to a trainer or a policy's pod.
+        request: Sends an HTTP request to a trainer or a policy's pod.
         clock: Monotonic time in seconds.
     """
 
@@ -83,11 +83,11 @@ class Workers:
         platform: Platform,
         queue: WorkQueue,
         now: Callable[[], datetime] = utc_now,
-        ask: trainer_client.Ask = trainer_client.ask,
+        request: trainer_client.Request = trainer_client.request,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.api, self.platform, self.queue, self.now, self.ask = api, platform, queue, now, ask
-        self.poll = trainer_client.ProgressPoll(ask, clock)
+        self.api, self.platform, self.queue, self.now, self.request = api, platform, queue, now, request
+        self.poll = trainer_client.ProgressPoll(request, clock)
 
     def run(self) -> None:
         while (key := self.queue.wait()) is not None:
@@ -97,7 +97,7 @@ class Workers:
         """Makes one pass. Never raises, because an error of one object must not affect the others."""
         begun = time.monotonic()
         try:
-            cluster = telemetry.CountedCluster(self.api, key.namespace, self.platform, self.ask, self.poll)
+            cluster = telemetry.CountedCluster(self.api, key.namespace, self.platform, self.request, self.poll)
             again = reconcile.reconcile(cluster, key.kind, key.name, self.now())
             outcome = "ok"
             self.queue.done(key, again)

@@ -40,12 +40,12 @@ def kubeconfig(bare_api_server):
 
 
 @pytest.fixture(scope="module")
-def sane(kubeconfig):
+def baseline(kubeconfig):
     """Returns the outcome of a variant's run without a fault."""
 
     @functools.cache
     def of(variant: str) -> Outcome:
-        outcome = run_case(kubeconfig, f"sane-{variant}", Case(variant))
+        outcome = run_case(kubeconfig, f"baseline-{variant}", Case(variant))
         assert not outcome.violation
         assert outcome.state["gogruns.gog.dev/world"][0][0][0] == "Complete"
         return outcome
@@ -60,7 +60,7 @@ def pool():
 
 
 @pytest.fixture
-def survives(request, pool, kubeconfig, sane):
+def check_cases(request, pool, kubeconfig, baseline):
     """Runs the cases of this session's shard; fails with a list of all wrong outcomes."""
     tally = request.config.stash[fault_shards.TALLY]
     counts = request.node.get_closest_marker("exhaustive") is not None
@@ -69,7 +69,7 @@ def survives(request, pool, kubeconfig, sane):
         every, begun, wrongs = list(cases), time.monotonic(), []
         chosen = [each for each in every if each in tally.shard]
         for number, each in enumerate(fault_suite.play_all(pool, kubeconfig, next(PREFIXES), chosen), 1):
-            wrong = fault_found(each, sane(each.case.variant))
+            wrong = fault_found(each, baseline(each.case.variant))
             if wrong:
                 wrongs.append(f"{each.case.fault} at call {each.case.call}, {each.struck}: {wrong}")
             if counts:
@@ -82,51 +82,51 @@ def survives(request, pool, kubeconfig, sane):
     return check
 
 
-def positions(sane: Outcome) -> range:
-    return range(1, len(sane.calls) + 1)
+def positions(baseline: Outcome) -> range:
+    return range(1, len(baseline.calls) + 1)
 
 
-def writes(sane: Outcome) -> list[int]:
+def writes(baseline: Outcome) -> list[int]:
     """Numbers of the calls that write."""
-    return [number for number in positions(sane) if sane.calls[number - 1].writes]
+    return [number for number in positions(baseline) if baseline.calls[number - 1].writes]
 
 
-def test_a_death_or_an_error_response_at_some_call_does_not_change_the_outcome(survives, sane):
-    chance, run = random.Random(SEED), sane("least")
+def test_a_death_or_an_error_response_at_some_call_does_not_change_the_outcome(check_cases, baseline):
+    chance, run = random.Random(SEED), baseline("least")
     faults = (*DEATHS, *ANSWERS, "every answer", "outage")
-    survives(Case("least", fault, chance.choice(chance.choice((writes(run), positions(run))))) for fault in faults)
+    check_cases(Case("least", fault, chance.choice(chance.choice((writes(run), positions(run))))) for fault in faults)
 
 
-def test_deletions_and_edits_by_other_users_cost_attempts_at_most(survives, sane):
+def test_deletions_and_edits_by_other_users_cost_attempts_at_most(check_cases, baseline):
     chance = random.Random(SEED)
-    deeds = (*chance.sample(sorted(INTERFERENCE), 6), *ENDINGS)
-    survives(Case("least", deed, chance.choice(positions(sane("least")))) for deed in deeds)
+    faults = (*chance.sample(sorted(INTERFERENCE), 6), *ENDINGS)
+    check_cases(Case("least", fault, chance.choice(positions(baseline("least")))) for fault in faults)
 
 
 @pytest.mark.exhaustive
-def test_an_operator_may_die_before_and_after_every_call_of_a_run(survives, sane):
-    survives(Case("least", fault, call) for fault, call in deaths(sane("least").calls))
+def test_an_operator_may_die_before_and_after_every_call_of_a_run(check_cases, baseline):
+    check_cases(Case("least", fault, call) for fault, call in deaths(baseline("least").calls))
 
 
 @pytest.mark.exhaustive
-def test_every_call_of_a_run_may_get_every_error_response(survives, sane):
+def test_every_call_of_a_run_may_get_every_error_response(check_cases, baseline):
     """Each call gets all error responses in succession; each write also gets each of them alone."""
-    survives(Case("least", "every answer", call) for call in positions(sane("least")))
-    survives(Case("least", answer, call) for answer in ANSWERS for call in writes(sane("least")))
+    check_cases(Case("least", "every answer", call) for call in positions(baseline("least")))
+    check_cases(Case("least", answer, call) for answer in ANSWERS for call in writes(baseline("least")))
 
 
 @pytest.mark.exhaustive
-def test_other_users_may_delete_and_edit_at_every_step(survives, sane):
-    """Performs each deed at every third write, with a different offset for successive deeds."""
-    run = writes(sane("least"))
+def test_other_users_may_delete_and_edit_at_every_step(check_cases, baseline):
+    """Injects each fault at every third write, with a different offset for successive faults."""
+    run = writes(baseline("least"))
     faults = (*INTERFERENCE, *ENDINGS, "outage")
-    survives(Case("least", fault, call) for number, fault in enumerate(faults) for call in run[number % 3 :: 3])
+    check_cases(Case("least", fault, call) for number, fault in enumerate(faults) for call in run[number % 3 :: 3])
 
 
 @pytest.mark.exhaustive
-def test_the_whole_world_survives_faults_at_calls_all_over_its_run(survives, sane):
+def test_the_whole_world_survives_faults_at_calls_all_over_its_run(check_cases, baseline):
     faults = ("dies before", "500 after all", "outage")
-    survives(Case("world", fault, call) for fault in faults for call in positions(sane("world"))[::STRIDE])
+    check_cases(Case("world", fault, call) for fault in faults for call in positions(baseline("world"))[::STRIDE])
 
 
 # -- the suite itself
@@ -178,8 +178,8 @@ class Pair(Harness):
         super().__init__(kubeconfig, namespace, **LEAST)
         VARIANTS["least"][1](self)
         first, second = (TakesTurns(self.faulty, self.turns, number) for number in (0, 1))
-        self.operator = OperatorProcess(first, self.namespace, self.clock, self.ask)
-        self.other = OperatorProcess(second, self.namespace, self.clock, self.ask)
+        self.operator = OperatorProcess(first, self.namespace, self.clock, self.request)
+        self.other = OperatorProcess(second, self.namespace, self.clock, self.request)
         self.recorder.listeners.append(self.other.observe)
 
     def work(self):
@@ -187,16 +187,16 @@ class Pair(Harness):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_two_concurrent_operators_reach_the_same_state_as_one(kubeconfig, sane, seed):
+def test_two_concurrent_operators_reach_the_same_state_as_one(kubeconfig, baseline, seed):
     pair = Pair(kubeconfig, f"pair-{seed}", seed)
     pair.run_to_the_end()
-    assert set(pair.state()) == set(sane("least").state)
+    assert set(pair.state()) == set(baseline("least").state)
     assert pair.get("SFTStage", "world-sft")["status"]["attempt"] == 2
     assert pair.get("SFTStage", "world-sft")["status"]["failures"] == 1
-    assert len(pair.faulty.calls) < 3 * len(sane("least").calls)
+    assert len(pair.faulty.calls) < 3 * len(baseline("least").calls)
 
 
-def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, sane):
+def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, baseline):
     harness = Harness(kubeconfig, "lease-1", **LEAST)
     VARIANTS["least"][1](harness)
     apis = [FaultyApi(harness.recorder, no_fault) for _ in range(2)]
@@ -205,7 +205,7 @@ def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, s
         for number in range(2)
     ]
     operators = [
-        OperatorProcess(lease.GatedApi(api, one), "lease-1", harness.clock, harness.ask)
+        OperatorProcess(lease.GatedApi(api, one), "lease-1", harness.clock, harness.request)
         for api, one in zip(apis, leases)
     ]
     harness.operator = operators[0]
@@ -230,7 +230,7 @@ def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, s
     with pytest.raises(ApiError, match="another operator holds the lease"):
         lease.GatedApi(apis[0], leases[0]).call("DELETE", paths.VOLCANO_JOBS.path("lease-1", "world-sft-a1"))
     harness.run_to_the_end()
-    assert set(harness.state()) == set(sane("least").state)
+    assert set(harness.state()) == set(baseline("least").state)
 
 
 # -- a stage that is deleted and created again

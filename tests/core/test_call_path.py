@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.builders import HANG, SERVER_ERROR, FakeBackend, ask, make_path, now, run
+from support.builders import HANG, SERVER_ERROR, FakeBackend, make_path, now, request, run
 
 from gog import call_path, metrics
 from gog.call_path import Breaker, CallError
@@ -18,7 +18,7 @@ def call_once(backend: FakeBackend, **limits: float) -> tuple[Reply[str], float]
     """One call and the second at which it was over."""
 
     async def scenario() -> tuple[Reply[str], float]:
-        return await ask(make_path(backend, **limits)), now()
+        return await request(make_path(backend, **limits)), now()
 
     return run(scenario())
 
@@ -114,7 +114,7 @@ def test_at_most_four_calls_are_in_flight_and_answers_keep_their_order() -> None
             return body
 
         path = make_path(send)
-        replies = await asyncio.gather(*(ask(path, str(number)) for number in range(12)))
+        replies = await asyncio.gather(*(request(path, str(number)) for number in range(12)))
         return [reply.value for reply in replies], now()
 
     backend = FakeBackend(seconds=1)
@@ -126,7 +126,7 @@ def test_at_most_four_calls_are_in_flight_and_answers_keep_their_order() -> None
 def test_a_pause_before_a_retry_holds_no_slot() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(send, concurrency=1, backoff_seconds=10)
-        return await asyncio.gather(ask(path, "retried"), ask(path, "prompt"))
+        return await asyncio.gather(request(path, "retried"), request(path, "prompt"))
 
     tried: set[bytes] = set()
 
@@ -143,7 +143,7 @@ def test_a_pause_before_a_retry_holds_no_slot() -> None:
 def test_waiting_for_a_slot_costs_nothing_of_the_budget() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(send, concurrency=1, budget_seconds=5)
-        return await asyncio.gather(*(ask(path, str(number)) for number in range(20)))
+        return await asyncio.gather(*(request(path, str(number)) for number in range(20)))
 
     seen: set[bytes] = set()
 
@@ -160,7 +160,7 @@ def test_waiting_for_a_slot_costs_nothing_of_the_budget() -> None:
 def test_concurrent_duplicates_are_one_request() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend)
-        return await asyncio.gather(*(ask(path) for _ in range(20)))
+        return await asyncio.gather(*(request(path) for _ in range(20)))
 
     backend = FakeBackend([SERVER_ERROR, ANSWER], seconds=1)
     replies = run(scenario())
@@ -172,9 +172,9 @@ def test_concurrent_duplicates_are_one_request() -> None:
 def test_a_duplicate_that_arrives_as_the_call_ends_makes_no_second_request() -> None:
     async def scenario() -> None:
         path = make_path(backend)
-        first = asyncio.ensure_future(ask(path))
+        first = asyncio.ensure_future(request(path))
         while not first.done():
-            late.append(asyncio.ensure_future(ask(path)))
+            late.append(asyncio.ensure_future(request(path)))
             await asyncio.sleep(0)
         await asyncio.gather(*late)
 
@@ -186,10 +186,10 @@ def test_a_duplicate_that_arrives_as_the_call_ends_makes_no_second_request() -> 
 def test_cancelling_a_caller_does_not_affect_the_callers_that_joined_it() -> None:
     async def scenario() -> tuple[Reply[str], Reply[str]]:
         path = make_path(backend)
-        first, second = asyncio.ensure_future(ask(path)), asyncio.ensure_future(ask(path))
+        first, second = asyncio.ensure_future(request(path)), asyncio.ensure_future(request(path))
         await asyncio.sleep(0.5)
         first.cancel()
-        return await second, await ask(path)
+        return await second, await request(path)
 
     backend = FakeBackend([ANSWER], seconds=1)
     joined, later = run(scenario())
@@ -200,7 +200,7 @@ def test_cancelling_a_caller_does_not_affect_the_callers_that_joined_it() -> Non
 def test_a_failure_is_not_kept() -> None:
     async def scenario() -> tuple[Reply[str], Reply[str]]:
         path = make_path(backend, attempts=1)
-        return await ask(path), await ask(path)
+        return await request(path), await request(path)
 
     backend = FakeBackend([SERVER_ERROR, ANSWER])
     failed, worked = run(scenario())
@@ -283,9 +283,9 @@ def test_an_open_breaker_lets_one_call_through_after_a_while() -> None:
 def test_a_dead_back_end_gets_no_requests_until_the_breaker_tests_it() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend, attempts=1, breaker_failures=3, breaker_seconds=5)
-        replies = [await ask(path, str(number)) for number in range(5)]
+        replies = [await request(path, str(number)) for number in range(5)]
         await asyncio.sleep(5)
-        return [*replies, await ask(path, "later"), await ask(path, "later still")]
+        return [*replies, await request(path, "later"), await request(path, "later still")]
 
     backend = FakeBackend([SERVER_ERROR] * 3 + [ANSWER])
     replies = run(scenario())
@@ -297,8 +297,8 @@ def test_a_dead_back_end_gets_no_requests_until_the_breaker_tests_it() -> None:
 def test_a_call_that_the_breaker_refuses_says_why_the_back_end_failed() -> None:
     async def scenario() -> Reply[str]:
         path = make_path(FakeBackend([SERVER_ERROR]), attempts=1, breaker_failures=1)
-        await ask(path, "first")
-        return await ask(path, "second")
+        await request(path, "first")
+        return await request(path, "second")
 
     failure = run(scenario()).failure
     assert failure is not None
@@ -308,7 +308,7 @@ def test_a_call_that_the_breaker_refuses_says_why_the_back_end_failed() -> None:
 def test_calls_queued_behind_a_dead_back_end_fail_together() -> None:
     async def scenario() -> float:
         path = make_path(backend, attempts=1, concurrency=4, deadline_seconds=10, breaker_failures=4)
-        await asyncio.gather(*(ask(path, str(number)) for number in range(100)))
+        await asyncio.gather(*(request(path, str(number)) for number in range(100)))
         return now()
 
     backend = FakeBackend([HANG])
@@ -319,7 +319,7 @@ def test_calls_queued_behind_a_dead_back_end_fail_together() -> None:
 def test_a_refused_request_does_not_count_against_the_breaker() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend, attempts=1, breaker_failures=2)
-        return [await ask(path, str(number)) for number in range(5)]
+        return [await request(path, str(number)) for number in range(5)]
 
     backend = FakeBackend([CallError(FailureKind.REFUSED, "HTTP 400")])
     assert {reply.failure.kind for reply in run(scenario()) if reply.failure} == {FailureKind.REFUSED}
@@ -337,8 +337,8 @@ def test_attempts_failures_and_recoveries_are_counted() -> None:
     async def scenario() -> None:
         path = make_path(FakeBackend([SERVER_ERROR, SERVER_ERROR, ANSWER]))
         path.backend = "counted"
-        await asyncio.gather(ask(path), ask(path))  # one call, joined by the other
-        await ask(path)
+        await asyncio.gather(request(path), request(path))  # one call, joined by the other
+        await request(path)
 
     run(scenario())
     assert counted("gog_tool_attempts_total", "server_error") == 2

@@ -17,11 +17,11 @@ def test_one_of_several_callers_makes_the_folder_and_the_others_wait(tmp_path):
         fresh.mkdir()
         (fresh / "whole").write_text("yes")
 
-    def ask():
+    def request():
         together.wait()
         seen.append((folders.once(tmp_path / "shared" / "data", make) / "whole").read_text())
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=request) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

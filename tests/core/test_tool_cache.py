@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support.builders import SERVER_ERROR, FakeBackend, ask, make_path, run
+from support.builders import SERVER_ERROR, FakeBackend, make_path, request, run
 
 from gog.errors import UserError
 from gog.spec import CacheSpec
@@ -21,53 +21,53 @@ def make_cache(folder: Path, mode: str, **fields: int) -> Cache:
     return Cache(CacheSpec(mode=mode, path=str(folder / "answers.sqlite"), **fields))
 
 
-def ask_all(cache: Cache, backend: FakeBackend, *queries: str) -> list[Reply[str]]:
+def request_all(cache: Cache, backend: FakeBackend, *queries: str) -> list[Reply[str]]:
     """Calls one after the other through one path."""
 
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend, cache=cache, attempts=1)
-        return [await ask(path, query) for query in queries]
+        return [await request(path, query) for query in queries]
 
     return run(scenario())
 
 
 def test_an_identical_rerun_makes_no_requests(tmp_path: Path) -> None:
     queries = [f"query {number}" for number in range(20)]
-    first = ask_all(make_cache(tmp_path, "record"), FakeBackend(), *queries)
+    first = request_all(make_cache(tmp_path, "record"), FakeBackend(), *queries)
     untouched = FakeBackend()
     for mode in ("replay-or-live", "replay-strict"):
-        again = ask_all(make_cache(tmp_path, mode), untouched, *queries)
+        again = request_all(make_cache(tmp_path, mode), untouched, *queries)
         assert [reply.value for reply in again] == [reply.value for reply in first]
         assert all(reply.cached and reply.attempts == 0 for reply in again)
     assert untouched.requests == []
 
 
 def test_replay_strict_fails_on_a_miss_and_sends_no_request(tmp_path: Path) -> None:
-    ask_all(make_cache(tmp_path, "record"), FakeBackend(), "known")
+    request_all(make_cache(tmp_path, "record"), FakeBackend(), "known")
     backend = FakeBackend()
-    known, unknown = ask_all(make_cache(tmp_path, "replay-strict"), backend, "known", "unknown")
+    known, unknown = request_all(make_cache(tmp_path, "replay-strict"), backend, "known", "unknown")
     assert known.value == "answer"
     assert unknown.failure is not None and unknown.failure.kind is FailureKind.CACHE_MISS
     assert backend.requests == []
 
 
 def test_replay_or_live_calls_for_what_is_missing_and_records_it(tmp_path: Path) -> None:
-    ask_all(make_cache(tmp_path, "replay-or-live"), FakeBackend(), "new")
-    (reply,) = ask_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "new")
+    request_all(make_cache(tmp_path, "replay-or-live"), FakeBackend(), "new")
+    (reply,) = request_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "new")
     assert reply.value == "answer"
 
 
 def test_record_calls_again_in_a_new_run_and_keeps_the_newer_answer(tmp_path: Path) -> None:
-    ask_all(make_cache(tmp_path, "record"), FakeBackend([b"old"]), "known")
-    (newer,) = ask_all(make_cache(tmp_path, "record"), FakeBackend([b"new"]), "known")
-    (replayed,) = ask_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "known")
+    request_all(make_cache(tmp_path, "record"), FakeBackend([b"old"]), "known")
+    (newer,) = request_all(make_cache(tmp_path, "record"), FakeBackend([b"new"]), "known")
+    (replayed,) = request_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "known")
     assert (newer.value, newer.cached, replayed.value) == ("new", False, "new")
 
 
 @pytest.mark.parametrize(("mode", "requests"), [("off", 3), ("live", 1)])
 def test_off_keeps_nothing_and_live_keeps_answers_in_memory(tmp_path: Path, mode: str, requests: int) -> None:
     backend = FakeBackend()
-    ask_all(make_cache(tmp_path, mode), backend, "ring", "ring", "ring")
+    request_all(make_cache(tmp_path, mode), backend, "ring", "ring", "ring")
     assert len(backend.requests) == requests
     assert not (tmp_path / "answers.sqlite").exists()
 
@@ -75,7 +75,7 @@ def test_off_keeps_nothing_and_live_keeps_answers_in_memory(tmp_path: Path, mode
 def test_equal_calls_in_flight_are_one_request_even_without_a_cache() -> None:
     async def scenario() -> None:
         path = make_path(backend, cache=Cache(CacheSpec(mode="off")))
-        await asyncio.gather(*(ask(path) for _ in range(5)))
+        await asyncio.gather(*(request(path) for _ in range(5)))
 
     backend = FakeBackend(seconds=1)
     run(scenario())
@@ -85,7 +85,7 @@ def test_equal_calls_in_flight_are_one_request_even_without_a_cache() -> None:
 @pytest.mark.parametrize("mode", ["live", "record", "replay-or-live"])
 def test_failures_are_never_cached(tmp_path: Path, mode: str) -> None:
     backend = FakeBackend([SERVER_ERROR, SERVER_ERROR, b"answer"])
-    replies = ask_all(make_cache(tmp_path, mode), backend, "ring", "ring", "ring")
+    replies = request_all(make_cache(tmp_path, mode), backend, "ring", "ring", "ring")
     assert [reply.failure is None for reply in replies] == [False, False, True]
     if mode != "live":
         rows = sqlite3.connect(tmp_path / "answers.sqlite").execute("SELECT answer FROM answers").fetchall()
@@ -93,14 +93,14 @@ def test_failures_are_never_cached(tmp_path: Path, mode: str) -> None:
 
 
 def test_an_answer_recorded_in_an_earlier_form_is_called_again(tmp_path: Path) -> None:
-    ask_all(make_cache(tmp_path, "record"), FakeBackend(), "ring")
+    request_all(make_cache(tmp_path, "record"), FakeBackend(), "ring")
     with sqlite3.connect(tmp_path / "answers.sqlite") as file:
         file.execute("UPDATE answers SET answer = ?", (b"\xff\xfe",))
-    (reply,) = ask_all(make_cache(tmp_path, "replay-or-live"), FakeBackend(), "ring")
+    (reply,) = request_all(make_cache(tmp_path, "replay-or-live"), FakeBackend(), "ring")
     assert (reply.value, reply.cached) == ("answer", False)
     with sqlite3.connect(tmp_path / "answers.sqlite") as file:
         file.execute("UPDATE answers SET answer = ?", (b"\xff\xfe",))
-    (strict,) = ask_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "ring")
+    (strict,) = request_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "ring")
     assert strict.failure is not None and strict.failure.kind is FailureKind.CACHE_MISS
 
 

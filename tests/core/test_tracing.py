@@ -16,7 +16,6 @@ from support.builders import (
     FakeBackend,
     FakeSession,
     answer,
-    ask,
     gaze,
     ground,
     make_image,
@@ -24,6 +23,7 @@ from support.builders import (
     make_question,
     make_trajectory,
     now,
+    request,
     run,
 )
 from support.collector import Collector
@@ -205,7 +205,7 @@ def test_episodes_side_by_side_keep_their_spans_apart_and_share_a_call_without_s
 
         async def one(name, query):
             with tracer.episode(name) as span:
-                await ask(path, query)
+                await request(path, query)
                 span.record(make_trajectory(question_id=name))
 
         await asyncio.gather(one("a", "same"), one("b", "same"), one("c", "other"))

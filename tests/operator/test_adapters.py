@@ -72,7 +72,7 @@ class Cluster:
         self.broken = lambda number, after: None
         self.calls, self.lock = 0, threading.Lock()
 
-    def ask(self, url, body):
+    def request(self, url, body):
         with self.lock:
             address = next(each for each in self.pods if url.startswith(each))
             self.calls += 1
@@ -84,7 +84,7 @@ class Cluster:
             return real if broken is None else broken
 
     def ensure(self, version=GRPO):
-        return adapters.ensure_version(list(self.pods), version, self.ask)
+        return adapters.ensure_version(list(self.pods), version, self.request)
 
 
 def test_no_pod_switches_before_every_pod_has_generated_a_token_with_the_version():

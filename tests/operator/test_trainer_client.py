@@ -12,7 +12,7 @@ import pytest
 from support import tcp_server
 
 from gog_operator.cluster import adapters, bounded_http, trainer_client
-from gog_operator.cluster.trainer_client import ask, parse_progress
+from gog_operator.cluster.trainer_client import parse_progress, request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 GOOD = {"step": 7, "total": 10, "metrics": {"reward": 0.5}}
@@ -51,14 +51,14 @@ def drips_headers(connection: socket.socket) -> None:
 
 def test_a_json_object_is_returned_unchanged():
     with pod(answering(json.dumps(GOOD).encode())) as url:
-        assert ask(url) == GOOD
+        assert request(url) == GOOD
 
 
 @pytest.mark.parametrize("serve", [drips, drips_headers, lambda connection: connection.recv(1)])
 def test_a_response_that_never_ends_is_abandoned_at_the_deadline(serve):
     with pod(serve) as url:
         begun = time.monotonic()
-        assert ask(url, 0.3) is None
+        assert request(url, 0.3) is None
         assert time.monotonic() - begun < 5
 
 
@@ -67,7 +67,7 @@ def test_a_redirect_is_not_followed():
     with pod(lambda connection: asked.append(1)) as victim:
         head = b"HTTP/1.1 302 Found\r\nLocation: " + victim.encode() + b"\r\n"
         with pod(answering(b"{}", head)) as url:
-            assert ask(url) is None
+            assert request(url) is None
             assert bounded_http.request(url, seconds=5, limit=10).status == 302
     assert asked == []
 
@@ -76,22 +76,22 @@ def test_no_more_than_the_limit_is_read():
     with pod(answering(b"x" * 1_000_000)) as url:
         assert bounded_http.request(url, seconds=5, limit=1000).body == b"x" * 1000
     with pod(answering(b'{"step": 1, "pad": "' + b"x" * trainer_client.MAX_ANSWER + b'"}')) as url:
-        assert ask(url) is None
+        assert request(url) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"null", b"{", b"\xff", b'{"a":' * 10_000, b"[" * 60_000])
 def test_a_response_that_is_not_an_object_is_none(body):
     with pod(answering(body)) as url:
-        assert ask(url) is None
+        assert request(url) is None
 
 
 def test_an_invalid_address_is_none():
-    assert ask("http://") is None and ask("http://127.0.0.1:1/progress") is None
+    assert request("http://") is None and request("http://127.0.0.1:1/progress") is None
 
 
 def test_a_policy_s_pod_that_trickles_its_response_is_abandoned_too():
     with pod(drips) as url, pytest.raises(OSError):
-        adapters.asker(seconds=0.3)(url, {"model": "x"})
+        adapters.requester(seconds=0.3)(url, {"model": "x"})
 
 
 def test_known_fields_of_a_newer_trainer_s_document_are_read():

@@ -333,6 +333,6 @@ def make_path(send: Any, *, cache: Cache | None = None, **limits: Any) -> CallPa
     return CallPath("textSearch", "fake", send, spec, cache or Cache(CacheSpec()), clock=now)
 
 
-async def ask(path: CallPath[str], query: str = "ring") -> Reply[str]:
+async def request(path: CallPath[str], query: str = "ring") -> Reply[str]:
     """One call whose body is the query and whose answer is read as text."""
     return await path.call({"query": query}, query.encode, lambda answer: answer.decode())

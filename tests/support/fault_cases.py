@@ -97,8 +97,8 @@ def _outage(call: int, harness: Harness) -> Fault:
     return faulty_api.outage(call, over)
 
 
-def _interference(deed: Callable[[Harness], None]) -> Callable[[int, Harness], Fault]:
-    """Another user performs the deed right after a call."""
+def _interference(change: Callable[[Harness], None]) -> Callable[[int, Harness], Fault]:
+    """Another user makes a change right after a call."""
 
     def make(call: int, harness: Harness) -> Fault:
         def fault(number: int, send: Send) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _interference(deed: Callable[[Harness], None]) -> Callable[[int, Harness], F
                 return send()
             finally:
                 if number == call:
-                    deed(harness)
+                    change(harness)
 
         return fault
 
@@ -120,29 +120,29 @@ def _answer(error: Any, landed: bool) -> Callable[[int, Harness], Fault]:
 def _removes(resource: paths.Resource, ending: str = "") -> Callable[[Harness], None]:
     """Deletes every object of a resource whose name has that suffix."""
 
-    def deed(harness: Harness) -> None:
+    def change(harness: Harness) -> None:
         for path, _ in harness.recorder.of(resource):
             if path.endswith(ending):
                 harness.remove(path)
 
-    return deed
+    return change
 
 
 def _edits(resource: paths.Resource, patch: dict[str, Any], part: str = "") -> Callable[[Harness], None]:
-    def deed(harness: Harness) -> None:
+    def change(harness: Harness) -> None:
         for path, _ in harness.recorder.of(resource):
             harness.edit(f"{path}{part}", patch)
 
-    return deed
+    return change
 
 
 def _wipes(*kinds: str) -> Callable[[Harness], None]:
-    def deed(harness: Harness) -> None:
+    def change(harness: Harness) -> None:
         for kind in kinds:
             for path, body in harness.recorder.of(paths.OURS[kind]):
                 harness.edit(f"{path}/status", {"status": dict.fromkeys(body.get("status", {}))})
 
-    return deed
+    return change
 
 
 def _removes_namespace(harness: Harness) -> None:
@@ -180,7 +180,7 @@ FAULTS: dict[str, Callable[[int, Harness], Fault]] = {
     **{name: _answer(*each) for name, each in ANSWERS.items()},
     "every answer": lambda call, harness: faulty_api.EveryAnswer(call, harness.faulty.calls),
     "outage": _outage,
-    **{name: _interference(deed) for name, deed in (INTERFERENCE | ENDINGS).items()},
+    **{name: _interference(change) for name, change in (INTERFERENCE | ENDINGS).items()},
 }
 
 

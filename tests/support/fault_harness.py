@@ -24,7 +24,7 @@ from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import adapters, kube, paths
 from gog_operator.cluster.kube import MERGE, Api, ApiError
-from gog_operator.cluster.trainer_client import Ask
+from gog_operator.cluster.trainer_client import Request
 from gog_operator.main import Workers
 from gog_operator.resync import Resync
 from gog_operator.workqueue import WorkQueue
@@ -60,10 +60,10 @@ class Clock:
 class OperatorProcess:
     """One process of an operator, whose memory is lost when it dies."""
 
-    def __init__(self, api: Api, namespace: str, clock: Clock, ask: Ask) -> None:
+    def __init__(self, api: Api, namespace: str, clock: Clock, request: Request) -> None:
         self.clock, self.next_resync = clock, clock.passed
         self.queue = WorkQueue(clock.seconds, lambda: 0.5)
-        self.workers = Workers(api, Platform(), self.queue, clock.now, ask, clock.seconds)
+        self.workers = Workers(api, Platform(), self.queue, clock.now, request, clock.seconds)
         self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now)
         self.watcher = watch.Watcher(self.queue, self.resync.seen)
 
@@ -145,7 +145,7 @@ class Harness:
         self.recorder.call("POST", paths.OURS[body["kind"]].path(self.namespace), body=body)
 
     def _start(self) -> OperatorProcess:
-        return OperatorProcess(self.faulty, self.namespace, self.clock, self.ask)
+        return OperatorProcess(self.faulty, self.namespace, self.clock, self.request)
 
     # -- running
 
@@ -196,7 +196,7 @@ class Harness:
     def _surroundings(self) -> Iterator[None]:
         """Replaces the pods that serve a policy, and the log of unexpected errors."""
         with (
-            mock.patch.object(adapters, "asker", return_value=self.policies.answer),
+            mock.patch.object(adapters, "requester", return_value=self.policies.answer),
             mock.patch.object(main.log, "exception", self._unexpected),
         ):
             yield
@@ -204,7 +204,7 @@ class Harness:
     def _unexpected(self, message: str, *values: Any) -> None:
         self.violations.append(f"{message % values}: {traceback.format_exc()}")
 
-    def ask(self, url: str, seconds: float) -> Document | None:
+    def request(self, url: str, seconds: float) -> Document | None:
         """A pod's response to an HTTP request of the operator."""
         if url.endswith("/progress"):
             job = url.removeprefix("http://").partition("-trainer-0-0.")[0]

@@ -12,33 +12,33 @@ EXTRA_CALLS = 150
 More calls indicate a loop."""
 
 
-def fault_found(outcome: Outcome, sane: Outcome) -> str:
-    """What is wrong with the outcome; empty if nothing is. sane: the outcome without a fault."""
+def fault_found(outcome: Outcome, baseline: Outcome) -> str:
+    """What is wrong with the outcome; empty if nothing is. baseline: the outcome without a fault."""
     if outcome.violation:
         return outcome.violation
     # A deleted stage runs again, and a request that fails seven times is sent seven more times.
     times = 2 if outcome.case.fault in (*INTERFERENCE, "every answer") else 1
-    if len(outcome.calls) > times * len(sane.calls) + EXTRA_CALLS:
+    if len(outcome.calls) > times * len(baseline.calls) + EXTRA_CALLS:
         return f"{len(outcome.calls)} calls"
     if outcome.case.fault in ENDINGS:
         return f"left behind: {sorted(outcome.state)}" if outcome.state else ""
     if outcome.case.fault in INTERFERENCE:
-        return _unfinished(outcome, sane)
-    return _difference(outcome.state, sane.state) or _false_events(outcome, sane)
+        return _unfinished(outcome, baseline)
+    return _difference(outcome.state, baseline.state) or _false_events(outcome, baseline)
 
 
-def _difference(state: dict[str, Any], sane: dict[str, Any]) -> str:
-    keys = [key for key in {**state, **sane} if state.get(key, "absent") != sane.get(key, "absent")]
-    return "; ".join(f"{key}: {state.get(key, 'absent')} instead of {sane.get(key, 'absent')}" for key in keys)
+def _difference(state: dict[str, Any], baseline: dict[str, Any]) -> str:
+    keys = [key for key in {**state, **baseline} if state.get(key, "absent") != baseline.get(key, "absent")]
+    return "; ".join(f"{key}: {state.get(key, 'absent')} instead of {baseline.get(key, 'absent')}" for key in keys)
 
 
-def _false_events(outcome: Outcome, sane: Outcome) -> str:
+def _false_events(outcome: Outcome, baseline: Outcome) -> str:
     """Events that the run without a fault does not have, except for refusals by the server, which did occur."""
-    extra = [each for each in outcome.events if each not in sane.events and " RefusedByCluster: " not in each]
+    extra = [each for each in outcome.events if each not in baseline.events and " RefusedByCluster: " not in each]
     return "; ".join(f"event {each}" for each in extra)
 
 
-def _unfinished(outcome: Outcome, sane: Outcome) -> str:
+def _unfinished(outcome: Outcome, baseline: Outcome) -> str:
     """Interference may cost attempts only, so the custom resources must end in the same state. A run that was complete
     before stays complete and creates nothing again."""
     run = "gogruns.gog.dev/world"
@@ -48,12 +48,12 @@ def _unfinished(outcome: Outcome, sane: Outcome) -> str:
         if call.request.startswith("PATCH") and "/gogruns/" in call.request
     ]
     late = outcome.case.call >= max(writes, default=0)
-    ours = [run] if late else [key for key in sane.state if ".gog.dev/" in key]
+    ours = [run] if late else [key for key in baseline.state if ".gog.dev/" in key]
     live = [key for key, each in outcome.state.items() if "batch.volcano" in key and each not in OVER]
     if live:
         return f"live: {live}"
     found = {key: _without_attempts(outcome.state[key]) for key in ours if key in outcome.state}
-    return _difference(found, {key: _without_attempts(sane.state[key]) for key in ours})
+    return _difference(found, {key: _without_attempts(baseline.state[key]) for key in ours})
 
 
 def _without_attempts(essence: list[Any]) -> list[Any]:

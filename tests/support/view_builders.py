@@ -35,7 +35,7 @@ class Viewer:
     indexer: index.Indexer
     headers: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str | None) -> Reply:
+    def request(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str | None) -> Reply:
         """One request; a header given as None is left out. `_` in names stands for `-`."""
         given = {"Host": f"127.0.0.1:{self.server.port}", **self.headers}
         given.update({name.replace("_", "-"): value for name, value in headers.items()})
@@ -53,13 +53,13 @@ class Viewer:
         return reply
 
     def json(self, path: str) -> Any:
-        return json.loads(self.ask(path).body)
+        return json.loads(self.request(path).body)
 
     def ids(self, query: str = "") -> list[str]:
         return [row["id"] for row in self.json(f"/api/list?{query}")["rows"]]
 
     def decide(self, **fields: Any) -> Reply:
-        return self.ask(
+        return self.request(
             "/api/review", method="POST", body=json.dumps(fields).encode(), Content_Type="application/json",
             Origin=f"http://127.0.0.1:{self.server.port}",
         )  # fmt: skip

@@ -65,12 +65,12 @@ class Server:
 
     def post(self, path: str, body: Any, **headers: str) -> Answer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.ask("POST", path, data, headers)
+        return self.request("POST", path, data, headers)
 
     def get(self, path: str) -> Answer:
-        return self.ask("GET", path, None, {})
+        return self.request("GET", path, None, {})
 
-    def ask(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Answer:
+    def request(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Answer:
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=DEADLINE)
         with contextlib.closing(connection):
             own = {"authorization": f"Bearer {self.key}"} if self.key else {}

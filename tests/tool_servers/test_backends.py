@@ -179,21 +179,21 @@ def test_what_lacks_the_methods_of_its_role_is_refused():
 def test_an_unavailable_back_end_is_a_503_with_its_retry_after(start):
     server = serve(start, "grounding", "outside:WholeImage", {"label": "x"})
 
-    def ask(*expressions):
+    def request(*expressions):
         instances = [{"image": IMAGE, "expression": each} for each in expressions]
         return server.post(tool_api.GROUNDING_PATH, {"instances": instances})
 
-    answer = ask("busy")
+    answer = request("busy")
     assert (answer.status, answer.headers["retry-after"]) == (503, "3") and "restarting" in answer.json()["error"]
-    assert ask("huge").status == 400
-    assert ask("nan").status == 500 and "finite" in ask("nan").json()["error"]
+    assert request("huge").status == 400
+    assert request("nan").status == 500 and "finite" in request("nan").json()["error"]
     statuses: dict[str, int] = {}
-    asking = [
-        threading.Thread(target=lambda each=each: statuses.__setitem__(each, ask(each).status))
+    request_thread = [
+        threading.Thread(target=lambda each=each: statuses.__setitem__(each, request(each).status))
         for each in ("huge", "a", "b", "c", "d", "e")
     ]
-    for thread in asking:
+    for thread in request_thread:
         thread.start()
-    for thread in asking:
+    for thread in request_thread:
         thread.join()
     assert statuses == {"huge": 400, "a": 200, "b": 200, "c": 200, "d": 200, "e": 200}

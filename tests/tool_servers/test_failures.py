@@ -19,7 +19,7 @@ async def app(scope, receive, send):
     await reply(send, 200, b"real answer")
 
 
-def ask(injector, method="POST", path="/v1/x", *, leave=False):
+def request(injector, method="POST", path="/v1/x", *, leave=False):
     """Status and body that an ASGI layer sends; leave: the client disconnects instead of waiting."""
     sent = []
     coming = [{"type": "http.request", "body": b"{}", "more_body": False}]
@@ -44,7 +44,7 @@ def injector(**settings):
 
 def test_about_the_configured_fraction_of_requests_fails():
     layer = injector(rate=0.3, kinds=("empty",))
-    failed = sum(ask(layer)[1] == b"" for _ in range(2_000))
+    failed = sum(request(layer)[1] == b"" for _ in range(2_000))
     assert 520 < failed < 680
 
 
@@ -52,7 +52,7 @@ def test_every_kind_of_failure_has_its_status_and_body():
     answers = {}
     for kind in ("timeout", "429", "5xx", "malformed", "empty"):
         layer = injector(rate=1, kinds=(kind,))
-        answers[kind] = [ask(layer) for _ in range(20)]
+        answers[kind] = [request(layer) for _ in range(20)]
     assert {status for status, _ in answers["timeout"]} == {504}
     assert {status for status, _ in answers["429"]} == {429}
     assert {status for status, _ in answers["5xx"]} == {500, 503}
@@ -65,19 +65,19 @@ def test_every_kind_of_failure_has_its_status_and_body():
 def test_the_same_seed_fails_the_same_requests():
     def outcomes(seed):
         layer = injector(rate=0.5, kinds=("empty", "429"), seed=seed)
-        return [ask(layer) for _ in range(50)]
+        return [request(layer) for _ in range(50)]
 
     assert outcomes(1) == outcomes(1) != outcomes(2)
 
 
 def test_a_timeout_ends_when_the_client_disconnects():
     layer = FailureInjector(app, FailureInjection(rate=1, kinds=("timeout",)), timeout_seconds=3_600)
-    ask(layer, leave=True)
+    request(layer, leave=True)
 
 
 def test_only_posts_fail():
     layer = injector(rate=1)
-    assert ask(layer, "GET", "/v1/models") == (200, b"real answer")
+    assert request(layer, "GET", "/v1/models") == (200, b"real answer")
 
 
 def test_health_and_metrics_pages_never_fail(servers):

@@ -33,9 +33,9 @@ def test_a_policy_starts_from_a_bucket_and_loads_further_versions_from_it(start,
     server = start(*MARKED, *line, "--version", "grpo/120", GATE=str(gate))
     cards = server.get("/v1/models").json()["data"]
     assert [(card["id"], card["default"]) for card in cards] == [("base", False), ("grpo-120", True)]
-    outcome = client.ensure_version([server.url], "grpo/240", client.asker())
+    outcome = client.ensure_version([server.url], "grpo/240", client.requester())
     assert outcome.state == "done", outcome
-    missing = client.ensure_version([server.url], "grpo/999", client.asker())
+    missing = client.ensure_version([server.url], "grpo/999", client.requester())
     assert missing.state == "failed" and "grpo/999" in missing.message
 
 
@@ -49,7 +49,7 @@ def test_a_policy_keeps_serving_while_its_store_is_down(start, bucket, gate, tmp
         assert server.url
     finally:
         own.stop()
-    assert client.ensure_version([server.url], "grpo/120", client.asker(seconds=1)).state == "waiting"
+    assert client.ensure_version([server.url], "grpo/120", client.requester(seconds=1)).state == "waiting"
     assert server.post("/v1/completions", {"model": "policy", "prompt": "x"}).json()["model"] == "sft-180"
 
 

@@ -30,7 +30,7 @@ def draw(count, seed):
     return [(scene, drawing.scene(scene.things, scene.background)) for scene in made]
 
 
-def ask(server, *pairs):
+def request(server, *pairs):
     instances = [{"image": tool_api.encode_image(image), "expression": expression} for image, expression in pairs]
     return server.post(tool_api.GROUNDING_PATH, {"instances": instances})
 
@@ -97,7 +97,7 @@ def test_a_thing_that_touches_the_border_is_found():
 
 def test_the_datasets_evidence_is_found_over_http(servers, world):
     for question in [q for q in dataset.read_questions(world, "test") if q.evidence.region][:20]:
-        answer = ask(servers.grounding, (images.read(world / question.image), question.evidence.expression))
+        answer = request(servers.grounding, (images.read(world / question.image), question.evidence.expression))
         (prediction,) = tool_api.GroundingResponse.model_validate_json(answer.body).predictions
         assert question.evidence.region in {item.box for item in prediction.detections}
         assert answer.headers["content-type"] == "application/json"
@@ -105,9 +105,9 @@ def test_the_datasets_evidence_is_found_over_http(servers, world):
 
 def test_many_instances_are_answered_in_order(servers):
     pairs = [(image, scene.wanted.entity.expression) for scene, image in draw(20, seed=6)]
-    predictions = ask(servers.grounding, *pairs).json()["predictions"]
+    predictions = request(servers.grounding, *pairs).json()["predictions"]
     for (image, expression), prediction in zip(pairs, predictions, strict=True):
-        alone = ask(servers.grounding, (image, expression)).json()["predictions"][0]
+        alone = request(servers.grounding, (image, expression)).json()["predictions"][0]
         assert prediction == alone
 
 
@@ -151,23 +151,23 @@ def test_one_unreadable_image_does_not_fail_other_requests(servers):
 
 def test_health_answers_while_a_prediction_runs(servers, held):
     image, server, answers = Image(np.zeros((28, 28, 3), np.uint8)), servers.grounding, []
-    asking = threading.Thread(target=lambda: answers.append(ask(server, (image, "wait"))))
+    request_thread = threading.Thread(target=lambda: answers.append(request(server, (image, "wait"))))
     assert server.url
-    asking.start()
+    request_thread.start()
     with held():
         assert server.get("/healthz").status == 200
         assert server.get("/v1/models/grounding").json() == {"name": "grounding", "ready": True}
         assert server.get("/v2/models/grounding/ready").status == 200
         assert not answers
-    asking.join(30)
+    request_thread.join(30)
     assert answers[0].status == 200
 
 
 def test_a_broken_back_end_is_a_500_and_the_next_request_is_served(servers):
     image = Image(np.zeros((28, 28, 3), np.uint8))
-    broken = ask(servers.grounding, (image, "break"))
+    broken = request(servers.grounding, (image, "break"))
     assert broken.status == 500 and "out of memory" in broken.json()["error"]
-    assert ask(servers.grounding, (image, "red")).status == 200
+    assert request(servers.grounding, (image, "red")).status == 200
 
 
 def test_no_caller_can_unload_the_model(servers):

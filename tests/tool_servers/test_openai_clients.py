@@ -267,7 +267,7 @@ def test_every_error_has_openais_form(servers):
             (server.get("/v1/nothing"), 404),
             (server.get(CHAT), 405),
             (server.post(CHAT, {"messages": []}), 400),
-            (server.ask("POST", CHAT, b"", {"content-length": "64000001"}), 413),
+            (server.request("POST", CHAT, b"", {"content-length": "64000001"}), 413),
         ):
             assert answer.status == status and sentence(answer)
 
@@ -369,5 +369,5 @@ def test_a_body_that_is_not_strict_json_is_a_400_with_a_sentence(servers, body):
 def test_a_byte_order_mark_and_any_content_type_are_accepted(servers):
     body = b"\xef\xbb\xbf" + json.dumps({"query": "t042"}).encode()
     for kind in ("application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded"):
-        answer = servers.text_search.ask("POST", tool_api.TEXT_SEARCH_PATH, body, {"content-type": kind})
+        answer = servers.text_search.request("POST", tool_api.TEXT_SEARCH_PATH, body, {"content-type": kind})
         assert answer.json()["hits"][0]["title"] == "t042"

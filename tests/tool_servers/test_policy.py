@@ -193,13 +193,13 @@ def test_an_unknown_model_is_a_404(policy):
 def test_health_answers_while_completions_are_generated(start, gate, held):
     server = start(*GATED, "--options", json.dumps({"gate": str(gate)}))
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(server.post(RAW, {"prompt": "x"})))
+    request_thread = threading.Thread(target=lambda: answers.append(server.post(RAW, {"prompt": "x"})))
     assert server.url
-    asking.start()
+    request_thread.start()
     with held():
         assert server.get("/health").status == 200 and models(server) == ["base"]
         assert not answers
-    asking.join(30)
+    request_thread.join(30)
     assert answers[0].json()["choices"][0]["text"] == "done"
 
 

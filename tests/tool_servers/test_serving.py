@@ -71,26 +71,26 @@ def test_unknown_options_are_refused_and_help_is_not_an_error(capsys):
 def test_sigterm_lets_a_request_in_flight_finish(start, gate, held, wait_until):
     server = start("gate_app", "--gate", str(gate))
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(server.post("/", {})))
+    request_thread = threading.Thread(target=lambda: answers.append(server.post("/", {})))
     assert server.url
-    asking.start()
+    request_thread.start()
     with held():
         server.process.terminate()
         wait_until(lambda: not accepts_connections(server.url))
-    asking.join(30)
+    request_thread.join(30)
     assert answers[0].body == b"done"
     assert server.process.wait(30) == 0
 
 
 def test_sigterm_waits_at_most_the_drain_time_for_a_request_that_does_not_end(start, gate, held):
     server = start("gate_app", "--gate", str(gate), "--drain-seconds", "1")
-    asking = threading.Thread(target=lambda: post_and_ignore_failure(server))
+    request_thread = threading.Thread(target=lambda: post_and_ignore_failure(server))
     assert server.url
-    asking.start()
+    request_thread.start()
     with held():
         server.process.terminate()
         assert server.process.wait(60) == 0
-    asking.join(60)
+    request_thread.join(60)
 
 
 def post_and_ignore_failure(server):

@@ -43,7 +43,7 @@ def marks(trained, tmp_path):
     return found
 
 
-def ask(server, model="policy", prompt="x"):
+def request(server, model="policy", prompt="x"):
     """(status, version that answered, its text or the error)."""
     answer = server.post(RAW, {"model": model, "prompt": prompt})
     body = answer.json()
@@ -75,8 +75,8 @@ def test_a_checkpoint_is_served_with_the_adapters_it_was_trained_on(pod, marks):
     server = pod()
     for ref in ("grpo/120", "sft/180", "grpo-no-gaze/120"):
         assert load(server, ref).status == 200
-        assert ask(server, adapters.name_of(ref)) == (200, adapters.name_of(ref), marks[adapters.name_of(ref)])
-    assert ask(server) == ask(server, "") == (200, "base", "plain")
+        assert request(server, adapters.name_of(ref)) == (200, adapters.name_of(ref), marks[adapters.name_of(ref)])
+    assert request(server) == request(server, "") == (200, "base", "plain")
     cards = server.get("/v1/models").json()["data"]
     assert [(card["id"], card["root"], card["parent"], card["default"]) for card in cards[:2]] == [
         ("base", "base", None, True),
@@ -134,7 +134,7 @@ def test_a_request_is_answered_by_the_version_it_names_while_versions_change(pod
 
     def hammer(model):
         while not done.is_set():
-            answers.append((model, ask(server, model)))
+            answers.append((model, request(server, model)))
 
     threads = [threading.Thread(target=hammer, args=(model,)) for model in ("grpo-120", "policy", "policy")]
     for thread in threads:
@@ -158,24 +158,24 @@ def test_a_request_is_answered_by_the_version_it_names_while_versions_change(pod
         done.set()
         for thread in threads:
             thread.join()
-    for asked, (status, version, text) in answers:
-        assert (status == 200 and text == marks[version]) or (asked == "grpo-120" and status == 404)
-        assert asked == "policy" or status == 404 or version == asked
-    assert {version for asked, (_, version, _) in answers[before_any:] if asked == "policy"} == {"grpo-240"}
+    for model_name, (status, version, text) in answers:
+        assert (status == 200 and text == marks[version]) or (model_name == "grpo-120" and status == 404)
+        assert model_name == "policy" or status == 404 or version == model_name
+    assert {version for model_name, (_, version, _) in answers[before_any:] if model_name == "policy"} == {"grpo-240"}
     assert any(status == 404 for _, (status, *_) in answers)
 
 
 def test_a_request_under_way_is_finished_by_its_version_after_an_unload(pod, marks, held):
     server, answers = pod(), []
     load(server, "grpo/120")
-    asking = threading.Thread(target=lambda: answers.append(ask(server, "grpo-120", "wait")))
-    asking.start()
+    request_thread = threading.Thread(target=lambda: answers.append(request(server, "grpo-120", "wait")))
+    request_thread.start()
     with held():
         assert unload(server, "grpo/120").status == 200
-        assert names(server) == ["base"] and ask(server, "grpo-120")[0] == 404
+        assert names(server) == ["base"] and request(server, "grpo-120")[0] == 404
         assert load(server, "grpo/120").status == 409
         assert not answers
-    asking.join(60)
+    request_thread.join(60)
     assert answers == [(200, "grpo-120", marks["grpo-120"])]
 
 
@@ -194,9 +194,9 @@ def test_the_failure_of_an_abandoned_load_is_returned_to_the_next_client(pod, he
         assert names(server) == ["base"]
         assert list(tmp_path.glob("gog-serve-*/*-grpo-240"))
     wait_until(lambda: not list(tmp_path.glob("gog-serve-*/*")))  # the last step of a failed load
-    asking = threading.Thread(target=lambda: answers.append(load(server, "grpo/240")), daemon=True)
-    asking.start()
-    asking.join(30)  # another load would wait at the gate for ever
+    request_thread = threading.Thread(target=lambda: answers.append(load(server, "grpo/240")), daemon=True)
+    request_thread.start()
+    request_thread.join(30)  # another load would wait at the gate for ever
     assert answers and answers[0].status == 400 and "no room" in answers[0].json()["error"]["message"]
 
 
@@ -226,7 +226,7 @@ def test_a_restarted_pod_is_not_ready_before_it_serves_its_version(pod, marks, h
         assert server.get("/v1/models").status == 503
         assert server.post(RAW, {"model": "policy", "prompt": "x"}).status == 503
     wait_until(lambda: server.get("/readyz").status == 200, process=server.process)
-    assert ask(server) == ask(server, "grpo-120") == (200, "grpo-120", marks["grpo-120"])
+    assert request(server) == request(server, "grpo-120") == (200, "grpo-120", marks["grpo-120"])
 
 
 @pytest.mark.parametrize("version", ["grpo/999", "stratify/1", "../x", "@/nowhere"])
@@ -252,26 +252,26 @@ def test_pods_are_switched_once_all_have_the_version_and_older_versions_are_unlo
     pods = [pod(), pod()]
     urls = [server.url for server in pods]
     for ref in ("sft/180", "grpo/120", "grpo/240"):
-        assert client.ensure_version(urls, ref, client.asker()).state == "done"
+        assert client.ensure_version(urls, ref, client.requester()).state == "done"
         for server in pods:
             name = adapters.name_of(ref)
-            assert ask(server) == (200, name, marks[name])
+            assert request(server) == (200, name, marks[name])
     assert [names(server) for server in pods] == [["base", "grpo-120", "grpo-240"]] * 2
-    assert client.ensure_version(urls, "", client.asker()).state == "done"
-    assert ask(pods[0]) == (200, "base", "plain")
+    assert client.ensure_version(urls, "", client.requester()).state == "done"
+    assert request(pods[0]) == (200, "base", "plain")
 
 
 def test_no_pod_is_switched_to_a_version_that_one_pod_cannot_load(pod):
     pods = [pod(), pod(REFUSES="grpo-240")]
     urls = [server.url for server in pods]
-    assert client.ensure_version(urls, "grpo/120", client.asker()).state == "done"
-    outcome = client.ensure_version(urls, "grpo/240", client.asker())
+    assert client.ensure_version(urls, "grpo/120", client.requester()).state == "done"
+    outcome = client.ensure_version(urls, "grpo/240", client.requester())
     assert outcome.state == "failed" and "no room" in outcome.message and urls[1] in outcome.message
-    assert {ask(server)[1] for server in pods} == {"grpo-120"}
+    assert {request(server)[1] for server in pods} == {"grpo-120"}
 
 
 def test_a_hanging_pod_is_waited_for_no_longer_than_the_timeout(pod, held):
-    server, short_client = pod(SLOW="grpo-120"), client.asker(seconds=0.2)
+    server, short_client = pod(SLOW="grpo-120"), client.requester(seconds=0.2)
     assert client.ensure_version([server.url], "grpo/120", short_client).state == "waiting"
     with held():
         assert client.ensure_version([server.url], "grpo/120", short_client).state == "waiting"
@@ -287,10 +287,10 @@ def test_a_key_is_required_everywhere_but_on_the_pages_of_probes(pod):
     for path in ("/healthz", "/readyz", "/metrics"):
         assert server.get(path).status == 200
     for key in ("", "s3cre", "s3cret!", "é"):
-        assert server.ask("GET", "/v1/models", None, {"authorization": f"Bearer {key}".encode()}).status == 401
+        assert server.request("GET", "/v1/models", None, {"authorization": f"Bearer {key}".encode()}).status == 401
     assert load(server, "grpo/120").status == 401
     server.key = "s3cret"
     assert load(server, "grpo/120").status == 200
-    outcome = client.ensure_version([server.url], "grpo/120", client.asker())
+    outcome = client.ensure_version([server.url], "grpo/120", client.requester())
     assert outcome.state == "failed" and "Secret" in outcome.message
-    assert client.ensure_version([server.url], "grpo/120", client.asker("s3cret")).state == "done"
+    assert client.ensure_version([server.url], "grpo/120", client.requester("s3cret")).state == "done"

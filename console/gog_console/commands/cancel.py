@@ -38,7 +38,7 @@ def _end(folder: Path, root: Object) -> int:
         run_changes.forget_servers(cluster.objects)
         interruption = run.Interruption()
         with interruption:
-            local_loop.drive(cluster, root.key, wait=interruption.wait, interrupted=interruption.asked)
+            local_loop.drive(cluster, root.key, wait=interruption.wait, interrupted=interruption.requested)
             cluster.close()
     if not run_files.find(folder).finished:
         raise UserError(f"{root.name} did not end", remedy=f"`{hints.call('cancel', folder)}` again")

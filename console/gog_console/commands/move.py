@@ -33,26 +33,26 @@ def check(given: argparse.Namespace) -> dict[str, Any]:
     """Verifies, promotes and retires checkpoints."""
     from gog_operator.store_jobs import check as move
 
-    asked = config.read(Path(given.config), config.Check)
-    own = stores.open_own(asked.store, os.environ)
-    target = stores.open_target(asked.promote_to, os.environ) if asked.promote_to is not None else None
-    return move.check(asked, own, target, datetime.now(UTC))
+    request = config.read(Path(given.config), config.Check)
+    own = stores.open_own(request.store, os.environ)
+    target = stores.open_target(request.promote_to, os.environ) if request.promote_to is not None else None
+    return move.check(request, own, target, datetime.now(UTC))
 
 
 def data(given: argparse.Namespace) -> dict[str, Any]:
     """Generates the embedded world in the store."""
     from gog_operator.store_jobs import dataset as move
 
-    asked = config.read(Path(given.config), config.Data)
-    return move.world(asked.world, stores.open_own(asked.store, os.environ))
+    request = config.read(Path(given.config), config.Data)
+    return move.world(request.world, stores.open_own(request.store, os.environ))
 
 
 def report(given: argparse.Namespace) -> dict[str, Any]:
     """Writes the report into the store."""
     from gog_console import store_report as move
 
-    asked = config.read(Path(given.config), config.Report)
-    return move.write(asked, stores.open_own(asked.store, os.environ), datetime.now(UTC))
+    request = config.read(Path(given.config), config.Report)
+    return move.write(request, stores.open_own(request.store, os.environ), datetime.now(UTC))
 
 
 def push(given: argparse.Namespace) -> dict[str, Any]:

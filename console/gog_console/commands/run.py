@@ -89,13 +89,13 @@ def control(cluster: LocalCluster, root: Object) -> int:
     with interruption, display:
         try:
             local_loop.drive(
-                cluster, root.key, wait=interruption.wait, interrupted=interruption.asked, on_pass=display.update
+                cluster, root.key, wait=interruption.wait, interrupted=interruption.requested, on_pass=display.update
             )
         finally:
-            if interruption.asked():
+            if interruption.requested():
                 display.stopping()
             cluster.close(hurry=interruption.hurried)
-    return conclude(cluster, root, display, interruption.asked())
+    return conclude(cluster, root, display, interruption.requested())
 
 
 def estimated(cluster: LocalCluster, root: Object) -> dict[str, float]:
@@ -148,7 +148,7 @@ class Interruption:
         """Sleeps, but returns at once when a signal arrives."""
         self._received.wait(seconds)
 
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether a signal was received."""
         return self._count > 0
 

@@ -30,7 +30,7 @@ LEGEND_LINES = 4
 ROUND_TIMES = (60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200)
 """Seconds between ticks."""
 
-Ask = Callable[[str, bool], Sequence[Series]]
+Evaluate = Callable[[str, bool], Sequence[Series]]
 """(expression with Grafana's variables, whether instant) -> series."""
 
 
@@ -45,12 +45,12 @@ class Curve:
         return self.points[-1][1]
 
 
-def image(board: Dashboard, ask: Ask, start: float, end: float) -> bytes:
+def image(board: Dashboard, evaluate: Evaluate, start: float, end: float) -> bytes:
     """Draws a dashboard.
 
     Args:
         board: what to draw.
-        ask: evaluates an expression.
+        evaluate: evaluates an expression.
         start, end: time range, seconds since 1970.
 
     Returns:
@@ -68,7 +68,7 @@ def image(board: Dashboard, ask: Ask, start: float, end: float) -> bytes:
     canvas.words(0.2, 0.72, board.description, size=11, colour=SOFT)
     top = HEAD
     for row, height in zip(board.rows, heights):
-        canvas.row(row, top, ask)
+        canvas.row(row, top, evaluate)
         top += height
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor=PAPER, metadata={"Software": None})
@@ -103,13 +103,13 @@ class Canvas:
         place = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(place)
 
-    def row(self, row: Row, top: float, ask: Ask) -> None:
+    def row(self, row: Row, top: float, evaluate: Evaluate) -> None:
         self.words(0.2, top + 0.29, row.title.upper(), size=8.5, colour=FAINT, weight="bold")
         for panel, place in grafana.places(row):
             x, y = 0.2 + place["x"] * COLUMN, top + ROW_HEAD + place["y"] * LINE
-            self.panel(panel, x, y, place["w"] * COLUMN - GAP, place["h"] * LINE - GAP, ask)
+            self.panel(panel, x, y, place["w"] * COLUMN - GAP, place["h"] * LINE - GAP, evaluate)
 
-    def panel(self, panel: Panel, x: float, y: float, width: float, height: float, ask: Ask) -> None:
+    def panel(self, panel: Panel, x: float, y: float, width: float, height: float, evaluate: Evaluate) -> None:
         card = self.box(x, y, width, height)
         card.set(xticks=[], yticks=[], facecolor=CARD)
         for side in card.spines.values():
@@ -117,7 +117,7 @@ class Canvas:
         small = panel.kind == "number"
         self.words(x + 0.11, y + (0.22 if small else 0.24), panel.title, size=8 if small else 9.5,
                    colour=SOFT if small else INK, weight="normal" if small else "bold")  # fmt: skip
-        curves = coloured(panel, ask)
+        curves = coloured(panel, evaluate)
         if not curves:
             self.words(x + width / 2, y + height / 2, panel.absent or "nothing", size=9, colour=FAINT, ha="center")
         elif panel.kind == "number":
@@ -212,11 +212,11 @@ class Canvas:
 # ---- data
 
 
-def coloured(panel: Panel, ask: Ask) -> list[Curve]:
+def coloured(panel: Panel, evaluate: Evaluate) -> list[Curve]:
     """Every series of a panel with its name and colour. A value that is not finite is a gap, as Grafana shows it."""
     found = []
     for query in panel.queries:
-        for series in ask(query.expr, panel.instant):
+        for series in evaluate(query.expr, panel.instant):
             points = tuple((time, value) for time, value in series.points if math.isfinite(value))
             if points:
                 found.append((named(query, series.labels), points))

@@ -52,10 +52,10 @@ def _source() -> Json:
 def _variable(name: str, metric: str) -> Json:
     """A variable for label values. "All" also matches series without the label, such as those of one machine."""
     inside = metric if name == "namespace" else f'{metric}{{namespace=~"$namespace"}}'
-    ask = f"label_values({inside}, {name})"
+    definition = f"label_values({inside}, {name})"
     return {
-        "type": "query", "name": name, "label": name.capitalize(), "datasource": SOURCE, "definition": ask,
-        "query": {"query": ask, "refId": "variable"}, "refresh": 2, "sort": 1, "multi": True, "includeAll": True,
+        "type": "query", "name": name, "label": name.capitalize(), "datasource": SOURCE, "definition": definition,
+        "query": {"query": definition, "refId": "variable"}, "refresh": 2, "sort": 1, "multi": True, "includeAll": True,
         "allValue": ".*", "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
     }  # fmt: skip
 

@@ -35,8 +35,8 @@ def of_all(source: Prometheus, start: float, end: float) -> dict[str, bytes]:
     step = max(scrape_seconds(source, end), round((end - start) / POINTS))
     window = f"{max(4 * step, round((end - start) / WINDOWS))}s"
 
-    def ask(expr: str, instant: bool) -> Sequence[Series]:
-        asked = panels.expanded(expr, rate_interval=window, range_=f"{round(end - start)}s")
-        return source.moment(asked, end) if instant else source.curve(asked, start, end, step)
+    def evaluate(expr: str, instant: bool) -> Sequence[Series]:
+        expression = panels.expanded(expr, rate_interval=window, range_=f"{round(end - start)}s")
+        return source.moment(expression, end) if instant else source.curve(expression, start, end, step)
 
-    return {f"{board.name}.png": drawing.image(board, ask, start, end) for board in boards.ALL}
+    return {f"{board.name}.png": drawing.image(board, evaluate, start, end) for board in boards.ALL}

@@ -33,16 +33,16 @@ class Prometheus:
 
     def curve(self, expr: str, start: float, end: float, step: float) -> list[Series]:
         """Series over a time range. Raises UserError when the server cannot be reached or refuses the expression."""
-        found = self.ask("query_range", query=expr, start=start, end=end, step=step)
+        found = self.request("query_range", query=expr, start=start, end=end, step=step)
         return [_series(each["metric"], each["values"]) for each in found["result"]]
 
     def moment(self, expr: str, at: float) -> list[Series]:
-        found = self.ask("query", query=expr, time=at)
+        found = self.request("query", query=expr, time=at)
         if found["resultType"] == "scalar":
             return [_series({}, [found["result"]])]
         return [_series(each["metric"], [each["value"]]) for each in found["result"]]
 
-    def ask(self, path: str, **form: object) -> Any:
+    def request(self, path: str, **form: object) -> Any:
         """`data` of an answer."""
         body = urllib.parse.urlencode(form).encode()
         try:

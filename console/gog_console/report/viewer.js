@@ -168,16 +168,16 @@ function mountViewer(root, source, options = {}) {
   function keys(event) {
     const listed = rows.view.contains(event.target);
     const inside = detail.contains(event.target);
-    const deeds = {
+    const actions = {
       j: () => move(1), k: () => move(-1), ArrowRight: () => move(1), ArrowLeft: () => move(-1),
       Enter: () => (listed || event.target === document.body ? step(1) : false), Escape: back, '/': () => filters.search.focus(), g: () => turn('g'), c: () => turn('c'), w: unfold,
       '?': () => help.showModal(),
       ...(listed ? { ArrowDown: () => move(1), ArrowUp: () => move(-1) } : {}),
       ...(inside ? { ArrowDown: () => step(1), ArrowUp: () => step(-1) } : {}),
     };
-    if (!(event.key in deeds)) return false;
+    if (!(event.key in actions)) return false;
     state.touched = true;
-    return deeds[event.key]() !== false;
+    return actions[event.key]() !== false;
   }
 
   document.addEventListener('keydown', (event) => {

@@ -134,20 +134,20 @@ class Api:
 
     def rows(self, query: Query) -> dict[str, Any]:
         """A page of the list, the total number of rows, and the number by outcome."""
-        filters, sort, down = _asked(query)
+        filters, sort, down = _filters_of(query)
         offset, limit = _whole(query, "offset", 0), _whole(query, "limit", queries.PAGE)
 
-        def ask(db: sqlite3.Connection) -> tuple[list[sqlite3.Row], dict[str, int]]:
+        def read(db: sqlite3.Connection) -> tuple[list[sqlite3.Row], dict[str, int]]:
             return queries.page(db, filters, sort, down, offset, limit), queries.counts(db, filters)
 
-        rows, counts = self._read(ask)
+        rows, counts = self._read(read)
         chosen = filters.get("outcome")
         total = counts.get(chosen, 0) if chosen else sum(counts.values())
         return {"total": total, "counts": counts, "offset": offset, "rows": [_brief(row) for row in rows]}
 
     def position(self, query: Query) -> dict[str, Any]:
         """Index of a trajectory in the list."""
-        filters, sort, down = _asked(query)
+        filters, sort, down = _filters_of(query)
         return {"index": self._read(lambda db: queries.place(db, filters, sort, down, query.get("id", "")))}
 
     def trajectory(self, query: Query) -> dict[str, Any]:
@@ -251,9 +251,9 @@ class Api:
             else []
         )
 
-    def _read(self, ask: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _read(self, read: Callable[[sqlite3.Connection], Any]) -> Any:
         with self._lock:
-            return ask(self._connection)
+            return read(self._connection)
 
 
 def _brief(row: sqlite3.Row) -> dict[str, Any]:
@@ -265,7 +265,7 @@ def _stage_name(row: Mapping[str, Any] | sqlite3.Row) -> str:
     return formatting.stage(row["kind"], row["arm"]) if row["kind"] else row["stage"]
 
 
-def _asked(query: Query) -> tuple[dict[str, str], str, bool]:
+def _filters_of(query: Query) -> tuple[dict[str, str], str, bool]:
     filters = {name: value for name, value in query.items() if name not in NOT_FILTERS}
     return filters, query.get("sort") or "place", query.get("down") == "1"
 

@@ -85,17 +85,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server_version, sys_version = "gog", ""
 
     def do_GET(self) -> None:
-        asked = urlsplit(self.path)
-        query = dict(parse_qsl(asked.query))
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
         if not self._is_for_us():
             return self._send(refused(421, "this is not the address of this page"))
-        if asked.path == "/" and hmac.compare_digest(query.get("token", "").encode(), self.server.token.encode()):
+        if url.path == "/" and hmac.compare_digest(query.get("token", "").encode(), self.server.token.encode()):
             return self._welcome()
         if not self._is_known():
             return self._send(Answer(UNAUTHENTICATED.encode(), "text/plain", 403))
-        if asked.path in self.server.assets:
-            return self._send(self.server.assets[asked.path])
-        return self._send(self.server.api.get(asked.path, query))
+        if url.path in self.server.assets:
+            return self._send(self.server.assets[url.path])
+        return self._send(self.server.api.get(url.path, query))
 
     def do_POST(self) -> None:
         """Only a decision, and only from the page itself."""

@@ -52,7 +52,7 @@ class Outcome:
     """The pod and its response."""
 
 
-Ask = Callable[[str, "Mapping[str, Any] | None"], Answer]
+Request = Callable[[str, "Mapping[str, Any] | None"], Answer]
 """(URL, body of a POST request or None for GET) -> Answer. Raises OSError on timeout."""
 
 
@@ -64,19 +64,19 @@ class _Stop(Exception):
         self.outcome = Outcome(state, message)
 
 
-def ensure_version(pods: Sequence[str], version: str, ask: Ask, *, shared: str = "/mnt/adapters") -> Outcome:
+def ensure_version(pods: Sequence[str], version: str, request: Request, *, shared: str = "/mnt/adapters") -> Outcome:
     """Makes one pass of a rollout. A pod's failure becomes the outcome and is never raised.
 
     Args:
         pods: Address of each pod, such as `http://10.0.0.7:8080`.
         version: The version, such as `grpo/120`; empty for the base.
-        ask: Sends a request to a pod.
+        request: Sends a request to a pod.
         shared: Folder in which vLLM pods find adapters by name.
     """
     if not pods:
         return Outcome("waiting", "no pod serves the policy yet")
     try:
-        found = _on_each([_Pod(url, ask, version, shared) for url in pods], _Pod.refresh)
+        found = _on_each([_Pod(url, request, version, shared) for url in pods], _Pod.refresh)
         for step in (_Pod.load, _Pod.verify, _Pod.switch, _Pod.tidy):
             _on_each(found, step)
     except _Stop as stop:
@@ -84,22 +84,22 @@ def ensure_version(pods: Sequence[str], version: str, ask: Ask, *, shared: str =
     return Outcome("done", f"{len(pods)} of {len(pods)} pods serve {version or 'the base'}")
 
 
-def asker(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Ask:
+def requester(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Request:
     """Sends requests over HTTP. key: the pods' API key, if they require one; seconds: the timeout."""
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
 
-    def ask(url: str, body: Mapping[str, Any] | None) -> Answer:
+    def request(url: str, body: Mapping[str, Any] | None) -> Answer:
         data = None if body is None else json.dumps(body).encode()
         return bounded_http.request(url, seconds=seconds, limit=MAX_ANSWER, body=data, headers=headers)
 
-    return ask
+    return request
 
 
 class _Pod:
     """One server: the models it listed last, and the version it should serve."""
 
-    def __init__(self, url: str, ask: Ask, version: str, shared: str) -> None:
-        self.url, self.ask, self.version, self.shared = url.rstrip("/"), ask, version, shared
+    def __init__(self, url: str, request: Request, version: str, shared: str) -> None:
+        self.url, self.request, self.version, self.shared = url.rstrip("/"), request, version, shared
         self.names: list[str] = []
         self.default = ""
         self.ours = True
@@ -169,7 +169,7 @@ class _Pod:
 
     def _call(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         try:
-            return self.ask(self.url + path, body)
+            return self.request(self.url + path, body)
         except OSError as error:
             raise _Stop("waiting", f"{self.url} does not answer: {error or type(error).__name__}") from None
 

@@ -36,8 +36,8 @@ class RemoteCluster:
         api: Client of the API server.
         namespace: Namespace of all its objects.
         platform: The installation's images and ports.
-        ask: Sends an HTTP request to a policy's pod.
-        poll: Requests a trainer's progress over HTTP; `ask` by default.
+        request: Sends an HTTP request to a policy's pod.
+        poll: Requests a trainer's progress over HTTP; `request` by default.
     """
 
     is_persistent = True
@@ -47,11 +47,11 @@ class RemoteCluster:
         api: Api,
         namespace: str,
         platform: Platform,
-        ask: trainer_client.Ask = trainer_client.ask,
-        poll: trainer_client.Ask | None = None,
+        request: trainer_client.Request = trainer_client.request,
+        poll: trainer_client.Request | None = None,
     ) -> None:
-        self.api, self.namespace, self.platform, self.ask = TranslatedApi(api), namespace, platform, ask
-        self.poll = poll or ask
+        self.api, self.namespace, self.platform, self.request = TranslatedApi(api), namespace, platform, request
+        self.poll = poll or request
         self.jobs = volcano.VolcanoJobs(self.api, namespace, platform)
         self.servers = kserve.KServeServers(self.api, namespace, platform)
         self.store_jobs = store_jobs.StoreJobs(self.api, namespace, platform)
@@ -155,7 +155,7 @@ class RemoteCluster:
             return view
         from gog_operator.cluster import policies  # imports numpy (15 MiB), which only a served policy needs
 
-        return policies.with_version(view, self.servers.addresses(endpoint), endpoint.spec.version, self.ask)
+        return policies.with_version(view, self.servers.addresses(endpoint), endpoint.spec.version, self.request)
 
     def stop_server(self, name: str) -> None:
         self.servers.stop(name)

@@ -38,11 +38,11 @@ MAX_STEPS = 10**12
 MAX_NUMBER = 1e18
 """Maximum magnitude of a metric; larger numbers do not fit into the columns of `kubectl get`."""
 
-Ask = Callable[[str, float], dict[str, Any] | None]
+Request = Callable[[str, float], dict[str, Any] | None]
 """(URL, timeout in seconds) -> the JSON object at the URL, or None."""
 
 
-def ask(url: str, seconds: float = SECONDS) -> dict[str, Any] | None:
+def request(url: str, seconds: float = SECONDS) -> dict[str, Any] | None:
     """The JSON object at a URL of the cluster; None if there is no response or it is not a JSON object."""
     try:
         answer = bounded_http.request(url, seconds=seconds, limit=MAX_ANSWER)
@@ -59,12 +59,12 @@ class ProgressPoll:
     again at once. A request that times out blocks a worker meanwhile, so the interval of such a trainer doubles.
 
     Args:
-        ask: Sends the request.
+        request: Sends the request.
         clock: Monotonic time in seconds.
     """
 
-    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask, self._clock = ask, clock
+    def __init__(self, request: Request, clock: Callable[[], float] = time.monotonic) -> None:
+        self._request, self._clock = request, clock
         self._due: dict[str, tuple[float, float]] = {}  # URL -> (time of the next request, interval)
         self._lock = threading.Lock()
 
@@ -77,7 +77,7 @@ class ProgressPoll:
                 return None
             self._due = {each: known for each, known in self._due.items() if known[0] > now - FORGET_SECONDS}
             self._due[url] = (now + interval, interval)
-        answer = self._ask(url, seconds)
+        answer = self._request(url, seconds)
         slow = answer is None and self._clock() - now > seconds / 2
         interval = min(2 * interval, MAX_POLL_SECONDS) if slow else POLL_SECONDS
         with self._lock:

@@ -35,7 +35,7 @@ def test_a_prometheus_that_is_not_there_is_named_in_a_sentence(tmp_path, capsys)
     assert list(tmp_path.iterdir()) == []
 
 
-def drawn(ask) -> Image.Image:
+def drawn(evaluate) -> Image.Image:
     """A dashboard with one panel of each kind."""
     two, three = (
         panels.Query("x", "{{run}}"),
@@ -53,7 +53,7 @@ def drawn(ask) -> Image.Image:
         ),
     )
     board = panels.Dashboard("all", "All", "Every kind of panel.", (row,), {})
-    return Image.open(io.BytesIO(drawing.image(board, ask, 0, HOUR)))
+    return Image.open(io.BytesIO(drawing.image(board, evaluate, 0, HOUR)))
 
 
 @pytest.fixture(scope="module", autouse=True)

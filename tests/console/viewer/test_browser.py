@@ -58,14 +58,14 @@ def page(browser, request: pytest.FixtureRequest) -> Iterator:
     context = browser.new_context(viewport={"width": 1280, "height": 860}, **options)
     opened = context.new_page()
     opened.set_default_timeout(20_000)
-    said, asked = [], []
+    said, requested = [], []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda asking: asked.append(asking.url))
+    opened.on("request", lambda request: requested.append(request.url))
     opened.add_init_script("addEventListener('securitypolicyviolation', (e) => console.error('refused', e.blockedURI))")
     opened.expected = []  # what a test provokes on purpose
     yield opened
-    places_asked = {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))}
+    places_asked = {urlsplit(url).netloc for url in requested if not url.startswith(("data:", "blob:"))}
     assert [line for line in said if not any(part in line for part in opened.expected)] == []
     assert len(places_asked) <= 1, places_asked
     context.close()
@@ -368,11 +368,11 @@ def test_a_demonstration_is_accepted_rejected_noted_and_undone_by_keys(page, tmp
 def test_a_key_pressed_before_the_list_is_ready_is_kept(page, tmp_path):
     with one(tmp_path, *(viewers.illustrated(n) for n in (1, 2, 3))) as viewer:
         ids = viewer.ids()
-        asked, held = [], []
+        requested, held = [], []
 
         def hold(route):  # the first is the trajectory's own; the list asks afterwards
-            asked.append(route)
-            held.append(route) if len(asked) == 2 else route.continue_()
+            requested.append(route)
+            held.append(route) if len(requested) == 2 else route.continue_()
 
         page.route("**/api/place?*", hold)
         visit(page, viewer, f"#/t/{ids[2]}")

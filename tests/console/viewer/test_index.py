@@ -103,7 +103,7 @@ def test_a_question_is_compared_under_every_policy_of_its_evaluation(viewer):
 
 def test_an_unknown_filter_is_refused_in_one_sentence(viewer):
     for query in ("colour=red", "least=many", "trouble=all", "sort=id;DROP+TABLE+rows", "offset=-1"):
-        reply = viewer.ask(f"/api/list?{query}")
+        reply = viewer.request(f"/api/list?{query}")
         assert reply.status == 400 and b"error" in reply.body, query
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_filter_is_refused_in_one_sentence(viewer):
 def test_no_search_text_is_read_as_a_query_language(viewer, text):
     from urllib.parse import quote
 
-    assert viewer.ask(f"/api/list?text={quote(text)}").status == 200
+    assert viewer.request(f"/api/list?text={quote(text)}").status == 200
 
 
 def test_words_match_from_their_beginning(tmp_path):
@@ -166,7 +166,7 @@ def test_a_missing_image_does_not_hide_its_trajectory(tmp_path):
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
         found = viewer.json("/api/trajectory?id=" + viewer.ids()[0])["trajectory"]
         assert found["images"] == {} and len(found["turns"]) == 3
-        assert viewer.ask(f"/image/1/{found['image']}").status == 404
+        assert viewer.request(f"/image/1/{found['image']}").status == 404
 
 
 def test_new_checkpoints_appear_and_removed_ones_disappear(tmp_path):
@@ -340,5 +340,5 @@ def test_a_bucket_is_read_like_a_folder(tmp_path, gateway):
     with viewers.viewing(place, tmp_path) as viewer:
         found = [viewer.json(f"/api/trajectory?id={id}")["trajectory"] for id in viewer.ids()]
         illustrated = next(each for each in found if each["questionId"] == "q-1")
-        assert viewer.ask(illustrated["images"][illustrated["image"]]["src"]).body.startswith(b"\x89PNG")
+        assert viewer.request(illustrated["images"][illustrated["image"]]["src"]).body.startswith(b"\x89PNG")
         assert not place.near

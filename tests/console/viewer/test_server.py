@@ -31,29 +31,29 @@ PATHS = ["/", "/view.js", "/view.css", "/icon.svg", "/api/run", "/api/facets", "
 def test_another_host_gets_nothing_whatever_key_it_has(viewer, path):
     port = viewer.server.port
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1.evil.example:{port}", "", None):
-        reply = viewer.ask(f"{path}?token=key", Host=host)
+        reply = viewer.request(f"{path}?token=key", Host=host)
         assert reply.status == 421 and b"trajector" not in reply.body
-    assert viewer.ask(path, Host=f"localhost:{port}").status != 421
+    assert viewer.request(path, Host=f"localhost:{port}").status != 421
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_without_the_key_nothing_is_served(viewer, path):
     for cookie in (None, "", "gog-view=key", f"gog-view-{viewer.server.port}=wrong", "x" * 5000):
-        assert viewer.ask(path, Cookie=cookie).status == 403
-    assert viewer.ask("/api/list?token=key", Cookie=None).status == 403  # the key opens the page, nothing else
+        assert viewer.request(path, Cookie=cookie).status == 403
+    assert viewer.request("/api/list?token=key", Cookie=None).status == 403  # the key opens the page, nothing else
 
 
 def test_the_printed_address_leaves_the_key_in_a_cookie_that_no_script_reads_and_no_other_site_sends(viewer):
-    reply = viewer.ask("/?token=key", Cookie=None)
+    reply = viewer.request("/?token=key", Cookie=None)
     assert reply.status == 303 and reply.headers["Location"] == "/"
     assert {"HttpOnly", "SameSite=Strict"} <= set(reply.headers["Set-Cookie"].split("; "))
-    assert viewer.ask("/?token=wrong", Cookie=None).status == 403
+    assert viewer.request("/?token=wrong", Cookie=None).status == 403
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_every_answer_forbids_foreign_content(viewer, path):
     for cookie in (viewer.headers["Cookie"], None):
-        headers = viewer.ask(path, Cookie=cookie).headers
+        headers = viewer.request(path, Cookie=cookie).headers
         assert headers["Content-Security-Policy"] == POLICY
         assert headers["X-Content-Type-Options"] == "nosniff" and headers["Referrer-Policy"] == "no-referrer"
         assert "Access-Control-Allow-Origin" not in headers
@@ -61,7 +61,7 @@ def test_every_answer_forbids_foreign_content(viewer, path):
 
 def test_the_policy_allows_no_inline_script_style_or_other_origin(viewer):
     assert "unsafe" not in POLICY and "http" not in POLICY and "default-src 'none'" in POLICY
-    html = viewer.ask("/").body.decode()
+    html = viewer.request("/").body.decode()
     assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son\w+=|https?://", html)
 
 
@@ -78,7 +78,7 @@ def test_it_listens_on_loopback_only(viewer):
     ],
 )  # fmt: skip
 def test_no_path_leads_out_of_the_archives(viewer, path):
-    reply = viewer.ask(path)
+    reply = viewer.request(path)
     assert reply.status in (400, 404) and set(json.loads(reply.body)) == {"error"}
 
 
@@ -88,7 +88,7 @@ def test_beside_a_jsonl_file_only_images_of_its_folder_are_read(tmp_path):
     (path.parent / "images").mkdir(parents=True)
     path.write_text(viewers.illustrated(1, image="../../secret").model_dump_json() + "\n")
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
-        assert viewer.ask("/image/1/../../secret").status == 404
+        assert viewer.request("/image/1/../../secret").status == 404
         assert viewer.json("/api/trajectory?id=" + viewer.ids()[0])["trajectory"]["images"] == {}
 
 
@@ -103,15 +103,15 @@ def test_images_are_served_unchanged_or_smaller_on_request(tmp_path):
     with viewers.viewing(sources.of_file(path), tmp_path) as viewer:
         found = viewer.json("/api/trajectory?id=" + viewer.ids()[0])["trajectory"]["images"][large.hash]
         assert (found["w"], found["h"]) == (2000, 1000)
-        shown = images.decode(viewer.ask(found["src"]).body)
+        shown = images.decode(viewer.request(found["src"]).body)
         assert (shown.width, shown.height) == (1536, 768)
-        thumb = viewer.ask(viewer.json("/api/list")["rows"][0]["thumb"])
+        thumb = viewer.request(viewer.json("/api/list")["rows"][0]["thumb"])
         assert thumb.headers["Content-Type"] == "image/webp" and images.decode(thumb.body).width == 96
 
 
 def test_a_missing_trajectory_is_reported_in_one_sentence(viewer):
-    assert viewer.ask("/api/trajectory?id=absent").status == 404
-    assert "absent" in json.loads(viewer.ask("/api/trajectory?id=absent").body)["error"]
+    assert viewer.request("/api/trajectory?id=absent").status == 404
+    assert "absent" in json.loads(viewer.request("/api/trajectory?id=absent").body)["error"]
 
 
 def test_numbers_that_json_cannot_carry_become_null():
@@ -124,7 +124,7 @@ def test_numbers_that_json_cannot_carry_become_null():
 def post(viewer: viewers.Viewer, **headers):
     body = json.dumps({"trajectory": viewer.ids()[0], "decision": "accept"}).encode()
     given = {"Content_Type": "application/json", "Origin": f"http://127.0.0.1:{viewer.server.port}"}
-    return viewer.ask("/api/review", method="POST", body=body, **{**given, **headers})
+    return viewer.request("/api/review", method="POST", body=body, **{**given, **headers})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_only_the_page_itself_may_decide(viewer, headers):
 
 def test_other_methods_are_refused(viewer):
     for method in ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"):
-        assert viewer.ask("/api/list", method=method).status == 501
+        assert viewer.request("/api/list", method=method).status == 501
 
 
 def test_without_a_review_file_decisions_are_refused(tmp_path):

@@ -147,9 +147,9 @@ function reviewBar(found, list) {
       else return false;
       return true;
     }
-    const deeds = { a: () => decide('accept', {}, true), x: () => decide('reject', {}, true), b: begin, n: () => note.focus(), u: () => review && decide('undo') };
-    if (!(event.key in deeds)) return false;
-    deeds[event.key]();
+    const actions = { a: () => decide('accept', {}, true), x: () => decide('reject', {}, true), b: begin, n: () => note.focus(), u: () => review && decide('undo') };
+    if (!(event.key in actions)) return false;
+    actions[event.key]();
     return true;
   }
 

@@ -1,5 +1,5 @@
 /* Trajectories of a server as a source of the viewer. */
-async function ask(path, query = {}) {
+async function request(path, query = {}) {
   const set = Object.fromEntries(Object.entries(query).filter(([, value]) => value !== '' && value !== undefined));
   const text = new URLSearchParams(set).toString();
   const answer = await fetch(text ? `${path}?${text}` : path, { credentials: 'same-origin' });
@@ -9,11 +9,11 @@ async function ask(path, query = {}) {
 }
 
 const serverSource = {
-  facets: () => ask('/api/facets'),
-  list: (query, offset, limit) => ask('/api/list', { ...query, offset, limit }),
-  position: (query, id) => ask('/api/place', { ...query, id }),
+  facets: () => request('/api/facets'),
+  list: (query, offset, limit) => request('/api/list', { ...query, offset, limit }),
+  position: (query, id) => request('/api/place', { ...query, id }),
   async get(id) {
-    const found = await ask('/api/trajectory', { id });
+    const found = await request('/api/trajectory', { id });
     if (!found.trajectory.turns) found.trajectory.turns = [];
     return found;
   },

@@ -36,7 +36,7 @@
   async function look() {
     let wait = AGAIN.still;
     try {
-      const run = await ask('/api/run');
+      const run = await request('/api/run');
       tell(run);
       const seen = `${run.total}|${run.archives}`;
       if (state.seen && seen !== state.seen) await viewer.renew();
@@ -53,6 +53,6 @@
     document.querySelector('.detail').replaceChildren(h('p', { class: 'nothing' }, words), h('ul', {}, run.problems.map(({ where, what }) => h('li', {}, `${where}: ${what}`))));
   }
 
-  document.addEventListener('reviewed', () => ask('/api/run').then(tell, lost));
+  document.addEventListener('reviewed', () => request('/api/run').then(tell, lost));
   look();
 })();
