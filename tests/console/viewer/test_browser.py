@@ -188,7 +188,7 @@ def test_a_link_opens_its_trajectory_with_its_filters_and_its_place_in_the_list(
 def test_a_link_to_an_unknown_trajectory_is_reported(page, world):
     page.expected = ["404"]
     page.goto(world.server.url + "#/t/absent")
-    page.get_by_text("there is no trajectory 'absent' here").wait_for()
+    page.get_by_text("no trajectory 'absent'").wait_for()
     page.locator(".item").nth(5).wait_for()
 
 
