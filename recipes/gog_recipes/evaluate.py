@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import exclusion, metrics, stats, trajectory_zip
+from gog import exclusion, finite_json, metrics, stats, trajectory_zip
 from gog.engine import Limits
 from gog.errors import ServiceDown
 from gog.images import Image
@@ -167,7 +166,7 @@ class EvaluateRecipe(FTRecipeInterface):
         """Commits table, comparisons, answers and some trajectories, and logs the table."""
         path = {name: self.stage.workdir / name for name in ("results.json", "answers.jsonl", "trajectories.zip")}
         results = {"rows": self.rows(played), "comparisons": self.comparisons(played)}
-        path["results.json"].write_text(json.dumps(results, indent=1))
+        path["results.json"].write_text(finite_json.dumps(results, indent=1))
         with path["answers.jsonl"].open("w") as stream:
             for name, trajectories in played.items():
                 for item in trajectories:
@@ -177,7 +176,7 @@ class EvaluateRecipe(FTRecipeInterface):
                         "answer": item.answer,
                         "accuracy": item.reward and item.reward.accuracy,
                     }
-                    stream.write(json.dumps(line) + "\n")
+                    stream.write(finite_json.dumps(line) + "\n")
         first = {question.id for question in self.pool.questions[: self.cfg.keep_trajectories]}
         kept = [item for trajectories in played.values() for item in trajectories if item.question_id in first]
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)

@@ -19,7 +19,6 @@ the judge fail for too long.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from collections import Counter
@@ -30,7 +29,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import dataset, exclusion, levels, metrics, trajectory_zip
+from gog import dataset, exclusion, finite_json, levels, metrics, trajectory_zip
 from gog.dataset import Question
 from gog.engine import Limits
 from gog.images import Image
@@ -137,7 +136,7 @@ class StratifyRecipe(FTRecipeInterface):
             "tokens_per_second": round(generated / seconds, 1),
             **checkpoint.skipped(self.rollouts.skipped),
         }
-        path["metrics.json"].write_text(json.dumps({**meta, "measures": measures.__dict__}))
+        path["metrics.json"].write_text(finite_json.dumps({**meta, "measures": measures.__dict__}))
         kept = [item for item in played if item.question_id in self.kept_of][:KEPT_TRAJECTORIES]
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])

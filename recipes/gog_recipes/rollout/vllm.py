@@ -225,8 +225,8 @@ class VLLMEngine:
     def _check(self, replica: Replica) -> Coroutine[Any, Any, None]:
         return vllm_check.check(replica, self.processor, self.limits, adapters=bool(self._current.name))
 
-    async def _call(self, ask: Callable[[], Coroutine[Any, Any, Reply[Value]]]) -> Value:
-        """What `ask` returns once the servers respond; waits for them as for tools.
+    async def _call(self, send: Callable[[], Coroutine[Any, Any, Reply[Value]]]) -> Value:
+        """What `send` returns once the servers respond; waits for them as for tools.
 
         Raises:
             ServiceDown: they were down for longer than the stage waits.
@@ -236,7 +236,7 @@ class VLLMEngine:
         assert io is not None
         attempt = 0
         while True:
-            reply = await self._stage.watch().call(SERVICE, lambda: io.run(ask()))
+            reply = await self._stage.watch().call(SERVICE, lambda: io.run(send()))
             if reply.failure is None:
                 assert reply.value is not None
                 return reply.value
