@@ -44,7 +44,9 @@ FROM_THE_PAPER = {
 NOT_THE_METHODS = {
     "how much is kept, done or reported": "steps max_steps questions save_every keep_trajectories bootstrap split",
     "what a run is made of": "cache lora optimizer demonstrations teacher policies",
-    "groups of fields with sources of their own": " ".join([*(tool.field for tool in catalog.TOOLS), "outage", "policy_server"]),
+    "groups of fields with sources of their own": " ".join(
+        [*(tool.field for tool in catalog.TOOLS), "outage", "policy_server"]
+    ),
     "common conventions, in no publication": "temperature clip_grad_norm dropout warmup_steps",
     "a choice that its description explains": "gaze reasoning",
 }
