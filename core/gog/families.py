@@ -8,9 +8,12 @@ nothing of the recipes is imported.
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 RECIPES = "gog_recipes"
+DEFAULT_PRESET = "qwen2.5-vl"
+"""Of a base model whose family cannot be found out before it is fetched."""
 
 
 def _folders(parent: str, content: str) -> tuple[str, ...]:
@@ -24,3 +27,25 @@ MODEL_TYPES = _folders("models", "__init__.py")
 """Supported values of `model_type` in a base model's config.json; an installed package may add more (base_model)."""
 PRESETS = _folders("configs", "sft.yaml")
 """Names of the presets of recipe settings."""
+
+
+def preset_of(base: str) -> str:
+    """The preset of a base model that names none: by its model_type, else by its name, else DEFAULT_PRESET.
+
+    Args:
+        base: a folder in Hugging Face form, or what else a manifest names a base model by
+    """
+    try:
+        model_type = json.loads((Path(base) / "config.json").read_bytes())["model_type"]
+    except (OSError, ValueError, TypeError, KeyError):
+        model_type = ""
+    names = {_plain(preset): preset for preset in PRESETS if preset != "tiny"}
+    if _plain(str(model_type)) in names:
+        return names[_plain(str(model_type))]
+    named = [name for name in names if name in _plain(base.rstrip("/").rpartition("/")[2])]
+    return names[max(named, key=len)] if named else DEFAULT_PRESET
+
+
+def _plain(name: str) -> str:
+    """Letters and digits only: `qwen2_5_vl`, `qwen2.5-vl` and `Qwen2.5-VL` are one name."""
+    return "".join(char for char in name.lower() if char.isalnum())

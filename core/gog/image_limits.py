@@ -33,7 +33,7 @@ class ImageLimits:
 
 QWEN_VL = ImageLimits(min_side=5, max_aspect=200)
 """transformers `smart_resize` (aspect ratio) and `infer_channel_dimension_format` (1, 3 or 4 rows are taken for channels)."""
-BY_MODEL_TYPE = {"qwen2_5_vl": QWEN_VL}
+BY_MODEL_TYPE = {"qwen2_5_vl": QWEN_VL, "qwen3_vl": QWEN_VL, "qwen3_vl_moe": QWEN_VL}
 """Limits by `model_type` of config.json. A model family adds a row."""
 
 

@@ -62,6 +62,13 @@ class Segment(Record):
     """Content hashes of the images among the tokens, in order."""
     version: int = 0
     """Version of the weights that sampled the tokens."""
+    overrun: bool = False
+    """Whether the last token completes the closing tag and holds more text behind it; such a token is not learned."""
+
+    def loss_mask(self) -> list[bool]:
+        """Whether each token is learned: what the model wrote, except a last token that runs past the closing tag."""
+        learned = self.source == "model"
+        return [learned] * (len(self.tokens) - self.overrun) + [False] * self.overrun
 
 
 class Failure(Record):
@@ -236,12 +243,17 @@ class Trajectory(Record):
         return [token for segment in self.segments for token in segment.tokens]
 
     def mask(self) -> list[int]:
-        """1 for each token that the model wrote, else 0; as long as `tokens()`."""
-        return [int(segment.source == "model") for segment in self.segments for _ in segment.tokens]
+        """1 for each token that is learned, else 0; as long as `tokens()`."""
+        return [int(learned) for segment in self.segments for learned in segment.loss_mask()]
 
     def model_logprobs(self) -> list[float]:
-        """Log-probability of each token that the model wrote, in order."""
-        return [value for segment in self.segments if segment.source == "model" for value in segment.logprobs]
+        """Log-probability of each token that is learned, in order."""
+        return [
+            value
+            for segment in self.segments
+            for value, learned in zip(segment.logprobs, segment.loss_mask(), strict=False)
+            if learned
+        ]
 
     def images(self) -> list[str]:
         """Content hashes in the order of their image tokens."""

@@ -15,7 +15,7 @@ from gog.images import Image
 from gog.spec import ModelSpec
 from gog_recipes import world
 from gog_recipes.models import policy_model
-from gog_recipes.models.qwen2_5_vl.processor import Processor
+from gog_recipes.models.qwen_processor import Processor
 
 SPECIAL = [
     "<|endoftext|>",

@@ -271,7 +271,7 @@ def _draw(model: Any) -> None:
         elif parameter.ndim == 1:
             torch.nn.init.normal_(parameter, mean=1.0, std=0.1)
         elif "embed_tokens" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
+            torch.nn.init.normal_(parameter, std=0.1 if model.config.tie_word_embeddings else 0.5)
         else:
             torch.nn.init.normal_(parameter, std=1.2 * parameter.shape[-1] ** -0.5)
 

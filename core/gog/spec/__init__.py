@@ -35,7 +35,7 @@ from gog.spec.recipe_configs import (
     StratifyConfig,
 )
 from gog.spec.runs import GRPO, SFT, Arm, Curate, Evaluate, ImagesSpec, RunSpec, Stages, Stratify
-from gog.spec.sources import DataSpec, ModelSpec, RetentionSpec, StoreSpec, WorldSpec
+from gog.spec.sources import DataSpec, ModelSpec, PixelBounds, RetentionSpec, StoreSpec, WorldSpec
 from gog.spec.stages import (
     AgentSettings,
     CurateSettings,
@@ -86,6 +86,7 @@ __all__ = [
     "Name",
     "OptimizerSettings",
     "OutageSpec",
+    "PixelBounds",
     "Placement",
     "PolicyServerSpec",
     "Quantity",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     Preset = str
 else:
     Preset = Literal[families.PRESETS]
+
+
+@dataclass(frozen=True)
+class PixelBounds:
+    """Bounds of the size to which images are resized; they take precedence over the base model's own."""
+
+    min_pixels: int | None = None
+    """Fewest pixels of a resized image; None: as the base model's image processor has it."""
+    max_pixels: int | None = None
+    """Most pixels of a resized image; None: as the base model's image processor has it, but at most 1,003,520."""
 
 
 class ModelSpec(Spec):
@@ -27,13 +38,42 @@ class ModelSpec(Spec):
     family: Preset | None = Field(
         None,
         description="Preset of recipe settings for what the manifest leaves out. "
-        "Default: tiny for base tiny, else qwen2.5-vl.",
+        "Default: tiny for base tiny, else by the model_type in the base's config.json. Where that cannot be read (a base "
+        "in a store, or in another image), by a preset's name in the base's name, else qwen2.5-vl.",
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Data type of the weights during training.")
 
+    max_pixels: int | None = Field(
+        None,
+        ge=784,
+        le=50_000_000,
+        description="Most pixels of an image that the model sees; a larger one is scaled down. A token of Qwen2.5-VL has "
+        "784 pixels, one of Qwen3-VL 1,024. Default: that of the base's image processor, but at most 1,003,520 [peer: "
+        "Qwen's recommended range ends there], because published settings allow 16,000 tokens for one image.",
+    )
+    min_pixels: int | None = Field(
+        None,
+        ge=784,
+        le=50_000_000,
+        description="Fewest pixels of an image that the model sees; a smaller one is scaled up. "
+        "Default: that of the base's image processor.",
+    )
+
+    @model_validator(mode="after")
+    def _check_pixels(self) -> Self:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError("minPixels must not be above maxPixels")
+        return self
+
+    @property
+    def pixels(self) -> PixelBounds:
+        """Bounds of an image's size."""
+        return PixelBounds(self.min_pixels, self.max_pixels)
+
     @property
     def preset(self) -> str:
-        return self.family or ("tiny" if self.base == "tiny" else "qwen2.5-vl")
+        """Name of the preset of recipe settings."""
+        return self.family or ("tiny" if self.base == "tiny" else families.preset_of(self.base))
 
     @property
     def style(self) -> Literal["full", "terse"]:

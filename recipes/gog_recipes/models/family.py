@@ -15,9 +15,20 @@ import torch
 
 from gog import prompts
 from gog.images import Image
+from gog.spec import PixelBounds
 
 Grid = tuple[int, int, int]
 """Patches of an image: (1, rows, columns)."""
+
+
+@dataclass(frozen=True)
+class Resized:
+    """An image at the size in which the model sees it; its patches take eight times as many bytes."""
+
+    pixels: np.ndarray
+    """[height, width, 3] uint8."""
+    grid: Grid
+    """(1, rows, columns) in patches."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,18 @@ class Processor(Protocol):
     pad: int
     """Token id that fills a batch up."""
     suppress_tokens: list[int]
-    """Token ids that are never sampled."""
+    """Token ids that are never sampled: those the agent has no use for, and rows of the embedding without a token."""
 
     def forbidden(self, tags: Sequence[str]) -> list[int]:
         """Ids of those tags that are single tokens."""
+        ...
+
+    def resize(self, image: Image) -> Resized:
+        """An image at the size in which the model sees it. Raises UserError for one that the model cannot take."""
+        ...
+
+    def rows(self, image: Resized) -> np.ndarray:
+        """Patches [p, values per patch] float32 of a resized image."""
         ...
 
     def patches(self, image: Image) -> Patches:
@@ -71,7 +90,11 @@ class Processor(Protocol):
         ...
 
     def ends_turn(self, ids: Sequence[int]) -> bool:
-        """Whether the last of these tokens ends a turn."""
+        """Whether the last of these tokens of a turn ends it."""
+        ...
+
+    def turn_text(self, ids: Sequence[int]) -> tuple[str, bool]:
+        """The text of a turn up to its closing tag, and whether its last token holds more text behind the tag."""
         ...
 
     def positions(self, ids: Sequence[int], grids: Sequence[Grid], start: int = 0) -> tuple[np.ndarray, int]:
@@ -109,8 +132,8 @@ class Family:
 
     load: Callable[[Path, torch.device, torch.dtype], Any]
     """load(folder, device, dtype): the model of a folder in Hugging Face form, from safetensors only."""
-    processor: Callable[[Path, prompts.Style], Processor]
-    """processor(folder, style)."""
+    processor: Callable[[Path, prompts.Style, PixelBounds], Processor]
+    """processor(folder, style, pixels): pixels bounds the size of images."""
     lora_targets: str
     """Regular expression of the modules that get an adapter."""
     language_model: Callable[[Any], Any]

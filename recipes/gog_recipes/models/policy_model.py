@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel
 
 from gog import base_model, prompts, trajectory
-from gog.spec import ModelSpec
+from gog.spec import ModelSpec, PixelBounds
 from gog_recipes import models, world
 from gog_recipes.models.family import Family, Processor
 from gog_recipes.models.vision import Vision
@@ -45,12 +45,12 @@ def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
 
 def load_processor(spec: ModelSpec) -> Processor:
     """The tokenizer and image processor of the base model. Raises UserError for a folder that cannot be used."""
-    return folder_processor(base_folder(spec), spec.style)
+    return folder_processor(base_folder(spec), spec.style, spec.pixels)
 
 
-def folder_processor(folder: Path, style: prompts.Style) -> Processor:
-    """The tokenizer and image processor of a folder in Hugging Face form."""
-    return models.family(base_model.model_type(folder)).processor(folder, style)
+def folder_processor(folder: Path, style: prompts.Style, pixels: PixelBounds | None = None) -> Processor:
+    """The tokenizer and image processor of a folder in Hugging Face form; pixels: bounds of an image's size."""
+    return models.family(base_model.model_type(folder)).processor(folder, style, pixels or PixelBounds())
 
 
 def core(model: torch.nn.Module) -> Any:
@@ -110,7 +110,7 @@ def collate(
         tokens = [token for segment in row for token in segment.tokens]
         own = [image for segment in row for image in segment.images]
         ids[number, :length] = tokens
-        loss_mask[number, :length] = [segment.source == "model" for segment in row for _ in segment.tokens]
+        loss_mask[number, :length] = [learned for segment in row for learned in segment.loss_mask()]
         positions[:, number, :length] = processor.positions(tokens, [vision.grid(image) for image in own])[0]
         images += own
     loss_mask[:, 0] = False

@@ -77,9 +77,15 @@ class Slot:
         self.logprobs.append(logprob)
         self.pending.append(token)
 
-    def deliver(self, generation: Generation, version: int) -> None:
+    def deliver(self, generation: Generation, version: int, *, overrun: bool = False) -> None:
         """Ends the turn: it becomes a segment, and the session that waits for it gets it."""
-        segment = Segment(source="model", tokens=tuple(self.turn), logprobs=tuple(self.logprobs), version=version)
+        segment = Segment(
+            source="model",
+            tokens=tuple(self.turn),
+            logprobs=tuple(self.logprobs),
+            version=version,
+            overrun=overrun,
+        )
         self.segments.append(segment)
         future, self.waiting = self.waiting, None
         if future is not None and not future.done():

@@ -265,7 +265,8 @@ class TransformersEngine:
             finished = self.processor.ends_turn(slot.turn)
             room = self.room(slot) > 0
             if finished or not room or len(slot.turn) >= self.limits.turn_tokens:
-                slot.deliver(Generation(self.processor.decode(slot.turn), finished, room), self.version)
+                text, overrun = self.processor.turn_text(slot.turn)
+                slot.deliver(Generation(text, finished, room), self.version, overrun=overrun)
 
     def _count(self, **more: int) -> None:
         self.counters = Counters.total((self.counters, Counters(**more)))

@@ -259,10 +259,13 @@ class VLLMEngine:
             self._in_flight[served.name] -= 1
             if served is not self._current:
                 await self._unload_retired()
-        turn = Segment(source="model", tokens=tuple(tokens), logprobs=tuple(logprobs), version=served.version)
+        text, overrun = self.processor.turn_text(tokens)
+        turn = Segment(
+            source="model", tokens=tuple(tokens), logprobs=tuple(logprobs), version=served.version, overrun=overrun
+        )
         self._append(conversation, turn, [])
         conversation.turns += 1
-        return Generation(self.processor.decode(tokens), finished, self.room(conversation) > 0)
+        return Generation(text, finished, self.room(conversation) > 0)
 
     async def _turn(
         self, conversation: Conversation, served: Served, budget: int

@@ -1,12 +1,20 @@
-"""Qwen2.5-VL."""
+"""Qwen2.5-VL: 3B, 7B, 32B, 72B."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from gog_recipes.models import loading, qwen_forward
 from gog_recipes.models.family import Family
-from gog_recipes.models.qwen2_5_vl import model
-from gog_recipes.models.qwen2_5_vl.processor import Processor
+from gog_recipes.models.qwen_processor import Processor
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    return loading.load(Qwen2_5_VLForConditionalGeneration, folder, device, dtype)
 
 
 def _decoder(policy: Any, rows: int, length: int) -> Any:
@@ -16,11 +24,11 @@ def _decoder(policy: Any, rows: int, length: int) -> Any:
 
 
 FAMILY = Family(
-    load=model.load,
+    load=_load,
     processor=Processor,
-    lora_targets=model.LORA_TARGETS,
-    language_model=model.language_model,
-    encode_images=model.encode_images,
-    hidden_states=model.hidden_states,
+    lora_targets=qwen_forward.LORA_TARGETS,
+    language_model=qwen_forward.language_model,
+    encode_images=qwen_forward.encode_images,
+    hidden_states=qwen_forward.hidden_states,
     decoder=_decoder,
 )

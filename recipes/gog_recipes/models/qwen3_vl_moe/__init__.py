@@ -1,0 +1,34 @@
+"""Qwen3-VL with experts: 30B-A3B, 235B-A22B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen3VLMoeForConditionalGeneration
+
+from gog_recipes.models import loading, qwen_forward
+from gog_recipes.models.family import Family
+from gog_recipes.models.qwen_processor import Processor
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    return loading.load(Qwen3VLMoeForConditionalGeneration, folder, device, dtype)
+
+
+def _decoder(policy: Any, rows: int, length: int) -> Any:
+    from gog_recipes.models.decoder import Decoder  # it reads the policy through the generic code above this folder
+
+    return Decoder(policy, rows, length)
+
+
+FAMILY = Family(
+    load=_load,
+    processor=Processor,
+    lora_targets=qwen_forward.LORA_TARGETS,
+    language_model=qwen_forward.language_model,
+    encode_images=qwen_forward.encode_images,
+    hidden_states=qwen_forward.hidden_states,
+    decoder=_decoder,
+)

@@ -1,0 +1,56 @@
+"""What Qwen-VL models have in common: where their parts are, and the forward pass with image features made before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gog_recipes.models import attention
+
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""Every linear of the language model and none of the vision tower [paper note: all blocks]. A router of experts is no
+linear and stays as it is."""
+
+
+def language_model(model: Any) -> Any:
+    """The stack of decoder layers."""
+    return model.model.language_model
+
+
+def encode_images(model: Any, rows: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
+    """Features of images, from patches [p, values] and their grids [images, 3].
+
+    Returns:
+        [image tokens, h]; with DeepStack [image tokens, 1 + levels, h], of which the first replaces the embedding and
+        the others are added after as many decoder layers, in order.
+    """
+    tower = model.model.visual
+    device = next(tower.parameters()).device
+    found = tower(rows.to(device), grid_thw=grids.to(device))
+    levels = getattr(found, "deepstack_features", None)
+    return torch.stack([found.pooler_output, *levels], 1) if levels else found.pooler_output
+
+
+def hidden_states(
+    model: Any,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    features: torch.Tensor | None,
+    lengths: Sequence[int] | None = None,
+) -> torch.Tensor:
+    """Hidden states [b, n, h]. See gog_recipes.models.family.HiddenStates; features as of `encode_images`."""
+    language = language_model(model)
+    embedded = language.embed_tokens(ids)
+    more: dict[str, Any] = attention.arguments(language, lengths)
+    if features is not None:
+        mask = ids == model.config.image_token_id
+        features = features.to(embedded.device, embedded.dtype)
+        first = features if features.ndim == 2 else features[:, 0]
+        embedded = embedded.masked_scatter(mask[..., None], first)
+        if features.ndim == 3:
+            more |= {"visual_pos_masks": mask, "deepstack_visual_embeds": list(features[:, 1:].unbind(1))}
+    return language(
+        inputs_embeds=embedded, position_ids=positions, attention_mask=None, use_cache=False, **more
+    ).last_hidden_state
