@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 RECIPES = "gog_recipes"
 DEFAULT_PRESET = "qwen2.5-vl"
 """Of a base model whose family cannot be found out before it is fetched."""
+
+_EXPERTS = re.compile(r"\d+ba\d+b")
+"""What names of models with experts have in common: Qwen3-VL-30B-A3B."""
 
 
 def _folders(parent: str, content: str) -> tuple[str, ...]:
@@ -42,7 +46,8 @@ def preset_of(base: str) -> str:
     names = {_plain(preset): preset for preset in PRESETS if preset != "tiny"}
     if _plain(str(model_type)) in names:
         return names[_plain(str(model_type))]
-    named = [name for name in names if name in _plain(base.rstrip("/").rpartition("/")[2])]
+    last = _plain(base.rstrip("/").rpartition("/")[2])
+    named = [name for name in names if name in last or (_EXPERTS.search(last) and name.removesuffix("moe") in last)]
     return names[max(named, key=len)] if named else DEFAULT_PRESET
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -161,10 +162,28 @@ def test_an_optimizer_is_named_as_recipes_name_components() -> None:
         ({"base": "tiny"}, "tiny"),
         ({"base": "/models/qwen"}, "qwen2.5-vl"),
         ({"base": "/models/mine", "family": "tiny"}, "tiny"),
+        ({"base": "s3://bucket/Qwen3-VL-8B-Instruct/"}, "qwen3-vl"),
+        ({"base": "hf://Qwen/Qwen3-VL-30B-A3B-Instruct"}, "qwen3-vl-moe"),
+        ({"base": "/models/tiny/Qwen2.5-VL-3B-Instruct"}, "qwen2.5-vl"),
     ],
 )
 def test_the_preset_follows_the_model(model: dict[str, str], preset: str) -> None:
     assert spec.ModelSpec.model_validate(model).preset == preset
+
+
+@pytest.mark.parametrize(
+    ("model_type", "preset"), [("qwen3_vl", "qwen3-vl"), ("qwen3_vl_moe", "qwen3-vl-moe"), ("qwen2_5_vl", "qwen2.5-vl")]
+)
+def test_the_preset_follows_the_model_type_and_not_the_name(tmp_path: Path, model_type: str, preset: str) -> None:
+    folder = tmp_path / "qwen2.5-vl-or-so"
+    folder.mkdir()
+    (folder / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    assert spec.ModelSpec(base=str(folder)).preset == preset
+
+
+def test_pixel_bounds_must_not_contradict_each_other() -> None:
+    with pytest.raises(ValidationError, match="minPixels must not be above maxPixels"):
+        spec.ModelSpec(base="tiny", min_pixels=2000, max_pixels=1000)
 
 
 # ---- what is refused
