@@ -9,7 +9,7 @@ PYTEST := GOG_PARENT=$$PPID exec $(BIN)/python -m pytest
 # One thread per process: two processes with two OpenMP threads each nearly stop each other on two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup quickstart test lint unit faults slow kit manifests docs dashboards images e2e tiny-base bench clean
+.PHONY: setup quickstart test lint unit faults slow kit manifests docs dashboards images e2e vllm tiny-base bench clean
 
 setup: $(STAMP)
 
@@ -35,14 +35,14 @@ lint: setup
 unit: setup
 	@# Builds an API server for the tests, the first time in some minutes. Without Go, pytest's summary lists what did not run.
 	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw prometheus promtool; fi
-	$(PYTEST) -m 'not slow and not cluster and not exhaustive'
+	$(PYTEST) -m 'not slow and not cluster and not exhaustive and not vllm'
 
 # Every fault at every call of an operator. In parts: `make faults SHARD=2/8`, each some ten minutes on two cores.
 faults: setup
 	$(PYTEST) -m exhaustive --fault-shard $(or $(SHARD),1/1)
 
 slow: setup
-	$(PYTEST) -m 'slow and not cluster'
+	$(PYTEST) -m 'slow and not cluster and not vllm'
 
 # The programs, base images and Debian packages of a real cluster. Needs root and Go; a quarter of an hour, once.
 kit:
@@ -67,6 +67,11 @@ dashboards: setup
 # The images of operator, tools and trainer, with buildah or docker. BASE_IMAGE and TAG are optional.
 images:
 	.ci/images
+
+# A real vLLM on this machine's CPU, in an environment of its own (6 GB), and the tests that ask it.
+vllm: setup
+	tests/vllm/setup
+	$(PYTEST) -m vllm
 
 e2e: setup
 	tests/e2e/cluster

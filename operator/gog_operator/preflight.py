@@ -7,6 +7,9 @@ Inputs that only the cluster can reach (an s3:// model, images of a dataset in a
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,7 +52,9 @@ def check(thing: Object, where: str) -> None:
         for name, field in settings.EndpointsSpec.model_fields.items():
             given = getattr(thing.spec.endpoints, name)
             if given is not None and given.url is not None:
-                check_answers(given.url, f"{where}.endpoints.{field.alias}.url")
+                for url in given.url.split(",") if name == "policy" else (given.url,):  # replicas
+                    check_answers(url.strip(), f"{where}.endpoints.{field.alias}.url")
+        check_vllm(thing.spec.endpoints.policy, f"{where}.endpoints.policy")
     if getattr(thing.spec, "traces", None) is not None:
         otlp.require(f"{where}.traces")
     if (kept := getattr(thing.spec, "store", None)) is not None:
@@ -139,6 +144,19 @@ def check_answers(url: str, where: str) -> None:
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or error
         raise UserError(f"nothing answers at {url}: {cause}", where=where, remedy="is the server up?") from None
+
+
+def check_vllm(policy: settings.PolicyEndpointSpec | None, where: str) -> None:
+    """Checks that the program of a vLLM which the run will start exists. Raises UserError."""
+    if policy is None or policy.runtime != "vllm":
+        return
+    program = (shlex.split(os.environ.get(settings.VLLM_PROGRAM, "")) or ["vllm"])[0]
+    if shutil.which(program) is None:
+        raise UserError(
+            f"no program {program}",
+            where=f"{where}.runtime",
+            remedy=f"install vLLM in an environment of its own and name it: {settings.VLLM_PROGRAM}=/folder/bin/vllm",
+        )
 
 
 def check_demonstrations(given: str | None, where: str) -> None:

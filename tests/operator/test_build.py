@@ -11,7 +11,7 @@ import yaml
 from hypothesis import strategies
 from omegaconf import OmegaConf
 from support import operator_golden
-from support.operator_builders import make_endpoint, make_run, make_stage
+from support.operator_builders import STORE, make_endpoint, make_run, make_stage
 from torchx.specs import macros
 
 from gog import spec as settings
@@ -163,6 +163,36 @@ def test_names_that_are_too_long_are_cut_and_remain_distinct():
     assert names.child("world", "grpo-no-gaze") == "world-grpo-no-gaze"
     long, other = names.child("w" * 40, "stratify-a"), names.child("w" * 40, "stratify-b")
     assert len(long) == names.LIMIT and long != other and names.child("w" * 40, "stratify-a") == long
+
+
+VLLM_STAGES = {"stratify": {"engine": "vllm"}, "grpo": {"engine": "vllm", "maxTokens": 4096}}
+
+
+def stage_of(run, kind):
+    [step] = [each for each in sequence.steps(run) if each.key == kind]
+    return children.stage(run, step, {}, STORE).spec
+
+
+def test_a_stage_with_engine_vllm_is_given_the_policy_s_servers_and_the_others_are_not():
+    url = "http://a:8000,http://b:8000"
+    run = make_run(stages=VLLM_STAGES, endpoints={"policy": {"url": url, "secretName": "vllm-key"}})
+    assert stage_of(run, "grpo").endpoints["policy"] == url
+    assert stage_of(run, "grpo").endpoint_secrets == {"policy": "vllm-key"}
+    assert "policy" not in stage_of(run, "evaluate").endpoints | stage_of(run, "evaluate").endpoint_secrets
+    run = make_run(stages=VLLM_STAGES, endpoints={"policy": {"runtime": "vllm"}})
+    assert stage_of(run, "stratify").endpoints["policy"] == "world-policy"
+
+
+def test_a_vllm_that_gog_starts_has_the_options_that_the_run_implies_unless_the_manifest_gives_them():
+    stages = VLLM_STAGES | {"sft": {"lora": {"rank": 64}}}
+    run = make_run(stages=stages, endpoints={"policy": {"runtime": "vllm", "options": {"dtype": "half"}}})
+    endpoint = children.vllm(run, STORE)
+    assert endpoint.spec.options == {"dtype": "half", "max-lora-rank": 128}, "stratify leaves its length open"
+    line = servers.arguments(endpoint, host="127.0.0.1", port=0)
+    assert line[:3] == ["policy", "--runtime", "vllm"] and "--model" in line
+    stages["stratify"] = {"engine": "vllm", "maxTokens": 2048}
+    run = make_run(stages=stages, endpoints={"policy": {"runtime": "vllm"}})
+    assert children.vllm(run, STORE).spec.options["max-model-len"] == 4096
 
 
 def test_a_stage_has_the_secret_of_each_tool_that_requires_a_key():

@@ -109,3 +109,32 @@ def test_a_dataset_that_no_stage_reads_is_not_checked(harness):
     path = harness.write("SFTStage", store={"uri": f"file://{harness.folder}/store"})
     (harness.folder / "pool" / "train.jsonl").write_text("no matter")
     assert harness.gog("run", str(path))[0] == 0
+
+
+VLLM = {"stages": {"grpo": {"engine": "vllm"}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"endpoints": {"policy": {"runtime": "vllm", "url": "http://a"}}}, "url names an existing server"),
+        ({"endpoints": {"policy": {"runtime": "vllm", "backend": "m:f"}}}, "backend is of gog's own server"),
+        (VLLM, "a stage with engine: vllm needs a server: url: http://…, or runtime: vllm on one machine"),
+    ],
+)
+def test_a_policy_server_that_contradicts_itself_or_is_missing_is_refused(harness, spec, words):
+    assert words in refusal(harness, harness.write(**spec))
+
+
+def test_a_vllm_that_gog_cannot_start_is_refused_before_the_run_begins(harness, monkeypatch):
+    monkeypatch.setenv("GOG_VLLM_PROGRAM", "/nowhere/bin/vllm --verbose")
+    said = refusal(harness, harness.write(**VLLM, endpoints={"policy": {"runtime": "vllm"}}))
+    assert "endpoints.policy.runtime: no program /nowhere/bin/vllm (" in said
+    assert "GOG_VLLM_PROGRAM=/folder/bin/vllm" in said
+
+
+def test_every_replica_of_a_policy_must_answer(harness):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        urls = f"http://127.0.0.1:{listener.getsockname()[1]},http://127.0.0.1:1"
+        said = refusal(harness, harness.write(**VLLM, endpoints={"policy": {"url": urls}}))
+    assert "endpoints.policy.url: nothing answers at http://127.0.0.1:1: Connection refused" in said

@@ -47,6 +47,24 @@ def failed(stage, message="attempt 4 failed: exit 1"):
     return stage.model_copy(update={"status": stage.status.model_copy(update={"conditions": conditions})})
 
 
+def test_a_vllm_is_started_with_the_first_stage_that_samples_from_it():
+    run = make_run(stages={"grpo": {"engine": "vllm"}}, endpoints={"policy": {"runtime": "vllm"}})
+    stages, started = [], []
+    for _ in range(5):
+        new = created(decide(run, stages=stages))
+        started.append([each.name for each in new if each.kind == "Endpoint" and each.spec.role == "policy"])
+        stages += [complete(each) for each in new if each.kind != "Endpoint"]
+    assert started == [[], [], [], ["world-policy"], []]
+    (grpo,) = [each for each in stages if each.kind == "GRPOStage"]
+    working = grpo.model_copy(update={"status": grpo.status.model_copy(update={"conditions": ()})})
+    (again,) = [
+        each
+        for each in created(decide(run, stages=[*stages[:3], working]))
+        if each.kind == "Endpoint" and each.spec.role == "policy"
+    ]
+    assert again.spec.runtime == "vllm", "also when the run is resumed"
+
+
 def walk(run, *, until=99):
     """Completes every stage as it is created; the stages, in order."""
     stages = []

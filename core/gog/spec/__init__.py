@@ -12,7 +12,15 @@ bounded, because the API server refuses rules about unbounded ones.
 from __future__ import annotations
 
 from gog.spec.base import POLICIES, STAGES, TOOLS, Gaze, Level, Name, Quantity, Share, Spec, StageName, Text
-from gog.spec.endpoints import KEY, EndpointSpec, EndpointsSpec, FailureInjection, key_variable
+from gog.spec.endpoints import (
+    KEY,
+    VLLM_PROGRAM,
+    EndpointSpec,
+    EndpointsSpec,
+    FailureInjection,
+    PolicyEndpointSpec,
+    key_variable,
+)
 from gog.spec.pods import (
     LabelKey,
     LabelValue,
@@ -59,6 +67,7 @@ __all__ = [
     "SFT",
     "STAGES",
     "TOOLS",
+    "VLLM_PROGRAM",
     "AgentSettings",
     "Arm",
     "CacheSpec",
@@ -88,6 +97,7 @@ __all__ = [
     "OutageSpec",
     "PixelBounds",
     "Placement",
+    "PolicyEndpointSpec",
     "PolicyServerSpec",
     "Quantity",
     "ResourceName",

@@ -18,6 +18,8 @@ from gog import catalog
 from gog.spec.base import Spec, Text, YamlWords
 from gog.spec.pods import ResourcesSpec
 
+VLLM_PROGRAM = "GOG_VLLM_PROGRAM"
+"""Environment variable with the program of vLLM, which has an environment of its own; default: `vllm` on the path."""
 KEY = "GOG_API_KEY"
 """Key of a Secret, and environment variable of a server: the API key that the server requires of its callers."""
 
@@ -129,6 +131,28 @@ class EndpointSpec(Spec):
         return self
 
 
+class PolicyEndpointSpec(EndpointSpec):
+    """The policy's server: it samples the turns of stages with `engine: vllm`, and serves the trained policy."""
+
+    runtime: Literal["gog", "vllm"] = Field(
+        "gog",
+        description="What runs in the server that gog starts. gog: gog's own server of checkpoints, for a run that is "
+        "complete, on a cluster; vllm: a vLLM that samples for stages with `engine: vllm`, on one machine, started with "
+        "the first of them; its program is named by GOG_VLLM_PROGRAM, its own options by `options`.",
+    )
+
+    @model_validator(mode="after")
+    def _vllm_has_no_back_end_of_ours(self) -> PolicyEndpointSpec:
+        if self.runtime != "vllm":
+            return self
+        if self.url is not None:
+            raise ValueError("url names an existing server, runtime: vllm starts one: leave one of them out")
+        ours = [name for name in ("backend", "failures") if name in self.model_fields_set]
+        if ours:
+            raise ValueError(f"{ours[0]} is of gog's own server: leave it out with runtime: vllm")
+        return self
+
+
 _BY_TOOL: dict[str, Any] = {
     tool.field: (EndpointSpec, Field(EndpointSpec(), description=tool.help)) for tool in catalog.TOOLS
 }
@@ -138,8 +162,11 @@ _ByTool: Any = create_model("_ByTool", __base__=Spec, **_BY_TOOL)
 class EndpointsSpec(_ByTool):
     """The servers of a run, by role. A role that is left out is served by the embedded world."""
 
-    policy: EndpointSpec | None = Field(
-        None, description="Serves the trained policy once the run is complete, on a cluster. Default: not served."
+    policy: PolicyEndpointSpec | None = Field(
+        None,
+        description="The policy's server. With `engine: vllm` in a stage it samples the stage's turns: url is that of a "
+        "vLLM, or of several replicas, separated by commas, or runtime: vllm starts one. Otherwise it serves the trained "
+        "policy once the run is complete, on a cluster. Default: none.",
     )
 
     @model_validator(mode="after")

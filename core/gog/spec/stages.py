@@ -36,8 +36,8 @@ class EngineSettings(Spec):
         "transformers",
         max_length=253,
         pattern=r"^([a-z_][a-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$",
-        description="transformers: in the stage's own process; or `module:factory` of a gog.engine.Engine that the image "
-        "holds [ours].",
+        description="transformers: in the stage's own process; vllm: by the servers of endpoints.policy; or `module:factory` "
+        "of a gog.engine.Engine that the image holds [ours].",
     )
 
 

@@ -287,7 +287,7 @@ class EvaluateStage(Stage):
     spec: EvaluateSpec
 
 
-class EndpointObjectSpec(settings.EndpointSpec):
+class EndpointObjectSpec(settings.PolicyEndpointSpec):
     """A server that gog starts (backend), or one that exists already (url)."""
 
     role: Role = Field(description="Role of the server.")

@@ -102,7 +102,22 @@ _NO_KEY = (
 _READERS = [server.name for server in catalog.SERVERS if server.reads_data]
 """Roles that answer from a dataset."""
 
+_ENGINES = ("stratify", "grpo", "evaluate")
+"""Stages that have an engine."""
+_ONE_MACHINE = Rule(
+    "!has(self.runtime) || self.runtime != 'vllm'",
+    "gog starts vLLM on one machine only: on a cluster, name the URLs of existing servers, url: http://vllm:8000",
+    ".runtime",
+    check=lambda server: server.runtime != "vllm",
+    cluster=True,
+)
+_SAMPLED_BY_VLLM = " || ".join(
+    f"(has(self.stages.{stage}) && has(self.stages.{stage}.engine) && self.stages.{stage}.engine == 'vllm')"
+    for stage in _ENGINES
+)
+
 RULES: dict[str, tuple[Rule, ...]] = {
+    "PolicyEndpointSpec": (*_SERVER, _ONE_MACHINE),
     "EndpointsSpec": (
         Rule(
             "!has(self.policy) || !has(self.policy.secretName) || has(self.policy.url)",
@@ -198,6 +213,21 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "RunSpec": (
         Rule(
+            f"!has(self.stages) || !({_SAMPLED_BY_VLLM}) || (has(self.endpoints) && has(self.endpoints.policy) && "
+            "(has(self.endpoints.policy.url) || (has(self.endpoints.policy.runtime) && "
+            "self.endpoints.policy.runtime == 'vllm')))",
+            "a stage with engine: vllm needs a server: url: http://…, or runtime: vllm on one machine",
+            ".endpoints.policy",
+            REQUIRED,
+            check=lambda run: (
+                all(getattr(run.stages, stage).engine != "vllm" for stage in _ENGINES)
+                or (
+                    run.endpoints.policy is not None
+                    and (run.endpoints.policy.url is not None or run.endpoints.policy.runtime == "vllm")
+                )
+            ),
+        ),
+        Rule(
             "has(self.store)",
             "missing: on a cluster checkpoints are kept in S3, e.g. store: {uri: 's3://bucket/prefix', secretName: gog-s3}",
             ".store",
@@ -216,6 +246,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "EndpointObjectSpec": (
         *_SERVER,
+        _ONE_MACHINE,
+        Rule(
+            "self.role == 'policy' || !has(self.runtime) || self.runtime == 'gog'",
+            "only role policy has a runtime: remove it",
+            ".runtime",
+            FORBIDDEN,
+            check=lambda server: server.role == "policy" or server.runtime == "gog",
+        ),
         Rule(
             "self.role != 'policy' || !has(self.secretName) || has(self.url)",
             _NO_KEY,

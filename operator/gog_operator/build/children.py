@@ -10,12 +10,15 @@ import hashlib
 import json
 from typing import Any
 
-from gog import catalog
+from gog import adapters, catalog
 from gog import spec as settings
 from gog_operator.api import names
 from gog_operator.api.meta import API_VERSION, RUN_LABEL
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Stage
 from gog_operator.api.sequence import Step
+
+DEFAULT_RANK = 64
+"""Rank up to which vLLM takes adapters as gog starts it (gog_tools.policy.vllm_server)."""
 
 
 def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.StoreSpec) -> Stage:
@@ -36,9 +39,9 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
         "data": _set_fields(step.settings.data),
         "store": _set_fields(store),
         "inputs": inputs,
-        "endpoints": tool_names(run) if settings.NEEDS_TOOLS[step.stage] else {},
+        "endpoints": (tool_names(run) | sampler(run, step)) if settings.NEEDS_TOOLS[step.stage] else {},
         "backends": backends(run) if settings.NEEDS_TOOLS[step.stage] else {},
-        "endpointSecrets": keys(run) if settings.NEEDS_TOOLS[step.stage] else {},
+        "endpointSecrets": (keys(run) | sampler_keys(run, step)) if settings.NEEDS_TOOLS[step.stage] else {},
         "tools": _set_fields(step.settings.tools),
         "suspend": run.spec.suspend,
         "backoffLimit": run.spec.backoff_limit,
@@ -60,6 +63,52 @@ def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:
 def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
     """The Endpoint that serves a trained checkpoint of the run. version: the checkpoint, `grpo/120`."""
     return _endpoint(run, "policy", store, run.spec.images.trainer, base=run.spec.model.base, version=version)
+
+
+def vllm(run: GoGRun, store: settings.StoreSpec) -> Endpoint:
+    """The Endpoint of the vLLM that gog starts for stages with `engine: vllm`, with the options that the run implies."""
+    return _endpoint(run, "policy", store, run.spec.images.trainer, base=run.spec.model.base)
+
+
+def starts_vllm(run: GoGRun, step: Step) -> bool:
+    """Whether a step samples from a vLLM that gog starts."""
+    given = run.spec.endpoints.policy
+    return _samples_by_vllm(step) and given is not None and given.runtime == "vllm"
+
+
+def sampler(run: GoGRun, step: Step) -> dict[str, str]:
+    """URL of the servers that sample for a step, or the name of their Endpoint; empty for one that samples itself."""
+    given = run.spec.endpoints.policy
+    if given is None or not _samples_by_vllm(step):
+        return {}
+    return {"policy": given.url if given.url is not None else policy_name(run)}
+
+
+def sampler_keys(run: GoGRun, step: Step) -> dict[str, str]:
+    """Secret with the API key of the servers that sample for a step, where they require one."""
+    given = run.spec.endpoints.policy
+    secret = given.secret_name if given is not None and sampler(run, step) else None
+    return {"policy": secret} if secret is not None else {}
+
+
+def _samples_by_vllm(step: Step) -> bool:
+    return getattr(getattr(step.settings.stages, step.stage), "engine", "") == "vllm"
+
+
+def vllm_options(spec: settings.RunSpec) -> dict[str, Any]:
+    """Options of vLLM that a manifest implies; its `options` override them."""
+    rank = spec.stages.sft.lora.rank + spec.stages.grpo.lora.rank
+    stages = (spec.stages.stratify, spec.stages.grpo, spec.stages.evaluate)
+    lengths = [each.max_tokens for each in stages if "max_tokens" in each.model_fields_set and each.engine == "vllm"]
+    made: dict[str, Any] = {"dtype": spec.model.dtype}
+    if rank > DEFAULT_RANK:
+        made["max-lora-rank"] = next((each for each in adapters.RANKS if each >= rank), rank)
+    if lengths and len(lengths) == sum(each.engine == "vllm" for each in stages):
+        made["max-model-len"] = max(lengths)
+    limits = {name: getattr(spec.model, name, None) for name in ("min_pixels", "max_pixels")}
+    if any(limits.values()):
+        made["mm-processor-kwargs"] = {name: value for name, value in limits.items() if value is not None}
+    return made
 
 
 def tool_names(run: GoGRun) -> dict[str, str]:
@@ -97,6 +146,8 @@ def _endpoint(run: GoGRun, role: str, store: settings.StoreSpec, image: str | No
     spec = {"role": role, "store": _set_fields(store), **more, **_placement(run, image), **_set_fields(given)}
     if role != "policy":
         spec["data"] = _set_fields(run.spec.data)
+    elif given.runtime == "vllm":
+        spec["options"] = vllm_options(run.spec) | given.options
     return Endpoint.model_validate({**_head(run, "Endpoint", names.child(run.name, server.command)), "spec": spec})
 
 

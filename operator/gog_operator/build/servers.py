@@ -25,7 +25,10 @@ def arguments(
         data: Where the dataset is; None where there is none.
     """
     spec = endpoint.spec
-    line = [catalog.SERVER_BY_NAME[spec.role].command, "--host", host, "--port", str(port)]
+    line = [catalog.SERVER_BY_NAME[spec.role].command]
+    if spec.runtime != "gog":
+        line += ["--runtime", spec.runtime]
+    line += ["--host", host, "--port", str(port)]
     if ready_file:
         line += ["--ready-file", ready_file]
     dataset = (data.path or data.uri) if data is not None and spec.role in READERS else None

@@ -170,6 +170,8 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         ]
     for step in planned:
         stage = facts.stages.get(step.name)
+        if stage is None or not stage.finished:
+            actions += _start_vllm(run, step, facts)
         if stage is None:
             inputs = _inputs(step, planned, facts)
             actions.append(CreateObject(children.stage(run, step, inputs, facts.store)))
@@ -177,6 +179,14 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         if not stage.finished:
             return Decision(_current(run, step, stage, now), tuple(actions), _retry_event(run, step, stage))
     return _finish(run, facts, now)
+
+
+def _start_vllm(run: GoGRun, step: sequence.Step, facts: Facts) -> list[Action]:
+    """Creates the Endpoint of a vLLM for the first stage that samples from it, because it takes memory that the stages
+    before it may need."""
+    if not children.starts_vllm(run, step) or children.policy_name(run) in facts.endpoints:
+        return []
+    return [CreateObject(children.vllm(run, facts.store))]
 
 
 def _start_event(step: sequence.Step, inputs: Mapping[str, str]) -> Event:

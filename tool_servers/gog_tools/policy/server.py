@@ -23,7 +23,7 @@ from fastapi import FastAPI, Request, Response
 from gog import base_model, store, tool_api
 from gog.completions import Completion, Job, Model, Prompt
 from gog.errors import UserError
-from gog_tools.policy import adapter_source, requests
+from gog_tools.policy import adapter_source, requests, vllm_server
 from gog_tools.policy.versions import Versions
 from gog_tools.serving import backend_calls, backends, chat, errors, http_json, inputs, process
 
@@ -227,6 +227,8 @@ def options() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """`gog serve policy`. Returns the exit code."""
+    if argv[:2] == ["--runtime", "vllm"]:
+        return vllm_server.main(argv[2:])
     return process.main(NAME, options(), argv, build)
 
 
