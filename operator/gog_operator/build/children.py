@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from gog import adapters, catalog
+from gog import catalog
 from gog import spec as settings
 from gog_operator.api import names
 from gog_operator.api.meta import API_VERSION, RUN_LABEL
@@ -102,7 +102,7 @@ def vllm_options(spec: settings.RunSpec) -> dict[str, Any]:
     lengths = [each.max_tokens for each in stages if "max_tokens" in each.model_fields_set and each.engine == "vllm"]
     made: dict[str, Any] = {"dtype": spec.model.dtype}
     if rank > DEFAULT_RANK:
-        made["max-lora-rank"] = next((each for each in adapters.RANKS if each >= rank), rank)
+        made["max-lora-rank"] = 1 << (rank - 1).bit_length()  # vLLM takes powers of two
     if lengths and len(lengths) == sum(each.engine == "vllm" for each in stages):
         made["max-model-len"] = max(lengths)
     limits = {name: getattr(spec.model, name, None) for name in ("min_pixels", "max_pixels")}
