@@ -3,6 +3,9 @@
 Displays read it every second, so an object is parsed only when its file has changed. The progress of a stage with a
 metric log is taken from the log, which is read incrementally, rather than from progress.json, which is rewritten at
 every step. A damaged file is reported; it does not hide the rest of the folder.
+
+A newer gog may have written the folder. Unknown fields are ignored, states that this version does not know are shown as
+they are, and each value that it cannot read is reported. What drives or changes a run reads the files strictly instead.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from typing import Any
 from gog import progress
 from gog.errors import UserError
 from gog_console.status.metric_log import Curve
+from gog_operator.api import lenient, objects
+from gog_operator.api.meta import API_VERSION
 from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, Object, Progress, Stage
 from gog_operator.cluster import lock
 from gog_operator.cluster.files import ObjectFiles
@@ -35,7 +40,7 @@ def find(folder: Path) -> Object:
     Raises:
         UserError: there is no such run; names those that exist.
     """
-    root = root_of(ObjectFiles(folder / "objects"))
+    root = root_of(ObjectFiles(folder / "objects", lambda body: _parsed(body)[0]))
     if root is None:
         known = ", ".join(each.name for each in sorted(all_in(folder.parent)) if (each / "objects").is_dir()) or "none"
         raise UserError(f"no run {folder.name!r}", where=str(folder.parent), remedy=f"runs there: {known}")
@@ -53,9 +58,19 @@ class RunFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.files = ObjectFiles(folder / "objects")
+        self.files = ObjectFiles(folder / "objects", self._parse)
+        self._ignored: dict[tuple[str, str], tuple[str, ...]] = {}
         self._curves: dict[str, Curve] = {}
         self._progress: dict[str, tuple[tuple[int, int, int], Progress | None]] = {}
+
+    def _parse(self, body: Any) -> Object:
+        thing, ignored = _parsed(body)
+        self._ignored[thing.key] = ignored
+        return thing
+
+    def ignored(self) -> list[str]:
+        """One sentence for each value that was ignored in the objects read so far."""
+        return [f"{kind} {name} {each}" for (kind, name), found in self._ignored.items() for each in found]
 
     def root(self) -> Object:
         """The run's own object. Raises UserError when it is missing or cannot be read."""
@@ -181,12 +196,25 @@ def readable(where: Path) -> Iterator[None]:
         raise UserError(f"cannot be read: {error.strerror}", where=str(where)) from None
 
 
+def _parsed(body: Any) -> tuple[Object, tuple[str, ...]]:
+    """The object of a document, and one sentence for each value that was ignored.
+
+    Raises:
+        ValueError, KeyError, TypeError: the document is of another API version, or lacks a required part.
+    """
+    thing, ignored = lenient.read(body)
+    if thing is None or body.get("apiVersion") != API_VERSION or type(thing) is not KINDS[thing.kind]:
+        return objects.parse(body), ()
+    return thing, ignored
+
+
 def _read_progress(workdir: Path) -> Progress | None:
     try:
         found = progress.read(workdir)
-        return Progress.model_validate(found) if found is not None else None
-    except (ValueError, OSError):
+    except OSError:
         return None
+    holder, _ = lenient.read({"kind": "SFTStage", "status": {"progress": found}})  # any stage: all report alike
+    return holder.status.progress if isinstance(holder, Stage) else None
 
 
 def _events(lines: list[bytes]) -> Iterator[dict[str, Any]]:

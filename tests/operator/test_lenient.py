@@ -1,10 +1,12 @@
 """Claims about lenient reading: what is wrong is dropped and reported, everything else is kept."""
 
 import copy
+import warnings
+from datetime import UTC, datetime
 
 import pytest
 
-from gog_operator.api import lenient, objects
+from gog_operator.api import conditions, lenient, objects
 from gog_operator.api.meta import Condition, Reason
 from gog_operator.api.objects import SFTStage
 from gog_operator.cluster import documents
@@ -51,6 +53,37 @@ def test_a_reason_of_a_newer_version_is_kept_with_its_condition():
     assert objects.document(thing)["status"]["conditions"][0]["reason"] == "WaitingForQuota"
 
 
+def test_a_condition_type_of_a_newer_version_is_kept_and_has_no_effect():
+    newer = READY | {"type": "example.com/Degraded"}
+    thing, problems = read(stage(conditions=[READY, newer]))
+    assert problems == () and thing.holds("Ready") and not thing.finished
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert objects.document(thing)["status"]["conditions"] == [READY, newer]
+
+
+def test_a_patch_of_the_status_keeps_a_condition_type_of_a_newer_version():
+    newer = READY | {"type": "Degraded"}
+    thing = documents.parse(SFTStage, stage(conditions=[newer, READY]))
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    changed = conditions.put(thing.status.conditions, "Ready", False, Reason.RETRYING, now=now)
+    patch = documents.status_patch(thing.status, thing.status.model_copy(update={"conditions": changed}))
+    assert [each["type"] for each in patch["conditions"]] == ["Degraded", "Ready"]
+    assert patch["conditions"][0] == newer
+
+
+@pytest.mark.parametrize("word", ["", "two words", "<b>", "x" * 317, "/", 5, None, ["Ready"]])
+def test_a_condition_whose_type_is_no_word_is_dropped_alone(word):
+    thing, problems = read(stage(conditions=[READY | {"type": word}, READY]))
+    assert all(each.startswith("status.conditions[0]") for each in problems)
+    assert problems and [each.type for each in thing.status.conditions] == ["Ready"]
+
+
+def test_the_vocabulary_of_condition_types_stays_closed_for_writing():
+    with pytest.raises(ValueError):
+        Condition.model_validate(READY | {"type": "Degraded"})
+
+
 def test_the_vocabulary_of_reasons_stays_closed_for_writing():
     with pytest.raises(ValueError):
         Condition.model_validate(READY | {"reason": "WaitingForQuota"})
@@ -84,7 +117,7 @@ def test_a_wrong_type_costs_one_field():
 
 def test_an_item_of_a_list_is_dropped_without_its_neighbours():
     kept = [READY, READY | {"type": "Progressing"}, READY | {"type": "Complete"}]
-    listed = [READY | {"type": "Stalled"}, kept[0], 5, kept[1], READY | {"status": "Maybe"}, kept[2]]
+    listed = [READY | {"type": "two words"}, kept[0], 5, kept[1], READY | {"status": "Maybe"}, kept[2]]
     thing, problems = read(stage(conditions=listed))
     assert [each.type for each in thing.status.conditions] == ["Ready", "Progressing", "Complete"]
     assert "status.conditions[2]: is 5, should be a mapping of fields; ignored" in problems

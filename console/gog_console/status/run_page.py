@@ -80,7 +80,7 @@ class RunPage:
     endpoints: tuple[Endpoint, ...]
     """Servers; empty without a driver, because servers end with their driver."""
     problems: tuple[str, ...]
-    """One sentence for each object that cannot be read."""
+    """One sentence for each object or value that cannot be read."""
     events: tuple[dict[str, Any], ...]
     """The last events, oldest first."""
     next: tuple[tuple[str, str], ...]
@@ -105,7 +105,7 @@ def read(folder: RunFolder, now: datetime) -> RunPage:
         driver,
         tuple(lines),
         tuple(endpoints) if driver is not None else (),
-        (*torn, *torn_endpoints),
+        (*torn, *torn_endpoints, *folder.ignored()),
         tuple(folder.events(EVENTS)),
         tuple(run_state.next_step(root, driver, stages, folder.folder)),
     )

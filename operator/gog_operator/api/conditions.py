@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
-from gog_operator.api.meta import Condition, Reason
+from gog_operator.api.meta import Condition, ConditionType, Reason
 
 Conditions = tuple[Condition, ...]
-Type = Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"]
 
 
 def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
@@ -34,7 +33,7 @@ def finished(conditions: Conditions) -> bool:
 
 def put(
     conditions: Conditions,
-    type_: Type,
+    type_: ConditionType,
     status: bool,
     reason: Reason,
     message: str = "",

@@ -2,7 +2,7 @@
 
 Problem: an object may come from a newer version, from a process that was killed, or from an editor, and a reader that
 refuses all of it hides its state. Decision: the typed models validate, and exactly the parts that they refuse are
-dropped. Unknown fields are ignored, and a reason of a newer version is kept as it is.
+dropped. Unknown fields are ignored; a reason and a condition type of a newer version are kept as they are.
 
 An object read here is for showing. It is never written back, because what was dropped would be lost.
 """

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    PlainSerializer,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -83,12 +84,34 @@ class Reason(StrEnum):
         return reason
 
 
-LENIENT = {"newer_reasons": True}
-"""Validation context in which a condition's reason may be one that this version does not know."""
+LENIENT = {"newer_conditions": True}
+"""Validation context in which a condition's type and reason may be ones that this version does not know."""
 UNKNOWN_REASON = "Unknown"
 """Reason of a condition that gives none."""
 _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]{0,1022}[A-Za-z0-9_])?")
 """Reasons that the API conventions of Kubernetes allow."""
+
+
+ConditionType = Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"]
+"""The types of conditions that gog sets and reads. Others, of a newer version, are kept and have no effect."""
+_TYPE = re.compile(r"([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9][-A-Za-z0-9_.]*")
+"""Condition types, much as the API conventions of Kubernetes allow them."""
+_TYPE_LENGTH = 316
+"""Most characters of a condition type."""
+
+
+def _read_type(word: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    try:
+        return handler(word)
+    except ValidationError:
+        if (
+            info.context != LENIENT
+            or not isinstance(word, str)
+            or len(word) > _TYPE_LENGTH
+            or not _TYPE.fullmatch(word)
+        ):
+            raise
+        return word
 
 
 def _read_reason(word: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
@@ -137,7 +160,7 @@ Message = Annotated[
 class Condition(Spec):
     """One condition of an object."""
 
-    type: Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"] = Field(
+    type: Annotated[ConditionType, WrapValidator(_read_type), PlainSerializer(str)] = Field(
         description="Type of the condition."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")

@@ -42,7 +42,8 @@ Thing = TypeVar("Thing", bound=Object)
 def parse(kind: type[Thing], body: Mapping[str, Any]) -> Thing:
     """The object of an API document.
 
-    A status of a newer version is accepted: unknown reasons are kept and unknown fields are ignored.
+    A status of a newer version is accepted: unknown condition types and reasons are kept, so that a patch of the status
+    does not remove them, and unknown fields are ignored.
 
     Raises:
         Unreadable: another part is invalid or unknown. Ignoring an unknown setting would train something else.

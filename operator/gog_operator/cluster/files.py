@@ -30,8 +30,14 @@ DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 class ObjectFiles:
     """A folder of `<kind>.<name>.yaml`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, parse: Callable[[Any], Object] = objects.parse) -> None:
+        """
+        Args:
+            folder: The folder; it need not exist.
+            parse: Makes an object of a document; raises ValueError, KeyError or TypeError. Only a reader that never
+                writes may ignore parts of a document.
+        """
+        self.folder, self._parse = folder, parse
         self._read: dict[Path, tuple[tuple[int, int, int], Object]] = {}
 
     def get(self, kind: type[Thing], name: str) -> Thing | None:
@@ -106,10 +112,10 @@ class ObjectFiles:
                 cached = self._read.get(path)
                 if cached is not None and cached[0] == stamp:
                     return cached[1]
-                thing = objects.parse(yaml.load(stream, LOADER))
+                thing = self._parse(yaml.load(stream, LOADER))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
             raise UserError(
                 f"is not an object of gog: {str(error).splitlines()[0]}",
                 where=str(path),

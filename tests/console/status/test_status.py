@@ -202,6 +202,61 @@ def test_a_damaged_folder_is_listed_as_damaged_beside_the_others(runs, damage):
     assert cli.main(["status"]) == 0 and cli.main(["status", "--json"]) == 0
 
 
+def by_a_newer_gog(folder):
+    """Adds to each object and to the progress reports what a newer gog may write."""
+    for path in (folder / "objects").glob("*.yaml"):
+        body = yaml.safe_load(path.read_text())
+        body["metadata"]["shard"] = 3
+        body["spec"]["nextFeature"] = {"mode": "fast"}
+        newer = {
+            "type": "Degraded",
+            "status": "True",
+            "reason": "SlowTool",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        conditions = [newer, *body.get("status", {}).get("conditions", [])]
+        for each in conditions[1:]:
+            each |= {"reason": "Distilling", "severity": "Info"}
+        body["status"] = {**body.get("status", {}), "conditions": conditions, "phaseOfMoon": "full"}
+        path.write_text(yaml.safe_dump(body))
+    for path in (folder / "work").rglob("progress.json"):
+        path.write_text(
+            json.dumps({**json.loads(path.read_text()), "worldSize": 8, "checkpoint": {"ref": "sft/1", "x": 1}})
+        )
+
+
+def test_a_run_of_a_newer_gog_is_shown_with_its_own_states(training, capsys):
+    tell(training, "grpo", 7, 90)
+    by_a_newer_gog(training)
+    with RunLock(training):
+        (line,) = [words_of(each) for each in all_lines(training.parent)[1:]]
+        page = board_lines(training)
+    assert line[1] == "Distilling"
+    assert any("Distilling" in each for each in page[1:])
+    assert not any(each.startswith("!") for each in page)
+    for command in (["status"], ["status", "--json"], ["status", training.name], ["status", training.name, "--json"]):
+        assert cli.main(command) == 0
+    assert "Degraded" not in capsys.readouterr().err
+
+
+def test_progress_of_a_newer_gog_is_read_without_its_unknown_fields(runs):
+    folder = run_folder(runs)
+    tell(folder, "sft", 7, 90, loss=0.5)
+    by_a_newer_gog(folder)
+    found = status.RunFolder(folder).progress("sft")
+    assert (found.step, found.total, found.metrics, found.checkpoint.ref) == (7, 90, {"loss": 0.5}, "sft/1")
+
+
+def test_a_value_that_this_version_cannot_read_is_named_and_hides_nothing_else(training):
+    path = training / "objects" / "sftstage.world-stage.yaml"
+    body = yaml.safe_load(path.read_text())
+    body["spec"]["epochs"] = "as many as it takes"
+    path.write_text(yaml.safe_dump(body))
+    lines = board_lines(training)
+    assert lines[1].startswith("! SFTStage world-stage spec.epochs: is 'as many as it takes'")
+    assert any(words_of(line)[1:2] == ["sft"] for line in lines)
+
+
 @pytest.mark.parametrize("damage", [torn, empty])
 def test_the_status_of_a_damaged_run_is_refused_in_one_sentence(runs, damage, capsys):
     damage(run_folder(runs))
