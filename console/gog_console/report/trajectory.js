@@ -110,6 +110,10 @@ const ACTIONS = {
   answer: (turn) => [h('b', {}, 'Answer'), quoted(turn.argument)],
   none: () => [h('b', {}, 'No action')],
 };
+/* A tool that was added to the catalogue needs no row here. */
+const described = (turn) => Object.hasOwn(ACTIONS, turn.action)
+  ? ACTIONS[turn.action](turn)
+  : [h('b', {}, turn.action[0].toUpperCase() + turn.action.slice(1).replaceAll('_', ' ')), quoted(turn.argument)];
 const quoted = (text) => h('q', {}, text === undefined ? '' : text);
 
 function turnCard(trajectory, turn, number, scene) {
@@ -120,7 +124,7 @@ function turnCard(trajectory, turn, number, scene) {
     'li',
     { class: `turn ${turn.action} ${wrong ? 'malformed' : ''} ${failed ? 'failed' : ''}`, tabindex: 0, onpointerenter: look, onfocus: look },
     h('span', { class: 'no' }, number + 1),
-    h('div', { class: 'does' }, ACTIONS[turn.action](turn), h('span', { class: 'meta' }, turnMeta(turn))),
+    h('div', { class: 'does' }, described(turn), h('span', { class: 'meta' }, turnMeta(turn))),
     turn.reasoning && h('p', { class: 'thinks' }, turn.reasoning),
     wrong && h('p', { class: 'error' }, h('b', {}, 'Policy error '), turn.error || 'badly formed'),
     turn.seen && seenBlock(trajectory, turn, number),

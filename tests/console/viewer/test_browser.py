@@ -136,6 +136,21 @@ def test_the_timeline_shows_reasoning_calls_latency_attempts_results_and_reward(
         assert page.locator(".turn a").count() == 0  # an address from a stranger is words
 
 
+def test_an_action_of_a_tool_that_was_added_is_shown_by_its_name_and_argument(page, tmp_path):
+    """The page has words of its own only for the actions of gog; a record of another must not stop it."""
+
+    def as_if_added(route):
+        answer = route.fetch()
+        found = answer.json()
+        found["trajectory"]["turns"][0] |= {"action": "map_search", "argument": "the harbour"}
+        route.fulfill(response=answer, json=found)
+
+    with one(tmp_path, viewers.illustrated(1)) as viewer:
+        page.route("**/api/trajectory?*", as_if_added)
+        visit(page, viewer)
+        assert page.locator(".turn .does").first.inner_text().splitlines()[:2] == ["Map search", "the harbour"]
+
+
 def test_tokens_are_coloured_by_log_probability(page, tmp_path):
     vocabulary = Vocabulary({1: "<answer>blue", 2: "sky</answer>"}, False)
     with one(tmp_path, viewers.illustrated(1), vocabulary=vocabulary) as viewer:
