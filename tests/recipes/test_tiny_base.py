@@ -82,6 +82,10 @@ def settings(tmp_path: Path, **changes: object) -> DictConfig:
     return loaded
 
 
+def test_every_tag_that_the_shipped_model_knows_is_one_of_the_agents() -> None:
+    assert set(vocabulary.TAGS) <= set(actions.CONTROL_TAGS)
+
+
 def test_no_word_of_an_episode_is_unknown(tokenizer: Any) -> None:
     assert tokenizer.unk_token_id not in tokenizer(conversation()).input_ids
 

@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gog import actions, prompts, regions
+from gog import prompts, regions
 from gog.images import Image
 from gog.trajectory import Candidate
 from gog_recipes.world import drawing, entities, scenes, vocabulary
@@ -189,7 +189,7 @@ def _observation(body: str) -> str:
 
 _CONTENT = (*entities.NAMES, *entities.FACTS) * 2
 _ANYTHING = (
-    *actions.CONTROL_TAGS,
+    *vocabulary.TAGS,
     *vocabulary.SPEECH,
     *vocabulary.COUNTING,
     *entities.ATTRIBUTES,

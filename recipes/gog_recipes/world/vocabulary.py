@@ -11,7 +11,6 @@ import tokenizers
 import transformers
 from tokenizers import models, pre_tokenizers
 
-from gog import actions
 from gog_recipes.world import entities
 
 TURN_END = "<|im_end|>"
@@ -29,6 +28,12 @@ FRAME = (
     "<|video_pad|>",
 )
 """ChatML and vision tokens, with Qwen's names."""
+TAGS = (
+    *("<think>", "</think>", "<img_search>", "</img_search>", "<text_search>", "</text_search>"),
+    *("<answer>", "</answer>", "<information>", "</information>", "<img>"),
+)
+"""The agent's tags that the tiny model knows. Not derived from the grammar, because token ids belong to the shipped weights:
+a tool that is added to gog gets a token here when the tiny base is trained again."""
 SUPPRESSED = (*(token for token in FRAME if token != TURN_END), UNKNOWN)
 """Tokens that generation must suppress: a sampled image token refers to an image that does not exist."""
 SPEECH = (
@@ -54,7 +59,7 @@ CHAT_TEMPLATE = """\
 def words() -> list[str]:
     """Every word, in the order of its token id."""
     things = (*entities.ATTRIBUTES, *entities.COLOURS, *entities.FORMS, *entities.NAMES, *entities.FACTS)
-    return list(dict.fromkeys((*FRAME, *actions.CONTROL_TAGS, UNKNOWN, *SPEECH, *COUNTING, *things)))
+    return list(dict.fromkeys((*FRAME, *TAGS, UNKNOWN, *SPEECH, *COUNTING, *things)))
 
 
 def build_tokenizer() -> transformers.PreTrainedTokenizerFast:
