@@ -1,0 +1,229 @@
+"""Faults of vLLM servers: what is tried again, elsewhere or later, and what ends the stage with a remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+
+import pytest
+from support.faulty_vllm import IMAGES, MISSING, PROMPT, FaultyVLLM, error, served
+
+from gog import tool_transport
+from gog.engine import Limits
+from gog.errors import UserError
+from gog.spec import ModelSpec, PolicyServerSpec
+from gog.tool_types import FailureKind
+from gog_recipes.models import policy_model
+from gog_recipes.rollout import vllm_check
+from gog_recipes.rollout import vllm_request as requests
+from gog_recipes.rollout.vllm_fleet import Fleet
+from gog_recipes.rollout.vllm_replica import LOAD, UNLOAD, Replica
+
+GENERATE = requests.GENERATE
+WRONG_PROMPT = [1, 9, 6, 6, 6, 8, 7]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextlib.asynccontextmanager
+async def fleet_of(*servers, clock=None, **settings):
+    """A fleet of servers, checked."""
+    spec = PolicyServerSpec(**{"deadline_seconds": 20.0} | settings)
+    async with tool_transport.open_session() as session:
+        replicas = [Replica(server.url, session, spec, base="base") for server in servers]
+        yield Fleet(replicas, clock or Clock())
+
+
+def ask(fleet, home, weights=None):
+    return fleet.generate(home, weights or served(), PROMPT, IMAGES, {"max_tokens": 4})
+
+
+def paths(server):
+    return [path for path, _ in server.calls]
+
+
+def test_a_server_that_breaks_off_is_left_for_another_and_asked_last_for_a_while():
+    async def run():
+        clock = Clock()
+        async with FaultyVLLM() as first, FaultyVLLM() as second, fleet_of(first, second, clock=clock) as fleet:
+            await fleet.require(served())
+            home = fleet.home({})
+            assert home.url == first.url
+            first.script[GENERATE] = deque([ConnectionError("dies")])
+            sampled = await ask(fleet, home)
+            assert sampled.value.replica.url == second.url and sampled.value.answer.tokens == [30]
+            assert fleet.home({}).url == second.url, "new conversations avoid it"
+            clock.now += 3.0
+            assert fleet.home({}).url == first.url, "until it had time to recover"
+
+    asyncio.run(run())
+
+
+def test_a_turn_fails_only_when_every_replica_failed():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server, server) as fleet:
+            fleet.replicas[1].url = "http://127.0.0.1:1"
+            await fleet.require(served())
+            server.script[GENERATE] = deque([(500, error("EngineCore encountered an issue"), {})])
+            reply = await ask(fleet, fleet.replicas[0])
+            assert reply.value is None and reply.failure.kind is FailureKind.CONNECTION
+            assert (await ask(fleet, fleet.replicas[0])).value is not None
+
+    asyncio.run(run())
+
+
+def test_a_server_that_asks_for_patience_names_the_time_and_stays_trusted():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            await fleet.require(served())
+            server.script[GENERATE] = deque([(429, error("too many"), {"retry-after": "7"})])
+            reply = await ask(fleet, fleet.replicas[0])
+            assert (reply.failure.kind, reply.failure.retry_after) == (FailureKind.RATE_LIMITED, 7.0)
+            assert not fleet._is_suspect(fleet.replicas[0])
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("step", "kind"),
+    [
+        (1.0, FailureKind.TIMEOUT),
+        ((200, "<html>", {}), FailureKind.MALFORMED),
+        ((200, {"choices": []}, {}), FailureKind.MALFORMED),
+        ((503, MISSING, {}), FailureKind.SERVER_ERROR),
+    ],
+)
+def test_what_passes_by_itself_is_a_failure_of_the_service(step, kind):
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server, deadline_seconds=0.3) as fleet:
+            await fleet.require(served())
+            server.script[GENERATE] = deque([step])
+            return (await ask(fleet, fleet.replicas[0])).failure.kind
+
+    assert asyncio.run(run()) is kind
+
+
+def test_a_restarted_server_is_given_its_adapter_again_and_verified_before_it_samples():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            await fleet.require(served())
+            server.adapters.clear()
+            server.calls.clear()
+            sampled = await ask(fleet, fleet.replicas[0])
+            assert sampled.value.answer.tokens == [30] and server.adapters == {served().name}
+            return paths(server)
+
+    assert asyncio.run(run()) == [GENERATE, LOAD, GENERATE, GENERATE]
+
+
+def test_an_adapter_that_another_rank_loaded_is_used_and_one_that_is_not_there_is_unloaded_silently():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            server.adapters.add(served().name)
+            server.script[LOAD] = deque([(400, error("The lora adapter 'x' has already been loaded."), {})])
+            await fleet.require(served())
+            server.adapters.clear()
+            await fleet.unload(served())
+            await fleet.unload(served())
+            return paths(server).count(UNLOAD)
+
+    assert asyncio.run(run()) == 1
+
+
+def test_weights_that_compute_something_else_are_refused():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            await fleet.require(served(logprob=-0.5))
+
+    with pytest.raises(UserError, match=r"differ from the trainer's by 0.5 nats .*--dtype float32"):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("path", "response", "words"),
+    [
+        (LOAD, (404, MISSING, {}), r"VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
+        (LOAD, (500, error("Call to add_lora method failed: LoRA is not enabled."), {}), r"--enable-lora"),
+        (LOAD, (500, error("LoRA rank 128 is greater than max_lora_rank 16."), {}), r"larger --max-lora-rank"),
+        (LOAD, (404, error("Loading lora n failed: No adapter found for /x"), {}), r"tools.policyServer.adapters"),
+        (GENERATE, (404, MISSING, {}), r"--enable-scale-out"),
+        (GENERATE, (400, error("temperature must be in [0, 2]"), {}), r"refused a request: .*temperature must be"),
+    ],
+)
+def test_what_waiting_does_not_change_ends_the_stage_with_the_remedy(path, response, words):
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            server.script[path] = deque([response])
+            await fleet.require(served())
+
+    with pytest.raises(UserError, match=words):
+        asyncio.run(run())
+
+
+def test_a_server_that_expands_a_prompt_otherwise_ends_the_stage():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            await fleet.require(served())
+            server.expanded = WRONG_PROMPT
+            await ask(fleet, fleet.replicas[0])
+
+    with pytest.raises(requests.PromptDiffers, match="of 7 tokens|7 tokens, of 6 here"):
+        asyncio.run(run())
+
+
+def test_turns_in_flight_on_a_replica_are_bounded():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server, concurrency=3) as fleet:
+            await fleet.require(served())
+            server.script[GENERATE] = deque([0.2] * 12)
+            await asyncio.gather(*(ask(fleet, fleet.replicas[0]) for _ in range(12)))
+            return server.most
+
+    assert asyncio.run(run()) == 3
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return policy_model.load_processor(ModelSpec(base="tiny"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, ""),
+        ({"length": 100}, r"up to 100 tokens, the stage's have up to 192 \(start vLLM with --max-model-len 192"),
+        ({"processed": False}, r"another distribution .*--logprobs-mode processed_logprobs"),
+        ({"script": {GENERATE: deque([(404, MISSING, {})])}}, r"start vLLM 0.32 with --enable-scale-out"),
+        ({"script": {UNLOAD: deque([(404, MISSING, {})])}}, r"--enable-lora, and with VLLM_ALLOW_RUNTIME_LORA"),
+        ({"script": {"/v1/models": deque([(200, "<html>", {})])}}, r"does not answer as vLLM does"),
+        ({"script": {"/v1/models": deque([(404, MISSING, {})])}}, r"does not answer as vLLM does"),
+        ({"script": {"/v1/models": deque([(401, {"error": "Unauthorized"}, {})])}}, r"set POLICY_GOG_API_KEY"),
+        ({"script": {"/tokenize": deque([(200, {"tokens": [1, 2]}, {})])}}, r"tokenizer of .* is another"),
+    ],
+)
+def test_a_server_without_a_needed_option_is_refused_at_the_start_with_that_option(processor, change, words):
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            vars(server).update(change)
+            await vllm_check.check(fleet.replicas[0], processor, Limits(192, 14, 1.0), adapters=True)
+
+    if not words:
+        return asyncio.run(run())
+    with pytest.raises(UserError, match=words):
+        asyncio.run(run())
+    return None
+
+
+def test_a_temperature_that_vllm_does_not_take_is_refused(processor):
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            await vllm_check.check(fleet.replicas[0], processor, Limits(192, 14, 2.5), adapters=True)
+
+    with pytest.raises(UserError, match="temperatures up to 2"):
+        asyncio.run(run())
