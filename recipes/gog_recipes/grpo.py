@@ -151,6 +151,7 @@ class GRPORecipe(FTRecipeInterface):
                 if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
                     self.save_checkpoint(rollout.trajectories)
                     metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
+        await self.engine.close()
 
     async def _play(self) -> StepRollout:
         """Plays the questions of the next step once."""

@@ -88,6 +88,7 @@ class StratifyRecipe(FTRecipeInterface):
                 ranks=self.ranks, tracer=self.stage.tracer, log=self.stage.log, shown_of=self.kept_of,
             )  # fmt: skip
             await self.stage.replay().until_learnable(self._play, self._spoiled)
+        await self.engine.close()
         return list(self.groups.values())
 
     async def _play(self) -> list[Graded]:

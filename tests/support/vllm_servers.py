@@ -116,6 +116,8 @@ class Policy:
     """Adapters beneath the one that is trained."""
     waits: list[Any] = field(default_factory=list)
     """Outages that engines waited for."""
+    engines: list[VLLMEngine] = field(default_factory=list)
+    """Those that were made."""
 
     def __post_init__(self) -> None:
         self.processor = policy_model.load_processor(self.spec)
@@ -152,9 +154,15 @@ class Policy:
             )
         )
         stage.watch().report = self.waits.append
-        return VLLMEngine(
-            Parts(self.model, self.processor, self.vision, limits, 8, version, saved=self.saved, stage=stage)
-        )
+        parts = Parts(self.model, self.processor, self.vision, limits, 8, version, saved=self.saved, stage=stage)
+        self.engines.append(VLLMEngine(parts))
+        return self.engines[-1]
+
+    def close(self) -> None:
+        """Ends what a failed test left open."""
+        for engine in self.engines:
+            engine._open.clear()
+            asyncio.run(engine.close())
 
     @torch.no_grad()
     def logprobs(self, segments: Sequence[Segment], temperature: float = 1.0) -> np.ndarray:

@@ -65,5 +65,20 @@ def replicas(_replicas: list[Server]) -> list[Server]:
 
 
 @pytest.fixture
-def policy(wide: Path, tmp_path: Path) -> Policy:
-    return Policy(ModelSpec(base=str(wide), family="tiny"), tmp_path)
+def policy_of(tmp_path: Path) -> Iterator[Callable[[ModelSpec], Policy]]:
+    """policy_of(model): a policy whose engines end with the test."""
+    made: list[Policy] = []
+
+    def make(spec: ModelSpec) -> Policy:
+        made.append(Policy(spec, tmp_path / str(len(made))))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def policy(wide: Path, policy_of: Callable[[ModelSpec], Policy]) -> Policy:
+    """The wide tiny model with adapters."""
+    return policy_of(ModelSpec(base=str(wide), family="tiny"))

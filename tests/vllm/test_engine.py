@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.vllm_servers import Policy, Server, image, play, sampled
+from support.vllm_servers import Server, image, play, sampled
 
 from gog import prompts
 from gog.engine import Limits
@@ -119,7 +119,7 @@ def test_an_adapter_that_a_server_does_not_apply_is_noticed(replicas, policy, mo
         asyncio.run(run())
 
 
-def test_a_server_that_cuts_images_otherwise_is_refused_at_the_first_call(replicas, wide, tmp_path) -> None:
+def test_a_server_that_cuts_images_otherwise_is_refused_at_the_first_call(replicas, wide, policy_of, tmp_path) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
     for path in wide.iterdir():
@@ -128,7 +128,7 @@ def test_a_server_that_cuts_images_otherwise_is_refused_at_the_first_call(replic
     settings["size"]["longest_edge"] *= 4
     (folder / "preprocessor_config.json").unlink()
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-    policy = Policy(ModelSpec(base=str(folder), family="tiny"), tmp_path)
+    policy = policy_of(ModelSpec(base=str(folder), family="tiny"))
 
     async def run():
         engine = policy.engine(replicas, LIMITS)

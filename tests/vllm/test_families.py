@@ -10,7 +10,7 @@ import asyncio
 import numpy as np
 import pytest
 from support.real_structures import vllm
-from support.vllm_servers import Policy, sampled
+from support.vllm_servers import sampled
 
 from gog import images, prompts
 from gog.engine import Limits
@@ -23,11 +23,11 @@ EXACT = 1e-4
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_log_probs_are_the_trainer_s_over_photographs_and_turns(
-    family, real_base, photographs, serve, tmp_path
+    family, real_base, photographs, serve, policy_of
 ) -> None:
     base = real_base(family, **vllm(family), dtype="float32")
     [server] = serve(base, 1, "--max-model-len", "4096")
-    policy = Policy(ModelSpec(base=str(base), max_pixels=200_000), tmp_path)
+    policy = policy_of(ModelSpec(base=str(base), max_pixels=200_000))
     policy.train(2)
     shown = [images.read(path) for path in photographs]
 
