@@ -68,6 +68,11 @@ def mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else 0.0
 
 
+def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Mean of values of these weights, which are not negative; 0 where they sum to 0."""
+    return float(np.average(values, weights=weights)) if sum(weights) else 0.0
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which a share (0 to 1) of the values lies, interpolated; 0 without values."""
     return float(np.quantile(values, share)) if len(values) else 0.0

@@ -19,6 +19,7 @@ Features and their trade-offs
     - resumes from its newest checkpoint; questions and sampling noise follow from seed and step
     - one process, or several under torchrun: questions are divided among ranks, each of which samples with an engine of
       its own and trains on its own groups; layers are sharded (FSDP2); statistics and loss are over all ranks
+    - trajectories are packed, not padded, into passes of a bounded number of tokens; gradients add up over passes
     - the loss is chosen by name (gog_recipes.losses)
     - rollouts and updates take turns; there are no asynchronous rollouts
 

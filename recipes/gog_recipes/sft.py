@@ -10,7 +10,7 @@ Features
     - resumes bit-exactly from its newest checkpoint: order and noise follow from seed and step
     - one process, or several under torchrun: the rows of a batch are divided among ranks, layers are sharded (FSDP2),
       and a step is the same step for any number of ranks
-    - sequences are padded, not packed
+    - demonstrations are packed, not padded, into passes of a bounded number of tokens; gradients add up over passes
 
 Raises UserError for a missing archive, for too few demonstrations that can be used, and at the first loss, gradient or
 weight that is not finite.
@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from omegaconf import DictConfig
 from torchtune import config as tune_config
 from torchtune import training, utils
@@ -35,7 +35,7 @@ from gog.errors import UserError
 from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
 from gog_recipes.data import demonstrations
-from gog_recipes.models import lora, policy_model
+from gog_recipes.models import lora, packing, policy_model
 from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.stage import Stage
 
@@ -69,7 +69,7 @@ class SFTRecipe(FTRecipeInterface):
         archive = self._demonstrations()
         self.vision.limit = sys.maxsize  # every epoch needs every image again
         found = demonstrations.read(archive, self.processor, self.vision, limit=self.cfg.max_tokens)
-        self.rows, self.skipped = found.rows, found.skipped
+        self.rows, self.ids, self.skipped = found.rows, found.ids, found.skipped
         for name, reason in self.skipped.items():
             self.stage.skip(f"demonstration {name}", reason)
         if len(self.rows) < self.cfg.batch_size:
@@ -96,14 +96,36 @@ class SFTRecipe(FTRecipeInterface):
         self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
 
-    def batch(self, step: int) -> policy_model.Batch:
-        """This rank's rows of a step's batch; each epoch is a permutation that follows from the seed."""
+    def batch(self, step: int) -> list[int]:
+        """This rank's demonstrations of a step's batch; each epoch is a permutation that follows from the seed."""
         epoch, place = divmod(step, self.steps_per_epoch)
         order = random.Random(f"{self.cfg.seed}:{epoch}").sample(range(len(self.rows)), len(self.rows))
-        chosen = order[place * self.cfg.batch_size : (place + 1) * self.cfg.batch_size]
-        return policy_model.collate(
-            [self.rows[i] for i in self.ranks.shard(chosen)], self.processor, self.vision, self.device
-        )
+        return self.ranks.shard(order[place * self.cfg.batch_size : (place + 1) * self.cfg.batch_size])
+
+    def gradients(self, chosen: Sequence[int]) -> tuple[float, list[str]]:
+        """Adds up the gradients of a batch over passes and ranks: of the mean cross entropy of its learned tokens.
+
+        Args:
+            chosen: this rank's demonstrations
+
+        Returns:
+            This rank's part of the loss, and its demonstrations at fault where a number is not finite.
+        """
+        learned = self.ranks.all_reduce_sum(sum(packing.learned(self.rows[index]) for index in chosen))
+        passes = packing.plan([packing.length(self.rows[index]) for index in chosen], self.cfg.micro_batch_tokens)
+        total, suspects = 0.0, list[str]()
+        for members in parallel.even(passes, self.ranks):
+            own = [chosen[place] for place in members]
+            rows = [self.rows[index] for index in own] or [packing.idle(self.processor.turn_end)]
+            batch = policy_model.collate(rows, self.processor, self.vision, self.device)
+            logp = policy_model.token_logprobs(self.model, batch, policy_model.features(batch, self.vision))
+            loss = -logp.sum() / learned * bool(own)  # without members, the rank only takes part in a pass of others
+            loss.backward()
+            total += loss.item()
+            if own and not suspects:
+                names = [f"demonstration {self.ids[index]}" for index in own]
+                suspects = optimizer.at_fault(self.model, logp, [packing.learned(row) for row in rows], names)
+        return total, suspects
 
     def train(self) -> None:
         """Optimizer steps up to the last one, with checkpoints. Raises UserError for what is not finite."""
@@ -115,16 +137,15 @@ class SFTRecipe(FTRecipeInterface):
                 self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps, total=total
             )
             torch.manual_seed((self.cfg.seed << 32) + self.step)
-            batch = self.batch(self.step)
-            logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
-            share = self.ranks.share(len(tokens))  # ranks hold different numbers of learned tokens
-            loss = F.cross_entropy(logits.float(), tokens) * share  # sums over ranks to the mean
-            loss.backward()
+            chosen = self.batch(self.step)
+            part, found = self.gradients(chosen)
             norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
-            read = int((batch.ids != self.processor.pad).sum())
-            loss, read = self.ranks.all_reduce_sum(loss.item()), self.ranks.all_reduce_sum(read)
+            read = self.ranks.all_reduce_sum(sum(packing.length(self.rows[index]) for index in chosen))
+            loss, suspects = self.ranks.all_reduce_sum(part), [name for own in self.ranks.gather(found) for name in own]
             self.step += 1
-            optimizer.apply_step(self.optimizer, self.model, self.ranks, step=self.step, loss=loss, grad_norm=norm)
+            optimizer.apply_step(
+                self.optimizer, self.model, self.ranks, step=self.step, loss=loss, grad_norm=norm, suspects=suspects
+            )
             timer.mark("update")
             self._log(loss, rate, norm, read, timer)
             if self.step % self.cfg.save_every == 0 or self.step == self.total:

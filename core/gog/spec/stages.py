@@ -98,6 +98,12 @@ class SFTSettings(Spec):
         "[peer: 8,192].",
     )
     batch_size: int = Field(8, ge=1, description="Trajectories per optimizer step, over all ranks [paper: 8].")
+    micro_batch_tokens: int = Field(
+        16_384,
+        ge=16,
+        description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
+        "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
+    )
     learning_rate: float = Field(1e-4, gt=0, description="Learning rate after the warm-up [paper: 1e-4].")
     warmup_steps: int = Field(
         30, ge=0, description="Optimizer steps over which the learning rate rises from 0 [peer: a tenth of the steps]."
@@ -151,6 +157,12 @@ class GRPOSettings(EngineSettings):
     )
     keep_unsolved: bool = Field(
         True, description="Train on questions that no sample solved, too; the report flags them in any case [ours]."
+    )
+    micro_batch_tokens: int = Field(
+        16_384,
+        ge=16,
+        description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
+        "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
     )
     learning_rate: float = Field(2e-6, gt=0, description="Learning rate after the warm-up [paper: 2e-6].")
     warmup_steps: int = Field(5, ge=0, description="Optimizer steps over which the learning rate rises from 0 [ours].")

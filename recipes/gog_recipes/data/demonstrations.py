@@ -46,6 +46,8 @@ class Demonstrations:
 
     rows: list[tuple[Segment, ...]]
     """Segments of each."""
+    ids: list[str]
+    """Its trajectory id, for messages."""
     skipped: dict[str, str]
     """Why others are left out, by their id."""
 
@@ -64,7 +66,7 @@ def read(archive: Archive, processor: Processor, vision: Vision, *, limit: int) 
         What can be learned, and what is skipped: an image that cannot be read or that the model cannot take, a text with
         image placeholders of its own, more tokens than the limit.
     """
-    rows, skipped = [], {}
+    rows, ids, skipped = [], [], {}
     for trajectory in archive.trajectories():
         shown = [
             trajectory.image,
@@ -81,4 +83,5 @@ def read(archive: Archive, processor: Processor, vision: Vision, *, limit: int) 
             skipped[trajectory.id] = f"{tokens} tokens, the limit is {limit} (max_tokens)"
             continue
         rows.append(row)
-    return Demonstrations(rows, skipped)
+        ids.append(trajectory.id)
+    return Demonstrations(rows, ids, skipped)

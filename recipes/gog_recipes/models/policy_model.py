@@ -18,6 +18,8 @@ from peft import PeftModel
 from gog import base_model, prompts, trajectory
 from gog.spec import ModelSpec, PixelBounds
 from gog_recipes import models, world
+from gog_recipes.models import logprobs as chunked
+from gog_recipes.models import packing
 from gog_recipes.models.family import Family, Processor
 from gog_recipes.models.vision import Vision
 
@@ -75,47 +77,56 @@ def vision_of(model: torch.nn.Module, processor: Processor) -> Vision:
 
 @dataclass(frozen=True)
 class Batch:
-    """Trajectories ready for the forward pass: b rows of n tokens, right-padded."""
+    """Conversations packed into one row of n tokens, ready for the forward pass."""
 
     ids: torch.Tensor
-    """Token ids [b, n] int64."""
+    """Token ids [1, n] int64."""
     loss_mask: torch.Tensor
-    """[b, n] bool: True for the tokens that the model wrote, which are the ones learned."""
+    """[1, n] bool: True for the tokens that the model wrote, which are the ones learned."""
     positions: torch.Tensor
-    """Rotary positions [3, b, n] int64."""
+    """Rotary positions [3, 1, n] int64, which begin anew with each conversation."""
     images: tuple[str, ...]
-    """Content hashes in the order of their image tokens, row by row."""
+    """Content hashes in the order of their image tokens."""
+    lengths: tuple[int, ...]
+    """Tokens of each conversation; they sum to n."""
 
 
 def collate(
     rows: Sequence[Sequence[trajectory.Segment]], processor: Processor, vision: Vision, device: torch.device
 ) -> Batch:
-    """A right-padded batch of trajectories.
+    """Conversations one after the other in a row.
 
     Args:
-        rows: b trajectories as segments, each of any length; their images are known to `vision`
+        rows: trajectories as segments, each of any length; their images are known to `vision`
         processor: of the base model
         vision: image sizes by content hash
         device: of the batch's tensors
 
     Returns:
-        b rows of as many tokens as the longest trajectory. A first token and padding are never learned.
+        One row of all tokens. The first token of a conversation is never learned.
     """
-    lengths = [sum(len(segment.tokens) for segment in row) for row in rows]
-    shape = (len(rows), max(lengths))
-    ids, loss_mask = np.full(shape, processor.pad, dtype=np.int64), np.zeros(shape, dtype=bool)
-    positions = np.zeros((3, *shape), dtype=np.int64)
+    lengths = tuple(packing.length(row) for row in rows)
+    ids, loss_mask = np.empty((1, sum(lengths)), dtype=np.int64), np.empty((1, sum(lengths)), dtype=bool)
+    positions = np.empty((3, 1, sum(lengths)), dtype=np.int64)
     images: list[str] = []
-    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+    start = 0
+    for row, length in zip(rows, lengths, strict=True):
+        place = slice(start, start + length)
         tokens = [token for segment in row for token in segment.tokens]
         own = [image for segment in row for image in segment.images]
-        ids[number, :length] = tokens
-        loss_mask[number, :length] = [learned for segment in row for learned in segment.loss_mask()]
-        positions[:, number, :length] = processor.positions(tokens, [vision.grid(image) for image in own])[0]
+        ids[0, place] = tokens
+        loss_mask[0, place] = [learned for segment in row for learned in segment.loss_mask()]
+        loss_mask[0, start] = False
+        positions[:, 0, place] = processor.positions(tokens, [vision.grid(image) for image in own])[0]
         images += own
-    loss_mask[:, 0] = False
+        start += length
     on_device = [torch.from_numpy(array).to(device) for array in (ids, loss_mask, positions)]
-    return Batch(on_device[0], on_device[1], on_device[2], tuple(images))
+    return Batch(on_device[0], on_device[1], on_device[2], tuple(images), lengths)
+
+
+def features(batch: Batch, vision: Vision) -> torch.Tensor | None:
+    """Features [k, …] of a batch's images, in order; None without images."""
+    return torch.cat([vision[image] for image in batch.images]) if batch.images else None
 
 
 def forward(
@@ -125,17 +136,15 @@ def forward(
 
     Args:
         model: the policy, with or without an adapter applied
-        batch: b rows of n tokens
+        batch: conversations in a row
         processor: of the base model
         vision: features of the batch's images
 
     Returns:
-        Logits [k, vocabulary] that predict the k learned tokens, and those tokens [k], row by row.
+        Logits [k, vocabulary] that predict the k learned tokens, and those tokens [k], in order.
     """
-    features = torch.cat([vision[image] for image in batch.images]) if batch.images else None
-    hidden = family_of(model).hidden_states(core(model), batch.ids, batch.positions, features)
-    loss_mask = batch.loss_mask[:, 1:]
-    return core(model).lm_head(hidden[:, :-1][loss_mask]), batch.ids[:, 1:][loss_mask]
+    hidden, tokens = _predictors(core(model), batch, features(batch, vision))
+    return core(model).lm_head(hidden), tokens
 
 
 def logprobs(logits: torch.Tensor, tokens: torch.Tensor, processor: Processor, temperature: float) -> torch.Tensor:
@@ -153,3 +162,35 @@ def logprobs(logits: torch.Tensor, tokens: torch.Tensor, processor: Processor, t
     suppressed = torch.tensor(processor.suppress_tokens, device=logits.device)
     scaled = logits.float().index_fill(1, suppressed, float("-inf")) / temperature
     return scaled.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+
+
+def token_logprobs(
+    model: torch.nn.Module,
+    batch: Batch,
+    images: torch.Tensor | None,
+    *,
+    suppressed: Sequence[int] = (),
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """Log-probabilities of a batch's learned tokens, in order, without their logits all at once.
+
+    Args:
+        model: the policy, with or without an adapter applied
+        batch: conversations in a row
+        images: features of the batch's images, as `features` returns them
+        suppressed: token ids that are never sampled
+        temperature: of sampling, above 0
+
+    Returns:
+        [k] float32.
+    """
+    hidden, tokens = _predictors(core(model), batch, images)
+    ids = torch.tensor(list(suppressed), dtype=torch.int64, device=hidden.device)
+    return chunked.of_tokens(hidden, core(model).lm_head.weight, tokens, ids, temperature)
+
+
+def _predictors(model: Any, batch: Batch, images: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states [k, h] that predict the learned tokens, and those tokens [k]."""
+    hidden = family_of(model).hidden_states(model, batch.ids, batch.positions, images, batch.lengths)
+    loss_mask = batch.loss_mask[:, 1:]
+    return hidden[:, :-1][loss_mask], batch.ids[:, 1:][loss_mask]

@@ -1,12 +1,15 @@
 """The update of GRPO: forward and backward passes over the trajectories of a step, and one optimizer step.
 
-Gradients add up over passes and ranks, so the passes bound memory and change nothing else.
+A pass holds as many trajectories as its budget of tokens allows. Gradients add up over passes and ranks, so the budget
+bounds memory and changes nothing else.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,14 +17,11 @@ from gog import exclusion, stats
 from gog.spec import GRPOConfig
 from gog.trajectory import Segment, Trajectory
 from gog_recipes import losses
-from gog_recipes.models import lora, policy_model
+from gog_recipes.models import lora, packing, policy_model
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
-from gog_recipes.runtime import optimizer
+from gog_recipes.runtime import optimizer, parallel
 from gog_recipes.runtime.ranks import Ranks
-
-ROWS_PER_PASS = 64
-"""Trajectories per forward and backward pass; gradients add up over passes, so it bounds memory and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -105,51 +105,88 @@ class Learner:
         learned = [item for item in rollout.trajectories if item.advantage]
         if not learned:
             return UpdateStats()
-        terms = []
-        for rows in self._passes([item for group in rollout.own for item in group], idle=_without_images(learned[0])):
-            part = self._loss(rows, counted)
-            if not rows[0].advantage:
-                (part.loss * 0).backward()
-                continue
-            part.loss.backward()
-            terms.append((part.kl, part.clip_frac, part.logp_diff_max, float(part.loss.detach())))
+        terms, suspects = self._gradients([item for group in rollout.own for item in group], counted)
         norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
-        kl, clip_frac, difference, parts = zip(*(term for own in self.ranks.gather(terms) for term in own), strict=True)
-        loss = sum(parts)
-        optimizer.apply_step(self.optimizer, self.model, self.ranks, step=step, loss=loss, grad_norm=norm)
-        tokens = sum(len(segment.tokens) for item in learned for segment in item.segments)
-        return UpdateStats(stats.mean(kl), stats.mean(clip_frac), max(difference), norm, loss, len(learned), tokens)
+        loss = sum(float(part.loss) for part, _ in terms)
+        optimizer.apply_step(
+            self.optimizer, self.model, self.ranks, step=step, loss=loss, grad_norm=norm, suspects=suspects
+        )
+        weights = [tokens for _, tokens in terms]
+        return UpdateStats(
+            kl=stats.weighted_mean([part.kl for part, _ in terms], weights),
+            clip_frac=stats.weighted_mean([part.clip_frac for part, _ in terms], weights),
+            logp_diff_max=max(part.logp_diff_max for part, _ in terms),
+            grad_norm=norm,
+            loss=loss,
+            learned=len(learned),
+            tokens=sum(packing.length(item.segments) for item in learned),
+        )
 
-    def _passes(self, own: Sequence[Trajectory], idle: Trajectory) -> list[list[Trajectory]]:
-        """The trajectories of each forward and backward pass of this rank.
-
-        Every rank makes as many passes as every other, because a pass gathers the shards of all ranks. One that has
-        nothing left to learn passes `idle` through the model, whose loss is multiplied by 0.
+    def _gradients(
+        self, own: Sequence[Trajectory], counted: int
+    ) -> tuple[list[tuple[losses.LossTerms, int]], list[str]]:
+        """Adds up the gradients of the step over passes and ranks.
 
         Args:
-            own: this rank's trajectories, of which those with a signal are taken, by length
-            idle: any trajectory, which needs no images
-        """
-        learned = sorted(
-            (item for item in own if item.advantage),
-            key=lambda item: sum(len(segment.tokens) for segment in item.segments),
-        )
-        passes = [learned[start : start + ROWS_PER_PASS] for start in range(0, len(learned), ROWS_PER_PASS)]
-        return passes + [[idle]] * (max(self.ranks.gather(len(passes))) - len(passes))
+            own: this rank's trajectories, of which those with a signal are learned
+            counted: trajectories over which the step's mean is taken
 
-    def _loss(self, rows: Sequence[Trajectory], counted: int) -> losses.LossTerms:
-        """The loss of one pass; counted: trajectories over which the step's mean is taken."""
-        batch = policy_model.collate([item.segments for item in rows], self.processor, self.vision, self.device)
+        Returns:
+            Terms of every pass of every rank with its learned tokens, and the trajectories at fault where a number is
+            not finite.
+        """
+        terms: list[tuple[losses.LossTerms, int]] = []
+        suspects: list[str] = []
+        for rows in self._passes([item for item in own if item.advantage]):
+            if not rows:  # takes part in the pass of other ranks
+                (self._logprobs([packing.idle(self.processor.turn_end)])[0] * 0).sum().backward()
+                continue
+            part, log_ratio = self._loss(rows, counted)
+            part.loss.backward()
+            terms.append((dataclasses.replace(part, loss=part.loss.detach().cpu()), len(log_ratio)))
+            if not suspects:
+                lengths = [len(item.model_logprobs()) for item in rows]
+                names = [f"trajectory {item.id}" for item in rows]
+                suspects = optimizer.at_fault(self.model, log_ratio, lengths, names)
+        gathered = self.ranks.gather((terms, suspects))
+        return [each for part, _ in gathered for each in part], [each for _, part in gathered for each in part]
+
+    def _passes(self, learned: Sequence[Trajectory]) -> list[list[Trajectory]]:
+        """The trajectories of each pass of this rank; empty where other ranks make more passes than it has work for."""
+        lengths = [packing.length(item.segments) for item in learned]
+        passes = packing.plan(lengths, self.cfg.micro_batch_tokens)
+        return parallel.even([[learned[index] for index in members] for members in passes], self.ranks)
+
+    def _logprobs(self, rows: Sequence[Sequence[Segment]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probabilities [k] of the learned tokens of some trajectories by the policy, and by the reference."""
+        batch = policy_model.collate(rows, self.processor, self.vision, self.device)
+        images = policy_model.features(batch, self.vision)
+        settings: dict[str, Any] = {
+            "suppressed": self.processor.suppress_tokens,
+            "temperature": self.cfg.temperature,
+        }
         reference = None
         if self.cfg.kl_coef:
             with lora.reference(self.model):
-                logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
-                reference = policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature)
-        logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
+                reference = policy_model.token_logprobs(self.model, batch, images, **settings)
+        return policy_model.token_logprobs(self.model, batch, images, **settings), reference
+
+    def _loss(self, rows: Sequence[Trajectory], counted: int) -> tuple[losses.LossTerms, torch.Tensor]:
+        """The loss of one pass.
+
+        Args:
+            rows: t trajectories
+            counted: trajectories over which the step's mean is taken
+
+        Returns:
+            The loss, and [k] how far the policy's log-probabilities are from those under which the tokens were sampled.
+        """
+        logp, reference = self._logprobs([item.segments for item in rows])
         sampled = [item.model_logprobs() for item in rows]
-        return self.loss(
-            policy_model.logprobs(logits, tokens, self.processor, self.cfg.temperature),
-            torch.tensor([value for values in sampled for value in values], device=self.device),
+        rollout_logp = torch.tensor([value for values in sampled for value in values], device=self.device)
+        part = self.loss(
+            logp,
+            rollout_logp,
             reference,
             torch.tensor([item.advantage for item in rows], device=self.device),
             torch.tensor([len(values) for values in sampled], device=self.device),
@@ -157,10 +194,4 @@ class Learner:
             kl_coef=self.cfg.kl_coef,
             trajectories=counted,
         )
-
-
-def _without_images(item: Trajectory) -> Trajectory:
-    """The model's first turn behind a single token, with advantage 0."""
-    first = next(segment for segment in item.segments if segment.source == "model")
-    before = Segment(source="prompt", tokens=(first.tokens[0],))
-    return item.model_copy(update={"segments": (before, first), "advantage": 0.0})
+        return part, logp.detach() - rollout_logp

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torchtune.config._utils import _get_component_from_path
@@ -53,8 +53,35 @@ def clip_gradients(model: torch.nn.Module, limit: float) -> float:
     return float(parallel.full(torch.nn.utils.clip_grad_norm_(model.parameters(), limit)))
 
 
+def at_fault(model: torch.nn.Module, values: torch.Tensor, lengths: Sequence[int], names: Sequence[str]) -> list[str]:
+    """The samples of a pass in which a number is not finite.
+
+    Args:
+        model: with the gradients of the pass
+        values: [k] numbers from which the loss was made, sample by sample
+        lengths: how many of them are of each sample; they sum to k
+        names: of the samples
+
+    Returns:
+        Those with such a value; all of the pass where only a gradient is not finite; none where all is finite.
+    """
+    values = values.detach()
+    if not bool(values.isfinite().all()):
+        parts = values.split(list(lengths))
+        return [name for name, part in zip(names, parts, strict=True) if not bool(part.isfinite().all())]
+    gradients = [parallel.own(each.grad) for each in model.parameters() if each.grad is not None]
+    return [] if bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all()) else list(names)
+
+
 def apply_step(
-    optimizer: torch.optim.Optimizer, model: torch.nn.Module, ranks: Ranks, *, step: int, loss: float, grad_norm: float
+    optimizer: torch.optim.Optimizer,
+    model: torch.nn.Module,
+    ranks: Ranks,
+    *,
+    step: int,
+    loss: float,
+    grad_norm: float,
+    suspects: Sequence[str] = (),
 ) -> None:
     """One optimizer step, which must begin and end with finite numbers. All ranks at once.
 
@@ -65,13 +92,16 @@ def apply_step(
         step: the step's number, counted from 1, for messages
         loss: of the whole step, over all ranks
         grad_norm: before clipping, over all ranks
+        suspects: the samples in which a number was not finite, over all ranks
 
     Raises:
         UserError: naming the step, what is not finite, and the likely cause. A retry would repeat it, so it is the
             user's to change.
     """
-    _require(math.isfinite(loss), f"the loss is {loss}", optimizer, step)
-    _require(math.isfinite(grad_norm), f"the gradient's norm is {grad_norm}", optimizer, step)
+    blamed = f" because of {', '.join(suspects[:3])}" if suspects else ""
+    blamed += f" and {len(suspects) - 3} others" if len(suspects) > 3 else ""
+    _require(math.isfinite(loss), f"the loss is {loss}{blamed}", optimizer, step)
+    _require(math.isfinite(grad_norm), f"the gradient's norm is {grad_norm}{blamed}", optimizer, step)
     try:
         optimizer.step()
     except RuntimeError as error:  # torch refuses a rate that the type of the weights cannot hold

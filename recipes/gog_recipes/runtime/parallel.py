@@ -14,7 +14,8 @@ layer's products) and context parallelism (splitting a long conversation).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
@@ -23,6 +24,8 @@ from torch.distributed.tensor import DTensor
 
 from gog_recipes.models import policy_model as models
 from gog_recipes.runtime.ranks import Ranks
+
+T = TypeVar("T")
 
 
 def shard(model: torch.nn.Module, ranks: Ranks) -> None:
@@ -56,6 +59,12 @@ def whole(layer: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         layer.reshard()
+
+
+def even(passes: Sequence[Sequence[T]], ranks: Ranks) -> list[list[T]]:
+    """This rank's passes, and empty ones up to the number of every other rank, because a pass gathers all shards."""
+    count = max(ranks.gather(len(passes)))
+    return [list(each) for each in passes] + [[] for _ in range(count - len(passes))]
 
 
 def full(tensor: torch.Tensor) -> torch.Tensor:

@@ -65,10 +65,6 @@ class Ranks:
         """The sum over ranks."""
         return sum(self.gather(figure))
 
-    def share(self, count: int) -> float:
-        """This rank's count divided by that of all ranks; exactly 1 for a single process."""
-        return count / sum(self.gather(count))
-
     def require(self, count: int, setting: str) -> None:
         """Raises UserError when a step has fewer items than there are ranks."""
         if count < self.size:

@@ -1,0 +1,135 @@
+"""The update of GRPO: the same for any split into passes; what is not finite is stopped with the trajectory's name."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support import learning
+
+from gog import exclusion
+from gog.errors import UserError
+from gog.spec import GRPOConfig, ModelSpec
+from gog_recipes import losses
+from gog_recipes.models import lora, packing, policy_model
+from gog_recipes.runtime.learner import Learner, StepRollout
+from gog_recipes.runtime.ranks import SINGLE
+
+TURNS = (1, 3, 2, 1, 4, 2)
+WHOLE = 10**6
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Policy, processor, vision and trajectories with an advantage each."""
+    spec = ModelSpec(base="tiny")
+    policy, processor = learning.adapted(spec), policy_model.load_processor(spec)
+    vision = policy_model.vision_of(policy, processor)
+    return policy, processor, vision, learning.trajectories(processor, vision, TURNS)
+
+
+def configuration(**settings):
+    needed = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": {"uri": "file:///unused"}}
+    return GRPOConfig.model_validate(needed | settings)
+
+
+def rollout(*groups):
+    return StepRollout(list(groups), list(groups), exclusion.count(groups), 0)
+
+
+def update(parts, groups, **settings):
+    """One update without an effect on the weights; its statistics and its gradients."""
+    policy, processor, vision, _ = parts
+    cfg = configuration(clip_grad_norm=1e9, kl_coef=0.1, **settings)
+    sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=0.0)
+    found = {}
+    sgd.register_step_pre_hook(lambda *_: found.update(learning.gradients_of(policy)))
+    learner = Learner(cfg, losses.load("grpo"), policy, processor, vision, sgd, SINGLE)
+    try:
+        return learner.update(rollout(*groups), step=7), found
+    finally:
+        policy.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize("budget", [16, 70, 150])
+def test_gradients_and_figures_are_the_same_for_any_split_into_passes(tiny, budget):
+    own = tiny[3]
+    passes = packing.plan([packing.length(item.segments) for item in own], budget)
+    assert len(passes) > 1
+    whole, expected = update(tiny, [own[:3], own[3:]], micro_batch_tokens=WHOLE)
+    parts, gradients = update(tiny, [own[:3], own[3:]], micro_batch_tokens=budget)
+    assert learning.difference(gradients, expected) < 1e-6
+    for name in ("kl", "clip_frac", "logp_diff_max", "grad_norm", "loss"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-5), name
+    assert (parts.learned, parts.tokens) == (whole.learned, whole.tokens)
+
+
+def test_the_loss_equals_that_of_each_trajectory_by_itself_through_the_plain_forward(tiny):
+    policy, processor, vision, own = tiny
+    trained = [each for each in policy.parameters() if each.requires_grad]
+    total = 0.0
+    for item in own:
+        batch = policy_model.collate([item.segments], processor, vision, learning.CPU)
+        with lora.reference(policy):
+            logits, tokens = policy_model.forward(policy, batch, processor, vision)
+            reference = policy_model.logprobs(logits, tokens, processor, 0.8)
+        logits, tokens = policy_model.forward(policy, batch, processor, vision)
+        logp = policy_model.logprobs(logits, tokens, processor, 0.8)
+        sampled = torch.tensor(item.model_logprobs())
+        advantage, count = torch.tensor([item.advantage]), torch.tensor([len(sampled)])
+        settings = {"clip": 0.2, "kl_coef": 0.1, "trajectories": len(own)}
+        total += losses.load("grpo")(logp, sampled, reference, advantage, count, **settings).loss
+    names = [name for name, each in policy.named_parameters() if each.requires_grad]
+    expected = dict(zip(names, torch.autograd.grad(total, trained), strict=True))
+    _, gradients = update(tiny, [own], micro_batch_tokens=150, temperature=0.8)
+    assert learning.difference(gradients, expected) < 1e-5
+
+
+def test_a_pass_fetches_the_features_of_its_own_images_only(tiny, monkeypatch):
+    asked = []
+    features = policy_model.features
+    monkeypatch.setattr(policy_model, "features", lambda batch, vision: asked.append(batch) or features(batch, vision))
+    update(tiny, [tiny[3]], micro_batch_tokens=16)
+    assert [len(batch.lengths) for batch in asked] == [1] * len(TURNS)
+    assert sorted(len(batch.images) for batch in asked) == sorted(len(item.images()) for item in tiny[3])
+
+
+def spoil(item, logprob):
+    segments = list(item.segments)
+    segments[1] = segments[1].model_copy(update={"logprobs": (logprob, *segments[1].logprobs[1:])})
+    return item.model_copy(update={"segments": tuple(segments)})
+
+
+@pytest.mark.parametrize("budget", [16, WHOLE])
+def test_a_log_probability_that_is_not_finite_stops_the_update_and_names_its_trajectory(tiny, budget):
+    own = [*tiny[3][:2], spoil(tiny[3][2], math.nan), *tiny[3][3:]]
+    with pytest.raises(UserError, match=r"step 7: the loss is nan because of trajectory q/2; nothing of it was saved"):
+        update(tiny, [own], micro_batch_tokens=budget)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_update_and_names_the_trajectories_of_its_pass(tiny):
+    own = tiny[3]
+
+    class Overflow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, values):
+            return values.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.inf
+
+    policy, processor, vision, _ = tiny
+    plain = losses.load("grpo")
+
+    def loss(logp, *rest, **settings):
+        chosen = float(rest[2][0]) == pytest.approx(own[4].advantage)
+        return plain(Overflow.apply(logp) if chosen else logp, *rest, **settings)
+
+    cfg = configuration(micro_batch_tokens=16)
+    sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=0.0)
+    learner = Learner(cfg, loss, policy, processor, vision, sgd, SINGLE)
+    with pytest.raises(UserError, match=r"the gradient's norm is (nan|inf) because of trajectory q/4; nothing"):
+        learner.update(rollout(own), step=7)
+    policy.zero_grad(set_to_none=True)
