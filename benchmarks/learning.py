@@ -1,4 +1,4 @@
-"""Does a run learn? The world example on several seeds, against its goals.
+"""Measures what a run learns: the world example on several seeds, against its goals.
 
     python benchmarks/learning.py [--seeds 3] [--dir runs/learning]
 
@@ -25,7 +25,7 @@ ARM = '{name: no-gaze, set: {stages.grpo.gaze: "off", stages.evaluate.gaze: "off
 
 
 def run(manifest: Path, folder: Path, seed: int) -> dict:
-    """One run to its end; its summary with `peak_gib`, the largest memory of all its processes together."""
+    """Runs one run to its end. Returns its summary with `peak_gib`, the largest memory of all its processes together."""
     name = f"world-{seed}"
     gog = Path(sys.executable).with_name("gog")
     command = [
@@ -49,7 +49,7 @@ def run(manifest: Path, folder: Path, seed: int) -> dict:
         raise SystemExit(
             f"seed {seed} failed with exit code {process.returncode}; see `gog logs {name} --dir {folder}`"
         )
-    noted = folder / f"{name}.peak"  # of the first time, when everything ran
+    noted = folder / f"{name}.peak"  # measured when the run was made; a complete run is not run again
     if not noted.exists():
         noted.write_text(f"{peak[0]:.2f}")
     summary = json.loads((folder / name / "report" / "summary.json").read_text())
@@ -85,7 +85,7 @@ def _tree_gib(root: int) -> float:
 
 
 def figures(summary: dict) -> dict:
-    """What the goals are about, from a run's summary."""
+    """The figures that the goals bound, from a run's summary."""
     grpo = [line["reward_mean"] for line in summary["grpo"]]
     first, last = sum(grpo[:10]) / 10, sum(grpo[-10:]) / 10
     rows = {row["policy"]: row for row in summary["evaluation"]}

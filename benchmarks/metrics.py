@@ -1,4 +1,4 @@
-"""What do metrics cost a rollout, and how long does a scrape take meanwhile? Against the goals.
+"""Measures the cost of metrics in a rollout, and the duration of a scrape during it, against the goals.
 
     python benchmarks/metrics.py [--run runs/world] [--steps 4]
 

@@ -1,4 +1,4 @@
-"""What does the operator cost on a real API server with thousands of objects? Against the goals.
+"""Measures the operator on a real API server with thousands of objects, against the goals.
 
     python benchmarks/operator.py [--objects 5000]
 
@@ -132,7 +132,7 @@ class Operator:
         raise SystemExit(f"the operator ended: {self.process.returncode}")
 
     def peak(self) -> float:
-        """MiB that it has had at most."""
+        """Peak memory in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -1,4 +1,4 @@
-"""How fast and how exact are rollouts with live tools? Against the goals.
+"""Measures the speed and exactness of rollouts with live tools, against the goals.
 
     python benchmarks/rollout.py [--run runs/world] [--steps 6] [--failures 0.05]
 
@@ -51,7 +51,7 @@ GOALS = {
 }
 SERVERS = {"grounding": "grounding", "imageSearch": "image-search", "textSearch": "text-search", "judge": "judge"}
 SETTINGS = AgentSettings(max_calls=10, max_turns=6, max_turn_tokens=14, max_tokens=192)
-"""As the tiny preset has them."""
+"""Values of the tiny preset."""
 LAG_SECONDS = 0.01
 """Seconds between two measurements of the I/O loop's lag."""
 
@@ -63,9 +63,9 @@ class Arm:
     failures: float = 0.0
     """Share of tool calls that the servers fail on purpose; the judge never fails."""
     block_seconds: float = 0.0
-    """How long every tenth step of the engine blocks."""
+    """Seconds for which every tenth step of the engine blocks."""
     deadline_seconds: float = 2.0
-    """Deadline of a tool call."""
+    """Deadline of a tool call, in seconds."""
     steps: int | None = None
     """Steps to play at most; None: as given on the command line."""
 

@@ -1,4 +1,4 @@
-"""Time to publish and fetch a checkpoint of 1 GiB, relative to the same bytes raw over loopback.
+"""Measures the time to publish and fetch a checkpoint of 1 GiB, relative to the raw bytes over loopback.
 
     python benchmarks/store.py [--mib 1024] [--repeats 3]
 

@@ -1,9 +1,9 @@
-"""What do traces cost a rollout: off, for one episode in a hundred, for all? Against the goals.
+"""Measures the cost of traces in a rollout (off, one episode in a hundred, all), against the goals.
 
     python benchmarks/traces.py [--run runs/world] [--steps 12]
 
 Plays each step of `rollout.py` three times in one process, with the SFT policy of a finished run and healthy tools: the
-same questions and the same noise; the three arms take turns at being first. A collector in a process of its own receives
+same questions and the same noise; the order of the three arms rotates. A collector in a process of its own receives
 the spans. CPU time is compared, export included, because the machine may be busy with other work. A step's figure is its
 ratio to the same step without traces; the median over steps is reported. The first step is a warm-up. Two plays of the
 same step differ by more than the one per cent in question, so the cost is also computed: the number of spans times the

@@ -1,4 +1,4 @@
-"""The kit's API server is what the tests of the operator lean on: real, with others' kinds, restricted, alone."""
+"""The API server of the kit is real, serves the CRDs of Volcano and KServe, enforces permissions, and is not shared."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_hangs(bare_api_server):
 
 
 class Session:
-    """A pytest session of its own whose one test hangs. under_make: started by a process that passes itself off as make."""
+    """A pytest session of its own whose one test hangs. under_make: started by a process whose name is make."""
 
     def __init__(self, folder: Path, test: str, *, under_make: bool = False) -> None:
         self.up = folder / "up"

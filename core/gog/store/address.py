@@ -15,18 +15,18 @@ from gog.store.files import FileBackend
 from gog.store.s3 import S3Backend
 
 _probed: set[StoreSpec] = set()
-"""Stores that this process has found usable."""
+"""Stores that this process has probed successfully."""
 
 
 def open_store(spec: StoreSpec | str, patience: Patience | None = None) -> Store:
-    """The store at an address. The first time in a process it is probed.
+    """The store at an address. Each process probes it once.
 
     Args:
         spec: address and options, or an address alone.
         patience: how long requests to a bucket are retried. Default: two minutes.
 
     Raises:
-        UserError: another scheme, a folder that cannot be written, a bucket that is missing or forbidden, or a server
+        UserError: the scheme is not supported, a folder that cannot be written, a bucket that is missing or forbidden, or a server
             that ignores preconditions.
         Unavailable: the server does not answer.
     """

@@ -1,7 +1,7 @@
-"""What a checkpoint store needs of its backend: creating a key once, compare-and-swap of a small one, moving blobs.
+"""Operations that a checkpoint store needs: creating a key once, compare-and-swap of a small object, moving blobs.
 
-A key is a path below the store's address (`manifests/sft/000000003.json`). `checkpoints.py` makes checkpoints whole or
-absent with these operations alone.
+A key is a path below the store's address (`manifests/sft/000000003.json`). `checkpoints.py` publishes
+checkpoints atomically with these operations alone.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Backend(Protocol):
         """Creates an object atomically. False if the key exists."""
 
     def swap(self, key: str, data: bytes, expected: str | None) -> bool:
-        """Compare-and-swap: writes if the key has the expected version (None: does not exist). False if it has not."""
+        """Compare-and-swap: writes if the key has the expected version (None: does not exist). False if it does not."""
 
     def delete(self, key: str) -> None:
         """Deletes an object if it exists."""
@@ -105,4 +105,4 @@ class Backend(Protocol):
         """Deletes a blob that was last put before a time. False if it was put since, or does not exist."""
 
     def tidy(self, before: datetime) -> None:
-        """Deletes what killed publications left besides blobs, if it is older than a time."""
+        """Deletes the remains of killed publications other than blobs, if they are older than a time."""

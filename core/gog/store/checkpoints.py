@@ -195,7 +195,11 @@ class Store:
         key = manifest_key(stage, step)
         found = self.backend.read(key)
         if found is None:
-            raise UserError(f"no checkpoint {stage}/{step}", where=self.where, remedy="has the stage run?")
+            raise UserError(
+                f"no checkpoint {stage}/{step}",
+                where=self.where,
+                remedy="has the stage run?",
+            )
         try:
             return Manifest.model_validate_json(found.data)
         except ValidationError as error:
@@ -264,7 +268,7 @@ class Store:
         Args:
             key: relative to the store's address.
             data: its content.
-            content_type: what browsers are to make of it.
+            content_type: MIME type, for browsers.
 
         Returns:
             Its address.

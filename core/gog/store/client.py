@@ -28,9 +28,9 @@ from gog.store.faults import Refusal
 Result = TypeVar("Result")
 
 SLICE = 1 << 23
-"""Bytes that are handed to the kernel at once."""
+"""Bytes per system call."""
 NEEDED = {"create_multipart_upload": "UploadId", "get_object": "ETag", "head_object": "LastModified"}
-"""Fields by which a whole answer to an operation is recognised."""
+"""Fields that a complete answer to an operation has."""
 
 
 class Client:
@@ -67,7 +67,7 @@ class Client:
         self._unsigned = Config(s3={"payload_signing_enabled": False})
         self._boto = self._boto_client(config)
         self._proxy = proxies.of(self._boto.meta.endpoint_url, os.environ)
-        if proxies.named(os.environ):  # boto3 would decide by itself, and know no address ranges
+        if proxies.named(os.environ):  # boto3 has rules of its own, without address ranges
             through = {"http": self._proxy.url, "https": self._proxy.url} if self._proxy else {}
             self._boto = self._boto_client(config.merge(Config(proxies=through)))
         self.region = self._boto.meta.region_name

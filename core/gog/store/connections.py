@@ -15,7 +15,7 @@ from gog.store.proxies import Proxy
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 """Time limits for opening a connection and for the next bytes of a small answer."""
 SLOWEST = 1 << 20
-"""Bytes per second that a buffering proxy must pass on. It sends a body on after it has all of it."""
+"""Bytes per second that a buffering proxy must forward. It forwards a body after it has received all of it."""
 LARGE = 1 << 16
 """Bytes; larger reads are of bodies."""
 

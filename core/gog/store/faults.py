@@ -54,7 +54,7 @@ class Refusal(Exception):
     Args:
         status: HTTP status code.
         code: S3 error code; empty if the answer has none.
-        message: the server's words.
+        message: the server's message.
         retry_after: seconds that the server asks to wait.
     """
 

@@ -1,4 +1,4 @@
-"""A store in a folder. A hard link makes a manifest appear; a lock makes compare-and-swap atomic.
+"""A store in a folder. A hard link commits a manifest; a lock makes compare-and-swap atomic.
 
 Everything is written to a hidden file beside its place, synced and renamed, so that no reader sees a part of it.
 """
@@ -84,7 +84,7 @@ class FileBackend:
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         for path in sorted((self.root / prefix).rglob("*")):
-            with contextlib.suppress(FileNotFoundError):  # gone since
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 if not path.name.startswith(".") and path.is_file():
                     found = path.stat()
                     yield Entry(str(path.relative_to(self.root)), found.st_size, _time(found.st_mtime))

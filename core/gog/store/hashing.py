@@ -1,7 +1,7 @@
 """BLAKE3 and CRC64NVME of files, both in one pass.
 
 BLAKE3 names a blob. CRC64NVME is what S3 servers check and keep, and checksums of parts combine to that of the whole.
-awscrt (extra `s3`) computes it; a store in a folder does without.
+awscrt (extra `s3`) computes it; a store in a folder does not need it.
 """
 
 from __future__ import annotations

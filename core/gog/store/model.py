@@ -1,4 +1,4 @@
-"""What a store holds: blobs by their hash, and manifests of the blobs that make up a checkpoint."""
+"""The records of a store: blobs by their hash, and manifests that list the blobs of a checkpoint."""
 
 from __future__ import annotations
 

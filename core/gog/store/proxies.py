@@ -1,8 +1,8 @@
 """Which proxy a request goes through, from the environment.
 
-boto3 asks Python for it, and the store's own connections must decide alike, so both are given the answer of this
-module: HTTPS_PROXY, HTTP_PROXY and ALL_PROXY in either case, and NO_PROXY with names, domains, addresses and, unlike
-Python, the address ranges that clusters put there. Loopback addresses are never proxied.
+boto3 uses Python's rules, and the store's own connections must use the same proxy. Both therefore follow this module:
+HTTPS_PROXY, HTTP_PROXY and ALL_PROXY in either case, and NO_PROXY with names, domains, addresses and, unlike Python, the
+address ranges that clusters put there. Loopback addresses are never proxied.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Which checkpoints are kept, and the sweep of what no checkpoint needs.
+"""Retention of checkpoints, and the sweep of blobs that no checkpoint needs.
 
-Manifests are deleted first, then blobs that no manifest refers to. Killed between any two deletions, the store holds
-whole checkpoints, and perhaps blobs that the next sweep deletes. A blob younger than the grace period is kept, because
-the publication that stored it may not have committed yet; so the grace period must exceed the slowest publication.
+Manifests are deleted first, then blobs that no manifest refers to. If the process is killed between two deletions, the
+store holds complete checkpoints, and perhaps blobs that the next sweep deletes. A blob younger than the grace period is
+kept, because the publication that stored it may not have committed yet; so the grace period must exceed the slowest
+publication.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A store in a bucket of an S3 server. `If-None-Match: *` makes a manifest appear; `If-Match` swaps the pointer.
+"""A store in a bucket of an S3 server. `If-None-Match: *` commits a manifest; `If-Match` swaps the pointer.
 
 Blobs are sent and fetched in parts on several connections, each part with its CRC64NVME. The server checks every part
 and the whole of an upload, and keeps the checksum for HEAD requests. The combined checksums of a download must equal the
@@ -71,7 +71,9 @@ class S3Backend:
             answer = self.client.call("list_objects_v2", Prefix=self.prefix, MaxKeys=1)
         except Refusal as refusal:
             what = f"the server does not know the bucket's address ({refusal})"
-            raise UserError(what, where=self.where(), remedy="is store.endpointUrl that of an S3 server?") from None
+            raise UserError(
+                what, where=self.where(), remedy="check that store.endpointUrl names an S3 server"
+            ) from None
         home = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
         if home and home != self.client.region and not self.spec.region:
             self.client.connect(home)
@@ -83,7 +85,7 @@ class S3Backend:
                 self.delete(key)
 
     def _check_preconditions(self, key: str) -> None:
-        """Judges by content as well as by answers: an answer that was lost makes a second try fail."""
+        """Checks content as well as responses, because a retry after a lost response fails."""
         self.put_if_absent(key, b"1")
         second = self.put_if_absent(key, b"2")
         stale = self.swap(key, b"3", '"d41d8cd98f00b204e9800998ecf8427e"')
@@ -155,7 +157,7 @@ class S3Backend:
                 return
             parameters["ContinuationToken"] = page["NextContinuationToken"]
 
-    # ---- blobs, up
+    # ---- upload of blobs
 
     def put_blob(self, path: Path, blob: Blob) -> None:
         head = self._head(blob)
@@ -207,7 +209,7 @@ class S3Backend:
             if not _same(self._head(blob) or {}, blob):
                 raise
 
-    # ---- blobs, down
+    # ---- download of blobs
 
     def open_blob(self, blob: Blob) -> Path:
         if self._scratch is None:
@@ -289,7 +291,7 @@ class S3Backend:
             _check_that_absent(refusal)
             return None
 
-    # ---- blobs, from store to store and out
+    # ---- copying and deleting blobs
 
     def copy_blob(self, source: Backend, blob: Blob) -> bool:
         if not isinstance(source, S3Backend) or source.spec.endpoint_url != self.spec.endpoint_url:

@@ -60,5 +60,5 @@ def compile_stage(
 
 
 def literal(text: str) -> str:
-    """The text as TorchX must read it, which takes arguments and environment for templates: `${app_id}` is a macro."""
+    """The text, escaped for TorchX, which expands templates in arguments and environment: `${app_id}` is a macro."""
     return text.replace("$", "$$")

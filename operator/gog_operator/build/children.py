@@ -56,7 +56,7 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
 
 
 def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:
-    """One Endpoint for each tool. That of the policy is created when there is a policy to serve."""
+    """One Endpoint for each tool. The policy's Endpoint is created when there is a policy to serve."""
     return tuple(_endpoint(run, role, store, run.spec.images.tools) for role in settings.TOOLS)
 
 

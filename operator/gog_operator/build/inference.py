@@ -78,7 +78,7 @@ def service(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | No
 def headless(endpoint: Endpoint) -> Document:
     """A headless Service, whose name resolves to the address of each pod: a version is loaded into every pod.
 
-    It includes pods that are not ready, so that a starting one is not overlooked.
+    It includes pods that are not ready, so that a version is also loaded into a pod that is starting.
     """
     name = names.service(endpoint.name)
     return {

@@ -1,7 +1,7 @@
 """The recipe's final configuration: the preset of the model's family, overridden by the file, then by `key=value`.
 
 Mappings are merged key by key, and everything else is replaced. Mappings that name one location are replaced as a whole,
-because half of one location and half of another is neither. Whether a key exists is checked by the recipe's typed
+because parts of two locations do not form a location. Whether a key exists is checked by the recipe's typed
 configuration, not here.
 """
 

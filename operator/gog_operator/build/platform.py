@@ -1,6 +1,6 @@
-"""What an installation decides for every pod that the operator creates: images, their pull policy, one port.
+"""Settings of an installation for every pod that the operator creates: images, their pull policy, one port.
 
-It is part of no user's object, so it comes from the operator's own environment, which the chart sets.
+No user's object holds them. They come from the operator's own environment, which the chart sets.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all pods of gog have in common: the restricted security profile, scratch space, credentials, scheduling.
+"""Settings that all pods of gog share: the restricted security profile, scratch space, credentials, scheduling.
 
 Pods run as one fixed user on a read-only root file system, so only /tmp and /work are writable. They have no service
 account token unless the manifest names an account, because none of them uses the Kubernetes API. The store's credentials
@@ -99,7 +99,7 @@ def container(
 
 
 def literal(text: str) -> str:
-    """The text as a kubelet must read it, which expands `$(NAME)` in commands and environments."""
+    """The text, escaped for the kubelet, which expands `$(NAME)` in commands and environments."""
     return re.sub(r"\$(?=[$(])", "$$", text)
 
 
@@ -189,7 +189,7 @@ def store_environment(store: settings.StoreSpec | None, *, prefix: str = "", fol
 
 
 def resources(cpu: str | None, memory: str | None, gpus: int) -> Document:
-    """Equal requests and limits, because a throttled or evicted trainer delays all others of its job.
+    """Equal requests and limits, because a throttled or evicted trainer delays the other trainers of its job.
 
     Args:
         cpu: Cores as a quantity; None for no limit.

@@ -9,7 +9,7 @@ from gog import spec as settings
 from gog_operator.api.objects import Endpoint
 
 READERS = tuple(server.name for server in catalog.SERVERS if server.reads_data)
-"""Roles that answer from a dataset; the others work only on what they are sent."""
+"""Roles that answer from a dataset; the others use only the content of the request."""
 
 
 def arguments(

@@ -82,8 +82,8 @@ def processes(workers: specification.WorkersSpec) -> int:
 def environment(workers: specification.WorkersSpec, platform: Platform) -> dict[str, str]:
     """Environment variables of every trainer process.
 
-    A process has one thread unless the spec requests more cores: processes that each use all cores of the node slow each
-    other down.
+    A process has one thread unless the spec requests more cores: several processes that each use all cores of the node slow
+    each other down.
     """
     cores = quantities.amount(workers.cpu) if workers.cpu else 1.0
     threads = max(1, int(cores) // processes(workers))
