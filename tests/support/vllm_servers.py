@@ -22,7 +22,17 @@ import torch
 from gog import prompts
 from gog.engine import Limits
 from gog.images import Image
-from gog.spec import DataSpec, GRPOConfig, LoraSettings, ModelSpec, OutageSpec, StoreSpec, ToolsSpec, WorldSpec
+from gog.spec import (
+    DataSpec,
+    GRPOConfig,
+    LoraSettings,
+    ModelSpec,
+    OutageSpec,
+    PolicyServerSpec,
+    StoreSpec,
+    ToolsSpec,
+    WorldSpec,
+)
 from gog.trajectory import Segment
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.engine import Parts
@@ -141,7 +151,7 @@ class Policy:
                 torch.nn.init.normal_(parameter, std=0.05)
 
     def engine(
-        self, servers: Sequence[Server], limits: Limits, *, patience: float = 600.0, version: int = 0
+        self, servers: Sequence[Server], limits: Limits, *, patience: float = 600.0, backoff: float = 0.5
     ) -> VLLMEngine:
         stage = Stage(
             GRPOConfig(
@@ -150,11 +160,14 @@ class Policy:
                 store=StoreSpec(uri=(self.folder / "store").as_uri()),
                 workdir=str(self.folder / "work"),
                 endpoints={"policy": ",".join(server.url for server in servers)},
-                tools=ToolsSpec(outage=OutageSpec(patience_seconds=patience)),
+                tools=ToolsSpec(
+                    outage=OutageSpec(patience_seconds=patience),
+                    policy_server=PolicyServerSpec(backoff_seconds=backoff),
+                ),
             )
         )
         stage.watch().report = self.waits.append
-        parts = Parts(self.model, self.processor, self.vision, limits, 8, version, saved=self.saved, stage=stage)
+        parts = Parts(self.model, self.processor, self.vision, limits, 8, saved=self.saved, stage=stage)
         self.engines.append(VLLMEngine(parts))
         return self.engines[-1]
 

@@ -1,0 +1,80 @@
+"""The vLLM engine without a server: what it leaves for servers, and how it waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from peft import PeftModel
+from support.vllm_servers import CPU, Policy, image
+
+from gog import prompts
+from gog.engine import Limits
+from gog.errors import ServiceDown, UserError
+from gog.spec import ModelSpec
+from gog_recipes.models import policy_model
+from gog_recipes.rollout import vllm_weights
+from gog_recipes.runtime.ranks import SINGLE
+
+LIMITS = Limits(400, 24, 1.0)
+SPEC = ModelSpec(base="tiny")
+
+
+class Nowhere:
+    """A server that does not run."""
+
+    url = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def policy(tmp_path):
+    return Policy(SPEC, tmp_path)
+
+
+def served(policy, version=1):
+    probe = vllm_weights.probe(policy.model, policy.processor, policy.vision)
+    folder = policy.folder / "adapters"
+    return vllm_weights.serve(policy.model, policy.saved, version, "run-grpo", folder, SINGLE, probe)
+
+
+def test_a_version_is_one_adapter_on_the_plain_base_that_computes_what_the_trainer_computes(policy) -> None:
+    policy.train(2)
+    made = served(policy)
+    plain = policy_model.load_base(SPEC, CPU)
+    model = PeftModel.from_pretrained(plain, made.folder).eval()
+    again = vllm_weights.probe(model, policy.processor, policy_model.vision_of(model, policy.processor))
+    assert np.abs(again.logprobs - made.probe.logprobs).max() < 1e-4
+    with model.disable_adapter():
+        base = vllm_weights.probe(model, policy.processor, policy_model.vision_of(model, policy.processor))
+    assert np.abs(base.logprobs - made.probe.logprobs).mean() > 10 * vllm_weights.EXACT, "the probe tells them apart"
+
+
+def test_other_weights_have_another_name_and_equal_ones_the_same(policy) -> None:
+    policy.train(2)
+    first, again = served(policy), served(policy)
+    policy.train(3)
+    other = served(policy)
+    assert first.name == again.name != other.name
+    assert first.name.startswith("run-grpo-1-") and first.folder.endswith(first.name)
+
+
+def test_a_policy_without_adapters_is_the_base_model_itself(policy) -> None:
+    base = policy_model.load_base(SPEC, CPU)
+    probe = vllm_weights.probe(base, policy.processor, policy.vision)
+    made = vllm_weights.serve(base, [], 0, "run-evaluate", policy.folder, SINGLE, probe)
+    assert (made.name, made.folder) == ("", "")
+
+
+def test_servers_that_stay_down_end_the_attempt_after_the_stage_s_patience(policy) -> None:
+    async def run():
+        engine = policy.engine([Nowhere], LIMITS, patience=0.0, backoff=0.0)
+        await engine.open(prompts.prompt("What?", style=engine.style), [image(1)], [(1,)])
+
+    with pytest.raises(ServiceDown, match=r"policy: down for .* connection: http://127.0.0.1:1: ClientConnectorError"):
+        asyncio.run(run())
+
+
+def test_a_stage_that_names_no_server_is_refused(policy) -> None:
+    with pytest.raises(UserError, match=r"engine vllm needs a server \(set endpoints.policy: \{url: …\} or"):
+        policy.engine([], LIMITS)
