@@ -35,10 +35,10 @@ def manifest(base: Path, steps: int, questions: int, test: int) -> dict:
         "metadata": {"name": NAME},
         "spec": {
             "model": {"base": str(base), "family": "tiny"},
-            "data": {"world": {"train": 800, "test": test}},
+            "data": {"world": {"train": 1600, "test": test}},
             "endpoints": {"policy": {"runtime": "vllm", "options": {"enforce-eager": True}, "startupSeconds": 1800}},
             "stages": {
-                "skip": ["curate"],
+                "curate": {"trajectories": 1500},
                 "stratify": {"questions": 200},
                 "grpo": grpo,
                 "evaluate": {"policies": ["sft", "grpo"]},

@@ -195,7 +195,7 @@ class VLLMEngine:
         for served in done:
             if served.name and self._ranks.is_main and self._io is not None:
                 await self._io.run(self._fleet.unload(served))
-                shutil.rmtree(served.folder, ignore_errors=self._ranks.size > 1)
+                shutil.rmtree(served.folder, ignore_errors=True)  # what is left costs space only
 
     # ---------------------------------------------------------------- servers
 

@@ -30,7 +30,7 @@ from gog_recipes.runtime.ranks import Ranks
 
 QUESTION = "What is shown here, where is it, and what is it called? Look at the image first, then search and answer."
 """Text of the probe, of which every token behind the image is compared."""
-EXACT, ROUNDED = 1e-3, 0.1
+EXACT, ROUNDED = 1e-3, 0.2
 """Mean difference in nats per token that is accepted in float32, and in a type of lower precision."""
 
 
