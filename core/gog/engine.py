@@ -115,9 +115,10 @@ class Engine(Protocol):
         ...
 
     async def rest(self) -> None:
-        """Frees or offloads what it can until the next conversation opens; no conversation may be open.
+        """Frees or offloads what it can; no conversation may be open. All ranks at once.
 
-        Called before an update, which needs the memory of caches and workspaces. All ranks at once.
+        Called before an update, which needs the memory of caches, workspaces and gathered weights. `switch` follows
+        before the next conversation opens.
         """
         ...
 

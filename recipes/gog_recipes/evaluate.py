@@ -113,7 +113,7 @@ class EvaluateRecipe(FTRecipeInterface):
                 vision = policy_model.vision_of(weights, self.processor)
                 parts = engine.Parts(
                     weights, self.processor, vision, limits, self.cfg.concurrent_episodes,
-                    saved=self._saved(policy.weights), stage=self.stage,
+                    saved=self._saved(policy.weights), stage=self.stage, settings=self.cfg,
                 )  # fmt: skip
                 sampler = engine.create(self.cfg.engine, parts)
                 settings = self.cfg.model_copy(update={"gaze": policy.gaze or self.cfg.gaze})

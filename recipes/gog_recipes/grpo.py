@@ -117,7 +117,7 @@ class GRPORecipe(FTRecipeInterface):
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         capacity = max(self.cfg.concurrent_episodes, self.cfg.group_size)
         parts = engine.Parts(
-            self.model, self.processor, self.vision, limits, capacity, self.step, self.saved, self.stage
+            self.model, self.processor, self.vision, limits, capacity, self.step, self.saved, self.stage, self.cfg
         )
         self.engine = engine.create(self.cfg.engine, parts)
 

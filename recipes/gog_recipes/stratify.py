@@ -71,7 +71,9 @@ class StratifyRecipe(FTRecipeInterface):
         vision = policy_model.vision_of(policy, processor)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         capacity = max(self.cfg.concurrent_episodes, self.cfg.rollouts)
-        parts = engine.Parts(policy, processor, vision, limits, capacity, saved=saved, stage=self.stage)
+        parts = engine.Parts(
+            policy, processor, vision, limits, capacity, saved=saved, stage=self.stage, settings=self.cfg
+        )
         self.engine = engine.create(self.cfg.engine, parts)
         folder, questions = self.stage.questions("train")
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from gog_recipes.models import (
-    decoder,
+    decoder_weights,
     peft_compat,  # noqa: F401  (before peft applies an adapter)
 )
 
@@ -39,7 +39,7 @@ def outputs(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fused_linears_equal_those_of_the_training_forward(dtype: torch.dtype, bias: bool) -> None:
     model, x = adapted(dtype, bias=bias, update=0.1), torch.randn(20, 64).to(dtype)
-    fused = decoder.fuse(model.first, model.second)(x)
+    fused = decoder_weights.fuse(model.first, model.second)(x)
     assert fused.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
     assert torch.allclose(fused.float(), outputs(model, x).float(), atol=tolerance, rtol=tolerance)
@@ -51,10 +51,10 @@ def test_an_update_smaller_than_the_weights_precision_counts_in_full(dtype: torc
     with torch.no_grad():
         delta = torch.cat([each.get_delta_weight("default").float() for each in (model.first, model.second)])
         expected = x.float() @ delta.T
-        found = decoder.fuse(model.first, model.second)(x).float()
+        found = decoder_weights.fuse(model.first, model.second)(x).float()
         model.first.enable_adapters(False)
         model.second.enable_adapters(False)
-        found -= decoder.fuse(model.first, model.second)(x).float()
+        found -= decoder_weights.fuse(model.first, model.second)(x).float()
     # Rounding of the outputs is noise, so the whole is compared: how much of the update is found in the difference.
     assert float((found * expected).sum() / (expected * expected).sum()) == pytest.approx(1.0, abs=0.1)
 
@@ -62,6 +62,6 @@ def test_an_update_smaller_than_the_weights_precision_counts_in_full(dtype: torc
 def test_a_linear_without_an_adapter_may_stand_beside_one_that_has_one() -> None:
     model, x = adapted(torch.bfloat16, update=0.1), torch.randn(5, 64).to(torch.bfloat16)
     plain = model.second.get_base_layer()
-    fused = decoder.fuse(model.first, plain)(x)
+    fused = decoder_weights.fuse(model.first, plain)(x)
     assert torch.allclose(fused[:, :32].float(), model.first(x).float(), atol=0.02, rtol=0.02)
     assert torch.equal(fused[:, 32:], plain(x))

@@ -13,7 +13,7 @@ from gog.catalog import SEARCH_TOOLS
 from gog.engine import Counters, Limits
 from gog.errors import QuestionSkipped
 from gog.images import Image
-from gog.spec import LoraSettings, ModelSpec
+from gog.spec import EngineSettings, LoraSettings, ModelSpec
 from gog.trajectory import Segment
 from gog_recipes.models import lora, policy_model
 from gog_recipes.models.vision import MAX_PASS_IMAGES
@@ -49,9 +49,9 @@ def policy():
     return adapted(policy_model.load_base(SPEC, CPU))
 
 
-def engine_for(policy, processor, *, capacity=8, temperature=1.0, tokens=192, turn_tokens=6):
-    limits = Limits(tokens, turn_tokens, temperature)
-    return TransformersEngine(Parts(policy, processor, policy_model.vision_of(policy, processor), limits, capacity))
+def engine_for(policy, processor, *, capacity=8, temperature=1.0, tokens=192, turn_tokens=6, **settings):
+    limits, vision = Limits(tokens, turn_tokens, temperature), policy_model.vision_of(policy, processor)
+    return TransformersEngine(Parts(policy, processor, vision, limits, capacity, settings=EngineSettings(**settings)))
 
 
 async def open_group(engine, question, shown, seeds, *, tools=SEARCH_TOOLS, suppress=()):
@@ -388,5 +388,5 @@ def test_an_engine_at_rest_holds_no_cache_and_samples_again_when_a_conversation_
     engine = engine_for(policy, processor)
     before = play(engine, GROUPS)
     asyncio.run(engine.rest())
-    assert engine.decoder.keys == engine.decoder.values == []
+    assert engine.decoder.cache.bytes == 0
     assert [[s.tokens for s in row] for row in play(engine, GROUPS)] == [[s.tokens for s in row] for row in before]

@@ -97,7 +97,7 @@ def test_without_that_package_its_base_models_are_refused_before_the_start(base)
 @pytest.mark.parametrize("model_type", families.MODEL_TYPES)
 def test_every_supported_model_type_has_a_folder(model_type):
     family = models.family(model_type)
-    assert callable(family.load) and callable(family.decoder)
+    assert callable(family.load)
 
 
 def test_the_family_of_a_loaded_model_is_that_of_its_folder():

@@ -47,6 +47,7 @@ from gog.spec.sources import DataSpec, ModelSpec, PixelBounds, RetentionSpec, St
 from gog.spec.stages import (
     AgentSettings,
     CurateSettings,
+    EngineSettings,
     EvaluateSettings,
     GRPOSettings,
     LoraSettings,
@@ -78,6 +79,7 @@ __all__ = [
     "DataSpec",
     "EndpointSpec",
     "EndpointsSpec",
+    "EngineSettings",
     "Evaluate",
     "EvaluateConfig",
     "EvaluateSettings",

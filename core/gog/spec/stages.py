@@ -39,6 +39,23 @@ class EngineSettings(Spec):
         description="transformers: in the stage's own process; vllm: by the servers of endpoints.policy; or `module:factory` "
         "of a gog.engine.Engine that the image holds [ours].",
     )
+    kv_cache_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Bytes of the transformers engine's key-value cache in one process, at most. Conversations beyond it "
+        "wait. Default: half of the GPU memory that is free when the engine starts, 8 GiB on a CPU [ours].",
+    )
+    prefill_tokens: int = Field(
+        8192,
+        ge=1,
+        description="Tokens that one step of the transformers engine reads of prompts and observations, at most, padding "
+        "included; longer ones are read in parts [peer: 8,192].",
+    )
+    deterministic: bool = Field(
+        False,
+        description="Whether the transformers engine advances each conversation by itself, so that its tokens and "
+        "log-probs are the same, bit for bit, in whatever company and after an interruption. Slower [ours].",
+    )
 
 
 class CurateSettings(Spec):

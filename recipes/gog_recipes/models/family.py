@@ -143,6 +143,3 @@ class Family:
     Further dimensions of features are defined by the family."""
     hidden_states: HiddenStates
     """[b, n, h], after the last norm."""
-    decoder: Callable[[Any, int, int], Any]
-    """decoder(model, rows, length): the sampling decoder of the in-process engine, with a cache of `rows` conversations
-    of at most `length` tokens."""

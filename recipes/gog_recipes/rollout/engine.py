@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +12,7 @@ import torch
 
 from gog.engine import Engine, Limits
 from gog.errors import UserError
+from gog.spec import EngineSettings
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
 from gog_recipes.runtime.stage import Stage
@@ -44,6 +45,8 @@ class Parts:
     they were trained."""
     stage: Stage | None = None
     """The stage that samples: its configuration, folders, ranks and outages, for engines that ask servers."""
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    """Of the stage: bounds of memory, and whether results must repeat bit for bit."""
 
 
 def create(name: str, parts: Parts) -> Engine:

@@ -1,12 +1,13 @@
 """The state of conversations in the in-process engine, and the tensors that a step reads of them.
 
-A slot is a row of the decoder's cache with what belongs to it: which tokens are cached, which wait to be read, and the
-turn that is being sampled. Groups share their prompt: the first slot that is asked reads it for all.
+A slot holds what belongs to a conversation: which tokens are cached and in which blocks, which wait to be read, and the
+turn that is being sampled. Groups share their prompt: one slot reads it for all.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,9 @@ import torch
 
 from gog.agent import Generation
 from gog.trajectory import Segment
+from gog_recipes.models.decoder import StepInputs
 from gog_recipes.models.family import Processor
+from gog_recipes.models.kv_cache import Blocks
 from gog_recipes.models.vision import Vision
 
 
@@ -23,22 +26,36 @@ from gog_recipes.models.vision import Vision
 class Slot:
     """One conversation."""
 
-    index: int
-    """Row of the decoder's cache."""
+    number: int
+    """Counts conversations in the order in which they were opened."""
     noise: np.random.Generator
     """The conversation's own sampling noise: one draw in [0, 1) per token."""
     suppressed: tuple[int, ...] = ()
     """Token ids that this conversation must not sample."""
     group: Group | None = None
     """The conversations that share its prompt."""
+    exact: bool = False
+    """Whether tokens that are read again must be read in the steps in which they were read first."""
+    blocks: Blocks = field(default_factory=list)
+    """Its part of the cache."""
     cached: int = 0
     """Tokens in the cache."""
     position: int = 0
-    """Rotary position of the next token."""
+    """Rotary position of the next token, behind those in `places`."""
     pending: list[int] = field(default_factory=list)
     """Token ids to read before the next one can be sampled."""
-    pending_images: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     """Content hashes of the images among them, in order."""
+    image_tokens_read: int = 0
+    """Tokens of the first of them that were read."""
+    places: np.ndarray | None = None
+    """[3, pending] their rotary positions, once they are known."""
+    sampled_last: bool = False
+    """Whether the first pending token was sampled and not read before."""
+    cuts: deque[int] = field(default_factory=deque)
+    """Numbers of cached tokens at which a step must end, in order; of `exact` conversations that are read again."""
+    logits: torch.Tensor | None = None
+    """[vocabulary] after the last cached token, where they came before the session asked for them."""
     turn: list[int] = field(default_factory=list)
     """Token ids of the turn that is being sampled."""
     logprobs: list[float] = field(default_factory=list)
@@ -57,7 +74,7 @@ class Slot:
         """Takes a prompt or an observation to be read."""
         self.segments.append(segment)
         self.pending += segment.tokens
-        self.pending_images += segment.images
+        self.images += segment.images
 
     def resume(self, segments: Sequence[Segment]) -> None:
         """Takes the segments of a conversation, and skips the noise that its turns have used."""
@@ -65,17 +82,35 @@ class Slot:
             self.append(segment)
             if segment.source == "model":
                 self.noise.random(len(segment.tokens))
+        self.rewind()
 
-    def mark_read(self) -> None:
-        """What was pending is cached."""
-        self.cached += len(self.pending)
-        self.pending, self.pending_images = [], []
+    def rewind(self) -> None:
+        """Reads the whole conversation again: its part of the cache is gone, and belongs to others."""
+        own = [*self.segments, Segment(source="model", tokens=tuple(self.turn))]
+        self.cached, self.position, self.places, self.logits, self.sampled_last = 0, 0, None, None, False
+        self.pending = [token for segment in own for token in segment.tokens]
+        self.images, self.image_tokens_read = [image for segment in own for image in segment.images], 0
+        self.cuts = deque(_cuts(own) if self.exact else ())
+
+    def next_count(self, most: int) -> int:
+        """How many of the pending tokens the next step reads."""
+        end = self.cuts[0] - self.cached if self.cuts else len(self.pending)
+        return min(end, most)
+
+    def mark_read(self, count: int) -> None:
+        """The first pending tokens are cached."""
+        self.cached += count
+        self.pending = self.pending[count:]
+        self.sampled_last = False
+        while self.cuts and self.cuts[0] <= self.cached:
+            self.cuts.popleft()
 
     def add_token(self, token: int, logprob: float) -> None:
         """Takes a sampled token, which is read with the next step."""
         self.turn.append(token)
         self.logprobs.append(logprob)
         self.pending.append(token)
+        self.sampled_last, self.logits = True, None
 
     def deliver(self, generation: Generation, version: int, *, overrun: bool = False) -> None:
         """Ends the turn: it becomes a segment, and the session that waits for it gets it."""
@@ -87,9 +122,24 @@ class Slot:
             overrun=overrun,
         )
         self.segments.append(segment)
+        self.turn, self.logprobs = [], []
         future, self.waiting = self.waiting, None
         if future is not None and not future.done():
             future.set_result(generation)
+
+
+def _cuts(segments: Sequence[Segment]) -> list[int]:
+    """Numbers of tokens at which the steps ended that sampled these segments.
+
+    What precedes a turn was read before it, its own tokens one by one, and the last of them with what follows it.
+    """
+    found: list[int] = []
+    total = 0
+    for segment in segments:
+        if segment.source == "model":
+            found += range(total, total + len(segment.tokens))
+        total += len(segment.tokens)
+    return found
 
 
 @dataclass
@@ -99,76 +149,80 @@ class Group:
     slots: list[Slot] = field(default_factory=list)
     """Those that are still open."""
     read: bool = False
-    """Whether the prompt is in the cache of all of them."""
+    """Whether the prompt was read, and given to all of them that there was room for."""
 
 
 def one_reader_per_group(slots: Sequence[Slot]) -> list[Slot]:
-    """The slots without those whose prompt another one of them is about to read."""
+    """The slots without those whose prompt another one of them reads, or has begun to read."""
     chosen, seen = [], set()
-    for slot in slots:
+    for slot in sorted(slots, key=lambda slot: slot.cached == 0):
         if slot.group is None or slot.group.read:
             chosen.append(slot)
         elif id(slot.group) not in seen:
             seen.add(id(slot.group))
             chosen.append(slot)
-    return chosen
+    return sorted(chosen, key=lambda slot: slot.number)
 
 
-def take_prompt(reader: Slot, other: Slot) -> None:
-    """Gives a slot the state of the one that read their common prompt, whose cache was copied.
-
-    One that waits for a turn shares the reader's logits. One that was not asked yet reads the last prompt token again
-    when it is, because the logits are gone by then.
-    """
-    other.cached, other.position, other.pending, other.pending_images = reader.cached, reader.position, [], []
-    if other.waiting is None:
-        other.cached, other.position = reader.cached - 1, reader.position - 1
-        other.pending = [reader.segments[0].tokens[-1]]
+def take_prompt(reader: Slot, other: Slot, logits: torch.Tensor) -> None:
+    """Gives a slot the state of the one that read their common prompt, whose cache was copied."""
+    other.cached, other.position, other.logits = reader.cached, reader.position, logits
+    other.pending, other.images, other.places = [], [], None
 
 
-@dataclass(frozen=True)
-class StepInputs:
-    """What a step reads: b slots with up to n pending tokens each, h hidden size. Arguments of `Decoder.step`."""
-
-    rows: torch.Tensor
-    """[b] cache row of each slot."""
-    embedded: torch.Tensor
-    """[b, n, h] embedded tokens, image features in place; padded on the right."""
-    positions: torch.Tensor
-    """[3, b, n] rotary positions."""
-    starts: torch.Tensor
-    """[b] tokens cached before the step."""
-    counts: torch.Tensor
-    """[b] pending tokens, at least 1."""
-
-
-def step_inputs(slots: Sequence[Slot], embedding: torch.Tensor, processor: Processor, vision: Vision) -> StepInputs:
-    """The pending tokens of slots as tensors; advances the positions of the slots.
+def step_inputs(slots: Sequence[Slot], counts: Sequence[int], processor: Processor, vision: Vision) -> StepInputs:
+    """The next pending tokens of slots; advances the positions and images of the slots.
 
     Args:
-        slots: b conversations, each with at least one pending token.
-        embedding: [vocabulary, h] token embeddings; inputs are on its device.
+        slots: b conversations, whose blocks are reserved.
+        counts: how many tokens of each, at least 1.
         processor: gives the rotary positions.
         vision: gives the features of pending images, which were added to it.
     """
-    width, device = max(len(slot.pending) for slot in slots), embedding.device
-    ids = np.full((len(slots), width), processor.pad, dtype=np.int64)
-    positions = np.zeros((3, len(slots), width), dtype=np.int64)
-    for number, slot in enumerate(slots):
-        count = len(slot.pending)
-        ids[number, :count] = slot.pending
-        if count == 1:
-            positions[:, number, 0] = slot.position
+    width, b = max(counts), len(slots)
+    ids = np.full((b, width), processor.pad, dtype=np.int64)
+    positions = np.zeros((3, b, width), dtype=np.int64)
+    features: list[torch.Tensor] = []
+    for row, (slot, count) in enumerate(zip(slots, counts, strict=True)):
+        ids[row, :count] = slot.pending[:count]
+        if len(slot.pending) == 1 and slot.places is None:
+            positions[:, row, 0] = slot.position
             slot.position += 1
         else:
-            grids = [vision.grid(image) for image in slot.pending_images]
-            positions[:, number, :count], slot.position = processor.positions(slot.pending, grids, slot.position)
-    tensor_ids = torch.from_numpy(ids).to(device)
-    embedded = embedding[tensor_ids]
-    features = [vision[image] for slot in slots for image in slot.pending_images]
-    if features:
-        mask = (tensor_ids == processor.image_pad)[..., None]
-        embedded = embedded.masked_scatter(mask, torch.cat(features).to(embedded.dtype))
-    numbers = [[slot.index, slot.cached, len(slot.pending)] for slot in slots]
-    rows, starts, counts = torch.tensor(numbers, device=device).T
-    return StepInputs(rows, embedded, torch.from_numpy(positions).to(device), starts, counts)
+            positions[:, row, :count] = _take_places(slot, count, processor, vision)
+            if slot.images:
+                features += _take_features(slot, int((ids[row, :count] == processor.image_pad).sum()), vision)
+    images = torch.from_numpy(ids == processor.image_pad) if features else None
+    return StepInputs(
+        rows=[slot.blocks for slot in slots],
+        starts=[slot.cached for slot in slots],
+        counts=counts,
+        ids=torch.from_numpy(ids),
+        positions=torch.from_numpy(positions),
+        images=images,
+        features=torch.cat(features) if features else None,
+    )
+
+
+def _take_places(slot: Slot, count: int, processor: Processor, vision: Vision) -> np.ndarray:
+    """Rotary positions [3, count] of the next tokens of a slot."""
+    if slot.places is None:  # of all pending tokens at once, because an image's tokens may be read in several steps
+        grids = [vision.grid(image) for image in slot.images]
+        slot.places, slot.position = processor.positions(slot.pending, grids, slot.position)
+    taken, left = slot.places[:, :count], slot.places[:, count:]
+    slot.places = left if left.shape[1] else None
+    return taken
+
+
+def _take_features(slot: Slot, count: int, vision: Vision) -> list[torch.Tensor]:
+    """Features of the next `count` image tokens of a slot."""
+    found = []
+    while count:
+        left = vision[slot.images[0]][slot.image_tokens_read :]
+        found.append(left[:count])
+        if len(left) > count:
+            slot.image_tokens_read += count
+            break
+        count -= len(left)
+        slot.images, slot.image_tokens_read = slot.images[1:], 0
+    return found

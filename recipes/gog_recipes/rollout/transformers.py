@@ -1,21 +1,25 @@
 """The in-process engine: all conversations of a rollout in one event loop, batched as they become ready.
 
 Each episode is a coroutine that asks for its next turn now and then. A driver task looks which conversations have
-something to do and advances them together: those with a prompt or an observation to read in one wide step, those in
-mid-turn one token at a time. Between two steps the loop runs the episodes, so a slow tool delays its own episode only.
-A step blocks this loop. Sockets and deadlines are not on it (`gog.io_loop`).
+something to do and advances them together: those with a prompt or an observation to read in wide steps of bounded size,
+those in mid-turn one token at a time. Between two steps the loop runs the episodes, so a slow tool delays its own episode
+only. A step blocks this loop. Sockets and deadlines are not on it (`gog.io_loop`).
 
 Sampling noise belongs to the conversation (its seed, its place), not to the batch, so a repeated rollout draws the same
 tokens whatever the timing of tools was. What was sampled is what is recorded, with the log-prob under the distribution
 that it was drawn from; nothing is tokenized twice.
 
-Not here: several processes behind one engine, paging of the cache, eviction of conversations. Each conversation holds
-a row of the cache for as long as it is open.
+The cache grows with the conversations, up to a bound of bytes. Beyond it, conversations wait or are read again later
+(`scheduling`). With `deterministic`, every conversation is advanced by itself, in steps that depend on nothing else, so
+that no sum is made in another order because of other conversations or of an interruption.
+
+Not here: several processes behind one engine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,16 +31,21 @@ import torch
 from gog import metrics, prompts
 from gog.agent import Generation
 from gog.engine import Counters, Seed
-from gog.errors import QuestionSkipped
+from gog.errors import QuestionSkipped, UserError
 from gog.images import Image
+from gog.spec import EngineSettings
 from gog.trajectory import Segment
-from gog_recipes.models import policy_model
+from gog_recipes.models.decoder import Decoder
+from gog_recipes.models.kv_cache import BLOCK_TOKENS, Layout
+from gog_recipes.rollout import scheduling
 from gog_recipes.rollout.draw import draw
 from gog_recipes.rollout.engine import Parts
-from gog_recipes.rollout.slots import Group, Slot, one_reader_per_group, step_inputs, take_prompt
+from gog_recipes.rollout.slots import Group, Slot, step_inputs, take_prompt
 
 PATIENCE = 0.002
 """Seconds that a step waits for more conversations, when fewer than half of the open ones have something to do."""
+CPU_CACHE_BYTES = 8 * 2**30
+"""Bound of the cache on a CPU, where none is set."""
 
 
 class TransformersEngine:
@@ -51,20 +60,24 @@ class TransformersEngine:
     def __init__(self, parts: Parts) -> None:
         self.processor, self.vision, self.limits = parts.processor, parts.vision, parts.limits
         self.style, self.capacity, self.version = parts.processor.style, parts.capacity, parts.version
-        self.decoder = policy_model.family_of(parts.model).decoder(parts.model, parts.capacity, parts.limits.tokens)
+        self.settings = parts.settings
+        self.decoder = Decoder(parts.model)
+        longest = parts.limits.tokens
+        self.decoder.make_cache(longest, cache_bytes(parts.settings, self.decoder.layout, longest))
         self.counters = Counters()
-        self._free = list(range(parts.capacity - 1, -1, -1))
+        self._opened = 0
         self._open: dict[int, Slot] = {}
         self._driver: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._suppressed = torch.zeros(self.decoder.head.shape[0], dtype=torch.bool, device=self.decoder.head.device)
+        self._suppressed = torch.zeros(self.decoder.vocabulary, dtype=torch.bool, device=self.decoder.layout.device)
         self._suppressed[self.processor.suppress_tokens] = True
 
     # ---------------------------------------------------------------- gog.engine.Engine
 
     def prefetch(self, images: Sequence[Image]) -> None:
         """Prepares images, which the vision tower then encodes together when the first of them is read."""
-        self.vision.add(images)
+        if not self.settings.deterministic:
+            self.vision.add(images)
 
     async def open(
         self,
@@ -78,7 +91,7 @@ class TransformersEngine:
         """See gog.engine.Engine.open."""
         placeholders = prompt.count(prompts.IMAGE)
         opening = self._segment("prompt", prompt, images[:placeholders])
-        self.vision.add(images[placeholders:])
+        self._prepare(images[placeholders:])
         if len(opening.tokens) + 2 > self.limits.tokens:
             raise QuestionSkipped(
                 f"the prompt alone has {len(opening.tokens)} tokens, the limit is {self.limits.tokens}",
@@ -88,26 +101,29 @@ class TransformersEngine:
         earlier = resume or [()] * len(seeds)
         for segments in earlier:
             self._check_resumable(segments, opening)
+        if len(self._open) + len(seeds) > self.capacity:
+            raise RuntimeError(f"{len(self._open) + len(seeds)} conversations in an engine for {self.capacity}")
         group, suppressed, slots = Group(), tuple(self.processor.forbidden(suppress)), []
         for seed, segments in zip(seeds, earlier, strict=True):
             noise = np.random.Generator(np.random.Philox(np.random.SeedSequence(list(seed))))
-            slot = Slot(self._free.pop(), noise, suppressed, None if segments else group)
+            self._opened += 1
+            slot = Slot(self._opened, noise, suppressed, None if segments else group, exact=self.settings.deterministic)
             slot.resume(segments or [opening])
             if not segments:
                 group.slots.append(slot)
-            self._open[slot.index] = slot
+            self._open[slot.number] = slot
             slots.append(slot)
         again = sum(len(segment.tokens) for segments in earlier for segment in segments)
         self._count(unique=again + (len(opening.tokens) if group.slots else 0))
         return [TransformersSession(self, slot) for slot in slots]
 
     async def rest(self) -> None:
-        """See gog.engine.Engine.rest: frees the cache."""
+        """See gog.engine.Engine.rest: frees the cache, and the copies of a sharded model's weights."""
         assert not self._open, "at rest under a conversation"
-        self.decoder.free_cache()
+        self.decoder.rest()
 
     async def switch(self, weights: Any, version: int) -> None:
-        """See gog.engine.Engine.switch; weights: the model, from which the decoder takes its own form."""
+        """See gog.engine.Engine.switch; weights: the model, whose tensors the decoder reads."""
         assert not self._open, "weights changed under a conversation"
         self.decoder.refresh(weights)
         self.version = version
@@ -126,7 +142,6 @@ class TransformersEngine:
 
     async def generate(self, slot: Slot) -> Generation:
         """The next turn of a conversation."""
-        slot.turn, slot.logprobs = [], []
         if self.room(slot) < 1:
             return Generation("", finished=False, room=False)
         slot.waiting = asyncio.get_running_loop().create_future()
@@ -151,12 +166,10 @@ class TransformersEngine:
         self._count(unique=len(observation.tokens))
 
     def release(self, slot: Slot) -> None:
-        """Frees the row of a conversation that is over; again is harmless."""
-        if self._open.get(slot.index) is not slot:
+        """Frees what a conversation holds that is over; again is harmless."""
+        if self._open.pop(slot.number, None) is None:
             return
-        del self._open[slot.index]
-        self._free.append(slot.index)
-        self._free.sort(reverse=True)  # low rows first: rows that are neighbours are read without a copy
+        self.decoder.cache.release(slot.blocks)
         if slot.group is not None:
             slot.group.slots.remove(slot)
         self._wake.set()
@@ -175,9 +188,18 @@ class TransformersEngine:
             raise ValueError(f"the conversation to resume shows image {absent[0]}, which is not given")
 
     def _segment(self, source: Any, text: str, images: Sequence[Image]) -> Segment:
-        self.vision.add(images)
+        self._prepare(images)
         ids = self.processor.encode(text, [self.vision.tokens(image.hash) for image in images])
         return Segment(source=source, tokens=tuple(ids), images=tuple(image.hash for image in images))
+
+    def _prepare(self, images: Sequence[Image]) -> None:
+        """Makes images known to `vision`, which encodes them together later, or each by itself where that matters."""
+        if not self.settings.deterministic:
+            self.vision.add(images)
+            return
+        for image in images:
+            self.vision.add([image])
+            self.vision[image.hash]
 
     # ---------------------------------------------------------------- the driver
 
@@ -185,45 +207,60 @@ class TransformersEngine:
         """Steps until no session waits. A fault here raises in every session that does."""
         try:
             while ready := await self._ready():
-                wide = [slot for slot in ready if len(slot.pending) > 1]
-                narrow = [slot for slot in ready if len(slot.pending) == 1]
-                # Wide steps are kept for many slots at once: a mixed batch would pad every single token to the longest.
-                self._step(wide if wide and len(wide) >= len(narrow) else narrow or wide)
+                self._wake.clear()
+                if not self._advance(ready):
+                    await self._wake.wait()  # the cache is full, and those that hold it wait for their tools
                 await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 (not swallowed: raised in each episode, which is where it is awaited)
+            fault = error if isinstance(error, UserError) else RuntimeError(f"the rollout engine failed: {error!r}")
             for slot in self._open.values():
                 if slot.waiting is not None and not slot.waiting.done():
-                    slot.waiting.set_exception(RuntimeError(f"the rollout engine failed: {error!r}"))
+                    slot.waiting.set_exception(fault)
 
     async def _ready(self) -> list[Slot]:
-        """Slots whose session waits, in order of their rows; waits a moment for more when they are few."""
+        """Slots whose session waits, in the order of their opening; waits a moment for more when they are few."""
         deadline = time.monotonic() + PATIENCE
         while True:
             ready = [slot for slot in self._open.values() if slot.waiting is not None]
             left = deadline - time.monotonic()
-            if 2 * len(ready) >= len(self._open) or left <= 0:
-                return sorted(ready, key=lambda slot: slot.index)
+            if 2 * len(ready) >= len(self._open) or left <= 0 or self.settings.deterministic:
+                return ready
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), left)
             except TimeoutError:
                 continue
 
+    def _advance(self, ready: Sequence[Slot]) -> bool:
+        """Makes one step with some of these slots; False if the cache has no room for any of them."""
+        if known := [slot for slot in ready if slot.logits is not None]:
+            self._sample(known, torch.stack([slot.logits for slot in known if slot.logits is not None]))
+            return True
+        most = self.settings.prefill_tokens
+        chosen = ready[:1] if self.settings.deterministic else scheduling.choose(ready, most)
+        slots = scheduling.with_memory(chosen, self._open.values(), self.decoder.cache, self._evict)
+        if slots:
+            self._step(slots)
+        return bool(slots)
+
+    def _evict(self, slot: Slot) -> None:
+        """Takes a conversation's part of the cache away; it is read again when there is room."""
+        self.decoder.cache.release(slot.blocks)
+        slot.rewind()
+
     def _step(self, slots: list[Slot]) -> None:
-        """Reads what these slots have pending and samples one token for each of them, and for those they share with."""
-        slots = one_reader_per_group(slots)
-        inputs = step_inputs(slots, self.decoder.embedding, self.processor, self.vision)
-        logits = self.decoder.step(inputs.rows, inputs.embedded, inputs.positions, inputs.starts, inputs.counts)
-        read = 0
-        for slot in slots:
-            if not slot.turn:  # a prompt, or an observation behind the last sampled token, which was counted as such
-                read += len(slot.pending) - (1 if slot.cached else 0)
-            slot.mark_read()
-        slots, logits = self._share_prompts(slots, logits)
-        self._sample(slots, logits)
+        """Reads what these slots have pending, and samples one token for each that has read all of it."""
+        counts = [slot.next_count(self.settings.prefill_tokens) for slot in slots]
+        logits = self.decoder.step(step_inputs(slots, counts, self.processor, self.vision))
+        read = sum(counts) - sum(slot.sampled_last for slot in slots)
+        for slot, count in zip(slots, counts, strict=True):
+            slot.mark_read(count)
         metrics.record_tokens("prefilled", read)
-        metrics.record_tokens("generated", len(slots))
-        self._count(prefilled=read, generated=len(slots), steps=1)
+        self._count(prefilled=read, steps=1)
+        done = [number for number, slot in enumerate(slots) if not slot.pending]
+        if done:
+            slots = [slots[number] for number in done]
+            self._sample(*self._share_prompts(slots, logits if len(done) == len(logits) else logits[done]))
 
     def _share_prompts(self, slots: list[Slot], logits: torch.Tensor) -> tuple[list[Slot], torch.Tensor]:
         """Copies prompts that were just read to the others of their groups.
@@ -235,31 +272,39 @@ class TransformersEngine:
         Returns:
             These slots and those that wait and share a prompt with one of them; their logits.
         """
-        sampled, sources = [], []
+        sampled, sources = list(slots), list(range(len(slots)))
         for number, slot in enumerate(slots):
-            sampled.append(slot)
-            sources.append(number)
             group = slot.group
             if group is None or group.read:
                 continue
             group.read = True
-            others = [other for other in group.slots if other is not slot]
-            if others:
-                self.decoder.copy_row(slot.index, [other.index for other in others], slot.cached)
-            for other in others:
-                take_prompt(slot, other)
+            cache, targets = self.decoder.cache, []
+            for other in group.slots:
+                if other is slot or not cache.reserve(other.blocks, slot.cached):
+                    continue  # without room it reads the prompt itself, later
+                take_prompt(slot, other, logits[number])
+                targets.append(other.blocks)
                 if other.waiting is not None:
                     sampled.append(other)
                     sources.append(number)
+            if targets:
+                cache.copy(slot.blocks, targets, slot.cached)
         return sampled, logits[sources] if len(sampled) > len(slots) else logits
 
     def _sample(self, slots: list[Slot], logits: torch.Tensor) -> None:
         """Draws one token per slot from logits [b, vocabulary], and delivers the turns that it completes."""
+        if self.settings.deterministic and len(slots) > 1:
+            for number, slot in enumerate(slots):
+                self._sample([slot], logits[number : number + 1])
+            return
         logits = logits.float().masked_fill(self._suppressed, float("-inf"))
         greedy = self.limits.temperature == 0
         noise = None if greedy else [slot.noise.random() for slot in slots]
         suppressed = [slot.suppressed for slot in slots]
         tokens, logprobs = draw(logits, suppressed, noise, self.limits.temperature or 1.0)
+        self._check_finite(logprobs)
+        metrics.record_tokens("generated", len(slots))
+        self._count(generated=len(slots))
         for slot, token, logprob in zip(slots, tokens, logprobs, strict=True):
             slot.add_token(token, logprob)
             finished = self.processor.ends_turn(slot.turn)
@@ -267,6 +312,14 @@ class TransformersEngine:
             if finished or not room or len(slot.turn) >= self.limits.turn_tokens:
                 text, overrun = self.processor.turn_text(slot.turn)
                 slot.deliver(Generation(text, finished, room), self.version, overrun=overrun)
+
+    def _check_finite(self, logprobs: Sequence[float]) -> None:
+        if not all(map(math.isfinite, logprobs)):
+            raise UserError(
+                f"the policy of version {self.version} samples tokens with a log-prob that is not finite",
+                where="model",
+                remedy="continue from an earlier checkpoint, with a lower learning rate",
+            )
 
     def _count(self, **more: int) -> None:
         self.counters = Counters.total((self.counters, Counters(**more)))
@@ -304,3 +357,31 @@ class TransformersSession:
     def close(self) -> None:
         """Frees its place."""
         self.engine.release(self.slot)
+
+
+def cache_bytes(settings: EngineSettings, layout: Layout, longest: int) -> int:
+    """Bytes that the cache may take.
+
+    Args:
+        settings: of the stage
+        layout: what the cache holds of a token
+        longest: tokens of a conversation, at most
+
+    Raises:
+        UserError: they do not hold one conversation.
+    """
+    if settings.kv_cache_bytes is not None:
+        limit = settings.kv_cache_bytes
+    elif layout.device.type == "cuda":
+        limit = torch.cuda.mem_get_info(layout.device)[0] // 2
+    else:
+        limit = CPU_CACHE_BYTES
+    block = min(BLOCK_TOKENS, longest)
+    needed = -(-longest // block) * block * layout.token_bytes
+    if limit < needed:
+        raise UserError(
+            f"{limit} bytes do not hold one conversation of max_tokens {longest}",
+            where="kv_cache_bytes",
+            remedy=f"allow {needed} bytes or more, or lower max_tokens",
+        )
+    return limit

@@ -17,12 +17,6 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     return loading.load(Qwen2_5_VLForConditionalGeneration, folder, device, dtype)
 
 
-def _decoder(policy: Any, rows: int, length: int) -> Any:
-    from gog_recipes.models.decoder import Decoder  # it reads the policy through the generic code above this folder
-
-    return Decoder(policy, rows, length)
-
-
 FAMILY = Family(
     load=_load,
     processor=Processor,
@@ -30,5 +24,4 @@ FAMILY = Family(
     language_model=qwen_forward.language_model,
     encode_images=qwen_forward.encode_images,
     hidden_states=qwen_forward.hidden_states,
-    decoder=_decoder,
 )

@@ -1,0 +1,70 @@
+"""Which conversations a step advances, and what becomes of the others when the cache is full. Pure.
+
+Reading and decoding are different steps: a mixed one would pad every single token to the longest prompt. A reading step
+is bounded by its tokens, padding included, and takes conversations with about as much to read.
+
+Memory goes to conversations in the order in which they were opened. One that grows may take it from one that was opened
+later, which is then read again when there is room; one that holds nothing yet waits until there is room for its pending
+tokens and for a block of each that is under way, so that those are seldom interrupted. So the oldest always advances.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterable, Sequence
+
+from gog_recipes.models.kv_cache import KVCache
+from gog_recipes.rollout.slots import Slot, one_reader_per_group
+
+
+def choose(ready: Sequence[Slot], prefill_tokens: int) -> list[Slot]:
+    """The slots of the next step.
+
+    Args:
+        ready: those with pending tokens, whose sessions wait
+        prefill_tokens: rows times tokens of a reading step, at most
+    """
+    ready = one_reader_per_group(ready)
+    wide = [slot for slot in ready if slot.next_count(prefill_tokens) > 1]
+    narrow = [slot for slot in ready if slot.next_count(prefill_tokens) == 1]
+    # Reading waits until it is worth a step, so that few long prompts do not delay many turns.
+    return _alike(wide, prefill_tokens) if wide and len(wide) >= len(narrow) else narrow or wide
+
+
+def _alike(wide: Sequence[Slot], prefill_tokens: int) -> list[Slot]:
+    """All of these if they fit into one step, else the oldest and those that have about as much to read."""
+    counts = {slot.number: slot.next_count(prefill_tokens) for slot in wide}
+    if len(wide) * max(counts.values()) <= prefill_tokens:
+        return list(wide)
+    longest = counts[wide[0].number]
+    fitting = (slot for slot in wide[1:] if counts[slot.number] <= longest)
+    others = sorted(fitting, key=lambda slot: -counts[slot.number])
+    return [wide[0], *others][: max(1, prefill_tokens // longest)]
+
+
+def with_memory(
+    chosen: Sequence[Slot], others: Iterable[Slot], cache: KVCache, evict: Callable[[Slot], None]
+) -> list[Slot]:
+    """Those of the chosen slots for which the cache has room; it is reserved.
+
+    Args:
+        chosen: slots of the next step
+        others: all open slots
+        cache: gives the blocks
+        evict: takes a slot's blocks away; it must read everything again
+    """
+    holders = sorted((slot for slot in others if slot.blocks), key=lambda slot: slot.number)
+    found: list[Slot] = []
+    for slot in sorted(chosen, key=lambda slot: slot.number):
+        needed = cache.blocks_for(slot.tokens)
+        if not slot.blocks and holders and cache.available < needed + len(holders):
+            continue
+        while not cache.reserve(slot.blocks, slot.tokens):
+            if not slot.blocks or not holders or holders[-1].number <= slot.number:
+                break
+            evict(holders.pop())
+        else:
+            found.append(slot)
+            if all(slot is not holder for holder in holders):
+                bisect.insort(holders, slot, key=lambda slot: slot.number)
+    return found
