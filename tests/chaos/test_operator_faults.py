@@ -143,6 +143,26 @@ def test_deaths_before_and_after_a_request_to_a_policy_pod_are_both_run():
     assert list(deaths(calls)) == [("dies before", 1), ("dies before", 2)]
 
 
+@pytest.mark.parametrize("call, accepted", [(2, False), (3, True), (4, True)])
+def test_a_stage_may_end_differently_only_after_its_run_was_decided(call, accepted):
+    run, stage = "gogruns.gog.dev/world", "sftstages.gog.dev/world-sft"
+    requests = ("GET /apis/gog.dev/x/gogruns/world", "GET /apis/gog.dev/x/sftstages/world-sft", "PATCH /apis/batch/x")
+    calls = tuple(map(Call, (*requests, "PATCH /apis/gog.dev/x/gogruns/world/status", "PATCH /apis/gog.dev/x/sftstages")))
+    essence = [[["Complete", "True", "", ""]], {"ended": {"attempt": 2}}, {}]
+    clean = Outcome(Case("least"), {run: essence, stage: essence}, {}, calls, "", 0.0)
+    cancelled = [[["Failed", "True", "Cancelled", ""]], {"ended": {"attempt": 0}}, {}]
+    case = Case("least", "stage's status wiped", call)
+    found = fault_found(Outcome(case, {run: essence, stage: cancelled}, {}, calls, "", 0.0), clean)
+    assert (not found) is accepted
+
+
+def test_interference_may_cost_attempts():
+    key = "sftstages.gog.dev/world-sft"
+    two, three = ({key: [[], {"attempt": n, "ended": {"attempt": n, "message": ""}}, {}]} for n in (2, 3))
+    clean = Outcome(Case("least"), two, {}, (), "", 0.0)
+    assert not fault_found(Outcome(Case("least", "job deleted", 1), three, {}, (), "", 0.0), clean)
+
+
 def test_shards_are_disjoint_and_cover_all_cases():
     cases = [Case("least", fault, call) for fault in ANSWERS for call in range(100)]
     shards = [[case for case in cases if case in fault_shards.Shard(number, 8)] for number in range(1, 9)]

@@ -42,12 +42,7 @@ def _unfinished(outcome: Outcome, baseline: Outcome) -> str:
     """Interference may cost attempts only, so the custom resources must end in the same state. A run that was complete
     before stays complete and creates nothing again."""
     run = "gogruns.gog.dev/world"
-    writes = [
-        number
-        for number, call in enumerate(outcome.calls, 1)
-        if call.request.startswith("PATCH") and "/gogruns/" in call.request
-    ]
-    late = outcome.case.call >= max(writes, default=0)
+    late = outcome.case.call > _decision(outcome)
     ours = [run] if late else [key for key in baseline.state if ".gog.dev/" in key]
     live = [key for key, each in outcome.state.items() if "batch.volcano" in key and each not in OVER]
     if live:
@@ -56,10 +51,19 @@ def _unfinished(outcome: Outcome, baseline: Outcome) -> str:
     return _difference(found, {key: _without_attempts(baseline.state[key]) for key in ours})
 
 
+def _decision(outcome: Outcome) -> int:
+    """Number of the last read of a custom resource before the last write of the run. What happens after it cannot change
+    the decision that the run is complete, only what the operator then does about a stage that looks unfinished."""
+    requests = [call.request for call in outcome.calls]
+    writes = [n for n, request in enumerate(requests) if request.startswith("PATCH") and "/gogruns/" in request]
+    before = requests[: max(writes, default=0)]
+    return max((n for n, each in enumerate(before, 1) if each.startswith("GET") and ".gog.dev/" in each), default=0)
+
+
 def _without_attempts(essence: list[Any]) -> list[Any]:
-    conditions, rest, spec = essence
-    return [
-        conditions,
-        {key: value for key, value in rest.items() if key not in ("attempt", "observedAttempt", "failures")},
-        spec,
-    ]
+    """The essence of a custom resource without what depends on the number of attempts."""
+    conditions, status, spec = essence
+    rest = {key: value for key, value in status.items() if key not in ("attempt", "observedAttempt", "failures")}
+    if isinstance(rest.get("ended"), dict):
+        rest["ended"] = {key: value for key, value in rest["ended"].items() if key != "attempt"}
+    return [conditions, rest, spec]
