@@ -103,6 +103,9 @@ def _for_runs(commands: Commands) -> None:
     validate = commands.add_parser("validate", help="check a manifest and list its stages", allow_abbrev=False)
     validate.add_argument("file", metavar="FILE")
     validate.add_argument("--cluster", action="store_true", help="refuse what kubectl apply would refuse")
+    validate.add_argument(
+        "--remote", action="store_true", help="also list the files of a base model at s3:// or hf://, over the network"
+    )
     _sets(validate)
 
     for name, help_ in (

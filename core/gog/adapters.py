@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gog import store, tensors
+from gog import base_model, store, tensors
 from gog.errors import UserError, unwritable
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -57,23 +57,28 @@ def name_of(ref: str) -> str:
     return ref.replace("/", "-")
 
 
-def fetch_servable(checkpoints: store.Store, ref: str, folder: Path) -> Path:
+def fetch_servable(
+    checkpoints: store.Store, ref: str, folder: Path, *, base: base_model.Identity | None = None
+) -> Path:
     """A checkpoint's policy as one adapter on the plain base.
 
     Args:
         checkpoints: where it is
         ref: `stage/step`, or a stage for its newest
         folder: where the adapter goes; it appears whole or not at all
+        base: the base model that it will be applied to; None if that is not known
 
     Raises:
-        UserError: the checkpoint is missing, corrupt or holds no adapter; the folder exists already.
+        UserError: the checkpoint is missing, corrupt or holds no adapter, or was trained on another base model; the
+            folder exists already.
     """
     if folder.exists():
         raise UserError("exists already", where=str(folder), remedy="fetch into a new folder")
-    layers = [
-        read(checkpoints.open(each, CONFIG), checkpoints.open(each, WEIGHTS), where=each.ref)
-        for each in lineage(checkpoints, ref)
-    ]
+    chain = lineage(checkpoints, ref)
+    if base is not None:
+        for each in chain:
+            base_model.compare(each.meta.get(base_model.RECORD), base, ref=each.ref)
+    layers = [read(checkpoints.open(each, CONFIG), checkpoints.open(each, WEIGHTS), where=each.ref) for each in chain]
     return _write(_joined(layers), folder)
 
 

@@ -40,10 +40,10 @@ class QuestionSkipped(UserError):
 
 
 class ServiceDown(Exception):
-    """A tool or the judge was down for longer than the stage waits. Nothing in the manifest is wrong: it is retried.
+    """A service was down for longer than the stage waits. Nothing in the manifest is wrong: it is retried.
 
     Attributes:
-        service: name of the tool, or `judge`.
+        service: name of the tool, `judge`, or the hub that a base model is fetched from.
         reason: why its last calls failed, in the service's own words where it gave any.
     """
 

@@ -40,13 +40,14 @@ def preset_of(base: str) -> str:
         base: a folder in Hugging Face form, or what else a manifest names a base model by
     """
     try:
-        model_type = json.loads((Path(base) / "config.json").read_bytes())["model_type"]
+        model_type = json.loads((Path(base.removeprefix("file://")) / "config.json").read_bytes())["model_type"]
     except (OSError, ValueError, TypeError, KeyError):
         model_type = ""
     names = {_plain(preset): preset for preset in PRESETS if preset != "tiny"}
     if _plain(str(model_type)) in names:
         return names[_plain(str(model_type))]
-    last = _plain(base.rstrip("/").rpartition("/")[2])
+    name = base.partition("@")[0] if base.startswith("hf://") else base
+    last = _plain(name.rstrip("/").rpartition("/")[2])
     named = [name for name in names if name in last or (_EXPERTS.search(last) and name.removesuffix("moe") in last)]
     return names[max(named, key=len)] if named else DEFAULT_PRESET
 

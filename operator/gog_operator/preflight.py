@@ -2,7 +2,8 @@
 
 Otherwise a truncated line in a dataset, a model folder of another architecture or a missing bucket would fail the run
 after an hour, with its servers running. Stages repeat the cheap checks, because users also start stages directly.
-Inputs that only the cluster can reach (an s3:// model, images of a dataset in a store) are checked where they are used.
+Of a model in a store or on the Hugging Face Hub only the names of its files are checked; its content, and images of a
+dataset in a store, are checked where they are used.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gog import base_model, dataset, dataset_zip, image_limits, store, trajectory_zip
+from gog import base_model, base_source, dataset, dataset_zip, hub, image_limits, store, trajectory_zip
 from gog import spec as settings
-from gog.errors import UserError
+from gog.errors import ServiceDown, UserError
 from gog.store import faults
 from gog.tracing import otlp
 from gog_operator.api.objects import GoGRun, Object, Stage
@@ -40,11 +41,11 @@ def check(thing: Object, where: str) -> None:
     used = stages(thing)
     if (data := getattr(thing.spec, "data", None)) is not None:
         model = getattr(thing.spec, "model", None)
-        limits = image_limits.of_model(Path(model.base)) if isinstance(model, settings.ModelSpec) else None
+        limits = limits_of(model) if isinstance(model, settings.ModelSpec) else None
         check_data(data, splits(used), f"{where}.data", getattr(thing.spec, "store", None), limits)
     model = getattr(thing.spec, "model", None)
     if isinstance(model, settings.ModelSpec):  # an endpoint's model is a name
-        check_model(model, f"{where}.model.base")
+        check_model(model, f"{where}.model.base", getattr(thing.spec, "store", None))
     for sft in used.values():
         if isinstance(sft, settings.SFTSettings):
             check_demonstrations(sft.demonstrations, f"{where}.stages.sft" if isinstance(thing, GoGRun) else where)
@@ -126,13 +127,39 @@ def check_data(
     dataset.check(Path(given), wanted, format=data.format, limits=limits or image_limits.QWEN_VL)
 
 
-def check_model(model: settings.ModelSpec, where: str) -> None:
-    """Checks a model folder. A model in a store may have tens of gigabytes; the stage that fetches it checks it."""
+def limits_of(model: settings.ModelSpec) -> image_limits.ImageLimits:
+    """Image sizes that a base model accepts; those of Qwen-VL if it is not on this machine."""
+    folder = base_source.local(model.base)
+    return image_limits.of_model(folder) if folder is not None else image_limits.QWEN_VL
+
+
+def check_model(model: settings.ModelSpec, where: str, own: settings.StoreSpec | None = None) -> None:
+    """Checks a base model: a folder whole, one that is fetched by the names of its files.
+
+    What is inside a model of tens of gigabytes is checked by the stage that fetches it.
+
+    Args:
+        model: The model.
+        where: Field of the manifest, for messages.
+        own: The run's store, whose options also apply to a model in a store.
+
+    Raises:
+        UserError: it is missing or incomplete, or its server does not answer within PATIENCE seconds.
+    """
     if model.base == SHIPPED_MODEL:
         return
-    if model.base.startswith("s3://"):
+    if (folder := base_source.local(model.base)) is not None:
+        base_model.check(folder, where=where)
         return
-    base_model.check(Path(model.base), where=where)
+    try:
+        if (address := hub.parse(model.base)) is not None:
+            base_model.check_listing(hub.listing(address), model.base)
+        else:
+            options = own or settings.StoreSpec(uri=model.base)
+            names = store.list_model(options, model.base, faults.Patience(budget=PATIENCE))
+            base_model.check_listing(names, model.base)
+    except (store.Unavailable, ServiceDown) as error:
+        raise UserError(str(error), where=where) from None
 
 
 def check_answers(url: str, where: str) -> None:

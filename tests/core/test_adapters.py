@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.builders import publish
 
-from gog import adapters, store, tensors
+from gog import adapters, base_model, store, tensors
 from gog.errors import UserError
 
 MODULES = ("base_model.model.layers.0.q_proj", "base_model.model.layers.1.up_proj")
@@ -235,3 +235,15 @@ def test_a_corrupt_sft_adapter_is_found_before_the_folder_appears(store, tmp_pat
     with pytest.raises(UserError, match="sft/180"):
         adapters.fetch_servable(store, "grpo/120", tmp_path / "served")
     assert not (tmp_path / "served").exists()
+
+
+def test_an_adapter_is_not_served_on_another_base_model_than_its_own(store, tmp_path, trained):
+    own, other = base_model.Identity("tiny", "1-00"), base_model.Identity("/models/b", "1-11")
+    publish(store, 121, blobs(store, trained[1]), stage="grpo", parents=("sft/181",))
+    publish(store, 181, blobs(store, trained[0]), stage="sft", meta={base_model.RECORD: own.document()})
+    assert adapters.fetch_servable(store, "grpo/121", tmp_path / "served", base=own).is_dir()
+    with pytest.raises(
+        UserError, match=r"checkpoint sft/181: its adapter was trained on the base model tiny .*/models/b"
+    ):
+        adapters.fetch_servable(store, "grpo/121", tmp_path / "again", base=other)
+    assert adapters.fetch_servable(store, "grpo/120", tmp_path / "older", base=other).is_dir(), "it records no base"

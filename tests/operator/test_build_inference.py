@@ -177,3 +177,8 @@ def test_what_a_kubelet_would_expand_reaches_the_server_as_it_is(text):
 def test_a_model_folder_may_be_named_like_a_variable():
     assert expanded("/models/$(HOME)") == "/models/EXPANDED"
     assert flag(made("policy", base="/models/$(HOME)"), "--model") == "/models/$$(HOME)"
+
+
+def test_a_policy_on_a_base_of_the_hub_gets_the_token_of_its_secret():
+    served = made("policy", base="hf://org/model", baseSecretName="hub")
+    assert {"secretRef": {"name": "hub"}} in container_of(served)["envFrom"]

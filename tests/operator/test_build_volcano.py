@@ -191,3 +191,9 @@ def test_the_job_of_a_stage_with_a_long_name_stays_within_the_limits():
 @pytest.mark.parametrize(("one", "other"), [("1Gi", "1G"), ("2", "1500m"), ("0.5Gi", "500Mi"), ("1k", "999")])
 def test_quantities_are_compared_by_value(one, other):
     assert quantities.larger(one, other) == quantities.larger(other, one) == one
+
+
+def test_a_base_of_the_hub_is_fetched_with_the_token_of_its_secret():
+    plain, gated = made(), made(model={"base": "hf://org/model", "secretName": "hub"})
+    source = {"secretRef": {"name": "hub"}}
+    assert source in container_of(gated)["envFrom"] and source not in container_of(plain)["envFrom"]

@@ -372,7 +372,7 @@ def test_what_only_a_cluster_refuses_is_listed_and_not_an_error():
     assert [each.sentence() for each in manifest.cluster_problems(read(text))] == [
         "spec.store: missing: on a cluster checkpoints are kept in S3, "
         "e.g. store: {uri: 's3://bucket/prefix', secretName: gog-s3}",
-        "spec.model.base: should be tiny, an s3:// prefix, or an absolute path inside the trainer image",
+        "spec.model.base: should be tiny, an s3:// prefix, hf://org/name, or an absolute path inside the trainer image",
         "spec.data.path: a pod has no folder of your machine: publish the dataset with "
         "gog move push FOLDER s3://bucket/prefix, and write data: {uri: 's3://bucket/prefix'}",
     ]

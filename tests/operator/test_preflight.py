@@ -7,7 +7,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
+from support import base_folders, hub_server
 
+from gog import base_model
 from gog.tracing import otlp
 
 
@@ -75,7 +78,8 @@ def test_a_model_of_another_architecture_is_refused(harness):
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     path = harness.write(model={"base": str(folder)})
     assert refusal(harness, path) == (
-        f"gog: {path}: spec.model.base: model type 'llama' of {folder} is not supported (use a model of type qwen2_5_vl)"
+        f"gog: {path}: spec.model.base: model type 'llama' of {folder} is not supported "
+        f"(use a model of type {', '.join(base_model.model_types())})"
     )
     (folder / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl"}))
     assert refusal(harness, path).endswith(f"no weights in {folder} (weights are read from *.safetensors only)")
@@ -138,3 +142,16 @@ def test_every_replica_of_a_policy_must_answer(harness):
         urls = f"http://127.0.0.1:{listener.getsockname()[1]},http://127.0.0.1:1"
         said = refusal(harness, harness.write(**VLLM, endpoints={"policy": {"url": urls}}))
     assert "endpoints.policy.url: nothing answers at http://127.0.0.1:1: Connection refused" in said
+
+
+def test_a_model_of_the_hub_that_lacks_files_is_refused(harness, monkeypatch):
+    folder = base_folders.write(harness.folder / "source", shards=2)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    path = harness.write(model={"base": "hf://org/model", "family": "tiny"})
+    with hub_server.serving(folder) as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        assert refusal(harness, path) == (
+            "gog: hf://org/model: has no shard 2 of 2 (1 are missing) (upload the whole model)"
+        )
+        served.status = 503
+        assert refusal(harness, path).startswith(f"gog: {path}: spec.model.base: Hugging Face Hub: hf://org/model: ")

@@ -52,6 +52,7 @@ VALID_SPECS = (
     *("scheduling: {nodeSelector: {a: }}", "scheduling: {tolerations: [{operator: Exists}]}"),
     *("arms: [{name: a, set: {seed: 1}}]", "arms: [{name: a, set: {stages.grpo.gaze: off}}]"),
     *("promoteTo: {uri: s3://c/p}", "data: {world: {seed: 3}}", "model: {base: /models/m, family: }"),
+    *("model: {base: 'hf://org/m@refs/pr/1', secretName: hf}", "model: {base: 'file:///models/m'}"),
     *("stages: {sft: {optimizer: {_component_: torch.optim.SGD}}}", "stages: {sft: {demonstrations: sample}}"),
     *(
         "stages: {evaluate: {policies: [sft]}}",
@@ -60,6 +61,7 @@ VALID_SPECS = (
 )
 INVALID_SPECS = (
     *("seed: '5'", "seed: 1.5", "seed: 5x", "seed: true", "seed: -1", "seed: 99999999999999999999", "seed: [1]"),
+    *("model: {base: 'hf://m'}", "model: {base: 'gs://b/m'}", "model: {base: tiny, secretName: hf}"),
     *("seed: 9223372036854775808", "seed: 2024-01-01", "seed: 1:30", "seed: {a: 1}", "backoffLimit: 101"),
     *("suspend: 'false'", "suspend: 0", "suspend: nope", "suspend: 'yes'", "stages: {grpo: {keepUnsolved: 'true'}}"),
     *("tools: {cache: {mode: on}}", "tools: {cache: {mode: 0}}", "tools: {cache: {mode: record}}"),

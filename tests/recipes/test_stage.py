@@ -9,11 +9,13 @@ import threading
 import urllib.error
 import urllib.request
 
+import PIL.Image
 import pytest
+from support import base_folders
 
-from gog import dataset_zip, metrics, outage, progress, spec, store
+from gog import base_model, dataset_zip, metrics, outage, progress, spec, store
 from gog.errors import ServiceDown, UserError
-from gog_recipes.runtime import config, monitor, termination
+from gog_recipes.runtime import base, config, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.runtime.stage import Stage
 
@@ -244,27 +246,43 @@ def test_other_ranks_write_to_a_folder_of_their_own_and_log_nothing(tmp_path, ca
     assert not (tmp_path / "termination-log").exists() and capsys.readouterr().out == ""
 
 
-def test_files_of_every_rank_become_one_checkpoint_committed_by_rank_0(tmp_path):
-    """Two ranks in two threads, each of which stages its own files."""
-    barrier, items = threading.Barrier(2), {}
+def in_two_ranks(act):
+    """[act(ranks) of each of two ranks], which are threads; an exception in the place of a result."""
+    barrier, items, results = threading.Barrier(2), {}, {}
 
     class Rank(Ranks):
         def gather(self, item):
             items[self.rank] = item
             barrier.wait(10)
-            return [items[rank] for rank in range(self.size)]
+            found = [items[rank] for rank in range(self.size)]
+            barrier.wait(10)
+            return found
 
-    def publish(rank):
-        stage = make_stage(tmp_path, ranks=Rank(rank, 2), workdir=str(tmp_path / f"pod-{rank}"))
-        rows = stage.workdir / f"rows-{rank}"
-        rows.write_text(f"rows of {rank}")
-        stage.publish(1, {"log": rows}, meta={}, parents=[], own={rows.name: rows})
+    def run(ranks):
+        try:
+            results[ranks.rank] = act(ranks)
+        except UserError as error:
+            results[ranks.rank] = error
 
-    threads = [threading.Thread(target=publish, args=(rank,)) for rank in range(2)]
+    threads = [threading.Thread(target=run, args=(Rank(rank, 2),)) for rank in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return [results[rank] for rank in range(2)]
+
+
+def test_files_of_every_rank_become_one_checkpoint_committed_by_rank_0(tmp_path):
+    """Each rank stages its own files."""
+
+    def publish(ranks):
+        rank = ranks.rank
+        stage = make_stage(tmp_path, ranks=ranks, workdir=str(tmp_path / f"pod-{rank}"))
+        rows = stage.workdir / f"rows-{rank}"
+        rows.write_text(f"rows of {rank}")
+        stage.publish(1, {"log": rows}, meta={}, parents=[], own={rows.name: rows})
+
+    in_two_ranks(publish)
     opened = store.open_store(f"file://{tmp_path}/store")
     manifest = opened.latest("grpo")
     assert {name: opened.open(manifest, name).read_text() for name in manifest.files} == {
@@ -278,12 +296,14 @@ def test_a_dataset_of_a_store_is_unpacked_once_for_all_ranks_of_a_pod(tmp_path, 
     place = store.open_store(f"file://{tmp_path}/datasets")
     dataset_zip.pack(world, tmp_path / "dataset.zip")
     place.publish(dataset_zip.KEY, 1, {dataset_zip.FILE: tmp_path / "dataset.zip"})
-    found = []
-    for rank in range(2):
+
+    def act(ranks):
         data = {"uri": f"file://{tmp_path}/datasets"}
-        stage = make_stage(tmp_path, ranks=Ranks(rank, 2), data=data, workdir=str(tmp_path / "work"))
+        stage = make_stage(tmp_path, ranks=ranks, data=data, workdir=str(tmp_path / "work"))
         folder, questions = stage.questions("train")
-        found.append((folder, folder.stat().st_ino, len(questions)))
+        return folder, folder.stat().st_ino, len(questions)
+
+    found = in_two_ranks(act)
     assert found[0] == found[1] and found[0][0] == tmp_path / "work" / "data" and found[0][2] == 80
 
 
@@ -299,7 +319,7 @@ def test_a_base_model_in_a_store_is_fetched_once_into_the_pod(tmp_path, monkeypa
 
     def fetch(spec, uri, folder):
         asked.append((spec.uri, uri))
-        folder.mkdir()
+        base_folders.write(folder)
 
     monkeypatch.setattr(store, "fetch_prefix", fetch)
     stage = make_stage(tmp_path, model={"base": "s3://models/base"}, workdir=str(tmp_path / "work"))
@@ -316,3 +336,68 @@ def test_the_first_process_of_a_pod_ends_at_sigterm():
     default = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{program}"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", default], timeout=120, check=False)
     assert done.returncode == 143
+
+
+def test_ranks_with_other_settings_are_refused_by_the_name_of_the_setting(tmp_path):
+    refused = in_two_ranks(lambda ranks: make_stage(tmp_path, ranks, seed=ranks.rank, workdir=str(tmp_path / "w")).base)
+    sentence = "ranks: rank 1 has another seed than rank 0 (start all ranks with one configuration)"
+    assert [str(each) for each in refused] == [sentence, sentence]
+
+
+def test_ranks_with_another_base_model_under_the_same_name_are_refused(tmp_path, monkeypatch):
+    """Each rank has a folder of its own, as pods have."""
+    folders = [base_folders.write(tmp_path / str(rank), seed=rank) for rank in range(2)]
+    local = threading.local()
+    monkeypatch.setattr(base.base_source, "fetch", lambda name, **_: base.base_source.Located(local.folder, name))
+
+    def act(ranks):
+        local.folder = folders[ranks.rank]
+        return make_stage(tmp_path, ranks, model={"base": "/model"}, workdir=str(tmp_path / "w")).base
+
+    sentence = "ranks: rank 1 has another base model than rank 0 (give every pod the same model)"
+    assert [str(each) for each in in_two_ranks(act)] == [sentence, sentence]
+
+
+def test_ranks_with_another_dataset_are_refused(tmp_path):
+    def act(ranks):
+        folder = tmp_path / str(ranks.rank)
+        folder.mkdir()
+        line = {"id": f"q{ranks.rank}", "image": "a.png", "question": "?", "answers": ["x"]}
+        (folder / "train.jsonl").write_text(json.dumps(line) + "\n")
+        PIL.Image.new("RGB", (9, 9)).save(folder / "a.png")
+        stage = make_stage(tmp_path, ranks, data={"path": str(folder)}, workdir=str(tmp_path / "w"))
+        return stage.questions("train")
+
+    sentence = "ranks: rank 1 has another dataset (train) than rank 0 (give every pod the same dataset)"
+    assert [str(each) for each in in_two_ranks(act)] == [sentence, sentence]
+
+
+def adapter_of(stage):
+    """A checkpoint that records the stage's base, as training stages commit it."""
+    weights = stage.workdir / "weights"
+    weights.write_text("x")
+    meta = {base_model.RECORD: stage.base.identity.document()}
+    stage.publish(1, {"weights": weights}, meta=meta, parents=[], complete=False)
+    return stage.store.latest(stage.key)
+
+
+def test_an_adapter_is_only_used_on_the_base_model_that_it_was_trained_on(tmp_path):
+    folder = base_folders.write(tmp_path / "base")
+    given = {"model": {"base": str(folder)}, "workdir": str(tmp_path / "work")}
+    trained = adapter_of(make_stage(tmp_path, stage="sft", **given))
+    assert make_stage(tmp_path, **given).folder(trained).is_dir()
+    base_folders.write(folder, seed=1)
+    with pytest.raises(UserError) as caught:
+        make_stage(tmp_path, **given).folder(trained)
+    recorded, own = trained.meta["base"]["fingerprint"], base_model.fingerprint(folder)
+    assert str(caught.value) == (
+        f"checkpoint sft/1: its adapter was trained on the base model {folder} (fingerprint {recorded}), not on {folder} "
+        f"(fingerprint {own}) (name the base model that the adapter was trained on)"
+    )
+
+
+def test_an_adapter_without_a_record_of_its_base_is_accepted_with_a_line_in_the_log(tmp_path, capsys):
+    stage = make_stage(tmp_path, stage="sft")
+    commit(stage)
+    assert stage.folder(stage.store.latest("sft")).is_dir()
+    assert "sft: checkpoint sft/1 does not record its base model, which is not compared" in capsys.readouterr().out

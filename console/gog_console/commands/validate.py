@@ -1,7 +1,9 @@
 """`gog validate FILE`: checks a manifest without touching anything, and prints what a run of it would do.
 
 A manifest may be valid on one machine only, because a pod has none of the machine's folders. Without `--cluster` that is
-a note; with it, an error. What is not installed here is never an error, because the manifest may be for elsewhere.
+a note; with it, an error. A base model and a dataset in folders of this machine are checked as `gog run` checks them. What
+is not installed or not here is never an error, because the manifest may be for elsewhere. A base model that is fetched is
+checked with `--remote` only, because everything else needs no network.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from gog import base_source
+from gog import spec as settings
 from gog.errors import UserError
 from gog.tracing import otlp
+from gog_operator import preflight
 from gog_operator.api import manifest, problems, sequence
-from gog_operator.api.objects import GoGRun
+from gog_operator.api.objects import GoGRun, Object
 
 
 def main(given: argparse.Namespace) -> int:
@@ -20,14 +25,47 @@ def main(given: argparse.Namespace) -> int:
     refused = manifest.cluster_problems(thing)
     if refused and given.cluster:
         raise problems.joined([(each.where, each.what, each.remedy) for each in refused], where=given.file)
+    missing = check_inputs(thing, f"{given.file}: spec", remote=given.remote)
     print(f"{given.file}: {thing.kind} {thing.name} is valid")
     if isinstance(thing, GoGRun):
         print(f"stages: {' → '.join(step.key for step in sequence.steps(thing))}")
     for each in refused:
         print(f"note: a cluster refuses it: {each.sentence()}")
+    for sentence in missing:
+        print(f"note: {sentence}")
     if getattr(thing.spec, "traces", None) is not None:
         note_missing_package()
     return 0
+
+
+def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
+    """Checks base model and dataset, as far as they are on this machine.
+
+    Args:
+        thing: the object
+        where: its spec, for messages
+        remote: whether to list the files of a base model that is elsewhere
+
+    Returns:
+        A sentence for each input that was not checked.
+
+    Raises:
+        UserError: one of them cannot be used.
+    """
+    model, data = getattr(thing.spec, "model", None), getattr(thing.spec, "data", None)
+    notes, limits = [], None
+    if isinstance(model, settings.ModelSpec) and model.base != preflight.SHIPPED_MODEL:
+        folder = base_source.local(model.base)
+        if folder.is_dir() if folder is not None else remote:
+            preflight.check_model(model, f"{where}.model.base", getattr(thing.spec, "store", None))
+            limits = preflight.limits_of(model)
+        elif folder is not None:
+            notes.append(f"spec.model.base: there is no folder {folder} here, so the model is not checked")
+        else:
+            notes.append(f"spec.model.base: {model.base} is checked with --remote, and by the stage that fetches it")
+    if isinstance(data, settings.DataSpec) and data.path is not None and Path(data.path).exists():
+        preflight.check_data(data, preflight.splits(preflight.stages(thing)), f"{where}.data", limits=limits)
+    return notes
 
 
 def note_missing_package() -> None:

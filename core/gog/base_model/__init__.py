@@ -15,11 +15,26 @@ from typing import Any
 
 from gog import families
 from gog.base_model import architectures, image_processor, json_file, tokenizer, weights
+from gog.base_model.identity import RECORD, Identity, compare, fingerprint
 from gog.base_model.json_file import CONFIG
+from gog.base_model.listing import check as check_listing
 from gog.base_model.weights import INDEX, WEIGHTS
 from gog.errors import UserError
 
-__all__ = ["CONFIG", "INDEX", "WEIGHTS", "check", "entry_points", "model_type", "model_types"]
+__all__ = [
+    "CONFIG",
+    "INDEX",
+    "RECORD",
+    "WEIGHTS",
+    "Identity",
+    "check",
+    "check_listing",
+    "compare",
+    "entry_points",
+    "fingerprint",
+    "model_type",
+    "model_types",
+]
 
 ENTRY_POINTS = "gog.model_families"
 """Group of entry points with which an installed package adds model types: `<model_type> = "module:FAMILY"`."""

@@ -32,8 +32,15 @@ class ModelSpec(Spec):
     base: str = Field(
         min_length=1,
         max_length=1024,
-        description="`tiny` (shipped with gog), or a folder or s3:// prefix with a model in Hugging Face format. On a "
-        "cluster a folder is one of the trainer image.",
+        description="`tiny` (shipped with gog), a folder or s3:// prefix with a model in Hugging Face format, or "
+        "hf://org/name[@revision] of the Hugging Face Hub. On a cluster a folder is one of the trainer image. Without a "
+        "revision the default branch; either is pinned to a commit, which the first checkpoint records.",
+    )
+    secret_name: str | None = Field(
+        None,
+        max_length=253,
+        description="Secret in the run's namespace with HF_TOKEN, for an hf:// base of a private or gated repository. "
+        "Default: none; on one machine HF_TOKEN of the environment.",
     )
     family: Preset | None = Field(
         None,

@@ -64,10 +64,7 @@ def fetch_prefix(spec: StoreSpec, uri: str, folder: Path, patience: Patience | N
     """
     if folder.is_dir():
         return folder
-    backend = S3Backend(spec.model_copy(update={"uri": uri}), *bucket_and_prefix(uri), patience or Patience())
-    found = list(backend.entries(""))
-    wanted = [entry for entry in found if Path(entry.key).suffix in FETCHED]
-    _check_that_a_model(uri, found, wanted)
+    backend, wanted = _model_files(spec, uri, patience)
     try:
         with appearing(folder) as target:
             for entry in wanted:
@@ -78,6 +75,19 @@ def fetch_prefix(spec: StoreSpec, uri: str, folder: Path, patience: Patience | N
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # unless another process was faster
             raise unwritable(error, folder) from error
     return folder
+
+
+def list_model(spec: StoreSpec, uri: str, patience: Patience | None = None) -> list[str]:
+    """Names of the files that `fetch_prefix` would fetch. Raises as it does."""
+    return sorted(entry.key for entry in _model_files(spec, uri, patience)[1])
+
+
+def _model_files(spec: StoreSpec, uri: str, patience: Patience | None) -> tuple[S3Backend, list[Entry]]:
+    backend = S3Backend(spec.model_copy(update={"uri": uri}), *bucket_and_prefix(uri), patience or Patience())
+    found = list(backend.entries(""))
+    wanted = [entry for entry in found if Path(entry.key).suffix in FETCHED]
+    _check_that_a_model(uri, found, wanted)
+    return backend, wanted
 
 
 def _fetch(backend: S3Backend, entry: Entry, target: Path) -> None:

@@ -302,6 +302,9 @@ class EndpointObjectSpec(settings.PolicyEndpointSpec):
         max_length=1024,
         description="Base model of the policy server, as a run's model.base. Required by role policy. Default: none.",
     )
+    base_secret_name: str | None = Field(
+        None, max_length=253, description="Secret with HF_TOKEN, as a run's model.secretName. Default: none."
+    )
     version: str = Field(
         "", max_length=128, description="Checkpoint that the policy serves: `grpo/120`. Default: the base."
     )

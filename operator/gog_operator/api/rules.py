@@ -10,13 +10,14 @@ the operator's conditions, and to `SCHEMAS`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from gog import catalog
+from gog import catalog, hub
 from gog import spec as settings
 
 FORBIDDEN, REQUIRED = "FieldValueForbidden", "FieldValueRequired"
@@ -116,6 +117,22 @@ _SAMPLED_BY_VLLM = " || ".join(
     for stage in _ENGINES
 )
 
+
+def _base_rule(given: str, of: Callable[[Any], str]) -> Rule:
+    """Addresses of a base model have a form. given: CEL of the field's value; of: the same in Python."""
+    return Rule(
+        f"!{given}.contains('://') || {given}.startsWith('s3://') || {given}.startsWith('file:///') || "
+        f"{given}.matches('{hub.FORM}')",
+        "should be tiny, a folder, s3://bucket/prefix, file:///folder, or hf://org/name[@revision]",
+        ".base",
+        check=lambda model: (
+            "://" not in of(model)
+            or of(model).startswith(("s3://", "file:///"))
+            or re.fullmatch(hub.FORM, of(model)) is not None
+        ),
+    )
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "PolicyEndpointSpec": (*_SERVER, _ONE_MACHINE),
     "EndpointsSpec": (
@@ -126,12 +143,20 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "ModelSpec": (
+        _base_rule("self.base", lambda model: model.base),
         Rule(
-            "self.base == 'tiny' || self.base.startsWith('s3://') || self.base.startsWith('/')",
-            "should be tiny, an s3:// prefix, or an absolute path inside the trainer image",
+            "self.base == 'tiny' || self.base.contains('://') || self.base.startsWith('/')",
+            "should be tiny, an s3:// prefix, hf://org/name, or an absolute path inside the trainer image",
             ".base",
-            check=lambda model: model.base == "tiny" or model.base.startswith(("s3://", "/")),
+            check=lambda model: model.base == "tiny" or "://" in model.base or model.base.startswith("/"),
             cluster=True,
+        ),
+        Rule(
+            "!has(self.secretName) || self.base.startsWith('hf://')",
+            "only a base at hf:// is fetched with HF_TOKEN: remove secretName; a base at s3:// is read with store.secretName",
+            ".secretName",
+            FORBIDDEN,
+            check=lambda model: not has(model, "secret_name") or model.base.startswith("hf://"),
         ),
     ),
     "DataSpec": (
@@ -267,6 +292,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             REQUIRED,
             check=lambda server: server.role != "policy" or has(server, "url") or server.base != "",
         ),
+        _base_rule("(has(self.base) ? self.base : '')", lambda server: server.base),
         Rule(
             "self.role == 'policy' || !has(self.version) || self.version == ''",
             "only role policy serves a checkpoint: remove version",

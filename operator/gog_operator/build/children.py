@@ -62,12 +62,17 @@ def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:
 
 def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
     """The Endpoint that serves a trained checkpoint of the run. version: the checkpoint, `grpo/120`."""
-    return _endpoint(run, "policy", store, run.spec.images.trainer, base=run.spec.model.base, version=version)
+    return _endpoint(run, "policy", store, run.spec.images.trainer, version=version, **_base(run))
 
 
 def vllm(run: GoGRun, store: settings.StoreSpec) -> Endpoint:
     """The Endpoint of the vLLM that gog starts for stages with `engine: vllm`, with the options that the run implies."""
-    return _endpoint(run, "policy", store, run.spec.images.trainer, base=run.spec.model.base)
+    return _endpoint(run, "policy", store, run.spec.images.trainer, **_base(run))
+
+
+def _base(run: GoGRun) -> dict[str, str]:
+    model = run.spec.model
+    return {"base": model.base} | ({"baseSecretName": model.secret_name} if model.secret_name else {})
 
 
 def starts_vllm(run: GoGRun, step: Step) -> bool:

@@ -144,7 +144,7 @@ def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None)
         platform,
         command=["gog", "serve", *arguments],
         env={"OMP_NUM_THREADS": str(threads)} | pods.store_environment(store),
-        env_from=[*env_from, *secret],
+        env_from=[*env_from, *secret, *pods.hub_token(spec.base_secret_name)],
         ports={"http": PORT},
         resources=resources,
         mounts=mounts,

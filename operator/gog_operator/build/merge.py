@@ -47,7 +47,7 @@ def preset(given: Mapping[str, Any], presets: Path, stage: str) -> dict[str, Any
     """
     model = given.get("model")
     if not isinstance(model, dict) or not model.get("base"):
-        raise UserError("missing", where="model.base", remedy="write model: {base: tiny}, or a folder or s3:// prefix")
+        raise UserError("missing", where="model.base", remedy="write model: {base: tiny}, a folder, s3:// or hf://")
     family = settings.ModelSpec.model_construct(base=str(model["base"]), family=model.get("family")).preset
     path = presets / family / f"{stage}.yaml"
     if not path.is_file():

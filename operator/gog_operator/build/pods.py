@@ -183,6 +183,11 @@ def keys(secrets: Mapping[str, str]) -> list[Document]:
     ]
 
 
+def hub_token(secret: str | None) -> list[Document]:
+    """envFrom with HF_TOKEN, with which a base model of the Hugging Face Hub is fetched. secret: name of the Secret."""
+    return [{"secretRef": {"name": secret}}] if secret else []
+
+
 def store_environment(store: settings.StoreSpec | None, *, prefix: str = "", folder: str = SECRETS) -> dict[str, str]:
     """The environment variable that names the authority of the store's certificate; its file may be missing."""
     return {} if store is None or store.secret_name is None else {f"{prefix}AWS_CA_BUNDLE": f"{folder}/ca.crt"}

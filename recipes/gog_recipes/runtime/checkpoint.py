@@ -22,7 +22,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from gog import store
+from gog import base_model, store
 from gog_recipes.models import lora
 from gog_recipes.runtime import parallel
 from gog_recipes.runtime.ranks import Ranks
@@ -79,6 +79,7 @@ def save(
     files = {name: folder / name for name in (*lora.FILES, "state.json")}
     files |= {"metrics.jsonl": stage.metric_log.path} | dict(extra or {})
     complete = step >= int(str(meta["total"]))
+    meta = {**meta, base_model.RECORD: stage.base.identity.document()}
     stage.publish(step, files, meta=meta, parents=list(parents), complete=complete, own={rows.name: rows})
 
 
@@ -106,10 +107,14 @@ def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> 
 
     Returns:
         The steps done; 0 without a checkpoint.
+
+    Raises:
+        UserError: its adapter was trained on another base model.
     """
     manifest = stage.ranks.broadcast(stage.store.latest(stage.key))
     if manifest is None:
         return 0
+    stage.base.require(manifest, stage.log)
     saved = load_file(stage.store.open(manifest, lora.FILES[0]))
     for name, parameter in trainable(model).items():
         parameter.data.copy_(parallel.like(saved[name.replace(f".{lora.TRAINED}.", ".")], parameter))

@@ -11,7 +11,7 @@ the model is elsewhere (`parallel`).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -64,6 +64,21 @@ class Ranks:
     def all_reduce_sum(self, figure: Figure) -> Figure:
         """The sum over ranks."""
         return sum(self.gather(figure))
+
+    def require_same(self, values: Mapping[str, Any], *, remedy: str) -> None:
+        """Raises UserError, on every rank, where ranks differ in what must be the same on all. All ranks at once.
+
+        Args:
+            values: this rank's values, by what they are
+            remedy: what the user can do
+        """
+        every = self.gather(dict(values))
+        for rank, theirs in enumerate(every):
+            differing = sorted(name for name in {**every[0], **theirs} if every[0].get(name) != theirs.get(name))
+            if differing:
+                raise UserError(
+                    f"rank {rank} has another {', '.join(differing)} than rank 0", where="ranks", remedy=remedy
+                )
 
     def require(self, count: int, setting: str) -> None:
         """Raises UserError when a step has fewer items than there are ranks."""

@@ -6,6 +6,7 @@ checkpoints, base model) is made once in the common folder. Only rank 0 logs, re
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import time
@@ -16,9 +17,9 @@ from typing import Any
 
 from gog import catalog, dataset, dataset_zip, exclusion, folders, metrics, outage, progress, store, trajectory_zip
 from gog.errors import UserError
-from gog.spec import CallPolicy, DataSpec, ModelSpec, StageConfig, StoreSpec
+from gog.spec import NEEDS, CallPolicy, DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.tracing import stages as traces
-from gog_recipes.runtime import monitor, termination
+from gog_recipes.runtime import base, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
@@ -59,6 +60,7 @@ class Stage:
         self.checkpoint = _checkpoint_of(newest) if newest else None
         self._reported = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
         self._metrics: dict[str, Any] = {}
+        self._base: base.Base | None = None
         self._waiting: dict[str, str] | None = None
         self._watch = outage.Watch(config.tools.outage, self.report_waiting)
         self.metric_log = MetricLog(self.workdir / "metrics.jsonl")
@@ -88,14 +90,34 @@ class Stage:
         return newest
 
     @property
+    def base(self) -> base.Base:
+        """The base model, checked; fetched first if it is not on this machine. All ranks at once, which also compare
+        their settings: one with others would change what the stage learns.
+
+        Raises:
+            UserError: it cannot be fetched or used, or ranks differ in it or in their settings.
+        """
+        if self._base is None:
+            self.ranks.require_same(self.settings(), remedy="start all ranks with one configuration")
+            self._base = base.locate(
+                self.config.model,
+                options=self.config.store,
+                common=self.common,
+                ranks=self.ranks,
+                earlier=self._earlier(),
+            )
+        return self._base
+
+    @property
     def model(self) -> ModelSpec:
-        """The model with its base as a folder of this machine, fetched if it is in a store."""
-        spec = self.config.model
-        if not spec.base.startswith("s3://"):
-            return spec
-        place = self.config.store
-        folder = folders.once(self.common / "base", lambda fresh: store.fetch_prefix(place, spec.base, fresh))
-        return spec.model_copy(update={"base": str(folder), "family": spec.preset})
+        """The model with its base as a folder of this machine. All ranks at once."""
+        return self.base.spec
+
+    def _earlier(self) -> list[store.Manifest]:
+        """The stage's own newest checkpoint, and those that it starts from, as far as they exist."""
+        own = self.store.latest(self.key)
+        kinds = [kind for kind in {*self.config.inputs, *NEEDS[self.config.kind]} if self.has_input(kind)]
+        return [*([own] if own else []), *(self.input(kind) for kind in sorted(kinds))]
 
     def input(self, kind: str) -> store.Manifest:
         """The checkpoint of an earlier stage that this one starts from. Raises UserError if there is none."""
@@ -106,7 +128,8 @@ class Stage:
         return kind in self.config.inputs or self.store.latest(kind) is not None
 
     def folder(self, manifest: store.Manifest) -> Path:
-        """A folder with a checkpoint's files, verified."""
+        """A folder with a checkpoint's files, verified. Raises UserError where its adapter is of another base model."""
+        self.base.require(manifest, self.log)
         target = self.common / "inputs" / manifest.ref.replace("/", "-")
         return folders.once(target, lambda fresh: self.store.fetch(manifest, fresh))
 
@@ -117,7 +140,10 @@ class Stage:
     def questions(self, split: str) -> tuple[Path, list[dataset.Question]]:
         """The dataset's folder, and its questions of a split. Raises UserError for a dataset that cannot be used."""
         folder = data_folder(self.config.data, self.config.store, self.common)
-        return folder, dataset.read_questions(folder, split)
+        questions = dataset.read_questions(folder, split)
+        digest = hashlib.blake2b(repr(questions).encode(), digest_size=8).hexdigest()
+        self.ranks.require_same({f"dataset ({split})": digest}, remedy="give every pod the same dataset")
+        return folder, questions
 
     def log(self, line: str) -> None:
         """Logs a line; rank 0 only."""
@@ -230,9 +256,8 @@ def _checkpoint_of(manifest: store.Manifest) -> dict[str, Any]:
 
 def _decisive(name: str, value: Any) -> Any:
     """A setting without what may change between attempts."""
-    if name != "tools" or not isinstance(value, dict):
-        return value
-    return {key: each for key, each in value.items() if key not in CALLS_MAY_CHANGE}
+    without = {"tools": CALLS_MAY_CHANGE, "model": {"secret_name"}}.get(name, set())
+    return {key: each for key, each in value.items() if key not in without} if isinstance(value, dict) else value
 
 
 def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gog import adapters, store
+from gog import adapters, base_model, store
 from gog.errors import UserError
 from gog_tools.serving.errors import RequestError
 
@@ -86,16 +86,24 @@ class LocalAdapter:
 class Checkpoints:
     """Adapters of a store's checkpoints, fetched into a scratch folder while they are served."""
 
-    def __init__(self, opened: Callable[[], store.Store], scratch: Path) -> None:
-        """Creates a source. opened: opens the store, which may fail while it is down; scratch: an empty folder."""
-        self.opened, self.scratch = opened, scratch
+    def __init__(
+        self, opened: Callable[[], store.Store], scratch: Path, base: base_model.Identity | None = None
+    ) -> None:
+        """Creates a source.
+
+        Args:
+            opened: opens the store, which may fail while it is down
+            scratch: an empty folder
+            base: the base model that is served; adapters of another one are refused
+        """
+        self.opened, self.scratch, self.base = opened, scratch, base
         self._count = 0
 
     def resolve(self, path: str) -> Adapter:
         if not CHECKPOINT.fullmatch(path):
             raise RequestError(403, f"lora_path: {path!r} names no checkpoint of the store (write grpo/120)")
         self._count += 1
-        return CheckpointAdapter(self.opened, path, self.scratch / f"{self._count}-{adapters.name_of(path)}")
+        return CheckpointAdapter(self.opened, path, self.scratch / f"{self._count}-{adapters.name_of(path)}", self.base)
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,11 @@ class CheckpointAdapter:
     """The checkpoint, `stage/step`."""
     folder: Path
     """Where it is fetched to."""
+    base: base_model.Identity | None = None
+    """The base model that is served."""
 
     def acquire(self) -> Path:
-        return adapters.fetch_servable(self.opened(), self.ref, self.folder)
+        return adapters.fetch_servable(self.opened(), self.ref, self.folder, base=self.base)
 
     def release(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from gog import base_model, store, tool_api
+from gog import adapters, base_model, base_source, hub, store, tool_api
 from gog.completions import Completion, Job, Model, Prompt
 from gog.errors import UserError
 from gog_tools.policy import adapter_source, requests, vllm_server
@@ -159,8 +159,12 @@ def _success(sentence: str) -> Response:
 
 def build(args: argparse.Namespace) -> FastAPI:
     """The application, with the version loaded that it is to start with. Raises UserError."""
-    source, version = _source(args), _version(args.version)
-    policy = Policy(_model(args), name=args.name, source=source, batch_size=args.batch_size)
+    version = _version(args.version)
+    base = inputs.base_model(_pinned(args, version), args)
+    base_model.check(base.folder, where="--base")
+    identity = base_model.Identity(base.name, base_model.fingerprint(base.folder))
+    source = _source(args, identity)
+    policy = Policy(_model(args, base.folder), name=args.name, source=source, batch_size=args.batch_size)
     if version:
         try:
             policy.versions.start_with(version)
@@ -169,9 +173,15 @@ def build(args: argparse.Namespace) -> FastAPI:
     return application(policy)
 
 
-def _model(args: argparse.Namespace) -> Model:
-    folder = inputs.base_model(args.base, args)
-    base_model.check(folder, where="--base")
+def _pinned(args: argparse.Namespace, version: str) -> str:
+    """The base, at the commit that the version to start with was trained on if it is an hf:// one."""
+    if not version or args.store is None or hub.parse(args.base) is None:
+        return args.base
+    opened = store.open_store(inputs.store_spec(args.store))
+    return base_source.recorded(args.base, adapters.lineage(opened, version))
+
+
+def _model(args: argparse.Namespace, folder: Path) -> Model:
     resources = inputs.resources(args) | {
         "folder": lambda: folder,
         "device": lambda: args.device,
@@ -181,7 +191,7 @@ def _model(args: argparse.Namespace) -> Model:
     return model
 
 
-def _source(args: argparse.Namespace) -> adapter_source.AdapterSource:
+def _source(args: argparse.Namespace, base: base_model.Identity) -> adapter_source.AdapterSource:
     if args.adapters is not None and args.store is not None:
         raise UserError("adapters come from one place", where="--adapters", remedy="give this or --store")
     if args.adapters is not None:
@@ -190,7 +200,7 @@ def _source(args: argparse.Namespace) -> adapter_source.AdapterSource:
         return adapter_source.Folder(args.adapters)
     if args.store is not None:
         spec = inputs.store_spec(args.store)
-        return adapter_source.Checkpoints(lambda: store.open_store(spec), args.scratch)
+        return adapter_source.Checkpoints(lambda: store.open_store(spec), args.scratch, base)
     return adapter_source.NoAdapters()
 
 
@@ -213,7 +223,7 @@ def options() -> argparse.ArgumentParser:
         "--model",
         dest="base",
         required=True,
-        help="base model: `tiny`, or a folder or s3:// prefix in Hugging Face form",
+        help="base model: `tiny`, a folder or s3:// prefix in Hugging Face form, or hf://org/name[@revision]",
     )
     add("--name", default="base", help="the base model's name in requests")
     add("--adapters", type=Path, help="folder under which adapters may be loaded; else they come from --store")

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import socket
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gog import base_model
-from gog.errors import UserError
+from gog.errors import ServiceDown, UserError
 from gog.spec import VLLM_PROGRAM
 from gog_tools.serving import inputs, process
 
@@ -118,7 +119,13 @@ def main(argv: list[str]) -> int:
     """Replaces this process with vLLM. Returns an exit code only if that is impossible."""
     parser = argparse.ArgumentParser(prog="gog serve policy --runtime vllm")
     add = parser.add_argument
-    add("--base", "--model", dest="base", required=True, help="base model: `tiny`, or a folder in Hugging Face form")
+    add(
+        "--base",
+        "--model",
+        dest="base",
+        required=True,
+        help="base model: `tiny`, a folder in Hugging Face form, or hf://",
+    )
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=0, help="0 takes a free one")
     add("--ready-file", type=Path, help="written once the server is ready")
@@ -128,12 +135,16 @@ def main(argv: list[str]) -> int:
     try:
         if args.base.startswith("s3://"):
             raise UserError("vLLM reads a folder", where="model.base", remedy="fetch the model with `gog move`")
-        folder = inputs.base_model(args.base, args)
+        args.scratch = Path(tempfile.gettempdir()) / "gog-vllm"  # for the lock of a base that is fetched
+        folder = inputs.base_model(args.base, args).folder
         base_model.check(folder, where="--base")
         line = [*program(), *command(folder, args.host, args.port or free_port(args.host), json.loads(args.options))]
     except UserError as error:
         print(f"gog serve policy: {error.sentence()}", file=sys.stderr)
         return 2
+    except ServiceDown as error:
+        print(f"gog serve policy: {error}", file=sys.stderr)
+        return 1
     port = line[line.index("--port") + 1]
     print(f"gog serve policy: {shlex.join(line)}", file=sys.stderr, flush=True)
     if args.ready_file:

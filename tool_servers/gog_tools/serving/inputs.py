@@ -14,12 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gog import store
+from gog import base_source
 from gog.errors import UserError
 from gog.spec import StoreSpec
 from gog_tools.serving import http_json
 
 TINY = "tiny"
+_ANY = "s3://bucket"
+"""Address in the options of a server without --store; the base has its own."""
 TINY_PACKAGE = "gog_recipes.world"
 """The package that holds the shipped base model. Found by name, because servers and recipes do not import each other."""
 
@@ -42,17 +44,15 @@ def dataset(uri: str, args: argparse.Namespace) -> Path:
     return dataset_zip.fetch_dataset(uri, options, args.scratch / "data")
 
 
-def base_model(name: str, args: argparse.Namespace) -> Path:
-    """The folder of a base model. Raises UserError."""
-    if name.startswith("s3://"):
-        options = store_spec(args.store) if args.store is not None else StoreSpec(uri=name)
-        return store.fetch_prefix(options, name, args.scratch / "base")
+def base_model(name: str, args: argparse.Namespace) -> base_source.Located:
+    """A base model: the shipped one, or as `base_source.fetch` finds it. Raises UserError, ServiceDown, Unavailable."""
     if name != TINY:
-        return Path(name)
+        options = store_spec(args.store) if args.store is not None else StoreSpec(uri=_ANY)
+        return base_source.fetch(name, options=options, target=args.scratch / "base")
     found = importlib.util.find_spec(TINY_PACKAGE)
     if found is None or found.origin is None:
         raise UserError("the shipped base is not installed here", where="--base tiny", remedy="use the trainer image")
-    return Path(found.origin).parent / TINY
+    return base_source.Located(Path(found.origin).parent / TINY, TINY)
 
 
 def store_spec(text: str) -> StoreSpec:

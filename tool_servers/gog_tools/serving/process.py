@@ -33,7 +33,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from gog import api_keys
-from gog.errors import UserError
+from gog.errors import ServiceDown, UserError
 from gog.spec import FailureInjection
 from gog.spec.endpoints import KEY
 from gog_tools.serving import http_json
@@ -122,7 +122,7 @@ def main(name: str, options: argparse.ArgumentParser, argv: list[str], build: Ca
         build: makes the application from the parsed arguments
 
     Returns:
-        The exit code: 0, or 2 with a sentence on stderr for a user's error.
+        The exit code: 0; with a sentence on stderr 2 for a user's error, 1 for a store or hub that is down.
     """
     try:
         args = options.parse_args(argv)
@@ -133,6 +133,9 @@ def main(name: str, options: argparse.ArgumentParser, argv: list[str], build: Ca
     except UserError as error:
         print(f"gog serve {name}: {error.sentence()}", file=sys.stderr)
         return 2
+    except (ServiceDown, ConnectionError) as error:  # store.Unavailable is one; a restart may find it up again
+        print(f"gog serve {name}: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,0 +1,141 @@
+"""A server that speaks what huggingface_hub asks of a hub, for tests without a network.
+
+It serves one repository from a folder: its revisions, the list of its files, and the files with ranges. Faults are set by
+attributes: a status for every request, an error code that the Hub sends, a cut after some bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "a" * 40
+
+
+class Hub:
+    """The state of the server."""
+
+    def __init__(self, folder: Path, repo: str = "org/model") -> None:
+        self.folder, self.repo = folder, repo
+        self.commit = COMMIT
+        """What the branch `main` points to."""
+        self.token = ""
+        """Required in requests; empty for none."""
+        self.status, self.code = 0, ""
+        """Status and error code that every request is answered with; 0 for none."""
+        self.cut = 0
+        """Bytes after which a file's connection is closed; 0 for none."""
+        self.requests: list[str] = []
+        """Method, path and range of every request."""
+        self.url = ""
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """The variables that send huggingface_hub here."""
+        return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, *, body: bool) -> None:
+        hub, path = self.hub, unquote(urlsplit(self.path).path)
+        hub.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
+        if hub.status:
+            return self._error(hub.status, hub.code)
+        if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            return self._error(401, "GatedRepo")
+        if not path.removeprefix("/api/models").startswith(f"/{hub.repo}"):
+            return self._error(404, "RepoNotFound")
+        if path.startswith("/api/models/"):
+            return self._about(path)
+        found = re.fullmatch(rf"/{hub.repo}/resolve/([^/]+)/(.+)", path)
+        if found is None or not (hub.folder / found[2]).is_file():
+            return self._error(404, "EntryNotFound")
+        return self._file(hub.folder / found[2], body)
+
+    def _about(self, path: str) -> None:
+        hub = self.hub
+        _, _, rest = path.partition(f"/api/models/{hub.repo}")
+        kind, _, revision = rest.strip("/").partition("/")
+        if revision and revision.split("/")[0] not in ("main", hub.commit):
+            return self._error(404, "RevisionNotFound")
+        files = sorted(file for file in hub.folder.rglob("*") if file.is_file())
+        names = [str(file.relative_to(hub.folder)) for file in files]
+        if kind == "tree":
+            return self._json(
+                [
+                    {"type": "file", "path": name, "size": file.stat().st_size, "oid": _etag(file)}
+                    for name, file in zip(names, files, strict=True)
+                ]
+            )
+        return self._json({"id": hub.repo, "sha": hub.commit, "siblings": [{"rfilename": name} for name in names]})
+
+    def _file(self, file: Path, body: bool) -> None:
+        data = file.read_bytes()
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", f'"{_etag(file)}"')
+        self.send_header("X-Repo-Commit", self.hub.commit)
+        self.end_headers()
+        if body and self.hub.cut and len(data) - start > self.hub.cut:
+            self.wfile.write(data[start : start + self.hub.cut])
+            self.close_connection = True
+        elif body:
+            self.wfile.write(data[start:])
+
+    def _json(self, content: object) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _error(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def _etag(file: Path) -> str:
+    return hashlib.sha1(file.read_bytes()).hexdigest()
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Hub]:
+    """A hub on a free port of the loopback interface that serves a folder."""
+    hub = Hub(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
