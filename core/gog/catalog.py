@@ -249,9 +249,33 @@ STEP_METRICS = (
         "mean over sampled tokens", gauge="gog_train_entropy", chart_of=_GRPO,
     ),
     StepMetric(
-        "logp_diff_max", _GRPO, "Sampler against trainer", "nats",
+        "logp_diff_mean", _GRPO, "Engine against trainer", "nats",
+        "Mean difference between the engine's and the trainer's log-probability of the last step's learned tokens.",
+        "mean difference of log-probs, same tokens and weights", gauge="gog_train_logp_diff_mean", chart_of=_GRPO,
+        higher_is_better=False,
+    ),
+    StepMetric(
+        "logp_diff_max", _GRPO, "Engine against trainer, largest", "nats",
         "Largest difference between the engine's and the trainer's log-probability of a token.",
         "largest difference of log-probs, same tokens and weights", chart_of=_GRPO, higher_is_better=False,
+    ),
+    StepMetric(
+        "engine_kl", _GRPO, "KL of engine and trainer", "nats per token",
+        "Divergence of the engine from the trainer over the last step's learned tokens (k3 estimator).",
+        gauge="gog_train_engine_kl", higher_is_better=False,
+    ),
+    StepMetric(
+        "engine_kl_sequence", _GRPO, "KL of engine and trainer per trajectory", "nats per trajectory",
+        "Divergence of the engine from the trainer over whole trajectories (k1 estimator).", higher_is_better=False,
+    ),
+    StepMetric(
+        "tis_weight_mean", _GRPO, "Importance weight", "weight",
+        "Mean truncated importance weight of the last step's learned tokens; 1 where engine and trainer agree.",
+    ),
+    StepMetric(
+        "tis_truncated_frac", _GRPO, "Truncated importance weights", "share",
+        "Fraction of the last step's learned tokens whose importance weight was truncated.",
+        gauge="gog_train_tis_truncated_frac", higher_is_better=False,
     ),
     StepMetric(
         "staleness", _GRPO, "Staleness", "steps",

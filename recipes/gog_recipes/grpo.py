@@ -9,7 +9,8 @@ tokens.
 Features and their trade-offs
     - the policy is base + SFT adapter (merged, or frozen beside weights of low precision) + a fresh adapter; with that
       one switched off, the model is exactly the reference of the KL, at no cost in memory
-    - one update per rollout: on-policy, so the clip binds only where engine and trainer disagree on a log-probability
+    - one update per rollout: on-policy, so the ratio is 1 and the clip never binds; where the engine disagrees with the
+      trainer on a log-probability, truncated importance sampling weights the token, and beyond a bound the stage stops
     - trajectories touched by a tool failure or without a verdict enter neither the loss nor their group's statistics
     - a step that lost too many of its trajectories, or from which nothing can be compared, is not learned from: it is
       played again until the outage is over or the patience for it is used up, and never counts as a step
@@ -23,13 +24,15 @@ Features and their trade-offs
     - the loss is chosen by name (gog_recipes.losses)
     - rollouts and updates take turns; there are no asynchronous rollouts
 
-Raises UserError when too few questions of the chosen levels are left, when the judge's replies are no verdicts, and at
-the first loss, gradient or weight that is not finite. Raises ServiceDown when tools or the judge fail for too long.
+Raises UserError when too few questions of the chosen levels are left, when the judge's replies are no verdicts, when the
+engine samples from another policy than the trained one, and at the first loss, gradient or weight that is not finite.
+Raises ServiceDown when tools or the judge fail for too long.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -200,9 +203,9 @@ class GRPORecipe(FTRecipeInterface):
             learned=update.learned, frac_reward_zero_std=flat / len(rollout.groups), behaviour=measures.behaviour,
             choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
-            logp_diff_max=update.logp_diff_max, seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
+            seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
             train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
-            mfu=speed[1], **sampled(trajectories, self.step - 1),
+            mfu=speed[1], **(dataclasses.asdict(update.gap) if update.gap else {}), **sampled(trajectories, self.step - 1),
         )  # fmt: skip
         metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         series = [line["reward_mean"] for line in self.stage.metric_log.lines]

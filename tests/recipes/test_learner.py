@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -30,8 +31,9 @@ def tiny():
 
 
 def configuration(**settings):
+    """Of a stage that accepts the log-probs of these trajectories, which no model recorded."""
     needed = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": {"uri": "file:///unused"}}
-    return GRPOConfig.model_validate(needed | settings)
+    return GRPOConfig.model_validate(needed | {"max_logprob_gap": 1e6} | settings)
 
 
 def rollout(*groups):
@@ -60,8 +62,10 @@ def test_gradients_and_figures_are_the_same_for_any_split_into_passes(tiny, budg
     whole, expected = update(tiny, [own[:3], own[3:]], micro_batch_tokens=WHOLE)
     parts, gradients = update(tiny, [own[:3], own[3:]], micro_batch_tokens=budget)
     assert learning.difference(gradients, expected) < 1e-6
-    for name in ("kl", "clip_frac", "logp_diff_max", "grad_norm", "loss"):
+    for name in ("kl", "clip_frac", "grad_norm", "loss"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-5), name
+    for name, value in dataclasses.asdict(whole.gap).items():
+        assert getattr(parts.gap, name) == pytest.approx(value, rel=1e-4), name
     assert (parts.learned, parts.tokens) == (whole.learned, whole.tokens)
 
 
@@ -78,8 +82,9 @@ def test_the_loss_equals_that_of_each_trajectory_by_itself_through_the_plain_for
         logp = policy_model.logprobs(logits, tokens, processor, 0.8)
         sampled = torch.tensor(item.model_logprobs())
         advantage, count = torch.tensor([item.advantage]), torch.tensor([len(sampled)])
-        settings = {"clip": 0.2, "kl_coef": 0.1, "trajectories": len(own)}
-        total += losses.load("grpo")(logp, sampled, reference, advantage, count, **settings).loss
+        weights = (logp.detach() - sampled).exp().clamp(max=2.0)
+        settings = {"clip": 0.2, "kl_coef": 0.1, "trajectories": len(own), "weights": weights}
+        total += losses.load("grpo")(logp, logp.detach(), reference, advantage, count, **settings).loss
     names = [name for name, each in policy.named_parameters() if each.requires_grad]
     expected = dict(zip(names, torch.autograd.grad(total, trained), strict=True))
     _, gradients = update(tiny, [own], micro_batch_tokens=150, temperature=0.8)
@@ -133,3 +138,42 @@ def test_a_gradient_that_is_not_finite_stops_the_update_and_names_the_trajectori
     with pytest.raises(UserError, match=r"the gradient's norm is (nan|inf) because of trajectory q/4; nothing"):
         learner.update(rollout(own), step=7)
     policy.zero_grad(set_to_none=True)
+
+
+def recorded_by(parts, own):
+    """The same trajectories with the log-probs that the policy itself finds."""
+    policy, processor, vision, _ = parts
+    found = []
+    for item in own:
+        batch = policy_model.collate([item.segments], processor, vision, learning.CPU)
+        logits, tokens = policy_model.forward(policy, batch, processor, vision)
+        values = iter(policy_model.logprobs(logits, tokens, processor, 1.0).tolist())
+        segments = [
+            each.model_copy(update={"logprobs": tuple(next(values) for _ in each.tokens)})
+            if each.source == "model"
+            else each
+            for each in item.segments
+        ]
+        found.append(item.model_copy(update={"segments": tuple(segments)}))
+    return found
+
+
+def test_with_the_engine_s_own_log_probs_the_update_is_plain_grpo(tiny):
+    own = recorded_by(tiny, tiny[3])
+    found, gradients = update(tiny, [own], max_logprob_gap=None)
+    assert found.gap.logp_diff_max < 1e-4 and found.gap.tis_truncated_frac == 0.0 and found.clip_frac == 0.0
+    assert found.gap.tis_weight_mean == pytest.approx(1.0, abs=1e-5)
+    _, same = update(tiny, [own], tis_cap=1e6)
+    assert learning.difference(gradients, same) < 1e-6
+
+
+def test_an_engine_of_another_policy_stops_the_update_and_names_the_trajectory_that_differs_most(tiny):
+    policy, own = tiny[0], recorded_by(tiny, tiny[3])
+    before = {name: each.clone() for name, each in policy.named_parameters() if each.requires_grad}
+    own[3] = spoil(own[3], own[3].segments[1].logprobs[0] - 3.0)
+    own[1] = spoil(own[1], own[1].segments[1].logprobs[0] - 0.3)
+    with pytest.raises(UserError) as caught:
+        update(tiny, [own], max_logprob_gap=None)
+    assert "step 7: engine and trainer differ by" in caught.value.what and "trajectory q/3" in caught.value.what
+    assert "adapter" in caught.value.remedy and "images" in caught.value.remedy and "base" in caught.value.remedy
+    assert all(torch.equal(each, before[name]) for name, each in policy.named_parameters() if name in before)

@@ -10,16 +10,17 @@ from gog_recipes import losses
 from gog_recipes.losses import grpo
 
 
-def terms(logp, rollout_logp, reference, advantages, lengths, *, clip=0.2, kl_coef=0.0, trajectories=None):
+def terms(logp, old_logp, reference, advantages, lengths, *, clip=0.2, kl_coef=0.0, trajectories=None, weights=None):
     return grpo.grpo(
         torch.tensor(logp, dtype=torch.float64, requires_grad=True),
-        torch.tensor(rollout_logp, dtype=torch.float64),
+        torch.tensor(old_logp, dtype=torch.float64),
         None if reference is None else torch.tensor(reference, dtype=torch.float64),
         torch.tensor(advantages, dtype=torch.float64),
         torch.tensor(lengths),
         clip=clip,
         kl_coef=kl_coef,
         trajectories=trajectories or len(lengths),
+        weights=None if weights is None else torch.tensor(weights, dtype=torch.float64),
     )
 
 
@@ -67,8 +68,16 @@ def test_the_gradient_raises_tokens_of_good_trajectories_and_lowers_those_of_bad
     assert logp.grad[0] < 0 < logp.grad[1]
 
 
-def test_logp_diff_max_is_the_largest_difference_between_trainer_and_engine():
-    assert terms([-1.0, -2.0], [-1.0, -2.5], None, [1.0], [2]).logp_diff_max == pytest.approx(0.5)
+def test_a_weight_scales_the_policy_gradient_of_its_token_and_not_the_divergence():
+    given = ([-1.0, -2.0], [-1.0, -2.0], [-2.0, -1.0], [1.0], [2])
+    plain, weighted = terms(*given, kl_coef=0.5), terms(*given, kl_coef=0.5, weights=[2.0, 0.5])
+    assert weighted.kl == plain.kl
+    assert weighted.loss.item() - plain.loss.item() == pytest.approx(-(2.0 + 0.5) / 2 + 1.0)
+
+
+def test_weights_of_one_change_nothing_in_the_last_bit():
+    given = ([-1.0, -2.5, -0.3], [-1.1, -2.4, -0.3], [-2.0, -1.0, -0.1], [1.0, -0.7], [2, 1])
+    assert torch.equal(terms(*given, kl_coef=0.1).loss, terms(*given, kl_coef=0.1, weights=[1.0] * 3).loss)
 
 
 def test_a_loss_is_found_by_the_name_of_its_file():

@@ -310,7 +310,7 @@ def _grpo_row(step: int, total: int, share: float, gain: float, rng: random.Rand
         "attempt_failure_ratio": 0.05 + 0.02 * rng.random(), "trajectories": 160, "excluded": rng.choice((0, 0, 1, 2)),
         "frac_reward_zero_std": 0.2 + 0.2 * share, "behaviour": {"none": 0.3 - 0.2 * share, "single": 0.3, "mixed": 0.4 + 0.2 * share},
         "choice_accuracy": None if step == 3 else 0.5 + 0.4 * share, "generated_tokens": 4100 + 200 * rng.random(), "prefill_ratio": 1.1,
-        "logp_diff_max": 1e-5, "seconds": 2.1, "rollout_seconds": 1.2, "train_seconds": 0.9,
+        "logp_diff_max": 1e-5, "logp_diff_mean": 1e-6, "seconds": 2.1, "rollout_seconds": 1.2, "train_seconds": 0.9,
     }  # fmt: skip
 
 

@@ -192,6 +192,18 @@ class GRPOSettings(EngineSettings):
     )
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio [peer: 0.2].")
     kl_coef: float = Field(0.001, ge=0, description="β, weight of the KL to the adapter-off reference [paper: 0.001].")
+    tis_cap: float = Field(
+        2.0,
+        ge=1,
+        description="Largest importance weight exp(trainer's log-probability - engine's) of a token; larger ones are "
+        "truncated [peer: verl and TRL 2; AReaL 5].",
+    )
+    max_logprob_gap: float | None = Field(
+        None,
+        gt=0,
+        description="Mean difference between the engine's and the trainer's log-probability of a step's tokens, in nats, "
+        "above which the stage stops. Default: 0.001 in float32, 0.1 in bfloat16 [ours].",
+    )
     format_weight: float = Field(0.1, ge=0, le=1, description="λ in r = (1-λ)·accuracy + λ·format [peer: 0.1].")
     search_penalty: float = Field(
         0.0,

@@ -28,8 +28,6 @@ class LossTerms:
     """Estimated KL to the reference, in nats, mean over tokens; 0 without a reference."""
     clip_frac: float
     """Share of tokens for which the clipped ratio was taken."""
-    logp_diff_max: float
-    """Largest |logp - rollout_logp|, in nats: how far trainer and rollout engine disagree."""
 
 
 class Loss(Protocol):
@@ -38,7 +36,7 @@ class Loss(Protocol):
     def __call__(
         self,
         logp: torch.Tensor,
-        rollout_logp: torch.Tensor,
+        old_logp: torch.Tensor,
         reference_logp: torch.Tensor | None,
         advantages: torch.Tensor,
         lengths: torch.Tensor,
@@ -46,12 +44,14 @@ class Loss(Protocol):
         clip: float,
         kl_coef: float,
         trajectories: int,
+        weights: torch.Tensor | None = None,
     ) -> LossTerms:
         """The loss of t trajectories.
 
         Args:
             logp: [k] log-probabilities by the policy that is trained, with gradients
-            rollout_logp: [k] log-probabilities under which the tokens were sampled
+            old_logp: [k] log-probabilities by the same policy before the update. A rollout is learned in one update, so
+                they equal `logp` and the ratio of the two is 1; a gradient flows through `logp` only
             reference_logp: [k] by the reference policy; None where kl_coef is 0
             advantages: [t]
             lengths: [t] learned tokens of each trajectory; they sum to k
@@ -59,6 +59,8 @@ class Loss(Protocol):
             kl_coef: weight of the KL
             trajectories: how many the step's mean is taken over; more than t where others are in another pass, on
                 another rank, or were left out because their advantage is 0
+            weights: [k] by which each token's policy gradient is multiplied, because the engine that sampled it is not
+                quite the policy (gog_recipes.runtime.logprob_gap); None for 1. The KL is not weighted
         """
         ...
 

@@ -20,7 +20,7 @@ from gog_recipes import losses
 from gog_recipes.models import lora, packing, policy_model
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
-from gog_recipes.runtime import optimizer, parallel
+from gog_recipes.runtime import logprob_gap, optimizer, parallel
 from gog_recipes.runtime.ranks import Ranks
 
 
@@ -32,8 +32,8 @@ class UpdateStats:
     """KL to the reference in nats, mean over tokens."""
     clip_frac: float | None = None
     """Share of tokens for which the clipped ratio was taken."""
-    logp_diff_max: float | None = None
-    """Largest difference, in nats, between the trainer's and the engine's log-probability of a token."""
+    gap: logprob_gap.GapStats | None = None
+    """How far the trainer is from the engine that sampled the step."""
     grad_norm: float | None = None
     """Norm of the gradient before clipping."""
     loss: float | None = None
@@ -89,7 +89,9 @@ class Learner:
         self.cfg, self.loss, self.model = cfg, loss, model
         self.processor, self.vision = processor, vision
         self.optimizer, self.ranks = optimizer, ranks
-        self.device = next(model.parameters()).device
+        first = next(model.parameters())
+        self.device = first.device
+        self.max_gap = cfg.max_logprob_gap or logprob_gap.BOUNDS[first.dtype]
 
     def update(self, rollout: StepRollout, *, step: int) -> UpdateStats:
         """One optimizer step on the trajectories of all ranks that carry a signal; none without such.
@@ -99,13 +101,15 @@ class Learner:
             step: the step's number, counted from 1, for messages
 
         Raises:
-            UserError: for a loss, gradient or weight that is not finite.
+            UserError: for a loss, gradient or weight that is not finite, and where engine and trainer differ by more than
+                `max_logprob_gap`.
         """
         counted = sum(1 for item in rollout.trajectories if item.advantage is not None)
         learned = [item for item in rollout.trajectories if item.advantage]
         if not learned:
             return UpdateStats()
-        terms, suspects = self._gradients([item for group in rollout.own for item in group], counted)
+        terms, gaps, suspects = self._gradients([item for group in rollout.own for item in group], counted)
+        logprob_gap.check(gaps, self.max_gap, step=step)
         norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
         loss = sum(float(part.loss) for part, _ in terms)
         optimizer.apply_step(
@@ -115,7 +119,7 @@ class Learner:
         return UpdateStats(
             kl=stats.weighted_mean([part.kl for part, _ in terms], weights),
             clip_frac=stats.weighted_mean([part.clip_frac for part, _ in terms], weights),
-            logp_diff_max=max(part.logp_diff_max for part, _ in terms),
+            gap=logprob_gap.total(gaps),
             grad_norm=norm,
             loss=loss,
             learned=len(learned),
@@ -124,7 +128,7 @@ class Learner:
 
     def _gradients(
         self, own: Sequence[Trajectory], counted: int
-    ) -> tuple[list[tuple[losses.LossTerms, int]], list[str]]:
+    ) -> tuple[list[tuple[losses.LossTerms, int]], list[logprob_gap.TrajectoryGap], list[str]]:
         """Adds up the gradients of the step over passes and ranks.
 
         Args:
@@ -132,24 +136,30 @@ class Learner:
             counted: trajectories over which the step's mean is taken
 
         Returns:
-            Terms of every pass of every rank with its learned tokens, and the trajectories at fault where a number is
-            not finite.
+            Terms of every pass of every rank with its learned tokens, the gap of every trajectory, and the trajectories
+            at fault where a number is not finite.
         """
         terms: list[tuple[losses.LossTerms, int]] = []
+        gaps: list[logprob_gap.TrajectoryGap] = []
         suspects: list[str] = []
         for rows in self._passes([item for item in own if item.advantage]):
             if not rows:  # takes part in the pass of other ranks
                 (self._logprobs([packing.idle(self.processor.turn_end)])[0] * 0).sum().backward()
                 continue
-            part, log_ratio = self._loss(rows, counted)
+            part, logp, rollout_logp = self._loss(rows, counted)
             part.loss.backward()
-            terms.append((dataclasses.replace(part, loss=part.loss.detach().cpu()), len(log_ratio)))
+            terms.append((dataclasses.replace(part, loss=part.loss.detach().cpu()), len(logp)))
+            lengths, ids = [len(item.model_logprobs()) for item in rows], [item.id for item in rows]
+            gaps += logprob_gap.measure(logp, rollout_logp, lengths, ids, self.cfg.tis_cap)
             if not suspects:
-                lengths = [len(item.model_logprobs()) for item in rows]
-                names = [f"trajectory {item.id}" for item in rows]
-                suspects = optimizer.at_fault(self.model, log_ratio, lengths, names)
-        gathered = self.ranks.gather((terms, suspects))
-        return [each for part, _ in gathered for each in part], [each for _, part in gathered for each in part]
+                names = [f"trajectory {name}" for name in ids]
+                suspects = optimizer.at_fault(self.model, logp - rollout_logp, lengths, names)
+        gathered = self.ranks.gather((terms, gaps, suspects))
+        return (
+            [each for part, _, _ in gathered for each in part],
+            [each for _, part, _ in gathered for each in part],
+            [each for _, _, part in gathered for each in part],
+        )
 
     def _passes(self, learned: Sequence[Trajectory]) -> list[list[Trajectory]]:
         """The trajectories of each pass of this rank; empty where other ranks make more passes than it has work for."""
@@ -171,7 +181,7 @@ class Learner:
                 reference = policy_model.token_logprobs(self.model, batch, images, **settings)
         return policy_model.token_logprobs(self.model, batch, images, **settings), reference
 
-    def _loss(self, rows: Sequence[Trajectory], counted: int) -> tuple[losses.LossTerms, torch.Tensor]:
+    def _loss(self, rows: Sequence[Trajectory], counted: int) -> tuple[losses.LossTerms, torch.Tensor, torch.Tensor]:
         """The loss of one pass.
 
         Args:
@@ -179,19 +189,21 @@ class Learner:
             counted: trajectories over which the step's mean is taken
 
         Returns:
-            The loss, and [k] how far the policy's log-probabilities are from those under which the tokens were sampled.
+            The loss; [k] log-probabilities by the policy; [k] those under which the tokens were sampled.
         """
         logp, reference = self._logprobs([item.segments for item in rows])
         sampled = [item.model_logprobs() for item in rows]
         rollout_logp = torch.tensor([value for values in sampled for value in values], device=self.device)
+        old_logp = logp.detach()  # a rollout is learned in one update, so the policy before it is the present one
         part = self.loss(
             logp,
-            rollout_logp,
+            old_logp,
             reference,
             torch.tensor([item.advantage for item in rows], device=self.device),
             torch.tensor([len(values) for values in sampled], device=self.device),
             clip=self.cfg.clip,
             kl_coef=self.cfg.kl_coef,
             trajectories=counted,
+            weights=logprob_gap.importance_weights(old_logp, rollout_logp, self.cfg.tis_cap),
         )
-        return part, logp.detach() - rollout_logp
+        return part, old_logp, rollout_logp
