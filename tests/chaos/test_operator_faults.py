@@ -143,11 +143,13 @@ def test_deaths_before_and_after_a_request_to_a_policy_pod_are_both_run():
     assert list(deaths(calls)) == [("dies before", 1), ("dies before", 2)]
 
 
-@pytest.mark.parametrize("call, accepted", [(2, False), (3, True), (4, True)])
+@pytest.mark.parametrize(("call", "accepted"), [(2, False), (3, True), (4, True)])
 def test_a_stage_may_end_differently_only_after_its_run_was_decided(call, accepted):
     run, stage = "gogruns.gog.dev/world", "sftstages.gog.dev/world-sft"
     requests = ("GET /apis/gog.dev/x/gogruns/world", "GET /apis/gog.dev/x/sftstages/world-sft", "PATCH /apis/batch/x")
-    calls = tuple(map(Call, (*requests, "PATCH /apis/gog.dev/x/gogruns/world/status", "PATCH /apis/gog.dev/x/sftstages")))
+    calls = tuple(
+        map(Call, (*requests, "PATCH /apis/gog.dev/x/gogruns/world/status", "PATCH /apis/gog.dev/x/sftstages"))
+    )
     essence = [[["Complete", "True", "", ""]], {"ended": {"attempt": 2}}, {}]
     clean = Outcome(Case("least"), {run: essence, stage: essence}, {}, calls, "", 0.0)
     cancelled = [[["Failed", "True", "Cancelled", ""]], {"ended": {"attempt": 0}}, {}]
