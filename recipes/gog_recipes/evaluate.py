@@ -110,7 +110,7 @@ class EvaluateRecipe(FTRecipeInterface):
             for name in self.cfg.policies:
                 policy = POLICIES[name]
                 weights = self.weights[policy.weights]
-                vision = policy_model.vision_of(weights, self.processor)
+                vision = policy_model.vision_of(weights, self.processor, self.cfg.feature_cache_bytes)
                 parts = engine.Parts(
                     weights, self.processor, vision, limits, self.cfg.concurrent_episodes,
                     saved=self._saved(policy.weights), stage=self.stage, settings=self.cfg,

@@ -86,7 +86,7 @@ class GRPORecipe(FTRecipeInterface):
         self.saved = [self.stage.folder(self.sft)]
         policy = lora.with_saved(policy_model.load_base(base, self.device), self.saved)
         self.model = lora.add(policy, self.cfg.lora)
-        self.vision = policy_model.vision_of(self.model, self.processor)
+        self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         parallel.shard(self.model, self.ranks)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 

@@ -60,14 +60,13 @@ class SFTRecipe(FTRecipeInterface):
         base = self.stage.model
         self.processor = policy_model.load_processor(base)
         self.model = lora.add(policy_model.load_base(base, self.device), self.cfg.lora)
-        self.vision = policy_model.vision_of(self.model, self.processor)
+        self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         parallel.shard(self.model, self.ranks)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.batch_size, "batch_size")
         archive = self._demonstrations()
-        self.vision.limit = sys.maxsize  # every epoch needs every image again
         found = demonstrations.read(archive, self.processor, self.vision, limit=self.cfg.max_tokens)
         self.rows, self.ids, self.skipped = found.rows, found.ids, found.skipped
         for name, reason in self.skipped.items():

@@ -5,6 +5,7 @@ Prompts, frames and processor are those of rollouts, so the model is trained on 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from gog import prompts
@@ -53,7 +54,7 @@ class Demonstrations:
 
 
 def read(archive: Archive, processor: Processor, vision: Vision, *, limit: int) -> Demonstrations:
-    """Reads and tokenizes an archive; the images of what is learned are added to `vision`.
+    """Reads and tokenizes an archive; the images of what is learned are noted in `vision`, which reads them when they are needed.
 
     Args:
         archive: trajectories with their images
@@ -73,7 +74,8 @@ def read(archive: Archive, processor: Processor, vision: Vision, *, limit: int) 
             *(i for turn in trajectory.turns if turn.observation for i in turn.observation.images),
         ]
         try:
-            vision.add([archive.image(image) for image in shown])
+            for image in shown:  # decoded once here, because a damaged one must be skipped, and again when it is needed
+                vision.expect(archive.image(image), functools.partial(archive.image, image))
             row = segments(trajectory, processor, vision)
         except (UserError, ValueError) as error:
             skipped[trajectory.id] = str(error)

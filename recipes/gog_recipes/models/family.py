@@ -61,6 +61,10 @@ class Processor(Protocol):
         """Ids of those tags that are single tokens."""
         ...
 
+    def grid(self, width: int, height: int) -> Grid:
+        """Patches of an image of this size in pixels. Raises UserError for one that the model cannot take."""
+        ...
+
     def resize(self, image: Image) -> Resized:
         """An image at the size in which the model sees it. Raises UserError for one that the model cannot take."""
         ...

@@ -21,7 +21,7 @@ from gog_recipes import models, world
 from gog_recipes.models import logprobs as chunked
 from gog_recipes.models import packing
 from gog_recipes.models.family import Family, Processor
-from gog_recipes.models.vision import Vision
+from gog_recipes.models.vision import FEATURE_BYTES, Vision
 
 
 def base_folder(spec: ModelSpec) -> Path:
@@ -70,9 +70,10 @@ def language_model(model: torch.nn.Module) -> Any:
     return family_of(model).language_model(core(model))
 
 
-def vision_of(model: torch.nn.Module, processor: Processor) -> Vision:
-    """An empty cache of image features over the model's vision tower."""
-    return Vision(functools.partial(family_of(model).encode_images, core(model)), processor)
+def vision_of(model: torch.nn.Module, processor: Processor, feature_bytes: int = FEATURE_BYTES) -> Vision:
+    """An empty cache of image features over the model's vision tower, of at most so many bytes."""
+    encode = functools.partial(family_of(model).encode_images, core(model))
+    return Vision(encode, processor, feature_bytes=feature_bytes)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def collate(
 
 def features(batch: Batch, vision: Vision) -> torch.Tensor | None:
     """Features [k, …] of a batch's images, in order; None without images."""
-    return torch.cat([vision[image] for image in batch.images]) if batch.images else None
+    return vision.features(batch.images)
 
 
 def forward(

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image as PILImage
 from transformers import AutoTokenizer
 from transformers.image_utils import SizeDict
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from gog import actions, prompts
 from gog.errors import QuestionSkipped, UserError
@@ -93,21 +93,30 @@ class Processor:
 
     # ---------------------------------------------------------------- images
 
-    def resize(self, image: Image) -> Resized:
-        """An image at the size in which the model sees it. Raises QuestionSkipped for one that the model cannot take."""
-        channels_first = np.moveaxis(image.pixels, -1, 0)
+    def grid(self, width: int, height: int) -> Grid:
+        """Patches of an image of this size in pixels. Raises QuestionSkipped for one that the model cannot take."""
         try:
-            pixels = self.processor.resize(
-                channels_first, size=self.size, resample=self.processor.resample, factor=self.patch * self.merge
+            high, wide = smart_resize(
+                height, width, self.patch * self.merge, self.size["shortest_edge"], self.size["longest_edge"]
             )
         except ValueError as error:
             raise QuestionSkipped(
-                f"an image of {image.width} x {image.height} pixels: {loading.brief(error)}",
+                f"an image of {width} x {height} pixels: {loading.brief(error)}",
                 where="image",
                 remedy="crop it to a ratio of at most 200 between its sides",
             ) from None
-        _, height, width = pixels.shape
-        return Resized(np.ascontiguousarray(np.moveaxis(pixels, 0, -1)), (1, height // self.patch, width // self.patch))
+        return (1, high // self.patch, wide // self.patch)
+
+    def resize(self, image: Image) -> Resized:
+        """An image at the size in which the model sees it. Raises QuestionSkipped for one that the model cannot take."""
+        grid = self.grid(image.width, image.height)
+        return Resized(self._scaled(image.pixels, grid), grid)
+
+    def _scaled(self, pixels: np.ndarray, grid: Grid) -> np.ndarray:
+        """Pixels at the size of a grid. What transformers does with copies of the whole image between, of which one of
+        12 megapixels has 36 MB."""
+        size = (grid[2] * self.patch, grid[1] * self.patch)
+        return np.asarray(PILImage.fromarray(pixels).resize(size, self.processor.resample))
 
     def rows(self, image: Resized) -> np.ndarray:
         """Patches [p, values per patch] float32 of a resized image."""
@@ -134,10 +143,7 @@ class Processor:
                 where="image",
                 remedy="crop it to a smaller ratio between its sides, or raise maxPixels",
             )
-        if (image.height, image.width) == (high, wide):
-            return image
-        pixels = PILImage.fromarray(image.pixels).resize((wide, high), self.processor.resample)
-        return Image(np.asarray(pixels))
+        return image if (image.height, image.width) == (high, wide) else Image(self._scaled(image.pixels, grid))
 
     def image_tokens(self, grid: Grid) -> int:
         """Tokens of an image of this grid: one per merged patch."""

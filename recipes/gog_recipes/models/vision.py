@@ -1,34 +1,47 @@
-"""Features of images by content: each image is encoded once, for rollouts and training alike.
+"""Features of images by content: an image is encoded once, for rollouts and training alike.
 
-That is exact because the vision tower is frozen. `add` prepares an image, which gives its size in tokens; the tower runs
-when features are needed, over the wanted image and others that wait, because one wide pass costs far less than many
-narrow ones. A pass is bounded, because it must fit into memory and its caller waits for it.
-The least recently used features are dropped first.
+That is exact because the vision tower is frozen. `add` resizes an image, which gives its size in tokens and may run in a
+worker thread; the tower runs when features are needed, over the wanted images and others that wait, because one wide
+pass costs far less than many narrow ones. A pass is bounded, because it must fit into memory and its caller waits for it.
+
+Features are kept in CPU memory, up to a bound in bytes; the least recently used ones are dropped and encoded again when
+they are needed, from resized pixels (`image_spool`) or by reading the image again (`expect`). Patches, which are eight
+times as large as pixels, exist during a pass only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 
 from gog.images import Image
-from gog_recipes.models.family import Grid, Patches, Processor
+from gog_recipes.models.family import Grid, Processor, Resized
+from gog_recipes.models.image_spool import ImageSpool
 
 MAX_PASS_IMAGES = 64
 """Images of one pass of the vision tower, at most."""
 MAX_PASS_PATCHES = 16_384
 """Patches of one pass, at most, unless a single image has more."""
+FEATURE_BYTES = 4 << 30
+"""Bytes of features where no bound is given."""
 
 
 class Vision:
-    """A cache of image features by content hash.
+    """A cache of image features by content hash. `add` may be called from any thread, the rest from one.
 
     Args:
         encode: encode(rows [patches, values], grids [images, 3]) -> features [image tokens, …] of all images in order
-        processor: cuts images into patches
-        limit: features kept at most, in images
+        processor: resizes images and cuts them into patches
+        feature_bytes: bytes of features kept at most; an eighth of it is kept of resized images besides
+
+    Attributes:
+        alone: whether every image has a pass of its own, so that its features do not depend on the others by rounding
+        encoded: images that went through the tower so far
+        asked: images that were added so far, known ones included
+        held_bytes: of features now
     """
 
     def __init__(
@@ -36,20 +49,25 @@ class Vision:
         encode: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         processor: Processor,
         *,
-        limit: int = 20_000,
+        feature_bytes: int = FEATURE_BYTES,
     ) -> None:
-        self._tower, self._processor, self.limit = encode, processor, limit
+        self._tower, self._processor, self._feature_bytes = encode, processor, feature_bytes
         self._grids: dict[str, Grid] = {}
-        self._waiting: dict[str, Patches] = {}
+        self._pixels = ImageSpool(feature_bytes // 8)
+        self._sources: dict[str, Callable[[], Image]] = {}
+        self._waiting: dict[str, None] = {}
         self._features: dict[str, torch.Tensor] = {}
+        self.held_bytes = 0
+        self._lock = threading.Lock()
+        self.alone = False
         self.encoded = 0
         self.asked = 0
 
     def __contains__(self, image_hash: str) -> bool:
-        return image_hash in self._features or image_hash in self._waiting
+        return image_hash in self._features or image_hash in self._sources or image_hash in self._pixels
 
     def __len__(self) -> int:
-        return len(self._features) + len(self._waiting)
+        return len(self._grids)
 
     def grid(self, image_hash: str) -> Grid:
         """(1, rows, columns) in patches."""
@@ -60,39 +78,88 @@ class Vision:
         return self._processor.image_tokens(self._grids[image_hash])
 
     def add(self, images: Sequence[Image]) -> None:
-        """Prepares images; new ones wait to be encoded. Raises UserError for one that the model cannot take."""
+        """Resizes images; new ones wait to be encoded. Raises UserError for one that the model cannot take."""
         self.asked += len(images)
         for image in images:
-            if image.hash in self._features:  # move to the young end
-                self._features[image.hash] = self._features.pop(image.hash)
-            elif image.hash not in self._waiting:
-                patches = self._processor.patches(image)
-                self._waiting[image.hash], self._grids[image.hash] = patches, patches.grid
+            if image.hash in self:
+                continue
+            resized = self._processor.resize(image)
+            with self._lock:
+                self._grids[image.hash] = resized.grid
+                self._pixels.put(image.hash, resized.pixels)
+                self._waiting[image.hash] = None
+
+    def expect(self, image: Image, read: Callable[[], Image]) -> None:
+        """Notes an image that is encoded when it is needed, and whose pixels are read again then.
+
+        Args:
+            image: gives size and hash; it is not kept
+            read: reads it again
+
+        Raises:
+            UserError: the model cannot take it.
+        """
+        self._grids[image.hash] = self._processor.grid(image.width, image.height)
+        self._sources[image.hash] = read
 
     def __getitem__(self, image_hash: str) -> torch.Tensor:
-        """Features [image tokens, …] of an image that was added."""
-        if image_hash in self._waiting:
-            self._encode(self._next_pass(image_hash))
-        return self._features[image_hash]
+        """Features [image tokens, …] of an image that was added, in CPU memory."""
+        return self._all([image_hash])[0]
 
-    def _next_pass(self, wanted: str) -> dict[str, Patches]:
-        """Takes an image and others that wait, in their order, for as long as the bounds of a pass allow."""
-        chosen = {wanted: self._waiting.pop(wanted)}
-        patches = len(chosen[wanted].rows)
-        for image_hash, waiting in list(self._waiting.items()):
-            patches += len(waiting.rows)
-            if len(chosen) >= MAX_PASS_IMAGES or patches > MAX_PASS_PATCHES:
-                break
-            chosen[image_hash] = self._waiting.pop(image_hash)
-        return chosen
+    def features(self, image_hashes: Sequence[str]) -> torch.Tensor | None:
+        """Features [image tokens, …] of images that were added, in order, in CPU memory; None for no images."""
+        return torch.cat(self._all(image_hashes)) if image_hashes else None
+
+    def _all(self, image_hashes: Sequence[str]) -> list[torch.Tensor]:
+        """Features of each image. They are held here until all are found, because the bound may be too small for all."""
+        found: dict[str, torch.Tensor] = {}
+        for image_hash in image_hashes:
+            if image_hash in self._features:
+                self._features[image_hash] = self._features.pop(image_hash)  # to the young end
+                found[image_hash] = self._features[image_hash]
+        missing = list(dict.fromkeys(each for each in image_hashes if each not in found))
+        while missing:
+            made = self._encode(self._next_pass(missing))
+            found |= made
+            missing = [each for each in missing if each not in made]
+        return [found[each] for each in image_hashes]
+
+    def _next_pass(self, wanted: list[str]) -> list[str]:
+        """The first of the wanted images, and more of them and of those that wait, for as long as the bounds allow."""
+        with self._lock:
+            limit = 1 if self.alone else MAX_PASS_IMAGES
+            chosen: list[str] = []
+            patches = 0
+            for image_hash in dict.fromkeys([*wanted, *self._waiting]):
+                patches += self._grids[image_hash][1] * self._grids[image_hash][2]
+                if chosen and (len(chosen) >= limit or patches > MAX_PASS_PATCHES):
+                    break
+                chosen.append(image_hash)
+            for image_hash in chosen:
+                self._waiting.pop(image_hash, None)
+            return chosen
 
     @torch.no_grad()
-    def _encode(self, waiting: dict[str, Patches]) -> None:
-        rows = torch.from_numpy(np.concatenate([item.rows for item in waiting.values()]))
-        features = self._tower(rows, torch.tensor([item.grid for item in waiting.values()]))
-        split = features.split([self.tokens(image_hash) for image_hash in waiting])
-        self._features.update((image_hash, own.clone()) for image_hash, own in zip(waiting, split, strict=True))
-        self.encoded += len(waiting)
-        while len(self._features) > self.limit:
-            oldest = next(iter(self._features))
-            del self._features[oldest], self._grids[oldest]
+    def _encode(self, image_hashes: list[str]) -> dict[str, torch.Tensor]:
+        rows = np.concatenate([self._processor.rows(self._resized(each)) for each in image_hashes])
+        grids = torch.tensor([self._grids[each] for each in image_hashes])
+        features = self._tower(torch.from_numpy(rows), grids).cpu()
+        split = features.split([self.tokens(each) for each in image_hashes])
+        made = {each: own.clone() for each, own in zip(image_hashes, split, strict=True)}
+        self.encoded += len(made)
+        self._features |= made
+        self.held_bytes += _bytes(made.values())
+        while self.held_bytes > self._feature_bytes:
+            self.held_bytes -= _bytes([self._features.pop(next(iter(self._features)))])
+        return made
+
+    def _resized(self, image_hash: str) -> Resized:
+        read = self._sources.get(image_hash)
+        if read is not None:
+            return self._processor.resize(read())
+        with self._lock:
+            return Resized(self._pixels.get(image_hash), self._grids[image_hash])
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

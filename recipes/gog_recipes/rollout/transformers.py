@@ -22,6 +22,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,15 +70,19 @@ class TransformersEngine:
         self._open: dict[int, Slot] = {}
         self._driver: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._worker = futures.ThreadPoolExecutor(1, "gog-images")  # one, so that images are added in a fixed order
+        self.vision.alone = self.settings.deterministic
         self._suppressed = torch.zeros(self.decoder.vocabulary, dtype=torch.bool, device=self.decoder.layout.device)
         self._suppressed[self.processor.suppress_tokens] = True
 
     # ---------------------------------------------------------------- gog.engine.Engine
 
     def prefetch(self, images: Sequence[Image]) -> None:
-        """Prepares images, which the vision tower then encodes together when the first of them is read."""
-        if not self.settings.deterministic:
-            self.vision.add(images)
+        """Prepares images in a worker thread; the vision tower encodes them together when the first of them is read.
+
+        An image that the model cannot take is reported when a conversation opens with it.
+        """
+        self._worker.submit(self.vision.add, images)
 
     async def open(
         self,
@@ -90,8 +95,8 @@ class TransformersEngine:
     ) -> list[TransformersSession]:
         """See gog.engine.Engine.open."""
         placeholders = prompt.count(prompts.IMAGE)
+        await self._prepare(images)
         opening = self._segment("prompt", prompt, images[:placeholders])
-        self._prepare(images[placeholders:])
         if len(opening.tokens) + 2 > self.limits.tokens:
             raise QuestionSkipped(
                 f"the prompt alone has {len(opening.tokens)} tokens, the limit is {self.limits.tokens}",
@@ -136,6 +141,7 @@ class TransformersEngine:
     async def close(self) -> None:
         """Frees the cache."""
         assert not self._open, "closed under a conversation"
+        self._worker.shutdown()
         del self.decoder
 
     # ---------------------------------------------------------------- what sessions ask for
@@ -154,8 +160,9 @@ class TransformersEngine:
         """Tokens that a conversation can still take."""
         return self.limits.tokens - slot.tokens
 
-    def encode(self, body: str, images: Sequence[Image], note: str) -> Segment:
+    async def encode(self, body: str, images: Sequence[Image], note: str) -> Segment:
         """The tokens of an observation with its frame."""
+        await self._prepare(images)
         return self._segment("observation", prompts.observation(body, note), images)
 
     def observe(self, slot: Slot, observation: Segment) -> None:
@@ -187,24 +194,20 @@ class TransformersEngine:
         if absent:
             raise ValueError(f"the conversation to resume shows image {absent[0]}, which is not given")
 
+    async def _prepare(self, images: Sequence[Image]) -> None:
+        """Hashes and resizes images in the worker thread: one of 12 megapixels takes a tenth of a second."""
+        if images:
+            await asyncio.get_running_loop().run_in_executor(self._worker, self.vision.add, images)
+
     def _segment(self, source: Any, text: str, images: Sequence[Image]) -> Segment:
-        self._prepare(images)
         ids = self.processor.encode(text, [self.vision.tokens(image.hash) for image in images])
         return Segment(source=source, tokens=tuple(ids), images=tuple(image.hash for image in images))
-
-    def _prepare(self, images: Sequence[Image]) -> None:
-        """Makes images known to `vision`, which encodes them together later, or each by itself where that matters."""
-        if not self.settings.deterministic:
-            self.vision.add(images)
-            return
-        for image in images:
-            self.vision.add([image])
-            self.vision[image.hash]
 
     # ---------------------------------------------------------------- the driver
 
     async def _drive(self) -> None:
         """Steps until no session waits. A fault here raises in every session that does."""
+        self._wake = asyncio.Event()  # of this event loop, which need not be the one of earlier conversations
         try:
             while ready := await self._ready():
                 self._wake.clear()
@@ -344,7 +347,7 @@ class TransformersSession:
 
     async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
         """The tokens of an observation with its frame. Appends nothing."""
-        return self.engine.encode(body, images, note)
+        return await self.engine.encode(body, images, note)
 
     def observe(self, observation: Segment) -> None:
         """Appends an observation."""

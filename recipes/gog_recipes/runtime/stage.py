@@ -23,9 +23,9 @@ from gog_recipes.runtime import base, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
-MAY_CHANGE = {"steps", "max_steps", "max_excluded_share", "max_unknown_share"}
-"""Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, and how much of an
-outage it tolerates."""
+MAY_CHANGE = {"steps", "max_steps", "max_excluded_share", "max_unknown_share", "feature_cache_bytes"}
+"""Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, how much of an
+outage it tolerates, and its use of memory."""
 CALLS_MAY_CHANGE = {
     *CallPolicy.model_fields,
     "judge",

@@ -1,0 +1,117 @@
+"""Features and images are bounded by bytes, patches exist during a pass only, and images are prepared off the loop."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from gog.images import Image
+from gog_recipes.models.family import Patches, Resized
+from gog_recipes.models.image_spool import ImageSpool
+from gog_recipes.models.vision import Vision
+
+
+class Processor:
+    """One token per pixel; records which thread resizes."""
+
+    def __init__(self):
+        self.threads, self.cut = [], 0
+
+    def grid(self, width, height):
+        return (1, height, width)
+
+    def resize(self, image):
+        self.threads.append(threading.get_ident())
+        return Resized(image.pixels, self.grid(image.width, image.height))
+
+    def rows(self, resized):
+        self.cut += 1
+        return resized.pixels.reshape(-1, 3).astype(np.float32)
+
+    def image_tokens(self, grid):
+        return grid[1] * grid[2]
+
+    def patches(self, image):
+        return Patches(self.rows(self.resize(image)), self.grid(image.width, image.height))
+
+
+def tower(rows, grids):
+    return rows * 2
+
+
+def image(seed, side=8):
+    return Image(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def expected(shown):
+    return torch.from_numpy(shown.pixels.reshape(-1, 3).astype(np.float32)) * 2
+
+
+BYTES = 8 * 8 * 3 * 4
+"""Of one image's features."""
+
+
+def test_features_are_dropped_beyond_their_bytes_and_made_again():
+    vision, shown = Vision(tower, Processor(), feature_bytes=3 * BYTES), [image(seed) for seed in range(10)]
+    for each in shown:
+        vision.add([each])
+        vision[each.hash]
+    assert vision.held_bytes <= 3 * BYTES and vision.encoded == 10
+    for each in shown:
+        torch.testing.assert_close(vision[each.hash], expected(each))
+    assert vision.held_bytes <= 3 * BYTES and vision.encoded > 10
+
+
+def test_a_batch_that_is_larger_than_the_cache_is_whole():
+    vision, shown = Vision(tower, Processor(), feature_bytes=2 * BYTES), [image(seed) for seed in range(6)]
+    vision.add(shown)
+    hashes = [each.hash for each in (*shown, shown[0])]
+    torch.testing.assert_close(vision.features(hashes), torch.cat([expected(each) for each in (*shown, shown[0])]))
+    assert vision.encoded == 6 and vision.held_bytes <= 2 * BYTES
+    assert vision.features([]) is None
+
+
+def test_the_least_recently_used_features_are_dropped_first():
+    vision, shown = Vision(tower, Processor(), feature_bytes=2 * BYTES), [image(seed) for seed in range(3)]
+    for each in (*shown[:2], shown[0], shown[2]):
+        vision.add([each])
+        vision[each.hash]
+    assert vision.encoded == 3
+    vision[shown[0].hash]
+    assert vision.encoded == 3
+    vision[shown[1].hash]
+    assert vision.encoded == 4
+
+
+def test_an_expected_image_is_read_when_it_is_needed_and_not_kept():
+    reads, shown, processor = [], image(1), Processor()
+    vision = Vision(tower, processor)
+    vision.expect(shown, lambda: reads.append(1) or shown)
+    assert vision.grid(shown.hash) == (1, 8, 8) and not reads and not processor.threads
+    torch.testing.assert_close(vision[shown.hash], expected(shown))
+    vision[shown.hash]
+    assert len(reads) == 1
+
+
+def test_patches_are_cut_when_a_pass_runs_and_not_before():
+    processor, shown = Processor(), [image(seed) for seed in range(3)]
+    vision = Vision(tower, processor)
+    vision.add(shown)
+    assert processor.cut == 0
+    vision[shown[0].hash]
+    assert processor.cut == 3
+
+
+def test_images_beyond_the_memory_lie_in_files_and_the_oldest_are_deleted():
+    spool, shown = ImageSpool(400, 600), [image(seed) for seed in range(6)]  # 192 bytes each
+    for each in shown:
+        spool.put(each.hash, each.pixels)
+    kept = [each.hash in spool for each in shown]
+    assert kept == [False, True, True, True, True, True]
+    for each in shown[1:]:
+        np.testing.assert_array_equal(spool.get(each.hash), each.pixels)
+    with pytest.raises(KeyError):
+        spool.get(shown[0].hash)
