@@ -105,7 +105,7 @@ class Decoder:
         x = F.embedding(inputs.ids, self.embedding)
         deep: list[torch.Tensor] = []
         if inputs.features is not None and inputs.images is not None:
-            levels = (inputs.features[:, None] if inputs.features.dim() == 2 else inputs.features).to(x.dtype)
+            levels = (inputs.features[:, None] if inputs.features.dim() == 2 else inputs.features).to(x)
             x[inputs.images] = levels[:, 0]
             deep = list(levels[:, 1:].unbind(1))
         cos, sin = (part[:, :, None] for part in self.rotary(x, inputs.positions))  # [b, n, 1, d]
