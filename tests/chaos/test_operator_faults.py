@@ -159,7 +159,7 @@ def test_a_stage_may_end_differently_only_after_its_run_was_decided(call, accept
 
 
 def test_interference_may_cost_attempts():
-    key = "sftstages.gog.dev/world-sft"
+    key = "gogruns.gog.dev/world"
     two, three = ({key: [[], {"attempt": n, "ended": {"attempt": n, "message": ""}}, {}]} for n in (2, 3))
     clean = Outcome(Case("least"), two, {}, (), "", 0.0)
     assert not fault_found(Outcome(Case("least", "job deleted", 1), three, {}, (), "", 0.0), clean)

@@ -57,7 +57,7 @@ def _decision(outcome: Outcome) -> int:
     requests = [call.request for call in outcome.calls]
     writes = [n for n, request in enumerate(requests) if request.startswith("PATCH") and "/gogruns/" in request]
     before = requests[: max(writes, default=0)]
-    return max((n for n, each in enumerate(before, 1) if each.startswith("GET") and ".gog.dev/" in each), default=0)
+    return max((n for n, each in enumerate(before, 1) if each.startswith("GET /apis/gog.dev/")), default=0)
 
 
 def _without_attempts(essence: list[Any]) -> list[Any]:
