@@ -50,7 +50,7 @@ from gog.spec import GRPOConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes import losses
-from gog_recipes.models import lora, policy_model
+from gog_recipes.models import checkpointing, lora, policy_model
 from gog_recipes.rollout import engine
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
@@ -87,6 +87,7 @@ class GRPORecipe(FTRecipeInterface):
         policy = lora.with_saved(policy_model.load_base(base, self.device), self.saved)
         self.model = lora.add(policy, self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
+        checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
         parallel.shard(self.model, self.ranks)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 

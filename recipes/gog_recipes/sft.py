@@ -35,7 +35,7 @@ from gog.errors import UserError
 from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
 from gog_recipes.data import demonstrations
-from gog_recipes.models import lora, packing, policy_model
+from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.stage import Stage
 
@@ -61,6 +61,7 @@ class SFTRecipe(FTRecipeInterface):
         self.processor = policy_model.load_processor(base)
         self.model = lora.add(policy_model.load_base(base, self.device), self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
+        checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
         parallel.shard(self.model, self.ranks)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 

@@ -133,6 +133,12 @@ class SFTSettings(Spec):
         description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
         "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
     )
+    activation_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether decoder layers are computed again in the backward pass instead of being kept: a fraction of the "
+        "memory for a third more computation. auto: on where a pass of `micro_batch_tokens` would keep more than 2 GiB "
+        "[ours].",
+    )
     learning_rate: float = Field(1e-4, gt=0, description="Learning rate after the warm-up [paper: 1e-4].")
     warmup_steps: int = Field(
         30, ge=0, description="Optimizer steps over which the learning rate rises from 0 [peer: a tenth of the steps]."
@@ -193,6 +199,12 @@ class GRPOSettings(EngineSettings):
         ge=16,
         description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
         "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
+    )
+    activation_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether decoder layers are computed again in the backward pass instead of being kept: a fraction of the "
+        "memory for a third more computation. auto: on where a pass of `micro_batch_tokens` would keep more than 2 GiB "
+        "[ours].",
     )
     learning_rate: float = Field(2e-6, gt=0, description="Learning rate after the warm-up [paper: 2e-6].")
     warmup_steps: int = Field(5, ge=0, description="Optimizer steps over which the learning rate rises from 0 [ours].")
