@@ -169,7 +169,7 @@ def check_places(
     if stray or not saved:
         raise UserError(
             f"{len(stray)} of {len(saved)} weights have no place in the base model: the adapter has {min(stray)!r}, "
-            f"the model {_example(linears)!r}"
+            f"the model {_example(linears, modules[min(stray)])!r}"
             if stray
             else "holds no weights",
             where=where,
@@ -191,9 +191,27 @@ def _is_lora_weight(name: str) -> bool:
     return name.startswith(PREFIX) and name.endswith((A, B))
 
 
-def _example(linears: Mapping[str, tuple[int, ...]]) -> str:
-    """The name that a weight would have in an adapter of this model."""
-    return PREFIX + min(linears, default="") + A
+def _example(linears: Mapping[str, tuple[int, ...]], stray: str) -> str:
+    """The name that a weight would have in an adapter of this model, if possible of a module like one without a place."""
+    alike = [name for name in linears if name.rpartition(".")[2] == stray.rpartition(".")[2]]
+    return PREFIX + min(alike or linears, default="") + A
+
+
+def check_rank(saved: Mapping[str, tuple[int, ...]], rank: int, *, where: str) -> None:
+    """Raises UserError for a weight of another rank than the adapter's configuration names.
+
+    Args:
+        saved: shape of each tensor by its name in the adapter's file
+        rank: of the configuration
+        where: the adapter, for messages
+    """
+    for name, shape in saved.items():
+        if shape[0 if name.endswith(A) else 1] != rank:
+            raise UserError(
+                f"{name} is {list(shape)}, not of rank {rank}",
+                where=where,
+                remedy=f"keep {CONFIG} and {WEIGHTS} of one adapter together",
+            )
 
 
 def _check_settings(settings: dict[str, Any], where: str) -> None:

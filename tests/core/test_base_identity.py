@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from support import base_folders
 
-from gog import base_model
+from gog import base_model, base_source
 from gog.errors import UserError
+from gog.store import Manifest
 
 
 @pytest.fixture
@@ -69,3 +70,19 @@ def test_records_without_a_fingerprint_or_of_another_scheme_are_not_compared():
         UserError, match=r"^checkpoint sft/1: .* base model b \(fingerprint 1-11\), not on tiny \(finger"
     ):
         base_model.compare({"name": "b", "fingerprint": "1-11"}, own, ref="sft/1")
+
+
+def checkpoint(given, name):
+    return Manifest(
+        stage="sft", step=1, files={}, parents=(),
+        meta={"settings": {"model": {"base": given}}, base_model.RECORD: {"name": name}},
+    )  # fmt: skip
+
+
+def test_a_branch_is_pinned_to_the_commit_of_an_earlier_checkpoint_of_the_same_address():
+    pinned = f"hf://org/m@{'a' * 40}"
+    earlier = [checkpoint("tiny", "tiny"), checkpoint("hf://org/m", pinned)]
+    assert base_source.recorded("hf://org/m", earlier) == pinned
+    for other in ("hf://org/m@main", "hf://org/n", "/models/m", "s3://b/m", f"hf://org/m@{'b' * 40}"):
+        assert base_source.recorded(other, earlier) == other
+    assert base_source.recorded("hf://org/m", []) == "hf://org/m"

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import numpy as np
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -155,6 +156,29 @@ def test_an_adapter_without_weights_for_a_targeted_module_is_refused(changed):
 def test_an_adapter_of_another_width_is_refused(changed):
     wide = changed(lambda weights: {name: torch.cat((v, v), dim=1) for name, v in weights.items()})
     assert "the model's linear [" in refusal(wide)
+
+
+def test_the_example_of_a_refusal_is_a_module_of_the_same_kind(changed):
+    what = refusal(changed(renamed(lambda name: name.replace("model.language_model.layers", "model.layers"))))
+    first, second = re.findall(r"\.(\w+)\.lora_A", what)
+    assert first == second
+
+
+def test_an_adapter_whose_weights_have_another_rank_than_its_configuration_is_refused(changed):
+    folder = changed(lambda weights: weights)
+    path = folder / adapters.CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"r": 8}))
+    assert re.search(r"lora_A\.weight is \[4, \d+\], not of rank 8$", refusal(folder))
+
+
+@pytest.mark.parametrize("targets", [r".*visual.*\.qkv", ["qkv", "q_proj"]])
+def test_an_adapter_on_modules_that_the_family_does_not_adapt_is_refused(tmp_path, targets):
+    """Decoder and learner would ignore it."""
+    settings = peft.LoraConfig(r=4, target_modules=targets)
+    peft.get_peft_model(policy_model.load_base(SPEC, CPU), settings).save_pretrained(str(tmp_path))
+    assert re.search(
+        r"^\d+ of \d+ modules that it changes are not adapted here, such as model\.visual", refusal(tmp_path)
+    )
 
 
 def test_an_adapter_that_is_not_finite_is_refused(changed):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -109,7 +110,8 @@ def check(model: torch.nn.Module, folder: Path) -> None:
 
     Raises:
         UserError: for files that are missing or torn, another kind of adapter, weights without a place in the model or of
-            another shape, targeted modules without weights, and weights that are not finite.
+            another shape or rank, modules that the family does not adapt, targeted modules without weights, and weights
+            that are not finite.
     """
     for name in FILES:
         if not (folder / name).is_file():
@@ -118,7 +120,10 @@ def check(model: torch.nn.Module, folder: Path) -> None:
     shapes = {name: entry.shape for name, entry in tensors.header(folder / adapters.WEIGHTS).items()}
     places = linears(model)
     changed = adapters.check_places(shapes, places, where=str(folder))
+    _check_adapted(model, changed, folder)
     config = LoraConfig.from_pretrained(str(folder))
+    if not config.rank_pattern:
+        adapters.check_rank(shapes, config.r, where=str(folder))
     targeted = {name for name in places if check_target_module_exists(config, name)}
     if without := targeted - changed:
         raise UserError(
@@ -129,6 +134,17 @@ def check(model: torch.nn.Module, folder: Path) -> None:
     for name, values in load_file(folder / adapters.WEIGHTS).items():
         if not bool(values.isfinite().all()):
             raise UserError(f"{name} is not finite", where=str(folder), remedy="use an earlier checkpoint")
+
+
+def _check_adapted(model: torch.nn.Module, changed: set[str], folder: Path) -> None:
+    """Raises UserError for modules that the family does not adapt: decoder and learner would ignore their weights."""
+    targets = policy_model.family_of(model).lora_targets
+    if others := {name for name in changed if not re.fullmatch(targets, name)}:
+        raise UserError(
+            f"{len(others)} of {len(changed)} modules that it changes are not adapted here, such as {min(others)}",
+            where=str(folder),
+            remedy="train an adapter of the language model's linears only",
+        )
 
 
 def _check_kind(folder: Path) -> None:
