@@ -79,13 +79,14 @@ class Decoder:
         """Samples from the model's current weights and adapters from now on. All ranks at once where it is sharded."""
         inner, language = policy_model.core(model), policy_model.language_model(model)
         self.sharded = any(map(parallel.is_sharded, language.layers))
-        self.rotary = language.rotary_emb
-        self.norm = parallel.full(language.norm.weight.detach())
-        self.head = parallel.full(inner.lm_head.weight.detach())
-        self.embedding = parallel.full(language.embed_tokens.weight.detach())
         size = sum(each.numel() * each.element_size() for each in language.layers.parameters())
         fused = size <= decoder_weights.FUSED_BYTES
         self.layers: list[Layer] = [decoder_weights.layer(each, fused=fused) for each in language.layers]
+        device = self.layers[0].norm1.device  # shards may be offloaded to another
+        self.rotary = language.rotary_emb
+        self.norm = parallel.full(language.norm.weight.detach()).to(device)
+        self.head = parallel.full(inner.lm_head.weight.detach()).to(device)
+        self.embedding = parallel.full(language.embed_tokens.weight.detach()).to(device)
 
     def rest(self) -> None:
         """Frees the cache, and the copies of a sharded model's weights, which `refresh` makes again."""

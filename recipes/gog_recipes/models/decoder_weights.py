@@ -139,7 +139,11 @@ class Adapter:
 
 @dataclass(frozen=True)
 class AdaptedLinear:
-    """A linear with its adapters beside it, each in its own precision; sums are rounded once, at their end."""
+    """A linear with its adapters beside it, each computed in its own precision.
+
+    The update enters the product of the weights as its first summand. Added to the rounded product, most of it would be
+    rounded away: outputs of bfloat16 are a grid, and an update of RL is smaller than half of its spacing.
+    """
 
     weight: torch.Tensor
     """[out, in]."""
@@ -150,13 +154,12 @@ class AdaptedLinear:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[…, in] -> […, out]."""
-        out = F.linear(x, self.weight, self.bias)
         if not self.adapters:
-            return out
-        total = out
-        for adapter in self.adapters:
-            total = total + F.linear(F.linear(x.to(adapter.a.dtype), adapter.a), adapter.b) * adapter.scaling
-        return total.to(out.dtype)
+            return F.linear(x, self.weight, self.bias)
+        flat = x.flatten(0, -2)
+        updates = (F.linear(F.linear(flat.to(each.a.dtype), each.a), each.b) * each.scaling for each in self.adapters)
+        out = torch.addmm(sum(updates).to(x.dtype), flat, self.weight.t()).view(*x.shape[:-1], -1)
+        return out if self.bias is None else out + self.bias
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,28 @@ tokens and for a block of each that is under way, so that those are seldom inter
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from gog_recipes.models.kv_cache import KVCache
 from gog_recipes.rollout.slots import Slot, one_reader_per_group
 
 
-def choose(ready: Sequence[Slot], prefill_tokens: int) -> list[Slot]:
-    """The slots of the next step.
+def choices(ready: Sequence[Slot], prefill_tokens: int, *, alone: bool) -> Iterator[list[Slot]]:
+    """The slots of the next step, then others for the case that the cache has no room for any of these.
 
     Args:
-        ready: those with pending tokens, whose sessions wait
+        ready: those with pending tokens, whose sessions wait, in the order of their opening
         prefill_tokens: rows times tokens of a reading step, at most
+        alone: whether every step advances a single slot
     """
     ready = one_reader_per_group(ready)
+    if not alone:
+        yield _together(ready, prefill_tokens)
+    for slot in ready:
+        yield [slot]
+
+
+def _together(ready: Sequence[Slot], prefill_tokens: int) -> list[Slot]:
     wide = [slot for slot in ready if slot.next_count(prefill_tokens) > 1]
     narrow = [slot for slot in ready if slot.next_count(prefill_tokens) == 1]
     # Reading waits until it is worth a step, so that few long prompts do not delay many turns.

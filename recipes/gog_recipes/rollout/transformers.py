@@ -239,12 +239,12 @@ class TransformersEngine:
         if known := [slot for slot in ready if slot.logits is not None]:
             self._sample(known, torch.stack([slot.logits for slot in known if slot.logits is not None]))
             return True
-        most = self.settings.prefill_tokens
-        chosen = ready[:1] if self.settings.deterministic else scheduling.choose(ready, most)
-        slots = scheduling.with_memory(chosen, self._open.values(), self.decoder.cache, self._evict)
-        if slots:
-            self._step(slots)
-        return bool(slots)
+        most, alone = self.settings.prefill_tokens, self.settings.deterministic
+        for chosen in scheduling.choices(ready, most, alone=alone):
+            if slots := scheduling.with_memory(chosen, self._open.values(), self.decoder.cache, self._evict):
+                self._step(slots)
+                return True
+        return False
 
     def _evict(self, slot: Slot) -> None:
         """Takes a conversation's part of the cache away; it is read again when there is room."""
