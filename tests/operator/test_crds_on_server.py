@@ -71,6 +71,14 @@ REFUSED = {
         {"spec.promoteTo": STORE},
         "spec.promoteTo: Invalid value: is the run's own store: name another bucket or prefix",
     ),
+    "vLLM without a server": (
+        {"spec.stages": {"grpo": {"engine": "vllm"}}},
+        "spec.endpoints.policy: Required value: a stage with engine: vllm needs a server: url: http://…",
+    ),
+    "a vLLM to start": (
+        {"spec.endpoints": {"policy": {"runtime": "vllm"}}},
+        "spec.endpoints.policy.runtime: Invalid value: gog starts vLLM on one machine only: on a cluster, name the URLs",
+    ),
     "dataset in a folder": (
         {"spec.data": {"path": "/pool"}},
         "spec.data.path: Forbidden: a pod has no folder of your machine: publish the dataset with gog move push",
@@ -203,6 +211,10 @@ REFUSED_ENDPOINT = {
     "a url and settings of a server to start": (
         {"role": "judge", "url": "http://j", "resources": {"limits": {"cpu": 1}}},
         "spec.url: Invalid value: url names an existing server",
+    ),
+    "a judge run by vLLM": (
+        {"role": "judge", "runtime": "vllm"},
+        "spec.runtime: Forbidden: only role policy has a runtime: remove it",
     ),
     "too many pods": ({"role": "judge", "replicas": 65}, "spec.replicas: Invalid value: 65"),
 }

@@ -6,6 +6,7 @@ The tags of the agent are several tokens here, images are resized within `maxPix
 from __future__ import annotations
 
 import asyncio
+import json
 
 import numpy as np
 import pytest
@@ -15,19 +16,22 @@ from support.vllm_servers import sampled
 from gog import images, prompts
 from gog.engine import Limits
 from gog.spec import ModelSpec
+from gog_recipes.rollout import vllm_request as requests
 
 pytestmark = pytest.mark.vllm
 EXACT = 1e-4
 """Nats, float32."""
+PIXELS = 200_000
+"""Most pixels of an image; a photograph has up to 2,000,000."""
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
 def test_log_probs_are_the_trainer_s_over_photographs_and_turns(
-    family, real_base, photographs, serve, policy_of
+    family, real_base, photographs, serve, policy_of, monkeypatch
 ) -> None:
     base = real_base(family, **vllm(family), dtype="float32")
-    [server] = serve(base, 1, "--max-model-len", "4096")
-    policy = policy_of(ModelSpec(base=str(base), max_pixels=200_000))
+    [server] = serve(base, 1, "--max-model-len", "4096", "--mm-processor-kwargs", json.dumps({"max_pixels": PIXELS}))
+    policy = policy_of(ModelSpec(base=str(base), max_pixels=PIXELS))
     policy.train(2)
     shown = [images.read(path) for path in photographs]
 
@@ -41,18 +45,40 @@ def test_log_probs_are_the_trainer_s_over_photographs_and_turns(
         return session.segments()
 
     async def run():
-        engine = policy.engine([server], Limits(4096, 40, 1.0))
+        engine = policy.engine([server], Limits(4096, 60, 1.0))
         text = prompts.prompt("Which building is this?", style=engine.style)
         sessions = await engine.open(text, [shown[0]], [(7, 1, 3, sample) for sample in range(2)])
         played = await asyncio.gather(*(converse(each, number) for number, each in enumerate(sessions)))
+        monkeypatch.setattr(requests, "sampling", only(policy.processor, "</", "answer", ">.", ">", " x"))
+        sessions = await engine.open(text, [shown[0]], [(8, sample) for sample in range(16)])
+        turns = await asyncio.gather(*(each.generate() for each in sessions))
+        closed = [(turn, each.segments()[-1]) for turn, each in zip(turns, sessions, strict=True) if turn.finished]
+        for each in sessions:
+            each.close()
         await engine.close()
-        return played
+        return played, closed
 
     try:
-        for segments in asyncio.run(run()):
+        played, closed = asyncio.run(run())
+        for segments in played:
             assert sum(len(segment.images) for segment in segments) == 5
             written = {token for segment in segments if segment.source == "model" for token in segment.tokens}
             assert not written & set(policy.processor.suppress_tokens)
             assert np.abs(sampled(segments) - policy.logprobs(segments)).max() < EXACT
+        ends = policy.processor.ends_turn
+        for turn, segment in closed:
+            assert [end for end in range(1, len(segment.tokens) + 1) if ends(segment.tokens[:end])] == [
+                len(segment.tokens)
+            ]
+            assert turn.text.endswith("</answer>")
+        assert {segment.overrun for _, segment in closed} == {True, False}, "a tag ends within a token, and with one"
     finally:
         server.kill()
+
+
+def only(processor, *words):
+    """Sampling parameters under which only these tokens are sampled, so that an untrained model closes a tag."""
+    allowed = [token for word in words for token in processor.encode(word, [])]
+    assert len(allowed) == len(words)
+    ordinary = requests.sampling
+    return lambda *arguments: ordinary(*arguments) | {"allowed_token_ids": allowed}
