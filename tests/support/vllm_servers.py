@@ -41,7 +41,7 @@ from gog_recipes.runtime.stage import Stage
 
 SCRIPTS = Path(__file__).parent.parent / "vllm"
 ENVIRONMENT = Path(os.environ.get("GOG_VLLM", Path.home() / ".cache" / "gog-vllm"))
-START_SECONDS = 900.0
+START_SECONDS = 1800.0
 """For a server on a machine that is busy with other work."""
 CPU = torch.device("cpu")
 

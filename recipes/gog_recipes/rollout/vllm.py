@@ -81,11 +81,8 @@ class VLLMEngine:
         assert parts.stage is not None, "the vllm engine needs its stage"
         self._parts, self.processor, self.limits = parts, parts.processor, parts.limits
         self.style, self.capacity = parts.processor.style, parts.capacity
-        self._stage, self._ranks, self._settings = (
-            parts.stage,
-            parts.stage.ranks,
-            parts.stage.config.tools.policy_server,
-        )
+        self._stage, self._ranks = parts.stage, parts.stage.ranks
+        self._settings = parts.stage.config.tools.policy_server
         self._urls = vllm_check.urls(parts.stage.config.endpoints.get(SERVICE, ""))
         if not self._urls:
             raise UserError(
@@ -134,9 +131,8 @@ class VLLMEngine:
         for segments in earlier:
             self._check_resumable(segments, opening, sent)
         suppressed, sessions = tuple(self.processor.forbidden(suppress)), []
-        home = self._fleet.home(
-            Counter(each.home.url for each in self._open)
-        )  # one for a group, which reads its prompt once
+        # One home for a group, whose prompt it reads once.
+        home = self._fleet.home(Counter(each.home.url for each in self._open))
         for seed, segments in zip(seeds, earlier, strict=True):
             conversation = Conversation(seed, suppressed, home)
             for segment in segments or [opening]:

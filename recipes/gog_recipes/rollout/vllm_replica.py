@@ -31,7 +31,7 @@ NO_ROUTE = "HTTP 404: Not Found"
 """What a path that the server does not have is answered with."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probe:
     """A fixed prompt, and what the trainer makes of it with an adapter's weights."""
 
@@ -56,7 +56,7 @@ class Probe:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Served:
     """Weights that servers sample from."""
 
