@@ -10,6 +10,9 @@ questions that the judge could not decide are left out, and their number is prin
 fails and is retried. A question with an unusable image or an over-long prompt is skipped, by name. Several processes
 under torchrun divide the questions.
 
+Results are committed once, at the end. Until then every turn and verdict is journalled, policy by policy, so an
+interrupted evaluation resumes where it was, and no judged answer is given or judged again.
+
 Raises UserError when every question is skipped or the judge's replies are no verdicts. Raises ServiceDown when tools or
 the judge are down for too long.
 """
@@ -39,6 +42,7 @@ from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import engine
+from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
 from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
@@ -103,9 +107,11 @@ class EvaluateRecipe(FTRecipeInterface):
         """The trajectories of each policy, in the order of the questions."""
         played: dict[str, list[Trajectory]] = {}
         self.images: dict[str, Image] = {}
+        self.kept: dict[str, list[Trajectory]] = {}
         self.skipped: dict[str, str] = {}
         kept = {question.id for question in self.pool.questions[: self.cfg.keep_trajectories]}
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
+        journals = self.stage.journals(list(self.parents.values()))
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
@@ -130,12 +136,18 @@ class EvaluateRecipe(FTRecipeInterface):
                     self.stage.tracer,
                     shown_of=kept,
                     log=self.stage.log,
+                    journals=journals,
+                    interruption=self.stage.interruption,
                 )
-                played[name] = (await rollouts.play(self.pool.questions, 1, step=0, policy=name)).trajectories
+                with self.stage.interruption.deferred():
+                    result = await rollouts.play(self.pool.questions, 1, step=0, policy=name)
+                played[name] = result.trajectories
                 await sampler.close()
                 self.skipped |= rollouts.skipped
                 _require_verdicts(name, played[name])
-                self.images.update(rollouts.shown([item for item in played[name] if item.question_id in kept]))
+                shown = [item for item in played[name] if item.question_id in kept]
+                self.kept[name] = gather_whole(self.ranks, shown, [result.groups[index] for index in result.own])
+                self.images.update(rollouts.shown(self.kept[name]))
                 accuracy = {key: _accuracy(value) for key, value in played.items()}
                 metrics.record_accuracy(accuracy)
                 self.stage.report(len(played), len(self.cfg.policies), accuracy=accuracy)
@@ -177,8 +189,7 @@ class EvaluateRecipe(FTRecipeInterface):
                         "accuracy": item.reward and item.reward.accuracy,
                     }
                     stream.write(finite_json.dumps(line) + "\n")
-        first = {question.id for question in self.pool.questions[: self.cfg.keep_trajectories]}
-        kept = [item for trajectories in played.values() for item in trajectories if item.question_id in first]
+        kept = [item for name in played for item in self.kept[name]]
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         accuracy = {name: _accuracy(trajectories) for name, trajectories in played.items()}
         meta = {"accuracy": accuracy, "n": len(self.pool.questions), **checkpoint.skipped(self.skipped)}
@@ -258,8 +269,7 @@ def table_row(policy: str, benchmark: str, trajectories: Sequence[Trajectory]) -
 def recipe_main(cfg: DictConfig) -> None:
     def run() -> None:
         recipe = EvaluateRecipe(config.typed(EvaluateConfig, cfg))
-        if recipe.stage.store.latest(recipe.stage.key) is not None:
-            recipe.stage.log("already complete")
+        if recipe.stage.is_done(recipe.cfg.split):
             recipe.cleanup()
             return
         recipe.setup()

@@ -17,7 +17,9 @@ Features and their trade-offs
     - groups whose rewards are all equal carry no signal; they are counted and reported, not refilled
     - a question with an unusable image or an over-long prompt is skipped, by name
     - images are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
-    - resumes from its newest checkpoint; questions and sampling noise follow from seed and step
+    - resumes from its newest checkpoint; questions and sampling noise follow from seed and step. Every finished turn is
+      journalled: after a crash the steps since that checkpoint repeat their updates, and sample no finished turn again
+    - on SIGTERM the last finished step is saved
     - one process, or several under torchrun: questions are divided among ranks, each of which samples with an engine of
       its own and trains on its own groups; layers are sharded (FSDP2); statistics and loss are over all ranks
     - trajectories are packed, not padded, into passes of a bounded number of tokens; gradients add up over passes
@@ -34,7 +36,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from omegaconf import DictConfig
 from torchtune import config as tune_config
@@ -45,6 +48,7 @@ from gog import dataset, exclusion, metrics, progress, rewards, stats, trajector
 from gog.dataset import Question
 from gog.engine import Counters, Limits
 from gog.errors import UserError
+from gog.images import Image
 from gog.levels import Graded
 from gog.spec import GRPOConfig
 from gog.tool_client import Toolbox
@@ -52,12 +56,24 @@ from gog.trajectory import Trajectory
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, policy_model
 from gog_recipes.rollout import engine
+from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
 from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
 from gog_recipes.runtime import checkpoint, config, optimizer, order, parallel, ranks, timers
+from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
 from gog_recipes.runtime.stage import Stage
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """The last finished step, whose checkpoint is not due yet."""
+
+    rollout: StepRollout
+    """Its trajectories."""
+    images: Mapping[str, Image]
+    """The images, by content hash, of those trajectories of this rank that a checkpoint would keep."""
 
 
 class GRPORecipe(FTRecipeInterface):
@@ -137,31 +153,50 @@ class GRPORecipe(FTRecipeInterface):
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels, log=self.stage.log,
+                journals=self.stage.journals([self.sft]), interruption=self.stage.interruption,
             )  # fmt: skip
-            while self.step < self.cfg.steps:
-                timer = timers.StepTimer()
-                replay = self.stage.replay()
-                rollout = await replay.until_learnable(self._play, self._spoiled)
-                await self.engine.rest()
-                timer.mark("rollout")
-                rate = optimizer.set_rate(
-                    self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps
-                )
-                update = self.learner.update(rollout, step=self.step + 1)
-                timer.mark("update")
-                self.step += 1
-                await self.engine.switch(self.model, self.step)
-                timer.mark("refresh")
-                self._log(rollout, update, rate, timer, discarded=replay.plays)
-                if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
-                    self.save_checkpoint(rollout.trajectories)
-                    metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
+            with self.stage.interruption.deferred():
+                await self._steps()
         await self.engine.close()
+
+    async def _steps(self) -> None:
+        unsaved: Unsaved | None = None
+        while self.step < self.cfg.steps:
+            timer = timers.StepTimer()
+            replay = self.stage.replay()
+            try:
+                rollout = await replay.until_learnable(self._play, self._spoiled)
+            except Interrupted:
+                if unsaved is not None:
+                    self.rollouts.images |= unsaved.images
+                    self.save_checkpoint(unsaved.rollout)
+                raise
+            await self.engine.rest()
+            timer.mark("rollout")
+            rate = optimizer.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
+            update = self.learner.update(rollout, step=self.step + 1)
+            timer.mark("update")
+            self.step += 1
+            await self.engine.switch(self.model, self.step)
+            timer.mark("refresh")
+            self._log(rollout, update, rate, timer, discarded=replay.plays)
+            unsaved = self._unsaved(rollout)
+            if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
+                self.save_checkpoint(rollout)
+                metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
+                unsaved = None
 
     async def _play(self) -> StepRollout:
         """Plays the questions of the next step once."""
         step = self.step + 1
-        played = await self.rollouts.play(self.questions(self.step), self.cfg.group_size, step=step, policy="grpo")
+        weights = checkpoint.fingerprint(self.model)
+        played = await self.rollouts.play(
+            self.questions(self.step), self.cfg.group_size, step=step, policy="grpo", weights=weights
+        )
+        met = self.rollouts.images
+        self.vision.add(
+            [met[image] for image in met if image not in self.vision]
+        )  # of judged trajectories that resumed
         groups = [self.with_advantages(group) for group in played.groups]
         own = [groups[index] for index in played.own]
         return StepRollout(groups, own, exclusion.count(groups), len(played.skipped))
@@ -206,7 +241,7 @@ class GRPORecipe(FTRecipeInterface):
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
             train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
-            mfu=speed[1], **(dataclasses.asdict(update.gap) if update.gap else {}), **sampled(trajectories, self.step - 1),
+            mfu=speed[1], **(dataclasses.asdict(update.gap) if update.gap else {}), **self._sampled(rollout),
         )  # fmt: skip
         metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         series = [line["reward_mean"] for line in self.stage.metric_log.lines]
@@ -229,10 +264,26 @@ class GRPORecipe(FTRecipeInterface):
         (before, failed_before), self._attempts = self._attempts, (total, failed)
         return total - before, failed - failed_before
 
-    def save_checkpoint(self, trajectories: Sequence[Trajectory]) -> None:
+    def _unsaved(self, rollout: StepRollout) -> Unsaved:
+        names = {item.id for item in spread(rollout.trajectories, self.cfg.keep_trajectories, self.cfg.group_size)}
+        kept = [item for group in rollout.own for item in group if item.id in names]
+        met = self.rollouts.images
+        return Unsaved(
+            rollout, {image: met[image] for item in kept for image in trajectory_zip.shown(item) & met.keys()}
+        )
+
+    def _sampled(self, rollout: StepRollout) -> dict[str, float]:
+        """Entropy and staleness of the sampled tokens of all ranks."""
+        place = {item.id: number for number, item in enumerate(rollout.trajectories)}
+        own = [(place[item.id], sampled_tokens(item)) for group in rollout.own for item in group]
+        found = sorted(each for part in self.ranks.gather(own) for each in part)
+        return sampled([tokens for _, tokens in found], self.step - 1)
+
+    def save_checkpoint(self, rollout: StepRollout) -> None:
         """Commits a checkpoint with some of the last step's trajectories."""
         path = self.stage.workdir / "trajectories.zip"
-        kept = spread(trajectories, self.cfg.keep_trajectories, self.cfg.group_size)
+        kept = spread(rollout.trajectories, self.cfg.keep_trajectories, self.cfg.group_size)
+        kept = gather_whole(self.ranks, kept, rollout.own)
         trajectory_zip.write(path, kept, self.rollouts.shown(kept))
         lines = self.stage.metric_log.lines
         meta = {
@@ -259,17 +310,29 @@ def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[T
     return [trajectory for members in chosen for trajectory in members]
 
 
-def sampled(trajectories: Sequence[Trajectory], step: int) -> dict[str, float]:
+SampledTokens = tuple[float, int, int | None]
+"""Of a trajectory: sum of the log-probs of the tokens that the model sampled, their number, and the oldest version of
+the weights that sampled them, None without such tokens."""
+
+
+def sampled_tokens(item: Trajectory) -> SampledTokens:
+    """The sampled tokens of a trajectory in three numbers."""
+    values = item.model_logprobs()
+    versions = [segment.version for segment in item.segments if segment.source == "model"]
+    return sum(values), len(values), min(versions, default=None)
+
+
+def sampled(trajectories: Sequence[SampledTokens], step: int) -> dict[str, float]:
     """Figures of the sampled tokens.
 
     Returns:
         entropy: mean negative log-probability in nats, an estimate of the policy's entropy
         staleness: optimizer steps between the oldest weights that sampled them and those of `step`
     """
-    own = [segment for item in trajectories for segment in item.segments if segment.source == "model"]
+    count = sum(tokens for _, tokens, _ in trajectories)
     return {
-        "entropy": -stats.mean([value for segment in own for value in segment.logprobs]),
-        "staleness": max((step - segment.version for segment in own), default=0),
+        "entropy": -sum(logprobs for logprobs, _, _ in trajectories) / max(1, count),
+        "staleness": max((step - oldest for _, _, oldest in trajectories if oldest is not None), default=0),
     }
 
 

@@ -8,6 +8,7 @@ Features
     - logits are computed for learned tokens only
     - a demonstration that is too long or has an unusable image is skipped, by name
     - resumes bit-exactly from its newest checkpoint: order and noise follow from seed and step
+    - on SIGTERM the last step is saved
     - one process, or several under torchrun: the rows of a batch are divided among ranks, layers are sharded (FSDP2),
       and a step is the same step for any number of ranks
     - demonstrations are packed, not padded, into passes of a bounded number of tokens; gradients add up over passes
@@ -37,6 +38,7 @@ from gog.trajectory_zip import Archive
 from gog_recipes.data import demonstrations
 from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
+from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.stage import Stage
 
 
@@ -128,7 +130,16 @@ class SFTRecipe(FTRecipeInterface):
         return total, suspects
 
     def train(self) -> None:
-        """Optimizer steps up to the last one, with checkpoints. Raises UserError for what is not finite."""
+        """Optimizer steps up to the last one, with checkpoints.
+
+        Raises:
+            UserError: a loss, gradient or weight is not finite.
+            Interrupted: a rank was asked to end; the last step is saved.
+        """
+        with self.stage.interruption.deferred():
+            self._steps()
+
+    def _steps(self) -> None:
         self.model.train()
         while self.step < self.total:
             timer = timers.StepTimer()
@@ -148,9 +159,12 @@ class SFTRecipe(FTRecipeInterface):
             )
             timer.mark("update")
             self._log(loss, rate, norm, read, timer)
-            if self.step % self.cfg.save_every == 0 or self.step == self.total:
+            interrupted = self.step < self.total and self.stage.is_interrupted()
+            if self.step % self.cfg.save_every == 0 or self.step == self.total or interrupted:
                 self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
                 metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
+            if interrupted:
+                raise Interrupted
 
     def _log(self, loss: float, rate: float, norm: float, tokens: int, timer: timers.StepTimer) -> None:
         speed = self.throughput.read(tokens, timer.total)

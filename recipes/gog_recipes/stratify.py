@@ -9,7 +9,8 @@ Features
     - when failures leave too many questions unknown, those are played again until the outage is over or the patience
       for it is used up; so levels that are mostly unknown are never committed
     - a question with an unusable image or an over-long prompt is skipped, by name
-    - levels are committed once, at the end: an interrupted stratification starts again
+    - levels are committed once, at the end; until then every turn and verdict is journalled, so an interrupted
+      stratification resumes where it was, and no judged sample is played or judged again
     - one process, or several under torchrun, which divide the questions
 
 Raises UserError when every question is skipped or the judge's replies are no verdicts. Raises ServiceDown when tools or
@@ -39,6 +40,7 @@ from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import engine
+from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
 from gog_recipes.rollout.rollouts import Rollouts
@@ -82,14 +84,17 @@ class StratifyRecipe(FTRecipeInterface):
         """The groups of every question that can be played, each played until enough of them have a level."""
         self.kept_of = {question.id for question in self.pool.questions[:KEPT_TRAJECTORIES]}
         self.groups: dict[str, list[Trajectory]] = {}
+        self.kept: dict[str, Trajectory] = {}
         self.images: dict[str, Image] = {}
         self.wanted: Sequence[Question] = self.pool.questions
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed,
                 ranks=self.ranks, tracer=self.stage.tracer, log=self.stage.log, shown_of=self.kept_of,
+                journals=self.stage.journals([self.parent]), interruption=self.stage.interruption,
             )  # fmt: skip
-            await self.stage.replay().until_learnable(self._play, self._spoiled)
+            with self.stage.interruption.deferred():
+                await self.stage.replay().until_learnable(self._play, self._spoiled)
         await self.engine.close()
         return list(self.groups.values())
 
@@ -107,7 +112,10 @@ class StratifyRecipe(FTRecipeInterface):
 
         played = await self.rollouts.play(self.wanted, self.cfg.rollouts, step=0, policy="sft", on_group=count)
         self.groups |= {group[0].question_id: group for group in played.groups}
-        self.images |= self.rollouts.shown([item for item in played.trajectories if item.question_id in self.kept_of])
+        kept = [item for item in played.trajectories if item.question_id in self.kept_of]
+        kept = gather_whole(self.ranks, kept, [played.groups[index] for index in played.own])
+        self.kept |= {item.id: item for item in kept}
+        self.images |= self.rollouts.shown(kept)
         return [grade(group, self.cfg.level1) for group in self.groups.values()]
 
     def _spoiled(self, graded: Sequence[Graded]) -> exclusion.Cause | None:
@@ -140,7 +148,7 @@ class StratifyRecipe(FTRecipeInterface):
             **checkpoint.skipped(self.rollouts.skipped),
         }
         path["metrics.json"].write_text(finite_json.dumps({**meta, "measures": measures.__dict__}))
-        kept = [item for item in played if item.question_id in self.kept_of][:KEPT_TRAJECTORIES]
+        kept = [self.kept[item.id] for item in played if item.id in self.kept][:KEPT_TRAJECTORIES]
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])
         self.stage.log(str(counts))
@@ -178,8 +186,7 @@ def _counts(graded: Sequence[Graded]) -> dict[str, object]:
 def recipe_main(cfg: DictConfig) -> None:
     def run() -> None:
         recipe = StratifyRecipe(config.typed(StratifyConfig, cfg))
-        if recipe.stage.store.latest(recipe.stage.key) is not None:
-            recipe.stage.log("already complete")
+        if recipe.stage.is_done("train"):
             recipe.cleanup()
             return
         recipe.setup()

@@ -34,9 +34,10 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return container(waiting={"reason": reason, "message": message})
 
 
-def test_the_pod_that_ended_by_itself_is_the_cause_whenever_its_peers_died():
+@pytest.mark.parametrize("code", [143, 130])
+def test_the_pod_that_ended_by_itself_is_the_cause_whenever_its_peers_died(code):
     peers = [
-        pod("trainer-1", containerStatuses=[ended(143, "10:00")]),
+        pod("trainer-1", containerStatuses=[ended(code, "10:00")]),
         pod("trainer-0", containerStatuses=[ended(1, "10:01", "Traceback\nValueError: no such column")]),
     ]
     ending = pods.ending(peers, JOB)

@@ -11,9 +11,11 @@ import urllib.request
 
 import PIL.Image
 import pytest
+from PIL import Image as PILImage
 from support import base_folders
+from support.builders import make_image
 
-from gog import base_model, dataset_zip, metrics, outage, progress, spec, store
+from gog import base_model, dataset_zip, journal, metrics, outage, progress, spec, store
 from gog.errors import ServiceDown, UserError
 from gog_recipes.runtime import base, config, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
@@ -57,6 +59,59 @@ def test_a_stage_refuses_to_resume_from_another_runs_or_other_settings_checkpoin
 def test_checkpoints_under_another_key_in_the_same_store_do_not_matter(tmp_path):
     commit(make_stage(tmp_path, run="theirs"))
     assert make_stage(tmp_path, stage="grpo-mine").store.latest("grpo-mine") is None
+
+
+def dataset_folder(folder, name="data", question="who made it ?", side=8):
+    """A dataset of one question, whose image has this side."""
+    made = folder / name
+    made.mkdir()
+    PILImage.fromarray(make_image(1, side, side).pixels).save(made / "q.png")
+    row = {"id": "q", "image": "q.png", "question": question, "answers": ["Ada"]}
+    (made / "train.jsonl").write_text(json.dumps(row) + "\n")
+    return {"data": {"path": str(made)}}
+
+
+def test_a_stage_refuses_to_continue_with_another_dataset_under_the_same_run(tmp_path):
+    first = make_stage(tmp_path, **dataset_folder(tmp_path))
+    first.questions("train")
+    commit(first)
+    make_stage(tmp_path, **dataset_folder(tmp_path, "copy")).questions("train")
+    for name, change in (("lines", {"question": "who sold it ?"}), ("images", {"side": 9})):
+        stage = make_stage(tmp_path, **dataset_folder(tmp_path, name, **change))
+        with pytest.raises(UserError, match="checkpoint grpo/1 was made with another dataset"):
+            stage.questions("train")
+        with pytest.raises(UserError, match="another dataset"):
+            stage.is_done("train")
+
+
+def test_a_checkpoint_that_names_no_dataset_is_continued_with_any(tmp_path):
+    commit(make_stage(tmp_path))
+    make_stage(tmp_path, **dataset_folder(tmp_path)).questions("train")
+
+
+def test_a_checkpoint_deletes_the_journals_that_it_made_superfluous(tmp_path):
+    stage = make_stage(tmp_path)
+    for step in (1, 2, 3):
+        stage.store.put_object(journal.Play("grpo", "grpo", step, "ab").key(1, "aaaaaaaa", 0, 0), b"x")
+    commit(stage, step=2)
+    assert [entry.key.split("/")[2] for entry in stage.store.objects("journal/")] == ["grpo-000000003"]
+    stage.publish(3, {}, meta={}, parents=[], complete=True)
+    assert stage.store.objects("journal/") == []
+
+
+def test_a_journal_is_named_by_what_decides_the_trajectories_and_by_nothing_else(tmp_path):
+    commit(make_stage(tmp_path, stage="sft"))
+    commit(make_stage(tmp_path, stage="other"))
+    parents = [make_stage(tmp_path).store.latest(stage) for stage in ("sft", "other")]
+    weights = make_stage(tmp_path).store.latest("sft")
+
+    def decided_by(parent=weights, dataset="d", **settings):
+        stage = make_stage(tmp_path, **settings)
+        stage.dataset = dataset
+        return stage.journals([parent]).decided_by
+
+    assert decided_by() == decided_by(steps=7, endpoints={"judge": "http://127.0.0.1:1"}) == decided_by(parents[1])
+    assert len({decided_by(), decided_by(seed=1), decided_by(dataset="e"), decided_by(temperature=0.5)}) == 4
 
 
 def test_how_calls_are_made_and_how_far_a_stage_goes_may_change_between_attempts(tmp_path):
@@ -335,7 +390,7 @@ def test_the_first_process_of_a_pod_ends_at_sigterm():
     )
     default = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{program}"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", default], timeout=120, check=False)
-    assert done.returncode == 143
+    assert done.returncode == 130
 
 
 def test_ranks_with_other_settings_are_refused_by_the_name_of_the_setting(tmp_path):

@@ -12,6 +12,7 @@ A line or image that a run cannot use is reported by file and line before anythi
 
 from gog.dataset.checks import check
 from gog.dataset.convert import as_folder
+from gog.dataset.digest import digest
 from gog.dataset.jsonl import read_lines, write_lines
 from gog.dataset.questions import files, read_questions, splits
 from gog.dataset.records import CORPUS, INDEX, Document, Evidence, IndexedImage, Question
@@ -25,6 +26,7 @@ __all__ = [
     "Question",
     "as_folder",
     "check",
+    "digest",
     "files",
     "read_lines",
     "read_questions",

@@ -95,6 +95,11 @@ class Chains:
             found = Found(head, tuple(turns), tuple(segments), kept.answer_next, kept.stop, kept.seconds)
         return found
 
+    def has_ended(self, question: str, sample: int) -> bool:
+        """Whether there is a judged trajectory."""
+        chain = self._records.get((question, sample), [])
+        return bool(chain) and chain[-1][1]
+
     def forget(self, question: str, sample: int) -> None:
         """Drops a trajectory, which saves its memory."""
         self._records.pop((question, sample), None)

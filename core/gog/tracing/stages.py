@@ -67,6 +67,7 @@ class StageTracer(Tracer):
         super().__init__(exports, stage, key, share, common)
         self._attempt, self._has_ended = attempt, False
         self._previous: Any = None
+        self._outcome: tuple[str, str] | None = None
 
     def install_handlers(self) -> None:
         """Exports the span however the process ends."""
@@ -90,12 +91,14 @@ class StageTracer(Tracer):
         super().end()
 
     def _at_exit(self) -> None:
-        """The process exits without `end`: the stage has failed."""
-        self._end("failed", type(getattr(sys, "last_value", None) or SystemExit()).__name__)
+        """The process exits without `end`: the stage was interrupted or has failed."""
+        self._end(*(self._outcome or ("failed", type(getattr(sys, "last_value", None) or SystemExit()).__name__)))
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        self._end("interrupted", "SIGTERM")
-        if callable(self._previous):
+        if callable(self._previous):  # the process saves its work and exits by itself
+            self._outcome = ("interrupted", "SIGTERM")
             self._previous(number, frame)
+            return
+        self._end("interrupted", "SIGTERM")
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

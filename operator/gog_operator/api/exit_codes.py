@@ -4,7 +4,7 @@
 |------------------------|--------------------------------------------------|-------------------------------|
 | 0                      | ended well                                       | looks for the last checkpoint |
 | 2                      | refused its input (`gog.errors.UserError`)       | fails the stage: no retry     |
-| 130, SIGINT            | interrupted from outside                         | next attempt, not a failure   |
+| 130, SIGINT            | interrupted from outside, mostly by SIGTERM      | next attempt, not a failure   |
 | 137, 143, other signal | killed: out of memory, a limit of the platform   | counts a failure, retries     |
 | anything else          | a service that stayed down, a library, a bug     | counts a failure, retries     |
 
@@ -18,7 +18,7 @@ import signal
 from typing import Literal
 
 INTERRUPTED = -signal.SIGINT
-BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM)
+BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM, INTERRUPTED)
 """Codes of a pod that was terminated because another pod of its job ended first."""
 
 

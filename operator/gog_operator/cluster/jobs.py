@@ -85,7 +85,7 @@ class LocalJobs:
         code = exit_codes.normalized(next((each.returncode for each in job.processes if each.returncode), 0))
         state = exit_codes.state(code) if job.cancelled is None else "cancelled"
         _name_end(job.log_folder, state)
-        return JobView(state, code, job_log(job.log_folder), "it received SIGINT" if state == "lost" else "")
+        return JobView(state, code, job_log(job.log_folder), "it received SIGINT or SIGTERM" if state == "lost" else "")
 
     @property
     def runner(self) -> Any:

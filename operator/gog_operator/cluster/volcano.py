@@ -140,7 +140,7 @@ def _ended(phase: str, end: pods.Ending, message: str) -> JobView:
     if phase in CANCELLED:
         return JobView("cancelled", end.exit_code, end.lines, cause)
     if end.exit_code == exit_codes.INTERRUPTED:
-        return JobView("lost", end.exit_code, end.lines, cause or "a pod received SIGINT")
+        return JobView("lost", end.exit_code, end.lines, cause or "a pod received SIGINT or SIGTERM")
     if end.exit_code is None and not cause:
         return JobView("lost", cause="its pods are gone: deleted, or lost with their node")
     return JobView("lost" if end.disrupted else "failed", end.exit_code, end.lines, cause)

@@ -2,7 +2,10 @@
 
 A group is one question's samples. Groups start as places in the engine become free; each episode plays on its own, and
 the judge is called as soon as its answer is there. Results keep the order of the questions, whichever finished first.
-With several ranks each plays its share of the questions, and all of them get all trajectories.
+With several ranks each plays its share of the questions, keeps those trajectories, and gets outlines of the others'.
+
+Every finished turn is journalled before the episode samples the next one (`gog.journal`). What an earlier attempt left
+is taken over: judged trajectories as they are, the others from their last turn on.
 
 While a tool or the judge is down, calls of it wait inside the toolbox (`gog.outage`): episodes hold their places, so no
 more are started than the engine has, and nothing is lost. A question that cannot be played is skipped and reported.
@@ -11,24 +14,27 @@ more are started than the engine has, and nothing is lost. A question that canno
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import zlib
-from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from gog import behaviour, catalog, judging, metrics, outage, prompts, rewards, tool_actions, tracing, trajectory_zip
-from gog.agent import Episode, Session
+from gog.agent import Episode, Generation, Session
 from gog.dataset import Question
 from gog.engine import Engine
 from gog.errors import QuestionSkipped, UserError
 from gog.images import Image
 from gog.spec import AgentSettings
 from gog.tool_types import Reply
-from gog.trajectory import Failure, Trajectory
+from gog.trajectory import Failure, Segment, Trajectory, outline
+from gog_recipes.rollout.journals import Journals, PlayJournal, Resumed
 from gog_recipes.rollout.played import Played, Skipped, collect
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.runtime import monitor
+from gog_recipes.runtime.interruption import Interrupted, Interruption
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 
 T = TypeVar("T")
@@ -83,13 +89,18 @@ class Rollouts:
     levels: Mapping[str, str] = field(default_factory=dict)
     """Difficulty by question id, where it is known."""
     shown_of: Container[str] | None = None
-    """Ids of the questions whose trajectories `shown` may be called with; None: every question of the newest play."""
+    """Ids of the questions whose trajectories are kept whole, with their images; None: every question. Of the others only
+    outlines are kept."""
+    journals: Journals | None = None
+    """Journals of the stage's plays; None: what this process loses is played again."""
     log: Callable[[str], None] = lambda _: None
     """Takes a line for the stage's log."""
     images: dict[str, Image] = field(default_factory=dict)
     """The images of these questions' episodes, by content hash; of this rank's newest play."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Why questions were skipped, by question id, over all plays."""
+    interruption: Interruption = field(default_factory=Interruption)
+    """Ends a play early when this process is asked to end."""
     _verdicts: list[Failure | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -103,6 +114,7 @@ class Rollouts:
         *,
         step: int,
         policy: str,
+        weights: str = "",
         on_group: Callable[[int, list[Trajectory]], None] | None = None,
     ) -> Played:
         """Plays `samples` episodes of each question. All ranks at once.
@@ -112,31 +124,48 @@ class Rollouts:
             samples: trajectories per question.
             step: number of the rollout, which decides the sampling noise; recorded with the trajectories.
             policy: name of the policy; recorded with the trajectories.
+            weights: digest of the policy's weights, which names the journal of the play.
             on_group: called with the number of this rank's questions that are done and the newest group, which is empty
                 for a question that was skipped.
 
         Raises:
             ServiceDown: a tool or the judge was down for longer than the stage waits.
+            Interrupted: a rank was asked to end. What its episodes have finished is in the journal.
             UserError: every question was skipped; the judge's replies are no verdicts; a tool refuses every call.
         """
         begun = time.monotonic()
         self.images, own = {}, self.ranks.shard(questions)
         at_once = max(1, self.engine.capacity // samples)
         places, done, prefetched = asyncio.Semaphore(at_once), 0, 0
+        found: dict[str, list[Trajectory] | Skipped] = {}
 
-        async def play_one(number: int) -> list[Trajectory] | Skipped:
+        async def play_one(number: int) -> None:
             nonlocal done, prefetched
             async with places:
                 if number >= prefetched:  # the prompts that start with this one are encoded together
                     prefetched = number + at_once
-                    self._prefetch(own[number:prefetched])
-                played = await self._group(own[number], samples, step, policy)
+                    self._prefetch(left[number:prefetched])
+                played = await self._group(left[number], samples, step, policy, journal)
+            found[left[number].id] = played
             done += 1
             if on_group is not None:
                 on_group(done, [] if isinstance(played, Skipped) else played)
-            return played
 
-        played = collect(self.ranks, await _all_or_none(play_one(number) for number in range(len(own))))
+        async with self._journal(own, policy, step, weights) as journal:
+            for question in own:
+                taken = None if self._is_whole(question) else journal.outlines(question, samples)
+                if taken is not None:
+                    found[question.id] = taken
+                    done += 1
+                    if on_group is not None:
+                        on_group(done, taken)
+            left = [question for question in own if question.id not in found]
+            work = _all_or_none(play_one(number) for number in range(len(left)))
+            with contextlib.suppress(Interrupted):
+                await self.interruption.race(work)
+        if any(self.ranks.gather(self.interruption.requested and len(found) < len(own))):
+            raise Interrupted
+        played = collect(self.ranks, [found[question.id] for question in own])
         if self.ranks.is_main:
             metrics.record_rollout(time.monotonic() - begun)
         monitor.gather_counts(self.ranks)
@@ -150,6 +179,23 @@ class Rollouts:
         own = {image: self.images[image] for image in wanted & self.images.keys()}
         return {digest: found for met in self.ranks.gather(own) for digest, found in met.items()}
 
+    @contextlib.asynccontextmanager
+    async def _journal(
+        self, questions: Sequence[Question], policy: str, step: int, weights: str
+    ) -> AsyncIterator[PlayJournal]:
+        if self.journals is None:
+            yield PlayJournal()
+            return
+        opened = self.journals.open(
+            self.ranks, questions, policy=policy, step=step, weights=weights, whole=self.shown_of
+        )
+        async with opened as journal:
+            yield journal
+
+    def _is_whole(self, question: Question) -> bool:
+        """Whether the question's trajectories are kept with tokens and texts."""
+        return self.shown_of is None or question.id in self.shown_of
+
     def _prefetch(self, questions: Sequence[Question]) -> None:
         images = []
         for question in questions:
@@ -159,20 +205,21 @@ class Rollouts:
                 continue  # reported when the question's turn comes
         self.engine.prefetch(images)
 
-    async def _group(self, question: Question, samples: int, step: int, policy: str) -> list[Trajectory] | Skipped:
+    async def _group(
+        self, question: Question, samples: int, step: int, policy: str, journal: PlayJournal
+    ) -> list[Trajectory] | Skipped:
         """The trajectories of a question."""
-        seeds = [(self.seed, step, zlib.crc32(question.id.encode()), sample) for sample in range(samples)]
-        text = prompts.prompt(question.question, style=self.engine.style, tools=self.tools, gaze=self.settings.gaze)
         facts = {"policy": policy, "step": step, "level": self.levels.get(question.id, "")}
+        resumed = await journal.resumed(question, samples)
         try:
             image = self.pool.image(question)
-            sessions = await self.engine.open(text, [image], seeds, suppress=self._forbidden_tags())
+            sessions = await self._open(question, image, step, resumed)
         except QuestionSkipped as error:
             return Skipped(question.id, error.sentence())
         try:
             return await _all_or_none(
-                self._sample(question, image, session, {**facts, "sample": sample})
-                for sample, session in enumerate(sessions)
+                self._sample(question, image, sessions[sample], {**facts, "sample": sample}, resumed[sample], journal)
+                for sample in range(samples)
             )
         except QuestionSkipped as error:  # an image that a tool returned
             return Skipped(question.id, error.sentence())
@@ -180,29 +227,72 @@ class Rollouts:
             for session in sessions:  # an episode that was cancelled before it started has not closed its own
                 session.close()
 
+    async def _open(
+        self, question: Question, image: Image, step: int, resumed: Sequence[Resumed | None]
+    ) -> list[Session]:
+        """A session for each sample; one that ended in an earlier attempt needs no place in the engine."""
+        text = prompts.prompt(question.question, style=self.engine.style, tools=self.tools, gaze=self.settings.gaze)
+        seeds = [(self.seed, step, zlib.crc32(question.id.encode()), sample) for sample in range(len(resumed))]
+        going = [sample for sample, each in enumerate(resumed) if each is None or each.found.stop is None]
+        earlier = [each.found.segments if each is not None else () for each in (resumed[sample] for sample in going)]
+        shown = {name: found for each in resumed if each is not None for name, found in each.images.items()}
+        if shown:
+            self.engine.prefetch(list(shown.values()))  # the trainer needs their features, too
+        opened: Sequence[Session] = ()
+        if going:
+            opened = await self.engine.open(
+                text,
+                [image, *shown.values()],
+                [seeds[sample] for sample in going],
+                suppress=self._forbidden_tags(),
+                resume=earlier if any(earlier) else None,
+            )
+        sessions = dict(zip(going, opened, strict=True))
+        return [
+            sessions.get(sample) or EndedSession(each.found.segments if each is not None else ())
+            for sample, each in enumerate(resumed)
+        ]
+
     async def _sample(
-        self, question: Question, image: Image, session: Session, facts: Mapping[str, object]
+        self,
+        question: Question,
+        image: Image,
+        session: Session,
+        facts: Mapping[str, object],
+        resumed: Resumed | None,
+        journal: PlayJournal,
     ) -> Trajectory:
         """One trajectory with its facts: policy, step, sample, level."""
-        name = f"{facts['policy']}-{facts['step']}-{question.id}-{facts['sample']}"
+        whole = self._is_whole(question)
+        sample = int(str(facts["sample"]))
+        name = f"{facts['policy']}-{facts['step']}-{question.id}-{sample}"
+        if resumed is not None and resumed.found.trajectory is not None:
+            if whole:
+                self.images |= {image.hash: image, **resumed.images}
+            return resumed.found.trajectory.model_copy(update=dict(facts))
+        line = journal.line(question, sample, resumed)
+        episode = Episode(
+            question, image, session, self.toolbox, self.settings, self.engine.style, tools=self.tools, keeper=line
+        )
+        if resumed is not None:
+            episode.restore(resumed.found, resumed.images)
         with self.tracer.episode(name) as span:
-            trajectory = await self._episode(question, image, session)
+            trajectory = await self._judged(question, await episode.run())
             trajectory = trajectory.model_copy(update={"id": name, **facts})
             span.record(trajectory)
-        return trajectory
+        if whole:
+            self.images.update(episode.images)
+        if line is not None and trajectory.judge_failure is None:  # without a verdict the judge is asked again
+            line.end(trajectory)
+        return trajectory if whole else outline(trajectory)
 
     def _forbidden_tags(self) -> tuple[str, ...]:
         """Opening tags of the tools that the policy may not use."""
         allowed = {tool.tag for tool in catalog.TOOLS if tool.name in self.tools}
         return tuple(f"<{tag}>" for tag in catalog.ACTION_TAGS if tag not in allowed)
 
-    async def _episode(self, question: Question, image: Image, session: Session) -> Trajectory:
-        """Plays and rewards one episode. The trajectory records whether it counts."""
-        style = self.engine.style
-        episode = Episode(question, image, session, self.toolbox, self.settings, style, tools=self.tools)
-        trajectory = await episode.run()
-        if self.shown_of is None or question.id in self.shown_of:
-            self.images.update(episode.images)
+    async def _judged(self, question: Question, trajectory: Trajectory) -> Trajectory:
+        """Rewards a trajectory, and records whether it counts."""
         accuracy: float | None = 0.0
         if trajectory.answer is not None:
             verdict = await self._judge(question, trajectory.answer)
@@ -254,6 +344,32 @@ class Rollouts:
         verdicts = [item.judge_failure for item in trajectories if item.answer is not None]
         self._verdicts = [*self._verdicts, *verdicts][-max(RECENT_VERDICTS, len(verdicts)) :]
         judging.check(self._verdicts)
+
+
+@dataclass(frozen=True)
+class EndedSession:
+    """The conversation of an episode that ended in an earlier attempt. Implements gog.agent.Session."""
+
+    kept: tuple[Segment, ...]
+    """Its tokens."""
+
+    async def generate(self) -> Generation:
+        raise RuntimeError("the episode has ended")
+
+    def room(self) -> int:
+        return 0
+
+    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
+        raise RuntimeError("the episode has ended")
+
+    def observe(self, observation: Segment) -> None:
+        raise RuntimeError("the episode has ended")
+
+    def segments(self) -> tuple[Segment, ...]:
+        return self.kept
+
+    def close(self) -> None:
+        return None
 
 
 async def _all_or_none(coroutines: Iterable[Coroutine[object, object, T]]) -> list[T]:

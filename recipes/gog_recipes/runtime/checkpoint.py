@@ -14,6 +14,7 @@ No random state is saved: every draw (order, noise, initialisation) follows from
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,15 @@ def skipped(reasons: Mapping[str, str]) -> dict[str, object]:
 def trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The trained parameters by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """A digest of the trained parameters, the same for any number of ranks. All ranks at once."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, parameter in sorted(trainable(model).items()):
+        digest.update(name.encode())
+        digest.update(parallel.full(parameter).detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def save(

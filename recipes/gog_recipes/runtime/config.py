@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,10 +23,10 @@ from pydantic import ValidationError
 from gog.errors import ServiceDown, UserError, is_disk_full, unwritable
 from gog.spec import StageConfig
 from gog.store import Unavailable
-from gog_recipes.runtime import termination
+from gog_recipes.runtime import interruption, termination
 
 Config = TypeVar("Config", bound=StageConfig)
-FAILED, INVALID_INPUT, INTERRUPTED = 1, 2, 130
+FAILED, INVALID_INPUT, INTERRUPTED = 1, 2, interruption.CODE
 """Exit codes of a stage that did not complete. 1 is retried by the control plane; 2 is not, because the same input would
 fail again; 130 is an interrupted attempt, which a resume continues."""
 
@@ -79,18 +77,22 @@ def exit_with(main: Callable[[], None]) -> None:
     """Runs a recipe and exits with its code; see docs/runbooks.md, "How a stage ends".
 
     What the user must change becomes one line and INVALID_INPUT. What may have passed by the next attempt (a tool, the
-    judge or the store is down) becomes one line and FAILED. Any other error is a bug and keeps its traceback. In a pod the
-    reason is left as the termination message, too.
+    judge or the store is down) becomes one line and FAILED. SIGTERM and SIGINT become INTERRUPTED; after SIGTERM the stage
+    first saves what it has done. Any other error is a bug and keeps its traceback. In a pod the reason is left as the
+    termination message, too.
     """
-    if os.getpid() == 1:  # in a pod, where the kernel spares the first process every signal that it has no handler for
-        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    with interruption.PROCESS.installed():
+        _run(main)
+
+
+def _run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
         _exit("error", error.sentence(), INVALID_INPUT)
     except (ServiceDown, Unavailable) as error:
         _exit("failed", str(error), FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, interruption.Interrupted):
         _exit("interrupted", "the next attempt resumes from the last checkpoint", INTERRUPTED)
     except Exception as error:
         if not is_disk_full(error):

@@ -4,8 +4,8 @@ The same as `tune run` with torchrun's options, with two differences. It does no
 before the first worker starts and again in each worker. And it exits as its first failed worker did: with 2 for invalid
 input, with 128 + n for signal n, where torchrun exits with 1 for everything and logs a traceback of its own.
 
-SIGTERM ends this process at once, and its workers with it: nothing committed can be lost, and nothing else is worth
-waiting for. That also holds for the first process of a pod, and before the workers have started.
+SIGTERM is passed on to the workers, which get 30 seconds to save what they have done; then this process exits as an
+interrupted stage does. Before the workers have started it exits at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 import signal
 import sys
 from types import FrameType
+
+from gog_recipes.runtime import interruption
 
 
 def main(arguments: list[str]) -> int:
@@ -30,12 +32,12 @@ def main(arguments: list[str]) -> int:
         print(f"launch: rank {rank} ended with {failure.exitcode}", file=sys.stderr, flush=True)
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     except SignalException as ended:
-        return 128 + int(ended.sigval)
+        return interruption.CODE if ended.sigval == signal.SIGTERM else 128 + int(ended.sigval)
     return 0
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    os._exit(128 + number)
+    os._exit(interruption.CODE)
 
 
 if __name__ == "__main__":

@@ -46,10 +46,10 @@ class UpdateStats:
 
 @dataclass(frozen=True)
 class StepRollout:
-    """The groups of a step, with advantages; alike on all ranks, apart from `own`."""
+    """The groups of a step, with advantages; alike on all ranks, apart from which trajectories are whole and from `own`."""
 
     groups: list[list[Trajectory]]
-    """One group per question that could be played."""
+    """One group per question that could be played; those of other ranks are outlines (`gog.trajectory.outline`)."""
     own: list[list[Trajectory]]
     """The groups that this rank played, from which it learns."""
     exclusions: exclusion.Exclusions
@@ -108,7 +108,8 @@ class Learner:
         learned = [item for item in rollout.trajectories if item.advantage]
         if not learned:
             return UpdateStats()
-        terms, gaps, suspects = self._gradients([item for group in rollout.own for item in group], counted)
+        own = [item for group in rollout.own for item in group if item.advantage]
+        terms, gaps, suspects = self._gradients(own, counted)
         logprob_gap.check(gaps, self.max_gap, step=step)
         norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
         loss = sum(float(part.loss) for part, _ in terms)
@@ -123,7 +124,7 @@ class Learner:
             grad_norm=norm,
             loss=loss,
             learned=len(learned),
-            tokens=sum(packing.length(item.segments) for item in learned),
+            tokens=self.ranks.all_reduce_sum(sum(packing.length(item.segments) for item in own)),
         )
 
     def _gradients(
@@ -132,7 +133,7 @@ class Learner:
         """Adds up the gradients of the step over passes and ranks.
 
         Args:
-            own: this rank's trajectories, of which those with a signal are learned
+            own: this rank's trajectories that carry a signal
             counted: trajectories over which the step's mean is taken
 
         Returns:
@@ -142,7 +143,7 @@ class Learner:
         terms: list[tuple[losses.LossTerms, int]] = []
         gaps: list[logprob_gap.TrajectoryGap] = []
         suspects: list[str] = []
-        for rows in self._passes([item for item in own if item.advantage]):
+        for rows in self._passes(own):
             if not rows:  # takes part in the pass of other ranks
                 (self._logprobs([packing.idle(self.processor.turn_end)])[0] * 0).sum().backward()
                 continue

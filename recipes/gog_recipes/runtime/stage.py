@@ -6,20 +6,32 @@ checkpoints, base model) is made once in the common folder. Only rank 0 logs, re
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gog import catalog, dataset, dataset_zip, exclusion, folders, metrics, outage, progress, store, trajectory_zip
+from gog import (
+    catalog,
+    dataset,
+    dataset_zip,
+    exclusion,
+    folders,
+    journal,
+    metrics,
+    outage,
+    progress,
+    store,
+    trajectory_zip,
+)
 from gog.errors import UserError
 from gog.spec import NEEDS, CallPolicy, DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.tracing import stages as traces
-from gog_recipes.runtime import base, monitor, termination
+from gog_recipes.rollout import journals
+from gog_recipes.runtime import base, interruption, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
@@ -51,12 +63,14 @@ class Stage:
         self.config = config
         self.key = config.key
         self.ranks = ranks
+        self.interruption = interruption.PROCESS
         self.common = Path(config.workdir) if config.workdir else Path(tempfile.mkdtemp(prefix=f"gog-{self.key}-"))
         self.workdir = self.common if ranks.is_main else self.common / f"rank-{ranks.rank}"
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.tracer = traces.begin(config, ranks.rank, ranks.size, lambda: ranks.broadcast(uuid.uuid4().hex), self.log)
         self.store = store.open_store(config.store)
-        newest = self._newest_of_ours()
+        self.dataset = ""
+        newest = self._newest = self._newest_of_ours()
         self.checkpoint = _checkpoint_of(newest) if newest else None
         self._reported = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
         self._metrics: dict[str, Any] = {}
@@ -123,6 +137,20 @@ class Stage:
         """The checkpoint of an earlier stage that this one starts from. Raises UserError if there is none."""
         return self.store.resolve(self.config.inputs.get(kind, kind))
 
+    def is_done(self, split: str) -> bool:
+        """Whether the stage, which commits once, has committed. Raises UserError if that was with another dataset.
+
+        Args:
+            split: of the dataset, from which the stage reads its questions.
+        """
+        if self._newest is None:
+            return False
+        self.questions(split)
+        if self.ranks.is_main:
+            journal.prune(self.store, self.key)  # of a process that was killed between the two
+        self.log("already complete")
+        return True
+
     def has_input(self, kind: str) -> bool:
         """Whether there is a checkpoint of an earlier stage, or the configuration names one."""
         return kind in self.config.inputs or self.store.latest(kind) is not None
@@ -141,9 +169,22 @@ class Stage:
         """The dataset's folder, and its questions of a split. Raises UserError for a dataset that cannot be used."""
         folder = data_folder(self.config.data, self.config.store, self.common)
         questions = dataset.read_questions(folder, split)
-        digest = hashlib.blake2b(repr(questions).encode(), digest_size=8).hexdigest()
+        digest = dataset.digest(folder, split, questions)
         self.ranks.require_same({f"dataset ({split})": digest}, remedy="give every pod the same dataset")
+        self._check_dataset(digest)
         return folder, questions
+
+    def _check_dataset(self, digest: str) -> None:
+        """Takes note of the dataset. Raises UserError if the stage's newest checkpoint was made with another one."""
+        self.dataset = digest
+        there = self._newest.meta.get("dataset") if self._newest else None
+        if there not in (None, digest):
+            assert self._newest is not None
+            raise UserError(
+                f"checkpoint {self._newest.ref} was made with another dataset",
+                where=self.config.store.uri,
+                remedy="name another store or another run, or give the dataset of that checkpoint",
+            )
 
     def log(self, line: str) -> None:
         """Logs a line; rank 0 only."""
@@ -193,7 +234,12 @@ class Stage:
             self.config.tools.outage.patience_seconds,
             self.report_waiting,
             clock=lambda: self.ranks.broadcast(time.monotonic()),  # all ranks must give up together
+            sleep=self.interruption.sleep,
         )
+
+    def is_interrupted(self) -> bool:
+        """Whether any rank was asked to end. All ranks at once."""
+        return any(self.ranks.gather(self.interruption.requested))
 
     def _write_progress(self) -> None:
         if self.ranks.is_main:
@@ -202,6 +248,17 @@ class Stage:
     def progress(self) -> dict[str, Any]:
         """The stage's progress; a newly started one is as far as its checkpoint."""
         return progress.document(*self._reported, self._metrics, self.checkpoint, self._waiting)
+
+    def journals(self, parents: Sequence[store.Manifest]) -> journals.Journals:
+        """The journals of the stage's plays.
+
+        Args:
+            parents: checkpoints whose weights the plays start from.
+        """
+        settings = {name: _decisive(name, value) for name, value in self.settings().items() if name not in MAY_CHANGE}
+        weights = [{name: blob.hash for name, blob in each.files.items()} for each in parents]
+        decided_by = journals.digest_of([settings, weights, self.dataset, self.base.identity.document()])
+        return journals.Journals(self.store, self.key, decided_by, journals.pause_of(self.config.store.uri))
 
     def settings(self) -> dict[str, Any]:
         """The settings in force that decide the stage's result, without folders and addresses."""
@@ -236,8 +293,11 @@ class Stage:
             return
         refs = tuple(parent.ref for parent in parents)
         everything = {**meta, "complete": complete, "settings": self.settings()}
+        if self.dataset:
+            everything["dataset"] = self.dataset
         manifest = self.store.commit(self.key, step, blobs, meta=everything, parents=refs)
         self.checkpoint = _checkpoint_of(manifest)
+        journal.prune(self.store, self.key, None if complete else step)
         self.report(*self._reported, **self._metrics)
         self.log(f"checkpoint {manifest.ref} committed")
 
