@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given, rest = parser.parse_known_args(arguments)
     if rest and given.command not in PASS_ON:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    given.rest = rest
+    given.rest = [*rest, "--help"] if getattr(given, "help_of_role", False) else rest
     forget_absent_authority(os.environ)
     output.replace_unencodable()
     command = importlib.import_module(f"gog_console.commands.{given.command}")
@@ -132,10 +132,21 @@ def _for_runs(commands: Commands) -> None:
     _view(commands.add_parser("view", help="view and review trajectories in a browser", allow_abbrev=False))
 
 
+class _ServeHelp(argparse.Action):
+    """`gog serve --help` is answered here, `gog serve ROLE --help` by the role's server."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        if getattr(namespace, "role", None) is None:
+            parser.print_help()
+            parser.exit()
+        namespace.help_of_role = True
+
+
 def _for_pods(commands: Commands) -> None:
     """Commands that the control plane runs, on this machine and in pods; they also work by hand."""
     serve = commands.add_parser("serve", help="start one tool server", add_help=False, allow_abbrev=False)
     serve.add_argument("role", choices=[server.command for server in catalog.SERVERS])
+    serve.add_argument("-h", "--help", action=_ServeHelp, nargs=0, help="show this help, or that of a role's server")
     stage = commands.add_parser("stage", help="run one stage, as a pod does", allow_abbrev=False)
     stage.add_argument("kind", choices=catalog.STAGE_NAMES)
     stage.add_argument(

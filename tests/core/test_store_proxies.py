@@ -105,10 +105,11 @@ def test_a_server_that_does_not_speak_s3_is_named(gateway: s3.Gateway, proxy: Fo
 def test_a_proxy_that_cannot_reach_the_server_is_waited_for(
     request: pytest.FixtureRequest, proxy: ForwardProxy, prefix: str, scheme: str, status: int
 ) -> None:
-    server = request.getfixturevalue("gateway" if scheme == "http" else "secure")
+    server, pauses = request.getfixturevalue("gateway" if scheme == "http" else "secure"), [0.0]
+    patience = stores.Patience(budget=1.0, sleep=pauses.append, clock=lambda: sum(pauses))
     proxy.status = status
     with pytest.raises(stores.Unavailable):
-        stores.open_store(behind(server, prefix), stores.Patience(budget=0.1, base=0.01))
+        stores.open_store(behind(server, prefix), patience)
     assert len(proxy.requests) > 1
 
 

@@ -60,7 +60,7 @@ def steps(folder, key, numbers, total=90, changed=NOW, **figures):
     os.utime(log, (changed.timestamp(),) * 2)
 
 
-def tell(folder, key, step, total, **metrics):
+def report(folder, key, step, total, **metrics):
     path = folder / "work" / key / "progress.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"step": step, "total": total, "metrics": metrics, "checkpoint": None}))
@@ -127,8 +127,8 @@ def test_the_newest_run_comes_first(runs):
 
 def test_the_reward_remains_visible_after_the_grpo_stage(runs):
     folder = run_folder(runs, stage="evaluate", progress="1/5", reward="0.81", tool_failures="1.0%")
-    tell(folder, "grpo", 90, 90, reward=0.81, rewards=[0.1, 0.5, 0.9])
-    tell(folder, "evaluate", 2, 5, accuracy={"direct": 0.1})
+    report(folder, "grpo", 90, 90, reward=0.81, rewards=[0.1, 0.5, 0.9])
+    report(folder, "evaluate", 2, 5, accuracy={"direct": 0.1})
     assert words_of(all_lines(runs)[1])[2:7] == ["evaluate", "2/5", "0.81", "▁▅█", "1.0%"]
 
 
@@ -141,7 +141,7 @@ def test_a_stage_that_was_started_alone_is_listed_as_a_run(runs):
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 160])
 def test_a_narrow_terminal_drops_the_least_important_columns_and_wraps_nothing(runs, width):
     folder = run_folder(runs, stage="grpo", progress="61/90", reward="0.61", tool_failures="3.1%")
-    tell(folder, "grpo", 61, 90, reward=0.61, rewards=[0.1, 0.9])
+    report(folder, "grpo", 61, 90, reward=0.61, rewards=[0.1, 0.9])
     run_folder(runs, "長い名前の実験" * 3)
     shown = overview.lines(overview.Overview(runs).read(NOW), NOW, width)
     assert all(line.cell_len <= width for line in shown)
@@ -226,7 +226,7 @@ def by_a_newer_gog(folder):
 
 
 def test_a_run_of_a_newer_gog_is_shown_with_its_own_states(training, capsys):
-    tell(training, "grpo", 7, 90)
+    report(training, "grpo", 7, 90)
     by_a_newer_gog(training)
     with RunLock(training):
         (line,) = [words_of(each) for each in all_lines(training.parent)[1:]]
@@ -241,7 +241,7 @@ def test_a_run_of_a_newer_gog_is_shown_with_its_own_states(training, capsys):
 
 def test_progress_of_a_newer_gog_is_read_without_its_unknown_fields(runs):
     folder = run_folder(runs)
-    tell(folder, "sft", 7, 90, loss=0.5)
+    report(folder, "sft", 7, 90, loss=0.5)
     by_a_newer_gog(folder)
     found = status.RunFolder(folder).progress("sft")
     assert (found.step, found.total, found.metrics, found.checkpoint.ref) == (7, 90, {"loss": 0.5}, "sft/1")
@@ -380,7 +380,7 @@ def test_a_series_with_non_finite_values_is_shown(training):
 
 def test_an_evaluation_shows_every_policy_s_accuracy(runs):
     folder = run_folder(runs, "world", make_stage("EvaluateStage"))
-    tell(folder, "evaluate", 5, 5, accuracy={"direct": 0.05, "whole-image": 0.56, "grpo": 0.925, "odd": None})
+    report(folder, "evaluate", 5, 5, accuracy={"direct": 0.05, "whole-image": 0.56, "grpo": 0.925, "odd": None})
     lines = [words_of(line) for line in board_lines(folder)]
     assert ["evaluate", "direct", "5.0", "%"] in lines and ["grpo", "92", "%"] in lines
 
@@ -470,14 +470,14 @@ def test_the_remaining_time_follows_the_last_steps_and_ignores_outliers(runs):
 
 
 def test_without_a_log_the_remaining_time_is_extrapolated(runs):
-    tell(runs / "a", "curate", 100, 400)
+    report(runs / "a", "curate", 100, 400)
     assert left(runs / "a", "curate", now=later(10)) == 30.0
     assert left(runs / "a", "curate", attempt=2, now=later(10)) is None, "it may have begun amid its way"
 
 
 def test_without_data_there_is_no_remaining_time(runs):
     assert left(runs / "a") is None
-    tell(runs / "a", "curate", 0, 400)
+    report(runs / "a", "curate", 0, 400)
     assert left(runs / "a", "curate", now=later(10)) is None
     steps(runs / "a", "sft", range(1, 91), seconds=1.0)
     assert left(runs / "a", "sft") is None, "done"
@@ -538,7 +538,7 @@ def test_all_runs_are_followed_until_ctrl_c(runs):
         raise KeyboardInterrupt
 
     view, output = status.AllRuns(runs), io.StringIO()
-    todo = iter([lambda: run_folder(runs, "b"), lambda: tell(folder, "grpo", 30, 90), ctrl_c])
+    todo = iter([lambda: run_folder(runs, "b"), lambda: report(folder, "grpo", 30, 90), ctrl_c])
     with contextlib.redirect_stdout(output), pytest.raises(KeyboardInterrupt):
         status.follow_plain(view, wait=lambda _: next(todo)(), clock=lambda: NOW)
     lines = [line.split("  ")[:4] for line in output.getvalue().splitlines()]
