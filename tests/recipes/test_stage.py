@@ -9,10 +9,10 @@ import threading
 import urllib.error
 import urllib.request
 
-import PIL.Image
 import pytest
+from huggingface_hub import constants
 from PIL import Image as PILImage
-from support import base_folders
+from support import base_folders, hub_server
 from support.builders import make_image
 
 from gog import base_model, dataset_zip, journal, metrics, outage, progress, spec, store
@@ -419,12 +419,35 @@ def test_ranks_with_another_dataset_are_refused(tmp_path):
         folder.mkdir()
         line = {"id": f"q{ranks.rank}", "image": "a.png", "question": "?", "answers": ["x"]}
         (folder / "train.jsonl").write_text(json.dumps(line) + "\n")
-        PIL.Image.new("RGB", (9, 9)).save(folder / "a.png")
+        PILImage.new("RGB", (9, 9)).save(folder / "a.png")
         stage = make_stage(tmp_path, ranks, data={"path": str(folder)}, workdir=str(tmp_path / "w"))
         return stage.questions("train")
 
     sentence = "ranks: rank 1 has another dataset (train) than rank 0 (give every pod the same dataset)"
     assert [str(each) for each in in_two_ranks(act)] == [sentence, sentence]
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A hub that serves a base model, with an empty cache."""
+    with hub_server.serving(base_folders.write(tmp_path / "source")) as made:
+        monkeypatch.setattr(constants, "ENDPOINT", made.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield made
+
+
+def test_later_stages_use_the_commit_that_the_first_checkpoint_records_even_if_the_branch_moved(tmp_path, served):
+    given = {"model": {"base": "hf://org/model"}, "workdir": str(tmp_path / "work")}
+    first = make_stage(tmp_path, stage="sft", **given)
+    recorded = adapter_of(first).meta["base"]["name"]
+    assert recorded == f"hf://org/model@{served.commit}" and first.model.base.endswith(served.commit)
+    served.commit = "b" * 40
+    later = make_stage(tmp_path, inputs={"sft": "sft"}, **given)
+    assert later.base.identity.name == recorded and later.model.base == first.model.base
+    assert make_stage(tmp_path / "other", **given).base.identity.name == f"hf://org/model@{served.commit}"
 
 
 def adapter_of(stage):
