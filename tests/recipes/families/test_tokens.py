@@ -178,7 +178,7 @@ def drift(processor, draw, words, shown):
         sampled = draw.choices(list(words), k=draw.randrange(0, 12))
         sampled += processor.encode(draw.choice(tags).format(draw.choice(texts[:2])), [])[: draw.choice([None, -1])]
         if not processor.ends_turn(sampled):
-            sampled.append(processor.tokenizer.convert_tokens_to_ids(draw.choice([">", ">.", "></", ">\n\n"])))
+            sampled += processor.encode(draw.choice([">", ">.", "></", ">\n\n"]), [])
         ids.extend(sampled)  # recorded as sampled, never encoded again
         if processor.decode(ids[-len(sampled) :]) != processor.decode(sampled):
             wrong.append("a turn decodes differently inside the conversation")
