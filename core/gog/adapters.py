@@ -32,7 +32,7 @@ PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 WITHOUT_EFFECT = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform",
-    "layers_pattern", "megatron_core", "qalora_group_size",
+    "layers_pattern", "megatron_core", "qalora_group_size", "target_parameters",
 }  # fmt: skip
 """Settings that describe how an adapter was made, or that are read here; any other one changes what it computes."""
 PLAIN: dict[str, tuple[Any, ...]] = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
@@ -49,7 +49,20 @@ class Adapter:
     dtype: str
     """Type of the weights as saved: `BF16`."""
     pairs: dict[str, tuple[np.ndarray, np.ndarray]]
-    """A [rank, in] and B [out, rank] by module, both float32."""
+    """A [rank, in] and B [out, rank] by module, both float32; of experts A [experts · rank, in], those of an expert
+    together, and B [out, rank · experts], those of a rank together, as PEFT and vLLM have them."""
+
+
+EXPERTS = {".experts.base_layer": "gate_up_proj", ".experts": "down_proj"}
+"""Parameters of a layer of experts by the ends of the names that PEFT saves their adapters under."""
+
+
+def experts_parameter(module: str) -> str:
+    """The full name of the parameter of experts that the adapter of this name changes; empty for a linear's."""
+    for end, parameter in EXPERTS.items():
+        if module.endswith(end):
+            return f"{module.removesuffix('.base_layer')}.{parameter}"
+    return ""
 
 
 def name_of(ref: str) -> str:
@@ -206,7 +219,9 @@ def check_rank(saved: Mapping[str, tuple[int, ...]], rank: int, *, where: str) -
         where: the adapter, for messages
     """
     for name, shape in saved.items():
-        if shape[0 if name.endswith(A) else 1] != rank:
+        found = shape[0 if name.endswith(A) else 1]
+        experts = experts_parameter(name.removesuffix(A).removesuffix(B))
+        if found % rank if experts else found != rank:
             raise UserError(
                 f"{name} is {list(shape)}, not of rank {rank}",
                 where=where,
@@ -236,7 +251,8 @@ def _pair(
     if module + A not in saved or module + B not in saved:
         raise UserError(f"{module} has only one of A and B", where=where)
     a, b = saved[module + A][1], saved[module + B][1]
-    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != rank or b.shape[1] != rank:
+    rows = a.shape[0] if experts_parameter(module) and a.ndim == 2 and a.shape[0] % rank == 0 else rank
+    if a.ndim != 2 or b.ndim != 2 or a.shape[0] != rows or b.shape[1] != rows:
         raise UserError(f"{module}: shapes {a.shape} and {b.shape} are not of rank {rank}", where=where)
     return a, b
 
@@ -260,15 +276,19 @@ def _stacked(module: str, layers: Sequence[Adapter], rank: int) -> tuple[np.ndar
         raise UserError(
             f"{module}: adapter shapes differ", where="adapters", remedy="were they trained from the same base model?"
         )
-    a, b = np.zeros((rank, wide.pop()), np.float32), np.zeros((high.pop(), rank), np.float32)
+    experts = {layer.pairs[module][0].shape[0] // layer.rank for layer in layers if module in layer.pairs}
+    if len(experts) > 1:
+        raise UserError(f"{module}: adapters of {sorted(experts)} experts", where="adapters")
+    count, inputs, outputs = experts.pop(), wide.pop(), high.pop()
+    a, b = np.zeros((count, rank, inputs), np.float32), np.zeros((outputs, rank, count), np.float32)
     start = 0
     for layer in layers:
         if module in layer.pairs:
             rows, columns = layer.pairs[module]
-            a[start : start + layer.rank] = rows
-            b[:, start : start + layer.rank] = layer.scaling * columns
+            a[:, start : start + layer.rank] = rows.reshape(count, layer.rank, inputs)
+            b[:, start : start + layer.rank] = layer.scaling * columns.reshape(outputs, layer.rank, count)
         start += layer.rank
-    return a, b
+    return a.reshape(-1, inputs), b.reshape(outputs, -1)
 
 
 def _write(adapter: Adapter, folder: Path) -> Path:
@@ -290,6 +310,7 @@ def _write(adapter: Adapter, folder: Path) -> Path:
 
 def _config(adapter: Adapter) -> dict[str, Any]:
     """Targets are names of whole modules, because a pattern could match a module that none of the adapters changes."""
+    names = [module.removeprefix(PREFIX) for module in sorted(adapter.pairs)]
     return {
         "peft_type": "LORA",
         "task_type": None,
@@ -300,5 +321,6 @@ def _config(adapter: Adapter) -> dict[str, Any]:
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
-        "target_modules": [module.removeprefix(PREFIX) for module in sorted(adapter.pairs)],
+        "target_modules": [name for name in names if not experts_parameter(name)],
+        "target_parameters": [parameter for name in names if (parameter := experts_parameter(name))] or None,
     }

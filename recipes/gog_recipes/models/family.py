@@ -139,7 +139,7 @@ class Family:
     processor: Callable[[Path, prompts.Style, PixelBounds], Processor]
     """processor(folder, style, pixels): pixels bounds the size of images."""
     lora_targets: str
-    """Regular expression of the modules that get an adapter."""
+    """Regular expression of the linears that get an adapter."""
     language_model: Callable[[Any], Any]
     """The stack of decoder layers of a model, with `layers`, `embed_tokens` and `norm`."""
     encode_images: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -147,3 +147,5 @@ class Family:
     Further dimensions of features are defined by the family."""
     hidden_states: HiddenStates
     """[b, n, h], after the last norm."""
+    lora_parameters: tuple[str, ...] = ()
+    """Parameters [experts, out, in] that get an adapter, by the ends of their names. See gog_recipes.models.experts."""

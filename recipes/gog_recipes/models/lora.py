@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file
 
@@ -28,6 +29,7 @@ from gog import adapters, tensors
 from gog.errors import UserError
 from gog.spec import LoraSettings
 from gog_recipes.models import (
+    experts,  # noqa: F401  (its forward takes the place of PEFT's)
     peft_compat,  # noqa: F401  (before peft applies an adapter)
     policy_model,
 )
@@ -66,12 +68,23 @@ def add(model: torch.nn.Module, settings: LoraSettings) -> PeftModel:
     Args:
         model: without adapters, or as `with_saved` returns it
         settings: of the adapter
+
+    Raises:
+        UserError: dropout for a model with experts.
     """
+    family = policy_model.family_of(model)
+    if family.lora_parameters and settings.dropout:
+        raise UserError(
+            f"{settings.dropout} for a model with experts, whose adapters have no dropout",
+            where="lora.dropout",
+            remedy="set it to 0",
+        )
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=policy_model.family_of(model).lora_targets,
+        target_modules=family.lora_targets,
+        target_parameters=list(family.lora_parameters) or None,
     )
     if not isinstance(model, PeftModel):
         return get_peft_model(model, config, TRAINED)
@@ -125,6 +138,7 @@ def check(model: torch.nn.Module, folder: Path) -> None:
     if not config.rank_pattern:
         adapters.check_rank(shapes, config.r, where=str(folder))
     targeted = {name for name in places if check_target_module_exists(config, name)}
+    targeted |= {name for name in places if config.target_parameters and adapters.experts_parameter(name)}
     if without := targeted - changed:
         raise UserError(
             f"{len(without)} of {len(targeted)} modules that it targets have no weights in it, such as {min(without)}",
@@ -138,8 +152,10 @@ def check(model: torch.nn.Module, folder: Path) -> None:
 
 def _check_adapted(model: torch.nn.Module, changed: set[str], folder: Path) -> None:
     """Raises UserError for modules that the family does not adapt: decoder and learner would ignore their weights."""
-    targets = policy_model.family_of(model).lora_targets
-    if others := {name for name in changed if not re.fullmatch(targets, name)}:
+    family = policy_model.family_of(model)
+    others = {name for name in changed if not re.fullmatch(family.lora_targets, name)}
+    others -= {name for name in others if adapters.experts_parameter(name).endswith(family.lora_parameters)}
+    if others:
         raise UserError(
             f"{len(others)} of {len(changed)} modules that it changes are not adapted here, such as {min(others)}",
             where=str(folder),
@@ -158,10 +174,20 @@ def _check_kind(folder: Path) -> None:
 
 
 def linears(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shape (out, in) of the weight of each linear by module name, without the parts of applied adapters."""
+    """Shape (out, in) of the weight of each linear by module name, without the parts of applied adapters.
+
+    Experts count as two linears, under the names that their adapters have.
+    """
     found: dict[str, tuple[int, ...]] = {}
     for name, module in policy_model.core(model).named_modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, ParamWrapper):
+            found[name] = tuple(module.get_param().shape[1:])
+        elif name.endswith(".experts") and hasattr(module, "gate_up_proj"):
+            found[name], found[f"{name}.base_layer"] = (
+                tuple(module.down_proj.shape[1:]),
+                tuple(module.gate_up_proj.shape[1:]),
+            )
+        elif isinstance(module, LoraLayer):
             found[name] = tuple(module.get_base_layer().weight.shape)
         elif isinstance(module, torch.nn.Linear) and ".lora_" not in name and not name.endswith(".base_layer"):
             found[name] = tuple(module.weight.shape)

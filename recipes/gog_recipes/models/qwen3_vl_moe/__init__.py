@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import Qwen3VLMoeForConditionalGeneration
 
-from gog_recipes.models import loading, qwen_forward
+from gog_recipes.models import experts, loading, qwen_forward
 from gog_recipes.models.family import Family
 from gog_recipes.models.qwen_processor import Processor
 
@@ -24,4 +24,5 @@ FAMILY = Family(
     language_model=qwen_forward.language_model,
     encode_images=qwen_forward.encode_images,
     hidden_states=qwen_forward.hidden_states,
+    lora_parameters=experts.PARAMETERS,
 )
