@@ -39,8 +39,13 @@ REQUIRED: dict[str, Any] = {
     "logprobs-mode": "processed_logprobs",  # of the distribution that is sampled from
     "enable-lora": True,
 }
-DEFAULTS: dict[str, Any] = {"served-model-name": "base", "max-lora-rank": 64, "max-loras": 2}
-"""Options that `options` may change. Two adapters, because a turn in flight ends on the version that it began with."""
+DEFAULTS: dict[str, Any] = {
+    "served-model-name": "base",
+    "max-lora-rank": 64,
+    "max-loras": 2,  # a turn in flight ends on the version that it began with
+    "enable-prompt-tokens-details": True,  # what the prefix cache saves becomes a figure of the step
+}
+"""Options that `options` may change."""
 
 
 def command(folder: Path, host: str, port: int, options: Mapping[str, Any]) -> list[str]:
