@@ -6,7 +6,7 @@ The vision tower is frozen, so image features may be computed once and kept. Ada
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from gog_recipes.models import logprobs as chunked
 from gog_recipes.models import packing
 from gog_recipes.models.family import Family, Processor
 from gog_recipes.models.vision import FEATURE_BYTES, Vision
+
+ROOT_METHOD = "gog_forward"
+"""Of a sharded transformers model: calls the function that it is given while the outermost module's weights are whole."""
 
 
 def base_folder(spec: ModelSpec) -> Path:
@@ -144,8 +147,14 @@ def forward(
     Returns:
         Logits [k, vocabulary] that predict the k learned tokens, and those tokens [k], in order.
     """
-    hidden, tokens = _predictors(core(model), batch, features(batch, vision))
-    return core(model).lm_head(hidden), tokens
+    images = features(batch, vision)
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, tokens = _predictors(core(model), batch, images)
+        return core(model).lm_head(hidden), tokens
+
+    found: tuple[torch.Tensor, torch.Tensor] = _through_root(model, run)
+    return found
 
 
 def logprobs(logits: torch.Tensor, tokens: torch.Tensor, processor: Processor, temperature: float) -> torch.Tensor:
@@ -185,9 +194,23 @@ def token_logprobs(
     Returns:
         [k] float32.
     """
-    hidden, tokens = _predictors(core(model), batch, images)
-    ids = torch.tensor(list(suppressed), dtype=torch.int64, device=hidden.device)
-    return chunked.of_tokens(hidden, core(model).lm_head.weight, tokens, ids, temperature)
+
+    def run() -> torch.Tensor:
+        hidden, tokens = _predictors(core(model), batch, images)
+        ids = torch.tensor(list(suppressed), dtype=torch.int64, device=hidden.device)
+        return chunked.of_tokens(hidden, core(model).lm_head.weight, tokens, ids, temperature)
+
+    found: torch.Tensor = _through_root(model, run)
+    return found
+
+
+def _through_root(model: torch.nn.Module, run: Callable[[], Any]) -> Any:
+    """Calls a function that uses weights of the outermost module: embeddings, last norm, head.
+
+    FSDP2 gathers those only around a forward method of that module, so a sharded model has one for this purpose.
+    """
+    entry = getattr(core(model), ROOT_METHOD, None)
+    return run() if entry is None else entry(run)
 
 
 def _predictors(model: Any, batch: Batch, images: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

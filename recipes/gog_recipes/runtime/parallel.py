@@ -1,8 +1,10 @@
 """The policy sharded over ranks by FSDP2, so that each rank holds a part of the layers and of the optimizer's state.
 
 Decisions
-    - the decoder layers are sharded, frozen weights included; all trained parameters are there. Embeddings, head and
-      vision tower stay whole on every rank, because recipes call them outside the model's own forward pass
+    - decoder layers, embeddings and head are sharded, frozen weights included; all trained parameters are in the layers.
+      Their types may differ (bfloat16 base, float32 adapters): FSDP2 wants one type among the trained ones only
+    - the vision tower stays whole on every rank, because a rollout encodes images whenever an episode has new ones, and
+      gathering needs all ranks at once
     - gradients are summed over ranks, never averaged: a recipe divides by the counts of the whole step, so a step is the
       same step for any number of ranks
     - the adapter is added first, then the model is sharded; checkpoints and the engine's weights are whole tensors
@@ -19,7 +21,7 @@ from typing import TypeVar
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from gog_recipes.models import policy_model as models
@@ -29,16 +31,20 @@ T = TypeVar("T")
 
 
 def shard(model: torch.nn.Module, ranks: Ranks) -> None:
-    """Shards the model's decoder layers over the ranks, in place; for one rank nothing changes."""
+    """Shards the model over the ranks, in place, apart from its vision tower; for one rank nothing changes."""
     if ranks.size == 1:
         return
-    language = models.language_model(model)
+    root, language = models.core(model), models.language_model(model)
     mesh = init_device_mesh(next(language.parameters()).device.type, (ranks.size,))
     for layer in language.layers:
         _add_gradients(fully_shard(layer, mesh=mesh))
-    # The outermost module owns no weights; it fetches a layer's weights while the layer before it computes.
-    others = {parameter for parameter in language.parameters() if not isinstance(parameter, DTensor)}
-    _add_gradients(fully_shard(language, mesh=mesh, ignored_params=others))
+    # The outermost module owns embeddings, last norm and head, which may be one weight. It fetches a layer's weights
+    # while the layer before it computes.
+    owned = {id(parameter) for parameter in (*language.parameters(), *root.lm_head.parameters())}
+    others = {parameter for parameter in root.parameters() if id(parameter) not in owned}
+    _add_gradients(fully_shard(root, mesh=mesh, reshard_after_forward=True, ignored_params=others))
+    setattr(root, models.ROOT_METHOD, lambda run: run())
+    register_fsdp_forward_method(root, models.ROOT_METHOD)
     whole = [name for name, p in model.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
     assert not whole, f"trained but not in a decoder layer, so ranks would drift apart: {whole}"
 
