@@ -10,6 +10,8 @@ Features
     - demonstrations with a tool failure are kept, because they show a retry
     - a question whose image cannot be used is skipped, by name
     - deterministic given seed and tools; needs no torch
+    - demonstrations are committed once, at the end; until then every judged one is journalled, so an interrupted curation
+      plays and judges none of them again (one that was under way begins again, because the teacher's state is not kept)
     - one process, because it waits for tools, which more processes would not speed up
 
 Raises UserError for a dataset without evidence marks, for too few questions, and if the judge fails too often.
@@ -85,8 +87,14 @@ class CurateRecipe:
                 self.stage.report(done, len(self.questions), skipped=len(self.skipped))
             return trajectory
 
-        async with Toolbox.of_stage(self.cfg, self.stage.watch()) as self.toolbox:
-            played = await asyncio.gather(*(demonstrate(question) for question in self.questions))
+        async def demonstrate_all() -> list[Trajectory | None]:
+            return await asyncio.gather(*(demonstrate(question) for question in self.questions))
+
+        journals = self.stage.journals([], needs_model=False)
+        opened = journals.open(ranks.SINGLE, self.questions, policy="teacher", step=0, weights="", whole=None)
+        with self.stage.interruption.deferred():
+            async with Toolbox.of_stage(self.cfg, self.stage.watch()) as self.toolbox, opened as self.journal:
+                played = await self.stage.interruption.race(demonstrate_all())
         made = [trajectory for trajectory in played if trajectory is not None]
         if not made:
             raise UserError("every question was skipped", where=str(self.folder), remedy="see the log for the reasons")
@@ -106,7 +114,12 @@ class CurateRecipe:
             image = await asyncio.to_thread(images.read, self.folder / question.image)
         except UserError as error:
             raise QuestionSkipped(error.what, where=error.where, remedy=error.remedy) from None
-        episode = Episode(question, image, teacher, self.toolbox, self.cfg, self.cfg.model.style)
+        (resumed,) = await self.journal.resumed(question, 1)
+        if resumed is not None and resumed.found.trajectory is not None:
+            self.images |= {image.hash: image, **resumed.images}
+            return resumed.found.trajectory
+        line = self.journal.line(question, 0, None)
+        episode = Episode(question, image, teacher, self.toolbox, self.cfg, self.cfg.model.style, keeper=line)
         teacher.follow(episode)
         name = f"teacher-{question.id}"
         with self.stage.tracer.episode(name) as span:
@@ -118,6 +131,8 @@ class CurateRecipe:
             trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", **judged})
             span.record(trajectory)
         self.images.update(episode.images)
+        if line is not None and verdict.failure is None:
+            line.end(trajectory)
         metrics.record_trajectory(self.stage.key, "judge" if accuracy is None else "counted")
         return trajectory
 
@@ -146,8 +161,7 @@ class CurateRecipe:
 def main() -> None:
     ranks.refuse_several("curate")
     recipe = CurateRecipe(config.from_command_line(CurateConfig, sys.argv[1:]))
-    if recipe.stage.store.latest(recipe.stage.key) is not None:
-        recipe.stage.log("already complete")
+    if recipe.stage.is_done("train"):
         recipe.stage.end()
         return
     started = time.monotonic()

@@ -250,6 +250,24 @@ def test_latest_never_goes_backwards(store: Store, place: Place) -> None:
     assert (pointer(place), store.latest("sft").step) == (6, 6)
 
 
+def test_objects_below_a_folder_are_listed_by_key_and_deleted_together(store: Store) -> None:
+    for key in ("journal/grpo/b", "journal/grpo/a", "journal/grpo-2/a"):
+        store.put_object(key, b"12")
+    assert [(entry.key, entry.size) for entry in store.objects("journal/grpo/")] == [
+        ("journal/grpo/a", 2),
+        ("journal/grpo/b", 2),
+    ]
+    store.delete_objects("journal/grpo/")
+    assert store.objects("journal/grpo/") == [] and len(store.objects("journal/")) == 1
+    store.delete_objects("journal/absent/")
+
+
+@pytest.mark.parametrize("folder", ["blobs/", "manifests/grpo/", "../", "/etc/"])
+def test_objects_of_checkpoints_or_outside_the_store_are_not_deleted(store: Store, folder: str) -> None:
+    with pytest.raises(ValueError, match="no key for a plain object"):
+        store.delete_objects(folder)
+
+
 def test_latest_does_not_move_when_the_newest_manifest_is_deleted(store: Store, place: Place) -> None:
     publish(store, 6, OLD)
     (place.folder / "manifests" / "sft" / "000000006.json").unlink()

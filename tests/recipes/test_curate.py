@@ -54,3 +54,17 @@ def test_the_demonstrations_of_an_arm_search_as_it_does(make, world, tmp_path, g
     used = {turn.action for trajectory in made for turn in trajectory.turns}
     assert not used & absent
     assert all(trajectory.well_formed and trajectory.gaze == gaze for trajectory in made)
+
+
+def test_demonstrations_that_were_judged_before_an_interruption_need_neither_tools_nor_judge_again(make, tmp_path):
+    settings = {"trajectories": 8, "teacher_accuracy": 1.0}
+    first = CurateRecipe(make(CurateConfig, tmp_path, **settings))
+    first.setup()
+    made = asyncio.run(first.curate())
+    nowhere = dict.fromkeys(("grounding", "imageSearch", "textSearch", "judge"), "http://127.0.0.1:9")
+    again = CurateRecipe(make(CurateConfig, tmp_path, **settings, endpoints=nowhere))
+    again.setup()
+    assert asyncio.run(again.curate()) == made
+    assert again.images.keys() == first.images.keys()
+    again.save_checkpoint(made, 1.0)
+    assert again.stage.store.objects("journal/") == []

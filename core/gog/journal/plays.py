@@ -17,7 +17,7 @@ ROOT = "journal"
 """Folder of all journals in a store."""
 MAX_OBJECT = 1 << 28
 """Bytes of an object at most; a larger one is not one of ours and is never read."""
-AT_ONCE = 16
+AT_ONCE = 4
 """Objects that are read together."""
 _OBJECT = re.compile(r"(?P<generation>\d{4,9})-(?P<writer>[0-9a-f]{8}-\d{5})-(?P<number>\d{8})")
 

@@ -19,7 +19,7 @@ from gog.journal.chains import Key
 from gog.journal.records import Envelope, Kept
 from gog.trajectory import Trajectory, outline
 
-MOST_BYTES = 1 << 26
+MOST_BYTES = 1 << 24
 """Bytes of an object from which the rest of what is pending goes into the next one."""
 
 

@@ -249,15 +249,17 @@ class Stage:
         """The stage's progress; a newly started one is as far as its checkpoint."""
         return progress.document(*self._reported, self._metrics, self.checkpoint, self._waiting)
 
-    def journals(self, parents: Sequence[store.Manifest]) -> journals.Journals:
+    def journals(self, parents: Sequence[store.Manifest], *, needs_model: bool = True) -> journals.Journals:
         """The journals of the stage's plays.
 
         Args:
             parents: checkpoints whose weights the plays start from.
+            needs_model: whether the base model samples them.
         """
         settings = {name: _decisive(name, value) for name, value in self.settings().items() if name not in MAY_CHANGE}
         weights = [{name: blob.hash for name, blob in each.files.items()} for each in parents]
-        decided_by = journals.digest_of([settings, weights, self.dataset, self.base.identity.document()])
+        base = self.base.identity.document() if needs_model else {}
+        decided_by = journals.digest_of([settings, weights, self.dataset, base])
         return journals.Journals(self.store, self.key, decided_by, journals.pause_of(self.config.store.uri))
 
     def settings(self) -> dict[str, Any]:
