@@ -24,7 +24,7 @@ import transformers
 from gog import adapters
 from gog.completions import Completion, Job, Prompt
 from gog.errors import UserError
-from gog_recipes.models import loading, lora, policy_model, sampling
+from gog_recipes.models import loading, lora, lora_linear, policy_model, sampling
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 """An image in a prompt, where the folder has no chat template."""
@@ -77,6 +77,7 @@ class PolicyModel:
             self.model.add_adapter(key, config)
         else:
             self.model = peft.get_peft_model(self.model, config, key)
+        lora_linear.install(self.model)
 
     def _fill(self, key: str, weights: dict[str, torch.Tensor]) -> None:
         """Loads the weights; raises ValueError unless they are exactly the adapter's."""

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from torch.func import functional_call
 
+from gog_recipes.models import lora_linear
 from gog_recipes.runtime import parallel
 
 FUSED_BYTES = 64 * 2**20
@@ -156,10 +157,8 @@ class AdaptedLinear:
         """[…, in] -> […, out]."""
         if not self.adapters:
             return F.linear(x, self.weight, self.bias)
-        flat = x.flatten(0, -2)
-        updates = (F.linear(F.linear(flat.to(each.a.dtype), each.a), each.b) * each.scaling for each in self.adapters)
-        out = torch.addmm(sum(updates).to(x.dtype), flat, self.weight.t()).view(*x.shape[:-1], -1)
-        return out if self.bias is None else out + self.bias
+        updates = (F.linear(F.linear(x.to(each.a.dtype), each.a), each.b) * each.scaling for each in self.adapters)
+        return lora_linear.adapted(x, self.weight, self.bias, sum(updates, torch.zeros((), device=x.device)))
 
 
 @dataclass(frozen=True)

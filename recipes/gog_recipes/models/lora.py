@@ -2,7 +2,8 @@
 
 Saved adapters are merged into float32 weights. Into weights of lower precision they must not be: an update of RL is
 smaller than the gap between two bfloat16 numbers, and most of it would be rounded away. There they stay beside the
-weights, joined into one frozen adapter.
+weights, joined into one frozen adapter; the trained one is a float32 parameter beside it, and neither is rounded away in
+the forward pass (`lora_linear`).
 
 PEFT only warns about saved weights that have no place in the model, and leaves them without effect: an adapter of
 another base model would be evaluated as if it were none. So a saved adapter is checked against the model first, by
@@ -15,7 +16,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from gog.errors import UserError
 from gog.spec import LoraSettings
 from gog_recipes.models import (
     experts,  # noqa: F401  (its forward takes the place of PEFT's)
+    lora_linear,
     peft_compat,  # noqa: F401  (before peft applies an adapter)
     policy_model,
 )
@@ -59,6 +61,7 @@ def with_saved(model: torch.nn.Module, folders: Sequence[Path]) -> torch.nn.Modu
         with tempfile.TemporaryDirectory() as scratch:
             joined = adapters.join(folders, Path(scratch) / "joined")
             model = PeftModel.from_pretrained(model, str(joined), adapter_name=FROZEN)
+        lora_linear.install(model)
     return model.requires_grad_(False).eval()
 
 
@@ -87,8 +90,11 @@ def add(model: torch.nn.Module, settings: LoraSettings) -> PeftModel:
         target_parameters=list(family.lora_parameters) or None,
     )
     if not isinstance(model, PeftModel):
-        return get_peft_model(model, config, TRAINED)
+        fresh = get_peft_model(model, config, TRAINED)
+        lora_linear.install(fresh)
+        return fresh
     model.add_adapter(TRAINED, config)
+    lora_linear.install(model)
     model.base_model.set_adapter([FROZEN, TRAINED])
     for name, parameter in model.named_parameters():  # set_adapter makes every adapter trainable that it activates
         parameter.requires_grad_(f".{TRAINED}." in name)
@@ -102,16 +108,71 @@ def reference(model: PeftModel) -> Iterator[torch.nn.Module]:
         with model.disable_adapter(), torch.no_grad():
             yield model
         return
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and TRAINED in module.scaling]
-    scaling = [layer.scaling[TRAINED] for layer in layers]
-    with torch.no_grad():
+    with torch.no_grad(), _without(model, (TRAINED,)):
+        yield model
+
+
+class Removal:
+    """Takes all adapters away from a policy for a while, the saved ones too, which may be merged into its weights.
+
+    What was merged is computed beside the linears again, and subtracted. That leaves float32 rounding, and no copy of the
+    base weights is needed.
+
+    Args:
+        model: as `add` returns it
+        saved: adapters beneath the trained one, as PEFT saves them
+
+    Attributes:
+        changes: whether the saved adapters change anything
+    """
+
+    def __init__(self, model: PeftModel, saved: Sequence[Path]) -> None:
+        self._model = model
+        read = [adapters.read(each / adapters.CONFIG, each / adapters.WEIGHTS, where=str(each)) for each in saved]
+        self.changes = any(bool(pair[1].any()) for each in read for pair in each.pairs.values())
+        merged = [] if FROZEN in model.peft_config else read
+        device = next(model.parameters()).device
+        self._updates: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        for each in merged:
+            for module, (a, b) in each.pairs.items():
+                pair = (torch.from_numpy(a).to(device), torch.from_numpy(b * each.scaling).to(device))
+                self._updates.setdefault(module.removeprefix(adapters.PREFIX), []).append(pair)
+
+    @contextlib.contextmanager
+    def removed(self) -> Iterator[None]:
+        """The base model, without gradients."""
+        places = dict(policy_model.core(self._model).named_modules())
+        bases = {name: getattr(places[name], "base_layer", places[name]) for name in self._updates}
+        hooks = [base.register_forward_hook(_subtract(self._updates[name])) for name, base in bases.items()]
         try:
-            for layer in layers:
-                layer.scaling[TRAINED] = 0.0
-            yield model
+            with torch.no_grad(), _without(self._model, (TRAINED, FROZEN)):
+                yield
         finally:
-            for layer, factor in zip(layers, scaling, strict=True):
-                layer.scaling[TRAINED] = factor
+            for hook in hooks:
+                hook.remove()
+
+
+def _subtract(updates: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Callable[..., torch.Tensor]:
+    def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        for a, b in updates:
+            output = output - (inputs[0] @ a.T) @ b.T
+        return output
+
+    return hook
+
+
+@contextlib.contextmanager
+def _without(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
+    """The model without these adapters, which stay in place."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    before = [dict(layer.scaling) for layer in layers]
+    try:
+        for layer in layers:
+            layer.scaling.update({name: 0.0 for name in names if name in layer.scaling})
+        yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
 
 
 def check(model: torch.nn.Module, folder: Path) -> None:
