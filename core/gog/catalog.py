@@ -278,6 +278,22 @@ STEP_METRICS = (
         gauge="gog_train_tis_truncated_frac", higher_is_better=False,
     ),
     StepMetric(
+        "canary_engine", _GRPO, "Canary: engine against trainer", "nats",
+        "Mean difference between the engine's and the trainer's log-probability of the last step's canary tokens.",
+        higher_is_better=False,
+    ),
+    StepMetric(
+        "canary_adapter", _GRPO, "Effect of the adapters", "nats per token",
+        "Mean difference that all adapters make to log-probabilities of the last step's canary tokens.",
+        "difference of log-probs with and without all adapters", gauge="gog_canary_adapter_effect", chart_of=_GRPO,
+    ),
+    StepMetric(
+        "canary_images", _GRPO, "Effect of the images", "nats per token",
+        "Mean difference that image features make to log-probabilities of the last step's canary tokens.",
+        "difference of log-probs with and without image features", gauge="gog_canary_image_effect", chart_of=_GRPO,
+    ),
+    StepMetric("canary_seconds", _GRPO, "Canary", "seconds", "Time of the last step's canary.", higher_is_better=False),
+    StepMetric(
         "staleness", _GRPO, "Staleness", "steps",
         "Optimizer steps between the oldest weights that sampled the last step and the weights that were trained.",
         gauge="gog_rollout_staleness_steps",

@@ -11,6 +11,8 @@ Features and their trade-offs
       one switched off, the model is exactly the reference of the KL, at no cost in memory
     - one update per rollout: on-policy, so the ratio is 1 and the clip never binds; where the engine disagrees with the
       trainer on a log-probability, truncated importance sampling weights the token, and beyond a bound the stage stops
+    - a canary before the first step and in every step: a policy that does not see its adapter or its images, and an engine
+      of another policy, stop the stage
     - trajectories touched by a tool failure or without a verdict enter neither the loss nor their group's statistics
     - a step that lost too many of its trajectories, or from which nothing can be compared, is not learned from: it is
       played again until the outage is over or the patience for it is used up, and never counts as a step
@@ -55,12 +57,13 @@ from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, policy_model
-from gog_recipes.rollout import engine
+from gog_recipes.rollout import engine, probe
 from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
 from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
-from gog_recipes.runtime import checkpoint, config, optimizer, order, parallel, ranks, timers
+from gog_recipes.runtime import canary, checkpoint, config, optimizer, order, parallel, ranks, timers
+from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
 from gog_recipes.runtime.stage import Stage
@@ -132,6 +135,10 @@ class GRPORecipe(FTRecipeInterface):
         self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
         self.learner = Learner(self.cfg, self.loss, self.model, self.processor, self.vision, self.optimizer, self.ranks)
+        self.canary = canary.Canary(
+            self.model, self.processor, self.vision, self.saved, self.ranks,
+            temperature=self.cfg.temperature, bound=self.cfg.max_logprob_gap,
+        )  # fmt: skip
 
     def _setup_engine(self) -> None:
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
@@ -156,6 +163,7 @@ class GRPORecipe(FTRecipeInterface):
                 journals=self.stage.journals([self.sft]), interruption=self.stage.interruption,
             )  # fmt: skip
             with self.stage.interruption.deferred():
+                await self._probe()
                 await self._steps()
         await self.engine.close()
 
@@ -173,18 +181,33 @@ class GRPORecipe(FTRecipeInterface):
                 raise
             await self.engine.rest()
             timer.mark("rollout")
+            checked = self._check(rollout)
+            timer.mark("canary")
             rate = optimizer.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
             update = self.learner.update(rollout, step=self.step + 1)
             timer.mark("update")
             self.step += 1
             await self.engine.switch(self.model, self.step)
             timer.mark("refresh")
-            self._log(rollout, update, rate, timer, discarded=replay.plays)
+            self._log(rollout, update, checked, rate, timer, discarded=replay.plays)
             unsaved = self._unsaved(rollout)
             if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
                 self.save_checkpoint(rollout)
                 metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
                 unsaved = None
+
+    async def _probe(self) -> None:
+        """Compares the engine with the trainer before anything is played. Raises UserError."""
+        own = self.ranks.shard(self.pool.questions)
+        turns = await probe.sample(
+            self.engine, self.pool, own, self.cfg, seed=self.cfg.seed, count=canary.TRAJECTORIES
+        )  # fmt: skip
+        self.canary.check(turns, version=self.step, where="before the first step")
+
+    def _check(self, rollout: StepRollout) -> CanaryStats:
+        """Compares what the engine sampled in a step with the trainer. Raises UserError."""
+        own = [canary.Conversation(item.id, item.segments) for group in rollout.own for item in group]
+        return self.canary.check(own, version=self.step, where=f"step {self.step + 1}")
 
     async def _play(self) -> StepRollout:
         """Plays the questions of the next step once."""
@@ -221,7 +244,14 @@ class GRPORecipe(FTRecipeInterface):
         ]
 
     def _log(
-        self, rollout: StepRollout, update: UpdateStats, rate: float, timer: timers.StepTimer, *, discarded: int
+        self,
+        rollout: StepRollout,
+        update: UpdateStats,
+        checked: CanaryStats,
+        rate: float,
+        timer: timers.StepTimer,
+        *,
+        discarded: int,
     ) -> None:
         trajectories, found = rollout.trajectories, rollout.exclusions
         measures, counters = measure(trajectories), Counters.total(self.ranks.gather(self.engine.take_counters()))
@@ -241,7 +271,8 @@ class GRPORecipe(FTRecipeInterface):
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
             train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
-            mfu=speed[1], **(dataclasses.asdict(update.gap) if update.gap else {}), **self._sampled(rollout),
+            mfu=speed[1], **dataclasses.asdict(checked),
+            **(dataclasses.asdict(update.gap) if update.gap else {}), **self._sampled(rollout),
         )  # fmt: skip
         metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         series = [line["reward_mean"] for line in self.stage.metric_log.lines]

@@ -213,6 +213,8 @@ def learn(pod: Pod, stage: str, done: float, rng: np.random.Generator) -> None:
     pod.set("gog_train_clip_frac", 0.012 + 0.02 * done + 0.003 * abs(rng.normal()))
     pod.set("gog_train_logp_diff_mean", 0.008 + 0.001 * abs(rng.normal()))
     pod.set("gog_train_engine_kl", 0.0002 + 0.00003 * abs(rng.normal()))
+    pod.set("gog_canary_adapter_effect", 1.2 + 0.1 * rng.normal())
+    pod.set("gog_canary_image_effect", 0.7 + 0.1 * rng.normal())
     pod.set("gog_train_tis_truncated_frac", 0.001 * abs(rng.normal()))
     pod.set("gog_train_frac_reward_zero_std", 0.18 + 0.25 * done + 0.03 * rng.normal())
     pod.set("gog_train_entropy", 0.92 - 0.38 * done + 0.015 * rng.normal())

@@ -90,6 +90,16 @@ UPDATE = Row(
             absent=BY_REWARD,
             description="Log-probabilities of the same tokens, per token. Above max_logprob_gap the stage stops.",
         ),
+        lines(
+            "Effect of adapter and images",
+            Query(f"avg by (run) (gog_canary_adapter_effect{{{WHERE}}})", "adapter {{run}}"),
+            Query(f"avg by (run) (gog_canary_image_effect{{{WHERE}}})", "images {{run}}"),
+            width=6,
+            height=7,
+            colours={"adapter": palette.TEAL, "images": palette.GOLD},
+            absent=BY_REWARD,
+            description="Change of log-probabilities without one of them, nats per token. At 0 the stage stops.",
+        ),
         gauge(
             "Truncated importance weights",
             "gog_train_tis_truncated_frac",
