@@ -2,7 +2,8 @@
 
 PEFT adapts such a parameter by adding the update to the weights at every forward. In bfloat16 most of an update of RL is
 rounded away by that, and the sum of all experts of a layer is a second copy of their weights. Here each expert's update
-is computed from its own inputs, in the adapter's precision, and added to its output, as PEFT does for linears.
+is computed from its own inputs, in the adapter's precision, and added to its output before that is rounded, as
+`lora_linear` does for linears.
 
 Everything else (names, shapes, saving, loading, several adapters, switching them off) stays PEFT's, so that a saved
 adapter is one that vLLM loads: A [experts · r, in], B [out, r · experts], of `gate_up_proj` under `experts.base_layer` and
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora.layer import ParamWrapper
+
+from gog_recipes.models import lora_linear
 
 PARAMETERS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 """Names of the parameters, as PEFT's target_parameters."""
@@ -76,14 +79,13 @@ def _factors(wrapper: ParamWrapper) -> dict[str, float]:
 
 def _linear(weights: torch.Tensor, wrapper: ParamWrapper | None, expert: int, x: torch.Tensor) -> torch.Tensor:
     """[t, in] -> [t, out] by one expert's weight and its part of the adapters."""
-    out = F.linear(x, weights[expert])
-    total = out
+    update = torch.zeros((), device=x.device)
     for name, factor in (_factors(wrapper) if wrapper is not None else {}).items():
         a, b = wrapper.lora_A[name].weight, wrapper.lora_B[name].weight  # type: ignore[union-attr]
         a = a.view(len(weights), -1, a.shape[1])[expert]
         b = b.view(len(b), -1, len(weights))[:, :, expert]
-        total = total + F.linear(F.linear(x.to(a.dtype), a), b) * factor
-    return total.to(out.dtype)
+        update = update + F.linear(F.linear(x.to(a.dtype), a), b) * factor
+    return lora_linear.adapted(x, weights[expert], None, update) if update.dim() else F.linear(x, weights[expert])
 
 
 ParamWrapper.forward = forward

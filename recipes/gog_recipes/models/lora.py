@@ -116,7 +116,7 @@ class Removal:
     """Takes all adapters away from a policy for a while, the saved ones too, which may be merged into its weights.
 
     What was merged is computed beside the linears again, and subtracted. That leaves float32 rounding, and no copy of the
-    base weights is needed.
+    base weights is needed. What was merged into experts stays.
 
     Args:
         model: as `add` returns it
@@ -135,6 +135,8 @@ class Removal:
         self._updates: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         for each in merged:
             for module, (a, b) in each.pairs.items():
+                if adapters.experts_parameter(module):
+                    continue
                 pair = (torch.from_numpy(a).to(device), torch.from_numpy(b * each.scaling).to(device))
                 self._updates.setdefault(module.removeprefix(adapters.PREFIX), []).append(pair)
 
