@@ -129,6 +129,14 @@ def _for_runs(commands: Commands) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="follow the log")
     _dir(logs)
 
+    export = commands.add_parser("export", help="write a trained policy as one float32 model", allow_abbrev=False)
+    export.add_argument("checkpoint", metavar="CHECKPOINT", help="grpo/120, or a stage for its newest")
+    export.add_argument("--store", required=True, metavar="URI", help="store of the run: a folder or an address")
+    export.add_argument(
+        "--base", required=True, metavar="MODEL", help="base model of the run, as its manifest names it"
+    )
+    export.add_argument("--out", required=True, metavar="FOLDER", help="new folder, in Hugging Face form")
+
     _view(commands.add_parser("view", help="view and review trajectories in a browser", allow_abbrev=False))
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "fingerprint",
     "model_type",
     "model_types",
+    "stored_dtype",
 ]
 
 ENTRY_POINTS = "gog.model_families"
@@ -55,6 +56,12 @@ def model_types() -> list[str]:
 def model_type(folder: Path) -> str:
     """The model type of a folder that `check` accepts."""
     return str(json.loads((folder / CONFIG).read_bytes())["model_type"])
+
+
+def stored_dtype(folder: Path) -> str:
+    """The type in which a folder's weights are to be loaded: float32 if they are stored so, else bfloat16."""
+    stored = {entry.dtype for _, entry in weights.headers(folder, "base").values()}
+    return "float32" if stored <= {"F32", "F64"} else "bfloat16"
 
 
 def check(folder: Path, *, where: str = "model.base") -> None:

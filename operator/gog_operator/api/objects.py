@@ -305,6 +305,9 @@ class EndpointObjectSpec(settings.PolicyEndpointSpec):
     base_secret_name: str | None = Field(
         None, max_length=253, description="Secret with HF_TOKEN, as a run's model.secretName. Default: none."
     )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        None, description="Type of the policy server's weights. Default: as the base model stores them."
+    )
     version: str = Field(
         "", max_length=128, description="Checkpoint that the policy serves: `grpo/120`. Default: the base."
     )

@@ -62,7 +62,8 @@ def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:
 
 def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
     """The Endpoint that serves a trained checkpoint of the run. version: the checkpoint, `grpo/120`."""
-    return _endpoint(run, "policy", store, run.spec.images.trainer, version=version, **_base(run))
+    dtype = {"dtype": run.spec.model.dtype} if "dtype" in run.spec.model.model_fields_set else {}
+    return _endpoint(run, "policy", store, run.spec.images.trainer, version=version, **_base(run), **dtype)
 
 
 def vllm(run: GoGRun, store: settings.StoreSpec) -> Endpoint:

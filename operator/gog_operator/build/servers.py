@@ -40,6 +40,8 @@ def arguments(
         line += ["--options", json.dumps(spec.options, sort_keys=True)]
     if spec.base:
         line += ["--model", spec.base]
+    if spec.dtype is not None and spec.runtime == "gog":  # vLLM's is among its options
+        line += ["--dtype", spec.dtype]
     if reads_store(endpoint, data) and spec.store is not None:
         line += ["--store", spec.store.model_dump_json(by_alias=True, exclude_unset=True)]
     if spec.failures.rate > 0:

@@ -185,7 +185,7 @@ def _model(args: argparse.Namespace, folder: Path) -> Model:
     resources = inputs.resources(args) | {
         "folder": lambda: folder,
         "device": lambda: args.device,
-        "dtype": lambda: args.dtype,
+        "dtype": lambda: base_model.stored_dtype(folder) if args.dtype == "auto" else args.dtype,
     }
     model: Model = backends.load(NAME, args.backend, args.options, Model, resources)
     return model
@@ -231,7 +231,12 @@ def options() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=32, help="most completions generated together")
     backends.add_arguments(parser, NAME)
     add("--device", default="cpu", help="torch device")
-    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="type of the weights")
+    add(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16"),
+        help="type of the weights; auto: as they are stored",
+    )
     return parser
 
 
