@@ -189,6 +189,18 @@ STEP_METRICS = (
         status_of=_SFT, short="loss", series="losses", summary_of=_SFT, higher_is_better=False,
     ),
     StepMetric(
+        "eval_loss", _SFT, "Loss on held-out demonstrations", "loss",
+        "Mean cross entropy of learned tokens of held-out demonstrations, at the last evaluation.",
+        "evaluated every eval_every steps", gauge="gog_train_eval_loss", chart_of=_SFT, smooth=False, zero_based=False,
+        higher_is_better=False,
+    ),
+    StepMetric(
+        "eval_token_accuracy", _SFT, "Token accuracy on held-out demonstrations", "share",
+        "Fraction of learned tokens of held-out demonstrations that are the most probable one, at the last evaluation.",
+        "evaluated every eval_every steps", gauge="gog_train_eval_token_accuracy", chart_of=_SFT, smooth=False,
+        higher_is_better=True,
+    ),
+    StepMetric(
         "tokens_per_second", _BOTH, "Training speed", "tokens per second",
         "Tokens that the last update read, divided by its time.",
         gauge="gog_train_tokens_per_second", by_stage=True, status_of=_SFT, short="tokens/s", higher_is_better=True,

@@ -6,7 +6,10 @@ Features
     - LoRA on every linear of the language model, vision tower frozen: images are encoded once, not once per epoch
     - loss on the model's own tokens only; prompts, tool text and images are masked
     - logits are computed for learned tokens only
-    - a demonstration that is too long or has an unusable image is skipped, by name
+    - only verified demonstrations are learned from (`unverified: keep` for others, too); one that is unverified, too long
+      or has an unusable image is skipped, by name
+    - demonstrations of some questions are held out and evaluated now and then; every checkpoint carries the adapter with
+      the lowest loss on them, and `select` decides which one later stages start from, the last or the best
     - resumes bit-exactly from its newest checkpoint: order and noise follow from seed and step
     - on SIGTERM the last step is saved
     - one process, or several under torchrun: the rows of a batch are divided among ranks, layers are sharded (FSDP2),
@@ -37,7 +40,7 @@ from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
 from gog_recipes.data import demonstrations
 from gog_recipes.models import checkpointing, lora, packing, policy_model
-from gog_recipes.runtime import checkpoint, config, optimizer, parallel, ranks, timers
+from gog_recipes.runtime import checkpoint, config, held_out, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.stage import Stage
 
@@ -70,13 +73,24 @@ class SFTRecipe(FTRecipeInterface):
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.batch_size, "batch_size")
         archive = self._demonstrations()
-        found = demonstrations.read(archive, self.processor, self.vision, limit=self.cfg.max_tokens)
-        self.rows, self.ids, self.skipped = found.rows, found.ids, found.skipped
+        found = demonstrations.read(
+            archive, self.processor, self.vision, limit=self.cfg.max_tokens,
+            keep_unverified=self.cfg.unverified == "keep",
+        )  # fmt: skip
+        held = held_out.split(found.questions, self.cfg.eval_share, self.cfg.seed)
+        learned = [place for place, question in enumerate(found.questions) if question not in held]
+        self.rows, self.ids = [found.rows[place] for place in learned], [found.ids[place] for place in learned]
+        self.skipped = found.skipped
+        kept_back = [row for row, question in zip(found.rows, found.questions, strict=True) if question in held]
+        self.evaluator = held_out.Evaluator(
+            kept_back, self.processor, self.vision, self.ranks, self.cfg.micro_batch_tokens
+        )
         for name, reason in self.skipped.items():
             self.stage.skip(f"demonstration {name}", reason)
         if len(self.rows) < self.cfg.batch_size:
             raise UserError(
-                f"{len(self.rows)} demonstrations for batches of {self.cfg.batch_size}, {len(self.skipped)} were skipped",
+                f"{len(self.rows)} demonstrations for batches of {self.cfg.batch_size}, {len(self.skipped)} were skipped "
+                f"and {len(kept_back)} held out",
                 where=str(archive.path),
                 remedy="see the log for the reasons, or lower batch_size",
             )
@@ -97,6 +111,7 @@ class SFTRecipe(FTRecipeInterface):
     def _setup_optimizer(self) -> None:
         self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
+        self.best = held_out.Best(self.stage)
 
     def batch(self, step: int) -> list[int]:
         """This rank's demonstrations of a step's batch; each epoch is a permutation that follows from the seed."""
@@ -158,7 +173,9 @@ class SFTRecipe(FTRecipeInterface):
                 self.optimizer, self.model, self.ranks, step=self.step, loss=loss, grad_norm=norm, suspects=suspects
             )
             timer.mark("update")
-            self._log(loss, rate, norm, read, timer)
+            scores = self._evaluate()
+            timer.mark("evaluation")
+            self._log(loss, rate, norm, read, timer, scores)
             interrupted = self.step < self.total and self.stage.is_interrupted()
             if self.step % self.cfg.save_every == 0 or self.step == self.total or interrupted:
                 self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
@@ -166,11 +183,31 @@ class SFTRecipe(FTRecipeInterface):
             if interrupted:
                 raise Interrupted
 
-    def _log(self, loss: float, rate: float, norm: float, tokens: int, timer: timers.StepTimer) -> None:
-        speed = self.throughput.read(tokens, timer.total)
+    def _evaluate(self) -> held_out.Scores | None:
+        """Scores on the held-out demonstrations after every `eval_every` steps and the last one; None after others."""
+        if not self.evaluator.rows or (self.step % self.cfg.eval_every and self.step < self.total):
+            return None
+        scores = self.evaluator.scores(self.model)
+        self.best.offer(self.step, scores.loss, self.model)
+        self.stage.log(
+            f"step {self.step}/{self.total} held out: loss {scores.loss:.3f}, accuracy {scores.accuracy:.3f}"
+        )
+        return scores
+
+    def _log(
+        self,
+        loss: float,
+        rate: float,
+        norm: float,
+        tokens: int,
+        timer: timers.StepTimer,
+        scores: held_out.Scores | None,
+    ) -> None:
+        speed = self.throughput.read(tokens, timer.seconds["update"])
         self.stage.record_step(
             step=self.step, total=self.total, loss=loss, learning_rate=rate, grad_norm=norm, tokens=tokens,
             tokens_per_second=speed[0], mfu=speed[1], seconds=timer.total,
+            eval_loss=scores.loss if scores else None, eval_token_accuracy=scores.accuracy if scores else None,
         )  # fmt: skip
         metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         losses = [line["loss"] for line in self.stage.metric_log.lines]
@@ -182,8 +219,13 @@ class SFTRecipe(FTRecipeInterface):
         """Commits a checkpoint; epoch: the one that the last step belonged to, from 0."""
         lines = self.stage.metric_log.lines
         meta = {"loss_first": lines[0]["loss"], "loss": lines[-1]["loss"], "total": self.total, "epoch": epoch}
-        meta |= checkpoint.skipped(self.skipped)
-        checkpoint.save(self.stage, self.step, self.model, self.optimizer, meta=meta, parents=self.parents)
+        meta |= checkpoint.skipped(self.skipped) | self.best.meta | {"held_out": len(self.evaluator.rows)}
+        best = self.cfg.select == "best" and self.step >= self.total and self.best.step not in (0, self.step)
+        meta["selected_step"] = self.best.step if best else self.step
+        checkpoint.save(
+            self.stage, self.step, self.model, self.optimizer, meta=meta, parents=self.parents,
+            extra=self.best.files, published=self.best.path if best else None,
+        )  # fmt: skip
 
     def cleanup(self) -> None:
         self.stage.end()

@@ -123,7 +123,11 @@ def test_grpo_prefills_no_token_twice_and_agrees_with_its_engine(chain, make, tm
     root = copy_of(chain, tmp_path / "r")
     recipe = play_grpo(make, root, 3)
     series = lines(root, "grpo")
-    assert max(line["logp_diff_max"] for line in series) < 1e-4
+    assert max(line["logp_diff_max"] for line in series if line["learned"]) < 1e-4
+    assert max(line["canary_engine"] for line in series) < 1e-5
+    assert (
+        min(line["canary_adapter"] for line in series) > 1e-2 and min(line["canary_images"] for line in series) > 1e-2
+    )
     assert max(line["prefill_ratio"] for line in series) <= 1.05
     assert any(line["learned"] for line in series)
     assert recipe.vision.encoded == len(recipe.vision)

@@ -35,6 +35,8 @@ def recipe(root, items, images, **settings):
         "batch_size": 2,
         "max_steps": 1,
         "epochs": 1,
+        "unverified": "keep",
+        "eval_share": 0,
     }
     return SFTRecipe(config.typed(SFTConfig, values | settings))
 

@@ -26,6 +26,8 @@ def recipe(tmp_path_factory):
         "workdir": str(root / "work"),
         "demonstrations": "sample",
         "batch_size": 12,
+        "unverified": "keep",
+        "eval_share": 0,
     }
     recipe = SFTRecipe(SFTConfig.model_validate(values))
     recipe.setup()

@@ -202,6 +202,8 @@ def learn(pod: Pod, stage: str, done: float, rng: np.random.Generator) -> None:
     for part, value in (seconds | {"total": sum(seconds.values())}).items():
         pod.set("gog_train_step_seconds", value, part=part)
     if stage == "sft":
+        pod.set("gog_train_eval_loss", loss + 0.05)
+        pod.set("gog_train_eval_token_accuracy", 1 - 0.4 * loss)
         return
     accuracy = 0.5 + 0.27 * (1 - math.exp(-3 * done)) + 0.018 * noise
     layout = min(1.0, 0.9 + 0.09 * (1 - math.exp(-8 * done)) + 0.005 * rng.normal())

@@ -137,6 +137,15 @@ SPEED = Row(
             width=6,
         ),
         lines(
+            "Held-out demonstrations",
+            Query(f"avg by (run) (gog_train_eval_loss{{{WHERE}}})", "loss {{run}}"),
+            Query(f"avg by (run) (gog_train_eval_token_accuracy{{{WHERE}}})", "token accuracy {{run}}"),
+            width=6,
+            colours={"loss": palette.BLUE, "accuracy": palette.GREEN},
+            absent="available for SFT stages only",
+            description="Loss in nats, and share of tokens that are the most probable one.",
+        ),
+        lines(
             "Tokens trained",
             Query(f"sum by (stage) (gog_train_tokens_per_second{{{WHERE}}})", "{{stage}}"),
             unit="per_second",

@@ -118,6 +118,28 @@ class SFTSettings(Spec):
         description="Trajectory archive to train on where the store holds no curate checkpoint; `sample` is shipped with gog. "
         "Default: none; `sample` in the tiny preset.",
     )
+    unverified: Literal["skip", "keep"] = Field(
+        "skip",
+        description="Demonstrations whose answer neither the judge nor a comparison with the accepted answers confirmed, or "
+        "that are malformed. skip: they are not learned from, and counted; keep: they are, as the tiny preset does, whose "
+        "teacher slips on purpose [paper: verified only].",
+    )
+    eval_share: float = Field(
+        0.02,
+        ge=0,
+        le=0.5,
+        description="Share of the questions whose demonstrations are held out and evaluated during training; 0 for none "
+        "[ours].",
+    )
+    eval_every: int = Field(
+        50, ge=1, description="Optimizer steps between evaluations of held-out demonstrations [ours]."
+    )
+    select: Literal["last", "best"] = Field(
+        "last",
+        description="Adapter that later stages start from: that of the last step, or the one with the lowest loss on "
+        "held-out demonstrations. The loss of some demonstrations is a weak proxy of success with live tools, and the "
+        "schedule ends at rate 0, so the default is last [paper: last of 3 epochs].",
+    )
     epochs: int = Field(3, ge=1, description="Passes over the trajectories [paper: 3].")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps at most. Default: those of all epochs.")
     max_tokens: int = Field(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from gog import prompts
+from gog import judging, prompts
 from gog.errors import UserError
 from gog.trajectory import Segment, Trajectory
 from gog.trajectory_zip import Archive
@@ -49,11 +49,31 @@ class Demonstrations:
     """Segments of each."""
     ids: list[str]
     """Its trajectory id, for messages."""
+    questions: list[str]
+    """What its question is known by: equal for demonstrations of the same question about the same image."""
     skipped: dict[str, str]
     """Why others are left out, by their id."""
 
 
-def read(archive: Archive, processor: Processor, vision: Vision, *, limit: int) -> Demonstrations:
+def unverified(trajectory: Trajectory) -> str:
+    """Why a demonstration is not known to be right; empty if it is.
+
+    The judge's verdict decides. Without one, the answer must equal an accepted one after normalisation.
+    """
+    if not trajectory.well_formed:
+        return "unverified: it ends without an answer, or a turn is malformed"
+    accuracy = trajectory.reward.accuracy if trajectory.reward is not None else None
+    if accuracy is not None:
+        return "" if accuracy == 1.0 else "unverified: the judge found its answer wrong"
+    accepted = {judging.normalise(answer) for answer in trajectory.answers}
+    if judging.normalise(trajectory.answer or "") in accepted - {""}:
+        return ""
+    return "unverified: it has no verdict, and its answer equals no accepted one"
+
+
+def read(
+    archive: Archive, processor: Processor, vision: Vision, *, limit: int, keep_unverified: bool = False
+) -> Demonstrations:
     """Reads and tokenizes an archive; the images of what is learned are noted in `vision`, which reads them when they are needed.
 
     Args:
@@ -62,13 +82,17 @@ def read(archive: Archive, processor: Processor, vision: Vision, *, limit: int) 
         vision: cache of image features
         limit: tokens of a demonstration, images included; a longer one is skipped, because cutting it would teach the
             model to stop without an answer
+        keep_unverified: whether to learn from demonstrations that are not known to be right, too
 
     Returns:
-        What can be learned, and what is skipped: an image that cannot be read or that the model cannot take, a text with
-        image placeholders of its own, more tokens than the limit.
+        What can be learned, and what is skipped: an answer that is not known to be right, an image that cannot be read or
+        that the model cannot take, a text with image placeholders of its own, more tokens than the limit.
     """
-    rows, ids, skipped = [], [], {}
+    rows, ids, questions, skipped = [], [], [], {}
     for trajectory in archive.trajectories():
+        if not keep_unverified and (reason := unverified(trajectory)):
+            skipped[trajectory.id] = reason
+            continue
         shown = [
             trajectory.image,
             *(i for turn in trajectory.turns if turn.observation for i in turn.observation.images),
@@ -86,4 +110,5 @@ def read(archive: Archive, processor: Processor, vision: Vision, *, limit: int) 
             continue
         rows.append(row)
         ids.append(trajectory.id)
-    return Demonstrations(rows, ids, skipped)
+        questions.append(f"{trajectory.image} {judging.normalise(trajectory.question)}")
+    return Demonstrations(rows, ids, questions, skipped)

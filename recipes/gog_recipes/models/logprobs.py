@@ -48,6 +48,13 @@ def of_tokens(
     return found
 
 
+def most_probable(hidden: torch.Tensor, head: torch.Tensor, *, chunk_bytes: int = CHUNK_BYTES) -> torch.Tensor:
+    """The most probable token for each state: [k] ids for hidden [k, h] and head [v, h]."""
+    rows = max(1, chunk_bytes // (4 * len(head)))
+    parts = [F.linear(part, head).argmax(-1) for part in hidden.split(rows)]
+    return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.int64)
+
+
 class _LogProbs(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -213,6 +213,21 @@ def _through_root(model: torch.nn.Module, run: Callable[[], Any]) -> Any:
     return run() if entry is None else entry(run)
 
 
+@torch.no_grad()
+def token_scores(
+    model: torch.nn.Module, batch: Batch, images: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """How well a batch's learned tokens are predicted, in order.
+
+    Returns:
+        Log-probabilities [k] float32; [k] bool, whether each token is the most probable one.
+    """
+    hidden, tokens = _predictors(core(model), batch, images)
+    head = core(model).lm_head.weight
+    nothing = torch.empty(0, dtype=torch.int64, device=hidden.device)
+    return chunked.of_tokens(hidden, head, tokens, nothing, 1.0), chunked.most_probable(hidden, head) == tokens
+
+
 def _predictors(model: Any, batch: Batch, images: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states [k, h] that predict the learned tokens, and those tokens [k]."""
     hidden = family_of(model).hidden_states(model, batch.ids, batch.positions, images, batch.lengths)

@@ -5,6 +5,7 @@
                                                       writes its own rows: optimizer-00001-of-00002.safetensors
     metrics.jsonl                                     one line per step so far
     state.json                                        steps done
+    last_adapter.safetensors                          the adapter after the last step, where another one is published
 
 Pods share no disk: each rank uploads its own rows to the store, and one manifest makes them a checkpoint. A reader
 concatenates them, so a stage may resume with another number of ranks than it began with.
@@ -29,6 +30,8 @@ from gog_recipes.runtime import parallel
 from gog_recipes.runtime.ranks import Ranks
 from gog_recipes.runtime.stage import Stage
 
+LAST = "last_adapter.safetensors"
+"""The weights to resume from, where they are not those that are published."""
 NAMED = 100
 """Skipped items that a checkpoint names; the log names all."""
 
@@ -68,6 +71,7 @@ def save(
     meta: Mapping[str, object],
     parents: Sequence[store.Manifest],
     extra: Mapping[str, Path] | None = None,
+    published: Path | None = None,
 ) -> None:
     """Commits adapter, optimizer and metric log as a checkpoint. All ranks at once.
 
@@ -79,6 +83,7 @@ def save(
         meta: figures for readers; `total` is the last step, whose checkpoint completes the stage
         parents: checkpoints of earlier stages that it was made from
         extra: further files by name
+        published: weights from which later stages start in place of the present ones, which the stage still resumes from
     """
     folder = stage.workdir / "checkpoint"
     folder.mkdir(exist_ok=True)
@@ -88,6 +93,9 @@ def save(
     (folder / "state.json").write_text(json.dumps({"step": step}))
     files = {name: folder / name for name in (*lora.FILES, "state.json")}
     files |= {"metrics.jsonl": stage.metric_log.path} | dict(extra or {})
+    if published is not None:
+        (folder / lora.FILES[0]).replace(folder / LAST)
+        files |= {LAST: folder / LAST, lora.FILES[0]: published}
     complete = step >= int(str(meta["total"]))
     meta = {**meta, base_model.RECORD: stage.base.identity.document()}
     stage.publish(step, files, meta=meta, parents=list(parents), complete=complete, own={rows.name: rows})
@@ -103,6 +111,17 @@ def save_adapter(model: PeftModel, adapter: Mapping[str, torch.Tensor], folder: 
     model.save_pretrained(
         str(folder), state_dict=dict(adapter), safe_serialization=True, selected_adapters=[lora.TRAINED]
     )
+
+
+def write_weights(adapter: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes the weights of an adapter as `save_adapter` does, without its configuration."""
+    named = {_saved_name(name): each.contiguous().cpu() for name, each in adapter.items()}
+    save_file(named, path, metadata={"format": "pt"})
+
+
+def _saved_name(parameter: str) -> str:
+    """Name of a trained parameter in PEFT's own files."""
+    return parameter.replace(f".{lora.TRAINED}.", ".")
 
 
 def optimizer_file(ranks: Ranks) -> str:
@@ -125,9 +144,9 @@ def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> 
     if manifest is None:
         return 0
     stage.base.require(manifest, stage.log)
-    saved = load_file(stage.store.open(manifest, lora.FILES[0]))
+    saved = load_file(stage.store.open(manifest, LAST if LAST in manifest.files else lora.FILES[0]))
     for name, parameter in trainable(model).items():
-        parameter.data.copy_(parallel.like(saved[name.replace(f".{lora.TRAINED}.", ".")], parameter))
+        parameter.data.copy_(parallel.like(saved[_saved_name(name)], parameter))
     shards = sorted(name for name in manifest.files if name.startswith("optimizer"))
     _load_optimizer(model, optimizer, [load_file(stage.store.open(manifest, name)) for name in shards])
     stage.metric_log.resume(stage.store.open(manifest, "metrics.jsonl"))
