@@ -60,17 +60,29 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def endpoints(world, tmp_path_factory):
-    """URLs of the four tools."""
-    folder = tmp_path_factory.mktemp("servers")
-    processes = {tool: start(folder, tool, world) for tool in SERVERS}
+def tools_over(tmp_path_factory):
+    """tools_over(data): URLs of the four tools over a dataset folder."""
+    processes = []
+
+    def begin(data):
+        folder = tmp_path_factory.mktemp("servers")
+        started = {tool: start(folder, tool, data) for tool in SERVERS}
+        processes.extend(process for process, _ in started.values())
+        return {tool: await_file(ready, process)["url"] for tool, (process, ready) in started.items()}
+
     try:
-        yield {tool: await_file(ready, process)["url"] for tool, (process, ready) in processes.items()}
+        yield begin
     finally:
-        for process, _ in processes.values():
+        for process in processes:
             process.terminate()
-        for process, _ in processes.values():
+        for process in processes:
             process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def endpoints(world, tools_over):
+    """URLs of the four tools."""
+    return tools_over(world)
 
 
 @pytest.fixture(scope="session")
