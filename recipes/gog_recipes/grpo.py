@@ -280,6 +280,7 @@ class GRPORecipe(FTRecipeInterface):
         self.stage.report(
             self.step, self.cfg.steps, reward=measures.reward, tool_failure_ratio=measures.tool_failure_ratio,
             reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
+            no_signal_steps=sum(line.get("learned") == 0 for line in self.stage.metric_log.lines),
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
             self.stage.log(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")

@@ -1,8 +1,8 @@
 """`gog validate FILE`: checks a manifest without touching anything, and prints what a run of it would do.
 
 A manifest may be valid on one machine only, because a pod has none of the machine's folders. Without `--cluster` that is
-a note; with it, an error. A base model and a dataset in folders of this machine are checked as `gog run` checks them. What
-is not installed or not here is never an error, because the manifest may be for elsewhere. A base model that is fetched is
+a note; with it, an error. A base model, a dataset and demonstrations of this machine are checked as `gog run` checks them.
+What is not installed or not here is never an error, because the manifest may be for elsewhere. A base model that is fetched is
 checked with `--remote` only, because everything else needs no network.
 """
 
@@ -37,7 +37,7 @@ def main(given: argparse.Namespace) -> int:
 
 
 def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
-    """Checks base model and dataset, as far as they are on this machine.
+    """Checks base model, dataset and demonstrations, as far as they are on this machine.
 
     Args:
         thing: the object
@@ -66,12 +66,18 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
             notes.append(f"spec.model.base: there is no folder {folder} here, so the model is not checked")
         else:
             notes.append(f"spec.model.base: {model.base} is checked with --remote, and by the stage that fetches it")
-    if not isinstance(data, settings.DataSpec) or data.path is None:
-        return notes
-    if Path(data.path).exists():
-        preflight.check_data(data, preflight.splits(preflight.stages(thing)), f"{where}.data", limits=limits)
-    else:
-        notes.append(f"spec.data.path: there is no {data.path} here, so the dataset is not checked")
+    stages = preflight.stages(thing)
+    if isinstance(data, settings.DataSpec) and data.path is not None:
+        if Path(data.path).exists():
+            preflight.check_data(data, preflight.splits(stages), f"{where}.data", limits=limits)
+        else:
+            notes.append(f"spec.data.path: there is no {data.path} here, so the dataset is not checked")
+    sft = stages.get("sft")
+    if isinstance(sft, settings.SFTSettings) and sft.demonstrations not in (None, preflight.SHIPPED_DEMONSTRATIONS):
+        if Path(sft.demonstrations).exists():
+            preflight.check_demonstrations(sft.demonstrations, f"{where}.stages.sft")
+        else:
+            notes.append(f"stages.sft.demonstrations: there is no {sft.demonstrations} here, so they are not checked")
     return notes
 
 

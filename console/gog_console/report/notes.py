@@ -6,7 +6,7 @@ shows which settings come from the paper and which are assumptions, with the val
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gog import catalog
@@ -83,6 +83,7 @@ def _notes(data: Data) -> Iterator[tuple[str, str]]:
             "Intervals cover the choice of questions, not the randomness of training: another seed gives another policy.",
         )
     yield from _exclusions(data)
+    yield from _unlearned(data.main("grpo", data.curves) or ())
     if provenance.value(data, "grpo", "gaze") in ("direct", "off", False):
         yield (
             "Gaze was not on.",
@@ -129,6 +130,21 @@ def _exclusions(data: Data) -> Iterator[tuple[str, str]]:
         yield (
             "Tool failures entered the loss.",
             "This run set failures: keep, so rewards include effects of the infrastructure.",
+        )
+
+
+def _unlearned(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    unlearned = sum(value == 0 for value in column(rows, "learned"))
+    if unlearned == len(rows) > 0:
+        yield (
+            "GRPO learned nothing.",
+            "In every step the rewards of each group were equal, so the weights did not change: the policy after GRPO is the "
+            "SFT policy. A policy that never succeeds, or always does, gives no signal: see the levels.",
+        )
+    elif unlearned:
+        yield (
+            "Some steps learned nothing.",
+            f"In {unlearned} of {len(rows)} GRPO steps the rewards of each group were equal, so the weights did not change.",
         )
 
 

@@ -76,3 +76,14 @@ def test_images_of_a_dataset_on_this_machine_are_checked_by_the_limits_of_the_mo
 def test_another_form_of_address_is_refused(validate, base):
     code, output = validate({"model": {"base": base}, "data": {"world": {}}})
     assert code == 2 and "spec.model.base: should be tiny, a folder, s3://bucket/prefix, file:///folder" in output
+
+
+def test_demonstrations_of_this_machine_are_checked(validate, tmp_path):
+    base_folders.write(tmp_path / "base")
+    spec = {"model": {"base": "base"}, "data": {"world": {}}, "stages": {"sft": {"demonstrations": "mine.zip"}}}
+    code, output = validate(spec)
+    assert code == 0
+    assert "note: stages.sft.demonstrations: there is no mine.zip here, so they are not checked\n" in output
+    (tmp_path / "mine.zip").write_text("no archive")
+    code, output = validate(spec)
+    assert code == 2 and output.startswith("gog: mine.zip: not a trajectory archive")

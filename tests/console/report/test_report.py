@@ -17,7 +17,18 @@ import support.report_builders as builders
 from gog import store
 from gog.errors import UserError
 from gog_console import report
-from gog_console.report import charts, gather, overview, page, provenance, results, selection, training, viewer_payload
+from gog_console.report import (
+    charts,
+    gather,
+    notes,
+    overview,
+    page,
+    provenance,
+    results,
+    selection,
+    training,
+    viewer_payload,
+)
 from gog_console.report.model import Sample
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>\u2028"
@@ -430,6 +441,14 @@ def test_the_failure_ratio_of_few_attempts_is_left_out_and_means_are_weighted():
 def test_a_policy_that_rarely_answers_is_noted():
     assert "well formed in only" in results._speechless({"policy": "direct", "format_mean": 0.157})
     assert results._speechless({"policy": "sft", "format_mean": 0.99}) == ""
+
+
+def test_steps_that_learned_nothing_are_noted():
+    titles = [
+        [title for title, _ in notes._unlearned([{"learned": n} for n in learned])]
+        for learned in ((0, 0), (0, 3), (3,), ())
+    ]
+    assert titles == [["GRPO learned nothing."], ["Some steps learned nothing."], [], []]
 
 
 def test_embedded_json_round_trips():

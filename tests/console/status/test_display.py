@@ -42,6 +42,7 @@ def phrase_of(kind, **metrics):
             {"reward": 0.9, "reward_first": 0.33, "rewards": [0.3, 0.4, 0.5], "tool_failure_ratio": 0.031},
             "reward 0.33 → 0.40 ▁▅█ · tool failures 3.1 %",
         ),
+        ("GRPOStage", {"rewards": [0, 0], "no_signal_steps": 2}, "reward 0.00 → 0.00 ▁▁ · 2 steps without signal"),
         ("EvaluateStage", {"accuracy": {"direct": 0.05, "grpo": 0.81}}, "direct 5.0 % · grpo 81 %"),
         ("SFTStage", {"oddity": 3, "word": "x"}, "oddity 3"),
         ("SFTStage", {}, ""),
