@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gog.spec.base import Gaze, Level, Share, Spec
+from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
+
+Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
 
 
 class AgentSettings(Spec):
@@ -155,7 +157,7 @@ class SFTSettings(Spec):
         description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
         "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
     )
-    activation_checkpointing: Literal["auto", "on", "off"] = Field(
+    activation_checkpointing: Checkpointing = Field(
         "auto",
         description="Whether decoder layers are computed again in the backward pass instead of being kept: a fraction of the "
         "memory for a third more computation. auto: on where a pass of `micro_batch_tokens` would keep more than 2 GiB "
@@ -222,7 +224,7 @@ class GRPOSettings(EngineSettings):
         description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
         "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
     )
-    activation_checkpointing: Literal["auto", "on", "off"] = Field(
+    activation_checkpointing: Checkpointing = Field(
         "auto",
         description="Whether decoder layers are computed again in the backward pass instead of being kept: a fraction of the "
         "memory for a third more computation. auto: on where a pass of `micro_batch_tokens` would keep more than 2 GiB "
