@@ -81,9 +81,15 @@ class SFTRecipe(FTRecipeInterface):
         learned = [place for place, question in enumerate(found.questions) if question not in held]
         self.rows, self.ids = [found.rows[place] for place in learned], [found.ids[place] for place in learned]
         self.skipped = found.skipped
-        kept_back = [row for row, question in zip(found.rows, found.questions, strict=True) if question in held]
+        held_back = [place for place, question in enumerate(found.questions) if question in held]
+        kept_back = [found.rows[place] for place in held_back]
         self.evaluator = held_out.Evaluator(
-            kept_back, self.processor, self.vision, self.ranks, self.cfg.micro_batch_tokens
+            kept_back,
+            [found.ids[place] for place in held_back],
+            self.processor,
+            self.vision,
+            self.ranks,
+            self.cfg.micro_batch_tokens,
         )
         for name, reason in self.skipped.items():
             self.stage.skip(f"demonstration {name}", reason)

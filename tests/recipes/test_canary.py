@@ -234,3 +234,10 @@ def test_the_gap_of_one_odd_trajectory_is_left_to_the_bound_on_the_step():
 
 def test_nothing_read_is_no_alarm():
     assert canary_verdict.decide([], 1e-3) is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_log_probs_that_are_not_finite_stop_the_stage_with_the_trajectory_s_name(bad):
+    found = canary_verdict.decide([reading(1e-7), reading(1e-7, images=(bad, 0.1))], 1e-3)
+    assert found is not None and "of trajectory q are not finite" in found.what
+    assert canary_verdict.decide([reading(bad)], 1e-3) is not None

@@ -12,6 +12,7 @@ from support import learning
 from support.builders import make_trajectory
 
 from gog import store, trajectory_zip
+from gog.errors import UserError
 from gog.spec import SFTConfig
 from gog.trajectory import Reward
 from gog_recipes.data import demonstrations
@@ -179,3 +180,13 @@ def test_every_token_of_the_model_is_learned_and_none_of_prompts_and_observation
         shown = [image for turn in item.turns if turn.observation for image in turn.observation.images]
         assert list(batch.images) == [item.image, *shown]
     assert any(len(trajectory_zip.shown(item)) > 1 for item in items)
+
+
+def test_a_held_out_demonstration_in_which_a_number_is_not_finite_is_named(sample, tmp_path, monkeypatch):
+    items, images = sample
+    made = recipe(tmp_path, items, images, eval_share=0.25, micro_batch_tokens=16)
+    (image, *_), features = made.evaluator.rows[1][0].images, policy_model.features
+    poison = lambda batch, vision: features(batch, vision) * (float("nan") if image in batch.images else 1)  # noqa: E731
+    monkeypatch.setattr(policy_model, "features", poison)
+    with pytest.raises(UserError, match=f"held-out demonstration {made.evaluator.ids[1]} are not finite"):
+        made.evaluator.scores(made.model)

@@ -15,6 +15,7 @@ The third rule is the bound on the gap: an engine that is neither, in most traje
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,20 @@ def decide(readings: Sequence[Reading], bound: float) -> Verdict | None:
     """
     if not readings:
         return None
-    return _blind_policy(readings) or _engine_of_a_variant(readings) or _engine_of_another_policy(readings, bound)
+    return (
+        _not_finite(readings)
+        or _blind_policy(readings)
+        or _engine_of_a_variant(readings)
+        or _engine_of_another_policy(readings, bound)
+    )
+
+
+def _not_finite(readings: Sequence[Reading]) -> Verdict | None:
+    for each in readings:
+        if not all(map(math.isfinite, (each.engine, *(variant.effect for variant in each.variants.values())))):
+            what = f"the trainer's log-probabilities of trajectory {each.id} are not finite"
+            return Verdict(what, "check the base model's weights and dtype, and the images of that question")
+    return None
 
 
 def _blind_policy(readings: Sequence[Reading]) -> Verdict | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from gog.errors import UserError
 from gog.trajectory import Segment
 from gog_recipes.models import packing, policy_model
 from gog_recipes.models.family import Processor
@@ -56,6 +57,8 @@ class Evaluator:
 
     rows: Sequence[Sequence[Segment]]
     """The demonstrations, alike on all ranks."""
+    ids: Sequence[str]
+    """Of the demonstrations, for messages."""
     processor: Processor
     """Of the base model."""
     vision: Vision
@@ -66,23 +69,40 @@ class Evaluator:
     """Tokens of a pass."""
 
     def scores(self, model: torch.nn.Module) -> Scores:
-        """Loss and token accuracy of the present weights, without dropout; changes no random state."""
+        """Loss and token accuracy of the present weights, without dropout; changes no random state.
+
+        Raises:
+            UserError: a log-probability is not finite; names the demonstrations.
+        """
         device = next(model.parameters()).device
-        own = self.ranks.shard(self.rows)
-        passes = packing.plan([packing.length(row) for row in own], self.budget)
-        loss, right, tokens = 0.0, 0, 0
+        own = self.ranks.shard(range(len(self.rows)))
+        passes = packing.plan([packing.length(self.rows[index]) for index in own], self.budget)
+        loss, right, tokens, suspects = 0.0, 0, 0, list[str]()
         training = model.training
         model.eval()
         with torch.no_grad():
             for members in parallel.even(passes, self.ranks):
-                rows = [own[place] for place in members] or [packing.idle(self.processor.turn_end)]
+                chosen = [own[place] for place in members]
+                rows = [self.rows[index] for index in chosen] or [packing.idle(self.processor.turn_end)]
                 batch = policy_model.collate(rows, self.processor, self.vision, device)
                 logp, top = policy_model.token_scores(model, batch, policy_model.features(batch, self.vision))
-                if members:
+                if chosen:
+                    parts = zip(chosen, logp.split([packing.learned(row) for row in rows]), strict=True)
+                    suspects += [self.ids[index] for index, part in parts if not bool(part.isfinite().all())]
                     loss, right, tokens = loss - float(logp.sum()), right + int(top.sum()), tokens + len(logp)
         model.train(training)
+        self._require_finite(suspects)
         read = self.ranks.all_reduce_sum(tokens)
         return Scores(self.ranks.all_reduce_sum(loss) / read, self.ranks.all_reduce_sum(right) / read)
+
+    def _require_finite(self, suspects: Sequence[str]) -> None:
+        found = [name for own in self.ranks.gather(list(suspects)) for name in own]
+        if found:
+            raise UserError(
+                f"log-probabilities of held-out demonstration {', '.join(found[:3])} are not finite",
+                where="evaluation",
+                remedy="check its images, and lower learning_rate if training has diverged",
+            )
 
 
 class Best:
