@@ -9,7 +9,7 @@ PYTEST := GOG_PARENT=$$PPID exec $(BIN)/python -m pytest
 # One thread per process: two processes with two OpenMP threads each nearly stop each other on two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup quickstart test lint unit faults slow kit manifests docs dashboards images e2e vllm tiny-base bench clean
+.PHONY: setup quickstart test lint unit faults slow kit manifests docs sizing dashboards images e2e vllm tiny-base bench clean
 
 setup: $(STAMP)
 
@@ -58,6 +58,10 @@ manifests: setup
 docs: setup
 	$(BIN)/gog crds --reference >docs/reference.md
 	$(BIN)/python -m gog.metrics >docs/metrics.md
+
+# The table of docs/sizing.md, from `gog estimate` for published models: a quarter of an hour.
+sizing: setup
+	$(BIN)/python benchmarks/sizing.py
 
 # JSON for Grafana, rules for Prometheus, and the images of docs/, drawn from a real Prometheus over a recorded run.
 dashboards: setup

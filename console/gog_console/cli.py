@@ -108,6 +108,16 @@ def _for_runs(commands: Commands) -> None:
     )
     _sets(validate)
 
+    size = commands.add_parser("estimate", help="estimate the memory of a manifest per GPU", allow_abbrev=False)
+    size.add_argument("file", metavar="FILE")
+    size.add_argument(
+        "--gpus", type=int, metavar="N", help="GPUs of each stage (default: those of its workers, else 8)"
+    )
+    size.add_argument("--gpu-memory", type=float, default=80, metavar="GB", help="memory of a GPU (default: 80)")
+    size.add_argument("--model", metavar="NAME", help="a folder or a published model in place of the manifest's base")
+    size.add_argument("--json", action="store_true", help="as JSON, for programs")
+    _sets(size)
+
     for name, help_ in (
         ("status", "list runs, or show one in detail"),
         ("report", "write a run's report"),

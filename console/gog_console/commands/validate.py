@@ -31,9 +31,26 @@ def main(given: argparse.Namespace) -> int:
         print(f"note: a cluster refuses it: {each.sentence()}")
     for sentence in missing:
         print(f"note: {sentence}")
+    note_memory(thing, given.file)
     if getattr(thing.spec, "traces", None) is not None:
         note_missing_package()
     return 0
+
+
+def note_memory(thing: Object, file: str) -> None:
+    """Prints a note where the GPUs of a manifest do not suffice, or nothing is known about that.
+
+    An estimate takes too long for a check, so the last one of the same configuration is used.
+    """
+    from gog_console import sizing  # with the control plane's templates of jobs
+
+    if not sizing.names_gpus(thing):
+        return
+    found = sizing.known(sizing.request(sizing.plan(thing, gpus=None, default_gpus=1, gpu_bytes=0)))
+    if found is None:
+        print(f"note: memory was not estimated; gog estimate {file} does")
+    elif not found["fits"]:
+        print(f"note: on GPUs of {found['gpu_bytes'] / 1e9:g} GB it {found['verdict']}")
 
 
 def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:

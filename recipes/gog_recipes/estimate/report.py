@@ -1,0 +1,135 @@
+"""The estimate of a request: each stage traced, with allowances, host memory, disk and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from gog.spec import CONFIGS, EvaluateConfig, GRPOConfig, SFTConfig, StageConfig
+from gog_recipes.estimate import budget, speed, trace
+from gog_recipes.estimate.meter import Item
+from gog_recipes.estimate.request import Estimate, Request, Speed, StageEstimate, StageRequest
+from gog_recipes.estimate.subject import Parameters, parameters
+from gog_recipes.estimate.trace import Traced
+from gog_recipes.evaluate import CHAINS, POLICIES
+from gog_recipes.runtime import config
+
+
+def estimate(request: Request, name: str, found: Mapping[str, Any]) -> Estimate:
+    """The answer to a request.
+
+    Args:
+        request: the stages and their GPUs
+        name: of the configuration that is used
+        found: config.json of the base model
+
+    Raises:
+        UserError: a stage's configuration is invalid, or the model's is not known to transformers.
+    """
+    counts = parameters(found)
+    stages = [_stage(each, request, found, counts) for each in request.stages]
+    fits, verdict = budget.verdict(stages, request.gpu_bytes)
+    return Estimate(
+        model=name, parameters=counts.total, gpu_bytes=request.gpu_bytes, stages=stages, fits=fits,
+        verdict=verdict,
+    )  # fmt: skip
+
+
+def _stage(asked: StageRequest, request: Request, found: Mapping[str, Any], counts: Parameters) -> StageEstimate:
+    cfg = config.typed(CONFIGS[asked.kind], asked.config)
+    traced = trace.stage(
+        found, cfg, ranks=asked.gpus, usable_bytes=budget.usable(request.gpu_bytes), frozen=_frozen(cfg),
+        copies=_weight_sets(cfg),
+    )  # fmt: skip
+    trains = isinstance(cfg, (SFTConfig, GRPOConfig))
+    quantized = getattr(cfg, "base_quantization", "none") != "none"
+    phases = [
+        budget.phase(
+            name,
+            items,
+            budget.knobs(
+                asked.kind, name, items, sharded=trains, quantized=quantized,
+                bounded=isinstance(cfg, (SFTConfig, GRPOConfig)) and cfg.micro_batch_tokens >= 2 * cfg.max_tokens,
+            ),
+        )
+        for name, items in _joined(traced).items()
+    ]  # fmt: skip
+    size = getattr(torch, cfg.model.dtype).itemsize
+    adapter = sum(traced.phases["vision"].get(item, 0) for item in (Item.ADAPTERS,)) * asked.gpus
+    return StageEstimate(
+        key=asked.key,
+        phases=phases,
+        host_bytes=budget.host_bytes(counts.total * size, asked.gpus_per_node, _feature_bytes(cfg)),
+        disk_bytes=_checkpoints(cfg) * 3 * adapter,
+        speed=_speed(cfg, traced, counts, asked.gpus, request.gpu_bytes) if trains else None,
+        notes=_notes(cfg, traced),
+    )
+
+
+def _joined(traced: Traced) -> dict[str, dict[Item, int]]:
+    """The largest of the prefill phases as one; the others as they are."""
+    joined: dict[str, dict[Item, int]] = {}
+    for name, items in traced.phases.items():
+        short = name.partition(" ")[0]
+        if sum(items.values()) > sum(joined.get(short, {}).values()):
+            joined[short] = items
+    return joined
+
+
+def _frozen(cfg: StageConfig) -> int:
+    """Rank of the saved adapters beneath the policy, taken to be of the rank that the stage trains or the default."""
+    rank = getattr(getattr(cfg, "lora", None), "rank", 8)
+    return 0 if isinstance(cfg, SFTConfig) else 2 * rank if isinstance(cfg, EvaluateConfig) else rank
+
+
+def _weight_sets(cfg: StageConfig) -> int:
+    """Base weights that a process holds at once: evaluate loads each policy's."""
+    if not isinstance(cfg, EvaluateConfig):
+        return 1
+    needed = {POLICIES[name].weights for name in cfg.policies}
+    assert needed <= set(CHAINS)
+    return len(needed)
+
+
+def _feature_bytes(cfg: StageConfig) -> int:
+    return int(getattr(cfg, "feature_cache_bytes", 0) or 0)
+
+
+def _checkpoints(cfg: StageConfig) -> int:
+    """Checkpoints that a stage commits; of SFT, whose steps depend on the data, one."""
+    return -(-cfg.steps // cfg.save_every) if isinstance(cfg, GRPOConfig) else 1
+
+
+def _speed(cfg: Any, traced: Traced, counts: Parameters, ranks: int, gpu_bytes: int) -> Speed:
+    each = trace.conversation(cfg)
+    is_grpo = isinstance(cfg, GRPOConfig)
+    number = cfg.questions_per_step * cfg.group_size if is_grpo else cfg.batch_size
+    own = -(-number // ranks)
+    size = getattr(torch, cfg.model.dtype).itemsize
+    held = max(1, traced.conversations)
+    again = 1 if cfg.activation_checkpointing != "off" else 0
+    work = speed.Work(
+        tokens=own * each.tokens,
+        sampled=own * each.learned if is_grpo else 0,
+        at_once=held,
+        passes=2 + again + (1 if is_grpo and cfg.kl_coef else 0),
+        active=counts.active,
+        weight_bytes=counts.total * size,
+        token_bytes=counts.token_elements * size,
+        longest=each.tokens,
+    )
+    return speed.seconds(work, gpu_bytes)
+
+
+def _notes(cfg: Any, traced: Traced) -> list[str]:
+    notes = []
+    if traced.wanted > traced.conversations and traced.wanted:
+        notes.append(
+            f"the key-value cache holds {traced.conversations} of {traced.wanted} conversations at their full length of "
+            f"{cfg.max_tokens} tokens; others wait"
+        )
+    if getattr(cfg, "engine", "transformers") != "transformers":
+        notes.append(f"engine {cfg.engine} samples on GPUs of its own, which are not counted here")
+    return notes

@@ -1,0 +1,148 @@
+"""The phases of a stage at the real depth, from traces of models with fewer layers.
+
+Decoder layers are alike, so the bytes of an item at a moment grow by the same amount with each. Two depths give that
+amount; a model of few layers is traced as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gog.spec import (
+    EvaluateConfig,
+    GRPOConfig,
+    SFTConfig,
+    StageConfig,
+    StratifyConfig,
+)
+from gog_recipes.estimate import phases
+from gog_recipes.estimate.meter import Bytes, Item
+from gog_recipes.estimate.phases import Conversation, Rollout
+from gog_recipes.estimate.subject import Subject, build, depths
+
+IMAGE_PIXELS = 1_003_520
+"""Pixels of an image where neither the manifest nor the smaller bound of the base model says otherwise."""
+TURNS_OF_DEMONSTRATION = 0.5
+"""Share of a demonstration that its model wrote, at most."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A stage at its real depth."""
+
+    phases: dict[str, Bytes]
+    """Bytes by item at the peak of each phase, in order of time."""
+    conversations: int
+    """Conversations that the key-value cache holds at their full length; 0 without a cache."""
+    wanted: int
+    """Conversations that a rank has open at once."""
+
+
+def stage(
+    config: Mapping[str, Any], cfg: StageConfig, *, ranks: int, usable_bytes: int, frozen: int = 0, copies: int = 1
+) -> Traced:
+    """Traces a stage.
+
+    Args:
+        config: config.json of the base model
+        cfg: of the stage
+        ranks: processes with one GPU each
+        usable_bytes: memory of a GPU without what the driver and the allocator take
+        frozen: rank of the saved adapters beneath the policy, all together
+        copies: sets of base weights that a process holds
+    """
+    subjects = [build(config, cfg, layers, frozen=frozen, ranks=ranks) for layers in depths(config)]
+    found = _at_depth([each.loading for each in subjects], subjects)
+    pixels = cfg.model.max_pixels or IMAGE_PIXELS
+    found |= _at_depth(_vision(subjects, pixels), subjects)
+    if isinstance(cfg, (SFTConfig, GRPOConfig)):
+        found |= _at_depth([{"update": phases.update(each, cfg, conversation(cfg))} for each in subjects], subjects)
+    extra = (copies - 1) * found["vision"][Item.BASE]
+    conversations = wanted = 0
+    if isinstance(cfg, (StratifyConfig, GRPOConfig, EvaluateConfig)) and cfg.engine == "transformers":
+        wanted = _conversations(cfg, ranks)
+        found |= _sampled(subjects, cfg, wanted, usable_bytes - extra)
+        conversations = _held(found, wanted, cfg.max_tokens, subjects[0])
+    for name, peak in found.items():
+        peak[Item.BASE] += 0 if name == "loading" else extra
+    return Traced(_ordered(found), conversations, wanted)
+
+
+def _vision(subjects: Sequence[Subject], pixels: int) -> list[phases.Phases]:
+    """The phase of the vision tower, which no decoder layer takes part in: traced once, with the weights of each."""
+    first = subjects[0].meter.now()
+    [peak] = phases.encode(subjects[0], pixels).values()
+    weights = [each.meter.now() for each in subjects]
+    return [{"vision": {"peak": {item: peak[item] - first[item] + own[item] for item in peak}}} for own in weights]
+
+
+def _sampled(subjects: Sequence[Subject], cfg: Any, wanted: int, usable_bytes: int) -> dict[str, Bytes]:
+    """The phases of the engine, whose cache may take half of what is free when it starts."""
+    decoders = [phases.start(each)[0] for each in subjects]
+    in_use = _at_depth([{"now": {"now": each.meter.now()}} for each in subjects], subjects)["now"]
+    limit = cfg.kv_cache_bytes or max(0, usable_bytes - sum(in_use.values())) // 2
+    rollout = Rollout(wanted, cfg.max_tokens, cfg, limit)
+    return _at_depth(
+        [phases.sample(each, decoder, rollout) for each, decoder in zip(subjects, decoders, strict=True)], subjects
+    )
+
+
+def conversation(cfg: SFTConfig | GRPOConfig) -> Conversation:
+    """The largest conversation that a stage trains on."""
+    written = (
+        cfg.max_turns * cfg.max_turn_tokens
+        if isinstance(cfg, GRPOConfig)
+        else math.ceil(cfg.max_tokens * TURNS_OF_DEMONSTRATION)
+    )
+    return Conversation.largest(cfg.max_tokens, written)
+
+
+def _conversations(cfg: StratifyConfig | GRPOConfig | EvaluateConfig, ranks: int) -> int:
+    """Conversations that a rank has open at once."""
+    if isinstance(cfg, GRPOConfig):
+        questions = -(-cfg.questions_per_step // ranks)
+        return min(max(cfg.concurrent_episodes, cfg.group_size), questions * cfg.group_size)
+    return cfg.concurrent_episodes
+
+
+def _held(found: Mapping[str, Bytes], wanted: int, longest: int, subject: Subject) -> int:
+    config = subject.config.get_text_config()
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = next(subject.model.parameters()).dtype.itemsize
+    token = 2 * subject.of * config.num_key_value_heads * head * size
+    return min(wanted, found["decode"][Item.CACHE] // (token * longest))
+
+
+def _ordered(found: dict[str, Bytes]) -> dict[str, Bytes]:
+    """In order of time: sampling comes before the update."""
+    return dict(sorted(found.items(), key=lambda entry: entry[0] == "update"))
+
+
+def _at_depth(traces: Sequence[phases.Phases], subjects: Sequence[Subject]) -> dict[str, Bytes]:
+    """The largest moment of each phase, at the real depth, from its traces with each subject."""
+    depths = [each.layers for each in subjects]
+    return {
+        name: max(
+            (
+                _continued([(depth, trace[name][moment]) for depth, trace in zip(depths, traces)], subjects[0].of)
+                for moment in traces[0][name]
+            ),
+            key=lambda each: sum(each.values()),
+        )
+        for name in traces[0]
+    }
+
+
+def _continued(points: Sequence[tuple[int, Bytes]], layers: int) -> Bytes:
+    """The bytes of each item at a depth, on the line through two others.
+
+    >>> _continued([(4, {Item.BASE: 50}), (5, {Item.BASE: 60})], 36)
+    {<Item.BASE: 'base weights'>: 370}
+    """
+    if len(points) == 1:
+        return dict(points[0][1])
+    (low, first), (high, second) = points
+    return {item: max(0, first[item] + (second[item] - first[item]) * (layers - low) // (high - low)) for item in first}

@@ -1,0 +1,248 @@
+"""`gog_recipes.estimate`: its bytes are those of the same code on real tensors, item by item, to within a twentieth."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.allocations import Allocations
+from support.real_structures import FAMILIES, real_base  # noqa: F401 (a fixture)
+
+from gog import exclusion
+from gog.engine import Limits
+from gog.images import Image
+from gog.spec import GRPOConfig, SFTConfig
+from gog.trajectory import Segment, Trajectory, Turn
+from gog_recipes import losses
+from gog_recipes.estimate import phases, published, subject, trace
+from gog_recipes.estimate.meter import Item
+from gog_recipes.models import checkpointing, lora, packing, policy_model
+from gog_recipes.rollout.engine import Parts
+from gog_recipes.rollout.transformers import TransformersEngine
+from gog_recipes.runtime import optimizer
+from gog_recipes.runtime.learner import Learner, StepRollout
+from gog_recipes.runtime.ranks import SINGLE
+
+CPU = torch.device("cpu")
+CLOSE = 0.05
+"""Largest relative difference between an estimate and what is allocated; a tenth is promised."""
+LENGTH, WRITTEN, CONVERSATIONS = 512, 128, 4
+"""Tokens of a conversation, those that the model writes, and conversations that are open at once."""
+GAP = 1e6
+"""The recorded log-probs of these trajectories are no engine's."""
+
+
+def configuration(kind: type[Any], folder: Any, dtype: str, **settings: Any) -> Any:
+    common = {"model": {"base": str(folder), "dtype": dtype}, "data": {"world": {}}, "store": {"uri": "file:///unused"}}
+    own = {"max_logprob_gap": GAP, "max_turns": 2, "max_turn_tokens": WRITTEN // 2} if kind is GRPOConfig else {}
+    sizes = {"max_tokens": LENGTH, "micro_batch_tokens": 2 * LENGTH}
+    return kind.model_validate(common | sizes | own | settings)
+
+
+@dataclass
+class Real:
+    """A real policy on the CPU, set up as the recipes do."""
+
+    cfg: Any
+
+    def __post_init__(self) -> None:
+        base = policy_model.load_base(self.cfg.model, CPU)
+        self.processor = policy_model.load_processor(self.cfg.model)
+        self.model = lora.add(base, self.cfg.lora).eval()
+        checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
+        self.vision = policy_model.vision_of(self.model, self.processor)
+        self.image = Image(np.random.default_rng(0).integers(0, 255, (self.side, self.side, 3), dtype=np.uint8))
+        self.vision.add([self.image])
+        self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), 1e-6)
+
+    @property
+    def side(self) -> int:
+        """Of an image that takes up half of a conversation."""
+        settings = policy_model.core(self.model).config.vision_config
+        return int((LENGTH // 2) ** 0.5) * settings.patch_size * settings.spatial_merge_size
+
+    def bytes(self, *, adapters: bool) -> int:
+        own = [p for name, p in self.model.named_parameters() if (".lora_" in name) == adapters]
+        own += [] if adapters else list(self.model.buffers())
+        return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in own}.values())
+
+    def optimizer_bytes(self) -> int:
+        states = (each for state in self.optimizer.state.values() for each in state.values())
+        return sum(each.nbytes for each in states if isinstance(each, torch.Tensor))
+
+    def segments(self, tokens: int, written: int, *, shown: bool = True) -> tuple[Segment, ...]:
+        image = [self.processor.image_pad] * self.vision.tokens(self.image.hash) if shown else []
+        text = [self.processor.turn_end] * (tokens - written - len(image))
+        return (
+            Segment(source="prompt", tokens=(*text, *image), images=(self.image.hash,) if shown else ()),
+            Segment(source="model", tokens=(self.processor.turn_end,) * written, logprobs=(-1.0,) * written),
+        )
+
+    def trajectory(self, number: int, *segments: Segment) -> Trajectory:
+        return Trajectory(
+            id=str(number), question_id="", question="", answers=("",), image="", stop="answer", advantage=1.0,
+            turns=(Turn(text="", action="answer"),), segments=segments,
+        )  # fmt: skip
+
+    def update(self, conversations: list[tuple[Segment, ...]]) -> None:
+        """An optimizer step of the stage."""
+        if isinstance(self.cfg, SFTConfig):
+            self._fine_tune(conversations)
+            return
+        groups = [[self.trajectory(number, *each) for number, each in enumerate(conversations)]]
+        learner = Learner(
+            self.cfg, losses.load("grpo"), self.model, self.processor, self.vision, self.optimizer, SINGLE
+        )
+        learner.update(StepRollout(groups, groups, exclusion.count(groups), 0), step=1)
+
+    def _fine_tune(self, rows: list[tuple[Segment, ...]]) -> None:
+        for members in packing.plan([packing.length(row) for row in rows], self.cfg.micro_batch_tokens):
+            batch = policy_model.collate([rows[each] for each in members], self.processor, self.vision, CPU)
+            (
+                -policy_model.token_logprobs(self.model, batch, policy_model.features(batch, self.vision)).sum()
+            ).backward()
+        optimizer.apply_step(self.optimizer, self.model, SINGLE, step=1, loss=0.0, grad_norm=0.0)
+
+
+def measured_update(real: Real) -> tuple[int, int]:
+    """Peak of an update of two full passes when the optimizer has its state; bytes of the gradients."""
+    real.vision[real.image.hash]  # encoded before, as in a rollout
+    real.update([real.segments(16, 8, shown=False)])
+    gradients: list[int] = []
+    real.optimizer.register_step_pre_hook(
+        lambda *_: gradients.append(sum(p.grad.nbytes for p in real.model.parameters() if p.grad is not None))
+    )
+    with Allocations() as found:
+        real.update([real.segments(LENGTH, trace.conversation(real.cfg).learned)] * 4)
+    return found.peak, gradients[-1]
+
+
+def of(items: dict[Item, int], *wanted: Item) -> int:
+    return sum(items[item] for item in wanted)
+
+
+def assert_close(estimated: int, real: int, what: str) -> None:
+    assert abs(estimated - real) <= CLOSE * real, f"{what}: {estimated:,} bytes are estimated, {real:,} allocated"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("kind", "dtype", "settings"),
+    [
+        (GRPOConfig, "float32", {"activation_checkpointing": "off"}),
+        (GRPOConfig, "bfloat16", {"activation_checkpointing": "on"}),
+        (SFTConfig, "float32", {"activation_checkpointing": "on"}),
+    ],
+)
+def test_every_item_of_an_update_is_within_a_twentieth_of_what_is_allocated(real_base, family, kind, dtype, settings):  # noqa: F811
+    folder = real_base(family)
+    cfg = configuration(kind, folder, dtype, **settings)
+    config = json.loads((folder / "config.json").read_text())
+    estimated = trace.stage(config, cfg, ranks=1, usable_bytes=10**10).phases["update"]
+    real = Real(cfg)
+    peak, gradients = measured_update(real)
+    assert_close(estimated[Item.BASE], real.bytes(adapters=False), "base weights")
+    assert_close(estimated[Item.ADAPTERS], real.bytes(adapters=True), "adapters")
+    assert_close(estimated[Item.OPTIMIZER], real.optimizer_bytes(), "optimizer state")
+    assert_close(estimated[Item.GRADIENTS], gradients, "gradients")
+    beyond = of(estimated, Item.ACTIVATIONS, Item.LOGITS, Item.FEATURES, Item.GRADIENTS)
+    assert_close(beyond, peak, "the update beyond weights and optimizer")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_engines_cache_and_its_steps_are_within_a_twentieth_of_what_is_allocated(real_base, family):  # noqa: F811
+    folder = real_base(family)
+    cfg = configuration(
+        GRPOConfig, folder, "float32", concurrent_episodes=CONVERSATIONS, questions_per_step=CONVERSATIONS,
+        group_size=2, kv_cache_bytes=2**30, prefill_tokens=LENGTH,
+    )  # fmt: skip
+    config = json.loads((folder / "config.json").read_text())
+    estimated = trace.stage(config, cfg, ranks=1, usable_bytes=10**10).phases
+    real = Real(cfg)
+    limits = Limits(LENGTH, LENGTH, 1.0)
+    with Allocations() as found:
+        engine = TransformersEngine(Parts(real.model, real.processor, real.vision, limits, CONVERSATIONS, settings=cfg))
+        cache = asyncio.run(fill(engine))
+    assert_close(estimated["decode"][Item.CACHE], cache, "key-value cache")
+    parts = (Item.COPIES, Item.CACHE, Item.ACTIVATIONS, Item.LOGITS, Item.FEATURES)
+    largest = max(of(items, *parts) for name, items in estimated.items() if name not in ("loading", "vision", "update"))
+    assert_close(largest, found.peak, "the engine beyond the policy")
+
+
+async def fill(engine: TransformersEngine) -> int:
+    """Lets conversations grow to their full length; returns the bytes of the cache."""
+    text = "glance " * 4 * LENGTH
+    ids = engine.processor.encode(text, [])[: LENGTH - 4]
+    opened = [await engine.open(engine.processor.decode(ids), [], [(number, 0)]) for number in range(CONVERSATIONS)]
+    sessions = [session for group in opened for session in group]
+    await asyncio.gather(*(session.generate() for session in sessions))
+    size = engine.decoder.cache.bytes
+    for session in sessions:
+        session.close()
+    await engine.close()
+    return size
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pass_of_the_vision_tower_is_within_a_twentieth_of_what_is_allocated(real_base, family):  # noqa: F811
+    folder = real_base(family)
+    cfg = configuration(SFTConfig, folder, "float32")
+    config = json.loads((folder / "config.json").read_text())
+    of_fake = subject.build(config, cfg, 4, frozen=0, ranks=1)
+    [estimated] = phases.encode(of_fake, 336 * 336).values()
+    real = Real(cfg)
+    settings = policy_model.core(real.model).config.vision_config
+    side = 336 // (settings.patch_size * settings.spatial_merge_size) * settings.spatial_merge_size
+    count = min(phases.vision.MAX_PASS_IMAGES, phases.vision.MAX_PASS_PATCHES // side**2)
+    with Allocations() as found, torch.no_grad():
+        rows = torch.zeros(count * side**2, 3 * settings.temporal_patch_size * settings.patch_size**2)
+        policy_model.family_of(real.model).encode_images(
+            policy_model.core(real.model), rows, torch.tensor([[1, side, side]] * count)
+        )
+    assert_close(of(estimated, Item.ACTIVATIONS, Item.FEATURES), found.peak, "a pass of the vision tower")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_deep_model_is_continued_exactly_from_two_shallow_ones(real_base, dtype):  # noqa: F811
+    config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 11
+    cfg = configuration(GRPOConfig, "unused", dtype, activation_checkpointing="on", kv_cache_bytes=2**30)
+    continued = trace.stage(config, cfg, ranks=2, usable_bytes=10**10).phases
+    subject.TRACED_WHOLE, kept = 11, subject.TRACED_WHOLE
+    try:
+        whole = trace.stage(config, cfg, ranks=2, usable_bytes=10**10).phases
+    finally:
+        subject.TRACED_WHOLE = kept
+    for name, items in whole.items():
+        assert sum(continued[name].values()) == pytest.approx(sum(items.values()), rel=0.005), name
+
+
+PARAMETERS = {
+    "Qwen2.5-VL-3B": 3_754_622_976,
+    "Qwen2.5-VL-7B": 8_292_166_656,
+    "Qwen2.5-VL-32B": 33_452_718_336,
+    "Qwen3-VL-8B": 8_767_123_696,
+    "Qwen3-VL-30B-A3B": 31_070_754_032,
+    "Qwen3-VL-32B": 33_357_392_624,
+}
+"""As the repositories report them."""
+
+
+@pytest.mark.parametrize("name", published.CONFIGS)
+def test_a_published_configuration_has_as_many_parameters_as_its_repository_reports(name):
+    assert subject.parameters(published.CONFIGS[name]).total == pytest.approx(PARAMETERS[name], rel=0.002)
+
+
+def test_a_base_is_found_by_its_name():
+    names = {
+        "Qwen3-VL-8B": "Qwen3-VL-8B",
+        "/models/Qwen2.5-VL-7B-Instruct/": "Qwen2.5-VL-7B",
+        "hf://Qwen/Qwen3-VL-30B-A3B-Instruct@v1": "Qwen3-VL-30B-A3B",
+        "/models/mine": None,
+    }
+    assert {base: published.name_of(base) for base in names} == names
