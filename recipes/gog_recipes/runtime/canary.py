@@ -87,6 +87,7 @@ class Canary:
         first = next(model.parameters())
         self.device, self.temperature = first.device, temperature
         self.bound = bound or logprob_gap.BOUNDS[first.dtype]
+        self.rounding = canary_verdict.ROUNDING[str(first.dtype).removeprefix("torch.")]
         self.removal = lora.Removal(model, saved)
         self._previous: dict[str, torch.Tensor] = {}
 
@@ -106,7 +107,7 @@ class Canary:
         chosen = _beginnings(own, max(1, -(-TRAJECTORIES // self.ranks.size)), version)
         readings = [each for part in self.ranks.gather(self._read(chosen)) for each in part]
         self._previous = {name: each.detach().clone() for name, each in checkpoint.trainable(self.model).items()}
-        verdict = canary_verdict.decide(readings, self.bound)
+        verdict = canary_verdict.decide(readings, self.bound, self.rounding)
         if verdict is not None:
             raise UserError(f"{where}: {verdict.what}", where="policy", remedy=verdict.remedy)
         if not readings:

@@ -6,9 +6,9 @@ variants of it that lack something (the adapter, the images, the last update). T
     - a variant equal to the policy, over all tokens of all trajectories, shows that the policy lacks the same thing. Not
       "nearly equal": a policy may have little use for an image, but a forward pass that gets features differs from one
       that does not
-    - an engine at most half as far from a variant as from the policy samples from the variant. An engine that samples
-      from the policy is about as far from a variant as from the policy where they hardly differ, and further where they
-      differ, so noise of kernels and types does not trip this
+    - an engine at most half as far from a variant as from the policy samples from the variant, if it is further from the
+      policy than rounding explains. (Without that condition an update too small for bfloat16 trips it: it changes which
+      numbers the trainer rounds up, the engine rounds others, and both are nearer to what they were before)
 
 The third rule is the bound on the gap: an engine that is neither, in most trajectories.
 """
@@ -20,6 +20,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+ROUNDING = {"float32": 1e-5, "bfloat16": 0.02}
+"""Nats per token by which two computations of the same policy may differ, by type of the base weights."""
 EQUAL = 1e-6
 """Nats per token up to which a variant equals the policy: float32 rounding of two equal computations."""
 NEAR = 0.5
@@ -88,19 +90,20 @@ def effect(readings: Sequence[Reading], variant: str) -> float | None:
     return total / sum(each.tokens for each in having)
 
 
-def decide(readings: Sequence[Reading], bound: float) -> Verdict | None:
+def decide(readings: Sequence[Reading], bound: float, rounding: float) -> Verdict | None:
     """What is wrong with the policy or its engine; None if nothing is.
 
     Args:
         readings: of several trajectories
         bound: nats per token by which engine and policy may differ (`max_logprob_gap`)
+        rounding: what rounding explains of that, of ROUNDING
     """
     if not readings:
         return None
     return (
         _not_finite(readings)
         or _blind_policy(readings)
-        or _engine_of_a_variant(readings)
+        or _engine_of_a_variant(readings, rounding)
         or _engine_of_another_policy(readings, bound)
     )
 
@@ -122,7 +125,7 @@ def _blind_policy(readings: Sequence[Reading]) -> Verdict | None:
     return None
 
 
-def _engine_of_a_variant(readings: Sequence[Reading]) -> Verdict | None:
+def _engine_of_a_variant(readings: Sequence[Reading], rounding: float) -> Verdict | None:
     found: list[tuple[float, str, str]] = []
     for variant in LACKS:
         having = [each for each in readings if variant in each.variants]
@@ -130,8 +133,8 @@ def _engine_of_a_variant(readings: Sequence[Reading]) -> Verdict | None:
             continue
         near = sum(each.variants[variant].engine * each.tokens for each in having)
         far = sum(each.engine * each.tokens for each in having)
-        if near <= NEAR * far:
-            count = sum(each.tokens for each in having)
+        count = sum(each.tokens for each in having)
+        if near <= NEAR * far and far > rounding * count:
             what = (
                 f"the engine's policy {LACKS[variant]}: over {_tokens(having)} it differs from the trainer by "
                 f"{far / count:.3g} nats per token, and by {near / count:.3g} from the trainer in which this is so"
