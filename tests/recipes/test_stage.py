@@ -40,6 +40,19 @@ def test_a_stage_resumes_from_its_own_checkpoint_also_with_more_steps_and_other_
     assert again.store.latest("grpo").step == 1
 
 
+def test_a_stage_that_ran_out_of_memory_resumes_with_settings_that_need_less(tmp_path):
+    commit(make_stage(tmp_path))
+    less = {
+        "micro_batch_tokens": 512,
+        "activation_checkpointing": "on",
+        "kv_cache_bytes": 1 << 20,
+        "concurrent_episodes": 8,
+    }
+    again = make_stage(tmp_path, **less, prefill_tokens=256, feature_cache_bytes=1 << 20, save_every=1)
+    assert again.store.latest("grpo").step == 1
+    assert again.journals([]).decided_by == make_stage(tmp_path).journals([]).decided_by
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -35,9 +35,26 @@ from gog_recipes.runtime import base, interruption, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
-MAY_CHANGE = {"steps", "max_steps", "max_excluded_share", "max_unknown_share", "feature_cache_bytes"}
+MEMORY_MAY_CHANGE = {
+    "feature_cache_bytes",
+    "micro_batch_tokens",
+    "activation_checkpointing",
+    "kv_cache_bytes",
+    "prefill_tokens",
+    "concurrent_episodes",
+}
+"""Settings that bound memory, which a user lowers after a stage ran out of it. They change no more than the last bits."""
+MAY_CHANGE = {
+    "steps",
+    "max_steps",
+    "max_excluded_share",
+    "max_unknown_share",
+    "save_every",
+    "keep_trajectories",
+    *MEMORY_MAY_CHANGE,
+}
 """Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, how much of an
-outage it tolerates, and its use of memory."""
+outage it tolerates, what it keeps, and its use of memory."""
 CALLS_MAY_CHANGE = {
     *CallPolicy.model_fields,
     "judge",
