@@ -4,8 +4,8 @@
 
 The decoder layers of Qwen2.5-VL-7B in bfloat16 with float32 adapters run forward and backward on fake tensors, packed, with
 log-probs of a quarter of the tokens. Two lengths are run; the difference is what a token costs, without fixed buffers.
-`kept` is what autograd holds when the forward pass ends; with checkpointing one layer is computed again at a time, which
-is added for the goal. `peak` counts all tensors that exist at a time, gradients and temporary ones included.
+`kept` is what autograd holds when the forward pass ends. `peak` counts all tensors that exist at a time, those of the
+layer that is computed again, gradients and temporary ones included; with checkpointing it is what the goal bounds.
 Four layers are run and the rest is extrapolated, because layers are alike. No allocator and no GPU takes part.
 """
 
@@ -26,10 +26,11 @@ from gog.spec import LoraSettings
 from gog_recipes.models import checkpointing, lora, policy_model
 
 GOAL = 0.6e6
-"""Bytes per token with checkpointing."""
+"""Bytes per token at the peak, with checkpointing."""
 LAYERS, RUN = 28, (3, 4)
 """Layers of the model, and of the two that are run."""
-TOKENS = (1024, 2048)
+TOKENS = (8192, 16_384)
+"""Of the two passes; buffers of fixed size are full in both."""
 TEXT = {
     "hidden_size": 3584,
     "intermediate_size": 18944,
@@ -135,16 +136,13 @@ def per_token(setting: checkpointing.Setting) -> dict[str, float]:
 def main() -> None:
     """Prints the table and writes it."""
     off, on = per_token("off"), per_token("on")
-    result = {"off": off, "on": on, "goal": GOAL, "with_one_layer": on["kept"] + off["layer"]}
+    result = {"off": off, "on": on, "goal": GOAL}
     print(f"{'bytes per token':<28}{'kept':>12}{'peak':>12}")
     for name, row in (("without checkpointing", off), ("with checkpointing", on)):
         print(f"{name:<28}{row['kept']:>12,.0f}{row['peak']:>12,.0f}")
     Path(__file__).with_name("results").joinpath("memory.json").write_text(json.dumps(result, indent=1) + "\n")
-    met = "met" if result["with_one_layer"] <= GOAL else "missed"
-    print(
-        f"kept, and one layer computed again: {result['with_one_layer'] / 1e6:.2f} MB per token, goal {GOAL / 1e6} MB: {met}; "
-        f"at the peak {on['peak'] / 1e6:.2f} MB"
-    )
+    met = "met" if on["peak"] <= GOAL else "missed"
+    print(f"peak with checkpointing: {on['peak'] / 1e6:.2f} MB per token, goal {GOAL / 1e6} MB: {met}")
 
 
 if __name__ == "__main__":

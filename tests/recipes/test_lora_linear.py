@@ -106,3 +106,73 @@ def test_gradients_of_the_adapter_are_those_of_the_plain_formula(dtype):
         found.append(learning.gradients_of(model))
     assert all(each.dtype == torch.float32 for each in found[0].values())
     assert learning.difference(*found) < (1e-6 if dtype == "float32" else 0.05)
+
+
+@pytest.fixture(scope="module")
+def two_adapters():
+    """A frozen adapter of rank 4 and a trained one of rank 8, for the weight of `inputs`."""
+    torch.manual_seed(1)
+    pairs = [(torch.randn(rank, 512) * 0.05, torch.randn(384, rank) * 0.05) for rank in (4, 8)]
+    for each in pairs[1]:
+        each.requires_grad_()
+    return [lora_linear.Adapter(a, b, factor) for (a, b), factor in zip(pairs, (2.0, 0.5), strict=True)]
+
+
+def results(function, x, trained):
+    """Output, and gradients of the input and of the trained adapter, of one call."""
+    own = x.clone().requires_grad_()
+    out = function(own)
+    gradients = torch.autograd.grad(out, (own, trained.a, trained.b), torch.linspace(-1, 1, out.numel()).view_as(out))
+    return [out.detach(), *gradients]
+
+
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_gradients_equal_those_of_autograd_whatever_rows_are_cast_at_a_time(inputs, two_adapters, monkeypatch, rows):
+    x, weight, bias = inputs
+    monkeypatch.setattr(lora_linear, "CAST_BYTES", rows * 512 * 4)
+    own = results(lambda x: lora_linear.linear(x, weight, bias, two_adapters), x, two_adapters[1])
+    plain = results(
+        lambda x: lora_linear.adapted(x, weight, bias, sum(each(x) for each in two_adapters)), x, two_adapters[1]
+    )
+    assert [each.dtype for each in own] == [each.dtype for each in plain]
+    for one, other, bound in zip(own, plain, (1e-3, 2e-2, 1e-5, 1e-5), strict=True):  # only autograd rounds x's twice
+        assert (one.float() - other.float()).norm() < bound * other.float().norm()
+
+
+def test_gradients_of_the_input_are_rounded_once_too(inputs, two_adapters):
+    x, weight, _ = inputs
+    exact = results(
+        lambda x: lora_linear.adapted(x, weight.float(), None, sum(each(x) for each in two_adapters)),
+        x.float(),
+        two_adapters[1],
+    )[1]
+    own = results(lambda x: lora_linear.linear(x, weight, None, two_adapters), x, two_adapters[1])[1]
+    assert (own.float() - exact).norm() < 4e-3 * exact.norm()  # the grid of bfloat16, and of the gradient above
+
+
+def test_autograd_keeps_the_input_in_its_own_type_and_nothing_else_per_token(inputs, two_adapters):
+    x, weight, bias = inputs
+    shared = x.clone().requires_grad_()
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        for _ in range(2):
+            lora_linear.linear(shared, weight, bias, two_adapters)
+    rows = [tensor for tensor in kept.values() if len(tensor) == len(x)]
+    assert len(rows) == 1 and rows[0].data_ptr() == shared.data_ptr()
+
+
+def test_dropout_acts_on_the_adapters_input_in_training_only():
+    model = lora.add(policy_model.load_base(SPEC, learning.CPU), LoraSettings(dropout=0.5))
+    layer = next(each for each in model.modules() if type(each) is lora_linear.Linear)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(layer.lora_B[lora.TRAINED].weight)
+    x = torch.randn(4, layer.in_features).bfloat16()
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+    layer.train()
+    assert not torch.equal(layer(x), layer(x))

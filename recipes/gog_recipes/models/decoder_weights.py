@@ -127,18 +127,6 @@ class SideBySide:
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """A LoRA update, as PEFT computes it."""
-
-    a: torch.Tensor
-    """[r, in]."""
-    b: torch.Tensor
-    """[out, r]."""
-    scaling: float
-    """Factor of the update."""
-
-
-@dataclass(frozen=True)
 class AdaptedLinear:
     """A linear with its adapters beside it, each computed in its own precision.
 
@@ -150,15 +138,12 @@ class AdaptedLinear:
     """[out, in]."""
     bias: torch.Tensor | None
     """[out]."""
-    adapters: tuple[Adapter, ...]
+    adapters: tuple[lora_linear.Adapter, ...]
     """Those that take part."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[…, in] -> […, out]."""
-        if not self.adapters:
-            return F.linear(x, self.weight, self.bias)
-        updates = (F.linear(F.linear(x.to(each.a.dtype), each.a), each.b) * each.scaling for each in self.adapters)
-        return lora_linear.adapted(x, self.weight, self.bias, sum(updates, torch.zeros((), device=x.device)))
+        return lora_linear.linear(x, self.weight, self.bias, self.adapters)
 
 
 @dataclass(frozen=True)
@@ -187,7 +172,9 @@ def linear(module: Any, keep: Keep = torch.Tensor.detach) -> Function:
     if type(base) is not torch.nn.Linear:
         return _module(module, keep)
     adapters = tuple(
-        Adapter(keep(module.lora_A[name].weight.detach()), keep(module.lora_B[name].weight.detach()), factor)
+        lora_linear.Adapter(
+            keep(module.lora_A[name].weight.detach()), keep(module.lora_B[name].weight.detach()), factor
+        )
         for name in _active(module)
         if (factor := module.scaling[name])
     )

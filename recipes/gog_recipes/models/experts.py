@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from peft.tuners.lora.layer import ParamWrapper
 
 from gog_recipes.models import lora_linear
@@ -79,13 +78,13 @@ def _factors(wrapper: ParamWrapper) -> dict[str, float]:
 
 def _linear(weights: torch.Tensor, wrapper: ParamWrapper | None, expert: int, x: torch.Tensor) -> torch.Tensor:
     """[t, in] -> [t, out] by one expert's weight and its part of the adapters."""
-    update = torch.zeros((), device=x.device)
+    adapters = []
     for name, factor in (_factors(wrapper) if wrapper is not None else {}).items():
         a, b = wrapper.lora_A[name].weight, wrapper.lora_B[name].weight  # type: ignore[union-attr]
         a = a.view(len(weights), -1, a.shape[1])[expert]
         b = b.view(len(b), -1, len(weights))[:, :, expert]
-        update = update + F.linear(F.linear(x.to(a.dtype), a), b) * factor
-    return lora_linear.adapted(x, weights[expert], None, update) if update.dim() else F.linear(x, weights[expert])
+        adapters.append(lora_linear.Adapter(a, b, factor))
+    return lora_linear.linear(x, weights[expert], None, adapters)
 
 
 ParamWrapper.forward = forward
