@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from gog_recipes.estimate.meter import Bytes, Item
 from gog_recipes.estimate.request import Phase, StageEstimate
@@ -16,16 +15,6 @@ PROCESS_BYTES = 4 * 2**30
 """Assumed for one process on the host: Python, torch, tokenizer, decoded images."""
 CONTEXT, LOST = "CUDA context (assumed)", "fragmentation (assumed)"
 """Names of the items that are assumed."""
-
-
-@dataclass(frozen=True)
-class Knob:
-    """A setting that lowers what an item takes."""
-
-    setting: str
-    """Where it is set."""
-    advice: str
-    """What to do with it."""
 
 
 def usable(gpu_bytes: int) -> int:
@@ -41,7 +30,7 @@ def phase(name: str, items: Mapping[Item, int], knobs: Sequence[str]) -> Phase:
     return Phase(name=name, items=found, total=sum(found.values()), knobs=list(knobs))
 
 
-def knobs(kind: str, name: str, items: Bytes, *, sharded: bool, quantized: bool, bounded: bool) -> list[str]:
+def knobs(kind: str, name: str, items: Bytes, *, sharded: bool, quantizable: bool, bounded: bool) -> list[str]:
     """Settings that lower the memory of a phase, those of its largest items first.
 
     Args:
@@ -49,14 +38,14 @@ def knobs(kind: str, name: str, items: Bytes, *, sharded: bool, quantized: bool,
         name: of the phase
         items: its bytes
         sharded: whether more GPUs make the base weights of each smaller
-        quantized: whether the base weights are quantized already
+        quantizable: whether the base weights can be quantized and are not
         bounded: whether a pass holds more than one conversation, so that fewer tokens per pass are possible
     """
     stage = f"stages.{kind}"
     training = f"lower {stage}.microBatchTokens" if bounded else f"lower {stage}.maxTokens"
     weights = "use more GPUs" if sharded else "use GPUs with more memory"
-    if not quantized and kind in ("sft", "grpo"):
-        weights += ", or set base_quantization: nf4"
+    if quantizable:
+        weights += f", or set {stage}.baseQuantization: nf4"
     working = {
         "update": training,
         "vision": "lower model.maxPixels",

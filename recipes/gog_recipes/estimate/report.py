@@ -44,13 +44,13 @@ def _stage(asked: StageRequest, request: Request, found: Mapping[str, Any], coun
         copies=_weight_sets(cfg),
     )  # fmt: skip
     trains = isinstance(cfg, (SFTConfig, GRPOConfig))
-    quantized = getattr(cfg, "base_quantization", "none") != "none"
+    quantizable = getattr(cfg, "base_quantization", "") == "none"
     phases = [
         budget.phase(
             name,
             items,
             budget.knobs(
-                asked.kind, name, items, sharded=trains, quantized=quantized,
+                asked.kind, name, items, sharded=trains, quantizable=quantizable,
                 bounded=isinstance(cfg, (SFTConfig, GRPOConfig)) and cfg.micro_batch_tokens >= 2 * cfg.max_tokens,
             ),
         )
@@ -132,4 +132,7 @@ def _notes(cfg: Any, traced: Traced) -> list[str]:
         )
     if getattr(cfg, "engine", "transformers") != "transformers":
         notes.append(f"engine {cfg.engine} samples on GPUs of its own, which are not counted here")
+    for name in ("base_quantization", "offload"):
+        if getattr(cfg, name, "none") != "none":
+            notes.append(f"{name} is not traced: the base weights are counted as if they were whole")
     return notes
