@@ -298,6 +298,6 @@ def test_a_resumed_stage_reports_how_its_last_attempt_ended(job, spec, ending):
     open_again = {"conditions": (), "completion_time": None, "retry_time": None, "failures": 0}
     resumed = make_stage(status={**ended.status.__dict__, **open_again})
     decision = decide(resumed, job=JobView("lost"))
-    message = f"world-stage: attempt 1 ended: {ending}; attempt 2 starts from the beginning"
+    message = f"world-stage: attempt 1 ended: {ending}; attempt 2 starts without a checkpoint"
     assert [(event.reason, event.message) for event in decision.events] == [("Resumed", message)]
     assert decision.status.attempt == 2 and decision.status.ended is None

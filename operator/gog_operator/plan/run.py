@@ -200,7 +200,7 @@ def _retry_event(run: GoGRun, step: sequence.Step, stage: Stage) -> tuple[Event,
     if ready is None or ready.reason != Reason.RETRYING or (known is not None and known.message == ready.message):
         return ()
     checkpoint = stage.status.checkpoint
-    follows = f"resumes from {checkpoint}" if checkpoint else "starts from the beginning"
+    follows = f"resumes from {checkpoint}" if checkpoint else "starts without a checkpoint"
     return (Event("Retrying", f"{step.key}: {ready.message}; the next attempt {follows}", warning=True),)
 
 

@@ -280,7 +280,7 @@ def _continue(stage: Stage, job: JobView, now: datetime) -> Decision[StageStatus
 
 
 def _resumes(stage: Stage) -> str:
-    return f"resumes from {stage.status.checkpoint}" if stage.status.checkpoint else "starts from the beginning"
+    return f"resumes from {stage.status.checkpoint}" if stage.status.checkpoint else "starts without a checkpoint"
 
 
 def _handle_failure(stage: Stage, cause: str, now: datetime) -> Decision[StageStatus]:
