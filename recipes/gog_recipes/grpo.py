@@ -40,6 +40,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig
 from torchtune import config as tune_config
@@ -254,20 +255,16 @@ class GRPORecipe(FTRecipeInterface):
         discarded: int,
     ) -> None:
         trajectories, found = rollout.trajectories, rollout.exclusions
-        measures, counters = measure(trajectories), Counters.total(self.ranks.gather(self.engine.take_counters()))
+        measured, counters = figures(trajectories), Counters.total(self.ranks.gather(self.engine.take_counters()))
         attempts, failed = self._attempts_since_last_step()
         flat = sum(1 for group in rollout.groups if not any(item.advantage for item in group))
         speed = self.throughput.read(update.tokens, timer.seconds["update"])
         self.stage.record_step(
-            step=self.step, total=self.cfg.steps, reward_mean=measures.reward, reward_std=measures.reward_std,
-            accuracy_mean=measures.accuracy, format_mean=measures.format, kl=update.kl, clip_frac=update.clip_frac,
-            grad_norm=update.grad_norm, learning_rate=rate, tool_failure_ratio=measures.tool_failure_ratio,
-            attempts=attempts,
-            attempt_failure_ratio=failed / max(1, attempts), trajectories=measures.n, excluded=found.excluded,
-            excluded_share=found.share, excluded_by_turns=found.by_turns, discarded_plays=discarded,
-            skipped=rollout.skipped,
-            learned=update.learned, frac_reward_zero_std=flat / len(rollout.groups), behaviour=measures.behaviour,
-            choice_accuracy=measures.choice_accuracy, tool_calls_mean=measures.tool_calls,
+            step=self.step, total=self.cfg.steps, **measured, kl=update.kl, clip_frac=update.clip_frac,
+            grad_norm=update.grad_norm, learning_rate=rate, attempts=attempts,
+            attempt_failure_ratio=failed / max(1, attempts), excluded=found.excluded, excluded_share=found.share,
+            excluded_by_turns=found.by_turns, discarded_plays=discarded, skipped=rollout.skipped,
+            learned=update.learned, frac_reward_zero_std=flat / len(rollout.groups),
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
             train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
@@ -278,7 +275,7 @@ class GRPORecipe(FTRecipeInterface):
         series = [line["reward_mean"] for line in self.stage.metric_log.lines]
         recent = stats.mean(series[-5:])
         self.stage.report(
-            self.step, self.cfg.steps, reward=measures.reward, tool_failure_ratio=measures.tool_failure_ratio,
+            self.step, self.cfg.steps, reward=measured["reward_mean"], tool_failure_ratio=measured["tool_failure_ratio"],
             reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
             no_signal_steps=sum(line.get("learned") == 0 for line in self.stage.metric_log.lines),
         )  # fmt: skip
@@ -340,6 +337,22 @@ def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[T
     wanted = min(len(groups), count // group)
     chosen = [groups[place * len(groups) // wanted] for place in range(wanted)]
     return [trajectory for members in chosen for trajectory in members]
+
+
+def figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """Step metrics of the trajectories of a step, of all ranks."""
+    measures = measure(trajectories)
+    return {
+        "reward_mean": measures.reward,
+        "reward_std": measures.reward_std,
+        "accuracy_mean": measures.accuracy,
+        "format_mean": measures.format,
+        "tool_failure_ratio": measures.tool_failure_ratio,
+        "trajectories": measures.n,
+        "behaviour": measures.behaviour,
+        "choice_accuracy": measures.choice_accuracy,
+        "tool_calls_mean": measures.tool_calls,
+    }
 
 
 SampledTokens = tuple[float, int, int | None]

@@ -99,7 +99,7 @@ REFUSED = {
     "no model": ({"spec.model": None}, "spec.model: Required value"),
     "a model by its name on a hub": (
         {"spec.model": {"base": "Qwen/Qwen2.5-VL-7B-Instruct"}},
-        "spec.model.base: Invalid value: should be tiny, an s3:// prefix, or an absolute path inside the trainer image",
+        "spec.model.base: Invalid value: should be tiny, an s3:// prefix, hf://org/name, or an absolute path inside the trainer image",
     ),
     "demonstrations in a file of one's own": (
         {"spec.stages": {"sft": {"demonstrations": "mine.zip"}}},
@@ -305,7 +305,7 @@ FIXED = {
         "GRPOStage",
         {"gaze": "select"},
         {"gaze": "off"},
-        "spec: Forbidden: gaze cannot change once the stage exists",
+        "spec: Forbidden: gaze, activationCheckpointing cannot change once the stage exists",
     ),
     "the role of an endpoint": (
         "Endpoint",

@@ -7,13 +7,13 @@ import os
 import threading
 import time
 import urllib.request
-from types import SimpleNamespace
 
 import pytest
 
 from gog import metrics, spec
 from gog.metrics import serving
-from gog_recipes.grpo import sampled
+from gog.trajectory import Segment, Trajectory
+from gog_recipes.grpo import sampled, sampled_tokens
 from gog_recipes.runtime import monitor, timers
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.runtime.stage import Stage
@@ -143,10 +143,10 @@ def test_utilisation_is_given_only_where_the_peak_is_known():
 
 def test_entropy_is_the_mean_negative_log_prob_and_staleness_the_age_of_the_oldest_weights():
     def segment(source, version, *logprobs):
-        return SimpleNamespace(source=source, version=version, logprobs=logprobs)
+        return Segment(source=source, version=version, tokens=(1,) * len(logprobs), logprobs=logprobs)
 
     played = [
-        SimpleNamespace(segments=[segment("prompt", 0), segment("model", 4, -1.0, -2.0)]),
-        SimpleNamespace(segments=[segment("model", 2, -3.0), segment("observation", 0)]),
+        Trajectory.model_construct(segments=(segment("prompt", 0), segment("model", 4, -1.0, -2.0))),
+        Trajectory.model_construct(segments=(segment("model", 2, -3.0), segment("observation", 0))),
     ]
-    assert sampled(played, 5) == {"entropy": 2.0, "staleness": 3}
+    assert sampled([sampled_tokens(item) for item in played], 5) == {"entropy": 2.0, "staleness": 3}
