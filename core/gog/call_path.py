@@ -183,6 +183,13 @@ class CallPath(Generic[Value]):
         reply = await asyncio.shield(flight)
         return Reply(reply.value, reply.failure, reply.attempts, self.clock() - started, cached=joined)
 
+    async def abandon(self) -> None:
+        """Cancels the calls under way, whose callers are gone, and waits for their end. Called before the sockets close."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
     async def _fly(self, key: str, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[Value]:
         """The call itself. It is in the cache before it is over, so that no equal call falls between the two."""
         reply, answer = await self._attempts(body, read)

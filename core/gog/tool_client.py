@@ -100,8 +100,13 @@ class Toolbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.io.run(self._session.close())
+        await self.io.run(self._close())
         self.io.close()
+
+    async def _close(self) -> None:
+        for path in self._paths.values():  # a stage that stops early leaves calls behind, which need the session
+            await path.abandon()
+        await self._session.close()
 
     def _path(self, tool: str, key: str) -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/")

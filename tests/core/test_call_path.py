@@ -183,6 +183,24 @@ def test_a_duplicate_that_arrives_as_the_call_ends_makes_no_second_request() -> 
     assert len(late) > 3 and len(backend.requests) == 1
 
 
+def test_abandoned_calls_send_nothing_more() -> None:
+    async def scenario() -> tuple[int, int]:
+        path = make_path(backend, concurrency=1)
+        callers = [asyncio.create_task(request(path, f"query {number}")) for number in range(3)]
+        await asyncio.sleep(1)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        await path.abandon()
+        sent = len(backend.requests)
+        await asyncio.sleep(1000)
+        return sent, len(backend.requests)
+
+    backend = FakeBackend([HANG])
+    assert run(scenario()) == (1, 1)
+    assert backend.busy == 0
+
+
 def test_cancelling_a_caller_does_not_affect_the_callers_that_joined_it() -> None:
     async def scenario() -> tuple[Reply[str], Reply[str]]:
         path = make_path(backend)
