@@ -65,8 +65,8 @@ def _grpo(metrics: Mapping[str, Any]) -> list[str]:
         phrases.append(f"reward {short_number(first)} → {short_number(recent)} {formatting.sparkline(rewards)}")
     if isinstance(metrics.get("tool_failure_ratio"), int | float):
         phrases.append(f"tool failures {short_percent(metrics['tool_failure_ratio'])}")
-    if metrics.get("no_signal_steps"):
-        phrases.append(f"{short_number(metrics['no_signal_steps'])} steps without signal")
+    if count := metrics.get("no_signal_steps"):
+        phrases.append(f"{short_number(count)} step{'' if count == 1 else 's'} without signal")
     return phrases
 
 
