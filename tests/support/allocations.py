@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 
@@ -15,6 +17,7 @@ class Allocations:
     peak = 0
 
     def __enter__(self) -> Allocations:
+        gc.collect()  # what earlier code left in cycles must not be freed inside
         self._profile = torch.profiler.profile(
             activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
         )

@@ -152,11 +152,9 @@ class Linear(lora.Linear):
                     update + self.lora_B[name](self.lora_A[name](self.lora_dropout[name](own))) * self.scaling[name]
                 )
             return adapted(x, weight, bias, update)
-        adapters = [
-            Adapter(self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name])
-            for name in names
-            if self.scaling[name]
-        ]
+        # One with a factor of 0 takes part, too: without it the sum would be rounded in another order, and the policy
+        # would differ from its reference by more than an update of RL.
+        adapters = [Adapter(self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]) for name in names]
         return linear(x, weight, bias, adapters)
 
     def _drops(self, name: str) -> bool:
