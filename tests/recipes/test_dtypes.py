@@ -170,7 +170,6 @@ def test_a_qwen3_vl_in_bfloat16_runs_from_demonstrations_over_photographs_to_its
     run(GRPORecipe(made(GRPOConfig, **settings, **caps, **patient)))
     run(EvaluateRecipe(made(EvaluateConfig, policies=["sft", "grpo"], **caps, **patient)))
     series = steps(tmp_path, "grpo")
-    print(*series, losses[::10], sep="\n")
     assert len(series) == 2 and max(line["canary_engine"] for line in series) < 0.1
     assert all(line["canary_adapter"] > 0.1 and line["canary_images"] > 1e-3 for line in series)
     assert latest(tmp_path, "evaluate") is not None
