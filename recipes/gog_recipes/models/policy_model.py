@@ -222,10 +222,15 @@ def token_scores(
     Returns:
         Log-probabilities [k] float32; [k] bool, whether each token is the most probable one.
     """
-    hidden, tokens = _predictors(core(model), batch, images)
-    head = core(model).lm_head.weight
-    nothing = torch.empty(0, dtype=torch.int64, device=hidden.device)
-    return chunked.of_tokens(hidden, head, tokens, nothing, 1.0), chunked.most_probable(hidden, head) == tokens
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, tokens = _predictors(core(model), batch, images)
+        head = core(model).lm_head.weight
+        nothing = torch.empty(0, dtype=torch.int64, device=hidden.device)
+        return chunked.of_tokens(hidden, head, tokens, nothing, 1.0), chunked.most_probable(hidden, head) == tokens
+
+    found: tuple[torch.Tensor, torch.Tensor] = _through_root(model, run)
+    return found
 
 
 def _predictors(model: Any, batch: Batch, images: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
