@@ -85,6 +85,7 @@ tiny-base: setup
 
 bench: setup
 	$(BIN)/python benchmarks/rollout.py
+	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/learning.py
 
 clean:

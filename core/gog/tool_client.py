@@ -3,8 +3,8 @@
 Crops are made here, once for each box, from the image's own pixels; they travel as bytes.
 
 Sockets and deadlines live on a loop of their own (`gog.io_loop`), so that a caller that computes delays no tool and no
-tool's deadline. Requests that hold an image are built in worker threads, because encoding a large one takes seconds;
-what is made of an answer (crops) is made in the caller's thread.
+tool's deadline. Requests that hold an image are built, and crops are cut, in worker threads, because encoding a large
+image takes seconds and a crop of one tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -147,10 +147,10 @@ class Toolbox:
             return tool_api.with_image(tool_api.GroundingRequest(instances=[instance]), image)
 
         reply = await self._call("grounding", {"image": image.hash, "expression": expression}, body, _read_detections)
-        found = None if reply.value is None else self._candidates(image, reply.value)
+        found = None if reply.value is None else await self._candidates(image, reply.value)
         return Reply(found, reply.failure, reply.attempts, reply.seconds, reply.cached)
 
-    def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Grounding:
+    async def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Grounding:
         limits = self.limits
         chosen = regions.select(
             detections,
@@ -161,21 +161,24 @@ class Toolbox:
             max_aspect=limits.max_box_aspect,
             max_overlap=limits.overlap,
         )
-        crops = tuple(self._crop(image, item.box) for item in chosen)
+        crops = await self._cut(image, [item.box for item in chosen])
         found = (
             Candidate(number=number, box=item.box, score=round(item.score, 4), label=item.label, crop=crop.hash)
             for number, (item, crop) in enumerate(zip(chosen, crops, strict=True), 1)
         )
         return Grounding(tuple(found), crops)
 
-    def _crop(self, image: Image, box: regions.Box) -> Image:
+    async def _cut(self, image: Image, boxes: Sequence[regions.Box]) -> tuple[Image, ...]:
         """The same box of the same image is cut once, however many episodes look at it."""
-        key = (image.hash, box)
-        if key not in self._crops:
-            self._crops[key] = regions.crop(image, box, by=self.limits.pad, side=self.limits.crop_side)
+        crops = {box: self._crops[image.hash, box] for box in boxes if (image.hash, box) in self._crops}
+        missing = [box for box in boxes if box not in crops]
+        if missing:
+            made = await asyncio.to_thread(_crops, image, missing, self.limits.pad, self.limits.crop_side)
+            crops |= zip(missing, made, strict=True)
+            self._crops |= {(image.hash, box): crop for box, crop in zip(missing, made, strict=True)}
             while len(self._crops) > KEPT_CROPS:
                 self._crops.popitem(last=False)
-        return self._crops[key]
+        return tuple(crops[box] for box in boxes)
 
     async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
         def body() -> bytes:
@@ -229,6 +232,14 @@ class _FailureLog:
 
 def fingerprint(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _crops(image: Image, boxes: Sequence[regions.Box], pad: int, side: int | None) -> list[Image]:
+    """Crops of boxes, whose hashes are known."""
+    crops = [regions.crop(image, box, by=pad, side=side) for box in boxes]
+    for crop in crops:
+        crop.hash  # noqa: B018 (kept by the crop, and computed here because a caller's loop should not)
+    return crops
 
 
 def _read_detections(answer: bytes) -> Sequence[tool_api.Detection]:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,10 @@ from PIL import Image as PILImage
 from support.builders import FakeTools, answer, make_image, make_question, now, run, text_search, think
 from support.scripted_engine import ScriptedEngine, glance_then_answer
 
-from gog import catalog, outage
+from gog import catalog, images, outage
 from gog.dataset import Question
 from gog.errors import ServiceDown, UserError
+from gog.images import Image
 from gog.outage import Waiting, Watch
 from gog.spec import AgentSettings, OutageSpec
 from gog.tool_types import FailureKind, Reply, ToolFailure
@@ -311,15 +313,33 @@ def test_failures_of_tools_exclude_a_trajectory_and_spoil_no_other(folder: Path)
 def test_the_pool_keeps_images_within_its_bytes(folder: Path) -> None:
     one = make_image(0).pixels.nbytes
     pool = QuestionPool(folder, questions(6), cache_bytes=2 * one)
-    first = [pool.image(question) for question in pool.questions[:3]]
-    assert pool.image(pool.questions[2]) is first[2] and pool.image(pool.questions[1]) is first[1]
-    again = pool.image(pool.questions[0])
+    first = [asyncio.run(pool.image(question)) for question in pool.questions[:3]]
+    assert (
+        asyncio.run(pool.image(pool.questions[2])) is first[2]
+        and asyncio.run(pool.image(pool.questions[1])) is first[1]
+    )
+    again = asyncio.run(pool.image(pool.questions[0]))
     assert again is not first[0] and np.array_equal(again.pixels, first[0].pixels)
 
 
 def test_the_pool_keeps_an_image_that_is_larger_than_its_bytes_while_it_is_the_newest(folder: Path) -> None:
     pool = QuestionPool(folder, questions(2), cache_bytes=1)
-    assert pool.image(pool.questions[0]) is pool.image(pool.questions[0])
+    assert asyncio.run(pool.image(pool.questions[0])) is asyncio.run(pool.image(pool.questions[0]))
+
+
+def test_images_are_read_and_hashed_outside_the_engine_s_loop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 12 megapixels takes a quarter of a second, in which no conversation would advance."""
+    threads: list[threading.Thread] = []
+    read = images.read
+    monkeypatch.setattr(images, "read", lambda path: (threads.append(threading.current_thread()), read(path))[1])
+    pool = QuestionPool(folder, questions(2))
+
+    async def ask_twice_at_once() -> list[Image]:
+        return await asyncio.gather(*(pool.image(pool.questions[0]) for _ in range(2)))
+
+    first, second = asyncio.run(ask_twice_at_once())
+    assert first is second and "hash" in vars(first)
+    assert threads and threading.main_thread() not in threads
 
 
 def test_a_turn_without_an_action_is_never_judged(folder: Path) -> None:

@@ -67,8 +67,10 @@ class Processor:
         self.pad = self._required("<|endoftext|>", folder)
         self.suppress_tokens = self._suppressed(folder)
         self._tags = frozenset(self._known(actions.CLOSING_TAGS))
-        # ">" is written as itself by every kind of tokenizer, so words that hold one are found without decoding them.
-        self._closing = frozenset(token for word, token in self._vocabulary.items() if ">" in word)
+        self._words = [""] * max(_embedding_rows(folder), 1 + max(self._vocabulary.values()))
+        for word, token in self._vocabulary.items():
+            self._words[token] = word
+        self._heads = {token: heads for word, token in self._vocabulary.items() if (heads := _heads(word))}
 
     def _required(self, word: str, folder: Path) -> int:
         if word not in self._vocabulary:
@@ -168,15 +170,15 @@ class Processor:
         """Whether the last token of a turn completes a closing tag (or is the model's own end of turn).
 
         A tag may end inside a token: `>.` completes `</answer` as well as `>` does. The tag's other letters lie in at
-        most as many tokens before, so only the end of the turn is decoded, and only where a token holds a `>`.
+        most as many tokens before. Nothing is decoded, because this is asked for every token of every conversation, and
+        byte-level tokenizers write the letters of tags as themselves.
         """
         if ids[-1] == self.turn_end or ids[-1] in self._tags:
             return True
-        if ids[-1] not in self._closing:
+        heads = self._heads.get(ids[-1])
+        if heads is None:
             return False
-        end = ids[-_LONGEST_TAG:]
-        after, before = self.decode(end), self.decode(end[:-1])
-        return any(after.count(tag) > before.count(tag) for tag in actions.CLOSING_TAGS)
+        return "".join(map(self._words.__getitem__, ids[-_LONGEST_TAG:-1])).endswith(heads)
 
     def turn_text(self, ids: Sequence[int]) -> tuple[str, bool]:
         """The text of a turn up to its closing tag, and whether its last token holds more text behind the tag.
@@ -219,6 +221,18 @@ class Processor:
             position += max(high, wide)
         out[:, at:] = np.arange(position, position + len(ids) - at)
         return out, position + len(ids) - at
+
+
+def _heads(word: str) -> tuple[str, ...]:
+    """Texts behind which a token completes a closing tag; none for nearly every token.
+
+    >>> _heads(">.")[-1], _heads("wer>"), _heads("a>b")
+    ('</answer', ('</ans',), ())
+    """
+    begins = [word[:at] for at, letter in enumerate(word) if letter == ">"]
+    whole = [(tag[:-1], begin) for tag in actions.CLOSING_TAGS for begin in begins]
+    split = {tag.removesuffix(begin) for tag, begin in whole if tag.endswith(begin)}
+    return tuple(sorted(split | {"" for tag, begin in whole if begin.endswith(tag)}, reverse=True))
 
 
 def _size(own: SizeDict, wanted: PixelBounds, folder: Path) -> SizeDict:

@@ -45,7 +45,8 @@ async def _turn(
 ) -> Conversation | None:
     text = prompts.prompt(question.question, style=engine.style, gaze=settings.gaze)
     with contextlib.suppress(QuestionSkipped):
-        (session,) = await engine.open(text, [pool.image(question)], [(seed, 0, zlib.crc32(question.id.encode()))])
+        image = await pool.image(question)
+        (session,) = await engine.open(text, [image], [(seed, 0, zlib.crc32(question.id.encode()))])
         try:
             await session.generate()
             return Conversation(f"probe-{question.id}", session.segments())

@@ -137,14 +137,17 @@ class Rollouts:
         self.images, own = {}, self.ranks.shard(questions)
         at_once = max(1, self.engine.capacity // samples)
         places, done, prefetched = asyncio.Semaphore(at_once), 0, 0
+        prefetching: asyncio.Task[None] | None = None
         found: dict[str, list[Trajectory] | Skipped] = {}
 
         async def play_one(number: int) -> None:
-            nonlocal done, prefetched
+            nonlocal done, prefetched, prefetching
             async with places:
                 if number >= prefetched:  # the prompts that start with this one are encoded together
                     prefetched = number + at_once
-                    self._prefetch(left[number:prefetched])
+                    prefetching = asyncio.create_task(self._prefetch(left[number:prefetched]))
+                if prefetching is not None:
+                    await prefetching
                 played = await self._group(left[number], samples, step, policy, journal)
             found[left[number].id] = played
             done += 1
@@ -196,11 +199,11 @@ class Rollouts:
         """Whether the question's trajectories are kept with tokens and texts."""
         return self.shown_of is None or question.id in self.shown_of
 
-    def _prefetch(self, questions: Sequence[Question]) -> None:
+    async def _prefetch(self, questions: Sequence[Question]) -> None:
         images = []
         for question in questions:
             try:
-                images.append(self.pool.image(question))
+                images.append(await self.pool.image(question))
             except QuestionSkipped:
                 continue  # reported when the question's turn comes
         self.engine.prefetch(images)
@@ -212,7 +215,7 @@ class Rollouts:
         facts = {"policy": policy, "step": step, "level": self.levels.get(question.id, "")}
         resumed = await journal.resumed(question, samples)
         try:
-            image = self.pool.image(question)
+            image = await self.pool.image(question)
             sessions = await self._open(question, image, step, resumed)
         except QuestionSkipped as error:
             return Skipped(question.id, error.sentence())

@@ -84,15 +84,25 @@ def test_a_turn_without_a_closing_tag_is_whole(processor):
     assert processor.turn_text(ids) == ("<think>so a > b, and", False)
 
 
-def test_only_the_end_of_a_turn_is_decoded_and_only_where_a_tag_may_end(processor, monkeypatch):
-    ids = processor.encode("<think>" + "a word > b " * 2000, [])
-    decoded = []
-    monkeypatch.setattr(Processor, "decode", lambda self, part: decoded.append(len(part)) or "")
-    for length in range(1, len(ids)):
-        processor.ends_turn(ids[:length])
-    arrows = sum(">" in word for word in processor.tokenizer.convert_ids_to_tokens(ids))
-    assert arrows < len(ids) / 3
-    assert sum(decoded) <= 28 * arrows  # twice the letters of the longest tag
+def test_nothing_is_decoded_to_find_the_end_of_a_turn(processor, monkeypatch):
+    """It is asked for every token of every conversation: of 160 that end in `>`, decoding takes milliseconds."""
+    ids = processor.encode("<think>" + "a word > b </answer >" * 200, [])
+    end = processor.encode("</answer>", [])
+    monkeypatch.setattr(Processor, "decode", lambda self, part: pytest.fail("decoded"))
+    assert not any(processor.ends_turn(ids[:length]) for length in range(1, len(ids)))
+    assert processor.ends_turn([*ids, *end])
+
+
+def test_the_end_of_a_turn_is_where_its_text_completes_a_tag_for_every_last_token(processor, words):
+    """Held to the decoded text, over all tokens and all ways in which a tag may be cut before them."""
+    for tag in actions.CLOSING_TAGS:
+        for at in range(1, len(tag)):
+            head = processor.encode("<think>x</think>", []) + [processor.encode(letter, [])[0] for letter in tag[:at]]
+            wrong = [
+                token for token, word in words.items() if ">" in word and word != prompts.TURN_END
+                and processor.ends_turn([*head, token]) != any(each in tag[:at] + word for each in actions.CLOSING_TAGS)
+            ]  # fmt: skip
+            assert not wrong, (tag[:at], wrong)
 
 
 # ---------------------------------------------------------------- suppressed tokens
