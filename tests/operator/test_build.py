@@ -195,6 +195,20 @@ def test_a_vllm_that_gog_starts_has_the_options_that_the_run_implies_unless_the_
     assert children.vllm(run, STORE).spec.options["max-model-len"] == 4096
 
 
+def test_the_served_policy_sees_images_at_the_size_of_training():
+    run = make_run(model={"base": "tiny", "minPixels": 1568, "maxPixels": 6272}, endpoints={"policy": {}})
+    served = children.policy(run, STORE, "grpo/40")
+    line = servers.arguments(served, host="127.0.0.1", port=0)
+    assert line[line.index("--max-pixels") + 1] == "6272" and line[line.index("--min-pixels") + 1] == "1568"
+    run = make_run(model={"base": "tiny", "maxPixels": 6272}, endpoints={"policy": {"runtime": "vllm"}})
+    started = children.vllm(run, STORE)
+    assert started.spec.options["mm-processor-kwargs"] == {"max_pixels": 6272}
+    for endpoint in (started, children.policy(run, STORE, "grpo/40")):
+        assert "--max-pixels" not in servers.arguments(endpoint, host="127.0.0.1", port=0), "vLLM has no such option"
+    plain = children.policy(make_run(endpoints={"policy": {}}), STORE, "grpo/40")
+    assert not {"max_pixels", "min_pixels"} & plain.spec.model_fields_set
+
+
 def test_a_stage_has_the_secret_of_each_tool_that_requires_a_key():
     run = make_run(endpoints={"judge": {"url": "https://judge.internal/v1", "secretName": "judge-key"}})
     assert children.keys(run) == {"judge": "judge-key"}

@@ -108,7 +108,7 @@ CASES: dict[str, Callable[[], list[Document]]] = {
     "endpoint-text-search": lambda: server("textSearch", replicas=2, scheduling=PLACED, serviceAccountName="reader"),
     "endpoint-judge": lambda: server("judge", backend="mine:factory", secretName="judge-key", startupSeconds=60),
     "endpoint-policy": policy,
-    "endpoint-policy-gpu": lambda: policy(resources=GPUS, scheduling=PLACED, suspend=True),
+    "endpoint-policy-gpu": lambda: policy(resources=GPUS, scheduling=PLACED, suspend=True, maxPixels=802816),
     "store-job-check": check,
     "store-job-data": lambda: store_job(
         run(), names.store_job("world", "data"), "data", {"world": {"train": 400, "test": 60}}

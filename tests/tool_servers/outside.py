@@ -12,6 +12,7 @@ from gog import tool_api
 from gog.completions import Completion, Job
 from gog.errors import UserError
 from gog.images import Image
+from gog.spec import PixelBounds
 from gog_tools.search.backend import Found
 from gog_tools.serving import chat
 from gog_tools.serving.errors import Unavailable
@@ -74,9 +75,9 @@ class Agreeable:
 class Parrot:
     """A policy that repeats its prompt."""
 
-    def __init__(self, folder: Path, device: str, dtype: str, *, times: int = 1) -> None:
+    def __init__(self, folder: Path, device: str, dtype: str, pixels: PixelBounds, *, times: int = 1) -> None:
         self.adapters: dict[str, str] = {}
-        self.times, self.where = times, f"{folder.name} {device} {dtype}"
+        self.times, self.where = times, f"{folder.name} {device} {dtype} {pixels.min_pixels}-{pixels.max_pixels}"
 
     def complete(self, jobs: Sequence[Job]) -> list[Completion | Exception]:
         if any("break" in str(job.prompt.text) for job in jobs):

@@ -90,9 +90,10 @@ def test_a_judge_from_outside_gives_the_verdicts(start):
 
 
 def test_a_policy_from_outside_writes_the_completions(start):
-    server = serve(start, "policy", "outside:Parrot", {"times": 2}, "--base", "tiny", "--dtype", "bfloat16")
+    given = ("--base", "tiny", "--dtype", "bfloat16", "--max-pixels", "6272")
+    server = serve(start, "policy", "outside:Parrot", {"times": 2}, *given)
     answer = server.post("/v1/completions", {"prompt": "ab"}).json()
-    assert answer["choices"][0]["text"] == "abab tiny cpu bfloat16"
+    assert answer["choices"][0]["text"] == "abab tiny cpu bfloat16 None-6272"
 
 
 def test_the_documented_back_end_works(tmp_path, monkeypatch):

@@ -8,10 +8,14 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from gog import prompts, tool_api
+from gog.completions import Job, Prompt, Sampling
 from gog.errors import UserError
+from gog.images import Image
+from gog.spec import PixelBounds
 from gog_recipes.models.completion import PolicyModel
 from gog_recipes.world import TINY, drawing, entities, scenes
 from gog_tools.policy import server as policy_server
@@ -316,3 +320,13 @@ def test_messages_that_the_chat_template_refuses_are_a_fault_of_the_request(tmp_
     (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
     with pytest.raises(UserError, match=r"messages: .*roles must alternate"):
         PolicyModel(folder).render([{"role": "user", "content": "x"}])
+
+
+def test_a_policy_sees_images_at_the_size_that_it_was_trained_with():
+    image = Image(np.full((112, 112, 3), 200, np.uint8))
+    prompt = Prompt("<|vision_start|><|image_pad|><|vision_end|>what ?", (image,))
+    lengths = []
+    for pixels in (None, PixelBounds(max_pixels=56 * 56)):
+        (completion,) = PolicyModel(TINY, pixels=pixels).complete([Job(prompt, Sampling(max_tokens=1))])
+        lengths.append(len(completion.prompt_tokens))
+    assert lengths[0] - lengths[1] == 16 - 4

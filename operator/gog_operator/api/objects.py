@@ -308,6 +308,20 @@ class EndpointObjectSpec(settings.PolicyEndpointSpec):
     dtype: Literal["float32", "bfloat16"] | None = Field(
         None, description="Type of the policy server's weights. Default: as the base model stores them."
     )
+    max_pixels: int | None = Field(
+        None,
+        ge=784,
+        le=50_000_000,
+        description="Most pixels of an image that the policy sees, as a run's model.maxPixels. With runtime vllm it is "
+        "among the options (mm-processor-kwargs). Default: that of the base's image processor, but at most 1,003,520.",
+    )
+    min_pixels: int | None = Field(
+        None,
+        ge=784,
+        le=50_000_000,
+        description="Fewest pixels of an image that the policy sees, as a run's model.minPixels. Default: that of the "
+        "base's image processor.",
+    )
     version: str = Field(
         "", max_length=128, description="Checkpoint that the policy serves: `grpo/120`. Default: the base."
     )

@@ -62,8 +62,10 @@ def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:
 
 def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
     """The Endpoint that serves a trained checkpoint of the run. version: the checkpoint, `grpo/120`."""
-    dtype = {"dtype": run.spec.model.dtype} if "dtype" in run.spec.model.model_fields_set else {}
-    return _endpoint(run, "policy", store, run.spec.images.trainer, version=version, **_base(run), **dtype)
+    same = run.spec.model.model_dump(
+        include={"dtype", "min_pixels", "max_pixels"}, by_alias=True, exclude_unset=True, exclude_none=True
+    )
+    return _endpoint(run, "policy", store, run.spec.images.trainer, version=version, **_base(run), **same)
 
 
 def vllm(run: GoGRun, store: settings.StoreSpec) -> Endpoint:
@@ -146,7 +148,7 @@ def policy_name(run: GoGRun) -> str:
     return names.child(run.name, "policy")
 
 
-def _endpoint(run: GoGRun, role: str, store: settings.StoreSpec, image: str | None, **more: str) -> Endpoint:
+def _endpoint(run: GoGRun, role: str, store: settings.StoreSpec, image: str | None, **more: str | int) -> Endpoint:
     server = catalog.SERVER_BY_NAME[role]
     given = getattr(run.spec.endpoints, server.field)
     spec = {"role": role, "store": _set_fields(store), **more, **_placement(run, image), **_set_fields(given)}

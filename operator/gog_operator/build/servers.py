@@ -42,6 +42,9 @@ def arguments(
         line += ["--model", spec.base]
     if spec.dtype is not None and spec.runtime == "gog":  # vLLM's is among its options
         line += ["--dtype", spec.dtype]
+    for option, pixels in (("--min-pixels", spec.min_pixels), ("--max-pixels", spec.max_pixels)):
+        if pixels is not None and spec.runtime == "gog":
+            line += [option, str(pixels)]
     if reads_store(endpoint, data) and spec.store is not None:
         line += ["--store", spec.store.model_dump_json(by_alias=True, exclude_unset=True)]
     if spec.failures.rate > 0:

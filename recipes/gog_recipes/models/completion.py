@@ -24,6 +24,7 @@ import transformers
 from gog import adapters
 from gog.completions import Completion, Job, Prompt
 from gog.errors import UserError
+from gog.spec import PixelBounds
 from gog_recipes.models import loading, lora, lora_linear, policy_model, sampling
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -37,15 +38,20 @@ class PolicyModel:
         folder: the base model in Hugging Face form, of any supported family
         device: torch device
         dtype: type of the weights
+        pixels: bounds of the size of images, which must be those of training
 
     Raises:
         UserError: for a folder that cannot be loaded.
     """
 
-    def __init__(self, folder: Path, *, device: str = "cpu", dtype: str = "float32") -> None:
+    def __init__(
+        self, folder: Path, *, device: str = "cpu", dtype: str = "float32", pixels: PixelBounds | None = None
+    ) -> None:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self.processor = policy_model.folder_processor(folder, "full")  # not used: requests bring their own prompts
+        self.processor = policy_model.folder_processor(
+            folder, "full", pixels
+        )  # not used: requests bring their own prompts
         self.tokenizer = self.processor.tokenizer
         self.model: Any = policy_model.load_folder(folder, torch.device(device), getattr(torch, dtype))
         self.device = torch.device(device)

@@ -23,6 +23,7 @@ from fastapi import FastAPI, Request, Response
 from gog import adapters, base_model, base_source, hub, store, tool_api
 from gog.completions import Completion, Job, Model, Prompt
 from gog.errors import UserError
+from gog.spec import PixelBounds
 from gog_tools.policy import adapter_source, requests, vllm_server
 from gog_tools.policy.versions import Versions
 from gog_tools.serving import backend_calls, backends, chat, errors, http_json, inputs, process
@@ -186,6 +187,7 @@ def _model(args: argparse.Namespace, folder: Path) -> Model:
         "folder": lambda: folder,
         "device": lambda: args.device,
         "dtype": lambda: base_model.stored_dtype(folder) if args.dtype == "auto" else args.dtype,
+        "pixels": lambda: PixelBounds(args.min_pixels, args.max_pixels),
     }
     model: Model = backends.load(NAME, args.backend, args.options, Model, resources)
     return model
@@ -237,6 +239,8 @@ def options() -> argparse.ArgumentParser:
         choices=("auto", "float32", "bfloat16"),
         help="type of the weights; auto: as they are stored",
     )
+    add("--max-pixels", type=int, help="most pixels of an image that the model sees, as in training")
+    add("--min-pixels", type=int, help="fewest pixels of an image that the model sees, as in training")
     return parser
 
 

@@ -52,6 +52,7 @@ RESOURCES = {
     "folder": "folder of the base model; policy only (pathlib.Path)",
     "device": "torch device; policy only (str)",
     "dtype": "type of the weights, float32 or bfloat16; policy only (str)",
+    "pixels": "bounds of the size of images; policy only (gog.spec.PixelBounds)",
 }
 """What a server passes to a back end that has a parameter of this name."""
 
