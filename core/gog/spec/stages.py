@@ -124,7 +124,7 @@ class SFTSettings(Spec):
         "skip",
         description="Demonstrations whose answer neither the judge nor a comparison with the accepted answers confirmed, or "
         "that are malformed. skip: they are not learned from, and counted; keep: they are, as the tiny preset does, whose "
-        "teacher slips on purpose [paper: verified only].",
+        "teacher slips on purpose [ours, after the checks by humans in the paper].",
     )
     eval_share: float = Field(
         0.02,
@@ -140,7 +140,7 @@ class SFTSettings(Spec):
         "last",
         description="Adapter that later stages start from: that of the last step, or the one with the lowest loss on "
         "held-out demonstrations. The loss of some demonstrations is a weak proxy of success with live tools, and the "
-        "schedule ends at rate 0, so the default is last [paper: last of 3 epochs].",
+        "schedule ends at rate 0, so the default is last [ours].",
     )
     epochs: int = Field(3, ge=1, description="Passes over the trajectories [paper: 3].")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps at most. Default: those of all epochs.")
