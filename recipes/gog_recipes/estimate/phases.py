@@ -144,10 +144,11 @@ def start(subject: Subject) -> tuple[Decoder, Moments]:
 
 
 def sample(subject: Subject, decoder: Decoder, rollout: Rollout) -> Phases:
-    """Steps of the in-process engine with a full cache."""
+    """Steps of the in-process engine with a full cache, which holds one conversation at least."""
     found: Phases = {}
     with subject.traced() as meter:
-        decoder.make_cache(rollout.longest, rollout.cache_bytes * subject.layers // subject.of)
+        bound = rollout.cache_bytes * subject.layers // subject.of
+        decoder.make_cache(rollout.longest, max(bound, decoder.layout.conversation_bytes(rollout.longest)))
         with meter.label(Item.CACHE):
             held = _fill(decoder, rollout)
         found["growth"] = meter.peaks

@@ -44,6 +44,11 @@ class Layout:
         """Bytes of a token's keys and values in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_size * self.dtype.itemsize
 
+    def conversation_bytes(self, longest: int) -> int:
+        """Bytes of the blocks of a conversation of so many tokens."""
+        block = min(BLOCK_TOKENS, longest)
+        return -(-longest // block) * block * self.token_bytes
+
 
 class KVCache:
     """The blocks of all conversations.

@@ -37,7 +37,7 @@ from gog.images import Image
 from gog.spec import EngineSettings
 from gog.trajectory import Segment
 from gog_recipes.models.decoder import Decoder
-from gog_recipes.models.kv_cache import BLOCK_TOKENS, Layout
+from gog_recipes.models.kv_cache import Layout
 from gog_recipes.rollout import scheduling
 from gog_recipes.rollout.draw import draw
 from gog_recipes.rollout.engine import Parts
@@ -379,8 +379,7 @@ def cache_bytes(settings: EngineSettings, layout: Layout, longest: int) -> int:
         limit = torch.cuda.mem_get_info(layout.device)[0] // 2
     else:
         limit = CPU_CACHE_BYTES
-    block = min(BLOCK_TOKENS, longest)
-    needed = -(-longest // block) * block * layout.token_bytes
+    needed = layout.conversation_bytes(longest)
     if limit < needed:
         raise UserError(
             f"{limit} bytes do not hold one conversation of max_tokens {longest}",
