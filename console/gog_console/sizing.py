@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gog import base_source
 from gog import spec as settings
 from gog.errors import UserError
 from gog_console.commands import stage as stage_command
@@ -161,6 +160,8 @@ def _keep(asked: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 def _path(asked: Mapping[str, Any]) -> Path:
     """Of a request's estimate in the user's cache: named by its content, by the recipes' code and by the model's."""
+    from gog import base_source  # with numpy, which `gog validate` does without where no GPUs are named
+
     files = [*stage_command.presets().parent.rglob("*.py")]
     if (folder := base_source.local(asked["model"])) is not None:
         files.append(folder / "config.json")

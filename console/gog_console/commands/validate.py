@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gog import catalog
 from gog import spec as settings
 from gog.errors import UserError
 from gog.tracing import otlp
@@ -43,12 +42,10 @@ def note_memory(thing: Object, file: str) -> None:
 
     An estimate takes too long for a check, so the last one of the same configuration is used.
     """
-    stages = getattr(thing.spec, "stages", None)
-    named = [getattr(stages, name, None) for name in catalog.STAGE_NAMES] if stages is not None else [thing.spec]
-    if not any(getattr(getattr(each, "workers", None), "gpus", 0) for each in named):
-        return
-    from gog_console import sizing  # with the control plane's templates of jobs, and numpy
+    from gog_console import sizing  # with the control plane's templates of jobs
 
+    if not sizing.names_gpus(thing):
+        return
     found = sizing.known(sizing.request(sizing.plan(thing, gpus=None, default_gpus=1, gpu_bytes=0)))
     if found is None:
         print(f"note: memory was not estimated; gog estimate {file} does")
