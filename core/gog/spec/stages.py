@@ -111,7 +111,24 @@ class OptimizerSettings(Spec):
     weight_decay: float = Field(0.0, ge=0, description="Weight decay [ours].")
 
 
-class SFTSettings(Spec):
+class PassSettings(Spec):
+    """Bounds of the memory of forward and backward passes. They change no result."""
+
+    micro_batch_tokens: int = Field(
+        16_384,
+        ge=16,
+        description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
+        "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
+    )
+    activation_checkpointing: Checkpointing = Field(
+        "auto",
+        description="Whether decoder layers are computed again in the backward pass instead of being kept: a fraction of the "
+        "memory for a third more computation. auto: on where a pass of `micro_batch_tokens` would keep more than 2 GiB "
+        "[ours].",
+    )
+
+
+class SFTSettings(PassSettings):
     """How the model is fine-tuned on demonstrations."""
 
     demonstrations: str | None = Field(
@@ -151,18 +168,6 @@ class SFTSettings(Spec):
         "[peer: 8,192].",
     )
     batch_size: int = Field(8, ge=1, description="Trajectories per optimizer step, over all ranks [paper: 8].")
-    micro_batch_tokens: int = Field(
-        16_384,
-        ge=16,
-        description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
-        "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
-    )
-    activation_checkpointing: Checkpointing = Field(
-        "auto",
-        description="Whether decoder layers are computed again in the backward pass instead of being kept: a fraction of the "
-        "memory for a third more computation. auto: on where a pass of `micro_batch_tokens` would keep more than 2 GiB "
-        "[ours].",
-    )
     learning_rate: float = Field(1e-4, gt=0, description="Learning rate after the warm-up [paper: 1e-4].")
     warmup_steps: int = Field(
         30, ge=0, description="Optimizer steps over which the learning rate rises from 0 [peer: a tenth of the steps]."
@@ -204,7 +209,7 @@ class StratifySettings(EngineSettings):
         return self
 
 
-class GRPOSettings(EngineSettings):
+class GRPOSettings(PassSettings, EngineSettings):
     """How the policy is improved by reinforcement learning."""
 
     steps: int = Field(120, ge=1, description="Optimizer steps.")
@@ -217,18 +222,6 @@ class GRPOSettings(EngineSettings):
     )
     keep_unsolved: bool = Field(
         True, description="Train on questions that no sample solved, too; the report flags them in any case [ours]."
-    )
-    micro_batch_tokens: int = Field(
-        16_384,
-        ge=16,
-        description="Tokens of one forward and backward pass at most, per process; gradients add up over passes, so it "
-        "bounds memory and changes nothing else. A longer trajectory forms a pass of its own [ours].",
-    )
-    activation_checkpointing: Checkpointing = Field(
-        "auto",
-        description="Whether decoder layers are computed again in the backward pass instead of being kept: a fraction of the "
-        "memory for a third more computation. auto: on where a pass of `micro_batch_tokens` would keep more than 2 GiB "
-        "[ours].",
     )
     learning_rate: float = Field(2e-6, gt=0, description="Learning rate after the warm-up [paper: 2e-6].")
     warmup_steps: int = Field(5, ge=0, description="Optimizer steps over which the learning rate rises from 0 [ours].")
