@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from gog_recipes.models import attention
+from gog_recipes.models import attention, loading
+from gog_recipes.models.family import Family
+from gog_recipes.models.qwen_processor import Processor
 
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 """Every linear of the language model and none of the vision tower [paper note: all blocks]. A router of experts is no
 linear and stays as it is."""
+
+
+def family(architecture: Any, *, lora_parameters: Sequence[str] = ()) -> Family:
+    """A family of Qwen-VL models.
+
+    Args:
+        architecture: class of transformers that a folder is loaded into
+        lora_parameters: see Family
+    """
+    return Family(
+        load=functools.partial(loading.load, architecture),
+        processor=Processor,
+        lora_targets=LORA_TARGETS,
+        language_model=language_model,
+        encode_images=encode_images,
+        hidden_states=hidden_states,
+        lora_parameters=tuple(lora_parameters),
+    )
 
 
 def language_model(model: Any) -> Any:
