@@ -11,8 +11,9 @@ from typing import cast
 import torch
 
 from gog.engine import Engine, Limits
-from gog.errors import UserError
+from gog.errors import QuestionSkipped, UserError
 from gog.spec import EngineSettings
+from gog.trajectory import Segment
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
 from gog_recipes.runtime.stage import Stage
@@ -67,3 +68,42 @@ def create(name: str, parts: Parts) -> Engine:
             f"no engine {name!r}: {error}", where="engine", remedy=f"{', '.join(ENGINES)}, or module:factory"
         ) from None
     return cast(Callable[[Parts], Engine], found)(parts)
+
+
+def check_prompt(opening: Segment, limits: Limits) -> None:
+    """Raises QuestionSkipped for a prompt that leaves no room for a turn."""
+    if len(opening.tokens) + 2 > limits.tokens:
+        raise QuestionSkipped(
+            f"the prompt alone has {len(opening.tokens)} tokens, the limit is {limits.tokens}",
+            where="max_tokens",
+            remedy=f"allow several times {len(opening.tokens)}: an episode holds turns and observations too",
+        )
+
+
+def check_resumable(
+    segments: Sequence[Segment], opening: Segment, limits: Limits, is_known: Callable[[str], bool]
+) -> None:
+    """Raises ValueError for segments that cannot be continued; nothing is a conversation that starts.
+
+    Args:
+        segments: of the conversation to resume
+        opening: the prompt that it must begin with
+        limits: how long it may be
+        is_known: whether an image of this content hash is at hand
+    """
+    if not segments:
+        return
+    if segments[0].tokens != opening.tokens or segments[0].images != opening.images:
+        raise ValueError("the conversation to resume has another prompt")
+    tokens = sum(len(segment.tokens) for segment in segments)
+    if tokens > limits.tokens:
+        raise ValueError(f"the conversation to resume has {tokens} tokens, the limit is {limits.tokens}")
+    absent = [image for segment in segments for image in segment.images if not is_known(image)]
+    if absent:
+        raise ValueError(f"the conversation to resume shows image {absent[0]}, which is not given")
+
+
+def check_observation(observation: Segment, room: int) -> None:
+    """Raises ValueError for an observation of more tokens than a conversation can still take."""
+    if len(observation.tokens) > room:
+        raise ValueError(f"an observation of {len(observation.tokens)} tokens for a room of {room}")

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -155,13 +155,10 @@ class Rollouts:
                 on_group(done, [] if isinstance(played, Skipped) else played)
 
         async with self._journal(own, policy, step, weights) as journal:
-            for question in own:
-                taken = None if self._is_whole(question) else journal.outlines(question, samples)
-                if taken is not None:
-                    found[question.id] = taken
-                    done += 1
-                    if on_group is not None:
-                        on_group(done, taken)
+            for name, taken in self._taken(own, samples, journal):
+                found[name], done = taken, done + 1
+                if on_group is not None:
+                    on_group(done, taken)
             left = [question for question in own if question.id not in found]
             work = _all_or_none(play_one(number) for number in range(len(left)))
             with contextlib.suppress(Interrupted):
@@ -194,6 +191,15 @@ class Rollouts:
         )
         async with opened as journal:
             yield journal
+
+    def _taken(
+        self, questions: Sequence[Question], samples: int, journal: PlayJournal
+    ) -> Iterator[tuple[str, list[Trajectory]]]:
+        """Questions that an earlier attempt has judged and of which outlines suffice, with these."""
+        for question in questions:
+            taken = None if self._is_whole(question) else journal.outlines(question, samples)
+            if taken is not None:
+                yield question.id, taken
 
     def _is_whole(self, question: Question) -> bool:
         """Whether the question's trajectories are kept with tokens and texts."""

@@ -32,7 +32,7 @@ import torch
 from gog import metrics, prompts
 from gog.agent import Generation
 from gog.engine import Counters, Seed
-from gog.errors import QuestionSkipped, UserError
+from gog.errors import UserError
 from gog.images import Image
 from gog.spec import EngineSettings
 from gog.trajectory import Segment
@@ -40,7 +40,7 @@ from gog_recipes.models.decoder import Decoder
 from gog_recipes.models.kv_cache import Layout
 from gog_recipes.rollout import scheduling
 from gog_recipes.rollout.draw import draw
-from gog_recipes.rollout.engine import Parts
+from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
 from gog_recipes.rollout.slots import Group, Slot, step_inputs, take_prompt
 
 PATIENCE = 0.002
@@ -97,15 +97,10 @@ class TransformersEngine:
         placeholders = prompt.count(prompts.IMAGE)
         await self._prepare(images)
         opening = self._segment("prompt", prompt, images[:placeholders])
-        if len(opening.tokens) + 2 > self.limits.tokens:
-            raise QuestionSkipped(
-                f"the prompt alone has {len(opening.tokens)} tokens, the limit is {self.limits.tokens}",
-                where="max_tokens",
-                remedy=f"allow several times {len(opening.tokens)}: an episode holds turns and observations too",
-            )
+        check_prompt(opening, self.limits)
         earlier = resume or [()] * len(seeds)
         for segments in earlier:
-            self._check_resumable(segments, opening)
+            check_resumable(segments, opening, self.limits, self.vision.__contains__)
         if len(self._open) + len(seeds) > self.capacity:
             raise RuntimeError(f"{len(self._open) + len(seeds)} conversations in an engine for {self.capacity}")
         group, suppressed, slots = Group(), tuple(self.processor.forbidden(suppress)), []
@@ -167,8 +162,7 @@ class TransformersEngine:
 
     def observe(self, slot: Slot, observation: Segment) -> None:
         """Appends an observation, which is read with the next turn."""
-        if len(observation.tokens) > self.room(slot):
-            raise ValueError(f"an observation of {len(observation.tokens)} tokens for a room of {self.room(slot)}")
+        check_observation(observation, self.room(slot))
         slot.append(observation)
         self._count(unique=len(observation.tokens))
 
@@ -180,19 +174,6 @@ class TransformersEngine:
         if slot.group is not None:
             slot.group.slots.remove(slot)
         self._wake.set()
-
-    def _check_resumable(self, segments: Sequence[Segment], opening: Segment) -> None:
-        """Raises ValueError for segments that cannot be continued; nothing is a conversation that starts."""
-        if not segments:
-            return
-        if segments[0].tokens != opening.tokens or segments[0].images != opening.images:
-            raise ValueError("the conversation to resume has another prompt")
-        tokens = sum(len(segment.tokens) for segment in segments)
-        if tokens > self.limits.tokens:
-            raise ValueError(f"the conversation to resume has {tokens} tokens, the limit is {self.limits.tokens}")
-        absent = [image for segment in segments for image in segment.images if image not in self.vision]
-        if absent:
-            raise ValueError(f"the conversation to resume shows image {absent[0]}, which is not given")
 
     async def _prepare(self, images: Sequence[Image]) -> None:
         """Hashes and resizes images in the worker thread: one of 12 megapixels takes a tenth of a second."""

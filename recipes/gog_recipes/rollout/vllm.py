@@ -28,7 +28,7 @@ import torch
 from gog import api_keys, metrics, prompts, tool_transport
 from gog.agent import Generation
 from gog.engine import Counters, Seed
-from gog.errors import QuestionSkipped, UserError
+from gog.errors import UserError
 from gog.images import Image
 from gog.io_loop import IOLoop
 from gog.spec import key_variable
@@ -36,7 +36,7 @@ from gog.tool_types import Reply
 from gog.trajectory import Segment
 from gog_recipes.rollout import vllm_check, vllm_weights
 from gog_recipes.rollout import vllm_request as requests
-from gog_recipes.rollout.engine import Parts
+from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
 from gog_recipes.rollout.vllm_fleet import SERVICE, Fleet, Sampled
 from gog_recipes.rollout.vllm_images import SentImage, SentImages
 from gog_recipes.rollout.vllm_replica import WHERE, Replica, Served
@@ -121,15 +121,10 @@ class VLLMEngine:
         await self._start()
         sent = dict(zip((image.hash for image in images), await self._images.get(images), strict=True))
         opening = self._segment("prompt", prompt, [image.hash for image in images[: prompt.count(prompts.IMAGE)]], sent)
-        if len(opening.tokens) + 2 > self.limits.tokens:
-            raise QuestionSkipped(
-                f"the prompt alone has {len(opening.tokens)} tokens, the limit is {self.limits.tokens}",
-                where="max_tokens",
-                remedy=f"allow several times {len(opening.tokens)}: an episode holds turns and observations too",
-            )
+        check_prompt(opening, self.limits)
         earlier = resume or [()] * len(seeds)
         for segments in earlier:
-            self._check_resumable(segments, opening, sent)
+            check_resumable(segments, opening, self.limits, sent.__contains__)
         suppressed, sessions = tuple(self.processor.forbidden(suppress)), []
         # One home for a group, whose prompt it reads once.
         home = self._fleet.home(Counter(each.home.url for each in self._open))
@@ -312,10 +307,7 @@ class VLLMEngine:
 
     def observe(self, conversation: Conversation, observation: Segment, images: list[SentImage]) -> None:
         """Appends an observation."""
-        if len(observation.tokens) > self.room(conversation):
-            raise ValueError(
-                f"an observation of {len(observation.tokens)} tokens for a room of {self.room(conversation)}"
-            )
+        check_observation(observation, self.room(conversation))
         self._append(conversation, observation, images)
         self._count(unique=len(observation.tokens))
 
@@ -332,19 +324,6 @@ class VLLMEngine:
         conversation.segments.append(segment)
         conversation.prompt.append(segment, self.processor.image_pad, tokens.__getitem__)
         conversation.images += images
-
-    def _check_resumable(self, segments: Sequence[Segment], opening: Segment, sent: dict[str, SentImage]) -> None:
-        """Raises ValueError for segments that cannot be continued; nothing is a conversation that starts."""
-        if not segments:
-            return
-        if segments[0].tokens != opening.tokens or segments[0].images != opening.images:
-            raise ValueError("the conversation to resume has another prompt")
-        tokens = sum(len(segment.tokens) for segment in segments)
-        if tokens > self.limits.tokens:
-            raise ValueError(f"the conversation to resume has {tokens} tokens, the limit is {self.limits.tokens}")
-        absent = [image for segment in segments for image in segment.images if image not in sent]
-        if absent:
-            raise ValueError(f"the conversation to resume shows image {absent[0]}, which is not given")
 
     def _count(self, **more: int) -> None:
         self._counters = Counters.total((self._counters, Counters(**more)))
