@@ -209,9 +209,12 @@ def logp_diff_max(policy: torch.nn.Module, engine: TransformersEngine, trajector
     batch = policy_model.collate(
         [item.segments for item in trajectories], engine.processor, engine.vision, torch.device("cpu")
     )
-    logits, tokens = policy_model.forward(policy, batch, engine.processor, engine.vision)
+    suppressed = engine.processor.suppress_tokens
+    found = policy_model.token_logprobs(
+        policy, batch, policy_model.features(batch, engine.vision), suppressed=suppressed
+    )
     sampled = torch.tensor([value for item in trajectories for value in item.model_logprobs()])
-    return float((policy_model.logprobs(logits, tokens, engine.processor, 1.0) - sampled).abs().max())
+    return float((found - sampled).abs().max())
 
 
 def polluted(groups: Sequence[Sequence[Trajectory]]) -> int:

@@ -102,8 +102,8 @@ def trained(policy: Policy, engine: TransformersEngine, rows) -> torch.Tensor:
     for row in rows:
         batch = policy_model.collate([row], policy.processor, engine.vision, CPU)
         with torch.no_grad():
-            logits, tokens = policy_model.forward(policy.model, batch, policy.processor, engine.vision)
-        found.append(policy_model.logprobs(logits, tokens, policy.processor, 1.0))
+            images, suppressed = policy_model.features(batch, engine.vision), policy.processor.suppress_tokens
+            found.append(policy_model.token_logprobs(policy.model, batch, images, suppressed=suppressed))
     return torch.cat(found)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 import torch
+from support import plain
 
 from gog import prompts
 from gog.catalog import SEARCH_TOOLS
@@ -96,8 +97,8 @@ def test_log_probs_of_the_engine_equal_those_of_the_training_forward(policy, pro
     rows = play(engine, GROUPS)
     batch = policy_model.collate(rows, processor, engine.vision, CPU)
     with torch.no_grad():
-        logits, tokens = policy_model.forward(policy, batch, processor, engine.vision)
-    expected = policy_model.logprobs(logits, tokens, processor, 1.0)
+        logits, tokens = plain.forward(policy, batch, processor, engine.vision)
+    expected = plain.logprobs(logits, tokens, processor, 1.0)
     sampled = torch.tensor([value for row in rows for segment in row for value in segment.logprobs])
     assert len(sampled) > 50
     assert float((expected - sampled).abs().max()) < 1e-4
@@ -109,12 +110,12 @@ def test_a_bfloat16_policy_with_an_adapter_samples_what_the_trainer_would_comput
     rows = play(engine, GROUPS)
     batch = policy_model.collate(rows, processor, engine.vision, CPU)
     with torch.no_grad():
-        logits, tokens = policy_model.forward(policy, batch, processor, engine.vision)
-    expected = policy_model.logprobs(logits, tokens, processor, 1.0)
+        logits, tokens = plain.forward(policy, batch, processor, engine.vision)
+    expected = plain.logprobs(logits, tokens, processor, 1.0)
     sampled = torch.tensor([value for row in rows for segment in row for value in segment.logprobs])
     with lora.reference(policy), torch.no_grad():
-        logits, _ = policy_model.forward(policy, batch, processor, engine.vision)
-    unadapted = policy_model.logprobs(logits, tokens, processor, 1.0)
+        logits, _ = plain.forward(policy, batch, processor, engine.vision)
+    unadapted = plain.logprobs(logits, tokens, processor, 1.0)
     noise, adapter = (expected - sampled).abs().mean(), (expected - unadapted).abs().mean()
     assert noise < 0.05 < adapter
 
@@ -126,7 +127,7 @@ def test_the_training_forward_equals_the_librarys_own(policy, processor):
     shown = {p.hash: p for p in [image(1)] + [image(seed, 28) for turn in range(3) for seed in (turn, turn + 50)]}
     patches = [processor.patches(shown[image]) for segment in row for image in segment.images]
     with torch.no_grad():
-        logits, _ = policy_model.forward(policy, batch, processor, vision)
+        logits, _ = plain.forward(policy, batch, processor, vision)
         library = policy(
             input_ids=batch.ids,
             attention_mask=torch.ones_like(batch.ids),

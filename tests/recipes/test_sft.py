@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from support import learning
+from support import learning, plain
 
 from gog.errors import UserError
 from gog.spec import SFTConfig
@@ -55,13 +55,13 @@ def test_loss_and_gradients_are_the_same_for_any_split_into_passes(recipe, budge
 def test_the_loss_is_the_mean_cross_entropy_of_the_learned_tokens(recipe):
     rows = [recipe.rows[index] for index in recipe.batch(0)]
     batch = policy_model.collate(rows, recipe.processor, recipe.vision, learning.CPU)
-    logits, tokens = policy_model.forward(recipe.model, batch, recipe.processor, recipe.vision)
+    logits, tokens = plain.forward(recipe.model, batch, recipe.processor, recipe.vision)
     names = [name for name, each in recipe.model.named_parameters() if each.requires_grad]
     trained = [each for each in recipe.model.parameters() if each.requires_grad]
-    plain = F.cross_entropy(logits, tokens)
-    expected = dict(zip(names, torch.autograd.grad(plain, trained), strict=True))
+    mean = F.cross_entropy(logits, tokens)
+    expected = dict(zip(names, torch.autograd.grad(mean, trained), strict=True))
     loss, _, found = gradients(recipe, 300)
-    assert loss == pytest.approx(float(plain.detach()), rel=1e-6)
+    assert loss == pytest.approx(float(mean.detach()), rel=1e-6)
     assert learning.difference(found, expected) < 1e-5
 
 

@@ -181,8 +181,10 @@ class Policy:
     def logprobs(self, segments: Sequence[Segment], temperature: float = 1.0) -> np.ndarray:
         """The trainer's log-probs of what a conversation sampled."""
         batch = policy_model.collate([segments], self.processor, self.vision, CPU)
-        logits, tokens = policy_model.forward(self.model, batch, self.processor, self.vision)
-        return policy_model.logprobs(logits, tokens, self.processor, temperature).numpy()
+        images, suppressed = policy_model.features(batch, self.vision), self.processor.suppress_tokens
+        return policy_model.token_logprobs(
+            self.model, batch, images, suppressed=suppressed, temperature=temperature
+        ).numpy()
 
 
 def image(seed: int, wide: int = 112, high: int = 112) -> Image:

@@ -133,47 +133,6 @@ def features(batch: Batch, vision: Vision) -> torch.Tensor | None:
     return vision.features(batch.images)
 
 
-def forward(
-    model: torch.nn.Module, batch: Batch, processor: Processor, vision: Vision
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of the tokens that are learned; the language head runs on those only.
-
-    Args:
-        model: the policy, with or without an adapter applied
-        batch: conversations in a row
-        processor: of the base model
-        vision: features of the batch's images
-
-    Returns:
-        Logits [k, vocabulary] that predict the k learned tokens, and those tokens [k], in order.
-    """
-    images = features(batch, vision)
-
-    def run() -> tuple[torch.Tensor, torch.Tensor]:
-        hidden, tokens = _predictors(core(model), batch, images)
-        return core(model).lm_head(hidden), tokens
-
-    found: tuple[torch.Tensor, torch.Tensor] = _through_root(model, run)
-    return found
-
-
-def logprobs(logits: torch.Tensor, tokens: torch.Tensor, processor: Processor, temperature: float) -> torch.Tensor:
-    """Log-probability of each token under the distribution it was sampled from.
-
-    Args:
-        logits: [k, vocabulary], any floating-point type
-        tokens: [k] token ids
-        processor: gives the token ids that are never sampled
-        temperature: of sampling, above 0
-
-    Returns:
-        [k] float32.
-    """
-    suppressed = torch.tensor(processor.suppress_tokens, device=logits.device)
-    scaled = logits.float().index_fill(1, suppressed, float("-inf")) / temperature
-    return scaled.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-
-
 def token_logprobs(
     model: torch.nn.Module,
     batch: Batch,

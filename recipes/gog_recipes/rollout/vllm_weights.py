@@ -97,7 +97,6 @@ def probe(model: torch.nn.Module, processor: Processor, vision: Vision) -> Probe
     rest = Segment(source="model", tokens=segment.tokens[start:])
     weights = next(model.parameters())
     batch = policy_model.collate([[opening, rest]], processor, vision, weights.device)
-    logits, tokens = policy_model.forward(model, batch, processor, vision)
-    logprobs = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    logprobs = policy_model.token_logprobs(model, batch, policy_model.features(batch, vision))
     tolerance = EXACT if weights.dtype == torch.float32 else ROUNDED
     return Probe(prompt, (sent.uri,), logprobs.cpu().numpy().astype(np.float64), tolerance)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import conversations, real_structures
+from support import conversations, plain, real_structures
 
 from gog.spec import LoraSettings, ModelSpec
 from gog_recipes.models import lora, policy_model
@@ -36,7 +36,7 @@ def test_logprobs_equal_those_of_transformers_from_pixels_on(world):
     model, processor, vision, rows, by_hash = world
     with torch.no_grad():
         batch = policy_model.collate(rows, processor, vision, CPU)
-        ours = logprobs(*policy_model.forward(model, batch, processor, vision))
+        ours = logprobs(*plain.forward(model, batch, processor, vision))
         theirs = torch.cat([logprobs(*conversations.reference(model, processor, row, by_hash)) for row in rows])
     assert len(ours) > 60 and float(theirs.std()) > 0.9  # the weights make a difference
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
@@ -68,7 +68,7 @@ def test_gradients_of_the_adapter_equal_those_of_transformers(world):
                 torch.nn.init.normal_(parameter, std=0.05)
         ours = _gradient(
             model,
-            lambda: -logprobs(*policy_model.forward(model, _batch(rows, processor, vision), processor, vision)).sum(),
+            lambda: -logprobs(*plain.forward(model, _batch(rows, processor, vision), processor, vision)).sum(),
         )
         theirs = _gradient(
             model,
