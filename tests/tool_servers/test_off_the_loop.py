@@ -13,6 +13,7 @@ import pytest
 
 from gog import tool_api
 from gog.images import Image
+from gog.spec import PixelBounds
 from gog_tools.policy import adapter_source
 from gog_tools.policy import server as policy_server
 from gog_tools.search import server as search_server
@@ -69,9 +70,8 @@ def test_an_image_search_decodes_images_in_a_thread(outside, decoded_in):
 
 
 def test_a_policy_decodes_images_in_a_thread(outside, decoded_in, tmp_path):
-    policy = policy_server.Policy(
-        outside.Parrot(tmp_path, "cpu", "float32"), name="base", source=adapter_source.NoAdapters(), batch_size=4
-    )
+    backend = outside.Parrot(tmp_path, "cpu", "float32", PixelBounds())
+    policy = policy_server.Policy(backend, name="base", source=adapter_source.NoAdapters(), batch_size=4)
     url = f"data:image/png;base64,{IMAGE}"
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]
     app = policy_server.application(policy)
