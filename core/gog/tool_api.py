@@ -20,6 +20,13 @@ TEXT_SEARCH_PATH = "/v1/search/text"
 CHAT_PATH = "/v1/chat/completions"
 COST_HEADER, CREDIT_HEADER = "x-gog-cost-usd", "x-gog-credit-usd"
 """Headers of an answer that is paid for, in US dollars: what it cost, and what is left on the account."""
+VENDOR_HEADER, CALLS_HEADER = "x-gog-vendor", "x-gog-calls"
+"""Headers of an answer for which a vendor was called: the vendor's name, in one word, and the number of calls."""
+FAILURE_HEADER = "x-gog-failure"
+"""Header of an error whose cause is a vendor: one of FAILURES. It takes precedence over the status."""
+FAILURES = ("auth", "no_credit", "rate_limited", "unavailable", "refused")
+"""Values of FAILURE_HEADER: the vendor refuses the key, has no credit left, limits the rate, does not answer, or refuses
+the request. Statuses that fit them: 502, 402, 429, 503, 400."""
 
 MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
 """Characters of an expression and of a query that a tool server accepts."""

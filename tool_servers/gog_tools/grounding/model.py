@@ -141,4 +141,4 @@ async def _invalid_input(_: Request, error: Exception) -> JSONResponse:
 
 async def _request_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, errors.RequestError)
-    return JSONResponse({"error": error.message}, error.status, errors.headers(error.retry_after))
+    return JSONResponse({"error": error.message}, error.status, dict(errors.headers(error)))

@@ -20,6 +20,10 @@ class Found:
     """What this answer cost, in US dollars; None for a search that is free."""
     credit_usd: float | None = None
     """What is left on the account, in US dollars; None when that is not known."""
+    vendor: str = ""
+    """Who was paid, in one word of letters, digits and dashes; empty for a search of our own."""
+    calls: int | None = None
+    """Requests that were made of vendors; None for a search of our own."""
 
 
 @runtime_checkable
@@ -38,7 +42,7 @@ class ImageSearch(Protocol):
 
         Raises:
             UserError: for an image that the search cannot use.
-            Unavailable: when a retry may succeed.
+            Unavailable: when a retry may succeed. RateLimited, AuthFailed, NoCredit, Refused: what a vendor answered.
         """
         ...
 
@@ -59,6 +63,6 @@ class TextSearch(Protocol):
 
         Raises:
             UserError: for a query that the search cannot use.
-            Unavailable: when a retry may succeed.
+            Unavailable: when a retry may succeed. RateLimited, AuthFailed, NoCredit, Refused: what a vendor answered.
         """
         ...

@@ -16,7 +16,7 @@ from gog import tool_api
 from gog.errors import UserError
 from gog.images import Image
 from gog_tools.search.backend import Found, ImageSearch, TextSearch
-from gog_tools.serving import backend_calls, backends, http_json, inputs, process
+from gog_tools.serving import backend_calls, backends, errors, http_json, inputs, process
 from gog_tools.serving.failures import App
 
 KINDS = ("image", "text")
@@ -73,9 +73,8 @@ def _response(found: Found, top: int) -> Response | Exception:
     """The answer for a back end's result, or the fault in it."""
     try:
         backend_calls.finite(*(hit.score for hit in found.hits))
-        amounts = {tool_api.COST_HEADER: found.cost_usd, tool_api.CREDIT_HEADER: found.credit_usd}
-        headers = {name: f"{amount:.6f}" for name, amount in amounts.items() if amount is not None}
-        return http_json.reply(tool_api.SearchResponse(hits=list(found.hits[:top])), headers=headers)
+        charge = errors.Charge(found.cost_usd, found.credit_usd, found.vendor, found.calls)
+        return http_json.reply(tool_api.SearchResponse(hits=list(found.hits[:top])), headers=charge.headers)
     except (ValueError, TypeError, AttributeError) as error:
         return error
 

@@ -18,8 +18,9 @@ How to add a back end:
    server's image. A back end of this project gets a name in gog.catalog instead, and its test.
 
 How a back end fails: `UserError` is a fault of the request (400, not retried); `gog_tools.serving.errors.Unavailable` is
-a fault that passes (503, retried by the client); anything else is a fault of the back end (500). Messages reach the
-client and may be recorded, so they must hold no secrets. A secret comes from the environment, never from an option,
+a fault that passes (503, retried by the client); `AuthFailed`, `NoCredit`, `RateLimited` and `Refused` of the same module
+are what a vendor answered; anything else is a fault of the back end (500). Messages reach the client and may be
+recorded, so they must hold no secrets. A secret comes from the environment, never from an option,
 because options are part of the command line.
 
 Threads: all calls come from one thread unless the class sets `threads` to more; the constructor runs in another one.

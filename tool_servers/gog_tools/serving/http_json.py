@@ -102,7 +102,7 @@ def failure(error: errors.RequestError) -> Response:
     return Response(
         errors.body(error.status, error.message),
         error.status,
-        errors.headers(error.retry_after),
+        dict(errors.headers(error)),
         media_type="application/json",
     )
 
