@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 from gog import metrics, tracing
 from gog.spec import CallPolicy
 from gog.tool_cache import Cache
-from gog.tool_types import RETRYABLE, FailureKind, Reply, ToolFailure
+from gog.tool_types import CLOSED_ACCOUNT, RETRYABLE, FailureKind, Reply, ToolFailure
 
 Value = TypeVar("Value")
 Build = Callable[[Callable[[], bytes]], Awaitable[bytes]]
@@ -77,6 +77,8 @@ class Breaker:
     """Failed attempts since the last success."""
     _opened: float | None = None
     """When it last opened or let a test through; None while it is closed."""
+    _at_once: bool = False
+    """Whether it last opened because of the account, not because of many failures."""
 
     def admits(self) -> bool:
         if self._opened is None:
@@ -86,11 +88,13 @@ class Breaker:
         self._opened = self.clock()  # lets one call through; the next is refused until that one reports
         return True
 
-    def report(self, success: bool) -> None:
+    def report(self, success: bool, *, at_once: bool = False) -> None:
+        """Records one attempt. at_once: opens without waiting for further failures."""
         self._in_a_row = 0 if success else self._in_a_row + 1
+        self._at_once = at_once and not success
         if success:
             self._opened = None
-        elif self._in_a_row >= self.failures:
+        elif at_once or self._in_a_row >= self.failures:
             self._opened = self.clock()
 
     @property
@@ -101,6 +105,11 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         return self._opened is not None
+
+    @property
+    def reason(self) -> str:
+        """Why it is open."""
+        return "the account is closed" if self._at_once else "too many failures in a row"
 
 
 async def build_here(body: Callable[[], bytes]) -> bytes:
@@ -216,7 +225,7 @@ class CallPath(Generic[Value]):
                 # Asked with a slot in hand, so that calls queued behind a dead back end are refused at once instead of
                 # waiting for their deadlines one after the other.
                 if not self.breaker.admits():
-                    why = f"too many failures in a row, the last: {self._last_failure}"
+                    why = f"{self.breaker.reason}, the last: {self._last_failure}"
                     failure = ToolFailure(
                         self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts
                     )
@@ -265,11 +274,13 @@ class CallPath(Generic[Value]):
             metrics.record_tool_attempt(self.tool, self.backend, "ok")
             return value, answer
         # A refusal or an undecided verdict is caused by the request and does not indicate an unhealthy back end.
-        self._report(failure.kind in (FailureKind.REFUSED, FailureKind.UNDECIDED))
+        self._report(
+            failure.kind in (FailureKind.REFUSED, FailureKind.UNDECIDED), at_once=failure.kind in CLOSED_ACCOUNT
+        )
         metrics.record_tool_attempt(self.tool, self.backend, failure.kind)
         self._last_failure = failure.words
         return failure
 
-    def _report(self, success: bool) -> None:
-        self.breaker.report(success)
+    def _report(self, success: bool, *, at_once: bool = False) -> None:
+        self.breaker.report(success, at_once=at_once)
         metrics.record_breaker(self.tool, self.backend, self.breaker.is_open)

@@ -11,6 +11,9 @@ whenever the five samples of a group make the same call.
 
 `Patience` decides and is pure; `Watch` makes asynchronous calls wait. A service that responds with refusals or invalid
 responses is not down. Waiting would not help, and the user must act (`Patience.misconfigured`, `judging.check`).
+
+A service that refuses the key or has no credit left counts as down from its first such response, because every further
+call would fail, too. If it has answered before, calls wait: a key can be renewed and an account topped up meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import Any, TypeVar
 from gog import metrics, tracing
 from gog.errors import ServiceDown, UserError
 from gog.spec import OutageSpec
-from gog.tool_types import FailureKind, Reply, ToolFailure
+from gog.tool_types import CLOSED_ACCOUNT, FailureKind, Reply, ToolFailure
 
 FAILURES = 5
 """Consecutive failures after which a service counts as down."""
@@ -115,6 +118,7 @@ class Patience:
     _in_a_row: int = 0
     _refused: int = 0
     _answered: bool = False
+    _closed: bool = False
     _reason: str = ""
     _since: float | None = None
     _probe_at: float = 0.0
@@ -133,12 +137,19 @@ class Patience:
             self._in_a_row = max(self._in_a_row, failure.failed_attempts) if refused else self._in_a_row + 1
             if not refused or not self._reason:
                 self._reason = failure.words
-            if self._in_a_row >= FAILURES and self._since is None:
-                self._since = self.clock()
-                self._probe_at = self._since + self._pause
+            self._begin(self._in_a_row >= FAILURES)
+        elif failure.kind in CLOSED_ACCOUNT:
+            self._refused, self._reason, self._closed = self._refused + 1, failure.words, True
+            self._begin(True)
         elif failure.kind is not FailureKind.CACHE_MISS:
             self._in_a_row, self._since, self._pause = 0, None, FIRST_PROBE  # the service responds
             self._refused, self._reason = self._refused + 1, failure.words
+
+    def _begin(self, is_down: bool) -> None:
+        """Begins an outage, unless the service is up or one has begun."""
+        if is_down and self._since is None:
+            self._since = self.clock()
+            self._probe_at = self._since + self._pause
 
     def _is_outage(self, kind: FailureKind) -> bool:
         """Whether a failure indicates an outage. A tool that returns HTML or a truncated body counts as down. A judge
@@ -168,7 +179,7 @@ class Patience:
     def misconfigured(self) -> str:
         """The last failure of a service that responds but has never completed a call, so that waiting would not help;
         empty for other services."""
-        enough = FAILURES if self.service == "judge" else REFUSALS
+        enough = FAILURES if self.service == "judge" or self._closed else REFUSALS
         return "" if self._answered or self._refused < enough else self._reason
 
 

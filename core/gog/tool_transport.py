@@ -8,11 +8,14 @@ only description of the cause.
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import io
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import aiohttp
@@ -69,7 +72,7 @@ class Transport:
             async with self.session.post(self.url, data=data, headers=headers, allow_redirects=False) as response:
                 answer = await _read_whole(response)
                 _note_cost(self.tool, response.headers)
-                check_status(response.status, response.headers.get("retry-after"), explanation(answer, self.key))
+                check_status(response.status, response.headers, explanation(answer, self.key))
                 return answer
         except TimeoutError:
             raise
@@ -88,27 +91,61 @@ async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def check_status(status: int, retry_after: str | None, words: str) -> None:
+_OF_HEADER = {name: FailureKind(name) for name in tool_api.FAILURES if name != "unavailable"} | {
+    "unavailable": FailureKind.SERVER_ERROR
+}
+_OF_STATUS = {
+    401: FailureKind.AUTH,
+    402: FailureKind.NO_CREDIT,
+    403: FailureKind.AUTH,
+    408: FailureKind.SERVER_ERROR,
+    429: FailureKind.RATE_LIMITED,
+}
+
+
+def check_status(status: int, headers: Mapping[str, str], words: str, now: Callable[[], float] = time.time) -> None:
     """Raises CallError for any status other than 200.
 
     Args:
         status: HTTP status.
-        retry_after: Value of the Retry-After header, if present; only seconds are supported.
+        headers: Headers of the response, with names in any case.
         words: The server's error message.
+        now: Time in seconds since 1970, for a Retry-After that is a date in a response without a date of its own.
     """
     if status == 200:
         return
     message = f"HTTP {status}: {words}" if words else f"HTTP {status}"
-    if status == 429 or (status == 503 and retry_after):
-        seconds = float(retry_after) if retry_after and _is_number(retry_after) else None
-        raise CallError(FailureKind.RATE_LIMITED, message, seconds)
-    if status >= 500 or status == 408:
-        raise CallError(FailureKind.SERVER_ERROR, message)
-    raise CallError(FailureKind.REFUSED, message)
+    seconds = retry_after(headers, now)
+    kind = _OF_HEADER.get(headers.get(tool_api.FAILURE_HEADER, "").strip().lower()) or _OF_STATUS.get(status)
+    if kind is None and status == 503 and "retry-after" in headers:
+        kind = FailureKind.RATE_LIMITED
+    if kind is None:
+        kind = FailureKind.SERVER_ERROR if status >= 500 else FailureKind.REFUSED
+    raise CallError(kind, message, seconds)
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.replace(".", "", 1).isdigit()
+def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
+    """Seconds that Retry-After asks for, from a number or from a date; None if it is absent or unreadable.
+
+    A date is compared with the response's own date, because the two clocks may differ.
+    """
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        return float(text)
+    until = _seconds_since_1970(text)
+    if until is None:
+        return None
+    since = _seconds_since_1970(headers.get("date", ""))
+    return max(0.0, until - (now() if since is None else since))
+
+
+def _seconds_since_1970(date: str) -> float | None:
+    """The time of an HTTP date; None for any other text."""
+    try:
+        time_of_day = email.utils.parsedate_to_datetime(date)
+        return time_of_day.replace(tzinfo=time_of_day.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def explanation(answer: bytes, key: str = "") -> str:

@@ -27,7 +27,11 @@ class FailureKind(StrEnum):
     SERVER_ERROR = "server_error"
     """HTTP 5xx or 408."""
     REFUSED = "refused"
-    """Any other HTTP status but 200: the request, the key or the address is wrong. Not retried."""
+    """Any other HTTP status but 200: the request or the address is wrong. Not retried."""
+    AUTH = "auth"
+    """HTTP 401 or 403: the key is missing, wrong or without permission. Not retried; opens the breaker at once."""
+    NO_CREDIT = "no_credit"
+    """HTTP 402: the account has no credit left. Not retried; opens the breaker at once."""
     CONNECTION = "connection"
     """No connection, or one that broke."""
     MALFORMED = "malformed"
@@ -50,6 +54,9 @@ RETRYABLE = frozenset(
     }
 )
 """Kinds that the call path retries."""
+
+CLOSED_ACCOUNT = frozenset({FailureKind.AUTH, FailureKind.NO_CREDIT})
+"""Kinds that hold for every further call until a person acts."""
 
 
 @dataclass(frozen=True)

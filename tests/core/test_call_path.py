@@ -344,6 +344,21 @@ def test_a_refused_request_does_not_count_against_the_breaker() -> None:
     assert len(backend.requests) == 5
 
 
+@pytest.mark.parametrize("kind", [FailureKind.AUTH, FailureKind.NO_CREDIT])
+def test_a_closed_account_opens_the_breaker_at_once_and_the_refusals_name_it(kind: FailureKind) -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, breaker_failures=1000, breaker_seconds=5)
+        replies = [await request(path, "first"), await request(path, "second")]
+        await asyncio.sleep(5)
+        return [*replies, await request(path, "third")]
+
+    backend = FakeBackend([CallError(kind, "HTTP 402: top up"), ANSWER])
+    first, second, third = run(scenario())
+    assert first.failure is not None and first.failure.kind is kind and second.failure is not None
+    assert second.failure.words == f"breaker_open: the account is closed, the last: {kind}: HTTP 402: top up"
+    assert (third.value, len(backend.requests)) == ("a ring", 2)
+
+
 # ---- metrics
 
 

@@ -110,6 +110,21 @@ def test_a_service_that_has_refused_every_call_is_misconfigured(service: str, en
     assert patience_after(None, *[REFUSED] * enough, service=service)[0].misconfigured == ""
 
 
+NO_CREDIT = ToolFailure("textSearch", FailureKind.NO_CREDIT, "HTTP 402: top up")
+
+
+def test_calls_wait_from_the_first_response_that_the_account_is_closed() -> None:
+    verdict = patience_after(None, NO_CREDIT)[0].verdict()
+    assert isinstance(verdict, Waiting) and verdict.reason == "no_credit: HTTP 402: top up"
+    assert patience_after(None, NO_CREDIT, None)[0].verdict() == Healthy()
+
+
+def test_an_account_that_was_closed_from_the_start_is_the_user_s_to_correct() -> None:
+    assert patience_after(*[NO_CREDIT] * 4)[0].misconfigured == ""
+    assert "top up" in patience_after(*[NO_CREDIT] * 5)[0].misconfigured
+    assert patience_after(None, *[NO_CREDIT] * 50)[0].misconfigured == ""
+
+
 def test_a_wait_is_reported_with_the_times_when_it_began_and_when_it_ends() -> None:
     waiting = Waiting("judge", "timeout: no answer within 30 s", seconds=90, seconds_left=510)
     assert waiting.progress(now=1_800_000_000) == {

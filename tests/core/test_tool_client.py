@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,38 @@ def test_a_failure_that_persists_is_typed(name: str) -> None:
     assert (reply.failure.tool, reply.failure.kind, reply.attempts) == ("textSearch", kind, 2)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 413, 302])
+@pytest.mark.parametrize("status", [400, 404, 413, 302])
 def test_a_refused_request_is_not_sent_again(status: int) -> None:
     reply = search([responds(b"no such thing", status, location="/elsewhere")])
     assert reply.failure is not None and reply.attempts == 1
     assert (reply.failure.kind, reply.failure.message) == (FailureKind.REFUSED, f"HTTP {status}: no such thing")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, FailureKind.AUTH), (403, FailureKind.AUTH), (402, FailureKind.NO_CREDIT)]
+)
+def test_a_closed_account_is_a_failure_of_its_own_kind_and_is_not_asked_again(status: int, kind: FailureKind) -> None:
+    reply = search([responds(b"no", status)])
+    assert reply.failure is not None and (reply.failure.kind, reply.attempts) == (kind, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "kind"),
+    [
+        (502, "auth", FailureKind.AUTH),
+        (402, "no_credit", FailureKind.NO_CREDIT),
+        (429, "rate_limited", FailureKind.RATE_LIMITED),
+        (429, "No_Credit ", FailureKind.NO_CREDIT),
+        (503, "unavailable", FailureKind.SERVER_ERROR),
+        (400, "refused", FailureKind.REFUSED),
+        (500, "something newer", FailureKind.SERVER_ERROR),
+    ],
+)
+def test_a_failure_that_the_server_names_takes_precedence_over_its_status(
+    status: int, header: str, kind: FailureKind
+) -> None:
+    reply = search([responds(b"", status, **{"X-GoG-Failure": header})], attempts=1)
+    assert reply.failure is not None and reply.failure.kind is kind
 
 
 def test_a_hanging_server_costs_one_deadline_per_attempt() -> None:
@@ -107,7 +135,29 @@ def test_a_retry_waits_for_as_long_as_the_server_requests() -> None:
     assert late.failure is not None and late.attempts == 1
 
 
-@pytest.mark.parametrize("asked", ["Wed, 21 Oct 2026 07:28:00 GMT", "soon", "", "-1", "²"])
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": DATE}, 30.0),
+        ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 07:27:15 GMT"}, 45.0),
+        ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 07:28:15 GMT"}, 0.0),
+        ({"retry-after": DATE, "date": "yesterday"}, 30.0),
+        ({"retry-after": "Wed, 99 Oct 2026 07:28:00 GMT"}, None),
+        ({}, None),
+    ],
+)
+def test_the_time_to_wait_is_read_from_seconds_and_from_a_date(
+    headers: Mapping[str, str], seconds: float | None
+) -> None:
+    half_a_minute_before = datetime(2026, 10, 21, 7, 27, 30, tzinfo=UTC).timestamp()
+    assert tool_transport.retry_after(headers, lambda: half_a_minute_before) == seconds
+
+
+@pytest.mark.parametrize("asked", ["soon", "", "-1", "²"])
 def test_an_unreadable_retry_after_falls_back_to_the_backoff(asked: str) -> None:
     assert search([responds(b"", 429, **{"retry-after": asked}), responds(HITS)]).attempts == 2
 
@@ -360,7 +410,8 @@ def test_a_refusal_is_not_repeated_and_keeps_the_server_s_words(
     monkeypatch.setenv("JUDGE_GOG_API_KEY", "open sesame")
     reply, sent = judge_says(body, status)
     assert reply.failure is not None and len(sent) == 1
-    assert (reply.failure.kind, reply.failure.message) == (FailureKind.REFUSED, f"HTTP {status}: {words}")
+    kind = FailureKind.AUTH if status in (401, 403) else FailureKind.REFUSED
+    assert (reply.failure.kind, reply.failure.message) == (kind, f"HTTP {status}: {words}")
 
 
 def test_the_words_of_a_server_that_limits_the_rate_are_kept() -> None:

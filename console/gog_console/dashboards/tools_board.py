@@ -63,16 +63,18 @@ FAILURES = Row(
         ),
         lines(
             "Attempts that fail, by kind",
-            Query(promql.share_by(ATTEMPTS, BAD, WHERE, "outcome"), "{{outcome}}"),
+            Query(f"{promql.share_by(ATTEMPTS, BAD, WHERE, 'outcome')} > 0", "{{outcome}}"),
             unit="share",
             stacked=True,
+            absent="no attempt failed",
             colours=palette.KINDS,
         ),
         lines(
             "Calls that fail, by kind",
-            Query(promql.share_by(CALLS, BAD, WHERE, "outcome"), "{{outcome}}"),
+            Query(f"{promql.share_by(CALLS, BAD, WHERE, 'outcome')} > 0", "{{outcome}}"),
             unit="share",
             stacked=True,
+            absent="no call failed",
             colours=palette.KINDS,
         ),
         bars(

@@ -13,8 +13,8 @@ from gog import catalog
 from gog.metrics.pages import Page
 
 OUTCOMES = (
-    *("ok", "timeout", "rate_limited", "server_error", "refused", "connection", "malformed", "undecided"),
-    *("breaker_open", "cache_miss"),
+    *("ok", "timeout", "rate_limited", "server_error", "refused", "auth", "no_credit", "connection", "malformed"),
+    *("undecided", "breaker_open", "cache_miss"),
 )
 """Outcomes of a tool call: ok, or the kind of failure (gog.tool_types.FailureKind)."""
 CACHE_RESULTS = ("hit", "miss", "joined")
@@ -71,7 +71,7 @@ TOOL_CACHE = STAGES.counter(
     tool=TOOL, result=CACHE_RESULTS,
 )  # fmt: skip
 TOOL_BREAKER = STAGES.gauge(
-    "gog_tool_breaker_open", "0 or 1", "1 while calls are refused because too many attempts failed in a row.",
+    "gog_tool_breaker_open", "0 or 1", "1 while calls are refused because too many attempts failed in a row or the account is closed.",
     tool=TOOL, backend=BACKEND,
 )  # fmt: skip
 TOOL_DOWN = STAGES.gauge(

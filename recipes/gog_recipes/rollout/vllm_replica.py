@@ -191,7 +191,7 @@ class Replica:
                 self.session.get(self.url + path, headers=headers) as response,
             ):
                 text = await response.content.read(tool_transport.MAX_WHOLE_BODY)
-                tool_transport.check_status(response.status, None, tool_transport.explanation(text, self.key))
+                tool_transport.check_status(response.status, {}, tool_transport.explanation(text, self.key))
                 return json.loads(text)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise CallError(
@@ -203,7 +203,7 @@ class Replica:
 
 def _as_user_error(error: CallError, url: str) -> UserError | None:
     """The UserError for a refusal, which waiting does not change; None for other failures."""
-    if error.kind is not FailureKind.REFUSED:
+    if error.kind not in (FailureKind.REFUSED, FailureKind.AUTH):
         return None
     remedy = "start vLLM with --enable-scale-out" if error.message == NO_ROUTE else "see the server's log"
     return UserError(f"{url} refused a request: {error.message}", where=WHERE, remedy=remedy)
