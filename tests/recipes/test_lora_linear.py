@@ -126,6 +126,16 @@ def results(function, x, trained):
     return [out.detach(), *gradients]
 
 
+def test_a_bias_is_added_before_the_sum_is_rounded(inputs, two_adapters):
+    x, weight, bias = inputs
+    exact = x.double() @ weight.double().t() + bias.double() + sum(each(x).double() for each in two_adapters)
+    own = lora_linear.linear(x, weight, bias, two_adapters)
+    plain = lora_linear.adapted(x, weight, bias, sum(each(x) for each in two_adapters))
+    rounded = (exact.bfloat16() - exact).abs().mean()
+    assert (own - exact).abs().mean() < 1.001 * rounded
+    assert torch.equal(own, plain)
+
+
 @pytest.mark.parametrize("rows", [7, 1000])
 def test_gradients_equal_those_of_autograd_whatever_rows_are_cast_at_a_time(inputs, two_adapters, monkeypatch, rows):
     x, weight, bias = inputs

@@ -62,25 +62,30 @@ def linear(
         return adapted(x, weight, bias, sum((each(x) for each in adapters), torch.zeros((), device=x.device)))
     factors = tuple(each.scaling for each in adapters)
     pairs = [tensor for each in adapters for tensor in (each.a, each.b)]
-    flat: torch.Tensor = _Product.apply(x.flatten(0, -2), weight, factors, *pairs)
-    out = flat.view(*x.shape[:-1], len(weight))
-    return out if bias is None else out + bias
+    flat: torch.Tensor = _Product.apply(x.flatten(0, -2), weight, bias, factors, *pairs)
+    return flat.view(*x.shape[:-1], len(weight))
 
 
 class _Product(torch.autograd.Function):
-    """x · weightᵀ + updates, for a weight of low precision: [n, in] -> [n, out]."""
+    """x · weightᵀ + updates + bias, for a weight of low precision: [n, in] -> [n, out]."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, factors: tuple[float, ...], *pairs: torch.Tensor
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        factors: tuple[float, ...],
+        *pairs: torch.Tensor,
     ) -> torch.Tensor:
         ctx.save_for_backward(x, weight, *pairs)
         ctx.factors = factors
         adapters = _adapters(pairs, factors)
-        update = x.new_empty(len(x), len(weight))
+        out = x.new_empty(len(x), len(weight))
         for rows in _rows(weight, len(x)):
-            update[rows] = sum(each(x[rows]) for each in adapters)
-        return update.addmm_(x, weight.t())
+            update = sum((each(x[rows]) for each in adapters), torch.zeros((), device=x.device))
+            out[rows] = update if bias is None else _sum(x[rows], weight, bias, update)
+        return out.addmm_(x, weight.t()) if bias is None else out
 
     @staticmethod
     @once_differentiable
@@ -102,7 +107,20 @@ class _Product(torch.autograd.Function):
                 of_x[rows] = update
         if of_x is not None:
             of_x.addmm_(gradient, weight)
-        return of_x, None, None, *of_pairs
+        return of_x, None, None, None, *of_pairs
+
+
+def _sum(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+    """x · weightᵀ + bias + update in float32: [n, in] -> [n, out].
+
+    A product takes one summand. With two of them, one would have to be added to what is rounded already, or both
+    rounded together first, which removes an update that is small beside the bias.
+    """
+    if x.is_cuda:
+        product = torch.mm(x, weight.t(), out_dtype=torch.float32)
+    else:
+        product = torch.mm(x.float(), weight.t().float())
+    return product.add_(bias).add_(update)
 
 
 def _adapters(pairs: Sequence[torch.Tensor], factors: Sequence[float]) -> list[Adapter]:
@@ -125,13 +143,15 @@ def adapted(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, up
         update: [..., out] by adapters, of any floating-point type
 
     Returns:
-        [..., out] of the type of the weights; base product and update are added before they are rounded.
+        [..., out] of the type of the weights; all summands are added before they are rounded.
     """
     if weight.dtype.itemsize >= 4:
         return F.linear(x, weight, bias) + update.to(x.dtype)
-    flat = torch.addmm(update.flatten(0, -2).to(x.dtype), x.flatten(0, -2), weight.t())
-    out = flat.view(update.shape)
-    return out if bias is None else out + bias
+    flat, rows = update.flatten(0, -2), x.flatten(0, -2)
+    out = (
+        torch.addmm(flat.to(x.dtype), rows, weight.t()) if bias is None else _sum(rows, weight, bias, flat).to(x.dtype)
+    )
+    return out.view(update.shape)
 
 
 class Linear(lora.Linear):
