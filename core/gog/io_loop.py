@@ -41,6 +41,10 @@ class IOLoop:
         """
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
 
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine on this loop, from a thread without a loop; the thread waits."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
     def close(self) -> None:
         """Stops the loop and its thread. What still runs there is cancelled."""
         asyncio.run_coroutine_threadsafe(self._cancel_everything(), self._loop).result()
