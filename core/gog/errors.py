@@ -1,15 +1,16 @@
 """The exceptions that a user is meant to read.
 
-Anything a user can correct (a misspelt field, a missing file, a full disk) is raised as `UserError`: the command line
-prints its three parts and exits with 2, without a traceback, and the control plane does not retry. A service that
-stayed down for longer than the stage waits is `ServiceDown`: exit code 1, and the attempt is retried. Everything else is
-a bug and keeps its traceback.
+Anything a user can correct (a misspelt field, a missing file) is raised as `UserError`: the command line prints its three
+parts and exits with 2, without a traceback, and the control plane does not retry. A service that stayed down for longer
+than the stage waits is `ServiceDown`: exit code 1, and the attempt is retried. So is a stage whose disk is full or fails
+(`is_storage_outage`). Everything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -30,6 +31,18 @@ class UserError(Exception):
         where = f"{self.where}: " if self.where else ""
         remedy = f" ({self.remedy})" if self.remedy else ""
         return f"{where}{self.what}{remedy}"
+
+
+class Unwritable(UserError):
+    """A file or folder could not be written.
+
+    Attributes:
+        may_pass: whether it may succeed later without a change by the user, so that a stage is retried.
+    """
+
+    def __init__(self, what: str, *, where: str, remedy: str, may_pass: bool) -> None:
+        self.may_pass = may_pass
+        super().__init__(what, where=where, remedy=remedy)
 
 
 class QuestionSkipped(UserError):
@@ -55,13 +68,13 @@ class ServiceDown(Exception):
         return f"{self.service}: {self.reason} (the stage's next attempt resumes from its last checkpoint)"
 
 
-def unwritable(error: OSError, where: object, *, remedy: str = "name a folder that can be written") -> UserError:
+def unwritable(error: OSError, where: object, *, remedy: str = "name a folder that can be written") -> Unwritable:
     """The UserError for a file or folder that could not be written."""
     if is_disk_full(error):
-        return UserError(
-            "the disk is full", where=str(where), remedy="free space, then `gog resume`; nothing committed is lost"
-        )
-    return UserError(f"cannot write: {error.strerror}", where=str(where), remedy=remedy)
+        what, remedy = "the disk is full", "free space, then `gog resume`; nothing committed is lost"
+    else:
+        what = f"cannot write: {error.strerror or error}"
+    return Unwritable(what, where=str(where), remedy=remedy, may_pass=is_storage_outage(error))
 
 
 def is_disk_full(error: Exception) -> bool:
@@ -69,5 +82,21 @@ def is_disk_full(error: Exception) -> bool:
 
     Some libraries (safetensors) pass on the system's message instead of its number, so that is recognized too.
     """
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or any(os.strerror(number) in str(error) for number in full)
+    return _is_one_of(error, _FULL)
+
+
+def is_storage_outage(error: Exception) -> bool:
+    """Whether an error means that a disk is full or fails, is mounted read-only, or that its server is away.
+
+    All of these end without a change to the run: space is freed, a volume is repaired or mounted again, and a pod may
+    start on another node. Missing permissions do not.
+    """
+    return _is_one_of(error, _OUTAGES)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OUTAGES = (*_FULL, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN)
+
+
+def _is_one_of(error: Exception, numbers: Sequence[int]) -> bool:
+    return getattr(error, "errno", None) in numbers or any(os.strerror(number) in str(error) for number in numbers)

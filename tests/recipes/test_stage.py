@@ -149,9 +149,9 @@ def test_a_full_disk_is_reported_in_one_line_whichever_library_raised_it(error, 
 
     with pytest.raises(SystemExit) as caught:
         config.exit_with(write)
-    assert caught.value.code == 2
+    assert caught.value.code == 1
     assert capsys.readouterr().err == (
-        "error: the stage's files: the disk is full (free space, then `gog resume`; nothing committed is lost)\n"
+        "failed: the stage's files: the disk is full (free space, then `gog resume`; nothing committed is lost)\n"
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from gog.errors import ServiceDown, UserError, is_disk_full, unwritable
+from gog.errors import ServiceDown, Unwritable, UserError, is_storage_outage, unwritable
 from gog.spec import StageConfig
 from gog.store import Unavailable
 from gog_recipes.runtime import interruption, termination
@@ -77,9 +76,9 @@ def exit_with(main: Callable[[], None]) -> None:
     """Runs a recipe and exits with its code; see docs/runbooks.md, "How a stage ends".
 
     What the user must change becomes one line and INVALID_INPUT. What may have passed by the next attempt (a tool, the
-    judge or the store is down) becomes one line and FAILED. SIGTERM and SIGINT become INTERRUPTED; after SIGTERM the stage
-    first saves what it has done. Any other error is a bug and keeps its traceback. In a pod the reason is left as the
-    termination message, too.
+    judge or the store is down, a disk is full or fails) becomes one line and FAILED. SIGTERM and SIGINT become INTERRUPTED;
+    after SIGTERM the stage first saves what it has done. Any other error is a bug and keeps its traceback. In a pod the
+    reason is left as the termination message, too.
     """
     with interruption.PROCESS.installed():
         _run(main)
@@ -89,17 +88,27 @@ def _run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
+        if isinstance(error, Unwritable) and error.may_pass:
+            _exit("failed", error.sentence(), FAILED)
         _exit("error", error.sentence(), INVALID_INPUT)
     except (ServiceDown, Unavailable) as error:
         _exit("failed", str(error), FAILED)
     except (KeyboardInterrupt, interruption.Interrupted):
         _exit("interrupted", "the next attempt resumes from the last checkpoint", INTERRUPTED)
     except Exception as error:
-        if not is_disk_full(error):
+        if not is_storage_outage(error):
             termination.leave_reason(f"{type(error).__name__}: {error}")
             raise
-        _exit("error", unwritable(OSError(errno.ENOSPC, ""), "the stage's files").sentence(), INVALID_INPUT)
+        _exit("failed", _of_storage(error), FAILED)
     sys.exit(0)
+
+
+def _of_storage(error: Exception) -> str:
+    """The sentence about an error of a disk, which some libraries raise as one of their own."""
+    found = error if isinstance(error, OSError) else OSError(str(error))
+    return unwritable(
+        found, found.filename or "the stage's files", remedy="see to its volume, then `gog resume`"
+    ).sentence()
 
 
 def _exit(outcome: str, sentence: str, code: int) -> None:
