@@ -52,6 +52,10 @@ class QuestionSkipped(UserError):
     """
 
 
+class NotFinite(UserError):
+    """A policy gave a token of one conversation a log-probability that is not finite. The rollout names the trajectory."""
+
+
 class ServiceDown(Exception):
     """A service was down for longer than the stage waits. Nothing in the manifest is wrong: it is retried.
 

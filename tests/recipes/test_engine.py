@@ -12,7 +12,7 @@ from support import plain
 from gog import prompts
 from gog.catalog import SEARCH_TOOLS
 from gog.engine import Counters, Limits
-from gog.errors import QuestionSkipped
+from gog.errors import NotFinite, QuestionSkipped
 from gog.images import Image
 from gog.spec import EngineSettings, LoraSettings, ModelSpec
 from gog.trajectory import Segment
@@ -391,3 +391,35 @@ def test_an_engine_at_rest_holds_no_cache_and_samples_again_when_a_conversation_
     asyncio.run(engine.rest())
     assert engine.decoder.cache.bytes == 0
     assert [[s.tokens for s in row] for row in play(engine, GROUPS)] == [[s.tokens for s in row] for row in before]
+
+
+class Overflowing:
+    """Image features of which those of one image are not finite."""
+
+    def __init__(self, vision, spoiled):
+        self.vision, self.spoiled = vision, spoiled
+
+    def __contains__(self, key):
+        return key in self.vision
+
+    def __getattr__(self, name):
+        return getattr(self.vision, name)
+
+    def __getitem__(self, key):
+        return self.vision[key] * (float("inf") if key == self.spoiled else 1.0)
+
+
+def test_a_log_prob_that_is_not_finite_ends_its_own_conversation_and_no_other(policy, processor):
+    engine = engine_for(policy, processor)
+    engine.vision = Overflowing(engine.vision, image(2).hash)
+
+    async def run():
+        sessions = [
+            (await open_group(engine, "what colour is the ring ?", image(number), [(7, number)]))[0]
+            for number in range(1, 4)
+        ]
+        return await asyncio.gather(*(session.generate() for session in sessions), return_exceptions=True)
+
+    first, spoiled, last = asyncio.run(run())
+    assert isinstance(spoiled, NotFinite) and first.text and last.text
+    assert spoiled.what == "the policy of version 0 samples tokens with a log-prob that is not finite"

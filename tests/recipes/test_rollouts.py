@@ -20,7 +20,7 @@ from support.scripted_engine import ScriptedEngine, glance_then_answer
 
 from gog import catalog, images, outage
 from gog.dataset import Question
-from gog.errors import ServiceDown, UserError
+from gog.errors import NotFinite, ServiceDown, UserError
 from gog.images import Image
 from gog.outage import Waiting, Watch
 from gog.spec import AgentSettings, OutageSpec
@@ -213,6 +213,24 @@ def test_each_rank_knows_which_of_the_groups_it_played(folder: Path) -> None:
     assert (first.own, second.own) == ([0, 3], [1, 2])
 
 
+class SpoiledEngine(ScriptedEngine):
+    """An engine of which the second conversation about question 1 gets a number that is none."""
+
+    async def open(self, prompt: str, *given: Any, **options: Any) -> Sequence[Any]:
+        async def fail() -> Any:
+            raise NotFinite("no number", where="model", remedy="check the images")
+
+        opened = await super().open(prompt, *given, **options)
+        if "question 1" in prompt:
+            opened[1].generate = fail  # type: ignore[method-assign]
+        return opened
+
+
+def test_a_log_prob_that_is_not_finite_stops_the_play_and_names_its_trajectory(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"^model: trajectory sft-1-q1-1: no number \(check the images\)$"):
+        play(make_rollouts(folder, SpoiledEngine()))
+
+
 # ---- the judge
 
 
@@ -228,6 +246,25 @@ def test_a_judge_that_replied_without_a_verdict_is_not(folder: Path) -> None:
     (trajectory,) = play(make_rollouts(folder, services=services, questions=questions(1)), samples=1).trajectories
     assert len(services.judged) == 1
     assert trajectory.excluded == "judge" and trajectory.judge_failure is not None
+
+
+def test_a_judge_that_decides_fewer_than_95_of_100_answers_stops_the_play_with_a_remedy(folder: Path) -> None:
+    undecided: list[FailureKind | None] = [FailureKind.UNDECIDED] * 2
+    with pytest.raises(
+        UserError, match=r"decided only 22 of 24 answers; the last failure: undecided: on purpose"
+    ) as caught:
+        play(make_rollouts(folder, services=FakeServices(judge_outcomes=undecided)), samples=4)
+    assert caught.value.where == "endpoints.judge" and "replies Yes or No" in caught.value.remedy
+    assert play(make_rollouts(folder, services=FakeServices(judge_outcomes=undecided[:1])), samples=4).groups
+
+
+def test_verdicts_of_earlier_plays_count_where_the_newest_are_few(folder: Path) -> None:
+    services = FakeServices(judge_outcomes=[FailureKind.UNDECIDED])
+    rollouts = make_rollouts(folder, services=services)
+    play(rollouts)
+    services.judge_outcomes = [FailureKind.UNDECIDED]
+    with pytest.raises(UserError, match="decided only 22 of 24 answers"):
+        play(rollouts, step=2)
 
 
 @dataclass

@@ -25,7 +25,7 @@ from gog import behaviour, catalog, judging, metrics, outage, prompts, rewards, 
 from gog.agent import Episode, Generation, Session
 from gog.dataset import Question
 from gog.engine import Engine
-from gog.errors import QuestionSkipped, UserError
+from gog.errors import NotFinite, QuestionSkipped, UserError
 from gog.images import Image
 from gog.spec import AgentSettings
 from gog.tool_types import Reply
@@ -286,7 +286,11 @@ class Rollouts:
         if resumed is not None:
             episode.restore(resumed.found, resumed.images)
         with self.tracer.episode(name) as span:
-            trajectory = await self._judged(question, await episode.run())
+            try:
+                trajectory = await episode.run()
+            except NotFinite as error:
+                raise UserError(f"trajectory {name}: {error.what}", where=error.where, remedy=error.remedy) from None
+            trajectory = await self._judged(question, trajectory)
             trajectory = trajectory.model_copy(update={"id": name, **facts})
             span.record(trajectory)
         if whole:

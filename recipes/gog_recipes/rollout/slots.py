@@ -127,6 +127,12 @@ class Slot:
         if future is not None and not future.done():
             future.set_result(generation)
 
+    def fail(self, error: Exception) -> None:
+        """Ends the conversation: the session that waits for its turn gets the error."""
+        future, self.waiting = self.waiting, None
+        if future is not None and not future.done():
+            future.set_exception(error)
+
 
 def _cuts(segments: Sequence[Segment]) -> list[int]:
     """Numbers of tokens at which the steps ended that sampled these segments.

@@ -32,7 +32,7 @@ import torch
 from gog import metrics, prompts
 from gog.agent import Generation
 from gog.engine import Counters, Seed
-from gog.errors import UserError
+from gog.errors import NotFinite, UserError
 from gog.images import Image
 from gog.spec import EngineSettings
 from gog.trajectory import Segment
@@ -286,10 +286,12 @@ class TransformersEngine:
         noise = None if greedy else [slot.noise.random() for slot in slots]
         suppressed = [slot.suppressed for slot in slots]
         tokens, logprobs = draw(logits, suppressed, noise, self.limits.temperature or 1.0)
-        self._check_finite(logprobs)
         metrics.record_tokens("generated", len(slots))
         self._count(generated=len(slots))
         for slot, token, logprob in zip(slots, tokens, logprobs, strict=True):
+            if not math.isfinite(logprob):
+                slot.fail(_not_finite(self.version))
+                continue
             slot.add_token(token, logprob)
             finished = self.processor.ends_turn(slot.turn)
             room = self.room(slot) > 0
@@ -297,16 +299,17 @@ class TransformersEngine:
                 text, overrun = self.processor.turn_text(slot.turn)
                 slot.deliver(Generation(text, finished, room), self.version, overrun=overrun)
 
-    def _check_finite(self, logprobs: Sequence[float]) -> None:
-        if not all(map(math.isfinite, logprobs)):
-            raise UserError(
-                f"the policy of version {self.version} samples tokens with a log-prob that is not finite",
-                where="model",
-                remedy="continue from an earlier checkpoint, with a lower learning rate",
-            )
-
     def _count(self, **more: int) -> None:
         self.counters = Counters.total((self.counters, Counters(**more)))
+
+
+def _not_finite(version: int) -> NotFinite:
+    return NotFinite(
+        f"the policy of version {version} samples tokens with a log-prob that is not finite",
+        where="model",
+        remedy="if most trajectories have this, continue from an earlier checkpoint with a lower learning rate; else check "
+        "the images of that question",
+    )
 
 
 @dataclass
