@@ -1,13 +1,14 @@
 """The path that every tool call takes.
 
-    cache → single-flight → slot → breaker → attempt with its deadline → reading of the answer → retry within a budget
-    → typed failure
+    cache → single-flight → slot → breaker → rate limit → attempt with its deadline, hedged → reading of the answer
+    → retry within a budget → typed failure
 
 A tool failure must neither stop a run nor become a training signal. A call therefore never raises because of a tool: it
 returns a `Reply` with a typed failure. Only this module retries calls. Failures are never cached. Concurrent equal
 calls are merged into one.
 
-HTTP and time are arguments (`send`, `clock`, `sleep`). Budgets in money and fallback back ends are not supported.
+What was decided on the way (a retry, a hedge, a wait) is in the reply and in metrics. HTTP and time are arguments
+(`send`, `clock`, `sleep`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from gog import metrics, tracing
+from gog.calls import hedge
+from gog.calls.breaker import Breaker
+from gog.calls.rate_limit import RateLimit
 from gog.spec import CallPolicy
 from gog.tool_cache import Cache
-from gog.tool_types import CLOSED_ACCOUNT, RETRYABLE, FailureKind, Reply, ToolFailure
+from gog.tool_types import CLOSED_ACCOUNT, RETRYABLE, Bill, Decision, FailureKind, Reply, ToolFailure
 
 Value = TypeVar("Value")
 Build = Callable[[Callable[[], bytes]], Awaitable[bytes]]
@@ -64,52 +68,26 @@ def cache_key(tool: str, backend: str, version: str, arguments: Mapping[str, Any
 
 
 @dataclass
-class Breaker:
-    """Refuses calls for a while after many failures in a row; then lets one through as a test."""
+class _Call:
+    """What happens during one call."""
 
-    failures: int
-    """Failed attempts in a row that open it."""
-    seconds: float
-    """Seconds for which an open breaker refuses."""
-    clock: Callable[[], float]
-    """Seconds; only differences matter."""
-    _in_a_row: int = 0
-    """Failed attempts since the last success."""
-    _opened: float | None = None
-    """When it last opened or let a test through; None while it is closed."""
-    _at_once: bool = False
-    """Whether it last opened because of the account, not because of many failures."""
+    tool: str
+    """Name of the tool."""
+    decisions: dict[Decision, None] = field(default_factory=dict)
+    """What was decided, in order, each once."""
+    waited: float = 0.0
+    """Seconds for which the rate limit held its requests."""
+    bill: Bill = field(default_factory=Bill)
+    """What its requests cost; the transport adds to it."""
 
-    def admits(self) -> bool:
-        if self._opened is None:
-            return True
-        if self.clock() - self._opened < self.seconds:
-            return False
-        self._opened = self.clock()  # lets one call through; the next is refused until that one reports
-        return True
+    def decide(self, decision: Decision) -> None:
+        """Takes note of a decision."""
+        metrics.record_decision(self.tool, decision)
+        self.decisions.setdefault(decision)
 
-    def report(self, success: bool, *, at_once: bool = False) -> None:
-        """Records one attempt. at_once: opens without waiting for further failures."""
-        self._in_a_row = 0 if success else self._in_a_row + 1
-        self._at_once = at_once and not success
-        if success:
-            self._opened = None
-        elif at_once or self._in_a_row >= self.failures:
-            self._opened = self.clock()
-
-    @property
-    def failed_attempts(self) -> int:
-        """Consecutive failed attempts since the last success."""
-        return self._in_a_row
-
-    @property
-    def is_open(self) -> bool:
-        return self._opened is not None
-
-    @property
-    def reason(self) -> str:
-        """Why it is open."""
-        return "the account is closed" if self._at_once else "too many failures in a row"
+    def reply(self, value: Any, failure: ToolFailure | None, attempts: int, seconds: float) -> Reply[Any]:
+        """The reply of this call."""
+        return Reply(value, failure, attempts, seconds, False, tuple(self.decisions), self.waited, self.bill.usd)
 
 
 async def build_here(body: Callable[[], bytes]) -> bytes:
@@ -125,8 +103,8 @@ class CallPath(Generic[Value]):
     """Name of the tool, as in catalog.TOOLS."""
     backend: str
     """Label of metrics; one of few words, never an address."""
-    send: Callable[[bytes], Awaitable[bytes]]
-    """Body of a request -> body of the answer. Raises CallError."""
+    send: Callable[[bytes, Bill], Awaitable[bytes]]
+    """Body of a request -> body of the answer, whose cost it adds to the bill. Raises CallError."""
     policy: CallPolicy
     """Attempts, deadlines, concurrency, breaker."""
     cache: Cache
@@ -143,11 +121,14 @@ class CallPath(Generic[Value]):
     """Jitter of the pauses."""
     build: Build = build_here
     """Calls the function that builds a request, in another thread where that takes long."""
+    rate: RateLimit = field(default_factory=lambda: RateLimit(None))
+    """Spaces the requests of this tool, over all processes of the machine."""
 
     def __post_init__(self) -> None:
         self._span = f"execute_tool {self.tool}"
         self._slots = asyncio.Semaphore(self.policy.concurrency)
         self._last_failure = ""
+        self._is_paid = False
         self._flights: dict[str, asyncio.Task[Reply[Value]]] = {}
         self.breaker = Breaker(self.policy.breaker_failures, self.policy.breaker_seconds, self.clock)
         metrics.initialise_tool(self.tool, self.backend)
@@ -175,9 +156,9 @@ class CallPath(Generic[Value]):
         stored = self.cache.get(key)
         with contextlib.suppress(*UNREADABLE):  # recorded in the form of an earlier version: as if it were missing
             if stored is not None:
-                reply = Reply(read(stored), seconds=self.clock() - started, cached=True)
+                value = read(stored)
                 metrics.record_cache_lookup(self.tool, "hit")
-                return reply
+                return Reply(value, seconds=self.clock() - started, cached=True, decisions=(Decision.CACHED,))
         if self.cache.strict:
             metrics.record_cache_lookup(self.tool, "miss")
             failure = ToolFailure(self.tool, FailureKind.CACHE_MISS, "not recorded, and the cache is replay-strict")
@@ -190,7 +171,11 @@ class CallPath(Generic[Value]):
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         metrics.record_cache_lookup(self.tool, "joined" if joined else "miss")
         reply = await asyncio.shield(flight)
-        return Reply(reply.value, reply.failure, reply.attempts, self.clock() - started, cached=joined)
+        seconds = self.clock() - started
+        if not joined:
+            return replace(reply, seconds=seconds)
+        # The caller that sent the request pays for it.
+        return Reply(reply.value, reply.failure, reply.attempts, seconds, cached=True, decisions=(Decision.JOINED,))
 
     async def abandon(self) -> None:
         """Cancels the calls under way, whose callers are gone, and waits for their end. Called before the sockets close."""
@@ -220,33 +205,48 @@ class CallPath(Generic[Value]):
         """
         started, attempt, left = self.clock(), 0, self.policy.budget_seconds
         request: bytes | None = None
+        call = _Call(self.tool)
         while True:
-            async with self._slots:  # waiting for a slot costs nothing of the budget: the queue is ours, not the tool's
-                # Asked with a slot in hand, so that calls queued behind a dead back end are refused at once instead of
-                # waiting for their deadlines one after the other.
-                if not self.breaker.admits():
-                    why = f"{self.breaker.reason}, the last: {self._last_failure}"
-                    failure = ToolFailure(
-                        self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts
-                    )
-                    return Reply(None, failure, attempt, self.clock() - started), None
+            # Waiting for a slot or for the rate limit costs nothing of the budget: the queue is ours, not the tool's.
+            async with self._slots:
+                refusal = await self._admit(call)
+                if refusal is not None:
+                    return call.reply(None, refusal, attempt, self.clock() - started), None
                 attempt += 1
                 if request is None:  # with a slot only, because the requests of waiting calls would fill the memory
                     request = await self.build(body)
                 began = self.clock()
                 with tracing.span("attempt") as span:
-                    outcome = await self._attempt(request, read, min(self.policy.deadline_seconds, left))
+                    outcome = await self._attempt(request, read, min(self.policy.deadline_seconds, left), call)
                     if span is not None and isinstance(outcome, ToolFailure):
                         span.error = outcome.kind
                 left -= self.clock() - began
             if not isinstance(outcome, ToolFailure):
                 value, answer = outcome
-                return Reply(value, None, attempt, self.clock() - started), answer
+                return call.reply(value, None, attempt, self.clock() - started), answer
             pause = self._pause(attempt, outcome)
             if outcome.kind not in RETRYABLE or attempt >= self.policy.attempts or pause >= left:
-                return Reply(None, outcome, attempt, self.clock() - started), None
+                return call.reply(None, outcome, attempt, self.clock() - started), None
+            call.decide(Decision.RETRIED)
             await self.sleep(pause)
             left -= pause
+
+    async def _admit(self, call: _Call) -> ToolFailure | None:
+        """Waits until a request may be sent; returns why none may be sent.
+
+        Asked with a slot in hand, so that calls queued behind a dead back end are refused at once instead of waiting for
+        their deadlines one after the other.
+        """
+        if not self.breaker.refuses:
+            waited = await self.rate.wait()
+            if waited:
+                call.waited += waited
+                call.decide(Decision.WAITED)
+        if self.breaker.admits():  # it may have opened meanwhile
+            return None
+        call.decide(Decision.BREAKER)
+        why = f"{self.breaker.reason}, the last: {self._last_failure}"
+        return ToolFailure(self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts)
 
     def _pause(self, attempt: int, failure: ToolFailure) -> float:
         """Seconds before the next attempt: what the server asked for, else exponential with full jitter."""
@@ -254,13 +254,40 @@ class CallPath(Generic[Value]):
             return failure.retry_after
         return self.policy.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
 
+    async def _exchange(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
+        """One request: the value with the answer it was read from."""
+        try:
+            answer = await self.send(request, call.bill)
+        finally:
+            self._is_paid = self._is_paid or call.bill.usd > 0
+        return read(answer), answer
+
+    async def _hedged(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
+        """An exchange, and a second one if the first is slow and a slot is free; never at a back end that charges."""
+
+        def first() -> Awaitable[tuple[Value, bytes]]:
+            return self._exchange(request, read, call)
+
+        def second() -> Callable[[], Awaitable[tuple[Value, bytes]]] | None:
+            if self._is_paid or self._slots.locked() or not self.rate.try_now():
+                return None
+            call.decide(Decision.HEDGED)
+            return in_a_slot
+
+        async def in_a_slot() -> tuple[Value, bytes]:
+            async with self._slots:
+                return await first()
+
+        assert self.policy.hedge_seconds is not None
+        return await hedge.first_success(first, self.policy.hedge_seconds, second)
+
     async def _attempt(
-        self, request: bytes, read: Callable[[bytes], Value], deadline: float
+        self, request: bytes, read: Callable[[bytes], Value], deadline: float, call: _Call
     ) -> tuple[Value, bytes] | ToolFailure:
         """One attempt: the value with the answer it was read from. deadline in seconds; reading does not count."""
+        exchange = self._exchange if self.policy.hedge_seconds is None else self._hedged
         try:
-            answer = await asyncio.wait_for(self.send(request), deadline)
-            value = read(answer)
+            value, answer = await asyncio.wait_for(exchange(request, read, call), deadline)
         except TimeoutError:
             failure = ToolFailure(self.tool, FailureKind.TIMEOUT, f"no answer within {deadline:g} s")
         except CallError as error:

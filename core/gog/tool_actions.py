@@ -137,6 +137,9 @@ class ToolActions:
             "attempts": grounding.attempts + observation.attempts,
             "seconds": round(grounding.seconds + observation.seconds, 4),
             "cached": grounding.cached and observation.cached,
+            "decisions": tuple(dict.fromkeys((*grounding.decisions, *observation.decisions))),
+            "waited": round(grounding.waited + observation.waited, 4),
+            "usd": grounding.usd + observation.usd,
         }
         return Outcome(observation.model_copy(update=both), selected=(1,))
 
@@ -169,6 +172,9 @@ class ToolActions:
             seconds=round(max(reply.seconds for reply in replies), 4),
             attempts=sum(reply.attempts for reply in replies),
             cached=all(reply.cached for reply in replies),
+            decisions=tuple(dict.fromkeys(each for reply in replies for each in reply.decisions)),
+            waited=round(max(reply.waited for reply in replies), 4),
+            usd=sum(reply.usd for reply in replies),
         )
 
     async def _search_text(self, query: str) -> Outcome:
@@ -190,6 +196,9 @@ def _seen(tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Ob
         seconds=round(reply.seconds, 4),
         attempts=reply.attempts,
         cached=reply.cached,
+        decisions=reply.decisions,
+        waited=round(reply.waited, 4),
+        usd=reply.usd,
         **fields,
     )
 

@@ -13,15 +13,19 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from gog import api_keys, judging, metrics, outage, regions, tool_api, tool_transport
 from gog.call_path import Build, CallError, CallPath, build_here
+from gog.calls import rate_limit
+from gog.calls.rate_limit import RateLimit
 from gog.images import Image
 from gog.io_loop import IOLoop
 from gog.metrics import loop_lag
@@ -61,6 +65,7 @@ class Toolbox:
         judge_model: str = "",
         watch: outage.Watch | None = None,
         backends: Mapping[str, str] | None = None,
+        shared: Path | None = None,
     ) -> None:
         """
         Args:
@@ -69,16 +74,19 @@ class Toolbox:
             judge_model: model to request from the judge's server; empty where it has only one.
             watch: waits out outages; None where failures are wanted as they come (`gog serve agent`, tests).
             backends: what answers each tool, for the keys of recorded answers; a tool without one is known by its URL.
+            shared: folder that the processes of this machine share, for rate limits; None limits this process only.
         """
         self.limits, self.judge_model, self._watch = limits, judge_model, watch
         self._endpoints, self._backends = dict(endpoints), dict(backends or {})
+        self._shared = shared
         self._crops: OrderedDict[tuple[str, tuple[float, ...]], Image] = OrderedDict()
         self._failures = _FailureLog()
 
     @classmethod
     def of_stage(cls, config: StageConfig, watch: outage.Watch | None = None) -> Toolbox:
         """The tools of a stage, as its configuration names them."""
-        return cls(config.endpoints, config.tools, config.judge_model, watch, config.backends)
+        shared = Path(config.workdir) / "limits" if config.workdir else None
+        return cls(config.endpoints, config.tools, config.judge_model, watch, config.backends, shared)
 
     async def __aenter__(self) -> Toolbox:
         self.io = IOLoop()
@@ -113,15 +121,18 @@ class Toolbox:
         build: Build = asyncio.to_thread if tool in SENDS_IMAGES else build_here
         # Other rules or another model are another judge: recorded verdicts of one must not answer for the other.
         version = fingerprint(judging.RULES + self.judge_model) if tool == "judge" else "1"
+        policy = self.limits.policy(tool)
+        per_minute = policy.rate_per_minute and rate_limit.for_machine(policy.rate_per_minute, os.environ)
         return CallPath(
             tool,
             BACKEND,
             tool_transport.Transport(self._session, tool, address + PATHS[tool], key).send,
-            self.limits.policy(tool),
+            policy,
             self._cache,
             answered_by=self._backends.get(tool) or address,
             version=version,
             build=build,
+            rate=RateLimit(per_minute, self._shared and self._shared / tool),
         )
 
     async def _call(
@@ -148,7 +159,7 @@ class Toolbox:
 
         reply = await self._call("grounding", {"image": image.hash, "expression": expression}, body, _read_detections)
         found = None if reply.value is None else await self._candidates(image, reply.value)
-        return Reply(found, reply.failure, reply.attempts, reply.seconds, reply.cached)
+        return reply.with_value(found)
 
     async def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Grounding:
         limits = self.limits

@@ -22,7 +22,7 @@ import aiohttp
 
 from gog import metrics, tool_api
 from gog.call_path import CallError
-from gog.tool_types import FailureKind
+from gog.tool_types import Bill, FailureKind
 
 BACKEND = "http"
 """Label of metrics."""
@@ -58,8 +58,12 @@ class Transport:
     key: str = ""
     """API key; empty where the server requires none."""
 
-    async def send(self, body: bytes) -> bytes:
+    async def send(self, body: bytes, bill: Bill | None = None) -> bytes:
         """Sends a JSON body by POST and returns the body of the response.
+
+        Args:
+            body: JSON.
+            bill: the response's cost is added to it.
 
         Raises:
             CallError: no connection, a truncated or too long response, or a status other than 200.
@@ -71,7 +75,7 @@ class Transport:
         try:
             async with self.session.post(self.url, data=data, headers=headers, allow_redirects=False) as response:
                 answer = await _read_whole(response)
-                _note_cost(self.tool, response.headers)
+                _note_cost(self.tool, response.headers, bill)
                 check_status(response.status, response.headers, explanation(answer, self.key))
                 return answer
         except TimeoutError:
@@ -177,11 +181,13 @@ def one_line(text: str, limit: int = MAX_WORDS) -> str:
     return words if len(words) <= limit else f"{words[: limit - 1]}…"
 
 
-def _note_cost(tool: str, headers: Mapping[str, str]) -> None:
+def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None) -> None:
     """Records the cost that a response reports, also for failures, which may be charged."""
     if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
         cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
         metrics.record_cost(tool, BACKEND, cost, left)
+        if bill is not None:
+            bill.usd += cost or 0.0
 
 
 def _dollars(text: str) -> float | None:

@@ -15,6 +15,7 @@ from gog.images import Image
 from gog.trajectory import Candidate
 
 Value = TypeVar("Value", covariant=True)
+Other = TypeVar("Other")
 
 
 class FailureKind(StrEnum):
@@ -59,6 +60,33 @@ CLOSED_ACCOUNT = frozenset({FailureKind.AUTH, FailureKind.NO_CREDIT})
 """Kinds that hold for every further call until a person acts."""
 
 
+class Decision(StrEnum):
+    """What the call path decided during a call; also the `decision` label of metrics."""
+
+    CACHED = "cached"
+    """The answer was kept: no request."""
+    JOINED = "joined"
+    """An equal call was under way, whose answer this one shares."""
+    WAITED = "waited"
+    """The rate limit held a request."""
+    RETRIED = "retried"
+    """A failed attempt was repeated."""
+    HEDGED = "hedged"
+    """A slow request got an equal one beside it."""
+    BREAKER = "breaker"
+    """The open breaker refused the call."""
+
+
+@dataclass
+class Bill:
+    """What the requests of one call cost. The transport adds to it."""
+
+    usd: float = 0.0
+    """US dollars."""
+    calls: int = 0
+    """Calls of vendors."""
+
+
 @dataclass(frozen=True)
 class ToolFailure:
     """Why a call failed: infrastructure's fault, never the model's."""
@@ -94,6 +122,18 @@ class Reply(Generic[Value]):
     """Duration of the call, waiting for a slot and pauses included."""
     cached: bool = False
     """Whether the answer came from the cache, or from an equal call under way."""
+    decisions: tuple[Decision, ...] = ()
+    """What the call path decided, in order, each once."""
+    waited: float = 0.0
+    """Seconds for which the rate limit held its requests; part of `seconds`."""
+    usd: float = 0.0
+    """Cost in US dollars, failed attempts included; 0 for an answer that another call paid for."""
+
+    def with_value(self, value: Other | None) -> Reply[Other]:
+        """The same reply with another value."""
+        return Reply(
+            value, self.failure, self.attempts, self.seconds, self.cached, self.decisions, self.waited, self.usd
+        )
 
     def unwrap(self) -> Value:
         """The value of a call that succeeded."""

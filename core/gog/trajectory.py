@@ -142,6 +142,12 @@ class Observation(Record):
     """Requests sent, retries included."""
     cached: bool = False
     """Whether every call was answered from the cache."""
+    decisions: tuple[str, ...] = ()
+    """What the call path decided during the calls, each a `gog.tool_types.Decision`."""
+    waited: float = 0.0
+    """Seconds for which rate limits held the calls; part of `seconds`."""
+    usd: float = 0.0
+    """Cost of the calls in US dollars, as their back ends reported it."""
 
 
 class Turn(Record):

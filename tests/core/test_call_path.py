@@ -8,8 +8,10 @@ import pytest
 from support.builders import HANG, SERVER_ERROR, FakeBackend, make_path, now, request, run
 
 from gog import call_path, metrics
-from gog.call_path import Breaker, CallError
-from gog.tool_types import RETRYABLE, FailureKind, Reply
+from gog.call_path import CallError
+from gog.calls.breaker import Breaker
+from gog.calls.rate_limit import RateLimit
+from gog.tool_types import RETRYABLE, Bill, Decision, FailureKind, Reply
 
 ANSWER = b"a ring"
 
@@ -32,7 +34,7 @@ def test_a_call_that_works_is_made_once() -> None:
 def test_a_call_is_retried_and_its_answer_then_counts() -> None:
     backend = FakeBackend([SERVER_ERROR, SERVER_ERROR, ANSWER])
     reply, _ = call_once(backend, attempts=3)
-    assert (reply.value, reply.attempts) == ("a ring", 3)
+    assert (reply.value, reply.attempts, reply.decisions) == ("a ring", 3, (Decision.RETRIED,))
 
 
 def test_pauses_double_and_are_jittered() -> None:
@@ -359,6 +361,108 @@ def test_a_closed_account_opens_the_breaker_at_once_and_the_refusals_name_it(kin
     assert (third.value, len(backend.requests)) == ("a ring", 2)
 
 
+# ---- the rate limit
+
+
+def test_requests_are_spaced_evenly_and_retries_count_as_requests() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, attempts=2, backoff_seconds=0)
+        path.rate = RateLimit(30, clock=now)
+        return await asyncio.gather(*(request(path, str(number)) for number in range(3)))
+
+    backend = FakeBackend([SERVER_ERROR, ANSWER])
+    replies = run(scenario())
+    assert backend.times == [0, 2, 4, 6]
+    assert sorted(reply.waited for reply in replies)[-1] > 0
+    assert all(Decision.WAITED in reply.decisions for reply in replies if reply.waited)
+
+
+def test_waiting_for_the_rate_limit_costs_nothing_of_the_budget() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(FakeBackend([ANSWER]), budget_seconds=1, deadline_seconds=1)
+        path.rate = RateLimit(1, clock=now)
+        return [await request(path, str(number)) for number in range(3)]
+
+    assert [reply.waited for reply in run(scenario())] == [0, 60, 60]
+
+
+def test_an_open_breaker_refuses_without_waiting_for_the_rate_limit() -> None:
+    async def scenario() -> float:
+        path = make_path(FakeBackend([SERVER_ERROR]), attempts=1, breaker_failures=1, breaker_seconds=1000)
+        path.rate = RateLimit(1, clock=now)
+        replies = [await request(path, str(number)) for number in range(5)]
+        assert [Decision.BREAKER in reply.decisions for reply in replies] == [False] + [True] * 4
+        return now()
+
+    assert run(scenario()) == 0
+
+
+# ---- the hedge
+
+
+def hedged(outcomes: list[object], *, seconds: float = 0.0, **limits: float) -> tuple[Reply[str], FakeBackend, float]:
+    """One call that is hedged after a second."""
+    backend = FakeBackend(outcomes, seconds)
+    reply, ended = call_once(backend, hedge_seconds=1, **limits)
+    return reply, backend, ended
+
+
+def test_a_stalled_request_gets_a_second_one_whose_answer_counts() -> None:
+    reply, backend, ended = hedged([HANG, ANSWER])
+    assert (reply.value, reply.attempts, ended, len(backend.requests)) == ("a ring", 1, 1, 2)
+    assert reply.decisions == (Decision.HEDGED,) and backend.busy == 0
+
+
+def test_a_request_that_is_answered_in_time_is_not_hedged() -> None:
+    reply, backend, _ = hedged([ANSWER], seconds=0.9)
+    assert (reply.decisions, len(backend.requests)) == ((), 1)
+
+
+def test_a_failed_hedge_does_not_end_the_first_request() -> None:
+    async def scenario() -> Reply[str]:
+        return await request(make_path(send, hedge_seconds=1, attempts=1))
+
+    async def send(body: bytes) -> bytes:
+        sent.append(now())
+        if len(sent) == 2:
+            raise SERVER_ERROR
+        await asyncio.sleep(5)
+        return ANSWER
+
+    sent: list[float] = []
+    assert run(scenario()).value == "a ring" and sent == [0, 1]
+
+
+def test_a_hedge_needs_a_slot_of_its_own() -> None:
+    reply, backend, _ = hedged([HANG, ANSWER], concurrency=1, attempts=1, deadline_seconds=3)
+    assert reply.failure is not None and len(backend.requests) == 1
+
+
+def test_both_requests_of_a_hedged_attempt_end_at_its_deadline() -> None:
+    reply, backend, ended = hedged([HANG], attempts=1, deadline_seconds=3)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.TIMEOUT
+    assert (ended, len(backend.requests), backend.busy) == (3, 2, 0)
+
+
+def test_a_back_end_that_charges_is_never_hedged() -> None:
+    async def send(body: bytes, bill: Bill) -> bytes:
+        sent.append(body)
+        bill.usd += 0.01
+        await asyncio.sleep(5)
+        return ANSWER
+
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(send, hedge_seconds=6)
+        path.send = send
+        first = await request(path, "first")
+        path.policy = path.policy.model_copy(update={"hedge_seconds": 1})
+        return [first, await request(path, "second")]
+
+    sent: list[bytes] = []
+    replies = run(scenario())
+    assert len(sent) == 2 and [reply.usd for reply in replies] == [0.01, 0.01]
+
+
 # ---- metrics
 
 
@@ -378,3 +482,13 @@ def test_attempts_failures_and_recoveries_are_counted() -> None:
     assert counted("gog_tool_attempts_total", "ok") == 1
     assert counted("gog_tool_calls_total", "ok") == 1
     assert counted("gog_tool_calls_total", "server_error") == 0
+
+
+def test_decisions_are_counted() -> None:
+    def counted(decision: Decision) -> float:
+        labels = {"tool": "textSearch", "decision": decision}
+        return metrics.REGISTRY.get_sample_value("gog_tool_decisions_total", labels) or 0.0
+
+    before = {each: counted(each) for each in (Decision.RETRIED, Decision.HEDGED)}
+    call_once(FakeBackend([SERVER_ERROR, HANG, ANSWER]), hedge_seconds=1, backoff_seconds=0)
+    assert {each: counted(each) - before[each] for each in before} == {Decision.RETRIED: 1, Decision.HEDGED: 1}

@@ -15,12 +15,25 @@ from gog.errors import UserError
 from gog.metrics import definitions, document, loop_lag, serving
 from gog.store import Unavailable, faults, parts
 from gog.store.counted import counted
-from gog.tool_types import FailureKind
+from gog.tool_types import Decision, FailureKind
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("core/gog", "operator/gog_operator", "recipes/gog_recipes", "tool_servers/gog_tools")
 LABELS = {
-    *("tool", "backend", "outcome", "result", "stage", "status", "kind", "component", "part", "level", "policy"),
+    *(
+        "tool",
+        "backend",
+        "outcome",
+        "result",
+        "stage",
+        "status",
+        "kind",
+        "component",
+        "part",
+        "decision",
+        "level",
+        "policy",
+    ),
     *("operation", "server", "condition", "role", "ready", "method", "code"),
 }
 
@@ -48,6 +61,10 @@ def test_no_name_is_defined_twice() -> None:
 
 def test_outcomes_are_the_kinds_of_tool_failure() -> None:
     assert ("ok", *FailureKind) == metrics.OUTCOMES
+
+
+def test_decisions_are_those_of_the_call_path() -> None:
+    assert set(metrics.DECISIONS) == set(Decision) - {Decision.CACHED, Decision.JOINED}
 
 
 def test_every_metric_is_emitted_by_code_that_is_called() -> None:

@@ -25,7 +25,7 @@ from gog.spec import AgentSettings, CacheSpec, ToolsSpec
 from gog.store import Manifest, Store
 from gog.tool_actions import SEARCH_TOOLS
 from gog.tool_cache import Cache
-from gog.tool_types import FailureKind, Grounding, Reply, ToolFailure
+from gog.tool_types import Bill, FailureKind, Grounding, Reply, ToolFailure
 from gog.trajectory import Candidate, Observation, Segment, Trajectory, Turn
 
 Value = TypeVar("Value")
@@ -339,7 +339,11 @@ SERVER_ERROR = CallError(FailureKind.SERVER_ERROR, "HTTP 500")
 def make_path(send: Any, *, cache: Cache | None = None, **limits: Any) -> CallPath[str]:
     """A call path in the running loop's time, without a breaker that gets in the way."""
     spec = ToolsSpec(**{"breaker_failures": 1_000, **limits}).policy("textSearch")
-    return CallPath("textSearch", "fake", send, spec, cache or Cache(CacheSpec()), clock=now)
+
+    async def unpaid(body: bytes, bill: Bill) -> bytes:
+        return await send(body)
+
+    return CallPath("textSearch", "fake", unpaid, spec, cache or Cache(CacheSpec()), clock=now)
 
 
 async def request(path: CallPath[str], query: str = "ring") -> Reply[str]:

@@ -5,6 +5,7 @@ prints docs/metrics.md.
 """
 
 from gog.metrics.definitions import (
+    DECISIONS,
     DEFINITIONS,
     LEADER,
     OPERATOR,
@@ -36,6 +37,7 @@ from gog.metrics.emit import (
     record_checkpoint,
     record_checkpoint_seconds,
     record_cost,
+    record_decision,
     record_event_loop_lag,
     record_judge_rate,
     record_levels,
@@ -64,11 +66,11 @@ REGISTRY = STAGES.registry
 """Metrics on the page of a stage."""
 
 __all__ = [
-    "DEFINITIONS", "LEADER", "OPERATOR", "OUTCOMES", "QUEUE_AGE", "QUEUE_DEPTH", "REGISTRY", "RESYNC_SECONDS",
-    "RUNS", "SERVERS", "SERVER_OUTCOMES", "SERVER_REQUESTS", "SERVER_SECONDS", "STAGES", "TRAIN_STEP", "WORKING",
+    "DECISIONS", "DEFINITIONS", "LEADER", "OPERATOR", "OUTCOMES", "QUEUE_AGE", "QUEUE_DEPTH", "REGISTRY",
+    "RESYNC_SECONDS", "RUNS", "SERVERS", "SERVER_OUTCOMES", "SERVER_REQUESTS", "SERVER_SECONDS", "STAGES", "TRAIN_STEP", "WORKING",
     "attempts_by_outcome", "initialise_control", "initialise_rollouts", "initialise_store", "initialise_tool",
     "initialise_traces", "record_accuracy", "record_api_request", "record_attempt", "record_breaker",
-    "record_cache_lookup", "record_checkpoint", "record_checkpoint_seconds", "record_cost", "record_event_loop_lag",
+    "record_cache_lookup", "record_checkpoint", "record_checkpoint_seconds", "record_cost", "record_decision", "record_event_loop_lag",
     "record_judge_rate", "record_levels", "record_listed_objects", "record_object_counts", "record_progress",
     "record_reconcile", "record_resync", "record_rollout", "record_skipped", "record_step", "record_step_seconds",
     "record_store_bytes", "record_store_retry", "record_tokens", "record_tool_attempt", "record_tool_call",

@@ -17,6 +17,8 @@ OUTCOMES = (
     *("undecided", "breaker_open", "cache_miss"),
 )
 """Outcomes of a tool call: ok, or the kind of failure (gog.tool_types.FailureKind)."""
+DECISIONS = ("waited", "retried", "hedged", "breaker")
+"""What the call path decided (gog.tool_types.Decision); look-ups in the cache have a metric of their own."""
 CACHE_RESULTS = ("hit", "miss", "joined")
 STATUSES = ("counted", "tool_failure", "judge")
 TOKEN_KINDS = ("generated", "prefilled")
@@ -69,6 +71,11 @@ TOOL_SECONDS = STAGES.histogram(
 TOOL_CACHE = STAGES.counter(
     "gog_tool_cache_requests", "look-ups", "Cache look-ups: hit, miss, or joined to an equal call in flight.",
     tool=TOOL, result=CACHE_RESULTS,
+)  # fmt: skip
+TOOL_DECISIONS = STAGES.counter(
+    "gog_tool_decisions", "decisions",
+    "Decisions during tool calls: the rate limit held a request, an attempt was repeated, a slow one was hedged, the breaker refused.",
+    tool=TOOL, decision=DECISIONS,
 )  # fmt: skip
 TOOL_BREAKER = STAGES.gauge(
     "gog_tool_breaker_open", "0 or 1", "1 while calls are refused because too many attempts failed in a row or the account is closed.",

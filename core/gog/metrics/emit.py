@@ -23,6 +23,8 @@ def initialise_tool(tool: str, backend: str) -> None:
     for outcome in d.OUTCOMES:
         d.TOOL_CALLS.labels(tool, backend, outcome)
         d.TOOL_ATTEMPTS.labels(tool, backend, outcome)
+    for decision in d.DECISIONS:
+        d.TOOL_DECISIONS.labels(tool, decision)
     for result in d.CACHE_RESULTS:
         d.TOOL_CACHE.labels(tool, result)
     for outcome in d.VERDICTS if tool == "judge" else ():
@@ -39,6 +41,10 @@ def record_tool_call(tool: str, backend: str, outcome: str, seconds: float) -> N
 
 def record_tool_attempt(tool: str, backend: str, outcome: str) -> None:
     d.TOOL_ATTEMPTS.labels(tool, backend, outcome).inc()
+
+
+def record_decision(tool: str, decision: str) -> None:
+    d.TOOL_DECISIONS.labels(tool, decision).inc()
 
 
 def record_cache_lookup(tool: str, result: str) -> None:

@@ -73,6 +73,18 @@ class CallPolicy(Spec):
     breaker_seconds: float = Field(
         5.0, gt=0, description="Seconds that an open breaker refuses calls before it lets one through [ours]."
     )
+    rate_per_minute: float | None = Field(
+        None,
+        gt=0,
+        description="Requests per minute to each tool, over all processes of a stage, evenly spaced. Processes of one "
+        "machine share it; of several machines, each gets an equal part [ours]. Default: no limit.",
+    )
+    hedge_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds after which a request that is not answered gets an equal one beside it; the first that "
+        "succeeds counts. For servers of your own: a back end that reports a cost gets no second request [ours]. Default: none.",
+    )
 
 
 class JudgePolicy(CallPolicy):
@@ -114,10 +126,14 @@ class PolicyServerSpec(Spec):
     )
 
 
+def _without_default(description: str | None) -> str:
+    return (description or "").partition(" Default:")[0]
+
+
 _OVERRIDES: dict[str, Any] = {
     name: (
         Annotated[field.annotation, *field.metadata] | None,
-        Field(None, description=f"{field.description} Default: the value under `tools`."),
+        Field(None, description=f"{_without_default(field.description)} Default: the value under `tools`."),
     )
     for name, field in CallPolicy.model_fields.items()
 }
