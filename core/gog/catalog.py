@@ -119,7 +119,10 @@ TOOLS = (
         "judge",
         "Decides whether an answer is correct.",
         "gog_tools.judge.server",
-        backends={"world": "gog_tools.judge.world_judge:WorldJudge"},
+        backends={
+            "world": "gog_tools.judge.world_judge:WorldJudge",
+            "match": "gog_tools.judge.match_judge:MatchJudge",
+        },
     ),
 )
 SERVERS: tuple[Server, ...] = (

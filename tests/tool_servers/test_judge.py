@@ -1,10 +1,14 @@
-"""The judge server with the judge that compares words."""
+"""The judge server with the judges that need no model."""
 
 from __future__ import annotations
 
 import pytest
 
 from gog import judging, tool_api
+from gog.errors import UserError
+from gog_tools.judge.backend import Judge
+from gog_tools.judge.match_judge import MatchJudge
+from gog_tools.serving import backends, chat
 
 
 def verdict(server, accepted, answer):
@@ -40,3 +44,23 @@ def test_what_is_not_a_case_is_a_400_with_a_sentence(servers, messages):
 
 def test_the_judge_lists_its_model(servers):
     assert [model["id"] for model in servers.judge.get("/v1/models").json()["data"]] == ["world-judge"]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "right"),
+    [
+        ("How tall is it?", "8.849 km", "Yes"),
+        ("How tall is it?", "8,849 ft", "No"),
+        ("How tall is it?", "8,849 m or 8,848 m", "No"),
+        ("How tall is it?", "", "No"),
+    ],
+)
+def test_the_match_judge_compares_what_answers_mean(question, answer, right):
+    messages = judging.messages(question, ["8,849 m"], answer)
+    conversation = [chat.Message.model_validate(each) for each in messages]
+    assert backends.load("judge", "match", "{}", Judge, {}).reply([conversation]) == [right]
+
+
+def test_the_match_judge_refuses_what_is_not_a_case():
+    with pytest.raises(UserError, match="not a case"):
+        MatchJudge().reply([[chat.Message.model_validate({"role": "user", "content": "Is it?"})]])
