@@ -147,6 +147,9 @@ def _for_runs(commands: Commands) -> None:
     )
     export.add_argument("--out", required=True, metavar="FOLDER", help="new folder, in Hugging Face form")
 
+    _recordings(
+        commands.add_parser("recording", help="hand on the recorded answers of tools as one file", allow_abbrev=False)
+    )
     _view(commands.add_parser("view", help="view and review trajectories in a browser", allow_abbrev=False))
 
 
@@ -219,6 +222,18 @@ def _view(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json of the model, to show its tokens")
     _s3(parser)
+
+
+def _recordings(parser: argparse.ArgumentParser) -> None:
+    whats = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    export = whats.add_parser("export", help="write a recording into one file", allow_abbrev=False)
+    export.add_argument("recording", metavar="RECORDING", help="the SQLite file that tools.cache.path names")
+    export.add_argument("out", metavar="FILE", help="the new file")
+    into = whats.add_parser("import", help="add the answers of such a file to a recording", allow_abbrev=False)
+    into.add_argument("file", metavar="FILE", help="a file that export wrote")
+    into.add_argument("recording", metavar="RECORDING", help="the SQLite file; made if it does not exist")
+    inspect = whats.add_parser("inspect", help="show hash, tools and times of either", allow_abbrev=False)
+    inspect.add_argument("file", metavar="FILE", help="a recording, or a file that export wrote")
 
 
 def _moves(parser: argparse.ArgumentParser) -> None:

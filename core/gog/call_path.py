@@ -19,7 +19,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -188,7 +188,8 @@ class CallPath(Generic[Value]):
         """The call itself. It is in the cache before it is over, so that no equal call falls between the two."""
         reply, answer = await self._attempts(body, read)
         if answer is not None:
-            self.cache.put(key, answer)
+            is_empty = isinstance(reply.value, Sequence) and not reply.value
+            self.cache.put(key, answer, tool=self.tool, is_empty=is_empty)
         return self._finish(reply)
 
     def _finish(self, reply: Reply[Any]) -> Reply[Any]:

@@ -115,6 +115,7 @@ class Toolbox:
         for path in self._paths.values():  # a stage that stops early leaves calls behind, which need the session
             await path.abandon()
         await self._session.close()
+        self._cache.close()
 
     def _path(self, tool: str, key: str) -> CallPath:
         address = self._endpoints.get(tool, "").rstrip("/")

@@ -22,6 +22,7 @@ import aiohttp
 
 from gog import metrics, tool_api
 from gog.call_path import CallError
+from gog.calls import redact
 from gog.tool_types import Bill, FailureKind
 
 BACKEND = "http"
@@ -77,7 +78,7 @@ class Transport:
                 answer = await _read_whole(response)
                 _note_cost(self.tool, response.headers, bill)
                 check_status(response.status, response.headers, explanation(answer, self.key))
-                return answer
+                return redact.redact(answer, (self.key,))
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:

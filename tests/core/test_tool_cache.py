@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.builders import SERVER_ERROR, FakeBackend, make_path, request, run
 
+from gog.calls.recording import Recording
 from gog.errors import UserError
 from gog.spec import CacheSpec
 from gog.tool_cache import Cache
@@ -88,8 +89,7 @@ def test_failures_are_never_cached(tmp_path: Path, mode: str) -> None:
     replies = request_all(make_cache(tmp_path, mode), backend, "ring", "ring", "ring")
     assert [reply.failure is None for reply in replies] == [False, False, True]
     if mode != "live":
-        rows = sqlite3.connect(tmp_path / "answers.sqlite").execute("SELECT answer FROM answers").fetchall()
-        assert rows == [(b"answer",)]
+        assert [each.answer for each in Recording(tmp_path / "answers.sqlite").entries()] == [b"answer"]
 
 
 def test_an_answer_recorded_in_an_earlier_form_is_called_again(tmp_path: Path) -> None:
@@ -102,6 +102,36 @@ def test_an_answer_recorded_in_an_earlier_form_is_called_again(tmp_path: Path) -
         file.execute("UPDATE answers SET answer = ?", (b"\xff\xfe",))
     (strict,) = request_all(make_cache(tmp_path, "replay-strict"), FakeBackend(), "ring")
     assert strict.failure is not None and strict.failure.kind is FailureKind.CACHE_MISS
+
+
+def test_an_empty_answer_is_called_again_after_a_while_and_a_strict_replay_uses_it_for_ever(tmp_path: Path) -> None:
+    async def scenario(cache: Cache, backend: FakeBackend) -> bool:
+        path = make_path(backend, cache=cache)
+        reply = await path.call({"query": "nothing"}, lambda: b"", lambda answer: answer.split())
+        assert reply.value == []
+        return reply.cached
+
+    def search(mode: str, now: float) -> bool:
+        spec = CacheSpec(mode=mode, path=str(tmp_path / "answers.sqlite"), empty_seconds=60)
+        return run(scenario(Cache(spec, lambda: now), FakeBackend([b" "])))
+
+    assert [search("replay-or-live", now) for now in (0.0, 59.0, 61.0)] == [False, True, False]
+    assert search("replay-strict", 1e9)
+
+
+def test_an_empty_answer_in_memory_expires_too() -> None:
+    now = [0.0]
+    cache = Cache(CacheSpec(empty_seconds=60), lambda: now[0])
+    cache.put("a", b"[]", is_empty=True)
+    cache.put("b", b"[1]")
+    now[0] = 61.0
+    assert (cache.get("a"), cache.get("b")) == (None, b"[1]")
+
+
+def test_a_strict_replay_requires_a_recording(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such recording"):
+        make_cache(tmp_path, "replay-strict")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_memory_keeps_the_most_recently_used_answers() -> None:

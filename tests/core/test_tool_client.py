@@ -31,6 +31,8 @@ from support.loopback import (
 
 from gog import behaviour, images, judging, metrics, regions, rewards, tool_api, tool_transport
 from gog.agent import Episode
+from gog.calls import recording_file
+from gog.calls.recording import Recording
 from gog.errors import UserError
 from gog.spec import AgentSettings, ToolsSpec
 from gog.tool_client import Toolbox
@@ -347,6 +349,34 @@ def test_an_answer_recorded_from_one_back_end_is_not_used_for_another(tmp_path: 
     vendors = ("lens", "lens", "bing")
     asked = [judge("Yes", **{**recorded(tmp_path), "backends": {"judge": vendor}})[1] for vendor in vendors]
     assert list(map(len, asked)) == [1, 0, 1]
+
+
+def test_a_recording_handed_on_replays_every_tool_with_no_server(tmp_path: Path) -> None:
+    async def use_all(tools: Toolbox) -> list[Any]:
+        grounded = await tools.ground(make_image(), "the ring")
+        crop = grounded.unwrap().crops[0]
+        rest = [
+            await tools.search_image(crop),
+            await tools.search_text("ring"),
+            await tools.judge("who?", ["Ada"], "A"),
+        ]
+        return [grounded.unwrap().candidates, *(reply.unwrap() for reply in rest)]
+
+    async def record(tools: Toolbox, provider: Provider) -> list[Any]:
+        return await use_all(tools)
+
+    async def replay() -> list[Any]:
+        nowhere = dict.fromkeys(WORKING, "http://127.0.0.1:1")
+        spec = ToolsSpec(cache={"mode": "replay-strict", "path": str(tmp_path / "here.sqlite")})
+        async with Toolbox(nowhere, spec, backends=backends) as tools:
+            return await use_all(tools)
+
+    backends = dict.fromkeys(WORKING, "a back end")
+    there = {"mode": "record", "path": str(tmp_path / "there.sqlite")}
+    recorded = with_toolbox({}, record, backends=backends, cache=there)
+    recording_file.write(Recording(tmp_path / "there.sqlite"), tmp_path / "file")
+    recording_file.read(tmp_path / "file", Recording(tmp_path / "here.sqlite"))
+    assert asyncio.run(replay()) == recorded
 
 
 def test_an_answer_recorded_at_one_address_is_not_used_for_another(tmp_path: Path) -> None:

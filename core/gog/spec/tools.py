@@ -34,6 +34,11 @@ class CacheSpec(Spec):
     max_entries: int = Field(
         200_000, ge=1, description="Answers kept in memory; the least recently used are dropped first."
     )
+    empty_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="Seconds for which an answer that found nothing is used; replay-strict uses it for ever.",
+    )
 
     @model_validator(mode="after")
     def _recording_needs_a_file(self) -> CacheSpec:

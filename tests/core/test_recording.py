@@ -1,0 +1,141 @@
+"""Recordings: what they hold, how they are handed on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from gog.calls import recording_file, redact
+from gog.calls.recording import Entry, Recording
+from gog.errors import UserError
+
+TEXT = b'{"hits": [{"title": "A ring \xc3\xa9"}]}'
+
+
+def make_entry(key: str, tool: str = "textSearch", answer: bytes = TEXT, recorded: float = 1_767_600_000.0) -> Entry:
+    return Entry(key, tool, recorded, None, answer)
+
+
+def make_recording(path: Path, *entries: Entry) -> Recording:
+    recording = Recording(path)
+    recording.put_all(entries)
+    return recording
+
+
+ENTRIES = (
+    make_entry("b"),
+    make_entry("a", "judge", b"\xff\x00 not text"),
+    make_entry("c", "imageSearch", recorded=1_767_600_060.5),
+)
+
+
+def test_a_recording_that_was_exported_and_imported_is_the_same(tmp_path: Path) -> None:
+    there = make_recording(tmp_path / "there.sqlite", *ENTRIES)
+    written = recording_file.write(there, tmp_path / "file")
+    here = Recording(tmp_path / "here.sqlite")
+    assert recording_file.read(tmp_path / "file", here) == written
+    assert list(here.entries()) == list(there.entries()) == sorted(ENTRIES, key=lambda each: each.key)
+    assert written.answers == {"imageSearch": 1, "judge": 1, "textSearch": 1}
+    assert (written.first, written.last) == (1_767_600_000.0, 1_767_600_060.5)
+
+
+def test_equal_recordings_have_equal_hashes_in_whatever_order_they_were_made(tmp_path: Path) -> None:
+    digests = set()
+    for number, order in enumerate((ENTRIES, ENTRIES[::-1])):
+        recording = make_recording(tmp_path / f"{number}.sqlite", *order)
+        digests.add(recording_file.write(recording, tmp_path / str(number)).digest)
+        digests.add(recording_file.inspect(tmp_path / str(number)).digest)
+        digests.add(recording_file.inspect(tmp_path / f"{number}.sqlite").digest)
+    assert len(digests) == 1
+    other = make_recording(tmp_path / "other.sqlite", *ENTRIES[1:])
+    assert recording_file.write(other, tmp_path / "other").digest not in digests
+
+
+def test_an_export_holds_no_secrets(tmp_path: Path) -> None:
+    answer = b'{"url": "https://x.org/?api_key=abc", "echo": "sk-0123456789"}'
+    recording = make_recording(tmp_path / "r.sqlite", make_entry("a", answer=answer))
+    recording_file.write(recording, tmp_path / "file", ["sk-0123456789"])
+    lines = lines_of(tmp_path / "file")
+    assert not any(secret in line for secret in (b"abc", b"0123456789") for line in lines)
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes()).splitlines(keepends=True)
+
+
+def damaged(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        path.write_bytes(zstandard.compress(b"".join(change(lines_of(path)))))
+
+    return apply
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "another answer": damaged(lambda lines: [line.replace(b"ring", b"rung") for line in lines]),
+    "an answer less": damaged(lambda lines: [lines[0], *lines[2:]]),
+    "no end": damaged(lambda lines: lines[:-1]),
+    "more behind the end": damaged(lambda lines: [*lines, b"{}\n"]),
+    "another format": damaged(lambda lines: [b'{"format":"gog-recording/2"}\n', *lines[1:]]),
+    "no JSON": damaged(lambda lines: [lines[0], b"hello\n", *lines[1:]]),
+    "an answer without a key": damaged(lambda lines: [lines[0], b'{"tool":"x"}\n', *lines[1:]]),
+    "a list": damaged(lambda lines: [lines[0], b"[]\n", *lines[1:]]),
+    "deep nesting": damaged(lambda lines: [lines[0], b"[" * 100_000 + b"\n", *lines[1:]]),
+    "half of it": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "not compressed": lambda path: path.write_bytes(b"".join(lines_of(path))),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_is_refused_and_nothing_of_it_is_recorded(name: str, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    many = [make_entry(f"{number:03}", answer=rng.randbytes(500)) for number in range(20)]
+    recording_file.write(make_recording(tmp_path / "r.sqlite", *ENTRIES, *many), tmp_path / "file")
+    DAMAGE[name](tmp_path / "file")
+    here = make_recording(tmp_path / "here.sqlite", make_entry("mine"))
+    with pytest.raises(UserError) as caught:
+        recording_file.read(tmp_path / "file", here)
+    assert caught.value.where == str(tmp_path / "file")
+    assert [each.key for each in here.entries()] == ["mine"]
+
+
+def test_an_answer_that_would_expand_beyond_its_bound_counts_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = make_recording(tmp_path / "r.sqlite", make_entry("a", answer=b"x" * 5000))
+    monkeypatch.setattr("gog.calls.recording.MAX_ANSWER_BYTES", 4999)
+    assert recording.get("a") is None
+
+
+def test_answers_are_compressed(tmp_path: Path) -> None:
+    make_recording(tmp_path / "r.sqlite", make_entry("a", answer=json.dumps({"text": "the ring " * 1000}).encode()))
+    (size,) = sqlite3.connect(tmp_path / "r.sqlite").execute("SELECT length(answer) FROM answers").fetchone()
+    assert size < 200
+
+
+def test_a_recording_of_another_version_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "r.sqlite") as file:
+        file.execute("CREATE TABLE answers (key TEXT, answer BLOB)")
+    with pytest.raises(UserError, match="it has version 0, not 1"):
+        Recording(tmp_path / "r.sqlite")
+
+
+SECRET = {
+    b"https://x.org/?q=1&api_key=SECRETS": b"https://x.org/?q=1&api_key=[redacted]",
+    b'"https://x.org/?apikey=SECRETS"': b'"https://x.org/?apikey=[redacted]"',
+    b"?X-Amz-Credential=SECRETS&X-Amz-Date=1": b"?X-Amz-Credential=[redacted]&X-Amz-Date=1",
+    b"a\\u0026access_token=SECRETS\\u0026b=1": b"a\\u0026access_token=[redacted]\\u0026b=1",
+    b"see open sesame": b"see [redacted]",
+    b"2+2=4? key=value & more": b"2+2=4? key=value & more",
+    b"iVBORw0KGgo==": b"iVBORw0KGgo==",
+}
+
+
+@pytest.mark.parametrize("answer", SECRET)
+def test_secrets_are_removed_from_answers_and_nothing_else_is(answer: bytes) -> None:
+    assert redact.redact(answer, ["open sesame", "see"]) == SECRET[answer]
