@@ -87,6 +87,7 @@ bench: setup
 	$(BIN)/python benchmarks/rollout.py
 	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/learning.py
+	$(BIN)/python benchmarks/tools.py
 
 clean:
 	rm -rf $(VENV) build runs
