@@ -25,7 +25,7 @@ ANSWERED = ("malformed", "undecided", "refused", "cache_miss")
 """Kinds of failure of a judge that is up; more calls would fail alike."""
 
 RULES = """You decide whether an answer to a question is correct, given the accepted answers.
-1. The answer is correct if it means the same as any accepted answer.
+1. The answer is correct if it means the same as any accepted answer, in any language or script.
 2. Judge the final answer only, not the reasoning.
 3. Ignore case, punctuation, articles and word order of names.
 4. Numbers must agree after bringing units to the same scale; rounding of the last digit is allowed.
@@ -58,8 +58,22 @@ def read_case(content: str) -> tuple[str, list[str], str]:
         raise ValueError(f"not a case for the judge: {error!r}") from None
 
 
-_REASONING = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_OPEN, _CLOSE = (re.compile(rf"<{slash}(?:think|thinking|thought|reasoning)>", re.IGNORECASE) for slash in ("", "/"))
+class NoVerdict(ValueError):
+    """A completion that cannot hold a verdict however often it is asked for: a refusal, or one that was cut off."""
+
+
+_TAG = r"(?:[a-z]+:)?(?:think|thinking|thought|reasoning|reflection)"
+_REASONING = re.compile(
+    rf"<({_TAG})>.*?</\1>|\[THINK\].*?\[/THINK\]|◁think▷.*?◁/think▷"
+    r"|<\|begin_of_thought\|>.*?<\|end_of_thought\|>",
+    re.DOTALL | re.IGNORECASE,
+)
+_OPEN = re.compile(rf"<{_TAG}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", re.IGNORECASE)
+_CLOSE = re.compile(rf"</{_TAG}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>", re.IGNORECASE)
+"""Blocks of reasoning, of Qwen, DeepSeek, Seed, Magistral, Kimi and others."""
+_CHANNEL = re.compile(r"<\|channel\|>(\w+)[^<]*<\|message\|>")
+"""Head of a message in the format of gpt-oss, where a server does not take it apart."""
+_MARKER = re.compile(r"<\|[a-z_]+\|>")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _LABEL = re.compile(r"^(?:the |my |final )*(?:answer|verdict|judge?ment|decision)\s*(?:is\s*:?|:|=)\s*", re.IGNORECASE)
 _LEADING = re.compile(r"(yes|no)(?=$|[.,;:!]|\s*[-–—(]|\s+because\b)", re.IGNORECASE)
@@ -82,6 +96,11 @@ def read_verdict(reply: str) -> bool | None:
         True for Yes, False for No, None for anything else: a judge error, which is not a wrong answer.
     """
     text = _REASONING.sub("", reply)
+    if heads := list(_CHANNEL.finditer(text)):
+        if heads[-1][1] != "final":
+            return None
+        text = text[heads[-1].end() :]
+    text = _MARKER.sub("", text) if _OPEN.search(text) is None else text
     text = _CLOSE.split(text)[-1]  # some servers put the opening tag into the prompt
     if _OPEN.search(text):  # cut off before its end
         return None
@@ -110,31 +129,50 @@ def reply_text(completion: Any) -> str:
     verdict there has still given one.
 
     Raises:
+        NoVerdict: the judge refused, or was cut off before its verdict.
         ValueError: not a chat completion, or one without text; the message gives the reason.
     """
     try:
         choice = completion["choices"][0]
-        message = choice["message"]
+        message, reason = choice["message"], choice.get("finish_reason")
         texts = [_text(message.get(name)) for name in ("content", "reasoning_content", "reasoning", "refusal")]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion: {error!r}") from None
-    content, *others = texts
+    content, *reasoning, refusal = texts
+    if reason == "length" and read_verdict(content) is None:
+        raise NoVerdict("cut off before its verdict: raise tools.judge.maxTokens")
     if content.strip():
         return content
-    if choice.get("finish_reason") == "length":
-        raise ValueError("cut off before its verdict: raise tools.judge.maxTokens")
-    found = next((text for text in others if text.strip()), "")
+    if refusal.strip() or reason == "content_filter":
+        raise NoVerdict(f"the judge refuses: {refusal.strip()[:200] or reason}")
+    found = next((text for text in reasoning if text.strip()), "")
     if not found:
-        raise ValueError(f"an empty reply (finish_reason {choice.get('finish_reason')!r})")
+        raise ValueError(f"an empty reply (finish_reason {reason!r})")
     return found
 
 
 def _text(content: Any) -> str:
-    """Text, parts with text, or nothing."""
+    """Text, parts with text that are no reasoning, or nothing."""
     if isinstance(content, list):
-        parts = [each.get("text") if isinstance(each, dict) else each for each in content]
-        return "".join(part for part in parts if isinstance(part, str))
+        return "".join(_part(part) for part in content)
     return content if isinstance(content, str) else ""
+
+
+def _part(part: Any) -> str:
+    if not isinstance(part, dict):
+        return part if isinstance(part, str) else ""
+    kind, text = part.get("type"), part.get("text")
+    is_reasoning = isinstance(kind, str) and re.search("reason|think|thought", kind)
+    return text if isinstance(text, str) and not is_reasoning else ""
+
+
+def majority(verdicts: Sequence[bool | None]) -> bool | None:
+    """The verdict of more than half of the votes, None where there is none. A vote that failed is None.
+
+    >>> majority([True, None, True]), majority([True, None, False]), majority([True, None, None])
+    (True, None, None)
+    """
+    return next((side for side in (True, False) if 2 * sum(each is side for each in verdicts) > len(verdicts)), None)
 
 
 def check(outcomes: Sequence[Failure | None]) -> None:

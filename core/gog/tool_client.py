@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gog import api_keys, judging, metrics, outage, regions, tool_api, tool_transport
+from gog import api_keys, chat_dialect, judging, metrics, outage, regions, tool_api, tool_transport
 from gog.call_path import Build, CallError, CallPath, build_here
 from gog.calls import rate_limit
 from gog.calls.rate_limit import RateLimit
@@ -121,13 +121,16 @@ class Toolbox:
         address = self._endpoints.get(tool, "").rstrip("/")
         build: Build = asyncio.to_thread if tool in SENDS_IMAGES else build_here
         # Other rules or another model are another judge: recorded verdicts of one must not answer for the other.
-        version = fingerprint(judging.RULES + self.judge_model) if tool == "judge" else "1"
+        version = self._judge_version() if tool == "judge" else "1"
+        send = tool_transport.Transport(self._session, tool, address + PATHS[tool], key).send
+        if tool == "judge":
+            send = chat_dialect.DialectTransport(send).send
         policy = self.limits.policy(tool)
         per_minute = policy.rate_per_minute and rate_limit.for_machine(policy.rate_per_minute, os.environ)
         return CallPath(
             tool,
             BACKEND,
-            tool_transport.Transport(self._session, tool, address + PATHS[tool], key).send,
+            send,
             policy,
             self._cache,
             answered_by=self._backends.get(tool) or address,
@@ -135,6 +138,11 @@ class Toolbox:
             build=build,
             rate=RateLimit(per_minute, self._shared and self._shared / tool),
         )
+
+    def _judge_version(self) -> str:
+        """Of the judge's rules, model and further settings."""
+        request = self.limits.judge.request
+        return fingerprint(judging.RULES + self.judge_model + (json.dumps(request, sort_keys=True) if request else ""))
 
     async def _call(
         self,
@@ -207,19 +215,51 @@ class Toolbox:
         return await self._call("textSearch", {"query": query, "top": self.limits.top}, body, _read_hits)
 
     async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
+        votes = self.limits.judge.votes
+        replies = await asyncio.gather(*(self._vote(question, answers, answer, vote) for vote in range(votes)))
+        reply = replies[0] if votes == 1 else _counted(replies)
+        metrics.record_verdict(reply.value)
+        return reply
+
+    async def _vote(self, question: str, answers: Sequence[str], answer: str, vote: int) -> Reply[bool]:
+        settings = self.limits.judge
+        sampling = {"temperature": 0} if settings.votes == 1 else {"temperature": 1, "seed": vote}
+
         def body() -> bytes:
             chat = {
                 "model": self.judge_model or "judge",
                 "messages": judging.messages(question, answers, answer),
-                "temperature": 0,
-                "max_tokens": self.limits.judge.max_tokens,
+                **sampling,
+                "max_tokens": settings.max_tokens,
+                **settings.request,
             }
             return json.dumps(chat).encode()
 
-        case = {"question": question, "answers": list(answers), "answer": answer}
-        reply = await self._call("judge", case, body, _read_verdict)
-        metrics.record_verdict(reply.value)
-        return reply
+        case: dict[str, Any] = {"question": question, "answers": list(answers), "answer": answer}
+        if settings.votes > 1:
+            case["vote"] = vote
+        return await self._call("judge", case, body, _read_verdict)
+
+
+def _counted(votes: Sequence[Reply[bool]]) -> Reply[bool]:
+    """The reply of several votes: their majority, else the failure of one of them, else that they disagree."""
+    verdict = judging.majority([vote.value for vote in votes])
+    failure = None
+    if verdict is None:
+        counts = f"{sum(vote.value is True for vote in votes)} Yes, {sum(vote.value is False for vote in votes)} No"
+        message = f"no majority in {len(votes)} votes: {counts}"
+        disagreement = ToolFailure("judge", FailureKind.UNDECIDED, message)
+        failure = next((vote.failure for vote in votes if vote.failure is not None), disagreement)
+    return Reply(
+        verdict,
+        failure,
+        attempts=sum(vote.attempts for vote in votes),
+        seconds=max(vote.seconds for vote in votes),
+        cached=all(vote.cached for vote in votes),
+        decisions=tuple(dict.fromkeys(each for vote in votes for each in vote.decisions)),
+        waited=max(vote.waited for vote in votes),
+        usd=sum(vote.usd for vote in votes),
+    )
 
 
 @dataclass
@@ -266,7 +306,10 @@ def _read_hits(answer: bytes) -> Sequence[tool_api.SearchHit]:
 
 
 def _read_verdict(answer: bytes) -> bool:
-    reply = judging.reply_text(json.loads(answer))
+    try:
+        reply = judging.reply_text(json.loads(answer))
+    except judging.NoVerdict as error:
+        raise CallError(FailureKind.UNDECIDED, str(error)) from None
     verdict = judging.read_verdict(reply)
     if verdict is None:  # not retried, because at temperature 0 the reply would be the same
         words = tool_transport.one_line(reply)

@@ -69,6 +69,32 @@ def test_anything_else_is_a_judge_error_and_not_a_verdict(reply: str) -> None:
     assert judging.read_verdict(reply) is None
 
 
+REASONING = {
+    "gpt-oss": "<|channel|>analysis<|message|>No…<|end|><|start|>assistant<|channel|>final<|message|>Yes<|return|>",
+    "Magistral": "[THINK]No, or is it?[/THINK]Yes",
+    "Kimi": "◁think▷No?◁/think▷\n\n**Yes**",
+    "Seed": "<seed:think>No.</seed:think>Yes",
+    "a template that opens the block": "No, not yet…</think>Yes",
+    "two blocks": "<think>No</think>\n<reflection>No</reflection>\nYes.",
+}
+
+
+@pytest.mark.parametrize("model", REASONING)
+def test_reasoning_is_read_past(model: str) -> None:
+    assert judging.read_verdict(REASONING[model]) is True
+
+
+@pytest.mark.parametrize(
+    "reply", ["<|channel|>analysis<|message|>Yes", "[THINK]Yes", "◁think▷Yes", "<|begin_of_thought|>\nYes"]
+)
+def test_reasoning_without_an_end_holds_no_verdict(reply: str) -> None:
+    assert judging.read_verdict(reply) is None
+
+
+def test_a_verdict_may_cross_languages() -> None:
+    assert "in any language or script" in judging.RULES
+
+
 @given(text)
 def test_reading_a_verdict_never_fails(reply: str) -> None:
     assert judging.read_verdict(reply) in (True, False, None)
@@ -88,9 +114,38 @@ def test_reading_a_verdict_never_fails(reply: str) -> None:
         ({"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}, "raise tools.judge.maxTokens"),
     ],
 )
-def test_a_completion_without_words_says_why(completion: object, words: str) -> None:
+def test_a_completion_without_words_gives_the_reason(completion: object, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         judging.reply_text(completion)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "words"),
+    [
+        ({"content": None, "refusal": "I can't help with that."}, "stop", "the judge refuses: I can't help with that."),
+        ({"content": ""}, "content_filter", "the judge refuses: content_filter"),
+        ({"content": "The answer"}, "length", "raise tools.judge.maxTokens"),
+        ({"content": "<think>Yes"}, "length", "raise tools.judge.maxTokens"),
+        ({"content": None, "reasoning": "Yes"}, "length", "raise tools.judge.maxTokens"),
+    ],
+)
+def test_a_refusal_and_a_reply_that_was_cut_off_are_no_verdict(message: object, reason: str, words: str) -> None:
+    with pytest.raises(judging.NoVerdict, match=re.escape(words)):
+        judging.reply_text({"choices": [{"message": message, "finish_reason": reason}]})
+
+
+def test_a_verdict_before_the_limit_counts() -> None:
+    message = {"content": "Yes, because the names"}
+    assert judging.reply_text({"choices": [{"message": message, "finish_reason": "length"}]}) == message["content"]
+
+
+def test_parts_that_hold_reasoning_are_no_words_of_the_verdict() -> None:
+    parts = [
+        {"type": "reasoning", "text": "No?"},
+        {"type": "thinking", "thinking": "No"},
+        {"type": "text", "text": "Yes"},
+    ]
+    assert judging.reply_text({"choices": [{"message": {"content": parts}}]}) == "Yes"
 
 
 @pytest.mark.parametrize(

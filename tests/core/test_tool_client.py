@@ -419,6 +419,64 @@ def test_a_reply_cut_off_while_reasoning_is_a_judge_error_that_names_the_remedy(
     assert reply.failure is not None and "raise tools.judge.maxTokens" in reply.failure.message
 
 
+REFUSES_MAX_TOKENS = b"""{"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model. \\
+Use 'max_completion_tokens' instead.", "type": "invalid_request_error", "param": "max_tokens"}}""".replace(b"\\\n", b"")
+
+
+def test_a_field_that_the_judge_s_server_refuses_is_sent_in_its_dialect_within_the_same_attempt() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> tuple[Reply[bool], list[Any]]:
+        return await tools.judge("who?", ["Ada"], "ada"), provider.requests["judge"]
+
+    handlers = [responds(REFUSES_MAX_TOKENS, 400), responds(verdict("Yes"))]
+    reply, (first, second) = with_toolbox({"judge": handlers}, use, attempts=1)
+    assert (reply.value, reply.attempts) == (True, 1)
+    assert first["max_tokens"] == second["max_completion_tokens"] == 2048 and "max_tokens" not in second
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": None, "refusal": "I can't."}, "finish_reason": "stop"},
+        {"message": {"content": "Let me"}, "finish_reason": "length"},
+    ],
+)
+def test_a_refusal_of_the_judge_and_a_cut_off_reply_are_undecided_and_not_retried(choice: Any) -> None:
+    reply, sent = judge_says({"choices": [choice]})
+    assert reply.failure is not None and (reply.failure.kind, len(sent)) == (FailureKind.UNDECIDED, 1)
+
+
+@pytest.mark.parametrize(
+    ("contents", "expected"),
+    [(("Yes", "No", "Yes"), True), (("No", "No", "Perhaps"), False), (("Yes", "No", "?"), None)],
+)
+def test_votes_are_sampled_with_seeds_of_their_own_and_the_majority_counts(
+    contents: Sequence[str], expected: bool | None
+) -> None:
+    reply, sent = judge(*contents, judge={"votes": 3, "backoff_seconds": 0.0})
+    assert reply.value is expected and (reply.failure is None) == (expected is not None)
+    assert sorted((each["temperature"], each["seed"]) for each in sent) == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_votes_that_disagree_are_no_verdict() -> None:
+    reply, _ = judge("Yes", "No", judge={"votes": 2})
+    assert reply.failure is not None
+    assert (reply.failure.kind, reply.failure.message) == (FailureKind.UNDECIDED, "no majority in 2 votes: 1 Yes, 1 No")
+
+
+def test_further_fields_of_the_judge_s_requests_are_sent_and_make_another_judge(tmp_path: Path) -> None:
+    asked = [
+        judge("Yes", judge={"request": request}, **recorded(tmp_path))[1]
+        for request in ({"reasoning_effort": "low"}, {"reasoning_effort": "high"}, {"reasoning_effort": "low"})
+    ]
+    assert [each["reasoning_effort"] for sent in asked for each in sent] == ["low", "high"]
+
+
+@pytest.mark.parametrize("name", ["messages", "model", "max_tokens", "stream", "n"])
+def test_the_judge_s_case_cannot_be_replaced_by_further_fields(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} cannot be set here"):
+        ToolsSpec.model_validate({"judge": {"request": {name: 1}}})
+
+
 def test_the_judge_is_given_room_to_reason() -> None:
     _, (sent,) = judge("Yes")
     assert sent["max_tokens"] == 2048

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from gog import catalog
 from gog.spec.base import Spec, YamlWords
+from gog.spec.endpoints import Options
 
 CacheMode = Annotated[Literal["off", "live", "record", "replay-or-live", "replay-strict"], YamlWords()]
 
@@ -106,6 +107,26 @@ class JudgePolicy(CallPolicy):
         ge=1,
         description="Tokens that the judge may generate; a model that reasons first needs room to reach its verdict [ours].",
     )
+    votes: int = Field(
+        1,
+        ge=1,
+        le=9,
+        description="Verdicts per answer. More than one are sampled at temperature 1, and more than half of them must "
+        "agree; otherwise the answer is undecided. Each vote is a request of its own [ours].",
+    )
+    request: Options = Field(
+        default_factory=dict,
+        description="Further fields of the judge's requests, as its server names them: `{reasoning_effort: low}`, "
+        "`{chat_template_kwargs: {enable_thinking: false}}`. Default: none [ours].",
+    )
+
+    @field_validator("request")
+    @classmethod
+    def _the_case_is_not_replaced(cls, request: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted({"model", "messages", "max_tokens", "stream", "n"} & set(request))
+        if taken:
+            raise ValueError(f"{taken[0]} cannot be set here")
+        return request
 
 
 class PolicyServerSpec(Spec):
