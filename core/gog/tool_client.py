@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from gog import api_keys, chat_dialect, judging, metrics, outage, regions, tool_api, tool_transport
 from gog.call_path import Build, CallError, CallPath, build_here
-from gog.calls import rate_limit
+from gog.calls import fallback, rate_limit
 from gog.calls.rate_limit import RateLimit
 from gog.images import Image
 from gog.io_loop import IOLoop
@@ -43,6 +43,8 @@ PATHS = {
     "judge": tool_api.CHAT_PATH,
 }
 """Path of each tool's requests below its base URL."""
+FALLBACK = "fallback"
+"""Label of metrics of the server that is called where a tool's own has failed."""
 SENDS_IMAGES = ("grounding", "imageSearch")
 KEPT_CROPS = 10_000
 LOG_SECONDS = 60.0
@@ -102,7 +104,9 @@ class Toolbox:
         keys = {tool: api_keys.from_environment(key_variable(tool)) for tool in PATHS}
         self._cache = Cache(self.limits.cache)
         self._session = tool_transport.open_session()
-        self._paths = {tool: self._path(tool, keys[tool]) for tool in PATHS}
+        self._paths = {tool: self._path(tool, self._own_server(tool, keys[tool])) for tool in PATHS}
+        fallbacks = {tool: self._fallback_server(tool) for tool in PATHS}
+        self._fallbacks = {tool: self._path(tool, server) for tool, server in fallbacks.items() if server is not None}
         self._lag = asyncio.create_task(loop_lag.measure(metrics.record_event_loop_lag))  # ends with the loop
 
     async def __aexit__(
@@ -112,37 +116,53 @@ class Toolbox:
         self.io.close()
 
     async def _close(self) -> None:
-        for path in self._paths.values():  # a stage that stops early leaves calls behind, which need the session
+        for path in (
+            *self._paths.values(),
+            *self._fallbacks.values(),
+        ):  # a stage that stops early leaves calls behind, which need the session
             await path.abandon()
         await self._session.close()
         self._cache.close()
 
-    def _path(self, tool: str, key: str) -> CallPath:
+    def _own_server(self, tool: str, key: str) -> _Server:
         address = self._endpoints.get(tool, "").rstrip("/")
+        return _Server(BACKEND, address, key, self._backends.get(tool) or address, self.judge_model)
+
+    def _fallback_server(self, tool: str) -> _Server | None:
+        given = self.limits.fallback(tool)
+        if given is None:
+            return None
+        key = api_keys.from_environment(key_variable(f"{tool}Fallback"))
+        address = given.url.rstrip("/")
+        return _Server(FALLBACK, address, key, address, given.model)
+
+    def _path(self, tool: str, server: _Server) -> CallPath:
         build: Build = asyncio.to_thread if tool in SENDS_IMAGES else build_here
         # Other rules or another model are another judge: recorded verdicts of one must not answer for the other.
-        version = self._judge_version() if tool == "judge" else "1"
-        send = tool_transport.Transport(self._session, tool, address + PATHS[tool], key).send
+        version = self._judge_version(server.model) if tool == "judge" else "1"
+        send = tool_transport.Transport(
+            self._session, tool, server.address + PATHS[tool], server.key, server.backend
+        ).send
         if tool == "judge":
             send = chat_dialect.DialectTransport(send).send
         policy = self.limits.policy(tool)
         per_minute = policy.rate_per_minute and rate_limit.for_machine(policy.rate_per_minute, os.environ)
         return CallPath(
             tool,
-            BACKEND,
+            server.backend,
             send,
             policy,
             self._cache,
-            answered_by=self._backends.get(tool) or address,
+            answered_by=server.identity,
             version=version,
             build=build,
             rate=RateLimit(per_minute, self._shared and self._shared / tool),
         )
 
-    def _judge_version(self) -> str:
+    def _judge_version(self, model: str) -> str:
         """Of the judge's rules, model and further settings."""
         request = self.limits.judge.request
-        return fingerprint(judging.RULES + self.judge_model + (json.dumps(request, sort_keys=True) if request else ""))
+        return fingerprint(judging.RULES + model + (json.dumps(request, sort_keys=True) if request else ""))
 
     async def _call(
         self,
@@ -150,9 +170,19 @@ class Toolbox:
         arguments: Mapping[str, Any],
         body: Callable[[], bytes],
         read: Callable[[bytes], Value],
+        fallback_body: Callable[[], bytes] | None = None,
     ) -> Reply[Value]:
+        """One call. fallback_body: makes the fallback's request where it is another one than the server's."""
+
+        async def both() -> Reply[Value]:
+            reply = await self._paths[tool].call(arguments, body, read)
+            path = self._fallbacks.get(tool)
+            if path is None:
+                return reply
+            return await fallback.call(reply, lambda: path.call(arguments, fallback_body or body, read))
+
         def call() -> Awaitable[Reply[Value]]:
-            return self.io.run(self._paths[tool].call(arguments, body, read))
+            return self.io.run(both())
 
         reply = await (call() if self._watch is None else self._watch.call(tool, call))
         if reply.failure is not None:
@@ -225,9 +255,9 @@ class Toolbox:
         settings = self.limits.judge
         sampling = {"temperature": 0} if settings.votes == 1 else {"temperature": 1, "seed": vote}
 
-        def body() -> bytes:
+        def body(model: str) -> bytes:
             chat = {
-                "model": self.judge_model or "judge",
+                "model": model or "judge",
                 "messages": judging.messages(question, answers, answer),
                 **sampling,
                 "max_tokens": settings.max_tokens,
@@ -238,7 +268,8 @@ class Toolbox:
         case: dict[str, Any] = {"question": question, "answers": list(answers), "answer": answer}
         if settings.votes > 1:
             case["vote"] = vote
-        return await self._call("judge", case, body, _read_verdict)
+        second = settings.fallback.model if settings.fallback is not None else ""
+        return await self._call("judge", case, lambda: body(self.judge_model), _read_verdict, lambda: body(second))
 
 
 def _counted(votes: Sequence[Reply[bool]]) -> Reply[bool]:
@@ -260,6 +291,22 @@ def _counted(votes: Sequence[Reply[bool]]) -> Reply[bool]:
         waited=max(vote.waited for vote in votes),
         usd=sum(vote.usd for vote in votes),
     )
+
+
+@dataclass(frozen=True)
+class _Server:
+    """What answers a tool's calls."""
+
+    backend: str
+    """Label of metrics."""
+    address: str
+    """Base URL."""
+    key: str
+    """API key; empty where it requires none."""
+    identity: str
+    """What answers, as part of the keys of recorded answers."""
+    model: str
+    """Model to request; the judge's only."""
 
 
 @dataclass

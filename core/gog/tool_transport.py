@@ -58,6 +58,8 @@ class Transport:
     """URL of its requests."""
     key: str = ""
     """API key; empty where the server requires none."""
+    backend: str = BACKEND
+    """Label of metrics."""
 
     async def send(self, body: bytes, bill: Bill | None = None) -> bytes:
         """Sends a JSON body by POST and returns the body of the response.
@@ -76,7 +78,7 @@ class Transport:
         try:
             async with self.session.post(self.url, data=data, headers=headers, allow_redirects=False) as response:
                 answer = await _read_whole(response)
-                _note_cost(self.tool, response.headers, bill)
+                _note_cost(self.tool, response.headers, bill, self.backend)
                 check_status(response.status, response.headers, explanation(answer, self.key))
                 return redact.redact(answer, (self.key,))
         except TimeoutError:
@@ -182,11 +184,11 @@ def one_line(text: str, limit: int = MAX_WORDS) -> str:
     return words if len(words) <= limit else f"{words[: limit - 1]}…"
 
 
-def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None) -> None:
+def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, backend: str = BACKEND) -> None:
     """Records the cost that a response reports, also for failures, which may be charged."""
     if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
         cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
-        metrics.record_cost(tool, BACKEND, cost, left)
+        metrics.record_cost(tool, backend, cost, left)
         if bill is not None:
             bill.usd += cost or 0.0
 

@@ -75,6 +75,8 @@ class Decision(StrEnum):
     """A slow request got an equal one beside it."""
     BREAKER = "breaker"
     """The open breaker refused the call."""
+    FELL_BACK = "fell_back"
+    """The tool's own server failed, and its fallback was called."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ OUTCOMES = (
     *("undecided", "breaker_open", "cache_miss"),
 )
 """Outcomes of a tool call: ok, or the kind of failure (gog.tool_types.FailureKind)."""
-DECISIONS = ("waited", "retried", "hedged", "breaker")
+DECISIONS = ("waited", "retried", "hedged", "breaker", "fell_back")
 """What the call path decided (gog.tool_types.Decision); look-ups in the cache have a metric of their own."""
 CACHE_RESULTS = ("hit", "miss", "joined")
 STATUSES = ("counted", "tool_failure", "judge")
@@ -42,7 +42,7 @@ LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 LONG_SECONDS = (0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 TOOL = ", ".join(catalog.TOOL_NAMES)
-BACKEND = "how the back end is reached: http"
+BACKEND = "http; fallback: the server that is called where a tool's own has failed"
 STAGE = "key of the stage: sft, grpo, grpo-no-gaze"
 
 RUNS = Page("run")
@@ -74,7 +74,7 @@ TOOL_CACHE = STAGES.counter(
 )  # fmt: skip
 TOOL_DECISIONS = STAGES.counter(
     "gog_tool_decisions", "decisions",
-    "Decisions during tool calls: the rate limit held a request, an attempt was repeated, a slow one was hedged, the breaker refused.",
+    "Decisions during tool calls: held by the rate limit, repeated, hedged, refused by the breaker, sent to the fallback.",
     tool=TOOL, decision=DECISIONS,
 )  # fmt: skip
 TOOL_BREAKER = STAGES.gauge(

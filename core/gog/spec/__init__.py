@@ -55,7 +55,16 @@ from gog.spec.stages import (
     SFTSettings,
     StratifySettings,
 )
-from gog.spec.tools import CacheSpec, CallPolicy, JudgePolicy, OutageSpec, PolicyServerSpec, ToolPolicy, ToolsSpec
+from gog.spec.tools import (
+    CacheSpec,
+    CallPolicy,
+    FallbackSpec,
+    JudgePolicy,
+    OutageSpec,
+    PolicyServerSpec,
+    ToolPolicy,
+    ToolsSpec,
+)
 from gog.spec.traces import StageTracesSpec, TracesSpec
 
 __all__ = [
@@ -84,6 +93,7 @@ __all__ = [
     "EvaluateConfig",
     "EvaluateSettings",
     "FailureInjection",
+    "FallbackSpec",
     "GRPOConfig",
     "GRPOSettings",
     "Gaze",

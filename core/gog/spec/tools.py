@@ -93,6 +93,28 @@ class CallPolicy(Spec):
     )
 
 
+class FallbackSpec(Spec):
+    """An existing server that is called where a tool's own server has failed after all retries."""
+
+    url: str = Field(pattern=r"^https?://", max_length=1024, description="Base URL of the server.")
+    model: str = Field(
+        "",
+        max_length=253,
+        description="Model name to send in requests; the judge's only. Default: the server's only one.",
+    )
+    secret_name: str | None = Field(
+        None,
+        max_length=253,
+        description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
+        "the environment: JUDGE_FALLBACK_GOG_API_KEY, IMAGE_SEARCH_FALLBACK_GOG_API_KEY, … Default: it requires no key.",
+    )
+
+
+_FALLBACK = Field(
+    None, description="Server that is called where the tool's own has failed after all retries [ours]. Default: none."
+)
+
+
 class JudgePolicy(CallPolicy):
     """How the judge is called. Its defaults are more patient than a tool's, and leave a reasoning model time to reason."""
 
@@ -107,6 +129,7 @@ class JudgePolicy(CallPolicy):
         ge=1,
         description="Tokens that the judge may generate; a model that reasons first needs room to reach its verdict [ours].",
     )
+    fallback: FallbackSpec | None = _FALLBACK
     votes: int = Field(
         1,
         ge=1,
@@ -164,7 +187,11 @@ _OVERRIDES: dict[str, Any] = {
     for name, field in CallPolicy.model_fields.items()
 }
 ToolPolicy = create_model(
-    "ToolPolicy", __base__=Spec, __doc__="What one tool needs otherwise than the rest.", **_OVERRIDES
+    "ToolPolicy",
+    __base__=Spec,
+    __doc__="What one tool needs otherwise than the rest.",
+    fallback=(FallbackSpec | None, _FALLBACK),
+    **_OVERRIDES,
 )
 _BY_TOOL: dict[str, Any] = {
     tool.field: (
@@ -211,6 +238,19 @@ class ToolsSpec(_ByTool):
         """
         if tool == "judge":
             return self.judge
-        own = getattr(self, catalog.SERVER_BY_NAME[tool].field)
+        own = self._own(tool)
         values = {name: getattr(self, name) for name in CallPolicy.model_fields}
-        return CallPolicy(**values | own.model_dump(exclude_none=True))
+        overrides = {name: getattr(own, name) for name in CallPolicy.model_fields}
+        return CallPolicy(**values | {name: value for name, value in overrides.items() if value is not None})
+
+    def fallback(self, tool: str) -> FallbackSpec | None:
+        """The server that is called where a tool's own has failed; None for none.
+
+        Args:
+            tool: a name of catalog.TOOLS, `judge` included.
+        """
+        return self._own(tool).fallback
+
+    def _own(self, tool: str) -> Any:
+        """What is set for one tool."""
+        return getattr(self, catalog.SERVER_BY_NAME[tool].field)

@@ -138,8 +138,11 @@ def backends(run: GoGRun) -> dict[str, str]:
 
 
 def keys(run: GoGRun) -> dict[str, str]:
-    """Secret with the API key of each tool that requires one, by role."""
+    """Secret with the API key of each tool that requires one, by role; of a fallback, by `<role>Fallback`."""
     given = {tool.name: getattr(run.spec.endpoints, tool.field).secret_name for tool in catalog.TOOLS}
+    for tool in catalog.TOOLS:
+        fallback = run.spec.tools.fallback(tool.name)
+        given[f"{tool.name}Fallback"] = fallback.secret_name if fallback is not None else None
     return {role: secret for role, secret in given.items() if secret is not None}
 
 
