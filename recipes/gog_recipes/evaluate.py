@@ -3,7 +3,8 @@
     tune run recipes/gog_recipes/evaluate.py --config recipes/gog_recipes/configs/tiny/evaluate.yaml
 
 Policies: direct (may not search), whole-image (image search of the whole image only), first-candidate (searches the
-best-scored candidate unseen), prompted (the base model), sft, grpo. The first three have the SFT weights.
+best-scored candidate unseen), prompted (the base model), sft, grpo. The first three have the SFT weights. All policies
+share one base model, beside which their adapters lie; those of a policy take part while it plays.
 
 A question touched by a tool failure counts as the policy left it: a user's question would be answered no better. Only
 questions that the judge could not decide are left out, and their number is printed; where it decided none, the attempt
@@ -24,10 +25,8 @@ import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig
 from torchtune import config as tune_config
 from torchtune import training, utils
@@ -86,22 +85,15 @@ class EvaluateRecipe(FTRecipeInterface):
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
-        """Loads the weights of every policy, and the questions. Raises UserError."""
-        needed = {POLICIES[name].weights for name in self.cfg.policies}
-        self.parents = {
-            kind: self.stage.input(kind) for kind in sorted({used for name in needed for used in CHAINS[name]})
-        }
-        self.base = self.stage.model
-        self.processor = policy_model.load_processor(self.base)
-        self.weights = {kind: self._weights(kind) for kind in sorted(needed)}
+        """Loads the base model once, the adapters of every policy, and the questions. Raises UserError."""
+        used = {kind for name in self.cfg.policies for kind in CHAINS[POLICIES[name].weights]}
+        self.parents = {kind: self.stage.input(kind) for kind in sorted(used)}
+        self.saved = {kind: self.stage.folder(manifest) for kind, manifest in self.parents.items()}
+        base = self.stage.model
+        self.processor = policy_model.load_processor(base)
+        self.model = lora.beside(policy_model.load_base(base, self.device), self.saved)
         folder, questions = self.stage.questions(self.cfg.split)
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
-
-    def _weights(self, kind: str) -> torch.nn.Module:
-        return lora.with_saved(policy_model.load_base(self.base, self.device), self._saved(kind))
-
-    def _saved(self, kind: str) -> list[Path]:
-        return [self.stage.folder(self.parents[stage]) for stage in CHAINS[kind]]
 
     async def train(self) -> dict[str, list[Trajectory]]:
         """The trajectories of each policy, in the order of the questions."""
@@ -115,11 +107,12 @@ class EvaluateRecipe(FTRecipeInterface):
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
-                weights = self.weights[policy.weights]
-                vision = policy_model.vision_of(weights, self.processor, self.cfg.feature_cache_bytes)
+                chain = CHAINS[policy.weights]
+                lora.activate(self.model, chain)
+                vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
                 parts = engine.Parts(
-                    weights, self.processor, vision, limits, self.cfg.concurrent_episodes,
-                    saved=self._saved(policy.weights), stage=self.stage, settings=self.cfg,
+                    self.model, self.processor, vision, limits, self.cfg.concurrent_episodes,
+                    saved=[self.saved[kind] for kind in chain], stage=self.stage, settings=self.cfg,
                 )  # fmt: skip
                 sampler = engine.create(self.cfg.engine, parts)
                 settings = self.cfg.model_copy(update={"gaze": policy.gaze or self.cfg.gaze})

@@ -21,6 +21,7 @@ from gog_recipes import stratify as stratify_module
 from gog_recipes.curate import CurateRecipe
 from gog_recipes.evaluate import EvaluateRecipe
 from gog_recipes.grpo import GRPORecipe
+from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.sft import SFTRecipe
 from gog_recipes.stratify import StratifyRecipe, grade
@@ -289,6 +290,34 @@ def test_evaluation_counts_every_question_and_pairs_the_policies(chain, make, tm
     assert rows["direct"]["behaviour"]["none"] == 1
     assert all(row["ci95"][0] <= row["accuracy"] <= row["ci95"][1] for row in rows.values())
     assert {(pair["a"], pair["b"]) for pair in results["comparisons"]} >= {("grpo", "sft"), ("sft", "direct")}
+
+
+class OwnBases(EvaluateRecipe):
+    """Loads a base model for each policy, in place of switching adapters of one."""
+
+    def own(self, _, chain):
+        folders = [self.saved[kind] for kind in chain]
+        self.model = lora.with_saved(policy_model.load_base(self.stage.model, self.device), folders)
+
+
+def test_policies_that_share_a_base_answer_as_with_bases_of_their_own(chain, make, tmp_path, monkeypatch):
+    root = copy_of(chain, tmp_path / "r")
+    play_grpo(make, root, 1)
+    settings = {"policies": ["direct", "prompted", "grpo", "sft"], "questions": 6, "deterministic": True}
+
+    def written(recipe):
+        recipe.setup()
+        played = asyncio.run(recipe.train())
+        return {
+            name: [[(each.tokens, each.logprobs) for each in item.segments] for item in items]
+            for name, items in played.items()
+        }
+
+    shared = written(EvaluateRecipe(make(EvaluateConfig, root, stage="shared", **settings)))
+    own = OwnBases(make(EvaluateConfig, root, stage="own", **settings))
+    monkeypatch.setattr(lora, "activate", own.own)
+    assert written(own) == shared
+    assert shared["prompted"] != shared["sft"] != shared["grpo"]
 
 
 def test_a_misspelt_setting_is_refused_with_the_likely_name(make, tmp_path):

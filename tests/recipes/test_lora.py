@@ -18,6 +18,7 @@ from gog.images import Image
 from gog.spec import LoraSettings, ModelSpec
 from gog_recipes import world
 from gog_recipes.models import lora, policy_model
+from gog_recipes.models.decoder import Decoder, StepInputs
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec(base="tiny")
@@ -109,6 +110,29 @@ def test_an_rl_sized_update_survives_in_weights_of_any_precision(trained, dtype)
     found = update_of(grpo, sft)
     assert float((found - expected).norm() / expected.norm()) < 0.02
     assert not any(parameter.requires_grad for parameter in grpo.parameters())
+
+
+def sampled_logits(model):
+    """What the in-process engine would sample from after a prompt."""
+    decoder, blocks = Decoder(model), []
+    decoder.make_cache(16, 2**24)
+    assert decoder.cache.reserve(blocks, 12)
+    places = torch.arange(12).expand(3, 1, 12)
+    return decoder.step(StepInputs([blocks], [0], [12], torch.arange(12)[None], places, None, None))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("bfloat16", 0.02)])
+def test_policies_that_share_a_base_sample_what_each_samples_from_a_base_of_its_own(trained, dtype, tolerance):
+    spec = ModelSpec(base="tiny", dtype=dtype)
+    shared = lora.beside(policy_model.load_base(spec, CPU), {"sft": trained[0], "grpo": trained[1]})
+    found = []
+    for chain in ((), ("sft", "grpo"), ("sft",), ()):
+        lora.activate(shared, chain)
+        found.append(sampled_logits(shared))
+        alone = lora.with_saved(policy_model.load_base(spec, CPU), trained[: len(chain)])
+        assert float((found[-1] - sampled_logits(alone)).abs().max()) <= tolerance, chain
+    assert torch.equal(found[0], found[-1])
+    assert float((found[0] - found[2]).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

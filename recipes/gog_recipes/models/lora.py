@@ -16,7 +16,7 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,45 @@ def with_saved(model: torch.nn.Module, folders: Sequence[Path]) -> torch.nn.Modu
             model = PeftModel.from_pretrained(model, str(joined), adapter_name=FROZEN)
         lora_linear.install(model)
     return model.requires_grad_(False).eval()
+
+
+def beside(model: torch.nn.Module, folders: Mapping[str, Path]) -> torch.nn.Module:
+    """The frozen base model with saved adapters beside its weights of any precision, for several policies of one base.
+
+    Args:
+        model: without adapters
+        folders: the adapters as PEFT saves them, by name; none of them takes part until `activate` says so
+
+    Raises:
+        UserError: as `check` does.
+    """
+    for folder in folders.values():
+        check(model, folder)
+    for name, folder in folders.items():
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    lora_linear.install(model)
+    activate(model, ())
+    return model.requires_grad_(False).eval()
+
+
+def activate(model: torch.nn.Module, names: Sequence[str]) -> None:
+    """Lets saved adapters take part, and no others.
+
+    Args:
+        model: as `beside` returns it
+        names: of the adapters, in the order in which they were trained; none for the base model
+    """
+    if not isinstance(model, PeftModel):
+        assert not names, names
+        return
+    if names:
+        model.base_model.enable_adapter_layers()
+        model.base_model.set_adapter(list(names), inference_mode=True)
+    else:
+        model.base_model.disable_adapter_layers()
 
 
 def add(model: torch.nn.Module, settings: LoraSettings) -> PeftModel:
