@@ -150,6 +150,7 @@ def _for_runs(commands: Commands) -> None:
     _recordings(
         commands.add_parser("recording", help="hand on the recorded answers of tools as one file", allow_abbrev=False)
     )
+    _judge(commands.add_parser("judge", help="compare a judge with labelled answers", allow_abbrev=False))
     _view(commands.add_parser("view", help="view and review trajectories in a browser", allow_abbrev=False))
 
 
@@ -222,6 +223,24 @@ def _view(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json of the model, to show its tokens")
     _s3(parser)
+
+
+def _judge(parser: argparse.ArgumentParser) -> None:
+    whats = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    one = whats.add_parser("calibrate", help="agreement by kind, false Yes and false No", allow_abbrev=False)
+    one.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="JSON lines: question, answers, answer, correct, kind (default: shipped)",
+    )
+    one.add_argument("--manifest", metavar="FILE", help="the judge of this GoGRun, called as it says")
+    one.add_argument("--backend", metavar="NAME", help="a back end of gog serve judge (default: match)")
+    one.add_argument("--options", metavar="JSON", help="options of the back end")
+    one.add_argument("--url", help="an existing server; its key is in JUDGE_GOG_API_KEY")
+    one.add_argument("--model", help="model to request from it")
+    one.add_argument("--votes", type=int, default=1, help="verdicts per answer (default: 1)")
+    one.add_argument("--json", action="store_true", help="as JSON, for programs")
 
 
 def _recordings(parser: argparse.ArgumentParser) -> None:

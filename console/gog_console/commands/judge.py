@@ -1,0 +1,149 @@
+"""`gog judge calibrate [FILE]`: compares a judge's verdicts with labelled cases.
+
+The judge is a back end of ours, which is started for the purpose, an existing server, or the judge of a manifest. It is
+called as a run calls it, with the same rules, retries and votes; nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from gog import calibration, stats
+from gog import spec as settings
+from gog.calibration import Agreement, Case
+from gog.errors import UserError
+from gog.tool_client import Toolbox
+from gog.tool_types import Reply
+from gog_console import cli
+from gog_operator.api import manifest
+from gog_operator.api.objects import GoGRun
+
+SHOWN = 20
+"""Disagreements that are listed."""
+
+
+def main(given: argparse.Namespace) -> int:
+    cases = calibration.load(Path(given.file)) if given.file else calibration.shipped()
+    endpoint, tools = _settings(given)
+    with _address(endpoint) as url:
+        replies = asyncio.run(_judge(cases, url, tools, endpoint.model))
+    verdicts = [reply.value for reply in replies]
+    rows = calibration.tally(cases, verdicts)
+    if given.json:
+        print(json.dumps([row.as_dict() for row in rows], indent=1))
+    else:
+        _show(rows, cases, verdicts)
+        failure = next((reply.failure for reply in replies if reply.failure is not None), None)
+        if failure is not None:
+            print(f"\nwithout a verdict: {rows[-1].undecided} cases, the first because of {failure.words}")
+    return cli.COMPLETE if rows[-1].decided else cli.FAILED
+
+
+def _settings(given: argparse.Namespace) -> tuple[settings.EndpointSpec, settings.ToolsSpec]:
+    """The judge and how it is called: of a manifest, or of the command line."""
+    if given.manifest:
+        if given.url or given.backend or given.options or given.model:
+            raise UserError(
+                "names the judge", where="--manifest", remedy="leave out --url, --backend, --options, --model"
+            )
+        thing = manifest.load(Path(given.manifest), [])
+        if not isinstance(thing, GoGRun):
+            raise UserError(f"is a {thing.kind}", where=given.manifest, remedy="give the manifest of a GoGRun")
+        endpoint: settings.EndpointSpec = thing.spec.endpoints.judge  # type: ignore[attr-defined]
+        tools = thing.spec.tools
+    else:
+        named = {"url": given.url, "backend": given.backend, "model": given.model}
+        body = {name: value for name, value in named.items() if value}
+        if given.options:
+            body["options"] = _object(given.options)
+        try:
+            endpoint = settings.EndpointSpec.model_validate(body or {"backend": "match"})
+            tools = settings.ToolsSpec.model_validate({"judge": {"votes": given.votes}})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = f"--{first['loc'][-1]!s}" if first["loc"] else "--url"
+            raise UserError(first["msg"].removeprefix("Value error, "), where=where) from None
+    return endpoint, tools.model_copy(update={"cache": settings.CacheSpec(mode="off")})
+
+
+def _object(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"not JSON: {error}", where="--options") from None
+
+
+@contextlib.contextmanager
+def _address(endpoint: settings.EndpointSpec) -> Iterator[str]:
+    """Address of the judge's server, which is started where the endpoint names a back end."""
+    if endpoint.url is not None:
+        yield endpoint.url
+        return
+    with tempfile.TemporaryDirectory(prefix="gog-judge-") as folder:
+        ready, errors = Path(folder) / "ready.json", Path(folder) / "errors"
+        line = [sys.executable, "-m", "gog_console", "serve", "judge", "--backend", endpoint.backend]
+        line += ["--options", json.dumps(endpoint.options), "--ready-file", str(ready), "--exit-with-parent"]
+        with errors.open("wb") as stream, subprocess.Popen(line, stdout=stream, stderr=stream) as server:
+            try:
+                yield _wait(server, ready, errors, endpoint.startup_seconds)
+            finally:
+                server.terminate()
+
+
+def _wait(server: subprocess.Popen[bytes], ready: Path, errors: Path, seconds: float) -> str:
+    """Address of a server once it is ready. Raises UserError for one that ends before, or takes too long."""
+    deadline = time.monotonic() + seconds
+    while not ready.exists():
+        if server.poll() is not None:
+            last = errors.read_text("utf-8", "replace").strip().splitlines()
+            raise UserError(last[-1] if last else "the judge's server did not start", where="--backend")
+        if time.monotonic() > deadline:
+            raise UserError(f"the judge's server is not ready after {seconds:g} s", where="--backend")
+        time.sleep(0.05)
+    return str(json.loads(ready.read_text())["url"])
+
+
+async def _judge(cases: Sequence[Case], url: str, tools: settings.ToolsSpec, model: str) -> list[Reply[bool]]:
+    async with Toolbox({"judge": url}, tools, model) as toolbox:
+        return list(await asyncio.gather(*(toolbox.judge(case.question, case.answers, case.answer) for case in cases)))
+
+
+def _show(rows: Sequence[Agreement], cases: Sequence[Case], verdicts: Sequence[bool | None]) -> None:
+    print(
+        f"{'kind':14} {'cases':>6} {'agreement':>10}  {'95 % interval':15} {'false Yes':>9} {'false No':>9} {'none':>5}"
+    )
+    for row in rows:
+        share = f"{row.agreed / row.decided:.1%}" if row.decided else "-"
+        print(
+            f"{row.kind or 'all':14} {row.decided + row.undecided:>6} {share:>10}  {_interval(row.agreed, row.decided):15} "
+            f"{row.false_yes:>9} {row.false_no:>9} {row.undecided:>5}"
+        )
+    total = rows[-1]
+    print()
+    print(f"false Yes: {total.false_yes} of {total.wrong} wrong answers ({_interval(total.false_yes, total.wrong)})")
+    print(f"false No:  {total.false_no} of {total.right} correct answers ({_interval(total.false_no, total.right)})")
+    wrong = [
+        (case, verdict) for case, verdict in zip(cases, verdicts, strict=True) if verdict not in (None, case.correct)
+    ]
+    wrong.sort(key=lambda each: not each[1])
+    for case, verdict in wrong[:SHOWN]:
+        name = "false Yes" if verdict else "false No "
+        print(f"{name}  {case.kind or '-'}: {case.question!r} {' | '.join(case.answers)!r} answered {case.answer!r}")
+    if len(wrong) > SHOWN:
+        print(f"… {len(wrong) - SHOWN} more")
+
+
+def _interval(successes: int, n: int) -> str:
+    low, high = stats.wilson(successes, n)
+    return f"{low:.1%} to {high:.1%}"
