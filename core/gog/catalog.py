@@ -259,6 +259,11 @@ STEP_METRICS = (
         chart_of=_GRPO, status_of=_GRPO, short="zero-variance groups", higher_is_better=False,
     ),
     StepMetric(
+        "no_signal_in_a_row", _GRPO, "Steps without a signal", "steps",
+        "Steps in a row, up to the last, in which every group had zero reward variance, so nothing was learned.",
+        gauge="gog_train_no_signal_steps", higher_is_better=False,
+    ),
+    StepMetric(
         "entropy", _GRPO, "Entropy", "nats per token",
         "Mean negative log-probability of the last step's sampled tokens, an estimate of the policy's entropy.",
         "mean over sampled tokens", gauge="gog_train_entropy", chart_of=_GRPO,

@@ -8,6 +8,7 @@ single success has no accuracy signal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -57,3 +58,24 @@ def level(solved: int, samples: int, band: tuple[float, float] = (0.5, 0.6)) -> 
     if rate < band[0]:
         return "2"
     return "1" if rate <= band[1] else "easy"
+
+
+def warning(graded: Sequence[Graded]) -> str:
+    """Why GRPO cannot learn much from these questions, with the remedy; empty if it can, or if none has a level."""
+    known = [item for item in graded if item.level != "unknown"]
+    found = {item.level for item in known}
+    if len(found) != 1:
+        return ""
+    count = f"all {len(known)} questions that have a level"
+    if all(item.unsolved for item in known):
+        return (
+            f"{count} are unsolved (level 2, not one sample was right), so groups in GRPO may have no learning signal: "
+            "improve SFT, use easier questions, or check the judge and the tools"
+        )
+    if all(item.solved == item.valid for item in known):
+        return (
+            f"{count} are solved by every sample (level easy), so groups in GRPO may have no learning signal: use harder "
+            "questions, or check the judge"
+        )
+    only = known[0].level
+    return "" if only == "2" else f"{count} have level {only}: GRPO trains on level 2 unless stages.grpo.levels names others"

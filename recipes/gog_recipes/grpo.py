@@ -16,7 +16,8 @@ Features and their trade-offs
     - trajectories touched by a tool failure or without a verdict enter neither the loss nor their group's statistics
     - a step that lost too many of its trajectories, or from which nothing can be compared, is not learned from: it is
       played again until the outage is over or the patience for it is used up, and never counts as a step
-    - groups whose rewards are all equal carry no signal; they are counted and reported, not refilled
+    - groups whose rewards are all equal carry no signal; they are counted and reported, not refilled. Too many steps in a
+      row of nothing but such groups are a warning, or stop the stage
     - a question with an unusable image or an over-long prompt is skipped, by name
     - images are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
     - resumes from its newest checkpoint; questions and sampling noise follow from seed and step. Every finished turn is
@@ -28,9 +29,9 @@ Features and their trade-offs
     - the loss is chosen by name (gog_recipes.losses)
     - rollouts and updates take turns; there are no asynchronous rollouts
 
-Raises UserError when too few questions of the chosen levels are left, when the judge's replies are no verdicts, when the
-engine samples from another policy than the trained one, and at the first loss, gradient or weight that is not finite.
-Raises ServiceDown when tools or the judge fail for too long.
+Raises UserError when too few questions of the chosen levels are left, when the judge's replies are no verdicts, after too
+many steps without a signal if `no_signal` is `stop`, when the engine samples from another policy than the trained one, and
+at the first loss, gradient or weight that is not finite. Raises ServiceDown when tools or the judge fail for too long.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
 from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
-from gog_recipes.runtime import canary, checkpoint, config, optimizer, order, parallel, ranks, timers
+from gog_recipes.runtime import canary, checkpoint, config, no_signal, optimizer, order, parallel, ranks, timers
 from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
@@ -265,6 +266,7 @@ class GRPORecipe(FTRecipeInterface):
             attempt_failure_ratio=failed / max(1, attempts), excluded=found.excluded, excluded_share=found.share,
             excluded_by_turns=found.by_turns, discarded_plays=discarded, skipped=rollout.skipped,
             learned=update.learned, frac_reward_zero_std=flat / len(rollout.groups),
+            no_signal_in_a_row=no_signal.in_a_row([*self.stage.metric_log.lines, {"learned": update.learned}]),
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
             train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
@@ -272,17 +274,20 @@ class GRPORecipe(FTRecipeInterface):
             **(dataclasses.asdict(update.gap) if update.gap else {}), **self._sampled(rollout),
         )  # fmt: skip
         metrics.record_step_seconds(timer.seconds | {"total": timer.total})
-        series = [line["reward_mean"] for line in self.stage.metric_log.lines]
+        lines = self.stage.metric_log.lines
+        series = [line["reward_mean"] for line in lines]
         recent = stats.mean(series[-5:])
         self.stage.report(
             self.step, self.cfg.steps, reward=measured["reward_mean"], tool_failure_ratio=measured["tool_failure_ratio"],
             reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
-            no_signal_steps=sum(line.get("learned") == 0 for line in self.stage.metric_log.lines),
+            no_signal_steps=sum(line.get("learned") == 0 for line in lines), no_signal_in_a_row=no_signal.in_a_row(lines),
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
             self.stage.log(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")
         if not update.learned:
             self.stage.log(f"step {self.step}: the rewards of every group are equal, so the weights are unchanged")
+        if warning := no_signal.warning(lines, self.cfg):
+            self.stage.log(warning)
 
     def _attempts_since_last_step(self) -> tuple[int, int]:
         """Attempts and failed attempts of tool calls since the last step, without the judge's."""

@@ -152,6 +152,8 @@ class StratifyRecipe(FTRecipeInterface):
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])
         self.stage.log(str(counts))
+        if warning := levels.warning(graded):
+            self.stage.log(f"warning: {warning}")
 
     def cleanup(self) -> None:
         self.stage.end()

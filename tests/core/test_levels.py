@@ -50,3 +50,29 @@ def test_an_unsolved_question_is_level_2_flagged_and_kept_by_default() -> None:
 
 def test_a_question_without_a_valid_sample_is_not_unsolved() -> None:
     assert not levels.Graded(question_id="q", solved=0, valid=0, level="unknown").unsolved
+
+
+def graded(*solved: int, samples: int = 5) -> list[levels.Graded]:
+    return [
+        levels.Graded(question_id=f"q{n}", solved=k, valid=samples, level=levels.level(k, samples))
+        for n, k in enumerate(solved)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("solved", "words"),
+    [
+        ((0, 0, 0), "all 3 questions that have a level are unsolved"),
+        ((5, 5), "all 2 questions that have a level are solved by every sample"),
+        ((4, 5, 5), "all 3 questions that have a level have level easy: GRPO trains on level 2"),
+        ((3, 3), "all 2 questions that have a level have level 1: GRPO trains on level 2"),
+    ],
+)
+def test_questions_of_one_level_are_warned_of_with_the_remedy(solved: tuple[int, ...], words: str) -> None:
+    unknown = levels.Graded(question_id="spoiled", solved=0, valid=0, level="unknown")
+    assert levels.warning([*graded(*solved), unknown]).startswith(words)
+
+
+@pytest.mark.parametrize("solved", [(0, 5), (0, 1), (1, 2), ()])
+def test_questions_from_which_grpo_can_learn_are_not_warned_of(solved: tuple[int, ...]) -> None:
+    assert levels.warning(graded(*solved)) == ""

@@ -261,6 +261,42 @@ def test_questions_that_failures_left_without_a_level_are_graded_again(chain, ma
     assert "unknown" not in {line["level"] for line in graded}
 
 
+class AlikeRollouts(Rollouts):
+    """Rollouts in which every trajectory has the same reward."""
+
+    async def play(self, questions, samples, **options):
+        played = await super().play(questions, samples, **options)
+        reward = Reward(accuracy=0.0, format=1.0, total=0.1)
+        alike = [[item.model_copy(update={"reward": reward}) for item in group] for group in played.groups]
+        return dataclasses.replace(played, groups=alike)
+
+
+def test_grpo_without_a_signal_says_so_after_the_configured_steps_and_stops_if_it_is_to(
+    chain, make, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(grpo_module, "Rollouts", AlikeRollouts)
+    settings = {"levels": ["easy", "1", "2"], "questions_per_step": 2, "group_size": 2}
+    warning = copy_of(chain, tmp_path / "warning")
+    recipe = GRPORecipe(make(GRPOConfig, warning, steps=2, max_no_signal_steps=2, **settings))
+    recipe.setup()
+    asyncio.run(recipe.train())
+    assert "grpo: warning: stages.grpo.maxNoSignalSteps: all groups had zero reward" in capsys.readouterr().out
+    assert [line["no_signal_in_a_row"] for line in lines(warning, "grpo")] == [1, 2]
+    stopping = copy_of(chain, tmp_path / "stopping")
+    recipe = GRPORecipe(make(GRPOConfig, stopping, steps=2, max_no_signal_steps=1, no_signal="stop", **settings))
+    recipe.setup()
+    with pytest.raises(UserError, match="in the last step, so nothing was learned"):
+        asyncio.run(recipe.train())
+
+
+def test_stratify_warns_of_questions_from_which_grpo_cannot_learn(chain, make, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stratify_module, "Rollouts", AlikeRollouts)
+    recipe = StratifyRecipe(make(StratifyConfig, copy_of(chain, tmp_path), stage="again", questions=2, rollouts=2))
+    recipe.setup()
+    recipe.save_checkpoint(asyncio.run(recipe.train()), 1.0)
+    assert "again: warning: all 2 questions that have a level are unsolved" in capsys.readouterr().out
+
+
 def test_a_question_without_enough_valid_samples_has_no_level():
     def sample(excluded=""):
         reward = Reward(accuracy=1.0, format=1.0, total=1.0)

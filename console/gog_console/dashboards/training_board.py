@@ -80,6 +80,13 @@ UPDATE = Row(
             absent=BY_REWARD,
             description="A group with zero reward variance gives no gradient.",
         ),
+        gauge(
+            "Steps in a row without a signal",
+            "gog_train_no_signal_steps",
+            "steps",
+            absent=BY_REWARD,
+            description="Steps in which every group had zero reward variance. From max_no_signal_steps on the stage warns.",
+        ),
         lines(
             "Engine against trainer",
             Query(f"avg by (run) (gog_train_logp_diff_mean{{{WHERE}}})", "difference {{run}}"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gog import levels
 from gog.levels import Graded
 from gog_console import formatting
 from gog_console.report import bars, overview, summary
@@ -25,10 +26,12 @@ def section(data: Data) -> Markup:
     if not sum(counts.values()):
         return tag("section", title, overview.nothing(data, "stratify"), id="levels")
     never = summary.unsolved(graded, stage.meta if stage else None)
+    warning = levels.warning(graded)
     return tag(
         "section",
         title,
         tag("p", _levels_sentence(counts, never, _ungraded(graded)), class_="lead"),
+        tag("p", f"Warning: {warning}.", class_="lead") if warning else None,
         tag("div", _level_bar(counts, never), _pass_rates(graded) if graded else None, class_="pair"),
         id="levels",
     )

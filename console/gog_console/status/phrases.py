@@ -66,7 +66,9 @@ def _grpo(metrics: Mapping[str, Any]) -> list[str]:
     if isinstance(metrics.get("tool_failure_ratio"), int | float):
         phrases.append(f"tool failures {short_percent(metrics['tool_failure_ratio'])}")
     if count := metrics.get("no_signal_steps"):
-        phrases.append(f"{short_number(count)} step{'' if count == 1 else 's'} without signal")
+        row = metrics.get("no_signal_in_a_row") or 0
+        last = f", the last {short_number(row)} in a row" if row > 1 else ""
+        phrases.append(f"{short_number(count)} step{'' if count == 1 else 's'} without signal{last}")
     return phrases
 
 

@@ -265,6 +265,17 @@ class GRPOSettings(PassSettings, EngineSettings):
         "it is not learned from, because those that remain are mostly the ones that called no tool: its questions are "
         "played again while `tools.outage` has patience, then the attempt fails and is retried [ours].",
     )
+    max_no_signal_steps: int = Field(
+        10,
+        ge=1,
+        description="Steps in a row in which every group has zero reward variance, so nothing is learned, after which the "
+        "stage warns or stops [ours].",
+    )
+    no_signal: Literal["warn", "stop"] = Field(
+        "warn",
+        description="What happens after `maxNoSignalSteps` steps without a signal. warn: a line in the log, which recurs; "
+        "stop: the stage fails and is not retried [ours].",
+    )
     clip_grad_norm: float = Field(1.0, gt=0, description="Norm to which larger gradients are scaled down [ours].")
     lora: LoraSettings = Field(
         LoraSettings(), description="The adapters that are trained, with the fields of sft.lora."

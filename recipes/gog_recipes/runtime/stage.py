@@ -49,12 +49,14 @@ MAY_CHANGE = {
     "max_steps",
     "max_excluded_share",
     "max_unknown_share",
+    "max_no_signal_steps",
+    "no_signal",
     "save_every",
     "keep_trajectories",
     *MEMORY_MAY_CHANGE,
 }
 """Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, how much of an
-outage it tolerates, what it keeps, and its use of memory."""
+outage and how many steps without a signal it tolerates, what it keeps, and its use of memory."""
 CALLS_MAY_CHANGE = {
     *CallPolicy.model_fields,
     "judge",

@@ -44,6 +44,11 @@ def phrase_of(kind, **metrics):
         ),
         ("GRPOStage", {"rewards": [0, 0], "no_signal_steps": 2}, "reward 0.00 → 0.00 ▁▁ · 2 steps without signal"),
         ("GRPOStage", {"rewards": [0, 1], "no_signal_steps": 1}, "reward 0.00 → 0.50 ▁█ · 1 step without signal"),
+        (
+            "GRPOStage",
+            {"rewards": [0, 0], "no_signal_steps": 5, "no_signal_in_a_row": 3},
+            "reward 0.00 → 0.00 ▁▁ · 5 steps without signal, the last 3 in a row",
+        ),
         ("EvaluateStage", {"accuracy": {"direct": 0.05, "grpo": 0.81}}, "direct 5.0 % · grpo 81 %"),
         ("SFTStage", {"oddity": 3, "word": "x"}, "oddity 3"),
         ("SFTStage", {}, ""),
