@@ -65,6 +65,16 @@ BROKEN = {
         "  stages: [sft]",
         "w.yaml: spec.stages: is a list, should be a mapping of fields",
     ),
+    "URL for a mapping": (
+        "  endpoints: {judge: https://judge.internal/v1}",
+        "w.yaml: spec.endpoints.judge: is 'https://judge.internal/v1', should be a mapping of fields "
+        '(write judge: {url: "https://judge.internal/v1"})',
+    ),
+    "back end for a mapping": (
+        "  endpoints: {imageSearch: my.search:index}",
+        "w.yaml: spec.endpoints.imageSearch: is 'my.search:index', should be a mapping of fields "
+        '(write imageSearch: {backend: "my.search:index"})',
+    ),
     "text that is not a URL": (
         "  endpoints: {judge: {url: judge.internal}}",
         "w.yaml: spec.endpoints.judge.url: is 'judge.internal', should be an address that starts with http:// or https://",
@@ -235,6 +245,14 @@ DOCUMENTS = {
     "no model": (
         HEAD + "spec: {data: {world: {}}}",
         "w.yaml: spec.model: missing (e.g. model: {base: tiny})",
+    ),
+    "name of a model for a mapping": (
+        HEAD + "spec: {model: tiny, data: {world: {}}}",
+        "w.yaml: spec.model: is 'tiny', should be a mapping of fields (write model: {base: \"tiny\"})",
+    ),
+    "folder for a mapping": (
+        HEAD + "spec: {model: {base: tiny}, data: ./questions}",
+        "w.yaml: spec.data: is './questions', should be a mapping of fields (write data: {path: \"./questions\"})",
     ),
     "two sources of data": (
         HEAD + "spec: {model: {base: tiny}, data: {world: {}, path: /x}}",

@@ -7,6 +7,7 @@ Paths are dotted as in `--set`, with list positions in brackets.
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -87,7 +88,24 @@ def sentence(error: Any, model: type[BaseModel]) -> tuple[str, str, str]:
         return path, "missing", meaning(model, location)
     if kind == "value_error":
         return path, str(context.get("error", error["msg"])), ""
-    return path, f"is {shown(given)}, should be {expected(kind, context, error['msg'])}", quoting(kind, given)
+    remedy = quoting(kind, given) or as_mapping(model, location, given)
+    return path, f"is {shown(given)}, should be {expected(kind, context, error['msg'])}", remedy
+
+
+TEXT_FIELDS = (("url", "backend"), ("uri", "path"), ("base", "base"))
+"""Fields that may have been meant where text was given instead of a mapping: one for an address, one for other text."""
+
+
+def as_mapping(model: type[BaseModel], location: tuple[Any, ...], given: Any) -> str:
+    """The remedy where text was given instead of a mapping: `write judge: {url: "https://judge"}`."""
+    if not isinstance(given, str):
+        return ""
+    known = fields_at(model, location)
+    for address, other in TEXT_FIELDS:
+        field = address if "://" in given else other
+        if field in known:
+            return f"write {location[-1]}: {{{field}: {json.dumps(given, ensure_ascii=False)}}}"
+    return ""
 
 
 def quoting(kind: str, given: Any) -> str:
