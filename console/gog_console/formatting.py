@@ -62,11 +62,6 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([part for part in (", ".join(names[:-1]), *names[-1:]) if part])
 
 
-def plural(value: int, noun: str) -> str:
-    """A count with its noun: `1 run`, `2 runs`."""
-    return f"{value:,} {noun}{'' if value == 1 else 's'}"
-
-
 def unlinked(text: str) -> str:
     """Text in which no address is a link, because the report refers to nothing outside itself.
 

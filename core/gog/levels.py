@@ -13,6 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from gog import wording
+
 Level = Literal["easy", "1", "2"]
 
 
@@ -66,16 +68,18 @@ def warning(graded: Sequence[Graded]) -> str:
     found = {item.level for item in known}
     if len(found) != 1:
         return ""
-    count = f"all {len(known)} questions that have a level"
+    only = known[0].level
+    count = f"{wording.plural(len(known), 'question')} of level {only}"
     if all(item.unsolved for item in known):
         return (
-            f"{count} are unsolved (level 2, not one sample was right), so groups in GRPO may have no learning signal: "
-            "improve SFT, use easier questions, or check the judge and the tools"
+            f"no sample of any question was right ({count}), so groups in GRPO may have no learning signal: improve SFT, "
+            "use easier questions, or check the judge and the tools"
         )
     if all(item.solved == item.valid for item in known):
         return (
-            f"{count} are solved by every sample (level easy), so groups in GRPO may have no learning signal: use harder "
-            "questions, or check the judge"
+            f"every sample of every question was right ({count}), so groups in GRPO may have no learning signal: use "
+            "harder questions, or check the judge"
         )
-    only = known[0].level
-    return "" if only == "2" else f"{count} have level {only}: GRPO trains on level 2 unless stages.grpo.levels names others"
+    if only == "2":
+        return ""
+    return f"all questions are of one level ({count}): GRPO trains on level 2 unless stages.grpo.levels names others"

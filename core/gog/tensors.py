@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gog import wording
 from gog.errors import UserError
 
 SIZES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -61,7 +62,8 @@ def header(path: Path) -> dict[str, Entry]:
     entries = _entries(text, path)
     missing = 8 + length + max((entry.end for entry in entries.values()), default=0) - size
     if missing > 0:
-        raise UserError(f"cut off: {missing:,} bytes are missing at its end", where=str(path), remedy="fetch it again")
+        lacking = wording.plural(missing, "byte is missing", "bytes are missing")
+        raise UserError(f"cut off: {lacking} at its end", where=str(path), remedy="fetch it again")
     return entries
 
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gog import actions, finite_json
+from gog import actions, finite_json, validation
 from gog.errors import UserError
 
 if TYPE_CHECKING:
@@ -322,5 +322,4 @@ def read(path: Path) -> Iterator[Trajectory]:
 
 def explain(error: ValidationError) -> str:
     """Why a line is not a trajectory, in a few words."""
-    first: Any = error.errors()[0]
-    return f"not a trajectory of version {VERSION}: {'.'.join(map(str, first['loc']))} {first['msg']}"
+    return f"not a trajectory of version {VERSION}: {validation.first_sentence(error)}"

@@ -158,8 +158,14 @@ def check_model(model: settings.ModelSpec, where: str, own: settings.StoreSpec |
             options = own or settings.StoreSpec(uri=model.base)
             names = store.list_model(options, model.base, faults.Patience(budget=PATIENCE))
             base_model.check_listing(names, model.base)
-    except (store.Unavailable, ServiceDown) as error:
+    except store.Unavailable as error:
         raise UserError(str(error), where=where) from None
+    except ServiceDown as error:  # whose sentence is about the attempts of a stage
+        raise UserError(
+            f"{error.service}: {error.reason}",
+            where=where,
+            remedy="check the network and HF_ENDPOINT, and try again",
+        ) from None
 
 
 def check_answers(url: str, where: str) -> None:

@@ -76,7 +76,9 @@ def test_a_shard_of_another_version_is_named_with_a_weight_that_it_lacks(folder)
     gone = min(made)
     del made[gone]
     tensors.write(folder / FIRST, made)
-    assert refusal(folder).startswith(f"{folder / FIRST}: lacks {gone}, which {base_model.INDEX} places")
+    assert refusal(folder).startswith(
+        f"{folder / FIRST}: lacks {gone}, which {base_model.INDEX} places in it (1 weight in all)"
+    )
 
 
 def test_a_shard_with_weights_that_the_index_does_not_place_is_named(folder):
@@ -124,15 +126,15 @@ def test_another_configuration_is_refused(folder, text):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda made: made.pop("model.language_model.layers.1.mlp.up_proj.weight"), "layers.1.mlp.up_proj.weight is missing (1"),
-        (lambda made: made.pop("lm_head.weight"), "lm_head.weight is missing (1"),
+        (lambda made: made.pop("model.language_model.layers.1.mlp.up_proj.weight"), "layers.1.mlp.up_proj.weight is missing (1 weight"),
+        (lambda made: made.pop("lm_head.weight"), "lm_head.weight is missing (1 weight"),
         (
             lambda made: made.update({"model.language_model.layers.2.mlp.up_proj.weight": made["lm_head.weight"]}),
-            "layers.2.mlp.up_proj.weight has no place in the model (1",
+            "layers.2.mlp.up_proj.weight has no place in the model (1 weight",
         ),
         (
             lambda made: made.update({"lm_head.weight": ("BF16", np.ones((16, 9), np.float32))}),
-            "lm_head.weight is [16, 9], by config.json [16, 8] (1",
+            "lm_head.weight is [16, 9], by config.json [16, 8] (1 weight",
         ),
     ],
 )  # fmt: skip
@@ -141,7 +143,7 @@ def test_weights_that_are_missing_unexpected_or_of_another_shape_are_named(tmp_p
     made = base_folders.weights(base_folders.config())
     change(made)
     base_folders.write_weights(folder, made)
-    assert f"{sentence} weights do not fit config.json)" in refusal(folder)
+    assert f"{sentence} does not fit config.json)" in refusal(folder)
 
 
 def test_a_tied_head_may_be_left_out_or_saved(tmp_path):

@@ -62,10 +62,10 @@ def graded(*solved: int, samples: int = 5) -> list[levels.Graded]:
 @pytest.mark.parametrize(
     ("solved", "words"),
     [
-        ((0, 0, 0), "all 3 questions that have a level are unsolved"),
-        ((5, 5), "all 2 questions that have a level are solved by every sample"),
-        ((4, 5, 5), "all 3 questions that have a level have level easy: GRPO trains on level 2"),
-        ((3, 3), "all 2 questions that have a level have level 1: GRPO trains on level 2"),
+        ((0, 0, 0), "no sample of any question was right (3 questions of level 2)"),
+        ((5,), "every sample of every question was right (1 question of level easy)"),
+        ((4, 5, 5), "all questions are of one level (3 questions of level easy): GRPO trains on level 2"),
+        ((3, 3), "all questions are of one level (2 questions of level 1): GRPO trains on level 2"),
     ],
 )
 def test_questions_of_one_level_are_warned_of_with_the_remedy(solved: tuple[int, ...], words: str) -> None:

@@ -151,7 +151,9 @@ def test_a_model_of_the_hub_that_lacks_files_is_refused(harness, monkeypatch):
     with hub_server.serving(folder) as served:
         monkeypatch.setattr(constants, "ENDPOINT", served.url)
         assert refusal(harness, path) == (
-            "gog: hf://org/model: has no shard 2 of 2 (1 are missing) (upload the whole model)"
+            "gog: hf://org/model: has no shard 2 of 2 (1 missing) (upload the whole model)"
         )
         served.status = 503
-        assert refusal(harness, path).startswith(f"gog: {path}: spec.model.base: Hugging Face Hub: hf://org/model: ")
+        sentence = refusal(harness, path)
+        assert sentence.startswith(f"gog: {path}: spec.model.base: Hugging Face Hub: hf://org/model: ")
+        assert sentence.endswith("(check the network and HF_ENDPOINT, and try again)")  # nothing of a stage's attempts

@@ -294,7 +294,7 @@ def test_stratify_warns_of_questions_from_which_grpo_cannot_learn(chain, make, t
     recipe = StratifyRecipe(make(StratifyConfig, copy_of(chain, tmp_path), stage="again", questions=2, rollouts=2))
     recipe.setup()
     recipe.save_checkpoint(asyncio.run(recipe.train()), 1.0)
-    assert "again: warning: all 2 questions that have a level are unsolved" in capsys.readouterr().out
+    assert "again: warning: no sample of any question was right (2 questions of level 2)" in capsys.readouterr().out
 
 
 def test_a_question_without_enough_valid_samples_has_no_level():

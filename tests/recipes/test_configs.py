@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from gog import families, spec
+from gog.errors import UserError
 from gog_recipes.runtime import config
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,14 @@ def test_an_override_of_the_command_line_wins_over_the_file():
     path = str(CONFIGS / "tiny" / "grpo.yaml")
     read = config.from_command_line(spec.GRPOConfig, ["--config", path, "steps=7", "lora.rank=4"])
     assert (read.steps, read.lora.rank, read.lora.alpha) == (7, 4, 16)
+
+
+def test_a_setting_that_contradicts_another_is_refused_in_words_of_gog():
+    with pytest.raises(UserError) as caught:
+        config.from_command_line(
+            spec.StratifyConfig, ["--config", str(CONFIGS / "tiny" / "stratify.yaml"), "level1=[0.6,0.5]"]
+        )
+    assert str(caught.value).endswith("stratify.yaml: level1 is [lowest, highest], not [0.6, 0.5]: swap the two")
 
 
 def test_everything_that_a_recipe_reads_is_shipped():

@@ -223,7 +223,7 @@ def test_a_base_whose_weights_do_not_match_its_configuration_is_refused(base):
     weights = load_file(base / "model.safetensors")
     gone = next(name for name in weights if "layers.1.mlp.up_proj" in name)
     save_file({name: v for name, v in weights.items() if name != gone}, base / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj\.weight is missing \(1 weights do not fit"):
+    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj\.weight is missing \(1 weight does not fit"):
         policy_model.load_base(ModelSpec(base=str(base), family="tiny"), CPU)
 
 

@@ -45,7 +45,9 @@ def test_the_warning_recurs_after_as_many_further_steps_and_not_before() -> None
 )
 def test_the_remedy_depends_on_how_often_the_policy_was_right(before: str, accuracy: float, remedy: str) -> None:
     warning = no_signal.warning([*lines(before), *lines("--", accuracy)], GRPOSettings(max_no_signal_steps=2))
-    assert warning.startswith("warning: stages.grpo.maxNoSignalSteps: all groups had zero reward variance in the last 2")
+    assert warning.startswith(
+        "warning: stages.grpo.maxNoSignalSteps: all groups had zero reward variance in the last 2"
+    )
     assert remedy in warning
 
 

@@ -56,17 +56,22 @@ def test_a_stage_that_ran_out_of_memory_resumes_with_settings_that_need_less(tmp
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"run": "theirs"}, "checkpoint grpo/1 was made by run 'theirs'"),
-        ({"seed": 3, "clip": 0.3}, "checkpoint grpo/1 was made with another seed, clip"),
+        (
+            {"run": "theirs"},
+            "checkpoint grpo/1 was made by run 'theirs' (name another store: two runs must not share one)",
+        ),
+        (
+            {"seed": 3, "clip": 0.3},
+            "checkpoint grpo/1 was made with other settings: seed (3 there, 0 here), clip (0.3 there, 0.2 here) "
+            "(restore those to resume the stage, or start a new run, with another name or store, for the new ones)",
+        ),
     ],
 )
 def test_a_stage_refuses_to_resume_from_another_runs_or_other_settings_checkpoint(tmp_path, changes, sentence):
     commit(make_stage(tmp_path, **changes))
     with pytest.raises(UserError) as caught:
         make_stage(tmp_path)
-    assert str(caught.value) == (
-        f"file://{tmp_path}/store: {sentence} (name another store: this stage would resume from a checkpoint that is not its own)"
-    )
+    assert str(caught.value) == f"file://{tmp_path}/store: {sentence}"
 
 
 def test_checkpoints_under_another_key_in_the_same_store_do_not_matter(tmp_path):
@@ -136,7 +141,7 @@ def test_how_calls_are_made_and_how_far_a_stage_goes_may_change_between_attempts
         "judge": {"attempts": 1},
     }
     make_stage(tmp_path, tools=patient, max_excluded_share=0.9, steps=7)
-    with pytest.raises(UserError, match="made with another tools"):
+    with pytest.raises(UserError, match="made with other settings: tools"):
         make_stage(tmp_path, tools={"top": 9})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gog import levels
+from gog import levels, wording
 from gog.levels import Graded
 from gog_console import formatting
 from gog_console.report import bars, overview, summary
@@ -44,7 +44,7 @@ def _ungraded(graded: Sequence[Graded]) -> int:
 def _levels_sentence(counts: Mapping[str, int], never: int, ungraded: int) -> str:
     total = sum(counts.values())
     spoiled = (
-        f" {formatting.plural(ungraded, 'question')} could not be graded because every sample was excluded."
+        f" {wording.plural(ungraded, 'question')} could not be graded because every sample was excluded."
         if ungraded
         else ""
     )

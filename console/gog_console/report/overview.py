@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from gog import wording
 from gog_console import formatting
 from gog_console.report import bars, charts, summary
 from gog_console.report.markup import Child, Markup, tag
@@ -71,7 +72,7 @@ def problems(data: Data) -> Markup | None:
         return None
     return tag(
         "section",
-        tag("h2", formatting.plural(len(data.problems), "piece"), " could not be read"),
+        tag("h2", wording.plural(len(data.problems), "piece"), " could not be read"),
         tag("p", "The report shows the remaining data. Nothing was estimated in their place."),
         tag(
             "ul", [tag("li", tag("code", item.where), " – ", formatting.unlinked(item.what)) for item in data.problems]
@@ -117,7 +118,7 @@ def _progress(data: Data) -> str:
         return f"The run is in stage {active.key}{steps}. The page shows what is committed so far."
     if not data.stages:
         return "This run has no objects and its store is empty."
-    return f"{formatting.plural(len(done), 'stage')} complete; the trained policy is not evaluated yet."
+    return f"{wording.plural(len(done), 'stage')} complete; the trained policy is not evaluated yet."
 
 
 def _reward(data: Data) -> Markup:
@@ -131,7 +132,7 @@ def _reward(data: Data) -> Markup:
         "Reward during GRPO",
         tag("p", f"{first:.3f}", tag("span", " → ", class_="to"), f"{last:.3f} ", gained, class_="big"),
         _spark(values, size),
-        tag("p", f"Means of the first and the last {formatting.plural(size, 'step')} of {len(rows)}.", class_="note"),
+        tag("p", f"Means of the first and the last {wording.plural(size, 'step')} of {len(rows)}.", class_="note"),
     )
 
 

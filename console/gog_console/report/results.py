@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gog import wording
 from gog_console import formatting
 from gog_console.report import bars, overview, summary, training
 from gog_console.report.markup import Child, Markup, tag
@@ -209,7 +210,7 @@ def _sampled(data: Data) -> tuple[str, str, Shares]:
             pairs.append((name, {key: sum(number(one.get(key)) or 0 for one in kept) / len(kept) for key in kept[0]}))
     return (
         "Sampled, during training",
-        f"first and last {formatting.plural(size, 'step')} of GRPO; hard questions",
+        f"first and last {wording.plural(size, 'step')} of GRPO; hard questions",
         pairs,
     )
 

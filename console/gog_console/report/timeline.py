@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from gog import wording
 from gog_console import formatting, resources
 from gog_console.report import bars, overview
 from gog_console.report.markup import Markup, tag
@@ -45,7 +46,7 @@ def _incidents(data: Data) -> Markup | None:
         for event in incidents[-MOST_INCIDENTS:]
     ]
     earlier = len(incidents) - len(items)
-    more = tag("p", f"{formatting.plural(earlier, 'earlier one')} in events.jsonl.", class_="note") if earlier else None
+    more = tag("p", f"{wording.plural(earlier, 'earlier one')} in events.jsonl.", class_="note") if earlier else None
     return tag("div", tag("h3", "Incidents"), tag("ol", items), more, class_="incidents")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gog import trajectory_zip as archives
+from gog import validation, wording
 from gog.errors import UserError
 from gog_console import formatting
 from gog_console.report import summary, viewer_payload
@@ -221,7 +222,7 @@ class Api:
         try:
             review = Review.model_validate_json(body)
         except ValidationError as error:
-            return refused(400, f"not a decision: {error.errors()[0]['msg']}")
+            return refused(400, f"not a decision: {validation.first_sentence(error)}")
         row = self._read(lambda db: queries.one(db, review.trajectory))
         if row is None:
             return refused(404, "no such trajectory")
@@ -246,7 +247,7 @@ class Api:
     def _torn(self) -> list[tuple[str, str]]:
         torn = self.reviews.torn if self.reviews else 0
         return (
-            [(str(self.reviews.path), f"{formatting.plural(torn, 'line')} damaged and skipped")]
+            [(str(self.reviews.path), f"{wording.plural(torn, 'line')} damaged and skipped")]
             if torn and self.reviews
             else []
         )

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 
 from pydantic import ValidationError
 
-from gog import store
+from gog import store, validation
 from gog.errors import UserError
 from gog.spec import StoreSpec
 from gog.store.address import bucket_and_prefix
@@ -189,8 +189,7 @@ def validated(fields: dict[str, Any], where: str) -> StoreSpec:
     try:
         return StoreSpec.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"not a store: {'.'.join(map(str, first['loc']))} {first['msg']}", where=where) from None
+        raise UserError(f"not a store: {validation.first_sentence(error)}", where=where) from None
 
 
 def _is_near(kept: store.Store) -> bool:

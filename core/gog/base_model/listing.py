@@ -39,7 +39,7 @@ def check(names: Collection[str], where: str) -> None:
         absent = [number for number in range(1, int(total) + 1) if f"{number:0{len(total)}}" not in numbers]
         if absent:
             raise UserError(
-                f"has no shard {absent[0]} of {int(total)} ({len(absent)} are missing)",
+                f"has no shard {absent[0]} of {int(total)} ({len(absent)} missing)",
                 where=where,
                 remedy="upload the whole model",
             )

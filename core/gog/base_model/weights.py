@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from gog import tensors
+from gog import tensors, wording
 from gog.base_model import architectures, json_file
 from gog.base_model.architectures import Shape
 from gog.errors import UserError
@@ -90,13 +90,13 @@ def _shard(folder: Path, name: str, weights: set[str]) -> dict[str, tuple[Path, 
     found = _entries(folder / name)
     if absent := weights - found.keys():
         raise UserError(
-            f"lacks {min(absent)}, which {INDEX} places in it ({len(absent)} such weights)",
+            f"lacks {min(absent)}, which {INDEX} places in it ({wording.plural(len(absent), 'weight')} in all)",
             where=str(folder / name),
             remedy="fetch index and shards of one version",
         )
     if unlisted := found.keys() - weights:
         raise UserError(
-            f"holds {min(unlisted)}, which {INDEX} does not place in it ({len(unlisted)} such weights)",
+            f"holds {min(unlisted)}, which {INDEX} does not place in it ({wording.plural(len(unlisted), 'weight')} in all)",
             where=str(folder / name),
             remedy="fetch index and shards of one version",
         )
@@ -123,4 +123,5 @@ def _compare(found: Mapping[str, Shape], expected: Mapping[str, Shape], folder: 
     else:
         what = f"{named[min(unexpected)]} has no place in the model"
     count = len(absent) + len(unexpected) + len(other)
-    raise UserError(f"{what} ({count} weights do not fit {json_file.CONFIG})", where=str(folder), remedy=VERSIONS)
+    fit = wording.plural(count, "weight does not fit", "weights do not fit")
+    raise UserError(f"{what} ({fit} {json_file.CONFIG})", where=str(folder), remedy=VERSIONS)

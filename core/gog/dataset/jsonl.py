@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gog import finite_json
+from gog import finite_json, validation
 from gog.errors import UserError
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -75,9 +75,8 @@ def _parsed(text: bytes, number: int, path: Path, kind: type[Kind]) -> Line[Kind
 
 
 def _first_cause(error: ValidationError) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "line"
-    return f"{field}: {first['msg'].removeprefix('Value error, ')}"
+    field, cause = validation.first_problem(error)
+    return f"{field or 'line'}: {cause}"
 
 
 def write_lines(path: Path, records: Sequence[BaseModel]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gog import finite_json, metrics
+from gog import finite_json, metrics, validation
 from gog.errors import UserError, unwritable
 from gog.store import hashing
 from gog.store.backend import Backend, CorruptBlob, Entry, MissingBlob, Unavailable
@@ -203,11 +203,9 @@ class Store:
         try:
             return Manifest.model_validate_json(found.data)
         except ValidationError as error:
-            first = error.errors()[0]
             where = self.backend.where(key)
-            raise UserError(
-                f"manifest is not valid: {first['loc']} {first['msg']}", where=where, remedy=_repair(where)
-            ) from None
+            what = f"manifest is not valid: {validation.first_sentence(error)}"
+            raise UserError(what, where=where, remedy=_repair(where)) from None
 
     def resolve(self, ref: str) -> Manifest:
         """The checkpoint that a reference names: `stage/step`, or `stage` for its newest. Raises UserError if there is none."""

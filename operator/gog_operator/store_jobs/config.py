@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
+from gog import validation
 from gog.errors import UserError
 from gog.spec import RetentionSpec, Spec, StoreSpec, WorldSpec
 
@@ -52,9 +53,8 @@ def read(path: Path, kind: type[Kind]) -> Kind:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(first["msg"], where=f"{path}: {field}" if field else str(path)) from None
+        field, cause = validation.first_problem(error)
+        raise UserError(cause, where=f"{path}: {field}" if field else str(path)) from None
 
 
 def _parsed(text: str) -> Any:

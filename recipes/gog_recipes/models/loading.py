@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from gog import wording
 from gog.errors import UserError
 
 
@@ -44,9 +45,10 @@ def load(architecture: Any, folder: Path, device: torch.device, dtype: torch.dty
     stray = sorted(report["unexpected_keys"])
     if absent or other or stray:
         what = f"{absent[0]} is missing" if absent else f"{other[0]} has another shape" if other else ""
+        count = len(absent) + len(other) + len(stray)
         raise UserError(
             f"{what or f'{stray[0]} has no place in the model'} "
-            f"({len(absent) + len(other) + len(stray)} weights do not fit config.json)",
+            f"({wording.plural(count, 'weight does not fit', 'weights do not fit')} config.json)",
             where=str(folder),
             remedy="fetch configuration and weights of one version",
         )

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from gog import validation
 from gog.errors import ServiceDown, Unwritable, UserError, is_storage_outage, unwritable
 from gog.spec import StageConfig
 from gog.store import Unavailable
@@ -45,9 +46,8 @@ def typed(kind: type[Config], values: Mapping[str, Any] | Any, *, where: str = "
     try:
         return kind.model_validate(plain)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{field}: {first['msg']}", where=where, remedy=_suggest(kind, first)) from None
+        sentence = validation.first_sentence(error)
+        raise UserError(sentence, where=where, remedy=_suggest(kind, error.errors()[0])) from None
 
 
 def _suggest(kind: type[StageConfig], fault: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torchtune.config._utils import _get_component_from_path
 
+from gog import wording
 from gog.errors import UserError
 from gog.spec import OptimizerSettings
 from gog_recipes.runtime import parallel
@@ -99,7 +100,7 @@ def apply_step(
             user's to change.
     """
     blamed = f" because of {', '.join(suspects[:3])}" if suspects else ""
-    blamed += f" and {len(suspects) - 3} others" if len(suspects) > 3 else ""
+    blamed += f" and {wording.plural(len(suspects) - 3, 'other')}" if len(suspects) > 3 else ""
     _require(math.isfinite(loss), f"the loss is {loss}{blamed}", optimizer, step)
     _require(math.isfinite(grad_norm), f"the gradient's norm is {grad_norm}{blamed}", optimizer, step)
     try:

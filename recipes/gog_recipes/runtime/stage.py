@@ -114,12 +114,7 @@ class Stage:
             if name in there and name not in MAY_CHANGE and _decisive(name, there[name]) != _decisive(name, own)
         ]
         if newest and differing:
-            maker = f"by run {there['run']!r}" if "run" in differing else f"with another {', '.join(differing)}"
-            raise UserError(
-                f"checkpoint {newest.ref} was made {maker}",
-                where=self.config.store.uri,
-                remedy="name another store: this stage would resume from a checkpoint that is not its own",
-            )
+            raise _not_ours(newest.ref, there, self.settings(), differing, self.config.store.uri)
         return newest
 
     @property
@@ -328,6 +323,26 @@ class Stage:
         if self.ranks.is_main:
             termination.leave(progress.shorten(self.progress()))
         monitor.end(self.monitor)
+
+
+def _not_ours(ref: str, there: Mapping[str, Any], here: Mapping[str, Any], differing: list[str], uri: str) -> UserError:
+    """The refusal of a checkpoint whose settings, of which `differing` differ, are not this stage's."""
+    if "run" in differing:
+        remedy = "name another store: two runs must not share one"
+        return UserError(f"checkpoint {ref} was made by run {there['run']!r}", where=uri, remedy=remedy)
+    shown = [_difference(name, there[name], here[name]) for name in differing]
+    return UserError(
+        f"checkpoint {ref} was made with other settings: {', '.join(shown)}",
+        where=uri,
+        remedy="restore those to resume the stage, or start a new run, with another name or store, for the new ones",
+    )
+
+
+def _difference(name: str, there: Any, here: Any) -> str:
+    """A setting with both values, where they are short."""
+    if any(isinstance(value, dict) for value in (there, here)):
+        return name
+    return f"{name} ({there} there, {here} here)"
 
 
 def _checkpoint_of(manifest: store.Manifest) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
+from gog import validation
 from gog.errors import UserError
 from gog_tools.serving import errors
 
@@ -65,11 +66,8 @@ def invalid(error: ValidationError, *, where: str, prefix: str = "", remedy: str
         prefix: put before the name of the field
         remedy: what to do about it
     """
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return UserError(
-        first["msg"].removeprefix("Value error, "), where=f"{prefix}{field}" if field else where, remedy=remedy
-    )
+    field, cause = validation.first_problem(error)
+    return UserError(cause, where=f"{prefix}{field}" if field else where, remedy=remedy)
 
 
 async def read(request: Request, kind: type[Body]) -> Body:
