@@ -33,6 +33,7 @@ from gog.images import Image
 from gog.spec import CurateConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Failure, Trajectory
+from gog_recipes.rollout import journals
 from gog_recipes.runtime import config, ranks
 from gog_recipes.runtime.stage import Stage
 from gog_recipes.world.teacher import ScriptedTeacher
@@ -83,17 +84,19 @@ class CurateRecipe:
                     self._skip(question, error)
                     trajectory = None
             done += 1
-            if done % 100 == 0:
-                self.stage.report(done, len(self.questions), skipped=len(self.skipped))
+            self.stage.report(done, len(self.questions), skipped=len(self.skipped))
             return trajectory
 
         async def demonstrate_all() -> list[Trajectory | None]:
             return await asyncio.gather(*(demonstrate(question) for question in self.questions))
 
-        journals = self.stage.journals([], needs_model=False)
-        opened = journals.open(ranks.SINGLE, self.questions, policy="teacher", step=0, weights="", whole=None)
+        opened = self.stage.journals([], needs_model=False).open(
+            ranks.SINGLE, self.questions, policy="teacher", step=0, weights="", whole=None
+        )
         with self.stage.interruption.deferred():
             async with Toolbox.of_stage(self.cfg, self.stage.watch()) as self.toolbox, opened as self.journal:
+                if line := await journals.resumed_line(self.journal, ranks.SINGLE, self.questions, 1, "demonstrations"):
+                    self.stage.log(line)
                 played = await self.stage.interruption.race(demonstrate_all())
         made = [trajectory for trajectory in played if trajectory is not None]
         if not made:

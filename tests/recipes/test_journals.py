@@ -18,6 +18,7 @@ from gog.spec import AgentSettings
 from gog.store import Store
 from gog.tool_types import FailureKind, Reply, ToolFailure
 from gog.trajectory import Trajectory
+from gog_recipes.rollout import journals
 from gog_recipes.rollout.journals import Journals
 from gog_recipes.rollout.played import Played
 from gog_recipes.rollout.question_pool import QuestionPool
@@ -73,6 +74,7 @@ class Attempt:
     turns: Callable[[str, Any], Sequence[str]] = lambda prompt, seed: TURNS
 
     def __post_init__(self) -> None:
+        self.lines: list[str] = []
         self.engine = ScriptedEngine(self.turns)
         self.services = Services(grounding=make_grounding(3), killed_at=self.killed_at, verdicts=self.verdicts)
         self.store = Store(self.folder / "store")
@@ -86,6 +88,7 @@ class Attempt:
             ranks=self.ranks,
             shown_of=self.shown_of,
             journals=Journals(self.store, "test", self.decided_by, pause=0.0),
+            log=self.lines.append,
         )
 
     def play(self, *, step: int = 1, weights: str = "w") -> Played:
@@ -149,6 +152,38 @@ def test_a_second_process_that_finds_everything_done_samples_and_calls_nothing(f
     assert comparable(again.play()) == comparable(whole)
     assert (again.generated, again.services.calls, again.services.judged) == (0, [], [])
     assert again.rollouts.images.keys() == first.rollouts.images.keys()
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (9, "resumed step 1: 0 trajectories finished, 12 turns taken over, 6 to play"),
+        (14, "resumed step 1: 1 trajectory finished, 15 turns taken over, 5 to play"),
+        (0, "resumed step 1: 6 trajectories finished, 0 turns taken over, 0 to play"),
+    ],
+)
+def test_a_resumed_play_logs_what_it_took_over_in_one_line(folder: Path, call: int, line: str) -> None:
+    first = Attempt(folder, killed_at=call)
+    first.dies() if call else first.play()
+    resumed = Attempt(folder)
+    resumed.play()
+    assert (first.lines, resumed.lines) == ([], [line])
+
+
+def test_a_resumed_play_of_several_ranks_logs_the_sum(folder: Path) -> None:
+    class Two(Ranks):
+        def gather(self, item: Any) -> list[Any]:
+            return [item, (1, 2, 4)]
+
+    Attempt(folder).play()
+    line = asyncio.run(_resumed_line(Attempt(folder, ranks=Two(0, 1))))
+    assert line == "resumed sft: 7 trajectories finished, 2 turns taken over, 3 to play"
+
+
+async def _resumed_line(attempt: Attempt) -> str:
+    rollouts = attempt.rollouts
+    async with rollouts._journal(rollouts.pool.questions, "sft", 1, "w") as journal:
+        return await journals.resumed_line(journal, attempt.ranks, rollouts.pool.questions, 2, "sft")
 
 
 def test_no_turn_that_was_finished_is_sampled_again(folder: Path) -> None:

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import AsyncIterator, Container, Sequence
 from dataclasses import dataclass, field
 
-from gog import journal
+from gog import journal, wording
 from gog.dataset import Question
 from gog.images import Image
 from gog.journal import Found, Line
@@ -66,6 +66,15 @@ class PlayJournal:
         found = [self._reader.found(question.id, sample) for sample in range(samples)]
         taken = [each.trajectory for each in found if each is not None and each.trajectory is not None]
         return [outline(item) for item in taken] if len(taken) == samples else None
+
+    def taken_over(self, questions: Sequence[Question], samples: int) -> tuple[int, int]:
+        """How many of these questions' trajectories are judged already, and how many turns the others have."""
+        if self._reader is None:
+            return 0, 0
+        keys = [(question.id, sample) for question in questions for sample in range(samples)]
+        judged = sum(self._reader.chains.has_ended(*key) for key in keys)
+        others = (self._reader.found(*key) for key in keys if not self._reader.chains.has_ended(*key))
+        return judged, sum(len(each.turns) for each in others if each is not None)
 
     def line(self, question: Question, sample: int, resumed: Resumed | None) -> Line | None:
         """Where a trajectory's records go; None for a play that is not journalled."""
@@ -134,6 +143,27 @@ class Journals:
             yield opened
         finally:
             await asyncio.to_thread(opened.close)
+
+
+async def resumed_line(
+    journal: PlayJournal, ranks: Ranks, questions: Sequence[Question], samples: int, what: str
+) -> str:
+    """What a resumed play takes over, for the log; empty if that is nothing. All ranks at once.
+
+    Args:
+        journal: of the play.
+        ranks: the processes that share the questions.
+        questions: those of this rank.
+        samples: trajectories per question.
+        what: is resumed: `step 12`, or the name of a policy.
+    """
+    own = await asyncio.to_thread(journal.taken_over, questions, samples)
+    counts = ranks.gather((*own, len(questions) * samples))
+    judged, turns, trajectories = (sum(each) for each in zip(*counts, strict=True))
+    if not judged and not turns:
+        return ""
+    finished = wording.plural(judged, "trajectory finished", "trajectories finished")
+    return f"resumed {what}: {finished}, {wording.plural(turns, 'turn')} taken over, {trajectories - judged} to play"
 
 
 def digest_of(values: object) -> str:

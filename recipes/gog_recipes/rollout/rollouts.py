@@ -30,6 +30,7 @@ from gog.images import Image
 from gog.spec import AgentSettings
 from gog.tool_types import Reply
 from gog.trajectory import Failure, Segment, Trajectory, outline
+from gog_recipes.rollout import journals
 from gog_recipes.rollout.journals import Journals, PlayJournal, Resumed
 from gog_recipes.rollout.played import Played, Skipped, collect
 from gog_recipes.rollout.question_pool import QuestionPool
@@ -155,6 +156,10 @@ class Rollouts:
                 on_group(done, [] if isinstance(played, Skipped) else played)
 
         async with self._journal(own, policy, step, weights) as journal:
+            if line := await journals.resumed_line(
+                journal, self.ranks, own, samples, f"step {step}" if step else policy
+            ):
+                self.log(line)
             for name, taken in self._taken(own, samples, journal):
                 found[name], done = taken, done + 1
                 if on_group is not None:
