@@ -23,7 +23,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from omegaconf import DictConfig
 from torchtune import config as tune_config
@@ -102,13 +102,13 @@ class StratifyRecipe(FTRecipeInterface):
         """Plays the questions that have no level yet; the grades of all of them."""
         total = len(self.ranks.shard(self.pool.questions))
         before = total - len(self.ranks.shard(self.wanted))
-        graded = [grade(group, self.cfg.level1) for group in self.groups.values()]
-        graded = [item for item in graded if item.level != "unknown"]
+        earlier = (grade(group, self.cfg.level1) for group in self.groups.values())
+        tally = Tally([item for item in earlier if item.level != "unknown"])
 
         def count(done: int, group: list[Trajectory]) -> None:
-            graded.extend([grade(group, self.cfg.level1)] if group else [])
-            if done % 20 == 0 or before + done == total:
-                self.stage.report((before + done) * self.ranks.size, total * self.ranks.size, **_counts(graded))
+            if group:
+                tally.add(grade(group, self.cfg.level1))
+            self.stage.report((before + done) * self.ranks.size, total * self.ranks.size, **tally.figures())
 
         played = await self.rollouts.play(self.wanted, self.cfg.rollouts, step=0, policy="sft", on_group=count)
         self.groups |= {group[0].question_id: group for group in played.groups}
@@ -137,7 +137,7 @@ class StratifyRecipe(FTRecipeInterface):
         played = [trajectory for group in groups for trajectory in group]
         measures = measure(played)
         generated = self.ranks.all_reduce_sum(self.engine.take_counters().generated)
-        counts = _counts(graded)
+        counts = Tally(graded).figures()
         path = {name: self.stage.workdir / name for name in ("levels.jsonl", "metrics.json", "trajectories.zip")}
         dataset.write_lines(path["levels.jsonl"], list(graded))
         meta = {
@@ -174,14 +174,28 @@ def grade(group: Sequence[Trajectory], band: tuple[float, float]) -> Graded:
     return Graded(question_id=group[0].question_id, solved=solved, valid=len(valid), level=found)
 
 
-def _counts(graded: Sequence[Graded]) -> dict[str, object]:
-    found = Counter(item.level for item in graded)
-    metrics.record_levels({str(name): count for name, count in found.items()})
-    return {
-        "levels": {name: found[name] for name in ("easy", "1", "2")},
-        "unknown": found["unknown"],
-        "unsolved": sum(item.unsolved for item in graded),
-    }
+class Tally:
+    """Counts of graded questions, kept up one by one because every finished question is reported."""
+
+    def __init__(self, graded: Iterable[Graded]) -> None:
+        self._levels: Counter[str] = Counter()
+        self._unsolved = 0
+        for item in graded:
+            self.add(item)
+
+    def add(self, item: Graded) -> None:
+        """Counts one more question."""
+        self._levels[item.level] += 1
+        self._unsolved += item.unsolved
+
+    def figures(self) -> dict[str, object]:
+        """For the progress report; sets the gauges, too."""
+        metrics.record_levels(dict(self._levels))
+        return {
+            "levels": {name: self._levels[name] for name in ("easy", "1", "2")},
+            "unknown": self._levels["unknown"],
+            "unsolved": self._unsolved,
+        }
 
 
 @tune_config.parse

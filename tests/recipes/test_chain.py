@@ -289,11 +289,17 @@ def test_grpo_without_a_signal_says_so_after_the_configured_steps_and_stops_if_i
         asyncio.run(recipe.train())
 
 
-def test_stratify_warns_of_questions_from_which_grpo_cannot_learn(chain, make, tmp_path, monkeypatch, capsys):
+def test_stratify_reports_every_question_and_warns_of_those_from_which_grpo_cannot_learn(
+    chain, make, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(stratify_module, "Rollouts", AlikeRollouts)
     recipe = StratifyRecipe(make(StratifyConfig, copy_of(chain, tmp_path), stage="again", questions=2, rollouts=2))
     recipe.setup()
-    recipe.save_checkpoint(asyncio.run(recipe.train()), 1.0)
+    reported = []
+    monkeypatch.setattr(recipe.stage, "report", lambda step, total, **figures: reported.append((step, total)))
+    groups = asyncio.run(recipe.train())
+    assert reported == [(1, 2), (2, 2)], "every finished question is progress"
+    recipe.save_checkpoint(groups, 1.0)
     assert "again: warning: no sample of any question was right (2 questions of level 2)" in capsys.readouterr().out
 
 
