@@ -56,6 +56,17 @@ class NotFinite(UserError):
     """A policy gave a token of one conversation a log-probability that is not finite. The rollout names the trajectory."""
 
 
+class UnreadableImage(Exception):
+    """Resized pixels of a rollout that their file does not give back. The next attempt resizes the image again."""
+
+    def __init__(self, image_hash: str, cause: str) -> None:
+        self.image_hash = image_hash
+        super().__init__(
+            f"the resized image {image_hash} cannot be read: {cause} (the next attempt makes it again; keep the folder of "
+            "temporary files, TMPDIR, free of other programs' cleaning and give it enough space)"
+        )
+
+
 class ServiceDown(Exception):
     """A service was down for longer than the stage waits. Nothing in the manifest is wrong: it is retried.
 

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from gog import validation
-from gog.errors import ServiceDown, Unwritable, UserError, is_storage_outage, unwritable
+from gog.errors import ServiceDown, UnreadableImage, Unwritable, UserError, is_storage_outage, unwritable
 from gog.spec import StageConfig
 from gog.store import Unavailable
 from gog_recipes.runtime import interruption, termination
@@ -91,7 +91,7 @@ def _run(main: Callable[[], None]) -> None:
         if isinstance(error, Unwritable) and error.may_pass:
             _exit("failed", error.sentence(), FAILED)
         _exit("error", error.sentence(), INVALID_INPUT)
-    except (ServiceDown, Unavailable) as error:
+    except (ServiceDown, Unavailable, UnreadableImage) as error:
         _exit("failed", str(error), FAILED)
     except (KeyboardInterrupt, interruption.Interrupted):
         _exit("interrupted", "the next attempt resumes from the last checkpoint", INTERRUPTED)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 
 import numpy as np
 import pytest
 import torch
 
+from gog.errors import UnreadableImage
 from gog.images import Image
 from gog_recipes.models.family import Patches, Resized
 from gog_recipes.models.image_spool import ImageSpool
 from gog_recipes.models.vision import Vision
+from gog_recipes.runtime import config
 
 
 class Processor:
@@ -113,5 +116,46 @@ def test_images_beyond_the_memory_lie_in_files_and_the_oldest_are_deleted():
     assert kept == [False, True, True, True, True, True]
     for each in shown[1:]:
         np.testing.assert_array_equal(spool.get(each.hash), each.pixels)
-    with pytest.raises(KeyError):
+    with pytest.raises(
+        UnreadableImage, match=f"{shown[0].hash} cannot be read: its file was deleted, because 600 bytes"
+    ):
         spool.get(shown[0].hash)
+
+
+def deleted(path):
+    path.unlink()
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def changed(path):
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize("damage", [deleted, cut_off, emptied, changed])
+def test_a_file_that_was_deleted_or_damaged_from_outside_is_named_with_the_remedy(damage, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spool, shown = ImageSpool(0), image(0)
+    spool.put(shown.hash, shown.pixels)
+    [path] = tmp_path.rglob("*.npy")
+    damage(path)
+    with pytest.raises(UnreadableImage, match=rf"{path}: .*\(the next attempt makes it again; .*TMPDIR"):
+        spool.get(shown.hash)
+
+
+def test_a_stage_whose_image_cannot_be_read_again_fails_in_one_line_and_is_retried(capsys):
+    def main():
+        raise UnreadableImage("ab12", "/tmp/ab12.npy: No such file or directory")
+
+    with pytest.raises(SystemExit) as caught:
+        config.exit_with(main)
+    assert caught.value.code == config.FAILED
+    assert capsys.readouterr().err.startswith(
+        "failed: the resized image ab12 cannot be read: /tmp/ab12.npy: No such file"
+    )
