@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 
@@ -15,8 +16,10 @@ from gog.images import Image
 from gog.spec import ModelSpec
 from gog.trajectory import Segment
 from gog_recipes.models import policy_model
+from gog_recipes.models.vision import Vision
 from gog_recipes.rollout import vllm_check
 from gog_recipes.rollout import vllm_request as requests
+from gog_recipes.rollout.vllm_images import SentImages
 
 PAD = 6
 TOKENS = {"scene": 4, "crop": 1}
@@ -145,10 +148,22 @@ def test_an_image_at_its_own_size_has_the_same_patches_and_needs_no_resizing(pro
     assert processor.resized(resized, patches.grid) is resized
 
 
-def test_an_image_that_fits_no_size_within_the_limits_is_skipped(processor):
-    image = Image(np.zeros((28, 4200, 3), dtype=np.uint8))
-    with pytest.raises(QuestionSkipped, match="no size within the model's limits"):
-        processor.resized(image, processor.patches(image).grid)
+TAKERS = {
+    "by the in-process engine": lambda image, vision, processor: vision.add([image]),
+    "by the vLLM engine": lambda image, vision, processor: asyncio.run(SentImages(processor, vision).get([image])),
+    "as a demonstration": lambda image, vision, processor: vision.expect(image, lambda: image),
+}
+
+
+@pytest.mark.parametrize("take", TAKERS.values(), ids=TAKERS)
+def test_an_image_that_fits_no_size_within_the_bounds_is_refused(processor, take):
+    thin, vision = Image(np.zeros((28, 4200, 3), dtype=np.uint8)), Vision(None, processor)
+    with pytest.raises(
+        QuestionSkipped, match="4200 x 28 pixels has no size of 784 to 12,544 pixels that keeps its ratio"
+    ):
+        take(thin, vision, processor)
+    assert thin.hash not in vision
+    take(Image(np.zeros((28, 420, 3), dtype=np.uint8)), vision, processor)
 
 
 def test_several_replicas_are_separated_by_commas():

@@ -78,7 +78,7 @@ class Processor(Protocol):
         ...
 
     def resized(self, image: Image, grid: Grid) -> Image:
-        """An image at the size of its grid, whose patches are those of the image. Raises QuestionSkipped if it has none."""
+        """An image at the size of its grid, whose patches are those of the image."""
         ...
 
     def image_tokens(self, grid: Grid) -> int:

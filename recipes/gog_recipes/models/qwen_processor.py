@@ -96,7 +96,12 @@ class Processor:
     # ---------------------------------------------------------------- images
 
     def grid(self, width: int, height: int) -> Grid:
-        """Patches of an image of this size in pixels. Raises QuestionSkipped for one that the model cannot take."""
+        """Patches of an image of this size in pixels.
+
+        Raises:
+            QuestionSkipped: the model cannot take it, or no size within the bounds keeps its ratio. A server's processor
+                would resize such an image again, to other pixels than the trainer's, so no engine takes it.
+        """
         try:
             high, wide = smart_resize(
                 height, width, self.patch * self.merge, self.size["shortest_edge"], self.size["longest_edge"]
@@ -107,6 +112,13 @@ class Processor:
                 where="image",
                 remedy="crop it to a ratio of at most 200 between its sides",
             ) from None
+        if not self.size["shortest_edge"] <= high * wide <= self.size["longest_edge"]:
+            raise QuestionSkipped(
+                f"an image of {width} x {height} pixels has no size of {self.size['shortest_edge']:,} to "
+                f"{self.size['longest_edge']:,} pixels that keeps its ratio",
+                where="image",
+                remedy="crop it to a smaller ratio between its sides, or raise model.maxPixels",
+            )
         return (1, high // self.patch, wide // self.patch)
 
     def resize(self, image: Image) -> Resized:
@@ -133,18 +145,8 @@ class Processor:
         return Patches(self.rows(resized), resized.grid)
 
     def resized(self, image: Image, grid: Grid) -> Image:
-        """An image at the size of its grid, as `resize` resizes it, so that another processor need not resize it.
-
-        Raises:
-            QuestionSkipped: another processor would resize it again, because no size within the limits keeps its ratio.
-        """
+        """An image at the size of its grid, as `resize` resizes it, so that another processor need not resize it."""
         high, wide = grid[1] * self.patch, grid[2] * self.patch
-        if not self.size["shortest_edge"] <= high * wide <= self.size["longest_edge"]:
-            raise QuestionSkipped(
-                f"an image of {image.width} x {image.height} pixels has no size within the model's limits",
-                where="image",
-                remedy="crop it to a smaller ratio between its sides, or raise maxPixels",
-            )
         return image if (image.height, image.width) == (high, wide) else Image(self._scaled(image.pixels, grid))
 
     def image_tokens(self, grid: Grid) -> int:
