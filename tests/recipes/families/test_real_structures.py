@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import random
 
@@ -35,6 +36,15 @@ def test_any_text_has_the_ids_that_tiktoken_gives(tokenizer):
     draw, alphabet = random.Random(0), "abz <>/#_.,;:!?'0189\n\t\r漢字éñß😀=(){}[]#\"-"
     texts = ["".join(draw.choices(alphabet, k=draw.randrange(1, 60))) for _ in range(500)]
     assert [tokenizer.encode(text) for text in texts] == [reference.encode(text) for text in texts]
+
+
+def test_without_the_package_of_the_tokenizer_every_test_that_asks_for_a_base_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(real_structures, "_vocabulary", real_structures._vocabulary.__wrapped__)  # not the cached one
+    real_base = real_structures.bases(tmp_path)
+    for _ in range(2):
+        with pytest.raises(pytest.skip.Exception, match=r"dashscope, .* is not installed"):
+            real_base("qwen3_vl")
 
 
 @pytest.mark.parametrize("family", real_structures.FAMILIES)
