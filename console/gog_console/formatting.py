@@ -178,6 +178,17 @@ def _bar(value: float | None, low: float, spread: float) -> str:
 # Times
 
 
+def dollars(usd: float) -> str:
+    """An amount of US dollars: whole cents, and below a dollar two significant digits.
+
+    >>> dollars(12.345), dollars(0.0123), dollars(0)
+    ('$12.35', '$0.012', '$0')
+    """
+    if usd >= 1:
+        return f"${usd:,.2f}"
+    return f"${float(f'{usd:.2g}'):.10f}".rstrip("0").rstrip(".")
+
+
 def duration(seconds: float | None) -> str:
     """
     >>> [duration(x).replace(THIN, " ") for x in (0.25, 11.4, 112, 7322, 200000)]

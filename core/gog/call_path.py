@@ -27,6 +27,7 @@ from gog import metrics, tracing
 from gog.calls import hedge
 from gog.calls.breaker import Breaker
 from gog.calls.rate_limit import RateLimit
+from gog.calls.spend import Account
 from gog.spec import CallPolicy
 from gog.tool_cache import Cache
 from gog.tool_types import CLOSED_ACCOUNT, RETRYABLE, Bill, Decision, FailureKind, Reply, ToolFailure
@@ -77,8 +78,8 @@ class _Call:
     """What was decided, in order, each once."""
     waited: float = 0.0
     """Seconds for which the rate limit held its requests."""
-    bill: Bill = field(default_factory=Bill)
-    """What its requests cost; the transport adds to it."""
+    usd: float = 0.0
+    """What its requests cost, in US dollars."""
 
     def decide(self, decision: Decision) -> None:
         """Takes note of a decision."""
@@ -87,7 +88,7 @@ class _Call:
 
     def reply(self, value: Any, failure: ToolFailure | None, attempts: int, seconds: float) -> Reply[Any]:
         """The reply of this call."""
-        return Reply(value, failure, attempts, seconds, False, tuple(self.decisions), self.waited, self.bill.usd)
+        return Reply(value, failure, attempts, seconds, False, tuple(self.decisions), self.waited, self.usd)
 
 
 async def build_here(body: Callable[[], bytes]) -> bytes:
@@ -104,7 +105,7 @@ class CallPath(Generic[Value]):
     backend: str
     """Label of metrics; one of few words, never an address."""
     send: Callable[[bytes, Bill], Awaitable[bytes]]
-    """Body of a request -> body of the answer, whose cost it adds to the bill. Raises CallError."""
+    """Body of a request -> body of the answer, whose cost it writes into the bill. Raises CallError."""
     policy: CallPolicy
     """Attempts, deadlines, concurrency, breaker."""
     cache: Cache
@@ -123,6 +124,8 @@ class CallPath(Generic[Value]):
     """Calls the function that builds a request, in another thread where that takes long."""
     rate: RateLimit = field(default_factory=lambda: RateLimit(None))
     """Spaces the requests of this tool, over all processes of the machine."""
+    account: Account = field(default_factory=Account)
+    """What calls cost, and the budgets that they must keep to."""
 
     def __post_init__(self) -> None:
         self._span = f"execute_tool {self.tool}"
@@ -214,13 +217,17 @@ class CallPath(Generic[Value]):
                 if refusal is not None:
                     return call.reply(None, refusal, attempt, self.clock() - started), None
                 attempt += 1
-                if request is None:  # with a slot only, because the requests of waiting calls would fill the memory
-                    request = await self.build(body)
                 began = self.clock()
-                with tracing.span("attempt") as span:
-                    outcome = await self._attempt(request, read, min(self.policy.deadline_seconds, left), call)
-                    if span is not None and isinstance(outcome, ToolFailure):
-                        span.error = outcome.kind
+                try:
+                    if request is None:  # with a slot only, because the requests of waiting calls would fill the memory
+                        request = await self.build(body)
+                        began = self.clock()
+                    with tracing.span("attempt") as span:
+                        outcome = await self._attempt(request, read, min(self.policy.deadline_seconds, left), call)
+                        if span is not None and isinstance(outcome, ToolFailure):
+                            span.error = outcome.kind
+                finally:
+                    self.account.release(self.tool)
                 left -= self.clock() - began
             if not isinstance(outcome, ToolFailure):
                 value, answer = outcome
@@ -233,7 +240,7 @@ class CallPath(Generic[Value]):
             left -= pause
 
     async def _admit(self, call: _Call) -> ToolFailure | None:
-        """Waits until a request may be sent; returns why none may be sent.
+        """Waits until a request may be sent, and reserves it in the budget; returns why none may be sent.
 
         Asked with a slot in hand, so that calls queued behind a dead back end are refused at once instead of waiting for
         their deadlines one after the other.
@@ -243,11 +250,15 @@ class CallPath(Generic[Value]):
             if waited:
                 call.waited += waited
                 call.decide(Decision.WAITED)
-        if self.breaker.admits():  # it may have opened meanwhile
-            return None
-        call.decide(Decision.BREAKER)
-        why = f"{self.breaker.reason}, the last: {self._last_failure}"
-        return ToolFailure(self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts)
+        if not self.breaker.admits():  # it may have opened meanwhile
+            call.decide(Decision.BREAKER)
+            why = f"{self.breaker.reason}, the last: {self._last_failure}"
+            return ToolFailure(self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts)
+        used_up = self.account.reserve(self.tool)
+        if used_up:
+            call.decide(Decision.BUDGET)
+            return ToolFailure(self.tool, FailureKind.BUDGET, used_up)
+        return None
 
     def _pause(self, attempt: int, failure: ToolFailure) -> float:
         """Seconds before the next attempt: what the server asked for, else exponential with full jitter."""
@@ -257,11 +268,24 @@ class CallPath(Generic[Value]):
 
     async def _exchange(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
         """One request: the value with the answer it was read from."""
+        bill, price = Bill(), self.policy.usd_per_call or 0.0
         try:
-            answer = await self.send(request, call.bill)
+            answer = await self.send(request, bill)
+        except CallError:
+            price = 0.0  # vendors charge for answers; of a request that was cut off it is not known
+            raise
         finally:
-            self._is_paid = self._is_paid or call.bill.usd > 0
+            self._charge(bill, price, call)
         return read(answer), answer
+
+    def _charge(self, bill: Bill, price: float, call: _Call) -> None:
+        """Adds the cost of a request to its call and to the account. price: where the server reports no cost."""
+        usd = price if bill.usd is None else bill.usd
+        if bill.usd is None and price:
+            metrics.record_cost(self.tool, self.backend, price, None)
+        call.usd += usd
+        self._is_paid = self._is_paid or usd > 0
+        self.account.charge(self.tool, 1 if bill.calls is None else bill.calls, usd)
 
     async def _hedged(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
         """An exchange, and a second one if the first is slow and a slot is free; never at a back end that charges."""

@@ -141,7 +141,7 @@ class Patience:
         elif failure.kind in CLOSED_ACCOUNT:
             self._refused, self._reason, self._closed = self._refused + 1, failure.words, True
             self._begin(True)
-        elif failure.kind is not FailureKind.CACHE_MISS:
+        elif failure.kind not in (FailureKind.CACHE_MISS, FailureKind.BUDGET):
             self._in_a_row, self._since, self._pause = 0, None, FIRST_PROBE  # the service responds
             self._refused, self._reason = self._refused + 1, failure.words
 
@@ -207,7 +207,7 @@ class Watch:
 
         Raises:
             ServiceDown: the outage exceeded the manifest's patience.
-            UserError: the service has refused every call so far.
+            UserError: the service has refused every call so far, or its budget is used up.
         """
         patience = self._services.setdefault(service, Patience(service, self.spec, self.clock))
         while True:
@@ -217,6 +217,10 @@ class Watch:
                 patience.observe(reply.failure)
                 metrics.record_tool_down(service, not isinstance(patience.verdict(), Healthy))
                 self._report_news()
+            if reply.failure is not None and reply.failure.kind is FailureKind.BUDGET:
+                raise UserError(
+                    reply.failure.message, where=f"budget of {service}", remedy="raise it, then `gog resume`"
+                )
             if patience.misconfigured:
                 raise UserError(
                     f"it answers, but no call has succeeded; the last reply: {patience.misconfigured}",

@@ -22,10 +22,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gog import api_keys, chat_dialect, judging, metrics, outage, regions, tool_api, tool_transport
+from gog import api_keys, chat_dialect, judging, metrics, outage, regions, store, tool_api, tool_transport
 from gog.call_path import Build, CallError, CallPath, build_here
 from gog.calls import fallback, rate_limit
 from gog.calls.rate_limit import RateLimit
+from gog.calls.spend import Account
+from gog.calls.spend_log import SpendLog
 from gog.images import Image
 from gog.io_loop import IOLoop
 from gog.metrics import loop_lag
@@ -68,6 +70,7 @@ class Toolbox:
         watch: outage.Watch | None = None,
         backends: Mapping[str, str] | None = None,
         shared: Path | None = None,
+        reports: Callable[[Account], SpendLog] | None = None,
     ) -> None:
         """
         Args:
@@ -77,10 +80,12 @@ class Toolbox:
             watch: waits out outages; None where failures are wanted as they come (`gog serve agent`, tests).
             backends: what answers each tool, for the keys of recorded answers; a tool without one is known by its URL.
             shared: folder that the processes of this machine share, for rate limits; None limits this process only.
+            reports: makes what reports the spending of an account; None: budgets hold for this process only.
         """
         self.limits, self.judge_model, self._watch = limits, judge_model, watch
         self._endpoints, self._backends = dict(endpoints), dict(backends or {})
-        self._shared = shared
+        self._shared, self._reports = shared, reports
+        self.account = Account(limits.budgets())
         self._crops: OrderedDict[tuple[str, tuple[float, ...]], Image] = OrderedDict()
         self._failures = _FailureLog()
 
@@ -88,7 +93,11 @@ class Toolbox:
     def of_stage(cls, config: StageConfig, watch: outage.Watch | None = None) -> Toolbox:
         """The tools of a stage, as its configuration names them."""
         shared = Path(config.workdir) / "limits" if config.workdir else None
-        return cls(config.endpoints, config.tools, config.judge_model, watch, config.backends, shared)
+
+        def reports(account: Account) -> SpendLog:
+            return SpendLog(lambda: store.open_store(config.store), config.key, account)
+
+        return cls(config.endpoints, config.tools, config.judge_model, watch, config.backends, shared, reports)
 
     async def __aenter__(self) -> Toolbox:
         self.io = IOLoop()
@@ -102,6 +111,10 @@ class Toolbox:
     async def _open(self) -> None:
         """Makes what belongs to the I/O loop."""
         keys = {tool: api_keys.from_environment(key_variable(tool)) for tool in PATHS}
+        self._spend_log = self._reports(self.account) if self._reports is not None else None
+        if self._spend_log is not None:
+            await self._spend_log.sync()  # what earlier stages spent
+            self._reporting = asyncio.create_task(self._spend_log.run())  # ends with the loop
         self._cache = Cache(self.limits.cache)
         self._session = tool_transport.open_session()
         self._paths = {tool: self._path(tool, self._own_server(tool, keys[tool])) for tool in PATHS}
@@ -123,6 +136,8 @@ class Toolbox:
             await path.abandon()
         await self._session.close()
         self._cache.close()
+        if self._spend_log is not None:
+            await self._spend_log.report()
 
     def _own_server(self, tool: str, key: str) -> _Server:
         address = self._endpoints.get(tool, "").rstrip("/")
@@ -156,6 +171,7 @@ class Toolbox:
             answered_by=server.identity,
             version=version,
             build=build,
+            account=self.account,
             rate=RateLimit(per_minute, self._shared and self._shared / tool),
         )
 

@@ -190,7 +190,10 @@ def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, 
         cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
         metrics.record_cost(tool, backend, cost, left)
         if bill is not None:
-            bill.usd += cost or 0.0
+            bill.usd = cost
+    calls = headers.get(tool_api.CALLS_HEADER, "")
+    if bill is not None and calls.isascii() and calls.isdigit() and len(calls) < 10:
+        bill.calls = int(calls)
 
 
 def _dollars(text: str) -> float | None:

@@ -37,6 +37,8 @@ class FailureKind(StrEnum):
     """No connection, or one that broke."""
     MALFORMED = "malformed"
     """An answer that cannot be read."""
+    BUDGET = "budget"
+    """The budget of the run or of the tool is used up. No request was sent."""
     UNDECIDED = "undecided"
     """The judge replied neither Yes nor No. Not retried, because at temperature 0 the reply would be the same."""
     BREAKER_OPEN = "breaker_open"
@@ -75,18 +77,20 @@ class Decision(StrEnum):
     """A slow request got an equal one beside it."""
     BREAKER = "breaker"
     """The open breaker refused the call."""
+    BUDGET = "budget"
+    """The budget is used up, and the call was refused."""
     FELL_BACK = "fell_back"
     """The tool's own server failed, and its fallback was called."""
 
 
 @dataclass
 class Bill:
-    """What the requests of one call cost. The transport adds to it."""
+    """What one request cost. The transport fills it in."""
 
-    usd: float = 0.0
-    """US dollars."""
-    calls: int = 0
-    """Calls of vendors."""
+    usd: float | None = None
+    """US dollars; None if the server does not report it."""
+    calls: int | None = None
+    """Calls of vendors; None if the server does not report it."""
 
 
 @dataclass(frozen=True)

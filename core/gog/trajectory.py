@@ -223,6 +223,8 @@ class Trajectory(Record):
     """All failures of its observations, in order."""
     judge_failure: Failure | None = None
     """Why the judge gave no verdict; None if it did."""
+    judge_usd: float = 0.0
+    """Cost of the verdict in US dollars, as the judge's server reported it."""
     reward: Reward | None = None
     """The reward; None before it is judged."""
     level: str = ""
@@ -243,6 +245,11 @@ class Trajectory(Record):
     def tool_calls(self) -> int:
         """Tool calls made, all turns together."""
         return sum(turn.observation.calls for turn in self.turns if turn.observation and turn.observation.tool)
+
+    @property
+    def usd(self) -> float:
+        """Cost of its calls and of its verdict in US dollars."""
+        return self.judge_usd + sum(turn.observation.usd for turn in self.turns if turn.observation)
 
     def tokens(self) -> list[int]:
         """All token ids, in order."""

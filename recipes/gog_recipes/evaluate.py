@@ -247,6 +247,8 @@ def table_row(policy: str, benchmark: str, trajectories: Sequence[Trajectory]) -
         "behaviour": measures.behaviour,
         "choice_accuracy": measures.choice_accuracy,
         "tool_failure_ratio": measures.tool_failure_ratio,
+        "usd_per_question": sum(item.usd for item in trajectories) / len(trajectories),
+        "usd_per_correct": sum(item.usd for item in trajectories) / right if right else None,
         "by_kind": {
             kind: {"n": len(own), "accuracy": _accuracy(own)}
             for kind in kinds

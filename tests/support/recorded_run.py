@@ -26,7 +26,7 @@ BACKEND = "http"
 TYPICAL_SECONDS = {"grounding": 0.12, "imageSearch": 0.9, "textSearch": 0.6, "judge": 0.35}
 PRICE = {"imageSearch": 0.01, "textSearch": 0.002}
 KINDS = {"timeout": 0.4, "rate_limited": 0.3, "server_error": 0.2, "connection": 0.07, "malformed": 0.03}
-OTHER_KINDS = ("refused", "auth", "no_credit", "breaker_open", "undecided", "cache_miss")
+OTHER_KINDS = ("refused", "auth", "no_credit", "budget", "breaker_open", "undecided", "cache_miss")
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 LONG_BUCKETS = (1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -161,6 +161,8 @@ def begin(pod: Pod, stage: str) -> None:
             pod.add("gog_tool_calls", 0, tool=tool, backend=BACKEND, outcome=outcome)
             pod.add("gog_tool_attempts", 0, tool=tool, backend=BACKEND, outcome=outcome)
         pod.set("gog_tool_breaker_open", 0, tool=tool, backend=BACKEND)
+        for decision in ("waited", "retried", "hedged", "breaker", "budget", "fell_back"):
+            pod.add("gog_tool_decisions", 0, tool=tool, decision=decision)
         pod.add("gog_external_spend_usd", 0, tool=tool, backend=BACKEND)
     for status in ("counted", "tool_failure", "judge"):
         pod.add("gog_rollout_trajectories", 0, stage=stage, status=status)
@@ -251,6 +253,8 @@ def roll_out(pod: Pod, stage: str, minute: float, rng: np.random.Generator) -> N
         pod.set("gog_tool_down", float(down and BREAKER[0] <= minute < BREAKER[1]), tool=tool)
         pod.add("gog_external_spend_usd", PRICE.get(tool, 0.0) * (calls - failed), tool=tool, backend=BACKEND)
         lost += failed if tool != "judge" else 0
+        pod.add("gog_tool_decisions", round(1.1 * ATTEMPT_FAILURE[tool] * calls), tool=tool, decision="retried")
+        pod.add("gog_tool_decisions", failed if down else 0, tool=tool, decision="breaker")
         for result, share in (("hit", 0.28), ("joined", 0.07), ("miss", 0.65)):
             pod.add("gog_tool_cache_requests", rng.poisson(calls / 0.65 * share), tool=tool, result=result)
     pod.set("gog_external_credit_usd", 240 - 0.9 * minute, tool="imageSearch", backend=BACKEND)

@@ -19,7 +19,10 @@ CYCLE = (BLUE, TEAL, VIOLET, GOLD, PINK, OLIVE, BROWN, SKY, GREEN, GREY)
 TOOLS = dict(zip(catalog.TOOL_NAMES, (TEAL, BLUE, VIOLET, GOLD, PINK, OLIVE, BROWN, SKY)))
 KINDS = {
     "timeout": AMBER, "rate_limited": VIOLET, "server_error": RED, "connection": BROWN, "malformed": PINK,
-    "refused": BLUE, "auth": GOLD, "no_credit": TEAL, "breaker_open": GREY, "undecided": OLIVE, "cache_miss": SKY,
+    "refused": BLUE, "auth": GOLD, "no_credit": TEAL, "budget": GREEN, "breaker_open": GREY, "undecided": OLIVE, "cache_miss": SKY,
+}  # fmt: skip
+DECISIONS = {
+    "waited": SKY, "retried": AMBER, "hedged": BLUE, "breaker": GREY, "budget": GREEN, "fell_back": VIOLET,
 }  # fmt: skip
 OUTCOMES = {"ok": GREEN, "client_error": VIOLET, "server_error": RED, "gone": GREY}
 STATUSES = {"counted": GREEN, "tool_failure": AMBER, "judge": VIOLET, "skipped": GREY}

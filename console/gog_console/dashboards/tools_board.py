@@ -87,6 +87,16 @@ FAILURES = Row(
             colours=palette.KINDS,
             absent="no attempt failed",
         ),
+        lines(
+            "Decisions of the call path",
+            Query(f"{promql.per_second('gog_tool_decisions_total', WHERE, 'decision')} > 0", "{{decision}}"),
+            unit="per_second",
+            width=24,
+            height=6,
+            stacked=True,
+            colours=palette.DECISIONS,
+            absent="no call was held, repeated, hedged, refused or sent to a fallback",
+        ),
     ),
 )
 

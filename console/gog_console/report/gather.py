@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gog import store, trajectory_zip
+from gog.calls import spend_log
+from gog.calls.spend import Spend
 from gog.errors import UserError
 from gog.levels import Graded
 from gog.spec import STAGES
@@ -82,6 +84,7 @@ def collect(
         samples=tuple(shown),
         images=reader.images(shown, archives),
         recorded=len(samples),
+        spend=reader.spend(),
         problems=tuple(reader.problems),
         events=tuple(events),
     )
@@ -180,6 +183,14 @@ class _Reader:
                 if data is not None:
                     found[image] = data
         return found
+
+    def spend(self) -> Spend:
+        """What the run's processes reported to have spent."""
+        try:
+            return spend_log.read(self.kept)
+        except TOLERATED as error:
+            self._note("spend", error, "")
+            return Spend()
 
     def _note(self, where: str, error: Exception, stage: str) -> None:
         what = error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

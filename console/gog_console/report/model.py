@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from gog import behaviour
+from gog.calls.spend import Spend
 from gog.levels import Graded
 from gog.spec import POLICIES, STAGES
 from gog.trajectory import Trajectory
@@ -154,6 +155,8 @@ class Data:
     """PNG bytes by content hash."""
     recorded: int = 0
     """Trajectories that were read, of which `samples` are shown."""
+    spend: Spend = field(default_factory=Spend)
+    """What calls of tools and of the judge cost, as far as it was reported."""
     problems: tuple[Problem, ...] = ()
     """What could not be read."""
     events: tuple[Row, ...] = ()

@@ -76,7 +76,18 @@ def _reading(rows: Sequence[tuple[str, Row]]) -> str:
     undecided = sum(number(row.get("undecided")) or 0 for _, row in rows)
     left_out = f"{formatting.count(undecided)} answers without a verdict are excluded. " if undecided else ""
     speechless = "".join(_speechless(row) for _, row in rows)
-    return f"{weights}{speechless}{left_out}A question with a tool failure counts with the answer that the policy gave."
+    costs = "".join(_cost(arm, row) for arm, row in rows)
+    return f"{weights}{speechless}{left_out}{costs}A question with a tool failure counts with the answer that the policy gave."
+
+
+def _cost(arm: str, row: Row) -> str:
+    """Note on what the tools and the judge charged for a policy's answers."""
+    question, correct = number(row.get("usd_per_question")), number(row.get("usd_per_correct"))
+    if not question:
+        return ""
+    policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
+    and_correct = f" and {formatting.dollars(correct)} a correct answer" if correct is not None else ""
+    return f"{policy} cost {formatting.dollars(question)} a question{and_correct}. "
 
 
 def _speechless(row: Row) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gog import catalog
+from gog.calls.spend import Spend
 from gog.levels import Graded
 from gog_console.report.model import Data, Evaluation, Row, Stage, column, number
 
@@ -29,10 +30,22 @@ def summarise(data: Data) -> dict[str, Any]:
             "stages": [_stage(stage, data) for stage in data.stages],
             **main,
             "arms": {arm: _line(data, arm) for arm in sorted({stage.arm for stage in data.stages} - {""})},
+            "spend": spent(data.spend),
             "trajectories": {"recorded": data.recorded, "shown": len(data.samples)},
             "problems": [{"where": problem.where, "what": problem.what} for problem in data.problems],
         }
     )
+
+
+def spent(spend: Spend) -> dict[str, Any]:
+    """Calls and cost in US dollars, in all and by tool; no calls where nothing was charged and nothing limited."""
+    whole = spend.total()
+    tools = {tool: spend.total(tool) for tool in sorted(spend.tools)}
+    return {
+        "calls": whole.calls,
+        "usd": round(whole.usd, 6),
+        "tools": {tool: {"calls": each.calls, "usd": round(each.usd, 6)} for tool, each in tools.items()},
+    }
 
 
 def level_counts(graded: Sequence[Graded], meta: Mapping[str, Any] | None = None) -> dict[str, int]:

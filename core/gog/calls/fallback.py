@@ -16,7 +16,7 @@ from gog import metrics
 from gog.tool_types import CLOSED_ACCOUNT, RETRYABLE, Decision, FailureKind, Reply, ToolFailure
 
 Value = TypeVar("Value")
-FALLS_BACK = RETRYABLE | CLOSED_ACCOUNT | {FailureKind.BREAKER_OPEN, FailureKind.CACHE_MISS}
+FALLS_BACK = RETRYABLE | CLOSED_ACCOUNT | {FailureKind.BREAKER_OPEN, FailureKind.BUDGET, FailureKind.CACHE_MISS}
 """Failures after which the second server is called."""
 
 

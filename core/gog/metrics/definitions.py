@@ -14,10 +14,10 @@ from gog.metrics.pages import Page
 
 OUTCOMES = (
     *("ok", "timeout", "rate_limited", "server_error", "refused", "auth", "no_credit", "connection", "malformed"),
-    *("undecided", "breaker_open", "cache_miss"),
+    *("budget", "undecided", "breaker_open", "cache_miss"),
 )
 """Outcomes of a tool call: ok, or the kind of failure (gog.tool_types.FailureKind)."""
-DECISIONS = ("waited", "retried", "hedged", "breaker", "fell_back")
+DECISIONS = ("waited", "retried", "hedged", "breaker", "budget", "fell_back")
 """What the call path decided (gog.tool_types.Decision); look-ups in the cache have a metric of their own."""
 CACHE_RESULTS = ("hit", "miss", "joined")
 STATUSES = ("counted", "tool_failure", "judge")
@@ -74,7 +74,7 @@ TOOL_CACHE = STAGES.counter(
 )  # fmt: skip
 TOOL_DECISIONS = STAGES.counter(
     "gog_tool_decisions", "decisions",
-    "Decisions during tool calls: held by the rate limit, repeated, hedged, refused by the breaker, sent to the fallback.",
+    "Decisions during tool calls: held by the rate limit, repeated, hedged, refused by the breaker or a budget, sent to the fallback.",
     tool=TOOL, decision=DECISIONS,
 )  # fmt: skip
 TOOL_BREAKER = STAGES.gauge(

@@ -56,6 +56,7 @@ from gog.spec.stages import (
     StratifySettings,
 )
 from gog.spec.tools import (
+    BudgetSpec,
     CacheSpec,
     CallPolicy,
     FallbackSpec,
@@ -80,6 +81,7 @@ __all__ = [
     "VLLM_PROGRAM",
     "AgentSettings",
     "Arm",
+    "BudgetSpec",
     "CacheSpec",
     "CallPolicy",
     "Curate",

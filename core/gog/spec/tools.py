@@ -59,6 +59,22 @@ class OutageSpec(Spec):
     )
 
 
+class BudgetSpec(Spec):
+    """Limits of calls and of their cost. A tool whose budget is used up ends the stage, unless it has a fallback."""
+
+    calls: int | None = Field(None, ge=0, description="Requests in the whole run. Default: no limit.")
+    calls_per_day: int | None = Field(None, ge=0, description="Requests of the run per day, in UTC. Default: no limit.")
+    usd: float | None = Field(None, ge=0, description="US dollars in the whole run. Default: no limit.")
+    usd_per_day: float | None = Field(
+        None, ge=0, description="US dollars of the run per day, in UTC. Default: no limit."
+    )
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it limits anything."""
+        return any(value is not None for value in (self.calls, self.calls_per_day, self.usd, self.usd_per_day))
+
+
 class CallPolicy(Spec):
     """How one tool is called."""
 
@@ -90,6 +106,11 @@ class CallPolicy(Spec):
         gt=0,
         description="Seconds after which a request that is not answered gets an equal one beside it; the first that "
         "succeeds counts. For servers of your own: a back end that reports a cost gets no second request [ours]. Default: none.",
+    )
+    usd_per_call: float | None = Field(
+        None,
+        ge=0,
+        description="Price of an answered request in US dollars, for a server that reports no cost [ours]. Default: 0.",
     )
 
 
@@ -130,6 +151,7 @@ class JudgePolicy(CallPolicy):
         description="Tokens that the judge may generate; a model that reasons first needs room to reach its verdict [ours].",
     )
     fallback: FallbackSpec | None = _FALLBACK
+    budget: BudgetSpec = Field(BudgetSpec(), description="Limits of the judge's calls and cost [ours]. Default: none.")
     votes: int = Field(
         1,
         ge=1,
@@ -191,6 +213,7 @@ ToolPolicy = create_model(
     __base__=Spec,
     __doc__="What one tool needs otherwise than the rest.",
     fallback=(FallbackSpec | None, _FALLBACK),
+    budget=(BudgetSpec, Field(BudgetSpec(), description="Limits of the tool's calls and cost [ours]. Default: none.")),
     **_OVERRIDES,
 )
 _BY_TOOL: dict[str, Any] = {
@@ -212,6 +235,9 @@ class ToolsSpec(_ByTool):
         PolicyServerSpec(), description="How the policy's servers are asked, by stages with `engine: vllm`."
     )
     outage: OutageSpec = Field(OutageSpec(), description="How long a stage waits for a tool or the judge that is down.")
+    budget: BudgetSpec = Field(
+        BudgetSpec(), description="Limits of calls and cost of all tools and the judge together [ours]. Default: none."
+    )
     top: int = Field(5, ge=1, le=50, description="Results requested from a search [peer].")
     max_candidates: int = Field(5, ge=1, le=20, description="Candidates shown per grounding call [ours].")
     min_box_side: int = Field(
@@ -250,6 +276,10 @@ class ToolsSpec(_ByTool):
             tool: a name of catalog.TOOLS, `judge` included.
         """
         return self._own(tool).fallback
+
+    def budgets(self) -> dict[str, BudgetSpec]:
+        """The budget of each tool and of the judge, and under the empty name that of all together."""
+        return {"": self.budget, **{tool.name: self._own(tool.name).budget for tool in catalog.TOOLS}}
 
     def _own(self, tool: str) -> Any:
         """What is set for one tool."""

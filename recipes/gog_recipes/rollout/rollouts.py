@@ -315,7 +315,8 @@ class Rollouts:
         if trajectory.answer is not None:
             verdict = await self._judge(question, trajectory.answer)
             accuracy = None if verdict.value is None else float(verdict.value)
-            trajectory = trajectory.model_copy(update={"judge_failure": Failure.of(verdict.failure)})
+            given = {"judge_failure": Failure.of(verdict.failure), "judge_usd": verdict.usd}
+            trajectory = trajectory.model_copy(update=given)
         reward = rewards.reward(
             accuracy,
             trajectory.well_formed,

@@ -60,6 +60,7 @@ outage and how many steps without a signal it tolerates, what it keeps, and its 
 CALLS_MAY_CHANGE = {
     *CallPolicy.model_fields,
     "judge",
+    "budget",
     "policy_server",
     "outage",
     *(tool.field for tool in catalog.TOOLS),

@@ -46,6 +46,26 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_what_tools_charged_is_in_the_report_and_in_the_summary(tmp_path: Path) -> None:
+    folder = builders.make_run(tmp_path)
+    kept = store.open_store((folder / "store").as_uri())
+    spend = '{"tools": {"judge": {"2026-01-05": {"calls": 100, "usd": 0.4}}, "imageSearch": {"2026-01-05": {"calls": 9, "usd": 0.9}}}}'
+    kept.put_object("spend/grpo/a.json", spend.encode())
+    report.write(folder, now=builders.NOW)
+    assert summary_of(folder)["spend"] == {
+        "calls": 109,
+        "usd": 1.3,
+        "tools": {"imageSearch": {"calls": 9, "usd": 0.9}, "judge": {"calls": 100, "usd": 0.4}},
+    }
+    assert "$1.30 (imageSearch $0.9, judge $0.4)" in page_of(folder)
+
+
+def test_the_table_states_the_cost_of_a_question_and_of_a_correct_answer() -> None:
+    row = {"policy": "grpo", "usd_per_question": 0.0123, "usd_per_correct": 0.0246}
+    assert "cost $0.012 a question and $0.025 a correct answer." in results._reading([("", row)])
+    assert "cost" not in results._reading([("", {"policy": "grpo", "usd_per_question": 0.0})])
+
+
 def page_of(folder: Path) -> str:
     return (folder / "report" / "index.html").read_text()
 

@@ -1,0 +1,131 @@
+"""What the calls of a run cost, and the budgets that stop a tool before its vendor does.
+
+An `Account` belongs to one process. Before a request it checks the budgets, counting what this process has spent, what
+other processes of the run have reported (`gog.calls.spend_log`), and what is under way at the price of the last call.
+Afterwards it is charged. A budget can be exceeded by what other processes spend between two reports, and before the
+first price is known by the requests under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gog.spec import BudgetSpec
+
+
+class Amount(BaseModel):
+    """Calls and their cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    calls: int = Field(0, ge=0)
+    """Requests; where a back end reports it, calls of its vendor."""
+    usd: float = Field(0.0, ge=0)
+    """US dollars."""
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(calls=self.calls + other.calls, usd=self.usd + other.usd)
+
+
+Word = Annotated[str, Field(max_length=100)]
+
+
+class Spend(BaseModel):
+    """Amounts by tool and day."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tools: dict[Word, dict[Word, Amount]] = Field(default_factory=dict, max_length=100)
+    """{tool: {day in UTC, as 2026-11-28: amount}}."""
+
+    def add(self, tool: str, day: str, amount: Amount) -> None:
+        """Adds an amount."""
+        days = self.tools.setdefault(tool, {})
+        days[day] = days.get(day, Amount()) + amount
+
+    def total(self, tool: str = "", day: str = "") -> Amount:
+        """The amount of one tool and day; empty for all of them."""
+        chosen = (days for name, days in self.tools.items() if tool in ("", name))
+        parts = (amount for days in chosen for when, amount in days.items() if day in ("", when))
+        return sum(parts, Amount())
+
+    @classmethod
+    def sum_of(cls, parts: list[Spend]) -> Spend:
+        """All parts together."""
+        whole = cls()
+        for part in parts:
+            for tool, days in part.tools.items():
+                for day, amount in days.items():
+                    whole.add(tool, day, amount)
+        return whole
+
+
+@dataclass
+class Account:
+    """What one process spends, within the run's budgets. Used in one thread."""
+
+    budgets: Mapping[str, BudgetSpec] = field(default_factory=dict)
+    """Budget of each tool that has one; under the empty name that of all tools and the judge together."""
+    now: Callable[[], float] = time.time
+    """Seconds since 1970."""
+    own: Spend = field(default_factory=Spend)
+    """Spent by this process."""
+    others: Spend = field(default_factory=Spend)
+    """Spent by the run's other processes, earlier ones included, as last reported."""
+    _under_way: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Requests under way, by tool."""
+    _price: dict[str, float] = field(default_factory=dict)
+    """Cost of the last answered request, by tool."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any budget."""
+        return any(budget.is_set for budget in self.budgets.values())
+
+    @property
+    def day(self) -> str:
+        """The day, in UTC."""
+        return datetime.fromtimestamp(self.now(), UTC).strftime("%Y-%m-%d")
+
+    def reserve(self, tool: str) -> str:
+        """Reserves a request, which `release` must follow; returns why none may be sent, or an empty text."""
+        for name in ("", tool):
+            budget = self.budgets.get(name)
+            if budget is not None and (used_up := self._used_up(name, budget, tool)):
+                return f"tools{name and f'.{name}'}.budget.{used_up} is used up"
+        self._under_way[tool] += 1
+        return ""
+
+    def release(self, tool: str) -> None:
+        """Ends a reservation."""
+        self._under_way[tool] -= 1
+
+    def charge(self, tool: str, calls: int, usd: float) -> None:
+        """Adds what a request has cost."""
+        self.own.add(tool, self.day, Amount(calls=calls, usd=usd))
+        self._price[tool] = usd
+
+    def _used_up(self, name: str, budget: BudgetSpec, tool: str) -> str:
+        """The limit of a budget that the next request of a tool would exceed; empty for none."""
+        under_way = self._under_way if name == "" else {name: self._under_way[name]}
+        pending = Amount(
+            calls=sum(under_way.values()),
+            usd=sum(count * self._price.get(each, 0.0) for each, count in under_way.items()),
+        )
+        price = self._price.get(tool, 0.0)
+        for day, calls, usd in (("", "calls", "usd"), (self.day, "callsPerDay", "usdPerDay")):
+            spent = self.own.total(name, day) + self.others.total(name, day) + pending
+            most_calls = budget.calls_per_day if day else budget.calls
+            most_usd = budget.usd_per_day if day else budget.usd
+            if most_calls is not None and spent.calls + 1 > most_calls:
+                return f"{calls} ({most_calls:,})"
+            if most_usd is not None and (spent.usd + price > most_usd or spent.usd >= most_usd):
+                return f"{usd} ({most_usd:g} USD)"
+        return ""

@@ -1,0 +1,212 @@
+"""What calls cost, and the budgets that stop a tool before its vendor does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.builders import SERVER_ERROR, FakeBackend, make_path, request, run
+from support.loopback import HITS, Handler, Provider, responds, with_toolbox
+
+from gog import outage, store
+from gog.calls import spend_log
+from gog.calls.spend import Account, Amount, Spend
+from gog.calls.spend_log import SpendLog
+from gog.errors import UserError
+from gog.spec import BudgetSpec, OutageSpec
+from gog.tool_client import Toolbox
+from gog.tool_types import Bill, Decision, FailureKind, Reply
+
+DAY, NIGHT = 1_767_600_000.0, 1_767_600_000.0 + 86_400
+PAID = responds(HITS, **{"X-GoG-Cost-USD": "0.01"})
+
+
+def make_account(day: float = DAY, **budgets: Mapping[str, float]) -> Account:
+    """An account with a budget of the run (`run`) and of tools."""
+    given = {"" if name == "run" else name: BudgetSpec(**limits) for name, limits in budgets.items()}
+    return Account(given, lambda: day)
+
+
+def spend(account: Account, tool: str, calls: int = 1, usd: float = 0.0) -> str:
+    """Makes a call, if the account allows one; why it does not."""
+    refusal = account.reserve(tool)
+    if not refusal:
+        account.charge(tool, calls, usd)
+        account.release(tool)
+    return refusal
+
+
+# ---- the account
+
+
+def test_a_tool_stops_at_its_budget_and_others_do_not() -> None:
+    account = make_account(textSearch={"calls": 2})
+    assert [spend(account, "textSearch") for _ in range(3)] == ["", "", "tools.textSearch.budget.calls (2) is used up"]
+    assert spend(account, "imageSearch") == ""
+
+
+def test_the_budget_of_the_run_counts_all_tools_and_the_judge() -> None:
+    account = make_account(run={"usd": 0.03})
+    assert [spend(account, tool, usd=0.01) for tool in ("textSearch", "imageSearch", "judge")] == ["", "", ""]
+    assert spend(account, "grounding") == "tools.budget.usd (0.03 USD) is used up"
+
+
+def test_a_call_that_would_exceed_the_budget_at_the_last_price_is_refused() -> None:
+    account = make_account(run={"usd": 0.05})
+    assert [bool(spend(account, "textSearch", usd=0.02)) for _ in range(3)] == [False, False, True]
+
+
+def test_requests_under_way_count_at_the_last_price() -> None:
+    account = make_account(run={"usd": 0.05}, textSearch={"calls": 4})
+    spend(account, "textSearch", usd=0.01)
+    assert [account.reserve("textSearch") for _ in range(3)] == ["", "", ""]
+    assert account.reserve("textSearch") == "tools.textSearch.budget.calls (4) is used up"
+    account.release("textSearch")
+    assert account.reserve("textSearch") == ""
+
+
+def test_a_budget_per_day_is_whole_again_on_the_next_day() -> None:
+    account = make_account(textSearch={"calls_per_day": 1}, run={"usd_per_day": 0.5})
+    assert [bool(spend(account, "textSearch")) for _ in range(2)] == [False, True]
+    account.now = lambda: NIGHT
+    assert spend(account, "textSearch") == ""
+
+
+def test_a_budget_of_nothing_allows_nothing() -> None:
+    assert spend(make_account(run={"usd": 0}), "judge") == "tools.budget.usd (0 USD) is used up"
+
+
+# ---- over the run
+
+
+def test_what_other_processes_have_spent_counts(tmp_path: Path) -> None:
+    accounts = [make_account(textSearch={"calls": 5}) for _ in range(2)]
+    logs = [SpendLog(lambda: store.open_store(tmp_path.as_uri()), "grpo", account) for account in accounts]
+
+    async def report() -> None:
+        for each in (*logs, logs[0]):
+            await each.sync()
+
+    for _ in range(3):
+        assert spend(accounts[0], "textSearch") == ""
+    asyncio.run(report())
+    assert [spend(accounts[1], "textSearch") for _ in range(2)] == ["", ""]
+    assert spend(accounts[1], "textSearch") and accounts[0].others.total() == Amount()
+    asyncio.run(report())
+    assert spend(accounts[0], "textSearch")
+    assert spend_log.read(store.open_store(tmp_path.as_uri())).total("textSearch").calls == 5
+
+
+def test_nothing_is_written_where_nothing_costs_and_nothing_is_limited(tmp_path: Path) -> None:
+    def refuse() -> store.Store:
+        raise AssertionError
+
+    account = make_account()
+    spend(account, "textSearch")
+    asyncio.run(SpendLog(refuse, "grpo", account).sync())
+
+
+def test_a_damaged_report_is_ignored(tmp_path: Path) -> None:
+    kept = store.open_store(tmp_path.as_uri())
+    kept.put_object("spend/grpo/a.json", b"{}")
+    kept.put_object("spend/grpo/b.json", b'{"tools": {"judge": {"2026-01-05": {"calls": -1}}}}')
+    kept.put_object("spend/grpo/c.json", b'{"tools": {"judge": {"2026-01-05": {"calls": 2, "usd": 0.5}}}}')
+    assert spend_log.read(kept).total() == Amount(calls=2, usd=0.5)
+
+
+def test_spends_are_added_by_tool_and_day() -> None:
+    parts = []
+    for tool, day in (("judge", "a"), ("judge", "b"), ("textSearch", "a")):
+        parts.append(Spend())
+        parts[-1].add(tool, day, Amount(calls=1, usd=0.5))
+    whole = Spend.sum_of(parts)
+    assert (whole.total().calls, whole.total("judge").calls, whole.total("judge", "a").usd) == (3, 2, 0.5)
+
+
+# ---- the call path
+
+
+def search(handler: Handler, queries: int = 1, **limits: Any) -> tuple[list[Reply[Any]], Account, int]:
+    """Text searches one after the other: replies, account, and requests that reached the server."""
+
+    async def use(tools: Toolbox, provider: Provider) -> tuple[list[Reply[Any]], Account, int]:
+        replies = [await tools.search_text(f"query {number}") for number in range(queries)]
+        return replies, tools.account, len(provider.requests["textSearch"])
+
+    return with_toolbox({"textSearch": [handler]}, use, **limits)
+
+
+def test_the_cost_that_a_server_reports_is_in_the_reply_and_in_the_account() -> None:
+    replies, account, _ = search(PAID, 2)
+    assert [reply.usd for reply in replies] == [0.01, 0.01]
+    assert account.own.total("textSearch") == Amount(calls=2, usd=0.02)
+
+
+def test_a_server_that_reports_no_cost_is_charged_at_the_price_of_the_manifest() -> None:
+    replies, account, _ = search(responds(HITS), text_search={"usd_per_call": 0.005})
+    assert replies[0].usd == account.own.total().usd == 0.005
+    failed, account, _ = search(responds(b"", 429), attempts=1, text_search={"usd_per_call": 0.005})
+    assert failed[0].usd == account.own.total().usd == 0, "vendors charge for answers"
+
+
+def test_the_calls_of_a_vendor_count_where_the_server_reports_them() -> None:
+    assert search(responds(HITS, **{"X-GoG-Calls": "6"}))[1].own.total().calls == 6
+
+
+def test_a_used_up_budget_refuses_calls_without_a_request() -> None:
+    replies, _, requests = search(PAID, 4, text_search={"budget": {"usd": 0.02}})
+    assert [reply.failure and reply.failure.kind for reply in replies] == [None, None, *[FailureKind.BUDGET] * 2]
+    assert requests == 2 and replies[-1].decisions == (Decision.BUDGET,)
+
+
+def test_retries_count_as_calls() -> None:
+    async def scenario() -> Reply[str]:
+        path = make_path(backend, attempts=3)
+        path.account = make_account(textSearch={"calls": 2})
+        return await request(path)
+
+    backend = FakeBackend([SERVER_ERROR])
+    reply = run(scenario())
+    assert reply.failure is not None and reply.failure.kind is FailureKind.BUDGET
+    assert len(backend.requests) == 2
+
+
+def test_concurrent_calls_keep_to_the_budget() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, concurrency=8)
+        path.account = make_account(textSearch={"calls": 5})
+        return await asyncio.gather(*(request(path, str(number)) for number in range(8)))
+
+    backend = FakeBackend(seconds=1)
+    run(scenario())
+    assert len(backend.requests) == 5
+
+
+def test_a_stage_ends_with_the_budget_s_name_and_a_remedy() -> None:
+    with pytest.raises(
+        UserError, match=r"tools.textSearch.budget.calls \(1\) is used up \(raise it, then `gog resume`\)"
+    ):
+        search(PAID, 2, text_search={"budget": {"calls": 1}}, watch=outage.Watch(OutageSpec()))
+
+
+def test_a_cached_answer_costs_nothing() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> list[float]:
+        return [(await tools.search_text("ring")).usd for _ in range(2)]
+
+    assert with_toolbox({"textSearch": [PAID]}, use) == [0.01, 0.0]
+
+
+def test_a_failure_that_was_charged_is_in_the_bill() -> None:
+    async def send(body: bytes, bill: Bill) -> bytes:
+        bill.usd = 0.01
+        raise SERVER_ERROR
+
+    async def scenario() -> Reply[str]:
+        path = make_path(send, attempts=2, backoff_seconds=0)
+        path.send = send
+        return await request(path)
+
+    assert run(scenario()).usd == 0.02
