@@ -18,7 +18,7 @@ from gog.spec import LoraSettings, ModelSpec
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.engine import Parts
 from gog_recipes.rollout.transformers import TransformersEngine
-from gog_recipes.runtime import canary_verdict, checkpoint
+from gog_recipes.runtime import canary, canary_verdict, checkpoint
 from gog_recipes.runtime.canary import Canary, Conversation
 from gog_recipes.runtime.ranks import SINGLE
 
@@ -200,6 +200,58 @@ def test_the_removal_of_merged_adapters_is_the_base_model(sft):
     with lora.Removal(model, [sft]).removed():
         torch.testing.assert_close(hidden(model), hidden(base), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(hidden(model), hidden(base), atol=1e-2)
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Conversations of each forward pass of the trainer."""
+    found, forward = [], policy_model.token_logprobs
+
+    def counted(model, batch, *rest, **settings):
+        found.append(len(batch.lengths))
+        return forward(model, batch, *rest, **settings)
+
+    monkeypatch.setattr(policy_model, "token_logprobs", counted)
+    return found
+
+
+def shifted(conversations, gap):
+    """The conversations as an engine would have recorded them that differs by so many nats in the first one."""
+    segments = [
+        each.model_copy(update={"logprobs": tuple(value + gap for value in each.logprobs)})
+        for each in conversations[0].segments
+    ]
+    return [Conversation(conversations[0].id, segments), *conversations[1:]]
+
+
+def test_a_step_without_a_suspicion_costs_three_passes_over_one_conversation(sft, passes):
+    trainer = Trainer("float32", sft)
+    conversations = trainer.sampled()
+    for _ in range(2):  # from the second one on there are weights before the last update
+        trainer.check(conversations)
+    assert passes == [1, 1, 1] * 2
+
+
+def test_a_suspicion_is_decided_over_four_conversations(sft, passes):
+    trainer = Trainer("float32", sft)
+    conversations = trainer.sampled()
+    trainer.check(conversations)
+    passes.clear()
+    trainer.check(shifted(conversations, 5e-4))  # above rounding, below the bound
+    assert passes == [1, 1, 1, 4, 4, 4, 4]
+    trainer.check(shifted(conversations, 1.0))  # of a single conversation, which the bound on the step covers
+    assert "differ by" in trainer.refusal([shifted([each], 1.0)[0] for each in conversations])
+
+
+def test_other_conversations_are_read_in_the_next_step(sft):
+    conversations = Trainer("float32", sft).sampled()
+    assert [canary._beginnings(conversations, 4, version)[0].id for version in range(7)] == [
+        *(f"q{n}" for n in range(6)),
+        "q0",
+    ]
 
 
 # ---------------------------------------------------------------- the decision

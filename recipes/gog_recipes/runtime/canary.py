@@ -5,8 +5,10 @@ update a few tokens of a few trajectories are read again by the trainer, with ev
 compared with what the engine recorded (canary_verdict). Before the first step the same is done for turns that are sampled
 for this purpose.
 
-It reads beginnings only: prompt, first turns, at most some dozens of learned tokens each. All ranks take part, each with
-its own trajectories, because the layers may be sharded.
+It reads beginnings only: prompt, first turns, at most some dozens of learned tokens each. A step in which nothing is
+suspect costs three passes over one beginning of each rank; only a suspicion is worth reading more, and the weights before
+the last update. The step's other tokens are compared with the engine by the update itself (logprob_gap). All ranks take
+part, each with its own trajectories, because the layers may be sharded.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from gog_recipes.runtime.canary_verdict import ADAPTER, IMAGES, UPDATE, Reading,
 from gog_recipes.runtime.ranks import Ranks
 
 TRAJECTORIES = 4
-"""Trajectories of a step that are read, over all ranks; at least one of each rank."""
+"""Trajectories of a step that are read after a suspicion, over all ranks; at least one of each rank."""
 TOKENS = 32
 """Learned tokens of each, at most."""
 
@@ -105,7 +107,9 @@ class Canary:
         begun = time.monotonic()
         self._check_versions(own, version, where)
         chosen = _beginnings(own, max(1, -(-TRAJECTORIES // self.ranks.size)), version)
-        readings = [each for part in self.ranks.gather(self._read(chosen)) for each in part]
+        readings = self._read(chosen[:1], update=False)
+        if canary_verdict.is_suspect(readings, self.bound, self.rounding):
+            readings = self._read(chosen, update=True)
         self._previous = {name: each.detach().clone() for name, each in checkpoint.trainable(self.model).items()}
         verdict = canary_verdict.decide(readings, self.bound, self.rounding)
         if verdict is not None:
@@ -136,8 +140,19 @@ class Canary:
                 remedy=canary_verdict.REMEDIES[UPDATE],
             )
 
-    def _read(self, chosen: Sequence[Conversation]) -> list[Reading]:
-        """Log-probabilities by the policy and its variants. All ranks at once, in the same passes."""
+    def _read(self, own: Sequence[Conversation], *, update: bool) -> list[Reading]:
+        """Reads conversations with the policy and its variants. All ranks at once, in the same passes.
+
+        Args:
+            own: of this rank
+            update: whether to read them with the weights before the last update, too
+
+        Returns:
+            Of all ranks.
+        """
+        return [each for part in self.ranks.gather(self._read_own(own, update=update)) for each in part]
+
+    def _read_own(self, chosen: Sequence[Conversation], *, update: bool) -> list[Reading]:
         rows = [each.segments for each in chosen] or [packing.idle(self.processor.turn_end)]
         batch = policy_model.collate(rows, self.processor, self.vision, self.device)
         features = policy_model.features(batch, self.vision)
@@ -147,7 +162,7 @@ class Canary:
         if self._moved():
             with self.removal.removed():
                 variants[ADAPTER] = self._logprobs(batch, features).split(lengths)
-        if self._previous:
+        if update and self._previous:
             with _swapped(checkpoint.trainable(self.model), self._previous):
                 variants[UPDATE] = self._logprobs(batch, features).split(lengths)
         return [_reading(each, policy[n], {k: v[n] for k, v in variants.items()}) for n, each in enumerate(chosen)]

@@ -90,6 +90,17 @@ def effect(readings: Sequence[Reading], variant: str) -> float | None:
     return total / sum(each.tokens for each in having)
 
 
+def is_suspect(readings: Sequence[Reading], bound: float, rounding: float) -> bool:
+    """Whether more must be read before these decide: something is wrong, or rounding does not explain the gap.
+
+    Args:
+        readings: of one trajectory of each rank
+        bound: as for `decide`
+        rounding: as for `decide`
+    """
+    return bool(readings) and (decide(readings, bound, rounding) is not None or engine_gap(readings) > rounding)
+
+
 def decide(readings: Sequence[Reading], bound: float, rounding: float) -> Verdict | None:
     """What is wrong with the policy or its engine; None if nothing is.
 
