@@ -131,7 +131,7 @@ class CallPath(Generic[Value]):
         self._span = f"execute_tool {self.tool}"
         self._slots = asyncio.Semaphore(self.policy.concurrency)
         self._last_failure = ""
-        self._is_paid = False
+        self._is_paid = bool(self.policy.usd_per_call)
         self._flights: dict[str, asyncio.Task[Reply[Value]]] = {}
         self.breaker = Breaker(self.policy.breaker_failures, self.policy.breaker_seconds, self.clock)
         metrics.initialise_tool(self.tool, self.backend)
@@ -284,7 +284,7 @@ class CallPath(Generic[Value]):
         if bill.usd is None and price:
             metrics.record_cost(self.tool, self.backend, price, None)
         call.usd += usd
-        self._is_paid = self._is_paid or usd > 0
+        self._is_paid = self._is_paid or usd > 0 or bool(bill.vendor)
         self.account.charge(self.tool, 1 if bill.calls is None else bill.calls, usd)
 
     async def _hedged(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:

@@ -191,8 +191,11 @@ def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, 
         metrics.record_cost(tool, backend, cost, left)
         if bill is not None:
             bill.usd = cost
+    if bill is None:
+        return
+    bill.vendor = one_line(headers.get(tool_api.VENDOR_HEADER, ""), 40)
     calls = headers.get(tool_api.CALLS_HEADER, "")
-    if bill is not None and calls.isascii() and calls.isdigit() and len(calls) < 10:
+    if calls.isascii() and calls.isdigit() and len(calls) < 10:
         bill.calls = int(calls)
 
 

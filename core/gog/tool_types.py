@@ -91,6 +91,8 @@ class Bill:
     """US dollars; None if the server does not report it."""
     calls: int | None = None
     """Calls of vendors; None if the server does not report it."""
+    vendor: str = ""
+    """Who was called; empty for a server that asks no vendor."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from support.builders import HANG, SERVER_ERROR, FakeBackend, make_path, now, request, run
@@ -444,10 +445,11 @@ def test_both_requests_of_a_hedged_attempt_end_at_its_deadline() -> None:
     assert (ended, len(backend.requests), backend.busy) == (3, 2, 0)
 
 
-def test_a_back_end_that_charges_is_never_hedged() -> None:
+@pytest.mark.parametrize("given", [{"usd": 0.01}, {"vendor": "serpapi"}])
+def test_a_server_that_reports_a_vendor_or_a_cost_is_not_hedged_from_then_on(given: dict[str, Any]) -> None:
     async def send(body: bytes, bill: Bill) -> bytes:
         sent.append(body)
-        bill.usd = 0.01
+        vars(bill).update(given)
         await asyncio.sleep(5)
         return ANSWER
 
@@ -460,7 +462,12 @@ def test_a_back_end_that_charges_is_never_hedged() -> None:
 
     sent: list[bytes] = []
     replies = run(scenario())
-    assert len(sent) == 2 and [reply.usd for reply in replies] == [0.01, 0.01]
+    assert len(sent) == 2 and [reply.usd for reply in replies] == [given.get("usd", 0)] * 2
+
+
+def test_a_server_that_has_a_price_is_never_hedged() -> None:
+    reply, backend, _ = hedged([HANG, ANSWER], attempts=1, deadline_seconds=3, usd_per_call=0.01)
+    assert reply.failure is not None and len(backend.requests) == 1
 
 
 # ---- metrics

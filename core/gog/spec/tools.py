@@ -104,8 +104,9 @@ class CallPolicy(Spec):
     hedge_seconds: float | None = Field(
         None,
         gt=0,
-        description="Seconds after which a request that is not answered gets an equal one beside it; the first that "
-        "succeeds counts. For servers of your own: a back end that reports a cost gets no second request [ours]. Default: none.",
+        description="Seconds after which a request that is not answered gets an equal one beside it; the first that succeeds "
+        "counts. For servers of your own: one that reports a vendor or a cost, or has a price, gets no second request "
+        "[ours]. Default: none.",
     )
     usd_per_call: float | None = Field(
         None,
