@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gog import catalog
+from gog.calls.spend import Spend
 
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"
@@ -176,6 +177,13 @@ def _bar(value: float | None, low: float, spread: float) -> str:
 
 
 # Times
+
+
+def spent(spend: Spend) -> str:
+    """US dollars in all, and by tool where several charged: `$1.30 (imageSearch $0.9, judge $0.4)`."""
+    parts = {tool: spend.total(tool).usd for tool in sorted(spend.tools) if spend.total(tool).usd}
+    by_tool = ", ".join(f"{tool} {dollars(usd)}" for tool, usd in parts.items())
+    return dollars(spend.total().usd) + (f" ({by_tool})" if len(parts) > 1 else "")
 
 
 def dollars(usd: float) -> str:

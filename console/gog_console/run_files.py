@@ -18,7 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gog import progress
+from gog import progress, store
+from gog.calls import spend_log
+from gog.calls.spend import Spend
 from gog.errors import UserError
 from gog_console.status.metric_log import Curve
 from gog_operator.api import lenient, objects
@@ -93,6 +95,13 @@ class RunFolder:
     def endpoints(self) -> tuple[list[Endpoint], list[str]]:
         """Endpoints, and one sentence for each object that cannot be read."""
         return self._all(Endpoint)
+
+    def spend(self) -> Spend:
+        """What tools and the judge cost so far; nothing where the run's store is elsewhere or cannot be read."""
+        try:
+            return spend_log.read(store.Store(self.folder / "store"))
+        except (OSError, UserError):
+            return Spend()
 
     def _all(self, kind: type[Thing]) -> tuple[list[Thing], list[str]]:
         things, problems = [], []

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from gog import wording
-from gog.calls.spend import Spend
 from gog_console import formatting
 from gog_console.report import bars, charts, summary
 from gog_console.report.markup import Child, Markup, tag
@@ -27,7 +26,7 @@ def header(data: Data) -> Markup:
         ("Report written", formatting.when(data.now)),
     ]
     if data.spend.total().usd:
-        facts.insert(2, ("Spent", _spent(data.spend)))
+        facts.insert(2, ("Spent", formatting.spent(data.spend)))
     return tag(
         "header",
         tag("p", "Glance-or-Gaze run", class_="eyebrow"),
@@ -38,13 +37,6 @@ def header(data: Data) -> Markup:
         else None,
         tag("dl", [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts], class_="facts"),
     )
-
-
-def _spent(spend: Spend) -> str:
-    """US dollars in all, and by tool where several charged."""
-    parts = {tool: spend.total(tool).usd for tool in sorted(spend.tools) if spend.total(tool).usd}
-    by_tool = ", ".join(f"{tool} {formatting.dollars(usd)}" for tool, usd in parts.items())
-    return formatting.dollars(spend.total().usd) + (f" ({by_tool})" if len(parts) > 1 else "")
 
 
 def pill(condition: str) -> Markup:

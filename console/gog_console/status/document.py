@@ -39,6 +39,7 @@ def of_run(board: RunPage, now: datetime) -> dict[str, Any]:
             }
             for each in board.endpoints
         ],
+        "spend": summary.spent(board.spend),
         "events": list(board.events),
         "next": [command for command, _ in board.next],
     }

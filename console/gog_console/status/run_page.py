@@ -10,6 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from gog import catalog
+from gog.calls.spend import Spend
 from gog_console import formatting
 from gog_console.run_files import RunFolder
 from gog_console.status import columns, phrases, run_state, stage_metrics
@@ -85,6 +86,8 @@ class RunPage:
     """The last events, oldest first."""
     next: tuple[tuple[str, str], ...]
     """Useful commands: (command, effect)."""
+    spend: Spend
+    """What tools and the judge cost so far."""
 
 
 def read(folder: RunFolder, now: datetime) -> RunPage:
@@ -108,6 +111,7 @@ def read(folder: RunFolder, now: datetime) -> RunPage:
         (*torn, *torn_endpoints, *folder.ignored()),
         tuple(folder.events(EVENTS)),
         tuple(run_state.next_step(root, driver, stages, folder.folder)),
+        folder.spend(),
     )
 
 
@@ -156,6 +160,8 @@ def _head(board: RunPage, now: datetime, width: int | None) -> list[Text]:
     more = [Text(formatting.printable(each), style=style) for each, style in zip(reasons, ("red", "yellow")) if each][
         :1
     ]
+    if board.spend.total().usd:
+        more.append(Text(formatting.printable(f"spent {formatting.spent(board.spend)}")))
     more += [Text(formatting.printable(f"! {problem}"), style="red") for problem in board.problems]
     return [columns.fitting(line, width) for line in (first, *more)]
 

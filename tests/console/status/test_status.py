@@ -15,6 +15,7 @@ from rich.console import Console
 from support.operator_builders import NOW, holding, later, make_endpoint, make_run, make_stage, until
 from support.summary_shape import SHAPE
 
+from gog import store
 from gog.errors import UserError
 from gog_console import cli, formatting
 from gog_console.commands import status
@@ -334,6 +335,16 @@ def training(runs):
         tool_failure_ratio=0.031, frac_reward_zero_std=lambda step: 0.25 if step > 30 else 0.5, seconds=3.0,
     )  # fmt: skip
     return folder
+
+
+def test_a_run_shows_what_its_tools_charged(training, capsys):
+    assert not any("spent" in line for line in board_lines(training))
+    kept = store.Store(training / "store")
+    kept.put_object("spend/grpo/a.json", b'{"tools": {"judge": {"2026-01-05": {"calls": 3, "usd": 1.25}}}}')
+    assert "spent $1.25" in board_lines(training)
+    assert cli.main(["status", "world", "--json"]) == 0
+    spend = json.loads(capsys.readouterr().out)["spend"]
+    assert spend == {"calls": 3, "usd": 1.25, "tools": {"judge": {"calls": 3, "usd": 1.25}}}
 
 
 def event(folder, seconds, message, type_="Normal"):
