@@ -110,7 +110,12 @@ TOOLS = (
         "Finds pages by words.",
         "gog_tools.search.server",
         ("text",),
-        backends={"world": "gog_tools.search.text_index:TextIndex.read"},
+        backends={
+            "world": "gog_tools.search.text_index:TextIndex.read",
+            "serpapi": "gog_tools.search.web_backends:serpapi",
+            "brave": "gog_tools.search.web_backends:brave",
+            "searxng": "gog_tools.search.web_backends:searxng",
+        },
         reads_data=True,
         tag="text_search",
     ),
