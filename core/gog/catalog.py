@@ -115,6 +115,7 @@ TOOLS = (
             "serpapi": "gog_tools.search.web_backends:serpapi",
             "brave": "gog_tools.search.web_backends:brave",
             "searxng": "gog_tools.search.web_backends:searxng",
+            "tantivy": "gog_tools.search.documents:Documents.open",
         },
         reads_data=True,
         tag="text_search",

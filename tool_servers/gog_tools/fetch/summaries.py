@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gog import judging
 from gog_tools.fetch import guard, text
 from gog_tools.fetch.reader import MAX_TEXT, Unreadable
 from gog_tools.fetch.vendor import Api, Spending
@@ -27,6 +27,7 @@ MAX_SUMMARY = 1_500
 _SENTENCE = re.compile(r"[^.!?。！？\n]+(?:[.!?。！？]+|\n|$)")
 _ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|etc|approx|ca|Inc|Ltd|Jr|Sr|e\.g|i\.e))\.$")
 _WORD = re.compile(r"[^\W_]+")
+_ACCENTS = re.compile("[\u0300-\u036f]+")
 _LONGEST = 600
 """Characters of a sentence; a longer one is cut."""
 
@@ -101,7 +102,8 @@ def sentences(page: str) -> list[str]:
 def terms(sentence: str) -> list[str]:
     """Words without case and accents; of scripts without spaces, pairs of characters."""
     found: list[str] = []
-    for word in _WORD.findall(judging.normalise(sentence)):
+    plain = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", sentence))).lower()
+    for word in _WORD.findall(plain):
         if len(word) > 1 and max(word) > "\u2e80":
             found += [word[start : start + 2] for start in range(len(word) - 1)]
         elif word not in _COMMON:
