@@ -100,7 +100,10 @@ TOOLS = (
         "Finds pages by an image.",
         "gog_tools.search.server",
         ("image",),
-        backends={"world": "gog_tools.search.image_index:ImageIndex.read"},
+        backends={
+            "world": "gog_tools.search.image_index:ImageIndex.read",
+            "serpapi-lens": "gog_tools.search.lens:lens",
+        },
         reads_data=True,
         tag="img_search",
     ),

@@ -18,6 +18,18 @@ from gog.store.backend import Unavailable
 from gog.store.checkpoints import Store
 from gog.store.faults import Patience
 from gog.store.model import Blob, Manifest
+from gog.store.publisher import Publisher
 from gog.store.transfer import copy, fetch_prefix, list_model
 
-__all__ = ["Blob", "Manifest", "Patience", "Store", "Unavailable", "copy", "fetch_prefix", "list_model", "open_store"]
+__all__ = [
+    "Blob",
+    "Manifest",
+    "Patience",
+    "Publisher",
+    "Store",
+    "Unavailable",
+    "copy",
+    "fetch_prefix",
+    "list_model",
+    "open_store",
+]

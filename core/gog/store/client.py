@@ -62,6 +62,7 @@ class Client:
             connect_timeout=connections.CONNECT_SECONDS,
             read_timeout=connections.ANSWER_SECONDS,
             retries={"total_max_attempts": 1},  # Patience retries, with one budget for everything
+            signature_version="s3v4",  # of presigned addresses, too, which boto3 signs in an older way in one region
             s3={"addressing_style": "path" if self.spec.path_style else "auto"},
         )
         self._unsigned = Config(s3={"payload_signing_enabled": False})
@@ -128,6 +129,12 @@ class Client:
                 return answer
 
         return self._attempt(once, where)
+
+    def presigned(self, key: str, seconds: int) -> str:
+        """An address from which anyone can get an object for some seconds. Raises UserError for missing credentials."""
+        with faults.classified(self.where(key)):
+            given = {"Bucket": self.bucket, "Key": key}
+            return str(self._boto.generate_presigned_url("get_object", Params=given, ExpiresIn=seconds))
 
     def where(self, key: str = "") -> str:
         """Address of a key, for messages."""
