@@ -56,7 +56,7 @@ class Unreachable(Exception):
 class Limits:
     """Bounds of one fetch."""
 
-    max_bytes: int = 5_000_000
+    max_bytes: int = 2_000_000
     """Most bytes of a body, decoded."""
     seconds: float = 10.0
     """From the first request to the last byte of the last response, redirects and resolution included."""

@@ -9,17 +9,19 @@ still hide text from people and show it to us. What remains is cut to a number o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from lxml import etree, html
+from lxml import etree
 
 MAX_DEPTH = 200
 """Elements inside each other; deeper ones are left out."""
 MAX_ELEMENTS = 50_000
 """Elements that are looked at; the text after them is left out."""
-MAX_STYLES = 200_000
-"""Characters of <style> that are read."""
+MAX_STYLES, MAX_TITLE = 200_000, 500
+"""Characters of a <style> and of the title that are read."""
+PIECE = 1 << 16
+"""Bytes that are parsed at once."""
 _SKIPPED = frozenset(
     [
         *("script", "style", "template", "noscript", "title", "iframe", "object", "svg", "math", "canvas", "audio"),
@@ -76,6 +78,8 @@ def hides(style: str) -> bool:
 def read(body: bytes, charset: str = "", *, limit: int = 30_000) -> Page:
     """The visible text of a page.
 
+    No tree is built: a page of two megabytes may have half a million elements, each of which would take hundreds of bytes.
+
     Args:
         body: the document.
         charset: from Content-Type; empty: from the document itself.
@@ -84,16 +88,18 @@ def read(body: bytes, charset: str = "", *, limit: int = 30_000) -> Page:
     Returns:
         Title and text; both empty for a document without elements.
     """
-    parser = html.HTMLParser(encoding=_encoding(charset) or _encoding(_declared(body)) or "utf-8", recover=True)
+    visible = _Visible(limit)
+    encoding = _encoding(charset) or _encoding(_declared(body)) or "utf-8"
+    parser = etree.HTMLParser(target=visible, encoding=encoding, recover=True)
     try:
-        root = html.document_fromstring(body or b"<p></p>", parser=parser)
+        for start in range(0, len(body), PIECE):
+            if visible.is_full:
+                break
+            parser.feed(body[start : start + PIECE])
+        parser.close()
     except (etree.LxmlError, ValueError, AssertionError):
-        return Page("", "")
-    titles = root.iter("title")
-    title = next(titles, None)
-    walk = _Walk(_hidden_by_rules(root), limit)
-    walk.add(root)
-    return Page(" ".join((title.text_content() if title is not None else "").split())[:500], walk.result())
+        pass  # no document, or one that cannot be repaired; what was read of it is text
+    return visible.page()
 
 
 _META = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
@@ -113,79 +119,84 @@ def _encoding(name: str) -> str:
     return name
 
 
-def _hidden_by_rules(root: html.HtmlElement) -> frozenset[str]:
-    """Simple selectors (tag, .class, #id) that the page's own <style> hides; their combinations are not read."""
-    css = "".join(style.text_content() for style in root.iter("style"))[:MAX_STYLES]
+def _rules(css: str) -> set[str]:
+    """Simple selectors (tag, .class, #id) that a <style> hides; their combinations are not read."""
     found: set[str] = set()
     for selectors, declarations in _RULE.findall(_PRINT.sub("", _COMMENT.sub("", css))):
         if hides(declarations):
             found.update(each.strip() for each in selectors.split(",") if _SELECTOR.fullmatch(each.strip()))
-    return frozenset(found - {"", "html", "body"})
+    return found - {"", "html", "body"}
 
 
-@dataclass
-class _Walk:
-    """Collects visible text, element by element."""
+class _Visible:
+    """Receives a document's elements in order, and keeps the text that shows."""
 
-    hidden: frozenset[str]
-    """Selectors that are hidden."""
-    limit: int
-    """Most characters."""
-    _parts: list[str] = field(default_factory=list)
-    """Pieces of text; a line break for each edge of a block."""
-    _size: int = 0
-    """Characters so far."""
-    _elements: int = 0
-    """Elements so far."""
+    def __init__(self, limit: int) -> None:
+        """limit: most characters."""
+        self._limit = limit
+        self._parts: list[str] = []
+        self._size = self._elements = self._depth = 0
+        self._hidden_depth = 0
+        """Open elements from the outermost hidden one on; 0 outside of one."""
+        self._rules: set[str] = set()
+        self._collecting = ""
+        """`style` or `title` inside such an element."""
+        self._collected = {"style": "", "title": ""}
 
-    def add(self, root: html.HtmlElement) -> None:
-        """Walks without recursion, because a page may nest its elements as deeply as it likes."""
-        stack: list[tuple[html.HtmlElement, Iterator[html.HtmlElement]]] = []
-        if not self._enters(root, 0):
-            return
-        stack.append((root, iter(root)))
-        while stack and self._size < self.limit and self._elements < MAX_ELEMENTS:
-            element, children = stack[-1]
-            child = next(children, None)
-            if child is None:
-                stack.pop()
-                self._leave(element)
-                if stack:
-                    self._text(element.tail)
-            elif self._enters(child, len(stack)):
-                stack.append((child, iter(child)))
-            else:
-                self._text(child.tail)
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is kept."""
+        return self._size >= self._limit or self._elements >= MAX_ELEMENTS
 
-    def _enters(self, element: html.HtmlElement, depth: int) -> bool:
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         self._elements += 1
-        if not isinstance(element.tag, str) or depth >= MAX_DEPTH or self._is_hidden(element):
-            return False
-        if element.tag in _BLOCKS:
-            self._parts.append("\n")
-        self._text(element.text)
-        return True
-
-    def _leave(self, element: html.HtmlElement) -> None:
-        if element.tag in _BLOCKS:
+        self._depth += 1
+        if self._hidden_depth or self._depth > MAX_DEPTH or self._hides(tag, attributes):
+            self._hidden_depth += 1
+            self._collecting = tag if self._hidden_depth == 1 and tag in self._collected else self._collecting
+        elif tag in _BLOCKS:
             self._parts.append("\n")
 
-    def _text(self, text: str | None) -> None:
-        if text:
+    def end(self, tag: str) -> None:
+        self._depth -= 1
+        if not self._hidden_depth:
+            if tag in _BLOCKS:
+                self._parts.append("\n")
+            return
+        self._hidden_depth -= 1
+        if not self._hidden_depth and self._collecting:
+            if self._collecting == "style":
+                self._rules |= _rules(self._collected["style"])
+                self._collected["style"] = ""
+            self._collecting = ""
+
+    def data(self, text: str) -> None:
+        if self._collecting:
+            most = MAX_STYLES if self._collecting == "style" else MAX_TITLE
+            self._collected[self._collecting] = (self._collected[self._collecting] + text)[:most]
+        elif not self._hidden_depth and not self.is_full:
             self._parts.append(text)
             self._size += len(text)
 
-    def _is_hidden(self, element: html.HtmlElement) -> bool:
-        if element.tag in _SKIPPED or "hidden" in element.attrib or element.get("aria-hidden", "").lower() == "true":
+    def comment(self, text: str) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+    def _hides(self, tag: str, attributes: Mapping[str, str]) -> bool:
+        if tag in _SKIPPED or "hidden" in attributes or attributes.get("aria-hidden", "").lower() == "true":
             return True
-        style = element.get("style")
+        style = attributes.get("style")
         if style and hides(style[:2_000]):
             return True
-        if not self.hidden:
+        if not self._rules:
             return False
-        marks = [f"#{element.get('id')}", *(f".{each}" for each in (element.get("class") or "").split()[:20])]
-        return not self.hidden.isdisjoint([element.tag, *marks, *(element.tag + mark for mark in marks)])
+        names = attributes.get("class", "")[:1_000].split()[:20]
+        marks = [f"#{attributes.get('id')}", *(f".{each}" for each in names)]
+        return not self._rules.isdisjoint([tag, *marks, *(tag + mark for mark in marks)])
 
-    def result(self) -> str:
+    def page(self) -> Page:
         lines = (" ".join(line.split()) for line in "".join(self._parts).split("\n"))
-        return "\n".join(line for line in lines if line)[: self.limit]
+        text = "\n".join(line for line in lines if line)[: self._limit]
+        return Page(" ".join(self._collected["title"].split()), text)

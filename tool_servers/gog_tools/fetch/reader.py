@@ -24,6 +24,10 @@ MAX_TEXT = 30_000
 """Characters of a page that are read. Source: MMSearch-R1 clips pages to 30,000 characters."""
 
 
+AT_ONCE = 16
+"""Pages that one server fetches and parses at once; with the most bytes of a page this bounds its memory."""
+
+
 class Unreadable(Exception):
     """One page cannot be read; other pages may."""
 
@@ -64,15 +68,18 @@ class OwnReader:
     """Bounds of a page."""
     max_text: int = MAX_TEXT
     """Most characters of its text."""
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE), repr=False)
+    """Held while a page is fetched and parsed."""
 
     async def read(self, client: guard.Guard, url: str, spending: Spending) -> Read:
-        try:
-            answer = await client.page(url, self.limits)
-        except (guard.Blocked, guard.Unreachable) as error:
-            raise Unreadable(str(error)) from None
-        if answer.status != 200:
-            raise Unreadable(f"HTTP {answer.status}")
-        found = await asyncio.to_thread(text_of, answer, self.max_text)  # a large page takes a second to parse
+        async with self.slots:
+            try:
+                answer = await client.page(url, self.limits)
+            except (guard.Blocked, guard.Unreachable) as error:
+                raise Unreadable(str(error)) from None
+            if answer.status != 200:
+                raise Unreadable(f"HTTP {answer.status}")
+            found = await asyncio.to_thread(text_of, answer, self.max_text)  # a large page takes a second to parse
         if not found.text.strip():
             raise Unreadable("the page shows no text")
         return found

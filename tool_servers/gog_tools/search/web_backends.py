@@ -41,7 +41,7 @@ class ReaderOptions(Options):
     """Deadline of one page."""
     seconds: float = Field(20.0, gt=0, le=600)
     """After which a search waits for no further page."""
-    max_bytes: int = Field(5_000_000, ge=1_000, le=50_000_000)
+    max_bytes: int = Field(2_000_000, ge=1_000, le=50_000_000)
     """Most bytes of a page, decoded."""
     max_text: int = Field(reader.MAX_TEXT, ge=100, le=1_000_000)
     """Most characters of a page's text."""
