@@ -126,8 +126,11 @@ class CallPath(Generic[Value]):
     """Spaces the requests of this tool, over all processes of the machine."""
     account: Account = field(default_factory=Account)
     """What calls cost, and the budgets that they must keep to."""
+    charged_as: str = ""
+    """Name under which the account is charged; empty takes `tool`."""
 
     def __post_init__(self) -> None:
+        self.charged_as = self.charged_as or self.tool
         self._span = f"execute_tool {self.tool}"
         self._slots = asyncio.Semaphore(self.policy.concurrency)
         self._last_failure = ""
@@ -227,7 +230,7 @@ class CallPath(Generic[Value]):
                         if span is not None and isinstance(outcome, ToolFailure):
                             span.error = outcome.kind
                 finally:
-                    self.account.release(self.tool)
+                    self.account.release(self.charged_as)
                 left -= self.clock() - began
             if not isinstance(outcome, ToolFailure):
                 value, answer = outcome
@@ -254,7 +257,7 @@ class CallPath(Generic[Value]):
             call.decide(Decision.BREAKER)
             why = f"{self.breaker.reason}, the last: {self._last_failure}"
             return ToolFailure(self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts)
-        used_up = self.account.reserve(self.tool)
+        used_up = self.account.reserve(self.charged_as)
         if used_up:
             call.decide(Decision.BUDGET)
             return ToolFailure(self.tool, FailureKind.BUDGET, used_up)
@@ -285,7 +288,7 @@ class CallPath(Generic[Value]):
             metrics.record_cost(self.tool, self.backend, price, None)
         call.usd += usd
         self._is_paid = self._is_paid or usd > 0 or bool(bill.vendor)
-        self.account.charge(self.tool, 1 if bill.calls is None else bill.calls, usd)
+        self.account.charge(self.charged_as, 1 if bill.calls is None else bill.calls, usd)
 
     async def _hedged(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
         """An exchange, and a second one if the first is slow and a slot is free; never at a back end that charges."""

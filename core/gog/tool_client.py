@@ -31,7 +31,7 @@ from gog.calls.spend_log import SpendLog
 from gog.images import Image
 from gog.io_loop import IOLoop
 from gog.metrics import loop_lag
-from gog.spec import StageConfig, ToolsSpec, key_variable
+from gog.spec import CallPolicy, StageConfig, ToolsSpec, key_variable
 from gog.tool_cache import Cache
 from gog.tool_transport import BACKEND
 from gog.tool_types import FailureKind, Grounding, Reply, ToolFailure
@@ -141,7 +141,8 @@ class Toolbox:
 
     def _own_server(self, tool: str, key: str) -> _Server:
         address = self._endpoints.get(tool, "").rstrip("/")
-        return _Server(BACKEND, address, key, self._backends.get(tool) or address, self.judge_model)
+        identity = self._backends.get(tool) or address
+        return _Server(BACKEND, address, key, identity, self.judge_model, self.limits.policy(tool), tool)
 
     def _fallback_server(self, tool: str) -> _Server | None:
         given = self.limits.fallback(tool)
@@ -149,9 +150,13 @@ class Toolbox:
             return None
         key = api_keys.from_environment(key_variable(f"{tool}Fallback"))
         address = given.url.rstrip("/")
-        return _Server(FALLBACK, address, key, address, given.model)
+        own = {"usd_per_call": given.usd_per_call, "rate_per_minute": None}  # price and limit are of the other server
+        policy = self.limits.policy(tool).model_copy(update=own)
+        return _Server(FALLBACK, address, key, address, given.model, policy, f"{tool}Fallback")
 
     def _path(self, tool: str, server: _Server) -> CallPath:
+        if server.policy.usd_per_call is not None:
+            self.account.prices[server.charged_as] = server.policy.usd_per_call
         build: Build = asyncio.to_thread if tool in SENDS_IMAGES else build_here
         # Other rules or another model are another judge: recorded verdicts of one must not answer for the other.
         version = self._judge_version(server.model) if tool == "judge" else "1"
@@ -160,7 +165,7 @@ class Toolbox:
         ).send
         if tool == "judge":
             send = chat_dialect.DialectTransport(send).send
-        policy = self.limits.policy(tool)
+        policy = server.policy
         per_minute = policy.rate_per_minute and rate_limit.for_machine(policy.rate_per_minute, os.environ)
         return CallPath(
             tool,
@@ -172,6 +177,7 @@ class Toolbox:
             version=version,
             build=build,
             account=self.account,
+            charged_as=server.charged_as,
             rate=RateLimit(per_minute, self._shared and self._shared / tool),
         )
 
@@ -323,6 +329,10 @@ class _Server:
     """What answers, as part of the keys of recorded answers."""
     model: str
     """Model to request; the judge's only."""
+    policy: CallPolicy
+    """How it is called."""
+    charged_as: str
+    """Name under which its calls are charged."""
 
 
 @dataclass

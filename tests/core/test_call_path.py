@@ -436,7 +436,7 @@ def test_a_failed_hedge_does_not_end_the_first_request() -> None:
 
 def test_a_hedge_needs_a_slot_of_its_own() -> None:
     reply, backend, _ = hedged([HANG, ANSWER], concurrency=1, attempts=1, deadline_seconds=3)
-    assert reply.failure is not None and len(backend.requests) == 1
+    assert reply.failure is not None and len(backend.requests) == 1 and reply.decisions == ()
 
 
 def test_both_requests_of_a_hedged_attempt_end_at_its_deadline() -> None:

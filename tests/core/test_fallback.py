@@ -19,12 +19,16 @@ from gog_operator.build import children
 DOWN = responds(b"overloaded", 503)
 
 
-def search(own: Handler, second: Sequence[Handler], **limits: Any) -> tuple[Reply[Any], Provider]:
+def search(
+    own: Handler, second: Sequence[Handler], text_search_budget: int | None = None
+) -> tuple[Reply[Any], Provider]:
     """One text search: its reply, and the second server."""
 
     async def use() -> tuple[Reply[Any], Provider]:
         async with Provider({**WORKING, "textSearch": [own]}) as first, Provider({"textSearch": second}) as other:
-            given = {"backoff_seconds": 0, "attempts": 2, "text_search": {"fallback": {"url": other.url}}, **limits}
+            budget = {"calls": text_search_budget}
+            policy = {"fallback": {"url": other.url}, "budget": budget}
+            given = {"backoff_seconds": 0, "attempts": 2, "text_search": policy}
             async with Toolbox({"textSearch": first.url}, ToolsSpec(**given)) as tools:
                 return await tools.search_text("ring"), other
 
@@ -52,6 +56,42 @@ def test_a_call_that_both_fail_is_a_failure_of_the_first_that_names_both() -> No
     reply, _ = search(DOWN, [responds(b"no credit", 402)])
     assert reply.failure is not None and reply.failure.kind is FailureKind.SERVER_ERROR
     assert reply.failure.message == "HTTP 503: overloaded; its fallback: no_credit: HTTP 402: no credit"
+
+
+def test_the_fallback_answers_when_the_budget_of_the_tool_is_used_up() -> None:
+    async def use() -> list[Reply[Any]]:
+        paid = responds(HITS, **{"X-GoG-Cost-USD": "0.01"})
+        async with (
+            Provider({**WORKING, "textSearch": [paid]}) as first,
+            Provider({"textSearch": [responds(HITS)]}) as other,
+        ):
+            policy = {"fallback": {"url": other.url}, "budget": {"usd": 0.02, "calls": 2}}
+            async with Toolbox({"textSearch": first.url}, ToolsSpec(budget={"usd": 0.02}, text_search=policy)) as tools:
+                return [await tools.search_text(f"query {number}") for number in range(4)]
+
+    replies = asyncio.run(use())
+    assert [reply.usd for reply in replies] == [0.01, 0.01, 0, 0] and all(reply.failure is None for reply in replies)
+    assert replies[-1].decisions == (Decision.BUDGET, Decision.FELL_BACK)
+
+
+def test_a_call_over_budget_whose_fallback_fails_is_a_failure_of_the_fallback_s_kind() -> None:
+    reply, _ = search(responds(HITS), [DOWN], text_search_budget=0)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.SERVER_ERROR
+    assert reply.failure.message.endswith("(fallback, because of budget: tools.textSearch.budget.calls (0) is used up)")
+
+
+def test_price_and_rate_limit_of_a_tool_are_not_those_of_its_fallback() -> None:
+    async def use() -> tuple[Any, ...]:
+        own = {
+            "usd_per_call": 0.01,
+            "rate_per_minute": 60,
+            "fallback": {"url": "http://127.0.0.1:1", "usd_per_call": 0.5},
+        }
+        async with Toolbox({}, ToolsSpec(text_search=own)) as tools:
+            path = tools._fallbacks["textSearch"]
+            return path.policy.usd_per_call, path.rate.interval, tools.account.prices
+
+    assert asyncio.run(use()) == (0.5, 0, {"textSearch": 0.01, "textSearchFallback": 0.5})
 
 
 def test_the_fallback_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

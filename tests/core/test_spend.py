@@ -51,7 +51,7 @@ def test_a_tool_stops_at_its_budget_and_others_do_not() -> None:
 def test_the_budget_of_the_run_counts_all_tools_and_the_judge() -> None:
     account = make_account(run={"usd": 0.03})
     assert [spend(account, tool, usd=0.01) for tool in ("textSearch", "imageSearch", "judge")] == ["", "", ""]
-    assert spend(account, "grounding") == "tools.budget.usd (0.03 USD) is used up"
+    assert spend(account, "imageSearch") == "tools.budget.usd (0.03 USD) is used up"
 
 
 def test_a_call_that_would_exceed_the_budget_at_the_last_price_is_refused() -> None:
@@ -75,8 +75,26 @@ def test_a_budget_per_day_is_whole_again_on_the_next_day() -> None:
     assert spend(account, "textSearch") == ""
 
 
-def test_a_budget_of_nothing_allows_nothing() -> None:
-    assert spend(make_account(run={"usd": 0}), "judge") == "tools.budget.usd (0 USD) is used up"
+def test_what_costs_nothing_goes_on_when_the_money_is_used_up() -> None:
+    account = make_account(run={"usd": 0.01})
+    spend(account, "grounding")
+    spend(account, "textSearch", usd=0.01)
+    assert spend(account, "textSearch") and spend(account, "grounding") == ""
+
+
+def test_a_server_whose_price_is_unknown_is_asked_by_one_request_when_the_money_is_used_up() -> None:
+    account = make_account(run={"usd": 0})
+    assert [account.reserve("judge") for _ in range(2)] == ["", "tools.budget.usd (0 USD) is used up"]
+    account.charge("judge", 1, 0.01)
+    account.release("judge")
+    assert account.reserve("judge") == "tools.budget.usd (0 USD) is used up"
+
+
+def test_a_price_that_is_known_from_the_manifest_or_from_other_processes_is_not_tried() -> None:
+    account = make_account(run={"usd": 0})
+    account.prices["judge"] = 0.01
+    account.others.add("textSearch", "2026-01-05", Amount(calls=2, usd=0.02))
+    assert spend(account, "judge") and spend(account, "textSearch")
 
 
 # ---- over the run

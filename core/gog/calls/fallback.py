@@ -34,8 +34,16 @@ async def call(first: Reply[Value], second: Callable[[], Awaitable[Reply[Value]]
 
 
 def joined(first: Reply[Value], why: ToolFailure, second: Reply[Value]) -> Reply[Value]:
-    """The reply of a call that both servers were asked for; if both failed, with the first one's kind of failure."""
-    failure = second.failure and replace(why, message=f"{why.message}; its fallback: {second.failure.words}")
+    """The reply of a call that both servers were asked for.
+
+    If both failed, the failure is of the first one's kind, unless that is final for the first one: what can pass is then
+    the other failure.
+    """
+    failure = None
+    if second.failure is not None and why.kind in CLOSED_ACCOUNT | {FailureKind.BUDGET}:
+        failure = replace(second.failure, message=f"{second.failure.message} (fallback, because of {why.words})")
+    elif second.failure is not None:
+        failure = replace(why, message=f"{why.message}; its fallback: {second.failure.words}")
     return Reply(
         second.value,
         failure,

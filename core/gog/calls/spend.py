@@ -2,8 +2,9 @@
 
 An `Account` belongs to one process. Before a request it checks the budgets, counting what this process has spent, what
 other processes of the run have reported (`gog.calls.spend_log`), and what is under way at the price of the last call.
-Afterwards it is charged. A budget can be exceeded by what other processes spend between two reports, and before the
-first price is known by the requests under way.
+Afterwards it is charged. What costs nothing is not stopped by a budget of money; a server whose price is not known yet is
+asked by one request at a time to learn it, once such a budget is used up. A budget can be exceeded by what other
+processes spend between two reports, and before the first price is known by the requests under way.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from gog.spec import BudgetSpec
+
+ROUNDING = 1e-9
+"""US dollars; sums of amounts differ by less."""
 
 
 class Amount(BaseModel):
@@ -81,8 +85,8 @@ class Account:
     """Spent by the run's other processes, earlier ones included, as last reported."""
     _under_way: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Requests under way, by tool."""
-    _price: dict[str, float] = field(default_factory=dict)
-    """Cost of the last answered request, by tool."""
+    prices: dict[str, float] = field(default_factory=dict)
+    """Cost of the last request in US dollars, by tool; before it that of the manifest, if it has one."""
 
     @property
     def is_limited(self) -> bool:
@@ -110,22 +114,31 @@ class Account:
     def charge(self, tool: str, calls: int, usd: float) -> None:
         """Adds what a request has cost."""
         self.own.add(tool, self.day, Amount(calls=calls, usd=usd))
-        self._price[tool] = usd
+        self.prices[tool] = usd
 
     def _used_up(self, name: str, budget: BudgetSpec, tool: str) -> str:
         """The limit of a budget that the next request of a tool would exceed; empty for none."""
         under_way = self._under_way if name == "" else {name: self._under_way[name]}
         pending = Amount(
             calls=sum(under_way.values()),
-            usd=sum(count * self._price.get(each, 0.0) for each, count in under_way.items()),
+            usd=sum(count * (self._price(each) or 0.0) for each, count in under_way.items()),
         )
-        price = self._price.get(tool, 0.0)
+        price = self._price(tool)
         for day, calls, usd in (("", "calls", "usd"), (self.day, "callsPerDay", "usdPerDay")):
             spent = self.own.total(name, day) + self.others.total(name, day) + pending
             most_calls = budget.calls_per_day if day else budget.calls
             most_usd = budget.usd_per_day if day else budget.usd
             if most_calls is not None and spent.calls + 1 > most_calls:
                 return f"{calls} ({most_calls:,})"
-            if most_usd is not None and (spent.usd + price > most_usd or spent.usd >= most_usd):
+            if most_usd is None:
+                continue
+            is_tried = price is None and self._under_way[tool] > 0 and spent.usd >= most_usd
+            if is_tried or (price and spent.usd + price > most_usd + ROUNDING):
                 return f"{usd} ({most_usd:g} USD)"
         return ""
+
+    def _price(self, tool: str) -> float | None:
+        """What the next request of a tool will probably cost; None if there was none in the whole run."""
+        earlier = self.others.total(tool)
+        average = earlier.usd / earlier.calls if earlier.calls else None
+        return self.prices.get(tool, average)

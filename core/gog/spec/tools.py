@@ -130,6 +130,9 @@ class FallbackSpec(Spec):
         description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
         "the environment: JUDGE_FALLBACK_GOG_API_KEY, IMAGE_SEARCH_FALLBACK_GOG_API_KEY, … Default: it requires no key.",
     )
+    usd_per_call: float | None = Field(
+        None, ge=0, description="Price of an answered request in US dollars, if it reports no cost. Default: 0."
+    )
 
 
 _FALLBACK = Field(
