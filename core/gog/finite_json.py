@@ -2,8 +2,8 @@
 
 JSON has no non-finite numbers, so pydantic writes them as `null` and Python's json as `NaN`: the first loses the value,
 the second is unreadable elsewhere. Of a key that occurs twice every parser silently keeps the last. What a run writes
-and later trusts (checkpoint manifests, datasets, trajectories) goes through these functions, which refuse both.
-Text for display, where such a number may become `null`, does not.
+and later trusts (checkpoint manifests, datasets, trajectories) goes through these functions, which refuse both. Figures
+for people (progress, the metric log) go through `with_nulls` first: a figure without a value must not end a stage.
 """
 
 from __future__ import annotations
@@ -73,6 +73,21 @@ def non_finite(value: Any, path: str = "") -> str | None:
         return None
     found = (non_finite(each, f"{path}.{key}" if path else key) for key, each in items)
     return next((each for each in found if each is not None), None)
+
+
+def with_nulls(value: Any) -> Any:
+    """Dicts, lists and tuples with None in place of each NaN or infinity, which is `null` in JSON.
+
+    >>> with_nulls({"loss": math.nan, "rewards": (0.5, math.inf)})
+    {'loss': None, 'rewards': [0.5, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: with_nulls(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_nulls(each) for each in value]
+    return value
 
 
 def _plain(value: Any) -> Any:

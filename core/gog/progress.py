@@ -3,7 +3,8 @@
 `progress.json` in the stage's work folder holds {"step", "total", "metrics", "checkpoint"} and is replaced as a whole, so
 that a reader never sees half of it. checkpoint is the newest that is committed, {"ref": "grpo/40", "complete": false}, or
 null. While the stage waits for a service that is down there is also waiting: {"reason", "message", "since", "until"}, a
-condition's reason and message, and the times (RFC 3339, UTC) when the wait began and when the stage gives up.
+condition's reason and message, and the times (RFC 3339, UTC) when the wait began and when the stage gives up. A figure
+that is NaN or infinite is null.
 
 In a pod the same document is served over HTTP and is left behind as the termination message (`shorten`). The lasting
 record is `metrics.jsonl` inside checkpoints, one line per step.
@@ -17,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from gog import finite_json
 
 FILE = "progress.json"
 MESSAGE_BYTES = 4096
@@ -44,7 +47,7 @@ def document(
     return {
         "step": step,
         "total": total,
-        "metrics": dict(metrics or {}),
+        "metrics": finite_json.with_nulls(dict(metrics or {})),
         "checkpoint": None if checkpoint is None else dict(checkpoint),
         **({} if waiting is None else {"waiting": dict(waiting)}),
     }
@@ -72,7 +75,7 @@ def report(
     """Replaces the progress file of a work folder; see `document` for the arguments."""
     workdir.mkdir(parents=True, exist_ok=True)
     temporary = workdir / f"{FILE}.tmp"
-    temporary.write_text(json.dumps(document(step, total, metrics, checkpoint, waiting)))
+    temporary.write_text(finite_json.dumps(document(step, total, metrics, checkpoint, waiting)))
     temporary.replace(workdir / FILE)
 
 
@@ -88,7 +91,7 @@ def shorten(report: Mapping[str, Any], limit: int = MESSAGE_BYTES) -> str:
     """A progress document as JSON of at most `limit` bytes; the longest metrics (series) are left out first."""
     metrics = dict(report["metrics"])
     while True:
-        text = json.dumps({**report, "metrics": metrics})
+        text = finite_json.dumps({**report, "metrics": metrics})
         if len(text.encode()) <= limit or not metrics:
             return text
-        metrics.pop(max(metrics, key=lambda name: len(json.dumps(metrics[name]))))
+        metrics.pop(max(metrics, key=lambda name: len(finite_json.dumps(metrics[name]))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import hypothesis
@@ -48,3 +49,10 @@ def test_a_termination_message_leaves_out_the_longest_series_first() -> None:
     shortened = json.loads(progress.shorten(report))
     assert shortened == {**report, "metrics": {"loss": 0.5, "short": [0.25] * 40}}
     assert len(progress.shorten(report).encode()) <= progress.MESSAGE_BYTES
+
+
+def test_a_figure_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    progress.report(tmp_path, 1, 2, {"loss": math.nan, "rewards": [0.5, math.inf], "levels": {"1": -math.inf}})
+    found = progress.read(tmp_path)
+    assert found is not None and found["metrics"] == {"loss": None, "rewards": [0.5, None], "levels": {"1": None}}
+    assert json.loads(progress.shorten(progress.document(1, 2, {"loss": math.nan})))["metrics"] == {"loss": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from gog import base_model, dataset_zip, journal, metrics, outage, progress, spe
 from gog.errors import ServiceDown, UserError
 from gog_recipes.runtime import base, config, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
-from gog_recipes.runtime.stage import Stage
+from gog_recipes.runtime.stage import MetricLog, Stage
 
 
 def make_stage(folder, ranks=SINGLE, **settings):
@@ -497,3 +498,12 @@ def test_an_adapter_without_a_record_of_its_base_is_accepted_with_a_line_in_the_
     commit(stage)
     assert stage.folder(stage.store.latest("sft")).is_dir()
     assert "sft: checkpoint sft/1 does not record its base model, which is not compared" in capsys.readouterr().out
+
+
+def test_a_line_of_the_metric_log_holds_null_for_a_figure_that_is_not_finite(tmp_path):
+    log = MetricLog(tmp_path / "metrics.jsonl")
+    log.append(step=1, loss=0.123456789, mfu=math.inf, behaviour={"none": math.nan}, eval_loss=None)
+    assert log.path.read_text() == '{"step": 1, "loss": 0.1234568, "mfu": null, "behaviour": {"none": null}}\n'
+    (tmp_path / "older.jsonl").write_text('{"step": 1, "loss": NaN}\n')
+    log.resume(tmp_path / "older.jsonl")
+    assert log.path.read_text() == '{"step": 1, "loss": null}\n'

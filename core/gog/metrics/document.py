@@ -60,7 +60,7 @@ the spend, `x-gog-credit-usd` is shown as the credit left.
 
 
 STEP_METRICS = """A training stage appends one JSON object for each step to `metrics.jsonl`, which checkpoints contain. Besides `step` and
-`total` it has these keys, and further ones of the recipe:"""
+`total` it has these keys, and further ones of the recipe. A figure that is NaN or infinite is `null`:"""
 
 
 def page() -> str:

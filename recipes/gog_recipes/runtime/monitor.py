@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gog import metrics
+from gog import finite_json, metrics
 from gog.errors import UserError
 from gog.metrics import serving
 from gog_recipes.runtime.ranks import Ranks
@@ -34,7 +34,7 @@ def serve(port: int, progress: Callable[[], dict[str, Any]], host: str = "0.0.0.
     """
     pages: serving.Pages = {
         serving.METRICS: lambda: serving.text(page),
-        "/progress": lambda: ("application/json", json.dumps(progress()).encode()),
+        "/progress": lambda: ("application/json", finite_json.dumps(progress()).encode()),
     }
     try:
         return serving.Server(pages, port, host)

@@ -19,6 +19,7 @@ from gog import (
     dataset,
     dataset_zip,
     exclusion,
+    finite_json,
     folders,
     journal,
     metrics,
@@ -395,16 +396,17 @@ class MetricLog:
 
     def resume(self, checkpoint: Path) -> None:
         """Takes over the lines of a checkpoint's log."""
-        self.lines = [json.loads(line) for line in checkpoint.read_text().splitlines()]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        self.lines = [finite_json.with_nulls(json.loads(line)) for line in checkpoint.read_text().splitlines()]
+        self.path.write_text("".join(finite_json.dumps(line) + "\n" for line in self.lines))
 
     def append(self, **values: Any) -> None:
-        """Adds a step's line; numbers are rounded to 7 decimals, and figures that are None are left out."""
+        """Adds a step's line; numbers are rounded to 7 decimals, figures that are None are left out, and those that are
+        NaN or infinite are null."""
         line = {
-            name: round(value, 7) if isinstance(value, float) else value
+            name: finite_json.with_nulls(round(value, 7) if isinstance(value, float) else value)
             for name, value in values.items()
             if value is not None
         }
         self.lines.append(line)
         with self.path.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+            stream.write(finite_json.dumps(line) + "\n")
