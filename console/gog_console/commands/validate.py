@@ -68,7 +68,8 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
         UserError: one of them cannot be used.
     """
     model, data = getattr(thing.spec, "model", None), getattr(thing.spec, "data", None)
-    if getattr(model, "base", "tiny") == "tiny" and getattr(data, "path", None) is None:
+    shipped = getattr(model, "base", "tiny") == "tiny" and getattr(data, "path", None) is None
+    if shipped and not _names_demonstrations(thing):
         return []
     from gog import base_source  # with numpy, which a manifest of the embedded world does not need
     from gog_operator import preflight
@@ -96,6 +97,12 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
         else:
             notes.append(f"stages.sft.demonstrations: there is no {sft.demonstrations} here, so they are not checked")
     return notes
+
+
+def _names_demonstrations(thing: Object) -> bool:
+    """Whether it names a file of demonstrations, or perhaps the shipped ones."""
+    parts = (thing.spec, getattr(getattr(thing.spec, "stages", None), "sft", None))
+    return any(getattr(part, "demonstrations", None) is not None for part in parts)
 
 
 def note_missing_package() -> None:
