@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -346,6 +348,19 @@ def test_a_checkpoint_makes_the_journals_up_to_its_step_superfluous(store: Store
     assert left == {("grpo", "grpo-000000008"), ("grpo-no-gaze", "grpo-000000007")}
     journal.prune(store, "grpo")
     assert [entry.key.split("/")[1] for entry in store.objects("journal/")] == ["grpo-no-gaze"]
+
+
+def test_a_sweep_deletes_the_journals_to_which_nothing_was_appended_since(store: Store) -> None:
+    cancelled, going = PLAY, Play("sft-again", "sft", 0, "cd34")
+    for play in (cancelled, going):
+        for number in range(2):
+            store.put_object(play.key(1, "aaaaaaaa", 0, number), b"x")
+    for entry in store.objects("journal/"):  # the other play's first object is as old, its last one is not
+        if not entry.key.startswith(going.prefix) or entry.key.endswith("-00000000"):
+            os.utime(Path(store.where.removeprefix("file://")) / entry.key, (1e9, 1e9))
+    assert journal.sweep(store, datetime.fromtimestamp(1.1e9, UTC)) == 1
+    assert [entry.key for entry in store.objects("journal/")] == [going.key(1, "aaaaaaaa", 0, n) for n in range(2)]
+    assert journal.sweep(store, datetime.fromtimestamp(1.1e9, UTC)) == 0
 
 
 def test_an_outline_has_the_figures_of_the_whole_and_none_of_its_texts() -> None:

@@ -77,6 +77,17 @@ def test_older_checkpoints_are_deleted_and_the_newest_and_its_parents_are_kept(t
     assert set(held(store)) == {"grpo/3", "sft/9"}
 
 
+def test_journals_are_deleted_by_the_same_grace_period_as_blobs_without_a_checkpoint(tmp_path, store, capsys):
+    train(store)
+    store.put_object("journal/grpo/grpo-000000004/ab12/0001-aaaaaaaa-00000-00000000", b"of a run that was cancelled")
+    asked = {"store": uri_of(store), "keys": ["grpo"]}
+    assert move(tmp_path, "check", **asked, retention={"graceSeconds": 3600}) == 0
+    assert len(store.objects("journal/")) == 1
+    assert move(tmp_path, "check", **asked, retention={"graceSeconds": 0}) == 0
+    assert store.objects("journal/") == []
+    capsys.readouterr()
+
+
 def test_a_failure_to_retire_is_only_a_warning(store, monkeypatch):
     train(store)
 

@@ -19,8 +19,8 @@ answers of tools; those are in the observations, and in the tool cache where one
 """
 
 from gog.journal.chains import Chains, Found
-from gog.journal.plays import Play, Reader, listed, prune
+from gog.journal.plays import Play, Reader, listed, prune, sweep
 from gog.journal.records import Kept
 from gog.journal.writer import Line, Writer
 
-__all__ = ["Chains", "Found", "Kept", "Line", "Play", "Reader", "Writer", "listed", "prune"]
+__all__ = ["Chains", "Found", "Kept", "Line", "Play", "Reader", "Writer", "listed", "prune", "sweep"]

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gog.images import Image
 from gog.journal import records
@@ -152,3 +153,22 @@ def prune(store: Store, stage: str, step: int | None = None) -> None:
         number = folder.rpartition("-")[2]
         if step is None or not number.isdecimal() or int(number) <= step:
             store.delete_objects(f"{folder}/")
+
+
+def sweep(store: Store, before: datetime) -> int:
+    """Deletes the journals of plays to which nothing was appended since `before`, such as those of a cancelled run.
+
+    What is lost is work that a later attempt repeats, so `before` must lie further back than any pause of a play that
+    is under way.
+
+    Returns:
+        The number of plays.
+    """
+    newest: dict[str, datetime] = {}
+    for entry in store.objects(f"{ROOT}/"):
+        folder = entry.key.rpartition("/")[0]
+        newest[folder] = max(newest.get(folder, entry.modified), entry.modified)
+    old = sorted(folder for folder, modified in newest.items() if modified < before)
+    for folder in old:
+        store.delete_objects(f"{folder}/")
+    return len(old)

@@ -182,5 +182,6 @@ class RetentionSpec(Spec):
     grace_seconds: int = Field(
         86_400,
         ge=0,
-        description="Seconds; younger blobs are never deleted, because a checkpoint that is being written may refer to them.",
+        description="Seconds; younger blobs are never deleted, because a checkpoint that is being written may refer to "
+        "them, nor are journals of episodes that a stage appended to since.",
     )

@@ -7,10 +7,10 @@ failure to retire is a warning, because the work itself is safe.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from gog import store
+from gog import journal, store
 from gog.errors import UserError
 from gog.spec import RetentionSpec
 from gog.store import retention
@@ -58,7 +58,10 @@ def _promote(own: store.Store, newest: Mapping[str, store.Manifest], target: sto
 
 
 def _retire(own: store.Store, wanted: RetentionSpec, now: datetime) -> dict[str, Any]:
+    """Deletes older checkpoints, and what belongs to none: blobs and journals that are older than the grace period."""
     try:
-        return {"removed": len(retention.apply(own, wanted, now).checkpoints)}
+        removed = len(retention.apply(own, wanted, now).checkpoints)
+        journal.sweep(own, now - timedelta(seconds=wanted.grace_seconds))
+        return {"removed": removed}
     except UserError as error:
         return {"warning": f"older checkpoints are kept: {error.sentence()}"}
