@@ -140,7 +140,7 @@ def test_a_stage_that_fails_for_good_reports_cause_and_remedy_and_can_be_resumed
     code, output = harness.gog("resume", "world")
     assert code == 0 and harness.object("sftstage.world")["status"]["attempt"] == 2
     assert (
-        "world: attempt 1 ended: invalid input: toy: sft fails on purpose; attempt 2 starts without a checkpoint"
+        "world: attempt 1 ended: invalid input: toy: sft fails on purpose; attempt 2 starts from the beginning"
         in output
     )
 

@@ -292,12 +292,27 @@ ENDS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("kind", "checkpoint", "follows"),
+    [
+        ("SFTStage", "", "starts from the beginning"),
+        ("SFTStage", "sft/40", "resumes from sft/40"),
+        ("StratifyStage", "", "takes over what its journal holds"),
+        ("GRPOStage", "grpo/40", "resumes from grpo/40 and its journal"),
+    ],
+)
+def test_an_event_names_what_the_attempt_after_a_lost_node_starts_from(kind, checkpoint, follows):
+    stage = make_stage(kind, status={"attempt": 1, "checkpoint": checkpoint})
+    decision = decide(stage, job=JobView("lost"))
+    assert [event.message.rpartition("; ")[2] for event in decision.events] == [f"attempt 2 {follows}"]
+
+
 @pytest.mark.parametrize(("job", "spec", "ending"), ENDS.values(), ids=ENDS)
 def test_a_resumed_stage_reports_how_its_last_attempt_ended(job, spec, ending):
     ended = after(make_stage(**spec, status={"attempt": 1}), decide(make_stage(**spec, status={"attempt": 1}), job=job))
     open_again = {"conditions": (), "completion_time": None, "retry_time": None, "failures": 0}
     resumed = make_stage(status={**ended.status.__dict__, **open_again})
     decision = decide(resumed, job=JobView("lost"))
-    message = f"world-stage: attempt 1 ended: {ending}; attempt 2 starts without a checkpoint"
+    message = f"world-stage: attempt 1 ended: {ending}; attempt 2 starts from the beginning"
     assert [(event.reason, event.message) for event in decision.events] == [("Resumed", message)]
     assert decision.status.attempt == 2 and decision.status.ended is None

@@ -195,7 +195,7 @@ TRAINING = (
         "5m",
         "warning",
         "The newest checkpoint of {{ $labels.stage }} in {{ $labels.run }} is {{ $value | humanizeDuration }} old",
-        "A lost pod would lose that much work. Publishing fails, or the checkpoint interval is too long.",
+        "A lost pod would repeat the updates since. Publishing fails, or the checkpoint interval is too long.",
     ),
 )
 

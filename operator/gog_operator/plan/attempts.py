@@ -15,6 +15,7 @@ from __future__ import annotations
 import signal
 from datetime import datetime, timedelta
 
+from gog import catalog
 from gog_operator.api import exit_codes
 
 FIRST_DELAY = 2.0
@@ -70,6 +71,21 @@ def describe_exit(code: int | None) -> str:
         return f"exit {code}"
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     return f"killed by {name}" + (", possibly out of memory" if name == "SIGKILL" else "")
+
+
+def resumption(kind: str, checkpoint: str) -> str:
+    """What the next attempt of a stage starts from, as the end of a sentence.
+
+    Stages that play episodes keep a journal, which also holds the work since the newest checkpoint.
+
+    Args:
+        kind: Name of the stage: `grpo`.
+        checkpoint: Its newest checkpoint; empty for none.
+    """
+    has_journal = any(stage.uses_tools for stage in catalog.STAGES if stage.name == kind)
+    if checkpoint:
+        return f"resumes from {checkpoint}" + (" and its journal" if has_journal else "")
+    return "takes over what its journal holds" if has_journal else "starts from the beginning"
 
 
 def last_line(lines: tuple[str, ...]) -> str:

@@ -20,7 +20,7 @@ from gog_operator.api import sequence
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, Stage
 from gog_operator.build import children
-from gog_operator.plan import changes, data, endpoint, summary
+from gog_operator.plan import attempts, changes, data, endpoint, summary
 from gog_operator.plan.actions import (
     Action,
     CheckStore,
@@ -199,8 +199,7 @@ def _retry_event(run: GoGRun, step: sequence.Step, stage: Stage) -> tuple[Event,
     ready, known = stage.condition("Ready"), run.condition("Ready")
     if ready is None or ready.reason != Reason.RETRYING or (known is not None and known.message == ready.message):
         return ()
-    checkpoint = stage.status.checkpoint
-    follows = f"resumes from {checkpoint}" if checkpoint else "starts without a checkpoint"
+    follows = attempts.resumption(stage.stage, stage.status.checkpoint)
     return (Event("Retrying", f"{step.key}: {ready.message}; the next attempt {follows}", warning=True),)
 
 

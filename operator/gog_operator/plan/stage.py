@@ -269,7 +269,10 @@ def _continue(stage: Stage, job: JobView, now: datetime) -> Decision[StageStatus
         reason, message = "Resumed", f"attempt {attempt} ended: {ended.message}"
     else:
         reason, message = "Interrupted", f"attempt {attempt} was interrupted" + (f": {job.cause}" if job.cause else "")
-    event = Event(reason, f"{stage.name}: {message}; attempt {attempt + 1} {_resumes(stage)}")
+    event = Event(
+        reason,
+        f"{stage.name}: {message}; attempt {attempt + 1} {attempts.resumption(stage.stage, stage.status.checkpoint)}",
+    )
     if not job.cause:
         return Decision(_number(stage, attempt + 1, now).status, events=(event,), requeue_after=0)
     again = attempts.retry_time(1, now)
@@ -277,10 +280,6 @@ def _continue(stage: Stage, job: JobView, now: datetime) -> Decision[StageStatus
     return Decision(
         changes.update(waiting, retry_time=again).status, events=(event,), requeue_after=(again - now).total_seconds()
     )
-
-
-def _resumes(stage: Stage) -> str:
-    return f"resumes from {stage.status.checkpoint}" if stage.status.checkpoint else "starts without a checkpoint"
 
 
 def _handle_failure(stage: Stage, cause: str, now: datetime) -> Decision[StageStatus]:
