@@ -28,6 +28,8 @@ POLICY_NAMES = {
     "prompted": "Prompted base",
     "sft": "SFT",
     "grpo": "GRPO",
+    "endpoint-direct": "Endpoint, direct",
+    "endpoint": "Endpoint",
     "teacher": "Teacher",
 }
 KIND_NAMES = {stage.name: stage.title for stage in catalog.STAGES}

@@ -135,7 +135,7 @@ def reply_text(completion: Any) -> str:
     try:
         choice = completion["choices"][0]
         message, reason = choice["message"], choice.get("finish_reason")
-        texts = [_text(message.get(name)) for name in ("content", "reasoning_content", "reasoning", "refusal")]
+        texts = [plain_text(message.get(name)) for name in ("content", "reasoning_content", "reasoning", "refusal")]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion: {error!r}") from None
     content, *reasoning, refusal = texts
@@ -151,8 +151,8 @@ def reply_text(completion: Any) -> str:
     return found
 
 
-def _text(content: Any) -> str:
-    """Text, parts with text that are no reasoning, or nothing."""
+def plain_text(content: Any) -> str:
+    """Text of a message's content: text, or parts with text that are no reasoning; empty for anything else."""
     if isinstance(content, list):
         return "".join(_part(part) for part in content)
     return content if isinstance(content, str) else ""

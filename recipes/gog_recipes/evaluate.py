@@ -4,7 +4,8 @@
 
 Policies: direct (may not search), whole-image (image search of the whole image only), first-candidate (searches the
 best-scored candidate unseen), prompted (the base model), sft, grpo. The first three have the SFT weights. All policies
-share one base model, beside which their adapters lie; those of a policy take part while it plays.
+share one base model, beside which their adapters lie; those of a policy take part while it plays. endpoint, and
+endpoint-direct (may not search), are a model that gog does not train, behind OpenAI's chat protocol.
 
 A question touched by a tool failure counts as the policy left it: a user's question would be answered no better. Only
 questions that the judge could not decide are left out, and their number is printed; where it decided none, the attempt
@@ -33,7 +34,7 @@ from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
 from gog import exclusion, finite_json, metrics, stats, trajectory_zip
-from gog.engine import Limits
+from gog.engine import Engine, Limits
 from gog.errors import ServiceDown
 from gog.images import Image
 from gog.spec import EvaluateConfig
@@ -41,6 +42,7 @@ from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import engine
+from gog_recipes.rollout.chat import ChatEngine
 from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
@@ -54,13 +56,15 @@ class Policy:
     """What is evaluated under a name."""
 
     weights: str
-    """A key of CHAINS."""
+    """A key of CHAINS, or ENDPOINT."""
     gaze: str | None = None
     """How expressions are searched; None for the stage's setting."""
     answer_only: bool = False
     """Whether it must answer without searching."""
 
 
+ENDPOINT = "endpoint"
+"""Weights of policies that the stage's endpoint serves: none of them are here."""
 POLICIES = {
     "direct": Policy("sft", answer_only=True),
     "whole-image": Policy("sft", gaze="off"),
@@ -68,6 +72,8 @@ POLICIES = {
     "prompted": Policy("base"),
     "sft": Policy("sft"),
     "grpo": Policy("grpo"),
+    "endpoint-direct": Policy(ENDPOINT, answer_only=True),
+    "endpoint": Policy(ENDPOINT),
 }
 
 CHAINS: dict[str, tuple[str, ...]] = {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}
@@ -86,14 +92,39 @@ class EvaluateRecipe(FTRecipeInterface):
 
     def setup(self) -> None:
         """Loads the base model once, the adapters of every policy, and the questions. Raises UserError."""
-        used = {kind for name in self.cfg.policies for kind in CHAINS[POLICIES[name].weights]}
+        weights = {POLICIES[name].weights for name in self.cfg.policies} - {ENDPOINT}
+        used = {kind for name in weights for kind in CHAINS[name]}
         self.parents = {kind: self.stage.input(kind) for kind in sorted(used)}
         self.saved = {kind: self.stage.folder(manifest) for kind, manifest in self.parents.items()}
-        base = self.stage.model
-        self.processor = policy_model.load_processor(base)
-        self.model = lora.beside(policy_model.load_base(base, self.device), self.saved)
+        if weights:
+            base = self.stage.model
+            self.processor = policy_model.load_processor(base)
+            self.model = lora.beside(policy_model.load_base(base, self.device), self.saved)
         folder, questions = self.stage.questions(self.cfg.split)
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
+
+    def _settings(self, policy: Policy) -> EvaluateConfig:
+        """The stage's settings, as they hold for a policy."""
+        update: dict[str, Any] = {"gaze": policy.gaze or self.cfg.gaze}
+        if policy.weights == ENDPOINT and self.cfg.endpoint is not None:
+            given = self.cfg.endpoint
+            update |= {"max_tokens": given.context_tokens, "max_turn_tokens": given.max_tokens}
+        return self.cfg.model_copy(update=update)
+
+    def _sampler(self, policy: Policy, settings: EvaluateConfig) -> Engine:
+        """What samples the turns of a policy, whose adapters take part from now on."""
+        limits = Limits(settings.max_tokens, settings.max_turn_tokens, settings.temperature)
+        if policy.weights == ENDPOINT:
+            assert self.cfg.endpoint is not None, "its settings require one"
+            return ChatEngine(self.cfg.endpoint, limits, self.cfg.concurrent_episodes, self.stage)
+        chain = CHAINS[policy.weights]
+        lora.activate(self.model, chain)
+        vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
+        parts = engine.Parts(
+            self.model, self.processor, vision, limits, self.cfg.concurrent_episodes,
+            saved=[self.saved[kind] for kind in chain], stage=self.stage, settings=self.cfg,
+        )  # fmt: skip
+        return engine.create(self.cfg.engine, parts)
 
     async def train(self) -> dict[str, list[Trajectory]]:
         """The trajectories of each policy, in the order of the questions."""
@@ -102,20 +133,12 @@ class EvaluateRecipe(FTRecipeInterface):
         self.kept: dict[str, list[Trajectory]] = {}
         self.skipped: dict[str, str] = {}
         kept = {question.id for question in self.pool.questions[: self.cfg.keep_trajectories]}
-        limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         journals = self.stage.journals(list(self.parents.values()))
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
-                chain = CHAINS[policy.weights]
-                lora.activate(self.model, chain)
-                vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
-                parts = engine.Parts(
-                    self.model, self.processor, vision, limits, self.cfg.concurrent_episodes,
-                    saved=[self.saved[kind] for kind in chain], stage=self.stage, settings=self.cfg,
-                )  # fmt: skip
-                sampler = engine.create(self.cfg.engine, parts)
-                settings = self.cfg.model_copy(update={"gaze": policy.gaze or self.cfg.gaze})
+                settings = self._settings(policy)
+                sampler = self._sampler(policy, settings)
                 rollouts = Rollouts(
                     sampler,
                     toolbox,

@@ -183,6 +183,13 @@ def test_a_stage_with_engine_vllm_is_given_the_policy_s_servers_and_the_others_a
     assert stage_of(run, "stratify").endpoints["policy"] == "world-policy"
 
 
+def test_only_evaluate_gets_the_key_of_the_model_that_it_compares():
+    compared = {"url": "http://e", "model": "m", "secretName": "vendor"}
+    run = make_run(stages={"evaluate": {"policies": ["endpoint"], "endpoint": compared}})
+    assert stage_of(run, "evaluate").endpoint_secrets == {"endpoint": "vendor"}
+    assert "endpoint" not in stage_of(run, "grpo").endpoint_secrets
+
+
 def test_a_vllm_that_gog_starts_has_the_options_that_the_run_implies_unless_the_manifest_gives_them():
     stages = VLLM_STAGES | {"sft": {"lora": {"rank": 64}}}
     run = make_run(stages=stages, endpoints={"policy": {"runtime": "vllm", "options": {"dtype": "half"}}})

@@ -56,10 +56,13 @@ VALID_SPECS = (
     *("stages: {sft: {optimizer: {_component_: torch.optim.SGD}}}", "stages: {sft: {demonstrations: sample}}"),
     *(
         "stages: {evaluate: {policies: [sft]}}",
+        "stages: {evaluate: {policies: [endpoint], endpoint: {url: 'http://e', model: m}}}",
         "stages: {grpo: {workers: &w {gpus: 1}}, evaluate: {workers: {<<: *w, cpu: 2}}}",
     ),
 )
 INVALID_SPECS = (
+    *("stages: {evaluate: {policies: [endpoint]}}", "stages: {evaluate: {policies: [sft, endpoint-direct]}}"),
+    *("stages: {grpo: {engine: chat}}", "stages: {evaluate: {engine: chat}}", "stages: {stratify: {engine: chat}}"),
     *("seed: '5'", "seed: 1.5", "seed: 5x", "seed: true", "seed: -1", "seed: 99999999999999999999", "seed: [1]"),
     *("model: {base: 'hf://m'}", "model: {base: 'gs://b/m'}", "model: {base: tiny, secretName: hf}"),
     *("seed: 9223372036854775808", "seed: 2024-01-01", "seed: 1:30", "seed: {a: 1}", "backoffLimit: 101"),

@@ -12,7 +12,7 @@ from gog import catalog
 
 STAGES = catalog.STAGE_NAMES
 TOOLS = catalog.TOOL_NAMES
-POLICIES = ("direct", "whole-image", "first-candidate", "prompted", "sft", "grpo")
+POLICIES = ("direct", "whole-image", "first-candidate", "prompted", "sft", "grpo", "endpoint-direct", "endpoint")
 
 if TYPE_CHECKING:
     StageName = str

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
+from gog.spec.endpoints import Options
 
 Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
 
@@ -53,6 +54,17 @@ class EngineSettings(Spec):
         description="transformers: in the stage's own process; vllm: by the servers of endpoints.policy; or `module:factory` "
         "of a gog.engine.Engine that the image holds [ours].",
     )
+
+    @field_validator("engine")
+    @classmethod
+    def _training_needs_tokens(cls, engine: str) -> str:
+        if engine == "chat":
+            raise ValueError(
+                "a chat endpoint returns no tokens and no log-probs, which stages need: only evaluate compares one, with "
+                "policies: [endpoint] and endpoint: {url: …, model: …}"
+            )
+        return engine
+
     kv_cache_bytes: int | None = Field(
         None,
         ge=1,
@@ -287,6 +299,43 @@ class GRPOSettings(PassSettings, EngineSettings):
     )
 
 
+class ModelEndpoint(Spec):
+    """A model behind OpenAI's chat protocol, to compare with trained policies. Text in, text out: nothing can be trained
+    on it."""
+
+    url: str = Field(
+        pattern=r"^https?://", max_length=1024, description="Base URL of the server: https://api.openai.com."
+    )
+    model: str = Field(min_length=1, max_length=253, description="Model to request.")
+    secret_name: str | None = Field(
+        None,
+        max_length=253,
+        description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
+        "ENDPOINT_GOG_API_KEY. Default: the server requires no key.",
+    )
+    max_tokens: int = Field(
+        4096, ge=1, description="Tokens that a turn may take, reasoning that the server does not show included [ours]."
+    )
+    context_tokens: int = Field(
+        32_768,
+        ge=1024,
+        description="Tokens that a conversation may take, in place of the stage's maxTokens; estimated as four bytes of text "
+        "each, because the endpoint returns none [ours].",
+    )
+    request: Options = Field(
+        default_factory=dict,
+        description="Further fields of requests, as the server names them: `{reasoning_effort: low}`. Default: none [ours].",
+    )
+
+    @field_validator("request")
+    @classmethod
+    def _the_conversation_is_not_replaced(cls, request: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted({"model", "messages", "max_tokens", "stream", "n", "tools"} & set(request))
+        if taken:
+            raise ValueError(f"{taken[0]} cannot be set here")
+        return request
+
+
 class EvaluateSettings(EngineSettings):
     """How policies are compared on held-out questions."""
 
@@ -294,16 +343,30 @@ class EvaluateSettings(EngineSettings):
         "test", max_length=63, description="Questions to answer: those in `<split>.jsonl` of the dataset."
     )
     questions: int | None = Field(None, ge=1, description="Number of questions, from the first on. Default: all.")
-    policies: tuple[Literal["direct", "whole-image", "first-candidate", "prompted", "sft", "grpo"], ...] = Field(
+    policies: tuple[
+        Literal["direct", "whole-image", "first-candidate", "prompted", "sft", "grpo", "endpoint-direct", "endpoint"],
+        ...,
+    ] = Field(
         ("direct", "whole-image", "sft", "grpo"),
         min_length=1,
-        max_length=6,
+        max_length=8,
         description="Policies to compare. direct: no tools; whole-image: image search of the whole image only; "
         "first-candidate: searches the best-scored candidate without seeing it (all three with the SFT weights); "
-        "prompted: the base model; sft; grpo: the trained adapters.",
+        "prompted: the base model; sft; grpo: the trained adapters; endpoint: the model of `endpoint`, with all tools; "
+        "endpoint-direct: the same without tools.",
+    )
+    endpoint: ModelEndpoint | None = Field(
+        None,
+        description="Model of the policies endpoint and endpoint-direct, which gog does not train. Default: none [ours].",
     )
     temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 takes the most probable token [ours].")
     bootstrap: int = Field(10_000, ge=100, description="Bootstrap resamples for confidence intervals [ours].")
     keep_trajectories: int = Field(
         60, ge=0, description="Trajectories of each policy that are kept for the report [ours]."
     )
+
+    @model_validator(mode="after")
+    def _its_policies_have_an_endpoint(self) -> EvaluateSettings:
+        if self.endpoint is None and not {"endpoint", "endpoint-direct"}.isdisjoint(self.policies):
+            raise ValueError("policies endpoint and endpoint-direct need endpoint: {url: …, model: …}")
+        return self

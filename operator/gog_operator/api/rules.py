@@ -96,6 +96,18 @@ _DEMONSTRATIONS = (
 _LEVEL1 = (
     Rule("!has(self.level1) || self.level1[0] <= self.level1[1]", "is [lowest, highest]: swap the two", ".level1"),
 )
+_TOKENS = Rule(
+    "!has(self.engine) || self.engine != 'chat'",
+    "a chat endpoint returns no tokens and no log-probs, which stages need: only evaluate compares one, with policies: "
+    "[endpoint] and endpoint: {url: …, model: …}",
+    ".engine",
+)
+_COMPARED = Rule(
+    "!has(self.policies) || has(self.endpoint) || !self.policies.exists(each, each.startsWith('endpoint'))",
+    "policies endpoint and endpoint-direct need endpoint: {url: …, model: …}",
+    ".endpoint",
+    REQUIRED,
+)
 _NO_KEY = (
     "gog loads checkpoints into a policy server that it starts, and holds no key: remove secretName, and restrict access "
     "with a NetworkPolicy"
@@ -212,8 +224,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             check=lambda stages: not set(stages.skip) >= set(catalog.STAGE_NAMES),
         ),
     ),
-    "Stratify": _LEVEL1,
-    "StratifySpec": _LEVEL1,
+    "Stratify": (*_LEVEL1, _TOKENS),
+    "StratifySpec": (*_LEVEL1, _TOKENS),
+    "GRPO": (_TOKENS,),
+    "GRPOSpec": (_TOKENS,),
+    "Evaluate": (_TOKENS, _COMPARED),
+    "EvaluateSpec": (_TOKENS, _COMPARED),
     "TolerationSpec": (
         Rule(
             "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",

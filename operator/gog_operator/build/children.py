@@ -41,7 +41,9 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
         "inputs": inputs,
         "endpoints": (tool_names(run) | sampler(run, step)) if settings.NEEDS_TOOLS[step.stage] else {},
         "backends": backends(run) if settings.NEEDS_TOOLS[step.stage] else {},
-        "endpointSecrets": (keys(run) | sampler_keys(run, step)) if settings.NEEDS_TOOLS[step.stage] else {},
+        "endpointSecrets": (keys(run) | sampler_keys(run, step) | compared_keys(step))
+        if settings.NEEDS_TOOLS[step.stage]
+        else {},
         "tools": _set_fields(step.settings.tools),
         "suspend": run.spec.suspend,
         "backoffLimit": run.spec.backoff_limit,
@@ -97,6 +99,12 @@ def sampler_keys(run: GoGRun, step: Step) -> dict[str, str]:
     given = run.spec.endpoints.policy
     secret = given.secret_name if given is not None and sampler(run, step) else None
     return {"policy": secret} if secret is not None else {}
+
+
+def compared_keys(step: Step) -> dict[str, str]:
+    """Secret with the API key of the model that an evaluation compares, where it requires one."""
+    compared = step.settings.stages.evaluate.endpoint if step.stage == "evaluate" else None
+    return {"endpoint": compared.secret_name} if compared is not None and compared.secret_name is not None else {}
 
 
 def _samples_by_vllm(step: Step) -> bool:

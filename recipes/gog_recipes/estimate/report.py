@@ -13,7 +13,7 @@ from gog_recipes.estimate.meter import Item
 from gog_recipes.estimate.request import Estimate, Request, Speed, StageEstimate, StageRequest
 from gog_recipes.estimate.subject import Parameters, parameters
 from gog_recipes.estimate.trace import Traced
-from gog_recipes.evaluate import CHAINS, POLICIES
+from gog_recipes.evaluate import CHAINS, ENDPOINT, POLICIES
 from gog_recipes.runtime import config
 
 
@@ -88,7 +88,7 @@ def _weight_sets(cfg: StageConfig) -> int:
     """Base weights that a process holds at once: evaluate loads each policy's."""
     if not isinstance(cfg, EvaluateConfig):
         return 1
-    needed = {POLICIES[name].weights for name in cfg.policies}
+    needed = {POLICIES[name].weights for name in cfg.policies} - {ENDPOINT}
     assert needed <= set(CHAINS)
     return len(needed)
 

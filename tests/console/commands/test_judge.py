@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
+from support import chat_server
 
 from gog import calibration
 from gog_console import cli
@@ -34,27 +33,9 @@ def calibrate(tmp_path, capsys):
 
 @pytest.fixture
 def server():
-    """Address of a judge that always replies Yes, and the requests that it received."""
-    received = []
-
-    class AlwaysYes(BaseHTTPRequestHandler):
-        def do_POST(self):
-            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            body = json.dumps({"choices": [{"message": {"content": "Yes"}, "finish_reason": "stop"}]}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), AlwaysYes) as served:
-        thread = threading.Thread(target=served.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{served.server_port}", received
-        served.shutdown()
-        thread.join()
+    """A judge that always replies Yes."""
+    with chat_server.serving(lambda _: chat_server.completion("Yes")) as served:
+        yield served
 
 
 def test_the_judge_without_a_model_is_started_and_compared(calibrate):
@@ -67,7 +48,7 @@ def test_the_judge_without_a_model_is_started_and_compared(calibrate):
 
 
 def test_a_server_that_exists_is_asked_for_the_model_and_votes_that_are_given(calibrate, server):
-    url, received = server
+    url, received = server.url, server.requests
     code, out, _ = calibrate("--url", url, "--model", "m", "--votes", "3", "--json")
     total = json.loads(out)[-1]
     assert code == 0 and (total["kind"], total["agreed"], total["false_yes"], total["false_no"]) == ("all", 2, 1, 0)
@@ -75,7 +56,7 @@ def test_a_server_that_exists_is_asked_for_the_model_and_votes_that_are_given(ca
 
 
 def test_the_judge_of_a_manifest_is_called_as_it_says(calibrate, server, tmp_path):
-    url, received = server
+    url, received = server.url, server.requests
     spec = {
         "model": {"base": "tiny"},
         "data": {"world": {}},
@@ -109,5 +90,5 @@ def test_arguments_that_do_not_fit_are_one_sentence(calibrate, arguments, words)
 
 
 def test_without_a_file_the_shipped_cases_are_judged(capsys, server):
-    assert cli.main(["judge", "calibrate", "--url", server[0], "--json"]) == 0
+    assert cli.main(["judge", "calibrate", "--url", server.url, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[-1]["decided"] == len(calibration.shipped())

@@ -1,0 +1,287 @@
+"""The chat engine: turns of any model behind OpenAI's chat protocol, for evaluation only.
+
+It compares a model that gog does not train, for example a vendor's, with trained policies: same questions, tools, caps
+and judge. Such an endpoint returns text, neither tokens nor log-probs, so no stage can train on what it samples; only the
+evaluation's policies `endpoint` and `endpoint-direct` use it. Images travel as data URLs.
+
+A request that the endpoint refuses skips its question, by name and reason; an outage is waited out as one of the tools.
+Fields that a model refuses are left out (`gog.chat_dialect`).
+
+Not here: stop sequences, which reasoning models refuse. A turn is cut at its first closing tag instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gog import api_keys, chat_dialect, metrics, prompts, tool_api, tool_transport
+from gog.agent import Generation
+from gog.call_path import CallPath
+from gog.engine import Counters, Limits, Seed
+from gog.errors import QuestionSkipped, UserError
+from gog.images import Image
+from gog.io_loop import IOLoop
+from gog.spec import CacheSpec, CallPolicy, ModelEndpoint, PolicyServerSpec, key_variable
+from gog.tool_cache import Cache
+from gog.tool_types import FailureKind
+from gog.trajectory import Segment
+from gog_recipes.rollout import chat_messages
+from gog_recipes.rollout.chat_messages import Completion
+from gog_recipes.rollout.engine import check_observation, check_prompt, check_resumable
+from gog_recipes.rollout.vllm_request import noise
+from gog_recipes.runtime.stage import Stage
+
+SERVICE = "endpoint"
+"""Name of the model in metrics and failures."""
+WHERE = "stages.evaluate.endpoint"
+ATTEMPTS = 3
+"""Attempts of a request before its failure counts towards an outage."""
+REFUSED = (FailureKind.REFUSED, FailureKind.MALFORMED)
+"""Failures that another attempt at the same turn would meet again."""
+
+
+@dataclass
+class Conversation:
+    """One conversation."""
+
+    number: int
+    """Counts the engine's conversations."""
+    seed: Seed
+    """Its sampling noise."""
+    segments: list[Segment]
+    """The conversation so far."""
+    urls: dict[str, str]
+    """Data URL of each image that it shows, by content hash."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens so far, as chat_messages counts them."""
+        return sum(len(each.tokens) for each in self.segments)
+
+    @property
+    def turns(self) -> int:
+        """Turns sampled so far."""
+        return sum(each.source == "model" for each in self.segments)
+
+
+class ChatEngine:
+    """Samples from a chat endpoint. Implements gog.engine.Engine."""
+
+    style: prompts.Style = "full"
+    version = 0
+
+    def __init__(self, endpoint: ModelEndpoint, limits: Limits, capacity: int, stage: Stage) -> None:
+        """
+        Args:
+            endpoint: where the model is.
+            limits: how far a conversation may go.
+            capacity: conversations that may be open at once.
+            stage: whose outages are waited out, and whose `tools.policyServer` bounds requests.
+        """
+        self.endpoint, self.limits, self.capacity, self._stage = endpoint, limits, capacity, stage
+        self._settings: PolicyServerSpec = stage.config.tools.policy_server
+        self._counters = Counters()
+        self._open: list[Conversation] = []
+        self._opened = 0
+        self._starting = asyncio.Lock()
+        self._io: IOLoop | None = None
+        self._rng = random.Random(0)
+
+    # ---------------------------------------------------------------- gog.engine.Engine
+
+    def prefetch(self, images: Sequence[Image]) -> None:
+        """Does nothing: images are encoded when a prompt shows them."""
+
+    async def open(
+        self,
+        prompt: str,
+        images: Sequence[Image],
+        seeds: Sequence[Seed],
+        *,
+        suppress: Sequence[str] = (),
+        resume: Sequence[Sequence[Segment]] | None = None,
+    ) -> list[ChatSession]:
+        """See gog.engine.Engine.open. `suppress` has no effect: the episode refuses actions that are not allowed."""
+        await self._start()
+        urls = await asyncio.to_thread(data_urls, images)
+        opening = chat_messages.segment("prompt", prompt, images[: prompt.count(prompts.IMAGE)])
+        check_prompt(opening, self.limits)
+        sessions = []
+        for seed, segments in zip(seeds, resume or [()] * len(seeds), strict=True):
+            check_resumable(segments, opening, self.limits, urls.__contains__)
+            self._opened += 1
+            conversation = Conversation(self._opened, seed, list(segments) or [opening], dict(urls))
+            self._open.append(conversation)
+            sessions.append(ChatSession(self, conversation))
+        return sessions
+
+    async def switch(self, weights: Any, version: int) -> None:
+        """Raises UserError: the endpoint has weights of its own."""
+        raise UserError("an endpoint cannot be trained", where=WHERE)
+
+    async def rest(self) -> None:
+        """See gog.engine.Engine.rest: nothing is held in this process."""
+
+    def take_counters(self) -> Counters:
+        """See gog.engine.Engine.take_counters."""
+        counters, self._counters = self._counters, Counters()
+        return counters
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        assert not self._open, "closed under a conversation"
+        if self._io is not None:
+            await self._io.run(self._path.abandon())
+            await self._io.run(self._session.close())
+            self._io.close()
+            self._io = None
+
+    # ---------------------------------------------------------------- the endpoint
+
+    async def _start(self) -> None:
+        async with self._starting:
+            if self._io is None:
+                self._io = IOLoop("gog-endpoint")
+                await self._io.run(self._connect())
+
+    async def _connect(self) -> None:
+        """Makes what belongs to the I/O loop."""
+        self._session = tool_transport.open_session()
+        key = api_keys.from_environment(key_variable(SERVICE))
+        url = self.endpoint.url.rstrip("/").removesuffix("/v1") + tool_api.CHAT_PATH
+        transport = tool_transport.Transport(self._session, SERVICE, url, key)
+        policy = CallPolicy(
+            concurrency=min(self._settings.concurrency, 1024),
+            attempts=ATTEMPTS,
+            deadline_seconds=self._settings.deadline_seconds,
+            budget_seconds=ATTEMPTS * self._settings.deadline_seconds,
+            backoff_seconds=self._settings.backoff_seconds,
+        )
+        self._path: CallPath[Completion] = CallPath(
+            SERVICE,
+            tool_transport.BACKEND,
+            chat_dialect.DialectTransport(transport.send).send,
+            policy,
+            Cache(CacheSpec(mode="off")),
+            answered_by=self.endpoint.url,
+            build=asyncio.to_thread,
+        )
+
+    async def _complete(self, conversation: Conversation) -> Completion:
+        """The next turn; waits while the endpoint is down.
+
+        Raises:
+            QuestionSkipped: the endpoint refuses the request.
+            ServiceDown: it was down for longer than the stage waits.
+            UserError: it refused every request so far.
+        """
+        io, attempt = self._io, 0
+        assert io is not None
+        place = (conversation.turns,)
+        arguments = {"conversation": conversation.number, "seed": conversation.seed, "place": place}
+        while True:
+            try:
+                reply = await self._stage.watch().call(
+                    SERVICE,
+                    lambda: io.run(self._path.call(arguments, lambda: self.body(conversation), chat_messages.read)),
+                )
+            except UserError as error:
+                raise UserError(
+                    error.what, where=WHERE, remedy="check url, model and key (ENDPOINT_GOG_API_KEY)"
+                ) from None
+            if reply.failure is None:
+                return reply.unwrap()
+            if reply.failure.kind in REFUSED:
+                raise QuestionSkipped(f"the model's server: {reply.failure.words}", where=WHERE)
+            attempt += 1
+            pause = self._settings.backoff_seconds * 2 ** min(attempt - 1, 6) * (0.5 + self._rng.random() / 2)
+            await asyncio.sleep(reply.failure.retry_after or pause)
+
+    def body(self, conversation: Conversation) -> bytes:
+        """The request for a conversation's next turn, as JSON."""
+        request: dict[str, Any] = {
+            "model": self.endpoint.model,
+            "messages": chat_messages.messages(conversation.segments, conversation.urls),
+            "temperature": self.limits.temperature,
+            "max_tokens": self.limits.turn_tokens,
+            "seed": noise(conversation.seed, (conversation.turns,)) >> 32,  # some servers take 31 bits only
+            **self.endpoint.request,
+        }
+        return json.dumps(request).encode()
+
+    # ---------------------------------------------------------------- what sessions ask for
+
+    async def generate(self, conversation: Conversation) -> Generation:
+        """The next turn of a conversation."""
+        room = self.room(conversation)
+        if room < 1:
+            return Generation("", finished=False, room=False)
+        turn = await self._complete(conversation)
+        metrics.record_tokens("prefilled", turn.read)
+        metrics.record_tokens("generated", turn.written)
+        self._counters = Counters.total(
+            (self._counters, Counters(generated=turn.written, prefilled=turn.read, unique=turn.read, steps=1))
+        )
+        written, finished = chat_messages.segment("model", turn.text), turn.finished
+        if len(written.tokens) > room:
+            written, finished = written.model_copy(update={"tokens": written.tokens[:room]}), False
+        conversation.segments.append(written)
+        return Generation(chat_messages.text_of(written), finished, self.room(conversation) > 0)
+
+    def room(self, conversation: Conversation) -> int:
+        """Tokens that a conversation can still take."""
+        return self.limits.tokens - conversation.tokens
+
+    def release(self, conversation: Conversation) -> None:
+        """Frees the place of a conversation that is over; again is harmless."""
+        self._open = [each for each in self._open if each is not conversation]
+
+
+@dataclass
+class ChatSession:
+    """One conversation with the engine. Implements gog.agent.Session."""
+
+    engine: ChatEngine
+    """Where turns are sampled."""
+    conversation: Conversation
+    """Its state."""
+    encoded: dict[str, str] = field(default_factory=dict)
+    """Data URLs of the images of observations that were encoded, by content hash."""
+
+    async def generate(self) -> Generation:
+        """Samples the next turn."""
+        return await self.engine.generate(self.conversation)
+
+    def room(self) -> int:
+        """Tokens that the conversation can still take."""
+        return self.engine.room(self.conversation)
+
+    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
+        """An observation with its frame, as a segment. Appends nothing."""
+        self.encoded |= await asyncio.to_thread(data_urls, images)
+        return chat_messages.segment("observation", prompts.observation(body, note), images)
+
+    def observe(self, observation: Segment) -> None:
+        """Appends an observation."""
+        check_observation(observation, self.room())
+        self.conversation.urls |= {image: self.encoded[image] for image in observation.images}
+        self.conversation.segments.append(observation)
+        self.encoded.clear()
+
+    def segments(self) -> tuple[Segment, ...]:
+        """The conversation so far."""
+        return tuple(self.conversation.segments)
+
+    def close(self) -> None:
+        """Frees its place."""
+        self.engine.release(self.conversation)
+
+
+def data_urls(images: Sequence[Image]) -> dict[str, str]:
+    """Data URL of each image, by content hash."""
+    return {image.hash: f"data:image/png;base64,{tool_api.encode_image(image)}" for image in images}
