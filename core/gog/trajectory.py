@@ -223,6 +223,8 @@ class Trajectory(Record):
     """All failures of its observations, in order."""
     judge_failure: Failure | None = None
     """Why the judge gave no verdict; None if it did."""
+    judge_decisions: tuple[str, ...] = ()
+    """What the call path decided while it called the judge, each a `gog.tool_types.Decision`."""
     judge_usd: float = 0.0
     """Cost of the verdict in US dollars, as the judge's server reported it."""
     reward: Reward | None = None

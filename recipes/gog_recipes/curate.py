@@ -130,7 +130,12 @@ class CurateRecipe:
             verdict = await self.toolbox.judge(question.question, question.answers, trajectory.answer or "")
             accuracy = None if verdict.value is None else float(verdict.value)
             reward = rewards.reward(accuracy, trajectory.well_formed)
-            judged = {"reward": reward, "judge_failure": Failure.of(verdict.failure)}
+            judged = {
+                "reward": reward,
+                "judge_failure": Failure.of(verdict.failure),
+                "judge_decisions": verdict.decisions,
+                "judge_usd": verdict.usd,
+            }
             trajectory = trajectory.model_copy(update={"id": name, "policy": "teacher", **judged})
             span.record(trajectory)
         self.images.update(episode.images)

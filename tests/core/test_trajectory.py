@@ -32,6 +32,9 @@ def make_full_trajectory(id: str = "t1", words: str = "ring\u2028\x85\r\n“quot
         seconds=0.125,
         attempts=3,
         cached=True,
+        decisions=("retried", "hedged"),
+        waited=0.5,
+        usd=0.01,
     )
     return make_trajectory(
         make_turn("ground", text=words, argument=words, reasoning=words, observation=seen),

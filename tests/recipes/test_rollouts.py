@@ -24,7 +24,7 @@ from gog.errors import NotFinite, ServiceDown, UserError
 from gog.images import Image
 from gog.outage import Waiting, Watch
 from gog.spec import AgentSettings, OutageSpec
-from gog.tool_types import FailureKind, Reply, ToolFailure
+from gog.tool_types import Decision, FailureKind, Reply, ToolFailure
 from gog.trajectory import Trajectory
 from gog_recipes.rollout.played import Played
 from gog_recipes.rollout.question_pool import QuestionPool
@@ -78,6 +78,28 @@ def ids(groups: Sequence[Sequence[Trajectory]]) -> list[list[str]]:
 
 
 # ---- playing
+
+
+class PricedServices(FakeServices):
+    """Services that charge, and calls of which were retried."""
+
+    async def search_text(self, query: str) -> Reply[Any]:
+        found = await super().search_text(query)
+        return dataclasses.replace(found, decisions=(Decision.WAITED, Decision.RETRIED), waited=0.5, usd=0.01)
+
+    async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
+        return dataclasses.replace(
+            await super().judge(question, answers, answer), decisions=(Decision.FELL_BACK,), usd=0.002
+        )
+
+
+def test_decisions_and_costs_of_calls_are_recorded_in_the_trajectory(folder: Path) -> None:
+    engine = ScriptedEngine(lambda prompt, seed: [text_search("the ring"), answer("Ada")])
+    (trajectory, *_), *_ = play(make_rollouts(folder, engine, PricedServices())).groups
+    seen = trajectory.turns[0].observation
+    assert seen is not None and (seen.decisions, seen.waited, seen.usd) == (("waited", "retried"), 0.5, 0.01)
+    assert (trajectory.judge_decisions, trajectory.judge_usd) == (("fell_back",), 0.002)
+    assert trajectory.usd == pytest.approx(0.012)
 
 
 def test_an_engine_without_a_model_plays_judged_trajectories(folder: Path) -> None:

@@ -315,7 +315,11 @@ class Rollouts:
         if trajectory.answer is not None:
             verdict = await self._judge(question, trajectory.answer)
             accuracy = None if verdict.value is None else float(verdict.value)
-            given = {"judge_failure": Failure.of(verdict.failure), "judge_usd": verdict.usd}
+            given = {
+                "judge_failure": Failure.of(verdict.failure),
+                "judge_decisions": verdict.decisions,
+                "judge_usd": verdict.usd,
+            }
             trajectory = trajectory.model_copy(update=given)
         reward = rewards.reward(
             accuracy,
