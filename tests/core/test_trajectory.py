@@ -116,14 +116,14 @@ def test_a_line_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trajectories.jsonl"
     line = {**json.loads(make_trajectory().model_dump_json()), "version": 2}
     path.write_text(json.dumps(line) + "\n")
-    with pytest.raises(UserError, match=r":1: not a trajectory of version 1: version Input should be 1"):
+    with pytest.raises(UserError, match=r":1: not a trajectory of version 1: version: Input should be 1"):
         list(trajectories.read(path))
 
 
 def test_an_unknown_field_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trajectories.jsonl"
     path.write_text(json.dumps({**json.loads(make_trajectory().model_dump_json()), "colour": "red"}) + "\n")
-    with pytest.raises(UserError, match="colour Extra inputs are not permitted"):
+    with pytest.raises(UserError, match="colour: Extra inputs are not permitted"):
         list(trajectories.read(path))
 
 
