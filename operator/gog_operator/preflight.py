@@ -50,9 +50,10 @@ def check(thing: Object, where: str) -> None:
         if isinstance(sft, settings.SFTSettings):
             check_demonstrations(sft.demonstrations, f"{where}.stages.sft" if isinstance(thing, GoGRun) else where)
     if isinstance(thing, GoGRun):
+        is_replay = thing.spec.tools.cache.mode == "replay-strict"  # which calls the policy's server only
         for name, field in settings.EndpointsSpec.model_fields.items():
             given = getattr(thing.spec.endpoints, name)
-            if given is not None and given.url is not None:
+            if given is not None and given.url is not None and (name == "policy" or not is_replay):
                 for url in given.url.split(",") if name == "policy" else (given.url,):  # replicas
                     check_answers(url.strip(), f"{where}.endpoints.{field.alias}.url")
         check_vllm(thing.spec.endpoints.policy, f"{where}.endpoints.policy")

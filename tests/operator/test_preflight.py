@@ -144,6 +144,15 @@ def test_every_replica_of_a_policy_must_answer(harness):
     assert "endpoints.policy.url: nothing answers at http://127.0.0.1:1: Connection refused" in said
 
 
+def test_a_strict_replay_needs_no_tool_server_but_the_policy_s(harness):
+    dead = "http://127.0.0.1:1"
+    cache = {"mode": "replay-strict", "path": "answers.sqlite"}
+    path = harness.write(
+        **VLLM, endpoints={"imageSearch": {"url": dead}, "policy": {"url": dead}}, tools={"cache": cache}
+    )
+    assert f"endpoints.policy.url: nothing answers at {dead}" in refusal(harness, path)
+
+
 def test_a_model_of_the_hub_that_lacks_files_is_refused(harness, monkeypatch):
     folder = base_folders.write(harness.folder / "source", shards=2)
     (folder / "model-00002-of-00002.safetensors").unlink()

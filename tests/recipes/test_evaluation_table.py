@@ -13,9 +13,7 @@ def make_answered(accuracy: float | None, usd: float) -> Trajectory:
     """A trajectory that searched for so much money, and whose verdict cost 0.002 USD."""
     seen = Observation(text="a page", tool="textSearch", usd=usd)
     reward = Reward(accuracy=accuracy, format=1.0, total=accuracy)
-    return make_trajectory(
-        make_turn("text", observation=seen), make_turn("answer"), reward=reward, judge_usd=0.002
-    )
+    return make_trajectory(make_turn("text", observation=seen), make_turn("answer"), reward=reward, judge_usd=0.002)
 
 
 def test_a_row_has_the_cost_of_a_question_and_of_a_correct_answer() -> None:
