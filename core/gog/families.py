@@ -52,6 +52,11 @@ def preset_of(base: str) -> str:
     return names[max(named, key=len)] if named else DEFAULT_PRESET
 
 
+def has_experts(preset: str) -> bool:
+    """Whether the models of a preset have experts, which its name says: `qwen3-vl-moe`."""
+    return _plain(preset).endswith("moe")
+
+
 def _plain(name: str) -> str:
     """Letters and digits only: `qwen2_5_vl`, `qwen2.5-vl` and `Qwen2.5-VL` are one name."""
     return "".join(char for char in name.lower() if char.isalnum())

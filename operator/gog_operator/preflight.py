@@ -24,6 +24,8 @@ from gog_operator.api.objects import GoGRun, Object, Stage
 
 PATIENCE = 5.0
 """Seconds that a store or server has to answer."""
+GPUS = ("nvidia[0-9]*", "kfd", "dxg", "dri/renderD*", "accel/*")
+"""Devices below /dev of machines with a GPU or another accelerator."""
 SHIPPED_MODEL, SHIPPED_DEMONSTRATIONS = "tiny", "sample"
 
 
@@ -56,7 +58,7 @@ def check(thing: Object, where: str) -> None:
             if given is not None and given.url is not None and (name == "policy" or not is_replay):
                 for url in given.url.split(",") if name == "policy" else (given.url,):  # replicas
                     check_answers(url.strip(), f"{where}.endpoints.{field.alias}.url")
-        check_vllm(thing.spec.endpoints.policy, f"{where}.endpoints.policy")
+        check_vllm(thing.spec.endpoints.policy, thing.spec.model, f"{where}.endpoints.policy")
     if getattr(thing.spec, "traces", None) is not None:
         otlp.require(f"{where}.traces")
     if (kept := getattr(thing.spec, "store", None)) is not None:
@@ -180,8 +182,17 @@ def check_answers(url: str, where: str) -> None:
         raise UserError(f"nothing answers at {url}: {cause}", where=where, remedy="is the server up?") from None
 
 
-def check_vllm(policy: settings.PolicyEndpointSpec | None, where: str) -> None:
-    """Checks that the program of a vLLM which the run will start exists. Raises UserError."""
+def check_vllm(policy: settings.PolicyEndpointSpec | None, model: settings.ModelSpec, where: str) -> None:
+    """Checks that the run can start its vLLM on this machine, and that the vLLM can apply the policy's adapters.
+
+    Args:
+        policy: The policy's server.
+        model: The base model.
+        where: Field of the manifest, for messages.
+
+    Raises:
+        UserError: the program is missing, or the model has experts and the machine no GPU.
+    """
     if policy is None or policy.runtime != "vllm":
         return
     program = (shlex.split(os.environ.get(settings.VLLM_PROGRAM, "")) or ["vllm"])[0]
@@ -190,6 +201,12 @@ def check_vllm(policy: settings.PolicyEndpointSpec | None, where: str) -> None:
             f"no program {program}",
             where=f"{where}.runtime",
             remedy=f"install vLLM in an environment of its own and name it: {settings.VLLM_PROGRAM}=/folder/bin/vllm",
+        )
+    if model.has_experts and not any(found for pattern in GPUS for found in Path("/dev").glob(pattern)):
+        raise UserError(
+            "on a CPU, vLLM dies when it applies adapters to experts, and this machine has no GPU",
+            where=f"{where}.runtime",
+            remedy="sample with engine: transformers, or give the url of a vLLM that runs on GPUs",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ from huggingface_hub import constants
 from support import base_folders, hub_server
 
 from gog import base_model
+from gog import spec as settings
+from gog.errors import UserError
 from gog.tracing import otlp
+from gog_operator import preflight
 
 
 def refusal(harness, path: Path, *line: str) -> str:
@@ -123,6 +127,13 @@ VLLM = {"stages": {"grpo": {"engine": "vllm"}}}
     [
         ({"endpoints": {"policy": {"runtime": "vllm", "url": "http://a"}}}, "url names an existing server"),
         ({"endpoints": {"policy": {"runtime": "vllm", "backend": "m:f"}}}, "backend is of gog's own server"),
+        (
+            {
+                "stages": {"grpo": {"engine": "vllm", "deterministic": True}},
+                "endpoints": {"policy": {"runtime": "vllm"}},
+            },
+            "spec.stages.grpo.deterministic: vLLM repeats no result bit for bit: remove deterministic",
+        ),
         (VLLM, "a stage with engine: vllm needs a server: url: http://…, or runtime: vllm on one machine"),
     ],
 )
@@ -135,6 +146,17 @@ def test_a_vllm_that_gog_cannot_start_is_refused_before_the_run_begins(harness, 
     said = refusal(harness, harness.write(**VLLM, endpoints={"policy": {"runtime": "vllm"}}))
     assert "endpoints.policy.runtime: no program /nowhere/bin/vllm (" in said
     assert "GOG_VLLM_PROGRAM=/folder/bin/vllm" in said
+
+
+def test_a_vllm_without_a_gpu_is_refused_for_a_model_with_experts(monkeypatch):
+    policy = settings.PolicyEndpointSpec(runtime="vllm")
+    monkeypatch.setenv("GOG_VLLM_PROGRAM", sys.executable)
+    monkeypatch.setattr(preflight, "GPUS", ())
+    with pytest.raises(UserError, match=r"policy.runtime: on a CPU, vLLM dies .* \(sample with engine: transformers"):
+        preflight.check_vllm(policy, settings.ModelSpec(base="hf://Qwen/Qwen3-VL-30B-A3B-Instruct"), "policy")
+    preflight.check_vllm(policy, settings.ModelSpec(base="hf://Qwen/Qwen3-VL-8B-Instruct"), "policy")
+    monkeypatch.setattr(preflight, "GPUS", ("null",))
+    preflight.check_vllm(policy, settings.ModelSpec(base="hf://Qwen/Qwen3-VL-30B-A3B-Instruct"), "policy")
 
 
 def test_every_replica_of_a_policy_must_answer(harness):

@@ -93,6 +93,7 @@ INVALID_SPECS = (
     *("tools: {grounding: {attempts: '2'}}", "tools: {oracle: {}}"),
     *("endpoints: {policy: {secretName: s}}", "endpoints: {judge: {replicas: 65}}"),
     *(
+        "endpoints: {policy: {url: 'http://v'}}\n  stages: {grpo: {engine: vllm, deterministic: true}}",
         "stages: {stratify: {level1: [0.6, 0.5]}}",
         "stages: {stratify: {level1: [0.5]}}",
         "stages: {stratify: {level1: 1}}",

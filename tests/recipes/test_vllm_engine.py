@@ -75,6 +75,11 @@ def test_servers_that_stay_down_end_the_attempt_after_the_stage_s_patience(polic
         asyncio.run(run())
 
 
+def test_a_stage_whose_results_must_repeat_bit_for_bit_is_refused(policy) -> None:
+    with pytest.raises(UserError, match=r"deterministic: vLLM repeats no result bit for bit \(remove it, or"):
+        policy.engine([Nowhere], LIMITS, deterministic=True)
+
+
 def test_a_stage_that_names_no_server_is_refused(policy) -> None:
     with pytest.raises(UserError, match=r"engine vllm needs a server \(set endpoints.policy: \{url: …\} or"):
         policy.engine([], LIMITS)

@@ -10,6 +10,7 @@ import pytest
 from support.faulty_vllm import IMAGES, MISSING, PROMPT, FaultyVLLM, error, served
 
 from gog import tool_transport
+from gog.call_path import CallError
 from gog.engine import Limits
 from gog.errors import UserError
 from gog.spec import ModelSpec, PolicyServerSpec
@@ -218,6 +219,18 @@ def test_a_server_without_a_needed_option_is_refused_at_the_start_with_that_opti
     with pytest.raises(UserError, match=words):
         asyncio.run(run())
     return None
+
+
+def test_a_server_that_its_first_request_kills_is_refused_for_a_model_with_experts_and_waited_for_otherwise(processor):
+    async def run(experts):
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            server.script[GENERATE] = deque([(500, error("EngineCore encountered an issue. See stack trace"), {})])
+            await vllm_check.check(fleet.replicas[0], processor, Limits(192, 14, 1.0), adapters=True, experts=experts)
+
+    with pytest.raises(UserError, match=r"died of its first request, .* with adapters of experts \(serve on GPUs"):
+        asyncio.run(run(True))
+    with pytest.raises(CallError, match="EngineCore"):
+        asyncio.run(run(False))
 
 
 def test_a_temperature_that_vllm_does_not_take_is_refused(processor):

@@ -24,6 +24,7 @@ from gog.engine import Limits
 from gog.images import Image
 from gog.spec import (
     DataSpec,
+    EngineSettings,
     GRPOConfig,
     LoraSettings,
     ModelSpec,
@@ -151,7 +152,13 @@ class Policy:
                 torch.nn.init.normal_(parameter, std=0.05)
 
     def engine(
-        self, servers: Sequence[Server], limits: Limits, *, patience: float = 600.0, backoff: float = 0.5
+        self,
+        servers: Sequence[Server],
+        limits: Limits,
+        *,
+        patience: float = 600.0,
+        backoff: float = 0.5,
+        deterministic: bool = False,
     ) -> VLLMEngine:
         stage = Stage(
             GRPOConfig(
@@ -167,7 +174,16 @@ class Policy:
             )
         )
         stage.watch().report = self.waits.append
-        parts = Parts(self.model, self.processor, self.vision, limits, 8, saved=self.saved, stage=stage)
+        parts = Parts(
+            self.model,
+            self.processor,
+            self.vision,
+            limits,
+            8,
+            saved=self.saved,
+            stage=stage,
+            settings=EngineSettings(deterministic=deterministic),
+        )
         self.engines.append(VLLMEngine(parts))
         return self.engines[-1]
 

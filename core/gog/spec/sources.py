@@ -83,6 +83,11 @@ class ModelSpec(Spec):
         return self.family or ("tiny" if self.base == "tiny" else families.preset_of(self.base))
 
     @property
+    def has_experts(self) -> bool:
+        """Whether the model has experts, as far as its preset says."""
+        return families.has_experts(self.preset)
+
+    @property
     def style(self) -> Literal["full", "terse"]:
         """Of prompts and observations (gog.prompts): the tiny model knows a few hundred words only."""
         return "terse" if self.preset == "tiny" else "full"

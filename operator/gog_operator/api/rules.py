@@ -96,6 +96,13 @@ _DEMONSTRATIONS = (
 _LEVEL1 = (
     Rule("!has(self.level1) || self.level1[0] <= self.level1[1]", "is [lowest, highest]: swap the two", ".level1"),
 )
+_REPEATABLE = Rule(
+    "!has(self.engine) || self.engine != 'vllm' || !has(self.deterministic) || !self.deterministic",
+    "vLLM repeats no result bit for bit: remove deterministic, or sample with engine: transformers",
+    ".deterministic",
+    FORBIDDEN,
+    check=lambda stage: stage.engine != "vllm" or not stage.deterministic,
+)
 _TOKENS = Rule(
     "!has(self.engine) || self.engine != 'chat'",
     "a chat endpoint returns no tokens and no log-probs, which stages need: only evaluate compares one, with policies: "
@@ -224,12 +231,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
             check=lambda stages: not set(stages.skip) >= set(catalog.STAGE_NAMES),
         ),
     ),
-    "Stratify": (*_LEVEL1, _TOKENS),
-    "StratifySpec": (*_LEVEL1, _TOKENS),
-    "GRPO": (_TOKENS,),
-    "GRPOSpec": (_TOKENS,),
-    "Evaluate": (_TOKENS, _COMPARED),
-    "EvaluateSpec": (_TOKENS, _COMPARED),
+    "Stratify": (*_LEVEL1, _TOKENS, _REPEATABLE),
+    "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE),
+    "GRPO": (_TOKENS, _REPEATABLE),
+    "GRPOSpec": (_TOKENS, _REPEATABLE),
+    "Evaluate": (_TOKENS, _COMPARED, _REPEATABLE),
+    "EvaluateSpec": (_TOKENS, _COMPARED, _REPEATABLE),
     "TolerationSpec": (
         Rule(
             "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",

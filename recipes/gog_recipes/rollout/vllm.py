@@ -34,6 +34,7 @@ from gog.io_loop import IOLoop
 from gog.spec import key_variable
 from gog.tool_types import Reply
 from gog.trajectory import Segment
+from gog_recipes.models import policy_model
 from gog_recipes.rollout import vllm_check, vllm_weights
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
@@ -76,7 +77,7 @@ class VLLMEngine:
         """Prepares what the servers must prove; they are asked when the first conversation opens. All ranks at once.
 
         Raises:
-            UserError: no server is named.
+            UserError: no server is named, or results must repeat bit for bit.
         """
         assert parts.stage is not None, "the vllm engine needs its stage"
         self._parts, self.processor, self.limits = parts, parts.processor, parts.limits
@@ -87,6 +88,12 @@ class VLLMEngine:
         if not self._urls:
             raise UserError(
                 "engine vllm needs a server", where=WHERE, remedy="set endpoints.policy: {url: …} or {runtime: vllm}"
+            )
+        if parts.settings.deterministic:
+            raise UserError(
+                "vLLM repeats no result bit for bit",
+                where="deterministic",
+                remedy="remove it, or sample with engine: transformers",
             )
         self._images = SentImages(parts.processor, parts.vision)
         self._counters = Counters()
@@ -214,7 +221,9 @@ class VLLMEngine:
         self._fleet = Fleet([Replica(url, self._session, self._settings, key) for url in self._urls])
 
     def _check(self, replica: Replica) -> Coroutine[Any, Any, None]:
-        return vllm_check.check(replica, self.processor, self.limits, adapters=bool(self._current.name))
+        experts = bool(policy_model.family_of(self._parts.model).lora_parameters)
+        adapters = bool(self._current.name)
+        return vllm_check.check(replica, self.processor, self.limits, adapters=adapters, experts=experts)
 
     async def _call(self, send: Callable[[], Coroutine[Any, Any, Reply[Value]]]) -> Value:
         """What `send` returns once the servers respond; waits for them as for tools.

@@ -19,11 +19,15 @@ from gog_recipes.rollout.vllm_replica import NO_ROUTE, UNLOAD, WHERE, Replica
 
 VERSION = "0.32"
 """Version of vLLM that this was tested with."""
+DIED = "EngineCore encountered an issue"
+"""What vLLM answers a request with that killed its engine."""
 TEXT = "<think>Größe: 3.5 km²; 你好</think><answer>\n  two words</answer><|im_end|>"
 """Compared token by token: tags, special tokens, white space, letters outside ASCII."""
 
 
-async def check(replica: Replica, processor: Processor, limits: Limits, *, adapters: bool) -> None:
+async def check(
+    replica: Replica, processor: Processor, limits: Limits, *, adapters: bool, experts: bool = False
+) -> None:
     """Checks a server, and notes the name under which it serves the base model.
 
     Args:
@@ -31,16 +35,17 @@ async def check(replica: Replica, processor: Processor, limits: Limits, *, adapt
         processor: of the run's base model.
         limits: tokens and temperature of conversations.
         adapters: whether adapters will be loaded.
+        experts: whether they change experts.
 
     Raises:
         CallError: a transient failure.
-        UserError: the server lacks an option, or serves another model.
+        UserError: the server lacks an option, serves another model, or cannot apply adapters to experts.
     """
     if limits.temperature > requests.MAX_TEMPERATURE:
         raise UserError(f"vLLM samples at temperatures up to {requests.MAX_TEMPERATURE:g}", where="temperature")
     replica.base = _base(await _get(replica, "/v1/models"), replica, limits)
     await _check_tokenizer(replica, processor)
-    await _check_endpoint(replica, processor)
+    await _check_endpoint(replica, processor, experts)
     if adapters:
         await _check_adapters(replica)
 
@@ -101,7 +106,7 @@ def _tokens(answer: bytes) -> list[int]:
         raise CallError(FailureKind.MALFORMED, f"/tokenize: {error!r}") from None
 
 
-async def _check_endpoint(replica: Replica, processor: Processor) -> None:
+async def _check_endpoint(replica: Replica, processor: Processor, experts: bool) -> None:
     """The endpoint exists, and log-probs are of the distribution that was sampled from: of a single allowed token it is
     0, of the model's own something below."""
     ids = processor.encode("a b", [])
@@ -110,6 +115,12 @@ async def _check_endpoint(replica: Replica, processor: Processor) -> None:
     try:
         answer = requests.read(await replica.send(requests.GENERATE, request), requests.Prompt(ids, ids, []))
     except CallError as error:
+        if experts and DIED in error.message:
+            raise UserError(
+                f"{replica.url} died of its first request, as vLLM does on a CPU with adapters of experts",
+                where=WHERE,
+                remedy="serve on GPUs, or sample with engine: transformers; on GPUs see the server's log",
+            ) from None
         if error.kind is not FailureKind.REFUSED:
             raise
         remedy = f"start vLLM {VERSION} with --enable-scale-out"
