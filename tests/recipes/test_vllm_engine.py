@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from gog import prompts
 from gog.engine import Limits
 from gog.errors import ServiceDown, UserError
 from gog.spec import ModelSpec
-from gog_recipes.models import policy_model
-from gog_recipes.rollout import vllm_weights
+from gog_recipes.models import lora, policy_model
+from gog_recipes.rollout import vllm_proof, vllm_weights
 from gog_recipes.runtime.ranks import SINGLE
 
 LIMITS = Limits(400, 24, 1.0)
@@ -48,6 +49,33 @@ def test_a_version_is_one_adapter_on_the_plain_base_that_computes_what_the_train
     with model.disable_adapter():
         base = vllm_weights.probe(model, policy.processor, policy_model.vision_of(model, policy.processor))
     assert np.abs(base.logprobs - made.probe.logprobs).mean() > 10 * vllm_weights.EXACT, "the probe tells them apart"
+
+
+def test_proofs_in_bfloat16_tell_a_server_that_ignores_one_kind_of_adapters_from_one_that_applies_it(tmp_path) -> None:
+    """PEFT takes the place of the server: what it computes with a proof's adapter is what the proof expects."""
+    policy = Policy(SPEC.model_copy(update={"dtype": "bfloat16"}), tmp_path)
+    policy.train(2)
+
+    def probe(model):
+        return vllm_weights.probe(model, policy.processor, policy.vision)
+
+    weights = served(policy)
+    before = probe(policy.model).logprobs
+    made = vllm_proof.make(policy.model, weights, probe, SINGLE)
+    assert [proof.kind for proof in made] == ["attention", "MLPs or experts"]
+    assert np.array_equal(probe(policy.model).logprobs, before), "the policy is as it was"
+    plain = policy_model.load_base(policy.spec, CPU)
+    base = probe(plain).logprobs
+    for proof in made:
+        model = lora.with_saved(policy_model.load_base(policy.spec, CPU), [Path(proof.served.folder)])
+        expected, tolerance = proof.served.probe.logprobs, proof.served.probe.tolerance
+        assert np.abs(probe(model).logprobs - expected).mean() < 0.2 * tolerance
+        assert np.abs(base - expected).mean() > vllm_proof.EFFECT
+
+
+def test_in_float32_and_without_adapters_there_is_nothing_to_prove(policy) -> None:
+    policy.train(2)
+    assert vllm_proof.make(policy.model, served(policy), pytest.fail, SINGLE) == ()
 
 
 def test_other_weights_have_another_name_and_equal_ones_the_same(policy) -> None:

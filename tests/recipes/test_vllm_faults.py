@@ -19,7 +19,7 @@ from gog_recipes.models import policy_model
 from gog_recipes.rollout import vllm_check
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.vllm_fleet import Fleet
-from gog_recipes.rollout.vllm_replica import LOAD, UNLOAD, Replica
+from gog_recipes.rollout.vllm_replica import LOAD, UNLOAD, Proof, Replica
 
 GENERATE = requests.GENERATE
 WRONG_PROMPT = [1, 9, 6, 6, 6, 8, 7]
@@ -121,6 +121,40 @@ def test_a_restarted_server_is_given_its_adapter_again_and_verified_before_it_sa
             return paths(server)
 
     assert asyncio.run(run()) == [GENERATE, LOAD, GENERATE, GENERATE]
+
+
+def test_a_proof_is_loaded_verified_and_unloaded_before_the_first_adapter_and_after_a_restart():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            fleet.replicas[0].proofs = [Proof("attention", served("proof"))]
+            await fleet.require(served())
+            once = paths(server)
+            await fleet.require(served("run-grpo-2-abc"))
+            again = paths(server)[len(once) :]
+            server.adapters.clear()
+            server.calls.clear()
+            await ask(fleet, fleet.replicas[0])
+            return once, again, paths(server)
+
+    once, again, restarted = asyncio.run(run())
+    assert once == [LOAD, GENERATE, UNLOAD, LOAD, GENERATE] and again == [LOAD, GENERATE]
+    assert restarted == [GENERATE, *once, GENERATE]
+
+
+def test_a_server_that_ignores_adapters_of_a_kind_is_refused_by_its_name():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            fleet.replicas[0].proofs = [
+                Proof("attention", served("one")),
+                Proof("experts", served("two", logprob=-1.0)),
+            ]
+            try:
+                await fleet.require(served())
+            finally:
+                assert not server.adapters
+
+    with pytest.raises(UserError, match=r"does not apply adapters of experts: .* by 1 nats .*engine: transformers"):
+        asyncio.run(run())
 
 
 def test_an_adapter_that_another_rank_loaded_is_used_and_one_that_is_not_there_is_unloaded_silently():

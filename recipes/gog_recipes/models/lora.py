@@ -206,6 +206,25 @@ def _subtract(updates: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Callable[
 
 
 @contextlib.contextmanager
+def multiplied(model: torch.nn.Module, factor: Callable[[str], float]) -> Iterator[None]:
+    """The model with the updates of all its adapters multiplied.
+
+    Args:
+        model: with adapters
+        factor: of a module's updates, by the module's name
+    """
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    before = [dict(layer.scaling) for _, layer in layers]
+    try:
+        for name, layer in layers:
+            layer.scaling.update({each: factor(name) * value for each, value in layer.scaling.items()})
+        yield
+    finally:
+        for (_, layer), scaling in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
+
+
+@contextlib.contextmanager
 def _without(model: PeftModel, names: Sequence[str]) -> Iterator[None]:
     """The model without these adapters, which stay in place."""
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]

@@ -35,12 +35,12 @@ from gog.spec import key_variable
 from gog.tool_types import Reply
 from gog.trajectory import Segment
 from gog_recipes.models import policy_model
-from gog_recipes.rollout import vllm_check, vllm_weights
+from gog_recipes.rollout import vllm_check, vllm_proof, vllm_weights
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
 from gog_recipes.rollout.vllm_fleet import SERVICE, Fleet, Sampled
 from gog_recipes.rollout.vllm_images import SentImage, SentImages
-from gog_recipes.rollout.vllm_replica import WHERE, Replica, Served
+from gog_recipes.rollout.vllm_replica import WHERE, Probe, Replica, Served
 
 Value = TypeVar("Value")
 
@@ -101,6 +101,7 @@ class VLLMEngine:
         self._in_flight: Counter[str] = Counter()
         self._retired: list[Served] = []
         self._current = self._serve(parts.model, parts.version)
+        self._proofs = vllm_proof.make(parts.model, self._current, self._probe, self._ranks)
         self._starting = asyncio.Lock()
         self._io: IOLoop | None = None
         self._rng = random.Random(0)
@@ -171,6 +172,8 @@ class VLLMEngine:
         if self._io is not None:
             self._retired.append(self._current)
             await self._unload_retired()
+            for proof in self._proofs:
+                shutil.rmtree(proof.served.folder, ignore_errors=True)
             await self._io.run(self._session.close())
             self._io.close()
             self._io = None
@@ -181,9 +184,11 @@ class VLLMEngine:
         """Writes a version of the policy for the servers to load. All ranks at once."""
         config = self._stage.config
         folder = Path(self._settings.adapters or self._stage.common / "adapters")
-        probe = vllm_weights.probe(model, self.processor, self._parts.vision)
         name = f"{config.run}-{config.key}"
-        return vllm_weights.serve(model, self._parts.saved, version, name, folder, self._ranks, probe)
+        return vllm_weights.serve(model, self._parts.saved, version, name, folder, self._ranks, self._probe(model))
+
+    def _probe(self, model: torch.nn.Module) -> Probe:
+        return vllm_weights.probe(model, self.processor, self._parts.vision)
 
     async def _unload_retired(self) -> None:
         """Unloads versions that no turn is being sampled from. Ranks share the servers, so one of them does it; a rank
@@ -218,7 +223,9 @@ class VLLMEngine:
         """Makes what belongs to the I/O loop."""
         self._session = tool_transport.open_session()
         key = api_keys.from_environment(key_variable(SERVICE))
-        self._fleet = Fleet([Replica(url, self._session, self._settings, key) for url in self._urls])
+        self._fleet = Fleet(
+            [Replica(url, self._session, self._settings, key, proofs=self._proofs) for url in self._urls]
+        )
 
     def _check(self, replica: Replica) -> Coroutine[Any, Any, None]:
         experts = bool(policy_model.family_of(self._parts.model).lora_parameters)

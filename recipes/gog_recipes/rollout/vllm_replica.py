@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,16 @@ class Served:
     """Tells these weights from others."""
 
 
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """A part of an adapter, multiplied until its effect shows through the rounding of the weights' type (`vllm_proof`)."""
+
+    kind: str
+    """The modules that it changes, for messages."""
+    served: Served
+    """The adapter. Its probe accepts half of the effect."""
+
+
 @dataclass
 class Replica:
     """One server."""
@@ -84,8 +95,12 @@ class Replica:
     """API key; empty where the server requires none."""
     base: str = ""
     """Name under which it serves the base model; known after the check (`vllm_check`)."""
+    proofs: Sequence[Proof] = ()
+    """What it must compute before it gets its first adapter."""
     loaded: set[str] = field(default_factory=set)
     """Adapters that it has, as far as is known."""
+    proved: bool = False
+    """Whether it passed the proofs since its start, as far as is known."""
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.settings.concurrency)
@@ -109,6 +124,7 @@ class Replica:
                     if last or not (served.name and "does not exist" in error.message):
                         raise _as_user_error(error, self.url) or error from None
                     self.loaded.discard(served.name)  # the server was restarted
+                    self.proved = False
         raise AssertionError
 
     async def _ask(
@@ -133,9 +149,26 @@ class Replica:
         async with self._loading:
             if served.name in self.loaded:
                 return
+            await self._prove()
             await self._load(served)
             await self.verify(served)
             self.loaded.add(served.name)
+
+    async def _prove(self) -> None:
+        for proof in () if self.proved else self.proofs:
+            await self._load(proof.served)
+            self.loaded.add(proof.served.name)
+            try:
+                await self.verify(proof.served)
+            except UserError as error:
+                raise UserError(
+                    f"{self.url} does not apply adapters of {proof.kind}: {error.what}",
+                    where=WHERE,
+                    remedy="serve with the version of vLLM that docs/engines.md names, or sample with engine: transformers",
+                ) from None
+            finally:
+                await self.unload(proof.served)
+        self.proved = True
 
     async def _load(self, served: Served) -> None:
         try:
