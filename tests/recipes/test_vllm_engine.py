@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 import pytest
 from peft import PeftModel
+from support.faulty_vllm import FaultyVLLM, error
 from support.vllm_servers import CPU, Policy, image
 
 from gog import prompts
@@ -16,6 +19,7 @@ from gog.errors import ServiceDown, UserError
 from gog.spec import ModelSpec
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import vllm_proof, vllm_weights
+from gog_recipes.rollout.vllm_request import GENERATE
 from gog_recipes.runtime.ranks import SINGLE
 
 LIMITS = Limits(400, 24, 1.0)
@@ -92,6 +96,88 @@ def test_a_policy_without_adapters_is_the_base_model_itself(policy) -> None:
     probe = vllm_weights.probe(base, policy.processor, policy.vision)
     made = vllm_weights.serve(base, [], 0, "run-evaluate", policy.folder, SINGLE, probe)
     assert (made.name, made.folder) == ("", "")
+
+
+@contextlib.asynccontextmanager
+async def engine_of(policy, monkeypatch, *servers):
+    """An engine of servers that compute what the policy computes, whatever its weights, and whose turns end at once."""
+    engine = policy.engine(servers, LIMITS, backoff=0.0)
+    monkeypatch.setattr(engine, "_probe", lambda _, probe=engine._current.probe: probe)
+    for server in servers:
+        server.serve(engine._current.probe)
+        server.token = policy.processor.turn_end
+    yield engine
+    await engine.close()
+
+
+def turns(server):
+    """Requests for turns that a server got, as (adapter, seed)."""
+    bodies = [body for path, body in server.calls if path == GENERATE and "seed" in body["sampling_params"]]
+    return [(body["model"], body["sampling_params"]["seed"]) for body in bodies]
+
+
+def test_a_turn_under_way_ends_on_the_version_that_it_began_with_which_is_then_unloaded(policy, monkeypatch) -> None:
+    async def run():
+        async with FaultyVLLM() as server, engine_of(policy, monkeypatch, server) as engine:
+            [session] = await engine.open("a b", [], [(1,)])
+            old, may_end = set(server.adapters), asyncio.Event()
+            server.script[GENERATE] = deque([may_end])
+            turn = asyncio.create_task(session.generate())
+            while not server.in_flight:
+                await asyncio.sleep(0.01)
+            policy.train(3)
+            await engine.switch(policy.model, 1)
+            during = set(server.adapters)
+            may_end.set()
+            await turn
+            after = set(server.adapters)
+            session.observe(await session.encode("c", []))
+            await session.generate()
+            session.close()
+            versions = [segment.version for segment in session.segments() if segment.source == "model"]
+            return old, during, after, versions, [model for model, _ in turns(server)]
+
+    old, during, after, versions, models = asyncio.run(run())
+    assert len(old) == 1 and len(during) == 2 and old < during and after == during - old
+    assert versions == [0, 1] and [{model} for model in models] == [old, after]
+
+
+def test_a_turn_whose_replica_breaks_off_is_sampled_elsewhere_with_its_noise_and_the_conversation_stays_there(
+    policy, monkeypatch
+) -> None:
+    async def run():
+        async with (
+            FaultyVLLM() as first,
+            FaultyVLLM() as second,
+            engine_of(policy, monkeypatch, first, second) as engine,
+        ):
+            [session] = await engine.open("a b", [], [(1,)])
+            first.script[GENERATE] = deque([ConnectionError("dies")])
+            await session.generate()
+            engine._fleet._trust.clear()  # as after some time
+            session.observe(await session.encode("c", []))
+            await session.generate()
+            session.close()
+            return turns(first), turns(second)
+
+    [broken], [again, following] = asyncio.run(run())
+    assert broken == again != following
+
+
+def test_a_server_that_asks_for_patience_is_asked_again_after_that_time_with_the_same_noise(
+    policy, monkeypatch
+) -> None:
+    async def run():
+        async with FaultyVLLM() as server, engine_of(policy, monkeypatch, server) as engine:
+            [session] = await engine.open("a b", [], [(1,)])
+            server.script[GENERATE] = deque([(429, error("too many requests"), {"retry-after": "1"})])
+            begun = asyncio.get_running_loop().time()
+            await session.generate()
+            session.close()
+            return asyncio.get_running_loop().time() - begun, turns(server)
+
+    seconds, [refused, again] = asyncio.run(run())
+    assert seconds >= 1 and refused == again and policy.waits == []
 
 
 def test_servers_that_stay_down_end_the_attempt_after_the_stage_s_patience(policy) -> None:

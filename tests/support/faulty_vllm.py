@@ -35,16 +35,19 @@ class FaultyVLLM:
     """Answers correctly, unless the next answer of a path is scripted.
 
     Attributes:
-        script: for each path, answers to give first: (status, body, headers), seconds to wait, or an exception to break
-            the connection with.
+        script: for each path, answers to give first: (status, body, headers), seconds to wait, an event to wait for, or
+            an exception to break the connection with.
         calls: path and body of each request.
         adapters: those that are loaded.
+        probe: the prompt with an image that it expects, and its log-probs.
+        token: what it samples.
     """
 
     def __init__(self) -> None:
         self.script: dict[str, deque[Any]] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.adapters: set[str] = set()
+        self.probe, self.token = served().probe, 30
         self.expanded, self.processed, self.length = PROMPT.expanded, True, 1024
         self.in_flight = self.most = 0
         self.port = 0
@@ -60,6 +63,10 @@ class FaultyVLLM:
 
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
+
+    def serve(self, probe: Probe) -> None:
+        """Expects this prompt, and computes what its trainer computes."""
+        self.probe, self.expanded = probe, probe.prompt.expanded
 
     @property
     def url(self) -> str:
@@ -82,6 +89,9 @@ class FaultyVLLM:
         """The scripted answer; None for the ordinary one after a pause."""
         if isinstance(step, float):
             await asyncio.sleep(step)
+            return None
+        if isinstance(step, asyncio.Event):
+            await step.wait()
             return None
         if isinstance(step, Exception):
             assert request.transport is not None
@@ -111,7 +121,8 @@ class FaultyVLLM:
 
     def _sample(self, body: dict[str, Any]) -> dict[str, Any]:
         parameters, images = body["sampling_params"], body.get("content_parts")
-        token = (parameters.get("allowed_token_ids") or [30])[0]
+        token = (parameters.get("allowed_token_ids") or [self.token])[0]
+        spans = [{"offset": start, "length": count} for start, count in self.probe.prompt.spans]
         logprob = 0.0 if self.processed else -1.5
         made = {
             "choices": [
@@ -123,8 +134,11 @@ class FaultyVLLM:
             ],
             "usage": {"prompt_tokens_details": None},
             "prompt_token_ids": self.expanded if images else body["token_ids"],
-            "mm_placeholders": {"image": [{"offset": 2, "length": 2}]} if images else None,
+            "mm_placeholders": {"image": spans} if images else None,
         }
         if "prompt_logprobs" in parameters:
-            made["prompt_logprobs"] = [None, *({str(token): {"logprob": 0.0}} for token in self.expanded[1:])]
+            known = self.probe.logprobs
+            values = np.concatenate([np.zeros(len(self.expanded) - len(known)), known])[1:]
+            pairs = zip(self.expanded[1:], values.tolist(), strict=True)
+            made["prompt_logprobs"] = [None, *({str(token): {"logprob": value}} for token, value in pairs)]
         return made

@@ -45,7 +45,7 @@ def start(folder: Path, tool: str, data: Path, failures: dict | None = None) -> 
     return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}), ready
 
 
-def await_file(path: Path, process: subprocess.Popen, seconds: float = 60) -> dict:
+def await_file(path: Path, process: subprocess.Popen, seconds: float = 600) -> dict:
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, f"{path.stem} ended with {process.returncode}"
