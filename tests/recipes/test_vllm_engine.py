@@ -82,6 +82,13 @@ def test_in_float32_and_without_adapters_there_is_nothing_to_prove(policy) -> No
     assert vllm_proof.make(policy.model, served(policy), pytest.fail, SINGLE) == ()
 
 
+def test_a_model_that_takes_images_of_one_size_only_is_probed_with_a_square(policy) -> None:
+    spec = SPEC.model_copy(update={"min_pixels": 12544, "max_pixels": 12544})
+    processor = policy_model.load_processor(spec)
+    found = vllm_weights.probe(policy.model, processor, policy_model.vision_of(policy.model, processor))
+    assert [count for _, count in found.prompt.spans] == [16]
+
+
 def test_other_weights_have_another_name_and_equal_ones_the_same(policy) -> None:
     policy.train(2)
     first, again = served(policy), served(policy)

@@ -1,4 +1,4 @@
-"""The trainer's weights as servers take them: one adapter on the plain base model, and a probe that tells it from others.
+"""The trainer's weights as servers take them: one adapter on the plain base model, and a probe that distinguishes it.
 
 Servers hold the base model; the policy is base, saved adapters and the adapter that is trained. Those are joined into
 one adapter under a name of its own per version and content, in a folder that every replica reads.
@@ -17,6 +17,7 @@ import torch
 from peft import PeftModel
 
 from gog import adapters, prompts
+from gog.errors import QuestionSkipped
 from gog.images import Image
 from gog.trajectory import Segment
 from gog_recipes.models import lora, policy_model
@@ -29,7 +30,9 @@ from gog_recipes.runtime import checkpoint
 from gog_recipes.runtime.ranks import Ranks
 
 QUESTION = "What is shown here, where is it, and what is it called? Look at the image first, then search and answer."
-"""Text of the probe, of which every token behind the image is compared."""
+"""Text of the probe, of which every token after the image is compared."""
+SIZES = ((84, 112), (96, 96))
+"""Height and width of the probe's image. A model whose minPixels is its maxPixels takes squares, and few other sizes."""
 EXACT, ROUNDED = 1e-3, 0.2
 """Mean difference in nats per token that is accepted in float32, and in a type of lower precision."""
 
@@ -76,6 +79,19 @@ def _write(parts: Sequence[Path], scratch: Path, folder: Path, name: str) -> Pat
     return target
 
 
+def _image(processor: Processor, vision: Vision) -> tuple[str, SentImage]:
+    """Content hash of an image of noise, and the image as it is sent. Raises QuestionSkipped if no size is taken."""
+    for high, wide in SIZES:
+        image = Image(np.random.default_rng(0).integers(0, 256, (high, wide, 3), dtype=np.uint8))
+        try:
+            vision.add([image])
+            return image.hash, SentImage(encode(image, processor, vision), vision.tokens(image.hash))
+        except QuestionSkipped:
+            if (high, wide) == SIZES[-1]:
+                raise
+    raise AssertionError
+
+
 @torch.no_grad()
 def probe(model: torch.nn.Module, processor: Processor, vision: Vision) -> Probe:
     """A fixed prompt with an image, and the trainer's log-probs of its text. All ranks at once.
@@ -85,12 +101,10 @@ def probe(model: torch.nn.Module, processor: Processor, vision: Vision) -> Probe
         processor: of its base model.
         vision: image features.
     """
-    image = Image(np.random.default_rng(0).integers(0, 256, (84, 112, 3), dtype=np.uint8))
-    vision.add([image])
-    sent = SentImage(encode(image, processor, vision), vision.tokens(image.hash))
+    image, sent = _image(processor, vision)
     ids = processor.encode(prompts.prompt(QUESTION, style=processor.style), [sent.tokens])
     prompt = requests.Prompt()
-    segment = Segment(source="prompt", tokens=tuple(ids), images=(image.hash,))
+    segment = Segment(source="prompt", tokens=tuple(ids), images=(image,))
     prompt.append(segment, processor.image_pad, lambda _: sent.tokens)
     start = requests.probe_start(prompt)
     opening = segment.model_copy(update={"tokens": segment.tokens[:start]})
