@@ -51,7 +51,7 @@ def test_log_probs_are_the_trainer_s_over_turns_and_images_of_different_sizes(re
             if s.source == "model"
             for n in range(1, len(s.tokens))
         ]
-        assert not any(ends), "a turn goes on behind its end"
+        assert not any(ends), "a turn continues after its end"
 
 
 def test_a_repeated_rollout_repeats_its_tokens_and_a_resumed_one_continues_it(replicas, policy) -> None:

@@ -288,7 +288,7 @@ class VLLMEngine:
                 self.processor, self.limits, conversation.suppressed, conversation.seed, place, budget - len(tokens)
             )
             prompt, images = conversation.prompt.then(tokens), tuple(each.uri for each in conversation.images)
-            sampled: Sampled = await self._call(self._asks(conversation.home, served, prompt, images, parameters))
+            sampled: Sampled = await self._call(self._request(conversation.home, served, prompt, images, parameters))
             conversation.home, answer = sampled.replica, sampled.answer
             read = len(prompt.expanded) - answer.cached
             metrics.record_tokens("prefilled", read)
@@ -300,7 +300,7 @@ class VLLMEngine:
         end = length or len(tokens)
         return tokens[:end], logprobs[:end], bool(length)
 
-    def _asks(
+    def _request(
         self,
         home: Replica,
         served: Served,
@@ -308,6 +308,7 @@ class VLLMEngine:
         images: tuple[str, ...],
         parameters: dict[str, Any],
     ) -> Callable[[], Coroutine[Any, Any, Reply[Sampled]]]:
+        """Sends a request, each time that it is called."""
         return lambda: self._fleet.generate(home, served, prompt, images, parameters)
 
     def room(self, conversation: Conversation) -> int:

@@ -20,7 +20,7 @@ from gog_recipes.rollout.vllm_replica import NO_ROUTE, UNLOAD, WHERE, Replica
 VERSION = "0.32"
 """Version of vLLM that this was tested with."""
 DIED = "EngineCore encountered an issue"
-"""What vLLM answers a request with that killed its engine."""
+"""Part of the answer to a request that killed vLLM's engine."""
 TEXT = "<think>Größe: 3.5 km²; 你好</think><answer>\n  two words</answer><|im_end|>"
 """Compared token by token: tags, special tokens, white space, letters outside ASCII."""
 

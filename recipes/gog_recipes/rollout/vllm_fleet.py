@@ -53,6 +53,7 @@ class Fleet:
     clock: Callable[[], float] = time.monotonic
     """Seconds; only differences matter."""
     _trust: dict[str, _Trust] = field(default_factory=dict)
+    """Replicas that failed and have not answered since, by URL."""
 
     def home(self, conversations: Mapping[str, int]) -> Replica:
         """The replica for a new group of conversations: that with the fewest among those that respond.

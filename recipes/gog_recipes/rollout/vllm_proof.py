@@ -1,7 +1,7 @@
 """Proof that servers apply adapters to attention and to MLPs or experts, where rounding would hide that they do not.
 
 In bfloat16 a server and the trainer differ by 0.01 nats per token in any case. An RL-sized adapter may change less, so the
-probe of a version (`vllm_weights`) cannot tell it from none. What a server does with an adapter depends on the names and
+probe of a version (`vllm_weights`) cannot distinguish it from none. What a server does with an adapter depends on the names and
 shapes in it, not on its values. So before the first version, each kind of modules is proved by itself: with the policy's own
 adapters on that kind only, multiplied until they change the probe by a nat.
 

@@ -41,7 +41,7 @@ class Probe:
     images: tuple[str, ...]
     """Its images as data URIs."""
     logprobs: np.ndarray
-    """[n] the trainer's log-probs of its last n tokens, those behind the image; all tokens of the vocabulary allowed."""
+    """[n] the trainer's log-probs of its last n tokens, those after the image; all tokens of the vocabulary allowed."""
     tolerance: float
     """Mean difference in nats that is accepted."""
 
@@ -68,7 +68,7 @@ class Served:
     version: int
     """Recorded with every turn that they sample."""
     probe: Probe
-    """Tells these weights from others."""
+    """Distinguishes these weights from others."""
 
 
 @dataclass(frozen=True, eq=False)

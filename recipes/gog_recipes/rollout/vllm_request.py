@@ -67,7 +67,7 @@ class Prompt:
             at += count
 
     def then(self, tokens: Sequence[int]) -> Prompt:
-        """The prompt with the beginning of a turn behind it."""
+        """The prompt followed by the beginning of a turn."""
         return Prompt([*self.sent, *tokens], [*self.expanded, *tokens], list(self.spans)) if tokens else self
 
 
@@ -82,7 +82,7 @@ class Answer:
     cached: int
     """Tokens of the prompt that the server did not have to read; 0 where it does not say."""
     prompt_logprobs: np.ndarray
-    """[n] log-probs of the last n prompt tokens, those behind the last image; empty unless they were requested."""
+    """[n] log-probs of the last n prompt tokens, those after the last image; empty unless they were requested."""
 
 
 def sampling(
@@ -169,7 +169,7 @@ def _prompt_logprobs(given: Sequence[dict[str, Any]] | None, prompt: Prompt) -> 
 
 
 def probe_start(prompt: Prompt) -> int:
-    """The first token behind the last image; without images the second, because nothing predicts the first."""
+    """The first token after the last image; without images the second, because nothing predicts the first."""
     return max((begin + count for begin, count in prompt.spans), default=1)
 
 
