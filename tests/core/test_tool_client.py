@@ -164,6 +164,12 @@ def test_an_unreadable_retry_after_falls_back_to_the_backoff(asked: str) -> None
     assert search([responds(b"", 429, **{"retry-after": asked}), responds(HITS)]).attempts == 2
 
 
+def test_an_answer_that_repeats_our_key_is_read_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXT_SEARCH_GOG_API_KEY", "open sesame")
+    (hit,) = search([responds({"hits": [{"title": "you sent open sesame"}]})]).unwrap()
+    assert hit.title == "you sent [redacted]"
+
+
 def test_an_answer_in_pieces_is_read_to_its_end() -> None:
     assert len(search([piecemeal]).unwrap()) == 5
     long = {"hits": [{"title": "long", "text": "x" * 3_000_000}]}
