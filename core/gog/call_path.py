@@ -257,6 +257,10 @@ class CallPath(Generic[Value]):
             call.decide(Decision.BREAKER)
             why = f"{self.breaker.reason}, the last: {self._last_failure}"
             return ToolFailure(self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts)
+        no_credit = self.account.no_credit(self.charged_as)
+        if no_credit:
+            call.decide(Decision.BUDGET)
+            return ToolFailure(self.tool, FailureKind.NO_CREDIT, no_credit)
         used_up = self.account.reserve(self.charged_as)
         if used_up:
             call.decide(Decision.BUDGET)
@@ -288,7 +292,7 @@ class CallPath(Generic[Value]):
             metrics.record_cost(self.tool, self.backend, price, None)
         call.usd += usd
         self._is_paid = self._is_paid or usd > 0 or bool(bill.vendor)
-        self.account.charge(self.charged_as, 1 if bill.calls is None else bill.calls, usd)
+        self.account.charge(self.charged_as, 1 if bill.calls is None else bill.calls, usd, bill.credit)
 
     async def _hedged(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
         """An exchange, and a second one if the first is slow and a slot is free; never at a back end that charges."""

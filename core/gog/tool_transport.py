@@ -190,7 +190,7 @@ def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, 
         cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
         metrics.record_cost(tool, backend, cost, left)
         if bill is not None:
-            bill.usd = cost
+            bill.usd, bill.credit = cost, left
     if bill is None:
         return
     bill.vendor = one_line(headers.get(tool_api.VENDOR_HEADER, ""), 40)

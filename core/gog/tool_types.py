@@ -32,7 +32,8 @@ class FailureKind(StrEnum):
     AUTH = "auth"
     """HTTP 401 or 403: the key is missing, wrong or without permission. Not retried; opens the breaker at once."""
     NO_CREDIT = "no_credit"
-    """HTTP 402: the account has no credit left. Not retried; opens the breaker at once."""
+    """HTTP 402, or a report that less is left than a call costs: the account has no credit. Not retried; an answer of
+    that kind opens the breaker at once."""
     CONNECTION = "connection"
     """No connection, or one that broke."""
     MALFORMED = "malformed"
@@ -78,7 +79,7 @@ class Decision(StrEnum):
     BREAKER = "breaker"
     """The open breaker refused the call."""
     BUDGET = "budget"
-    """The budget is used up, and the call was refused."""
+    """The budget, or the credit of the vendor's account, is used up, and the call was refused."""
     FELL_BACK = "fell_back"
     """The tool's own server failed, and its fallback was called."""
 
@@ -91,6 +92,8 @@ class Bill:
     """US dollars; None if the server does not report it."""
     calls: int | None = None
     """Calls of vendors; None if the server does not report it."""
+    credit: float | None = None
+    """US dollars that are left on the vendor's account; None if the server does not report it."""
     vendor: str = ""
     """Who was called; empty for a server that asks no vendor."""
 

@@ -97,6 +97,18 @@ def test_a_price_that_is_known_from_the_manifest_or_from_other_processes_is_not_
     assert spend(account, "judge") and spend(account, "textSearch")
 
 
+def test_a_tool_is_not_called_while_less_is_left_on_its_account_than_a_call_costs() -> None:
+    now = [DAY]
+    account = Account(now=lambda: now[0])
+    account.charge("textSearch", 1, 0.01, credit=0.5)
+    assert account.no_credit("textSearch") == ""
+    account.charge("textSearch", 1, 0.01, credit=0.004)
+    assert account.no_credit("textSearch") == "0.004 USD are left on the account, and a call costs 0.01 USD"
+    assert account.no_credit("imageSearch") == ""
+    now[0] += 60
+    assert account.no_credit("textSearch") == "", "it may have been topped up"
+
+
 # ---- over the run
 
 
@@ -178,6 +190,13 @@ def test_a_used_up_budget_refuses_calls_without_a_request() -> None:
     replies, _, requests = search(PAID, 4, text_search={"budget": {"usd": 0.02}})
     assert [reply.failure and reply.failure.kind for reply in replies] == [None, None, *[FailureKind.BUDGET] * 2]
     assert requests == 2 and replies[-1].decisions == (Decision.BUDGET,)
+
+
+def test_a_tool_without_credit_is_refused_before_its_vendor_refuses_it() -> None:
+    last = responds(HITS, **{"X-GoG-Cost-USD": "0.01", "X-GoG-Credit-USD": "0.002"})
+    replies, _, requests = search(last, 2)
+    assert requests == 1 and replies[1].failure is not None
+    assert replies[1].failure.kind is FailureKind.NO_CREDIT and replies[1].failure.message.startswith("0.002 USD")
 
 
 def test_retries_count_as_calls() -> None:

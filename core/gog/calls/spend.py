@@ -9,6 +9,7 @@ processes spend between two reports, and before the first price is known by the 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gog.spec import BudgetSpec
 
+CREDIT_SECONDS = 60.0
+"""Seconds for which a tool without credit is not called."""
 ROUNDING = 1e-9
 """US dollars; sums of amounts differ by less."""
 
@@ -85,6 +88,8 @@ class Account:
     """Spent by the run's other processes, earlier ones included, as last reported."""
     _under_way: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Requests under way, by tool."""
+    _credit: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By tool, US dollars that were left on the vendor's account, and when that was reported."""
     prices: dict[str, float] = field(default_factory=dict)
     """Cost of the last request in US dollars, by tool; before it that of the manifest, if it has one."""
 
@@ -107,12 +112,25 @@ class Account:
         self._under_way[tool] += 1
         return ""
 
+    def no_credit(self, tool: str) -> str:
+        """Why the vendor's account does not pay for the next request; an empty text if it does, or if that is not known.
+
+        What an account has left is forgotten after CREDIT_SECONDS: it may have been topped up, which an answer will tell.
+        """
+        left, reported = self._credit.get(tool, (math.inf, 0.0))
+        price = self._price(tool) or 0.0
+        if left >= price or self.now() - reported >= CREDIT_SECONDS:
+            return ""
+        return f"{left:g} USD are left on the account, and a call costs {price:g} USD"
+
     def release(self, tool: str) -> None:
         """Ends a reservation."""
         self._under_way[tool] -= 1
 
-    def charge(self, tool: str, calls: int, usd: float) -> None:
-        """Adds what a request has cost."""
+    def charge(self, tool: str, calls: int, usd: float, credit: float | None = None) -> None:
+        """Adds what a request has cost. credit: US dollars left on the vendor's account; None if not known."""
+        if credit is not None:
+            self._credit[tool] = credit, self.now()
         self.own.add(tool, self.day, Amount(calls=calls, usd=usd))
         self.prices[tool] = usd
 
