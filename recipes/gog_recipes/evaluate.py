@@ -99,7 +99,8 @@ class EvaluateRecipe(FTRecipeInterface):
         if weights:
             base = self.stage.model
             self.processor = policy_model.load_processor(base)
-            self.model = lora.beside(policy_model.load_base(base, self.device), self.saved)
+            loaded = policy_model.load_base(base, self.device, self.cfg.base_quantization)
+            self.model = lora.beside(loaded, self.saved)
         folder, questions = self.stage.questions(self.cfg.split)
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 

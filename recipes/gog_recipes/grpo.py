@@ -105,7 +105,7 @@ class GRPORecipe(FTRecipeInterface):
         base = self.stage.model
         self.processor = policy_model.load_processor(base)
         self.saved = [self.stage.folder(self.sft)]
-        policy = lora.with_saved(policy_model.load_base(base, self.device), self.saved)
+        policy = lora.with_saved(policy_model.load_base(base, self.device, self.cfg.base_quantization), self.saved)
         self.model = lora.add(policy, self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)

@@ -64,7 +64,7 @@ class SFTRecipe(FTRecipeInterface):
     def _setup_model(self) -> None:
         base = self.stage.model
         self.processor = policy_model.load_processor(base)
-        self.model = lora.add(policy_model.load_base(base, self.device), self.cfg.lora)
+        self.model = lora.add(policy_model.load_base(base, self.device, self.cfg.base_quantization), self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
         parallel.shard(self.model, self.ranks)

@@ -69,7 +69,7 @@ class StratifyRecipe(FTRecipeInterface):
         base = self.stage.model
         processor = policy_model.load_processor(base)
         saved = [self.stage.folder(self.parent)]
-        policy = lora.with_saved(policy_model.load_base(base, self.device), saved)
+        policy = lora.with_saved(policy_model.load_base(base, self.device, self.cfg.base_quantization), saved)
         vision = policy_model.vision_of(policy, processor, self.cfg.feature_cache_bytes)
         limits = Limits(self.cfg.max_tokens, self.cfg.max_turn_tokens, self.cfg.temperature)
         capacity = max(self.cfg.concurrent_episodes, self.cfg.rollouts)

@@ -359,3 +359,10 @@ def test_options_that_json_cannot_carry_are_refused_with_their_path(options: dic
 def test_an_existing_server_is_not_configured(given: str) -> None:
     manifest = yaml.safe_load(f"{{url: 'http://judge.internal', {given}}}")
     assert "url names an existing server" in complaint(spec.EndpointSpec, manifest)
+
+
+@pytest.mark.parametrize("kind", ["stratify", "grpo", "evaluate"])
+def test_vllm_is_refused_beside_a_quantized_base_which_it_does_not_serve(kind):
+    settings = {"engine": "vllm", "baseQuantization": "nf4"}
+    with pytest.raises(ValidationError, match="base_quantization nf4 with engine vllm"):
+        spec.Stages.model_validate({kind: settings})

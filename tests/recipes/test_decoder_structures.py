@@ -51,14 +51,15 @@ class Policy:
 
 @pytest.fixture(scope="module")
 def policies(real_base):  # noqa: F811
-    """policies(family, dtype, adapted=…, **overrides): a policy, with or without an adapter that changes it."""
+    """policies(family, dtype, adapted=…, quantization=…, **overrides): a policy, with or without an adapter that
+    changes it, on a base that is quantized or not."""
     made = {}
 
-    def policy(family: str, dtype: str, *, adapted: bool = True, **overrides) -> Policy:
-        key = (family, dtype, adapted, *overrides.items())
+    def policy(family: str, dtype: str, *, adapted: bool = True, quantization="none", **overrides) -> Policy:
+        key = (family, dtype, adapted, quantization, *overrides.items())
         if key not in made:
             spec = ModelSpec(base=str(real_base(family, **overrides)), dtype=dtype)
-            model = policy_model.load_base(spec, CPU)
+            model = policy_model.load_base(spec, CPU, quantization)
             if adapted:
                 torch.manual_seed(0)
                 model = lora.add(model, LoraSettings()).eval()
@@ -130,6 +131,13 @@ def test_log_probs_equal_those_of_the_trainer(policies, monkeypatch, family: str
     assert max(sum(len(segment.tokens) for segment in row) for row in rows) > 256  # several blocks of the cache
     found = differences(policy, engine, rows)
     assert len(found) >= 4 * 3 * 4 and found.max() <= EXACT
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_log_probs_over_a_quantized_base_equal_those_of_the_trainer(policies, family: str) -> None:
+    policy = policies(family, "float32", quantization="nf4")
+    engine = policy.engine()
+    assert differences(policy, engine, play(engine, turns=2)).max() <= EXACT
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -78,16 +78,23 @@ def adapter_of(root, stage, target):
     return target
 
 
-@pytest.mark.parametrize("dtype", TESTED)
-def test_every_stage_of_the_tiny_model_runs_in_the_type(chain, make, tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "quantization"),
+    [*((dtype, "none") for dtype in TESTED), pytest.param("bfloat16", "nf4", marks=pytest.mark.slow)],
+)
+def test_every_stage_of_the_tiny_model_runs_in_the_type(chain, make, tmp_path, dtype, quantization):
     model = {"base": "tiny", "dtype": dtype}
+
+    def made(kind, **settings):
+        return make(kind, tmp_path, model=model, base_quantization=quantization, **settings)
+
     source, copy = store.Store(chain / "store"), store.open_store(f"file://{tmp_path}/store")
     curated = source.latest("curate")
     copy.publish(
         "curate", 1, {name: source.open(curated, name) for name in curated.files}, meta=curated.meta, parents=()
     )
-    run(SFTRecipe(make(SFTConfig, tmp_path, model=model, epochs=15)))
-    run(StratifyRecipe(make(StratifyConfig, tmp_path, model=model, questions=12, rollouts=2)))
+    run(SFTRecipe(made(SFTConfig, epochs=15)))
+    run(StratifyRecipe(made(StratifyConfig, questions=12, rollouts=2)))
     settings = {
         "levels": ["easy", "1", "2"],
         "questions_per_step": 8,
@@ -95,8 +102,8 @@ def test_every_stage_of_the_tiny_model_runs_in_the_type(chain, make, tmp_path, d
         "steps": 2,
         "format_weight": 0.5,
     }
-    run(GRPORecipe(make(GRPOConfig, tmp_path, model=model, **settings)))
-    run(EvaluateRecipe(make(EvaluateConfig, tmp_path, model=model, questions=4, policies=["prompted", "sft", "grpo"])))
+    run(GRPORecipe(made(GRPOConfig, **settings)))
+    run(EvaluateRecipe(made(EvaluateConfig, questions=4, policies=["prompted", "sft", "grpo"])))
     series = steps(tmp_path, "grpo")
     assert len(series) == 2 and any(line["learned"] for line in series)
     assert max(line["canary_engine"] for line in series) < (1e-5 if dtype == "float32" else 0.05)

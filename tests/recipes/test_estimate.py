@@ -51,7 +51,7 @@ class Real:
     cfg: Any
 
     def __post_init__(self) -> None:
-        base = policy_model.load_base(self.cfg.model, CPU)
+        base = policy_model.load_base(self.cfg.model, CPU, self.cfg.base_quantization)
         self.processor = policy_model.load_processor(self.cfg.model)
         self.model = lora.add(base, self.cfg.lora).eval()
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
@@ -131,19 +131,21 @@ def assert_close(estimated: int, real: int, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "dtype", "setting"),
+    ("family", "kind", "dtype", "setting", "quantization"),
     [
-        ("qwen2_5_vl", GRPOConfig, "bfloat16", "on"),
-        ("qwen3_vl", GRPOConfig, "bfloat16", "off"),
-        ("qwen3_vl", SFTConfig, "float32", "on"),
-        ("qwen3_vl_moe", GRPOConfig, "float32", "off"),
+        ("qwen2_5_vl", GRPOConfig, "bfloat16", "on", "none"),
+        ("qwen3_vl", GRPOConfig, "bfloat16", "off", "none"),
+        ("qwen3_vl", SFTConfig, "float32", "on", "none"),
+        ("qwen3_vl_moe", GRPOConfig, "float32", "off", "none"),
+        ("qwen2_5_vl", GRPOConfig, "bfloat16", "on", "nf4"),
+        ("qwen3_vl_moe", SFTConfig, "bfloat16", "off", "nf4"),
     ],
 )
 def test_every_item_of_an_update_is_within_a_twentieth_of_what_is_allocated(
-    real_base, family, kind, dtype, setting,  # noqa: F811
+    real_base, family, kind, dtype, setting, quantization,  # noqa: F811
 ):  # fmt: skip
     folder = real_base(family)
-    cfg = configuration(kind, folder, dtype, activation_checkpointing=setting)
+    cfg = configuration(kind, folder, dtype, activation_checkpointing=setting, base_quantization=quantization)
     config = json.loads((folder / "config.json").read_text())
     estimated = trace.stage(config, cfg, ranks=1, usable_bytes=10**10).phases["update"]
     real = Real(cfg)

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from gog.spec import LoraSettings, ModelSpec
-from gog_recipes.models import decoder_weights, lora, policy_model
+from gog.spec import LoraSettings, ModelSpec, Quantization
+from gog_recipes.models import decoder_weights, lora, nf4, policy_model
 from gog_recipes.models.decoder import Decoder, StepInputs
 from gog_recipes.runtime import parallel, ranks
 
@@ -32,7 +32,7 @@ def logits(decoder: Decoder) -> torch.Tensor:
     return torch.cat((first, second))
 
 
-def compare(rank: int, port: int, fused_bytes: int) -> None:
+def compare(rank: int, port: int, fused_bytes: int, quantization: Quantization) -> None:
     """In each rank: the sharded policy's logits equal those of the whole one, also after a rest."""
     torch.set_num_threads(1)
     os.environ.update(
@@ -41,7 +41,7 @@ def compare(rank: int, port: int, fused_bytes: int) -> None:
     decoder_weights.FUSED_BYTES = fused_bytes
     both = ranks.init(CPU)
     torch.manual_seed(0)
-    model = lora.add(policy_model.load_base(ModelSpec(base="tiny"), CPU), LoraSettings()).eval()
+    model = lora.add(policy_model.load_base(ModelSpec(base="tiny"), CPU, quantization), LoraSettings()).eval()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -49,6 +49,9 @@ def compare(rank: int, port: int, fused_bytes: int) -> None:
     parallel.shard(model, both)
     decoder = Decoder(model)
     assert decoder.sharded and torch.equal(logits(decoder), expected)
+    if quantization == "nf4":  # the engine plays from the trainer's own weights
+        owned = {each.codes.data_ptr() for each in model.modules() if isinstance(each, nf4.Linear)}
+        assert {layer.out.weight.codes.data_ptr() for layer in decoder.layers} <= owned
     decoder.rest()
     assert not decoder.layers and not decoder.head.numel()
     decoder.refresh(model)
@@ -56,9 +59,14 @@ def compare(rank: int, port: int, fused_bytes: int) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("fused_bytes", [0, decoder_weights.FUSED_BYTES])
-def test_a_sharded_policy_is_gathered_for_sampling_and_freed_at_rest(fused_bytes: int) -> None:
+@pytest.mark.parametrize(
+    ("fused_bytes", "quantization"),
+    [(0, "none"), (decoder_weights.FUSED_BYTES, "none"), (decoder_weights.FUSED_BYTES, "nf4")],
+)
+def test_a_sharded_policy_is_gathered_for_sampling_and_freed_at_rest(
+    fused_bytes: int, quantization: Quantization
+) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(compare, (port, fused_bytes), nprocs=2)
+    mp.spawn(compare, (port, fused_bytes, quantization), nprocs=2)

@@ -14,19 +14,23 @@ from support import learning, sharding_program
 from gog_recipes.runtime.ranks import SINGLE
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(
+    scope="module",
+    params=[("float32", "none"), ("bfloat16", "none"), pytest.param(("float32", "nf4"), marks=pytest.mark.slow)],
+)
 def updates(request, tmp_path_factory):
     """The same update by two ranks, of which one has four trajectories and the other one, and by a single process."""
     folder = tmp_path_factory.mktemp("sharding")
+    dtype, quantization = request.param
     program = Path(sharding_program.__file__)
     line = [sys.executable, "-W", "ignore", "-m", "gog_recipes.runtime.launch", "--standalone", "--nproc_per_node=2"]
     with (folder / "log").open("w") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [*line, str(program), request.param, "70", "on", str(folder / "found")]
+        command = [*line, str(program), dtype, "70", "on", quantization, str(folder / "found")]
         code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
     assert code == 0, (folder / "log").read_text()[-3000:]
-    alone = sharding_program.update(SINGLE, request.param, 10**6, "off")
-    return request.param, torch.load(folder / "found"), alone
+    alone = sharding_program.update(SINGLE, dtype, 10**6, "off", quantization)
+    return dtype, torch.load(folder / "found"), alone
 
 
 def test_losses_and_gradients_equal_those_of_a_single_process(updates):

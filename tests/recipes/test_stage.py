@@ -75,6 +75,22 @@ def test_a_stage_refuses_to_resume_from_another_runs_or_other_settings_checkpoin
     assert str(caught.value) == f"file://{tmp_path}/store: {sentence}"
 
 
+def test_an_adapter_of_a_base_that_was_quantized_otherwise_is_used_and_logged(tmp_path, capsys):
+    earlier = make_stage(tmp_path, base_quantization="nf4", stage="earlier")
+    commit(earlier)
+    trained = earlier.store.latest("earlier")
+    make_stage(tmp_path, base_quantization="nf4").folder(trained)
+    assert "base_quantization" not in capsys.readouterr().out
+    make_stage(tmp_path).folder(trained)
+    assert "earlier/1 was trained with base_quantization nf4 and is used with none" in capsys.readouterr().out
+
+
+def test_a_stage_does_not_resume_on_a_base_that_is_quantized_otherwise(tmp_path):
+    commit(make_stage(tmp_path))
+    with pytest.raises(UserError, match="made with another base_quantization"):
+        make_stage(tmp_path, base_quantization="nf4")
+
+
 def test_checkpoints_under_another_key_in_the_same_store_do_not_matter(tmp_path):
     commit(make_stage(tmp_path, run="theirs"))
     assert make_stage(tmp_path, stage="grpo-mine").store.latest("grpo-mine") is None

@@ -17,10 +17,10 @@ from support import builders
 CPU = torch.device("cpu")
 
 
-def adapted(spec: ModelSpec) -> torch.nn.Module:
+def adapted(spec: ModelSpec, quantization: str = "none") -> torch.nn.Module:
     """The policy with an adapter that changes what it computes; in evaluation mode."""
     torch.manual_seed(0)
-    model = lora.add(policy_model.load_base(spec, CPU), LoraSettings())
+    model = lora.add(policy_model.load_base(spec, CPU, quantization), LoraSettings())
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)

@@ -1,6 +1,6 @@
 """The program that test_sharding runs in every rank: one update of a sharded policy; rank 0 writes what it found.
 
-sharding_program.py DTYPE BUDGET CHECKPOINTING TARGET
+sharding_program.py DTYPE BUDGET CHECKPOINTING QUANTIZATION TARGET
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from support import learning
 TURNS = (1, 3, 2, 1, 4)
 
 
-def update(group: Ranks, dtype: str, budget: int, saving: str) -> dict:
+def update(group: Ranks, dtype: str, budget: int, saving: str, quantization: str) -> dict:
     """Statistics and whole gradients of an update, and which weights are divided."""
     spec = ModelSpec(base="tiny", dtype=dtype)
-    policy, processor = learning.adapted(spec), policy_model.load_processor(spec)
+    policy, processor = learning.adapted(spec, quantization), policy_model.load_processor(spec)
     vision = policy_model.vision_of(policy, processor)
     items = learning.trajectories(processor, vision, TURNS)
     checkpointing.apply(policy, saving, budget)
@@ -56,7 +56,7 @@ def update(group: Ranks, dtype: str, budget: int, saving: str) -> dict:
 
 if __name__ == "__main__":
     group = ranks.init(torch.device("cpu"))
-    results = update(group, sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    results = update(group, sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
     if group.is_main:
-        torch.save(results, sys.argv[4])
+        torch.save(results, sys.argv[5])
     ranks.shutdown(group)

@@ -53,6 +53,7 @@ from gog.spec.stages import (
     LoraSettings,
     ModelEndpoint,
     OptimizerSettings,
+    Quantization,
     SFTSettings,
     StratifySettings,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "PolicyEndpointSpec",
     "PolicyServerSpec",
     "Quantity",
+    "Quantization",
     "ResourceName",
     "ResourcesSpec",
     "RetentionSpec",

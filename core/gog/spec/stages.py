@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,9 @@ from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
 from gog.spec.endpoints import Options
 
 Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
+
+
+Quantization = Literal["none", "nf4"]
 
 
 class AgentSettings(Spec):
@@ -42,7 +45,18 @@ FeatureBytes = Annotated[
 ]
 
 
-class EngineSettings(Spec):
+class BaseSettings(Spec):
+    """How the base model is kept in memory."""
+
+    base_quantization: Quantization = Field(
+        "none",
+        description="How frozen linears and experts of the language model are kept. none: in model.dtype; nf4: in 4.5 bits "
+        "per weight, unpacked at each use, with float32 adapters beside them (QLoRA). Less memory, slower sampling. It "
+        "changes what the base computes, so set it alike in all stages [ours, after QLoRA].",
+    )
+
+
+class EngineSettings(BaseSettings):
     """What samples the turns of a stage that plays rollouts."""
 
     feature_cache_bytes: FeatureBytes = 4 << 30
@@ -82,6 +96,15 @@ class EngineSettings(Spec):
         description="Whether the transformers engine advances each conversation by itself, so that its tokens and "
         "log-probs are the same, bit for bit, in whatever company and after an interruption. Slower [ours].",
     )
+
+    @model_validator(mode="after")
+    def _vllm_plays_a_base_that_is_not_quantized(self) -> Self:
+        if self.engine == "vllm" and self.base_quantization != "none":
+            raise ValueError(
+                "base_quantization nf4 with engine vllm, which serves the base as it is: set base_quantization to none, or "
+                "engine to transformers"
+            )
+        return self
 
 
 class CurateSettings(Spec):
@@ -123,8 +146,8 @@ class OptimizerSettings(Spec):
     weight_decay: float = Field(0.0, ge=0, description="Weight decay [ours].")
 
 
-class PassSettings(Spec):
-    """Bounds of the memory of forward and backward passes. They change no result."""
+class PassSettings(BaseSettings):
+    """Memory of forward and backward passes. Their bounds change no result."""
 
     micro_batch_tokens: int = Field(
         16_384,

@@ -44,6 +44,7 @@ def knobs(kind: str, name: str, items: Bytes, *, sharded: bool, quantizable: boo
     stage = f"stages.{kind}"
     training = f"lower {stage}.microBatchTokens" if bounded else f"lower {stage}.maxTokens"
     weights = "use more GPUs" if sharded else "use GPUs with more memory"
+    packed = f"set {stage}.baseQuantization: nf4, or " if quantizable else ""
     if quantizable:
         weights += f", or set {stage}.baseQuantization: nf4"
     working = {
@@ -54,7 +55,7 @@ def knobs(kind: str, name: str, items: Bytes, *, sharded: bool, quantizable: boo
     }.get(name, f"lower {stage}.prefillTokens")
     advice = {
         Item.BASE: weights,
-        Item.COPIES: f"sample with vLLM on GPUs of its own ({stage}.engine: vllm)",
+        Item.COPIES: f"{packed}sample with vLLM on GPUs of its own ({stage}.engine: vllm)",
         Item.GATHERED: "use GPUs with more memory",
         Item.CACHE: f"lower {stage}.kvCacheBytes",
         Item.ACTIVATIONS: working,

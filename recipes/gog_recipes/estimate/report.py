@@ -44,7 +44,7 @@ def _stage(asked: StageRequest, request: Request, found: Mapping[str, Any], coun
         copies=_weight_sets(cfg),
     )  # fmt: skip
     trains = isinstance(cfg, (SFTConfig, GRPOConfig))
-    quantizable = getattr(cfg, "base_quantization", "") == "none"
+    quantizable = getattr(cfg, "base_quantization", "") == "none" and getattr(cfg, "engine", "") != "vllm"
     phases = [
         budget.phase(
             name,
@@ -116,11 +116,17 @@ def _speed(cfg: Any, traced: Traced, counts: Parameters, ranks: int, gpu_bytes: 
         at_once=held,
         passes=2 + again + (1 if is_grpo and cfg.kl_coef else 0),
         active=counts.active,
-        weight_bytes=counts.total * size,
+        weight_bytes=_read_bytes(cfg, counts, size),
         token_bytes=counts.token_elements * size,
         longest=each.tokens,
     )
     return speed.seconds(work, gpu_bytes)
+
+
+def _read_bytes(cfg: Any, counts: Parameters, size: int) -> int:
+    """Bytes of weights that move for one sampled token; packed ones are read, written unpacked and read again."""
+    packed = counts.quantizable if cfg.base_quantization != "none" else 0
+    return int((counts.total - packed) * size + packed * (4.5 / 8 + 2 * size))
 
 
 def _notes(cfg: Any, traced: Traced) -> list[str]:
@@ -132,7 +138,4 @@ def _notes(cfg: Any, traced: Traced) -> list[str]:
         )
     if getattr(cfg, "engine", "transformers") != "transformers":
         notes.append(f"engine {cfg.engine} samples on GPUs of its own, which are not counted here")
-    for name in ("base_quantization", "offload"):
-        if getattr(cfg, name, "none") != "none":
-            notes.append(f"{name} is not traced: the base weights are counted as if they were whole")
     return notes

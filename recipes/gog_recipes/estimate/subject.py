@@ -17,7 +17,7 @@ from gog.errors import UserError
 from gog.spec import GRPOConfig, SFTConfig, StageConfig
 from gog_recipes.estimate.meter import Meter, Moments
 from gog_recipes.estimate.shapes import Shapes
-from gog_recipes.models import checkpointing, lora, lora_linear, policy_model
+from gog_recipes.models import checkpointing, experts, lora, lora_linear, nf4, policy_model
 from gog_recipes.runtime import parallel
 from gog_recipes.runtime.ranks import Ranks
 
@@ -90,12 +90,15 @@ def build(config: Mapping[str, Any], cfg: StageConfig, layers: int, *, frozen: i
     of = int(_text(config)["num_hidden_layers"])
     shapes, group = Shapes(), OneOfMany(0, ranks if isinstance(cfg, (SFTConfig, GRPOConfig)) else 1)
     with torch.device("meta"):
-        model = _adapted(_model(config, layers, getattr(torch, cfg.model.dtype)), cfg, frozen)
+        base = _model(config, layers, getattr(torch, cfg.model.dtype))
+        if getattr(cfg, "base_quantization", "none") != "none":
+            policy_model.quantize(base, torch.device("meta"))
+        model = _adapted(base, cfg, frozen)
     inner = policy_model.core(model)
     text = inner.config.get_text_config()
     meter = Meter(text.vocab_size)
     with shapes, meter:
-        _materialize(model)
+        _materialize(model, shapes)
         meter.hold_model(model)
         if isinstance(cfg, (SFTConfig, GRPOConfig)):
             text.num_hidden_layers = of  # by which `auto` is decided
@@ -112,11 +115,12 @@ def build(config: Mapping[str, Any], cfg: StageConfig, layers: int, *, frozen: i
 
 def _adapted(model: torch.nn.Module, cfg: StageConfig, frozen: int) -> torch.nn.Module:
     """The model with the adapters of a stage."""
-    if frozen and next(model.parameters()).dtype is not torch.float32:  # into float32 weights they are merged
+    if frozen and not lora.merges(model):
         family = policy_model.family_of(model)
         parts = list(family.lora_parameters) or None
         below = LoraConfig(r=frozen, lora_alpha=frozen, target_modules=family.lora_targets, target_parameters=parts)
-        model = PeftModel(model, below, adapter_name=lora.FROZEN).requires_grad_(False).eval()
+        with experts.findable(model):
+            model = PeftModel(model, below, adapter_name=lora.FROZEN).requires_grad_(False).eval()
         lora_linear.install(model)
     return lora.add(model, cfg.lora) if isinstance(cfg, (SFTConfig, GRPOConfig)) else model
 
@@ -142,7 +146,7 @@ def _model(config: Mapping[str, Any], layers: int, dtype: torch.dtype) -> torch.
     return found
 
 
-def _materialize(model: torch.nn.Module) -> None:
+def _materialize(model: torch.nn.Module, shapes: Shapes) -> None:
     """Replaces the parameters and buffers of a model on the meta device by fake ones on the CPU; tied ones stay tied."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
@@ -150,7 +154,8 @@ def _materialize(model: torch.nn.Module) -> None:
             if each is None:
                 continue
             if id(each) not in made:
-                fresh = torch.empty(each.shape, dtype=each.dtype)
+                with shapes.fake if each.dtype is torch.uint8 else contextlib.nullcontext():  # packed weights
+                    fresh = torch.empty(each.shape, dtype=each.dtype)
                 is_weight = isinstance(each, torch.nn.Parameter)
                 made[id(each)] = torch.nn.Parameter(fresh, each.requires_grad) if is_weight else fresh
             (module._parameters if name in module._parameters else module._buffers)[name] = made[id(each)]
@@ -173,8 +178,16 @@ class Parameters:
     """All parameters."""
     active: int
     """Those of the language model that take part in a token: of the experts only the chosen ones."""
+    quantizable: int
+    """Those that a quantized base packs."""
     token_elements: int
     """Elements of the key-value cache per token."""
+
+
+def _quantizable(layers: torch.nn.Module) -> int:
+    packed = copy.deepcopy(layers)
+    policy_model.quantize_layers(packed, torch.device("meta"))
+    return nf4.count(packed)
 
 
 def parameters(config: Mapping[str, Any]) -> Parameters:
@@ -190,6 +203,7 @@ def parameters(config: Mapping[str, Any]) -> Parameters:
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return Parameters(
         total=sum(each.numel() for each in model.parameters()) + (depth - 1) * layer,
+        quantizable=depth * _quantizable(language.layers),
         active=depth * (layer - experts + chosen) + text.vocab_size * text.hidden_size,
         token_elements=2 * depth * text.num_key_value_heads * size,
     )

@@ -1,7 +1,8 @@
 """The weights of a decoder layer as the sampling decoder uses them: the trainer's own, without a second copy.
 
 A linear is read through the trainer's tensors, and its adapter is computed beside it, in the adapter's own precision.
-What is neither a plain linear nor a gated MLP (experts, quantized linears) is the trainer's own module, called as it is.
+A quantized one is unpacked at each use. What is neither a linear nor a gated MLP (experts) is the trainer's own module,
+called as it is.
 
 Two exceptions hold copies. Of a small model, copies of queries, keys and values side by side, and of gate and up, save
 more time than they cost bytes; there the adapter is folded into float32 weights, so sampling costs what the base model
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from torch.func import functional_call
 
-from gog_recipes.models import lora_linear
+from gog_recipes.models import lora_linear, nf4
 from gog_recipes.runtime import parallel
 
 FUSED_BYTES = 64 * 2**20
@@ -134,7 +135,7 @@ class AdaptedLinear:
     rounded away: outputs of bfloat16 are a grid, and an update of RL is smaller than half of its spacing.
     """
 
-    weight: torch.Tensor
+    weight: torch.Tensor | nf4.Packed
     """[out, in]."""
     bias: torch.Tensor | None
     """[out]."""
@@ -148,7 +149,7 @@ class AdaptedLinear:
 
 @dataclass(frozen=True)
 class Copied:
-    """A trainer's module with copies of its weights."""
+    """A trainer's module with copies of its parameters."""
 
     module: torch.nn.Module
     """Whose code is run."""
@@ -164,13 +165,16 @@ def linear(module: Any, keep: Keep = torch.Tensor.detach) -> Function:
     """A linear as it is trained.
 
     Args:
-        module: torch.nn.Linear, or peft's LoraLayer around one, which are read through their tensors; any other module
-            is called
-        keep: what is kept of each tensor
+        module: torch.nn.Linear, quantized or not, or peft's LoraLayer around one, which are read through their tensors;
+            any other module is called
+        keep: what is kept of each tensor; of a quantized weight the weight itself, which is whole on every rank
     """
     base = _base(module)
-    if type(base) is not torch.nn.Linear:
+    if type(base) not in (torch.nn.Linear, nf4.Linear):
         return _module(module, keep)
+    weight = nf4.weight_of(base)
+    if isinstance(weight, torch.Tensor):
+        weight = keep(weight.detach())
     adapters = tuple(
         lora_linear.Adapter(
             keep(module.lora_A[name].weight.detach()), keep(module.lora_B[name].weight.detach()), factor
@@ -178,14 +182,14 @@ def linear(module: Any, keep: Keep = torch.Tensor.detach) -> Function:
         for name in _active(module)
         if (factor := module.scaling[name])
     )
-    return AdaptedLinear(keep(base.weight.detach()), None if base.bias is None else keep(base.bias.detach()), adapters)
+    return AdaptedLinear(weight, None if base.bias is None else keep(base.bias.detach()), adapters)
 
 
 def _module(module: torch.nn.Module, keep: Keep) -> Function:
     if keep is torch.Tensor.detach:
         return module
-    tensors = {name: keep(each.detach()) for name, each in (*module.named_parameters(), *module.named_buffers())}
-    return Copied(module, tensors)
+    kept = {name: keep(each.detach()) for name, each in module.named_parameters()}
+    return Copied(module, kept | dict(module.named_buffers()))  # buffers are whole on every rank
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,28 @@ Everything else (names, shapes, saving, loading, several adapters, switching the
 adapter is one that vLLM loads: A [experts · r, in], B [out, r · experts], of `gate_up_proj` under `experts.base_layer` and
 of `down_proj` under `experts`. Importing this module replaces the forward of PEFT's wrapper.
 
+A quantized base keeps the experts packed (`nf4`), and an expert is unpacked when tokens were sent to it. PEFT needs no more
+of a parameter than its name, shape and type, which a packed one has, too, while adapters are added (`findable`).
+
 Not here: one kernel for all experts. The experts that tokens were sent to are computed one after the other.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from peft.tuners.lora.layer import ParamWrapper
 
-from gog_recipes.models import lora_linear
+from gog_recipes.models import lora_linear, nf4
 
 PARAMETERS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 """Names of the parameters, as PEFT's target_parameters."""
+NAMES = tuple(name.rpartition(".")[2] for name in PARAMETERS)
+"""Their names in a layer of experts, in the order in which PEFT wraps them."""
 
 
 def forward(
@@ -44,6 +52,17 @@ def forward(
     if self.merged or not any(_factors(wrapper) for wrapper in wrappers.values()):
         out: torch.Tensor = experts(hidden, top_k_index, top_k_weights)
         return out
+    return _compute(experts, wrappers, hidden, top_k_index, top_k_weights)
+
+
+def _compute(
+    experts: Any,
+    wrappers: dict[str, ParamWrapper],
+    hidden: torch.Tensor,
+    top_k_index: torch.Tensor,
+    top_k_weights: torch.Tensor,
+) -> torch.Tensor:
+    """The layer of experts, one after the other; wrappers: with their adapters, by parameter."""
     result = torch.zeros_like(hidden)
     for expert in top_k_index.unique().tolist():
         token, choice = torch.where(top_k_index == expert)
@@ -53,10 +72,71 @@ def forward(
     return result
 
 
-def wrapped(wrapper: ParamWrapper) -> torch.Tensor:
-    """The parameter [experts, out, in] that a wrapper adapts."""
-    weight: torch.Tensor = wrapper.get_param()
-    return weight
+def quantize(layers: torch.nn.Module, device: torch.device) -> None:
+    """Packs the weights of every layer of experts, in place, on a device. Raises UserError as nf4.quantize does."""
+    for name, module in layers.named_modules():
+        if not all(isinstance(module._parameters.get(parameter), torch.nn.Parameter) for parameter in NAMES):
+            continue
+        for parameter in NAMES:
+            packed = nf4.replace(module, parameter, device, f"{name}.{parameter}")
+            module.register_buffer(f"{parameter}_codes", packed.codes)
+            module.register_buffer(f"{parameter}_scales", packed.scales)
+            module.register_buffer("pairs", packed.pairs)
+            setattr(module, f"{parameter}_is", (packed.shape, packed.dtype))
+        module.__class__ = _packed(type(module))  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def findable(model: torch.nn.Module) -> Iterator[None]:
+    """A context in which PEFT finds packed experts, which are buffers, by the names of parameters."""
+    layers = [module for module in model.modules() if isinstance(module, Packed)]
+    for each in layers:
+        each.findable = True
+    try:
+        yield
+    finally:
+        for each in layers:
+            each.findable = False
+
+
+@functools.cache
+def _packed(architecture: Any) -> Any:
+    """A class of experts whose weights are packed."""
+    return type(f"Packed{architecture.__name__}", (Packed, architecture), {})
+
+
+class Packed(torch.nn.Module):
+    """Experts whose weights are packed; a layer of them becomes one in `quantize`."""
+
+    findable = False
+    """Whether PEFT is looking for parameters."""
+
+    @property
+    def gate_up_proj(self) -> nf4.Packed:
+        """[experts, 2 · intermediate size, h]."""
+        return self._weight("gate_up_proj")
+
+    @property
+    def down_proj(self) -> nf4.Packed:
+        """[experts, h, intermediate size]."""
+        return self._weight("down_proj")
+
+    def _weight(self, name: str) -> nf4.Packed:
+        codes, scales = getattr(self, f"{name}_codes"), getattr(self, f"{name}_scales")
+        shape, dtype = getattr(self, f"{name}_is")
+        return nf4.Packed(codes, scales, self._buffers["pairs"], shape, dtype)
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+        """Inside `findable` also stand-ins of one element for the packed weights."""
+        yield from super().named_parameters(*args, **kwargs)
+        for name in NAMES if self.findable else ():
+            weight = self._weight(name)
+            zero = torch.zeros((), dtype=weight.dtype, device=weight.device)
+            yield name, torch.nn.Parameter(zero.expand(weight.shape), requires_grad=False)
+
+    def forward(self, hidden: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor) -> torch.Tensor:
+        """See the function `forward`; without adapters."""
+        return _compute(self, {}, hidden, top_k_index, top_k_weights)
 
 
 def _wrappers(outer: Any) -> dict[str, ParamWrapper]:
@@ -76,7 +156,9 @@ def _factors(wrapper: ParamWrapper) -> dict[str, float]:
     return {name: wrapper.scaling[name] for name in names if wrapper.scaling[name]}
 
 
-def _linear(weights: torch.Tensor, wrapper: ParamWrapper | None, expert: int, x: torch.Tensor) -> torch.Tensor:
+def _linear(
+    weights: torch.Tensor | nf4.Packed, wrapper: ParamWrapper | None, expert: int, x: torch.Tensor
+) -> torch.Tensor:
     """[t, in] -> [t, out] by one expert's weight and its part of the adapters."""
     adapters = []
     for name, factor in (_factors(wrapper) if wrapper is not None else {}).items():

@@ -1,9 +1,9 @@
 """LoRA adapters of the policy: saved ones that later stages build on, a fresh one to train, the reference without it.
 
-Saved adapters are merged into float32 weights. Into weights of lower precision they must not be: an update of RL is
-smaller than the gap between two bfloat16 numbers, and most of it would be rounded away. There they stay beside the
-weights, joined into one frozen adapter; the trained one is a float32 parameter beside it, and neither is rounded away in
-the forward pass (`lora_linear`).
+Saved adapters are merged into float32 weights. Into weights of lower precision, or in 4 bits, they must not be: an update
+of RL is smaller than the gap between two bfloat16 numbers, and most of it would be rounded away. There they stay beside
+the weights, joined into one frozen adapter; the trained one is a float32 parameter beside it, and neither is rounded away
+in the forward pass (`lora_linear`).
 
 PEFT only warns about saved weights that have no place in the model, and leaves them without effect: an adapter of
 another base model would be evaluated as if it were none. So a saved adapter is checked against the model first, by
@@ -31,8 +31,9 @@ from gog import adapters, tensors
 from gog.errors import UserError
 from gog.spec import LoraSettings
 from gog_recipes.models import (
-    experts,  # noqa: F401  (its forward takes the place of PEFT's)
+    experts,  # its forward takes the place of PEFT's
     lora_linear,
+    nf4,
     peft_compat,  # noqa: F401  (before peft applies an adapter)
     policy_model,
 )
@@ -55,13 +56,14 @@ def with_saved(model: torch.nn.Module, folders: Sequence[Path]) -> torch.nn.Modu
     """
     for folder in folders:
         check(model, folder)
-    if next(model.parameters()).dtype == torch.float32:
+    if merges(model):
         for folder in folders:
             model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     elif folders:
         with tempfile.TemporaryDirectory() as scratch:
             joined = adapters.join(folders, Path(scratch) / "joined")
-            model = PeftModel.from_pretrained(model, str(joined), adapter_name=FROZEN)
+            with experts.findable(model):
+                model = PeftModel.from_pretrained(model, str(joined), adapter_name=FROZEN)
         lora_linear.install(model)
     return model.requires_grad_(False).eval()
 
@@ -78,11 +80,12 @@ def beside(model: torch.nn.Module, folders: Mapping[str, Path]) -> torch.nn.Modu
     """
     for folder in folders.values():
         check(model, folder)
-    for name, folder in folders.items():
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), name)
-        else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    with experts.findable(model):
+        for name, folder in folders.items():
+            if isinstance(model, PeftModel):
+                model.load_adapter(str(folder), name)
+            else:
+                model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
     lora_linear.install(model)
     activate(model, ())
     return model.requires_grad_(False).eval()
@@ -103,6 +106,11 @@ def activate(model: torch.nn.Module, names: Sequence[str]) -> None:
         model.base_model.set_adapter(list(names), inference_mode=True)
     else:
         model.base_model.disable_adapter_layers()
+
+
+def merges(model: torch.nn.Module) -> bool:
+    """Whether saved adapters are merged into the weights of a model, which hold the sums without loss."""
+    return next(model.parameters()).dtype == torch.float32 and not nf4.count(model)
 
 
 def add(model: torch.nn.Module, settings: LoraSettings) -> PeftModel:
@@ -130,10 +138,12 @@ def add(model: torch.nn.Module, settings: LoraSettings) -> PeftModel:
         target_parameters=list(family.lora_parameters) or None,
     )
     if not isinstance(model, PeftModel):
-        fresh = get_peft_model(model, config, TRAINED)
+        with experts.findable(model):
+            fresh = get_peft_model(model, config, TRAINED)
         lora_linear.install(fresh)
         return fresh
-    model.add_adapter(TRAINED, config)
+    with experts.findable(model):
+        model.add_adapter(TRAINED, config)
     lora_linear.install(model)
     model.base_model.set_adapter([FROZEN, TRAINED])
     for name, parameter in model.named_parameters():  # set_adapter makes every adapter trainable that it activates
@@ -312,7 +322,7 @@ def linears(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
                 tuple(module.gate_up_proj.shape[1:]),
             )
         elif isinstance(module, LoraLayer):
-            found[name] = tuple(module.get_base_layer().weight.shape)
+            found[name] = tuple(nf4.weight_of(module.get_base_layer()).shape)
         elif isinstance(module, torch.nn.Linear) and ".lora_" not in name and not name.endswith(".base_layer"):
-            found[name] = tuple(module.weight.shape)
+            found[name] = tuple(nf4.weight_of(module).shape)
     return found

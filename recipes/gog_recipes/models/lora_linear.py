@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from peft.tuners import lora
 from torch.autograd.function import once_differentiable
 
+from gog_recipes.models import nf4
+
 CAST_BYTES = 64 * 2**20
 """Bytes of inputs, updates or gradients that are cast at a time."""
 
@@ -43,13 +45,13 @@ class Adapter:
 
 
 def linear(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, adapters: Sequence[Adapter]
+    x: torch.Tensor, weight: torch.Tensor | nf4.Packed, bias: torch.Tensor | None, adapters: Sequence[Adapter]
 ) -> torch.Tensor:
     """x · weightᵀ + updates + bias, rounded as `adapted` rounds.
 
     Args:
         x: [..., in], of the type of the weights
-        weight: [out, in], frozen
+        weight: [out, in], frozen; a packed one is unpacked for each product
         bias: [out], frozen
         adapters: those that take part
 
@@ -57,8 +59,8 @@ def linear(
         [..., out] of the type of the weights. Autograd keeps x, and nothing else that has a row per token.
     """
     if not adapters:
-        return F.linear(x, weight, bias)
-    if weight.dtype.itemsize >= 4:
+        return F.linear(x, nf4.whole(weight), bias)
+    if isinstance(weight, torch.Tensor) and weight.dtype.itemsize >= 4:
         return adapted(x, weight, bias, sum((each(x) for each in adapters), torch.zeros((), device=x.device)))
     factors = tuple(each.scaling for each in adapters)
     pairs = [tensor for each in adapters for tensor in (each.a, each.b)]
@@ -67,19 +69,21 @@ def linear(
 
 
 class _Product(torch.autograd.Function):
-    """x · weightᵀ + updates + bias, for a weight of low precision: [n, in] -> [n, out]."""
+    """x · weightᵀ + updates + bias, for a weight of low precision or a packed one: [n, in] -> [n, out]."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        weight: torch.Tensor,
+        given: torch.Tensor | nf4.Packed,
         bias: torch.Tensor | None,
         factors: tuple[float, ...],
         *pairs: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.save_for_backward(x, weight, *pairs)
+        ctx.packed = given if isinstance(given, nf4.Packed) else None
+        ctx.save_for_backward(x, *pairs, *([given] if isinstance(given, torch.Tensor) else []))
         ctx.factors = factors
+        weight = nf4.whole(given)
         adapters = _adapters(pairs, factors)
         out = x.new_empty(len(x), len(weight))
         for rows in _rows(weight, len(x)):
@@ -90,7 +94,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, *pairs = ctx.saved_tensors
+        x, *pairs = ctx.saved_tensors
+        weight = pairs.pop() if ctx.packed is None else ctx.packed.unpack()
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         of_pairs = [torch.zeros_like(each) for each in pairs]
         for rows in _rows(weight, len(x)):
@@ -160,10 +165,11 @@ class Linear(lora.Linear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """[..., in] -> [..., out]."""
         names = [name for name in self.active_adapters if name in self.lora_A]
+        weight, bias = nf4.weight_of(self.base_layer), self.base_layer.bias
         plain = type(self.base_layer) is torch.nn.Linear and self.base_layer.weight.dtype.itemsize < 4
-        if self.disable_adapters or self.merged or not names or not plain or args or kwargs or self.lora_variant:
+        beside = plain or isinstance(weight, nf4.Packed)
+        if self.disable_adapters or self.merged or not names or not beside or args or kwargs or self.lora_variant:
             return super().forward(x, *args, **kwargs)
-        weight, bias = self.base_layer.weight, self.base_layer.bias
         if any(self._drops(name) for name in names):
             update = torch.zeros((), device=x.device)
             for name in names:
@@ -171,7 +177,7 @@ class Linear(lora.Linear):
                 update = (
                     update + self.lora_B[name](self.lora_A[name](self.lora_dropout[name](own))) * self.scaling[name]
                 )
-            return adapted(x, weight, bias, update)
+            return adapted(x, nf4.whole(weight), bias, update)
         # One with a factor of 0 takes part, too: without it the sum would be rounded in another order, and the policy
         # would differ from its reference by more than an update of RL.
         adapters = [Adapter(self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]) for name in names]

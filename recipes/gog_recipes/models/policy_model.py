@@ -16,10 +16,10 @@ import torch
 from peft import PeftModel
 
 from gog import base_model, prompts, trajectory
-from gog.spec import ModelSpec, PixelBounds
+from gog.spec import ModelSpec, PixelBounds, Quantization
 from gog_recipes import models, world
+from gog_recipes.models import experts, nf4, packing
 from gog_recipes.models import logprobs as chunked
-from gog_recipes.models import packing
 from gog_recipes.models.family import Family, Processor
 from gog_recipes.models.vision import FEATURE_BYTES, Vision
 
@@ -38,9 +38,39 @@ def base_folder(spec: ModelSpec) -> Path:
     return folder
 
 
-def load_base(spec: ModelSpec, device: torch.device) -> Any:
-    """The base model, frozen, in evaluation mode. Raises UserError for a folder that cannot be used."""
-    return load_folder(base_folder(spec), device, getattr(torch, spec.dtype))
+def load_base(spec: ModelSpec, device: torch.device, quantization: Quantization = "none") -> Any:
+    """The base model, frozen, in evaluation mode.
+
+    Args:
+        spec: of the model
+        device: where it is put
+        quantization: of the decoder layers. Each weight is packed on the device by itself, which never holds all of
+            them unpacked
+
+    Raises:
+        UserError: for a folder that cannot be used, or a model that cannot be quantized.
+    """
+    dtype = getattr(torch, spec.dtype)
+    if quantization == "none":
+        return load_folder(base_folder(spec), device, dtype)
+    model = load_folder(base_folder(spec), torch.device("cpu"), dtype)
+    quantize(model, device)
+    return model.to(device)
+
+
+def quantize(model: torch.nn.Module, device: torch.device) -> None:
+    """Quantizes linears and experts of the decoder layers to NF4, in place.
+
+    Raises:
+        UserError: for a weight that does not divide into blocks.
+    """
+    quantize_layers(language_model(model).layers, device)
+
+
+def quantize_layers(layers: torch.nn.Module, device: torch.device) -> None:
+    """Quantizes the linears and experts of some decoder layers. See `quantize`."""
+    nf4.quantize(layers, device)
+    experts.quantize(layers, device)
 
 
 def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:

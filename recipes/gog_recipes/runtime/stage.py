@@ -36,6 +36,8 @@ from gog_recipes.runtime import base, interruption, monitor, termination
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
+QUANTIZATION = "base_quantization"
+"""Setting that decides what the base model computes."""
 MEMORY_MAY_CHANGE = {
     "feature_cache_bytes",
     "micro_batch_tokens",
@@ -172,10 +174,22 @@ class Stage:
         return kind in self.config.inputs or self.store.latest(kind) is not None
 
     def folder(self, manifest: store.Manifest) -> Path:
-        """A folder with a checkpoint's files, verified. Raises UserError where its adapter is of another base model."""
+        """A folder with a checkpoint's files, verified. Raises UserError where its adapter is of another base model.
+
+        An adapter may be used beside a base that is quantized otherwise than in its training, which the log reports.
+        """
         self.base.require(manifest, self.log)
+        self._compare_quantization(manifest)
         target = self.common / "inputs" / manifest.ref.replace("/", "-")
         return folders.once(target, lambda fresh: self.store.fetch(manifest, fresh))
+
+    def _compare_quantization(self, manifest: store.Manifest) -> None:
+        there, own = (manifest.meta.get("settings", {}).get(QUANTIZATION), getattr(self.config, QUANTIZATION, None))
+        if there is not None and own is not None and there != own:
+            self.log(
+                f"checkpoint {manifest.ref} was trained with {QUANTIZATION} {there} and is used with {own}: the policy "
+                "computes something else than in training; set it alike in all stages"
+            )
 
     def archive(self, manifest: store.Manifest) -> trajectory_zip.Archive:
         """The trajectories of a checkpoint."""

@@ -73,12 +73,14 @@ def throughput(model: Any, device: Any, ranks: int) -> Throughput:
         ranks: how many ranks there are
     """
     parameters = list(model.parameters())
+    from gog_recipes.models import nf4
+
     peak = None
     if device.type == "cuda" and str(parameters[0].dtype) == "torch.bfloat16":
         import torch
 
         peak = peak_of(torch.cuda.get_device_name(device))
-    return Throughput(sum(each.numel() for each in parameters), ranks * peak if peak else None)
+    return Throughput(sum(each.numel() for each in parameters) + nf4.count(model), ranks * peak if peak else None)
 
 
 def peak_of(device: str) -> float | None:
