@@ -25,7 +25,7 @@ import sys
 import time
 import zlib
 
-from gog import behaviour, dataset, images, judging, metrics, rewards, trajectory_zip
+from gog import behaviour, dataset, images, judging, metrics, rewards, trajectory_zip, wording
 from gog.agent import Episode
 from gog.dataset import Question
 from gog.errors import QuestionSkipped, UserError
@@ -53,7 +53,8 @@ class CurateRecipe:
         self.folder, questions = self.stage.questions("train")
         if len(questions) < self.cfg.trajectories:
             raise UserError(
-                f"{self.cfg.trajectories} trajectories from {len(questions)} questions",
+                f"{wording.plural(self.cfg.trajectories, 'trajectory', 'trajectories')} from "
+                f"{wording.plural(len(questions), 'question')}",
                 where="trajectories",
                 remedy=f"ask for at most {len(questions)}",
             )

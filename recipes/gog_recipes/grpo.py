@@ -16,8 +16,7 @@ Features and their trade-offs
     - trajectories touched by a tool failure or without a verdict enter neither the loss nor their group's statistics
     - a step that lost too many of its trajectories, or from which nothing can be compared, is not learned from: it is
       played again until the outage is over or the patience for it is used up, and never counts as a step
-    - groups whose rewards are all equal carry no signal; they are counted and reported, not refilled. Too many steps in a
-      row of nothing but such groups are a warning, or stop the stage
+    - groups with equal rewards carry no signal: counted, not refilled; too many steps of nothing else warn or stop
     - a question with an unusable image or an over-long prompt is skipped, by name
     - images are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
     - resumes from its newest checkpoint; questions and sampling noise follow from seed and step. Every finished turn is
@@ -48,7 +47,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import dataset, exclusion, metrics, progress, rewards, stats, trajectory_zip
+from gog import dataset, exclusion, metrics, progress, rewards, stats, trajectory_zip, wording
 from gog.dataset import Question
 from gog.engine import Counters, Limits
 from gog.errors import UserError
@@ -121,9 +120,9 @@ class GRPORecipe(FTRecipeInterface):
         }
         folder, questions = self.stage.questions("train")
         chosen = [question for question in questions if question.id in graded and self._wanted(graded[question.id])]
-        if len(chosen) < self.cfg.questions_per_step:
+        if len(chosen) < (wanted := self.cfg.questions_per_step):
             raise UserError(
-                f"{len(chosen)} questions of level {', '.join(self.cfg.levels)} for steps of {self.cfg.questions_per_step}",
+                f"{wording.plural(len(chosen), 'question')} of level {', '.join(self.cfg.levels)} for steps of {wanted}",
                 where="levels", remedy="add a level, lower questions_per_step, or stratify more questions",
             )  # fmt: skip
         self.levels = {question.id: graded[question.id].level for question in chosen}

@@ -34,7 +34,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import metrics, progress
+from gog import metrics, progress, wording
 from gog.errors import UserError
 from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
@@ -95,8 +95,8 @@ class SFTRecipe(FTRecipeInterface):
             self.stage.skip(f"demonstration {name}", reason)
         if len(self.rows) < self.cfg.batch_size:
             raise UserError(
-                f"{len(self.rows)} demonstrations for batches of {self.cfg.batch_size}, {len(self.skipped)} were skipped "
-                f"and {len(kept_back)} held out",
+                f"{wording.plural(len(self.rows), 'demonstration')} for batches of {self.cfg.batch_size}, "
+                f"{wording.plural(len(self.skipped), 'was', 'were')} skipped and {len(kept_back)} held out",
                 where=str(archive.path),
                 remedy="see the log for the reasons, or lower batch_size",
             )

@@ -30,7 +30,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import dataset, exclusion, finite_json, levels, metrics, trajectory_zip
+from gog import dataset, exclusion, finite_json, levels, metrics, trajectory_zip, wording
 from gog.dataset import Question
 from gog.engine import Limits
 from gog.images import Image
@@ -151,7 +151,7 @@ class StratifyRecipe(FTRecipeInterface):
         kept = [self.kept[item.id] for item in played if item.id in self.kept][:KEPT_TRAJECTORIES]
         trajectory_zip.write(path["trajectories.zip"], kept, self.images)
         self.stage.publish(1, path, meta=meta, parents=[self.parent])
-        self.stage.log(str(counts))
+        self.stage.log(_sentence(graded))
         if warning := levels.warning(graded):
             self.stage.log(f"warning: {warning}")
 
@@ -196,6 +196,16 @@ class Tally:
             "unknown": self._levels["unknown"],
             "unsolved": self._unsolved,
         }
+
+
+def _sentence(graded: Sequence[Graded]) -> str:
+    """The levels of the questions, for the log."""
+    count = Counter(item.level for item in graded)
+    unsolved = sum(item.unsolved for item in graded)
+    return (
+        f"{wording.plural(len(graded), 'question')}: easy {count['easy']}, level 1 {count['1']}, level 2 {count['2']} "
+        f"({unsolved} never solved), without a level {count['unknown']}"
+    )
 
 
 @tune_config.parse

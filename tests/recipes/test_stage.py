@@ -19,8 +19,9 @@ from support.builders import make_image
 from gog import base_model, dataset_zip, journal, metrics, outage, progress, spec, store
 from gog.errors import ServiceDown, UserError
 from gog_recipes.runtime import base, config, monitor, termination
+from gog_recipes.runtime.metric_log import MetricLog
 from gog_recipes.runtime.ranks import SINGLE, Ranks
-from gog_recipes.runtime.stage import MetricLog, Stage
+from gog_recipes.runtime.stage import Stage
 
 
 def make_stage(folder, ranks=SINGLE, **settings):
@@ -275,7 +276,9 @@ def test_an_outage_that_a_stage_waits_for_is_in_its_progress_until_it_is_over(tm
     waiting = progress.read(stage.workdir)["waiting"]
     assert (waiting["reason"], waiting["message"]) == ("JudgeDown", "judge is down: timeout")
     assert waiting["since"] < waiting["until"]
-    assert "grpo: waits for judge, for 570 s at most: timeout" in capsys.readouterr().out
+    stage.report_waiting(None)
+    assert progress.read(stage.workdir).get("waiting") is None
+    assert capsys.readouterr().out == "grpo: waits for judge, for 570 s at most: timeout\ngrpo: judge works again\n"
     stage.report_waiting(None)
     assert "waiting" not in stage.progress() and stage.progress()["step"] == 2
 
@@ -430,7 +433,7 @@ def test_the_first_process_of_a_pod_ends_at_sigterm():
 
 def test_ranks_with_other_settings_are_refused_by_the_name_of_the_setting(tmp_path):
     refused = in_two_ranks(lambda ranks: make_stage(tmp_path, ranks, seed=ranks.rank, workdir=str(tmp_path / "w")).base)
-    sentence = "ranks: rank 1 has another seed than rank 0 (start all ranks with one configuration)"
+    sentence = "ranks: rank 1 and rank 0 differ in seed (start all ranks with one configuration)"
     assert [str(each) for each in refused] == [sentence, sentence]
 
 
@@ -444,7 +447,7 @@ def test_ranks_with_another_base_model_under_the_same_name_are_refused(tmp_path,
         local.folder = folders[ranks.rank]
         return make_stage(tmp_path, ranks, model={"base": "/model"}, workdir=str(tmp_path / "w")).base
 
-    sentence = "ranks: rank 1 has another base model than rank 0 (give every pod the same model)"
+    sentence = "ranks: rank 1 and rank 0 differ in base model (give every pod the same model)"
     assert [str(each) for each in in_two_ranks(act)] == [sentence, sentence]
 
 
@@ -458,7 +461,7 @@ def test_ranks_with_another_dataset_are_refused(tmp_path):
         stage = make_stage(tmp_path, ranks, data={"path": str(folder)}, workdir=str(tmp_path / "w"))
         return stage.questions("train")
 
-    sentence = "ranks: rank 1 has another dataset (train) than rank 0 (give every pod the same dataset)"
+    sentence = "ranks: rank 1 and rank 0 differ in dataset (train) (give every pod the same dataset)"
     assert [str(each) for each in in_two_ranks(act)] == [sentence, sentence]
 
 

@@ -42,7 +42,12 @@ async def check(
         UserError: the server lacks an option, serves another model, or cannot apply adapters to experts.
     """
     if limits.temperature > requests.MAX_TEMPERATURE:
-        raise UserError(f"vLLM samples at temperatures up to {requests.MAX_TEMPERATURE:g}", where="temperature")
+        highest = f"{requests.MAX_TEMPERATURE:g}"
+        raise UserError(
+            f"vLLM samples at temperatures up to {highest}",
+            where="temperature",
+            remedy=f"lower it to at most {highest}",
+        )
     replica.base = _base(await _get(replica, "/v1/models"), replica, limits)
     await _check_tokenizer(replica, processor)
     await _check_endpoint(replica, processor, experts)

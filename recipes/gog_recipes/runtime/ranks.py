@@ -77,7 +77,7 @@ class Ranks:
             differing = sorted(name for name in {**every[0], **theirs} if every[0].get(name) != theirs.get(name))
             if differing:
                 raise UserError(
-                    f"rank {rank} has another {', '.join(differing)} than rank 0", where="ranks", remedy=remedy
+                    f"rank {rank} and rank 0 differ in {', '.join(differing)}", where="ranks", remedy=remedy
                 )
 
     def require(self, count: int, setting: str) -> None:

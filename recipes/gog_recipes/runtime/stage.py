@@ -6,7 +6,6 @@ checkpoints, base model) is made once in the common folder. Only rank 0 logs, re
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 import uuid
@@ -19,7 +18,6 @@ from gog import (
     dataset,
     dataset_zip,
     exclusion,
-    finite_json,
     folders,
     journal,
     metrics,
@@ -33,6 +31,7 @@ from gog.spec import NEEDS, CallPolicy, DataSpec, ModelSpec, StageConfig, StoreS
 from gog.tracing import stages as traces
 from gog_recipes.rollout import journals
 from gog_recipes.runtime import base, interruption, monitor, termination
+from gog_recipes.runtime.metric_log import MetricLog
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
@@ -99,6 +98,7 @@ class Stage:
         self._metrics: dict[str, Any] = {}
         self._base: base.Base | None = None
         self._waiting: dict[str, str] | None = None
+        self._waited_for = "the service"
         self._watch = outage.Watch(config.tools.outage, self.report_waiting)
         self.metric_log = MetricLog(self.workdir / "metrics.jsonl")
         metrics.record_progress(self.key, *self._reported, now=time.time())
@@ -248,8 +248,9 @@ class Stage:
         """Reports the outage that the stage waits for, with the time when it gives up; None: it works again."""
         self._waiting = None if waiting is None else waiting.progress(time.time())
         if waiting is None:
-            self.log("works again")
+            self.log(f"{self._waited_for} works again")
         else:
+            self._waited_for = waiting.service
             self.log(f"waits for {waiting.service}, for {waiting.seconds_left:.0f} s at most: {waiting.reason}")
         self._write_progress()
 
@@ -394,33 +395,3 @@ def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:
             "no such file or folder", where=f"data.path: {source}", remedy="name a dataset, or use data.world"
         )
     return dataset.as_folder(source, data.format, workdir / "converted")
-
-
-class MetricLog:
-    """One JSON line per step. A resumed stage continues after the lines of its checkpoint: no gap, no repeat.
-
-    Args:
-        path: the file, which is emptied
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: list[dict[str, Any]] = []
-        path.write_text("")
-
-    def resume(self, checkpoint: Path) -> None:
-        """Takes over the lines of a checkpoint's log."""
-        self.lines = [finite_json.with_nulls(json.loads(line)) for line in checkpoint.read_text().splitlines()]
-        self.path.write_text("".join(finite_json.dumps(line) + "\n" for line in self.lines))
-
-    def append(self, **values: Any) -> None:
-        """Adds a step's line; numbers are rounded to 7 decimals, figures that are None are left out, and those that are
-        NaN or infinite are null."""
-        line = {
-            name: finite_json.with_nulls(round(value, 7) if isinstance(value, float) else value)
-            for name, value in values.items()
-            if value is not None
-        }
-        self.lines.append(line)
-        with self.path.open("a") as stream:
-            stream.write(finite_json.dumps(line) + "\n")
