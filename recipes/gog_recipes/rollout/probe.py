@@ -30,9 +30,15 @@ async def sample(
         count: turns that are wanted
     """
     found: list[Conversation] = []
+    places = asyncio.Semaphore(engine.capacity)
+
+    async def turn(question: Question) -> Conversation | None:
+        async with places:
+            return await _turn(engine, pool, question, settings, seed)
+
     for start in range(0, len(questions), count):
         chosen = questions[start : start + count - len(found)]
-        turns = await asyncio.gather(*(_turn(engine, pool, each, settings, seed) for each in chosen))
+        turns = await asyncio.gather(*(turn(each) for each in chosen))
         found += [turn for turn in turns if turn is not None]
         if len(found) >= count:
             break
