@@ -88,7 +88,7 @@ def test_an_adapter_of_a_base_that_was_quantized_otherwise_is_used_and_logged(tm
 
 def test_a_stage_does_not_resume_on_a_base_that_is_quantized_otherwise(tmp_path):
     commit(make_stage(tmp_path))
-    with pytest.raises(UserError, match="made with another base_quantization"):
+    with pytest.raises(UserError, match=r"made with other settings: base_quantization \(none there, nf4 here\)"):
         make_stage(tmp_path, base_quantization="nf4")
 
 
