@@ -76,6 +76,14 @@ def equal(first: str, second: str) -> bool:
     return not _lines(first).isdisjoint(_lines(second))
 
 
+def is_word_and_abbreviation(first: str, second: str) -> bool:
+    """Whether one text is an abbreviation in capitals and the other a word of the same letters: `U.S.` and the film `Us`."""
+    (form, *_), (other, *_) = tokens.variants(first) or {()}, tokens.variants(second) or {()}
+    if form not in _WORDS or other not in _WORDS:
+        return False
+    return (first == first.upper()) != (second == second.upper())
+
+
 def _lines(text: str) -> set[int]:
-    shouted = text == text.upper()
-    return {CLASSES[form] for form in tokens.variants(text) if form in CLASSES and (shouted or form not in _WORDS)}
+    is_upper = text == text.upper()
+    return {CLASSES[form] for form in tokens.variants(text) if form in CLASSES and (is_upper or form not in _WORDS)}

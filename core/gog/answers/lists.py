@@ -11,7 +11,8 @@ MAX_ITEMS = 20
 _SEPARATOR = re.compile(r"\s*(?:,\s*(?:and|&)\s+|;|、|，|,(?!\d{3}\b)|\n|\s+and\s+|\s+&\s+)\s*", re.IGNORECASE)
 _ORDERED = re.compile(
     r"\b(order|ordered|rank\w*|sequence|respectively|steps?|ascending|descending|chronological\w*|coordinates?|"
-    r"first to|then|followed|score|ratio|latitude|from .+ to|successive\w*|consecutive\w*)\b",
+    r"first|second|left|right|top|bottom|largest|oldest|youngest|winner|runner-up|before|after|then|"
+    r"followed|score|ratio|latitude|from .+ to|successive\w*|consecutive\w*)\b",
     re.IGNORECASE,
 )
 _PLURAL = re.compile(

@@ -36,7 +36,7 @@ def decide(question: str, accepted: Sequence[str], answer: str) -> bool:
 def _matches(question: str, accepted: str, answer: str) -> bool:
     if max(len(accepted), len(answer)) > MAX_CHARACTERS or not accepted.strip() or not answer.strip():
         return False
-    if tokens.equal(accepted, answer) and not _differs_in_signs(accepted, answer):
+    if tokens.equal(accepted, answer) and not _differs_in_case(accepted, answer):
         return True
     if refusals.is_refusal(answer) or _closed(accepted, answer) is False:
         return False
@@ -75,7 +75,7 @@ def _same(question: str, accepted: str, given: str) -> bool:
     if found is None and aliases.equal(accepted, given):
         return True
     if tokens.equal(accepted, given):
-        return not _differs_in_signs(accepted, given)
+        return not _differs_in_case(accepted, given)
     return found is None and names.equal(question, accepted, given)
 
 
@@ -97,7 +97,9 @@ def _closed(accepted: str, answer: str) -> bool | None:
     return rest <= (_ECHO | _NEGATIONS) and (not rest or negated == (left[1].lower() == "no"))
 
 
-def _differs_in_signs(first: str, second: str) -> bool:
-    """Whether two texts of equal tokens are different quantities, whose units have a case: `5 MW` and `5 mW`."""
+def _differs_in_case(first: str, second: str) -> bool:
+    """Whether two texts of equal tokens differ by their case: `5 MW` and `5 mW`, `U.S.` and `Us`."""
+    if aliases.is_word_and_abbreviation(first, second):
+        return True
     left, right = quantity.read(first), quantity.read(second)
     return bool(left and right) and not any(quantity.equal(a, b) for a in left for b in right)

@@ -11,7 +11,7 @@ from gog.answers import tokens
 
 TITLES = ("dr", "doctor", "prof", "professor", "sir", "dame", "mr", "ms")
 """Titles that are dropped before a name of two words or more. `Mrs` is not one: Mrs. John Smith is not John Smith."""
-WHO = re.compile(r"\b(who|whom|whose|name|person|people|author|artist|actor|actress|player|director|singer|composer"
+WHO = re.compile(r"\b(who|whom|whose|person|author|artist|actor|actress|player|director|singer|composer"
                  r"|president|painter|writer|scientist|poet)\b", re.IGNORECASE)  # fmt: skip
 """Questions whose answer may be a person."""
 GIVEN_NAMES = frozenset(

@@ -7,6 +7,7 @@ equals the same bound only.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,6 +45,8 @@ _NUMBER = re.compile(r"""
     |(?P<fraction>(?:\d+\s+)?\d+/[1-9]\d*)(?![\d/])                                         # 1/2, 1 1/2
     |(?P<plain>\d*\.\d+|\d+)(?![\d.,]*\d)
 """, re.X)  # fmt: skip
+_AMBIGUOUS = re.compile(r"0\d|[1-9]\d{0,2}\.\d\d0$")
+"""A code such as 007, and 1.500, which is 1500 in much of Europe."""
 _POWER = re.compile(r"\s*(?:[x*]\s*10\s*\^\s*(-?\d+)|[x*]\s*10\s*\*\*\s*(-?\d+)|[eE]([+-]?\d+))(?![\d.])")
 _EXPONENT = re.compile(r"\s*\^\s*(\d{1,2})(?![\d.])")
 _SIGN = re.compile(r"([-+]|minus\s|negative\s)\s*", re.I)
@@ -132,7 +135,7 @@ def _one(text: str, bound: str) -> tuple[Quantity, ...]:
         if units.find(rest)[0].dimension != units.find(prefix)[0].dimension:
             return ()
         rest = ""
-    if re.search(r"[\d.,:/%$€£¥°\"'~<>=+*^()\[\];-]", rest):
+    if re.search(r"[^\w\s]|[\d_]", rest):
         return ()
     words = tuple(rest.split())
     found = units.find(name) if name else ()
@@ -151,11 +154,14 @@ def _one(text: str, bound: str) -> tuple[Quantity, ...]:
 def _number(text: str) -> tuple[Fraction, Fraction, int, str] | None:
     """Value, value of the last digit (0: exact), significant digits, and the text after the number."""
     match = _NUMBER.match(text)
-    if match is None:
+    if match is None or _AMBIGUOUS.match(match[0]):
         return None
     kind, written = str(match.lastgroup), match[0]
     if kind == "fraction":
         whole, _, part = written.rpartition(" ")
+        top, _, bottom = part.partition("/")
+        if math.gcd(int(top), int(bottom)) > 1 or int(top) >= int(bottom):  # a metre such as 6/8, or 50/50
+            return None
         return Fraction(whole or 0) + Fraction(part), Fraction(0), 0, text[match.end() :]
     if kind == "comma" or (kind == "spaced" and "," in written):
         written = written.replace(",", ".")
@@ -273,6 +279,12 @@ def _divides(first: Quantity, second: Quantity) -> bool:
     return 1 in (ratio.numerator, ratio.denominator)
 
 
+_LABELLED = re.compile(
+    r"\b(version|release|chapter|section|verse|edition|episode|model|firmware|python|android|ios|windows|paragraph|"
+    r"article|page|code|number plate|licen[cs]e|phone|isbn|channel)\b",
+    re.IGNORECASE,
+)
+"""Questions whose answer may be a label: version 3.10 is not version 3.1."""
 _COUNTED = re.compile(
     r"\b(?:how many|what number of|the number of)\s+(.+?)"
     r"(?=\s+(?:do|does|did|are|is|was|were|have|has|had|can|could|will|would|in|on|of|per|made|make|makes|to|there|"
@@ -293,10 +305,17 @@ def matches(question: str, accepted: str, given: str) -> bool | None:
     """Whether a given quantity equals the accepted one in the light of what the question counts.
 
     Returns:
-        None where one of the two is no quantity.
+        None where one of the two is no quantity, or both may be labels.
     """
     left, right = read(accepted), read(given)
     if not left or not right:
+        return None
+    if (
+        _LABELLED.search(question)
+        and not left[0].dimension
+        and not right[0].dimension
+        and not _COUNTED.search(question)
+    ):
         return None
     counted = asked(question)
     return any(_fits(counted, a, b) and equal(*_united(counted, a, b)) for a in left for b in right)

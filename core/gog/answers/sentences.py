@@ -15,12 +15,21 @@ _LEAD = re.compile(
     r"""^(?:(?:so|thus|therefore|hence),?\s+)?(?:
         (?:i\ (?:think|believe)\ )?(?:that\ )?(?:the\ |my\ )?(?:correct\ |final\ |short\ )?answer
         (?:\ to\ (?:the|this)\ question)?(?:\ is|:|\ =|：)(?:\ that)?:?
-        | (?:it\ is|it's|it\ was|this\ is|that\ is|that's|they\ are|these\ are|he\ is|she\ is|he\ was|she\ was|they\ were
-        |that\ would\ be|i\ (?:think|believe)\ it\ is|i\ (?:think|believe)\ it's)(?!\s+(?:in|on|at)\s)
         | 答案是 | 答案： | 答えは | 正解は
     )\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
+_PRONOUN = re.compile(
+    r"^(?:[Ii]t is|[Ii]t's|[Ii]t was|[Tt]his is|[Tt]hat is|[Tt]hat's|[Tt]hey are|[Tt]hese are|[Hh]e is|[Ss]he is|[Hh]e was"
+    r"|[Ss]he was|[Tt]hey were|[Tt]hat would be|I (?:think|believe) it is|I (?:think|believe) it's)\s+(?!(?:in|on|at)\s)"
+)
+_PRONOUNS = frozenset(("it", "this", "that", "he", "she", "they", "these", "those", "there"))
+_TITLE = re.compile(
+    r"\b(films?|movies?|songs?|title|called|show|series|books?|novel|album|band|game|poem|play|sitcom|track|single|musical"
+    r"|opera|painting|slogan|motto)\b",
+    re.IGNORECASE,
+)
+"""Questions whose answer may begin with such words: the film `This Is Us` is not the film `Us`."""
 _TAIL = re.compile(r"(?:です|でした|である|だ)[。.]?$")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _VERB = re.compile(r"\b(is|was|are|were)\b", re.IGNORECASE)
@@ -48,8 +57,10 @@ def cores(question: str, answer: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _without_lead(_: str, text: str) -> str:
+def _without_lead(question: str, text: str) -> str:
     match = _LEAD.match(text)
+    if match is None and not _TITLE.search(question):
+        match = _PRONOUN.match(text)
     return text[match.end() :].strip(" \"“”'") if match else ""
 
 
@@ -63,7 +74,8 @@ def _clause(question: str) -> tuple[str, tuple[str, ...]]:
     if not _WH.match(question):
         return "", ()
     verb = _VERB.search(question)
-    return (verb[0].lower(), tokens.fold(question[verb.end() :])) if verb else ("", ())
+    rest = tokens.fold(question[verb.end() :]) if verb else ()
+    return (verb[0].lower(), rest) if verb and set(rest) - _PRONOUNS else ("", ())
 
 
 def _after_echo(question: str, text: str) -> str:

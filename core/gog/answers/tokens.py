@@ -20,12 +20,16 @@ _SIGNS = str.maketrans({
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "’": "'", "‘": "'", "`": "'", "´": "'", "ʼ": "'",
     "′": "'", "″": '"', "“": '"', "”": '"', "⁄": "/", "∕": "/", "×": "*", "·": "*",
 })  # fmt: skip
-_KEPT = frozenset("%#@*/\\")
+_KEPT = frozenset("%‰‱#@*/\\§")
 """Punctuation that is a token; letters, marks, digits and symbols always are."""
 _CJK = re.compile(r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
-_KEYS = ("major", "minor", "flat", "sharp", "natural")
+_ARTICLE = re.compile(
+    r"^an?\s+(?=[^\W\d_]{2})(?!(?:major|minor|flat|sharp|natural|level|team|side|list|bomb|frame|grade|class|type|league|"
+    r"road|train|line|series)\b)"
+)
+"""A leading article; not the letter of `A minor`, `A level` or `A-Team`."""
 _SPELLING = {
-    "and": "and", "jr": "junior", "sr": "senior", "mt": "mount", "ave": "avenue", "univ": "university",
+    "jr": "junior", "sr": "senior", "mt": "mount", "ave": "avenue", "univ": "university",
     "colour": "color", "metre": "meter", "metres": "meters", "theatre": "theater", "centre": "center", "grey": "gray",
     "aluminium": "aluminum", "sulphur": "sulfur", "kilometre": "kilometer", "kilometres": "kilometers",
     "litre": "liter", "litres": "liters", "harbour": "harbor", "jewellery": "jewelry", "versus": "vs",
@@ -36,6 +40,7 @@ _SPELLING = {
 def clean(text: str) -> str:
     """Text with one form of each sign: compatibility characters, dashes, quotation marks, fractions, exponents."""
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻]+", lambda found: "^" + found[0].translate(_SUPERSCRIPTS), text)
+    text = re.sub(r"(?<=\d)(?=[₀-₉])", "_", text)  # 10₂ is not 102
     text = re.sub("([¼-¾⅐-⅞])", r" \1 ", text)  # before NFKC, which makes 11⁄2 of 1½
     text = text.translate(_SIGNS)
     return " ".join(unicodedata.normalize("NFKC", text).translate(_SIGNS).split())
@@ -52,7 +57,7 @@ def fold(text: str, *, umlauts: bool = False) -> tuple[str, ...]:
     (('cafe', 'de', 'letoile', 'no', '5'), True)
     """
     text = numerals.romans_to_digits(clean(text)).replace("&", " and ")
-    text = unicodedata.normalize("NFC", text.casefold())
+    text = _ARTICLE.sub("", unicodedata.normalize("NFC", text.casefold()))
     if umlauts:
         text = text.translate(_UMLAUTS)
     text = _without_accents(text.translate(_LETTERS))
@@ -111,7 +116,9 @@ def _words(text: str) -> list[str]:
 
 
 def _carries_meaning(char: str, before: str, following: str) -> bool:
-    """Whether punctuation is more than a separator: `3.5`, `10:30`, `3-2`, `-5`, blood type `O-`."""
+    """Whether punctuation is more than a separator: `3.5`, `10:30`, `3-2`, `-5`, `5!`, blood type `O-`."""
+    if char == "!" and before.isdigit():
+        return True
     if char in ".,:-'\"" and before.isdigit() and (following.isdigit() or char in "'\""):
         return True
     if char == "." and following.isdigit() and not before.isalnum():
@@ -142,8 +149,6 @@ def _merged(words: list[str]) -> list[str]:
 
 
 def _without_articles(words: list[str]) -> list[str]:
-    """Drops `the` except at the end, and a leading `a` or `an`; not the one of `A minor`, `Vitamin A` or `A 320`."""
+    """Drops `the` except at the end, where it may be a name; spells out `St.` before a name."""
     kept = [word for place, word in enumerate(words) if word != "the" or place == len(words) - 1]
-    if len(kept) > 1 and kept[0] in ("a", "an") and kept[1].isalpha() and len(kept[1]) > 1 and kept[1] not in _KEYS:
-        kept = kept[1:]
     return ["saint" if word == "st" and place + 1 < len(kept) else word for place, word in enumerate(kept)]
