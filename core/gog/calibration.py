@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gog import stats
+from gog import stats, validation
 from gog.errors import UserError
 
 MAX_CASES = 100_000
@@ -121,8 +121,8 @@ def read(text: str, where: str) -> list[Case]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
+        field, cause = validation.first_problem(error)
+        return f"{field or 'the line'}: {cause}"
     return f"not JSON: {error}"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gog import calibration, stats
+from gog import calibration, stats, validation
 from gog import spec as settings
 from gog.calibration import Agreement, Case
 from gog.errors import UserError
@@ -71,9 +71,8 @@ def _settings(given: argparse.Namespace) -> tuple[settings.EndpointSpec, setting
             endpoint = settings.EndpointSpec.model_validate(body or {"backend": "match"})
             tools = settings.ToolsSpec.model_validate({"judge": {"votes": given.votes}})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = f"--{first['loc'][-1]!s}" if first["loc"] else "--url"
-            raise UserError(first["msg"].removeprefix("Value error, "), where=where) from None
+            field, cause = validation.first_problem(error)
+            raise UserError(cause, where=f"--{field.rpartition('.')[2] or 'url'}") from None
     return endpoint, tools.model_copy(update={"cache": settings.CacheSpec(mode="off")})
 
 
