@@ -142,7 +142,7 @@ def test_gog_stage_executes_its_recipe_or_torchrun_where_it_has_options_of_torch
     monkeypatch.delenv(stage_command.PROGRAM, raising=False)
     recipe = ["-m", "gog_recipes.sft", "--config", "/final.yaml"]
     launch = [sys.executable, "-m", "gog_recipes.runtime.launch"]
-    assert stage_command.command("sft", Path("/final.yaml"), []) == [sys.executable, *recipe]
+    assert stage_command.command("sft", Path("/final.yaml"), []) == [*launch, *recipe]
     for options, more in ((["--nproc_per_node=2"], ["--standalone"]), (["--nnodes=2", "--rdzv_endpoint=a:1"], [])):
         assert stage_command.command("sft", Path("/final.yaml"), options) == [*launch, *more, *options, *recipe]
 

@@ -1,7 +1,8 @@
 """`gog stage KIND --config FILE`: the command of a job, on one machine and in a pod.
 
-It merges the preset of the model's family with the file and then replaces itself with the recipe, under torchrun when
-options of torchrun are given. That is what `tune run` does, without the five seconds that tune takes to find a recipe.
+It merges the preset of the model's family with the file and then replaces itself with the recipe
+(`gog_recipes.runtime.launch`), under torchrun when options of torchrun are given. That is what `tune run` does, without
+the five seconds that tune takes to find a recipe.
 Arguments of the form key=value override settings; other arguments belong to torchrun, with environment variables
 expanded, which is how a rank finds rank 0.
 """
@@ -55,9 +56,7 @@ def command(kind: str, config: Path, torchrun: Sequence[str]) -> list[str]:
         program, *first = shlex.split(os.environ[PROGRAM])
         return [shutil.which(program) or program, *first, kind, "--config", str(config)]
     recipe = ["-m", f"{RECIPES}.{kind}", "--config", str(config)]
-    if not torchrun:
-        return [sys.executable, *recipe]
-    alone = [] if any(each.startswith("--rdzv") for each in torchrun) else ["--standalone"]
+    alone = [] if not torchrun or any(each.startswith("--rdzv") for each in torchrun) else ["--standalone"]
     return [sys.executable, "-m", f"{RECIPES}.runtime.launch", *alone, *torchrun, *recipe]
 
 

@@ -1,8 +1,11 @@
-"""torchrun for recipes: `python -m gog_recipes.runtime.launch [options of torchrun] -m gog_recipes.sft --config FILE`.
+"""Starts recipes: `python -m gog_recipes.runtime.launch [options of torchrun] -m gog_recipes.sft --config FILE`.
 
-The same as `tune run` with torchrun's options, with two differences. It does not import torchtune, which costs seconds
-before the first worker starts and again in each worker. And it exits as its first failed worker did: with 2 for invalid
-input, with 128 + n for signal n, where torchrun exits with 1 for everything and logs a traceback of its own.
+Without options of torchrun the recipe runs in this process. It takes seconds to import, and SIGTERM must end it then, too:
+the first process of a container would ignore the signal, and elsewhere its code would count as a failure.
+
+With options it is the same as `tune run` with torchrun's options, with two differences. It does not import torchtune, which
+costs seconds before the first worker starts and again in each worker. And it exits as its first failed worker did: with 2
+for invalid input, with 128 + n for signal n, where torchrun exits with 1 for everything and logs a traceback of its own.
 
 SIGTERM is passed on to the workers, which get 30 seconds to save what they have done; then this process exits as an
 interrupted stage does. Before the workers have started it exits at once.
@@ -11,6 +14,7 @@ interrupted stage does. Before the workers have started it exits at once.
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 from types import FrameType
@@ -19,8 +23,12 @@ from gog_recipes.runtime import interruption
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the workers to their end; returns the exit code."""
+    """Runs a recipe, or its workers, to the end; returns the exit code."""
     signal.signal(signal.SIGTERM, _end)
+    if arguments[:1] == ["-m"]:
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        return 0
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
