@@ -156,7 +156,8 @@ def test_searches_end_with_the_credit(load, world):
         Answer(200, {"search_metadata": {"status": "Success"}, "organic_results": "none"}),
         Answer(200, "[" * 100_000, "application/json"),
         Answer(200, b"\xff\xfe", "application/json"),
-        Answer(200, b" " * 9_000_000, "application/json"),
+        Answer(200, b" " * 3_000_000, "application/json"),
+        Answer(200, b"[" + b"[]," * 200_000 + b"[]]", "application/json"),
         Answer(302, "", headers={"location": "http://127.0.0.1/"}),
     ],
 )
@@ -310,7 +311,7 @@ def test_orders_tags_and_hidden_text_of_a_page_do_not_reach_the_model(load, worl
 
 
 def test_huge_fields_are_cut(load, world):
-    item = {"link": "https://a.example/", "title": "t" * 100_000, "snippet": "s" * 1_000_000}
+    item = {"link": "https://a.example/", "title": "t" * 100_000, "snippet": "s" * 200_000}
     backend = load("serpapi", reader=SNIPPETS)
     world.fail("serpapi", Answer(200, {"search_metadata": {"status": "Success"}, "organic_results": [item] * 5}))
     found = ask(backend)

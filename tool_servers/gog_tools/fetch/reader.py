@@ -16,7 +16,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gog_tools.fetch import guard, html
+from gog_tools.fetch import guard, html, parsing
 from gog_tools.fetch.vendor import Api, Spending
 from gog_tools.serving import errors
 
@@ -70,6 +70,8 @@ class OwnReader:
     """Most characters of its text."""
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE), repr=False)
     """Held while a page is fetched and parsed."""
+    parsers: parsing.Parsers = field(default_factory=parsing.Parsers, repr=False)
+    """Parse pages, off the event loop: a large one takes a second."""
 
     async def read(self, client: guard.Guard, url: str, spending: Spending) -> Read:
         async with self.slots:
@@ -79,7 +81,7 @@ class OwnReader:
                 raise Unreadable(str(error)) from None
             if answer.status != 200:
                 raise Unreadable(f"HTTP {answer.status}")
-            found = await asyncio.to_thread(text_of, answer, self.max_text)  # a large page takes a second to parse
+            found = await self.parsers.run(lambda: text_of(answer, self.max_text))
         if not found.text.strip():
             raise Unreadable("the page shows no text")
         return found

@@ -20,8 +20,10 @@ from gog.errors import UserError
 from gog_tools.fetch import guard
 from gog_tools.serving import errors
 
-MAX_ANSWER = 8_000_000
+MAX_ANSWER = 2_000_000
 """Bytes of an answer, decoded."""
+MAX_VALUES = 100_000
+"""Commas and brackets of an answer. Three bytes of JSON make a list of sixty in memory, so bytes alone are no bound."""
 _WORDS = 200
 """Characters that are kept of a vendor's message."""
 
@@ -109,6 +111,8 @@ class Api:
         return self._object(answer.body)
 
     def _object(self, body: bytes) -> dict[str, Any]:
+        if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+            raise errors.Unavailable(f"{self.name}: the answer has more than {MAX_VALUES:,} values")
         try:
             value = jiter.from_json(body, allow_inf_nan=False)
         except (ValueError, RecursionError) as error:
