@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from support.vllm_servers import Server, image, play, sampled
 
+from gog import adapters as adapter_files
 from gog import prompts
 from gog.engine import Limits
 from gog.errors import UserError
@@ -21,6 +24,8 @@ from gog_recipes.rollout.vllm_request import PromptDiffers
 pytestmark = pytest.mark.vllm
 EXACT = 1e-4
 """Nats, float32."""
+ROUNDED = 0.05
+"""Mean over tokens in nats, of a trainer in bfloat16."""
 LIMITS = Limits(400, 24, 1.0)
 
 
@@ -117,6 +122,28 @@ def test_an_adapter_that_a_server_does_not_apply_is_noticed(replicas, policy, mo
 
     with pytest.raises(UserError, match="differ from the trainer's by"):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize(("number", "kind"), [(0, "attention"), (1, "MLPs or experts")])
+def test_a_server_that_ignores_adapters_of_a_kind_is_noticed_in_bfloat16(
+    replicas, wide, policy_of, number, kind
+) -> None:
+    policy = policy_of(ModelSpec(base=str(wide), family="tiny", dtype="bfloat16"))
+    policy.train(2)
+
+    async def run(ignore):
+        engine = policy.engine(replicas[:1], LIMITS)
+        if ignore:
+            path = Path(engine._proofs[number].served.folder) / adapter_files.WEIGHTS
+            save_file({name: torch.zeros_like(value) for name, value in load_file(path).items()}, path)
+        played = await play(engine, count=1)
+        await engine.close()
+        return played
+
+    [segments] = asyncio.run(run(False))
+    assert np.abs(sampled(segments) - policy.logprobs(segments)).mean() < ROUNDED
+    with pytest.raises(UserError, match=f"does not apply adapters of {kind}"):
+        asyncio.run(run(True))
 
 
 def test_a_server_that_cuts_images_otherwise_is_refused_at_the_first_call(replicas, wide, policy_of, tmp_path) -> None:
