@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.killed_stage import judge  # noqa: F401
+from support.stage_chain import endpoints, make, tools_over, world  # noqa: F401
 from support.vllm_servers import ENVIRONMENT, OPTIONS, Policy, Server
 
 from gog.spec import ModelSpec
@@ -69,11 +71,11 @@ def policy_of(tmp_path: Path) -> Iterator[Callable[[ModelSpec], Policy]]:
     """policy_of(model): a policy whose engines end with the test."""
     made: list[Policy] = []
 
-    def make(spec: ModelSpec) -> Policy:
+    def made_of(spec: ModelSpec) -> Policy:
         made.append(Policy(spec, tmp_path / str(len(made))))
         return made[-1]
 
-    yield make
+    yield made_of
     for each in made:
         each.close()
 
