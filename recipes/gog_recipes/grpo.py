@@ -36,6 +36,7 @@ at the first loss, gradient or weight that is not finite. Raises ServiceDown whe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
@@ -198,11 +199,16 @@ class GRPORecipe(FTRecipeInterface):
                 unsaved = None
 
     async def _probe(self) -> None:
-        """Compares the engine with the trainer before anything is played. Raises UserError."""
+        """Compares the engine with the trainer before anything is played. Raises UserError and Interrupted."""
         own = self.ranks.shard(self.pool.questions)
-        turns = await probe.sample(
+        sampling = probe.sample(
             self.engine, self.pool, own, self.cfg, seed=self.cfg.seed, count=canary.TRAJECTORIES
         )  # fmt: skip
+        turns: list[canary.Conversation] = []
+        with contextlib.suppress(Interrupted):
+            turns = await self.stage.interruption.race(sampling)
+        if self.stage.is_interrupted():  # on any rank, because all of them take part in the check
+            raise Interrupted
         self.canary.check(turns, version=self.step, where="before the first step")
 
     def _check(self, rollout: StepRollout) -> CanaryStats:

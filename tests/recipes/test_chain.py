@@ -23,6 +23,7 @@ from gog_recipes.evaluate import EvaluateRecipe
 from gog_recipes.grpo import GRPORecipe
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.rollouts import Rollouts
+from gog_recipes.runtime.interruption import Interrupted, Interruption
 from gog_recipes.sft import SFTRecipe
 from gog_recipes.stratify import StratifyRecipe, grade
 
@@ -132,6 +133,18 @@ def test_grpo_prefills_no_token_twice_and_agrees_with_its_engine(chain, make, tm
     assert max(line["prefill_ratio"] for line in series) <= 1.05
     assert any(line["learned"] for line in series)
     assert recipe.vision.encoded == len(recipe.vision)
+
+
+def test_grpo_that_is_asked_to_end_before_its_first_step_compares_and_plays_nothing(chain, make, tmp_path):
+    root = copy_of(chain, tmp_path / "r")
+    recipe = GRPORecipe(make(GRPOConfig, root, levels=["easy", "1", "2"], questions_per_step=4, group_size=3, steps=1))
+    recipe.setup()
+    recipe.stage.interruption = Interruption()
+    recipe.stage.interruption.request()
+    recipe.canary = None
+    with pytest.raises(Interrupted):
+        asyncio.run(recipe.train())
+    assert store.Store(root / "store").latest("grpo") is None
 
 
 def test_before_its_first_step_the_policy_is_its_own_reference(chain, make, tmp_path):
