@@ -109,7 +109,7 @@ class GRPORecipe(FTRecipeInterface):
         self.model = lora.add(policy, self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
-        parallel.shard(self.model, self.ranks)
+        parallel.shard(self.model, self.ranks, self.cfg.offload)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
@@ -134,7 +134,9 @@ class GRPORecipe(FTRecipeInterface):
         return line.level in self.cfg.levels and (self.cfg.keep_unsolved or not line.unsolved)
 
     def _setup_optimizer(self) -> None:
-        self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
+        self.optimizer = optimizer.build(
+            self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate, self.cfg.offload
+        )
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
         self.learner = Learner(self.cfg, self.loss, self.model, self.processor, self.vision, self.optimizer, self.ranks)
         self.canary = canary.Canary(

@@ -67,7 +67,7 @@ class SFTRecipe(FTRecipeInterface):
         self.model = lora.add(policy_model.load_base(base, self.device, self.cfg.base_quantization), self.cfg.lora)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
-        parallel.shard(self.model, self.ranks)
+        parallel.shard(self.model, self.ranks, self.cfg.offload)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
@@ -115,7 +115,9 @@ class SFTRecipe(FTRecipeInterface):
         return Archive(Path(str(path)))
 
     def _setup_optimizer(self) -> None:
-        self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
+        self.optimizer = optimizer.build(
+            self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate, self.cfg.offload
+        )
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
         self.best = held_out.Best(self.stage)
 

@@ -225,6 +225,22 @@ def test_a_deep_model_is_continued_exactly_from_two_shallow_ones(real_base, dtyp
         assert sum(continued[name].values()) == pytest.approx(sum(items.values()), rel=0.005), name
 
 
+def test_what_the_cpu_keeps_takes_no_memory_of_a_gpu(real_base):  # noqa: F811
+    config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
+
+    def update(ranks, offload):
+        cfg = configuration(SFTConfig, "unused", "bfloat16", activation_checkpointing="on", offload=offload)
+        return trace.stage(config, cfg, ranks=ranks, usable_bytes=10**10).phases["update"]
+
+    shards, kept = update(2, "none"), update(2, "cpu")
+    for item in (Item.OPTIMIZER, Item.GRADIENTS, Item.ADAPTERS, Item.HOST):
+        assert kept[item] == 0, item
+    assert kept[Item.BASE] < shards[Item.BASE] / 5  # the vision tower, which is whole
+    assert kept[Item.ACTIVATIONS] == pytest.approx(shards[Item.ACTIVATIONS], rel=0.01)
+    alone = update(1, "cpu")  # at the peak of a backward pass, before the optimizer step
+    assert alone[Item.OPTIMIZER] == 0 < alone[Item.GRADIENTS]
+
+
 PARAMETERS = {
     "Qwen2.5-VL-3B": 3_754_622_976,
     "Qwen2.5-VL-7B": 8_292_166_656,

@@ -50,6 +50,37 @@ def test_state_of_two_ranks_is_concatenated_in_rank_order():
     assert adamw.state[model.weight]["exp_avg"][:, 0].tolist() == [0.0] * 4 + [1.0] * 4
 
 
+def test_an_offloaded_state_is_elsewhere_between_steps_and_where_its_parameter_is_in_a_step(monkeypatch):
+    model = torch.nn.Linear(4, 8, bias=False)
+    adamw = optimizer.build(OptimizerSettings(), model.parameters(), 1e-3, "cpu")
+    moved = []
+    monkeypatch.setattr(optimizer, "_move_state", lambda _, device: moved.append(device))
+    adamw.register_step_pre_hook(lambda *_: moved.append("step"))
+    step(model, adamw)
+    assert moved == [None, "step", torch.device("cpu")]
+
+
+def test_the_count_of_steps_stays_where_the_optimizer_keeps_it():
+    """`meta` stands for another device."""
+    model, adamw = model_and_optimizer()
+    step(model, adamw)
+    optimizer._move_state(adamw, torch.device("meta"))
+    devices = {name: each.device.type for name, each in adamw.state[model.weight].items()}
+    assert devices == {"exp_avg": "meta", "exp_avg_sq": "meta", "step": "cpu"}
+
+
+def test_an_offloaded_state_changes_no_bit_of_a_step():
+    found = []
+    for offload in ("none", "cpu"):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 8, bias=False)
+        adamw = optimizer.build(OptimizerSettings(), model.parameters(), 1e-3, offload)
+        for gradient in (1.0, -0.5):
+            step(model, adamw, gradient=gradient)
+        found.append(model.weight.detach().clone())
+    assert torch.equal(*found)
+
+
 def step(model, adamw, *, number=2, loss=1.0, grad_norm=1.0, gradient=1.0):
     model.weight.grad = torch.full_like(model.weight, gradient)
     optimizer.apply_step(adamw, model, SINGLE, step=number, loss=loss, grad_norm=grad_norm)

@@ -16,20 +16,25 @@ from gog_recipes.runtime.ranks import SINGLE
 
 @pytest.fixture(
     scope="module",
-    params=[("float32", "none"), ("bfloat16", "none"), pytest.param(("float32", "nf4"), marks=pytest.mark.slow)],
+    params=[
+        ("float32", "none", "none"),
+        ("bfloat16", "none", "none"),
+        pytest.param(("float32", "nf4", "none"), marks=pytest.mark.slow),
+        pytest.param(("float32", "none", "cpu"), marks=pytest.mark.slow),
+    ],
 )
 def updates(request, tmp_path_factory):
     """The same update by two ranks, of which one has four trajectories and the other one, and by a single process."""
     folder = tmp_path_factory.mktemp("sharding")
-    dtype, quantization = request.param
+    dtype, quantization, offload = request.param
     program = Path(sharding_program.__file__)
     line = [sys.executable, "-W", "ignore", "-m", "gog_recipes.runtime.launch", "--standalone", "--nproc_per_node=2"]
     with (folder / "log").open("w") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [*line, str(program), dtype, "70", "on", quantization, str(folder / "found")]
+        command = [*line, str(program), dtype, "70", "on", quantization, offload, str(folder / "found")]
         code = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False).returncode
     assert code == 0, (folder / "log").read_text()[-3000:]
-    alone = sharding_program.update(SINGLE, dtype, 10**6, "off", quantization)
+    alone = sharding_program.update(SINGLE, dtype, 10**6, "off", quantization, "none")
     return dtype, torch.load(folder / "found"), alone
 
 
@@ -39,6 +44,11 @@ def test_losses_and_gradients_equal_those_of_a_single_process(updates):
     assert learning.difference(two["gradients"], alone["gradients"]) < tolerance
     for name in ("loss", "kl", "grad_norm"):
         assert two[name] == pytest.approx(alone[name], rel=max(tolerance, 1e-5)), name
+
+
+def test_a_whole_weight_is_divided_again_as_its_parameter_is(updates):
+    _, two, _ = updates
+    assert two["restored"]
 
 
 def test_only_the_vision_tower_stays_whole(updates):

@@ -1,6 +1,6 @@
 """The program that test_sharding runs in every rank: one update of a sharded policy; rank 0 writes what it found.
 
-sharding_program.py DTYPE BUDGET CHECKPOINTING QUANTIZATION TARGET
+sharding_program.py DTYPE BUDGET CHECKPOINTING QUANTIZATION OFFLOAD TARGET
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from support import learning
 TURNS = (1, 3, 2, 1, 4)
 
 
-def update(group: Ranks, dtype: str, budget: int, saving: str, quantization: str) -> dict:
+def update(group: Ranks, dtype: str, budget: int, saving: str, quantization: str, offload: str) -> dict:
     """Statistics and whole gradients of an update, and which weights are divided."""
     spec = ModelSpec(base="tiny", dtype=dtype)
     policy, processor = learning.adapted(spec, quantization), policy_model.load_processor(spec)
     vision = policy_model.vision_of(policy, processor)
     items = learning.trajectories(processor, vision, TURNS)
     checkpointing.apply(policy, saving, budget)
-    parallel.shard(policy, group)
+    parallel.shard(policy, group, offload)
     needed = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": {"uri": "file:///unused"}}
     chosen = {"micro_batch_tokens": budget, "kl_coef": 0.1, "clip_grad_norm": 1e9, "max_logprob_gap": 1e6}
     cfg = GRPOConfig.model_validate(needed | chosen)
@@ -50,13 +50,17 @@ def update(group: Ranks, dtype: str, budget: int, saving: str, quantization: str
     if group.size == 1:
         rollout = StepRollout([items], [items], exclusion.count([items]), 0)
     stats = learner.update(rollout, step=1)
+    trained = [each for each in policy.parameters() if each.requires_grad]
+    again = [parallel.full(parallel.like(parallel.full(each).detach(), each)) for each in trained]
+    restored = all(torch.equal(one, parallel.full(each)) for one, each in zip(again, trained, strict=True))
     whole = sorted(name for name, each in policy.named_parameters() if not isinstance(each, DTensor))
-    return {"loss": stats.loss, "kl": stats.kl, "grad_norm": stats.grad_norm, "gradients": found, "whole": whole}
+    return {"loss": stats.loss, "kl": stats.kl, "grad_norm": stats.grad_norm, "gradients": found, "whole": whole,
+            "restored": restored}  # fmt: skip
 
 
 if __name__ == "__main__":
     group = ranks.init(torch.device("cpu"))
-    results = update(group, sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4])
+    results = update(group, sys.argv[1], int(sys.argv[2]), *sys.argv[3:6])
     if group.is_main:
-        torch.save(results, sys.argv[5])
+        torch.save(results, sys.argv[6])
     ranks.shutdown(group)

@@ -13,6 +13,7 @@ Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
 
 
 Quantization = Literal["none", "nf4"]
+Offload = Literal["none", "cpu"]
 
 
 class AgentSettings(Spec):
@@ -160,6 +161,12 @@ class PassSettings(BaseSettings):
         description="Whether decoder layers are computed again in the backward pass instead of being kept: a fraction of the "
         "memory for a third more computation. auto: on where a pass of `micro_batch_tokens` would keep more than 2 GiB "
         "[ours].",
+    )
+    offload: Offload = Field(
+        "none",
+        description="What the CPU keeps between its uses on a GPU. cpu: the optimizer's state; with several processes also "
+        "each one's shard of the weights and gradients, which take part in every pass from there. Less GPU memory, slower. "
+        "Without effect on a CPU [ours].",
     )
 
 

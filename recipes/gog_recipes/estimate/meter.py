@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch.distributed._tools import mem_tracker
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -29,6 +30,7 @@ class Item(enum.StrEnum):
     LOGITS = "logits"
     FEATURES = "image features"
     CACHE = "key-value cache"
+    HOST = "kept on the CPU"
 
 
 Bytes = dict[Item, int]
@@ -46,10 +48,12 @@ class Meter(mem_tracker.MemTracker):
 
     Args:
         vocabulary: size of the last dimension by which logits are recognised
+        offloaded: whether shards of a model, their gradients and the optimizer's state are on the CPU
     """
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, *, offloaded: bool = False) -> None:
         super().__init__()
+        self.offloaded = offloaded
         self._ref_class = tuple(Item)
         self.vocabulary = vocabulary
         self.peaks: Moments = {}
@@ -92,7 +96,8 @@ class Meter(mem_tracker.MemTracker):
     def hold_model(self, model: torch.nn.Module) -> None:
         """Counts the weights of a model as base weights and adapters."""
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            self.hold(tensor, Item.ADAPTERS if ".lora_" in name else Item.BASE)
+            on_host = self.offloaded and isinstance(tensor, DTensor)
+            self.hold(tensor, Item.HOST if on_host else Item.ADAPTERS if ".lora_" in name else Item.BASE)
 
     # ---------------------------------------------------------------- of torch's tracker
 
@@ -110,7 +115,7 @@ class Meter(mem_tracker.MemTracker):
         if self._label:
             return self._label
         if kind is mem_tracker._MemRefType.OPT:
-            return Item.OPTIMIZER
+            return Item.HOST if self.offloaded else Item.OPTIMIZER
         is_logits = tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary
         return Item.LOGITS if is_logits else Item.ACTIVATIONS
 

@@ -24,7 +24,7 @@ from gog import exclusion
 from gog.spec import EngineSettings, GRPOConfig, SFTConfig
 from gog.trajectory import Segment, Trajectory, Turn
 from gog_recipes import losses
-from gog_recipes.estimate.meter import Item, Moments
+from gog_recipes.estimate.meter import Bytes, Item, Moments
 from gog_recipes.estimate.subject import Subject
 from gog_recipes.models import packing, policy_model, vision
 from gog_recipes.models.decoder import Decoder, StepInputs
@@ -209,13 +209,19 @@ def update(subject: Subject, cfg: GRPOConfig | SFTConfig, conversation: Conversa
         weights = [each for each in subject.model.parameters() if each.requires_grad]
         trained = optimizer.build(cfg.optimizer, weights, cfg.learning_rate)
         subject.kept.append(trained)
-        with meter.label(Item.GRADIENTS):
+        with meter.label(Item.HOST if meter.offloaded else Item.GRADIENTS):
             for each in weights:
                 each.grad = torch.zeros_like(each)
         trained.step()
         meter.restart()
         _train(subject, cfg, conversation, max(1, cfg.micro_batch_tokens // conversation.tokens), trained)
+    if cfg.offload == "cpu":  # the state is on the GPU in the optimizer step only, if at all
+        return {name: _without_state(items, name) for name, items in meter.peaks.items()}
     return meter.peaks
+
+
+def _without_state(items: Bytes, moment: str) -> Bytes:
+    return items if moment == "optimizer step" else items | {Item.OPTIMIZER: 0}
 
 
 def _train(subject: Subject, cfg: GRPOConfig | SFTConfig, each: Conversation, count: int, trained: Any) -> None:

@@ -14,7 +14,7 @@ import transformers
 from peft import LoraConfig, PeftModel
 
 from gog.errors import UserError
-from gog.spec import GRPOConfig, SFTConfig, StageConfig
+from gog.spec import GRPOConfig, Offload, SFTConfig, StageConfig
 from gog_recipes.estimate.meter import Meter, Moments
 from gog_recipes.estimate.shapes import Shapes
 from gog_recipes.models import checkpointing, experts, lora, lora_linear, nf4, policy_model
@@ -96,7 +96,8 @@ def build(config: Mapping[str, Any], cfg: StageConfig, layers: int, *, frozen: i
         model = _adapted(base, cfg, frozen)
     inner = policy_model.core(model)
     text = inner.config.get_text_config()
-    meter = Meter(text.vocab_size)
+    offload: Offload = getattr(cfg, "offload", "none")
+    meter = Meter(text.vocab_size, offloaded=offload == "cpu" and group.size > 1)
     with shapes, meter:
         _materialize(model, shapes)
         meter.hold_model(model)
@@ -107,7 +108,7 @@ def build(config: Mapping[str, Any], cfg: StageConfig, layers: int, *, frozen: i
         loading = meter.now()
         if group.size > 1:
             _join(ranks)
-            parallel.shard(model, group)
+            parallel.shard(model, group, offload)
             meter.hold_model(model)
     moments = {"whole": loading} | meter.peaks
     return Subject(model, inner.config, layers, of, meter, shapes, group, {"loading": moments})

@@ -68,6 +68,9 @@ def stage(
         conversations = _held(found, wanted, cfg.max_tokens, subjects[0])
     for name, peak in found.items():
         peak[Item.BASE] += 0 if name == "loading" else extra
+        peak[Item.HOST] = 0
+        if name != "update" and getattr(cfg, "offload", "none") == "cpu":
+            peak[Item.OPTIMIZER] = 0
     return Traced(_ordered(found), conversations, wanted)
 
 
@@ -83,6 +86,7 @@ def _sampled(subjects: Sequence[Subject], cfg: Any, wanted: int, usable_bytes: i
     """The phases of the engine, whose cache may take half of what is free when it starts."""
     decoders = [phases.start(each)[0] for each in subjects]
     in_use = _at_depth([{"now": {"now": each.meter.now()}} for each in subjects], subjects)["now"]
+    in_use[Item.HOST] = 0
     limit = cfg.kv_cache_bytes or max(0, usable_bytes - sum(in_use.values())) // 2
     rollout = Rollout(wanted, cfg.max_tokens, cfg, limit)
     return _at_depth(

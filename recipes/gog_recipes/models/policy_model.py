@@ -103,6 +103,12 @@ def language_model(model: torch.nn.Module) -> Any:
     return family_of(model).language_model(core(model))
 
 
+def device_of(model: torch.nn.Module) -> torch.device:
+    """The device that computes; parameters may be kept on another."""
+    device: torch.device = language_model(model).rotary_emb.inv_freq.device
+    return device
+
+
 def vision_of(model: torch.nn.Module, processor: Processor, feature_bytes: int = FEATURE_BYTES) -> Vision:
     """An empty cache of image features over the model's vision tower, of at most so many bytes."""
     encode = functools.partial(family_of(model).encode_images, core(model))

@@ -110,7 +110,7 @@ def probe(model: torch.nn.Module, processor: Processor, vision: Vision) -> Probe
     opening = segment.model_copy(update={"tokens": segment.tokens[:start]})
     rest = Segment(source="model", tokens=segment.tokens[start:])
     weights = next(model.parameters())
-    batch = policy_model.collate([[opening, rest]], processor, vision, weights.device)
+    batch = policy_model.collate([[opening, rest]], processor, vision, policy_model.device_of(model))
     logprobs = policy_model.token_logprobs(model, batch, policy_model.features(batch, vision))
     tolerance = EXACT if weights.dtype == torch.float32 else ROUNDED
     return Probe(prompt, (sent.uri,), logprobs.cpu().numpy().astype(np.float64), tolerance)

@@ -87,7 +87,7 @@ class Canary:
     ) -> None:
         self.model, self.processor, self.vision, self.ranks = model, processor, vision, ranks
         first = next(model.parameters())
-        self.device, self.temperature = first.device, temperature
+        self.device, self.temperature = policy_model.device_of(model), temperature
         self.bound = bound or logprob_gap.BOUNDS[first.dtype]
         self.rounding = canary_verdict.ROUNDING[str(first.dtype).removeprefix("torch.")]
         self.removal = lora.Removal(model, saved)

@@ -74,7 +74,7 @@ class Evaluator:
         Raises:
             UserError: a log-probability is not finite; names the demonstrations.
         """
-        device = next(model.parameters()).device
+        device = policy_model.device_of(model)
         own = self.ranks.shard(range(len(self.rows)))
         passes = packing.plan([packing.length(self.rows[index]) for index in own], self.budget)
         loss, right, tokens, suspects = 0.0, 0, 0, list[str]()

@@ -89,9 +89,8 @@ class Learner:
         self.cfg, self.loss, self.model = cfg, loss, model
         self.processor, self.vision = processor, vision
         self.optimizer, self.ranks = optimizer, ranks
-        first = next(model.parameters())
-        self.device = first.device
-        self.max_gap = cfg.max_logprob_gap or logprob_gap.BOUNDS[first.dtype]
+        self.device = policy_model.device_of(model)
+        self.max_gap = cfg.max_logprob_gap or logprob_gap.BOUNDS[next(model.parameters()).dtype]
 
     def update(self, rollout: StepRollout, *, step: int) -> UpdateStats:
         """One optimizer step on the trajectories of all ranks that carry a signal; none without such.

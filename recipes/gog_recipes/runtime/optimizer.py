@@ -10,22 +10,45 @@ from torchtune.config._utils import _get_component_from_path
 
 from gog import wording
 from gog.errors import UserError
-from gog.spec import OptimizerSettings
+from gog.spec import Offload, OptimizerSettings
 from gog_recipes.runtime import parallel
 from gog_recipes.runtime.ranks import Ranks
 
 
 def build(
-    settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter], learning_rate: float
+    settings: OptimizerSettings,
+    parameters: Iterable[torch.nn.Parameter],
+    learning_rate: float,
+    offload: Offload = "none",
 ) -> torch.optim.Optimizer:
-    """The optimizer of those parameters that are trained: any torch optimizer by its dotted path."""
+    """The optimizer of those parameters that are trained: any torch optimizer by its dotted path.
+
+    Args:
+        settings: its class and coefficients
+        parameters: of the policy
+        learning_rate: of the first step
+        offload: whether its state is on the CPU between steps
+    """
     component = _get_component_from_path(settings.component)
-    return component(
+    optimizer: torch.optim.Optimizer = component(
         [parameter for parameter in parameters if parameter.requires_grad],
         lr=learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
     )
+    if offload == "cpu":
+        optimizer.register_step_pre_hook(lambda *_: _move_state(optimizer, None))
+        optimizer.register_step_post_hook(lambda *_: _move_state(optimizer, torch.device("cpu")))
+    return optimizer
+
+
+def _move_state(optimizer: torch.optim.Optimizer, device: torch.device | None) -> None:
+    """Moves the state to a device, or to that of each parameter. Counts of steps stay where the optimizer put them."""
+    for parameter, state in optimizer.state.items():
+        place = parameter.device if device is None else device
+        state.update(
+            {key: each.to(place) for key, each in state.items() if isinstance(each, torch.Tensor) and each.dim()}
+        )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, base: float, step: int, *, warmup: int, total: int = 0) -> float:

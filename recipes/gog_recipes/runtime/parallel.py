@@ -7,6 +7,8 @@ Decisions
       gathering needs all ranks at once
     - gradients are summed over ranks, never averaged: a recipe divides by the counts of the whole step, so a step is the
       same step for any number of ranks
+    - shards may be kept on the CPU, with their gradients and the optimizer's state; they are copied to the GPU for each use.
+      On a CPU the same code runs and nothing moves
     - the adapter is added first, then the model is sharded; checkpoints and the engine's weights are whole tensors
 
 With one rank nothing is sharded, and every function returns its argument. Not here: tensor parallelism (splitting a
@@ -21,28 +23,44 @@ from typing import TypeVar
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 
+from gog.spec import Offload
 from gog_recipes.models import policy_model as models
 from gog_recipes.runtime.ranks import Ranks
 
 T = TypeVar("T")
 
 
-def shard(model: torch.nn.Module, ranks: Ranks) -> None:
-    """Shards the model over the ranks, in place, apart from its vision tower; for one rank nothing changes."""
+def shard(model: torch.nn.Module, ranks: Ranks, offload: Offload = "none") -> None:
+    """Shards the model over the ranks, in place, apart from its vision tower; for one rank nothing changes.
+
+    Args:
+        model: with the adapter that is trained
+        ranks: all of them
+        offload: whether shards are kept on the CPU
+    """
     if ranks.size == 1:
         return
     root, language = models.core(model), models.language_model(model)
-    mesh = init_device_mesh(next(language.parameters()).device.type, (ranks.size,))
+    device = next(language.parameters()).device.type
+    mesh = init_device_mesh(device, (ranks.size,))
+    policy = CPUOffloadPolicy(pin_memory=device != "cpu") if offload == "cpu" else OffloadPolicy()
     for layer in language.layers:
-        _add_gradients(fully_shard(layer, mesh=mesh))
+        _add_gradients(fully_shard(layer, mesh=mesh, offload_policy=policy))
     # The outermost module owns embeddings, last norm and head, which may be one weight. It fetches a layer's weights
     # while the layer before it computes.
     owned = {id(parameter) for parameter in (*language.parameters(), *root.lm_head.parameters())}
     others = {parameter for parameter in root.parameters() if id(parameter) not in owned}
-    _add_gradients(fully_shard(root, mesh=mesh, reshard_after_forward=True, ignored_params=others))
+    settings = {"reshard_after_forward": True, "ignored_params": others, "offload_policy": policy}
+    _add_gradients(fully_shard(root, mesh=mesh, **settings))
     setattr(root, models.ROOT_METHOD, lambda run: run())
     register_fsdp_forward_method(root, models.ROOT_METHOD)
     whole = [name for name, p in model.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
@@ -92,10 +110,9 @@ def like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """A whole tensor of a parameter's shape, on the parameter's device and sharded as it is."""
     if not isinstance(parameter, DTensor):
         return tensor.to(parameter.device)
-    mesh, mine = parameter.device_mesh, parameter.to_local()
+    mesh, found = parameter.device_mesh, torch.empty_like(parameter.detach())
+    mine = found.to_local()
     rows = -(-parameter.shape[0] // mesh.size())  # as FSDP2 shards: ceil(rows / ranks) each, fewer for the last
     start = min(rows * mesh.get_local_rank(), parameter.shape[0])
-    piece = tensor[start : start + mine.shape[0]].to(mine.device).contiguous()
-    return DTensor.from_local(
-        piece, mesh, parameter.placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
-    )
+    mine.copy_(tensor[start : start + mine.shape[0]])
+    return found

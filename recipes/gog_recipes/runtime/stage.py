@@ -41,6 +41,7 @@ MEMORY_MAY_CHANGE = {
     "feature_cache_bytes",
     "micro_batch_tokens",
     "activation_checkpointing",
+    "offload",
     "kv_cache_bytes",
     "prefill_tokens",
     "concurrent_episodes",
