@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import threading
 
@@ -230,6 +232,24 @@ def test_a_reader_without_credit_is_a_failure_of_the_search_that_says_what_it_co
     with pytest.raises(errors.NoCredit, match="balance not enough") as caught:
         ask(backend)
     assert caught.value.charge.cost_usd == 0.015 and caught.value.charge.calls > 1
+
+
+def test_a_refused_key_ends_the_requests_for_the_other_pages(load, world):
+    class Summariser:
+        async def summarise(self, client, query, title, page, spending):
+            if spending.calls == 1:
+                spending.calls = 2
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    spending.add(0.5)
+            raise errors.AuthFailed("the key is refused")
+
+    backend = load("serpapi")
+    backend.pages = dataclasses.replace(backend.pages, summariser=Summariser())
+    with pytest.raises(errors.AuthFailed) as caught:
+        ask(backend)
+    assert caught.value.charge.cost_usd == 0.515, "what the other page had cost when it was ended"
 
 
 def test_a_reader_that_is_down_for_every_page_is_a_failure_of_the_search(load, world):

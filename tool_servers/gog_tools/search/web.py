@@ -13,8 +13,9 @@ Source: MMSearch-R1 replaces failed pages until five succeed or the list ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -153,20 +154,22 @@ class WebSearch:
         """
         summaries: dict[int, tool_api.SearchHit] = {}
         failures: list[errors.RequestError] = []
-        async for index, outcome in self._outcomes(pages, query, found, top, spending):
-            if isinstance(outcome, errors.AuthFailed | errors.NoCredit):
-                raise outcome
-            if isinstance(outcome, errors.RequestError):
-                failures.append(outcome)
-            elif outcome is not None:
-                summaries[index] = outcome
+        # Closed here, not by the garbage collector: an error must end the other pages' requests, which may be paid.
+        async with contextlib.aclosing(self._outcomes(pages, query, found, top, spending)) as outcomes:
+            async for index, outcome in outcomes:
+                if isinstance(outcome, errors.AuthFailed | errors.NoCredit):
+                    raise outcome
+                if isinstance(outcome, errors.RequestError):
+                    failures.append(outcome)
+                elif outcome is not None:
+                    summaries[index] = outcome
         if failures and not summaries:
             raise failures[-1]
         return [summaries[index] for index in sorted(summaries)][:top]
 
     async def _outcomes(
         self, pages: Pages, query: str, found: Sequence[Result], top: int, spending: Spending
-    ) -> AsyncIterator[tuple[int, tool_api.SearchHit | errors.RequestError | None]]:
+    ) -> AsyncGenerator[tuple[int, tool_api.SearchHit | errors.RequestError | None]]:
         """What becomes of each page, as it is known; ends when `top` have been read. None: the page cannot be read."""
         end = self.clock() + pages.seconds
         waiting, read = iter(range(len(found))), 0
