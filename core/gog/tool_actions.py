@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from gog import actions, catalog, prompts, tool_api, tool_types
 from gog.images import Image
-from gog.trajectory import Candidate, Failure, Observation, Result
+from gog.trajectory import Candidate, Observation, Result
 
 SEARCH_TOOLS = catalog.SEARCH_TOOLS
 
@@ -156,7 +156,7 @@ class ToolActions:
         replies = await asyncio.gather(*(self.toolbox.search_image(image) for _, image in chosen))
         texts, results, failures = [], [], []
         for (number, _), reply in zip(chosen, replies, strict=True):
-            if failure := Failure.of(reply.failure):
+            if failure := reply.failure_record:
                 failures.append(failure)
                 texts.append(prompts.TOOL_FAILED[self.style])
                 continue
@@ -186,7 +186,7 @@ class ToolActions:
         return Outcome(_seen("textSearch", reply, text, results=tuple(_result(hit) for hit in hits)))
 
     def _failed(self, tool: str, reply: tool_types.Reply) -> Observation:
-        return _seen(tool, reply, prompts.TOOL_FAILED[self.style], failures=(Failure.of(reply.failure),))
+        return _seen(tool, reply, prompts.TOOL_FAILED[self.style], failures=(reply.failure_record,))
 
 
 def _seen(tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Observation:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from gog.images import Image
-from gog.trajectory import Candidate
+from gog.trajectory import Candidate, Failure
 
 Value = TypeVar("Value", covariant=True)
 Other = TypeVar("Other")
@@ -150,6 +150,13 @@ class Reply(Generic[Value]):
         """The value of a call that succeeded."""
         assert self.value is not None, self.failure
         return self.value
+
+    @property
+    def failure_record(self) -> Failure | None:
+        """What a trajectory keeps of the failure, its message cut to 200 characters; None if the call succeeded."""
+        if self.failure is None:
+            return None
+        return Failure(tool=self.failure.tool, kind=self.failure.kind, message=self.failure.message[:200])
 
 
 @dataclass(frozen=True)

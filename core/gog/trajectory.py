@@ -23,9 +23,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gog import actions, finite_json, validation
 from gog.errors import UserError
 
-if TYPE_CHECKING:
-    from gog.tool_types import ToolFailure
-
 VERSION = 1
 
 if TYPE_CHECKING:
@@ -80,13 +77,6 @@ class Failure(Record):
     """Kind of failure, a `gog.tool_types.FailureKind` or `too_long`."""
     message: str = ""
     """The cause, as the tool or the network reported it."""
-
-    @classmethod
-    def of(cls, failure: ToolFailure | None) -> Failure | None:
-        """The record of a call's failure, its message cut to 200 characters; None for None."""
-        if failure is None:
-            return None
-        return cls(tool=failure.tool, kind=failure.kind, message=failure.message[:200])
 
 
 class Candidate(Record):

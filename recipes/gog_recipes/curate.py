@@ -32,7 +32,7 @@ from gog.errors import QuestionSkipped, UserError
 from gog.images import Image
 from gog.spec import CurateConfig
 from gog.tool_client import Toolbox
-from gog.trajectory import Failure, Trajectory
+from gog.trajectory import Trajectory
 from gog_recipes.rollout import journals
 from gog_recipes.runtime import config, ranks
 from gog_recipes.runtime.stage import Stage
@@ -133,7 +133,7 @@ class CurateRecipe:
             reward = rewards.reward(accuracy, trajectory.well_formed)
             judged = {
                 "reward": reward,
-                "judge_failure": Failure.of(verdict.failure),
+                "judge_failure": verdict.failure_record,
                 "judge_decisions": verdict.decisions,
                 "judge_usd": verdict.usd,
             }

@@ -316,7 +316,7 @@ class Rollouts:
             verdict = await self._judge(question, trajectory.answer)
             accuracy = None if verdict.value is None else float(verdict.value)
             given = {
-                "judge_failure": Failure.of(verdict.failure),
+                "judge_failure": verdict.failure_record,
                 "judge_decisions": verdict.decisions,
                 "judge_usd": verdict.usd,
             }
