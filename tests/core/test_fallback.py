@@ -58,6 +58,17 @@ def test_a_call_that_both_fail_is_a_failure_of_the_first_that_names_both() -> No
     assert reply.failure.message == "HTTP 503: overloaded; its fallback: no_credit: HTTP 402: no credit"
 
 
+def test_equal_calls_that_both_servers_fail_count_as_one_failure() -> None:
+    async def use() -> list[Reply[Any]]:
+        async with Provider({**WORKING, "textSearch": [DOWN]}) as first, Provider({"textSearch": [DOWN]}) as other:
+            given = {"backoff_seconds": 0, "attempts": 1, "text_search": {"fallback": {"url": other.url}}}
+            async with Toolbox({"textSearch": first.url}, ToolsSpec(**given)) as tools:
+                return await asyncio.gather(*(tools.search_text("ring") for _ in range(5)))
+
+    replies = asyncio.run(use())
+    assert sorted(reply.cached for reply in replies) == [False, True, True, True, True]
+
+
 def test_the_fallback_answers_when_the_budget_of_the_tool_is_used_up() -> None:
     async def use() -> list[Reply[Any]]:
         paid = responds(HITS, **{"X-GoG-Cost-USD": "0.01"})

@@ -49,7 +49,7 @@ def joined(first: Reply[Value], why: ToolFailure, second: Reply[Value]) -> Reply
         failure,
         first.attempts + second.attempts,
         first.seconds + second.seconds,
-        second.cached and not first.attempts,
+        second.cached and (first.cached or not first.attempts),
         tuple(dict.fromkeys((*first.decisions, Decision.FELL_BACK, *second.decisions))),
         first.waited + second.waited,
         first.usd + second.usd,
