@@ -139,3 +139,17 @@ SECRET = {
 @pytest.mark.parametrize("answer", SECRET)
 def test_secrets_are_removed_from_answers_and_nothing_else_is(answer: bytes) -> None:
     assert redact.redact(answer, ["open sesame", "see"]) == SECRET[answer]
+
+
+def test_a_damaged_recording_is_the_users_to_replace(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite"
+    make_recording(
+        path, *(make_entry(f"{number:03}", answer=random.Random(number).randbytes(4_000)) for number in range(50))
+    ).close()
+    data = bytearray(path.read_bytes())
+    data[4_096:] = bytes(len(data) - 4_096)
+    recording = Recording(path)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"cannot read a recorded answer: .*malformed"):
+        recording.get("007")
+    recording.close()

@@ -58,8 +58,19 @@ class Recording:
         self._file = _open(path)
 
     def get(self, key: str, now: float | None = None) -> Entry | None:
-        """The answer of a call; None if there is none, or none that is valid at `now` (None: at any time)."""
-        row = self._file.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
+        """The answer of a call; None if there is none, or none that is valid at `now` (None: at any time).
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        try:
+            row = self._file.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise UserError(
+                f"cannot read a recorded answer: {error}",
+                where=str(self.path),
+                remedy="replace the file with a copy, or import the recording again",
+            ) from None
         entry = self._entry(row) if row else None
         expired = entry is not None and now is not None and entry.expires is not None and entry.expires <= now
         return None if expired else entry
