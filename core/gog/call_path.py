@@ -275,24 +275,27 @@ class CallPath(Generic[Value]):
 
     async def _exchange(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
         """One request: the value with the answer it was read from."""
-        bill, price = Bill(), self.policy.usd_per_call or 0.0
+        bill, price, is_answered = Bill(), self.policy.usd_per_call or 0.0, False
         try:
             answer = await self.send(request, bill)
+            is_answered = True
         except CallError:
             price = 0.0  # vendors charge for answers; of a request that was cut off it is not known
             raise
         finally:
-            self._charge(bill, price, call)
+            self._charge(bill, price, call, is_answered)
         return read(answer), answer
 
-    def _charge(self, bill: Bill, price: float, call: _Call) -> None:
+    def _charge(self, bill: Bill, price: float, call: _Call, is_answered: bool) -> None:
         """Adds the cost of a request to its call and to the account. price: where the server reports no cost."""
         usd = price if bill.usd is None else bill.usd
         if bill.usd is None and price:
             metrics.record_cost(self.tool, self.backend, price, None)
         call.usd += usd
         self._is_paid = self._is_paid or usd > 0 or bool(bill.vendor)
-        self.account.charge(self.charged_as, 1 if bill.calls is None else bill.calls, usd, bill.credit)
+        calls = 1 if bill.calls is None else bill.calls
+        # A failure that costs nothing does not make the next answer free.
+        self.account.charge(self.charged_as, calls, usd, bill.credit, is_price=is_answered or usd > 0)
 
     async def _hedged(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
         """An exchange, and a second one if the first is slow and a slot is free; never at a back end that charges."""

@@ -125,8 +125,10 @@ class Toolbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.io.run(self._close())
-        self.io.close()
+        try:
+            await self.io.run(self._close())
+        finally:
+            self.io.close()
 
     async def _close(self) -> None:
         for path in (

@@ -77,14 +77,15 @@ class Transport:
         data = body if len(body) <= MAX_WHOLE_BODY else io.BytesIO(body)
         try:
             async with self.session.post(self.url, data=data, headers=headers, allow_redirects=False) as response:
+                _note_cost(self.tool, response.headers, bill, self.backend)  # also of a body that cannot be read
                 answer = await _read_whole(response)
-                _note_cost(self.tool, response.headers, bill, self.backend)
                 check_status(response.status, response.headers, explanation(answer, self.key))
                 return redact.redact(answer, (self.key,))
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:
-            raise CallError(FailureKind.CONNECTION, f"{type(error).__name__}: {error}"[:MAX_WORDS]) from None
+            words = f"{type(error).__name__}: {error}"  # quotes the server where its answer is not HTTP
+            raise CallError(FailureKind.CONNECTION, explanation(words.encode(), self.key)) from None
 
 
 async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
@@ -190,13 +191,14 @@ def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, 
         cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
         metrics.record_cost(tool, backend, cost, left)
         if bill is not None:
-            bill.usd, bill.credit = cost, left
+            bill.usd = bill.usd if cost is None else (bill.usd or 0.0) + cost
+            bill.credit = bill.credit if left is None else left
     if bill is None:
         return
     bill.vendor = one_line(headers.get(tool_api.VENDOR_HEADER, ""), 40)
     calls = headers.get(tool_api.CALLS_HEADER, "")
     if calls.isascii() and calls.isdigit() and len(calls) < 10:
-        bill.calls = int(calls)
+        bill.calls = (bill.calls or 0) + int(calls)
 
 
 def _dollars(text: str) -> float | None:

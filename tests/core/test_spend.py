@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from support.builders import SERVER_ERROR, FakeBackend, make_path, request, run
-from support.loopback import HITS, Handler, Provider, responds, with_toolbox
+from support.loopback import HITS, Handler, Provider, responds, verdict, with_toolbox
 
 from gog import outage, store
 from gog.calls import spend_log
@@ -97,6 +98,13 @@ def test_a_price_that_is_known_from_the_manifest_or_from_other_processes_is_not_
     assert spend(account, "judge") and spend(account, "textSearch")
 
 
+def test_a_failure_that_costs_nothing_does_not_make_the_next_call_free() -> None:
+    account = make_account(run={"usd": 0.03})
+    assert [spend(account, "textSearch", usd=0.02), account.reserve("judge")] == ["", ""]
+    account.charge("textSearch", 1, 0.0, is_price=False)
+    assert spend(account, "textSearch") == "tools.budget.usd (0.03 USD) is used up"
+
+
 def test_a_tool_is_not_called_while_less_is_left_on_its_account_than_a_call_costs() -> None:
     now = [DAY]
     account = Account(now=lambda: now[0])
@@ -159,14 +167,17 @@ def test_spends_are_added_by_tool_and_day() -> None:
 # ---- the call path
 
 
-def search(handler: Handler, queries: int = 1, **limits: Any) -> tuple[list[Reply[Any]], Account, int]:
+def search(
+    served: Handler | Sequence[Handler], queries: int = 1, **limits: Any
+) -> tuple[list[Reply[Any]], Account, int]:
     """Text searches one after the other: replies, account, and requests that reached the server."""
+    handlers = served if isinstance(served, Sequence) else [served]
 
     async def use(tools: Toolbox, provider: Provider) -> tuple[list[Reply[Any]], Account, int]:
         replies = [await tools.search_text(f"query {number}") for number in range(queries)]
         return replies, tools.account, len(provider.requests["textSearch"])
 
-    return with_toolbox({"textSearch": [handler]}, use, **limits)
+    return with_toolbox({"textSearch": handlers}, use, **limits)
 
 
 def test_the_cost_that_a_server_reports_is_in_the_reply_and_in_the_account() -> None:
@@ -234,6 +245,39 @@ def test_a_cached_answer_costs_nothing() -> None:
         return [(await tools.search_text("ring")).usd for _ in range(2)]
 
     assert with_toolbox({"textSearch": [PAID]}, use) == [0.01, 0.0]
+
+
+def test_concurrent_calls_keep_to_a_budget_of_money_after_a_failed_request() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> tuple[int, Amount]:
+        await tools.search_text("fails")
+        await asyncio.gather(*(tools.search_text(f"query {number}") for number in range(4)))
+        return len(provider.requests["textSearch"]), tools.account.own.total()
+
+    policy = {"usd_per_call": 0.01, "budget": {"usd": 0.015}}
+    handlers = {"textSearch": [responds(b"", 500), responds(HITS)]}
+    assert with_toolbox(handlers, use, attempts=1, text_search=policy) == (2, Amount(calls=2, usd=0.01))
+
+
+def test_a_request_that_is_sent_again_in_another_form_is_charged_twice() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> tuple[Reply[bool], Amount]:
+        return await tools.judge("who?", ["Ada"], "Ada"), tools.account.own.total("judge")
+
+    charge = {"X-GoG-Cost-USD": "0.01", "X-GoG-Calls": "1"}
+    refusal = responds({"error": {"message": "temperature is not supported"}}, 400, **charge)
+    reply, spent = with_toolbox({"judge": [refusal, responds(verdict("Yes"), **charge)]}, use)
+    assert reply.value is True and reply.usd == 0.02 and spent == Amount(calls=2, usd=0.02)
+
+
+def test_an_answer_that_breaks_off_is_charged_as_its_head_says() -> None:
+    async def broken(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-length": "100", "X-GoG-Cost-USD": "0.01"})
+        await response.prepare(request)
+        await response.write(b"{")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    assert search(broken, attempts=1)[1].own.total().usd == 0.01
 
 
 def test_a_failure_that_was_charged_is_in_the_bill() -> None:

@@ -71,6 +71,18 @@ def test_a_failure_is_retried_and_has_no_effect_when_the_next_attempt_works(name
     assert [hit.title for hit in reply.unwrap()] == [f"page {n}" for n in range(5)]
 
 
+def test_what_is_not_http_is_quoted_in_one_line() -> None:
+    async def not_http(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.write(b"SSH-2.0 busy\r\n\r\n")
+        request.transport.close()
+        return await hang(request)
+
+    failure = search([not_http], attempts=1).failure
+    assert failure is not None and failure.kind is FailureKind.CONNECTION
+    assert "SSH-2.0" in failure.message and failure.message.isprintable()
+
+
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_that_persists_is_typed(name: str) -> None:
     handler, kind = FAILURES[name]

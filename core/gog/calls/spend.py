@@ -91,7 +91,8 @@ class Account:
     _credit: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By tool, US dollars that were left on the vendor's account, and when that was reported."""
     prices: dict[str, float] = field(default_factory=dict)
-    """Cost of the last request in US dollars, by tool; before it that of the manifest, if it has one."""
+    """Cost of the last request that was answered or charged in US dollars, by tool; before it that of the manifest, if it
+    has one."""
 
     @property
     def is_limited(self) -> bool:
@@ -127,12 +128,21 @@ class Account:
         """Ends a reservation."""
         self._under_way[tool] -= 1
 
-    def charge(self, tool: str, calls: int, usd: float, credit: float | None = None) -> None:
-        """Adds what a request has cost. credit: US dollars left on the vendor's account; None if not known."""
+    def charge(self, tool: str, calls: int, usd: float, credit: float | None = None, *, is_price: bool = True) -> None:
+        """Adds what a request has cost.
+
+        Args:
+            tool: name under which it is charged.
+            calls: requests, or calls of the vendor.
+            usd: US dollars.
+            credit: US dollars left on the vendor's account; None if not known.
+            is_price: whether the next request will probably cost as much; False for a failure that was free.
+        """
         if credit is not None:
             self._credit[tool] = credit, self.now()
         self.own.add(tool, self.day, Amount(calls=calls, usd=usd))
-        self.prices[tool] = usd
+        if is_price:
+            self.prices[tool] = usd
 
     def _used_up(self, name: str, budget: BudgetSpec, tool: str) -> str:
         """The limit of a budget that the next request of a tool would exceed; empty for none."""

@@ -57,16 +57,18 @@ class SpendLog:
         self._store: Store | None = None
         self._key = f"{FOLDER}{stage}/{uuid.uuid4().hex}.json"
         self._written = b""
+        self._exchanging = asyncio.Lock()  # otherwise an older report could replace the last one
 
     async def sync(self) -> None:
         """Writes the own report and reads those of others, as far as needed. Raises Unavailable, UserError."""
-        own = self._account.own
-        is_due = self._account.is_limited or own.total().usd > 0
-        data = own.model_dump_json().encode() if is_due and own.tools else b""
-        if is_due and (self._account.is_limited or data != self._written):
-            others = await asyncio.to_thread(self._exchange, data)
-            if others is not None:
-                self._account.others = others
+        async with self._exchanging:
+            own = self._account.own
+            is_due = self._account.is_limited or own.total().usd > 0
+            data = own.model_dump_json().encode() if is_due and own.tools else b""
+            if is_due and (self._account.is_limited or data != self._written):
+                others = await asyncio.to_thread(self._exchange, data)
+                if others is not None:
+                    self._account.others = others
 
     async def run(self) -> None:
         """Reports until it is cancelled; a store that does not answer is tried again."""
