@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support.real_structures import vllm
-from support.vllm_servers import sampled
+from support.vllm_servers import CPU, ENVIRONMENT, sampled
 
 from gog import images, prompts
 from gog.engine import Limits
 from gog.spec import ModelSpec
+from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import vllm_request as requests
 
 pytestmark = pytest.mark.vllm
@@ -74,6 +77,23 @@ def test_log_probs_are_the_trainer_s_over_photographs_and_turns(
         assert {segment.overrun for _, segment in closed} == {True, False}, "a tag ends within a token, and with one"
     finally:
         server.kill()
+
+
+def test_adapters_of_experts_are_arranged_for_gpus_as_peft_adds_them(real_base, policy_of, tmp_path) -> None:
+    """vLLM's kernels for them need a GPU; how it reads and arranges the file does not."""
+    base = real_base("qwen3_vl_moe", **vllm("qwen3_vl_moe"), dtype="float32")
+    policy = policy_of(ModelSpec(base=str(base)))
+    script, target = Path(__file__).with_name("expert_layout.py"), tmp_path / "updates.npz"
+    line = [ENVIRONMENT / "bin" / "python", script, policy.saved[0], "4", target]
+    subprocess.run(list(map(str, line)), check=True)
+    arranged = np.load(target)
+    merged = dict(lora.with_saved(policy_model.load_base(policy.spec, CPU), policy.saved).named_parameters())
+    plain = dict(policy_model.load_base(policy.spec, CPU).named_parameters())
+    compared = {name: merged[name] - plain[name] for name in plain if ".experts." in name}
+    assert len(compared) == len(arranged.files) == 6
+    for name, update in compared.items():
+        served = arranged[name.replace("model.language_model.", "language_model.model.")]
+        assert update.abs().max() > 1e-3 and np.abs(served - update.detach().numpy()).max() < 1e-6
 
 
 def only(processor, *words):
