@@ -22,15 +22,15 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from gog import behaviour, catalog, judging, metrics, outage, prompts, rewards, tool_actions, tracing, trajectory_zip
-from gog.agent import Episode, Generation, Session
+from gog.agent import Episode, Session
 from gog.dataset import Question
 from gog.engine import Engine
 from gog.errors import NotFinite, QuestionSkipped, UserError
 from gog.images import Image
 from gog.spec import AgentSettings
 from gog.tool_types import Reply
-from gog.trajectory import Failure, Segment, Trajectory, outline
-from gog_recipes.rollout import journals
+from gog.trajectory import Failure, Trajectory, outline
+from gog_recipes.rollout import ended, journals
 from gog_recipes.rollout.journals import Journals, PlayJournal, Resumed
 from gog_recipes.rollout.played import Played, Skipped, collect
 from gog_recipes.rollout.question_pool import QuestionPool
@@ -263,7 +263,7 @@ class Rollouts:
             )
         sessions = dict(zip(going, opened, strict=True))
         return [
-            sessions.get(sample) or EndedSession(each.found.segments if each is not None else ())
+            sessions.get(sample) or ended.EndedSession(each.found.segments if each is not None else ())
             for sample, each in enumerate(resumed)
         ]
 
@@ -367,32 +367,6 @@ class Rollouts:
         verdicts = [item.judge_failure for item in trajectories if item.answer is not None]
         self._verdicts = [*self._verdicts, *verdicts][-max(RECENT_VERDICTS, len(verdicts)) :]
         judging.check(self._verdicts)
-
-
-@dataclass(frozen=True)
-class EndedSession:
-    """The conversation of an episode that ended in an earlier attempt. Implements gog.agent.Session."""
-
-    kept: tuple[Segment, ...]
-    """Its tokens."""
-
-    async def generate(self) -> Generation:
-        raise RuntimeError("the episode has ended")
-
-    def room(self) -> int:
-        return 0
-
-    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
-        raise RuntimeError("the episode has ended")
-
-    def observe(self, observation: Segment) -> None:
-        raise RuntimeError("the episode has ended")
-
-    def segments(self) -> tuple[Segment, ...]:
-        return self.kept
-
-    def close(self) -> None:
-        return None
 
 
 async def _all_or_none(coroutines: Iterable[Coroutine[object, object, T]]) -> list[T]:
