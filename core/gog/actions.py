@@ -43,6 +43,7 @@ class Glance:
     """Search the whole image."""
 
     name: Literal["glance"] = "glance"
+    """As trajectories name it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Ground(Worded):
     """Ask for candidates of an expression: words that refer to the thing, such as "red ring"."""
 
     name: Literal["ground"] = "ground"
+    """As trajectories name it."""
     limit = tool_api.MAX_EXPRESSION
 
 
@@ -76,6 +78,7 @@ class Gaze:
     numbers: tuple[int, ...]
     """Their numbers, in the order in which they were selected; candidates are numbered from 1."""
     name: Literal["gaze"] = "gaze"
+    """As trajectories name it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class TextSearch(Worded):
     """Search the web for text: the argument is the query."""
 
     name: Literal["text"] = "text"
+    """As trajectories name it."""
     limit = tool_api.MAX_QUERY
 
 
@@ -91,6 +95,7 @@ class Answer(Worded):
     """Answer the question and end the episode."""
 
     name: Literal["answer"] = "answer"
+    """As trajectories name it."""
 
 
 Action = Glance | Ground | Gaze | TextSearch | Answer

@@ -76,7 +76,7 @@ def test_a_budget_per_day_is_whole_again_on_the_next_day() -> None:
     assert spend(account, "textSearch") == ""
 
 
-def test_what_costs_nothing_goes_on_when_the_money_is_used_up() -> None:
+def test_what_costs_nothing_continues_when_the_money_is_used_up() -> None:
     account = make_account(run={"usd": 0.01})
     spend(account, "grounding")
     spend(account, "textSearch", usd=0.01)

@@ -21,7 +21,7 @@ PUBLIC, INTERNAL = "127.0.0.1", "127.0.0.2"
 LOOPBACK = (ipaddress.ip_network(f"{PUBLIC}/32"),)
 HTML = "text/html; charset=utf-8"
 PATIENCE = 20.0
-"""Seconds for which a server that never ends goes on; tests end long before."""
+"""Seconds for which a server sends an endless answer; tests end long before."""
 
 
 def response(body: bytes = b"", status: str = "200 OK", **headers: str) -> bytes:

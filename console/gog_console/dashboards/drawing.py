@@ -36,9 +36,14 @@ Evaluate = Callable[[str, bool], Sequence[Series]]
 
 @dataclass(frozen=True)
 class Curve:
+    """One series as it is drawn."""
+
     name: str
+    """Its legend."""
     colour: str
+    """Of the palette."""
     points: tuple[tuple[float, float], ...]
+    """(seconds since 1970, value), the oldest first."""
 
     @property
     def last(self) -> float:

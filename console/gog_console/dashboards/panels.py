@@ -1,6 +1,6 @@
 """Data model of a dashboard, from which Grafana's JSON and images are made.
 
-Problem: dashboards drawn by hand name metrics that nobody registers, and nobody notices, because an empty panel looks
+Problem: dashboards drawn by hand name metrics that are not registered, which goes unnoticed because an empty panel looks
 like a quiet system. Decision: panels are data; tests execute each expression, grafana.py and draw.py render the same
 ones. Variables of an expression are Grafana's: $namespace and $run (both match everything where a label is absent, as on
 one machine), $__rate_interval, $__range.
@@ -25,36 +25,48 @@ OPERATOR = 'namespace=~"$namespace"'
 
 @dataclass(frozen=True)
 class Query:
-    """legend: the series' name, with {{label}} for a label's value."""
+    """One expression of a panel."""
 
     expr: str
+    """In PromQL."""
     legend: str
+    """Name of its series, with {{label}} for a label's value."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel. Widths are 24 to a row, as Grafana's.
-
-    band: the second and third query are the upper and the lower edge of the first. limit: a line that is not to be
-    crossed. absent: why there may be nothing to show; a panel without it shows something in every run.
-    states: of kind "states", (value, word, colour) from the lowest value on.
-    """
+    """One panel."""
 
     title: str
+    """Shown above it."""
     queries: tuple[Query, ...]
+    """What it shows."""
     unit: Unit = "none"
+    """Of its values."""
     kind: Kind = "lines"
+    """How it shows them."""
     description: str = ""
+    """Shown on request."""
     width: int = 8
+    """In Grafana's columns, 24 to a row."""
     height: int = 8
+    """In Grafana's rows."""
     stacked: bool = False
+    """Whether its series are added up."""
     band: bool = False
+    """Whether the second and third query are the upper and the lower edge of the first."""
     low: float | None = 0.0
+    """Lower end of the axis; None follows the values."""
     high: float | None = None
+    """Upper end of the axis; None follows the values."""
     limit: float | None = None
+    """Where a line marks what should not be exceeded; None for no line."""
     colours: Mapping[str, str] = field(default_factory=dict)
+    """Colours of series by legend; others take the palette's."""
     states: tuple[tuple[float, str, str], ...] = ()
+    """(value, word, colour) of a panel of kind "states", from the lowest value on."""
     absent: str = ""
+    """Why there may be nothing to show; a panel without it shows something in every run."""
 
     @property
     def instant(self) -> bool:
@@ -64,19 +76,28 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
+    """Panels below a heading."""
+
     title: str
+    """The heading."""
     panels: tuple[Panel, ...]
+    """From left to right, then down."""
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """name: of its file; together with "gog-" its address in Grafana. variables: those its expressions use."""
+    """One dashboard."""
 
     name: str
+    """Name of its file; after "gog-" also its address in Grafana."""
     title: str
+    """Shown in Grafana's list."""
     description: str
+    """Shown below the title."""
     rows: tuple[Row, ...]
+    """From top to bottom."""
     variables: Mapping[str, str]
+    """Metric from whose label a variable takes its values, by the names of the variables that its expressions use."""
 
     def panels(self) -> Iterator[Panel]:
         for row in self.rows:

@@ -18,18 +18,22 @@ from gog.errors import UserError
 
 @dataclass(frozen=True)
 class Series:
-    """labels without the metric's name; points: (seconds since 1970, value), the oldest first."""
+    """One series of an answer."""
 
     labels: Mapping[str, str]
+    """Without the metric's name."""
     points: tuple[tuple[float, float], ...]
+    """(seconds since 1970, value), the oldest first."""
 
 
 @dataclass(frozen=True)
 class Prometheus:
-    """url: without /api/v1."""
+    """A server that is queried over HTTP."""
 
     url: str
+    """Without /api/v1."""
     timeout: float = 60.0
+    """Seconds for a query."""
 
     def curve(self, expr: str, start: float, end: float, step: float) -> list[Series]:
         """Series over a time range. Raises UserError when the server cannot be reached or refuses the expression."""

@@ -79,9 +79,13 @@ class _Frame:
     """Mapping from steps and values to SVG coordinates."""
 
     first: float
+    """Step at the left edge."""
     last: float
+    """Step at the right edge."""
     low: float
+    """Value at the lower edge."""
     high: float
+    """Value at the upper edge."""
 
     def x(self, step: float) -> float:
         share = (step - self.first) / (self.last - self.first) if self.last > self.first else 0.5

@@ -52,6 +52,7 @@ class ServerView:
     """An Endpoint's server."""
 
     state: Literal["starting", "ready", "exited"]
+    """exited: it ended by itself."""
     url: str = ""
     """Base URL; empty before the server is ready."""
     port: int = 0
@@ -79,6 +80,7 @@ class DataView:
     """The dataset."""
 
     state: Literal["absent", "preparing", "ready", "failed"]
+    """absent: nothing was requested yet."""
     spec: settings.DataSpec | None = None
     """Where it is, once it is ready."""
     message: str = ""
@@ -112,6 +114,7 @@ class StoreView:
     """
 
     state: Literal["unknown", "checking", "known", "failed"]
+    """unknown: no check was requested yet."""
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
     """Newest checkpoints by store key."""
     message: str = ""
@@ -125,6 +128,7 @@ class ReportView:
     """A run's report."""
 
     state: Literal["absent", "writing", "done", "failed"]
+    """absent: it was not requested yet."""
     message: str = ""
     """Why it could not be written."""
     blocked: Blocked | None = None

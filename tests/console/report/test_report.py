@@ -1,4 +1,4 @@
-"""Claims about the report: what it promises to programs, to readers, and to whoever opens a stranger's run."""
+"""Claims about the report: what it promises to programs, to readers, and about a run of unknown origin."""
 
 import base64
 import doctest

@@ -1,4 +1,4 @@
-/* The page of `gog view`: tells how the run and the index stand, asks again while either goes on, and holds the viewer. */
+/* The page of `gog view`: shows the state of the run and the index, polls while either is incomplete, and holds the viewer. */
 (() => {
   const AGAIN = { busy: 700, going: 5000, still: 15000 };
   const top = document.getElementById('top');
