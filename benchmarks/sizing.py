@@ -1,18 +1,23 @@
 """Writes the table of docs/sizing.md with `gog estimate`, for published models on 1 to 16 GPUs of 80 and 141 GB.
 
 python benchmarks/sizing.py                        # all: a quarter of an hour
-python benchmarks/sizing.py 'Qwen3-VL-8B x 8'      # those that begin so; the others stay as they are
+python benchmarks/sizing.py 'Qwen3-VL-8B x 8 '     # those that begin so; the others stay as they are
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from gog_console import sizing
+from gog_operator.api import manifest
+
+if TYPE_CHECKING:
+    from gog_recipes.estimate.request import Estimate
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/sizing.md", ROOT / "benchmarks/results/sizing.json"
@@ -41,28 +46,27 @@ spec:
 """
 
 
-def estimate(model: str, gpus: int, memory: int) -> dict[str, Any]:
-    """What `gog estimate` reports."""
+def estimates(model: str, gpus: int) -> list[Estimate]:
+    """What `gog estimate` reports for each size of memory; the stages are traced once."""
+    from gog_recipes.estimate import published, report  # with torch, which the table alone does without
+    from gog_recipes.estimate.request import Request
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "run.yaml")
         path.write_text(MANIFEST.format(model=model))
-        line = [sys.executable, "-m", "gog_console", "estimate", str(path), "--json"]
-        done = subprocess.run(
-            [*line, "--gpus", str(gpus), "--gpu-memory", str(memory)], capture_output=True, text=True, check=False
-        )
-    if done.returncode not in (0, 1):
-        raise RuntimeError(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+        plan = sizing.plan(manifest.load(path), gpus=gpus, default_gpus=gpus, gpu_bytes=0)
+    asked = Request.model_validate(sizing.request(plan) | {"gpu_bytes": 1})
+    sizes = [memory * 10**9 for memory in MEMORY]
+    return report.estimates(asked, model, published.CONFIGS[model], sizes)
 
 
-def row(found: dict[str, Any]) -> dict[str, Any]:
+def row(found: Estimate) -> dict[str, Any]:
     """The largest phase of each stage."""
     largest = {}
-    for stage in found["stages"]:
-        phase = max(stage["phases"], key=lambda each: each["total"])
-        largest[stage["key"]] = {"phase": phase["name"], "bytes": phase["total"]}
-    return {"fits": found["fits"], "verdict": found["verdict"], "stages": largest}
+    for stage in found.stages:
+        phase = max(stage.phases, key=lambda each: each.total)
+        largest[stage.key] = {"phase": phase.name, "bytes": phase.total}
+    return {"fits": found.fits, "verdict": found.verdict, "stages": largest}
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -92,11 +96,10 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for model in MODELS:
         for gpus in GPUS:
-            for memory in MEMORY:
-                name = f"{model} x {gpus} x {memory}"
-                if not sys.argv[1:] or any(name.startswith(wanted) for wanted in sys.argv[1:]):
-                    rows[name] = row(estimate(model, gpus, memory))
-                    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+            if not sys.argv[1:] or any(f"{model} x {gpus} ".startswith(wanted) for wanted in sys.argv[1:]):
+                for memory, found in zip(MEMORY, estimates(model, gpus), strict=True):
+                    rows[f"{model} x {gpus} x {memory}"] = row(found)
+                RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
     made = table(rows)
     page = re.sub(
         r"(<!-- sizing -->\n).*?(<!-- /sizing -->)", rf"\g<1>{made}\n\g<2>", PAGE.read_text(), flags=re.DOTALL

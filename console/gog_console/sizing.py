@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,13 @@ from gog_operator.build import children, config, merge, volcano
 PROGRAM = "gog_recipes.estimate"
 UNTRAINED = ("curate",)
 """Stages that load no model."""
+SERVED = {"endpoint", "endpoint-direct"}
+"""Policies of evaluate whose model is not loaded."""
 STORE = settings.StoreSpec(uri="file:///nowhere")
 """Stands for the run's store, which is not read."""
 TITLES = {"vision": "vision pass", "growth": "cache grows"}
+PROGRESS = "estimating "
+"""Begins a line of progress on the program's standard error."""
 INVALID_INPUT = 2
 """Exit code of a recipe for what the user must change."""
 
@@ -79,6 +83,8 @@ def plan(thing: Object, *, gpus: int | None, default_gpus: int, gpu_bytes: int) 
     for each in _stages(thing):
         if each.stage not in UNTRAINED:
             sized = _sized(each, gpus, default_gpus)
+            if set(sized.config.get("policies", ["sft"])) <= SERVED:
+                continue
             if all(_content(sized) != _content(other) for other in found):
                 found.append(sized)
     if not found:
@@ -122,24 +128,41 @@ def request(plan: Plan, *, model: str | None = None) -> dict[str, Any]:
     return {"gpu_bytes": plan.gpu_bytes, "model": model or plan.model, "stages": stages}
 
 
-def run(asked: Mapping[str, Any]) -> dict[str, Any]:
+def run(asked: Mapping[str, Any], report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """The estimate of a request, which is kept for `known`.
+
+    Args:
+        asked: as `request` returns it
+        report: gets a line before each stage is estimated
 
     Raises:
         UserError: the model's configuration is not known, or a setting is invalid.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "request.json")
+        path, answer = Path(folder, "request.json"), Path(folder, "answer.json")
         path.write_text(json.dumps(asked, default=str))
         line = [sys.executable, "-P", "-m", PROGRAM, str(path)]
-        done = subprocess.run(line, capture_output=True, text=True, check=False)
-    if done.returncode == INVALID_INPUT:
-        raise UserError(done.stderr.strip().splitlines()[-1].removeprefix("error: "))
-    if done.returncode:
-        raise RuntimeError(f"{PROGRAM} ended with exit code {done.returncode}:\n{done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout)
+        with answer.open("w") as out, subprocess.Popen(line, stdout=out, stderr=subprocess.PIPE, text=True) as process:
+            errors = _errors(process, report)
+        if process.returncode == INVALID_INPUT:
+            raise UserError(errors[-1].removeprefix("error: "))
+        if process.returncode:
+            raise RuntimeError(f"{PROGRAM} ended with exit code {process.returncode}:\n" + "\n".join(errors))
+        found: dict[str, Any] = json.loads(answer.read_text())
     _keep(asked, found)
     return found
+
+
+def _errors(process: subprocess.Popen[str], report: Callable[[str], None]) -> list[str]:
+    """What a program writes to standard error until it ends, without its progress, which is reported."""
+    assert process.stderr is not None
+    lines = []
+    for each in map(str.strip, process.stderr):
+        if each.startswith(PROGRESS):
+            report(each)
+        elif each:
+            lines.append(each)
+    return lines
 
 
 def known(asked: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -183,12 +206,12 @@ def text(found: Mapping[str, Any], plan: Plan) -> str:
             f"{each['key']} on {sized.gpus} x {found['gpu_bytes'] / 1e9:g} GB",
             *table(each, found["gpu_bytes"]),
         ]
-        lines.append(f"  each host: {_gb(each['host_bytes'])} GB of memory; the store: {_gb(each['disk_bytes'])} GB")
+        disk = f"; its checkpoints: {_gb(each['disk_bytes'])} GB of the store" if each["disk_bytes"] else ""
+        lines.append(f"  each host: {_gb(each['host_bytes'])} GB of memory{disk}")
         if speed := each["speed"]:
-            lines.append(
-                f"  a step takes about {_span(speed['rollout_seconds'])} of sampling and {_span(speed['update_seconds'])} of "
-                f"updating. Assumes {speed['assumes']}"
-            )
+            parts = (("sampling", speed["rollout_seconds"]), ("updating", speed["update_seconds"]))
+            step = " and ".join(f"{_span(seconds)} of {what}" for what, seconds in parts if seconds)
+            lines.append(f"  a step takes about {step}. Assumes {speed['assumes']}")
         lines += [f"  note: {note}" for note in each["notes"]]
     return "\n".join([*lines, "", found["verdict"]])
 

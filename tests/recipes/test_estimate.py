@@ -15,12 +15,14 @@ from support.real_structures import FAMILIES, real_base  # noqa: F401 (a fixture
 
 from gog import exclusion
 from gog.engine import Limits
+from gog.errors import UserError
 from gog.images import Image
 from gog.spec import GRPOConfig, SFTConfig
 from gog.trajectory import Segment, Trajectory, Turn
 from gog_recipes import losses
-from gog_recipes.estimate import phases, published, subject, trace
+from gog_recipes.estimate import phases, published, report, subject, trace
 from gog_recipes.estimate.meter import Item
+from gog_recipes.estimate.request import Request, StageRequest
 from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.rollout.engine import Parts
 from gog_recipes.rollout.transformers import TransformersEngine
@@ -247,14 +249,42 @@ PARAMETERS = {
     "Qwen2.5-VL-32B": 33_452_718_336,
     "Qwen3-VL-8B": 8_767_123_696,
     "Qwen3-VL-30B-A3B": 31_070_754_032,
-    "Qwen3-VL-32B": 33_357_392_624,
+    "Qwen3-VL-32B": 33_357_390_064,
 }
 """As the repositories report them."""
 
 
 @pytest.mark.parametrize("name", published.CONFIGS)
-def test_a_published_configuration_has_as_many_parameters_as_its_repository_reports(name):
-    assert subject.parameters(published.CONFIGS[name]).total == pytest.approx(PARAMETERS[name], rel=0.002)
+def test_a_published_configuration_has_exactly_as_many_parameters_as_its_repository_reports(name):
+    assert subject.parameters(published.CONFIGS[name]).total == PARAMETERS[name]
+
+
+UNUSABLE = {
+    "another architecture": {"model_type": "llama"},
+    "no architecture": {"architectures": []},
+    "no layers": {"text_config": {"num_hidden_layers": None}},
+    "a width in words": {"text_config": {"hidden_size": "wide"}},
+    "heads of no size": {"text_config": {"num_attention_heads": 0}},
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_a_configuration_that_no_model_can_be_built_from_is_the_users_error(what):
+    config = json.loads(json.dumps(published.CONFIGS["Qwen2.5-VL-3B"]))
+    for key, value in UNUSABLE[what].items():
+        config[key] = config[key] | value if isinstance(value, dict) else value
+    with pytest.raises(UserError):
+        subject.parameters(config)
+
+
+def test_gpus_of_several_sizes_are_estimated_from_one_trace_as_each_by_itself(real_base):  # noqa: F811
+    config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
+    cfg = configuration(GRPOConfig, "unused", "bfloat16", activation_checkpointing="on")
+    together = trace.Trace(config, cfg, ranks=2)
+    sizes = (3 * 10**7, 10**9)
+    found = [together.on(size) for size in sizes]
+    assert found == [trace.stage(config, cfg, ranks=2, usable_bytes=size) for size in sizes]
+    assert found[0].conversations < found[1].conversations
 
 
 def test_a_base_is_found_by_its_name():
@@ -265,3 +295,58 @@ def test_a_base_is_found_by_its_name():
         "/models/mine": None,
     }
     assert {base: published.name_of(base) for base in names} == names
+
+
+@pytest.fixture(scope="module")
+def by_phase(real_base):  # noqa: F811
+    """by_phase(gpus, **settings): the estimate of a GRPO stage by phase."""
+    known = {}
+    config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
+
+    def estimate(gpus=2, **settings):
+        sizes = {"concurrent_episodes": 4, "micro_batch_tokens": 4 * LENGTH, "prefill_tokens": LENGTH}
+        cfg = configuration(GRPOConfig, "unused", "bfloat16", **(sizes | settings))
+        stage = {
+            "key": "grpo",
+            "kind": "grpo",
+            "gpus": gpus,
+            "gpus_per_node": gpus,
+            "config": cfg.model_dump(mode="json"),
+        }
+        request = Request(gpu_bytes=4 * 10**9, model="small", stages=[StageRequest(**stage)])
+        key = request.model_dump_json()
+        if key not in known:
+            [found] = report.estimate(request, "small", config).stages
+            known[key] = {phase.name: phase for phase in found.phases}
+        return known[key]
+
+    return estimate
+
+
+def images_of(pixels):
+    return {"model": {"base": "unused", "dtype": "bfloat16", "max_pixels": pixels}}
+
+
+REMEDIES = [
+    ("vision", "lower model.maxPixels", images_of(8_000_000), images_of(1_000_000)),
+    ("update", "lower stages.grpo.microBatchTokens", {}, {"micro_batch_tokens": LENGTH}),
+    ("update", "use more GPUs", {}, {"gpus": 8}),
+    ("prefill", "lower stages.grpo.prefillTokens", {}, {"prefill_tokens": LENGTH // 4}),
+    ("decode", "set stages.grpo.kvCacheBytes below", {}, {"kv_cache_bytes": 2**20}),
+    ("decode", "sample with vLLM", {}, {"engine": "vllm"}),
+]
+
+
+@pytest.mark.parametrize(("phase", "remedy", "before", "after"), REMEDIES, ids=[each[1] for each in REMEDIES])
+def test_a_remedy_that_is_named_lowers_the_figure(by_phase, phase, remedy, before, after):
+    found, changed = by_phase(**before)[phase], by_phase(**after)
+    assert any(remedy in knob for knob in found.knobs), found.knobs
+    assert phase not in changed or changed[phase].total < found.total
+
+
+def test_smaller_images_are_no_remedy_where_a_pass_takes_more_of_them(by_phase):
+    assert not any("maxPixels" in knob for knob in by_phase()["vision"].knobs)
+
+
+def test_more_gpus_are_no_remedy_while_every_process_loads_the_whole_base(by_phase):
+    assert not any("more GPUs" in knob for knob in by_phase()["loading"].knobs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from gog_console import sizing
@@ -20,6 +21,6 @@ DEFAULT_GPUS = 8
 def main(given: argparse.Namespace) -> int:
     thing = manifest.load(Path(given.file), given.set)
     plan = sizing.plan(thing, gpus=given.gpus, default_gpus=DEFAULT_GPUS, gpu_bytes=int(given.gpu_memory * 1e9))
-    found = sizing.run(sizing.request(plan, model=given.model))
+    found = sizing.run(sizing.request(plan, model=given.model), lambda line: print(line, file=sys.stderr, flush=True))
     print(json.dumps(found, indent=1) if given.json else sizing.text(found, plan))
     return 0 if found["fits"] else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import transformers
 
 from gog import base_model, base_source
+from gog.base_model import json_file
 from gog.errors import UserError
 from gog_recipes import world
 from gog_recipes.estimate import published, report
@@ -23,11 +23,11 @@ def configuration(model: str) -> tuple[str, Mapping[str, Any]]:
     """Name and config.json of a base model: of a folder, else of the published model that it is named after.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or the file is not usable.
     """
     folder = world.TINY if model == "tiny" else base_source.local(model)
     if folder is not None and (folder / base_model.CONFIG).is_file():
-        return model, json.loads((folder / base_model.CONFIG).read_bytes())
+        return model, json_file.read(folder / base_model.CONFIG, folder, "model.base")
     name = published.name_of(model)
     if name is None:
         raise UserError(
@@ -50,7 +50,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     with output_apart():
         name, found = configuration(request.model)
-        answer = report.estimate(request, name, found)
+        answer = report.estimate(request, name, found, lambda line: print(line, flush=True))
     print(answer.model_dump_json())
 
 

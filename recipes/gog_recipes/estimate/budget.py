@@ -30,26 +30,32 @@ def phase(name: str, items: Mapping[Item, int], knobs: Sequence[str]) -> Phase:
     return Phase(name=name, items=found, total=sum(found.values()), knobs=list(knobs))
 
 
-def knobs(kind: str, name: str, items: Bytes, *, sharded: bool, quantizable: bool, bounded: bool) -> list[str]:
+def knobs(
+    kind: str, name: str, items: Bytes, *, sharded: bool, quantizable: bool, bounded: bool, roomy: bool, alone: bool
+) -> list[str]:
     """Settings that lower the memory of a phase, those of its largest items first.
 
     Args:
         kind: of the stage
         name: of the phase
         items: its bytes
-        sharded: whether more GPUs make the base weights of each smaller
+        sharded: whether more GPUs make the base weights of each smaller, once they are loaded
         quantizable: whether the base weights can be quantized and are not
         bounded: whether a pass holds more than one conversation, so that fewer tokens per pass are possible
+        roomy: whether the engine's cache holds more than one conversation, so that a smaller one is possible
+        alone: whether one image is more than a pass of the vision tower should take; a pass takes more of smaller images
     """
     stage = f"stages.{kind}"
     training = f"lower {stage}.microBatchTokens" if bounded else f"lower {stage}.maxTokens"
-    weights = "use more GPUs" if sharded else "use GPUs with more memory"
+    spread = sharded and name != "loading"  # before it is sharded every process holds the whole base
+    weights = "use more GPUs" if spread else "use GPUs with more memory"
     packed = f"set {stage}.baseQuantization: nf4, or " if quantizable else ""
     if quantizable:
         weights += f", or set {stage}.baseQuantization: nf4"
+    cache = f"set {stage}.kvCacheBytes below {gigabytes(items.get(Item.CACHE, 0))}"
     working = {
         "update": training,
-        "vision": "lower model.maxPixels",
+        "vision": "lower model.maxPixels" if alone else "use GPUs with more memory",
         "loading": weights,
         "decode": f"lower {stage}.concurrentEpisodes",
     }.get(name, f"lower {stage}.prefillTokens")
@@ -57,7 +63,7 @@ def knobs(kind: str, name: str, items: Bytes, *, sharded: bool, quantizable: boo
         Item.BASE: weights,
         Item.COPIES: f"{packed}sample with vLLM on GPUs of its own ({stage}.engine: vllm)",
         Item.GATHERED: "use GPUs with more memory",
-        Item.CACHE: f"lower {stage}.kvCacheBytes",
+        Item.CACHE: cache if roomy else f"lower {stage}.maxTokens",
         Item.ACTIVATIONS: working,
         Item.LOGITS: working,
         Item.FEATURES: working,
@@ -82,6 +88,12 @@ def verdict(stages: Sequence[StageEstimate], gpu_bytes: int) -> tuple[bool, str]
     where = f"the {tightest.name} phase of {stage.key}"
     item = max((size, name) for name, size in tightest.items.items())[1]
     change = "; or ".join(tightest.knobs[:2])
+    others = [
+        f"{phase.name} of {each.key}"
+        for each in stages
+        for phase in each.phases
+        if phase.total > gpu_bytes and phase is not tightest
+    ]
     if tightest.total <= gpu_bytes:
         left = gpu_bytes - tightest.total
         return True, (
@@ -89,6 +101,7 @@ def verdict(stages: Sequence[StageEstimate], gpu_bytes: int) -> tuple[bool, str]
         )
     return False, (
         f"does not fit: {where} needs {gigabytes(tightest.total)} of {gigabytes(gpu_bytes)}, mostly {item}; {change}"
+        + (f"; too large, too: {', '.join(others)}" if others else "")
     )
 
 

@@ -2,6 +2,13 @@
 
 Only the fields that decide sizes, as in the config.json of the repository of each name at huggingface.co/Qwen. A test
 compares the parameters that transformers builds from each with the number that its repository reports.
+
+Source:
+    alibaba/Pai-Megatron-Patch at a098ca5, which converts the published weights of all six: the language models in
+    toolkits/distributed_checkpoints_convertor/scripts/qwen2_5_vl/run_8xH20.sh and qwen3_vl/run_8xH20.sh, the vision
+    towers in megatron_patch/model/qwen2_5_vl/transformer_config.py (whose inner size differs for 32B) and
+    qwen3_vl/transformer_config.py. InternLM/xtuner at b934f46 has the same Qwen3-VL-8B and -30B-A3B
+    (xtuner/v1/model/compose/qwen3_vl/qwen3_vl_config.py).
 """
 
 from __future__ import annotations

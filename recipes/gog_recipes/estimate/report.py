@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,57 +13,91 @@ from gog_recipes.estimate.meter import Item
 from gog_recipes.estimate.request import Estimate, Request, Speed, StageEstimate, StageRequest
 from gog_recipes.estimate.subject import Parameters, parameters
 from gog_recipes.estimate.trace import Traced
-from gog_recipes.evaluate import CHAINS, ENDPOINT, POLICIES
+from gog_recipes.models import vision
 from gog_recipes.runtime import config
 
 
-def estimate(request: Request, name: str, found: Mapping[str, Any]) -> Estimate:
-    """The answer to a request.
+def estimate(
+    request: Request, name: str, found: Mapping[str, Any], report: Callable[[str], None] = lambda line: None
+) -> Estimate:
+    """The answer to a request; see `estimates`."""
+    return estimates(request, name, found, [request.gpu_bytes], report)[0]
+
+
+def estimates(
+    request: Request,
+    name: str,
+    found: Mapping[str, Any],
+    sizes: Sequence[int],
+    report: Callable[[str], None] = lambda line: None,
+) -> list[Estimate]:
+    """The answers to a request on GPUs of several sizes. Each stage is traced once.
 
     Args:
         request: the stages and their GPUs
         name: of the configuration that is used
         found: config.json of the base model
+        sizes: memory of a GPU in bytes, in place of the request's
+        report: gets a line before each stage
 
     Raises:
         UserError: a stage's configuration is invalid, or the model's is not known to transformers.
     """
     counts = parameters(found)
-    stages = [_stage(each, request, found, counts) for each in request.stages]
-    fits, verdict = budget.verdict(stages, request.gpu_bytes)
-    return Estimate(
-        model=name, parameters=counts.total, gpu_bytes=request.gpu_bytes, stages=stages, fits=fits,
-        verdict=verdict,
-    )  # fmt: skip
+    stages = []
+    for number, each in enumerate(request.stages, 1):
+        report(f"estimating {each.key} ({number} of {len(request.stages)}) with {name} on {each.gpus} GPUs")
+        stages.append(_stage(each, sizes, found, counts))
+    answers = []
+    for size, of_size in zip(sizes, zip(*stages, strict=True), strict=True):
+        fits, verdict = budget.verdict(of_size, size)
+        answers.append(
+            Estimate(
+                model=name, parameters=counts.total, gpu_bytes=size, stages=list(of_size), fits=fits, verdict=verdict
+            )
+        )
+    return answers
 
 
-def _stage(asked: StageRequest, request: Request, found: Mapping[str, Any], counts: Parameters) -> StageEstimate:
+def _stage(
+    asked: StageRequest, sizes: Sequence[int], found: Mapping[str, Any], counts: Parameters
+) -> list[StageEstimate]:
+    """A stage on GPUs of each size."""
     cfg = config.typed(CONFIGS[asked.kind], asked.config)
-    traced = trace.stage(
-        found, cfg, ranks=asked.gpus, usable_bytes=budget.usable(request.gpu_bytes), frozen=_frozen(cfg),
-        copies=_weight_sets(cfg),
-    )  # fmt: skip
+    tracing = trace.Trace(found, cfg, ranks=asked.gpus, frozen=_frozen(cfg))
+    patches = (cfg.model.max_pixels or trace.IMAGE_PIXELS) / found["vision_config"]["patch_size"] ** 2
+    alone = patches > vision.MAX_PASS_PATCHES
+    return [_sized(asked, cfg, tracing.on(budget.usable(size)), size, counts, alone=alone) for size in sizes]
+
+
+def _sized(
+    asked: StageRequest, cfg: Any, traced: Traced, gpu_bytes: int, counts: Parameters, *, alone: bool
+) -> StageEstimate:
     trains = isinstance(cfg, (SFTConfig, GRPOConfig))
+    sharded = isinstance(cfg, (SFTConfig, GRPOConfig)) and cfg.base_quantization == "none"  # a packed base is not
     quantizable = getattr(cfg, "base_quantization", "") == "none" and getattr(cfg, "engine", "") != "vllm"
     phases = [
         budget.phase(
             name,
             items,
             budget.knobs(
-                asked.kind, name, items, sharded=trains, quantizable=quantizable,
+                asked.kind, name, items, sharded=sharded, quantizable=quantizable,
                 bounded=isinstance(cfg, (SFTConfig, GRPOConfig)) and cfg.micro_batch_tokens >= 2 * cfg.max_tokens,
+                roomy=traced.conversations > 1,
+                alone=alone,
             ),
         )
         for name, items in _joined(traced).items()
     ]  # fmt: skip
     size = getattr(torch, cfg.model.dtype).itemsize
-    adapter = sum(traced.phases["vision"].get(item, 0) for item in (Item.ADAPTERS,)) * asked.gpus
+    update = traced.phases.get("update", {})
+    saved = update.get(Item.GRADIENTS, 0) + update.get(Item.OPTIMIZER, 0)  # a weight is as large as its gradient
     return StageEstimate(
         key=asked.key,
         phases=phases,
         host_bytes=budget.host_bytes(counts.total * size, asked.gpus_per_node, _feature_bytes(cfg)),
-        disk_bytes=_checkpoints(cfg) * 3 * adapter,
-        speed=_speed(cfg, traced, counts, asked.gpus, request.gpu_bytes) if trains else None,
+        disk_bytes=_checkpoints(cfg) * saved * asked.gpus,
+        speed=_speed(cfg, traced, counts, asked.gpus, gpu_bytes) if trains else None,
         notes=_notes(cfg, traced),
     )
 
@@ -82,15 +116,6 @@ def _frozen(cfg: StageConfig) -> int:
     """Rank of the saved adapters beneath the policy, taken to be of the rank that the stage trains or the default."""
     rank = getattr(getattr(cfg, "lora", None), "rank", 8)
     return 0 if isinstance(cfg, SFTConfig) else 2 * rank if isinstance(cfg, EvaluateConfig) else rank
-
-
-def _weight_sets(cfg: StageConfig) -> int:
-    """Base weights that a process holds at once: evaluate loads each policy's."""
-    if not isinstance(cfg, EvaluateConfig):
-        return 1
-    needed = {POLICIES[name].weights for name in cfg.policies} - {ENDPOINT}
-    assert needed <= set(CHAINS)
-    return len(needed)
 
 
 def _feature_bytes(cfg: StageConfig) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,16 +15,19 @@ import transformers
 from peft import LoraConfig, PeftModel
 
 from gog.errors import UserError
-from gog.spec import GRPOConfig, Offload, SFTConfig, StageConfig
+from gog.spec import EvaluateConfig, GRPOConfig, Offload, SFTConfig, StageConfig
+from gog_recipes import models
 from gog_recipes.estimate.meter import Meter, Moments
 from gog_recipes.estimate.shapes import Shapes
-from gog_recipes.models import checkpointing, experts, lora, lora_linear, nf4, policy_model
+from gog_recipes.models import checkpointing, experts, loading, lora, lora_linear, nf4, policy_model
 from gog_recipes.runtime import parallel
 from gog_recipes.runtime.ranks import Ranks
 
 T = TypeVar("T")
-DEPTHS = (4, 5)
-"""Decoder layers of the models that are traced, beyond the three that DeepStack reaches."""
+DEPTHS = (2, 3)
+"""Decoder layers of the models that are traced: where one is sharded, two have their weights gathered at a time."""
+ROUNDS = 3
+"""Rounds that are traced of a loop over equal slices of rows; a further one allocates what the third does."""
 TRACED_WHOLE = 8
 """Layers up to which a model is traced as it is."""
 
@@ -64,13 +68,24 @@ class Subject:
     def traced(self) -> Iterator[Meter]:
         """A context in which code runs on fake tensors and is measured, its peaks from here on."""
         self.meter.restart()
-        with self.shapes, self.meter:
+        with self.shapes, self.meter, _few_rounds():
             yield self.meter
+
+
+@contextlib.contextmanager
+def _few_rounds() -> Iterator[None]:
+    """Ends the loops of adapted linears, which are most operations of a pass, after ROUNDS rounds."""
+    every = lora_linear._rows
+    lora_linear._rows = lambda weight, n: itertools.islice(every(weight, n), ROUNDS)
+    try:
+        yield
+    finally:
+        lora_linear._rows = every
 
 
 def depths(config: Mapping[str, Any]) -> tuple[int, ...]:
     """Decoder layers of the models to trace for a config.json."""
-    layers = int(_text(config)["num_hidden_layers"])
+    layers = _layers(config)
     return (layers,) if layers <= TRACED_WHOLE else DEPTHS
 
 
@@ -87,7 +102,7 @@ def build(config: Mapping[str, Any], cfg: StageConfig, layers: int, *, frozen: i
     Raises:
         UserError: transformers does not build a model from this configuration.
     """
-    of = int(_text(config)["num_hidden_layers"])
+    of = _layers(config)
     shapes, group = Shapes(), OneOfMany(0, ranks if isinstance(cfg, (SFTConfig, GRPOConfig)) else 1)
     with torch.device("meta"):
         base = _model(config, layers, getattr(torch, cfg.model.dtype))
@@ -116,7 +131,7 @@ def build(config: Mapping[str, Any], cfg: StageConfig, layers: int, *, frozen: i
 
 def _adapted(model: torch.nn.Module, cfg: StageConfig, frozen: int) -> torch.nn.Module:
     """The model with the adapters of a stage."""
-    if frozen and not lora.merges(model):
+    if frozen and (not lora.merges(model) or isinstance(cfg, EvaluateConfig)):
         family = policy_model.family_of(model)
         parts = list(family.lora_parameters) or None
         below = LoraConfig(r=frozen, lora_alpha=frozen, target_modules=family.lora_targets, target_parameters=parts)
@@ -132,17 +147,27 @@ def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return nested if isinstance(nested, Mapping) else config
 
 
+def _layers(config: Mapping[str, Any]) -> int:
+    """Decoder layers of a config.json."""
+    found = _text(config).get("num_hidden_layers")
+    if type(found) is not int or found < 1:
+        raise UserError(f"num_hidden_layers is {found!r}", where="config.json", remedy="use the base model's own file")
+    return found
+
+
 def _model(config: Mapping[str, Any], layers: int, dtype: torch.dtype) -> torch.nn.Module:
     changed = copy.deepcopy(dict(config))
     text = changed.get("text_config") if isinstance(changed.get("text_config"), dict) else changed
     text["num_hidden_layers"] = layers  # type: ignore[index]
     text.pop("layer_types", None)  # type: ignore[union-attr]
+    models.family(str(changed.get("model_type")))  # of another one nothing is known
     try:
         settings = transformers.AutoConfig.for_model(**changed)
         architecture = getattr(transformers, changed["architectures"][0])
         model = architecture._from_config(settings, dtype=dtype, attn_implementation="sdpa")
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"transformers builds no model from it: {error}", where="config.json") from None
+    except Exception as error:  # noqa: BLE001 (of many types, because each field is checked by other code)
+        what = f"transformers builds no model from it: {type(error).__name__}: {loading.brief(error)}"
+        raise UserError(what, where="config.json", remedy="use the base model's own file") from None
     found: torch.nn.Module = model.requires_grad_(False).eval()
     return found
 
@@ -193,7 +218,7 @@ def _quantizable(layers: torch.nn.Module) -> int:
 
 def parameters(config: Mapping[str, Any]) -> Parameters:
     """Counts of the base model of a config.json. Raises UserError as `build` does."""
-    depth = int(_text(config)["num_hidden_layers"])
+    depth = _layers(config)
     with torch.device("meta"):
         model = _model(config, 1, torch.float32)
     text = policy_model.core(model).config.get_text_config()

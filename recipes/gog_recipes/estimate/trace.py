@@ -41,45 +41,64 @@ class Traced:
     """Conversations that a rank has open at once."""
 
 
-def stage(
-    config: Mapping[str, Any], cfg: StageConfig, *, ranks: int, usable_bytes: int, frozen: int = 0, copies: int = 1
-) -> Traced:
-    """Traces a stage.
+def stage(config: Mapping[str, Any], cfg: StageConfig, *, ranks: int, usable_bytes: int, frozen: int = 0) -> Traced:
+    """Traces a stage on GPUs of one size; see Trace."""
+    return Trace(config, cfg, ranks=ranks, frozen=frozen).on(usable_bytes)
+
+
+class Trace:
+    """What a stage does with memory, whatever the size of a GPU. That decides about the engine's cache only.
 
     Args:
         config: config.json of the base model
         cfg: of the stage
         ranks: processes with one GPU each
-        usable_bytes: memory of a GPU without what the driver and the allocator take
         frozen: rank of the saved adapters beneath the policy, all together
-        copies: sets of base weights that a process holds
     """
-    subjects = [build(config, cfg, layers, frozen=frozen, ranks=ranks) for layers in depths(config)]
-    found = _at_depth([each.loading for each in subjects], subjects)
-    pixels = cfg.model.max_pixels or IMAGE_PIXELS
-    found |= _at_depth(_vision(subjects, pixels), subjects)
-    if isinstance(cfg, (SFTConfig, GRPOConfig)):
-        found |= _at_depth([{"update": phases.update(each, cfg, conversation(cfg))} for each in subjects], subjects)
-    extra = (copies - 1) * found["vision"][Item.BASE]
-    conversations = wanted = 0
-    if isinstance(cfg, (StratifyConfig, GRPOConfig, EvaluateConfig)) and cfg.engine == "transformers":
-        wanted = _conversations(cfg, ranks)
-        found |= _sampled(subjects, cfg, wanted, usable_bytes - extra)
-        conversations = _held(found, wanted, cfg.max_tokens, subjects[0])
-    for name, peak in found.items():
-        peak[Item.BASE] += 0 if name == "loading" else extra
-        peak[Item.HOST] = 0
-        if name != "update" and getattr(cfg, "offload", "none") == "cpu":
-            peak[Item.OPTIMIZER] = 0
-    return Traced(_ordered(found), conversations, wanted)
+
+    def __init__(self, config: Mapping[str, Any], cfg: StageConfig, *, ranks: int, frozen: int = 0) -> None:
+        self.cfg, self.ranks = cfg, ranks
+        self._subjects = [build(config, cfg, layers, frozen=frozen, ranks=ranks) for layers in depths(config)]
+        self._found = _at_depth([each.loading for each in self._subjects], self._subjects)
+        self._found |= _at_depth(_vision(self._subjects, cfg.model.max_pixels or IMAGE_PIXELS), self._subjects)
+        if isinstance(cfg, (SFTConfig, GRPOConfig)):
+            updates = [{"update": phases.update(each, cfg, conversation(cfg))} for each in self._subjects]
+            self._found |= _at_depth(updates, self._subjects)
+
+    def on(self, usable_bytes: int) -> Traced:
+        """The stage on GPUs with so much memory, without what the driver and the allocator take."""
+        cfg, found = self.cfg, {name: self._on_gpu(name, peak) for name, peak in self._found.items()}
+        if not isinstance(cfg, (StratifyConfig, GRPOConfig, EvaluateConfig)) or cfg.engine != "transformers":
+            return Traced(_ordered(found), 0, 0)
+        wanted = _conversations(cfg, self.ranks)
+        sampled = _sampled(self._subjects, cfg, wanted, usable_bytes)
+        found |= {name: self._on_gpu(name, peak) for name, peak in sampled.items()}
+        return Traced(_ordered(found), _held(found, wanted, cfg.max_tokens, self._subjects[0]), wanted)
+
+    def _on_gpu(self, name: str, peak: Bytes) -> Bytes:
+        """What of a phase's peak is in the GPU's memory."""
+        elsewhere = {Item.HOST}
+        if name != "update" and getattr(self.cfg, "offload", "none") == "cpu":
+            elsewhere.add(Item.OPTIMIZER)
+        return {item: 0 if item in elsewhere else size for item, size in peak.items()}
+
+
+_PASSES: dict[str, Bytes] = {}
+"""What a pass of a vision tower needs beside the weights, by tower and pixels. It takes half of a trace, and is the same
+in every stage and on any number of GPUs."""
 
 
 def _vision(subjects: Sequence[Subject], pixels: int) -> list[phases.Phases]:
     """The phase of the vision tower, which no decoder layer takes part in: traced once, with the weights of each."""
-    first = subjects[0].meter.now()
-    [peak] = phases.encode(subjects[0], pixels).values()
+    first = subjects[0]
+    dtype = next(first.model.parameters()).dtype
+    key = f"{first.config.vision_config.to_json_string(use_diff=False)} {dtype} {pixels}"
+    if key not in _PASSES:
+        before = first.meter.now()
+        [peak] = phases.encode(first, pixels).values()
+        _PASSES[key] = {item: peak[item] - before[item] for item in peak}
     weights = [each.meter.now() for each in subjects]
-    return [{"vision": {"peak": {item: peak[item] - first[item] + own[item] for item in peak}}} for own in weights]
+    return [{"vision": {"peak": {item: _PASSES[key][item] + own[item] for item in own}}} for own in weights]
 
 
 def _sampled(subjects: Sequence[Subject], cfg: Any, wanted: int, usable_bytes: int) -> dict[str, Bytes]:

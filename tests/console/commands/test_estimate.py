@@ -58,6 +58,12 @@ def test_an_arm_is_estimated_only_where_its_configuration_differs(file):
     assert keys == ["sft", "stratify", "grpo", "evaluate", "grpo-long"]
 
 
+def test_an_evaluation_of_an_endpoint_alone_needs_no_gpu(file):
+    evaluate = {"policies": ["endpoint"], "endpoint": {"url": "http://127.0.0.1:2", "model": "other"}}
+    stages = {"skip": ["curate", "sft", "stratify"], "evaluate": evaluate}
+    assert [each.key for each in plan(file(model=MODEL, stages=stages)).stages] == ["grpo"]
+
+
 def answer(**given):
     phase = {"name": "update", "items": {"base weights": 70 * 10**9, "logits": 0}, "total": 70 * 10**9, "knobs": []}
     stage = {
@@ -120,11 +126,30 @@ def test_an_estimate_of_a_published_model_needs_no_weights_and_ends_with_what_ru
 def test_a_run_that_does_not_fit_ends_with_exit_code_1_and_the_setting_to_change(file, capsys):
     path = file(model=MODEL, stages={"skip": ["curate", "sft", "stratify", "grpo"]})
     assert cli.main(["estimate", str(path), "--gpus", "1", "--gpu-memory", "8"]) == 1
-    last = capsys.readouterr().out.splitlines()[-1]
+    out, err = capsys.readouterr()
+    last = out.splitlines()[-1]
     assert last.startswith("does not fit: the ") and "use GPUs with more memory" in last
+    assert "; too large, too: " in last
+    assert err == "estimating evaluate (1 of 1) with Qwen2.5-VL-3B on 1 GPUs\n"
 
 
 def test_an_unknown_base_is_refused_with_the_names_that_are_known(file, capsys):
     path = file(model={"base": "/models/mine", "dtype": "bfloat16"}, stages={"skip": ["curate"]})
     assert cli.main(["estimate", str(path)]) == 2
     assert "Qwen3-VL-30B-A3B" in capsys.readouterr().err
+
+
+def test_a_base_whose_configuration_is_torn_is_refused_by_its_file(file, tmp_path, capsys):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text('{"model_type": "qwen3_vl", "text')
+    path = file(model={"base": str(tmp_path / "base"), "dtype": "bfloat16"}, stages={"skip": ["curate"]})
+    assert cli.main(["estimate", str(path)]) == 2
+    assert "config.json: is not valid JSON" in capsys.readouterr().err
+
+
+def test_a_report_names_no_sampling_where_a_stage_samples_nothing(file):
+    path = file(model=MODEL, stages={"skip": ["curate", "sft", "stratify", "evaluate"]})
+    speed = {"rollout_seconds": 0.0, "update_seconds": 5.0, "assumes": "…"}
+    found = answer()
+    found["stages"][0]["speed"] = speed
+    assert "  a step takes about 5 s of updating. Assumes …" in sizing.text(found, plan(path)).splitlines()
