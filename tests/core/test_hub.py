@@ -128,7 +128,7 @@ def test_a_hub_that_is_not_reached_is_waited_for_unless_offline_was_asked_for(as
 def test_a_cache_that_cannot_be_written_is_named(ask, tmp_path):
     (tmp_path / "file").write_text("x")
     kind, sentence = ask(HF_HOME=str(tmp_path / "file"))
-    assert kind == "UserError" and str(tmp_path / "file") in sentence and "HF_HOME" in sentence
+    assert kind == "Unwritable" and str(tmp_path / "file") in sentence and "HF_HOME" in sentence
 
 
 @pytest.mark.parametrize(
