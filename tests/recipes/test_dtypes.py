@@ -145,7 +145,7 @@ def test_a_qwen3_vl_in_bfloat16_runs_from_demonstrations_over_photographs_to_its
 ):
     torch.set_num_threads(1)
     base = real_base("qwen3_vl", layers=3)
-    model = {"base": str(base), "family": "qwen3-vl", "dtype": "bfloat16", "max_pixels": 65536}
+    model = {"base": str(base), "family": "qwen3-vl", "dtype": "bfloat16", "min_pixels": 16384, "max_pixels": 65536}
     presets = resources.files("gog_recipes") / "configs" / "qwen3-vl"
 
     tools = tools_over(photo_pool)

@@ -37,6 +37,7 @@ def test_log_probs_are_the_trainer_s_over_photographs_and_turns(
     policy = policy_of(ModelSpec(base=str(base), max_pixels=PIXELS))
     policy.train(2)
     shown = [images.read(path) for path in photographs]
+    ordinary = requests.sampling
 
     async def converse(session, number):
         for turn in range(3):
@@ -47,17 +48,22 @@ def test_log_probs_are_the_trainer_s_over_photographs_and_turns(
         session.close()
         return session.segments()
 
+    async def closings(engine, text, closer):
+        """Turns whose closing tag ends with this token, with their segments."""
+        monkeypatch.setattr(requests, "sampling", only(ordinary, policy.processor, "</", "answer", closer, " x"))
+        sessions = await engine.open(text, [shown[0]], [(8, sample) for sample in range(16)])
+        turns = await asyncio.gather(*(each.generate() for each in sessions))
+        found = [(turn, each.segments()[-1]) for turn, each in zip(turns, sessions, strict=True) if turn.finished]
+        for each in sessions:
+            each.close()
+        return found
+
     async def run():
         engine = policy.engine([server], Limits(4096, 60, 1.0))
         text = prompts.prompt("Which building is this?", style=engine.style)
         sessions = await engine.open(text, [shown[0]], [(7, 1, 3, sample) for sample in range(2)])
         played = await asyncio.gather(*(converse(each, number) for number, each in enumerate(sessions)))
-        monkeypatch.setattr(requests, "sampling", only(policy.processor, "</", "answer", ">.", ">", " x"))
-        sessions = await engine.open(text, [shown[0]], [(8, sample) for sample in range(16)])
-        turns = await asyncio.gather(*(each.generate() for each in sessions))
-        closed = [(turn, each.segments()[-1]) for turn, each in zip(turns, sessions, strict=True) if turn.finished]
-        for each in sessions:
-            each.close()
+        closed = {closer: await closings(engine, text, closer) for closer in (">", ">.")}
         await engine.close()
         return played, closed
 
@@ -69,12 +75,13 @@ def test_log_probs_are_the_trainer_s_over_photographs_and_turns(
             assert not written & set(policy.processor.suppress_tokens)
             assert np.abs(sampled(segments) - policy.logprobs(segments)).max() < EXACT
         ends = policy.processor.ends_turn
-        for turn, segment in closed:
-            assert [end for end in range(1, len(segment.tokens) + 1) if ends(segment.tokens[:end])] == [
-                len(segment.tokens)
-            ]
-            assert turn.text.endswith("</answer>")
-        assert {segment.overrun for _, segment in closed} == {True, False}, "a tag ends within a token, and with one"
+        for closer, turns in closed.items():
+            assert turns, f"no turn was closed by {closer!r}"
+            for turn, segment in turns:
+                first = next(end for end in range(1, len(segment.tokens) + 1) if ends(segment.tokens[:end]))
+                assert first == len(segment.tokens)
+                assert segment.overrun == (closer == ">.")  # the tag ends within the token
+                assert turn.text.endswith("</answer>")
     finally:
         server.kill()
 
@@ -96,9 +103,8 @@ def test_adapters_of_experts_are_arranged_for_gpus_as_peft_adds_them(real_base, 
         assert update.abs().max() > 1e-3 and np.abs(served - update.detach().numpy()).max() < 1e-6
 
 
-def only(processor, *words):
+def only(ordinary, processor, *words):
     """Sampling parameters under which only these tokens are sampled, so that an untrained model closes a tag."""
     allowed = [token for word in words for token in processor.encode(word, [])]
     assert len(allowed) == len(words)
-    ordinary = requests.sampling
     return lambda *arguments: ordinary(*arguments) | {"allowed_token_ids": allowed}
