@@ -258,6 +258,7 @@ def test_every_panel_shows_something_of_a_real_run(span, board):
     namespace = SYSTEM if board is operator_board.BOARD else NAMESPACE
     assert set(span.empty(board, namespace=namespace, run="world").values()) <= {
         tools_board.NO_CREDIT,
+        tools_board.NO_DECISION,
         training_board.ON_A_GPU,
     }
 

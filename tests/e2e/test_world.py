@@ -165,7 +165,9 @@ def span(watched: Watched) -> Span:
     "board", [run_board.BOARD, tools_board.BOARD, training_board.BOARD], ids=lambda board: board.name
 )
 def test_every_panel_shows_something_of_a_real_run(span, board):
-    assert set(span.empty(board).values()) <= {tools_board.NO_CREDIT, training_board.ON_A_GPU}
+    # The example allows one attempt per call, so that failures reach the policy.
+    permitted = {tools_board.NO_CREDIT, tools_board.NO_DECISION, training_board.ON_A_GPU}
+    assert set(span.empty(board).values()) <= permitted
 
 
 @pytest.mark.parametrize("tool", ["grounding", "imageSearch", "textSearch"])

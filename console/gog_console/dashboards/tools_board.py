@@ -17,6 +17,7 @@ SECONDS, TRAJECTORIES, LEFT_OUT = (
 )
 LIMIT = 0.05
 NO_CREDIT = "no back end reports its credit"
+NO_DECISION = "no call was held, repeated, hedged, refused or sent to a fallback"
 
 
 def overall(metric: str, part: str) -> str:
@@ -95,7 +96,7 @@ FAILURES = Row(
             height=6,
             stacked=True,
             colours=palette.DECISIONS,
-            absent="no call was held, repeated, hedged, refused or sent to a fallback",
+            absent=NO_DECISION,
         ),
     ),
 )
