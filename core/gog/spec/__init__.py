@@ -18,6 +18,7 @@ from gog.spec.endpoints import (
     EndpointSpec,
     EndpointsSpec,
     FailureInjection,
+    ModelEndpoint,
     PolicyEndpointSpec,
     key_variable,
 )
@@ -51,7 +52,6 @@ from gog.spec.stages import (
     EvaluateSettings,
     GRPOSettings,
     LoraSettings,
-    ModelEndpoint,
     Offload,
     OptimizerSettings,
     Quantization,

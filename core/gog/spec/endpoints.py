@@ -1,4 +1,4 @@
-"""The servers that a run needs: started by gog, or existing already.
+"""The servers that a run needs, started by gog or existing already, and models that it compares with its own.
 
 What answers inside a server that gog starts is a back end: `backend` names it (`world`, or another that the role's
 server registers, or `module:factory`), `options` configures it. Both reach the server as `--backend NAME` and
@@ -12,7 +12,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from gog import catalog
 from gog.spec.base import Spec, Text, YamlWords
@@ -174,3 +174,40 @@ class EndpointsSpec(_ByTool):
         if self.policy is not None and self.policy.secret_name is not None and self.policy.url is None:
             raise ValueError("policy requires no key, because the operator, which holds none, loads its checkpoints")
         return self
+
+
+class ModelEndpoint(Spec):
+    """A model behind OpenAI's chat protocol, to compare with trained policies. Text in, text out: nothing can be trained
+    on it."""
+
+    url: str = Field(
+        pattern=r"^https?://", max_length=1024, description="Base URL of the server: https://api.openai.com."
+    )
+    model: str = Field(min_length=1, max_length=253, description="Model to request.")
+    secret_name: str | None = Field(
+        None,
+        max_length=253,
+        description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
+        "ENDPOINT_GOG_API_KEY. Default: the server requires no key.",
+    )
+    max_tokens: int = Field(
+        4096, ge=1, description="Tokens that a turn may take, reasoning that the server does not show included [ours]."
+    )
+    context_tokens: int = Field(
+        32_768,
+        ge=1024,
+        description="Tokens that a conversation may take, in place of the stage's maxTokens; estimated as four bytes of text "
+        "each, because the endpoint returns none [ours].",
+    )
+    request: Options = Field(
+        default_factory=dict,
+        description="Further fields of requests, as the server names them: `{reasoning_effort: low}`. Default: none [ours].",
+    )
+
+    @field_validator("request")
+    @classmethod
+    def _the_conversation_is_not_replaced(cls, request: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted({"model", "messages", "max_tokens", "stream", "n", "tools"} & set(request))
+        if taken:
+            raise ValueError(f"{taken[0]} cannot be set here")
+        return request

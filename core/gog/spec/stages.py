@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
-from gog.spec.endpoints import Options
+from gog.spec.endpoints import ModelEndpoint
 
 Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
 
@@ -327,43 +327,6 @@ class GRPOSettings(PassSettings, EngineSettings):
     keep_trajectories: int = Field(
         40, ge=0, description="Trajectories of each saved step that are kept for the report [ours]."
     )
-
-
-class ModelEndpoint(Spec):
-    """A model behind OpenAI's chat protocol, to compare with trained policies. Text in, text out: nothing can be trained
-    on it."""
-
-    url: str = Field(
-        pattern=r"^https?://", max_length=1024, description="Base URL of the server: https://api.openai.com."
-    )
-    model: str = Field(min_length=1, max_length=253, description="Model to request.")
-    secret_name: str | None = Field(
-        None,
-        max_length=253,
-        description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
-        "ENDPOINT_GOG_API_KEY. Default: the server requires no key.",
-    )
-    max_tokens: int = Field(
-        4096, ge=1, description="Tokens that a turn may take, reasoning that the server does not show included [ours]."
-    )
-    context_tokens: int = Field(
-        32_768,
-        ge=1024,
-        description="Tokens that a conversation may take, in place of the stage's maxTokens; estimated as four bytes of text "
-        "each, because the endpoint returns none [ours].",
-    )
-    request: Options = Field(
-        default_factory=dict,
-        description="Further fields of requests, as the server names them: `{reasoning_effort: low}`. Default: none [ours].",
-    )
-
-    @field_validator("request")
-    @classmethod
-    def _the_conversation_is_not_replaced(cls, request: dict[str, Any]) -> dict[str, Any]:
-        taken = sorted({"model", "messages", "max_tokens", "stream", "n", "tools"} & set(request))
-        if taken:
-            raise ValueError(f"{taken[0]} cannot be set here")
-        return request
 
 
 class EvaluateSettings(EngineSettings):
