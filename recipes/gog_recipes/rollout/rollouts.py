@@ -137,12 +137,13 @@ class Rollouts:
         begun = time.monotonic()
         self.images, own = {}, self.ranks.shard(questions)
         at_once = max(1, self.engine.capacity // samples)
-        places, done, prefetched = asyncio.Semaphore(at_once), 0, 0
+        places, prefetched = asyncio.Semaphore(at_once), 0
         prefetching: asyncio.Task[None] | None = None
         found: dict[str, list[Trajectory] | Skipped] = {}
+        report = on_group or (lambda done, newest: None)
 
         async def play_one(number: int) -> None:
-            nonlocal done, prefetched, prefetching
+            nonlocal prefetched, prefetching
             async with places:
                 if number >= prefetched:  # the prompts that start with this one are encoded together
                     prefetched = number + at_once
@@ -151,28 +152,28 @@ class Rollouts:
                     await prefetching
                 played = await self._group(left[number], samples, step, policy, journal)
             found[left[number].id] = played
-            done += 1
-            if on_group is not None:
-                on_group(done, [] if isinstance(played, Skipped) else played)
+            report(len(found), [] if isinstance(played, Skipped) else played)
 
         async with self._journal(own, policy, step, weights) as journal:
-            if line := await journals.resumed_line(
-                journal, self.ranks, own, samples, f"step {step}" if step else policy
-            ):
+            what = f"step {step}" if step else policy
+            if line := await journals.resumed_line(journal, self.ranks, own, samples, what):
                 self.log(line)
             for name, taken in self._taken(own, samples, journal):
-                found[name], done = taken, done + 1
-                if on_group is not None:
-                    on_group(done, taken)
+                found[name] = taken
+                report(len(found), taken)
             left = [question for question in own if question.id not in found]
             work = _all_or_none(play_one(number) for number in range(len(left)))
             with contextlib.suppress(Interrupted):
                 await self.interruption.race(work)
         if any(self.ranks.gather(self.interruption.requested and len(found) < len(own))):
             raise Interrupted
-        played = collect(self.ranks, [found[question.id] for question in own])
+        return self._collected([found[question.id] for question in own], time.monotonic() - begun)
+
+    def _collected(self, own: Sequence[list[Trajectory] | Skipped], seconds: float) -> Played:
+        """What all ranks have played, counted and checked. All ranks at once."""
+        played = collect(self.ranks, own)
         if self.ranks.is_main:
-            metrics.record_rollout(time.monotonic() - begun)
+            metrics.record_rollout(seconds)
         monitor.gather_counts(self.ranks)
         self._check_skipped(played)
         self._check_judge(played.trajectories)
