@@ -62,7 +62,7 @@ from gog_recipes.models import checkpointing, lora, policy_model
 from gog_recipes.rollout import engine, probe
 from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
-from gog_recipes.rollout.rollout_stats import measure
+from gog_recipes.rollout.rollout_stats import measure, sampled, sampled_tokens
 from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
 from gog_recipes.runtime import canary, checkpoint, config, no_signal, optimizer, order, parallel, ranks, timers
 from gog_recipes.runtime.canary import CanaryStats
@@ -226,9 +226,8 @@ class GRPORecipe(FTRecipeInterface):
             self.questions(self.step), self.cfg.group_size, step=step, policy="grpo", weights=weights
         )
         met = self.rollouts.images
-        self.vision.add(
-            [met[image] for image in met if image not in self.vision]
-        )  # of judged trajectories that resumed
+        # Of trajectories that the journal held with their verdicts, which the engine has not met.
+        self.vision.add([met[image] for image in met if image not in self.vision])
         groups = [self.with_advantages(group) for group in played.groups]
         own = [groups[index] for index in played.own]
         return StepRollout(groups, own, exclusion.count(groups), len(played.skipped))
@@ -266,6 +265,7 @@ class GRPORecipe(FTRecipeInterface):
         measured, counters = figures(trajectories), Counters.total(self.ranks.gather(self.engine.take_counters()))
         attempts, failed = self._attempts_since_last_step()
         flat = sum(1 for group in rollout.groups if not any(item.advantage for item in group))
+        quiet = no_signal.in_a_row([*self.stage.metric_log.lines, {"learned": update.learned}])
         speed = self.throughput.read(update.tokens, timer.seconds["update"])
         self.stage.record_step(
             step=self.step, total=self.cfg.steps, **measured, kl=update.kl, clip_frac=update.clip_frac,
@@ -273,7 +273,7 @@ class GRPORecipe(FTRecipeInterface):
             attempt_failure_ratio=failed / max(1, attempts), excluded=found.excluded, excluded_share=found.share,
             excluded_by_turns=found.by_turns, discarded_plays=discarded, skipped=rollout.skipped,
             learned=update.learned, frac_reward_zero_std=flat / len(rollout.groups),
-            no_signal_in_a_row=no_signal.in_a_row([*self.stage.metric_log.lines, {"learned": update.learned}]),
+            no_signal_in_a_row=quiet,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
             train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
@@ -287,7 +287,7 @@ class GRPORecipe(FTRecipeInterface):
         self.stage.report(
             self.step, self.cfg.steps, reward=measured["reward_mean"], tool_failure_ratio=measured["tool_failure_ratio"],
             reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
-            no_signal_steps=sum(line.get("learned") == 0 for line in lines), no_signal_in_a_row=no_signal.in_a_row(lines),
+            no_signal_steps=sum(line.get("learned") == 0 for line in lines), no_signal_in_a_row=quiet,
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
             self.stage.log(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")
@@ -364,32 +364,6 @@ def figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         "behaviour": measures.behaviour,
         "choice_accuracy": measures.choice_accuracy,
         "tool_calls_mean": measures.tool_calls,
-    }
-
-
-SampledTokens = tuple[float, int, int | None]
-"""Of a trajectory: sum of the log-probs of the tokens that the model sampled, their number, and the oldest version of
-the weights that sampled them, None without such tokens."""
-
-
-def sampled_tokens(item: Trajectory) -> SampledTokens:
-    """The sampled tokens of a trajectory in three numbers."""
-    values = item.model_logprobs()
-    versions = [segment.version for segment in item.segments if segment.source == "model"]
-    return sum(values), len(values), min(versions, default=None)
-
-
-def sampled(trajectories: Sequence[SampledTokens], step: int) -> dict[str, float]:
-    """Figures of the sampled tokens.
-
-    Returns:
-        entropy: mean negative log-probability in nats, an estimate of the policy's entropy
-        staleness: optimizer steps between the oldest weights that sampled them and those of `step`
-    """
-    count = sum(tokens for _, tokens, _ in trajectories)
-    return {
-        "entropy": -sum(logprobs for logprobs, _, _ in trajectories) / max(1, count),
-        "staleness": max((step - oldest for _, _, oldest in trajectories if oldest is not None), default=0),
     }
 
 

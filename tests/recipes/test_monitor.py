@@ -13,7 +13,7 @@ import pytest
 from gog import metrics, spec
 from gog.metrics import serving
 from gog.trajectory import Segment, Trajectory
-from gog_recipes.grpo import sampled, sampled_tokens
+from gog_recipes.rollout.rollout_stats import sampled, sampled_tokens
 from gog_recipes.runtime import monitor, timers
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.runtime.stage import Stage

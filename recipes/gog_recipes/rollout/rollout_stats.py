@@ -55,3 +55,29 @@ def measure(trajectories: Sequence[Trajectory]) -> RolloutStats:
         choice_accuracy=stats.mean([float(right) for right in choices]) if choices else None,
         behaviour={name: round(share, 4) for name, share in behaviour.shares(trajectories).items()},
     )
+
+
+SampledTokens = tuple[float, int, int | None]
+"""Of a trajectory: sum of the log-probs of the tokens that the model sampled, their number, and the oldest version of
+the weights that sampled them, None without such tokens."""
+
+
+def sampled_tokens(item: Trajectory) -> SampledTokens:
+    """The sampled tokens of a trajectory in three numbers."""
+    values = item.model_logprobs()
+    versions = [segment.version for segment in item.segments if segment.source == "model"]
+    return sum(values), len(values), min(versions, default=None)
+
+
+def sampled(trajectories: Sequence[SampledTokens], step: int) -> dict[str, float]:
+    """Figures of the sampled tokens.
+
+    Returns:
+        entropy: mean negative log-probability in nats, an estimate of the policy's entropy
+        staleness: optimizer steps between the oldest weights that sampled them and those of `step`
+    """
+    count = sum(tokens for _, tokens, _ in trajectories)
+    return {
+        "entropy": -sum(logprobs for logprobs, _, _ in trajectories) / max(1, count),
+        "staleness": max((step - oldest for _, _, oldest in trajectories if oldest is not None), default=0),
+    }
