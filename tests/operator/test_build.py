@@ -20,7 +20,7 @@ from gog.tracing import ids
 from gog_console import cli
 from gog_console.commands import stage as stage_command
 from gog_operator.api import names, sequence
-from gog_operator.build import app, children, config, merge, servers
+from gog_operator.build import app, children, config, inference, merge, servers, volcano
 from gog_recipes.runtime import components
 
 DATA = settings.DataSpec(path="/data")
@@ -222,7 +222,29 @@ def test_a_stage_has_the_secret_of_each_tool_that_requires_a_key():
     (job,) = [each for each in operator_golden.documents("stage-placed") if each["kind"] == "Job"]
     for task in job["spec"]["tasks"]:
         (container,) = task["template"]["spec"]["containers"]
-        assert {"prefix": "JUDGE_", "secretRef": {"name": "judge-key"}} in container["envFrom"]
+        key = {"name": "judge-key", "key": "GOG_API_KEY"}
+        assert {"name": "JUDGE_GOG_API_KEY", "valueFrom": {"secretKeyRef": key}} in container["env"]
+
+
+def test_keys_of_vendors_reach_the_pods_of_their_endpoint_and_no_trainer():
+    tools = {"textSearch": {"backend": "brave", "secretName": "search-keys"}}
+    judge = {"judge": {"url": "https://judge.internal", "secretName": "judge-key"}}
+    fallback = {"textSearch": {"fallback": {"url": "https://other", "secretName": "other-key"}}}
+    run = make_run(endpoints=tools | judge, tools=fallback)
+    (step,) = [each for each in sequence.steps(run) if each.key == "grpo"]
+    job = volcano.job(children.stage(run, step, {}, STORE), operator_golden.PLATFORM)
+    (container,) = [each for task in job["spec"]["tasks"] for each in task["template"]["spec"]["containers"]]
+    whole = [each["secretRef"]["name"] for each in container.get("envFrom", ()) if "secretRef" in each]
+    assert not {"search-keys", "judge-key", "other-key"} & set(whole)
+    taken = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+    assert taken == {
+        "TEXT_SEARCH_GOG_API_KEY": {"name": "search-keys", "key": "GOG_API_KEY", "optional": True},
+        "TEXT_SEARCH_FALLBACK_GOG_API_KEY": {"name": "other-key", "key": "GOG_API_KEY"},
+        "JUDGE_GOG_API_KEY": {"name": "judge-key", "key": "GOG_API_KEY"},
+    }, "the key is optional where gog starts the server, which then requires none"
+    (search,) = [each for each in children.endpoints(run, STORE) if each.spec.role == "textSearch"]
+    server = inference.service(search, operator_golden.PLATFORM, None)["spec"]["predictor"]["containers"][0]
+    assert {"secretRef": {"name": "search-keys"}} in server["envFrom"]
 
 
 def test_recorded_answers_are_keyed_by_back_end_options_and_dataset_and_not_by_a_port():

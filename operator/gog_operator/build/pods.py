@@ -8,7 +8,7 @@ reach them as environment variables from a Secret that the manifest names; gog d
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gog import spec as settings
@@ -61,6 +61,7 @@ def container(
     command: Sequence[str],
     env: dict[str, str],
     env_from: Sequence[Document] = (),
+    secret_env: Sequence[Document] = (),
     ports: dict[str, int] | None = None,
     resources: Document | None = None,
     mounts: Sequence[Document] = (),
@@ -75,6 +76,7 @@ def container(
         command: Its command line.
         env: Environment variables by name.
         env_from: Sources of more environment variables.
+        secret_env: Environment variables with single keys of Secrets.
         ports: Port numbers by name.
         resources: Requests and limits.
         mounts: Mounts besides the scratch folders.
@@ -85,7 +87,10 @@ def container(
         "image": image,
         "imagePullPolicy": platform.image_pull_policy,
         "command": [literal(each) for each in command],
-        "env": [{"name": key, "value": literal(value)} for key, value in (common_environment() | env).items()],
+        "env": [
+            *({"name": key, "value": literal(value)} for key, value in (common_environment() | env).items()),
+            *secret_env,
+        ],
         "envFrom": list(env_from),
         "ports": [{"name": key, "containerPort": value, "protocol": "TCP"} for key, value in (ports or {}).items()],
         "resources": resources or {},
@@ -175,10 +180,22 @@ def credentials(
     )
 
 
-def keys(secrets: Mapping[str, str]) -> list[Document]:
-    """envFrom with the API key of each tool that requires one: JUDGE_GOG_API_KEY. secrets: names of Secrets by role."""
+def keys(secrets: Mapping[str, str], started: Collection[str] = ()) -> list[Document]:
+    """Environment variables with the API key of each tool that requires one: JUDGE_GOG_API_KEY.
+
+    A caller gets this key alone: the Secret may also hold keys of vendors, which only the server's own pods need.
+
+    Args:
+        secrets: Names of Secrets by role.
+        started: Roles whose servers gog starts. Their Secret may lack the key; the server then requires none.
+    """
     return [
-        {"prefix": settings.key_variable(role).removesuffix(settings.KEY), "secretRef": {"name": secret}}
+        {
+            "name": settings.key_variable(role),
+            "valueFrom": {
+                "secretKeyRef": {"name": secret, "key": settings.KEY} | ({"optional": True} if role in started else {})
+            },
+        }
         for role, secret in sorted(secrets.items())
     ]
 

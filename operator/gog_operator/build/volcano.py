@@ -114,9 +114,9 @@ def _task(task: Document, stage: Stage, image: str, platform: Platform) -> Docum
         env={each["name"]: each["value"] for each in compiled["env"]} | {"TORCHX_INTERNAL_SESSION_ID": SESSION},
         env_from=[
             *pods.credentials(stage.spec.store)[0],
-            *pods.keys(stage.spec.endpoint_secrets),
             *pods.hub_token(stage.spec.model.secret_name),
         ],
+        secret_env=pods.keys(stage.spec.endpoint_secrets, stage.spec.backends),
         ports={"metrics": platform.progress_port},
         resources=pods.resources(workers.cpu, workers.memory, workers.gpus),
         mounts=[mount for _, mounts in parts for mount in mounts],
