@@ -1,30 +1,17 @@
-"""Stages killed by SIGKILL in mid-episode, as real processes: the next attempt repeats no finished turn and no verdict."""
+"""Stages killed by SIGKILL in mid-step and mid-episode, as real processes: the next attempt equals an uninterrupted one."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.killed_stage import Judge, Run
+from support.killed_stage import SETTINGS, Judge, Run
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "grpo": {
-        "levels": ["easy", "1", "2"],
-        "questions_per_step": 5,
-        "group_size": 3,
-        "steps": 2,
-        "save_every": 2,
-        "deterministic": True,
-    },
-    "stratify": {"stage": "again", "questions": 9, "rollouts": 2},
-    "evaluate": {"policies": ["sft"], "questions": 12, "bootstrap": 100},
-}
 SAMPLES = {"grpo": 15, "stratify": 18, "evaluate": 12}
 """Trajectories of a play. Those of `evaluate` have questions of their own, so no two of them share a verdict."""
-FEW = {"concurrent_episodes": 6}
-"""Few episodes at once, so that a play takes several waves and a kill finds some trajectories finished, some not."""
 
 
 def case(kind: str, ranks: int, then: int, *, fast: bool = False) -> Any:
@@ -46,16 +33,19 @@ def case(kind: str, ranks: int, then: int, *, fast: bool = False) -> Any:
     ],
 )
 def test_a_stage_that_is_killed_repeats_neither_finished_turns_nor_verdicts(
-    kind: str, ranks: int, then: int, chain: Path, make: Any, endpoints: dict[str, str], judge: Judge, tmp_path: Path
+    kind: str,
+    ranks: int,
+    then: int,
+    chain: Path,
+    make: Any,
+    endpoints: dict[str, str],
+    judge: Judge,
+    uninterrupted: Callable[[str, int], Run],
+    tmp_path: Path,
 ) -> None:
     step = 2 if kind == "grpo" else 0
-    for name in ("straight", "killed"):
-        (tmp_path / name).mkdir()
-    settings = SETTINGS[kind] | FEW | {"endpoints": endpoints | {"judge": judge.url}}
-    straight = Run(kind, chain, tmp_path / "straight", make, settings)
-    straight.finish(ranks)
-    judge.asked = Counter()
-    killed = Run(kind, chain, tmp_path / "killed", make, settings)
+    straight = uninterrupted(kind, ranks)
+    killed = Run(kind, chain, tmp_path, make, SETTINGS[kind] | {"endpoints": endpoints | {"judge": judge.url}})
     killed.kill_at(ranks, 3, step)
     judged, tokens = killed.journal(step)
     before, judge.asked = judge.asked, Counter()
@@ -76,3 +66,15 @@ def test_a_stage_that_is_killed_repeats_neither_finished_turns_nor_verdicts(
         if kind == "grpo":
             assert killed.weights() == straight.weights(), "the resumed run equals the uninterrupted one bit for bit"
             assert killed.lines()[1]["generated_tokens"] <= straight.lines()[1]["generated_tokens"] - tokens
+
+
+@pytest.mark.slow
+def test_sft_killed_after_steps_that_no_checkpoint_holds_repeats_the_uninterrupted_run_bit_for_bit(
+    chain: Path, make: Any, uninterrupted: Callable[[str, int], Run], tmp_path: Path
+) -> None:
+    """Of two ranks: test_ranks."""
+    straight, killed = uninterrupted("sft", 1), Run("sft", chain, tmp_path, make, SETTINGS["sft"])
+    killed.kill(killed.started(1, until=lambda: killed.steps() >= 15))
+    assert killed.newest().step < killed.steps() < 40
+    killed.finish()
+    assert (killed.result(), killed.tensors()) == (straight.result(), straight.tensors())

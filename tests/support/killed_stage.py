@@ -1,7 +1,8 @@
-"""Stages as real processes that are killed by SIGKILL in mid-episode, and a judge that counts what it is asked."""
+"""Stages as real processes that are killed or asked to end in mid-episode, and a judge that counts what it is asked."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,23 @@ from gog.trajectory import Trajectory
 PATIENCE = 1800.0
 """Seconds for an attempt on a machine that is busy with other work."""
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+FEW = {"concurrent_episodes": 6}
+"""Few episodes at once, so that a play takes several waves and a kill finds some trajectories finished, some not."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sft": {"stage": "again", "epochs": 20, "max_steps": 40, "save_every": 10},
+    "grpo": {
+        "levels": ["easy", "1", "2"],
+        "questions_per_step": 5,
+        "group_size": 3,
+        "steps": 2,
+        "save_every": 2,
+        "deterministic": True,
+        **FEW,
+    },
+    "stratify": {"stage": "again", "questions": 9, "rollouts": 2, **FEW},
+    "evaluate": {"policies": ["sft"], "questions": 12, "bootstrap": 100, **FEW},
+}
+"""Small stages after the chain."""
 
 
 class Judge:
@@ -77,34 +95,63 @@ class Run:
             assert manifest is not None
             files = {name: source.open(manifest, name) for name in manifest.files}
             copy.publish(stage, manifest.step, files, meta=manifest.meta, parents=manifest.parents)
-        self.config = make(CONFIGS[kind], root, **settings)
-        (root / "config.yaml").write_text(json.dumps(self.config.model_dump(mode="json", by_alias=True)))
+        self._make = make
         self.store = Store(root / "store")
+        self.configure(settings)
 
-    def start(self, ranks: int) -> subprocess.Popen[bytes]:
-        program = ["-m", f"gog_recipes.{self.kind}", "--config", str(self.root / "config.yaml")]
-        if ranks > 1:
-            program = ["-m", "gog_recipes.runtime.launch", "--standalone", f"--nproc_per_node={ranks}", *program]
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Sets the settings of the attempts that follow."""
+        self.config = self._make(CONFIGS[self.kind], self.root, **settings)
+        (self.root / "config.yaml").write_text(json.dumps(self.config.model_dump(mode="json", by_alias=True)))
+
+    def start(self, ranks: int = 1) -> subprocess.Popen[bytes]:
+        """Starts an attempt as `gog stage` does."""
+        torchrun = ["--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+        program = ["-m", "gog_recipes.runtime.launch", *torchrun, "-m", f"gog_recipes.{self.kind}"]
+        line = [sys.executable, "-W", "ignore", *program, "--config", str(self.root / "config.yaml")]
         with (self.root / "log").open("a") as log:
-            line = [sys.executable, "-W", "ignore", *program]
             return subprocess.Popen(line, stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True)
 
-    def kill_at(self, ranks: int, judged: int, step: int) -> None:
-        """Starts it, and kills every process when the step's journal holds so many judged trajectories."""
+    def started(self, ranks: int, until: Callable[[], bool]) -> subprocess.Popen[bytes]:
+        """Starts an attempt, and returns while it runs as soon as a condition holds."""
         process, deadline = self.start(ranks), time.monotonic() + PATIENCE
-        while len(self.journal(step)[0]) < judged:
-            assert process.poll() is None and time.monotonic() < deadline, self.log()
+        while not until():
+            assert process.poll() is None, self.log()
+            if time.monotonic() > deadline:
+                self.kill(process)
+                raise AssertionError(self.log())
             time.sleep(0.002)
-        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in [*map(int, workers), process.pid]:
+        return process
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Kills every process of an attempt by SIGKILL."""
+        for pid in [*workers(process), process.pid]:
             os.kill(pid, signal.SIGKILL)
         process.wait(60)
 
-    def finish(self, ranks: int) -> None:
-        assert self.start(ranks).wait(PATIENCE) == 0, self.log()
+    def kill_at(self, ranks: int, judged: int, step: int) -> None:
+        """Starts it, and kills every process when the step's journal holds so many judged trajectories."""
+        self.kill(self.started(ranks, until=lambda: len(self.journal(step)[0]) >= judged))
+
+    def code(self, process: subprocess.Popen[bytes]) -> int:
+        """Exit code of an attempt, which must end by itself."""
+        try:
+            return process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill(process)
+            raise
+
+    def finish(self, ranks: int = 1) -> None:
+        """Runs an attempt to its end, which must be a good one."""
+        assert self.code(self.start(ranks)) == 0, self.log()
 
     def log(self) -> str:
         return (self.root / "log").read_text()[-3000:]
+
+    def steps(self) -> int:
+        """Steps that the newest attempt has finished."""
+        path = Path(self.config.workdir or "") / "metrics.jsonl"
+        return path.read_text().count("\n") if path.exists() else 0
 
     def found(self, step: int) -> dict[tuple[str, int], Found]:
         """What the journals of a step hold of each trajectory, by question and number of the sample."""
@@ -120,29 +167,55 @@ class Run:
         judged = [(each.trajectory.question, each.trajectory.answer or "") for each in found if each.trajectory]
         return judged, sum(len(segment.tokens) for segment in segments)
 
-    def trajectories(self) -> list[Trajectory]:
-        """Those that the newest checkpoint keeps."""
+    def newest(self) -> store.Manifest:
+        """The newest checkpoint, of which there must be one."""
         manifest = self.store.latest(self.config.key)
         assert manifest is not None
-        return trajectory_zip.Archive(self.store.open(manifest, "trajectories.zip")).trajectories()
+        return manifest
+
+    def trajectories(self) -> list[Trajectory]:
+        """Those that the newest checkpoint keeps."""
+        return trajectory_zip.Archive(self.store.open(self.newest(), "trajectories.zip")).trajectories()
 
     def weights(self) -> str:
         """Hash of the trained adapter."""
-        manifest = self.store.latest(self.config.key)
-        assert manifest is not None
-        return manifest.files["adapter_model.safetensors"].hash
+        return self.newest().files["adapter_model.safetensors"].hash
+
+    def tensors(self) -> dict[str, str]:
+        """Hashes of adapters and of the optimizer's state, by file."""
+        files = self.newest().files
+        return {name: files[name].hash for name in files if name.endswith(".safetensors")}
 
     def lines(self) -> list[dict[str, Any]]:
-        manifest = self.store.latest(self.config.key)
-        assert manifest is not None
-        return [json.loads(line) for line in self.store.open(manifest, "metrics.jsonl").read_text().splitlines()]
+        """The metric log of the newest checkpoint."""
+        return [json.loads(line) for line in self.store.open(self.newest(), "metrics.jsonl").read_text().splitlines()]
 
     def result(self) -> Any:
         """What the stage found, without times."""
-        manifest = self.store.latest(self.config.key)
-        assert manifest is not None
-        if self.kind == "grpo":
-            names = ("step", "reward_mean", "accuracy_mean", "learned", "tool_calls_mean", "trajectories")
-            return [[line[name] for name in names] for line in self.lines()]
+        names = {
+            "grpo": ("step", "reward_mean", "accuracy_mean", "learned", "tool_calls_mean", "trajectories"),
+            "sft": ("step", "loss", "grad_norm"),
+        }
+        if self.kind in names:
+            return [[line[name] for name in names[self.kind]] for line in self.lines()]
         name = {"stratify": "levels.jsonl", "evaluate": "answers.jsonl"}[self.kind]
-        return self.store.open(manifest, name).read_text()
+        return self.store.open(self.newest(), name).read_text()
+
+
+def workers(process: subprocess.Popen[bytes]) -> list[int]:
+    """Processes of torchrun's workers, each of which has a session of its own."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(each) for each in found]
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(chain: Path, make: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Run]:
+    """uninterrupted(kind, ranks): a finished stage, to which one that was killed or asked to end is compared."""
+
+    @functools.cache
+    def finished(kind: str, ranks: int) -> Run:
+        run = Run(kind, chain, tmp_path_factory.mktemp(f"{kind}-{ranks}"), make, SETTINGS[kind])
+        run.finish(ranks)
+        return run
+
+    return finished
