@@ -78,6 +78,10 @@ class Tool(Server):
 
     tag: str = ""
     """Tag of the actions that call it; empty where the policy cannot."""
+    deadline_seconds: float = 10.0
+    """Seconds that one attempt may take by default: of a detector on a busy GPU, with its queue [ours]."""
+    budget_seconds: float = 30.0
+    """Seconds that all attempts of a call may take by default [ours]."""
 
     @property
     def callable(self) -> bool:
@@ -106,6 +110,9 @@ TOOLS = (
         },
         reads_data=True,
         tag="img_search",
+        # 30 s for the vendor, and the image is published before and thumbnails are fetched afterwards.
+        deadline_seconds=60.0,
+        budget_seconds=120.0,
     ),
     Tool(
         "textSearch",
@@ -122,6 +129,9 @@ TOOLS = (
         },
         reads_data=True,
         tag="text_search",
+        # 30 s for the engine and 20 s for its pages, each read (7.9 s on average by Jina [peer]) and summarised.
+        deadline_seconds=60.0,
+        budget_seconds=120.0,
     ),
     Tool(
         "judge",

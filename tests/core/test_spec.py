@@ -300,8 +300,21 @@ def test_a_tool_takes_the_common_policy_where_it_has_no_value_of_its_own() -> No
     tools = spec.ToolsSpec.model_validate(
         {"attempts": 1, "deadlineSeconds": 0.5, "textSearch": {"deadlineSeconds": 20}}
     )
-    assert tools.policy("textSearch") == spec.CallPolicy(attempts=1, deadline_seconds=20)
+    assert tools.policy("textSearch") == spec.CallPolicy(attempts=1, deadline_seconds=20, budget_seconds=120)
     assert tools.policy("grounding") == spec.CallPolicy(attempts=1, deadline_seconds=0.5)
+
+
+def test_a_web_search_has_time_for_its_engine_its_pages_and_their_summaries_by_default() -> None:
+    tools = spec.ToolsSpec()
+    patience = {each: (tools.policy(each).deadline_seconds, tools.policy(each).budget_seconds) for each in spec.TOOLS}
+    assert patience["textSearch"] == patience["imageSearch"] == (60, 120)
+    assert patience["grounding"] == (10, 30)
+
+
+def test_what_is_set_for_every_tool_precedes_the_default_of_one() -> None:
+    tools = spec.ToolsSpec.model_validate({"deadlineSeconds": 0.5})
+    assert {tools.policy(each).deadline_seconds for each in catalog.SEARCH_TOOLS} == {0.5}
+    assert tools.policy("textSearch").budget_seconds == 120
 
 
 def test_the_judge_takes_no_values_from_the_tools() -> None:

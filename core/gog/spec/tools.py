@@ -228,7 +228,22 @@ _BY_TOOL: dict[str, Any] = {
     for tool in catalog.TOOLS
     if tool.callable
 }
-_ByTool: Any = create_model("_ByTool", __base__=CallPolicy, **_BY_TOOL)
+PATIENCE = ("deadline_seconds", "budget_seconds")
+"""Fields of a call policy whose defaults depend on the tool (catalog.Tool)."""
+
+
+def _with_defaults(name: str) -> Any:
+    """A field of PATIENCE for all tools, which is None where each takes its own default."""
+    field, common = CallPolicy.model_fields[name], getattr(CallPolicy(), name)
+    own = {each.title: getattr(each, name) for each in catalog.TOOLS if each.callable}
+    other = [f"{seconds:g} for {title}" for title, seconds in own.items() if seconds != common]
+    description = f"{field.description} Default: {', '.join([f'{common:g}', *other])}."
+    return Annotated[field.annotation, *field.metadata] | None, Field(None, description=description)
+
+
+_ByTool: Any = create_model(
+    "_ByTool", __base__=CallPolicy, **{name: _with_defaults(name) for name in PATIENCE}, **_BY_TOOL
+)
 
 
 class ToolsSpec(_ByTool):
@@ -268,10 +283,12 @@ class ToolsSpec(_ByTool):
         """
         if tool == "judge":
             return self.judge
-        own = self._own(tool)
-        values = {name: getattr(self, name) for name in CallPolicy.model_fields}
-        overrides = {name: getattr(own, name) for name in CallPolicy.model_fields}
-        return CallPolicy(**values | {name: value for name, value in overrides.items() if value is not None})
+        row = catalog.SERVER_BY_NAME[tool]
+        values = {name: getattr(row, name) for name in PATIENCE}
+        for level in (self, self._own(tool)):
+            given = {name: getattr(level, name) for name in CallPolicy.model_fields}
+            values |= {name: value for name, value in given.items() if value is not None}
+        return CallPolicy(**values)
 
     def fallback(self, tool: str) -> FallbackSpec | None:
         """The server that is called where a tool's own has failed; None for none.
