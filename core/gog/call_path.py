@@ -246,25 +246,34 @@ class CallPath(Generic[Value]):
         """Waits until a request may be sent, and reserves it in the budget; returns why none may be sent.
 
         Asked with a slot in hand, so that calls queued behind a dead back end are refused at once instead of waiting for
-        their deadlines one after the other.
+        their deadlines one after the other. A request that is refused takes neither a place of the rate limit nor the
+        test of an open breaker.
         """
-        if not self.breaker.refuses:
-            waited = await self.rate.wait()
-            if waited:
-                call.waited += waited
-                call.decide(Decision.WAITED)
-        if not self.breaker.admits():  # it may have opened meanwhile
+        await self.account.wait_for_price(self.charged_as)
+        refusal = self._refusal(call)
+        if refusal is None and (waited := await self.rate.wait()):
+            call.waited += waited
+            call.decide(Decision.WAITED)
+            await self.account.wait_for_price(self.charged_as)
+            refusal = self._refusal(call)  # the breaker may have opened meanwhile, or the budget been used up
+        if refusal is None:
+            self.account.reserve(self.charged_as)
+            self.breaker.admits()
+        return refusal
+
+    def _refusal(self, call: _Call) -> ToolFailure | None:
+        """Why no request may be sent now. Takes nothing."""
+        if self.breaker.refuses:
             call.decide(Decision.BREAKER)
             why = f"{self.breaker.reason}, the last: {self._last_failure}"
             return ToolFailure(self.tool, FailureKind.BREAKER_OPEN, why, failed_attempts=self.breaker.failed_attempts)
-        no_credit = self.account.no_credit(self.charged_as)
-        if no_credit:
-            call.decide(Decision.BUDGET)
-            return ToolFailure(self.tool, FailureKind.NO_CREDIT, no_credit)
-        used_up = self.account.reserve(self.charged_as)
-        if used_up:
-            call.decide(Decision.BUDGET)
-            return ToolFailure(self.tool, FailureKind.BUDGET, used_up)
+        for kind, why in (
+            (FailureKind.NO_CREDIT, self.account.no_credit(self.charged_as)),
+            (FailureKind.BUDGET, self.account.used_up(self.charged_as)),
+        ):
+            if why:
+                call.decide(Decision.BUDGET)
+                return ToolFailure(self.tool, kind, why)
         return None
 
     def _pause(self, attempt: int, failure: ToolFailure) -> float:
@@ -298,14 +307,20 @@ class CallPath(Generic[Value]):
         self.account.charge(self.charged_as, calls, usd, bill.credit, is_price=is_answered or usd > 0)
 
     async def _hedged(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
-        """An exchange, and a second one if the first is slow and a slot is free; never at a back end that charges."""
+        """An exchange, and a second one if the first is slow, and a slot and the budgets allow it; never at a back end
+        that charges."""
+        reserved = False
 
         def first() -> Awaitable[tuple[Value, bytes]]:
             return self._exchange(request, read, call)
 
         def second() -> Callable[[], Awaitable[tuple[Value, bytes]]] | None:
-            if self._is_paid or self._slots.locked() or not self.rate.try_now():
+            nonlocal reserved
+            is_free = not self._is_paid and not self._slots.locked() and not self.account.used_up(self.charged_as)
+            if not is_free or self.account.must_learn_price(self.charged_as) or not self.rate.try_now():
                 return None
+            self.account.reserve(self.charged_as)
+            reserved = True
             call.decide(Decision.HEDGED)
             return in_a_slot
 
@@ -314,7 +329,11 @@ class CallPath(Generic[Value]):
                 return await first()
 
         assert self.policy.hedge_seconds is not None
-        return await hedge.first_success(first, self.policy.hedge_seconds, second)
+        try:
+            return await hedge.first_success(first, self.policy.hedge_seconds, second)
+        finally:
+            if reserved:
+                self.account.release(self.charged_as)
 
     async def _attempt(
         self, request: bytes, read: Callable[[bytes], Value], deadline: float, call: _Call

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from support.builders import SERVER_ERROR, FakeBackend, make_path, request, run
+from support.builders import HANG, SERVER_ERROR, FakeBackend, make_path, now, request, run
 from support.loopback import HITS, Handler, Provider, responds, verdict, with_toolbox
 
 from gog import outage, store
 from gog.calls import spend_log
+from gog.calls.rate_limit import RateLimit
 from gog.calls.spend import Account, Amount, Spend
 from gog.calls.spend_log import SpendLog
 from gog.errors import UserError
@@ -83,12 +84,42 @@ def test_what_costs_nothing_continues_when_the_money_is_used_up() -> None:
     assert spend(account, "textSearch") and spend(account, "grounding") == ""
 
 
-def test_a_server_whose_price_is_unknown_is_asked_by_one_request_when_the_money_is_used_up() -> None:
-    account = make_account(run={"usd": 0})
-    assert [account.reserve("judge") for _ in range(2)] == ["", "tools.budget.usd (0 USD) is used up"]
-    account.charge("judge", 1, 0.01)
-    account.release("judge")
-    assert account.reserve("judge") == "tools.budget.usd (0 USD) is used up"
+@pytest.mark.parametrize(
+    ("price", "sent", "refused"),
+    [(0.01, [0], 2), (0.0, [0, 1, 1, 1.5], 0)],
+    ids=["it costs", "it is free, and hedged from then on"],
+)
+def test_when_the_money_is_used_up_one_request_at_a_time_learns_an_unknown_price(
+    price: float, sent: list[float], refused: int
+) -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(send, concurrency=3, hedge_seconds=0.5)
+        path.send = send
+        path.account = make_account(run={"usd": 0})
+        return await asyncio.gather(*(request(path, str(number)) for number in range(3)))
+
+    async def send(body: bytes, bill: Bill) -> bytes:
+        requests.append(now())
+        await asyncio.sleep(1)
+        bill.usd = price
+        return b"a ring"
+
+    requests: list[float] = []
+    replies = run(scenario())
+    assert requests == sent
+    failures = [reply.failure.words for reply in replies if reply.failure is not None]
+    assert failures == ["budget: tools.budget.usd (0 USD) is used up"] * refused
+
+
+def test_a_failed_request_that_shows_no_price_lets_the_next_one_learn_it() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, attempts=1, concurrency=3)
+        path.account = make_account(run={"usd": 0})
+        return await asyncio.gather(*(request(path, str(number)) for number in range(3)))
+
+    backend = FakeBackend([SERVER_ERROR, b"a ring"], seconds=1)
+    assert [reply.failure is None for reply in run(scenario())] == [False, True, True]
+    assert backend.times == [0, 1, 2]
 
 
 def test_a_price_that_is_known_from_the_manifest_or_from_other_processes_is_not_tried() -> None:
@@ -231,6 +262,46 @@ def test_concurrent_calls_keep_to_the_budget() -> None:
     backend = FakeBackend(seconds=1)
     run(scenario())
     assert len(backend.requests) == 5
+
+
+def test_hedges_keep_to_the_budget() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, concurrency=8, attempts=1, hedge_seconds=1)
+        path.account = make_account(textSearch={"calls": 5})
+        return await asyncio.gather(*(request(path, str(number)) for number in range(4)))
+
+    backend = FakeBackend(seconds=3)
+    replies = run(scenario())
+    assert len(backend.requests) == 5 and all(reply.failure is None for reply in replies)
+    assert [Decision.HEDGED in reply.decisions for reply in replies].count(True) == 1
+
+
+def test_a_hedge_that_was_cut_off_frees_its_reservation() -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, concurrency=8, attempts=1, hedge_seconds=1, deadline_seconds=2)
+        path.account = make_account(textSearch={"calls": 3})
+        return [await request(path, "stalls"), await request(path, "works")]
+
+    backend = FakeBackend([HANG, HANG, b"a ring"])
+    assert [reply.failure is None for reply in run(scenario())] == [False, True]
+
+
+def test_a_call_that_the_budget_refuses_uses_up_neither_the_breaker_s_test_nor_the_rate_limit() -> None:
+    async def scenario() -> tuple[list[Reply[str]], bool, float]:
+        path = make_path(FakeBackend([SERVER_ERROR, b"a ring"]), attempts=1, breaker_failures=1, breaker_seconds=5)
+        path.rate = RateLimit(1, clock=now)
+        path.account = make_account(textSearch={"calls": 1})
+        replies = [await request(path, "fails")]
+        await asyncio.sleep(5)
+        began = now()
+        replies.append(await request(path, "refused"))
+        waited = now() - began
+        path.account = Account()
+        return [*replies, await request(path, "tests")], path.breaker.is_open, waited
+
+    (_, refused, tested), is_open, waited = run(scenario())
+    assert refused.failure is not None and refused.failure.kind is FailureKind.BUDGET and waited == 0
+    assert tested.value == "a ring" and not is_open
 
 
 def test_a_stage_ends_with_the_budget_s_name_and_a_remedy() -> None:

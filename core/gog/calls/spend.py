@@ -2,13 +2,14 @@
 
 An `Account` belongs to one process. Before a request it checks the budgets, counting what this process has spent, what
 other processes of the run have reported (`gog.calls.spend_log`), and what is under way at the price of the last call.
-Afterwards it is charged. What costs nothing is not stopped by a budget of money; a server whose price is not known yet is
-asked by one request at a time to learn it, once such a budget is used up. A budget can be exceeded by what other
-processes spend between two reports, and before the first price is known by the requests under way.
+Afterwards it is charged. What costs nothing is not stopped by a budget of money. Once such a budget is used up, a server
+whose price is not known yet gets one request at a time, and the others wait for what it costs. A budget can be exceeded
+by what other processes spend between two reports, and before the first price is known by the requests under way.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import defaultdict
@@ -93,6 +94,8 @@ class Account:
     prices: dict[str, float] = field(default_factory=dict)
     """Cost of the last request that was answered or charged in US dollars, by tool; before it that of the manifest, if it
     has one."""
+    _released: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """Set, and replaced, when a request of the tool ends."""
 
     @property
     def is_limited(self) -> bool:
@@ -104,14 +107,34 @@ class Account:
         """The day, in UTC."""
         return datetime.fromtimestamp(self.now(), UTC).strftime("%Y-%m-%d")
 
+    def used_up(self, tool: str) -> str:
+        """Why no request of a tool may be sent now: the budget that it would exceed; an empty text if it may be sent."""
+        for name, budget in self._budgets_of(tool):
+            if limit := self._exceeded(name, budget, tool):
+                return f"tools{name and f'.{name}'}.budget.{limit} is used up"
+        return ""
+
     def reserve(self, tool: str) -> str:
         """Reserves a request, which `release` must follow; returns why none may be sent, or an empty text."""
-        for name in ("", tool):
-            budget = self.budgets.get(name)
-            if budget is not None and (used_up := self._used_up(name, budget, tool)):
-                return f"tools{name and f'.{name}'}.budget.{used_up} is used up"
-        self._under_way[tool] += 1
-        return ""
+        reason = self.used_up(tool)
+        if not reason:
+            self._under_way[tool] += 1
+        return reason
+
+    def must_learn_price(self, tool: str) -> bool:
+        """Whether the money is used up, and a request under way will show whether the tool costs any."""
+        if self._price(tool) is not None or not self._under_way[tool]:
+            return False
+        return any(
+            most is not None and self._spent(name, day).usd >= most
+            for name, budget in self._budgets_of(tool)
+            for day, most in (("", budget.usd), (self.day, budget.usd_per_day))
+        )
+
+    async def wait_for_price(self, tool: str) -> None:
+        """Waits while `must_learn_price`."""
+        while self.must_learn_price(tool):
+            await self._released[tool].wait()
 
     def no_credit(self, tool: str) -> str:
         """Why the vendor's account does not pay for the next request; an empty text if it does, or if that is not known.
@@ -127,6 +150,8 @@ class Account:
     def release(self, tool: str) -> None:
         """Ends a reservation."""
         self._under_way[tool] -= 1
+        if tool in self._released:
+            self._released.pop(tool).set()
 
     def charge(self, tool: str, calls: int, usd: float, credit: float | None = None, *, is_price: bool = True) -> None:
         """Adds what a request has cost.
@@ -144,24 +169,29 @@ class Account:
         if is_price:
             self.prices[tool] = usd
 
-    def _used_up(self, name: str, budget: BudgetSpec, tool: str) -> str:
-        """The limit of a budget that the next request of a tool would exceed; empty for none."""
+    def _budgets_of(self, tool: str) -> list[tuple[str, BudgetSpec]]:
+        """The budgets that a tool must keep to, by name: the run's, and its own."""
+        return [(name, self.budgets[name]) for name in ("", tool) if name in self.budgets]
+
+    def _spent(self, name: str, day: str) -> Amount:
+        """What counts against a budget, requests under way included."""
         under_way = self._under_way if name == "" else {name: self._under_way[name]}
         pending = Amount(
             calls=sum(under_way.values()),
             usd=sum(count * (self._price(each) or 0.0) for each, count in under_way.items()),
         )
+        return self.own.total(name, day) + self.others.total(name, day) + pending
+
+    def _exceeded(self, name: str, budget: BudgetSpec, tool: str) -> str:
+        """The limit of a budget that the next request of a tool would exceed; empty for none."""
         price = self._price(tool)
         for day, calls, usd in (("", "calls", "usd"), (self.day, "callsPerDay", "usdPerDay")):
-            spent = self.own.total(name, day) + self.others.total(name, day) + pending
+            spent = self._spent(name, day)
             most_calls = budget.calls_per_day if day else budget.calls
             most_usd = budget.usd_per_day if day else budget.usd
             if most_calls is not None and spent.calls + 1 > most_calls:
                 return f"{calls} ({most_calls:,})"
-            if most_usd is None:
-                continue
-            is_tried = price is None and self._under_way[tool] > 0 and spent.usd >= most_usd
-            if is_tried or (price and spent.usd + price > most_usd + ROUNDING):
+            if most_usd is not None and price and spent.usd + price > most_usd + ROUNDING:
                 return f"{usd} ({most_usd:g} USD)"
         return ""
 
