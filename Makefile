@@ -9,7 +9,7 @@ PYTEST := GOG_PARENT=$$PPID exec $(BIN)/python -m pytest
 # One thread per process: two processes with two OpenMP threads each nearly stop each other on two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup quickstart test lint unit faults slow kit manifests docs sizing dashboards images e2e vllm tiny-base bench clean
+.PHONY: setup quickstart test lint unit faults stage-faults slow kit manifests docs sizing dashboards images e2e vllm tiny-base bench clean
 
 setup: $(STAMP)
 
@@ -39,7 +39,11 @@ unit: setup
 
 # Every fault at every call of an operator. In parts: `make faults SHARD=2/8`, each some ten minutes on two cores.
 faults: setup
-	$(PYTEST) -m exhaustive --fault-shard $(or $(SHARD),1/1)
+	$(PYTEST) -m exhaustive tests/chaos --fault-shard $(or $(SHARD),1/1)
+
+# Failing stores under a stage, in the ways of which `make slow` has samples: minutes.
+stage-faults: setup
+	$(PYTEST) -m exhaustive tests/recipes
 
 slow: setup
 	$(PYTEST) -m 'slow and not cluster and not vllm'
