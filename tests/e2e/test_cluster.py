@@ -240,7 +240,9 @@ def operators_own(event: dict[str, Any]) -> bool:
 
 def test_events_report_an_interruption_and_the_inputs_of_a_stage(run):
     messages = [each["message"] for each in run.objects("events") if operators_own(each)]
-    resumed = re.compile(r"world-grpo: attempt 1 was interrupted: .*; attempt 2 resumes from grpo/\d+( and its journal)?")
+    resumed = re.compile(
+        r"world-grpo: attempt 1 was interrupted: .*; attempt 2 resumes from grpo/\d+( and its journal)?"
+    )
     assert any(resumed.fullmatch(message) for message in messages)
     assert "grpo starts from sft/150 and stratify/1" in messages
 
