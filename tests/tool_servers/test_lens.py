@@ -20,7 +20,8 @@ from gog import tool_api
 from gog.errors import UserError
 from gog.images import Image
 from gog.store import publisher
-from gog.store.backend import Entry
+from gog.store.backend import Entry, Unavailable
+from gog.store.faults import Refusal
 from gog_tools.search import lens
 from gog_tools.search.backend import ImageSearch
 from gog_tools.serving import backends, errors
@@ -122,6 +123,40 @@ def test_a_bucket_that_is_gone_is_a_failure_that_may_pass(load, world, monkeypat
     with pytest.raises(errors.Unavailable, match="cannot be published"):
         ask(backend)
     assert not world.of("serpapi")
+
+
+def test_an_upload_that_got_no_answer_is_deleted_too(load, world, objects, monkeypatch):
+    backend = load()
+    put = backend._publisher._backend.put
+
+    def unanswered(*given):
+        put(*given)
+        raise Unavailable("the answer is lost")
+
+    monkeypatch.setattr(backend._publisher._backend, "put", unanswered)
+    with pytest.raises(errors.Unavailable, match="cannot be published: the answer is lost"):
+        ask(backend)
+    assert not objects() and not world.of("serpapi")
+
+
+def test_an_upload_that_is_refused_is_a_failure_of_the_bucket_and_nothing_is_searched(load, world, monkeypatch):
+    backend = load()
+
+    def refuse(operation, key, **parameters):
+        raise Refusal(404, "NoSuchKey", "gone")
+
+    monkeypatch.setattr(backend._publisher._backend.client, "call", refuse)
+    with pytest.raises(errors.Unavailable, match="cannot be published"):
+        ask(backend)
+    assert not world.of("serpapi")
+
+
+def test_a_search_that_did_not_succeed_is_not_charged(load, world):
+    backend = load()
+    world.fail("serpapi", Answer(200, {"search_metadata": {"status": "Error"}, "error": "try again"}))
+    with pytest.raises(errors.Unavailable) as caught:
+        ask(backend)
+    assert (caught.value.charge.cost_usd, caught.value.charge.calls) == (0, 1)
 
 
 def test_an_image_is_made_smaller_before_it_is_published(load, world):

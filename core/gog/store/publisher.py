@@ -80,8 +80,8 @@ class Publisher:
             UserError, Unavailable: it cannot be stored.
         """
         key = f"{FOLDER}{uuid.uuid4().hex}{suffix}"
-        self._backend.put(key, data, content_type)
-        try:
+        try:  # a request that got no answer may have stored the object
+            self._backend.put(key, data, content_type)
             yield self._signer.presigned(self._backend.prefix + key, self._seconds)
         finally:
             try:

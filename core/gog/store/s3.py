@@ -111,7 +111,12 @@ class S3Backend:
         return Value(answer["Body"], answer["ETag"])
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        self._put(key, data, ContentType=content_type)
+        if not self._put(key, data, ContentType=content_type):
+            raise UserError(
+                "the server refuses to store an object (404 or 412)",
+                where=self.client.where(self.prefix + key),
+                remedy="is it an S3 server that gog supports?",
+            )
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         return self._put(key, data, IfNoneMatch="*")

@@ -69,10 +69,31 @@ class SerpApi:
             "output": "json",
             "api_key": self.api.key,
         }
-        answer = await self.api.ask(client, "GET", spending, price=self.price, params=params)
-        serpapi_status(answer)
-        found = items(answer, "organic_results")
+        found = items(await serpapi_search(self.api, client, params, self.price, spending), "organic_results")
         return [Result(word(each, "title"), word(each, "link"), word(each, "snippet")) for each in found]
+
+
+async def serpapi_search(
+    api: Api, client: guard.Guard, params: Mapping[str, str], price: float, spending: Spending
+) -> dict[str, Any]:
+    """The answer of a search that succeeded, which alone is charged; an empty result is a success.
+
+    Args:
+        api: of SerpAPI.
+        client: makes the request.
+        params: of the search, its key included.
+        price: US dollars of a search that succeeds.
+        spending: where the request and its price are added.
+
+    Raises:
+        RequestError: as `Api.ask`, and for a search that did not succeed.
+
+    Source: serpapi.com/pricing: only successful searches count; cached, errored and failed ones do not.
+    """
+    answer = await api.ask(client, "GET", spending, params=params)
+    serpapi_status(answer)
+    spending.add(price)
+    return answer
 
 
 def serpapi_status(answer: Mapping[str, Any]) -> None:

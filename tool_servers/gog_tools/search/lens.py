@@ -124,9 +124,7 @@ class Lens:
 
     async def _ask(self, url: str, spending: Spending) -> dict[str, Any]:
         params = {**self._params, "url": url, "api_key": self._api.key}
-        answer = await self._api.ask(self._client, "GET", spending, price=self._price, params=params)
-        engines.serpapi_status(answer)
-        return answer
+        return await engines.serpapi_search(self._api, self._client, params, self._price, spending)
 
     async def _hits(self, answer: dict[str, Any], top: int) -> list[tool_api.SearchHit]:
         found = engines.items(answer, LISTS[self._params["type"]])[:top]
