@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from support.builders import now, run
 
 from gog.calls import rate_limit
 from gog.calls.rate_limit import RateLimit
+from gog.errors import Unwritable
 from gog.spec import ToolsSpec
 from gog.tool_client import Toolbox
 
@@ -65,6 +68,19 @@ def test_a_damaged_file_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "limit").write_bytes(b"\xff")
     limit = RateLimit(60, tmp_path / "limit", clock=lambda: 1_000_000.0)
     assert [limit.try_now() for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(("number", "may_pass"), [(errno.ENOSPC, True), (errno.EIO, True), (errno.EACCES, False)])
+def test_a_file_that_cannot_be_used_is_named_with_a_remedy(
+    number: int, may_pass: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.pwrite", fail)
+    with pytest.raises(Unwritable) as caught:
+        run(RateLimit(60, tmp_path / "limit", clock=now).wait())
+    assert caught.value.may_pass is may_pass and caught.value.where == str(tmp_path / "limit") and caught.value.remedy
 
 
 def test_a_lock_that_another_process_holds_is_waited_for(tmp_path: Path) -> None:

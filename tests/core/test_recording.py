@@ -13,7 +13,7 @@ import zstandard
 
 from gog.calls import recording_file, redact
 from gog.calls.recording import Entry, Recording
-from gog.errors import UserError
+from gog.errors import Unwritable, UserError
 
 TEXT = b'{"hits": [{"title": "A ring \xc3\xa9"}]}'
 
@@ -38,8 +38,8 @@ ENTRIES = (
 def test_a_recording_that_was_exported_and_imported_is_the_same(tmp_path: Path) -> None:
     there = make_recording(tmp_path / "there.sqlite", *ENTRIES)
     written = recording_file.write(there, tmp_path / "file")
+    assert recording_file.read(tmp_path / "file", tmp_path / "here.sqlite") == written
     here = Recording(tmp_path / "here.sqlite")
-    assert recording_file.read(tmp_path / "file", here) == written
     assert list(here.entries()) == list(there.entries()) == sorted(ENTRIES, key=lambda each: each.key)
     assert written.answers == {"imageSearch": 1, "judge": 1, "textSearch": 1}
     assert (written.first, written.last) == (1_767_600_000.0, 1_767_600_060.5)
@@ -99,9 +99,12 @@ def test_a_damaged_file_is_refused_and_nothing_of_it_is_recorded(name: str, tmp_
     DAMAGE[name](tmp_path / "file")
     here = make_recording(tmp_path / "here.sqlite", make_entry("mine"))
     with pytest.raises(UserError) as caught:
-        recording_file.read(tmp_path / "file", here)
+        recording_file.read(tmp_path / "file", tmp_path / "here.sqlite")
     assert caught.value.where == str(tmp_path / "file")
     assert [each.key for each in here.entries()] == ["mine"]
+    with pytest.raises(UserError):
+        recording_file.read(tmp_path / "file", tmp_path / "new.sqlite")
+    assert not (tmp_path / "new.sqlite").exists()
 
 
 def test_an_answer_that_would_expand_beyond_its_bound_counts_as_missing(
@@ -153,3 +156,40 @@ def test_a_damaged_recording_is_the_users_to_replace(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read a recorded answer: .*malformed"):
         recording.get("007")
     recording.close()
+
+
+def fill(recording: Recording) -> None:
+    """Leaves no page of the disk to the file."""
+    recording._file.execute("PRAGMA max_page_count = 1")
+
+
+def lock(recording: Recording) -> None:
+    """Another process writes, for longer than the file waits."""
+    other = sqlite3.connect(recording.path)
+    other.execute("BEGIN IMMEDIATE")
+    recording._file.execute("PRAGMA busy_timeout = 0")
+    recording.holder = other  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (fill, "cannot record an answer: database or disk is full (free space on its disk, then `gog resume`)"),
+        (lock, "cannot record an answer: database is locked (end the process that locks it, then `gog resume`)"),
+    ],
+)
+def test_a_fault_of_the_disk_may_pass_and_names_its_remedy(
+    fault: Callable[[Recording], None], message: str, tmp_path: Path
+) -> None:
+    recording = Recording(tmp_path / "r.sqlite")
+    fault(recording)
+    with pytest.raises(Unwritable) as caught:
+        recording.put(make_entry("a", answer=random.Random(0).randbytes(100_000)))
+    assert caught.value.may_pass and caught.value.sentence() == f"{tmp_path / 'r.sqlite'}: {message}"
+
+
+def test_a_file_that_is_no_recording_does_not_pass_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "r.sqlite").write_text("dear diary, " * 100)
+    with pytest.raises(Unwritable) as caught:
+        Recording(tmp_path / "r.sqlite")
+    assert not caught.value.may_pass

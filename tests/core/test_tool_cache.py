@@ -171,7 +171,7 @@ def test_an_answer_that_cannot_be_recorded_stops_the_run_with_a_remedy(tmp_path:
         file.execute("DROP TABLE answers")
     with pytest.raises(
         UserError,
-        match=r"cannot record an answer: no such table: answers \(free space on its disk, then `gog resume`\)",
+        match=r"cannot record an answer: no such table: answers \(name another file, or import the recording again, ",
     ):
         cache.put("a", b"1")
 

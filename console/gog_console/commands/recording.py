@@ -31,10 +31,7 @@ def export(given: argparse.Namespace) -> None:
 
 def import_(given: argparse.Namespace) -> None:
     """Adds the answers of an exported file to a recording."""
-    recording = Recording(Path(given.recording))
-    summary = recording_file.read(Path(given.file), recording)
-    recording.close()
-    show(summary)
+    show(recording_file.read(Path(given.file), Path(given.recording)))
     print(f"added to {given.recording}; use it with tools.cache: {{mode: replay-strict, path: {given.recording}}}")
 
 

@@ -17,6 +17,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
+from gog.errors import unwritable
+
 BUSY_SECONDS = 0.001
 """Pause while another process holds the lock."""
 _TIME = struct.Struct("<d")
@@ -56,7 +58,11 @@ class RateLimit:
         self._turn = asyncio.Lock()  # this process's requests are sent in their order
 
     async def wait(self) -> float:
-        """Waits until a request may be sent; returns for how many seconds it waited."""
+        """Waits until a request may be sent; returns for how many seconds it waited.
+
+        Raises:
+            Unwritable: the shared file cannot be used.
+        """
         if not self.interval:
             return 0.0
         waited = 0.0
@@ -67,7 +73,7 @@ class RateLimit:
         return waited
 
     def try_now(self) -> bool:
-        """Takes the right to send a request, if one may be sent now."""
+        """Takes the right to send a request, if one may be sent now. Raises Unwritable."""
         return not self.interval or (not self._turn.locked() and self._take() <= 0)
 
     def _take(self) -> float:
@@ -92,17 +98,28 @@ class RateLimit:
             yield state
             self._next = state[0]
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-            data = os.pread(file, _TIME.size, 0)
-            state = [_TIME.unpack(data)[0] if len(data) == _TIME.size else 0.0]
-            yield state
-            os.pwrite(file, _TIME.pack(state[0]), 0)
-        finally:
-            os.close(file)
+            with _locked(self._path) as file:
+                if file is None:
+                    yield None
+                    return
+                data = os.pread(file, _TIME.size, 0)
+                state = [_TIME.unpack(data)[0] if len(data) == _TIME.size else 0.0]
+                yield state
+                os.pwrite(file, _TIME.pack(state[0]), 0)
+        except OSError as error:
+            raise unwritable(error, self._path, remedy="see to the volume of the run's folder") from None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int | None]:
+    """A file, open and locked; None while another process holds its lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file
+    except BlockingIOError:
+        yield None
+    finally:
+        os.close(file)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zstandard
 
-from gog.errors import UserError
+from gog.errors import Unwritable, UserError, is_storage_outage
 
 VERSION = 1
 MAX_ANSWER_BYTES = 64_000_000
@@ -46,7 +46,8 @@ class Recording:
         """Opens the file.
 
         Raises:
-            UserError: it is not a recording, cannot be opened, or does not exist although it must.
+            UserError: it is not a recording, or does not exist although it must.
+            Unwritable: it cannot be opened.
         """
         if must_exist and not path.is_file():
             raise UserError(
@@ -61,26 +62,23 @@ class Recording:
         """The answer of a call; None if there is none, or none that is valid at `now` (None: at any time).
 
         Raises:
-            UserError: the file is damaged.
+            Unwritable: the file is damaged, or cannot be read now.
         """
         try:
             row = self._file.execute(f"SELECT {_COLUMNS} FROM answers WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
-            raise UserError(
-                f"cannot read a recorded answer: {error}",
-                where=str(self.path),
-                remedy="replace the file with a copy, or import the recording again",
-            ) from None
+            remedy = "replace the file with a copy, or import the recording again"
+            raise _unusable("cannot read a recorded answer", error, self.path, remedy) from None
         entry = self._entry(row) if row else None
         expired = entry is not None and now is not None and entry.expires is not None and entry.expires <= now
         return None if expired else entry
 
     def put(self, entry: Entry) -> None:
-        """Records an answer. Raises UserError if the file cannot be written."""
+        """Records an answer. Raises Unwritable if the file cannot be written."""
         self.put_all([entry])
 
     def put_all(self, entries: Iterable[Entry]) -> int:
-        """Records answers, all of them or none; returns their number. Raises UserError."""
+        """Records answers, all of them or none; returns their number. Raises Unwritable."""
         rows = (
             (each.key, each.tool, each.recorded, each.expires, self._compressor.compress(each.answer))
             for each in entries
@@ -91,11 +89,8 @@ class Recording:
                     f"INSERT OR REPLACE INTO answers ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows
                 ).rowcount
         except sqlite3.Error as error:
-            raise UserError(
-                f"cannot record an answer: {error}",
-                where=str(self.path),
-                remedy="free space on its disk, then `gog resume`",
-            ) from None
+            remedy = "name another file, or import the recording again, then `gog resume`"
+            raise _unusable("cannot record an answer", error, self.path, remedy) from None
 
     def entries(self) -> Iterator[Entry]:
         """All answers that can be read, by key."""
@@ -133,7 +128,31 @@ def _open(path: Path) -> sqlite3.Connection:
         )
         file.execute(f"PRAGMA user_version = {VERSION}")
     except (OSError, sqlite3.Error) as error:
-        raise UserError(
-            f"cannot open the tool cache: {error}", where=str(path), remedy="name another file, or remove this one"
-        ) from None
+        raise _unusable("cannot open the tool cache", error, path, "name another file, or remove this one") from None
     return file
+
+
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "free space on its disk, then `gog resume`",
+    sqlite3.SQLITE_BUSY: "end the process that locks it, then `gog resume`",
+    sqlite3.SQLITE_LOCKED: "end the process that locks it, then `gog resume`",
+    sqlite3.SQLITE_IOERR: "see to its disk, then `gog resume`",
+    sqlite3.SQLITE_READONLY: "see that its disk can be written, then `gog resume`",
+}
+"""What helps against errors that may pass without a change to the run, by SQLite's primary error code."""
+
+
+def _unusable(what: str, error: Exception, path: Path, remedy: str) -> Unwritable:
+    """The error for a file that cannot be used.
+
+    Args:
+        what: what could not be done.
+        error: of SQLite or of the system.
+        path: the file.
+        remedy: what to do if the error does not pass by itself.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    outage = code in _REMEDIES or is_storage_outage(error)
+    if outage:
+        remedy = _REMEDIES.get(code, "see to its disk, then `gog resume`")
+    return Unwritable(f"{what}: {error}", where=str(path), remedy=remedy, may_pass=outage)

@@ -74,15 +74,20 @@ def write(recording: Recording, path: Path, secrets: Sequence[str] = ()) -> Summ
     return summary
 
 
-def read(path: Path, recording: Recording) -> Summary:
-    """Adds the answers of a file to a recording, all of them or none.
+def read(path: Path, target: Path) -> Summary:
+    """Adds the answers of a file to a recording, all of them or none. The recording is made if there is none.
 
     Raises:
-        UserError: the file cannot be read, or is damaged.
+        UserError: the file cannot be read, or is damaged; no recording was made or changed.
     """
+    inspect(path)  # whole, before the target exists
     with _opened(path) as stream:
         reader = _Reader(stream, path)
-        recording.put_all(reader)
+        recording = Recording(target)
+        try:
+            recording.put_all(reader)
+        finally:
+            recording.close()
     return reader.summary()
 
 

@@ -42,3 +42,4 @@ def test_a_file_that_does_not_exist_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["recording", *line]) == 2
     assert capsys.readouterr().err.startswith("gog: nothing: ")
+    assert not list(tmp_path.iterdir()), "no target without a source"
