@@ -58,6 +58,8 @@ class Server:
     """What `main` is given before the command line's own arguments."""
     backends: Mapping[str, str] = field(default_factory=dict)
     """`module:factory` of its back ends, by name; `world` is a manifest's default, so every server has it."""
+    torch_backends: tuple[str, ...] = ()
+    """Names of the back ends that need torch, which of the images only the trainer's has."""
     reads_data: bool = False
     """Whether it answers from the run's dataset."""
 
@@ -95,7 +97,12 @@ TOOLS = (
         "grounding",
         "Proposes candidates: boxes for an expression.",
         "gog_tools.grounding.server",
-        backends={"world": "gog_tools.grounding.world_detector:WorldDetector"},
+        backends={
+            "world": "gog_tools.grounding.world_detector:WorldDetector",
+            "grounding-dino": "gog_tools.grounding.grounding_dino:GroundingDino",
+            "owlv2": "gog_tools.grounding.owlv2:Owlv2",
+        },
+        torch_backends=("grounding-dino", "owlv2"),
         tag="img_search",
     ),
     Tool(

@@ -121,6 +121,12 @@ def test_a_policy_pod_reads_its_version_from_a_file_outside_its_spec():
     assert {"name": "config", "configMap": {"name": files[0]["metadata"]["name"]}} in mounted
 
 
+def test_a_back_end_that_needs_torch_uses_the_trainers_image():
+    detector = made(backend="grounding-dino", options={"weights": "hf://org/model"})
+    assert container_of(detector)["image"] == golden.PLATFORM.trainer_image
+    assert container_of(made(backend="my_index:make"))["image"] == golden.PLATFORM.tools_image
+
+
 def test_the_other_servers_use_the_tools_image_unless_the_spec_names_one():
     assert container_of(made("judge"))["image"] == golden.PLATFORM.tools_image
     assert container_of(made("judge", image="mine:1"))["image"] == "mine:1"

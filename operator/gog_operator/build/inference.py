@@ -159,9 +159,10 @@ def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None)
 
 
 def image(endpoint: Endpoint, platform: Platform) -> str:
-    """The Endpoint's image: its own, or the trainer's for the policy, which needs torch, and the tools' for the others."""
-    default = platform.trainer_image if endpoint.spec.role == "policy" else platform.tools_image
-    return endpoint.spec.image or default
+    """The Endpoint's image: its own, or the trainer's for what needs torch (the policy, detectors), else the tools'."""
+    spec = endpoint.spec
+    needs_torch = spec.role == "policy" or spec.backend in catalog.SERVER_BY_NAME[spec.role].torch_backends
+    return spec.image or (platform.trainer_image if needs_torch else platform.tools_image)
 
 
 def _probe(path: str, period: int, failures: int) -> Document:

@@ -8,7 +8,7 @@ How to add a back end:
 
 1. Write a class with the methods of the role's protocol: `grounding.backend.Detector`, `search.backend.ImageSearch` or
    `TextSearch`, `judge.backend.Judge`, `gog.completions.Model`. The protocol describes arguments and results.
-2. Give its constructor typed parameters. A parameter named like one of the role's resources (RESOURCES) receives it;
+2. Give its constructor typed parameters. A parameter named like one of the role's resources (`resources_of`) receives it;
    every other one is an option, checked against its annotation before the constructor runs:
 
        class Clip:
@@ -50,12 +50,17 @@ NAMES = {server.command: server.backends for server in catalog.SERVERS}
 RESOURCES = {
     "data": "folder of the dataset that --data names (pathlib.Path)",
     "scratch": "empty folder that is removed when the server ends (pathlib.Path)",
-    "folder": "folder of the base model; policy only (pathlib.Path)",
-    "device": "torch device; policy only (str)",
-    "dtype": "type of the weights, float32 or bfloat16; policy only (str)",
-    "pixels": "bounds of the size of images; policy only (gog.spec.PixelBounds)",
+    "fetch_model": "finds the folder of a model by its name: a folder, file://, s3:// or hf:// "
+    "(collections.abc.Callable[[str], pathlib.Path])",
 }
-"""What a server passes to a back end that has a parameter of this name."""
+"""What every server passes to a back end that has a parameter of this name."""
+POLICY_RESOURCES = {
+    "folder": "folder of the base model (pathlib.Path)",
+    "device": "torch device (str)",
+    "dtype": "type of the weights, float32 or bfloat16 (str)",
+    "pixels": "bounds of the size of images (gog.spec.PixelBounds)",
+}
+"""What the policy server passes besides. In other roles these names are options."""
 
 
 def load(role: str, name: str, options: str, protocol: type[Any], resources: Mapping[str, Callable[[], Any]]) -> Any:
@@ -77,8 +82,9 @@ def load(role: str, name: str, options: str, protocol: type[Any], resources: Map
     """
     factory = find(role, name)
     parameters = _parameters(factory, name)
-    settings = _options(parameters, name, options)
-    backend: Any = factory(**_provided(parameters, name, resources), **settings)
+    known = resources_of(role)
+    settings = _options({key: each for key, each in parameters.items() if key not in known}, name, options)
+    backend: Any = factory(**_provided(parameters, name, known, resources), **settings)
     if not isinstance(backend, protocol):
         raise UserError(
             f"{type(backend).__name__} is not a {protocol.__name__}",
@@ -110,20 +116,28 @@ def _parameters(factory: Callable[..., Any], name: str) -> dict[str, inspect.Par
     return {key: value for key, value in signature.parameters.items() if value.kind not in variadic}
 
 
+def resources_of(role: str) -> Mapping[str, str]:
+    """Descriptions of the resources of a role, by name."""
+    return {**RESOURCES, **(POLICY_RESOURCES if role == "policy" else {})}
+
+
 def _provided(
-    parameters: Mapping[str, inspect.Parameter], name: str, resources: Mapping[str, Callable[[], Any]]
+    parameters: Mapping[str, inspect.Parameter],
+    name: str,
+    known: Mapping[str, str],
+    resources: Mapping[str, Callable[[], Any]],
 ) -> dict[str, Any]:
     """The resources among the factory's parameters. One that is missing is an error unless it has a default."""
-    wanted = [each for each in parameters if each in RESOURCES]
+    wanted = [each for each in parameters if each in known]
     for each in wanted:
         if each not in resources and parameters[each].default is inspect.Parameter.empty:
-            raise UserError(f"needs {each}: {RESOURCES[each]}", where=f"--backend {name}", remedy=f"give --{each}")
+            raise UserError(f"needs {each}: {known[each]}", where=f"--backend {name}", remedy=f"give --{each}")
     return {each: resources[each]() for each in wanted if each in resources}
 
 
 def _options(parameters: Mapping[str, inspect.Parameter], name: str, text: str) -> dict[str, Any]:
-    """The values of --options, checked against the annotations of the parameters."""
-    fields = {key: _field(value) for key, value in parameters.items() if key not in RESOURCES}
+    """The values of --options, checked against the annotations of the parameters that are options."""
+    fields = {key: _field(value) for key, value in parameters.items()}
     typed_dict: Any = TypedDict  # type checkers accept literal fields only
     kind = typed_dict("Options", fields)
     kind.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)

@@ -28,7 +28,10 @@ TINY_PACKAGE = "gog_recipes.world"
 
 def resources(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """What every server can provide to its back end (gog_tools.serving.backends.RESOURCES)."""
-    provided: dict[str, Callable[[], Any]] = {"scratch": lambda: args.scratch}
+    provided: dict[str, Callable[[], Any]] = {
+        "scratch": lambda: args.scratch,
+        "fetch_model": lambda: lambda name: base_model(name, args).folder,
+    }
     if args.data is not None:
         provided["data"] = lambda: dataset(args.data, args)
     return provided
