@@ -137,7 +137,7 @@ class GRPORecipe(FTRecipeInterface):
         self.optimizer = optimizer.build(
             self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate, self.cfg.offload
         )
-        self.step = checkpoint.resume(self.stage, self.model, self.optimizer)
+        self.step = checkpoint.resume(self.stage, self.model, self.optimizer, self.cfg.offload)
         self.learner = Learner(self.cfg, self.loss, self.model, self.processor, self.vision, self.optimizer, self.ranks)
         self.canary = canary.Canary(
             self.model, self.processor, self.vision, self.saved, self.ranks,

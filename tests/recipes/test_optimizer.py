@@ -43,6 +43,23 @@ def test_the_step_of_an_optimizer_that_runs_on_the_device_is_there_too():
     assert adamw.state[model.weight]["step"].device.type == "meta"
 
 
+def test_an_offloaded_state_is_on_the_cpu_before_the_first_step_after_a_resume():
+    """`meta` stands for an accelerator, on which the state would need memory while the engine samples."""
+    model, _ = model_and_optimizer("meta")
+    adamw = optimizer.build(OptimizerSettings(), model.parameters(), 1e-3, "cpu")
+    saved = STATE | {"weight|exp_avg": torch.ones(8, 4)}
+    checkpoint._load_optimizer(model, adamw, [saved], "cpu")
+    state = adamw.state[model.weight]
+    assert {tensor.device.type for tensor in state.values()} == {"cpu"}
+    assert torch.equal(state["exp_avg"], torch.ones(8, 4))
+    model.weight.grad = torch.empty_like(model.weight)
+    before = []
+    adamw.register_step_pre_hook(lambda *_: before.append(state["exp_avg"].device.type))
+    with pytest.raises(NotImplementedError, match="meta"):  # of the move back, because meta holds no numbers
+        adamw.step()
+    assert before == ["meta"]
+
+
 def test_state_of_two_ranks_is_concatenated_in_rank_order():
     model, adamw = model_and_optimizer()
     halves = [{name: v if not v.dim() else v[:4] + rank for name, v in STATE.items()} for rank in range(2)]

@@ -25,6 +25,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from gog import base_model, store
+from gog.spec import Offload
 from gog_recipes.models import lora
 from gog_recipes.runtime import parallel
 from gog_recipes.runtime.ranks import Ranks
@@ -131,8 +132,14 @@ def optimizer_file(ranks: Ranks) -> str:
     )
 
 
-def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> int:
+def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer, offload: Offload) -> int:
     """Loads the stage's newest checkpoint into model, optimizer and metric log. All ranks at once.
+
+    Args:
+        stage: whose checkpoint it is
+        model: with the adapter that is trained
+        optimizer: over the trained parameters
+        offload: whether the optimizer's state is on the CPU between steps
 
     Returns:
         The steps done; 0 without a checkpoint.
@@ -148,7 +155,7 @@ def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer) -> 
     for name, parameter in trainable(model).items():
         parameter.data.copy_(parallel.like(saved[_saved_name(name)], parameter))
     shards = sorted(name for name in manifest.files if name.startswith("optimizer"))
-    _load_optimizer(model, optimizer, [load_file(stage.store.open(manifest, name)) for name in shards])
+    _load_optimizer(model, optimizer, [load_file(stage.store.open(manifest, name)) for name in shards], offload)
     stage.metric_log.resume(stage.store.open(manifest, "metrics.jsonl"))
     stage.log(f"resumes from step {manifest.step}")
     return manifest.step
@@ -166,14 +173,18 @@ def _optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer)
 
 
 def _load_optimizer(
-    model: torch.nn.Module, optimizer: torch.optim.Optimizer, shards: Sequence[Mapping[str, torch.Tensor]]
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    shards: Sequence[Mapping[str, torch.Tensor]],
+    offload: Offload = "none",
 ) -> None:
-    """Restores the optimizer's state where its parameters are.
+    """Restores the optimizer's state where the optimizer keeps it between steps.
 
     Args:
         model: gives the parameters by name
         optimizer: over those parameters
         shards: the tensors of every rank that wrote the checkpoint, in rank order
+        offload: whether that is the CPU; else it is where each parameter is
     """
     parameters = trainable(model)
     on_device = {id(p) for group in optimizer.param_groups if _steps_on_device(group) for p in group["params"]}
@@ -185,7 +196,8 @@ def _load_optimizer(
             optimizer.state[parameter][entry] = first.clone().to(place)
             continue
         whole = torch.cat([shard[key] for shard in shards])
-        optimizer.state[parameter][entry] = parallel.like(whole, parameter)
+        stays = offload == "cpu" and not parallel.is_shard(parameter)  # the shards themselves are on the CPU
+        optimizer.state[parameter][entry] = whole if stays else parallel.like(whole, parameter)
 
 
 def _steps_on_device(group: Mapping[str, object]) -> bool:

@@ -96,6 +96,11 @@ def even(passes: Sequence[Sequence[T]], ranks: Ranks) -> list[list[T]]:
     return [list(each) for each in passes] + [[] for _ in range(count - len(passes))]
 
 
+def is_shard(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is divided among the ranks."""
+    return isinstance(tensor, DTensor)
+
+
 def full(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a sharded tensor, on every rank. All ranks at once."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
