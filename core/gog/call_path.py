@@ -23,6 +23,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from pydantic import ValidationError
+
 from gog import metrics, tracing
 from gog.calls import hedge
 from gog.calls.breaker import Breaker
@@ -51,6 +53,8 @@ class CallError(Exception):
         self.kind, self.message, self.retry_after = kind, message, retry_after
 
 
+LONG_ANSWER = 1 << 17
+"""Bytes from which an answer is read in another thread."""
 UNREADABLE = (CallError, ValueError, RecursionError)
 """What `read` may raise for an answer that it cannot read."""
 
@@ -89,6 +93,19 @@ class _Call:
     def reply(self, value: Any, failure: ToolFailure | None, attempts: int, seconds: float) -> Reply[Any]:
         """The reply of this call."""
         return Reply(value, failure, attempts, seconds, False, tuple(self.decisions), self.waited, self.usd)
+
+
+def _words(error: ValueError) -> str:
+    """The first line of an error's message. That of pydantic has more for each error, and takes seconds for many."""
+    if isinstance(error, ValidationError):
+        count = error.error_count()
+        return f"{count} validation error{'s' * (count > 1)} for {error.title}"
+    return str(error).partition("\n")[0]
+
+
+async def _read(read: Callable[[bytes], Value], answer: bytes) -> Value:
+    """The value of an answer; a long one is read in another thread, so that the loop serves others meanwhile."""
+    return read(answer) if len(answer) <= LONG_ANSWER else await asyncio.to_thread(read, answer)
 
 
 async def build_here(body: Callable[[], bytes]) -> bytes:
@@ -159,10 +176,10 @@ class CallPath(Generic[Value]):
     ) -> Reply[Value]:
         started = self.clock()
         key = cache_key(self.tool, self.answered_by or self.backend, self.version, arguments)
-        stored = self.cache.get(key)
+        stored = await self.cache.get(key)
         with contextlib.suppress(*UNREADABLE):  # recorded in the form of an earlier version: as if it were missing
             if stored is not None:
-                value = read(stored)
+                value = await _read(read, stored)
                 metrics.record_cache_lookup(self.tool, "hit")
                 return Reply(value, seconds=self.clock() - started, cached=True, decisions=(Decision.CACHED,))
         if self.cache.strict:
@@ -191,11 +208,12 @@ class CallPath(Generic[Value]):
         await asyncio.gather(*flights, return_exceptions=True)
 
     async def _fly(self, key: str, body: Callable[[], bytes], read: Callable[[bytes], Value]) -> Reply[Value]:
-        """The call itself. It is in the cache before it is over, so that no equal call falls between the two."""
+        """The call itself. It is in the cache, and in its file, before it is over, so that no equal call falls between
+        the two, and no answer is used that a replay would miss."""
         reply, answer = await self._attempts(body, read)
         if answer is not None:
             is_empty = isinstance(reply.value, Sequence) and not reply.value
-            self.cache.put(key, answer, tool=self.tool, is_empty=is_empty)
+            await self.cache.put(key, answer, tool=self.tool, is_empty=is_empty)
         return self._finish(reply)
 
     def _finish(self, reply: Reply[Any]) -> Reply[Any]:
@@ -282,18 +300,22 @@ class CallPath(Generic[Value]):
             return failure.retry_after
         return self.policy.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
 
-    async def _exchange(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
-        """One request: the value with the answer it was read from."""
+    async def _exchange(
+        self, request: bytes, read: Callable[[bytes], Value], call: _Call, until: float
+    ) -> tuple[Value, bytes]:
+        """One request: the value with the answer it was read from. until: when its answer must be there, on the loop's
+        clock; reading does not count."""
         bill, price, is_answered = Bill(), self.policy.usd_per_call or 0.0, False
         try:
-            answer = await self.send(request, bill)
+            async with asyncio.timeout_at(until):
+                answer = await self.send(request, bill)
             is_answered = True
         except CallError:
             price = 0.0  # vendors charge for answers; of a request that was cut off it is not known
             raise
         finally:
             self._charge(bill, price, call, is_answered)
-        return read(answer), answer
+        return await _read(read, answer), answer
 
     def _charge(self, bill: Bill, price: float, call: _Call, is_answered: bool) -> None:
         """Adds the cost of a request to its call and to the account. price: where the server reports no cost."""
@@ -306,13 +328,15 @@ class CallPath(Generic[Value]):
         # A failure that costs nothing does not make the next answer free.
         self.account.charge(self.charged_as, calls, usd, bill.credit, is_price=is_answered or usd > 0)
 
-    async def _hedged(self, request: bytes, read: Callable[[bytes], Value], call: _Call) -> tuple[Value, bytes]:
+    async def _hedged(
+        self, request: bytes, read: Callable[[bytes], Value], call: _Call, until: float
+    ) -> tuple[Value, bytes]:
         """An exchange, and a second one if the first is slow, and a slot and the budgets allow it; never at a back end
         that charges."""
         reserved = False
 
         def first() -> Awaitable[tuple[Value, bytes]]:
-            return self._exchange(request, read, call)
+            return self._exchange(request, read, call, until)
 
         def second() -> Callable[[], Awaitable[tuple[Value, bytes]]] | None:
             nonlocal reserved
@@ -325,8 +349,12 @@ class CallPath(Generic[Value]):
             return in_a_slot
 
         async def in_a_slot() -> tuple[Value, bytes]:
-            async with self._slots:
+            async with asyncio.timeout_at(until):
+                await self._slots.acquire()
+            try:
                 return await first()
+            finally:
+                self._slots.release()
 
         assert self.policy.hedge_seconds is not None
         try:
@@ -341,7 +369,7 @@ class CallPath(Generic[Value]):
         """One attempt: the value with the answer it was read from. deadline in seconds; reading does not count."""
         exchange = self._exchange if self.policy.hedge_seconds is None else self._hedged
         try:
-            value, answer = await asyncio.wait_for(exchange(request, read, call), deadline)
+            value, answer = await exchange(request, read, call, asyncio.get_running_loop().time() + deadline)
         except TimeoutError:
             failure = ToolFailure(self.tool, FailureKind.TIMEOUT, f"no answer within {deadline:g} s")
         except CallError as error:
@@ -349,7 +377,7 @@ class CallPath(Generic[Value]):
         except RecursionError:
             failure = ToolFailure(self.tool, FailureKind.MALFORMED, "the answer is nested too deeply")
         except ValueError as error:
-            failure = ToolFailure(self.tool, FailureKind.MALFORMED, str(error).partition("\n")[0][:300])
+            failure = ToolFailure(self.tool, FailureKind.MALFORMED, _words(error)[:300])
         else:
             self._report(True)
             metrics.record_tool_attempt(self.tool, self.backend, "ok")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from gog import images
 
@@ -72,14 +72,14 @@ class Detection(Wire):
 class GroundingPrediction(Wire):
     """What was found in one image."""
 
-    detections: list[Detection]
+    detections: Annotated[list[Detection], FailFast()]
     """Best score first."""
 
 
 class GroundingResponse(Wire):
     """Body of a grounding answer."""
 
-    predictions: list[GroundingPrediction]
+    predictions: Annotated[list[GroundingPrediction], FailFast()]
     """One for each instance, in the same order."""
 
 
@@ -110,7 +110,7 @@ class SearchHit(Wire):
     """Address of the page; empty where it has none."""
     text: str = ""
     """Summary of the page (text search)."""
-    thumbnail: Base64 = ""
+    thumbnail: str = ""
     """PNG bytes in base64 (image search); empty where there is none."""
     score: float = 0.0
     """The server's relevance score; higher is better."""
@@ -119,7 +119,7 @@ class SearchHit(Wire):
 class SearchResponse(Wire):
     """Body of a search's answer."""
 
-    hits: list[SearchHit]
+    hits: Annotated[list[SearchHit], FailFast()]
     """Best first."""
 
 

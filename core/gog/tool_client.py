@@ -49,6 +49,8 @@ FALLBACK = "fallback"
 """Label of metrics of the server that is called where a tool's own has failed."""
 SENDS_IMAGES = ("grounding", "imageSearch")
 KEPT_CROPS = 10_000
+MAX_TEXT_BYTES = 4_000_000
+"""Maximum bytes of an answer without images."""
 LOG_SECONDS = 60.0
 """Seconds between two log lines about one kind of failure of one tool."""
 
@@ -115,7 +117,7 @@ class Toolbox:
         if self._spend_log is not None:
             await self._spend_log.sync()  # what earlier stages spent
             self._reporting = asyncio.create_task(self._spend_log.run())  # ends with the loop
-        self._cache = Cache(self.limits.cache)
+        self._cache = await asyncio.to_thread(Cache, self.limits.cache)
         self._session = tool_transport.open_session()
         self._paths = {tool: self._path(tool, self._own_server(tool, keys[tool])) for tool in PATHS}
         fallbacks = {tool: self._fallback_server(tool) for tool in PATHS}
@@ -137,7 +139,7 @@ class Toolbox:
         ):  # a stage that stops early leaves calls behind, which need the session
             await path.abandon()
         await self._session.close()
-        self._cache.close()
+        await self._cache.close()
         if self._spend_log is not None:
             await self._spend_log.report()
 
@@ -163,7 +165,13 @@ class Toolbox:
         # Other rules or another model are another judge: recorded verdicts of one must not answer for the other.
         version = self._judge_version(server.model) if tool == "judge" else "1"
         send = tool_transport.Transport(
-            self._session, tool, server.address + PATHS[tool], server.key, server.backend
+            self._session,
+            tool,
+            server.address + PATHS[tool],
+            server.key,
+            server.backend,
+            max_bytes=tool_transport.MAX_ANSWER_BYTES if tool == "imageSearch" else MAX_TEXT_BYTES,
+            max_values=tool_transport.MAX_VALUES,
         ).send
         if tool == "judge":
             send = chat_dialect.DialectTransport(send).send

@@ -7,6 +7,7 @@ only description of the cause.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import email.utils
 import io
@@ -21,13 +22,18 @@ from typing import Any
 import aiohttp
 
 from gog import metrics, tool_api
-from gog.call_path import CallError
+from gog.call_path import LONG_ANSWER, CallError
 from gog.calls import redact
 from gog.tool_types import Bill, FailureKind
 
 BACKEND = "http"
 """Label of metrics."""
-MAX_ANSWER_BYTES = 64_000_000
+MAX_ANSWER_BYTES = 32_000_000
+"""Maximum bytes of a response. To read one takes a call that holds the interpreter lock throughout, and with it the
+thread that owns sockets and deadlines: 25 ms for so many bytes."""
+MAX_VALUES = 40_000
+"""Maximum commas, brackets and braces of a tool's response, which can take far more time and memory than bytes do: 60 MB
+of `[],` took minutes and gigabytes."""
 MAX_WHOLE_BODY = 1 << 16
 """Maximum bytes of a request body that are written to the socket at once; a longer body is written in parts, so that
 other requests are served in between."""
@@ -60,6 +66,10 @@ class Transport:
     """API key; empty where the server requires none."""
     backend: str = BACKEND
     """Label of metrics."""
+    max_bytes: int = MAX_ANSWER_BYTES
+    """Maximum bytes of a response."""
+    max_values: int | None = None
+    """Maximum commas, brackets and braces of a response; None for no limit."""
 
     async def send(self, body: bytes, bill: Bill | None = None) -> bytes:
         """Sends a JSON body by POST and returns the body of the response.
@@ -71,6 +81,18 @@ class Transport:
         Raises:
             CallError: no connection, a truncated or too long response, or a status other than 200.
         """
+        answer = await self._exchange(body, bill)
+        if len(answer) <= LONG_ANSWER:
+            return self._clean(answer)
+        return await asyncio.to_thread(self._clean, answer)
+
+    def _clean(self, answer: bytes) -> bytes:
+        """A response without our key. Raises CallError if it holds too many values."""
+        if self.max_values is not None and len(answer) > self.max_values:
+            check_values(answer, self.max_values)
+        return redact.redact(answer, (self.key,))
+
+    async def _exchange(self, body: bytes, bill: Bill | None) -> bytes:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         if self.key:
             headers["authorization"] = f"Bearer {self.key}"
@@ -78,9 +100,10 @@ class Transport:
         try:
             async with self.session.post(self.url, data=data, headers=headers, allow_redirects=False) as response:
                 _note_cost(self.tool, response.headers, bill, self.backend)  # also of a body that cannot be read
-                answer = await _read_whole(response)
-                check_status(response.status, response.headers, explanation(answer, self.key))
-                return redact.redact(answer, (self.key,))
+                answer = await _read_whole(response, self.max_bytes)
+                if response.status != 200:
+                    check_status(response.status, response.headers, explanation(answer, self.key))
+                return answer
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:
@@ -88,15 +111,28 @@ class Transport:
             raise CallError(FailureKind.CONNECTION, explanation(words.encode(), self.key)) from None
 
 
-async def _read_whole(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body. Raises CallError if it is too long."""
+async def _read_whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The whole body. Raises CallError if it has more bytes than `most`."""
     parts, size = [], 0
     async for part in response.content.iter_any():
         parts.append(part)
         size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise CallError(FailureKind.MALFORMED, f"the answer is longer than {MAX_ANSWER_BYTES:,} bytes")
+        if size > most:
+            raise CallError(FailureKind.MALFORMED, f"the answer is longer than {most:,} bytes")
     return b"".join(parts)
+
+
+def check_values(answer: bytes, most: int) -> None:
+    """Raises CallError if JSON has more values than `most`, before it is parsed.
+
+    Counts what separates values, inside texts too, and eight escapes of characters as one.
+    """
+    found = 0
+    for start in range(0, len(answer), redact.PIECE):  # one search of all of it would hold the interpreter lock
+        part = start, start + redact.PIECE
+        found += sum(answer.count(each, *part) for each in (b",", b"[", b"{")) + answer.count(b"\\", *part) // 8
+        if found > most:
+            raise CallError(FailureKind.MALFORMED, f"the answer has more than {most:,} values")
 
 
 _OF_HEADER = {name: FailureKind(name) for name in tool_api.FAILURES if name != "unavailable"} | {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -264,6 +265,18 @@ def test_requests_are_built_for_calls_that_have_a_slot_only() -> None:
     built: list[float] = []
     run(scenario())
     assert built == [0, 0, 1, 1]
+
+
+def test_a_long_answer_is_read_in_another_thread_and_reading_costs_nothing_of_the_deadline() -> None:
+    async def scenario() -> Reply[str]:
+        asyncio.get_running_loop().call_later(0.1, later.set)  # would never come if reading held the loop
+        return await make_path(FakeBackend([answer]), attempts=1, deadline_seconds=0.01).call({}, lambda: b"", read)
+
+    def read(body: bytes) -> str:
+        return "read" if later.wait(10) else "the loop is held"
+
+    later, answer = threading.Event(), b"x" * (call_path.LONG_ANSWER + 1)
+    assert asyncio.run(scenario()).value == "read"
 
 
 # ---- the breaker

@@ -144,6 +144,16 @@ def test_secrets_are_removed_from_answers_and_nothing_else_is(answer: bytes) -> 
     assert redact.redact(answer, ["open sesame", "see"]) == SECRET[answer]
 
 
+def test_secrets_are_removed_wherever_a_long_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "PIECE", 50)
+    for before in range(60):
+        answer = b'{"a": "%s", "url": "https://x.org/?q=1&api_key=SECRETS&hl=en", "b": "%s"}' % (
+            b"x" * before,
+            b"y" * 200,
+        )
+        assert redact.redact(answer) == answer.replace(b"SECRETS", b"[redacted]")
+
+
 def test_a_damaged_recording_is_the_users_to_replace(tmp_path: Path) -> None:
     path = tmp_path / "answers.sqlite"
     make_recording(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.builders import SERVER_ERROR, FakeBackend, make_path, request, run
 
+from gog import tool_cache
 from gog.calls.recording import Recording
 from gog.errors import UserError
 from gog.spec import CacheSpec
@@ -122,10 +123,10 @@ def test_an_empty_answer_is_called_again_after_a_while_and_a_strict_replay_uses_
 def test_an_empty_answer_in_memory_expires_too() -> None:
     now = [0.0]
     cache = Cache(CacheSpec(empty_seconds=60), lambda: now[0])
-    cache.put("a", b"[]", is_empty=True)
-    cache.put("b", b"[1]")
+    run(cache.put("a", b"[]", is_empty=True))
+    run(cache.put("b", b"[1]"))
     now[0] = 61.0
-    assert (cache.get("a"), cache.get("b")) == (None, b"[1]")
+    assert (run(cache.get("a")), run(cache.get("b"))) == (None, b"[1]")
 
 
 def test_a_strict_replay_requires_a_recording(tmp_path: Path) -> None:
@@ -136,25 +137,78 @@ def test_a_strict_replay_requires_a_recording(tmp_path: Path) -> None:
 
 def test_memory_keeps_the_most_recently_used_answers() -> None:
     cache = Cache(CacheSpec(max_entries=2))
-    cache.put("a", b"1")
-    cache.put("b", b"2")
-    assert cache.get("a") == b"1"
-    cache.put("c", b"3")
-    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (b"1", None, b"3")
+    run(cache.put("a", b"1"))
+    run(cache.put("b", b"2"))
+    assert run(cache.get("a")) == b"1"
+    run(cache.put("c", b"3"))
+    assert (run(cache.get("a")), run(cache.get("b")), run(cache.get("c"))) == (b"1", None, b"3")
 
 
 def test_an_answer_dropped_from_memory_is_still_in_the_file(tmp_path: Path) -> None:
     cache = make_cache(tmp_path, "replay-or-live", max_entries=1)
-    cache.put("a", b"1")
-    cache.put("b", b"2")
-    assert (cache.get("a"), cache.get("b")) == (b"1", b"2")
+    run(cache.put("a", b"1"))
+    run(cache.put("b", b"2"))
+    assert (run(cache.get("a")), run(cache.get("b"))) == (b"1", b"2")
+
+
+def test_memory_keeps_as_many_bytes_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_cache, "MAX_KEPT_BYTES", 10)
+    cache = Cache(CacheSpec())
+    for key, answer in (("a", b"1" * 6), ("b", b"2" * 4), ("b", b"3" * 3), ("c", b"4")):
+        run(cache.put(key, answer))
+    assert run(cache.get("a")) == b"1" * 6
+    run(cache.put("d", b"5"))
+    assert [run(cache.get(key)) is None for key in "abcd"] == [False, True, False, False]
+
+
+def test_the_event_loop_goes_on_while_another_process_locks_the_file(tmp_path: Path) -> None:
+    async def scenario() -> bytes | None:
+        cache = make_cache(tmp_path, "replay-or-live")
+        other = sqlite3.connect(tmp_path / "answers.sqlite")
+        other.execute("BEGIN IMMEDIATE")
+        recorded = [asyncio.ensure_future(cache.put(str(number), b"answer")) for number in range(100)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not any(each.done() for each in recorded), "an answer is used when it is in the file"
+        other.rollback()
+        await asyncio.gather(*recorded)
+        await cache.close()
+        return await make_cache(tmp_path, "replay-strict").get("99")
+
+    assert asyncio.run(scenario()) == b"answer"
+
+
+def test_what_was_put_is_in_the_file_when_the_cache_is_closed_although_its_caller_is_gone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        cache = make_cache(tmp_path, "record")
+        caller = asyncio.ensure_future(cache.put("a", b"1"))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await cache.close()
+
+    asyncio.run(scenario())
+    assert run(make_cache(tmp_path, "replay-strict").get("a")) == b"1"
+
+
+def test_equal_calls_of_which_one_ends_while_the_file_is_read_are_one_request(tmp_path: Path) -> None:
+    async def scenario() -> list[Reply[str]]:
+        path = make_path(backend, cache=make_cache(tmp_path, "replay-or-live"))
+        callers = [asyncio.ensure_future(request(path)) for _ in range(3)]
+        while not callers[0].done():
+            await asyncio.sleep(0)
+            callers.append(asyncio.ensure_future(request(path)))
+        return await asyncio.gather(*callers)
+
+    backend = FakeBackend()
+    replies = asyncio.run(scenario())
+    assert len(backend.requests) == 1 and [reply.cached for reply in replies].count(False) == 1
 
 
 def test_two_runs_may_share_a_file(tmp_path: Path) -> None:
     one, other = make_cache(tmp_path, "replay-or-live"), make_cache(tmp_path, "replay-or-live")
-    one.put("a", b"1")
-    other.put("b", b"2")
-    assert (one.get("b"), other.get("a")) == (b"2", b"1")
+    run(one.put("a", b"1"))
+    run(other.put("b", b"2"))
+    assert (run(one.get("b")), run(other.get("a"))) == (b"2", b"1")
 
 
 def test_a_file_that_is_not_a_cache_is_refused_by_name(tmp_path: Path) -> None:
@@ -173,7 +227,7 @@ def test_an_answer_that_cannot_be_recorded_stops_the_run_with_a_remedy(tmp_path:
         UserError,
         match=r"cannot record an answer: no such table: answers \(name another file, or import the recording again, ",
     ):
-        cache.put("a", b"1")
+        run(cache.put("a", b"1"))
 
 
 @pytest.mark.parametrize("mode", ["record", "replay-or-live", "replay-strict"])

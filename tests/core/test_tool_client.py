@@ -29,7 +29,7 @@ from support.loopback import (
     with_toolbox,
 )
 
-from gog import behaviour, images, judging, metrics, regions, rewards, tool_api, tool_transport
+from gog import behaviour, images, judging, metrics, regions, rewards, tool_api, tool_client, tool_transport
 from gog.agent import Episode
 from gog.calls import recording_file
 from gog.calls.recording import Recording
@@ -189,10 +189,31 @@ def test_an_answer_in_pieces_is_read_to_its_end() -> None:
 
 
 def test_an_answer_beyond_the_size_limit_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool_transport, "MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr(tool_client, "MAX_TEXT_BYTES", 1000)
     reply = search([responds({"hits": [{"title": "x" * 2000}]})], attempts=1)
     assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
     assert reply.failure.message == "the answer is longer than 1,000 bytes"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"hits": [' + b"[]," * 50_000 + b"[]]}",
+        b"{" + b'"a":1,' * 50_000 + b'"b":1}',
+        b'"' + b"\\u0041" * 400_000 + b'"',
+    ],
+    ids=["lists", "fields", "escapes"],
+)
+def test_an_answer_of_too_many_values_is_malformed_before_it_is_parsed(body: bytes) -> None:
+    reply = search([responds(body)], attempts=1)
+    assert reply.failure is not None and reply.failure.kind is FailureKind.MALFORMED
+    assert reply.failure.message == "the answer has more than 40,000 values"
+
+
+def test_a_hostile_answer_is_named_by_its_first_fault() -> None:
+    reply = search([responds(b'{"hits": [' + b"[]," * 15_000 + b"[]]}")], attempts=1)
+    assert reply.failure is not None
+    assert reply.failure.words == "malformed: 1 validation error for SearchResponse"
 
 
 def test_answers_are_requested_without_compression() -> None:

@@ -20,6 +20,8 @@ from gog.errors import Unwritable, UserError, is_storage_outage
 VERSION = 1
 MAX_ANSWER_BYTES = 64_000_000
 LEVEL = 3
+LOCK_SECONDS = 30.0
+"""Seconds for which a file that another process has locked is waited for."""
 _COLUMNS = "key, tool, recorded, expires, answer"
 
 
@@ -40,7 +42,7 @@ class Entry:
 
 
 class Recording:
-    """A file of recorded answers. Used in one thread."""
+    """A file of recorded answers. Used by one thread at a time."""
 
     def __init__(self, path: Path, *, must_exist: bool = False) -> None:
         """Opens the file.
@@ -115,7 +117,7 @@ class Recording:
 def _open(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = sqlite3.connect(path, timeout=30)
+        file = sqlite3.connect(path, timeout=LOCK_SECONDS, check_same_thread=False)
         version = file.execute("PRAGMA user_version").fetchone()[0]
         is_new = not file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if version != VERSION and not is_new:

@@ -1,0 +1,69 @@
+"""Work of an event loop's callers, done in another thread, in batches.
+
+A file that is locked or on a slow disk must not stop the loop that owns the sockets. Hopping to another thread and back
+costs more than a read of a small file, so what arrives while the thread is busy is handed to it together; for writes, one
+commit then serves many callers. Callers wait for their own result. At most `limit` of them are in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batches(Generic[Item, Result]):
+    """Calls a function with the items of several callers. Used in one event loop."""
+
+    def __init__(self, work: Callable[[Sequence[Item]], Sequence[Result]], executor: Executor, limit: int) -> None:
+        """
+        Args:
+            work: items -> a result for each, in order; called in the executor. Its exception is raised for each item.
+            executor: runs it.
+            limit: most items that are queued or worked on; further callers wait.
+        """
+        self._work, self._executor = work, executor
+        self._room = asyncio.Semaphore(limit)
+        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._running: asyncio.Task[None] | None = None
+
+    async def add(self, item: Item) -> Result:
+        """The result for an item. A caller that is cancelled does not withdraw it."""
+        async with self._room:
+            loop = asyncio.get_running_loop()
+            result: asyncio.Future[Result] = loop.create_future()
+            self._queue.append((item, result))
+            if self._running is None:
+                self._running = loop.create_task(self._run())
+            return await result
+
+    async def finish(self) -> None:
+        """Waits until the queue is empty."""
+        while self._running is not None:
+            await asyncio.wait([self._running])
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                items, waiting = zip(*self._queue, strict=True)
+                self._queue.clear()
+                await self._serve(items, waiting)
+        finally:
+            self._running = None
+
+    async def _serve(self, items: Sequence[Item], waiting: Sequence[asyncio.Future[Result]]) -> None:
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._executor, self._work, items)
+        except Exception as error:  # noqa: BLE001 (raised by every caller)
+            for each in waiting:
+                if not each.done():
+                    each.set_exception(error)
+            return
+        for each, result in zip(waiting, results, strict=True):
+            if not each.done():
+                each.set_result(result)
