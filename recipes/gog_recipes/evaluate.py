@@ -4,8 +4,9 @@
 
 Policies: direct (may not search), whole-image (image search of the whole image only), first-candidate (searches the
 best-scored candidate unseen), prompted (the base model), sft, grpo. The first three have the SFT weights. All policies
-share one base model, beside which their adapters lie; those of a policy take part while it plays. endpoint, and
-endpoint-direct (may not search), are a model that gog does not train, behind OpenAI's chat protocol.
+share one base model, beside which their adapters lie; those of a policy take part while it plays. They share its vision
+tower, too, so an image is encoded once for all of them. endpoint, and endpoint-direct (may not search), are a model that
+gog does not train, behind OpenAI's chat protocol.
 
 A question touched by a tool failure counts as the policy left it: a user's question would be answered no better. Only
 questions that the judge could not decide are left out, and their number is printed; where it decided none, the attempt
@@ -101,6 +102,7 @@ class EvaluateRecipe(FTRecipeInterface):
             self.processor = policy_model.load_processor(base)
             loaded = policy_model.load_base(base, self.device, self.cfg.base_quantization)
             self.model = lora.beside(loaded, self.saved)
+            self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         folder, questions = self.stage.questions(self.cfg.split)
         self.pool = QuestionPool(folder, questions[: self.cfg.questions])
 
@@ -120,9 +122,8 @@ class EvaluateRecipe(FTRecipeInterface):
             return ChatEngine(self.cfg.endpoint, limits, self.cfg.concurrent_episodes, self.stage)
         chain = CHAINS[policy.weights]
         lora.activate(self.model, chain)
-        vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         parts = engine.Parts(
-            self.model, self.processor, vision, limits, self.cfg.concurrent_episodes,
+            self.model, self.processor, self.vision, limits, self.cfg.concurrent_episodes,
             saved=[self.saved[kind] for kind in chain], stage=self.stage, settings=self.cfg,
         )  # fmt: skip
         return engine.create(self.cfg.engine, parts)

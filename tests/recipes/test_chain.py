@@ -345,6 +345,7 @@ def test_evaluation_counts_every_question_and_pairs_the_policies(chain, make, tm
     assert rows["direct"]["behaviour"]["none"] == 1
     assert all(row["ci95"][0] <= row["accuracy"] <= row["ci95"][1] for row in rows.values())
     assert {(pair["a"], pair["b"]) for pair in results["comparisons"]} >= {("grpo", "sft"), ("sft", "direct")}
+    assert 24 <= recipe.vision.encoded == len(recipe.vision), "each image once, not once per policy"
 
 
 class OwnBases(EvaluateRecipe):

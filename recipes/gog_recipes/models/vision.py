@@ -81,13 +81,14 @@ class Vision:
         """Resizes images; new ones wait to be encoded. Raises UserError for one that the model cannot take."""
         self.asked += len(images)
         for image in images:
-            if image.hash in self:
+            if image.hash in self._sources or image.hash in self._pixels:
                 continue
             resized = self._processor.resize(image)
             with self._lock:
                 self._grids[image.hash] = resized.grid
                 self._pixels.put(image.hash, resized.pixels)
-                self._waiting[image.hash] = None
+                if image.hash not in self._features:
+                    self._waiting[image.hash] = None
 
     def expect(self, image: Image, read: Callable[[], Image]) -> None:
         """Notes an image that is encoded when it is needed, and whose pixels are read again then.
@@ -130,7 +131,8 @@ class Vision:
             limit = 1 if self.alone else MAX_PASS_IMAGES
             chosen: list[str] = []
             patches = 0
-            for image_hash in dict.fromkeys([*wanted, *self._waiting]):
+            waiting = [each for each in self._waiting if each in self._pixels]  # the spool may have deleted some
+            for image_hash in dict.fromkeys([*wanted, *waiting]):
                 patches += self._grids[image_hash][1] * self._grids[image_hash][2]
                 if chosen and (len(chosen) >= limit or patches > MAX_PASS_PATCHES):
                     break

@@ -89,6 +89,29 @@ def test_the_least_recently_used_features_are_dropped_first():
     assert vision.encoded == 4
 
 
+@pytest.fixture
+def two_images_on_disk(monkeypatch):
+    monkeypatch.setattr("gog_recipes.models.vision.ImageSpool", lambda _: ImageSpool(0, 400))  # of 192 bytes each
+
+
+def test_an_image_whose_file_was_deleted_is_kept_again_although_its_features_are_known(two_images_on_disk):
+    vision, (first, second, third) = Vision(tower, Processor(), feature_bytes=BYTES), [image(n) for n in range(3)]
+    for each in (first, second):
+        vision.add([each])
+        vision[each.hash]
+    vision[first.hash]
+    vision.add([third, first])  # the third takes the file of the first, whose features are known
+    vision[third.hash]
+    torch.testing.assert_close(vision[first.hash], expected(first))
+
+
+def test_an_image_that_waits_and_whose_file_was_deleted_does_not_fail_the_pass_of_another(two_images_on_disk):
+    vision, shown = Vision(tower, Processor()), [image(seed) for seed in range(3)]
+    vision.add(shown)
+    torch.testing.assert_close(vision[shown[2].hash], expected(shown[2]))
+    assert vision.encoded == 2
+
+
 def test_an_expected_image_is_read_when_it_is_needed_and_not_kept():
     reads, shown, processor = [], image(1), Processor()
     vision = Vision(tower, processor)
