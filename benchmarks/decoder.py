@@ -10,12 +10,12 @@ other work on the machine changes little. Bytes of the 7B and 8B shapes are comp
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
 import time
-from pathlib import Path
+
+import outcome
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -103,10 +103,7 @@ def main() -> int:
     for key, value in found.items():
         print(f"{key:{width}} {value:>12}")
     goals = {f"gap <= {GOAL} x": ratio <= GOAL, "nothing is allocated up front": empty == 0}
-    results = Path(__file__).parent / "results" / "decoder.json"
-    results.write_text(json.dumps({**found, "goals": goals}, indent=1) + "\n")
-    print("decoder: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
-    return 0 if all(goals.values()) else 1
+    return outcome.finish("decoder", found, goals)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import outcome
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -174,11 +175,8 @@ def main() -> int:
     width = max(map(len, found))
     for key, value in found.items():
         print(f"{key:{width}} {value:>12}")
-    results = Path(__file__).parent / "results" / "images.json"
-    results.write_text(json.dumps({"row": ROW, **found, "goals": goals}, indent=1) + "\n")
     print(f"{ROW}: p99 {found['io_lag_p99_ms']} ms of the I/O loop, {measured.tokens} tokens of {found['most_tokens']}")
-    print("images: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
-    return 0 if all(goals.values()) else 1
+    return outcome.finish("images", {"row": ROW, **found}, goals)
 
 
 if __name__ == "__main__":

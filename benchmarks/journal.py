@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import outcome
 import rollout
 import torch
 
@@ -161,10 +162,7 @@ def main() -> int:
         for name in ARMS[1:]
         for part, words in (("added_wall", "added wall time"), ("loop", "CPU time of the loop"))
     }
-    results = rollout.HERE / "results" / "journal.json"
-    results.write_text(json.dumps({**found, "goals": goals}, indent=1) + "\n")
-    print("journal: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
-    return 0 if all(goals.values()) else 1
+    return outcome.finish("journal", found, goals)
 
 
 if __name__ == "__main__":

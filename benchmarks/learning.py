@@ -18,6 +18,8 @@ import threading
 import time
 from pathlib import Path
 
+import outcome
+
 HERE = Path(__file__).parent
 GOALS = {"gain": 0.15, "seconds": 480, "memory_gib": 4.0}
 PAIRS = (("grpo", "sft"), ("sft", "direct"), ("sft", "whole-image"))
@@ -157,12 +159,8 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     found = [figures(run(given.manifest, given.dir, seed)) for seed in range(given.seeds)]
     goals = reached(found)
-    results = HERE / "results" / "learning.json"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps({"seeds": found, "goals": goals}, indent=1) + "\n")
     print(table(found))
-    print("learning: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
-    return 0 if all(goals.values()) else 1
+    return outcome.finish("learning", {"seeds": found}, goals)
 
 
 if __name__ == "__main__":

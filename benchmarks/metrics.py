@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import functools
 import http.client
-import json
 import os
 import sys
 import threading
@@ -26,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import outcome
 import rollout
 import torch
 
@@ -143,10 +143,7 @@ def main() -> int:
         f"scrape of a busy trainer (p95) <= {GOALS['scrape_milliseconds']:g} ms": found["scrape_milliseconds_p95"]
         <= GOALS["scrape_milliseconds"],
     }
-    results = rollout.HERE / "results" / "metrics.json"
-    results.write_text(json.dumps({**found, "emitted": emitted, "goals": goals}, indent=1) + "\n")
-    print("metrics: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
-    return 0 if all(goals.values()) else 1
+    return outcome.finish("metrics", {**found, "emitted": emitted}, goals)
 
 
 if __name__ == "__main__":

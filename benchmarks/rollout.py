@@ -23,6 +23,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import outcome
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
@@ -264,11 +266,7 @@ def main() -> int:
         "every trajectory finishes under failures": failing["finished"] == failing["trajectories"],
         "none that failed is learned": failing["failed_calls"] > 0 and failing["failed_and_learned"] == 0,
     }
-    results = HERE / "results" / "rollout.json"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps({**found, "goals": goals}, indent=1) + "\n")
-    print("rollout: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
-    return 0 if all(goals.values()) else 1
+    return outcome.finish("rollout", found, goals)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import outcome
 import rollout
 import torch
 
@@ -164,10 +164,7 @@ def main() -> int:
         f"{name}: CPU <= {limit:g} of that without": found[name]["cpu_ratio_computed"] <= limit
         for name, limit in GOALS.items()
     }
-    results = rollout.HERE / "results" / "traces.json"
-    results.write_text(json.dumps({**found, "goals": goals}, indent=1) + "\n")
-    print("traces: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
-    return 0 if all(goals.values()) else 1
+    return outcome.finish("traces", found, goals)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import outcome
+
 from gog import store, trajectory_zip
 
 HERE = Path(__file__).parent
@@ -153,11 +155,8 @@ def main() -> int:
     }
     for title, value in found.items():
         print(f"{title:<36}{value}")
-    reached = found["first_page_seconds"]["fresh browser"] < GOAL
-    results = HERE / "results" / "view.json"
-    results.write_text(json.dumps({**found, "goals": {f"first page < {GOAL:g} s": reached}}, indent=1) + "\n")
-    print(f"view: first page of {total:,} trajectories < {GOAL:g} s: {'reached' if reached else 'MISSED'}")
-    return 0 if reached else 1
+    goals = {f"first page < {GOAL:g} s": found["first_page_seconds"]["fresh browser"] < GOAL}
+    return outcome.finish("view", found, goals)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import outcome
 import yaml
 
 from gog_recipes.world import wide_tiny
@@ -105,10 +106,8 @@ def main() -> int:
         raise SystemExit(f"the run failed; see `gog logs {NAME} --dir {given.dir}`")
     found = figures(given.dir / NAME)
     goals = reached(found)
-    (HERE / "results" / "vllm_world.json").write_text(json.dumps({"engines": found, "goals": goals}, indent=1) + "\n")
     print(table(found))
-    print("vllm_world: " + "; ".join(f"{goal}: {'reached' if met else 'MISSED'}" for goal, met in goals.items()))
-    return 0 if all(goals.values()) else 1
+    return outcome.finish("vllm_world", {"engines": found}, goals)
 
 
 if __name__ == "__main__":
