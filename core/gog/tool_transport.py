@@ -28,9 +28,9 @@ from gog.tool_types import Bill, FailureKind
 
 BACKEND = "http"
 """Label of metrics."""
-MAX_ANSWER_BYTES = 32_000_000
+MAX_ANSWER_BYTES = 24_000_000
 """Maximum bytes of a response. To read one takes a call that holds the interpreter lock throughout, and with it the
-thread that owns sockets and deadlines: 25 ms for so many bytes."""
+thread that owns sockets and deadlines: 20 ms for so many bytes."""
 MAX_VALUES = 40_000
 """Maximum commas, brackets and braces of a tool's response, which can take far more time and memory than bytes do: 60 MB
 of `[],` took minutes and gigabytes."""
