@@ -41,7 +41,7 @@ unit: setup
 faults: setup
 	$(PYTEST) -m exhaustive tests/chaos --fault-shard $(or $(SHARD),1/1)
 
-# Failing stores under a stage, in the ways of which `make slow` has samples: minutes.
+# SIGTERM to a stage and stores that fail under it, in the ways of which `make slow` has samples: minutes.
 stage-faults: setup
 	$(PYTEST) -m exhaustive tests/recipes
 
