@@ -147,6 +147,9 @@ def _for_runs(commands: Commands) -> None:
     )
     export.add_argument("--out", required=True, metavar="FOLDER", help="new folder, in Hugging Face form")
 
+    index = commands.add_parser("index", help="index images for image search by an encoder", add_help=False)
+    index.add_argument("what", choices=("build",), help="build the index of a folder")
+    index.add_argument("arguments", nargs=argparse.REMAINDER, help="see gog index build --help")
     _recordings(
         commands.add_parser("recording", help="hand on the recorded answers of tools as one file", allow_abbrev=False)
     )

@@ -114,6 +114,7 @@ TOOLS = (
         backends={
             "world": "gog_tools.search.image_index:ImageIndex.read",
             "serpapi-lens": "gog_tools.search.lens:lens",
+            "embeddings": "gog_tools.search.embeddings:Embeddings.open",
         },
         reads_data=True,
         tag="img_search",

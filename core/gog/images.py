@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import JpegImagePlugin
+from PIL import JpegImagePlugin, UnidentifiedImageError
 
 from gog import pixels
 from gog.errors import UserError
@@ -66,18 +66,19 @@ class Image:
         return int(self.pixels.shape[0])
 
 
-def decode(data: bytes, *, where: str = "image") -> Image:
+def decode(data: bytes, *, where: str = "image", max_pixels: int = MAX_PIXELS) -> Image:
     """The image that encoded bytes show; see `gog.pixels` for what that means.
 
     Args:
         data: a PNG, JPEG or WEBP.
         where: what to name in an error.
+        max_pixels: an image of more is refused before it is decoded.
 
     Raises:
         UserError: not such a file, truncated, damaged, or too large.
     """
     try:
-        with _open(data, where) as image:
+        with _open(data, where, max_pixels) as image:
             return Image(pixels.rgb(image))
     except _DAMAGE as error:
         raise _unreadable(error, where) from None
@@ -92,12 +93,12 @@ def read(path: Path) -> Image:
     return decode(data, where=str(path))
 
 
-def _open(data: bytes, where: str) -> PILImage.Image:
+def _open(data: bytes, where: str, max_pixels: int) -> PILImage.Image:
     """An image whose pixels are not decoded yet. Raises UserError if it would be too much work, else one of _DAMAGE."""
     image = PILImage.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         raise UserError(
-            f"{image.width} x {image.height} pixels", where=where, remedy=f"at most {MAX_PIXELS:,} are accepted"
+            f"{image.width} x {image.height} pixels", where=where, remedy=f"at most {max_pixels:,} are accepted"
         )
     if isinstance(image, JpegImagePlugin.JpegImageFile) and _scans(data) > MAX_SCANS:
         raise UserError(f"{_scans(data)} scans", where=where, remedy=f"at most {MAX_SCANS} are accepted")
@@ -117,6 +118,10 @@ def _scans(data: bytes) -> int:
 
 
 def _unreadable(error: Exception, where: str) -> UserError:
+    if isinstance(error, UnidentifiedImageError):  # its text is the address of our stream
+        return UserError(
+            "not a readable image: its format is not known", where=where, remedy=f"give one of {', '.join(FORMATS)}"
+        )
     return UserError(f"not a readable image: {error}", where=where, remedy=f"give one of {', '.join(FORMATS)}")
 
 
