@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.killed_stage import judge  # noqa: F401
+from support.photo_chain import photo_pool  # noqa: F401
 from support.stage_chain import endpoints, make, tools_over, world  # noqa: F401
 from support.vllm_servers import ENVIRONMENT, OPTIONS, Policy, Server
 
