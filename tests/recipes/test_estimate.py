@@ -17,7 +17,7 @@ from gog import exclusion
 from gog.engine import Limits
 from gog.errors import UserError
 from gog.images import Image
-from gog.spec import GRPOConfig, SFTConfig
+from gog.spec import EvaluateConfig, GRPOConfig, SFTConfig
 from gog.trajectory import Segment, Trajectory, Turn
 from gog_recipes import losses
 from gog_recipes.estimate import phases, published, report, subject, trace
@@ -350,3 +350,23 @@ def test_smaller_images_are_no_remedy_where_a_pass_takes_more_of_them(by_phase):
 
 def test_more_gpus_are_no_remedy_while_every_process_loads_the_whole_base(by_phase):
     assert not any("more GPUs" in knob for knob in by_phase()["loading"].knobs)
+
+
+def test_a_base_whose_weights_do_not_divide_into_blocks_is_not_advised_to_be_quantized(real_base):  # noqa: F811
+    common = {
+        "model": {"base": "unused", "dtype": "bfloat16"},
+        "data": {"world": {}},
+        "store": {"uri": "file:///unused"},
+    }
+    cfg = EvaluateConfig.model_validate(common | {"max_tokens": LENGTH})
+    where = {"key": "evaluate", "kind": "evaluate", "gpus": 1, "gpus_per_node": 1}
+    request = Request(gpu_bytes=10**9, model="odd", stages=[StageRequest(**where, config=cfg.model_dump(mode="json"))])
+
+    def advised(inner):
+        config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
+        config["text_config"] |= {"hidden_size": 272, "intermediate_size": inner}
+        config["vision_config"]["out_hidden_size"] = 272
+        [found] = report.estimate(request, "odd", config).stages
+        return any("nf4" in knob for phase in found.phases for knob in phase.knobs)
+
+    assert not advised(511) and advised(512)  # 272 · 511 is no multiple of 64

@@ -75,7 +75,8 @@ def _sized(
 ) -> StageEstimate:
     trains = isinstance(cfg, (SFTConfig, GRPOConfig))
     sharded = isinstance(cfg, (SFTConfig, GRPOConfig)) and cfg.base_quantization == "none"  # a packed base is not
-    quantizable = getattr(cfg, "base_quantization", "") == "none" and getattr(cfg, "engine", "") != "vllm"
+    plain = getattr(cfg, "base_quantization", "") == "none" and getattr(cfg, "engine", "") != "vllm"
+    quantizable = plain and counts.quantizable > 0
     phases = [
         budget.phase(
             name,

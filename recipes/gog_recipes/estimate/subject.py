@@ -205,14 +205,18 @@ class Parameters:
     active: int
     """Those of the language model that take part in a token: of the experts only the chosen ones."""
     quantizable: int
-    """Those that a quantized base packs."""
+    """Those that a quantized base packs; 0 where one of its weights does not divide into blocks."""
     token_elements: int
     """Elements of the key-value cache per token."""
 
 
 def _quantizable(layers: torch.nn.Module) -> int:
+    """Weights of decoder layers that can be packed: all that `quantize_layers` packs, or none."""
     packed = copy.deepcopy(layers)
-    policy_model.quantize_layers(packed, torch.device("meta"))
+    try:
+        policy_model.quantize_layers(packed, torch.device("meta"))
+    except UserError:  # as a stage would stop with, if the base were quantized
+        return 0
     return nf4.count(packed)
 
 
