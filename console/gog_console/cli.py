@@ -108,7 +108,7 @@ def _for_runs(commands: Commands) -> None:
     )
     _sets(validate)
 
-    size = commands.add_parser("estimate", help="estimate the memory of a manifest per GPU", allow_abbrev=False)
+    size = commands.add_parser("estimate", help="estimate the memory that a run needs on each GPU", allow_abbrev=False)
     size.add_argument("file", metavar="FILE")
     size.add_argument(
         "--gpus", type=int, metavar="N", help="GPUs of each stage (default: those of its workers, else 8)"

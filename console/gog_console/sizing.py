@@ -13,12 +13,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gog import spec as settings
+from gog import wording
 from gog.errors import UserError
 from gog_console.commands import stage as stage_command
 from gog_operator.api import sequence
@@ -197,23 +198,36 @@ def _path(asked: Mapping[str, Any]) -> Path:
 # ---------------------------------------------------------------- text
 
 
-def text(found: Mapping[str, Any], plan: Plan) -> str:
-    """The estimate as tables, and what would run out first."""
-    lines = [f"{found['model']}, {found['parameters'] / 1e9:.2f} billion parameters; memory of each GPU in GB"]
+def text(found: Mapping[str, Any], plan: Plan, *, model: str | None = None) -> str:
+    """The estimate as tables, and what would run out first.
+
+    Args:
+        found: the answer
+        plan: the stages and GPUs that it is about
+        model: base model that was asked for; None: the manifest's
+    """
+    size = f"{found['parameters'] / 1e9:.2f} billion parameters"
+    asked = model or plan.model
+    source = "" if found["model"] == asked else f" (built-in configuration, because {asked} is not on this machine)"
+    lines = [f"{found['model']}{source}: {size}; memory of each GPU in GB of 10^9 bytes"]
     for sized, each in zip(plan.stages, found["stages"], strict=True):
-        lines += [
-            "",
-            f"{each['key']} on {sized.gpus} x {found['gpu_bytes'] / 1e9:g} GB",
-            *table(each, found["gpu_bytes"]),
-        ]
-        disk = f"; its checkpoints: {_gb(each['disk_bytes'])} GB of the store" if each["disk_bytes"] else ""
-        lines.append(f"  each host: {_gb(each['host_bytes'])} GB of memory{disk}")
-        if speed := each["speed"]:
-            parts = (("sampling", speed["rollout_seconds"]), ("updating", speed["update_seconds"]))
-            step = " and ".join(f"{_span(seconds)} of {what}" for what, seconds in parts if seconds)
-            lines.append(f"  a step takes about {step}. Assumes {speed['assumes']}")
-        lines += [f"  note: {note}" for note in each["notes"]]
+        lines += ["", f"{each['key']} on {sized.gpus} x {found['gpu_bytes'] / 1e9:g} GB"]
+        lines += table(each, found["gpu_bytes"])
+        lines += [f"  {line}" for line in _beside(each, sized)]
     return "\n".join([*lines, "", found["verdict"]])
+
+
+def _beside(stage: Mapping[str, Any], sized: Sized) -> Iterator[str]:
+    """What a stage needs beside GPU memory."""
+    processes = wording.plural(sized.gpus_per_node, "process", "processes")
+    yield f"memory of each machine: {_gb(stage['host_bytes'])} GB for {processes}, each of which loads the base model"
+    if stage["disk_bytes"]:
+        yield f"checkpoints in the store: {_gb(stage['disk_bytes'])} GB"
+    if speed := stage["speed"]:
+        parts = (("sampling", speed["rollout_seconds"]), ("updating", speed["update_seconds"]))
+        step = " and ".join(f"{_span(seconds)} of {what}" for what, seconds in parts if seconds)
+        yield f"time of an optimizer step: about {step}, assuming {speed['assumes']}"
+    yield from (f"note: {note}" for note in stage["notes"])
 
 
 def table(stage: Mapping[str, Any], gpu_bytes: int) -> list[str]:
@@ -229,7 +243,11 @@ def table(stage: Mapping[str, Any], gpu_bytes: int) -> list[str]:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f}" if size else "-"
+    """
+    >>> _gb(17_530_000_000), _gb(1), _gb(0)
+    ('17.53', '<0.01', '-')
+    """
+    return f"{size / 1e9:.2f}" if abs(size) >= 5e6 else "<0.01" if size else "-"
 
 
 def _span(seconds: float) -> str:

@@ -22,5 +22,17 @@ def main(given: argparse.Namespace) -> int:
     thing = manifest.load(Path(given.file), given.set)
     plan = sizing.plan(thing, gpus=given.gpus, default_gpus=DEFAULT_GPUS, gpu_bytes=int(given.gpu_memory * 1e9))
     found = sizing.run(sizing.request(plan, model=given.model), lambda line: print(line, file=sys.stderr, flush=True))
-    print(json.dumps(found, indent=1) if given.json else sizing.text(found, plan))
+    if given.json:
+        print(json.dumps(found, indent=1))
+    else:
+        if assumed := _assumed(given, named=sizing.names_gpus(thing)):
+            print(assumed)
+        print(sizing.text(found, plan, model=given.model))
     return 0 if found["fits"] else 1
+
+
+def _assumed(given: argparse.Namespace, *, named: bool) -> str:
+    """A sentence about the GPUs, if they are assumed. named: whether the manifest gives a stage GPUs."""
+    if given.gpus or named:
+        return ""
+    return f"{DEFAULT_GPUS} GPUs are assumed, because no stage has workers.gpus; --gpus and --gpu-memory change that"

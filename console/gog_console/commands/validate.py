@@ -28,7 +28,7 @@ def main(given: argparse.Namespace) -> int:
     if isinstance(thing, GoGRun):
         print(f"stages: {' → '.join(step.key for step in sequence.steps(thing))}")
     for each in refused:
-        print(f"note: a cluster refuses it: {each.sentence()}")
+        print(f"note: kubectl apply would refuse it. {each.sentence()}")
     for sentence in missing:
         print(f"note: {sentence}")
     note_memory(thing, given.file)
@@ -48,7 +48,7 @@ def note_memory(thing: Object, file: str) -> None:
         return
     found = sizing.known(sizing.request(sizing.plan(thing, gpus=None, default_gpus=1, gpu_bytes=0)))
     if found is None:
-        print(f"note: memory was not estimated; gog estimate {file} does")
+        print(f"note: whether it fits into the memory of its GPUs is not known yet; gog estimate {file} estimates it")
     elif not found["fits"]:
         print(f"note: on GPUs of {found['gpu_bytes'] / 1e9:g} GB it {found['verdict']}")
 
@@ -95,7 +95,9 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
         if Path(sft.demonstrations).exists():
             preflight.check_demonstrations(sft.demonstrations, f"{where}.stages.sft")
         else:
-            notes.append(f"stages.sft.demonstrations: there is no {sft.demonstrations} here, so they are not checked")
+            notes.append(
+                f"spec.stages.sft.demonstrations: there is no {sft.demonstrations} here, so they are not checked"
+            )
     return notes
 
 

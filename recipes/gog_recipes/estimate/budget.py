@@ -49,10 +49,12 @@ def knobs(
     training = f"lower {stage}.microBatchTokens" if bounded else f"lower {stage}.maxTokens"
     spread = sharded and name != "loading"  # before it is sharded every process holds the whole base
     weights = "use more GPUs" if spread else "use GPUs with more memory"
-    packed = f"set {stage}.baseQuantization: nf4, or " if quantizable else ""
+    quantized = "set baseQuantization: nf4 in all stages"
+    packed = f"{quantized}, or " if quantizable else ""
     if quantizable:
-        weights += f", or set {stage}.baseQuantization: nf4"
-    cache = f"set {stage}.kvCacheBytes below {gigabytes(items.get(Item.CACHE, 0))}"
+        weights += f", or {quantized}"
+    cache_bytes = items.get(Item.CACHE, 0)
+    cache = f"set {stage}.kvCacheBytes below {cache_bytes} ({gigabytes(cache_bytes)})"
     working = {
         "update": training,
         "vision": "lower model.maxPixels" if alone else "use GPUs with more memory",
@@ -85,9 +87,9 @@ def verdict(stages: Sequence[StageEstimate], gpu_bytes: int) -> tuple[bool, str]
     stage, tightest = max(
         ((stage, phase) for stage in stages for phase in stage.phases), key=lambda each: each[1].total
     )
-    where = f"the {tightest.name} phase of {stage.key}"
+    where = f"{tightest.name} of {stage.key}"
     item = max((size, name) for name, size in tightest.items.items())[1]
-    change = "; or ".join(tightest.knobs[:2])
+    remedy = "to use less, " + "; or ".join(tightest.knobs[:2])
     others = [
         f"{phase.name} of {each.key}"
         for each in stages
@@ -95,13 +97,14 @@ def verdict(stages: Sequence[StageEstimate], gpu_bytes: int) -> tuple[bool, str]
         if phase.total > gpu_bytes and phase is not tightest
     ]
     if tightest.total <= gpu_bytes:
-        left = gpu_bytes - tightest.total
-        return True, (
-            f"fits; the first to run out would be {where}, with {gigabytes(left)} left: mostly {item}; to change it, {change}"
+        left = gigabytes(gpu_bytes - tightest.total)
+        return (
+            True,
+            f"fits: the first to run out would be {where}, which has {left} left and is mostly {item}; {remedy}",
         )
     return False, (
-        f"does not fit: {where} needs {gigabytes(tightest.total)} of {gigabytes(gpu_bytes)}, mostly {item}; {change}"
-        + (f"; too large, too: {', '.join(others)}" if others else "")
+        f"does not fit: {where} needs {gigabytes(tightest.total)} of {gigabytes(gpu_bytes)} and is mostly {item}; {remedy}"
+        + (f"; also too large: {', '.join(others)}" if others else "")
     )
 
 

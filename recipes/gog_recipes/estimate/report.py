@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from gog import wording
 from gog.spec import CONFIGS, EvaluateConfig, GRPOConfig, SFTConfig, StageConfig
 from gog_recipes.estimate import budget, speed, trace
 from gog_recipes.estimate.meter import Item
@@ -46,7 +47,8 @@ def estimates(
     counts = parameters(found)
     stages = []
     for number, each in enumerate(request.stages, 1):
-        report(f"estimating {each.key} ({number} of {len(request.stages)}) with {name} on {each.gpus} GPUs")
+        gpus = wording.plural(each.gpus, "GPU", "GPUs")
+        report(f"estimating {each.key} ({number} of {len(request.stages)}) with {name} on {gpus}")
         stages.append(_stage(each, sizes, found, counts))
     answers = []
     for size, of_size in zip(sizes, zip(*stages, strict=True), strict=True):
@@ -159,8 +161,8 @@ def _notes(cfg: Any, traced: Traced) -> list[str]:
     notes = []
     if traced.wanted > traced.conversations and traced.wanted:
         notes.append(
-            f"the key-value cache holds {traced.conversations} of {traced.wanted} conversations at their full length of "
-            f"{cfg.max_tokens} tokens; others wait"
+            f"the key-value cache holds {traced.conversations} of the {traced.wanted} conversations of each GPU at their "
+            f"full length of {cfg.max_tokens} tokens; others wait"
         )
     if getattr(cfg, "engine", "transformers") != "transformers":
         notes.append(f"engine {cfg.engine} samples on GPUs of its own, which are not counted here")

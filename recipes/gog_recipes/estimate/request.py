@@ -60,7 +60,7 @@ class Speed(Record):
     update_seconds: float
     """Of the passes and the optimizer step."""
     assumes: str
-    """The assumptions in a sentence."""
+    """The assumptions, as a list in words."""
 
 
 class StageEstimate(Record):

@@ -63,9 +63,10 @@ def seconds(work: Work, gpu_bytes: int) -> Speed:
         steps = work.sampled / work.at_once
         cache = work.at_once * work.token_bytes * work.longest / 2
         rollout = read + steps * (work.weight_bytes + cache) / (READING * BANDWIDTH[name])
+    passes = f"{UTILISATION:.0%} of an {name}'s {PEAKS[name] / 1e12:.0f} TFLOP/s in passes"
+    sampling = f"{READING:.0%} of its {BANDWIDTH[name] / 1e12:.2f} TB/s while sampling, no waiting for tools"
     return Speed(
         rollout_seconds=rollout,
         update_seconds=2 * work.active * work.tokens * work.passes / products,
-        assumes=f"{UTILISATION:.0%} of an {name}'s {PEAKS[name] / 1e12:.0f} TFLOP/s in passes, {READING:.0%} of its "
-        f"{BANDWIDTH[name] / 1e12:.2f} TB/s while sampling, conversations of full length, no waiting for tools",
+        assumes=f"conversations of full length, {passes}" + (f", {sampling}" if work.sampled else ""),
     )

@@ -96,7 +96,8 @@ def test_validate_warns_where_the_last_estimate_of_the_same_configuration_does_n
         assert cli.main(["validate", str(path)]) == 0
         return [line for line in capsys.readouterr().out.splitlines() if "memory" in line or "GB" in line]
 
-    assert notes() == [f"note: memory was not estimated; gog estimate {path} does"]
+    unknown = f"note: whether it fits into the memory of its GPUs is not known yet; gog estimate {path} estimates it"
+    assert notes() == [unknown]
     asked = sizing.request(sizing.plan(manifest.load(path), gpus=None, default_gpus=1, gpu_bytes=0))
     sizing._keep(asked, answer(fits=False, verdict="does not fit: …"))
     assert notes() == ["note: on GPUs of 80 GB it does not fit: …"]
@@ -115,7 +116,7 @@ def test_an_estimate_of_a_published_model_needs_no_weights_and_ends_with_what_ru
     path = file(model=MODEL, stages={"skip": ["curate", "sft", "stratify", "grpo"], "evaluate": {"maxTokens": 2048}})
     code = cli.main(["estimate", str(path), "--gpus", "1", "--json"])
     found = json.loads(capsys.readouterr().out)
-    assert code == 0 and found["fits"] and found["verdict"].startswith("fits; the first to run out would be")
+    assert code == 0 and found["fits"] and found["verdict"].startswith("fits: the first to run out would be ")
     assert found["model"] == "Qwen2.5-VL-3B" and round(found["parameters"] / 1e9, 2) == 3.75
     [stage] = found["stages"]
     assert [each["name"] for each in stage["phases"]] == ["loading", "vision", "growth", "prefill", "decode"]
@@ -128,9 +129,12 @@ def test_a_run_that_does_not_fit_ends_with_exit_code_1_and_the_setting_to_change
     assert cli.main(["estimate", str(path), "--gpus", "1", "--gpu-memory", "8"]) == 1
     out, err = capsys.readouterr()
     last = out.splitlines()[-1]
-    assert last.startswith("does not fit: the ") and "use GPUs with more memory" in last
-    assert "; too large, too: " in last
-    assert err == "estimating evaluate (1 of 1) with Qwen2.5-VL-3B on 1 GPUs\n"
+    assert last.startswith("does not fit: ") and "; to use less, use GPUs with more memory" in last
+    assert "; also too large: " in last
+    assert err == "estimating evaluate (1 of 1) with Qwen2.5-VL-3B on 1 GPU\n"
+    assert out.startswith(
+        "Qwen2.5-VL-3B (built-in configuration, because /models/Qwen2.5-VL-3B-Instruct is not on this"
+    )
 
 
 def test_an_unknown_base_is_refused_with_the_names_that_are_known(file, capsys):
@@ -152,4 +156,17 @@ def test_a_report_names_no_sampling_where_a_stage_samples_nothing(file):
     speed = {"rollout_seconds": 0.0, "update_seconds": 5.0, "assumes": "…"}
     found = answer()
     found["stages"][0]["speed"] = speed
-    assert "  a step takes about 5 s of updating. Assumes …" in sizing.text(found, plan(path)).splitlines()
+    assert (
+        "  time of an optimizer step: about 5 s of updating, assuming …" in sizing.text(found, plan(path)).splitlines()
+    )
+
+
+def test_a_report_begins_with_the_gpus_that_it_assumes(file, capsys, monkeypatch):
+    monkeypatch.setattr(sizing, "run", lambda asked, report: answer())
+    skipped = {"skip": ["curate", "sft", "stratify", "evaluate"]}
+    path = file(model=MODEL, stages=skipped)
+    assert cli.main(["estimate", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("8 GPUs are assumed, because no stage has workers.gpus; ")
+    assert cli.main(["estimate", str(path), "--gpus", "8"]) == 0
+    assert cli.main(["estimate", str(file(model=MODEL, stages=skipped | {"grpo": {"workers": WORKERS}}))]) == 0
+    assert "assumed, because" not in capsys.readouterr().out

@@ -83,7 +83,7 @@ def test_demonstrations_of_this_machine_are_checked(validate, tmp_path):
     spec = {"model": {"base": "base"}, "data": {"world": {}}, "stages": {"sft": {"demonstrations": "mine.zip"}}}
     code, output = validate(spec)
     assert code == 0
-    assert "note: stages.sft.demonstrations: there is no mine.zip here, so they are not checked\n" in output
+    assert "note: spec.stages.sft.demonstrations: there is no mine.zip here, so they are not checked\n" in output
     (tmp_path / "mine.zip").write_text("no archive")
     code, output = validate(spec)
     assert code == 2 and output.startswith("gog: mine.zip: not a trajectory archive")
