@@ -1,18 +1,27 @@
-"""Writes the table of docs/sizing.md with `gog estimate`, for published models on 1 to 16 GPUs of 80 and 141 GB.
+"""Writes the tables of docs/sizing.md with `gog estimate`, for published models on 1 to 16 GPUs of 80 and 141 GB.
 
-python benchmarks/sizing.py                        # all: a quarter of an hour
-python benchmarks/sizing.py 'Qwen3-VL-8B x 8 '     # those that begin so; the others stay as they are
+    python benchmarks/sizing.py                        # what is missing, or was estimated by other code
+    python benchmarks/sizing.py 'Qwen3-VL-8B x 8 '     # of those, what begins so
+
+Each result is written when it is known, beside a hash of what it depends on (`basis`), so an interrupted run is continued
+and a change of the recipes is noticed. Comments and docstrings change no hash.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import re
 import sys
 import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gog import wording
 from gog_console import sizing
 from gog_operator.api import manifest
 
@@ -24,8 +33,18 @@ PAGE, RESULTS = ROOT / "docs/sizing.md", ROOT / "benchmarks/results/sizing.json"
 MODELS = ("Qwen2.5-VL-3B", "Qwen2.5-VL-7B", "Qwen3-VL-8B", "Qwen3-VL-30B-A3B", "Qwen3-VL-32B")
 GPUS = (1, 2, 4, 8, 16)
 MEMORY = (80, 141)
+VARIANTS = {"": ("", GPUS), "nf4": ("baseQuantization: nf4", (1, 8)), "offload": ("offload: cpu", (1, 2, 8))}
+"""Tables by name: the setting of both stages that each is for, and its columns. A quantized base is whole on every GPU, so
+more GPUs change little."""
 GOAL = (("Qwen2.5-VL-7B", 8, 80), ("Qwen3-VL-8B", 8, 80))
 """Must fit."""
+CODE = (
+    "estimate", "models", "losses", "rollout/draw.py", "runtime/learner.py", "runtime/logprob_gap.py",
+    "runtime/optimizer.py", "runtime/parallel.py",
+)  # fmt: skip
+"""Folders and files of gog_recipes that an estimate traces."""
+LIBRARIES = ("torch", "transformers", "peft")
+"""Their versions decide what it traces, too."""
 MANIFEST = """\
 apiVersion: gog.dev/v1alpha1
 kind: GoGRun
@@ -41,23 +60,32 @@ spec:
     judge: {{url: "http://127.0.0.1:8004"}}
   stages:
     skip: [curate, stratify, evaluate]
-    sft: {{demonstrations: /data/demonstrations.zip, maxTokens: 16384}}
-    grpo: {{maxTokens: 16384, questionsPerStep: 32, groupSize: 5, concurrentEpisodes: 160}}
+    sft: {{demonstrations: /data/demonstrations.zip, maxTokens: 16384, {setting}}}
+    grpo: {{maxTokens: 16384, questionsPerStep: 32, groupSize: 5, concurrentEpisodes: 160, {setting}}}
 """
 
 
-def estimates(model: str, gpus: int) -> list[Estimate]:
+def key(model: str, gpus: int, memory: int, variant: str = "") -> str:
+    """Name of a result: `Qwen3-VL-8B x 8 x 80`, or `Qwen3-VL-8B x 8 x 80 nf4`."""
+    return f"{model} x {gpus} x {memory} {variant}".rstrip()
+
+
+def ask(model: str, gpus: int, variant: str) -> dict[str, Any]:
+    """What `gog estimate` would ask of the recipes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run.yaml")
+        path.write_text(MANIFEST.format(model=model, setting=VARIANTS[variant][0]))
+        plan = sizing.plan(manifest.load(path), gpus=gpus, default_gpus=gpus, gpu_bytes=1)
+    return sizing.request(plan)
+
+
+def estimates(model: str, asked: Mapping[str, Any]) -> list[Estimate]:
     """What `gog estimate` reports for each size of memory; the stages are traced once."""
     from gog_recipes.estimate import published, report  # with torch, which the table alone does without
     from gog_recipes.estimate.request import Request
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "run.yaml")
-        path.write_text(MANIFEST.format(model=model))
-        plan = sizing.plan(manifest.load(path), gpus=gpus, default_gpus=gpus, gpu_bytes=0)
-    asked = Request.model_validate(sizing.request(plan) | {"gpu_bytes": 1})
     sizes = [memory * 10**9 for memory in MEMORY]
-    return report.estimates(asked, model, published.CONFIGS[model], sizes)
+    return report.estimates(Request.model_validate(asked), model, published.CONFIGS[model], sizes)
 
 
 def row(found: Estimate) -> dict[str, Any]:
@@ -69,47 +97,130 @@ def row(found: Estimate) -> dict[str, Any]:
     return {"fits": found.fits, "verdict": found.verdict, "stages": largest}
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """The table as Markdown; rows: by `model x gpus x memory`."""
-    head = "| model | memory | " + " | ".join(f"{gpus} GPU{'s' * (gpus > 1)}" for gpus in GPUS) + " |"
-    lines = [head, "|" + "---|" * (2 + len(GPUS))]
+# ---------------------------------------------------------------- what a result depends on
+
+
+def code() -> list[str]:
+    """The traced code without comments and docstrings, and the versions of its libraries."""
+    roots = [ROOT / "recipes/gog_recipes" / each for each in CODE]
+    files = sorted(path for root in roots for path in ([root] if root.is_file() else root.rglob("*.py")))
+    return [program(path.read_text()) for path in files] + [metadata.version(each) for each in LIBRARIES]
+
+
+def program(source: str) -> str:
+    """A module's syntax tree as text, without docstrings and other bare strings.
+
+    >>> program('"A module."\\nx = 1  # one') == program("x = 1")
+    True
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [each for each in body if not _is_string(each)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_string(statement: ast.AST) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str)
+
+
+def basis(asked: Mapping[str, Any], code: Sequence[str]) -> str:
+    """Hash of a request, with all settings, and of the code that answers it."""
+    content = json.dumps([asked, list(code)], sort_keys=True, default=str)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+# ---------------------------------------------------------------- the page
+
+
+def page(text: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """A page with the tables between its marks replaced; rows: by `key`."""
+    for variant in VARIANTS:
+        mark = f"sizing {variant}".rstrip()
+        pattern = rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)"
+        text = re.sub(pattern, rf"\g<1>{table(rows, variant)}\n\g<2>", text, flags=re.DOTALL)
+    return text
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], variant: str = "") -> str:
+    """A table as Markdown; rows: by `key`."""
+    _, columns = VARIANTS[variant]
+    head = "| model | memory | " + " | ".join(wording.plural(gpus, "GPU") for gpus in columns) + " |"
+    lines = [head, "|" + "---|" * (2 + len(columns))]
     for model in MODELS:
         for memory in MEMORY:
-            cells = [cell(rows.get(f"{model} x {gpus} x {memory}"), memory) for gpus in GPUS]
+            cells = [cell(rows.get(key(model, gpus, memory, variant)), memory) for gpus in columns]
             lines.append(f"| {model} | {memory} GB | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def cell(found: dict[str, Any] | None, memory: int) -> str:
+def cell(found: Mapping[str, Any] | None, memory: int) -> str:
     """`sft 31 (update) · grpo 62 (prefill)`, bold where it does not fit; empty where it was not estimated."""
     if found is None:
         return ""
     parts = []
-    for key, largest in found["stages"].items():
-        text = f"{key} {largest['bytes'] / 1e9:.0f} ({largest['phase']})"
+    for stage, largest in found["stages"].items():
+        text = f"{stage} {largest['bytes'] / 1e9:.0f} ({largest['phase']})"
         parts.append(f"**{text}**" if largest["bytes"] > memory * 1e9 else text)
     return " · ".join(parts)
 
 
-def main() -> None:
-    """Estimates what the arguments name (default: all), prints the table, and writes it into the page."""
-    rows: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for model in MODELS:
-        for gpus in GPUS:
-            if not sys.argv[1:] or any(f"{model} x {gpus} ".startswith(wanted) for wanted in sys.argv[1:]):
-                for memory, found in zip(MEMORY, estimates(model, gpus), strict=True):
-                    rows[f"{model} x {gpus} x {memory}"] = row(found)
-                RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    made = table(rows)
-    page = re.sub(
-        r"(<!-- sizing -->\n).*?(<!-- /sizing -->)", rf"\g<1>{made}\n\g<2>", PAGE.read_text(), flags=re.DOTALL
-    )
-    PAGE.write_text(page)
-    print(made)
-    met = all(rows.get(f"{model} x {gpus} x {memory}", {}).get("fits") for model, gpus, memory in GOAL)
-    print(
+def headline(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whether the goal is met."""
+    met = all(rows.get(key(*each), {}).get("fits") for each in GOAL)
+    return (
         f"7B and 8B on 8 x 80 GB, 16,384 tokens, N = 5, 32 questions: {'fits: met' if met else 'does not fit: missed'}"
     )
+
+
+# ---------------------------------------------------------------- the program
+
+
+def cases(wanted: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    """Model, GPUs and variant of the cases whose name begins as one of `wanted`; all without one."""
+    for variant, (_, columns) in VARIANTS.items():
+        for model in MODELS:
+            for gpus in columns:
+                if not wanted or any(f"{model} x {gpus} {variant}".startswith(each) for each in wanted):
+                    yield model, gpus, variant
+
+
+def stale(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Results of other code or settings."""
+    current, found = code(), []
+    for model, gpus, variant in cases(()):
+        names = [key(model, gpus, memory, variant) for memory in MEMORY]
+        expected = basis(ask(model, gpus, variant), current)
+        found += [name for name in names if name in rows and rows[name].get("basis") != expected]
+    return found
+
+
+def fill(rows: dict[str, dict[str, Any]], wanted: Sequence[str]) -> Iterator[str]:
+    """Estimates what is missing in `rows` or was estimated by other code. Yields a line after each case."""
+    current = code()
+    for model, gpus, variant in cases(wanted):
+        asked = ask(model, gpus, variant)
+        found, names = basis(asked, current), [key(model, gpus, memory, variant) for memory in MEMORY]
+        if all(rows.get(name, {}).get("basis") == found for name in names):
+            continue
+        started = time.monotonic()
+        for name, each in zip(names, estimates(model, asked), strict=True):
+            rows[name] = row(each) | {"basis": found}
+        yield f"{names[0]}: {cell(rows[names[0]], MEMORY[0])} ({time.monotonic() - started:.0f} s)"
+
+
+def main() -> None:
+    """Estimates what the arguments name (default: all), writes the tables into the page, and prints whether the goal is met."""
+    rows: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for line in fill(rows, sys.argv[1:]):
+        RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+        PAGE.write_text(page(PAGE.read_text(), rows))
+        print(line, flush=True)
+    for variant, (setting, _) in VARIANTS.items():
+        print("", setting or "default settings", table(rows, variant), sep="\n")
+    if outdated := stale(rows):
+        print(f"of other code or settings: {', '.join(outdated)}")
+    print(headline(rows))
 
 
 if __name__ == "__main__":
