@@ -3,6 +3,7 @@
     <think>…</think>                                reasoning
     <img_search><img></img_search>                  glance: search the whole image
     <img_search>red ring</img_search>               ground: ask for numbered candidates; nothing is searched yet
+    <img_search>#2: the left wheel</img_search>     ground inside an image that was shown, not in the question's
     <img_search>#2</img_search>, #1,#3              gaze: search the selected candidates
     <text_search>QUERY</text_search>
     <answer>…</answer>                              ends the episode
@@ -66,6 +67,8 @@ class Worded:
 class Ground(Worded):
     """Ask for candidates of an expression: words that refer to the thing, such as "red ring"."""
 
+    within: int = 0
+    """Number of the shown image in which to look; 0: the question's image."""
     name: Literal["ground"] = "ground"
     """As trajectories name it."""
     limit = tool_api.MAX_EXPRESSION
@@ -73,10 +76,10 @@ class Ground(Worded):
 
 @dataclass(frozen=True)
 class Gaze:
-    """Search the selected candidates."""
+    """Search the selected candidates, or other images that were shown."""
 
     numbers: tuple[int, ...]
-    """Their numbers, in the order in which they were selected; candidates are numbered from 1."""
+    """Their numbers, in the order in which they were selected; numbers start at 1."""
     name: Literal["gaze"] = "gaze"
     """As trajectories name it."""
 
@@ -121,6 +124,7 @@ class ParsedTurn:
 _REASONING = re.compile(r"\s*<(think|reason)>(.*?)</\1>", re.DOTALL)
 _ACTION = re.compile(rf"<({'|'.join(TAGS)})>(.*?)</\1>", re.DOTALL)
 _SELECTION = re.compile(r"#\s*\d{1,3}(?:\s*,\s*#\s*\d{1,3})*")
+_WITHIN = re.compile(r"#\s*(\d{1,3})\s*:\s*([^#]+)")
 _TAG = re.compile(r"</?[a-z_]+>")
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 _FORGED = re.compile(r"<\s*/?\s*information\b", re.IGNORECASE)
@@ -184,6 +188,8 @@ def _read_image_search(argument: str) -> Action | str:
     if _SELECTION.fullmatch(argument):
         numbers = tuple(dict.fromkeys(int(number) for number in re.findall(r"\d+", argument)))
         return Gaze(numbers) if len(numbers) <= MAX_SELECTED else f"more than {MAX_SELECTED} candidates selected"
+    if (within := _WITHIN.fullmatch(argument)) and int(within[1]) and _has_text(within[2]):
+        return Ground(within[2].strip(), int(within[1]))
     if "#" in argument:
         return "a selection mixed with words"
     return Ground(argument)

@@ -136,7 +136,7 @@ class Episode:
             self.calls += seen.calls if seen.tool else 0
             self.images.update((each, images[each]) for each in seen.images)
             if turn.action == "ground" and seen.tool == "grounding" and not seen.failures:
-                self.actions.offer(seen.candidates, [images[each.crop] for each in seen.candidates])
+                self.actions.offer(seen.candidates, [images[each.crop] for each in seen.candidates], images)
 
     async def run(self) -> Trajectory:
         """Plays the episode to its end. Mistakes of tools and of the model are recorded, not raised."""
@@ -188,6 +188,7 @@ class Episode:
             text=generation.text,
             action=action.name if action else "none",
             argument=action.argument if isinstance(action, actions.Worded) else "",
+            within=action.within if isinstance(action, actions.Ground) else 0,
             selected=action.numbers if isinstance(action, actions.Gaze) else (),
             reasoning=parsed.reasoning,
             well_formed=parsed.well_formed and generation.finished,
@@ -238,7 +239,7 @@ class Episode:
         else:
             self.session.observe(fitted.segment)
             if outcome.observation.candidates:
-                self.actions.offer_only(len(fitted.observation.candidates))
+                self.actions.show_only(len(fitted.observation.candidates))
             self.images.update((image.hash, image) for image in fitted.images)
             self.answer_next = fitted.notice.answer_next
         self._keep(fitted.images if fitted else ())

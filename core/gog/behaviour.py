@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from gog import catalog, regions
-from gog.trajectory import Trajectory, Turn
+from gog.trajectory import Candidate, Trajectory, Turn
 
 Behaviour = Literal["none", "single", "mixed"]
 _SEARCHES = catalog.SEARCH_TOOLS - {"grounding"}
@@ -49,11 +49,28 @@ def chose_right(trajectory: Trajectory) -> bool | None:
     """
     if trajectory.region is None:
         return None
-    offered: tuple = ()
+    offered: list[tuple[Candidate, ...]] = []
     for turn in trajectory.turns:
-        if turn.action == "gaze" and len(offered) > 1:
-            chosen = [candidate for candidate in offered if candidate.number == turn.selected[0]]
-            return bool(chosen) and regions.overlap(chosen[0].box, trajectory.region) >= 0.5
+        if turn.action == "gaze" and offered:
+            choice, chosen = _choice(offered, turn.selected[0])
+            if len(choice) > 1:
+                if chosen is None or chosen.image:
+                    return False
+                return regions.overlap(chosen.box, trajectory.region) >= 0.5
         if turn.action == "ground" and turn.observation is not None:
-            offered = turn.observation.candidates
+            offered.insert(0, turn.observation.candidates)
     return None
+
+
+def _choice(offered: Sequence[tuple[Candidate, ...]], number: int) -> tuple[tuple[Candidate, ...], Candidate | None]:
+    """The candidate of a number and those beside which it was offered; the newest offer if no candidate has it.
+
+    Args:
+        offered: candidates of each grounding, the newest first
+        number: that was selected
+    """
+    for candidates in offered:
+        for candidate in candidates:
+            if candidate.number == number:
+                return candidates, candidate
+    return offered[0], None

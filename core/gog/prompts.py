@@ -34,7 +34,8 @@ Each turn, reason inside <think>…</think>, then give exactly one action and st
 _GLANCE = "<img_search><img></img_search> searches the web for the whole image;\n"
 _GAZE = {
     "select": """<img_search>EXPRESSION</img_search> finds the things that EXPRESSION refers to and shows them as numbered candidates;
-<img_search>#N</img_search> (or #N,#M) searches the web for the chosen candidates;
+<img_search>#N: EXPRESSION</img_search> looks for them inside the image with number N only;
+<img_search>#N</img_search> (or #N,#M) searches the web for the chosen candidates; earlier ones keep their numbers;
 """,
     "direct": "<img_search>EXPRESSION</img_search> searches the web for the thing that EXPRESSION refers to;\n",
     "off": "",
@@ -59,6 +60,11 @@ Reason inside <think>…</think>, then give <answer>ANSWER</answer>, as short as
 
 NO_MATCH = {"full": "No result.", "terse": "no match"}
 TOOL_FAILED = {"full": "The tool failed; you may try again or continue without it.", "terse": "tool failed"}
+NO_CANDIDATE = {
+    "full": "Nothing in {where} matches this expression. Use other words for it, or search the whole image with "
+    "<img_search><img></img_search>.",
+    "terse": "no match",
+}
 NO_SUCH_CANDIDATE = {"full": "There is no candidate with this number.", "terse": "no match"}
 NOT_ALLOWED = {"full": "This action is not available.", "terse": "no tool"}
 
@@ -147,10 +153,23 @@ def observation(body: str, note: str = "") -> str:
     return f"{TURN_END}\n<|im_start|>user\n{information}{TURN_END}\n{_ASSISTANT}"
 
 
-def candidates(items: Sequence[Candidate], *, style: Style) -> str:
-    """The body that offers candidates: their numbers with one image each, in order."""
+def no_such_candidate(shown: int, *, style: Style) -> str:
+    """The body that answers a selection of a number that was never shown. shown: the highest number that was."""
+    if style == "terse" or not shown:
+        return NO_SUCH_CANDIDATE[style]
+    return f"{NO_SUCH_CANDIDATE[style]} The highest is #{shown}."
+
+
+def candidates(items: Sequence[Candidate], *, style: Style, within: int = 0) -> str:
+    """The body that offers candidates: their numbers with one image each, in order.
+
+    Args:
+        items: best first.
+        style: full or terse.
+        within: number of the image in which they were looked for; 0: the question's image.
+    """
     if not items:
-        return NO_MATCH[style]
+        return NO_CANDIDATE[style].format(where=f"#{within}" if within else "the image")
     if style == "terse":
         return " ".join(f"{item.number} {IMAGE}" for item in items)
     return "\n".join(

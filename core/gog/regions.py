@@ -96,6 +96,17 @@ def square(box: Box, by: float, width: int, height: int) -> Box:
     return clamp((x - half, y - half, x + half, y + half), width, height)
 
 
+def origin(box: Box, by: float, width: int, height: int) -> tuple[int, int]:
+    """Where the whole-pixel crop of a box begins in its image: x and y, see `crop`."""
+    x0, y0, _, _ = pad(box, by, width, height)
+    return math.floor(x0), math.floor(y0)
+
+
+def moved(box: Box, x: float, y: float) -> Box:
+    """The box shifted by x and y pixels."""
+    return (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
+
+
 def crop(image: Image, box: Box, *, by: int, side: int | None) -> Image:
     """A box with some of its surroundings, cut from the image's own pixels.
 

@@ -8,11 +8,11 @@ conversation belong to `gog.agent`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from gog import actions, catalog, prompts, tool_api, tool_types
+from gog import actions, catalog, prompts, regions, tool_api, tool_types
 from gog.images import Image
 from gog.trajectory import Candidate, Observation, Result
 
@@ -22,8 +22,10 @@ SEARCH_TOOLS = catalog.SEARCH_TOOLS
 class Tools(Protocol):
     """The tools of an episode. A failing tool never raises; its reply holds the failure."""
 
-    async def ground(self, image: Image, expression: str) -> tool_types.Reply[tool_types.Grounding]:
-        """Candidates for an expression in an image."""
+    async def ground(
+        self, image: Image, expression: str, region: regions.Box | None = None
+    ) -> tool_types.Reply[tool_types.Grounding]:
+        """Candidates for an expression in an image, or in a region of it; their boxes are in pixels of the image."""
         ...
 
     async def search_image(self, image: Image) -> tool_types.Reply[Sequence[tool_api.SearchHit]]:
@@ -49,9 +51,26 @@ class Outcome:
     """Number of the candidate that the arm selected for the model; empty if it selected none."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """An image that the model was shown and can name by its number."""
+
+    image: Image
+    """What is searched when it is selected: the crop of a candidate, or an image that a search returned."""
+    source: Image
+    """The image that it is a part of: the question's, or itself for one that a search returned."""
+    box: regions.Box | None = None
+    """Its place in the source, in pixels; None: all of it."""
+
+
 @dataclass
 class ToolActions:
-    """The tools of one episode, and the candidates that its model may select."""
+    """The tools of one episode, and the images that its model may name.
+
+    Candidates and images that searches return are numbered from 1 in the order in which they are shown, and keep their
+    numbers, so that the model can return to an earlier one after a wrong gaze, and look for a detail inside any of them.
+    The tiny model has words for few numbers: in its style each offer begins at 1 and replaces the one before.
+    """
 
     image: Image
     """The image of the question."""
@@ -63,8 +82,10 @@ class ToolActions:
     """Style of the observations."""
     tools: frozenset[str] = SEARCH_TOOLS
     """Names of the tools that may be called; empty: the model answers from what it sees and knows."""
-    offered: tool_types.Grounding = field(default_factory=tool_types.Grounding)
-    """The newest candidates that the model was shown."""
+    shown: dict[int, Shown] = field(default_factory=dict)
+    """The images that the model may name, by number."""
+    _newest: int = 1
+    """Number of the first image of the newest observation that showed any."""
 
     def cost(self, action: actions.Action) -> int:
         """Tool calls that an action makes at most."""
@@ -74,17 +95,35 @@ class ToolActions:
 
     def highest_cost(self) -> int:
         """Tool calls that the next action makes at most, whichever it is."""
-        selection = actions.Gaze(tuple(range(1, min(len(self.offered.candidates), actions.MAX_SELECTED) + 1)))
+        selection = actions.Gaze(tuple(range(1, min(len(self.shown), actions.MAX_SELECTED) + 1)))
         worded = (kind("") for kind in actions.KINDS if issubclass(kind, actions.Worded) and kind is not actions.Answer)
         return max(map(self.cost, (actions.Glance(), selection, *worded)))
 
-    def offer(self, candidates: Sequence[Candidate], crops: Sequence[Image]) -> None:
-        """Offers these candidates with their crops, as the grounding of an earlier process did."""
-        self.offered = tool_types.Grounding(tuple(candidates), tuple(crops))
+    def next_number(self) -> int:
+        """The number of the image that is shown next."""
+        return 1 if self.style == "terse" else len(self.shown) + 1
 
-    def offer_only(self, count: int) -> None:
-        """Withdraws all but the first `count` candidates: the others were not shown."""
-        self.offered = tool_types.Grounding(self.offered.candidates[:count], self.offered.crops[:count])
+    def show(self, images: Sequence[Shown]) -> None:
+        """Numbers images that an observation shows, in their order, from `next_number` on."""
+        self._newest = self.next_number()
+        if self._newest == 1:
+            self.shown.clear()
+        self.shown.update(enumerate(images, self._newest))
+
+    def show_only(self, count: int) -> None:
+        """Takes back all but the first `count` images of the newest observation: the others had no room."""
+        self.shown = {number: each for number, each in self.shown.items() if number < self._newest + count}
+
+    def offer(self, candidates: Sequence[Candidate], crops: Sequence[Image], sources: Mapping[str, Image]) -> None:
+        """Shows candidates with their crops.
+
+        Args:
+            candidates: with the numbers from `next_number` on
+            crops: of each its pixels
+            sources: images by content hash, of which candidates are parts
+        """
+        whole = [sources[each.image] if each.image else self.image for each in candidates]
+        self.show([Shown(crop, source, each.box) for each, crop, source in zip(candidates, crops, whole, strict=True)])
 
     async def run(self, action: actions.Action) -> Outcome:
         """The outcome of a search; refuses one that is not allowed. An answer is no search."""
@@ -94,8 +133,8 @@ class ToolActions:
         match action:
             case actions.Glance():
                 return Outcome(await self._search_images([(None, self.image)]))
-            case actions.Ground(expression):
-                return await self._ground(expression)
+            case actions.Ground(expression, within):
+                return await self._ground(expression, within)
             case actions.Gaze(numbers):
                 return await self._gaze(numbers)
             case actions.TextSearch(query):
@@ -115,19 +154,27 @@ class ToolActions:
     def _allowed(self, action: actions.Action) -> bool:
         return self._needs(action) <= self.tools
 
-    async def _ground(self, expression: str) -> Outcome:
+    async def _ground(self, expression: str, within: int) -> Outcome:
         if self.gaze == "off":
             return Outcome(await self._search_images([(None, self.image)]))
-        reply = await self.toolbox.ground(self.image, expression)
+        if within and within not in self.shown:
+            return self._never_shown()
+        look = self.shown[within] if within else Shown(self.image, self.image)
+        reply = await self.toolbox.ground(look.source, expression, look.box)
         if reply.failure:
             return Outcome(self._failed("grounding", reply))
         found = reply.unwrap()
         if self.gaze == "direct" and found.candidates:
             return await self._search_unseen(reply)
-        self.offered = found
-        text = prompts.candidates(found.candidates, style=self.style)
+        image = "" if look.source.hash == self.image.hash else look.source.hash
+        numbered = tuple(
+            each.model_copy(update={"number": number, "image": image, "within": within})
+            for number, each in enumerate(found.candidates, self.next_number())
+        )
+        self.show([Shown(crop, look.source, each.box) for each, crop in zip(numbered, found.crops, strict=True)])
+        text = prompts.candidates(numbered, style=self.style, within=within)
         hashes = tuple(crop.hash for crop in found.crops)
-        return Outcome(_seen("grounding", reply, text, candidates=found.candidates, images=hashes), found.crops)
+        return Outcome(_seen("grounding", reply, text, candidates=numbered, images=hashes), found.crops)
 
     async def _search_unseen(self, grounding: tool_types.Reply[tool_types.Grounding]) -> Outcome:
         """Searches the best candidate at once; none is offered, so none can be selected later."""
@@ -144,12 +191,14 @@ class ToolActions:
         return Outcome(observation.model_copy(update=both), selected=(1,))
 
     async def _gaze(self, numbers: Sequence[int]) -> Outcome:
-        """Searches the selected candidates and no other; a number that was never offered is the model's mistake."""
-        if not all(1 <= number <= len(self.offered.candidates) for number in numbers):
-            text = prompts.NO_SUCH_CANDIDATE[self.style]
-            return Outcome(Observation(text=text), error="a candidate that was never offered")
-        chosen = [(number, self.offered.crops[number - 1]) for number in numbers]
-        return Outcome(await self._search_images(chosen))
+        """Searches the selected images and no other; a number that was never shown is the model's mistake."""
+        if not all(number in self.shown for number in numbers):
+            return self._never_shown()
+        return Outcome(await self._search_images([(number, self.shown[number].image) for number in numbers]))
+
+    def _never_shown(self) -> Outcome:
+        text = prompts.no_such_candidate(len(self.shown), style=self.style)
+        return Outcome(Observation(text=text), error="a candidate that was never offered")
 
     async def _search_images(self, chosen: Sequence[tuple[int | None, Image]]) -> Observation:
         """Searches these images at the same time; the results are in the order of `chosen`."""

@@ -221,16 +221,22 @@ class Toolbox:
             self._failures.add(reply.failure)
         return reply
 
-    async def ground(self, image: Image, expression: str) -> Reply[Grounding]:
+    async def ground(self, image: Image, expression: str, region: regions.Box | None = None) -> Reply[Grounding]:
         expression = expression[: tool_api.MAX_EXPRESSION]
+        seen = image if region is None else await asyncio.to_thread(_part, image, region, self.limits.pad)
 
         def body() -> bytes:
             instance = tool_api.GroundingInstance(image="", expression=expression)
-            return tool_api.with_image(tool_api.GroundingRequest(instances=[instance]), image)
+            return tool_api.with_image(tool_api.GroundingRequest(instances=[instance]), seen)
 
-        reply = await self._call("grounding", {"image": image.hash, "expression": expression}, body, _read_detections)
-        found = None if reply.value is None else await self._candidates(image, reply.value)
-        return reply.with_value(found)
+        reply = await self._call("grounding", {"image": seen.hash, "expression": expression}, body, _read_detections)
+        if reply.value is None:
+            return reply.with_value(None)
+        detections = reply.value
+        if region is not None:
+            begin = regions.origin(region, self.limits.pad, image.width, image.height)
+            detections = [_in_whole(each, seen, *begin) for each in detections]
+        return reply.with_value(await self._candidates(image, detections))
 
     async def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Grounding:
         limits = self.limits
@@ -367,6 +373,18 @@ class _FailureLog:
 
 def fingerprint(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def _in_whole(found: tool_api.Detection, part: Image, x: float, y: float) -> tool_api.Detection:
+    """What was found in a part of an image that begins at x, y, in pixels of that image."""
+    return found.model_copy(update={"box": regions.moved(regions.clamp(found.box, part.width, part.height), x, y)})
+
+
+def _part(image: Image, region: regions.Box, pad: int) -> Image:
+    """The pixels around a region, whose hash is known."""
+    part = regions.crop(image, region, by=pad, side=None)
+    part.hash  # noqa: B018 (computed here because a caller's loop should not)
+    return part
 
 
 def _crops(image: Image, boxes: Sequence[regions.Box], pad: int, side: int | None) -> list[Image]:

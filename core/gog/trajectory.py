@@ -80,12 +80,16 @@ class Failure(Record):
 
 
 class Candidate(Record):
-    """A part of the image that grounding proposed and the model may select."""
+    """A part of an image that grounding proposed and the model may select."""
 
     number: int
-    """Counts from 1, best score first."""
+    """By which the model selects it: best score first, after the numbers of images that were shown before."""
     box: tuple[float, float, float, float]
-    """x0, y0, x1, y1 in pixels of the image, ends exclusive."""
+    """x0, y0, x1, y1 in pixels of the image that it is a part of, ends exclusive."""
+    image: str = ""
+    """Content hash of that image, where it is one that a search returned; empty: the question's image."""
+    within: int = 0
+    """Number of the candidate or returned image inside which it was found; 0: the whole of the question's image."""
     score: float
     """The detector's confidence."""
     label: str = ""
@@ -149,6 +153,8 @@ class Turn(Record):
     """The action it holds; none if it holds none that can be carried out."""
     argument: str = ""
     """The expression, query or answer."""
+    within: int = 0
+    """Number of the shown image in which an expression was looked for; 0: the question's image."""
     selected: tuple[int, ...] = ()
     """Numbers of the candidates selected, in order; in an arm that searches the best one unseen, its number."""
     reasoning: str | None = None

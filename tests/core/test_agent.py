@@ -94,7 +94,7 @@ def test_no_detection_is_reported_and_the_whole_image_can_still_be_searched(mode
     toolbox = FakeTools()
     episode = make_episode([ground(), GLANCE, answer()], toolbox, gaze=mode)
     trajectory = play(episode)
-    assert episode.session.observed[0] == prompts.NO_MATCH["full"]
+    assert episode.session.observed[0] == prompts.candidates((), style="full")
     assert toolbox.calls == [("grounding", "red ring"), ("imageSearch", episode.image.hash)]
     assert trajectory.stop == "answer" and trajectory.failures == ()
 
@@ -114,7 +114,7 @@ def test_a_number_that_was_never_offered_is_a_policy_error(number: int) -> None:
     episode = make_episode([ground(), gaze(number), answer()], toolbox)
     trajectory = play(episode)
     assert toolbox.asked("imageSearch") == []
-    assert episode.session.observed[1] == prompts.NO_SUCH_CANDIDATE["full"]
+    assert episode.session.observed[1] == prompts.no_such_candidate(2, style="full")
     assert not trajectory.turns[1].well_formed and trajectory.turns[1].error
     assert rewards.reward(1.0, trajectory.well_formed).total == 0.9
     assert trajectory.failures == ()

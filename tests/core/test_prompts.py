@@ -81,11 +81,17 @@ def test_candidates_are_numbered_with_one_image_each(style: prompts.Style) -> No
     assert style == "terse" or "#1 <|vision_start|><|image_pad|><|vision_end|> box 1, 2, 30, 40 score 0.88" in text
 
 
+NO_CANDIDATE = (
+    "Nothing in the image matches this expression. Use other words for it, or search the whole image with "
+    "<img_search><img></img_search>."
+)
+
+
 @pytest.mark.parametrize("style", ["full", "terse"])
 def test_an_empty_result_is_reported(style: prompts.Style) -> None:
     nothing = prompts.NO_MATCH[style]
     assert nothing
-    assert prompts.candidates([], style=style) == nothing
+    assert prompts.candidates([], style=style) == (nothing if style == "terse" else NO_CANDIDATE)
     assert prompts.image_results([], style=style) == nothing
     assert prompts.text_results([], style=style) == nothing
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gog import tool_actions, tool_api
+from gog import regions, tool_actions, tool_api
 from gog.agent import Episode, Generation
 from gog.call_path import CallError, CallPath
 from gog.dataset import Evidence, Question
@@ -253,8 +253,11 @@ class FakeTools:
     hits: Sequence[tool_api.SearchHit] = field(default_factory=lambda: make_hits("Ada's ring"))
     failing: Mapping[str, FailureKind] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
+    looked: list[tuple[str, regions.Box | None]] = field(default_factory=list)
+    """Hash of the image and region of each grounding."""
 
-    async def ground(self, image: Image, expression: str) -> Reply[Grounding]:
+    async def ground(self, image: Image, expression: str, region: regions.Box | None = None) -> Reply[Grounding]:
+        self.looked.append((image.hash, region))
         return self._reply("grounding", expression, self.grounding)
 
     async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:

@@ -63,6 +63,7 @@ class Scene {
     if (place < 0) return this.say(this.trajectory.region ? 'No candidates were asked for.' : '');
     const chosen = chosenAfter(turns, place);
     for (const candidate of turns[place].seen.candidates || []) {
+      if (candidate.elsewhere) continue; // a part of an image that a search returned
       const style = chosen.includes(candidate.n) ? 'candidate chosen' : 'candidate';
       this.overlay.append(this.box(candidate.box, style, `#${candidate.n}`));
     }
@@ -104,7 +105,7 @@ function chosenAfter(turns, place) {
 
 const ACTIONS = {
   glance: () => [h('b', {}, 'Glance'), h('span', { class: 'how' }, 'searches the whole image')],
-  ground: (turn) => [h('b', {}, 'Ground'), quoted(turn.argument), h('span', { class: 'how' }, 'asks for candidates')],
+  ground: (turn) => [h('b', {}, 'Ground'), quoted(turn.argument), h('span', { class: 'how' }, turn.within ? `asks for candidates inside #${turn.within}` : 'asks for candidates')],
   gaze: (turn) => [h('b', {}, 'Gaze'), h('q', {}, turn.selected.map((number) => `#${number}`).join(', ')), h('span', { class: 'how' }, 'searches the chosen')],
   text: (turn) => [h('b', {}, 'Text search'), quoted(turn.argument)],
   answer: (turn) => [h('b', {}, 'Answer'), quoted(turn.argument)],
@@ -161,11 +162,10 @@ function thumbnails(trajectory, place) {
 }
 
 function searched(trajectory, number) {
-  const place = groundOf(trajectory.turns, number);
-  if (place < 0) return null;
-  const seen = trajectory.turns[place].seen;
-  const chosen = seen.candidates.filter((candidate) => (trajectory.turns[number].selected || []).includes(candidate.n));
-  return h('div', { class: 'thumbs' }, chosen.map((candidate) => thumbnail(trajectory, candidate, true, seen.right === candidate.n)));
+  // The newest candidate of a number counts: the tiny model's numbers begin at 1 in each grounding.
+  const offered = trajectory.turns.slice(0, number).reverse().flatMap(({ seen }) => ((seen && seen.candidates) || []).map((candidate) => ({ candidate, right: seen.right === candidate.n })));
+  const chosen = (trajectory.turns[number].selected || []).map((wanted) => offered.find(({ candidate }) => candidate.n === wanted)).filter(Boolean);
+  return h('div', { class: 'thumbs' }, chosen.map(({ candidate, right }) => thumbnail(trajectory, candidate, true, right)));
 }
 
 function thumbnail(trajectory, candidate, chosen, right) {

@@ -160,6 +160,7 @@ def _turn(item: Trajectory, turn: Turn, written: Segment | None) -> Json:
         {
             "action": turn.action,
             "argument": _cut(turn.argument),
+            "within": turn.within,
             "selected": list(turn.selected),
             "reasoning": _cut(turn.reasoning or ""),
             "raw": _cut(turn.text),
@@ -175,7 +176,8 @@ def _turn(item: Trajectory, turn: Turn, written: Segment | None) -> Json:
 
 
 def _observation(item: Trajectory, seen: Observation) -> Json:
-    right = regions.containing([c.box for c in seen.candidates], item.region) if item.region else None
+    own = [c for c in seen.candidates if not c.image]
+    right = regions.containing([c.box for c in own], item.region) if item.region else None
     return _without_empty(
         {
             "tool": seen.tool,
@@ -184,9 +186,10 @@ def _observation(item: Trajectory, seen: Observation) -> Json:
             "seconds": seen.seconds,
             "attempts": seen.attempts,
             "cached": seen.cached,
-            "right": None if right is None else seen.candidates[right].number,
+            "right": None if right is None else own[right].number,
             "candidates": [
                 {"n": c.number, "box": _box(c.box), "score": c.score, "label": c.label, "crop": c.crop}
+                | ({"elsewhere": True} if c.image else {})
                 for c in seen.candidates
             ],
             "results": [{"title": r.title, "url": r.url, "text": _cut(r.text, 600)} for r in seen.results],

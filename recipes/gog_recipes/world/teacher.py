@@ -97,10 +97,11 @@ class ScriptedTeacher:
         if not seen.candidates:
             return "<think>no match</think><img_search><img></img_search>"
         if self.slip == "pick" or self.evidence.region is None:
-            number = self.rng.randint(1, len(seen.candidates))
+            place = self.rng.randrange(len(seen.candidates))
         else:
             right = regions.containing([candidate.box for candidate in seen.candidates], self.evidence.region)
-            number = 1 if right is None else right + 1
+            place = right or 0
+        number = seen.candidates[place].number
         return f"<think>{self.evidence.expression} {number}</think><img_search>#{number}</img_search>"
 
     def _use_name(self, seen: Observation) -> str:
