@@ -153,6 +153,7 @@ def _for_runs(commands: Commands) -> None:
     _recordings(
         commands.add_parser("recording", help="hand on the recorded answers of tools as one file", allow_abbrev=False)
     )
+    _tools(commands.add_parser("tools", help="call every tool of a manifest once", allow_abbrev=False))
     _judge(commands.add_parser("judge", help="compare a judge with labelled answers", allow_abbrev=False))
     _view(commands.add_parser("view", help="view and review trajectories in a browser", allow_abbrev=False))
 
@@ -244,6 +245,18 @@ def _judge(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--model", help="model to request from it")
     one.add_argument("--votes", type=int, default=1, help="verdicts per answer (default: 1)")
     one.add_argument("--json", action="store_true", help="as JSON, for programs")
+
+
+def _tools(parser: argparse.ArgumentParser) -> None:
+    whats = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    check = whats.add_parser(
+        "check", help="latency, version, cost and answer of each, and what is wrong", allow_abbrev=False
+    )
+    check.add_argument("file", metavar="FILE", nargs="?", help="the manifest of a GoGRun")
+    check.add_argument("--config", metavar="FILE", help="what to call, as the operator wrote it")
+    check.add_argument("-o", "--output", choices=("text", "json"), default="text", help="form of the output")
+    check.add_argument("--json", action="store_const", const="json", dest="output", help="the same as -o json")
+    _sets(check)
 
 
 def _recordings(parser: argparse.ArgumentParser) -> None:

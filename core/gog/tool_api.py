@@ -22,6 +22,8 @@ COST_HEADER, CREDIT_HEADER = "x-gog-cost-usd", "x-gog-credit-usd"
 """Headers of an answer that is paid for, in US dollars: what it cost, and what is left on the account."""
 VENDOR_HEADER, CALLS_HEADER = "x-gog-vendor", "x-gog-calls"
 """Headers of an answer for which a vendor was called: the vendor's name, in one word, and the number of calls."""
+SERVER_HEADER = "x-gog-server"
+"""Header of every answer of a server of gog: its version and its back end, `gog/0.1.0 brave`."""
 FAILURE_HEADER = "x-gog-failure"
 """Header of an error whose cause is a vendor: one of FAILURES. It takes precedence over the status."""
 FAILURES = ("auth", "no_credit", "rate_limited", "unavailable", "refused")

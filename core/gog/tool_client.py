@@ -14,10 +14,9 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 from gog import api_keys, chat_dialect, judging, metrics, outage, regions, store, tool_api, tool_transport
 from gog.call_path import Build, CallError, CallPath, build_here
 from gog.calls import fallback, rate_limit
+from gog.calls.failure_log import FailureLog
 from gog.calls.rate_limit import RateLimit
 from gog.calls.spend import Account
 from gog.calls.spend_log import SpendLog
@@ -51,8 +51,6 @@ SENDS_IMAGES = ("grounding", "imageSearch")
 KEPT_CROPS = 10_000
 MAX_TEXT_BYTES = 4_000_000
 """Maximum bytes of an answer without images."""
-LOG_SECONDS = 60.0
-"""Seconds between two log lines about one kind of failure of one tool."""
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +71,8 @@ class Toolbox:
         backends: Mapping[str, str] | None = None,
         shared: Path | None = None,
         reports: Callable[[Account], SpendLog] | None = None,
+        keys: Mapping[str, str] | None = None,
+        observe: Callable[[tool_transport.Exchange], None] | None = None,
     ) -> None:
         """
         Args:
@@ -83,13 +83,15 @@ class Toolbox:
             backends: what answers each tool, for the keys of recorded answers; a tool without one is known by its URL.
             shared: folder that the processes of this machine share, for rate limits; None limits this process only.
             reports: makes what reports the spending of an account; None: budgets hold for this process only.
+            keys: API key of each server by tool; None reads them from the environment.
+            observe: called after each request (`gog tools check`).
         """
         self.limits, self.judge_model, self._watch = limits, judge_model, watch
         self._endpoints, self._backends = dict(endpoints), dict(backends or {})
-        self._shared, self._reports = shared, reports
+        self._shared, self._reports, self._keys, self._observe = shared, reports, keys, observe
         self.account = Account(limits.budgets())
         self._crops: OrderedDict[tuple[str, tuple[float, ...]], Image] = OrderedDict()
-        self._failures = _FailureLog()
+        self._failures = FailureLog(log)
 
     @classmethod
     def of_stage(cls, config: StageConfig, watch: outage.Watch | None = None) -> Toolbox:
@@ -112,14 +114,16 @@ class Toolbox:
 
     async def _open(self) -> None:
         """Makes what belongs to the I/O loop."""
-        keys = {tool: api_keys.from_environment(key_variable(tool)) for tool in PATHS}
+        keys = self._keys
+        if keys is None:
+            keys = {tool: api_keys.from_environment(key_variable(tool)) for tool in PATHS}
         self._spend_log = self._reports(self.account) if self._reports is not None else None
         if self._spend_log is not None:
             await self._spend_log.sync()  # what earlier stages spent
             self._reporting = asyncio.create_task(self._spend_log.run())  # ends with the loop
         self._cache = await asyncio.to_thread(Cache, self.limits.cache)
         self._session = tool_transport.open_session()
-        self._paths = {tool: self._path(tool, self._own_server(tool, keys[tool])) for tool in PATHS}
+        self._paths = {tool: self._path(tool, self._own_server(tool, keys.get(tool, ""))) for tool in PATHS}
         fallbacks = {tool: self._fallback_server(tool) for tool in PATHS}
         self._fallbacks = {tool: self._path(tool, server) for tool, server in fallbacks.items() if server is not None}
         self._lag = asyncio.create_task(loop_lag.measure(metrics.record_event_loop_lag))  # ends with the loop
@@ -172,6 +176,7 @@ class Toolbox:
             server.backend,
             max_bytes=tool_transport.MAX_ANSWER_BYTES if tool == "imageSearch" else MAX_TEXT_BYTES,
             max_values=tool_transport.MAX_VALUES,
+            observe=self._observe,
         ).send
         if tool == "judge":
             send = chat_dialect.DialectTransport(send).send
@@ -349,26 +354,6 @@ class _Server:
     """How it is called."""
     charged_as: str
     """Name under which its calls are charged."""
-
-
-@dataclass
-class _FailureLog:
-    """Logs failures in the servers' own words: the first of each kind at once, then one in LOG_SECONDS with a count."""
-
-    clock: Callable[[], float] = time.monotonic
-    """Seconds; only differences matter."""
-    _last: dict[tuple[str, str], tuple[float, int]] = field(default_factory=dict)
-    """Time of the last line, and failures since, by tool and kind."""
-
-    def add(self, failure: ToolFailure) -> None:
-        key, now = (failure.tool, str(failure.kind)), self.clock()
-        at, missed = self._last.get(key, (now - LOG_SECONDS, 0))
-        if now - at < LOG_SECONDS:
-            self._last[key] = (at, missed + 1)
-            return
-        more = f" ({missed} more since the last line)" if missed else ""
-        log.warning("%s failed: %s: %s%s", failure.tool, failure.kind, failure.message, more)
-        self._last[key] = (now, 0)
 
 
 def fingerprint(text: str) -> str:

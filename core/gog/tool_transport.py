@@ -15,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
 
@@ -34,6 +34,7 @@ thread that owns sockets and deadlines: 20 ms for so many bytes."""
 MAX_VALUES = 40_000
 """Maximum commas, brackets and braces of a tool's response, which can take far more time and memory than bytes do: 60 MB
 of `[],` took minutes and gigabytes."""
+OBSERVED_BYTES = 65_536
 MAX_WHOLE_BODY = 1 << 16
 """Maximum bytes of a request body that are written to the socket at once; a longer body is written in parts, so that
 other requests are served in between."""
@@ -50,6 +51,20 @@ def open_session() -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
     )
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request, as an observer sees it."""
+
+    status: int = 0
+    """HTTP status; 0 where there was no response."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the response, with names in any case."""
+    body: bytes = b""
+    """First OBSERVED_BYTES bytes of its body, without our key."""
+    error: Exception | None = None
+    """Why there was no response."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,8 @@ class Transport:
     """Maximum bytes of a response."""
     max_values: int | None = None
     """Maximum commas, brackets and braces of a response; None for no limit."""
+    observe: Callable[[Exchange], None] | None = None
+    """Called after each request, but for those that are cut off."""
 
     async def send(self, body: bytes, bill: Bill | None = None) -> bytes:
         """Sends a JSON body by POST and returns the body of the response.
@@ -101,12 +118,17 @@ class Transport:
             async with self.session.post(self.url, data=data, headers=headers, allow_redirects=False) as response:
                 _note_cost(self.tool, response.headers, bill, self.backend)  # also of a body that cannot be read
                 answer = await _read_whole(response, self.max_bytes)
+                if self.observe is not None:
+                    start = redact.redact(answer[:OBSERVED_BYTES], (self.key,))
+                    self.observe(Exchange(response.status, response.headers, start))
                 if response.status != 200:
                     check_status(response.status, response.headers, explanation(answer, self.key))
                 return answer
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:
+            if self.observe is not None:
+                self.observe(Exchange(error=error))
             words = f"{type(error).__name__}: {error}"  # quotes the server where its answer is not HTTP
             raise CallError(FailureKind.CONNECTION, explanation(words.encode(), self.key)) from None
 
@@ -224,7 +246,7 @@ def one_line(text: str, limit: int = MAX_WORDS) -> str:
 def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, backend: str = BACKEND) -> None:
     """Records the cost that a response reports, also for failures, which may be charged."""
     if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
-        cost, left = (_dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
+        cost, left = (dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
         metrics.record_cost(tool, backend, cost, left)
         if bill is not None:
             bill.usd = bill.usd if cost is None else (bill.usd or 0.0) + cost
@@ -237,7 +259,7 @@ def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, 
         bill.calls = (bill.calls or 0) + int(calls)
 
 
-def _dollars(text: str) -> float | None:
+def dollars(text: str) -> float | None:
     """The amount; None if the text is not an amount of money."""
     try:
         amount = float(text)

@@ -32,7 +32,8 @@ from pathlib import Path
 import uvicorn
 from pydantic import ValidationError
 
-from gog import api_keys
+import gog
+from gog import api_keys, tool_api, tool_transport
 from gog.errors import ServiceDown, UserError
 from gog.spec import FailureInjection
 from gog.spec.endpoints import KEY
@@ -176,7 +177,7 @@ def serve(name: str, args: argparse.Namespace, build: Callable[[argparse.Namespa
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,
+            headers=[(tool_api.SERVER_HEADER, identity(args))],
             timeout_graceful_shutdown=args.drain_seconds,
             timeout_keep_alive=65,
         )
@@ -187,6 +188,12 @@ def serve(name: str, args: argparse.Namespace, build: Callable[[argparse.Namespa
             raise UserError(f"cannot listen: {error.strerror}", where=address) from None
         if server.failure is not None:
             raise server.failure
+
+
+def identity(args: argparse.Namespace) -> str:
+    """Version and back end of a server, for a header."""
+    backend = str(getattr(args, "backend", "")).encode("ascii", "replace").decode()
+    return f"gog/{gog.__version__} {tool_transport.one_line(backend, 60)}".strip()
 
 
 def read_injection(text: str) -> FailureInjection:
