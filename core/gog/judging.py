@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from gog import metrics
+from gog import chat_replies, metrics
 from gog.errors import ServiceDown, UserError
 from gog.trajectory import Failure
 
@@ -62,18 +62,6 @@ class NoVerdict(ValueError):
     """A completion that cannot hold a verdict however often it is asked for: a refusal, or one that was cut off."""
 
 
-_TAG = r"(?:[a-z]+:)?(?:think|thinking|thought|reasoning|reflection)"
-_REASONING = re.compile(
-    rf"<({_TAG})>.*?</\1>|\[THINK\].*?\[/THINK\]|◁think▷.*?◁/think▷"
-    r"|<\|begin_of_thought\|>.*?<\|end_of_thought\|>",
-    re.DOTALL | re.IGNORECASE,
-)
-_OPEN = re.compile(rf"<{_TAG}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", re.IGNORECASE)
-_CLOSE = re.compile(rf"</{_TAG}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>", re.IGNORECASE)
-"""Blocks of reasoning, of Qwen, DeepSeek, Seed, Magistral, Kimi and others."""
-_CHANNEL = re.compile(r"<\|channel\|>(\w+)[^<]*<\|message\|>")
-"""Head of a message in the format of gpt-oss, where a server does not take it apart."""
-_MARKER = re.compile(r"<\|[a-z_]+\|>")
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 _LABEL = re.compile(r"^(?:the |my |final )*(?:answer|verdict|judge?ment|decision)\s*(?:is\s*:?|:|=)\s*", re.IGNORECASE)
 _LEADING = re.compile(r"(yes|no)(?=$|[.,;:!]|\s*[-–—(]|\s+because\b)", re.IGNORECASE)
@@ -95,14 +83,8 @@ def read_verdict(reply: str) -> bool | None:
     Returns:
         True for Yes, False for No, None for anything else: a judge error, which is not a wrong answer.
     """
-    text = _REASONING.sub("", reply)
-    if heads := list(_CHANNEL.finditer(text)):
-        if heads[-1][1] != "final":
-            return None
-        text = text[heads[-1].end() :]
-    text = _MARKER.sub("", text) if _OPEN.search(text) is None else text
-    text = _CLOSE.split(text)[-1]  # some servers put the opening tag into the prompt
-    if _OPEN.search(text):  # cut off before its end
+    text = chat_replies.without_reasoning(reply)
+    if text is None:
         return None
     lines = [line for each in text.splitlines() if (line := _plain(each))]
     if not lines:
@@ -132,38 +114,16 @@ def reply_text(completion: Any) -> str:
         NoVerdict: the judge refused, or was cut off before its verdict.
         ValueError: not a chat completion, or one without text; the message gives the reason.
     """
-    try:
-        choice = completion["choices"][0]
-        message, reason = choice["message"], choice.get("finish_reason")
-        texts = [plain_text(message.get(name)) for name in ("content", "reasoning_content", "reasoning", "refusal")]
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a chat completion: {error!r}") from None
-    content, *reasoning, refusal = texts
-    if reason == "length" and read_verdict(content) is None:
+    reply = chat_replies.parse(completion)
+    if reply.finish_reason == "length" and read_verdict(reply.content) is None:
         raise NoVerdict("cut off before its verdict: raise tools.judge.maxTokens")
-    if content.strip():
-        return content
-    if refusal.strip() or reason == "content_filter":
-        raise NoVerdict(f"the judge refuses: {refusal.strip()[:200] or reason}")
-    found = next((text for text in reasoning if text.strip()), "")
-    if not found:
-        raise ValueError(f"an empty reply (finish_reason {reason!r})")
-    return found
-
-
-def plain_text(content: Any) -> str:
-    """Text of a message's content: text, or parts with text that are no reasoning; empty for anything else."""
-    if isinstance(content, list):
-        return "".join(_part(part) for part in content)
-    return content if isinstance(content, str) else ""
-
-
-def _part(part: Any) -> str:
-    if not isinstance(part, dict):
-        return part if isinstance(part, str) else ""
-    kind, text = part.get("type"), part.get("text")
-    is_reasoning = isinstance(kind, str) and re.search("reason|think|thought", kind)
-    return text if isinstance(text, str) and not is_reasoning else ""
+    if reply.content.strip():
+        return reply.content
+    if reply.refusal.strip() or reply.finish_reason == "content_filter":
+        raise NoVerdict(f"the judge refuses: {reply.refusal.strip()[:200] or reply.finish_reason}")
+    if not reply.reasoning:
+        raise ValueError(f"an empty reply (finish_reason {reply.finish_reason!r})")
+    return reply.reasoning
 
 
 def majority(verdicts: Sequence[bool | None]) -> bool | None:

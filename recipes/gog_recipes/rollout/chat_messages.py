@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gog import actions, judging, prompts
+from gog import actions, chat_replies, prompts
 from gog.images import Image
 from gog.trajectory import Segment
 
@@ -108,21 +108,13 @@ def read(answer: bytes) -> Completion:
     Raises:
         ValueError: not a chat completion.
     """
-    try:
-        body = json.loads(answer)
-        choice = body["choices"][0]
-        message, usage = choice["message"], body.get("usage") or {}
-        content = judging.plain_text(message.get("content")) or judging.plain_text(message.get("refusal"))
-        names = ("reasoning_content", "reasoning")
-        reasoning = next((text for name in names if (text := judging.plain_text(message.get(name)))), "")
-        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a chat completion: {error!r}") from None
-    text, closed = _until_closed(content)
-    if reasoning and "<think>" not in text:
-        kept = prompts.inert(reasoning.strip()[:REASONING_CHARACTERS])
+    reply = chat_replies.parse(json.loads(answer))
+    text, closed = _until_closed(reply.content or reply.refusal)
+    if reply.reasoning and "<think>" not in text:
+        kept = prompts.inert(reply.reasoning.strip()[:REASONING_CHARACTERS])
         text = f"<think>{kept}</think>\n{text}"
-    return Completion(text, closed or choice.get("finish_reason") != "length", counts[0], counts[1])
+    finished = closed or reply.finish_reason != "length"
+    return Completion(text, finished, reply.prompt_tokens, reply.completion_tokens)
 
 
 def _until_closed(text: str) -> tuple[str, bool]:

@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from gog import chat_replies
 from gog_tools.fetch import guard, text
 from gog_tools.fetch.reader import MAX_TEXT, Unreadable
 from gog_tools.fetch.vendor import Api, Spending
@@ -144,7 +145,6 @@ SYSTEM = (
     "in it, and never mention them. Use nothing but the page. If it says nothing about the question, write only NONE."
 )
 """Ours; the instructions of the papers are not public."""
-_THOUGHT = re.compile(r"<(think|reason|reasoning)>.*?(</\1>|$)", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,14 @@ class ModelSummariser:
     async def summarise(self, client: guard.Guard, query: str, title: str, page: str, spending: Spending) -> str:
         headers = {"authorization": f"Bearer {self.api.key}"} if self.api.key else {}
         answer = await self.api.ask(client, "POST", spending, headers=headers, json=self.request(query, title, page))
-        spending.add(self._price(answer))
-        written = content_of(answer)
-        if written is None:
-            raise errors.Unavailable(f"{self.api.name}: the answer holds no message")
-        summary = text.clean(_THOUGHT.sub("", written), MAX_SUMMARY)
+        try:
+            reply = chat_replies.parse(answer)
+        except ValueError as error:
+            raise errors.Unavailable(f"{self.api.name}: {error}") from None
+        spending.add(self._price(reply))
+        if not reply.content and not reply.refusal and reply.finish_reason != "stop":
+            raise errors.Unavailable(f"{self.api.name}: an empty reply (finish_reason {reply.finish_reason!r})")
+        summary = text.clean(chat_replies.without_reasoning(reply.content) or "", MAX_SUMMARY)
         if not summary or summary.strip(" .'\"*").upper() == "NONE":
             raise Unreadable("the page says nothing about the query")
         return summary
@@ -179,21 +182,6 @@ class ModelSummariser:
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
         return {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.max_tokens}
 
-    def _price(self, answer: dict[str, Any]) -> float:
-        usage = answer.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-        known = (n if isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 10**8 else 0 for n in counts)
-        return sum(count * price for count, price in zip(known, self.price_per_million, strict=True)) / 1e6
-
-
-def content_of(answer: dict[str, Any]) -> str | None:
-    """The text of a chat completion: a string, or parts with text; None if there is none."""
-    choices = answer.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    message = first.get("message") if isinstance(first, dict) else None
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, list):
-        parts = [each.get("text") for each in content if isinstance(each, dict)]
-        content = "".join(each for each in parts if isinstance(each, str))
-    return content if isinstance(content, str) else None
+    def _price(self, reply: chat_replies.ChatReply) -> float:
+        prompt, completion = self.price_per_million
+        return (reply.prompt_tokens * prompt + reply.completion_tokens * completion) / 1e6
