@@ -22,7 +22,7 @@ from gog.images import Image
 from gog.journal.chains import Found
 from gog.journal.records import Kept
 from gog.spec import AgentSettings
-from gog.tool_actions import SEARCH_TOOLS, Outcome, ToolActions, Tools
+from gog.tool_actions import SEARCH_TOOLS, Outcome, Shown, ToolActions, Tools
 from gog.trajectory import Failure, Observation, Segment, StopReason, Trajectory, Turn
 
 TOO_LONG = "too_long"
@@ -115,7 +115,9 @@ class Episode:
     """Segments of the conversation that were kept."""
 
     def __post_init__(self) -> None:
-        self.actions = ToolActions(self.image, self.toolbox, self.settings.gaze, self.style, self.tools)
+        self.actions = ToolActions(
+            self.image, self.toolbox, self.settings.gaze, self.style, self.tools, thumbnails=self.settings.thumbnails
+        )
         self._fitter = observation_fit.Fitter(self.session, self.style, turn_reserve(self.settings))
 
     def restore(self, found: Found, images: Mapping[str, Image]) -> None:
@@ -137,6 +139,8 @@ class Episode:
             self.images.update((each, images[each]) for each in seen.images)
             if turn.action == "ground" and seen.tool == "grounding" and not seen.failures:
                 self.actions.offer(seen.candidates, [images[each.crop] for each in seen.candidates], images)
+            elif seen.images and self.actions.names_results:
+                self.actions.show([Shown(images[each], images[each]) for each in seen.images])
 
     async def run(self) -> Trajectory:
         """Plays the episode to its end. Mistakes of tools and of the model are recorded, not raised."""
@@ -238,8 +242,8 @@ class Episode:
             self.stop = "max_tokens"
         else:
             self.session.observe(fitted.segment)
-            if outcome.observation.candidates:
-                self.actions.show_only(len(fitted.observation.candidates))
+            if outcome.observation.candidates or (outcome.images and self.actions.names_results):
+                self.actions.show_only(len(fitted.images))
             self.images.update((image.hash, image) for image in fitted.images)
             self.answer_next = fitted.notice.answer_next
         self._keep(fitted.images if fitted else ())

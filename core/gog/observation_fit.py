@@ -110,7 +110,7 @@ class Fitter:
     ) -> tuple[Observation, Sequence[Image]]:
         """The first `size` candidates of an observation that offers some, else its first `size` characters."""
         if not observation.candidates:
-            return observation.model_copy(update={"text": observation.text[:size]}), images
+            return _cut(observation, images, size)
         kept = observation.candidates[:size]
         update = {
             "text": prompts.candidates(kept, style=self.style),
@@ -131,3 +131,16 @@ class Fitter:
             note = prompts.note(prompts.LONGEST_NOTICE, style=self.style)
             self._frame = len((await self.context.encode("", (), note)).tokens)
         return self._frame
+
+
+def _cut(observation: Observation, images: Sequence[Image], size: int) -> tuple[Observation, Sequence[Image]]:
+    """The first `size` characters of an observation, with the images that they show; no image is cut in two."""
+    text, length = observation.text, len(prompts.IMAGE)
+    if images and (start := text.rfind(prompts.IMAGE, 0, size + length - 1)) >= 0 and start + length > size:
+        size = start
+    shown = images[: text.count(prompts.IMAGE, 0, size)]
+    hashes = tuple(image.hash for image in shown)
+    results = tuple(
+        each if each.thumbnail in hashes else each.model_copy(update={"thumbnail": ""}) for each in observation.results
+    )
+    return observation.model_copy(update={"text": text[:size], "images": hashes, "results": results}), shown

@@ -13,8 +13,9 @@ Text that comes from tools is made inert first: it can neither open nor close a 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from gog import actions, catalog
@@ -178,20 +179,37 @@ def candidates(items: Sequence[Candidate], *, style: Style, within: int = 0) -> 
     )
 
 
-def image_results(titles: Sequence[str], *, style: Style, candidate: int | None = None) -> str:
+def image_results(
+    titles: Sequence[str],
+    *,
+    style: Style,
+    candidate: int | None = None,
+    thumbnails: Mapping[int, int] = MappingProxyType({}),
+) -> str:
     """The body of an image search: the titles of what was found, of which the tiny model reads the first.
 
     Args:
         titles: best first.
         style: full or terse.
         candidate: number of the candidate that was searched; None for the whole image.
+        thumbnails: number by which the model may select each image that is shown, by the place of its title, from 0;
+            0: it has no number.
     """
     if not titles:
         return NO_MATCH[style]
     if style == "terse":
-        return f"name {inert(titles[0])}"
+        return f"name {inert(titles[0])}" + (f" {IMAGE}" if 0 in thumbnails else "")
     subject = f"Candidate #{candidate}" if candidate else "The image"
-    return f"{subject} looks like:\n" + "\n".join(f"{rank}. {inert(title)}" for rank, title in enumerate(titles, 1))
+    images = {at: f" {f'#{number} ' if number else ''}{IMAGE}" for at, number in thumbnails.items()}
+    lines = (f"{at + 1}. {inert(title)}{images.get(at, '')}" for at, title in enumerate(titles))
+    return f"{subject} looks like:\n" + "\n".join(lines)
+
+
+def unusable_thumbnails(count: int, *, style: Style) -> str:
+    """The line about thumbnails that could not be shown; empty for none, and for the tiny model."""
+    if not count or style == "terse":
+        return ""
+    return f"({count} thumbnail{'s' if count > 1 else ''} could not be shown.)"
 
 
 def text_results(pages: Sequence[tuple[str, str]], *, style: Style) -> str:

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from gog import actions, catalog, prompts, regions, tool_api, tool_types
+from gog import actions, catalog, prompts, regions, thumbnails, tool_api, tool_types
 from gog.images import Image
+from gog.spec import ThumbnailSettings
+from gog.thumbnails import Decoded
 from gog.trajectory import Candidate, Observation, Result
 
 SEARCH_TOOLS = catalog.SEARCH_TOOLS
@@ -82,6 +84,8 @@ class ToolActions:
     """Style of the observations."""
     tools: frozenset[str] = SEARCH_TOOLS
     """Names of the tools that may be called; empty: the model answers from what it sees and knows."""
+    thumbnails: ThumbnailSettings = field(default_factory=ThumbnailSettings)
+    """Which thumbnails of search results the model is shown."""
     shown: dict[int, Shown] = field(default_factory=dict)
     """The images that the model may name, by number."""
     _newest: int = 1
@@ -98,6 +102,11 @@ class ToolActions:
         selection = actions.Gaze(tuple(range(1, min(len(self.shown), actions.MAX_SELECTED) + 1)))
         worded = (kind("") for kind in actions.KINDS if issubclass(kind, actions.Worded) and kind is not actions.Answer)
         return max(map(self.cost, (actions.Glance(), selection, *worded)))
+
+    @property
+    def names_results(self) -> bool:
+        """Whether images that searches return get numbers: where the model selects, and has words for many numbers."""
+        return self.gaze == "select" and self.style == "full"
 
     def next_number(self) -> int:
         """The number of the image that is shown next."""
@@ -132,7 +141,7 @@ class ToolActions:
             return Outcome(Observation(text=prompts.NOT_ALLOWED[self.style]), error=f"{needs} may not be used")
         match action:
             case actions.Glance():
-                return Outcome(await self._search_images([(None, self.image)]))
+                return await self._search_images([(None, self.image)])
             case actions.Ground(expression, within):
                 return await self._ground(expression, within)
             case actions.Gaze(numbers):
@@ -156,7 +165,7 @@ class ToolActions:
 
     async def _ground(self, expression: str, within: int) -> Outcome:
         if self.gaze == "off":
-            return Outcome(await self._search_images([(None, self.image)]))
+            return await self._search_images([(None, self.image)])
         if within and within not in self.shown:
             return self._never_shown()
         look = self.shown[within] if within else Shown(self.image, self.image)
@@ -178,7 +187,8 @@ class ToolActions:
 
     async def _search_unseen(self, grounding: tool_types.Reply[tool_types.Grounding]) -> Outcome:
         """Searches the best candidate at once; none is offered, so none can be selected later."""
-        observation = await self._search_images([(1, grounding.unwrap().crops[0])])
+        searched = await self._search_images([(1, grounding.unwrap().crops[0])])
+        observation = searched.observation
         both = {
             "calls": 2,
             "attempts": grounding.attempts + observation.attempts,
@@ -188,33 +198,41 @@ class ToolActions:
             "waited": round(grounding.waited + observation.waited, 4),
             "usd": grounding.usd + observation.usd,
         }
-        return Outcome(observation.model_copy(update=both), selected=(1,))
+        return Outcome(observation.model_copy(update=both), searched.images, selected=(1,))
 
     async def _gaze(self, numbers: Sequence[int]) -> Outcome:
         """Searches the selected images and no other; a number that was never shown is the model's mistake."""
         if not all(number in self.shown for number in numbers):
             return self._never_shown()
-        return Outcome(await self._search_images([(number, self.shown[number].image) for number in numbers]))
+        return await self._search_images([(number, self.shown[number].image) for number in numbers])
 
     def _never_shown(self) -> Outcome:
         text = prompts.no_such_candidate(len(self.shown), style=self.style)
         return Outcome(Observation(text=text), error="a candidate that was never offered")
 
-    async def _search_images(self, chosen: Sequence[tuple[int | None, Image]]) -> Observation:
+    async def _search_images(self, chosen: Sequence[tuple[int | None, Image]]) -> Outcome:
         """Searches these images at the same time; the results are in the order of `chosen`."""
         replies = await asyncio.gather(*(self.toolbox.search_image(image) for _, image in chosen))
-        texts, results, failures = [], [], []
-        for (number, _), reply in zip(chosen, replies, strict=True):
+        decoded = await self._thumbnails([() if reply.failure else reply.unwrap() for reply in replies])
+        texts, results, failures, images = [], [], [], list[Image]()
+        for (number, _), reply, found in zip(chosen, replies, decoded.by_search, strict=True):
             if failure := reply.failure_record:
                 failures.append(failure)
                 texts.append(prompts.TOOL_FAILED[self.style])
                 continue
             hits = reply.unwrap()
-            results += [_result(hit) for hit in hits]
-            texts.append(prompts.image_results([hit.title for hit in hits], style=self.style, candidate=number))
-        return Observation(
+            results += [_result(hit, found.get(place)) for place, hit in enumerate(hits)]
+            first = self.next_number() + len(images)
+            numbers = {place: first + at if self.names_results else 0 for at, place in enumerate(sorted(found))}
+            images += [found[place] for place in sorted(found)]
+            titles = [hit.title for hit in hits]
+            texts.append(prompts.image_results(titles, style=self.style, candidate=number, thumbnails=numbers))
+        if unusable := prompts.unusable_thumbnails(decoded.unusable, style=self.style):
+            texts.append(unusable)
+        observation = Observation(
             text="\n".join(texts),
             tool="imageSearch",
+            images=tuple(image.hash for image in images),
             results=tuple(results),
             failures=tuple(failures),
             calls=len(chosen),
@@ -225,6 +243,16 @@ class ToolActions:
             waited=round(max(reply.waited for reply in replies), 4),
             usd=sum(reply.usd for reply in replies),
         )
+        if images and self.names_results:
+            self.show([Shown(image, image) for image in images])
+        return Outcome(observation, tuple(images))
+
+    async def _thumbnails(self, searches: Sequence[Sequence[tool_api.SearchHit]]) -> Decoded:
+        """The thumbnails to show; the tiny model reads the first result only."""
+        if not self.thumbnails.count or not any(hit.thumbnail for hits in searches for hit in hits):
+            return Decoded(({},) * len(searches))
+        readable = [hits[:1] if self.style == "terse" else hits for hits in searches]
+        return await asyncio.to_thread(thumbnails.decode, readable, self.thumbnails)
 
     async def _search_text(self, query: str) -> Outcome:
         reply = await self.toolbox.search_text(query)
@@ -252,5 +280,6 @@ def _seen(tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Ob
     )
 
 
-def _result(hit: tool_api.SearchHit) -> Result:
-    return Result(title=hit.title[:200], url=hit.url[:500], text=hit.text[:2000])
+def _result(hit: tool_api.SearchHit, thumbnail: Image | None = None) -> Result:
+    shown = thumbnail.hash if thumbnail is not None else ""
+    return Result(title=hit.title[:200], url=hit.url[:500], text=hit.text[:2000], thumbnail=shown)

@@ -113,7 +113,7 @@ class SearchHit(Wire):
     text: str = ""
     """Summary of the page (text search)."""
     thumbnail: str = ""
-    """PNG bytes in base64 (image search); empty where there is none."""
+    """A small PNG, JPEG or WEBP in base64 (image search); empty where there is none."""
     score: float = 0.0
     """The server's relevance score; higher is better."""
 
@@ -147,12 +147,13 @@ def encode_image(image: images.Image) -> str:
     return base64.b64encode(image.png).decode("ascii")
 
 
-def decode_image(text: str, *, where: str = "image") -> images.Image:
+def decode_image(text: str, *, where: str = "image", max_pixels: int = images.MAX_PIXELS) -> images.Image:
     """The image in a base64 text.
 
     Args:
         text: encoded bytes of an image file in base64.
         where: the field, for messages.
+        max_pixels: an image of more is refused before it is decoded.
 
     Raises:
         UserError: not base64, or not a readable image.
@@ -163,4 +164,4 @@ def decode_image(text: str, *, where: str = "image") -> images.Image:
         data = b"".join(base64.b64decode(each, validate=True) for each in slices)
     except ValueError:
         data = b""
-    return images.decode(data, where=where)
+    return images.decode(data, where=where, max_pixels=max_pixels)

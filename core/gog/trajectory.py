@@ -107,6 +107,8 @@ class Result(Record):
     """Its address, at most 500 characters."""
     text: str = ""
     """Text of the page, at most 2,000 characters; empty for an image."""
+    thumbnail: str = ""
+    """Content hash of its thumbnail, where the model was shown it; empty elsewhere."""
 
 
 class Observation(Record):

@@ -47,8 +47,9 @@ def write(path: Path, trajectories: Iterable[Trajectory], images: Mapping[str, I
 
 def shown(trajectory: Trajectory) -> set[str]:
     """Content hashes of every image that a trajectory shows."""
-    crops = {c.crop for turn in trajectory.turns if turn.observation for c in turn.observation.candidates if c.crop}
-    return {trajectory.image, *trajectory.images(), *crops}
+    seen = [turn.observation for turn in trajectory.turns if turn.observation]
+    crops = {each.crop for observation in seen for each in observation.candidates if each.crop}
+    return {trajectory.image, *trajectory.images(), *crops, *(image for each in seen for image in each.images)}
 
 
 class Archive:

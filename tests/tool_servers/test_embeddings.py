@@ -157,6 +157,20 @@ def test_an_index_of_another_encoder_is_refused(gallery, siglip, tmp_path):
         backends.load("image-search", "embeddings", options, ImageSearch, {"fetch_model": lambda: Path})
 
 
+def test_results_come_with_small_images_where_thumbnails_are_asked_for(gallery, siglip, tmp_path):
+    encoder = Encoder(siglip, "siglip")
+    index_build.build(gallery, tmp_path / "index", encoder)
+    backend = embeddings.Embeddings(tmp_path / "index", encoder, images=gallery, thumbnails=2)
+    (gallery / "coffee.png").unlink()
+    query = images.read(folders.photographs()["coffee"])
+    hits = backend.search([query], [3])[0].hits
+    assert hits[0].title == "coffee" and [bool(hit.thumbnail) for hit in hits] == [False, True, False]
+    small = tool_api.decode_image(hits[1].thumbnail)
+    assert max(small.width, small.height) == embeddings.THUMBNAIL_SIDE
+    with pytest.raises(UserError, match="options images: None: no such folder"):
+        embeddings.Embeddings(tmp_path / "index", encoder, thumbnails=1)
+
+
 def test_a_damaged_index_is_refused_by_the_name_of_the_file(gallery, siglip, tmp_path):
     encoder = Encoder(siglip, "siglip")
     manifest = index_build.build(gallery, tmp_path / "index", encoder)

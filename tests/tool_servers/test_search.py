@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gog import dataset, regions, tool_api
+from gog import images as gog_images
 from gog.images import Image
 from gog_recipes.world import drawing, entities, scenes
 from gog_tools.search.image_index import ImageIndex
@@ -52,6 +53,15 @@ def test_a_crop_finds_its_thing(images, by, side):
         for thing in scene.things
     ]
     assert fraction_right(images, pairs) >= 0.95
+
+
+def test_the_first_results_come_with_their_image_where_thumbnails_are_asked_for(images, world):
+    entry = images.entries[4]
+    query = gog_images.read(world / entry.image)
+    (plain,), (found,) = (index.search([query], [3]) for index in (images, ImageIndex.read(world, thumbnails=2)))
+    assert [bool(hit.thumbnail) for hit in found.hits] == [True, True, False]
+    assert found.hits[0].title == entry.title and tool_api.decode_image(found.hits[0].thumbnail).hash == query.hash
+    assert not any(hit.thumbnail for hit in plain.hits)
 
 
 def test_a_scene_of_one_thing_finds_it(images):

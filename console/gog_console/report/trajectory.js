@@ -146,14 +146,17 @@ function seenBlock(trajectory, turn, number) {
     (seen.failures || []).map((failure) => h('p', { class: 'failure' }, h('b', {}, `Tool failure: ${failure.kind} `), failure.message || '')),
     seen.candidates && thumbnails(trajectory, number),
     turn.action === 'gaze' && searched(trajectory, number),
-    (seen.results || []).length > 0 && h('ol', { class: 'found' }, seen.results.map(result)),
+    (seen.results || []).length > 0 && h('ol', { class: 'found' }, seen.results.map((found) => result(trajectory, found))),
     !seen.candidates && !seen.results && !seen.failures && h('p', { class: 'thinks' }, seen.text || 'nothing came back'),
     seen.note && h('p', { class: 'thinks' }, seen.note),
     seen.text && h('details', {}, h('summary', {}, 'as the policy read it'), h('pre', {}, tagged(seen.text))),
   );
 }
 
-const result = (found) => h('li', {}, h('b', {}, found.title || ''), found.url && h('span', { class: 'url' }, found.url), found.text && h('span', { class: 'text' }, found.text));
+function result(trajectory, found) {
+  const image = found.thumbnail && trajectory.images[found.thumbnail];
+  return h('li', {}, image && image.src && h('img', { src: image.src, alt: '', class: 'shown' }), h('b', {}, found.title || ''), found.url && h('span', { class: 'url' }, found.url), found.text && h('span', { class: 'text' }, found.text));
+}
 
 function thumbnails(trajectory, place) {
   const seen = trajectory.turns[place].seen;

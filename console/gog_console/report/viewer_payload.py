@@ -192,7 +192,11 @@ def _observation(item: Trajectory, seen: Observation) -> Json:
                 | ({"elsewhere": True} if c.image else {})
                 for c in seen.candidates
             ],
-            "results": [{"title": r.title, "url": r.url, "text": _cut(r.text, 600)} for r in seen.results],
+            "results": [
+                {"title": r.title, "url": r.url, "text": _cut(r.text, 600)}
+                | ({"thumbnail": r.thumbnail} if r.thumbnail else {})
+                for r in seen.results
+            ],
             "failures": [failure.model_dump() for failure in seen.failures],
         }
     )

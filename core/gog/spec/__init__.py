@@ -57,6 +57,7 @@ from gog.spec.stages import (
     Quantization,
     SFTSettings,
     StratifySettings,
+    ThumbnailSettings,
 )
 from gog.spec.tools import (
     BudgetSpec,
@@ -138,6 +139,7 @@ __all__ = [
     "StratifyConfig",
     "StratifySettings",
     "Text",
+    "ThumbnailSettings",
     "TolerationSpec",
     "ToolPolicy",
     "ToolsSpec",

@@ -16,6 +16,30 @@ Quantization = Literal["none", "nf4"]
 Offload = Literal["none", "cpu"]
 
 
+class ThumbnailSettings(Spec):
+    """Thumbnails of search results that the model is shown."""
+
+    count: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Thumbnails shown after an image search at most, all selected candidates together; 0 shows titles only. "
+        "The back end must return thumbnails, by an option of its own [ours].",
+    )
+    side: int = Field(
+        224, ge=28, le=1_024, description="Longest side in pixels; a larger thumbnail is made smaller [ours]."
+    )
+    max_bytes: int = Field(
+        1_000_000, ge=1_000, le=10_000_000, description="Bytes of a thumbnail at most; a larger one is left out [ours]."
+    )
+    max_pixels: int = Field(
+        4_000_000,
+        ge=1_000,
+        le=40_000_000,
+        description="Pixels of a thumbnail at most; a larger one is left out undecoded [ours].",
+    )
+
+
 class AgentSettings(Spec):
     """The limits of one episode."""
 
@@ -32,6 +56,9 @@ class AgentSettings(Spec):
     max_turn_tokens: int = Field(512, ge=1, description="Generated tokens per turn at most [ours].")
     max_tokens: int = Field(
         8192, ge=16, description="Tokens of an episode at most, prompt and observations included [paper]."
+    )
+    thumbnails: ThumbnailSettings = Field(
+        ThumbnailSettings(), description="Which thumbnails of search results the model is shown [ours]. Default: none."
     )
     concurrent_episodes: int = Field(160, ge=1, description="Episodes that run at the same time in one process [ours].")
 

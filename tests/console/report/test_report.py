@@ -445,6 +445,23 @@ def test_large_images_are_scaled_down_rather_than_dropped(monkeypatch):
     assert sum(len(image["src"]) for image in found["images"].values()) < 400_000
 
 
+def test_a_thumbnail_that_the_model_saw_is_embedded_and_named_by_its_result():
+    from support.builders import make_image, make_trajectory, make_turn
+
+    from gog.trajectory import Observation, Result
+
+    image, shown = make_image(1), make_image(2)
+    results = (Result(title="a", thumbnail=shown.hash), Result(title="b"))
+    seen = Observation(text="seen", tool="imageSearch", images=(shown.hash,), results=results)
+    item = make_trajectory(make_turn("glance", observation=seen), image=image.hash)
+    found = viewer_payload.viewer(
+        [Sample(item, "evaluate", "evaluate", 1)], {each.hash: each.png for each in (image, shown)}
+    )
+    assert set(found["images"]) == {image.hash, shown.hash}
+    named = [result.get("thumbnail") for result in found["trajectories"][0]["turns"][0]["seen"]["results"]]
+    assert named == [shown.hash, None]
+
+
 # ---- parts
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+from PIL import Image as PILImage
 from pydantic import Field
 
+from gog import images as gog_images
 from gog import tool_api
 from gog.errors import UserError
 from gog.images import Image
@@ -21,6 +23,8 @@ from gog_tools.search import encoder as encoders
 from gog_tools.search import index_file, nearest
 from gog_tools.search.backend import Found
 
+THUMBNAIL_SIDE = 256
+"""Longest side of a thumbnail, in pixels."""
 Address = Annotated[str, Field(min_length=1, max_length=1_024)]
 
 
@@ -29,17 +33,30 @@ class Embeddings:
 
     max_batch = 32
 
-    def __init__(self, folder: Path, encoder: encoders.Encoder, *, min_score: float = -1.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: encoders.Encoder,
+        *,
+        min_score: float = -1.0,
+        images: Path | None = None,
+        thumbnails: int = 0,
+    ) -> None:
         """Opens an index.
 
         Args:
             folder: as `gog index build` wrote it.
             encoder: that it was built with.
             min_score: results below it are left out.
+            images: the folder that was indexed; needed for thumbnails.
+            thumbnails: results of a search that come with a small image.
 
         Raises:
             UserError: the index is missing or damaged, or was built with another encoder.
         """
+        if thumbnails and (images is None or not images.is_dir()):
+            raise UserError("no such folder", where=f"--options images: {images}", remedy="name the indexed folder")
+        self._images, self._thumbnails = images, thumbnails
         manifest = index_file.read_manifest(folder)
         built = manifest.encoder
         if (built.fingerprint, built.dimensions) != (encoder.fingerprint, encoder.dimensions):
@@ -68,6 +85,8 @@ class Embeddings:
         device: Address = "cpu",
         dtype: Literal["float32", "bfloat16"] = "float32",
         min_score: Annotated[float, Field(ge=-1, le=1)] = -1.0,
+        images: Address | None = None,
+        thumbnails: Annotated[int, Field(ge=0, le=50)] = 0,
     ) -> Embeddings:
         """The index of a folder.
 
@@ -78,6 +97,8 @@ class Embeddings:
             device: torch device of the encoder.
             dtype: type of the encoder's weights.
             min_score: results below it are left out.
+            images: the folder that was indexed; needed for thumbnails.
+            thumbnails: results of a search that come with a small image.
 
         Raises:
             UserError: the index or the encoder is missing or damaged, or they do not fit.
@@ -86,7 +107,8 @@ class Embeddings:
         folder = Path(index)
         name = encoder or index_file.read_manifest(folder).encoder.name
         loaded = encoders.Encoder(fetch_model(name), name, device=device, dtype=dtype)
-        return cls(folder, loaded, min_score=min_score)
+        shown = Path(images) if images is not None else None
+        return cls(folder, loaded, min_score=min_score, images=shown, thumbnails=thumbnails)
 
     def search(self, images: Sequence[Image], tops: Sequence[int]) -> list[Found]:
         """The nearest entries of each image, best first."""
@@ -96,9 +118,24 @@ class Embeddings:
 
     def _hits(self, rows: np.ndarray, scores: np.ndarray, top: int) -> list[tool_api.SearchHit]:
         found = [(row, score) for row, score in zip(rows.tolist(), scores.tolist()) if score >= self._min_score]
-        return [_hit(self._entries[row], score) for row, score in found[:top]]
+        return [self._hit(self._entries[row], score, rank) for rank, (row, score) in enumerate(found[:top])]
 
+    def _hit(self, entry: index_file.Entry, score: float, rank: int) -> tool_api.SearchHit:
+        text = " ".join(filter(None, (entry.caption, f"(licence: {entry.license})" if entry.license else "")))
+        thumbnail = self._thumbnail(entry.file) if rank < self._thumbnails else ""
+        return tool_api.SearchHit(
+            title=entry.title, url=entry.url, text=text, thumbnail=thumbnail, score=round(score, 6)
+        )
 
-def _hit(entry: index_file.Entry, score: float) -> tool_api.SearchHit:
-    text = " ".join(filter(None, (entry.caption, f"(licence: {entry.license})" if entry.license else "")))
-    return tool_api.SearchHit(title=entry.title, url=entry.url, text=text, score=round(score, 6))
+    def _thumbnail(self, name: str) -> str:
+        """A small image of a file below the indexed folder; empty where it cannot be read any more."""
+        assert self._images is not None
+        path = self._images / name
+        try:
+            if not path.resolve().is_relative_to(self._images.resolve()):  # an index may come from others
+                return ""
+            small = PILImage.fromarray(gog_images.read(path).pixels)
+        except UserError:
+            return ""
+        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        return tool_api.encode_image(Image(np.asarray(small)))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from gog import dataset, images, tool_api
 from gog.errors import UserError
@@ -20,14 +22,32 @@ from gog_tools.search.backend import Found
 class ImageIndex:
     """An ImageSearch over images in memory."""
 
-    def __init__(self, entries: Sequence[dataset.IndexedImage], rows: np.ndarray) -> None:
-        """Creates an index. entries: titles and addresses; rows [n, d] float32: their features."""
+    def __init__(
+        self, entries: Sequence[dataset.IndexedImage], rows: np.ndarray, data: Path | None = None, thumbnails: int = 0
+    ) -> None:
+        """Creates an index.
+
+        Args:
+            entries: titles and addresses.
+            rows: their features [n, d] float32.
+            data: folder of their images; needed for thumbnails.
+            thumbnails: results of a search that come with their image.
+        """
         self.entries, self.rows = entries, rows
+        self._data, self._thumbnails = data, thumbnails
         self.squares = (rows**2).sum(1)
 
     @classmethod
-    def read(cls, data: Path) -> ImageIndex:
-        """The index of a dataset folder. Raises UserError for a missing, empty or broken one."""
+    def read(cls, data: Path, *, thumbnails: Annotated[int, Field(ge=0, le=50)] = 0) -> ImageIndex:
+        """The index of a dataset folder.
+
+        Args:
+            data: the folder.
+            thumbnails: results of a search that come with their image.
+
+        Raises:
+            UserError: the index is missing, empty or broken.
+        """
         path = data / dataset.INDEX
         entries = list(dataset.read_lines(path, dataset.IndexedImage))
         if not entries:
@@ -38,7 +58,7 @@ class ImageIndex:
             if not readings:
                 raise UserError(f"image {entry.image!r} shows nothing but background", where=f"{path}:{number}")
             rows.append(readings[0])
-        return cls(entries, np.stack(rows))
+        return cls(entries, np.stack(rows), data, thumbnails)
 
     def search(self, images: Sequence[images.Image], tops: Sequence[int]) -> list[Found]:
         """The nearest entries of each image, best first; a score of 1 is equal, of 0 as unlike as possible."""
@@ -62,7 +82,14 @@ class ImageIndex:
         scores = 1 - np.sqrt(np.maximum(distances[nearest], 0) / self.rows.shape[1]) / 255
         return [
             tool_api.SearchHit(
-                title=self.entries[index].title, url=self.entries[index].url, score=round(float(score), 6)
+                title=self.entries[index].title,
+                url=self.entries[index].url,
+                thumbnail=self._thumbnail(index) if rank < self._thumbnails else "",
+                score=round(float(score), 6),
             )
-            for index, score in zip(nearest.tolist(), scores.tolist(), strict=True)
+            for rank, (index, score) in enumerate(zip(nearest.tolist(), scores.tolist(), strict=True))
         ]
+
+    def _thumbnail(self, index: int) -> str:
+        assert self._data is not None
+        return tool_api.encode_image(images.read(self._data / self.entries[index].image))
