@@ -52,6 +52,10 @@ UNREACHABLE = frozenset(
 Value = TypeVar("Value")
 
 
+class BudgetUsedUp(UserError):
+    """A budget of the run forbids the next call."""
+
+
 @dataclass(frozen=True)
 class Healthy:
     """The service is up, and calls are sent."""
@@ -207,7 +211,8 @@ class Watch:
 
         Raises:
             ServiceDown: the outage exceeded the manifest's patience.
-            UserError: the service has refused every call so far, or its budget is used up.
+            UserError: the service has refused every call so far.
+            BudgetUsedUp: the run's budget, or the service's own, is used up.
         """
         patience = self._services.setdefault(service, Patience(service, self.spec, self.clock))
         while True:
@@ -218,7 +223,7 @@ class Watch:
                 metrics.record_tool_down(service, not isinstance(patience.verdict(), Healthy))
                 self._report_news()
             if reply.failure is not None and reply.failure.kind is FailureKind.BUDGET:
-                raise UserError(
+                raise BudgetUsedUp(
                     reply.failure.message, where=f"budget of {service}", remedy="raise it, then `gog resume`"
                 )
             if patience.misconfigured:

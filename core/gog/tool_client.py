@@ -10,6 +10,7 @@ image takes seconds and a crop of one tens of milliseconds.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gog import api_keys, chat_dialect, judging, metrics, outage, regions, store, tool_api, tool_transport
+from gog import api_keys, chat_dialect, judging, metrics, outage, regions, tool_api, tool_transport
 from gog.call_path import Build, CallError, CallPath, build_here
 from gog.calls import fallback, rate_limit
 from gog.calls.failure_log import FailureLog
@@ -97,10 +98,7 @@ class Toolbox:
     def of_stage(cls, config: StageConfig, watch: outage.Watch | None = None) -> Toolbox:
         """The tools of a stage, as its configuration names them."""
         shared = Path(config.workdir) / "limits" if config.workdir else None
-
-        def reports(account: Account) -> SpendLog:
-            return SpendLog(lambda: store.open_store(config.store), config.key, account)
-
+        reports = functools.partial(SpendLog.of_stage, config)
         return cls(config.endpoints, config.tools, config.judge_model, watch, config.backends, shared, reports)
 
     async def __aenter__(self) -> Toolbox:

@@ -20,10 +20,20 @@ from support.builders import GLANCE, FakeTools, answer, ground, make_grounding, 
 from support.chat_server import completion, refusal, serving
 
 from gog import prompts, store
+from gog.calls import spend_log
 from gog.engine import Limits
 from gog.errors import QuestionSkipped, ServiceDown, UserError
 from gog.outage import Watch
-from gog.spec import AgentSettings, EvaluateConfig, EvaluateSettings, GRPOSettings, ModelEndpoint, OutageSpec, ToolsSpec
+from gog.spec import (
+    AgentSettings,
+    EvaluateConfig,
+    EvaluateSettings,
+    GRPOSettings,
+    ModelEndpoint,
+    OutageSpec,
+    StoreSpec,
+    ToolsSpec,
+)
 from gog.tool_types import Reply
 from gog_recipes.evaluate import EvaluateRecipe
 from gog_recipes.rollout import chat_messages
@@ -41,10 +51,19 @@ class JudgingTools(FakeTools):
         return Reply(True)
 
 
-def make_engine(url: str, *, patience: float = 0.0, limits: Limits = LIMITS, **endpoint: Any) -> ChatEngine:
+def make_engine(
+    url: str,
+    *,
+    patience: float = 0.0,
+    limits: Limits = LIMITS,
+    budget: dict[str, float] | None = None,
+    store: str = "",
+    **endpoint: Any,
+) -> ChatEngine:
     watch = Watch(OutageSpec(patience_seconds=patience))
-    tools = ToolsSpec.model_validate({"policyServer": {"backoffSeconds": 0}})
-    stage = SimpleNamespace(config=SimpleNamespace(tools=tools), watch=lambda: watch)
+    tools = ToolsSpec.model_validate({"policyServer": {"backoffSeconds": 0}, "budget": budget or {}})
+    config = SimpleNamespace(tools=tools, key="evaluate", store=StoreSpec(uri=store or "file:///nowhere"))
+    stage = SimpleNamespace(config=config, watch=lambda: watch)
     return ChatEngine(ModelEndpoint(url=url, model="m", **endpoint), limits, 8, stage)  # type: ignore[arg-type]
 
 
@@ -176,6 +195,27 @@ def test_an_endpoint_that_is_down_or_refuses_the_key_ends_the_attempt(url: str, 
 
     with serving(lambda _: refusal("bad key", 401)) as served:
         asyncio.run(scenario(url or served.url))
+
+
+def test_what_the_endpoint_costs_counts_against_the_budget_of_the_run_and_stops_it(tmp_path: Any) -> None:
+    async def scenario() -> None:
+        sessions = await engine.open("a question", (), [(number,) for number in range(3)])
+        try:
+            for session in sessions:
+                await session.generate()
+        finally:
+            for session in sessions:
+                session.close()
+            await engine.close()
+
+    prices = {"usd_per_million_prompt_tokens": 10.0, "usd_per_million_completion_tokens": 100.0}
+    with serving(lambda _: completion(answer("Ada"))) as served:  # 100 tokens read, 10 written: 0.002 USD
+        engine = make_engine(served.url, budget={"usd": 0.005}, store=tmp_path.as_uri(), **prices)
+        with pytest.raises(UserError, match=r"tools.budget.usd \(0.005 USD\) is used up \(raise it"):
+            asyncio.run(scenario())
+    assert len(served.requests) == 2
+    spent = spend_log.read(store.open_store(tmp_path.as_uri())).total("endpoint")
+    assert (spent.calls, round(spent.usd, 6)) == (2, 0.004)
 
 
 def test_a_conversation_resumes_from_its_segments() -> None:

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from gog.calls.spend import Account, Spend
 from gog.errors import UserError
-from gog.store import Store, Unavailable
+from gog.spec import StageConfig
+from gog.store import Store, Unavailable, open_store
 
 FOLDER = "spend/"
 SECONDS = 10.0
@@ -58,6 +59,11 @@ class SpendLog:
         self._key = f"{FOLDER}{stage}/{uuid.uuid4().hex}.json"
         self._written = b""
         self._exchanging = asyncio.Lock()  # otherwise an older report could replace the last one
+
+    @classmethod
+    def of_stage(cls, config: StageConfig, account: Account) -> SpendLog:
+        """Reports to the store of a stage's run."""
+        return cls(lambda: open_store(config.store), config.key, account)
 
     async def sync(self) -> None:
         """Writes the own report and reads those of others, as far as needed. Raises Unavailable, UserError."""

@@ -199,6 +199,12 @@ class ModelEndpoint(Spec):
         description="Tokens that a conversation may take, in place of the stage's maxTokens; estimated as four bytes of text "
         "each, because the endpoint returns none [ours].",
     )
+    usd_per_million_prompt_tokens: float = Field(
+        0.0, ge=0, description="Price of what the model reads, in US dollars; counts against `tools.budget` [ours]."
+    )
+    usd_per_million_completion_tokens: float = Field(
+        0.0, ge=0, description="Price of what it writes, reasoning included; counts against `tools.budget` [ours]."
+    )
     request: Options = Field(
         default_factory=dict,
         description="Further fields of requests, as the server names them: `{reasoning_effort: low}`. Default: none [ours].",

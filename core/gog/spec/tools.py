@@ -255,7 +255,9 @@ class ToolsSpec(_ByTool):
     )
     outage: OutageSpec = Field(OutageSpec(), description="How long a stage waits for a tool or the judge that is down.")
     budget: BudgetSpec = Field(
-        BudgetSpec(), description="Limits of calls and cost of all tools and the judge together [ours]. Default: none."
+        BudgetSpec(),
+        description="Limits of calls and cost of all tools, the judge and the model of `stages.evaluate.endpoint` together "
+        "[ours]. Default: none.",
     )
     top: int = Field(5, ge=1, le=50, description="Results requested from a search [peer].")
     max_candidates: int = Field(5, ge=1, le=20, description="Candidates shown per grounding call [ours].")

@@ -5,7 +5,8 @@ and judge. Such an endpoint returns text, neither tokens nor log-probs, so no st
 evaluation's policies `endpoint` and `endpoint-direct` use it. Images travel as data URLs.
 
 A request that the endpoint refuses skips its question, by name and reason; an outage is waited out as one of the tools.
-Fields that a model refuses are left out (`gog.chat_dialect`).
+What it costs, by its price and the tokens that it reports, counts against the budget of the run (`tools.budget`). Fields
+that a model refuses are left out (`gog.chat_dialect`).
 
 Not here: stop sequences, which reasoning models refuse. A turn is cut at its first closing tag instead.
 """
@@ -13,22 +14,24 @@ Not here: stop sequences, which reasoning models refuse. A turn is cut at its fi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gog import api_keys, chat_dialect, metrics, prompts, tool_api, tool_transport
+from gog import api_keys, chat_dialect, metrics, outage, prompts, tool_api, tool_transport
 from gog.agent import Generation
 from gog.call_path import CallPath
+from gog.calls.spend import Account
+from gog.calls.spend_log import SpendLog
 from gog.engine import Counters, Limits, Seed
 from gog.errors import QuestionSkipped, UserError
 from gog.images import Image
 from gog.io_loop import IOLoop
 from gog.spec import CacheSpec, CallPolicy, ModelEndpoint, PolicyServerSpec, key_variable
 from gog.tool_cache import Cache
-from gog.tool_types import FailureKind
+from gog.tool_types import Bill, FailureKind, Reply
 from gog.trajectory import Segment
 from gog_recipes.rollout import chat_messages
 from gog_recipes.rollout.chat_messages import Completion
@@ -90,7 +93,7 @@ class ChatEngine:
         self._opened = 0
         self._starting = asyncio.Lock()
         self._io: IOLoop | None = None
-        self._rng = random.Random(0)
+        self.account = Account({"": stage.config.tools.budget})
 
     # ---------------------------------------------------------------- gog.engine.Engine
 
@@ -138,6 +141,7 @@ class ChatEngine:
         if self._io is not None:
             await self._io.run(self._path.abandon())
             await self._io.run(self._session.close())
+            await self._io.run(self._spend_log.report())
             self._io.close()
             self._io = None
 
@@ -146,11 +150,19 @@ class ChatEngine:
     async def _start(self) -> None:
         async with self._starting:
             if self._io is None:
-                self._io = IOLoop("gog-endpoint")
-                await self._io.run(self._connect())
+                io = IOLoop("gog-endpoint")
+                try:
+                    await io.run(self._connect())
+                except BaseException:
+                    io.close()
+                    raise
+                self._io = io
 
     async def _connect(self) -> None:
         """Makes what belongs to the I/O loop."""
+        self._spend_log = SpendLog.of_stage(self._stage.config, self.account)
+        await self._spend_log.sync()  # what earlier stages spent
+        self._reporting = asyncio.create_task(self._spend_log.run())  # ends with the loop
         self._session = tool_transport.open_session()
         key = api_keys.from_environment(key_variable(SERVICE))
         url = self.endpoint.url.rstrip("/").removesuffix("/v1") + tool_api.CHAT_PATH
@@ -165,12 +177,30 @@ class ChatEngine:
         self._path: CallPath[Completion] = CallPath(
             SERVICE,
             tool_transport.BACKEND,
-            chat_dialect.DialectTransport(transport.send).send,
+            self._priced(chat_dialect.DialectTransport(transport.send).send),
             policy,
             Cache(CacheSpec(mode="off")),
             answered_by=self.endpoint.url,
             build=asyncio.to_thread,
+            account=self.account,
         )
+
+    def _priced(self, send: Callable[[bytes, Bill], Awaitable[bytes]]) -> Callable[[bytes, Bill], Awaitable[bytes]]:
+        """Sends requests, and bills what an answer cost by the tokens that it reports."""
+        prompt, written = self.endpoint.usd_per_million_prompt_tokens, self.endpoint.usd_per_million_completion_tokens
+
+        async def priced(body: bytes, bill: Bill) -> bytes:
+            answer = await send(body, bill)
+            with contextlib.suppress(
+                ValueError, RecursionError
+            ):  # malformed: the call path reads it next, and reports it
+                turn = chat_messages.read(answer)
+                if bill.usd is None and (prompt or written):
+                    bill.usd = (turn.read * prompt + turn.written * written) / 1e6
+                    metrics.record_cost(SERVICE, tool_transport.BACKEND, bill.usd, None)
+            return answer
+
+        return priced
 
     async def _complete(self, conversation: Conversation) -> Completion:
         """The next turn; waits while the endpoint is down.
@@ -178,29 +208,32 @@ class ChatEngine:
         Raises:
             QuestionSkipped: the endpoint refuses the request.
             ServiceDown: it was down for longer than the stage waits.
-            UserError: it refused every request so far.
+            UserError: it refused every request so far, or the budget of the run is used up.
         """
-        io, attempt = self._io, 0
-        assert io is not None
         place = (conversation.turns,)
         arguments = {"conversation": conversation.number, "seed": conversation.seed, "place": place}
         while True:
-            try:
-                reply = await self._stage.watch().call(
-                    SERVICE,
-                    lambda: io.run(self._path.call(arguments, lambda: self.body(conversation), chat_messages.read)),
-                )
-            except UserError as error:
-                raise UserError(
-                    error.what, where=WHERE, remedy="check url, model and key (ENDPOINT_GOG_API_KEY)"
-                ) from None
+            reply = await self._call(arguments, lambda: self.body(conversation))
             if reply.failure is None:
                 return reply.unwrap()
             if reply.failure.kind in REFUSED:
                 raise QuestionSkipped(f"the model's server: {reply.failure.words}", where=WHERE)
-            attempt += 1
-            pause = self._settings.backoff_seconds * 2 ** min(attempt - 1, 6) * (0.5 + self._rng.random() / 2)
-            await asyncio.sleep(reply.failure.retry_after or pause)
+            # The call path has paused between its attempts; what remains is a wait longer than its budget.
+            await asyncio.sleep(reply.failure.retry_after or 0.0)
+
+    async def _call(self, arguments: Mapping[str, Any], body: Callable[[], bytes]) -> Reply[Completion]:
+        """One call of the endpoint, with its attempts. Raises ServiceDown, UserError."""
+        io = self._io
+        assert io is not None
+        try:
+            return await self._stage.watch().call(
+                SERVICE, lambda: io.run(self._path.call(arguments, body, chat_messages.read))
+            )
+        except outage.BudgetUsedUp:
+            raise
+        except UserError as error:
+            remedy = "check url, model and key (ENDPOINT_GOG_API_KEY)"
+            raise UserError(error.what, where=WHERE, remedy=remedy) from None
 
     def body(self, conversation: Conversation) -> bytes:
         """The request for a conversation's next turn, as JSON."""

@@ -370,7 +370,11 @@ def _checkpoint_of(manifest: store.Manifest) -> dict[str, Any]:
 
 def _decisive(name: str, value: Any) -> Any:
     """A setting without what may change between attempts."""
-    without = {"tools": CALLS_MAY_CHANGE, "model": {"secret_name"}}.get(name, set())
+    without = {
+        "tools": CALLS_MAY_CHANGE,
+        "model": {"secret_name"},
+        "endpoint": {"secret_name", "usd_per_million_prompt_tokens", "usd_per_million_completion_tokens"},
+    }.get(name, set())
     return {key: each for key, each in value.items() if key not in without} if isinstance(value, dict) else value
 
 
