@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from gog import metrics, tracing
+from gog import metrics, tracing, wording
 from gog.calls import hedge
 from gog.calls.breaker import Breaker
 from gog.calls.rate_limit import RateLimit
@@ -295,10 +295,13 @@ class CallPath(Generic[Value]):
         return None
 
     def _pause(self, attempt: int, failure: ToolFailure) -> float:
-        """Seconds before the next attempt: what the server asked for, else exponential with full jitter."""
-        if failure.retry_after is not None:
-            return failure.retry_after
-        return self.policy.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
+        """Seconds before the next attempt: exponential with jitter, and no less than the server asked for.
+
+        A server that asks for no time, or for a time that has passed, must not be asked at once, as often as there are
+        attempts.
+        """
+        backoff = self.policy.backoff_seconds * 2 ** (attempt - 1) * (0.5 + self.rng.random() / 2)
+        return max(backoff, failure.retry_after or 0.0)
 
     async def _exchange(
         self, request: bytes, read: Callable[[bytes], Value], call: _Call, until: float
@@ -373,11 +376,13 @@ class CallPath(Generic[Value]):
         except TimeoutError:
             failure = ToolFailure(self.tool, FailureKind.TIMEOUT, f"no answer within {deadline:g} s")
         except CallError as error:
-            failure = ToolFailure(self.tool, error.kind, error.message, error.retry_after)
+            failure = ToolFailure(
+                self.tool, error.kind, wording.one_line(error.message, 2 * wording.MAX_WORDS), error.retry_after
+            )
         except RecursionError:
             failure = ToolFailure(self.tool, FailureKind.MALFORMED, "the answer is nested too deeply")
         except ValueError as error:
-            failure = ToolFailure(self.tool, FailureKind.MALFORMED, _words(error)[:300])
+            failure = ToolFailure(self.tool, FailureKind.MALFORMED, wording.one_line(_words(error)))
         else:
             self._report(True)
             metrics.record_tool_attempt(self.tool, self.backend, "ok")

@@ -119,6 +119,10 @@ class Patience:
     """How long to wait."""
     clock: Callable[[], float] = time.monotonic
     """Seconds; only differences matter."""
+    _replayed: bool = False
+    """Whether the recording has answered a call."""
+    _missed: int = 0
+    """Calls that are not recorded."""
     _in_a_row: int = 0
     _refused: int = 0
     _answered: bool = False
@@ -145,9 +149,20 @@ class Patience:
         elif failure.kind in CLOSED_ACCOUNT:
             self._refused, self._reason, self._closed = self._refused + 1, failure.words, True
             self._begin(True)
-        elif failure.kind not in (FailureKind.CACHE_MISS, FailureKind.BUDGET):
+        elif failure.kind is FailureKind.CACHE_MISS:
+            self._missed += 1
+        elif failure.kind is not FailureKind.BUDGET:
             self._in_a_row, self._since, self._pause = 0, None, FIRST_PROBE  # the service responds
             self._refused, self._reason = self._refused + 1, failure.words
+
+    def observe_replay(self) -> None:
+        """Records that the recording has answered a call."""
+        self._replayed = True
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether a strict replay has found no call of the service, so that the recording is of another run."""
+        return not self._replayed and self._missed >= (FAILURES if self.service == "judge" else REFUSALS)
 
     def _begin(self, is_down: bool) -> None:
         """Begins an outage, unless the service is up or one has begun."""
@@ -222,6 +237,15 @@ class Watch:
                 patience.observe(reply.failure)
                 metrics.record_tool_down(service, not isinstance(patience.verdict(), Healthy))
                 self._report_news()
+            elif reply.failure is None:
+                patience.observe_replay()
+            if patience.unrecorded:
+                raise UserError(
+                    f"none of the first calls of {service} is recorded, and the cache is replay-strict",
+                    where="tools.cache.path",
+                    remedy="name the recording of this run: same data, seed, prompts, back ends and judge; or use "
+                    "replay-or-live",
+                )
             if reply.failure is not None and reply.failure.kind is FailureKind.BUDGET:
                 raise BudgetUsedUp(
                     reply.failure.message, where=f"budget of {service}", remedy="raise it, then `gog resume`"

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gog import api_keys, chat_dialect, judging, metrics, outage, regions, tool_api, tool_transport
+from gog import api_keys, chat_dialect, judging, metrics, outage, regions, tool_api, tool_transport, wording
 from gog.call_path import Build, CallError, CallPath, build_here
 from gog.calls import fallback, rate_limit
 from gog.calls.failure_log import FailureLog
@@ -396,6 +396,6 @@ def _read_verdict(answer: bytes) -> bool:
         raise CallError(FailureKind.UNDECIDED, str(error)) from None
     verdict = judging.read_verdict(reply)
     if verdict is None:  # not retried, because at temperature 0 the reply would be the same
-        words = tool_transport.one_line(reply)
+        words = wording.one_line(reply)
         raise CallError(FailureKind.UNDECIDED, f"neither Yes nor No: {words!r}")
     return verdict

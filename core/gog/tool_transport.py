@@ -21,7 +21,7 @@ from typing import Any
 
 import aiohttp
 
-from gog import metrics, tool_api
+from gog import metrics, tool_api, wording
 from gog.call_path import LONG_ANSWER, CallError
 from gog.calls import redact
 from gog.tool_types import Bill, FailureKind
@@ -35,11 +35,13 @@ MAX_VALUES = 40_000
 """Maximum commas, brackets and braces of a tool's response, which can take far more time and memory than bytes do: 60 MB
 of `[],` took minutes and gigabytes."""
 OBSERVED_BYTES = 65_536
+MAX_RETRY_AFTER = 86_400.0
+"""Seconds; a server that asks for a longer wait is treated as one that asks for these."""
+MAX_USD = 10_000.0
+"""US dollars; a cost beyond them is a fault of the server, and not believed."""
 MAX_WHOLE_BODY = 1 << 16
 """Maximum bytes of a request body that are written to the socket at once; a longer body is written in parts, so that
 other requests are served in between."""
-MAX_WORDS = 300
-"""Maximum characters that are kept of a server's error message."""
 _EXPLANATION_BYTES = 20_000
 """Maximum bytes of an error body that is searched for a message."""
 
@@ -197,12 +199,12 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
     """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():
-        return float(text)
+        return min(float(text), MAX_RETRY_AFTER)
     until = _seconds_since_1970(text)
     if until is None:
         return None
     since = _seconds_since_1970(headers.get("date", ""))
-    return max(0.0, until - (now() if since is None else since))
+    return min(max(0.0, until - (now() if since is None else since)), MAX_RETRY_AFTER)
 
 
 def _seconds_since_1970(date: str) -> float | None:
@@ -215,7 +217,7 @@ def _seconds_since_1970(date: str) -> float | None:
 
 
 def explanation(answer: bytes, key: str = "") -> str:
-    """A server's error message, in one line of at most MAX_WORDS characters.
+    """A server's error message, in one line of at most wording.MAX_WORDS characters.
 
     The message in error bodies of OpenAI and FastAPI; any other body unchanged.
 
@@ -226,7 +228,7 @@ def explanation(answer: bytes, key: str = "") -> str:
     if len(answer) <= _EXPLANATION_BYTES:
         with contextlib.suppress(ValueError, RecursionError):  # not JSON: the body is the message
             text = _message(json.loads(text)) or text
-    return one_line(text.replace(key, "[key]") if key else text)
+    return wording.one_line(text.replace(key, "[key]") if key else text)
 
 
 def _message(body: Any) -> str:
@@ -236,33 +238,27 @@ def _message(body: Any) -> str:
     return body if isinstance(body, str) else ""
 
 
-def one_line(text: str, limit: int = MAX_WORDS) -> str:
-    """Untrusted text made safe for a log: one printable line of bounded length."""
-    plain = "".join(each if each.isprintable() else " " for each in text[: 4 * limit])
-    words = " ".join(plain.split())
-    return words if len(words) <= limit else f"{words[: limit - 1]}…"
-
-
 def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, backend: str = BACKEND) -> None:
     """Records the cost that a response reports, also for failures, which may be charged."""
     if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
-        cost, left = (dollars(headers.get(name, "")) for name in (tool_api.COST_HEADER, tool_api.CREDIT_HEADER))
+        cost = dollars(headers.get(tool_api.COST_HEADER, ""), MAX_USD)
+        left = dollars(headers.get(tool_api.CREDIT_HEADER, ""))
         metrics.record_cost(tool, backend, cost, left)
         if bill is not None:
             bill.usd = bill.usd if cost is None else (bill.usd or 0.0) + cost
             bill.credit = bill.credit if left is None else left
     if bill is None:
         return
-    bill.vendor = one_line(headers.get(tool_api.VENDOR_HEADER, ""), 40)
+    bill.vendor = wording.one_line(headers.get(tool_api.VENDOR_HEADER, ""), 40)
     calls = headers.get(tool_api.CALLS_HEADER, "")
     if calls.isascii() and calls.isdigit() and len(calls) < 10:
         bill.calls = (bill.calls or 0) + int(calls)
 
 
-def dollars(text: str) -> float | None:
-    """The amount; None if the text is not an amount of money."""
+def dollars(text: str, most: float = math.inf) -> float | None:
+    """The amount; None if the text is not an amount of money, or a larger one than `most`."""
     try:
         amount = float(text)
     except ValueError:
         return None
-    return amount if math.isfinite(amount) and amount >= 0 else None
+    return amount if math.isfinite(amount) and 0 <= amount <= most else None

@@ -43,6 +43,27 @@ def patience_after(*outcomes: ToolFailure | None, service: str = "textSearch") -
     return patience, clock
 
 
+MISSED = ToolFailure("textSearch", FailureKind.CACHE_MISS, "not recorded")
+
+
+def test_a_strict_replay_of_another_run_ends_with_a_remedy_and_one_with_gaps_goes_on() -> None:
+    async def scenario(*replies: Reply[str]) -> int:
+        watch, given = Watch(OutageSpec(), clock=now), iter(replies)
+
+        async def call() -> Reply[str]:
+            return next(given)
+
+        for _ in replies:
+            await watch.call("textSearch", call)
+        return len(replies)
+
+    missed = Reply[str](None, MISSED)
+    assert run(scenario(*[missed] * 19)) == 19
+    assert run(scenario(Reply("found", cached=True), *[missed] * 50)) == 51
+    with pytest.raises(UserError, match=r"tools.cache.path: none of the first calls of textSearch is recorded.*replay"):
+        run(scenario(*[missed] * 20))
+
+
 # ---- the decision
 
 

@@ -203,3 +203,31 @@ def test_a_file_that_is_no_recording_does_not_pass_by_itself(tmp_path: Path) -> 
     with pytest.raises(Unwritable) as caught:
         Recording(tmp_path / "r.sqlite")
     assert not caught.value.may_pass
+
+
+def test_a_recording_on_a_read_only_volume_is_replayed_and_nothing_is_written_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_recording(tmp_path / "r.sqlite", make_entry("a")).close()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    recording = Recording(tmp_path / "r.sqlite", must_exist=True)
+    found = recording.get("a")
+    assert found is not None and found.answer == TEXT
+    assert [path.name for path in tmp_path.iterdir()] == ["r.sqlite"]
+
+
+def test_a_recording_that_was_not_closed_is_not_read_in_part_from_a_read_only_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = make_recording(tmp_path / "r.sqlite", make_entry("a"))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match="was not closed"):
+        Recording(tmp_path / "r.sqlite", must_exist=True)
+    held.close()
+
+
+def test_a_recording_that_is_removed_while_it_is_used_loses_no_answer_silently(tmp_path: Path) -> None:
+    recording = make_recording(tmp_path / "r.sqlite", make_entry("a"))
+    (tmp_path / "r.sqlite").unlink()
+    with pytest.raises(Unwritable, match="removed while it was in use"):
+        recording.put(make_entry("b"))

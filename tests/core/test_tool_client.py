@@ -176,6 +176,24 @@ def test_an_unreadable_retry_after_falls_back_to_the_backoff(asked: str) -> None
     assert search([responds(b"", 429, **{"retry-after": asked}), responds(HITS)]).attempts == 2
 
 
+@pytest.mark.parametrize("asked", ["0", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_server_that_asks_for_no_time_is_not_asked_at_once(asked: str) -> None:
+    limited = responds(b"", 429, **{"Retry-After": asked})
+    reply = search([limited, responds(HITS)], backoff_seconds=0.2)
+    assert reply.failure is None and reply.seconds >= 0.1
+
+
+@pytest.mark.parametrize("asked", ["9" * 400, "Wed, 21 Oct 9999 07:28:00 GMT"])
+def test_a_server_that_asks_for_ages_asks_for_a_day(asked: str) -> None:
+    reply = search([responds(b"", 429, **{"Retry-After": asked})])
+    assert reply.failure is not None and reply.failure.retry_after == 86_400
+
+
+def test_a_cost_that_cannot_be_is_not_believed() -> None:
+    replies = [search([responds(HITS, **{"X-GoG-Cost-USD": cost})]) for cost in ("1e308", "nan", "-1", "free")]
+    assert [(reply.failure, reply.usd) for reply in replies] == [(None, 0.0)] * 4
+
+
 def test_an_answer_that_repeats_our_key_is_read_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEXT_SEARCH_GOG_API_KEY", "open sesame")
     (hit,) = search([responds({"hits": [{"title": "you sent open sesame"}]})]).unwrap()
@@ -494,6 +512,13 @@ def test_votes_are_sampled_with_seeds_of_their_own_and_the_majority_counts(
     reply, sent = judge(*contents, judge={"votes": 3, "backoff_seconds": 0.0})
     assert reply.value is expected and (reply.failure is None) == (expected is not None)
     assert sorted((each["temperature"], each["seed"]) for each in sent) == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_words_of_the_judge_s_server_are_one_printable_line_in_a_failure() -> None:
+    refusal = "I refuse \ud800\x1b[31m\nwarning: injected"
+    reply, _ = judge_says({"choices": [{"message": {"content": None, "refusal": refusal}}]})
+    assert reply.failure is not None
+    assert reply.failure.message == "the judge refuses: I refuse [31m warning: injected"
 
 
 def test_votes_that_disagree_are_no_verdict() -> None:

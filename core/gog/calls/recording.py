@@ -8,6 +8,7 @@ within bounds counts as missing.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Recording:
     """A file of recorded answers. Used by one thread at a time."""
 
     def __init__(self, path: Path, *, must_exist: bool = False) -> None:
-        """Opens the file.
+        """Opens the file. One that must exist may be on a volume that is mounted read-only.
 
         Raises:
             UserError: it is not a recording, or does not exist although it must.
@@ -58,7 +59,7 @@ class Recording:
         self.path = path
         self._compressor = zstandard.ZstdCompressor(level=LEVEL)
         self._decompressor = zstandard.ZstdDecompressor()
-        self._file = _open(path)
+        self._file = _open_unchangeable(path) if must_exist and not os.access(path.parent, os.W_OK) else _open(path)
 
     def get(self, key: str, now: float | None = None) -> Entry | None:
         """The answer of a call; None if there is none, or none that is valid at `now` (None: at any time).
@@ -85,6 +86,13 @@ class Recording:
             (each.key, each.tool, each.recorded, each.expires, self._compressor.compress(each.answer))
             for each in entries
         )
+        if not self.path.exists():  # SQLite would go on writing to a file that has no name any more
+            raise Unwritable(
+                "the recording was removed while it was in use",
+                where=str(self.path),
+                remedy="`gog resume`",
+                may_pass=True,
+            )
         try:
             with self._file:
                 return self._file.executemany(
@@ -112,6 +120,25 @@ class Recording:
             return Entry(*row[:4], self._decompressor.decompress(row[4]))
         except (zstandard.ZstdError, TypeError):
             return None
+
+
+def _open_unchangeable(path: Path) -> sqlite3.Connection:
+    """A recording in a folder that cannot be written. SQLite then reads no log of writes beside it."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise UserError(
+            "the recording was not closed, and its folder is read-only",
+            where=str(path),
+            remedy="`gog recording inspect` it where its folder can be written, and copy it again",
+        )
+    try:
+        file = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, check_same_thread=False)
+        version = file.execute("PRAGMA user_version").fetchone()[0]
+        if version != VERSION:
+            raise sqlite3.DatabaseError(f"it has version {version}, not {VERSION}")
+    except sqlite3.Error as error:
+        raise _unusable("cannot open the tool cache", error, path, "name another file") from None
+    return file
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gog import api_keys, catalog, tool_api, tool_transport
+from gog import api_keys, catalog, tool_api, tool_transport, wording
 from gog.errors import UserError
 from gog.spec import BudgetSpec, CacheSpec, CallPolicy, ToolsSpec, key_variable
 from gog.tool_check import chat_probe, diagnosis, samples
@@ -168,7 +168,7 @@ def _limits(tools: ToolsSpec, tool: str, own: Mapping[str, Any]) -> ToolsSpec:
 
 def _words(target: Target, value: Any) -> str:
     if target.tool == COMPARED:
-        return tool_transport.one_line(str(value), 120)
+        return wording.one_line(str(value), 120)
     return samples.SAMPLES[target.tool].words(value)
 
 
@@ -182,9 +182,9 @@ def _reported(exchange: Exchange) -> dict[str, Any]:
         found = body.get("model") if isinstance(body, dict) else None
         model = found if isinstance(found, str) else ""
     return {
-        "server": tool_transport.one_line(headers.get(tool_api.SERVER_HEADER) or headers.get("server", ""), 80),
-        "model": tool_transport.one_line(model, 80),
-        "vendor": tool_transport.one_line(headers.get(tool_api.VENDOR_HEADER, ""), 40),
+        "server": wording.one_line(headers.get(tool_api.SERVER_HEADER) or headers.get("server", ""), 80),
+        "model": wording.one_line(model, 80),
+        "vendor": wording.one_line(headers.get(tool_api.VENDOR_HEADER, ""), 40),
         "calls": int(calls) if calls.isascii() and calls.isdigit() and len(calls) < 10 else 0,
         "credit_usd": None if credit is None else tool_transport.dollars(credit),
     }

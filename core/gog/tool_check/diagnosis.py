@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from gog import tool_api, tool_transport
+from gog import tool_api, wording
 from gog.tool_check.config import COMPARED, Target
 from gog.tool_transport import Exchange
 from gog.tool_types import FailureKind, ToolFailure
@@ -162,7 +162,7 @@ def _malformed(target: Target, message: str, exchange: Exchange) -> Problem:
         return Problem("no_body", "its answer is empty", "see the server's log; a proxy may answer in its place")
     if "html" in kind or body[:1] == b"<":
         title = re.search(rb"<title[^>]*>(.*?)</title>", body, re.DOTALL | re.IGNORECASE)
-        words = f" ({tool_transport.one_line(title[1].decode('utf-8', 'replace'), 80)!r})" if title else ""
+        words = f" ({wording.one_line(title[1].decode('utf-8', 'replace'), 80)!r})" if title else ""
         remedy = f"check {target.where}.url: a proxy, a login or a CAPTCHA answers in its place"
         return Problem("html", f"it answers HTML{words} where JSON is expected", remedy)
     remedy = f"the server must speak {_protocol(target)}; one of another version of gog does not"
@@ -172,7 +172,7 @@ def _malformed(target: Target, message: str, exchange: Exchange) -> Problem:
 def _refused(target: Target, message: str, exchange: Exchange) -> Problem:
     status = exchange.status
     if 300 <= status < 400:
-        to = tool_transport.one_line(exchange.headers.get("location", "another address"), 200)
+        to = wording.one_line(exchange.headers.get("location", "another address"), 200)
         return Problem("redirect", f"it redirects to {to}", f"name the final address in {target.where}.url")
     if exchange.headers.get(tool_api.FAILURE_HEADER):
         return Problem("vendor_refused", f"its vendor refuses the request: {message}", f"check {target.where}.options")

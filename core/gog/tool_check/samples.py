@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gog import images, tool_api, tool_transport
+from gog import images, tool_api, wording
 from gog.tool_client import Toolbox
 from gog.tool_types import Grounding, Reply
 from gog.wording import plural
@@ -81,7 +81,7 @@ def _verdict(verdict: bool) -> str:
 
 
 def _short(text: str) -> str:
-    return tool_transport.one_line(text, _SHOWN)
+    return wording.one_line(text, _SHOWN)
 
 
 SAMPLES = {

@@ -218,8 +218,9 @@ class ChatEngine:
                 return reply.unwrap()
             if reply.failure.kind in REFUSED:
                 raise QuestionSkipped(f"the model's server: {reply.failure.words}", where=WHERE)
-            # The call path has paused between its attempts; what remains is a wait longer than its budget.
-            await asyncio.sleep(reply.failure.retry_after or 0.0)
+            # The call path has paused between its attempts; what remains is a wait longer than its budget. It is cut, so
+            # that a server that asks for hours counts as down.
+            await asyncio.sleep(min(reply.failure.retry_after or 0.0, outage.LONGEST_PROBE))
 
     async def _call(self, arguments: Mapping[str, Any], body: Callable[[], bytes]) -> Reply[Completion]:
         """One call of the endpoint, with its attempts. Raises ServiceDown, UserError."""

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from gog import api_keys, metrics, prompts, tool_transport
+from gog import api_keys, metrics, outage, prompts, tool_transport
 from gog.agent import Generation
 from gog.engine import Counters, Seed
 from gog.errors import UserError
@@ -249,7 +249,7 @@ class VLLMEngine:
                 return reply.value
             attempt += 1
             pause = self._settings.backoff_seconds * 2 ** min(attempt - 1, 6) * (0.5 + self._rng.random() / 2)
-            await asyncio.sleep(reply.failure.retry_after or pause)
+            await asyncio.sleep(min(reply.failure.retry_after or pause, outage.LONGEST_PROBE))
 
     # ---------------------------------------------------------------- what sessions ask for
 

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from gog import tool_transport
+from gog import tool_transport, wording
 from gog.call_path import CallError
 from gog.errors import UserError
 from gog.spec import PolicyServerSpec
@@ -135,7 +135,7 @@ class Replica:
         try:
             return await asyncio.to_thread(requests.read, answer, prompt)
         except ValueError as error:
-            raise CallError(FailureKind.MALFORMED, tool_transport.one_line(str(error))) from None
+            raise CallError(FailureKind.MALFORMED, wording.one_line(str(error))) from None
 
     async def require(self, served: Served) -> None:
         """Loads an adapter and verifies it, unless the server has it.
@@ -227,9 +227,7 @@ class Replica:
                 tool_transport.check_status(response.status, {}, tool_transport.explanation(text, self.key))
                 return json.loads(text)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise CallError(
-                FailureKind.CONNECTION, tool_transport.one_line(f"{type(error).__name__}: {error}")
-            ) from None
+            raise CallError(FailureKind.CONNECTION, wording.one_line(f"{type(error).__name__}: {error}")) from None
         except ValueError:
             raise CallError(FailureKind.MALFORMED, f"{path} is not JSON") from None
 

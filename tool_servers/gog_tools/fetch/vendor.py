@@ -15,7 +15,7 @@ from typing import Any
 import jiter
 import yarl
 
-from gog import api_keys, tool_transport
+from gog import api_keys, tool_transport, wording
 from gog.errors import UserError
 from gog_tools.fetch import guard
 from gog_tools.serving import errors
@@ -123,7 +123,7 @@ class Api:
 
     def _failure(self, answer: guard.Answer) -> Exception:
         """What an answer with another status than 200 means."""
-        text = tool_transport.one_line(tool_transport.explanation(answer.body, self.key), _WORDS)
+        text = wording.one_line(tool_transport.explanation(answer.body, self.key), _WORDS)
         message = f"{self.name}: HTTP {answer.status}: {self._redacted(text)}"
         special = self.classify(answer, message)
         if special is not None:

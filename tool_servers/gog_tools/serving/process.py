@@ -33,7 +33,7 @@ import uvicorn
 from pydantic import ValidationError
 
 import gog
-from gog import api_keys, tool_api, tool_transport
+from gog import api_keys, tool_api, wording
 from gog.errors import ServiceDown, UserError
 from gog.spec import FailureInjection
 from gog.spec.endpoints import KEY
@@ -193,7 +193,7 @@ def serve(name: str, args: argparse.Namespace, build: Callable[[argparse.Namespa
 def identity(args: argparse.Namespace) -> str:
     """Version and back end of a server, for a header."""
     backend = str(getattr(args, "backend", "")).encode("ascii", "replace").decode()
-    return f"gog/{gog.__version__} {tool_transport.one_line(backend, 60)}".strip()
+    return f"gog/{gog.__version__} {wording.one_line(backend, 60)}".strip()
 
 
 def read_injection(text: str) -> FailureInjection:
