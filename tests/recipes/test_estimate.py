@@ -20,7 +20,7 @@ from gog.images import Image
 from gog.spec import EvaluateConfig, GRPOConfig, SFTConfig
 from gog.trajectory import Segment, Trajectory, Turn
 from gog_recipes import losses
-from gog_recipes.estimate import phases, published, report, subject, trace
+from gog_recipes.estimate import budget, phases, published, report, subject, trace
 from gog_recipes.estimate.meter import Item
 from gog_recipes.estimate.request import Request, StageRequest
 from gog_recipes.models import checkpointing, lora, packing, policy_model
@@ -327,11 +327,13 @@ def images_of(pixels):
     return {"model": {"base": "unused", "dtype": "bfloat16", "max_pixels": pixels}}
 
 
+LONG = {"kv_cache_bytes": 2**20, "max_tokens": 16 * LENGTH, "prefill_tokens": 8 * LENGTH}
+"""With so long a part of a prompt and so small a cache, the workspace of a small model is a large item."""
 REMEDIES = [
     ("vision", "lower model.maxPixels", images_of(8_000_000), images_of(1_000_000)),
     ("update", "lower stages.grpo.microBatchTokens", {}, {"micro_batch_tokens": LENGTH}),
     ("update", "use more GPUs", {}, {"gpus": 8}),
-    ("prefill", "lower stages.grpo.prefillTokens", {}, {"prefill_tokens": LENGTH // 4}),
+    ("prefill", "lower stages.grpo.prefillTokens", LONG, LONG | {"prefill_tokens": LENGTH}),
     ("decode", "set stages.grpo.kvCacheBytes below", {}, {"kv_cache_bytes": 2**20}),
     ("decode", "sample with vLLM", {}, {"engine": "vllm"}),
 ]
@@ -342,6 +344,15 @@ def test_a_remedy_that_is_named_lowers_the_figure(by_phase, phase, remedy, befor
     found, changed = by_phase(**before)[phase], by_phase(**after)
     assert any(remedy in knob for knob in found.knobs), found.knobs
     assert phase not in changed or changed[phase].total < found.total
+
+
+def test_an_item_of_a_hundredth_of_a_phase_gets_no_remedy():
+    given = {"sharded": True, "quantizable": False, "bounded": False, "roomy": False, "alone": False}
+    items = {Item.BASE: 20 * 10**9, Item.ADAPTERS: 2 * 10**8}
+    assert budget.knobs("sft", "loading", items, **given) == ["use GPUs with more memory"]
+    assert budget.knobs("sft", "loading", items | {Item.ADAPTERS: 2 * 10**9}, **given)[1:] == [
+        "lower stages.sft.lora.rank"
+    ]
 
 
 def test_smaller_images_are_no_remedy_where_a_pass_takes_more_of_them(by_phase):

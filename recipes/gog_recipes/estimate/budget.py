@@ -13,6 +13,8 @@ FRAGMENTATION = 0.05
 """Assumed share of all allocated memory that the allocator reserves but cannot use."""
 PROCESS_BYTES = 4 * 2**30
 """Assumed for one process on the host: Python, torch, tokenizer, decoded images."""
+ADVISED = 0.02
+"""Smallest share of a phase's bytes of an item that is worth a setting."""
 CONTEXT, LOST = "CUDA context (assumed)", "fragmentation (assumed)"
 """Names of the items that are assumed."""
 
@@ -33,7 +35,7 @@ def phase(name: str, items: Mapping[Item, int], knobs: Sequence[str]) -> Phase:
 def knobs(
     kind: str, name: str, items: Bytes, *, sharded: bool, quantizable: bool, bounded: bool, roomy: bool, alone: bool
 ) -> list[str]:
-    """Settings that lower the memory of a phase, those of its largest items first.
+    """Settings that lower the memory of a phase, those of its largest items first; none for small items.
 
     Args:
         kind: of the stage
@@ -73,7 +75,8 @@ def knobs(
         Item.OPTIMIZER: f"lower {stage}.lora.rank",
         Item.GRADIENTS: f"lower {stage}.lora.rank",
     }
-    largest = sorted((size, item) for item, size in items.items() if size)
+    least = ADVISED * sum(items.values())
+    largest = sorted((size, item) for item, size in items.items() if size > least)
     return list(dict.fromkeys(advice[item] for _, item in reversed(largest)))
 
 
