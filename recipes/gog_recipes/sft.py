@@ -65,9 +65,9 @@ class SFTRecipe(FTRecipeInterface):
         base = self.stage.model
         self.processor = policy_model.load_processor(base)
         self.model = lora.add(policy_model.load_base(base, self.device, self.cfg.base_quantization), self.cfg.lora)
-        self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
-        parallel.shard(self.model, self.ranks, self.cfg.offload)
+        shards = parallel.shard(self.model, self.ranks, self.cfg.offload)
+        self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes, shards)
         self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:

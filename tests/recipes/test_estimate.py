@@ -237,10 +237,25 @@ def test_what_the_cpu_keeps_takes_no_memory_of_a_gpu(real_base):  # noqa: F811
     shards, kept = update(2, "none"), update(2, "cpu")
     for item in (Item.OPTIMIZER, Item.GRADIENTS, Item.ADAPTERS, Item.HOST):
         assert kept[item] == 0, item
-    assert kept[Item.BASE] < shards[Item.BASE] / 5  # the vision tower, which is whole
+    assert kept[Item.BASE] < shards[Item.BASE] / 5  # buffers
     assert kept[Item.ACTIVATIONS] == pytest.approx(shards[Item.ACTIVATIONS], rel=0.01)
     alone = update(1, "cpu")  # at the peak of a backward pass, before the optimizer step
     assert alone[Item.OPTIMIZER] == 0 < alone[Item.GRADIENTS]
+
+
+def test_the_vision_tower_is_divided_among_ranks_and_whole_while_they_encode_and_sample(real_base):  # noqa: F811
+    config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
+    with torch.device("meta"):
+        model = subject._model(config, 4, torch.bfloat16)
+    tower, whole = (
+        sum(each.numel() * each.element_size() for each in part.parameters())
+        for part in (policy_model.vision_tower(model), model)
+    )
+    cfg = configuration(GRPOConfig, "unused", "bfloat16", activation_checkpointing="on", kv_cache_bytes=2**20)
+    found = trace.stage(config, cfg, ranks=4, usable_bytes=10**10).phases
+    assert_close(found["update"][Item.BASE], whole // 4, "base weights of one of four ranks")
+    assert_close(found["vision"][Item.GATHERED], tower, "what is gathered to encode images")
+    assert_close(found["decode"][Item.GATHERED], tower, "what is gathered for a rollout")
 
 
 PARAMETERS = {

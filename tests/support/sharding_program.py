@@ -1,6 +1,8 @@
-"""The program that test_sharding runs in every rank: one update of a sharded policy; rank 0 writes what it found.
+"""The program that test_sharding runs in every rank: an update of a sharded policy, and images through its vision tower.
 
-sharding_program.py DTYPE BUDGET CHECKPOINTING QUANTIZATION OFFLOAD TARGET
+sharding_program.py BASE DTYPE BUDGET CHECKPOINTING QUANTIZATION OFFLOAD TARGET
+
+Rank 0 writes what it found.
 """
 
 from __future__ import annotations
@@ -8,13 +10,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
 
 from gog import exclusion
+from gog.errors import UserError
+from gog.images import Image
 from gog.spec import GRPOConfig, ModelSpec
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, policy_model
+from gog_recipes.models.vision import Vision
 from gog_recipes.runtime import parallel, ranks
 from gog_recipes.runtime.learner import Learner, StepRollout
 from gog_recipes.runtime.ranks import Ranks
@@ -26,14 +32,19 @@ from support import learning
 TURNS = (1, 3, 2, 1, 4)
 
 
-def update(group: Ranks, dtype: str, budget: int, saving: str, quantization: str, offload: str) -> dict:
-    """Statistics and whole gradients of an update, and which weights are divided."""
-    spec = ModelSpec(base="tiny", dtype=dtype)
+IMAGES = [Image(np.random.default_rng(seed).integers(0, 255, (56, 84, 3), dtype=np.uint8)) for seed in range(4)]
+HASHES = [image.hash for image in IMAGES]
+
+
+def update(group: Ranks, base: str, dtype: str, budget: int, saving: str, quantization: str, offload: str) -> dict:
+    """Statistics and whole gradients of an update, which weights are divided, and what encoding images gave."""
+    spec = ModelSpec(base=base, dtype=dtype)
     policy, processor = learning.adapted(spec, quantization), policy_model.load_processor(spec)
-    vision = policy_model.vision_of(policy, processor)
-    items = learning.trajectories(processor, vision, TURNS)
+    expected = images_of(policy, processor).features(HASHES)
     checkpointing.apply(policy, saving, budget)
-    parallel.shard(policy, group, offload)
+    shards = parallel.shard(policy, group, offload)
+    vision = policy_model.vision_of(policy, processor, shards=shards)
+    items = learning.trajectories(processor, vision, TURNS)
     needed = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": {"uri": "file:///unused"}}
     chosen = {"micro_batch_tokens": budget, "kl_coef": 0.1, "clip_grad_norm": 1e9, "max_logprob_gap": 1e6}
     cfg = GRPOConfig.model_validate(needed | chosen)
@@ -54,13 +65,56 @@ def update(group: Ranks, dtype: str, budget: int, saving: str, quantization: str
     again = [parallel.full(parallel.like(parallel.full(each).detach(), each)) for each in trained]
     restored = all(torch.equal(one, parallel.full(each)) for one, each in zip(again, trained, strict=True))
     whole = sorted(name for name, each in policy.named_parameters() if not isinstance(each, DTensor))
+    tower = {} if shards is None else group.gather(encode(policy, processor, shards, group.rank, expected))
     return {"loss": stats.loss, "kl": stats.kl, "grad_norm": stats.grad_norm, "gradients": found, "whole": whole,
-            "restored": restored}  # fmt: skip
+            "restored": restored, "tower": tower}  # fmt: skip
+
+
+def images_of(policy: torch.nn.Module, processor, shards=None) -> Vision:
+    """A cache that knows IMAGES, each of which is encoded by itself."""
+    vision = policy_model.vision_of(policy, processor, shards=shards)
+    vision.alone = True
+    vision.add(IMAGES)
+    return vision
+
+
+def encode(policy: torch.nn.Module, processor, shards, rank: int, expected: torch.Tensor) -> dict:
+    """What a rank gets that encodes other images than the other rank."""
+    found, vision = {}, images_of(policy, processor, shards)
+    parts = expected.split([vision.tokens(each) for each in HASHES])
+    own = [[0, 1, 2], []][rank]
+    features = vision.features([HASHES[each] for each in own])
+    found["batch"] = same(features, [parts[each] for each in own])
+    vision.gather()  # as for a rollout, in which ranks encode whenever they like
+    found["rollout"] = rank == 0 or torch.equal(vision[HASHES[3]], parts[3])
+    vision.release()
+    found["passes"] = vision.encoded
+    for name, error in (("error", OSError("torn")), ("user error", UserError("cut off", where="a.png"))):
+        vision.expect(missing := Image(np.full((56, 84, 3), len(name), dtype=np.uint8)), raising(error))
+        try:
+            vision.features([missing.hash] if rank else HASHES[:1])
+        except Exception as met:  # noqa: BLE001 (compared by the test)
+            found[name] = f"{type(met).__name__}: {met}"
+    found["after"] = same(vision.features(HASHES[rank:2]), parts[rank:2])
+    tower = policy_model.vision_tower(policy)
+    found["whole"] = [name for name, each in tower.named_parameters() if not isinstance(each, DTensor)]
+    return found
+
+
+def same(features: torch.Tensor | None, parts) -> bool:
+    return torch.equal(features, torch.cat(list(parts))) if parts else features is None
+
+
+def raising(error: Exception):
+    def read():
+        raise error
+
+    return read
 
 
 if __name__ == "__main__":
     group = ranks.init(torch.device("cpu"))
-    results = update(group, sys.argv[1], int(sys.argv[2]), *sys.argv[3:6])
+    results = update(group, sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:7])
     if group.is_main:
-        torch.save(results, sys.argv[6])
+        torch.save(results, sys.argv[7])
     ranks.shutdown(group)

@@ -22,7 +22,7 @@ class Item(enum.StrEnum):
 
     BASE = "base weights"
     ADAPTERS = "adapters"
-    GATHERED = "weights gathered for a layer"
+    GATHERED = "gathered weights"
     COPIES = "engine's copies of weights"
     GRADIENTS = "gradients"
     OPTIMIZER = "optimizer state"

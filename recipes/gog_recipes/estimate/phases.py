@@ -130,7 +130,9 @@ def encode(subject: Subject, pixels: int) -> Moments:
         rows = torch.empty(count * side**2, values)
         grids = torch.tensor([[1, side, side]] * count)
         model = policy_model.core(subject.model)
+        subject.gather_tower()
         policy_model.family_of(subject.model).encode_images(model, rows, grids)
+        subject.release_tower()
     return meter.peaks
 
 
@@ -138,9 +140,11 @@ def encode(subject: Subject, pixels: int) -> Moments:
 
 
 def start(subject: Subject) -> tuple[Decoder, Moments]:
-    """The engine's decoder, which holds copies of weights that are sharded."""
-    with subject.traced() as meter, meter.label(Item.COPIES):
-        return Decoder(subject.model), meter.peaks
+    """The engine's decoder, which holds copies of weights that are sharded, beside the gathered vision tower."""
+    with subject.traced() as meter:
+        subject.gather_tower()
+        with meter.label(Item.COPIES):
+            return Decoder(subject.model), meter.peaks
 
 
 def sample(subject: Subject, decoder: Decoder, rollout: Rollout) -> Phases:
@@ -165,6 +169,7 @@ def sample(subject: Subject, decoder: Decoder, rollout: Rollout) -> Phases:
         for blocks in held:
             decoder.cache.release(blocks)
         decoder.rest()
+        subject.release_tower()
     return found
 
 

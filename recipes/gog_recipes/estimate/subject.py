@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel
 from gog.errors import UserError
 from gog.spec import EvaluateConfig, GRPOConfig, Offload, SFTConfig, StageConfig
 from gog_recipes import models
-from gog_recipes.estimate.meter import Meter, Moments
+from gog_recipes.estimate.meter import Item, Meter, Moments
 from gog_recipes.estimate.shapes import Shapes
 from gog_recipes.models import checkpointing, experts, loading, lora, lora_linear, nf4, policy_model
 from gog_recipes.runtime import parallel
@@ -61,6 +61,8 @@ class Subject:
     """Among which it is sharded."""
     loading: dict[str, Moments]
     """Peaks while it was loaded and sharded."""
+    tower: parallel.Tower | None
+    """Shards of its vision tower; None for one rank."""
     kept: list[Any] = field(default_factory=list)
     """What must live as long as the policy does: its optimizer."""
 
@@ -70,6 +72,17 @@ class Subject:
         self.meter.restart()
         with self.shapes, self.meter, _few_rounds():
             yield self.meter
+
+    def gather_tower(self) -> None:
+        """Makes the vision tower whole, as for encoding images."""
+        if self.tower is not None:
+            with self.meter.label(Item.GATHERED):
+                self.tower.gather()
+
+    def release_tower(self) -> None:
+        """Divides the vision tower again."""
+        if self.tower is not None:
+            self.tower.release()
 
 
 @contextlib.contextmanager
@@ -120,13 +133,13 @@ def build(config: Mapping[str, Any], cfg: StageConfig, layers: int, *, frozen: i
             text.num_hidden_layers = of  # by which `auto` is decided
             checkpointing.apply(model, cfg.activation_checkpointing, cfg.micro_batch_tokens)
             text.num_hidden_layers = layers
-        loading = meter.now()
+        loading, tower = meter.now(), None
         if group.size > 1:
             _join(ranks)
-            parallel.shard(model, group, offload)
+            tower = parallel.shard(model, group, offload)
             meter.hold_model(model)
     moments = {"whole": loading} | meter.peaks
-    return Subject(model, inner.config, layers, of, meter, shapes, group, {"loading": moments})
+    return Subject(model, inner.config, layers, of, meter, shapes, group, {"loading": moments}, tower)
 
 
 def _adapted(model: torch.nn.Module, cfg: StageConfig, frozen: int) -> torch.nn.Module:

@@ -84,15 +84,15 @@ class Trace:
 
 
 _PASSES: dict[str, Bytes] = {}
-"""What a pass of a vision tower needs beside the weights, by tower and pixels. It takes half of a trace, and is the same
-in every stage and on any number of GPUs."""
+"""What a pass of a vision tower needs beside the weights that are there before, by tower and pixels and whether it is
+sharded. It takes half of a trace, and is the same in every stage."""
 
 
 def _vision(subjects: Sequence[Subject], pixels: int) -> list[phases.Phases]:
     """The phase of the vision tower, which no decoder layer takes part in: traced once, with the weights of each."""
     first = subjects[0]
     dtype = next(first.model.parameters()).dtype
-    key = f"{first.config.vision_config.to_json_string(use_diff=False)} {dtype} {pixels}"
+    key = f"{first.config.vision_config.to_json_string(use_diff=False)} {dtype} {pixels} {first.tower is None}"
     if key not in _PASSES:
         before = first.meter.now()
         [peak] = phases.encode(first, pixels).values()

@@ -142,6 +142,8 @@ class Family:
     """Regular expression of the linears that get an adapter."""
     language_model: Callable[[Any], Any]
     """The stack of decoder layers of a model, with `layers`, `embed_tokens` and `norm`."""
+    vision_tower: Callable[[Any], torch.nn.Module]
+    """What encodes images, with its blocks in a ModuleList."""
     encode_images: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
     """encode_images(model, rows [p, values per patch], grids [images, 3]): features [k, …] of all images in order.
     Further dimensions of features are defined by the family."""

@@ -21,7 +21,7 @@ from gog_recipes import models, world
 from gog_recipes.models import experts, nf4, packing
 from gog_recipes.models import logprobs as chunked
 from gog_recipes.models.family import Family, Processor
-from gog_recipes.models.vision import FEATURE_BYTES, Vision
+from gog_recipes.models.vision import FEATURE_BYTES, Shards, Vision
 
 ROOT_METHOD = "gog_forward"
 """Of a sharded transformers model: calls the function that it is given while the outermost module's weights are whole."""
@@ -103,16 +103,30 @@ def language_model(model: torch.nn.Module) -> Any:
     return family_of(model).language_model(core(model))
 
 
+def vision_tower(model: torch.nn.Module) -> torch.nn.Module:
+    """What encodes images, of a model with or without an adapter applied."""
+    return family_of(model).vision_tower(core(model))
+
+
 def device_of(model: torch.nn.Module) -> torch.device:
     """The device that computes; parameters may be kept on another."""
     device: torch.device = language_model(model).rotary_emb.inv_freq.device
     return device
 
 
-def vision_of(model: torch.nn.Module, processor: Processor, feature_bytes: int = FEATURE_BYTES) -> Vision:
-    """An empty cache of image features over the model's vision tower, of at most so many bytes."""
+def vision_of(
+    model: torch.nn.Module, processor: Processor, feature_bytes: int = FEATURE_BYTES, shards: Shards | None = None
+) -> Vision:
+    """An empty cache of image features over the model's vision tower.
+
+    Args:
+        model: with or without an adapter applied
+        processor: of the base model
+        feature_bytes: bytes of features kept at most
+        shards: of the tower, where ranks divide its weights
+    """
     encode = functools.partial(family_of(model).encode_images, core(model))
-    return Vision(encode, processor, feature_bytes=feature_bytes)
+    return Vision(encode, processor, feature_bytes=feature_bytes, shards=shards)
 
 
 @dataclass(frozen=True)
@@ -165,7 +179,7 @@ def collate(
 
 
 def features(batch: Batch, vision: Vision) -> torch.Tensor | None:
-    """Features [k, …] of a batch's images, in order; None without images."""
+    """Features [k, …] of a batch's images, in order; None without images. All ranks at once where they share the tower."""
     return vision.features(batch.images)
 
 

@@ -29,6 +29,7 @@ def family(architecture: Any, *, lora_parameters: Sequence[str] = ()) -> Family:
         processor=Processor,
         lora_targets=LORA_TARGETS,
         language_model=language_model,
+        vision_tower=vision_tower,
         encode_images=encode_images,
         hidden_states=hidden_states,
         lora_parameters=tuple(lora_parameters),
@@ -40,6 +41,12 @@ def language_model(model: Any) -> Any:
     return model.model.language_model
 
 
+def vision_tower(model: Any) -> torch.nn.Module:
+    """What encodes images."""
+    tower: torch.nn.Module = model.model.visual
+    return tower
+
+
 def encode_images(model: Any, rows: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
     """Features of images, from patches [p, values] and their grids [images, 3].
 
@@ -47,7 +54,7 @@ def encode_images(model: Any, rows: torch.Tensor, grids: torch.Tensor) -> torch.
         [image tokens, h]; with DeepStack [image tokens, 1 + levels, h], of which the first replaces the embedding and
         the others are added after as many decoder layers, in order.
     """
-    tower = model.model.visual
+    tower = vision_tower(model)
     device = next(tower.parameters()).device
     found = tower(rows.to(device), grid_thw=grids.to(device))
     levels = getattr(found, "deepstack_features", None)

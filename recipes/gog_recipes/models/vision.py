@@ -7,12 +7,17 @@ pass costs far less than many narrow ones. A pass is bounded, because it must fi
 Features are kept in CPU memory, up to a bound in bytes; the least recently used ones are dropped and encoded again when
 they are needed, from resized pixels (`image_spool`) or by reading the image again (`expect`). Patches, which are eight
 times as large as pixels, exist during a pass only.
+
+Ranks that divide the tower's weights have different images, and so different numbers of passes. So the weights are
+gathered for a phase, not for a pass: for a rollout (`gather`), in which each rank encodes whatever its episodes show, and
+otherwise for the images of a batch (`features`), if any rank needs one encoded.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,6 +34,26 @@ FEATURE_BYTES = 4 << 30
 """Bytes of features where no bound is given."""
 
 
+class Shards(Protocol):
+    """A vision tower whose weights are divided among ranks. Every method: all ranks at once."""
+
+    def gather(self) -> None:
+        """Makes the weights whole on every rank."""
+        ...
+
+    def release(self) -> None:
+        """Divides them again."""
+        ...
+
+    def any(self, mine: bool) -> bool:
+        """Whether something holds on any rank."""
+        ...
+
+    def agree(self, error: Exception | None) -> None:
+        """Raises on every rank where one of them met an error; on that one the error itself."""
+        ...
+
+
 class Vision:
     """A cache of image features by content hash. `add` may be called from any thread, the rest from one.
 
@@ -36,6 +61,7 @@ class Vision:
         encode: encode(rows [patches, values], grids [images, 3]) -> features [image tokens, …] of all images in order
         processor: resizes images and cuts them into patches
         feature_bytes: bytes of features kept at most; an eighth of it is kept of resized images besides
+        shards: of the tower, where ranks divide its weights
 
     Attributes:
         alone: whether every image has a pass of its own, so that its features do not depend on the others by rounding
@@ -50,8 +76,10 @@ class Vision:
         processor: Processor,
         *,
         feature_bytes: int = FEATURE_BYTES,
+        shards: Shards | None = None,
     ) -> None:
         self._tower, self._processor, self._feature_bytes = encode, processor, feature_bytes
+        self._shards, self._whole = shards, shards is None
         self._grids: dict[str, Grid] = {}
         self._pixels = ImageSpool(feature_bytes // 8)
         self._sources: dict[str, Callable[[], Image]] = {}
@@ -107,8 +135,42 @@ class Vision:
         """Features [image tokens, …] of an image that was added, in CPU memory."""
         return self._all([image_hash])[0]
 
+    def gather(self) -> None:
+        """Makes the tower whole until `release`, so that ranks may encode at any time. All ranks at once."""
+        if self._shards is not None and not self._whole:
+            self._shards.gather()
+            self._whole = True
+
+    def release(self) -> None:
+        """Divides the tower among the ranks again. All ranks at once."""
+        if self._shards is not None and self._whole:
+            self._shards.release()
+            self._whole = False
+
     def features(self, image_hashes: Sequence[str]) -> torch.Tensor | None:
-        """Features [image tokens, …] of images that were added, in order, in CPU memory; None for no images."""
+        """Features [image tokens, …] of images that were added, in order, in CPU memory; None for no images.
+
+        All ranks at once where they divide the tower; each names its own images, or none.
+
+        Raises:
+            UserError: an image cannot be read again; so does every rank if that happened on one of them.
+            UnreadableImage: likewise; the other ranks raise a RuntimeError.
+        """
+        if self._whole or self._shards is None:
+            return self._joined(image_hashes)
+        if not self._shards.any(any(each not in self._features for each in image_hashes)):
+            return self._joined(image_hashes)
+        found, met = None, None
+        self.gather()
+        try:
+            found = self._joined(image_hashes)
+        except Exception as error:  # noqa: BLE001 (raised again below, once the other ranks know)
+            met = error
+        self.release()
+        self._shards.agree(met)
+        return found
+
+    def _joined(self, image_hashes: Sequence[str]) -> torch.Tensor | None:
         return torch.cat(self._all(image_hashes)) if image_hashes else None
 
     def _all(self, image_hashes: Sequence[str]) -> list[torch.Tensor]:
@@ -143,6 +205,7 @@ class Vision:
 
     @torch.no_grad()
     def _encode(self, image_hashes: list[str]) -> dict[str, torch.Tensor]:
+        assert self._whole, "an image was to be encoded while the vision tower was divided among the ranks"
         rows = np.concatenate([self._processor.rows(self._resized(each)) for each in image_hashes])
         grids = torch.tensor([self._grids[each] for each in image_hashes])
         features = self._tower(torch.from_numpy(rows), grids).cpu()

@@ -63,6 +63,7 @@ class TransformersEngine:
         self.style, self.capacity, self.version = parts.processor.style, parts.capacity, parts.version
         self.settings = parts.settings
         self.decoder = Decoder(parts.model)
+        self.vision.gather()
         longest = parts.limits.tokens
         self.decoder.make_cache(longest, cache_bytes(parts.settings, self.decoder.layout, longest))
         self.counters = Counters()
@@ -118,14 +119,16 @@ class TransformersEngine:
         return [TransformersSession(self, slot) for slot in slots]
 
     async def rest(self) -> None:
-        """See gog.engine.Engine.rest: frees the cache, and the copies of a sharded model's weights."""
+        """See gog.engine.Engine.rest: frees the cache, and what was gathered of a sharded model's weights."""
         assert not self._open, "at rest under a conversation"
         self.decoder.rest()
+        self.vision.release()
 
     async def switch(self, weights: Any, version: int) -> None:
         """See gog.engine.Engine.switch; weights: the model, whose tensors the decoder reads."""
         assert not self._open, "weights changed under a conversation"
         self.decoder.refresh(weights)
+        self.vision.gather()
         self.version = version
 
     def take_counters(self) -> Counters:

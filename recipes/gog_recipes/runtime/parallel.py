@@ -1,10 +1,10 @@
 """The policy sharded over ranks by FSDP2, so that each rank holds a part of the layers and of the optimizer's state.
 
 Decisions
-    - decoder layers, embeddings and head are sharded, frozen weights included; all trained parameters are in the layers.
-      Their types may differ (bfloat16 base, float32 adapters): FSDP2 wants one type among the trained ones only
-    - the vision tower stays whole on every rank, because a rollout encodes images whenever an episode has new ones, and
-      gathering needs all ranks at once
+    - everything is sharded, frozen weights included; all trained parameters are in the decoder layers. Their types may
+      differ (bfloat16 base, float32 adapters): FSDP2 wants one type among the trained ones only
+    - FSDP2 gathers a layer for each of its passes, in which all ranks take part. Ranks have different images, so the vision
+      tower is gathered and divided again at points that all of them reach, and its passes gather nothing (`Tower`)
     - gradients are summed over ranks, never averaged: a recipe divides by the counts of the whole step, so a step is the
       same step for any number of ranks
     - shards may be kept on the CPU, with their gradients and the optimizer's state; they are copied to the GPU for each use.
@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -32,6 +33,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
+from gog.errors import UserError
 from gog.spec import Offload
 from gog_recipes.models import policy_model as models
 from gog_recipes.runtime.ranks import Ranks
@@ -39,22 +41,64 @@ from gog_recipes.runtime.ranks import Ranks
 T = TypeVar("T")
 
 
-def shard(model: torch.nn.Module, ranks: Ranks, offload: Offload = "none") -> None:
-    """Shards the model over the ranks, in place, apart from its vision tower; for one rank nothing changes.
+@dataclass(frozen=True)
+class Tower:
+    """A frozen vision tower whose weights are divided among the ranks. Every method: all ranks at once."""
+
+    parts: tuple[FSDPModule, ...]
+    """Wrappers of its blocks and other parts."""
+    ranks: Ranks
+    """That divide them."""
+
+    def gather(self) -> None:
+        """Makes the weights whole on every rank."""
+        for part in self.parts:
+            part.unshard()
+
+    def release(self) -> None:
+        """Divides them again."""
+        for part in self.parts:
+            part.reshard()
+
+    def any(self, mine: bool) -> bool:
+        """Whether something holds on any rank."""
+        return any(self.ranks.gather(mine))
+
+    def agree(self, error: Exception | None) -> None:
+        """Raises on every rank where one of them met an error, so that none waits for it in the next collective.
+
+        Raises:
+            Exception: the error itself, on the rank that met it; on the others a UserError for one, else a RuntimeError.
+        """
+        met = None if error is None else (isinstance(error, UserError), str(error))
+        for rank, other in enumerate(self.ranks.gather(met)):
+            if error is not None:
+                raise error
+            if other is not None:
+                kind = UserError if other[0] else RuntimeError
+                raise kind(f"rank {rank} could not encode its images: {other[1]}")
+
+
+def shard(model: torch.nn.Module, ranks: Ranks, offload: Offload = "none") -> Tower | None:
+    """Shards the model over the ranks, in place; for one rank nothing changes.
 
     Args:
         model: with the adapter that is trained
         ranks: all of them
         offload: whether shards are kept on the CPU
+
+    Returns:
+        The vision tower, which must be gathered to encode images; None for one rank.
     """
     if ranks.size == 1:
-        return
+        return None
     root, language = models.core(model), models.language_model(model)
     device = next(language.parameters()).device.type
     mesh = init_device_mesh(device, (ranks.size,))
     policy = CPUOffloadPolicy(pin_memory=device != "cpu") if offload == "cpu" else OffloadPolicy()
     for layer in language.layers:
         _add_gradients(fully_shard(layer, mesh=mesh, offload_policy=policy))
+    tower = Tower(_parts(models.vision_tower(model), mesh, policy), ranks)
     # The outermost module owns embeddings, last norm and head, which may be one weight. It fetches a layer's weights
     # while the layer before it computes.
     owned = {id(parameter) for parameter in (*language.parameters(), *root.lm_head.parameters())}
@@ -65,6 +109,25 @@ def shard(model: torch.nn.Module, ranks: Ranks, offload: Offload = "none") -> No
     register_fsdp_forward_method(root, models.ROOT_METHOD)
     whole = [name for name, p in model.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
     assert not whole, f"trained but not in a decoder layer, so ranks would drift apart: {whole}"
+    return tower
+
+
+def _parts(tower: torch.nn.Module, mesh: DeviceMesh, policy: OffloadPolicy) -> tuple[FSDPModule, ...]:
+    """Shards the parts of a vision tower, one after the other.
+
+    FSDP2's hooks are on the module that is sharded. Here that is a wrapper around the part, which is never called.
+    """
+    children = [
+        each for child in tower.children() for each in (child if isinstance(child, torch.nn.ModuleList) else [child])
+    ]
+    parts = tuple(
+        fully_shard(torch.nn.Sequential(each), mesh=mesh, offload_policy=policy)
+        for each in children
+        if next(each.parameters(), None) is not None
+    )
+    whole = [name for name, each in tower.named_parameters() if not isinstance(each, DTensor)]
+    assert not whole, f"no part of the vision tower has {whole}"
+    return parts
 
 
 def _add_gradients(module: FSDPModule) -> None:

@@ -112,6 +112,68 @@ def test_an_image_that_waits_and_whose_file_was_deleted_does_not_fail_the_pass_o
     assert vision.encoded == 2
 
 
+class Shards:
+    """A divided tower; records what all ranks do at once."""
+
+    def __init__(self, needed_elsewhere=False):
+        self.needed_elsewhere, self.calls = needed_elsewhere, []
+
+    def gather(self):
+        self.calls.append("gather")
+
+    def release(self):
+        self.calls.append("release")
+
+    def any(self, mine):
+        self.calls.append("ask")
+        return mine or self.needed_elsewhere
+
+    def agree(self, error):
+        self.calls.append("agree")
+        if error is not None:
+            raise error
+
+
+GATHERED = ["ask", "gather", "release", "agree"]
+
+
+def test_a_divided_tower_is_gathered_for_a_batch_only_if_a_rank_must_encode_an_image():
+    shards, shown = Shards(), image(0)
+    vision = Vision(tower, Processor(), shards=shards)
+    vision.add([shown])
+    assert vision.features([]) is None and shards.calls == ["ask"]
+    torch.testing.assert_close(vision.features([shown.hash]), expected(shown))
+    assert shards.calls == ["ask", *GATHERED]
+    vision.features([shown.hash])  # known by now
+    shards.needed_elsewhere = True
+    vision.features([shown.hash])
+    assert shards.calls == ["ask", *GATHERED, "ask", *GATHERED]
+
+
+def test_a_tower_that_is_gathered_for_a_rollout_encodes_without_the_other_ranks():
+    shards, shown = Shards(), image(0)
+    vision = Vision(tower, Processor(), shards=shards)
+    vision.add([shown])
+    vision.gather()
+    vision.features([shown.hash])
+    vision.release()
+    vision.release()
+    assert shards.calls == ["gather", "release"]
+
+
+def test_a_tower_is_divided_again_and_the_ranks_are_asked_when_an_image_fails():
+    shards, shown = Shards(), image(0)
+    vision = Vision(tower, Processor(), shards=shards)
+
+    def torn():
+        raise OSError("torn")
+
+    vision.expect(shown, torn)
+    with pytest.raises(OSError, match="torn"):
+        vision.features([shown.hash])
+    assert shards.calls == GATHERED
+
+
 def test_an_expected_image_is_read_when_it_is_needed_and_not_kept():
     reads, shown, processor = [], image(1), Processor()
     vision = Vision(tower, processor)
