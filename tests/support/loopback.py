@@ -12,7 +12,9 @@ from aiohttp import web
 
 from gog import outage, regions
 from gog.spec import CallPolicy, ToolsSpec
+from gog.tool_api import SearchHit
 from gog.tool_client import PATHS, Toolbox
+from gog.tool_types import Reply
 
 Value = TypeVar("Value")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -134,3 +136,12 @@ def with_toolbox(
             return await use(tools, provider)
 
     return asyncio.run(scenario())
+
+
+def search(handlers: Sequence[Handler], **limits: Any) -> Reply[Sequence[SearchHit]]:
+    """One text search served by `handlers`."""
+
+    async def use(tools: Toolbox, provider: Provider) -> Reply[Sequence[SearchHit]]:
+        return await tools.search_text("who made the ring?")
+
+    return with_toolbox({"textSearch": handlers}, use, **limits)
