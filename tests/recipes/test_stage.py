@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
-import threading
 import urllib.error
 import urllib.request
 
 import pytest
-from huggingface_hub import constants
 from PIL import Image as PILImage
-from support import base_folders, hub_server
 from support.builders import make_image
+from support.stages import commit, in_two_ranks, make_stage
 
-from gog import base_model, dataset_zip, journal, metrics, outage, progress, spec, store
-from gog.errors import ServiceDown, UserError
-from gog_recipes.runtime import base, config, monitor, termination
+from gog import dataset_zip, journal, metrics, outage, progress, store
+from gog.errors import UserError
+from gog_recipes.runtime import monitor, termination
 from gog_recipes.runtime.metric_log import MetricLog
-from gog_recipes.runtime.ranks import SINGLE, Ranks
-from gog_recipes.runtime.stage import Stage
-
-
-def make_stage(folder, ranks=SINGLE, **settings):
-    body = {"run": "ours", "model": {"base": "tiny"}, "data": {"path": str(folder)}, **settings}
-    return Stage(spec.GRPOConfig.model_validate(body | {"store": {"uri": f"file://{folder}/store"}}), ranks)
-
-
-def commit(stage, step=1):
-    weights = stage.workdir / "weights"
-    weights.write_text(f"{step}")
-    stage.publish(step, {"weights": weights}, meta={}, parents=[], complete=False)
+from gog_recipes.runtime.ranks import Ranks
 
 
 def test_a_stage_resumes_from_its_own_checkpoint_also_with_more_steps_and_other_addresses(tmp_path):
@@ -163,84 +147,6 @@ def test_how_calls_are_made_and_how_far_a_stage_goes_may_change_between_attempts
         make_stage(tmp_path, tools={"top": 9})
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")]
-)
-def test_a_full_disk_is_reported_in_one_line_whichever_library_raised_it(error, capsys):
-    def write():
-        raise error
-
-    with pytest.raises(SystemExit) as caught:
-        config.exit_with(write)
-    assert caught.value.code == 1
-    assert capsys.readouterr().err == (
-        "failed: the stage's files: the disk is full (free space, then `gog resume`; nothing committed is lost)\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (UserError("is unknown", where="loss", remedy="use grpo"), 2, "error: loss: is unknown (use grpo)"),
-        (ServiceDown("judge", "down for 600 s"), 1, "failed: judge: down for 600 s (the stage's next attempt"),
-        (store.Unavailable("s3://b: not served within 120 s"), 1, "failed: s3://b: not served within 120 s"),
-        (KeyboardInterrupt(), 130, "interrupted: the next attempt resumes from the last checkpoint"),
-    ],
-)
-def test_a_stage_that_does_not_complete_ends_in_one_line_and_the_code_of_its_kind(capsys, error, code, line):
-    def play():
-        raise error
-
-    with pytest.raises(SystemExit) as caught:
-        config.exit_with(play)
-    assert caught.value.code == code
-    assert capsys.readouterr().err.startswith(line)
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (UserError("is unknown", where="loss"), "error: loss: is unknown"),
-        (ServiceDown("judge", "503: try\nlater"), "failed: judge: 503: try later (the stage's next attempt resumes"),
-        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
-        (RuntimeError("x" * 5000), "RuntimeError: xxx"),
-    ],
-)
-def test_the_reason_of_a_failure_is_its_pod_s_termination_message(tmp_path, monkeypatch, error, message):
-    def play():
-        raise error
-
-    monkeypatch.setenv(termination.FILE, str(tmp_path / "termination-log"))
-    with pytest.raises((SystemExit, type(error))):
-        config.exit_with(play)
-    left = (tmp_path / "termination-log").read_text()
-    assert left.startswith(message) and len(left) <= 1000 and "\n" not in left
-
-
-def test_the_first_rank_s_reason_is_kept_when_others_fail_because_of_it(tmp_path):
-    environment = {termination.FILE: str(tmp_path / "termination-log")}
-    (tmp_path / "termination-log").touch()  # as a kubelet makes it
-    termination.leave_reason("failed: judge: down for 600 s", environment)
-    termination.leave_reason("RuntimeError: connection closed by peer", environment)
-    assert (tmp_path / "termination-log").read_text() == "failed: judge: down for 600 s"
-
-
-def test_outside_of_a_pod_no_reason_is_left(tmp_path):
-    termination.leave_reason("failed", {})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_stage_that_completes_exits_with_0():
-    with pytest.raises(SystemExit) as caught:
-        config.exit_with(lambda: None)
-    assert caught.value.code == 0
-
-
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        config.exit_with(lambda: print(1 // 0))
-
-
 def fetch(server, page):
     with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}{page}", timeout=10) as answer:
         return answer.read().decode()
@@ -339,32 +245,6 @@ def test_other_ranks_write_to_a_folder_of_their_own_and_log_nothing(tmp_path, ca
     assert not (tmp_path / "termination-log").exists() and capsys.readouterr().out == ""
 
 
-def in_two_ranks(act):
-    """[act(ranks) of each of two ranks], which are threads; an exception in the place of a result."""
-    barrier, items, results = threading.Barrier(2), {}, {}
-
-    class Rank(Ranks):
-        def gather(self, item):
-            items[self.rank] = item
-            barrier.wait(10)
-            found = [items[rank] for rank in range(self.size)]
-            barrier.wait(10)
-            return found
-
-    def run(ranks):
-        try:
-            results[ranks.rank] = act(ranks)
-        except UserError as error:
-            results[ranks.rank] = error
-
-    threads = [threading.Thread(target=run, args=(Rank(rank, 2),)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [results[rank] for rank in range(2)]
-
-
 def test_files_of_every_rank_become_one_checkpoint_committed_by_rank_0(tmp_path):
     """Each rank stages its own files."""
 
@@ -405,118 +285,6 @@ def test_a_dataset_that_the_store_lacks_is_reported_with_the_command_that_upload
     stage = make_stage(tmp_path, data={"uri": f"file://{tmp_path}/datasets"})
     with pytest.raises(UserError, match=r"holds no dataset.*gog move push"):
         stage.questions("train")
-
-
-def test_a_base_model_in_a_store_is_fetched_once_into_the_pod(tmp_path, monkeypatch):
-    asked = []
-
-    def fetch(spec, uri, folder):
-        asked.append((spec.uri, uri))
-        base_folders.write(folder)
-
-    monkeypatch.setattr(store, "fetch_prefix", fetch)
-    stage = make_stage(tmp_path, model={"base": "s3://models/base"}, workdir=str(tmp_path / "work"))
-    first, second = stage.model, stage.model
-    assert first == second and first.base == str(tmp_path / "work" / "base") and first.preset == "qwen2.5-vl"
-    assert asked == [(f"file://{tmp_path}/store", "s3://models/base")]
-
-
-def test_the_first_process_of_a_pod_ends_at_sigterm():
-    program = (
-        "import os, signal; from gog_recipes.runtime import config; os.getpid = lambda: 1\n"
-        "config.exit_with(lambda: (os.kill(os.getppid(), 0), signal.raise_signal(signal.SIGTERM)))"
-    )
-    default = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{program}"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", default], timeout=120, check=False)
-    assert done.returncode == 130
-
-
-def test_ranks_with_other_settings_are_refused_by_the_name_of_the_setting(tmp_path):
-    refused = in_two_ranks(lambda ranks: make_stage(tmp_path, ranks, seed=ranks.rank, workdir=str(tmp_path / "w")).base)
-    sentence = "ranks: rank 1 and rank 0 differ in seed (start all ranks with one configuration)"
-    assert [str(each) for each in refused] == [sentence, sentence]
-
-
-def test_ranks_with_another_base_model_under_the_same_name_are_refused(tmp_path, monkeypatch):
-    """Each rank has a folder of its own, as pods have."""
-    folders = [base_folders.write(tmp_path / str(rank), seed=rank) for rank in range(2)]
-    local = threading.local()
-    monkeypatch.setattr(base.base_source, "fetch", lambda name, **_: base.base_source.Located(local.folder, name))
-
-    def act(ranks):
-        local.folder = folders[ranks.rank]
-        return make_stage(tmp_path, ranks, model={"base": "/model"}, workdir=str(tmp_path / "w")).base
-
-    sentence = "ranks: rank 1 and rank 0 differ in base model (give every pod the same model)"
-    assert [str(each) for each in in_two_ranks(act)] == [sentence, sentence]
-
-
-def test_ranks_with_another_dataset_are_refused(tmp_path):
-    def act(ranks):
-        folder = tmp_path / str(ranks.rank)
-        folder.mkdir()
-        line = {"id": f"q{ranks.rank}", "image": "a.png", "question": "?", "answers": ["x"]}
-        (folder / "train.jsonl").write_text(json.dumps(line) + "\n")
-        PILImage.new("RGB", (9, 9)).save(folder / "a.png")
-        stage = make_stage(tmp_path, ranks, data={"path": str(folder)}, workdir=str(tmp_path / "w"))
-        return stage.questions("train")
-
-    sentence = "ranks: rank 1 and rank 0 differ in dataset (train) (give every pod the same dataset)"
-    assert [str(each) for each in in_two_ranks(act)] == [sentence, sentence]
-
-
-@pytest.fixture
-def served(tmp_path, monkeypatch):
-    """A hub that serves a base model, with an empty cache."""
-    with hub_server.serving(base_folders.write(tmp_path / "source")) as made:
-        monkeypatch.setattr(constants, "ENDPOINT", made.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        yield made
-
-
-def test_later_stages_use_the_commit_that_the_first_checkpoint_records_even_if_the_branch_moved(tmp_path, served):
-    given = {"model": {"base": "hf://org/model"}, "workdir": str(tmp_path / "work")}
-    first = make_stage(tmp_path, stage="sft", **given)
-    recorded = adapter_of(first).meta["base"]["name"]
-    assert recorded == f"hf://org/model@{served.commit}" and first.model.base.endswith(served.commit)
-    served.commit = "b" * 40
-    later = make_stage(tmp_path, inputs={"sft": "sft"}, **given)
-    assert later.base.identity.name == recorded and later.model.base == first.model.base
-    assert make_stage(tmp_path / "other", **given).base.identity.name == f"hf://org/model@{served.commit}"
-
-
-def adapter_of(stage):
-    """A checkpoint that records the stage's base, as training stages commit it."""
-    weights = stage.workdir / "weights"
-    weights.write_text("x")
-    meta = {base_model.RECORD: stage.base.identity.document()}
-    stage.publish(1, {"weights": weights}, meta=meta, parents=[], complete=False)
-    return stage.store.latest(stage.key)
-
-
-def test_an_adapter_is_only_used_on_the_base_model_that_it_was_trained_on(tmp_path):
-    folder = base_folders.write(tmp_path / "base")
-    given = {"model": {"base": str(folder)}, "workdir": str(tmp_path / "work")}
-    trained = adapter_of(make_stage(tmp_path, stage="sft", **given))
-    assert make_stage(tmp_path, **given).folder(trained).is_dir()
-    base_folders.write(folder, seed=1)
-    with pytest.raises(UserError) as caught:
-        make_stage(tmp_path, **given).folder(trained)
-    recorded, own = trained.meta["base"]["fingerprint"], base_model.fingerprint(folder)
-    assert str(caught.value) == (
-        f"checkpoint sft/1: its adapter was trained on the base model {folder} (fingerprint {recorded}), not on {folder} "
-        f"(fingerprint {own}) (name the base model that the adapter was trained on)"
-    )
-
-
-def test_an_adapter_without_a_record_of_its_base_is_accepted_with_a_line_in_the_log(tmp_path, capsys):
-    stage = make_stage(tmp_path, stage="sft")
-    commit(stage)
-    assert stage.folder(stage.store.latest("sft")).is_dir()
-    assert "sft: checkpoint sft/1 does not record its base model, which is not compared" in capsys.readouterr().out
 
 
 def test_a_line_of_the_metric_log_holds_null_for_a_figure_that_is_not_finite(tmp_path):
