@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 from support.builders import make_trajectory
+from support.chain_folders import copy_of, lines, weights
 
 from gog import exclusion, store
 from gog.errors import ServiceDown, UserError
-from gog.spec import CurateConfig, EvaluateConfig, GRPOConfig, SFTConfig, StratifyConfig
+from gog.spec import EvaluateConfig, GRPOConfig, SFTConfig, StratifyConfig
 from gog.trajectory import Failure, Reward
 from gog_recipes import grpo as grpo_module
 from gog_recipes import stratify as stratify_module
-from gog_recipes.curate import CurateRecipe
 from gog_recipes.evaluate import EvaluateRecipe
 from gog_recipes.grpo import GRPORecipe
 from gog_recipes.models import lora, policy_model
@@ -27,8 +25,6 @@ from gog_recipes.runtime.interruption import Interrupted, Interruption
 from gog_recipes.sft import SFTRecipe
 from gog_recipes.stratify import StratifyRecipe, grade
 
-TIMES = ("seconds", "rollout_seconds", "train_seconds", "tokens_per_second")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -36,28 +32,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def copy_of(chain, target):
-    """Another store that holds the same finished stages."""
-    source = store.Store(chain / "store")
-    copy = store.open_store(f"file://{target}/store")
-    for stage in ("curate", "sft", "stratify"):
-        manifest = source.latest(stage)
-        files = {name: source.open(manifest, name) for name in manifest.files}
-        copy.publish(stage, manifest.step, files, meta=manifest.meta, parents=manifest.parents)
-    return target
-
-
-def lines(root, stage):
-    manifest = store.Store(root / "store").latest(stage)
-    text = store.Store(root / "store").open(manifest, "metrics.jsonl").read_text()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in text.splitlines()]
-
-
-def weights(root, stage):
-    opened = store.Store(root / "store")
-    return opened.latest(stage).files["adapter_model.safetensors"].hash
 
 
 def test_demonstrations_of_an_accurate_teacher_are_correct_and_well_formed(chain):
@@ -379,49 +353,3 @@ def test_policies_that_share_a_base_answer_as_with_bases_of_their_own(chain, mak
 def test_a_misspelt_setting_is_refused_with_the_likely_name(make, tmp_path):
     with pytest.raises(UserError, match="did you mean learning_rate"):
         make(SFTConfig, tmp_path, learning_rat=1.0)
-
-
-@pytest.fixture
-def judge():
-    """An OpenAI-compatible server that replies Yes: its URL, and the requests it got."""
-    asked = []
-
-    class Judge(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            reply = json.dumps({"choices": [{"message": {"role": "assistant", "content": "Yes"}}]}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(reply)))
-            self.end_headers()
-            self.wfile.write(reply)
-
-        def log_message(self, *_):
-            """Logs nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Judge)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.mark.parametrize(
-    ("kind", "recipe", "settings"),
-    [
-        (CurateConfig, CurateRecipe, {"trajectories": 3, "teacher_accuracy": 1.0}),
-        (StratifyConfig, StratifyRecipe, {"questions": 12, "rollouts": 2}),
-        (GRPOConfig, GRPORecipe, {"levels": ["easy", "1", "2"], "questions_per_step": 8, "group_size": 2, "steps": 1}),
-        (EvaluateConfig, EvaluateRecipe, {"policies": ["sft"], "questions": 12}),
-    ],
-)
-def test_the_judge_is_called_with_the_model_that_was_named(
-    chain, make, endpoints, judge, tmp_path, kind, recipe, settings
-):
-    url, asked = judge
-    named = {"endpoints": {**endpoints, "judge": url}, "judge_model": "qwen3-32b", "stage": "judged"}
-    made = recipe(make(kind, copy_of(chain, tmp_path), **named, **settings))
-    made.setup()
-    asyncio.run(made.curate() if kind is CurateConfig else made.train())
-    assert {body["model"] for body in asked} == {"qwen3-32b"}
