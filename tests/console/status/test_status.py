@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import io
 import json
 import os
-import signal
 
 import pytest
 import yaml
 from rich.console import Console
-from support.operator_builders import NOW, holding, later, make_endpoint, make_run, make_stage, until
+from support.operator_builders import NOW, holding, later, make_endpoint, make_stage
+from support.status_runs import AT_WORK, all_lines, board_lines, grpo_at_work, keep, report, run_folder, steps, words_of
 from support.summary_shape import SHAPE
 
 from gog import store
@@ -23,61 +21,7 @@ from gog_console.status import document, overview, plain, run_page, run_state
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Progress, Summary
 from gog_operator.cluster import files
-from gog_operator.cluster.files import ObjectFiles
 from gog_operator.cluster.lock import RunLock
-
-AT_WORK = holding("Ready", Reason.TRAINING, "attempt 1")
-
-
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    """The folder of runs, as seen from where `gog` is called."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").mkdir()
-    return tmp_path / "runs"
-
-
-def run_folder(runs, name="world", *things, born=NOW, conditions=AT_WORK, **summary):
-    """A folder with a run that says what is given, and with other objects."""
-    run = make_run()
-    status = run.status.model_copy(update={"conditions": conditions, "summary": Summary(**summary), "start_time": NOW})
-    keep(runs / name, run.model_copy(update={"status": status}), *things, born=born)
-    return runs / name
-
-
-def keep(folder, *things, born=NOW):
-    for thing in things:
-        ObjectFiles(folder / "objects").create(thing, now=born)
-
-
-def steps(folder, key, numbers, total=90, changed=NOW, **figures):
-    """A stage's log of steps."""
-    log = folder / "work" / key / "metrics.jsonl"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as stream:
-        for step in numbers:
-            made = {name: value(step) if callable(value) else value for name, value in figures.items()}
-            stream.write(json.dumps({"step": step, "total": total, **made}) + "\n")
-    os.utime(log, (changed.timestamp(),) * 2)
-
-
-def report(folder, key, step, total, **metrics):
-    path = folder / "work" / key / "progress.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"step": step, "total": total, "metrics": metrics, "checkpoint": None}))
-
-
-def all_lines(runs, now=NOW, width=160):
-    return [line.plain for line in overview.lines(overview.Overview(runs).read(now), now, width)]
-
-
-def board_lines(folder, now=NOW, width=100):
-    return [line.plain for line in run_page.lines(run_page.read(status.RunFolder(folder), now), now, width)]
-
-
-def words_of(line):
-    return line.split()
-
 
 # -- all runs
 
@@ -160,135 +104,6 @@ def test_columns_are_aligned_beside_double_width_names(runs):
     assert places == {len("world") + 2}
 
 
-def torn(folder):
-    (folder / "objects" / "gogrun.world.yaml").write_text("{kind: GoGRun, metadata: [")
-
-
-def of_another_version(folder):
-    path = folder / "objects" / "gogrun.world.yaml"
-    path.write_text(path.read_text().replace("v1alpha1", "v9"))
-
-
-def with_nothing_in_it(folder):
-    (folder / "objects" / "gogrun.world.yaml").write_text("")
-
-
-def without_objects(folder):
-    for path in (folder / "objects").iterdir():
-        path.unlink()
-
-
-def without_their_folder(folder):
-    without_objects(folder)
-    (folder / "objects").rmdir()
-    (folder / ".gog.lock").touch()
-
-
-def empty(folder):
-    without_objects(folder)
-    (folder / "objects").rmdir()
-
-
-DAMAGES = [torn, of_another_version, with_nothing_in_it, without_objects, without_their_folder, empty]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_folder_is_listed_as_damaged_beside_the_others(runs, damage):
-    run_folder(runs, "good")
-    damage(run_folder(runs, "bad"))
-    lines = {words_of(line)[0]: line for line in all_lines(runs)[1:]}
-    assert set(lines) == {"good", "bad"}
-    assert words_of(lines["bad"])[1] == "Damaged"
-    assert "is not an object of gog" in lines["bad"] or "no objects" in lines["bad"]
-    assert cli.main(["status"]) == 0 and cli.main(["status", "--json"]) == 0
-
-
-def by_a_newer_gog(folder):
-    """Adds to each object and to the progress reports what a newer gog may write."""
-    for path in (folder / "objects").glob("*.yaml"):
-        body = yaml.safe_load(path.read_text())
-        body["metadata"]["shard"] = 3
-        body["spec"]["nextFeature"] = {"mode": "fast"}
-        newer = {
-            "type": "Degraded",
-            "status": "True",
-            "reason": "SlowTool",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }
-        conditions = [newer, *body.get("status", {}).get("conditions", [])]
-        for each in conditions[1:]:
-            each |= {"reason": "Distilling", "severity": "Info"}
-        body["status"] = {**body.get("status", {}), "conditions": conditions, "phaseOfMoon": "full"}
-        path.write_text(yaml.safe_dump(body))
-    for path in (folder / "work").rglob("progress.json"):
-        path.write_text(
-            json.dumps({**json.loads(path.read_text()), "worldSize": 8, "checkpoint": {"ref": "sft/1", "x": 1}})
-        )
-
-
-def test_a_run_of_a_newer_gog_is_shown_with_its_own_states(training, capsys):
-    report(training, "grpo", 7, 90)
-    by_a_newer_gog(training)
-    with RunLock(training):
-        (line,) = [words_of(each) for each in all_lines(training.parent)[1:]]
-        page = board_lines(training)
-    assert line[1] == "Distilling"
-    assert any("Distilling" in each for each in page[1:])
-    assert not any(each.startswith("!") for each in page)
-    for command in (["status"], ["status", "--json"], ["status", training.name], ["status", training.name, "--json"]):
-        assert cli.main(command) == 0
-    assert "Degraded" not in capsys.readouterr().err
-
-
-def test_progress_of_a_newer_gog_is_read_without_its_unknown_fields(runs):
-    folder = run_folder(runs)
-    report(folder, "sft", 7, 90, loss=0.5)
-    by_a_newer_gog(folder)
-    found = status.RunFolder(folder).progress("sft")
-    assert (found.step, found.total, found.metrics, found.checkpoint.ref) == (7, 90, {"loss": 0.5}, "sft/1")
-
-
-def test_a_value_that_this_version_cannot_read_is_named_and_hides_nothing_else(training):
-    path = training / "objects" / "sftstage.world-stage.yaml"
-    body = yaml.safe_load(path.read_text())
-    body["spec"]["epochs"] = "as many as it takes"
-    path.write_text(yaml.safe_dump(body))
-    lines = board_lines(training)
-    assert lines[1].startswith("! SFTStage world-stage spec.epochs: is 'as many as it takes'")
-    assert any(words_of(line)[1:2] == ["sft"] for line in lines)
-
-
-@pytest.mark.parametrize("damage", [torn, empty])
-def test_the_status_of_a_damaged_run_is_refused_in_one_sentence(runs, damage, capsys):
-    damage(run_folder(runs))
-    assert cli.main(["status", "world"]) == 2
-    assert capsys.readouterr().err.startswith("gog: runs")
-
-
-def test_times_without_a_zone_are_taken_as_utc(runs):
-    folder = run_folder(runs, "world", grpo_at_work())
-    for path in (folder / "objects").iterdir():
-        path.write_text(path.read_text().replace("+00:00", "").replace("Z'", "'"))
-    (folder / "events.jsonl").write_text('{"time": "2026-03-14T09:26:00", "type": "Normal", "message": "by hand"}\n')
-    assert "53s  ·  by hand" in "\n".join(board_lines(folder))
-    assert words_of(all_lines(runs)[1])[0] == "world"
-
-
-def test_a_server_that_was_started_alone_is_listed_as_a_run(runs):
-    keep(runs / "judge", make_endpoint("judge", status={"conditions": holding("Ready", Reason.READY)}))
-    assert words_of(all_lines(runs)[1])[:2] == ["judge", "Interrupted"]
-    with RunLock(runs / "judge"):
-        assert words_of(all_lines(runs)[1])[:2] == ["judge", "Ready"]
-        assert words_of(board_lines(runs / "judge")[-1]) == ["judge", "True", "0"]
-
-
-def test_a_folder_of_other_files_is_not_a_run(runs):
-    (runs / "notes").mkdir()
-    (runs / "notes" / "todo.txt").touch()
-    (runs / ".cache").mkdir()
-    assert overview.Overview(runs).read(NOW) == []
-
-
 def test_an_unknown_name_is_refused_with_the_known_names(runs, capsys):
     run_folder(runs, "a")
     run_folder(runs, "b")
@@ -309,32 +124,6 @@ def test_one_object_per_run_is_parsed_and_none_twice(runs, monkeypatch):
 
 
 # -- one run
-
-
-def grpo_at_work(**status_of):
-    output = {"attempt": 2, "attempt_time": NOW, "start_time": NOW, "checkpoint": "grpo/60", "conditions": AT_WORK}
-    return make_stage("GRPOStage", status=output | status_of)
-
-
-@pytest.fixture
-def training(runs):
-    """A run amid its GRPO."""
-    done = {
-        "attempt": 1,
-        "start_time": NOW,
-        "completion_time": later(58),
-        "conditions": holding("Complete", Reason.COMPLETE),
-    }
-    sft = make_stage("SFTStage", status=done | {"progress": Progress(step=180, total=180, metrics={"loss": 0.42})})
-    endpoint = make_endpoint(
-        status={"url": "http://127.0.0.1:41023", "restarts": 1, "conditions": holding("Ready", Reason.READY)}
-    )
-    folder = run_folder(runs, "world", sft, grpo_at_work(), endpoint, stage="grpo")
-    steps(
-        folder, "grpo", range(1, 61), reward_mean=lambda step: step / 100, kl=lambda step: step * 1e-6,
-        tool_failure_ratio=0.031, frac_reward_zero_std=lambda step: 0.25 if step > 30 else 0.5, seconds=3.0,
-    )  # fmt: skip
-    return folder
 
 
 def test_a_run_shows_what_its_tools_charged(training, capsys):
@@ -495,108 +284,6 @@ def test_without_data_there_is_no_remaining_time(runs):
 
 
 # -- following
-
-
-def following(view, *happenings):
-    """Lines printed while one thing happens after another, and the exit code."""
-    todo = iter(happenings)
-
-    def wait(seconds):
-        next(todo)()
-
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        code = status.follow_plain(view, wait=wait, clock=lambda: NOW)
-    return code, output.getvalue().splitlines()
-
-
-def now_holds(folder, conditions):
-    kept = ObjectFiles(folder / "objects")
-    run = kept.list(type(make_run()))[0]
-    kept.patch_status(run, run.status.model_copy(update={"conditions": conditions}))
-
-
-def test_a_pipe_gets_a_line_per_tenth_and_per_change_until_the_run_ends(training):
-    with RunLock(training):
-        code, output = following(
-            status.OneRun(training),
-            lambda: steps(training, "grpo", [61], reward_mean=0.6),
-            lambda: steps(training, "grpo", range(62, 65), reward_mean=0.6),
-            lambda: now_holds(training, holding("Complete", Reason.COMPLETE)),
-        )
-    assert code == 0
-    assert [line.split("  ")[:3] for line in output] == [
-        ["world", "Training"],
-        ["✓ sft", "Complete", "180/180"],
-        ["▸ grpo", "Training", "60/90"],
-        ["▸ grpo", "Training", "64/90"],
-        ["world", "Complete"],
-    ]
-
-
-@pytest.mark.parametrize(
-    ("conditions", "code"),
-    [(holding("Failed", Reason.STAGE_FAILED, "x"), 1), (holding("Suspended", Reason.SUSPENDED), 0), (AT_WORK, 130)],
-)
-def test_following_ends_as_the_run_did(runs, conditions, code):
-    assert following(status.OneRun(run_folder(runs, conditions=conditions)))[0] == code
-
-
-def test_all_runs_are_followed_until_ctrl_c(runs):
-    folder = run_folder(runs, "a", stage="grpo")
-
-    def ctrl_c():
-        raise KeyboardInterrupt
-
-    view, output = status.AllRuns(runs), io.StringIO()
-    todo = iter([lambda: run_folder(runs, "b"), lambda: report(folder, "grpo", 30, 90), ctrl_c])
-    with contextlib.redirect_stdout(output), pytest.raises(KeyboardInterrupt):
-        status.follow_plain(view, wait=lambda _: next(todo)(), clock=lambda: NOW)
-    lines = [line.split("  ")[:4] for line in output.getvalue().splitlines()]
-    assert [line[:2] for line in lines] == [["a", "Interrupted"], ["b", "Interrupted"], ["a", "Interrupted"]]
-    assert lines[2][2:] == ["grpo", "30/90"]
-
-
-def test_a_terminal_is_redrawn_and_restored(training):
-    file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=60, height=40, _environ={"TERM": "xterm"})
-
-    def ended(seconds):
-        now_holds(training, holding("Failed", Reason.STAGE_FAILED, "no such column"))
-
-    with RunLock(training):
-        assert status.follow_drawn(status.OneRun(training), console, wait=ended, clock=lambda: NOW) == 1
-    drawn = file.getvalue()
-    assert "Training" in drawn and "no such column" in drawn
-    assert drawn.index("\x1b[?25l") < drawn.index("\x1b[?25h"), "the cursor is hidden, then shown again"
-
-
-def test_no_color_is_respected(training, monkeypatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=100)
-    with RunLock(training):
-        status.show(run_page.lines(run_page.read(status.RunFolder(training), NOW), NOW, 100), console)
-    assert "\x1b[3" not in file.getvalue()
-
-
-def test_following_ends_with_the_run_and_its_exit_code(harness):
-    harness.stage = {"sft": {"steps": 10_000, "seconds": 0.01, "save_every": 10_000}}
-    manifest = str(harness.write("SFTStage", store={"uri": f"file://{harness.run}/store"}))
-    process = harness.start("run", manifest)
-    until(lambda: harness.starts("sft"))
-    follower = harness.start("status", "world", "-f")
-    everything = harness.start("status", "-f")
-    for each in (follower, everything):
-        assert each.stdout is not None and "world" in each.stdout.readline() + each.stdout.readline()
-    process.kill()
-    output, _ = follower.communicate(timeout=60)
-    assert follower.returncode == 130 and "world  Interrupted" in output.splitlines()
-    everything.send_signal(signal.SIGINT)
-    assert everything.wait(60) == 130
-
-
-# -- for scripts
 
 
 def test_json_has_the_keys_of_the_report(training, capsys):
