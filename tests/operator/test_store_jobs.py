@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
-from support import builders, report_builders
+from support import builders, report_builders, report_objects
 from support.collector import Collector
 from support.store_job_builders import WORLD, held, move, objects_in, result, result_lines, train, uri_of
 
@@ -286,11 +286,11 @@ def finished_run(tmp_path_factory):
 
 
 def test_a_report_in_a_store_is_the_report_of_the_run_folder(finished_run):
-    report.write(finished_run, now=report_builders.NOW)
+    report.write(finished_run, now=report_objects.NOW)
     own = stores.open_store((finished_run / "store").as_uri())
     asked = {"store": {"uri": "file:///s"}, "objects": objects_in(finished_run), "events": list(report_builders.EVENTS)}
     through_yaml = yaml.safe_load(yaml.safe_dump(asked))
-    writing.write(config.Report.model_validate(through_yaml), own, report_builders.NOW)
+    writing.write(config.Report.model_validate(through_yaml), own, report_objects.NOW)
     for name in ("index.html", "summary.json"):
         assert own.get_object(f"report/{name}") == (finished_run / "report" / name).read_bytes()
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import support.report_builders as builders
+from support import report_objects
+from support.report_pages import EVIL, data_of, page_of, summary_of, without_data, write
 
 from gog import store
 from gog.errors import UserError
@@ -31,27 +33,13 @@ from gog_console.report import (
 )
 from gog_console.report.model import Sample
 
-EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>\u2028"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete run with an arm and injected failures, reported."""
-    spec = {
-        "endpoints": {"imageSearch": {"failures": {"rate": 0.05}}},
-        "stages": {"grpo": {"learningRate": 2e-4}},
-    }
-    folder = builders.make_run(tmp_path_factory.mktemp("runs"), arms=("no-gaze",), spec=spec)
-    report.write(folder, now=builders.NOW)
-    return folder
-
 
 def test_what_tools_charged_is_in_the_report_and_in_the_summary(tmp_path: Path) -> None:
     folder = builders.make_run(tmp_path)
     kept = store.open_store((folder / "store").as_uri())
     spend = '{"tools": {"judge": {"2026-01-05": {"calls": 100, "usd": 0.4}}, "imageSearch": {"2026-01-05": {"calls": 9, "usd": 0.9}}}}'
     kept.put_object("spend/grpo/a.json", spend.encode())
-    report.write(folder, now=builders.NOW)
+    report.write(folder, now=report_objects.NOW)
     assert summary_of(folder)["spend"] == {
         "calls": 109,
         "usd": 1.3,
@@ -64,42 +52,6 @@ def test_the_table_states_the_cost_of_a_question_and_of_a_correct_answer() -> No
     row = {"policy": "grpo", "usd_per_question": 0.0123, "usd_per_correct": 0.0246}
     assert "cost $0.012 a question and $0.025 a correct answer." in results._reading([("", row)])
     assert "cost" not in results._reading([("", {"policy": "grpo", "usd_per_question": 0.0})])
-
-
-def page_of(folder: Path) -> str:
-    return (folder / "report" / "index.html").read_text()
-
-
-def summary_of(folder: Path) -> dict:
-    return json.loads((folder / "report" / "summary.json").read_text())
-
-
-def data_of(html: str) -> dict:
-    """What the viewer reads."""
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
-    assert found
-    return json.loads(found.group(1))
-
-
-def without_data(html: str) -> str:
-    return re.sub(r'(<script type="application/json" id="data">).*?(</script>)', r"\1\2", html, flags=re.DOTALL)
-
-
-def write(folder: Path) -> tuple[str, dict]:
-    report.write(folder, now=builders.NOW)
-    return page_of(folder), summary_of(folder)
-
-
-def rot(folder: Path, stage: str, name: str, step: int | None = None) -> None:
-    """Changes a byte of a checkpoint's file."""
-    kept = store.Store(folder / "store")
-    manifest = kept.manifest(stage, step) if step else kept.latest(stage)
-    assert manifest
-    path = kept.open(manifest, name)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.chmod(0o644)
-    path.write_bytes(bytes(data))
 
 
 # ---- what programs rely on
@@ -152,7 +104,7 @@ def test_numbers_that_json_cannot_carry_become_null(tmp_path):
 
 def test_the_same_run_gives_the_same_report(whole):
     before = page_of(whole)
-    report.write(whole, now=builders.NOW)
+    report.write(whole, now=report_objects.NOW)
     assert page_of(whole) == before
 
 
@@ -252,7 +204,9 @@ def test_a_run_without_injected_failures_says_so(tmp_path):
 
 
 def test_a_setting_that_differs_from_the_papers_is_flagged(whole):
-    found = {f"{each.group}.{each.name}": each for each in provenance.settings(gather.gather(whole, builders.NOW))}
+    found = {
+        f"{each.group}.{each.name}": each for each in provenance.settings(gather.gather(whole, report_objects.NOW))
+    }
     assert found["grpo.learningRate"].differs and found["grpo.learningRate"].value == "0.0002"
     assert not found["grpo.klCoef"].known and not found["grpo.klCoef"].differs
     assert found["grpo.keepUnsolved"].source == "ours"
@@ -272,108 +226,6 @@ def test_the_headline_is_the_paired_difference(whole):
 
 
 # ---- runs that are not whole
-
-
-@pytest.mark.parametrize("count", range(len(builders.ALL)))
-def test_missing_stages_are_shown_as_such(tmp_path, count):
-    stages = builders.ALL[:count]
-    html, summary = write(builders.make_run(tmp_path, stages=stages, steps=6, questions=6))
-    states = {row["name"]: row["condition"] for row in summary["stages"]}
-    assert [states[stage] for stage in builders.ALL[count:]] == ["Not started"] * (5 - count)
-    assert "Evaluate has not started." in html
-    assert set(summary["levels"]) == {"easy", "1", "2"} and summary["evaluation"] == []
-
-
-def test_a_failed_run_says_where_and_why(tmp_path):
-    html, summary = write(builders.make_run(tmp_path, stages=builders.ALL[:4], failed="grpo", steps=6))
-    assert summary["condition"] == "Failed"
-    assert "The run failed in stage grpo" in html
-    assert "the judge decided only 31 of 80 answers" in html
-    assert len(summary["grpo"]) == 6
-
-
-def test_a_running_run_shows_its_time_until_now(tmp_path):
-    html, summary = write(builders.make_run(tmp_path, stages=("curate", "sft"), running="sft"))
-    row = next(row for row in summary["stages"] if row["name"] == "sft")
-    assert (row["condition"], row["seconds"]) == ("Running", 540 - 74)
-    assert "The run is in stage sft" in html
-
-
-def test_an_empty_folder_still_gives_a_page(tmp_path):
-    html, summary = write(tmp_path)
-    assert "This run has no objects" in html
-    assert summary["stages"] == [] and summary["levels"] == {"easy": 0, "1": 0, "2": 0}
-
-
-def test_a_stage_that_was_started_alone_has_a_report(tmp_path):
-    folder = builders.make_run(tmp_path, stages=("curate", "sft"))
-    for path in (folder / "objects").iterdir():
-        if "sftstage" not in path.name:
-            path.unlink()
-    _, summary = write(folder)
-    assert (summary["run"], summary["condition"]) == ("world-sft", "Complete")
-    assert [row["name"] for row in summary["stages"]] == ["curate", "sft"]
-
-
-def test_a_store_without_objects_has_a_report(tmp_path):
-    folder = builders.make_run(tmp_path, steps=6, questions=6)
-    shutil.rmtree(folder / "objects")
-    html, summary = write(folder)
-    assert [row["condition"] for row in summary["stages"]] == ["Stored"] * 5
-    assert len(summary["grpo"]) == 6 and "Benchmark test" in html
-
-
-@pytest.mark.parametrize(
-    ("stage", "name", "lost"),
-    [("evaluate", "results.json", "evaluation"), ("stratify", "levels.jsonl", None), ("sft", "metrics.jsonl", "sft")],
-)
-def test_a_corrupt_blob_is_reported_and_hides_nothing_else(tmp_path, stage, name, lost):
-    folder = builders.make_run(tmp_path, steps=6, questions=6)
-    rot(folder, stage, name)
-    html, summary = write(folder)
-    assert "1 piece could not be read" in html and f"{name} of {stage}/" in html
-    assert [problem["where"].split(" of ")[0] for problem in summary["problems"]] == [name]
-    for part in ("sft", "grpo", "evaluation"):
-        assert bool(summary[part]) == (part != lost)
-    assert sum(summary["levels"].values()) == 400  # the manifest itself tells the counts
-
-
-def test_a_corrupt_newest_checkpoint_falls_back_to_the_previous_one(tmp_path):
-    folder = builders.make_run(tmp_path, steps=10, questions=6)
-    rot(folder, "grpo", "metrics.jsonl")
-    html, summary = write(folder)
-    assert len(summary["grpo"]) == 8
-    assert "metrics.jsonl of grpo/10" in html
-
-
-def test_a_corrupt_archive_hides_only_its_trajectories(tmp_path):
-    folder = builders.make_run(tmp_path, steps=10, questions=20)
-    rot(folder, "grpo", "trajectories.zip", step=4)
-    html, summary = write(folder)
-    shown = data_of(html)["trajectories"]
-    assert {each["step"] for each in shown if each["key"] == "grpo"} == {2, 6, 8, 10}
-    assert [problem["where"] for problem in summary["problems"]] == ["trajectories of grpo/4"]
-
-
-def test_an_incomplete_last_line_is_skipped(tmp_path):
-    folder = builders.make_run(tmp_path, stages=("curate",))
-    log = tmp_path / "metrics.jsonl"
-    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    store.Store(folder / "store").publish("sft", 2, {"metrics.jsonl": log})
-    _, summary = write(folder)
-    assert summary["sft"] == [{"step": 1, "loss": 2.0}] and summary["problems"] == []
-
-
-def test_a_damaged_manifest_and_a_damaged_object_are_named(tmp_path):
-    folder = builders.make_run(tmp_path, steps=6, questions=6)
-    next((folder / "store" / "manifests" / "evaluate").iterdir()).write_text('{"version": 1, "sta')
-    (folder / "objects" / "broken.yaml").write_text("kind: [GoGRun")
-    html, summary = write(folder)
-    assert {problem["where"] for problem in summary["problems"]} >= {"objects/broken.yaml", "evaluate/1"}
-    assert summary["evaluation"] == [] and "could not be read" in html
-
-
-# ---- strangers
 
 
 def test_the_page_has_no_external_references(whole):

@@ -7,16 +7,13 @@ nothing was refused by the page's policy, and nothing but the page's own server 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import support.view_builders as viewers
-from support import report_builders
+from support import report_builders, report_objects
+from support.browser_pages import CHROMIUM, current, one, opened, press, visit
 
 from gog import store, trajectory_zip
 from gog.trajectory import Observation, Result, Turn
@@ -24,20 +21,7 @@ from gog_console import report
 from gog_console.viewer import sources
 from gog_console.viewer.tokens import Vocabulary
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the viewer was not tried in a browser: there is no Chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [], timeout=60_000
-        )
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
@@ -49,46 +33,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world(run: Path, tmp_path_factory: pytest.TempPathFactory):
     with viewers.viewing(sources.of_run(run), tmp_path_factory.mktemp("cache")) as serving:
         yield serving
-
-
-@pytest.fixture
-def page(browser, request: pytest.FixtureRequest) -> Iterator:
-    """A page of its own; at the end it must have been quiet and have kept to its server."""
-    options = getattr(request, "param", {})
-    context = browser.new_context(viewport={"width": 1280, "height": 860}, **options)
-    opened = context.new_page()
-    opened.set_default_timeout(20_000)
-    said, requested = [], []
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda request: requested.append(request.url))
-    opened.add_init_script("addEventListener('securitypolicyviolation', (e) => console.error('refused', e.blockedURI))")
-    opened.expected = []  # what a test provokes on purpose
-    yield opened
-    places_asked = {urlsplit(url).netloc for url in requested if not url.startswith(("data:", "blob:"))}
-    assert [line for line in said if not any(part in line for part in opened.expected)] == []
-    assert len(places_asked) <= 1, places_asked
-    context.close()
-
-
-def visit(page, viewer, link: str = "") -> None:
-    """Opens a viewer, as its printed address does, and waits for a trajectory."""
-    page.goto(viewer.server.url + link)
-    page.wait_for_selector(".detail article")
-
-
-def current(page) -> str:
-    return page.locator(".item.here").get_attribute("data-id")
-
-
-def press(page, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
-
-
-def opened(page, id: str) -> None:
-    """Waits until a trajectory is the one that is open."""
-    page.wait_for_function("id => document.querySelector('.where a')?.href.endsWith(`/t/${id}`)", arg=id)
 
 
 # ---- what is seen
@@ -424,7 +368,7 @@ def test_a_drawn_box_is_kept_in_pixels_of_the_image(page, tmp_path):
 
 
 def test_the_static_report_contains_the_same_viewer(page, run):
-    written = report.write(run, now=report_builders.NOW)
+    written = report.write(run, now=report_objects.NOW)
     page.goto(f"{written.as_uri()}#/c/")
     page.goto(written.as_uri())
     page.locator("#viewer").scroll_into_view_if_needed()
@@ -436,10 +380,3 @@ def test_the_static_report_contains_the_same_viewer(page, run):
     press(page, "c")
     page.locator(".side").nth(1).wait_for()
     assert page.locator(".side h4 button").all_inner_texts() == ["SFT", "GRPO"]
-
-
-def one(tmp_path: Path, *made, reviews: Path | None = None, vocabulary: Vocabulary | None = None):
-    """A viewer over a store of these trajectories."""
-    kept = store.Store(tmp_path / "store")
-    viewers.publish(kept, made, tmp_path)
-    return viewers.viewing(sources.of_store(kept, "x"), tmp_path, reviews=reviews, vocabulary=vocabulary)
