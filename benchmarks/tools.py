@@ -8,7 +8,8 @@ one with a deadline of five seconds, gog's call path, and gog's call path with h
 file of the cache answer are timed, through the whole client: its I/O loop, keys, metrics, reading of answers.
 
 The lag of the I/O loop is measured while the longest answers are recorded, and while another process locks the recording;
-the memory of a process, while a hostile server answers.
+the memory of a process, while a hostile server answers. Then grounding.py compares the grounding server with a plain KServe
+model.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import aiohttp
+import grounding
 import numpy as np
 import outcome
 from aiohttp import web
@@ -313,6 +315,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=1500)
     parser.add_argument("--in-flight", type=int, default=48)
+    parser.add_argument("--without-grounding", action="store_true", help="leave out the grounding server")
     given = parser.parse_args()
     with servers() as (url, hostile_url), tempfile.TemporaryDirectory() as folder:
         clients = {
@@ -336,6 +339,9 @@ def main() -> int:
         <= ALLOWED_LAG_MS,
         f"hostile responses <= +{ALLOWED_MIB} MiB": grown <= ALLOWED_MIB and outcomes["ok"] == 0,
     }
+    if not given.without_grounding:
+        grounded = grounding.figures(grounding.SECONDS, grounding.ROUNDS, grounding.CLIENTS)
+        found, goals = found | grounded, goals | grounding.goals(grounded)
     for name, figures in clients.items():
         print(f"{name:28}" + "".join(f"{key:>10} {value:>6}" for key, value in figures.items()))
     for name, value in found.items():

@@ -85,3 +85,41 @@ def test_grounding_decodes_images_in_a_thread(outside, decoded_in):
     model = GroundingModel(outside.WholeImage("x"), batch_size=4, batch_wait=0)
     asyncio.run(model.predict({"instances": [{"image": IMAGE, "expression": "red"}]}))
     assert len(decoded_in) == 1 and decoded_in[0] != threading.current_thread().name
+
+
+def test_images_are_decoded_while_a_batch_is_searched_but_only_so_many(decoded_in):
+    from gog_tools.grounding.model import GroundingModel
+
+    class Held:
+        """Answers once it may; max_batch images at a time."""
+
+        max_batch = 2
+
+        def __init__(self):
+            self.begun, self.go, self.batches = threading.Event(), threading.Event(), []
+
+        def detect(self, images, expressions):
+            self.begun.set()
+            assert self.go.wait(30)
+            self.batches.append(len(images))
+            return [[] for _ in images]
+
+    async def scenario():
+        detector = Held()
+        model = GroundingModel(detector, batch_size=4, batch_wait=0)
+        body = {"instances": [{"image": IMAGE, "expression": "red"}] * 9}
+        running = asyncio.create_task(model.predict(body))
+        await asyncio.to_thread(detector.begun.wait, 30)
+        while len(decoded_in) < 4:
+            await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        held = len(decoded_in)
+        detector.go.set()
+        answer = json.loads(await running)
+        return held, detector.batches, answer
+
+    held, batches, answer = asyncio.run(scenario())
+    assert held == 4  # two that are searched, or wait for it, and two that follow
+    assert sum(batches) == len(answer["predictions"]) == len(decoded_in) == 9
+    assert max(batches) == 2

@@ -1,7 +1,8 @@
 """Grounding as a `kserve.Model` behind KServe's own application: images and expressions in, boxes out.
 
-KServe runs a predictor on the event loop, health included; here images are decoded and searched in a thread, in
-micro-batches. A caller's mistake is a 400 with a sentence, a back end's failure a 500, an unavailable back end a 503.
+KServe runs a predictor on the event loop, health included; here images are decoded in threads, while an earlier
+micro-batch is searched in another one. A caller's mistake is a 400 with a sentence, a back end's failure a 500, an
+unavailable back end a 503.
 
 All boxes a back end finds are returned: clamping, de-duplication and cropping are the agent's (gog.regions).
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import kserve
@@ -30,6 +33,18 @@ from gog_tools.serving import backend_calls, errors, http_json
 from gog_tools.serving.failures import App, Receive, Scope, Send, reply
 
 NAME = "grounding"
+DECODERS = 2
+"""Threads that decode images."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a detector is asked for."""
+
+    image: Image
+    """The image, decoded."""
+    expression: str
+    """Words for the things to find."""
 
 
 class GroundingModel(kserve.Model):
@@ -40,6 +55,9 @@ class GroundingModel(kserve.Model):
         super().__init__(NAME, return_response_headers=True)
         self.detector = detector
         self.batches = backend_calls.batcher(detector, self._detect, max_size=batch_size, max_wait=batch_wait)
+        self.decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        # One batch is searched while the next is decoded. Other requests wait encoded, which takes less memory.
+        self.decoded = asyncio.Semaphore(2 * self.batches.max_size)
         self.ready = True
 
     async def predict(
@@ -55,7 +73,7 @@ class GroundingModel(kserve.Model):
         try:
             body = http_json.parse(payload) if isinstance(payload, bytes) else payload
             instances = http_json.validate(body, tool_api.GroundingRequest).instances
-            predictions = await asyncio.gather(*(backend_calls.answer(self.batches, each) for each in instances))
+            predictions = await asyncio.gather(*map(self._answer, instances))
         except UserError as error:
             raise InvalidInput(error.sentence()) from None
         except errors.RequestError as error:
@@ -66,23 +84,16 @@ class GroundingModel(kserve.Model):
             response_headers["content-type"] = "application/json"
         return tool_api.GroundingResponse(predictions=predictions).model_dump_json().encode()
 
-    def _detect(
-        self, instances: Sequence[tool_api.GroundingInstance]
-    ) -> list[tool_api.GroundingPrediction | Exception]:
-        """One batch, in a thread. An image that cannot be read fails alone."""
-        results: list[tool_api.GroundingPrediction | Exception] = []
-        readable: list[tuple[int, Image, str]] = []
-        for index, instance in enumerate(instances):
-            try:
-                readable.append((index, tool_api.decode_image(instance.image), instance.expression))
-                results.append(RuntimeError("not answered"))
-            except UserError as error:
-                results.append(error)
-        if readable:
-            found = self.detector.detect([item[1] for item in readable], [item[2] for item in readable])
-            for (index, _, _), detections in zip(readable, found, strict=True):
-                results[index] = _prediction(detections)
-        return results
+    async def _answer(self, instance: tool_api.GroundingInstance) -> tool_api.GroundingPrediction:
+        """The prediction for one image. Raises UserError for one that cannot be read, and as `backend_calls.answer`."""
+        async with self.decoded:
+            decode = asyncio.get_running_loop().run_in_executor(self.decoders, tool_api.decode_image, instance.image)
+            return await backend_calls.answer(self.batches, Job(await decode, instance.expression))
+
+    def _detect(self, jobs: Sequence[Job]) -> list[tool_api.GroundingPrediction | Exception]:
+        """One batch, in a thread."""
+        found = self.detector.detect([job.image for job in jobs], [job.expression for job in jobs])
+        return [_prediction(detections) for detections in found]
 
 
 def _prediction(detections: Sequence[tool_api.Detection]) -> tool_api.GroundingPrediction | Exception:

@@ -32,6 +32,8 @@ from gog_tools.grounding import phrases, weights
 Share = Annotated[float, Field(ge=0, le=1)]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+SHAPES = 4
+"""Forward passes for which the server collects images at once, so that each shape among them fills its pass."""
 PROBE = Image(np.full((96, 128, 3), 127, np.uint8))
 """An image on which a detector is tried before it serves."""
 
@@ -62,7 +64,8 @@ class Network(abc.ABC):
             UserError: for a folder, device or dtype that cannot be used.
         """
         weights.check(folder, self.model_type)
-        self.threshold, self.overlap, self.limit, self.max_batch = threshold, overlap, limit, batch
+        self.threshold, self.overlap, self.limit, self.batch = threshold, overlap, limit, batch
+        self.max_batch = SHAPES * batch
         self.device = find_device(device)
         self.dtype = _dtype(dtype, self.device)
         self.processor, self.model = self._load(folder)
@@ -86,8 +89,8 @@ class Network(abc.ABC):
                 shape = tuple(features["pixel_values"].shape)
                 groups[shape, self.text_shape(query)].append((index, features))
         for members in groups.values():
-            for start in range(0, len(members), self.max_batch):
-                part = members[start : start + self.max_batch]
+            for start in range(0, len(members), self.batch):
+                part = members[start : start + self.batch]
                 sizes = [(images[index].height, images[index].width) for index, _ in part]
                 answers = self._batch([each for _, each in part], [queries[index] for index, _ in part], sizes)
                 for (index, _), answer in zip(part, answers, strict=True):

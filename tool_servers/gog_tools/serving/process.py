@@ -41,6 +41,9 @@ from gog_tools.serving import http_json
 from gog_tools.serving.failures import App, FailureInjector
 from gog_tools.serving.middleware import Middleware
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread that computes may keep the interpreter from the event loop. Python's 5 ms add up: the loop waits for the
+interpreter several times for each request, health included."""
 PARENT_SECONDS = 1.0
 """Between two checks whether the parent still runs."""
 
@@ -153,6 +156,7 @@ def serve(name: str, args: argparse.Namespace, build: Callable[[argparse.Namespa
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     injection = read_injection(args.failures)
+    sys.setswitchinterval(SWITCH_SECONDS)
     with bind(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="gog-serve-") as scratch:
         args.scratch = Path(scratch)
         middleware, address = Middleware(name, key=api_keys.from_environment(KEY)), url_of(listener)
