@@ -271,11 +271,15 @@ class Toolbox:
                 self._crops.popitem(last=False)
         return tuple(crops[box] for box in boxes)
 
+    def _read_hits(self, answer: bytes) -> Sequence[tool_api.SearchHit]:
+        """Hits of a search; those beyond the number that was requested are dropped."""
+        return tuple(tool_api.SearchResponse.model_validate_json(answer).hits[: self.limits.top])
+
     async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
         def body() -> bytes:
             return tool_api.with_image(tool_api.ImageSearchRequest(image="", top=self.limits.top), image)
 
-        return await self._call("imageSearch", {"image": image.hash, "top": self.limits.top}, body, _read_hits)
+        return await self._call("imageSearch", {"image": image.hash, "top": self.limits.top}, body, self._read_hits)
 
     async def search_text(self, query: str) -> Reply[Sequence[tool_api.SearchHit]]:
         query = query[: tool_api.MAX_QUERY]
@@ -283,7 +287,7 @@ class Toolbox:
         def body() -> bytes:
             return tool_api.TextSearchRequest(query=query, top=self.limits.top).model_dump_json().encode()
 
-        return await self._call("textSearch", {"query": query, "top": self.limits.top}, body, _read_hits)
+        return await self._call("textSearch", {"query": query, "top": self.limits.top}, body, self._read_hits)
 
     async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
         votes = self.limits.judge.votes
@@ -383,10 +387,6 @@ def _read_detections(answer: bytes) -> Sequence[tool_api.Detection]:
     if len(predictions) != 1:
         raise ValueError(f"{len(predictions)} predictions for one instance")
     return predictions[0].detections
-
-
-def _read_hits(answer: bytes) -> Sequence[tool_api.SearchHit]:
-    return tuple(tool_api.SearchResponse.model_validate_json(answer).hits)
 
 
 def _read_verdict(answer: bytes) -> bool:

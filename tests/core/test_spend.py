@@ -186,6 +186,14 @@ def test_a_damaged_report_is_ignored(tmp_path: Path) -> None:
     assert spend_log.read(kept).total() == Amount(calls=2, usd=0.5)
 
 
+def test_reports_of_impossible_amounts_overflow_no_sum(tmp_path: Path) -> None:
+    kept = store.open_store(tmp_path.as_uri())
+    for name, amount in (("a", "1e308"), ("b", "1e12"), ("c", "1e12")):
+        report = f'{{"tools": {{"judge": {{"2026-01-05": {{"calls": 1, "usd": {amount}}}}}}}}}'
+        kept.put_object(f"spend/grpo/{name}.json", report.encode())
+    assert spend_log.read(kept).total() == Amount(calls=2, usd=1e12)
+
+
 def test_spends_are_added_by_tool_and_day() -> None:
     parts = []
     for tool, day in (("judge", "a"), ("judge", "b"), ("textSearch", "a")):
@@ -232,6 +240,12 @@ def test_a_used_up_budget_refuses_calls_without_a_request() -> None:
     replies, _, requests = search(PAID, 4, text_search={"budget": {"usd": 0.02}})
     assert [reply.failure and reply.failure.kind for reply in replies] == [None, None, *[FailureKind.BUDGET] * 2]
     assert requests == 2 and replies[-1].decisions == (Decision.BUDGET,)
+
+
+def test_an_account_that_is_overdrawn_has_no_credit() -> None:
+    overdrawn = responds(HITS, **{"X-GoG-Cost-USD": "0.01", "X-GoG-Credit-USD": "-5"})
+    replies, _, requests = search(overdrawn, 2)
+    assert requests == 1 and replies[1].failure is not None and replies[1].failure.kind is FailureKind.NO_CREDIT
 
 
 def test_a_tool_without_credit_is_refused_before_its_vendor_refuses_it() -> None:

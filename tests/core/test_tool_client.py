@@ -18,6 +18,7 @@ from support.loopback import (
     detections,
     reset,
     responds,
+    search,
     verdict,
     with_toolbox,
 )
@@ -130,6 +131,11 @@ def test_the_same_box_of_the_same_image_is_cropped_once() -> None:
         assert first.crops[0] is second.crops[0]
 
     with_toolbox({}, use)
+
+
+def test_a_search_that_returns_more_than_was_requested_is_cut() -> None:
+    many = responds({"hits": [{"title": str(number)} for number in range(1000)]})
+    assert [hit.title for hit in search([many], top=3).unwrap()] == ["0", "1", "2"]
 
 
 def test_the_limits_bound_results_requested_and_candidates_shown() -> None:

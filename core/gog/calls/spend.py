@@ -28,18 +28,22 @@ ROUNDING = 1e-9
 """US dollars; sums of amounts differ by less."""
 
 
+MOST_CALLS, MOST_USD = 10**15, 1e12
+"""Amounts beyond these are cut, so that no sum of reports overflows."""
+
+
 class Amount(BaseModel):
     """Calls and their cost."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    calls: int = Field(0, ge=0)
+    calls: int = Field(0, ge=0, le=MOST_CALLS)
     """Requests; where a back end reports it, calls of its vendor."""
-    usd: float = Field(0.0, ge=0)
+    usd: float = Field(0.0, ge=0, le=MOST_USD)
     """US dollars."""
 
     def __add__(self, other: Amount) -> Amount:
-        return Amount(calls=self.calls + other.calls, usd=self.usd + other.usd)
+        return Amount(calls=min(self.calls + other.calls, MOST_CALLS), usd=min(self.usd + other.usd, MOST_USD))
 
 
 Word = Annotated[str, Field(max_length=100)]
