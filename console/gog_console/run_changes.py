@@ -128,6 +128,8 @@ def _open_again(document: dict[str, Any]) -> None:
     if document["spec"].get("suspend"):
         document["spec"]["suspend"] = False
     status = document.setdefault("status", {})
-    status["conditions"] = [each for each in status.get("conditions", []) if each["type"] != "Failed"]
-    for key in ("completionTime", "retryTime", "failures"):
+    status["conditions"] = [
+        each for each in status.get("conditions", []) if each["type"] not in ("Failed", "ToolsChecked")
+    ]
+    for key in ("completionTime", "retryTime", "failures", "toolCheck"):
         status.pop(key, None)

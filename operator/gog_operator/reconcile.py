@@ -16,7 +16,7 @@ from gog_operator.api import conditions
 from gog_operator.api.meta import CONTROLLER, Reason
 from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, GoGRun, Object, Stage
 from gog_operator.cluster.interface import AlreadyExists, Cluster, Conflict, Refused
-from gog_operator.plan import actions, endpoint, run, stage
+from gog_operator.plan import actions, endpoint, run, stage, tool_check
 from gog_operator.plan.actions import Decision, Event
 
 REFUSED_SECONDS = 30.0
@@ -127,8 +127,16 @@ def run_facts(cluster: Cluster, thing: GoGRun) -> run.Facts:
         store=store,
         store_state=cluster.store_state(thing) if thing.spec.stages.skip else run.KNOWN,
         report=cluster.report(thing) if owned and not working else run.REPORTED,
+        tool_check=tool_check_view(cluster, thing, has_stages=any(isinstance(each, Stage) for each in owned)),
         is_persistent=cluster.is_persistent,
     )
+
+
+def tool_check_view(cluster: Cluster, thing: GoGRun, *, has_stages: bool) -> actions.ToolCheckView:
+    """The check of a run's tools, which precedes its first stage."""
+    if has_stages or thing.finished or not tool_check.is_due(thing):
+        return actions.ToolCheckView("skipped")
+    return cluster.tool_check(thing) if thing.status.tool_check.number else actions.ToolCheckView("absent")
 
 
 def stage_facts(cluster: Cluster, thing: Stage) -> stage.Facts:
@@ -166,6 +174,8 @@ def act(cluster: Cluster, thing: Any, action: actions.Action, now: datetime) -> 
             cluster.prepare_data(thing)
         case actions.CheckStore():
             cluster.check_store(thing)
+        case actions.CheckTools(urls):
+            cluster.check_tools(thing, urls)
         case actions.WriteReport(finished, children):
             cluster.write_report(finished, children)
 

@@ -91,6 +91,12 @@ def writes(baseline: Outcome) -> list[int]:
     return [number for number in positions(baseline) if baseline.calls[number - 1].writes]
 
 
+def until_the_first_stage(baseline: Outcome) -> list[int]:
+    """Numbers of the writes up to the creation of the first stage."""
+    created = [number for number in writes(baseline) if baseline.calls[number - 1].request.endswith("stages")]
+    return [number for number in writes(baseline) if number <= created[0]]
+
+
 def test_a_death_or_an_error_response_at_some_call_does_not_change_the_outcome(check_cases, baseline):
     chance, run = random.Random(SEED), baseline("least")
     faults = (*DEATHS, *ANSWERS, "every answer", "outage")
@@ -101,6 +107,21 @@ def test_deletions_and_edits_by_other_users_cost_attempts_at_most(check_cases, b
     chance = random.Random(SEED)
     faults = (*chance.sample(sorted(INTERFERENCE), 6), *ENDINGS)
     check_cases(Case("least", fault, chance.choice(positions(baseline("least")))) for fault in faults)
+
+
+def test_faults_during_the_check_of_the_tools_do_not_change_the_outcome(check_cases, baseline):
+    chance, checks = random.Random(SEED), until_the_first_stage(baseline("tools"))
+    faults = (*DEATHS, "every answer")
+    check_cases(Case("tools", fault, chance.choice(checks)) for fault in faults)
+
+
+@pytest.mark.exhaustive
+def test_every_fault_at_every_call_until_the_tools_are_checked(check_cases, baseline):
+    run, checks = baseline("tools"), until_the_first_stage(baseline("tools"))
+    check_cases(Case("tools", fault, call) for fault, call in deaths(run.calls) if call <= checks[-1])
+    check_cases(Case("tools", "every answer", call) for call in range(1, checks[-1] + 1))
+    faults = ("store job deleted", "settings deleted", "endpoint deleted", "every status wiped", *ENDINGS, "outage")
+    check_cases(Case("tools", fault, call) for fault in faults for call in checks)
 
 
 @pytest.mark.exhaustive

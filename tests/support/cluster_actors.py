@@ -204,6 +204,8 @@ def _result(api: Api, namespace: str, name: str, scenario: Scenario) -> dict[str
     """A store job's message, as `gog move` writes it."""
     if name.endswith("-data"):
         return {"dataset": "data/1"}
+    if "-tools-" in name:
+        return {"outcome": "passed", "message": "4 servers answer"}
     if name.endswith("-report"):
         return {"report": "s3://bucket/report"}
     configmap = api.call("GET", paths.CONFIG_MAPS.path(namespace, name))

@@ -32,11 +32,26 @@ def _fails_once(harness: Harness) -> None:
     harness.scenario.step = found
 
 
+CHECKED = {"stages": {"skip": ["sft", "stratify", "grpo", "evaluate"]}}
+
+
+def _tools_fail_once(harness: Harness) -> None:
+    """The first check of the tools finds one that is down."""
+
+    def end(name: str) -> dict[str, Any]:
+        down = {"outcome": "unavailable", "message": "endpoints.judge: it fails: HTTP 503"}
+        return {"exitCode": 0, "message": json.dumps(down)} if name.endswith("-tools-1") else {}
+
+    harness.scenario.store_job = end
+
+
 VARIANTS: dict[str, tuple[dict[str, Any], Callable[[Harness], None]]] = {
     "least": (LEAST, _fails_once),
     "world": ({"endpoints": {"policy": {}}}, lambda harness: None),
+    "tools": (CHECKED, _tools_fail_once),
 }
-"""Spec and scenario of each variant of the run. `least` makes every kind of call with as few calls as possible."""
+"""Spec and scenario of each variant of the run. `least` makes every kind of call with as few calls as possible, but
+calls no tool; `tools` checks them twice."""
 
 
 @dataclass(frozen=True)

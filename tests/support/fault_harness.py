@@ -138,7 +138,7 @@ class Harness:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", **place}}
         self.api.call("POST", f"/api/v1/namespaces/{self.namespace}/serviceaccounts", body=account)
         self.operator: OperatorProcess | None = None
-        self.create(manifest(**{"store": STORE, **spec}))
+        self.create(manifest(**{"store": STORE, "checkTools": True, **spec}))
 
     def create(self, body: Document) -> None:
         body["metadata"]["namespace"] = self.namespace
@@ -293,6 +293,8 @@ def essence(body: Document) -> Any:
             (each["type"], each["status"], each["reason"], each["message"]) for each in status.get("conditions") or ()
         ]
         rest = {key: value for key, value in status.items() if key not in (*VOLATILE, "conditions")}
+        if "toolCheck" in rest:
+            rest["toolCheck"] = rest["toolCheck"].get("number")
         return sorted(conditions), rest, body["spec"]
     if body["kind"] == "Job" and body["apiVersion"].startswith("batch.volcano"):
         return phase(body)

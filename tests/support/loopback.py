@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import threading
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -51,6 +53,31 @@ class Provider:
             return await handlers[min(len(self.requests[tool]), len(handlers)) - 1](request)
 
         return serve
+
+
+@contextlib.contextmanager
+def in_a_thread() -> Iterator[Callable[..., str]]:
+    """serve(handlers): address of tools that work but for these handlers, in a thread of their own."""
+    opened: list[Provider] = []
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(20)
+
+    def serve(handlers: Mapping[str, Sequence[Handler]] | None = None) -> str:
+        opened.append(run(Provider({**WORKING, **(handlers or {})}).__aenter__()))
+        return opened[-1].url
+
+    try:
+        yield serve
+    finally:
+        for provider in opened:
+            run(provider.__aexit__())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
+        loop.close()
 
 
 def responds(body: bytes | Mapping[str, Any], status: int = 200, **headers: str) -> Handler:

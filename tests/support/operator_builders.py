@@ -14,12 +14,23 @@ from gog_operator.api import objects
 from gog_operator.api.conditions import put
 from gog_operator.api.meta import Reason
 from gog_operator.cluster.interface import AlreadyExists, Conflict
-from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ReportView, ServerView, StoreView
+from gog_operator.plan.actions import (
+    Checkpoint,
+    DataView,
+    Event,
+    JobView,
+    ReportView,
+    ServerView,
+    StoreView,
+    ToolCheckView,
+)
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 STORE = settings.StoreSpec(uri="file:///store")
 READY_DATA = DataView("ready", settings.DataSpec(path="/data"))
 WORLD = {"model": {"base": "tiny"}, "data": {"world": {}}}
+UNCHECKED = {"checkTools": False}
+"""Of runs whose tools are toys, or whose first stage is what a test is about."""
 S3 = {"uri": "s3://b/p"}
 
 
@@ -38,7 +49,9 @@ def later(seconds: float) -> datetime:
 
 
 def manifest(kind: str = "GoGRun", name: str = "world", **spec: Any) -> dict[str, Any]:
-    return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": {**WORLD, **spec}}
+    own = UNCHECKED if kind == "GoGRun" else {}
+    body = {**WORLD, **own, **spec}
+    return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": body}
 
 
 def for_cluster(kind: str = "GoGRun", name: str = "w", **spec: Any) -> dict[str, Any]:
@@ -102,6 +115,8 @@ class FakeCluster:
         self.servers: dict[str, ServerView] = {}
         self.checkpoints: dict[str, Checkpoint] = {}
         self.made = DataView("absent")
+        self.tool_checks: dict[int, ToolCheckView] = {}
+        self.tool_urls: dict[str, str] = {}
         self.events: list[tuple[str, Event]] = []
         self.calls: list[str] = []
         self.now = NOW
@@ -207,6 +222,16 @@ class FakeCluster:
     def check_store(self, owner: objects.Stage | objects.GoGRun) -> None:
         self.calls.append(f"check {_check_of(owner)}")
         self.checked.add(_check_of(owner))
+
+    def tool_check(self, run: objects.GoGRun) -> ToolCheckView:
+        return self.tool_checks.get(run.status.tool_check.number, ToolCheckView("absent"))
+
+    def check_tools(self, run: objects.GoGRun, urls: Mapping[str, str]) -> None:
+        number = run.status.tool_check.number
+        assert number not in self.tool_checks, "a check is started once"
+        self.calls.append(f"tools {number}")
+        self.tool_checks[number] = ToolCheckView("running")
+        self.tool_urls = dict(urls)
 
     def report(self, run: objects.GoGRun) -> ReportView:
         return self.reported

@@ -23,9 +23,12 @@ from gog_console.status import choose
 from gog_console.status.base import Display
 from gog_operator import hints, local_loop, metrics_page, object_metrics, preflight
 from gog_operator.api import manifest, objects
+from gog_operator.api.meta import Reason
 from gog_operator.api.objects import KINDS, STAGE_KINDS, GoGRun, Object
+from gog_operator.cluster import local_check
 from gog_operator.cluster.local import LocalCluster
 from gog_operator.cluster.lock import RunLock
+from gog_operator.plan import tool_check
 
 
 def main(given: argparse.Namespace) -> int:
@@ -85,6 +88,8 @@ def control(cluster: LocalCluster, root: Object) -> int:
     """Drives the run with a display. Returns the exit code."""
     display = choose(cluster, root, estimated(cluster, root))
     cluster.listeners += [display.event, lambda thing, event, _: object_metrics.record_attempt(thing, event)]
+    if isinstance(root, GoGRun) and tool_check.is_due(root):
+        local_check.preload()
     interruption = Interruption()
     with interruption, display:
         try:
@@ -111,9 +116,17 @@ def conclude(cluster: LocalCluster, root: Object, display: Display, interrupted:
     if now.finished:
         run_span.export(now, datetime.now(UTC), lambda line: print(f"gog: {line}", file=sys.stderr))
         display.finished(now, write_report(cluster.folder))
-        return cli.COMPLETE if now.holds("Complete") else cli.FAILED
+        return exit_code(now)
     display.paused(now)
     return cli.INTERRUPTED if interrupted else cli.COMPLETE
+
+
+def exit_code(ended: Object) -> int:
+    """The exit code of an ended run. One whose tools a user has to correct is invalid input."""
+    failed = ended.condition("Failed")
+    if failed is not None and failed.status == "True":
+        return cli.INVALID if failed.reason == Reason.TOOLS_FAILED else cli.FAILED
+    return cli.COMPLETE
 
 
 def write_report(folder: Path) -> Path | None:

@@ -65,7 +65,7 @@ class LiveDisplay:
         self.live.stop()
 
     def event(self, thing: Object, event: Event, now: datetime) -> None:
-        if event.warning and not isinstance(thing, GoGRun):
+        if event.warning and (not isinstance(thing, GoGRun) or event.reason in phrases.TOOLS):
             self.console.print(f"[yellow]![/] {event.message}", soft_wrap=True)
 
     def update(self) -> None:

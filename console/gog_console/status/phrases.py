@@ -15,6 +15,8 @@ from gog_console.formatting import short_number, short_percent
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Object, Progress, Stage, Status
 
+TOOLS = ("ToolsChecked", str(Reason.TOOLS_DOWN))
+"""Reasons of a run's events about its tools."""
 RECENT = 5
 """Steps over which the last value of a noisy series is averaged."""
 

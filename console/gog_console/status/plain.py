@@ -11,7 +11,7 @@ from types import TracebackType
 from gog_console import estimate, formatting
 from gog_console.status import exit_message, phrases
 from gog_operator import hints
-from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage
+from gog_operator.api.objects import GoGRun, Object, Progress, Stage
 from gog_operator.cluster.local import LocalCluster
 from gog_operator.plan.actions import Event
 
@@ -68,8 +68,8 @@ class PlainDisplay:
             done = self.cluster.get(type(thing), thing.name) or thing
             took = formatting.clock(phrases.seconds(done.status, now))
             self.print(f"✓ {thing.store_key}  {phrases.summary(done) or 'complete'}  {took}")
-        elif not isinstance(thing, GoGRun):  # the last lines report the run itself
-            mark = "!" if event.warning else "✓" if isinstance(thing, Endpoint) else "·"
+        elif not isinstance(thing, GoGRun) or event.reason in phrases.TOOLS:  # the last lines report the run itself
+            mark = "!" if event.warning else "·" if isinstance(thing, Stage) else "✓"
             self.print(f"{mark} {event.message}")
 
     def update(self) -> None:

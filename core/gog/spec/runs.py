@@ -93,6 +93,12 @@ class RunSpec(Spec):
         EndpointsSpec(), description="The servers of the run. Default: those of the embedded world."
     )
     tools: ToolsSpec = Field(ToolsSpec(), description="How tools and the judge are called.")
+    check_tools: bool = Field(
+        True,
+        description="Call every tool once before the first stage, as `gog tools check` does. A wrong key or address ends the "
+        "run before it asks for a GPU; a tool that is down is called again, for `tools.outage.patienceSeconds` times the "
+        "attempts of a stage.",
+    )
     traces: TracesSpec | None = Field(None, description="Collector that traces are sent to. Default: no traces.")
     stages: Stages = Field(
         Stages(), description="Settings by stage; what is left out takes the model family's preset, else its default."

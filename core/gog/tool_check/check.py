@@ -129,7 +129,7 @@ class _Probe:
             max(PATIENCE * policy.deadline_seconds, LEAST_SECONDS), max(MOST_SECONDS, policy.deadline_seconds)
         )
         own = {
-            "attempts": min(ATTEMPTS, policy.attempts),
+            "attempts": ATTEMPTS,
             "deadline_seconds": patience,
             "budget_seconds": patience,
             "usd_per_call": self._price(target, policy),

@@ -57,6 +57,10 @@ class Reason(StrEnum):
     READY = "Ready"
     EXTERNAL = "External"
     CHECKING = "CheckingStore"
+    CHECKING_TOOLS = "CheckingTools"
+    TOOLS_ANSWER = "ToolsAnswer"
+    TOOLS_FAILED = "ToolsFailed"
+    TOOLS_DOWN = "ToolsDown"
     REPORTING = "WritingReport"
     SERVING = "LoadingPolicy"
     JUDGE_DOWN = "JudgeDown"
@@ -92,7 +96,7 @@ _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]{0,1022}[A-Za-z0-9_])?")
 """Reasons that the API conventions of Kubernetes allow."""
 
 
-ConditionType = Literal["Ready", "Suspended", "Complete", "Failed", "Progressing"]
+ConditionType = Literal["Ready", "Suspended", "Complete", "Failed", "Progressing", "ToolsChecked"]
 """The types of conditions that gog sets and reads. Others, of a newer version, are kept and have no effect."""
 _TYPE = re.compile(r"([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9][-A-Za-z0-9_.]*")
 """Condition types, much as the API conventions of Kubernetes allow them."""

@@ -79,11 +79,20 @@ class Status(Spec):
     completion_time: datetime | None = Field(None, description="When it completed or failed.")
 
 
+class ToolCheck(Spec):
+    """The check of a run's tools."""
+
+    number: int = Field(0, description="Number of the newest check; written before its job is created.")
+    since: datetime | None = Field(None, description="When the first check was numbered.")
+    retry_time: datetime | None = Field(None, description="When the next check starts, after a fault that may pass.")
+
+
 class RunStatus(Status):
     """The observed state of a run. Written by gog only."""
 
     stage: str = Field("", max_length=63, description="Name of the current stage object.")
     summary: Summary = Field(Summary(), description="The figures of `kubectl get`.")
+    tool_check: ToolCheck = Field(ToolCheck(), description="The check of its tools.")
 
 
 class StageStatus(Status):

@@ -24,7 +24,7 @@ def head(name: str, owner: Object, component: str, **annotations: str) -> Docume
     Args:
         name: Name of the object.
         owner: The run, stage or Endpoint that it belongs to.
-        component: trainer, store-job, settings, or a server's role.
+        component: trainer, store-job, tool-check, settings, or a server's role.
         annotations: Annotations by name.
     """
     reference = owner.owner_reference().model_dump(mode="json", by_alias=True)

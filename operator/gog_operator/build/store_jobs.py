@@ -8,6 +8,7 @@ node does not count as a failure. The Job is kept as long as its owner, because 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from gog import spec as settings
@@ -17,12 +18,16 @@ from gog_operator.build import meta, pods
 from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
 
-Command = Literal["check", "data", "report"]
+Command = Literal["check", "data", "report", "tools"]
 Document = dict[str, Any]
 
 FILE = "config.yaml"
 """Name of the configuration in its ConfigMap."""
 CONTAINER = "store-job"
+TOOL_CHECK = "tool-check"
+"""Component of a check of tools, which may connect to the servers and has no store."""
+_COMMANDS = {"tools": ("tools", "check")}
+"""Command lines of commands that are not subcommands of `gog move`."""
 INVALID = 2
 """Exit code of an error that a user has to correct."""
 DEADLINE_SECONDS = 3600
@@ -42,31 +47,35 @@ def job(
     owner: Object,
     command: Command,
     config: Document,
-    store: settings.StoreSpec,
+    store: settings.StoreSpec | None,
     platform: Platform,
     also: settings.StoreSpec | None = None,
     scheduling: settings.SchedulingSpec | None = None,
     service_account: str | None = None,
+    secret_env: Sequence[Document] = (),
 ) -> tuple[Document, Document]:
     """The ConfigMap and the Job of a store job.
 
     Args:
         name: Name of both.
         owner: Run, stage or Endpoint that they belong to.
-        command: Subcommand of `gog move`.
+        command: Subcommand of `gog move`, or `tools` for `gog tools check`.
         config: The configuration that the subcommand reads.
-        store: The store.
+        store: The store; None for a command without one.
         platform: The installation's settings for pods.
         also: A second store that is written to.
         scheduling: Scheduling of the pod.
         service_account: Service account of the pod; None for none.
+        secret_env: Environment variables with single keys of Secrets.
 
     Raises:
         UserError: the configuration does not fit into a ConfigMap.
     """
-    configmap = files.configmap(name, owner, {FILE: _fitting(config)}, component="store-job")
-    metadata = meta.head(name, owner, "store-job", **{meta.HASH: meta.fingerprint(config)})
-    pod = _pod(name, command, store, also, platform, scheduling or settings.SchedulingSpec(), service_account)
+    component = TOOL_CHECK if command == "tools" else "store-job"
+    configmap = files.configmap(name, owner, {FILE: _fitting(config)}, component=component)
+    metadata = meta.head(name, owner, component, **{meta.HASH: meta.fingerprint(config)})
+    placed = scheduling or settings.SchedulingSpec()
+    pod = _pod(name, command, store, also, platform, placed, service_account, secret_env)
     body = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -76,7 +85,7 @@ def job(
             "activeDeadlineSeconds": DEADLINE_SECONDS,
             "podReplacementPolicy": "Failed",  # so that never two of them work on one store
             "podFailurePolicy": {"rules": _rules()},
-            "template": {"metadata": {"labels": meta.labels(owner, "store-job")}, "spec": pod},
+            "template": {"metadata": {"labels": meta.labels(owner, component)}, "spec": pod},
         },
     }
     return configmap, body
@@ -92,16 +101,17 @@ def _rules() -> list[Document]:
 def _pod(
     name: str,
     command: Command,
-    store: settings.StoreSpec,
+    store: settings.StoreSpec | None,
     also: settings.StoreSpec | None,
     platform: Platform,
     scheduling: settings.SchedulingSpec,
     service_account: str | None,
+    secret_env: Sequence[Document],
 ) -> Document:
     parts = [pods.configuration(name), pods.credentials(store)[1:]]
     env_from = pods.credentials(store)[0]
     env = pods.store_environment(store)
-    if also is not None and also.secret_name not in (None, store.secret_name):
+    if store is not None and also is not None and also.secret_name not in (None, store.secret_name):
         secret, volumes, mounts = pods.credentials(also, prefix=OTHER, folder=OTHER_AUTHORITY)
         env_from, env = [*env_from, *secret], env | pods.store_environment(also, prefix=OTHER, folder=OTHER_AUTHORITY)
         parts.append((volumes, mounts))
@@ -109,9 +119,10 @@ def _pod(
         CONTAINER,
         platform.tools_image,
         platform,
-        command=["gog", "move", command, "--config", f"/etc/gog/{FILE}"],
+        command=["gog", *_COMMANDS.get(command, ("move", command)), "--config", f"/etc/gog/{FILE}"],
         env=env,
         env_from=env_from,
+        secret_env=secret_env,
         resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
         mounts=[mount for _, mounts in parts for mount in mounts],
     )

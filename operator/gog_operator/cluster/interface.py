@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 from gog import spec as settings
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage, Status
-from gog_operator.plan.actions import DataView, Event, JobView, ReportView, ServerView, StoreView
+from gog_operator.plan.actions import DataView, Event, JobView, ReportView, ServerView, StoreView, ToolCheckView
 
 Thing = TypeVar("Thing", bound=Object)
 
@@ -131,6 +131,12 @@ class Cluster(Protocol):
 
     def check_store(self, owner: Stage | GoGRun) -> None:
         """Checks the store, so that `store_state` becomes known."""
+
+    def tool_check(self, run: GoGRun) -> ToolCheckView:
+        """The check of the run's tools whose number its status has."""
+
+    def check_tools(self, run: GoGRun, urls: Mapping[str, str]) -> None:
+        """Starts that check. urls: URL of each tool, by role."""
 
     def report(self, run: GoGRun) -> ReportView:
         """The run's report."""

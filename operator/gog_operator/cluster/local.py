@@ -23,15 +23,24 @@ import yaml
 from gog import catalog, progress, store
 from gog import spec as settings
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status
-from gog_operator.build import app, config, servers
-from gog_operator.cluster import trainer_client
+from gog_operator.build import app, config, servers, tool_check
+from gog_operator.cluster import local_check, trainer_client
 from gog_operator.cluster.dataset import DatasetMaker
 from gog_operator.cluster.files import ObjectFiles, as_user_error, write_atomically
 from gog_operator.cluster.interface import Thing
 from gog_operator.cluster.jobs import LocalJobs
 from gog_operator.cluster.processes import Processes
 from gog_operator.cluster.servers import LocalServers
-from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ReportView, ServerView, StoreView
+from gog_operator.plan.actions import (
+    Checkpoint,
+    DataView,
+    Event,
+    JobView,
+    ReportView,
+    ServerView,
+    StoreView,
+    ToolCheckView,
+)
 
 
 class LocalCluster:
@@ -54,6 +63,7 @@ class LocalCluster:
         self.listeners: list[Callable[[Object, Event, datetime], None]] = []
         """Callbacks for events."""
         self.dataset = DatasetMaker(self.folder, self.processes)
+        self._tool_check = local_check.LocalCheck()
         self._stores: dict[settings.StoreSpec, store.Store] = {}
 
     # -- objects
@@ -179,6 +189,12 @@ class LocalCluster:
 
     def check_store(self, owner: Stage | GoGRun) -> None:
         """Does nothing, because `store_state` reads the store itself."""
+
+    def tool_check(self, run: GoGRun) -> ToolCheckView:
+        return self._tool_check.view(run.status.tool_check.number)
+
+    def check_tools(self, run: GoGRun, urls: Mapping[str, str]) -> None:
+        self._tool_check.start(run.status.tool_check.number, tool_check.config(run, urls, on_cluster=False))
 
     def report(self, run: GoGRun) -> ReportView:
         """Always done, because `gog run` writes the report when it exits, also after a failure."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic.alias_generators import to_camel
 
@@ -17,14 +17,23 @@ from gog import spec as settings
 from gog_operator.api import names, sequence
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status, document
-from gog_operator.build import children, config
+from gog_operator.build import children, config, pods, tool_check
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, events, kserve, paths, store_jobs, trainer_client, volcano
 from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import AlreadyExists, Conflict, Refused, Thing
 from gog_operator.cluster.kube import Api, ApiError, items
-from gog_operator.plan.actions import Checkpoint, DataView, Event, JobView, ReportView, ServerView, StoreView
+from gog_operator.plan.actions import (
+    Checkpoint,
+    DataView,
+    Event,
+    JobView,
+    ReportView,
+    ServerView,
+    StoreView,
+    ToolCheckView,
+)
 
 WORKDIR = "/work"
 
@@ -214,6 +223,24 @@ class RemoteCluster:
             body["keys"] = list(owner.spec.stages.skip)
         self.store_jobs.start(_check_job(owner), owner, "check", body, store, also)
 
+    def tool_check(self, run: GoGRun) -> ToolCheckView:
+        view = self.store_jobs.view(_tool_check_job(run), run.metadata.uid)
+        match view.state:
+            case "absent":
+                return ToolCheckView("absent")
+            case "running":
+                return ToolCheckView("running", blocked=view.blocked)
+            case "failed":
+                return ToolCheckView("unavailable", f"the check did not run: {view.message}")
+        message = str(view.result.get("message") or "")
+        outcomes: dict[Any, Literal["passed", "failed"]] = {"passed": "passed", "failed": "failed"}
+        return ToolCheckView(outcomes.get(view.result.get("outcome"), "unavailable"), message)
+
+    def check_tools(self, run: GoGRun, urls: Mapping[str, str]) -> None:
+        body = tool_check.config(run, urls, on_cluster=True).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        keys = pods.keys(tool_check.secrets(run), children.backends(run))
+        self.store_jobs.start(_tool_check_job(run), run, "tools", body, None, secret_env=keys)
+
     def report(self, run: GoGRun) -> ReportView:
         view = self.store_jobs.view(names.store_job(run.name, "report"), run.metadata.uid)
         match view.state:
@@ -254,6 +281,10 @@ def _run_of(owner: Object) -> str:
 
 def _check_job(owner: Stage | GoGRun) -> str:
     return names.store_job(owner.job_name if isinstance(owner, Stage) else owner.name, "check")
+
+
+def _tool_check_job(run: GoGRun) -> str:
+    return names.store_job(run.name, f"tools-{run.status.tool_check.number}")
 
 
 def _plain(spec: settings.Spec) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -77,20 +77,22 @@ class StoreJobs:
         self,
         name: str,
         owner: Object,
-        command: Literal["check", "data", "report"],
+        command: store_jobs.Command,
         config: dict[str, Any],
-        store: settings.StoreSpec,
+        store: settings.StoreSpec | None,
         also: settings.StoreSpec | None = None,
+        secret_env: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Starts a store job; keeps an existing one, unless it failed or its result is lost.
 
         Args:
             name: Name of the Job and its ConfigMap.
             owner: Owner of both.
-            command: Subcommand of `gog move`.
+            command: What it does.
             config: The command's settings.
-            store: Store whose credentials the pod gets.
+            store: Store whose credentials the pod gets; None for none.
             also: Second store whose credentials the pod gets.
+            secret_env: Environment variables with single keys of Secrets.
 
         Raises:
             Unavailable: the existing job was deleted; the next pass creates another.
@@ -110,6 +112,7 @@ class StoreJobs:
             store,
             self.platform,
             also=also,
+            secret_env=secret_env,
             scheduling=getattr(owner.spec, "scheduling", None),
             service_account=getattr(owner.spec, "service_account_name", None),
         )

@@ -124,6 +124,19 @@ class StoreView:
 
 
 @dataclass(frozen=True)
+class ToolCheckView:
+    """The check of a run's tools."""
+
+    state: Literal["skipped", "absent", "running", "passed", "failed", "unavailable"]
+    """skipped: there is nothing to check, or it was checked before; absent: the check of this number was not started;
+    failed: a user has to correct something; unavailable: a fault that may pass, also of the check itself."""
+    message: str = ""
+    """What the tools answered, or what is wrong with which tool and the remedy."""
+    blocked: Blocked | None = None
+    """Why the check does not start."""
+
+
+@dataclass(frozen=True)
 class ReportView:
     """A run's report."""
 
@@ -219,6 +232,14 @@ class CheckStore:
 
 
 @dataclass(frozen=True)
+class CheckTools:
+    """Calls every tool of a run once."""
+
+    urls: dict[str, str] = field(default_factory=dict)
+    """URL of each tool, by role."""
+
+
+@dataclass(frozen=True)
 class WriteReport:
     """Writes the report of a run that is about to be complete."""
 
@@ -239,6 +260,7 @@ Action = (
     | LoadVersion
     | PrepareData
     | CheckStore
+    | CheckTools
     | WriteReport
 )
 

@@ -20,7 +20,7 @@ from gog_operator.api import sequence
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, Stage
 from gog_operator.build import children
-from gog_operator.plan import attempts, changes, data, endpoint, summary
+from gog_operator.plan import attempts, changes, data, endpoint, summary, tool_check
 from gog_operator.plan.actions import (
     Action,
     CheckStore,
@@ -32,6 +32,7 @@ from gog_operator.plan.actions import (
     PatchObject,
     ReportView,
     StoreView,
+    ToolCheckView,
     WriteReport,
 )
 
@@ -39,7 +40,7 @@ WORKING = {stage.name: Reason(stage.reason) for stage in catalog.STAGES}
 """Reason of a run's Ready condition while a stage works."""
 UNBLOCKED = (Reason.PREPARING, Reason.WAITING, Reason.CHECKING, Reason.RETRYING, Reason.SUSPENDED)
 """Reasons of a stage that is not ready and yet not blocked."""
-KNOWN, REPORTED = StoreView("known"), ReportView("done")
+KNOWN, REPORTED, SKIPPED = StoreView("known"), ReportView("done"), ToolCheckView("skipped")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Facts:
     """The report."""
     is_persistent: bool = False
     """Whether the cluster outlives the run, so that a policy can be served afterwards."""
+    tool_check: ToolCheckView = SKIPPED
+    """The check of its tools."""
 
 
 def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
@@ -67,7 +70,13 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     if run.finished:
         return Decision(run.status, _wind_down(facts, keep=_served(run, facts) if run.holds("Complete") else ""))
     run = changes.update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
+    failed_check = tool_check.failure(run, facts.tool_check, now)
+    if failed_check is not None:
+        unchecked = (False, failed_check.reason, failed_check.message)
+        run = changes.with_conditions(run, ToolsChecked=unchecked, now=now)
     failure = _failure(run, facts)
+    if failure is None and failed_check is not None:
+        failure = (failed_check.reason, failed_check.message)
     if failure is not None:
         return _end(run, facts, *failure, now)
     if run.spec.suspend:
@@ -168,6 +177,11 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         actions += [
             CreateObject(each) for each in children.endpoints(run, facts.store) if each.name not in facts.endpoints
         ]
+    events: tuple[Event, ...] = ()
+    if facts.tool_check.state == "passed":
+        run, events = tool_check.passed(run, facts.tool_check, now)
+    elif facts.tool_check.state != "skipped":
+        return tool_check.plan(run, facts.endpoints, facts.tool_check, tuple(actions), now)
     for step in planned:
         stage = facts.stages.get(step.name)
         if stage is None or not stage.finished:
@@ -175,7 +189,7 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         if stage is None:
             inputs = _inputs(step, planned, facts)
             actions.append(CreateObject(children.stage(run, step, inputs, facts.store)))
-            return Decision(_current(run, step, None, now), tuple(actions), (_start_event(step, inputs),))
+            return Decision(_current(run, step, None, now), tuple(actions), (*events, _start_event(step, inputs)))
         if not stage.finished:
             return Decision(_current(run, step, stage, now), tuple(actions), _retry_event(run, step, stage))
     return _finish(run, facts, now)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 
 import pytest
 import yaml
-from support.loopback import PATHS, WORKING, Provider, responds
+from support import loopback
+from support.loopback import PATHS, responds
 from support.vendors import KEY, Vendors
 
 from gog_console import cli
@@ -18,24 +17,9 @@ VENDOR_KEYS = ("SERPAPI_API_KEY", "BRAVE_API_KEY", "JINA_API_KEY", "OPENAI_API_K
 
 @pytest.fixture
 def serve():
-    """serve(handlers): the address of tools that work but for these, in a thread of their own."""
-    opened, loop = [], asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def run(coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result(20)
-
-    def start(handlers=()):
-        opened.append(run(Provider({**WORKING, **dict(handlers)}).__aenter__()))
-        return opened[-1].url
-
-    yield start
-    for provider in opened:
-        run(provider.__aexit__())
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(20)
-    loop.close()
+    """serve(handlers): the address of tools that work but for these."""
+    with loopback.in_a_thread() as start:
+        yield start
 
 
 @pytest.fixture
