@@ -8,7 +8,7 @@ step metric with a panel. Nothing is imported from the rest of the project, so e
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 
@@ -80,6 +80,8 @@ class Tool(Server):
 
     tag: str = ""
     """Tag of the actions that call it; empty where the policy cannot."""
+    optional: bool = False
+    """Whether a run has it only where its manifest names its endpoint. The others belong to every run."""
     deadline_seconds: float = 10.0
     """Seconds that one attempt may take by default: of a detector on a busy GPU, with its queue [ours]."""
     budget_seconds: float = 30.0
@@ -165,10 +167,17 @@ SERVERS: tuple[Server, ...] = (
 TOOL_NAMES = tuple(tool.name for tool in TOOLS)
 SERVER_NAMES = tuple(server.name for server in SERVERS)
 SERVER_BY_NAME = {server.name: server for server in SERVERS}
-SEARCH_TOOLS = frozenset(tool.name for tool in TOOLS if tool.callable)
-"""Names of the tools that the policy may call."""
+SEARCH_TOOLS = frozenset(tool.name for tool in TOOLS if tool.callable and not tool.optional)
+"""Names of the tools that the policy of every run may call."""
+OPTIONAL_TOOLS = frozenset(tool.name for tool in TOOLS if tool.optional)
+"""Names of the tools that a run has by choice."""
 ACTION_TAGS = tuple(dict.fromkeys(tool.tag for tool in TOOLS if tool.callable))
 """Tags of all actions that call a tool; an agent without tools may open none of them."""
+
+
+def offered(endpoints: Collection[str]) -> frozenset[str]:
+    """Names of the tools that a policy may call. endpoints: names of the tools that its run has."""
+    return SEARCH_TOOLS | OPTIONAL_TOOLS.intersection(endpoints)
 
 
 @dataclass(frozen=True)

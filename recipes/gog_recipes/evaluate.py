@@ -34,7 +34,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import exclusion, finite_json, metrics, stats, trajectory_zip
+from gog import catalog, exclusion, finite_json, metrics, stats, trajectory_zip
 from gog.engine import Engine, Limits
 from gog.errors import ServiceDown
 from gog.images import Image
@@ -156,6 +156,7 @@ class EvaluateRecipe(FTRecipeInterface):
                     log=self.stage.log,
                     journals=journals,
                     interruption=self.stage.interruption,
+                    tools=catalog.offered(self.cfg.endpoints),
                 )
                 with self.stage.interruption.deferred():
                     result = await rollouts.play(self.pool.questions, 1, step=0, policy=name)

@@ -48,7 +48,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import dataset, exclusion, metrics, progress, rewards, stats, trajectory_zip, wording
+from gog import catalog, dataset, exclusion, metrics, progress, rewards, stats, trajectory_zip, wording
 from gog.dataset import Question
 from gog.engine import Counters, Limits
 from gog.errors import UserError
@@ -165,6 +165,7 @@ class GRPORecipe(FTRecipeInterface):
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels, log=self.stage.log,
                 journals=self.stage.journals([self.sft]), interruption=self.stage.interruption,
+                tools=catalog.offered(self.cfg.endpoints),
             )  # fmt: skip
             with self.stage.interruption.deferred():
                 await self._probe()

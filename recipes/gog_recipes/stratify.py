@@ -30,7 +30,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import dataset, exclusion, finite_json, levels, metrics, trajectory_zip, wording
+from gog import catalog, dataset, exclusion, finite_json, levels, metrics, trajectory_zip, wording
 from gog.dataset import Question
 from gog.engine import Limits
 from gog.images import Image
@@ -92,6 +92,7 @@ class StratifyRecipe(FTRecipeInterface):
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed,
                 ranks=self.ranks, tracer=self.stage.tracer, log=self.stage.log, shown_of=self.kept_of,
                 journals=self.stage.journals([self.parent]), interruption=self.stage.interruption,
+                tools=catalog.offered(self.cfg.endpoints),
             )  # fmt: skip
             with self.stage.interruption.deferred():
                 await self.stage.replay().until_learnable(self._play, self._spoiled)

@@ -154,13 +154,19 @@ class PolicyEndpointSpec(EndpointSpec):
 
 
 _BY_TOOL: dict[str, Any] = {
-    tool.field: (EndpointSpec, Field(EndpointSpec(), description=tool.help)) for tool in catalog.TOOLS
+    tool.field: (
+        (EndpointSpec | None, Field(None, description=f"{tool.help} Default: the run does not have this tool."))
+        if tool.optional
+        else (EndpointSpec, Field(EndpointSpec(), description=tool.help))
+    )
+    for tool in catalog.TOOLS
 }
 _ByTool: Any = create_model("_ByTool", __base__=Spec, **_BY_TOOL)
 
 
 class EndpointsSpec(_ByTool):
-    """The servers of a run, by role. A role that is left out is served by the embedded world."""
+    """The servers of a run, by role. A role that is left out is served by the embedded world, or not at all if the run
+    need not have it."""
 
     policy: PolicyEndpointSpec | None = Field(
         None,

@@ -59,7 +59,7 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
 
 def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:
     """One Endpoint for each tool. The policy's Endpoint is created when there is a policy to serve."""
-    return tuple(_endpoint(run, role, store, run.spec.images.tools) for role in settings.TOOLS)
+    return tuple(_endpoint(run, tool.name, store, run.spec.images.tools) for tool in tools(run))
 
 
 def policy(run: GoGRun, store: settings.StoreSpec, version: str) -> Endpoint:
@@ -127,16 +127,21 @@ def vllm_options(spec: settings.RunSpec) -> dict[str, Any]:
     return made
 
 
+def tools(run: GoGRun) -> tuple[catalog.Tool, ...]:
+    """The tools that a run has: all but the optional ones that its manifest does not name."""
+    return tuple(tool for tool in catalog.TOOLS if getattr(run.spec.endpoints, tool.field) is not None)
+
+
 def tool_names(run: GoGRun) -> dict[str, str]:
     """Name of the Endpoint of each tool, by role."""
-    return {tool.name: names.child(run.name, tool.command) for tool in catalog.TOOLS}
+    return {tool.name: names.child(run.name, tool.command) for tool in tools(run)}
 
 
 def backends(run: GoGRun) -> dict[str, str]:
     """Back end of each tool that the run starts, by role, with a hash of its options and its dataset: recorded answers of
     one back end are not replayed for another. An existing server is identified by its URL."""
     made = {}
-    for server in catalog.TOOLS:
+    for server in tools(run):
         given = getattr(run.spec.endpoints, server.field)
         about = {"options": given.options, "data": _set_fields(run.spec.data) if server.reads_data else {}}
         digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=6).hexdigest()
@@ -147,8 +152,8 @@ def backends(run: GoGRun) -> dict[str, str]:
 
 def keys(run: GoGRun) -> dict[str, str]:
     """Secret with the API key of each tool that requires one, by role; of a fallback, by `<role>Fallback`."""
-    given = {tool.name: getattr(run.spec.endpoints, tool.field).secret_name for tool in catalog.TOOLS}
-    for tool in catalog.TOOLS:
+    given = {tool.name: getattr(run.spec.endpoints, tool.field).secret_name for tool in tools(run)}
+    for tool in tools(run):
         fallback = run.spec.tools.fallback(tool.name)
         given[f"{tool.name}Fallback"] = fallback.secret_name if fallback is not None else None
     return {role: secret for role, secret in given.items() if secret is not None}

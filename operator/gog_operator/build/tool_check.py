@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gog import catalog
 from gog import spec as settings
 from gog.tool_check.config import COMPARED, CheckConfig
 from gog_operator.api import sequence
@@ -16,7 +15,7 @@ def roles(run: GoGRun) -> tuple[str, ...]:
     """The tools that the run calls. Grounding is not one of them where no stage gazes."""
     steps = [each for each in sequence.steps(run) if settings.NEEDS_TOOLS[each.stage]]
     gazes = any(getattr(each.settings.stages, each.stage).gaze != "off" for each in steps)
-    return tuple(each.name for each in catalog.TOOLS if steps and (gazes or each.name != "grounding"))
+    return tuple(each.name for each in children.tools(run) if steps and (gazes or each.name != "grounding"))
 
 
 def is_needed(run: GoGRun) -> bool:
@@ -32,7 +31,7 @@ def config(run: GoGRun, urls: Mapping[str, str], *, on_cluster: bool) -> CheckCo
         urls: Base URL of each tool, by role; those that are missing are not called.
         on_cluster: Whether keys come from Secrets.
     """
-    given = {tool.name: getattr(run.spec.endpoints, tool.field) for tool in catalog.TOOLS}
+    given = {tool.name: getattr(run.spec.endpoints, tool.field) for tool in children.tools(run)}
     evaluate = run.spec.stages.evaluate
     return CheckConfig(
         endpoints={role: urls[role] for role in roles(run) if urls.get(role)},

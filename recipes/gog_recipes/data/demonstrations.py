@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from gog import judging, prompts
+from gog import catalog, judging, prompts
 from gog.errors import UserError
 from gog.trajectory import Segment, Trajectory
 from gog.trajectory_zip import Archive
@@ -26,7 +26,9 @@ def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tu
     """
     if trajectory.segments:
         return trajectory.segments
-    question = prompts.prompt(trajectory.question, style=processor.style, gaze=trajectory.gaze)
+    called = {turn.observation.tool for turn in trajectory.turns if turn.observation is not None}
+    allowed = catalog.offered(called)  # its own optional tools: a demonstration does not know which its run has
+    question = prompts.prompt(trajectory.question, style=processor.style, tools=allowed, gaze=trajectory.gaze)
     out = [_given("prompt", question, (trajectory.image,), processor, vision)]
     for turn in trajectory.turns:
         out.append(Segment(source="model", tokens=tuple(processor.encode(turn.text, []))))

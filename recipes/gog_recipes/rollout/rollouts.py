@@ -94,6 +94,8 @@ class Rollouts:
     outlines are kept."""
     journals: Journals | None = None
     """Journals of the stage's plays; None: what this process loses is played again."""
+    tools: frozenset[str] = catalog.SEARCH_TOOLS
+    """Names of the tools that the policy may call; none with `answer_only`."""
     log: Callable[[str], None] = lambda _: None
     """Takes a line for the stage's log."""
     images: dict[str, Image] = field(default_factory=dict)
@@ -106,7 +108,8 @@ class Rollouts:
 
     def __post_init__(self) -> None:
         metrics.initialise_rollouts(self.stage)
-        self.tools = frozenset() if self.answer_only else catalog.SEARCH_TOOLS
+        if self.answer_only:
+            self.tools = frozenset()
 
     async def play(
         self,
