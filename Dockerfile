@@ -13,7 +13,7 @@ ARG IMAGE
 COPY pyproject.toml /
 RUN case "$IMAGE" in \
         operator) extras="s3 operator" ;; \
-        tools) extras="s3 tools traces" ;; \
+        tools) extras="s3 tools ocr traces" ;; \
         trainer) extras="s3 tools recipes traces" ;; \
         *) echo "IMAGE: '$IMAGE' is none of operator, tools, trainer (--build-arg IMAGE=operator)" >&2; exit 2 ;; \
     esac; \

@@ -6,6 +6,7 @@
     <img_search>#2: the left wheel</img_search>     ground inside an image that was shown, not in the question's
     <img_search>#2</img_search>, #1,#3              gaze: search the selected candidates
     <text_search>QUERY</text_search>
+    <ocr><img></ocr>, <ocr>#2</ocr>                 read the text in the question's image, in one that was shown
     <answer>…</answer>                              ends the episode
 
 A turn holds exactly one action and ends with it: generation stops at its closing tag. The tag names are those of
@@ -94,6 +95,16 @@ class TextSearch(Worded):
 
 
 @dataclass(frozen=True)
+class ReadText:
+    """Read the text in an image."""
+
+    number: int = 0
+    """Number of the shown image; 0: the question's image."""
+    name: Literal["ocr"] = "ocr"
+    """As trajectories name it."""
+
+
+@dataclass(frozen=True)
 class Answer(Worded):
     """Answer the question and end the episode."""
 
@@ -101,7 +112,7 @@ class Answer(Worded):
     """As trajectories name it."""
 
 
-Action = Glance | Ground | Gaze | TextSearch | Answer
+Action = Glance | Ground | Gaze | TextSearch | ReadText | Answer
 KINDS = get_args(Action)
 NAMES = tuple(kind.name for kind in KINDS)
 """Names of all actions, as trajectories record them."""
@@ -125,6 +136,7 @@ _REASONING = re.compile(r"\s*<(think|reason)>(.*?)</\1>", re.DOTALL)
 _ACTION = re.compile(rf"<({'|'.join(TAGS)})>(.*?)</\1>", re.DOTALL)
 _SELECTION = re.compile(r"#\s*\d{1,3}(?:\s*,\s*#\s*\d{1,3})*")
 _WITHIN = re.compile(r"#\s*(\d{1,3})\s*:\s*([^#]+)")
+_ONE = re.compile(r"#\s*(\d{1,3})")
 _TAG = re.compile(r"</?[a-z_]+>")
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 _FORGED = re.compile(r"<\s*/?\s*information\b", re.IGNORECASE)
@@ -175,7 +187,7 @@ def _read(tag: str, argument: str) -> Action | str:
         return f"empty <{tag}>"
     if any(control in argument for control in CONTROL_TAGS if control != WHOLE_IMAGE):
         return f"a tag inside <{tag}>"
-    if WHOLE_IMAGE in argument and tag != "img_search":
+    if WHOLE_IMAGE in argument and tag not in ("img_search", "ocr"):
         return f"{WHOLE_IMAGE} inside <{tag}>"
     return READERS[tag](argument)
 
@@ -195,9 +207,18 @@ def _read_image_search(argument: str) -> Action | str:
     return Ground(argument)
 
 
+def _read_text_in(argument: str) -> Action | str:
+    if argument == WHOLE_IMAGE:
+        return ReadText()
+    if (one := _ONE.fullmatch(argument)) and int(one[1]):
+        return ReadText(int(one[1]))
+    return f"<ocr> holds neither {WHOLE_IMAGE} nor the number of one image"
+
+
 READERS: Mapping[str, Callable[[str], Action | str]] = {
     "img_search": _read_image_search,
     "text_search": TextSearch,
+    "ocr": _read_text_in,
     "answer": Answer,
 }
 """Parsers by tag: argument -> action, or a message about the invalid argument."""

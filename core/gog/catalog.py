@@ -153,6 +153,15 @@ TOOLS = (
             "match": "gog_tools.judge.match_judge:MatchJudge",
         },
     ),
+    Tool(
+        "ocr",
+        "OCR",
+        "Reads the text in an image.",
+        "gog_tools.ocr",
+        backends=dict.fromkeys(("rapidocr", "world"), "gog_tools.ocr:RapidOcr"),
+        tag="ocr",
+        optional=True,
+    ),
 )
 SERVERS: tuple[Server, ...] = (
     *TOOLS,

@@ -43,6 +43,7 @@ _GAZE = {
 }
 _MORE_TOOLS = {
     "textSearch": "<text_search>QUERY</text_search> searches the web for text;\n",
+    "ocr": "<ocr><img></ocr> reads the text in the whole image, <ocr>#N</ocr> in the image with number N;\n",
 }
 """Instructions for each tool besides grounding and image search."""
 _ANSWER = "<answer>ANSWER</answer> gives your final answer, as short as possible.\n"
@@ -224,6 +225,13 @@ def text_results(pages: Sequence[tuple[str, str]], *, style: Style) -> str:
     if style == "terse":
         return inert(pages[0][1])
     return "\n".join(f"{rank}. {inert(title)}: {inert(text)}" for rank, (title, text) in enumerate(pages, 1))
+
+
+def read_text(lines: Sequence[str], *, style: Style) -> str:
+    """The body of a reading: the lines of text in an image, in reading order."""
+    if not lines:
+        return {"full": "No text was found in the image.", "terse": NO_MATCH["terse"]}[style]
+    return ("\n" if style == "full" else " ").join(map(inert, lines))
 
 
 def inert(text: str) -> str:

@@ -38,6 +38,10 @@ class Tools(Protocol):
         """Pages about a query, best first."""
         ...
 
+    async def read_text(self, image: Image) -> tool_types.Reply[Sequence[str]]:
+        """The lines of text in an image, in reading order."""
+        ...
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -101,7 +105,7 @@ class ToolActions:
         """Tool calls that the next action makes at most, whichever it is."""
         selection = actions.Gaze(tuple(range(1, min(len(self.shown), actions.MAX_SELECTED) + 1)))
         worded = (kind("") for kind in actions.KINDS if issubclass(kind, actions.Worded) and kind is not actions.Answer)
-        return max(map(self.cost, (actions.Glance(), selection, *worded)))
+        return max(map(self.cost, (actions.Glance(), selection, actions.ReadText(), *worded)))
 
     @property
     def names_results(self) -> bool:
@@ -148,6 +152,8 @@ class ToolActions:
                 return await self._gaze(numbers)
             case actions.TextSearch(query):
                 return await self._search_text(query)
+            case actions.ReadText(number):
+                return await self._read_text(number)
         raise AssertionError(action)
 
     def _needs(self, action: actions.Action) -> frozenset[str]:
@@ -155,6 +161,8 @@ class ToolActions:
         match action:
             case actions.TextSearch():
                 return frozenset({"textSearch"})
+            case actions.ReadText():
+                return frozenset({"ocr"})
             case actions.Ground():
                 by_mode = {"select": {"grounding"}, "direct": {"grounding", "imageSearch"}, "off": {"imageSearch"}}
                 return frozenset(by_mode[self.gaze])
@@ -261,6 +269,14 @@ class ToolActions:
         hits = reply.unwrap()
         text = prompts.text_results([(hit.title, hit.text) for hit in hits], style=self.style)
         return Outcome(_seen("textSearch", reply, text, results=tuple(_result(hit) for hit in hits)))
+
+    async def _read_text(self, number: int) -> Outcome:
+        if number and number not in self.shown:
+            return self._never_shown()
+        reply = await self.toolbox.read_text(self.shown[number].image if number else self.image)
+        if reply.failure:
+            return Outcome(self._failed("ocr", reply))
+        return Outcome(_seen("ocr", reply, prompts.read_text(reply.unwrap(), style=self.style)))
 
     def _failed(self, tool: str, reply: tool_types.Reply) -> Observation:
         return _seen(tool, reply, prompts.TOOL_FAILED[self.style], failures=(reply.failure_record,))

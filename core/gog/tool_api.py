@@ -17,6 +17,7 @@ from gog import images
 GROUNDING_PATH = "/v1/models/grounding:predict"
 IMAGE_SEARCH_PATH = "/v1/search/image"
 TEXT_SEARCH_PATH = "/v1/search/text"
+OCR_PATH = "/v1/ocr"
 CHAT_PATH = "/v1/chat/completions"
 COST_HEADER, CREDIT_HEADER = "x-gog-cost-usd", "x-gog-credit-usd"
 """Headers of an answer that is paid for, in US dollars: what it cost, and what is left on the account."""
@@ -103,6 +104,31 @@ class TextSearchRequest(Wire):
     """Results wanted at most."""
 
 
+class OcrRequest(Wire):
+    """Body of a request to read the text in an image."""
+
+    image: Base64
+    """PNG bytes in base64."""
+
+
+class TextLine(Wire):
+    """A line of text in an image."""
+
+    text: str = Field(max_length=1_000)
+    """What it says."""
+    box: tuple[float, float, float, float]
+    """x0, y0, x1, y1 in pixels of the image that was sent."""
+    score: float
+    """The reader's confidence; higher is better."""
+
+
+class OcrResponse(Wire):
+    """Body of the answer."""
+
+    lines: list[TextLine] = Field(max_length=500)
+    """In reading order; none where there is no text."""
+
+
 class SearchHit(Wire):
     """One result of a search."""
 
@@ -129,7 +155,7 @@ _PIECE = 3 << 16
 """Bytes encoded at a time, a multiple of three: the interpreter lock is held for one piece instead of for 64 MB."""
 
 
-def with_image(request: GroundingRequest | ImageSearchRequest, image: images.Image) -> bytes:
+def with_image(request: GroundingRequest | ImageSearchRequest | OcrRequest, image: images.Image) -> bytes:
     """The JSON of a request whose image field was left empty, with this image in it.
 
     base64 needs no escaping, so the text is joined, not serialised: serialising holds the interpreter lock for as long

@@ -43,12 +43,13 @@ PATHS = {
     "grounding": tool_api.GROUNDING_PATH,
     "imageSearch": tool_api.IMAGE_SEARCH_PATH,
     "textSearch": tool_api.TEXT_SEARCH_PATH,
+    "ocr": tool_api.OCR_PATH,
     "judge": tool_api.CHAT_PATH,
 }
 """Path of each tool's requests below its base URL."""
 FALLBACK = "fallback"
 """Label of metrics of the server that is called where a tool's own has failed."""
-SENDS_IMAGES = ("grounding", "imageSearch")
+SENDS_IMAGES = ("grounding", "imageSearch", "ocr")
 KEPT_CROPS = 10_000
 MAX_TEXT_BYTES = 4_000_000
 """Maximum bytes of an answer without images."""
@@ -289,6 +290,12 @@ class Toolbox:
 
         return await self._call("textSearch", {"query": query, "top": self.limits.top}, body, self._read_hits)
 
+    async def read_text(self, image: Image) -> Reply[Sequence[str]]:
+        def body() -> bytes:
+            return tool_api.with_image(tool_api.OcrRequest(image=""), image)
+
+        return await self._call("ocr", {"image": image.hash}, body, _read_lines)
+
     async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
         votes = self.limits.judge.votes
         replies = await asyncio.gather(*(self._vote(question, answers, answer, vote) for vote in range(votes)))
@@ -387,6 +394,10 @@ def _read_detections(answer: bytes) -> Sequence[tool_api.Detection]:
     if len(predictions) != 1:
         raise ValueError(f"{len(predictions)} predictions for one instance")
     return predictions[0].detections
+
+
+def _read_lines(answer: bytes) -> list[str]:
+    return [line.text for line in tool_api.OcrResponse.model_validate_json(answer).lines]
 
 
 def _read_verdict(answer: bytes) -> bool:

@@ -14,13 +14,14 @@ from support import operator_golden
 from support.operator_builders import STORE, make_endpoint, make_run, make_stage
 from torchx.specs import macros
 
+from gog import catalog
 from gog import spec as settings
 from gog.errors import UserError
 from gog.tracing import ids
 from gog_console import cli
 from gog_console.commands import stage as stage_command
 from gog_operator.api import names, sequence
-from gog_operator.build import app, children, config, inference, merge, servers, volcano
+from gog_operator.build import app, children, config, inference, merge, servers, tool_check, volcano
 from gog_recipes.runtime import components
 
 DATA = settings.DataSpec(path="/data")
@@ -247,12 +248,22 @@ def test_keys_of_vendors_reach_the_pods_of_their_endpoint_and_no_trainer():
     assert {"secretRef": {"name": "search-keys"}} in server["envFrom"]
 
 
+def test_an_optional_tool_belongs_to_the_runs_that_name_its_endpoint():
+    without, named = make_run(), make_run(endpoints={"ocr": {"secretName": "ocr-key"}})
+    for run, expected in ((without, False), (named, True)):
+        (step, *_) = sequence.steps(run)
+        stage = children.stage(run, step, {}, STORE)
+        assert ("ocr" in {each.spec.role for each in children.endpoints(run, STORE)}) is expected
+        assert ("ocr" in stage.spec.endpoints) is ("ocr" in stage.spec.backends) is expected
+        assert ("ocr" in children.keys(run)) is ("ocr" in tool_check.roles(run)) is expected
+
+
 def test_recorded_answers_are_keyed_by_back_end_options_and_dataset_and_not_by_a_port():
     def named(**spec):
         return children.backends(make_run(**spec))
 
     same, again = named(), named(endpoints={"textSearch": {"port": 7000}})
-    assert same == again and set(same) == set(settings.TOOLS)
+    assert same == again and set(same) == set(settings.TOOLS) - catalog.OPTIONAL_TOOLS
     options = named(endpoints={"textSearch": {"options": {"shards": 2}}})
     other = named(endpoints={"textSearch": {"backend": "my_index:make"}})
     data = named(data={"world": {"seed": 8}})

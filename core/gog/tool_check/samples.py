@@ -55,6 +55,10 @@ async def _search_text(tools: Toolbox, backend: str) -> Reply[Sequence[tool_api.
     return await tools.search_text(WORLD_QUERY if backend == WORLD else QUERY)
 
 
+async def _read(tools: Toolbox, backend: str) -> Reply[Sequence[str]]:
+    return await tools.read_text(photograph())
+
+
 async def _judge(tools: Toolbox, backend: str) -> Reply[bool]:
     return await tools.judge(*CASE)
 
@@ -80,6 +84,10 @@ def _verdict(verdict: bool) -> str:
     return f"{'Yes' if verdict else 'No'} to a correct answer"
 
 
+def _lines(lines: Sequence[str]) -> str:
+    return f"{plural(len(lines), 'line')} of text" + (f"; first: {_short(lines[0])}" if lines else "")
+
+
 def _short(text: str) -> str:
     return wording.one_line(text, _SHOWN)
 
@@ -88,6 +96,7 @@ SAMPLES = {
     "grounding": Sample(_ground, _candidates),
     "imageSearch": Sample(_search_image, _pages),
     "textSearch": Sample(_search_text, _pages),
+    "ocr": Sample(_read, _lines),
     "judge": Sample(_judge, _verdict),
 }
 """How each tool is called. One without a row here, of an extension, is noted and not called."""

@@ -309,8 +309,9 @@ class Rollouts:
         return trajectory if whole else outline(trajectory)
 
     def _forbidden_tags(self) -> tuple[str, ...]:
-        """Opening tags of the tools that the policy may not use."""
-        allowed = {tool.tag for tool in catalog.TOOLS if tool.name in self.tools}
+        """Opening tags of the tools that the policy may not use. Without an optional tool its tag may be written, and is
+        refused like any other action that the run does not have."""
+        allowed = {tool.tag for tool in catalog.TOOLS if tool.name in self.tools or (tool.optional and self.tools)}
         return tuple(f"<{tag}>" for tag in catalog.ACTION_TAGS if tag not in allowed)
 
     async def _judged(self, question: Question, trajectory: Trajectory) -> Trajectory:

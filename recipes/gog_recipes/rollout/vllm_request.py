@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gog import actions
+from gog import actions, catalog
 from gog.engine import Limits, Seed
 from gog.errors import UserError
 from gog.trajectory import Segment
@@ -85,6 +85,9 @@ class Answer:
     """[n] log-probs of the last n prompt tokens, those after the last image; empty unless they were requested."""
 
 
+_OPTIONAL = frozenset(f"</{tool.tag}>" for tool in catalog.TOOLS if tool.optional)
+
+
 def sampling(
     processor: Processor, limits: Limits, suppressed: Sequence[int], seed: Seed, place: Seed, max_tokens: int
 ) -> dict[str, Any]:
@@ -99,7 +102,8 @@ def sampling(
         max_tokens: tokens to sample at most.
     """
     closers = processor.forbidden(actions.CLOSING_TAGS)
-    single = len(closers) == len(actions.CLOSING_TAGS)
+    # A vocabulary of tags that lacks one of an optional tool was made without that tool.
+    single = all(processor.forbidden([tag]) for tag in actions.CLOSING_TAGS if tag not in _OPTIONAL)
     found: dict[str, Any] = {
         "temperature": limits.temperature,
         "max_tokens": max_tokens,
