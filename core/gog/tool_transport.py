@@ -242,9 +242,7 @@ def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, 
     """Records the cost that a response reports, also for failures, which may be charged."""
     if tool_api.COST_HEADER in headers or tool_api.CREDIT_HEADER in headers:
         cost = dollars(headers.get(tool_api.COST_HEADER, ""), MAX_USD)
-        left = dollars(headers.get(tool_api.CREDIT_HEADER, "").removeprefix("-"))
-        if left is not None and headers[tool_api.CREDIT_HEADER].startswith("-"):
-            left = 0.0  # the account is overdrawn
+        left = dollars(headers.get(tool_api.CREDIT_HEADER, ""))
         metrics.record_cost(tool, backend, cost, left)
         if bill is not None:
             bill.usd = bill.usd if cost is None else (bill.usd or 0.0) + cost

@@ -242,12 +242,6 @@ def test_a_used_up_budget_refuses_calls_without_a_request() -> None:
     assert requests == 2 and replies[-1].decisions == (Decision.BUDGET,)
 
 
-def test_an_account_that_is_overdrawn_has_no_credit() -> None:
-    overdrawn = responds(HITS, **{"X-GoG-Cost-USD": "0.01", "X-GoG-Credit-USD": "-5"})
-    replies, _, requests = search(overdrawn, 2)
-    assert requests == 1 and replies[1].failure is not None and replies[1].failure.kind is FailureKind.NO_CREDIT
-
-
 def test_a_tool_without_credit_is_refused_before_its_vendor_refuses_it() -> None:
     last = responds(HITS, **{"X-GoG-Cost-USD": "0.01", "X-GoG-Credit-USD": "0.002"})
     replies, _, requests = search(last, 2)
