@@ -25,7 +25,7 @@ from gog import spec
 from gog import store as stores
 from gog_recipes.world import generate
 
-DEADLINE = 90.0
+DEADLINE = 180.0
 EVERY_FAILURE = {"rate": 1.0, "kinds": ["timeout", "429", "5xx", "malformed", "empty"], "seed": 3}
 TRAINED: dict[str, tuple[str, ...]] = {
     "sft/180": (),

@@ -18,7 +18,7 @@ from support import detector_folders
 from gog import regions, tool_api
 from gog.errors import UserError
 from gog.images import Image
-from gog_tools.grounding import phrases
+from gog_tools.grounding import phrases, server
 from gog_tools.grounding.backend import Detector
 from gog_tools.grounding.grounding_dino import GroundingDino
 from gog_tools.grounding.owlv2 import Owlv2
@@ -306,19 +306,24 @@ def test_an_expression_holds_one_or_several_phrases(expression, expected):
 @pytest.mark.slow
 def test_the_server_answers_a_photograph(start, folders):
     """Through the command line that docs/tools.md names."""
-    server = start(
+    started = start(
         "gog_tools.grounding.server", "--backend", "grounding-dino", "--weights", str(folders["grounding-dino"]),
         "--device", "cpu", "--options", json.dumps({"threshold": 0.0, "text_threshold": 0.0}),
     )  # fmt: skip
     body = {"instances": [{"image": tool_api.encode_image(PHOTOGRAPHS[0]), "expression": "the cup. a spoon"}]}
-    answer = server.post(tool_api.GROUNDING_PATH, body)
+    answer = started.post(tool_api.GROUNDING_PATH, body)
     (prediction,) = tool_api.GroundingResponse.model_validate_json(answer.body).predictions
     assert answer.status == 200 and prediction.detections
     assert {each.label for each in prediction.detections} <= {"the cup", "a spoon"}
 
 
-@pytest.mark.slow
-def test_the_server_refuses_wrong_weights_at_start(start, folders):
-    server = start("gog_tools.grounding.server", "--backend", "grounding-dino", "--weights", str(folders["owlv2"]))
-    assert server.process.wait(240) == 2
-    assert "weights" in server.process.stderr.read()
+def test_the_server_refuses_wrong_weights_at_start(folders, capsys):
+    wrong = ["--backend", "grounding-dino", "--weights", str(folders["owlv2"])]
+    assert server.main(wrong) == 2
+    assert "weights: " in capsys.readouterr().err
+
+
+def test_an_argument_that_is_also_an_option_is_refused(folders, capsys):
+    twice = ["--backend", "owlv2", "--weights", str(folders["owlv2"]), "--options", '{"weights": "/elsewhere"}']
+    assert server.main(twice) == 2
+    assert "weights is given twice" in capsys.readouterr().err
