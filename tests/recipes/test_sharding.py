@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from support import learning, sharding_program
-from support.real_structures import real_base  # noqa: F401 (a fixture)
 
 from gog.engine import Limits
 from gog.spec import EngineSettings, ModelSpec
@@ -32,7 +31,7 @@ from gog_recipes.runtime.ranks import SINGLE
         pytest.param(("qwen3_vl", "float32", "none", "none"), marks=pytest.mark.slow),
     ],
 )
-def updates(request, tmp_path_factory, real_base):  # noqa: F811
+def updates(request, tmp_path_factory, real_base):
     """The same update by two ranks, of which one has four trajectories and the other one, and by a single process."""
     folder = tmp_path_factory.mktemp("sharding")
     base, dtype, quantization, offload = request.param
