@@ -12,7 +12,10 @@ of `down_proj` under `experts`. Importing this module replaces the forward of PE
 A quantized base keeps the experts packed (`nf4`), and an expert is unpacked when tokens were sent to it. PEFT needs no more
 of a parameter than its name, shape and type, which a packed one has, too, while adapters are added (`findable`).
 
-Not here: one kernel for all experts. The experts that tokens were sent to are computed one after the other.
+Not here: one kernel for all experts. The experts that tokens were sent to are computed one after the other. On a CPU (64
+experts, 8 of them for each of 64 tokens) that takes 3.5 times as long as the base alone, and 5 to 7 times with the
+backward pass. With the adapters in grouped products (torch's grouped_mm) it would be 1.3 to 1.5 times, but in low
+precision these keep every token's input in float32 for the backward pass.
 """
 
 from __future__ import annotations
