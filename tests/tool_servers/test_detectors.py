@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,13 @@ def test_both_are_back_ends_by_name(folders):
 def test_a_wrong_option_is_refused_by_name(folders, options, named):
     given = {key: str(folders["owlv2"]) if value == "DIR" else value for key, value in options.items()}
     assert named in fault("owlv2", **given)
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.delitem(sys.modules, "gog_tools.grounding.owlv2")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    sentence = fault("owlv2", weights="/x")
+    assert "transformers" in sentence and "gog[recipes]" in sentence
 
 
 def copied(folder: Path, target: Path) -> Path:

@@ -102,6 +102,10 @@ def find(role: str, name: str) -> Callable[..., Any]:
         if not attribute:
             raise ValueError("it is neither a known name nor module:factory")
         return cast("Callable[..., Any]", operator.attrgetter(attribute)(importlib.import_module(module)))
+    except ModuleNotFoundError as error:
+        if name in NAMES[role]:
+            remedy = "install gog[recipes] and gog[tools], or use the trainer's image"
+        raise UserError(f"no back end {name!r}: {error}", where="--backend", remedy=remedy) from None
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"no back end {name!r}: {error}", where="--backend", remedy=remedy) from None
 
