@@ -248,6 +248,7 @@ def test_an_answer_nested_without_end_is_malformed_and_never_an_exception(tool: 
             "imageSearch": lambda: tools.search_image(make_image()),
             "textSearch": lambda: tools.search_text("ring"),
             "judge": lambda: tools.judge("who?", ["Ada"], "ada"),
+            "ocr": lambda: tools.read_text(make_image()),
         }
         return await calls[tool]()
 

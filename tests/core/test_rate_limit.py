@@ -108,4 +108,4 @@ def test_a_toolbox_limits_each_tool_by_its_own_rate(tmp_path: Path) -> None:
         async with Toolbox({}, tools, shared=tmp_path) as toolbox:
             return {tool: path.rate.interval for tool, path in toolbox._paths.items()}
 
-    assert asyncio.run(scenario()) == {"grounding": 1, "imageSearch": 1, "textSearch": 3, "judge": 0}
+    assert asyncio.run(scenario()) == {"grounding": 1, "imageSearch": 1, "textSearch": 3, "judge": 0, "ocr": 1}

@@ -79,7 +79,7 @@ def test_a_tool_that_works_is_shown_with_latency_version_cost_and_what_came_back
         tool_api.CREDIT_HEADER: "12.5",
     }
     report = checked({"textSearch": [responds(HITS, **headers)]}, tools={"imageSearch": {"usdPerCall": 0.01}})
-    assert report.outcome == "passed" and len(report.results) == 4
+    assert report.outcome == "passed" and len(report.results) == 5
     rows = {each.target.name: each for each in report.results}
     search = rows["textSearch"]
     assert (search.server, search.usd, search.vendor, search.calls) == ("gog/0.1.0 brave", 0.005, "brave", 4)

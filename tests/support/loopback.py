@@ -137,6 +137,7 @@ WORKING = {
     "imageSearch": [responds(HITS)],
     "textSearch": [responds(HITS)],
     "judge": [responds(verdict("Yes"))],
+    "ocr": [responds({"lines": [{"text": "a sign", "box": [1, 1, 9, 9], "score": 0.9}]})],
 }
 
 

@@ -42,7 +42,7 @@ def existing(url):
 
 def test_tools_that_work_are_listed_and_the_exit_code_is_zero(serve, check):
     code, out = check(existing(serve()))
-    assert code == 0 and out.count(" ok ") == 4 and "4 servers answer" in out
+    assert code == 0 and out.count(" ok ") == 5 and "5 servers answer" in out
     assert "answer: 5 pages; first: page 0" in out and "Yes to a correct answer" in out
 
 
@@ -54,7 +54,7 @@ def test_a_key_that_is_missing_is_the_user_s_to_correct(serve, check):
 
 def test_a_server_that_is_down_may_come_back(serve, check):
     code, out = check(existing(serve({"textSearch": [responds(b"", 503)]})))
-    assert code == 1 and "1 of 4 cannot be used; it may pass: try again" in out
+    assert code == 1 and "1 of 5 cannot be used; it may pass: try again" in out
 
 
 @pytest.mark.parametrize("option", [("-o", "json"), ("--json",)])
