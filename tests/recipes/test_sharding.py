@@ -45,12 +45,12 @@ def updates(request, tmp_path_factory, real_base):
         ended = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False, timeout=900)
     assert ended.returncode == 0, (folder / "log").read_text()[-3000:]
     alone = sharding_program.update(SINGLE, base, dtype, 10**6, "off", quantization, "none")
-    return dtype, torch.load(folder / "found"), alone
+    rounding = 2e-2 if dtype == "bfloat16" else 1e-6 if base == "tiny" else 1e-5  # wider sums round more
+    return rounding, torch.load(folder / "found"), alone
 
 
 def test_losses_and_gradients_equal_those_of_a_single_process(updates):
-    dtype, two, alone = updates
-    tolerance = 1e-6 if dtype == "float32" else 2e-2
+    tolerance, two, alone = updates
     assert learning.difference(two["gradients"], alone["gradients"]) < tolerance
     for name in ("loss", "kl", "grad_norm"):
         assert two[name] == pytest.approx(alone[name], rel=max(tolerance, 1e-5)), name
