@@ -119,6 +119,7 @@ TOOLS = (
             "embeddings": "gog_tools.search.embeddings:Embeddings.open",
         },
         reads_data=True,
+        torch_backends=("embeddings",),
         tag="img_search",
         # 30 s for the vendor, and the image is published before and thumbnails are fetched afterwards.
         deadline_seconds=60.0,

@@ -123,7 +123,8 @@ def test_a_policy_pod_reads_its_version_from_a_file_outside_its_spec():
 
 def test_a_back_end_that_needs_torch_uses_the_trainers_image():
     detector = made(backend="grounding-dino", options={"weights": "hf://org/model"})
-    assert container_of(detector)["image"] == golden.PLATFORM.trainer_image
+    index = made("imageSearch", backend="embeddings", options={"index": "/index"})
+    assert {container_of(each)["image"] for each in (detector, index)} == {golden.PLATFORM.trainer_image}
     assert container_of(made(backend="my_index:make"))["image"] == golden.PLATFORM.tools_image
 
 
