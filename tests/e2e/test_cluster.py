@@ -238,13 +238,13 @@ def operators_own(event: dict[str, Any]) -> bool:
     return "gog-operator" in (event.get("reportingComponent"), event.get("source", {}).get("component"))
 
 
-def test_events_report_an_interruption_and_the_inputs_of_a_stage(run):
+def test_an_event_reports_the_interruption_and_the_stage_names_its_inputs(run):
     messages = [each["message"] for each in run.objects("events") if operators_own(each)]
     resumed = re.compile(
         r"world-grpo: attempt 1 was interrupted: .*; attempt 2 resumes from grpo/\d+( and its journal)?"
     )
     assert any(resumed.fullmatch(message) for message in messages)
-    assert "grpo starts from sft/150 and stratify/1" in messages
+    assert run.get("grpostage", "world-grpo")["spec"]["inputs"] == {"sft": "sft/150", "stratify": "stratify/1"}
 
 
 # ---- metrics in Prometheus

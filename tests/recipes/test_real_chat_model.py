@@ -18,7 +18,7 @@ from gog import actions, prompts
 from gog.engine import Limits
 from gog.errors import ServiceDown
 from gog.outage import Watch
-from gog.spec import CacheSpec, ModelEndpoint, OutageSpec, ToolsSpec
+from gog.spec import CacheSpec, ModelEndpoint, OutageSpec, StoreSpec, ToolsSpec
 from gog.tool_client import Toolbox
 from gog.tool_types import FailureKind, Reply
 from gog_console import cli
@@ -96,7 +96,8 @@ def turn(url: str, prompt: str, images: list[Any], patience: float = 600.0) -> t
     """The first turn of a conversation: its text, whether it ended by itself, and the tokens that the server wrote."""
     watch = Watch(OutageSpec(patience_seconds=patience))
     tools = ToolsSpec.model_validate({"policyServer": {"backoffSeconds": 0}})
-    stage: Any = SimpleNamespace(config=SimpleNamespace(tools=tools), watch=lambda: watch)
+    config = SimpleNamespace(tools=tools, key="evaluate", store=StoreSpec(uri="file:///nowhere"))
+    stage: Any = SimpleNamespace(config=config, watch=lambda: watch)
     endpoint = ModelEndpoint(url=url, model="smollm2", request={"grammar": ANSWER})
     engine = ChatEngine(endpoint, Limits(4096, 64, 0.0), 1, stage)
 
