@@ -269,11 +269,14 @@ class CallPath(Generic[Value]):
         """
         await self.account.wait_for_price(self.charged_as)
         refusal = self._refusal(call)
-        if refusal is None and (waited := await self.rate.wait()):
-            call.waited += waited
-            call.decide(Decision.WAITED)
+        if refusal is None:
+            if waited := await self.rate.wait():
+                call.waited += waited
+                call.decide(Decision.WAITED)
+            # Others may have gone first even where this call did not sleep: the breaker may have opened meanwhile, or
+            # the budget been used up.
             await self.account.wait_for_price(self.charged_as)
-            refusal = self._refusal(call)  # the breaker may have opened meanwhile, or the budget been used up
+            refusal = self._refusal(call)
         if refusal is None:
             self.account.reserve(self.charged_as)
             self.breaker.admits()

@@ -272,6 +272,19 @@ def test_concurrent_calls_keep_to_the_budget() -> None:
     assert len(backend.requests) == 5
 
 
+def test_calls_that_wait_for_the_turn_of_another_keep_to_the_budget() -> None:
+    async def scenario() -> None:
+        path = make_path(backend, concurrency=8, attempts=1)
+        late = iter([0, 0.5, *range(2, 100, 2)])  # only the second one sleeps; the others wait for its turn to end
+        path.rate = RateLimit(60, clock=late.__next__)
+        path.account = make_account(textSearch={"calls": 2})
+        await asyncio.gather(*(request(path, str(number)) for number in range(6)))
+
+    backend = FakeBackend(seconds=100)
+    run(scenario())
+    assert len(backend.requests) == 2
+
+
 def test_hedges_keep_to_the_budget() -> None:
     async def scenario() -> list[Reply[str]]:
         path = make_path(backend, concurrency=8, attempts=1, hedge_seconds=1)
