@@ -15,15 +15,15 @@ MAX_TOKENS = 10**8
 """A reported number of tokens beyond this is not believed."""
 
 _TAG = r"(?:[a-z]+:)?(?:think|thinking|thought|reason|reasoning|reflection)"
-_REASONING = re.compile(
-    rf"<({_TAG})>.*?</\1>|\[THINK\].*?\[/THINK\]|◁think▷.*?◁/think▷"
-    r"|<\|begin_of_thought\|>.*?<\|end_of_thought\|>",
-    re.DOTALL | re.IGNORECASE,
+_MARK = re.compile(
+    rf"<(?P<close>/?)(?P<tag>{_TAG})>|\[(?P<close2>/?)THINK\]|◁(?P<close3>/?)think▷"
+    r"|<\|(?P<thought>begin|end)_of_thought\|>",
+    re.IGNORECASE,
 )
 _OPEN = re.compile(rf"<{_TAG}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>", re.IGNORECASE)
 _CLOSE = re.compile(rf"</{_TAG}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>", re.IGNORECASE)
 """Blocks of reasoning, of Qwen, DeepSeek, Seed, Magistral, Kimi and others."""
-_CHANNEL = re.compile(r"<\|channel\|>(\w+)[^<]*<\|message\|>")
+_CHANNEL = re.compile(r"<\|channel\|>(\w++)[^<]*+<\|message\|>")
 """Head of a message in the format of gpt-oss, where a server does not take it apart."""
 _MARKER = re.compile(r"<\|[a-z_]+\|>")
 
@@ -96,7 +96,7 @@ def without_reasoning(text: str) -> str | None:
     >>> without_reasoning("<think>no?</think>Yes!"), without_reasoning("<think>Yes")
     ('Yes!', None)
     """
-    text = _REASONING.sub("", text)
+    text = _without_blocks(text)
     if heads := list(_CHANNEL.finditer(text)):
         if heads[-1][1] != "final":
             return None
@@ -104,3 +104,27 @@ def without_reasoning(text: str) -> str | None:
     text = _MARKER.sub("", text) if _OPEN.search(text) is None else text
     text = _CLOSE.split(text)[-1]  # some servers put the opening tag into the prompt
     return None if _OPEN.search(text) else text
+
+
+def _without_blocks(text: str) -> str:
+    """The text without complete blocks of reasoning, in time that grows with its length: a model that repeats an opening
+    tag must not hold the process."""
+    marks = [(*_kind(mark), mark.start(), mark.end()) for mark in _MARK.finditer(text)]
+    last_end = {name: start for name, is_end, start, _ in marks if is_end}
+    kept, position, within = [], 0, ""
+    for name, is_end, start, end in marks:
+        if not within and not is_end and last_end.get(name, -1) > start:
+            kept.append(text[position:start])
+            within = name
+        elif is_end and name == within:
+            position, within = end, ""
+    return "".join([*kept, text[position:]])
+
+
+def _kind(mark: re.Match[str]) -> tuple[str, bool]:
+    """The name of a mark, and whether it ends a block."""
+    if mark["tag"] is not None:
+        return mark["tag"].lower(), bool(mark["close"])
+    if mark["thought"] is not None:
+        return "thought", mark["thought"].lower() == "end"
+    return mark[0].lower().replace("/", ""), bool(mark["close2"] or mark["close3"])

@@ -63,9 +63,23 @@ def test_other_bodies_are_no_completions(body: Any) -> None:
         ("<reason>red?</reason>a ring", "a ring"),
         ("<seed:think>red?</seed:think>a ring", "a ring"),
         ("<|channel|>analysis<|message|>red?<|end|><|channel|>final<|message|>a ring<|return|>", "a ring"),
+        ("<think>a <think>b</think>c</think>a ring", "a ring"),
+        ("<THINK>red?</Think>a [THINK]blue?[/THINK]ring", "a ring"),
+        ("<think>red?</reason></think>a ring", "a ring"),
+        ("<|begin_of_thought|>red?<|end_of_thought|>a ◁think▷blue?◁/think▷ring", "a ring"),
         ("<think>red?", None),
+        ("<think>red?</think>a ring<think>", None),
         ("<|channel|>analysis<|message|>red?", None),
     ],
 )
 def test_reasoning_in_a_text_is_left_out(text: str, rest: str | None) -> None:
     assert chat_replies.without_reasoning(text) == rest
+
+
+@pytest.mark.parametrize(
+    "piece", ["<think>", "[THINK]", "<|channel|>", "<|channel|>a", "</think>", "<|begin_of_thought|>"]
+)
+def test_a_model_that_repeats_itself_is_read_in_time_that_grows_with_its_length(piece: str) -> None:
+    """Two megabytes take a moment; in quadratic time they would take hours."""
+    chat_replies.without_reasoning(piece * (2_000_000 // len(piece)))
+    chat_replies.without_reasoning("<|channel|>" + "a" * 2_000_000)

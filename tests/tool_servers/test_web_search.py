@@ -304,6 +304,7 @@ def test_a_page_about_something_else_makes_room_for_the_next(load, world):
         (Answer(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), errors.AuthFailed),
         (Answer(200, {"choices": []}), errors.Unavailable),
         (Answer(200, {"choices": [{"message": {"content": None}}]}), errors.Unavailable),
+        (Answer(200, {"choices": [{"message": {"content": "<think>a tower"}}]}), errors.Unavailable),
         (Answer(500, "oops", "text/html"), errors.Unavailable),
     ],
 )

@@ -162,15 +162,18 @@ class ModelSummariser:
 
     async def summarise(self, client: guard.Guard, query: str, title: str, page: str, spending: Spending) -> str:
         headers = {"authorization": f"Bearer {self.api.key}"} if self.api.key else {}
-        answer = await self.api.ask(client, "POST", spending, headers=headers, json=self.request(query, title, page))
+        body = await self.api.ask(client, "POST", spending, headers=headers, json=self.request(query, title, page))
         try:
-            reply = chat_replies.parse(answer)
+            reply = chat_replies.parse(body)
         except ValueError as error:
             raise errors.Unavailable(f"{self.api.name}: {error}") from None
         spending.add(self._price(reply))
         if not reply.content and not reply.refusal and reply.finish_reason != "stop":
             raise errors.Unavailable(f"{self.api.name}: an empty reply (finish_reason {reply.finish_reason!r})")
-        summary = text.clean(chat_replies.without_reasoning(reply.content) or "", MAX_SUMMARY)
+        answer = chat_replies.without_reasoning(reply.content)
+        if answer is None:
+            raise errors.Unavailable(f"{self.api.name}: the reply ended inside its reasoning; raise max_tokens")
+        summary = text.clean(answer, MAX_SUMMARY)
         if not summary or summary.strip(" .'\"*").upper() == "NONE":
             raise Unreadable("the page says nothing about the query")
         return summary
