@@ -126,6 +126,21 @@ def test_a_tool_that_stays_down_ends_the_run_after_the_patience_of_all_attempts(
     assert 60 <= run.seconds < 130 and "(for 60 s)" in run.condition("Failed").message
 
 
+def test_a_run_that_is_suspended_to_repair_a_tool_has_all_its_patience_when_it_resumes(checking):
+    checking.answer(DOWN)
+    checking.work()
+    checking.cluster.patch("GoGRun", "world", spec={"suspend": True}, annotations={})
+    checking.work(100_000)
+    assert not checking.now.finished and checking.now.holds("Suspended")
+    checking.cluster.patch("GoGRun", "world", spec={"suspend": False}, annotations={})
+    for _ in range(3):
+        checking.work()
+    assert not checking.now.finished
+    checking.answer(DOWN)
+    wait = checking.work()
+    assert not checking.now.finished and wait is not None
+
+
 def test_a_check_that_does_not_start_says_why(checking):
     checking.answer(ToolCheckView("running", blocked=Blocked(Reason.IMAGE_MISSING, "pod x: image y cannot be pulled")))
     checking.work()
