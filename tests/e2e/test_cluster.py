@@ -238,13 +238,15 @@ def operators_own(event: dict[str, Any]) -> bool:
     return "gog-operator" in (event.get("reportingComponent"), event.get("source", {}).get("component"))
 
 
-def test_an_event_reports_the_interruption_and_the_stage_names_its_inputs(run):
+def test_events_report_an_interruption_and_the_inputs_of_a_stage(run):
     messages = [each["message"] for each in run.objects("events") if operators_own(each)]
     resumed = re.compile(
         r"world-grpo: attempt 1 was interrupted: .*; attempt 2 resumes from grpo/\d+( and its journal)?"
     )
     assert any(resumed.fullmatch(message) for message in messages)
-    assert run.get("grpostage", "world-grpo")["spec"]["inputs"] == {"sft": "sft/150", "stratify": "stratify/1"}
+    sft, stratify = (run.get(f"{each}stage", f"world-{each}")["status"]["checkpoint"] for each in ("sft", "stratify"))
+    assert run.get("grpostage", "world-grpo")["spec"]["inputs"] == {"sft": sft, "stratify": stratify}
+    assert f"grpo starts from {sft} and {stratify}" in messages
 
 
 # ---- metrics in Prometheus
