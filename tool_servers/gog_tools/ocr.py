@@ -124,20 +124,8 @@ def application(backend: Ocr) -> App:
     """The server's application."""
 
     def work(requests: Sequence[tool_api.OcrRequest]) -> list[Response | Exception]:
-        """One batch, in a thread. An image that cannot be read fails alone."""
-        results: list[Response | Exception] = []
-        readable: list[tuple[int, Image]] = []
-        for index, request in enumerate(requests):
-            try:
-                readable.append((index, tool_api.decode_image(request.image)))
-                results.append(RuntimeError("not answered"))
-            except UserError as error:
-                results.append(error)
-        if readable:
-            found = backend.read([image for _, image in readable])
-            for (index, _), lines in zip(readable, found, strict=True):
-                results[index] = _response(lines)
-        return results
+        """One batch, in a thread."""
+        return backend_calls.with_images(requests, lambda _, images: list(map(_response, backend.read(images))))
 
     batches = backend_calls.batcher(backend, work)
     app = http_json.application("gog ocr")

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from fastapi import Request, Response
 
 from gog import tool_api
-from gog.errors import UserError
 from gog.images import Image
 from gog_tools.search.backend import Found, ImageSearch, TextSearch
 from gog_tools.serving import backend_calls, backends, errors, http_json, inputs, process
@@ -26,20 +25,12 @@ def image_application(backend: ImageSearch) -> App:
     """The image search server's application."""
 
     def work(requests: Sequence[tool_api.ImageSearchRequest]) -> list[Response | Exception]:
-        """One batch, in a thread. An image that cannot be read fails alone."""
-        results: list[Response | Exception] = []
-        readable: list[tuple[int, Image, int]] = []
-        for index, request in enumerate(requests):
-            try:
-                readable.append((index, tool_api.decode_image(request.image), request.top))
-                results.append(RuntimeError("not answered"))
-            except UserError as error:
-                results.append(error)
-        if readable:
-            found = backend.search([image for _, image, _ in readable], [top for *_, top in readable])
-            for (index, _, top), each in zip(readable, found, strict=True):
-                results[index] = _response(each, top)
-        return results
+        """One batch, in a thread."""
+        return backend_calls.with_images(requests, found)
+
+    def found(requests: Sequence[tool_api.ImageSearchRequest], images: Sequence[Image]) -> list[Response | Exception]:
+        tops = [request.top for request in requests]
+        return [_response(each, top) for each, top in zip(backend.search(images, tops), tops, strict=True)]
 
     batches = backend_calls.batcher(backend, work)
     app = http_json.application("gog image search")

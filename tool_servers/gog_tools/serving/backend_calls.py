@@ -5,10 +5,47 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
+from gog import tool_api
 from gog.errors import UserError
+from gog.images import Image
 from gog_tools.serving import errors
 from gog_tools.serving.batching import Item, MicroBatcher, Result
+
+
+class ShowsImage(Protocol):
+    """A request with an image."""
+
+    image: str
+    """PNG, JPEG or WebP bytes in base64."""
+
+
+Showing = TypeVar("Showing", bound=ShowsImage)
+
+
+def with_images(
+    requests: Sequence[Showing],
+    work: Callable[[Sequence[Showing], Sequence[Image]], Sequence[Result | Exception]],
+) -> list[Result | Exception]:
+    """The results of a batch of requests; one whose image cannot be read fails alone.
+
+    Args:
+        requests: of one batch
+        work: answers those whose images can be read, given with these
+    """
+    results: list[Result | Exception] = [RuntimeError("not answered") for _ in requests]
+    readable: dict[int, Image] = {}
+    for index, request in enumerate(requests):
+        try:
+            readable[index] = tool_api.decode_image(request.image)
+        except UserError as error:
+            results[index] = error
+    if readable:
+        found = work([requests[index] for index in readable], list(readable.values()))
+        for index, each in zip(readable, found, strict=True):
+            results[index] = each
+    return results
 
 
 def batcher(
