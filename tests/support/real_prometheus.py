@@ -97,21 +97,22 @@ class Span:
             if not self.shown(panel, query, **choice)
         }
 
-    def failed(self, tool: str, outcomes: str) -> tuple[float, float, float]:
+    def failed(self, tool: str, outcomes: str, starts: int) -> tuple[float, float, float]:
         """The fraction of attempts with these outcomes by the panel's expression, and its confidence interval
-        (z = 3.3, 99.9 %)."""
+        (z = 3.3, 99.9 %). A server that starts again draws the same sequence of failures again, so the attempts of
+        several starts hold at least the information of one start's share of them."""
         window, where = f"{self.ended - self.began:.0f}s", promql.joined(panels.WHERE, f'tool="{tool}"')
         count = self._moment(f"sum(increase({tools_board.ATTEMPTS}{{{where}}}[{window}]))")
         share = self._moment(promql.share(tools_board.ATTEMPTS, outcomes, where, "tool", window=window))
-        low, high = stats.wilson(round(share * count), round(count), z=3.3)
+        low, high = stats.wilson(round(share * count / starts), round(count / starts), z=3.3)
         print(f"{tool} {outcomes}: {share:.2%} of {count:.0f} attempts, {low:.2%} to {high:.2%}")
         return share, low, high
 
-    def reads_back(self, tool: str, injection: FailureInjection) -> bool:
+    def reads_back(self, tool: str, injection: FailureInjection, *, starts: int = 1) -> bool:
         """Whether the panels show the injected failure rate. With timeouts it is a lower bound, because a busy machine
-        causes further timeouts; without timeouts it must match."""
-        _, _, most = self.failed(tool, tools_board.BAD)
-        _, low, high = self.failed(tool, f'{tools_board.BAD},outcome!="timeout"')
+        causes further timeouts; without timeouts it must match. starts: of the tool's server."""
+        _, _, most = self.failed(tool, tools_board.BAD, starts)
+        _, low, high = self.failed(tool, f'{tools_board.BAD},outcome!="timeout"', starts)
         kinds = [kind for kind in injection.kinds if kind != "timeout"]
         return injection.rate < most and low < injection.rate * len(kinds) / len(injection.kinds) < high
 
