@@ -273,7 +273,7 @@ STEP_METRICS = (
     ),
     StepMetric(
         "kl", _GRPO, "KL to the reference", "nats per token",
-        "Divergence from the reference policy in the last update (k3 estimator).", "mean per token",
+        "Divergence from the reference policy in the last update, by the stage's estimator.", "mean per token",
         gauge="gog_train_kl", chart_of=_GRPO, status_of=_GRPO, short="KL", summary_of=_GRPO,
     ),
     StepMetric(
@@ -304,6 +304,7 @@ STEP_METRICS = (
         "share of groups whose valid rewards are all equal", gauge="gog_train_frac_reward_zero_std",
         chart_of=_GRPO, status_of=_GRPO, short="zero-variance groups", higher_is_better=False,
     ),
+    StepMetric("refilled", _GRPO, "Replaced groups", "groups", "Groups without a signal that the step replaced."),
     StepMetric(
         "no_signal_in_a_row", _GRPO, "Steps without a signal", "steps",
         "Steps in a row, up to the last, in which every group had zero reward variance, so nothing was learned.",

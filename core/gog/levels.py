@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from gog import wording
 
 Level = Literal["easy", "1", "2"]
+"""Easiest first."""
 
 
 class Graded(BaseModel):

@@ -178,8 +178,10 @@ class Reward(Record):
     """The judge's verdict, 0 or 1; None without a verdict."""
     format: float
     """1 if every turn is well formed and the last one is an answer, else 0."""
+    overlong: float = 0.0
+    """What the total lost because the trajectory is nearly as long as it may be."""
     total: float | None
-    """(1 - λ) · accuracy + λ · format; None without a verdict."""
+    """(1 - λ) · accuracy + λ · format, with what costs and length take from it; None without a verdict."""
 
 
 class Trajectory(Record):

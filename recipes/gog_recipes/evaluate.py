@@ -47,7 +47,8 @@ from gog_recipes.rollout.chat import ChatEngine
 from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure
-from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
+from gog_recipes.rollout.rollouts import Rollouts
+from gog_recipes.rollout.scoring import RewardConfig
 from gog_recipes.runtime import checkpoint, config, ranks
 from gog_recipes.runtime.stage import Stage
 

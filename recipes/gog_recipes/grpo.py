@@ -16,7 +16,9 @@ Features and their trade-offs
     - trajectories touched by a tool failure or without a verdict enter neither the loss nor their group's statistics
     - a step that lost too many of its trajectories, or from which nothing can be compared, is not learned from: it is
       played again until the outage is over or the patience for it is used up, and never counts as a step
-    - groups with equal rewards carry no signal: counted, not refilled; too many steps of nothing else warn or stop
+    - groups with equal rewards carry no signal: counted, and replaced by further questions' up to a bound if wished; too
+      many steps of nothing else warn or stop
+    - questions of several levels come mixed, or from easier to harder over the steps
     - a question with an unusable image or an over-long prompt is skipped, by name
     - images are encoded once, in the rollout; training reuses the features (the vision tower is frozen)
     - resumes from its newest checkpoint; questions and sampling noise follow from seed and step. Every finished turn is
@@ -25,7 +27,7 @@ Features and their trade-offs
     - one process, or several under torchrun: questions are divided among ranks, each of which samples with an engine of
       its own and trains on its own groups; layers are sharded (FSDP2); statistics and loss are over all ranks
     - trajectories are packed, not padded, into passes of a bounded number of tokens; gradients add up over passes
-    - the loss is chosen by name (gog_recipes.losses)
+    - the loss is chosen by name (gog_recipes.losses); it chooses its clip range and its advantages where the spec does not
     - rollouts and updates take turns; there are no asynchronous rollouts
 
 Raises UserError when too few questions of the chosen levels are left, when the judge's replies are no verdicts, after too
@@ -39,7 +41,7 @@ import asyncio
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +61,13 @@ from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, policy_model
-from gog_recipes.rollout import engine, probe
-from gog_recipes.rollout.played import gather_whole
+from gog_recipes.rollout import engine, probe, refill, step_questions
+from gog_recipes.rollout.played import Played, gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure, sampled, sampled_tokens
-from gog_recipes.rollout.rollouts import RewardConfig, Rollouts
-from gog_recipes.runtime import canary, checkpoint, config, no_signal, optimizer, order, parallel, ranks, timers
+from gog_recipes.rollout.rollouts import Rollouts
+from gog_recipes.rollout.scoring import RewardConfig
+from gog_recipes.runtime import canary, checkpoint, config, no_signal, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
@@ -91,6 +94,7 @@ class GRPORecipe(FTRecipeInterface):
         self.ranks = ranks.init(self.device)
         self.stage = Stage(cfg, self.ranks)
         self.loss = losses.load(cfg.loss)
+        self.loss_config = self.loss.config(cfg)
         self._attempts = (0, 0)
 
     def setup(self) -> None:
@@ -128,7 +132,8 @@ class GRPORecipe(FTRecipeInterface):
             )  # fmt: skip
         self.levels = {question.id: graded[question.id].level for question in chosen}
         self.pool = QuestionPool(folder, chosen)
-        self.order = order.Order(len(chosen), self.cfg.questions_per_step, self.cfg.seed)
+        self.order = step_questions.StepQuestions(chosen, self.levels, self.cfg)
+        refill.require(self.cfg, self.loss_config.advantages, len(chosen))
 
     def _wanted(self, line: Graded) -> bool:
         return line.level in self.cfg.levels and (self.cfg.keep_unsolved or not line.unsolved)
@@ -152,14 +157,10 @@ class GRPORecipe(FTRecipeInterface):
         )
         self.engine = engine.create(self.cfg.engine, parts)
 
-    def questions(self, step: int) -> list[Question]:
-        """The questions of a step, all different; pass after pass through the pool, each in an order of its own."""
-        return [self.pool.questions[index] for index in self.order.step(step)]
-
     async def train(self) -> None:
         """Steps up to the last one, with checkpoints. Raises UserError and ServiceDown."""
         self.model.eval()  # no dropout between sampling and learning
-        scoring = RewardConfig(self.cfg.format_weight, self.cfg.search_penalty, self.cfg.failures)
+        scoring = RewardConfig.of(self.cfg, self.loss_config.overlong_share)
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
@@ -220,18 +221,34 @@ class GRPORecipe(FTRecipeInterface):
         return self.canary.check(own, version=self.step, where=f"step {self.step + 1}")
 
     async def _play(self) -> StepRollout:
-        """Plays the questions of the next step once."""
-        step = self.step + 1
+        """Plays the questions of the next step once, and further ones for groups without a signal if it is to."""
         weights = checkpoint.fingerprint(self.model)
-        played = await self.rollouts.play(
-            self.questions(self.step), self.cfg.group_size, step=step, policy="grpo", weights=weights
-        )
+
+        def play(questions: Sequence[Question], adds: bool) -> Awaitable[Played]:
+            return self.rollouts.play(
+                questions, self.cfg.group_size, step=self.step + 1, policy="grpo", weights=weights, refill=adds
+            )
+
+        played = await refill.rounds(
+            play, self.order.step(self.step), self.order.further(self.step),
+            signals=lambda groups: sum(map(self.has_signal, groups)),
+            may_refill=lambda groups: exclusion.count(self._with_advantages(groups)).allow(self.cfg.max_excluded_share),
+        )  # fmt: skip
         met = self.rollouts.images
         # Of trajectories that the journal held with their verdicts, which the engine has not met.
         self.vision.add([met[image] for image in met if image not in self.vision])
-        groups = [self.with_advantages(group) for group in played.groups]
-        own = [groups[index] for index in played.own]
-        return StepRollout(groups, own, exclusion.count(groups), len(played.skipped))
+        batch = refill.batch(played, self.cfg.questions_per_step, self.has_signal)
+        groups, replaced = self._with_advantages(batch.groups), self._with_advantages(batch.replaced)
+        found = exclusion.count([*groups, *replaced])
+        own = [groups[index] for index in batch.own]
+        return StepRollout(groups, own, found, len(played.skipped), replaced, batch.missing)
+
+    def _with_advantages(self, groups: Sequence[Sequence[Trajectory]]) -> list[list[Trajectory]]:
+        return rewards.with_advantages(groups, failures=self.cfg.failures, estimator=self.loss_config.advantages)
+
+    def has_signal(self, group: Sequence[Trajectory]) -> bool:
+        """Whether the rewards of a group differ."""
+        return rewards.varies(rewards.group_totals(group, self.cfg.failures))
 
     def _spoiled(self, rollout: StepRollout) -> exclusion.Cause | None:
         """Why a step must not be learned from; None if it may."""
@@ -244,14 +261,6 @@ class GRPORecipe(FTRecipeInterface):
         )
         return exclusion.Cause(found.cause.service, reason)
 
-    def with_advantages(self, group: Sequence[Trajectory]) -> list[Trajectory]:
-        """The group with advantages; an excluded trajectory has none and does not change those of the others."""
-        totals = rewards.group_totals(group, self.cfg.failures)
-        return [
-            item.model_copy(update={"advantage": advantage})
-            for item, advantage in zip(group, rewards.group_advantages(totals), strict=True)
-        ]
-
     def _log(
         self,
         rollout: StepRollout,
@@ -262,10 +271,10 @@ class GRPORecipe(FTRecipeInterface):
         *,
         discarded: int,
     ) -> None:
-        trajectories, found = rollout.trajectories, rollout.exclusions
-        measured, counters = figures(trajectories), Counters.total(self.ranks.gather(self.engine.take_counters()))
+        found, groups = rollout.exclusions, [*rollout.groups, *rollout.replaced]
+        measured, counters = figures(rollout.played), Counters.total(self.ranks.gather(self.engine.take_counters()))
         attempts, failed = self._attempts_since_last_step()
-        flat = sum(1 for group in rollout.groups if not any(item.advantage for item in group))
+        signals = sum(map(self.has_signal, groups))
         quiet = no_signal.in_a_row([*self.stage.metric_log.lines, {"learned": update.learned}])
         speed = self.throughput.read(update.tokens, timer.seconds["update"])
         self.stage.record_step(
@@ -273,8 +282,8 @@ class GRPORecipe(FTRecipeInterface):
             grad_norm=update.grad_norm, learning_rate=rate, attempts=attempts,
             attempt_failure_ratio=failed / max(1, attempts), excluded=found.excluded, excluded_share=found.share,
             excluded_by_turns=found.by_turns, discarded_plays=discarded, skipped=rollout.skipped,
-            learned=update.learned, frac_reward_zero_std=flat / len(rollout.groups),
-            no_signal_in_a_row=quiet,
+            learned=update.learned, frac_reward_zero_std=(len(groups) - signals) / len(groups),
+            refilled=len(rollout.replaced), no_signal_in_a_row=quiet,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
             train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
@@ -294,6 +303,9 @@ class GRPORecipe(FTRecipeInterface):
             self.stage.log(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")
         if not update.learned:
             self.stage.log(f"step {self.step}: the rewards of every group are equal, so the weights are unchanged")
+        if rollout.missing and self.cfg.max_oversampling > 1:
+            wanted = signals + rollout.missing
+            self.stage.log(refill.line(self.step, signals, wanted, self.cfg.max_oversampling))
         if warning := no_signal.warning(lines, self.cfg):
             self.stage.log(warning)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builders import make_trajectory
+from support.builders import make_trajectory, make_turn
 
 from gog import rewards
-from gog.trajectory import Failure, Reward
+from gog.spec.base import Advantages
+from gog.trajectory import Failure, Reward, Segment, Trajectory
 
 BROKEN = Failure(tool="textSearch", kind="timeout")
 totals = st.lists(st.sampled_from([0.0, 0.1, 0.9, 1.0, None]), max_size=8)
@@ -122,3 +124,103 @@ def test_an_excluded_member_does_not_change_the_advantages_of_the_others() -> No
     alone = rewards.group_advantages(rewards.group_totals([right, wrong], "mask"))
     beside = rewards.group_advantages(rewards.group_totals([right, spoiled, wrong], "mask"))
     assert beside == [alone[0], None, alone[1]]
+
+
+# ---- costs and length
+
+
+def played(*, tokens: int = 0, calls: int = 0, stop: str = "answer") -> Trajectory:
+    """A trajectory of so many tokens, half of them the model's, and tool calls."""
+    turns = tuple(make_turn("glance") for _ in range(calls))
+    half = tuple(range(tokens // 2))
+    segments = (
+        Segment(source="prompt", tokens=half),
+        Segment(source="model", tokens=half, logprobs=(0.0,) * len(half)),
+    )
+    return make_trajectory(*turns, make_turn()).model_copy(update={"segments": segments, "stop": stop})
+
+
+def test_each_call_and_each_thousand_generated_tokens_cost_a_share_of_the_accuracy() -> None:
+    costs = [
+        rewards.cost_of(item, call_penalty=0.05, token_penalty=0.2)
+        for item in (played(), played(calls=3), played(tokens=1000))
+    ]
+    assert costs == pytest.approx([0.0, 0.15, 0.1])
+    assert rewards.reward(1.0, True, cost=0.15).total == pytest.approx(0.9 * 0.85 + 0.1)
+
+
+def test_costs_take_nothing_from_a_wrong_answer_and_never_more_than_the_accuracy() -> None:
+    assert rewards.reward(0.0, True, cost=0.5).total == rewards.reward(0.0, True).total
+    assert rewards.reward(1.0, True, cost=7.0).total == 0.1
+
+
+def test_a_reward_without_costs_is_the_same_to_the_last_bit() -> None:
+    assert rewards.reward(1.0, False, cost=0.0, overlong=0.0) == rewards.reward(1.0, False)
+
+
+@pytest.mark.parametrize(("tokens", "lost"), [(100, 0.0), (800, 0.0), (900, 0.25), (1000, 0.5), (1200, 0.5)])
+def test_the_penalty_of_length_grows_over_the_last_share_of_the_cap(tokens: int, lost: float) -> None:
+    found = rewards.overlong_penalty(played(tokens=tokens), max_tokens=1000, share=0.2, penalty=0.5)
+    assert found == pytest.approx(lost)
+
+
+def test_an_episode_that_the_cap_ended_loses_the_whole_penalty() -> None:
+    short = played(tokens=10, stop="max_tokens")
+    assert rewards.overlong_penalty(short, max_tokens=1000, share=0.2, penalty=0.5) == 0.5
+    assert rewards.overlong_penalty(short, max_tokens=1000, share=0.0, penalty=0.5) == 0.0
+    reward = rewards.reward(0.0, True, overlong=0.5)
+    assert (reward.total, reward.overlong) == (-0.4, 0.5)
+
+
+# ---- estimators of advantages
+
+
+GROUPS = [[1.0, 0.1, None, 0.0], [0.9, 0.9, 0.9], [0.0, 1.0], [None, 1.0]]
+
+
+def plain(name: str) -> list[list[float | None]]:
+    """The estimators as their papers write them, member by member."""
+    everything = np.array([r for group in GROUPS for r in group if r is not None])
+    centred = [
+        r - np.mean([each for each in group if each is not None]) for group in GROUPS for r in group if r is not None
+    ]
+    found: list[list[float | None]] = []
+    for group in GROUPS:
+        valid = [r for r in group if r is not None]
+        mean, deviation, n = np.mean(valid), np.std(valid), len(valid)
+        others = [(sum(valid) - r) / (n - 1) if n > 1 else r for r in valid]
+        values = {
+            "group": [(r - mean) / deviation if deviation > 1e-6 else 0.0 for r in valid],
+            "centred": [r - mean for r in valid],
+            "leave_one_out": [r - other for r, other in zip(valid, others, strict=True)],
+            "batch": [(r - everything.mean()) / everything.std() for r in valid],
+            "group_batch": [(r - mean) / np.std(centred) for r in valid],
+        }[name]
+        rest = iter(values)
+        found.append([None if r is None else next(rest) for r in group])
+    return found
+
+
+@pytest.mark.parametrize("name", get_args(Advantages))
+def test_an_estimator_gives_what_its_paper_writes(name: Advantages) -> None:
+    for ours, theirs in zip(rewards.ESTIMATORS[name](GROUPS), plain(name), strict=True):
+        assert [each is None for each in ours] == [each is None for each in theirs]
+        assert [each for each in ours if each is not None] == pytest.approx(
+            [each for each in theirs if each is not None]
+        )
+
+
+@pytest.mark.parametrize("name", get_args(Advantages))
+def test_equal_rewards_in_the_whole_step_give_advantages_of_exactly_zero(name: Advantages) -> None:
+    # The mean of three times 0.1 is not 0.1 in binary.
+    assert rewards.ESTIMATORS[name]([[0.1] * 3, [0.1, None]]) == [[0.0] * 3, [0.0, None]]
+
+
+def test_only_a_comparison_over_the_step_gives_a_group_of_equal_rewards_a_signal() -> None:
+    signal = {name: any(estimate(GROUPS)[1]) for name, estimate in rewards.ESTIMATORS.items()}
+    assert signal == {"group": False, "centred": False, "leave_one_out": False, "batch": True, "group_batch": False}
+
+
+def test_rewards_vary_if_two_valid_ones_differ() -> None:
+    assert [rewards.varies(group) for group in GROUPS] == [True, False, True, False]
+    assert not rewards.varies([]) and rewards.varies([0.31, 0.3])  # continuous rewards count as well

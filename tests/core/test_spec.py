@@ -97,7 +97,7 @@ def test_both_published_group_sizes_are_named_and_accepted() -> None:
 
 def test_the_defaults_of_the_reward_are_the_published_ones() -> None:
     settings = spec.GRPOSettings()
-    assert (settings.format_weight, settings.search_penalty, settings.clip) == (0.1, 0.0, 0.2)
+    assert (settings.format_weight, settings.search_penalty) == (0.1, 0.0)
 
 
 def test_a_tool_has_four_calls_in_flight_by_default() -> None:

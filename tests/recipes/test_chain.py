@@ -129,14 +129,15 @@ def test_before_its_first_step_the_policy_is_its_own_reference(chain, make, tmp_
 
 def test_a_loss_of_another_package_trains_a_step(chain, make, tmp_path, monkeypatch):
     (tmp_path / "my_losses.py").write_text(
+        "from dataclasses import replace\n"
         "from gog_recipes.losses import grpo\n"
-        "def reinforce(*tensors, clip, **settings):\n"
-        "    return grpo.grpo(*tensors, clip=1e9, **settings)\n"
+        "def reinforce(inputs, config):\n"
+        "    return grpo.grpo(inputs, replace(config, clip_low=1e9, clip_high=1e9))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     recipe = play_grpo(make, copy_of(chain, tmp_path / "r"), 1, loss="my_losses:reinforce", questions_per_step=8)
     (line,) = lines(tmp_path / "r", "grpo")
-    assert recipe.loss.__name__ == "reinforce" and line["learned"] and line["grad_norm"] > 0
+    assert recipe.loss.terms.__name__ == "reinforce" and line["learned"] and line["grad_norm"] > 0
 
 
 DEAD = "http://127.0.0.1:9"

@@ -40,14 +40,14 @@ def rollout(*groups):
     return StepRollout(list(groups), list(groups), exclusion.count(groups), 0)
 
 
-def update(parts, groups, **settings):
+def update(parts, groups, *, loss="grpo", **settings):
     """One update without an effect on the weights; its statistics and its gradients."""
     policy, processor, vision, _ = parts
     cfg = configuration(clip_grad_norm=1e9, kl_coef=0.1, **settings)
     sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=0.0)
     found = {}
     sgd.register_step_pre_hook(lambda *_: found.update(learning.gradients_of(policy)))
-    learner = Learner(cfg, losses.load("grpo"), policy, processor, vision, sgd, SINGLE)
+    learner = Learner(cfg, losses.load(loss), policy, processor, vision, sgd, SINGLE)
     try:
         return learner.update(rollout(*groups), step=7), found
     finally:
@@ -69,6 +69,34 @@ def test_gradients_and_figures_are_the_same_for_any_split_into_passes(tiny, budg
     assert (parts.learned, parts.tokens) == (whole.learned, whole.tokens)
 
 
+@pytest.mark.parametrize("loss", ["dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus"])
+def test_every_loss_is_the_same_for_any_split_into_passes(tiny, loss):
+    own = [tiny[3][0].model_copy(update={"advantage": 0.0}), *tiny[3][1:]]
+    whole, expected = update(tiny, [own], loss=loss, micro_batch_tokens=WHOLE)
+    parts, gradients = update(tiny, [own], loss=loss, micro_batch_tokens=70)
+    assert learning.difference(gradients, expected) < 1e-6
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_the_mean_over_tokens_counts_those_of_trajectories_without_a_signal_and_none_of_excluded_ones(tiny):
+    seen = []
+
+    def spy(inputs, config):
+        seen.append((inputs.trajectories, inputs.tokens))
+        return losses.load("dapo")(inputs, config)
+
+    policy, processor, vision, own = tiny
+    silent, excluded = (own[n].model_copy(update={"advantage": value}) for n, value in ((0, 0.0), (1, None)))
+    cfg = configuration(micro_batch_tokens=16)
+    sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=0.0)
+    Learner(cfg, losses.Loss(spy), policy, processor, vision, sgd, SINGLE).update(
+        rollout([silent, excluded, *own[2:]]), step=1
+    )
+    policy.zero_grad(set_to_none=True)
+    tokens = sum(len(item.model_logprobs()) for item in (silent, *own[2:]))
+    assert set(seen) == {(len(own) - 1, tokens)} and len(seen) == len(own) - 2
+
+
 def test_the_loss_equals_that_of_each_trajectory_by_itself_through_the_plain_forward(tiny):
     policy, processor, vision, own = tiny
     trained = [each for each in policy.parameters() if each.requires_grad]
@@ -83,8 +111,8 @@ def test_the_loss_equals_that_of_each_trajectory_by_itself_through_the_plain_for
         sampled = torch.tensor(item.model_logprobs())
         advantage, count = torch.tensor([item.advantage]), torch.tensor([len(sampled)])
         weights = (logp.detach() - sampled).exp().clamp(max=2.0)
-        settings = {"clip": 0.2, "kl_coef": 0.1, "trajectories": len(own), "weights": weights}
-        total += losses.load("grpo")(logp, logp.detach(), reference, advantage, count, **settings).loss
+        given = losses.LossInputs(logp, logp.detach(), reference, advantage, count, len(own), len(own), weights)
+        total += losses.load("grpo")(given, losses.LossConfig(kl_coef=0.1)).loss
     names = [name for name, each in policy.named_parameters() if each.requires_grad]
     expected = dict(zip(names, torch.autograd.grad(total, trained), strict=True))
     _, gradients = update(tiny, [own], micro_batch_tokens=150, temperature=0.8)
@@ -128,13 +156,13 @@ def test_a_gradient_that_is_not_finite_stops_the_update_and_names_the_trajectori
     policy, processor, vision, _ = tiny
     usual = losses.load("grpo")
 
-    def loss(logp, *rest, **settings):
-        chosen = float(rest[2][0]) == pytest.approx(own[4].advantage)
-        return usual(Overflow.apply(logp) if chosen else logp, *rest, **settings)
+    def overflowing(inputs, config):
+        chosen = float(inputs.advantages[0]) == pytest.approx(own[4].advantage)
+        return usual(dataclasses.replace(inputs, logp=Overflow.apply(inputs.logp)) if chosen else inputs, config)
 
     cfg = configuration(micro_batch_tokens=16)
     sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=0.0)
-    learner = Learner(cfg, loss, policy, processor, vision, sgd, SINGLE)
+    learner = Learner(cfg, losses.Loss(overflowing), policy, processor, vision, sgd, SINGLE)
     with pytest.raises(UserError, match=r"the gradient's norm is (nan|inf) because of trajectory q/4; nothing"):
         learner.update(rollout(own), step=7)
     policy.zero_grad(set_to_none=True)

@@ -181,6 +181,25 @@ def test_a_play_of_which_every_question_is_skipped_is_the_users_to_correct(folde
         play(make_rollouts(folder, ScriptedEngine(limit=10)))
 
 
+def test_a_refill_keeps_the_images_of_the_play_that_it_adds_to(folder: Path) -> None:
+    rollouts = make_rollouts(folder)
+
+    async def refilled() -> None:
+        await rollouts.play(rollouts.pool.questions[:2], 2, step=1, policy="sft")
+        before = set(rollouts.images)
+        await rollouts.play(rollouts.pool.questions[2:4], 2, step=1, policy="sft", refill=True)
+        assert before < set(rollouts.images)
+        await rollouts.play(rollouts.pool.questions[4:], 2, step=2, policy="sft")
+        assert not before & set(rollouts.images)
+
+    run(refilled())
+
+
+def test_a_refill_of_which_every_question_is_skipped_adds_nothing(folder: Path) -> None:
+    played = play(make_rollouts(folder, ScriptedEngine(limit=10)), refill=True)
+    assert not played.groups and len(played.skipped) == 6
+
+
 def test_each_rank_knows_which_of_the_groups_it_played(folder: Path) -> None:
     asked = questions(5)
     asked[2] = asked[2].model_copy(update={"image": "missing.png"})  # the second question of rank 0

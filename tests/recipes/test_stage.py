@@ -47,8 +47,8 @@ def test_a_stage_that_ran_out_of_memory_resumes_with_settings_that_need_less(tmp
             "checkpoint grpo/1 was made by run 'theirs' (name another store: two runs must not share one)",
         ),
         (
-            {"seed": 3, "clip": 0.3},
-            "checkpoint grpo/1 was made with other settings: seed (3 there, 0 here), clip (0.3 there, 0.2 here) "
+            {"seed": 3, "kl_coef": 0.3},
+            "checkpoint grpo/1 was made with other settings: seed (3 there, 0 here), kl_coef (0.3 there, 0.001 here) "
             "(restore those to resume the stage, or start a new run, with another name or store, for the new ones)",
         ),
     ],

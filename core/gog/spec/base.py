@@ -61,6 +61,8 @@ def yaml_reading(word: str) -> bool | int | None:
 
 Gaze = Annotated[Literal["select", "direct", "off"], YamlWords()]
 Level = Annotated[Literal["easy", "1", "2"], YamlWords()]
+Advantages = Literal["group", "centred", "leave_one_out", "batch", "group_batch"]
+"""Names of the estimators in gog.rewards."""
 Share = Annotated[float, Field(ge=0, le=1)]
 QUANTITY = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 """Pattern of a Kubernetes quantity that is not negative."""

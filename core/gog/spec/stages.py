@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
 from gog.spec.endpoints import ModelEndpoint
+from gog.spec.objective import LossSettings, RewardSettings
 
 Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
 
@@ -278,7 +279,7 @@ class StratifySettings(EngineSettings):
         return self
 
 
-class GRPOSettings(PassSettings, EngineSettings):
+class GRPOSettings(RewardSettings, LossSettings, PassSettings, EngineSettings):
     """How the policy is improved by reinforcement learning."""
 
     steps: int = Field(120, ge=1, description="Optimizer steps.")
@@ -289,19 +290,24 @@ class GRPOSettings(PassSettings, EngineSettings):
     levels: tuple[Level, ...] = Field(
         ("2",), min_length=1, max_length=3, description="Levels of difficulty to train on [paper: 2]."
     )
+    curriculum: Literal["mixed", "annealed"] = Field(
+        "mixed",
+        description="How a step's questions are divided among `levels`. mixed: as they occur; annealed: the first step takes "
+        "the easiest of the levels, the last one the hardest, and the share between moves evenly [ours; GoG: level 2 only].",
+    )
+    max_oversampling: float = Field(
+        1.0,
+        ge=1,
+        le=16,
+        description="Questions that a step may play at most, as a multiple of `questionsPerStep`. Above 1, groups without "
+        "reward variance are replaced by those of further questions, until `questionsPerStep` groups carry a signal or this "
+        "is reached. 1: they are only counted [peer: DAPO dynamic sampling; GoG: none].",
+    )
     keep_unsolved: bool = Field(
         True, description="Train on questions that no sample solved, too; the report flags them in any case [ours]."
     )
     learning_rate: float = Field(2e-6, gt=0, description="Learning rate after the warm-up [paper: 2e-6].")
     warmup_steps: int = Field(5, ge=0, description="Optimizer steps over which the learning rate rises from 0 [ours].")
-    loss: str = Field(
-        "grpo",
-        pattern=r"^([a-z_][a-z0-9_]*|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$",
-        max_length=253,
-        description="Loss of the update: the name of a file in gog_recipes/losses, or `module:function` in the trainer "
-        "image [brief: GRPO].",
-    )
-    clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio [peer: 0.2].")
     kl_coef: float = Field(0.001, ge=0, description="β, weight of the KL to the adapter-off reference [paper: 0.001].")
     tis_cap: float = Field(
         2.0,
@@ -314,13 +320,6 @@ class GRPOSettings(PassSettings, EngineSettings):
         gt=0,
         description="Mean difference between the engine's and the trainer's log-probability of a step's tokens, in nats, "
         "above which the stage stops. Default: 0.001 in float32, 0.1 in bfloat16 [ours].",
-    )
-    format_weight: float = Field(0.1, ge=0, le=1, description="λ in r = (1-λ)·accuracy + λ·format [peer: 0.1].")
-    search_penalty: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Accuracy is multiplied by 1 minus this value when the episode searched [peer: 0.1; GoG: none].",
     )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature [ours].")
     failures: Literal["mask", "drop", "keep"] = Field(
@@ -354,6 +353,15 @@ class GRPOSettings(PassSettings, EngineSettings):
     keep_trajectories: int = Field(
         40, ge=0, description="Trajectories of each saved step that are kept for the report [ours]."
     )
+
+    @model_validator(mode="after")
+    def _an_annealed_curriculum_has_two_levels(self) -> Self:
+        if self.curriculum == "annealed" and len(set(self.levels)) < 2:
+            raise ValueError(
+                f"curriculum annealed moves from one level to another, and levels has only {self.levels[0]}: name two, such "
+                "as ['1', '2'], or set curriculum to mixed"
+            )
+        return self
 
 
 class EvaluateSettings(EngineSettings):

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Container, Coroutine, Itera
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from gog import behaviour, catalog, judging, metrics, outage, prompts, rewards, tool_actions, tracing, trajectory_zip
+from gog import catalog, judging, metrics, outage, prompts, rewards, tool_actions, tracing, trajectory_zip
 from gog.agent import Episode, Session
 from gog.dataset import Question
 from gog.engine import Engine
@@ -34,6 +34,7 @@ from gog_recipes.rollout import ended, journals
 from gog_recipes.rollout.journals import Journals, PlayJournal, Resumed
 from gog_recipes.rollout.played import Played, Skipped, collect
 from gog_recipes.rollout.question_pool import QuestionPool
+from gog_recipes.rollout.scoring import RewardConfig
 from gog_recipes.runtime import monitor
 from gog_recipes.runtime.interruption import Interrupted, Interruption
 from gog_recipes.runtime.ranks import SINGLE, Ranks
@@ -49,18 +50,6 @@ class Services(tool_actions.Tools, Protocol):
     async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
         """Whether an answer is correct."""
         ...
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    """How a trajectory is rewarded; see gog.rewards."""
-
-    format_weight: float = 0.1
-    """λ in r = (1 - λ) · accuracy + λ · format."""
-    search_penalty: float = 0.0
-    """Accuracy is multiplied by 1 minus this when a search was made."""
-    failures: str = "mask"
-    """What becomes of trajectories that a tool failure touched: mask, drop or keep."""
 
 
 @dataclass
@@ -79,7 +68,7 @@ class Rollouts:
     """Key of the stage, for metrics."""
     seed: int
     """Decides the sampling noise together with step, question and sample, so a repeated step repeats its samples."""
-    scoring: RewardConfig = RewardConfig()
+    scoring: RewardConfig = field(default_factory=RewardConfig)
     """How trajectories are rewarded."""
     answer_only: bool = False
     """Whether the policy must answer without searching."""
@@ -120,6 +109,7 @@ class Rollouts:
         policy: str,
         weights: str = "",
         on_group: Callable[[int, list[Trajectory]], None] | None = None,
+        refill: bool = False,
     ) -> Played:
         """Plays `samples` episodes of each question. All ranks at once.
 
@@ -131,6 +121,8 @@ class Rollouts:
             weights: digest of the policy's weights, which names the journal of the play.
             on_group: called with the number of this rank's questions that are done and the newest group, which is empty
                 for a question that was skipped.
+            refill: whether this adds to the newest play, whose images are kept then. All of its questions may be skipped,
+                and a rank may have none.
 
         Raises:
             ServiceDown: a tool or the judge was down for longer than the stage waits.
@@ -138,7 +130,7 @@ class Rollouts:
             UserError: every question was skipped; the judge's replies are no verdicts; a tool refuses every call.
         """
         begun = time.monotonic()
-        self.images, own = {}, self.ranks.shard(questions)
+        self.images, own = self.images if refill else {}, self.ranks.shard(questions)
         at_once = max(1, self.engine.capacity // samples)
         places, prefetched = asyncio.Semaphore(at_once), 0
         prefetching: asyncio.Task[None] | None = None
@@ -170,15 +162,15 @@ class Rollouts:
                 await self.interruption.race(work)
         if any(self.ranks.gather(self.interruption.requested and len(found) < len(own))):
             raise Interrupted
-        return self._collected([found[question.id] for question in own], time.monotonic() - begun)
+        return self._collected([found[question.id] for question in own], time.monotonic() - begun, refill)
 
-    def _collected(self, own: Sequence[list[Trajectory] | Skipped], seconds: float) -> Played:
+    def _collected(self, own: Sequence[list[Trajectory] | Skipped], seconds: float, refill: bool) -> Played:
         """What all ranks have played, counted and checked. All ranks at once."""
         played = collect(self.ranks, own)
         if self.ranks.is_main:
             metrics.record_rollout(seconds)
         monitor.gather_counts(self.ranks)
-        self._check_skipped(played)
+        self._check_skipped(played, refill)
         self._check_judge(played.trajectories)
         return played
 
@@ -326,13 +318,7 @@ class Rollouts:
                 "judge_usd": verdict.usd,
             }
             trajectory = trajectory.model_copy(update=given)
-        reward = rewards.reward(
-            accuracy,
-            trajectory.well_formed,
-            format_weight=self.scoring.format_weight,
-            searched=behaviour.classify(trajectory) != "none",
-            search_penalty=self.scoring.search_penalty,
-        )
+        reward = self.scoring.reward(trajectory, accuracy, max_tokens=self.settings.max_tokens)
         trajectory = trajectory.model_copy(update={"reward": reward})
         excluded = rewards.exclusion(trajectory, self.scoring.failures)
         status = "counted" if not excluded else "judge" if excluded == "judge" else "tool_failure"
@@ -351,15 +337,15 @@ class Rollouts:
                 break
         return reply
 
-    def _check_skipped(self, played: Played) -> None:
-        """Logs the questions that were skipped for the first time."""
+    def _check_skipped(self, played: Played, refill: bool) -> None:
+        """Logs the questions that were skipped for the first time. Raises UserError where nothing else was played."""
         for each in played.skipped:
             if each.question_id not in self.skipped:
                 self.skipped[each.question_id] = each.reason
                 self.log(f"question {each.question_id} is skipped: {each.reason}")
                 if self.ranks.is_main:
                     metrics.record_skipped(self.stage)
-        if played.skipped and not played.groups:
+        if played.skipped and not played.groups and not refill:
             first = played.skipped[0]
             raise UserError(
                 f"all {len(played.skipped)} questions were skipped, {first.question_id} because of {first.reason}",

@@ -56,18 +56,37 @@ class StepRollout:
     """What failures cost it."""
     skipped: int
     """Questions that could not be played."""
+    replaced: list[list[Trajectory]] = dataclasses.field(default_factory=list)
+    """Groups without a signal in whose place further questions were played; they are counted in `exclusions`."""
+    missing: int = 0
+    """Groups with a signal that the refill was to find and did not."""
 
     @property
     def trajectories(self) -> list[Trajectory]:
         """Those of all groups, in order."""
         return [item for group in self.groups for item in group]
 
+    @property
+    def played(self) -> list[Trajectory]:
+        """Those of all groups that were played, replaced ones included."""
+        return [*self.trajectories, *(item for group in self.replaced for item in group)]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a step's means are taken over, on all ranks: trajectories without a signal included, excluded ones not."""
+
+    trajectories: int
+    """Trajectories."""
+    tokens: int
+    """Their learned tokens."""
+
 
 class Learner:
     """Makes the optimizer steps of GRPO.
 
     Args:
-        cfg: coefficients of the loss, temperature of sampling and the limit of gradients
+        cfg: settings of the loss, temperature of sampling and the limit of gradients
         loss: of each pass
         model: the policy with the adapter that is trained
         processor: of the base model
@@ -87,6 +106,7 @@ class Learner:
         ranks: Ranks,
     ) -> None:
         self.cfg, self.loss, self.model = cfg, loss, model
+        self.loss_config = loss.config(cfg)
         self.processor, self.vision = processor, vision
         self.optimizer, self.ranks = optimizer, ranks
         self.device = policy_model.device_of(model)
@@ -103,7 +123,7 @@ class Learner:
             UserError: for a loss, gradient or weight that is not finite, and where engine and trainer differ by more than
                 `max_logprob_gap`.
         """
-        counted = sum(1 for item in rollout.trajectories if item.advantage is not None)
+        counted = self._counted(rollout)
         learned = [item for item in rollout.trajectories if item.advantage]
         if not learned:
             return UpdateStats()
@@ -126,14 +146,22 @@ class Learner:
             tokens=self.ranks.all_reduce_sum(sum(packing.length(item.segments) for item in own)),
         )
 
+    def _counted(self, rollout: StepRollout) -> Counted:
+        """What the step's means are taken over. All ranks at once."""
+        tokens = sum(
+            len(item.model_logprobs()) for group in rollout.own for item in group if item.advantage is not None
+        )
+        trajectories = sum(1 for item in rollout.trajectories if item.advantage is not None)
+        return Counted(trajectories, self.ranks.all_reduce_sum(tokens))
+
     def _gradients(
-        self, own: Sequence[Trajectory], counted: int
+        self, own: Sequence[Trajectory], counted: Counted
     ) -> tuple[list[tuple[losses.LossTerms, int]], list[logprob_gap.TrajectoryGap], list[str]]:
         """Adds up the gradients of the step over passes and ranks.
 
         Args:
             own: this rank's trajectories that carry a signal
-            counted: trajectories over which the step's mean is taken
+            counted: what the step's means are taken over
 
         Returns:
             Terms of every pass of every rank with its learned tokens, the gap of every trajectory, and the trajectories
@@ -176,17 +204,19 @@ class Learner:
             "temperature": self.cfg.temperature,
         }
         reference = None
-        if self.cfg.kl_coef:
+        if self.loss_config.kl_coef:
             with lora.reference(self.model):
                 reference = policy_model.token_logprobs(self.model, batch, images, **settings)
         return policy_model.token_logprobs(self.model, batch, images, **settings), reference
 
-    def _loss(self, rows: Sequence[Trajectory], counted: int) -> tuple[losses.LossTerms, torch.Tensor, torch.Tensor]:
+    def _loss(
+        self, rows: Sequence[Trajectory], counted: Counted
+    ) -> tuple[losses.LossTerms, torch.Tensor, torch.Tensor]:
         """The loss of one pass.
 
         Args:
             rows: t trajectories
-            counted: trajectories over which the step's mean is taken
+            counted: what the step's means are taken over
 
         Returns:
             The loss; [k] log-probabilities by the policy; [k] those under which the tokens were sampled.
@@ -195,15 +225,14 @@ class Learner:
         sampled = [item.model_logprobs() for item in rows]
         rollout_logp = torch.tensor([value for values in sampled for value in values], device=self.device)
         old_logp = logp.detach()  # a rollout is learned in one update, so the policy before it is the present one
-        part = self.loss(
-            logp,
-            old_logp,
-            reference,
-            torch.tensor([item.advantage for item in rows], device=self.device),
-            torch.tensor([len(values) for values in sampled], device=self.device),
-            clip=self.cfg.clip,
-            kl_coef=self.cfg.kl_coef,
-            trajectories=counted,
+        inputs = losses.LossInputs(
+            logp=logp,
+            old_logp=old_logp,
+            reference_logp=reference,
+            advantages=torch.tensor([item.advantage for item in rows], device=self.device),
+            lengths=torch.tensor([len(values) for values in sampled], device=self.device),
+            trajectories=counted.trajectories,
+            tokens=counted.tokens,
             weights=logprob_gap.importance_weights(old_logp, rollout_logp, self.cfg.tis_cap),
         )
-        return part, old_logp, rollout_logp
+        return self.loss(inputs, self.loss_config), old_logp, rollout_logp
