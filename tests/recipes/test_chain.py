@@ -127,6 +127,21 @@ def test_before_its_first_step_the_policy_is_its_own_reference(chain, make, tmp_
     assert line["kl"] == pytest.approx(0.0, abs=1e-7)
 
 
+def test_steps_with_a_refill_another_loss_and_costs_are_resumed_as_they_would_have_gone_on(chain, make, tmp_path):
+    settings = {"loss": "dapo", "max_oversampling": 2, "call_penalty": 0.05, "clip_high": 0.3, "kl_estimator": "k2"}
+    whole, halves = copy_of(chain, tmp_path / "whole"), copy_of(chain, tmp_path / "halves")
+    play_grpo(make, whole, 2, save_every=1, **settings)
+    play_grpo(make, halves, 1, save_every=1, **settings)
+    play_grpo(make, halves, 2, save_every=1, **settings)
+    names = ("step", "reward_mean", "trajectories", "refilled", "frac_reward_zero_std", "learned")
+    straight, resumed = (
+        [{name: line[name] for name in names} for line in lines(root, "grpo")] for root in (whole, halves)
+    )
+    assert straight == resumed and sum(line["refilled"] for line in straight) > 0
+    for line in straight:
+        assert 3 * (4 + line["refilled"]) <= line["trajectories"] <= 3 * 8 and line["learned"] > 0
+
+
 def test_a_loss_of_another_package_trains_a_step(chain, make, tmp_path, monkeypatch):
     (tmp_path / "my_losses.py").write_text(
         "from dataclasses import replace\n"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from support import learning, plain, real_structures
 
-from gog import exclusion
+from gog import exclusion, trajectory
 from gog.errors import UserError
 from gog.spec import GRPOConfig, ModelSpec
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, packing, policy_model
-from gog_recipes.runtime.learner import Learner, StepRollout
+from gog_recipes.runtime.learner import Counted, Learner, StepRollout
 from gog_recipes.runtime.ranks import SINGLE
 
 TURNS = (1, 3, 2, 1, 4, 2)
@@ -95,6 +96,14 @@ def test_the_mean_over_tokens_counts_those_of_trajectories_without_a_signal_and_
     policy.zero_grad(set_to_none=True)
     tokens = sum(len(item.model_logprobs()) for item in (silent, *own[2:]))
     assert set(seen) == {(len(own) - 1, tokens)} and len(seen) == len(own) - 2
+
+
+def test_the_means_of_a_step_are_over_the_trajectories_and_tokens_of_all_ranks(tiny):
+    mine, others = tiny[3][:2], [trajectory.outline(item) for item in tiny[3][2:]]  # without their tokens
+    ranks = SimpleNamespace(all_reduce_sum=lambda own: own + 1000)
+    step = StepRollout([mine, others], [mine], exclusion.count([mine, others]), 0)
+    tokens = sum(len(item.model_logprobs()) for item in mine)
+    assert Learner._counted(SimpleNamespace(ranks=ranks), step) == Counted(len(TURNS), tokens + 1000)
 
 
 def test_the_loss_equals_that_of_each_trajectory_by_itself_through_the_plain_forward(tiny):
