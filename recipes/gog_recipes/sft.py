@@ -137,7 +137,7 @@ class SFTRecipe(FTRecipeInterface):
             This rank's part of the loss, and its demonstrations at fault where a number is not finite.
         """
         learned = self.ranks.all_reduce_sum(sum(packing.learned(self.rows[index]) for index in chosen))
-        passes = packing.plan([packing.length(self.rows[index]) for index in chosen], self.cfg.micro_batch_tokens)
+        passes = packing.passes([self.rows[index] for index in chosen], self.cfg.micro_batch_tokens)
         total, suspects = 0.0, list[str]()
         for members in parallel.even(passes, self.ranks):
             own = [chosen[place] for place in members]

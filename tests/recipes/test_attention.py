@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gog.spec import LoraSettings, ModelSpec
-from gog_recipes.models import attention, lora, policy_model
+from gog_recipes.models import attention, lora, packing, policy_model
 
 CPU = torch.device("cpu")
 LENGTHS = (1, 7, 40, 2, 19)
@@ -29,9 +29,9 @@ def conversations(model):
 
 
 def hidden(model, ids, lengths=None):
-    spans = lengths or (ids.shape[1],)
+    spans, layout = lengths or (ids.shape[1],), packing.apart(lengths) if lengths else None
     positions = torch.cat([torch.arange(length) for length in spans]).expand(3, 1, -1)
-    return policy_model.family_of(model).hidden_states(policy_model.core(model), ids, positions, None, lengths)
+    return policy_model.family_of(model).hidden_states(policy_model.core(model), ids, positions, None, layout)
 
 
 def test_a_packed_row_equals_its_conversations_one_by_one(policy):
@@ -63,7 +63,11 @@ def test_a_conversation_does_not_see_the_ones_packed_before_it(policy):
 def test_lengths_that_do_not_fill_the_row_are_refused(policy):
     with pytest.raises(ValueError, match="lengths sum to 5 in 1 rows of 6 tokens"):
         policy_model.family_of(policy).hidden_states(
-            policy_model.core(policy), torch.full((1, 6), 30), torch.arange(6).expand(3, 1, -1), None, (2, 3)
+            policy_model.core(policy),
+            torch.full((1, 6), 30),
+            torch.arange(6).expand(3, 1, -1),
+            None,
+            packing.apart((2, 3)),
         )
 
 

@@ -211,7 +211,7 @@ def passes(monkeypatch):
     found, forward = [], policy_model.token_logprobs
 
     def counted(model, batch, *rest, **settings):
-        found.append(len(batch.lengths))
+        found.append(sum(len(tree.suffixes) for tree in batch.layout))
         return forward(model, batch, *rest, **settings)
 
     monkeypatch.setattr(policy_model, "token_logprobs", counted)

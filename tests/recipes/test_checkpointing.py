@@ -7,7 +7,7 @@ import torch
 from support import learning
 
 from gog.spec import ModelSpec
-from gog_recipes.models import checkpointing, lora, policy_model
+from gog_recipes.models import checkpointing, lora, packing, policy_model
 
 LENGTHS = (30, 50)
 
@@ -19,7 +19,9 @@ def policy():
 def hidden(model):
     ids = torch.arange(20, 20 + sum(LENGTHS))[None]
     positions = torch.cat([torch.arange(length) for length in LENGTHS]).expand(3, 1, -1)
-    return policy_model.family_of(model).hidden_states(policy_model.core(model), ids, positions, None, LENGTHS)
+    return policy_model.family_of(model).hidden_states(
+        policy_model.core(model), ids, positions, None, packing.apart(LENGTHS)
+    )
 
 
 def kept(model):

@@ -77,9 +77,11 @@ class Real:
         states = (each for state in self.optimizer.state.values() for each in state.values())
         return sum(each.nbytes for each in states if isinstance(each, torch.Tensor))
 
-    def segments(self, tokens: int, written: int, *, shown: bool = True) -> tuple[Segment, ...]:
+    def segments(self, tokens: int, written: int, number: int = 0, *, shown: bool = True) -> tuple[Segment, ...]:
+        """A conversation; its prompt is another one for every number."""
         image = [self.processor.image_pad] * self.vision.tokens(self.image.hash) if shown else []
-        text = [self.processor.turn_end] * (tokens - written - len(image))
+        written = min(written, tokens - len(image) - 1)  # room for the number
+        text = [number, *[self.processor.turn_end] * (tokens - written - len(image) - 1)]
         return (
             Segment(source="prompt", tokens=(*text, *image), images=(self.image.hash,) if shown else ()),
             Segment(source="model", tokens=(self.processor.turn_end,) * written, logprobs=(-1.0,) * written),
@@ -103,7 +105,7 @@ class Real:
         learner.update(StepRollout(groups, groups, exclusion.count(groups), 0), step=1)
 
     def _fine_tune(self, rows: list[tuple[Segment, ...]]) -> None:
-        for members in packing.plan([packing.length(row) for row in rows], self.cfg.micro_batch_tokens):
+        for members in packing.passes(rows, self.cfg.micro_batch_tokens):
             batch = policy_model.collate([rows[each] for each in members], self.processor, self.vision, CPU)
             (
                 -policy_model.token_logprobs(self.model, batch, policy_model.features(batch, self.vision)).sum()
@@ -120,7 +122,7 @@ def measured_update(real: Real) -> tuple[int, int]:
         lambda *_: gradients.append(sum(p.grad.nbytes for p in real.model.parameters() if p.grad is not None))
     )
     with Allocations() as found:
-        real.update([real.segments(LENGTH, trace.conversation(real.cfg).learned)] * 4)
+        real.update([real.segments(LENGTH, trace.conversation(real.cfg).learned, number) for number in range(4)])
     return found.peak, gradients[-1]
 
 

@@ -173,10 +173,9 @@ def test_every_token_of_the_model_is_learned_and_none_of_prompts_and_observation
     made = recipe(tmp_path, items, images, eval_share=0, unverified="keep")
     for item, row in zip(items, made.rows, strict=True):
         batch = policy_model.collate([row], made.processor, made.vision, learning.CPU)
-        ids, mask = batch.ids[0].tolist(), batch.loss_mask[0].tolist()
         written = [token for turn in item.turns for token in made.processor.encode(turn.text, [])]
-        assert [token for token, learned in zip(ids, mask, strict=True) if learned] == written
-        assert sum(len(s.tokens) for s in row if s.source != "model") == mask.count(False)
+        assert batch.targets.tolist() == written == batch.ids[0, batch.predictors + 1].tolist()
+        assert sum(len(s.tokens) for s in row if s.source != "model") == batch.ids.shape[1] - len(written)
         shown = [image for turn in item.turns if turn.observation for image in turn.observation.images]
         assert list(batch.images) == [item.image, *shown]
     assert any(len(trajectory_zip.shown(item)) > 1 for item in items)

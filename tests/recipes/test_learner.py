@@ -44,7 +44,7 @@ def rollout(*groups):
 def update(parts, groups, *, loss="grpo", **settings):
     """One update without an effect on the weights; its statistics and its gradients."""
     policy, processor, vision, _ = parts
-    cfg = configuration(clip_grad_norm=1e9, kl_coef=0.1, **settings)
+    cfg = configuration(**({"clip_grad_norm": 1e9, "kl_coef": 0.1} | settings))
     sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=0.0)
     found = {}
     sgd.register_step_pre_hook(lambda *_: found.update(learning.gradients_of(policy)))
@@ -133,8 +133,16 @@ def test_a_pass_fetches_the_features_of_its_own_images_only(tiny, monkeypatch):
     features = policy_model.features
     monkeypatch.setattr(policy_model, "features", lambda batch, vision: asked.append(batch) or features(batch, vision))
     update(tiny, [tiny[3]], micro_batch_tokens=16)
-    assert [len(batch.lengths) for batch in asked] == [1] * len(TURNS)
+    assert [len(batch.layout) for batch in asked] == [1] * len(TURNS)
     assert sorted(len(batch.images) for batch in asked) == sorted(len(item.images()) for item in tiny[3])
+
+
+@pytest.mark.parametrize(("kl_coef", "forwards"), [(0.1, 2), (0.0, 1)])
+def test_the_reference_is_read_only_where_its_kl_counts(tiny, monkeypatch, kl_coef, forwards):
+    calls, usual = [], policy_model.token_logprobs
+    monkeypatch.setattr(policy_model, "token_logprobs", lambda *rest, **named: calls.append(1) or usual(*rest, **named))
+    update(tiny, [tiny[3]], micro_batch_tokens=WHOLE, kl_coef=kl_coef)
+    assert len(calls) == forwards
 
 
 def spoil(item, logprob):

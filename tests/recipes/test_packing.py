@@ -1,4 +1,4 @@
-"""Which conversations share a pass."""
+"""Which conversations share a pass, and which of them their prompt."""
 
 from __future__ import annotations
 
@@ -32,3 +32,43 @@ def test_tokens_that_are_learned_are_the_models_own_except_a_first_one():
     assert packing.learned([prompt, turn, prompt, turn]) == 6
     assert packing.learned([turn, prompt]) == 2
     assert packing.learned(packing.idle(7)) == 1
+
+
+def conversation(prompt, rest=3, images=("a",)):
+    return (Segment(source="prompt", tokens=prompt, images=images), Segment(source="model", tokens=(7,) * rest))
+
+
+def test_conversations_share_a_prompt_of_the_same_tokens_and_images_only():
+    same = [conversation((1, 2, 3)), conversation((1, 2, 3), 5)]
+    others = [conversation((1, 2, 4)), conversation((1, 2, 3), images=("b",)), conversation((1, 2))]
+    assert packing.groups([same[0], *others, same[1]]) == [[0, 4], [1], [2], [3]]
+
+
+def test_what_the_model_wrote_is_never_shared():
+    turn, seen = Segment(source="model", tokens=(5,)), Segment(source="observation", tokens=(6,))
+    rows = [(Segment(source="prompt", tokens=(1, 2)), turn, seen, turn)] * 2
+    assert packing.groups(rows) == [[0, 1]] and packing.length(packing.opening(rows[0])) == 2
+    assert packing.groups([(turn, seen)] * 2) == [[0], [1]]
+    assert packing.groups([(Segment(source="prompt", tokens=(1,)),)] * 2) == [[0], [1]]
+
+
+def test_a_shared_prompt_counts_once_and_a_group_that_is_too_long_is_divided():
+    prompt = tuple(range(60))
+    rows = [conversation(prompt, 10) for _ in range(4)] + [conversation((1,), 19)]
+    assert packing.passes(rows, 120) == [[0, 1, 2, 3, 4]]
+    assert packing.passes(rows, 100) == [[0, 1, 2, 3], [4]]
+    assert packing.passes(rows, 80) == [[0, 1], [2, 3], [4]]
+    assert packing.passes(rows, 69) == [[0], [1], [2], [3], [4]]
+
+
+def test_passes_of_groups_hold_every_conversation_once_and_fit():
+    rng = random.Random(2)
+    for _ in range(50):
+        prompts = [tuple(rng.choices(range(9), k=rng.randint(1, 60))) for _ in range(5)]
+        rows = [conversation(rng.choice(prompts), rng.randint(1, 40)) for _ in range(rng.randint(0, 30))]
+        passes = packing.passes(rows, 100)
+        assert sorted(index for members in passes for index in members) == list(range(len(rows)))
+        for members in passes:
+            own = [rows[index] for index in members]
+            prompt_tokens = {row[0].tokens: len(row[0].tokens) for row in own}
+            assert sum(prompt_tokens.values()) + sum(len(row[1].tokens) for row in own) <= 100

@@ -40,6 +40,16 @@ def trajectories(processor, vision: Vision, turns: Sequence[int], *, seed: int =
     return [_trajectory(number, count, rng, processor, vision) for number, count in enumerate(turns)]
 
 
+def group(processor, vision: Vision, turns: Sequence[int], *, seed: int = 0, name: str = "q") -> list[Trajectory]:
+    """Random trajectories that begin with the same prompt and image. Arguments as of `trajectories`; name: of the question."""
+    items = trajectories(processor, vision, turns, seed=seed)
+    prompt = items[0].segments[0]
+    return [
+        item.model_copy(update={"id": f"{name}/{number}", "segments": (prompt, *item.segments[1:])})
+        for number, item in enumerate(items)
+    ]
+
+
 def _trajectory(number: int, turns: int, rng, processor, vision: Vision) -> Trajectory:
     segments = [_given("prompt", rng, 10 + 3 * number, processor, vision, side=56)]
     for turn in range(turns):

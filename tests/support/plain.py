@@ -14,9 +14,8 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits [k, vocabulary] that predict the k learned tokens of a batch, and those tokens [k], in order."""
     core, images = policy_model.core(model), policy_model.features(batch, vision)
-    hidden = policy_model.family_of(model).hidden_states(core, batch.ids, batch.positions, images, batch.lengths)
-    learned = batch.loss_mask[:, 1:]
-    return core.lm_head(hidden[:, :-1][learned]), batch.ids[:, 1:][learned]
+    hidden = policy_model.family_of(model).hidden_states(core, batch.ids, batch.positions, images, batch.layout)
+    return core.lm_head(hidden[0, batch.predictors]), batch.targets
 
 
 def logprobs(logits: torch.Tensor, tokens: torch.Tensor, processor: Processor, temperature: float) -> torch.Tensor:

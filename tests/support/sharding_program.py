@@ -44,7 +44,8 @@ def update(group: Ranks, base: str, dtype: str, budget: int, saving: str, quanti
     checkpointing.apply(policy, saving, budget)
     shards = parallel.shard(policy, group, offload)
     vision = policy_model.vision_of(policy, processor, shards=shards)
-    items = learning.trajectories(processor, vision, TURNS)
+    items = learning.group(processor, vision, TURNS)
+    items[2:] = learning.trajectories(processor, vision, TURNS)[2:]  # the first two share their prompt
     needed = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": {"uri": "file:///unused"}}
     chosen = {"micro_batch_tokens": budget, "kl_coef": 0.1, "clip_grad_norm": 1e9, "max_logprob_gap": 1e6}
     cfg = GRPOConfig.model_validate(needed | chosen)

@@ -240,8 +240,8 @@ def _train(subject: Subject, cfg: GRPOConfig | SFTConfig, each: Conversation, co
         learner = Learner(cfg, loss, subject.model, processor, features, trained, subject.ranks)  # type: ignore[arg-type]
         learner.update(rollout, step=1)
         return
-    rows = [_segments(each, processor)] * count
-    for members in packing.plan([each.tokens] * count, cfg.micro_batch_tokens):
+    rows = [_segments(each, processor, number) for number in range(count)]
+    for members in packing.passes(rows, cfg.micro_batch_tokens):
         batch = policy_model.collate([rows[place] for place in members], processor, features, torch.device("cpu"))  # type: ignore[arg-type]
         images = policy_model.features(batch, features)  # type: ignore[arg-type]
         logp = policy_model.token_logprobs(subject.model, batch, images)
@@ -251,9 +251,11 @@ def _train(subject: Subject, cfg: GRPOConfig | SFTConfig, each: Conversation, co
     optimizer.apply_step(trained, subject.model, subject.ranks, step=1, loss=0.0, grad_norm=0.0)
 
 
-def _segments(each: Conversation, processor: Tokens) -> tuple[Segment, ...]:
+def _segments(each: Conversation, processor: Tokens, number: int) -> tuple[Segment, ...]:
+    """A conversation whose prompt is its own, because a shared one would count once and leave room in the pass."""
     text = each.tokens - each.learned - each.image
-    opening = itertools.chain([processor.turn_end] * text, [processor.image_pad] * each.image)
+    first = number if number < processor.image_pad else number + 1
+    opening = itertools.chain([first], [processor.turn_end] * (text - 1), [processor.image_pad] * each.image)
     images = ("image",) if each.image else ()
     learned = (processor.turn_end,) * each.learned
     return (
@@ -265,5 +267,5 @@ def _segments(each: Conversation, processor: Tokens) -> tuple[Segment, ...]:
 def _trajectory(each: Conversation, number: int, processor: Tokens) -> Trajectory:
     return Trajectory(
         id=str(number), question_id="", question="", answers=("",), image="image", stop="answer", advantage=1.0,
-        turns=(Turn(text="", action="answer"),), segments=_segments(each, processor),
+        turns=(Turn(text="", action="answer"),), segments=_segments(each, processor, number),
     )  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 from gog import prompts
 from gog.images import Image
 from gog.spec import PixelBounds
+from gog_recipes.models.packing import Tree
 
 Grid = tuple[int, int, int]
 """Patches of an image: (1, rows, columns)."""
@@ -115,7 +116,7 @@ class HiddenStates(Protocol):
         ids: torch.Tensor,
         positions: torch.Tensor,
         features: torch.Tensor | None,
-        lengths: Sequence[int] | None = None,
+        layout: Sequence[Tree] | None = None,
     ) -> torch.Tensor:
         """Hidden states [b, n, h], after the last norm.
 
@@ -124,8 +125,8 @@ class HiddenStates(Protocol):
             ids: token ids [b, n]
             positions: rotary positions [3, b, n]
             features: [k, …] in place of the image tokens in `ids`, row by row; None without images
-            lengths: tokens of the conversations that one row packs, b being 1; none of them sees another. None where
-                every row is one conversation
+            layout: the conversations that one row packs, b being 1; none of them sees another, apart from the prefix
+                that they share. None where every row is one conversation
         """
         ...
 

@@ -135,20 +135,22 @@ class Batch:
 
     ids: torch.Tensor
     """Token ids [1, n] int64."""
-    loss_mask: torch.Tensor
-    """[1, n] bool: True for the tokens that the model wrote, which are the ones learned."""
     positions: torch.Tensor
-    """Rotary positions [3, 1, n] int64, which begin anew with each conversation."""
+    """Rotary positions [3, 1, n] int64, which begin anew with each tree and continue its prefix in each conversation."""
     images: tuple[str, ...]
     """Content hashes in the order of their image tokens."""
-    lengths: tuple[int, ...]
-    """Tokens of each conversation; they sum to n."""
+    layout: tuple[packing.Tree, ...]
+    """The conversations in the row; their tokens sum to n."""
+    targets: torch.Tensor
+    """Learned tokens [k] int64 of all conversations, in the order in which these were given."""
+    predictors: torch.Tensor
+    """Places [k] int64 in the row of the tokens that predict them: each one's predecessor in its conversation."""
 
 
 def collate(
     rows: Sequence[Sequence[trajectory.Segment]], processor: Processor, vision: Vision, device: torch.device
 ) -> Batch:
-    """Conversations one after the other in a row.
+    """Conversations one after the other in a row, those that begin with the same prompt after a single copy of it.
 
     Args:
         rows: trajectories as segments, each of any length; their images are known to `vision`
@@ -159,23 +161,67 @@ def collate(
     Returns:
         One row of all tokens. The first token of a conversation is never learned.
     """
-    lengths = tuple(packing.length(row) for row in rows)
-    ids, loss_mask = np.empty((1, sum(lengths)), dtype=np.int64), np.empty((1, sum(lengths)), dtype=bool)
-    positions = np.empty((3, 1, sum(lengths)), dtype=np.int64)
-    images: list[str] = []
-    start = 0
-    for row, length in zip(rows, lengths, strict=True):
-        place = slice(start, start + length)
-        tokens = [token for segment in row for token in segment.tokens]
-        own = [image for segment in row for image in segment.images]
-        ids[0, place] = tokens
-        loss_mask[0, place] = [learned for segment in row for learned in segment.loss_mask()]
-        loss_mask[0, start] = False
-        positions[:, 0, place] = processor.positions(tokens, [vision.grid(image) for image in own])[0]
-        images += own
-        start += length
-    on_device = [torch.from_numpy(array).to(device) for array in (ids, loss_mask, positions)]
-    return Batch(on_device[0], on_device[1], on_device[2], tuple(images), lengths)
+    row = _Row(processor, vision)
+    layout: list[packing.Tree] = []
+    learned: list[tuple[np.ndarray, np.ndarray]] = [_NOTHING] * len(rows)
+    for members in packing.groups(rows):
+        shared = packing.opening(rows[members[0]]) if len(members) > 1 else ()
+        begin = row.length
+        after = row.append(shared, 0) if shared else 0
+        prefix = row.length - begin
+        for index in members:
+            learned[index] = row.learned(rows[index][len(shared) :], begin + prefix - 1 if prefix else None)
+            row.append(rows[index][len(shared) :], after)
+        lengths = tuple(packing.length(rows[index]) - prefix for index in members)
+        layout.append(packing.Tree(prefix, lengths))
+    targets, predictors = (np.concatenate([pair[part] for pair in learned]) for part in (0, 1))
+    arrays = (np.array([row.ids], dtype=np.int64), np.concatenate(row.positions, 1)[:, None], targets, predictors)
+    ids, positions, targets_, predictors_ = (torch.from_numpy(array).to(device) for array in arrays)
+    return Batch(ids, positions, tuple(row.images), tuple(layout), targets_, predictors_)
+
+
+_NOTHING = (np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
+class _Row:
+    """A row of a batch while it is put together."""
+
+    def __init__(self, processor: Processor, vision: Vision) -> None:
+        self._processor, self._vision = processor, vision
+        self.ids: list[int] = []
+        self.positions: list[np.ndarray] = []
+        self.images: list[str] = []
+
+    @property
+    def length(self) -> int:
+        """Tokens so far."""
+        return len(self.ids)
+
+    def append(self, segments: Sequence[trajectory.Segment], start: int) -> int:
+        """Adds the tokens of some segments from rotary position `start` on; returns the position after them."""
+        tokens = [token for segment in segments for token in segment.tokens]
+        images = [image for segment in segments for image in segment.images]
+        positions, after = self._processor.positions(tokens, [self._vision.grid(image) for image in images], start)
+        self.ids += tokens
+        self.images += images
+        self.positions.append(positions)
+        return after
+
+    def learned(self, segments: Sequence[trajectory.Segment], before: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Learned tokens [k] of segments that are added next, and the places [k] of those that predict them.
+
+        Args:
+            segments: with one token at least
+            before: place of the token that precedes them; None for the beginning of a conversation
+        """
+        tokens = np.array([token for segment in segments for token in segment.tokens], dtype=np.int64)
+        mask = np.array([each for segment in segments for each in segment.loss_mask()])
+        predictors = np.arange(self.length - 1, self.length - 1 + len(tokens))
+        if before is None:
+            mask[:1] = False
+        else:
+            predictors[0] = before
+        return tokens[mask], predictors[mask]
 
 
 def features(batch: Batch, vision: Vision) -> torch.Tensor | None:
@@ -244,6 +290,5 @@ def token_scores(
 
 def _predictors(model: Any, batch: Batch, images: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states [k, h] that predict the learned tokens, and those tokens [k]."""
-    hidden = family_of(model).hidden_states(model, batch.ids, batch.positions, images, batch.lengths)
-    loss_mask = batch.loss_mask[:, 1:]
-    return hidden[:, :-1][loss_mask], batch.ids[:, 1:][loss_mask]
+    hidden = family_of(model).hidden_states(model, batch.ids, batch.positions, images, batch.layout)
+    return hidden[0].index_select(0, batch.predictors), batch.targets

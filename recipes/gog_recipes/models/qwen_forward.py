@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gog_recipes.models import attention, loading
+from gog_recipes.models import attention, loading, packing
 from gog_recipes.models.family import Family
 from gog_recipes.models.qwen_processor import Processor
 
@@ -66,12 +66,12 @@ def hidden_states(
     ids: torch.Tensor,
     positions: torch.Tensor,
     features: torch.Tensor | None,
-    lengths: Sequence[int] | None = None,
+    layout: Sequence[packing.Tree] | None = None,
 ) -> torch.Tensor:
     """Hidden states [b, n, h]. See gog_recipes.models.family.HiddenStates; features as of `encode_images`."""
     language = language_model(model)
     embedded = language.embed_tokens(ids)
-    more: dict[str, Any] = attention.arguments(language, lengths)
+    more: dict[str, Any] = attention.arguments(language, layout)
     if features is not None:
         mask = ids == model.config.image_token_id
         features = features.to(embedded.device, embedded.dtype)

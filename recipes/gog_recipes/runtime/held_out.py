@@ -76,7 +76,7 @@ class Evaluator:
         """
         device = policy_model.device_of(model)
         own = self.ranks.shard(range(len(self.rows)))
-        passes = packing.plan([packing.length(self.rows[index]) for index in own], self.budget)
+        passes = packing.passes([self.rows[index] for index in own], self.budget)
         loss, right, tokens, suspects = 0.0, 0, 0, list[str]()
         training = model.training
         model.eval()

@@ -41,7 +41,7 @@ class UpdateStats:
     learned: int = 0
     """Trajectories that carried a signal."""
     tokens: int = 0
-    """Tokens of those trajectories, prompts and observations included."""
+    """Tokens that were read of them, observations included; a prompt once for all trajectories of a pass that share it."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ class Learner:
         if not learned:
             return UpdateStats()
         own = [item for group in rollout.own for item in group if item.advantage]
-        terms, gaps, suspects = self._gradients(own, counted)
+        passes = self._passes(own)
+        terms, gaps, suspects = self._gradients(passes, counted)
         logprob_gap.check(gaps, self.max_gap, step=step)
         norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
         loss = sum(float(part.loss) for part, _ in terms)
@@ -143,7 +144,7 @@ class Learner:
             grad_norm=norm,
             loss=loss,
             learned=len(learned),
-            tokens=self.ranks.all_reduce_sum(sum(packing.length(item.segments) for item in own)),
+            tokens=self.ranks.all_reduce_sum(sum(packing.tokens([item.segments for item in each]) for each in passes)),
         )
 
     def _counted(self, rollout: StepRollout) -> Counted:
@@ -155,12 +156,12 @@ class Learner:
         return Counted(trajectories, self.ranks.all_reduce_sum(tokens))
 
     def _gradients(
-        self, own: Sequence[Trajectory], counted: Counted
+        self, passes: Sequence[Sequence[Trajectory]], counted: Counted
     ) -> tuple[list[tuple[losses.LossTerms, int]], list[logprob_gap.TrajectoryGap], list[str]]:
         """Adds up the gradients of the step over passes and ranks.
 
         Args:
-            own: this rank's trajectories that carry a signal
+            passes: this rank's trajectories that carry a signal, by pass; an empty one takes part in that of other ranks
             counted: what the step's means are taken over
 
         Returns:
@@ -170,8 +171,8 @@ class Learner:
         terms: list[tuple[losses.LossTerms, int]] = []
         gaps: list[logprob_gap.TrajectoryGap] = []
         suspects: list[str] = []
-        for rows in self._passes(own):
-            if not rows:  # takes part in the pass of other ranks
+        for rows in passes:
+            if not rows:
                 (self._logprobs([packing.idle(self.processor.turn_end)])[0] * 0).sum().backward()
                 continue
             part, logp, rollout_logp = self._loss(rows, counted)
@@ -191,8 +192,7 @@ class Learner:
 
     def _passes(self, learned: Sequence[Trajectory]) -> list[list[Trajectory]]:
         """The trajectories of each pass of this rank; empty where other ranks make more passes than it has work for."""
-        lengths = [packing.length(item.segments) for item in learned]
-        passes = packing.plan(lengths, self.cfg.micro_batch_tokens)
+        passes = packing.passes([item.segments for item in learned], self.cfg.micro_batch_tokens)
         return parallel.even([[learned[index] for index in members] for members in passes], self.ranks)
 
     def _logprobs(self, rows: Sequence[Sequence[Segment]]) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -11,7 +11,7 @@ import torch
 from support import conversations, plain, real_structures
 
 from gog.spec import LoraSettings, ModelSpec
-from gog_recipes.models import lora, policy_model
+from gog_recipes.models import lora, packing, policy_model
 
 CPU = torch.device("cpu")
 CASES = [(family, {}) for family in real_structures.FAMILIES] + [("qwen2_5_vl", {"tied": True})]
@@ -111,7 +111,7 @@ def test_packed_conversations_equal_the_same_ones_in_rows(world):
             torch.tensor([[token for own in ids for token in own]]),
             torch.cat(positions, 1)[:, None],
             torch.cat(features),
-            lengths=[len(own) for own in ids],
+            layout=packing.apart([len(own) for own in ids]),
         )
         alone = [
             family.hidden_states(core, torch.tensor([own]), where[:, None], shown)
