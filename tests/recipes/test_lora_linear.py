@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft.tuners import lora as peft_lora
 from support import learning
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gog.spec import LoraSettings, ModelSpec
 from gog_recipes.models import lora, lora_linear, policy_model
@@ -186,3 +187,102 @@ def test_dropout_acts_on_the_adapters_input_in_training_only():
     assert torch.equal(layer(x), layer(x))
     layer.train()
     assert not torch.equal(layer(x), layer(x))
+
+
+@pytest.fixture(scope="module", params=[torch.float64, torch.float32, torch.bfloat16], ids=str)
+def same_input(request):
+    """x [40, 64] and three linears of it: with a bias, with two adapters, and without adapters."""
+    torch.manual_seed(2)
+    dtype, make = request.param, lambda *shape: torch.randn(*shape, dtype=torch.float64) / 8
+    side = torch.float32 if dtype == torch.bfloat16 else dtype
+    adapter = lambda out, rank, factor: lora_linear.Adapter(  # noqa: E731
+        make(rank, 64).to(side).requires_grad_(), make(out, rank).to(side).requires_grad_(), factor
+    )
+    own = [(adapter(48, 8, 2.0),), (adapter(32, 4, 0.3), adapter(32, 8, 1.5)), ()]
+    biases = [make(48).to(dtype), None, None]
+    weights = [make(out, 64).to(dtype) for out in (48, 32, 16)]
+    targets = [lora_linear.Target(*each) for each in zip(weights, biases, own, strict=True)]
+    return make(40, 64).to(dtype).requires_grad_(), targets
+
+
+def test_linears_of_the_same_input_equal_each_by_itself_in_outputs_and_gradients(same_input):
+    x, targets = same_input
+    trained = [each for target in targets for adapter in target.adapters for each in (adapter.a, adapter.b)]
+
+    def results(function):
+        outs = function()
+        loss = sum((out.double() * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outs)
+        return [*(out.detach() for out in outs), *torch.autograd.grad(loss, [x, *trained])]
+
+    def exact(target):
+        made = x.double() @ target.weight.double().t() + (0 if target.bias is None else target.bias.double())
+        updates = (x.double() @ each.a.double().t() @ each.b.double().t() * each.scaling for each in target.adapters)
+        return made + sum(updates)
+
+    bound = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 5e-3}[x.dtype]
+    together = results(lambda: lora_linear.linears(x, targets))
+    expected = results(lambda: [exact(target) for target in targets])
+    for found, wanted in zip(together, expected, strict=True):
+        assert float((found.double() - wanted.double()).norm()) < bound * float(wanted.double().norm())
+
+
+def test_a_layer_computes_linears_of_the_same_input_together(monkeypatch):
+    model, joined = adapted(ModelSpec(base="tiny")), []
+    usual = lora_linear.linears
+    monkeypatch.setattr(lora_linear, "linears", lambda x, targets: joined.append(len(targets)) or usual(x, targets))
+    layer = policy_model.language_model(model).layers
+    hidden = policy_model.family_of(model).hidden_states
+    hidden(policy_model.core(model), torch.arange(9)[None], torch.arange(9).expand(3, 1, 9), None)
+    assert joined == [3, 1, 2, 1] * len(layer)
+
+
+def first_attention(spec):
+    attention = policy_model.language_model(adapted(spec)).layers[0].self_attn
+    for name in lora_linear.SAME_INPUT[0]:
+        torch.nn.init.normal_(getattr(attention, name).lora_B[lora.TRAINED].weight)
+    return attention
+
+
+def test_a_linear_that_gets_another_input_than_its_siblings_computes_its_own():
+    attention = first_attention(ModelSpec(base="tiny"))
+    one, other = torch.randn(2, 5, attention.q_proj.in_features)
+    expected = peft_lora.Linear.forward(attention.k_proj, other)
+    attention.q_proj(one)
+    assert torch.allclose(attention.k_proj(other), expected, atol=1e-5)
+    assert torch.allclose(attention.k_proj(one), peft_lora.Linear.forward(attention.k_proj, one), atol=1e-5)
+
+
+def test_a_changed_adapter_is_not_answered_from_before():
+    attention = first_attention(ModelSpec(base="tiny"))
+    x = torch.randn(5, attention.q_proj.in_features)
+    attention.q_proj(x)
+    before = attention.k_proj(x)
+    with torch.no_grad():
+        attention.k_proj.lora_B[lora.TRAINED].weight.zero_()
+    attention.q_proj(x)
+    assert not torch.allclose(attention.k_proj(x), before)
+
+
+def test_a_fresh_adapter_changes_no_bit_of_the_float32_policy():
+    model = adapted(ModelSpec(base="tiny"))
+    ids, positions = torch.arange(24)[None], torch.arange(24).expand(3, 1, 24)
+    hidden = lambda: policy_model.family_of(model).hidden_states(policy_model.core(model), ids, positions, None)  # noqa: E731
+    with torch.no_grad(), lora.reference(model):
+        reference = hidden()
+    assert torch.equal(hidden(), reference)
+
+
+def test_an_update_makes_no_pass_over_the_output_but_its_product():
+    passes = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.numel() >= 256 * 384:
+                passes.append(func.overloadpacket.__name__)
+            return out
+
+    adapter = lora_linear.Adapter(torch.randn(8, 512), torch.randn(384, 8), 2.0)
+    with Recorder():
+        lora_linear.linear(torch.randn(256, 512).detach(), torch.randn(384, 512), None, [adapter])
+    assert sorted(each for each in passes if each not in ("randn", "detach", "t", "view")) == ["addmm_", "mm"]

@@ -89,7 +89,7 @@ class Subject:
 def _few_rounds() -> Iterator[None]:
     """Ends the loops of adapted linears, which are most operations of a pass, after ROUNDS rounds."""
     every = lora_linear._rows
-    lora_linear._rows = lambda weight, n: itertools.islice(every(weight, n), ROUNDS)
+    lora_linear._rows = lambda widest, n: itertools.islice(every(widest, n), ROUNDS)
     try:
         yield
     finally:

@@ -18,7 +18,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -194,10 +193,7 @@ class Removal:
     def removed(self) -> Iterator[None]:
         """The base model, without gradients."""
         places = dict(policy_model.core(self._model).named_modules())
-        bases: list[tuple[str, Any]] = [
-            (name, getattr(places[name], "base_layer", places[name])) for name in self._updates
-        ]
-        hooks = [base.register_forward_hook(_subtract(self._updates[name])) for name, base in bases]
+        hooks = [places[name].register_forward_hook(_subtract(each)) for name, each in self._updates.items()]
         try:
             with torch.no_grad(), _without(self._model, (TRAINED, FROZEN)):
                 yield
