@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from gog import (
-    catalog,
     dataset,
     dataset_zip,
     exclusion,
@@ -27,48 +26,16 @@ from gog import (
     trajectory_zip,
 )
 from gog.errors import UserError
-from gog.spec import NEEDS, CallPolicy, DataSpec, ModelSpec, StageConfig, StoreSpec
+from gog.spec import NEEDS, DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.tracing import stages as traces
 from gog_recipes.rollout import journals
-from gog_recipes.runtime import base, interruption, monitor, termination
+from gog_recipes.runtime import base, interruption, monitor, resumption, termination
 from gog_recipes.runtime.metric_log import MetricLog
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
 
 QUANTIZATION = "base_quantization"
 """Setting that decides what the base model computes."""
-MEMORY_MAY_CHANGE = {
-    "feature_cache_bytes",
-    "micro_batch_tokens",
-    "activation_checkpointing",
-    "offload",
-    "kv_cache_bytes",
-    "prefill_tokens",
-    "concurrent_episodes",
-}
-"""Settings that bound memory, which a user lowers after a stage ran out of it. They change no more than the last bits."""
-MAY_CHANGE = {
-    "steps",
-    "max_steps",
-    "max_excluded_share",
-    "max_unknown_share",
-    "max_no_signal_steps",
-    "no_signal",
-    "save_every",
-    "keep_trajectories",
-    *MEMORY_MAY_CHANGE,
-}
-"""Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, how much of an
-outage and how many steps without a signal it tolerates, what it keeps, and its use of memory."""
-CALLS_MAY_CHANGE = {
-    *CallPolicy.model_fields,
-    "judge",
-    "budget",
-    "policy_server",
-    "outage",
-    *(tool.field for tool in catalog.TOOLS),
-}
-"""Settings of `tools` that may differ likewise: how calls are made, not what they return."""
 
 
 class Stage:
@@ -112,14 +79,8 @@ class Stage:
     def _newest_of_ours(self) -> store.Manifest | None:
         """The checkpoint that the stage resumes from, which must be its own. Raises UserError for another's."""
         newest = self.store.latest(self.key)
-        there = newest.meta.get("settings", {}) if newest else {}
-        differing = [
-            name
-            for name, own in self.settings().items()
-            if name in there and name not in MAY_CHANGE and _decisive(name, there[name]) != _decisive(name, own)
-        ]
-        if newest and differing:
-            raise _not_ours(newest.ref, there, self.settings(), differing, self.config.store.uri)
+        if newest is not None:
+            resumption.require_same(newest, self.settings(), self.config.store.uri)
         return newest
 
     @property
@@ -288,7 +249,7 @@ class Stage:
             parents: checkpoints whose weights the plays start from.
             needs_model: whether the base model samples them.
         """
-        settings = {name: _decisive(name, value) for name, value in self.settings().items() if name not in MAY_CHANGE}
+        settings = resumption.decisive(self.settings())
         weights = [{name: blob.hash for name, blob in each.files.items()} for each in parents]
         base = self.base.identity.document() if needs_model else {}
         decided_by = journals.digest_of([settings, weights, self.dataset, base])
@@ -343,39 +304,9 @@ class Stage:
         monitor.end(self.monitor)
 
 
-def _not_ours(ref: str, there: Mapping[str, Any], here: Mapping[str, Any], differing: list[str], uri: str) -> UserError:
-    """The refusal of a checkpoint whose settings, of which `differing` differ, are not this stage's."""
-    if "run" in differing:
-        remedy = "name another store: two runs must not share one"
-        return UserError(f"checkpoint {ref} was made by run {there['run']!r}", where=uri, remedy=remedy)
-    shown = [_difference(name, there[name], here[name]) for name in differing]
-    return UserError(
-        f"checkpoint {ref} was made with other settings: {', '.join(shown)}",
-        where=uri,
-        remedy="restore those to resume the stage, or start a new run, with another name or store, for the new ones",
-    )
-
-
-def _difference(name: str, there: Any, here: Any) -> str:
-    """A setting with both values, where they are short."""
-    if any(isinstance(value, dict) for value in (there, here)):
-        return name
-    return f"{name} ({there} there, {here} here)"
-
-
 def _checkpoint_of(manifest: store.Manifest) -> dict[str, Any]:
     """A checkpoint in the progress document. One without `complete` in its meta is not known to be the last."""
     return {"ref": manifest.ref, "complete": bool(manifest.meta.get("complete"))}
-
-
-def _decisive(name: str, value: Any) -> Any:
-    """A setting without what may change between attempts."""
-    without = {
-        "tools": CALLS_MAY_CHANGE,
-        "model": {"secret_name"},
-        "endpoint": {"secret_name", "usd_per_million_prompt_tokens", "usd_per_million_completion_tokens"},
-    }.get(name, set())
-    return {key: each for key, each in value.items() if key not in without} if isinstance(value, dict) else value
 
 
 def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:
