@@ -14,7 +14,7 @@ from gog_console import run_files
 from gog_operator import hints
 from gog_operator.api import objects
 from gog_operator.api.meta import CANCEL
-from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, Lifecycle, Object, Stage
+from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, GoGRun, Lifecycle, Object, Stage
 from gog_operator.cluster.files import ObjectFiles
 
 LIFECYCLE = tuple(field.alias or name for name, field in Lifecycle.model_fields.items())
@@ -80,6 +80,13 @@ def reopen(files: ObjectFiles) -> bool:
     if closed:
         forget_servers(files)
     return bool(closed)
+
+
+def renew_patience(files: ObjectFiles) -> None:
+    """Forgets how long a run has waited for tools that were down: a person who starts it again may have repaired them."""
+    for run in files.list(GoGRun):
+        if not run.finished and run.status.tool_check.number:
+            files.change(run.kind, run.name, lambda document: document["status"].pop("toolCheck"))
 
 
 def repeat_lost(files: ObjectFiles) -> list[str]:

@@ -126,6 +126,15 @@ def test_a_tool_that_stays_down_ends_the_run_after_the_patience_of_all_attempts(
     assert 60 <= run.seconds < 130 and "(for 60 s)" in run.condition("Failed").message
 
 
+def test_the_time_in_which_no_control_loop_ran_is_not_patience_with_a_tool(checking):
+    checking.answer(DOWN)
+    checking.work()
+    checking.work(100_000)
+    checking.answer(DOWN)
+    assert checking.work(100_000) is not None
+    assert not checking.now.finished and checking.condition().reason == Reason.TOOLS_DOWN
+
+
 def test_a_run_that_is_suspended_to_repair_a_tool_has_all_its_patience_when_it_resumes(checking):
     checking.answer(DOWN)
     checking.work()

@@ -58,8 +58,9 @@ def absolute(thing: Object) -> Object:
 
 
 def open_cluster(folder: Path) -> LocalCluster:
-    """The cluster of a locked folder, after ending processes that an earlier gog left behind."""
+    """The cluster of a locked folder, after ending what an earlier gog left behind: its processes and its patience."""
     cluster = LocalCluster(folder)
+    run_changes.renew_patience(cluster.objects)
     ended = cluster.processes.end_leftovers()
     if ended:
         print(f"ended {ended} processes that an earlier gog left behind", file=sys.stderr)

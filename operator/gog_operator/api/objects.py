@@ -83,8 +83,8 @@ class ToolCheck(Spec):
     """The check of a run's tools."""
 
     number: int = Field(0, description="Number of the newest check; written before its job is created.")
-    since: datetime | None = Field(
-        None, description="When the first check was numbered since the run was created or resumed."
+    waited_seconds: float = Field(
+        0.0, description="Seconds waited between checks since the run was created or resumed; ends at the patience."
     )
     retry_time: datetime | None = Field(None, description="When the next check starts, after a fault that may pass.")
 

@@ -70,7 +70,7 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     if run.finished:
         return Decision(run.status, _wind_down(facts, keep=_served(run, facts) if run.holds("Complete") else ""))
     run = changes.update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
-    failed_check = None if run.spec.suspend else tool_check.failure(run, facts.tool_check, now)
+    failed_check = None if run.spec.suspend else tool_check.failure(run, facts.tool_check)
     if failed_check is not None:
         unchecked = (False, failed_check.reason, failed_check.message)
         run = changes.with_conditions(run, ToolsChecked=unchecked, now=now)
@@ -158,7 +158,7 @@ def _suspend(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         run, Suspended=(True, Reason.SUSPENDED, ""), Ready=(False, Reason.SUSPENDED, ""), now=now
     )
     # The patience with tools that are down begins anew when the run resumes: it may be suspended to repair them.
-    held = changes.update(held, tool_check=run.status.tool_check.model_copy(update={"since": None}))
+    held = changes.update(held, tool_check=run.status.tool_check.model_copy(update={"waited_seconds": 0.0}))
     events = () if run.holds("Suspended") else (Event("Suspended", f"{run.name} is suspended"),)
     return Decision(held.status, _without_servers(facts), events)
 

@@ -2,17 +2,19 @@
 
 The tools' servers are started first. Then every tool is called once, from where a stage would call it. A fault that a user
 has to correct ends the run; one that may pass is checked again after a delay, for as long as the attempts of a stage
-would wait together. The number of a check is written to the status before its job is created, as that of an attempt is.
+would wait together. Only the delays between checks count, not the time of day, so that a run is not ended because the
+control loop was down for longer than that. The number of a check is written to the status before its job is created, as
+that of an attempt is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import Endpoint, GoGRun, RunStatus
+from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, ToolCheck
 from gog_operator.build import children, tool_check
 from gog_operator.plan import attempts, changes
 from gog_operator.plan.actions import Action, CheckTools, Decision, Event, ToolCheckView
@@ -33,13 +35,13 @@ def is_due(run: GoGRun) -> bool:
     return run.spec.check_tools and not run.holds("ToolsChecked") and tool_check.is_needed(run)
 
 
-def failure(run: GoGRun, view: ToolCheckView, now: datetime) -> Failure | None:
+def failure(run: GoGRun, view: ToolCheckView) -> Failure | None:
     """Why the run ends because of its tools; None if it does not."""
     if view.state == "failed":
         return Failure(Reason.TOOLS_FAILED, view.message)
-    since, patience = run.status.tool_check.since, _patience(run)
-    if view.state == "unavailable" and since is not None and now - since >= patience:
-        return Failure(Reason.TOOLS_DOWN, f"{view.message} (for {patience.total_seconds():.0f} s)")
+    patience = _patience_seconds(run)
+    if view.state == "unavailable" and run.status.tool_check.waited_seconds >= patience:
+        return Failure(Reason.TOOLS_DOWN, f"{view.message} (for {patience:.0f} s)")
     return None
 
 
@@ -64,7 +66,7 @@ def plan(
     if view.state == "unavailable":
         return _retry(run, view, actions, now)
     if state.number == 0:
-        return _number(run, actions, now)
+        return _number(run, actions)
     known = run.condition("ToolsChecked")
     if known is None:
         run = changes.with_conditions(run, ToolsChecked=(False, Reason.CHECKING_TOOLS, ""), now=now)
@@ -82,10 +84,11 @@ def passed(run: GoGRun, view: ToolCheckView, now: datetime) -> tuple[GoGRun, tup
     return checked, (Event("ToolsChecked", f"{run.name}: {view.message}"),)
 
 
-def _number(run: GoGRun, actions: tuple[Action, ...], now: datetime) -> Decision[RunStatus]:
+def _number(run: GoGRun, actions: tuple[Action, ...]) -> Decision[RunStatus]:
     """Writes the check's number first; a later pass creates its job."""
     state = run.status.tool_check
-    numbered = state.model_copy(update={"number": state.number + 1, "since": state.since or now, "retry_time": None})
+    waited = state.waited_seconds + (attempts.delay(state.number) if state.retry_time is not None else 0.0)
+    numbered = ToolCheck(number=state.number + 1, waited_seconds=waited)
     return Decision(changes.update(run, tool_check=numbered).status, actions, requeue_after=0)
 
 
@@ -93,7 +96,7 @@ def _retry(run: GoGRun, view: ToolCheckView, actions: tuple[Action, ...], now: d
     """Reports a fault that may pass, once, and checks again after a delay."""
     state = run.status.tool_check
     if state.retry_time is not None and now >= state.retry_time:
-        return _number(run, actions, now)
+        return _number(run, actions)
     events: tuple[Event, ...] = ()
     if state.retry_time is None:
         state = state.model_copy(update={"retry_time": attempts.retry_time(state.number, now)})
@@ -106,6 +109,6 @@ def _retry(run: GoGRun, view: ToolCheckView, actions: tuple[Action, ...], now: d
     return Decision(run.status, actions, events, requeue_after=(state.retry_time - now).total_seconds())
 
 
-def _patience(run: GoGRun) -> timedelta:
+def _patience_seconds(run: GoGRun) -> float:
     """How long the attempts of a stage would wait together."""
-    return timedelta(seconds=run.spec.tools.outage.patience_seconds * (1 + run.spec.backoff_limit))
+    return run.spec.tools.outage.patience_seconds * (1 + run.spec.backoff_limit)
