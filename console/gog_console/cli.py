@@ -213,6 +213,12 @@ def _operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resync", type=float, default=60.0, metavar="SECONDS", help="interval of full listings")
     parser.add_argument("--port", type=int, default=8080, help="port of /healthz and /metrics (default: 8080)")
     parser.add_argument("--lease-namespace", metavar="NS", help="namespace of the Lease (default: its own)")
+    parser.add_argument(
+        "--lease-name",
+        default="gog-operator",
+        metavar="NAME",
+        help="of operators that replace each other (default: gog-operator)",
+    )
 
 
 def _view(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
     main thread   kopf's event loop                     lease     acquires and renews
     workers       one pass over one object at a time    resync    lists everything at intervals
-    metrics       /healthz, /metrics
+    polls         progress of trainers                  metrics   /healthz, /metrics
 
 It may be killed at any time. On SIGTERM it completes the passes in progress, releases the lease and exits.
 """
@@ -35,7 +35,6 @@ INVALID_SECONDS = 300.0
 """Seconds until the next pass over an invalid object; a change of it triggers a pass at once."""
 END_SECONDS = 10.0
 """Seconds for the passes in progress when the operator exits."""
-LEASE = "gog-operator"
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +49,8 @@ class Settings:
     """Namespace of the lease."""
     platform: Platform
     """The installation's images and ports."""
+    lease: str = "gog-operator"
+    """Name of the lease. Operators that watch other namespaces need another one."""
     workers: int = 4
     """Number of concurrent passes."""
     resync: float = 60.0
@@ -87,7 +88,7 @@ class Workers:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.api, self.platform, self.queue, self.now, self.request = api, platform, queue, now, request
-        self.poll = trainer_client.ProgressPoll(request, clock)
+        self.polls = trainer_client.ProgressPolls(request, clock)
 
     def run(self) -> None:
         while (key := self.queue.wait()) is not None:
@@ -97,7 +98,7 @@ class Workers:
         """Makes one pass. Never raises, because an error of one object must not affect the others."""
         begun = time.monotonic()
         try:
-            cluster = telemetry.CountedCluster(self.api, key.namespace, self.platform, self.request, self.poll)
+            cluster = telemetry.CountedCluster(self.api, key.namespace, self.platform, self.request, self.polls)
             again = reconcile.reconcile(cluster, key.kind, key.name, self.now())
             outcome = "ok"
             self.queue.done(key, again)
@@ -144,8 +145,8 @@ class Operator:
         self.settings = settings
         counted = telemetry.CountedApi(api)
         identity = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self.queue = WorkQueue()
-        self.lease = lease.Lease(api, settings.home, LEASE, identity)
+        self.queue = WorkQueue(workers=settings.workers)
+        self.lease = lease.Lease(api, settings.home, settings.lease, identity)
         gated = lease.GatedApi(counted, self.lease)
         self.workers = Workers(gated, settings.platform, self.queue)
         self.resync = resync.Resync(gated, settings.namespaces, settings.platform, self.queue, utc_now)
@@ -165,6 +166,7 @@ class Operator:
         finally:
             self.stop.set()
             self.queue.close()
+            self.workers.polls.queue.close()
             deadline = time.monotonic() + END_SECONDS
             for each in threads:
                 each.join(max(0.0, deadline - time.monotonic()))
@@ -178,6 +180,7 @@ class Operator:
                 self.resync, self.lease, self.health, self.settings.resync, self.stop, self.listed, terminate
             ),
             **{f"worker {number}": self.workers.run for number in range(self.settings.workers)},
+            **{f"poll {number}": self.workers.polls.run for number in range(self.workers.polls.threads)},
         }
         return tuple(threading.Thread(target=each, name=name, daemon=True) for name, each in keepers.items())
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import kopf
 
+from gog_operator.api import meta
 from gog_operator.api.meta import RUN_LABEL
 from gog_operator.api.objects import KINDS, STAGE_OF
 from gog_operator.build.meta import OWNER_LABEL
@@ -65,19 +66,26 @@ class Watcher:
                 self.queue.add(key)
 
     def keys(self, place: Key, metadata: Mapping[str, Any]) -> set[Key]:
-        """The objects that need a pass after an event. place: the event's object, with its resource's name as kind."""
-        found = {place._replace(kind=OURS[place.kind])} if place.kind in OURS else set()
+        """The objects that need a pass after an event. Tenants choose owner references and labels, so a name that no
+        object can have is ignored.
+
+        Args:
+            place: The event's object, with its resource's name as kind.
+            metadata: Its metadata.
+        """
+        found = {(OURS[place.kind], place.name)} if place.kind in OURS else set()
         for owner in metadata.get("ownerReferences") or ():
-            if owner.get("kind") in KINDS:
-                found.add(Key(owner["kind"], place.namespace, owner["name"]))
-        labels = metadata.get("labels", {})
+            if owner.get("kind") in KINDS and str(owner.get("apiVersion")).startswith(f"{paths.GROUP}/"):
+                found.add((owner["kind"], owner["name"]))
+        labels = metadata.get("labels") or {}
         if place.kind == paths.DEPLOYMENTS.name and OWNER_LABEL in labels:  # created by KServe for an Endpoint
-            found.add(Key("Endpoint", place.namespace, labels[OWNER_LABEL]))
+            found.add(("Endpoint", labels[OWNER_LABEL]))
         if RUN_LABEL in labels:
-            found.add(Key("GoGRun", place.namespace, labels[RUN_LABEL]))
+            found.add(("GoGRun", labels[RUN_LABEL]))
+        keys = {Key(kind, place.namespace, name) for kind, name in found if meta.is_name(name)}
         if OURS.get(place.kind) == "Endpoint":
-            found |= self.waiting[place.namespace, place.name]
-        return found
+            keys |= self.waiting.get((place.namespace, place.name), set())
+        return keys
 
     def _track(self, stage: Key, type_: str | None, body: Body) -> None:
         """Remembers which endpoints an unfinished stage needs."""
@@ -86,10 +94,13 @@ class Watcher:
             each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions
         )
         for name in (body.get("spec", {}).get("endpoints") or {}).values():
+            waiting = self.waiting[stage.namespace, name]
             if over:
-                self.waiting[stage.namespace, name].discard(stage)
+                waiting.discard(stage)
             else:
-                self.waiting[stage.namespace, name].add(stage)
+                waiting.add(stage)
+            if not waiting:
+                del self.waiting[stage.namespace, name]
 
 
 def registry(watcher: Watcher, ready: threading.Event) -> kopf.OperatorRegistry:

@@ -85,7 +85,7 @@ def test_a_cancelled_run_ends_its_job_first_and_has_failed_then(create):
     harness.scenario.outcome = lambda name: ""
     harness.scenario.step = lambda key: {"step": 4, "complete": False}
     harness.until(running(harness, "world-grpo-a1"))
-    harness.edit(run_path(harness), {"metadata": {"annotations": {CANCEL: "enough"}}})
+    harness.edit(run_path(harness), {"metadata": {"annotations": {CANCEL: "yes"}}})
     live: list[str] = []
     harness.recorder.listeners.append(
         lambda type_, body: live.extend(

@@ -149,7 +149,7 @@ def test_a_cancelled_run_ends_with_nothing_running(moves, persistent):
     cluster = start(is_persistent=persistent)
     for step in moves:
         move(cluster, step)
-    cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "user"})
+    cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "yes"})
     settle(cluster)
     run = cluster.get(GoGRun, "world")
     assert run.finished and not running(cluster) and not cluster.servers
@@ -160,7 +160,7 @@ def test_one_stage_runs_at_a_time_and_none_after_the_run_has_finished(moves, can
     cluster = start(is_persistent=persistent, backoffLimit=1)
     for number, step in enumerate(moves):
         if cancel and number == len(moves) // 2:
-            cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "user"})
+            cluster.patch("GoGRun", "world", spec={}, annotations={CANCEL: "yes"})
         move(cluster, step)
         unfinished = [
             thing.name for thing in cluster.things.values() if isinstance(thing, Stage) and not thing.finished

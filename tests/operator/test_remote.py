@@ -140,7 +140,7 @@ def test_a_cancelled_stage_ends_its_job_and_keeps_the_job_s_name_taken(place):
     place.scenario.outcome = lambda name: ""
     stage(place)
     place.until(lambda: place.phase("tune-a1") == "Running")
-    place.patch("SFTStage", "tune", {"metadata": {"annotations": {"gog.dev/cancel": "me"}}})
+    place.patch("SFTStage", "tune", {"metadata": {"annotations": {"gog.dev/cancel": "true"}}})
     place.until(lambda: place.condition("SFTStage", "tune", "Failed"))
     assert place.condition("SFTStage", "tune", "Failed")["reason"] == "Cancelled"
     assert place.phase("tune-a1") == "Aborted"

@@ -167,10 +167,10 @@ def test_a_failed_stage_fails_the_run_with_its_message():
 
 def test_a_cancelled_run_ends_its_stage_before_its_servers():
     run = make_run()
-    run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"annotations": {CANCEL: "user"}})})
+    run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"annotations": {CANCEL: "yes"}})})
     (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
     ending = decide(run, stages=[curate], endpoints=[make_endpoint()])
-    assert ending.actions == (PatchObject("CurateStage", "world-curate", annotations={CANCEL: "run"}),)
+    assert ending.actions == (PatchObject("CurateStage", "world-curate", annotations={CANCEL: "yes"}),)
     assert not any(each.type == "Failed" for each in ending.status.conditions)
     ended = decide(run, stages=[failed(curate, "cancelled")], endpoints=[make_endpoint()])
     assert next(each for each in ended.status.conditions if each.type == "Failed").reason == Reason.CANCELLED

@@ -164,14 +164,14 @@ def test_a_suspended_stage_cancels_its_job_and_resumes_with_the_next_attempt():
 
 
 def test_a_cancelled_stage_cancels_its_job_and_fails():
-    stage = make_stage(status={"attempt": 1}, annotations={CANCEL: "user"})
+    stage = make_stage(status={"attempt": 1}, annotations={CANCEL: "yes"})
     assert decide(stage, job=RUNNING).actions == (CancelJob(),)
     assert condition(decide(stage, job=JobView("cancelled", -15)), "Failed").reason == Reason.CANCELLED
     assert condition(decide(stage), "Failed").reason == Reason.CANCELLED
 
 
 def test_a_stage_that_completes_while_it_is_being_cancelled_is_complete():
-    stage = make_stage(status={"attempt": 1}, annotations={CANCEL: "user"})
+    stage = make_stage(status={"attempt": 1}, annotations={CANCEL: "yes"})
     assert condition(decide(stage, job=GOOD, checkpoint=Checkpoint("sft", 9)), "Complete")
 
 
@@ -187,7 +187,7 @@ def test_an_attempt_that_exceeds_its_deadline_is_cancelled_and_counts_as_failed(
 @pytest.mark.parametrize("type_", ["Complete", "Failed"])
 @pytest.mark.parametrize("job", [None, GOOD, BAD, JobView("lost")])
 def test_terminal_is_terminal(type_, job):
-    stage = make_stage(status={"attempt": 1, "conditions": holding(type_)}, annotations={CANCEL: "user"})
+    stage = make_stage(status={"attempt": 1, "conditions": holding(type_)}, annotations={CANCEL: "yes"})
     decision = decide(stage, job=job, checkpoint=Checkpoint("sft", 9))
     assert (decision.status, decision.actions, decision.events) == (stage.status, (), ())
 
@@ -316,3 +316,10 @@ def test_a_resumed_stage_reports_how_its_last_attempt_ended(job, spec, ending):
     message = f"world-stage: attempt 1 ended: {ending}; attempt 2 starts from the beginning"
     assert [(event.reason, event.message) for event in decision.events] == [("Resumed", message)]
     assert decision.status.attempt == 2 and decision.status.ended is None
+
+
+@pytest.mark.parametrize(("value", "cancels"), [
+    ("yes", True), ("true", True), ("True", True), (" YES ", True), ("false", False), ("no", False), ("", False), ("1", False),
+])  # fmt: skip
+def test_only_true_and_yes_cancel(value, cancels):
+    assert make_stage(annotations={CANCEL: value}).cancelled is cancels

@@ -156,11 +156,18 @@ class Trainer:
 
     def asked_in(self, seconds: float, *, every: float) -> int:
         """Number of requests within `seconds` while a pass is made every `every` seconds."""
-        poll, end = trainer_client.ProgressPoll(self, self.clock), self.now + seconds
+        polls, end = trainer_client.ProgressPolls(self, self.clock), self.now + seconds
         while self.now < end:
-            poll("http://trainer/progress")
+            polls("ns", "http://trainer/progress")
             self.now += every
+            send(polls)
         return len(self.asked)
+
+
+def send(polls: trainer_client.ProgressPolls) -> None:
+    """Sends the requests that are due."""
+    while (key := polls.queue.take()[0]) is not None:
+        polls.process(key)
 
 
 def test_a_trainer_is_polled_at_a_bounded_rate_however_often_its_stage_is_reconciled():
@@ -177,5 +184,42 @@ def test_a_trainer_whose_requests_time_out_is_polled_less_and_less_often():
 
 def test_trainers_do_not_wait_for_each_other():
     trainer = Trainer(answer=GOOD, seconds=0.01)
-    poll = trainer_client.ProgressPoll(trainer, trainer.clock)
-    assert poll("http://a") == poll("http://b") == GOOD and poll("http://a") is None
+    polls = trainer_client.ProgressPolls(trainer, trainer.clock)
+    assert polls("ns", "http://a") is polls("ns", "http://b") is None
+    send(polls)
+    assert polls("ns", "http://a") == polls("ns", "http://b") == GOOD and polls("ns", "http://a") is None
+
+
+def test_a_pass_never_waits_for_a_trainer():
+    trainer = Trainer(answer=GOOD, seconds=30.0)
+    polls = trainer_client.ProgressPolls(trainer, trainer.clock)
+    polls("ns", "http://a")
+    assert trainer.asked == []
+
+
+def test_trainers_of_one_namespace_leave_a_thread_for_the_others():
+    polls = trainer_client.ProgressPolls(Trainer(answer=None, seconds=1.0), lambda: 0.0, threads=2)
+    for number in range(50):
+        polls("slow", f"http://{number}")
+    polls("other", "http://a")
+    assert {polls.queue.take()[0].namespace, polls.queue.take()[0].namespace} == {"slow", "other"}
+
+
+def test_a_request_that_raises_does_not_end_the_thread():
+    def broken(url: str, seconds: float) -> None:
+        raise ZeroDivisionError
+
+    polls = trainer_client.ProgressPolls(broken, lambda: 0.0)
+    polls("ns", "http://a")
+    send(polls)
+    assert polls.queue.working() == 0
+
+
+def test_trainers_that_are_gone_are_forgotten():
+    trainer = Trainer(answer=GOOD, seconds=0.01)
+    polls = trainer_client.ProgressPolls(trainer, trainer.clock)
+    for number in range(100):
+        polls("ns", f"http://{number}")
+        send(polls)
+        trainer.now += 100
+    assert len(polls._trainers) < 40

@@ -19,7 +19,7 @@ def watcher():
 
 
 def body(kind: str, name: str, *owner: str, version: str = "1", **more: Any) -> dict[str, Any]:
-    owners = [{"kind": owner[0], "name": owner[1], "uid": "u"}] if owner else []
+    owners = [{"apiVersion": "gog.dev/v1alpha1", "kind": owner[0], "name": owner[1], "uid": "u"}] if owner else []
     metadata = {"name": name, "namespace": "ns", "resourceVersion": version, "ownerReferences": owners, "labels": {}}
     return {"kind": kind, "metadata": metadata, **more}
 
@@ -95,6 +95,32 @@ def test_a_child_s_change_that_a_dead_stream_has_missed_queues_its_owner(watcher
 def test_another_owner_s_object_queues_nothing(watcher):
     watcher.event("jobs.batch.volcano.sh", "ADDED", body("Job", "backup", "CronJob", "backup"))
     assert asked(watcher) == set()
+
+
+def test_an_owner_of_another_group_queues_nothing(watcher):
+    job = body("Job", "backup", "GoGRun", "world")
+    job["metadata"]["ownerReferences"][0]["apiVersion"] = "gog.example.org/v1"
+    watcher.event("jobs.batch.volcano.sh", "ADDED", job)
+    assert asked(watcher) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../victim/gogruns/secret", "World", "", "a" * 64, "a/b", "a\n", "%2e%2e", None, 7]
+)
+def test_a_name_that_no_object_can_have_queues_nothing(watcher, name):
+    job = body("Job", "backup", "GoGRun", name)
+    job["metadata"]["labels"] = {"gog.dev/run": name, "gog.dev/owner": name}
+    watcher.event("jobs.batch.volcano.sh", "ADDED", job)
+    watcher.event("deployments.apps", "ADDED", job)
+    assert asked(watcher) == set()
+
+
+def test_endpoints_that_no_stage_waits_for_are_forgotten(watcher):
+    stage = body("SFTStage", "world-sft", spec={"endpoints": {"judge": "world-judge"}})
+    watcher.event("sftstages.gog.dev", "ADDED", stage)
+    watcher.event("endpoints.gog.dev", "MODIFIED", body("Endpoint", "world-judge"))
+    watcher.event("sftstages.gog.dev", "DELETED", stage)
+    assert not watcher.waiting
 
 
 def test_kopf_keeps_nothing_in_our_objects_and_needs_no_cluster_wide_permission():

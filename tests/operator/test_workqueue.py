@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gog_operator.workqueue import LONGEST_WAIT, Key, WorkQueue
+from gog_operator.workqueue import BURST, LONGEST_WAIT, Key, WorkQueue
 
 A, B = Key("GoGRun", "ns", "a"), Key("SFTStage", "ns", "b")
 
@@ -50,6 +50,27 @@ def test_a_key_added_during_its_pass_gets_another_pass(queue):
     queue.add(A)
     queue.done(A)
     assert queue.take()[0] == A
+
+
+def test_a_key_that_is_added_during_its_pass_and_again_after_it_gets_one_more_pass(queue):
+    queue.add(A)
+    queue.take()
+    queue.add(A)
+    queue.done(A, again=0)
+    assert queue.take()[0] == A
+    assert queue.take()[0] is None
+
+
+def test_a_time_that_an_earlier_one_replaced_may_be_requested_again(queue, time):
+    queue.add(A, 60)
+    queue.add(A, 5)
+    time.now = 5
+    assert queue.take()[0] == A
+    queue.done(A, again=55)
+    time.now = 60
+    assert queue.take()[0] == A
+    queue.done(A)
+    assert queue.take()[0] is None
 
 
 def test_the_earliest_requested_time_applies(queue, time):
@@ -138,3 +159,71 @@ def test_closing_releases_every_worker(queue):
     for each in workers:
         each.join(10)
     assert not any(each.is_alive() for each in workers)
+
+
+def keys_of(namespace, count):
+    return [Key("SFTStage", namespace, f"{number}") for number in range(count)]
+
+
+def test_a_namespace_with_many_keys_does_not_delay_another_one_s(queue):
+    for key in (*keys_of("many", 100), A):
+        queue.add(key)
+    assert A in (queue.take()[0], queue.take()[0])
+
+
+def test_the_namespace_with_the_fewest_passes_in_progress_is_next(queue):
+    for key in (*keys_of("hung", 5), *keys_of("quick", 3)):
+        queue.add(key)
+    taken = []
+    for _ in range(6):
+        key = queue.take()[0]
+        taken.append(key.namespace)
+        if key.namespace == "quick":
+            queue.done(key)
+    assert taken == ["hung", "quick", "quick", "quick", "hung", "hung"]
+
+
+def test_one_namespace_never_occupies_all_workers(time):
+    queue = WorkQueue(time, lambda: 0.5, workers=3)
+    for key in keys_of("slow", 5):
+        queue.add(key)
+    first, second = queue.take()[0], queue.take()[0]
+    assert queue.take()[0] is None
+    queue.add(A)
+    assert queue.take()[0] == A
+    queue.done(first)
+    assert queue.take()[0].namespace == second.namespace == "slow"
+
+
+def test_a_single_worker_serves_every_namespace(time):
+    queue = WorkQueue(time, lambda: 0.5, workers=1)
+    queue.add(A)
+    assert queue.take()[0] == A
+
+
+def test_a_key_that_changes_all_the_time_gets_one_pass_a_second_after_a_burst(queue, time):
+    passes = 0
+    for _ in range(6000):
+        queue.add(A)
+        if queue.take()[0] is not None:
+            passes += 1
+            queue.done(A)
+        time.now += 0.01
+    assert passes == BURST + 59
+
+
+def test_events_of_a_key_at_its_limit_occupy_no_memory(queue):
+    for _ in range(1000):
+        queue.add(A)
+        if queue.take()[0] is not None:
+            queue.done(A)
+    assert len(queue._later) == 1
+
+
+def test_the_pace_of_keys_that_are_gone_is_forgotten(time):
+    queue = WorkQueue(time, lambda: 0.5)
+    for number in range(5000):
+        queue.add(Key("SFTStage", "ns", f"{number}"))
+        queue.done(queue.take()[0])
+        time.now += 1
+    assert len(queue._pace._expected) <= 1024

@@ -73,6 +73,8 @@ class OperatorProcess:
             self.list()
         while (key := self.queue.take()[0]) is not None:
             self.workers.process(key)
+        while (key := self.workers.polls.queue.take()[0]) is not None:
+            self.workers.polls.process(key)
 
     def list(self) -> None:
         try:

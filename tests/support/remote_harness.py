@@ -142,4 +142,6 @@ class Operator:
         while (key := self.queue.take()[0]) is not None:
             self.workers.process(key)
             done += 1
+        while (key := self.workers.polls.queue.take()[0]) is not None:
+            self.workers.polls.process(key)
         return done

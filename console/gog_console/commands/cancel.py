@@ -23,7 +23,7 @@ def main(given: argparse.Namespace) -> int:
     if root.finished:
         print(f"{root.name} is {'complete' if root.holds('Complete') else 'failed'} already")
         return cli.COMPLETE
-    ObjectFiles(folder / "objects").patch(root.kind, root.name, spec={}, annotations={CANCEL: "user"})
+    ObjectFiles(folder / "objects").patch(root.kind, root.name, spec={}, annotations={CANCEL: "yes"})
     driver = lock.holder(folder)
     if driver is not None:
         print(f"{root.name} is being cancelled by process {driver}, which drives it")

@@ -22,6 +22,7 @@ def main(given: argparse.Namespace) -> int:
     settings = main.Settings(
         namespaces=(None,) if given.all_namespaces else tuple(dict.fromkeys(given.namespace or [home])),
         home=given.lease_namespace or home,
+        lease=given.lease_name,
         platform=Platform.from_environment(os.environ),
         workers=given.workers,
         resync=given.resync,

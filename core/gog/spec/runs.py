@@ -140,5 +140,6 @@ class RunSpec(Spec):
     managed_by: str | None = Field(
         None,
         max_length=63,
-        description="Name of another controller that manages this run; gog then ignores it. Default: gog.",
+        description="Controller that manages this run; gog ignores a run of another one. Default: gog.dev/operator, which "
+        "is gog.",
     )

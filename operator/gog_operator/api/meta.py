@@ -25,13 +25,21 @@ from gog.spec import Spec
 
 API_VERSION = "gog.dev/v1alpha1"
 CANCEL = "gog.dev/cancel"
-"""Annotation that cancels a run; its value has no meaning."""
+"""Annotation that cancels a run or a stage, where its value is one of CANCELLING."""
+CANCELLING = ("true", "yes")
+"""Values of the annotation that cancel, in any case."""
 CONTROLLER = "gog.dev/operator"
 """Value of spec.managedBy of objects that gog manages; others are ignored."""
 RUN_LABEL = "gog.dev/run"
 """Label with the name of the run that an object belongs to."""
 
-ObjectName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+_NAME, _NAME_LENGTH = r"^[a-z]([-a-z0-9]*[a-z0-9])?$", 63
+ObjectName = Annotated[str, Field(pattern=_NAME, max_length=_NAME_LENGTH)]
+
+
+def is_name(word: object) -> bool:
+    """Whether an object of the API group can have this name."""
+    return isinstance(word, str) and len(word) <= _NAME_LENGTH and re.fullmatch(_NAME, word) is not None
 
 
 class Reason(StrEnum):

@@ -16,7 +16,7 @@ from gog import catalog
 from gog import spec as settings
 from gog.spec import Spec
 from gog_operator.api import conditions, names
-from gog_operator.api.meta import API_VERSION, CANCEL, Condition, Message, Metadata, OwnerReference
+from gog_operator.api.meta import API_VERSION, CANCEL, CANCELLING, Condition, Message, Metadata, OwnerReference
 
 if TYPE_CHECKING:
     Role = str
@@ -155,7 +155,8 @@ class Object(Spec):
 
     @property
     def cancelled(self) -> bool:
-        return CANCEL in self.metadata.annotations
+        """Whether its annotation requests the end; another value than true or yes does not."""
+        return self.metadata.annotations.get(CANCEL, "").strip().lower() in CANCELLING
 
     def holds(self, type_: str) -> bool:
         return conditions.holds(self.status.conditions, type_)
@@ -180,7 +181,9 @@ class GoGRun(Object):
     status: RunStatus = RunStatus()
 
 
-MANAGED_BY = "Controller that manages the object, if it is not gog; gog then ignores the object. Default: gog."
+MANAGED_BY = (
+    "Controller that manages the object; gog ignores an object of another one. Default: gog.dev/operator, which is gog."
+)
 SERVICE_ACCOUNT = "Service account of the pods, on a cluster; gives them credentials without a Secret. Default: none."
 
 

@@ -46,7 +46,7 @@ class RemoteCluster:
         namespace: Namespace of all its objects.
         platform: The installation's images and ports.
         request: Sends an HTTP request to a policy's pod.
-        poll: Requests a trainer's progress over HTTP; `request` by default.
+        poll: Returns a trainer's newest progress document; by default it sends a request.
     """
 
     is_persistent = True
@@ -57,10 +57,10 @@ class RemoteCluster:
         namespace: str,
         platform: Platform,
         request: trainer_client.Request = trainer_client.request,
-        poll: trainer_client.Request | None = None,
+        poll: trainer_client.Poll | None = None,
     ) -> None:
         self.api, self.namespace, self.platform, self.request = TranslatedApi(api), namespace, platform, request
-        self.poll = poll or request
+        self.poll = poll or (lambda _, url: request(url, trainer_client.SECONDS))
         self.jobs = volcano.VolcanoJobs(self.api, namespace, platform)
         self.servers = kserve.KServeServers(self.api, namespace, platform)
         self.store_jobs = store_jobs.StoreJobs(self.api, namespace, platform)
@@ -68,9 +68,17 @@ class RemoteCluster:
     # -- objects
 
     def get(self, kind: type[Thing], name: str) -> Thing | None:
-        """Raises Unreadable."""
+        """Raises Unreadable, and Refused for another object than the requested one."""
         body = self.api.find(self._path(kind.__name__, name))
-        return documents.parse(kind, body) if body is not None else None
+        if body is None:
+            return None
+        found = body.get("metadata", {})
+        if (found.get("namespace"), found.get("name")) != (self.namespace, name):
+            raise Refused(
+                Reason.REFUSED,
+                f"{kind.__name__} {name}: the API server returned {found.get('namespace')}/{found.get('name')}",
+            )
+        return documents.parse(kind, body)
 
     def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
         """Every object of a kind, except those that cannot be parsed."""
@@ -151,7 +159,7 @@ class RemoteCluster:
             return None
         name = stage.job_name
         address = f"http://{name}-trainer-0-0.{name}.{self.namespace}.svc:{self.platform.progress_port}/progress"
-        return trainer_client.parse_progress(self.poll(address, trainer_client.SECONDS))
+        return trainer_client.parse_progress(self.poll(self.namespace, address))
 
     # -- servers
 

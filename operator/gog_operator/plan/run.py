@@ -133,7 +133,7 @@ def _wind_down(facts: Facts, keep: str = "") -> tuple[Action, ...]:
     unfinished = [stage for stage in facts.stages.values() if not stage.finished]
     if unfinished:
         return tuple(
-            PatchObject(stage.kind, stage.name, annotations={CANCEL: "run"})
+            PatchObject(stage.kind, stage.name, annotations={CANCEL: "yes"})
             for stage in unfinished
             if not stage.cancelled
         )
