@@ -102,6 +102,14 @@ def test_an_endpoint_fails_with_the_last_log_line_after_three_starts_that_never_
     assert decide(endpoint, later(now), server=NEVER_READY).actions == ()
 
 
+def test_a_restart_whose_status_was_not_written_is_not_taken_for_one_that_is_due():
+    due = make_endpoint(status={"retry_time": later(2), "restarts": 1, "port": 4711})
+    decision = decide(due, later(3), server=ServerView("starting", "", 4711, later(2)))
+    assert decision.status.retry_time is None and decision.status.restarts == 1
+    again = decide(after(due, decision), later(9), server=NEVER_READY)
+    assert (again.status.failures, again.status.restarts, again.actions) == (1, 2, ())
+
+
 def test_a_server_that_refuses_its_input_is_not_restarted():
     refused = ServerView("exited", "", 0, NOW, False, 2, ("gog serve grounding: --data: no such folder",))
     assert rule.failed(after(make_endpoint(), decide(make_endpoint(), server=refused)))

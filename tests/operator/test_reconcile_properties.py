@@ -15,7 +15,8 @@ from support.operator_builders import FakeCluster, make_run
 from gog_operator import reconcile
 from gog_operator.api.meta import CANCEL
 from gog_operator.api.objects import Endpoint, GoGRun, Stage
-from gog_operator.plan.actions import ServerView
+from gog_operator.cluster.interface import Conflict
+from gog_operator.plan.actions import ServerView, ToolCheckView
 
 WORK = ("sweep", "answer", "sweep", "sweep", "answer", "sweep", "sweep", "sweep", "finish", "sweep", "wait")
 """Moves from any state of a run to the end of its current stage."""
@@ -196,3 +197,29 @@ def test_a_pass_that_loses_the_race_for_the_status_changes_nothing_and_is_repeat
     assert cluster.events == [] and cluster.get(GoGRun, "world").status == run.status
     settle(cluster)
     assert cluster.get(GoGRun, "world").status != run.status
+
+
+def lived(*, loses_first_writes):
+    """A whole run with checked tools. loses_first_writes: every status is written at the second try, after a conflict."""
+    cluster = start(is_persistent=True, checkTools=True)
+    real, lost = cluster.patch_status, set()
+
+    def losing(thing, status):
+        if loses_first_writes and (thing.key, status.model_dump_json()) not in lost:
+            lost.add((thing.key, status.model_dump_json()))
+            raise Conflict(thing.name)
+        real(thing, status)
+
+    cluster.patch_status = losing
+    for _ in range(60):
+        for step in ("sweep", "sweep", "answer", "sweep", "sweep", "finish"):
+            move(cluster, step)
+            cluster.tool_checks = dict.fromkeys(cluster.tool_checks, ToolCheckView("passed", "4 servers answer"))
+    run = cluster.get(GoGRun, "world")
+    assert run.finished
+    conditions = {each.type: (each.status, each.reason, each.message) for each in run.status.conditions}
+    return sorted((name, event.reason, event.message) for name, event in cluster.events), conditions
+
+
+def test_a_conflict_over_a_status_loses_neither_an_event_nor_a_condition_of_what_was_done():
+    assert lived(loses_first_writes=True) == lived(loses_first_writes=False)

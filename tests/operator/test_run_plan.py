@@ -298,6 +298,7 @@ def test_a_failed_attempt_of_a_stage_is_an_event_of_the_run_once():
     (stage,) = walk(run, until=1)
     status = {"conditions": holding("Ready", Reason.RETRYING, "attempt 1 failed: exit 1", status=False)}
     stage = stage.model_copy(update={"status": stage.status.model_copy(update=status)})
+    run = run.model_copy(update={"status": run.status.model_copy(update={"stage": stage.name})})
     first = decide(run, stages=[stage])
     message = "curate: attempt 1 failed: exit 1; the next attempt resumes from curate/1 and its journal"
     assert first.events == (Event("Retrying", message, warning=True),)

@@ -55,6 +55,10 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
     if server is not None and server.replicas != status.replicas:
         status = status.model_copy(update={"replicas": server.replicas})
         endpoint = endpoint.model_copy(update={"status": status})
+    if server is not None and server.state != "exited" and status.retry_time is not None:
+        # Its start was due, and has happened; the pass that started it lost a conflict over the status.
+        status = status.model_copy(update={"retry_time": None})
+        endpoint = endpoint.model_copy(update={"status": status})
     if failed(endpoint):
         return Decision(status, (StopServer(),) if server and server.state != "exited" else ())
     if not data.ready(endpoint.spec.data, facts.data):

@@ -179,21 +179,23 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         actions += [
             CreateObject(each) for each in children.endpoints(run, facts.store) if each.name not in facts.endpoints
         ]
-    events: tuple[Event, ...] = ()
     if facts.tool_check.state == "passed":
-        run, events = tool_check.passed(run, facts.tool_check, now)
-    elif facts.tool_check.state != "skipped":
+        return tool_check.passed(run, facts.tool_check, tuple(actions), now)
+    if facts.tool_check.state != "skipped":
         return tool_check.plan(run, facts.endpoints, facts.tool_check, tuple(actions), now)
     for step in planned:
         stage = facts.stages.get(step.name)
         if stage is None or not stage.finished:
             actions += _start_vllm(run, step, facts)
+        inputs = _inputs(step, planned, facts)
+        # By the status, not by the stage's creation: the stage exists where an earlier pass lost a conflict over the status.
+        started = () if run.status.stage == step.name else (_start_event(step, inputs),)
         if stage is None:
-            inputs = _inputs(step, planned, facts)
             actions.append(CreateObject(children.stage(run, step, inputs, facts.store)))
-            return Decision(_current(run, step, None, now), tuple(actions), (*events, _start_event(step, inputs)))
+            return Decision(_current(run, step, None, now), tuple(actions), started)
         if not stage.finished:
-            return Decision(_current(run, step, stage, now), tuple(actions), _retry_event(run, step, stage))
+            events = (*started, *_retry_event(run, step, stage))
+            return Decision(_current(run, step, stage, now), tuple(actions), events)
     return _finish(run, facts, now)
 
 

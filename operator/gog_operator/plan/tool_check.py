@@ -78,10 +78,12 @@ def plan(
     return Decision(run.status, actions, events)
 
 
-def passed(run: GoGRun, view: ToolCheckView, now: datetime) -> tuple[GoGRun, tuple[Event, ...]]:
-    """The run whose tools have been checked, and the event."""
+def passed(run: GoGRun, view: ToolCheckView, actions: tuple[Action, ...], now: datetime) -> Decision[RunStatus]:
+    """Reports that every tool answers. A later pass creates the first stage, because a run that has stages has no check,
+    and the condition would be lost with a conflict over the status."""
     checked = changes.with_conditions(run, ToolsChecked=(True, Reason.TOOLS_ANSWER, view.message), now=now)
-    return checked, (Event("ToolsChecked", f"{run.name}: {view.message}"),)
+    event = Event("ToolsChecked", f"{run.name}: {view.message}")
+    return Decision(checked.status, actions, (event,), requeue_after=0)
 
 
 def _number(run: GoGRun, actions: tuple[Action, ...]) -> Decision[RunStatus]:
