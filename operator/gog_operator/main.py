@@ -162,7 +162,7 @@ class Operator:
         for each in threads:
             each.start()
         try:
-            watch.watch(self.watcher, self.settings.namespaces, self.listed)
+            watch.watch(self.watcher, self.resync.readable, self.listed)
         finally:
             self.stop.set()
             self.queue.close()

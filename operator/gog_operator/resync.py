@@ -59,9 +59,15 @@ class Resync:
         self.api, self.namespaces, self.platform, self.queue, self.now = api, namespaces, platform, queue, now
         self.unknown: tuple[paths.Resource, ...] | None = None
         """Resources that the server does not have; None before the first resync."""
+        self.unreadable: frozenset[str | None] = frozenset()
+        """Namespaces that the last resync was forbidden to list, as when the operator's Role in one was deleted."""
         self.seen: dict[Key, str] = {}
         """Listed resource versions. The kind of a key is the resource's name (`gogruns.gog.dev`). Shared with the
         watcher's thread."""
+
+    def readable(self) -> tuple[str | None, ...]:
+        """The namespaces that may be listed; all of them if none may."""
+        return tuple(each for each in self.namespaces if each not in self.unreadable) or self.namespaces
 
     def once(self) -> int:
         """Lists and decides. A namespace that cannot be listed does not affect the others.
@@ -75,6 +81,7 @@ class Resync:
         begun = time.monotonic()
         snapshot = Snapshot()
         listed: list[str | None] = []
+        forbidden: list[str | None] = []
         for namespace in self.namespaces:
             part = Snapshot()
             try:
@@ -83,15 +90,24 @@ class Resync:
                 if not listed and namespace == self.namespaces[-1]:
                     raise
                 log.warning("resync: namespace %s: %s", namespace, error)
+                if error.status == 403:
+                    forbidden.append(namespace)
             else:
                 snapshot.add(part)
                 listed.append(namespace)
+        self._record(forbidden)
         self.unknown = tuple(dict.fromkeys(snapshot.unknown))
         self._remember(snapshot, listed)
         queued = sum(self._queue_kind(snapshot, kind) for kind in KINDS)
         object_metrics.record(self._documents(snapshot))
         metrics.RESYNC_SECONDS.set(time.monotonic() - begun)
         return queued
+
+    def _record(self, forbidden: Sequence[str | None]) -> None:
+        self.unreadable = frozenset(forbidden)
+        for each in self.namespaces:
+            if each is not None:
+                metrics.record_readable(each, each not in self.unreadable)
 
     def _remember(self, snapshot: Snapshot, namespaces: Sequence[str | None]) -> None:
         """Updates `seen`: adds what was listed, and removes what these namespaces no longer contain."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import kopf
@@ -28,7 +28,13 @@ WATCHED = (*paths.OURS.values(), paths.VOLCANO_JOBS, paths.INFERENCE_SERVICES, p
 OURS = {resource.name: kind for kind, resource in paths.OURS.items()}
 STAGES = {name for name, kind in OURS.items() if kind in STAGE_OF}
 PAGE = 250
+AGAIN = 5.0
+"""Seconds until watches that failed start again."""
+FOLLOW_SECONDS = 1.0
+"""Seconds between two looks at which namespaces can be listed."""
 Body = Mapping[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class Watcher:
@@ -139,20 +145,59 @@ def configure(settings: kopf.OperatorSettings) -> None:
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = paths.LABEL
 
 
-def watch(watcher: Watcher, namespaces: tuple[str | None, ...], ready: threading.Event) -> None:
-    """Watches until SIGTERM or SIGINT; must run in the main thread. Raises an exception if watching cannot continue.
+def watch(
+    watcher: Watcher,
+    namespaces: Callable[[], tuple[str | None, ...]],
+    ready: threading.Event,
+    *,
+    run: Callable[..., Awaitable[None]] = kopf.operator,
+) -> None:
+    """Watches until SIGTERM or SIGINT; must run in the main thread.
+
+    Kopf stops all watches when one fails for good, as those of a namespace do whose Role was deleted. The watches then
+    start again, in the namespaces that can be listed.
 
     Args:
         watcher: Handles the events.
-        namespaces: Namespaces to watch; (None,) for the whole cluster.
+        namespaces: Returns the namespaces that can be listed; (None,) for the whole cluster.
         ready: Watches start once it is set.
+        run: Runs a kopf operator.
     """
     logging.getLogger("kopf.objects").setLevel(logging.ERROR)
-    everywhere = None in namespaces
-    operator = kopf.operator(
-        registry=registry(watcher, ready),
-        standalone=True,
-        clusterwide=everywhere,
-        namespaces=[] if everywhere else [each for each in namespaces if each],
-    )
-    asyncio.run(operator)
+    asyncio.run(_watch(watcher, namespaces, ready, run))
+
+
+async def _watch(
+    watcher: Watcher,
+    namespaces: Callable[[], tuple[str | None, ...]],
+    ready: threading.Event,
+    run: Callable[..., Awaitable[None]],
+) -> None:
+    while True:
+        watched, changed = namespaces(), asyncio.Event()
+        following = asyncio.create_task(_follow(namespaces, watched, changed))
+        everywhere = None in watched
+        try:
+            await run(
+                registry=registry(watcher, ready),
+                standalone=True,
+                clusterwide=everywhere,
+                namespaces=[] if everywhere else [each for each in watched if each],
+                stop_flag=changed,
+            )
+            if not changed.is_set():
+                return  # by a signal
+        except Exception:
+            log.exception("watching failed; it starts again in %.0f s", AGAIN)
+            await asyncio.sleep(AGAIN)
+        finally:
+            following.cancel()
+
+
+async def _follow(
+    namespaces: Callable[[], tuple[str | None, ...]], watched: tuple[str | None, ...], changed: asyncio.Event
+) -> None:
+    """Sets the event once other namespaces are to be watched."""
+    while namespaces() == watched:
+        await asyncio.sleep(FOLLOW_SECONDS)
+    changed.set()

@@ -24,8 +24,8 @@ INSTALL = Path(__file__).parents[2] / "manifests/install.yaml"
 class Process:
     """An operator whose service account has the manifest's permissions in one namespace."""
 
-    def __init__(self, place: Workplace, folder: Path) -> None:
-        self.place, self.port, self.log = place, free_ports(1)[0], folder / "log"
+    def __init__(self, place: Workplace, folder: Path, *more: str) -> None:
+        self.place, self.port, self.log, self.more = place, free_ports(1)[0], folder / "log", more
         self.kubeconfig = folder / "kubeconfig"
         self.kubeconfig.write_text(yaml.safe_dump(self._kubeconfig()))
         self.process = self.start()
@@ -33,19 +33,28 @@ class Process:
     def start(self) -> subprocess.Popen[bytes]:
         words = ["--namespace", self.place.namespace, "--lease-namespace", self.place.namespace]
         return subprocess.Popen(
-            [sys.executable, "-m", "gog_console", "operator", *words, "--port", str(self.port)],
+            [sys.executable, "-m", "gog_console", "operator", *words, "--port", str(self.port), *self.more],
             env=os.environ | {"KUBECONFIG": str(self.kubeconfig)},
             stderr=self.log.open("ab"),
         )
 
     def _kubeconfig(self) -> dict[str, Any]:
         server, namespace = self.place.server, self.place.namespace
+        head = {"name": "operator", "namespace": namespace}
+        server.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": head})
+        self.permit(namespace)
+        token = server.kubectl("create", "token", "operator", "-n", namespace).strip()
+        config = yaml.safe_load(server.kubeconfig.read_text())
+        config["users"] = [{"name": each["name"], "user": {"token": token}} for each in config["users"]]
+        return config
+
+    def permit(self, namespace: str) -> None:
+        """Gives the service account the manifest's permissions in a namespace."""
         rules = [rule for each in manifests() if each["metadata"]["name"] in ROLES for rule in each["rules"]]
         head = {"name": "operator", "namespace": namespace}
-        subject = {"kind": "ServiceAccount", **head}
+        subject = {"kind": "ServiceAccount", "name": "operator", "namespace": self.place.namespace}
         rbac = "rbac.authorization.k8s.io"
-        server.apply(
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": head},
+        self.place.server.apply(
             {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": head, "rules": rules},
             {
                 "apiVersion": f"{rbac}/v1",
@@ -55,10 +64,6 @@ class Process:
                 "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "operator"},
             },
         )
-        token = server.kubectl("create", "token", "operator", "-n", namespace).strip()
-        config = yaml.safe_load(server.kubeconfig.read_text())
-        config["users"] = [{"name": each["name"], "user": {"token": token}} for each in config["users"]]
-        return config
 
     def healthy(self) -> bool:
         try:
@@ -135,3 +140,28 @@ def test_the_successor_of_a_killed_operator_continues_its_work(place, operator):
     operator.process = operator.start()
     drive(place, lambda: place.condition("GoGRun", "world", "Complete"))
     assert [each["status"]["attempt"] for each in place.stages()] == [1] * 5
+
+
+@pytest.mark.slow
+def test_a_namespace_without_the_operator_s_role_does_not_affect_the_others(api_server, tmp_path):
+    kept, lost = Workplace(api_server), Workplace(api_server)
+    operator = Process(kept, tmp_path, "--namespace", lost.namespace, "--resync", "2")
+    try:
+        readable = f'gog_operator_namespace_readable{{watched_namespace="{lost.namespace}"}}'
+        until(operator.healthy)
+        until(lambda: operator.metric("gog_operator_last_resync_timestamp_seconds") > 0)
+        assert operator.metric(readable) == 0, "it never had the role there"
+        kept.apply()
+        drive(kept, lambda: kept.condition("GoGRun", "world", "Complete"))
+        operator.permit(lost.namespace)
+        until(lambda: operator.metric(readable) == 1)
+        lost.apply()
+        drive(lost, lambda: lost.condition("GoGRun", "world", "Complete"))
+        api_server.kubectl("delete", "rolebinding", "operator", "-n", lost.namespace)
+        until(lambda: operator.metric(readable) == 0)
+        kept.create("GoGRun", "second", store={"uri": "s3://bucket/second", "secretName": "s3"})
+        drive(kept, lambda: kept.condition("GoGRun", "second", "Complete"))
+        assert operator.healthy() and operator.end() == 0
+    finally:
+        if operator.process.poll() is None:
+            operator.end(signal.SIGKILL)

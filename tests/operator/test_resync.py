@@ -136,6 +136,32 @@ def test_a_resync_that_can_list_nothing_fails():
         Resync(OneForbidden(), ("gone", "gone"), Platform(), WorkQueue(lambda: 0.0), lambda: NOW).once()
 
 
+def test_a_namespace_that_may_not_be_listed_is_not_watched_until_it_may_be_listed_again():
+    server = OneForbidden(document(name="a"))
+    made = Resync(server, ("gone", "ns"), Platform(), WorkQueue(lambda: 0.0), lambda: NOW)
+    assert made.readable() == ("gone", "ns")
+    made.once()
+    assert made.readable() == ("ns",)
+    server.send = lambda request: Server.send(server, request)
+    made.once()
+    assert made.readable() == ("gone", "ns")
+
+
+class OneDown(Server):
+    """Returns 503 in one namespace, as an overloaded server may."""
+
+    def send(self, request):
+        if "/namespaces/slow/" in request.path:
+            raise ApiError(503, "", "try again")
+        return super().send(request)
+
+
+def test_a_namespace_that_is_only_unavailable_is_watched_all_the_same():
+    made = Resync(OneDown(), ("slow", "ns"), Platform(), WorkQueue(lambda: 0.0), lambda: NOW)
+    made.once()
+    assert made.readable() == ("slow", "ns")
+
+
 class Shared(dict):
     """Versions to which the watcher's thread adds one at every step of an iteration."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from gog_operator import watch
 from gog_operator.watch import Watcher, configure
 from gog_operator.workqueue import Key, WorkQueue
 
@@ -129,3 +133,38 @@ def test_kopf_keeps_nothing_in_our_objects_and_needs_no_cluster_wide_permission(
     settings = kopf.OperatorSettings()
     configure(settings)
     assert settings.scanning.disabled and settings.peering.standalone and not settings.posting.enabled
+
+
+def watched(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch, namespaces: Callable[[], tuple[Any, ...]], ends: Sequence[Any]
+) -> list[Any]:
+    """The namespaces of each start of the watches. ends: how each ends: by an exception, a `signal`, or a `change`."""
+    monkeypatch.setattr(watch, "AGAIN", 0.0)
+    monkeypatch.setattr(watch, "FOLLOW_SECONDS", 0.0)
+    starts: list[Any] = []
+
+    async def run(*, namespaces: list[str], clusterwide: bool, stop_flag: asyncio.Event, **_: Any) -> None:
+        starts.append("all" if clusterwide else namespaces)
+        end = ends[len(starts) - 1]
+        if isinstance(end, Exception):
+            raise end
+        if end == "change":
+            await stop_flag.wait()
+
+    watch.watch(watcher, namespaces, threading.Event(), run=run)
+    return starts
+
+
+def test_a_signal_ends_watching(watcher, monkeypatch):
+    assert watched(watcher, monkeypatch, lambda: (None,), ["signal"]) == ["all"]
+
+
+def test_watches_that_failed_start_again(watcher, monkeypatch):
+    forbidden = PermissionError("gogruns is forbidden in b")
+    assert watched(watcher, monkeypatch, lambda: ("a", "b"), [forbidden, forbidden, "signal"]) == [["a", "b"]] * 3
+
+
+def test_watches_start_again_where_another_set_of_namespaces_may_be_listed(watcher, monkeypatch):
+    looks = iter([("a", "b"), ("a", "b"), ("a",), ("a",), ("a", "b")])
+    found = watched(watcher, monkeypatch, lambda: next(looks, ("a", "b")), ["change", "change", "signal"])
+    assert found == [["a", "b"], ["a"], ["a", "b"]]

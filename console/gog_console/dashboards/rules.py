@@ -225,6 +225,14 @@ OPERATOR = (
         "The affected object makes no progress; the operator's log contains the traceback.",
     ),
     Alert(
+        "GogNamespaceForbidden",
+        "gog_operator_namespace_readable == 0 and on (pod) gog_operator_leader == 1",
+        "5m",
+        "warning",
+        "The operator may not list the objects of namespace {{ $labels.watched_namespace }}",
+        "Runs there make no progress; those of other namespaces do. Its Role or RoleBinding is missing.",
+    ),
+    Alert(
         "GogEndpointNotReady",
         'max by (namespace, role) (gog_operator_endpoints{ready="false"}) > 0',
         "15m",

@@ -248,6 +248,10 @@ RESYNC_SECONDS = OPERATOR.gauge(
 OBJECTS = OPERATOR.gauge(
     "gog_operator_objects", "objects", "Objects in the last complete list.", kind=("GoGRun", *KINDS, "Endpoint")
 )
+NAMESPACE_READABLE = OPERATOR.gauge(
+    "gog_operator_namespace_readable", "0 or 1", "0 while the API server forbids the operator to list a namespace's objects.",
+    watched_namespace="namespace that the operator watches",
+)  # fmt: skip
 LEADER = OPERATOR.gauge("gog_operator_leader", "0 or 1", "1 while this replica of the operator holds the lease.")
 
 PAGES = (STAGES, PROCESS, SERVERS, RUNS, OPERATOR)

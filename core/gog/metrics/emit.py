@@ -266,6 +266,11 @@ def record_resync(now: float) -> None:
     d.LAST_RESYNC.set(now)
 
 
+def record_readable(namespace: str, readable: bool) -> None:
+    """Whether the operator can list the objects of a namespace that it watches."""
+    d.NAMESPACE_READABLE.labels(namespace).set(readable)
+
+
 def record_listed_objects(kind: str, count: int) -> None:
     d.OBJECTS.labels(kind).set(count)
 
