@@ -29,9 +29,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from gog import dataset, stats, store
+from gog import dataset, failure_rules, rewards, stats, store
 from gog.engine import Limits
-from gog.rewards import group_advantages, group_totals
 from gog.spec import AgentSettings, ModelSpec, ToolsSpec
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
@@ -223,8 +222,8 @@ def polluted(groups: Sequence[Sequence[Trajectory]]) -> int:
     """Trajectories touched by a tool failure that would get an advantage."""
     count = 0
     for group in groups:
-        advantages = group_advantages(group_totals(group, "mask"))
-        count += sum(1 for item, value in zip(group, advantages, strict=True) if item.failures and value is not None)
+        (learned,) = rewards.with_advantages([group], failures=failure_rules.Settings(), estimator="group")
+        count += sum(1 for item in learned if item.failures and item.advantage is not None)
     return count
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gog import failure_rules
 from gog.spec.base import Advantages
 from gog.trajectory import Reward, Trajectory
 
@@ -85,32 +86,6 @@ def overlong_penalty(trajectory: Trajectory, *, max_tokens: int, share: float, p
         return penalty
     over = len(trajectory.tokens()) / max_tokens - (1 - share)
     return penalty * min(1.0, max(0.0, over / share))
-
-
-def exclusion(trajectory: Trajectory, failures: str) -> str:
-    """Why a trajectory must not be trained on; empty if it may.
-
-    Args:
-        trajectory: a judged trajectory.
-        failures: what to do with tool failures: mask, drop or keep.
-    """
-    if trajectory.reward is None or trajectory.reward.total is None:
-        return "judge"
-    if trajectory.failures and failures != "keep":
-        return f"tool failure: {trajectory.failures[0].tool} {trajectory.failures[0].kind}"
-    return ""
-
-
-def group_totals(group: Sequence[Trajectory], failures: str) -> list[float | None]:
-    """The rewards that count within a group; None for a member that is excluded.
-
-    Args:
-        group: the judged trajectories of one question.
-        failures: mask excludes the members with a tool failure, drop the whole group if there is one, keep no member.
-    """
-    if failures == "drop" and any(item.failures for item in group):
-        return [None] * len(group)
-    return [None if exclusion(item, failures) or item.reward is None else item.reward.total for item in group]
 
 
 def varies(totals: Sequence[float | None], *, epsilon: float = EQUAL) -> bool:
@@ -201,20 +176,31 @@ ESTIMATORS: dict[Advantages, Estimator] = {
 
 
 def with_advantages(
-    groups: Sequence[Sequence[Trajectory]], *, failures: str, estimator: Advantages
+    groups: Sequence[Sequence[Trajectory]], *, failures: failure_rules.Settings, estimator: Advantages
 ) -> list[list[Trajectory]]:
     """The groups of a step with advantages; an excluded trajectory has none and does not change those of the others.
 
     Args:
         groups: judged trajectories, those of one question in each group.
-        failures: as in `group_totals`.
+        failures: the rule for tool failures.
         estimator: name of the estimator.
     """
-    advantages = ESTIMATORS[estimator]([group_totals(group, failures) for group in groups])
+    treated = [failure_rules.treat(group, failures) for group in groups]
+    advantages = ESTIMATORS[estimator]([[each.total for each in group] for group in treated])
     return [
-        [item.model_copy(update={"advantage": value}) for item, value in zip(group, values, strict=True)]
-        for group, values in zip(groups, advantages, strict=True)
+        [each.apply(item, value) for item, each, value in zip(*parts, strict=True)]
+        for parts in zip(groups, treated, advantages, strict=True)
     ]
+
+
+def has_signal(group: Sequence[Trajectory], failures: failure_rules.Settings) -> bool:
+    """Whether something can be learned from a group by comparing its members.
+
+    Args:
+        group: judged trajectories of one question.
+        failures: the rule for tool failures. Rewards may differ, and what differs may all be masked.
+    """
+    return any(item.advantage for item in with_advantages([group], failures=failures, estimator="centred")[0])
 
 
 def _valid(totals: Sequence[float | None]) -> np.ndarray:

@@ -61,10 +61,13 @@ class Segment(Record):
     """Version of the weights that sampled the tokens."""
     overrun: bool = False
     """Whether the last token completes the closing tag and holds more text behind it; such a token is not learned."""
+    masked: bool = False
+    """Whether nothing of it is learned, although the model wrote it, because of a tool failure (gog.failure_rules)."""
 
     def loss_mask(self) -> list[bool]:
-        """Whether each token is learned: what the model wrote, except a last token that runs past the closing tag."""
-        learned = self.source == "model"
+        """Whether each token is learned: what the model wrote, unless it is masked, and except a last token that runs past
+        the closing tag."""
+        learned = self.source == "model" and not self.masked
         return [learned] * (len(self.tokens) - self.overrun) + [False] * self.overrun
 
 
@@ -235,6 +238,8 @@ class Trajectory(Record):
     """Advantage within its group; None if it is excluded or was not trained on."""
     excluded: str = ""
     """Why it counts neither in the loss nor in its group's statistics; empty if it counts."""
+    treatment: str = ""
+    """What its tool failures changed of how it is learned, although it counts; empty if nothing."""
     seconds: float = 0.0
     """Wall-clock time of the episode."""
 

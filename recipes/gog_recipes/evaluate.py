@@ -149,7 +149,7 @@ class EvaluateRecipe(FTRecipeInterface):
                     self.pool,
                     self.stage.key,
                     self.cfg.seed,
-                    RewardConfig(failures="keep"),
+                    RewardConfig(tool_failures="keep"),
                     policy.answer_only,
                     self.ranks,
                     self.stage.tracer,

@@ -13,7 +13,8 @@ Features and their trade-offs
       trainer on a log-probability, truncated importance sampling weights the token, and beyond a bound the stage stops
     - a canary before the first step and in every step: a policy that does not see its adapter or its images, and an engine
       of another policy, stop the stage
-    - trajectories touched by a tool failure or without a verdict enter neither the loss nor their group's statistics
+    - a rule decides what a tool failure makes of a trajectory (gog.failure_rules): by default it enters neither the loss nor
+      its group's statistics, like one without a verdict
     - a step that lost too many of its trajectories, or from which nothing can be compared, is not learned from: it is
       played again until the outage is over or the patience for it is used up, and never counts as a step
     - groups with equal rewards carry no signal: counted, and replaced by further questions' up to a bound if wished; too
@@ -50,7 +51,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import catalog, dataset, exclusion, metrics, progress, rewards, stats, trajectory_zip, wording
+from gog import catalog, dataset, exclusion, failure_rules, metrics, progress, rewards, stats, trajectory_zip, wording
 from gog.dataset import Question
 from gog.engine import Counters, Limits
 from gog.errors import UserError
@@ -217,7 +218,11 @@ class GRPORecipe(FTRecipeInterface):
 
     def _check(self, rollout: StepRollout) -> CanaryStats:
         """Compares what the engine sampled in a step with the trainer. Raises UserError."""
-        own = [canary.Conversation(item.id, item.segments) for group in rollout.own for item in group]
+        own = [
+            canary.Conversation(item.id, failure_rules.unmasked(item.segments))
+            for group in rollout.own
+            for item in group
+        ]
         return self.canary.check(own, version=self.step, where=f"step {self.step + 1}")
 
     async def _play(self) -> StepRollout:
@@ -243,12 +248,17 @@ class GRPORecipe(FTRecipeInterface):
         own = [groups[index] for index in batch.own]
         return StepRollout(groups, own, found, len(played.skipped), replaced, batch.missing)
 
+    @property
+    def failures(self) -> failure_rules.Settings:
+        """The rule for tool failures."""
+        return failure_rules.Settings.of(self.cfg)
+
     def _with_advantages(self, groups: Sequence[Sequence[Trajectory]]) -> list[list[Trajectory]]:
-        return rewards.with_advantages(groups, failures=self.cfg.failures, estimator=self.loss_config.advantages)
+        return rewards.with_advantages(groups, failures=self.failures, estimator=self.loss_config.advantages)
 
     def has_signal(self, group: Sequence[Trajectory]) -> bool:
-        """Whether the rewards of a group differ."""
-        return rewards.varies(rewards.group_totals(group, self.cfg.failures))
+        """Whether a group has something to learn from."""
+        return rewards.has_signal(group, self.failures)
 
     def _spoiled(self, rollout: StepRollout) -> exclusion.Cause | None:
         """Why a step must not be learned from; None if it may."""

@@ -21,7 +21,7 @@ from support.builders import (
     think,
 )
 
-from gog import behaviour, prompts, rewards
+from gog import behaviour, failure_rules, prompts, rewards
 from gog.agent import Generation
 from gog.tool_types import FailureKind, Reply
 
@@ -224,7 +224,7 @@ def test_an_observation_that_does_not_fit_even_truncated_is_a_tool_failure() -> 
     assert (trajectory.stop, len(trajectory.turns)) == ("max_tokens", 1)
     assert [(item.tool, item.kind) for item in trajectory.failures] == [("grounding", "too_long")]
     judged = trajectory.model_copy(update={"reward": rewards.reward(0.0, trajectory.well_formed)})
-    assert rewards.exclusion(judged, "mask") == "tool failure: grounding too_long"
+    assert failure_rules.excluded(judged, "exclude") == "tool failure: grounding too_long"
     assert episode.session.observed == [] and trajectory.images() == []
 
 

@@ -1,4 +1,4 @@
-"""Rewards, exclusion from training, and advantages within a group."""
+"""Rewards, and advantages within a group and over a step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from support.builders import make_trajectory, make_turn
 
 from gog import rewards
 from gog.spec.base import Advantages
-from gog.trajectory import Failure, Reward, Segment, Trajectory
+from gog.trajectory import Segment, Trajectory
 
-BROKEN = Failure(tool="textSearch", kind="timeout")
 totals = st.lists(st.sampled_from([0.0, 0.1, 0.9, 1.0, None]), max_size=8)
 
 
@@ -45,24 +44,6 @@ def test_without_a_verdict_there_is_no_reward_rather_than_a_low_one(well_formed:
     reward = rewards.reward(None, well_formed)
     assert (reward.accuracy, reward.total) == (None, None)
     assert reward.format == float(well_formed)
-
-
-@pytest.mark.parametrize("failures", ["mask", "drop", "keep"])
-def test_an_unjudged_trajectory_is_excluded_whatever_the_setting(failures: str) -> None:
-    assert rewards.exclusion(make_trajectory(reward=rewards.reward(None, True)), failures) == "judge"
-    assert rewards.exclusion(make_trajectory(), failures) == "judge"
-
-
-def test_a_trajectory_with_a_tool_failure_is_excluded_unless_kept() -> None:
-    touched = make_trajectory(failures=(BROKEN,), reward=rewards.reward(1.0, True))
-    assert rewards.exclusion(touched, "mask") == "tool failure: textSearch timeout"
-    assert rewards.exclusion(touched, "drop") == "tool failure: textSearch timeout"
-    assert rewards.exclusion(touched, "keep") == ""
-    assert rewards.exclusion(make_trajectory(reward=rewards.reward(0.0, False)), "mask") == ""
-
-
-def test_a_wrong_answer_is_not_excluded() -> None:
-    assert rewards.exclusion(make_trajectory(reward=Reward(accuracy=0.0, format=1.0, total=0.1)), "mask") == ""
 
 
 @pytest.mark.parametrize(
@@ -97,33 +78,6 @@ def test_an_excluded_member_changes_nothing_for_the_others() -> None:
 def test_a_group_with_one_valid_member_has_no_advantage() -> None:
     assert rewards.group_advantages([None, 1.0, None]) == [None, 0.0, None]
     assert rewards.group_advantages([]) == []
-
-
-@pytest.mark.parametrize(
-    ("failures", "expected"),
-    [("mask", [1.0, None, 0.1]), ("drop", [None, None, None]), ("keep", [1.0, 0.0, 0.1])],
-)
-def test_a_tool_failure_excludes_its_member_or_its_group_or_nothing(
-    failures: str, expected: list[float | None]
-) -> None:
-    right = make_trajectory(reward=Reward(accuracy=1, format=1, total=1.0))
-    spoiled = make_trajectory(reward=Reward(accuracy=0, format=0, total=0.0), failures=(BROKEN,))
-    wrong = make_trajectory(reward=Reward(accuracy=0, format=1, total=0.1))
-    assert rewards.group_totals([right, spoiled, wrong], failures) == expected
-
-
-def test_a_judge_error_is_excluded_whatever_the_setting_for_tool_failures() -> None:
-    undecided = make_trajectory(reward=Reward(accuracy=None, format=1, total=None))
-    assert rewards.group_totals([undecided], "keep") == [None]
-
-
-def test_an_excluded_member_does_not_change_the_advantages_of_the_others() -> None:
-    right = make_trajectory(reward=Reward(accuracy=1, format=1, total=1.0))
-    wrong = make_trajectory(reward=Reward(accuracy=0, format=1, total=0.1))
-    spoiled = make_trajectory(reward=Reward(accuracy=0, format=0, total=0.0), failures=(BROKEN,))
-    alone = rewards.group_advantages(rewards.group_totals([right, wrong], "mask"))
-    beside = rewards.group_advantages(rewards.group_totals([right, spoiled, wrong], "mask"))
-    assert beside == [alone[0], None, alone[1]]
 
 
 # ---- costs and length

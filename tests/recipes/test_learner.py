@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import learning, plain, real_structures
 
-from gog import exclusion, trajectory
+from gog import exclusion, failure_rules, trajectory
 from gog.errors import UserError
 from gog.spec import GRPOConfig, ModelSpec
 from gog_recipes import losses
@@ -104,6 +104,29 @@ def test_the_means_of_a_step_are_over_the_trajectories_and_tokens_of_all_ranks(t
     step = StepRollout([mine, others], [mine], exclusion.count([mine, others]), 0)
     tokens = sum(len(item.model_logprobs()) for item in mine)
     assert Learner._counted(SimpleNamespace(ranks=ranks), step) == Counted(len(TURNS), tokens + 1000)
+
+
+@pytest.mark.parametrize(("loss", "turns"), [("grpo", 1), ("gspo", 1), ("reinforce_plus_plus", 2)])
+def test_masked_turns_are_read_and_not_learned_by_any_loss(tiny, loss, turns):
+    own = tiny[3]
+    masked = [item.model_copy(update={"segments": tuple(failure_rules.masked(item.segments, turns))}) for item in own]
+    plain = [  # the same tokens, as if a tool had written the masked ones
+        item.model_copy(
+            update={
+                "segments": tuple(
+                    segment.model_copy(update={"source": "observation", "logprobs": (), "masked": False})
+                    if segment.masked
+                    else segment
+                    for segment in item.segments
+                )
+            }
+        )
+        for item in masked
+    ]
+    expected, gradients = update(tiny, [plain], loss=loss, micro_batch_tokens=150)
+    found, ours = update(tiny, [masked], loss=loss, micro_batch_tokens=70)
+    assert learning.difference(ours, gradients) < 1e-6
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_the_loss_equals_that_of_each_trajectory_by_itself_through_the_plain_forward(tiny):

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
-from gog import behaviour, levels, rewards, stats, store, trajectory_zip
+from gog import behaviour, failure_rules, levels, rewards, stats, store, trajectory_zip
 from gog.images import Image
 from gog.trajectory import Candidate, Failure, Observation, Result, Reward, Segment, Trajectory, Turn
 from support.report_objects import ALL, EVENTS, run_objects
@@ -98,7 +98,7 @@ class Maker:
         )
         reward = rewards.reward(float(right and not stopped), trajectory.well_formed)
         trajectory = trajectory.model_copy(update={"reward": reward})
-        return trajectory.model_copy(update={"excluded": rewards.exclusion(trajectory, "mask")})
+        return trajectory.model_copy(update={"excluded": failure_rules.excluded(trajectory, "exclude")})
 
     def _turns(
         self, kind: str, policy: str, scene: Scene, target: int, right: bool, failures: list[Failure]

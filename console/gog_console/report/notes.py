@@ -119,17 +119,17 @@ def _exclusions(data: Data) -> Iterator[tuple[str, str]]:
     rows = data.main("grpo", data.curves) or ()
     played = sum(value or 0 for value in column(rows, "trajectories"))
     excluded = sum(value or 0 for value in column(rows, "excluded"))
-    how = provenance.value(data, "grpo", "failures") or "mask"
-    if played and how != "keep":
+    how = provenance.value(data, "grpo", "tool_failures") or "exclude"
+    if played and how in ("exclude", "drop"):
         yield (
             "Trajectories with failures were excluded.",
             f"{formatting.count(excluded)} of {formatting.count(played)} in GRPO had a tool or judge failure and entered "
-            f"neither the loss nor their group's statistics (failures: {how}). Reward and accuracy curves cover the others.",
+            f"neither the loss nor their group's statistics (toolFailures: {how}). Reward and accuracy curves cover the others.",
         )
     elif played:
         yield (
             "Tool failures entered the loss.",
-            "This run set failures: keep, so rewards include effects of the infrastructure.",
+            f"This run set toolFailures: {how}, so what it learned includes effects of the infrastructure.",
         )
 
 

@@ -255,6 +255,7 @@ function heading(trajectory) {
       h('span', {}, 'accepted ', h('b', {}, (trajectory.answers || []).join(' / '))),
       trajectory.reward && rewardParts(trajectory)),
     trajectory.excluded && h('p', { class: 'failure' }, h('b', {}, 'Excluded from learning: '), trajectory.excluded),
+    trajectory.treatment && h('p', { class: 'failure' }, h('b', {}, 'Learned differently: '), trajectory.treatment),
   );
 }
 

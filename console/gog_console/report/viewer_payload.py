@@ -127,6 +127,7 @@ def entry(sample: Sample) -> Json:
             "failures": len(item.failures),
             "errors": sum(not turn.well_formed for turn in item.turns),
             "excluded": item.excluded,
+            "treatment": item.treatment,
             "reward": item.reward.model_dump() if item.reward else None,
             "advantage": None if item.advantage is None else round(item.advantage, 4),
             "seconds": round(item.seconds, 3),

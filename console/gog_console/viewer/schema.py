@@ -102,7 +102,16 @@ def _unreadable(found: Found, line: Line) -> Row:
 def words(sample: Sample) -> str:
     """Searchable text of a trajectory."""
     item = sample.trajectory
-    parts = [item.question, item.answer or "", *item.answers, item.kind, item.question_id, item.excluded, sample.policy]
+    parts = [
+        item.question,
+        item.answer or "",
+        *item.answers,
+        item.kind,
+        item.question_id,
+        item.excluded,
+        item.treatment,
+        sample.policy,
+    ]
     for turn in item.turns:
         parts += _words_of(turn)
     return " ".join(parts)[:MOST_WORDS]

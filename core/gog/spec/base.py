@@ -63,6 +63,8 @@ Gaze = Annotated[Literal["select", "direct", "off"], YamlWords()]
 Level = Annotated[Literal["easy", "1", "2"], YamlWords()]
 Advantages = Literal["group", "centred", "leave_one_out", "batch", "group_batch"]
 """Names of the estimators in gog.rewards."""
+ToolFailures = Literal["exclude", "mask", "drop", "keep", "zero", "fatal-clamp"]
+"""Names of the rules in gog.failure_rules."""
 Share = Annotated[float, Field(ge=0, le=1)]
 QUANTITY = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 """Pattern of a Kubernetes quantity that is not negative."""

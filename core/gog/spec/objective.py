@@ -1,12 +1,15 @@
-"""What GRPO optimises: the reward of an episode, and the loss of an update."""
+"""What GRPO optimises: the reward of an episode, what tool failures make of it, and the loss of an update."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from gog.spec.base import Advantages, Share, Spec
+from gog.spec.base import Advantages, Share, Spec, ToolFailures
+
+FATAL_FAILURES = 3
+"""Default of `fatalFailures`."""
 
 
 class LossSettings(Spec):
@@ -83,3 +86,31 @@ class RewardSettings(Spec):
     overlong_penalty: Share = Field(
         1.0, description="What the reward of an episode of `maxTokens` tokens loses [peer: DAPO 1]."
     )
+
+
+class FailureSettings(Spec):
+    """What tool failures make of a trajectory."""
+
+    tool_failures: ToolFailures = Field(
+        "exclude",
+        description="Treatment of trajectories with a tool failure. exclude: they count neither in the loss nor in the "
+        "group's statistics; mask: they count, but the turn of the first failed call and all later ones are not learned; "
+        "drop: their whole group is excluded; keep: they are learned like any other; zero: they are learned with reward 0; "
+        "fatal-clamp: after `fatalFailures` failed turns in a row, these and all later ones are not learned, and the "
+        "advantage is at least 0 [ours].",
+    )
+    fatal_failures: int = Field(
+        FATAL_FAILURES,
+        ge=1,
+        le=64,
+        description="Turns in a row with a tool failure that are fatal; only with `toolFailures: fatal-clamp` [peer: 3].",
+    )
+
+    @model_validator(mode="after")
+    def _only_one_rule_counts_failures_in_a_row(self) -> Self:
+        if self.fatal_failures != FATAL_FAILURES and self.tool_failures != "fatal-clamp":
+            raise ValueError(
+                f"fatalFailures is used by toolFailures fatal-clamp only, and toolFailures is {self.tool_failures}: remove "
+                "it, or set toolFailures to fatal-clamp"
+            )
+        return self

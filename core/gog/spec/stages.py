@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
 from gog.spec.endpoints import ModelEndpoint
-from gog.spec.objective import LossSettings, RewardSettings
+from gog.spec.objective import FailureSettings, LossSettings, RewardSettings
 
 Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
 
@@ -279,7 +279,7 @@ class StratifySettings(EngineSettings):
         return self
 
 
-class GRPOSettings(RewardSettings, LossSettings, PassSettings, EngineSettings):
+class GRPOSettings(RewardSettings, FailureSettings, LossSettings, PassSettings, EngineSettings):
     """How the policy is improved by reinforcement learning."""
 
     steps: int = Field(120, ge=1, description="Optimizer steps.")
@@ -322,11 +322,6 @@ class GRPOSettings(RewardSettings, LossSettings, PassSettings, EngineSettings):
         "above which the stage stops. Default: 0.001 in float32, 0.1 in bfloat16 [ours].",
     )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature [ours].")
-    failures: Literal["mask", "drop", "keep"] = Field(
-        "mask",
-        description="Treatment of trajectories with a tool failure. mask: excluded from the loss and from group statistics; "
-        "drop: their whole group is excluded; keep: treated like any other [ours].",
-    )
     max_excluded_share: Share = Field(
         0.5,
         description="Largest share of a step's trajectories that failures of tools or the judge may exclude. A step above "

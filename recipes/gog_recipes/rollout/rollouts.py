@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Container, Coroutine, Itera
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from gog import catalog, judging, metrics, outage, prompts, rewards, tool_actions, tracing, trajectory_zip
+from gog import catalog, failure_rules, judging, metrics, outage, prompts, tool_actions, tracing, trajectory_zip
 from gog.agent import Episode, Session
 from gog.dataset import Question
 from gog.engine import Engine
@@ -320,7 +320,7 @@ class Rollouts:
             trajectory = trajectory.model_copy(update=given)
         reward = self.scoring.reward(trajectory, accuracy, max_tokens=self.settings.max_tokens)
         trajectory = trajectory.model_copy(update={"reward": reward})
-        excluded = rewards.exclusion(trajectory, self.scoring.failures)
+        excluded = failure_rules.excluded(trajectory, self.scoring.tool_failures)
         status = "counted" if not excluded else "judge" if excluded == "judge" else "tool_failure"
         metrics.record_trajectory(self.stage, status)
         return trajectory.model_copy(update={"excluded": excluded})

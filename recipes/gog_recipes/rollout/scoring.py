@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gog import behaviour, rewards
 from gog.spec import GRPOSettings
+from gog.spec.base import ToolFailures
 from gog.trajectory import Reward, Trajectory
 
 
@@ -17,8 +18,8 @@ class RewardConfig:
     """λ in r = (1 - λ) · accuracy + λ · format."""
     search_penalty: float = 0.0
     """Accuracy is multiplied by 1 minus this when a search was made."""
-    failures: str = "mask"
-    """What becomes of trajectories that a tool failure touched: mask, drop or keep."""
+    tool_failures: ToolFailures = "exclude"
+    """Rule for trajectories with a tool failure (gog.failure_rules)."""
     call_penalty: float = 0.0
     """Share of the accuracy that each tool call costs."""
     token_penalty: float = 0.0
@@ -32,7 +33,7 @@ class RewardConfig:
     def of(cls, cfg: GRPOSettings, overlong_share: float) -> RewardConfig:
         """That of a GRPO stage, with the share that its loss or its spec chose."""
         return cls(
-            cfg.format_weight, cfg.search_penalty, cfg.failures, cfg.call_penalty, cfg.token_penalty, overlong_share,
+            cfg.format_weight, cfg.search_penalty, cfg.tool_failures, cfg.call_penalty, cfg.token_penalty, overlong_share,
             cfg.overlong_penalty,
         )  # fmt: skip
 
