@@ -103,6 +103,12 @@ _REPEATABLE = Rule(
     FORBIDDEN,
     check=lambda stage: stage.engine != "vllm" or not stage.deterministic,
 )
+_ANNEALED = Rule(
+    "!has(self.curriculum) || self.curriculum != 'annealed' || "
+    "(has(self.levels) && self.levels.exists(each, string(each) != string(self.levels[0])))",
+    "annealed moves from one level to another: name two in levels, such as ['1', '2'], or set curriculum to mixed",
+    ".curriculum",
+)
 _TOKENS = Rule(
     "!has(self.engine) || self.engine != 'chat'",
     "a chat endpoint returns no tokens and no log-probs, which stages need: only evaluate compares one, with policies: "
@@ -233,8 +239,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "Stratify": (*_LEVEL1, _TOKENS, _REPEATABLE),
     "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE),
-    "GRPO": (_TOKENS, _REPEATABLE),
-    "GRPOSpec": (_TOKENS, _REPEATABLE),
+    "GRPO": (_TOKENS, _REPEATABLE, _ANNEALED),
+    "GRPOSpec": (_TOKENS, _REPEATABLE, _ANNEALED),
     "Evaluate": (_TOKENS, _COMPARED, _REPEATABLE),
     "EvaluateSpec": (_TOKENS, _COMPARED, _REPEATABLE),
     "TolerationSpec": (
