@@ -151,7 +151,7 @@ def _for_runs(commands: Commands) -> None:
     index.add_argument("what", choices=("build",), help="build the index of a folder")
     index.add_argument("arguments", nargs=argparse.REMAINDER, help="see gog index build --help")
     _recordings(
-        commands.add_parser("recording", help="hand on the recorded answers of tools as one file", allow_abbrev=False)
+        commands.add_parser("recording", help="export and import recorded answers of tools", allow_abbrev=False)
     )
     _tools(commands.add_parser("tools", help="call every tool of a manifest once", allow_abbrev=False))
     _judge(commands.add_parser("judge", help="compare a judge with labelled answers", allow_abbrev=False))

@@ -95,7 +95,7 @@ class _Call:
         return Reply(value, failure, attempts, seconds, False, tuple(self.decisions), self.waited, self.usd)
 
 
-def _words(error: ValueError) -> str:
+def _first_line(error: ValueError) -> str:
     """The first line of an error's message. That of pydantic has more for each error, and takes seconds for many."""
     if isinstance(error, ValidationError):
         count = error.error_count()
@@ -385,7 +385,7 @@ class CallPath(Generic[Value]):
         except RecursionError:
             failure = ToolFailure(self.tool, FailureKind.MALFORMED, "the answer is nested too deeply")
         except ValueError as error:
-            failure = ToolFailure(self.tool, FailureKind.MALFORMED, wording.one_line(_words(error)))
+            failure = ToolFailure(self.tool, FailureKind.MALFORMED, wording.one_line(_first_line(error)))
         else:
             self._report(True)
             metrics.record_tool_attempt(self.tool, self.backend, "ok")

@@ -27,9 +27,9 @@ SERVER_HEADER = "x-gog-server"
 """Header of every answer of a server of gog: its version and its back end, `gog/0.1.0 brave`."""
 FAILURE_HEADER = "x-gog-failure"
 """Header of an error whose cause is a vendor: one of FAILURES. It takes precedence over the status."""
-FAILURES = ("auth", "no_credit", "rate_limited", "unavailable", "refused")
-"""Values of FAILURE_HEADER: the vendor refuses the key, has no credit left, limits the rate, does not answer, or refuses
-the request. Statuses that fit them: 502, 402, 429, 503, 400."""
+FAILURES = ("auth", "no_credit", "rate_limited", "unavailable", "unreachable", "refused")
+"""Values of FAILURE_HEADER: the vendor refuses the key, has no credit left, limits the rate, does not answer, cannot be
+reached from the server, or refuses the request. Statuses that fit them: 502, 402, 429, 503, 503, 400."""
 
 MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
 """Characters of an expression and of a query that a tool server accepts."""

@@ -159,8 +159,10 @@ def check_values(answer: bytes, most: int) -> None:
             raise CallError(FailureKind.MALFORMED, f"the answer has more than {most:,} values")
 
 
-_OF_HEADER = {name: FailureKind(name) for name in tool_api.FAILURES if name != "unavailable"} | {
-    "unavailable": FailureKind.SERVER_ERROR
+_OF_HEADER = {
+    **{name: FailureKind(name) for name in tool_api.FAILURES if name in set(FailureKind)},
+    "unavailable": FailureKind.SERVER_ERROR,
+    "unreachable": FailureKind.SERVER_ERROR,
 }
 _OF_STATUS = {
     401: FailureKind.AUTH,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gog.calls import recording_file, redact
 from gog.calls.recording import Entry, Recording
@@ -152,6 +154,63 @@ def test_secrets_are_removed_wherever_a_long_answer_is_cut(monkeypatch: pytest.M
             b"y" * 200,
         )
         assert redact.redact(answer) == answer.replace(b"SECRETS", b"[redacted]")
+
+
+@pytest.mark.parametrize("value", [b"SECRETS", b"SECRET?S" * 40], ids=["short", "longer than pieces"])
+def test_secrets_are_removed_wherever_an_answer_without_quotation_marks_is_cut(
+    value: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redact, "PIECE", 50)
+    for before in range(120):
+        for end in (b" and more", b"&hl=en", b""):
+            answer = b"x" * before + b"https://x.org/?q=1?api_key=" + value + end
+            assert redact.redact(answer) == answer.replace(value, b"[redacted]")
+
+
+@given(st.lists(st.sampled_from([b"?api_key=", b"&Signature=", b"\\u0026api_key=", b"abc" * 9, *b'"?& \\#<'])))
+def test_an_answer_is_redacted_alike_in_one_piece_and_in_many(parts: list[bytes | int]) -> None:
+    answer = b"".join(each if isinstance(each, bytes) else bytes([each]) for each in parts)
+    whole = redact.redact(answer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redact, "PIECE", 40)
+        assert redact.redact(answer) == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"garbage of some length", "damaged at its start"),
+        (b"", "damaged at its start"),
+        (b"\x28\xb5\x2f\xfdgarbage", "or damaged"),
+    ],
+)
+def test_a_damaged_export_is_called_damaged_by_whatever_reads_it(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.gogrec"
+    path.write_bytes(content)
+    for read in (recording_file.inspect, lambda given: recording_file.read(given, tmp_path / "new.sqlite")):
+        with pytest.raises(UserError, match=words) as caught:
+            read(path)
+        assert "export" in caught.value.remedy and path.read_bytes() == content
+
+
+def test_a_recording_where_an_exported_file_is_expected_is_named_with_the_command_that_exports_it(
+    tmp_path: Path,
+) -> None:
+    make_recording(tmp_path / "r.sqlite").close()
+    with pytest.raises(UserError, match="a recording, not a file that was exported") as caught:
+        recording_file.read(tmp_path / "r.sqlite", tmp_path / "new.sqlite")
+    assert f"gog recording export {tmp_path / 'r.sqlite'}" in caught.value.remedy
+
+
+def test_a_recording_of_which_a_part_is_damaged_is_inspected_to_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    entries = [make_entry(f"{number:03}", answer=random.Random(number).randbytes(4_000)) for number in range(50)]
+    make_recording(path, *entries).close()
+    data = bytearray(path.read_bytes())
+    data[8_192 : len(data) - 8_192] = b"\xff" * (len(data) - 16_384)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="cannot read the recorded answers"):
+        recording_file.inspect(path)
 
 
 def test_a_damaged_recording_is_the_users_to_replace(tmp_path: Path) -> None:

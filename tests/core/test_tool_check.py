@@ -56,7 +56,7 @@ def problem(tool: str, *handlers: Any, **more: Any) -> diagnosis.Problem:
     """The problem of one tool whose requests are answered so."""
     report = checked({tool: handlers}, **more)
     (found,) = [each for each in report.problems if each[0].tool == tool]
-    assert report.outcome == ("failed" if found[1].is_users else "unavailable")
+    assert report.outcome == ("failed" if found[1].is_permanent else "unavailable")
     return found[1]
 
 
@@ -139,7 +139,7 @@ def test_a_fault_that_would_repeat_is_the_user_s_and_has_a_remedy(
     tool: str, handler: Any, kind: str, words: str
 ) -> None:
     found = problem(tool, handler)
-    assert (found.kind, found.is_users) == (kind, True)
+    assert (found.kind, found.is_permanent) == (kind, True)
     assert words in found.remedy
 
 
@@ -154,7 +154,27 @@ def test_a_fault_that_would_repeat_is_the_user_s_and_has_a_remedy(
 )
 def test_a_fault_that_may_pass_is_not_the_user_s(handler: Any, kind: str) -> None:
     found = problem("textSearch", handler)
-    assert (found.kind, found.is_users) == (kind, False)
+    assert (found.kind, found.is_permanent) == (kind, False)
+
+
+def test_a_vendor_that_the_server_cannot_reach_is_a_matter_of_the_server_s_network() -> None:
+    sentence = {"error": {"message": "serpapi: serpapi.com: the name does not resolve"}}
+    found = problem("textSearch", responds(sentence, 503, **{tool_api.FAILURE_HEADER: "unreachable"}))
+    assert (found.kind, found.is_permanent) == ("vendor_unreachable", False)
+    assert found.what == "its server cannot reach the vendor: serpapi: serpapi.com: the name does not resolve"
+    assert "DNS" in found.remedy and "status page" not in found.remedy
+
+
+def test_a_page_with_many_unclosed_titles_is_diagnosed_in_linear_time() -> None:
+    hostile = 12_000 * b"<title"
+    begun = time.process_time()
+    found = diagnosis.of_failure(
+        Target("grounding", "grounding", "http://g"),
+        ToolFailure("grounding", FailureKind.MALFORMED, "not JSON"),
+        Exchange(200, {}, hostile[:65_536]),
+        has_key=False,
+    )
+    assert found.kind == "html" and time.process_time() - begun < 0.2
 
 
 def test_a_fault_of_a_single_request_is_no_finding() -> None:
@@ -191,7 +211,7 @@ CERTIFICATE = ssl.SSLCertVerificationError(1, "certificate verify failed: self-s
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "is_users"),
+    ("error", "kind", "is_permanent"),
     [
         (aiohttp.ClientConnectorDNSError(CONNECTION, OSError(socket.EAI_NONAME, "unknown")), "dns", True),
         (aiohttp.ClientConnectorDNSError(CONNECTION, OSError(socket.EAI_AGAIN, "try again")), "dns", False),
@@ -199,11 +219,11 @@ CERTIFICATE = ssl.SSLCertVerificationError(1, "certificate verify failed: self-s
         (aiohttp.ServerDisconnectedError(), "connection", False),
     ],
 )
-def test_a_failure_of_the_connection_is_told_from_the_others(error: Exception, kind: str, is_users: bool) -> None:
+def test_a_failure_of_the_connection_is_told_from_the_others(error: Exception, kind: str, is_permanent: bool) -> None:
     target = Target("textSearch", "textSearch", "https://search.internal")
     failure = ToolFailure("textSearch", FailureKind.CONNECTION, str(error))
     found = diagnosis.of_failure(target, failure, Exchange(error=error), has_key=False)
-    assert (found.kind, found.is_users) == (kind, is_users)
+    assert (found.kind, found.is_permanent) == (kind, is_permanent)
 
 
 def test_an_answer_after_the_deadline_of_the_run_is_called_slow_with_a_better_deadline() -> None:
@@ -212,14 +232,14 @@ def test_an_answer_after_the_deadline_of_the_run_is_called_slow_with_a_better_de
         return await responds(HITS)(request)
 
     found = problem("textSearch", late, tools={"textSearch": {"deadlineSeconds": 0.05}})
-    assert (found.kind, found.is_users) == ("slow", False)
+    assert (found.kind, found.is_permanent) == ("slow", False)
     assert "the run waits 0.05 s" in found.what and "tools.textSearch.deadlineSeconds above 0.2" in found.remedy
 
 
 def test_no_answer_at_all_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "LEAST_SECONDS", 0.05)
     found = problem("textSearch", loopback.hang, tools={"textSearch": {"deadlineSeconds": 0.02}})
-    assert (found.kind, found.is_users) == ("timeout", False) and "no answer within" in found.what
+    assert (found.kind, found.is_permanent) == ("timeout", False) and "no answer within" in found.what
 
 
 def test_a_first_call_that_loads_something_is_noted_and_repeated() -> None:

@@ -92,6 +92,7 @@ def test_a_closed_account_is_a_failure_of_its_own_kind_and_is_not_asked_again(st
         (429, "rate_limited", FailureKind.RATE_LIMITED),
         (429, "No_Credit ", FailureKind.NO_CREDIT),
         (503, "unavailable", FailureKind.SERVER_ERROR),
+        (503, "unreachable", FailureKind.SERVER_ERROR),
         (400, "refused", FailureKind.REFUSED),
         (500, "something newer", FailureKind.SERVER_ERROR),
     ],

@@ -48,6 +48,7 @@ def ask(backend) -> tuple[int, dict[str, str], bytes]:
         (errors.NoCredit("no searches left"), 402, "no_credit"),
         (errors.RateLimited("too many requests", retry_after=1.5), 429, "rate_limited"),
         (errors.Unavailable("no answer"), 503, "unavailable"),
+        (errors.Unreachable("the name does not resolve"), 503, "unreachable"),
         (errors.Refused("the query is too long"), 400, "refused"),
     ],
 )

@@ -84,7 +84,9 @@ def show(report: Report) -> None:
         print(report.summary)
     else:
         what = (
-            "correct the manifest, the keys or the accounts" if report.outcome == "failed" else "it may pass: try again"
+            "correct the manifest, the keys or the accounts"
+            if report.outcome == "failed"
+            else "this may pass; check again later"
         )
         print(f"{len(report.problems)} of {len(report.results)} cannot be used; {what}")
 

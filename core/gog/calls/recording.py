@@ -103,11 +103,16 @@ class Recording:
             raise _unusable("cannot record an answer", error, self.path, remedy) from None
 
     def entries(self) -> Iterator[Entry]:
-        """All answers that can be read, by key."""
-        for row in self._file.execute(f"SELECT {_COLUMNS} FROM answers ORDER BY key"):
-            entry = self._entry(row)
-            if entry is not None:
-                yield entry
+        """All answers that can be read, by key. Raises Unwritable if the file is damaged, or cannot be read now."""
+        try:
+            for row in self._file.execute(f"SELECT {_COLUMNS} FROM answers ORDER BY key"):
+                entry = self._entry(row)
+                if entry is not None:
+                    yield entry
+        except sqlite3.Error as error:
+            raise _unusable(
+                "cannot read the recorded answers", error, self.path, "replace the file with a copy"
+            ) from None
 
     def close(self) -> None:
         """Closes the file."""
@@ -165,8 +170,8 @@ _REMEDIES = {
     sqlite3.SQLITE_FULL: "free space on its disk, then `gog resume`",
     sqlite3.SQLITE_BUSY: "end the process that locks it, then `gog resume`",
     sqlite3.SQLITE_LOCKED: "end the process that locks it, then `gog resume`",
-    sqlite3.SQLITE_IOERR: "see to its disk, then `gog resume`",
-    sqlite3.SQLITE_READONLY: "see that its disk can be written, then `gog resume`",
+    sqlite3.SQLITE_IOERR: "check its disk, then `gog resume`",
+    sqlite3.SQLITE_READONLY: "make its disk writable, then `gog resume`",
 }
 """What helps against errors that may pass without a change to the run, by SQLite's primary error code."""
 
@@ -183,5 +188,5 @@ def _unusable(what: str, error: Exception, path: Path, remedy: str) -> Unwritabl
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     outage = code in _REMEDIES or is_storage_outage(error)
     if outage:
-        remedy = _REMEDIES.get(code, "see to its disk, then `gog resume`")
+        remedy = _REMEDIES.get(code, "check its disk, then `gog resume`")
     return Unwritable(f"{what}: {error}", where=str(path), remedy=remedy, may_pass=outage)

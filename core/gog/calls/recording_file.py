@@ -1,4 +1,4 @@
-"""A recording as one file to hand on: compressed JSON lines with a content hash.
+"""A recording as one file for other machines: compressed JSON lines with a content hash.
 
 The first line names the format, each further one is an answer, and the last one holds the number of answers and the
 BLAKE3 hash of all lines before it. Answers are sorted by key, so equal recordings have equal hashes, on any machine.
@@ -28,8 +28,8 @@ from gog.errors import UserError, unwritable
 
 FORMAT = "gog-recording/1"
 MAX_LINE = 2 * MAX_ANSWER_BYTES
-_MAGIC = b"\x28\xb5\x2f\xfd"
-"""First bytes of zstd's format."""
+_EXPORTED, _RECORDED = b"\x28\xb5\x2f\xfd", b"SQLite format 3\0"
+"""First bytes of an exported file, which zstd compressed, and of a recording."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def read(path: Path, target: Path) -> Summary:
 
 def inspect(path: Path) -> Summary:
     """What a recording, or a file that was exported from one, holds. Raises UserError if it cannot be read."""
-    if _is_exported(path):
+    if not _begins(path, _RECORDED):
         with _opened(path) as stream:
             reader = _Reader(stream, path)
             for _ in reader:
@@ -195,20 +195,20 @@ class _Reader:
             raise UserError(
                 f"not a recording of format {FORMAT}, or damaged: {str(error)[:200]}",
                 where=str(self._path),
-                remedy="export it again",
+                remedy="copy the file again, or export the recording again",
             ) from None
 
     def _entries(self) -> Iterator[Entry]:
         head = self._next()
         if head != _line({"format": FORMAT}):
-            raise ValueError("its first line is another")
+            raise ValueError("its first line names another format")
         self._tally.add_line(head)
         while True:
             line = self._next()
             document = json.loads(line)
             if "blake3" in document:
                 if document != self._tally.trailer() or self._stream.readline(1):
-                    raise ValueError("its hash is another")
+                    raise ValueError("its content does not agree with its hash")
                 return
             entry = _entry(document)
             self._tally.add_line(line)
@@ -225,10 +225,10 @@ class _Reader:
         return self._tally.summary()
 
 
-def _is_exported(path: Path) -> bool:
+def _begins(path: Path, magic: bytes) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+            return file.read(len(magic)) == magic
     except OSError as error:
         raise UserError(f"cannot read: {error.strerror}", where=str(path)) from None
 
@@ -236,7 +236,11 @@ def _is_exported(path: Path) -> bool:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The decompressed lines of an exported file."""
-    if not _is_exported(path):
-        raise UserError("not an exported recording", where=str(path), remedy="name a file of `gog recording export`")
+    if _begins(path, _RECORDED):
+        remedy = f"`gog recording export {path} FILE` makes one"
+        raise UserError("a recording, not a file that was exported from one", where=str(path), remedy=remedy)
+    if not _begins(path, _EXPORTED):
+        remedy = "copy the file again, or export the recording again"
+        raise UserError("not a file of `gog recording export`, or damaged at its start", where=str(path), remedy=remedy)
     with path.open("rb") as file, zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file) as raw:
         yield io.BufferedReader(raw, 1 << 20)

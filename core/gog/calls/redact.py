@@ -13,11 +13,16 @@ MIN_SECRET = 8
 """Bytes; a shorter key would be found in ordinary text."""
 PIECE = 1 << 20
 """Bytes that are searched at once: a search holds the interpreter lock, and with it every thread that has a deadline."""
+_LONGEST_NAME = 32
+"""Bytes; no parameter is longer, from its question mark to its value."""
 _NAMES = (
     rb"api_?key|access_token|client_secret|signature|awsaccesskeyid"
     rb"|x-(?:amz|goog)-(?:signature|credential|security-token)"
 )
-_PARAMETER = re.compile(rb"((?:[?&]|\\u0026)(?:" + _NAMES + rb")=)[^&\"'\s<>\\#]+", re.IGNORECASE)
+_MARKS = tuple(bytes([mark]) for mark in b"\"&'<>\\# \n\r\t\f\v")
+"""What ends a value. An answer is cut before one of these, which are neither within a parameter's name nor its value."""
+_VALUE = re.compile(rb"[^&\"'\s<>\\#]+")
+_PARAMETER = re.compile(rb"((?:[?&]|\\u0026)(?:" + _NAMES + rb")=)" + _VALUE.pattern, re.IGNORECASE)
 
 
 def redact(answer: bytes, secrets: Iterable[str] = ()) -> bytes:
@@ -29,8 +34,21 @@ def redact(answer: bytes, secrets: Iterable[str] = ()) -> bytes:
     for secret in secrets:
         if len(secret) >= MIN_SECRET:
             answer = answer.replace(secret.encode(), b"[redacted]")
-    pieces = [_without_parameters(each) for each in _pieces(answer)] if b"=" in answer else [answer]
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(_redacted(answer)) if b"=" in answer else answer
+
+
+def _redacted(answer: bytes) -> Iterator[bytes]:
+    """The pieces of an answer without secret parameters. A value may go through several pieces to its end."""
+    is_within_value = False
+    for piece, has_end in _pieces(answer):
+        rest = piece
+        if is_within_value and (value := _VALUE.match(piece)) is not None:
+            rest = piece[value.end() :]
+        yield _without_parameters(rest)
+        if has_end:
+            is_within_value = False
+        elif rest:  # without a mark, so that a parameter in it has not ended
+            is_within_value = _PARAMETER.search(rest) is not None
 
 
 def _without_parameters(piece: bytes) -> bytes:
@@ -39,12 +57,15 @@ def _without_parameters(piece: bytes) -> bytes:
     return piece
 
 
-def _pieces(answer: bytes) -> Iterator[bytes]:
-    """The parts of an answer, cut before quotation marks, which no address holds, where there are any."""
+def _pieces(answer: bytes) -> Iterator[tuple[bytes, bool]]:
+    """The parts of an answer, and whether each ends before a mark. One without a mark is not cut within a name."""
     start = 0
     while len(answer) - start > PIECE:
-        mark = answer.rfind(b'"', start + 1, start + PIECE)
-        end = mark if mark > 0 else start + PIECE
-        yield answer[start:end]
-        start = end
-    yield answer[start:] if start else answer
+        end = start + PIECE
+        mark = max(answer.rfind(each, start + 1, end) for each in _MARKS)
+        if mark < 0:
+            name = answer.rfind(b"?", max(start + 1, end - _LONGEST_NAME), end)
+            end = name if name > 0 else end
+        yield answer[start : mark if mark > 0 else end], mark > 0
+        start = mark if mark > 0 else end
+    yield answer[start:], True

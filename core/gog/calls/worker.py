@@ -33,14 +33,15 @@ class Batches(Generic[Item, Result]):
         self._running: asyncio.Task[None] | None = None
 
     async def add(self, item: Item) -> Result:
-        """The result for an item. A caller that is cancelled does not withdraw it."""
-        async with self._room:
-            loop = asyncio.get_running_loop()
-            result: asyncio.Future[Result] = loop.create_future()
-            self._queue.append((item, result))
-            if self._running is None:
-                self._running = loop.create_task(self._run())
-            return await result
+        """The result for an item. A caller that is cancelled does not withdraw it, nor free its place."""
+        await self._room.acquire()
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Result] = loop.create_future()
+        result.add_done_callback(lambda _: self._room.release())
+        self._queue.append((item, result))
+        if self._running is None:
+            self._running = loop.create_task(self._run())
+        return await asyncio.shield(result)
 
     async def finish(self) -> None:
         """Waits until the queue is empty."""

@@ -112,7 +112,7 @@ class _Probe:
             problem,
             round(reply.seconds, 4),
             usd=round(reply.usd, 6),
-            answer="" if reply.failure is not None else _words(target, reply.value),
+            answer="" if reply.failure is not None else _shown(target, reply.value),
             notes=notes,
             **_reported(exchange),
         )
@@ -166,7 +166,7 @@ def _limits(tools: ToolsSpec, tool: str, own: Mapping[str, Any]) -> ToolsSpec:
     return tools.model_copy(update={**cleared, row: level.model_copy(update={"hedge_seconds": None})})
 
 
-def _words(target: Target, value: Any) -> str:
+def _shown(target: Target, value: Any) -> str:
     if target.tool == COMPARED:
         return wording.one_line(str(value), 120)
     return samples.SAMPLES[target.tool].words(value)

@@ -1,13 +1,12 @@
 """What is wrong with a server, in words, and what to do about it. Pure.
 
-A problem is the user's where the same call would fail again: a key, an address, a certificate, an account. The others
-may pass, so a check is repeated for them.
+A problem is permanent where the same call would fail again until a user acts: a key, an address, a certificate, an
+account. The others may pass, so a check is repeated for them.
 """
 
 from __future__ import annotations
 
 import email.utils
-import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,8 +36,8 @@ class Problem:
     """What is wrong, in a sentence."""
     remedy: str
     """What to do about it."""
-    is_users: bool = True
-    """Whether a user has to correct it; otherwise it may pass."""
+    is_permanent: bool = True
+    """Whether it lasts until a user corrects it; otherwise it may pass."""
 
 
 def of_failure(target: Target, failure: ToolFailure, exchange: Exchange, *, has_key: bool) -> Problem:
@@ -64,10 +63,10 @@ def of_failure(target: Target, failure: ToolFailure, exchange: Exchange, *, has_
             )
         case FailureKind.RATE_LIMITED:
             remedy = f"set {target.policy_field}.ratePerMinute to the limit of the plan, or ask for a higher one"
-            return Problem("rate_limited", f"it limits the rate: {message}", remedy, is_users=False)
+            return Problem("rate_limited", f"it limits the rate: {message}", remedy, is_permanent=False)
         case FailureKind.TIMEOUT:
             remedy = f"check the server, or raise {target.policy_field}.deadlineSeconds"
-            return Problem("timeout", message, remedy, is_users=False)
+            return Problem("timeout", message, remedy, is_permanent=False)
         case FailureKind.CONNECTION:
             return _connection(target, message, exchange.error)
         case FailureKind.MALFORMED:
@@ -77,8 +76,12 @@ def of_failure(target: Target, failure: ToolFailure, exchange: Exchange, *, has_
         case FailureKind.UNDECIDED:
             remedy = "use a model that follows instructions, and raise tools.judge.maxTokens for one that reasons first"
             return Problem("undecided", f"it gives no verdict: {message}", remedy)
+    if exchange.headers.get(tool_api.FAILURE_HEADER) == "unreachable":
+        what = f"its server cannot reach the vendor: {message.removeprefix(f'HTTP {exchange.status}: ')}"
+        remedy = "check the DNS, the proxy and the network policy where the server runs"
+        return Problem("vendor_unreachable", what, remedy, is_permanent=False)
     return Problem(
-        "unavailable", f"it fails: {message}", "see the server's log or the vendor's status page", is_users=False
+        "unavailable", f"it fails: {message}", "see the server's log or the vendor's status page", is_permanent=False
     )
 
 
@@ -101,7 +104,7 @@ def of_answer(target: Target, value: object, exchange: Exchange, seconds: float,
     if seconds > deadline:
         remedy = f"raise {target.policy_field}.deadlineSeconds above {seconds:.1f} (and budgetSeconds with it), or make it faster"
         what = f"it answered after {seconds:.1f} s, and the run waits {deadline:g} s"
-        return Problem("slow", what, remedy, is_users=False)
+        return Problem("slow", what, remedy, is_permanent=False)
     return None
 
 
@@ -139,7 +142,9 @@ def _connection(target: Target, message: str, error: BaseException | None) -> Pr
     check = f"check the address {target.where}.url"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         may_pass = getattr(error.os_error, "errno", None) == socket.EAI_AGAIN
-        return Problem("dns", f"the name {error.host} does not resolve", f"{check} and the DNS", is_users=not may_pass)
+        return Problem(
+            "dns", f"the name {error.host} does not resolve", f"{check} and the DNS", is_permanent=not may_pass
+        )
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         remedy = "use the name in its certificate; SSL_CERT_FILE adds private authorities"
         return Problem("tls", f"its certificate is not trusted: {message}", remedy)
@@ -151,9 +156,9 @@ def _connection(target: Target, message: str, error: BaseException | None) -> Pr
         return Problem("not_http", f"it does not answer HTTP: {message}", f"{check}: a TLS port needs https://")
     if isinstance(error, aiohttp.ClientConnectorError):
         return Problem(
-            "no_connection", f"nothing listens there: {message}", f"start the server, or {check}", is_users=False
+            "no_connection", f"nothing listens there: {message}", f"start the server, or {check}", is_permanent=False
         )
-    return Problem("connection", f"the connection broke: {message}", "see the server's log", is_users=False)
+    return Problem("connection", f"the connection broke: {message}", "see the server's log", is_permanent=False)
 
 
 def _malformed(target: Target, message: str, exchange: Exchange) -> Problem:
@@ -161,12 +166,20 @@ def _malformed(target: Target, message: str, exchange: Exchange) -> Problem:
     if not body:
         return Problem("no_body", "its answer is empty", "see the server's log; a proxy may answer in its place")
     if "html" in kind or body[:1] == b"<":
-        title = re.search(rb"<title[^>]*>(.*?)</title>", body, re.DOTALL | re.IGNORECASE)
-        words = f" ({wording.one_line(title[1].decode('utf-8', 'replace'), 80)!r})" if title else ""
+        title = wording.one_line(_title(body), 80)
+        words = f" ({title!r})" if title else ""
         remedy = f"check {target.where}.url: a proxy, a login or a CAPTCHA answers in its place"
         return Problem("html", f"it answers HTML{words} where JSON is expected", remedy)
     remedy = f"the server must speak {_protocol(target)}; one of another version of gog does not"
     return Problem("other_api", f"its answer has another form: {message}", remedy)
+
+
+def _title(page: bytes) -> str:
+    """The title of a page; empty for none. Not by a regular expression, whose time a hostile page makes quadratic."""
+    lowered = page.lower()
+    start = lowered.find(b">", lowered.find(b"<title")) + 1 if b"<title" in lowered else 0
+    end = lowered.find(b"</title", start)
+    return page[start:end].decode("utf-8", "replace") if 0 < start <= end else ""
 
 
 def _refused(target: Target, message: str, exchange: Exchange) -> Problem:

@@ -59,15 +59,15 @@ class Report:
 
     @property
     def problems(self) -> Sequence[tuple[Target, Problem]]:
-        """What is wrong, that of the user first."""
+        """What is wrong, what a user has to correct first."""
         found = [(each.target, each.problem) for each in self.results if each.problem is not None]
-        return sorted(found, key=lambda each: not each[1].is_users)
+        return sorted(found, key=lambda each: not each[1].is_permanent)
 
     @property
     def outcome(self) -> Outcome:
         """What follows for the run."""
         problems = self.problems
-        return "passed" if not problems else "failed" if problems[0][1].is_users else "unavailable"
+        return "passed" if not problems else "failed" if problems[0][1].is_permanent else "unavailable"
 
     @property
     def summary(self) -> str:

@@ -296,7 +296,7 @@ class Rollouts:
             span.record(trajectory)
         if whole:
             self.images.update(episode.images)
-        if line is not None and trajectory.judge_failure is None:  # without a verdict the judge is asked again
+        if line is not None and trajectory.judge_failure is None:  # without a verdict the judge is called again
             line.end(trajectory)
         return trajectory if whole else outline(trajectory)
 

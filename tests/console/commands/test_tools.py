@@ -54,7 +54,7 @@ def test_a_key_that_is_missing_is_the_user_s_to_correct(serve, check):
 
 def test_a_server_that_is_down_may_come_back(serve, check):
     code, out = check(existing(serve({"textSearch": [responds(b"", 503)]})))
-    assert code == 1 and "1 of 5 cannot be used; it may pass: try again" in out
+    assert code == 1 and "1 of 5 cannot be used; this may pass; check again later" in out
 
 
 @pytest.mark.parametrize("option", [("-o", "json"), ("--json",)])

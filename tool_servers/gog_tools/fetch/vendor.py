@@ -97,13 +97,15 @@ class Api:
             headers, params, json: of the request.
 
         Raises:
-            RequestError: AuthFailed, NoCredit, RateLimited, Unavailable or Refused.
+            RequestError: AuthFailed, NoCredit, RateLimited, Unavailable, Unreachable or Refused.
         """
         spending.calls += 1
         limits = guard.Limits(max_bytes=self.max_bytes, seconds=self.seconds, types=guard.JSON_TYPES)
         try:
             answer = await client.api(method, self.url, limits=limits, headers=headers, params=params, json=json)
-        except (guard.Blocked, guard.Unreachable) as error:
+        except guard.Unreachable as error:
+            raise errors.Unreachable(f"{self.name}: {self._redacted(str(error))}") from None
+        except guard.Blocked as error:
             raise errors.Unavailable(f"{self.name}: {self._redacted(str(error))}") from None
         if answer.status != 200:
             raise self._failure(answer)

@@ -7,7 +7,7 @@ because a model holds one device; a back end that waits for a remote service may
 
 A request shares nothing but time with the others of its batch. When a batch fails, its items run again one by one, each
 once, so that only the item at fault fails. Two bounds keep a broken back end from multiplying its own load: a back end
-that reports itself unavailable is not asked again, and single runs stop after ISOLATION_SECONDS.
+that reports itself unavailable is not called again, and single runs stop after ISOLATION_SECONDS.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ passes: status 503, and the client's call path retries. Any other exception is a
 traceback in its log. `RequestError` is for the few requests that HTTP gives a more precise status (404 for an unknown
 model, 409 for a name in use).
 
-A back end that asks a vendor has three more: `AuthFailed`, `NoCredit` and `RateLimited`. The status alone cannot say
+A back end that asks a vendor has more: `AuthFailed`, `NoCredit`, `RateLimited`, `Unreachable` and `Refused`. The status alone cannot say
 whose key or credit is meant, this server's or the vendor's, so these answers carry the header `X-GoG-Failure`, which a
 client reads first. An answer that failed may have been paid for: `charge` says what it cost.
 """
@@ -79,6 +79,12 @@ class Unavailable(RequestError):
 
     def __init__(self, message: str, *, retry_after: float | None = None, charge: Charge | None = None) -> None:
         super().__init__(503, message, retry_after=retry_after, charge=charge)
+
+
+class Unreachable(Unavailable):
+    """The vendor cannot be reached from here: a name that does not resolve, no connection. The client retries."""
+
+    failure = "unreachable"
 
 
 class RateLimited(RequestError):
