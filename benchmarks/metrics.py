@@ -95,7 +95,6 @@ def fill() -> None:
     """Records the other metrics of GRPO, so that the page has its full size."""
     metrics.initialise_store()
     metrics.record_step("grpo", "grpo", {row.key: 0.5 for row in catalog.STEP_METRICS})
-    metrics.record_step_seconds({"rollout": 1.0, "total": 2.0})
     metrics.record_progress("grpo", 3, 120, time.time())
 
 

@@ -10,9 +10,11 @@ depends on no tokenizer and no engine.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -107,6 +109,8 @@ class Episode:
     """The cap for which the newest observation asks the model to answer next; empty if none is close."""
     keeper: Keeper | None = None
     """Keeps every finished turn; None: they are lost with this process."""
+    waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    """Entered while the episode waits for a tool: measures the time."""
     stop: StopReason | None = None
     """Why it ended; None while it runs."""
     seconds: float = 0.0
@@ -233,7 +237,8 @@ class Episode:
     async def _act(self, turn: Turn, action: actions.Action) -> None:
         """Carries out the action and appends its observation. Stops the episode if no part of that fits."""
         action, limit = action.clipped() if isinstance(action, actions.Worded) else (action, 0)
-        outcome = await self.actions.run(action)
+        with self.waiting():
+            outcome = await self.actions.run(action)
         if outcome.observation.tool:
             self.calls += outcome.observation.calls
         fitted = await self._fitter.fit(outcome.observation, outcome.images, self._notice(limit))

@@ -208,6 +208,8 @@ class StepMetric:
     """Subtitle of its chart; empty for none."""
     gauge: str = ""
     """Name in Prometheus; empty for a figure that is only logged."""
+    gauge_help: str = ""
+    """Help text of a gauge that several rows share; empty takes that of the row."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Fixed labels of the gauge, by name."""
     by_stage: bool = False
@@ -230,7 +232,64 @@ class StepMetric:
     """None where neither direction is better."""
 
 
+@dataclass(frozen=True)
+class StepPart:
+    """A part of a step's wall time. A process is in exactly one part at any moment, so the parts add up to the step."""
+
+    name: str
+    """Label of metrics, and end of its keys in `metrics.jsonl`."""
+    stages: tuple[str, ...]
+    """Stages that have it."""
+    title: str
+    """As the report writes it."""
+    help: str
+    """What is attributed to it, in one sentence."""
+    trains: bool = False
+    """Whether the trainer works in it. What the rollouts do meanwhile is overlapped, and attributed to no part."""
+
+
 _SFT, _GRPO, _BOTH = ("sft",), ("grpo",), ("sft", "grpo")
+STEP_PARTS = (
+    StepPart(
+        "rollout", _GRPO, "rollouts", "The trainer waited, and at least one episode could proceed: its turn was sampled or prepared."
+    ),
+    StepPart(
+        "tools", _GRPO, "waiting for tools",
+        "The trainer waited, and every open episode waited for a tool or the judge, one of them at least for a tool.",
+    ),
+    StepPart("judge", _GRPO, "waiting for the judge", "The trainer waited, and every open episode waited for the judge."),
+    StepPart("canary", _GRPO, "canary", "The engine was compared with the trainer.", trains=True),
+    StepPart("reference", _GRPO, "reference", "Forward passes of the reference.", trains=True),
+    StepPart(
+        "train", _BOTH, "update",
+        "Forward and backward passes of the policy, and the optimizer step; collectives of sharded layers included.", trains=True,
+    ),
+    StepPart("evaluation", _SFT, "evaluation", "Held-out demonstrations were evaluated.", trains=True),
+    StepPart("sync", _GRPO, "weights to engine", "The engine freed its memory, and took over new weights.", trains=True),
+    StepPart("checkpoint", _BOTH, "checkpoint", "The checkpoint of the step before was written.", trains=True),
+    StepPart("other", _BOTH, "other work", "Advantages, figures, logs.", trains=True),
+    StepPart(
+        "idle", _BOTH, "idle", "The process waited for other ranks or for the end of an outage, and no episode was open."
+    ),
+)  # fmt: skip
+"""In the order in which charts stack them."""
+
+
+_STEP_SECONDS = "Time of the last step by part, mean over ranks; the parts add up to the total."
+_SLOWEST = "Time of the last step by part, of the rank that was idle for the shortest time; with several ranks."
+
+
+def _parts(prefix: str, gauge: str, help: str, note: str) -> tuple[StepMetric, ...]:
+    """One row for each part of a step."""
+    return tuple(
+        StepMetric(
+            f"{prefix}{part.name}", part.stages, f"{part.title[0].upper()}{part.title[1:]}{note}", "seconds", part.help,
+            gauge=gauge, gauge_help=help, labels={"part": part.name},
+        )
+        for part in STEP_PARTS
+    )  # fmt: skip
+
+
 STEP_METRICS = (
     StepMetric(
         "loss", _BOTH, "Loss", "loss", "Loss of the last update.", "model tokens only",
@@ -383,8 +442,31 @@ STEP_METRICS = (
         gauge="gog_train_mfu", by_stage=True, higher_is_better=True,
     ),
     StepMetric(
-        "seconds", _BOTH, "Seconds per step", "seconds", "Time of the whole step.",
+        "seconds", _BOTH, "Seconds per step", "seconds",
+        "Time of the whole step: from the end of the step before, whose checkpoint is included.",
+        gauge="gog_train_step_seconds", gauge_help=_STEP_SECONDS, labels={"part": "total"},
         status_of=_GRPO, short="time per step", summary_of=_GRPO, higher_is_better=False,
+    ),
+    *_parts("seconds_", "gog_train_step_seconds", _STEP_SECONDS, ""),
+    *_parts("slowest_", "gog_train_slowest_rank_seconds", _SLOWEST, ", slowest rank"),
+    StepMetric(
+        "slowest_rank", _BOTH, "Slowest rank", "rank", "The rank that was idle for the shortest time in the step; with several ranks.",
+        gauge="gog_train_slowest_rank",
+    ),
+    StepMetric(
+        "trainer_idle", _GRPO, "Idle trainer", "share",
+        "Fraction of the step in which the trainer waited for rollouts, other ranks or the end of an outage.",
+        gauge="gog_train_trainer_idle_ratio", status_of=_GRPO, short="trainer idle", higher_is_better=False,
+    ),
+    StepMetric(
+        "engine_idle", _GRPO, "Idle engine", "share",
+        "Fraction of the step in which no episode could proceed: none was open, or all waited for tools or the judge.",
+        gauge="gog_train_engine_idle_ratio", status_of=_GRPO, short="engine idle", higher_is_better=False,
+    ),
+    StepMetric(
+        "tools_overlapped_seconds", _GRPO, "Overlapped tools", "seconds",
+        "Seconds of the step in which a tool was waited for while other episodes or the trainer worked.",
+        gauge="gog_train_tools_overlapped_seconds",
     ),
 )  # fmt: skip
 """In the order in which the report and `gog status` show them."""

@@ -42,7 +42,7 @@ import asyncio
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import measure, sampled, sampled_tokens
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.rollout.scoring import RewardConfig
-from gog_recipes.runtime import canary, checkpoint, config, no_signal, optimizer, parallel, ranks, timers
+from gog_recipes.runtime import canary, checkpoint, config, flops, no_signal, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
@@ -92,7 +92,8 @@ class GRPORecipe(FTRecipeInterface):
         self.cfg = cfg
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)  # the same on all ranks, because each initialises the whole adapter
-        self.ranks = ranks.init(self.device)
+        self.timer = timers.StepTimer()
+        self.ranks = ranks.init(self.device, self.timer.waiting)
         self.stage = Stage(cfg, self.ranks)
         self.loss = losses.load(cfg.loss)
         self.loss_config = self.loss.config(cfg)
@@ -115,7 +116,7 @@ class GRPORecipe(FTRecipeInterface):
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
         shards = parallel.shard(self.model, self.ranks, self.cfg.offload)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes, shards)
-        self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
+        self.throughput = flops.throughput(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.questions_per_step, "questions_per_step")
@@ -144,7 +145,9 @@ class GRPORecipe(FTRecipeInterface):
             self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate, self.cfg.offload
         )
         self.step = checkpoint.resume(self.stage, self.model, self.optimizer, self.cfg.offload)
-        self.learner = Learner(self.cfg, self.loss, self.model, self.processor, self.vision, self.optimizer, self.ranks)
+        self.learner = Learner(
+            self.cfg, self.loss, self.model, self.processor, self.vision, self.optimizer, self.ranks, self.timer
+        )
         self.canary = canary.Canary(
             self.model, self.processor, self.vision, self.saved, self.ranks,
             temperature=self.cfg.temperature, bound=self.cfg.max_logprob_gap,
@@ -167,40 +170,41 @@ class GRPORecipe(FTRecipeInterface):
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels, log=self.stage.log,
                 journals=self.stage.journals([self.sft]), interruption=self.stage.interruption,
-                tools=catalog.offered(self.cfg.endpoints),
+                tools=catalog.offered(self.cfg.endpoints), timer=self.timer,
             )  # fmt: skip
-            with self.stage.interruption.deferred():
+            with self.stage.interruption.deferred(), self.timer.part("other"):
                 await self._probe()
                 await self._steps()
         await self.engine.close()
 
     async def _steps(self) -> None:
         unsaved: Unsaved | None = None
+        self.timer.take()  # a step begins where the one before ended, so that no time is lost between them
         while self.step < self.cfg.steps:
-            timer = timers.StepTimer()
             replay = self.stage.replay()
             try:
-                rollout = await replay.until_learnable(self._play, self._spoiled)
+                with self.timer.waiting():
+                    rollout = await replay.until_learnable(self._play, self._spoiled)
             except Interrupted:
                 if unsaved is not None:
                     self.rollouts.images |= unsaved.images
                     self.save_checkpoint(unsaved.rollout)
                 raise
-            await self.engine.rest()
-            timer.mark("rollout")
-            checked = self._check(rollout)
-            timer.mark("canary")
+            with self.timer.part("sync"):
+                await self.engine.rest()
+            with self.timer.part("canary"):
+                checked = self._check(rollout)
             rate = optimizer.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
-            update = self.learner.update(rollout, step=self.step + 1)
-            timer.mark("update")
+            with self.timer.part("train"):
+                update = self.learner.update(rollout, step=self.step + 1)
             self.step += 1
-            await self.engine.switch(self.model, self.step)
-            timer.mark("refresh")
-            self._log(rollout, update, checked, rate, timer, discarded=replay.plays)
+            with self.timer.part("sync"):
+                await self.engine.switch(self.model, self.step)
+            self._log(rollout, update, checked, rate, self.timer.take(), discarded=replay.plays)
             unsaved = self._unsaved(rollout)
             if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
-                self.save_checkpoint(rollout)
-                metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
+                with self.timer.part("checkpoint"):
+                    self.save_checkpoint(rollout)
                 unsaved = None
 
     async def _probe(self) -> None:
@@ -227,12 +231,17 @@ class GRPORecipe(FTRecipeInterface):
 
     async def _play(self) -> StepRollout:
         """Plays the questions of the next step once, and further ones for groups without a signal if it is to."""
+        with self.timer.part("other"):
+            return await self._play_rounds()
+
+    async def _play_rounds(self) -> StepRollout:
         weights = checkpoint.fingerprint(self.model)
 
-        def play(questions: Sequence[Question], adds: bool) -> Awaitable[Played]:
-            return self.rollouts.play(
-                questions, self.cfg.group_size, step=self.step + 1, policy="grpo", weights=weights, refill=adds
-            )
+        async def play(questions: Sequence[Question], adds: bool) -> Played:
+            with self.timer.waiting():
+                return await self.rollouts.play(
+                    questions, self.cfg.group_size, step=self.step + 1, policy="grpo", weights=weights, refill=adds
+                )
 
         played = await refill.rounds(
             play, self.order.step(self.step), self.order.further(self.step),
@@ -277,7 +286,7 @@ class GRPORecipe(FTRecipeInterface):
         update: UpdateStats,
         checked: CanaryStats,
         rate: float,
-        timer: timers.StepTimer,
+        times: timers.StepTimes,
         *,
         discarded: int,
     ) -> None:
@@ -286,7 +295,9 @@ class GRPORecipe(FTRecipeInterface):
         attempts, failed = self._attempts_since_last_step()
         signals = sum(map(self.has_signal, groups))
         quiet = no_signal.in_a_row([*self.stage.metric_log.lines, {"learned": update.learned}])
-        speed = self.throughput.read(update.tokens, timer.seconds["update"])
+        every = self.ranks.gather(times)
+        spent = timers.figures(every)
+        playing, speed = timers.played(spent), self.throughput.read(update.tokens, timers.updated(spent))
         self.stage.record_step(
             step=self.step, total=self.cfg.steps, **measured, kl=update.kl, clip_frac=update.clip_frac,
             grad_norm=update.grad_norm, learning_rate=rate, attempts=attempts,
@@ -295,12 +306,10 @@ class GRPORecipe(FTRecipeInterface):
             learned=update.learned, frac_reward_zero_std=(len(groups) - signals) / len(groups),
             refilled=len(rollout.replaced), no_signal_in_a_row=quiet,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
-            seconds=timer.total, rollout_seconds=timer.seconds["rollout"],
-            train_seconds=timer.total - timer.seconds["rollout"], loss=update.loss, tokens_per_second=speed[0],
-            mfu=speed[1], **dataclasses.asdict(checked),
+            **spent, **timers.idle(every), rollout_seconds=playing, train_seconds=spent["seconds"] - playing,
+            loss=update.loss, tokens_per_second=speed[0], mfu=speed[1], **dataclasses.asdict(checked),
             **(dataclasses.asdict(update.gap) if update.gap else {}), **self._sampled(rollout),
         )  # fmt: skip
-        metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         lines = self.stage.metric_log.lines
         series = [line["reward_mean"] for line in lines]
         recent = stats.mean(series[-5:])

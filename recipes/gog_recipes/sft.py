@@ -34,13 +34,13 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import metrics, progress, wording
+from gog import progress, wording
 from gog.errors import UserError
 from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
 from gog_recipes.data import demonstrations
 from gog_recipes.models import checkpointing, lora, packing, policy_model
-from gog_recipes.runtime import checkpoint, config, held_out, optimizer, parallel, ranks, timers
+from gog_recipes.runtime import checkpoint, config, flops, held_out, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.stage import Stage
 
@@ -52,7 +52,8 @@ class SFTRecipe(FTRecipeInterface):
         self.cfg = cfg
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)  # the same on all ranks, because each initialises the whole adapter
-        self.ranks = ranks.init(self.device)
+        self.timer = timers.StepTimer()
+        self.ranks = ranks.init(self.device, self.timer.waiting)
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
@@ -68,7 +69,7 @@ class SFTRecipe(FTRecipeInterface):
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
         shards = parallel.shard(self.model, self.ranks, self.cfg.offload)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes, shards)
-        self.throughput = timers.throughput(self.model, self.device, self.ranks.size)
+        self.throughput = flops.throughput(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.batch_size, "batch_size")
@@ -159,37 +160,46 @@ class SFTRecipe(FTRecipeInterface):
             UserError: a loss, gradient or weight is not finite.
             Interrupted: a rank was asked to end; the last step is saved.
         """
-        with self.stage.interruption.deferred():
+        with self.stage.interruption.deferred(), self.timer.part("other"):
             self._steps()
 
     def _steps(self) -> None:
         self.model.train()
+        self.timer.take()  # a step begins where the one before ended, so that no time is lost between them
         while self.step < self.total:
-            timer = timers.StepTimer()
             total = self.total if self.cfg.schedule == "cosine" else 0
             rate = optimizer.set_rate(
                 self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps, total=total
             )
             torch.manual_seed((self.cfg.seed << 32) + self.step)
             chosen = self.batch(self.step)
-            part, found = self.gradients(chosen)
-            norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
-            read = self.ranks.all_reduce_sum(sum(packing.length(self.rows[index]) for index in chosen))
-            loss, suspects = self.ranks.all_reduce_sum(part), [name for own in self.ranks.gather(found) for name in own]
             self.step += 1
-            optimizer.apply_step(
-                self.optimizer, self.model, self.ranks, step=self.step, loss=loss, grad_norm=norm, suspects=suspects
-            )
-            timer.mark("update")
-            scores = self._evaluate()
-            timer.mark("evaluation")
-            self._log(loss, rate, norm, read, timer, scores)
+            with self.timer.part("train"):
+                loss, norm = self._update(chosen)
+            with self.timer.part("evaluation"):
+                scores = self._evaluate()
+            read = self.ranks.all_reduce_sum(sum(packing.length(self.rows[index]) for index in chosen))
+            self._log(loss, rate, norm, read, self.timer.take(), scores)
             interrupted = self.step < self.total and self.stage.is_interrupted()
             if self.step % self.cfg.save_every == 0 or self.step == self.total or interrupted:
-                self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
-                metrics.record_checkpoint_seconds(timer.mark("checkpoint"))
+                with self.timer.part("checkpoint"):
+                    self.save_checkpoint(epoch=(self.step - 1) // self.steps_per_epoch)
             if interrupted:
                 raise Interrupted
+
+    def _update(self, chosen: Sequence[int]) -> tuple[float, float]:
+        """One optimizer step; returns the loss over all ranks and the norm of the gradient before clipping.
+
+        Args:
+            chosen: this rank's demonstrations
+        """
+        part, found = self.gradients(chosen)
+        norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
+        loss, suspects = self.ranks.all_reduce_sum(part), [name for own in self.ranks.gather(found) for name in own]
+        optimizer.apply_step(
+            self.optimizer, self.model, self.ranks, step=self.step, loss=loss, grad_norm=norm, suspects=suspects
+        )
+        return loss, norm
 
     def _evaluate(self) -> held_out.Scores | None:
         """Scores on the held-out demonstrations after every `eval_every` steps and the last one; None after others."""
@@ -208,16 +218,16 @@ class SFTRecipe(FTRecipeInterface):
         rate: float,
         norm: float,
         tokens: int,
-        timer: timers.StepTimer,
+        times: timers.StepTimes,
         scores: held_out.Scores | None,
     ) -> None:
-        speed = self.throughput.read(tokens, timer.seconds["update"])
+        figures = timers.figures(self.ranks.gather(times))
+        speed = self.throughput.read(tokens, timers.updated(figures))
         self.stage.record_step(
             step=self.step, total=self.total, loss=loss, learning_rate=rate, grad_norm=norm, tokens=tokens,
-            tokens_per_second=speed[0], mfu=speed[1], seconds=timer.total,
+            tokens_per_second=speed[0], mfu=speed[1], **figures,
             eval_loss=scores.loss if scores else None, eval_token_accuracy=scores.accuracy if scores else None,
         )  # fmt: skip
-        metrics.record_step_seconds(timer.seconds | {"total": timer.total})
         losses = [line["loss"] for line in self.stage.metric_log.lines]
         self.stage.report(self.step, self.total, loss=losses[-1], losses=progress.downsample(losses))
         if self.step % 20 == 0 or self.step == self.total:

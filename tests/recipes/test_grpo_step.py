@@ -20,6 +20,7 @@ from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.rollout.scoring import RewardConfig
 from gog_recipes.rollout.step_questions import StepQuestions
+from gog_recipes.runtime import timers
 from gog_recipes.runtime.learner import StepRollout
 
 NEEDED = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": {"uri": "file:///unused"}}
@@ -47,6 +48,7 @@ def make_recipe(folder: Path, **settings: Any) -> GRPORecipe:
     given = {"questions_per_step": 4, "group_size": 2, "max_tokens": 100_000}
     recipe = object.__new__(GRPORecipe)
     recipe.cfg = GRPOConfig.model_validate(NEEDED | given | settings)
+    recipe.timer = timers.StepTimer()
     recipe.loss_config = losses.load(recipe.cfg.loss).config(recipe.cfg)
     recipe.pool = QuestionPool(folder, asked)
     recipe.order = StepQuestions(asked, dict.fromkeys((each.id for each in asked), "2"), recipe.cfg)

@@ -1,4 +1,4 @@
-"""A stage's metrics: where they are served, how the process ends, counts of other ranks, timers."""
+"""A stage's metrics: where they are served, how the process ends, counts of other ranks, utilisation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gog import metrics, spec
 from gog.metrics import serving
 from gog.trajectory import Segment, Trajectory
 from gog_recipes.rollout.rollout_stats import sampled, sampled_tokens
-from gog_recipes.runtime import monitor, timers
+from gog_recipes.runtime import flops, monitor
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.runtime.stage import Stage
 
@@ -113,14 +113,6 @@ def test_counts_of_other_ranks_are_on_the_page_of_rank_0(monkeypatch):
     assert f"{line} 2.0" in serving.text(monitor.page)[1].decode()
 
 
-def test_the_parts_of_a_step_add_up_to_its_total():
-    now = iter([10.0, 13.0, 14.5])
-    timer = timers.StepTimer(clock=lambda: next(now))
-    timer.mark("rollout")
-    timer.mark("update")
-    assert timer.seconds == {"rollout": 3.0, "update": 1.5} and timer.total == 4.5
-
-
 @pytest.mark.parametrize(
     ("device", "peak"),
     [
@@ -133,12 +125,12 @@ def test_the_parts_of_a_step_add_up_to_its_total():
     ],
 )
 def test_the_peak_of_a_device_is_known_or_absent(device, peak):
-    assert timers.peak_of(device) == peak
+    assert flops.peak_of(device) == peak
 
 
 def test_utilisation_is_given_only_where_the_peak_is_known():
-    assert timers.Throughput(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
-    assert timers.Throughput(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
+    assert flops.Throughput(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
+    assert flops.Throughput(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
 
 
 def test_entropy_is_the_mean_negative_log_prob_and_staleness_the_age_of_the_oldest_weights():

@@ -6,7 +6,10 @@ import json
 
 from gog import store
 
-TIMES = ("seconds", "rollout_seconds", "train_seconds", "tokens_per_second")
+TIMES = (
+    "rollout_seconds", "train_seconds", "tokens_per_second", "trainer_idle", "engine_idle", "tools_overlapped_seconds",
+)  # fmt: skip
+"""Figures of the machine, besides `seconds` and its parts."""
 
 
 def copy_of(chain, target):
@@ -23,7 +26,11 @@ def copy_of(chain, target):
 def lines(root, stage):
     manifest = store.Store(root / "store").latest(stage)
     text = store.Store(root / "store").open(manifest, "metrics.jsonl").read_text()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in text.splitlines()]
+    return [without_times(json.loads(line)) for line in text.splitlines()]
+
+
+def without_times(line):
+    return {key: value for key, value in line.items() if key not in TIMES and not key.startswith("seconds")}
 
 
 def weights(root, stage):

@@ -199,7 +199,9 @@ def learn(pod: Pod, stage: str, done: float, rng: np.random.Generator) -> None:
     pod.set("gog_train_grad_norm", 0.6 + 0.5 * math.exp(-4 * done) + 0.06 * abs(noise))
     pod.set("gog_train_tokens_per_second", (5200 if stage == "sft" else 2900) + 120 * noise, stage=stage)
     pod.set("gog_train_mfu", (0.41 if stage == "sft" else 0.29) + 0.008 * noise, stage=stage)
-    parts = {"rollout": 0.0 if stage == "sft" else 24 - 6 * done, "update": 11.0, "refresh": 1.6, "checkpoint": 0.8}
+    parts = {"train": 11.0, "checkpoint": 0.8}
+    if stage == "grpo":
+        parts |= {"rollout": 24 - 6 * done, "tools": 5.0, "judge": 1.5, "reference": 3.0, "sync": 1.6}
     seconds = {part: value * (1 + 0.05 * rng.normal()) for part, value in parts.items()}
     for part, value in (seconds | {"total": sum(seconds.values())}).items():
         pod.set("gog_train_step_seconds", value, part=part)

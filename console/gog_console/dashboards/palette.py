@@ -28,7 +28,10 @@ OUTCOMES = {"ok": GREEN, "client_error": VIOLET, "server_error": RED, "gone": GR
 STATUSES = {"counted": GREEN, "tool_failure": AMBER, "judge": VIOLET, "skipped": GREY}
 VERDICTS = {"yes": GREEN, "no": BLUE, "undecided": AMBER}
 COMPONENTS = {"reward": BLUE, "accuracy": GREEN, "format": VIOLET}
-PARTS = {"rollout": BLUE, "canary": AMBER, "update": TEAL, "evaluation": GREEN, "refresh": GOLD, "checkpoint": VIOLET}
+PARTS = {
+    "rollout": BLUE, "tools": AMBER, "judge": GOLD, "canary": PINK, "reference": SKY, "train": TEAL, "evaluation": GREEN,
+    "sync": OLIVE, "checkpoint": VIOLET, "other": BROWN, "idle": GREY,
+}  # fmt: skip
 CACHE = {"hit": GREEN, "joined": SKY, "miss": GREY}
 CONDITIONS = {"Complete": GREEN, "Ready": BLUE, "Pending": SKY, "Suspended": GREY, "Failed": RED}
 ATTEMPTS = {"succeeded": GREEN, "failed": RED, "interrupted": AMBER}

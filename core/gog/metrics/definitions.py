@@ -22,7 +22,6 @@ DECISIONS = ("waited", "retried", "hedged", "breaker", "budget", "fell_back")
 CACHE_RESULTS = ("hit", "miss", "joined")
 STATUSES = ("counted", "tool_failure", "judge")
 TOKEN_KINDS = ("generated", "prefilled")
-PARTS = ("rollout", "canary", "update", "evaluation", "refresh", "checkpoint", "total")
 LEVELS = ("easy", "1", "2", "unknown")
 VERDICTS = ("yes", "no", "undecided")
 STORE_OPERATIONS = ("probe", "publish", "commit", "read", "fetch", "check", "put", "sweep")
@@ -132,7 +131,7 @@ def _step_gauges() -> dict[str, Gauge]:
             sharing = [other for other in catalog.STEP_METRICS if other.gauge == row.gauge]
             labels = {name: tuple(other.labels[name] for other in sharing) for name in row.labels}
             by_stage = {"stage": STAGE} if row.by_stage else {}
-            gauges[row.gauge] = STAGES.gauge(row.gauge, row.unit, row.help, **labels, **by_stage)
+            gauges[row.gauge] = STAGES.gauge(row.gauge, row.unit, row.gauge_help or row.help, **labels, **by_stage)
     return gauges
 
 
@@ -141,12 +140,6 @@ TRAIN_STEP = STAGES.gauge(
     "gog_train_step", "steps", "Optimizer steps done; questions or policies in stages without steps.", stage=STAGE
 )
 STEPS_PLANNED = STAGES.gauge("gog_train_steps_planned", "steps", "Steps planned in total.", stage=STAGE)
-STEP_SECONDS = STAGES.gauge(
-    "gog_train_step_seconds",
-    "seconds",
-    "Time of the last step by part; checkpoint: time of the last checkpoint.",
-    part=PARTS,
-)
 LAST_STEP = STAGES.gauge(
     "gog_train_last_step_timestamp_seconds", "Unix time", "Time when the stage last advanced, or started.", stage=STAGE
 )

@@ -157,16 +157,6 @@ def record_step(kind: str, stage: str, line: Mapping[str, Any]) -> None:
             (gauge.labels(**labels) if labels else gauge).set(value)
 
 
-def record_step_seconds(seconds: Mapping[str, float]) -> None:
-    """Time of a step's parts: rollout, update, refresh, total."""
-    for part, spent in seconds.items():
-        d.STEP_SECONDS.labels(part).set(spent)
-
-
-def record_checkpoint_seconds(seconds: float) -> None:
-    d.STEP_SECONDS.labels("checkpoint").set(seconds)
-
-
 def record_levels(questions: Mapping[str, int]) -> None:
     """Questions graded so far, by level."""
     for level in d.LEVELS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gog_recipes.estimate.request import Speed
-from gog_recipes.runtime.timers import PEAKS
+from gog_recipes.runtime.flops import PEAKS
 
 BANDWIDTH = {"H100": 3.35e12, "H200": 4.8e12, "A100": 2.0e12}
 """Bytes per second of a GPU's memory by its name, from the data sheets."""

@@ -35,7 +35,7 @@ from gog_recipes.rollout.journals import Journals, PlayJournal, Resumed
 from gog_recipes.rollout.played import Played, Skipped, collect
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.scoring import RewardConfig
-from gog_recipes.runtime import monitor
+from gog_recipes.runtime import monitor, timers
 from gog_recipes.runtime.interruption import Interrupted, Interruption
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 
@@ -93,6 +93,8 @@ class Rollouts:
     """Why questions were skipped, by question id, over all plays."""
     interruption: Interruption = field(default_factory=Interruption)
     """Ends a play early when this process is asked to end."""
+    timer: timers.StepTimer = field(default_factory=timers.StepTimer)
+    """Learns when episodes wait for tools and for the judge."""
     _verdicts: list[Failure | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -149,17 +151,18 @@ class Rollouts:
             found[left[number].id] = played
             report(len(found), [] if isinstance(played, Skipped) else played)
 
-        async with self._journal(own, policy, step, weights) as journal:
-            what = f"step {step}" if step else policy
-            if line := await journals.resumed_line(journal, self.ranks, own, samples, what):
-                self.log(line)
-            for name, taken in self._taken(own, samples, journal):
-                found[name] = taken
-                report(len(found), taken)
-            left = [question for question in own if question.id not in found]
-            work = _all_or_none(play_one(number) for number in range(len(left)))
-            with contextlib.suppress(Interrupted):
-                await self.interruption.race(work)
+        with self.timer.play():
+            async with self._journal(own, policy, step, weights) as journal:
+                what = f"step {step}" if step else policy
+                if line := await journals.resumed_line(journal, self.ranks, own, samples, what):
+                    self.log(line)
+                for name, taken in self._taken(own, samples, journal):
+                    found[name] = taken
+                    report(len(found), taken)
+                left = [question for question in own if question.id not in found]
+                work = _all_or_none(play_one(number) for number in range(len(left)))
+                with contextlib.suppress(Interrupted):
+                    await self.interruption.race(work)
         if any(self.ranks.gather(self.interruption.requested and len(found) < len(own))):
             raise Interrupted
         return self._collected([found[question.id] for question in own], time.monotonic() - begun, refill)
@@ -222,8 +225,9 @@ class Rollouts:
         facts = {"policy": policy, "step": step, "level": self.levels.get(question.id, "")}
         resumed = await journal.resumed(question, samples)
         try:
-            image = await self.pool.image(question)
-            sessions = await self._open(question, image, step, resumed)
+            with self.timer.episode():
+                image = await self.pool.image(question)
+                sessions = await self._open(question, image, step, resumed)
         except QuestionSkipped as error:
             return Skipped(question.id, error.sentence())
         try:
@@ -282,11 +286,12 @@ class Rollouts:
             return resumed.found.trajectory.model_copy(update=dict(facts))
         line = journal.line(question, sample, resumed)
         episode = Episode(
-            question, image, session, self.toolbox, self.settings, self.engine.style, tools=self.tools, keeper=line
-        )
+            question, image, session, self.toolbox, self.settings, self.engine.style, tools=self.tools, keeper=line,
+            waiting=lambda: self.timer.episode_waits("tools"),
+        )  # fmt: skip
         if resumed is not None:
             episode.restore(resumed.found, resumed.images)
-        with self.tracer.episode(name) as span:
+        with self.timer.episode(), self.tracer.episode(name) as span:
             try:
                 trajectory = await episode.run()
             except NotFinite as error:
@@ -332,7 +337,8 @@ class Rollouts:
         makes sure that the answers which met its first failures are judged, too.
         """
         for _ in range(outage.FAILURES):
-            reply = await self.toolbox.judge(question.question, question.answers, answer)
+            with self.timer.episode_waits("judge"):
+                reply = await self.toolbox.judge(question.question, question.answers, answer)
             if reply.failure is None or reply.failure.kind not in outage.UNREACHABLE:
                 break
         return reply

@@ -20,7 +20,7 @@ from gog_recipes import losses
 from gog_recipes.models import lora, packing, policy_model
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
-from gog_recipes.runtime import logprob_gap, optimizer, parallel
+from gog_recipes.runtime import logprob_gap, optimizer, parallel, timers
 from gog_recipes.runtime.ranks import Ranks
 
 
@@ -93,6 +93,7 @@ class Learner:
         vision: features of the images that trajectories show
         optimizer: over the trained parameters of `model`
         ranks: among which the trajectories of a step are divided
+        timer: of the step, to which passes of the reference are reported
     """
 
     def __init__(
@@ -104,8 +105,10 @@ class Learner:
         vision: Vision,
         optimizer: torch.optim.Optimizer,
         ranks: Ranks,
+        timer: timers.StepTimer | None = None,
     ) -> None:
         self.cfg, self.loss, self.model = cfg, loss, model
+        self.timer = timer or timers.StepTimer()
         self.loss_config = loss.config(cfg)
         self.processor, self.vision = processor, vision
         self.optimizer, self.ranks = optimizer, ranks
@@ -205,8 +208,10 @@ class Learner:
         }
         reference = None
         if self.loss_config.kl_coef:
-            with lora.reference(self.model):
+            with self.timer.part("reference"), lora.reference(self.model):
                 reference = policy_model.token_logprobs(self.model, batch, images, **settings)
+                if self.device.type == "cuda":  # else its time would be that of the next part that waits for it
+                    torch.cuda.synchronize(self.device)
         return policy_model.token_logprobs(self.model, batch, images, **settings), reference
 
     def _loss(

@@ -10,8 +10,10 @@ the model is elsewhere (`parallel`).
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,6 +31,8 @@ class Ranks:
     """Number of this process, from 0."""
     size: int = 1
     """Number of processes."""
+    waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    """Entered while this process waits for the others: measures the time."""
 
     @property
     def is_main(self) -> bool:
@@ -46,7 +50,8 @@ class Ranks:
         import torch.distributed
 
         found: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(found, item)
+        with self.waiting():
+            torch.distributed.all_gather_object(found, item)
         return found
 
     def unshard(self, own: Sequence[T]) -> list[T]:
@@ -93,11 +98,12 @@ class Ranks:
 SINGLE = Ranks()
 
 
-def init(device: Any) -> Ranks:
+def init(device: Any, waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext) -> Ranks:
     """Joins the other processes that torchrun started; SINGLE when it started one or none.
 
     Args:
         device: torch device of this process's model
+        waiting: entered while this process waits for the others
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -106,7 +112,7 @@ def init(device: Any) -> Ranks:
 
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     torch.distributed.init_process_group(backend)
-    return Ranks(torch.distributed.get_rank(), size)
+    return Ranks(torch.distributed.get_rank(), size, waiting)
 
 
 def shutdown(ranks: Ranks) -> None:

@@ -1,88 +1,199 @@
-"""How long the parts of a step take, and how much of the device's peak that is.
+"""Where the wall time of a step goes.
 
-Utilisation follows the convention of 6 floating-point operations per token and parameter, frozen or not, so that it can
-be compared with published figures. It is absent where it would be a guess: on a CPU, on a device whose peak is not in
-the table, for weights that are not bfloat16. Recipes without torch import this module, so torch is imported late.
+Rollouts, tools and training overlap, so their durations do not add up to anything. This timer divides the wall time
+instead: at any moment the process is in exactly one part (catalog.STEP_PARTS), so the parts add up to the step. What the
+trainer does comes first; while it waits, the rollouts are looked at: the time is theirs if any episode can proceed, else it
+is spent waiting for a tool, else for the judge. So a part is the time that the step would have saved at most without it,
+and tools that are hidden behind other work count for nothing.
+
+Not here: utilisation (`flops`), and what happens inside a part (`profiler`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
 
-PEAKS = {
-    "B200": 2250e12,
-    "H200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10": 125e12,
-}
-"""Operations per second in bfloat16, dense, by a part of the device's name; the first that matches."""
+from gog import catalog, stats
 
-
-@dataclass
-class StepTimer:
-    """Seconds of a step, by part."""
-
-    clock: Callable[[], float] = time.monotonic
-    """Seconds; only differences matter."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of each part that has ended."""
-
-    def __post_init__(self) -> None:
-        self._begun = self._last = self.clock()
-
-    def mark(self, part: str) -> float:
-        """Ends a part that began at the last mark; returns its seconds."""
-        now = self.clock()
-        self.seconds[part], self._last = now - self._last, now
-        return self.seconds[part]
-
-    @property
-    def total(self) -> float:
-        """Seconds from the beginning to the last mark."""
-        return self._last - self._begun
+TRAINER = frozenset(part.name for part in catalog.STEP_PARTS if part.trains)
+"""Parts in which the trainer works."""
+WAITING = ""
+"""On the trainer's stack: it waits."""
 
 
 @dataclass(frozen=True)
-class Throughput:
-    """Turns tokens and seconds into speed and utilisation."""
+class StepTimes:
+    """The wall time of a step of one rank."""
 
-    parameters: int
-    """Of the whole model."""
-    peak: float | None
-    """Operations per second of all devices together; None if unknown."""
+    parts: Mapping[str, float]
+    """Seconds by part; parts without time are left out."""
+    engine: float = 0.0
+    """Seconds in which an episode could proceed, whatever the trainer did."""
+    tools_overlapped: float = 0.0
+    """Seconds in which an episode waited for a tool and the time was another part's."""
 
-    def read(self, tokens: int, seconds: float) -> tuple[float, float | None]:
-        """Tokens per second, and the utilisation (0 to 1) if the peak is known."""
-        speed = tokens / seconds if seconds > 0 else 0.0
-        return speed, 6 * self.parameters * speed / self.peak if self.peak else None
+    @property
+    def total(self) -> float:
+        """Seconds of the step."""
+        return sum(self.parts.values())
+
+    @property
+    def trainer(self) -> float:
+        """Seconds in which the trainer worked."""
+        return sum(seconds for part, seconds in self.parts.items() if part in TRAINER)
+
+    @property
+    def busy(self) -> float:
+        """Seconds in which the process was not idle."""
+        return self.total - self.parts.get("idle", 0.0)
 
 
-def throughput(model: Any, device: Any, ranks: int) -> Throughput:
-    """Of a model that is spread over ranks with one device each.
+class StepTimer:
+    """Attributes wall time to parts. Its methods take a microsecond or two, and may be called from any thread.
 
     Args:
-        model: a torch module, sharded or not
-        device: torch device of this rank
-        ranks: how many ranks there are
+        clock: seconds; only differences matter
     """
-    parameters = list(model.parameters())
-    from gog_recipes.models import nf4
 
-    peak = None
-    if device.type == "cuda" and str(parameters[0].dtype) == "torch.bfloat16":
-        import torch
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self._trainer: list[list[str]] = []
+        self._plays = 0
+        self._active = 0
+        self._waiting = {"tools": 0, "judge": 0}
+        self._last = clock()
+        self._reset()
 
-        peak = peak_of(torch.cuda.get_device_name(device))
-    return Throughput(sum(each.numel() for each in parameters) + nf4.count(model), ranks * peak if peak else None)
+    def _reset(self) -> None:
+        self._parts: defaultdict[str, float] = defaultdict(float)
+        self._engine = self._overlapped = 0.0
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """The trainer works on a part, or on one within a part, which the time is then of."""
+        entry = [name]
+        with self._lock:
+            self._charge()
+            self._trainer.append(entry)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._charge()
+                # By identity, because the parts of two threads need not be nested.
+                self._trainer = [each for each in self._trainer if each is not entry]
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """The trainer waits: for rollouts, or for other ranks."""
+        return self.part(WAITING)
+
+    @contextlib.contextmanager
+    def play(self) -> Iterator[None]:
+        """Questions are played; without this the time of a waiting trainer is idle."""
+        with self._lock:
+            self._charge()
+            self._plays += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._charge()
+                self._plays -= 1
+
+    @contextlib.contextmanager
+    def episode(self) -> Iterator[None]:
+        """Something of a play can proceed: an episode, or the opening of some."""
+        with self._lock:
+            self._charge()
+            self._active += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._charge()
+                self._active -= 1
+
+    @contextlib.contextmanager
+    def episode_waits(self, service: Literal["tools", "judge"]) -> Iterator[None]:
+        """An episode cannot proceed before a tool or the judge has answered."""
+        with self._lock:
+            self._charge()
+            self._active -= 1
+            self._waiting[service] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._charge()
+                self._active += 1
+                self._waiting[service] -= 1
+
+    def take(self) -> StepTimes:
+        """The time since the last call, or since the beginning."""
+        with self._lock:
+            self._charge()
+            found = StepTimes(dict(self._parts), self._engine, self._overlapped)
+            self._reset()
+        return found
+
+    def _charge(self) -> None:
+        """Attributes the time since the last change to the state that ends now. The lock is held."""
+        now = self._clock()
+        seconds, self._last = now - self._last, now
+        rollouts = self._rollouts()
+        part = (self._trainer[-1][0] if self._trainer else WAITING) or rollouts
+        self._parts[part] += seconds
+        if rollouts == "rollout":
+            self._engine += seconds
+        if self._waiting["tools"] and part != "tools":
+            self._overlapped += seconds
+
+    def _rollouts(self) -> str:
+        """The part whose time it is while the trainer waits."""
+        if not self._plays:
+            return "idle"
+        if self._active > 0 or not any(self._waiting.values()):
+            return "rollout"
+        return "tools" if self._waiting["tools"] else "judge"
 
 
-def peak_of(device: str) -> float | None:
-    """Operations per second of a device by the name that its driver reports; None for one that is not in the table."""
-    return next((peak for name, peak in PEAKS.items() if name in device), None)
+def figures(ranks: Sequence[StepTimes]) -> dict[str, float]:
+    """Step metrics of the times of all ranks: means, and the parts of the slowest rank where there are several."""
+    total = stats.mean([each.total for each in ranks])
+    found = {"seconds": total} | _by_part("seconds_", ranks)
+    if len(ranks) > 1:
+        slowest = max(range(len(ranks)), key=lambda rank: ranks[rank].busy)
+        found |= {"slowest_rank": slowest} | _by_part("slowest_", [ranks[slowest]])
+    return found
+
+
+def idle(ranks: Sequence[StepTimes]) -> dict[str, float]:
+    """Step metrics of what rollouts and training wait for, means over all ranks."""
+    total = max(stats.mean([each.total for each in ranks]), 1e-9)
+    return {
+        "trainer_idle": 1 - stats.mean([each.trainer for each in ranks]) / total,
+        "engine_idle": 1 - stats.mean([each.engine for each in ranks]) / total,
+        "tools_overlapped_seconds": stats.mean([each.tools_overlapped for each in ranks]),
+    }
+
+
+def _by_part(prefix: str, ranks: Sequence[StepTimes]) -> dict[str, float]:
+    names = [part.name for part in catalog.STEP_PARTS if any(part.name in each.parts for each in ranks)]
+    return {f"{prefix}{name}": stats.mean([each.parts.get(name, 0.0) for each in ranks]) for name in names}
+
+
+def played(figures: Mapping[str, float]) -> float:
+    """Seconds of a step that rollouts took while the trainer waited, by its step metrics."""
+    return sum(figures.get(f"seconds_{part}", 0.0) for part in ("rollout", "tools", "judge"))
+
+
+def updated(figures: Mapping[str, float]) -> float:
+    """Seconds of a step's update, passes of the reference included, by its step metrics."""
+    return sum(figures.get(f"seconds_{part}", 0.0) for part in ("reference", "train"))
