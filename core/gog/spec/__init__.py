@@ -11,7 +11,7 @@ bounded, because the API server refuses rules about unbounded ones.
 
 from __future__ import annotations
 
-from gog.spec.base import POLICIES, STAGES, TOOLS, Gaze, Level, Name, Quantity, Share, Spec, StageName, Text
+from gog.spec.base import POLICIES, STAGES, TOOLS, Gaze, KubeName, Level, Name, Quantity, Share, Spec, StageName, Text
 from gog.spec.endpoints import (
     KEY,
     VLLM_PROGRAM,
@@ -105,6 +105,7 @@ __all__ = [
     "Gaze",
     "ImagesSpec",
     "JudgePolicy",
+    "KubeName",
     "LabelKey",
     "LabelValue",
     "Level",

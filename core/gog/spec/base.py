@@ -20,6 +20,14 @@ else:
     StageName = Literal[STAGES]  # one value for each row of the catalogue
 Text = Annotated[str, Field(max_length=1024)]
 Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=40)]
+KUBE_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+"""Pattern of the names that Kubernetes gives its objects (DNS subdomains)."""
+KubeName = Annotated[str, Field(pattern=KUBE_NAME, max_length=253)]
+"""Name of an object on a cluster."""
+LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+"""Pattern of the keys of labels and taints."""
+LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+"""Pattern of the values of labels and taints."""
 
 
 class YamlWords:

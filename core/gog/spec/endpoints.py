@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from gog import catalog
-from gog.spec.base import Spec, Text, YamlWords
+from gog.spec.base import KubeName, Spec, Text, YamlWords
 from gog.spec.pods import ResourcesSpec
 
 VLLM_PROGRAM = "GOG_VLLM_PROGRAM"
@@ -102,9 +102,8 @@ class EndpointSpec(Spec):
         max_length=253,
         description="Model name to send in requests, where the server has several. Default: its only one.",
     )
-    secret_name: str | None = Field(
+    secret_name: KubeName | None = Field(
         None,
-        max_length=253,
         description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
         "the environment: JUDGE_GOG_API_KEY, IMAGE_SEARCH_GOG_API_KEY, … Default: the server requires no key.",
     )
@@ -190,9 +189,8 @@ class ModelEndpoint(Spec):
         pattern=r"^https?://", max_length=1024, description="Base URL of the server: https://api.openai.com."
     )
     model: str = Field(min_length=1, max_length=253, description="Model to request.")
-    secret_name: str | None = Field(
+    secret_name: KubeName | None = Field(
         None,
-        max_length=253,
         description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
         "ENDPOINT_GOG_API_KEY. Default: the server requires no key.",
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gog.spec.base import Quantity, Spec
+from gog.spec.base import LABEL_KEY, LABEL_VALUE, KubeName, Quantity, Spec
 
 
 class WorkersSpec(Spec):
@@ -51,13 +51,16 @@ class TolerationSpec(Spec):
     """A taint of nodes that pods tolerate, in the form of Kubernetes."""
 
     key: str | None = Field(
-        None, max_length=316, description="Key of the taint. Default: every key, with operator Exists."
+        None,
+        max_length=316,
+        pattern=LABEL_KEY,
+        description="Key of the taint. Default: every key, with operator Exists.",
     )
     operator: Literal["Exists", "Equal"] = Field(
         "Equal", description="Equal: `value` must equal the taint's; Exists: any value."
     )
     value: str | None = Field(
-        None, max_length=63, description="Value of the taint, with operator Equal. Default: empty."
+        None, max_length=63, pattern=LABEL_VALUE, description="Value of the taint, with operator Equal. Default: empty."
     )
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
         None, description="Effect of the taint. Default: every effect."
@@ -70,15 +73,15 @@ class TolerationSpec(Spec):
 
 
 LabelKey = Annotated[str, Field(max_length=317)]
-LabelValue = Annotated[str, Field(max_length=63)]
+LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
 
 
 class SchedulingSpec(Spec):
     """Where pods of a run are scheduled, on a cluster."""
 
-    queue: str = Field("default", max_length=63, description="Volcano queue of the stages' jobs.")
-    priority_class_name: str | None = Field(
-        None, max_length=253, description="PriorityClass of the pods. Default: the cluster's default class."
+    queue: KubeName = Field("default", max_length=63, description="Volcano queue of the stages' jobs.")
+    priority_class_name: KubeName | None = Field(
+        None, description="PriorityClass of the pods. Default: the cluster's default class."
     )
     node_selector: dict[LabelKey, LabelValue] = Field(
         default_factory=dict, max_length=32, description="Labels that a node must have."

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gog.spec.base import STAGES, Name, Spec, StageName, Text
+from gog.spec.base import STAGES, KubeName, Name, Spec, StageName, Text
 from gog.spec.endpoints import EndpointsSpec
 from gog.spec.pods import Placement, SchedulingSpec
 from gog.spec.sources import DataSpec, ModelSpec, RetentionSpec, StoreSpec
@@ -111,9 +111,8 @@ class RunSpec(Spec):
     scheduling: SchedulingSpec = Field(
         SchedulingSpec(), description="Where pods of the run are scheduled, on a cluster."
     )
-    service_account_name: str | None = Field(
+    service_account_name: KubeName | None = Field(
         None,
-        max_length=253,
         description="Service account of every pod of the run, on a cluster; it can grant credentials without a Secret. Default: none.",
     )
     images: ImagesSpec = Field(ImagesSpec(), description="Container images, on a cluster.")

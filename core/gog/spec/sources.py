@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from gog import families
-from gog.spec.base import Spec
+from gog.spec.base import KubeName, Spec
 
 if TYPE_CHECKING:
     Preset = str
@@ -36,9 +36,8 @@ class ModelSpec(Spec):
         "hf://org/name[@revision] of the Hugging Face Hub. On a cluster a folder is one of the trainer image. Without a "
         "revision the default branch; either is pinned to a commit, which the first checkpoint records.",
     )
-    secret_name: str | None = Field(
+    secret_name: KubeName | None = Field(
         None,
-        max_length=253,
         description="Secret in the run's namespace with HF_TOKEN, for an hf:// base of a private or gated repository. "
         "Default: none; on one machine HF_TOKEN of the environment.",
     )
@@ -150,9 +149,8 @@ class StoreSpec(Spec):
         max_length=1024,
         description="`s3://bucket/prefix`, or `file:///folder` on one machine.",
     )
-    secret_name: str | None = Field(
+    secret_name: KubeName | None = Field(
         None,
-        max_length=253,
         description="Secret in the run's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, optionally "
         "ca.crt. Default: the credentials of the pods' service account.",
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model, field_validator, model_validator
 
 from gog import catalog
-from gog.spec.base import Spec, YamlWords
+from gog.spec.base import KubeName, Spec, YamlWords
 from gog.spec.endpoints import Options
 
 CacheMode = Annotated[Literal["off", "live", "record", "replay-or-live", "replay-strict"], YamlWords()]
@@ -124,9 +124,8 @@ class FallbackSpec(Spec):
         max_length=253,
         description="Model name to send in requests; the judge's only. Default: the server's only one.",
     )
-    secret_name: str | None = Field(
+    secret_name: KubeName | None = Field(
         None,
-        max_length=253,
         description="Secret with the key GOG_API_KEY that the server requires, on a cluster. On one machine the key is in "
         "the environment: JUDGE_FALLBACK_GOG_API_KEY, IMAGE_SEARCH_FALLBACK_GOG_API_KEY, … Default: it requires no key.",
     )

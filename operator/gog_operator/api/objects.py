@@ -205,12 +205,12 @@ class Lifecycle(settings.Placement):
     scheduling: settings.SchedulingSpec = Field(
         settings.SchedulingSpec(), description="Scheduling of its pods, on a cluster."
     )
-    service_account_name: str | None = Field(None, max_length=253, description=SERVICE_ACCOUNT)
+    service_account_name: settings.KubeName | None = Field(None, description=SERVICE_ACCOUNT)
     image: str | None = Field(
         None, max_length=512, description="Image of its pods. Default: the operator's trainer image."
     )
     retention: settings.RetentionSpec | None = Field(None, description="Which checkpoints are kept. Default: all.")
-    endpoint_secrets: dict[settings.LabelValue, settings.Text] = Field(
+    endpoint_secrets: dict[settings.Text, settings.KubeName] = Field(
         default_factory=dict,
         max_length=8,
         description="Secret with the API key of an endpoint that requires one, by its name under `endpoints`. Default: none.",
@@ -316,8 +316,8 @@ class EndpointObjectSpec(settings.PolicyEndpointSpec):
         max_length=1024,
         description="Base model of the policy server, as a run's model.base. Required by role policy. Default: none.",
     )
-    base_secret_name: str | None = Field(
-        None, max_length=253, description="Secret with HF_TOKEN, as a run's model.secretName. Default: none."
+    base_secret_name: settings.KubeName | None = Field(
+        None, description="Secret with HF_TOKEN, as a run's model.secretName. Default: none."
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         None, description="Type of the policy server's weights. Default: as the base model stores them."
@@ -342,7 +342,7 @@ class EndpointObjectSpec(settings.PolicyEndpointSpec):
     scheduling: settings.SchedulingSpec = Field(
         settings.SchedulingSpec(), description="Scheduling of its pods, on a cluster."
     )
-    service_account_name: str | None = Field(None, max_length=253, description=SERVICE_ACCOUNT)
+    service_account_name: settings.KubeName | None = Field(None, description=SERVICE_ACCOUNT)
     image: str | None = Field(
         None, max_length=512, description="Image of its pods. Default: the operator's image for the role."
     )

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gog.errors import UserError
-from gog.spec.base import QUANTITY
+from gog.spec.base import KUBE_NAME, LABEL_KEY, LABEL_VALUE, QUANTITY
 from gog_operator.api import yaml_reader
 
 TYPE_WORDS = {
@@ -49,6 +49,9 @@ PATTERN_WORDS = {
     "^(file|s3)://": "an address that starts with file:// or s3://",
     "^https?://": "an address that starts with http:// or https://",
     "^[A-Za-z_][-A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$": "the name of a back end, or module:factory",
+    KUBE_NAME: "the name of an object: lower-case letters, digits, hyphens and dots, letters or digits at the ends",
+    LABEL_KEY: "the key of a label, such as example.org/pool",
+    LABEL_VALUE: "the value of a label: letters, digits, hyphens, underscores and dots, letters or digits at the ends",
     QUANTITY: "a quantity as Kubernetes writes it, such as 2, 500m or 4Gi",
 }
 
