@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from gog import catalog, hub
 from gog import spec as settings
+from gog.spec.objective import FATAL_FAILURES
 
 FORBIDDEN, REQUIRED = "FieldValueForbidden", "FieldValueRequired"
 
@@ -108,6 +109,12 @@ _ANNEALED = Rule(
     "(has(self.levels) && self.levels.exists(each, string(each) != string(self.levels[0])))",
     "annealed moves from one level to another: name two in levels, such as ['1', '2'], or set curriculum to mixed",
     ".curriculum",
+)
+_FATAL = Rule(
+    f"!has(self.fatalFailures) || self.fatalFailures == {FATAL_FAILURES} || "
+    "(has(self.toolFailures) && self.toolFailures == 'fatal-clamp')",
+    "is used by toolFailures fatal-clamp only: remove it, or set toolFailures to fatal-clamp",
+    ".fatalFailures",
 )
 _TOKENS = Rule(
     "!has(self.engine) || self.engine != 'chat'",
@@ -239,8 +246,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "Stratify": (*_LEVEL1, _TOKENS, _REPEATABLE),
     "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE),
-    "GRPO": (_TOKENS, _REPEATABLE, _ANNEALED),
-    "GRPOSpec": (_TOKENS, _REPEATABLE, _ANNEALED),
+    "GRPO": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL),
+    "GRPOSpec": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL),
     "Evaluate": (_TOKENS, _COMPARED, _REPEATABLE),
     "EvaluateSpec": (_TOKENS, _COMPARED, _REPEATABLE),
     "TolerationSpec": (
