@@ -193,14 +193,19 @@ def with_advantages(
     ]
 
 
-def has_signal(group: Sequence[Trajectory], failures: failure_rules.Settings) -> bool:
+def has_signal(group: Sequence[Trajectory], failures: failure_rules.Settings, *, epsilon: float = EQUAL) -> bool:
     """Whether something can be learned from a group by comparing its members.
 
     Args:
         group: judged trajectories of one question.
         failures: the rule for tool failures. Rewards may differ, and what differs may all be masked.
+        epsilon: deviation below which rewards count as equal.
     """
-    return any(item.advantage for item in with_advantages([group], failures=failures, estimator="centred")[0])
+    treated = failure_rules.treat(group, failures)
+    totals = [each.total for each in treated]
+    if not varies(totals, epsilon=epsilon):
+        return False
+    return any(each.advantage(value) for each, value in zip(treated, centred_advantages(totals), strict=True))
 
 
 def _valid(totals: Sequence[float | None]) -> np.ndarray:

@@ -257,17 +257,13 @@ class GRPORecipe(FTRecipeInterface):
         own = [groups[index] for index in batch.own]
         return StepRollout(groups, own, found, len(played.skipped), replaced, batch.missing)
 
-    @property
-    def failures(self) -> failure_rules.Settings:
-        """The rule for tool failures."""
-        return failure_rules.Settings.of(self.cfg)
-
     def _with_advantages(self, groups: Sequence[Sequence[Trajectory]]) -> list[list[Trajectory]]:
-        return rewards.with_advantages(groups, failures=self.failures, estimator=self.loss_config.advantages)
+        rule = failure_rules.Settings.of(self.cfg)
+        return rewards.with_advantages(groups, failures=rule, estimator=self.loss_config.advantages)
 
     def has_signal(self, group: Sequence[Trajectory]) -> bool:
         """Whether a group has something to learn from."""
-        return rewards.has_signal(group, self.failures)
+        return rewards.has_signal(group, failure_rules.Settings.of(self.cfg))
 
     def _spoiled(self, rollout: StepRollout) -> exclusion.Cause | None:
         """Why a step must not be learned from; None if it may."""
