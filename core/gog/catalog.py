@@ -358,6 +358,14 @@ STEP_METRICS = (
         "share of all trajectories", chart_of=_GRPO, higher_is_better=False,
     ),
     StepMetric(
+        "treated", _GRPO, "Trajectories learned differently", "trajectories",
+        "Trajectories of which a tool failure changed what is learned, although they count (`toolFailures`).",
+    ),
+    StepMetric(
+        "survivor_weight_max", _GRPO, "Largest survivor weight", "weight",
+        "Largest weight of a trajectory that stands for excluded ones (`survivorCorrection`); 1 without.",
+    ),
+    StepMetric(
         "frac_reward_zero_std", _GRPO, "Groups without a signal", "share",
         "Fraction of groups with zero reward variance (no gradient).",
         "share of groups whose valid rewards are all equal", gauge="gog_train_frac_reward_zero_std",

@@ -21,7 +21,7 @@ from gog.errors import ServiceDown
 from gog.trajectory import Failure, Trajectory
 
 LONGEST = 6
-"""Number of turns from which episodes share one bin."""
+"""Number of turns, or of calls, from which episodes share one bin."""
 
 
 Played = TypeVar("Played")
@@ -38,6 +38,16 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Trajectories by length: `0`, `1`, … `6+`; only lengths that occur."""
+
+    trajectories: dict[str, int]
+    """Number of all trajectories."""
+    shares: dict[str, float]
+    """Excluded fraction of them."""
+
+
+@dataclass(frozen=True)
 class Exclusions:
     """Excluded trajectories of a step."""
 
@@ -45,8 +55,10 @@ class Exclusions:
     """Number of all trajectories."""
     excluded: int
     """Number of trajectories that are excluded from their group's statistics."""
-    by_turns: dict[str, float]
-    """Excluded fraction by number of turns: `1`, `2`, … `6+`; only lengths that occur."""
+    by_turns: Lengths
+    """By number of turns."""
+    by_calls: Lengths
+    """By number of tool calls."""
     comparable: int
     """Number of groups with at least two counted members, which a relative advantage requires."""
     cause: Cause
@@ -73,16 +85,24 @@ def count(groups: Sequence[Sequence[Trajectory]]) -> Exclusions:
         groups: The trajectories of a step with their advantages, which are None for excluded ones.
     """
     everything = [item for group in groups for item in group]
-    lengths: defaultdict[str, list[bool]] = defaultdict(list)
-    for item in everything:
-        lengths[_length(item)].append(item.advantage is None)
     return Exclusions(
         trajectories=len(everything),
         excluded=sum(item.advantage is None for item in everything),
-        by_turns={name: round(sum(lengths[name]) / len(lengths[name]), 4) for name in sorted(lengths)},
+        by_turns=_lengths(everything, lambda item: len(item.turns)),
+        by_calls=_lengths(everything, lambda item: item.tool_calls),
         comparable=sum(1 for group in groups if sum(item.advantage is not None for item in group) > 1),
         cause=cause(everything),
     )
+
+
+def by_length(found: Exclusions) -> dict[str, dict[str, Any]]:
+    """Step metrics of the exclusions by episode length."""
+    return {
+        "excluded_by_turns": found.by_turns.shares,
+        "trajectories_by_turns": found.by_turns.trajectories,
+        "excluded_by_calls": found.by_calls.shares,
+        "trajectories_by_calls": found.by_calls.trajectories,
+    }
 
 
 def cause(trajectories: Iterable[Trajectory]) -> Cause:
@@ -95,9 +115,15 @@ def cause(trajectories: Iterable[Trajectory]) -> Cause:
     return Cause(service, words.most_common(1)[0][0])
 
 
-def _length(item: Trajectory) -> str:
-    turns = len(item.turns)
-    return f"{LONGEST}+" if turns >= LONGEST else str(turns)
+def _lengths(trajectories: Iterable[Trajectory], length: Callable[[Trajectory], int]) -> Lengths:
+    excluded: defaultdict[str, list[bool]] = defaultdict(list)
+    for item in trajectories:
+        number = length(item)
+        excluded[f"{LONGEST}+" if number >= LONGEST else str(number)].append(item.advantage is None)
+    found = sorted(excluded.items())
+    return Lengths(
+        {name: len(each) for name, each in found}, {name: round(sum(each) / len(each), 4) for name, each in found}
+    )
 
 
 def _failures(item: Trajectory) -> tuple[Failure, ...]:

@@ -31,11 +31,13 @@ class Settings:
     """Name of the rule."""
     fatal_failures: int = FATAL_FAILURES
     """Turns in a row with a tool failure that are fatal; only for fatal-clamp."""
+    corrects_survivors: bool = False
+    """Whether what is left counts for what is excluded (gog.survivors); only for exclude."""
 
     @classmethod
     def of(cls, cfg: GRPOSettings) -> Settings:
         """Those of a GRPO stage."""
-        return cls(cfg.tool_failures, cfg.fatal_failures)
+        return cls(cfg.tool_failures, cfg.fatal_failures, cfg.survivor_correction == "inverse-probability")
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,17 @@ class Treatment:
             return None
         return 0.0 if self.turns == 0 else max(value, self.floor)
 
-    def apply(self, item: Trajectory, advantage: float | None) -> Trajectory:
+    def apply(self, item: Trajectory, advantage: float | None, weight: float) -> Trajectory:
         """The trajectory with its advantage, and with what is not to be learned of it.
 
         Args:
             item: whole, or an outline.
             advantage: the estimator's; None if it is excluded.
+            weight: by which the advantage is multiplied.
         """
         update: dict[str, object] = {
-            "advantage": self.advantage(advantage),
+            "advantage": self.advantage(None if advantage is None else advantage * weight),
+            "weight": weight,
             "excluded": self.excluded,
             "treatment": self.note,
         }

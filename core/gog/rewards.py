@@ -7,16 +7,22 @@ Without a verdict there is no reward, because a judge error is not a wrong answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from gog import failure_rules
+from gog import failure_rules, survivors
 from gog.spec.base import Advantages
 from gog.trajectory import Reward, Trajectory
 
 EQUAL = 1e-6
 """Deviation below which rewards count as equal."""
+Totals = Sequence[float | None]
+"""Rewards; None for a trajectory that is excluded."""
+Weights = Sequence[float]
+"""Weights of the same trajectories; those of excluded ones are not read."""
+Value = TypeVar("Value")
 
 
 def reward(
@@ -88,7 +94,7 @@ def overlong_penalty(trajectory: Trajectory, *, max_tokens: int, share: float, p
     return penalty * min(1.0, max(0.0, over / share))
 
 
-def varies(totals: Sequence[float | None], *, epsilon: float = EQUAL) -> bool:
+def varies(totals: Totals, *, epsilon: float = EQUAL) -> bool:
     """Whether the rewards of a group's valid members differ, so that its members can be compared.
 
     Args:
@@ -99,7 +105,7 @@ def varies(totals: Sequence[float | None], *, epsilon: float = EQUAL) -> bool:
     return len(valid) > 1 and bool(valid.std() >= epsilon)
 
 
-def group_advantages(totals: Sequence[float | None], *, epsilon: float = EQUAL) -> list[float | None]:
+def group_advantages(totals: Totals, weights: Weights | None = None, *, epsilon: float = EQUAL) -> list[float | None]:
     """GRPO advantages of one group: (r - mean) / deviation over its valid members.
 
     The deviation is the population's, so that advantages have unit deviation exactly. Equal rewards, and fewer than two
@@ -107,6 +113,7 @@ def group_advantages(totals: Sequence[float | None], *, epsilon: float = EQUAL) 
 
     Args:
         totals: reward of each member; None for one that is excluded.
+        weights: of each member in mean and deviation; None for equal ones.
         epsilon: deviation below which rewards count as equal.
 
     Returns:
@@ -115,54 +122,74 @@ def group_advantages(totals: Sequence[float | None], *, epsilon: float = EQUAL) 
     Source:
         Shao et al., DeepSeekMath (arXiv 2402.03300), section 4.1.
     """
-    return _scaled(totals, lambda valid: 1 / valid.std(), epsilon)
+    return _scaled(totals, weights, lambda valid, own: 1 / _deviation(valid, own), epsilon)
 
 
-def centred_advantages(totals: Sequence[float | None]) -> list[float | None]:
+def centred_advantages(totals: Totals, weights: Weights | None = None) -> list[float | None]:
     """Advantages r - mean of one group, so that questions with a small deviation weigh no more than others.
 
     Source:
         Liu et al., Understanding R1-Zero-Like Training (Dr. GRPO, arXiv 2503.20783).
     """
-    return _scaled(totals, lambda _: 1.0)
+    return _scaled(totals, weights, lambda valid, own: 1.0)
 
 
-def leave_one_out_advantages(totals: Sequence[float | None]) -> list[float | None]:
+def leave_one_out_advantages(totals: Totals, weights: Weights | None = None) -> list[float | None]:
     """Advantages r - mean of the group's other valid members, an unbiased baseline. It equals n / (n - 1) · (r - mean).
 
     Source:
         Ahmadian et al., Back to Basics (RLOO, arXiv 2402.14740).
     """
-    return _scaled(totals, lambda valid: len(valid) / (len(valid) - 1))
+    return _scaled(totals, weights, lambda valid, own: len(valid) / (len(valid) - 1))
 
 
-def batch_advantages(groups: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+def batch_advantages(groups: Sequence[Totals], weights: Sequence[Weights] | None = None) -> list[list[float | None]]:
     """Advantages (r - mean) / deviation over all valid trajectories of a step. A group of equal rewards has some, too.
 
     Source:
         Hu, REINFORCE++ (arXiv 2501.03262).
     """
-    return _regrouped(group_advantages([total for group in groups for total in group]), groups)
+    return _regrouped(group_advantages(_flat(groups), None if weights is None else _flat(weights)), groups)
 
 
-def group_batch_advantages(groups: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+def group_batch_advantages(
+    groups: Sequence[Totals], weights: Sequence[Weights] | None = None
+) -> list[list[float | None]]:
     """Advantages r - mean of the group, divided by the deviation of these over a step.
 
     Source:
         Hu, REINFORCE++ (arXiv 2501.03262), the variant with a group baseline.
     """
-    centred = [each for group in groups for each in centred_advantages(group)]
-    scale = 1 / _valid(centred).std() if varies(centred) else 0.0
+    centred = _flat(_by_group(centred_advantages)(groups, weights))
+    if not varies(centred):
+        return _regrouped([None if each is None else 0.0 for each in centred], groups)
+    own = _own(centred, None if weights is None else _flat(weights))
+    scale = 1 / _deviation(_valid(centred), own)
     return _regrouped([None if each is None else each * scale for each in centred], groups)
 
 
-Estimator = Callable[[Sequence[Sequence[float | None]]], list[list[float | None]]]
-"""From the rewards of a step's groups, with None for what is excluded, to advantages of the same shape. Where rewards do not
-differ (in the group, or in the step if that is what they are compared with), advantages are exactly 0."""
+class Estimator(Protocol):
+    """Makes advantages of rewards."""
+
+    def __call__(self, groups: Sequence[Totals], weights: Sequence[Weights] | None = None) -> list[list[float | None]]:
+        """Advantages of a step's trajectories. Where rewards do not differ (in the group, or in the step if that is what they
+        are compared with) they are exactly 0.
+
+        Args:
+            groups: rewards; None for what is excluded.
+            weights: of the trajectories in means and deviations; None for equal ones.
+
+        Returns:
+            Of the same shape as the rewards.
+        """
+        ...
 
 
-def _by_group(of_group: Callable[[Sequence[float | None]], list[float | None]]) -> Estimator:
-    return lambda groups: [of_group(group) for group in groups]
+def _by_group(of_group: Callable[[Totals, Weights | None], list[float | None]]) -> Estimator:
+    def estimate(groups: Sequence[Totals], weights: Sequence[Weights] | None = None) -> list[list[float | None]]:
+        return [of_group(group, None if weights is None else weights[place]) for place, group in enumerate(groups)]
+
+    return estimate
 
 
 ESTIMATORS: dict[Advantages, Estimator] = {
@@ -186,10 +213,14 @@ def with_advantages(
         estimator: name of the estimator.
     """
     treated = [failure_rules.treat(group, failures) for group in groups]
-    advantages = ESTIMATORS[estimator]([[each.total for each in group] for group in treated])
+    totals = [[each.total for each in group] for group in treated]
+    weights = None
+    if failures.corrects_survivors:
+        weights = survivors.weights(groups, [[total is not None for total in group] for group in totals])
+    advantages = ESTIMATORS[estimator](totals, weights)
     return [
-        [each.apply(item, value) for item, each, value in zip(*parts, strict=True)]
-        for parts in zip(groups, treated, advantages, strict=True)
+        [each.apply(item, value, weight) for each, item, value, weight in zip(*parts, strict=True)]
+        for parts in zip(treated, groups, advantages, weights or [[1.0] * len(group) for group in groups], strict=True)
     ]
 
 
@@ -208,21 +239,54 @@ def has_signal(group: Sequence[Trajectory], failures: failure_rules.Settings, *,
     return any(each.advantage(value) for each, value in zip(treated, centred_advantages(totals), strict=True))
 
 
-def _valid(totals: Sequence[float | None]) -> np.ndarray:
+def _valid(totals: Totals) -> np.ndarray:
     return np.array([total for total in totals if total is not None], dtype=np.float64)
 
 
+def _own(totals: Totals, weights: Weights | None) -> np.ndarray:
+    """Weights of the valid ones."""
+    given = [1.0] * len(totals) if weights is None else weights
+    return np.array(
+        [weight for total, weight in zip(totals, given, strict=True) if total is not None], dtype=np.float64
+    )
+
+
+def _deviation(valid: np.ndarray, own: np.ndarray) -> float:
+    mean = (valid * own).sum() / own.sum()
+    return float(np.sqrt(((valid - mean) ** 2 * own).sum() / own.sum()))
+
+
+def _above_mean(valid: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Deviations from the mean.
+
+    A member of large weight pulls the mean towards itself, so that its deviation is too small, and weighting it up would not
+    make up for it. Therefore each is compared with the mean of the others, and scaled so that with equal weights the result
+    is the deviation from the mean of all.
+    """
+    deviations = valid - (valid * own).sum() / own.sum()
+    if (own == own[0]).all():
+        return deviations
+    return deviations * own.sum() / (own.sum() - own) * (len(own) - 1) / len(own)
+
+
 def _scaled(
-    totals: Sequence[float | None], scale: Callable[[np.ndarray], float], epsilon: float = EQUAL
+    totals: Totals,
+    weights: Weights | None,
+    scale: Callable[[np.ndarray, np.ndarray], float],
+    epsilon: float = EQUAL,
 ) -> list[float | None]:
     """Deviations from the mean of the valid rewards, times a scale; zeros where these do not differ."""
     if not varies(totals, epsilon=epsilon):
         return [None if total is None else 0.0 for total in totals]
-    valid = _valid(totals)
-    mean, factor = valid.mean(), scale(valid)
-    return [None if total is None else float((total - mean) * factor) for total in totals]
+    valid, own = _valid(totals), _own(totals, weights)
+    rest = iter(_above_mean(valid, own) * scale(valid, own))
+    return [None if total is None else float(next(rest)) for total in totals]
 
 
-def _regrouped(values: Sequence[float | None], groups: Sequence[Sequence[float | None]]) -> list[list[float | None]]:
+def _flat(groups: Iterable[Iterable[Value]]) -> list[Value]:
+    return [value for group in groups for value in group]
+
+
+def _regrouped(values: Sequence[float | None], groups: Sequence[Totals]) -> list[list[float | None]]:
     rest = iter(values)
     return [[next(rest) for _ in group] for group in groups]

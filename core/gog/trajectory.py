@@ -235,7 +235,9 @@ class Trajectory(Record):
     level: str = ""
     """Difficulty of the question, if it is known: easy, 1 or 2."""
     advantage: float | None = None
-    """Advantage within its group; None if it is excluded or was not trained on."""
+    """Advantage within its group, times `weight`; None if it is excluded or was not trained on."""
+    weight: float = 1.0
+    """For how many trajectories it counts: more than 1 where it stands for excluded ones (gog.survivors)."""
     excluded: str = ""
     """Why it counts neither in the loss nor in its group's statistics; empty if it counts."""
     treatment: str = ""

@@ -51,7 +51,19 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import catalog, dataset, exclusion, failure_rules, metrics, progress, rewards, stats, trajectory_zip, wording
+from gog import (
+    catalog,
+    dataset,
+    exclusion,
+    failure_rules,
+    metrics,
+    progress,
+    rewards,
+    stats,
+    survivors,
+    trajectory_zip,
+    wording,
+)
 from gog.dataset import Question
 from gog.engine import Counters, Limits
 from gog.errors import UserError
@@ -298,7 +310,7 @@ class GRPORecipe(FTRecipeInterface):
             step=self.step, total=self.cfg.steps, **measured, kl=update.kl, clip_frac=update.clip_frac,
             grad_norm=update.grad_norm, learning_rate=rate, attempts=attempts,
             attempt_failure_ratio=failed / max(1, attempts), excluded=found.excluded, excluded_share=found.share,
-            excluded_by_turns=found.by_turns, discarded_plays=discarded, skipped=rollout.skipped,
+            **exclusion.by_length(found), **survivors.figures(groups), discarded_plays=discarded, skipped=rollout.skipped,
             learned=update.learned, frac_reward_zero_std=(len(groups) - signals) / len(groups),
             refilled=len(rollout.replaced), no_signal_in_a_row=quiet,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),

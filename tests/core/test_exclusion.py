@@ -26,7 +26,10 @@ def test_the_excluded_share_is_given_by_episode_length():
     ]
     found = exclusion.count(groups)
     assert (found.trajectories, found.excluded, found.share) == (6, 3, 0.5)
-    assert found.by_turns == {"1": 0.0, "3": 0.5, "6+": 1.0}
+    assert found.by_turns.shares == {"1": 0.0, "3": 0.5, "6+": 1.0}
+    assert found.by_turns.trajectories == {"1": 2, "3": 2, "6+": 2}
+    assert found.by_calls.shares == {"0": 0.0, "2": 0.5, "5": 1.0, "6+": 1.0}
+    assert found.by_calls.trajectories == {"0": 2, "2": 2, "5": 1, "6+": 1}
 
 
 def test_what_failed_most_often_is_named_with_its_most_frequent_failure():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gog import catalog
-from gog_console.report import charts, overview
+from gog_console.report import charts, lengths, overview
 from gog_console.report.charts import Chart, Line
 from gog_console.report.markup import Child, Markup, tag
 from gog_console.report.model import Data, Row, column, number
@@ -45,6 +45,7 @@ def grpo(data: Data) -> tuple[Markup, list[Chart]]:
         tag("p", f"{how}Point at a chart to show one step in all of them.", class_="lead"),
         tag("div", [charts.draw(chart) for chart in shown], class_="grid"),
         tag("details", tag("summary", "Optimisation and cost"), tag("div", map(charts.draw, folded), class_="grid")),
+        lengths.table(rows),
         id="grpo",
     ), [*shown, *folded]
 

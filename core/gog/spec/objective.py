@@ -106,6 +106,22 @@ class FailureSettings(Spec):
         description="Turns in a row with a tool failure that are fatal; only with `toolFailures: fatal-clamp` [peer: 3].",
     )
 
+    survivor_correction: Literal["none", "inverse-probability"] = Field(
+        "none",
+        description="What makes up for long episodes being excluded more often. inverse-probability: a trajectory that counts "
+        "is weighted by 1 / the probability that none of its calls failed, estimated from the step's failed calls of each "
+        "tool; only with `toolFailures: exclude` [ours].",
+    )
+
+    @model_validator(mode="after")
+    def _only_exclusion_leaves_survivors(self) -> Self:
+        if self.survivor_correction != "none" and self.tool_failures != "exclude":
+            raise ValueError(
+                f"survivorCorrection weights what toolFailures exclude leaves, and toolFailures is {self.tool_failures}: set "
+                "it to exclude, or survivorCorrection to none"
+            )
+        return self
+
     @model_validator(mode="after")
     def _only_one_rule_counts_failures_in_a_row(self) -> Self:
         if self.fatal_failures != FATAL_FAILURES and self.tool_failures != "fatal-clamp":

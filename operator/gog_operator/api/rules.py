@@ -116,6 +116,12 @@ _FATAL = Rule(
     "is used by toolFailures fatal-clamp only: remove it, or set toolFailures to fatal-clamp",
     ".fatalFailures",
 )
+_SURVIVORS = Rule(
+    "!has(self.survivorCorrection) || self.survivorCorrection == 'none' || "
+    "!has(self.toolFailures) || self.toolFailures == 'exclude'",
+    "weights what toolFailures exclude leaves: set toolFailures to exclude, or survivorCorrection to none",
+    ".survivorCorrection",
+)
 _TOKENS = Rule(
     "!has(self.engine) || self.engine != 'chat'",
     "a chat endpoint returns no tokens and no log-probs, which stages need: only evaluate compares one, with policies: "
@@ -246,8 +252,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "Stratify": (*_LEVEL1, _TOKENS, _REPEATABLE),
     "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE),
-    "GRPO": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL),
-    "GRPOSpec": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL),
+    "GRPO": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL, _SURVIVORS),
+    "GRPOSpec": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL, _SURVIVORS),
     "Evaluate": (_TOKENS, _COMPARED, _REPEATABLE),
     "EvaluateSpec": (_TOKENS, _COMPARED, _REPEATABLE),
     "TolerationSpec": (
