@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gog.call_path import CallError
-from gog.tool_types import Bill, FailureKind
+from gog.tool_types import Bill, CallError, FailureKind
 
 RENAMED = {"max_tokens": "max_completion_tokens"}
 """Newer names of fields, tried before a refused field is left out."""

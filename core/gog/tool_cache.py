@@ -12,9 +12,10 @@ An answer is in the file before `put` returns.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from gog.calls.worker import Batches
 from gog.spec import CacheSpec
 
 MAX_KEPT_BYTES = 1 << 30
-"""Bytes of answers that are kept in memory; the least recently used are dropped first."""
+"""Bytes of answers that the processes of a stage keep in the memory of one machine; each drops the least recently used."""
 MOST_READS, MOST_WRITES = 256, 16
 """Answers that wait for the file; further calls wait without handing theirs over. One may have tens of megabytes."""
 
@@ -31,19 +32,25 @@ MOST_READS, MOST_WRITES = 256, 16
 class Cache:
     """Answers' bodies by key (call_path.cache_key), as the mode prescribes. Used in one event loop."""
 
-    def __init__(self, spec: CacheSpec, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        spec: CacheSpec,
+        now: Callable[[], float] = time.time,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         """Opens the file, which takes time where another process has locked it.
 
         Args:
             spec: mode, file, bounds.
             now: seconds since 1970.
+            environment: in which torchrun describes the processes of this machine, who share the memory.
 
         Raises:
             UserError: the file cannot be used.
         """
         self.spec, self._now = spec, now
         self._memory: OrderedDict[str, Entry] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept_bytes, self._max_bytes = 0, MAX_KEPT_BYTES // int(environment.get("LOCAL_WORLD_SIZE", "1"))
         has_file = spec.path and spec.mode not in ("off", "live")
         self._file = _File(Recording(Path(str(spec.path)), must_exist=self.strict)) if has_file else None
 
@@ -100,7 +107,7 @@ class Cache:
         self._forget(entry.key)
         self._memory[entry.key] = entry
         self._kept_bytes += len(entry.answer)
-        while len(self._memory) > self.spec.max_entries or self._kept_bytes > MAX_KEPT_BYTES:
+        while len(self._memory) > self.spec.max_entries or self._kept_bytes > self._max_bytes:
             self._forget(next(iter(self._memory)))
 
     def _forget(self, key: str) -> None:

@@ -1,10 +1,8 @@
 """The tools of an episode and the judge over HTTP: requests and answers of `gog.tool_api`, each through its call path.
 
-Crops are made here, once for each box, from the image's own pixels; they travel as bytes.
-
 Sockets and deadlines live on a loop of their own (`gog.io_loop`), so that a caller that computes delays no tool and no
-tool's deadline. Requests that hold an image are built, and crops are cut, in worker threads, because encoding a large
-image takes seconds and a crop of one tens of milliseconds.
+tool's deadline. Requests that hold an image are built in worker threads, because encoding a large image takes seconds.
+Crops of what grounding proposes are cut here (`gog.crops`) and travel as bytes.
 """
 
 from __future__ import annotations
@@ -15,15 +13,14 @@ import hashlib
 import json
 import logging
 import os
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gog import api_keys, chat_dialect, judging, metrics, outage, regions, tool_api, tool_transport, wording
-from gog.call_path import Build, CallError, CallPath, build_here
+from gog import api_keys, chat_dialect, crops, judging, metrics, outage, regions, tool_api, tool_transport, wording
+from gog.call_path import Build, CallPath, build_here
 from gog.calls import fallback, rate_limit
 from gog.calls.failure_log import FailureLog
 from gog.calls.rate_limit import RateLimit
@@ -35,7 +32,7 @@ from gog.metrics import loop_lag
 from gog.spec import CallPolicy, StageConfig, ToolsSpec, key_variable
 from gog.tool_cache import Cache
 from gog.tool_transport import BACKEND
-from gog.tool_types import FailureKind, Grounding, Reply, ToolFailure
+from gog.tool_types import CallError, FailureKind, Grounding, Reply, ToolFailure
 from gog.trajectory import Candidate
 
 Value = TypeVar("Value")
@@ -50,7 +47,6 @@ PATHS = {
 FALLBACK = "fallback"
 """Label of metrics of the server that is called where a tool's own has failed."""
 SENDS_IMAGES = ("grounding", "imageSearch", "ocr")
-KEPT_CROPS = 10_000
 MAX_TEXT_BYTES = 4_000_000
 """Maximum bytes of an answer without images."""
 
@@ -92,7 +88,7 @@ class Toolbox:
         self._endpoints, self._backends = dict(endpoints), dict(backends or {})
         self._shared, self._reports, self._keys, self._observe = shared, reports, keys, observe
         self.account = Account(limits.budgets())
-        self._crops: OrderedDict[tuple[str, tuple[float, ...]], Image] = OrderedDict()
+        self._crops = crops.Crops(limits.pad, limits.crop_side)
         self._failures = FailureLog(log)
 
     @classmethod
@@ -227,7 +223,7 @@ class Toolbox:
 
     async def ground(self, image: Image, expression: str, region: regions.Box | None = None) -> Reply[Grounding]:
         expression = expression[: tool_api.MAX_EXPRESSION]
-        seen = image if region is None else await asyncio.to_thread(_part, image, region, self.limits.pad)
+        seen = image if region is None else await crops.part(image, region, self.limits.pad)
 
         def body() -> bytes:
             instance = tool_api.GroundingInstance(image="", expression=expression)
@@ -239,7 +235,7 @@ class Toolbox:
         detections = reply.value
         if region is not None:
             begin = regions.origin(region, self.limits.pad, image.width, image.height)
-            detections = [_in_whole(each, seen, *begin) for each in detections]
+            detections = [crops.in_whole(each, seen, *begin) for each in detections]
         return reply.with_value(await self._candidates(image, detections))
 
     async def _candidates(self, image: Image, detections: Sequence[tool_api.Detection]) -> Grounding:
@@ -253,24 +249,12 @@ class Toolbox:
             max_aspect=limits.max_box_aspect,
             max_overlap=limits.overlap,
         )
-        crops = await self._cut(image, [item.box for item in chosen])
+        cut = await self._crops.cut(image, [item.box for item in chosen])
         found = (
             Candidate(number=number, box=item.box, score=round(item.score, 4), label=item.label, crop=crop.hash)
-            for number, (item, crop) in enumerate(zip(chosen, crops, strict=True), 1)
+            for number, (item, crop) in enumerate(zip(chosen, cut, strict=True), 1)
         )
-        return Grounding(tuple(found), crops)
-
-    async def _cut(self, image: Image, boxes: Sequence[regions.Box]) -> tuple[Image, ...]:
-        """The same box of the same image is cut once, however many episodes look at it."""
-        crops = {box: self._crops[image.hash, box] for box in boxes if (image.hash, box) in self._crops}
-        missing = [box for box in boxes if box not in crops]
-        if missing:
-            made = await asyncio.to_thread(_crops, image, missing, self.limits.pad, self.limits.crop_side)
-            crops |= zip(missing, made, strict=True)
-            self._crops |= {(image.hash, box): crop for box, crop in zip(missing, made, strict=True)}
-            while len(self._crops) > KEPT_CROPS:
-                self._crops.popitem(last=False)
-        return tuple(crops[box] for box in boxes)
+        return Grounding(tuple(found), cut)
 
     def _read_hits(self, answer: bytes) -> Sequence[tool_api.SearchHit]:
         """Hits of a search; those beyond the number that was requested are dropped."""
@@ -367,26 +351,6 @@ class _Server:
 
 def fingerprint(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-
-
-def _in_whole(found: tool_api.Detection, part: Image, x: float, y: float) -> tool_api.Detection:
-    """What was found in a part of an image that begins at x, y, in pixels of that image."""
-    return found.model_copy(update={"box": regions.moved(regions.clamp(found.box, part.width, part.height), x, y)})
-
-
-def _part(image: Image, region: regions.Box, pad: int) -> Image:
-    """The pixels around a region, whose hash is known."""
-    part = regions.crop(image, region, by=pad, side=None)
-    part.hash  # noqa: B018 (computed here because a caller's loop should not)
-    return part
-
-
-def _crops(image: Image, boxes: Sequence[regions.Box], pad: int, side: int | None) -> list[Image]:
-    """Crops of boxes, whose hashes are known."""
-    crops = [regions.crop(image, box, by=pad, side=side) for box in boxes]
-    for crop in crops:
-        crop.hash  # noqa: B018 (kept by the crop, and computed here because a caller's loop should not)
-    return crops
 
 
 def _read_detections(answer: bytes) -> Sequence[tool_api.Detection]:

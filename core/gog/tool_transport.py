@@ -22,9 +22,9 @@ from typing import Any
 import aiohttp
 
 from gog import metrics, tool_api, wording
-from gog.call_path import LONG_ANSWER, CallError
 from gog.calls import redact
-from gog.tool_types import Bill, FailureKind
+from gog.calls.attempt import LONG_ANSWER
+from gog.tool_types import Bill, CallError, FailureKind
 
 BACKEND = "http"
 """Label of metrics."""

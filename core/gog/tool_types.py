@@ -167,3 +167,17 @@ class Grounding:
     """Their numbers, boxes and scores."""
     crops: tuple[Image, ...] = ()
     """The pixels of each candidate, in the same order."""
+
+
+class CallError(Exception):
+    """One attempt failed. `send` and `read` raise it; the call path turns it into a ToolFailure.
+
+    Attributes:
+        kind: Kind of the failure, which determines whether it is retried.
+        message: The server's error message, or a description of the failure.
+        retry_after: Seconds to wait before the next attempt, as requested by the server; None if it requests nothing.
+    """
+
+    def __init__(self, kind: FailureKind, message: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.message, self.retry_after = kind, message, retry_after

@@ -7,10 +7,9 @@ import asyncio
 import pytest
 from support.builders import HANG, SERVER_ERROR, FakeBackend, make_path, now, request, run
 
-from gog.call_path import CallError
 from gog.calls.breaker import Breaker
 from gog.calls.rate_limit import RateLimit
-from gog.tool_types import Decision, FailureKind, Reply
+from gog.tool_types import CallError, Decision, FailureKind, Reply
 
 ANSWER = b"a ring"
 

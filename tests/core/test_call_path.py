@@ -10,8 +10,8 @@ import pytest
 from support.builders import HANG, SERVER_ERROR, FakeBackend, make_path, now, request, run
 
 from gog import call_path, metrics
-from gog.call_path import CallError
-from gog.tool_types import RETRYABLE, Bill, Decision, FailureKind, Reply
+from gog.calls import attempt
+from gog.tool_types import RETRYABLE, Bill, CallError, Decision, FailureKind, Reply
 
 ANSWER = b"a ring"
 
@@ -273,7 +273,7 @@ def test_a_long_answer_is_read_in_another_thread_and_reading_costs_nothing_of_th
     def read(body: bytes) -> str:
         return "read" if later.wait(10) else "the loop is held"
 
-    later, answer = threading.Event(), b"x" * (call_path.LONG_ANSWER + 1)
+    later, answer = threading.Event(), b"x" * (attempt.LONG_ANSWER + 1)
     assert asyncio.run(scenario()).value == "read"
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from gog.call_path import CallError
 from gog.chat_dialect import Dialect, DialectTransport
-from gog.tool_types import Bill, FailureKind
+from gog.tool_types import Bill, CallError, FailureKind
 
 REQUEST = {"model": "m", "messages": [], "temperature": 0, "max_tokens": 64, "response_format": {"type": "text"}}
 REFUSALS = {

@@ -161,6 +161,15 @@ def test_memory_keeps_as_many_bytes_as_it_may(monkeypatch: pytest.MonkeyPatch) -
     assert [run(cache.get(key)) is None for key in "abcd"] == [False, True, False, False]
 
 
+def test_the_processes_of_a_machine_share_the_memory_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_cache, "MAX_KEPT_BYTES", 80)
+    for ranks, kept in (("1", 8), ("8", 1)):
+        cache = Cache(CacheSpec(), environment={"LOCAL_WORLD_SIZE": ranks})
+        for key in "abcdefgh":
+            run(cache.put(key, b"0123456789"))
+        assert sum(run(cache.get(key)) is not None for key in "abcdefgh") == kept
+
+
 def test_the_event_loop_goes_on_while_another_process_locks_the_file(tmp_path: Path) -> None:
     async def scenario() -> bytes | None:
         cache = make_cache(tmp_path, "replay-or-live")

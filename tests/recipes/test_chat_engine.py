@@ -36,7 +36,7 @@ from gog.spec import (
 )
 from gog.tool_types import Reply
 from gog_recipes.evaluate import EvaluateRecipe
-from gog_recipes.rollout import chat_messages
+from gog_recipes.rollout import chat, chat_messages
 from gog_recipes.rollout.chat import ChatEngine
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
@@ -175,6 +175,53 @@ def test_a_refused_request_skips_its_question_by_name(tmp_path: Any) -> None:
 
     with serving(lambda _: refusal("blocked by policy")) as served:
         asyncio.run(scenario(served.url))
+
+
+def test_a_turn_at_which_the_server_fails_each_time_while_others_succeed_skips_its_question() -> None:
+    async def scenario(url: str) -> None:
+        engine = make_engine(url)
+
+        async def others_succeed(service: str, call: Callable[[], Any]) -> Reply[Any]:
+            reply = await call()
+            engine._path.breaker.report(True)
+            return reply
+
+        engine._stage.watch = lambda: SimpleNamespace(call=others_succeed)  # type: ignore[method-assign,assignment,return-value]
+        (session,) = await engine.open("a poisoned question", (), [(1,)])
+        try:
+            with pytest.raises(
+                QuestionSkipped, match=f"fails at it, {chat.MOST_FAILURES} times in a row: .*HTTP 500: bug"
+            ):
+                await session.generate()
+        finally:
+            session.close()
+            await engine.close()
+
+    limited = iter(range(4 * chat.ATTEMPTS))  # the server limits the rate at first, which is no fault of the question
+    with serving(lambda _: refusal("busy", 429) if next(limited, None) is not None else refusal("bug", 500)) as served:
+        asyncio.run(scenario(served.url))
+    assert len(served.requests) == (4 + chat.MOST_FAILURES) * chat.ATTEMPTS
+
+
+def test_a_long_answer_is_parsed_once_and_in_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops, real = [], chat_messages.read
+
+    def read(answer: bytes) -> chat_messages.Completion:
+        loops.append(asyncio._get_running_loop())
+        return real(answer)
+
+    async def scenario(url: str) -> None:
+        engine = make_engine(url, usd_per_million_prompt_tokens=10.0)
+        (session,) = await engine.open("a question", (), [(1,)])
+        await session.generate()
+        session.close()
+        await engine.close()
+        assert engine.account.own.total("endpoint").usd == pytest.approx(0.001)
+
+    monkeypatch.setattr(chat_messages, "read", read)
+    with serving(lambda _: completion("word " * 40_000)) as served:
+        asyncio.run(scenario(served.url))
+    assert loops == [None]
 
 
 @pytest.mark.parametrize(

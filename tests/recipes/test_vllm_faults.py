@@ -10,11 +10,10 @@ import pytest
 from support.faulty_vllm import IMAGES, MISSING, PROMPT, FaultyVLLM, error, served
 
 from gog import tool_transport
-from gog.call_path import CallError
 from gog.engine import Limits
 from gog.errors import UserError
 from gog.spec import ModelSpec, PolicyServerSpec
-from gog.tool_types import FailureKind
+from gog.tool_types import CallError, FailureKind
 from gog_recipes.models import policy_model
 from gog_recipes.rollout import vllm_check
 from gog_recipes.rollout import vllm_request as requests

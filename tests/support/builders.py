@@ -18,14 +18,14 @@ import numpy as np
 
 from gog import regions, tool_actions, tool_api
 from gog.agent import Episode, Generation
-from gog.call_path import CallError, CallPath
+from gog.call_path import CallPath
 from gog.dataset import Evidence, Question
 from gog.images import Image
 from gog.spec import AgentSettings, CacheSpec, ToolsSpec
 from gog.store import Manifest, Store
 from gog.tool_actions import SEARCH_TOOLS
 from gog.tool_cache import Cache
-from gog.tool_types import Bill, FailureKind, Grounding, Reply, ToolFailure
+from gog.tool_types import Bill, CallError, FailureKind, Grounding, Reply, ToolFailure
 from gog.trajectory import Candidate, Observation, Segment, Trajectory, Turn
 
 Value = TypeVar("Value")

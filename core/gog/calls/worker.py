@@ -37,11 +37,16 @@ class Batches(Generic[Item, Result]):
         await self._room.acquire()
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
-        result.add_done_callback(lambda _: self._room.release())
+        result.add_done_callback(self._leave)
         self._queue.append((item, result))
         if self._running is None:
             self._running = loop.create_task(self._run())
         return await asyncio.shield(result)
+
+    def _leave(self, result: asyncio.Future[Result]) -> None:
+        self._room.release()
+        if not result.cancelled():
+            result.exception()  # asyncio would report that of an item whose caller is gone
 
     async def finish(self) -> None:
         """Waits until the queue is empty."""

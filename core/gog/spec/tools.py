@@ -33,7 +33,9 @@ class CacheSpec(Spec):
         description="SQLite file of recorded answers. Required by every mode except off and live. Default: none.",
     )
     max_entries: int = Field(
-        200_000, ge=1, description="Answers kept in memory, of 1 GiB in all; the least recently used are dropped first."
+        200_000,
+        ge=1,
+        description="Answers kept in memory, of 1 GiB in all on a machine; the least recently used are dropped first.",
     )
     empty_seconds: float = Field(
         3600.0,

@@ -247,6 +247,8 @@ class RemoteCluster:
     def check_tools(self, run: GoGRun, urls: Mapping[str, str]) -> None:
         body = tool_check.config(run, urls, on_cluster=True).model_dump(mode="json", by_alias=True, exclude_unset=True)
         keys = pods.keys(tool_check.secrets(run), children.backends(run))
+        # Before the next one starts, so that a crash in between leaves no job behind: the check is then started again.
+        self.store_jobs.remove(_tool_check_job(run, run.status.tool_check.number - 1), run.metadata.uid)
         self.store_jobs.start(_tool_check_job(run), run, "tools", body, None, secret_env=keys)
 
     def report(self, run: GoGRun) -> ReportView:
@@ -291,8 +293,9 @@ def _check_job(owner: Stage | GoGRun) -> str:
     return names.store_job(owner.job_name if isinstance(owner, Stage) else owner.name, "check")
 
 
-def _tool_check_job(run: GoGRun) -> str:
-    return names.store_job(run.name, f"tools-{run.status.tool_check.number}")
+def _tool_check_job(run: GoGRun, number: int | None = None) -> str:
+    """Name of a check's job; that of the newest without a number."""
+    return names.store_job(run.name, f"tools-{run.status.tool_check.number if number is None else number}")
 
 
 def _plain(spec: settings.Spec) -> dict[str, Any]:

@@ -119,6 +119,12 @@ class StoreJobs:
         create_owned(self.api, paths.CONFIG_MAPS, self.namespace, configmap, owner)
         create_owned(self.api, paths.JOBS, self.namespace, job, owner)
 
+    def remove(self, name: str, owner_uid: str) -> None:
+        """Deletes the store job of that name with its ConfigMap, where the owner has one."""
+        existing = self.view(name, owner_uid)
+        if existing.uid:
+            self._remove(name, existing.uid)
+
     def _done(self, name: str) -> StoreJobView:
         message = pods.message(self._pods(name))
         if message is None:

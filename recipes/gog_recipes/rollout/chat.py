@@ -14,9 +14,8 @@ Not here: stop sequences, which reasoning models refuse. A turn is cut at its fi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +30,7 @@ from gog.images import Image
 from gog.io_loop import IOLoop
 from gog.spec import CacheSpec, CallPolicy, ModelEndpoint, PolicyServerSpec, key_variable
 from gog.tool_cache import Cache
-from gog.tool_types import Bill, FailureKind, Reply
+from gog.tool_types import FailureKind, Reply
 from gog.trajectory import Segment
 from gog_recipes.rollout import chat_messages
 from gog_recipes.rollout.chat_messages import Completion
@@ -44,6 +43,11 @@ SERVICE = "endpoint"
 WHERE = "stages.evaluate.endpoint"
 ATTEMPTS = 3
 """Attempts of a request before its failure counts towards an outage."""
+MOST_FAILURES = 2 * outage.FAILURES
+"""Calls for one turn that may fail, each with its attempts. An outage is noticed, and waited out, after fewer of them; a turn
+that fails more often, while others succeed, is what the server fails at."""
+BY_THE_TURN = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.SERVER_ERROR)
+"""Failures that a turn may cause, and no limit of rate and no breaker does."""
 REFUSED = (FailureKind.REFUSED, FailureKind.MALFORMED)
 """Failures that another attempt at the same turn would meet again."""
 
@@ -177,47 +181,41 @@ class ChatEngine:
         self._path: CallPath[Completion] = CallPath(
             SERVICE,
             tool_transport.BACKEND,
-            self._priced(chat_dialect.DialectTransport(transport.send).send),
+            chat_dialect.DialectTransport(transport.send).send,
             policy,
             Cache(CacheSpec(mode="off")),
             answered_by=self.endpoint.url,
             build=asyncio.to_thread,
             account=self.account,
+            price_of=self._price,
         )
 
-    def _priced(self, send: Callable[[bytes, Bill], Awaitable[bytes]]) -> Callable[[bytes, Bill], Awaitable[bytes]]:
-        """Sends requests, and bills what an answer cost by the tokens that it reports."""
+    def _price(self, turn: Completion) -> float:
+        """US dollars of a turn, by the tokens that the server reports."""
         prompt, written = self.endpoint.usd_per_million_prompt_tokens, self.endpoint.usd_per_million_completion_tokens
-
-        async def priced(body: bytes, bill: Bill) -> bytes:
-            answer = await send(body, bill)
-            with contextlib.suppress(
-                ValueError, RecursionError
-            ):  # malformed: the call path reads it next, and reports it
-                turn = chat_messages.read(answer)
-                if bill.usd is None and (prompt or written):
-                    bill.usd = (turn.read * prompt + turn.written * written) / 1e6
-                    metrics.record_cost(SERVICE, tool_transport.BACKEND, bill.usd, None)
-            return answer
-
-        return priced
+        return (turn.read * prompt + turn.written * written) / 1e6
 
     async def _complete(self, conversation: Conversation) -> Completion:
         """The next turn; waits while the endpoint is down.
 
         Raises:
-            QuestionSkipped: the endpoint refuses the request.
+            QuestionSkipped: the endpoint refuses the request, or fails at it time and again.
             ServiceDown: it was down for longer than the stage waits.
             UserError: it refused every request so far, or the budget of the run is used up.
         """
         place = (conversation.turns,)
         arguments = {"conversation": conversation.number, "seed": conversation.seed, "place": place}
+        failures = 0
         while True:
             reply = await self._call(arguments, lambda: self.body(conversation))
             if reply.failure is None:
                 return reply.unwrap()
             if reply.failure.kind in REFUSED:
                 raise QuestionSkipped(f"the model's server: {reply.failure.words}", where=WHERE)
+            failures += reply.failure.kind in BY_THE_TURN
+            if failures >= MOST_FAILURES:
+                what = f"the model's server fails at it, {failures} times in a row: {reply.failure.words}"
+                raise QuestionSkipped(what, where=WHERE)
             # The call path has paused between its attempts; what remains is a wait longer than its budget. It is cut, so
             # that a server that asks for hours counts as down.
             await asyncio.sleep(min(reply.failure.retry_after or 0.0, outage.LONGEST_PROBE))

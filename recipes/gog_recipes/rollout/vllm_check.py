@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from gog.call_path import CallError
 from gog.engine import Limits
 from gog.errors import UserError
-from gog.tool_types import FailureKind
+from gog.tool_types import CallError, FailureKind
 from gog_recipes.models.family import Processor
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.vllm_replica import NO_ROUTE, UNLOAD, WHERE, Replica

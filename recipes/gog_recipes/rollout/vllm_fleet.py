@@ -13,8 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gog.call_path import CallError
-from gog.tool_types import FailureKind, Reply, ToolFailure
+from gog.tool_types import CallError, FailureKind, Reply, ToolFailure
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.vllm_replica import Replica, Served
 

@@ -19,11 +19,10 @@ import aiohttp
 import numpy as np
 
 from gog import tool_transport, wording
-from gog.call_path import CallError
 from gog.errors import UserError
 from gog.spec import PolicyServerSpec
 from gog.tool_transport import Transport
-from gog.tool_types import FailureKind
+from gog.tool_types import CallError, FailureKind
 from gog_recipes.rollout import vllm_request as requests
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
