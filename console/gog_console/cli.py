@@ -147,7 +147,7 @@ def _for_runs(commands: Commands) -> None:
     )
     export.add_argument("--out", required=True, metavar="FOLDER", help="new folder, in Hugging Face form")
 
-    index = commands.add_parser("index", help="index images for image search by an encoder", add_help=False)
+    index = commands.add_parser("index", help="index images for image search by an encoder", allow_abbrev=False)
     index.add_argument("what", choices=("build",), help="build the index of a folder")
     index.add_argument("arguments", nargs=argparse.REMAINDER, help="see gog index build --help")
     _recordings(

@@ -19,13 +19,29 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: the parent folder cannot be written.
     """
+    path = folder.parent / f".{folder.name}.lock"
+    while True:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise unwritable(error, folder) from error
+        with locks.held(handle):
+            if not _is_at(handle, path):  # its holder has removed it: others lock the file that replaced it
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that a path names."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise unwritable(error, folder) from error
-    with locks.held(handle):
-        yield
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:

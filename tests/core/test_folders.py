@@ -27,6 +27,7 @@ def test_one_of_several_callers_makes_the_folder_and_the_others_wait(tmp_path):
     for thread in threads:
         thread.join()
     assert len(made) == 1 and seen == ["yes"] * 4
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["data"]  # no lock is left
 
 
 def test_a_folder_that_could_not_be_made_is_made_by_the_next_caller(tmp_path):

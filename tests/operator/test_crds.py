@@ -229,14 +229,14 @@ FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
         },
     ),
     "an address": (
-        Annotated[str, Field(pattern="^https?://", max_length=9)],
+        Annotated[str, Field(pattern="^https?://[^@?#]+$", max_length=9)],
         {
             "type": "string",
             "maxLength": 9,
             "x-kubernetes-validations": [
                 {
-                    "rule": "self.matches('^https?://')",
-                    "message": "should be an address that starts with http:// or https://",
+                    "rule": "self.matches('^https?://[^@?#]+$')",
+                    "message": "should be an address that starts with http:// or https://, without user, password and query",
                 }
             ],
         },

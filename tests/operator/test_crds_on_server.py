@@ -123,7 +123,8 @@ REFUSED = {
     ),
     "text that is not a URL": (
         {"spec.endpoints": {"judge": {"url": "judge.internal"}}},
-        'spec.endpoints.judge.url: Invalid value: "judge.internal": should be an address that starts with http:// or https://',
+        'spec.endpoints.judge.url: Invalid value: "judge.internal": should be an address that starts with http:// or https://, '
+        "without user, password and query",
     ),
     "lower bound above the upper bound": (
         {"spec.stages": {"stratify": {"level1": [0.6, 0.5]}}},

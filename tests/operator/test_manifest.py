@@ -77,7 +77,8 @@ BROKEN = {
     ),
     "text that is not a URL": (
         "  endpoints: {judge: {url: judge.internal}}",
-        "w.yaml: spec.endpoints.judge.url: is 'judge.internal', should be an address that starts with http:// or https://",
+        "w.yaml: spec.endpoints.judge.url: is 'judge.internal', should be an address that starts with http:// or https://, "
+        "without user, password and query",
     ),
     "two problems at once": (
         "  seed: -1\n  suspend: often",

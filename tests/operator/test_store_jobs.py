@@ -18,6 +18,7 @@ from gog import dataset_zip, spec
 from gog import store as stores
 from gog.errors import UserError
 from gog.store.files import FileBackend
+from gog.tool_check.report import MOST_SUMMARY
 from gog_console import cli, report
 from gog_console import store_report as writing
 from gog_operator.store_jobs import check, config, dataset, message
@@ -346,6 +347,16 @@ def test_a_message_is_valid_json_and_never_longer_than_kubernetes_keeps():
     text = message.shortened(full)
     assert len(text.encode()) <= 4096 and json.loads(text)["checkpoints"] == full["checkpoints"]
     assert json.loads(message.shortened({"promoted": ["a"]})) == {"promoted": ["a"]}
+
+
+def test_the_summary_of_a_check_of_tools_arrives_whole_and_in_any_script_as_far_as_it_fits():
+    whole = {"outcome": "failed", "message": "m" * MOST_SUMMARY}
+    assert json.loads(message.shortened(whole)) == whole
+    for letter in ("検", "\U0001f600", "\0"):
+        text = message.shortened({"outcome": "failed", "message": letter * MOST_SUMMARY})
+        read = json.loads(text)
+        assert 2_000 < len(text.encode()) <= message.LIMIT
+        assert read["outcome"] == "failed" and read["message"].startswith(letter) and read["message"].endswith("…")
 
 
 def test_a_store_that_does_not_answer_is_one_line_of_error_and_retried(tmp_path, monkeypatch, capsys):

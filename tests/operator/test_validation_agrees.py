@@ -83,6 +83,8 @@ INVALID_SPECS = (
     *("stages: {grpo: {workers: {memory: true}}}", "stages: {grpo: {workers: {memory: 1e30}}}"),
     *("stages: {grpo: {workers: {memory: ''}}}", "stages: {grpo: {workers: {memory: '1 Gi'}}}"),
     *("endpoints: {judge: {resources: {limits: {cpu: 0.5}}}}", "endpoints: {judge: {url: judge}}"),
+    *("endpoints: {judge: {url: 'http://u:p@j'}}", "endpoints: {judge: {url: 'https://j/v1?api_key=k'}}"),
+    "tools: {judge: {fallback: {url: 'http://u:p@j'}}}",
     *("endpoints: {judge: {url: 'http://j', backend: world}}", "endpoints: {oracle: {}}", "endpoints: []"),
     *(
         "endpoints: {judge: {options: [a]}}",

@@ -10,7 +10,9 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 KINDS = ("siglip", "clip", "dinov2", "vit")
 """Architectures that `random_encoder` builds."""
@@ -93,3 +95,21 @@ def photographs() -> dict[str, Path]:
     if len(present) < 5:
         pytest.skip("scikit-image holds too few photographs")
     return present
+
+
+class Colours:
+    """An encoder without a network: an image in 4 x 4 pixels. For tests of what is done with vectors."""
+
+    dimensions = 48
+
+    def __init__(self, digit: str = "0") -> None:
+        """digit: of the fingerprint, which tells one encoder from another."""
+        self.name, self.fingerprint = f"colours-{digit}", f"1-{digit * 32}"
+
+    def prepare(self, image):
+        small = PILImage.fromarray(image.pixels).resize((4, 4))
+        return {"pixels": np.asarray(small, np.float32).reshape(1, 48) + 1}
+
+    def encode(self, prepared):
+        vectors = np.concatenate([each["pixels"] for each in prepared])
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

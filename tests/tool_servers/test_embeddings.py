@@ -253,6 +253,7 @@ def test_the_command_builds_an_index_that_a_server_answers_from(gallery, siglip,
     [
         (["missing"], "missing: no such folder"),
         (["empty"], "empty: no images"),
+        (["gallery", "--device", "cuda:77"], "device: no device 'cuda:77'"),
         (["gallery", "--batch-size", "0"], "--batch-size: must be at least 1"),
         (["gallery", "--encoder", "nowhere"], "nowhere: no config.json"),
         (["gallery", "--encoder", "hf://a"], "hf://a: is not an address of a model"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-BUILDER = "gog_tools.search.index_build"
+BUILDER = "gog_tools.search.index_command"
 
 
 def main(given: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog_console import cli, estimate, output, run_changes, run_span
+from gog_console import backend_options, cli, estimate, output, run_changes, run_span
 from gog_console.commands import stage
 from gog_console.status import choose
 from gog_console.status.base import Display
@@ -32,7 +32,7 @@ from gog_operator.plan import tool_check
 
 
 def main(given: argparse.Namespace) -> int:
-    thing = absolute(manifest.load(Path(given.file), given.set))
+    thing = absolute(load(given))
     preflight.check(thing, given.file)
     folder = Path(given.dir) / thing.name
     with RunLock(folder):
@@ -41,8 +41,15 @@ def main(given: argparse.Namespace) -> int:
         return operate(cluster, root, given.metrics_port)
 
 
+def load(given: argparse.Namespace) -> Object:
+    """The object of a manifest whose back ends take its options. Raises UserError."""
+    thing = manifest.load(Path(given.file), given.set)
+    backend_options.check(thing, given.file)
+    return thing
+
+
 PATHS = (("data", "path"), ("model", "base"), ("tools", "cache", "path"))
-"""Fields of a spec that may name a local folder or file."""
+"""Fields of a spec that may name a local folder or file, besides options of back ends."""
 
 
 def absolute(thing: Object) -> Object:
@@ -54,6 +61,9 @@ def absolute(thing: Object) -> Object:
             here = here.get(key) or {}
         if here.get(last) and (last == "path" or Path(here[last]).is_dir()):
             here[last] = str(Path(here[last]).absolute())
+    for role, endpoint in (document["spec"].get("endpoints") or {}).items():
+        if endpoint and endpoint.get("options"):
+            endpoint["options"] = backend_options.absolute(role, endpoint)
     return objects.parse(document)
 
 

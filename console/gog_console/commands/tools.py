@@ -20,7 +20,6 @@ from gog.tool_check.diagnosis import Problem
 from gog.tool_check.report import Report, Result
 from gog_console import cli, tool_servers
 from gog_console.commands import run as run_command
-from gog_operator.api import manifest
 from gog_operator.api.objects import GoGRun
 from gog_operator.build import tool_check as build
 from gog_operator.store_jobs import config, message
@@ -46,7 +45,7 @@ def main(given: argparse.Namespace) -> int:
 
 def read(given: argparse.Namespace) -> GoGRun:
     """The run of a manifest. Raises UserError."""
-    thing = manifest.load(Path(given.file), given.set)
+    thing = run_command.load(given)
     if not isinstance(thing, GoGRun):
         raise UserError(f"is a {thing.kind}", where=given.file, remedy="give the manifest of a GoGRun")
     run = run_command.absolute(thing)

@@ -74,6 +74,8 @@ Advantages = Literal["group", "centred", "leave_one_out", "batch", "group_batch"
 ToolFailures = Literal["exclude", "mask", "drop", "keep", "zero", "fatal-clamp"]
 """Names of the rules in gog.failure_rules."""
 Share = Annotated[float, Field(ge=0, le=1)]
+PLAIN_URL = "^https?://[^@?#]+$"
+"""The base URL of a server, without user, password and query: specs are printed, and keys belong into Secrets."""
 QUANTITY = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 """Pattern of a Kubernetes quantity that is not negative."""
 _Amount = Annotated[str, Field(pattern=QUANTITY, max_length=32)]

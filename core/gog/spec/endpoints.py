@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
 from gog import catalog
-from gog.spec.base import KubeName, Spec, Text, YamlWords
+from gog.spec.base import PLAIN_URL, KubeName, Spec, Text, YamlWords
 from gog.spec.pods import ResourcesSpec
 
 VLLM_PROGRAM = "GOG_VLLM_PROGRAM"
@@ -93,7 +93,7 @@ class EndpointSpec(Spec):
     )
     url: str | None = Field(
         None,
-        pattern=r"^https?://",
+        pattern=PLAIN_URL,
         max_length=1024,
         description="Base URL of an existing server; gog starts none then. Default: gog starts one.",
     )
@@ -185,9 +185,7 @@ class ModelEndpoint(Spec):
     """A model behind OpenAI's chat protocol, to compare with trained policies. Text in, text out: nothing can be trained
     on it."""
 
-    url: str = Field(
-        pattern=r"^https?://", max_length=1024, description="Base URL of the server: https://api.openai.com."
-    )
+    url: str = Field(pattern=PLAIN_URL, max_length=1024, description="Base URL of the server: https://api.openai.com.")
     model: str = Field(min_length=1, max_length=253, description="Model to request.")
     secret_name: KubeName | None = Field(
         None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from gog import families
-from gog.spec.base import KubeName, Spec
+from gog.spec.base import PLAIN_URL, KubeName, Spec
 
 if TYPE_CHECKING:
     Preset = str
@@ -155,7 +155,7 @@ class StoreSpec(Spec):
         "ca.crt. Default: the credentials of the pods' service account.",
     )
     endpoint_url: str | None = Field(
-        None, pattern=r"^https?://", max_length=1024, description="URL of the S3 server. Default: Amazon S3."
+        None, pattern=PLAIN_URL, max_length=1024, description="URL of the S3 server. Default: Amazon S3."
     )
     region: str | None = Field(
         None, max_length=64, description="Region of the bucket. Default: that of the environment."

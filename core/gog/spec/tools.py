@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model, field_validator, model_validator
 
 from gog import catalog
-from gog.spec.base import KubeName, Spec, YamlWords
+from gog.spec.base import PLAIN_URL, KubeName, Spec, YamlWords
 from gog.spec.endpoints import Options
 
 CacheMode = Annotated[Literal["off", "live", "record", "replay-or-live", "replay-strict"], YamlWords()]
@@ -120,7 +120,7 @@ class CallPolicy(Spec):
 class FallbackSpec(Spec):
     """An existing server that is called where a tool's own server has failed after all retries."""
 
-    url: str = Field(pattern=r"^https?://", max_length=1024, description="Base URL of the server.")
+    url: str = Field(pattern=PLAIN_URL, max_length=1024, description="Base URL of the server.")
     model: str = Field(
         "",
         max_length=253,

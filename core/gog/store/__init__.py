@@ -19,7 +19,7 @@ from gog.store.checkpoints import Store
 from gog.store.faults import Patience
 from gog.store.model import Blob, Manifest
 from gog.store.publisher import Publisher
-from gog.store.transfer import copy, fetch_prefix, list_model
+from gog.store.transfer import copy, fetch_prefix, list_model, mirror
 
 __all__ = [
     "Blob",
@@ -31,5 +31,6 @@ __all__ = [
     "copy",
     "fetch_prefix",
     "list_model",
+    "mirror",
     "open_store",
 ]

@@ -1,12 +1,15 @@
-"""Copies checkpoints from store to store, and fetches model folders from a plain bucket."""
+"""Copies checkpoints from store to store, and fetches model folders and other objects from a plain bucket."""
 
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from gog.errors import UserError, unwritable
 from gog.spec import StoreSpec
+from gog.store import parts
 from gog.store.address import bucket_and_prefix
 from gog.store.backend import Entry, Unavailable
 from gog.store.checkpoints import Store, appearing, inside
@@ -75,6 +78,48 @@ def fetch_prefix(spec: StoreSpec, uri: str, folder: Path, patience: Patience | N
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # unless another process was faster
             raise unwritable(error, folder) from error
     return folder
+
+
+def mirror(spec: StoreSpec, folder: Path, wanted: Callable[[str], bool], patience: Patience | None = None) -> None:
+    """Makes a folder equal to the objects below an address: fetches what is missing or has changed, removes the rest.
+
+    A file gets the time of its object, by which the next call knows it. Sizes are verified, and checksums where the server
+    has kept them.
+
+    Args:
+        spec: `s3://` address and options of the server.
+        folder: made if it does not exist; used for nothing else.
+        wanted: whether an object is fetched, by its path below the address.
+        patience: how long requests are retried.
+
+    Raises:
+        UserError: an object is corrupt or leads outside the folder, or the folder cannot be written.
+        Unavailable: the server does not answer.
+    """
+    backend = S3Backend(spec, *bucket_and_prefix(spec.uri), patience or Patience())
+    kept: set[Path] = set()
+
+    def update(entry: Entry) -> None:
+        path, time = inside(folder, entry.key), int(entry.modified.timestamp() * 1e9)
+        if path is None:
+            raise UserError("the object's key leads outside the folder", where=backend.where(entry.key))
+        kept.add(path)
+        if path.is_file() and (path.stat().st_size, path.stat().st_mtime_ns) == (entry.size, time):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend.fetch_object(entry, path)
+        os.utime(path, ns=(time, time))
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        parts.together(update, (entry for entry in backend.entries("") if wanted(entry.key)))
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path not in kept:
+                path.unlink()
+    except Unavailable:
+        raise
+    except OSError as error:
+        raise unwritable(error, folder) from error
 
 
 def list_model(spec: StoreSpec, uri: str, patience: Patience | None = None) -> list[str]:

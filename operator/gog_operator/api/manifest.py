@@ -17,6 +17,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from gog import spec as settings
+from gog import wording
 from gog.errors import UserError
 from gog_operator.api import arms, names, overrides, problems, rules, strict, user_metadata, yaml_reader
 from gog_operator.api.meta import API_VERSION
@@ -81,7 +82,7 @@ def _kind(document: dict[str, Any], where: str) -> str:
     kind = document.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         given = "missing" if kind is None else f"is {problems.shown(kind)}"
-        remedy = problems.guess(str(kind), list(KINDS)) if kind else "write GoGRun"
+        remedy = wording.guess(str(kind), list(KINDS)) if kind else "write GoGRun"
         raise UserError(given, where=f"{where}: kind", remedy=remedy)
     return kind
 

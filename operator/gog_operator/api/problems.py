@@ -6,7 +6,6 @@ Paths are dotted as in `--set`, with list positions in brackets.
 
 from __future__ import annotations
 
-import difflib
 import json
 import types
 import typing
@@ -15,8 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from gog import wording
 from gog.errors import UserError
-from gog.spec.base import KUBE_NAME, LABEL_KEY, LABEL_VALUE, QUANTITY
+from gog.spec.base import KUBE_NAME, LABEL_KEY, LABEL_VALUE, PLAIN_URL, QUANTITY
 from gog_operator.api import yaml_reader
 
 TYPE_WORDS = {
@@ -47,7 +47,7 @@ BOUND_WORDS = {
 PATTERN_WORDS = {
     "^[a-z]([-a-z0-9]*[a-z0-9])?$": "lower-case letters, digits and hyphens, the first a letter, the last no hyphen",
     "^(file|s3)://": "an address that starts with file:// or s3://",
-    "^https?://": "an address that starts with http:// or https://",
+    PLAIN_URL: "an address that starts with http:// or https://, without user, password and query",
     "^[A-Za-z_][-A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$": "the name of a back end, or module:factory",
     KUBE_NAME: "the name of an object: lower-case letters, digits, hyphens and dots, letters or digits at the ends",
     LABEL_KEY: "the key of a label, such as example.org/pool",
@@ -86,15 +86,18 @@ def sentence(error: Any, model: type[BaseModel]) -> tuple[str, str, str]:
     location = tuple(error["loc"])
     path = dotted(location)
     if kind == "extra_forbidden":
-        return path, "unknown field", guess(str(location[-1]), fields_at(model, location[:-1]))
+        return path, "unknown field", wording.guess(str(location[-1]), fields_at(model, location[:-1]))
     if kind == "missing":
         return path, "missing", meaning(model, location)
     if kind == "value_error":
         return path, str(context.get("error", error["msg"])), ""
+    if kind == "string_pattern_mismatch" and context["pattern"] == PLAIN_URL and set("@?#") & set(str(given)):
+        return path, "an address with a user, a password or a query", SECRET  # which the value is not shown for
     remedy = quoting(kind, given) or as_mapping(model, location, given)
     return path, f"is {shown(given)}, should be {expected(kind, context, error['msg'])}", remedy
 
 
+SECRET = "write the address alone; a key comes from secretName, on one machine from the environment"
 TEXT_FIELDS = (("url", "backend"), ("uri", "path"), ("base", "base"))
 """Fields that may have been meant where text was given instead of a mapping: one for an address, one for other text."""
 
@@ -151,23 +154,6 @@ def expected(kind: str, context: dict[str, Any], message: str) -> str:
     if kind == "too_long":
         return f"at most {context['max_length']} long"
     return f"otherwise: {message[0].lower()}{message[1:]}"
-
-
-def guess(name: str, known: Sequence[str]) -> str:
-    """The remedy for an unknown name: `did you mean learningRate?` for lerningRate, learning_rate and lr.
-
-    Args:
-        name: The unknown name.
-        known: The names that exist.
-    """
-    by_initials = {each[0] + "".join(filter(str.isupper, each)).lower(): each for each in known if each}
-    if len(name) > 1 and name.lower() in by_initials:
-        return f"did you mean {by_initials[name.lower()]}?"
-    lowered = {each.lower().replace("_", ""): each for each in known}
-    close = difflib.get_close_matches(name.lower().replace("_", ""), lowered, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {lowered[close[0]]}?"
-    return f"known: {', '.join(known)}" if known else ""
 
 
 EXAMPLES = {

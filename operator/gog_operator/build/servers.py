@@ -53,7 +53,9 @@ def arguments(
 
 
 def reads_store(endpoint: Endpoint, data: settings.DataSpec | None) -> bool:
-    """Whether the server reads from a store: adapters, or a dataset that is in one."""
+    """Whether the server reads from a store: adapters, a dataset that is in one, or what an option names there."""
     if endpoint.spec.role == "policy":
+        return True
+    if any(isinstance(each, str) and each.startswith("s3://") for each in endpoint.spec.options.values()):
         return True
     return endpoint.spec.role in READERS and data is not None and data.uri is not None

@@ -1,6 +1,6 @@
 """The result of a store job: a JSON object in the pod's termination message.
 
-The message holds at most 4096 bytes, so lists are shortened before Kubernetes would cut the JSON.
+The message holds at most 4096 bytes, so lists and then texts are shortened before Kubernetes would cut the JSON.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ PLACE = "GOG_TERMINATION_LOG"
 """Environment variable with the path of the message's file; not set outside of pods."""
 LIMIT = 4096
 """Maximum bytes of a message."""
-MAX_TEXT = 500
-"""Maximum characters of a text in a message."""
+MAX_TEXT = 2_000
+"""Maximum characters of a text in a message: those of the summary of a check of tools (gog.tool_check.report)."""
 
 
 def leave(result: Mapping[str, Any], environment: Mapping[str, str]) -> str:
@@ -27,12 +27,21 @@ def leave(result: Mapping[str, Any], environment: Mapping[str, str]) -> str:
 
 
 def shortened(result: Mapping[str, Any]) -> str:
-    """The result as JSON of at most LIMIT bytes: texts are cut, then the ends of lists are dropped."""
-    shown = {key: value[:MAX_TEXT] if isinstance(value, str) else value for key, value in result.items()}
+    """The result as JSON of at most LIMIT bytes: texts are cut, the ends of lists dropped, then the longest text is cut more."""
+    shown = {key: _cut(value, MAX_TEXT) if isinstance(value, str) else value for key, value in result.items()}
     while len(_json(shown).encode()) > LIMIT:
-        longest = max((key for key in shown if isinstance(shown[key], list)), key=lambda key: len(shown[key]))
-        shown[longest] = shown[longest][: len(shown[longest]) // 2]
+        longest = max(shown, key=lambda key: (isinstance(shown[key], list) and len(shown[key]), _length(shown[key])))
+        value = shown[longest]
+        shown[longest] = value[: len(value) // 2] if isinstance(value, list) else _cut(value, _length(value) * 3 // 4)
     return _json(shown)
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str) else 0
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: max(0, limit - 1)]}…"
 
 
 def _json(result: Mapping[str, Any]) -> str:

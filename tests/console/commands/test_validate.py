@@ -11,6 +11,8 @@ from huggingface_hub import constants
 from support import base_folders, hub_server
 
 from gog_console import cli
+from gog_console.commands import run
+from gog_operator.api import manifest
 
 
 @pytest.fixture
@@ -87,3 +89,127 @@ def test_demonstrations_of_this_machine_are_checked(validate, tmp_path):
     (tmp_path / "mine.zip").write_text("no archive")
     code, output = validate(spec)
     assert code == 2 and output.startswith("gog: mine.zip: not a trajectory archive")
+
+
+# ---- servers
+
+
+WORLD = {"model": {"base": "tiny"}, "data": {"world": {}}}
+
+
+def with_endpoints(**endpoints):
+    return {**WORLD, "endpoints": endpoints}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        with_endpoints(judge={"url": "https://user:s3cret@judge"}),
+        with_endpoints(judge={"url": "https://judge/v1?api_key=s3cret"}),
+        {**WORLD, "tools": {"judge": {"fallback": {"url": "https://judge?key=s3cret"}}}},
+        {
+            **WORLD,
+            "stages": {"evaluate": {"policies": ["endpoint"], "endpoint": {"url": "https://s3cret@m", "model": "m"}}},
+        },
+        {**WORLD, "store": {"uri": "s3://b/p", "endpointUrl": "https://s3cret@store"}},
+    ],
+)
+def test_a_secret_in_an_address_is_refused_and_not_printed(validate, spec):
+    code, output = validate(spec)
+    assert code == 2 and "s3cret" not in output
+    assert (
+        "an address with a user, a password or a query (write the address alone; a key comes from secretName" in output
+    )
+
+
+@pytest.mark.parametrize(
+    ("role", "endpoint", "message"),
+    [
+        (
+            "textSearch",
+            {"backend": "brave", "options": {"raeder": {}}},
+            "options.raeder: unknown option (did you mean reader? options of brave: language, country, url,",
+        ),
+        (
+            "textSearch",
+            {"backend": "serpapi", "options": {"reader": {"knd": "jina"}}},
+            "options.reader.knd: unknown option (did you mean kind? options of reader: kind, candidates, parallel,",
+        ),
+        (
+            "textSearch",
+            {"backend": "brave", "options": {"reader": {"kind": "gina"}, "price": -1}},
+            "2 problems\n  spec.endpoints.textSearch.options.price: Input should be greater than or equal to 0",
+        ),
+        (
+            "imageSearch",
+            {"backend": "serpapi-lens", "options": {"store": {"uri": "s3://b", "regoin": "x"}}},
+            "options.store.regoin: unknown option (did you mean region? options of store: uri,",
+        ),
+        (
+            "imageSearch",
+            {"backend": "serpapi-lens"},
+            "options.store: Field required (options of serpapi-lens: store, type,",
+        ),
+        ("judge", {"options": {"strict": True}}, "options.strict: unknown option (options of world: none)"),
+        (
+            "judge",
+            {"backend": "mtach"},
+            "spec.endpoints.judge.backend: no back end 'mtach' (did you mean match?; or module:",
+        ),
+        ("grounding", {"options": {"data": "x"}}, "options.data: unknown option (options of world: "),
+    ],
+)
+def test_a_back_end_and_its_options_are_checked_by_name_type_and_place(validate, role, endpoint, message):
+    code, output = validate(with_endpoints(**{role: endpoint}))
+    assert code == 2 and message in output
+
+
+def test_options_that_fit_are_accepted_without_a_note(validate):
+    reader = {"kind": "jina", "key_variable": "JINA_API_KEY"}
+    code, output = validate(
+        with_endpoints(textSearch={"backend": "brave", "options": {"language": "de", "reader": reader}})
+    )
+    assert code == 0 and "options" not in output
+
+
+def test_a_back_end_that_is_not_installed_here_is_a_note(validate):
+    code, output = validate(with_endpoints(judge={"backend": "my_judges.fast:Judge", "options": {"a": 1}}))
+    assert code == 0
+    assert (
+        "note: spec.endpoints.judge: no back end 'my_judges.fast:Judge': No module named 'my_judges', so its" in output
+    )
+
+
+def test_options_of_a_vllm_are_not_those_of_a_back_end(validate):
+    code, output = validate(with_endpoints(policy={"runtime": "vllm", "options": {"max-model-len": 4096}}))
+    assert code == 0 and "options" not in output
+
+
+def test_paths_in_options_become_absolute_and_other_names_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wiki").mkdir()
+    for role, backend, options, expected in (
+        ("textSearch", "tantivy", {"documents": "wiki"}, {"documents": str(tmp_path / "wiki")}),
+        ("textSearch", "tantivy", {"documents": "missing"}, {"documents": "missing"}),
+        (
+            "imageSearch",
+            "embeddings",
+            {"index": "s3://b/i", "images": "wiki"},
+            {"index": "s3://b/i", "images": str(tmp_path / "wiki")},
+        ),
+        ("textSearch", "brave", {"language": "wiki"}, {"language": "wiki"}),
+    ):
+        endpoint = {"backend": backend, "options": options}
+        assert (
+            run.absolute(gogrun(with_endpoints(**{role: endpoint}))).spec.endpoints.model_dump(by_alias=True)[role][
+                "options"
+            ]
+            == expected
+        )
+
+
+def gogrun(spec):
+    return manifest.check(
+        {"apiVersion": "gog.dev/v1alpha1", "kind": "GoGRun", "metadata": {"name": "run"}, "spec": spec},
+        where="run.yaml",
+    )

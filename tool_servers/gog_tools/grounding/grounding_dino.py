@@ -16,6 +16,7 @@ from pydantic import Field
 
 from gog.errors import UserError
 from gog_tools.grounding import network, phrases, weights
+from gog_tools.serving import backends
 
 SPECIAL = {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
 """Tokens by which the model separates phrases, and their ids, which are constants of its code."""
@@ -31,7 +32,7 @@ class GroundingDino(network.Network):
         self,
         fetch_model: network.Fetch = Path,
         *,
-        weights: str,
+        weights: backends.LocalPath,
         threshold: network.Share = 0.35,
         text_threshold: network.Share = 0.25,
         overlap: network.Share = 0.7,

@@ -28,6 +28,7 @@ from gog import tool_api, wording
 from gog.errors import UserError
 from gog.images import Image
 from gog_tools.grounding import phrases, weights
+from gog_tools.serving import devices
 
 Share = Annotated[float, Field(ge=0, le=1)]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -66,7 +67,7 @@ class Network(abc.ABC):
         weights.check(folder, self.model_type)
         self.threshold, self.overlap, self.limit, self.batch = threshold, overlap, limit, batch
         self.max_batch = SHAPES * batch
-        self.device = find_device(device)
+        self.device = devices.find(device)
         self.dtype = _dtype(dtype, self.device)
         self.processor, self.model = self._load(folder)
         try:
@@ -183,20 +184,6 @@ class Network(abc.ABC):
             )
         self.dtype = model.dtype
         return processor, model.eval().to(self.device)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name; auto: cuda if there is one, else cpu. Raises UserError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(
-            f"no device {name!r}: {_line(error)}", where="device", remedy="auto, cpu, cuda, cuda:1, …"
-        ) from None
-    return device
 
 
 def _dtype(name: Dtype, device: torch.device) -> torch.dtype | None:

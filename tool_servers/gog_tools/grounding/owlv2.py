@@ -15,6 +15,7 @@ import transformers
 from pydantic import Field
 
 from gog_tools.grounding import network
+from gog_tools.serving import backends
 
 
 class Owlv2(network.Network):
@@ -27,7 +28,7 @@ class Owlv2(network.Network):
         self,
         fetch_model: network.Fetch = Path,
         *,
-        weights: str,
+        weights: backends.LocalPath,
         threshold: network.Share = 0.1,
         overlap: network.Share = 0.7,
         limit: Annotated[int, Field(ge=1, le=100)] = 20,

@@ -21,6 +21,7 @@ from gog import tool_api
 from gog.errors import UserError
 from gog_tools.fetch import html, summaries, text
 from gog_tools.search.backend import Found
+from gog_tools.serving import backends
 
 WRITER_BYTES = 50_000_000
 """Memory of tantivy's writer while the index is built."""
@@ -61,7 +62,7 @@ class Documents:
     def open(
         cls,
         scratch: Path,
-        documents: str,
+        documents: backends.LocalPath,
         *,
         title_boost: Annotated[float, Field(ge=0, le=1_000)] = 3.0,
         passage: Annotated[int, Field(ge=100, le=10_000)] = 1_200,

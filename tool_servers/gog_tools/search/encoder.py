@@ -24,6 +24,7 @@ from gog import base_source, finite_json
 from gog.errors import UserError
 from gog.images import Image
 from gog.spec import StoreSpec
+from gog_tools.serving import devices
 
 SCHEME = "1"
 """Changes when the vectors of an unchanged folder change: with the framing below, or the choice of the output."""
@@ -55,15 +56,16 @@ class Encoder:
         Args:
             folder: in Hugging Face form.
             name: what it is recorded as, and called in messages.
-            device: torch device.
+            device: torch device; auto: cuda if there is one, else cpu.
             dtype: type of the weights.
 
         Raises:
-            UserError: torch or transformers is not installed, or the folder holds no encoder of images, not all of its
-                weights, or none in safetensors.
+            UserError: torch or transformers is not installed, there is no such device, or the folder holds no encoder of
+                images, not all of its weights, or none in safetensors.
         """
         self.name = name
         torch, transformers = _libraries(name)
+        found = devices.find(device)
         self.fingerprint = fingerprint(folder, name)
         _check_config(folder, name)
         with _explained(name):
@@ -78,13 +80,13 @@ class Encoder:
                 dtype=getattr(torch, dtype),
                 output_loading_info=True,
             )
-            self._model = self._model.to(device).eval()
+            self._model = self._model.to(found).eval()
         missing = sorted(info["missing_keys"])
         self._pooled = not any("pooler." in each for each in missing)
         if absent := [each for each in missing if "pooler." not in each]:
             raise UserError(f"lacks weights: {absent[0]}", where=name, remedy="fetch configuration and weights anew")
         self._model.text_model = None  # of SigLIP and CLIP: half of the memory, never used
-        self._torch, self._device, self._dtype = torch, device, getattr(torch, dtype)
+        self._torch, self._device, self._dtype = torch, found, getattr(torch, dtype)
         self.dimensions = self._try()
 
     def _try(self) -> int:
@@ -145,8 +147,14 @@ def load(
         UserError, ServiceDown, store.Unavailable: as `base_source.fetch` and `Encoder`.
     """
     _libraries(name)  # before minutes are spent on fetching
+    devices.find(device)
     found = base_source.fetch(name, options=store or StoreSpec(uri=_ANY), target=scratch / "encoder")
-    return Encoder(found.folder, found.name, device=device, dtype=dtype)
+    return Encoder(found.folder, recorded(found), device=device, dtype=dtype)
+
+
+def recorded(found: base_source.Located) -> str:
+    """What an index calls an encoder: a folder by its absolute path, which holds wherever a server is started."""
+    return str(found.folder.absolute()) if "://" not in found.name else found.name
 
 
 def framed(image: Image) -> PILImage.Image:

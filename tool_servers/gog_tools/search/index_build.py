@@ -3,21 +3,17 @@
 Images are read one after the other, in the order of their names, and only a batch of them is in memory. Each batch is
 appended to files below `building/` in the output folder, from which a build that was interrupted continues; when the
 folder's files or the encoder have changed meanwhile, it begins anew. The finished files get names by their content, and
-`index.json`, which is written last, replaces an earlier index at once.
+`index.json`, which is written last, replaces an earlier index at once. An index by another encoder is replaced only when
+that is asked for, because the servers that use it know the encoder by name.
 
-Titles, captions, addresses and licences come from `metadata.jsonl` in the folder, where there is one, in the form that
-image folders have on the Hugging Face Hub: an object on each line with `file_name` and further fields.
+Titles, captions, addresses and licences come from the folder's `metadata.jsonl` (index_metadata).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shutil
-import sqlite3
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,39 +21,21 @@ from typing import Any
 
 import blake3
 import numpy as np
-from pydantic import AliasChoices, ConfigDict, Field
+from pydantic import ValidationError
 
-from gog import finite_json, folders, images
-from gog.dataset import jsonl
-from gog.dataset.records import Record
-from gog.errors import ServiceDown, UserError, unwritable
-from gog_tools.fetch import text
+from gog import finite_json, images, wording
+from gog.errors import UserError, unwritable
 from gog_tools.search import encoder as encoders
-from gog_tools.search import index_file, nearest
+from gog_tools.search import index_file, index_metadata, nearest
 from gog_tools.search.index_file import EncoderRecord, Entry, FileRecord, Manifest, Skipped
-from gog_tools.serving import inputs
 
-METADATA = "metadata.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 """Names of files that count as images. What the decoder does not read is skipped by name, not overlooked."""
 MAX_FILE = 256_000_000
 """Bytes of an image file; a larger one is skipped unread."""
-MAX_TITLE, MAX_CAPTION, MAX_LICENSE = 200, 2_000, 200
 BUILDING = "building"
 
 Report = Callable[[str], None]
-
-
-class Metadata(Record):
-    """A line of `metadata.jsonl`. Other fields are ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    file_name: str = Field(min_length=1, description="Path of the image below the folder.")
-    title: str = Field("", description="What is shown as a result.")
-    caption: str = Field("", validation_alias=AliasChoices("caption", "text"), description="Text about the image.")
-    url: str = Field("", description="Address of its page.")
-    license: str = Field("", validation_alias=AliasChoices("license", "licence"), description="Its licence.")
 
 
 @dataclass(frozen=True)
@@ -77,6 +55,7 @@ def build(
     *,
     batch: int = 32,
     exact_limit: int = nearest.EXACT_LIMIT,
+    replace: bool = False,
     report: Report = lambda _: None,
 ) -> Manifest:
     """Builds the index of a folder, or continues a build that was interrupted.
@@ -87,38 +66,44 @@ def build(
         encoder: makes the vectors.
         batch: images in a forward pass.
         exact_limit: images up to which no graph is made.
+        replace: whether an index by another encoder may be replaced.
         report: called with lines about the progress.
 
     Returns:
         The manifest of the index.
 
     Raises:
-        UserError: no images, none of them readable, a wrong line of metadata, or a folder that cannot be written.
+        UserError: no images, none of them readable, a wrong line of metadata, an index by another encoder, or a folder that
+            cannot be written.
     """
-    if not folder.is_dir():
-        raise UserError("no such folder", where=str(folder), remedy="name a folder of images")
-    try:
-        listing, count = _listing(folder)
-    except OSError as error:
-        raise UserError(f"cannot read: {error.strerror}", where=str(error.filename or folder)) from None
-    if count == 0:
-        raise UserError("no images", where=str(folder), remedy=f"files must end with {', '.join(SUFFIXES)}")
-    if count > exact_limit:
-        nearest.check_graphs()
+    check(folder, exact_limit)
+    listing, count = _listing(folder)
     record = EncoderRecord(name=encoder.name, fingerprint=encoder.fingerprint, dimensions=encoder.dimensions)
-    if (built := _up_to_date(out, record, listing, exact_limit)) is not None:
-        report("is up to date")
-        return built
+    if (built := _existing(out, report)) is not None:
+        if built.encoder.fingerprint != record.fingerprint and not replace:
+            raise UserError(
+                f"holds an index by the encoder {built.encoder.name} (fingerprint {built.encoder.fingerprint}), not by "
+                f"{record.name} ({record.fingerprint})",
+                where=str(out),
+                remedy="name another --out, or give --replace",
+            )
+        if _is_up_to_date(built, record, listing, exact_limit):
+            report("is up to date")
+            return built
+        report(f"replaces an index of {wording.plural(built.images, 'image')}, made of other files or settings")
     try:
         building = out / BUILDING
         building.mkdir(parents=True, exist_ok=True)
-        begun = _resume(building, {"listing": listing, **record.model_dump(exclude={"name"})})
+        begun = _resume(building, {"listing": listing, **record.model_dump(exclude={"name"})}, report)
         if begun.done:
             report(f"continues after {begun.done:,} of {count:,} files")
-        with _Appender(building, encoder, begun) as appender, _metadata(folder, building) as about:
+        with (
+            index_metadata.opened(folder, files(folder), building, report) as about,
+            _Appender(building, encoder, begun) as appender,
+        ):
             for number, name in enumerate(files(folder)):
                 if number >= begun.done:
-                    appender.add(_entry(folder, name, about), folder / name)
+                    appender.add(about.entry(name), folder / name)
                 if len(appender.waiting) >= batch:
                     appender.flush()
                     report(f"{number + 1:,} of {count:,} files")
@@ -127,16 +112,51 @@ def build(
         raise unwritable(error, out) from error
 
 
-def _up_to_date(out: Path, encoder: EncoderRecord, listing: str, exact_limit: int) -> Manifest | None:
-    """The manifest of an index of the same files by the same encoder; None if there is none."""
+def check(folder: Path, exact_limit: int) -> None:
+    """What can be refused before an encoder is fetched and loaded.
+
+    Args:
+        folder: the images.
+        exact_limit: images up to which no graph is made.
+
+    Raises:
+        UserError: no such folder, no images in it, or too many of them without usearch.
+    """
+    if not folder.is_dir():
+        raise UserError("no such folder", where=str(folder), remedy="name a folder of images")
+    try:
+        count = sum(1 for _ in files(folder))
+    except OSError as error:
+        raise UserError(f"cannot read: {error.strerror}", where=str(error.filename or folder)) from None
+    if count == 0:
+        raise UserError("no images", where=str(folder), remedy=f"files must end with {', '.join(SUFFIXES)}")
+    if count > exact_limit:
+        nearest.check_graphs(exact_limit)
+
+
+def _existing(out: Path, report: Report) -> Manifest | None:
+    """The manifest of the index that a folder holds; None where there is none, or a damaged one, which is reported."""
     if not (out / index_file.MANIFEST).is_file():
         return None
-    manifest = index_file.read_manifest(out)
-    same = (manifest.listing, manifest.encoder.fingerprint) == (listing, encoder.fingerprint)
-    if not same or ("graph" in manifest.files) != (manifest.images > exact_limit):
+    try:
+        manifest = index_file.read_manifest(out)
+        index_file.verify(out, manifest)
+    except UserError as error:
+        report(f"replaces a damaged index: {error.where}: {error.what}")
         return None
-    index_file.verify(out, manifest)
     return manifest
+
+
+def _is_up_to_date(built: Manifest, encoder: EncoderRecord, listing: str, exact_limit: int) -> bool:
+    """Whether an index is of the same files, by the same encoder, and with a graph if there shall be one."""
+    same = (built.listing, built.encoder.fingerprint) == (listing, encoder.fingerprint)
+    return same and ("graph" in built.files) == (built.images > exact_limit)
+
+
+def is_source(name: str) -> bool:
+    """Whether a build reads a file, by its path below the folder: an image, or the metadata."""
+    hidden = any(part.startswith(".") for part in name.split("/"))
+    return name == index_metadata.FILE or (not hidden and name.lower().endswith(SUFFIXES))
 
 
 def files(folder: Path) -> Iterator[str]:
@@ -160,7 +180,7 @@ def _listing(folder: Path) -> tuple[str, int]:
     """The hash of names, sizes and times of the image files and of their metadata, and the number of files."""
     digest, count = blake3.blake3(), 0
     with contextlib.suppress(FileNotFoundError):
-        digest.update_mmap(folder / METADATA)
+        digest.update_mmap(folder / index_metadata.FILE)
     for name in files(folder):
         about = (folder / name).stat()
         digest.update(f"\0{name}\0{about.st_size}\0{about.st_mtime_ns}".encode("utf-8", "surrogateescape"))
@@ -168,44 +188,17 @@ def _listing(folder: Path) -> tuple[str, int]:
     return digest.hexdigest(length=16), count
 
 
-@contextlib.contextmanager
-def _metadata(folder: Path, building: Path) -> Iterator[sqlite3.Connection]:
-    """The lines of `metadata.jsonl` by file name, in a database on disk. Raises UserError for a wrong line."""
-    path = building / "metadata.sqlite"
-    path.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute("PRAGMA synchronous = OFF")
-        database.execute("CREATE TABLE about (file TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID")
-        if (folder / METADATA).is_file():
-            lines = jsonl.read_lines(folder / METADATA, Metadata)
-            database.execute("BEGIN")
-            database.executemany(
-                "INSERT OR REPLACE INTO about VALUES (?, ?)",
-                ((each.file_name.removeprefix("./"), each.model_dump_json(exclude_defaults=True)) for each in lines),
-            )
-            database.execute("COMMIT")
-        yield database
-
-
-def _entry(folder: Path, name: str, about: sqlite3.Connection) -> Entry:
-    """What is known about an image; without a title, its caption or its file's name."""
-    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    row = about.execute("SELECT line FROM about WHERE file = ?", (shown,)).fetchone()
-    given = Metadata.model_validate_json(row[0]) if row else Metadata(file_name=shown)
-    caption = text.clean(given.caption, MAX_CAPTION)
-    stem = Path(shown).stem.replace("_", " ")
-    title = text.clean(given.title or given.caption or stem, MAX_TITLE) or "untitled"
-    license_ = text.clean(given.license, MAX_LICENSE)
-    return Entry(file=shown, title=title, url=text.clean_url(given.url), caption=caption, license=license_)
-
-
-def _resume(building: Path, what: Mapping[str, Any]) -> Begun:
+def _resume(building: Path, what: Mapping[str, Any], report: Report) -> Begun:
     """How far a build of the same files by the same encoder came; files of any other build are removed."""
     begun, log, vectors = building / "begun.json", building / "log.jsonl", building / "vectors.f32"
-    if not begun.is_file() or finite_json.loads(begun.read_bytes()) != dict(what):
+    if _begun(begun) != dict(what):
+        if log.is_file():
+            report("begins anew, because the unfinished build was of other files or of another encoder")
         shutil.rmtree(building)
         building.mkdir()
-        begun.write_text(finite_json.dumps(dict(what)), encoding="utf-8")
+        written = begun.with_suffix(".tmp")
+        written.write_text(finite_json.dumps(dict(what)), encoding="utf-8")
+        written.replace(begun)
     log.touch()
     vectors.touch()
     size = what["dimensions"] * 4
@@ -213,12 +206,30 @@ def _resume(building: Path, what: Mapping[str, Any]) -> Begun:
     with log.open("rb") as lines:
         for line in lines:
             is_row = line.startswith(_ROW)
-            if not line.endswith(b"\n") or rows + is_row > stored:  # the rest was not written whole
+            if not _is_whole(line) or rows + is_row > stored:  # the rest was not written, or is damaged
                 break
             done, rows, end = done + 1, rows + is_row, end + len(line)
     os.truncate(log, end)
     os.truncate(vectors, rows * size)
     return Begun(done, rows)
+
+
+def _begun(path: Path) -> Any:
+    """What a build that began here is of; None if none did, or that is not known any more."""
+    try:
+        return finite_json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a line of the log was written whole."""
+    kinds: dict[bytes, type[index_file.Record]] = {_ROW: Entry, _SKIPPED: Skipped}
+    kind = kinds.get(line[:1])
+    try:
+        return kind is not None and line.endswith(b"\n") and kind.model_validate_json(line[1:]) is not None
+    except ValidationError:
+        return False
 
 
 _ROW, _SKIPPED = b"+", b"-"
@@ -312,56 +323,3 @@ def _commit(out: Path, made: Mapping[str, Path], records: Mapping[str, FileRecor
             if path.name not in current:
                 path.unlink()
     shutil.rmtree(out / BUILDING)
-
-
-def main(argv: list[str]) -> int:
-    """`gog index build`. Returns the exit code."""
-    parser = argparse.ArgumentParser("gog index build", description="Build the embedding index of a folder of images.")
-    parser.add_argument("folder", metavar="DIR", help=f"images at any depth; {METADATA} in it names titles")
-    parser.add_argument("--encoder", required=True, metavar="MODEL", help="folder, s3:// or hf://org/name")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="the index; a build that stopped is continued")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="type of the weights")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images in a pass (default: 32)")
-    parser.add_argument(
-        "--exact-limit",
-        type=int,
-        default=nearest.EXACT_LIMIT,
-        metavar="N",
-        help=f"images up to which search is exact (default: {nearest.EXACT_LIMIT:,}); more need usearch",
-    )
-    parser.add_argument("--store", metavar="JSON", help="options for reading s3://")
-    try:
-        given = parser.parse_args(argv)
-    except SystemExit as end:  # argparse has printed why
-        return int(end.code or 0)
-    try:
-        manifest = _build(given)
-    except UserError as error:
-        print(f"gog index build: {error.sentence()}", file=sys.stderr)
-        return 2
-    except (ServiceDown, ConnectionError) as error:
-        print(f"gog index build: {error}", file=sys.stderr)
-        return 1
-    print(f"{given.out}: {manifest.images:,} images, {manifest.skipped:,} skipped, hash {manifest.hash}")
-    print(f"encoder {manifest.encoder.name} (fingerprint {manifest.encoder.fingerprint})")
-    return 0
-
-
-def _build(given: argparse.Namespace) -> Manifest:
-    for name in ("batch_size", "exact_limit"):
-        if getattr(given, name) < 1:
-            raise UserError("must be at least 1", where=f"--{name.replace('_', '-')}")
-    store = inputs.store_spec(given.store) if given.store is not None else None
-
-    def report(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    out = Path(given.out)
-    with folders.locked(out), tempfile.TemporaryDirectory(prefix="gog-index-") as scratch:
-        encoder = encoders.load(
-            given.encoder, store=store, scratch=Path(scratch), device=given.device, dtype=given.dtype
-        )
-        return build(
-            Path(given.folder), out, encoder, batch=given.batch_size, exact_limit=given.exact_limit, report=report
-        )

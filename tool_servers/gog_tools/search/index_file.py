@@ -29,6 +29,8 @@ MANIFEST = "index.json"
 SUFFIXES = {"vectors": ".f32", "entries": ".jsonl", "skipped": ".jsonl", "graph": ".usearch"}
 """The files of an index by what they hold; `graph` may be absent."""
 MAX_DIMENSIONS = 65_536
+MAX_LINE = 100_000
+"""Bytes of an entry: path, title, address, caption and licence."""
 
 
 class Record(BaseModel):
@@ -170,11 +172,19 @@ class Entries:
     """The lines of an index, mapped from their file; eight bytes of memory each."""
 
     def __init__(self, path: Path) -> None:
-        """path: of a file that `verify` accepted."""
+        """Checks every line, because an index may come from others.
+
+        Args:
+            path: of a file that `verify` accepted.
+
+        Raises:
+            UserError: a line is no Entry.
+        """
         with path.open("rb") as stream:
             self._text = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             ends = [0]
-            while line := stream.readline():
+            while line := stream.readline(MAX_LINE + 1):
+                _check_line(line, f"{path}:{len(ends)}")
                 ends.append(ends[-1] + len(line))
         self._ends = np.array(ends, np.int64)
 
@@ -183,3 +193,14 @@ class Entries:
 
     def __getitem__(self, row: int) -> Entry:
         return Entry.model_validate_json(self._text[int(self._ends[row]) : int(self._ends[row + 1])])
+
+
+def _check_line(line: bytes, where: str) -> None:
+    """Raises UserError for a line that is no Entry, or a longer one than any build writes."""
+    try:
+        if len(line) > MAX_LINE:
+            raise UserError(f"more than {MAX_LINE:,} bytes", where=where, remedy="build the index again")
+        Entry.model_validate_json(line)
+    except ValidationError as error:
+        reason = validation.first_sentence(error)
+        raise UserError(f"not an entry: {reason}", where=where, remedy="build the index again") from None

@@ -22,6 +22,8 @@ OVERSAMPLE = 4
 """Candidates of the graph for each result; the exact ranking picks from them."""
 SETTINGS: Mapping[str, Any] = {"metric": "cos", "dtype": "f16", "connectivity": 16, "expansion_add": 128}
 """Of the graph; the defaults of usearch, so that another version builds the same."""
+TOLERANCE = 0.01
+"""By which the length of a vector may differ from 1."""
 MIN_EXPANSION = 128
 """Nodes that a search of the graph visits at least."""
 
@@ -63,10 +65,17 @@ class Graph:
     """An HNSW graph of usearch, mapped from its file."""
 
     def __init__(self, path: Path, vectors: np.ndarray) -> None:
-        """path: as `build_graph` wrote it; vectors: [n, d] float32. Raises UserError without usearch."""
+        """path: as `build_graph` wrote it; vectors: [n, d] float32. Raises UserError without usearch, or for a wrong file."""
         self._vectors = vectors
-        self._index = _usearch().Index(ndim=vectors.shape[1], **SETTINGS)
-        self._index.view(str(path))
+        self._index = _usearch(f"an index of {len(vectors):,} images").Index(ndim=vectors.shape[1], **SETTINGS)
+        try:
+            self._index.view(str(path))
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"not a graph of usearch: {error}", where=str(path), remedy="build the index again"
+            ) from None
+        if (self._index.ndim, len(self._index)) != (vectors.shape[1], len(vectors)):
+            raise UserError("a graph of other vectors", where=str(path), remedy="build the index again")
 
     def search(self, queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         wanted = min(top * OVERSAMPLE, len(self._vectors))
@@ -75,14 +84,29 @@ class Graph:
         scores = np.full((len(queries), wanted), -np.inf, np.float32)
         for line, query in enumerate(queries):
             keys = np.asarray(self._index.search(query, wanted).keys, np.int64)  # may reach fewer nodes than wanted
+            keys = keys[keys < len(self._vectors)]  # a graph from others may hold any
             rows[line, : len(keys)] = keys
             scores[line, : len(keys)] = self._vectors[keys] @ query
         return _best(rows, scores, top)
 
 
+def check_vectors(vectors: np.ndarray, *, where: str) -> None:
+    """Raises UserError unless all vectors [n, d] are finite and of length 1. where: for the message."""
+    for start in range(0, len(vectors), BLOCK):
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.linalg.norm(vectors[start : start + BLOCK], axis=1)
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) < TOLERANCE))
+        if len(wrong):
+            raise UserError(
+                f"vector {start + int(wrong[0])} has the length {lengths[wrong[0]]:g}, not 1",
+                where=where,
+                remedy="build the index again",
+            )
+
+
 def build_graph(vectors: np.ndarray, path: Path) -> None:
     """Writes the graph of vectors [n, d] float32. Raises UserError without usearch."""
-    index = _usearch().Index(ndim=vectors.shape[1], **SETTINGS)
+    index = _usearch(f"an index of {len(vectors):,} images").Index(ndim=vectors.shape[1], **SETTINGS)
     for start in range(0, len(vectors), BLOCK):
         block = vectors[start : start + BLOCK]
         # One thread: nodes that several add at once lose links to each other, and 1 in 600 near-duplicates was missed.
@@ -90,9 +114,9 @@ def build_graph(vectors: np.ndarray, path: Path) -> None:
     index.save(str(path))
 
 
-def check_graphs() -> None:
-    """Raises UserError where usearch is not installed."""
-    _usearch()
+def check_graphs(limit: int) -> None:
+    """Raises UserError where usearch is not installed. limit: images up to which search is exact, for the message."""
+    _usearch(f"more than {limit:,} images", "raise --exact-limit: search is then exact and slower")
 
 
 def _best(rows: np.ndarray, scores: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,13 +128,12 @@ def _best(rows: np.ndarray, scores: np.ndarray, top: int) -> tuple[np.ndarray, n
     return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
 
 
-def _usearch() -> Any:
+def _usearch(what: str, instead: str = "build it with a higher --exact-limit: search is then exact and slower") -> Any:
+    """The module usearch.index. what: needs it; instead: what else can be done. Raises UserError where it is missing."""
     try:
         import usearch.index
     except ImportError:
         raise UserError(
-            f"more than {EXACT_LIMIT:,} images need usearch, which is not installed",
-            where="--exact-limit",
-            remedy="pip install usearch, or raise the limit: search is then exact and slower",
+            f"usearch is not installed, which {what} needs", remedy=f"pip install usearch, or {instead}"
         ) from None
     return usearch.index

@@ -35,14 +35,15 @@ import importlib
 import inspect
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, NotRequired, cast
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from gog import catalog
 from gog.errors import UserError
-from gog_tools.serving import http_json
+from gog_tools.serving import http_json, option_faults
 
 NAMES = {server.command: server.backends for server in catalog.SERVERS}
 """`module:factory` of each back end, by role and name."""
@@ -52,6 +53,7 @@ RESOURCES = {
     "scratch": "empty folder that is removed when the server ends (pathlib.Path)",
     "fetch_model": "finds the folder of a model by its name: a folder, file://, s3:// or hf:// "
     "(collections.abc.Callable[[str], pathlib.Path])",
+    "store_options": "how s3:// addresses are read; None: as the environment says (gog.spec.StoreSpec | None)",
 }
 """What every server passes to a back end that has a parameter of this name."""
 POLICY_RESOURCES = {
@@ -61,6 +63,12 @@ POLICY_RESOURCES = {
     "pixels": "bounds of the size of images (gog.spec.PixelBounds)",
 }
 """What the policy server passes besides. In other roles these names are options."""
+
+
+IS_LOCAL = "local path"
+"""Marks, in an annotation, an option that may name a file or folder; an option of type pathlib.Path needs no mark."""
+LocalPath = Annotated[str, Field(min_length=1, max_length=1_024), IS_LOCAL]
+"""An option with the path of a file or folder, or an address."""
 
 
 def load(role: str, name: str, options: str, protocol: type[Any], resources: Mapping[str, Callable[[], Any]]) -> Any:
@@ -83,7 +91,7 @@ def load(role: str, name: str, options: str, protocol: type[Any], resources: Map
     factory = find(role, name)
     parameters = _parameters(factory, name)
     known = resources_of(role)
-    settings = _options({key: each for key, each in parameters.items() if key not in known}, name, options)
+    settings = _options(_choices(parameters, role), name, options)
     backend: Any = factory(**_provided(parameters, name, known, resources), **settings)
     if not isinstance(backend, protocol):
         raise UserError(
@@ -108,6 +116,41 @@ def find(role: str, name: str) -> Callable[..., Any]:
         raise UserError(f"no back end {name!r}: {error}", where="--backend", remedy=remedy) from None
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"no back end {name!r}: {error}", where="--backend", remedy=remedy) from None
+
+
+def problems(role: str, name: str, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What is wrong with the options of a back end, which is not created: dotted name, fault and remedy of each.
+
+    Args:
+        role: a key of NAMES
+        name: a key of NAMES[role], or `module:factory`
+        options: values for the factory's parameters that are not resources
+
+    Raises:
+        UserError: for a back end that cannot be found.
+    """
+    fields = _choices(_parameters(find(role, name), name), role)
+    try:
+        _adapter(fields).validate_python(options)
+    except ValidationError as error:
+        return option_faults.explain(error, fields, name)
+    return []
+
+
+def local_paths(role: str, name: str) -> list[str]:
+    """Names of the options that may name a file or folder. Raises UserError for a back end that cannot be found."""
+    fields = _choices(_parameters(find(role, name), name), role)
+    return [key for key, annotation in fields.items() if _is_local(annotation)]
+
+
+def _is_local(annotation: Any) -> bool:
+    return annotation in (IS_LOCAL, Path) or any(map(_is_local, option_faults.parts(annotation)))
+
+
+def _choices(parameters: Mapping[str, inspect.Parameter], role: str) -> dict[str, Any]:
+    """Annotations of the parameters that are options."""
+    known = resources_of(role)
+    return {key: _field(each) for key, each in parameters.items() if key not in known}
 
 
 def _parameters(factory: Callable[..., Any], name: str) -> dict[str, inspect.Parameter]:
@@ -139,19 +182,22 @@ def _provided(
     return {each: resources[each]() for each in wanted if each in resources}
 
 
-def _options(parameters: Mapping[str, inspect.Parameter], name: str, text: str) -> dict[str, Any]:
+def _options(fields: dict[str, Any], name: str, text: str) -> dict[str, Any]:
     """The values of --options, checked against the annotations of the parameters that are options."""
-    fields = {key: _field(value) for key, value in parameters.items()}
-    typed_dict: Any = TypedDict  # type checkers accept literal fields only
-    kind = typed_dict("Options", fields)
-    kind.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        return dict(TypeAdapter(kind).validate_python(http_json.parse(text.encode())))
+        return dict(_adapter(fields).validate_python(http_json.parse(text.encode())))
     except UserError as error:
         raise UserError(error.what, where="--options", remedy="give one JSON object") from None
     except ValidationError as error:
-        remedy = f"options of {name}: {', '.join(fields) or 'none'}"
-        raise http_json.invalid(error, where="--options", prefix="--options ", remedy=remedy) from None
+        path, what, remedy = option_faults.explain(error, fields, name)[0]
+        raise UserError(what, where=f"--options {path}".rstrip(), remedy=remedy) from None
+
+
+def _adapter(fields: dict[str, Any]) -> TypeAdapter[Any]:
+    typed_dict: Any = TypedDict  # type checkers accept literal fields only
+    kind = typed_dict("Options", fields)
+    kind.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+    return TypeAdapter(kind)
 
 
 def _field(parameter: inspect.Parameter) -> Any:

@@ -31,6 +31,7 @@ def resources(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     provided: dict[str, Callable[[], Any]] = {
         "scratch": lambda: args.scratch,
         "fetch_model": lambda: lambda name: base_model(name, args).folder,
+        "store_options": lambda: store_spec(args.store) if args.store is not None else None,
     }
     if args.data is not None:
         provided["data"] = lambda: dataset(args.data, args)

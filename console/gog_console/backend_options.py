@@ -1,0 +1,102 @@
+"""The options of a manifest's back ends: checked by the signatures of their factories, in the tool servers' package.
+
+A server would refuse them too, but minutes later, and on a cluster in a pod. The package is found by its name, because the
+console imports no tool server. A back end that is not installed here is not checked: the manifest may be for elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gog import catalog, wording
+from gog.errors import UserError
+from gog.spec import EndpointSpec
+from gog_operator.api import problems
+from gog_operator.api.objects import Endpoint, GoGRun, Object
+
+BACKENDS = "gog_tools.serving.backends"
+
+
+def check(thing: Object, where: str) -> list[str]:
+    """Checks name and options of every back end that a manifest chooses.
+
+    Args:
+        thing: the object.
+        where: its manifest, for messages.
+
+    Returns:
+        A sentence for each back end that was not checked.
+
+    Raises:
+        UserError: a back end that does not exist, and options that it does not take.
+    """
+    found, notes = [], []
+    for path, role, given in _chosen(thing):
+        _check_name(role, given.backend, f"{where}: {path}.backend")
+        try:
+            wrong = _package().problems(_command(role), given.backend, given.options)
+        except ModuleNotFoundError as error:
+            notes.append(f"{path}.options: {error.name} is not installed here, so they are not checked")
+        except UserError as error:
+            notes.append(f"{path}: {error.what}, so its options are not checked here")
+        else:
+            found += [(f"{path}.options.{name}".rstrip("."), what, remedy) for name, what, remedy in wrong]
+    if found:
+        raise problems.joined(found, where=where)
+    return notes
+
+
+def absolute(role: str, endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an endpoint with the absolute paths of the files and folders that they name.
+
+    Args:
+        role: the endpoint's role.
+        endpoint: its part of a manifest.
+    """
+    options = dict(endpoint.get("options") or {})
+    if not options or endpoint.get("runtime") == "vllm":
+        return options
+    try:
+        names = _package().local_paths(_command(role), endpoint.get("backend", "world"))
+    except (ModuleNotFoundError, UserError):  # its server does not start either, and reports why
+        return options
+    for name in names:
+        given = options.get(name)
+        if isinstance(given, str) and "://" not in given and Path(given).exists():
+            options[name] = str(Path(given).absolute())
+    return options
+
+
+def _chosen(thing: Object) -> Iterator[tuple[str, str, EndpointSpec]]:
+    """Path, role and settings of each server that gog would start with another back end than the world's, or options."""
+    if isinstance(thing, Endpoint):
+        given = [("spec", thing.spec.role, thing.spec)]
+    elif isinstance(thing, GoGRun):
+        own = thing.spec.endpoints
+        roles = {server.name: getattr(own, server.field) for server in catalog.SERVERS}
+        given = [(f"spec.endpoints.{role}", role, each) for role, each in roles.items() if each is not None]
+    else:
+        return
+    for path, role, each in given:
+        is_ours = each.url is None and getattr(each, "runtime", "gog") == "gog"
+        if is_ours and (each.backend != "world" or each.options):
+            yield path, role, each
+
+
+def _check_name(role: str, name: str, where: str) -> None:
+    known = catalog.SERVER_BY_NAME[role].backends
+    if name not in known and ":" not in name:
+        remedy = f"{wording.guess(name, list(known))}; or module:factory".removeprefix("; ")
+        raise UserError(f"no back end {name!r}", where=where, remedy=remedy)
+
+
+def _command(role: str) -> str:
+    return catalog.SERVER_BY_NAME[role].command
+
+
+def _package() -> Any:
+    """The tool servers' module of back ends. Raises ModuleNotFoundError."""
+    return importlib.import_module(BACKENDS)
