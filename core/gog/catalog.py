@@ -433,6 +433,14 @@ STEP_METRICS = (
         gauge="gog_rollout_staleness_steps",
     ),
     StepMetric(
+        "staleness_mean", _GRPO, "Mean staleness", "steps",
+        "Optimizer steps between the weights that sampled a token of the last step and those that were trained, mean.",
+    ),
+    StepMetric(
+        "dropped_stale", _GRPO, "Dropped as stale", "trajectories",
+        "Trajectories of an earlier attempt that were played anew, as older weights than allowed had sampled them.",
+    ),
+    StepMetric(
         "learned", _GRPO, "Trajectories learned from", "trajectories", "Trajectories that the last update trained on.",
         "per step; the others were excluded, or their group had no signal", chart_of=_GRPO,
     ),

@@ -105,8 +105,23 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def busy(self) -> bool:
+        """Whether a turn waits for this process to compute. A trainer in the same process then yields between its passes."""
+        ...
+
+    async def hold(self) -> None:
+        """Returns when no turn is being sampled from tensors of the trainer, which may change then. `switch` follows.
+
+        A turn under way ends on the weights that it began with. Turns that are asked for meanwhile begin after `switch`.
+        """
+        ...
+
     async def switch(self, weights: Any, version: int) -> None:
-        """Samples from new weights from now on; no conversation may be open. All ranks at once.
+        """Samples from new weights from now on, also in conversations that are open. All ranks at once.
+
+        A turn is sampled from one version. What an open conversation holds of an earlier version is computed again, so
+        that its next turn is that of a conversation which is resumed with the new weights.
 
         Args:
             weights: the trainer's model. What is taken from it, and how it travels, is up to the engine.

@@ -277,6 +277,10 @@ class Trajectory(Record):
             if learned
         ]
 
+    def sampled_by(self, version: int) -> list[bool]:
+        """Of each token that is learned, in order: whether this version of the weights sampled it."""
+        return [segment.version == version for segment in self.segments for learned in segment.loss_mask() if learned]
+
     def images(self) -> list[str]:
         """Content hashes in the order of their image tokens."""
         return [image for segment in self.segments for image in segment.images]

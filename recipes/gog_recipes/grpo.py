@@ -29,7 +29,7 @@ Features and their trade-offs
       its own and trains on its own groups; layers are sharded (FSDP2); statistics and loss are over all ranks
     - trajectories are packed, not padded, into passes of a bounded number of tokens; gradients add up over passes
     - the loss is chosen by name (gog_recipes.losses); it chooses its clip range and its advantages where the spec does not
-    - rollouts and updates take turns; there are no asynchronous rollouts
+    - rollouts and updates take turns, or the next steps are played while one is learned (`async`, rollout.async_plays)
 
 Raises UserError when too few questions of the chosen levels are left, when the judge's replies are no verdicts, after too
 many steps without a signal if `no_signal` is `stop`, when the engine samples from another policy than the trained one, and
@@ -42,7 +42,7 @@ import asyncio
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,19 +51,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import (
-    catalog,
-    dataset,
-    exclusion,
-    failure_rules,
-    metrics,
-    progress,
-    rewards,
-    stats,
-    survivors,
-    trajectory_zip,
-    wording,
-)
+from gog import catalog, dataset, exclusion, failure_rules, progress, rewards, stats, survivors, trajectory_zip, wording
 from gog.dataset import Question
 from gog.engine import Counters, Limits
 from gog.errors import UserError
@@ -74,13 +62,15 @@ from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, policy_model
-from gog_recipes.rollout import engine, probe, refill, step_questions
-from gog_recipes.rollout.played import Played, gather_whole
+from gog_recipes.rollout import async_plays, engine, probe, refill, step_questions
+from gog_recipes.rollout.ongoing import Ongoing
+from gog_recipes.rollout.played import Played, gather_whole, spread
 from gog_recipes.rollout.question_pool import QuestionPool
-from gog_recipes.rollout.rollout_stats import measure, sampled, sampled_tokens
+from gog_recipes.rollout.rollout_stats import figures, sampled, sampled_tokens
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.rollout.scoring import RewardConfig
 from gog_recipes.runtime import canary, checkpoint, config, flops, no_signal, optimizer, parallel, ranks, timers
+from gog_recipes.runtime.attempts import Attempts
 from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
@@ -109,7 +99,7 @@ class GRPORecipe(FTRecipeInterface):
         self.stage = Stage(cfg, self.ranks)
         self.loss = losses.load(cfg.loss)
         self.loss_config = self.loss.config(cfg)
-        self._attempts = (0, 0)
+        self.attempts = Attempts(self.ranks)
 
     def setup(self) -> None:
         """Loads model and questions, and resumes from the newest checkpoint. Raises UserError."""
@@ -162,7 +152,7 @@ class GRPORecipe(FTRecipeInterface):
         )
         self.canary = canary.Canary(
             self.model, self.processor, self.vision, self.saved, self.ranks,
-            temperature=self.cfg.temperature, bound=self.cfg.max_logprob_gap,
+            temperature=self.cfg.temperature, bound=self.cfg.max_logprob_gap, staleness=self.bound or 0,
         )  # fmt: skip
 
     def _setup_engine(self) -> None:
@@ -181,34 +171,41 @@ class GRPORecipe(FTRecipeInterface):
             self.rollouts = Rollouts(
                 self.engine, toolbox, self.cfg, self.pool, self.stage.key, self.cfg.seed, scoring,
                 ranks=self.ranks, tracer=self.stage.tracer, levels=self.levels, log=self.stage.log,
-                journals=self.stage.journals([self.sft]), interruption=self.stage.interruption,
+                journals=self.stage.journals([self.sft], ahead=self.bound or 0), interruption=self.stage.interruption,
                 tools=catalog.offered(self.cfg.endpoints), timer=self.timer,
             )  # fmt: skip
             with self.stage.interruption.deferred(), self.timer.part("other"):
-                await self._probe()
-                await self._steps()
+                try:
+                    await self._probe()
+                    await self._steps()
+                finally:
+                    await self.rollouts.abandon()
         await self.engine.close()
 
     async def _steps(self) -> None:
         unsaved: Unsaved | None = None
+        ahead = self._ahead()
         self.timer.take()  # a step begins where the one before ended, so that no time is lost between them
         while self.step < self.cfg.steps:
             replay = self.stage.replay()
             try:
+                if ahead is not None:
+                    await ahead.fill(self.step, self.stage)
                 with self.timer.waiting():
-                    rollout = await replay.until_learnable(self._play, self._spoiled)
+                    rollout = await replay.until_learnable(lambda: self._play(ahead), self._spoiled)
             except Interrupted:
                 if unsaved is not None:
                     self.rollouts.images |= unsaved.images
                     self.save_checkpoint(unsaved.rollout)
                 raise
-            with self.timer.part("sync"):
-                await self.engine.rest()
+            if ahead is None:
+                with self.timer.part("sync"):
+                    await self.engine.rest()
             with self.timer.part("canary"):
                 checked = self._check(rollout)
             rate = optimizer.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
             with self.timer.part("train"):
-                update = self.learner.update(rollout, step=self.step + 1)
+                update = await self._update(rollout)
             self.step += 1
             with self.timer.part("sync"):
                 await self.engine.switch(self.model, self.step)
@@ -241,19 +238,45 @@ class GRPORecipe(FTRecipeInterface):
         ]
         return self.canary.check(own, version=self.step, where=f"step {self.step + 1}")
 
-    async def _play(self) -> StepRollout:
+    @property
+    def bound(self) -> int | None:
+        """Optimizer steps that rollouts may be ahead of updates; None where they take turns."""
+        return self.cfg.asynchronous.max_staleness if self.cfg.asynchronous else None
+
+    def _ahead(self) -> async_plays.AsyncPlays | None:
+        """What plays the next steps while one is learned; None where rollouts and updates take turns."""
+
+        def begin(step: int) -> Awaitable[Ongoing]:
+            return self.rollouts.begin(self.order.step(step), self.cfg.group_size, **self._options(step))
+
+        return None if self.bound is None else async_plays.AsyncPlays(begin, self.cfg.steps, self.bound)
+
+    def _options(self, step: int) -> dict[str, Any]:
+        """How a step, counted from 0, is played."""
+        return {"step": step + 1, "policy": "grpo", "oldest": 0 if self.bound is None else max(0, step - self.bound)}
+
+    async def _update(self, rollout: StepRollout) -> UpdateStats:
+        """One optimizer step."""
+        if self.bound is None:
+            return self.learner.update(rollout, step=self.step + 1)
+        parts = self.learner.updating(rollout, step=self.step + 1, version=self.step)
+        return await async_plays.interleaved(parts, self.engine, self.timer)
+
+    async def _play(self, ahead: async_plays.AsyncPlays | None = None) -> StepRollout:
         """Plays the questions of the next step once, and further ones for groups without a signal if it is to."""
         with self.timer.part("other"):
-            return await self._play_rounds()
+            return await self._play_rounds(ahead)
 
-    async def _play_rounds(self) -> StepRollout:
-        weights = checkpoint.fingerprint(self.model)
+    async def _play_rounds(self, ahead: async_plays.AsyncPlays | None) -> StepRollout:
+        weights = checkpoint.fingerprint(self.model) if ahead is None else ""
 
         async def play(questions: Sequence[Question], adds: bool) -> Played:
+            begun = None if ahead is None or adds else ahead.take(self.step)
             with self.timer.waiting():
-                return await self.rollouts.play(
-                    questions, self.cfg.group_size, step=self.step + 1, policy="grpo", weights=weights, refill=adds
-                )
+                if begun is not None:
+                    return await self.rollouts.finish(begun)
+                options = self._options(self.step) | {"weights": weights, "refill": adds}
+                return await self.rollouts.play(questions, self.cfg.group_size, **options)
 
         played = await refill.rounds(
             play, self.order.step(self.step), self.order.further(self.step),
@@ -300,7 +323,7 @@ class GRPORecipe(FTRecipeInterface):
     ) -> None:
         found, groups = rollout.exclusions, [*rollout.groups, *rollout.replaced]
         measured, counters = figures(rollout.played), Counters.total(self.ranks.gather(self.engine.take_counters()))
-        attempts, failed = self._attempts_since_last_step()
+        attempted, failed = self.attempts.since_last()
         signals = sum(map(self.has_signal, groups))
         quiet = no_signal.in_a_row([*self.stage.metric_log.lines, {"learned": update.learned}])
         every = self.ranks.gather(times)
@@ -308,13 +331,14 @@ class GRPORecipe(FTRecipeInterface):
         playing, speed = timers.played(spent), self.throughput.read(update.tokens, timers.updated(spent))
         self.stage.record_step(
             step=self.step, total=self.cfg.steps, **measured, kl=update.kl, clip_frac=update.clip_frac,
-            grad_norm=update.grad_norm, learning_rate=rate, attempts=attempts,
-            attempt_failure_ratio=failed / max(1, attempts), excluded=found.excluded, excluded_share=found.share,
+            grad_norm=update.grad_norm, learning_rate=rate, attempts=attempted,
+            attempt_failure_ratio=failed / max(1, attempted), excluded=found.excluded, excluded_share=found.share,
             **exclusion.by_length(found), **survivors.figures(groups), discarded_plays=discarded, skipped=rollout.skipped,
             learned=update.learned, frac_reward_zero_std=(len(groups) - signals) / len(groups),
             refilled=len(rollout.replaced), no_signal_in_a_row=quiet,
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             **spent, **timers.idle(every), rollout_seconds=playing, train_seconds=spent["seconds"] - playing,
+            dropped_stale=self.ranks.all_reduce_sum(self.rollouts.take_too_old()),
             loss=update.loss, tokens_per_second=speed[0], mfu=speed[1], **dataclasses.asdict(checked),
             **(dataclasses.asdict(update.gap) if update.gap else {}), **self._sampled(rollout),
         )  # fmt: skip
@@ -335,15 +359,6 @@ class GRPORecipe(FTRecipeInterface):
             self.stage.log(refill.line(self.step, signals, wanted, self.cfg.max_oversampling))
         if warning := no_signal.warning(lines, self.cfg):
             self.stage.log(warning)
-
-    def _attempts_since_last_step(self) -> tuple[int, int]:
-        """Attempts and failed attempts of tool calls since the last step, without the judge's."""
-        tables = [outcomes for tool, outcomes in metrics.attempts_by_outcome().items() if tool != "judge"]
-        total = sum(sum(outcomes.values()) for outcomes in tables)
-        failed = total - sum(outcomes.get("ok", 0) for outcomes in tables)
-        total, failed = self.ranks.all_reduce_sum(total), self.ranks.all_reduce_sum(failed)
-        (before, failed_before), self._attempts = self._attempts, (total, failed)
-        return total - before, failed - failed_before
 
     def _unsaved(self, rollout: StepRollout) -> Unsaved:
         names = {item.id for item in spread(rollout.trajectories, self.cfg.keep_trajectories, self.cfg.group_size)}
@@ -381,30 +396,6 @@ class GRPORecipe(FTRecipeInterface):
     def cleanup(self) -> None:
         self.stage.end()
         ranks.shutdown(self.ranks)
-
-
-def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[Trajectory]:
-    """At most `count` in whole groups, evenly spread over the step."""
-    groups = [trajectories[start : start + group] for start in range(0, len(trajectories), group)]
-    wanted = min(len(groups), count // group)
-    chosen = [groups[place * len(groups) // wanted] for place in range(wanted)]
-    return [trajectory for members in chosen for trajectory in members]
-
-
-def figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
-    """Step metrics of the trajectories of a step, of all ranks."""
-    measures = measure(trajectories)
-    return {
-        "reward_mean": measures.reward,
-        "reward_std": measures.reward_std,
-        "accuracy_mean": measures.accuracy,
-        "format_mean": measures.format,
-        "tool_failure_ratio": measures.tool_failure_ratio,
-        "trajectories": measures.n,
-        "behaviour": measures.behaviour,
-        "choice_accuracy": measures.choice_accuracy,
-        "tool_calls_mean": measures.tool_calls,
-    }
 
 
 @tune_config.parse

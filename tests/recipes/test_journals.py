@@ -20,6 +20,7 @@ from gog.tool_types import FailureKind, Reply, ToolFailure
 from gog.trajectory import Trajectory
 from gog_recipes.rollout import journals
 from gog_recipes.rollout.journals import Journals
+from gog_recipes.rollout.ongoing import Ongoing
 from gog_recipes.rollout.played import Played
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
@@ -300,4 +301,4 @@ async def _own_share(attempt: Attempt) -> None:
     own = rollouts.ranks.shard(rollouts.pool.questions)
     async with rollouts._journal(own, "sft", 1, "w") as journal:
         for question in own:
-            await rollouts._group(question, 2, 1, "sft", journal)
+            await rollouts._group(question, Ongoing(own, 2, 1, "sft", journal, begun=0))

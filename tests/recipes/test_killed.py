@@ -70,6 +70,26 @@ def test_a_stage_that_is_killed_repeats_neither_finished_turns_nor_verdicts(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_stage_killed_while_it_plays_ahead_continues_every_episode_where_its_journal_ends(
+    ranks: int, chain: Path, make: Any, tmp_path: Path
+) -> None:
+    ahead = {"async": {"max_staleness": 2}, "steps": 4, "save_every": 4, "keep_trajectories": 15}
+    killed = Run("grpo", chain, tmp_path, make, SETTINGS["grpo"] | ahead)
+    killed.kill_at(ranks, 3, 4)
+    kept = killed.found(4)
+    earlier = {step: len(killed.found(step)) for step in (1, 2, 3)}
+    assert all(earlier.values()), "the steps before are in journals, too, as no checkpoint holds them"
+    killed.finish(ranks)
+    assert [line["step"] for line in killed.lines()] == [1, 2, 3, 4]
+    assert all(line["staleness"] <= 2 and not line["dropped_stale"] for line in killed.lines())
+    ended = {(item.question_id, item.sample): item.segments for item in killed.trajectories()}
+    assert sum(bool(each.segments) for each in kept.values()) >= 3
+    for key, each in kept.items():
+        assert ended[key][: len(each.segments)] == each.segments, "a turn that was finished is sampled again"
+
+
+@pytest.mark.slow
 def test_sft_killed_after_steps_that_no_checkpoint_holds_repeats_the_uninterrupted_run_bit_for_bit(
     chain: Path, make: Any, uninterrupted: Callable[[str, int], Run], tmp_path: Path
 ) -> None:

@@ -141,4 +141,8 @@ def test_entropy_is_the_mean_negative_log_prob_and_staleness_the_age_of_the_olde
         Trajectory.model_construct(segments=(segment("prompt", 0), segment("model", 4, -1.0, -2.0))),
         Trajectory.model_construct(segments=(segment("model", 2, -3.0), segment("observation", 0))),
     ]
-    assert sampled([sampled_tokens(item) for item in played], 5) == {"entropy": 2.0, "staleness": 3}
+    assert sampled([sampled_tokens(item) for item in played], 5) == {
+        "entropy": 2.0,
+        "staleness": 3,
+        "staleness_mean": pytest.approx((1 + 1 + 3) / 3),
+    }

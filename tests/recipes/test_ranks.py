@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gog import store
+from gog import store, trajectory_zip
 from gog.errors import UserError
 from gog.spec import EvaluateConfig, GRPOConfig, SFTConfig, StratifyConfig
 from gog_recipes.grpo import GRPORecipe
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 SFT = {"stage": "again", "epochs": 3, "max_steps": 10, "save_every": 2}
 GRPO = {"levels": ["easy", "1", "2"], "questions_per_step": 5, "group_size": 3, "save_every": 2}
 """Five questions for two ranks: their shares differ."""
+AHEAD = GRPO | {"stage": "ahead", "async": {"max_staleness": 2}}
 
 
 def launch(program: list[str], folder: Path) -> subprocess.Popen:
@@ -115,6 +116,8 @@ def done(make, roots, killed):
         make(GRPOConfig, roots["two"], steps=4, **GRPO),
         make(GRPOConfig, roots["halves"], steps=2, **GRPO),
         make(GRPOConfig, roots["halves"], steps=4, **GRPO),
+        make(GRPOConfig, roots["two"], steps=3, **AHEAD),
+        make(GRPOConfig, roots["two"], steps=5, **AHEAD),
         make(StratifyConfig, roots["two"], **again),
         make(EvaluateConfig, roots["two"], questions=7, policies=["direct", "sft"], bootstrap=100),
     ]
@@ -182,9 +185,17 @@ def test_grpo_of_two_ranks_resumed_repeats_the_uninterrupted_run(done):
     assert halves == straight
 
 
-def test_trajectories_of_all_ranks_are_kept_with_their_images(done):
-    from gog import trajectory_zip
+def test_two_ranks_play_ahead_and_form_each_step_of_the_same_groups(done):
+    series = lines(done["two"], "ahead")
+    assert [line["step"] for line in series] == [1, 2, 3, 4, 5] and any(line["learned"] for line in series)
+    assert all(line["trajectories"] == 15 and line["staleness"] <= 2 for line in series)
+    assert max(line["staleness"] for line in series) > 0
+    opened = store.Store(done["two"] / "store")
+    kept = trajectory_zip.Archive(opened.open(opened.latest("ahead"), "trajectories.zip")).trajectories()
+    assert {item.step for item in kept} == {5} and len({item.id for item in kept}) == 15
 
+
+def test_trajectories_of_all_ranks_are_kept_with_their_images(done):
     opened = store.Store(done["two"] / "store")
     kept = trajectory_zip.Archive(opened.open(opened.latest("grpo"), "trajectories.zip"))
     shown = {image for item in kept.trajectories() for image in trajectory_zip.shown(item)}

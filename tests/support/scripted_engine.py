@@ -97,6 +97,13 @@ class ScriptedEngine:
         self.sessions += opened
         return opened
 
+    @property
+    def busy(self) -> bool:
+        return False
+
+    async def hold(self) -> None:
+        """No turn is sampled from tensors."""
+
     async def switch(self, weights: Any, version: int) -> None:
         self.version = version
 

@@ -1,4 +1,4 @@
-"""What GRPO optimises: the reward of an episode, what tool failures make of it, and the loss of an update."""
+"""What GRPO optimises (the reward, what tool failures make of it, the loss), and how old the samples of an update may be."""
 
 from __future__ import annotations
 
@@ -130,3 +130,32 @@ class FailureSettings(Spec):
                 "it, or set toolFailures to fatal-clamp"
             )
         return self
+
+
+class AsyncSettings(Spec):
+    """How far rollouts run ahead of the updates that learn from them."""
+
+    max_staleness: int = Field(
+        2,
+        ge=1,
+        le=64,
+        description="Optimizer steps between the oldest weights that sampled a step and those that learn from it, at most; so "
+        "many steps are played ahead [ours].",
+    )
+
+    @field_validator("max_staleness", mode="before")
+    @classmethod
+    def _none_is_synchronous(cls, value: object) -> object:
+        if type(value) is int and value == 0:
+            raise ValueError("0 is the synchronous loop, the default: remove async, or allow 1 or more")
+        return value
+
+
+class OverlapSettings(Spec):
+    """Whether rollouts and updates overlap."""
+
+    asynchronous: AsyncSettings | None = Field(
+        None,
+        alias="async",
+        description="Plays the next steps while one is learned. Default: none; rollouts and updates take turns [ours].",
+    )

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
 from gog.spec.endpoints import ModelEndpoint
-from gog.spec.objective import FailureSettings, LossSettings, RewardSettings
+from gog.spec.objective import FailureSettings, LossSettings, OverlapSettings, RewardSettings
 
 Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
 
@@ -279,7 +279,7 @@ class StratifySettings(EngineSettings):
         return self
 
 
-class GRPOSettings(RewardSettings, FailureSettings, LossSettings, PassSettings, EngineSettings):
+class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSettings, PassSettings, EngineSettings):
     """How the policy is improved by reinforcement learning."""
 
     steps: int = Field(120, ge=1, description="Optimizer steps.")

@@ -13,6 +13,9 @@ from gog import spec as settings
 from gog.tracing import ids
 from gog_operator.api.objects import Lifecycle, Stage
 
+RECIPE_KEYS = {"component": "_component_", "asynchronous": "async"}
+"""Keys of recipes by the names of fields, where those differ."""
+
 
 def render(
     stage: Stage, *, data: settings.DataSpec, endpoints: dict[str, str], judge_model: str = "", workdir: str
@@ -50,7 +53,7 @@ def root_uid(stage: Stage) -> str:
 
 
 def recipe_keys(value: Any) -> Any:
-    """A value with its keys as torchtune writes them: an optimizer's class is `_component_`."""
+    """A value with its keys as recipes write them, some of which are no names of Python."""
     if isinstance(value, dict):
-        return {("_component_" if key == "component" else key): recipe_keys(each) for key, each in value.items()}
+        return {RECIPE_KEYS.get(key, key): recipe_keys(each) for key, each in value.items()}
     return value

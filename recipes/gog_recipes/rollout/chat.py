@@ -127,6 +127,14 @@ class ChatEngine:
             sessions.append(ChatSession(self, conversation))
         return sessions
 
+    @property
+    def busy(self) -> bool:
+        """See gog.engine.Engine.busy: turns are sampled elsewhere."""
+        return False
+
+    async def hold(self) -> None:
+        """See gog.engine.Engine.hold: no turn is sampled from a trainer's tensors."""
+
     async def switch(self, weights: Any, version: int) -> None:
         """Raises UserError: the endpoint has weights of its own."""
         raise UserError("an endpoint cannot be trained", where=WHERE)

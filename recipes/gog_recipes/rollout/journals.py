@@ -36,6 +36,11 @@ class Resumed:
     images: dict[str, Image]
     """The images that its observations show, by content hash."""
 
+    @property
+    def oldest(self) -> int:
+        """The oldest version of the weights that sampled a turn of it."""
+        return min((each.version for each in self.found.segments if each.source == "model"), default=0)
+
 
 class PlayJournal:
     """The journal of one play, for one rank.
@@ -100,8 +105,10 @@ class Journals:
     """Digest of the settings and of the dataset, which decide the stage's trajectories together with the weights."""
     pause: float = FOLDER_PAUSE
     """Seconds between two objects of a process."""
+    ahead: int = 0
+    """Steps of which plays may be open beside that of an earlier step."""
     _played: set[tuple[str, int, str]] = field(default_factory=set)
-    """Policy, step and question of what this process has played of its newest step."""
+    """Policy, step and question of what this process has played of its newest steps."""
 
     @contextlib.asynccontextmanager
     async def open(
@@ -129,7 +136,7 @@ class Journals:
         keys, generation, attempt = ranks.broadcast(
             (*journal.listed(self.store, play), uuid.uuid4().hex[:8]) if ranks.is_main else ([], 0, "")
         )
-        self._played = {each for each in self._played if each[:2] == (policy, step)}
+        self._played = {each for each in self._played if each[0] == policy and each[1] >= step - self.ahead}
         fresh = {each.id for each in questions if (policy, step, each.id) not in self._played}
         self._played |= {(policy, step, each.id) for each in questions}
         reader = journal.Reader(self.store, keys if fresh else [], journal.Chains(fresh, whole))

@@ -75,3 +75,11 @@ def gather_whole(ranks: Ranks, wanted: Sequence[Trajectory], own: Iterable[Seque
     mine = {item.id: item for group in own for item in group if item.id in names}
     everything = {name: item for part in ranks.gather(mine) for name, item in part.items()}
     return [everything[item.id] for item in wanted]
+
+
+def spread(trajectories: Sequence[Trajectory], count: int, group: int) -> list[Trajectory]:
+    """At most `count` in whole groups, evenly spread over the step."""
+    groups = [trajectories[start : start + group] for start in range(0, len(trajectories), group)]
+    wanted = min(len(groups), count // group)
+    chosen = [groups[place * len(groups) // wanted] for place in range(wanted)]
+    return [trajectory for members in chosen for trajectory in members]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gog import behaviour, stats
 from gog.trajectory import Trajectory
@@ -57,16 +58,33 @@ def measure(trajectories: Sequence[Trajectory]) -> RolloutStats:
     )
 
 
-SampledTokens = tuple[float, int, int | None]
-"""Of a trajectory: sum of the log-probs of the tokens that the model sampled, their number, and the oldest version of
-the weights that sampled them, None without such tokens."""
+def figures(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """Step metrics of the trajectories of a step, of all ranks."""
+    measures = measure(trajectories)
+    return {
+        "reward_mean": measures.reward,
+        "reward_std": measures.reward_std,
+        "accuracy_mean": measures.accuracy,
+        "format_mean": measures.format,
+        "tool_failure_ratio": measures.tool_failure_ratio,
+        "trajectories": measures.n,
+        "behaviour": measures.behaviour,
+        "choice_accuracy": measures.choice_accuracy,
+        "tool_calls_mean": measures.tool_calls,
+    }
+
+
+SampledTokens = tuple[float, int, int | None, int]
+"""Of a trajectory: sum of the log-probs of the tokens that the model sampled, their number, the oldest version of the weights
+that sampled them, None without such tokens, and the sum of their versions."""
 
 
 def sampled_tokens(item: Trajectory) -> SampledTokens:
     """The sampled tokens of a trajectory in three numbers."""
     values = item.model_logprobs()
-    versions = [segment.version for segment in item.segments if segment.source == "model"]
-    return sum(values), len(values), min(versions, default=None)
+    written = [segment for segment in item.segments if segment.source == "model"]
+    versions = sum(segment.version * sum(segment.loss_mask()) for segment in written)
+    return sum(values), len(values), min((segment.version for segment in written), default=None), versions
 
 
 def sampled(trajectories: Sequence[SampledTokens], step: int) -> dict[str, float]:
@@ -75,9 +93,11 @@ def sampled(trajectories: Sequence[SampledTokens], step: int) -> dict[str, float
     Returns:
         entropy: mean negative log-probability in nats, an estimate of the policy's entropy
         staleness: optimizer steps between the oldest weights that sampled them and those of `step`
+        staleness_mean: the same, mean over tokens
     """
-    count = sum(tokens for _, tokens, _ in trajectories)
+    count = sum(tokens for _, tokens, _, _ in trajectories)
     return {
-        "entropy": -sum(logprobs for logprobs, _, _ in trajectories) / max(1, count),
-        "staleness": max((step - oldest for _, _, oldest in trajectories if oldest is not None), default=0),
+        "entropy": -sum(logprobs for logprobs, _, _, _ in trajectories) / max(1, count),
+        "staleness": max((step - oldest for _, _, oldest, _ in trajectories if oldest is not None), default=0),
+        "staleness_mean": (step * count - sum(versions for *_, versions in trajectories)) / max(1, count),
     }

@@ -17,21 +17,21 @@ import asyncio
 import contextlib
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Container, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any
 
-from gog import catalog, failure_rules, judging, metrics, outage, prompts, tool_actions, tracing, trajectory_zip
+from gog import catalog, failure_rules, judging, metrics, prompts, tracing, trajectory_zip
 from gog.agent import Episode, Session
 from gog.dataset import Question
 from gog.engine import Engine
 from gog.errors import NotFinite, QuestionSkipped, UserError
 from gog.images import Image
 from gog.spec import AgentSettings
-from gog.tool_types import Reply
 from gog.trajectory import Failure, Trajectory, outline
-from gog_recipes.rollout import ended, journals
+from gog_recipes.rollout import ended, journals, verdicts
 from gog_recipes.rollout.journals import Journals, PlayJournal, Resumed
+from gog_recipes.rollout.ongoing import Ongoing, all_or_none
 from gog_recipes.rollout.played import Played, Skipped, collect
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.scoring import RewardConfig
@@ -39,17 +39,8 @@ from gog_recipes.runtime import monitor, timers
 from gog_recipes.runtime.interruption import Interrupted, Interruption
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 
-T = TypeVar("T")
 RECENT_VERDICTS = 200
 """Verdicts over which the judge's success rate is taken, at least."""
-
-
-class Services(tool_actions.Tools, Protocol):
-    """The tools of an episode, and the judge."""
-
-    async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:
-        """Whether an answer is correct."""
-        ...
 
 
 @dataclass
@@ -58,7 +49,7 @@ class Rollouts:
 
     engine: Engine
     """Samples the turns."""
-    toolbox: Services
+    toolbox: verdicts.Services
     """Calls the tools and the judge."""
     settings: AgentSettings
     """Caps of an episode, and how expressions are searched."""
@@ -88,7 +79,7 @@ class Rollouts:
     log: Callable[[str], None] = lambda _: None
     """Takes a line for the stage's log."""
     images: dict[str, Image] = field(default_factory=dict)
-    """The images of these questions' episodes, by content hash; of this rank's newest play."""
+    """The images of these questions' episodes, by content hash; of the play that finished last on this rank."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Why questions were skipped, by question id, over all plays."""
     interruption: Interruption = field(default_factory=Interruption)
@@ -96,13 +87,20 @@ class Rollouts:
     timer: timers.StepTimer = field(default_factory=timers.StepTimer)
     """Learns when episodes wait for tools and for the judge."""
     _verdicts: list[Failure | None] = field(default_factory=list)
+    _open_plays: list[Ongoing] = field(default_factory=list)
+    _too_old: int = 0
+    _places: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         metrics.initialise_rollouts(self.stage)
         if self.answer_only:
             self.tools = frozenset()
 
-    async def play(
+    async def play(self, questions: Sequence[Question], samples: int, **options: Any) -> Played:
+        """Plays `samples` episodes of each question: `begin`, whose arguments these are, then `finish`. All ranks at once."""
+        return await self.finish(await self.begin(questions, samples, **options))
+
+    async def begin(
         self,
         questions: Sequence[Question],
         samples: int,
@@ -112,70 +110,106 @@ class Rollouts:
         weights: str = "",
         on_group: Callable[[int, list[Trajectory]], None] | None = None,
         refill: bool = False,
-    ) -> Played:
-        """Plays `samples` episodes of each question. All ranks at once.
+        oldest: int = 0,
+    ) -> Ongoing:
+        """Begins a play, which goes on beside the caller. All ranks at once.
 
         Args:
             questions: in any order; alike on all ranks.
             samples: trajectories per question.
             step: number of the rollout, which decides the sampling noise; recorded with the trajectories.
             policy: name of the policy; recorded with the trajectories.
-            weights: digest of the policy's weights, which names the journal of the play.
+            weights: digest of the policy's weights, which names the journal of the play; empty for a play that may meet
+                several of them.
             on_group: called with the number of this rank's questions that are done and the newest group, which is empty
                 for a question that was skipped.
-            refill: whether this adds to the newest play, whose images are kept then. All of its questions may be skipped,
-                and a rank may have none.
+            refill: whether this adds to the play that finished last, whose images are kept then. All of its questions may
+                be skipped, and a rank may have none.
+            oldest: version of the weights; what an earlier attempt sampled with older ones is played anew.
+        """
+        own, closing = self.ranks.shard(questions), contextlib.AsyncExitStack()
+        journal = await closing.enter_async_context(self._journal(own, policy, step, weights))
+        play = Ongoing(own, samples, step, policy, journal, time.monotonic(), refill, oldest, closing)
+        try:
+            what = f"step {step}" if step else policy
+            if line := await journals.resumed_line(journal, self.ranks, own, samples, what):
+                self.log(line)
+            report = on_group or (lambda done, newest: None)
+            for name, taken in self._taken(play):
+                play.found[name] = taken
+                report(len(play.found), taken)
+        except BaseException:
+            await play.abandon()
+            raise
+        at_once = max(1, self.engine.capacity // samples)
+        if not self._open_plays:
+            self._places = asyncio.Semaphore(at_once)
+        self._open_plays.append(play)
+        play.work = asyncio.ensure_future(self._play_all(play, at_once, report))
+        return play
+
+    async def finish(self, play: Ongoing) -> Played:
+        """What became of a play that has begun, once it ends. All ranks at once.
 
         Raises:
             ServiceDown: a tool or the judge was down for longer than the stage waits.
             Interrupted: a rank was asked to end. What its episodes have finished is in the journal.
             UserError: every question was skipped; the judge's replies are no verdicts; a tool refuses every call.
         """
-        begun = time.monotonic()
-        self.images, own = self.images if refill else {}, self.ranks.shard(questions)
-        at_once = max(1, self.engine.capacity // samples)
-        places, prefetched = asyncio.Semaphore(at_once), 0
+        assert play.work is not None
+        try:
+            with contextlib.suppress(Interrupted):
+                await self.interruption.race(play.work)
+        finally:
+            self._open_plays.remove(play)
+            await play.abandon()
+        if self._open_plays and self.ranks.size > 1:  # they go on while this rank waits for the others
+            await asyncio.to_thread(self.ranks.gather, None)
+        if any(self.ranks.gather(self.interruption.requested and not play.is_done)):
+            raise Interrupted
+        self.images = {**(self.images if play.adds else {}), **play.images}
+        self._too_old += play.too_old
+        seconds = time.monotonic() - play.begun
+        played = collect(self.ranks, [play.found[question.id] for question in play.own])
+        if self.ranks.is_main:
+            metrics.record_rollout(seconds)
+        monitor.gather_counts(self.ranks)
+        self._check_skipped(played, play.adds)
+        self._check_judge(played.trajectories)
+        return played
+
+    async def abandon(self) -> None:
+        """Ends every play that has begun and was not finished."""
+        while self._open_plays:
+            await self._open_plays.pop().abandon()
+
+    async def _play_all(
+        self, play: Ongoing, at_once: int, report: Callable[[int, list[Trajectory]], None]
+    ) -> list[None]:
+        """Plays the questions of this rank that are left. report: as `on_group` of `begin`."""
+        left = [question for question in play.own if question.id not in play.found]
+        prefetched = 0
         prefetching: asyncio.Task[None] | None = None
-        found: dict[str, list[Trajectory] | Skipped] = {}
-        report = on_group or (lambda done, newest: None)
 
         async def play_one(number: int) -> None:
             nonlocal prefetched, prefetching
-            async with places:
+            async with self._places:
                 if number >= prefetched:  # the prompts that start with this one are encoded together
                     prefetched = number + at_once
                     prefetching = asyncio.create_task(self._prefetch(left[number:prefetched]))
                 if prefetching is not None:
                     await prefetching
-                played = await self._group(left[number], samples, step, policy, journal)
-            found[left[number].id] = played
-            report(len(found), [] if isinstance(played, Skipped) else played)
+                played = await self._group(left[number], play)
+            play.found[left[number].id] = played
+            report(len(play.found), [] if isinstance(played, Skipped) else played)
 
         with self.timer.play():
-            async with self._journal(own, policy, step, weights) as journal:
-                what = f"step {step}" if step else policy
-                if line := await journals.resumed_line(journal, self.ranks, own, samples, what):
-                    self.log(line)
-                for name, taken in self._taken(own, samples, journal):
-                    found[name] = taken
-                    report(len(found), taken)
-                left = [question for question in own if question.id not in found]
-                work = _all_or_none(play_one(number) for number in range(len(left)))
-                with contextlib.suppress(Interrupted):
-                    await self.interruption.race(work)
-        if any(self.ranks.gather(self.interruption.requested and len(found) < len(own))):
-            raise Interrupted
-        return self._collected([found[question.id] for question in own], time.monotonic() - begun, refill)
+            return await all_or_none(play_one(number) for number in range(len(left)))
 
-    def _collected(self, own: Sequence[list[Trajectory] | Skipped], seconds: float, refill: bool) -> Played:
-        """What all ranks have played, counted and checked. All ranks at once."""
-        played = collect(self.ranks, own)
-        if self.ranks.is_main:
-            metrics.record_rollout(seconds)
-        monitor.gather_counts(self.ranks)
-        self._check_skipped(played, refill)
-        self._check_judge(played.trajectories)
-        return played
+    def take_too_old(self) -> int:
+        """Trajectories of this rank that were played anew since the last call, because older weights had sampled them."""
+        taken, self._too_old = self._too_old, 0
+        return taken
 
     def shown(self, trajectories: Sequence[Trajectory]) -> dict[str, Image]:
         """The images that these trajectories show, by content hash, whichever rank met them. All ranks at once."""
@@ -196,12 +230,10 @@ class Rollouts:
         async with opened as journal:
             yield journal
 
-    def _taken(
-        self, questions: Sequence[Question], samples: int, journal: PlayJournal
-    ) -> Iterator[tuple[str, list[Trajectory]]]:
+    def _taken(self, play: Ongoing) -> Iterator[tuple[str, list[Trajectory]]]:
         """Questions that an earlier attempt has judged and of which outlines suffice, with these."""
-        for question in questions:
-            taken = None if self._is_whole(question) else journal.outlines(question, samples)
+        for question in play.own:
+            taken = None if self._is_whole(question) else play.journal.outlines(question, play.samples)
             if taken is not None:
                 yield question.id, taken
 
@@ -218,22 +250,20 @@ class Rollouts:
                 continue  # reported when the question's turn comes
         self.engine.prefetch(images)
 
-    async def _group(
-        self, question: Question, samples: int, step: int, policy: str, journal: PlayJournal
-    ) -> list[Trajectory] | Skipped:
+    async def _group(self, question: Question, play: Ongoing) -> list[Trajectory] | Skipped:
         """The trajectories of a question."""
-        facts = {"policy": policy, "step": step, "level": self.levels.get(question.id, "")}
-        resumed = await journal.resumed(question, samples)
+        facts = {"policy": play.policy, "step": play.step, "level": self.levels.get(question.id, "")}
+        resumed = play.within_bound(await play.journal.resumed(question, play.samples))
         try:
             with self.timer.episode():
                 image = await self.pool.image(question)
-                sessions = await self._open(question, image, step, resumed)
+                sessions = await self._open(question, image, play.step, resumed)
         except QuestionSkipped as error:
             return Skipped(question.id, error.sentence())
         try:
-            return await _all_or_none(
-                self._sample(question, image, sessions[sample], {**facts, "sample": sample}, resumed[sample], journal)
-                for sample in range(samples)
+            return await all_or_none(
+                self._sample(question, image, sessions[sample], {**facts, "sample": sample}, resumed[sample], play)
+                for sample in range(play.samples)
             )
         except QuestionSkipped as error:  # an image that a tool returned
             return Skipped(question.id, error.sentence())
@@ -274,7 +304,7 @@ class Rollouts:
         session: Session,
         facts: Mapping[str, object],
         resumed: Resumed | None,
-        journal: PlayJournal,
+        play: Ongoing,
     ) -> Trajectory:
         """One trajectory with its facts: policy, step, sample, level."""
         whole = self._is_whole(question)
@@ -282,9 +312,9 @@ class Rollouts:
         name = f"{facts['policy']}-{facts['step']}-{question.id}-{sample}"
         if resumed is not None and resumed.found.trajectory is not None:
             if whole:
-                self.images |= {image.hash: image, **resumed.images}
+                play.images |= {image.hash: image, **resumed.images}
             return resumed.found.trajectory.model_copy(update=dict(facts))
-        line = journal.line(question, sample, resumed)
+        line = play.journal.line(question, sample, resumed)
         episode = Episode(
             question, image, session, self.toolbox, self.settings, self.engine.style, tools=self.tools, keeper=line,
             waiting=lambda: self.timer.episode_waits("tools"),
@@ -300,7 +330,7 @@ class Rollouts:
             trajectory = trajectory.model_copy(update={"id": name, **facts})
             span.record(trajectory)
         if whole:
-            self.images.update(episode.images)
+            play.images.update(episode.images)
         if line is not None and trajectory.judge_failure is None:  # without a verdict the judge is called again
             line.end(trajectory)
         return trajectory if whole else outline(trajectory)
@@ -315,7 +345,7 @@ class Rollouts:
         """Rewards a trajectory, and records whether it counts."""
         accuracy: float | None = 0.0
         if trajectory.answer is not None:
-            verdict = await self._judge(question, trajectory.answer)
+            verdict = await verdicts.ask(self.toolbox, question, trajectory.answer, self.timer)
             accuracy = None if verdict.value is None else float(verdict.value)
             given = {
                 "judge_failure": verdict.failure_record,
@@ -329,19 +359,6 @@ class Rollouts:
         status = "counted" if not excluded else "judge" if excluded == "judge" else "tool_failure"
         metrics.record_trajectory(self.stage, status)
         return trajectory.model_copy(update={"excluded": excluded})
-
-    async def _judge(self, question: Question, answer: str) -> Reply[bool]:
-        """The verdict on an answer. A judge that did not reply is called again.
-
-        An outage counts as one after several failures in a row, and only then do calls wait for its end. Calling again
-        makes sure that the answers which met its first failures are judged, too.
-        """
-        for _ in range(outage.FAILURES):
-            with self.timer.episode_waits("judge"):
-                reply = await self.toolbox.judge(question.question, question.answers, answer)
-            if reply.failure is None or reply.failure.kind not in outage.UNREACHABLE:
-                break
-        return reply
 
     def _check_skipped(self, played: Played, refill: bool) -> None:
         """Logs the questions that were skipped for the first time. Raises UserError where nothing else was played."""
@@ -364,14 +381,3 @@ class Rollouts:
         verdicts = [item.judge_failure for item in trajectories if item.answer is not None]
         self._verdicts = [*self._verdicts, *verdicts][-max(RECENT_VERDICTS, len(verdicts)) :]
         judging.check(self._verdicts)
-
-
-async def _all_or_none(coroutines: Iterable[Coroutine[object, object, T]]) -> list[T]:
-    """The results of all, in order. The first that raises cancels the others, and all of them have ended by then."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

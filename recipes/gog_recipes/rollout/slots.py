@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from gog.agent import Generation
+from gog.errors import NotFinite
 from gog.trajectory import Segment
 from gog_recipes.models.decoder import StepInputs
 from gog_recipes.models.family import Processor
@@ -132,6 +133,16 @@ class Slot:
         future, self.waiting = self.waiting, None
         if future is not None and not future.done():
             future.set_exception(error)
+
+
+def not_finite(version: int) -> NotFinite:
+    """The error of a conversation whose newest token has a log-prob that is not finite."""
+    return NotFinite(
+        f"the policy of version {version} samples tokens with a log-prob that is not finite",
+        where="model",
+        remedy="if most trajectories have this, continue from an earlier checkpoint with a lower learning rate; else check "
+        "the images of that question",
+    )
 
 
 def _cuts(segments: Sequence[Segment]) -> list[int]:

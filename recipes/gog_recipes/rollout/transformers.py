@@ -32,7 +32,7 @@ import torch
 from gog import metrics, prompts
 from gog.agent import Generation
 from gog.engine import Counters, Seed
-from gog.errors import NotFinite, UserError
+from gog.errors import UserError
 from gog.images import Image
 from gog.spec import EngineSettings
 from gog.trajectory import Segment
@@ -41,7 +41,7 @@ from gog_recipes.models.kv_cache import Layout
 from gog_recipes.rollout import scheduling
 from gog_recipes.rollout.draw import draw
 from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
-from gog_recipes.rollout.slots import Group, Slot, step_inputs, take_prompt
+from gog_recipes.rollout.slots import Group, Slot, not_finite, step_inputs, take_prompt
 
 PATIENCE = 0.002
 """Seconds that a step waits for more conversations, when fewer than half of the open ones have something to do."""
@@ -71,6 +71,7 @@ class TransformersEngine:
         self._open: dict[int, Slot] = {}
         self._driver: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._held = False
         self._worker = futures.ThreadPoolExecutor(1, "gog-images")  # one, so that images are added in a fixed order
         self.vision.alone = self.settings.deterministic
         self._suppressed = torch.zeros(self.decoder.vocabulary, dtype=torch.bool, device=self.decoder.layout.device)
@@ -124,12 +125,29 @@ class TransformersEngine:
         self.decoder.rest()
         self.vision.release()
 
+    @property
+    def busy(self) -> bool:
+        """See gog.engine.Engine.busy."""
+        return any(map(self._is_ready, self._open.values()))
+
+    async def hold(self) -> None:
+        """See gog.engine.Engine.hold. The cache of conversations between two turns is freed, as it is of no more use."""
+        self._held = True
+        for slot in self._open.values():
+            if slot.blocks and not slot.turn:
+                self._evict(slot)
+        self._wake.set()
+        while self.busy:
+            await asyncio.sleep(0)  # the driver advances the turns that are under way
+
     async def switch(self, weights: Any, version: int) -> None:
         """See gog.engine.Engine.switch; weights: the model, whose tensors the decoder reads."""
-        assert not self._open, "weights changed under a conversation"
+        await self.hold()
         self.decoder.refresh(weights)
         self.vision.gather()
-        self.version = version
+        self.version, self._held = version, False
+        if self.busy:
+            self._start()
 
     def take_counters(self) -> Counters:
         """See gog.engine.Engine.take_counters."""
@@ -150,8 +168,7 @@ class TransformersEngine:
             return Generation("", finished=False, room=False)
         slot.waiting = asyncio.get_running_loop().create_future()
         self._wake.set()
-        if self._driver is None or self._driver.done():
-            self._driver = asyncio.create_task(self._drive())
+        self._start()
         return await slot.waiting
 
     def room(self, slot: Slot) -> int:
@@ -189,6 +206,14 @@ class TransformersEngine:
 
     # ---------------------------------------------------------------- the driver
 
+    def _start(self) -> None:
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+
+    def _is_ready(self, slot: Slot) -> bool:
+        """Whether a slot's session waits for a turn that may be sampled now."""
+        return slot.waiting is not None and not slot.waiting.done() and (not self._held or bool(slot.turn))
+
     async def _drive(self) -> None:
         """Steps until no session waits. A fault here raises in every session that does."""
         self._wake = asyncio.Event()  # of this event loop, which need not be the one of earlier conversations
@@ -208,9 +233,9 @@ class TransformersEngine:
         """Slots whose session waits, in the order of their opening; waits a moment for more when they are few."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            ready = [slot for slot in self._open.values() if slot.waiting is not None]
+            ready = [slot for slot in self._open.values() if self._is_ready(slot)]
             left = deadline - time.monotonic()
-            if 2 * len(ready) >= len(self._open) or left <= 0 or self.settings.deterministic:
+            if 2 * len(ready) >= len(self._open) or left <= 0 or self.settings.deterministic or self._held:
                 return ready
             self._wake.clear()
             try:
@@ -293,7 +318,7 @@ class TransformersEngine:
         self._count(generated=len(slots))
         for slot, token, logprob in zip(slots, tokens, logprobs, strict=True):
             if not math.isfinite(logprob):
-                slot.fail(_not_finite(self.version))
+                slot.fail(not_finite(self.version))
                 continue
             slot.add_token(token, logprob)
             finished = self.processor.ends_turn(slot.turn)
@@ -304,15 +329,6 @@ class TransformersEngine:
 
     def _count(self, **more: int) -> None:
         self.counters = Counters.total((self.counters, Counters(**more)))
-
-
-def _not_finite(version: int) -> NotFinite:
-    return NotFinite(
-        f"the policy of version {version} samples tokens with a log-prob that is not finite",
-        where="model",
-        remedy="if most trajectories have this, continue from an earlier checkpoint with a lower learning rate; else check "
-        "the images of that question",
-    )
 
 
 @dataclass

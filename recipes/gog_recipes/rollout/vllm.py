@@ -146,6 +146,14 @@ class VLLMEngine:
         self._count(unique=sum(session.conversation.tokens for session in sessions) if resume else len(opening.tokens))
         return sessions
 
+    @property
+    def busy(self) -> bool:
+        """See gog.engine.Engine.busy: turns are sampled elsewhere."""
+        return False
+
+    async def hold(self) -> None:
+        """See gog.engine.Engine.hold: servers have copies of the trainer's tensors."""
+
     async def switch(self, weights: Any, version: int) -> None:
         """See gog.engine.Engine.switch; a turn in flight ends on the version that it began with."""
         served = self._serve(weights, version)

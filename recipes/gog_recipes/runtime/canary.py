@@ -46,6 +46,11 @@ class Conversation:
     segments: Sequence[Segment]
     """Its tokens with the engine's log-probabilities."""
 
+    @property
+    def version(self) -> int:
+        """Version of the weights that sampled its first turn; -1 without one."""
+        return next((each.version for each in self.segments if each.source == "model"), -1)
+
 
 @dataclass(frozen=True)
 class CanaryStats:
@@ -72,6 +77,8 @@ class Canary:
         ranks: that share the model
         temperature: of sampling
         bound: `max_logprob_gap`; None takes the default of the model's type
+        staleness: versions between the weights that sampled a turn and those that are about to be trained, at most. The
+            trained adapters of so many versions are kept, because tokens are compared with the weights that sampled them
     """
 
     def __init__(
@@ -84,6 +91,7 @@ class Canary:
         *,
         temperature: float,
         bound: float | None,
+        staleness: int = 0,
     ) -> None:
         self.model, self.processor, self.vision, self.ranks = model, processor, vision, ranks
         first = next(model.parameters())
@@ -91,7 +99,8 @@ class Canary:
         self.bound = bound or logprob_gap.BOUNDS[first.dtype]
         self.rounding = canary_verdict.ROUNDING[str(first.dtype).removeprefix("torch.")]
         self.removal = lora.Removal(model, saved)
-        self._previous: dict[str, torch.Tensor] = {}
+        self.staleness = staleness
+        self._earlier: dict[int, dict[str, torch.Tensor]] = {}
 
     def check(self, own: Sequence[Conversation], *, version: int, where: str) -> CanaryStats:
         """Checks some of this rank's conversations. All ranks at once, before the weights change.
@@ -106,11 +115,18 @@ class Canary:
         """
         begun = time.monotonic()
         self._check_versions(own, version, where)
-        chosen = _beginnings(own, max(1, -(-TRAJECTORIES // self.ranks.size)), version)
-        readings = self._read(chosen[:1], update=False)
-        if canary_verdict.is_suspect(readings, self.bound, self.rounding):
-            readings = self._read(chosen, update=True)
-        self._previous = {name: each.detach().clone() for name, each in checkpoint.trainable(self.model).items()}
+        usable = [each for each in own if each.version == version or each.version in self._earlier]
+        sampled_by = self._version(usable, version)
+        same = [each for each in usable if each.version == sampled_by]
+        chosen = _beginnings(same, max(1, -(-TRAJECTORIES // self.ranks.size)), version)
+        trained = checkpoint.trainable(self.model)
+        with _swapped(trained, self._earlier[sampled_by]) if sampled_by != version else contextlib.nullcontext():
+            readings = self._read(chosen[:1])
+            if canary_verdict.is_suspect(readings, self.bound, self.rounding):
+                readings = self._read(chosen, self._before(sampled_by))
+        self._earlier[version] = {name: each.detach().clone() for name, each in trained.items()}
+        for each in [each for each in self._earlier if each <= version - max(1, self.staleness)]:
+            del self._earlier[each]
         verdict = canary_verdict.decide(readings, self.bound, self.rounding)
         if verdict is not None:
             raise UserError(f"{where}: {verdict.what}", where="policy", remedy=verdict.remedy)
@@ -124,12 +140,12 @@ class Canary:
         )
 
     def _check_versions(self, own: Sequence[Conversation], version: int, where: str) -> None:
-        """Every token must have been sampled from the weights that are about to be trained."""
+        """Every token must have been sampled from the weights that are about to be trained, or from allowed earlier ones."""
         others = [
             (each.id, segment.version)
             for each in own
             for segment in each.segments
-            if segment.source == "model" and segment.version != version
+            if segment.source == "model" and not version - self.staleness <= segment.version <= version
         ]
         found = [pair for part in self.ranks.gather(others[:1]) for pair in part]
         if found:
@@ -140,19 +156,30 @@ class Canary:
                 remedy=canary_verdict.REMEDIES[UPDATE],
             )
 
-    def _read(self, own: Sequence[Conversation], *, update: bool) -> list[Reading]:
+    def _version(self, usable: Sequence[Conversation], version: int) -> int:
+        """The version of the weights whose conversations are read: that of one rank's, another one in each step. All ranks
+        at once, because layers may be sharded, so that all ranks must compute with the same weights."""
+        own = usable[version % len(usable)].version if usable else None
+        return next((each for each in self.ranks.gather(own) if each is not None), version)
+
+    def _before(self, version: int) -> dict[str, torch.Tensor] | None:
+        """The newest kept weights before those of a version, else the newest ones."""
+        kept = [each for each in self._earlier if each < version] or list(self._earlier)
+        return self._earlier[max(kept)] if kept else None
+
+    def _read(self, own: Sequence[Conversation], before: Mapping[str, torch.Tensor] | None = None) -> list[Reading]:
         """Reads conversations with the policy and its variants. All ranks at once, in the same passes.
 
         Args:
             own: of this rank
-            update: whether to read them with the weights before the last update, too
+            before: trained parameters before the update that made those that sampled; None not to read with them
 
         Returns:
             Of all ranks.
         """
-        return [each for part in self.ranks.gather(self._read_own(own, update=update)) for each in part]
+        return [each for part in self.ranks.gather(self._read_own(own, before)) for each in part]
 
-    def _read_own(self, chosen: Sequence[Conversation], *, update: bool) -> list[Reading]:
+    def _read_own(self, chosen: Sequence[Conversation], before: Mapping[str, torch.Tensor] | None) -> list[Reading]:
         rows = [each.segments for each in chosen] or [packing.idle(self.processor.turn_end)]
         batch = policy_model.collate(rows, self.processor, self.vision, self.device)
         features = policy_model.features(batch, self.vision)
@@ -162,8 +189,8 @@ class Canary:
         if self._moved():
             with self.removal.removed():
                 variants[ADAPTER] = self._logprobs(batch, features).split(lengths)
-        if update and self._previous:
-            with _swapped(checkpoint.trainable(self.model), self._previous):
+        if before is not None:
+            with _swapped(checkpoint.trainable(self.model), before):
                 variants[UPDATE] = self._logprobs(batch, features).split(lengths)
         return [_reading(each, policy[n], {k: v[n] for k, v in variants.items()}) for n, each in enumerate(chosen)]
 
@@ -189,10 +216,11 @@ def _beginnings(own: Sequence[Conversation], count: int, turn: int) -> list[Conv
 
 
 def _beginning(segments: Sequence[Segment]) -> list[Segment]:
-    """Segments up to the last of the first TOKENS learned tokens."""
+    """Segments up to the last of the first TOKENS learned tokens, and to the last turn of the first one's version."""
     found, left = [], TOKENS
+    version = Conversation("", segments).version
     for segment in segments:
-        if left <= 0:
+        if left <= 0 or (segment.source == "model" and segment.version != version):
             break
         if segment.source == "model":
             if len(segment.tokens) > left:

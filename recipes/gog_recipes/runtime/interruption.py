@@ -12,9 +12,9 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 CODE = 130
@@ -72,7 +72,7 @@ class Interruption:
         with self._event() as event, contextlib.suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), seconds)
 
-    async def race(self, work: Coroutine[Any, Any, T]) -> T:
+    async def race(self, work: Awaitable[T]) -> T:
         """The result of work. Raises Interrupted, and cancels the work, when a request comes before its end."""
         task = asyncio.ensure_future(work)
         with self._event() as event:

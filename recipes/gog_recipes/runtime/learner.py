@@ -7,9 +7,9 @@ bounds memory and changes nothing else.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -119,12 +119,33 @@ class Learner:
         """One optimizer step on the trajectories of all ranks that carry a signal; none without such.
 
         Args:
-            rollout: the step's trajectories, with advantages
+            rollout: the step's trajectories, with advantages, sampled from the present weights
             step: the step's number, counted from 1, for messages
 
         Raises:
             UserError: for a loss, gradient or weight that is not finite, and where engine and trainer differ by more than
                 `max_logprob_gap`.
+        """
+        updating = self.updating(rollout, step=step)
+        while True:
+            try:
+                next(updating)
+            except StopIteration as ended:
+                return cast(UpdateStats, ended.value)
+
+    def updating(
+        self, rollout: StepRollout, *, step: int, version: int | None = None
+    ) -> Generator[bool, None, UpdateStats]:
+        """`update` in parts, between which others may compute.
+
+        Args:
+            rollout: the step's trajectories, with advantages
+            step: as for `update`
+            version: of the present weights, where other versions may have sampled some of the tokens; these are not
+                compared with the trainer
+
+        Yields:
+            After each pass whether the weights change next.
         """
         counted = self._counted(rollout)
         learned = [item for item in rollout.trajectories if item.advantage]
@@ -132,7 +153,8 @@ class Learner:
             return UpdateStats()
         own = [item for group in rollout.own for item in group if item.advantage]
         passes = self._passes(own)
-        terms, gaps, suspects = self._gradients(passes, counted)
+        terms, gaps, suspects = yield from self._gradients(passes, counted, version)
+        yield True
         logprob_gap.check(gaps, self.max_gap, step=step)
         norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
         loss = sum(float(part.loss) for part, _ in terms)
@@ -159,13 +181,14 @@ class Learner:
         return Counted(trajectories, self.ranks.all_reduce_sum(tokens))
 
     def _gradients(
-        self, passes: Sequence[Sequence[Trajectory]], counted: Counted
-    ) -> tuple[list[tuple[losses.LossTerms, int]], list[logprob_gap.TrajectoryGap], list[str]]:
-        """Adds up the gradients of the step over passes and ranks.
+        self, passes: Sequence[Sequence[Trajectory]], counted: Counted, version: int | None
+    ) -> Generator[bool, None, tuple[list[tuple[losses.LossTerms, int]], list[logprob_gap.TrajectoryGap], list[str]]]:
+        """Adds up the gradients of the step over passes and ranks. Yields False after each pass.
 
         Args:
             passes: this rank's trajectories that carry a signal, by pass; an empty one takes part in that of other ranks
             counted: what the step's means are taken over
+            version: as for `updating`
 
         Returns:
             Terms of every pass of every rank with its learned tokens, the gap of every trajectory, and the trajectories
@@ -177,15 +200,18 @@ class Learner:
         for rows in passes:
             if not rows:
                 (self._logprobs([packing.idle(self.processor.turn_end)])[0] * 0).sum().backward()
+                yield False
                 continue
             part, logp, rollout_logp = self._loss(rows, counted)
             part.loss.backward()
             terms.append((dataclasses.replace(part, loss=part.loss.detach().cpu()), len(logp)))
             lengths, ids = [len(item.model_logprobs()) for item in rows], [item.id for item in rows]
-            gaps += logprob_gap.measure(logp, rollout_logp, lengths, ids, self.cfg.tis_cap)
+            fresh = None if version is None else [item.sampled_by(version) for item in rows]
+            gaps += logprob_gap.measure(logp, rollout_logp, lengths, ids, self.cfg.tis_cap, fresh=fresh)
             if not suspects:
                 names = [f"trajectory {name}" for name in ids]
                 suspects = optimizer.at_fault(self.model, logp - rollout_logp, lengths, names)
+            yield False
         gathered = self.ranks.gather((terms, gaps, suspects))
         return (
             [each for part, _, _ in gathered for each in part],

@@ -31,7 +31,7 @@ class TrajectoryGap:
     id: str
     """Of the trajectory."""
     tokens: int
-    """Learned tokens."""
+    """Learned tokens that the present weights sampled, over which the gap is taken."""
     total: float
     """Sum of |d|, in nats."""
     largest: float
@@ -40,6 +40,8 @@ class TrajectoryGap:
     """Sum of exp(d) - 1 - d."""
     kl_sequence: float
     """Sum of -d: how much more probable the engine found the whole trajectory."""
+    learned: int
+    """All learned tokens, over which the following are taken."""
     weight: float
     """Sum of the truncated importance weights."""
     truncated: int
@@ -53,15 +55,15 @@ class TrajectoryGap:
 
 @dataclass(frozen=True)
 class GapStats:
-    """The gap of a step, over all ranks."""
+    """The gap of a step, over all ranks; None where the present weights sampled none of its tokens."""
 
-    logp_diff_mean: float
+    logp_diff_mean: float | None
     """Mean of |d| over tokens, in nats."""
-    logp_diff_max: float
+    logp_diff_max: float | None
     """Largest |d|."""
-    engine_kl: float
+    engine_kl: float | None
     """KL(engine || trainer), nats per token (k3)."""
-    engine_kl_sequence: float
+    engine_kl_sequence: float | None
     """KL(engine || trainer), nats per trajectory (k1; an estimate may be negative)."""
     tis_weight_mean: float
     """Mean of the truncated importance weights; about 1."""
@@ -88,7 +90,13 @@ def importance_weights(old_logp: torch.Tensor, rollout_logp: torch.Tensor, cap: 
 
 
 def measure(
-    old_logp: torch.Tensor, rollout_logp: torch.Tensor, lengths: Sequence[int], ids: Sequence[str], cap: float
+    old_logp: torch.Tensor,
+    rollout_logp: torch.Tensor,
+    lengths: Sequence[int],
+    ids: Sequence[str],
+    cap: float,
+    *,
+    fresh: Sequence[Sequence[bool]] | None = None,
 ) -> list[TrajectoryGap]:
     """The gap of each of t trajectories.
 
@@ -98,11 +106,14 @@ def measure(
         lengths: learned tokens of each trajectory; they sum to k
         ids: of the trajectories
         cap: of the importance weights
+        fresh: of each trajectory, whether the present weights sampled each learned token; None: all of them. The others
+            differ because the weights do.
     """
     d = (old_logp.detach() - rollout_logp).double().cpu()
     found = []
-    for name, own in zip(ids, d.split(list(lengths)), strict=True):
-        ratio = own.exp()
+    for number, (name, every) in enumerate(zip(ids, d.split(list(lengths)), strict=True)):
+        own = every if fresh is None else every[torch.tensor(fresh[number], dtype=torch.bool)]
+        ratio, weights = own.exp(), every.exp()
         found.append(
             TrajectoryGap(
                 id=name,
@@ -111,8 +122,9 @@ def measure(
                 largest=float(own.abs().max()) if len(own) else 0.0,
                 kl=float((ratio - 1 - own).sum()),
                 kl_sequence=float(-own.sum()),
-                weight=float(ratio.clamp(max=cap).sum()),
-                truncated=int((ratio > cap).sum()),
+                learned=len(every),
+                weight=float(weights.clamp(max=cap).sum()),
+                truncated=int((weights > cap).sum()),
             )
         )
     return found
@@ -120,14 +132,14 @@ def measure(
 
 def total(gaps: Sequence[TrajectoryGap]) -> GapStats:
     """The figures of a step with at least one learned token."""
-    tokens = sum(gap.tokens for gap in gaps)
+    tokens, learned = sum(gap.tokens for gap in gaps), sum(gap.learned for gap in gaps)
     return GapStats(
-        logp_diff_mean=sum(gap.total for gap in gaps) / tokens,
-        logp_diff_max=max(gap.largest for gap in gaps),
-        engine_kl=sum(gap.kl for gap in gaps) / tokens,
-        engine_kl_sequence=stats.mean([gap.kl_sequence for gap in gaps]),
-        tis_weight_mean=sum(gap.weight for gap in gaps) / tokens,
-        tis_truncated_frac=sum(gap.truncated for gap in gaps) / tokens,
+        logp_diff_mean=sum(gap.total for gap in gaps) / tokens if tokens else None,
+        logp_diff_max=max(gap.largest for gap in gaps) if tokens else None,
+        engine_kl=sum(gap.kl for gap in gaps) / tokens if tokens else None,
+        engine_kl_sequence=stats.mean([gap.kl_sequence for gap in gaps if gap.tokens]) if tokens else None,
+        tis_weight_mean=sum(gap.weight for gap in gaps) / learned,
+        tis_truncated_frac=sum(gap.truncated for gap in gaps) / learned,
     )
 
 
@@ -143,7 +155,7 @@ def check(gaps: Sequence[TrajectoryGap], bound: float, *, step: int) -> None:
         UserError: naming the trajectory with the largest gap and the likely causes.
     """
     found = total(gaps)
-    if not found.logp_diff_mean > bound:
+    if found.logp_diff_mean is None or not found.logp_diff_mean > bound:
         return
     worst = max(gaps, key=lambda gap: gap.mean)
     raise UserError(

@@ -242,18 +242,21 @@ class Stage:
         """The stage's progress; a newly started one is as far as its checkpoint."""
         return progress.document(*self._reported, self._metrics, self.checkpoint, self._waiting)
 
-    def journals(self, parents: Sequence[store.Manifest], *, needs_model: bool = True) -> journals.Journals:
+    def journals(
+        self, parents: Sequence[store.Manifest], *, needs_model: bool = True, ahead: int = 0
+    ) -> journals.Journals:
         """The journals of the stage's plays.
 
         Args:
             parents: checkpoints whose weights the plays start from.
             needs_model: whether the base model samples them.
+            ahead: steps of which plays may be open beside that of an earlier step.
         """
         settings = resumption.decisive(self.settings())
         weights = [{name: blob.hash for name, blob in each.files.items()} for each in parents]
         base = self.base.identity.document() if needs_model else {}
         decided_by = journals.digest_of([settings, weights, self.dataset, base])
-        return journals.Journals(self.store, self.key, decided_by, journals.pause_of(self.config.store.uri))
+        return journals.Journals(self.store, self.key, decided_by, journals.pause_of(self.config.store.uri), ahead)
 
     def settings(self) -> dict[str, Any]:
         """The settings in force that decide the stage's result, without folders and addresses."""
