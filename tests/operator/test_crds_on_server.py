@@ -351,6 +351,27 @@ def test_lifecycle_fields_may_change(kubectl, kind, changes):
         assert {key: read.get(key) for key in change} == change
 
 
+@pytest.mark.parametrize(("kind", "change"), [
+    ("GoGRun", {"scheduling": {"queue": "large"}}), ("GRPOStage", {"scheduling": {"queue": "large"}}),
+    ("GRPOStage", {"workers": {"replicas": 4, "gpus": 8}}),
+])  # fmt: skip
+def test_place_and_size_of_the_pods_may_change_while_suspended(kubectl, kind, change):
+    name, plural = "moved", f"{kind.lower()}.gog.dev"
+
+    def patch(spec):
+        return ("patch", plural, name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    kubectl("delete", plural, name, "--ignore-not-found")
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, name)))
+    assert "can change only while it is suspended" in refusal(kubectl, *patch(change))
+    kubectl(*patch({"suspend": True}))
+    kubectl(*patch(change))
+    kubectl(*patch({"suspend": False}))
+    assert "can change only while it is suspended" in refusal(kubectl, *patch({next(iter(change)): None}))
+    kubectl(*patch({"suspend": True}))
+    kubectl(*patch({"suspend": False, next(iter(change)): None}))
+
+
 def test_off_without_quotes_is_false_for_kubectl_and_off_for_gog(kubectl):
     text = yaml.safe_dump(made("GRPOStage", "bare")) + "  gaze: off\n  levels: [1, '2', easy]\n"
     kubectl("create", "-f", "-", input=text)

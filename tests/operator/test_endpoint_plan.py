@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.operator_builders import NOW, READY_DATA, later, make_endpoint
+from support.operator_builders import NOW, READY_DATA, holding, later, make_endpoint
 
 from gog_operator.api.meta import Reason
 from gog_operator.plan import endpoint as rule
@@ -100,6 +100,27 @@ def test_an_endpoint_fails_with_the_last_log_line_after_three_starts_that_never_
         "grounding server exited before it was ready: exit 1: OSError: no weights"
     )
     assert decide(endpoint, later(now), server=NEVER_READY).actions == ()
+
+
+def test_an_endpoint_that_failed_starts_anew_once_its_spec_has_changed():
+    progressing = holding("Progressing", Reason.SERVER_FAILED, "no such image", status=False)
+    broken = make_endpoint(status={"conditions": progressing, "failures": 3})
+    assert decide(broken, server=None).actions == ()
+    edited = broken.model_copy(update={"metadata": broken.metadata.model_copy(update={"generation": 2})})
+    started = decide(edited, server=None)
+    assert started.actions == (StartServer(0),) and started.status.failures == 0
+    assert not rule.failed(after(edited, started))
+
+
+def test_the_wait_for_a_node_uses_up_nothing_of_the_startup_time():
+    unscheduled = ServerView(
+        "starting", blocked=Blocked(Reason.UNSCHEDULABLE, "0/12 nodes: insufficient nvidia.com/gpu")
+    )
+    waiting = decide(make_endpoint(startupSeconds=60), later(3600), server=unscheduled)
+    assert waiting.actions == () and reason(waiting) == Reason.UNSCHEDULABLE and waiting.requeue_after == 15
+    running = ServerView("starting", "", 0, later(3600))
+    assert decide(make_endpoint(startupSeconds=60), later(3659), server=running).actions == ()
+    assert decide(make_endpoint(startupSeconds=60), later(3660), server=running).actions == (StopServer(),)
 
 
 def test_a_restart_whose_status_was_not_written_is_not_taken_for_one_that_is_due():

@@ -13,9 +13,10 @@ from urllib3.util import parse_url
 
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import SFTStage
+from gog_operator.api.patches import merge_patch
 from gog_operator.cluster import documents, paths
 from gog_operator.cluster.api_errors import TranslatedApi, translate
-from gog_operator.cluster.documents import Unreadable, merge_patch
+from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import Api, ApiError, KubeApi, Request, parse_answer
 

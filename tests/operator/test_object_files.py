@@ -55,7 +55,7 @@ def test_a_write_to_an_object_that_is_gone_is_refused(folder):
 def test_another_process_sees_a_write_at_once(folder):
     one, other = ObjectFiles(folder), ObjectFiles(folder)
     assert other.get(GoGRun, "world").metadata.annotations == {}
-    one.patch("GoGRun", "world", spec={}, annotations={"gog.dev/cancel": "user"})
+    one.patch("GoGRun", "world", spec={}, annotations={"gog.dev/cancel": "yes"})
     assert other.get(GoGRun, "world").cancelled
 
 

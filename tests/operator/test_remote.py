@@ -257,11 +257,15 @@ def test_an_object_of_a_newer_gog_is_reported_and_the_others_continue(api_server
     assert "spec.teleport: unknown field" in ready["message"]
 
 
-def test_a_failed_store_job_is_reported_with_the_last_line_of_its_message(place):
-    place.scenario.store_job = lambda name: {"exitCode": 2, "message": "gog: store: bucket: no permission to write"}
+def test_a_look_at_the_store_that_fails_is_reported_and_repeated_and_the_attempt_is_not(place):
+    denied = "gog: store: bucket: no permission to read"
+    place.scenario.store_job = lambda name: {"exitCode": 2, "message": denied} if name.endswith("-check") else {}
     stage(place, backoffLimit=0)
-    place.until(lambda: place.condition("SFTStage", "tune", "Failed"))
-    assert "no permission to write" in place.condition("SFTStage", "tune", "Failed")["message"]
+    assert denied in why_not(place, "StoreFailed")
+    place.until(lambda: place.get("SFTStage", "tune")["status"]["storeCheck"]["failures"] == 3)
+    place.scenario.store_job = lambda name: {}
+    place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
+    assert place.get("SFTStage", "tune")["status"]["attempt"] == 1
 
 
 def why_not(place: Workplace, reason: str) -> str:

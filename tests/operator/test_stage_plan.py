@@ -8,7 +8,17 @@ from support.operator_builders import NOW, READY_DATA, holding, later, make_endp
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Progress, WaitingFor
 from gog_operator.plan import stage as rule
-from gog_operator.plan.actions import CancelJob, Checkpoint, CreateJob, DataView, JobView, PrepareData, StoreView
+from gog_operator.plan.actions import (
+    Blocked,
+    CancelJob,
+    Checkpoint,
+    CheckStore,
+    CreateJob,
+    DataView,
+    JobView,
+    PrepareData,
+    StoreView,
+)
 
 RUNNING = JobView("running")
 GOOD = JobView("succeeded", 0)
@@ -176,12 +186,68 @@ def test_a_stage_that_completes_while_it_is_being_cancelled_is_complete():
 
 
 def test_an_attempt_that_exceeds_its_deadline_is_cancelled_and_counts_as_failed():
-    stage = make_stage(activeDeadlineSeconds=60, status={"attempt": 1, "attempt_time": NOW})
+    stage = make_stage(activeDeadlineSeconds=60, status={"attempt": 1, "attempt_time": NOW, "running_time": NOW})
     assert decide(stage, later(59), job=RUNNING).actions == ()
     assert decide(stage, later(60), job=RUNNING).actions == (CancelJob(),)
     ended = decide(stage, later(61), job=JobView("cancelled", -15))
     assert ended.status.failures == 1
     assert condition(ended, "Ready").message == "attempt 1 failed: exceeded activeDeadlineSeconds: 60"
+
+
+QUEUED = JobView("running", started=False, blocked=Blocked(Reason.QUEUED, "queue research: 8/8 tasks unschedulable"))
+
+
+def test_the_time_in_a_queue_uses_up_nothing_of_the_deadline():
+    stage = make_stage(activeDeadlineSeconds=60, status={"attempt": 1, "attempt_time": NOW})
+    waiting = decide(stage, later(3600), job=QUEUED)
+    assert waiting.actions == () and waiting.status.running_time is None
+    started = decide(after(stage, waiting), later(4000), job=RUNNING)
+    assert started.actions == () and started.status.running_time == later(4000)
+    assert decide(after(stage, started), later(4059), job=RUNNING).actions == ()
+    assert decide(after(stage, started), later(4060), job=RUNNING).actions == (CancelJob(),)
+
+
+def test_a_stage_that_waits_in_a_queue_reports_that_in_the_cluster_s_words_without_a_warning():
+    waiting = decide(make_stage(status={"attempt": 1, "attempt_time": NOW}), job=QUEUED)
+    ready = condition(waiting, "Ready")
+    assert (ready.status, ready.reason, ready.message) == ("False", "Queued", "queue research: 8/8 tasks unschedulable")
+    assert [(event.reason, event.warning) for event in waiting.events] == [("Queued", False)]
+
+
+def test_an_attempt_that_no_pod_runs_in_time_is_cancelled_and_counts_as_failed():
+    stage = make_stage(queueDeadlineSeconds=600, status={"attempt": 1, "attempt_time": NOW})
+    assert decide(stage, later(599), job=QUEUED).actions == ()
+    assert decide(stage, later(600), job=QUEUED).actions == (CancelJob(),)
+    ended = decide(stage, later(601), job=JobView("cancelled", started=False))
+    assert condition(ended, "Ready").message == "attempt 1 failed: no pod ran within queueDeadlineSeconds: 600"
+    ran = decide(stage, later(5), job=RUNNING)
+    assert decide(after(stage, ran), later(9000), job=RUNNING).actions == ()
+
+
+def looks(stage, now, state, message=""):
+    """A pass after the attempt's job has succeeded."""
+    store = StoreView(state, {stage.store_key: Checkpoint("sft", 180, True)} if state == "known" else {}, message)
+    return rule.plan(stage, rule.Facts(GOOD, store, None, READY_DATA), now)
+
+
+def test_a_store_that_cannot_be_read_after_an_attempt_is_looked_at_again_and_no_attempt_is_repeated():
+    stage = make_stage(status={"attempt": 1, "attempt_time": NOW}, backoffLimit=0)
+    for failures, delay in ((1, 2), (2, 4), (3, 8)):
+        failed = looks(stage, NOW, "failed", "s3 answers 503")
+        assert (failed.requeue_after, failed.actions) == (delay, ())
+        assert failed.status.store_check.failures == failures and failed.status.failures == 0
+        ready = condition(failed, "Ready")
+        assert ready.reason == "StoreFailed" and "the store cannot be checked: s3 answers 503" in ready.message
+        assert [event.reason for event in failed.events] == ["StoreFailed"]
+        stage = after(stage, failed)
+        assert looks(stage, later(delay - 1), "failed").actions == ()
+        assert looks(stage, later(delay), "failed").actions == (CheckStore(),)
+        again = looks(stage, later(delay), "unknown")
+        assert again.actions == (CheckStore(),) and condition(again, "Ready").message == ready.message
+        stage = after(stage, looks(after(stage, again), later(delay), "checking"))
+    done = looks(stage, later(60), "known")
+    assert condition(done, "Complete").status == "True" and done.status.attempt == 1
+    assert done.status.store_check.failures == 0
 
 
 @pytest.mark.parametrize("type_", ["Complete", "Failed"])

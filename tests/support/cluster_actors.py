@@ -45,6 +45,8 @@ class Scenario:
     """Job's name -> why its pod does not start; {} if it does."""
     ready: Callable[[str], bool] = lambda name: True
     """A server pod's label `app` -> whether the pod becomes ready."""
+    runs: Callable[[str], bool] = lambda name: False
+    """A server pod's label `app` -> whether the container of a pod that does not become ready runs all the same."""
     store_job: Callable[[str], dict[str, Any]] = lambda name: {}
     """Store job's name -> how its pod ends, or why it is `waiting`; {} if it succeeds."""
     moved: list[str] = field(default_factory=list)
@@ -175,6 +177,11 @@ def _server_pods(api: Api, namespace: str, scenario: Scenario) -> None:
             ready = [{"type": type_, "status": "True"} for type_ in ("Ready", "ContainersReady", "PodScheduled")]
             write_status(api, paths.PODS, namespace, name, {**status, "conditions": ready})
             scenario.moved.append(f"pod {name} Running")
+        elif pod["status"].get("phase") == "Pending" and scenario.runs(service) and not _leaves(pod):
+            status = _pod_status("Running", pod["spec"]["containers"][0]["name"], running={"startedAt": now()})
+            status["containerStatuses"][0]["ready"] = False
+            write_status(api, paths.PODS, namespace, name, status)
+            scenario.moved.append(f"pod {name} runs, not ready")
 
 
 def _store_jobs(api: Api, namespace: str, scenario: Scenario) -> None:

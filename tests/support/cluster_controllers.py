@@ -78,6 +78,8 @@ def _deployments(api: Api, namespace: str, scenario: Scenario) -> None:
         starts = scenario.ready(deployment["spec"]["selector"]["matchLabels"]["app"]) and _mounted(
             api, namespace, deployment
         )
+        if not starts and scenario.runs(deployment["spec"]["selector"]["matchLabels"]["app"]):
+            _pod(api, namespace, deployment, scenario)
         ready = wanted if starts else 0
         status = {
             "observedGeneration": metadata["generation"],
@@ -90,6 +92,15 @@ def _deployments(api: Api, namespace: str, scenario: Scenario) -> None:
         if "deletionTimestamp" not in metadata and any(current.get(key, 0) != value for key, value in status.items()):
             cluster_actors.write_status(api, paths.DEPLOYMENTS, namespace, metadata["name"], status)
             scenario.moved.append(f"deployment {metadata['name']} {ready}/{wanted}")
+
+
+def _pod(api: Api, namespace: str, deployment: Document, scenario: Scenario) -> None:
+    """A Deployment's pod, if it has none: only tests of pods that run and do not become ready need one."""
+    app = deployment["spec"]["selector"]["matchLabels"]["app"]
+    if not list(items(api, paths.PODS.path(namespace), f"app={app}")):
+        name = f"{deployment['metadata']['name']}-x"
+        _create(api, paths.PODS.path(namespace), pod_of(deployment, name, deployment["spec"]["template"]))
+        scenario.moved.append(f"pod of {name}")
 
 
 def _mounted(api: Api, namespace: str, deployment: Document) -> bool:

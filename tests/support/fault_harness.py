@@ -283,7 +283,7 @@ class Harness:
         self.recorder.call("DELETE", path)
 
 
-VOLATILE = ("startTime", "completionTime", "attemptTime", "retryTime", "restarts", "progress", "summary")
+VOLATILE = ("startTime", "completionTime", "attemptTime", "runningTime", "retryTime", "restarts", "progress", "summary")
 """Status fields that depend on the times of passes."""
 
 

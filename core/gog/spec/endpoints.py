@@ -113,7 +113,8 @@ class EndpointSpec(Spec):
         600,
         ge=1,
         le=86_400,
-        description="Seconds in which a server must become ready; after that its start has failed.",
+        description="Seconds in which a server must become ready, from its first running pod; after that its start has "
+        "failed.",
     )
     port: int = Field(0, ge=0, le=65535, description="Local port; 0 takes a free one.")
     failures: FailureInjection = Field(

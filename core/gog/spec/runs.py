@@ -128,7 +128,15 @@ class RunSpec(Spec):
         3, ge=0, le=100, description="Retries of a stage after failed attempts; interrupted attempts do not count."
     )
     active_deadline_seconds: int | None = Field(
-        None, ge=1, description="Seconds that one attempt of a stage may run. Default: no limit."
+        None,
+        ge=1,
+        description="Seconds that one attempt of a stage may run, from its first running pod. Default: no limit.",
+    )
+    queue_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        description="Seconds that one attempt of a stage may wait for its first running pod, on a cluster. Default: no "
+        "limit.",
     )
     ttl_seconds_after_finished: int | None = Field(
         None,

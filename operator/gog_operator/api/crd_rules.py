@@ -12,8 +12,13 @@ from typing import Any
 from gog_operator.api import rules
 from gog_operator.api.rules import FORBIDDEN, Rule
 
-LIFECYCLE = ("suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "retention")
+LIFECYCLE = (
+    *("suspend", "backoffLimit", "activeDeadlineSeconds", "queueDeadlineSeconds", "ttlSecondsAfterFinished"),
+    "retention",
+)
 """Fields of a run's and a stage's spec that may change."""
+WHILE_SUSPENDED = ("scheduling", "workers")
+"""Fields of a run's and a stage's spec that may change while it is suspended: the next attempt's job is created anew."""
 SERVER = (
     *(
         "suspend",
@@ -50,11 +55,21 @@ def immutable(spec: dict[str, Any], noun: str, changeable: tuple[str, ...]) -> d
     remedy = f"delete the {noun} and apply it again; the contents of the store are kept"
     typed = {name: each for name, each in spec["properties"].items() if "type" in each}
     typeless = [name for name in spec["properties"] if name not in typed]
-    made = [Rule(_same(name), f"{what}: {remedy}", f".{name}", FORBIDDEN) for name in typed if name not in changeable]
+    made = [_fixed(name, what, remedy) for name in typed if name not in changeable]
     if typeless:  # CEL sees a field without a type only when it compares the whole object
-        others = " || ".join(f"!({_same(name)})" for name in changeable)
+        others = " || ".join(f"!({_same(name)})" for name in typed if name in (*changeable, *WHILE_SUSPENDED))
         made.append(Rule(f"self == oldSelf || {others}", f"{', '.join(typeless)} {what}: {remedy}", "", FORBIDDEN))
     return _with(spec, tuple(made))
+
+
+def _fixed(name: str, what: str, remedy: str) -> Rule:
+    """The rule that a field does not change, or only while the object is suspended."""
+    if name not in WHILE_SUSPENDED:
+        return Rule(_same(name), f"{what}: {remedy}", f".{name}", FORBIDDEN)
+    suspended = " || ".join(f"(has({each}.suspend) && {each}.suspend)" for each in ("oldSelf", "self"))
+    return Rule(
+        f"({_same(name)}) || {suspended}", "can change only while it is suspended: set suspend", f".{name}", FORBIDDEN
+    )
 
 
 def _same(name: str) -> str:

@@ -74,6 +74,7 @@ class Reason(StrEnum):
     JUDGE_DOWN = "JudgeDown"
     TOOL_DOWN = "ToolDown"
     PENDING = "PodsPending"
+    QUEUED = "Queued"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_MISSING = "ImageMissing"
     SECRET_MISSING = "SecretMissing"
@@ -104,7 +105,7 @@ _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]{0,1022}[A-Za-z0-9_])?")
 """Reasons that the API conventions of Kubernetes allow."""
 
 
-ConditionType = Literal["Ready", "Suspended", "Complete", "Failed", "Progressing", "ToolsChecked"]
+ConditionType = Literal["Ready", "Suspended", "Complete", "Failed", "Progressing", "ToolsChecked", "Served"]
 """The types of conditions that gog sets and reads. Others, of a newer version, are kept and have no effect."""
 _TYPE = re.compile(r"([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9][-A-Za-z0-9_.]*")
 """Condition types, much as the API conventions of Kubernetes allow them."""

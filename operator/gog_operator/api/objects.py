@@ -97,11 +97,22 @@ class RunStatus(Status):
     tool_check: ToolCheck = Field(ToolCheck(), description="The check of its tools.")
 
 
+class StoreCheck(Spec):
+    """Looks at the store that failed since the attempt ended."""
+
+    failures: int = Field(0, description="Number of failed looks.")
+    retry_time: datetime | None = Field(None, description="When the store is looked at again.")
+
+
 class StageStatus(Status):
     """The observed state of a stage. Written by gog only."""
 
     attempt: int = Field(0, description="Number of the newest attempt; written before its job is created.")
     attempt_time: datetime | None = Field(None, description="When the attempt was numbered.")
+    running_time: datetime | None = Field(
+        None, description="When the first pod of the attempt was seen running; activeDeadlineSeconds counts from it."
+    )
+    store_check: StoreCheck = Field(StoreCheck(), description="The look at what the attempt left in the store.")
     failures: int = Field(0, description="Number of failed attempts; interrupted attempts do not count.")
     retry_time: datetime | None = Field(
         None, description="When the next attempt starts; set when the failure of an attempt is counted."
@@ -193,7 +204,12 @@ class Lifecycle(settings.Placement):
     suspend: bool = Field(False, description="Stop at the last checkpoint and wait.")
     backoff_limit: int = Field(3, ge=0, le=100, description="Number of failed attempts that are retried.")
     active_deadline_seconds: int | None = Field(
-        None, ge=1, description="Seconds that one attempt may take. Default: no limit."
+        None, ge=1, description="Seconds that one attempt may take, from its first running pod. Default: no limit."
+    )
+    queue_deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        description="Seconds that one attempt may wait for its first running pod, on a cluster. Default: no limit.",
     )
     ttl_seconds_after_finished: int | None = Field(
         None,

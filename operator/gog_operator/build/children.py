@@ -12,7 +12,7 @@ from typing import Any
 
 from gog import catalog
 from gog import spec as settings
-from gog_operator.api import names
+from gog_operator.api import names, patches
 from gog_operator.api.meta import API_VERSION, RUN_LABEL
 from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Stage
 from gog_operator.api.sequence import Step
@@ -48,6 +48,7 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
         "suspend": run.spec.suspend,
         "backoffLimit": run.spec.backoff_limit,
         "activeDeadlineSeconds": run.spec.active_deadline_seconds,
+        "queueDeadlineSeconds": run.spec.queue_deadline_seconds,
         **_placement(run, run.spec.images.trainer),
         **_given(retention=run.spec.retention, promoteTo=run.spec.promote_to, traces=run.spec.traces),
     }
@@ -55,6 +56,11 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
     if step.stage == "evaluate" and "policies" not in spec and "grpo" in run.spec.stages.skip:
         spec["policies"] = [each for each in settings.EvaluateSettings().policies if each != "grpo"]
     return cls.model_validate({**_head(run, cls.__name__, step.name), "spec": spec})
+
+
+def scheduling_patch(stage: Stage, run: GoGRun) -> dict[str, Any]:
+    """The merge patch that gives a stage the scheduling of its run; empty where it has that."""
+    return patches.merge_patch(_set_fields(stage.spec.scheduling), _set_fields(run.spec.scheduling))
 
 
 def endpoints(run: GoGRun, store: settings.StoreSpec) -> tuple[Endpoint, ...]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from gog_operator.api import lenient, problems
+from gog_operator.api import lenient, patches, problems
 from gog_operator.api.meta import API_VERSION, LENIENT, Metadata, OwnerReference
 from gog_operator.api.objects import Object, Status, document
 
@@ -77,23 +77,11 @@ def created(thing: Object, namespace: str) -> dict[str, Any]:
 
 def status_patch(old: Status, new: Status) -> dict[str, Any]:
     """The merge patch that turns one status into the other."""
-    return merge_patch(_plain(old), _plain(new))
+    return patches.merge_patch(_plain(old), _plain(new))
 
 
 def _plain(status: Status) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
-
-
-def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The patch that turns `old` into `new` (RFC 7386); null removes."""
-    patch: dict[str, Any] = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        if key in old and old[key] == value:
-            continue
-        before = old.get(key)
-        nested = isinstance(value, Mapping) and isinstance(before, Mapping)
-        patch[key] = merge_patch(before, value) if nested else value  # type: ignore[arg-type]
-    return patch
 
 
 def owned(body: Mapping[str, Any], uid: str) -> bool:

@@ -54,6 +54,8 @@ class KServeServers:
         if facts["url"] and holds(live, "Ready") and rolled_out(deployment):
             return ServerView("ready", **facts | {"was_ready": True})
         found = self.pods(live["metadata"]["name"])
+        ran = pods.first_start(found)
+        facts["started"] = max(filter(None, (facts["started"], ran)), default=None) if ran is not None else None
         crash = pods.crash(found, CRASHES)
         if crash is not None:
             lines = (crash.cause, *crash.lines) if crash.cause else crash.lines

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from gog_operator.api import exit_codes
@@ -116,6 +117,19 @@ def started(pods: Iterable[Pod]) -> bool:
     """Whether a container of any of them has started."""
     states = [each.get("state") or {} for pod in pods for each in _containers(pod)]
     return any("running" in each or "terminated" in each for each in states)
+
+
+def first_start(pods: Iterable[Pod]) -> datetime | None:
+    """When the first of their containers started; None while none has."""
+    times = [
+        each["startedAt"]
+        for pod in pods
+        for container in _containers(pod)
+        for state in (container.get("state") or {}, container.get("lastState") or {})
+        for each in (state.get("running") or {}, state.get("terminated") or {})
+        if each.get("startedAt")
+    ]
+    return datetime.fromisoformat(min(times)) if times else None
 
 
 def blocked(pods: Iterable[Pod], prefix: str = "") -> Blocked | None:

@@ -71,7 +71,13 @@ class VolcanoJobs:
             return _ended(phase, pods.ending(self.pods(stage.job_name), stage.job_name), _message(job))
         if phase in STARTING:
             settings = self.api.find(paths.CONFIG_MAPS.path(self.namespace, stage.job_name))
-            return JobView("running", blocked=self._blocked(job), intact=settings is not None)
+            found = self.pods(stage.job_name)
+            return JobView(
+                "running",
+                blocked=self._blocked(job, found),
+                started=pods.started(found),
+                intact=settings is not None,
+            )
         return JobView("running")
 
     def cancel(self, stage: Stage) -> None:
@@ -110,17 +116,20 @@ class VolcanoJobs:
         job = self.api.find(paths.VOLCANO_JOBS.path(self.namespace, stage.job_name))
         return job if job is not None and documents.owned(job, stage.metadata.uid) else None
 
-    def _blocked(self, job: dict[str, Any]) -> Blocked | None:
-        """Why a job does not start."""
-        name = job["metadata"]["name"]
-        found = self.pods(name)
+    def _blocked(self, job: dict[str, Any], found: list[dict[str, Any]]) -> Blocked | None:
+        """Why a job does not start. found: its pods."""
+        name, queue = job["metadata"]["name"], job.get("spec", {}).get("queue", "default")
         if found:
-            return pods.blocked(found, name)
+            blocked = pods.blocked(found, name)
+            waits = blocked is not None and blocked.reason == Reason.UNSCHEDULABLE
+            return Blocked(Reason.QUEUED, f"queue {queue}: {blocked.message}") if blocked and waits else blocked
         group = self.api.find(paths.POD_GROUPS.path(self.namespace, f"{name}-{job['metadata']['uid']}"))
-        for each in (group or {}).get("status", {}).get("conditions") or ():
+        status = (group or {}).get("status", {})
+        for each in status.get("conditions") or ():
             if each.get("type") == "Unschedulable" and each.get("status") == "True":
-                queue = job.get("spec", {}).get("queue", "default")
-                return Blocked(Reason.UNSCHEDULABLE, f"queue {queue}: {each.get('message') or each.get('reason')}")
+                return Blocked(Reason.QUEUED, f"queue {queue}: {each.get('message') or each.get('reason')}")
+        if status.get("phase") == "Pending":
+            return Blocked(Reason.QUEUED, f"queue {queue} has not admitted the job")
         return None
 
 

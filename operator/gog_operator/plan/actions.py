@@ -27,6 +27,11 @@ class Blocked:
     message: str
     """Message of the Ready condition."""
 
+    @property
+    def is_fault(self) -> bool:
+        """Whether its event is a warning; to wait in a queue is no fault."""
+        return self.reason != Reason.QUEUED
+
 
 @dataclass(frozen=True)
 class JobView:
@@ -43,6 +48,8 @@ class JobView:
     """Why the platform ended it: `pod trainer-0 OOMKilled`. Empty when it ended by itself."""
     blocked: Blocked | None = None
     """Why its pods do not start."""
+    started: bool = True
+    """Whether one of its pods has started; false while it waits for GPUs, a queue, or an image."""
     intact: bool = True
     """False when something that its pods wait for is gone, which creating the job again restores."""
 

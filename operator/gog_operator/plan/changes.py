@@ -57,4 +57,4 @@ def blocked_event(thing: Object, blocked: Blocked | None) -> tuple[Event, ...]:
     ready = thing.condition("Ready")
     if blocked is None or (ready is not None and ready.reason == blocked.reason):
         return ()
-    return (Event(str(blocked.reason), f"{thing.name}: {blocked.message}", warning=True),)
+    return (Event(str(blocked.reason), f"{thing.name}: {blocked.message}", warning=blocked.is_fault),)

@@ -2,9 +2,9 @@
 
 A server that exits after it was ready is a fault of the moment, and the run survives it: clients retry, and the address
 stays the same. A server that was never ready has wrong settings: after three starts (another process may have held the
-port for a moment) the Endpoint fails with the last line of its log. An Endpoint with a `url` describes an existing server:
-gog starts and observes nothing. A policy serves a checkpoint by its version: the address stays ready with the old version
-until every pod has the new one.
+port for a moment) the Endpoint fails with the last line of its log, and starts anew once its spec has changed. An Endpoint
+with a `url` describes an existing server: gog starts and observes nothing. A policy serves a checkpoint by its version: the
+address stays ready with the old version until every pod has the new one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from gog_operator.plan.actions import (
 
 LOAD_SECONDS = 2.0
 """Between passes while pods load a checkpoint."""
+START_SECONDS = 15.0
+"""Between passes while no pod of the server runs."""
 STARTS = 3
 """Starts in a row, none of which became ready, after which the Endpoint fails."""
 
@@ -59,7 +61,10 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
         # Its start was due, and has happened; the pass that started it lost a conflict over the status.
         status = status.model_copy(update={"retry_time": None})
         endpoint = endpoint.model_copy(update={"status": status})
-    if failed(endpoint):
+    if is_corrected(endpoint):
+        status = status.model_copy(update={"failures": 0, "retry_time": None})
+        endpoint = endpoint.model_copy(update={"status": status})
+    elif failed(endpoint):
         return Decision(status, (StopServer(),) if server and server.state != "exited" else ())
     if not data.ready(endpoint.spec.data, facts.data):
         return _wait_for_data(endpoint, facts.data, now)
@@ -79,6 +84,13 @@ def failed(endpoint: Endpoint) -> bool:
     return progressing is not None and progressing.reason == Reason.SERVER_FAILED
 
 
+def is_corrected(endpoint: Endpoint) -> bool:
+    """Whether the spec of a failed Endpoint has changed since it failed."""
+    progressing = endpoint.condition("Progressing")
+    known = progressing.observed_generation if progressing is not None else 0
+    return failed(endpoint) and endpoint.metadata.generation > known
+
+
 def _wait_for_data(endpoint: Endpoint, view: DataView, now: datetime) -> Decision[EndpointStatus]:
     """Prepares the dataset and waits for it; reports what blocks it, or why it failed."""
     failure = data.failure(view)
@@ -89,7 +101,8 @@ def _wait_for_data(endpoint: Endpoint, view: DataView, now: datetime) -> Decisio
 
 
 def _wait_until_ready(endpoint: Endpoint, server: ServerView, now: datetime) -> Decision[EndpointStatus]:
-    """Not ready yet, or not ready any more; only a server that was never ready fails."""
+    """Not ready yet, or not ready any more. Only a server that was never ready fails, after `startupSeconds` from its first
+    running pod: to wait for a node is no fault of the server."""
     limit, blocked = endpoint.spec.startup_seconds, server.blocked
     reason, message = (blocked.reason, blocked.message) if blocked else (Reason.STARTING, "")
     late = server.started is not None and now - server.started >= timedelta(seconds=limit)
@@ -97,6 +110,8 @@ def _wait_until_ready(endpoint: Endpoint, server: ServerView, now: datetime) -> 
         cause = f": {message}" if message else ""
         return _fail(endpoint, server, f"did not become ready within {limit} s{cause}", now, (StopServer(),))
     left = limit - (now - server.started).total_seconds() if server.started and not late else None
+    if server.started is None and endpoint.spec.replicas:
+        left = START_SECONDS  # no event reports that its first pod runs
     waiting = _not_ready(endpoint, reason, message, now)
     return Decision(waiting, events=changes.blocked_event(endpoint, blocked), requeue_after=left)
 

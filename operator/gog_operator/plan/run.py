@@ -1,11 +1,13 @@
 """A run: its servers, then its stages, one after the other. Pure.
 
 A stage is created when the one before it is complete, with the checkpoints that it starts from written into its spec.
-The servers live from the first stage to the last, because a restart costs more than keeping them. When anything fails
-for good, or the run is cancelled, running stages are ended first and the run is Failed afterwards: a finished run has no
-processes. A run reads the conditions of its children and nothing below them.
+The servers live from the first stage to the last, because a restart costs more than keeping them. A stage that fails for
+good ends the stages that start from its checkpoints; those of other arms go on, and the run is Failed after them. When a
+server fails or the run is cancelled, running stages are ended first and the run is Failed afterwards: a finished run has
+no processes. A run reads the conditions of its children and nothing below them.
 
-On a persistent cluster a run ends with its policy being served, if its spec asks for that, and with its report.
+On a persistent cluster a run ends with its report, also when it fails. Where its spec asks for that, its policy is served
+then. Whether that succeeds is the condition Served, and changes nothing about the run: it is Complete once it is trained.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ class Facts:
 def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """What to do about a run. The first rule that applies decides."""
     if run.finished:
-        return Decision(run.status, _wind_down(facts, keep=_served(run, facts) if run.holds("Complete") else ""))
+        return _serve(run, facts, now) if run.holds("Complete") else Decision(run.status, _wind_down(facts))
     run = changes.update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
     failed_check = None if run.spec.suspend else tool_check.failure(run, facts.tool_check)
     if failed_check is not None:
@@ -93,22 +95,26 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
 
 
 def _failure(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
-    """Why the run fails; None if it does not. Stages come last, because they end when something else ends the run."""
+    """Why the run is ended before its stages are; None if it is not."""
     if run.cancelled:
         return Reason.CANCELLED, "cancelled"
     if data_failure := data.failure(facts.data):
         return Reason.DATA_FAILED, data_failure
     if run.spec.stages.skip and facts.store_state.state == "failed":
         return Reason.STORE_FAILED, f"the store cannot be checked: {facts.store_state.message}"
+    if _is_trained(run, facts):
+        return None
     for each in facts.endpoints.values():
-        if endpoint.failed(each):
+        if endpoint.failed(each) and not endpoint.is_corrected(each):
             progressing = each.condition("Progressing")
             return Reason.SERVER_FAILED, progressing.message if progressing else ""
-    for stage in facts.stages.values():
-        failed = stage.condition("Failed")
-        if failed is not None and failed.status == "True":
-            return Reason.STAGE_FAILED, f"{stage.store_key}: {failed.message}"
     return None
+
+
+def _is_trained(run: GoGRun, facts: Facts) -> bool:
+    """Whether every stage is complete, so that a server which fails takes nothing away."""
+    names = {each.name for each in facts.stages.values() if each.holds("Complete")}
+    return bool(names) and all(step.name in names for step in sequence.steps(run))
 
 
 def _wait_for_store_check(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
@@ -124,8 +130,11 @@ def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime)
     if any(not stage.finished for stage in facts.stages.values()):
         return Decision(changes.with_conditions(run, Ready=(False, reason, message), now=now).status, actions)
     failed = changes.with_conditions(run, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
+    failed = changes.update(failed, completion_time=now)
+    if facts.is_persistent and facts.report.state == "absent":
+        actions = (*actions, WriteReport(failed, (*facts.stages.values(), *facts.endpoints.values())))
     event = Event(str(reason), f"{run.name} failed: {message}", warning=True)
-    return Decision(changes.update(failed, completion_time=now).status, actions, (event,))
+    return Decision(failed.status, actions, (event,))
 
 
 def _wind_down(facts: Facts, keep: str = "") -> tuple[Action, ...]:
@@ -150,7 +159,9 @@ def _suspend(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """Suspends the stages; when none works, deletes the Endpoints."""
     working = [stage for stage in facts.stages.values() if not stage.finished and not stage.holds("Suspended")]
     if working:
-        patches = _set_suspend(working, True)
+        patches = tuple(
+            PatchObject(each.kind, each.name, spec={"suspend": True}) for each in working if not each.spec.suspend
+        )
         return Decision(
             changes.with_conditions(run, Ready=(False, Reason.SUSPENDED, "suspending"), now=now).status, patches
         )
@@ -163,18 +174,20 @@ def _suspend(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     return Decision(held.status, _without_servers(facts), events)
 
 
-def _set_suspend(stages: list[Stage], wanted: bool) -> tuple[Action, ...]:
-    return tuple(
-        PatchObject(stage.kind, stage.name, spec={"suspend": wanted})
-        for stage in stages
-        if stage.spec.suspend != wanted
-    )
+def _is_held(stage: Stage) -> bool:
+    return stage.spec.suspend and not stage.finished
+
+
+def _resume(run: GoGRun, stage: Stage) -> Action:
+    """Resumes a stage, in the present place of the run, which may have changed meanwhile."""
+    moved = children.scheduling_patch(stage, run)
+    return PatchObject(stage.kind, stage.name, spec={"suspend": False} | ({"scheduling": moved} if moved else {}))
 
 
 def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """Creates what is missing: Endpoints, and the first stage that is not complete."""
     planned = sequence.steps(run)
-    actions: list[Action] = list(_set_suspend([s for s in facts.stages.values() if not s.finished], False))
+    actions: list[Action] = [_resume(run, each) for each in facts.stages.values() if _is_held(each)]
     if sequence.tools_needed(planned):
         actions += [
             CreateObject(each) for each in children.endpoints(run, facts.store) if each.name not in facts.endpoints
@@ -183,8 +196,11 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         return tool_check.passed(run, facts.tool_check, tuple(actions), now)
     if facts.tool_check.state != "skipped":
         return tool_check.plan(run, facts.endpoints, facts.tool_check, tuple(actions), now)
+    failures = _failures(planned, facts)
     for step in planned:
         stage = facts.stages.get(step.name)
+        if step.key in failures:
+            continue
         if stage is None or not stage.finished:
             actions += _start_vllm(run, step, facts)
         inputs = _inputs(step, planned, facts)
@@ -196,7 +212,26 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         if not stage.finished:
             events = (*started, *_retry_event(run, step, stage))
             return Decision(_current(run, step, stage, now), tuple(actions), events)
+    if failures:
+        return _end(run, facts, Reason.STAGE_FAILED, _failed_message(failures), now)
     return _finish(run, facts, now)
+
+
+def _failures(planned: tuple[sequence.Step, ...], facts: Facts) -> dict[str, str]:
+    """Keys of the steps that failed, each with the cause, and of those that start from one that failed, with ""."""
+    found: dict[str, str] = {}
+    for step in planned:
+        stage = facts.stages.get(step.name)
+        failed = stage.condition("Failed") if stage is not None else None
+        if failed is not None and failed.status == "True":
+            found[step.key] = failed.message
+        elif stage is None and any(key in found for key in step.needs.values()):
+            found[step.key] = ""
+    return found
+
+
+def _failed_message(failures: Mapping[str, str]) -> str:
+    return "; ".join(f"{key}: {cause}" for key, cause in failures.items() if cause)
 
 
 def _start_vllm(run: GoGRun, step: sequence.Step, facts: Facts) -> list[Action]:
@@ -249,49 +284,67 @@ def _current(run: GoGRun, step: sequence.Step, stage: Stage | None, now: datetim
 
 
 def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """All stages are complete: serves the policy, writes the report, completes the run."""
+    """All stages are complete: writes the report, completes the run, and begins to serve the policy."""
     done = changes.with_conditions(
         run, Complete=(True, Reason.COMPLETE, ""), Ready=(False, Reason.COMPLETE, ""), now=now
     )
     last = facts.stages.get(run.status.stage)
     figures = summary.of_run(last.store_key, last, run.status.summary) if last is not None else run.status.summary
     done = changes.update(done, completion_time=now, summary=figures)
-    if facts.is_persistent:
-        serving = _serve(run, facts)
-        if serving is not None:
-            waiting = changes.with_conditions(run, Ready=(True, Reason.SERVING, "loading the policy"), now=now)
-            return Decision(waiting.status, serving)
-        if facts.report.state in ("absent", "writing"):
-            ready = (True, Reason.REPORTING, "writing the report")
-            waiting, blocked = changes.with_ready(run, ready, facts.report.blocked, now)
-            report = WriteReport(done, (*facts.stages.values(), *facts.endpoints.values()))
-            return Decision(waiting.status, (report,) if facts.report.state == "absent" else (), blocked)
+    if facts.is_persistent and facts.report.state in ("absent", "writing"):
+        waiting, blocked = changes.with_ready(
+            run, (True, Reason.REPORTING, "writing the report"), facts.report.blocked, now
+        )
+        report = WriteReport(done, (*facts.stages.values(), *facts.endpoints.values()))
+        return Decision(waiting.status, (report,) if facts.report.state == "absent" else (), blocked)
     events = [Event("Complete", f"{run.name} is complete")]
     if facts.report.state == "failed":
         events.insert(
             0, Event("ReportFailed", f"the report could not be written: {facts.report.message}", warning=True)
         )
-    return Decision(done.status, _without_servers(facts, keep=_served(run, facts)), tuple(events))
+    serving = _serve(done, facts, now)
+    return Decision(serving.status, serving.actions, (*events, *serving.events))
+
+
+def _serve(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+    """Makes the policy's Endpoint serve the newest trained checkpoint, where the spec asks for that and something was
+    trained; deletes the other Endpoints. Serving is reported in the condition Served."""
+    name, version = _served(run, facts), _trained(run, facts)
+    actions = _without_servers(facts, keep=name)
+    if not name or not version:
+        return Decision(run.status, actions)
+    existing = facts.endpoints.get(name)
+    if existing is None:
+        actions = (*actions, CreateObject(children.policy(run, facts.store, version)))
+    elif existing.spec.version != version:
+        actions = (*actions, PatchObject(existing.kind, name, spec={"version": version}))
+    known = run.condition("Served")
+    served = _serving(existing, version)
+    served_run = changes.with_conditions(run, Served=served, now=now)
+    events: tuple[Event, ...] = ()
+    if served[1] != (known.reason if known is not None else Reason.SERVING):
+        failed = served[1] == Reason.SERVER_FAILED
+        events = (Event("NotServed" if failed else "Served" if served[0] else "Serving", served[2], warning=failed),)
+    return Decision(served_run.status, actions, events)
+
+
+def _serving(policy: Endpoint | None, version: str) -> tuple[bool, Reason, str]:
+    """Status, reason and message of the condition Served. policy: None before its Endpoint exists."""
+    if policy is None or policy.spec.version != version:
+        return False, Reason.SERVING, f"loading {version}"
+    if endpoint.failed(policy) and not endpoint.is_corrected(policy):
+        progressing = policy.condition("Progressing")
+        return False, Reason.SERVER_FAILED, progressing.message if progressing else ""
+    if policy.holds("Ready") and (policy.status.version == version or policy.spec.url is not None):
+        return True, Reason.READY, f"{policy.name} serves {version}"
+    ready = policy.condition("Ready")
+    cause = f": {ready.message}" if ready is not None and ready.message else ""
+    return False, Reason.SERVING, f"loading {version}{cause}"
 
 
 def _served(run: GoGRun, facts: Facts) -> str:
     """Name of the Endpoint that serves the policy after the run is complete; empty for none."""
     return children.policy_name(run) if facts.is_persistent and run.spec.endpoints.policy is not None else ""
-
-
-def _serve(run: GoGRun, facts: Facts) -> tuple[Action, ...] | None:
-    """The actions that make the policy's Endpoint serve the newest trained checkpoint; None when it does, when the spec
-    asks for no policy, or when nothing was trained."""
-    name, version = _served(run, facts), _trained(run, facts)
-    if not name or not version:
-        return None
-    existing = facts.endpoints.get(name)
-    if existing is None:
-        return (CreateObject(children.policy(run, facts.store, version)),)
-    if existing.spec.version != version:
-        return (PatchObject(existing.kind, name, spec={"version": version}),)
-    ready = existing.holds("Ready") and (existing.status.version == version or existing.spec.url is not None)
-    return None if ready else ()
 
 
 def _trained(run: GoGRun, facts: Facts) -> str:

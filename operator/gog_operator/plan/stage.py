@@ -7,7 +7,9 @@ failed; the next one resumes from whatever it committed. Where a check of the st
 follows every attempt, and nothing is decided before it.
 
 A stage that waits for a service that is down keeps its attempt: its Ready condition is False with the reason of the
-outage, until the service answers or the stage gives up and fails.
+outage, until the service answers or the stage gives up and fails. Likewise an attempt that waits for GPUs or in a queue is
+not ready, and uses up nothing of its deadline. When the store cannot be read after an attempt, it is the look that is
+repeated: another attempt would train again what the store may already hold.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 from gog import spec as settings
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import AttemptEnd, Endpoint, Progress, Stage, StageStatus
+from gog_operator.api.objects import AttemptEnd, Endpoint, Progress, Stage, StageStatus, StoreCheck
 from gog_operator.plan import attempts, changes, data, summary
 from gog_operator.plan.actions import (
     Blocked,
@@ -127,6 +129,8 @@ def _number(stage: Stage, attempt: int, now: datetime) -> Decision[StageStatus]:
         start_time=stage.status.start_time or now,
         retry_time=None,
         ended=None,
+        running_time=None,
+        store_check=StoreCheck(),
         progress=progress.model_copy(update={"waiting": None}) if progress is not None else None,
     )
     return Decision(numbered.status, requeue_after=0)
@@ -156,16 +160,26 @@ def urls(stage: Stage, facts: Facts) -> dict[str, str]:
 
 
 def _watch_job(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
-    """The job runs: restores it where something is missing, reports what blocks it, enforces the deadline."""
+    """The job runs: restores it where something is missing, reports what blocks it, enforces the deadlines."""
     if not job.intact:
         return Decision(stage.status, (_job(stage, facts),), requeue_after=POLL_SECONDS)
+    if job.started and stage.status.running_time is None:
+        stage = changes.update(stage, running_time=now)
     blocked = job.blocked or _outage(stage)
     ready = (True, Reason.RUNNING, f"attempt {stage.status.attempt}")
     recovered = _recovery(stage) if blocked is None else ()
     stage, events = changes.with_ready(stage, ready, blocked, now)
-    overdue = attempts.overdue(stage.status.attempt_time, stage.spec.active_deadline_seconds, now)
-    actions = (CancelJob(),) if overdue else ()
+    actions = (CancelJob(),) if _overdue(stage, now) else ()
     return Decision(stage.status, actions, (*events, *recovered), requeue_after=POLL_SECONDS)
+
+
+def _overdue(stage: Stage, now: datetime) -> str:
+    """Which deadline the attempt has exceeded; empty for none."""
+    status, running, waiting = stage.status, stage.spec.active_deadline_seconds, stage.spec.queue_deadline_seconds
+    if status.running_time is None:
+        late = attempts.overdue(status.attempt_time, waiting, now)
+        return f"no pod ran within queueDeadlineSeconds: {waiting}" if late else ""
+    return f"exceeded activeDeadlineSeconds: {running}" if attempts.overdue(status.running_time, running, now) else ""
 
 
 def _outage(stage: Stage) -> Blocked | None:
@@ -195,7 +209,11 @@ def _wait_for_store_check(stage: Stage, facts: Facts, now: datetime) -> Decision
     """What to do until the store has been checked; None when it has."""
     if facts.store.state in ("known", "failed"):
         return None
+    if stage.status.store_check.retry_time is not None:  # the look that was due has started
+        stage = changes.update(stage, store_check=stage.status.store_check.model_copy(update={"retry_time": None}))
     ready = (False, Reason.CHECKING, "checking the store")
+    if stage.status.store_check.failures and facts.store.blocked is None:
+        ready = (False, Reason.STORE_FAILED, _look_message(stage))
     stage, events = changes.with_ready(stage, ready, facts.store.blocked, now)
     return Decision(stage.status, (CheckStore(),) if facts.store.state == "unknown" else (), events)
 
@@ -209,10 +227,9 @@ def _handle_job_end(stage: Stage, facts: Facts, job: JobView, now: datetime) -> 
     if _is_complete(stage, facts, job):
         return _complete(stage, now)
     if facts.store.state == "failed":
-        return _handle_failure(stage, f"the store cannot be checked: {facts.store.message}", now)
-    limit = stage.spec.active_deadline_seconds
-    if job.state == "cancelled" and attempts.overdue(stage.status.attempt_time, limit, now):
-        return _handle_failure(stage, f"exceeded activeDeadlineSeconds: {limit}", now)
+        return _look_again(stage, facts.store.message, now)
+    if job.state == "cancelled" and (deadline := _overdue(stage, now)):
+        return _handle_failure(stage, deadline, now)
     if job.state in ("cancelled", "lost"):
         return _continue(stage, job, now)
     if job.state == "succeeded":
@@ -223,6 +240,28 @@ def _handle_job_end(stage: Stage, facts: Facts, job: JobView, now: datetime) -> 
             stage, Reason.INVALID_INPUT, f"invalid input, not retried: {cause}", now, f"invalid input: {cause}"
         )
     return _handle_failure(stage, attempts.describe(job.exit_code, job.lines, job.cause), now)
+
+
+def _look_again(stage: Stage, cause: str, now: datetime) -> Decision[StageStatus]:
+    """The store could not be read: looks again after a delay, however often. The attempt's fate is in the store."""
+    check = stage.status.store_check
+    if check.retry_time is not None:
+        left = (check.retry_time - now).total_seconds()
+        return Decision(stage.status, requeue_after=left) if left > 0 else Decision(stage.status, (CheckStore(),))
+    failures = check.failures + 1
+    again = attempts.retry_time(failures, now)
+    stage = changes.update(stage, store_check=StoreCheck(failures=failures, retry_time=again))
+    message = f"attempt {stage.status.attempt} has ended, and the store cannot be checked: {cause}"
+    waiting = changes.with_conditions(stage, Ready=(False, Reason.STORE_FAILED, message), now=now)
+    follows = f"look {failures + 1} in {attempts.delay(failures):.0f} s"
+    event = Event(str(Reason.STORE_FAILED), f"{stage.name}: {message}; {follows}", warning=True)
+    return Decision(waiting.status, events=(event,), requeue_after=(again - now).total_seconds())
+
+
+def _look_message(stage: Stage) -> str:
+    """The message of the last failed look, which stays until the next look has ended."""
+    ready = stage.condition("Ready")
+    return ready.message if ready is not None and ready.reason == Reason.STORE_FAILED else "checking the store"
 
 
 def _is_complete(stage: Stage, facts: Facts, job: JobView) -> bool:
@@ -250,7 +289,13 @@ def _complete(stage: Stage, now: datetime) -> Decision[StageStatus]:
     done = changes.with_conditions(
         stage, Complete=(True, Reason.COMPLETE, message), Ready=(False, Reason.COMPLETE, message), now=now
     )
-    done = changes.update(done, completion_time=now, retry_time=None, ended=_end(stage, f"complete at {message}"))
+    done = changes.update(
+        done,
+        completion_time=now,
+        retry_time=None,
+        store_check=StoreCheck(),
+        ended=_end(stage, f"complete at {message}"),
+    )
     return Decision(done.status, events=(Event("Complete", f"{stage.name}: {message}"),))
 
 
