@@ -86,6 +86,8 @@ class Decoder:
         self.rotary = language.rotary_emb
         self.norm = parallel.full(language.norm.weight.detach()).to(device)
         self.head = parallel.full(inner.lm_head.weight.detach()).to(device)
+        if fused and self.head.nbytes <= decoder_weights.FUSED_BYTES:
+            self.head = decoder_weights.by_input(self.head)
         self.embedding = parallel.full(language.embed_tokens.weight.detach()).to(device)
 
     def rest(self) -> None:
