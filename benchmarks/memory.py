@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from gog.spec import LoraSettings
-from gog_recipes.models import checkpointing, lora, policy_model
+from gog_recipes.models import checkpointing, lora, packing, policy_model
 
 GOAL = 0.6e6
 """Bytes per token at the peak, with checkpointing."""
@@ -105,8 +105,8 @@ def measure(model: torch.nn.Module, tokens: int) -> tuple[int, int]:
 
     ids, positions = torch.zeros(1, tokens, dtype=torch.int64), torch.zeros(3, 1, tokens, dtype=torch.int64)
     with LiveBytes(model) as live, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        halves = (tokens // 2, tokens - tokens // 2)
-        hidden = policy_model.family_of(model).hidden_states(policy_model.core(model), ids, positions, None, halves)
+        layout = packing.apart((tokens // 2, tokens - tokens // 2))
+        hidden = policy_model.family_of(model).hidden_states(policy_model.core(model), ids, positions, None, layout)
         none = torch.zeros(0, dtype=torch.int64)
         learned = hidden[0, : tokens // 4]
         head = policy_model.core(model).lm_head.weight

@@ -110,8 +110,8 @@ def test_the_gradient_is_that_of_the_plain_forward_of_each_trajectory():
         sampled = torch.tensor(item.model_logprobs())
         weights = (logp.detach() - sampled).exp().clamp(max=2.0)
         advantage, count = torch.tensor([item.advantage]), torch.tensor([len(sampled)])
-        settings = {"clip": 0.2, "kl_coef": 0.1, "trajectories": len(own), "weights": weights}
-        total += losses.load("grpo")(logp, logp.detach(), reference, advantage, count, **settings).loss
+        given = losses.LossInputs(logp, logp.detach(), reference, advantage, count, len(own), len(own), weights)
+        total += losses.load("grpo")(given, losses.LossConfig(kl_coef=0.1)).loss
     names = [name for name, each in policy.named_parameters() if each.requires_grad]
     trained = [each for each in policy.parameters() if each.requires_grad]
     expected = dict(zip(names, torch.autograd.grad(total, trained), strict=True))
