@@ -9,7 +9,7 @@ PYTEST := GOG_PARENT=$$PPID exec $(BIN)/python -m pytest
 # One thread per process: two processes with two OpenMP threads each nearly stop each other on two cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup quickstart test lint unit faults stage-faults slow kit manifests docs sizing dashboards images e2e vllm tiny-base bench clean
+.PHONY: setup quickstart test lint unit faults stage-faults slow kit manifests docs sizing dashboards images e2e vllm tiny-base bench losses clean
 
 setup: $(STAMP)
 
@@ -92,6 +92,10 @@ bench: setup
 	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/learning.py
 	$(BIN)/python benchmarks/tools.py
+
+# What each loss learns in the embedded world, three seeds: hours. `make losses MINUTES=30` stops and resumes.
+losses: setup
+	$(BIN)/python benchmarks/losses.py $(if $(MINUTES),--minutes $(MINUTES))
 
 clean:
 	rm -rf $(VENV) build runs
