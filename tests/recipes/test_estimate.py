@@ -100,8 +100,9 @@ class Real:
             return
         groups = [[self.trajectory(number, *each) for number, each in enumerate(conversations)]]
         learner = Learner(
-            self.cfg, losses.load("grpo"), self.model, self.processor, self.vision, self.optimizer, SINGLE
-        )
+            self.cfg, losses.load("grpo"), self.model, self.processor, self.vision, self.optimizer, SINGLE,
+            together=self.cfg.micro_batch_tokens,  # as on a GPU
+        )  # fmt: skip
         learner.update(StepRollout(groups, groups, exclusion.count(groups), 0), step=1)
 
     def _fine_tune(self, rows: list[tuple[Segment, ...]]) -> None:

@@ -15,6 +15,7 @@ from gog.errors import UserError
 from gog.spec import GRPOConfig, ModelSpec
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, packing, policy_model
+from gog_recipes.runtime import learner as learner_module
 from gog_recipes.runtime.learner import Counted, Learner, StepRollout
 from gog_recipes.runtime.ranks import SINGLE
 
@@ -166,6 +167,17 @@ def test_the_reference_is_read_only_where_its_kl_counts(tiny, monkeypatch, kl_co
     monkeypatch.setattr(policy_model, "token_logprobs", lambda *rest, **named: calls.append(1) or usual(*rest, **named))
     update(tiny, [tiny[3]], micro_batch_tokens=WHOLE, kl_coef=kl_coef)
     assert len(calls) == forwards
+
+
+def test_on_a_cpu_a_pass_holds_several_groups_only_up_to_what_its_caches_gain_from(tiny, monkeypatch):
+    _, processor, vision, _ = tiny
+    groups = [learning.group(processor, vision, (2, 2), seed=seed, name=str(seed)) for seed in (5, 6)]
+    seen, usual = [], policy_model.collate
+    monkeypatch.setattr(policy_model, "collate", lambda rows, *rest: seen.append(len(rows)) or usual(rows, *rest))
+    _, whole = update(tiny, groups, micro_batch_tokens=WHOLE)
+    monkeypatch.setattr(learner_module, "CPU_PASS_BYTES", 1)
+    _, split = update(tiny, groups, micro_batch_tokens=WHOLE)
+    assert seen == [4, 2, 2] and learning.difference(split, whole) < 1e-6
 
 
 def spoil(item, logprob):

@@ -61,6 +61,14 @@ def test_a_shared_prompt_counts_once_and_a_group_that_is_too_long_is_divided():
     assert packing.passes(rows, 69) == [[0], [1], [2], [3], [4]]
 
 
+def test_groups_share_a_pass_up_to_a_bound_that_divides_none_of_them():
+    rows = [conversation(prompt, 10) for prompt in [(1,) * 60] * 4 + [(2,) * 60] * 4 + [(3,) * 5] * 2]
+    assert packing.passes(rows, 300) == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]
+    assert packing.passes(rows, 300, 130) == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
+    assert packing.passes(rows, 300, 50) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert packing.passes(rows, 80, 1000) == packing.passes(rows, 80)
+
+
 def test_passes_of_groups_hold_every_conversation_once_and_fit():
     rng = random.Random(2)
     for _ in range(50):

@@ -237,7 +237,10 @@ def _train(subject: Subject, cfg: GRPOConfig | SFTConfig, each: Conversation, co
         groups = [[_trajectory(each, number, processor) for number in range(count)]]
         rollout = StepRollout(groups, groups, exclusion.count(groups), 0)
         loss = losses.load(cfg.loss)
-        learner = Learner(cfg, loss, subject.model, processor, features, trained, subject.ranks)  # type: ignore[arg-type]
+        learner = Learner(
+            cfg, loss, subject.model, processor, features, trained, subject.ranks,  # type: ignore[arg-type]
+            together=cfg.micro_batch_tokens,  # as on a GPU; the tensors here are a CPU's
+        )  # fmt: skip
         learner.update(rollout, step=1)
         return
     rows = [_segments(each, processor, number) for number in range(count)]

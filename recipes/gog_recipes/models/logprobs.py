@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 
 CHUNK_BYTES = 128 * 2**20
-"""Size of a chunk's logits in float32; about three such buffers exist at a time."""
+"""Size of a chunk's logits in float32 at most; about three such buffers exist at a time."""
+CHUNK_ROWS = 512
+"""Tokens of a chunk at most: more make no product faster, and with a small vocabulary would be all tokens of a pass."""
 
 
 def of_tokens(
@@ -36,23 +38,28 @@ def of_tokens(
         tokens: [k] token ids
         suppressed: [s] ids that are never sampled; may be empty
         temperature: above 0
-        chunk_bytes: bounds the logits that exist at a time
+        chunk_bytes: bounds the logits that exist at a time, as CHUNK_ROWS does
 
     Returns:
         [k] float32, differentiable by `hidden`; minus infinity for a suppressed token.
     """
     if head.requires_grad:
         raise ValueError("the language head must be frozen: its gradient is not computed")
-    rows = max(1, chunk_bytes // (4 * len(head)))
+    rows = _rows(head, chunk_bytes)
     found: torch.Tensor = _LogProbs.apply(hidden, head, tokens, suppressed, temperature, rows)
     return found
 
 
 def most_probable(hidden: torch.Tensor, head: torch.Tensor, *, chunk_bytes: int = CHUNK_BYTES) -> torch.Tensor:
     """The most probable token for each state: [k] ids for hidden [k, h] and head [v, h]."""
-    rows = max(1, chunk_bytes // (4 * len(head)))
+    rows = _rows(head, chunk_bytes)
     parts = [F.linear(part, head).argmax(-1) for part in hidden.split(rows)]
     return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.int64)
+
+
+def _rows(head: torch.Tensor, chunk_bytes: int) -> int:
+    """Tokens of a chunk for head [v, h]."""
+    return min(CHUNK_ROWS, max(1, chunk_bytes // (4 * len(head))))
 
 
 class _LogProbs(torch.autograd.Function):

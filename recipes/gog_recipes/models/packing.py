@@ -57,20 +57,22 @@ def groups(rows: Sequence[Sequence[Segment]]) -> list[list[int]]:
     return list(found.values())
 
 
-def passes(rows: Sequence[Sequence[Segment]], budget: int) -> list[list[int]]:
+def passes(rows: Sequence[Sequence[Segment]], budget: int, together: int | None = None) -> list[list[int]]:
     """Divides conversations among passes of at most `budget` tokens, of which a shared prompt counts once.
 
     Args:
         rows: conversations as segments
         budget: tokens of a pass; a longer conversation forms a pass of its own. A group that exceeds it is divided, and
             each part of it has the prompt again
+        together: tokens up to which a pass holds several groups; `budget` by default and at most
 
     Returns:
         Indices of the conversations of each pass, ascending; every conversation is in exactly one.
     """
     parts = [part for members in groups(rows) for part in _parts(rows, members, budget)]
     sizes = [_size(rows, part) for part in parts]
-    return [sorted(index for place in chosen for index in parts[place]) for chosen in plan(sizes, budget)]
+    limit = budget if together is None else min(budget, together)
+    return [sorted(index for place in chosen for index in parts[place]) for chosen in plan(sizes, limit)]
 
 
 def _parts(rows: Sequence[Sequence[Segment]], members: Sequence[int], budget: int) -> list[list[int]]:

@@ -17,11 +17,14 @@ from gog import exclusion, stats
 from gog.spec import GRPOConfig
 from gog.trajectory import Segment, Trajectory
 from gog_recipes import losses
-from gog_recipes.models import lora, packing, policy_model
+from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
 from gog_recipes.runtime import logprob_gap, optimizer, parallel, timers
 from gog_recipes.runtime.ranks import Ranks
+
+CPU_PASS_BYTES = 128 * 2**20
+"""Activations up to which a pass on a CPU holds several groups. Larger ones gain nothing there, and cost page faults."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Learner:
         optimizer: over the trained parameters of `model`
         ranks: among which the trajectories of a step are divided
         timer: of the step, to which passes of the reference are reported
+        together: tokens up to which a pass holds several groups; by default as many as the device gains from
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Learner:
         optimizer: torch.optim.Optimizer,
         ranks: Ranks,
         timer: timers.StepTimer | None = None,
+        together: int | None = None,
     ) -> None:
         self.cfg, self.loss, self.model = cfg, loss, model
         self.timer = timer or timers.StepTimer()
@@ -113,6 +118,9 @@ class Learner:
         self.processor, self.vision = processor, vision
         self.optimizer, self.ranks = optimizer, ranks
         self.device = policy_model.device_of(model)
+        self.together = cfg.micro_batch_tokens if self.device.type != "cpu" else _cpu_tokens(model)
+        if together is not None:
+            self.together = together
         self.max_gap = cfg.max_logprob_gap or logprob_gap.BOUNDS[next(model.parameters()).dtype]
 
     def update(self, rollout: StepRollout, *, step: int) -> UpdateStats:
@@ -221,7 +229,8 @@ class Learner:
 
     def _passes(self, learned: Sequence[Trajectory]) -> list[list[Trajectory]]:
         """The trajectories of each pass of this rank; empty where other ranks make more passes than it has work for."""
-        passes = packing.passes([item.segments for item in learned], self.cfg.micro_batch_tokens)
+        rows = [item.segments for item in learned]
+        passes = packing.passes(rows, self.cfg.micro_batch_tokens, self.together)
         return parallel.even([[learned[index] for index in members] for members in passes], self.ranks)
 
     def _logprobs(self, rows: Sequence[Sequence[Segment]]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -267,3 +276,8 @@ class Learner:
             weights=logprob_gap.importance_weights(old_logp, rollout_logp, self.cfg.tis_cap),
         )
         return self.loss(inputs, self.loss_config), old_logp, rollout_logp
+
+
+def _cpu_tokens(model: torch.nn.Module) -> int:
+    """Tokens of which autograd keeps CPU_PASS_BYTES."""
+    return int(CPU_PASS_BYTES / checkpointing.kept_bytes(model))
