@@ -453,9 +453,30 @@ STEP_METRICS = (
         chart_of=_GRPO,
     ),
     StepMetric(
+        "generated_tokens_per_second", _GRPO, "Sampling speed", "tokens per second",
+        "Tokens that the policy generated in the step, divided by the time in which questions were played.",
+        gauge="gog_rollout_tokens_per_second", status_of=_GRPO, short="generated tokens/s", higher_is_better=True,
+    ),
+    StepMetric(
+        "model_flops_per_second", _BOTH, "Speed of the update", "FLOP per second",
+        "Model FLOPs of the last update, divided by its time, of all ranks: 4 per token and frozen weight, 6 per token and "
+        "trained one, and attention; without the reference and what checkpointing computes again.",
+        gauge="gog_train_model_flops_per_second", by_stage=True, higher_is_better=True,
+    ),
+    StepMetric(
         "mfu", _BOTH, "Model FLOPs utilisation", "share",
-        "Model FLOPs utilisation of the last update: tokens/s x 6 x parameters / peak; absent where the peak is unknown.",
-        gauge="gog_train_mfu", by_stage=True, higher_is_better=True,
+        "Model FLOPs per second of the last update, divided by the peak of the devices; absent where that is unknown.",
+        gauge="gog_train_mfu", by_stage=True, chart_of=_BOTH, status_of=_BOTH, short="MFU", higher_is_better=True,
+    ),
+    StepMetric(
+        "host_memory_peak_bytes", _BOTH, "Peak of host memory", "bytes",
+        "Largest resident memory of a rank's process since it began.", gauge="gog_train_host_memory_peak_bytes",
+        by_stage=True, higher_is_better=False,
+    ),
+    StepMetric(
+        "device_memory_peak_bytes", _BOTH, "Peak of device memory", "bytes",
+        "Largest memory of a rank's tensors on its device during the last step; absent on a CPU.",
+        gauge="gog_train_device_memory_peak_bytes", by_stage=True, higher_is_better=False,
     ),
     StepMetric(
         "seconds", _BOTH, "Seconds per step", "seconds",

@@ -69,7 +69,7 @@ from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import figures, sampled, sampled_tokens
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.rollout.scoring import RewardConfig
-from gog_recipes.runtime import canary, checkpoint, config, flops, no_signal, optimizer, parallel, ranks, timers
+from gog_recipes.runtime import canary, checkpoint, config, flops, memory, no_signal, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.attempts import Attempts
 from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
@@ -118,7 +118,7 @@ class GRPORecipe(FTRecipeInterface):
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
         shards = parallel.shard(self.model, self.ranks, self.cfg.offload)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes, shards)
-        self.throughput = flops.throughput(self.model, self.device, self.ranks.size)
+        self.utilisation = flops.utilisation(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.questions_per_step, "questions_per_step")
@@ -328,7 +328,7 @@ class GRPORecipe(FTRecipeInterface):
         quiet = no_signal.in_a_row([*self.stage.metric_log.lines, {"learned": update.learned}])
         every = self.ranks.gather(times)
         spent = timers.figures(every)
-        playing, speed = timers.played(spent), self.throughput.read(update.tokens, timers.updated(spent))
+        playing, played = timers.played(spent), max(each.play for each in every)
         self.stage.record_step(
             step=self.step, total=self.cfg.steps, **measured, kl=update.kl, clip_frac=update.clip_frac,
             grad_norm=update.grad_norm, learning_rate=rate, attempts=attempted,
@@ -339,7 +339,10 @@ class GRPORecipe(FTRecipeInterface):
             generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
             **spent, **timers.idle(every), rollout_seconds=playing, train_seconds=spent["seconds"] - playing,
             dropped_stale=self.ranks.all_reduce_sum(self.rollouts.take_too_old()),
-            loss=update.loss, tokens_per_second=speed[0], mfu=speed[1], **dataclasses.asdict(checked),
+            generated_tokens_per_second=counters.generated / max(played, 1e-9), loss=update.loss,
+            tokens_per_second=update.work.tokens / max(timers.updated(spent), 1e-9),
+            **self.utilisation.figures(update.work, spent.get("seconds_train", 0.0)),
+            **memory.figures(self.ranks.gather(memory.take_peak(self.device))), **dataclasses.asdict(checked),
             **(dataclasses.asdict(update.gap) if update.gap else {}), **self._sampled(rollout),
         )  # fmt: skip
         lines = self.stage.metric_log.lines

@@ -40,7 +40,7 @@ from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
 from gog_recipes.data import demonstrations
 from gog_recipes.models import checkpointing, lora, packing, policy_model
-from gog_recipes.runtime import checkpoint, config, flops, held_out, optimizer, parallel, ranks, timers
+from gog_recipes.runtime import checkpoint, config, flops, held_out, memory, optimizer, parallel, ranks, timers
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.stage import Stage
 
@@ -69,7 +69,7 @@ class SFTRecipe(FTRecipeInterface):
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
         shards = parallel.shard(self.model, self.ranks, self.cfg.offload)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes, shards)
-        self.throughput = flops.throughput(self.model, self.device, self.ranks.size)
+        self.utilisation = flops.utilisation(self.model, self.device, self.ranks.size)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.batch_size, "batch_size")
@@ -178,8 +178,8 @@ class SFTRecipe(FTRecipeInterface):
                 loss, norm = self._update(chosen)
             with self.timer.part("evaluation"):
                 scores = self._evaluate()
-            read = self.ranks.all_reduce_sum(sum(packing.length(self.rows[index]) for index in chosen))
-            self._log(loss, rate, norm, read, self.timer.take(), scores)
+            work = flops.Work.total(self.ranks.gather(flops.work([self.rows[index] for index in chosen])))
+            self._log(loss, rate, norm, work, self.timer.take(), scores)
             interrupted = self.step < self.total and self.stage.is_interrupted()
             if self.step % self.cfg.save_every == 0 or self.step == self.total or interrupted:
                 with self.timer.part("checkpoint"):
@@ -217,15 +217,16 @@ class SFTRecipe(FTRecipeInterface):
         loss: float,
         rate: float,
         norm: float,
-        tokens: int,
+        work: flops.Work,
         times: timers.StepTimes,
         scores: held_out.Scores | None,
     ) -> None:
         figures = timers.figures(self.ranks.gather(times))
-        speed = self.throughput.read(tokens, timers.updated(figures))
         self.stage.record_step(
-            step=self.step, total=self.total, loss=loss, learning_rate=rate, grad_norm=norm, tokens=tokens,
-            tokens_per_second=speed[0], mfu=speed[1], **figures,
+            step=self.step, total=self.total, loss=loss, learning_rate=rate, grad_norm=norm, tokens=work.tokens,
+            tokens_per_second=work.tokens / max(timers.updated(figures), 1e-9),
+            **self.utilisation.figures(work, figures["seconds_train"]), **figures,
+            **memory.figures(self.ranks.gather(memory.take_peak(self.device))),
             eval_loss=scores.loss if scores else None, eval_token_accuracy=scores.accuracy if scores else None,
         )  # fmt: skip
         losses = [line["loss"] for line in self.stage.metric_log.lines]

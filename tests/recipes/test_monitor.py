@@ -1,4 +1,4 @@
-"""A stage's metrics: where they are served, how the process ends, counts of other ranks, utilisation."""
+"""A stage's metrics: where they are served, how the process ends, counts of other ranks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gog import metrics, spec
 from gog.metrics import serving
 from gog.trajectory import Segment, Trajectory
 from gog_recipes.rollout.rollout_stats import sampled, sampled_tokens
-from gog_recipes.runtime import flops, monitor
+from gog_recipes.runtime import monitor
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.runtime.stage import Stage
 
@@ -111,26 +111,6 @@ def test_counts_of_other_ranks_are_on_the_page_of_rank_0(monkeypatch):
     assert f"{line} 1.0" in serving.text(monitor.page)[1].decode()
     monitor.gather_counts(Two(0, 2))
     assert f"{line} 2.0" in serving.text(monitor.page)[1].decode()
-
-
-@pytest.mark.parametrize(
-    ("device", "peak"),
-    [
-        ("NVIDIA H200", 989e12),
-        ("NVIDIA H100 PCIe", 756e12),
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA L40S", 362e12),
-        ("NVIDIA GeForce RTX 9999", None),
-    ],
-)
-def test_the_peak_of_a_device_is_known_or_absent(device, peak):
-    assert flops.peak_of(device) == peak
-
-
-def test_utilisation_is_given_only_where_the_peak_is_known():
-    assert flops.Throughput(7_000_000_000, 989e12).read(10_000, 1.0) == (10_000, pytest.approx(0.4247, abs=1e-4))
-    assert flops.Throughput(7_000_000_000, None).read(10_000, 2.0) == (5_000, None)
 
 
 def test_entropy_is_the_mean_negative_log_prob_and_staleness_the_age_of_the_oldest_weights():

@@ -8,6 +8,7 @@ from gog import store
 
 TIMES = (
     "rollout_seconds", "train_seconds", "tokens_per_second", "trainer_idle", "engine_idle", "tools_overlapped_seconds",
+    "generated_tokens_per_second", "model_flops_per_second", "host_memory_peak_bytes",
 )  # fmt: skip
 """Figures of the machine, besides `seconds` and its parts."""
 

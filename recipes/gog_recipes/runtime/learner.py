@@ -20,11 +20,12 @@ from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
-from gog_recipes.runtime import logprob_gap, optimizer, parallel, timers
+from gog_recipes.runtime import flops, logprob_gap, optimizer, parallel, timers
 from gog_recipes.runtime.ranks import Ranks
 
 CPU_PASS_BYTES = 128 * 2**20
 """Activations up to which a pass on a CPU holds several groups. Larger ones gain nothing there, and cost page faults."""
+NOTHING = flops.Work()
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,13 @@ class UpdateStats:
     """Of the whole step."""
     learned: int = 0
     """Trajectories that carried a signal."""
-    tokens: int = 0
-    """Tokens that were read of them, observations included; a prompt once for all trajectories of a pass that share it."""
+    work: flops.Work = NOTHING
+    """What its passes computed; the reference not included."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were read, observations included; a prompt once for all trajectories of a pass that share it."""
+        return self.work.tokens
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,11 @@ class Learner:
             grad_norm=norm,
             loss=loss,
             learned=len(learned),
-            tokens=self.ranks.all_reduce_sum(sum(packing.tokens([item.segments for item in each]) for each in passes)),
+            work=flops.Work.total(
+                self.ranks.gather(
+                    flops.Work.total([NOTHING, *(flops.work([item.segments for item in each]) for each in passes)])
+                )
+            ),
         )
 
     def _counted(self, rollout: StepRollout) -> Counted:

@@ -38,6 +38,8 @@ class StepTimes:
     """Seconds in which an episode could proceed, whatever the trainer did."""
     tools_overlapped: float = 0.0
     """Seconds in which an episode waited for a tool and the time was another part's."""
+    play: float = 0.0
+    """Seconds in which questions were played, whatever the trainer did."""
 
     @property
     def total(self) -> float:
@@ -73,7 +75,7 @@ class StepTimer:
 
     def _reset(self) -> None:
         self._parts: defaultdict[str, float] = defaultdict(float)
-        self._engine = self._overlapped = 0.0
+        self._engine = self._overlapped = self._playing = 0.0
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -139,7 +141,7 @@ class StepTimer:
         """The time since the last call, or since the beginning."""
         with self._lock:
             self._charge()
-            found = StepTimes(dict(self._parts), self._engine, self._overlapped)
+            found = StepTimes(dict(self._parts), self._engine, self._overlapped, self._playing)
             self._reset()
         return found
 
@@ -150,6 +152,8 @@ class StepTimer:
         rollouts = self._rollouts()
         part = (self._trainer[-1][0] if self._trainer else WAITING) or rollouts
         self._parts[part] += seconds
+        if self._plays:
+            self._playing += seconds
         if rollouts == "rollout":
             self._engine += seconds
         if self._waiting["tools"] and part != "tools":
