@@ -1,6 +1,7 @@
 """Measures asynchronous rollouts against the same stage with rollouts and updates in turns, with slow tools.
 
-    python benchmarks/async_rollouts.py [--run runs/world] [--steps 6] [--repetitions 5] [--small]
+    python benchmarks/async_rollouts.py [--run runs/world] [--steps 6] [--questions 32] [--repetitions 5] [--small]
+    python benchmarks/async_rollouts.py --median 0 --steps 60 --repetitions 3      # what is learned, without the waits
 
 Takes the SFT policy and the levels of a finished run (`make quickstart` leaves one) and trains by GRPO in three arms: in turns;
 with `async: {maxStaleness: 2}` and as many episodes at once; and with `maxStaleness: 4` and places for all steps in flight.
@@ -44,8 +45,8 @@ from gog_recipes import grpo
 from gog_recipes.runtime import config
 
 HERE = Path(__file__).parent
-MEDIAN, SIGMA = 0.5, 1.0
-"""Seconds, and the deviation of their logarithm, of the wait before a call."""
+SIGMA = 1.0
+"""Deviation of the logarithm of the wait before a call."""
 GOAL = 2.0
 """Steps per minute of the best asynchronous arm, divided by those in turns."""
 
@@ -68,9 +69,11 @@ class SlowTools(Toolbox):
 
     waits = random.Random(0)
     """Gives the waits, in the order of the calls."""
+    median = 0.5
+    """Median of the waits, in seconds."""
 
     async def _call(self, *given: Any, **named: Any) -> Any:
-        await asyncio.sleep(MEDIAN * math.exp(SIGMA * self.waits.gauss(0, 1)))
+        await asyncio.sleep(self.median * math.exp(SIGMA * self.waits.gauss(0, 1)))
         return await super()._call(*given, **named)
 
 
@@ -147,11 +150,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--median", type=float, default=0.5, help="seconds of the waits")
     parser.add_argument("--small", action="store_true", help="one repetition of two small steps: that it runs")
     given = parser.parse_args()
     if given.small:
         given.steps, given.questions, given.repetitions = 2, 4, 1
     torch.set_num_threads(1)
+    SlowTools.median = given.median
     grpo.Toolbox = SlowTools  # type: ignore[misc, attr-defined]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in ARMS}
     with servers(given.run / "data", 0.0) as urls:
@@ -168,12 +173,22 @@ def main() -> int:
     for name, each in ratios.items():
         print(f"{name}: {statistics.median(each):.2f} x ({min(each):.2f} to {max(each):.2f})")
     best = max(statistics.median(each) for each in ratios.values())
+    if not given.median:
+        return 0
     return outcome.finish("async_rollouts", {"arms": found, "ratios": ratios}, {f"async >= {GOAL} x": best >= GOAL})
+
+
+def _rewards(lines: list[dict[str, Any]]) -> list[list[float]]:
+    return [line["rewards"] for line in lines]
 
 
 def report(found: dict[str, list[dict[str, Any]]]) -> None:
     """Prints the table."""
     names = ("steps_per_minute", "cpu_per_trajectory", "staleness", *MEANS)
+    for arm, lines in found.items():
+        thirds = [[each[n * len(each) // 3 : (n + 1) * len(each) // 3] for n in range(3)] for each in _rewards(lines)]
+        means = [statistics.mean(value for each in thirds for value in each[n]) for n in range(3)]
+        print(f"{arm}: mean reward of each third of the steps: {', '.join(f'{mean:.3f}' for mean in means)}")
     print(f"{'arm':<22}" + "".join(f"{name:>20}" for name in (*names, "reward")))
     for arm, lines in found.items():
         values = [statistics.median(line[name] for line in lines) for name in names]

@@ -115,6 +115,32 @@ def test_a_turn_under_way_ends_on_its_weights_and_one_that_is_asked_for_waits_fo
     assert asyncio.run(play()) == [0, 1]
 
 
+def test_turns_under_way_end_although_the_cache_holds_only_some_of_them(policy, processor):
+    layout = engine_for(policy, processor).decoder.layout
+    engine = engine_for(policy, processor, tokens=192, kv_cache_bytes=int(1.2 * layout.conversation_bytes(192)))
+
+    async def turn(session):
+        await session.generate()
+        if session.slot.segments[-1].version:  # the others keep what they hold, as if their tools were slow
+            session.close()
+
+    async def play():
+        async with opened(engine, 3) as sessions:
+            turns = [asyncio.create_task(turn(each)) for each in sessions]
+            while not any(each.slot.turn for each in sessions):
+                await asyncio.sleep(0)
+            under_way = [each for each in sessions if each.slot.turn]
+            await engine.hold()
+            assert all(each.slot.segments[-1].source == "model" for each in under_way)
+            nudge(policy)
+            await engine.switch(policy, 1)
+            await asyncio.gather(*turns)
+            return [each.segments()[-1].version for each in sessions], len(under_way)
+
+    versions, under_way = asyncio.run(asyncio.wait_for(play(), 60))
+    assert sorted(versions) == [0] * under_way + [1] * (3 - under_way)
+
+
 def test_a_conversation_that_met_new_weights_equals_one_that_was_resumed_with_them(policy, processor):
     engine = engine_for(policy, processor, deterministic=True)
 

@@ -133,11 +133,13 @@ class TransformersEngine:
     async def hold(self) -> None:
         """See gog.engine.Engine.hold. The cache of conversations between two turns is freed, as it is of no more use."""
         self._held = True
-        for slot in self._open.values():
-            if slot.blocks and not slot.turn:
-                self._evict(slot)
-        self._wake.set()
-        while self.busy:
+        while True:
+            for slot in self._open.values():
+                if slot.blocks and not slot.turn:
+                    self._evict(slot)  # again and again, because turns under way may need the memory of those that ended
+            if not self.busy:
+                return
+            self._wake.set()
             await asyncio.sleep(0)  # the driver advances the turns that are under way
 
     async def switch(self, weights: Any, version: int) -> None:
