@@ -136,7 +136,7 @@ class TransformersEngine:
         while True:
             for slot in self._open.values():
                 if slot.blocks and not slot.turn:
-                    self._evict(slot)  # again and again, because turns under way may need the memory of those that ended
+                    self._evict(slot)  # also of turns that just ended, because those under way may need the memory
             if not self.busy:
                 return
             self._wake.set()
