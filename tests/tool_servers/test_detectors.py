@@ -127,6 +127,29 @@ def test_images_of_one_shape_share_a_forward_pass(dino, monkeypatch):
     assert sorted(passes) == [1, 4]
 
 
+@pytest.mark.parametrize("name", ["dino", "owl"])
+def test_an_image_is_encoded_once_for_all_expressions_of_a_pass_and_they_are_answered_alike(name, request, monkeypatch):
+    detector, encoded, prepared = request.getfixturevalue(name), [], []
+    encoder = detector.model.get_submodule(detector.vision)
+    whole, features = encoder.forward, detector._features
+    monkeypatch.setattr(
+        encoder, "forward", lambda *given, **named: encoded.append(rows_of(given, named)) or whole(*given, **named)
+    )
+    monkeypatch.setattr(detector, "_features", lambda image: prepared.append(image) or features(image))
+    cat, person = PHOTOGRAPHS[1], PHOTOGRAPHS[2]
+    shown = [cat, person, cat, person, cat]
+    together = detector.detect(shown, ["a cat", "a person", "an ear", "a hat", "fur"])
+    assert sum(encoded) == len(prepared) == 2
+    for image, expression, answer in zip(shown, ["a cat", "a person", "an ear", "a hat", "fur"], together, strict=True):
+        (alone,) = detector.detect([image], [expression])
+        assert_same(answer, rows([each.box for each in alone], [each.score for each in alone]))
+
+
+def rows_of(given: tuple[Any, ...], named: dict[str, Any]) -> int:
+    """Images that a vision encoder is given."""
+    return len(given[0] if given else named["pixel_values"])
+
+
 def test_an_expression_without_words_finds_nothing_without_a_forward_pass(dino, owl, monkeypatch):
     for detector in (dino, owl):
         monkeypatch.setattr(detector.model, "forward", None)

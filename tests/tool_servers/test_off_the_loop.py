@@ -21,6 +21,11 @@ from gog_tools.search import server as search_server
 IMAGE = tool_api.encode_image(Image(np.zeros((20, 30, 3), np.uint8)))
 
 
+def image_of(grey, height=20, width=30):
+    """An image of one colour, in base64."""
+    return tool_api.encode_image(Image(np.full((height, width, 3), grey, np.uint8)))
+
+
 @pytest.fixture
 def outside(monkeypatch):
     """The back ends of outside.py."""
@@ -107,7 +112,7 @@ def test_images_are_decoded_while_a_batch_is_searched_but_only_so_many(decoded_i
     async def scenario():
         detector = Held()
         model = GroundingModel(detector, batch_size=4, batch_wait=0)
-        body = {"instances": [{"image": IMAGE, "expression": "red"}] * 9}
+        body = {"instances": [{"image": image_of(number), "expression": "red"} for number in range(9)]}
         running = asyncio.create_task(model.predict(body))
         await asyncio.to_thread(detector.begun.wait, 30)
         while len(decoded_in) < 4:
@@ -123,3 +128,51 @@ def test_images_are_decoded_while_a_batch_is_searched_but_only_so_many(decoded_i
     assert held == 4  # two that are searched, or wait for it, and two that follow
     assert sum(batches) == len(answer["predictions"]) == len(decoded_in) == 9
     assert max(batches) == 2
+
+
+def predict(detector, instances, *, max_bytes=None):
+    """The answer to instances of one request."""
+    from gog_tools.grounding import decoded
+    from gog_tools.grounding.model import GroundingModel
+
+    async def scenario():
+        model = GroundingModel(detector, batch_size=32, batch_wait=0.05)
+        if max_bytes is not None:
+            model.images = decoded.DecodedImages(max_bytes)
+        return json.loads(await model.predict(json.dumps({"instances": instances}).encode()))
+
+    return asyncio.run(scenario())
+
+
+class Watched:
+    """Finds nothing, and notes the images of each batch."""
+
+    def __init__(self):
+        self.batches = []
+
+    def detect(self, images, expressions):
+        self.batches.append(list(images))
+        return [[] for _ in images]
+
+
+def test_an_image_that_several_requests_show_is_decoded_once_while_one_of_them_holds_it(decoded_in):
+    detector = Watched()
+    shown = [{"image": image_of(number % 2), "expression": f"thing {number}"} for number in range(10)]
+    assert len(predict(detector, shown)["predictions"]) == 10
+    assert len(decoded_in) == 2 and len({id(each) for batch in detector.batches for each in batch}) == 2
+
+
+def test_decoded_images_are_held_within_a_bound_of_bytes(decoded_in):
+    detector = Watched()
+    shown = [{"image": image_of(number, 100, 100), "expression": "x"} for number in range(12)]
+    answer = predict(detector, shown, max_bytes=2 * 100 * 100 * 3)
+    assert len(answer["predictions"]) == len(decoded_in) == 12
+    assert max(map(len, detector.batches)) <= 3, "two, and one that was being decoded beside the second"
+
+
+def test_an_image_that_cannot_be_read_is_refused_for_every_request_that_shows_it_and_frees_its_place(decoded_in):
+    from kserve.errors import InvalidInput
+
+    with pytest.raises(InvalidInput, match="image"):
+        predict(Watched(), [{"image": "bm8gaW1hZ2U=", "expression": "x"}] * 3)
+    assert len(predict(Watched(), [{"image": image_of(1), "expression": "x"}], max_bytes=1)["predictions"]) == 1

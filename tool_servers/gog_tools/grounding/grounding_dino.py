@@ -27,6 +27,7 @@ class GroundingDino(network.Network):
 
     model_type = "grounding-dino"
     model_class = transformers.GroundingDinoForObjectDetection
+    vision = "model.backbone"
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +27,14 @@ from kserve.protocol.rest.server import RESTServer
 from gog import tool_api
 from gog.errors import UserError
 from gog.images import Image
+from gog_tools.grounding import decoded
 from gog_tools.grounding.backend import Detector
 from gog_tools.serving import backend_calls, errors, http_json
 from gog_tools.serving.failures import App, Receive, Scope, Send, reply
 
 NAME = "grounding"
-DECODERS = 2
-"""Threads that decode images."""
+LONG_BODY = 1 << 17
+"""Bytes from which the body of a request is parsed in a thread."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class GroundingModel(kserve.Model):
         super().__init__(NAME, return_response_headers=True)
         self.detector = detector
         self.batches = backend_calls.batcher(detector, self._detect, max_size=batch_size, max_wait=batch_wait)
-        self.decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        self.images = decoded.DecodedImages()
         # One batch is searched while the next is decoded. Other requests wait encoded, which takes less memory.
-        self.decoded = asyncio.Semaphore(2 * self.batches.max_size)
+        self.places = asyncio.Semaphore(2 * self.batches.max_size)
         self.ready = True
 
     async def predict(
@@ -71,8 +71,8 @@ class GroundingModel(kserve.Model):
             InferenceError: for a back end that failed.
         """
         try:
-            body = http_json.parse(payload) if isinstance(payload, bytes) else payload
-            instances = http_json.validate(body, tool_api.GroundingRequest).instances
+            is_long = isinstance(payload, bytes) and len(payload) > LONG_BODY
+            instances = await asyncio.to_thread(_instances, payload) if is_long else _instances(payload)
             predictions = await asyncio.gather(*map(self._answer, instances))
         except UserError as error:
             raise InvalidInput(error.sentence()) from None
@@ -86,14 +86,19 @@ class GroundingModel(kserve.Model):
 
     async def _answer(self, instance: tool_api.GroundingInstance) -> tool_api.GroundingPrediction:
         """The prediction for one image. Raises UserError for one that cannot be read, and as `backend_calls.answer`."""
-        async with self.decoded:
-            decode = asyncio.get_running_loop().run_in_executor(self.decoders, tool_api.decode_image, instance.image)
-            return await backend_calls.answer(self.batches, Job(await decode, instance.expression))
+        async with self.places, self.images.held(instance.image) as image:
+            return await backend_calls.answer(self.batches, Job(image, instance.expression))
 
     def _detect(self, jobs: Sequence[Job]) -> list[tool_api.GroundingPrediction | Exception]:
         """One batch, in a thread."""
         found = self.detector.detect([job.image for job in jobs], [job.expression for job in jobs])
         return [_prediction(detections) for detections in found]
+
+
+def _instances(payload: Any) -> list[tool_api.GroundingInstance]:
+    """The instances of a request, as bytes or parsed. Raises UserError."""
+    body = http_json.parse(payload) if isinstance(payload, bytes) else payload
+    return http_json.validate(body, tool_api.GroundingRequest).instances
 
 
 def _prediction(detections: Sequence[tool_api.Detection]) -> tool_api.GroundingPrediction | Exception:

@@ -3,7 +3,8 @@
 Only images that the processor brings to one shape share a forward pass. A batch of several shapes would have to be padded,
 and padding changes the boxes (the vision backbone attends to it): the answer to a request would depend on which other
 requests arrived with it, and a recorded answer could not be repeated. The samples of a group look at one image, and
-photographs have few shapes, so batches form all the same; OWLv2 brings every image to one square.
+photographs have few shapes, so batches form all the same; OWLv2 brings every image to one square. An image that several
+requests of a pass show is prepared and encoded once (`gog_tools.grounding.sharing`).
 
 The processors of transformers do the resizing and turn the outputs into boxes, for each image alone, so that an answer is
 the one that transformers gives to a single image. Boxes are in pixels of the image that was sent. The agent decodes an
@@ -27,7 +28,7 @@ from pydantic import Field
 from gog import tool_api, wording
 from gog.errors import UserError
 from gog.images import Image
-from gog_tools.grounding import phrases, weights
+from gog_tools.grounding import phrases, sharing, weights
 from gog_tools.serving import devices
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -46,6 +47,8 @@ class Network(abc.ABC):
     """Of the config.json of its weights."""
     model_class: type[Any]
     """Class of the model."""
+    vision: str
+    """Name of the model's module that encodes images, and depends on nothing else."""
 
     def __init__(
         self, folder: Path, *, threshold: float, overlap: float, limit: int, batch: int, device: str, dtype: Dtype
@@ -70,6 +73,7 @@ class Network(abc.ABC):
         self.device = devices.find(device)
         self.dtype = _dtype(dtype, self.device)
         self.processor, self.model = self._load(folder)
+        self._shared = sharing.SharedVision(self.model.get_submodule(self.vision))
         try:
             self.detect([PROBE], ["a thing"])
         except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, IndexError) as error:
@@ -84,12 +88,15 @@ class Network(abc.ABC):
         found: list[list[tool_api.Detection]] = [[] for _ in images]
         queries = [phrases.split(expression) for expression in expressions]
         groups: dict[tuple[Any, ...], list[tuple[int, dict[str, torch.Tensor]]]] = defaultdict(list)
+        prepared: dict[int, dict[str, torch.Tensor]] = {}
         for index, (image, query) in enumerate(zip(images, queries, strict=True)):
             if query:
-                features = self._features(image)
+                features = prepared.get(id(image)) or prepared.setdefault(id(image), self._features(image))
                 shape = tuple(features["pixel_values"].shape)
                 groups[shape, self.text_shape(query)].append((index, features))
+        order = {key: place for place, key in enumerate(prepared)}
         for members in groups.values():
+            members.sort(key=lambda member: order[id(images[member[0]])])  # expressions of one image share a pass
             for start in range(0, len(members), self.batch):
                 part = members[start : start + self.batch]
                 sizes = [(images[index].height, images[index].width) for index, _ in part]
@@ -136,11 +143,12 @@ class Network(abc.ABC):
         queries: Sequence[Sequence[str]],
         sizes: Sequence[tuple[int, int]],
     ) -> list[list[tool_api.Detection]]:
-        """One forward pass."""
+        """One forward pass. Features of equal images are the same object."""
         tokens = self.tokens(queries)
         joined = {name: torch.cat([each[name] for each in features]) for name in features[0]}
         inputs = {name: self._moved(tensor) for name, tensor in (joined | tokens).items()}
-        outputs = self.model(**inputs)
+        with self._shared.of([id(each) for each in features]):
+            outputs = self.model(**inputs)
         for name in ("logits", "pred_boxes"):
             outputs[name] = outputs[name].float().cpu()
         return [self._best(*each) for each in self.boxes(outputs, tokens, queries, sizes)]

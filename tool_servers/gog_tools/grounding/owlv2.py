@@ -23,6 +23,7 @@ class Owlv2(network.Network):
 
     model_type = "owlv2"
     model_class = transformers.Owlv2ForObjectDetection
+    vision = "owlv2.vision_model"
 
     def __init__(
         self,
