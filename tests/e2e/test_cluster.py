@@ -131,12 +131,12 @@ def collector(cluster: ApiServer) -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def run(installed: ApiServer, prometheus: Prometheus, collector: Collector) -> Run:
-    """The complete run, during which the operator was killed ten times and a trainer pod once."""
+    """The complete run, whose policy is served, and during which the operator was killed ten times and a trainer pod once."""
     run, moments = Run(installed), random.Random(7)
     started = time.monotonic()
     installed.kubectl("apply", "-n", NAMESPACE, "-f", str(MANIFEST))
     killed, pod_killed, due = 0, False, started + 10
-    while not run.holds("Complete"):
+    while not (run.holds("Complete") and run.holds("Served")):
         assert not run.holds("Failed"), installed.kubectl("describe", "gogrun", "world", "-n", NAMESPACE)
         assert time.monotonic() - started < PATIENCE, installed.kubectl("get", "gog,pods", "-n", NAMESPACE)
         if killed < KILLS and time.monotonic() >= due:
