@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image as PILImage
-from support.builders import answer, make_image, make_question, run
+from support.builders import answer, make_image, make_question, run, text_search
 from support.scripted_engine import ScriptedEngine
 from support.services import FakeServices
 
 from gog.images import Image
 from gog.spec import GRPOConfig
+from gog.tool_types import FailureKind, Reply, ToolFailure
 from gog_recipes import losses
 from gog_recipes.grpo import GRPORecipe
 from gog_recipes.rollout.question_pool import QuestionPool
@@ -127,3 +128,37 @@ def test_a_long_episode_loses_reward_with_dapo_and_not_with_grpo(tmp_path):
         rewarded = step(recipe).groups[0][0].reward
         lost[loss] = rewarded.overlong
     assert lost == {"grpo": 0.0, "dapo": pytest.approx(0.5, abs=0.05)}
+
+
+class DeadSearch(FakeServices):
+    """Services whose text search fails."""
+
+    async def search_text(self, query: str) -> Reply[Any]:
+        return Reply(None, ToolFailure("textSearch", FailureKind.SERVER_ERROR, "on purpose"), attempts=1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "excluded", "treated", "learned"),
+    [
+        ("exclude", 4, 0, 0),  # the others of their groups have nothing to be compared with
+        ("mask", 0, 4, 4),
+        ("drop", 8, 0, 0),
+        ("keep", 0, 0, 8),
+        ("zero", 0, 4, 8),
+        ("fatal-clamp", 0, 4, 4),
+    ],
+)
+def test_a_step_learns_from_trajectories_with_failures_what_the_rule_leaves(tmp_path, rule, excluded, treated, learned):
+    """Of each group one sample answers at once and rightly; the other one's search fails, and it answers wrongly."""
+    fatal = {"fatal_failures": 1} if rule == "fatal-clamp" else {}
+    recipe = make_recipe(tmp_path, tool_failures=rule, **fatal)
+    recipe.rollouts.toolbox = DeadSearch()
+    recipe.rollouts.engine = ScriptedEngine(
+        lambda prompt, seed: [text_search(), answer("Bob")] if seed[-1] else [answer("Ada")]
+    )
+    found = step(recipe)
+    assert found.exclusions.excluded == sum(bool(item.excluded) for item in found.trajectories) == excluded
+    assert sum(bool(item.treatment) for item in found.trajectories) == treated
+    assert sum(bool(item.advantage) for item in found.trajectories) == learned
+    assert sum(map(recipe.has_signal, found.groups)) == (4 if learned else 0)
+    assert found.exclusions.by_calls.trajectories == {"0": 4, "1": 4}
