@@ -61,9 +61,9 @@ def filled(decoder: Decoder, rows: int, length: int) -> list[kv_cache.Blocks]:
 
 def seconds(decoder: Decoder, chosen: list[kv_cache.Blocks], length: int) -> float:
     """CPU time of one decode step."""
-    b = len(chosen)
+    b, rows = len(chosen), [kv_cache.Row(blocks) for blocks in chosen]
     ids, positions = torch.ones((b, 1), dtype=torch.long), torch.full((3, b, 1), length - 1)
-    inputs = StepInputs(chosen, [length - 1] * b, [1] * b, ids, positions, None, None)
+    inputs = StepInputs(rows, [length - 1] * b, [1] * b, ids, positions, None, None)
     begun = time.process_time()
     decoder.step(inputs)
     return time.process_time() - begun

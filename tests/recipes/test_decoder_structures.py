@@ -15,7 +15,7 @@ from gog.engine import Limits
 from gog.errors import UserError
 from gog.images import Image
 from gog.spec import EngineSettings, LoraSettings, ModelSpec
-from gog_recipes.models import decoder_weights, lora, policy_model
+from gog_recipes.models import decoder_weights, kv_cache, lora, policy_model
 from gog_recipes.rollout.engine import Parts
 from gog_recipes.rollout.transformers import TransformersEngine
 
@@ -205,8 +205,8 @@ def test_a_full_cache_makes_conversations_wait_and_changes_no_token(policies) ->
 def test_a_cache_too_small_for_one_conversation_is_refused_with_the_bytes_it_needs(policies) -> None:
     policy = policies("qwen3_vl", "float32")
     layout = policy.engine().decoder.layout
-    with pytest.raises(UserError, match=rf"kv_cache_bytes: .* max_tokens 1024 \(allow {1024 * layout.token_bytes} "):
-        policy.engine(kv_cache_bytes=1024 * layout.token_bytes - 1)
+    with pytest.raises(UserError, match=rf"kv_cache_bytes: .* max_tokens 1024 \(allow {1280 * layout.token_bytes} "):
+        policy.engine(kv_cache_bytes=1280 * layout.token_bytes - 1)
 
 
 def test_a_cache_grows_with_the_tokens_of_conversations(policies) -> None:
@@ -234,10 +234,11 @@ def test_a_deterministic_engine_repeats_bits_in_any_company(policies, family: st
     assert alone == together[:1]
 
 
-def test_a_deterministic_engine_repeats_bits_when_its_cache_is_full(policies) -> None:
+def test_a_deterministic_engine_repeats_bits_when_its_cache_is_full(policies, monkeypatch) -> None:
+    monkeypatch.setattr(kv_cache, "BLOCK_TOKENS", 64)  # so that conversations outgrow what they begin with
     policy = policies("qwen3_vl", "bfloat16")
     free = policy.engine(tokens=768, deterministic=True)
-    bound = 4 * free.decoder.cache.block * free.decoder.layout.token_bytes
+    bound = free.decoder.layout.conversation_bytes(768)
     full = policy.engine(tokens=768, deterministic=True, kv_cache_bytes=bound)
     assert bits(play(full, samples=3)) == bits(play(free, samples=3))
     assert full.counters.prefilled > full.counters.unique

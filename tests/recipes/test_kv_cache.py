@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from gog.trajectory import Segment
-from gog_recipes.models.kv_cache import BLOCK_TOKENS, FIRST_BLOCKS, KVCache, Layout
+from gog_recipes.models.kv_cache import BLOCK_TOKENS, FIRST_BLOCKS, KVCache, Layout, Shared
 from gog_recipes.rollout import scheduling
-from gog_recipes.rollout.slots import Group, Slot
+from gog_recipes.rollout.slots import Group, Prompt, Slot
 
 LAYOUT = Layout(layers=2, kv_heads=1, head_size=4, dtype=torch.float32, device=torch.device("cpu"))
 
@@ -47,30 +46,27 @@ def test_growing_keeps_what_is_cached() -> None:
     assert all(bool((pool[first[0]] == 7.0).all()) for pool in (*made.keys, *made.values))
 
 
-@pytest.mark.parametrize("tokens", [3, BLOCK_TOKENS, BLOCK_TOKENS + 5])
-def test_a_copied_beginning_has_the_same_keys_and_values_and_changes_no_more(tokens: int) -> None:
-    made, source, target = cache(), [], []
-    made.reserve(source, 2 * BLOCK_TOKENS)
-    made.reserve(target, 2 * BLOCK_TOKENS)
-    for pool in (*made.keys, *made.values):
-        pool.normal_()
-    before = [pool[target].clone() for pool in made.keys]
-    made.copy(source, [target], tokens)
-    for pool, old in zip(made.keys, before, strict=True):
-        copied, wanted, kept = (part.transpose(1, 2).flatten(0, 1) for part in (pool[target], pool[source], old))
-        assert torch.equal(copied[:tokens], wanted[:tokens]) and torch.equal(copied[tokens:], kept[tokens:])
-
-
 def slot(number: int, tokens: int, *, held: int = 0, made: KVCache | None = None, group: Group | None = None) -> Slot:
     """A conversation with so many pending tokens, `held` of them cached before."""
-    made_slot = Slot(number, np.random.default_rng(0), group=group)
+    made_slot = Slot(number, np.random.default_rng(0), group or Group())
     made_slot.segments = [Segment(source="prompt", tokens=(1,) * (held + tokens))]
     made_slot.pending, made_slot.cached = [1] * tokens, held
     if made is not None and held:
         assert made.reserve(made_slot.blocks, held)
-    if group is not None:
-        group.slots.append(made_slot)
+    made_slot.group.slots.append(made_slot)
     return made_slot
+
+
+def share(made: KVCache, members: list[Slot], tokens: int) -> None:
+    """Gives slots of a group their prompt of so many tokens, already in the cache, in blocks of its own."""
+    blocks: list[int] = []
+    assert made.reserve(blocks, tokens)
+    members[0].group.prompt = Prompt(Shared(blocks, tokens), tokens, torch.zeros(3))
+    for member in members:
+        member.cached = 0
+        member.segments = [Segment(source="prompt", tokens=(1,) * tokens)]
+        member.pending = [1] * (tokens + len(member.pending))
+        member.see_prompt()
 
 
 def first(ready: list[Slot], prefill_tokens: int) -> list[int]:
@@ -137,3 +133,58 @@ def test_conversations_without_room_do_not_hold_up_those_that_have_it() -> None:
         for chosen in scheduling.choices([new, under_way], 8192, alone=False)
     )
     assert next(each for each in found if each) == [under_way]
+
+
+def evicting(made: KVCache, evicted: list[int]):
+    """What the engine does with a conversation whose part of the cache is taken away."""
+
+    def evict(victim: Slot) -> None:
+        evicted.append(victim.number)
+        made.release(victim.blocks)
+        victim.rewind()
+        made.release(victim.group.unused_blocks())
+
+    return evict
+
+
+def test_a_prompt_is_cached_once_for_its_group_as_long_as_one_of_them_sees_it() -> None:
+    made, group = cache(), Group()
+    members = [slot(number, 0, group=group) for number in range(3)]
+    share(made, members, BLOCK_TOKENS + 1)
+    assert made.allocated - len(made._unused) == 2  # blocks of the prompt; no conversation has own ones yet
+    for member in members:
+        assert (member.cached, member.own_tokens, member.blocks, member.pending) == (BLOCK_TOKENS + 1, 0, [], [])
+        assert group.unused_blocks() == []
+        member.rewind()
+    assert len(group.unused_blocks()) == 2 and group.prompt is None
+
+
+def test_a_prompt_that_is_still_cached_is_not_read_again_by_a_conversation_that_lost_its_own_part() -> None:
+    made, group = cache(), Group()
+    members = [slot(number, 9, group=group) for number in range(2)]
+    share(made, members, 50)
+    members[1].rewind()
+    members[1].pending = [1] * 59
+    assert members[1].next_count(8192) == 50
+    members[1].see_prompt()
+    assert (members[1].cached, members[1].next_count(8192), members[1].own_tokens) == (50, 9, 9)
+
+
+def test_a_reading_step_ends_at_the_end_of_the_prompt() -> None:
+    resumed = slot(0, 50)
+    resumed.pending += [2] * 30
+    assert resumed.next_count(8192) == 50 and resumed.own_tokens == 50
+
+
+def test_the_oldest_conversation_gets_memory_from_prompts_that_only_younger_ones_see() -> None:
+    made, evicted, groups = cache(blocks=3), [], [Group(), Group()]
+    old, young = ([slot(2 * group + number, 1, group=groups[group]) for number in range(2)] for group in range(2))
+    share(made, old, BLOCK_TOKENS)
+    share(made, young, 2 * BLOCK_TOKENS)
+    assert made.available == 0
+    assert scheduling.with_memory([young[0]], [*old, *young], made, evicting(made, evicted)) == [] and not evicted[2:]
+    for each in young:
+        each.see_prompt()
+    found = scheduling.with_memory([old[0]], [*old, *young], made, evicting(made, evicted))
+    assert [each.number for each in found] == [0]
+    assert groups[1].prompt is None and groups[0].prompt is not None

@@ -26,7 +26,7 @@ from gog.trajectory import Segment, Trajectory, Turn
 from gog_recipes import losses
 from gog_recipes.estimate.meter import Bytes, Item, Moments
 from gog_recipes.estimate.subject import Subject
-from gog_recipes.models import packing, policy_model, vision
+from gog_recipes.models import kv_cache, packing, policy_model, vision
 from gog_recipes.models.decoder import Decoder, StepInputs
 from gog_recipes.rollout import draw
 from gog_recipes.runtime import optimizer
@@ -199,7 +199,8 @@ def _step(subject: Subject, decoder: Decoder, rows: list[list[int]], start: int,
         features = image_features(subject.config, len(rows) * (count // 2), language)
         subject.meter.hold(features, Item.FEATURES)
     places = torch.zeros(3, len(rows), count, dtype=torch.int64)
-    decoder.step(StepInputs(rows, [start] * len(rows), [count] * len(rows), ids, places, images, features))
+    held = [kv_cache.Row(blocks) for blocks in rows]
+    decoder.step(StepInputs(held, [start] * len(rows), [count] * len(rows), ids, places, images, features))
 
 
 # ---------------------------------------------------------------- training

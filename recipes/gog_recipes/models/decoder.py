@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from gog_recipes.models import decoder_attention, decoder_weights, kv_cache, policy_model
 from gog_recipes.models.decoder_attention import Attention
 from gog_recipes.models.decoder_weights import Layer
-from gog_recipes.models.kv_cache import Blocks
+from gog_recipes.models.kv_cache import Row
 from gog_recipes.runtime import parallel
 
 
@@ -31,10 +31,10 @@ from gog_recipes.runtime import parallel
 class StepInputs:
     """What a step reads."""
 
-    rows: Sequence[Blocks]
-    """Cache blocks of each of the b conversations, reserved for the new tokens too."""
+    rows: Sequence[Row]
+    """Where each of the b conversations is cached; blocks are reserved for the new tokens too."""
     starts: Sequence[int]
-    """Tokens of each that are cached."""
+    """Tokens of each that are cached, those of a shared prompt included."""
     counts: Sequence[int]
     """New tokens of each, at least 1."""
     ids: torch.Tensor

@@ -2,15 +2,15 @@
 
 Rows for as many tokens as a conversation may have would take tens of gigabytes before the first is sampled. Here a
 conversation holds the blocks that it needs, each block has one owner, and all blocks together stay within a bound of
-bytes. A pool that is full grows by half, layer by layer, so growing needs the space of one layer besides.
+bytes. A prompt that several conversations open with has blocks of its own, which all of them read. A pool that is full
+grows by half, layer by layer, so growing needs the space of one layer besides.
 
-Not here: who waits when nothing is left (rollout/scheduling.py); prompts shared in place instead of copied.
+Not here: who waits when nothing is left (rollout/scheduling.py).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,9 +45,39 @@ class Layout:
         return 2 * self.layers * self.kv_heads * self.head_size * self.dtype.itemsize
 
     def conversation_bytes(self, longest: int) -> int:
-        """Bytes of the blocks of a conversation of so many tokens."""
+        """Bytes of the blocks of a conversation of so many tokens, whose prompt fills a block in part."""
         block = min(BLOCK_TOKENS, longest)
-        return -(-longest // block) * block * self.token_bytes
+        return (-(-longest // block) + 1) * block * self.token_bytes
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A prompt that is cached once for several conversations."""
+
+    blocks: Blocks
+    """Its own; conversations continue in blocks of theirs."""
+    tokens: int
+    """Of the prompt."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a conversation is cached."""
+
+    blocks: Blocks
+    """Its own, in the order of its tokens."""
+    shared: Shared | None = None
+    """What precedes them."""
+
+    @property
+    def shared_tokens(self) -> int:
+        """Tokens that are cached before its own."""
+        return self.shared.tokens if self.shared is not None else 0
+
+    @property
+    def shared_blocks(self) -> Blocks:
+        """Blocks of these."""
+        return self.shared.blocks if self.shared is not None else []
 
 
 class KVCache:
@@ -110,17 +140,6 @@ class KVCache:
         for block in blocks:
             heapq.heappush(self._unused, block)
         blocks.clear()
-
-    def copy(self, source: Blocks, targets: Sequence[Blocks], tokens: int) -> None:
-        """Copies the first tokens of a conversation to others, which have reserved blocks for them."""
-        whole, rest = divmod(tokens, self.block)
-        into = [block for target in targets for block in target[:whole]]
-        last = [target[whole] for target in targets] if rest else []
-        for pool in (*self.keys, *self.values):
-            if into:
-                pool[into] = pool[source[:whole] * len(targets)]
-            if last:
-                pool[last, :, :rest] = pool[source[whole], :, :rest]
 
     def _grow(self, needed: int) -> None:
         """Allocates at least this many blocks."""

@@ -4,8 +4,9 @@ Reading and decoding are different steps: a mixed one would pad every single tok
 is bounded by its tokens, padding included, and takes conversations with about as much to read.
 
 Memory goes to conversations in the order in which they were opened. One that grows may take it from one that was opened
-later, which is then read again when there is room; one that holds nothing yet waits until there is room for its pending
-tokens and for a block of each that is under way, so that those are seldom interrupted. So the oldest always advances.
+later, which is then read again when there is room; one that holds no blocks yet waits until there is room for its pending
+tokens and for a block of each that is under way, so that those are seldom interrupted. A prompt is in the cache as long
+as one of its conversations sees it. So the oldest always advances.
 """
 
 from __future__ import annotations
@@ -59,20 +60,23 @@ def with_memory(
         chosen: slots of the next step
         others: all open slots
         cache: gives the blocks
-        evict: takes a slot's blocks away; it must read everything again
+        evict: takes a slot's part of the cache away; it must read everything again
     """
-    holders = sorted((slot for slot in others if slot.blocks), key=lambda slot: slot.number)
+    holders = sorted((slot for slot in others if slot.blocks or slot.shared), key=lambda slot: slot.number)
+    under_way = sum(bool(slot.blocks) for slot in holders)
     found: list[Slot] = []
     for slot in sorted(chosen, key=lambda slot: slot.number):
-        needed = cache.blocks_for(slot.tokens)
-        if not slot.blocks and holders and cache.available < needed + len(holders):
+        begins = not slot.blocks
+        if begins and under_way and cache.available < cache.blocks_for(slot.own_tokens) + under_way:
             continue
-        while not cache.reserve(slot.blocks, slot.tokens):
-            if not slot.blocks or not holders or holders[-1].number <= slot.number:
+        while not cache.reserve(slot.blocks, slot.own_tokens):
+            if (begins and under_way) or not holders or holders[-1].number <= slot.number:
                 break
+            under_way -= bool(holders[-1].blocks)
             evict(holders.pop())
         else:
             found.append(slot)
+            under_way += begins
             if all(slot is not holder for holder in holders):
                 bisect.insort(holders, slot, key=lambda slot: slot.number)
     return found

@@ -1,7 +1,8 @@
 """The state of conversations in the in-process engine, and the tensors that a step reads of them.
 
 A slot holds what belongs to a conversation: which tokens are cached and in which blocks, which wait to be read, and the
-turn that is being sampled. Groups share their prompt: one slot reads it for all.
+turn that is being sampled. Groups share their prompt: one slot reads it for all, and all of them see it where it is
+cached.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from gog.errors import NotFinite
 from gog.trajectory import Segment
 from gog_recipes.models.decoder import StepInputs
 from gog_recipes.models.family import Processor
-from gog_recipes.models.kv_cache import Blocks
+from gog_recipes.models.kv_cache import Blocks, Row, Shared
 from gog_recipes.models.vision import Vision
 
 
@@ -31,16 +32,18 @@ class Slot:
     """Counts conversations in the order in which they were opened."""
     noise: np.random.Generator
     """The conversation's own sampling noise: one draw in [0, 1) per token."""
+    group: Group
+    """The conversations that share its prompt."""
     suppressed: tuple[int, ...] = ()
     """Token ids that this conversation must not sample."""
-    group: Group | None = None
-    """The conversations that share its prompt."""
     exact: bool = False
     """Whether tokens that are read again must be read in the steps in which they were read first."""
     blocks: Blocks = field(default_factory=list)
-    """Its part of the cache."""
+    """Its own part of the cache."""
+    shared: Shared | None = None
+    """The prompt in the cache, which it sees; None as long as it has not been read, or is not seen any more."""
     cached: int = 0
-    """Tokens in the cache."""
+    """Tokens in the cache, those of the prompt included."""
     position: int = 0
     """Rotary position of the next token, behind those in `places`."""
     pending: list[int] = field(default_factory=list)
@@ -71,6 +74,23 @@ class Slot:
         """Tokens of the conversation, read or not."""
         return self.cached + len(self.pending)
 
+    @property
+    def own_tokens(self) -> int:
+        """Tokens that its own blocks must hold when the next step has read all that it can."""
+        if self.shared is not None:
+            return self.tokens - self.shared.tokens
+        return min(self.tokens, self.prompt_tokens)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.segments[0].tokens)
+
+    @property
+    def row(self) -> Row:
+        """Where it is cached."""
+        return Row(self.blocks, self.shared)
+
     def append(self, segment: Segment) -> None:
         """Takes a prompt or an observation to be read."""
         self.segments.append(segment)
@@ -88,14 +108,28 @@ class Slot:
     def rewind(self) -> None:
         """Reads the whole conversation again: its part of the cache is gone, and belongs to others."""
         own = [*self.segments, Segment(source="model", tokens=tuple(self.turn))]
+        self.shared = None
         self.cached, self.position, self.places, self.logits, self.sampled_last = 0, 0, None, None, False
         self.pending = [token for segment in own for token in segment.tokens]
         self.images, self.image_tokens_read = [image for segment in own for image in segment.images], 0
         self.cuts = deque(_cuts(own) if self.exact else ())
 
+    def see_prompt(self) -> None:
+        """Sees the group's prompt from now on, where it was read, instead of reading it."""
+        prompt = self.group.prompt
+        if prompt is None or self.shared is not None or self.cached:
+            return
+        opening = self.segments[0]
+        self.shared, self.position, self.places = prompt.shared, prompt.position, None
+        self.images = self.images[len(opening.images) :]
+        self.mark_read(len(opening.tokens))
+        self.logits = None if self.pending else prompt.logits
+
     def next_count(self, most: int) -> int:
-        """How many of the pending tokens the next step reads."""
+        """How many of the pending tokens the next step reads. The last token of a prompt is the last of its step."""
         end = self.cuts[0] - self.cached if self.cuts else len(self.pending)
+        if self.shared is None:
+            end = min(end, self.prompt_tokens - self.cached)
         return min(end, most)
 
     def mark_read(self, count: int) -> None:
@@ -159,32 +193,52 @@ def _cuts(segments: Sequence[Segment]) -> list[int]:
     return found
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt that was read, and is in the cache."""
+
+    shared: Shared
+    """Its part of the cache."""
+    position: int
+    """Rotary position of the token that follows it."""
+    logits: torch.Tensor
+    """[vocabulary] after its last token."""
+
+
 @dataclass
 class Group:
     """Conversations that open with the same prompt."""
 
     slots: list[Slot] = field(default_factory=list)
     """Those that are still open."""
-    read: bool = False
-    """Whether the prompt was read, and given to all of them that there was room for."""
+    prompt: Prompt | None = None
+    """Their prompt, as long as one of them sees it."""
+
+    def take_prompt(self, reader: Slot, logits: torch.Tensor) -> None:
+        """Keeps the prompt that one of the slots has just read, for all of them. logits: [vocabulary] after it."""
+        self.prompt = Prompt(Shared(reader.blocks, reader.cached), reader.position, logits)
+        reader.blocks, reader.shared = [], self.prompt.shared
+        for slot in self.slots:
+            slot.see_prompt()
+
+    def unused_blocks(self) -> Blocks:
+        """Blocks of the prompt, once none of the slots sees it any more; it must be read again then."""
+        if self.prompt is None or any(slot.shared is not None for slot in self.slots):
+            return []
+        prompt, self.prompt = self.prompt, None
+        return prompt.shared.blocks
 
 
 def one_reader_per_group(slots: Sequence[Slot]) -> list[Slot]:
     """The slots without those whose prompt another one of them reads, or has begun to read."""
     chosen, seen = [], set()
     for slot in sorted(slots, key=lambda slot: slot.cached == 0):
-        if slot.group is None or slot.group.read:
+        if slot.shared is not None:
             chosen.append(slot)
         elif id(slot.group) not in seen:
             seen.add(id(slot.group))
             chosen.append(slot)
     return sorted(chosen, key=lambda slot: slot.number)
-
-
-def take_prompt(reader: Slot, other: Slot, logits: torch.Tensor) -> None:
-    """Gives a slot the state of the one that read their common prompt, whose cache was copied."""
-    other.cached, other.position, other.logits = reader.cached, reader.position, logits
-    other.pending, other.images, other.places = [], [], None
 
 
 def step_inputs(slots: Sequence[Slot], counts: Sequence[int], processor: Processor, vision: Vision) -> StepInputs:
@@ -211,7 +265,7 @@ def step_inputs(slots: Sequence[Slot], counts: Sequence[int], processor: Process
                 features += _take_features(slot, int((ids[row, :count] == processor.image_pad).sum()), vision)
     images = torch.from_numpy(ids == processor.image_pad) if features else None
     return StepInputs(
-        rows=[slot.blocks for slot in slots],
+        rows=[slot.row for slot in slots],
         starts=[slot.cached for slot in slots],
         counts=counts,
         ids=torch.from_numpy(ids),
@@ -223,9 +277,12 @@ def step_inputs(slots: Sequence[Slot], counts: Sequence[int], processor: Process
 
 def _take_places(slot: Slot, count: int, processor: Processor, vision: Vision) -> np.ndarray:
     """Rotary positions [3, count] of the next tokens of a slot."""
-    if slot.places is None:  # of all pending tokens at once, because an image's tokens may be read in several steps
-        grids = [vision.grid(image) for image in slot.images]
-        slot.places, slot.position = processor.positions(slot.pending, grids, slot.position)
+    if slot.places is None:  # of the whole text at once, because an image's tokens may be read in several steps
+        tokens, images = slot.pending, slot.images
+        if slot.shared is None:  # others continue where the prompt ends
+            tokens, images = tokens[: slot.prompt_tokens - slot.cached], images[: len(slot.segments[0].images)]
+        grids = [vision.grid(image) for image in images]
+        slot.places, slot.position = processor.positions(tokens, grids, slot.position)
     taken, left = slot.places[:, :count], slot.places[:, count:]
     slot.places = left if left.shape[1] else None
     return taken

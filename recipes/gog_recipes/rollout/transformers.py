@@ -41,7 +41,7 @@ from gog_recipes.models.kv_cache import Layout
 from gog_recipes.rollout import scheduling
 from gog_recipes.rollout.draw import draw
 from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
-from gog_recipes.rollout.slots import Group, Slot, not_finite, step_inputs, take_prompt
+from gog_recipes.rollout.slots import Group, Slot, not_finite, step_inputs
 
 PATIENCE = 0.002
 """Seconds that a step waits for more conversations, when fewer than half of the open ones have something to do."""
@@ -109,14 +109,13 @@ class TransformersEngine:
         for seed, segments in zip(seeds, earlier, strict=True):
             noise = np.random.Generator(np.random.Philox(np.random.SeedSequence(list(seed))))
             self._opened += 1
-            slot = Slot(self._opened, noise, suppressed, None if segments else group, exact=self.settings.deterministic)
+            slot = Slot(self._opened, noise, group, suppressed, exact=self.settings.deterministic)
             slot.resume(segments or [opening])
-            if not segments:
-                group.slots.append(slot)
+            group.slots.append(slot)
             self._open[slot.number] = slot
             slots.append(slot)
-        again = sum(len(segment.tokens) for segments in earlier for segment in segments)
-        self._count(unique=again + (len(opening.tokens) if group.slots else 0))
+        again = sum(len(segment.tokens) for segments in earlier for segment in segments[1:])
+        self._count(unique=again + len(opening.tokens))
         return [TransformersSession(self, slot) for slot in slots]
 
     async def rest(self) -> None:
@@ -135,7 +134,7 @@ class TransformersEngine:
         self._held = True
         while True:
             for slot in self._open.values():
-                if slot.blocks and not slot.turn:
+                if (slot.blocks or slot.shared) and not slot.turn:
                     self._evict(slot)  # also of turns that just ended, because those under way may need the memory
             if not self.busy:
                 return
@@ -192,9 +191,9 @@ class TransformersEngine:
         """Frees what a conversation holds that is over; again is harmless."""
         if self._open.pop(slot.number, None) is None:
             return
+        slot.group.slots.remove(slot)
         self.decoder.cache.release(slot.blocks)
-        if slot.group is not None:
-            slot.group.slots.remove(slot)
+        self.decoder.cache.release(slot.group.unused_blocks())
         self._wake.set()
 
     async def _prepare(self, images: Sequence[Image]) -> None:
@@ -247,6 +246,8 @@ class TransformersEngine:
 
     def _advance(self, ready: Sequence[Slot]) -> bool:
         """Makes one step with some of these slots; False if the cache has no room for any of them."""
+        for slot in ready:
+            slot.see_prompt()
         if known := [slot for slot in ready if slot.logits is not None]:
             self._sample(known, torch.stack([slot.logits for slot in known if slot.logits is not None]))
             return True
@@ -261,6 +262,7 @@ class TransformersEngine:
         """Takes a conversation's part of the cache away; it is read again when there is room."""
         self.decoder.cache.release(slot.blocks)
         slot.rewind()
+        self.decoder.cache.release(slot.group.unused_blocks())
 
     def _step(self, slots: list[Slot]) -> None:
         """Reads what these slots have pending, and samples one token for each that has read all of it."""
@@ -271,39 +273,12 @@ class TransformersEngine:
             slot.mark_read(count)
         metrics.record_tokens("prefilled", read)
         self._count(prefilled=read, steps=1)
+        for number, slot in enumerate(slots):
+            if slot.shared is None and slot.cached == slot.prompt_tokens:
+                slot.group.take_prompt(slot, logits[number].clone())
         done = [number for number, slot in enumerate(slots) if not slot.pending]
         if done:
-            slots = [slots[number] for number in done]
-            self._sample(*self._share_prompts(slots, logits if len(done) == len(logits) else logits[done]))
-
-    def _share_prompts(self, slots: list[Slot], logits: torch.Tensor) -> tuple[list[Slot], torch.Tensor]:
-        """Copies prompts that were just read to the others of their groups.
-
-        Args:
-            slots: b slots that were read.
-            logits: [b, vocabulary] after the last token of each.
-
-        Returns:
-            These slots and those that wait and share a prompt with one of them; their logits.
-        """
-        sampled, sources = list(slots), list(range(len(slots)))
-        for number, slot in enumerate(slots):
-            group = slot.group
-            if group is None or group.read:
-                continue
-            group.read = True
-            cache, targets = self.decoder.cache, []
-            for other in group.slots:
-                if other is slot or not cache.reserve(other.blocks, slot.cached):
-                    continue  # without room it reads the prompt itself, later
-                take_prompt(slot, other, logits[number])
-                targets.append(other.blocks)
-                if other.waiting is not None:
-                    sampled.append(other)
-                    sources.append(number)
-            if targets:
-                cache.copy(slot.blocks, targets, slot.cached)
-        return sampled, logits[sources] if len(sampled) > len(slots) else logits
+            self._sample([slots[number] for number in done], logits if len(done) == len(logits) else logits[done])
 
     def _sample(self, slots: list[Slot], logits: torch.Tensor) -> None:
         """Draws one token per slot from logits [b, vocabulary], and delivers the turns that it completes."""
