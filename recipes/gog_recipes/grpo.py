@@ -352,6 +352,7 @@ class GRPORecipe(FTRecipeInterface):
             self.step, self.cfg.steps, reward=measured["reward_mean"], tool_failure_ratio=measured["tool_failure_ratio"],
             reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
             no_signal_steps=sum(line.get("learned") == 0 for line in lines), no_signal_in_a_row=quiet,
+            step_seconds=spent["seconds"], step_parts=timers.largest(spent),
         )  # fmt: skip
         if self.step % 5 == 0 or self.step == self.cfg.steps:
             self.stage.log(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")

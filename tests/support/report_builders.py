@@ -290,6 +290,9 @@ def _grpo_row(step: int, total: int, share: float, gain: float, rng: random.Rand
         "frac_reward_zero_std": 0.2 + 0.2 * share, "behaviour": {"none": 0.3 - 0.2 * share, "single": 0.3, "mixed": 0.4 + 0.2 * share},
         "choice_accuracy": None if step == 3 else 0.5 + 0.4 * share, "generated_tokens": 4100 + 200 * rng.random(), "prefill_ratio": 1.1,
         "logp_diff_max": 1e-5, "logp_diff_mean": 1e-6, "seconds": 2.1, "rollout_seconds": 1.2, "train_seconds": 0.9,
+        "seconds_rollout": 0.8 - 0.1 * share, "seconds_tools": 0.3 + 0.1 * share, "seconds_judge": 0.1, "seconds_reference": 0.2,
+        "seconds_train": 0.6, "seconds_sync": 0.05, "seconds_idle": 0.05, "trainer_idle": 0.6, "engine_idle": 0.6,
+        "generated_tokens_per_second": 3400.0, "tokens_per_second": 9000.0, "host_memory_peak_bytes": 2 * 10**9,
     }  # fmt: skip
 
 

@@ -360,7 +360,7 @@ def said(value: float, unit: Unit) -> str:
         return f"${value:,.2f}" if abs(value) < 100 else f"${value:,.0f}"
     if unit == "count" and abs(value) < 1e4:
         return f"{value:,.0f}" if abs(value) >= 10 or abs(value - round(value)) < 0.05 else f"{value:.1f}"
-    ending = {"bytes_per_second": "B/s", "per_second": "/s"}.get(unit, "")
+    ending = {"bytes_per_second": "B/s", "bytes": "B", "per_second": "/s"}.get(unit, "")
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
             return f"{value / factor:.3g} {letter}{ending}"

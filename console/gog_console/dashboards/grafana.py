@@ -18,7 +18,7 @@ SCHEMA = 39
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 TYPES = {"lines": "timeseries", "number": "stat", "bars": "bargauge", "states": "state-timeline"}
 UNITS = {
-    "none": "none", "share": "percentunit", "seconds": "s", "bytes_per_second": "Bps", "per_second": "short",
+    "none": "none", "share": "percentunit", "seconds": "s", "bytes_per_second": "Bps", "bytes": "bytes", "per_second": "short",
     "dollars": "currencyUSD", "dollars_per_hour": "currencyUSD", "count": "short",
 }  # fmt: skip
 

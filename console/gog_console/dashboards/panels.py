@@ -15,7 +15,9 @@ from typing import Literal
 from gog_console.dashboards import palette
 
 Kind = Literal["lines", "number", "bars", "states"]
-Unit = Literal["none", "share", "seconds", "bytes_per_second", "per_second", "dollars", "dollars_per_hour", "count"]
+Unit = Literal[
+    "none", "share", "seconds", "bytes", "bytes_per_second", "per_second", "dollars", "dollars_per_hour", "count"
+]
 
 WHERE = 'namespace=~"$namespace",run=~"$run"'
 """Label selector of a run's series on a cluster."""

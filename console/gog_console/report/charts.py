@@ -6,6 +6,7 @@ exactly the values that were drawn.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -63,11 +64,21 @@ class Chart:
     """Charts of one group share the pointer's position."""
     axis: str = "step"
     """Label of the x axis."""
+    stacked: bool = False
+    """Whether curves are stacked as areas, the first one at the bottom; then a missing value counts as 0."""
     frame: _Frame = field(init=False)
     """Mapping from data to the plot; derived."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame", _frame(self))
+
+    @property
+    def heights(self) -> list[Values]:
+        """Where each curve is drawn: its values, or their sum with those of the curves below it."""
+        if not self.stacked:
+            return [line.values for line in self.lines]
+        rows = ([value or 0.0 for value in line.values] for line in self.lines)
+        return [*itertools.accumulate(rows, _added)]
 
     def read(self, value: float | None) -> str:
         """A value as text, in percent for shares."""
@@ -109,7 +120,7 @@ def draw(chart: Chart) -> Markup:
             "svg",
             tag("title", chart.title),
             _axes(chart),
-            [_curve(chart, line) for line in chart.lines],
+            _areas(chart) if chart.stacked else [_curve(chart, line) for line in chart.lines],
             tag("line", class_="cursor", y1=TOP, y2=HEIGHT - BOTTOM, x1=0, x2=0, visibility="hidden"),
             [tag("circle", class_=f"dot {line.style}", r=3.2, visibility="hidden") for line in chart.lines],
             viewBox=f"0 0 {WIDTH} {HEIGHT}",
@@ -130,10 +141,10 @@ def readings(chart: Chart) -> dict[str, object]:
         "x": [round(chart.frame.x(step), 1) for step in chart.steps],
         "lines": [
             {
-                "y": [None if value is None else round(chart.frame.y(value), 1) for value in line.values],
+                "y": [None if value is None else round(chart.frame.y(value), 1) for value in height],
                 "text": [chart.read(value) for value in line.values],
             }
-            for line in chart.lines
+            for line, height in zip(chart.lines, chart.heights)
         ],
     }
 
@@ -177,7 +188,7 @@ def _frame(chart: Chart) -> _Frame:
 
 def _limits(chart: Chart) -> tuple[float, float]:
     """Round ends of the y axis that include every curve and its band."""
-    found = [value for line in chart.lines for value in line.values if value is not None]
+    found = [value for height in chart.heights for value in height if value is not None]
     found += [end for line in chart.lines for ends in line.band if ends for end in ends]
     low, high = min([*found, *chart.holds], default=0.0), max([*found, *chart.holds], default=1.0)
     if high <= low:
@@ -221,6 +232,26 @@ def _curve(chart: Chart, line: Line) -> list[Child]:
     parts.append(_path(chart, line.values, f"curve {line.style} {'raw' if smooth else ''}"))
     if smooth:
         parts.append(_path(chart, moving_mean(line.values, window(len(chart.steps))), f"curve {line.style}"))
+    return parts
+
+
+def _added(below: list[float], own: list[float]) -> list[float]:
+    return [low + value for low, value in zip(below, own)]
+
+
+def _areas(chart: Chart) -> list[Child]:
+    """Each curve as the area between it and the one below."""
+    places = [chart.frame.x(step) for step in chart.steps]
+    if len(places) == 1:  # a single step has a width, too
+        places = [LEFT, WIDTH - RIGHT]
+    below: Values = [0.0] * len(chart.steps)
+    parts: list[Child] = []
+    for line, height in zip(chart.lines, chart.heights):
+        edges = [[chart.frame.y(value or 0.0) for value in each] for each in (height, below)]
+        upper, lower = (edge * 2 if len(edge) == 1 else edge for edge in edges)
+        outline = [*zip(places, upper), *reversed([*zip(places, lower)])]
+        parts.append(tag("path", d=_piece(outline) + "Z", class_=f"area {line.style}") if outline else None)
+        below = height
     return parts
 
 

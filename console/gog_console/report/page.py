@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from gog import actions
+from gog_console.dashboards import palette
 from gog_console.report import (
     bars,
     charts,
@@ -101,7 +102,7 @@ def component() -> str:
 
 def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:
     """Fills the template; each placeholder is replaced once, so inserted content is never searched for placeholders."""
-    style = "".join(asset(name) for name in STYLES)
+    style = "".join(asset(name) for name in STYLES) + parts_style()
     script = asset("tooltip.js") + component() + asset("embedded.js")
     values = {
         "policy": f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
@@ -118,6 +119,11 @@ def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:
         before, _, text = text.partition(f"{{{{{name}}}}}")
         pieces += [before, value]
     return "".join([*pieces, text])
+
+
+def parts_style() -> str:
+    """Colours of the parts of a step, the same as on dashboards."""
+    return "".join(f".part-{name} {{ --k: {colour}; }}\n" for name, colour in palette.PARTS.items())
 
 
 def _navigation() -> Markup:

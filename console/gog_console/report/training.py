@@ -27,7 +27,7 @@ def sft(data: Data) -> tuple[Markup, list[Chart]]:
 
 def sft_charts(rows: Sequence[Row]) -> list[Chart]:
     """Charts of supervised fine-tuning."""
-    return _step_charts("sft", rows, prefix="sft-", group="sft")
+    return [*_step_charts("sft", rows, prefix="sft-", group="sft"), *time_charts("sft", rows)]
 
 
 def grpo(data: Data) -> tuple[Markup, list[Chart]]:
@@ -51,7 +51,7 @@ def grpo(data: Data) -> tuple[Markup, list[Chart]]:
 
 
 def grpo_charts(rows: Sequence[Row]) -> list[Chart]:
-    """The six main charts; those without values are left out."""
+    """The main charts; those without values are left out."""
     means, deviations = column(rows, "reward_mean"), column(rows, "reward_std")
     band = [None if m is None or d is None else (m - d, m + d) for m, d in zip(means, deviations)]
     deviation = "band: ± 1 standard deviation over trajectories"
@@ -68,19 +68,78 @@ def grpo_charts(rows: Sequence[Row]) -> list[Chart]:
         chart("behaviour", "Behaviour", behaviour_lines(rows), "how a trajectory searched"),
         chart("choice", "Right candidate chosen", [Line("first choice of several", column(rows, "choice_accuracy"))]),
     ]
-    return [chart for chart in found if any(value is not None for line in chart.lines for value in line.values)]
+    return [*filter(_has_values, found), *time_charts("grpo", rows), *filter(_has_values, _pace(rows))]
+
+
+def time_charts(kind: str, rows: Sequence[Row]) -> list[Chart]:
+    """Where the time of a step goes: one chart, none for logs without parts."""
+    lines = [
+        Line(part.title, column(rows, f"seconds_{part.name}"), f"part-{part.name}")
+        for part in catalog.STEP_PARTS
+        if kind in part.stages and _known(rows, f"seconds_{part.name}")
+    ]
+    note = "seconds; at each moment one part, so what is hidden behind other work is not shown"
+    if not lines:
+        return []
+    return [
+        Chart(
+            f"time-{kind}",
+            "Where a step's time goes",
+            steps_of(rows),
+            lines,
+            note,
+            share=False,
+            group=kind,
+            stacked=True,
+        )
+    ]
+
+
+def _pace(rows: Sequence[Row]) -> list[Chart]:
+    """What waits in a step, and how fast it is."""
+    steps = steps_of(rows)
+    idle = [Line("trainer", column(rows, "trainer_idle"), "c1"), Line("engine", column(rows, "engine_idle"), "c4")]
+    speed = [
+        Line("generated", column(rows, "generated_tokens_per_second"), "c1"),
+        Line("trained", column(rows, "tokens_per_second"), "c3"),
+    ]
+    return [
+        Chart("idle", "Idle share of a step", steps, idle, "trainer: it waited; engine: no episode could proceed"),
+        Chart("speed", "Tokens per second", steps, speed, "while questions are played; during updates", share=False),
+    ]
 
 
 def optimisation_charts(rows: Sequence[Row]) -> list[Chart]:
     """Charts of the optimiser and of the cost per step."""
-    found = _step_charts("grpo", rows)
-    if _known(rows, "rollout_seconds"):
-        lines = [
-            Line("rollouts", column(rows, "rollout_seconds"), "c1"),
-            Line("update", column(rows, "train_seconds"), "c2"),
-        ]
-        found.append(Chart("seconds", "Seconds per step", steps_of(rows), lines, share=False))
-    return found
+    steps = steps_of(rows)
+    memory = [
+        Line("device", _gigabytes(rows, "device_memory_peak_bytes"), "c1"),
+        Line("host", _gigabytes(rows, "host_memory_peak_bytes"), "c2"),
+    ]
+    busy = [Line("mean", _busy(rows, "seconds_"), "c1"), Line("slowest rank", _busy(rows, "slowest_"), "c5")]
+    more = [
+        Chart("memory", "Peak memory", steps, memory, "GB; of the largest rank", share=False),
+    ]
+    if any(value is not None for value in busy[1].values):
+        more.append(
+            Chart("ranks", "Busy time of ranks", steps, busy, "seconds per step; apart: a straggler", share=False)
+        )
+    return [*_step_charts("grpo", rows), *filter(_has_values, more)]
+
+
+def _gigabytes(rows: Sequence[Row], name: str) -> list[float | None]:
+    return [None if value is None else value / 1e9 for value in column(rows, name)]
+
+
+def _busy(rows: Sequence[Row], prefix: str) -> list[float | None]:
+    """Seconds of each step in which a rank was not idle; None where its parts are unknown."""
+    names = [f"{prefix}{part.name}" for part in catalog.STEP_PARTS if part.name != "idle"]
+    found = ([value for name in names if (value := number(row.get(name))) is not None] for row in rows)
+    return [sum(each) if each else None for each in found]
+
+
+def _has_values(chart: Chart) -> bool:
+    return any(value is not None for line in chart.lines for value in line.values)
 
 
 def _step_charts(kind: str, rows: Sequence[Row], *, prefix: str = "", group: str = "grpo") -> list[Chart]:

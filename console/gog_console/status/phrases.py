@@ -71,7 +71,16 @@ def _grpo(metrics: Mapping[str, Any]) -> list[str]:
         row = metrics.get("no_signal_in_a_row") or 0
         last = f", the last {short_number(row)} in a row" if row > 1 else ""
         phrases.append(f"{short_number(count)} step{'' if count == 1 else 's'} without signal{last}")
-    return phrases
+    return phrases + _step(metrics)
+
+
+def _step(metrics: Mapping[str, Any]) -> list[str]:
+    """`2.1 s a step: rollout 48 %, tools 31 %`: the duration of the last step, and its largest parts."""
+    seconds, parts = metrics.get("step_seconds"), metrics.get("step_parts")
+    if not isinstance(seconds, int | float) or not isinstance(parts, Mapping):
+        return []
+    shares = ", ".join(f"{name} {short_percent(share)}" for name, share in _numbers(parts))
+    return [f"{formatting.clock(seconds)} a step: {shares}"]
 
 
 def _evaluate(metrics: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,8 @@ from gog_console.status.metric_log import Curve
 from gog_operator.api.objects import Progress
 from gog_operator.plan.summary import is_number
 
+SHOWN = 0.03
+"""Share of a step's time from which a part is shown."""
 WIDTH = 16
 """Bars in the sparkline of a course."""
 
@@ -53,7 +55,22 @@ def of_stage(kind: str, progress: Progress | None, curve: Curve) -> list[Figure]
             values = formatting.series(metrics.get(row.series, metrics.get(row.key)))
             bars = formatting.sparkline(values, WIDTH)
         made += [_figure(row, values, bars)] if values else []
-    return made
+    return [*made, *_parts(kind, curve)]
+
+
+def _parts(kind: str, curve: Curve) -> list[Figure]:
+    """The share of each part of a step in the last few steps; small parts are left out."""
+    recent = [point.figures for point in curve.points[-phrases.RECENT :]]
+    seconds = {
+        part.title: sum(value for row in recent if is_number(value := row.get(f"seconds_{part.name}")))
+        for part in catalog.STEP_PARTS
+        if kind in part.stages
+    }
+    whole = sum(seconds.values())
+    shares = {title: value / whole for title, value in seconds.items()} if whole else {}
+    return [
+        Figure(f"time: {title}", formatting.short_percent(share)) for title, share in shares.items() if share >= SHOWN
+    ]
 
 
 def _figure(row: catalog.StepMetric, values: list[float], bars: str) -> Figure:

@@ -193,6 +193,13 @@ def _by_part(prefix: str, ranks: Sequence[StepTimes]) -> dict[str, float]:
     return {f"{prefix}{name}": stats.mean([each.parts.get(name, 0.0) for each in ranks]) for name in names}
 
 
+def largest(figures: Mapping[str, float], count: int = 3) -> dict[str, float]:
+    """The largest parts of a step, as shares of it, by its step metrics."""
+    seconds = {part.name: figures.get(f"seconds_{part.name}", 0.0) for part in catalog.STEP_PARTS}
+    names = sorted(seconds, key=lambda name: -seconds[name])[:count]
+    return {name: round(seconds[name] / max(figures["seconds"], 1e-9), 3) for name in names}
+
+
 def played(figures: Mapping[str, float]) -> float:
     """Seconds of a step that rollouts took while the trainer waited, by its step metrics."""
     return sum(figures.get(f"seconds_{part}", 0.0) for part in ("rollout", "tools", "judge"))

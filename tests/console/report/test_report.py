@@ -16,9 +16,9 @@ import support.report_builders as builders
 from support import report_objects
 from support.report_pages import EVIL, data_of, page_of, summary_of, without_data, write
 
-from gog import store
+from gog import catalog, store
 from gog.errors import UserError
-from gog_console import report
+from gog_console import formatting, report
 from gog_console.report import (
     charts,
     gather,
@@ -52,6 +52,35 @@ def test_the_table_states_the_cost_of_a_question_and_of_a_correct_answer() -> No
     row = {"policy": "grpo", "usd_per_question": 0.0123, "usd_per_correct": 0.0246}
     assert "cost $0.012 a question and $0.025 a correct answer." in results._reading([("", row)])
     assert "cost" not in results._reading([("", {"policy": "grpo", "usd_per_question": 0.0})])
+
+
+# ---- where the time goes
+
+
+def test_the_time_of_a_step_is_stacked_in_the_order_of_its_parts_and_ends_at_the_whole_step():
+    rows = [
+        {"step": n, "seconds_rollout": 4.0, "seconds_tools": None if n == 1 else 3.0, "seconds_train": 2.0}
+        for n in (1, 2)
+    ]
+    (chart,) = training.time_charts("grpo", rows)
+    assert [line.name for line in chart.lines] == ["rollouts", "waiting for tools", "update"]
+    assert [list(height) for height in chart.heights] == [[4, 4], [4, 7], [6, 9]]
+    lines = charts.readings(chart)["lines"]
+    assert lines[1]["text"] == [formatting.DASH, "3"] and lines[2]["y"][1] == round(chart.frame.y(9), 1)
+    drawn = str(charts.draw(chart))
+    assert drawn.count('class="area part-') == 3 and "part-tools" in drawn
+
+
+def test_every_part_of_a_step_has_a_colour_in_the_report_and_on_dashboards():
+    assert all(f".part-{part.name} " in page.parts_style() for part in catalog.STEP_PARTS)
+
+
+def test_a_log_without_parts_has_no_chart_of_them_and_a_straggler_is_shown_with_several_ranks():
+    assert training.time_charts("grpo", [{"step": 1, "seconds": 3.0}]) == []
+    row = {"step": 1, "seconds_rollout": 3.0, "seconds_idle": 2.0}
+    assert "ranks" not in [chart.id for chart in training.optimisation_charts([row])]
+    (ranks,) = [c for c in training.optimisation_charts([row | {"slowest_rollout": 5.0}]) if c.id == "ranks"]
+    assert [list(line.values) for line in ranks.lines] == [[3.0], [5.0]]
 
 
 # ---- what programs rely on

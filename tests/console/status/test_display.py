@@ -49,6 +49,12 @@ def phrase_of(kind, **metrics):
             {"rewards": [0, 0], "no_signal_steps": 5, "no_signal_in_a_row": 3},
             "reward 0.00 → 0.00 ▁▁ · 5 steps without signal, the last 3 in a row",
         ),
+        (
+            "GRPOStage",
+            {"rewards": [0, 1], "step_seconds": 2.1, "step_parts": {"rollout": 0.48, "tools": 0.31, "train": 0.2}},
+            "reward 0.00 → 0.50 ▁█ · 2.1 s a step: rollout 48 %, tools 31 %, train 20 %",
+        ),
+        ("GRPOStage", {"rewards": [0, 1], "step_seconds": 2.1, "step_parts": "damaged"}, "reward 0.00 → 0.50 ▁█"),
         ("EvaluateStage", {"accuracy": {"direct": 0.05, "grpo": 0.81}}, "direct 5.0 % · grpo 81 %"),
         ("SFTStage", {"oddity": 3, "word": "x"}, "oddity 3"),
         ("SFTStage", {}, ""),
