@@ -86,14 +86,16 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _to_start(commands)
     _for_runs(commands)
+    _for_tools(commands)
     _for_pods(commands)
     _for_clusters(commands)
     return parser
 
 
-def _for_runs(commands: Commands) -> None:
-    """Commands for runs on this machine."""
+def _to_start(commands: Commands) -> None:
+    """Commands that take a manifest: what it would do, and doing it on this machine."""
     run = commands.add_parser("run", help="run a manifest on this machine, or resume its run", allow_abbrev=False)
     run.add_argument("file", metavar="FILE", help="a GoGRun, or a single stage")
     _metrics(run)
@@ -118,6 +120,9 @@ def _for_runs(commands: Commands) -> None:
     size.add_argument("--json", action="store_true", help="as JSON, for programs")
     _sets(size)
 
+
+def _for_runs(commands: Commands) -> None:
+    """Commands for runs that were started on this machine, and for what they leave."""
     for name, help_ in (
         ("status", "list runs, or show one in detail"),
         ("report", "write a run's report"),
@@ -147,6 +152,11 @@ def _for_runs(commands: Commands) -> None:
     )
     export.add_argument("--out", required=True, metavar="FOLDER", help="new folder, in Hugging Face form")
 
+    _view(commands.add_parser("view", help="view and review trajectories in a browser", allow_abbrev=False))
+
+
+def _for_tools(commands: Commands) -> None:
+    """Commands for the tools of runs: their data, their recorded answers, and whether they work."""
     index = commands.add_parser("index", help="index images for image search by an encoder", allow_abbrev=False)
     index.add_argument("what", choices=("build",), help="build the index of a folder")
     index.add_argument("arguments", nargs=argparse.REMAINDER, help="see gog index build --help")
@@ -155,7 +165,6 @@ def _for_runs(commands: Commands) -> None:
     )
     _tools(commands.add_parser("tools", help="call every tool of a manifest once", allow_abbrev=False))
     _judge(commands.add_parser("judge", help="compare a judge with labelled answers", allow_abbrev=False))
-    _view(commands.add_parser("view", help="view and review trajectories in a browser", allow_abbrev=False))
 
 
 class _ServeHelp(argparse.Action):

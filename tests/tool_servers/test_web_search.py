@@ -291,6 +291,11 @@ def test_a_model_summarises_pages_without_its_reasoning_and_for_its_price(load, 
     assert FACT in request["messages"][1]["content"] and FACT not in request["messages"][0]["content"]
 
 
+def test_a_model_that_reasons_for_thousands_of_tokens_has_room_for_its_summary(load, world):
+    ask(load("serpapi", summariser=model(world)))
+    assert min(each.body["max_tokens"] for each in world.of("v1")) >= 3_000 + 200
+
+
 def test_a_page_about_something_else_makes_room_for_the_next(load, world):
     backend = load("serpapi", summariser=model(world))
     nothing = {"choices": [{"message": {"role": "assistant", "content": " None. "}}]}

@@ -155,8 +155,8 @@ class ModelSummariser:
     """Address of its chat completions, and its key."""
     model: str
     """Its name in requests."""
-    max_tokens: int = 1_024
-    """Tokens that it may write, its reasoning included."""
+    max_tokens: int = 4_096
+    """Tokens that it may write, its reasoning included: five sentences take 200, and reasoning models think for thousands."""
     price_per_million: tuple[float, float] = (0.0, 0.0)
     """US dollars for a million tokens: of the prompt, and of what it writes."""
 

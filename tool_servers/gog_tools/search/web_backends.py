@@ -72,7 +72,7 @@ class SummariserOptions(Options):
     """Its model (openai)."""
     key_variable: Variable | None = None
     """Environment variable with the key; null sends none (openai)."""
-    max_tokens: int = Field(1_024, ge=16, le=100_000)
+    max_tokens: int = Field(4_096, ge=16, le=100_000)
     """Tokens that it may write, its reasoning included (openai)."""
     seconds: float = Field(30.0, gt=0, le=600)
     """Deadline of a summary (openai)."""
