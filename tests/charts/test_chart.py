@@ -12,6 +12,7 @@ import yaml
 from support import kube
 
 from gog_console import cli
+from gog_operator.build import pods
 from gog_operator.build.platform import Platform
 
 CHART = kube.ROOT / "charts/gog"
@@ -122,6 +123,35 @@ def test_stages_wait_for_their_last_scrape_as_the_values_set_it(helm):
 
 
 @pytest.mark.apiserver
+def test_where_the_cluster_assigns_users_no_pod_names_one(helm):
+    (deployment,) = of_kind(rendered(helm, "--set=pods.user=any"), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert "runAsUser" not in str(pod) and pod["securityContext"]["runAsNonRoot"]
+    (container,) = pod["containers"]
+    platform = Platform.from_environment({each["name"]: each["value"] for each in container["env"]})
+    assert platform.user is None and pods.security(platform.user)["runAsNonRoot"]
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & pods.security(platform.user).keys()
+
+
+@pytest.mark.apiserver
+def test_of_two_replicas_one_survives_a_drain(helm):
+    documents = rendered(helm, "--set=operator.replicas=2")
+    (deployment,), (budget,) = of_kind(documents, "Deployment"), of_kind(documents, "PodDisruptionBudget")
+    assert deployment["spec"]["replicas"] == 2 and "strategy" not in deployment["spec"]
+    assert budget["spec"]["selector"] == deployment["spec"]["selector"] and budget["spec"]["minAvailable"] == 1
+    assert not of_kind(rendered(helm), "PodDisruptionBudget"), "which would block every drain of a single replica"
+
+
+@pytest.mark.apiserver
+def test_every_image_is_taken_from_the_registry_of_the_values(helm):
+    (deployment,) = of_kind(rendered(helm, "--set=images.registry=registry.internal:5000/gog"), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    given = [each["value"] for each in container["env"] if each["name"].endswith("_IMAGE")]
+    assert len(given) == 3 and all(each.startswith("registry.internal:5000/gog/gog-") for each in given)
+    assert container["image"] in given
+
+
+@pytest.mark.apiserver
 def test_dashboards_have_the_sidecar_label_and_alerts_link_to_existing_runbooks(helm):
     documents = rendered(
         helm, "--set=monitoring.dashboards=true,monitoring.prometheusRule=true,monitoring.runbooks=https://x/y"
@@ -148,7 +178,7 @@ def test_dashboards_have_the_sidecar_label_and_alerts_link_to_existing_runbooks(
         ("images.trainer=", "minLength: got 0, want 1"),
         ("serviceAccount.create=false", "minLength: got 0, want 1"),
         ("networkPolicy.egress[0].cidr=example.com,networkPolicy.egress[0].ports={443}", "does not match pattern"),
-        ("operator.replicas=2", "additional properties 'replicas' not allowed"),
+        ("operator.copies=2", "additional properties 'copies' not allowed"),
         ("crds.install=yes", "want boolean"),
     ],
 )

@@ -34,6 +34,22 @@ def variables(job, task=0):
     return {each["name"]: each.get("value") for each in container_of(job, task)["env"]}
 
 
+def test_an_autoscaler_moves_no_trainer():
+    (task,) = made(workers={"replicas": 1})["spec"]["tasks"]
+    annotations = task["template"]["metadata"]["annotations"]
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+
+
+@pytest.mark.parametrize(("workers", "requests", "limits"), [
+    ({"gpus": 8}, {"cpu": "100m", "memory": "256Mi", "nvidia.com/gpu": "8"}, {"nvidia.com/gpu": "8"}),
+    ({"gpus": 1, "cpu": 4, "memory": "32Gi"}, {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "1"},
+     {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "1"}),
+])  # fmt: skip
+def test_a_pod_with_gpus_is_never_the_first_that_a_full_node_evicts(workers, requests, limits):
+    assert container_of(made(workers=workers))["resources"] == {"requests": requests, "limits": limits}
+
+
 def test_pods_start_and_end_together_and_volcano_retries_nothing():
     spec = made(workers={"replicas": 3})["spec"]
     assert spec["minAvailable"] == len(spec["tasks"]) == 3 and all(each["replicas"] == 1 for each in spec["tasks"])

@@ -29,6 +29,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.watch.namespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
 
+{{/* An image of the values, in the registry of the values. */}}
+{{- define "gog.image" -}}
+{{ with .registry }}{{ . }}/{{ end }}{{ .image }}
+{{- end }}
+
 {{/* Labels of the pods of runs. */}}
 {{- define "gog.workload" -}}
 app.kubernetes.io/name: gog

@@ -154,7 +154,13 @@ def _pod(endpoint: Endpoint, platform: Platform, data: settings.DataSpec | None)
         livenessProbe=_probe("/healthz", 10, 6),
         lifecycle={"preStop": {"sleep": {"seconds": PRESTOP_SECONDS}}},
     )
-    pod = pods.pod(container, scheduling=spec.scheduling, service_account=spec.service_account_name, volumes=volumes)
+    pod = pods.pod(
+        container,
+        platform,
+        scheduling=spec.scheduling,
+        service_account=spec.service_account_name,
+        volumes=volumes,
+    )
     return pod | {"terminationGracePeriodSeconds": GRACE_SECONDS}
 
 

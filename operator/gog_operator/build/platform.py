@@ -29,15 +29,19 @@ class Platform:
     """Port on which rank 0 of a stage serves its progress and its metrics."""
     linger_seconds: int = 0
     """Seconds that a stage which was scraped waits, at its end, for one more scrape."""
+    user: int | None = 10001
+    """User and group that pods run as; None leaves the choice to the cluster, as OpenShift requires."""
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str]) -> Platform:
-        """The settings in GOG_TRAINER_IMAGE, GOG_TOOLS_IMAGE, GOG_OPERATOR_IMAGE, GOG_IMAGE_PULL_POLICY and
-        GOG_METRICS_LINGER; what is absent or empty keeps its default."""
+        """The settings in GOG_TRAINER_IMAGE, GOG_TOOLS_IMAGE, GOG_OPERATOR_IMAGE, GOG_IMAGE_PULL_POLICY,
+        GOG_METRICS_LINGER and GOG_POD_USER (a number, or `any`); what is absent or empty keeps its default."""
+        user = env.get("GOG_POD_USER") or str(cls.user)
         return cls(
             trainer_image=env.get("GOG_TRAINER_IMAGE") or cls.trainer_image,
             tools_image=env.get("GOG_TOOLS_IMAGE") or cls.tools_image,
             operator_image=env.get("GOG_OPERATOR_IMAGE") or cls.operator_image,
             image_pull_policy=env.get("GOG_IMAGE_PULL_POLICY") or cls.image_pull_policy,
             linger_seconds=int(env.get(serving.LINGER) or cls.linger_seconds),
+            user=None if user == "any" else int(user),
         )

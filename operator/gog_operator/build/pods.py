@@ -1,6 +1,7 @@
 """Settings that all pods of gog share: the restricted security profile, scratch space, credentials, scheduling.
 
-Pods run as one fixed user on a read-only root file system, so only /tmp and /work are writable. They have no service
+Pods run as one fixed user, or as one that the cluster chooses, on a read-only root file system, so only /tmp and /work
+are writable. They have no service
 account token unless the manifest names an account, because none of them uses the Kubernetes API. The store's credentials
 reach them as environment variables from a Secret that the manifest names; gog does not read it.
 """
@@ -14,16 +15,20 @@ from typing import Any
 from gog import spec as settings
 from gog_operator.build.platform import Platform
 
-USER = 10001
 TERMINATION_LOG = "/dev/termination-log"
 SECRETS = "/etc/gog-store"
 GPU = "nvidia.com/gpu"
+LEAST = {"cpu": "100m", "memory": "256Mi"}
+"""Requests of a pod with GPUs whose manifest gives none."""
+UNMOVED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+"""Annotations of pods that an autoscaler must not move to save a node: all pods of the job would end with it."""
 
 Document = dict[str, Any]
 
 
 def pod(
     container: Document,
+    platform: Platform,
     *,
     scheduling: settings.SchedulingSpec,
     service_account: str | None,
@@ -33,13 +38,14 @@ def pod(
 
     Args:
         container: The container.
+        platform: The installation's settings for pods.
         scheduling: Node selector, tolerations and priority class.
         service_account: Its service account; None for none.
         volumes: Volumes besides the scratch folders.
     """
     placed: Document = {
         "containers": [container],
-        "securityContext": security(),
+        "securityContext": security(platform.user),
         "automountServiceAccountToken": service_account is not None,
         "enableServiceLinks": False,  # a Service called gog-metrics would set GOG_METRICS_PORT
         "volumes": [*scratch_volumes(), *volumes],
@@ -113,15 +119,10 @@ def common_environment() -> dict[str, str]:
     return {"HOME": "/tmp", "GOG_TERMINATION_LOG": TERMINATION_LOG}
 
 
-def security() -> Document:
-    """Security context of a pod."""
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
+def security(user: int | None) -> Document:
+    """Security context of a pod. user: user and group; None leaves the choice to the cluster."""
+    fixed = {} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
+    return {"runAsNonRoot": True, **fixed, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def container_security() -> Document:
@@ -213,13 +214,18 @@ def store_environment(store: settings.StoreSpec | None, *, prefix: str = "", fol
 def resources(cpu: str | None, memory: str | None, gpus: int) -> Document:
     """Equal requests and limits, because a throttled or evicted trainer delays the other trainers of its job.
 
+    A pod with GPUs and no other amount requests a little of each all the same: without any request it would be the first
+    that a node under pressure evicts.
+
     Args:
         cpu: Cores as a quantity; None for no limit.
         memory: Bytes as a quantity; None for no limit.
         gpus: Number of GPUs.
     """
     amounts = without_empty({"cpu": cpu, "memory": memory, GPU: str(gpus) if gpus else None})
-    return {"requests": amounts, "limits": dict(amounts)} if amounts else {}
+    if not amounts:
+        return {}
+    return {"requests": (LEAST if gpus else {}) | amounts, "limits": dict(amounts)}
 
 
 def without_empty(body: Document) -> Document:

@@ -127,7 +127,7 @@ def _pod(
         mounts=[mount for _, mounts in parts for mount in mounts],
     )
     volumes = [volume for each, _ in parts for volume in each]
-    pod = pods.pod(container, scheduling=scheduling, service_account=service_account, volumes=volumes)
+    pod = pods.pod(container, platform, scheduling=scheduling, service_account=service_account, volumes=volumes)
     return pod | {"restartPolicy": "Never"}
 
 

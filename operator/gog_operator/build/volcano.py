@@ -123,11 +123,16 @@ def _task(task: Document, stage: Stage, image: str, platform: Platform) -> Docum
     )
     pod = pods.pod(
         container,
+        platform,
         scheduling=stage.spec.scheduling,
         service_account=stage.spec.service_account_name,
         volumes=[volume for volumes, _ in parts for volume in volumes],
     )
-    metadata = {**template["metadata"], "labels": template["metadata"]["labels"] | _labels(stage)}
+    metadata = {
+        **template["metadata"],
+        "labels": template["metadata"]["labels"] | _labels(stage),
+        "annotations": (template["metadata"].get("annotations") or {}) | pods.UNMOVED,
+    }
     return {**task, "template": {"metadata": metadata, "spec": pod | {"restartPolicy": "Never"}}}
 
 
