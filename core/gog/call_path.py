@@ -169,6 +169,10 @@ class CallPath(attempt.Attempts[Value]):
                 finally:
                     self.account.release(self.charged_as)
                 left -= self.clock() - began
+                if isinstance(outcome, ToolFailure):
+                    self._slots.failed(outcome.kind, began)
+                else:
+                    self._slots.answered()
             if not isinstance(outcome, ToolFailure):
                 value, answer = outcome
                 return call.reply(value, None, number, self.clock() - started), answer

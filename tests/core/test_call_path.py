@@ -115,7 +115,7 @@ def test_at_most_four_calls_are_in_flight_and_answers_keep_their_order() -> None
             await asyncio.sleep(1 / (1 + int(body)))  # later calls finish sooner
             return body
 
-        path = make_path(send)
+        path = make_path(send, concurrency=4)
         replies = await asyncio.gather(*(request(path, str(number)) for number in range(12)))
         return [reply.value for reply in replies], now()
 

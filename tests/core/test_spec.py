@@ -32,7 +32,6 @@ DEFAULTS = {
     f"{settings.__name__}.{name}": field for settings in SETTINGS for name, field in settings.model_fields.items()
 }
 FROM_THE_PAPER = {
-    "ToolsSpec.concurrency": 4,
     "AgentSettings.max_tokens": 8192,
     "LoraSettings.rank": 8,
     "SFTSettings.epochs": 3,
@@ -100,8 +99,8 @@ def test_the_defaults_of_the_reward_are_the_published_ones() -> None:
     assert (settings.format_weight, settings.search_penalty) == (0.1, 0.0)
 
 
-def test_a_tool_has_four_calls_in_flight_by_default() -> None:
-    assert spec.ToolsSpec().concurrency == 4
+def test_all_episodes_that_run_at_once_by_default_may_wait_for_the_same_tool() -> None:
+    assert spec.ToolsSpec().concurrency >= spec.AgentSettings().concurrent_episodes
 
 
 # ---- what is accepted

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from gog import metrics, wording
-from gog.calls import hedge
+from gog.calls import hedge, slots
 from gog.calls.breaker import Breaker
 from gog.calls.rate_limit import RateLimit
 from gog.calls.spend import Account
@@ -92,7 +92,7 @@ class Attempts(Generic[Value]):
     def __post_init__(self) -> None:
         self.charged_as = self.charged_as or self.tool
         self.breaker = Breaker(self.policy.breaker_failures, self.policy.breaker_seconds, self.clock)
-        self._slots = asyncio.Semaphore(self.policy.concurrency)
+        self._slots = slots.Slots(self.policy.concurrency, self.clock)
         self._last_failure = ""
         self._is_paid = bool(self.policy.usd_per_call)
         metrics.initialise_tool(self.tool, self.backend)

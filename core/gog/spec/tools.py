@@ -81,7 +81,11 @@ class CallPolicy(Spec):
     """How one tool is called."""
 
     concurrency: int = Field(
-        4, ge=1, le=1024, description="Calls in flight for each tool and process [paper: 4 threads]."
+        256,
+        ge=1,
+        le=1024,
+        description="Calls in flight for each tool and process, at most: fewer for as long as calls run into their "
+        "deadlines or are refused as too many [ours; the paper has 4 threads].",
     )
     attempts: int = Field(3, ge=1, le=10, description="Attempts per call, the first included [ours].")
     deadline_seconds: float = Field(10.0, gt=0, description="Seconds that one attempt may take [ours].")
