@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 import weights
@@ -22,28 +24,57 @@ ADAPTER = "adapter"
 
 def write(folder: Path, sizes: Workload) -> Workload:
     """Writes everything that the two sides read; returns the sizes with what follows from gog's prompts."""
-    settings = LoraSettings()
-    instructions = prompts.instructions(catalog.SEARCH_TOOLS, "select")
-    spoken = [instructions, workload.question(0), "<information># box score</information>\nuser assistant system\n"]
-    texts = [re.sub("[0-9]", "", text) for text in spoken]  # so that each digit is one token, in every number
-    complete = _replace(sizes, instructions=instructions, lora_targets=qwen_forward.LORA_TARGETS,
-                        lora_rank=settings.rank, lora_alpha=settings.alpha)  # fmt: skip
-    weights.write(folder, complete, texts)
+    weights.write(folder, _complete(sizes), _texts())
+    found = finish(folder, _complete(sizes))
+    _write_adapter(folder, LoraSettings())
+    return found
+
+
+def write_without_weights(folder: Path, sizes: Workload, text: dict[str, Any], vision: dict[str, Any]) -> Any:
+    """Writes everything but model and adapter, for a model that is made on its device; returns its configuration.
+
+    Args:
+        folder: created if it does not exist
+        sizes: of the work
+        text, vision: sizes of the language model and of the vision tower
+    """
+    shape = weights.write_parts(folder, _complete(sizes), _texts(), text, vision)
+    finish(folder, _complete(sizes))
+    return shape
+
+
+def finish(folder: Path, sizes: Workload) -> Workload:
+    """Writes the questions, and which tokens are never sampled."""
     (folder / "preprocessor_config.json").write_text(_with_processor(folder))
-    processor = policy_model.load_processor(ModelSpec(base=str(folder)))
-    complete = _replace(complete, suppressed=tuple(sorted({*processor.suppress_tokens, processor.turn_end})))
-    complete.save(folder)
+    processor = policy_model.folder_processor(folder, "full")
+    found = dataclasses.replace(sizes, suppressed=tuple(sorted({*processor.suppress_tokens, processor.turn_end})))
+    found.save(folder)
     questions = [
         Question(id=str(n), image=f"{n}.png", question=workload.question(n), answers=("one",))
         for n in range(sizes.groups * sizes.steps)
     ]
     dataset.write_lines(folder / "train.jsonl", questions)
-    _write_adapter(folder, settings)
-    return complete
+    return found
 
 
-def _replace(sizes: Workload, **changes: object) -> Workload:
-    return Workload(**{**sizes.__dict__, **changes})
+def _complete(sizes: Workload) -> Workload:
+    """The sizes with gog's system prompt and adapter."""
+    settings = LoraSettings()
+    return dataclasses.replace(
+        sizes, instructions=_instructions(), lora_targets=qwen_forward.LORA_TARGETS, lora_rank=settings.rank,
+        lora_alpha=settings.alpha,
+    )  # fmt: skip
+
+
+def _instructions() -> str:
+    return prompts.instructions(catalog.SEARCH_TOOLS, "select")
+
+
+def _texts() -> list[str]:
+    """What the tokenizer learns from."""
+    frame = "<information># box score</information>\nuser assistant system\n"
+    texts = [_instructions(), workload.question(0), frame]
+    return [re.sub("[0-9]", "", text) for text in texts]  # so that each digit is one token, in every number
 
 
 def _with_processor(folder: Path) -> str:

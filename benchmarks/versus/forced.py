@@ -25,7 +25,7 @@ class ForcedEngine:
     """An engine whose sessions call the tool a fixed number of times and answer then."""
 
     def __init__(self, engine: Any, work: Workload) -> None:
-        self._engine, self._work = engine, work
+        self._engine, self.work = engine, work
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -33,7 +33,7 @@ class ForcedEngine:
     async def open(self, prompt: str, images: Sequence[Image], seeds: Sequence[Seed], **more: Any) -> list[Any]:
         """Sessions of the engine with forced turns."""
         opened = await self._engine.open(prompt, images, seeds, **more)
-        return [ForcedSession(session, self._work, seed) for session, seed in zip(opened, seeds, strict=True)]
+        return [ForcedSession(session, self.work, seed) for session, seed in zip(opened, seeds, strict=True)]
 
 
 class ForcedSession:
@@ -68,7 +68,7 @@ class LocalTools:
         if self.seconds:
             await asyncio.sleep(self.seconds)
         crop = Image(workload.crop_of(image.pixels, expression))
-        box = workload.box_of(expression, image.width)
+        box = workload.box_of(expression)
         return Reply(Grounding((Candidate(number=1, box=box, score=0.9, crop=crop.hash),), (crop,)))
 
     async def judge(self, question: str, answers: Sequence[str], answer: str) -> Reply[bool]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -49,19 +50,27 @@ CPU = torch.device("cpu")
 
 
 class Side:
-    """A policy in training, with its engine."""
+    """A policy in training, with its engine.
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    Args:
+        folder: of the work
+        base: the model; None for the one in the folder, with the adapter there
+        settings: of the stage that differ from its defaults
+    """
+
+    def __init__(self, folder: Path, base: Any = None, **settings: Any) -> None:
         self.folder, self.work = folder, Workload.load(folder)
         work = self.work
         needed = {"model": {"base": str(folder)}, "data": {"path": str(folder)}, "store": {"uri": "file:///unused"}}
         sizes = {"max_turn_tokens": work.turn_tokens, "group_size": work.group_size}
         chosen = {"loss": "dapo", "kl_coef": 0.0, "clip_grad_norm": 1e9, "learning_rate": work.learning_rate}
         self.cfg = GRPOConfig.model_validate({**needed, **sizes, **chosen, **settings})
-        self.processor = policy_model.load_processor(self.cfg.model)
+        self.processor = policy_model.folder_processor(folder, "full")
         self.processor.suppress_tokens = list(work.suppressed)
-        self.model = lora.add(policy_model.load_base(self.cfg.model, CPU), self.cfg.lora).eval()
-        self._load_adapter()
+        model = policy_model.load_base(self.cfg.model, CPU) if base is None else base
+        self.model = lora.add(model, self.cfg.lora).eval()
+        if base is None:
+            self._load_adapter()
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes)
         self.optimizer = optimizer.build(self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate)
         loss = losses.load(self.cfg.loss)
@@ -74,15 +83,20 @@ class Side:
         parts = Parts(self.model, self.processor, self.vision, limits, capacity, settings=self.cfg)
         self.engine = forced.ForcedEngine(TransformersEngine(parts), work)
         self.pool = QuestionPool(folder, dataset.read_questions(folder, "train"))
-        self.step = 0
+        self.step = self.asked = 0
+
+    def resize(self, **sizes: int) -> None:
+        """Changes sizes of the work from the next step on."""
+        self.work = dataclasses.replace(self.work, **sizes)
+        self.engine.work = self.work
 
     def _load_adapter(self) -> None:
         peft.set_peft_model_state_dict(self.model, load_file(self.folder / "adapter" / "adapter_model.safetensors"))
 
     async def play(self, toolbox: Any) -> list[list[Trajectory]]:
         """The groups of the next step with their fixed rewards."""
-        start = self.step * self.work.groups
-        questions = self.pool.questions[start : start + self.work.groups]
+        questions = self.pool.questions[self.asked : self.asked + self.work.groups]
+        self.asked += self.work.groups
         rollouts = Rollouts(self.engine, toolbox, self.cfg, self.pool, "bench", seed=0)
         played = await rollouts.play(questions, self.work.group_size, step=self.step + 1, policy="grpo")
         self.seen = rollouts.images
@@ -168,12 +182,12 @@ class Side:
 
 
 @contextlib.contextmanager
-def tool_server(side: int) -> Iterator[str]:
+def tool_server() -> Iterator[str]:
     """The URL of a server of slow tools in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready"
         script = Path(__file__).with_name("tool_server.py")
-        process = subprocess.Popen([sys.executable, str(script), str(side), str(ready)], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([sys.executable, str(script), str(ready)], stdout=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + 120
             while not (ready.exists() and ready.read_text()):
@@ -214,7 +228,7 @@ def main(arguments: Sequence[str]) -> None:
     channel = measure.Channel()
     torch.set_num_threads(1)
     side = Side(Path(arguments[0]))
-    with tool_server(side.work.side) as url:
+    with tool_server() as url:
         channel.send({"ready": True, "rss": measure.memory("VmRSS")})
         for command in channel.commands():
             channel.send(answer(side, command, url))

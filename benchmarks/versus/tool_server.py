@@ -1,6 +1,6 @@
 """A grounding server and a judge that answer after a given time, for gog's own HTTP clients.
 
-    python tool_server.py SIDE READY_FILE
+    python tool_server.py READY_FILE
 
 The latency is set with `POST /latency {"seconds": 0.5}`. It answers with the squares of `workload.box_of`, and Yes.
 """
@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gog import tool_api
 
-SIDE, READY = int(sys.argv[1]), Path(sys.argv[2])
+READY = Path(sys.argv[1])
 latency = 0.0
 
 
@@ -31,7 +31,7 @@ async def ground(request: web.Request) -> web.Response:
     """One detection for the expression."""
     instance = (await request.json())["instances"][0]
     await asyncio.sleep(latency)
-    found = tool_api.Detection(box=workload.box_of(instance["expression"], SIDE), score=0.9)
+    found = tool_api.Detection(box=workload.box_of(instance["expression"]), score=0.9)
     answer = tool_api.GroundingResponse(predictions=[tool_api.GroundingPrediction(detections=[found])])
     return web.Response(text=answer.model_dump_json(), content_type="application/json")
 

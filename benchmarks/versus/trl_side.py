@@ -70,7 +70,7 @@ class Forced:
         self.called += 1
         pixels = self.images[row // self.work.group_size]
         crop = PILImage.fromarray(workload.crop_of(pixels, expression))
-        before, after = workload.observation(number, workload.box_of(expression, self.work.side))
+        before, after = workload.observation(number, workload.box_of(expression))
         return [{"type": "text", "text": before}, {"type": "image", "image": crop}, {"type": "text", "text": after}]
 
     def reward(self, prompts: Any, **more: Any) -> list[float]:

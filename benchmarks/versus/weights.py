@@ -52,32 +52,50 @@ the shorter one, and nothing is added to what the model sampled."""
 
 
 def write(folder: Path, workload: Workload, texts: list[str]) -> None:
-    """Writes model, tokenizer, image processor, images of the questions and the workload.
+    """Writes the small model with all that belongs to it.
 
     Args:
         folder: created if it does not exist
         workload: sizes and settings
         texts: from which the tokenizer learns its words
     """
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
+    shape = write_parts(folder, workload, texts)
+    transformers.Qwen2_5_VLForConditionalGeneration._from_config(shape, dtype=torch.float32).save_pretrained(folder)
+
+
+def write_parts(
+    folder: Path, workload: Workload, texts: list[str], text: dict[str, Any] = TEXT, vision: dict[str, Any] = VISION
+) -> Any:
+    """Writes all but the model: configuration, tokenizer, image processor, images of the questions, the workload.
+
+    Args:
+        folder: created if it does not exist
+        workload: sizes and settings
+        texts: from which the tokenizer learns its words
+        text, vision: sizes of the language model and of the vision tower
+
+    Returns:
+        The model's configuration.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(texts)
     tokenizer.save_pretrained(folder)
     pixels = workload.side**2
     size = {"shortest_edge": pixels, "longest_edge": pixels}
     pil_processing.Qwen2VLImageProcessorPil(size=size).save_pretrained(folder)
-    model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(config(tokenizer), dtype=torch.float32)
-    model.save_pretrained(folder)
     noise = np.random.default_rng(0)
     for number in range(workload.groups * workload.steps):
         image = noise.integers(0, 255, (workload.side, workload.side, 3), dtype=np.uint8)
         PILImage.fromarray(image).save(folder / f"{number}.png")
     workload.save(folder)
+    shape = config(tokenizer, text, vision)
+    shape.save_pretrained(folder)
+    return shape
 
 
-def config(tokenizer: Any, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None) -> Any:
-    """Configuration of a Qwen2.5-VL of these sizes, by default those of the small one."""
-    text, vision = text or TEXT, vision or VISION
+def config(tokenizer: Any, text: dict[str, Any], vision: dict[str, Any]) -> Any:
+    """Configuration of a Qwen2.5-VL of these sizes."""
     half = text["hidden_size"] // text["num_attention_heads"] // 2
     across = (half - half // 4) // 2
     ids = {word: tokenizer.convert_tokens_to_ids(word) for word in FRAME}

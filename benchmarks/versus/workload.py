@@ -83,18 +83,17 @@ def expression(number: int, sample: int, turn: int) -> str:
     return f"thing {number} {sample} {turn}"
 
 
-def box_of(wanted: str, side: int) -> tuple[int, int, int, int]:
-    """The square that a tool finds for an expression: x0, y0, x1, y1, each of two digits."""
+def box_of(wanted: str) -> tuple[int, int, int, int]:
+    """The square that a tool finds for an expression: x0, y0, x1, y1, each of two digits, because so have equal tokens."""
     bits = zlib.crc32(wanted.encode())
-    size = max(28, side // 2) if side <= 112 else 56
-    x, y = 10 + bits % 30, 10 + (bits >> 8) % 30
-    return x, y, min(x + size, 99), min(y + size, 99)
+    x, y, size = 10 + bits % 30, 10 + (bits >> 8) % 30, 28 + (bits >> 16) % 29
+    return x, y, x + size, y + size
 
 
 def crop_of(pixels: np.ndarray, wanted: str) -> np.ndarray:
     """What a tool returns for an expression: its square of the image, as large as the image [side, side, 3] uint8."""
     side = pixels.shape[0]
-    image = PILImage.fromarray(pixels).crop(box_of(wanted, side))
+    image = PILImage.fromarray(pixels).crop(box_of(wanted))
     return np.asarray(image.resize((side, side), PILImage.Resampling.BICUBIC))
 
 
