@@ -1,13 +1,13 @@
 """Measures asynchronous rollouts against the same stage with rollouts and updates in turns, with slow tools.
 
-    python benchmarks/async_rollouts.py [--run runs/world] [--steps 6] [--questions 32] [--repetitions 5] [--small]
+    python benchmarks/async_rollouts.py [--run runs/world] [--steps 10] [--questions 32] [--repetitions 5] [--small]
     python benchmarks/async_rollouts.py --median 0 --steps 60 --repetitions 3      # what is learned, without the waits
 
 Takes the SFT policy and the levels of a finished run (`make quickstart` leaves one) and trains by GRPO in three arms: in turns;
 with `async: {maxStaleness: 2}` and as many episodes at once; and with `maxStaleness: 4` and places for all steps in flight.
 Tools and judge are the world's servers behind a wait that is log-normal: median 0.5 s, sigma 1, so one call in a hundred takes
-more than 5 s. Each arm draws the same waits. Repetitions of the arms are interleaved; the first step of each is not counted.
-One thread; the servers have the other core.
+more than 5 s. Each arm draws the same waits. Repetitions of the arms are interleaved. All steps count, the first ones too, because
+an asynchronous arm plays later steps meanwhile. One thread; the servers have the other core.
 
 Prints steps per minute, CPU-seconds per trajectory, staleness and idle shares, medians over repetitions, and the mean reward
 of each arm: old samples buy speed, so the rewards belong beside it.
@@ -102,8 +102,8 @@ def train(run: Path, urls: dict[str, str], arm: Arm, seed: int, given: argparse.
             "workdir": f"{folder}/work",
             "endpoints": urls,
             "seed": seed,
-            "steps": given.steps + 1,
-            "save_every": given.steps + 1,
+            "steps": given.steps,
+            "save_every": given.steps,
             "questions_per_step": given.questions,
             "levels": ["easy", "1", "2"],
             "concurrent_episodes": arm.places * given.questions * preset["group_size"],
@@ -114,40 +114,28 @@ def train(run: Path, urls: dict[str, str], arm: Arm, seed: int, given: argparse.
         recipe = grpo.GRPORecipe(config.typed(GRPOConfig, values))
         recipe.setup()
         SlowTools.waits = random.Random(seed)
-        marks: list[tuple[float, float]] = []
-        recipe.stage.record_step = _marking(recipe.stage.record_step, marks)  # type: ignore[method-assign]
+        begun, begun_cpu = time.monotonic(), time.process_time()
         asyncio.run(recipe.train())
-        lines = recipe.stage.metric_log.lines[1:]
-    (begun, begun_cpu), (ended, ended_cpu) = marks[0], marks[-1]
-    count = sum(line["trajectories"] for line in lines)
+        seconds, cpu = time.monotonic() - begun, time.process_time() - begun_cpu
+        lines = recipe.stage.metric_log.lines
     return {
-        "seconds": ended - begun,
-        "steps_per_minute": 60 * len(lines) / (ended - begun),
-        "cpu_per_trajectory": (ended_cpu - begun_cpu) / count,
-        "rewards": [line["reward_mean"] for line in recipe.stage.metric_log.lines],
+        "seconds": seconds,
+        "steps_per_minute": 60 * len(lines) / seconds,
+        "cpu_per_trajectory": cpu / sum(line["trajectories"] for line in lines),
+        "rewards": [line["reward_mean"] for line in lines],
         "staleness": max(line["staleness"] for line in lines),
-        **{name: statistics.mean(line[name] for line in lines) for name in MEANS},
+        **{name: statistics.mean(line.get(name, 1.0) for line in lines) for name in MEANS},
     }
 
 
 MEANS = ("staleness_mean", "trainer_idle", "engine_idle", "prefill_ratio", "tis_weight_mean")
-"""Step metrics of which the mean over steps is reported."""
-
-
-def _marking(record: Any, marks: list[tuple[float, float]]) -> Any:
-    """Notes wall and CPU time at the end of each step."""
-
-    def marked(**line: Any) -> None:
-        record(**({"tis_weight_mean": 1.0} | line))
-        marks.append((time.monotonic(), time.process_time()))
-
-    return marked
+"""Step metrics of which the mean over steps is reported. A step without an update has no importance weights, which counts as 1."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=HERE.parent / "runs" / "world")
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--questions", type=int, default=32)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--median", type=float, default=0.5, help="seconds of the waits")
