@@ -134,7 +134,7 @@ class TransformersEngine:
         self._held = True
         while True:
             for slot in self._open.values():
-                if (slot.blocks or slot.shared) and not slot.turn:
+                if (slot.blocks or slot.shared) and not self._is_ready(slot):
                     self._evict(slot)  # also of turns that just ended, because those under way may need the memory
             if not self.busy:
                 return
