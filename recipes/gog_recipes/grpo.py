@@ -69,7 +69,19 @@ from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollout_stats import figures, sampled, sampled_tokens
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.rollout.scoring import RewardConfig
-from gog_recipes.runtime import canary, checkpoint, config, flops, memory, no_signal, optimizer, parallel, ranks, timers
+from gog_recipes.runtime import (
+    canary,
+    checkpoint,
+    config,
+    flops,
+    memory,
+    no_signal,
+    optimizer,
+    parallel,
+    profiler,
+    ranks,
+    timers,
+)
 from gog_recipes.runtime.attempts import Attempts
 from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
@@ -97,6 +109,7 @@ class GRPORecipe(FTRecipeInterface):
         self.timer = timers.StepTimer()
         self.ranks = ranks.init(self.device, self.timer.waiting)
         self.stage = Stage(cfg, self.ranks)
+        self.profiler = profiler.Profiler(cfg.profile, self.stage, self.timer)
         self.loss = losses.load(cfg.loss)
         self.loss_config = self.loss.config(cfg)
         self.attempts = Attempts(self.ranks)
@@ -187,11 +200,12 @@ class GRPORecipe(FTRecipeInterface):
         ahead = self._ahead()
         self.timer.take()  # a step begins where the one before ended, so that no time is lost between them
         while self.step < self.cfg.steps:
+            self.profiler.begin(self.step + 1)
             replay = self.stage.replay()
             try:
                 if ahead is not None:
                     await ahead.fill(self.step, self.stage)
-                with self.timer.waiting():
+                with self.timer.waiting(), self.profiler.window("rollout"):
                     rollout = await replay.until_learnable(lambda: self._play(ahead), self._spoiled)
             except Interrupted:
                 if unsaved is not None:
@@ -204,12 +218,13 @@ class GRPORecipe(FTRecipeInterface):
             with self.timer.part("canary"):
                 checked = self._check(rollout)
             rate = optimizer.set_rate(self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps)
-            with self.timer.part("train"):
+            with self.timer.part("train"), self.profiler.window("update"):
                 update = await self._update(rollout)
             self.step += 1
             with self.timer.part("sync"):
                 await self.engine.switch(self.model, self.step)
             self._log(rollout, update, checked, rate, self.timer.take(), discarded=replay.plays)
+            self.profiler.end()
             unsaved = self._unsaved(rollout)
             if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
                 with self.timer.part("checkpoint"):

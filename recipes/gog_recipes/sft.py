@@ -40,7 +40,18 @@ from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
 from gog_recipes.data import demonstrations
 from gog_recipes.models import checkpointing, lora, packing, policy_model
-from gog_recipes.runtime import checkpoint, config, flops, held_out, memory, optimizer, parallel, ranks, timers
+from gog_recipes.runtime import (
+    checkpoint,
+    config,
+    flops,
+    held_out,
+    memory,
+    optimizer,
+    parallel,
+    profiler,
+    ranks,
+    timers,
+)
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.stage import Stage
 
@@ -55,6 +66,7 @@ class SFTRecipe(FTRecipeInterface):
         self.timer = timers.StepTimer()
         self.ranks = ranks.init(self.device, self.timer.waiting)
         self.stage = Stage(cfg, self.ranks)
+        self.profiler = profiler.Profiler(cfg.profile, self.stage, self.timer)
 
     def setup(self) -> None:
         """Loads model and demonstrations, and resumes from the newest checkpoint. Raises UserError."""
@@ -174,12 +186,14 @@ class SFTRecipe(FTRecipeInterface):
             torch.manual_seed((self.cfg.seed << 32) + self.step)
             chosen = self.batch(self.step)
             self.step += 1
-            with self.timer.part("train"):
+            self.profiler.begin(self.step)
+            with self.timer.part("train"), self.profiler.window("update"):
                 loss, norm = self._update(chosen)
             with self.timer.part("evaluation"):
                 scores = self._evaluate()
             work = flops.Work.total(self.ranks.gather(flops.work([self.rows[index] for index in chosen])))
             self._log(loss, rate, norm, work, self.timer.take(), scores)
+            self.profiler.end()
             interrupted = self.step < self.total and self.stage.is_interrupted()
             if self.step % self.cfg.save_every == 0 or self.step == self.total or interrupted:
                 with self.timer.part("checkpoint"):

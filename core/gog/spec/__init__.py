@@ -32,6 +32,7 @@ from gog.spec.pods import (
     TolerationSpec,
     WorkersSpec,
 )
+from gog.spec.profiling import ProfileSettings
 from gog.spec.recipe_configs import (
     CONFIGS,
     NEEDS,
@@ -120,6 +121,7 @@ __all__ = [
     "Placement",
     "PolicyEndpointSpec",
     "PolicyServerSpec",
+    "ProfileSettings",
     "Quantity",
     "Quantization",
     "ResourceName",

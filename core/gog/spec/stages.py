@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
 from gog.spec.endpoints import ModelEndpoint
 from gog.spec.objective import FailureSettings, LossSettings, OverlapSettings, RewardSettings
+from gog.spec.profiling import ProfileSettings
 
 Checkpointing = Annotated[Literal["auto", "on", "off"], YamlWords()]
 
@@ -249,6 +250,7 @@ class SFTSettings(PassSettings):
     lora: LoraSettings = Field(LoraSettings(), description="The adapters that are trained.")
     optimizer: OptimizerSettings = Field(OptimizerSettings(), description="The optimizer.")
     save_every: int = Field(50, ge=1, description="Optimizer steps between checkpoints [ours].")
+    profile: ProfileSettings | None = Field(None, description="Traces of some steps. Default: none [ours].")
     feature_cache_bytes: FeatureBytes = 4 << 30
 
 
@@ -345,6 +347,7 @@ class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSetting
     )
     optimizer: OptimizerSettings = Field(OptimizerSettings(), description="The optimizer.")
     save_every: int = Field(10, ge=1, description="Optimizer steps between checkpoints [ours].")
+    profile: ProfileSettings | None = Field(None, description="Traces of some steps. Default: none [ours].")
     keep_trajectories: int = Field(
         40, ge=0, description="Trajectories of each saved step that are kept for the report [ours]."
     )

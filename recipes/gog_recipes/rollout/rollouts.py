@@ -321,7 +321,7 @@ class Rollouts:
         )  # fmt: skip
         if resumed is not None:
             episode.restore(resumed.found, resumed.images)
-        with self.timer.episode(), self.tracer.episode(name) as span:
+        with self.timer.episode(name), self.tracer.episode(name) as span:
             try:
                 trajectory = await episode.run()
             except NotFinite as error:

@@ -220,8 +220,9 @@ class Learner:
                 (self._logprobs([packing.idle(self.processor.turn_end)])[0] * 0).sum().backward()
                 yield False
                 continue
-            part, logp, rollout_logp = self._loss(rows, counted)
-            part.loss.backward()
+            with self.timer.part("train"):
+                part, logp, rollout_logp = self._loss(rows, counted)
+                part.loss.backward()
             terms.append((dataclasses.replace(part, loss=part.loss.detach().cpu()), len(logp)))
             lengths, ids = [len(item.model_logprobs()) for item in rows], [item.id for item in rows]
             fresh = None if version is None else [item.sampled_by(version) for item in rows]

@@ -32,11 +32,12 @@ MAY_CHANGE = {
     "no_signal",
     "save_every",
     "keep_trajectories",
+    "profile",
     "asynchronous",
     *MEMORY_MAY_CHANGE,
 }
 """Settings that may differ from those of the checkpoint that a stage resumes from: how far it goes, how much of an
-outage and how many steps without a signal it tolerates, what it keeps, how far rollouts run ahead, and its use of memory."""
+outage and how many steps without a signal it tolerates, what it keeps and traces, how far rollouts run ahead, and its use of memory."""
 WITHIN_MAY_CHANGE = {
     "tools": {
         *CallPolicy.model_fields,

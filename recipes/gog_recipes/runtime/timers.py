@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from gog import catalog, stats
 
@@ -57,6 +57,18 @@ class StepTimes:
         return self.total - self.parts.get("idle", 0.0)
 
 
+class Spans(Protocol):
+    """Takes spans for a trace."""
+
+    def begin(self, track: str, name: str) -> object:
+        """A span begins, on the track of the trainer or of an episode."""
+        ...
+
+    def end(self, span: object) -> None:
+        """A span that `begin` returned ends."""
+        ...
+
+
 class StepTimer:
     """Attributes wall time to parts. Its methods take a microsecond or two, and may be called from any thread.
 
@@ -71,6 +83,8 @@ class StepTimer:
         self._active = 0
         self._waiting = {"tools": 0, "judge": 0}
         self._last = clock()
+        self.spans: Spans | None = None
+        """Takes what trainer and episodes do, while a step is traced."""
         self._reset()
 
     def _reset(self) -> None:
@@ -84,9 +98,13 @@ class StepTimer:
         with self._lock:
             self._charge()
             self._trainer.append(entry)
+        spans = self.spans
+        span = spans.begin("trainer", name or "waiting") if spans is not None else None
         try:
             yield
         finally:
+            if spans is not None:
+                spans.end(span)
             with self._lock:
                 self._charge()
                 # By identity, because the parts of two threads need not be nested.
@@ -110,14 +128,18 @@ class StepTimer:
                 self._plays -= 1
 
     @contextlib.contextmanager
-    def episode(self) -> Iterator[None]:
-        """Something of a play can proceed: an episode, or the opening of some."""
+    def episode(self, name: str = "episode") -> Iterator[None]:
+        """Something of a play can proceed: an episode, or the opening of some. name: in traces."""
         with self._lock:
             self._charge()
             self._active += 1
+        spans = self.spans
+        span = spans.begin("episode", name) if spans is not None else None
         try:
             yield
         finally:
+            if spans is not None:
+                spans.end(span)
             with self._lock:
                 self._charge()
                 self._active -= 1
@@ -129,9 +151,13 @@ class StepTimer:
             self._charge()
             self._active -= 1
             self._waiting[service] += 1
+        spans = self.spans
+        span = spans.begin("episode", service) if spans is not None else None
         try:
             yield
         finally:
+            if spans is not None:
+                spans.end(span)
             with self._lock:
                 self._charge()
                 self._active += 1
