@@ -297,3 +297,11 @@ def test_the_result_of_a_store_job_outlives_its_pod(place):
         place.api.call("DELETE", paths.PODS.path(place.namespace, pod["metadata"]["name"]))
     place.until(lambda: place.condition("SFTStage", "tune", "Complete"))
     assert place.get("SFTStage", "tune")["status"]["attempt"] == 1
+
+
+def test_an_autoscaler_finds_the_pods_of_an_endpoint(place):
+    place.create("Endpoint", "judge", role="judge", backend="normalised")
+    place.until(lambda: place.condition("Endpoint", "judge", "Ready"))
+    scale = place.api.call("GET", paths.OURS["Endpoint"].path(place.namespace, "judge", "scale"))
+    (app,) = {each["metadata"]["labels"]["app"] for each in items(place.api, paths.PODS.path(place.namespace), "app")}
+    assert scale["status"] == {"replicas": 1, "selector": f"app={app}"}

@@ -123,7 +123,11 @@ def _snake(kind: type[Object], alias: str) -> str:
 
 
 def _subresources(kind: type[Object]) -> dict[str, Any]:
-    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    scale = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
     return {"status": {}} | ({"scale": scale} if kind is Endpoint else {})
 
 

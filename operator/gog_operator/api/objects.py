@@ -131,6 +131,7 @@ class EndpointStatus(Status):
 
     url: str = Field("", max_length=1024, description="Base URL of the server.")
     replicas: int = Field(0, description="Number of pods; read by `kubectl scale` and autoscalers.")
+    selector: str = Field("", max_length=256, description="Label selector of its pods; read by autoscalers.")
     version: str = Field("", max_length=128, description="Checkpoint that every pod serves: `grpo/120`.")
     port: int = Field(0, description="Local port; the same after a restart.")
     restarts: int = Field(0, description="Number of restarts of the server.")

@@ -47,6 +47,7 @@ class KServeServers:
             "started": since(live, deployment),
             "was_ready": bool(endpoint.status.url),
             "replicas": (deployment or {}).get("status", {}).get("replicas", 0),
+            "selector": selector(live["metadata"]["name"]),
             "current": inference.current(dict(live), inference.service(endpoint, self.platform, data)),
         }
         if endpoint.spec.replicas == 0:
@@ -112,7 +113,7 @@ class KServeServers:
         return tuple(sorted(f"http://{host}:{inference.PORT}" for host in found))
 
     def pods(self, service: str) -> list[dict[str, Any]]:
-        return list(items(self.api, paths.PODS.path(self.namespace), f"app=isvc.{service}-predictor"))
+        return list(items(self.api, paths.PODS.path(self.namespace), selector(service)))
 
     def _find(self, endpoint: str) -> dict[str, Any] | None:
         return self.api.find(paths.INFERENCE_SERVICES.path(self.namespace, names.service(endpoint)))
@@ -122,6 +123,11 @@ class KServeServers:
         if pods.crash(self.pods(live["metadata"]["name"]), CRASHES) is not None:
             return now.isoformat()
         return str(live["metadata"].get("annotations", {}).get(RESTARTED, ""))
+
+
+def selector(service: str) -> str:
+    """Label selector of the pods that KServe creates for an InferenceService."""
+    return f"app=isvc.{service}-predictor"
 
 
 def holds(document: Document, type_: str) -> bool:

@@ -78,6 +78,8 @@ class ServerView:
     """Whether it runs with the Endpoint's present spec; otherwise it is restarted."""
     replicas: int = 0
     """Number of its pods."""
+    selector: str = ""
+    """Label selector of its pods; empty where there are none."""
     blocked: Blocked | None = None
     """Why it does not become ready."""
 

@@ -54,8 +54,8 @@ def plan(endpoint: Endpoint, facts: Facts, now: datetime) -> Decision[EndpointSt
     if endpoint.spec.suspend:
         held = _not_ready(endpoint, Reason.SUSPENDED, "suspended", now)
         return Decision(held, (StopServer(),) if server else ())
-    if server is not None and server.replicas != status.replicas:
-        status = status.model_copy(update={"replicas": server.replicas})
+    if server is not None and (server.replicas, server.selector) != (status.replicas, status.selector):
+        status = status.model_copy(update={"replicas": server.replicas, "selector": server.selector})
         endpoint = endpoint.model_copy(update={"status": status})
     if server is not None and server.state != "exited" and status.retry_time is not None:
         # Its start was due, and has happened; the pass that started it lost a conflict over the status.
