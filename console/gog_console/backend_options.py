@@ -1,12 +1,19 @@
 """The options of a manifest's back ends: checked by the signatures of their factories, in the tool servers' package.
 
 A server would refuse them too, but minutes later, and on a cluster in a pod. The package is found by its name, because the
-console imports no tool server. A back end that is not installed here is not checked: the manifest may be for elsewhere.
+console imports no tool server. Back ends that need torch, and those from outside gog, are asked in a process of their own,
+because the console runs as long as the run does. One that is not installed here is not checked: the manifest may be for
+elsewhere.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +24,9 @@ from gog.spec import EndpointSpec
 from gog_operator.api import problems
 from gog_operator.api.objects import Endpoint, GoGRun, Object
 
-BACKENDS = "gog_tools.serving.backends"
+PACKAGE, BACKENDS = "gog_tools", "gog_tools.serving.backends"
+PATIENCE = 120.0
+"""Seconds in which a back end must be imported."""
 
 
 def check(thing: Object, where: str) -> list[str]:
@@ -36,14 +45,10 @@ def check(thing: Object, where: str) -> list[str]:
     found, notes = [], []
     for path, role, given in _chosen(thing):
         _check_name(role, given.backend, f"{where}: {path}.backend")
-        try:
-            wrong = _package().problems(_command(role), given.backend, given.options)
-        except ModuleNotFoundError as error:
-            notes.append(f"{path}.options: {error.name} is not installed here, so they are not checked")
-        except UserError as error:
-            notes.append(f"{path}: {error.what}, so its options are not checked here")
-        else:
-            found += [(f"{path}.options.{name}".rstrip("."), what, remedy) for name, what, remedy in wrong]
+        known = _described(role, given.backend, given.options)
+        if known["missing"]:
+            notes.append(f"{path}: {known['missing']}, so its options are not checked here")
+        found += [(f"{path}.options.{name}".rstrip("."), what, remedy) for name, what, remedy in known["problems"]]
     if found:
         raise problems.joined(found, where=where)
     return notes
@@ -59,10 +64,7 @@ def absolute(role: str, endpoint: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(endpoint.get("options") or {})
     if not options or endpoint.get("runtime") == "vllm":
         return options
-    try:
-        names = _package().local_paths(_command(role), endpoint.get("backend", "world"))
-    except (ModuleNotFoundError, UserError):  # its server does not start either, and reports why
-        return options
+    names = _described(role, endpoint.get("backend", "world"), options)["local"]
     for name in names:
         given = options.get(name)
         if isinstance(given, str) and "://" not in given and Path(given).exists():
@@ -93,10 +95,23 @@ def _check_name(role: str, name: str, where: str) -> None:
         raise UserError(f"no back end {name!r}", where=where, remedy=remedy)
 
 
-def _command(role: str) -> str:
-    return catalog.SERVER_BY_NAME[role].command
+def _described(role: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tool servers' package says of a back end and its options (`backends.describe`)."""
+    if importlib.util.find_spec(PACKAGE) is None:
+        return {"missing": f"{PACKAGE} is not installed here", "problems": [], "local": []}
+    server = catalog.SERVER_BY_NAME[role]
+    if name in server.backends and name not in server.torch_backends and role != "policy":
+        return dict(importlib.import_module(BACKENDS).describe(server.command, name, options))
+    return _asked(json.dumps([server.command, name, options]))
 
 
-def _package() -> Any:
-    """The tool servers' module of back ends. Raises ModuleNotFoundError."""
-    return importlib.import_module(BACKENDS)
+@functools.cache
+def _asked(arguments: str) -> dict[str, Any]:
+    """The answer of a process of its own. arguments: of `backends.describe`, as JSON."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", BACKENDS], input=arguments, capture_output=True, text=True, timeout=PATIENCE
+        )
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+    except (subprocess.TimeoutExpired, IndexError, ValueError):  # one from outside may print, or end the process
+        return {"missing": f"back end {json.loads(arguments)[1]!r} cannot be read", "problems": [], "local": []}

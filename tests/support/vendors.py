@@ -244,9 +244,11 @@ def completions(vendors: Vendors, asked: Asked, rest: str) -> Answer:
     if asked.headers.get("authorization") != f"Bearer {KEY}":
         error = {"message": f"Incorrect API key provided: {asked.headers.get('authorization')}", "type": "x"}
         return Answer(401, {"error": {**error, "code": "invalid_api_key"}})
-    message = {"role": "assistant", "content": f"<think>hm</think>In short: {FACT}"}
+    content = "Yes" if str(asked.body["model"]).startswith("judge") else f"In short: {FACT}"
+    message = {"role": "assistant", "content": f"<think>hm</think>{content}"}
     usage = {"prompt_tokens": 1_000, "completion_tokens": 100, "total_tokens": 1_100}
-    return Answer(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    return Answer(200, {"model": f"{asked.body['model']}-2026-01-01", "choices": choices, "usage": usage})
 
 
 _ANSWERS: dict[str, Callable[[Vendors, Asked, str], Answer]] = {

@@ -154,9 +154,12 @@ def test_a_misspelt_option_is_answered_with_the_options_there_are():
 
 
 def test_options_that_may_name_a_folder_are_known_by_their_type_or_mark():
-    assert backends.local_paths("text-search", "outside:Files") == []
-    assert backends.local_paths("text-search", "tantivy") == ["documents"]
-    assert backends.local_paths("image-search", "embeddings") == ["index", "encoder", "images"]
+    for name, role, local in (
+        ("outside:Files", "text-search", []),
+        ("tantivy", "text-search", ["documents"]),
+        ("embeddings", "image-search", ["index", "encoder", "images"]),
+    ):
+        assert backends.describe(role, name, {})["local"] == local
 
 
 def test_a_wrong_option_ends_the_server_with_2(start):

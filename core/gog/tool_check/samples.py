@@ -77,7 +77,9 @@ def _pages(hits: Sequence[tool_api.SearchHit]) -> str:
         return "no page"
     first = hits[0]
     parts = [_short(each) for each in (first.title, first.url, first.text) if each]
-    return f"{plural(len(hits), 'page')}; first: {' · '.join(parts)}"
+    shown = sum(bool(hit.thumbnail) for hit in hits)
+    thumbnails = f", {shown} with {'a thumbnail' if shown == 1 else 'thumbnails'}" if shown else ""
+    return f"{plural(len(hits), 'page')}{thumbnails}; first: {' · '.join(parts)}"
 
 
 def _verdict(verdict: bool) -> str:

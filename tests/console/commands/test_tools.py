@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
-from support import loopback
+from support import encoders, loopback, s3
 from support.loopback import PATHS, responds
-from support.vendors import KEY, Vendors
+from support.vendors import FACT, KEY, Vendors
 
 from gog_console import cli
 
-VENDOR_KEYS = ("SERPAPI_API_KEY", "BRAVE_API_KEY", "JINA_API_KEY", "OPENAI_API_KEY")
+EXAMPLES = Path(__file__).parents[3] / "examples"
+VENDOR_KEYS = ("SERPAPI_API_KEY", "BRAVE_API_KEY", "JINA_API_KEY", "OPENAI_API_KEY", "JUDGE_GOG_API_KEY")
 
 
 @pytest.fixture
@@ -114,15 +118,82 @@ def web_search(vendors, engine):
     return {"backend": engine, "options": {"url": f"{vendors.url}/{path}", "reader": reader, "summariser": model}}
 
 
+@pytest.fixture
+def example(tmp_path):
+    """example(name, change): an example of the repository whose endpoints were changed, as a file."""
+
+    def write(name, change):
+        document = yaml.safe_load((EXAMPLES / name).read_text())
+        change(document["spec"]["endpoints"])
+        document["spec"]["data"] = {"world": {"train": 8, "test": 4}}
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(document))
+        return str(path)
+
+    return write
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["serpapi", "brave", "searxng"])
-def test_a_web_search_by_vendors_is_called_through_its_server(engine, serve, check, vendors):
-    endpoints = {**existing(serve()), "textSearch": web_search(vendors, engine)}
-    code, out = check(endpoints, "--json")
-    (row,) = [each for each in json.loads(out)["tools"] if each["name"] == "textSearch"]
-    assert code == 0 and row["server"] == f"gog/0.1.0 {engine}" and row["calls"] > 2 and row["usd"] > 0
-    assert row["answer"].startswith("5 pages; first: ")
-    assert {"jina", "v1"} < {each.vendor for each in vendors.asked}
+def test_the_example_of_vendors_passes_in_front_of_fakes(engine, example, vendors, gateway, tmp_path, capsys):
+    def change(endpoints):
+        lens = endpoints["imageSearch"]["options"]
+        lens["store"] = gateway.spec(f"lens-{tmp_path.name}").model_dump(exclude_unset=True)
+        lens["url"] = f"{vendors.url}/serpapi"
+        lens["thumbnails"] |= {"allow": ["127.0.0.1/32"], "ports": [vendors.port]}
+        shipped, fake = endpoints["textSearch"]["options"], web_search(vendors, engine)
+        for part in ("reader", "summariser"):
+            fake["options"][part] = shipped[part] | fake["options"][part]
+        endpoints["textSearch"] = fake
+        endpoints["judge"] |= {"url": vendors.url, "model": "judge-1"}
+
+    assert cli.main(["tools", "check", example("vendors.yaml", change)]) == 0
+    out = capsys.readouterr().out
+    seconds = r" +ok +\d+\.\d{3} s +"
+    assert re.search(rf"^grounding{seconds}free +gog/0\.1\.0 world$", out, re.M), out
+    assert re.search(rf"^image search{seconds}0\.0150 USD +serpapi x1 +gog/0\.1\.0 serpapi-lens$", out, re.M), out
+    assert re.search(rf"^text search{seconds}0\.0\d+ USD +{engine} x\d\d +gog/0\.1\.0 {engine}$", out, re.M), out
+    assert re.search(rf"^judge{seconds}0\.0004 USD +\S.* judge-1-2026-01-01$", out, re.M), out
+    assert "answer: 5 pages, 3 with thumbnails; first: Match 0" in out
+    assert re.search(rf"answer: 5 pages; first: \S+ 0 · {vendors.url}/page/0 · .*{FACT[:20]}", out), out
+    assert "answer: Yes to a correct answer" in out and "4 servers answer, the slowest" in out
+    (lens,) = [each for each in vendors.of("serpapi") if each.query["engine"] == "google_lens"]
+    assert lens.fetched.startswith(b"\xff\xd8")
+    assert {"serpapi", "jina", "v1", "thumbnail", {"brave": "brave"}.get(engine, engine)} <= {
+        each.vendor for each in vendors.asked
+    }
+    prefix = gateway.folder / s3.BUCKET / f"lens-{tmp_path.name}"
+    assert not [path for path in prefix.rglob("*") if path.is_file()]  # the crop is deleted
+
+
+@pytest.mark.slow
+def test_the_example_of_own_tools_passes_with_small_networks(example, tmp_path, capsys):
+    from support import detector_folders  # imports torch
+
+    photographs = tmp_path / "photos"
+    photographs.mkdir()
+    for name, path in list(encoders.photographs().items())[:5]:
+        shutil.copy(path, photographs / f"{name}{path.suffix}")
+    (tmp_path / "wiki").mkdir()
+    (tmp_path / "wiki" / "hopper.md").write_text("# Grace Hopper\n\nGrace Hopper was an admiral who wrote compilers.\n")
+    detector = detector_folders.grounding_dino(tmp_path / "dino")
+    encoder = encoders.random_encoder("siglip", tmp_path / "siglip")
+    build = ["index", "build", str(photographs), "--encoder", str(encoder), "--out", str(tmp_path / "photos.index")]
+    assert cli.main(build) == 0
+
+    def change(endpoints):
+        endpoints["grounding"]["options"] = {"weights": str(detector), "threshold": 0.0, "text_threshold": 0.0}
+        own = {"index": str(tmp_path / "photos.index"), "images": str(photographs)}
+        endpoints["imageSearch"]["options"] |= own
+        endpoints["textSearch"]["options"] |= {"documents": str(tmp_path / "wiki")}
+
+    capsys.readouterr()
+    code = cli.main(["tools", "check", example("own-tools.yaml", change)])
+    out = capsys.readouterr().out
+    assert code == 0 and "5 servers answer" in out, out
+    for server in ("grounding-dino", "embeddings", "tantivy", "rapidocr", "match"):
+        assert re.search(rf" ok +\d+\.\d{{3}} s +free +gog/0\.1\.0 {server}\b", out), out
+    assert "pages, 3 with thumbnails; first: " in out and "1 page; first: Grace Hopper" in out
 
 
 @pytest.mark.slow

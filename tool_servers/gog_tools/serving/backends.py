@@ -33,7 +33,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 import operator
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
@@ -118,29 +120,28 @@ def find(role: str, name: str) -> Callable[..., Any]:
         raise UserError(f"no back end {name!r}: {error}", where="--backend", remedy=remedy) from None
 
 
-def problems(role: str, name: str, options: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What is wrong with the options of a back end, which is not created: dotted name, fault and remedy of each.
+def describe(role: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known about options of a back end, which is not created. Plain JSON.
 
     Args:
         role: a key of NAMES
         name: a key of NAMES[role], or `module:factory`
         options: values for the factory's parameters that are not resources
 
-    Raises:
-        UserError: for a back end that cannot be found.
+    Returns:
+        `missing`: why the back end cannot be found here, empty if it can; `problems`: dotted name, fault and remedy of each
+        option that does not fit; `local`: names of the options that may name a file or folder.
     """
-    fields = _choices(_parameters(find(role, name), name), role)
     try:
+        fields = _choices(_parameters(find(role, name), name), role)
         _adapter(fields).validate_python(options)
+    except UserError as error:
+        return {"missing": error.what, "problems": [], "local": []}
     except ValidationError as error:
-        return option_faults.explain(error, fields, name)
-    return []
-
-
-def local_paths(role: str, name: str) -> list[str]:
-    """Names of the options that may name a file or folder. Raises UserError for a back end that cannot be found."""
-    fields = _choices(_parameters(find(role, name), name), role)
-    return [key for key, annotation in fields.items() if _is_local(annotation)]
+        wrong = option_faults.explain(error, fields, name)
+    else:
+        wrong = []
+    return {"missing": "", "problems": wrong, "local": [key for key, each in fields.items() if _is_local(each)]}
 
 
 def _is_local(annotation: Any) -> bool:
@@ -214,3 +215,7 @@ def add_arguments(parser: argparse.ArgumentParser, role: str) -> None:
     parser.add_argument(
         "--data", help="dataset for a back end that reads one: a folder or an s3:// address of the store"
     )
+
+
+if __name__ == "__main__":  # `describe` for a program that does not import back ends: arguments and result are JSON
+    print(json.dumps(describe(*json.load(sys.stdin))))
