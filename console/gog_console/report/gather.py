@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gog import store, trajectory_zip
+from gog import profiles, store, trajectory_zip
 from gog.calls import spend_log
 from gog.calls.spend import Spend
 from gog.errors import UserError
@@ -85,6 +85,7 @@ def collect(
         images=reader.images(shown, archives),
         recorded=len(samples),
         spend=reader.spend(),
+        profiles=reader.profiles(),
         problems=tuple(reader.problems),
         events=tuple(events),
     )
@@ -183,6 +184,16 @@ class _Reader:
                 if data is not None:
                     found[image] = data
         return found
+
+    def profiles(self) -> dict[str, tuple[str, ...]]:
+        """Names of the traces of each stage."""
+        try:
+            keys = [entry.key.split("/") for entry in self.kept.objects(f"{profiles.FOLDER}/")]
+        except TOLERATED as error:
+            self._note("profiles", error, "")
+            return {}
+        stages = dict.fromkeys(parts[1] for parts in keys if len(parts) == 3)
+        return {stage: tuple(parts[2] for parts in keys if len(parts) == 3 and parts[1] == stage) for stage in stages}
 
     def spend(self) -> Spend:
         """What the run's processes reported to have spent."""

@@ -157,6 +157,8 @@ class Data:
     """Trajectories that were read, of which `samples` are shown."""
     spend: Spend = field(default_factory=Spend)
     """What calls of tools and of the judge cost, as far as it was reported."""
+    profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the traces that the profiler wrote, by stage key."""
     problems: tuple[Problem, ...] = ()
     """What could not be read."""
     events: tuple[Row, ...] = ()

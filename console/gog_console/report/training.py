@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gog import catalog
+from gog import catalog, profiles
 from gog_console.report import charts, lengths, overview
 from gog_console.report.charts import Chart, Line
 from gog_console.report.markup import Child, Markup, tag
@@ -13,6 +13,7 @@ from gog_console.report.model import Data, Row, column, number
 
 BEHAVIOURS = (("none", "no search", "b0"), ("single", "one kind", "b1"), ("mixed", "several kinds", "b2"))
 """Behaviour classes: key, label, style."""
+MOST_TRACES = 32
 FEW_ATTEMPTS = 10
 """Steps with fewer attempts (the others were cached) have no meaningful failure ratio, which is left out."""
 
@@ -22,7 +23,8 @@ def sft(data: Data) -> tuple[Markup, list[Chart]]:
     rows = data.main("sft", data.curves) or ()
     shown = sft_charts(rows)
     body: Child = [charts.draw(chart) for chart in shown] or overview.nothing(data, "sft")
-    return tag("section", tag("h2", "Supervised fine-tuning"), tag("div", body, class_="grid"), id="sft"), shown
+    grid = tag("div", body, class_="grid")
+    return tag("section", tag("h2", "Supervised fine-tuning"), grid, _traces(data, "sft"), id="sft"), shown
 
 
 def sft_charts(rows: Sequence[Row]) -> list[Chart]:
@@ -46,8 +48,22 @@ def grpo(data: Data) -> tuple[Markup, list[Chart]]:
         tag("div", [charts.draw(chart) for chart in shown], class_="grid"),
         tag("details", tag("summary", "Optimisation and cost"), tag("div", map(charts.draw, folded), class_="grid")),
         lengths.table(rows),
+        _traces(data, "grpo"),
         id="grpo",
     ), [*shown, *folded]
+
+
+def _traces(data: Data, kind: str) -> Markup | None:
+    """Names of the traces of the main line's stage, which are files of the store: a page without links opens none."""
+    names = data.main(kind, data.profiles) or ()
+    if not names:
+        return None
+    stage = next(stage.key for stage in data.stages if stage.kind == kind and not stage.arm)
+    shown = [[tag("code", name), " "] for name in names[:MOST_TRACES]]
+    more = f"and {len(names) - MOST_TRACES} more " if len(names) > MOST_TRACES else ""
+    return tag(
+        "p", f"Traces for ui.perfetto.dev, in {profiles.FOLDER}/{stage}/ of the store: ", shown, more, class_="note"
+    )
 
 
 def grpo_charts(rows: Sequence[Row]) -> list[Chart]:

@@ -16,7 +16,7 @@ import support.report_builders as builders
 from support import report_objects
 from support.report_pages import EVIL, data_of, page_of, summary_of, without_data, write
 
-from gog import catalog, store
+from gog import catalog, profiles, store
 from gog.errors import UserError
 from gog_console import formatting, report
 from gog_console.report import (
@@ -81,6 +81,15 @@ def test_a_log_without_parts_has_no_chart_of_them_and_a_straggler_is_shown_with_
     assert "ranks" not in [chart.id for chart in training.optimisation_charts([row])]
     (ranks,) = [c for c in training.optimisation_charts([row | {"slowest_rollout": 5.0}]) if c.id == "ranks"]
     assert [list(line.values) for line in ranks.lines] == [[3.0], [5.0]]
+
+
+def test_the_report_names_the_traces_of_a_stage_and_shows_nothing_without(tmp_path):
+    folder = builders.make_run(tmp_path)
+    assert "ui.perfetto.dev" not in write(folder)[0]
+    kept = store.open_store((folder / "store").as_uri())
+    kept.put_object(profiles.key("grpo", profiles.name(3, 0, "update")), b"trace")
+    page_text = without_data(write(folder)[0])
+    assert "in profiles/grpo/ of the store" in page_text and "<code>step-3-rank-0-update.json.gz</code>" in page_text
 
 
 # ---- what programs rely on
