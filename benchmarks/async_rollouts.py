@@ -3,8 +3,8 @@
     python benchmarks/async_rollouts.py [--run runs/world] [--steps 10] [--questions 32] [--repetitions 5] [--small]
     python benchmarks/async_rollouts.py --median 0 --steps 60 --repetitions 3      # what is learned, without the waits
 
-Takes the SFT policy and the levels of a finished run (`make quickstart` leaves one) and trains by GRPO in three arms: in turns;
-with `async: {maxStaleness: 2}` and as many episodes at once; and with `maxStaleness: 4` and places for all steps in flight.
+Takes the SFT policy and the levels of a finished run (`make quickstart` leaves one) and trains by GRPO in four arms: in turns;
+with `async: {maxStaleness: 2}` and as many episodes at once; with places for all steps in flight; and so with `maxStaleness: 4`.
 Tools and judge are the world's servers behind a wait that is log-normal: median 0.5 s, sigma 1, so one call in a hundred takes
 more than 5 s. Each arm draws the same waits. Repetitions of the arms are interleaved. All steps count, the first ones too, because
 an asynchronous arm plays later steps meanwhile. One thread; the servers have the other core.
@@ -61,7 +61,12 @@ class Arm:
     """Episodes at once, as a multiple of those of a step."""
 
 
-ARMS = {"in turns": Arm(0, 1), "async 2": Arm(2, 1), "async 4, more places": Arm(4, 5)}
+ARMS = {
+    "in turns": Arm(0, 1),
+    "async 2": Arm(2, 1),
+    "async 2, more places": Arm(2, 3),
+    "async 4, more places": Arm(4, 5),
+}
 
 
 class SlowTools(Toolbox):
