@@ -112,6 +112,7 @@ class Decoder:
             x[inputs.images] = levels[:, 0]
             deep = list(levels[:, 1:].unbind(1))
         cos, sin = (part[:, :, None] for part in self.rotary(x, inputs.positions))  # [b, n, 1, d]
+        sin = torch.cat((-sin[..., : self.head_size // 2], sin[..., self.head_size // 2 :]), -1)
         attend = decoder_attention.plan(self.cache, inputs.rows, inputs.starts, inputs.counts)
         for index, layer in enumerate(self.layers):
             normed = F.rms_norm(x, x.shape[-1:], layer.norm1, self.epsilon)
@@ -126,17 +127,11 @@ class Decoder:
     def _attention(
         self, layer: Layer, index: int, attend: Attention, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
     ) -> torch.Tensor:
-        """Attention of one layer, [b, n, h] -> [b, n, H · d]; cos and sin are [b, n, 1, d]."""
+        """Attention of one layer, [b, n, h] -> [b, n, H · d]; cos and sin are [b, n, 1, d], the first half of sin negated."""
         mixed: Any = layer.qkv(x).unflatten(-1, (self.heads + 2 * self.kv_heads, self.head_size))
         rotated, values = mixed[:, :, : self.heads + self.kv_heads], mixed[:, :, self.heads + self.kv_heads :]
         if layer.qk_norm is not None:
             rotated = F.rms_norm(rotated, (self.head_size,), None, self.epsilon) * layer.qk_norm
-        rotated = rotated * cos + _rotate_half(rotated) * sin
+        rotated = rotated * cos + rotated.roll(self.head_size // 2, -1) * sin
         queries, keys = rotated[:, :, : self.heads], rotated[:, :, self.heads :]
         return attend(self.cache.keys[index], self.cache.values[index], queries, keys, values)
-
-
-def _rotate_half(x: torch.Tensor) -> torch.Tensor:
-    """[..., d] -> [..., d]: the second half negated, before the first."""
-    half = x.shape[-1] // 2
-    return torch.cat((-x[..., half:], x[..., :half]), dim=-1)

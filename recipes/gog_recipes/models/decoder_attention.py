@@ -107,6 +107,9 @@ class Decoding:
     has fewer than m."""
     absent: torch.Tensor | None
     """[b, m, 1, 1] which of them are such repetitions; None for none."""
+    behind: torch.Tensor | None
+    """[b] place of what each found in its prompt among the results of the second part, where every conversation has one
+    block of its own, in order, and one of a prompt; None otherwise. That is merged faster."""
 
     def __call__(
         self, keys: torch.Tensor, values: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
@@ -117,6 +120,11 @@ class Decoding:
             pool.view(-1, d).index_copy_(0, self.places, new.reshape(-1, d))
         queries = q.view(b, kv_heads, heads // kv_heads, d)
         found = [part(queries, keys, values) for part in self.parts]
+        if self.behind is not None:
+            (own, own_sums), (shared, shared_sums) = found
+            share = (own_sums - shared_sums[self.behind]).sigmoid_()[..., None]
+            merged = torch.lerp(shared[self.behind].float(), own.float(), share)
+            return merged.to(q.dtype).view(b, 1, heads * d)
         outs, sums = (torch.cat(each) if len(each) > 1 else each[0] for each in zip(*found, strict=True))
         if self.pieces.shape[1] == 1:
             return outs[self.pieces[:, 0]].view(b, 1, heads * d)
@@ -161,6 +169,7 @@ def _plan_decoding(cache: KVCache, rows: Sequence[Row], starts: Sequence[int]) -
         parts.append(part)
         offset += size
     m, device, heads = max(map(len, pieces)), cache.layout.device, cache.layout.kv_heads
+    simple = len(parts) == 2 and parts[0].readers is None and all(len(each) == 2 for each in pieces)
     filled = torch.tensor([each + each[:1] * (m - len(each)) for each in pieces])
     absent = torch.arange(m) >= torch.tensor(list(map(len, pieces)))[:, None]
     last = torch.tensor([[run.blocks[-1], count % cache.block] for run, count in zip(own, counts, strict=True)])
@@ -170,6 +179,7 @@ def _plan_decoding(cache: KVCache, rows: Sequence[Row], starts: Sequence[int]) -
         tuple(parts),
         filled.to(device),
         absent[:, :, None, None].to(device) if bool(absent.any()) else None,
+        (filled[:, 1] - len(rows)).to(device) if simple else None,
     )
 
 
