@@ -149,6 +149,8 @@ def measure(folder: Path, work: Workload, repetitions: int, latency: float, rows
                 steps[name].append(both[name.split("_")[0]].ask(do="step", **arm))
             loads.append(os.getloadavg()[0])
             check_equal({name: each[-1] for name, each in steps.items() if each}, work)
+            cost = {name: round(sum(steps[name][-1]["cpu"].values()), 2) for name in ("gog", "trl")}
+            print(f"repetition {repetition} of {repetitions}: CPU s of a step {cost}", file=sys.stderr, flush=True)
         setup = {name: each.setup for name, each in both.items()}
     counted = {name: each[WARM_UP:] if not arms[name] else each for name, each in steps.items()}
     return {"gradient_difference": difference, "steps": counted, "setup": setup, "load": loads}
