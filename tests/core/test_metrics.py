@@ -28,6 +28,7 @@ LABELS = {
         "stage",
         "status",
         "kind",
+        "watched_namespace",
         "component",
         "part",
         "decision",
