@@ -10,12 +10,14 @@ import json
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import support.view_builders as viewers
 from support import report_builders, report_objects
 from support.browser_pages import CHROMIUM, current, one, opened, press, visit
 
 from gog import store, trajectory_zip
+from gog.images import Image
 from gog.trajectory import Observation, Result, Turn
 from gog_console import report
 from gog_console.viewer import sources
@@ -63,6 +65,32 @@ def test_boxes_lie_on_the_pixels_that_they_name(page, world):
         assert shown["height"] == pytest.approx((bottom - top) * scale, abs=0.6)
     chosen = [f"#{n}" for turn in wanted["turns"] for n in turn.get("selected", [])]
     assert page.locator(".overlay .box.chosen").all_inner_texts() == chosen
+
+
+def test_thumbnails_that_the_model_saw_stand_beside_their_results(page, tmp_path):
+    shown = [Image(np.full(shape, level, np.uint8)) for shape, level in (((150, 224, 3), 90), ((9, 300, 3), 200))]
+    viewers.MAKER.images.update({each.hash: each for each in shown})
+    results = (
+        Result(title="A lighthouse", url="https://example.org/x", thumbnail=shown[0].hash),
+        Result(title=viewers.EVIL, thumbnail=shown[1].hash),
+        Result(title="Without an image"),
+    )
+    seen = Observation(text="found", tool="imageSearch", images=tuple(each.hash for each in shown), results=results)
+    turns = (
+        Turn(text="<img_search><img></img_search>", action="glance", observation=seen),
+        Turn(text="<answer>1858</answer>", action="answer", argument="1858"),
+    )
+    with one(tmp_path, viewers.illustrated(1, turns=turns)) as viewer:
+        visit(page, viewer)
+        images = page.locator(".found li img")
+        page.wait_for_function("[...document.querySelectorAll('.found li img')].every((each) => each.naturalWidth > 0)")
+        assert [page.locator(".found li").nth(n).locator("img").count() for n in range(3)] == [1, 1, 0]
+        around = page.locator(".found").bounding_box()
+        for place in range(images.count()):
+            box = images.nth(place).bounding_box()
+            assert around["x"] <= box["x"] and box["x"] + box["width"] <= around["x"] + around["width"]
+            assert box["width"] == box["height"] == 68  # whatever the thumbnail's own size
+        assert viewers.EVIL in page.locator(".found").inner_text() and page.evaluate("window.owned") is None
 
 
 def test_the_timeline_shows_reasoning_calls_latency_attempts_results_and_reward(page, tmp_path):
