@@ -149,7 +149,9 @@ def load(
     _libraries(name)  # before minutes are spent on fetching
     devices.find(device)
     found = base_source.fetch(name, options=store or StoreSpec(uri=_ANY), target=scratch / "encoder")
-    return Encoder(found.folder, recorded(found), device=device, dtype=dtype)
+    loaded = Encoder(found.folder, found.name, device=device, dtype=dtype)
+    loaded.name = recorded(found)  # messages of the loading have the name that was given
+    return loaded
 
 
 def recorded(found: base_source.Located) -> str:
