@@ -82,7 +82,8 @@ def write_parts(
     tokenizer = _tokenizer(texts)
     tokenizer.save_pretrained(folder)
     pixels = workload.side**2
-    size = {"shortest_edge": pixels, "longest_edge": pixels}
+    # Less than all pixels at least: scaling a smaller square up may round to more than these, which is refused.
+    size = {"shortest_edge": pixels - workload.side, "longest_edge": pixels}
     pil_processing.Qwen2VLImageProcessorPil(size=size).save_pretrained(folder)
     noise = np.random.default_rng(0)
     for number in range(workload.groups * workload.steps):
