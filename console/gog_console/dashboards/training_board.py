@@ -7,6 +7,7 @@ from gog_console.dashboards.panels import WHERE, Dashboard, Panel, Query, Row, l
 
 ON_A_GPU = "available on a GPU only"
 BY_REWARD = "available for GRPO stages only"
+SEVERAL_RANKS = "available for stages with several ranks only"
 
 
 def gauge(title: str, metric: str, word: str, **settings: object) -> Panel:
@@ -163,7 +164,7 @@ SPEED = Row(
             Query(f"avg by (run) (gog_train_slowest_rank{{{WHERE}}})", "number of the rank {{run}}"),
             unit="none",
             colours=palette.PARTS,
-            absent="available for stages with several ranks only",
+            absent=SEVERAL_RANKS,
             description="Of the rank that waited least. A straggler is far above the mean, which is shown by part.",
         ),
         lines(
