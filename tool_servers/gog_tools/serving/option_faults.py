@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from gog import wording
+from gog import validation, wording
 
 
 def explain(error: ValidationError, fields: Mapping[str, Any], name: str) -> list[tuple[str, str, str]]:
@@ -25,7 +25,7 @@ def explain(error: ValidationError, fields: Mapping[str, Any], name: str) -> lis
         known = _names_at(fields, place[:-1])
         owner = ".".join(map(str, place[:-1])) or name
         remedy = f"options of {owner}: {', '.join(known) or 'none'}"
-        what = each["msg"].removeprefix("Value error, ")
+        what = validation.cause(each)
         if each["type"] == "extra_forbidden":
             what, meant = "unknown option", wording.close(str(place[-1]), known)
             remedy = f"did you mean {meant}? {remedy}" if meant else remedy
