@@ -19,6 +19,7 @@ from gog.spec import LoraSettings, ModelSpec
 from gog_recipes import world
 from gog_recipes.models import lora, policy_model
 from gog_recipes.models.decoder import Decoder, StepInputs
+from gog_recipes.models.kv_cache import Row
 
 CPU = torch.device("cpu")
 SPEC = ModelSpec(base="tiny")
@@ -118,7 +119,7 @@ def sampled_logits(model):
     decoder.make_cache(16, 2**24)
     assert decoder.cache.reserve(blocks, 12)
     places = torch.arange(12).expand(3, 1, 12)
-    return decoder.step(StepInputs([blocks], [0], [12], torch.arange(12)[None], places, None, None))
+    return decoder.step(StepInputs([Row(blocks)], [0], [12], torch.arange(12)[None], places, None, None))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("bfloat16", 0.02)])

@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 from gog.spec import LoraSettings, ModelSpec, Quantization
 from gog_recipes.models import decoder_weights, lora, nf4, policy_model
 from gog_recipes.models.decoder import Decoder, StepInputs
+from gog_recipes.models.kv_cache import Row
 from gog_recipes.runtime import parallel, ranks
 
 pytestmark = pytest.mark.slow
@@ -22,9 +23,9 @@ CPU = torch.device("cpu")
 def logits(decoder: Decoder) -> torch.Tensor:
     """[4, vocabulary] of two conversations, after a step that reads them and one that decodes."""
     decoder.make_cache(64, 2**24)
-    rows: list[list[int]] = [[], []]
-    for blocks in rows:
-        assert decoder.cache.reserve(blocks, 8)
+    rows = [Row([]), Row([])]
+    for row in rows:
+        assert decoder.cache.reserve(row.blocks, 8)
     at = torch.arange(5).expand(3, 2, 5).clone()
     first = decoder.step(StepInputs(rows, [0, 0], [5, 3], torch.arange(20, 30).view(2, 5), at, None, None))
     at = torch.tensor([5, 3])[None, :, None].expand(3, 2, 1).clone()
