@@ -91,6 +91,14 @@ def is_corrected(endpoint: Endpoint) -> bool:
     return failed(endpoint) and endpoint.metadata.generation > known
 
 
+def failure(endpoint: Endpoint) -> str | None:
+    """Why the Endpoint has failed; None if it has not, or if its spec has changed since."""
+    progressing = endpoint.condition("Progressing")
+    if progressing is None or not failed(endpoint) or is_corrected(endpoint):
+        return None
+    return progressing.message
+
+
 def _wait_for_data(endpoint: Endpoint, view: DataView, now: datetime) -> Decision[EndpointStatus]:
     """Prepares the dataset and waits for it; reports what blocks it, or why it failed."""
     failure = data.failure(view)

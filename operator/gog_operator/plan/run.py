@@ -105,9 +105,9 @@ def _failure(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
     if _is_trained(run, facts):
         return None
     for each in facts.endpoints.values():
-        if endpoint.failed(each) and not endpoint.is_corrected(each):
-            progressing = each.condition("Progressing")
-            return Reason.SERVER_FAILED, progressing.message if progressing else ""
+        server_failure = endpoint.failure(each)
+        if server_failure is not None:
+            return Reason.SERVER_FAILED, server_failure
     return None
 
 
@@ -332,9 +332,9 @@ def _serving(policy: Endpoint | None, version: str) -> tuple[bool, Reason, str]:
     """Status, reason and message of the condition Served. policy: None before its Endpoint exists."""
     if policy is None or policy.spec.version != version:
         return False, Reason.SERVING, f"loading {version}"
-    if endpoint.failed(policy) and not endpoint.is_corrected(policy):
-        progressing = policy.condition("Progressing")
-        return False, Reason.SERVER_FAILED, progressing.message if progressing else ""
+    server_failure = endpoint.failure(policy)
+    if server_failure is not None:
+        return False, Reason.SERVER_FAILED, server_failure
     if policy.holds("Ready") and (policy.status.version == version or policy.spec.url is not None):
         return True, Reason.READY, f"{policy.name} serves {version}"
     ready = policy.condition("Ready")
