@@ -6,10 +6,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # pytest dies with make, and what tests have started with pytest (tests/support/reaper.py).
 PYTEST := GOG_PARENT=$$PPID exec $(BIN)/python -m pytest
+# Processes that test side by side, each whole files (tests/support/workers.py): `make unit WORKERS=auto` has one per core, at
+# most 4, as a worker with its trainers takes 2 GB.
+WORKERS ?= 1
+PARALLEL = $(if $(filter 1,$(WORKERS)),,-n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 # One thread per process: two processes with two OpenMP threads each nearly stop each other on two cores.
 export OMP_NUM_THREADS ?= 1
+# Bytecode is written, whatever the environment says: a stage imports torch in 8 s of processor time, without it in 20 s.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup quickstart test lint unit faults stage-faults slow kit manifests docs sizing dashboards images e2e vllm tiny-base bench losses clean
+.PHONY: setup quickstart test lint unit faults exhaustive slow kit manifests docs sizing dashboards images e2e e2e-vllm vllm tiny-base bench losses experiments clean
 
 setup: $(STAMP)
 
@@ -32,21 +38,22 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# The first time, tests build the programs in Go that they need, in some minutes: an API server, S3, Helm, Prometheus. Without
+# Go, pytest's summary lists what did not run.
 unit: setup
-	@# Builds an API server for the tests, the first time in some minutes. Without Go, pytest's summary lists what did not run.
-	@if command -v go >/dev/null; then tests/cluster/build api helm versitygw prometheus promtool; fi
-	$(PYTEST) -m 'not slow and not cluster and not exhaustive and not vllm'
+	$(PYTEST) $(PARALLEL) -m 'not slow and not cluster and not exhaustive and not vllm'
 
 # Every fault at every call of an operator. In parts: `make faults SHARD=2/8`, each some ten minutes on two cores.
 faults: setup
 	$(PYTEST) -m exhaustive tests/chaos --fault-shard $(or $(SHARD),1/1)
 
-# SIGTERM to a stage and stores that fail under it, in the ways of which `make slow` has samples: minutes.
-stage-faults: setup
+# What takes long on a CPU and of which `make test` and `make slow` have samples: SIGTERM to a stage and stores that fail under it,
+# 10,000 random conversations, bfloat16, the engine's properties in every family.
+exhaustive: setup
 	$(PYTEST) -m exhaustive tests/recipes
 
 slow: setup
-	$(PYTEST) -m 'slow and not cluster and not vllm'
+	$(PYTEST) $(PARALLEL) -m 'slow and not cluster and not vllm'
 
 # The programs, base images and Debian packages of a real cluster. Needs root and Go; a quarter of an hour, once.
 kit:
@@ -63,7 +70,7 @@ docs: setup
 	$(BIN)/gog crds --reference >docs/reference.md
 	$(BIN)/python -m gog.metrics >docs/metrics.md
 
-# The table of docs/sizing.md, from `gog estimate` for published models: a quarter of an hour.
+# The tables of docs/sizing.md, from `gog estimate` for published models: over an hour, continued where it was interrupted.
 sizing: setup
 	$(BIN)/python benchmarks/sizing.py
 
@@ -79,13 +86,18 @@ images:
 # A real vLLM on this machine's CPU, in an environment of its own (6 GB), and the tests that ask it.
 vllm: setup
 	tests/vllm/setup
-	$(PYTEST) -m vllm
+	$(PYTEST) -m 'vllm and not cluster'
 
 e2e: setup
 	tests/e2e/cluster
 
+# Rollouts of a stage through a real vLLM under KServe. The image of vLLM is 6 GB.
+e2e-vllm: setup
+	tests/e2e/vllm
+
 tiny-base: setup
 	$(BIN)/tune run gog_recipes/world/tiny_base.py --config recipes/gog_recipes/configs/tiny/tiny_base.yaml
+	$(BIN)/python -m gog_recipes.world.further_words
 
 bench: setup
 	$(BIN)/python benchmarks/rollout.py
@@ -96,6 +108,11 @@ bench: setup
 # What each loss learns in the embedded world, three seeds: hours. `make losses MINUTES=30` stops and resumes.
 losses: setup
 	$(BIN)/python benchmarks/losses.py $(if $(MINUTES),--minutes $(MINUTES))
+
+# The experiments of docs/results.md, two at a time; what is complete is not run again. `make experiments SHORT=1` is the form for
+# tests, in runs/experiments-short; MINUTES=60 begins nothing after an hour; ONLY="main no-gaze" runs some of them.
+experiments: setup
+	$(BIN)/python benchmarks/experiments.py --jobs 2 $(if $(SHORT),--short) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf $(VENV) build runs

@@ -29,7 +29,7 @@ import outcome
 import rollout
 import torch
 
-from gog import catalog, metrics, stats
+from gog import metrics, stats, step_metrics
 from gog.metrics import serving
 from gog_recipes.runtime import monitor
 
@@ -94,7 +94,7 @@ def page_cpu() -> float:
 def fill() -> None:
     """Records the other metrics of GRPO, so that the page has its full size."""
     metrics.initialise_store()
-    metrics.record_step("grpo", "grpo", {row.key: 0.5 for row in catalog.STEP_METRICS})
+    metrics.record_step("grpo", "grpo", {row.key: 0.5 for row in step_metrics.METRICS})
     metrics.record_progress("grpo", 3, 120, time.time())
 
 

@@ -1,10 +1,11 @@
 """Measures the operator on a real API server with thousands of objects, against the goals.
 
-    python benchmarks/operator.py [--objects 5000]
+    python benchmarks/operator.py [--objects 5000] [--stages 500]
 
 Starts an API server with tests/cluster (no node: nothing runs), fills a namespace, and starts `gog operator` twice: once
 on objects that have no status yet, once on objects with nothing to do. Then it idles over a resync, and a whole run is
-driven in another namespace to see how soon a parent's status follows its child's.
+driven in another namespace to see how soon a parent's status follows its child's. `operator_load` measures it with stages
+that run.
 """
 
 from __future__ import annotations
@@ -12,13 +13,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import signal
-import subprocess
+import re
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +24,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import operator_load
+import operator_parts
 import support.kube as kit
 from support import cluster_actors
 from support.operator_builders import manifest
@@ -43,7 +43,6 @@ KINDS = {
     "EvaluateStage": "evaluate",
 }
 STAMP = "2026-03-14T09:26:53Z"
-PORT = 18099
 
 
 def objects(count: int) -> Iterator[list[dict[str, Any]]]:
@@ -57,7 +56,7 @@ def objects(count: int) -> Iterator[list[dict[str, Any]]]:
         yield [
             {
                 "apiVersion": "gog.dev/v1alpha1",
-                "kind": "Endpoint",
+                "kind": "ToolServer",
                 "metadata": {"name": f"judge-{number}"},
                 "spec": body,
             }
@@ -77,7 +76,7 @@ def run(name: str, *, done: bool) -> list[dict[str, Any]]:
 
 def complete() -> dict[str, Any]:
     words = {"reason": "Complete", "message": "", "observedGeneration": 1, "lastTransitionTime": STAMP}
-    conditions = [{"type": "Complete", "status": "True", **words}, {"type": "Ready", "status": "False", **words}]
+    conditions = [{"type": "Complete", "status": "True", **words}, {"type": "Ready", "status": "True", **words}]
     return {"conditions": conditions, "observedGeneration": 1, "startTime": STAMP, "completionTime": STAMP}
 
 
@@ -98,60 +97,6 @@ def create(api: kube.KubeApi, namespace: str, group: list[dict[str, Any]]) -> No
             "uid": made["metadata"]["uid"],
             "controller": True,
         }
-
-
-class Operator:
-    """A `gog operator` process."""
-
-    def __init__(self, server: kit.ApiServer, namespaces: list[str]) -> None:
-        where = [word for each in namespaces for word in ("--namespace", each)]
-        line = [str(Path(sys.executable).with_name("gog")), "operator", *where, "--port", str(PORT)]
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            [*line, "--lease-namespace", namespaces[0]],
-            env=os.environ | {"KUBECONFIG": str(server.kubeconfig)},
-            stderr=subprocess.DEVNULL,
-        )
-
-    def metrics(self) -> dict[str, float]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/metrics", timeout=5) as answer:
-                lines = answer.read().decode().splitlines()
-        except OSError:
-            return {}
-        return {name: float(value) for name, _, value in (each.rpartition(" ") for each in lines if each[0] != "#")}
-
-    def settled(self) -> float:
-        """Seconds from its start until everything was listed and nothing was left to do."""
-        while self.process.poll() is None:
-            metrics = self.metrics()
-            listed = metrics.get("gog_operator_last_resync_timestamp_seconds", 0) > 0
-            if listed and metrics["gog_operator_queue_depth"] == 0 and metrics["gog_operator_working"] == 0:
-                return time.monotonic() - self.started
-            time.sleep(0.1)
-        raise SystemExit(f"the operator ended: {self.process.returncode}")
-
-    def peak(self) -> float:
-        """Peak memory in MiB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-    def cpu(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def end(self) -> float:
-        begun = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        return time.monotonic() - begun
-
-
-def writes(metrics: dict[str, float]) -> int:
-    """Requests that change something; those that keep the lease are not counted."""
-    return int(
-        sum(value for name, value in metrics.items() if "api_requests_total" in name and 'method="GET"' not in name)
-    )
 
 
 @contextlib.contextmanager
@@ -184,9 +129,9 @@ def latencies(api: kube.KubeApi, namespace: str) -> list[float]:
             for moved in cluster_actors.advance(api, namespace):
                 thing, name, *state = moved.split()
                 if thing == "service" and state == ["Ready"]:
-                    followers.submit(follow, "Endpoint", name, "Starting")
+                    followers.submit(follow, "ToolServer", name, "Starting")
                 if thing == "job" and state == ["Completed"]:
-                    stage = name.removesuffix("-a1")
+                    stage = re.sub(r"-\w{4}-a1$", "", name)
                     kind = next(kind for kind, key in KINDS.items() if stage.endswith(key))
                     followers.submit(follow, kind, stage, "Running")
             time.sleep(0.3)
@@ -197,7 +142,9 @@ def latencies(api: kube.KubeApi, namespace: str) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=5000)
-    count = parser.parse_args().objects
+    parser.add_argument("--stages", type=int, default=500)
+    given = parser.parse_args()
+    count = given.objects
     with api_server() as server:
         api, full, live = kube.connect(8, str(server.kubeconfig)), server.namespace("full"), server.namespace("live")
         groups = list(objects(count))
@@ -205,20 +152,20 @@ def main() -> None:
             list(threads.map(lambda group: create(api, full, group), groups))
         total = sum(map(len, groups))
 
-        operator = Operator(server, [full, live])
+        operator = operator_parts.Operator(server, [full, live])
         cold, cold_peak = operator.settled(), operator.peak()
-        cold_writes = writes(operator.metrics())
+        cold_writes = operator_parts.writes(operator.metrics())
         ended = operator.end()
 
-        operator = Operator(server, [full, live])
+        operator = operator_parts.Operator(server, [full, live])
         warm = operator.settled()
         warm_resync = operator.metrics()["gog_operator_resync_duration_seconds"]
         time.sleep(10)
-        cpu, begun, before = operator.cpu(), time.monotonic(), writes(operator.metrics())
+        cpu, begun, before = operator.cpu(), time.monotonic(), operator_parts.writes(operator.metrics())
         time.sleep(70)
         seconds = time.monotonic() - begun
         idle = 100 * (operator.cpu() - cpu) / seconds
-        idle_writes = writes(operator.metrics()) - before
+        idle_writes = operator_parts.writes(operator.metrics()) - before
         idle_peak = operator.peak()
         waits = sorted(latencies(api, live))
         peak = operator.peak()
@@ -237,14 +184,18 @@ def main() -> None:
         "peak_mebibytes": round(peak, 1),
         "sigterm_seconds": round(ended, 1),
     }
+    load = operator_load.measure(given.stages)
+    result["load"] = load
     (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "operator.json").write_text(json.dumps({"goals": GOALS} | result, indent=1) + "\n")
+    goals = GOALS | {"load": operator_load.GOALS}
+    (HERE / "results" / "operator.json").write_text(json.dumps({"goals": goals} | result, indent=1) + "\n")
     for name, values in result.items():
         print(f"{name:16} {values}")
     print(
         f"restart {warm:.1f} s (goal {GOALS['seconds']:.0f}), peak {peak:.0f} MiB (goal {GOALS['mebibytes']:.0f}), "
         f"largest latency {waits[-1]:.2f} s (goal {GOALS['latency_seconds']:.0f}), "
-        f"idle {idle:.1f} % CPU and {idle_writes} writes (goals {GOALS['idle_cpu_percent']:.0f}, 0)"
+        f"idle {idle:.1f} % CPU and {idle_writes} writes (goals {GOALS['idle_cpu_percent']:.0f}, 0); "
+        + operator_load.verdict(load)
     )
 
 

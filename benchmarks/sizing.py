@@ -3,13 +3,13 @@
     python benchmarks/sizing.py                        # what is missing, or was estimated by other code
     python benchmarks/sizing.py 'Qwen3-VL-8B x 8 '     # of those, what begins so
 
-Each result is written when it is known, beside a hash of what it depends on (`basis`), so an interrupted run is continued
-and a change of the recipes is noticed. Comments and docstrings change no hash.
+Each result is written when it is known, beside a hash of what it depends on (`basis`): its settings and the functions that
+were called for it. So an interrupted run is continued, and a change of the recipes is noticed where it may change a figure.
 """
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import hashlib
 import json
 import re
@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import called_code
+
 from gog import wording
 from gog_console import sizing
 from gog_operator.api import manifest
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/sizing.md", ROOT / "benchmarks/results/sizing.json"
+CALLED = RESULTS.with_name("sizing_code.json")
+"""Functions that the recorded estimates called."""
 MODELS = ("Qwen2.5-VL-3B", "Qwen2.5-VL-7B", "Qwen3-VL-8B", "Qwen3-VL-30B-A3B", "Qwen3-VL-32B")
 GPUS = (1, 2, 4, 8, 16)
 MEMORY = (80, 141)
@@ -38,11 +42,6 @@ VARIANTS = {"": ("", GPUS), "nf4": ("baseQuantization: nf4", (1, 8)), "offload":
 more GPUs change little."""
 GOAL = (("Qwen2.5-VL-7B", 8, 80), ("Qwen3-VL-8B", 8, 80))
 """Must fit."""
-CODE = (
-    "estimate", "models", "losses", "rollout/draw.py", "runtime/learner.py", "runtime/logprob_gap.py",
-    "runtime/optimizer.py", "runtime/parallel.py",
-)  # fmt: skip
-"""Folders and files of gog_recipes that an estimate traces."""
 LIBRARIES = ("torch", "transformers", "peft")
 """Their versions decide what it traces, too."""
 MANIFEST = """\
@@ -100,28 +99,9 @@ def row(found: Estimate) -> dict[str, Any]:
 # ---------------------------------------------------------------- what a result depends on
 
 
-def code() -> list[str]:
-    """The traced code without comments and docstrings, and the versions of its libraries."""
-    roots = [ROOT / "recipes/gog_recipes" / each for each in CODE]
-    files = sorted(path for root in roots for path in ([root] if root.is_file() else root.rglob("*.py")))
-    return [program(path.read_text()) for path in files] + [metadata.version(each) for each in LIBRARIES]
-
-
-def program(source: str) -> str:
-    """A module's syntax tree as text, without docstrings and other bare strings.
-
-    >>> program('"A module."\\nx = 1  # one') == program("x = 1")
-    True
-    """
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [each for each in body if not _is_string(each)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
-
-
-def _is_string(statement: ast.AST) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str)
+def code(called: Mapping[str, Sequence[str]]) -> list[str]:
+    """The code of the functions that estimates call, and the versions of its libraries."""
+    return [*called_code.text(called), *map(metadata.version, LIBRARIES)]
 
 
 def basis(asked: Mapping[str, Any], code: Sequence[str]) -> str:
@@ -185,40 +165,70 @@ def cases(wanted: Sequence[str]) -> Iterator[tuple[str, int, str]]:
                     yield model, gpus, variant
 
 
-def stale(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Results of other code or settings."""
-    current, found = code(), []
+def requests() -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Request and names of the results of every case."""
     for model, gpus, variant in cases(()):
-        names = [key(model, gpus, memory, variant) for memory in MEMORY]
-        expected = basis(ask(model, gpus, variant), current)
+        yield ask(model, gpus, variant), [key(model, gpus, memory, variant) for memory in MEMORY]
+
+
+def stale(rows: Mapping[str, Mapping[str, Any]], called: Mapping[str, Sequence[str]]) -> list[str]:
+    """Results of other code or settings."""
+    current, found = code(called), []
+    for asked, names in requests():
+        expected = basis(asked, current)
         found += [name for name in names if name in rows and rows[name].get("basis") != expected]
     return found
 
 
-def fill(rows: dict[str, dict[str, Any]], wanted: Sequence[str]) -> Iterator[str]:
-    """Estimates what is missing in `rows` or was estimated by other code. Yields a line after each case."""
-    current = code()
+def fill(rows: dict[str, dict[str, Any]], called: called_code.Functions, wanted: Sequence[str]) -> Iterator[str]:
+    """Estimates what is missing in `rows` or was estimated by other code. Yields a line after each case.
+
+    Args:
+        rows: by `key`; grows
+        called: functions that estimates call, of which more become known
+        wanted: beginnings of names of cases; empty for all
+    """
+    current, recorded = code(called), set[tuple[str, bool, str]]()
     for model, gpus, variant in cases(wanted):
-        asked = ask(model, gpus, variant)
-        found, names = basis(asked, current), [key(model, gpus, memory, variant) for memory in MEMORY]
-        if all(rows.get(name, {}).get("basis") == found for name in names):
+        asked, names = ask(model, gpus, variant), [key(model, gpus, memory, variant) for memory in MEMORY]
+        if all(rows.get(name, {}).get("basis") == basis(asked, current) for name in names):
             continue
-        started = time.monotonic()
-        for name, each in zip(names, estimates(model, asked), strict=True):
-            rows[name] = row(each) | {"basis": found}
+        started, kind = time.monotonic(), (model.rpartition("-")[0], gpus > 1, variant)
+        with called_code.record() if kind not in recorded else contextlib.nullcontext({}) as found:
+            sizes = estimates(model, asked)
+        recorded.add(kind)  # those alike call the same functions, and a record makes an estimate slower
+        current = _extended(rows, called, found)
+        for name, each in zip(names, sizes, strict=True):
+            rows[name] = row(each) | {"basis": basis(asked, current)}
         yield f"{names[0]}: {cell(rows[names[0]], MEMORY[0])} ({time.monotonic() - started:.0f} s)"
+
+
+def _extended(
+    rows: dict[str, dict[str, Any]], called: called_code.Functions, found: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """The code of `called` and of the functions that are added to it here, on which results up to date depend as well."""
+    before = code(called)
+    called.update(called_code.joined(called, found))
+    after = code(called)
+    for asked, names in requests() if before != after else ():
+        for name in names:
+            if name in rows and rows[name].get("basis") == basis(asked, before):
+                rows[name]["basis"] = basis(asked, after)
+    return after
 
 
 def main() -> None:
     """Estimates what the arguments name (default: all), writes the tables into the page, and prints whether the goal is met."""
     rows: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for line in fill(rows, sys.argv[1:]):
+    called: called_code.Functions = json.loads(CALLED.read_text()) if CALLED.exists() else {}
+    for line in fill(rows, called, sys.argv[1:]):
+        CALLED.write_text(json.dumps(called, indent=1) + "\n")
         RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
         PAGE.write_text(page(PAGE.read_text(), rows))
         print(line, flush=True)
     for variant, (setting, _) in VARIANTS.items():
         print("", setting or "default settings", table(rows, variant), sep="\n")
-    if outdated := stale(rows):
+    if outdated := stale(rows, called):
         print(f"of other code or settings: {', '.join(outdated)}")
     print(headline(rows))
 

@@ -29,7 +29,7 @@ from botocore.config import Config
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from support import s3  # noqa: E402
+from support import ports, s3  # noqa: E402
 
 from gog import store  # noqa: E402
 from gog.spec import StoreSpec  # noqa: E402
@@ -114,7 +114,7 @@ def run(folder: Path, mib: int, repeats: int) -> dict:
     with path.open("wb") as stream:
         for _ in range(mib):
             stream.write(os.urandom(CHUNK))
-    port = s3.free_port()
+    port = ports.free(1)[0]
     memory = subprocess.Popen([sys.executable, HERE / "memory_s3.py", str(port), str(mib + 64)], stdout=subprocess.PIPE)
     assert memory.stdout is not None
     memory.stdout.readline()

@@ -46,6 +46,8 @@ GOALS = {"rollout_cpu": 5.0, "train_cpu": 2.5, "slow_own_wall": 6.0, "memory": 2
 GRADIENTS, PREFILL, PATH = 1e-5, 1.05, 1.2
 """Largest relative difference of gradients; prefilled ÷ unique tokens; added wall ÷ critical path, at most."""
 WARM_UP = 1
+LOG_LINES = 30
+"""Of a side that ended early, printed at most."""
 
 
 def environment() -> Path:
@@ -63,10 +65,10 @@ def environment() -> Path:
 
 
 class Side:
-    """A process that makes steps."""
+    """A process that makes steps. log: file of what it writes besides."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process, self.log = process, log
         self.setup = int(self._read()["rss"])
 
     def ask(self, **command: Any) -> dict[str, Any]:
@@ -79,7 +81,9 @@ class Side:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(map(str, self.process.args))} ended with {self.process.wait()}")  # type: ignore[arg-type]
+            command, code = " ".join(map(str, self.process.args)), self.process.wait()  # type: ignore[arg-type]
+            last = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+            raise SystemExit("\n".join([f"{command} ended with {code}; its last lines:", *last]))
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -94,14 +98,15 @@ def sides(folder: Path, rows: int) -> Iterator[dict[str, Side]]:
     with contextlib.ExitStack() as stack:
         found = {}
         for name, command in commands.items():
-            errors = stack.enter_context(open(folder / f"{name}.log", "w"))
+            log = folder / f"{name}.log"
+            errors = stack.enter_context(open(log, "w"))
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
             stack.callback(process.wait)
             stack.callback(process.stdin.close)  # type: ignore[union-attr]
-            found[name] = Side(process)
+            found[name] = Side(process, log)
         yield found
 
 

@@ -17,6 +17,7 @@ from gog.store import Store
 
 pytest_plugins = [
     "support.reaper",  # nothing outlives the session
+    "support.workers",  # the order of files for several workers; failures are printed at once
     "support.kube",  # the fixture api_server
     "support.fault_shards",  # --fault-shard
     "support.real_structures",  # the fixtures real_base, real_tokenizer, photographs

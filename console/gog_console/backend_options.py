@@ -22,7 +22,7 @@ from gog import catalog, wording
 from gog.errors import UserError
 from gog.spec import EndpointSpec
 from gog_operator.api import problems
-from gog_operator.api.objects import Endpoint, GoGRun, Object
+from gog_operator.api.objects import GoGRun, Object, ToolServer
 
 PACKAGE, BACKENDS = "gog_tools", "gog_tools.serving.backends"
 PATIENCE = 120.0
@@ -74,7 +74,7 @@ def absolute(role: str, endpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chosen(thing: Object) -> Iterator[tuple[str, str, EndpointSpec]]:
     """Path, role and settings of each server that gog would start with another back end than the world's, or options."""
-    if isinstance(thing, Endpoint):
+    if isinstance(thing, ToolServer):
         given = [("spec", thing.spec.role, thing.spec)]
     elif isinstance(thing, GoGRun):
         own = thing.spec.endpoints

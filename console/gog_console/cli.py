@@ -66,12 +66,14 @@ def _is_output(error: OSError) -> bool:
 
 
 def forget_absent_authority(environment: MutableMapping[str, str]) -> None:
-    """Removes AWS_CA_BUNDLE when its file does not exist, so that the system's certificate authorities apply.
+    """Removes AWS_CA_BUNDLE when its file does not exist, so that the authorities of SSL_CERT_FILE apply, else the system's.
 
     The ca.crt of a store's Secret is optional, and a pod spec cannot make a variable depend on it.
     """
     if environment.get("AWS_CA_BUNDLE") and not os.path.exists(environment["AWS_CA_BUNDLE"]):
         del environment["AWS_CA_BUNDLE"]
+        if environment.get("SSL_CERT_FILE"):
+            environment["AWS_CA_BUNDLE"] = environment["SSL_CERT_FILE"]
 
 
 Commands = Any
@@ -102,13 +104,20 @@ def _to_start(commands: Commands) -> None:
     _dir(run)
     _sets(run)
 
-    validate = commands.add_parser("validate", help="check a manifest and list its stages", allow_abbrev=False)
-    validate.add_argument("file", metavar="FILE")
+    validate = commands.add_parser(
+        "validate", help="check a manifest and list its stages, or check a dataset", allow_abbrev=False
+    )
+    validate.add_argument("file", metavar="FILE", help="a manifest, or a dataset: a folder, .jsonl, .parquet or .arrow")
+    validate.add_argument(
+        "--against", action="append", default=[], metavar="DATASET", help="refuse a dataset with questions of this one"
+    )
     validate.add_argument("--cluster", action="store_true", help="refuse what kubectl apply would refuse")
     validate.add_argument(
         "--remote", action="store_true", help="also list the files of a base model at s3:// or hf://, over the network"
     )
     _sets(validate)
+
+    _import(commands.add_parser("import", help="convert a dataset of another project", allow_abbrev=False))
 
     size = commands.add_parser("estimate", help="estimate the memory that a run needs on each GPU", allow_abbrev=False)
     size.add_argument("file", metavar="FILE")
@@ -119,6 +128,20 @@ def _to_start(commands: Commands) -> None:
     size.add_argument("--model", metavar="NAME", help="a folder or a published model in place of the manifest's base")
     size.add_argument("--json", action="store_true", help="as JSON, for programs")
     _sets(size)
+
+
+def _import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", metavar="KIND", help="format, module:factory, or auto: recognised by content")
+    parser.add_argument("source", metavar="SRC", help="file or folder of the dataset")
+    parser.add_argument("target", metavar="DST", help="new folder")
+    parser.add_argument("--images", metavar="FOLDER", help="folder of the image files that rows name")
+    parser.add_argument(
+        "--split", action="append", default=[], metavar="NAME[=AS]", help="import this split only, under another name"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="MARK=VALUE", help="import rows with this mark: language=EN"
+    )
+    parser.add_argument("--leave-out", action="store_true", help="import in spite of faulty rows, without them")
 
 
 def _for_runs(commands: Commands) -> None:
@@ -152,6 +175,25 @@ def _for_runs(commands: Commands) -> None:
     )
     export.add_argument("--out", required=True, metavar="FOLDER", help="new folder, in Hugging Face form")
 
+    chat = commands.add_parser("chat", help="try the policy of a run in the browser", allow_abbrev=False)
+    chat.add_argument("name", metavar="NAME", help="name of the run")
+    chat.add_argument("--checkpoint", metavar="STAGE/STEP", help="default: the newest of grpo, or else of sft")
+    chat.add_argument("--port", type=int, default=0, help="port on the loopback interface (default: a free port)")
+    chat.add_argument("--open", action="store_true", help="open it in the browser")
+    _dir(chat)
+    rollback = commands.add_parser("rollback", help="let an agent serve its version before", allow_abbrev=False)
+    rollback.add_argument("name", metavar="NAME", help="name of the agent")
+    rollback.add_argument("version", metavar="VERSION", nargs="?", help="default: the one that is tried, or is served")
+    _dir(rollback)
+    compare = commands.add_parser("compare", help="compare the evaluations of runs", allow_abbrev=False)
+    compare.add_argument("names", metavar="NAME", nargs="+", help="runs; those that differ in the seed only are seeds")
+    compare.add_argument("--out", metavar="FILE", help="the drawing (default: DIR/compare.html)")
+    compare.add_argument("--json", action="store_true", help="as JSON, for programs; draws nothing")
+    _dir(compare)
+    tables = commands.add_parser("tables", help="recompute published tables of results", allow_abbrev=False)
+    tables.add_argument("--paper", action="store_true", help="the paper's main table; marks what cannot be right")
+    tables.add_argument("--json", action="store_true", help="as JSON, for programs")
+
     _view(commands.add_parser("view", help="view and review trajectories in a browser", allow_abbrev=False))
 
 
@@ -179,8 +221,8 @@ class _ServeHelp(argparse.Action):
 
 def _for_pods(commands: Commands) -> None:
     """Commands that the control plane runs, on this machine and in pods; they also work by hand."""
-    serve = commands.add_parser("serve", help="start one tool server", add_help=False, allow_abbrev=False)
-    serve.add_argument("role", choices=[server.command for server in catalog.SERVERS])
+    serve = commands.add_parser("serve", help="start one server", add_help=False, allow_abbrev=False)
+    serve.add_argument("role", choices=[server.command for server in catalog.SERVED])
     serve.add_argument("-h", "--help", action=_ServeHelp, nargs=0, help="show this help, or that of a role's server")
     stage = commands.add_parser("stage", help="run one stage, as a pod does", allow_abbrev=False)
     stage.add_argument("kind", choices=catalog.STAGE_NAMES)
@@ -220,7 +262,8 @@ def _operator(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--all-namespaces", action="store_true", help="watch the whole cluster")
     parser.add_argument("--workers", type=int, default=4, help="objects reconciled at once (default: 4)")
     parser.add_argument("--resync", type=float, default=60.0, metavar="SECONDS", help="interval of full listings")
-    parser.add_argument("--port", type=int, default=8080, help="port of /healthz and /metrics (default: 8080)")
+    parser.add_argument("--port", type=int, default=8080, help="port of /healthz (default: 8080)")
+    parser.add_argument("--metrics-port", type=int, metavar="PORT", help="port of /metrics (default: that of /healthz)")
     parser.add_argument("--lease-namespace", metavar="NS", help="namespace of the Lease (default: its own)")
     parser.add_argument(
         "--lease-name",
@@ -232,9 +275,12 @@ def _operator(parser: argparse.ArgumentParser) -> None:
 
 def _view(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", metavar="RUN|PATH|URI", help="a run, a run folder, a store (s3://bucket/prefix) or an archive"
+        "target",
+        metavar="RUN|PATH|URI",
+        help="a run, a run folder, a store (s3://bucket/prefix), an archive, or what verl, TRL or OpenSearch-VL wrote",
     )
     _dir(parser)
+    parser.add_argument("--images", metavar="FOLDER", help="images that trajectories of other projects name")
     parser.add_argument("--port", type=int, default=0, help="port on the loopback interface (default: a free port)")
     parser.add_argument("--open", action="store_true", help="open it in the browser")
     parser.add_argument(
@@ -292,6 +338,9 @@ def _moves(parser: argparse.ArgumentParser) -> None:
         ("check", "verify, promote and retire checkpoints of a store"),
         ("data", "generate the embedded world in a store"),
         ("report", "write a run's report into its store"),
+        ("publish", "publish a policy as a version of an agent, if its evaluation passes the gate"),
+        ("fetch", "fetch the base model and the dataset of a run into a volume"),
+        ("erase", "erase what a deleted run wrote into its store"),
     ):
         one = moves.add_parser(name, help=help_, allow_abbrev=False)
         one.add_argument("--config", required=True, metavar="FILE", help="configuration that the operator wrote")
@@ -300,6 +349,13 @@ def _moves(parser: argparse.ArgumentParser) -> None:
     push.add_argument("--format", metavar="NAME", help="format name or module:factory (default: detected)")
     push.add_argument("uri", metavar="URI", help="s3://bucket/prefix, or a folder; credentials from the environment")
     _s3(push)
+    model = moves.add_parser("model", help="fetch a base model into a folder", allow_abbrev=False)
+    model.add_argument("address", metavar="ADDRESS", help="hf://org/name[@revision] or s3://bucket/prefix")
+    model.add_argument("folder", metavar="FOLDER", help="folder below which the model gets a folder of its own")
+    model.add_argument("--link", metavar="NAME", help="name of a link to it in FOLDER (default: none)")
+    model.add_argument("--any", action="store_true", help="accept a model that stages cannot train, as a judge may be")
+    model.add_argument("--store", metavar="JSON", help="options of the server, as spec.store of a manifest has them")
+    _s3(model)
 
 
 def _s3(parser: argparse.ArgumentParser) -> None:

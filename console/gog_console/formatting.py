@@ -49,10 +49,19 @@ def stage(kind: str, arm: str = "") -> str:
     return f"{shown} · {arm}" if arm else shown
 
 
+def p_value(value: float) -> str:
+    """A p-value, of which no more is said below one in a thousand.
+
+    >>> p_value(0.04958), p_value(0.0002)
+    ('0.0496', '< 0.001')
+    """
+    return f"{value:.4f}" if value >= 0.001 else "< 0.001"
+
+
 def spaced(name: str) -> str:
     """
-    >>> [spaced(x) for x in ("WaitingForEndpoints", "Not started", "FineTuning")]
-    ['Waiting for endpoints', 'Not started', 'Fine tuning']
+    >>> [spaced(x) for x in ("WaitingForToolServers", "Not started", "FineTuning")]
+    ['Waiting for tool servers', 'Not started', 'Fine tuning']
     """
     return re.sub(r"(?<=[a-z])([A-Z])", lambda found: f" {found.group(1).lower()}", name)
 

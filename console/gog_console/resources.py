@@ -1,7 +1,7 @@
 """Custom resources as the report and the viewer read them: typed, and as far as they can be read.
 
 A file that is damaged, or was written by a newer version, must not hide the rest of a run. What cannot be read is a
-`Problem`. `gog status` and the commands that change a run read strictly instead (`gog_operator.cluster.files`).
+`Problem`. The commands that change a run read strictly instead (`gog_operator.cluster.files`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from gog_operator.api import lenient
-from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object, Stage
+from gog_operator.api.objects import KINDS, GoGRun, Object, Stage, ToolServer
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ def stages_of(things: Iterable[Object]) -> list[Stage]:
     return [each for each in things if isinstance(each, Stage)]
 
 
-def endpoints_of(things: Iterable[Object]) -> list[Endpoint]:
-    """The endpoints, in their order."""
-    return [each for each in things if isinstance(each, Endpoint)]
+def tool_servers_of(things: Iterable[Object]) -> list[ToolServer]:
+    """The ToolServers, in their order."""
+    return [each for each in things if isinstance(each, ToolServer)]
 
 
 def spec_of(thing: Object | None) -> dict[str, Any]:
     """The spec as a document: set fields only, camelCase; empty without an object."""
-    return thing.spec.model_dump(mode="json", by_alias=True, exclude_unset=True) if thing is not None else {}
+    return thing.spec.as_given() if thing is not None else {}
 
 
 def utc(moment: datetime | None) -> datetime | None:

@@ -13,8 +13,9 @@ from gog.errors import UserError
 from gog_console import run_files
 from gog_operator import hints
 from gog_operator.api import objects
+from gog_operator.api.lifecycle import Lifecycle
 from gog_operator.api.meta import CANCEL
-from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, GoGRun, Lifecycle, Object, Stage
+from gog_operator.api.objects import KINDS, STAGE_KINDS, GoGRun, Object, Stage, ToolServer
 from gog_operator.cluster.files import ObjectFiles
 
 LIFECYCLE = tuple(field.alias or name for name, field in Lifecycle.model_fields.items())
@@ -120,10 +121,10 @@ def _reset_completion(document: dict[str, Any]) -> None:
 
 
 def forget_servers(files: ObjectFiles) -> None:
-    """Deletes the endpoints that a run owns; it creates new ones when it needs them."""
-    for endpoint in files.list(Endpoint):
-        if endpoint.metadata.owner_references:
-            files.delete(endpoint.kind, endpoint.name)
+    """Deletes the ToolServers that a run owns; it creates new ones when it needs them."""
+    for tool_server in files.list(ToolServer):
+        if tool_server.metadata.owner_references:
+            files.delete(tool_server.kind, tool_server.name)
 
 
 def _suspended(thing: Object) -> bool:

@@ -25,7 +25,7 @@ from gog.errors import UserError
 from gog_console.status.metric_log import Curve
 from gog_operator.api import lenient, objects
 from gog_operator.api.meta import API_VERSION
-from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, Object, Progress, Stage
+from gog_operator.api.objects import KINDS, STAGE_KINDS, Object, Progress, Stage, ToolServer
 from gog_operator.cluster import lock
 from gog_operator.cluster.files import ObjectFiles
 from gog_operator.cluster.interface import Thing
@@ -50,7 +50,7 @@ def find(folder: Path) -> Object:
 
 
 def root_of(files: ObjectFiles) -> Object | None:
-    """The object without an owner: a run, or a stage or endpoint that was started alone."""
+    """The object without an owner: a run, or a stage or ToolServer that was started alone."""
     things = (each for kind in KINDS.values() for each in files.list(kind))
     return next((each for each in things if not each.metadata.owner_references), None)
 
@@ -92,9 +92,9 @@ class RunFolder:
         read = [self._all(kind) for kind in STAGE_KINDS.values()]
         return [each for things, _ in read for each in things], [each for _, problems in read for each in problems]
 
-    def endpoints(self) -> tuple[list[Endpoint], list[str]]:
-        """Endpoints, and one sentence for each object that cannot be read."""
-        return self._all(Endpoint)
+    def tool_servers(self) -> tuple[list[ToolServer], list[str]]:
+        """ToolServers, and one sentence for each object that cannot be read."""
+        return self._all(ToolServer)
 
     def spend(self) -> Spend:
         """What tools and the judge cost so far; nothing where the run's store is elsewhere or cannot be read."""
@@ -209,10 +209,12 @@ def _parsed(body: Any) -> tuple[Object, tuple[str, ...]]:
     """The object of a document, and one sentence for each value that was ignored.
 
     Raises:
-        ValueError, KeyError, TypeError: the document is of another API version, or lacks a required part.
+        ValueError, KeyError, TypeError: the document is of another API, or lacks a required part.
     """
     thing, ignored = lenient.read(body)
-    if thing is None or body.get("apiVersion") != API_VERSION or type(thing) is not KINDS[thing.kind]:
+    if thing is None or type(thing) is not KINDS[thing.kind]:
+        return objects.parse(body), ()
+    if body.get("apiVersion") != API_VERSION and not lenient.is_newer(body):
         return objects.parse(body), ()
     return thing, ignored
 

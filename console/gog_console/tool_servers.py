@@ -12,10 +12,10 @@ from pathlib import Path
 from gog import spec as settings
 from gog.errors import UserError
 from gog_operator import local_loop
-from gog_operator.api.objects import Endpoint, GoGRun
+from gog_operator.api.objects import GoGRun, ToolServer
 from gog_operator.build import children
 from gog_operator.cluster.local import LocalCluster
-from gog_operator.plan import endpoint
+from gog_operator.plan import tool_server
 
 TICK = 0.05
 """Seconds between two looks at servers that start."""
@@ -41,11 +41,11 @@ def started(run: GoGRun) -> Iterator[Servers]:
     with tempfile.TemporaryDirectory(prefix="gog-tools-") as folder:
         cluster = LocalCluster(Path(folder))
         try:
-            for each in children.endpoints(run, settings.StoreSpec(uri=f"file://{folder}/store")):
+            for each in children.tool_servers(run, settings.StoreSpec(uri=f"file://{folder}/store")):
                 cluster.create(each)
             _wait(cluster, run)
-            found = {each.spec.role: each for each in cluster.list(Endpoint)}
-            failures = {role: _why(each) for role, each in found.items() if endpoint.failed(each)}
+            found = {each.spec.role: each for each in cluster.list(ToolServer)}
+            failures = {role: _why(each) for role, each in found.items() if tool_server.failed(each)}
             yield Servers({role: each.status.url for role, each in found.items() if role not in failures}, failures)
         finally:
             cluster.close()
@@ -58,11 +58,11 @@ def _wait(cluster: LocalCluster, run: GoGRun) -> None:
         dataset = cluster.data(run)
         if dataset.state == "failed":
             raise UserError(f"the dataset cannot be made: {dataset.message}", where="spec.data")
-        if all(each.holds("Ready") or endpoint.failed(each) for each in cluster.list(Endpoint)):
+        if all(each.holds("Ready") or tool_server.failed(each) for each in cluster.list(ToolServer)):
             return
         time.sleep(TICK)
 
 
-def _why(failed: Endpoint) -> str:
+def _why(failed: ToolServer) -> str:
     progressing = failed.condition("Progressing")
     return progressing.message if progressing is not None else ""

@@ -65,11 +65,6 @@ def experts_parameter(module: str) -> str:
     return ""
 
 
-def name_of(ref: str) -> str:
-    """The name of a checkpoint on a server: `grpo/120` -> `grpo-120`."""
-    return ref.replace("/", "-")
-
-
 def fetch_servable(
     checkpoints: store.Store, ref: str, folder: Path, *, base: base_model.Identity | None = None
 ) -> Path:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gog import actions, observation_fit, prompts, tracing
+from gog import actions, languages, observation_fit, prompts, tracing
 from gog.dataset import Question
 from gog.images import Image
 from gog.journal.chains import Found
@@ -79,6 +79,17 @@ class Clock(Protocol):
     def __call__(self) -> float: ...
 
 
+class Workflow(Protocol):
+    """Decides turns that the model does not write: a baseline that searches by rule.
+
+    The model reads what such a turn returned, not the turn itself, so no token of it can be learned.
+    """
+
+    def __call__(self, question: Question, turns: Sequence[Turn], style: prompts.Style) -> str | None:
+        """The text of the next turn; None once the model writes."""
+        ...
+
+
 @dataclass
 class Episode:
     """The state of an episode while it runs."""
@@ -109,6 +120,8 @@ class Episode:
     """The cap for which the newest observation asks the model to answer next; empty if none is close."""
     keeper: Keeper | None = None
     """Keeps every finished turn; None: they are lost with this process."""
+    workflow: Workflow | None = None
+    """Writes the first turns in place of the model; None: the model writes all of them."""
     waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
     """Entered while the episode waits for a tool: measures the time."""
     stop: StopReason | None = None
@@ -119,10 +132,11 @@ class Episode:
     """Segments of the conversation that were kept."""
 
     def __post_init__(self) -> None:
+        language = languages.of(self.question.question).code
         self.actions = ToolActions(
-            self.image, self.toolbox, self.settings.gaze, self.style, self.tools, thumbnails=self.settings.thumbnails
+            self.image, self.toolbox, self.settings.gaze, self.style, self.tools, self.settings.thumbnails, language
         )
-        self._fitter = observation_fit.Fitter(self.session, self.style, turn_reserve(self.settings))
+        self._fitter = observation_fit.Fitter(self.session, self.style, turn_reserve(self.settings), language)
 
     def restore(self, found: Found, images: Mapping[str, Image]) -> None:
         """Continues where an earlier process ended. The session must have been opened with the segments that were found.
@@ -158,7 +172,7 @@ class Episode:
                     await self._turn()
         finally:
             self.session.close()
-        last = self.turns[-1]
+        last, segments = self.turns[-1], self.session.segments()
         return Trajectory(
             id=self.question.id,
             question_id=self.question.id,
@@ -169,7 +183,8 @@ class Episode:
             kind=self.question.evidence.kind,
             region=self.question.evidence.region,
             turns=tuple(self.turns),
-            segments=self.session.segments(),
+            segments=segments,
+            generated=sum(len(each.tokens) for each in segments if each.source == "model"),
             stop=self.stop,
             answer=last.argument if self.stop == "answer" else None,
             failures=tuple(f for turn in self.turns if turn.observation for f in turn.observation.failures),
@@ -188,8 +203,12 @@ class Episode:
     async def _write(self) -> actions.Action | None:
         """The model's next turn, and what it means: an action to carry out, or why the episode stops."""
         started = self.clock()
-        with tracing.span("chat"):
-            generation = await self.session.generate()
+        text = self.workflow(self.question, self.turns, self.style) if self.workflow is not None else None
+        if text is None:
+            with tracing.span("chat"):
+                generation = await self.session.generate()
+        else:
+            generation = Generation(text, finished=True)
         parsed = actions.parse_turn(generation.text, reasoning=self.settings.reasoning)
         action = parsed.action if generation.finished else None
         turn = Turn(

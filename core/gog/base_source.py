@@ -1,4 +1,4 @@
-"""Where a base model comes from: a folder, `s3://`, `file://` or `hf://`, as a folder on this machine.
+"""Where a base model comes from: a folder, `s3://`, `file://`, `hf://`, or a volume, as a folder on this machine.
 
 Stages and the policy server name their base alike. What is fetched goes into a folder that the machine's processes share;
 only one of them fetches it.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gog import base_model, folders, hub, store
+from gog import base_model, folders, hub, mounts, store
 from gog.spec import StoreSpec
 
 FILE, S3 = "file://", "s3://"
@@ -32,14 +32,14 @@ def local(base: str) -> Path | None:
     if base.startswith(FILE):
         address = urlsplit(base)
         return Path(unquote(address.netloc + address.path))
-    return None if base.startswith((S3, hub.PREFIX)) else Path(base)
+    return None if base.startswith((S3, hub.PREFIX, *mounts.PREFIXES)) else Path(base)
 
 
 def fetch(base: str, *, options: StoreSpec, target: Path) -> Located:
     """The folder of a base model; fetched if need be, once on a machine.
 
     Args:
-        base: a folder, `file://`, `s3://` or `hf://`; an `hf://` address without a commit is resolved
+        base: a folder, `file://`, `s3://` or `hf://`, of which one without a commit is resolved; or a volume's address
         options: of the store; its address is ignored
         target: where an `s3://` base goes; locks lie beside it
 
@@ -49,6 +49,8 @@ def fetch(base: str, *, options: StoreSpec, target: Path) -> Located:
     """
     if (folder := local(base)) is not None:
         return Located(folder, base)
+    if (mounted := mounts.folder(base)) is not None:
+        return Located(mounted, mounts.recorded(base, mounted))
     if base.startswith(S3):
         fetched = folders.once(target, lambda fresh: store.fetch_prefix(options, base, fresh))
         return Located(fetched, base)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from gog import catalog, regions
@@ -49,20 +49,28 @@ def chose_right(trajectory: Trajectory) -> bool | None:
     """
     if trajectory.region is None:
         return None
-    offered: list[tuple[Candidate, ...]] = []
-    for turn in trajectory.turns:
-        if turn.action == "gaze" and offered:
-            choice, chosen = _choice(offered, turn.selected[0])
-            if len(choice) > 1:
-                if chosen is None or chosen.image:
-                    return False
-                return regions.overlap(chosen.box, trajectory.region) >= 0.5
-        if turn.action == "ground" and turn.observation is not None:
-            offered.insert(0, turn.observation.candidates)
+    for _, choices in _choices(trajectory):
+        offer, chosen = choices[0]
+        if len(offer) > 1:
+            return chosen is not None and not chosen.image and regions.overlap(chosen.box, trajectory.region) >= 0.5
     return None
 
 
-def _choice(offered: Sequence[tuple[Candidate, ...]], number: int) -> tuple[tuple[Candidate, ...], Candidate | None]:
+Choice = tuple[tuple[Candidate, ...], Candidate | None]
+"""Candidates that were offered together, and the chosen one of them; None if the number is none of theirs."""
+
+
+def _choices(trajectory: Trajectory) -> Iterator[tuple[int, list[Choice]]]:
+    """Place of each gaze after an offer among the turns, and what each of its numbers chose."""
+    offered: list[tuple[Candidate, ...]] = []
+    for at, turn in enumerate(trajectory.turns):
+        if turn.action == "gaze" and turn.selected and offered:
+            yield at, [_choice(offered, number) for number in turn.selected]
+        if turn.action == "ground" and turn.observation is not None:
+            offered.insert(0, turn.observation.candidates)
+
+
+def _choice(offered: Sequence[tuple[Candidate, ...]], number: int) -> Choice:
     """The candidate of a number and those beside which it was offered; the newest offer if no candidate has it.
 
     Args:
@@ -74,3 +82,41 @@ def _choice(offered: Sequence[tuple[Candidate, ...]], number: int) -> tuple[tupl
             if candidate.number == number:
                 return candidates, candidate
     return offered[0], None
+
+
+def gazes(trajectory: Trajectory) -> list[bool]:
+    """Of each gaze at candidates of the question's image, in order: whether one of them is what the question is about.
+
+    Returns:
+        Nothing without a mark in the dataset.
+    """
+    return [right for _, right in _gaze_turns(trajectory)]
+
+
+def reflections(trajectory: Trajectory) -> list[bool]:
+    """Of each wrong gaze, in order: whether the model looked elsewhere afterwards, before it answered.
+
+    Looking elsewhere is another gaze at other candidates, a new grounding, or a glance.
+    """
+    turns = trajectory.turns
+    return [
+        any(_looks(turn) and turn.selected != turns[at].selected for turn in turns[at + 1 :])
+        for at, right in _gaze_turns(trajectory)
+        if not right
+    ]
+
+
+def _looks(turn: Turn) -> bool:
+    return turn.action in ("gaze", "ground", "glance")
+
+
+def _gaze_turns(trajectory: Trajectory) -> list[tuple[int, bool]]:
+    """Places of gazes among the turns, and whether each was right."""
+    if trajectory.region is None:
+        return []
+    found = []
+    for at, choices in _choices(trajectory):
+        own = [chosen for _, chosen in choices if chosen is not None and not chosen.image]
+        if own:
+            found.append((at, any(regions.overlap(each.box, trajectory.region) >= 0.5 for each in own)))
+    return found

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlparse
 
-from gog import folders, store
+from gog import folders, mounts, store
 from gog.errors import UserError, unwritable
 from gog.spec import StoreSpec
 
@@ -169,7 +169,7 @@ def fetch_dataset(uri: str, options: StoreSpec | None, folder: Path) -> Path:
     """The dataset at an address, as a folder or file on this machine.
 
     Args:
-        uri: of a store that holds a dataset (s3:// or file://), or file:// of the dataset itself.
+        uri: of a store that holds a dataset (s3:// or file://), file:// of the dataset itself, or a volume's.
         options: of the run's store, which hold for `uri` too.
         folder: where a dataset from a store is unpacked, once.
 
@@ -180,6 +180,8 @@ def fetch_dataset(uri: str, options: StoreSpec | None, folder: Path) -> Path:
         UserError: the store holds no dataset, or one that is torn or not safe.
         store.Unavailable: the store does not answer.
     """
+    if (mounted := mounts.folder(uri)) is not None:
+        return mounted
     address = urlparse(uri)
     if address.scheme == "file":
         plain = Path(unquote(address.netloc + address.path))

@@ -21,7 +21,7 @@ give it a row in the recipes' table (`gog_recipes.rollout.engine`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gog import prompts
@@ -61,7 +61,7 @@ class Counters:
     @classmethod
     def total(cls, several: Iterable[Counters]) -> Counters:
         """The sum of several, field by field."""
-        return cls(*map(sum, zip(*map(astuple, several), strict=True)))
+        return cls(*map(sum, zip(*(vars(each).values() for each in several), strict=True)))
 
 
 class Engine(Protocol):

@@ -77,10 +77,7 @@ class ServiceDown(Exception):
 
     def __init__(self, service: str, reason: str) -> None:
         self.service, self.reason = service, reason
-        super().__init__(self.sentence())
-
-    def sentence(self) -> str:
-        return f"{self.service}: {self.reason} (the stage's next attempt resumes from its last checkpoint)"
+        super().__init__(f"{service}: {reason}")
 
 
 def unwritable(error: OSError, where: object, *, remedy: str = "name a folder that can be written") -> Unwritable:

@@ -51,14 +51,25 @@ def dumps_model(model: BaseModel, **options: Any) -> str:
     return text
 
 
-def loads(text: str | bytes) -> Any:
+def loads(text: str | bytes, *, nan_as_null: bool = False) -> Any:
     """The value of a JSON text.
+
+    Args:
+        text: the JSON text.
+        nan_as_null: whether NaN and Infinity, which Python's exporters write, are null instead of an error.
 
     Raises:
         ValueError: not JSON; a number that is NaN, infinite or overflows to infinity; a key twice in one object.
         RecursionError: nested too deeply.
     """
-    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+    constant = _as_null if nan_as_null else _refuse_constant
+    return json.loads(text, parse_constant=constant, parse_float=_finite, object_pairs_hook=_unique)
+
+
+def decoder(*, nan_as_null: bool = False) -> json.JSONDecoder:
+    """A decoder with the rules of `loads`, for a value within a longer text."""
+    constant = _as_null if nan_as_null else _refuse_constant
+    return json.JSONDecoder(parse_constant=constant, parse_float=_finite, object_pairs_hook=_unique)
 
 
 def non_finite(value: Any, path: str = "") -> str | None:
@@ -98,6 +109,10 @@ def _plain(value: Any) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _as_null(name: str) -> None:
+    return None
 
 
 def _finite(text: str) -> float:

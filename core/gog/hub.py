@@ -9,6 +9,7 @@ later attempt may not see.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,53 @@ def fetch(address: Address) -> Path:
             address.repo, revision=address.revision, allow_patterns=list(FILES), ignore_patterns=["*/*"]
         )
     return Path(folder)
+
+
+def download(address: Address, folder: Path) -> dict[str, str]:
+    """Fetches a model into a folder of its own, and compares every file with the hash that the Hub states.
+
+    A download that was interrupted continues; a file with another hash is removed, so that the next attempt fetches it.
+
+    Args:
+        address: pinned to a commit
+        folder: of this model only; made if it does not exist
+
+    Returns:
+        SHA-256 of each file.
+
+    Raises:
+        UserError, ServiceDown: as `fetch`; ServiceDown also for a file that is not what the Hub states.
+    """
+    hub = _library(address)
+    hub.utils.disable_progress_bars()
+    stated = {each.rfilename: each for each in files(address)}
+    with _classified(address):
+        hub.snapshot_download(address.repo, revision=address.revision, local_dir=folder, allow_patterns=sorted(stated))
+    return {name: _verified(folder / name, entry, address) for name, entry in stated.items()}
+
+
+def files(address: Address) -> list[Any]:
+    """What the Hub states of the files that would be fetched: name, size, and hashes. Raises UserError, ServiceDown."""
+    hub = _library(address)
+    with _classified(address):
+        about = hub.HfApi().model_info(address.repo, revision=address.revision or None, files_metadata=True)
+    by_name = {each.rfilename: each for each in about.siblings or ()}
+    wanted = hub.utils.filter_repo_objects(list(by_name), allow_patterns=list(FILES), ignore_patterns=["*/*"])
+    return [by_name[name] for name in sorted(wanted)]
+
+
+def _verified(path: Path, stated: Any, address: Address) -> str:
+    """SHA-256 of a file that is what the Hub states: by its SHA-256, or by git's hash of a small file."""
+    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            sha256.update(block)
+            git.update(block)
+    wanted, found = (stated.lfs.sha256, sha256) if stated.lfs is not None else (stated.blob_id, git)
+    if wanted and wanted != found.hexdigest():
+        path.unlink()
+        raise ServiceDown(SERVICE, f"{address}: {path.name} is not what the Hub states, and is fetched again")
+    return sha256.hexdigest()
 
 
 def listing(address: Address) -> Sequence[str]:

@@ -84,6 +84,15 @@ def decode(data: bytes, *, where: str = "image", max_pixels: int = MAX_PIXELS) -
         raise _unreadable(error, where) from None
 
 
+def size(data: bytes, *, where: str = "image", max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height in pixels of an encoded image, by its header. Arguments and errors as of `decode`."""
+    try:
+        with _open(data, where, max_pixels) as image:
+            return image.size
+    except _DAMAGE as error:
+        raise _unreadable(error, where) from None
+
+
 def read(path: Path) -> Image:
     """The image in a file; see `decode`. Raises UserError with the path."""
     try:

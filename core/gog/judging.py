@@ -167,3 +167,15 @@ def normalise(text: str) -> str:
     """An answer for judges that compare: lower case, without punctuation and articles, words separated by one space."""
     words = "".join(char if char.isalnum() else " " for char in text.lower()).split()
     return " ".join(word for word in words if word not in ("a", "an", "the"))
+
+
+def mentions(text: str, answer: str) -> bool:
+    """Whether a text contains an answer as whole words; in scripts without spaces, as consecutive characters.
+
+    >>> mentions("Painted by Ada Lovelace.", "ada lovelace"), mentions("a lionheart", "lion"), mentions("作者是阿达", "阿达")
+    (True, False, True)
+    """
+    wanted, words = normalise(answer), normalise(text)
+    if any(ord(char) >= 0x2E80 for char in wanted):
+        return wanted.replace(" ", "") in words.replace(" ", "")
+    return bool(wanted) and f" {wanted} " in f" {words} "

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gog import prompts
+from gog import languages, prompts
 from gog.images import Image
 from gog.trajectory import Observation, Segment
 
@@ -58,6 +58,8 @@ class Fitter:
     """Style of the notes and of candidates."""
     turn: int
     """Tokens kept free for the model's turn after the observation."""
+    language: str = languages.DEFAULT
+    """Of the notes and of candidates."""
     _frame: int | None = field(default=None, init=False)
 
     async def fit(self, observation: Observation, images: Sequence[Image], notice: prompts.Notice) -> Fitted | None:
@@ -113,14 +115,14 @@ class Fitter:
             return _cut(observation, images, size)
         kept = observation.candidates[:size]
         update = {
-            "text": prompts.candidates(kept, style=self.style),
+            "text": prompts.candidates(kept, style=self.style, language=self.language),
             "candidates": kept,
             "images": observation.images[:size],
         }
         return observation.model_copy(update=update), images[:size]
 
     async def _encode(self, observation: Observation, images: Sequence[Image], notice: prompts.Notice) -> Fitted:
-        note = prompts.note(notice, style=self.style)
+        note = prompts.note(notice, style=self.style, language=self.language)
         segment = await self.context.encode(observation.text, images, note)
         seen = observation.model_copy(update={"note": note, "truncated": notice.truncated})
         return Fitted(seen, tuple(images), segment, notice)
@@ -128,7 +130,7 @@ class Fitter:
     async def _frame_tokens(self) -> int:
         """Tokens of an empty observation with every note, the minimum of any observation."""
         if self._frame is None:
-            note = prompts.note(prompts.LONGEST_NOTICE, style=self.style)
+            note = prompts.note(prompts.LONGEST_NOTICE, style=self.style, language=self.language)
             self._frame = len((await self.context.encode("", (), note)).tokens)
         return self._frame
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from gog import actions, catalog, prompts, regions, thumbnails, tool_api, tool_types
+from gog import actions, catalog, languages, prompts, regions, thumbnails, tool_api, tool_types
 from gog.images import Image
 from gog.spec import ThumbnailSettings
 from gog.thumbnails import Decoded
@@ -90,6 +90,8 @@ class ToolActions:
     """Names of the tools that may be called; empty: the model answers from what it sees and knows."""
     thumbnails: ThumbnailSettings = field(default_factory=ThumbnailSettings)
     """Which thumbnails of search results the model is shown."""
+    language: str = languages.DEFAULT
+    """Of the words around what the tools return."""
     shown: dict[int, Shown] = field(default_factory=dict)
     """The images that the model may name, by number."""
     _newest: int = 1
@@ -142,7 +144,9 @@ class ToolActions:
         """The outcome of a search; refuses one that is not allowed. An answer is no search."""
         if not self._allowed(action):
             needs = " and ".join(sorted(self._needs(action) - self.tools))
-            return Outcome(Observation(text=prompts.NOT_ALLOWED[self.style]), error=f"{needs} may not be used")
+            return Outcome(
+                Observation(text=prompts.not_allowed(self.style, self.language)), error=f"{needs} may not be used"
+            )
         match action:
             case actions.Glance():
                 return await self._search_images([(None, self.image)])
@@ -189,7 +193,7 @@ class ToolActions:
             for number, each in enumerate(found.candidates, self.next_number())
         )
         self.show([Shown(crop, look.source, each.box) for each, crop in zip(numbered, found.crops, strict=True)])
-        text = prompts.candidates(numbered, style=self.style, within=within)
+        text = prompts.candidates(numbered, style=self.style, within=within, language=self.language)
         hashes = tuple(crop.hash for crop in found.crops)
         return Outcome(_seen("grounding", reply, text, candidates=numbered, images=hashes), found.crops)
 
@@ -215,7 +219,7 @@ class ToolActions:
         return await self._search_images([(number, self.shown[number].image) for number in numbers])
 
     def _never_shown(self) -> Outcome:
-        text = prompts.no_such_candidate(len(self.shown), style=self.style)
+        text = prompts.no_such_candidate(len(self.shown), style=self.style, language=self.language)
         return Outcome(Observation(text=text), error="a candidate that was never offered")
 
     async def _search_images(self, chosen: Sequence[tuple[int | None, Image]]) -> Outcome:
@@ -226,7 +230,7 @@ class ToolActions:
         for (number, _), reply, found in zip(chosen, replies, decoded.by_search, strict=True):
             if failure := reply.failure_record:
                 failures.append(failure)
-                texts.append(prompts.TOOL_FAILED[self.style])
+                texts.append(prompts.tool_failed(self.style, self.language))
                 continue
             hits = reply.unwrap()
             results += [_result(hit, found.get(place)) for place, hit in enumerate(hits)]
@@ -234,8 +238,12 @@ class ToolActions:
             numbers = {place: first + at if self.names_results else 0 for at, place in enumerate(sorted(found))}
             images += [found[place] for place in sorted(found)]
             titles = [hit.title for hit in hits]
-            texts.append(prompts.image_results(titles, style=self.style, candidate=number, thumbnails=numbers))
-        if unusable := prompts.unusable_thumbnails(decoded.unusable, style=self.style):
+            texts.append(
+                prompts.image_results(
+                    titles, style=self.style, candidate=number, thumbnails=numbers, language=self.language
+                )
+            )
+        if unusable := prompts.unusable_thumbnails(decoded.unusable, style=self.style, language=self.language):
             texts.append(unusable)
         observation = Observation(
             text="\n".join(texts),
@@ -267,7 +275,7 @@ class ToolActions:
         if reply.failure:
             return Outcome(self._failed("textSearch", reply))
         hits = reply.unwrap()
-        text = prompts.text_results([(hit.title, hit.text) for hit in hits], style=self.style)
+        text = prompts.text_results([(hit.title, hit.text) for hit in hits], style=self.style, language=self.language)
         return Outcome(_seen("textSearch", reply, text, results=tuple(_result(hit) for hit in hits)))
 
     async def _read_text(self, number: int) -> Outcome:
@@ -276,10 +284,10 @@ class ToolActions:
         reply = await self.toolbox.read_text(self.shown[number].image if number else self.image)
         if reply.failure:
             return Outcome(self._failed("ocr", reply))
-        return Outcome(_seen("ocr", reply, prompts.read_text(reply.unwrap(), style=self.style)))
+        return Outcome(_seen("ocr", reply, prompts.read_text(reply.unwrap(), style=self.style, language=self.language)))
 
     def _failed(self, tool: str, reply: tool_types.Reply) -> Observation:
-        return _seen(tool, reply, prompts.TOOL_FAILED[self.style], failures=(reply.failure_record,))
+        return _seen(tool, reply, prompts.tool_failed(self.style, self.language), failures=(reply.failure_record,))
 
 
 def _seen(tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Observation:

@@ -17,8 +17,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+from gog import mounts
 from gog.calls.recording import Entry, Recording
 from gog.calls.worker import Batches
 from gog.spec import CacheSpec
@@ -52,12 +52,12 @@ class Cache:
         self._memory: OrderedDict[str, Entry] = OrderedDict()
         self._kept_bytes, self._max_bytes = 0, MAX_KEPT_BYTES // int(environment.get("LOCAL_WORLD_SIZE", "1"))
         has_file = spec.path and spec.mode not in ("off", "live")
-        self._file = _File(Recording(Path(str(spec.path)), must_exist=self.strict)) if has_file else None
+        self._file = _File(Recording(mounts.file(str(spec.path)), must_exist=self.strict)) if has_file else None
 
     @property
     def strict(self) -> bool:
         """Whether a missing answer is a failure instead of a call."""
-        return self.spec.mode == "replay-strict"
+        return self.spec.is_replay
 
     async def get(self, key: str) -> bytes | None:
         """The answer kept under a key; None when there is none. Raises UserError for a file that cannot be read."""

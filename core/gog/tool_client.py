@@ -19,9 +19,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from gog import api_keys, chat_dialect, crops, judging, metrics, outage, regions, tool_api, tool_transport, wording
+from gog import (
+    api_keys,
+    chat_dialect,
+    crops,
+    judging,
+    metrics,
+    outage,
+    regions,
+    served_models,
+    tool_api,
+    tool_transport,
+    wording,
+)
 from gog.call_path import Build, CallPath, build_here
-from gog.calls import fallback, rate_limit
+from gog.calls import fallback, rate_limit, slots
 from gog.calls.failure_log import FailureLog
 from gog.calls.rate_limit import RateLimit
 from gog.calls.spend import Account
@@ -29,6 +41,7 @@ from gog.calls.spend_log import SpendLog
 from gog.images import Image
 from gog.io_loop import IOLoop
 from gog.metrics import loop_lag
+from gog.served_models import ServedModels
 from gog.spec import CallPolicy, StageConfig, ToolsSpec, key_variable
 from gog.tool_cache import Cache
 from gog.tool_transport import BACKEND
@@ -85,6 +98,7 @@ class Toolbox:
             observe: called after each request (`gog tools check`).
         """
         self.limits, self.judge_model, self._watch = limits, judge_model, watch
+        self.judged_by = ServedModels()
         self._endpoints, self._backends = dict(endpoints), dict(backends or {})
         self._shared, self._reports, self._keys, self._observe = shared, reports, keys, observe
         self.account = Account(limits.budgets())
@@ -175,7 +189,8 @@ class Toolbox:
         ).send
         if tool == "judge":
             send = chat_dialect.DialectTransport(send).send
-        policy = server.policy
+        shared = slots.of_process(server.policy.concurrency, os.environ)
+        policy = server.policy.model_copy(update={"concurrency": shared})
         per_minute = policy.rate_per_minute and rate_limit.for_machine(policy.rate_per_minute, os.environ)
         return CallPath(
             tool,
@@ -305,7 +320,12 @@ class Toolbox:
         if settings.votes > 1:
             case["vote"] = vote
         second = settings.fallback.model if settings.fallback is not None else ""
-        return await self._call("judge", case, lambda: body(self.judge_model), _read_verdict, lambda: body(second))
+        return await self._call("judge", case, lambda: body(self.judge_model), self._read_verdict, lambda: body(second))
+
+    def _read_verdict(self, answer: bytes) -> bool:
+        completion = json.loads(answer)
+        self.judged_by.see(served_models.identity(completion))
+        return _verdict(completion)
 
 
 def _counted(votes: Sequence[Reply[bool]]) -> Reply[bool]:
@@ -364,9 +384,9 @@ def _read_lines(answer: bytes) -> list[str]:
     return [line.text for line in tool_api.OcrResponse.model_validate_json(answer).lines]
 
 
-def _read_verdict(answer: bytes) -> bool:
+def _verdict(completion: Any) -> bool:
     try:
-        reply = judging.reply_text(json.loads(answer))
+        reply = judging.reply_text(completion)
     except judging.NoVerdict as error:
         raise CallError(FailureKind.UNDECIDED, str(error)) from None
     verdict = judging.read_verdict(reply)

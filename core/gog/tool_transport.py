@@ -13,6 +13,7 @@ import email.utils
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ import aiohttp
 from gog import metrics, tool_api, wording
 from gog.calls import redact
 from gog.calls.attempt import LONG_ANSWER
+from gog.store import proxies
 from gog.tool_types import Bill, CallError, FailureKind
 
 BACKEND = "http"
@@ -117,7 +119,9 @@ class Transport:
             headers["authorization"] = f"Bearer {self.key}"
         data = body if len(body) <= MAX_WHOLE_BODY else io.BytesIO(body)
         try:
-            async with self.session.post(self.url, data=data, headers=headers, allow_redirects=False) as response:
+            async with self.session.post(
+                self.url, data=data, headers=headers, allow_redirects=False, proxy=_proxy(self.url)
+            ) as response:
                 _note_cost(self.tool, response.headers, bill, self.backend)  # also of a body that cannot be read
                 answer = await _read_whole(response, self.max_bytes)
                 if self.observe is not None:
@@ -133,6 +137,12 @@ class Transport:
                 self.observe(Exchange(error=error))
             words = f"{type(error).__name__}: {error}"  # quotes the server where its answer is not HTTP
             raise CallError(FailureKind.CONNECTION, explanation(words.encode(), self.key)) from None
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy of the environment for a URL; None for none. Raises UserError for one that is not an http:// address."""
+    found = proxies.of(url, os.environ) if proxies.named(os.environ) else None
+    return found.url if found is not None else None
 
 
 async def _read_whole(response: aiohttp.ClientResponse, most: int) -> bytes:

@@ -28,7 +28,7 @@ VERSION = 1
 if TYPE_CHECKING:
     ActionName = str
 else:
-    ActionName = Literal[(*actions.NAMES, "none")]
+    ActionName = Literal[(*actions.NAMES, "call", "none")]
 
 StopReason = Literal["answer", "format", "max_turns", "max_calls", "max_tokens", "max_turn_tokens"]
 """Why an episode ended: it answered, a turn held no action, or it reached the cap of that name."""
@@ -155,7 +155,7 @@ class Turn(Record):
     text: str
     """What the model wrote."""
     action: ActionName
-    """The action it holds; none if it holds none that can be carried out."""
+    """The action it holds; none if it holds none that can be carried out, call if it calls a tool of another project."""
     argument: str = ""
     """The expression, query or answer."""
     within: int = 0
@@ -244,6 +244,8 @@ class Trajectory(Record):
     """What its tool failures changed of how it is learned, although it counts; empty if nothing."""
     seconds: float = 0.0
     """Wall-clock time of the episode."""
+    generated: int = 0
+    """Tokens that the model wrote, learned or not; 0 for a demonstration."""
 
     @property
     def well_formed(self) -> bool:

@@ -68,8 +68,18 @@ class Health:
         metrics.LEADER.set(self.lease.held())
 
 
-def serve(health: Health, host: str, port: int) -> serving.Server:
-    """Serves /healthz and /metrics in a thread until shut down. Raises OSError if the port is in use."""
+def serve(health: Health, host: str, port: int, metrics_port: int | None = None) -> tuple[serving.Server, ...]:
+    """Serves /healthz and /metrics in threads until shut down.
+
+    Args:
+        health: The state of the operator's parts.
+        host: Address to listen on.
+        port: Port of /healthz.
+        metrics_port: Port of /metrics, so that a network policy can tell them apart; None for the same one.
+
+    Raises:
+        OSError: a port is in use.
+    """
 
     def healthz() -> tuple[str, bytes]:
         problems = health.problems()
@@ -81,4 +91,9 @@ def serve(health: Health, host: str, port: int) -> serving.Server:
         health.update_gauges()
         return serving.text(metrics.OPERATOR.registry)
 
-    return serving.Server({"/healthz": healthz, serving.METRICS: page}, port, host)
+    if metrics_port is None:
+        return (serving.Server({"/healthz": healthz, serving.METRICS: page}, port, host),)
+    return (
+        serving.Server({"/healthz": healthz}, port, host),
+        serving.Server({serving.METRICS: page}, metrics_port, host),
+    )

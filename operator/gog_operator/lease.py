@@ -18,10 +18,13 @@ from typing import Any
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import MERGE, WRITE_SECONDS, Api, ApiError, Document, Request
 
-DURATION = 15.0
-"""Seconds for which others must observe the record unchanged before they acquire the lease."""
-RENEW = 5.0
+DURATION = 12.0
+"""Seconds for which others must observe the record unchanged before they acquire the lease. With WATCH and the time of a
+resync, another operator works within 15 s after this one was killed."""
+RENEW = 3.0
 """Seconds between two renewals."""
+WATCH = 0.5
+"""Seconds between two attempts to acquire the lease."""
 TRUSTED = DURATION - WRITE_SECONDS
 """Seconds after a renewal for which the holder may write."""
 
@@ -115,7 +118,7 @@ def run(lease: Lease, stop: threading.Event, first: threading.Event) -> None:
                 first.set()
         except ApiError as error:
             log.warning("lease: %s", error)
-        stop.wait(RENEW if lease.held() else 1.0)
+        stop.wait(RENEW if lease.held() else WATCH)
 
 
 class GatedApi(Api):

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from gog_operator import reconcile
-from gog_operator.api.objects import KINDS, Endpoint, Object
+from gog_operator.api.objects import KINDS, GoGRun, Object, ToolServer
+from gog_operator.cluster.interface import Conflict
 from gog_operator.cluster.local import LocalCluster
+from gog_operator.plan import serving
 
 TICK = 0.2
 """Seconds between two sweeps."""
@@ -37,7 +39,7 @@ def drive(
 
     Args:
         cluster: Cluster of the run folder.
-        root: Kind and name of the run, or of a single stage or endpoint.
+        root: Kind and name of the run, or of a single stage or ToolServer.
         wait: Sleeps for a number of seconds.
         interrupted: Whether to return early.
         on_pass: Called after every sweep.
@@ -54,11 +56,19 @@ def drive(
 
 def sweep(cluster: LocalCluster, root: tuple[str, str], now: datetime) -> bool:
     """Makes one pass over every object. Returns whether another pass is due at once."""
-    waits = [reconcile.reconcile(cluster, *root, now)]
-    names = {each.name for each in cluster.list(Endpoint)} | set(cluster.servers.names())
-    keys = [("Endpoint", name) for name in sorted(names)] + [each.key for each in reconcile.stages(cluster)]
-    waits += [reconcile.reconcile(cluster, *key, now) for key in keys if key != root]
+    waits = [_pass(cluster, *root, now)]
+    names = {each.name for each in cluster.list(ToolServer)} | set(cluster.servers.names())
+    keys = [("ToolServer", name) for name in sorted(names)] + [each.key for each in reconcile.stages(cluster)]
+    waits += [_pass(cluster, *key, now) for key in keys if key != root]
     return any(after == 0 for after in waits)
+
+
+def _pass(cluster: LocalCluster, kind: str, name: str, now: datetime) -> float | None:
+    """One pass, which is repeated at once where a user has changed the object meanwhile."""
+    try:
+        return reconcile.reconcile(cluster, kind, name, now)
+    except Conflict:
+        return 0
 
 
 def settled(cluster: LocalCluster, root: tuple[str, str]) -> bool:
@@ -68,4 +78,6 @@ def settled(cluster: LocalCluster, root: tuple[str, str]) -> bool:
         return True
     if not (thing.finished or thing.holds("Suspended")):
         return False
-    return not cluster.jobs.running() and not cluster.servers.names() and not cluster.list(Endpoint)
+    if isinstance(thing, GoGRun) and not serving.is_handed_over(thing):
+        return False
+    return not cluster.jobs.running() and not cluster.servers.names() and not cluster.list(ToolServer)

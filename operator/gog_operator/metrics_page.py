@@ -25,13 +25,13 @@ from gog import metrics
 from gog.errors import UserError
 from gog.metrics import serving
 from gog_operator import object_metrics
-from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, document
+from gog_operator.api.objects import STAGE_KINDS, GoGRun, Object, ToolServer, document
 from gog_operator.cluster.files import ObjectFiles
 
 HOST = "127.0.0.1"
 LINGER_SECONDS = 15.0
 """Seconds that a process which has been scraped waits for a last scrape before it exits."""
-KINDS: tuple[type[Object], ...] = (GoGRun, *STAGE_KINDS.values(), Endpoint)
+KINDS: tuple[type[Object], ...] = (GoGRun, *STAGE_KINDS.values(), ToolServer)
 
 
 class Exposition:
@@ -70,7 +70,7 @@ class Exposition:
         return "application/json", json.dumps(body).encode()
 
     def _servers(self) -> Iterator[tuple[str, str]]:
-        for each in self.objects.list(Endpoint):
+        for each in self.objects.list(ToolServer):
             if each.status.url and not each.spec.url:
                 yield each.name, each.status.url.partition("://")[2].partition("/")[0]
 

@@ -1,4 +1,4 @@
-"""Counts runs, stages and endpoints by condition, as metrics of the control plane (`gog.metrics`).
+"""Counts runs, stages and tool servers by condition, as metrics of the control plane (`gog.metrics`).
 
 The operator passes listed objects, `gog run` passes objects from files. An object counts under the first of these
 conditions that is true: Complete, Failed, Suspended, Ready; otherwise under Pending.
@@ -31,16 +31,16 @@ def record(documents: Iterable[dict[str, Any]]) -> None:
     """Counts objects, given as Kubernetes documents."""
     runs: Counter[str] = Counter()
     stages: Counter[tuple[str, str]] = Counter()
-    endpoints: Counter[tuple[str, str]] = Counter()
+    tool_servers: Counter[tuple[str, str]] = Counter()
     for each in documents:
         kind, condition = each["kind"], condition_of(each)
         if kind == "GoGRun":
             runs[condition] += 1
-        elif kind == "Endpoint":
-            endpoints[str(each.get("spec", {}).get("role")), "true" if condition == "Ready" else "false"] += 1
+        elif kind == "ToolServer":
+            tool_servers[str(each.get("spec", {}).get("role")), "true" if condition == "Ready" else "false"] += 1
         else:
             stages[kind, condition] += 1
-    metrics.record_object_counts(runs, stages, endpoints)
+    metrics.record_object_counts(runs, stages, tool_servers)
 
 
 def condition_of(document: dict[str, Any]) -> str:

@@ -12,10 +12,23 @@ import os
 import shlex
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gog import base_model, base_source, dataset, dataset_zip, hub, image_limits, store, trajectory_zip
+from gog import (
+    base_model,
+    base_source,
+    benchmarks,
+    dataset,
+    dataset_zip,
+    hub,
+    image_limits,
+    mounts,
+    reviews,
+    store,
+    trajectory_zip,
+)
 from gog import spec as settings
 from gog.errors import ServiceDown, UserError
 from gog.store import faults
@@ -45,20 +58,26 @@ def check(thing: Object, where: str) -> None:
         model = getattr(thing.spec, "model", None)
         limits = limits_of(model) if isinstance(model, settings.ModelSpec) else None
         check_data(data, splits(used), f"{where}.data", getattr(thing.spec, "store", None), limits)
+        check_sizes(data, compared_on(used), f"{where}.data")
     model = getattr(thing.spec, "model", None)
     if isinstance(model, settings.ModelSpec):  # an endpoint's model is a name
         check_model(model, f"{where}.model.base", getattr(thing.spec, "store", None))
-    for sft in used.values():
-        if isinstance(sft, settings.SFTSettings):
-            check_demonstrations(sft.demonstrations, f"{where}.stages.sft" if isinstance(thing, GoGRun) else where)
+    for kind, stage in used.items():
+        place = f"{where}.stages.{kind}" if isinstance(thing, GoGRun) else where
+        if isinstance(stage, settings.SFTSettings):
+            check_demonstrations(stage.demonstrations, place)
+            check_reviews(stage.reviews, place)
+        if isinstance(stage, settings.CurateSettings):
+            check_against(stage.against, place)
     if isinstance(thing, GoGRun):
-        is_replay = thing.spec.tools.cache.mode == "replay-strict"  # which calls the policy's server only
+        is_replay = thing.spec.tools.cache.is_replay  # which calls the policy's server only
         for name, field in settings.EndpointsSpec.model_fields.items():
             given = getattr(thing.spec.endpoints, name)
             if given is not None and given.url is not None and (name == "policy" or not is_replay):
                 for url in given.url.split(",") if name == "policy" else (given.url,):  # replicas
                     check_answers(url.strip(), f"{where}.endpoints.{field.alias}.url")
         check_vllm(thing.spec.endpoints.policy, thing.spec.model, f"{where}.endpoints.policy")
+        check_vllm(getattr(thing.spec.endpoints, "judge"), None, f"{where}.endpoints.judge")  # noqa: B009  made from the catalogue
     if getattr(thing.spec, "traces", None) is not None:
         otlp.require(f"{where}.traces")
     if (kept := getattr(thing.spec, "store", None)) is not None:
@@ -90,7 +109,23 @@ def stages(thing: Object) -> dict[str, settings.Spec]:
 def splits(used: dict[str, settings.Spec]) -> tuple[str, ...]:
     """The splits of the dataset that these stages read."""
     train = ("train",) if used.keys() & {"curate", "stratify", "grpo"} else ()
-    return (*train, *(each.split for each in used.values() if isinstance(each, settings.EvaluateSettings)))
+    return (*train, *(each.split for each in compared_on(used)))
+
+
+def compared_on(used: dict[str, settings.Spec]) -> tuple[settings.BenchmarkSettings, ...]:
+    """The benchmarks that these stages answer."""
+    return next((each.compared_on for each in used.values() if isinstance(each, settings.EvaluateSettings)), ())
+
+
+def check_sizes(data: settings.DataSpec, wanted: Sequence[settings.BenchmarkSettings], where: str) -> None:
+    """Raises UserError where a benchmark in a folder on this machine has another number of questions than it must have."""
+    folder = data.path or (data.uri or "").removeprefix("file://")
+    for each in wanted:
+        if folder and each.expected is not None and (Path(folder) / f"{each.split}.jsonl").is_file():
+            file = Path(folder) / f"{each.split}.jsonl"
+            with file.open("rb") as lines:  # each was read as a question before
+                found = sum(bool(line.strip()) for line in lines)
+            benchmarks.check(each.called, found, each.expected, where=f"{where}: {file.name}")
 
 
 def check_data(
@@ -119,6 +154,8 @@ def check_data(
                 "holds no dataset", where=f"{where}.uri: {data.uri}", remedy=f"`gog move push FOLDER {data.uri}`"
             )
         return
+    if data.uri is not None:
+        mounts.folder(data.uri)  # refuses a volume, which only a pod has
     given = data.path or (data.uri or "").removeprefix("file://")
     if not given:
         return
@@ -151,7 +188,7 @@ def check_model(model: settings.ModelSpec, where: str, own: settings.StoreSpec |
     """
     if model.base == SHIPPED_MODEL:
         return
-    if (folder := base_source.local(model.base)) is not None:
+    if (folder := base_source.local(model.base) or mounts.folder(model.base)) is not None:
         base_model.check(folder, where=where)
         return
     try:
@@ -182,18 +219,18 @@ def check_answers(url: str, where: str) -> None:
         raise UserError(f"nothing answers at {url}: {cause}", where=where, remedy="is the server up?") from None
 
 
-def check_vllm(policy: settings.PolicyEndpointSpec | None, model: settings.ModelSpec, where: str) -> None:
+def check_vllm(server: settings.ModelServerSpec | None, model: settings.ModelSpec | None, where: str) -> None:
     """Checks that the run can start its vLLM on this machine, and that the vLLM can apply the policy's adapters.
 
     Args:
-        policy: The policy's server.
-        model: The base model.
+        server: The server of the policy or of the judge.
+        model: The base model of a policy; None for a judge, which has no adapters.
         where: Field of the manifest, for messages.
 
     Raises:
         UserError: the program is missing, or the model has experts and the machine no GPU.
     """
-    if policy is None or policy.runtime != "vllm":
+    if server is None or server.runtime != "vllm":
         return
     program = (shlex.split(os.environ.get(settings.VLLM_PROGRAM, "")) or ["vllm"])[0]
     if shutil.which(program) is None:
@@ -202,7 +239,11 @@ def check_vllm(policy: settings.PolicyEndpointSpec | None, model: settings.Model
             where=f"{where}.runtime",
             remedy=f"install vLLM in an environment of its own and name it: {settings.VLLM_PROGRAM}=/folder/bin/vllm",
         )
-    if model.has_experts and not any(found for pattern in GPUS for found in Path("/dev").glob(pattern)):
+    if (
+        model is not None
+        and model.has_experts
+        and not any(found for pattern in GPUS for found in Path("/dev").glob(pattern))
+    ):
         raise UserError(
             "on a CPU, vLLM dies when it applies adapters to experts, and this machine has no GPU",
             where=f"{where}.runtime",
@@ -217,3 +258,20 @@ def check_demonstrations(given: str | None, where: str) -> None:
     if not Path(given).is_file():
         raise UserError(f"no file {given}", where=f"{where}.demonstrations", remedy="a path is relative to this folder")
     trajectory_zip.Archive(Path(given)).trajectories()
+
+
+def check_reviews(given: str | None, where: str) -> None:
+    """Checks that a file of review decisions exists and can be read whole. Raises UserError."""
+    if given is not None:
+        if not Path(given).is_file():
+            raise UserError(f"no file {given}", where=f"{where}.reviews", remedy="a path is relative to this folder")
+        reviews.read(Path(given))
+
+
+def check_against(given: Sequence[str], where: str) -> None:
+    """Checks that the datasets of this machine that a curation is compared with exist. Raises UserError."""
+    for each in given:
+        if "://" not in each and not Path(each).exists():
+            raise UserError(
+                f"no file or folder {each}", where=f"{where}.against", remedy="a path is relative to this folder"
+            )

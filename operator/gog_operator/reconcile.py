@@ -3,20 +3,27 @@
 A Cluster observes and acts; `plan/` decides. Events are recorded after the status that they refer to is written,
 because a pass that loses a conflict over the status is repeated and would record them twice. A crash between an action
 and the status update repeats the action, so every action is idempotent.
+
+A look is a pass over objects that may be outdated (`cluster/object_cache.py`). Most passes over a running stage and its run
+only write new figures, and need no more. Whatever else a look finds, a pass over current objects decides: it acts, counts
+attempts, changes conditions.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from typing import Any, Protocol
 
 from gog import spec as settings
 from gog.errors import UserError
-from gog_operator.api import conditions
-from gog_operator.api.meta import CONTROLLER, Reason
-from gog_operator.api.objects import KINDS, STAGE_KINDS, Endpoint, GoGRun, Object, Stage
-from gog_operator.cluster.interface import AlreadyExists, Cluster, Conflict, Refused
-from gog_operator.plan import actions, endpoint, run, stage, tool_check
+from gog_operator.api import conditions, presets
+from gog_operator.api.meta import ARTIFACTS, CONTROLLER, Reason
+from gog_operator.api.objects import KINDS, STAGE_KINDS, GoGRun, Object, Stage, Status, ToolServer
+from gog_operator.build import agents
+from gog_operator.cluster.documents import Unreadable
+from gog_operator.cluster.interface import AlreadyExists, Cluster, Conflict, Refused, Unavailable
+from gog_operator.plan import actions, agent, erasure, kstatus, run, serving, stage, tool_check, tool_server
 from gog_operator.plan.actions import Decision, Event
 
 REFUSED_SECONDS = 30.0
@@ -37,28 +44,97 @@ def reconcile(cluster: Cluster, kind: str, name: str, now: datetime) -> float | 
 
     Raises:
         Unavailable, Refused, Unreadable: the object could not be read, or its status could not be written.
+        Conflict: the status was changed by another control plane.
         UserError: an action was refused on one machine.
     """
     thing = cluster.get(KINDS[kind], name)
     if thing is None:
-        if kind == "Endpoint":
+        if kind == "ToolServer":
             cluster.stop_server(name)
         return None
     if not is_ours(thing):
         return None
-    left = seconds_to_live(thing, now) if cluster.is_persistent else None
+    left = seconds_to_live(thing, now) if cluster.is_persistent and not thing.is_terminating else None
     if left is not None and left <= 0:
         cluster.delete(kind, name, thing.metadata.uid)
         return None
     decision = attempt(cluster, thing, now)
-    if decision.status != thing.status:
-        try:
-            cluster.patch_status(thing, decision.status)
-        except Conflict:
-            return 0
+    unchanged = write_status(cluster, thing, kstatus.summarized(thing, decision.status, now))
     for event in decision.events:
         cluster.record(thing, event, now)
-    return left if decision.requeue_after is None else decision.requeue_after
+    if not unchanged:
+        return 0
+    return min((each for each in (left, decision.requeue_after) if each is not None), default=None)
+
+
+def write_status(cluster: Cluster, thing: Object, status: Status) -> bool:
+    """Writes a status, also if something else of the object has changed: its actions were done, and its events follow.
+
+    Returns:
+        Whether the object was unchanged; otherwise the decision was about an earlier one.
+
+    Raises:
+        Conflict: the status has changed, or the object was deleted.
+    """
+    if status == thing.status:
+        return True
+    try:
+        cluster.patch_status(thing, status)
+    except Conflict:
+        current = cluster.get(type(thing), thing.name)
+        if current is None or current.metadata.uid != thing.metadata.uid or current.status != thing.status:
+            raise
+        cluster.patch_status(current, status)
+        return False
+    return True
+
+
+class Outdated(Exception):
+    """A look does not suffice: a pass over current objects is due."""
+
+
+FIGURES = ("progress", "summary", "checkpoint")
+"""Fields of a status that a look may write."""
+
+
+def look(cluster: Cluster, kind: str, name: str, now: datetime) -> float | None:
+    """Makes a pass over objects that may be outdated. It writes figures at most.
+
+    Args:
+        cluster: Cluster of the object, whose reads may be outdated.
+        kind: Kind of the object.
+        name: Name of the object.
+        now: Time of the pass.
+
+    Returns:
+        Seconds until another pass is due even without an event; None for no such time.
+
+    Raises:
+        Outdated: there is more to do.
+    """
+    try:
+        thing = cluster.get(KINDS[kind], name)
+        if thing is None:
+            raise Outdated
+        if not is_ours(thing):
+            return None
+        left = seconds_to_live(thing, now) if not thing.is_terminating else None
+        decision = decide(cluster, thing, now)
+        status = kstatus.summarized(thing, decision.status, now)
+        expired = left is not None and left <= 0
+        if expired or decision.actions or decision.events or not _only_figures(thing.status, status):
+            raise Outdated
+        if status != thing.status:
+            cluster.patch_status(thing, status)
+    except (Conflict, Refused, Unavailable, Unreadable):
+        raise Outdated from None
+    return min((each for each in (left, decision.requeue_after) if each is not None), default=None)
+
+
+def _only_figures(old: Status, new: Status) -> bool:
+    """Whether a status changes nothing but figures."""
+    figures = {each: getattr(new, each) for each in FIGURES if each in type(old).model_fields}
+    return old.model_copy(update=figures) == new
 
 
 def is_ours(thing: Object) -> bool:
@@ -105,13 +181,33 @@ def refused(thing: Object, refusal: Refused, now: datetime) -> Decision[Any]:
 
 def decide(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
     """Collects the facts about an object and plans. Raises Refused."""
+    if isinstance(thing, GoGRun) and thing.is_terminating:
+        return erasure.plan(thing, erasure_facts(cluster, thing), now)
     if isinstance(thing, GoGRun):
-        return run.plan(thing, run_facts(cluster, thing), now)
-    if isinstance(thing, Endpoint):
-        return endpoint.plan(thing, endpoint.Facts(cluster.server(thing), cluster.data(thing)), now)
+        decision = run.plan(thing, run_facts(cluster, thing), now)
+        held = erasure.finalizer(thing) if cluster.is_persistent else ()
+        return dataclasses.replace(decision, actions=(*held, *decision.actions))
+    if isinstance(thing, ToolServer) and thing.spec.role == "agent":
+        return agent.plan(thing, agent_facts(cluster, thing), now)
+    if isinstance(thing, ToolServer):
+        return tool_server.plan(
+            thing, tool_server.Facts(cluster.server(thing), cluster.data(thing), cluster.wakes), now
+        )
     if isinstance(thing, Stage):
         return stage.plan(thing, stage_facts(cluster, thing), now)
     raise TypeError(thing.kind)
+
+
+def erasure_facts(cluster: Cluster, thing: GoGRun) -> erasure.Facts:
+    """Facts about a run that is being deleted. A refusal by the cluster is one, because the deletion must not wait forever."""
+    if ARTIFACTS not in thing.metadata.finalizers:
+        return erasure.Facts((), erasure.ErasureView("done"))
+    try:
+        children = cluster.children(thing)
+        return erasure.Facts(children, erasure.ErasureView("waiting") if children else cluster.erasure(thing))
+    except Refused as refusal:
+        forbidden = refusal.reason == Reason.NAMESPACE_ENDING
+        return erasure.Facts((), erasure.ErasureView("forbidden" if forbidden else "failed", refusal.message))
 
 
 def run_facts(cluster: Cluster, thing: GoGRun) -> run.Facts:
@@ -122,14 +218,33 @@ def run_facts(cluster: Cluster, thing: GoGRun) -> run.Facts:
     working = any(isinstance(each, Stage) and not each.finished for each in owned)
     return run.Facts(
         stages={each.name: each for each in owned if isinstance(each, Stage)},
-        endpoints={each.name: each for each in owned if isinstance(each, Endpoint)},
+        tool_servers={each.name: each for each in owned if isinstance(each, ToolServer)},
         data=cluster.data(thing),
         store=store,
+        sources=run.FETCHED if thing.finished or thing.holds("ModelFetched") else cluster.sources(thing),
         store_state=cluster.store_state(thing) if thing.spec.stages.skip else run.KNOWN,
         report=cluster.report(thing) if owned and not working else run.REPORTED,
         tool_check=tool_check_view(cluster, thing, has_stages=any(isinstance(each, Stage) for each in owned)),
         is_persistent=cluster.is_persistent,
+        serving=serving_facts(cluster, thing, store) if serving.is_due(thing) else run.NO_AGENT,
+        job_ttl_seconds=cluster.job_ttl_seconds,
     )
+
+
+def serving_facts(cluster: Cluster, thing: GoGRun, store: settings.StoreSpec) -> serving.Facts:
+    name = agents.name_of(thing)
+    given = thing.spec.serve.store if thing.spec.serve is not None else None
+    return serving.Facts(
+        agent=cluster.get(ToolServer, name),
+        publication=cluster.publication(thing),
+        store=given or cluster.agent_store(thing, name) or store,
+    )
+
+
+def agent_facts(cluster: Cluster, thing: ToolServer) -> agent.Facts:
+    owned = {each.name: each for each in cluster.children(thing) if isinstance(each, ToolServer)}
+    tries = bool(thing.status.canary.version and thing.status.url)
+    return agent.Facts(cluster.server(thing), owned, cluster.chats(thing) if tries else None, cluster.wakes)
 
 
 def tool_check_view(cluster: Cluster, thing: GoGRun, *, has_stages: bool) -> actions.ToolCheckView:
@@ -141,14 +256,17 @@ def tool_check_view(cluster: Cluster, thing: GoGRun, *, has_stages: bool) -> act
 
 def stage_facts(cluster: Cluster, thing: Stage) -> stage.Facts:
     named = [value for value in thing.spec.endpoints.values() if "://" not in value]
-    found = {name: cluster.get(Endpoint, name) for name in named}
+    found = {name: cluster.get(ToolServer, name) for name in named}
     job = cluster.job(thing)
     return stage.Facts(
         job=job,
         store=cluster.store_state(thing) if stage.needs_store(thing, job) else actions.StoreView("unknown"),
         progress=cluster.progress(thing, job) if thing.status.attempt else None,
         data=cluster.data(thing),
-        endpoints={name: each for name, each in found.items() if each is not None},
+        tool_servers={name: each for name, each in found.items() if each is not None},
+        wakes=cluster.wakes,
+        launcher=cluster.launcher(thing),
+        job_ttl_seconds=cluster.job_ttl_seconds,
     )
 
 
@@ -172,16 +290,30 @@ def act(cluster: Cluster, thing: Any, action: actions.Action, now: datetime) -> 
             cluster.load_version(thing, version)
         case actions.PrepareData():
             cluster.prepare_data(thing)
+        case actions.FetchSources():
+            cluster.fetch_sources(thing)
         case actions.CheckStore():
             cluster.check_store(thing)
         case actions.CheckTools(urls):
             cluster.check_tools(thing, urls)
+        case actions.EraseArtifacts():
+            cluster.erase_artifacts(thing)
+        case actions.RemoveJobs():
+            cluster.remove_jobs(thing)
+        case actions.SetFinalizer(name, present):
+            others = tuple(each for each in thing.metadata.finalizers if each != name)
+            cluster.set_finalizers(thing, (*others, name) if present else others)
+        case actions.Publish(asked, store):
+            cluster.publish(thing, asked, store)
+        case actions.SetRoutes(routes):
+            cluster.set_routes(thing, routes)
         case actions.WriteReport(finished, children):
             cluster.write_report(finished, children)
 
 
 def create(cluster: Cluster, owner: Object, child: Object) -> None:
     """Creates a child; accepts an existing one of the same owner. Raises Refused if another owner's has the name."""
+    child = with_preset(cluster, owner, child)
     try:
         cluster.create(child)
     except AlreadyExists:
@@ -189,6 +321,13 @@ def create(cluster: Cluster, owner: Object, child: Object) -> None:
         if existing is not None and not existing.owned_by(owner):
             message = f"{child.kind} {child.name} exists and is not {owner.name}'s (delete it, or give {owner.name} another name)"
             raise Refused(Reason.NAME_TAKEN, message) from None
+
+
+def with_preset(cluster: Cluster, owner: Object, child: Object) -> Object:
+    """A child with the content of the preset that its run names, if it names one. Raises Refused if there is none."""
+    name = owner.spec.runtime if isinstance(owner, GoGRun) else None
+    preset = cluster.preset(name) if name is not None else None
+    return presets.applied(child, preset) if preset is not None else child
 
 
 class Lister(Protocol):

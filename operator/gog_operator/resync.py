@@ -17,16 +17,20 @@ from typing import Any
 
 from gog import metrics
 from gog_operator import object_metrics, reconcile
-from gog_operator.api.objects import KINDS
+from gog_operator.api.objects import KINDS, Object
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import invalid_object, paths
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import Api, ApiError
+from gog_operator.cluster.object_cache import ObjectCache
+from gog_operator.cluster.polls import ListedPolls, SharedPolls
 from gog_operator.cluster.remote import RemoteCluster
 from gog_operator.cluster.snapshot import Snapshot
 from gog_operator.health import Health
-from gog_operator.lease import Lease
+from gog_operator.lease import WATCH, Lease
+from gog_operator.plan import kstatus
+from gog_operator.plan.actions import Decision
 from gog_operator.workqueue import Key, WorkQueue
 
 SCATTER = 0.1
@@ -46,6 +50,8 @@ class Resync:
         platform: The installation's images and ports.
         queue: Queue for the objects.
         now: Time for decisions.
+        cache: Keeps what is listed.
+        looks: Polls the trainers of running stages.
     """
 
     def __init__(
@@ -55,7 +61,10 @@ class Resync:
         platform: Platform,
         queue: WorkQueue,
         now: Callable[[], datetime],
+        cache: ObjectCache,
+        looks: SharedPolls,
     ) -> None:
+        self.cache, self.looks = cache, looks
         self.api, self.namespaces, self.platform, self.queue, self.now = api, namespaces, platform, queue, now
         self.unknown: tuple[paths.Resource, ...] | None = None
         """Resources that the server does not have; None before the first resync."""
@@ -79,6 +88,7 @@ class Resync:
             ApiError: no namespace could be listed.
         """
         begun = time.monotonic()
+        self.cache.begin()
         snapshot = Snapshot()
         listed: list[str | None] = []
         forbidden: list[str | None] = []
@@ -98,6 +108,7 @@ class Resync:
         self._record(forbidden)
         self.unknown = tuple(dict.fromkeys(snapshot.unknown))
         self._remember(snapshot, listed)
+        self.cache.replace(snapshot, listed)
         queued = sum(self._queue_kind(snapshot, kind) for kind in KINDS)
         object_metrics.record(self._documents(snapshot))
         metrics.RESYNC_SECONDS.set(time.monotonic() - begun)
@@ -128,11 +139,14 @@ class Resync:
         """Queues the objects of a kind that need a pass. Returns their number."""
         listed, queued = 0, 0
         for namespace, name in snapshot.names(paths.OURS[kind]):
-            cluster = RemoteCluster(snapshot, namespace, self.platform, _no_answer)
-            after = due(cluster, kind, name, self.now())
+            key = Key(kind, namespace, name)
             listed += 1
+            if self.looks.is_waiting(key):  # for pods, which are not listed
+                continue
+            cluster = RemoteCluster(snapshot, namespace, self.platform, _no_answer, ListedPolls(self.looks))
+            after = due(cluster, kind, name, self.now())
             if after is not None:
-                self.queue.add(Key(kind, namespace, name), after)
+                self.queue.add(key, after)
                 queued += 1
         metrics.record_listed_objects(kind, listed)
         return queued
@@ -140,15 +154,18 @@ class Resync:
 
 def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | None:
     """Seconds until an object needs a pass; None if it needs none and waits for no point in time."""
+    thing = None
     try:
         thing = cluster.get(KINDS[kind], name)
         if thing is None or not reconcile.is_ours(thing):
             return None
-        left = reconcile.seconds_to_live(thing, now)
+        left = None if thing.is_terminating else reconcile.seconds_to_live(thing, now)
         decision = reconcile.decide(cluster, thing, now)
     except Refused as refusal:
-        decision = reconcile.refused(thing, refusal, now)  # type: ignore[arg-type]
-        return decision.requeue_after if decision.status == thing.status else 0.0  # type: ignore[union-attr]
+        if thing is None:
+            return 0.0
+        decision = reconcile.refused(thing, refusal, now)
+        return 0.0 if is_new(thing, decision, now) else decision.requeue_after
     except Unreadable as error:
         return None if invalid_object.is_reported(error.body, error.sentence) else 0.0
     except Unavailable:
@@ -156,9 +173,15 @@ def due(cluster: RemoteCluster, kind: str, name: str, now: datetime) -> float | 
     except Exception:
         log.exception("%s %s", kind, name)  # the pass reports it; other objects must not be affected
         return 0.0
-    if decision.actions or decision.events or decision.status != thing.status:
+    if decision.actions or decision.events or is_new(thing, decision, now):
         return 0.0
     return min((each for each in (left, decision.requeue_after) if each is not None), default=None)
+
+
+def is_new(thing: Object, decision: Decision[Any], now: datetime) -> bool:
+    """Whether a pass would change the object's status."""
+    status: bool = kstatus.summarized(thing, decision.status, now) != thing.status
+    return status
 
 
 def _no_answer(url: str, timeout: float) -> None:
@@ -187,7 +210,7 @@ def run(
     """
     missing: tuple[paths.Resource, ...] | None = None
     while not stop.is_set():
-        wait = 1.0
+        wait = WATCH
         if lease.held():
             wait = _attempt(resync, health, interval, first)
             missing = resync.unknown if missing is None else missing

@@ -1,8 +1,8 @@
-"""Watches resources by kopf. An event only selects the objects that need a pass.
+"""Watches resources by kopf. An event selects the objects that need a pass, and refreshes the cache.
 
 Handlers add keys to the queue and return. Kopf stores no state in our objects (no finalizer, no annotation), has no
 peers and needs no permission outside the watched namespaces. A lost event only causes delay, because the resync finds
-the object. A child's event also queues its owner and its run; an Endpoint's event also queues the stages that wait for
+the object. A child's event also queues its owner and its run; a ToolServer's event also queues the stages that wait for
 it.
 """
 
@@ -22,6 +22,7 @@ from gog_operator.api.meta import RUN_LABEL
 from gog_operator.api.objects import KINDS, STAGE_OF
 from gog_operator.build.meta import OWNER_LABEL
 from gog_operator.cluster import paths
+from gog_operator.cluster.object_cache import ObjectCache
 from gog_operator.workqueue import Key, WorkQueue
 
 WATCHED = (*paths.OURS.values(), paths.VOLCANO_JOBS, paths.INFERENCE_SERVICES, paths.DEPLOYMENTS, paths.JOBS)
@@ -44,12 +45,13 @@ class Watcher:
         queue: Queue for the keys.
         seen: Resource versions that a resync has listed. A watch starts with a list of the same versions, which need no
             pass.
+        cache: Keeps the events' objects.
     """
 
-    def __init__(self, queue: WorkQueue, seen: dict[Key, str]) -> None:
-        self.queue, self.seen = queue, seen
+    def __init__(self, queue: WorkQueue, seen: dict[Key, str], cache: ObjectCache) -> None:
+        self.queue, self.seen, self.cache = queue, seen, cache
         self.waiting: dict[tuple[str, str], set[Key]] = defaultdict(set)
-        """Unfinished stages that need an Endpoint, by its (namespace, name)."""
+        """Unfinished stages that need a ToolServer, by its (namespace, name)."""
 
     def event(self, resource: str, type_: str | None, body: Body) -> None:
         """Handles one event.
@@ -65,6 +67,7 @@ class Watcher:
         self.seen[place] = version
         if type_ == "DELETED":
             self.seen.pop(place, None)
+        self.cache.observe(resource, type_, body)  # before the pass is queued that reads it
         if resource in STAGES:
             self._track(place._replace(kind=OURS[resource]), type_, body)
         if type_ is not None or known != version:
@@ -84,17 +87,17 @@ class Watcher:
             if owner.get("kind") in KINDS and str(owner.get("apiVersion")).startswith(f"{paths.GROUP}/"):
                 found.add((owner["kind"], owner["name"]))
         labels = metadata.get("labels") or {}
-        if place.kind == paths.DEPLOYMENTS.name and OWNER_LABEL in labels:  # created by KServe for an Endpoint
-            found.add(("Endpoint", labels[OWNER_LABEL]))
+        if place.kind == paths.DEPLOYMENTS.name and OWNER_LABEL in labels:  # created by KServe for a ToolServer
+            found.add(("ToolServer", labels[OWNER_LABEL]))
         if RUN_LABEL in labels:
             found.add(("GoGRun", labels[RUN_LABEL]))
         keys = {Key(kind, place.namespace, name) for kind, name in found if meta.is_name(name)}
-        if OURS.get(place.kind) == "Endpoint":
+        if OURS.get(place.kind) == "ToolServer":
             keys |= self.waiting.get((place.namespace, place.name), set())
         return keys
 
     def _track(self, stage: Key, type_: str | None, body: Body) -> None:
-        """Remembers which endpoints an unfinished stage needs."""
+        """Remembers which ToolServers an unfinished stage needs."""
         conditions = body.get("status", {}).get("conditions") or ()
         over = type_ == "DELETED" or any(
             each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions

@@ -7,7 +7,7 @@ stampedes after an outage. The queue is not persistent; after a restart, the res
 Namespaces belong to different tenants and share the workers. Of the namespaces with due keys, the one with the fewest
 passes in progress is next, and among equals the one that has waited longest since its last pass. The passes of one
 namespace never occupy all workers. Passes of one key are limited to a rate, because an object that changes all the time
-would otherwise cost requests without end.
+would otherwise cost requests without end; the passes of all keys may be limited, too.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Key(NamedTuple):
     """Name."""
 
 
+ALL = Key("", "", "")
+"""Stands for all keys together, where their common rate is limited."""
+
+
 class WorkQueue:
     """The queue.
 
@@ -49,6 +53,7 @@ class WorkQueue:
         clock: Monotonic time in seconds.
         scatter: Returns a random number in [0, 1), the jitter of waits after failures.
         workers: Number of workers; one namespace has at most one pass fewer in progress.
+        rate: Passes per second of all keys together; None for no limit.
     """
 
     def __init__(
@@ -56,9 +61,11 @@ class WorkQueue:
         clock: Callable[[], float] = time.monotonic,
         scatter: Callable[[], float] = random.random,
         workers: int | None = None,
+        rate: float | None = None,
     ) -> None:
         self._clock, self._scatter = clock, scatter
         self._most = None if workers is None else max(1, workers - 1)
+        self._total = None if rate is None else Pace(1 / rate, max(1, int(rate)))
         self._due: dict[Key, float] = {}
         self._later: list[tuple[float, Key]] = []
         self._ready: dict[str, OrderedDict[Key, None]] = {}  # keys that are due, by namespace; the next of each first
@@ -149,6 +156,8 @@ class WorkQueue:
         free = [each for each in self._ready if self._most is None or self._passes[each] < self._most]
         if not free:
             return None, self._later[0][0] - now if self._later else IDLE
+        if self._total is not None and (early := self._total.earliest(ALL) - now) > 0:
+            return None, early
         namespace = min(free, key=self._passes.__getitem__)
         keys = self._ready.pop(namespace)
         key, _ = keys.popitem(last=False)
@@ -158,6 +167,8 @@ class WorkQueue:
         self._working[key] = now
         self._passes[namespace] += 1
         self._pace.record(key, now)
+        if self._total is not None:
+            self._total.record(ALL, now)
         return key, 0.0
 
     def _sort(self, now: float) -> None:

@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,9 +50,9 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import catalog, dataset, exclusion, failure_rules, progress, rewards, stats, survivors, trajectory_zip, wording
+from gog import catalog, dataset, exclusion, failure_rules, rewards, stats, trajectory_zip, wording
 from gog.dataset import Question
-from gog.engine import Counters, Limits
+from gog.engine import Limits
 from gog.errors import UserError
 from gog.images import Image
 from gog.levels import Graded
@@ -66,7 +65,6 @@ from gog_recipes.rollout import async_plays, engine, probe, refill, step_questio
 from gog_recipes.rollout.ongoing import Ongoing
 from gog_recipes.rollout.played import Played, gather_whole, spread
 from gog_recipes.rollout.question_pool import QuestionPool
-from gog_recipes.rollout.rollout_stats import figures, sampled, sampled_tokens
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.rollout.scoring import RewardConfig
 from gog_recipes.runtime import (
@@ -74,19 +72,17 @@ from gog_recipes.runtime import (
     checkpoint,
     config,
     flops,
-    memory,
-    no_signal,
     optimizer,
     parallel,
     profiler,
     ranks,
     timers,
 )
-from gog_recipes.runtime.attempts import Attempts
 from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
 from gog_recipes.runtime.stage import Stage
+from gog_recipes.runtime.step_report import FinishedStep, StepReport
 
 
 @dataclass(frozen=True)
@@ -107,12 +103,11 @@ class GRPORecipe(FTRecipeInterface):
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)  # the same on all ranks, because each initialises the whole adapter
         self.timer = timers.StepTimer()
-        self.ranks = ranks.init(self.device, self.timer.waiting)
+        self.ranks = ranks.init(self.device, self.timer.waiting, patience_seconds=cfg.tools.outage.patience_seconds)
         self.stage = Stage(cfg, self.ranks)
         self.profiler = profiler.Profiler(cfg.profile, self.stage, self.timer)
         self.loss = losses.load(cfg.loss)
         self.loss_config = self.loss.config(cfg)
-        self.attempts = Attempts(self.ranks)
 
     def setup(self) -> None:
         """Loads model and questions, and resumes from the newest checkpoint. Raises UserError."""
@@ -131,7 +126,8 @@ class GRPORecipe(FTRecipeInterface):
         checkpointing.apply(self.model, self.cfg.activation_checkpointing, self.cfg.micro_batch_tokens)
         shards = parallel.shard(self.model, self.ranks, self.cfg.offload)
         self.vision = policy_model.vision_of(self.model, self.processor, self.cfg.feature_cache_bytes, shards)
-        self.utilisation = flops.utilisation(self.model, self.device, self.ranks.size)
+        utilisation = flops.utilisation(self.model, self.device, self.ranks.size)
+        self.report = StepReport(self.stage, self.cfg, utilisation, self.device)
 
     def _setup_data(self) -> None:
         self.ranks.require(self.cfg.questions_per_step, "questions_per_step")
@@ -223,7 +219,7 @@ class GRPORecipe(FTRecipeInterface):
             self.step += 1
             with self.timer.part("sync"):
                 await self.engine.switch(self.model, self.step)
-            self._log(rollout, update, checked, rate, self.timer.take(), discarded=replay.plays)
+            self._log(rollout, update, checked, rate, replay.plays)
             self.profiler.end()
             unsaved = self._unsaved(rollout)
             if self.step % self.cfg.save_every == 0 or self.step == self.cfg.steps:
@@ -327,57 +323,15 @@ class GRPORecipe(FTRecipeInterface):
         return exclusion.Cause(found.cause.service, reason)
 
     def _log(
-        self,
-        rollout: StepRollout,
-        update: UpdateStats,
-        checked: CanaryStats,
-        rate: float,
-        times: timers.StepTimes,
-        *,
-        discarded: int,
+        self, rollout: StepRollout, update: UpdateStats, checked: CanaryStats, rate: float, discarded: int
     ) -> None:
-        found, groups = rollout.exclusions, [*rollout.groups, *rollout.replaced]
-        measured, counters = figures(rollout.played), Counters.total(self.ranks.gather(self.engine.take_counters()))
-        attempted, failed = self.attempts.since_last()
-        signals = sum(map(self.has_signal, groups))
-        quiet = no_signal.in_a_row([*self.stage.metric_log.lines, {"learned": update.learned}])
-        every = self.ranks.gather(times)
-        spent = timers.figures(every)
-        playing, played = timers.played(spent), max(each.play for each in every)
-        self.stage.record_step(
-            step=self.step, total=self.cfg.steps, **measured, kl=update.kl, clip_frac=update.clip_frac,
-            grad_norm=update.grad_norm, learning_rate=rate, attempts=attempted,
-            attempt_failure_ratio=failed / max(1, attempted), excluded=found.excluded, excluded_share=found.share,
-            **exclusion.by_length(found), **survivors.figures(groups), discarded_plays=discarded, skipped=rollout.skipped,
-            learned=update.learned, frac_reward_zero_std=(len(groups) - signals) / len(groups),
-            refilled=len(rollout.replaced), no_signal_in_a_row=quiet,
-            generated_tokens=counters.generated, prefill_ratio=counters.prefilled / max(1, counters.unique),
-            **spent, **timers.idle(every), rollout_seconds=playing, train_seconds=spent["seconds"] - playing,
-            dropped_stale=self.ranks.all_reduce_sum(self.rollouts.take_too_old()),
-            generated_tokens_per_second=counters.generated / max(played, 1e-9), loss=update.loss,
-            tokens_per_second=update.work.tokens / max(timers.updated(spent), 1e-9),
-            **self.utilisation.figures(update.work, spent.get("seconds_train", 0.0)),
-            **memory.figures(self.ranks.gather(memory.take_peak(self.device))), **dataclasses.asdict(checked),
-            **(dataclasses.asdict(update.gap) if update.gap else {}), **self._sampled(rollout),
+        signals = sum(map(self.has_signal, [*rollout.groups, *rollout.replaced]))
+        self.report.record(
+            FinishedStep(
+                self.step, rollout, signals, update, checked, rate, self.timer.take(), self.engine.take_counters(),
+                discarded, self.rollouts.take_too_old(),
+            )
         )  # fmt: skip
-        lines = self.stage.metric_log.lines
-        series = [line["reward_mean"] for line in lines]
-        recent = stats.mean(series[-5:])
-        self.stage.report(
-            self.step, self.cfg.steps, reward=measured["reward_mean"], tool_failure_ratio=measured["tool_failure_ratio"],
-            reward_first=stats.mean(series[:10]), reward_recent=recent, rewards=progress.downsample(series),
-            no_signal_steps=sum(line.get("learned") == 0 for line in lines), no_signal_in_a_row=quiet,
-            step_seconds=spent["seconds"], step_parts=timers.largest(spent),
-        )  # fmt: skip
-        if self.step % 5 == 0 or self.step == self.cfg.steps:
-            self.stage.log(f"step {self.step}/{self.cfg.steps} reward {recent:.3f} excluded {found.excluded}")
-        if not update.learned:
-            self.stage.log(f"step {self.step}: the rewards of every group are equal, so the weights are unchanged")
-        if rollout.missing and self.cfg.max_oversampling > 1:
-            wanted = signals + rollout.missing
-            self.stage.log(refill.line(self.step, signals, wanted, self.cfg.max_oversampling))
-        if warning := no_signal.warning(lines, self.cfg):
-            self.stage.log(warning)
 
     def _unsaved(self, rollout: StepRollout) -> Unsaved:
         names = {item.id for item in spread(rollout.trajectories, self.cfg.keep_trajectories, self.cfg.group_size)}
@@ -386,13 +340,6 @@ class GRPORecipe(FTRecipeInterface):
         return Unsaved(
             rollout, {image: met[image] for item in kept for image in trajectory_zip.shown(item) & met.keys()}
         )
-
-    def _sampled(self, rollout: StepRollout) -> dict[str, float]:
-        """Entropy and staleness of the sampled tokens of all ranks."""
-        place = {item.id: number for number, item in enumerate(rollout.trajectories)}
-        own = [(place[item.id], sampled_tokens(item)) for group in rollout.own for item in group]
-        found = sorted(each for part in self.ranks.gather(own) for each in part)
-        return sampled([tokens for _, tokens in found], self.step - 1)
 
     def save_checkpoint(self, rollout: StepRollout) -> None:
         """Commits a checkpoint with some of the last step's trajectories."""

@@ -34,7 +34,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import progress, wording
+from gog import progress, reviews, wording
 from gog.errors import UserError
 from gog.spec import SFTConfig
 from gog.trajectory_zip import Archive
@@ -88,7 +88,7 @@ class SFTRecipe(FTRecipeInterface):
         archive = self._demonstrations()
         found = demonstrations.read(
             archive, self.processor, self.vision, limit=self.cfg.max_tokens,
-            keep_unverified=self.cfg.unverified == "keep",
+            keep_unverified=self.cfg.unverified == "keep", decisions=self._decisions(),
         )  # fmt: skip
         held = held_out.split(found.questions, self.cfg.eval_share, self.cfg.seed)
         learned = [place for place, question in enumerate(found.questions) if question not in held]
@@ -116,6 +116,11 @@ class SFTRecipe(FTRecipeInterface):
         self.steps_per_epoch = len(self.rows) // self.cfg.batch_size
         total = self.steps_per_epoch * self.cfg.epochs
         self.total = min(total, self.cfg.max_steps or total)
+
+    def _decisions(self) -> reviews.Decisions:
+        """The reviewers' decisions about the demonstrations. Raises UserError for a file that cannot be read whole."""
+        found = reviews.read(Path(self.cfg.reviews)) if self.cfg.reviews is not None else {}
+        return reviews.Decisions(found.values())
 
     def _demonstrations(self) -> Archive:
         """The curate stage's archive; without one, the archive that the configuration names."""

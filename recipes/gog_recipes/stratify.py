@@ -60,7 +60,7 @@ class StratifyRecipe(FTRecipeInterface):
         self.cfg = cfg
         self.device = utils.get_device(None)
         training.set_seed(cfg.seed)
-        self.ranks = ranks.init(self.device)
+        self.ranks = ranks.init(self.device, patience_seconds=cfg.tools.outage.patience_seconds)
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:

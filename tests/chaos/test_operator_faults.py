@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import pytest
 from support import fault_shards, fault_suite
-from support.fault_cases import ENDINGS, INTERFERENCE, LEAST, VARIANTS, Case, Outcome, deaths, run_case
+from support.fault_cases import ENDINGS, INTERFERENCE, LEAST, STALE, VARIANTS, Case, Outcome, deaths, run_case
 from support.fault_harness import Harness, OperatorProcess, phase
 from support.fault_verdict import fault_found
 from support.faulty_api import ANSWERS, Call, FaultyApi, no_fault
@@ -47,7 +47,10 @@ def baseline(kubeconfig):
     def of(variant: str) -> Outcome:
         outcome = run_case(kubeconfig, f"baseline-{variant}", Case(variant))
         assert not outcome.violation
-        assert outcome.state["gogruns.gog.dev/world"][0][0][0] == "Complete"
+        if variant == "erased":
+            assert not outcome.state and any(" Erased: " in each for each in outcome.events)
+        else:
+            assert outcome.state["gogruns.gog.dev/world"][0][0][0] == "Complete"
         return outcome
 
     return of
@@ -99,7 +102,7 @@ def until_the_first_stage(baseline: Outcome) -> list[int]:
 
 def test_a_death_or_an_error_response_at_some_call_does_not_change_the_outcome(check_cases, baseline):
     chance, run = random.Random(SEED), baseline("least")
-    faults = (*DEATHS, *ANSWERS, "every answer", "outage")
+    faults = (*DEATHS, *ANSWERS, *STALE, "every answer", "outage")
     check_cases(Case("least", fault, chance.choice(chance.choice((writes(run), positions(run))))) for fault in faults)
 
 
@@ -115,12 +118,28 @@ def test_faults_during_the_check_of_the_tools_do_not_change_the_outcome(check_ca
     check_cases(Case("tools", fault, chance.choice(checks)) for fault in faults)
 
 
+@pytest.mark.parametrize("variant", ["erased", "fetched"])
+def test_faults_during_an_erasure_and_a_fetch_do_not_change_the_outcome(check_cases, baseline, variant):
+    chance, run = random.Random(SEED), baseline(variant)
+    faults = (*DEATHS, "every answer", "events lost", "outage", *ENDINGS)
+    check_cases(Case(variant, fault, chance.choice(writes(run))) for fault in faults)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("variant", ["erased", "fetched"])
+def test_every_death_and_every_answer_during_an_erasure_and_a_fetch(check_cases, baseline, variant):
+    run = baseline(variant)
+    check_cases(Case(variant, fault, call) for fault, call in deaths(run.calls))
+    faults = ("every answer", *STALE, *ENDINGS, "outage")
+    check_cases(Case(variant, fault, call) for fault in faults for call in writes(run))
+
+
 @pytest.mark.exhaustive
 def test_every_fault_at_every_call_until_the_tools_are_checked(check_cases, baseline):
     run, checks = baseline("tools"), until_the_first_stage(baseline("tools"))
     check_cases(Case("tools", fault, call) for fault, call in deaths(run.calls) if call <= checks[-1])
     check_cases(Case("tools", "every answer", call) for call in range(1, checks[-1] + 1))
-    faults = ("store job deleted", "settings deleted", "endpoint deleted", "every status wiped", *ENDINGS, "outage")
+    faults = ("store job deleted", "settings deleted", "tool server deleted", "every status wiped", *ENDINGS, "outage")
     check_cases(Case("tools", fault, call) for fault in faults for call in checks)
 
 
@@ -134,6 +153,12 @@ def test_every_call_of_a_run_may_get_every_error_response(check_cases, baseline)
     """Each call gets all error responses in succession; each write also gets each of them alone."""
     check_cases(Case("least", "every answer", call) for call in positions(baseline("least")))
     check_cases(Case("least", answer, call) for answer in ANSWERS for call in writes(baseline("least")))
+
+
+@pytest.mark.exhaustive
+def test_events_may_be_late_or_lost_from_every_write_on(check_cases, baseline):
+    """Until the second resync after it, the operator decides on objects that it has seen before."""
+    check_cases(Case("least", fault, call) for fault in STALE for call in writes(baseline("least")))
 
 
 @pytest.mark.exhaustive
@@ -271,7 +296,7 @@ def test_of_two_operators_only_the_one_that_holds_the_lease_writes(kubeconfig, b
     harness.until(lambda: leases[1].held())
     assert not leases[0].held(), "an operator that slept too long must not trust its lease"
     with pytest.raises(ApiError, match="another operator holds the lease"):
-        lease.GatedApi(apis[0], leases[0]).call("DELETE", paths.VOLCANO_JOBS.path("lease-1", "world-sft-a1"))
+        lease.GatedApi(apis[0], leases[0]).call("DELETE", harness.job_path("world-sft-a1"))
     harness.run_to_the_end()
     assert set(harness.state()) == set(baseline("least").state)
 
@@ -286,12 +311,12 @@ def test_the_job_of_a_deleted_stage_is_gone_before_the_next_stage_of_its_name_ge
     harness.scenario.outcome = lambda name: "Failed" if name.endswith("-a1") else ""
     harness.until(lambda: phase(harness.job("world-sft-a2") or {}) == "Running")
     without_owner = {"metadata": {"ownerReferences": None}}
-    harness.edit(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a2"), without_owner)
-    harness.remove(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a1"))
+    harness.edit(harness.job_path("world-sft-a2"), without_owner)
+    harness.remove(harness.job_path("world-sft-a1"))
     harness.remove(paths.OURS["SFTStage"].path("anew-1", "world-sft"))
     for _ in range(20):
         if not harness.round():
             harness.clock.passed = max(harness.operator.wakes(), harness.clock.passed)
     assert harness.get("SFTStage", "world-sft")["status"]["attempt"] == 1 and harness.job("world-sft-a1") is None
-    harness.remove(paths.VOLCANO_JOBS.path("anew-1", "world-sft-a2"))
+    harness.remove(harness.job_path("world-sft-a2"))
     harness.until(lambda: harness.job("world-sft-a1"))

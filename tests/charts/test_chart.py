@@ -11,6 +11,7 @@ import pytest
 import yaml
 from support import kube
 
+from gog import spec as settings
 from gog_console import cli
 from gog_operator.build import pods
 from gog_operator.build.platform import Platform
@@ -38,7 +39,7 @@ def helm(tmp_path_factory):
 
 
 def rendered(helm, *args) -> list[dict]:
-    text = helm("template", "gog", CHART, "--namespace=gog-system", MONITORING, *args)
+    text = helm("template", "gog", CHART, "--namespace=gog-system", "--set=crds.install=false", MONITORING, *args)
     return [each for each in yaml.safe_load_all(text) if each]
 
 
@@ -74,11 +75,15 @@ def test_the_installation_without_helm_is_the_rendered_chart():
 
 @pytest.mark.apiserver
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
-def test_no_role_allows_secrets_exec_or_wildcards(helm, case):
+def test_no_role_allows_exec_or_wildcards_and_of_secrets_only_the_operator_s_own(helm, case):
     for role in of_kind(rendered(helm, "-f", case), "Role", "ClusterRole"):
         for rule in role["rules"]:
             assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
-            assert not {"secrets", "pods/exec"} & set(rule["resources"])
+            assert "pods/exec" not in rule["resources"]
+            if "secrets" in rule["resources"]:
+                assert (role["kind"], role["metadata"]["namespace"]) == ("Role", "gog-system")
+                own = (["get"], ["gog-operator-key"])
+                assert (rule["verbs"], rule.get("resourceNames")) in (own, (["create"], None))
 
 
 @pytest.mark.apiserver
@@ -89,8 +94,8 @@ def test_namespaced_and_cluster_wide_roles_have_the_same_rules(helm):
 
 
 @pytest.mark.apiserver
-def test_without_aggregation_and_definitions_nothing_is_cluster_wide(helm):
-    documents = rendered(helm, "--set=rbac.aggregate=false,crds.install=false")
+def test_without_aggregation_definitions_and_presets_nothing_is_cluster_wide(helm):
+    documents = rendered(helm, "--set=rbac.aggregate=false,presets.enabled=false")
     assert all(each["metadata"].get("namespace") == "gog-system" for each in documents)
 
 
@@ -133,6 +138,57 @@ def test_where_the_cluster_assigns_users_no_pod_names_one(helm):
     assert not {"runAsUser", "runAsGroup", "fsGroup"} & pods.security(platform.user).keys()
 
 
+def platform_of(deployment) -> Platform:
+    """The settings of pods that the operator reads of its own environment."""
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return Platform.from_environment({each["name"]: each.get("value", "") for each in container["env"]})
+
+
+@pytest.mark.apiserver
+def test_a_private_authority_is_trusted_by_the_operator_and_by_every_pod_that_it_creates(helm):
+    (deployment,) = of_kind(rendered(helm, "--set=trustedCA.configMap=company-ca,trustedCA.key=ca.pem"), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    made = pods.container("x", "i", platform_of(deployment), command=[], env={})
+    around = pods.pod(made, platform_of(deployment), scheduling=settings.SchedulingSpec(), service_account=None)
+    for container, volumes in ((pod["containers"][0], pod["volumes"]), (made, around["volumes"])):
+        env = {each["name"]: each.get("value") for each in container["env"]}
+        assert {env[name] for name in pods.AUTHORITIES} == {"/etc/gog-ca/ca.crt"}
+        assert {"name": "gog-ca", "mountPath": "/etc/gog-ca", "readOnly": True} in container["volumeMounts"]
+        (source,) = [each["configMap"] for each in volumes if each["name"] == "gog-ca"]
+        assert source == {"name": "company-ca", "items": [{"key": "ca.pem", "path": "ca.crt"}]}
+
+
+@pytest.mark.apiserver
+def test_without_a_private_authority_none_is_mounted(helm):
+    (deployment,) = of_kind(rendered(helm), "Deployment")
+    assert "gog-ca" not in str(deployment) and platform_of(deployment).trusted_ca == ""
+
+
+@pytest.mark.apiserver
+def test_the_environment_of_the_values_is_that_of_every_pod(helm):
+    values = "--set=pods.env.HTTPS_PROXY=http://proxy:3128,pods.env.NO_PROXY=.internal"
+    (deployment,) = of_kind(rendered(helm, values), "Deployment")
+    made = pods.container("x", "i", platform_of(deployment), command=[], env={})
+    assert {"name": "HTTPS_PROXY", "value": "http://proxy:3128"} in made["env"]
+
+
+@pytest.mark.apiserver
+@pytest.mark.parametrize("inject", [True, False])
+def test_no_pod_has_a_sidecar_of_istio_unless_the_values_allow_it(helm, inject):
+    (deployment,) = of_kind(rendered(helm, f"--set=istio.inject={str(inject).lower()}"), "Deployment")
+    label = {"sidecar.istio.io/inject": "false"}
+    assert (label.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()) == (not inject)
+    assert platform_of(deployment).pod_labels() == ({} if inject else label)
+
+
+@pytest.mark.apiserver
+def test_presets_need_one_verb_of_one_cluster_scoped_resource(helm):
+    made = [each for each in of_kind(rendered(helm), "ClusterRole") if each["metadata"]["name"].endswith("-presets")]
+    assert [each["rules"] for each in made] == [
+        [{"apiGroups": ["gog.dev"], "resources": ["gogruntimes"], "verbs": ["get"]}]
+    ]
+
+
 @pytest.mark.apiserver
 def test_of_two_replicas_one_survives_a_drain(helm):
     documents = rendered(helm, "--set=operator.replicas=2")
@@ -143,12 +199,13 @@ def test_of_two_replicas_one_survives_a_drain(helm):
 
 
 @pytest.mark.apiserver
-def test_every_image_is_taken_from_the_registry_of_the_values(helm):
+def test_every_image_but_that_of_vllm_is_taken_from_the_registry_of_the_values(helm):
     (deployment,) = of_kind(rendered(helm, "--set=images.registry=registry.internal:5000/gog"), "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    given = [each["value"] for each in container["env"] if each["name"].endswith("_IMAGE")]
-    assert len(given) == 3 and all(each.startswith("registry.internal:5000/gog/gog-") for each in given)
-    assert container["image"] in given
+    given = {each["name"]: each["value"] for each in container["env"] if each["name"].endswith("_IMAGE")}
+    assert given.pop("GOG_VLLM_IMAGE").startswith("vllm/"), "it is named in full, because it is another project's"
+    assert len(given) == 3 and all(each.startswith("registry.internal:5000/gog/gog-") for each in given.values())
+    assert container["image"] in given.values()
 
 
 @pytest.mark.apiserver
@@ -180,6 +237,9 @@ def test_dashboards_have_the_sidecar_label_and_alerts_link_to_existing_runbooks(
         ("networkPolicy.egress[0].cidr=example.com,networkPolicy.egress[0].ports={443}", "does not match pattern"),
         ("operator.copies=2", "additional properties 'copies' not allowed"),
         ("crds.install=yes", "want boolean"),
+        ("pods.env.A=1", "want string"),
+        ("trustedCA.configMap=Company_CA", "does not match pattern"),
+        ("istio.sidecars=true", "additional properties 'sidecars' not allowed"),
     ],
 )
 def test_an_unknown_value_is_refused(helm, values, message):
@@ -192,8 +252,9 @@ def test_each_set_of_values_installs_and_uninstalls_and_keeps_the_definitions(he
     home = api_server.namespace("gog")
     for name in yaml.safe_load(case.read_text()).get("watch", {}).get("namespaces", ()):
         api_server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    # The definitions are there already, from the fixture.
-    notes = helm("install", "gog", CHART, "-n", home, "-f", case, "--take-ownership", server=api_server)
+    # The definitions are there already, from the fixture; to apply them once is enough, because it takes seconds.
+    once = [] if case.stem == "default" else ["--set=crds.install=false"]
+    notes = helm("install", "gog", CHART, "-n", home, "-f", case, "--take-ownership", *once, server=api_server)
     assert f"kubectl -n {home} rollout status deployment/gog-operator" in notes
     deployment = yaml.safe_load(api_server.kubectl("get", "deployment/gog-operator", "-n", home, "-o", "yaml"))
     template = deployment["spec"]["template"]
@@ -223,7 +284,7 @@ def test_the_operator_has_permissions_in_its_namespace_only(helm, api_server):
     assert may("create", "jobs.batch.volcano.sh", home) == "yes"
     assert may("patch", "gogruns.gog.dev/status", home) == "yes"
     assert may("create", "jobs.batch.volcano.sh", elsewhere) == "no"
-    assert may("get", "secrets", home) == "no"
+    assert may("get", "secrets", home) == "no" and may("list", "secrets", home) == "no"
     assert may("create", "pods/exec", home) == "no"
 
 

@@ -19,8 +19,10 @@ DAEMON = """
 def test_hangs(tmp_path):
     script = 'setsid sleep 600 & echo $! >daemon'
     subprocess.run(['bash', '-c', script], cwd={folder!r}, stdout=subprocess.DEVNULL)
-    if os.fork() == 0:
+    if (fork := os.fork()) == 0:
         time.sleep(600)
+    daemon = Path({folder!r}, 'daemon').read_text()
+    Path({folder!r}, 'started').write_text(f'{{daemon}} {{fork}} {{os.getpid()}}')
     Path({folder!r}, 'up').touch()
     time.sleep(600)
 """
@@ -32,12 +34,20 @@ def test_hangs(bare_api_server):
 
 
 class Session:
-    """A pytest session of its own whose one test hangs. under_make: started by a process whose name is make."""
+    """A pytest session of its own whose one test hangs.
 
-    def __init__(self, folder: Path, test: str, *, under_make: bool = False) -> None:
+    Args:
+        folder: of the session.
+        test: its source.
+        under_make: whether it is started by a process whose name is make.
+        workers: processes of pytest-xdist that test; 0: the session itself.
+    """
+
+    def __init__(self, folder: Path, test: str, *, under_make: bool = False, workers: int = 0) -> None:
         self.up = folder / "up"
         (folder / "test_inner.py").write_text(HEAD + test.format(folder=str(folder)))
         line = [sys.executable, "-m", "pytest", "-p", "support.reaper", "-p", "support.kube", "-p", "no:cacheprovider"]
+        line += ["-n", str(workers)]
         command = [*line, "--rootdir", str(folder), str(folder / "test_inner.py")]
         if under_make:
             (folder / "Makefile").write_text("t:\n\tGOG_PARENT=$$PPID exec " + " ".join(command) + "\n")
@@ -86,18 +96,21 @@ def _parent_of(pid: int) -> int:
 
 @linux
 @pytest.mark.parametrize("under_make", [False, True], ids=["pytest", "make"])
-def test_a_daemon_and_a_fork_die_with_a_killed_session(tmp_path, under_make):
-    session = Session(tmp_path, DAEMON, under_make=under_make)
-    daemon = int((tmp_path / "daemon").read_text())
-    forks = [pid for pid in _processes() if _parent_of(pid) == session.pytest and _is_inner(pid, tmp_path)]
-    assert daemon in session.running() and len(forks) == 1
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_daemon_and_a_fork_die_with_a_killed_session(tmp_path, under_make, workers):
+    session = Session(tmp_path, DAEMON, under_make=under_make, workers=workers)
+    daemon, fork, tester = started = [int(pid) for pid in (tmp_path / "started").read_text().split()]
+    assert all(map(_read, started, ["cmdline"] * 3)) and _parent_of(fork) == tester
+    assert (tester == session.pytest) == (workers == 0) and daemon in reaper.marked(_mark_of(daemon))
     session.kill()
-    until(lambda: not session.running() and not any(_is_inner(pid, tmp_path) for pid in _processes()), 30)
+    until(lambda: not session.running() and not any(map(_read, started, ["cmdline"] * 3)), 30)
+    until(lambda: not any(_is_inner(pid, tmp_path) for pid in _processes()), 30)
 
 
 @linux
 @pytest.mark.apiserver
 def test_an_api_server_dies_with_a_killed_session(tmp_path):
+    kube.build()  # or the session would not be up in time
     session = Session(tmp_path, CLUSTER)
     folder = Path(session.up.read_text())
     started = {each.name: int(each.read_text()) for each in (folder / "pid").iterdir()}
@@ -105,4 +118,4 @@ def test_an_api_server_dies_with_a_killed_session(tmp_path):
     session.kill()
     until(lambda: not any(str(folder).encode() in _read(pid, "cmdline") for pid in _processes()), 30)
     kube.stop(folder)
-    folder.with_suffix(".lock").unlink()
+    folder.with_suffix(".lock").unlink(missing_ok=True)  # another session may have removed it already

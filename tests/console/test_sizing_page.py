@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,12 +21,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def sizing() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_sizing", ROOT / "benchmarks/sizing.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def sizing() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        spec = importlib.util.spec_from_file_location("benchmarks_sizing", ROOT / "benchmarks/sizing.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +81,14 @@ def estimated(sizing, monkeypatch):
     monkeypatch.setattr(sizing, "MODELS", ("Qwen2.5-VL-3B", "Qwen2.5-VL-7B"))
     monkeypatch.setattr(sizing, "VARIANTS", {"": ("", (1, 2))})
     found = []
+    stages = [StageEstimate(key="grpo", phases=[budget.phase("decode", {}, [])], host_bytes=0, disk_bytes=0,
+                            speed=None, notes=[])]  # fmt: skip
+    size = Estimate(model="", parameters=1, gpu_bytes=1, stages=stages, fits=True, verdict="fits")
 
     def estimates(model, asked):
         found.append((model, asked["stages"][0]["gpus"]))
         if len(found) == 3:
             raise KeyboardInterrupt
-        stages = [StageEstimate(key="grpo", phases=[budget.phase("decode", {}, [])], host_bytes=0, disk_bytes=0,
-                                speed=None, notes=[])]  # fmt: skip
-        size = Estimate(model=model, parameters=1, gpu_bytes=1, stages=stages, fits=True, verdict="fits")
         return [size] * len(sizing.MEMORY)
 
     monkeypatch.setattr(sizing, "estimates", estimates)
@@ -92,29 +98,81 @@ def estimated(sizing, monkeypatch):
 def test_an_interrupted_table_is_continued_where_it_ended(sizing, estimated):
     rows = {}
     with pytest.raises(KeyboardInterrupt):
-        list(sizing.fill(rows, []))
+        list(sizing.fill(rows, {}, []))
     assert len(rows) == 2 * len(sizing.MEMORY)
-    list(sizing.fill(rows, []))
+    list(sizing.fill(rows, {}, []))
     assert estimated[3:] == [("Qwen2.5-VL-7B", 1), ("Qwen2.5-VL-7B", 2)]
-    assert list(sizing.fill(rows, [])) == []
+    assert list(sizing.fill(rows, {}, [])) == []
 
 
 def test_a_result_of_other_code_or_settings_is_estimated_again(sizing, estimated, monkeypatch):
     rows = {}
-    list(sizing.fill(rows, ["Qwen2.5-VL-3B"]))
-    monkeypatch.setattr(sizing, "code", lambda: ["x = 2"])
-    assert sizing.stale(rows) == list(rows)
+    list(sizing.fill(rows, {}, ["Qwen2.5-VL-3B"]))
+    assert sizing.stale(rows, {}) == []
+    with monkeypatch.context() as changed:
+        changed.setattr(sizing, "code", lambda called: ["x = 2"])
+        assert sizing.stale(rows, {}) == list(rows)
     monkeypatch.setattr(sizing, "MANIFEST", sizing.MANIFEST.replace("groupSize: 5", "groupSize: 6"))
-    asked = sizing.ask("Qwen2.5-VL-3B", 1, "")
-    assert sizing.basis(asked, ["x = 1"]) != sizing.basis(asked, ["x = 2"])
+    assert sizing.stale(rows, {}) == list(rows)
 
 
-def test_comments_and_docstrings_change_no_result(sizing):
-    source = 'class A:\n    "What it is."\n    x: int\n    """Of a field."""\n    def f(self):\n        "Does."\n'
-    bare = "class A:\n    x: int # a field\n    def f(self):\n        ...\n"
-    assert sizing.program(source).replace("body=[]", "") != sizing.program(source.replace("int", "str"))
-    assert sizing.program(source + "        return 1\n") == sizing.program(bare.replace("...", "return 1"))
-    assert sizing.program("x = 'text'") != sizing.program("x = 'other'")
+def test_a_function_that_a_later_estimate_calls_first_outdates_no_result(sizing, estimated, monkeypatch):
+    rows, called = {}, {}
+    list(sizing.fill(rows, called, ["Qwen2.5-VL-3B x 1"]))
+    assert called == {}
+    quick = sizing.estimates
+    monkeypatch.setattr(sizing, "estimates", lambda *asked: budget.gigabytes(1) and quick(*asked))
+    list(sizing.fill(rows, called, ["Qwen2.5-VL-3B x 2"]))
+    assert called == {"estimate/budget.py": ["gigabytes"]}
+    assert len(rows) == 4 and sizing.stale(rows, called) == [] and sizing.stale(rows, {}) == list(rows)
+
+
+MODULE = """
+LIMIT = 3
+
+class Engine:
+    size: int
+
+    def step(self, count: int) -> int:
+        if count > LIMIT:
+            raise ValueError("too many")
+        return count + 1
+
+    def close(self):
+        self.size = 0
+
+def unused():
+    return 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "matters"),
+    [
+        ("count + 1", "count + 2", True),
+        ("LIMIT = 3", "LIMIT = 4", True),
+        ("count > LIMIT", "count >= LIMIT", True),
+        ("    def close(self):", "    def __len__(self):", True),  # a method may override another
+        ("self.size = 0", "self.size = 1", False),
+        ("return 1\n", "return 2\n", False),
+        ("too many", "more than three", False),
+        ("count: int", "count: float", False),
+        ("        return count", '        "Counts."\n        # One more.\n        return count', False),
+        ("class Engine:", 'class Engine:\n    "Steps."', False),
+    ],
+)
+def test_a_result_depends_on_the_bodies_of_called_functions_and_on_no_text(sizing, before, after, matters):
+    assert MODULE.count(before) == 1
+    texts = [sizing.called_code.program(each, ["Engine.step"]) for each in (MODULE, MODULE.replace(before, after))]
+    assert (texts[0] != texts[1]) == matters
+
+
+def test_calls_are_recorded_by_module_and_name(sizing):
+    with sizing.called_code.record() as found:
+        budget.gigabytes(1)
+        subject.depths({"num_hidden_layers": 2})
+    assert found == {"estimate/budget.py": ["gigabytes"], "estimate/subject.py": found["estimate/subject.py"]}
+    assert sorted(found["estimate/subject.py"]) == ["_layers", "_text", "depths"]
 
 
 def test_what_does_not_fit_is_bold_and_what_was_not_estimated_is_empty(sizing):

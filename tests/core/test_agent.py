@@ -16,12 +16,13 @@ from support.builders import (
     make_episode,
     make_grounding,
     make_hits,
+    make_question,
     play,
     text_search,
     think,
 )
 
-from gog import behaviour, failure_rules, prompts, rewards
+from gog import behaviour, failure_rules, languages, prompts, rewards
 from gog.agent import Generation
 from gog.tool_types import FailureKind, Reply
 
@@ -125,6 +126,17 @@ def test_a_gaze_before_any_grounding_searches_nothing() -> None:
     trajectory = play(make_episode([gaze(1), answer()], toolbox))
     assert toolbox.calls == [] and trajectory.tool_calls == 0
     assert behaviour.classify(trajectory) == "none"
+
+
+def test_an_episode_speaks_the_language_of_its_question() -> None:
+    question = make_question(question="谁做了这个红色的环？")
+    toolbox = FakeTools(make_grounding(2), failing={"textSearch": FailureKind.TIMEOUT})
+    episode = make_episode([ground(), gaze(7), text_search(), answer()], toolbox, question=question, max_turns=4)
+    play(episode)
+    _, unknown, failed = episode.session.observed
+    say = languages.load("zh").prompts
+    assert unknown.startswith(say.no_such_candidate) and failed.startswith(say.tool_failed)
+    assert episode.turns[2].observation.note == say.last_turn
 
 
 def test_an_action_that_calls_no_tool_uses_up_no_call() -> None:

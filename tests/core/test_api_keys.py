@@ -46,3 +46,28 @@ def test_s3_keys_with_a_line_break_are_given_to_boto3_without_it() -> None:
 @pytest.mark.parametrize("environment", [{}, PAIR, {"AWS_ACCESS_KEY_ID": "id\n"}])
 def test_s3_keys_that_are_clean_or_incomplete_are_left_to_boto3(environment: dict[str, str]) -> None:
     assert api_keys.aws_credentials(environment) == {}
+
+
+def written(folder, **keys):
+    for name, key in keys.items():
+        (folder / name).write_text(key)
+    return {**PAIR, api_keys.STORE_KEYS: str(folder)}
+
+
+def test_keys_in_files_take_precedence_over_those_of_the_environment(tmp_path):
+    environment = written(tmp_path, AWS_ACCESS_KEY_ID="file\n", AWS_SECRET_ACCESS_KEY="hidden")
+    assert api_keys.aws_credentials(environment) == {"aws_access_key_id": "file", "aws_secret_access_key": "hidden"}
+    (tmp_path / "AWS_SESSION_TOKEN").write_text("t")
+    assert api_keys.aws_credentials(environment)["aws_session_token"] == "t"
+
+
+def test_a_folder_without_both_keys_leaves_the_choice_to_boto3(tmp_path):
+    assert api_keys.aws_credentials(written(tmp_path, AWS_ACCESS_KEY_ID="file")) == {}
+    assert api_keys.aws_credentials({api_keys.STORE_KEYS: str(tmp_path / "absent")}) == {}
+
+
+def test_an_odd_character_in_a_file_is_named_with_the_file_and_never_shown(tmp_path):
+    environment = written(tmp_path, AWS_ACCESS_KEY_ID="id", AWS_SECRET_ACCESS_KEY="sec\u2013ret")
+    with pytest.raises(UserError, match=r"AWS_SECRET_ACCESS_KEY: the key holds U\+2013 as character 4 of 7") as caught:
+        api_keys.aws_credentials(environment)
+    assert "sec\u2013ret" not in str(caught.value)

@@ -1,10 +1,10 @@
-"""The catalogue: every list of stages, servers and step metrics is derived from its rows."""
+"""The catalogue and the step metrics: every list of stages, servers and figures is derived from their rows."""
 
 from __future__ import annotations
 
 import pytest
 
-from gog import actions, catalog, spec
+from gog import actions, catalog, spec, step_metrics
 from gog.metrics import definitions
 
 
@@ -37,14 +37,14 @@ def test_the_policy_cannot_call_the_judge() -> None:
 
 
 def test_no_two_step_metrics_share_a_key_or_a_series_of_a_gauge() -> None:
-    keys = [row.key for row in catalog.STEP_METRICS]
+    keys = [row.key for row in step_metrics.METRICS]
     assert len(keys) == len(set(keys))
-    series = [(row.gauge, *sorted(row.labels.items())) for row in catalog.STEP_METRICS if row.gauge]
+    series = [(row.gauge, *sorted(row.labels.items())) for row in step_metrics.METRICS if row.gauge]
     assert len(series) == len(set(series))
 
 
-@pytest.mark.parametrize("row", catalog.STEP_METRICS, ids=lambda row: row.key)
-def test_a_step_metric_is_shown_only_for_stages_that_report_it(row: catalog.StepMetric) -> None:
+@pytest.mark.parametrize("row", step_metrics.METRICS, ids=lambda row: row.key)
+def test_a_step_metric_is_shown_only_for_stages_that_report_it(row: step_metrics.StepMetric) -> None:
     assert set(row.chart_of) | set(row.status_of) | set(row.summary_of) <= set(row.stages) <= set(catalog.STAGE_NAMES)
     assert row.help.endswith(".") and row.unit
     assert not row.gauge or row.gauge in definitions.STEP_GAUGES

@@ -30,7 +30,7 @@ try:
         found = [str(folder), base_model.fingerprint(folder)]
     print(json.dumps([str(address), found]))
 except (UserError, ServiceDown) as error:
-    print(json.dumps([type(error).__name__, error.sentence()]))
+    print(json.dumps([type(error).__name__, str(error)]))
 """
 
 

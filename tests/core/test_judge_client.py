@@ -280,3 +280,13 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(monkeypat
 
 
 # ---- the log
+
+
+def test_the_models_that_gave_verdicts_are_counted() -> None:
+    async def use(tools: Toolbox, provider: Provider) -> dict[str, int]:
+        await tools.judge("who?", ["Ada"], "ada")
+        await tools.judge("who?", ["Ada"], "bob")
+        return tools.judged_by.counts()
+
+    said = [responds({**verdict(each), "model": model}) for each, model in (("Yes", "j-1"), ("No", "j-2"))]
+    assert with_toolbox({"judge": said}, use) == {"j-1": 1, "j-2": 1}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gog import catalog, metrics, progress, tool_api, tool_transport
+from gog import metrics, progress, step_metrics, tool_api, tool_transport
 from gog.errors import UserError
 from gog.metrics import definitions, document, loop_lag, serving
 from gog.store import Unavailable, faults, parts
@@ -20,6 +20,7 @@ from gog.tool_types import Decision, FailureKind
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("core/gog", "operator/gog_operator", "recipes/gog_recipes", "tool_servers/gog_tools")
 LABELS = {
+    "arm",
     *(
         "tool",
         "backend",
@@ -80,7 +81,7 @@ def test_every_metric_is_emitted_by_code_that_is_called() -> None:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    of_steps = set(definitions.STEP_GAUGES)  # record_step sets them from the catalogue's rows
+    of_steps = set(definitions.STEP_GAUGES)  # record_step sets them from the rows of step_metrics
     assert set(constants.values()) | of_steps == {each.name for each in metrics.DEFINITIONS}
     emit = ast.parse(Path(definitions.__file__).with_name("emit.py").read_text())
     uses = {each.name: used_of(each, "d") for each in emit.body if isinstance(each, ast.FunctionDef)}
@@ -113,7 +114,7 @@ def used_of(tree: ast.AST, module: str) -> set[str]:
 
 
 def test_a_step_s_line_sets_the_gauge_of_every_row_that_has_one() -> None:
-    rows = catalog.step_metrics("grpo")
+    rows = step_metrics.of_stage("grpo")
     metrics.record_step("grpo", "grpo-gauges", {row.key: 10.0 + place for place, row in enumerate(rows)})
     for place, row in enumerate(rows):
         labels = {**row.labels, **({"stage": "grpo-gauges"} if row.by_stage else {})}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gog import actions, prompts
+from gog import actions, languages, prompts
 from gog.tool_actions import SEARCH_TOOLS
 from gog.trajectory import Candidate
 
@@ -129,3 +133,54 @@ def test_a_note_follows_the_information_and_no_note_changes_nothing() -> None:
 def test_no_note_is_longer_than_the_one_that_room_is_kept_for(truncated, limit, calls, cap, style) -> None:  # type: ignore[no-untyped-def]
     notice = prompts.Notice(truncated=truncated, argument_limit=limit, calls_left=calls, answer_next=cap)
     assert len(prompts.note(notice, style=style)) <= len(prompts.note(prompts.LONGEST_NOTICE, style=style))
+
+
+def chinese(text: str) -> bool:
+    return languages.of(text).code == "zh"
+
+
+@pytest.mark.parametrize("gaze", ["select", "direct", "off"])
+@pytest.mark.parametrize("tools", [frozenset(), SEARCH_TOOLS, SEARCH_TOOLS | {"ocr"}])
+def test_a_chinese_question_is_asked_in_chinese_with_the_same_actions(tools: frozenset[str], gaze: Any) -> None:
+    english, translated = (
+        prompts.prompt(asked, style="full", tools=tools, gaze=gaze) for asked in ("who?", "他是谁？")
+    )
+    assert not chinese(english) and chinese(translated)
+    tags = [f"<{tag}>" for tag in (*actions.TAGS, "think", "information")]
+    assert {tag for tag in tags if tag in english} == {tag for tag in tags if tag in translated}
+
+
+def test_the_tiny_model_reads_its_own_words_in_every_language() -> None:
+    for language in ("en", "zh"):
+        assert prompts.note(prompts.LONGEST_NOTICE, style="terse", language=language) == "no tool"
+        assert prompts.text_results([], style="terse", language=language) == "no match"
+
+
+def test_what_tools_return_is_framed_in_the_language_of_the_question() -> None:
+    said = [
+        prompts.note(prompts.LONGEST_NOTICE, style="full", language="zh"),
+        prompts.note(prompts.Notice(calls_left=2, answer_next="max_turns"), style="full", language="zh"),
+        prompts.candidates([], style="full", language="zh"),
+        prompts.candidates([], style="full", within=2, language="zh"),
+        prompts.no_such_candidate(3, style="full", language="zh"),
+        prompts.image_results(["Ada"], style="full", candidate=1, language="zh"),
+        prompts.image_results([], style="full", language="zh"),
+        prompts.text_results([], style="full", language="zh"),
+        prompts.unusable_thumbnails(2, style="full", language="zh"),
+        prompts.read_text([], style="full", language="zh"),
+        prompts.tool_failed("full", "zh"),
+        prompts.not_allowed("full", "zh"),
+    ]
+    assert [text for text in said if not chinese(text) or "{" in text] == []
+
+
+def test_every_language_has_a_text_for_every_field_with_the_same_places() -> None:
+    for field in dataclasses.fields(languages.Prompts):
+        texts = [getattr(each.prompts, field.name) for each in languages.every()]
+        if field.name == "tools":
+            described = languages.load("en").prompts.tools
+            assert all({"ocr", "textSearch"} <= text.keys() <= described.keys() for text in texts)
+            continue
+        assert all(texts), field.name
+        places = [set(re.findall(r"{(where|number|limit|calls|subject|count)", text)) for text in texts]
+        assert all(each == places[0] for each in places), field.name

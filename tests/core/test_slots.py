@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
-from gog.calls.slots import FEWEST, FIRST, Slots
+from gog.calls.slots import FEWEST, FIRST, Slots, of_process
 from gog.tool_types import FailureKind
 
 
@@ -52,14 +53,35 @@ def test_answers_add_no_places_that_no_call_waits_for() -> None:
     assert made.limit == FIRST
 
 
+def overload(made: Slots, began: float) -> None:
+    """As many failures in a row as take places."""
+    for _ in range(8):
+        made.failed(FailureKind.TIMEOUT, began)
+
+
 def test_the_places_are_halved_once_for_all_calls_that_were_in_flight_together() -> None:
     made, now = slots(64)
     now[0] = 10.0
     for _ in range(30):
         made.failed(FailureKind.TIMEOUT, began=0.0)
     assert made.limit == FIRST // 2
-    made.failed(FailureKind.RATE_LIMITED, began=10.0)
+    for _ in range(8):
+        made.failed(FailureKind.RATE_LIMITED, began=10.0)
     assert made.limit == FIRST // 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_server_that_loses_a_few_calls_at_any_load_keeps_all_places(seed: int) -> None:
+    made, now = slots(64)
+    played(made, 400)
+    draw = random.Random(seed)
+    for second in range(3000):
+        now[0] = float(second)
+        if draw.random() < 0.03:
+            made.failed(draw.choice([FailureKind.TIMEOUT, FailureKind.RATE_LIMITED]), began=now[0])
+        else:
+            made.answered()
+        assert made.limit == 64
 
 
 @pytest.mark.parametrize(("most", "fewest"), [(64, FEWEST), (2, 2)])
@@ -67,20 +89,21 @@ def test_a_server_that_does_not_keep_up_keeps_a_few_places(most: int, fewest: in
     made, now = slots(most)
     for second in range(20):
         now[0] = float(second)
-        made.failed(FailureKind.TIMEOUT, began=now[0])
+        overload(made, now[0])
     assert made.limit == fewest and played(made, 30, answers=False) == fewest
 
 
 def test_failures_that_fewer_calls_would_not_prevent_take_no_places() -> None:
     made, _ = slots(64)
-    made.failed(FailureKind.REFUSED, began=0.0)
-    made.failed(FailureKind.SERVER_ERROR, began=0.0)
+    for _ in range(30):
+        made.failed(FailureKind.REFUSED, began=0.0)
+        made.failed(FailureKind.SERVER_ERROR, began=0.0)
     assert made.limit == FIRST
 
 
 def test_after_an_overload_the_places_grow_slowly() -> None:
     made, _ = slots(64)
-    made.failed(FailureKind.TIMEOUT, began=0.0)
+    overload(made, 0.0)
     played(made, 8 + 8 + 9)
     assert FIRST // 2 < made.limit <= FIRST // 2 + 2
 
@@ -102,3 +125,12 @@ def test_calls_get_places_in_order_and_one_that_is_cancelled_leaves_its_place_to
 
     asyncio.run(run())
     assert order == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8, 64])
+def test_the_processes_of_a_stage_have_no_more_places_together_than_it_has(ranks: int) -> None:
+    assert 256 - ranks < ranks * of_process(256, {"WORLD_SIZE": str(ranks)}) <= 256
+
+
+def test_a_process_has_a_place_although_a_stage_has_fewer_than_processes() -> None:
+    assert of_process(4, {"WORLD_SIZE": "8"}) == 1

@@ -33,6 +33,7 @@ DEFAULTS = {
 }
 FROM_THE_PAPER = {
     "AgentSettings.max_tokens": 8192,
+    "CurateSettings.uncertainty_samples": 4,
     "LoraSettings.rank": 8,
     "SFTSettings.epochs": 3,
     "SFTSettings.batch_size": 8,
@@ -378,3 +379,13 @@ def test_vllm_is_refused_beside_a_quantized_base_which_it_does_not_serve(kind):
     settings = {"engine": "vllm", "baseQuantization": "nf4"}
     with pytest.raises(ValidationError, match="base_quantization nf4 with engine vllm"):
         spec.Stages.model_validate({kind: settings})
+
+
+@pytest.mark.parametrize(
+    "value", ["../../victim/toolservers/judge", "Judge", "a/b", "", "http://key@judge.internal", "a\n"]
+)
+def test_a_tool_of_a_stage_is_a_plain_address_or_the_name_of_a_tool_server(value: str) -> None:
+    given = {"model": {"base": "tiny"}, "data": {"world": {}}, "store": {"uri": "s3://b/p"}}
+    for fine in ("world-judge", "http://judge.internal:8080", "https://a.internal/v1,https://b.internal/v1"):
+        spec.SFTConfig.model_validate(given | {"endpoints": {"judge": fine}})
+    assert "endpoints.judge" in complaint(spec.SFTConfig, given | {"endpoints": {"judge": value}})

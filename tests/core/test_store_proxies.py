@@ -124,7 +124,7 @@ def test_a_proxy_that_rewrites_etags_is_refused_at_the_start(
 def test_a_server_that_is_excluded_is_reached_directly(
     gateway: s3.Gateway, proxy: ForwardProxy, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxies, "_is_loopback", lambda host: False)
+    monkeypatch.setattr(proxies, "_is_local", lambda host: False)
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,127.0.0.0/8")
     round_trip(gateway.spec(prefix), tmp_path)
     assert proxy.requests == []
@@ -221,6 +221,13 @@ def test_a_name_is_excluded_by_name_domain_or_port(no_proxy: str, excluded: bool
 def test_an_address_is_excluded_by_itself_or_its_range(no_proxy: str, excluded: bool) -> None:
     environment = {"HTTP_PROXY": "http://proxy:1", "NO_PROXY": no_proxy}
     assert (proxies.of("http://10.1.2.3:9000", environment) is None) == excluded
+
+
+@pytest.mark.parametrize("host", ["judge.research.svc", "judge.research.svc.cluster.local", "localhost", "127.0.0.1"])
+def test_a_service_of_the_cluster_and_this_machine_are_never_proxied(host: str) -> None:
+    environment = {"HTTP_PROXY": "http://proxy:1"}
+    assert proxies.of(f"http://{host}", environment) is None
+    assert proxies.of(f"http://{host}.example.org", environment) is not None
 
 
 def test_an_ipv6_address_is_excluded_by_its_range() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import s3
+from support import ports, s3
 from support.builders import NEW, OLD, contents, publish
 from support.s3_proxy import Proxy
 
@@ -71,7 +71,7 @@ def test_missing_credentials_are_reported(gateway: s3.Gateway, prefix: str, monk
 
 
 def test_a_server_that_does_not_answer_is_unavailable_and_no_user_error(gateway: s3.Gateway) -> None:
-    spec = gateway.spec("run").model_copy(update={"endpoint_url": f"http://127.0.0.1:{s3.free_port()}"})
+    spec = gateway.spec("run").model_copy(update={"endpoint_url": f"http://127.0.0.1:{ports.free(1)[0]}"})
     with pytest.raises(stores.Unavailable, match=r"s3://ckpt at http://127.0.0.1:.* can this machine reach it"):
         stores.open_store(spec, stores.Patience(budget=0.0))
 

@@ -242,6 +242,15 @@ def test_no_answer_at_all_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.kind, found.is_permanent) == ("timeout", False) and "no answer within" in found.what
 
 
+def test_a_check_reports_how_long_it_took() -> None:
+    async def scenario() -> Report:
+        clock = iter((100.0, 107.5))
+        return await check.check(CheckConfig(endpoints={}), monotonic=lambda: next(clock))
+
+    report = asyncio.run(scenario())
+    assert report.seconds == report.as_dict()["seconds"] == 7.5
+
+
 def test_a_first_call_that_loads_something_is_noted_and_repeated() -> None:
     async def late(request: Any) -> Any:
         await asyncio.sleep(0.6)

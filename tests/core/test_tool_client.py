@@ -232,3 +232,24 @@ def test_failures_are_logged_in_the_server_s_words_and_not_once_for_each(caplog:
     with_toolbox({"textSearch": [responds(b"no such index", 404)]}, use)
     lines = [record.getMessage() for record in caplog.records if record.name == "gog.tool_client"]
     assert lines == ["textSearch failed: refused: HTTP 404: no such index"]
+
+
+def test_the_processes_of_a_stage_divide_the_calls_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    flying, most = 0, 0
+
+    async def slow(request: Any) -> Any:
+        nonlocal flying, most
+        flying += 1
+        most = max(most, flying)
+        for _ in range(50):  # cycles of the loop, in which others arrive
+            await asyncio.sleep(0)
+        flying -= 1
+        return await responds(HITS)(request)
+
+    async def use(tools: Toolbox, provider: Provider) -> None:
+        replies = await asyncio.gather(*(tools.search_text(f"query {n}") for n in range(12)))
+        assert all(reply.failure is None for reply in replies)
+
+    with_toolbox({"textSearch": [slow]}, use, concurrency=8)
+    assert most <= 2

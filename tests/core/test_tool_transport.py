@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from support import forward_proxy
+from support.forward_proxy import ForwardProxy, proxy
 from support.loopback import (
     HITS,
     WORKING,
@@ -22,10 +24,12 @@ from support.loopback import (
     search,
 )
 
-from gog import tool_client, tool_transport
+from gog import tool_api, tool_client, tool_transport
 from gog.spec import ToolsSpec
 from gog.tool_client import Toolbox
 from gog.tool_types import FailureKind, Reply
+
+__all__ = ["proxy"]
 
 FAILURES = {
     "not JSON": (responds(b"<html>busy</html>"), FailureKind.MALFORMED),
@@ -224,3 +228,14 @@ def test_answers_are_requested_without_compression() -> None:
 
 
 # ---- requests and answers
+
+
+def test_a_tool_that_only_a_proxy_can_reach_is_called_through_it(proxy: ForwardProxy) -> None:
+    async def call() -> bytes:
+        async with Provider({"textSearch": [responds(HITS)]}) as provider, tool_transport.open_session() as session:
+            port = provider.url.rpartition(":")[2]
+            url = f"http://{forward_proxy.HOST}:{port}{tool_api.TEXT_SEARCH_PATH}"
+            return await tool_transport.Transport(session, "textSearch", url).send(b"{}")
+
+    assert json.loads(asyncio.run(call())) == HITS
+    assert [line.split(" ")[0] for line in proxy.requests] == ["POST"]

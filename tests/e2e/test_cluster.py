@@ -23,6 +23,7 @@ import pytest
 import yaml
 from support import audit, cluster_prometheus
 from support.collector import Collector, Received
+from support.job_names import plain
 from support.kube import CLUSTER, ROOT, ApiServer
 from support.operator_builders import until
 from support.real_prometheus import Span
@@ -144,7 +145,7 @@ def run(installed: ApiServer, prometheus: Prometheus, collector: Collector) -> R
             due = time.monotonic() + moments.uniform(20, 50)
         if not pod_killed and run.step() >= 7:
             pods = [each["metadata"]["name"] for each in run.objects("pods")]
-            (victim,) = [name for name in pods if name.startswith("world-grpo-a1-trainer-1")]
+            (victim,) = [name for name in pods if plain(name).startswith("world-grpo-a1-trainer-1")]
             installed.kubectl("delete", "pod", victim, "-n", NAMESPACE, "--grace-period=0", "--force")
             pod_killed = True
         time.sleep(1)
@@ -209,7 +210,7 @@ def test_the_last_checkpoints_were_promoted_and_older_ones_retired(kept):
 
 
 def test_no_attempt_had_two_jobs_and_nothing_is_left_running(run):
-    jobs = [each["metadata"]["name"] for each in run.objects("jobs.batch.volcano.sh")]
+    jobs = [plain(each["metadata"]["name"]) for each in run.objects("jobs.batch.volcano.sh")]
     assert sorted(jobs) == sorted(
         ["world-curate-a1", "world-sft-a1", "world-stratify-a1", "world-grpo-a1", "world-grpo-a2", "world-evaluate-a1"]
     )
@@ -223,9 +224,9 @@ def test_no_attempt_had_two_jobs_and_nothing_is_left_running(run):
 
 
 def test_the_trained_policy_is_served(run):
-    endpoint = run.get("endpoint", "world-policy")
+    endpoint = run.get("toolserver", "world-policy")
     assert endpoint["status"]["version"] == "grpo/40"
-    assert [each["spec"]["role"] for each in run.objects("endpoints.gog.dev")] == ["policy"]
+    assert [each["spec"]["role"] for each in run.objects("toolservers.gog.dev")] == ["policy"]
 
 
 def test_every_pod_passed_the_restricted_level(run):
@@ -261,6 +262,7 @@ def span(run: Run, prometheus: Prometheus) -> Span:
 def test_every_panel_shows_something_of_a_real_run(span, board):
     namespace = SYSTEM if board is operator_board.BOARD else NAMESPACE
     assert set(span.empty(board, namespace=namespace, run="world").values()) <= {
+        tools_board.NO_AGENT,
         tools_board.NO_CREDIT,
         tools_board.NO_DECISION,
         training_board.ON_A_GPU,
@@ -340,7 +342,7 @@ def test_a_deleted_run_leaves_its_results_and_nothing_else(run, kept):
     """Deletes the run, so the tests of the run precede it."""
     run.cluster.kubectl("delete", "gogrun", "world", "-n", NAMESPACE, "--cascade=foreground", "--timeout=120s")
     until(lambda: not run.objects("pods"), 120)
-    for kind in ("jobs.batch.volcano.sh", "jobs.batch", "inferenceservices", "endpoints.gog.dev", "configmaps"):
+    for kind in ("jobs.batch.volcano.sh", "jobs.batch", "inferenceservices", "toolservers.gog.dev", "configmaps"):
         left = [each["metadata"]["name"] for each in run.objects(kind)]
         assert [name for name in left if not name.startswith("kube-root-ca")] == []
     assert kept.latest("grpo").step == 40
@@ -357,6 +359,7 @@ UNLOGGED = {
     ("", "events", "patch"): "a repeated event; test_remote.py",
     ("", "configmaps", "delete"): "a store job that is replaced; test_operator_faults.py",
     ("batch", "jobs", "delete"): "a store job that is replaced; test_operator_faults.py",
+    ("batch.volcano.sh", "jobs", "delete"): "ended jobs after jobs.ttlSeconds; test_job_ttl.py",
 }
 """Permissions that this run need not use, and why the operator has them."""
 

@@ -5,6 +5,7 @@ Where a Prometheus is available, it scrapes the run, and the panels' failure rat
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -16,13 +17,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import openai
 import pytest
 import yaml
-from support import kube
+from support import kube, ports
 from support.operator_builders import until
 from support.real_prometheus import Span, serving
 
-from gog import spec
+from gog import dataset, spec
 from gog_console.dashboards import run_board, tools_board, training_board
 from gog_console.dashboards.prometheus import Prometheus
 
@@ -67,7 +69,7 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A run that was killed with SIGKILL during GRPO and resumed to completion."""
     place = tmp_path_factory.mktemp("runs")
-    (port,) = kube.free_ports(1)
+    (port,) = ports.free(1)
     with ExitStack() as stack:
         source = None
         if kube.obtainable("prometheus"):
@@ -167,7 +169,7 @@ def span(watched: Watched) -> Span:
 def test_every_panel_shows_something_of_a_real_run(span, board):
     # The example allows one attempt per call, so that failures reach the policy.
     permitted = {
-        *(tools_board.NO_CREDIT, tools_board.NO_DECISION),
+        *(tools_board.NO_AGENT, tools_board.NO_CREDIT, tools_board.NO_DECISION),
         *(training_board.ON_A_GPU, training_board.SEVERAL_RANKS),
     }
     assert set(span.empty(board).values()) <= permitted
@@ -178,3 +180,27 @@ def test_the_injected_failure_rate_is_read_from_the_panels_within_its_interval(s
     endpoint = yaml.safe_load(EXAMPLE.read_text())["spec"]["endpoints"][tool]
     injection = spec.FailureInjection.model_validate(endpoint["failures"])
     assert span.reads_back(tool, injection, starts=2)  # by `gog run`, and by `gog resume` after the kill
+
+
+def test_the_trained_policy_answers_chats_and_shows_its_steps(run):
+    (port,) = ports.free(1)
+    line = [*GOG, "chat", "world", "--dir", str(run.parent), "--port", str(port)]
+    chatting = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    try:
+        assert chatting.stdout is not None and chatting.stdout.readline().startswith("grpo/120 of world: http://")
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
+        right, searched, questions = 0, 0, dataset.read_questions(run / "data", "test")[:20]
+        for question in questions:
+            data = base64.b64encode((run / "data" / question.image).read_bytes()).decode()
+            image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+            content = [image, {"type": "text", "text": question.question}]
+            answer = client.chat.completions.create(
+                model="world", messages=[{"role": "user", "content": content}], extra_body={"trace": True}
+            )
+            right += answer.choices[0].message.content in question.answers
+            searched += any(step["action"] != "answer" for step in answer.gog_steps)
+        assert right >= 14, "held-out accuracy is above 90 %"
+        assert searched >= 10
+    finally:
+        chatting.send_signal(signal.SIGINT)
+        assert chatting.wait(60) == 0

@@ -23,6 +23,8 @@ class FakePod:
     loaded: list[str] = field(default_factory=list)
     default: str = "base"
     refusal: Answer | None = None
+    refused_fetch: Answer | None = None
+    fetched: list[str] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
 
     def answer(self, path, body):
@@ -32,6 +34,9 @@ class FakePod:
             return answer({"data": [self.card(name) for name in ["base", *self.loaded]]})
         if path == adapters.LOAD:
             return self.load(name, body["lora_path"])
+        if path.startswith("/adapters/") and self.vllm:
+            self.fetched.append(body["ref"])
+            return self.refused_fetch or answer({"path": f"/adapters/{path.rpartition('/')[2]}"})
         if path == adapters.COMPLETIONS and name in ["base", *self.loaded]:
             return answer({"model": name})
         if path == adapters.DEFAULT and name in ["base", *self.loaded] and not self.vllm:
@@ -55,7 +60,7 @@ class FakePod:
             return self.refusal
         if name in self.loaded:
             return answer({"error": {"message": f"{name} has already been loaded"}}, 400 if self.vllm else 409)
-        assert path == (f"/mnt/adapters/{name}" if self.vllm else name[::-1].replace("-", "/", 1)[::-1])
+        assert path == (f"/adapters/{name}" if self.vllm else name[::-1].replace("-", "/", 1)[::-1])
         self.loaded.append(name)
         return Answer(200, b"Success")
 
@@ -73,6 +78,7 @@ class Cluster:
         self.calls, self.lock = 0, threading.Lock()
 
     def request(self, url, body):
+        url = url.replace(":8081/", ":8080/")  # the receiver in the same pod
         with self.lock:
             address = next(each for each in self.pods if url.startswith(each))
             self.calls += 1
@@ -126,15 +132,22 @@ def test_vllm_receives_a_path_and_no_default_version():
     assert cluster.ensure().state == "done"
     calls = [path for path, _ in cluster.pods[A].calls]
     assert adapters.DEFAULT not in calls and adapters.COMPLETIONS in calls
-    assert cluster.pods[A].loaded == ["grpo-80", NAME]
+    assert cluster.pods[A].loaded == ["grpo-80", NAME] and cluster.pods[A].fetched == [GRPO]
+
+
+@pytest.mark.parametrize(("status", "state"), [(503, "waiting"), (404, "waiting"), (400, "failed")])
+def test_a_receiver_that_cannot_fetch_a_checkpoint_says_so_and_no_pod_is_asked_to_load_it(status, state):
+    refusal = answer({"error": {"message": "checkpoint grpo/120 is corrupt"}}, status)
+    cluster = Cluster(a=FakePod(vllm=True, refused_fetch=refusal))
+    outcome = cluster.ensure()
+    assert outcome.state == state and "cannot fetch grpo/120" in outcome.message and "corrupt" in outcome.message
+    assert cluster.pods[A].loaded == []
 
 
 def test_a_vllm_without_runtime_loading_differs_from_a_missing_adapter():
     closed = Cluster(a=FakePod(vllm=True, refusal=answer({"detail": "Not Found"}, 404))).ensure()
     assert closed.state == "failed" and "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in closed.message
-    missing = answer(
-        {"error": {"type": "NotFoundError", "message": "No adapter found for /mnt/adapters/grpo-120"}}, 404
-    )
+    missing = answer({"error": {"type": "NotFoundError", "message": "No adapter found for /adapters/grpo-120"}}, 404)
     later = Cluster(a=FakePod(vllm=True, refusal=missing)).ensure()
     assert later.state == "waiting" and "No adapter found" in later.message
 

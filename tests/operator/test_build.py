@@ -11,7 +11,7 @@ import yaml
 from hypothesis import strategies
 from omegaconf import OmegaConf
 from support import operator_golden
-from support.operator_builders import STORE, make_endpoint, make_run, make_stage
+from support.operator_builders import STORE, make_run, make_stage, make_tool_server
 from torchx.specs import macros
 
 from gog import catalog
@@ -93,7 +93,7 @@ def test_a_family_without_a_preset_is_refused_with_the_known_families():
 
 def test_the_command_line_of_a_server_has_its_address_its_data_and_its_failures():
     line = servers.arguments(
-        make_endpoint("imageSearch", failures={"rate": 0.03, "kinds": ["429"]}),
+        make_tool_server("imageSearch", failures={"rate": 0.03, "kinds": ["429"]}),
         host="127.0.0.1",
         port=0,
         ready_file="/ready.json",
@@ -184,6 +184,13 @@ def test_a_stage_with_engine_vllm_is_given_the_policy_s_servers_and_the_others_a
     assert stage_of(run, "stratify").endpoints["policy"] == "world-policy"
 
 
+def test_only_curate_gets_the_key_of_the_model_that_teaches():
+    teacher = {"url": "http://e", "model": "m", "secretName": "teacher"}
+    run = make_run(stages={"curate": {"teacher": "endpoint", "endpoint": teacher}})
+    assert stage_of(run, "curate").endpoint_secrets["endpoint"] == "teacher"
+    assert "endpoint" not in stage_of(run, "evaluate").endpoint_secrets
+
+
 def test_only_evaluate_gets_the_key_of_the_model_that_it_compares():
     compared = {"url": "http://e", "model": "m", "secretName": "vendor"}
     run = make_run(stages={"evaluate": {"policies": ["endpoint"], "endpoint": compared}})
@@ -227,7 +234,7 @@ def test_a_stage_has_the_secret_of_each_tool_that_requires_a_key():
         assert {"name": "JUDGE_GOG_API_KEY", "valueFrom": {"secretKeyRef": key}} in container["env"]
 
 
-def test_keys_of_vendors_reach_the_pods_of_their_endpoint_and_no_trainer():
+def test_keys_of_vendors_reach_the_pods_of_their_tool_server_and_no_trainer():
     tools = {"textSearch": {"backend": "brave", "secretName": "search-keys"}}
     judge = {"judge": {"url": "https://judge.internal", "secretName": "judge-key"}}
     fallback = {"textSearch": {"fallback": {"url": "https://other", "secretName": "other-key"}}}
@@ -243,7 +250,7 @@ def test_keys_of_vendors_reach_the_pods_of_their_endpoint_and_no_trainer():
         "TEXT_SEARCH_FALLBACK_GOG_API_KEY": {"name": "other-key", "key": "GOG_API_KEY"},
         "JUDGE_GOG_API_KEY": {"name": "judge-key", "key": "GOG_API_KEY"},
     }, "the key is optional where gog starts the server, which then requires none"
-    (search,) = [each for each in children.endpoints(run, STORE) if each.spec.role == "textSearch"]
+    (search,) = [each for each in children.tool_servers(run, STORE) if each.spec.role == "textSearch"]
     server = inference.service(search, operator_golden.PLATFORM, None)["spec"]["predictor"]["containers"][0]
     assert {"secretRef": {"name": "search-keys"}} in server["envFrom"]
 
@@ -253,9 +260,29 @@ def test_an_optional_tool_belongs_to_the_runs_that_name_its_endpoint():
     for run, expected in ((without, False), (named, True)):
         (step, *_) = sequence.steps(run)
         stage = children.stage(run, step, {}, STORE)
-        assert ("ocr" in {each.spec.role for each in children.endpoints(run, STORE)}) is expected
+        assert ("ocr" in {each.spec.role for each in children.tool_servers(run, STORE)}) is expected
         assert ("ocr" in stage.spec.endpoints) is ("ocr" in stage.spec.backends) is expected
         assert ("ocr" in children.keys(run)) is ("ocr" in tool_check.roles(run)) is expected
+
+
+def test_a_strict_replay_has_no_servers_and_no_keys_and_the_keys_of_the_recorded_run():
+    endpoints = {
+        "textSearch": {"secretName": "search-keys"},
+        "judge": {"model": "qwen"},
+        "imageSearch": {"url": "http://own:1"},
+    }
+    recorded, replayed = (
+        make_run(endpoints=endpoints, tools={"cache": {"mode": mode, "path": "answers.sqlite"}})
+        for mode in ("record", "replay-strict")
+    )
+    (step,) = [each for each in sequence.steps(replayed) if each.key == "grpo"]
+    stage, first = (children.stage(run, step, {}, STORE) for run in (replayed, recorded))
+    assert children.tool_servers(replayed, STORE) == ()
+    assert stage.spec.endpoint_secrets == {} and stage.spec.judge_model == "qwen"
+    assert stage.spec.backends == first.spec.backends, "back ends are part of the keys of recorded answers"
+    assert stage.spec.endpoints.pop("imageSearch") == "http://own:1", "so is the address of an existing server"
+    assert set(stage.spec.endpoints.values()) == {children.RECORDED}
+    assert set(stage.spec.endpoints) == {"grounding", "textSearch", "judge"}
 
 
 def test_recorded_answers_are_keyed_by_back_end_options_and_dataset_and_not_by_a_port():

@@ -64,6 +64,7 @@ def pods_of(case):
 
 def pod_of(spec, name):
     """A pod of a template; without what only KServe reads, and what only a real namespace has."""
-    foreign = ("minReplicas", "deploymentStrategy", "labels", "serviceAccountName", "priorityClassName")
+    foreign = ("minReplicas", "deploymentStrategy", "labels", "annotations", "serviceAccountName")
+    foreign += ("priorityClassName", "runtimeClassName")
     known = {key: value for key, value in spec.items() if key not in foreign} | {"automountServiceAccountToken": False}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": known}

@@ -11,7 +11,13 @@ import support.operator_restricted as restricted
 
 ALL = sorted(golden.CASES)
 PODS = [(case, pod) for case in ALL for document in golden.documents(case) for pod in restricted.pods(document)]
+FILLED = {"fetch-base": {"/mnt/gog/fetched"}, "adapters": {"/adapters"}}
+"""Folders beside the scratch ones that containers beside vLLM's fill, by the container's name."""
 MADE = [document for case in ALL for document in golden.documents(case)]
+
+
+def containers(pod):
+    return [*pod.get("initContainers", ()), *pod["containers"]]
 
 
 @pytest.mark.parametrize("case", ALL)
@@ -32,13 +38,14 @@ def test_building_twice_gives_equal_documents(case):
 @pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
 def test_every_pod_passes_the_restricted_profile_and_writes_to_scratch_only(case, pod):
     assert restricted.violations(pod) == []
-    (container,) = pod["containers"]
-    assert (
-        container["securityContext"]["readOnlyRootFilesystem"] is True and pod["securityContext"]["runAsUser"] == 10001
-    )
-    writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
-    assert writable - {"/dev/shm"} == {"/tmp", "/work"}
-    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
+    assert pod["securityContext"]["runAsUser"] == (2000 if case.endswith("patched") else 10001)
+    mounted: set[str] = set()
+    for container in containers(pod):
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        writable = {each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")}
+        assert writable - {"/dev/shm"} - FILLED.get(container["name"], set()) == {"/tmp", "/work"}
+        mounted |= {each["name"] for each in container["volumeMounts"]}
+    assert mounted == {each["name"] for each in pod["volumes"]}
 
 
 @pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
@@ -49,10 +56,10 @@ def test_a_pod_has_a_token_only_if_the_manifest_names_a_service_account(case, po
 
 @pytest.mark.parametrize(("case", "pod"), PODS, ids=[case for case, _ in PODS])
 def test_a_failed_pod_leaves_a_termination_message(case, pod):
-    (container,) = pod["containers"]
-    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
-    variables = {each["name"]: each.get("value") for each in container["env"]}
-    assert variables["GOG_TERMINATION_LOG"] == container["terminationMessagePath"] == "/dev/termination-log"
+    for container in containers(pod):
+        assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+        variables = {each["name"]: each.get("value") for each in container["env"]}
+        assert variables["GOG_TERMINATION_LOG"] == container["terminationMessagePath"] == "/dev/termination-log"
 
 
 @pytest.mark.parametrize("document", MADE, ids=[f"{each['kind']} {each['metadata']['name']}" for each in MADE])
@@ -84,7 +91,7 @@ SPOILT: dict[str, Any] = {
 
 @pytest.mark.parametrize("fault", SPOILT)
 def test_the_check_of_the_profile_finds_each_violation(fault):
-    pod = copy.deepcopy(restricted.pods(golden.documents("endpoint-judge")[0])[0])
+    pod = copy.deepcopy(restricted.pods(golden.documents("toolserver-judge")[0])[0])
     SPOILT[fault](pod, pod["containers"][0])
     (found,) = restricted.violations(pod)
     assert fault in found

@@ -1,8 +1,9 @@
-"""An Endpoint as an InferenceService: when its pods restart, their resources, the arguments of their server."""
+"""A ToolServer as an InferenceService: when its pods restart, their resources, the arguments of their server."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 
@@ -11,12 +12,13 @@ import pytest
 import support.operator_golden as golden
 from hypothesis import strategies
 
+from gog import admin_tokens
 from gog import spec as settings
-from gog_operator.build import inference, meta, pods
+from gog_operator.build import admin, inference, meta, pods
 
 
 def made(role="grounding", data=golden.DATA, **spec):
-    return inference.service(golden.endpoint(role, **spec), golden.PLATFORM, data)
+    return inference.service(golden.tool_server(role, **spec), golden.PLATFORM, data)
 
 
 def container_of(service):
@@ -91,9 +93,22 @@ def test_only_roles_that_read_the_dataset_receive_its_location_and_credentials()
     reader, other = made("textSearch"), made("grounding")
     assert flag(reader, "--data") == "s3://runs/world"
     assert settings.StoreSpec.model_validate_json(flag(reader, "--store")).endpoint_url == "http://s3.example:7070"
-    assert container_of(reader)["envFrom"] == [{"secretRef": {"name": "s3"}}]
-    assert flag(other, "--data") is None and "envFrom" not in container_of(other)
+    assert secrets_of(reader) == ["s3"]
+    assert flag(other, "--data") is None and secrets_of(other) == []
     assert len(other["spec"]["predictor"]["volumes"]) == 2
+
+
+def secrets_of(service):
+    """Secrets that the pods have as files."""
+    volumes = service["spec"]["predictor"]["volumes"]
+    return [each["secret"]["secretName"] for each in volumes if "secret" in each]
+
+
+def test_a_server_reads_the_store_with_keys_that_may_only_read_where_there_are_some():
+    store = {**golden.STORE, "readerSecretName": "s3-reader"}
+    reader, policy = made("textSearch", store=store), made("policy", base="tiny", store=store)
+    assert secrets_of(reader) == secrets_of(policy) == ["s3-reader"]
+    assert secrets_of(made("textSearch", store={"uri": "s3://b", "readerSecretName": "s3-reader"})) == ["s3-reader"]
 
 
 def test_a_dataset_in_a_folder_needs_no_store():
@@ -107,6 +122,7 @@ def test_a_policy_receives_its_base_its_store_and_its_version():
     assert json.loads(flag(service, "--store"))["uri"] == "s3://runs/world"
     assert container_of(service)["image"] == golden.PLATFORM.trainer_image
     assert flag(made("policy", base="tiny", resources=golden.GPUS), "--device") == "cuda"
+    assert flag(made("policy", base="tiny", dtype="bfloat16"), "--dtype") == "bfloat16"
 
 
 def test_the_model_name_of_requests_is_not_passed_to_the_server():
@@ -114,9 +130,9 @@ def test_the_model_name_of_requests_is_not_passed_to_the_server():
 
 
 def test_a_policy_pod_reads_its_version_from_a_file_outside_its_spec():
-    old, new = (golden.endpoint("policy", base="tiny", version=version) for version in ("grpo/40", "grpo/80"))
+    old, new = (golden.tool_server("policy", base="tiny", version=version) for version in ("grpo/40", "grpo/80"))
     mounted = made("policy", base="tiny")["spec"]["predictor"]["volumes"]
-    files = [inference.version_file(each) for each in (old, new)]
+    files = [inference.version_file(each, golden.PLATFORM) for each in (old, new)]
     assert [each["data"]["version"] for each in files] == ["grpo/40", "grpo/80"]
     assert {"name": "config", "configMap": {"name": files[0]["metadata"]["name"]}} in mounted
 
@@ -143,19 +159,29 @@ def test_the_other_servers_use_the_tools_image_unless_the_spec_names_one():
             {"nvidia.com/gpu": "1"},
             {"memory": "1Gi"},
             (
-                {"nvidia.com/gpu": "1", "cpu": "100m", "memory": "1Gi"},
-                {"nvidia.com/gpu": "1", "cpu": "1", "memory": "1Gi"},
+                {"nvidia.com/gpu": "1", "cpu": "4", "memory": "1Gi"},
+                {"nvidia.com/gpu": "1", "cpu": "4", "memory": "1Gi"},
             ),
         ),
     ],
 )
-def test_requests_never_exceed_limits_and_defaults_are_small(requests, limits, expected):
+def test_requests_never_exceed_limits_and_defaults_are_small_without_a_gpu(requests, limits, expected):
     resources = container_of(made(resources={"requests": requests, "limits": limits}))["resources"]
     assert (resources["requests"], resources["limits"]) == expected
 
 
+def test_a_server_with_gpus_is_sized_by_their_number():
+    made = inference._resources(settings.ResourcesSpec(limits={"nvidia.com/gpu": 2}))
+    expected = {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "2"}
+    assert made == {"requests": expected, "limits": expected}
+    own = inference._resources(settings.ResourcesSpec(limits={"nvidia.com/gpu": 1, "memory": "16Gi"}))
+    assert (
+        own["limits"] == {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"} and own["requests"]["memory"] == "16Gi"
+    )
+
+
 def test_a_headless_service_resolves_to_every_pod_of_a_policy():
-    service, headless = made("policy"), inference.headless(golden.endpoint("policy"))
+    service, headless = made("policy"), inference.headless(golden.tool_server("policy"))
     assert headless["spec"]["clusterIP"] == "None" and headless["spec"]["publishNotReadyAddresses"]
     assert headless["spec"]["selector"] == {"app": f"isvc.{service['metadata']['name']}-predictor"}
     assert headless["metadata"]["name"] not in (service["metadata"]["name"], f"{service['metadata']['name']}-predictor")
@@ -189,3 +215,35 @@ def test_a_model_folder_may_be_named_like_a_variable():
 def test_a_policy_on_a_base_of_the_hub_gets_the_token_of_its_secret():
     served = made("policy", base="hf://org/model", baseSecretName="hub")
     assert {"secretRef": {"name": "hub"}} in container_of(served)["envFrom"]
+
+
+KEYED = dataclasses.replace(golden.PLATFORM, admin_key=b"k" * 32)
+
+
+def test_a_policy_s_pods_hold_the_digest_of_the_token_and_nothing_from_which_it_follows():
+    server = golden.tool_server("policy", base="tiny")
+    written = inference.version_file(server, KEYED)["data"]
+    token = admin.token(server, KEYED)
+    assert admin_tokens.matches(f"Bearer {token}", written["admin"])
+    documents = json.dumps([written, inference.service(server, KEYED, None)])
+    assert token not in documents and KEYED.admin_key.decode() not in documents + repr(KEYED)
+    assert flag(inference.service(server, KEYED, None), "--admin-digest") == "@/etc/gog/admin"
+
+
+def test_a_token_is_for_one_server_of_one_namespace_alone():
+    server = golden.tool_server("policy", base="tiny")
+    others = [
+        server.model_copy(update={"metadata": server.metadata.model_copy(update={field: "other"})})
+        for field in ("namespace", "name", "uid")
+    ]
+    assert len({admin.token(each, KEYED) for each in (server, *others)}) == 4
+
+
+def test_the_operator_s_key_restarts_no_server():
+    """Its pods read the digest from a file, so that they also learn of another one."""
+    server = golden.tool_server("policy", base="tiny")
+    services = [
+        inference.service(server, dataclasses.replace(KEYED, admin_key=key * 32), None)["metadata"]["annotations"]
+        for key in (b"k", b"l")
+    ]
+    assert services[0] == services[1]

@@ -51,14 +51,24 @@ def test_a_store_job_reads_its_configuration_where_it_is_mounted():
     assert volumes["config"]["configMap"]["name"] == "m"
 
 
-def test_a_second_secret_has_a_prefix_and_its_own_authority():
+def secrets_of(job):
+    """Secrets that the pod has as files, by their folders."""
+    pod = job["spec"]["template"]["spec"]
+    folders = {each["name"]: each["mountPath"] for each in container_of(job)["volumeMounts"]}
+    return {folders[each["name"]]: each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+
+
+def test_the_keys_of_a_store_are_files_and_not_in_the_environment():
+    _, job = made()
+    env = {each["name"]: each["value"] for each in container_of(job)["env"]}
+    assert secrets_of(job) == {env["GOG_STORE_KEYS"]: "s3"} and "envFrom" not in container_of(job)
+
+
+def test_a_second_secret_has_a_folder_of_its_own_and_its_own_authority():
     _, job = made(also=settings.StoreSpec(uri="s3://out/x", secret_name="other"))
     container = container_of(job)
-    assert container["envFrom"] == [
-        {"secretRef": {"name": "s3"}},
-        {"prefix": "GOG_TARGET_", "secretRef": {"name": "other"}},
-    ]
     env = {each["name"]: each["value"] for each in container["env"]}
+    assert secrets_of(job) == {env["GOG_STORE_KEYS"]: "s3", env["GOG_TARGET_GOG_STORE_KEYS"]: "other"}
     assert env["AWS_CA_BUNDLE"] != env["GOG_TARGET_AWS_CA_BUNDLE"]
     assert {env["AWS_CA_BUNDLE"], env["GOG_TARGET_AWS_CA_BUNDLE"]} <= {
         f"{each['mountPath']}/ca.crt" for each in container["volumeMounts"]
@@ -68,7 +78,7 @@ def test_a_second_secret_has_a_prefix_and_its_own_authority():
 @pytest.mark.parametrize("name", [None, "s3"])
 def test_one_secret_for_two_stores_is_mounted_once(name):
     _, job = made(also=settings.StoreSpec(uri="s3://out/x", secret_name=name))
-    assert container_of(job)["envFrom"] == [{"secretRef": {"name": "s3"}}]
+    assert list(secrets_of(job).values()) == ["s3"]
 
 
 def test_a_configuration_that_is_too_large_loses_its_oldest_events():

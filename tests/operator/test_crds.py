@@ -17,11 +17,12 @@ from gog_operator.api import crd_columns, crd_reference, crd_schema, crds, names
 from gog_operator.api import rules as table
 from gog_operator.api.meta import MESSAGE_LENGTH, Condition, Reason
 from gog_operator.api.objects import KINDS
+from gog_operator.api.presets import ALL_KINDS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "manifests/crds"
 ALL = {each["spec"]["names"]["kind"]: each for each in crds.all_of_them()}
-ONE_OF = ("data.world", "data.path", "data.uri")
+ONE_OF = ("data.world", "data.path", "data.uri", "resourceClaimName", "resourceClaimTemplateName")
 """Fields of which exactly one must be given: none has a default."""
 
 
@@ -58,8 +59,8 @@ def test_the_committed_reference_is_generated_from_the_models():
 
 
 def test_every_kind_has_one_definition():
-    assert list(ALL) == list(KINDS)
-    assert len({crds.file_name(each) for each in ALL.values()}) == len(KINDS)
+    assert list(ALL) == list(ALL_KINDS)
+    assert len({crds.file_name(each) for each in ALL.values()}) == len(ALL_KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,7 +112,7 @@ def unbounded(node: dict[str, Any]) -> bool:
 def test_the_api_server_fills_in_no_default_that_a_preset_may_override(kind):
     filled = {path for path, _, node in nodes(schema(kind)) if "default" in node}
     assert filled == (
-        {"spec.suspend", "spec.replicas"} if kind == "Endpoint" else {"spec.suspend", "spec.backoffLimit"}
+        {"spec.suspend", "spec.replicas"} if kind == "ToolServer" else {"spec.suspend", "spec.backoffLimit"}
     )
 
 
@@ -138,7 +139,7 @@ def test_every_field_is_changeable_or_has_a_rule_against_changes(kind):
 def test_the_longest_names_leave_room_for_those_of_children():
     limits = {kind: re.search("size\\(\\) <= ([0-9]+)", rules(schema(kind))[0]["rule"])[1] for kind in KINDS}
     assert {kind: int(limit) for kind, limit in limits.items()} == {kind: names.longest(kind) for kind in KINDS}
-    assert names.longest("SFTStage") == names.LIMIT and names.longest("Endpoint") == names.SERVICE_LIMIT
+    assert names.longest("SFTStage") == names.LIMIT and names.longest("ToolServer") == names.SERVICE_LIMIT
 
 
 def test_every_rule_belongs_to_a_class_that_is_embedded():
@@ -291,7 +292,7 @@ def test_kinds_have_short_names():
         assert ALL[kind]["spec"]["names"]["plural"] == f"{kind.lower()}s"
         assert ALL[kind]["spec"]["names"]["categories"] == ["gog"]
     shorts = [crd_columns.NAMES[kind].short for kind in KINDS]
-    assert shorts == ["gr", *STAGES, "gep"]
+    assert shorts == ["gr", *STAGES, "gts"]
 
 
 def test_gog_crds_prints_or_writes_the_definitions(tmp_path, capsys):
@@ -299,10 +300,23 @@ def test_gog_crds_prints_or_writes_the_definitions(tmp_path, capsys):
     printed = list(yaml.safe_load_all(capsys.readouterr().out))
     assert printed == list(ALL.values())
     assert cli.main(["crds", "--dir", str(tmp_path / "new")]) == cli.COMPLETE
-    assert len(list((tmp_path / "new").iterdir())) == len(KINDS)
+    assert len(list((tmp_path / "new").iterdir())) == len(ALL_KINDS)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["crds", "--dir", str(tmp_path / "file")]) == cli.INVALID
     assert capsys.readouterr().err == f"gog: {tmp_path / 'file'}: cannot be written: File exists\n"
+
+
+def test_a_preset_is_cluster_scoped_has_no_status_and_may_change():
+    made = ALL["GoGRuntime"]["spec"]
+    assert made["scope"] == "Cluster" and "subresources" not in made["versions"][0]
+    assert "status" not in schema("GoGRuntime")["properties"]
+    assert not [rule for rule in rules(schema("GoGRuntime")["properties"]["spec"]) if "oldSelf" in rule["rule"]]
+
+
+def test_every_field_of_a_preset_is_described_and_bounded():
+    spec = schema("GoGRuntime")["properties"]["spec"]
+    assert [path for path, _, node in nodes(spec) if is_field(path) and description(node) == "" and path] == []
+    assert [path for path, _, node in nodes(spec) if unbounded(node)] == []

@@ -75,9 +75,17 @@ REFUSED = {
         {"spec.stages": {"grpo": {"engine": "vllm"}}},
         "spec.endpoints.policy: Required value: a stage with engine: vllm needs a server: url: http://…",
     ),
-    "a vLLM to start": (
+    "a vLLM of the tiny model": (
         {"spec.endpoints": {"policy": {"runtime": "vllm"}}},
-        "spec.endpoints.policy.runtime: Invalid value: gog starts vLLM on one machine only: on a cluster, name the URLs",
+        "spec.model.base: Invalid value: tiny is in the trainer image, which a vLLM does not have: name a base at hf://",
+    ),
+    "a judge run by vLLM without a model": (
+        {"spec.endpoints": {"judge": {"runtime": "vllm"}}},
+        "spec.endpoints.judge.base: Invalid value: base is the model of a judge with runtime: vllm: give both, or neither",
+    ),
+    "a folder outside of a claim": (
+        {"spec.model": {"base": "pvc://models/../other"}},
+        "spec.model.base: Invalid value: should be tiny, a folder, s3://bucket/prefix, file:///folder",
     ),
     "dataset in a folder": (
         {"spec.data": {"path": "/pool"}},
@@ -85,7 +93,7 @@ REFUSED = {
     ),
     "dataset in a folder, as an address": (
         {"spec.data": {"uri": "file:///pool"}},
-        "spec.data.uri: Invalid value: should start with s3://, because a pod has no folder of your machine",
+        "spec.data.uri: Invalid value: should start with s3://, pvc:// or oci://, because a pod has no folder of your machine",
     ),
     "format of a dataset in a store": (
         {"spec.data": {"uri": "s3://b/p", "format": "gog-jsonl"}},
@@ -99,11 +107,16 @@ REFUSED = {
     "no model": ({"spec.model": None}, "spec.model: Required value"),
     "a model by its name on a hub": (
         {"spec.model": {"base": "Qwen/Qwen2.5-VL-7B-Instruct"}},
-        "spec.model.base: Invalid value: should be tiny, an s3:// prefix, hf://org/name, or an absolute path inside the trainer image",
+        "spec.model.base: Invalid value: should be tiny, an s3:// prefix, hf://org/name, a volume at pvc://",
     ),
     "demonstrations in a file of one's own": (
         {"spec.stages": {"sft": {"demonstrations": "mine.zip"}}},
         "spec.stages.sft.demonstrations: Invalid value: should be sample, or an absolute path",
+    ),
+    "samples at temperature 0": ({"spec.stages": {"evaluate": {"samples": 4}}}, "evaluate.temperature: Invalid value"),
+    "two benchmarks of one name": (
+        {"spec.stages": {"evaluate": {"benchmarks": [{"split": "a"}, {"split": "b", "name": "a"}]}}},
+        "spec.stages.evaluate.benchmarks: Invalid value: two benchmarks have one name: give each a name of its own",
     ),
     "every stage skipped": (
         {"spec.stages": {"skip": ["curate", "sft", "stratify", "grpo", "evaluate"]}},
@@ -189,7 +202,7 @@ REFUSED = {
     ),
     "name that starts with a digit": ({"metadata.name": "7b"}, "metadata.name should be lower-case letters"),
 }
-REFUSED_ENDPOINT = {
+REFUSED_SERVER = {
     "no role": ({}, "spec.role: Required value"),
     "an unknown role": ({"role": "oracle"}, 'spec.role: Unsupported value: "oracle"'),
     "a search without a dataset": (
@@ -203,7 +216,7 @@ REFUSED_ENDPOINT = {
     "a policy without a model": ({"role": "policy"}, "spec.base: Required value: role policy needs the base model"),
     "a judge with a checkpoint": (
         {"role": "judge", "version": "grpo/1", "store": STORE},
-        "spec.version: Forbidden: only role policy serves a checkpoint: remove version",
+        "spec.version: Forbidden: only the roles policy and agent serve a checkpoint: remove version",
     ),
     "a checkpoint without a store": (
         {"role": "policy", "base": "tiny", "version": "grpo/1"},
@@ -213,15 +226,19 @@ REFUSED_ENDPOINT = {
         {"role": "judge", "url": "http://j", "resources": {"limits": {"cpu": 1}}},
         "spec.url: Invalid value: url names an existing server",
     ),
-    "a judge run by vLLM": (
+    "a detector run by vLLM": (
+        {"role": "grounding", "runtime": "vllm", "base": "hf://org/m"},
+        "spec.runtime: Forbidden: only the roles policy and judge have a runtime: remove it",
+    ),
+    "a vLLM without a model": (
         {"role": "judge", "runtime": "vllm"},
-        "spec.runtime: Forbidden: only role policy has a runtime: remove it",
+        "spec.base: Required value: runtime: vllm needs the model that it serves",
     ),
     "too many pods": ({"role": "judge", "replicas": 65}, "spec.replicas: Invalid value: 65"),
 }
 
 
-RUNS = [path for path in SAMPLES if path.name.startswith("gogrun")]
+RUNS = [path for path in SAMPLES if yaml.safe_load(path.read_text())["kind"] == "GoGRun"]
 
 
 @pytest.mark.parametrize("sample", RUNS, ids=lambda path: path.name)
@@ -232,7 +249,7 @@ def test_the_children_of_a_run_are_accepted_and_read_back_unchanged(kubectl, sam
     assert store is not None
     stages = [children.stage(run, step, {"sft": "sft/180"}, store) for step in sequence.steps(run)]
     policy = [children.policy(run, store, "grpo/120")] if run.spec.endpoints.policy is not None else []
-    for thing in (*stages, *children.endpoints(run, store), *policy):
+    for thing in (*stages, *children.tool_servers(run, store), *policy):
         body = {**documents.created(thing, ""), "metadata": {"name": thing.name}}
         output = kubectl(
             "create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-", input=json.dumps(body)
@@ -254,9 +271,9 @@ def test_an_invalid_run_is_refused_with_its_field_and_the_remedy(kubectl, change
     assert sentence in refusal(kubectl, "create", "-f", "-", body=changed(made(), changes))
 
 
-@pytest.mark.parametrize(("spec", "sentence"), REFUSED_ENDPOINT.values(), ids=REFUSED_ENDPOINT.keys())
-def test_an_invalid_endpoint_is_refused_with_its_field_and_the_remedy(kubectl, spec, sentence):
-    assert sentence in refusal(kubectl, "create", "-f", "-", body=made("Endpoint", **spec))
+@pytest.mark.parametrize(("spec", "sentence"), REFUSED_SERVER.values(), ids=REFUSED_SERVER.keys())
+def test_an_invalid_tool_server_is_refused_with_its_field_and_the_remedy(kubectl, spec, sentence):
+    assert sentence in refusal(kubectl, "create", "-f", "-", body=made("ToolServer", **spec))
 
 
 def test_a_misspelt_field_is_refused_by_kubectl(kubectl):
@@ -266,7 +283,7 @@ def test_a_misspelt_field_is_refused_by_kubectl(kubectl):
 
 
 def test_each_kind_accepts_the_longest_name_that_a_run_gives_its_children(kubectl):
-    for kind, longest, spec in (("SFTStage", 42, {}), ("Endpoint", 48, {"role": "judge"})):
+    for kind, longest, spec in (("SFTStage", 42, {}), ("ToolServer", 48, {"role": "judge"})):
         kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "w" * longest, **spec)))
         output = refusal(kubectl, "create", "-f", "-", body=made(kind, "w" * (longest + 1), **spec))
         assert f"metadata.name should be at most {longest} characters" in output
@@ -308,14 +325,14 @@ FIXED = {
         {"gaze": "off"},
         "spec: Forbidden: gaze, activationCheckpointing cannot change once the stage exists",
     ),
-    "the role of an endpoint": (
-        "Endpoint",
+    "the role of a tool server": (
+        "ToolServer",
         {"role": "judge"},
         {"role": "grounding"},
-        "spec.role: Forbidden: cannot change once the endpoint exists",
+        "spec.role: Forbidden: cannot change once the tool server exists",
     ),
-    "the url of an endpoint": (
-        "Endpoint",
+    "the url of a tool server": (
+        "ToolServer",
         {"role": "judge"},
         {"url": "http://j"},
         "spec.url: Forbidden: cannot change",
@@ -336,14 +353,14 @@ CHANGEABLE = {
     "GoGRun": [{"suspend": True}, {"backoffLimit": 9}, {"activeDeadlineSeconds": 60}, {"activeDeadlineSeconds": None}]
     + [{"ttlSecondsAfterFinished": 0}, {"retention": {"keepLast": 1}}],
     "GRPOStage": [{"suspend": True}, {"suspend": False, "retention": {"keepLast": 1}}],
-    "Endpoint": [{"replicas": 3}, {"version": "grpo/60"}, {"failures": {"rate": 0.5}}, {"image": "mine:2"}]
+    "ToolServer": [{"replicas": 3}, {"version": "grpo/60"}, {"failures": {"rate": 0.5}}, {"image": "mine:2"}]
     + [{"resources": {"limits": {"cpu": 2}}}],
 }
 
 
 @pytest.mark.parametrize(("kind", "changes"), CHANGEABLE.items(), ids=CHANGEABLE.keys())
 def test_lifecycle_fields_may_change(kubectl, kind, changes):
-    spec = {"role": "policy", "base": "tiny", "version": "grpo/20", "store": STORE} if kind == "Endpoint" else {}
+    spec = {"role": "policy", "base": "tiny", "version": "grpo/20", "store": STORE} if kind == "ToolServer" else {}
     kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "steered", **spec)))
     for change in changes:
         kubectl("patch", f"{kind.lower()}.gog.dev", "steered", "--type=merge", "-p", json.dumps({"spec": change}))

@@ -79,7 +79,7 @@ def test_a_dead_thread_is_unhealthy(health):
 
 
 def test_the_probe_gets_the_problems(health, time):
-    server = serve(health, "127.0.0.1", 0)
+    (server,) = serve(health, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
         with urllib.request.urlopen(f"{url}/healthz") as answer:
@@ -95,3 +95,18 @@ def test_the_probe_gets_the_problems(health, time):
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_metrics_with_a_port_of_their_own_are_not_on_that_of_the_probe(health):
+    servers = serve(health, "127.0.0.1", 0, 0)
+    probe, metrics = (f"http://127.0.0.1:{each.server_address[1]}" for each in servers)
+    try:
+        assert urllib.request.urlopen(f"{probe}/healthz").status == 200
+        assert b"gog_operator_queue_depth" in urllib.request.urlopen(f"{metrics}/metrics").read()
+        for url in (f"{probe}/metrics", f"{metrics}/healthz"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(url)
+    finally:
+        for each in servers:
+            each.shutdown()
+            each.server_close()

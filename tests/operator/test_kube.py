@@ -14,11 +14,13 @@ from urllib3.util import parse_url
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import SFTStage
 from gog_operator.api.patches import merge_patch
+from gog_operator.build.platform import Platform
 from gog_operator.cluster import documents, paths
 from gog_operator.cluster.api_errors import TranslatedApi, translate
 from gog_operator.cluster.documents import Unreadable
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import Api, ApiError, KubeApi, Request, parse_answer
+from gog_operator.cluster.remote import RemoteCluster
 
 JOBS = paths.VOLCANO_JOBS.path("ns")
 NO_TYPE = "the server could not find the requested resource"
@@ -128,6 +130,17 @@ def test_a_name_from_a_tenant_s_object_never_leads_to_another_namespace(name):
     assert all(parse_url(url).path.startswith("/apis/batch/v1/namespaces/ns/jobs/") for url in sent)
 
 
+@pytest.mark.parametrize("found", [("victim", "tune"), ("ns", "secret-run"), (None, "tune"), ("ns", None)])
+def test_an_object_of_another_namespace_or_name_than_requested_is_refused(found):
+    class Proxy(Api):
+        def send(self, request: Request) -> dict:
+            body = stage_body()
+            return body | {"metadata": body["metadata"] | dict(zip(("namespace", "name"), found))}
+
+    with pytest.raises(Refused, match="SFTStage tune: the API server returned"):
+        RemoteCluster(Proxy(), "ns", Platform()).get(SFTStage, "tune")
+
+
 @pytest.mark.parametrize("resource", paths.KNOWN)
 def test_every_path_leads_back_to_its_resource(resource):
     for path in (
@@ -176,6 +189,11 @@ def test_a_field_that_the_new_status_lacks_is_removed():
     assert documents.status_patch(stage.status, new) == {"retryTime": None}
 
 
+def test_a_status_field_that_is_absent_is_not_patched_because_it_is_set_to_none():
+    old = documents.parse(SFTStage, stage_body(status={"failures": 1})).status
+    assert documents.status_patch(old, old.model_copy(update={"retry_time": None})) == {}
+
+
 def stage_body(**more):
     spec = {"model": {"base": "tiny"}, "data": {"path": "/data"}, "store": {"uri": "s3://b/w"}}
     return {
@@ -189,10 +207,10 @@ def test_metadata_that_a_cluster_adds_is_not_read():
     assert documents.parse(SFTStage, stage_body()).name == "world-sft"
 
 
-def test_an_unreadable_object_of_a_newer_gog_is_named_with_its_field():
+def test_an_unreadable_object_is_named_with_its_field():
     body = stage_body()
-    body["spec"]["teleport"] = True
+    body["spec"]["backoffLimit"] = "few"
     with pytest.raises(Unreadable) as error:
         documents.parse(SFTStage, body)
-    assert error.value.sentence.startswith("SFTStage: spec.teleport: unknown field")
+    assert error.value.sentence.startswith("SFTStage: spec.backoffLimit: ")
     assert (error.value.kind, error.value.name) == ("SFTStage", "world-sft")

@@ -42,31 +42,31 @@ def report(kubectl, kind: str, name: str, reason: str, more: dict[str, Any] | No
     kubectl("patch", f"{kind}.gog.dev", name, "--subresource=status", "--type=merge", "-p", patch)
 
 
-def test_stages_and_endpoints_have_their_own_columns(kubectl):
+def test_stages_and_tool_servers_have_their_own_columns(kubectl):
     kubectl("create", "-f", "-", input=yaml.safe_dump(made("SFTStage", "columns")))
-    kubectl("create", "-f", "-", input=yaml.safe_dump(made("Endpoint", "columns", role="judge")))
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made("ToolServer", "columns", role="judge")))
     report(kubectl, "sftstage", "columns", "Running", {"attempt": 2, "checkpoint": "sft/20"}, progress="20/30")
-    report(kubectl, "endpoint", "columns", "Ready", {"url": "http://c.svc", "version": "grpo/1"})
+    report(kubectl, "toolserver", "columns", "Ready", {"url": "http://c.svc", "version": "grpo/1"})
     head, row = kubectl("get", "sft", "columns", "-o", "wide").splitlines()
     assert head.split() == ["NAME", "ATTEMPT", "PROGRESS", "REASON", "AGE", "CHECKPOINT", "MESSAGE"]
     assert row.split()[:4] == ["columns", "2", "20/30", "Running"] and row.split()[5] == "sft/20"
-    head, row = kubectl("get", "endpoint", "columns").splitlines()
+    head, row = kubectl("get", "toolserver", "columns").splitlines()
     assert head.split() == ["NAME", "URL", "READY", "VERSION", "AGE"]
     assert row.split()[:4] == ["columns", "http://c.svc", "True", "grpo/1"]
 
 
 def test_the_category_gog_lists_every_kind(kubectl):
     for kind in KINDS:
-        spec = {"role": "judge"} if kind == "Endpoint" else {}
+        spec = {"role": "judge"} if kind == "ToolServer" else {}
         kubectl("create", "-f", "-", input=yaml.safe_dump(made(kind, "listed", **spec)))
     shown = kubectl("get", "gog", "-o", "name").split()
     assert {f"{kind.lower()}.gog.dev/listed" for kind in KINDS} <= set(shown)
 
 
-def test_an_endpoint_can_be_scaled(kubectl):
-    kubectl("create", "-f", "-", input=yaml.safe_dump(made("Endpoint", "scaled", role="judge")))
-    kubectl("scale", "endpoint/scaled", "--replicas=3")
-    assert stored(kubectl, "Endpoint", "scaled")["spec"]["replicas"] == 3
+def test_a_tool_server_can_be_scaled(kubectl):
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made("ToolServer", "scaled", role="judge")))
+    kubectl("scale", "toolserver/scaled", "--replicas=3")
+    assert stored(kubectl, "ToolServer", "scaled")["spec"]["replicas"] == 3
 
 
 def test_kubectl_explain_documents_every_field(kubectl):

@@ -99,7 +99,7 @@ def test_a_reason_that_is_no_word_is_dropped_and_its_condition_is_kept(word):
 
 
 def test_fields_of_a_newer_version_are_ignored_without_a_problem():
-    document = stage({**SPEC, "podTemplate": {}, "store": {"uri": "s3://b/p", "tier": 2}}, jobRef={"name": "x"})
+    document = stage({**SPEC, "podTemplate": {}, "store": {"uri": "s3://b/p", "tier": 2}}, quota={"name": "x"})
     document["metadata"]["managedFields"] = [{}]
     document["status"]["conditions"] = [READY | {"severity": "Info"}]
     assert read(document) == (objects.parse(stage()), ())
@@ -143,7 +143,7 @@ def test_a_spec_or_metadata_that_is_missing_leaves_the_state_readable():
 
 def test_settings_that_contradict_each_other_are_dropped_and_the_state_is_kept():
     spec = {"role": "judge", "url": "http://judge", "backend": "world"}
-    thing, (problem,) = read({"kind": "Endpoint", "spec": spec, "status": {"conditions": [READY]}})
+    thing, (problem,) = read({"kind": "ToolServer", "spec": spec, "status": {"conditions": [READY]}})
     assert problem.startswith("spec: url names an existing server") and thing.holds("Ready")
 
 
@@ -205,20 +205,20 @@ def test_the_number_of_sentences_is_bounded():
 
 def test_the_operator_keeps_working_on_an_object_with_a_newer_status():
     ready = READY | {"reason": "WaitingForQuota", "severity": "Info"}
-    thing = documents.parse(SFTStage, stage(conditions=[ready], attempt=2, jobRef={}))
+    thing = documents.parse(SFTStage, stage(conditions=[ready], attempt=2, quota={}))
     assert (thing.status.attempt, thing.condition("Ready").reason) == (2, "WaitingForQuota")
 
 
 def test_the_operator_leaves_newer_fields_of_status_alone():
-    thing = documents.parse(SFTStage, stage(attempt=2, jobRef={"name": "x"}))
+    thing = documents.parse(SFTStage, stage(attempt=2, quota={"name": "x"}))
     patch = documents.status_patch(thing.status, thing.status.model_copy(update={"attempt": 3}))
     assert patch == {"attempt": 3}
 
 
 @pytest.mark.parametrize(
     "document",
-    [stage({**SPEC, "podTemplate": {}}), stage(attempt="many"), stage({**SPEC, "podTemplate": {}}, jobRef={})],
+    [stage({**SPEC, "backoffLimit": "few"}), stage(attempt="many"), stage({**SPEC, "model": {}}, quota={})],
 )
-def test_the_operator_refuses_settings_and_numbers_that_it_does_not_understand(document):
+def test_the_operator_refuses_values_that_it_does_not_understand(document):
     with pytest.raises(documents.Unreadable):
         documents.parse(SFTStage, document)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 from support.fault_harness import OVER, RESYNC_SECONDS, Harness, condition, phase
 from support.faulty_api import Send
+from support.job_names import plain
 
+from gog_operator.api import names
 from gog_operator.api.meta import CANCEL
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import Api, ApiError
@@ -45,8 +48,8 @@ def message(harness: Harness, kind: str, name: str, type_: str = "Failed", statu
 
 
 def jobs(harness: Harness) -> dict[str, str]:
-    """Phase of every Volcano Job, by name."""
-    return {body["metadata"]["name"]: phase(body) for _, body in harness.recorder.of(paths.VOLCANO_JOBS)}
+    """Phase of every Volcano Job, by plain name."""
+    return {plain(body["metadata"]["name"]): phase(body) for _, body in harness.recorder.of(paths.VOLCANO_JOBS)}
 
 
 def running(harness: Harness, job: str):
@@ -236,7 +239,7 @@ class Elsewhere(Api):
     ("group", "kind", "name", "product"),
     [
         ("batch.volcano.sh", "SFTStage", SFT, "Volcano"),
-        ("serving.kserve.io", "Endpoint", "world-judge", "KServe"),
+        ("serving.kserve.io", "ToolServer", "world-judge", "KServe"),
     ],
 )
 def test_a_missing_product_is_reported_and_once_it_is_installed_the_run_continues(create, group, kind, name, product):
@@ -293,9 +296,9 @@ def test_a_policy_whose_settings_and_pods_are_deleted_is_served_again(create):
     harness.remove(paths.CONFIG_MAPS.path(harness.namespace, "world-policy-version"))
     harness.remove(paths.SERVICES.path(harness.namespace, "world-policy-pods"))
     harness.remove(paths.DEPLOYMENTS.path(harness.namespace, "world-policy-predictor"))
-    harness.until(lambda: reason(harness, "Endpoint", "world-policy", "Ready", "False"))
-    harness.until(lambda: reason(harness, "Endpoint", "world-policy", "Ready"))
-    assert harness.get("Endpoint", "world-policy")["status"]["version"] == "sft/10"
+    harness.until(lambda: reason(harness, "ToolServer", "world-policy", "Ready", "False"))
+    harness.until(lambda: reason(harness, "ToolServer", "world-policy", "Ready"))
+    assert harness.get("ToolServer", "world-policy")["status"]["version"] == "sft/10"
 
 
 def test_a_name_too_long_for_its_children_s_names_is_refused_and_the_longest_possible_works(create):
@@ -308,9 +311,17 @@ def test_a_name_too_long_for_its_children_s_names_is_refused_and_the_longest_pos
 
 def test_another_owner_s_object_with_a_child_s_name_is_reported_and_never_touched(create):
     harness = create(**SHORT)
-    name = "world-sft-a1"
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": harness.namespace}}
-    harness.recorder.call("POST", paths.CONFIG_MAPS.path(harness.namespace), body={**body, "data": {"mine": "yes"}})
+    taken: list[str] = []
+
+    def take(type_: str, body: dict[str, Any]) -> None:
+        """Takes the name of the stage's first job as soon as the stage has a uid, from which it follows."""
+        if type_ == "ADDED" and body["kind"] == "SFTStage" and not taken:
+            taken.append(names.job("world-sft", 1, body["metadata"]["uid"]))
+            head = {"name": taken[0], "namespace": harness.namespace}
+            made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": head, "data": {"mine": "yes"}}
+            harness.recorder.call("POST", paths.CONFIG_MAPS.path(harness.namespace), body=made)
+
+    harness.recorder.listeners.append(take)
     reported = reported_calmly(harness, "SFTStage", SFT, "NameTaken")
-    assert f"ConfigMap {name} exists and is not world-sft's" in reported
-    assert harness.recorder.objects[paths.CONFIG_MAPS.path(harness.namespace, name)]["data"] == {"mine": "yes"}
+    assert f"ConfigMap {taken[0]} exists and is not world-sft's" in reported
+    assert harness.recorder.objects[paths.CONFIG_MAPS.path(harness.namespace, taken[0])]["data"] == {"mine": "yes"}

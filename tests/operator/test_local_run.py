@@ -166,7 +166,7 @@ def test_ctrl_c_ends_the_stage_and_prints_how_to_resume(harness):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     step = harness.committed("sft")[-1]
-    assert process.returncode == 130 and f"`gog resume world` resumes sft from step {step}." in output
+    assert process.returncode == 130 and f"`gog resume world` resumes the run: sft resumes from sft/{step}." in output
     assert harness.living() == set()
 
     harness.stage = {"sft": {"steps": step + 1}}
@@ -236,11 +236,11 @@ def test_logs_are_followed_until_the_control_loop_ends(harness):
     assert follower.wait(60) == 0
 
 
-def test_one_endpoint_alone_is_served_until_interrupted(harness):
-    (harness.folder / "endpoint.yaml").write_text(
-        "{apiVersion: gog.dev/v1alpha1, kind: Endpoint, metadata: {name: world}, spec: {role: judge}}"
+def test_one_tool_server_alone_is_served_until_interrupted(harness):
+    (harness.folder / "server.yaml").write_text(
+        "{apiVersion: gog.dev/v1alpha1, kind: ToolServer, metadata: {name: world}, spec: {role: judge}}"
     )
-    process = harness.start("run", "endpoint.yaml")
+    process = harness.start("run", "server.yaml")
     until(lambda: any("judge server is ready at http://127.0.0.1:" in message for message in harness.events()))
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130 and harness.living() == set()
@@ -271,7 +271,7 @@ def test_a_suspended_run_starts_nothing_until_it_is_resumed(harness):
     path = sft(harness, suspend=True)
     code, output = harness.gog("run", path)
     assert code == 0 and harness.starts("sft") == []
-    assert "`gog resume world` resumes sft from its start." in output
+    assert "`gog resume world` resumes the run: sft starts from the beginning." in output
     assert harness.gog("resume", "world")[0] == 0
     assert harness.conditions("sftstage.world") == {"Complete": "Complete"}
 

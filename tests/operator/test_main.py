@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from support import cluster_actors
-from support.kube import free_ports
+from support import cluster_actors, ports
+from support.job_names import plain
 from support.operator_builders import until
 from support.remote_harness import Workplace
 
@@ -25,7 +25,7 @@ class Process:
     """An operator whose service account has the manifest's permissions in one namespace."""
 
     def __init__(self, place: Workplace, folder: Path, *more: str) -> None:
-        self.place, self.port, self.log, self.more = place, free_ports(1)[0], folder / "log", more
+        self.place, self.port, self.log, self.more = place, ports.free(1)[0], folder / "log", more
         self.kubeconfig = folder / "kubeconfig"
         self.kubeconfig.write_text(yaml.safe_dump(self._kubeconfig()))
         self.process = self.start()
@@ -130,7 +130,7 @@ def test_a_run_completes_by_events_with_the_manifests_permissions_in_one_namespa
 
 @pytest.mark.slow
 def test_the_successor_of_a_killed_operator_continues_its_work(place, operator):
-    place.scenario.outcome = lambda name: "" if name == "world-sft-a1" else "Completed"
+    place.scenario.outcome = lambda name: "" if plain(name) == "world-sft-a1" else "Completed"
     place.apply()
     drive(place, lambda: place.phase("world-sft-a1") == "Running")
     operator.end(signal.SIGKILL)

@@ -43,7 +43,8 @@ BROKEN = {
     ),
     "field unlike any other": (
         "  store: {zzz: 1, uri: 'file:///s'}",
-        "w.yaml: spec.store.zzz: unknown field (known: uri, secretName, endpointUrl, region, pathStyle, caBundle, kmsKeyId)",
+        "w.yaml: spec.store.zzz: unknown field (known: uri, secretName, readerSecretName, endpointUrl, region, pathStyle, "
+        "caBundle, kmsKeyId)",
     ),
     "text for a number": (
         "  stages: {sft: {learningRate: fast}}",
@@ -378,9 +379,9 @@ def test_metadata_may_have_every_field_that_kubernetes_allows():
     assert (run.metadata.resource_version, run.metadata.owner_references) == ("", ())
 
 
-@pytest.mark.parametrize(("kind", "longest"), [("GoGRun", 40), ("SFTStage", 42), ("Endpoint", 48)])
+@pytest.mark.parametrize(("kind", "longest"), [("GoGRun", 40), ("SFTStage", 42), ("ToolServer", 48)])
 def test_each_kind_has_its_own_longest_name(kind, longest):
-    spec = "  role: judge\n" if kind == "Endpoint" else LEAST.partition("spec:\n")[2] + "  store: {uri: 's3://s/p'}\n"
+    spec = "  role: judge\n" if kind == "ToolServer" else LEAST.partition("spec:\n")[2] + "  store: {uri: 's3://s/p'}\n"
     text = HEAD.replace("GoGRun", kind) + "spec:\n" + spec
     assert read(text.replace("name: w", f"name: {'w' * longest}")).name == "w" * longest
     assert f"at most {longest} characters" in refusal(text.replace("name: w", f"name: {'w' * (longest + 1)}"))
@@ -391,7 +392,8 @@ def test_what_only_a_cluster_refuses_is_listed_and_not_an_error():
     assert [each.sentence() for each in manifest.cluster_problems(read(text))] == [
         "spec.store: missing: on a cluster checkpoints are kept in S3, "
         "e.g. store: {uri: 's3://bucket/prefix', secretName: gog-s3}",
-        "spec.model.base: should be tiny, an s3:// prefix, hf://org/name, or an absolute path inside the trainer image",
+        "spec.model.base: should be tiny, an s3:// prefix, hf://org/name, a volume at pvc:// or oci://, or an absolute path "
+        "inside the trainer image",
         "spec.data.path: a pod has no folder of your machine: publish the dataset with "
         "gog move push FOLDER s3://bucket/prefix, and write data: {uri: 's3://bucket/prefix'}",
     ]

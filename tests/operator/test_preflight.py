@@ -89,6 +89,13 @@ def test_a_model_of_another_architecture_is_refused(harness):
     assert refusal(harness, path).endswith(f"no weights in {folder} (weights are read from *.safetensors only)")
 
 
+def test_missing_reviews_and_datasets_to_compare_with_are_refused(harness):
+    path = harness.write(stages={"sft": {"reviews": "reviews.jsonl"}})
+    assert f"{path}: spec.stages.sft.reviews: no file reviews.jsonl" in refusal(harness, path)
+    path = harness.write(stages={"curate": {"against": ["s3://bucket/simplevqa", "bench"]}})
+    assert f"{path}: spec.stages.curate.against: no file or folder bench" in refusal(harness, path)
+
+
 def test_missing_demonstrations_are_refused(harness):
     path = harness.write(stages={"sft": {"demonstrations": "mine.zip"}})
     assert f"{path}: spec.stages.sft.demonstrations: no file" in refusal(harness, path)
@@ -134,7 +141,7 @@ VLLM = {"stages": {"grpo": {"engine": "vllm"}}}
             },
             "spec.stages.grpo.deterministic: vLLM repeats no result bit for bit: remove deterministic",
         ),
-        (VLLM, "a stage with engine: vllm needs a server: url: http://…, or runtime: vllm on one machine"),
+        (VLLM, "a stage with engine: vllm needs a server: url: http://…, or runtime: vllm"),
     ],
 )
 def test_a_policy_server_that_contradicts_itself_or_is_missing_is_refused(harness, spec, words):
@@ -188,3 +195,10 @@ def test_a_model_of_the_hub_that_lacks_files_is_refused(harness, monkeypatch):
         sentence = refusal(harness, path)
         assert sentence.startswith(f"gog: {path}: spec.model.base: Hugging Face Hub: hf://org/model: ")
         assert sentence.endswith("(check the network and HF_ENDPOINT, and try again)")  # nothing of a stage's attempts
+
+
+def test_a_benchmark_of_another_size_is_refused_before_the_run(harness):
+    path = harness.write(stages={"evaluate": {"benchmarks": [{"split": "test"}, {"split": "mmsearch"}]}})
+    pool = harness.folder / "pool"
+    (pool / "mmsearch.jsonl").write_text((pool / "test.jsonl").read_text())
+    assert "data: mmsearch.jsonl: 1 questions, and mmsearch has 171" in refusal(harness, path)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.operator_builders import FakeCluster, make_run
+from support.job_names import plain
+from support.kstatus import status_of
+from support.operator_builders import READY_DATA, FakeCluster, make_run
 
 from gog_operator import reconcile
 from gog_operator.api.meta import CANCEL
-from gog_operator.api.objects import Endpoint, GoGRun, Stage
+from gog_operator.api.objects import GoGRun, Stage, ToolServer, document
 from gog_operator.cluster.interface import Conflict
 from gog_operator.plan.actions import ServerView, ToolCheckView
 
@@ -27,9 +30,9 @@ MOVES = st.lists(
 
 
 def keys(cluster):
-    endpoints = {name for kind, name in cluster.things if kind == "Endpoint"} | set(cluster.servers)
-    stages = [key for key in cluster.things if key[0] not in ("GoGRun", "Endpoint")]
-    return [("GoGRun", "world"), *(("Endpoint", name) for name in sorted(endpoints)), *sorted(stages)]
+    endpoints = {name for kind, name in cluster.things if kind == "ToolServer"} | set(cluster.servers)
+    stages = [key for key in cluster.things if key[0] not in ("GoGRun", "ToolServer")]
+    return [("GoGRun", "world"), *(("ToolServer", name) for name in sorted(endpoints)), *sorted(stages)]
 
 
 def sweep(cluster):
@@ -117,7 +120,22 @@ def test_a_run_that_meets_no_more_faults_completes_whatever_happened_before(move
     run = cluster.things["GoGRun", "world"]
     assert run.holds("Complete") and not running(cluster)
     settle(cluster)
-    assert not cluster.list(Endpoint) and not cluster.servers
+    assert not cluster.list(ToolServer) and not cluster.servers
+
+
+@given(MOVES, st.booleans())
+def test_generic_tools_see_the_end_of_every_object_and_no_end_before(moves, persistent):
+    cluster = start(is_persistent=persistent, backoffLimit=0)
+    for step in moves:
+        move(cluster, step)
+    settle(cluster)
+    for thing in cluster.things.values():
+        seen = status_of(document(thing))
+        if isinstance(thing, ToolServer):
+            assert seen in ("Current", "Failed") or not thing.holds("Ready")
+        else:
+            expected = "Current" if thing.holds("Complete") else "Failed" if thing.finished else "InProgress"
+            assert seen == expected, thing.status.conditions
 
 
 @given(MOVES, st.booleans())
@@ -140,7 +158,7 @@ def test_attempt_numbers_only_increase_and_are_written_before_their_jobs_are_cre
                 assert thing.status.attempt >= seen.get(thing.name, 0)
                 seen[thing.name] = thing.status.attempt
     for name in cluster.jobs:
-        stage, _, attempt = name.rpartition("-a")
+        stage, _, attempt = plain(name).rpartition("-a")
         assert f"status {stage}" in cluster.calls[: cluster.calls.index(f"job {name}")]
         assert int(attempt) <= seen[stage]
 
@@ -181,22 +199,50 @@ def test_a_suspended_run_settles_with_nothing_running(moves, persistent):
     assert (run.finished or run.holds("Suspended")) and not running(cluster) and not cluster.servers
 
 
-def test_a_pass_that_loses_the_race_for_the_status_changes_nothing_and_is_repeated():
-    cluster = start()
+def raced(write):
+    """A run whose first pass meets another writer, and the run before it. write: (cluster, run) of the other writer."""
+    cluster = start(is_persistent=True)
     run = cluster.get(GoGRun, "world")
-    real, raced = cluster.patch_status, []
+    real, others = cluster.patch_status, [write]
 
     def racing(thing, status):
-        if not raced:
-            raced.append(thing.name)
-            cluster.patch("GoGRun", "world", spec={}, annotations={"note": "another writer"})
+        if others:
+            others.pop()(cluster, run)
         real(thing, status)
 
     cluster.patch_status = racing
-    assert reconcile.reconcile(cluster, *run.key, cluster.now) == 0
-    assert cluster.events == [] and cluster.get(GoGRun, "world").status == run.status
-    settle(cluster)
-    assert cluster.get(GoGRun, "world").status != run.status
+    return cluster, run
+
+
+def test_an_edit_by_a_user_during_a_pass_costs_neither_its_status_nor_its_events():
+    cluster, run = raced(lambda cluster, run: cluster.patch("GoGRun", "world", spec={}, annotations={"note": "mine"}))
+    cluster.made = READY_DATA
+    assert reconcile.reconcile(cluster, *run.key, cluster.now) == 0, "and another pass decides about the edited object"
+    written = cluster.get(GoGRun, "world")
+    assert written.status != run.status and written.metadata.annotations == {"note": "mine"}
+    assert [event.reason for _, event in cluster.events] == ["StageStarted"]
+
+
+def test_a_pass_that_loses_the_race_for_the_status_to_another_operator_records_nothing():
+    def other(cluster, run):
+        cluster.patch_status(run, run.status.model_copy(update={"stage": "theirs"}))
+
+    cluster, run = raced(other)
+    with pytest.raises(Conflict):
+        reconcile.reconcile(cluster, *run.key, cluster.now)
+    assert cluster.events == [] and cluster.get(GoGRun, "world").status.stage == "theirs"
+
+
+def test_a_pass_over_an_object_that_was_replaced_meanwhile_writes_nothing_to_its_successor():
+    def replaced(cluster, run):
+        cluster.delete("GoGRun", "world")
+        cluster.create(make_run())
+        cluster.patch("GoGRun", "world", spec={}, annotations={"note": "new"})
+
+    cluster, run = raced(replaced)
+    with pytest.raises(Conflict):
+        reconcile.reconcile(cluster, *run.key, cluster.now)
+    assert cluster.get(GoGRun, "world").status == run.status
 
 
 def lived(*, loses_first_writes):

@@ -11,7 +11,7 @@ from support.operator_builders import NOW, manifest
 from gog_operator import resync
 from gog_operator.api.objects import SFTStage, parse
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import documents, invalid_object, paths
+from gog_operator.cluster import documents, invalid_object, object_cache, paths, polls
 from gog_operator.cluster.kube import Api, ApiError
 from gog_operator.cluster.remote import RemoteCluster
 from gog_operator.cluster.snapshot import Snapshot
@@ -31,7 +31,7 @@ def document(kind="SFTStage", name="tune", version="1", status=None, **spec):
 
 def complete(**more):
     condition = {"type": "Complete", "status": "True", "reason": "Complete", "lastTransitionTime": NOW.isoformat()}
-    return {"conditions": [condition], "completionTime": NOW.isoformat(), **more}
+    return {"conditions": [condition], "completionTime": NOW.isoformat(), "observedGeneration": 1, **more}
 
 
 def asked(body, now=NOW, *others):
@@ -67,14 +67,16 @@ def test_an_object_with_a_ttl_needs_a_pass_when_it_expires():
     assert asked(body, NOW + timedelta(seconds=140)) <= 0
 
 
-def test_another_controller_s_object_needs_no_pass():
-    assert asked(document(managedBy="kueue.x-k8s.io/multikueue")) is None
+@pytest.mark.parametrize("controller", ["kueue.x-k8s.io/multikueue", "gog"])
+def test_another_controller_s_object_needs_no_pass(controller):
+    assert asked(document(managedBy=controller)) is None
+    assert asked(document(managedBy="gog.dev/operator")) == 0, "the default of the documentation"
 
 
 def test_an_unreadable_object_is_reported_once():
-    body = document(teleport=True)
+    body = document(backoffLimit=-1)
     assert asked(body) == 0
-    sentence = "SFTStage: spec.teleport: unknown field"
+    sentence = "SFTStage: spec.backoffLimit: "
     with pytest.raises(documents.Unreadable, match=sentence) as error:
         documents.parse(SFTStage, body)
     body["status"] = invalid_object.report_patch(body, error.value.sentence, NOW)["status"]
@@ -103,8 +105,9 @@ class Server(Api):
         return {"items": [each for each in self.bodies if paths.OURS.get(each["kind"]) is resource]}
 
 
-def make(server, queue):
-    return Resync(server, ("ns",), Platform(), queue, lambda: NOW)
+def make(server, queue, *namespaces):
+    looks = polls.SharedPolls(lambda url, seconds: None, lambda: 0.0, queue.add)
+    return Resync(server, namespaces or ("ns",), Platform(), queue, lambda: NOW, object_cache.ObjectCache(), looks)
 
 
 def test_a_resync_sends_one_request_per_resource_and_queues_only_objects_that_need_a_pass():
@@ -121,24 +124,24 @@ class OneForbidden(Server):
 
     def send(self, request):
         if "/namespaces/gone/" in request.path:
-            raise ApiError(403, "Forbidden", "endpoints.gog.dev is forbidden")
+            raise ApiError(403, "Forbidden", "toolservers.gog.dev is forbidden")
         return super().send(request)
 
 
 def test_a_namespace_that_cannot_be_listed_does_not_stop_the_others():
     server, queue = OneForbidden(document(name="a")), WorkQueue(lambda: 0.0)
     for namespaces in (("gone", "ns"), ("ns", "gone")):
-        assert Resync(server, namespaces, Platform(), queue, lambda: NOW).once() == 1
+        assert make(server, queue, *namespaces).once() == 1
 
 
 def test_a_resync_that_can_list_nothing_fails():
     with pytest.raises(ApiError, match="403"):
-        Resync(OneForbidden(), ("gone", "gone"), Platform(), WorkQueue(lambda: 0.0), lambda: NOW).once()
+        make(OneForbidden(), WorkQueue(lambda: 0.0), "gone", "gone").once()
 
 
 def test_a_namespace_that_may_not_be_listed_is_not_watched_until_it_may_be_listed_again():
     server = OneForbidden(document(name="a"))
-    made = Resync(server, ("gone", "ns"), Platform(), WorkQueue(lambda: 0.0), lambda: NOW)
+    made = make(server, WorkQueue(lambda: 0.0), "gone", "ns")
     assert made.readable() == ("gone", "ns")
     made.once()
     assert made.readable() == ("ns",)
@@ -157,7 +160,7 @@ class OneDown(Server):
 
 
 def test_a_namespace_that_is_only_unavailable_is_watched_all_the_same():
-    made = Resync(OneDown(), ("slow", "ns"), Platform(), WorkQueue(lambda: 0.0), lambda: NOW)
+    made = make(OneDown(), WorkQueue(lambda: 0.0), "slow", "ns")
     made.once()
     assert made.readable() == ("slow", "ns")
 

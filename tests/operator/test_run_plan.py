@@ -1,51 +1,26 @@
-"""The plan of a run: what it creates, in which order, and how it ends."""
+"""The plan of a run: what it creates and in which order, what stops it, and what it reports meanwhile."""
 
 from __future__ import annotations
 
 import pytest
-from support.operator_builders import NOW, READY_DATA, STORE, holding, make_endpoint, make_run
+from support.operator_builders import holding, make_run, make_tool_server
+from support.run_plans import complete, created, decide, failed, walk
 
 from gog import catalog
 from gog_operator.api import sequence
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import GoGRun
-from gog_operator.plan import run as rule
 from gog_operator.plan.actions import (
     Blocked,
     Checkpoint,
     CheckStore,
-    CreateObject,
     DataView,
     DeleteObject,
     Event,
     PatchObject,
     PrepareData,
-    ReportView,
     StoreView,
-    WriteReport,
 )
-
-
-def decide(
-    run, *, stages=(), endpoints=(), data=READY_DATA, store_state=rule.KNOWN, report=rule.REPORTED, is_persistent=False
-):
-    named = [{each.name: each for each in things} for things in (stages, endpoints)]
-    facts = rule.Facts(*named, data, STORE, store_state, report, is_persistent)
-    return rule.plan(run, facts, NOW)
-
-
-def created(decision):
-    return [action.thing for action in decision.actions if isinstance(action, CreateObject)]
-
-
-def complete(stage, checkpoint=""):
-    status = {"conditions": holding("Complete"), "checkpoint": checkpoint or f"{stage.store_key}/1"}
-    return stage.model_copy(update={"status": stage.status.model_copy(update=status)})
-
-
-def failed(stage, message="attempt 4 failed: exit 1"):
-    conditions = holding("Failed", Reason.BACKOFF_LIMIT, message)
-    return stage.model_copy(update={"status": stage.status.model_copy(update={"conditions": conditions})})
 
 
 def test_a_vllm_is_started_with_the_first_stage_that_samples_from_it():
@@ -53,29 +28,17 @@ def test_a_vllm_is_started_with_the_first_stage_that_samples_from_it():
     stages, started = [], []
     for _ in range(5):
         new = created(decide(run, stages=stages))
-        started.append([each.name for each in new if each.kind == "Endpoint" and each.spec.role == "policy"])
-        stages += [complete(each) for each in new if each.kind != "Endpoint"]
+        started.append([each.name for each in new if each.kind == "ToolServer" and each.spec.role == "policy"])
+        stages += [complete(each) for each in new if each.kind != "ToolServer"]
     assert started == [[], [], [], ["world-policy"], []]
     (grpo,) = [each for each in stages if each.kind == "GRPOStage"]
     working = grpo.model_copy(update={"status": grpo.status.model_copy(update={"conditions": ()})})
     (again,) = [
         each
         for each in created(decide(run, stages=[*stages[:3], working]))
-        if each.kind == "Endpoint" and each.spec.role == "policy"
+        if each.kind == "ToolServer" and each.spec.role == "policy"
     ]
     assert again.spec.runtime == "vllm", "also when the run is resumed"
-
-
-def walk(run, *, until=99):
-    """Completes every stage as it is created; the stages, in order."""
-    stages = []
-    while len(stages) < until:
-        new = [each for each in created(decide(run, stages=stages)) if each.kind != "Endpoint"]
-        if not new:
-            break
-        (stage,) = new
-        stages.append(complete(stage))
-    return stages
 
 
 def test_the_dataset_comes_first_then_servers_and_the_first_stage():
@@ -101,7 +64,7 @@ def test_a_stage_is_not_created_before_the_one_before_it_is_complete():
     run = make_run()
     (curate,) = [each for each in created(decide(run)) if each.kind == "CurateStage"]
     decision = decide(run, stages=[curate])
-    assert {each.kind for each in created(decision)} == {"Endpoint"}
+    assert {each.kind for each in created(decision)} == {"ToolServer"}
     assert decision.status.stage == "world-curate"
 
 
@@ -113,11 +76,11 @@ def test_a_stage_receives_only_the_fields_that_the_user_set():
     assert "epochs" not in body and "lora" not in body
 
 
-def test_a_complete_run_deletes_its_endpoints():
+def test_a_complete_run_deletes_its_tool_servers():
     run = make_run()
-    decision = decide(run, stages=walk(run), endpoints=[make_endpoint()])
+    decision = decide(run, stages=walk(run), servers=[make_tool_server()])
     assert GoGRun.model_copy(run, update={"status": decision.status}).holds("Complete")
-    assert DeleteObject("Endpoint", "world-grounding") in decision.actions
+    assert DeleteObject("ToolServer", "world-grounding") in decision.actions
 
 
 def test_an_arm_repeats_from_the_first_stage_that_it_changes_and_shares_the_rest():
@@ -147,7 +110,7 @@ def test_an_arm_repeats_every_stage_that_depends_on_its_change(change, repeated)
 def test_the_checkpoints_of_skipped_stages_are_taken_from_the_store():
     run = make_run(stages={"skip": ["curate", "sft"]}, store={"uri": "file:///old"})
     held = StoreView("known", {"sft": Checkpoint("sft", 180)})
-    (stratify,) = [each for each in created(decide(run, store_state=held)) if each.kind != "Endpoint"]
+    (stratify,) = [each for each in created(decide(run, store_state=held)) if each.kind != "ToolServer"]
     assert stratify.stage == "stratify" and stratify.spec.inputs == {"sft": "sft/180"}
 
 
@@ -159,46 +122,46 @@ def test_evaluate_leaves_out_the_policy_of_a_skipped_grpo():
 def test_a_failed_stage_fails_the_run_with_its_message():
     run = make_run()
     curate, sft = walk(run, until=2)
-    decision = decide(run, stages=[curate, failed(sft)], endpoints=[make_endpoint()])
+    decision = decide(run, stages=[curate, failed(sft)], servers=[make_tool_server()])
     condition = next(each for each in decision.status.conditions if each.type == "Failed")
     assert (condition.reason, condition.message) == (Reason.STAGE_FAILED, "sft: attempt 4 failed: exit 1")
-    assert decision.actions == (DeleteObject("Endpoint", "world-grounding"),)
+    assert decision.actions == (DeleteObject("ToolServer", "world-grounding"),)
 
 
 def test_a_cancelled_run_ends_its_stage_before_its_servers():
     run = make_run()
     run = run.model_copy(update={"metadata": run.metadata.model_copy(update={"annotations": {CANCEL: "yes"}})})
     (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
-    ending = decide(run, stages=[curate], endpoints=[make_endpoint()])
+    ending = decide(run, stages=[curate], servers=[make_tool_server()])
     assert ending.actions == (PatchObject("CurateStage", "world-curate", annotations={CANCEL: "yes"}),)
     assert not any(each.type == "Failed" for each in ending.status.conditions)
-    ended = decide(run, stages=[failed(curate, "cancelled")], endpoints=[make_endpoint()])
+    ended = decide(run, stages=[failed(curate, "cancelled")], servers=[make_tool_server()])
     assert next(each for each in ended.status.conditions if each.type == "Failed").reason == Reason.CANCELLED
 
 
-def test_a_failed_endpoint_fails_the_run():
-    broken = make_endpoint(
+def test_a_failed_tool_server_fails_the_run():
+    broken = make_tool_server(
         status={"conditions": holding("Progressing", Reason.SERVER_FAILED, "no weights", status=False)}
     )
-    failed_condition = decide(make_run(), endpoints=[broken]).status.conditions
+    failed_condition = decide(make_run(), servers=[broken]).status.conditions
     assert [(each.reason, each.message) for each in failed_condition if each.type == "Failed"] == [
         (Reason.SERVER_FAILED, "no weights")
     ]
 
 
-def test_a_run_that_failed_by_an_endpoint_does_not_blame_the_stage_that_it_cancelled():
-    broken = make_endpoint(
+def test_a_run_that_failed_by_a_tool_server_does_not_blame_the_stage_that_it_cancelled():
+    broken = make_tool_server(
         status={"conditions": holding("Progressing", Reason.SERVER_FAILED, "no weights", status=False)}
     )
     (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
-    decision = decide(make_run(), stages=[failed(curate, "cancelled")], endpoints=[broken])
+    decision = decide(make_run(), stages=[failed(curate, "cancelled")], servers=[broken])
     assert next(each for each in decision.status.conditions if each.type == "Failed").message == "no weights"
 
 
-def test_a_suspended_run_suspends_its_stage_then_deletes_its_endpoints_and_resumes():
+def test_a_suspended_run_suspends_its_stage_then_deletes_its_tool_servers_and_resumes():
     run = make_run(suspend=True)
     (curate,) = [each for each in created(decide(make_run())) if each.kind == "CurateStage"]
-    stopping = decide(run, stages=[curate], endpoints=[make_endpoint()])
+    stopping = decide(run, stages=[curate], servers=[make_tool_server()])
     assert stopping.actions == (PatchObject("CurateStage", "world-curate", spec={"suspend": True}),)
     held = curate.model_copy(
         update={
@@ -206,8 +169,8 @@ def test_a_suspended_run_suspends_its_stage_then_deletes_its_endpoints_and_resum
             "status": curate.status.model_copy(update={"conditions": holding("Suspended", Reason.SUSPENDED)}),
         }
     )
-    stopped = decide(run, stages=[held], endpoints=[make_endpoint()])
-    assert stopped.actions == (DeleteObject("Endpoint", "world-grounding"),)
+    stopped = decide(run, stages=[held], servers=[make_tool_server()])
+    assert stopped.actions == (DeleteObject("ToolServer", "world-grounding"),)
     assert next(each for each in stopped.status.conditions if each.type == "Suspended").status == "True"
     resumed = decide(make_run(), stages=[held])
     assert PatchObject("CurateStage", "world-curate", spec={"suspend": False}) in resumed.actions
@@ -222,11 +185,11 @@ def test_names_of_children_leave_room_for_pods_and_never_collide():
 
 
 @pytest.mark.parametrize("type_", ["Complete", "Failed"])
-def test_a_finished_run_only_deletes_its_endpoints(type_):
+def test_a_finished_run_only_deletes_its_tool_servers(type_):
     run = make_run()
     run = run.model_copy(update={"status": run.status.model_copy(update={"conditions": holding(type_)})})
-    decision = decide(run, endpoints=[make_endpoint()])
-    assert decision.status == run.status and decision.actions == (DeleteObject("Endpoint", "world-grounding"),)
+    decision = decide(run, servers=[make_tool_server()])
+    assert decision.status == run.status and decision.actions == (DeleteObject("ToolServer", "world-grounding"),)
     assert decide(run).actions == ()
 
 
@@ -245,99 +208,6 @@ def test_a_store_that_cannot_be_checked_fails_a_run_that_skips_stages():
     decision = decide(make_run(**SKIPPING), store_state=StoreView("failed", message="no permission for bucket old"))
     failed = next(each for each in decision.status.conditions if each.type == "Failed")
     assert failed.reason == Reason.STORE_FAILED and "no permission for bucket old" in failed.message
-
-
-def ended(run):
-    return [complete(each) for each in walk(run)]
-
-
-def served(decision):
-    """Status and reason of the condition Served."""
-    found = next((each for each in decision.status.conditions if each.type == "Served"), None)
-    return (found.status, found.reason) if found else None
-
-
-def test_on_a_persistent_cluster_a_run_is_complete_once_its_report_is_written_and_then_serves_its_policy():
-    run = make_run(endpoints={"policy": {}})
-    stages = ended(run)
-    grpo = next(each for each in stages if each.store_key == "grpo")
-
-    def after(run, endpoints=(), report="done"):
-        return decide(run, stages=stages, endpoints=endpoints, report=ReportView(report), is_persistent=True)
-
-    (write,) = after(run, report="absent").actions
-    assert isinstance(write, WriteReport) and write.run.holds("Complete")
-    assert not after(run, report="writing").actions
-    done = after(run)
-    (policy,) = created(done)
-    assert policy.spec.version == grpo.status.checkpoint and policy.spec.base == "tiny" and policy.spec.data is None
-    assert any(each.type == "Complete" for each in done.status.conditions) and served(done) == (
-        "False",
-        "LoadingPolicy",
-    )
-    assert [event.reason for event in done.events] == ["Complete"]
-    run = run.model_copy(update={"status": done.status})
-    ready = {"version": grpo.status.checkpoint, "conditions": holding("Ready")}
-    serving = after(run, [policy.model_copy(update={"status": policy.status.model_copy(update=ready)})])
-    assert served(serving) == ("True", "Ready") and [event.reason for event in serving.events] == ["Served"]
-    assert after(run.model_copy(update={"status": serving.status}), [policy]).events[0].reason == "Serving"
-
-
-def test_a_policy_server_that_fails_leaves_a_trained_run_complete():
-    run = make_run(endpoints={"policy": {}})
-    stages = ended(run)
-    version = next(each for each in stages if each.store_key == "grpo").status.checkpoint
-    broken = holding("Progressing", Reason.SERVER_FAILED, "policy server did not become ready", status=False)
-    policy = make_endpoint("policy", version=version, status={"conditions": broken})
-    done = decide(run, stages=stages, endpoints=[policy], is_persistent=True)
-    assert [each.type for each in done.status.conditions if each.status == "True"] == ["Complete"]
-    assert served(done) == ("False", "ServerFailed")
-    assert Event("NotServed", "policy server did not become ready", warning=True) in done.events
-
-
-def test_a_run_that_fails_on_a_cluster_has_its_report_too():
-    run = make_run()
-    curate, sft = walk(run, until=2)
-    ended = decide(run, stages=[curate, failed(sft)], report=ReportView("absent"), is_persistent=True)
-    (write,) = ended.actions
-    assert isinstance(write, WriteReport) and write.run.holds("Failed") and failed(sft) in write.children
-
-
-def test_the_failure_of_one_arm_does_not_end_the_others():
-    arms = [{"name": "a", "set": {"stages.grpo.gaze": "off"}}, {"name": "b", "set": {"stages.grpo.klCoef": 0.01}}]
-    run = make_run(arms=arms)
-    stages = walk(run)
-    keys = [each.store_key for each in stages]
-    assert keys[5:] == ["grpo-a", "evaluate-a", "grpo-b", "evaluate-b"]
-    broken = [failed(each) if each.store_key == "grpo-a" else each for each in stages[:6]]
-    (next_,) = [each for each in created(decide(run, stages=broken)) if each.kind != "Endpoint"]
-    assert next_.store_key == "grpo-b", "evaluate-a has nothing to evaluate"
-    ended = decide(run, stages=[*broken, *stages[7:]])
-    message = next(each for each in ended.status.conditions if each.type == "Failed").message
-    assert message == "grpo-a: attempt 4 failed: exit 1"
-
-
-def test_arms_go_on_when_a_stage_fails_that_they_do_not_start_from():
-    run = make_run(arms=[{"name": "a", "set": {"stages.grpo.gaze": "off"}}])
-    stages = walk(run)
-    broken = [failed(each) if each.store_key == "grpo" else each for each in stages[:4]]
-    (next_,) = [each for each in created(decide(run, stages=broken)) if each.kind != "Endpoint"]
-    assert next_.store_key == "grpo-a"
-
-
-def test_a_report_that_cannot_be_written_does_not_fail_the_run():
-    run = make_run()
-    done = decide(run, stages=ended(run), report=ReportView("failed", "disk"), is_persistent=True)
-    assert any(each.type == "Complete" for each in done.status.conditions)
-    assert Event("ReportFailed", "the report could not be written: disk", warning=True) in done.events
-
-
-def test_after_a_complete_run_only_the_policy_is_still_served():
-    run = make_run(endpoints={"policy": {}})
-    run = run.model_copy(update={"status": run.status.model_copy(update={"conditions": holding("Complete")})})
-    endpoints = [make_endpoint("grounding"), make_endpoint("policy")]
-    decision = decide(run, stages=ended(make_run()), endpoints=endpoints, is_persistent=True)
-    assert [each.name for each in decision.actions if isinstance(each, DeleteObject)] == ["world-grounding"]
 
 
 def test_an_event_names_each_stage_that_starts_and_its_inputs():
@@ -384,7 +254,7 @@ def test_a_run_whose_stage_is_blocked_is_not_ready_for_the_same_reason(reason):
     assert (ready.status, ready.reason, ready.message) == ("False", reason, "curate: no judge")
 
 
-def test_a_run_whose_stage_waits_for_its_endpoints_is_ready():
+def test_a_run_whose_stage_waits_for_its_tool_servers_is_ready():
     (stage,) = walk(make_run(), until=1)
     status = {"conditions": holding("Ready", Reason.WAITING, "waiting for world-judge", status=False)}
     decision = decide(make_run(), stages=[stage.model_copy(update={"status": stage.status.model_copy(update=status)})])

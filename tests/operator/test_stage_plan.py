@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.operator_builders import NOW, READY_DATA, holding, later, make_endpoint, make_stage
+from support.operator_builders import NOW, READY_DATA, holding, later, make_stage, make_tool_server
 
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Progress, WaitingFor
@@ -25,9 +25,9 @@ GOOD = JobView("succeeded", 0)
 BAD = JobView("failed", 1, ("Traceback …", "ValueError: no such column", ""))
 
 
-def decide(stage, now=NOW, *, job=None, checkpoint=None, progress=None, data=READY_DATA, endpoints=None):
+def decide(stage, now=NOW, *, job=None, checkpoint=None, progress=None, data=READY_DATA, servers=None):
     store = StoreView("known", {stage.store_key: checkpoint} if checkpoint else {})
-    return rule.plan(stage, rule.Facts(job, store, progress, data, endpoints or {}), now)
+    return rule.plan(stage, rule.Facts(job, store, progress, data, servers or {}), now)
 
 
 def after(stage, decision):
@@ -56,25 +56,27 @@ def test_a_dataset_that_cannot_be_made_fails_the_stage_with_its_cause():
     assert (failed.reason, failed.message) == (Reason.DATA_FAILED, "the dataset cannot be made: exit 2: seed")
 
 
-def test_a_stage_waits_for_the_endpoints_that_its_spec_names_and_receives_their_urls():
-    ready = make_endpoint("judge", status={"conditions": holding("Ready"), "url": "http://127.0.0.1:1"})
+def test_a_stage_waits_for_the_tool_servers_that_its_spec_names_and_receives_their_urls():
+    ready = make_tool_server("judge", status={"conditions": holding("Ready"), "url": "http://127.0.0.1:1"})
     stage = make_stage("CurateStage", endpoints={"judge": "world-judge", "textSearch": "http://mine"})
     waiting = decide(stage)
     assert waiting.status.attempt == 0 and condition(waiting, "Ready").message == "waiting for world-judge"
-    assert decide(stage, endpoints={"world-judge": ready}).status.attempt == 1
+    assert decide(stage, servers={"world-judge": ready}).status.attempt == 1
     numbered = stage.model_copy(update={"status": stage.status.model_copy(update={"attempt": 1})})
-    (create,) = decide(numbered, endpoints={"world-judge": ready}).actions
+    (create,) = decide(numbered, servers={"world-judge": ready}).actions
     assert create.endpoints == {"judge": "http://127.0.0.1:1", "textSearch": "http://mine"}
 
 
 @pytest.mark.parametrize(
-    ("own", "requested"), [({}, "qwen3-32b"), ({"judgeModel": "mine"}, "mine")], ids=["of the endpoint", "of the stage"]
+    ("own", "requested"),
+    [({}, "qwen3-32b"), ({"judgeModel": "mine"}, "mine")],
+    ids=["of the tool server", "of the stage"],
 )
-def test_a_stage_requests_the_judge_model_of_its_endpoint_unless_its_spec_names_one(own, requested):
+def test_a_stage_requests_the_judge_model_of_its_tool_server_unless_its_spec_names_one(own, requested):
     url = "http://judges"
-    judge = make_endpoint("judge", url=url, model="qwen3-32b", status={"conditions": holding("Ready"), "url": url})
+    judge = make_tool_server("judge", url=url, model="qwen3-32b", status={"conditions": holding("Ready"), "url": url})
     stage = make_stage("CurateStage", endpoints={"judge": "world-judge"}, status={"attempt": 1}, **own)
-    (create,) = decide(stage, endpoints={"world-judge": judge}).actions
+    (create,) = decide(stage, servers={"world-judge": judge}).actions
     assert create == CreateJob({"judge": url}, requested)
 
 

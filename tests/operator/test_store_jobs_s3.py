@@ -63,6 +63,16 @@ def test_the_first_credentials_are_restored_after_the_second_store_was_opened(mo
     assert after == before == environment
 
 
+def test_a_second_store_without_an_authority_of_its_own_trusts_those_of_everything_else(monkeypatch, tmp_path):
+    seen = []
+    absent = {"GOG_TARGET_AWS_ACCESS_KEY_ID": "2", "GOG_TARGET_AWS_CA_BUNDLE": str(tmp_path / "absent")}
+    monkeypatch.setattr(stores, "open_store", lambda wanted: seen.append(environment.get("AWS_CA_BUNDLE")))
+    for system in ({"SSL_CERT_FILE": "/etc/gog-ca/ca.crt"}, {}):
+        environment = absent | system
+        opening.open_target(spec.StoreSpec(uri="s3://b"), environment)
+    assert seen == ["/etc/gog-ca/ca.crt", None]
+
+
 def test_a_refused_credential_is_not_retried(tmp_path, gateway, monkeypatch, capsys):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     asked = gateway.spec("refused").model_dump(mode="json", exclude_none=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from support import operator_golden
 from support.operator_builders import READY_DATA, FakeCluster, later, make_run
 
 from gog_operator import reconcile
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import CurateStage, Endpoint, GoGRun
+from gog_operator.api.objects import CurateStage, GoGRun, ToolServer
 from gog_operator.build import store_jobs, tool_check
 from gog_operator.plan.actions import Blocked, ToolCheckView
 
@@ -31,8 +33,8 @@ class Run:
         after = None
         for _ in range(passes):
             after = reconcile.reconcile(self.cluster, "GoGRun", "world", later(self.seconds))
-            for each in self.cluster.list(Endpoint):
-                reconcile.reconcile(self.cluster, "Endpoint", each.name, later(self.seconds))
+            for each in self.cluster.list(ToolServer):
+                reconcile.reconcile(self.cluster, "ToolServer", each.name, later(self.seconds))
             self.cluster.answer()
         return after
 
@@ -95,7 +97,7 @@ def test_a_user_s_fault_ends_the_run_without_a_stage_and_is_not_tried_again(chec
             Reason.TOOLS_FAILED,
             WRONG.message,
         )
-    assert not checking.cluster.list(Endpoint), "its servers are stopped"
+    assert not checking.cluster.list(ToolServer), "its servers are stopped"
     checking.work(3600)
     assert "tools 2" not in checking.cluster.calls
 
@@ -124,6 +126,25 @@ def test_a_tool_that_stays_down_ends_the_run_after_the_patience_of_all_attempts(
         run.work(wait or 0)
     assert run.condition("Failed").reason == Reason.TOOLS_DOWN and not run.stages
     assert 60 <= run.seconds < 130 and "(for 60 s)" in run.condition("Failed").message
+
+
+def test_the_time_that_checks_take_is_patience_with_a_tool_too():
+    run = Run(backoffLimit=0, tools={"outage": {"patienceSeconds": 600}})
+    run.work()
+    slow, checks = dataclasses.replace(DOWN, seconds=290.0), 0
+    while not run.now.finished and checks < 10:
+        run.answer(slow)
+        checks += 1
+        run.work(run.work() or 0)
+    assert checks == 3 and run.condition("Failed").reason == Reason.TOOLS_DOWN
+    assert 600 <= run.now.status.tool_check.waited_seconds + slow.seconds < 900
+
+
+def test_a_check_that_ended_is_counted_once_however_often_the_run_is_looked_at(checking):
+    checking.answer(dataclasses.replace(DOWN, seconds=7.0))
+    for _ in range(3):
+        checking.work()
+    assert checking.now.status.tool_check.waited_seconds == 7.0
 
 
 def test_the_time_in_which_no_control_loop_ran_is_not_patience_with_a_tool(checking):

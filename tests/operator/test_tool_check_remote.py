@@ -41,9 +41,11 @@ def test_a_wrong_key_ends_the_run_before_a_job_with_gpus_exists(place):
 
 
 def test_a_tool_that_is_down_is_checked_by_a_second_pod_and_the_first_stage_follows(place):
-    ends(place, n1={"outcome": "unavailable", "message": "endpoints.judge: it fails: HTTP 503"})
+    ends(place, n1={"outcome": "unavailable", "message": "endpoints.judge: it fails: HTTP 503", "seconds": 12.5})
     place.apply(checkTools=True, endpoints=JUDGE)
     place.until(place.stages)
+    waited = place.find(paths.OURS["GoGRun"].path(place.namespace, "world"))["status"]["toolCheck"]["waitedSeconds"]
+    assert waited == 14.5, "the first check and the delay after it"
     jobs = {each["metadata"]["name"]: each for each in items(place.api, paths.JOBS.path(place.namespace))}
     assert [name for name in jobs if "-tools-" in name] == ["world-tools-2"], "the newest, for its log"
     assert place.find(paths.CONFIG_MAPS.path(place.namespace, "world-tools-1")) is None

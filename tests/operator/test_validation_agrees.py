@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from kubernetes import client, config
+from support import pod_manifests
 from support.operator_builders import for_cluster
 
 from gog.errors import UserError
@@ -53,18 +54,54 @@ VALID_SPECS = (
     *("arms: [{name: a, set: {seed: 1}}]", "arms: [{name: a, set: {stages.grpo.gaze: off}}]"),
     *("promoteTo: {uri: s3://c/p}", "data: {world: {seed: 3}}", "model: {base: /models/m, family: }"),
     *("model: {base: 'hf://org/m@refs/pr/1', secretName: hf}", "model: {base: 'file:///models/m'}"),
+    *("model: {base: 'pvc://models/qwen/7b'}", "model: {base: 'oci://registry.example:5000/team/model:1#models/m'}"),
+    *("data: {uri: 'pvc://pool'}", "data: {uri: 'oci://registry.example/pool:1', format: gog-jsonl}"),
+    *(
+        "model: {base: 'hf://org/m'}\n  endpoints: {policy: {runtime: vllm, image: 'r.example/vllm:1'}}",
+        "endpoints: {judge: {runtime: vllm, base: 'hf://org/judge', model: j, image: 'r.example/vllm:1'}}",
+        "tools: {policyServer: {receiverPort: 8081}}",
+        "tools: {cache: {mode: record, path: 'pvc://answers/a.sqlite'}}",
+        "modelCache: {claimName: models}",
+    ),
     *("stages: {sft: {optimizer: {_component_: torch.optim.SGD}}}", "stages: {sft: {demonstrations: sample}}"),
     *(
         "stages: {evaluate: {policies: [sft]}}",
         "stages: {evaluate: {policies: [endpoint], endpoint: {url: 'http://e', model: m}}}",
+        "stages: {curate: {teacher: endpoint, attempts: 4, endpoint: {url: 'http://e', model: m}}}",
+        "stages: {curate: {verify: [], searchShare: 0.565, against: ['s3://b/p']}, sft: {reviews: /r.jsonl}}",
         "stages: {grpo: {workers: &w {gpus: 1}}, evaluate: {workers: {<<: *w, cpu: 2}}}",
     ),
 )
+VALID_SPECS += (
+    *(f"pods: [{{{each}}}]" for each in pod_manifests.VALID),
+    *("pods: []", "runtime: h100-efa", "stages: {grpo: {workers: {gpus: 1, gpuResource: amd.com/gpu}}}"),
+)
 INVALID_SPECS = (
+    *("stages: {curate: {teacher: endpoint}}", "stages: {curate: {attempts: 2}}", "stages: {curate: {verify: [luck]}}"),
+    *(
+        "stages: {curate: {searchShare: 1}}",
+        "stages: {curate: {against: [bench]}}",
+        "stages: {sft: {reviews: r.jsonl}}",
+    ),
+    *(f"pods: [{{{each}}}]" for each in pod_manifests.INVALID),
+    *("pods: {}", "runtime: H100", "stages: {grpo: {workers: {gpuResource: cpu}}}"),
     *("stages: {evaluate: {policies: [endpoint]}}", "stages: {evaluate: {policies: [sft, endpoint-direct]}}"),
     *("stages: {grpo: {engine: chat}}", "stages: {evaluate: {engine: chat}}", "stages: {stratify: {engine: chat}}"),
     *("seed: '5'", "seed: 1.5", "seed: 5x", "seed: true", "seed: -1", "seed: 99999999999999999999", "seed: [1]"),
     *("model: {base: 'hf://m'}", "model: {base: 'gs://b/m'}", "model: {base: tiny, secretName: hf}"),
+    *("model: {base: 'pvc://models/../x'}", "model: {base: 'pvc://Models'}", "model: {base: 'oci://image'}"),
+    *("data: {uri: 'pvc://pool/.x'}", "data: {uri: 'oci://r/i@sha256:1'}", "data: {uri: 'hf://org/pool'}"),
+    *(
+        "endpoints: {policy: {runtime: vllm}}",
+        "model: {base: 'hf://org/m'}\n  endpoints: {policy: {runtime: vllm, backend: 'm:f'}}",
+        "model: {base: 'hf://org/m'}\n  endpoints: {policy: {runtime: vllm, url: 'http://v'}}",
+        "endpoints: {judge: {runtime: vllm}}",
+        "endpoints: {judge: {base: 'hf://org/judge'}}",
+        "endpoints: {judge: {url: 'http://j', image: i}}",
+        "endpoints: {grounding: {runtime: vllm}}",
+        "tools: {cache: {mode: record, path: 'pvc://answers'}}",
+        "modelCache: {}",
+    ),
     *("seed: 9223372036854775808", "seed: 2024-01-01", "seed: 1:30", "seed: {a: 1}", "backoffLimit: 101"),
     *("suspend: 'false'", "suspend: 0", "suspend: nope", "suspend: 'yes'", "stages: {grpo: {keepUnsolved: 'true'}}"),
     *("tools: {cache: {mode: on}}", "tools: {cache: {mode: 0}}", "tools: {cache: {mode: record}}"),
@@ -220,10 +257,13 @@ STAGE = "spec: {model: {base: tiny}, data: {world: {}}, store: {uri: s3://b/p}%s
 OTHER_KINDS_VALID = (
     "kind: SFTStage\n" + STAGE % "",
     "kind: GRPOStage\n" + STAGE % ", gaze: off, inputs: {sft: sft/1}, run: r",
-    "kind: Endpoint\nspec: {role: judge}",
-    "kind: Endpoint\nspec: {role: policy, base: tiny, version: grpo/1, store: {uri: s3://b/p}}",
-    "kind: Endpoint\nspec: {role: textSearch, data: {world: {}}}",
-    "kind: Endpoint\nspec: {role: textSearch, url: 'https://s'}",
+    "kind: ToolServer\nspec: {role: judge}",
+    "kind: ToolServer\nspec: {role: judge, pods: [{labels: {a: b}}]}",
+    "kind: GoGRuntime\nspec: {}",
+    "kind: GoGRuntime\nspec: {summary: s, pods: [{labels: {a: b}}], workers: {gpus: 8}, scheduling: {queue: q}}",
+    "kind: ToolServer\nspec: {role: policy, base: tiny, version: grpo/1, store: {uri: s3://b/p}}",
+    "kind: ToolServer\nspec: {role: textSearch, data: {world: {}}}",
+    "kind: ToolServer\nspec: {role: textSearch, url: 'https://s'}",
 )
 OTHER_KINDS_INVALID = (
     "kind: SFTStage\n" + STAGE.replace(", store: {uri: s3://b/p}", "") % "",
@@ -231,19 +271,22 @@ OTHER_KINDS_INVALID = (
     "kind: SFTStage\n" + STAGE % ", inputs: {sft: 5}",
     "kind: GRPOStage\n" + STAGE % ", run: Run",
     "kind: GRPOStage\n" + STAGE % ", gaze: on",
-    "kind: Endpoint\nspec: {}",
-    "kind: Endpoint\nspec:",
-    "kind: Endpoint",
-    "kind: Endpoint\nspec: {role: oracle}",
-    "kind: Endpoint\nspec: {role: judge, version: grpo/1, store: {uri: s3://b/p}}",
-    "kind: Endpoint\nspec: {role: policy}",
-    "kind: Endpoint\nspec: {role: policy, base: tiny, version: grpo/1}",
-    "kind: Endpoint\nspec: {role: policy, base: tiny, secretName: s}",
-    "kind: Endpoint\nspec: {role: imageSearch}",
-    "kind: Endpoint\nspec: {role: imageSearch, data: {uri: s3://b/p}}",
-    "kind: Endpoint\nspec: {role: judge, url: 'http://j', resources: {limits: {cpu: 1}}}",
-    "kind: Endpoint\nspec: {role: judge}\nfoo: 1",
+    "kind: ToolServer\nspec: {}",
+    "kind: ToolServer\nspec:",
+    "kind: ToolServer",
+    "kind: ToolServer\nspec: {role: oracle}",
+    "kind: ToolServer\nspec: {role: judge, version: grpo/1, store: {uri: s3://b/p}}",
+    "kind: ToolServer\nspec: {role: policy}",
+    "kind: ToolServer\nspec: {role: policy, base: tiny, version: grpo/1}",
+    "kind: ToolServer\nspec: {role: policy, base: tiny, secretName: s}",
+    "kind: ToolServer\nspec: {role: imageSearch}",
+    "kind: ToolServer\nspec: {role: imageSearch, data: {uri: s3://b/p}}",
+    "kind: ToolServer\nspec: {role: judge, url: 'http://j', resources: {limits: {cpu: 1}}}",
+    "kind: ToolServer\nspec: {role: judge}\nfoo: 1",
     "kind: GogRun\nspec: {}",
+    "kind: GoGRuntime\nspec: {pods: [{hostNetwork: true}]}",
+    "kind: GoGRuntime\nspec: {workers: {gpus: -1}}",
+    "kind: GoGRuntime\nspec: {image: x}",
 )
 
 
@@ -268,7 +311,7 @@ def test_a_manifest_is_valid_for_gog_and_for_kubectl_or_for_neither(api_server, 
 
 # --- every field of every kind, with values of right and wrong types ---
 
-MORE = {"GoGRun": {"arms": [{"name": "a", "set": {"seed": 77}}]}, "Endpoint": {"role": "judge"}}
+MORE = {"GoGRun": {"arms": [{"name": "a", "set": {"seed": 77}}]}, "ToolServer": {"role": "judge"}}
 BASES = {kind: for_cluster(kind, **MORE.get(kind, {}))["spec"] for kind in KINDS}
 ANYTHING = ("5", 5, 1.5, True, False, None, "text", "", [], [None], {}, {"unknownField": 1})
 

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from gog_operator import watch
+from gog_operator.cluster.object_cache import ObjectCache
 from gog_operator.watch import Watcher, configure
 from gog_operator.workqueue import Key, WorkQueue
 
 RUN, STAGE = Key("GoGRun", "ns", "world"), Key("SFTStage", "ns", "world-sft")
-ENDPOINT = Key("Endpoint", "ns", "world-judge")
+SERVER = Key("ToolServer", "ns", "world-judge")
 
 
 @pytest.fixture
 def watcher():
-    return Watcher(WorkQueue(lambda: 0.0), {})
+    return Watcher(WorkQueue(lambda: 0.0), {}, ObjectCache())
 
 
 def body(kind: str, name: str, *owner: str, version: str = "1", **more: Any) -> dict[str, Any]:
@@ -48,19 +49,19 @@ def test_a_job_s_event_queues_its_stage_and_the_run_above(watcher):
     assert asked(watcher) == {STAGE, RUN}
 
 
-def test_a_deployment_s_event_queues_the_endpoint_whose_service_owns_it(watcher):
+def test_a_deployment_s_event_queues_the_tool_server_whose_service_owns_it(watcher):
     deployment = body("Deployment", "short-predictor", "InferenceService", "short")
     deployment["metadata"]["labels"] = {"gog.dev/owner": "world-judge"}
     watcher.event("deployments.apps", "MODIFIED", deployment)
-    assert asked(watcher) == {ENDPOINT}
+    assert asked(watcher) == {SERVER}
 
 
-def test_an_endpoint_s_event_queues_the_stages_that_wait_for_it(watcher):
+def test_a_tool_server_s_event_queues_the_stages_that_wait_for_it(watcher):
     stage = body("SFTStage", "world-sft", spec={"endpoints": {"judge": "world-judge"}})
     watcher.event("sftstages.gog.dev", "ADDED", stage)
     asked(watcher)
-    watcher.event("endpoints.gog.dev", "MODIFIED", body("Endpoint", "world-judge"))
-    assert asked(watcher) == {ENDPOINT, STAGE}
+    watcher.event("toolservers.gog.dev", "MODIFIED", body("ToolServer", "world-judge"))
+    assert asked(watcher) == {SERVER, STAGE}
 
 
 @pytest.mark.parametrize("how", ["MODIFIED", "DELETED"])
@@ -71,8 +72,8 @@ def test_a_finished_stage_is_not_queued_any_more(watcher, how):
         "sftstages.gog.dev", how, {**stage, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
     )
     asked(watcher)
-    watcher.event("endpoints.gog.dev", "MODIFIED", body("Endpoint", "world-judge"))
-    assert asked(watcher) == {ENDPOINT}
+    watcher.event("toolservers.gog.dev", "MODIFIED", body("ToolServer", "world-judge"))
+    assert asked(watcher) == {SERVER}
 
 
 def test_a_listing_of_what_the_resync_has_seen_queues_nothing(watcher):
@@ -119,10 +120,10 @@ def test_a_name_that_no_object_can_have_queues_nothing(watcher, name):
     assert asked(watcher) == set()
 
 
-def test_endpoints_that_no_stage_waits_for_are_forgotten(watcher):
+def test_tool_servers_that_no_stage_waits_for_are_forgotten(watcher):
     stage = body("SFTStage", "world-sft", spec={"endpoints": {"judge": "world-judge"}})
     watcher.event("sftstages.gog.dev", "ADDED", stage)
-    watcher.event("endpoints.gog.dev", "MODIFIED", body("Endpoint", "world-judge"))
+    watcher.event("toolservers.gog.dev", "MODIFIED", body("ToolServer", "world-judge"))
     watcher.event("sftstages.gog.dev", "DELETED", stage)
     assert not watcher.waiting
 

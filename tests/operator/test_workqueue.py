@@ -227,3 +227,16 @@ def test_the_pace_of_keys_that_are_gone_is_forgotten(time):
         queue.done(queue.take()[0])
         time.now += 1
     assert len(queue._pace._expected) <= 1024
+
+
+def test_all_keys_together_are_limited_to_a_rate(time):
+    queue, taken = WorkQueue(time, lambda: 0.5, rate=10), 0
+    for key in keys_of("a", 1000):
+        queue.add(key)
+    for _ in range(100):
+        while (found := queue.take())[0] is not None:
+            queue.done(found[0])
+            taken += 1
+        assert 0 < found[1] < 0.11, "and it is known when the next one may start"
+        time.now += 0.1
+    assert 100 <= taken <= 110

@@ -42,5 +42,7 @@ place = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]),
 who = {"rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
 for number, (kind, values) in enumerate(json.loads(Path(sys.argv[1]).read_text())):
     apart = dist.PrefixStore(f"recipe-{number}", place)
-    dist.init_process_group = lambda backend, apart=apart: init_process_group(backend, store=apart, **who)
+    dist.init_process_group = lambda backend, apart=apart, **more: init_process_group(
+        backend, store=apart, **who, **more
+    )
     play(kind, values)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -336,6 +338,33 @@ def test_evaluation_counts_every_question_and_pairs_the_policies(chain, make, tm
     assert all(row["ci95"][0] <= row["accuracy"] <= row["ci95"][1] for row in rows.values())
     assert {(pair["a"], pair["b"]) for pair in results["comparisons"]} >= {("grpo", "sft"), ("sft", "direct")}
     assert 24 <= recipe.vision.encoded == len(recipe.vision), "each image once, not once per policy"
+
+
+def test_several_benchmarks_have_rows_of_their_own_and_equal_ids_do_not_clash(chain, make, world, tmp_path):
+    root, data = copy_of(chain, tmp_path / "r"), Path(shutil.copytree(world, tmp_path / "data"))
+    (data / "hard.jsonl").write_text("".join((data / "test.jsonl").read_text().splitlines(keepends=True)[:6]))
+    compared = [{"split": "test", "name": "easy"}, {"split": "hard", "size": 6}]
+    given = {"data": {"path": str(data)}, "benchmarks": compared, "questions": 8}
+    recipe = EvaluateRecipe(make(EvaluateConfig, root, policies=["full-search", "sft"], **given))
+    recipe.setup()
+    recipe.save_checkpoint(asyncio.run(recipe.train()))
+    opened = store.Store(root / "store")
+    results = json.loads(opened.open(opened.latest("evaluate"), "results.json").read_text())
+    sizes = {(row["policy"], row["benchmark"]): row["n"] for row in results["rows"]}
+    assert sizes == {(policy, name): n for policy in ("full-search", "sft") for name, n in (("easy", 8), ("hard", 6))}
+    searched = [row for row in results["rows"] if row["policy"] == "full-search"]
+    assert [row["tool_calls_mean"] for row in searched] == [2.0, 2.0], "one image search, one text search, no more"
+    assert [mean["policy"] for mean in results["means"]] == ["full-search", "sft"]
+    assert {(pair["benchmark"], pair["n"]) for pair in results["comparisons"]} == {("easy", 8), ("hard", 6)}
+
+
+def test_a_benchmark_of_another_size_is_refused_before_anything_is_played(chain, make, world, tmp_path):
+    root, data = copy_of(chain, tmp_path / "r"), Path(shutil.copytree(world, tmp_path / "data"))
+    shutil.copy(data / "test.jsonl", data / "mmsearch.jsonl")
+    given = {"data": {"path": str(data)}, "benchmarks": [{"split": "mmsearch"}]}
+    recipe = EvaluateRecipe(make(EvaluateConfig, root, policies=["sft"], **given))
+    with pytest.raises(UserError, match="24 questions, and mmsearch has 171"):
+        recipe.setup()
 
 
 class OwnBases(EvaluateRecipe):

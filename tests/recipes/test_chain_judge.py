@@ -47,7 +47,7 @@ def judge():
     ("kind", "recipe", "settings"),
     [
         (CurateConfig, CurateRecipe, {"trajectories": 3, "teacher_accuracy": 1.0}),
-        (StratifyConfig, StratifyRecipe, {"questions": 12, "rollouts": 2}),
+        (StratifyConfig, StratifyRecipe, {"questions": 24, "rollouts": 4}),
         (GRPOConfig, GRPORecipe, {"levels": ["easy", "1", "2"], "questions_per_step": 8, "group_size": 2, "steps": 1}),
         (EvaluateConfig, EvaluateRecipe, {"policies": ["sft"], "questions": 12}),
     ],

@@ -19,7 +19,7 @@ from support import chat_server
 from support.builders import GLANCE, FakeTools, answer, ground, make_grounding, make_image, make_question
 from support.chat_server import completion, refusal, serving
 
-from gog import prompts, store
+from gog import chat_messages, prompts, store
 from gog.calls import spend_log
 from gog.engine import Limits
 from gog.errors import QuestionSkipped, ServiceDown, UserError
@@ -36,7 +36,7 @@ from gog.spec import (
 )
 from gog.tool_types import Reply
 from gog_recipes.evaluate import EvaluateRecipe
-from gog_recipes.rollout import chat, chat_messages
+from gog_recipes.rollout import chat
 from gog_recipes.rollout.chat import ChatEngine
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
@@ -62,7 +62,9 @@ def make_engine(
 ) -> ChatEngine:
     watch = Watch(OutageSpec(patience_seconds=patience))
     tools = ToolsSpec.model_validate({"policyServer": {"backoffSeconds": 0}, "budget": budget or {}})
-    config = SimpleNamespace(tools=tools, key="evaluate", store=StoreSpec(uri=store or "file:///nowhere"))
+    config = SimpleNamespace(
+        tools=tools, kind="evaluate", key="evaluate", store=StoreSpec(uri=store or "file:///nowhere")
+    )
     stage = SimpleNamespace(config=config, watch=lambda: watch)
     return ChatEngine(ModelEndpoint(url=url, model="m", **endpoint), limits, 8, stage)  # type: ignore[arg-type]
 
@@ -336,3 +338,21 @@ def test_the_evaluation_compares_an_endpoint_without_loading_the_base(make: Any,
     ]
     systems = {request["messages"][0]["content"] for request in served.requests}
     assert prompts.SYSTEM_DIRECT in systems and len(systems) == 2
+
+
+def test_an_endpoint_that_changes_its_model_midway_is_named(make: Any, tmp_path: Any, capsys: Any) -> None:
+    asked = iter(range(100))
+
+    def say(_: Any) -> Any:
+        status, body = completion(answer("Ada"))
+        return status, {**body, "model": "m-1" if next(asked) < 3 else "m-2", "system_fingerprint": "fp"}
+
+    with serving(say) as served:
+        compared = {"policies": ["endpoint"], "endpoint": {"url": served.url, "model": "m"}}
+        recipe = EvaluateRecipe(make(EvaluateConfig, tmp_path, questions=4, bootstrap=100, **compared))
+        recipe.setup()
+        recipe.save_checkpoint(asyncio.run(recipe.train()))
+    opened = store.Store(tmp_path / "store")
+    results = json.loads(opened.open(opened.latest("evaluate"), "results.json").read_text())
+    assert results["served_by"]["endpoint"] == {"m-1 (fp)": 3, "m-2 (fp)": 1}
+    assert "the endpoint changed its model: m-1 (fp) (3 answers), m-2 (fp) (1 answer)" in capsys.readouterr().out

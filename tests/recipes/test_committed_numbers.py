@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,10 @@ def recipe_of(kind: type, folder: Path, **settings: Any) -> Any:
     made.images, made.skipped, made.ranks, made.kept_of = {}, {}, SINGLE, set()
     made.engine = SimpleNamespace(take_counters=lambda: SimpleNamespace(generated=1))
     made.rollouts, made.parent = SimpleNamespace(skipped={}), None
-    made.cfg = SimpleNamespace(**{"split": "test", "keep_trajectories": 0, "level1": (0.5, 0.6), **settings})
+    made.benchmark_of = defaultdict(lambda: "test")
+    made.cfg = SimpleNamespace(
+        **{"split": "test", "bootstrap": 100, "seed": 0, "keep_trajectories": 0, "level1": (0.5, 0.6), **settings}
+    )
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,18 @@ def test_what_slow_tools_add_is_compared_with_the_path_of_their_calls(comparison
     assert table["slow_own_wall"]["ratio"] == pytest.approx(34 / 5.8, abs=1e-3)
     assert table["rollout_cpu"]["ratio"] == 3
     assert table["memory"]["ratio"] == 0.5
+
+
+def test_a_side_that_dies_is_reported_with_its_last_words(comparison, tmp_path):
+    program = "import sys; print('\\n'.join(map(str, range(50))), file=sys.stderr); sys.exit('no weights here')"
+    log = tmp_path / "log"
+    with open(log, "w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+    with pytest.raises(SystemExit) as ended:
+        comparison.Side(process, log)
+    process.stdin.close()
+    process.stdout.close()
+    lines = str(ended.value).splitlines()
+    assert "ended with 1" in lines[0] and lines[-2:] == ["49", "no weights here"] and len(lines) == 31

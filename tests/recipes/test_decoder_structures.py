@@ -22,7 +22,9 @@ from gog_recipes.rollout.transformers import TransformersEngine
 CPU = torch.device("cpu")
 EXACT = 1e-5
 """Largest difference between the engine's and the trainer's log-probs in float32, in nats."""
-ROUNDED = 1.5
+SAMPLE = (*(pytest.param(each, marks=pytest.mark.exhaustive) for each in FAMILIES[:-1]), FAMILIES[-1])
+"""For properties of the engine rather than of a decoder: the suite has one family, `make exhaustive` the others."""
+ROUNDED = 2.0
 """How far the engine may be from float32 in bfloat16, on average, in times of the trainer's own distance."""
 
 
@@ -224,7 +226,7 @@ def bits(rows):
     return [[(segment.tokens, segment.logprobs) for segment in row] for row in rows]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SAMPLE)
 def test_a_deterministic_engine_repeats_bits_in_any_company(policies, family: str) -> None:
     policy = policies(family, "bfloat16")
     together = bits(play(policy.engine(deterministic=True, prefill_tokens=64)))
@@ -272,7 +274,7 @@ def test_a_deterministic_engine_resumes_with_equal_bits(policies, after: int) ->
     assert bits(asyncio.run(conversation(True))) == bits(asyncio.run(conversation(False)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SAMPLE)
 def test_only_tokens_of_text_are_sampled(policies, family: str) -> None:
     policy = policies(family, "bfloat16")
     rows = play(policy.engine(turn_tokens=20))

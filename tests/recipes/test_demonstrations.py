@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 
 import numpy as np
@@ -94,3 +95,20 @@ def test_skipping_changes_nothing_about_the_others(sample, tmp_path):
     mixed.setup()
     assert mixed.rows == plain.rows
     assert [mixed.rows[index] for index in mixed.batch(0)] == [plain.rows[index] for index in plain.batch(0)]
+
+
+def test_what_reviewers_rejected_is_skipped_with_their_note(sample, tmp_path, capsys):
+    items, images = sample
+    decision = {"trajectory": items[3].id, "decision": "reject", "note": "wrong ring"}
+    (tmp_path / "reviews.jsonl").write_text(json.dumps(decision) + "\n")
+    made = recipe(tmp_path, items, images, reviews=str(tmp_path / "reviews.jsonl"))
+    made.setup()
+    assert f"demonstration {items[3].id} is skipped: rejected in review: wrong ring" in capsys.readouterr().out
+    assert len(made.rows) == 11 and items[3].id not in made.ids
+
+
+def test_a_file_of_reviews_that_cannot_be_read_whole_stops_the_stage(sample, tmp_path):
+    items, images = sample
+    (tmp_path / "reviews.jsonl").write_text('{"trajectory": "a", "decis')
+    with pytest.raises(UserError, match=r"reviews\.jsonl:1: not a review decision"):
+        recipe(tmp_path, items, images, reviews=str(tmp_path / "reviews.jsonl")).setup()

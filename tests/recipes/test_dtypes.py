@@ -1,6 +1,6 @@
 """Every type of weights that a preset names is run on every path: SFT, stratify, GRPO, evaluate, serve.
 
-A small chain of the tiny model runs by default. The slow one runs on a structure of Qwen3-VL with the real tokenizer over
+A small chain of the tiny model runs by default. The exhaustive one runs on a structure of Qwen3-VL with the real tokenizer over
 real photographs, from curated demonstrations to the evaluation.
 """
 
@@ -63,7 +63,7 @@ def adapter_of(root, stage, target):
 
 @pytest.mark.parametrize(
     ("dtype", "quantization"),
-    [*((dtype, "none") for dtype in TESTED), pytest.param("bfloat16", "nf4", marks=pytest.mark.slow)],
+    [*((dtype, "none") for dtype in TESTED), pytest.param("bfloat16", "nf4", marks=pytest.mark.exhaustive)],
 )
 def test_every_stage_of_the_tiny_model_runs_in_the_type(chain, make, tmp_path, dtype, quantization):
     model = {"base": "tiny", "dtype": dtype}
@@ -97,7 +97,7 @@ def test_every_stage_of_the_tiny_model_runs_in_the_type(chain, make, tmp_path, d
     assert all(np.isfinite(completion.logprobs)) and completion.tokens
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # a CPU without instructions for bfloat16 multiplies in it ten times slower
 def test_a_qwen3_vl_in_bfloat16_runs_from_demonstrations_over_photographs_to_its_evaluation(
     real_base, photo_pool, tools_over, tmp_path
 ):

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 from support.allocations import Allocations
+from support.estimate_builders import CONVERSATIONS, LENGTH, configuration
 from support.real_structures import FAMILIES, real_base  # noqa: F401 (a fixture)
 
 from gog import exclusion
 from gog.engine import Limits
 from gog.errors import UserError
 from gog.images import Image
-from gog.spec import EvaluateConfig, GRPOConfig, SFTConfig
+from gog.spec import GRPOConfig, SFTConfig
 from gog.trajectory import Segment, Trajectory, Turn
 from gog_recipes import losses
-from gog_recipes.estimate import budget, phases, published, report, subject, trace
+from gog_recipes.estimate import phases, published, subject, trace
 from gog_recipes.estimate.meter import Item
-from gog_recipes.estimate.request import Request, StageRequest
 from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.rollout.engine import Parts
 from gog_recipes.rollout.transformers import TransformersEngine
@@ -31,19 +31,10 @@ from gog_recipes.runtime.learner import Learner, StepRollout
 from gog_recipes.runtime.ranks import SINGLE
 
 CPU = torch.device("cpu")
+MINUTES = pytest.mark.exhaustive
+"""A CPU without instructions for bfloat16 multiplies in it ten times slower."""
 CLOSE = 0.05
 """Largest relative difference between an estimate and what is allocated; a tenth is promised."""
-LENGTH, WRITTEN, CONVERSATIONS = 512, 128, 4
-"""Tokens of a conversation, those that the model writes, and conversations that are open at once."""
-GAP = 1e6
-"""The recorded log-probs of these trajectories are no engine's."""
-
-
-def configuration(kind: type[Any], folder: Any, dtype: str, **settings: Any) -> Any:
-    common = {"model": {"base": str(folder), "dtype": dtype}, "data": {"world": {}}, "store": {"uri": "file:///unused"}}
-    own = {"max_logprob_gap": GAP, "max_turns": 2, "max_turn_tokens": WRITTEN // 2} if kind is GRPOConfig else {}
-    sizes = {"max_tokens": LENGTH, "micro_batch_tokens": 2 * LENGTH}
-    return kind.model_validate(common | sizes | own | settings)
 
 
 @dataclass
@@ -138,12 +129,12 @@ def assert_close(estimated: int, real: int, what: str) -> None:
 @pytest.mark.parametrize(
     ("family", "kind", "dtype", "setting", "quantization"),
     [
-        ("qwen2_5_vl", GRPOConfig, "bfloat16", "on", "none"),
-        ("qwen3_vl", GRPOConfig, "bfloat16", "off", "none"),
         ("qwen3_vl", SFTConfig, "float32", "on", "none"),
         ("qwen3_vl_moe", GRPOConfig, "float32", "off", "none"),
-        ("qwen2_5_vl", GRPOConfig, "bfloat16", "on", "nf4"),
-        ("qwen3_vl_moe", SFTConfig, "bfloat16", "off", "nf4"),
+        pytest.param("qwen2_5_vl", GRPOConfig, "bfloat16", "on", "none", marks=MINUTES),
+        pytest.param("qwen3_vl", GRPOConfig, "bfloat16", "off", "none", marks=MINUTES),
+        pytest.param("qwen2_5_vl", GRPOConfig, "bfloat16", "on", "nf4", marks=MINUTES),
+        pytest.param("qwen3_vl_moe", SFTConfig, "bfloat16", "off", "nf4", marks=MINUTES),
     ],
 )
 def test_every_item_of_an_update_is_within_a_twentieth_of_what_is_allocated(
@@ -215,7 +206,7 @@ def test_a_pass_of_the_vision_tower_is_within_a_twentieth_of_what_is_allocated(r
     assert_close(of(estimated, Item.ACTIVATIONS, Item.FEATURES), found.peak, "a pass of the vision tower")
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=MINUTES)])
 def test_a_deep_model_is_continued_exactly_from_two_shallow_ones(real_base, dtype):  # noqa: F811
     config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
     config["text_config"]["num_hidden_layers"] = 11
@@ -313,89 +304,3 @@ def test_a_base_is_found_by_its_name():
         "/models/mine": None,
     }
     assert {base: published.name_of(base) for base in names} == names
-
-
-@pytest.fixture(scope="module")
-def by_phase(real_base):  # noqa: F811
-    """by_phase(gpus, **settings): the estimate of a GRPO stage by phase."""
-    known = {}
-    config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
-
-    def estimate(gpus=2, **settings):
-        sizes = {"concurrent_episodes": 4, "micro_batch_tokens": 4 * LENGTH, "prefill_tokens": LENGTH}
-        cfg = configuration(GRPOConfig, "unused", "bfloat16", **(sizes | settings))
-        stage = {
-            "key": "grpo",
-            "kind": "grpo",
-            "gpus": gpus,
-            "gpus_per_node": gpus,
-            "config": cfg.model_dump(mode="json"),
-        }
-        request = Request(gpu_bytes=4 * 10**9, model="small", stages=[StageRequest(**stage)])
-        key = request.model_dump_json()
-        if key not in known:
-            [found] = report.estimate(request, "small", config).stages
-            known[key] = {phase.name: phase for phase in found.phases}
-        return known[key]
-
-    return estimate
-
-
-def images_of(pixels):
-    return {"model": {"base": "unused", "dtype": "bfloat16", "max_pixels": pixels}}
-
-
-LONG = {"kv_cache_bytes": 2**20, "max_tokens": 16 * LENGTH, "prefill_tokens": 8 * LENGTH}
-"""With so long a part of a prompt and so small a cache, the workspace of a small model is a large item."""
-REMEDIES = [
-    ("vision", "lower model.maxPixels", images_of(8_000_000), images_of(1_000_000)),
-    ("update", "lower stages.grpo.microBatchTokens", {}, {"micro_batch_tokens": LENGTH}),
-    ("update", "use more GPUs", {}, {"gpus": 8}),
-    ("prefill", "lower stages.grpo.prefillTokens", LONG, LONG | {"prefill_tokens": LENGTH}),
-    ("decode", "set stages.grpo.kvCacheBytes below", {}, {"kv_cache_bytes": 2**20}),
-    ("decode", "sample with vLLM", {}, {"engine": "vllm"}),
-]
-
-
-@pytest.mark.parametrize(("phase", "remedy", "before", "after"), REMEDIES, ids=[each[1] for each in REMEDIES])
-def test_a_remedy_that_is_named_lowers_the_figure(by_phase, phase, remedy, before, after):
-    found, changed = by_phase(**before)[phase], by_phase(**after)
-    assert any(remedy in knob for knob in found.knobs), found.knobs
-    assert phase not in changed or changed[phase].total < found.total
-
-
-def test_an_item_of_a_hundredth_of_a_phase_gets_no_remedy():
-    given = {"sharded": True, "quantizable": False, "bounded": False, "roomy": False, "alone": False}
-    items = {Item.BASE: 20 * 10**9, Item.ADAPTERS: 2 * 10**8}
-    assert budget.knobs("sft", "loading", items, **given) == ["use GPUs with more memory"]
-    assert budget.knobs("sft", "loading", items | {Item.ADAPTERS: 2 * 10**9}, **given)[1:] == [
-        "lower stages.sft.lora.rank"
-    ]
-
-
-def test_smaller_images_are_no_remedy_where_a_pass_takes_more_of_them(by_phase):
-    assert not any("maxPixels" in knob for knob in by_phase()["vision"].knobs)
-
-
-def test_more_gpus_are_no_remedy_while_every_process_loads_the_whole_base(by_phase):
-    assert not any("more GPUs" in knob for knob in by_phase()["loading"].knobs)
-
-
-def test_a_base_whose_weights_do_not_divide_into_blocks_is_not_advised_to_be_quantized(real_base):  # noqa: F811
-    common = {
-        "model": {"base": "unused", "dtype": "bfloat16"},
-        "data": {"world": {}},
-        "store": {"uri": "file:///unused"},
-    }
-    cfg = EvaluateConfig.model_validate(common | {"max_tokens": LENGTH})
-    where = {"key": "evaluate", "kind": "evaluate", "gpus": 1, "gpus_per_node": 1}
-    request = Request(gpu_bytes=10**9, model="odd", stages=[StageRequest(**where, config=cfg.model_dump(mode="json"))])
-
-    def advised(inner):
-        config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
-        config["text_config"] |= {"hidden_size": 272, "intermediate_size": inner}
-        config["vision_config"]["out_hidden_size"] = 272
-        [found] = report.estimate(request, "odd", config).stages
-        return any("nf4" in knob for phase in found.phases for knob in phase.knobs)
-
-    assert not advised(511) and advised(512)  # 272 · 511 is no multiple of 64

@@ -14,22 +14,21 @@ SAMPLES = {"grpo": 15, "stratify": 18, "evaluate": 12}
 """Trajectories of a play. Those of `evaluate` have questions of their own, so no two of them share a verdict."""
 
 
-def case(kind: str, ranks: int, then: int, *, fast: bool = False) -> Any:
-    marks = () if fast else (pytest.mark.slow,)
+def case(kind: str, ranks: int, then: int, *marks: Any) -> Any:
     return pytest.param(kind, ranks, then, id=f"{kind} of {ranks}, then {then}", marks=marks)
 
 
 @pytest.mark.parametrize(
     ("kind", "ranks", "then"),
     [
-        case("grpo", 1, 1, fast=True),
-        case("grpo", 2, 2),
-        case("grpo", 2, 1),
-        case("grpo", 1, 2),
-        case("stratify", 1, 1),
-        case("stratify", 2, 1),
-        case("evaluate", 1, 1),
-        case("evaluate", 2, 2),
+        case("grpo", 1, 1),
+        case("grpo", 2, 2, pytest.mark.slow),
+        case("grpo", 2, 1, pytest.mark.exhaustive),
+        case("grpo", 1, 2, pytest.mark.slow),
+        case("stratify", 1, 1, pytest.mark.slow),
+        case("stratify", 2, 1, pytest.mark.exhaustive),
+        case("evaluate", 1, 1, pytest.mark.slow),
+        case("evaluate", 2, 2, pytest.mark.exhaustive),
     ],
 )
 def test_a_stage_that_is_killed_repeats_neither_finished_turns_nor_verdicts(

@@ -46,6 +46,18 @@ def test_growing_keeps_what_is_cached() -> None:
     assert all(bool((pool[first[0]] == 7.0).all()) for pool in (*made.keys, *made.values))
 
 
+def test_a_block_that_is_used_again_holds_nothing_of_the_conversation_before() -> None:
+    made, first, second = cache(), [], []
+    made.reserve(first, 2 * BLOCK_TOKENS)
+    made.reserve(second, 1)
+    for pool in (*made.keys, *made.values):
+        pool[[*first, *second]] = float("nan")
+    made.release(first)
+    assert made.reserve(first, 2 * BLOCK_TOKENS) and first == [0, 1]
+    assert all(bool((pool[first] == 0).all()) for pool in (*made.keys, *made.values))
+    assert all(bool(pool[second].isnan().all()) for pool in (*made.keys, *made.values)), "one that is in use is kept"
+
+
 def slot(number: int, tokens: int, *, held: int = 0, made: KVCache | None = None, group: Group | None = None) -> Slot:
     """A conversation with so many pending tokens, `held` of them cached before."""
     made_slot = Slot(number, np.random.default_rng(0), group or Group())

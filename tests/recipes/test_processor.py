@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import numpy as np
@@ -11,8 +12,9 @@ import transformers
 from tokenizers import decoders, models, pre_tokenizers
 
 from gog import prompts
+from gog.errors import QuestionSkipped
 from gog.images import Image
-from gog.spec import ModelSpec
+from gog.spec import ModelSpec, PixelBounds
 from gog_recipes import world
 from gog_recipes.models import policy_model
 from gog_recipes.models.qwen_processor import Processor
@@ -60,6 +62,26 @@ def test_a_prompt_holds_one_pad_per_image_token(byte_processor):
     tokens = grid[1] * grid[2] // 4
     ids = byte_processor.encode(prompts.prompt("what ?", style="full"), [tokens])
     assert ids.count(byte_processor.image_pad) == tokens == 6
+
+
+@pytest.mark.parametrize("side", [112, 168, 224, 1008])
+def test_every_square_has_the_one_size_that_equal_bounds_allow(side: int):
+    processor = Processor(world.TINY, style="terse", pixels=PixelBounds(min_pixels=side**2, max_pixels=side**2))
+    patches = side // processor.patch
+    assert {processor.grid(own, own) for own in range(5, 2000)} == {(1, patches, patches)}
+
+
+def test_a_size_that_another_processor_would_resize_again_is_never_chosen():
+    processor = Processor(world.TINY, style="terse", pixels=PixelBounds(min_pixels=112**2, max_pixels=2 * 112**2))
+    for width, height in itertools.product(range(20, 400, 7), repeat=2):
+        grid = processor.grid(width, height)
+        assert processor.grid(grid[2] * processor.patch, grid[1] * processor.patch) == grid
+
+
+def test_an_image_without_a_size_within_equal_bounds_is_refused():
+    processor = Processor(world.TINY, style="terse", pixels=PixelBounds(min_pixels=112**2, max_pixels=112**2))
+    with pytest.raises(QuestionSkipped, match="300 x 200 pixels has no size of 12,544 to 12,544 pixels"):
+        processor.grid(300, 200)
 
 
 def test_pads_without_images_are_refused(byte_processor):

@@ -96,7 +96,7 @@ def turn(url: str, prompt: str, images: list[Any], patience: float = 600.0) -> t
     """The first turn of a conversation: its text, whether it ended by itself, and the tokens that the server wrote."""
     watch = Watch(OutageSpec(patience_seconds=patience))
     tools = ToolsSpec.model_validate({"policyServer": {"backoffSeconds": 0}})
-    config = SimpleNamespace(tools=tools, key="evaluate", store=StoreSpec(uri="file:///nowhere"))
+    config = SimpleNamespace(tools=tools, kind="evaluate", key="evaluate", store=StoreSpec(uri="file:///nowhere"))
     stage: Any = SimpleNamespace(config=config, watch=lambda: watch)
     endpoint = ModelEndpoint(url=url, model="smollm2", request={"grammar": ANSWER})
     engine = ChatEngine(endpoint, Limits(4096, 64, 0.0), 1, stage)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from support import ports
 
 from gog.spec import LoraSettings, ModelSpec, Quantization
 from gog_recipes.models import decoder_weights, lora, nf4, policy_model
@@ -67,7 +67,4 @@ def compare(rank: int, port: int, fused_bytes: int, quantization: Quantization) 
 def test_a_sharded_policy_is_gathered_for_sampling_and_freed_at_rest(
     fused_bytes: int, quantization: Quantization
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(compare, (port, fused_bytes, quantization), nprocs=2)
+    mp.spawn(compare, (ports.free(1)[0], fused_bytes, quantization), nprocs=2)

@@ -95,7 +95,28 @@ def test_tools_that_hang_do_not_delay_the_end(
     assert (run.result(), run.tensors()) == (straight.result(), straight.tensors())
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW)])
+@EXHAUSTIVE
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_grpo_that_is_asked_to_end_twice_in_every_step_equals_the_uninterrupted_run(
+    ranks: int, chain: Path, make: Any, uninterrupted: Straight, tmp_path: Path
+) -> None:
+    straight, run = uninterrupted("grpo", ranks), Run("grpo", chain, tmp_path, make, SETTINGS["grpo"])
+    for step in (1, 1, 2, 2):
+        before, tokens = run.journal(step)
+        more = len(before) + 2
+        assert ends(run.started(ranks, until=lambda: len(run.journal(step)[0]) >= more)), run.log()  # noqa: B023
+        latest = run.store.latest("grpo")
+        assert (latest.step if latest else 0) == step - 1
+        kept, taken_over = run.journal(step)
+        assert set(before) <= set(kept) and taken_over >= tokens, "an attempt loses nothing of those before it"
+    _, tokens = run.journal(2)
+    run.finish(ranks)
+    assert (run.result(), run.tensors()) == (straight.result(), straight.tensors())
+    assert run.lines()[1]["generated_tokens"] <= straight.lines()[1]["generated_tokens"] - tokens
+    assert run.store.objects("journal/") == []
+
+
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=SLOW), pytest.param(2, marks=EXHAUSTIVE)])
 def test_a_stage_that_is_asked_again_and_again_ends_at_once_and_loses_nothing_that_was_saved(
     ranks: int, chain: Path, make: Any, uninterrupted: Straight, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from support.builders import answer, make_image, make_question, now, run, text_s
 from support.scripted_engine import ScriptedEngine
 from support.services import FakeServices
 
-from gog import catalog
+from gog import step_metrics
 from gog.spec import AgentSettings
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
@@ -112,8 +112,8 @@ def test_the_slowest_rank_shows_beside_the_mean() -> None:
 
 
 def test_every_part_has_a_row_for_its_mean_and_for_the_slowest_rank() -> None:
-    rows = {row.key for row in catalog.STEP_METRICS}
-    every = StepTimes({part.name: 1.0 for part in catalog.STEP_PARTS})
+    rows = {row.key for row in step_metrics.METRICS}
+    every = StepTimes({part.name: 1.0 for part in step_metrics.PARTS})
     assert {*timers.figures([every, every]), *timers.idle([every])} <= rows
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gog import dataset, errors, images, spec
+from gog import dataset, errors, images, languages, spec
 from gog_recipes.world import drawing, entities, generate, scenes
 
 SMALL = spec.WorldSpec(seed=7, train=80, test=40)
@@ -182,3 +182,16 @@ def test_an_interrupted_generation_leaves_nothing_behind(tmp_path: Path, monkeyp
     with pytest.raises(errors.UserError, match="the disk is full"):
         generate.write(tmp_path / "world", spec.WorldSpec(train=2, test=2))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_in_another_language_is_about_the_same_scene() -> None:
+    for kind in scenes.KINDS:
+        english, chinese = (
+            scenes.draw_case(random.Random(3), entities.build(7), "test", kind, language) for language in ("en", "zh")
+        )
+        assert chinese.scene == english.scene and chinese.entity == english.entity
+        assert languages.of(chinese.question).code == "zh" and languages.of(english.question).code == "en"
+        if kind == "look":
+            assert chinese.answer == languages.load("zh").world.word(english.answer) != english.answer
+        else:
+            assert chinese.answer == english.answer

@@ -23,6 +23,8 @@ class ChatServer:
     """Bodies of the requests, in order."""
     keys: list[str | None] = field(default_factory=list)
     """Their authorization headers."""
+    models: list[str] = field(default_factory=list)
+    """Names that /v1/models lists."""
 
 
 def completion(text: str | None, *, finish_reason: str = "stop", **message: Any) -> Answer:
@@ -38,7 +40,7 @@ def refusal(message: str, status: int = 400) -> Answer:
 
 @contextlib.contextmanager
 def serving(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[ChatServer]:
-    """Serves /v1/chat/completions. answer: body of a request -> status and body of its response."""
+    """Serves /v1/chat/completions, and /v1/models. answer: body of a request -> status and body of its response."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -46,9 +48,16 @@ def serving(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[ChatServer]:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
             served.requests.append(request)
             served.keys.append(self.headers.get("authorization"))
-            status, body = answer(request)
+            self._reply(*answer(request))
+
+        def do_GET(self) -> None:
+            assert self.path == "/v1/models"
+            self._reply(200, {"data": [{"id": name} for name in served.models]})
+
+        def _reply(self, status: int, body: dict[str, Any]) -> None:
             data = json.dumps(body).encode()
             self.send_response(status)
+            self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

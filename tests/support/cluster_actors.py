@@ -27,6 +27,8 @@ JOB_PHASES = {
     "Terminating": "Failed",
 }
 IMAGE = "example.org/none"
+DIGEST = "5f" * 32
+"""Digest of every image, as nodes report it."""
 
 Document = Mapping[str, Any]
 
@@ -215,7 +217,14 @@ def _result(api: Api, namespace: str, name: str, scenario: Scenario) -> dict[str
         return {"outcome": "passed", "message": "4 servers answer"}
     if name.endswith("-report"):
         return {"report": "s3://bucket/report"}
+    if name.endswith("-fetch"):
+        return {"base": {"folder": "model-1", "resolved": "hf://org/model@abc", "bytes": 15_200_000_000}}
+    if name.endswith("-erase"):
+        return {"outcome": "erased", "message": "12 objects of s3://bucket/world", "erased": 12}
     configmap = api.call("GET", paths.CONFIG_MAPS.path(namespace, name))
+    if name.endswith("-publish"):
+        agent = json.loads(next(iter(configmap["data"].values())))["agent"]
+        return {"version": f"{agent}/1", "sentence": "passed", "settings": {"maxTurns": 6}, "tools": {"cropSide": 28}}
     keys = yaml.safe_load(next(iter(configmap["data"].values())))["keys"]
     return {
         "checkpoints": {key: scenario.step(key) for key in keys if scenario.step(key)},
@@ -241,7 +250,7 @@ def _pod_status(phase: str, container: str, *, image: str = IMAGE, **state: Any)
     status = {
         "name": container,
         "image": image,
-        "imageID": image,
+        "imageID": f"{image}@sha256:{DIGEST}",
         "ready": "running" in state,
         "restartCount": 0,
         "state": state,

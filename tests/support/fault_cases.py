@@ -15,7 +15,7 @@ from typing import Any
 
 from gog_operator.cluster import paths
 from support import faulty_api
-from support.fault_harness import RESYNC_SECONDS, Harness
+from support.fault_harness import DROP, RESYNC_SECONDS, Harness
 from support.faulty_api import ANSWERS, Call, Fault, Send
 
 LEAST = {"stages": {"skip": ["curate", "stratify", "grpo", "evaluate"]}, "endpoints": {"policy": {}}}
@@ -45,13 +45,20 @@ def _tools_fail_once(harness: Harness) -> None:
     harness.scenario.store_job = end
 
 
+ERASED = {"stages": LEAST["stages"], "artifactPolicy": "Delete", "ttlSecondsAfterFinished": 0}
+FETCHED = {"stages": LEAST["stages"], "model": {"base": "hf://org/model"}, "modelCache": {"claimName": "models"}}
+
+
 VARIANTS: dict[str, tuple[dict[str, Any], Callable[[Harness], None]]] = {
     "least": (LEAST, _fails_once),
     "world": ({"endpoints": {"policy": {}}}, lambda harness: None),
     "tools": (CHECKED, _tools_fail_once),
+    "erased": (ERASED, lambda harness: None),
+    "fetched": (FETCHED, lambda harness: None),
 }
 """Spec and scenario of each variant of the run. `least` makes every kind of call with as few calls as possible, but
-calls no tool; `tools` checks them twice."""
+calls no tool; `tools` checks them twice; `erased` is deleted with its artifacts at its end; `fetched` fills a model cache
+first."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,16 @@ def _interference(change: Callable[[Harness], None]) -> Callable[[int, Harness],
     return make
 
 
+def _deafens(late: Any) -> Callable[[Harness], None]:
+    """The operator's watches break: for two resyncs it receives no events, and decides on what it had seen before."""
+
+    def change(harness: Harness) -> None:
+        harness.deaf_until = harness.clock.passed + 2 * RESYNC_SECONDS
+        harness.late = list(late) if late is not DROP else DROP
+
+    return change
+
+
 def _answer(error: Any, landed: bool) -> Callable[[int, Harness], Fault]:
     return lambda call, harness: faulty_api.answers(call, error, landed=landed)
 
@@ -165,7 +182,7 @@ def _removes_namespace(harness: Harness) -> None:
     harness.recorder.ended = True
 
 
-_SFT, _RUN, _ENDPOINT = paths.OURS["SFTStage"], paths.OURS["GoGRun"], paths.OURS["Endpoint"]
+_SFT, _RUN, _SERVER = paths.OURS["SFTStage"], paths.OURS["GoGRun"], paths.OURS["ToolServer"]
 _UNLABELLED = {"metadata": {"labels": {"gog.dev/run": None, "gog.dev/owner": None, "app.kubernetes.io/name": None}}}
 INTERFERENCE: dict[str, Callable[[Harness], None]] = {
     "stage deleted": _removes(_SFT),
@@ -173,14 +190,14 @@ INTERFERENCE: dict[str, Callable[[Harness], None]] = {
     "store job deleted": _removes(paths.JOBS),
     "check deleted": _removes(paths.JOBS, "-check"),
     "settings deleted": _removes(paths.CONFIG_MAPS),
-    "endpoint deleted": _removes(_ENDPOINT),
+    "tool server deleted": _removes(_SERVER),
     "server deleted": _removes(paths.INFERENCE_SERVICES),
     "server edited": _edits(paths.INFERENCE_SERVICES, {"spec": {"predictor": {"minReplicas": 3}}}),
     "server's annotations lost": _edits(paths.INFERENCE_SERVICES, {"metadata": {"annotations": None}}),
     "service deleted": _removes(paths.SERVICES),
     "deployment deleted": _removes(paths.DEPLOYMENTS),
     "stage's status wiped": _wipes("SFTStage"),
-    "every status wiped": _wipes("GoGRun", "SFTStage", "Endpoint"),
+    "every status wiped": _wipes("GoGRun", "SFTStage", "ToolServer"),
     "stage's labels gone": _edits(_SFT, _UNLABELLED),
     "job's labels gone": _edits(paths.VOLCANO_JOBS, _UNLABELLED),
     "store job's labels gone": _edits(paths.JOBS, _UNLABELLED),
@@ -188,6 +205,8 @@ INTERFERENCE: dict[str, Callable[[Harness], None]] = {
 """Interference that costs at most attempts."""
 ENDINGS: dict[str, Callable[[Harness], None]] = {"run deleted": _removes(_RUN), "namespace deleted": _removes_namespace}
 """Interference that ends the run."""
+STALE: dict[str, Callable[[Harness], None]] = {"events lost": _deafens(DROP), "events late": _deafens([])}
+"""Ways in which what the operator knows is outdated. They cost time only."""
 FAULTS: dict[str, Callable[[int, Harness], Fault]] = {
     "none": lambda call, harness: faulty_api.no_fault,
     "dies before": lambda call, harness: faulty_api.dies_before(call),
@@ -195,7 +214,7 @@ FAULTS: dict[str, Callable[[int, Harness], Fault]] = {
     **{name: _answer(*each) for name, each in ANSWERS.items()},
     "every answer": lambda call, harness: faulty_api.EveryAnswer(call, harness.faulty.calls),
     "outage": _outage,
-    **{name: _interference(change) for name, change in (INTERFERENCE | ENDINGS).items()},
+    **{name: _interference(change) for name, change in (INTERFERENCE | ENDINGS | STALE).items()},
 }
 
 

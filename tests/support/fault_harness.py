@@ -30,6 +30,7 @@ from gog_operator.resync import Resync
 from gog_operator.workqueue import WorkQueue
 from support import cluster_actors, cluster_controllers
 from support.faulty_api import Death, FaultyApi, no_fault
+from support.job_names import plain
 from support.operator_builders import manifest
 from support.policy_pods import PolicyPods
 from support.recorder import RecordedApi, Recorder, matches
@@ -38,6 +39,7 @@ STORE = {"uri": "s3://bucket/world", "secretName": "s3"}
 RESYNC_SECONDS = 60.0
 OVER = ("Completed", "Failed", "Terminated", "Aborted")
 """Phases of a Volcano Job without pods."""
+DROP: Any = ()
 ROUNDS = 400
 """Maximum number of turns; a run that takes more counts as endless."""
 
@@ -64,17 +66,23 @@ class OperatorProcess:
         self.clock, self.next_resync = clock, clock.passed
         self.queue = WorkQueue(clock.seconds, lambda: 0.5)
         self.workers = Workers(api, Platform(), self.queue, clock.now, request, clock.seconds)
-        self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now)
-        self.watcher = watch.Watcher(self.queue, self.resync.seen)
+        self.cache, self.polls = self.workers.cache, self.workers.polls
+        self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now, self.cache, self.polls)
+        self.watcher = watch.Watcher(self.queue, self.resync.seen, self.cache)
 
     def work(self) -> None:
         """Resyncs if due, then makes passes until none is due."""
         if self.clock.passed >= self.next_resync:
             self.list()
-        while (key := self.queue.take()[0]) is not None:
-            self.workers.process(key)
-        while (key := self.workers.polls.queue.take()[0]) is not None:
-            self.workers.polls.process(key)
+        while True:
+            if (key := self.queue.take()[0]) is not None:
+                self.workers.process(key)
+            elif (key := self.polls.queue.take()[0]) is not None:
+                self.polls.process(key)
+            elif (key := self.workers.policies.queue.take()[0]) is not None:
+                self.workers.policies.process(key)
+            else:
+                return
 
     def list(self) -> None:
         try:
@@ -92,11 +100,16 @@ class OperatorProcess:
             return
         self.watcher.event(resource.name, type_, body)
 
+    def last_retry(self) -> float:
+        """When the last pass is due that is made again because it failed; 0 if none is."""
+        queue = self.queue
+        return max((queue._due.get(key, 0.0) for key in queue._failures), default=0.0)
+
     def wakes(self) -> float:
-        """The time of its next pass or resync."""
-        key, seconds = self.queue.take()
-        assert key is None
-        return min(self.clock.passed + seconds, self.next_resync)
+        """The time of its next pass, poll or resync."""
+        taken = [each.take() for each in (self.queue, self.polls.queue, self.workers.policies.queue)]
+        assert all(key is None for key, _ in taken)
+        return min(self.clock.passed + min(seconds for _, seconds in taken), self.next_resync)
 
 
 def _group(body: Document) -> str:
@@ -125,7 +138,11 @@ class Harness:
         self.recorder = Recorder(self.api, self.clock.now)
         self.faulty = FaultyApi(self.recorder, no_fault, lambda: (self.turn, self.policies.changes))
         self.actors = RecordedApi(self.recorder)
+        self.chats: Document | None = None
+        """What an agent reports of its chats."""
         self.scenario = cluster_actors.Scenario()
+        self.deaf_until, self.late = 0.0, DROP
+        """Time until which the operator receives no events, and what becomes of them: DROP, or a list of them."""
         self.violations: list[str] = []
         """Broken invariants and unexpected errors of the operator."""
         self.recorder.listeners += [self._observe, self._check]
@@ -157,14 +174,14 @@ class Harness:
         self.rest()
 
     def rest(self) -> None:
-        """Runs until two consecutive resyncs change nothing."""
+        """Runs until two consecutive resyncs change nothing, with every failed pass made again."""
         quiet = 0
         for _ in range(ROUNDS):
             quiet = 0 if self.round() else quiet + 1
-            if quiet > 2:
+            if quiet > 2 and not self.operator.last_retry():
                 return
             if quiet:
-                self.clock.passed = self.operator.next_resync
+                self.clock.passed = max(self.operator.next_resync, self.operator.last_retry())
         raise AssertionError(f"did not settle: {self.conditions()}")
 
     def until(self, happens: Callable[[], Any]) -> None:
@@ -179,6 +196,7 @@ class Harness:
         """One turn each for the operator and the actors. Returns whether anything changed."""
         before = self.recorder.writes
         self.turn += 1
+        self._deliver()
         with self._surroundings():
             self.work()
         self.recorder.settle()
@@ -208,9 +226,11 @@ class Harness:
 
     def request(self, url: str, seconds: float) -> Document | None:
         """A pod's response to an HTTP request of the operator."""
+        if url.endswith("/progress") and "-predictor." in url:
+            return self.chats
         if url.endswith("/progress"):
             job = url.removeprefix("http://").partition("-trainer-0-0.")[0]
-            running = phase(self.job(job) or {}) == "Running"
+            running = phase(self.job(plain(job)) or {}) == "Running"
             return {"step": 7, "total": 10, "metrics": {"reward": 0.5}} if running else None
         answer = self.policies.answer(url, None)
         return json.loads(answer.body) if answer.status == 200 else None
@@ -218,8 +238,19 @@ class Harness:
     # -- observing
 
     def _observe(self, type_: str, body: Document) -> None:
-        if self.operator is not None:
+        if self.operator is None:
+            return
+        if self.clock.passed >= self.deaf_until:
             self.operator.observe(type_, body)
+        elif self.late is not DROP:
+            self.late.append((type_, body))
+
+    def _deliver(self) -> None:
+        """Delivers the events that are late, once the operator receives events again."""
+        if self.clock.passed >= self.deaf_until and self.late is not DROP:
+            late, self.late = self.late, DROP
+            for each in late:
+                self.operator.observe(*each)
 
     def _check(self, type_: str, body: Document) -> None:
         """A stage never has two live attempts."""
@@ -243,8 +274,15 @@ class Harness:
         return self.recorder.objects.get(paths.OURS[kind].path(self.namespace, name), {})
 
     def job(self, name: str) -> Document | None:
-        """A Volcano Job."""
-        return self.recorder.objects.get(paths.VOLCANO_JOBS.path(self.namespace, name))
+        """The Volcano Job of a plain name."""
+        jobs = (body for _, body in self.recorder.of(paths.VOLCANO_JOBS))
+        return next((body for body in jobs if plain(body["metadata"]["name"]) == name), None)
+
+    def job_path(self, name: str) -> str:
+        """Path of the Volcano Job of a plain name."""
+        job = self.job(name)
+        assert job is not None, name
+        return paths.VOLCANO_JOBS.path(self.namespace, job["metadata"]["name"])
 
     @property
     def finished(self) -> str:
@@ -267,7 +305,7 @@ class Harness:
             resource = paths.resource_of(path)
             if resource is None or resource in (paths.EVENTS, paths.PODS, paths.LEASES):
                 continue
-            found[f"{resource.plural}.{resource.group}/{body['metadata']['name']}"] = essence(body)
+            found[f"{resource.plural}.{resource.group}/{plain(body['metadata']['name'])}"] = essence(body)
         return found
 
     def events(self) -> Counter[str]:
@@ -283,7 +321,10 @@ class Harness:
         self.recorder.call("DELETE", path)
 
 
-VOLATILE = ("startTime", "completionTime", "attemptTime", "runningTime", "retryTime", "restarts", "progress", "summary")
+VOLATILE = (
+    *("startTime", "completionTime", "attemptTime", "runningTime", "retryTime"),
+    *("restarts", "progress", "summary", "pods"),
+)
 """Status fields that depend on the times of passes."""
 
 
@@ -295,6 +336,8 @@ def essence(body: Document) -> Any:
             (each["type"], each["status"], each["reason"], each["message"]) for each in status.get("conditions") or ()
         ]
         rest = {key: value for key, value in status.items() if key not in (*VOLATILE, "conditions")}
+        if "jobRef" in rest:
+            rest["jobRef"] = plain(rest["jobRef"]["name"])
         if "toolCheck" in rest:
             rest["toolCheck"] = rest["toolCheck"].get("number")
         return sorted(conditions), rest, body["spec"]
@@ -306,7 +349,7 @@ def essence(body: Document) -> Any:
 
 
 def _stage_of(job: Document) -> str:
-    return str(job["metadata"]["name"]).rpartition("-a")[0]
+    return plain(str(job["metadata"]["name"])).rpartition("-a")[0]
 
 
 def phase(job: Mapping[str, Any]) -> str:

@@ -90,6 +90,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     def log(line: str) -> None:
         reporter = config.pluginmanager.getplugin("terminalreporter")
+        if reporter is None:  # in a worker of pytest-xdist
+            return
         with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             reporter.ensure_newline()
             reporter.write_line(line)

@@ -32,6 +32,8 @@ class Hub:
         """Status and error code that every request is answered with; 0 for none."""
         self.cut = 0
         """Bytes after which a file's connection is closed; 0 for none."""
+        self.rotten: set[str] = set()
+        """Files that are sent with another last byte than the Hub states."""
         self.requests: list[str] = []
         """Method, path and range of every request."""
         self.url = ""
@@ -85,10 +87,13 @@ class Handler(BaseHTTPRequestHandler):
                     for name, file in zip(names, files, strict=True)
                 ]
             )
-        return self._json({"id": hub.repo, "sha": hub.commit, "siblings": [{"rfilename": name} for name in names]})
+        siblings = [_stated(name, file) for name, file in zip(names, files, strict=True)]
+        return self._json({"id": hub.repo, "sha": hub.commit, "siblings": siblings})
 
     def _file(self, file: Path, body: bool) -> None:
         data = file.read_bytes()
+        if file.name in self.hub.rotten:
+            data = data[:-1] + bytes([data[-1] ^ 1])
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
@@ -118,6 +123,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("X-Error-Message", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+
+def _stated(name: str, file: Path) -> dict[str, object]:
+    """What the Hub states of a file: git's hash, or the SHA-256 of one that Git LFS keeps."""
+    data = file.read_bytes()
+    git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    large = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    kept = {"lfs": large} if file.suffix == ".safetensors" else {}
+    return {"rfilename": name, "size": len(data), "blobId": git, **kept}
 
 
 def _etag(file: Path) -> str:

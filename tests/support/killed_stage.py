@@ -200,7 +200,8 @@ class Run:
         if self.kind in names:
             return [[line[name] for name in names[self.kind]] for line in self.lines()]
         name = {"stratify": "levels.jsonl", "evaluate": "answers.jsonl"}[self.kind]
-        return self.store.open(self.newest(), name).read_text()
+        rows = [json.loads(line) for line in self.store.open(self.newest(), name).read_text().splitlines()]
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 def workers(process: subprocess.Popen[bytes]) -> list[int]:

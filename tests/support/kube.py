@@ -13,7 +13,6 @@ import fcntl
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +23,15 @@ from typing import TextIO
 import pytest
 import yaml
 
+from support import ports
+
 ROOT = Path(__file__).resolve().parents[2]
 KIT = ROOT / "tests/cluster"
 CLUSTER = Path(os.environ.get("GOG_CLUSTER") or Path.home() / ".cache/gog-cluster")
 NEEDED = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 MISSING = "tests on a real API server did not run: its programs are not built, and there is no Go to build them"
 START_TRIES = 3
-"""Another process may take a free port before the server does."""
+"""Another program may take a free port before the server does."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ class ApiServer:
         return done.stdout
 
     def apply(self, *documents: dict[str, object]) -> str:
-        return self.kubectl("apply", "--server-side", "-f", "-", input=yaml.safe_dump_all(documents))
+        """Applies documents, also over fields that the chart of another test owns."""
+        return self.kubectl(
+            "apply", "--server-side", "--force-conflicts", "-f", "-", input=yaml.safe_dump_all(documents)
+        )
 
     def namespace(self, prefix: str = "test") -> str:
         """Creates a namespace that enforces the restricted Pod Security level. Returns its name."""
@@ -92,6 +96,12 @@ def available() -> bool:
 
 def built() -> bool:
     return (CLUSTER / "addons").is_dir() and all((CLUSTER / "bin" / name).exists() for name in NEEDED)
+
+
+def build() -> None:
+    """Builds the API server's programs where they are missing."""
+    if not built():
+        subprocess.run([KIT / "build", "api"], check=True)
 
 
 def obtainable(name: str) -> bool:
@@ -136,8 +146,7 @@ def serving(suffix: str = "", **environment: str) -> Iterator[ApiServer]:
         suffix: of its folder, different for each server of a session.
         environment: of tests/cluster/up.
     """
-    if not built():
-        subprocess.run([KIT / "build", "api"], check=True)
+    build()
     folder, lock = claim_folder(suffix)
     server = start(folder, **environment)
     try:
@@ -151,8 +160,8 @@ def serving(suffix: str = "", **environment: str) -> Iterator[ApiServer]:
         yield server
     finally:
         stop(folder)
+        Path(lock.name).unlink()  # before it is released, or another session may remove it first
         lock.close()
-        Path(lock.name).unlink()
 
 
 def wait_until_served(server: ApiServer, namespace: str | None = None) -> None:
@@ -173,9 +182,9 @@ def wait_until_served(server: ApiServer, namespace: str | None = None) -> None:
 
 def start(folder: Path, **environment: str) -> ApiServer:
     for attempt in range(1, START_TRIES + 1):
-        api, etcd, peer = free_ports(3)
-        ports = {"GOG_API_PORT": str(api), "GOG_ETCD_PORT": str(etcd), "GOG_ETCD_PEER_PORT": str(peer)}
-        run = kit("up", folder, "api", **{"GOG_AUDIT": "1", **ports, **environment})
+        api, etcd, peer = ports.free(3)
+        where = {"GOG_API_PORT": str(api), "GOG_ETCD_PORT": str(etcd), "GOG_ETCD_PEER_PORT": str(peer)}
+        run = kit("up", folder, "api", **{"GOG_AUDIT": "1", **where, **environment})
         if run.returncode == 0:
             return ApiServer(folder, api)
         stop(folder)
@@ -209,35 +218,25 @@ def claim_folder(suffix: str = "") -> tuple[Path, TextIO]:
                 except BlockingIOError:
                     continue
                 stop(left.with_suffix(""))
-                left.unlink()
+                left.unlink(missing_ok=True)  # its owner may have ended meanwhile
         lock = (sessions / f"{os.getpid()}{suffix}.lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
     return Path(lock.name).with_suffix(""), lock
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 # --- pytest's hooks: where the kit is not available, report it once ---
-
-skipped = pytest.StashKey[int]()
 
 
 @pytest.hookimpl(trylast=True)  # after -m has deselected tests
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if available():
         return
-    needing = [item for item in items if item.get_closest_marker("apiserver")]
-    for item in needing:
-        item.add_marker(pytest.mark.skip(reason=MISSING))
-    config.stash[skipped] = len(needing)
+    for item in items:
+        if item.get_closest_marker("apiserver"):
+            item.add_marker(pytest.mark.skip(reason=MISSING))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if count := config.stash.get(skipped, 0):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts reports, because workers collect the tests and this process prints the summary."""
+    if count := sum(MISSING in str(each.longrepr) for each in terminalreporter.stats.get("skipped", ())):
         terminalreporter.write_line(f"{count} {MISSING}")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gog import spec as settings
+from gog.offers import Asked
 from gog_operator.api import objects
 from gog_operator.api.conditions import put
 from gog_operator.api.meta import Reason
@@ -19,11 +20,15 @@ from gog_operator.plan.actions import (
     DataView,
     Event,
     JobView,
+    Launcher,
+    PublicationView,
     ReportView,
     ServerView,
+    SourcesView,
     StoreView,
     ToolCheckView,
 )
+from gog_operator.plan.erasure import ErasureView
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 STORE = settings.StoreSpec(uri="file:///store")
@@ -31,6 +36,7 @@ READY_DATA = DataView("ready", settings.DataSpec(path="/data"))
 WORLD = {"model": {"base": "tiny"}, "data": {"world": {}}}
 UNCHECKED = {"checkTools": False}
 """Of runs whose tools are toys, or whose first stage is what a test is about."""
+LAUNCHER = Launcher("registry.example/gog-trainer:1", "batch.volcano.sh/v1alpha1", "Job")
 S3 = {"uri": "s3://b/p"}
 
 
@@ -56,7 +62,7 @@ def manifest(kind: str = "GoGRun", name: str = "world", **spec: Any) -> dict[str
 
 def for_cluster(kind: str = "GoGRun", name: str = "w", **spec: Any) -> dict[str, Any]:
     """The minimal manifest that an API server accepts, with more in its spec."""
-    base = {} if kind == "Endpoint" else {**WORLD, "store": S3}
+    base = {} if kind == "ToolServer" else {**WORLD, "store": S3}
     return {"apiVersion": "gog.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": {**base, **spec}}
 
 
@@ -80,10 +86,12 @@ def make_stage(
     return stage.model_copy(update={"status": stage.status.model_copy(update=dict(status or {}))})
 
 
-def make_endpoint(role: str = "grounding", *, status: Mapping[str, Any] | None = None, **spec: Any) -> objects.Endpoint:
-    body = {"apiVersion": "gog.dev/v1alpha1", "kind": "Endpoint", "metadata": {"name": f"world-{role.lower()}"}}
-    endpoint = objects.Endpoint.model_validate({**body, "spec": {"role": role, **spec}})
-    return endpoint.model_copy(update={"status": endpoint.status.model_copy(update=dict(status or {}))})
+def make_tool_server(
+    role: str = "grounding", *, status: Mapping[str, Any] | None = None, **spec: Any
+) -> objects.ToolServer:
+    body = {"apiVersion": "gog.dev/v1alpha1", "kind": "ToolServer", "metadata": {"name": f"world-{role.lower()}"}}
+    tool_server = objects.ToolServer.model_validate({**body, "spec": {"role": role, **spec}})
+    return tool_server.model_copy(update={"status": tool_server.status.model_copy(update=dict(status or {}))})
 
 
 def holding(type_: Any, reason: Reason = Reason.RUNNING, message: str = "", *, status: bool = True) -> tuple[Any, ...]:
@@ -107,7 +115,8 @@ class FakeCluster:
     """A Cluster in memory. It refuses stale writes, as a real one does, and records every call."""
 
     def __init__(self, *, is_persistent: bool = False) -> None:
-        self.is_persistent = is_persistent
+        self.is_persistent, self.wakes = is_persistent, False
+        self.job_ttl_seconds: int | None = None
         self.checked: set[str] = set()
         self.reported = ReportView("absent") if is_persistent else ReportView("done")
         self.things: dict[tuple[str, str], objects.Object] = {}
@@ -115,8 +124,13 @@ class FakeCluster:
         self.servers: dict[str, ServerView] = {}
         self.checkpoints: dict[str, Checkpoint] = {}
         self.made = DataView("absent")
+        self.fetched = SourcesView("skipped")
+        self.erased = ErasureView("absent")
         self.tool_checks: dict[int, ToolCheckView] = {}
         self.tool_urls: dict[str, str] = {}
+        self.routes: dict[str, str] = {}
+        self.reported_chats: objects.Progress | None = None
+        self.publications: dict[str, PublicationView] = {}
         self.events: list[tuple[str, Event]] = []
         self.calls: list[str] = []
         self.now = NOW
@@ -129,7 +143,7 @@ class FakeCluster:
 
     def children(self, owner: objects.Object) -> tuple[Any, ...]:
         stages = (each for name in settings.STAGES for each in self.list(objects.STAGE_KINDS[name]))
-        return tuple(each for each in (*stages, *self.list(objects.Endpoint)) if each.owned_by(owner))
+        return tuple(each for each in (*stages, *self.list(objects.ToolServer)) if each.owned_by(owner))
 
     def create(self, thing: objects.Object) -> None:
         if thing.key in self.things:
@@ -155,8 +169,33 @@ class FakeCluster:
         self._write(current.model_copy(update={"spec": changed, "metadata": metadata}))
 
     def delete(self, kind: str, name: str, uid: str = "") -> None:
+        thing = self.things.get((kind, name))
+        if thing is not None and thing.metadata.finalizers:
+            if not thing.is_terminating:
+                self.calls.append(f"delete {name}")
+                metadata = thing.metadata.model_copy(update={"deletion_timestamp": self.now})
+                self._write(thing.model_copy(update={"metadata": metadata}))
+            return
         if self.things.pop((kind, name), None) is not None:
             self.calls.append(f"delete {name}")
+
+    def set_finalizers(self, thing: objects.Object, finalizers: tuple[str, ...]) -> None:
+        current = self.things.get(thing.key)
+        if current is None or current.metadata.resource_version != thing.metadata.resource_version:
+            raise Conflict(thing.name)
+        self.calls.append(f"finalizers {thing.name} {' '.join(finalizers)}".rstrip())
+        if current.is_terminating and not finalizers:
+            del self.things[thing.key]
+            return
+        metadata = current.metadata.model_copy(update={"finalizers": finalizers})
+        self._write(current.model_copy(update={"metadata": metadata}))
+
+    def erasure(self, run: objects.GoGRun) -> ErasureView:
+        return self.erased
+
+    def erase_artifacts(self, run: objects.GoGRun) -> None:
+        self.calls.append(f"erase {run.name}")
+        self.erased = ErasureView("running")
 
     def _write(self, thing: objects.Object) -> None:
         number = str(int(thing.metadata.resource_version) + 1)
@@ -165,6 +204,9 @@ class FakeCluster:
 
     def record(self, thing: objects.Object, event: Event, now: datetime) -> None:
         self.events.append((thing.name, event))
+
+    def launcher(self, stage: objects.Stage) -> Launcher | None:
+        return LAUNCHER if self.is_persistent else None
 
     def create_job(self, stage: objects.Stage, endpoints: dict[str, str], judge_model: str) -> None:
         assert stage.job_name not in self.jobs, "a job's name is never used twice"
@@ -183,14 +225,20 @@ class FakeCluster:
             self.calls.append(f"cancel {stage.job_name}")
             job.view = JobView("cancelled", -15)
 
-    def start_server(self, endpoint: objects.Endpoint, port: int, now: datetime) -> None:
-        old = self.servers.get(endpoint.name)
-        if old is None or old.state == "exited":
-            self.calls.append(f"serve {endpoint.name}")
-            self.servers[endpoint.name] = ServerView("starting", port=port or 4711, started=now)
+    def remove_jobs(self, owner: objects.Object) -> None:
+        self.calls.append(f"remove jobs of {owner.name}")
 
-    def server(self, endpoint: objects.Endpoint) -> ServerView | None:
-        return self.servers.get(endpoint.name)
+    def start_server(self, tool_server: objects.ToolServer, port: int, now: datetime) -> None:
+        old = self.servers.get(tool_server.name)
+        if old is None or old.state == "exited":
+            self.calls.append(f"serve {tool_server.name}")
+            self.servers[tool_server.name] = ServerView("starting", port=port or 4711, started=now)
+
+    def server(self, tool_server: objects.ToolServer) -> ServerView | None:
+        view = self.servers.get(tool_server.name)
+        if view is not None and tool_server.spec.role == "agent":
+            return replace(view, routes=self.routes.get(tool_server.name, ""))
+        return view
 
     def stop_server(self, name: str) -> None:
         if self.servers.pop(name, None) is not None:
@@ -208,9 +256,9 @@ class FakeCluster:
     def progress(self, stage: objects.Stage, job: Any) -> objects.Progress | None:
         return None
 
-    def load_version(self, endpoint: objects.Endpoint, version: str) -> None:
-        self.calls.append(f"load {version} {endpoint.name}")
-        self.servers[endpoint.name] = replace(self.servers[endpoint.name], version=version)
+    def load_version(self, tool_server: objects.ToolServer, version: str) -> None:
+        self.calls.append(f"load {version} {tool_server.name}")
+        self.servers[tool_server.name] = replace(self.servers[tool_server.name], version=version)
 
     def store_state(self, owner: objects.Stage | objects.GoGRun) -> StoreView:
         """On a persistent cluster, known only after a check since the attempt."""
@@ -223,6 +271,13 @@ class FakeCluster:
         self.calls.append(f"check {_check_of(owner)}")
         self.checked.add(_check_of(owner))
 
+    def sources(self, run: objects.GoGRun) -> SourcesView:
+        return self.fetched
+
+    def fetch_sources(self, run: objects.GoGRun) -> None:
+        self.calls.append("fetch")
+        self.fetched = SourcesView("fetching")
+
     def tool_check(self, run: objects.GoGRun) -> ToolCheckView:
         return self.tool_checks.get(run.status.tool_check.number, ToolCheckView("absent"))
 
@@ -232,6 +287,23 @@ class FakeCluster:
         self.calls.append(f"tools {number}")
         self.tool_checks[number] = ToolCheckView("running")
         self.tool_urls = dict(urls)
+
+    def set_routes(self, agent: objects.ToolServer, routes: str) -> None:
+        self.calls.append(f"routes {agent.name}")
+        self.routes[agent.name] = routes
+
+    def chats(self, agent: objects.ToolServer) -> objects.Progress | None:
+        return self.reported_chats
+
+    def agent_store(self, run: objects.GoGRun, name: str) -> settings.StoreSpec | None:
+        return None
+
+    def publication(self, run: objects.GoGRun) -> PublicationView:
+        return self.publications.get(run.name, PublicationView("absent"))
+
+    def publish(self, run: objects.GoGRun, asked: Asked, store: settings.StoreSpec) -> None:
+        self.calls.append(f"publish {asked.checkpoint} as {asked.agent} against {asked.served or 'nothing'}")
+        self.publications.setdefault(run.name, PublicationView("running"))
 
     def report(self, run: objects.GoGRun) -> ReportView:
         return self.reported

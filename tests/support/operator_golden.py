@@ -7,6 +7,7 @@ The files show a reader what runs on a cluster; a change of them changes every i
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,15 @@ from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
 
 FOLDER = Path(__file__).parents[1] / "operator" / "golden"
-PLATFORM = Platform(trainer_image="registry.example/gog-trainer:1", tools_image="registry.example/gog-tools:1")
+PLATFORM = Platform(
+    trainer_image="registry.example/gog-trainer:1",
+    tools_image="registry.example/gog-tools:1",
+    vllm_image="registry.example/vllm:1",
+)
+FULL = dataclasses.replace(
+    PLATFORM, trusted_ca="company-ca", env={"HTTPS_PROXY": "http://proxy:3128"}, admin_key=b"k" * 32, user=None
+)
+"""An installation that uses every setting."""
 STORE = {"uri": "s3://runs/world", "secretName": "s3", "endpointUrl": "http://s3.example:7070", "pathStyle": True}
 DATA = settings.DataSpec(uri="s3://runs/world")
 PLACED = {
@@ -32,6 +41,42 @@ PLACED = {
     "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
 }
 GPUS = {"requests": {"nvidia.com/gpu": "1", "memory": "64Gi"}, "limits": {"nvidia.com/gpu": "1"}}
+
+PATCH: dict[str, Any] = {
+    "targets": ["stages", "servers", "storeJobs"],
+    "env": [{"name": "FI_PROVIDER", "value": "efa"}, {"name": "OMP_NUM_THREADS", "value": "8"}],
+    "envFrom": [{"configMapRef": {"name": "nccl"}}],
+    "volumes": [
+        {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+        {"name": "qwen", "image": {"reference": "registry.example/qwen@sha256:0"}},
+    ],
+    "volumeMounts": [
+        {"name": "models", "mountPath": "/models", "readOnly": True},
+        {"name": "qwen", "mountPath": "/work/qwen", "readOnly": True},
+    ],
+    "imagePullSecrets": [{"name": "registry"}],
+    "labels": {"team": "vision"},
+    "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "true"},
+    "affinity": {
+        "podAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": {"matchLabels": {"team": "vision"}}}
+            ]
+        }
+    },
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
+    "tolerations": [{"key": "efa", "operator": "Exists"}],
+    "nodeSelector": {"pool": "h100"},
+    "runtimeClassName": "nvidia",
+    "priorityClassName": "urgent",
+    "terminationGracePeriodSeconds": 120,
+    "resourceClaims": [{"name": "nic", "resourceClaimTemplateName": "roce", "request": "one"}],
+    "securityContext": {"runAsUser": 2000, "supplementalGroups": [7]},
+    "resources": {"vpc.amazonaws.com/efa": 4, "hugepages-2Mi": "1Gi"},
+}
+"""Every field that a patch of pods can have."""
 
 Document = dict[str, Any]
 
@@ -48,10 +93,10 @@ def stage(kind: str = "GRPOStage", attempt: int = 1, name: str = "world-grpo", *
     return made.model_copy(update={"status": made.status.model_copy(update={"attempt": attempt})})
 
 
-def endpoint(role: str, name: str = "", **spec: Any) -> objects.Endpoint:
+def tool_server(role: str, name: str = "", **spec: Any) -> objects.ToolServer:
     body = {"role": role, "store": STORE, **spec}
-    made: objects.Endpoint = thing(
-        "Endpoint", name or f"world-{catalog.SERVER_BY_NAME[role].command}", body, labels={"gog.dev/run": "world"}
+    made: objects.ToolServer = thing(
+        "ToolServer", name or f"world-{catalog.SERVER_BY_NAME[role].command}", body, labels={"gog.dev/run": "world"}
     )
     return made
 
@@ -62,21 +107,26 @@ def run() -> objects.GoGRun:
     return made
 
 
-def job(**spec: Any) -> list[Document]:
+def job(platform: Platform = PLATFORM, **spec: Any) -> list[Document]:
     made = stage(**spec)
     urls = {"judge": "http://world-judge-predictor.research.svc.cluster.local"}
     body = config.render(made, data=DATA, endpoints=urls, workdir="/work")
     text = yaml.safe_dump(body, sort_keys=False)
-    return [files.configmap(made.job_name, made, {"config.yaml": text}), volcano.job(made, PLATFORM)]
+    return [files.configmap(made.job_name, made, {"config.yaml": text}), volcano.job(made, platform)]
 
 
 def server(role: str, **spec: Any) -> list[Document]:
-    return [inference.service(endpoint(role, **spec), PLATFORM, DATA)]
+    return [inference.service(tool_server(role, **spec), PLATFORM, DATA)]
 
 
-def policy(**spec: Any) -> list[Document]:
-    made = endpoint("policy", base="tiny", version="grpo/120", **spec)
-    return [inference.service(made, PLATFORM, None), inference.headless(made), inference.version_file(made)]
+def policy(platform: Platform = PLATFORM, **spec: Any) -> list[Document]:
+    made = tool_server("policy", base="tiny", version="grpo/120", **spec)
+    return [inference.service(made, platform, None), inference.headless(made), inference.version_file(made, platform)]
+
+
+def vllm(role: str = "policy", **spec: Any) -> list[Document]:
+    made = tool_server(role, runtime="vllm", **spec)
+    return [inference.service(made, PLATFORM, None), inference.headless(made)]
 
 
 def store_job(owner: Any, name: str, command: Any, body: Document, **more: Any) -> list[Document]:
@@ -103,13 +153,36 @@ CASES: dict[str, Callable[[], list[Document]]] = {
         store={"uri": "s3://runs/world", "region": "eu-central-1"},
         workers={"processes": 2, "cpu": "500m", "sharedMemory": "2Gi"},
     ),
-    "endpoint-grounding": lambda: server("grounding"),
-    "endpoint-image-search": lambda: server("imageSearch", failures={"rate": 0.05}),
-    "endpoint-text-search": lambda: server("textSearch", replicas=2, scheduling=PLACED, serviceAccountName="reader"),
-    "endpoint-judge": lambda: server("judge", backend="mine:factory", secretName="judge-key", startupSeconds=60),
-    "endpoint-policy": policy,
-    "endpoint-policy-gpu": lambda: policy(resources=GPUS, scheduling=PLACED, suspend=True, maxPixels=802816),
+    "toolserver-grounding": lambda: server("grounding"),
+    "toolserver-image-search": lambda: server("imageSearch", failures={"rate": 0.05}),
+    "toolserver-text-search": lambda: server("textSearch", replicas=2, scheduling=PLACED, serviceAccountName="reader"),
+    "toolserver-judge": lambda: server("judge", backend="mine:factory", secretName="judge-key", startupSeconds=60),
+    "toolserver-policy": policy,
+    "toolserver-policy-gpu": lambda: policy(resources=GPUS, scheduling=PLACED, suspend=True, maxPixels=802816),
+    "toolserver-vllm": lambda: vllm(base="hf://org/model", baseSecretName="hub", dtype="bfloat16", version="grpo/120"),
+    "toolserver-vllm-volume": lambda: vllm(
+        base="pvc://models/qwen",
+        options={"max-model-len": 8192},
+        resources={"limits": {"nvidia.com/gpu": "4"}},
+        replicas=2,
+        maxPixels=802816,
+    ),
+    "toolserver-vllm-judge": lambda: vllm(
+        "judge", base="hf://org/judge", model="judge-120b", secretName="judge-key", image="registry.example/own-vllm:2"
+    ),
+    "stage-volumes": lambda: job(
+        kind="SFTStage",
+        name="world-sft",
+        model={"base": "hf://org/model"},
+        sources={"hf://org/model": "pvc://gog-models/model-0123456789abcdef"},
+        data={"uri": "oci://registry.example/pool:1#pool"},
+    ),
+    "stage-patched": lambda: job(FULL, pods=[PATCH], workers={"replicas": 2, "gpus": 8}),
+    "toolserver-patched": lambda: policy(FULL, pods=[PATCH]),
     "store-job-check": check,
+    "store-job-patched": lambda: store_job(
+        run(), names.store_job("world", "data"), "data", {}, patches=(settings.PodPatch.model_validate(PATCH),)
+    ),
     "store-job-data": lambda: store_job(
         run(), names.store_job("world", "data"), "data", {"world": {"train": 400, "test": 60}}
     ),

@@ -10,7 +10,19 @@ from collections.abc import Iterator
 from typing import Any
 
 Document = dict[str, Any]
-VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+VOLUMES = {
+    *(
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "image",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    )
+}
 HANDLERS = ("startupProbe", "readinessProbe", "livenessProbe")
 
 

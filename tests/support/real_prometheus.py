@@ -15,7 +15,7 @@ from gog.spec import FailureInjection
 from gog_console.dashboards import panels, promql, tools_board
 from gog_console.dashboards.panels import Dashboard, Panel, Query
 from gog_console.dashboards.prometheus import Prometheus, Series
-from support import kube
+from support import kube, ports
 
 READY = b"Server is ready to receive web requests"
 TRIES = 3
@@ -51,7 +51,7 @@ def serving(folder: Path, configuration: str = "{}") -> Iterator[Prometheus]:
 def start(config: Path, data: Path) -> tuple[subprocess.Popen[bytes], str]:
     """The process, once it answers, and its address."""
     for _ in range(TRIES):
-        (port,) = kube.free_ports(1)
+        (port,) = ports.free(1)
         command = [
             kube.program("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={data}",
             "--storage.tsdb.retention.time=20y", f"--web.listen-address=127.0.0.1:{port}",

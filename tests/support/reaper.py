@@ -4,6 +4,7 @@ Problem: tests start API servers, object stores and whole runs, some of them dae
 end them only when pytest lives to run its teardown. Decision: every process started by a session inherits a mark in its
 environment, and a small process outside of the session waits for pytest's end, then kills whatever carries the mark.
 Forks of pytest show its own environment and so no mark: those the kernel kills. Under make, pytest dies with make.
+A worker of pytest-xdist carries the mark of the process that started it, and is a session with a mark of its own.
 Only on Linux: elsewhere there is no /proc to find the mark in.
 
 Does not remove folders: the next session removes what a dead one left (`kube.claim_folder`).

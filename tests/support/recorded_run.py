@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gog import catalog
+from gog import step_metrics
 
 START = 1_767_600_000
 """Seconds since 1970: a Monday morning. Fixed, so that images are the same each time."""
@@ -189,7 +189,7 @@ def work(pod: Pod, servers: Pod, stage: str, minute: float, time: int, done: flo
 
 
 def learn(pod: Pod, stage: str, done: float, rng: np.random.Generator) -> None:
-    for metric in catalog.step_metrics(stage):  # a plain course for each; those below have their own
+    for metric in step_metrics.of_stage(stage):  # a plain course for each; those below have their own
         if metric.gauge:
             labels = dict(metric.labels) | ({"stage": stage} if metric.by_stage else {})
             pod.set(metric.gauge, 0.4 + 0.2 * done, **labels)
@@ -299,12 +299,18 @@ def serve_and_operate(servers: Pod, operator: Pod, minute: float, time: int, rng
             servers.add("gog_server_requests", count, server=server, outcome=outcome)
         slow = rng.lognormal(math.log(0.08 if server == "text-search" else 0.2), 0.5, n)
         servers.observe("gog_server_request_duration_seconds", slow, server=server)
+    for arm, mean in (("served", 18), ("canary", 2)):
+        n = int(rng.poisson(mean))
+        failed = int(rng.binomial(n, 0.02))
+        for outcome, count in (("answered", n - failed), ("failed", failed), ("malformed", 0)):
+            servers.add("gog_agent_chats", count, arm=arm, outcome=outcome)
+        servers.observe("gog_agent_chat_duration_seconds", rng.lognormal(1.2, 0.4, n - failed), arm=arm)
     operate(operator, minute, time, rng)
 
 
 def operate(operator: Pod, minute: float, time: int, rng: np.random.Generator) -> None:
     busy = minute % 30 < 6
-    for kind in ("GoGRun", "GRPOStage", "Endpoint"):
+    for kind in ("GoGRun", "GRPOStage", "ToolServer"):
         slow = rng.lognormal(math.log(0.03), 0.5, int(rng.poisson(4)))
         operator.observe("gog_operator_reconcile_duration_seconds", slow, kind=kind)
     depth = float(rng.poisson(3.0 if busy else 0.4))
@@ -350,5 +356,5 @@ def objects(operator: Pod, minute: float, running: list[str]) -> None:
             operator.values[key] = count
     for role in ("grounding", "imageSearch", "judge", "policy"):
         waits = float(role == "policy" and 30 < minute < 33)
-        operator.set("gog_operator_endpoints", 1 - waits, role=role, ready="true")
-        operator.set("gog_operator_endpoints", waits, role=role, ready="false")
+        operator.set("gog_operator_tool_servers", 1 - waits, role=role, ready="true")
+        operator.set("gog_operator_tool_servers", waits, role=role, ready="false")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+from gog_operator.api.meta import ARTIFACTS
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import Api, ApiError, Document, Request
 
@@ -49,6 +50,8 @@ class Recorder(Api):
                 self.forget(path)
             raise
         self._date(answer)
+        if "dryRun" in (request.query or {}):
+            return answer
         self.writes += request.writes
         if method == "DELETE":
             self.refresh(path)
@@ -90,9 +93,9 @@ class Recorder(Api):
                 time.sleep(0.01)
 
     def leaving(self) -> list[str]:
-        """Objects that are being deleted, and objects all of whose owners are gone."""
+        """Objects that are being deleted, and objects all of whose owners are gone; without those that the operator holds."""
         if self.ended:
-            return list(self.objects)
+            return [path for path, body in self.objects.items() if not _is_held(body["metadata"])]
         present = {body["metadata"]["uid"] for body in self.objects.values()}
         return [path for path, body in self.objects.items() if _leaves(body["metadata"], present)]
 
@@ -134,9 +137,16 @@ class RecordedApi(Api):
         return {"items": [each for _, each in self.recorder.of(resource) if matches(each, selector)]}
 
 
+def _is_held(metadata: Document) -> bool:
+    """Whether an object that is being deleted waits for the operator, and for nothing else."""
+    return "deletionTimestamp" in metadata and metadata.get("finalizers") == [ARTIFACTS]
+
+
 def _leaves(metadata: Document, present: set[str]) -> bool:
     owners = metadata.get("ownerReferences") or ()
-    return "deletionTimestamp" in metadata or bool(owners and not any(each["uid"] in present for each in owners))
+    return ("deletionTimestamp" in metadata and not _is_held(metadata)) or bool(
+        owners and not any(each["uid"] in present for each in owners)
+    )
 
 
 def matches(body: Document, selector: str) -> bool:

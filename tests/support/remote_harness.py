@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gog_operator.api import names
 from gog_operator.api.objects import KINDS
 from gog_operator.build.platform import Platform
 from gog_operator.cluster import kube, paths
@@ -62,7 +63,7 @@ class Workplace:
 
     def create(self, kind: str, name: str, **spec: Any) -> None:
         body = manifest(kind, name, **spec)
-        if kind == "Endpoint":
+        if kind == "ToolServer":
             body["spec"] = spec
         self.api.call("POST", paths.OURS[kind].path(self.namespace), body=body)
 
@@ -103,13 +104,20 @@ class Workplace:
         listed = items(self.api, paths.EVENTS.path(self.namespace))
         return [each for each in listed if each.get("reportingComponent") == "gog-operator"]
 
+    def job_name(self, short: str) -> str:
+        """The full name of a job that a test calls `tune-a1`, by the uid of its stage; of no job before that exists."""
+        name, _, attempt = short.rpartition("-a")
+        found = [each["metadata"]["uid"] for each in self.stages() if each["metadata"]["name"] == name]
+        return names.job(name, int(attempt), found[0] if found else "")
+
     def phase(self, job: str) -> str:
-        found = self.find(paths.VOLCANO_JOBS.path(self.namespace, job)) or {}
+        """Phase of a Volcano Job. job: its short name."""
+        found = self.find(paths.VOLCANO_JOBS.path(self.namespace, self.job_name(job))) or {}
         return found.get("status", {}).get("state", {}).get("phase", "")
 
     def job_pod(self, job: str, **state: Any) -> None:
         """Creates a pending pod of a job. state: of its container."""
-        cluster_actors.job_pod(self.api, self.namespace, job, "Pending", **state)
+        cluster_actors.job_pod(self.api, self.namespace, self.job_name(job), "Pending", **state)
 
     def stages(self) -> list[dict[str, Any]]:
         kinds = ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")
@@ -131,17 +139,22 @@ class Operator:
 
     def __init__(self, api: Api, namespace: str, clock: Clock) -> None:
         self.queue = WorkQueue(clock.seconds, lambda: 0.5)
-        self.workers = Workers(api, Platform(), self.queue, clock.now)
-        self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now)
+        self.workers = Workers(api, Platform(), self.queue, clock.now, clock=clock.seconds)
+        cache, polls = self.workers.cache, self.workers.polls
+        self.resync = Resync(api, (namespace,), Platform(), self.queue, clock.now, cache, polls)
 
     def work(self) -> int:
         """Resyncs, then makes passes until none is due. Returns how many."""
         with contextlib.suppress(ApiError):  # the next one will do
             self.resync.once()
         done = 0
-        while (key := self.queue.take()[0]) is not None:
-            self.workers.process(key)
-            done += 1
-        while (key := self.workers.polls.queue.take()[0]) is not None:
-            self.workers.polls.process(key)
-        return done
+        while True:
+            if (key := self.queue.take()[0]) is not None:
+                self.workers.process(key)
+                done += 1
+            elif (key := self.workers.polls.queue.take()[0]) is not None:
+                self.workers.polls.process(key)
+            elif (key := self.workers.policies.queue.take()[0]) is not None:
+                self.workers.policies.process(key)
+            else:
+                return done

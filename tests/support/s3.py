@@ -22,7 +22,7 @@ import pytest
 
 from gog import store as stores
 from gog.spec import StoreSpec
-from support import forward_proxy
+from support import forward_proxy, ports
 
 ACCESS, SECRET, BUCKET = "gog-tests", "gog-tests-secret", "ckpt"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
@@ -56,7 +56,7 @@ class Gateway:
     def __init__(
         self, folder: Path, *, port: int = 0, options: tuple[str, ...] = (), tls: tuple[str, ...] = ()
     ) -> None:
-        self.folder, self.port, self.options, self.tls = folder, port or free_port(), options, tls
+        self.folder, self.port, self.options, self.tls = folder, port or ports.free(1)[0], options, tls
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         (folder / BUCKET).mkdir(parents=True, exist_ok=True)
 
@@ -112,12 +112,6 @@ def secure_gateway(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ga
         yield running
     finally:
         running.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _listens(port: int) -> bool:

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from importlib import resources
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from gog_recipes.runtime import config
 from gog_recipes.sft import SFTRecipe
 from gog_recipes.stratify import StratifyRecipe
 from gog_recipes.world import generate
+from support.ready_files import await_file
 
 SERVERS = {
     "grounding": ("grounding.server", []),
@@ -43,15 +43,6 @@ def start(folder: Path, tool: str, data: Path, failures: dict | None = None) -> 
         command += ["--failures", json.dumps(failures), "--timeout-seconds", "5"]
     log = (folder / f"{tool}.log").open("w")
     return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}), ready
-
-
-def await_file(path: Path, process: subprocess.Popen, seconds: float = 600) -> dict:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, f"{path.stem} ended with {process.returncode}"
-        assert time.monotonic() < deadline, f"{path.stem} was not ready within {seconds} s"
-        time.sleep(0.05)
-    return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="session")

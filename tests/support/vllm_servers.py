@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -39,11 +38,12 @@ from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout.engine import Parts
 from gog_recipes.rollout.vllm import VLLMEngine
 from gog_recipes.runtime.stage import Stage
+from support import ports
 
 SCRIPTS = Path(__file__).parent.parent / "vllm"
 ENVIRONMENT = Path(os.environ.get("GOG_VLLM", Path.home() / ".cache" / "gog-vllm"))
-START_SECONDS = 1800.0
-"""For a server on a machine that is busy with other work."""
+START_SECONDS = 7200.0
+"""For a server on a machine that is busy with other work: with a fifteenth of a core, two were not ready after half an hour."""
 CPU = torch.device("cpu")
 
 
@@ -64,7 +64,7 @@ class Server:
     """Its log."""
     options: tuple[str, ...] = ()
     """Further options."""
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=lambda: ports.free(1)[0])
     """Where it listens."""
     process: subprocess.Popen[bytes] | None = None
     """While it runs."""
@@ -107,12 +107,6 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -166,7 +160,7 @@ class Policy:
                 data=DataSpec(world=WorldSpec()),
                 store=StoreSpec(uri=(self.folder / "store").as_uri()),
                 workdir=str(self.folder / "work"),
-                endpoints={"policy": ",".join(server.url for server in servers)},
+                endpoints={"policy": ",".join(server.url for server in servers)} if servers else {},
                 tools=ToolsSpec(
                     outage=OutageSpec(patience_seconds=patience),
                     policy_server=PolicyServerSpec(backoff_seconds=backoff),

@@ -199,13 +199,13 @@ def servers(world: Path, gate: Path, adapters: Path, tmp_path_factory: pytest.Te
         server.process.communicate()
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server for one test."""
+@contextlib.contextmanager
+def starting(folder: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers, and kills them at the end."""
     started: list[Server] = []
 
     def begin(*arguments: str, **options: str) -> Server:
-        started.append(launch(tmp_path, *arguments, **options))
+        started.append(launch(folder, *arguments, **options))
         return started[-1]
 
     yield begin
@@ -213,6 +213,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         if server.process.poll() is None:
             server.process.kill()
         server.process.communicate()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts a server for one test."""
+    with starting(tmp_path) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def start_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Starts a server for the tests of a module."""
+    with starting(tmp_path_factory.mktemp("once")) as begin:
+        yield begin
 
 
 @pytest.fixture

@@ -171,12 +171,20 @@ def test_a_page_without_any_word_of_the_query_gives_its_beginning():
     [
         ("It costs 3.5 dollars at example.org today. Dr. J. Smith agrees.", 2),
         ("東京は日本の首都です。人口は千四百万人です。", 2),
+        ("他说：“塔建好了。”塔高330米！它在巴黎吗？", 3),
+        ('She said "go." He went (at once.) All was well.', 3),
         ("One line\nAnother line\n\nA third line", 3),
         ("Same again. Same again. Same again.", 1),
     ],
 )
 def test_sentences_end_where_a_reader_ends_them(page, count):
     assert len(summaries.sentences(page)) == count
+
+
+def test_a_chinese_question_finds_the_sentence_that_answers_it_and_not_one_that_asks():
+    page = "这座塔是什么时候建成的？很多人不知道。埃菲尔铁塔于1889年建成，高330米。它的颜色是棕色。"
+    assert summaries.extract("埃菲尔铁塔的高度是多少？", page, 1) == ["埃菲尔铁塔于1889年建成，高330米。"]
+    assert summaries.extract("它是什么颜色？", page, 1) == ["它的颜色是棕色。"]
 
 
 def test_scripts_without_spaces_are_compared_by_pairs_of_characters():

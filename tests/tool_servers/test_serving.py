@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -9,15 +10,17 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from urllib.parse import urlsplit
 
 import pytest
 
 from gog import dataset_zip, tool_api
 from gog import store as stores
+from gog.errors import UserError
 from gog_tools.judge import server as judge
 from gog_tools.search import server as search
-from gog_tools.serving import middleware
+from gog_tools.serving import middleware, process
 
 HEAVY = ("torch", "transformers", "kserve", "boto3", "botocore", "kubernetes")
 
@@ -189,3 +192,41 @@ def test_a_key_that_no_header_can_carry_is_refused_at_start_without_being_shown(
     assert server.process.wait(60) == 2
     error = server.process.stderr.read()
     assert error.count("\n") == 1 and "GOG_API_KEY" in error and "cret" not in error
+
+
+def test_metrics_with_a_port_of_their_own_are_not_on_that_of_the_tool():
+    page = process.serve_metrics({process.METRICS_PORT: "0"}, "127.0.0.1")
+    assert page is not None
+    with urllib.request.urlopen(f"http://127.0.0.1:{page.server_port}/metrics", timeout=10) as answer:
+        assert b"gog_server_requests_total" in answer.read()
+    page.shutdown()
+    page.server_close()
+    apart, together = (middleware.Middleware("judge", has_metrics=each) for each in (False, True))
+    assert [status_of(each, "/metrics") for each in (apart, together)] == [503, 200]
+
+
+def test_without_a_port_of_their_own_metrics_have_no_server():
+    assert process.serve_metrics({}, "127.0.0.1") is None
+
+
+def test_a_port_of_metrics_in_use_is_reported_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with pytest.raises(UserError, match=f"GOG_SERVER_METRICS_PORT={port}: cannot listen"):
+            process.serve_metrics({process.METRICS_PORT: port}, "127.0.0.1")
+
+
+def status_of(layer, path):
+    """The status of a GET request to an ASGI layer."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(layer({"type": "http", "path": path, "method": "GET", "headers": []}, receive, send))
+    return sent[0]["status"]

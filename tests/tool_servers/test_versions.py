@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
 import threading
 from urllib.parse import urlsplit
 
 import pytest
+from support import ports
 
-from gog import adapters, tensors
+from gog import adapters, offers, tensors
 from gog import store as stores
 from gog_operator.cluster import adapters as client
 
@@ -36,9 +36,9 @@ def marks(trained, tmp_path):
     opened = stores.open_store(json.loads(trained)["uri"])
     found = {"base": "plain"}
     for ref in ("sft/180", "grpo/120", "grpo/240", "grpo-no-gaze/120"):
-        folder = adapters.fetch_servable(opened, ref, tmp_path / "expected" / adapters.name_of(ref))
+        folder = adapters.fetch_servable(opened, ref, tmp_path / "expected" / offers.name_of(ref))
         weights = tensors.read(folder / adapters.WEIGHTS)
-        found[adapters.name_of(ref)] = str(round(float(sum(values.sum() for _, values in weights.values()))))
+        found[offers.name_of(ref)] = str(round(float(sum(values.sum() for _, values in weights.values()))))
     assert len(set(found.values())) == len(found)
     return found
 
@@ -51,21 +51,15 @@ def request(server, model="policy", prompt="x"):
 
 
 def load(server, ref):
-    return server.post("/v1/load_lora_adapter", {"lora_name": adapters.name_of(ref), "lora_path": ref})
+    return server.post("/v1/load_lora_adapter", {"lora_name": offers.name_of(ref), "lora_path": ref})
 
 
 def unload(server, ref):
-    return server.post("/v1/unload_lora_adapter", {"lora_name": adapters.name_of(ref)})
+    return server.post("/v1/unload_lora_adapter", {"lora_name": offers.name_of(ref)})
 
 
 def names(server):
     return [card["id"] for card in server.get("/v1/models").json()["data"]]
-
-
-def free_port():
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        return reserved.getsockname()[1]
 
 
 # ---- where versions come from
@@ -75,7 +69,7 @@ def test_a_checkpoint_is_served_with_the_adapters_it_was_trained_on(pod, marks):
     server = pod()
     for ref in ("grpo/120", "sft/180", "grpo-no-gaze/120"):
         assert load(server, ref).status == 200
-        assert request(server, adapters.name_of(ref)) == (200, adapters.name_of(ref), marks[adapters.name_of(ref)])
+        assert request(server, offers.name_of(ref)) == (200, offers.name_of(ref), marks[offers.name_of(ref)])
     assert request(server) == request(server, "") == (200, "base", "plain")
     cards = server.get("/v1/models").json()["data"]
     assert [(card["id"], card["root"], card["parent"], card["default"]) for card in cards[:2]] == [
@@ -203,7 +197,7 @@ def test_the_failure_of_an_abandoned_load_is_returned_to_the_next_client(pod, he
 @contextlib.contextmanager
 def client_of(server, ref):
     """A client that asks for a load and may disconnect."""
-    body = json.dumps({"lora_name": adapters.name_of(ref), "lora_path": ref})
+    body = json.dumps({"lora_name": offers.name_of(ref), "lora_path": ref})
     with contextlib.closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)) as connection:
         connection.request("POST", "/v1/load_lora_adapter", body)
         yield connection.close
@@ -217,7 +211,7 @@ def test_a_restarted_pod_is_not_ready_before_it_serves_its_version(pod, marks, h
     if named == "@file":
         (tmp_path / "version").write_text("grpo/120\n")
         named = f"@{tmp_path / 'version'}"
-    port = free_port()
+    port = ports.free(1)[0]
     server = pod("--version", named, "--port", str(port), SLOW="grpo-120")
     server._url = f"http://127.0.0.1:{port}"
     with held():
@@ -238,7 +232,7 @@ def test_a_pod_whose_version_cannot_be_served_exits_with_the_reason(pod, version
 
 
 def test_sigterm_ends_a_server_that_is_still_loading(pod, held):
-    port = free_port()
+    port = ports.free(1)[0]
     server = pod("--version", "grpo/120", "--port", str(port), SLOW="grpo-120")
     with held():
         server.process.terminate()
@@ -254,7 +248,7 @@ def test_pods_are_switched_once_all_have_the_version_and_older_versions_are_unlo
     for ref in ("sft/180", "grpo/120", "grpo/240"):
         assert client.ensure_version(urls, ref, client.requester()).state == "done"
         for server in pods:
-            name = adapters.name_of(ref)
+            name = offers.name_of(ref)
             assert request(server) == (200, name, marks[name])
     assert [names(server) for server in pods] == [["base", "grpo-120", "grpo-240"]] * 2
     assert client.ensure_version(urls, "", client.requester()).state == "done"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gog import vllm_options
 from gog.errors import UserError
 from gog_tools.policy import vllm_server
 
@@ -60,7 +61,7 @@ def test_a_vllm_that_cannot_start_ends_with_its_own_exit_code_and_words(tmp_path
 
 def test_options_become_flags_values_or_json():
     options = {"enforce-eager": True, "enable-prefix-caching": False, "mm-processor-kwargs": {"max_pixels": 9}}
-    line = vllm_server.command(Path("/model"), "127.0.0.1", 8000, options | {"max-loras": 4})
+    line = vllm_options.arguments("/model", "127.0.0.1", 8000, options | {"max-loras": 4})
     assert line[:2] == ["serve", "/model"] and "--enforce-eager" in line and "--enable-prefix-caching" not in line
     assert line[line.index("--mm-processor-kwargs") + 1] == '{"max_pixels": 9}'
     assert line[line.index("--max-loras") + 1] == "4"
@@ -68,9 +69,15 @@ def test_options_become_flags_values_or_json():
 
 def test_an_option_that_a_run_depends_on_cannot_be_changed():
     with pytest.raises(UserError, match=r"options.logprobs-mode: must be 'processed_logprobs' \(leave it out\)"):
-        vllm_server.command(Path("/model"), "127.0.0.1", 8000, {"logprobs-mode": "raw_logprobs"})
+        vllm_options.arguments("/model", "127.0.0.1", 8000, {"logprobs-mode": "raw_logprobs"})
 
 
 def test_a_missing_program_is_named_with_the_variable_that_names_it():
     with pytest.raises(UserError, match=r"GOG_VLLM_PROGRAM: no program /nowhere \(install vLLM"):
         vllm_server.program({"GOG_VLLM_PROGRAM": "/nowhere --flag"})
+
+
+def test_a_judge_takes_no_adapters_and_has_its_own_name():
+    line = vllm_options.arguments("/model", "0.0.0.0", 8080, {"max-model-len": 4096}, role="judge")
+    assert line[-4:] == ["--served-model-name", "judge", "--max-model-len", "4096"]
+    assert "--enable-lora" not in line and "--enable-scale-out" not in line

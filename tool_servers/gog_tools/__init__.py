@@ -1,0 +1,5 @@
+"""The tool servers. Importing the package drops log lines of libraries that say nothing to a user."""
+
+from gog import quiet
+
+quiet.quiet()

@@ -41,9 +41,9 @@ app.kubernetes.io/managed-by: gog-operator
 {{- end }}
 
 {{- define "gog.plurals" -}}
-[gogruns, curatestages, sftstages, stratifystages, grpostages, evaluatestages, endpoints]
+[gogruns, curatestages, sftstages, stratifystages, grpostages, evaluatestages, toolservers]
 {{- end }}
 
 {{- define "gog.children" -}}
-[curatestages, sftstages, stratifystages, grpostages, evaluatestages, endpoints]
+[curatestages, sftstages, stratifystages, grpostages, evaluatestages, toolservers]
 {{- end }}

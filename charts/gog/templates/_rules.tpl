@@ -1,6 +1,6 @@
 {{/*
-Permissions in a namespace of runs: exactly the verbs that the operator uses. It reads no Secrets: that one is missing it
-learns from the pods that wait for it. Volcano Jobs are deleted by garbage collection.
+Permissions in a namespace of runs: exactly the verbs that the operator uses. It reads no Secrets there: that one is missing it
+learns from the pods that wait for it. Volcano Jobs are deleted by garbage collection, or after jobs.ttlSeconds.
 */}}
 {{- define "gog.rules" -}}
 - apiGroups: [gog.dev]
@@ -9,16 +9,20 @@ learns from the pods that wait for it. Volcano Jobs are deleted by garbage colle
 - apiGroups: [gog.dev]
   resources: {{ include "gog.children" . }}
   verbs: [create, patch]
+# The finalizer of runs whose artifacts are erased with them (spec.artifactPolicy).
 - apiGroups: [gog.dev]
-  resources: [gogruns/status, curatestages/status, sftstages/status, stratifystages/status, grpostages/status, evaluatestages/status, endpoints/status]
+  resources: [gogruns]
+  verbs: [patch]
+- apiGroups: [gog.dev]
+  resources: [gogruns/status, curatestages/status, sftstages/status, stratifystages/status, grpostages/status, evaluatestages/status, toolservers/status]
   verbs: [patch]
 # Not used by the operator itself, but required where OwnerReferencesPermissionEnforcement checks blockOwnerDeletion.
 - apiGroups: [gog.dev]
-  resources: [gogruns/finalizers, curatestages/finalizers, sftstages/finalizers, stratifystages/finalizers, grpostages/finalizers, evaluatestages/finalizers, endpoints/finalizers]
+  resources: [gogruns/finalizers, curatestages/finalizers, sftstages/finalizers, stratifystages/finalizers, grpostages/finalizers, evaluatestages/finalizers, toolservers/finalizers]
   verbs: [update]
 - apiGroups: [batch.volcano.sh]
   resources: [jobs]
-  verbs: [get, list, watch, create]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [bus.volcano.sh]
   resources: [commands]
   verbs: [create]
@@ -51,11 +55,26 @@ learns from the pods that wait for it. Volcano Jobs are deleted by garbage colle
   verbs: [get, list, create, patch]
 {{- end }}
 
-{{/* Permissions in the operator's own namespace: the Lease by which one of several operators is active. */}}
+{{/* Permissions in the operator's own namespace: the Lease by which one of several operators is active, and its key. */}}
 {{- define "gog.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   verbs: [get, create, patch]
+# Its own key, from which the tokens of policy servers are derived: the only Secret that it may read.
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "gog.name" . }}-key]
+  verbs: [get]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+{{- end }}
+
+{{/* Permissions about presets, which are cluster-scoped: one is read by its name, and none is listed or watched. */}}
+{{- define "gog.presetRules" -}}
+- apiGroups: [gog.dev]
+  resources: [gogruntimes]
+  verbs: [get]
 {{- end }}
 
 {{- define "gog.subject" -}}

@@ -10,10 +10,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,7 +21,7 @@ from gog.calibration import Agreement, Case
 from gog.errors import UserError
 from gog.tool_client import Toolbox
 from gog.tool_types import Reply
-from gog_console import cli
+from gog_console import cli, one_server
 from gog_operator.api import manifest
 from gog_operator.api.objects import GoGRun
 
@@ -89,28 +85,9 @@ def _address(endpoint: settings.EndpointSpec) -> Iterator[str]:
     if endpoint.url is not None:
         yield endpoint.url
         return
-    with tempfile.TemporaryDirectory(prefix="gog-judge-") as folder:
-        ready, errors = Path(folder) / "ready.json", Path(folder) / "errors"
-        line = [sys.executable, "-m", "gog_console", "serve", "judge", "--backend", endpoint.backend]
-        line += ["--options", json.dumps(endpoint.options), "--ready-file", str(ready), "--exit-with-parent"]
-        with errors.open("wb") as stream, subprocess.Popen(line, stdout=stream, stderr=stream) as server:
-            try:
-                yield _wait(server, ready, errors, endpoint.startup_seconds)
-            finally:
-                server.terminate()
-
-
-def _wait(server: subprocess.Popen[bytes], ready: Path, errors: Path, seconds: float) -> str:
-    """Address of a server once it is ready. Raises UserError for one that ends before, or takes too long."""
-    deadline = time.monotonic() + seconds
-    while not ready.exists():
-        if server.poll() is not None:
-            last = errors.read_text("utf-8", "replace").strip().splitlines()
-            raise UserError(last[-1] if last else "the judge's server did not start", where="--backend")
-        if time.monotonic() > deadline:
-            raise UserError(f"the judge's server is not ready after {seconds:g} s", where="--backend")
-        time.sleep(0.05)
-    return str(json.loads(ready.read_text())["url"])
+    arguments = ["--backend", endpoint.backend, "--options", json.dumps(endpoint.options)]
+    with one_server.started("judge", arguments, seconds=endpoint.startup_seconds, where="--backend") as url:
+        yield url
 
 
 async def _judge(cases: Sequence[Case], url: str, tools: settings.ToolsSpec, model: str) -> list[Reply[bool]]:

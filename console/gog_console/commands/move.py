@@ -1,4 +1,5 @@
-"""`gog move check|data|report --config FILE`: the command of a store job; `gog move push FOLDER URI`: uploads a dataset.
+"""`gog move check|data|report|fetch|publish|erase --config FILE`: the command of a store job; `gog move push FOLDER URI`: uploads a
+dataset; `gog move model ADDRESS FOLDER`: fetches a base model.
 
 The result goes to stdout, and in a pod to its termination message. An error that a retry cannot fix is one sentence and
 exit code 2; a store that does not answer is one sentence and exit code 1. The operator shows either.
@@ -7,6 +8,7 @@ exit code 2; a store that does not answer is one sentence and exit code 1. The o
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gog import store
+from gog.errors import ServiceDown
 from gog.spec import StoreSpec
 from gog_console import cli
 from gog_operator.store_jobs import config, message, stores
@@ -22,7 +25,7 @@ from gog_operator.store_jobs import config, message, stores
 def main(given: argparse.Namespace) -> int:
     try:
         result = MOVES[given.what](given)
-    except store.Unavailable as error:
+    except (ServiceDown, store.Unavailable) as error:
         print(f"gog: {error}", file=sys.stderr)
         return cli.FAILED
     print(message.leave(result, os.environ))
@@ -55,6 +58,48 @@ def report(given: argparse.Namespace) -> dict[str, Any]:
     return move.write(request, stores.open_own(request.store, os.environ), datetime.now(UTC))
 
 
+def fetch(given: argparse.Namespace) -> dict[str, Any]:
+    """Fetches the sources of a run into a volume."""
+    from gog_operator.store_jobs import model as move
+
+    request = config.read(Path(given.config), config.Fetch)
+    return move.fetch(request, os.environ)
+
+
+def erase(given: argparse.Namespace) -> dict[str, Any]:
+    """Erases what a deleted run wrote."""
+    from gog_operator.store_jobs import erase as move
+
+    request = config.read(Path(given.config), config.Erase)
+    return move.erase(request, stores.open_to_erase(request.store, os.environ), os.environ)
+
+
+def publish(given: argparse.Namespace) -> dict[str, Any]:
+    """Publishes a run's policy as a version of its agent, if its evaluation passes the gate."""
+    from gog import offers
+    from gog import publication as move
+
+    request = config.read(Path(given.config), config.Publish)
+    own = stores.open_own(request.store, os.environ)
+    target = stores.open_target(request.target, os.environ)
+    names = [each.name for each in dataclasses.fields(offers.Asked)]
+    asked = offers.Asked(**{name: getattr(request, name) for name in names})
+    return move.publish(own, target, asked).document()
+
+
+def model(given: argparse.Namespace) -> dict[str, Any]:
+    """Fetches a base model into a folder."""
+    from gog_operator.store_jobs import model as move
+
+    given_options = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style}
+    spec = StoreSpec.model_validate_json(given.store) if given.store else StoreSpec(uri="s3://bucket", **given_options)
+    options = stores.trusting(spec, os.environ)
+    found = move.model(given.address, Path(given.folder), options, check=not given.any)
+    if given.link:
+        move.link(found.folder, given.link)
+    return found.document()
+
+
 def push(given: argparse.Namespace) -> dict[str, Any]:
     """Uploads a dataset folder."""
     from gog_operator.store_jobs import dataset as move
@@ -69,4 +114,13 @@ def address(uri: str) -> str:
     return uri if "://" in uri else Path(uri).absolute().as_uri()
 
 
-MOVES = {"check": check, "data": data, "report": report, "push": push}
+MOVES = {
+    "check": check,
+    "data": data,
+    "report": report,
+    "push": push,
+    "fetch": fetch,
+    "model": model,
+    "erase": erase,
+    "publish": publish,
+}

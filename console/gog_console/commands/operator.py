@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 from pathlib import Path
@@ -15,18 +16,22 @@ SPARE = 3
 def main(given: argparse.Namespace) -> int:
     from gog_operator import main
     from gog_operator.build.platform import Platform
-    from gog_operator.cluster import kube
+    from gog_operator.cluster import admin_key, kube
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     home = OWN_NAMESPACE.read_text().strip() if OWN_NAMESPACE.exists() else "default"
+    api = kube.connect(given.workers + SPARE)
+    platform = Platform.from_environment(os.environ)
+    key = admin_key.ensure(api, given.lease_namespace or home, f"{given.lease_name}-key")
     settings = main.Settings(
         namespaces=(None,) if given.all_namespaces else tuple(dict.fromkeys(given.namespace or [home])),
         home=given.lease_namespace or home,
         lease=given.lease_name,
-        platform=Platform.from_environment(os.environ),
+        platform=dataclasses.replace(platform, admin_key=key),
         workers=given.workers,
         resync=given.resync,
         port=given.port,
+        metrics_port=given.metrics_port,
     )
-    main.Operator(kube.connect(given.workers + SPARE), settings).run()
+    main.Operator(api, settings).run()
     return 0

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from gog_console import run_changes, run_files
+from gog_console import run_changes, run_files, served_agent
 from gog_console.commands import run
+from gog_operator.api.objects import ToolServer
 from gog_operator.cluster.lock import RunLock
 
 
@@ -16,7 +17,8 @@ def main(given: argparse.Namespace) -> int:
     run_files.find(folder)
     with RunLock(folder):
         cluster = run.open_cluster(folder)
-        run_changes.reopen(cluster.objects)
+        if not run_changes.reopen(cluster.objects) and isinstance(run_files.find(folder), ToolServer):
+            served_agent.forget_servers(folder)
         root = run_files.find(folder)
         lost = [] if root.finished else run_changes.repeat_lost(cluster.objects)
         if lost:
@@ -24,4 +26,5 @@ def main(given: argparse.Namespace) -> int:
                 f"the last checkpoint of {', '.join(lost)} is no longer in the store; the stage runs again",
                 file=sys.stderr,
             )
-        return run.operate(cluster, root, given.metrics_port)
+        code = run.operate(cluster, root, given.metrics_port)
+    return run.serve(folder, code)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog_console import backend_options, cli, estimate, output, run_changes, run_span
+from gog_console import backend_options, cli, estimate, output, run_changes, run_files, run_span, served_agent
 from gog_console.commands import stage
 from gog_console.status import choose
 from gog_console.status.base import Display
@@ -35,10 +35,24 @@ def main(given: argparse.Namespace) -> int:
     thing = absolute(load(given))
     preflight.check(thing, given.file)
     folder = Path(given.dir) / thing.name
+    served_agent.check(thing, folder)
     with RunLock(folder):
         cluster = open_cluster(folder)
         root = run_changes.adopt(cluster.objects, thing, folder)
-        return operate(cluster, root, given.metrics_port)
+        code = operate(cluster, root, given.metrics_port)
+    return serve(folder, code)
+
+
+def serve(folder: Path, code: int) -> int:
+    """Serves the agent of a run that is complete, until Ctrl-C. Returns the exit code of the run."""
+    root = run_files.find(folder)
+    place = served_agent.offered(root, folder) if code == cli.COMPLETE and isinstance(root, GoGRun) else None
+    if place is None:
+        return code
+    with RunLock(place):
+        served_agent.forget_servers(place)
+        served = operate(open_cluster(place), run_files.find(place))
+    return cli.COMPLETE if served == cli.INTERRUPTED else served
 
 
 def load(given: argparse.Namespace) -> Object:

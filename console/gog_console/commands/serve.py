@@ -11,7 +11,7 @@ import sys
 from gog import catalog
 from gog_operator import parent_death
 
-SERVERS = {server.command: server for server in catalog.SERVERS}
+SERVERS = {server.command: server for server in catalog.SERVED}
 PROGRAM = "GOG_SERVE_PROGRAM"
 """Environment variable with a program that runs instead, with the role and its arguments. For tests."""
 

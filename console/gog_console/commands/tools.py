@@ -33,7 +33,7 @@ def main(given: argparse.Namespace) -> int:
         raise UserError("give a manifest, or --config FILE", where="gog tools check")
     if given.config is not None:
         report = asyncio.run(tool_check.check(config.read(Path(given.config), CheckConfig)))
-        print(message.leave({"outcome": report.outcome, "message": report.summary}, os.environ))
+        print(message.leave({name: value for name, value in report.as_dict().items() if name != "tools"}, os.environ))
         return cli.COMPLETE  # the operator reads the outcome, and decides when to check again
     report = check(read(given))
     if given.output == "json":
@@ -60,7 +60,7 @@ def check(run: GoGRun) -> Report:
     with tool_servers.started(run) as servers:
         report = asyncio.run(tool_check.check(build.config(run, servers.urls, on_cluster=False)))
     dead = [_not_started(role, servers.failures[role], run) for role in build.roles(run) if role in servers.failures]
-    return Report((*dead, *report.results))
+    return Report((*dead, *report.results), report.seconds)
 
 
 def _not_started(role: str, why: str, run: GoGRun) -> Result:

@@ -1,4 +1,4 @@
-"""`gog validate FILE`: checks a manifest without touching anything, and prints what a run of it would do.
+"""`gog validate FILE`: checks a manifest without touching anything, and prints what a run of it would do; or a dataset.
 
 A manifest may be valid on one machine only, because a pod has none of the machine's folders. Without `--cluster` that is
 a note; with it, an error. A base model, a dataset and demonstrations of this machine are checked as `gog run` checks them,
@@ -19,8 +19,19 @@ from gog_console import backend_options
 from gog_operator.api import manifest, problems, sequence
 from gog_operator.api.objects import GoGRun, Object
 
+DATASETS = (".parquet", ".arrow", ".jsonl", ".ndjson")
+"""Endings of files that are datasets; .json may be a manifest."""
+
 
 def main(given: argparse.Namespace) -> int:
+    path = Path(given.file)
+    if path.is_dir() or (path.is_file() and path.suffix in DATASETS):
+        from gog_console import dataset_check  # with numpy, which a manifest of the embedded world does not need
+
+        dataset_check.check(path, [Path(each) for each in given.against])
+        return 0
+    if given.against:
+        raise UserError("is for a dataset", where="--against", remedy="name the folder of a dataset as FILE")
     thing = manifest.load(Path(given.file), given.set)
     refused = manifest.cluster_problems(thing)
     if refused and given.cluster:
@@ -73,15 +84,19 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
     shipped = getattr(model, "base", "tiny") == "tiny" and getattr(data, "path", None) is None
     if shipped and not _names_demonstrations(thing):
         return []
-    from gog import base_source  # with numpy, which a manifest of the embedded world does not need
+    from gog import base_source, mounts  # with numpy, which a manifest of the embedded world does not need
     from gog_operator import preflight
 
     notes, limits = [], None
     if isinstance(model, settings.ModelSpec) and model.base != preflight.SHIPPED_MODEL:
         folder = base_source.local(model.base)
-        if folder.is_dir() if folder is not None else remote:
+        if folder.is_dir() if folder is not None else remote and not model.base.startswith(mounts.PREFIXES):
             preflight.check_model(model, f"{where}.model.base", getattr(thing.spec, "store", None))
             limits = preflight.limits_of(model)
+        elif model.base.startswith(mounts.PREFIXES):
+            notes.append(
+                f"spec.model.base: {model.base} is checked by the stage that reads it, because only a pod has it"
+            )
         elif folder is not None:
             notes.append(f"spec.model.base: there is no folder {folder} here, so the model is not checked")
         else:

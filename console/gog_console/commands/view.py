@@ -28,7 +28,10 @@ NEAR, FAR = 5.0, 30.0
 
 
 def main(given: argparse.Namespace) -> int:
-    place = sources.resolve(given.target, Path(given.dir), options(given))
+    folder = Path(given.images) if given.images else None
+    if folder and not folder.is_dir():
+        raise UserError("no such folder", where=f"--images {folder}", remedy="name the folder of the images")
+    place = sources.resolve(given.target, Path(given.dir), options(given), folder)
     indexer = index.Indexer(place, index.location(place))
     server = serve(given, place, indexer)
     stop = threading.Event()

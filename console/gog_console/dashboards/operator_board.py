@@ -32,8 +32,8 @@ NOW = Row(
             unit="count",
         ),
         number(
-            "Endpoints not ready",
-            f'sum(max by (role) (gog_operator_endpoints{{{OPERATOR},ready="false"}}))',
+            "Tool servers not ready",
+            f'sum(max by (role) (gog_operator_tool_servers{{{OPERATOR},ready="false"}}))',
             unit="count",
             limit=1,
         ),

@@ -233,11 +233,11 @@ OPERATOR = (
         "Runs there make no progress; those of other namespaces do. Its Role or RoleBinding is missing.",
     ),
     Alert(
-        "GogEndpointNotReady",
-        'max by (namespace, role) (gog_operator_endpoints{ready="false"}) > 0',
+        "GogToolServerNotReady",
+        'max by (namespace, role) (gog_operator_tool_servers{ready="false"}) > 0',
         "15m",
         "warning",
-        "{{ $value }} endpoint(s) of role {{ $labels.role }} are not ready",
+        "{{ $value }} tool server(s) of role {{ $labels.role }} are not ready",
         "Stages that need it wait; running stages have failing tools.",
     ),
     Alert(

@@ -17,6 +17,7 @@ SECONDS, TRAJECTORIES, LEFT_OUT = (
 )
 LIMIT = 0.05
 NO_CREDIT = "no back end reports its credit"
+NO_AGENT = "no agent is served"
 NO_DECISION = "no call was held, repeated, hedged, refused or sent to a fallback"
 
 
@@ -236,10 +237,36 @@ SERVERS = Row(
     ),
 )
 
+AGENT = Row(
+    "Chats of the agent",
+    (
+        lines(
+            "Chats, by version and outcome",
+            Query(promql.per_second("gog_agent_chats_total", WHERE, "arm, outcome"), "{{arm}} {{outcome}}"),
+            unit="per_second",
+            stacked=True,
+            absent=NO_AGENT,
+            description="served: the version that is served; canary: a new one that is tried on a share of the chats.",
+        ),
+        lines(
+            "Chats that failed or broke the format",
+            Query(promql.share("gog_agent_chats_total", 'outcome!="answered"', WHERE, "arm"), "{{arm}}"),
+            unit="share",
+            absent=NO_AGENT,
+        ),
+        lines(
+            "Duration of a chat, 95th percentile",
+            Query(promql.quantile(0.95, "gog_agent_chat_duration_seconds", WHERE, "arm"), "{{arm}}"),
+            unit="seconds",
+            absent=NO_AGENT,
+        ),
+    ),
+)
+
 BOARD = Dashboard(
     "tools",
     "gog / Tools",
     "Failures, latency, cache and spend of tools, and trajectories excluded because of them.",
-    (NOW, FAILURES, LATENCY, BACK_ENDS, LOST, SERVERS),
+    (NOW, FAILURES, LATENCY, BACK_ENDS, LOST, SERVERS, AGENT),
     {"namespace": "gog_tool_calls_total", "run": "gog_tool_calls_total"},
 )

@@ -46,8 +46,8 @@ def write(run_folder: Path, *, now: datetime | None = None) -> Path:
     rendered = render(gather.gather(run_folder, now or datetime.now(UTC)))
     folder = run_folder / FOLDER
     folder.mkdir(exist_ok=True)
-    _replace(folder / "summary.json", rendered.summary)
-    return _replace(folder / "index.html", rendered.html)
+    replace(folder / "summary.json", rendered.summary)
+    return replace(folder / "index.html", rendered.html)
 
 
 def render(data: Data) -> Rendered:
@@ -56,9 +56,10 @@ def render(data: Data) -> Rendered:
     return Rendered(page.build(data), numbers + "\n")
 
 
-def _replace(path: Path, text: str) -> Path:
+def replace(path: Path, text: str) -> Path:
     """Replaces a file atomically, because the previous one may be open in a reader."""
     temporary = path.with_suffix(path.suffix + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
     return path

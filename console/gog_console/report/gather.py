@@ -24,7 +24,7 @@ from gog_console.report import selection
 from gog_console.report import stages as stage_rows
 from gog_console.report.model import Data, Evaluation, Row, Sample, Stage, kind_of, order_of, spread
 from gog_console.resources import Problem
-from gog_operator.api.objects import Endpoint, GoGRun, Object
+from gog_operator.api.objects import GoGRun, Object, ToolServer
 
 SAMPLED_STEPS = 12
 """Checkpoints of a GRPO stage from which trajectories are shown."""
@@ -40,7 +40,7 @@ def gather(folder: Path, now: datetime) -> Data:
         raise UserError("no such run folder", where=str(folder), remedy="`gog status` lists the runs")
     found, problems = resources.read(folder / "objects")
     happened = _events(folder / "events.jsonl")
-    return collect(found, _store(folder, found), now=now, name=folder.name, problems=problems, events=happened)
+    return collect(found, store_of(folder, found), now=now, name=folder.name, problems=problems, events=happened)
 
 
 def collect(
@@ -77,7 +77,7 @@ def collect(
         created=resources.utc(root.metadata.creation_timestamp) if root is not None else None,
         completed=resources.utc(root.status.completion_time) if root is not None else None,
         stages=stages,
-        endpoints=tuple(map(_endpoint, resources.endpoints_of(found))),
+        endpoints=tuple(map(_tool_server, resources.tool_servers_of(found))),
         curves=reader.all(stages, ("sft", "grpo"), "metrics.jsonl", _rows),
         levels=reader.all(stages, ("stratify",), "levels.jsonl", _levels),
         evaluations=reader.all(stages, ("evaluate",), "results.json", _evaluation),
@@ -210,8 +210,8 @@ class _Reader:
             self.problems.append(problem)
 
 
-def _endpoint(endpoint: Endpoint) -> Row:
-    return {"name": endpoint.name, "ready": endpoint.holds("Ready"), **resources.spec_of(endpoint)}
+def _tool_server(tool_server: ToolServer) -> Row:
+    return {"name": tool_server.name, "ready": tool_server.holds("Ready"), **resources.spec_of(tool_server)}
 
 
 def _expected(run: GoGRun | None, declared: Sequence[Stage]) -> list[Stage]:
@@ -222,7 +222,7 @@ def _expected(run: GoGRun | None, declared: Sequence[Stage]) -> list[Stage]:
     return [*declared, *(Stage(kind, kind) for kind in STAGES if kind not in left_out)]
 
 
-def _store(folder: Path, found: Sequence[Object]) -> store.Store:
+def store_of(folder: Path, found: Sequence[Object]) -> store.Store:
     """The store in the run folder, or the folder that the manifest names."""
     run = resources.run_of(found)
     uri = run.spec.store.uri if run is not None and run.spec.store is not None else ""
@@ -268,7 +268,15 @@ def _evaluation(path: Path) -> Evaluation:
     found: Any = json.loads(path.read_bytes())
     rows = [row for row in found["rows"] if isinstance(row, dict) and "policy" in row]
     comparisons = [row for row in found.get("comparisons") or () if isinstance(row, dict) and "a" in row and "b" in row]
-    return Evaluation(tuple(rows), tuple(comparisons))
+    means = [row for row in found.get("means") or () if isinstance(row, dict) and "policy" in row]
+    return Evaluation(tuple(rows), tuple(comparisons), tuple(means), served_by(found))
+
+
+def served_by(results: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Answers of the judge and the endpoint of an evaluation, by the model that they name."""
+    found = results.get("served_by")
+    counts = {name: each for name, each in found.items() if isinstance(each, dict)} if isinstance(found, dict) else {}
+    return {str(name): {str(model): int(count) for model, count in each.items()} for name, each in counts.items()}
 
 
 def _replace(stage: Stage, **changes: Any) -> Stage:

@@ -45,6 +45,8 @@ class Stage:
     """Completion or failure."""
     checkpoint: str = ""
     """Newest checkpoint: `grpo/120`."""
+    image: str = ""
+    """Image of its newest attempt, by digest where a node reported one; empty on one machine."""
     step: int | None = None
     """Steps done."""
     total: int | None = None
@@ -80,6 +82,10 @@ class Evaluation:
     """One row per policy and benchmark."""
     comparisons: tuple[Row, ...] = ()
     """Paired differences between policies."""
+    means: tuple[Row, ...] = ()
+    """Macro and micro means over benchmarks, one row per policy; none for a single benchmark."""
+    served_by: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Answers of the judge and the endpoint by the model that they name."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from gog_console.dashboards import palette
 from gog_console.report import (
     bars,
     charts,
+    curation,
     difficulty,
     notes,
     overview,
@@ -58,6 +59,7 @@ def build(data: Data) -> str:
         overview.problems(data),
         overview.strip(data),
         timeline.section(data),
+        curation.section(data),
         sft,
         difficulty.section(data),
         grpo,
@@ -79,7 +81,7 @@ def build(data: Data) -> str:
             str(part) for part in [bars.hatch(), *sections, _trajectories(data, len(viewer["trajectories"]))] if part
         )
     )
-    return _assemble(data.name, body, payload)
+    return assemble(f"{data.name} – run report", body, payload, component() + asset("embedded.js"))
 
 
 def embed(value: Any) -> str:
@@ -100,14 +102,21 @@ def component() -> str:
     return tags + "".join(asset(name) for name in COMPONENT)
 
 
-def _assemble(title: str, body: Markup, payload: dict[str, Any]) -> str:
-    """Fills the template; each placeholder is replaced once, so inserted content is never searched for placeholders."""
+def assemble(title: str, body: Markup, payload: dict[str, Any], script: str = "") -> str:
+    """Fills the template; each placeholder is replaced once, so inserted content is never searched for placeholders.
+
+    Args:
+        title: of the page
+        body: its content
+        payload: what its scripts read
+        script: besides that of tooltips
+    """
     style = "".join(asset(name) for name in STYLES) + parts_style()
-    script = asset("tooltip.js") + component() + asset("embedded.js")
+    script = asset("tooltip.js") + script
     values = {
         "policy": f"default-src 'none'; img-src data:; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'",
-        "title": str(tag("title", f"{title} – run report")),
+        "title": str(tag("title", title)),
         "style": style,
         "body": str(body),
         "data": embed(payload),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gog import wording
+from gog import served_models, wording
 from gog_console import formatting
 from gog_console.report import bars, overview, summary, training
 from gog_console.report.markup import Child, Markup, tag
@@ -44,7 +44,8 @@ def evaluation(data: Data) -> Markup:
         "section",
         title,
         blocks,
-        _macro(rows, benchmarks) if len(benchmarks) > 1 else None,
+        [tag("p", text, class_="note below") for text in _changes(found)],
+        _macro(found[""].means) if "" in found and found[""].means else None,
         tag("div", _differences(found), _kinds(rows, benchmarks), class_="pair"),
         id="evaluation",
     )
@@ -77,7 +78,18 @@ def _reading(rows: Sequence[tuple[str, Row]]) -> str:
     left_out = f"{formatting.count(undecided)} answers without a verdict are excluded. " if undecided else ""
     speechless = "".join(_speechless(row) for _, row in rows)
     costs = "".join(_cost(arm, row) for arm, row in rows)
-    return f"{weights}{speechless}{left_out}{costs}A question with a tool failure counts with the answer that the policy gave."
+    passed = "".join(_passed(arm, row) for arm, row in rows)
+    return f"{weights}{speechless}{left_out}{passed}{costs}A question with a tool failure counts with the answer that the policy gave."
+
+
+def _passed(arm: str, row: Row) -> str:
+    """Note on a policy that answered each question several times: the chance that one of k answers is right."""
+    found = row.get("pass_at")
+    shares = {k: number(share) for k, share in found.items() if k != "1"} if isinstance(found, Mapping) else {}
+    if not shares:
+        return ""
+    policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
+    return f"{policy}: {', '.join(f'pass@{k} {formatting.percent(share)}' for k, share in shares.items())}. "
 
 
 def _cost(arm: str, row: Row) -> str:
@@ -99,6 +111,12 @@ def _speechless(row: Row) -> str:
     return f"{formatting.policy(row['policy'])} is well formed in only {shown} of its episodes; an episode without an answer is wrong. "
 
 
+def _changes(found: Mapping[str, Evaluation]) -> list[str]:
+    """Notes on judges and endpoints that answered as several models."""
+    changes = [served_models.change(name, counts) for kept in found.values() for name, counts in kept.served_by.items()]
+    return [f"{text[0].upper()}{text[1:]}. Its answers are not those of one model." for text in changes if text]
+
+
 def _row(arm: str, row: Row) -> Markup:
     policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
     ends = summary.interval(row.get("ci95"))
@@ -117,22 +135,12 @@ def _row(arm: str, row: Row) -> Markup:
     return tag("tr", tag("td", policy, class_="name"), [tag("td", cell, class_="n") for cell in cells], class_=style)
 
 
-def _macro(rows: Sequence[tuple[str, Row]], benchmarks: Sequence[str]) -> Markup:
+def _macro(means: Sequence[Row]) -> Markup:
     """Means over benchmarks: macro (equal weight per benchmark) and micro (equal weight per question)."""
     lines = []
-    for policy in dict.fromkeys(str(row["policy"]) for arm, row in rows if not arm):
-        found = [
-            (accuracy, n)
-            for arm, row in rows
-            if not arm and row["policy"] == policy
-            for accuracy, n in [(number(row.get("accuracy")), number(row.get("n")))]
-            if accuracy is not None and n
-        ]
-        if len(found) == len(benchmarks):
-            macro = sum(accuracy for accuracy, _ in found) / len(found)
-            micro = sum(accuracy * n for accuracy, n in found) / sum(n for _, n in found)
-            cells = [tag("td", formatting.percent(value), class_="n") for value in (macro, micro)]
-            lines.append(tag("tr", tag("td", formatting.policy(policy), class_="name"), cells))
+    for row in means:
+        cells = [tag("td", formatting.percent(number(row.get(name))), class_="n") for name in ("macro", "micro")]
+        lines.append(tag("tr", tag("td", formatting.policy(row["policy"]), class_="name"), cells))
     head = tag("tr", tag("th", "Policy"), tag("th", "Macro mean"), tag("th", "Micro mean"))
     return tag(
         "div", tag("h3", "All benchmarks"), tag("table", tag("thead", head), tag("tbody", lines), class_="results")

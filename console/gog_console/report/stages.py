@@ -44,6 +44,7 @@ def row(stage: objects.Stage) -> Stage:
         started=resources.utc(stage.status.start_time),
         completed=resources.utc(stage.status.completion_time),
         checkpoint=stage.status.checkpoint,
+        image=stage.status.image.id or stage.status.image.reference,
         step=progress.step if progress is not None and "step" in known else None,
         total=progress.total if progress is not None and "total" in known else None,
         spec=resources.spec_of(stage),

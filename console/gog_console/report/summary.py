@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gog import catalog
+from gog import step_metrics
 from gog.calls.spend import Spend
 from gog.levels import Graded
+from gog_console.report import curation
 from gog_console.report.model import Data, Evaluation, Row, Stage, column, number
 
 ENDS = 10
@@ -92,6 +93,7 @@ def _line(data: Data, arm: str) -> dict[str, Any]:
     graded = data.by_arm("stratify", data.levels).get(arm, ())
     first, last, size = ends(grpo, "reward_mean")
     return {
+        "curation": curation.dropped(data) if not arm else {},
         "levels": level_counts(graded, stage.meta if stage else None),
         "unsolved": unsolved(graded, stage.meta if stage else None),
         "sft": [_step(row, "sft") for row in sft],
@@ -103,8 +105,8 @@ def _line(data: Data, arm: str) -> dict[str, Any]:
 
 
 def _step(row: Row, kind: str) -> dict[str, Any]:
-    """A step with the metrics that the catalogue lists for the summary."""
-    keys = [metric.key for metric in catalog.STEP_METRICS if kind in metric.summary_of]
+    """A step with the metrics whose rows list it for the summary."""
+    keys = [metric.key for metric in step_metrics.METRICS if kind in metric.summary_of]
     return {key: row.get(key) for key in ("step", *keys)}
 
 
@@ -119,6 +121,7 @@ def _stage(stage: Stage, data: Data) -> dict[str, Any]:
         "attempts": stage.attempts,
         "seconds": None if seconds is None else round(seconds, 3),
         "checkpoint": stage.checkpoint or None,
+        "image": stage.image or None,
     }
 
 

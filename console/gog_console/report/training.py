@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gog import catalog, profiles
+from gog import profiles, step_metrics
 from gog_console.report import charts, lengths, overview
 from gog_console.report.charts import Chart, Line
 from gog_console.report.markup import Child, Markup, tag
@@ -91,7 +91,7 @@ def time_charts(kind: str, rows: Sequence[Row]) -> list[Chart]:
     """Where the time of a step goes: one chart, none for logs without parts."""
     lines = [
         Line(part.title, column(rows, f"seconds_{part.name}"), f"part-{part.name}")
-        for part in catalog.STEP_PARTS
+        for part in step_metrics.PARTS
         if kind in part.stages and _known(rows, f"seconds_{part.name}")
     ]
     note = "seconds; at each moment one part, so what is hidden behind other work is not shown"
@@ -149,7 +149,7 @@ def _gigabytes(rows: Sequence[Row], name: str) -> list[float | None]:
 
 def _busy(rows: Sequence[Row], prefix: str) -> list[float | None]:
     """Seconds of each step in which a rank was not idle; None where its parts are unknown."""
-    names = [f"{prefix}{part.name}" for part in catalog.STEP_PARTS if part.name != "idle"]
+    names = [f"{prefix}{part.name}" for part in step_metrics.PARTS if part.name != "idle"]
     found = ([value for name in names if (value := number(row.get(name))) is not None] for row in rows)
     return [sum(each) if each else None for each in found]
 
@@ -159,7 +159,7 @@ def _has_values(chart: Chart) -> bool:
 
 
 def _step_charts(kind: str, rows: Sequence[Row], *, prefix: str = "", group: str = "grpo") -> list[Chart]:
-    """One chart per metric that the catalogue lists for this stage; those without values are left out."""
+    """One chart per metric that the rows list for this stage; those without values are left out."""
     return [
         Chart(
             f"{prefix}{metric.key}",
@@ -172,7 +172,7 @@ def _step_charts(kind: str, rows: Sequence[Row], *, prefix: str = "", group: str
             smooth=metric.smooth,
             group=group,
         )
-        for metric in catalog.step_metrics(kind)
+        for metric in step_metrics.of_stage(kind)
         if kind in metric.chart_of and _known(rows, metric.key)
     ]
 

@@ -30,7 +30,8 @@ class Scene {
     this.shown = -1;
     this.caption = h('p', { class: 'caption' });
     if (!image || !image.src) {
-      this.frame.append(h('p', { class: 'nothing broken' }, 'The image is missing from the archive.'));
+      const none = trajectory.image ? 'The image is missing from the archive.' : 'No image is recorded.';
+      this.frame.append(h('p', { class: 'nothing broken' }, none));
       return;
     }
     this.size = image;
@@ -54,21 +55,23 @@ class Scene {
   /* Shows the boxes that were on offer at a turn. */
   show(number) {
     const turns = this.trajectory.turns;
-    const place = groundOf(turns, number);
+    const places = groundsOf(turns, number);
     this.shown = number;
     this.overlay.replaceChildren();
     if (!this.size) return;
     this.frame.classList.toggle('glanced', turns[number] !== undefined && turns[number].action === 'glance');
     if (this.trajectory.region) this.overlay.append(this.box(this.trajectory.region, 'region', ''));
-    if (place < 0) return this.say(this.trajectory.region ? 'No candidates were asked for.' : '');
-    const chosen = chosenAfter(turns, place);
-    for (const candidate of turns[place].seen.candidates || []) {
-      if (candidate.elsewhere) continue; // a part of an image that a search returned
-      const style = chosen.includes(candidate.n) ? 'candidate chosen' : 'candidate';
-      this.overlay.append(this.box(candidate.box, style, `#${candidate.n}`));
+    if (places.length === 0) return this.say(this.trajectory.region ? 'No candidates were asked for.' : '');
+    for (const place of places) {
+      const chosen = chosenOf(turns, place);
+      for (const candidate of turns[place].seen.candidates) {
+        if (candidate.elsewhere) continue; // a part of an image that a search returned
+        const style = chosen.includes(candidate.n) ? 'candidate chosen' : 'candidate';
+        this.overlay.append(this.box(candidate.box, style, `#${candidate.n}`));
+      }
     }
-    const offered = (turns[place].seen.candidates || []).length;
-    this.say(`${count(offered, 'candidate')} for “${turns[place].argument || ''}” in turn ${place + 1}`);
+    const offers = places.map((place) => `${count(turns[place].seen.candidates.length, 'candidate')} for “${turns[place].argument || ''}” in turn ${place + 1}`);
+    this.say(offers.join('; '));
   }
 
   say(text) { this.caption.textContent = text; }
@@ -85,20 +88,25 @@ class Scene {
   }
 }
 
-/* Index of the grounding whose candidates hold at a turn, -1 when none does. */
-function groundOf(turns, number) {
-  const earlier = turns.map((turn, index) => (turn.seen && turn.seen.candidates && index <= number ? index : -1));
-  return Math.max(-1, ...earlier);
+const candidatesOf = (turn) => (turn.seen && turn.seen.candidates) || [];
+
+/* Index of the grounding whose candidate a turn selects by its number, -1 when no candidate has it. The newest one counts:
+   the numbers of most models continue in the next grounding, those of the tiny one begin at 1 in each. */
+function offering(turns, number, selected) {
+  return turns.findLastIndex((turn, index) => index < number && candidatesOf(turn).some(({ n }) => n === selected));
 }
 
-/* Numbers of the candidates that were searched before the next grounding. */
-function chosenAfter(turns, place) {
-  const chosen = [];
-  for (let next = place + 1; next < turns.length; next += 1) {
-    if (turns[next].action === 'ground') break;
-    chosen.push(...(turns[next].selected || []));
-  }
-  return chosen;
+/* Indices of the groundings whose candidates are shown with a turn: those that it selects from, else the newest. */
+function groundsOf(turns, number) {
+  const selected = ((turns[number] || {}).selected || []).map((each) => offering(turns, number, each));
+  const newest = turns.findLastIndex((turn, index) => index <= number && candidatesOf(turn).length > 0);
+  const found = selected.some((place) => place >= 0) ? selected : [newest];
+  return [...new Set(found)].filter((place) => place >= 0).sort((one, other) => one - other);
+}
+
+/* Numbers of a grounding's candidates that later turns selected. */
+function chosenOf(turns, place) {
+  return turns.flatMap((turn, number) => (turn.selected || []).filter((each) => offering(turns, number, each) === place));
 }
 
 /* ---- the turns */
@@ -109,6 +117,7 @@ const ACTIONS = {
   gaze: (turn) => [h('b', {}, 'Gaze'), h('q', {}, turn.selected.map((number) => `#${number}`).join(', ')), h('span', { class: 'how' }, 'searches the chosen')],
   text: (turn) => [h('b', {}, 'Text search'), quoted(turn.argument)],
   answer: (turn) => [h('b', {}, 'Answer'), quoted(turn.argument)],
+  call: (turn) => [h('b', {}, 'Call'), quoted(turn.argument)],
   none: () => [h('b', {}, 'No action')],
 };
 /* A tool that was added to the catalogue needs no row here. */
@@ -138,7 +147,7 @@ const turnMeta = (turn) => [turn.tokens && count(turn.tokens, 'token'), turn.sec
 
 function seenBlock(trajectory, turn, number) {
   const seen = turn.seen;
-  const meta = [seen.attempts && count(seen.attempts, 'attempt'), seen.cached ? 'from cache' : seconds(seen.seconds)];
+  const meta = [seen.attempts && count(seen.attempts, 'attempt'), seen.cached ? 'from cache' : seen.seconds > 0 && seconds(seen.seconds)];
   return h(
     'div',
     { class: 'seen' },
@@ -160,15 +169,17 @@ function result(trajectory, found) {
 
 function thumbnails(trajectory, place) {
   const seen = trajectory.turns[place].seen;
-  const chosen = chosenAfter(trajectory.turns, place);
+  const chosen = chosenOf(trajectory.turns, place);
   return h('div', { class: 'thumbs' }, seen.candidates.map((candidate) => thumbnail(trajectory, candidate, chosen.includes(candidate.n), seen.right === candidate.n)));
 }
 
 function searched(trajectory, number) {
-  // The newest candidate of a number counts: the tiny model's numbers begin at 1 in each grounding.
-  const offered = trajectory.turns.slice(0, number).reverse().flatMap(({ seen }) => ((seen && seen.candidates) || []).map((candidate) => ({ candidate, right: seen.right === candidate.n })));
-  const chosen = (trajectory.turns[number].selected || []).map((wanted) => offered.find(({ candidate }) => candidate.n === wanted)).filter(Boolean);
-  return h('div', { class: 'thumbs' }, chosen.map(({ candidate, right }) => thumbnail(trajectory, candidate, true, right)));
+  const { turns } = trajectory;
+  const shown = (turns[number].selected || []).map((selected) => {
+    const ground = turns[offering(turns, number, selected)];
+    return ground && thumbnail(trajectory, candidatesOf(ground).find(({ n }) => n === selected), true, ground.seen.right === selected);
+  });
+  return h('div', { class: 'thumbs' }, shown.filter(Boolean));
 }
 
 function thumbnail(trajectory, candidate, chosen, right) {
@@ -179,7 +190,7 @@ function thumbnail(trajectory, candidate, chosen, right) {
     'figure',
     { class: `thumb ${chosen ? 'chosen' : ''} ${right ? 'right' : ''}`, title: candidate.label || null },
     image && image.src ? h('img', { src: image.src, alt: `candidate ${candidate.n}`, class: crisp }) : h('div', { class: 'missing' }, '?'),
-    h('figcaption', {}, h('b', {}, `#${candidate.n}`), ` ${candidate.score.toFixed(2)}`, says && h('small', {}, says)),
+    h('figcaption', {}, h('b', {}, `#${candidate.n}`), candidate.score > 0 && ` ${candidate.score.toFixed(2)}`, says && h('small', {}, says)),
   );
 }
 
@@ -256,13 +267,15 @@ function heading(trajectory) {
       trajectory.reward && rewardParts(trajectory)),
     trajectory.excluded && h('p', { class: 'failure' }, h('b', {}, 'Excluded from learning: '), trajectory.excluded),
     trajectory.treatment && h('p', { class: 'failure' }, h('b', {}, 'Learned differently: '), trajectory.treatment),
+    trajectory.prompt && h('details', { class: 'prompt' }, h('summary', {}, 'the prompt'), h('pre', {}, tagged(trajectory.prompt))),
   );
 }
 
 function rewardParts(trajectory) {
   const { accuracy, format, total } = trajectory.reward;
   const show = (value) => (value === null || value === undefined ? '–' : Number(value.toFixed(3)));
-  return h('span', { class: 'reward' }, 'reward ', h('b', {}, show(total)), ` = accuracy ${show(accuracy)}, format ${show(format)}`,
+  const parts = format === undefined ? '' : ` = accuracy ${show(accuracy)}, format ${show(format)}`; // undefined: not gog's reward
+  return h('span', { class: 'reward' }, 'reward ', h('b', {}, show(total)), parts,
     trajectory.advantage !== undefined && ` · advantage ${signed(trajectory.advantage, 2)}`);
 }
 
@@ -287,5 +300,6 @@ function key(trajectory) {
 function facts(trajectory) {
   const chose = { true: 'yes', false: 'no' }[String(trajectory.choseRight)];
   const rows = [['Behaviour', BEHAVIOURS[trajectory.behaviour]], ['Tool calls', trajectory.toolCalls || '0'], ['Right candidate', chose], ['Ended by', STOPS[trajectory.stop]], ['Time', trajectory.seconds && seconds(trajectory.seconds)], ['Question', trajectory.questionId]];
+  rows.push(...Object.entries(trajectory.marks || {})); // further figures of another project's row
   return h('dl', { class: 'facts' }, rows.filter(([, value]) => value).map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
 }

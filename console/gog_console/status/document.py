@@ -23,7 +23,7 @@ def of_runs(lines: Sequence[Line], now: datetime) -> dict[str, Any]:
 
 
 def of_run(board: RunPage, now: datetime) -> dict[str, Any]:
-    """One run, with its stages, endpoints and events."""
+    """One run, with its stages, ToolServers and events."""
     return {
         "run": board.name,
         **_condition(board.root, board.driver),
@@ -37,7 +37,7 @@ def of_run(board: RunPage, now: datetime) -> dict[str, Any]:
                 "ready": each.holds("Ready"),
                 "restarts": each.status.restarts,
             }
-            for each in board.endpoints
+            for each in board.tool_servers
         ],
         "spend": summary.spent(board.spend),
         "events": list(board.events),

@@ -8,6 +8,7 @@ from gog_console.status import phrases, table
 from gog_operator import hints, reconcile
 from gog_operator.api.objects import Object, Stage
 from gog_operator.cluster.local import LocalCluster
+from gog_operator.plan import attempts
 
 
 def finished(cluster: LocalCluster, root: Object, report: Path | None) -> list[str]:
@@ -43,12 +44,11 @@ def remedies(cluster: LocalCluster, root: Object) -> list[str]:
 def paused(cluster: LocalCluster, root: Object) -> list[str]:
     """Lines for a run that was interrupted or suspended."""
     current = next((each for each in stages_of(cluster, root) if not each.finished), None)
-    where = ""
-    if current is not None:
-        newest = cluster.checkpoint(current.spec.store, current.store_key)
-        where = f" from step {newest.step}" if newest is not None else " from its start"
-        where = f" {current.store_key}{where}"
-    return [f"`{hints.call('resume', cluster.folder)}` resumes{where or ' it'}."]
+    if current is None:
+        return [f"`{hints.call('resume', cluster.folder)}` resumes it."]
+    newest = cluster.checkpoint(current.spec.store, current.store_key)
+    follows = attempts.resumption(current.stage, f"{newest.stage}/{newest.step}" if newest is not None else "")
+    return [f"`{hints.call('resume', cluster.folder)}` resumes the run: {current.store_key} {follows}."]
 
 
 def stages_of(cluster: LocalCluster, root: Object) -> list[Stage]:

@@ -22,7 +22,7 @@ from gog_console import estimate, formatting
 from gog_console.status import exit_message, phrases
 from gog_operator import hints
 from gog_operator.api import sequence
-from gog_operator.api.objects import KINDS, Endpoint, GoGRun, Object, Stage
+from gog_operator.api.objects import KINDS, GoGRun, Object, Stage, ToolServer
 from gog_operator.cluster.local import LocalCluster
 from gog_operator.local_loop import utc_now
 from gog_operator.plan.actions import Event
@@ -46,7 +46,7 @@ class LiveDisplay:
         self.tools_seconds: float | None = None
         self.note = ""
         self.drawn = 0.0
-        self.endpoints: tuple[Endpoint, ...] = ()
+        self.tool_servers: tuple[ToolServer, ...] = ()
         self.planned = [step.key for step in sequence.steps(root)] if isinstance(root, GoGRun) else []
         self.live = Live(console=self.console, auto_refresh=False, transient=False)
 
@@ -105,17 +105,17 @@ class LiveDisplay:
         return Group(grid, Text(note, style="dim")) if note else grid
 
     def _tools(self, grid: Table, now: datetime) -> None:
-        endpoints = self.cluster.list(Endpoint) or self.endpoints  # those of a finished run are deleted
-        self.endpoints = endpoints
-        if not endpoints:
+        tool_servers = self.cluster.list(ToolServer) or self.tool_servers  # those of a finished run are deleted
+        self.tool_servers = tool_servers
+        if not tool_servers:
             if self._preparing():
                 grid.add_row("[cyan]▸[/]", "data", "generating the dataset", "", "", self._elapsed(now))
             return
-        ready = [each for each in endpoints if each.holds("Ready")]
-        if len(ready) == len(endpoints) and self.tools_seconds is None:
+        ready = [each for each in tool_servers if each.holds("Ready")]
+        if len(ready) == len(tool_servers) and self.tools_seconds is None:
             self.tools_seconds = (now - self.began).total_seconds()
-        addresses = "  ".join(_address(each) for each in endpoints)
-        mark = "[green]✓[/]" if len(ready) == len(endpoints) else "[cyan]▸[/]"
+        addresses = "  ".join(_address(each) for each in tool_servers)
+        mark = "[green]✓[/]" if len(ready) == len(tool_servers) else "[cyan]▸[/]"
         took = formatting.clock(self.tools_seconds) if self.tools_seconds is not None else self._elapsed(now)
         grid.add_row(mark, "tools", addresses, "", "", took)
 
@@ -149,11 +149,11 @@ class LiveDisplay:
         return f"Ctrl-C is safe: `{hints.call('resume', self.cluster.folder)}` resumes{where}."
 
 
-def _address(endpoint: Endpoint) -> str:
-    role = catalog.SERVER_BY_NAME[endpoint.spec.role].title
-    if not endpoint.holds("Ready"):
+def _address(tool_server: ToolServer) -> str:
+    role = catalog.SERVER_BY_NAME[tool_server.spec.role].title
+    if not tool_server.holds("Ready"):
         return f"{role} …"
-    return f"{role} :{endpoint.status.port}" if endpoint.status.port else f"{role} {endpoint.status.url}"
+    return f"{role} :{tool_server.status.port}" if tool_server.status.port else f"{role} {tool_server.status.url}"
 
 
 def _mark(stage: Stage) -> str:

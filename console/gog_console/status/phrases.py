@@ -35,6 +35,11 @@ def _curate(metrics: Mapping[str, Any]) -> list[str]:
     behaviour = metrics.get("behaviour")
     if isinstance(behaviour, Mapping) and "none" in behaviour:
         phrases.append(f"{short_percent(behaviour['none'])} without search")
+    dropped = metrics.get("dropped")
+    if isinstance(dropped, Mapping) and dropped:
+        counts = [(name, count) for name, count in dropped.items() if isinstance(count, int)]
+        reasons = ", ".join(f"{name} {short_number(count)}" for name, count in counts)
+        phrases.append(f"{short_number(sum(count for _, count in counts))} left out: {reasons}")
     return phrases
 
 

@@ -16,7 +16,7 @@ from gog_console.run_files import RunFolder
 from gog_console.status import columns, phrases, run_state, stage_metrics
 from gog_console.status.stage_metrics import Figure
 from gog_operator.api import sequence
-from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage
+from gog_operator.api.objects import GoGRun, Object, Progress, Stage, ToolServer
 
 EVENTS = 5
 BAR = 16
@@ -78,7 +78,7 @@ class RunPage:
     """Process that drives the run; None when there is none."""
     stages: tuple[StageLine, ...]
     """Planned and existing stages, in their order."""
-    endpoints: tuple[Endpoint, ...]
+    tool_servers: tuple[ToolServer, ...]
     """Servers; empty without a driver, because servers end with their driver."""
     problems: tuple[str, ...]
     """One sentence for each object or value that cannot be read."""
@@ -98,7 +98,7 @@ def read(folder: RunFolder, now: datetime) -> RunPage:
     """
     root, driver = folder.root(), folder.driver()
     stages, torn = folder.stages()
-    endpoints, torn_endpoints = folder.endpoints()
+    servers, torn_servers = folder.tool_servers()
     by_key = {stage.store_key: stage for stage in stages}
     planned = [step.key for step in sequence.steps(root)] if isinstance(root, GoGRun) else []
     lines = [_line(folder, key, by_key.get(key), driver, now) for key in dict.fromkeys([*planned, *by_key])]
@@ -107,8 +107,8 @@ def read(folder: RunFolder, now: datetime) -> RunPage:
         root,
         driver,
         tuple(lines),
-        tuple(endpoints) if driver is not None else (),
-        (*torn, *torn_endpoints, *folder.ignored()),
+        tuple(servers) if driver is not None else (),
+        (*torn, *torn_servers, *folder.ignored()),
         tuple(folder.events(EVENTS)),
         tuple(run_state.next_step(root, driver, stages, folder.folder)),
         folder.spend(),
@@ -137,7 +137,7 @@ def lines(board: RunPage, now: datetime, width: int | None) -> list[Text]:
         (STAGES, [_stage(line, board, now, bar=width is not None) for line in board.stages]),
         (FIGURES, [_figure(line, each) for line in board.stages for each in line.figures]),
         (EVENT, [_event(event, now) for event in board.events]),
-        (ENDPOINTS, [_endpoint(each) for each in board.endpoints]),
+        (ENDPOINTS, [_tool_server(each) for each in board.tool_servers]),
         (NEXT, [list(each) for each in board.next]),
     ]
     made = _head(board, now, width)
@@ -213,8 +213,8 @@ def _event(event: dict[str, Any], now: datetime) -> list[columns.Cell]:
     return [ago, mark, formatting.printable(str(event["message"]))]
 
 
-def _endpoint(endpoint: Endpoint) -> list[columns.Cell]:
-    ready = endpoint.holds("Ready")
-    role = catalog.SERVER_BY_NAME[endpoint.spec.role].title
+def _tool_server(tool_server: ToolServer) -> list[columns.Cell]:
+    ready = tool_server.holds("Ready")
+    role = catalog.SERVER_BY_NAME[tool_server.spec.role].title
     state = Text(str(ready), style="green" if ready else "yellow")
-    return [role, state, str(endpoint.status.restarts), formatting.printable(endpoint.status.url)]
+    return [role, state, str(tool_server.status.restarts), formatting.printable(tool_server.status.url)]

@@ -17,7 +17,7 @@ from gog_console import formatting
 from gog_console.status import phrases
 from gog_console.status.metric_log import Curve
 from gog_operator import hints
-from gog_operator.api.objects import Endpoint, Object, Progress, Stage
+from gog_operator.api.objects import Object, Progress, Stage, ToolServer
 
 INTERRUPTED = "Interrupted"
 DAMAGED = "Damaged"
@@ -102,4 +102,4 @@ def next_step(root: Object, driver: int | None, stages: Sequence[Stage], folder:
         step = stage.status.checkpoint.rpartition("/")[2] if stage is not None else ""
         reached = f" from step {step}" if step else ""
         return [(hints.call("resume", folder), f"resumes{reached}")]
-    return [] if isinstance(root, Endpoint) else [(f"{logs} -f", "follows the log")]
+    return [] if isinstance(root, ToolServer) else [(f"{logs} -f", "follows the log")]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gog import catalog
+from gog import step_metrics
 from gog_console import formatting
 from gog_console.status import phrases
 from gog_console.status.metric_log import Curve
@@ -47,7 +47,7 @@ def of_stage(kind: str, progress: Progress | None, curve: Curve) -> list[Figure]
     if kind == "evaluate":
         return _accuracies(metrics.get("accuracy"))
     made = []
-    for row in catalog.step_metrics(kind):
+    for row in step_metrics.of_stage(kind):
         if kind not in row.status_of:
             continue
         values, bars = curve.values(row.key), formatting.bars(curve.stretches(row.key, WIDTH))
@@ -63,7 +63,7 @@ def _parts(kind: str, curve: Curve) -> list[Figure]:
     recent = [point.figures for point in curve.points[-phrases.RECENT :]]
     seconds = {
         part.title: sum(value for row in recent if is_number(value := row.get(f"seconds_{part.name}")))
-        for part in catalog.STEP_PARTS
+        for part in step_metrics.PARTS
         if kind in part.stages
     }
     whole = sum(seconds.values())
@@ -73,7 +73,7 @@ def _parts(kind: str, curve: Curve) -> list[Figure]:
     ]
 
 
-def _figure(row: catalog.StepMetric, values: list[float], bars: str) -> Figure:
+def _figure(row: step_metrics.StepMetric, values: list[float], bars: str) -> Figure:
     name, format_ = row.short or row.title, FORMATS.get(row.unit, formatting.short_number)
     few = max(1, min(phrases.RECENT, len(values) // 2))
     last = format_(formatting.mean(values[-few:]))

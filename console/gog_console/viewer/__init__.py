@@ -4,6 +4,8 @@
 trajectories are paged and filtered in milliseconds. A trajectory and its images are read from the archive when it is
 opened. The page uses the scripts and styles of the static report's viewer with another data source.
 
+    dumps/       readers of other projects' trajectories, one file each
+    foreign/     what these readers share
     sources.py   targets of the viewer: a run folder, a store, a single archive
     lines.py     lines and images of one archive, as a stream or one at a time
     schema.py    tables of the index, and the row of a line

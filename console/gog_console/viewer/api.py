@@ -20,12 +20,13 @@ from pydantic import ValidationError
 from gog import trajectory_zip as archives
 from gog import validation, wording
 from gog.errors import UserError
+from gog.reviews import Review
 from gog_console import formatting
 from gog_console.report import summary, viewer_payload
 from gog_console.report.model import Sample
 from gog_console.viewer import index, queries, schema
 from gog_console.viewer.lines import Archive, Line
-from gog_console.viewer.reviews import Review, Reviews
+from gog_console.viewer.reviews import Reviews
 from gog_console.viewer.sources import Source
 from gog_console.viewer.tokens import Vocabulary
 
@@ -181,7 +182,8 @@ class Api:
         entry = viewer_payload.entry(sample)
         if self.vocabulary:
             self.vocabulary.name_tokens(entry["turns"], line.trajectory)
-        return {**entry, "id": row["id"], "images": self._images(opened, row["archive"], line)}
+        own = {**where, "sample": row["sample"], "images": self._images(opened, row["archive"], line)}
+        return {**entry, **line.extra, **own}
 
     def _images(self, opened: Archive, number: int, line: Line) -> dict[str, Any]:
         """URLs and sizes of the images that exist."""

@@ -177,7 +177,8 @@ class Indexer:
             if archive in self._archives:
                 self._archives.move_to_end(archive)
                 return self._archives[archive]
-        opened = Archive((found or self._found(archive)).open())
+        place = found or self._found(archive)
+        opened = place.read(place.open())
         with self._lock:
             self._archives[archive] = opened
             while len(self._archives) > OPEN:

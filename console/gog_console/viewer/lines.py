@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pydantic import ValidationError
 
@@ -38,6 +38,8 @@ class Line:
     """The record; None when it cannot be parsed."""
     problem: str = ""
     """Why it cannot be parsed."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """What the page shows besides the record, by its name there; of other projects' dumps only."""
 
 
 class Archive:

@@ -1,4 +1,4 @@
-"""Targets of the viewer: a run folder, a store, a single archive.
+"""Targets of the viewer: a run folder, a store, a single archive, or trajectories that another project wrote.
 
 A source lists its archives and the state of its run; it is listed repeatedly, because a run may be in progress. Nothing
 is written to a source, so a store is opened without the writers' probe: a viewer's credentials may be read-only.
@@ -7,6 +7,7 @@ is written to a source, so a store is opened without the writers' probe: a viewe
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from gog.store.s3 import S3Backend
 from gog_console import resources
 from gog_console.report import stages
 from gog_console.report.model import kind_of
+from gog_console.viewer import dumps
+from gog_console.viewer.foreign import archive
+from gog_console.viewer.lines import Archive
 from gog_operator.api.objects import Object
 
 NAME = "trajectories.zip"
@@ -42,6 +46,8 @@ class Found:
     """Changes with the content."""
     open: Callable[[], Path]
     """Fetches and verifies the archive; returns its local path. Raises UserError."""
+    read: Callable[[Path], Archive] = Archive
+    """Opens what `open` returned. Raises UserError."""
 
     @property
     def ref(self) -> str:
@@ -77,13 +83,14 @@ class Source:
     """Whether listing is cheap, as on a local disk."""
 
 
-def resolve(target: str, runs: Path, options: StoreSpec | None = None) -> Source:
+def resolve(target: str, runs: Path, options: StoreSpec | None = None, images: Path | None = None) -> Source:
     """Finds the source that a command-line argument names.
 
     Args:
         target: name of a run, path, or URI.
         runs: folder of run folders.
         options: options of an S3 store; its own URI is ignored.
+        images: folder of images that other projects' trajectories name.
 
     Raises:
         UserError: nothing was found; names the known runs.
@@ -95,10 +102,16 @@ def resolve(target: str, runs: Path, options: StoreSpec | None = None) -> Source
             return of_run(folder)
         if (folder / "manifests").is_dir():
             return of_store(store.Store(folder), folder.name)
+    if name := dumps.recognise(Path(target)):
+        return of_dump(Path(target), name, images)
     if Path(target).is_file():
         return of_file(Path(target))
     known = ", ".join(sorted(each.parent.name for each in runs.glob("*/objects"))) or "none"
-    raise UserError(f"no run, store or archive {target!r}", where=str(runs), remedy=f"runs there: {known}")
+    raise UserError(
+        f"no run, store or archive {target!r}, nor anything that {', '.join(dumps.names())} wrote",
+        where=str(runs),
+        remedy=f"runs there: {known}",
+    )
 
 
 def opened(spec: StoreSpec) -> store.Store:
@@ -127,13 +140,48 @@ def of_file(path: Path) -> Source:
 
     def listed() -> Listing:
         try:
-            stat = path.stat()
+            identity = _identity(str(path), path)
         except OSError as error:
             return Listing((), ((str(path), f"cannot be read: {error.strerror}"),))
-        identity = hashlib.blake2b(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16).hexdigest()
         return Listing((Found(kind_of(path.parent.name) or path.stem, 0, identity, lambda: path),))
 
     return Source(path.name, str(path), listed)
+
+
+def of_dump(path: Path, name: str, images: Path | None = None) -> Source:
+    """Source of what another project wrote: a file, or a folder of them.
+
+    Args:
+        path: the file or folder.
+        name: of the reader in `gog_console.viewer.dumps`.
+        images: folder of the images that rows name, besides the dump's own.
+    """
+    path, reader, scratch = path.resolve(), dumps.load(name), tempfile.TemporaryDirectory(prefix="gog-view-")
+
+    def found(file: Path) -> Found:
+        identity = _identity(f"{name} {dumps.VERSION} {file}", file)
+        folders = [each for each in (file.parent, images, path if path.is_dir() else None, file.parent.parent) if each]
+        return Found(
+            file.parent.name or file.stem,
+            reader.step(file),
+            identity,
+            lambda: archive.as_lines(file, Path(scratch.name), identity),
+            lambda lines: archive.Rows(lines, reader, file, folders),
+        )
+
+    def listed() -> Listing:
+        try:
+            return Listing(tuple(map(found, dumps.files(reader, path))))
+        except OSError as error:
+            return Listing((), ((str(path), f"cannot be read: {error.strerror}"),))
+
+    return Source(path.name, f"{name} {path}", listed)
+
+
+def _identity(name: str, file: Path) -> str:
+    """Changes when the file does. Raises OSError."""
+    stat = file.stat()
+    return hashlib.blake2b(f"{name} {stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=16).hexdigest()
 
 
 def _run_listing(folder: Path, kept: store.Store) -> Listing:

@@ -5,6 +5,7 @@ A name is listed only if none of its forms means anything else in an answer; `Am
 
 from __future__ import annotations
 
+from gog import languages
 from gog.answers import tokens
 
 _ALIASES = """
@@ -60,11 +61,13 @@ Franklin D. Roosevelt = FDR = Franklin Delano Roosevelt
 Leonardo da Vinci = Leonardo Da Vinci = da Vinci
 William Shakespeare = Shakespeare
 """
+_LINES = [
+    line
+    for text in (_ALIASES, *(each.answers.aliases for each in languages.every()))
+    for line in text.strip().splitlines()
+]
 CLASSES = {
-    form: number
-    for number, line in enumerate(_ALIASES.strip().splitlines())
-    for name in line.split("=")
-    for form in tokens.variants(name)
+    form: number for number, line in enumerate(_LINES) for name in line.split("=") for form in tokens.variants(name)
 }
 """Number of its line, by the tokens of a name."""
 _WORDS = frozenset((word,) for word in ("who", "us", "un", "mit", "led", "ai", "esa", "eu"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gog import languages
 from gog.answers import aliases, dates, lists, names, quantity, refusals, sentences, tokens
 
 MAX_CHARACTERS = 4_000
@@ -30,7 +31,13 @@ def decide(question: str, accepted: Sequence[str], answer: str) -> bool:
     >>> decide("How tall is it?", ["8,849 m"], "8.849 km"), decide("Who was it?", ["Ada"], "Ada or Bob")
     (True, False)
     """
-    return any(_matches(question[:MAX_CHARACTERS], each, answer) for each in accepted)
+    plain = _plain(answer)
+    return any(_matches(question[:MAX_CHARACTERS], _plain(each), plain) for each in accepted)
+
+
+def _plain(text: str) -> str:
+    """An answer in a form that the rules read, whatever its language. A longer one is never correct."""
+    return languages.of(text).answers.plain(text) if len(text) <= MAX_CHARACTERS else text
 
 
 def _matches(question: str, accepted: str, answer: str) -> bool:

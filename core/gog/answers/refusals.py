@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from gog import languages
+
 _REFUSAL = re.compile(
     r"""^\W*(?:
         (?:sorry|unfortunately|apologies)\b.* | .*\bi\s*(?:'m|\ am)\ (?:not\ sure|unsure|unable|sorry)\b.*
@@ -11,10 +13,13 @@ _REFUSAL = re.compile(
         | (?:it\ is\ |it's\ )?(?:unknown|unclear|uncertain|undetermined|unsure|not\ (?:known|available|sure|given|stated|specified))\b.*
         | (?:n/?a|none|nil|null|nan|no\ (?:answer|idea|information|data|result|results))
         | .*\b(?:cannot|can'?t|could\ not|unable\ to)\ (?:be\ )?(?:determined?|answer(?:ed)?|identif\w+|verif\w+)\b.*
-        | (?:not\ enough|insufficient)\ information.* | 不知道.* | わかりません.* | 无法.* | 不明
+        | (?:not\ enough|insufficient)\ information.* | わかりません.*
     )\W*$""",
     re.IGNORECASE | re.VERBOSE,
 )
+
+_OTHERS = re.compile("|".join(f"(?:{each.answers.refusals})" for each in languages.every() if each.answers.refusals))
+"""Refusals in other languages."""
 
 
 def is_refusal(text: str) -> bool:
@@ -24,4 +29,6 @@ def is_refusal(text: str) -> bool:
     [True, True, True, False]
     """
     plain = " ".join(text.replace("’", "'").split())
-    return not any(char.isalnum() for char in plain) or bool(_REFUSAL.match(plain[:400]))
+    if not any(char.isalnum() for char in plain) or _REFUSAL.match(plain[:400]):
+        return True
+    return bool(_OTHERS.fullmatch(plain[:400].rstrip("。.!！")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from gog import languages
 from gog.answers import tokens
 
 MAX_CHARACTERS = 400
@@ -15,7 +16,7 @@ _LEAD = re.compile(
     r"""^(?:(?:so|thus|therefore|hence),?\s+)?(?:
         (?:i\ (?:think|believe)\ )?(?:that\ )?(?:the\ |my\ )?(?:correct\ |final\ |short\ )?answer
         (?:\ to\ (?:the|this)\ question)?(?:\ is|:|\ =|：)(?:\ that)?:?
-        | 答案是 | 答案： | 答えは | 正解は
+        | 答えは | 正解は
     )\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -52,7 +53,7 @@ def cores(question: str, answer: str) -> tuple[str, ...]:
     found = [plain]
     if len(plain) > MAX_CHARACTERS:
         return (plain,)
-    for reduce in (_without_lead, _without_tail, _after_echo, _before_echo, _without_place):
+    for reduce in (_without_lead, _without_tail, _in_its_language, _after_echo, _before_echo, _without_place):
         found += [short for text in list(found) if (short := reduce(question, text))]
     return tuple(dict.fromkeys(found))
 
@@ -66,6 +67,11 @@ def _without_lead(question: str, text: str) -> str:
 
 def _without_tail(_: str, text: str) -> str:
     return _TAIL.sub("", text) if _TAIL.search(text) else ""
+
+
+def _in_its_language(question: str, text: str) -> str:
+    answers = languages.of(text).answers
+    return answers.plain(answers.core(question, text))
 
 
 def _clause(question: str) -> tuple[str, tuple[str, ...]]:

@@ -23,6 +23,8 @@ _SIGNS = str.maketrans({
 _KEPT = frozenset("%‰‱#@*/\\§")
 """Punctuation that is a token; letters, marks, digits and symbols always are."""
 _CJK = re.compile(r"[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
+_NAME_DOT = re.compile(r"(?<=[\u3040-\u30ff\u3400-\u9fff])[·•・‧](?=[\u3040-\u30ff\u3400-\u9fff])")
+"""Between the parts of a foreign name, which may as well be written without it."""
 _ARTICLE = re.compile(
     r"^an?\s+(?=[^\W\d_]{2})(?!(?:major|minor|flat|sharp|natural|level|team|side|list|bomb|frame|grade|class|type|league|"
     r"road|train|line|series)\b)"
@@ -41,6 +43,7 @@ def clean(text: str) -> str:
     """Text with one form of each sign: compatibility characters, dashes, quotation marks, fractions, exponents."""
     text = re.sub("[⁰¹²³⁴-⁹⁺⁻]+", lambda found: "^" + found[0].translate(_SUPERSCRIPTS), text)
     text = re.sub(r"(?<=\d)(?=[₀-₉])", "_", text)  # 10₂ is not 102
+    text = _NAME_DOT.sub("", text)
     text = re.sub("([¼-¾⅐-⅞])", r" \1 ", text)  # before NFKC, which makes 11⁄2 of 1½
     text = text.translate(_SIGNS)
     return " ".join(unicodedata.normalize("NFKC", text).translate(_SIGNS).split())

@@ -47,14 +47,15 @@ def convert(reader: formats.Reader, path: Path, folder: Path) -> None:
             for row in formats.read(reader, path, split):
                 if isinstance(row, UserError):
                     raise row
-                name = _add(folder, _encoded(row))
+                name = add(folder, encoded(row))
                 lines.append(row.question.model_copy(update={"image": name}))
             jsonl.write_lines(folder / f"{split}.jsonl", lines)
     except OSError as error:
         raise unwritable(error, folder) from error
 
 
-def _encoded(row: formats.Row) -> bytes:
+def encoded(row: formats.Row) -> bytes:
+    """The encoded image of a row. Raises UserError for a file that cannot be read."""
     if isinstance(row.image, bytes):
         return row.image
     try:
@@ -63,10 +64,12 @@ def _encoded(row: formats.Row) -> bytes:
         raise UserError(f"image {row.question.image!r}: cannot read: {error.strerror}", where=row.where) from None
 
 
-def _add(folder: Path, data: bytes) -> str:
+def add(folder: Path, data: bytes) -> str:
     """Writes an encoded image into the folder unless it is there; its name relative to the folder."""
     suffix = next((each for magic, each in _MAGIC.items() if data.startswith(magic)), ".bin")
     name = f"{IMAGES}/{blake3(data).hexdigest(length=16)}{suffix}"
     if not (folder / name).exists():
-        (folder / name).write_bytes(data)
+        temporary = folder / f"{name}.tmp"  # a kill must not leave half an image under its name
+        temporary.write_bytes(data)
+        temporary.replace(folder / name)
     return name

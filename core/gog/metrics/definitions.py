@@ -2,14 +2,14 @@
 
 Names have the prefix `gog_` and base units. Labels are bounded: none holds a step, an address or an id. The values of a
 label are listed here or in gog.catalog, and every outcome starts at 0, so that "no failure" and "no data" differ. Only
-gog.catalog is imported from the rest of the project, because even the smallest process has metrics.
+gog.catalog and gog.step_metrics are imported from the rest of the project, because even the smallest process has metrics.
 """
 
 from __future__ import annotations
 
 from prometheus_client import Gauge, ProcessCollector
 
-from gog import catalog
+from gog import catalog, step_metrics
 from gog.metrics.pages import Page
 
 OUTCOMES = (
@@ -29,10 +29,11 @@ STORE_OUTCOMES = ("ok", "refused", "unavailable", "error")
 SERVER_OUTCOMES = ("ok", "client_error", "server_error", "gone")
 KINDS = catalog.STAGE_KINDS
 CONDITIONS = ("Complete", "Failed", "Suspended", "Ready", "Pending")
-ROLES = catalog.SERVER_NAMES
-COMMANDS = tuple(server.command for server in catalog.SERVERS)
+ROLES = catalog.ROLES
+COMMANDS = tuple(server.command for server in catalog.SERVED)
 ATTEMPTS = ("succeeded", "failed", "interrupted")
 SPANS = ("exported", "dropped")
+ARMS, CHAT_OUTCOMES = ("served", "canary"), ("answered", "malformed", "failed")
 PASSES = ("ok", "unavailable", "unreadable", "error")
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -126,9 +127,9 @@ TRACE_SPANS = STAGES.counter(
 def _step_gauges() -> dict[str, Gauge]:
     """One gauge for each name among the rows of STEP_METRICS; rows that share a name differ in a label."""
     gauges: dict[str, Gauge] = {}
-    for row in catalog.STEP_METRICS:
+    for row in step_metrics.METRICS:
         if row.gauge and row.gauge not in gauges:
-            sharing = [other for other in catalog.STEP_METRICS if other.gauge == row.gauge]
+            sharing = [other for other in step_metrics.METRICS if other.gauge == row.gauge]
             labels = {name: tuple(other.labels[name] for other in sharing) for name in row.labels}
             by_stage = {"stage": STAGE} if row.by_stage else {}
             gauges[row.gauge] = STAGES.gauge(row.gauge, row.unit, row.gauge_help or row.help, **labels, **by_stage)
@@ -195,6 +196,16 @@ SERVER_SECONDS = SERVERS.histogram(
     server=COMMANDS, buckets=FAST_SECONDS,
 )  # fmt: skip
 
+AGENT_CHATS = SERVERS.counter(
+    "gog_agent_chats", "chats", "Chats of an agent; malformed: a turn broke the format, or there was no answer.",
+    arm=ARMS, outcome=CHAT_OUTCOMES,
+)  # fmt: skip
+AGENT_SECONDS = SERVERS.histogram(
+    "gog_agent_chat_duration_seconds", "seconds", "Duration of a chat that did not fail, by the version that answered: "
+    "the one that is served, or the one that is tried.",
+    arm=ARMS, buckets=SECONDS,
+)  # fmt: skip
+
 # ---- control plane
 
 RUN_CONDITIONS = RUNS.gauge(
@@ -205,8 +216,8 @@ STAGE_CONDITIONS = RUNS.gauge(
     "gog_operator_stages", "stages", "Stages by the first of these conditions that is true; Ready: an attempt is running.",
     kind=KINDS, condition=CONDITIONS,
 )  # fmt: skip
-ENDPOINTS = RUNS.gauge(
-    "gog_operator_endpoints", "endpoints", "Endpoints by readiness.", role=ROLES, ready=("true", "false")
+TOOL_SERVERS = RUNS.gauge(
+    "gog_operator_tool_servers", "tool servers", "ToolServers by readiness.", role=ROLES, ready=("true", "false")
 )
 STAGE_ATTEMPTS = RUNS.counter(
     "gog_operator_attempts", "attempts", "Finished attempts of stages; interrupted: ended from outside, which counts against no limit.",
@@ -214,7 +225,7 @@ STAGE_ATTEMPTS = RUNS.counter(
 )  # fmt: skip
 RECONCILE_SECONDS = OPERATOR.histogram(
     "gog_operator_reconcile_duration_seconds", "seconds", "Duration of one reconciliation of one object.",
-    kind=("GoGRun", *KINDS, "Endpoint"), buckets=SECONDS,
+    kind=("GoGRun", *KINDS, "ToolServer"), buckets=SECONDS,
 )  # fmt: skip
 RECONCILES = OPERATOR.counter("gog_operator_reconciles", "passes", "Reconciliations by outcome.", outcome=PASSES)
 QUEUE_DEPTH = OPERATOR.gauge(
@@ -239,7 +250,7 @@ RESYNC_SECONDS = OPERATOR.gauge(
     "gog_operator_resync_duration_seconds", "seconds", "Duration of the last complete list."
 )
 OBJECTS = OPERATOR.gauge(
-    "gog_operator_objects", "objects", "Objects in the last complete list.", kind=("GoGRun", *KINDS, "Endpoint")
+    "gog_operator_objects", "objects", "Objects in the last complete list.", kind=("GoGRun", *KINDS, "ToolServer")
 )
 NAMESPACE_READABLE = OPERATOR.gauge(
     "gog_operator_namespace_readable", "0 or 1", "0 while the API server forbids the operator to list a namespace's objects.",

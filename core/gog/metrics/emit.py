@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gog import catalog
+from gog import step_metrics
 from gog.metrics import definitions as d
 
 # ---- tools
@@ -143,14 +143,14 @@ def record_progress(stage: str, step: int, total: int, now: float | None = None)
 
 
 def record_step(kind: str, stage: str, line: Mapping[str, Any]) -> None:
-    """Sets the gauges of catalog.STEP_METRICS from a step's line of the metric log.
+    """Sets the gauges of step_metrics.METRICS from a step's line of the metric log.
 
     Args:
         kind: the stage's kind, `sft` or `grpo`: which rows apply.
         stage: the stage's key, for the label: `grpo-no-gaze`.
         line: values by key; a key that is absent or None leaves its gauge as it is.
     """
-    for row in catalog.step_metrics(kind):
+    for row in step_metrics.of_stage(kind):
         value = line.get(row.key)
         if row.gauge and value is not None:
             gauge, labels = d.STEP_GAUGES[row.gauge], {**row.labels, **({"stage": stage} if row.by_stage else {})}
@@ -239,6 +239,21 @@ EXPECTED_ERRORS = ("0", "409", "429", "500", "503", "504")
 """Statuses that an API server will return some day; they start at 0, so that the first one is an increase."""
 
 
+def initialise_agent() -> None:
+    """Sets every outcome of a chat to 0 before the first one."""
+    for arm in d.ARMS:
+        for outcome in d.CHAT_OUTCOMES:
+            d.AGENT_CHATS.labels(arm, outcome)
+        d.AGENT_SECONDS.labels(arm)
+
+
+def record_chat(arm: str, outcome: str, seconds: float | None) -> None:
+    """A chat of an agent ended. seconds: its duration; None for one that failed."""
+    d.AGENT_CHATS.labels(arm, outcome).inc()
+    if seconds is not None:
+        d.AGENT_SECONDS.labels(arm).observe(seconds)
+
+
 def record_reconcile(kind: str, outcome: str, seconds: float) -> None:
     """One reconciliation of one object."""
     d.RECONCILES.labels(outcome).inc()
@@ -271,9 +286,9 @@ def record_attempt(kind: str, outcome: str) -> None:
 
 
 def record_object_counts(
-    runs: Mapping[str, int], stages: Mapping[tuple[str, str], int], endpoints: Mapping[tuple[str, str], int]
+    runs: Mapping[str, int], stages: Mapping[tuple[str, str], int], tool_servers: Mapping[tuple[str, str], int]
 ) -> None:
-    """Number of runs by condition, of stages by kind and condition, of endpoints by role and readiness (`true`, `false`)."""
+    """Number of runs by condition, of stages by kind and condition, of tool servers by role and readiness (`true`, `false`)."""
     for condition in d.CONDITIONS:
         d.RUN_CONDITIONS.labels(condition).set(runs.get(condition, 0))
     for kind in d.KINDS:
@@ -281,4 +296,4 @@ def record_object_counts(
             d.STAGE_CONDITIONS.labels(kind, condition).set(stages.get((kind, condition), 0))
     for role in d.ROLES:
         for ready in ("true", "false"):
-            d.ENDPOINTS.labels(role, ready).set(endpoints.get((role, ready), 0))
+            d.TOOL_SERVERS.labels(role, ready).set(tool_servers.get((role, ready), 0))

@@ -12,17 +12,23 @@ bounded, because the API server refuses rules about unbounded ones.
 from __future__ import annotations
 
 from gog.spec.base import POLICIES, STAGES, TOOLS, Gaze, KubeName, Level, Name, Quantity, Share, Spec, StageName, Text
+from gog.spec.curation import CurateSettings
 from gog.spec.endpoints import (
     KEY,
     VLLM_PROGRAM,
     EndpointSpec,
     EndpointsSpec,
     FailureInjection,
+    JudgeEndpointSpec,
     ModelEndpoint,
+    ModelServerSpec,
     PolicyEndpointSpec,
     key_variable,
 )
+from gog.spec.evaluation import BenchmarkSettings, EvaluateSettings
+from gog.spec.pod_patches import Patched, PodPatch
 from gog.spec.pods import (
+    GPU_RESOURCE,
     LabelKey,
     LabelValue,
     Placement,
@@ -45,12 +51,20 @@ from gog.spec.recipe_configs import (
     StratifyConfig,
 )
 from gog.spec.runs import GRPO, SFT, Arm, Curate, Evaluate, ImagesSpec, RunSpec, Stages, Stratify
-from gog.spec.sources import DataSpec, ModelSpec, PixelBounds, RetentionSpec, StoreSpec, WorldSpec
+from gog.spec.serving import AgentServeSpec, AgentSpec, CanarySpec, ChatLimits, GateSpec, ServeSpec
+from gog.spec.sources import (
+    DataSpec,
+    FetchedSources,
+    ModelCacheSpec,
+    ModelSpec,
+    PixelBounds,
+    RetentionSpec,
+    StoreSpec,
+    WorldSpec,
+)
 from gog.spec.stages import (
     AgentSettings,
-    CurateSettings,
     EngineSettings,
-    EvaluateSettings,
     GRPOSettings,
     LoraSettings,
     Offload,
@@ -75,6 +89,7 @@ from gog.spec.traces import StageTracesSpec, TracesSpec
 
 __all__ = [
     "CONFIGS",
+    "GPU_RESOURCE",
     "GRPO",
     "KEY",
     "NEEDS",
@@ -84,11 +99,16 @@ __all__ = [
     "STAGES",
     "TOOLS",
     "VLLM_PROGRAM",
+    "AgentServeSpec",
     "AgentSettings",
+    "AgentSpec",
     "Arm",
+    "BenchmarkSettings",
     "BudgetSpec",
     "CacheSpec",
     "CallPolicy",
+    "CanarySpec",
+    "ChatLimits",
     "Curate",
     "CurateConfig",
     "CurateSettings",
@@ -101,24 +121,31 @@ __all__ = [
     "EvaluateSettings",
     "FailureInjection",
     "FallbackSpec",
+    "FetchedSources",
     "GRPOConfig",
     "GRPOSettings",
+    "GateSpec",
     "Gaze",
     "ImagesSpec",
+    "JudgeEndpointSpec",
     "JudgePolicy",
     "KubeName",
     "LabelKey",
     "LabelValue",
     "Level",
     "LoraSettings",
+    "ModelCacheSpec",
     "ModelEndpoint",
+    "ModelServerSpec",
     "ModelSpec",
     "Name",
     "Offload",
     "OptimizerSettings",
     "OutageSpec",
+    "Patched",
     "PixelBounds",
     "Placement",
+    "PodPatch",
     "PolicyEndpointSpec",
     "PolicyServerSpec",
     "ProfileSettings",
@@ -131,6 +158,7 @@ __all__ = [
     "SFTConfig",
     "SFTSettings",
     "SchedulingSpec",
+    "ServeSpec",
     "Share",
     "Spec",
     "StageConfig",

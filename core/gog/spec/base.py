@@ -12,7 +12,17 @@ from gog import catalog
 
 STAGES = catalog.STAGE_NAMES
 TOOLS = catalog.TOOL_NAMES
-POLICIES = ("direct", "whole-image", "first-candidate", "prompted", "sft", "grpo", "endpoint-direct", "endpoint")
+POLICIES = (
+    "direct",
+    "whole-image",
+    "first-candidate",
+    "prompted",
+    "full-search",
+    "sft",
+    "grpo",
+    "endpoint-direct",
+    "endpoint",
+)
 
 if TYPE_CHECKING:
     StageName = str
@@ -76,6 +86,8 @@ ToolFailures = Literal["exclude", "mask", "drop", "keep", "zero", "fatal-clamp"]
 Share = Annotated[float, Field(ge=0, le=1)]
 PLAIN_URL = "^https?://[^@?#]+$"
 """The base URL of a server, without user, password and query: specs are printed, and keys belong into Secrets."""
+SERVER = r"^(https?://[^@?#]+|[a-z]([-a-z0-9]*[a-z0-9])?)$"
+"""Pattern of a server: its base URL as in PLAIN_URL, or the name of its ToolServer."""
 QUANTITY = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 """Pattern of a Kubernetes quantity that is not negative."""
 _Amount = Annotated[str, Field(pattern=QUANTITY, max_length=32)]
@@ -103,3 +115,7 @@ class Spec(BaseModel):
         populate_by_name=True,
         use_attribute_docstrings=True,
     )
+
+    def as_given(self) -> dict[str, Any]:
+        """The fields that were set, as a manifest writes them."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

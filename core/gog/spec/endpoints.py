@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, create_model, field_validator, model_validator
 
@@ -120,10 +120,17 @@ class EndpointSpec(Spec):
     failures: FailureInjection = Field(
         FailureInjection(), description="Failures injected on purpose, to see what they do to a run. Default: none."
     )
+    image: str | None = Field(
+        None,
+        max_length=512,
+        description="Image of the server's pods, on a cluster: one with gog and the back end, or with runtime vllm one that "
+        "has `vllm` on its path. Default: the operator's image for the role.",
+    )
 
     @model_validator(mode="after")
     def _a_url_starts_nothing(self) -> EndpointSpec:
-        ours = [name for name in ("backend", "options", "resources", "failures") if name in self.model_fields_set]
+        configures = ("backend", "options", "resources", "failures", "image")
+        ours = [name for name in configures if name in self.model_fields_set]
         if self.url is not None and ours:
             raise ValueError(
                 f"url names an existing server, {ours[0]} configures one that gog starts: leave one of them out"
@@ -131,18 +138,18 @@ class EndpointSpec(Spec):
         return self
 
 
-class PolicyEndpointSpec(EndpointSpec):
-    """The policy's server: it samples the turns of stages with `engine: vllm`, and serves the trained policy."""
+class ModelServerSpec(EndpointSpec):
+    """A server of a language model: gog's own, or a vLLM."""
 
     runtime: Literal["gog", "vllm"] = Field(
         "gog",
-        description="What runs in the server that gog starts. gog: gog's own server of checkpoints, for a run that is "
-        "complete, on a cluster; vllm: a vLLM that samples for stages with `engine: vllm`, on one machine, started with "
-        "the first of them; its program is named by GOG_VLLM_PROGRAM, its own options by `options`.",
+        description="What runs in the server that gog starts. gog: gog's own server, of a back end or of checkpoints; vllm: a "
+        "vLLM with `options` as its own options, on GPUs unless `resources` name none. On a cluster `image` is any image with "
+        "`vllm` on its path; on one machine GOG_VLLM_PROGRAM names the program.",
     )
 
     @model_validator(mode="after")
-    def _vllm_has_no_back_end_of_ours(self) -> PolicyEndpointSpec:
+    def _vllm_has_no_back_end_of_ours(self) -> Self:
         if self.runtime != "vllm":
             return self
         if self.url is not None:
@@ -153,11 +160,30 @@ class PolicyEndpointSpec(EndpointSpec):
         return self
 
 
+class JudgeEndpointSpec(ModelServerSpec):
+    """The judge's server."""
+
+    base: str = Field(
+        "",
+        max_length=1024,
+        description="Model of a judge with runtime vllm, as a run's model.base; any that vLLM serves. Default: none.",
+    )
+    base_secret_name: KubeName | None = Field(
+        None, description="Secret with HF_TOKEN, as a run's model.secretName. Default: none."
+    )
+
+
+class PolicyEndpointSpec(ModelServerSpec):
+    """The policy's server: it samples the turns of stages with `engine: vllm`, and serves the trained policy."""
+
+
+_KINDS: dict[str, type[EndpointSpec]] = {"judge": JudgeEndpointSpec}
+"""Classes of the tools that have more fields than the rest."""
 _BY_TOOL: dict[str, Any] = {
     tool.field: (
         (EndpointSpec | None, Field(None, description=f"{tool.help} Default: the run does not have this tool."))
         if tool.optional
-        else (EndpointSpec, Field(EndpointSpec(), description=tool.help))
+        else (kind := _KINDS.get(tool.name, EndpointSpec), Field(kind(), description=tool.help))
     )
     for tool in catalog.TOOLS
 }
@@ -171,8 +197,8 @@ class EndpointsSpec(_ByTool):
     policy: PolicyEndpointSpec | None = Field(
         None,
         description="The policy's server. With `engine: vllm` in a stage it samples the stage's turns: url is that of a "
-        "vLLM, or of several replicas, separated by commas, or runtime: vllm starts one. Otherwise it serves the trained "
-        "policy once the run is complete, on a cluster. Default: none.",
+        "vLLM, or of several replicas, separated by commas, or runtime: vllm starts one. Once the run is complete, it serves "
+        "the trained policy, on a cluster. Default: none.",
     )
 
     @model_validator(mode="after")

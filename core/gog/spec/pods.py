@@ -8,6 +8,9 @@ from pydantic import Field
 
 from gog.spec.base import LABEL_KEY, LABEL_VALUE, KubeName, Quantity, Spec
 
+GPU_RESOURCE = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/(gpu|mig-)[-A-Za-z0-9_.]*$"
+"""Pattern of the names of resources that are GPUs or parts of them."""
+
 
 class WorkersSpec(Spec):
     """Pods of a stage's job, on a cluster. On one machine a stage is one process."""
@@ -22,6 +25,12 @@ class WorkersSpec(Spec):
         None, ge=1, le=64, description="Processes in each pod. Default: one per GPU, at least one."
     )
     gpus: int = Field(0, ge=0, le=64, description="GPUs of each pod.")
+    gpu_resource: str = Field(
+        "nvidia.com/gpu",
+        max_length=253,
+        pattern=GPU_RESOURCE,
+        description="Resource by which the cluster counts its GPUs: `nvidia.com/mig-3g.40gb`, `amd.com/gpu`.",
+    )
     cpu: Quantity | None = Field(None, description="Cores of each pod, as request and limit. Default: no limit.")
     memory: Quantity | None = Field(None, description="Memory of each pod, as request and limit. Default: no limit.")
     shared_memory: Quantity | None = Field(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from gog import catalog
-from gog.spec.base import Name, Spec, Text
+from gog.spec.base import SERVER, Name, Spec, Text
+from gog.spec.curation import CurateSettings
+from gog.spec.evaluation import EvaluateSettings
 from gog.spec.sources import DataSpec, ModelSpec, StoreSpec
-from gog.spec.stages import AgentSettings, CurateSettings, EvaluateSettings, GRPOSettings, SFTSettings, StratifySettings
+from gog.spec.stages import AgentSettings, GRPOSettings, SFTSettings, StratifySettings
 from gog.spec.tools import ToolsSpec
 from gog.spec.traces import StageTracesSpec
 
@@ -31,10 +33,10 @@ class StageConfig(Spec):
         max_length=16,
         description="Checkpoints of earlier stages, by kind: `sft: sft/180`, or `sft: sft` for the newest.",
     )
-    endpoints: dict[Text, Text] = Field(
+    endpoints: dict[Text, Annotated[str, Field(pattern=SERVER, max_length=1024)]] = Field(
         default_factory=dict,
         max_length=16,
-        description=f"URL of each tool, or the name of its Endpoint, by tool: {', '.join(catalog.TOOL_NAMES)}.",
+        description=f"URL of each tool, or the name of its ToolServer, by tool: {', '.join(catalog.TOOL_NAMES)}.",
     )
     backends: dict[Text, Text] = Field(
         default_factory=dict,
@@ -45,7 +47,7 @@ class StageConfig(Spec):
     judge_model: str = Field(
         "",
         max_length=253,
-        description="Model to request from the judge's server, where it has several. Default: that of its Endpoint, else the "
+        description="Model to request from the judge's server, where it has several. Default: that of its ToolServer, else the "
         "server's only one.",
     )
     tools: ToolsSpec = Field(ToolsSpec(), description="How tools and the judge are called.")

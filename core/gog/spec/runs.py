@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gog.spec.base import STAGES, KubeName, Name, Spec, StageName, Text
+from gog.spec.curation import CurateSettings
 from gog.spec.endpoints import EndpointsSpec
+from gog.spec.evaluation import EvaluateSettings
+from gog.spec.pod_patches import PodPatch
 from gog.spec.pods import Placement, SchedulingSpec
-from gog.spec.sources import DataSpec, ModelSpec, RetentionSpec, StoreSpec
-from gog.spec.stages import AgentSettings, CurateSettings, EvaluateSettings, GRPOSettings, SFTSettings, StratifySettings
+from gog.spec.serving import ServeSpec
+from gog.spec.sources import DataSpec, ModelCacheSpec, ModelSpec, RetentionSpec, StoreSpec
+from gog.spec.stages import AgentSettings, GRPOSettings, SFTSettings, StratifySettings
 from gog.spec.tools import ToolsSpec
 from gog.spec.traces import TracesSpec
+
+SERVED_BY_URL = "serve loads versions into a policy server that gog starts: remove serve, or endpoints.policy.url"
+SERVED_UNSEEN = "serve needs the stage evaluate, whose result the gate reads: remove it from stages.skip"
 
 
 class Curate(CurateSettings, AgentSettings, Placement):
@@ -88,6 +95,11 @@ class RunSpec(Spec):
         None,
         description="Store for checkpoints and the report. Default on one machine: the run folder. Required on a cluster.",
     )
+    model_cache: ModelCacheSpec | None = Field(
+        None,
+        description="Where a base model at hf:// or s3:// and a dataset at s3:// are fetched once, on a cluster. Default: the "
+        "installation's (the chart's modelCache.claimName); without one each pod fetches them.",
+    )
     seed: int = Field(0, ge=0, description="Seed of every stage.")
     endpoints: EndpointsSpec = Field(
         EndpointsSpec(), description="The servers of the run. Default: those of the embedded world."
@@ -111,6 +123,18 @@ class RunSpec(Spec):
     scheduling: SchedulingSpec = Field(
         SchedulingSpec(), description="Where pods of the run are scheduled, on a cluster."
     )
+    pods: tuple[PodPatch, ...] = Field(
+        (),
+        max_length=8,
+        description="Patches of the run's pods, on a cluster, applied in order: what they need besides what gog writes. "
+        "Default: none.",
+    )
+    runtime: KubeName | None = Field(
+        None,
+        max_length=63,
+        description="GoGRuntime with patches and defaults of the pods of this run, on a cluster; its content is copied into "
+        "each stage and server when that is created. Default: none.",
+    )
     service_account_name: KubeName | None = Field(
         None,
         description="Service account of every pod of the run, on a cluster; it can grant credentials without a Secret. Default: none.",
@@ -120,6 +144,11 @@ class RunSpec(Spec):
     promote_to: StoreSpec | None = Field(
         None,
         description="Store to which the last checkpoint of every stage is copied after verification. Default: none.",
+    )
+    serve: ServeSpec | None = Field(
+        None,
+        description="Serve the result as an agent, behind OpenAI's chat protocol, once the run is complete and its evaluation "
+        "passes the gate. Default: it is not served.",
     )
     suspend: bool = Field(
         False, description="Stop the current stage at its last checkpoint, and continue when this is false again."
@@ -141,8 +170,20 @@ class RunSpec(Spec):
     ttl_seconds_after_finished: int | None = Field(
         None,
         ge=0,
-        description="Seconds after which a finished run is deleted, on a cluster; the store keeps its checkpoints. "
-        "Default: never.",
+        description="Seconds after which a finished run is deleted, on a cluster, with its artifacts if artifactPolicy is "
+        "Delete. Default: never.",
+    )
+    job_ttl_seconds: int | None = Field(
+        None,
+        ge=0,
+        description="Seconds after which the ended jobs of a finished run and of its stages are deleted, on a cluster, with "
+        "their pods and logs; its status stays. Default: the installation's (the chart's jobs.ttlSeconds).",
+    )
+    artifact_policy: Literal["Retain", "Delete"] = Field(
+        "Retain",
+        description="What becomes of the run's checkpoints, journals and report in the store when the run is deleted, on a "
+        "cluster: Retain keeps them; Delete erases what the run wrote, unless another run uses the store's prefix. On one "
+        "machine delete the run folder.",
     )
     managed_by: str | None = Field(
         None,
@@ -150,3 +191,11 @@ class RunSpec(Spec):
         description="Controller that manages this run; gog ignores a run of another one. Default: gog.dev/operator, which "
         "is gog.",
     )
+
+    @model_validator(mode="after")
+    def _gog_starts_the_policy_that_an_agent_serves(self) -> RunSpec:
+        if self.serve is not None and self.endpoints.policy is not None and self.endpoints.policy.url is not None:
+            raise ValueError(SERVED_BY_URL)
+        if self.serve is not None and "evaluate" in self.stages.skip:
+            raise ValueError(SERVED_UNSEEN)
+        return self

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gog import families
-from gog.spec.base import PLAIN_URL, KubeName, Spec
+from gog import families, mounts
+from gog.spec.base import PLAIN_URL, KubeName, Spec, Text
 
 if TYPE_CHECKING:
     Preset = str
@@ -32,8 +32,9 @@ class ModelSpec(Spec):
     base: str = Field(
         min_length=1,
         max_length=1024,
-        description="`tiny` (shipped with gog), a folder or s3:// prefix with a model in Hugging Face format, or "
-        "hf://org/name[@revision] of the Hugging Face Hub. On a cluster a folder is one of the trainer image. Without a "
+        description="`tiny` (shipped with gog), a folder or s3:// prefix with a model in Hugging Face format, "
+        "hf://org/name[@revision] of the Hugging Face Hub, or a volume on a cluster: pvc://claim/folder, "
+        "oci://registry/repository:tag[@digest][#folder]. On a cluster a folder is one of the trainer image. Without a "
         "revision the default branch; either is pinned to a commit, which the first checkpoint records.",
     )
     secret_name: KubeName | None = Field(
@@ -103,6 +104,12 @@ class WorldSpec(Spec):
         le=1_000_000,
         description="Number of held-out questions, about entities that never occur in training.",
     )
+    difficulty: Literal["standard", "hard"] = Field(
+        "standard",
+        description="standard: images of one to four things; English questions of up to two searches and a choice. hard: up to "
+        "six look-alikes, smaller and partly hidden ones, two-step questions, two questions in five in Chinese, and pages with "
+        "misleading facts, so that trained policies stay below the ceiling [ours].",
+    )
 
 
 class DataSpec(Spec):
@@ -117,16 +124,17 @@ class DataSpec(Spec):
     )
     uri: str | None = Field(
         None,
-        pattern=r"^(file|s3)://",
+        pattern=r"^(file|s3|pvc|oci)://",
         max_length=1024,
         description="A dataset in a store: s3://bucket/prefix, as `gog move push` publishes it, or file:///folder. It is "
-        "read with the options of the run's store (endpointUrl, secretName and so on).",
+        "read with the options of the run's store (endpointUrl, secretName and so on). On a cluster also a folder of a "
+        "volume: pvc://claim/folder, oci://registry/repository:tag[@digest][#folder].",
     )
 
     format: str | None = Field(
         None,
         max_length=256,
-        description="Format of the dataset at path, as a name (`gog-jsonl`) or `module:factory` of an installed reader. "
+        description="Format of the dataset at path or in a volume, as a name (`gog-jsonl`) or `module:factory` of an installed reader. "
         "Default: recognised by content. Datasets in a store always have gog's own.",
     )
 
@@ -135,9 +143,30 @@ class DataSpec(Spec):
         given = [name for name in ("world", "path", "uri") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of world, path, uri (given: {', '.join(given) or 'none'})")
-        if self.format is not None and self.path is None:
-            raise ValueError("format is of the dataset at path: leave it out")
+        in_volume = self.uri is not None and self.uri.startswith(("pvc://", "oci://"))
+        if self.format is not None and self.path is None and not in_volume:
+            raise ValueError("format is of the dataset at path, or in a volume: leave it out")
         return self
+
+
+class ModelCacheSpec(Spec):
+    """A volume in which models and datasets are fetched once, for every pod of every run that names it."""
+
+    claim_name: KubeName = Field(
+        description="PersistentVolumeClaim in the run's namespace, with access mode ReadWriteMany where a run has several "
+        "nodes. A job fills it before the first stage; stages and servers mount it read-only."
+    )
+
+
+class FetchedSources(Spec):
+    """Where sources lie that were fetched before."""
+
+    sources: dict[Text, Annotated[str, Field(pattern=mounts.PVC_FORM, max_length=1024)]] = Field(
+        default_factory=dict,
+        max_length=8,
+        description="Volume in which a model or a dataset was fetched before, `pvc://claim/folder`, by its address at hf:// or "
+        "s3://; a run with modelCache sets it. Default: the pods fetch it.",
+    )
 
 
 class StoreSpec(Spec):
@@ -153,6 +182,11 @@ class StoreSpec(Spec):
         None,
         description="Secret in the run's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, optionally "
         "ca.crt. Default: the credentials of the pods' service account.",
+    )
+    reader_secret_name: KubeName | None = Field(
+        None,
+        description="Secret of the same form with keys that may only read, for the servers of tools and of the policy. "
+        "Default: secretName.",
     )
     endpoint_url: str | None = Field(
         None, pattern=PLAIN_URL, max_length=1024, description="URL of the S3 server. Default: Amazon S3."

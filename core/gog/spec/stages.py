@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from gog.spec.base import Gaze, Level, Share, Spec, YamlWords
-from gog.spec.endpoints import ModelEndpoint
 from gog.spec.objective import FailureSettings, LossSettings, OverlapSettings, RewardSettings
 from gog.spec.profiling import ProfileSettings
 
@@ -137,20 +136,6 @@ class EngineSettings(BaseSettings):
         return self
 
 
-class CurateSettings(Spec):
-    """How demonstrations are made."""
-
-    trajectories: int = Field(5750, ge=1, description="Number of trajectories to make [brief: GoG-Instruct has 5,750].")
-    teacher: Literal["scripted"] = Field("scripted", description="scripted: follows the evidence marks of the dataset.")
-    teacher_accuracy: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="Fraction of demonstrations without a mistake; the embedded world uses 0.5, in place of a teacher "
-        "that is good but careless, so that RL has something to improve [ours].",
-    )
-
-
 class LoraSettings(Spec):
     """Low-rank adapters on every linear layer of the language model; the vision tower is frozen."""
 
@@ -207,6 +192,12 @@ class SFTSettings(PassSettings):
         max_length=1024,
         description="Trajectory archive to train on where the store holds no curate checkpoint; `sample` is shipped with gog. "
         "Default: none; `sample` in the tiny preset.",
+    )
+    reviews: str | None = Field(
+        None,
+        max_length=1024,
+        description="Review decisions of `gog view --reviews`: rejected demonstrations, and those whose last gaze is not at the "
+        "box that the review fixed, are not learned from. Default: none [ours, after the checks by humans in the paper].",
     )
     unverified: Literal["skip", "keep"] = Field(
         "skip",
@@ -359,40 +350,4 @@ class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSetting
                 f"curriculum annealed moves from one level to another, and levels has only {self.levels[0]}: name two, such "
                 "as ['1', '2'], or set curriculum to mixed"
             )
-        return self
-
-
-class EvaluateSettings(EngineSettings):
-    """How policies are compared on held-out questions."""
-
-    split: str = Field(
-        "test", max_length=63, description="Questions to answer: those in `<split>.jsonl` of the dataset."
-    )
-    questions: int | None = Field(None, ge=1, description="Number of questions, from the first on. Default: all.")
-    policies: tuple[
-        Literal["direct", "whole-image", "first-candidate", "prompted", "sft", "grpo", "endpoint-direct", "endpoint"],
-        ...,
-    ] = Field(
-        ("direct", "whole-image", "sft", "grpo"),
-        min_length=1,
-        max_length=8,
-        description="Policies to compare. direct: no tools; whole-image: image search of the whole image only; "
-        "first-candidate: searches the best-scored candidate without seeing it (all three with the SFT weights); "
-        "prompted: the base model; sft; grpo: the trained adapters; endpoint: the model of `endpoint`, with all tools; "
-        "endpoint-direct: the same without tools.",
-    )
-    endpoint: ModelEndpoint | None = Field(
-        None,
-        description="Model of the policies endpoint and endpoint-direct, which gog does not train. Default: none [ours].",
-    )
-    temperature: float = Field(0.0, ge=0, description="Sampling temperature; 0 takes the most probable token [ours].")
-    bootstrap: int = Field(10_000, ge=100, description="Bootstrap resamples for confidence intervals [ours].")
-    keep_trajectories: int = Field(
-        60, ge=0, description="Trajectories of each policy that are kept for the report [ours]."
-    )
-
-    @model_validator(mode="after")
-    def _its_policies_have_an_endpoint(self) -> EvaluateSettings:
-        if self.endpoint is None and not {"endpoint", "endpoint-direct"}.isdisjoint(self.policies):
-            raise ValueError("policies endpoint and endpoint-direct need endpoint: {url: …, model: …}")
         return self

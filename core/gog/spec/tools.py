@@ -30,7 +30,8 @@ class CacheSpec(Spec):
     path: str | None = Field(
         None,
         max_length=1024,
-        description="SQLite file of recorded answers. Required by every mode except off and live. Default: none.",
+        description="SQLite file of recorded answers; on a cluster one of a claim, `pvc://claim/answers.sqlite`, because the "
+        "pods' own disks end with them. Required by every mode except off and live. Default: none.",
     )
     max_entries: int = Field(
         200_000,
@@ -48,6 +49,11 @@ class CacheSpec(Spec):
         if self.mode in ("record", "replay-or-live", "replay-strict") and not self.path:
             raise ValueError(f"mode {self.mode} needs a path")
         return self
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether every answer comes from the file, and no server is called."""
+        return self.mode == "replay-strict"
 
 
 class OutageSpec(Spec):
@@ -84,8 +90,8 @@ class CallPolicy(Spec):
         256,
         ge=1,
         le=1024,
-        description="Calls in flight for each tool and process, at most: fewer for as long as calls run into their "
-        "deadlines or are refused as too many [ours; the paper has 4 threads].",
+        description="Calls in flight for each tool, at most: fewer for as long as calls run into their deadlines or are "
+        "refused as too many. The processes of a stage divide it among them [ours; the paper has 4 threads].",
     )
     attempts: int = Field(3, ge=1, le=10, description="Attempts per call, the first included [ours].")
     deadline_seconds: float = Field(10.0, gt=0, description="Seconds that one attempt may take [ours].")
@@ -148,7 +154,12 @@ _FALLBACK = Field(
 class JudgePolicy(CallPolicy):
     """How the judge is called. Its defaults are more patient than a tool's, and leave a reasoning model time to reason."""
 
-    concurrency: int = Field(16, ge=1, le=1024, description="Verdicts in flight for each process [ours].")
+    concurrency: int = Field(
+        64,
+        ge=1,
+        le=1024,
+        description="Verdicts in flight, at most, as for tools. The processes of a stage divide it among them [ours].",
+    )
     attempts: int = Field(5, ge=1, le=10, description="Attempts per verdict, the first included [ours].")
     deadline_seconds: float = Field(30.0, gt=0, description="Seconds that one attempt may take [ours].")
     budget_seconds: float = Field(
@@ -203,6 +214,14 @@ class PolicyServerSpec(Spec):
         max_length=1024,
         description="Folder for the adapters of each version, which every replica must see under the same path. Default: "
         "the stage's work folder.",
+    )
+    receiver_port: int | None = Field(
+        None,
+        ge=1,
+        le=65_535,
+        description="Port of the receiver beside each replica (`gog serve policy --runtime receiver`), which adapters are "
+        "uploaded to where replicas share no folder with the stage. Default: none; 8081 for a vLLM that gog starts on a "
+        "cluster.",
     )
 
 
@@ -261,8 +280,8 @@ class ToolsSpec(_ByTool):
     outage: OutageSpec = Field(OutageSpec(), description="How long a stage waits for a tool or the judge that is down.")
     budget: BudgetSpec = Field(
         BudgetSpec(),
-        description="Limits of calls and cost of all tools, the judge and the model of `stages.evaluate.endpoint` together "
-        "[ours]. Default: none.",
+        description="Limits of calls and cost of all tools, the judge, and the models of `stages.curate.endpoint` and "
+        "`stages.evaluate.endpoint` together [ours]. Default: none.",
     )
     top: int = Field(5, ge=1, le=50, description="Results requested from a search [peer].")
     max_candidates: int = Field(5, ge=1, le=20, description="Candidates shown per grounding call [ours].")

@@ -3,6 +3,7 @@
     blobs/<hash>                     bytes by their BLAKE3 hash (as `b3sum` prints it)
     manifests/<stage>/<step>.json    the blobs that make up a checkpoint; *its appearance is the commit*
     latest/<stage>                   the newest step; only ever advances
+    writers/<uid>.json               which run writes here (writers.py)
 
 A kill before the manifest appears leaves unreferenced blobs. A kill after it leaves `latest` behind, so readers take the
 larger of pointer and listing. Manifests are never overwritten: publishing a step again succeeds with the same content
@@ -19,9 +20,10 @@ from gog.store.checkpoints import Store
 from gog.store.faults import Patience
 from gog.store.model import Blob, Manifest
 from gog.store.publisher import Publisher
-from gog.store.transfer import copy, fetch_prefix, list_model, mirror
+from gog.store.transfer import MODEL_FILES, copy, fetch_prefix, list_model, mirror, model_state
 
 __all__ = [
+    "MODEL_FILES",
     "Blob",
     "Manifest",
     "Patience",
@@ -32,5 +34,6 @@ __all__ = [
     "fetch_prefix",
     "list_model",
     "mirror",
+    "model_state",
     "open_store",
 ]

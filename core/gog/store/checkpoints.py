@@ -20,8 +20,8 @@ from gog.store.counted import counted
 from gog.store.files import FileBackend
 from gog.store.model import Blob, Manifest, manifest_key
 
-RESERVED = ("blobs", "manifests", "latest")
-"""Top-level names that only checkpoints use."""
+RESERVED = ("blobs", "manifests", "latest", "writers")
+"""Top-level names that only checkpoints and the list of writers use."""
 
 
 class Store:

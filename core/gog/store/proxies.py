@@ -2,7 +2,8 @@
 
 boto3 uses Python's rules, and the store's own connections must use the same proxy. Both therefore follow this module:
 HTTPS_PROXY, HTTP_PROXY and ALL_PROXY in either case, and NO_PROXY with names, domains, addresses and, unlike Python, the
-address ranges that clusters put there. Loopback addresses are never proxied.
+address ranges that clusters put there. Loopback addresses and the names of a cluster's services (`….svc`,
+`….svc.cluster.local`) are never proxied: a proxy outside cannot resolve them.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def of(url: str, environment: Mapping[str, str]) -> Proxy | None:
     host, port = str(target.hostname), target.port or {"https": 443}.get(target.scheme, 80)
     variables = (f"{target.scheme}_proxy", "all_proxy")
     given = next((value for name in variables if (value := _variable(name, environment))), "")
-    if not given or _is_loopback(host) or _is_excluded(host, port, _variable("no_proxy", environment)):
+    if not given or _is_local(host) or _is_excluded(host, port, _variable("no_proxy", environment)):
         return None
     full = given if "://" in given else f"http://{given.removeprefix('//')}"
     parts = urllib.parse.urlsplit(full)
@@ -73,9 +74,11 @@ def _variable(name: str, environment: Mapping[str, str]) -> str:
     return (environment.get(name) or environment.get(name.upper()) or "").strip()
 
 
-def _is_loopback(host: str) -> bool:
+def _is_local(host: str) -> bool:
+    """Whether a host is this machine, or a service of the cluster that this process runs in."""
     address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
+    local = host == "localhost" or host.endswith((".svc", ".svc.cluster.local"))
+    return local or (address is not None and address.is_loopback)
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -17,7 +17,7 @@ from gog.store.faults import Patience
 from gog.store.model import Manifest
 from gog.store.s3 import S3Backend
 
-FETCHED = {".safetensors", ".json", ".txt", ".jinja"}
+MODEL_FILES = {".safetensors", ".json", ".txt", ".jinja"}
 """File types of a model folder. Pickles (.bin, .pt, .ckpt) run code when they are loaded, so they are not fetched."""
 
 
@@ -127,10 +127,16 @@ def list_model(spec: StoreSpec, uri: str, patience: Patience | None = None) -> l
     return sorted(entry.key for entry in _model_files(spec, uri, patience)[1])
 
 
+def model_state(spec: StoreSpec, uri: str, patience: Patience | None = None) -> list[tuple[str, int, str]]:
+    """Name, bytes and time of each file that `fetch_prefix` would fetch: another state is another model. Raises as it does."""
+    entries = _model_files(spec, uri, patience)[1]
+    return sorted((entry.key, entry.size, entry.modified.isoformat()) for entry in entries)
+
+
 def _model_files(spec: StoreSpec, uri: str, patience: Patience | None) -> tuple[S3Backend, list[Entry]]:
     backend = S3Backend(spec.model_copy(update={"uri": uri}), *bucket_and_prefix(uri), patience or Patience())
     found = list(backend.entries(""))
-    wanted = [entry for entry in found if Path(entry.key).suffix in FETCHED]
+    wanted = [entry for entry in found if Path(entry.key).suffix in MODEL_FILES]
     _check_that_a_model(uri, found, wanted)
     return backend, wanted
 

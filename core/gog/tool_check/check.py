@@ -1,8 +1,8 @@
 """Calls every server of a run, all at the same time, through the call path of a run.
 
-A call differs from one of a run in what the check is for: it has more time, so that a slow tool is told from a dead one;
-it is repeated once at most; it is not hedged, not answered from the cache, and keeps to no budget. A call that took longer
-than the run would wait is repeated, because the first call of a server often loads something.
+A call differs from one of a run in what the check is for: it has more time, so that a slow tool is distinguished from a
+dead one; it is repeated once at most; it is not hedged, not answered from the cache, and keeps to no budget. A call that
+took longer than the run would wait is repeated, because the first call of a server often loads something.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ async def check(
     *,
     environment: Mapping[str, str] = os.environ,
     now: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Report:
     """Calls every server once.
 
@@ -49,13 +50,14 @@ async def check(
         config: the servers.
         environment: variables with their keys.
         now: seconds since 1970, for the clocks of servers.
+        monotonic: seconds, for the duration of the check.
     """
-    if config.tools.cache.mode == "replay-strict":
+    if config.tools.cache.is_replay:
         return Report(())  # the run calls none
-    probe = _Probe(config, environment, now)
+    probe, began = _Probe(config, environment, now), monotonic()
     with _without_logs():
         results = await asyncio.gather(*(probe.result(target) for target in targets(config)))
-    return Report(tuple(results))
+    return Report(tuple(results), round(monotonic() - began, 2))
 
 
 @dataclass

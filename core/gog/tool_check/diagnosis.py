@@ -129,7 +129,7 @@ def _auth(target: Target, message: str, exchange: Exchange, has_key: bool) -> Pr
         return Problem(
             "vendor_auth",
             f"its vendor refuses the server's key: {message}",
-            "replace the vendor's key: on a cluster in the Endpoint's Secret, else in the server's environment",
+            "replace the vendor's key: on a cluster in the ToolServer's Secret, else in the server's environment",
         )
     if not has_key:
         return Problem(

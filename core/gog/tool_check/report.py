@@ -56,6 +56,8 @@ class Report:
 
     results: tuple[Result, ...]
     """One for each server."""
+    seconds: float = 0.0
+    """How long the check took."""
 
     @property
     def problems(self) -> Sequence[tuple[Target, Problem]]:
@@ -88,4 +90,4 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
         rows = [each.as_dict() for each in self.results]
-        return {"outcome": self.outcome, "message": self.summary, "tools": rows}
+        return {"outcome": self.outcome, "message": self.summary, "seconds": self.seconds, "tools": rows}

@@ -31,7 +31,7 @@ def spec_of(run: settings.RunSpec, arm: settings.Arm, *, where: str = "arms") ->
         UserError: a path or a value is not valid in the run's spec, or may not be changed.
     """
     where = f"{where}: arm {arm.name}"
-    body: dict[str, Any] = {"spec": run.model_dump(mode="json", by_alias=True, exclude_unset=True)}
+    body: dict[str, Any] = {"spec": run.as_given()}
     for path, value in arm.set.items():
         root = overrides.tokens(path)[1:2]
         if (root and root[0] not in CHANGEABLE) or path.startswith("stages.skip"):

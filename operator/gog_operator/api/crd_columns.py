@@ -65,7 +65,7 @@ STAGE = (
     Column("Checkpoint", ".status.checkpoint", priority=1, description="Newest committed checkpoint."),
     MESSAGE,
 )
-ENDPOINT = (
+TOOL_SERVER = (
     Column("URL", ".status.url", description="Base URL of the server."),
     Column("Ready", READY + ".status", description="Whether the server is ready."),
     Column("Version", ".status.version", description="Checkpoint that every pod serves."),
@@ -74,8 +74,10 @@ ENDPOINT = (
     Column("Reason", READY + ".reason", priority=1),
     MESSAGE,
 )
+PRESET = (Column("Summary", ".spec.summary", description="What the preset is for."), AGE)
 NAMES = {
     "GoGRun": Names("gogruns", "gr"),
     **{stage.kind: Names(f"{stage.kind.lower()}s", stage.name) for stage in catalog.STAGES},
-    "Endpoint": Names("endpoints", "gep"),
+    "GoGRuntime": Names("gogruntimes", "grt"),
+    "ToolServer": Names("toolservers", "gts"),
 }

@@ -10,31 +10,24 @@ from __future__ import annotations
 from typing import Any
 
 from gog_operator.api import rules
-from gog_operator.api.rules import FORBIDDEN, Rule
+from gog_operator.api.rule import FORBIDDEN, Rule
 
 LIFECYCLE = (
     *("suspend", "backoffLimit", "activeDeadlineSeconds", "queueDeadlineSeconds", "ttlSecondsAfterFinished"),
-    "retention",
+    *("jobTtlSeconds", "retention"),
 )
 """Fields of a run's and a stage's spec that may change."""
+RUN = (*LIFECYCLE, "artifactPolicy")
+"""Fields of a run's spec that may change."""
 WHILE_SUSPENDED = ("scheduling", "workers")
 """Fields of a run's and a stage's spec that may change while it is suspended: the next attempt's job is created anew."""
+PRESET = ("summary", "pods", "workers", "scheduling")
+"""Fields of a preset's spec, all of which may change: what it was copied into does not."""
 SERVER = (
-    *(
-        "suspend",
-        "replicas",
-        "version",
-        "failures",
-        "backend",
-        "options",
-        "model",
-        "secretName",
-        "resources",
-        "startupSeconds",
-    ),
-    *("scheduling", "serviceAccountName", "image"),
+    *("suspend", "replicas", "version", "agent", "failures", "backend", "options", "model", "secretName", "resources"),
+    *("startupSeconds", "scheduling", "serviceAccountName", "image", "pods"),
 )
-"""Fields of an Endpoint's spec that may change: the server restarts when its pods' settings change. Its role and its
+"""Fields of a ToolServer's spec that may change: the server restarts when its pods' settings change. Its role and its
 dataset cannot."""
 
 

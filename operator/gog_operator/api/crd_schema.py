@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gog import spec as settings
-from gog_operator.api import crd_rules, problems, rules
+from gog_operator.api import crd_rules, problems, rule
 
 Schema = dict[str, Any]
 
@@ -175,8 +175,10 @@ def _with_words_for_pattern(made: Schema) -> Schema:
     words = problems.PATTERN_WORDS.get(made.get("pattern", ""))
     if words is None or made.get("type") != "string":
         return made
-    rule = rules.Rule(f"self.matches('{made['pattern']}')", f"should be {words}")
-    return {key: each for key, each in made.items() if key != "pattern"} | {"x-kubernetes-validations": [rule.body()]}
+    made_rule = rule.Rule(f"self.matches('{made['pattern']}')", f"should be {words}")
+    return {key: each for key, each in made.items() if key != "pattern"} | {
+        "x-kubernetes-validations": [made_rule.body()]
+    }
 
 
 def _with_default(description: str, key: str, default: Any) -> str:

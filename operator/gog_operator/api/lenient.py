@@ -2,7 +2,8 @@
 
 Problem: an object may come from a newer version, from a process that was killed, or from an editor, and a reader that
 refuses all of it hides its state. Decision: the typed models validate, and exactly the parts that they refuse are
-dropped. Unknown fields are ignored; a reason and a condition type of a newer version are kept as they are.
+dropped. Unknown fields are ignored; a reason and a condition type of a newer version are kept as they are. An object of
+another version of our API is read as one of this version, and a sentence says so.
 
 An object read here is for showing. It is never written back, because what was dropped would be lost.
 """
@@ -12,15 +13,16 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
 from gog_operator.api import problems, yaml_reader
-from gog_operator.api.meta import LENIENT, UNKNOWN_REASON, Metadata
+from gog_operator.api.meta import API_VERSION, GROUP, LENIENT, UNKNOWN_REASON, Metadata
 from gog_operator.api.objects import KINDS, Object
 
 Path = tuple[str | int, ...]
+Thing = TypeVar("Thing", bound=Object)
 
 MOST_ROUNDS = 16
 """Validations of one object; each drops what the one before refused. An error can hide one of its parent, seldom more."""
@@ -55,7 +57,10 @@ def read(document: object) -> tuple[Object | None, tuple[str, ...]]:
     except OverflowError:
         return None, (f"has more than {yaml_reader.MOST_VALUES:,} values",)
     partial = _partial_object(kind)
-    dropped: list[str] = []
+    dropped = []
+    if is_newer(body):
+        dropped.append(f"apiVersion {body['apiVersion']}: written by a newer gog; this one shows what it knows of it")
+        body["apiVersion"] = API_VERSION
     for _ in range(MOST_ROUNDS):
         try:
             return _validated(kind, partial, body), _bounded([*copied.dropped, *dropped])
@@ -65,15 +70,52 @@ def read(document: object) -> tuple[Object | None, tuple[str, ...]]:
     return partial.model_validate(rest, context=LENIENT), (f"has more than {MOST_ROUNDS} layers of errors",)
 
 
-def without_unknown_status(body: Mapping[str, Any], error: ValidationError) -> dict[str, Any] | None:
-    """The document without its unknown fields of status; None when something else is wrong with it, too."""
-    errors = error.errors(include_url=False, include_context=False)
-    if not all(each["type"] == "extra_forbidden" and each["loc"][0] == "status" for each in errors):
-        return None
-    copied = {**body, "status": copy.deepcopy(body["status"])}
-    for each in errors:
-        _delete(copied, each["loc"])
-    return copied
+def is_newer(document: Mapping[str, Any]) -> bool:
+    """Whether an object is of another version of our API than this one; there was none before it."""
+    version = document.get("apiVersion")
+    return isinstance(version, str) and version != API_VERSION and version.startswith(f"{GROUP}/")
+
+
+def understood(kind: type[Thing], body: Mapping[str, Any]) -> Thing | None:
+    """The object of a newer version, without the fields and the values of enumerations that this version does not know.
+
+    An operator that was rolled back still has to watch the jobs of newer objects. What it ignores of a spec is in the
+    object's `ignored`, and from there in a condition; what it ignores of a status, only a newer operator has written.
+
+    Args:
+        kind: Class of the object.
+        body: Its document. It is not changed.
+
+    Returns:
+        The object; None when something else is wrong with it, or when what is left lacks a required field.
+    """
+    copied = copy.deepcopy(dict(body))
+    ignored: list[str] = []
+    for _ in range(MOST_ROUNDS):
+        try:
+            return kind.model_validate(copied, context=LENIENT).without(_bounded(sorted(ignored)))
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False)
+        if not all(_is_of_newer(copied, each) for each in found):
+            return None
+        for each in sorted(found, key=lambda each: _order(each["loc"]), reverse=True):
+            if each["loc"][0] == "spec":
+                ignored.append(_ignored(copied, each))
+            _delete(copied, each["loc"])
+    return None
+
+
+def _is_of_newer(body: dict[str, Any], error: Any) -> bool:
+    """Whether the error is one that a later version would not report: an unknown field, or an unknown word."""
+    place, known = error["loc"], error["loc"][0]
+    unknown = error["type"] == "extra_forbidden" and known in ("spec", "status")
+    newer = error["type"] in ("literal_error", "enum") and known == "spec"
+    return (unknown or newer) and _resolved(body, place) == place
+
+
+def _ignored(body: dict[str, Any], error: Any) -> str:
+    path = problems.dotted(error["loc"])
+    return path if error["type"] == "extra_forbidden" else f"{path}={problems.shown(_at(body, error['loc']))}"
 
 
 def _validated(kind: type[Object], partial: type[Object], body: dict[str, Any]) -> Object:

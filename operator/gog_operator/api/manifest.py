@@ -19,9 +19,10 @@ from pydantic import BaseModel, ValidationError
 from gog import spec as settings
 from gog import wording
 from gog.errors import UserError
-from gog_operator.api import arms, names, overrides, problems, rules, strict, user_metadata, yaml_reader
+from gog_operator.api import arms, broken_rules, names, overrides, problems, strict, user_metadata, yaml_reader
 from gog_operator.api.meta import API_VERSION
-from gog_operator.api.objects import KINDS, GoGRun, Object
+from gog_operator.api.objects import GoGRun, Object
+from gog_operator.api.presets import ALL_KINDS
 from gog_operator.api.user_metadata import UserMetadata
 
 
@@ -63,8 +64,8 @@ def check(
             update={"name": names.generated(metadata.generate_name, rng or random.SystemRandom())}
         )
     head = metadata.model_dump(mode="json", by_alias=True, exclude_defaults=True, include=set(user_metadata.READ))
-    thing = strict.validate(KINDS[kind], {**document, "metadata": head})
-    _refuse(rules.broken(thing.spec, cluster=False), where)
+    thing = strict.validate(ALL_KINDS[kind], {**document, "metadata": head})
+    _refuse(broken_rules.broken(thing.spec, cluster=False), where)
     if isinstance(thing, GoGRun):
         _check_run(thing, where)
     return thing
@@ -72,7 +73,7 @@ def check(
 
 def cluster_problems(thing: Object) -> tuple[UserError, ...]:
     """Why the API server would refuse an object that is valid on one machine; empty if it would not."""
-    return tuple(UserError(message, where=path) for path, message in rules.broken(thing.spec, cluster=True))
+    return tuple(UserError(message, where=path) for path, message in broken_rules.broken(thing.spec, cluster=True))
 
 
 def _kind(document: dict[str, Any], where: str) -> str:
@@ -80,9 +81,9 @@ def _kind(document: dict[str, Any], where: str) -> str:
         given = "missing" if "apiVersion" not in document else f"is {problems.shown(document['apiVersion'])}"
         raise UserError(given, where=f"{where}: apiVersion", remedy=f"write {API_VERSION}")
     kind = document.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
+    if not isinstance(kind, str) or kind not in ALL_KINDS:
         given = "missing" if kind is None else f"is {problems.shown(kind)}"
-        remedy = wording.guess(str(kind), list(KINDS)) if kind else "write GoGRun"
+        remedy = wording.guess(str(kind), list(ALL_KINDS)) if kind else "write GoGRun"
         raise UserError(given, where=f"{where}: kind", remedy=remedy)
     return kind
 
@@ -90,7 +91,7 @@ def _kind(document: dict[str, Any], where: str) -> str:
 def _metadata(document: dict[str, Any], kind: str, where: str) -> UserMetadata:
     """The document's metadata; the spec is validated with it, so that one error lists all the problems."""
     document = {**document, "metadata": _without_empty(document.get("metadata"))}
-    model = _user_model(KINDS[kind])
+    model = _user_model(ALL_KINDS[kind])
     try:
         metadata = cast(UserMetadata, cast(Any, strict.validate(model, document)).metadata)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Metadata, owner references, conditions and reasons, which every object of the API group has.
+"""Metadata, owner references, conditions, reasons and images, which every object of the API group has.
 
 They have the form of Kubernetes' own, so that `gog run` and `kubectl apply` read the same file. Only fields that gog reads
 or writes are here; what a cluster adds (managedFields, selfLink) is dropped where gog reads from the cluster.
@@ -24,10 +24,20 @@ from pydantic import (
 from gog.spec import Spec
 
 API_VERSION = "gog.dev/v1alpha1"
+GROUP, VERSION = API_VERSION.split("/")
 CANCEL = "gog.dev/cancel"
-"""Annotation that cancels a run or a stage, where its value is one of CANCELLING."""
-CANCELLING = ("true", "yes")
-"""Values of the annotation that cancel, in any case."""
+"""Annotation that cancels a run or a stage, where its value is one of AFFIRMATIVE."""
+ROLLBACK = "gog.dev/rollback"
+"""Annotation of an agent with the version that is rolled back: one that is tried or served."""
+AFFIRMATIVE = ("true", "yes")
+"""Values with which an annotation requests something, in any case."""
+FOLLOW = "gog.dev/follow-upgrades"
+"""Annotation of a stage or a ToolServer that lets it follow the operator's default image, where its value is one of
+AFFIRMATIVE."""
+KEEP = "gog.dev/keep-artifacts"
+"""Annotation of a run that lets its deletion go on without erasing its artifacts, where its value is one of AFFIRMATIVE."""
+ARTIFACTS = "gog.dev/artifacts"
+"""Finalizer of a run whose artifacts are erased before it disappears."""
 CONTROLLER = "gog.dev/operator"
 """Value of spec.managedBy of objects that gog manages; others are ignored."""
 RUN_LABEL = "gog.dev/run"
@@ -47,7 +57,7 @@ class Reason(StrEnum):
 
     PREPARING = "PreparingData"
     STARTING = "Starting"
-    WAITING = "WaitingForEndpoints"
+    WAITING = "WaitingForToolServers"
     RUNNING = "Running"
     RETRYING = "Retrying"
     CURATING = "Curating"
@@ -63,6 +73,7 @@ class Reason(StrEnum):
     SERVER_FAILED = "ServerFailed"
     RESTARTING = "Restarting"
     READY = "Ready"
+    REPLICAS = "ReplicasMissing"
     EXTERNAL = "External"
     CHECKING = "CheckingStore"
     CHECKING_TOOLS = "CheckingTools"
@@ -71,15 +82,36 @@ class Reason(StrEnum):
     TOOLS_DOWN = "ToolsDown"
     REPORTING = "WritingReport"
     SERVING = "LoadingPolicy"
+    GATE = "CheckingGate"
+    GATE_PASSED = "GatePassed"
+    GATE_FAILED = "GateFailed"
+    CANARY = "Canary"
+    PROMOTED = "Promoted"
+    ROLLED_BACK = "RolledBack"
+    REPLACED = "Replaced"
     JUDGE_DOWN = "JudgeDown"
     TOOL_DOWN = "ToolDown"
     PENDING = "PodsPending"
     QUEUED = "Queued"
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_MISSING = "ImageMissing"
+    UNKNOWN_FIELDS = "UnknownFields"
+    PINNED = "Pinned"
+    IMAGE_UNRESOLVED = "ImageUnresolved"
+    IMAGES_DIFFER = "ImagesDiffer"
+    ERASING = "ErasingArtifacts"
+    ERASED = "Erased"
+    ERASE_FAILED = "EraseFailed"
+    STORE_SHARED = "StoreShared"
+    KEPT = "ArtifactsKept"
     SECRET_MISSING = "SecretMissing"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    FETCHING = "FetchingModel"
+    FETCHED = "Fetched"
+    FETCH_FAILED = "FetchFailed"
     QUEUE_MISSING = "QueueMissing"
     CRD_MISSING = "CustomResourceMissing"
+    RUNTIME_MISSING = "RuntimeNotFound"
     REFUSED = "RefusedByCluster"
     NAMESPACE_ENDING = "NamespaceTerminating"
     NAME_TAKEN = "NameTaken"
@@ -105,7 +137,22 @@ _REASON = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]{0,1022}[A-Za-z0-9_])?")
 """Reasons that the API conventions of Kubernetes allow."""
 
 
-ConditionType = Literal["Ready", "Suspended", "Complete", "Failed", "Progressing", "ToolsChecked", "Served"]
+ConditionType = Literal[
+    "Ready",
+    "Suspended",
+    "Complete",
+    "Failed",
+    "Progressing",
+    "ToolsChecked",
+    "Served",
+    "Promoted",
+    "ModelFetched",
+    "Reconciling",
+    "Stalled",
+    "ImagePinned",
+    "FieldsIgnored",
+    "ArtifactsErased",
+]
 """The types of conditions that gog sets and reads. Others, of a newer version, are kept and have no effect."""
 _TYPE = re.compile(r"([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9][-A-Za-z0-9_.]*")
 """Condition types, much as the API conventions of Kubernetes allow them."""
@@ -157,6 +204,8 @@ class Metadata(Spec):
     generation: int = Field(1, description="Number of the present spec; every change of the spec increments it.")
     resource_version: str = Field("", description="Changes with every write; a write based on an older one is refused.")
     creation_timestamp: datetime | None = Field(None, description="When the object was created.")
+    deletion_timestamp: datetime | None = Field(None, description="When its deletion was requested; None before.")
+    finalizers: tuple[str, ...] = Field((), description="What must happen before it disappears.")
     owner_references: tuple[OwnerReference, ...] = Field((), description="The objects that own it.")
 
 
@@ -183,3 +232,33 @@ class Condition(Spec):
     message: Message = Field("", description="Why, in a sentence for people.")
     observed_generation: int = Field(1, description="The metadata.generation that the condition refers to.")
     last_transition_time: datetime = Field(description="When `status` last changed.")
+
+
+_BY_DIGEST = re.compile(r"[^\s,@]+@sha256:[0-9a-f]{64}")
+"""A reference by digest."""
+
+
+class ImageStatus(Spec):
+    """The image of an object's pods."""
+
+    reference: str = Field("", max_length=1024, description="Reference that the pods are created with.")
+    id: str = Field(
+        "",
+        max_length=4096,
+        description="What the nodes resolved it to, as they report it: `registry/name@sha256:…`, or the id of an image that "
+        "was not pulled. Several, where pods differ.",
+    )
+
+    @property
+    def pullable(self) -> str:
+        """Reference by digest, from which any node pulls the same image; empty where there is none."""
+        _, _, plain = self.id.rpartition("://")
+        return plain if _BY_DIGEST.fullmatch(plain) else ""
+
+
+class JobReference(Spec):
+    """The job of an attempt."""
+
+    api_version: str = Field("", max_length=253, description="Group and version of the job.")
+    kind: str = Field("", max_length=63, description="Kind of the job.")
+    name: str = Field("", max_length=63, description="Name of the job.")

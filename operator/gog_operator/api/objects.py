@@ -1,4 +1,4 @@
-"""The custom resources: GoGRun, five stages, Endpoint.
+"""The custom resources: GoGRun, five stages, ToolServer.
 
 A stage's spec is its recipe's own configuration (`gog.spec`) plus a lifecycle, so that the recipe reads exactly what the
 manifest says. Objects are frozen; a change is a copy. Fields that a user did not set are never written (`document()`),
@@ -8,20 +8,32 @@ because the model family's preset takes precedence over a default.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from gog import catalog
 from gog import spec as settings
 from gog.spec import Spec
 from gog_operator.api import conditions, names
-from gog_operator.api.meta import API_VERSION, CANCEL, CANCELLING, Condition, Message, Metadata, OwnerReference
+from gog_operator.api.lifecycle import MANAGED_BY, SERVICE_ACCOUNT, Lifecycle
+from gog_operator.api.meta import (
+    AFFIRMATIVE,
+    API_VERSION,
+    CANCEL,
+    FOLLOW,
+    Condition,
+    ImageStatus,
+    JobReference,
+    Metadata,
+    OwnerReference,
+)
+from gog_operator.api.records import AttemptEnd, CanaryStatus, Erasure, StoreCheck, ToolCheck
 
 if TYPE_CHECKING:
     Role = str
 else:
-    Role = Literal[catalog.SERVER_NAMES]  # one value for each row of the catalogue
+    Role = Literal[catalog.ROLES]  # one value for each row of the catalogue
 
 
 class Committed(Spec):
@@ -52,15 +64,6 @@ class Progress(Spec):
     waiting: WaitingFor | None = Field(None, description="The service that the stage waits for. Default: none.")
 
 
-class AttemptEnd(Spec):
-    """How an attempt ended."""
-
-    attempt: int = Field(description="Number of the attempt.")
-    message: Message = Field(
-        "", description="How it ended: `invalid input: …`, `exit 1: …`, `suspended at checkpoint sft/5`."
-    )
-
-
 class Summary(Spec):
     """The figures of `kubectl get`, as text, because a column cannot format numbers."""
 
@@ -79,29 +82,20 @@ class Status(Spec):
     completion_time: datetime | None = Field(None, description="When it completed or failed.")
 
 
-class ToolCheck(Spec):
-    """The check of a run's tools."""
-
-    number: int = Field(0, description="Number of the newest check; written before its job is created.")
-    waited_seconds: float = Field(
-        0.0, description="Seconds waited between checks since the run was created or resumed; ends at the patience."
-    )
-    retry_time: datetime | None = Field(None, description="When the next check starts, after a fault that may pass.")
-
-
-class RunStatus(Status):
+class RunStatus(Status, settings.FetchedSources):
     """The observed state of a run. Written by gog only."""
 
     stage: str = Field("", max_length=63, description="Name of the current stage object.")
     summary: Summary = Field(Summary(), description="The figures of `kubectl get`.")
     tool_check: ToolCheck = Field(ToolCheck(), description="The check of its tools.")
-
-
-class StoreCheck(Spec):
-    """Looks at the store that failed since the attempt ended."""
-
-    failures: int = Field(0, description="Number of failed looks.")
-    retry_time: datetime | None = Field(None, description="When the store is looked at again.")
+    images: dict[settings.Text, settings.Text] = Field(
+        default_factory=dict, max_length=128, description="Image of each stage, by its key, on a cluster."
+    )
+    erasure: Erasure = Field(Erasure(), description="The erasure of its artifacts, once it is being deleted.")
+    version: str = Field("", max_length=128, description="Version of its agent that the run has published.")
+    jobs_removed_time: datetime | None = Field(
+        None, description="When its ended jobs were deleted, with their pods and logs, after jobTtlSeconds."
+    )
 
 
 class StageStatus(Status):
@@ -124,19 +118,32 @@ class StageStatus(Status):
         0, description="Newest attempt whose job was observed; if that job disappears, it is not created again."
     )
     ended: AttemptEnd | None = Field(None, description="How the newest attempt ended, once it has.")
+    image: ImageStatus = Field(ImageStatus(), description="Image of the newest attempt, on a cluster.")
+    job_ref: JobReference | None = Field(None, description="Job of the newest attempt, on a cluster.")
+    pods: tuple[settings.Text, ...] = Field(
+        (), max_length=256, description="Names of the newest attempt's pods, once they have started."
+    )
+    jobs_removed_time: datetime | None = Field(
+        None, description="When its ended jobs were deleted, with their pods and logs, after jobTtlSeconds."
+    )
 
 
-class EndpointStatus(Status):
-    """The observed state of an Endpoint. Written by gog only."""
+class ToolServerStatus(Status):
+    """The observed state of a ToolServer. Written by gog only."""
 
     url: str = Field("", max_length=1024, description="Base URL of the server.")
     replicas: int = Field(0, description="Number of pods; read by `kubectl scale` and autoscalers.")
+    pods: tuple[settings.Text, ...] = Field(
+        (), max_length=256, description="Names of its pods, as they were when it last became ready or lacked one."
+    )
     selector: str = Field("", max_length=256, description="Label selector of its pods; read by autoscalers.")
-    version: str = Field("", max_length=128, description="Checkpoint that every pod serves: `grpo/120`.")
+    version: str = Field("", max_length=256, description="Checkpoint that every pod serves: `grpo/120`.")
     port: int = Field(0, description="Local port; the same after a restart.")
     restarts: int = Field(0, description="Number of restarts of the server.")
     failures: int = Field(0, description="Number of starts in a row that never became ready.")
     retry_time: datetime | None = Field(None, description="When the server is restarted.")
+    image: ImageStatus = Field(ImageStatus(), description="Image of its pods, on a cluster.")
+    canary: CanaryStatus = Field(CanaryStatus(), description="New version of an agent that is tried.")
 
 
 class Object(Spec):
@@ -152,6 +159,17 @@ class Object(Spec):
     """The desired state."""
     status: Status = Status()
     """The observed state."""
+    _ignored: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Parts of its spec that this version does not know and ignores."""
+        return self._ignored
+
+    def without(self, ignored: tuple[str, ...]) -> Self:
+        """The object, read without parts of its spec."""
+        (copied := self.model_copy())._ignored = ignored
+        return copied
 
     @property
     def name(self) -> str:
@@ -168,7 +186,21 @@ class Object(Spec):
     @property
     def cancelled(self) -> bool:
         """Whether its annotation requests the end; another value than true or yes does not."""
-        return self.metadata.annotations.get(CANCEL, "").strip().lower() in CANCELLING
+        return self.is_annotated(CANCEL)
+
+    @property
+    def is_terminating(self) -> bool:
+        """Whether its deletion was requested; finalizers still hold it."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def follows_upgrades(self) -> bool:
+        """Whether its annotation requests the operator's present default image instead of the pinned one."""
+        return self.is_annotated(FOLLOW)
+
+    def is_annotated(self, name: str) -> bool:
+        """Whether an annotation is true or yes."""
+        return self.metadata.annotations.get(name, "").strip().lower() in AFFIRMATIVE
 
     def holds(self, type_: str) -> bool:
         return conditions.holds(self.status.conditions, type_)
@@ -185,56 +217,12 @@ class Object(Spec):
 
 class GoGRun(Object):
     """A training run: makes demonstrations, fine-tunes the model, grades the questions by difficulty, improves the policy by
-    GRPO with live tool calls, and evaluates it. It owns a stage object for each of these and an Endpoint for each server.
+    GRPO with live tool calls, and evaluates it. It owns a stage object for each of these and a ToolServer for each server.
     """
 
     kind: Literal["GoGRun"] = "GoGRun"
     spec: settings.RunSpec
     status: RunStatus = RunStatus()
-
-
-MANAGED_BY = (
-    "Controller that manages the object; gog ignores an object of another one. Default: gog.dev/operator, which is gog."
-)
-SERVICE_ACCOUNT = "Service account of the pods, on a cluster; gives them credentials without a Secret. Default: none."
-
-
-class Lifecycle(settings.Placement):
-    """What the control plane, not the recipe, reads of a stage."""
-
-    suspend: bool = Field(False, description="Stop at the last checkpoint and wait.")
-    backoff_limit: int = Field(3, ge=0, le=100, description="Number of failed attempts that are retried.")
-    active_deadline_seconds: int | None = Field(
-        None, ge=1, description="Seconds that one attempt may take, from its first running pod. Default: no limit."
-    )
-    queue_deadline_seconds: int | None = Field(
-        None,
-        ge=1,
-        description="Seconds that one attempt may wait for its first running pod, on a cluster. Default: no limit.",
-    )
-    ttl_seconds_after_finished: int | None = Field(
-        None,
-        ge=0,
-        description="Seconds after which a finished stage is deleted, on a cluster; the contents of the store are kept. "
-        "Default: never.",
-    )
-    managed_by: str | None = Field(None, max_length=63, description=MANAGED_BY)
-    scheduling: settings.SchedulingSpec = Field(
-        settings.SchedulingSpec(), description="Scheduling of its pods, on a cluster."
-    )
-    service_account_name: settings.KubeName | None = Field(None, description=SERVICE_ACCOUNT)
-    image: str | None = Field(
-        None, max_length=512, description="Image of its pods. Default: the operator's trainer image."
-    )
-    retention: settings.RetentionSpec | None = Field(None, description="Which checkpoints are kept. Default: all.")
-    endpoint_secrets: dict[settings.Text, settings.KubeName] = Field(
-        default_factory=dict,
-        max_length=8,
-        description="Secret with the API key of an endpoint that requires one, by its name under `endpoints`. Default: none.",
-    )
-    promote_to: settings.StoreSpec | None = Field(
-        None, description="Store to which the last checkpoint is copied after it was verified. Default: none."
-    )
 
 
 class StageSpec(settings.StageConfig, Lifecycle):
@@ -280,7 +268,9 @@ class Stage(Object):
 
     @property
     def job_name(self) -> str:
-        return names.job(self.name, self.status.attempt)
+        """Name of the newest attempt's job, as it was written with the attempt's number."""
+        known = self.status.job_ref
+        return known.name if known is not None and known.name else names.job(self.name, self.status.attempt)
 
 
 class CurateStage(Stage):
@@ -318,7 +308,7 @@ class EvaluateStage(Stage):
     spec: EvaluateSpec
 
 
-class EndpointObjectSpec(settings.PolicyEndpointSpec):
+class ToolServerSpec(settings.PolicyEndpointSpec, settings.Patched):
     """A server that gog starts (backend), or one that exists already (url)."""
 
     role: Role = Field(description="Role of the server.")
@@ -331,7 +321,7 @@ class EndpointObjectSpec(settings.PolicyEndpointSpec):
     base: str = Field(
         "",
         max_length=1024,
-        description="Base model of the policy server, as a run's model.base. Required by role policy. Default: none.",
+        description="Model of the server, as a run's model.base; required by role policy and by runtime vllm. Default: none.",
     )
     base_secret_name: settings.KubeName | None = Field(
         None, description="Secret with HF_TOKEN, as a run's model.secretName. Default: none."
@@ -354,7 +344,13 @@ class EndpointObjectSpec(settings.PolicyEndpointSpec):
         "base's image processor.",
     )
     version: str = Field(
-        "", max_length=128, description="Checkpoint that the policy serves: `grpo/120`. Default: the base."
+        "",
+        max_length=256,
+        description="Checkpoint that the policy serves: `grpo/120`; further ones after it, separated by spaces, are loaded for "
+        "clients that name them. Of an agent: the version that it is to serve. Default: the base.",
+    )
+    agent: settings.AgentSpec | None = Field(
+        None, description="What an agent answers with; required by role agent. Default: none."
     )
     scheduling: settings.SchedulingSpec = Field(
         settings.SchedulingSpec(), description="Scheduling of its pods, on a cluster."
@@ -367,14 +363,14 @@ class EndpointObjectSpec(settings.PolicyEndpointSpec):
     managed_by: str | None = Field(None, max_length=63, description=MANAGED_BY)
 
 
-class Endpoint(Object):
-    """A server: a tool of the agent (grounding, image search, text search), the judge, or the policy. Owned by a run, or
-    standalone.
+class ToolServer(Object):
+    """A server: a tool of the agent (grounding, image search, text search), the judge, the policy, or an agent that owns its
+    tools and its policy. Owned by a run or an agent, or standalone.
     """
 
-    kind: Literal["Endpoint"] = "Endpoint"
-    spec: EndpointObjectSpec
-    status: EndpointStatus = EndpointStatus()
+    kind: Literal["ToolServer"] = "ToolServer"
+    spec: ToolServerSpec
+    status: ToolServerStatus = ToolServerStatus()
 
 
 _STAGE_CLASSES = (CurateStage, SFTStage, StratifyStage, GRPOStage, EvaluateStage)
@@ -385,7 +381,7 @@ STAGE_OF = {cls.__name__: stage for stage, cls in STAGE_KINDS.items()}
 KINDS: dict[str, type[Object]] = {
     "GoGRun": GoGRun,
     **{cls.__name__: cls for cls in STAGE_KINDS.values()},
-    "Endpoint": Endpoint,
+    "ToolServer": ToolServer,
 }
 
 

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from gog import wording
 from gog.errors import UserError
-from gog.spec.base import KUBE_NAME, LABEL_KEY, LABEL_VALUE, PLAIN_URL, QUANTITY
+from gog.spec.base import KUBE_NAME, LABEL_KEY, LABEL_VALUE, PLAIN_URL, QUANTITY, SERVER
+from gog.spec.pods import GPU_RESOURCE
 from gog_operator.api import yaml_reader
 
 TYPE_WORDS = {
@@ -49,9 +50,13 @@ PATTERN_WORDS = {
     "^(file|s3)://": "an address that starts with file:// or s3://",
     PLAIN_URL: "an address that starts with http:// or https://, without user, password and query",
     "^[A-Za-z_][-A-Za-z0-9_.]*(:[A-Za-z_][A-Za-z0-9_]*)?$": "the name of a back end, or module:factory",
+    SERVER: "an address that starts with http:// or https://, without user, password and query, or the name of a ToolServer",
     KUBE_NAME: "the name of an object: lower-case letters, digits, hyphens and dots, letters or digits at the ends",
     LABEL_KEY: "the key of a label, such as example.org/pool",
     LABEL_VALUE: "the value of a label: letters, digits, hyphens, underscores and dots, letters or digits at the ends",
+    GPU_RESOURCE: "a resource of GPUs, such as nvidia.com/gpu, nvidia.com/mig-3g.40gb or amd.com/gpu",
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "letters, digits and underscores, the first no digit",
+    "^/[^:]*$": "an absolute path without a colon",
     QUANTITY: "a quantity as Kubernetes writes it, such as 2, 500m or 4Gi",
 }
 
@@ -91,7 +96,7 @@ def sentence(error: Any, model: type[BaseModel]) -> tuple[str, str, str]:
         return path, "missing", meaning(model, location)
     if kind == "value_error":
         return path, str(context.get("error", error["msg"])), ""
-    if kind == "string_pattern_mismatch" and context["pattern"] == PLAIN_URL and set("@?#") & set(str(given)):
+    if kind == "string_pattern_mismatch" and context["pattern"] in (PLAIN_URL, SERVER) and set("@?#") & set(str(given)):
         return path, "an address with a user, a password or a query", SECRET  # which the value is not shown for
     remedy = quoting(kind, given) or as_mapping(model, location, given)
     return path, f"is {shown(given)}, should be {expected(kind, context, error['msg'])}", remedy

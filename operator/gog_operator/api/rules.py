@@ -11,87 +11,22 @@ the operator's conditions, and to `SCHEMAS`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from pydantic import BaseModel
-
-from gog import catalog, hub
+from gog import catalog, hub, mounts
 from gog import spec as settings
 from gog.spec.objective import FATAL_FAILURES
-
-FORBIDDEN, REQUIRED = "FieldValueForbidden", "FieldValueRequired"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule about the fields of a class."""
-
-    rule: str
-    """CEL expression that holds for a valid object; `self` is the object that the rule is attached to."""
-    message: str
-    """What is wrong, and the remedy."""
-    path: str = ""
-    """Field to blame, below the object: `.store`."""
-    reason: str = ""
-    """Reason that the API server gives; empty for FieldValueInvalid."""
-    check: Callable[[Any], bool] | None = None
-    """The same expression in Python; None where the model's own validator checks it."""
-    cluster: bool = False
-    """Whether it holds on a cluster only."""
-
-    def body(self) -> dict[str, str]:
-        """As an item of `x-kubernetes-validations`."""
-        made = {"rule": self.rule, "message": self.message}
-        return made | ({"fieldPath": self.path} if self.path else {}) | ({"reason": self.reason} if self.reason else {})
-
-
-def broken(node: BaseModel, *, cluster: bool, path: str = "spec") -> Iterator[tuple[str, str]]:
-    """Path and message of every broken rule in a model and in the models that it embeds.
-
-    Args:
-        cluster: Whether the rules that hold on a cluster only are checked; otherwise all others.
-        path: Dotted path of the model.
-    """
-    for rule in RULES.get(type(node).__name__, ()):
-        if rule.check is not None and rule.cluster == cluster and not rule.check(node):
-            yield f"{path}{rule.path}", rule.message
-    for name, info in type(node).model_fields.items():
-        if name in node.model_fields_set:
-            yield from _inside(getattr(node, name), f"{path}.{info.alias or name}", cluster)
-
-
-def _inside(value: Any, path: str, cluster: bool) -> Iterator[tuple[str, str]]:
-    if isinstance(value, BaseModel):
-        yield from broken(value, cluster=cluster, path=path)
-    elif isinstance(value, tuple):
-        for index, each in enumerate(value):
-            yield from _inside(each, f"{path}[{index}]", cluster)
-
-
-def has(node: BaseModel, field: str) -> bool:
-    """CEL's has(): whether a field is given. field: its Python name."""
-    return field in node.model_fields_set and getattr(node, field) is not None
-
+from gog_operator.api import agent_rules, demonstration_rules, pod_rules
+from gog_operator.api.rule import FORBIDDEN, REQUIRED, Rule, has
 
 _SERVER = (
     Rule(
-        "!has(self.url) || !(has(self.backend) || has(self.options) || has(self.resources) || has(self.failures))",
-        "url names an existing server; backend, options, resources and failures configure one that gog starts: remove "
+        "!has(self.url) || !(has(self.backend) || has(self.options) || has(self.resources) || has(self.failures) || "
+        "has(self.image))",
+        "url names an existing server; backend, options, resources, failures and image configure one that gog starts: remove "
         "one or the other",
         ".url",
-    ),
-)
-_DEMONSTRATIONS = (
-    Rule(
-        "!has(self.demonstrations) || self.demonstrations == 'sample' || self.demonstrations.startsWith('/')",
-        "should be sample, or an absolute path inside the trainer image: a pod has no file of your machine",
-        ".demonstrations",
-        check=lambda sft: (
-            not has(sft, "demonstrations") or sft.demonstrations == "sample" or sft.demonstrations.startswith("/")
-        ),
-        cluster=True,
     ),
 )
 _LEVEL1 = (
@@ -134,6 +69,18 @@ _COMPARED = Rule(
     ".endpoint",
     REQUIRED,
 )
+_SAMPLES = Rule(
+    "!has(self.samples) || self.samples <= 1 || (has(self.temperature) && self.temperature > 0.0)",
+    "samples above 1 need a temperature above 0: at 0 all answers to a question are the same",
+    ".temperature",
+)
+_CALLED = "(has({0}.name) && {0}.name != '' ? {0}.name : {0}.split)"
+_BENCHMARKS = Rule(
+    "!has(self.benchmarks) || self.benchmarks.all(one, self.benchmarks.exists_one(each, "
+    f"{_CALLED.format('each')} == {_CALLED.format('one')}))",
+    "two benchmarks have one name: give each a name of its own",
+    ".benchmarks",
+)
 _NO_KEY = (
     "gog loads checkpoints into a policy server that it starts, and holds no key: remove secretName, and restrict access "
     "with a NetworkPolicy"
@@ -141,14 +88,25 @@ _NO_KEY = (
 _READERS = [server.name for server in catalog.SERVERS if server.reads_data]
 """Roles that answer from a dataset."""
 
+_MODELS = ["policy", "judge"]
+"""Roles that are served by a language model."""
 _ENGINES = ("stratify", "grpo", "evaluate")
 """Stages that have an engine."""
-_ONE_MACHINE = Rule(
-    "!has(self.runtime) || self.runtime != 'vllm'",
-    "gog starts vLLM on one machine only: on a cluster, name the URLs of existing servers, url: http://vllm:8000",
-    ".runtime",
-    check=lambda server: server.runtime != "vllm",
-    cluster=True,
+_VLLM = (
+    Rule(
+        "!has(self.runtime) || self.runtime != 'vllm' || !has(self.url)",
+        "url names an existing server, runtime: vllm starts one: leave one of them out",
+        ".url",
+        FORBIDDEN,
+    ),
+    Rule(
+        "!has(self.runtime) || self.runtime != 'vllm' || !(has(self.backend) || has(self.failures))",
+        "backend and failures are of gog's own server: leave them out with runtime: vllm",
+        ".runtime",
+    ),
+)
+_TINY_ON_VLLM = (
+    "tiny is in the trainer image, which a vLLM does not have: name a base at hf://, s3://, pvc:// or oci://"
 )
 _SAMPLED_BY_VLLM = " || ".join(
     f"(has(self.stages.{stage}) && has(self.stages.{stage}.engine) && self.stages.{stage}.engine == 'vllm')"
@@ -156,23 +114,44 @@ _SAMPLED_BY_VLLM = " || ".join(
 )
 
 
+_FORMS = (hub.FORM, mounts.PVC_FORM, mounts.OCI_FORM)
+"""Forms of addresses of base models, besides those of stores and folders."""
+
+
 def _base_rule(given: str, of: Callable[[Any], str]) -> Rule:
     """Addresses of a base model have a form. given: CEL of the field's value; of: the same in Python."""
+    matches = " || ".join(f"{given}.matches('{form}')" for form in _FORMS)
     return Rule(
-        f"!{given}.contains('://') || {given}.startsWith('s3://') || {given}.startsWith('file:///') || "
-        f"{given}.matches('{hub.FORM}')",
-        "should be tiny, a folder, s3://bucket/prefix, file:///folder, or hf://org/name[@revision]",
+        f"!{given}.contains('://') || {given}.startsWith('s3://') || {given}.startsWith('file:///') || {matches}",
+        "should be tiny, a folder, s3://bucket/prefix, file:///folder, hf://org/name[@revision], pvc://claim/folder, or "
+        "oci://registry/repository:tag[@digest][#folder]",
         ".base",
         check=lambda model: (
             "://" not in of(model)
             or of(model).startswith(("s3://", "file:///"))
-            or re.fullmatch(hub.FORM, of(model)) is not None
+            or any(re.fullmatch(form, of(model)) for form in _FORMS)
         ),
     )
 
 
+def _is_volume(data: Any) -> bool:
+    return has(data, "uri") and data.uri.startswith(mounts.PREFIXES)
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
-    "PolicyEndpointSpec": (*_SERVER, _ONE_MACHINE),
+    **pod_rules.RULES,
+    "PolicyEndpointSpec": (*_SERVER, *_VLLM),
+    "JudgeEndpointSpec": (
+        *_SERVER,
+        *_VLLM,
+        _base_rule("(has(self.base) ? self.base : '')", lambda server: server.base),
+        Rule(
+            "(has(self.runtime) && self.runtime == 'vllm') == (has(self.base) && self.base != '')",
+            "base is the model of a judge with runtime: vllm: give both, or neither",
+            ".base",
+            check=lambda server: (server.runtime == "vllm") == (server.base != ""),
+        ),
+    ),
     "EndpointsSpec": (
         Rule(
             "!has(self.policy) || !has(self.policy.secretName) || has(self.policy.url)",
@@ -184,7 +163,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _base_rule("self.base", lambda model: model.base),
         Rule(
             "self.base == 'tiny' || self.base.contains('://') || self.base.startsWith('/')",
-            "should be tiny, an s3:// prefix, hf://org/name, or an absolute path inside the trainer image",
+            "should be tiny, an s3:// prefix, hf://org/name, a volume at pvc:// or oci://, or an absolute path inside the "
+            "trainer image",
             ".base",
             check=lambda model: model.base == "tiny" or "://" in model.base or model.base.startswith("/"),
             cluster=True,
@@ -213,21 +193,31 @@ RULES: dict[str, tuple[Rule, ...]] = {
             cluster=True,
         ),
         Rule(
-            "!has(self.format)",
+            "!has(self.format) || (has(self.uri) && (self.uri.startsWith('pvc://') || self.uri.startsWith('oci://')))",
             "a dataset in a store has gog's own format: convert it with gog move push FOLDER s3://bucket/prefix "
             "--format FORMAT",
             ".format",
             FORBIDDEN,
-            check=lambda data: not has(data, "format"),
+            check=lambda data: not has(data, "format") or _is_volume(data),
             cluster=True,
         ),
         Rule(
-            "!has(self.uri) || self.uri.startsWith('s3://')",
-            "should start with s3://, because a pod has no folder of your machine: publish the dataset with "
+            "!has(self.uri) || self.uri.startsWith('s3://') || self.uri.startsWith('pvc://') || "
+            "self.uri.startsWith('oci://')",
+            "should start with s3://, pvc:// or oci://, because a pod has no folder of your machine: publish the dataset with "
             "gog move push FOLDER s3://bucket/prefix",
             ".uri",
-            check=lambda data: not has(data, "uri") or data.uri.startswith("s3://"),
+            check=lambda data: not has(data, "uri") or data.uri.startswith(("s3://", *mounts.PREFIXES)),
             cluster=True,
+        ),
+        Rule(
+            f"!has(self.uri) || !(self.uri.startsWith('pvc://') || self.uri.startsWith('oci://')) || "
+            f"self.uri.matches('{mounts.PVC_FORM}') || self.uri.matches('{mounts.OCI_FORM}')",
+            "should be pvc://claim/folder, or oci://registry/repository:tag[@digest][#folder]",
+            ".uri",
+            check=lambda data: (
+                not _is_volume(data) or any(re.fullmatch(form, data.uri) for form in (mounts.PVC_FORM, mounts.OCI_FORM))
+            ),
         ),
     ),
     "StoreSpec": (
@@ -239,8 +229,23 @@ RULES: dict[str, tuple[Rule, ...]] = {
             cluster=True,
         ),
     ),
-    "SFT": _DEMONSTRATIONS,
-    "SFTSpec": _DEMONSTRATIONS,
+    "Curate": demonstration_rules.MADE,
+    "CurateSpec": demonstration_rules.MADE,
+    "SFT": demonstration_rules.READ,
+    "SFTSpec": demonstration_rules.READ,
+    "CacheSpec": (
+        Rule(
+            f"!has(self.path) || !self.path.startsWith('pvc://') || "
+            f"(self.path.matches('{mounts.PVC_FORM}') && self.path.matches('^pvc://[^/]+/.'))",
+            "should be a file, or one of a claim: pvc://claim/answers.sqlite",
+            ".path",
+            check=lambda cache: (
+                not has(cache, "path")
+                or not cache.path.startswith(mounts.PVC)
+                or (re.fullmatch(mounts.PVC_FORM, cache.path) and re.match("pvc://[^/]+/.", cache.path)) is not None
+            ),
+        ),
+    ),
     "EndpointSpec": _SERVER,
     "Stages": (
         Rule(
@@ -254,8 +259,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE),
     "GRPO": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL, _SURVIVORS),
     "GRPOSpec": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL, _SURVIVORS),
-    "Evaluate": (_TOKENS, _COMPARED, _REPEATABLE),
-    "EvaluateSpec": (_TOKENS, _COMPARED, _REPEATABLE),
+    "Evaluate": (_TOKENS, _COMPARED, _SAMPLES, _BENCHMARKS, _REPEATABLE),
+    "EvaluateSpec": (_TOKENS, _COMPARED, _SAMPLES, _BENCHMARKS, _REPEATABLE),
     "TolerationSpec": (
         Rule(
             "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
@@ -283,7 +288,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             f"!has(self.stages) || !({_SAMPLED_BY_VLLM}) || (has(self.endpoints) && has(self.endpoints.policy) && "
             "(has(self.endpoints.policy.url) || (has(self.endpoints.policy.runtime) && "
             "self.endpoints.policy.runtime == 'vllm')))",
-            "a stage with engine: vllm needs a server: url: http://…, or runtime: vllm on one machine",
+            "a stage with engine: vllm needs a server: url: http://…, or runtime: vllm",
             ".endpoints.policy",
             REQUIRED,
             check=lambda run: (
@@ -294,6 +299,17 @@ RULES: dict[str, tuple[Rule, ...]] = {
                 )
             ),
         ),
+        Rule(
+            "!has(self.endpoints) || !has(self.endpoints.policy) || !has(self.endpoints.policy.runtime) || "
+            "self.endpoints.policy.runtime != 'vllm' || self.model.base != 'tiny'",
+            _TINY_ON_VLLM,
+            ".model.base",
+            check=lambda run: (
+                run.endpoints.policy is None or run.endpoints.policy.runtime != "vllm" or run.model.base != "tiny"
+            ),
+            cluster=True,
+        ),
+        *agent_rules.RUN,
         Rule(
             "has(self.store)",
             "missing: on a cluster checkpoints are kept in S3, e.g. store: {uri: 's3://bucket/prefix', secretName: gog-s3}",
@@ -311,15 +327,29 @@ RULES: dict[str, tuple[Rule, ...]] = {
             ),
         ),
     ),
-    "EndpointObjectSpec": (
+    "ToolServerSpec": (
         *_SERVER,
-        _ONE_MACHINE,
+        *_VLLM,
         Rule(
-            "self.role == 'policy' || !has(self.runtime) || self.runtime == 'gog'",
-            "only role policy has a runtime: remove it",
+            f"self.role in {_MODELS} || !has(self.runtime) || self.runtime == 'gog'",
+            "only the roles policy and judge have a runtime: remove it",
             ".runtime",
             FORBIDDEN,
-            check=lambda server: server.role == "policy" or server.runtime == "gog",
+            check=lambda server: server.role in _MODELS or server.runtime == "gog",
+        ),
+        Rule(
+            "!has(self.runtime) || self.runtime != 'vllm' || (has(self.base) && self.base != '')",
+            "runtime: vllm needs the model that it serves, e.g. base: hf://org/name",
+            ".base",
+            REQUIRED,
+            check=lambda server: server.runtime != "vllm" or server.base != "",
+        ),
+        Rule(
+            "!has(self.runtime) || self.runtime != 'vllm' || !has(self.base) || self.base != 'tiny'",
+            _TINY_ON_VLLM,
+            ".base",
+            check=lambda server: server.runtime != "vllm" or server.base != "tiny",
+            cluster=True,
         ),
         Rule(
             "self.role != 'policy' || !has(self.secretName) || has(self.url)",
@@ -336,13 +366,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         _base_rule("(has(self.base) ? self.base : '')", lambda server: server.base),
         Rule(
-            "self.role == 'policy' || !has(self.version) || self.version == ''",
-            "only role policy serves a checkpoint: remove version",
-            ".version",
-            FORBIDDEN,
-            check=lambda server: server.role == "policy" or server.version == "",
-        ),
-        Rule(
             "has(self.store) || ((!has(self.data) || !has(self.data.uri)) && (!has(self.version) || self.version == ''))",
             "data.uri and version are read from a store: name it, e.g. store: {uri: 's3://bucket/prefix'}",
             ".store",
@@ -351,6 +374,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
                 has(server, "store") or (not (has(server, "data") and has(server.data, "uri")) and server.version == "")
             ),
         ),
+        *agent_rules.SERVER,
         Rule(
             f"!(self.role in {_READERS}) || has(self.url) || has(self.data)",
             "a search needs the dataset that it searches, e.g. data: {world: {}}",

@@ -11,7 +11,8 @@ from typing import Any
 
 from gog import spec as settings
 from gog.tracing import ids
-from gog_operator.api.objects import Lifecycle, Stage
+from gog_operator.api.lifecycle import Lifecycle
+from gog_operator.api.objects import Stage
 
 RECIPE_KEYS = {"component": "_component_", "asynchronous": "async"}
 """Keys of recipes by the names of fields, where those differ."""

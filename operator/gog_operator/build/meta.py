@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+from gog.store import writers
 from gog_operator.api.meta import RUN_LABEL
 from gog_operator.api.objects import GoGRun, Object
 
@@ -23,7 +24,7 @@ def head(name: str, owner: Object, component: str, **annotations: str) -> Docume
 
     Args:
         name: Name of the object.
-        owner: The run, stage or Endpoint that it belongs to.
+        owner: The run, stage or ToolServer that it belongs to.
         component: trainer, store-job, tool-check, settings, or a server's role.
         annotations: Annotations by name.
     """
@@ -38,6 +39,16 @@ def head(name: str, owner: Object, component: str, **annotations: str) -> Docume
     if annotations:
         metadata["annotations"] = annotations
     return metadata
+
+
+def writer(owner: Object) -> dict[str, str]:
+    """The environment by which a process registers in a store: for the run that its object belongs to, else the object."""
+    run = next((each for each in owner.metadata.owner_references if each.kind == "GoGRun"), None)
+    kind, name, uid = (owner.kind, owner.name, owner.metadata.uid) if run is None else (run.kind, run.name, run.uid)
+    if not uid:
+        return {}  # on one machine
+    made = writers.Writer(uid=uid, kind=kind, namespace=owner.metadata.namespace or "", name=name)
+    return {writers.VARIABLE: made.model_dump_json()}
 
 
 def labels(owner: Object, component: str) -> dict[str, str]:

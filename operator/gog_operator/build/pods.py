@@ -1,9 +1,8 @@
 """Settings that all pods of gog share: the restricted security profile, scratch space, credentials, scheduling.
 
-Pods run as one fixed user, or as one that the cluster chooses, on a read-only root file system, so only /tmp and /work
-are writable. They have no service
-account token unless the manifest names an account, because none of them uses the Kubernetes API. The store's credentials
-reach them as environment variables from a Secret that the manifest names; gog does not read it.
+Pods run as one fixed user, or as one that the cluster chooses, on a read-only root file system, so only /tmp and /work are
+writable. They have no service account token unless the manifest names an account, because none of them uses the Kubernetes
+API. The store's credentials reach them as files of a Secret that the manifest names; gog does not read it.
 """
 
 from __future__ import annotations
@@ -12,12 +11,16 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from gog import api_keys
 from gog import spec as settings
 from gog_operator.build.platform import Platform
 
 TERMINATION_LOG = "/dev/termination-log"
 SECRETS = "/etc/gog-store"
-GPU = "nvidia.com/gpu"
+TRUSTED = "/etc/gog-ca"
+"""Folder with the certificate authorities of the installation."""
+AUTHORITIES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
+"""Variables that name the file of trusted authorities: for Python and httpx, requests, curl, boto3."""
 LEAST = {"cpu": "100m", "memory": "256Mi"}
 """Requests of a pod with GPUs whose manifest gives none."""
 UNMOVED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
@@ -48,7 +51,7 @@ def pod(
         "securityContext": security(platform.user),
         "automountServiceAccountToken": service_account is not None,
         "enableServiceLinks": False,  # a Service called gog-metrics would set GOG_METRICS_PORT
-        "volumes": [*scratch_volumes(), *volumes],
+        "volumes": [*scratch_volumes(), *_trusted_ca(platform)[0], *volumes],
         "nodeSelector": dict(scheduling.node_selector),
         "tolerations": [
             each.model_dump(mode="json", by_alias=True, exclude_none=True) for each in scheduling.tolerations
@@ -94,7 +97,7 @@ def container(
         "imagePullPolicy": platform.image_pull_policy,
         "command": [literal(each) for each in command],
         "env": [
-            *({"name": key, "value": literal(value)} for key, value in (common_environment() | env).items()),
+            *({"name": key, "value": literal(value)} for key, value in (common_environment(platform) | env).items()),
             *secret_env,
         ],
         "envFrom": list(env_from),
@@ -103,7 +106,7 @@ def container(
         "securityContext": container_security(),
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [*scratch_mounts(), *mounts],
+        "volumeMounts": [*scratch_mounts(), *_trusted_ca(platform)[1], *mounts],
         **more,
     }
     return without_empty(body)
@@ -114,9 +117,20 @@ def literal(text: str) -> str:
     return re.sub(r"\$(?=[$(])", "$$", text)
 
 
-def common_environment() -> dict[str, str]:
-    """Environment variables of every container."""
-    return {"HOME": "/tmp", "GOG_TERMINATION_LOG": TERMINATION_LOG}
+def common_environment(platform: Platform) -> dict[str, str]:
+    """Environment variables of every container. Each HTTP library has a name of its own for the file of authorities."""
+    file = f"{TRUSTED}/ca.crt"
+    trusted = dict.fromkeys(AUTHORITIES, file) if platform.trusted_ca else {}
+    return {**platform.env, "HOME": "/tmp", "GOG_TERMINATION_LOG": TERMINATION_LOG, **trusted}
+
+
+def _trusted_ca(platform: Platform) -> tuple[list[Document], list[Document]]:
+    """Volume and mount of the installation's certificate authorities."""
+    if not platform.trusted_ca:
+        return [], []
+    items = [{"key": platform.trusted_ca_key, "path": "ca.crt"}]
+    volume = {"name": "gog-ca", "configMap": {"name": platform.trusted_ca, "items": items}}
+    return [volume], [{"name": "gog-ca", "mountPath": TRUSTED, "readOnly": True}]
 
 
 def security(user: int | None) -> Document:
@@ -160,25 +174,32 @@ def configuration(configmap: str) -> tuple[list[Document], list[Document]]:
 
 
 def credentials(
-    store: settings.StoreSpec | None, *, prefix: str = "", folder: str = SECRETS
-) -> tuple[list[Document], list[Document], list[Document]]:
-    """envFrom, volumes and mounts with the store's Secret; empty where the service account has access.
+    store: settings.StoreSpec | None, *, folder: str = SECRETS, reads_only: bool = False
+) -> tuple[list[Document], list[Document]]:
+    """Volumes and mounts with the store's Secret as files; empty where the service account has access.
+
+    Files, unlike the environment, are not inherited by other programs and not printed with it.
 
     Args:
         store: The store; None for none.
-        prefix: Prefix of the environment variables, for a second store.
-        folder: Folder with the Secret's ca.crt, which is missing where the Secret has none.
+        folder: Folder of the files.
+        reads_only: Whether the pod only reads from the store.
     """
-    if store is None or store.secret_name is None:
-        return [], [], []
+    secret = secret_of(store, reads_only=reads_only)
+    if secret is None:
+        return [], []
     name = folder.rsplit("/", 1)[-1]
-    secret = {"secretName": store.secret_name, "items": [{"key": "ca.crt", "path": "ca.crt"}], "optional": True}
-    source: Document = {"secretRef": {"name": store.secret_name}}
     return (
-        [{"prefix": prefix, **source} if prefix else source],
-        [{"name": name, "secret": secret}],
+        [{"name": name, "secret": {"secretName": secret}}],
         [{"name": name, "mountPath": folder, "readOnly": True}],
     )
+
+
+def secret_of(store: settings.StoreSpec | None, *, reads_only: bool = False) -> str | None:
+    """Name of the Secret with the store's keys; None where there is none. reads_only: whether the pod only reads."""
+    if store is None:
+        return None
+    return (store.reader_secret_name if reads_only else None) or store.secret_name
 
 
 def keys(secrets: Mapping[str, str], started: Collection[str] = ()) -> list[Document]:
@@ -206,26 +227,41 @@ def hub_token(secret: str | None) -> list[Document]:
     return [{"secretRef": {"name": secret}}] if secret else []
 
 
-def store_environment(store: settings.StoreSpec | None, *, prefix: str = "", folder: str = SECRETS) -> dict[str, str]:
-    """The environment variable that names the authority of the store's certificate; its file may be missing."""
-    return {} if store is None or store.secret_name is None else {f"{prefix}AWS_CA_BUNDLE": f"{folder}/ca.crt"}
+def store_environment(
+    store: settings.StoreSpec | None, *, prefix: str = "", folder: str = SECRETS, reads_only: bool = False
+) -> dict[str, str]:
+    """The environment variables that name the folder of the store's keys, and the authority of its certificate, whose
+    file may be missing.
+
+    Args:
+        store: The store; None for none.
+        prefix: Prefix of the variables, for a second store.
+        folder: Folder of the files.
+        reads_only: Whether the pod only reads from the store.
+    """
+    if secret_of(store, reads_only=reads_only) is None:
+        return {}
+    return {f"{prefix}{api_keys.STORE_KEYS}": folder, f"{prefix}AWS_CA_BUNDLE": f"{folder}/ca.crt"}
 
 
-def resources(cpu: str | None, memory: str | None, gpus: int) -> Document:
+def has_gpus(resources: Mapping[str, Any]) -> bool:
+    """Whether requests and limits include GPUs or parts of them."""
+    named = {name for part in ("requests", "limits") for name in resources.get(part) or ()}
+    return any(re.fullmatch(settings.GPU_RESOURCE, name) for name in named)
+
+
+def resources(workers: settings.WorkersSpec) -> Document:
     """Equal requests and limits, because a throttled or evicted trainer delays the other trainers of its job.
 
     A pod with GPUs and no other amount requests a little of each all the same: without any request it would be the first
     that a node under pressure evicts.
 
-    Args:
-        cpu: Cores as a quantity; None for no limit.
-        memory: Bytes as a quantity; None for no limit.
-        gpus: Number of GPUs.
     """
-    amounts = without_empty({"cpu": cpu, "memory": memory, GPU: str(gpus) if gpus else None})
+    gpus = {workers.gpu_resource: str(workers.gpus) if workers.gpus else None}
+    amounts = without_empty({"cpu": workers.cpu, "memory": workers.memory, **gpus})
     if not amounts:
         return {}
-    return {"requests": (LEAST if gpus else {}) | amounts, "limits": dict(amounts)}
+    return {"requests": (LEAST if workers.gpus else {}) | amounts, "limits": dict(amounts)}
 
 
 def without_empty(body: Document) -> Document:

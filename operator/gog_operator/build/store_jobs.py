@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from gog import spec as settings
 from gog.errors import UserError
+from gog.metrics import serving
 from gog_operator.api.objects import Object
-from gog_operator.build import meta, pods
+from gog_operator.build import meta, pod_patches, pods
 from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
 
-Command = Literal["check", "data", "report", "tools"]
+Command = Literal["check", "data", "erase", "fetch", "publish", "report", "tools"]
 Document = dict[str, Any]
 
 FILE = "config.yaml"
@@ -26,6 +27,8 @@ FILE = "config.yaml"
 CONTAINER = "store-job"
 TOOL_CHECK = "tool-check"
 """Component of a check of tools, which may connect to the servers and has no store."""
+TARGETS = {"tools": "toolChecks"}
+"""Targets of patches by command, where they are not `storeJobs`."""
 _COMMANDS = {"tools": ("tools", "check")}
 """Command lines of commands that are not subcommands of `gog move`."""
 INVALID = 2
@@ -36,8 +39,8 @@ BACKOFF_LIMIT = 2
 """Retries of a failed pod."""
 OTHER = "GOG_TARGET_"
 """Prefix of the environment variables with the credentials of a second store."""
-OTHER_AUTHORITY = "/etc/gog-target"
-"""Folder with the certificate authority of a second store."""
+OTHER_KEYS = "/etc/gog-target"
+"""Folder with the keys and the certificate authority of a second store."""
 LARGEST = 900_000
 """Most bytes of a configuration; a ConfigMap holds 1 MiB."""
 
@@ -53,12 +56,13 @@ def job(
     scheduling: settings.SchedulingSpec | None = None,
     service_account: str | None = None,
     secret_env: Sequence[Document] = (),
+    patches: pod_patches.Patches = (),
 ) -> tuple[Document, Document]:
     """The ConfigMap and the Job of a store job.
 
     Args:
         name: Name of both.
-        owner: Run, stage or Endpoint that they belong to.
+        owner: Run, stage or ToolServer that they belong to.
         command: Subcommand of `gog move`, or `tools` for `gog tools check`.
         config: The configuration that the subcommand reads.
         store: The store; None for a command without one.
@@ -67,6 +71,7 @@ def job(
         scheduling: Scheduling of the pod.
         service_account: Service account of the pod; None for none.
         secret_env: Environment variables with single keys of Secrets.
+        patches: Patches of pods.
 
     Raises:
         UserError: the configuration does not fit into a ConfigMap.
@@ -75,7 +80,10 @@ def job(
     configmap = files.configmap(name, owner, {FILE: _fitting(config)}, component=component)
     metadata = meta.head(name, owner, component, **{meta.HASH: meta.fingerprint(config)})
     placed = scheduling or settings.SchedulingSpec()
-    pod = _pod(name, command, store, also, platform, placed, service_account, secret_env)
+    template = {
+        "metadata": {"labels": platform.pod_labels() | meta.labels(owner, component)},
+        "spec": _pod(name, owner, command, store, also, platform, placed, service_account, secret_env),
+    }
     body = {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -85,7 +93,7 @@ def job(
             "activeDeadlineSeconds": DEADLINE_SECONDS,
             "podReplacementPolicy": "Failed",  # so that never two of them work on one store
             "podFailurePolicy": {"rules": _rules()},
-            "template": {"metadata": {"labels": meta.labels(owner, component)}, "spec": pod},
+            "template": pod_patches.apply(template, patches, TARGETS.get(command, "storeJobs")),
         },
     }
     return configmap, body
@@ -98,8 +106,16 @@ def _rules() -> list[Document]:
     ]
 
 
+def serve_progress(job: Document, platform: Platform) -> None:
+    """Lets a store job's container report its progress on a port."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container["env"].append({"name": serving.PORT, "value": str(platform.progress_port)})
+    container["ports"] = [{"name": "metrics", "containerPort": platform.progress_port, "protocol": "TCP"}]
+
+
 def _pod(
     name: str,
+    owner: Object,
     command: Command,
     store: settings.StoreSpec | None,
     also: settings.StoreSpec | None,
@@ -108,22 +124,19 @@ def _pod(
     service_account: str | None,
     secret_env: Sequence[Document],
 ) -> Document:
-    parts = [pods.configuration(name), pods.credentials(store)[1:]]
-    env_from = pods.credentials(store)[0]
-    env = pods.store_environment(store)
+    parts = [pods.configuration(name), pods.credentials(store)]
+    env = pods.store_environment(store) | (meta.writer(owner) if store is not None else {})
     if store is not None and also is not None and also.secret_name not in (None, store.secret_name):
-        secret, volumes, mounts = pods.credentials(also, prefix=OTHER, folder=OTHER_AUTHORITY)
-        env_from, env = [*env_from, *secret], env | pods.store_environment(also, prefix=OTHER, folder=OTHER_AUTHORITY)
-        parts.append((volumes, mounts))
+        env |= pods.store_environment(also, prefix=OTHER, folder=OTHER_KEYS)
+        parts.append(pods.credentials(also, folder=OTHER_KEYS))
     container = pods.container(
         CONTAINER,
         platform.tools_image,
         platform,
         command=["gog", *_COMMANDS.get(command, ("move", command)), "--config", f"/etc/gog/{FILE}"],
         env=env,
-        env_from=env_from,
         secret_env=secret_env,
-        resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+        resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
         mounts=[mount for _, mounts in parts for mount in mounts],
     )
     volumes = [volume for each, _ in parts for volume in each]

@@ -20,7 +20,7 @@ def roles(run: GoGRun) -> tuple[str, ...]:
 
 def is_needed(run: GoGRun) -> bool:
     """Whether the run calls any tool. One that replays a recording does not."""
-    return bool(roles(run)) and run.spec.tools.cache.mode != "replay-strict"
+    return bool(roles(run)) and not run.spec.tools.cache.is_replay
 
 
 def config(run: GoGRun, urls: Mapping[str, str], *, on_cluster: bool) -> CheckConfig:

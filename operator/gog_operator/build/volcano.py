@@ -16,7 +16,7 @@ from typing import Any
 from gog import spec as specification
 from gog.metrics import serving
 from gog_operator.api.objects import Stage
-from gog_operator.build import app, meta, pods, quantities
+from gog_operator.build import app, meta, pod_patches, pods, quantities, sources
 from gog_operator.build.platform import Platform
 
 CONFIG = "/etc/gog/config.yaml"
@@ -35,7 +35,7 @@ Document = dict[str, Any]
 
 def job(stage: Stage, platform: Platform) -> Document:
     """The Job of the stage's current attempt. Its configuration is in the ConfigMap of the same name."""
-    workers, image = stage.spec.workers, stage.spec.image or platform.trainer_image
+    workers, image = stage.spec.workers, stage.status.image.reference or stage.spec.image or platform.trainer_image
     definition = app.compile_stage(
         stage.stage,
         name=stage.job_name,
@@ -44,7 +44,7 @@ def job(stage: Stage, platform: Platform) -> Document:
         nodes=workers.replicas,
         processes=processes(workers),
         gpu=workers.gpus,
-        env=environment(workers, platform) | pods.store_environment(stage.spec.store),
+        env=environment(workers, platform) | pods.store_environment(stage.spec.store) | meta.writer(stage),
     )
     body = compile(definition)
     spec = body["spec"] | {
@@ -55,8 +55,9 @@ def job(stage: Stage, platform: Platform) -> Document:
         "plugins": {"env": [], "svc": ["--publish-not-ready-addresses=true", "--disable-network-policy=true"]},
         "tasks": [_task(task, stage, image, platform) for task in body["spec"]["tasks"]],
     }
-    if stage.spec.scheduling.priority_class_name:
-        spec["priorityClassName"] = stage.spec.scheduling.priority_class_name
+    priority = spec["tasks"][0]["template"]["spec"].get("priorityClassName")
+    if priority:
+        spec["priorityClassName"] = priority
     head = meta.head(stage.job_name, stage, "trainer", **{meta.HASH: meta.fingerprint(spec)})
     head["labels"] = _labels(stage)
     return body | {"metadata": head, "spec": spec}
@@ -101,24 +102,25 @@ def _task(task: Document, stage: Stage, image: str, platform: Platform) -> Docum
     (compiled,) = template["spec"]["containers"]
     workers = stage.spec.workers
     shm = workers.shared_memory or (SHARED_MEMORY if workers.gpus else None)
+    mounted = sources.of(sources.of_stage(stage), stage.spec.sources)
     parts = [
         pods.configuration(stage.job_name),
         pods.shared_memory(shm),
-        pods.credentials(stage.spec.store)[1:],
+        pods.credentials(stage.spec.store),
+        (mounted.volumes, mounted.mounts),
     ]
     container = pods.container(
         compiled["name"],
         image,
         platform,
         command=compiled["command"],
-        env={each["name"]: each["value"] for each in compiled["env"]} | {"TORCHX_INTERNAL_SESSION_ID": SESSION},
-        env_from=[
-            *pods.credentials(stage.spec.store)[0],
-            *pods.hub_token(stage.spec.model.secret_name),
-        ],
+        env={each["name"]: each["value"] for each in compiled["env"]}
+        | {"TORCHX_INTERNAL_SESSION_ID": SESSION}
+        | mounted.environment,
+        env_from=pods.hub_token(stage.spec.model.secret_name),
         secret_env=pods.keys(stage.spec.endpoint_secrets, stage.spec.backends),
         ports={"metrics": platform.progress_port},
-        resources=pods.resources(workers.cpu, workers.memory, workers.gpus),
+        resources=pods.resources(workers),
         mounts=[mount for _, mounts in parts for mount in mounts],
     )
     pod = pods.pod(
@@ -130,10 +132,11 @@ def _task(task: Document, stage: Stage, image: str, platform: Platform) -> Docum
     )
     metadata = {
         **template["metadata"],
-        "labels": template["metadata"]["labels"] | _labels(stage),
+        "labels": template["metadata"]["labels"] | platform.pod_labels() | _labels(stage),
         "annotations": (template["metadata"].get("annotations") or {}) | pods.UNMOVED,
     }
-    return {**task, "template": {"metadata": metadata, "spec": pod | {"restartPolicy": "Never"}}}
+    made = {"metadata": metadata, "spec": pod | {"restartPolicy": "Never"}}
+    return {**task, "template": pod_patches.apply(made, stage.spec.pods, "stages", stage.stage)}
 
 
 def _labels(stage: Stage) -> dict[str, str]:

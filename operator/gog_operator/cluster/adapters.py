@@ -7,8 +7,9 @@ the weights under a name never change. Requests for the name `policy` use each p
 after every pod has loaded the version and completed a token with it. The previous version stays loaded for clients that
 still name it; older versions are unloaded.
 
-Supports gog's policy server and vLLM with runtime LoRA updating; `_Pod` holds the differences. A pod that does not
-respond in time is waited for and never failed, because it may still be loading.
+Supports gog's policy server and vLLM with runtime LoRA updating; `_Pod` holds the differences. vLLM reads folders only, so
+the receiver beside it (gog_tools.policy.receiver) fetches the checkpoint first. A pod that does not respond in time is
+waited for and never failed, because it may still be loading.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from gog import adapters
+from gog import offers
+from gog_operator.build.vllm import RECEIVER_PORT
 from gog_operator.cluster import bounded_http
 from gog_operator.cluster.bounded_http import Answer
 
@@ -64,20 +67,26 @@ class _Stop(Exception):
         self.outcome = Outcome(state, message)
 
 
-def ensure_version(pods: Sequence[str], version: str, request: Request, *, shared: str = "/mnt/adapters") -> Outcome:
+def ensure_version(pods: Sequence[str], version: str, request: Request, *, receiver: int = RECEIVER_PORT) -> Outcome:
     """Makes one pass of a rollout. A pod's failure becomes the outcome and is never raised.
 
     Args:
         pods: Address of each pod, such as `http://10.0.0.7:8080`.
-        version: The version, such as `grpo/120`; empty for the base.
+        version: The version, such as `grpo/120`, and further ones that are loaded for clients that name them, separated by
+            spaces; empty for the base.
         request: Sends a request to a pod.
-        shared: Folder in which vLLM pods find adapters by name.
+        receiver: Port of the receiver of adapters in pods of vLLM.
     """
     if not pods:
         return Outcome("waiting", "no pod serves the policy yet")
     try:
-        found = _on_each([_Pod(url, request, version, shared) for url in pods], _Pod.refresh)
-        for step in (_Pod.load, _Pod.verify, _Pod.switch, _Pod.tidy):
+        found = _on_each([_Pod(url, request, version.split(), receiver) for url in pods], _Pod.refresh)
+        for each in reversed(version.split() or [""]):  # the default last
+            for pod in found:
+                pod.version = each
+            for step in (_Pod.load, _Pod.verify):
+                _on_each(found, step)
+        for step in (_Pod.switch, _Pod.tidy):
             _on_each(found, step)
     except _Stop as stop:
         return stop.outcome
@@ -98,8 +107,10 @@ def requester(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Request:
 class _Pod:
     """One server: the models it listed last, and the version it should serve."""
 
-    def __init__(self, url: str, request: Request, version: str, shared: str) -> None:
-        self.url, self.request, self.version, self.shared = url.rstrip("/"), request, version, shared
+    def __init__(self, url: str, request: Request, versions: Sequence[str], receiver: int) -> None:
+        self.url, self.request, self.receiver = url.rstrip("/"), request, receiver
+        self.version = versions[0] if versions else ""
+        self.wanted = {offers.name_of(each) for each in versions}
         self.names: list[str] = []
         self.default = ""
         self.ours = True
@@ -107,7 +118,7 @@ class _Pod:
     @property
     def name(self) -> str:
         """The version's name on this server. The base is the first in every listing."""
-        return adapters.name_of(self.version) if self.version else self.names[0]
+        return offers.name_of(self.version) if self.version else self.names[0]
 
     def refresh(self) -> _Pod:
         answer = self._call(MODELS)
@@ -125,7 +136,7 @@ class _Pod:
     def load(self) -> None:
         if self.name in self.names:
             return
-        path = self.version if self.ours else f"{self.shared}/{self.name}"
+        path = self.version if self.ours else self._received()
         answer = self._call(LOAD, {"lora_name": self.name, "lora_path": path})
         if not self.ours and answer.status == 404 and b"NotFoundError" not in answer.body:
             raise _Stop("failed", f"{self.url} loads no adapters (set VLLM_ALLOW_RUNTIME_LORA_UPDATING=1)")
@@ -136,6 +147,18 @@ class _Pod:
         self.refresh()
         if self.name not in self.names:
             raise _Stop("waiting", f"{self.url} does not list {self.name} yet")
+
+    def _received(self) -> str:
+        """Where vLLM finds the version, which the receiver in its pod fetches from the store."""
+        host = urlsplit(self.url)
+        beside = f"{host.scheme}://{host.netloc.removesuffix(f':{host.port}')}:{self.receiver}"
+        answer = self._call(f"/adapters/{self.name}", {"ref": self.version}, beside)
+        if answer.status != 200:
+            raise self._refused(f"cannot fetch {self.version}", answer)
+        try:
+            return str(json.loads(answer.body)["path"])
+        except (ValueError, KeyError, TypeError):
+            raise _Stop("waiting", f"{beside} is not a receiver of adapters") from None
 
     def verify(self) -> None:
         """Completes one token with the version, unless it is the default already."""
@@ -152,7 +175,7 @@ class _Pod:
             raise _Stop("failed", f"{self.url} answered for {self.name} as {model!r}")
 
     def switch(self) -> None:
-        """Makes the version the default. vLLM has no default; its clients name the version in the endpoint's status."""
+        """Makes the version the default. vLLM has no default; its clients name the version in the ToolServer's status."""
         if not self.ours or self.default == self.name:
             return
         answer = self._call(DEFAULT, {"model": self.name})
@@ -161,15 +184,16 @@ class _Pod:
 
     def tidy(self) -> None:
         """Unloads older versions. Names are listed in the order of loading, so the previous versions are the last."""
-        others = [each for each in self.names if each != self.name and VERSION.fullmatch(each)]
+        kept = self.wanted | {self.name}
+        others = [each for each in self.names if each not in kept and VERSION.fullmatch(each)]
         for old in others[: max(0, len(others) - KEPT)]:
             answer = self._call(UNLOAD, {"lora_name": old})
             if answer.status not in (200, 404):
                 raise self._refused(f"does not unload {old}", answer)
 
-    def _call(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+    def _call(self, path: str, body: Mapping[str, Any] | None = None, url: str = "") -> Answer:
         try:
-            return self.request(self.url + path, body)
+            return self.request((url or self.url) + path, body)
         except OSError as error:
             raise _Stop("waiting", f"{self.url} does not answer: {error or type(error).__name__}") from None
 
@@ -177,7 +201,7 @@ class _Pod:
         """The outcome of an error response. Another pass helps if the server is starting, busy or broken, but not if it
         rejected the request."""
         lasting = 400 <= answer.status < 500 and answer.status not in (404, 408, 409, 429)
-        hint = " (does the endpoint's Secret hold its key?)" if answer.status in (401, 403) else ""
+        hint = " (does the ToolServer's Secret hold its key?)" if answer.status in (401, 403) else ""
         return _Stop("failed" if lasting else "waiting", f"{self.url} {what}: {_describe(answer)}{hint}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Object
 from gog_operator.build import meta
-from gog_operator.cluster import documents
+from gog_operator.cluster import documents, paths
 from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError
@@ -27,6 +27,14 @@ def create_owned(api: TranslatedApi, resource: Resource, namespace: str, body: d
         if error.status != 409:
             raise
         _check_existing(api, resource, namespace, body, owner)
+
+
+def delete_settings(api: TranslatedApi, namespace: str, name: str, owner_uid: str) -> None:
+    """Deletes the ConfigMap of a job, where it is the owner's."""
+    path = paths.CONFIG_MAPS.path(namespace, name)
+    found = api.find(path)
+    if found is not None and documents.owned(found, owner_uid):
+        api.delete(path, found["metadata"]["uid"])
 
 
 def _check_existing(

@@ -7,11 +7,15 @@ affected.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from gog import validation
+from gog.offers import Published
+from gog.spec import AgentSettings, ToolsSpec
 from gog_operator.api import lenient, patches, problems
 from gog_operator.api.meta import API_VERSION, LENIENT, Metadata, OwnerReference
 from gog_operator.api.objects import Object, Status, document
@@ -32,6 +36,8 @@ class Unreadable(Exception):
         self.kind, self.name, self.sentence, self.body = kind, name, sentence, body
 
 
+VERSION = re.compile(r"[a-z][-a-z0-9]{0,99}/[0-9]{1,9}")
+"""A version of an agent."""
 METADATA = {field.alias or name for name, field in Metadata.model_fields.items()}
 OWNER = {field.alias or name for name, field in OwnerReference.model_fields.items()}
 CREATED = ("name", "labels", "annotations", "ownerReferences")
@@ -42,11 +48,12 @@ Thing = TypeVar("Thing", bound=Object)
 def parse(kind: type[Thing], body: Mapping[str, Any]) -> Thing:
     """The object of an API document.
 
-    A status of a newer version is accepted: unknown condition types and reasons are kept, so that a patch of the status
-    does not remove them, and unknown fields are ignored.
+    An object of a newer version is accepted: unknown condition types and reasons are kept, so that a patch of the status
+    does not remove them. Unknown fields, and unknown words of enumerations, are ignored; those of a spec are named by the
+    object, because a setting that is ignored may train something else.
 
     Raises:
-        Unreadable: another part is invalid or unknown. Ignoring an unknown setting would train something else.
+        Unreadable: something else is wrong, or a required field has an unknown value.
     """
     metadata = {key: value for key, value in body.get("metadata", {}).items() if key in METADATA}
     metadata["ownerReferences"] = [
@@ -58,9 +65,9 @@ def parse(kind: type[Thing], body: Mapping[str, Any]) -> Thing:
     try:
         return kind.model_validate(given, context=LENIENT)
     except ValidationError as error:
-        understood = lenient.without_unknown_status(given, error)
-        if understood is not None:
-            return kind.model_validate(understood, context=LENIENT)
+        newer = lenient.understood(kind, given)
+        if newer is not None:
+            return newer
         sentence = problems.explain(error, kind, where=kind.__name__).sentence()
         raise Unreadable(kind.__name__, metadata.get("name", ""), sentence, body) from None
 
@@ -81,7 +88,22 @@ def status_patch(old: Status, new: Status) -> dict[str, Any]:
 
 
 def _plain(status: Status) -> dict[str, Any]:
+    # A field set to None is absent, as in what the server returns; otherwise every reconcile would patch it.
     return status.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
+
+
+def published(result: Mapping[str, Any]) -> Published:
+    """The result of a publication, which a tenant's pod wrote; what does not fit counts as no version."""
+    version, sentence = str(result.get("version") or ""), str(result.get("sentence") or "")
+    try:
+        caps = AgentSettings.model_validate(result.get("settings") or {})
+        tools = ToolsSpec.model_validate(result.get("tools") or {})
+    except ValidationError as error:
+        return Published("", f"the result of the publication is not valid: {validation.first_sentence(error)}")
+    if version and not VERSION.fullmatch(version):
+        return Published("", "the result of the publication names no version")
+    given = (each.as_given() for each in (caps, tools))
+    return Published(version, sentence, *given)
 
 
 def owned(body: Mapping[str, Any], uid: str) -> bool:

@@ -5,7 +5,8 @@ method is idempotent, so that it can be repeated after a crash. Methods raise th
 
 | exception     | meaning                                                  | handled by                                |
 |---------------|----------------------------------------------------------|-------------------------------------------|
-| Conflict      | the object changed since it was read                     | `reconcile`: makes another pass at once   |
+| Conflict      | the object changed since it was read                     | `reconcile.write_status`: writes again;   |
+|               |                                                          | then its caller: another pass             |
 | AlreadyExists | an object of that name exists already                    | `reconcile.create`: checks its owner      |
 | Refused       | the cluster rejects the request: a missing queue, a      | `reconcile.attempt`: a condition and an   |
 |               | quota, a namespace that is being deleted                 | event of the object; retries later        |
@@ -21,9 +22,23 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from gog import spec as settings
+from gog.offers import Asked
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import Endpoint, GoGRun, Object, Progress, Stage, Status
-from gog_operator.plan.actions import DataView, Event, JobView, ReportView, ServerView, StoreView, ToolCheckView
+from gog_operator.api.objects import GoGRun, Object, Progress, Stage, Status, ToolServer
+from gog_operator.api.presets import GoGRuntime
+from gog_operator.plan.actions import (
+    DataView,
+    Event,
+    JobView,
+    Launcher,
+    PublicationView,
+    ReportView,
+    ServerView,
+    SourcesView,
+    StoreView,
+    ToolCheckView,
+)
+from gog_operator.plan.erasure import ErasureView
 
 Thing = TypeVar("Thing", bound=Object)
 
@@ -68,12 +83,23 @@ class Cluster(Protocol):
     def is_persistent(self) -> bool:
         """Whether the cluster outlives a run. If so, the policy is served, and finished runs expire by their TTL."""
 
+    @property
+    def wakes(self) -> bool:
+        """Whether it causes a pass when a job reports progress, or a pod that was waited for may run."""
+
+    @property
+    def job_ttl_seconds(self) -> int | None:
+        """Seconds that ended jobs of finished objects are kept where the spec does not say; None for ever."""
+
     def get(self, kind: type[Thing], name: str) -> Thing | None: ...
 
     def list(self, kind: type[Thing]) -> tuple[Thing, ...]: ...
 
     def children(self, owner: Object) -> tuple[Object, ...]:
-        """The stages (in the order of stages) and endpoints that the object owns."""
+        """The stages (in the order of stages) and ToolServers that a run or an agent owns."""
+
+    def preset(self, name: str) -> GoGRuntime | None:
+        """The preset of that name; None on one machine, which has none. Raises Refused if there is no such preset."""
 
     def create(self, thing: Object) -> None:
         """Creates an object. Raises AlreadyExists."""
@@ -90,6 +116,9 @@ class Cluster(Protocol):
     def record(self, thing: Object, event: Event, now: datetime) -> None:
         """Records an event of an object."""
 
+    def launcher(self, stage: Stage) -> Launcher | None:
+        """How an attempt of the stage is started; None on one machine."""
+
     def create_job(self, stage: Stage, endpoints: dict[str, str], judge_model: str) -> None:
         """Creates the job of the stage's current attempt.
 
@@ -105,23 +134,47 @@ class Cluster(Protocol):
     def cancel_job(self, stage: Stage) -> None:
         """Ends the job of the stage's current attempt, gracefully first."""
 
-    def start_server(self, endpoint: Endpoint, port: int, now: datetime) -> None:
-        """Starts the server, or updates it to the endpoint's current spec. port: 0 for a free one."""
+    def remove_jobs(self, owner: Stage | GoGRun) -> None:
+        """Deletes the ended jobs of an object, with their settings and their pods."""
 
-    def server(self, endpoint: Endpoint) -> ServerView | None:
-        """The endpoint's server; None if it was never started."""
+    def start_server(self, tool_server: ToolServer, port: int, now: datetime) -> None:
+        """Starts the server, or updates it to the ToolServer's current spec. port: 0 for a free one."""
+
+    def server(self, tool_server: ToolServer) -> ServerView | None:
+        """The ToolServer's server; None if it was never started."""
 
     def stop_server(self, name: str) -> None:
-        """Stops the server of the Endpoint of that name. The Endpoint need not exist any more."""
+        """Stops the server of the ToolServer of that name. The ToolServer need not exist any more."""
 
-    def load_version(self, endpoint: Endpoint, version: str) -> None:
+    def load_version(self, tool_server: ToolServer, version: str) -> None:
         """Loads a checkpoint into every pod; may return before this is complete."""
+
+    def set_routes(self, agent: ToolServer, routes: str) -> None:
+        """Writes where an agent's chats go. Its server's view shows what was written."""
+
+    def chats(self, agent: ToolServer) -> Progress | None:
+        """What an agent reports of its chats; None for no answer."""
+
+    def agent_store(self, run: GoGRun, name: str) -> settings.StoreSpec | None:
+        """The store for the versions of an agent that the run starts; None for the run's own. name: of the agent."""
+
+    def publication(self, run: GoGRun) -> PublicationView:
+        """The publication of the run's policy as a version of its agent."""
+
+    def publish(self, run: GoGRun, asked: Asked, store: settings.StoreSpec) -> None:
+        """Starts that publication; one that was made is found again. store: the agent's."""
 
     def prepare_data(self, owner: Object) -> None:
         """Generates the owner's dataset, if it is to be generated."""
 
     def data(self, owner: Object) -> DataView:
         """The owner's dataset."""
+
+    def sources(self, run: GoGRun) -> SourcesView:
+        """The fetch of the run's sources into the model cache."""
+
+    def fetch_sources(self, run: GoGRun) -> None:
+        """Starts that fetch."""
 
     def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
         """The progress of the stage's job; None if it does not report any."""
@@ -138,11 +191,20 @@ class Cluster(Protocol):
     def check_tools(self, run: GoGRun, urls: Mapping[str, str]) -> None:
         """Starts that check. urls: URL of each tool, by role."""
 
+    def set_finalizers(self, thing: Object, finalizers: tuple[str, ...]) -> None:
+        """Replaces the finalizers of an object that has not changed since it was read. Raises Conflict."""
+
+    def erasure(self, run: GoGRun) -> ErasureView:
+        """The erasure of the artifacts of a run that is being deleted."""
+
+    def erase_artifacts(self, run: GoGRun) -> None:
+        """Starts that erasure, or starts it again after a failed one."""
+
     def report(self, run: GoGRun) -> ReportView:
         """The run's report."""
 
     def write_report(self, run: GoGRun, children: tuple[Object, ...]) -> None:
-        """Writes the run's report. children: its stages and endpoints."""
+        """Writes the run's report. children: its stages and ToolServers."""
 
     def default_store(self) -> settings.StoreSpec | None:
         """The store for manifests that name none; None if they must name one."""

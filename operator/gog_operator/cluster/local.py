@@ -10,7 +10,9 @@ the start. All other state is read from files.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -22,9 +24,10 @@ import yaml
 
 from gog import catalog, progress, store
 from gog import spec as settings
-from gog_operator.api.objects import STAGE_KINDS, Endpoint, GoGRun, Object, Progress, Stage, Status
-from gog_operator.build import app, config, servers, tool_check
-from gog_operator.cluster import local_check, trainer_client
+from gog.offers import Asked
+from gog_operator.api.objects import KINDS, STAGE_KINDS, GoGRun, Object, Progress, Stage, Status, ToolServer
+from gog_operator.build import agents, app, config, servers, tool_check
+from gog_operator.cluster import local_agents, local_check, trainer_client
 from gog_operator.cluster.dataset import DatasetMaker
 from gog_operator.cluster.files import ObjectFiles, as_user_error, write_atomically
 from gog_operator.cluster.interface import Thing
@@ -36,11 +39,17 @@ from gog_operator.plan.actions import (
     DataView,
     Event,
     JobView,
+    PublicationView,
     ReportView,
     ServerView,
+    SourcesView,
     StoreView,
     ToolCheckView,
 )
+from gog_operator.plan.erasure import ErasureView
+
+AGENT_KEYS = "GOG_AGENT_KEYS"
+"""Environment variable with the file of the keys that chats with an agent require."""
 
 
 class LocalCluster:
@@ -52,6 +61,8 @@ class LocalCluster:
     """
 
     is_persistent = False
+    job_ttl_seconds = None
+    wakes = False
 
     def __init__(self, folder: Path, program: tuple[str, ...] | None = None) -> None:
         self.folder = folder.absolute()
@@ -64,28 +75,41 @@ class LocalCluster:
         """Callbacks for events."""
         self.dataset = DatasetMaker(self.folder, self.processes)
         self._tool_check = local_check.LocalCheck()
+        self.agents = local_agents.LocalAgents()
         self._stores: dict[settings.StoreSpec, store.Store] = {}
 
     # -- objects
 
     def get(self, kind: type[Thing], name: str) -> Thing | None:
-        return self.objects.get(kind, name)
+        return self.objects.get(kind, name) or self._beside(kind.__name__, name).get(kind, name)
+
+    def _beside(self, kind: str, name: str) -> ObjectFiles:
+        """The objects of the folder of that name where it is an agent's, because an agent outlives its runs; else ours."""
+        folder = self.folder.parent / name
+        return ObjectFiles(folder / "objects") if kind == ToolServer.__name__ and folder.is_dir() else self.objects
 
     def list(self, kind: type[Thing]) -> tuple[Thing, ...]:
         return self.objects.list(kind)
 
     def children(self, owner: Object) -> tuple[Object, ...]:
         stages = (each for name in settings.STAGES for each in self.list(STAGE_KINDS[name]))
-        return tuple(each for each in (*stages, *self.list(Endpoint)) if each.owned_by(owner))
+        return tuple(each for each in (*stages, *self.list(ToolServer)) if each.owned_by(owner))
+
+    def preset(self, name: str) -> None:
+        """Pods have no meaning on one machine."""
 
     def create(self, thing: Object) -> None:
-        self.objects.create(thing)
+        if isinstance(thing, ToolServer) and thing.spec.role == "agent":
+            ObjectFiles(self.folder.parent / thing.name / "objects").create(thing)
+        else:
+            self.objects.create(thing)
 
     def patch_status(self, thing: Object, status: Status) -> None:
         self.objects.patch_status(thing, status)
 
     def patch(self, kind: str, name: str, *, spec: Mapping[str, Any], annotations: Mapping[str, str]) -> None:
-        self.objects.patch(kind, name, spec=spec, annotations=annotations)
+        own = self.objects.get(KINDS[kind], name) is not None
+        (self.objects if own else self._beside(kind, name)).patch(kind, name, spec=spec, annotations=annotations)
 
     def delete(self, kind: str, name: str, uid: str = "") -> None:
         self.objects.delete(kind, name)
@@ -106,6 +130,9 @@ class LocalCluster:
             listener(thing, event, now)
 
     # -- jobs
+
+    def launcher(self, stage: Stage) -> None:
+        """None: a process has no image."""
 
     def create_job(self, stage: Stage, endpoints: dict[str, str], judge_model: str) -> None:
         workdir = self.workdir(stage)
@@ -133,31 +160,67 @@ class LocalCluster:
     def progress(self, stage: Stage, job: JobView | None) -> Progress | None:
         return trainer_client.parse_progress(progress.read(self.workdir(stage)))
 
+    def remove_jobs(self, owner: Stage | GoGRun) -> None:
+        """Never called: jobs end with `gog run`, and their logs are in the run folder."""
+
     # -- servers
 
-    def start_server(self, endpoint: Endpoint, port: int, now: datetime) -> None:
-        data = self.data(endpoint).spec if endpoint.spec.data else None
+    def start_server(self, tool_server: ToolServer, port: int, now: datetime) -> None:
+        data = self.data(tool_server).spec if tool_server.spec.data else None
 
         def command(ready_file: str) -> list[str]:
-            line = servers.arguments(endpoint, host="127.0.0.1", port=port, ready_file=ready_file, data=data)
+            line = servers.arguments(tool_server, host="127.0.0.1", port=port, ready_file=ready_file, data=data)
+            if tool_server.spec.role == "agent":
+                line += agents.arguments(tool_server, str(self._routes(tool_server)), os.environ.get(AGENT_KEYS, ""))
             return [*self.program, "serve", *line]
 
         self.servers.start(
-            endpoint.name,
-            catalog.SERVER_BY_NAME[endpoint.spec.role].command,
+            tool_server.name,
+            catalog.SERVER_BY_NAME[tool_server.spec.role].command,
             command,
             now,
             self.processes.environment(),
         )
 
-    def server(self, endpoint: Endpoint) -> ServerView | None:
-        return self.servers.view(endpoint.name)
+    def server(self, tool_server: ToolServer) -> ServerView | None:
+        view = self.servers.view(tool_server.name)
+        if view is not None and view.state == "ready" and tool_server.spec.role == "policy":
+            return dataclasses.replace(view, version=self.agents.version(view, tool_server.spec.version))
+        if view is not None and tool_server.spec.role == "agent":
+            return dataclasses.replace(view, routes=self.agents.routes(self._routes(tool_server)))
+        return view
 
     def stop_server(self, name: str) -> None:
         self.servers.stop(name)
 
-    def load_version(self, endpoint: Endpoint, version: str) -> None:
-        """Does nothing, because servers end with their run and a run's policy is not served."""
+    def load_version(self, tool_server: ToolServer, version: str) -> None:
+        view = self.servers.view(tool_server.name)
+        if view is not None and view.url:
+            self.agents.load(view.url, version)
+
+    # -- agents
+
+    def _routes(self, agent: ToolServer) -> Path:
+        return self.folder / "work" / f"{agent.name}.routes.json"
+
+    def set_routes(self, agent: ToolServer, routes: str) -> None:
+        path = self._routes(agent)
+        with as_user_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, routes)
+
+    def chats(self, agent: ToolServer) -> Progress | None:
+        return self.agents.chats(agent.status.url)
+
+    def agent_store(self, run: GoGRun, name: str) -> settings.StoreSpec | None:
+        """A folder of the agent, unless the run has a store of its own."""
+        return None if run.spec.store else settings.StoreSpec(uri=(self.folder.parent / name / "store").as_uri())
+
+    def publication(self, run: GoGRun) -> PublicationView:
+        return self.agents.publication
+
+    def publish(self, run: GoGRun, asked: Asked, store: settings.StoreSpec) -> None:
+        self.agents.publish(run.spec.store or self.default_store(), store, asked)
 
     # -- data and checkpoints
 
@@ -178,6 +241,12 @@ class LocalCluster:
         newest = self._stores[store_spec].latest(key)
         return Checkpoint(key, newest.step, newest.meta.get("complete")) if newest is not None else None
 
+    def sources(self, run: GoGRun) -> SourcesView:
+        return SourcesView("skipped")  # stages fetch into folders that the machine's runs share
+
+    def fetch_sources(self, run: GoGRun) -> None:
+        raise NotImplementedError("a run of one machine has no model cache")
+
     def store_state(self, owner: Stage | GoGRun) -> StoreView:
         """Known at once, unless the bucket does not respond; then a later pass checks again."""
         keys: tuple[str, ...] = (owner.store_key,) if isinstance(owner, Stage) else owner.spec.stages.skip
@@ -195,6 +264,15 @@ class LocalCluster:
 
     def check_tools(self, run: GoGRun, urls: Mapping[str, str]) -> None:
         self._tool_check.start(run.status.tool_check.number, tool_check.config(run, urls, on_cluster=False))
+
+    def set_finalizers(self, thing: Object, finalizers: tuple[str, ...]) -> None:
+        """Files have none."""
+
+    def erasure(self, run: GoGRun) -> ErasureView:
+        return ErasureView("done", "on one machine the run folder is deleted by hand")
+
+    def erase_artifacts(self, run: GoGRun) -> None:
+        """Never called: objects on one machine are not deleted by the API."""
 
     def report(self, run: GoGRun) -> ReportView:
         """Always done, because `gog run` writes the report when it exits, also after a failure."""

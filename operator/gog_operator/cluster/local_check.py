@@ -45,6 +45,6 @@ class LocalCheck:
     def _run(self, config: CheckConfig) -> None:
         try:
             report = asyncio.run(_imported().check(config))
-            self._view = ToolCheckView(report.outcome, report.summary)
+            self._view = ToolCheckView(report.outcome, report.summary, seconds=report.seconds)
         except BaseException as error:  # noqa: BLE001  raised again in the control loop
             self._error = error

@@ -20,6 +20,8 @@ class Resource:
     """Plural name, such as `jobs`."""
     product: str = "Kubernetes"
     """Product that installs it, for messages."""
+    is_namespaced: bool = True
+    """Whether its objects are in namespaces."""
 
     @property
     def name(self) -> str:
@@ -35,13 +37,14 @@ class Resource:
             part: Subresource, such as `status`; empty for the object.
         """
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        place = f"/namespaces/{quote(namespace, safe='')}" if namespace else ""
+        place = f"/namespaces/{quote(namespace, safe='')}" if namespace and self.is_namespaced else ""
         name = quote(name, safe="")  # tenants choose names in owner references and labels: `../../other/gogruns/x`
         return "/".join(each for each in (f"{root}{place}/{self.plural}", name, part) if each)
 
 
 GROUP, VERSION = "gog.dev", "v1alpha1"
 OURS = {kind: Resource(GROUP, VERSION, f"{kind.lower()}s", "gog") for kind in KINDS}
+RUNTIMES = Resource(GROUP, VERSION, "gogruntimes", "gog", is_namespaced=False)
 VOLCANO_JOBS = Resource("batch.volcano.sh", "v1alpha1", "jobs", "Volcano")
 VOLCANO_COMMANDS = Resource("bus.volcano.sh", "v1alpha1", "commands", "Volcano")
 POD_GROUPS = Resource("scheduling.volcano.sh", "v1beta1", "podgroups", "Volcano")
@@ -51,12 +54,14 @@ JOBS = Resource("batch", "v1", "jobs")
 PODS = Resource("", "v1", "pods")
 SERVICES = Resource("", "v1", "services")
 CONFIG_MAPS = Resource("", "v1", "configmaps")
+SECRETS = Resource("", "v1", "secrets")
 EVENTS = Resource("", "v1", "events")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices")
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 
 KNOWN = (
     *OURS.values(),
+    RUNTIMES,
     VOLCANO_JOBS,
     VOLCANO_COMMANDS,
     POD_GROUPS,
@@ -66,6 +71,7 @@ KNOWN = (
     PODS,
     SERVICES,
     CONFIG_MAPS,
+    SECRETS,
     EVENTS,
     ENDPOINT_SLICES,
     LEASES,

@@ -7,7 +7,7 @@ terminated because of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -113,6 +113,21 @@ def crash(pods: Iterable[Pod], after: int) -> Ending | None:
     return None
 
 
+def images(pods: Iterable[Pod]) -> tuple[str, ...]:
+    """Distinct ids of the images of their main containers, as the nodes report them once an image is there."""
+    statuses = (each for pod in pods for each in pod.get("status", {}).get("containerStatuses") or ())
+    return tuple(sorted({str(each["imageID"]) for each in statuses if each.get("imageID")}))
+
+
+def all_report(pods: Sequence[Pod], count: int) -> bool:
+    """Whether there are so many pods, and their nodes report the image of each."""
+    return len(pods) >= count and all(images([pod]) for pod in pods)
+
+
+def names(pods: Iterable[Pod]) -> tuple[str, ...]:
+    return tuple(sorted(str(pod["metadata"]["name"]) for pod in pods))
+
+
 def started(pods: Iterable[Pod]) -> bool:
     """Whether a container of any of them has started."""
     states = [each.get("state") or {} for pod in pods for each in _containers(pod)]
@@ -135,6 +150,12 @@ def first_start(pods: Iterable[Pod]) -> datetime | None:
 def blocked(pods: Iterable[Pod], prefix: str = "") -> Blocked | None:
     """Why pods do not start; None if no problem is reported, however long they take."""
     return next((each for pod in pods if (each := _blocked(pod, prefix)) is not None), None)
+
+
+def waiting(pod: Pod) -> set[str]:
+    """Reasons for which containers of a pod wait."""
+    states = [(each.get("state") or {}).get("waiting") or {} for each in _containers(pod)]
+    return {str(each["reason"]) for each in states if each.get("reason")}
 
 
 def _blocked(pod: Pod, prefix: str) -> Blocked | None:

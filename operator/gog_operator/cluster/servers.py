@@ -1,4 +1,4 @@
-"""Servers of Endpoints on this machine: processes on loopback ports.
+"""Servers of ToolServers on this machine: processes on loopback ports.
 
 A server writes its URL to a ready file once it accepts requests, so that it need not be polled over HTTP. Each start
 has its own log (`logs/<role>/<number>/server.log`), because after a restart the log of the crash is needed.
@@ -31,7 +31,7 @@ class LocalServers:
         """Starts a server, unless it runs already.
 
         Args:
-            name: Name of the Endpoint.
+            name: Name of the ToolServer.
             log: Name of its folder below `logs/`.
             command: Builds the command line, given the path of the ready file.
             now: Start time.

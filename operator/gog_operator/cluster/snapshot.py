@@ -9,7 +9,8 @@ decisions that depend on pods or on lists are left to the pass that follows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from gog_operator.cluster import paths
 from gog_operator.cluster.kube import Api, ApiError, Document, Request, items
@@ -24,12 +25,29 @@ LISTED: tuple[tuple[paths.Resource, str], ...] = (
 """Resources to list, each with its label selector."""
 
 
+class Stored(NamedTuple):
+    """A document as it is kept in memory."""
+
+    version: int
+    """Its resource version, which grows with every write."""
+    text: bytes
+    """The document as compact JSON, without managed fields."""
+
+
+def stored(body: Mapping[str, Any]) -> Stored:
+    """The form in which a document is kept."""
+    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    text = json.dumps({**body, "metadata": metadata}, separators=(",", ":")).encode()
+    version = str(metadata.get("resourceVersion"))
+    return Stored(int(version) if version.isdigit() else 0, text)
+
+
 class Snapshot(Api):
     """An Api that serves listed objects."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        """Documents as JSON, by path."""
+        self.objects: dict[str, Stored] = {}
+        """Documents by path."""
         self.versions: dict[tuple[str, str, str], str] = {}
         """Resource versions by (resource, namespace, name)."""
         self.unknown: list[paths.Resource] = []
@@ -54,10 +72,8 @@ class Snapshot(Api):
 
     def put(self, resource: paths.Resource, body: Document) -> None:
         metadata = body["metadata"]
-        metadata.pop("managedFields", None)
         self.versions[resource.name, metadata["namespace"], metadata["name"]] = metadata["resourceVersion"]
-        path = resource.path(metadata["namespace"], metadata["name"])
-        self.objects[path] = json.dumps(body, separators=(",", ":")).encode()
+        self.objects[resource.path(metadata["namespace"], metadata["name"])] = stored(body)
 
     def names(self, resource: paths.Resource) -> Iterator[tuple[str, str]]:
         """Namespace and name of every object of a resource."""
@@ -71,5 +87,5 @@ class Snapshot(Api):
         found = self.objects.get(request.path)
         if found is None:
             raise ApiError(404, "NotFound", f"{request.path} was not listed")
-        document: Document = json.loads(found)
+        document: Document = json.loads(found.text)
         return document

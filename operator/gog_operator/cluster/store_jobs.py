@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from gog import spec as settings
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import Object
-from gog_operator.build import store_jobs
+from gog_operator.api.objects import GoGRun, Object
+from gog_operator.build import erase_job, fetch_job, meta, store_jobs
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import documents, paths, pods
+from gog_operator.cluster import documents, mounts, paths, pods
 from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.creation import create_owned
 from gog_operator.cluster.interface import Unavailable
@@ -71,7 +71,10 @@ class StoreJobs:
         found = self._pods(name)
         if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:
             return StoreJobView("absent")  # the ConfigMap is gone, and the pod would wait for it forever
-        return StoreJobView("running", blocked=pods.blocked(found) if found else self._refusal(job))
+        blocked = (
+            pods.blocked(found) or mounts.blocked(self.api, self.namespace, found) if found else self._refusal(job)
+        )
+        return StoreJobView("running", blocked=blocked)
 
     def start(
         self,
@@ -98,12 +101,8 @@ class StoreJobs:
             Unavailable: the existing job was deleted; the next pass creates another.
             Refused: the cluster rejects the job.
         """
-        existing = self.view(name, owner.metadata.uid)
-        if existing.state in ("running", "done"):
+        if not self._is_due(name, owner):
             return
-        if existing.uid:
-            self._remove(name, existing.uid)
-            raise Unavailable(f"store job {name} is being replaced", after=1.0)
         configmap, job = store_jobs.job(
             name,
             owner,
@@ -113,9 +112,42 @@ class StoreJobs:
             self.platform,
             also=also,
             secret_env=secret_env,
+            patches=getattr(owner.spec, "pods", ()),
             scheduling=getattr(owner.spec, "scheduling", None),
             service_account=getattr(owner.spec, "service_account_name", None),
         )
+        self._create(owner, configmap, job)
+
+    def fetch(self, name: str, run: GoGRun) -> None:
+        """Starts the fetch of a run's sources. Keeps an existing job and raises as `start` does."""
+        if self._is_due(name, run):
+            self._create(run, *fetch_job.job(name, run, self.platform))
+
+    def erase(self, name: str, run: GoGRun) -> None:
+        """Starts the erasure of a run's artifacts. Keeps an existing job and raises as `start` does."""
+        if self._is_due(name, run):
+            self._create(run, *erase_job.job(name, run, self.platform))
+
+    def page(self, name: str, path: str) -> str:
+        """URL of a page of a store job's running pod; empty where none runs."""
+        for pod in self._pods(name):
+            address = pod.get("status", {}).get("podIP")
+            if address and pod["status"].get("phase") == "Running":
+                host = f"[{address}]" if ":" in address else address
+                return f"http://{host}:{self.platform.progress_port}{path}"
+        return ""
+
+    def _is_due(self, name: str, owner: Object) -> bool:
+        """Whether a job of that name is to be created. Raises Unavailable after it has deleted a failed one."""
+        existing = self.view(name, owner.metadata.uid)
+        if existing.state in ("running", "done"):
+            return False
+        if existing.uid:
+            self._remove(name, existing.uid)
+            raise Unavailable(f"store job {name} is being replaced", after=1.0)
+        return True
+
+    def _create(self, owner: Object, configmap: dict[str, Any], job: dict[str, Any]) -> None:
         create_owned(self.api, paths.CONFIG_MAPS, self.namespace, configmap, owner)
         create_owned(self.api, paths.JOBS, self.namespace, job, owner)
 
@@ -124,6 +156,12 @@ class StoreJobs:
         existing = self.view(name, owner_uid)
         if existing.uid:
             self._remove(name, existing.uid)
+
+    def remove_ended(self, owner: Object) -> None:
+        """Deletes the ended store jobs of an object, which take their pods with them, and their settings."""
+        for each in items(self.api, paths.JOBS.path(self.namespace), f"{meta.OWNER_LABEL}={owner.name}"):
+            if documents.owned(each, owner.metadata.uid) and (_holds(each, "Complete") or _holds(each, "Failed")):
+                self._remove(each["metadata"]["name"], each["metadata"]["uid"])
 
     def _done(self, name: str) -> StoreJobView:
         message = pods.message(self._pods(name))

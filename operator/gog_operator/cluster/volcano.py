@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -10,15 +11,15 @@ import yaml
 from gog_operator.api import exit_codes
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Stage
-from gog_operator.build import meta, volcano
+from gog_operator.build import meta, sources, volcano
 from gog_operator.build import settings as files
 from gog_operator.build.platform import Platform
-from gog_operator.cluster import documents, paths, pods
+from gog_operator.cluster import documents, mounts, paths, pods
 from gog_operator.cluster.api_errors import TranslatedApi
-from gog_operator.cluster.creation import create_owned
+from gog_operator.cluster.creation import create_owned, delete_settings
 from gog_operator.cluster.interface import Refused, Unavailable
 from gog_operator.cluster.kube import ApiError, items
-from gog_operator.plan.actions import Blocked, JobView
+from gog_operator.plan.actions import Blocked, JobView, Launcher
 
 STARTING = ("", "Pending")
 SUCCEEDED = ("Completed",)
@@ -32,6 +33,9 @@ LARGEST = 1_000_000
 class VolcanoJobs:
     def __init__(self, api: TranslatedApi, namespace: str, platform: Platform) -> None:
         self.api, self.namespace, self.platform = api, namespace, platform
+
+    def launcher(self, stage: Stage) -> Launcher:
+        return Launcher(stage.spec.image or self.platform.trainer_image, "batch.volcano.sh/v1alpha1", "Job")
 
     def create(self, stage: Stage, config: dict[str, Any]) -> None:
         """Creates the ConfigMap, which the pods wait for, then the Job.
@@ -66,19 +70,26 @@ class VolcanoJobs:
             return JobView("lost") if stage.status.observed_attempt == stage.status.attempt else None
         phase = phase_of(job)
         if phase in SUCCEEDED:
-            return JobView("succeeded", 0)
+            return _with_pods(JobView("succeeded", 0), self._unresolved(stage))
         if phase in FAILED or phase in CANCELLED:
-            return _ended(phase, pods.ending(self.pods(stage.job_name), stage.job_name), _message(job))
+            found = self.pods(stage.job_name)
+            return _with_pods(_ended(phase, pods.ending(found, stage.job_name), _message(job)), found)
         if phase in STARTING:
             settings = self.api.find(paths.CONFIG_MAPS.path(self.namespace, stage.job_name))
             found = self.pods(stage.job_name)
-            return JobView(
+            view = JobView(
                 "running",
-                blocked=self._blocked(job, found),
+                blocked=_of_source(stage, self._blocked(job, found)),
                 started=pods.started(found),
                 intact=settings is not None,
             )
-        return JobView("running")
+            return _with_pods(view, found if pods.all_report(found, stage.spec.workers.replicas) else [])
+        return _with_pods(JobView("running"), [] if stage.status.pods else self._unresolved(stage))
+
+    def _unresolved(self, stage: Stage) -> list[dict[str, Any]]:
+        """The attempt's pods while its image is not resolved; none afterwards, because they cost a request."""
+        image = stage.status.image
+        return self.pods(stage.job_name) if image.reference and not image.id else []
 
     def cancel(self, stage: Stage) -> None:
         """Aborts the Job: Volcano ends the pods and keeps the Job, whose name stays in use. No-op once it has ended."""
@@ -108,6 +119,14 @@ class VolcanoJobs:
             if error.status != 409:  # 409: Volcano has not processed an earlier command yet
                 raise
 
+    def remove_ended(self, stage: Stage) -> None:
+        """Deletes the stage's ended Jobs, which take their pods with them, and their settings."""
+        for each in items(self.api, paths.VOLCANO_JOBS.path(self.namespace), f"{meta.OWNER_LABEL}={stage.name}"):
+            name, uid = each["metadata"]["name"], each["metadata"]["uid"]
+            if documents.owned(each, stage.metadata.uid) and phase_of(each) in (*SUCCEEDED, *FAILED, *CANCELLED):
+                delete_settings(self.api, self.namespace, name, stage.metadata.uid)
+                self.api.delete(paths.VOLCANO_JOBS.path(self.namespace, name), uid)
+
     def pods(self, job_name: str) -> list[dict[str, Any]]:
         return list(items(self.api, paths.PODS.path(self.namespace), f"volcano.sh/job-name={job_name}"))
 
@@ -122,7 +141,9 @@ class VolcanoJobs:
         if found:
             blocked = pods.blocked(found, name)
             waits = blocked is not None and blocked.reason == Reason.UNSCHEDULABLE
-            return Blocked(Reason.QUEUED, f"queue {queue}: {blocked.message}") if blocked and waits else blocked
+            if blocked and waits:
+                return Blocked(Reason.QUEUED, f"queue {queue}: {blocked.message}")
+            return blocked or mounts.blocked(self.api, self.namespace, found, name)
         group = self.api.find(paths.POD_GROUPS.path(self.namespace, f"{name}-{job['metadata']['uid']}"))
         status = (group or {}).get("status", {})
         for each in status.get("conditions") or ():
@@ -131,6 +152,17 @@ class VolcanoJobs:
         if status.get("phase") == "Pending":
             return Blocked(Reason.QUEUED, f"queue {queue} has not admitted the job")
         return None
+
+
+def _of_source(stage: Stage, blocked: Blocked | None) -> Blocked | None:
+    """The same, with field and remedy where it is a source of the stage that its pods wait for."""
+    why = sources.explained(blocked.message, sources.of_stage(stage), stage.spec.sources) if blocked else ""
+    return Blocked(Reason.SOURCE_UNAVAILABLE, why) if why else blocked
+
+
+def _with_pods(view: JobView, found: list[dict[str, Any]]) -> JobView:
+    """The view with what its pods report."""
+    return dataclasses.replace(view, images=pods.images(found), pods=pods.names(found))
 
 
 def _within_limit(job: dict[str, Any]) -> dict[str, Any]:

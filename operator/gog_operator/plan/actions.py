@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
+from gog import offers
 from gog import spec as settings
-from gog_operator.api import objects
+from gog_operator.api import names, objects
 from gog_operator.api.meta import Reason
+from gog_operator.plan.agent_actions import Publish as Publish
+from gog_operator.plan.agent_actions import SetRoutes as SetRoutes
 
 AnyStatus = TypeVar("AnyStatus", bound=objects.Status)
 
@@ -34,6 +37,23 @@ class Blocked:
 
 
 @dataclass(frozen=True)
+class Launcher:
+    """How a cluster starts an attempt of a stage."""
+
+    image: str
+    """Image of a stage that has none pinned: that of its spec, or the operator's default."""
+    api_version: str
+    """Group and version of its job."""
+    kind: str
+    """Kind of its job."""
+
+    @staticmethod
+    def job_name(stage: objects.Stage, attempt: int) -> str:
+        """Name of an attempt's job."""
+        return names.job(stage.name, attempt, stage.metadata.uid)
+
+
+@dataclass(frozen=True)
 class JobView:
     """The job of a stage's attempt."""
 
@@ -50,13 +70,17 @@ class JobView:
     """Why its pods do not start."""
     started: bool = True
     """Whether one of its pods has started; false while it waits for GPUs, a queue, or an image."""
+    images: tuple[str, ...] = ()
+    """Distinct ids of its pods' images, as the nodes report them; empty where they were not read."""
+    pods: tuple[str, ...] = ()
+    """Names of its pods; empty where they were not read."""
     intact: bool = True
     """False when something that its pods wait for is gone, which creating the job again restores."""
 
 
 @dataclass(frozen=True)
 class ServerView:
-    """An Endpoint's server."""
+    """A ToolServer's server."""
 
     state: Literal["starting", "ready", "exited"]
     """exited: it ended by itself."""
@@ -74,14 +98,22 @@ class ServerView:
     """Last lines of its log."""
     version: str = ""
     """Checkpoint that every pod of a policy serves."""
+    routes: str = ""
+    """Routes of an agent, as they were written; empty where there are none."""
     current: bool = True
-    """Whether it runs with the Endpoint's present spec; otherwise it is restarted."""
+    """Whether it runs with the ToolServer's present spec; otherwise it is restarted."""
     replicas: int = 0
     """Number of its pods."""
     selector: str = ""
     """Label selector of its pods; empty where there are none."""
+    image: str = ""
+    """Image reference of its pods; empty where there are none."""
+    images: tuple[str, ...] = ()
+    """Distinct ids of its pods' images, as the nodes report them; empty where they were not read."""
+    pods: tuple[str, ...] = ()
+    """Names of its pods; empty where they were not read."""
     blocked: Blocked | None = None
-    """Why it does not become ready."""
+    """Why it does not become ready; of a ready server, why some of its replicas do not serve."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +128,20 @@ class DataView:
     """Why its preparation failed."""
     blocked: Blocked | None = None
     """Why its preparation makes no progress."""
+
+
+@dataclass(frozen=True)
+class SourcesView:
+    """The fetch of a run's sources into the model cache."""
+
+    state: Literal["skipped", "absent", "fetching", "done", "failed"]
+    """skipped: pods fetch them, or they were fetched before; absent: the job was not started."""
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """Volume of each source by its address, once it is done."""
+    message: str = ""
+    """How far it is, what was fetched, or why it failed."""
+    blocked: Blocked | None = None
+    """Why the job does not start."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +189,8 @@ class ToolCheckView:
     """What the tools answered, or what is wrong with which tool and the remedy."""
     blocked: Blocked | None = None
     """Why the check does not start."""
+    seconds: float = 0.0
+    """How long the check took, by its own clock; 0 while it runs, or if it did not."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +203,20 @@ class ReportView:
     """Why it could not be written."""
     blocked: Blocked | None = None
     """Why writing makes no progress."""
+
+
+@dataclass(frozen=True)
+class PublicationView:
+    """The publication of a run's policy as a version of its agent."""
+
+    state: Literal["absent", "running", "done", "failed"]
+    """absent: it was not started."""
+    published: offers.Published = field(default_factory=lambda: offers.Published("", ""))
+    """What came of it, once it is done."""
+    message: str = ""
+    """Why it failed."""
+    blocked: Blocked | None = None
+    """Why it does not start."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +270,7 @@ class CancelJob:
 
 @dataclass(frozen=True)
 class StartServer:
-    """Starts an Endpoint's server, or restarts it with the present spec."""
+    """Starts a ToolServer's server, or restarts it with the present spec."""
 
     port: int = 0
     """Local port; 0 takes a free one."""
@@ -216,7 +278,7 @@ class StartServer:
 
 @dataclass(frozen=True)
 class StopServer:
-    """Stops an Endpoint's server."""
+    """Stops a ToolServer's server."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +292,11 @@ class LoadVersion:
 @dataclass(frozen=True)
 class PrepareData:
     """Makes the dataset available where this cluster's jobs and servers can read it."""
+
+
+@dataclass(frozen=True)
+class FetchSources:
+    """Fetches a run's sources into the model cache."""
 
 
 @dataclass(frozen=True)
@@ -249,13 +316,33 @@ class CheckTools:
 
 
 @dataclass(frozen=True)
+class EraseArtifacts:
+    """Starts the job that erases the artifacts of a run; one that failed is replaced."""
+
+
+@dataclass(frozen=True)
+class RemoveJobs:
+    """Deletes the ended jobs of a finished object, with their pods."""
+
+
+@dataclass(frozen=True)
+class SetFinalizer:
+    """Adds a finalizer to an object, or removes it."""
+
+    name: str
+    """The finalizer."""
+    present: bool
+    """Whether the object is to have it."""
+
+
+@dataclass(frozen=True)
 class WriteReport:
     """Writes the report of a run that is about to be complete."""
 
     run: objects.GoGRun
     """The run as it will be."""
     children: tuple[objects.Object, ...] = ()
-    """Its stages and Endpoints."""
+    """Its stages and ToolServers."""
 
 
 Action = (
@@ -268,8 +355,14 @@ Action = (
     | StopServer
     | LoadVersion
     | PrepareData
+    | FetchSources
     | CheckStore
     | CheckTools
+    | EraseArtifacts
+    | RemoveJobs
+    | SetFinalizer
+    | Publish
+    | SetRoutes
     | WriteReport
 )
 

@@ -20,9 +20,20 @@ from gog import catalog
 from gog import spec as settings
 from gog_operator.api import sequence
 from gog_operator.api.meta import CANCEL, Reason
-from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, Stage
+from gog_operator.api.objects import GoGRun, RunStatus, Stage, ToolServer
 from gog_operator.build import children
-from gog_operator.plan import attempts, changes, data, endpoint, summary, tool_check
+from gog_operator.plan import (
+    attempts,
+    changes,
+    data,
+    images,
+    job_ttl,
+    serving,
+    sources,
+    summary,
+    tool_check,
+    tool_server,
+)
 from gog_operator.plan.actions import (
     Action,
     CheckStore,
@@ -33,6 +44,7 @@ from gog_operator.plan.actions import (
     Event,
     PatchObject,
     ReportView,
+    SourcesView,
     StoreView,
     ToolCheckView,
     WriteReport,
@@ -43,6 +55,8 @@ WORKING = {stage.name: Reason(stage.reason) for stage in catalog.STAGES}
 UNBLOCKED = (Reason.PREPARING, Reason.WAITING, Reason.CHECKING, Reason.RETRYING, Reason.SUSPENDED)
 """Reasons of a stage that is not ready and yet not blocked."""
 KNOWN, REPORTED, SKIPPED = StoreView("known"), ReportView("done"), ToolCheckView("skipped")
+FETCHED = SourcesView("skipped")
+NO_AGENT = serving.Facts()
 
 
 @dataclass(frozen=True)
@@ -51,8 +65,8 @@ class Facts:
 
     stages: Mapping[str, Stage]
     """Stages that the run owns, by name."""
-    endpoints: Mapping[str, Endpoint]
-    """Endpoints that the run owns, by name."""
+    tool_servers: Mapping[str, ToolServer]
+    """ToolServers that the run owns, by name."""
     data: DataView
     """The dataset."""
     store: settings.StoreSpec
@@ -63,15 +77,27 @@ class Facts:
     """The report."""
     is_persistent: bool = False
     """Whether the cluster outlives the run, so that a policy can be served afterwards."""
+    sources: SourcesView = FETCHED
+    """The fetch of its sources into the model cache."""
     tool_check: ToolCheckView = SKIPPED
     """The check of its tools."""
+    serving: serving.Facts = NO_AGENT
+    """Its agent."""
+    job_ttl_seconds: int | None = None
+    """Seconds that ended jobs are kept where the spec does not say; None for ever."""
 
 
 def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """What to do about a run. The first rule that applies decides."""
     if run.finished:
-        return _serve(run, facts, now) if run.holds("Complete") else Decision(run.status, _wind_down(facts))
-    run = changes.update(run, start_time=run.status.start_time or now, observed_generation=run.metadata.generation)
+        ended = _serve(run, facts, now) if run.holds("Complete") else Decision(run.status, _wind_down(facts))
+        return ended if serving.is_due(run) else job_ttl.plan(run, ended, facts.job_ttl_seconds, now)
+    run = changes.update(
+        run,
+        start_time=run.status.start_time or now,
+        observed_generation=run.metadata.generation,
+        images=images.of_run(run, facts.stages.values()),
+    )
     failed_check = None if run.spec.suspend else tool_check.failure(run, facts.tool_check)
     if failed_check is not None:
         unchecked = (False, failed_check.reason, failed_check.message)
@@ -87,6 +113,8 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         run = changes.with_conditions(run, Suspended=(False, Reason.RESUMED, ""), now=now)
     if run.spec.stages.skip and facts.store_state.state != "known":
         return _wait_for_store_check(run, facts, now)
+    if not sources.ready(run, facts.sources):
+        return sources.plan(run, facts.sources, now)
     if not data.ready(run.spec.data, facts.data):
         ready = (False, Reason.PREPARING, "preparing the dataset")
         run, events = changes.with_ready(run, ready, facts.data.blocked, now)
@@ -100,12 +128,14 @@ def _failure(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
         return Reason.CANCELLED, "cancelled"
     if data_failure := data.failure(facts.data):
         return Reason.DATA_FAILED, data_failure
+    if source_failure := sources.failure(facts.sources):
+        return Reason.FETCH_FAILED, source_failure
     if run.spec.stages.skip and facts.store_state.state == "failed":
         return Reason.STORE_FAILED, f"the store cannot be checked: {facts.store_state.message}"
     if _is_trained(run, facts):
         return None
-    for each in facts.endpoints.values():
-        server_failure = endpoint.failure(each)
+    for each in facts.tool_servers.values():
+        server_failure = tool_server.failure(each)
         if server_failure is not None:
             return Reason.SERVER_FAILED, server_failure
     return None
@@ -132,13 +162,13 @@ def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime)
     failed = changes.with_conditions(run, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
     failed = changes.update(failed, completion_time=now)
     if facts.is_persistent and facts.report.state == "absent":
-        actions = (*actions, WriteReport(failed, (*facts.stages.values(), *facts.endpoints.values())))
+        actions = (*actions, WriteReport(failed, (*facts.stages.values(), *facts.tool_servers.values())))
     event = Event(str(reason), f"{run.name} failed: {message}", warning=True)
     return Decision(failed.status, actions, (event,))
 
 
 def _wind_down(facts: Facts, keep: str = "") -> tuple[Action, ...]:
-    """Cancels unfinished stages; when there are none, deletes the Endpoints but the one called `keep`."""
+    """Cancels unfinished stages; when there are none, deletes the ToolServers but the one called `keep`."""
     unfinished = [stage for stage in facts.stages.values() if not stage.finished]
     if unfinished:
         return tuple(
@@ -151,12 +181,12 @@ def _wind_down(facts: Facts, keep: str = "") -> tuple[Action, ...]:
 
 def _without_servers(facts: Facts, keep: str = "") -> tuple[Action, ...]:
     return tuple(
-        DeleteObject("Endpoint", name, each.metadata.uid) for name, each in facts.endpoints.items() if name != keep
+        DeleteObject("ToolServer", name, each.metadata.uid) for name, each in facts.tool_servers.items() if name != keep
     )
 
 
 def _suspend(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """Suspends the stages; when none works, deletes the Endpoints."""
+    """Suspends the stages; when none works, deletes the ToolServers."""
     working = [stage for stage in facts.stages.values() if not stage.finished and not stage.holds("Suspended")]
     if working:
         patches = tuple(
@@ -185,17 +215,19 @@ def _resume(run: GoGRun, stage: Stage) -> Action:
 
 
 def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """Creates what is missing: Endpoints, and the first stage that is not complete."""
+    """Creates what is missing: ToolServers, and the first stage that is not complete."""
     planned = sequence.steps(run)
     actions: list[Action] = [_resume(run, each) for each in facts.stages.values() if _is_held(each)]
     if sequence.tools_needed(planned):
         actions += [
-            CreateObject(each) for each in children.endpoints(run, facts.store) if each.name not in facts.endpoints
+            CreateObject(each)
+            for each in children.tool_servers(run, facts.store)
+            if each.name not in facts.tool_servers
         ]
     if facts.tool_check.state == "passed":
         return tool_check.passed(run, facts.tool_check, tuple(actions), now)
     if facts.tool_check.state != "skipped":
-        return tool_check.plan(run, facts.endpoints, facts.tool_check, tuple(actions), now)
+        return tool_check.plan(run, facts.tool_servers, facts.tool_check, tuple(actions), now)
     failures = _failures(planned, facts)
     for step in planned:
         stage = facts.stages.get(step.name)
@@ -235,9 +267,9 @@ def _failed_message(failures: Mapping[str, str]) -> str:
 
 
 def _start_vllm(run: GoGRun, step: sequence.Step, facts: Facts) -> list[Action]:
-    """Creates the Endpoint of a vLLM for the first stage that samples from it, because it takes memory that the stages
+    """Creates the ToolServer of a vLLM for the first stage that samples from it, because it takes memory that the stages
     before it may need."""
-    if not children.starts_vllm(run, step) or children.policy_name(run) in facts.endpoints:
+    if not children.starts_vllm(run, step) or children.policy_name(run) in facts.tool_servers:
         return []
     return [CreateObject(children.vllm(run, facts.store))]
 
@@ -286,7 +318,7 @@ def _current(run: GoGRun, step: sequence.Step, stage: Stage | None, now: datetim
 def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """All stages are complete: writes the report, completes the run, and begins to serve the policy."""
     done = changes.with_conditions(
-        run, Complete=(True, Reason.COMPLETE, ""), Ready=(False, Reason.COMPLETE, ""), now=now
+        run, Complete=(True, Reason.COMPLETE, ""), Ready=(True, Reason.COMPLETE, ""), now=now
     )
     last = facts.stages.get(run.status.stage)
     figures = summary.of_run(last.store_key, last, run.status.summary) if last is not None else run.status.summary
@@ -295,25 +327,31 @@ def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         waiting, blocked = changes.with_ready(
             run, (True, Reason.REPORTING, "writing the report"), facts.report.blocked, now
         )
-        report = WriteReport(done, (*facts.stages.values(), *facts.endpoints.values()))
+        report = WriteReport(done, (*facts.stages.values(), *facts.tool_servers.values()))
         return Decision(waiting.status, (report,) if facts.report.state == "absent" else (), blocked)
     events = [Event("Complete", f"{run.name} is complete")]
     if facts.report.state == "failed":
         events.insert(
             0, Event("ReportFailed", f"the report could not be written: {facts.report.message}", warning=True)
         )
-    serving = _serve(done, facts, now)
-    return Decision(serving.status, serving.actions, (*events, *serving.events))
+    served = _serve(done, facts, now)
+    return Decision(served.status, served.actions, (*events, *served.events), served.requeue_after)
 
 
 def _serve(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
-    """Makes the policy's Endpoint serve the newest trained checkpoint, where the spec asks for that and something was
-    trained; deletes the other Endpoints. Serving is reported in the condition Served."""
+    """Makes the policy's ToolServer serve the newest trained checkpoint, where the spec asks for that and something was
+    trained; deletes the other ToolServers. Serving is reported in the condition Served."""
+    if run.spec.serve is not None and facts.serving is NO_AGENT:  # which is observed from the next pass on
+        return Decision(run.status, _without_servers(facts), requeue_after=0 if serving.is_due(run) else None)
+    if run.spec.serve is not None:
+        evaluated = next((each.status.checkpoint for each in facts.stages.values() if each.store_key == "evaluate"), "")
+        checkpoints = (_trained(run, facts), evaluated)
+        return serving.plan(run, facts.serving, facts.data, checkpoints, _without_servers(facts), now)
     name, version = _served(run, facts), _trained(run, facts)
     actions = _without_servers(facts, keep=name)
     if not name or not version:
         return Decision(run.status, actions)
-    existing = facts.endpoints.get(name)
+    existing = facts.tool_servers.get(name)
     if existing is None:
         actions = (*actions, CreateObject(children.policy(run, facts.store, version)))
     elif existing.spec.version != version:
@@ -328,11 +366,11 @@ def _serve(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     return Decision(served_run.status, actions, events)
 
 
-def _serving(policy: Endpoint | None, version: str) -> tuple[bool, Reason, str]:
-    """Status, reason and message of the condition Served. policy: None before its Endpoint exists."""
+def _serving(policy: ToolServer | None, version: str) -> tuple[bool, Reason, str]:
+    """Status, reason and message of the condition Served. policy: None before its ToolServer exists."""
     if policy is None or policy.spec.version != version:
         return False, Reason.SERVING, f"loading {version}"
-    server_failure = endpoint.failure(policy)
+    server_failure = tool_server.failure(policy)
     if server_failure is not None:
         return False, Reason.SERVER_FAILED, server_failure
     if policy.holds("Ready") and (policy.status.version == version or policy.spec.url is not None):
@@ -343,7 +381,7 @@ def _serving(policy: Endpoint | None, version: str) -> tuple[bool, Reason, str]:
 
 
 def _served(run: GoGRun, facts: Facts) -> str:
-    """Name of the Endpoint that serves the policy after the run is complete; empty for none."""
+    """Name of the ToolServer that serves the policy after the run is complete; empty for none."""
     return children.policy_name(run) if facts.is_persistent and run.spec.endpoints.policy is not None else ""
 
 

@@ -6,10 +6,9 @@ store, not the exit code alone. An attempt that was interrupted (suspended, or l
 failed; the next one resumes from whatever it committed. Where a check of the store takes a job of its own, that check
 follows every attempt, and nothing is decided before it.
 
-A stage that waits for a service that is down keeps its attempt: its Ready condition is False with the reason of the
-outage, until the service answers or the stage gives up and fails. Likewise an attempt that waits for GPUs or in a queue is
-not ready, and uses up nothing of its deadline. When the store cannot be read after an attempt, it is the look that is
-repeated: another attempt would train again what the store may already hold.
+A stage that waits for a service that is down keeps its attempt: Ready is False with the reason of the outage, until the
+service answers or the stage fails. An attempt that waits for GPUs or in a queue is not ready, and uses up nothing of its
+deadline. When the store cannot be read after an attempt, the look is repeated, because it may hold what was trained.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from typing import Any
 
 from gog import spec as settings
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import AttemptEnd, Endpoint, Progress, Stage, StageStatus, StoreCheck
-from gog_operator.plan import attempts, changes, data, summary
+from gog_operator.api.objects import Progress, Stage, StageStatus, ToolServer
+from gog_operator.api.records import AttemptEnd, StoreCheck
+from gog_operator.plan import attempts, changes, data, images, job_ttl, summary
 from gog_operator.plan.actions import (
     Blocked,
     CancelJob,
@@ -33,11 +33,12 @@ from gog_operator.plan.actions import (
     Decision,
     Event,
     JobView,
+    Launcher,
     StoreView,
 )
 
 POLL_SECONDS = 5.0
-"""Between passes over a stage whose job runs, to read its progress."""
+"""Between passes over a stage whose job runs, to read its progress where nothing else does."""
 OUTAGES = (Reason.JUDGE_DOWN, Reason.TOOL_DOWN)
 """Reasons of the Ready condition while the stage waits for a service."""
 
@@ -54,8 +55,14 @@ class Facts:
     """What the job reports."""
     data: DataView
     """The dataset."""
-    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
-    """The Endpoints that the spec refers to, by name."""
+    tool_servers: Mapping[str, ToolServer] = field(default_factory=dict)
+    """The ToolServers that the spec refers to, by name."""
+    wakes: bool = False
+    """Whether a pass follows by itself when the job reports something new or its pods start."""
+    launcher: Launcher | None = None
+    """How an attempt is started; None on one machine."""
+    job_ttl_seconds: int | None = None
+    """Seconds that ended jobs are kept where the spec does not say; None for ever."""
 
     def checkpoint(self, stage: Stage) -> Checkpoint | None:
         """The stage's newest checkpoint in the store."""
@@ -71,8 +78,12 @@ def plan(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     """What to do about a stage. The first rule that applies decides."""
     running = facts.job is not None and facts.job.state == "running"
     if stage.finished:
-        return Decision(stage.status, (CancelJob(),) if running else ())
+        return job_ttl.plan(
+            stage, Decision(stage.status, (CancelJob(),) if running else ()), facts.job_ttl_seconds, now
+        )
     stage = _with_observations(stage, facts)
+    if (pinned := images.pinned(stage.status.image)) is not None:
+        stage = changes.with_conditions(stage, ImagePinned=pinned, now=now)
     if stage.cancelled or stage.spec.suspend:
         return Decision(stage.status, (CancelJob(),)) if running else _stop(stage, facts, now)
     if stage.holds("Suspended"):
@@ -97,6 +108,10 @@ def _with_observations(stage: Stage, facts: Facts) -> Stage:
     found = facts.checkpoint(stage)
     if found is not None:
         update["checkpoint"] = found.ref
+    if facts.job is not None and facts.job.pods:
+        update["pods"] = facts.job.pods
+    if facts.job is not None:
+        update["image"] = images.observed(stage.status.image, facts.job.images)
     return changes.update(stage, **update)
 
 
@@ -113,13 +128,13 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
         message = f"waiting for {', '.join(missing)}"
         return Decision(changes.with_conditions(stage, Ready=(False, Reason.WAITING, message), now=now).status)
     if stage.status.attempt == 0:
-        return _number(stage, 1, now)
+        return _number(stage, facts, 1, now)
     creating = changes.with_conditions(stage, Ready=(True, Reason.RUNNING, f"attempt {stage.status.attempt}"), now=now)
     creating = changes.update(creating, observed_attempt=stage.status.attempt)
     return Decision(creating.status, (_job(stage, facts),))
 
 
-def _number(stage: Stage, attempt: int, now: datetime) -> Decision[StageStatus]:
+def _number(stage: Stage, facts: Facts, attempt: int, now: datetime) -> Decision[StageStatus]:
     """Writes the attempt's number first; a later pass creates its job."""
     progress = stage.status.progress
     numbered = changes.update(
@@ -132,27 +147,28 @@ def _number(stage: Stage, attempt: int, now: datetime) -> Decision[StageStatus]:
         running_time=None,
         store_check=StoreCheck(),
         progress=progress.model_copy(update={"waiting": None}) if progress is not None else None,
+        **images.numbered(stage, attempt, facts.launcher),
     )
     return Decision(numbered.status, requeue_after=0)
 
 
 def unready(stage: Stage, facts: Facts) -> list[str]:
-    """Names of the Endpoints that the stage needs and that are not ready."""
+    """Names of the ToolServers that the stage needs and that are not ready."""
     if not settings.NEEDS_TOOLS[stage.stage]:
         return []
     names = [value for value in stage.spec.endpoints.values() if "://" not in value]
-    return [name for name in names if name not in facts.endpoints or not facts.endpoints[name].holds("Ready")]
+    return [name for name in names if name not in facts.tool_servers or not facts.tool_servers[name].holds("Ready")]
 
 
 def _job(stage: Stage, facts: Facts) -> CreateJob:
-    judge = facts.endpoints.get(stage.spec.endpoints.get("judge", ""))
+    judge = facts.tool_servers.get(stage.spec.endpoints.get("judge", ""))
     model = stage.spec.judge_model or (judge.spec.model if judge is not None else "")
     return CreateJob(urls(stage, facts), model)
 
 
 def urls(stage: Stage, facts: Facts) -> dict[str, str]:
-    """URL of each tool: as the spec gives it, or that of the Endpoint that the spec names."""
-    known = {name: endpoint.status.url for name, endpoint in facts.endpoints.items()}
+    """URL of each tool: as the spec gives it, or that of the ToolServer that the spec names."""
+    known = {name: tool_server.status.url for name, tool_server in facts.tool_servers.items()}
     given = {
         role: known.get(value, "") if "://" not in value else value for role, value in stage.spec.endpoints.items()
     }
@@ -170,7 +186,8 @@ def _watch_job(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decis
     recovered = _recovery(stage) if blocked is None else ()
     stage, events = changes.with_ready(stage, ready, blocked, now)
     actions = (CancelJob(),) if _overdue(stage, now) else ()
-    return Decision(stage.status, actions, (*events, *recovered), requeue_after=POLL_SECONDS)
+    again = _seconds_left(stage, now) if facts.wakes and not actions else POLL_SECONDS
+    return Decision(stage.status, actions, (*events, *recovered), requeue_after=again)
 
 
 def _overdue(stage: Stage, now: datetime) -> str:
@@ -182,9 +199,16 @@ def _overdue(stage: Stage, now: datetime) -> str:
     return f"exceeded activeDeadlineSeconds: {running}" if attempts.overdue(status.running_time, running, now) else ""
 
 
+def _seconds_left(stage: Stage, now: datetime) -> float | None:
+    """Seconds until the attempt exceeds the deadline that counts now; None for no deadline."""
+    since, limit = stage.status.running_time, stage.spec.active_deadline_seconds
+    if since is None:
+        since, limit = stage.status.attempt_time, stage.spec.queue_deadline_seconds
+    return None if since is None or limit is None else limit - (now - since).total_seconds()
+
+
 def _outage(stage: Stage) -> Blocked | None:
-    """The service that the stage reports to wait for. The time is an absolute one, so that the status does not change
-    with every second."""
+    """The service that the stage reports to wait for, until an absolute time: the status must not change every second."""
     waiting = stage.status.progress.waiting if stage.status.progress is not None else None
     if waiting is None:
         return None
@@ -221,7 +245,7 @@ def _wait_for_store_check(stage: Stage, facts: Facts, now: datetime) -> Decision
 def _handle_job_end(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
     """The job has ended: the stage is complete, or the attempt was interrupted, or it failed."""
     if stage.status.retry_time is not None and not _is_complete(stage, facts, job):
-        return _wait_to_retry(stage, stage.status.retry_time, now)
+        return _wait_to_retry(stage, facts, stage.status.retry_time, now)
     if (checking := _wait_for_store_check(stage, facts, now)) is not None:
         return checking
     if _is_complete(stage, facts, job):
@@ -231,7 +255,7 @@ def _handle_job_end(stage: Stage, facts: Facts, job: JobView, now: datetime) -> 
     if job.state == "cancelled" and (deadline := _overdue(stage, now)):
         return _handle_failure(stage, deadline, now)
     if job.state in ("cancelled", "lost"):
-        return _continue(stage, job, now)
+        return _continue(stage, facts, job, now)
     if job.state == "succeeded":
         return _handle_failure(stage, _missing_checkpoint(stage, facts), now)
     if job.exit_code == attempts.INVALID_INPUT:
@@ -287,7 +311,7 @@ def _complete(stage: Stage, now: datetime) -> Decision[StageStatus]:
         progress = progress.model_copy(update={"step": progress.total})
         stage = changes.update(stage, progress=progress, summary=summary.of_stage(progress, stage.status.summary))
     done = changes.with_conditions(
-        stage, Complete=(True, Reason.COMPLETE, message), Ready=(False, Reason.COMPLETE, message), now=now
+        stage, Complete=(True, Reason.COMPLETE, message), Ready=(True, Reason.COMPLETE, message), now=now
     )
     done = changes.update(
         done,
@@ -303,11 +327,9 @@ def _end(stage: Stage, message: str) -> AttemptEnd:
     return AttemptEnd(attempt=stage.status.attempt, message=message)
 
 
-def _continue(stage: Stage, job: JobView, now: datetime) -> Decision[StageStatus]:
-    """The next attempt continues one that did not fail.
-
-    It does so at once, unless the platform took the pods away: it may take them again, so there is a short delay. An
-    attempt that had ended before, in a run that was resumed since, is reported by its end.
+def _continue(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decision[StageStatus]:
+    """The next attempt continues one that did not fail: at once, unless the platform took the pods away, and may do so again.
+    An attempt that had ended before, in a run that was resumed since, is reported by its end.
     """
     attempt, ended = stage.status.attempt, stage.status.ended
     if ended is not None and ended.attempt == attempt:
@@ -319,7 +341,7 @@ def _continue(stage: Stage, job: JobView, now: datetime) -> Decision[StageStatus
         f"{stage.name}: {message}; attempt {attempt + 1} {attempts.resumption(stage.stage, stage.status.checkpoint)}",
     )
     if not job.cause:
-        return Decision(_number(stage, attempt + 1, now).status, events=(event,), requeue_after=0)
+        return Decision(_number(stage, facts, attempt + 1, now).status, events=(event,), requeue_after=0)
     again = attempts.retry_time(1, now)
     waiting = changes.with_conditions(stage, Ready=(False, Reason.RETRYING, message), now=now)
     return Decision(
@@ -345,10 +367,10 @@ def _handle_failure(stage: Stage, cause: str, now: datetime) -> Decision[StageSt
     )
 
 
-def _wait_to_retry(stage: Stage, again: datetime, now: datetime) -> Decision[StageStatus]:
+def _wait_to_retry(stage: Stage, facts: Facts, again: datetime, now: datetime) -> Decision[StageStatus]:
     if now < again:
         return Decision(stage.status, requeue_after=(again - now).total_seconds())
-    return _number(stage, stage.status.attempt + 1, now)
+    return _number(stage, facts, stage.status.attempt + 1, now)
 
 
 def _fail(stage: Stage, reason: Reason, message: str, now: datetime, end: str = "") -> Decision[StageStatus]:

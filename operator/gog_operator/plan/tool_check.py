@@ -2,9 +2,9 @@
 
 The tools' servers are started first. Then every tool is called once, from where a stage would call it. A fault that a user
 has to correct ends the run; one that may pass is checked again after a delay, for as long as the attempts of a stage
-would wait together. Only the delays between checks count, not the time of day, so that a run is not ended because the
-control loop was down for longer than that. The number of a check is written to the status before its job is created, as
-that of an attempt is.
+would wait together. The checks themselves and the delays between them count, not the time of day, so that a run is not
+ended because the control loop was down for longer than that. The number of a check is written to the status before its job
+is created, as that of an attempt is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import Endpoint, GoGRun, RunStatus, ToolCheck
+from gog_operator.api.objects import GoGRun, RunStatus, ToolServer
+from gog_operator.api.records import ToolCheck
 from gog_operator.build import children, tool_check
 from gog_operator.plan import attempts, changes
 from gog_operator.plan.actions import Action, CheckTools, Decision, Event, ToolCheckView
@@ -40,25 +41,25 @@ def failure(run: GoGRun, view: ToolCheckView) -> Failure | None:
     if view.state == "failed":
         return Failure(Reason.TOOLS_FAILED, view.message)
     patience = _patience_seconds(run)
-    if view.state == "unavailable" and run.status.tool_check.waited_seconds >= patience:
+    if view.state == "unavailable" and _waited_seconds(run.status.tool_check, view) >= patience:
         return Failure(Reason.TOOLS_DOWN, f"{view.message} (for {patience:.0f} s)")
     return None
 
 
 def plan(
-    run: GoGRun, endpoints: Mapping[str, Endpoint], view: ToolCheckView, actions: tuple[Action, ...], now: datetime
+    run: GoGRun, servers: Mapping[str, ToolServer], view: ToolCheckView, actions: tuple[Action, ...], now: datetime
 ) -> Decision[RunStatus]:
     """What to do until the tools have been checked.
 
     Args:
         run: The run.
-        endpoints: Its Endpoints by name.
+        servers: Its ToolServers by name.
         view: The check of that number, as the cluster reports it.
-        actions: What else is to be done: the creation of Endpoints.
+        actions: What else is to be done: the creation of ToolServers.
         now: The time.
     """
     names = children.tool_names(run)
-    missing = [name for name in names.values() if name not in endpoints or not endpoints[name].holds("Ready")]
+    missing = [name for name in names.values() if name not in servers or not servers[name].holds("Ready")]
     if missing:
         ready = (False, Reason.WAITING, f"waiting for {', '.join(missing)}")
         return Decision(changes.with_conditions(run, Ready=ready, now=now).status, actions)
@@ -73,7 +74,7 @@ def plan(
     ready = (False, Reason.CHECKING_TOOLS, "calling every tool once")
     run, events = changes.with_ready(run, ready, view.blocked, now)
     if view.state == "absent":
-        urls = {role: endpoints[name].status.url for role, name in names.items()}
+        urls = {role: servers[name].status.url for role, name in names.items()}
         actions = (*actions, CheckTools(urls))
     return Decision(run.status, actions, events)
 
@@ -101,7 +102,9 @@ def _retry(run: GoGRun, view: ToolCheckView, actions: tuple[Action, ...], now: d
         return _number(run, actions)
     events: tuple[Event, ...] = ()
     if state.retry_time is None:
-        state = state.model_copy(update={"retry_time": attempts.retry_time(state.number, now)})
+        waited = _waited_seconds(state, view)
+        retry_time = attempts.retry_time(state.number, now)
+        state = state.model_copy(update={"retry_time": retry_time, "waited_seconds": waited})
         message = f"{view.message}; check {state.number + 1} in {attempts.delay(state.number):.0f} s"
         down = (False, Reason.TOOLS_DOWN, view.message)
         run = changes.with_conditions(run, ToolsChecked=down, Ready=down, now=now)
@@ -109,6 +112,11 @@ def _retry(run: GoGRun, view: ToolCheckView, actions: tuple[Action, ...], now: d
         events = (Event(str(Reason.TOOLS_DOWN), f"{run.name}: {message}", warning=True),)
     assert state.retry_time is not None
     return Decision(run.status, actions, events, requeue_after=(state.retry_time - now).total_seconds())
+
+
+def _waited_seconds(state: ToolCheck, view: ToolCheckView) -> float:
+    """Seconds waited so far; a check that ended is counted once, with the time of the next one."""
+    return state.waited_seconds + (view.seconds if state.retry_time is None else 0.0)
 
 
 def _patience_seconds(run: GoGRun) -> float:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from gog import validation
 from gog.errors import UserError
-from gog.spec import RetentionSpec, Spec, StoreSpec, WorldSpec
+from gog.spec import GateSpec, RetentionSpec, Spec, StoreSpec, WorldSpec
 
 
 class Check(Spec):
@@ -35,8 +35,41 @@ class Report(Spec):
     """Settings of `gog move report`."""
 
     store: StoreSpec = Field(description="Where the report is written, and the checkpoints are.")
-    objects: tuple[dict[str, Any], ...] = Field(description="The run, its stages and endpoints, as documents.")
+    objects: tuple[dict[str, Any], ...] = Field(description="The run, its stages and ToolServers, as documents.")
     events: tuple[dict[str, Any], ...] = Field((), description="Events of these objects, in order.")
+
+
+class Publish(Spec):
+    """Settings of `gog move publish`."""
+
+    store: StoreSpec = Field(description="The run's store.")
+    target: StoreSpec = Field(description="The agent's store.")
+    agent: str = Field(description="Name of the agent, and key of its versions.")
+    run: str = Field(description="Name and uid of the run.")
+    checkpoint: str = Field(description="The trained checkpoint: `grpo/60`.")
+    policy: str = Field(description="Its name in the evaluation.")
+    evaluation: str = Field(description="The evaluation's checkpoint.")
+    served: str = Field("", description="Version that is served now. Default: none.")
+    gate: GateSpec = Field(GateSpec(), description="What the evaluation must show.")
+
+
+class Fetch(Spec):
+    """Settings of `gog move fetch`."""
+
+    store: StoreSpec = Field(description="The run's store, whose options hold for sources at s3://.")
+    root: str = Field(description="Folder below which each source gets a folder.")
+    base: str | None = Field(None, description="Base model, at hf:// or s3://. Default: none.")
+    judge: str | None = Field(None, description="Model of the judge, of any type. Default: none.")
+    data: str | None = Field(None, description="Dataset in a store, at s3://. Default: none.")
+
+
+class Erase(Spec):
+    """Settings of `gog move erase`."""
+
+    store: StoreSpec = Field(description="The run's store.")
+    run: str = Field(description="Name of the run, as its checkpoints record it.")
+    uid: str = Field(description="uid of the run, by which it is registered in the store.")
+    since: AwareDatetime = Field(description="When the run was created; an older checkpoint is another's.")
 
 
 Kind = TypeVar("Kind", bound=Spec)

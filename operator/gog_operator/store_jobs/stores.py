@@ -7,29 +7,41 @@ have two Secrets. They replace the first ones while the second store is opened, 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
-from gog import store
+from gog import api_keys, store
 from gog.spec import StoreSpec
+from gog.store import writers
 
 PREFIX = "GOG_TARGET_"
 """Prefix of the second store's credentials in the environment."""
-AUTHORITY = "AWS_CA_BUNDLE"
+AUTHORITY, SYSTEM = "AWS_CA_BUNDLE", "SSL_CERT_FILE"
+"""Variables with the file of the authorities that the store trusts, and of those that everything else trusts."""
 
 
 def open_own(spec: StoreSpec, environment: MutableMapping[str, str]) -> store.Store:
-    """The run's store. Raises UserError, store.Unavailable."""
-    return store.open_store(_trusting(spec, environment))
+    """The run's store, with the entry of its writer. Raises UserError, store.Unavailable."""
+    return _registered(store.open_store(trusting(spec, environment)), environment)
 
 
 def open_target(spec: StoreSpec, environment: MutableMapping[str, str]) -> store.Store:
-    """The store to promote to. Raises UserError, store.Unavailable."""
+    """The store to promote to, with the entry of its writer. Raises UserError, store.Unavailable."""
     with _target_credentials(environment):
-        return store.open_store(_trusting(spec, environment))
+        return _registered(store.open_store(trusting(spec, environment)), environment)
 
 
-def _trusting(spec: StoreSpec, environment: MutableMapping[str, str]) -> StoreSpec:
+def open_to_erase(spec: StoreSpec, environment: MutableMapping[str, str]) -> store.Store:
+    """The run's store, without a new entry. Raises UserError, store.Unavailable."""
+    return store.open_store(trusting(spec, environment))
+
+
+def _registered(opened: store.Store, environment: Mapping[str, str]) -> store.Store:
+    writers.register(opened, environment)
+    return opened
+
+
+def trusting(spec: StoreSpec, environment: MutableMapping[str, str]) -> StoreSpec:
     """The store with the path of its Secret's certificate authority, because the environment changes later."""
     if spec.ca_bundle is not None or not Path(environment.get(AUTHORITY, "")).is_file():
         return spec
@@ -42,7 +54,12 @@ def _target_credentials(environment: MutableMapping[str, str]) -> Iterator[None]
     if not own:
         yield
         return
-    before = {name: value for name, value in environment.items() if name.startswith("AWS_")}
+    if not Path(own.get(AUTHORITY, "")).is_file():  # the Secret has no ca.crt
+        own.pop(AUTHORITY, None)
+        own |= {AUTHORITY: environment[SYSTEM]} if environment.get(SYSTEM) else {}
+    before = {
+        name: value for name, value in environment.items() if name.startswith("AWS_") or name == api_keys.STORE_KEYS
+    }
     for name in before:
         del environment[name]
     environment.update(own)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from gog import catalog, judging, prompts
+from gog import catalog, judging, prompts, reviews
 from gog.errors import UserError
 from gog.trajectory import Segment, Trajectory
 from gog.trajectory_zip import Archive
@@ -74,7 +74,13 @@ def unverified(trajectory: Trajectory) -> str:
 
 
 def read(
-    archive: Archive, processor: Processor, vision: Vision, *, limit: int, keep_unverified: bool = False
+    archive: Archive,
+    processor: Processor,
+    vision: Vision,
+    *,
+    limit: int,
+    keep_unverified: bool = False,
+    decisions: reviews.Decisions | None = None,
 ) -> Demonstrations:
     """Reads and tokenizes an archive; the images of what is learned are noted in `vision`, which reads them when they are needed.
 
@@ -85,13 +91,18 @@ def read(
         limit: tokens of a demonstration, images included; a longer one is skipped, because cutting it would teach the
             model to stop without an answer
         keep_unverified: whether to learn from demonstrations that are not known to be right, too
+        decisions: of reviewers
 
     Returns:
-        What can be learned, and what is skipped: an answer that is not known to be right, an image that cannot be read or
-        that the model cannot take, a text with image placeholders of its own, more tokens than the limit.
+        What can be learned, and what is skipped: what reviewers refuse, an answer that is not known to be right, an image
+        that cannot be read or that the model cannot take, a text with image placeholders of its own, more tokens than the
+        limit.
     """
     rows, ids, questions, skipped = [], [], [], {}
     for trajectory in archive.trajectories():
+        if decisions is not None and (reason := decisions.refusal(trajectory)):
+            skipped[trajectory.id] = reason
+            continue
         if not keep_unverified and (reason := unverified(trajectory)):
             skipped[trajectory.id] = reason
             continue

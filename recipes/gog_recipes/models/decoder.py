@@ -73,6 +73,7 @@ class Decoder:
     def make_cache(self, longest: int, limit_bytes: int) -> None:
         """Makes an empty cache for conversations of at most `longest` tokens."""
         self.cache = kv_cache.KVCache(self.layout, longest=longest, limit_bytes=limit_bytes)
+        self._planner = decoder_attention.Planner()
 
     @torch.no_grad()
     def refresh(self, model: torch.nn.Module) -> None:
@@ -113,25 +114,40 @@ class Decoder:
             deep = list(levels[:, 1:].unbind(1))
         cos, sin = (part[:, :, None] for part in self.rotary(x, inputs.positions))  # [b, n, 1, d]
         sin = torch.cat((-sin[..., : self.head_size // 2], sin[..., self.head_size // 2 :]), -1)
-        attend = decoder_attention.plan(self.cache, inputs.rows, inputs.starts, inputs.counts)
+        attend = self._planner.plan(self.cache, inputs.rows, inputs.starts, inputs.counts)
+        ends = torch.arange(len(x), device=x.device), torch.tensor(inputs.counts, device=x.device) - 1
         for index, layer in enumerate(self.layers):
+            # What the last layer computes of a token is read of the last one only; of the others it needs keys and values.
+            only = ends if index == len(self.layers) - 1 and index >= len(deep) and x.shape[1] > 1 else None
             normed = F.rms_norm(x, x.shape[-1:], layer.norm1, self.epsilon)
-            x = x + layer.out(self._attention(layer, index, attend, normed, cos, sin))
+            x = x if only is None else x[only][:, None]
+            x = x + layer.out(self._attention(layer, index, attend, normed, cos, sin, only))
             x = x + layer.mlp(F.rms_norm(x, x.shape[-1:], layer.norm2, self.epsilon))
             if index < len(deep):
                 x[inputs.images] += deep[index]
-        ends = torch.tensor(inputs.counts, device=x.device) - 1
-        last = x[torch.arange(len(x), device=x.device), ends]
+        last = x[ends] if x.shape[1] > 1 else x[:, 0]
         return F.linear(F.rms_norm(last, last.shape[-1:], self.norm, self.epsilon), self.head)
 
     def _attention(
-        self, layer: Layer, index: int, attend: Attention, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+        self,
+        layer: Layer,
+        index: int,
+        attend: Attention,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        only: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> torch.Tensor:
-        """Attention of one layer, [b, n, h] -> [b, n, H · d]; cos and sin are [b, n, 1, d], the first half of sin negated."""
+        """Attention of one layer, [b, n, h] -> [b, n, H · d]; cos and sin are [b, n, 1, d], the first half of sin negated.
+
+        `only` names one token of each conversation, [b] rows and [b] places; then that of others is not computed: [b, 1, H · d].
+        """
         mixed: Any = layer.qkv(x).unflatten(-1, (self.heads + 2 * self.kv_heads, self.head_size))
         rotated, values = mixed[:, :, : self.heads + self.kv_heads], mixed[:, :, self.heads + self.kv_heads :]
         if layer.qk_norm is not None:
             rotated = F.rms_norm(rotated, (self.head_size,), None, self.epsilon) * layer.qk_norm
         rotated = rotated * cos + rotated.roll(self.head_size // 2, -1) * sin
         queries, keys = rotated[:, :, : self.heads], rotated[:, :, self.heads :]
+        if only is not None:
+            queries = queries[only][:, None]
         return attend(self.cache.keys[index], self.cache.values[index], queries, keys, values)

@@ -81,7 +81,7 @@ class Row:
 
 
 class KVCache:
-    """The blocks of all conversations.
+    """The blocks of all conversations. A block that is handed out holds zeros.
 
     Args:
         layout: of a token
@@ -136,7 +136,12 @@ class KVCache:
         return True
 
     def release(self, blocks: Blocks) -> None:
-        """Takes a conversation's blocks back."""
+        """Takes a conversation's blocks back, and sets them to zero: see _zeros."""
+        if not blocks:
+            return
+        places = torch.tensor(blocks, device=self.layout.device)
+        for pool in (*self.keys, *self.values):
+            pool.index_fill_(0, places, 0.0)
         for block in blocks:
             heapq.heappush(self._unused, block)
         blocks.clear()
@@ -153,7 +158,8 @@ class KVCache:
         self.allocated = size
 
     def _zeros(self, blocks: int) -> torch.Tensor:
-        """Zeros, because attention gives tokens that it must not see a weight of 0, and 0 times NaN is NaN."""
+        """Zeros, because attention gives tokens that it must not see a weight of 0, and 0 times NaN is NaN. So a
+        conversation with a NaN would spoil those that get its blocks after it."""
         layout = self.layout
         shape = (blocks, layout.kv_heads, self.block, layout.head_size)
         return torch.zeros(shape, dtype=layout.dtype, device=layout.device)

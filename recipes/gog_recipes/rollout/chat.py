@@ -1,8 +1,8 @@
-"""The chat engine: turns of any model behind OpenAI's chat protocol, for evaluation only.
+"""The chat engine: turns of any model behind OpenAI's chat protocol, for evaluation and curation only.
 
-It compares a model that gog does not train, for example a vendor's, with trained policies: same questions, tools, caps
-and judge. Such an endpoint returns text, neither tokens nor log-probs, so no stage can train on what it samples; only the
-evaluation's policies `endpoint` and `endpoint-direct` use it. Images travel as data URLs.
+It plays a model that gog does not train, for example a vendor's: beside trained policies in an evaluation (policies
+`endpoint` and `endpoint-direct`), or as the teacher of a curation. Such an endpoint returns text, neither tokens nor
+log-probs, so no stage reinforces what it samples; its demonstrations are tokenized by SFT. Images travel as data URLs.
 
 A request that the endpoint refuses skips its question, by name and reason; an outage is waited out as one of the tools.
 What it costs, by its price and the tokens that it reports, counts against the budget of the run (`tools.budget`). Fields
@@ -16,31 +16,41 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from gog import api_keys, chat_dialect, metrics, outage, prompts, tool_api, tool_transport
+from gog import (
+    api_keys,
+    chat_dialect,
+    chat_messages,
+    chat_transcript,
+    metrics,
+    outage,
+    prompts,
+    tool_api,
+    tool_transport,
+)
 from gog.agent import Generation
 from gog.call_path import CallPath
 from gog.calls.spend import Account
 from gog.calls.spend_log import SpendLog
+from gog.chat_messages import Completion
+from gog.chat_transcript import Transcript
 from gog.engine import Counters, Limits, Seed
 from gog.errors import QuestionSkipped, UserError
 from gog.images import Image
 from gog.io_loop import IOLoop
+from gog.served_models import ServedModels
 from gog.spec import CacheSpec, CallPolicy, ModelEndpoint, PolicyServerSpec, key_variable
 from gog.tool_cache import Cache
 from gog.tool_types import FailureKind, Reply
 from gog.trajectory import Segment
-from gog_recipes.rollout import chat_messages
-from gog_recipes.rollout.chat_messages import Completion
 from gog_recipes.rollout.engine import check_observation, check_prompt, check_resumable
 from gog_recipes.rollout.vllm_request import noise
 from gog_recipes.runtime.stage import Stage
 
 SERVICE = "endpoint"
 """Name of the model in metrics and failures."""
-WHERE = "stages.evaluate.endpoint"
 ATTEMPTS = 3
 """Attempts of a request before its failure counts towards an outage."""
 MOST_FAILURES = 2 * outage.FAILURES
@@ -60,20 +70,8 @@ class Conversation:
     """Counts the engine's conversations."""
     seed: Seed
     """Its sampling noise."""
-    segments: list[Segment]
-    """The conversation so far."""
-    urls: dict[str, str]
-    """Data URL of each image that it shows, by content hash."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens so far, as chat_messages counts them."""
-        return sum(len(each.tokens) for each in self.segments)
-
-    @property
-    def turns(self) -> int:
-        """Turns sampled so far."""
-        return sum(each.source == "model" for each in self.segments)
+    transcript: Transcript
+    """What was said so far."""
 
 
 class ChatEngine:
@@ -91,11 +89,13 @@ class ChatEngine:
             stage: whose outages are waited out, and whose `tools.policyServer` bounds requests.
         """
         self.endpoint, self.limits, self.capacity, self._stage = endpoint, limits, capacity, stage
+        self._where = f"stages.{stage.config.kind}.endpoint"
         self._settings: PolicyServerSpec = stage.config.tools.policy_server
         self._counters = Counters()
         self._open: list[Conversation] = []
         self._opened = 0
         self._starting = asyncio.Lock()
+        self.served_by = ServedModels()
         self._io: IOLoop | None = None
         self.account = Account({"": stage.config.tools.budget})
 
@@ -115,14 +115,15 @@ class ChatEngine:
     ) -> list[ChatSession]:
         """See gog.engine.Engine.open. `suppress` has no effect: the episode refuses actions that are not allowed."""
         await self._start()
-        urls = await asyncio.to_thread(data_urls, images)
+        urls = await asyncio.to_thread(chat_messages.data_urls, images)
         opening = chat_messages.segment("prompt", prompt, images[: prompt.count(prompts.IMAGE)])
         check_prompt(opening, self.limits)
         sessions = []
         for seed, segments in zip(seeds, resume or [()] * len(seeds), strict=True):
             check_resumable(segments, opening, self.limits, urls.__contains__)
             self._opened += 1
-            conversation = Conversation(self._opened, seed, list(segments) or [opening], dict(urls))
+            transcript = Transcript(self.limits.tokens, list(segments) or [opening], dict(urls))
+            conversation = Conversation(self._opened, seed, transcript)
             self._open.append(conversation)
             sessions.append(ChatSession(self, conversation))
         return sessions
@@ -137,7 +138,7 @@ class ChatEngine:
 
     async def switch(self, weights: Any, version: int) -> None:
         """Raises UserError: the endpoint has weights of its own."""
-        raise UserError("an endpoint cannot be trained", where=WHERE)
+        raise UserError("an endpoint cannot be trained", where=self._where)
 
     async def rest(self) -> None:
         """See gog.engine.Engine.rest: nothing is held in this process."""
@@ -211,7 +212,7 @@ class ChatEngine:
             ServiceDown: it was down for longer than the stage waits.
             UserError: it refused every request so far, or the budget of the run is used up.
         """
-        place = (conversation.turns,)
+        place = (conversation.transcript.turns,)
         arguments = {"conversation": conversation.number, "seed": conversation.seed, "place": place}
         failures = 0
         while True:
@@ -219,11 +220,11 @@ class ChatEngine:
             if reply.failure is None:
                 return reply.unwrap()
             if reply.failure.kind in REFUSED:
-                raise QuestionSkipped(f"the model's server: {reply.failure.words}", where=WHERE)
+                raise QuestionSkipped(f"the model's server: {reply.failure.words}", where=self._where)
             failures += reply.failure.kind in BY_THE_TURN
             if failures >= MOST_FAILURES:
                 what = f"the model's server fails at it, {failures} times in a row: {reply.failure.words}"
-                raise QuestionSkipped(what, where=WHERE)
+                raise QuestionSkipped(what, where=self._where)
             # The call path has paused between its attempts; what remains is a wait longer than its budget. It is cut, so
             # that a server that asks for hours counts as down.
             await asyncio.sleep(min(reply.failure.retry_after or 0.0, outage.LONGEST_PROBE))
@@ -240,16 +241,16 @@ class ChatEngine:
             raise
         except UserError as error:
             remedy = "check url, model and key (ENDPOINT_GOG_API_KEY)"
-            raise UserError(error.what, where=WHERE, remedy=remedy) from None
+            raise UserError(error.what, where=self._where, remedy=remedy) from None
 
     def body(self, conversation: Conversation) -> bytes:
         """The request for a conversation's next turn, as JSON."""
         request: dict[str, Any] = {
             "model": self.endpoint.model,
-            "messages": chat_messages.messages(conversation.segments, conversation.urls),
+            "messages": chat_messages.messages(conversation.transcript.parts, conversation.transcript.urls),
             "temperature": self.limits.temperature,
             "max_tokens": self.limits.turn_tokens,
-            "seed": noise(conversation.seed, (conversation.turns,)) >> 32,  # some servers take 31 bits only
+            "seed": noise(conversation.seed, (conversation.transcript.turns,)) >> 32,  # some servers take 31 bits only
             **self.endpoint.request,
         }
         return json.dumps(request).encode()
@@ -258,24 +259,16 @@ class ChatEngine:
 
     async def generate(self, conversation: Conversation) -> Generation:
         """The next turn of a conversation."""
-        room = self.room(conversation)
-        if room < 1:
-            return Generation("", finished=False, room=False)
+        if conversation.transcript.room() < 1:
+            return chat_transcript.FULL
         turn = await self._complete(conversation)
+        self.served_by.see(turn.served_by)
         metrics.record_tokens("prefilled", turn.read)
         metrics.record_tokens("generated", turn.written)
         self._counters = Counters.total(
             (self._counters, Counters(generated=turn.written, prefilled=turn.read, unique=turn.read, steps=1))
         )
-        written, finished = chat_messages.segment("model", turn.text), turn.finished
-        if len(written.tokens) > room:
-            written, finished = written.model_copy(update={"tokens": written.tokens[:room]}), False
-        conversation.segments.append(written)
-        return Generation(chat_messages.text_of(written), finished, self.room(conversation) > 0)
-
-    def room(self, conversation: Conversation) -> int:
-        """Tokens that a conversation can still take."""
-        return self.limits.tokens - conversation.tokens
+        return conversation.transcript.append(turn)
 
     def release(self, conversation: Conversation) -> None:
         """Frees the place of a conversation that is over; again is harmless."""
@@ -290,8 +283,6 @@ class ChatSession:
     """Where turns are sampled."""
     conversation: Conversation
     """Its state."""
-    encoded: dict[str, str] = field(default_factory=dict)
-    """Data URLs of the images of observations that were encoded, by content hash."""
 
     async def generate(self) -> Generation:
         """Samples the next turn."""
@@ -299,29 +290,21 @@ class ChatSession:
 
     def room(self) -> int:
         """Tokens that the conversation can still take."""
-        return self.engine.room(self.conversation)
+        return self.conversation.transcript.room()
 
     async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
         """An observation with its frame, as a segment. Appends nothing."""
-        self.encoded |= await asyncio.to_thread(data_urls, images)
-        return chat_messages.segment("observation", prompts.observation(body, note), images)
+        return await self.conversation.transcript.encode(body, images, note)
 
     def observe(self, observation: Segment) -> None:
         """Appends an observation."""
         check_observation(observation, self.room())
-        self.conversation.urls |= {image: self.encoded[image] for image in observation.images}
-        self.conversation.segments.append(observation)
-        self.encoded.clear()
+        self.conversation.transcript.observe(observation)
 
     def segments(self) -> tuple[Segment, ...]:
         """The conversation so far."""
-        return tuple(self.conversation.segments)
+        return self.conversation.transcript.segments()
 
     def close(self) -> None:
         """Frees its place."""
         self.engine.release(self.conversation)
-
-
-def data_urls(images: Sequence[Image]) -> dict[str, str]:
-    """Data URL of each image, by content hash."""
-    return {image.hash: f"data:image/png;base64,{tool_api.encode_image(image)}" for image in images}

@@ -29,7 +29,7 @@ def draw(
     for number, tokens in enumerate(suppressed):
         if tokens:
             logits[number, list(tokens)] = float("-inf")
-    logprobs = (logits / temperature).log_softmax(-1)
+    logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
     if noise is None:
         chosen = logits.argmax(-1)
     else:
@@ -47,8 +47,9 @@ def inverse_cdf(logprobs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     Returns:
         [b] token ids.
     """
-    cumulative = logprobs.double().exp().cumsum(-1)
+    cumulative = logprobs.exp().double().cumsum(-1)
     total = cumulative[:, -1:]
     # Rounding brings noise near 1 up to the whole sum, which no token exceeds; the largest number below it is exceeded.
     below = torch.nextafter(total, torch.zeros_like(total))
-    return (cumulative <= torch.minimum(noise[:, None] * total, below)).sum(-1)
+    found = torch.searchsorted(cumulative, torch.minimum(noise[:, None] * total, below), right=True)[:, 0]
+    return found.clamp_(max=logprobs.shape[1] - 1)  # a row with a NaN has no such place, and a log-prob that says so

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gog import catalog, failure_rules, judging, metrics, prompts, tracing, trajectory_zip
-from gog.agent import Episode, Session
+from gog.agent import Episode, Session, Workflow
 from gog.dataset import Question
 from gog.engine import Engine
 from gog.errors import NotFinite, QuestionSkipped, UserError
@@ -76,6 +76,8 @@ class Rollouts:
     """Journals of the stage's plays; None: what this process loses is played again."""
     tools: frozenset[str] = catalog.SEARCH_TOOLS
     """Names of the tools that the policy may call; none with `answer_only`."""
+    workflow: Workflow | None = None
+    """Writes the first turns of each episode in place of the policy."""
     log: Callable[[str], None] = lambda _: None
     """Takes a line for the stage's log."""
     images: dict[str, Image] = field(default_factory=dict)
@@ -317,7 +319,7 @@ class Rollouts:
         line = play.journal.line(question, sample, resumed)
         episode = Episode(
             question, image, session, self.toolbox, self.settings, self.engine.style, tools=self.tools, keeper=line,
-            waiting=lambda: self.timer.episode_waits("tools"),
+            workflow=self.workflow, waiting=lambda: self.timer.episode_waits("tools"),
         )  # fmt: skip
         if resumed is not None:
             episode.restore(resumed.found, resumed.images)

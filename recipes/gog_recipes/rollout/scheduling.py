@@ -26,6 +26,8 @@ def choices(ready: Sequence[Slot], prefill_tokens: int, *, alone: bool) -> Itera
         prefill_tokens: rows times tokens of a reading step, at most
         alone: whether every step advances a single slot
     """
+    if not alone and all(slot.decodes for slot in ready):
+        yield list(ready)
     ready = one_reader_per_group(ready)
     if not alone:
         yield _together(ready, prefill_tokens)
@@ -34,10 +36,15 @@ def choices(ready: Sequence[Slot], prefill_tokens: int, *, alone: bool) -> Itera
 
 
 def _together(ready: Sequence[Slot], prefill_tokens: int) -> list[Slot]:
+    """Those that read, once they have waited for as many steps, all together, as the reading would delay others; else
+    those that decode. So few prompts delay many turns seldom, and no cohort decodes by itself for long."""
     wide = [slot for slot in ready if slot.next_count(prefill_tokens) > 1]
     narrow = [slot for slot in ready if slot.next_count(prefill_tokens) == 1]
-    # Reading waits until it is worth a step, so that few long prompts do not delay many turns.
-    return _alike(wide, prefill_tokens) if wide and len(wide) >= len(narrow) else narrow or wide
+    for slot in wide:
+        slot.passed += 1
+    if wide and sum(slot.passed for slot in wide) >= len(narrow):
+        return _alike(wide, prefill_tokens)
+    return narrow or wide
 
 
 def _alike(wide: Sequence[Slot], prefill_tokens: int) -> list[Slot]:
@@ -62,6 +69,8 @@ def with_memory(
         cache: gives the blocks
         evict: takes a slot's part of the cache away; it must read everything again
     """
+    if all(slot.blocks and len(slot.blocks) >= cache.blocks_for(slot.own_tokens) for slot in chosen):
+        return sorted(chosen, key=lambda slot: slot.number)
     holders = sorted((slot for slot in others if slot.blocks or slot.shared), key=lambda slot: slot.number)
     under_way = sum(bool(slot.blocks) for slot in holders)
     found: list[Slot] = []

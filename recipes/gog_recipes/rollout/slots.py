@@ -54,6 +54,8 @@ class Slot:
     """Tokens of the first of them that were read."""
     places: np.ndarray | None = None
     """[3, pending] their rotary positions, once they are known."""
+    passed: int = 0
+    """Steps since the last of its own for which it had several tokens to read, the one that is being chosen included."""
     sampled_last: bool = False
     """Whether the first pending token was sampled and not read before."""
     cuts: deque[int] = field(default_factory=deque)
@@ -85,6 +87,11 @@ class Slot:
     def prompt_tokens(self) -> int:
         """Tokens of the prompt."""
         return len(self.segments[0].tokens)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether a single token is left to read, behind a prompt that was read."""
+        return self.shared is not None and len(self.pending) == 1
 
     @property
     def row(self) -> Row:
@@ -135,6 +142,7 @@ class Slot:
     def mark_read(self, count: int) -> None:
         """The first pending tokens are cached."""
         self.cached += count
+        self.passed = 0
         self.pending = self.pending[count:]
         self.sampled_last = False
         while self.cuts and self.cuts[0] <= self.cached:
@@ -250,6 +258,8 @@ def step_inputs(slots: Sequence[Slot], counts: Sequence[int], processor: Process
         processor: gives the rotary positions.
         vision: gives the features of pending images, which were added to it.
     """
+    if all(slot.places is None and len(slot.pending) == 1 for slot in slots):
+        return _decode_inputs(slots, counts)
     width, b = max(counts), len(slots)
     ids = np.full((b, width), processor.pad, dtype=np.int64)
     positions = np.zeros((3, b, width), dtype=np.int64)
@@ -272,6 +282,22 @@ def step_inputs(slots: Sequence[Slot], counts: Sequence[int], processor: Process
         positions=torch.from_numpy(positions),
         images=images,
         features=torch.cat(features) if features else None,
+    )
+
+
+def _decode_inputs(slots: Sequence[Slot], counts: Sequence[int]) -> StepInputs:
+    """The inputs of slots of which each has one token left, of text."""
+    positions = torch.tensor([slot.position for slot in slots]).expand(3, -1)[..., None]
+    for slot in slots:
+        slot.position += 1
+    return StepInputs(
+        rows=[slot.row for slot in slots],
+        starts=[slot.cached for slot in slots],
+        counts=counts,
+        ids=torch.tensor([slot.pending for slot in slots]),
+        positions=positions,
+        images=None,
+        features=None,
     )
 
 

@@ -19,6 +19,7 @@ Not here: several processes behind one engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -38,13 +39,11 @@ from gog.spec import EngineSettings
 from gog.trajectory import Segment
 from gog_recipes.models.decoder import Decoder
 from gog_recipes.models.kv_cache import Layout
-from gog_recipes.rollout import scheduling
+from gog_recipes.rollout import patience, scheduling
 from gog_recipes.rollout.draw import draw
 from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
 from gog_recipes.rollout.slots import Group, Slot, not_finite, step_inputs
 
-PATIENCE = 0.002
-"""Seconds that a step waits for more conversations, when fewer than half of the open ones have something to do."""
 CPU_CACHE_BYTES = 8 * 2**30
 """Bound of the cache on a CPU, where none is set."""
 
@@ -72,10 +71,11 @@ class TransformersEngine:
         self._driver: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._held = False
+        self._preparing, self._step_seconds = 0, 0.0
         self._worker = futures.ThreadPoolExecutor(1, "gog-images")  # one, so that images are added in a fixed order
         self.vision.alone = self.settings.deterministic
-        self._suppressed = torch.zeros(self.decoder.vocabulary, dtype=torch.bool, device=self.decoder.layout.device)
-        self._suppressed[self.processor.suppress_tokens] = True
+        self._suppressed = torch.zeros(self.decoder.vocabulary, device=self.decoder.layout.device)
+        self._suppressed[self.processor.suppress_tokens] = float("-inf")
 
     # ---------------------------------------------------------------- gog.engine.Engine
 
@@ -198,8 +198,13 @@ class TransformersEngine:
 
     async def _prepare(self, images: Sequence[Image]) -> None:
         """Hashes and resizes images in the worker thread: one of 12 megapixels takes a tenth of a second."""
-        if images:
+        if not images:
+            return
+        self._preparing += 1
+        try:
             await asyncio.get_running_loop().run_in_executor(self._worker, self.vision.add, images)
+        finally:
+            self._preparing -= 1
 
     def _segment(self, source: Any, text: str, images: Sequence[Image]) -> Segment:
         ids = self.processor.encode(text, [self.vision.tokens(image.hash) for image in images])
@@ -231,18 +236,19 @@ class TransformersEngine:
                     slot.waiting.set_exception(fault)
 
     async def _ready(self) -> list[Slot]:
-        """Slots whose session waits, in the order of their opening; waits a moment for more when they are few."""
-        deadline = time.monotonic() + PATIENCE
+        """Slots whose session waits, in the order of their opening; may wait a moment for more."""
+        waiting = patience.Patience(self._step_seconds)
         while True:
             ready = [slot for slot in self._open.values() if self._is_ready(slot)]
-            left = deadline - time.monotonic()
-            if 2 * len(ready) >= len(self._open) or left <= 0 or self.settings.deterministic or self._held:
+            if self.settings.deterministic or self._held or any(slot.turn for slot in ready):
+                return ready
+            away = len(self._open) - len(ready) - self._preparing
+            left = waiting.left(time.monotonic(), ready=len(ready), coming=self._preparing, away=away)
+            if not left:
                 return ready
             self._wake.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), left)
-            except TimeoutError:
-                continue
 
     def _advance(self, ready: Sequence[Slot]) -> bool:
         """Makes one step with some of these slots; False if the cache has no room for any of them."""
@@ -267,7 +273,10 @@ class TransformersEngine:
     def _step(self, slots: list[Slot]) -> None:
         """Reads what these slots have pending, and samples one token for each that has read all of it."""
         counts = [slot.next_count(self.settings.prefill_tokens) for slot in slots]
+        begun = time.monotonic()
         logits = self.decoder.step(step_inputs(slots, counts, self.processor, self.vision))
+        if max(counts) == 1:
+            self._step_seconds = time.monotonic() - begun
         read = sum(counts) - sum(slot.sampled_last for slot in slots)
         for slot, count in zip(slots, counts, strict=True):
             slot.mark_read(count)
@@ -286,7 +295,7 @@ class TransformersEngine:
             for number, slot in enumerate(slots):
                 self._sample([slot], logits[number : number + 1])
             return
-        logits = logits.float().masked_fill(self._suppressed, float("-inf"))
+        logits = logits.float() + self._suppressed
         greedy = self.limits.temperature == 0
         noise = None if greedy else [slot.noise.random() for slot in slots]
         suppressed = [slot.suppressed for slot in slots]

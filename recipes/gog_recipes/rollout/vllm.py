@@ -35,7 +35,7 @@ from gog.spec import key_variable
 from gog.tool_types import Reply
 from gog.trajectory import Segment
 from gog_recipes.models import policy_model
-from gog_recipes.rollout import vllm_check, vllm_proof, vllm_weights
+from gog_recipes.rollout import vllm_check, vllm_names, vllm_proof, vllm_replica, vllm_weights
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
 from gog_recipes.rollout.vllm_fleet import SERVICE, Fleet, Sampled
@@ -230,10 +230,13 @@ class VLLMEngine:
     async def _connect(self) -> None:
         """Makes what belongs to the I/O loop."""
         self._session = tool_transport.open_session()
+        names = vllm_names.Names(self._urls)
+        replicas = [self._replica(url) for url in await names.replicas()]
+        self._fleet = Fleet(replicas, names=names, join=self._replica, admit=self._check)
+
+    def _replica(self, url: str) -> Replica:
         key = api_keys.from_environment(key_variable(SERVICE))
-        self._fleet = Fleet(
-            [Replica(url, self._session, self._settings, key, proofs=self._proofs) for url in self._urls]
-        )
+        return vllm_replica.connect(url, self._session, self._settings, key, self._proofs)
 
     def _check(self, replica: Replica) -> Coroutine[Any, Any, None]:
         experts = bool(policy_model.family_of(self._parts.model).lora_parameters)

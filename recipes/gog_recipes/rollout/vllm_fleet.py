@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gog.tool_types import CallError, FailureKind, Reply, ToolFailure
+from gog_recipes.rollout import vllm_names
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.vllm_replica import Replica, Served
 
@@ -51,6 +52,14 @@ class Fleet:
     """In the order of the manifest."""
     clock: Callable[[], float] = time.monotonic
     """Seconds; only differences matter."""
+    names: vllm_names.Names | None = None
+    """Where replicas are looked up again, because pods are replaced; None for replicas that do not change."""
+    join: Callable[[str], Replica] | None = None
+    """Makes the replica of a URL that was not there before."""
+    admit: Callable[[Replica], Awaitable[None]] | None = None
+    """Checks such a replica. Raises CallError while it does not respond, UserError if it serves something else."""
+    _looked: float = float("-inf")
+    """When replicas were looked up."""
     _trust: dict[str, _Trust] = field(default_factory=dict)
     """Replicas that failed and have not answered since, by URL."""
 
@@ -79,9 +88,10 @@ class Fleet:
         Raises:
             UserError: a refusal, or another prompt than was meant.
         """
-        others = [each for each in self.replicas if each is not home]
+        await self.look()
+        ordered = sorted(self.replicas, key=lambda each: each is not home)
         failure = None
-        for replica in sorted([home, *others], key=self._is_suspect):  # stable: home first among its like
+        for replica in sorted(ordered, key=self._is_suspect):  # stable: home first among its like
             try:
                 answer = await replica.generate(served, prompt, images, parameters)
             except CallError as error:
@@ -90,6 +100,34 @@ class Fleet:
             self._trust.pop(replica.url, None)
             return Reply(Sampled(answer, replica), None)
         return Reply(None, failure)
+
+    async def look(self) -> None:
+        """Takes in replicas that are new, and leaves out those that are gone, some seconds after the last look.
+
+        A new replica that does not respond yet is taken in by a later look.
+
+        Raises:
+            UserError: a new replica serves something else.
+        """
+        if self.names is None or self.clock() < self._looked + vllm_names.LOOK_SECONDS:
+            return
+        self._looked = self.clock()
+        urls = await self.names.replicas()
+        known = {each.url: each for each in self.replicas}
+        found = []
+        for url in urls:
+            try:
+                found.append(known.get(url) or await self._joined(url))
+            except CallError:
+                continue
+        self.replicas = found or self.replicas
+
+    async def _joined(self, url: str) -> Replica:
+        assert self.join is not None
+        assert self.admit is not None
+        made = self.join(url)
+        await self.admit(made)
+        return made
 
     async def require(self, served: Served) -> Reply[bool]:
         """Loads and verifies an adapter on every replica. One that is down loads it when it responds again.

@@ -13,6 +13,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,7 @@ from gog.spec import PolicyServerSpec
 from gog.tool_transport import Transport
 from gog.tool_types import CallError, FailureKind
 from gog_recipes.rollout import vllm_request as requests
+from gog_recipes.rollout.vllm_delivery import Receiver, address
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 WHERE = "endpoints.policy"
@@ -96,6 +98,8 @@ class Replica:
     """Name under which it serves the base model; known after the check (`vllm_check`)."""
     proofs: Sequence[Proof] = ()
     """What it must compute before it gets its first adapter."""
+    receiver: Receiver | None = None
+    """Takes adapters for it; None where it reads the trainer's folder."""
     loaded: set[str] = field(default_factory=set)
     """Adapters that it has, as far as is known."""
     proved: bool = False
@@ -170,8 +174,11 @@ class Replica:
         self.proved = True
 
     async def _load(self, served: Served) -> None:
+        folder = served.folder
+        if self.receiver is not None:
+            folder = await self.receiver.deliver(served.name, Path(served.folder))
         try:
-            await self.post(LOAD, lora_name=served.name, lora_path=served.folder)
+            await self.post(LOAD, lora_name=served.name, lora_path=folder)
         except CallError as error:
             if "has already been loaded" not in error.message:  # by another rank
                 raise _load_error(error, self.url, served) or error from None
@@ -198,6 +205,8 @@ class Replica:
                 await self.post(UNLOAD, lora_name=served.name)
             except CallError:
                 return
+            if self.receiver is not None:
+                await self.receiver.remove(served.name)
 
     async def post(self, path: str, **fields: Any) -> bytes:
         """Sends a small JSON request. Raises CallError."""
@@ -231,6 +240,16 @@ class Replica:
             raise CallError(FailureKind.MALFORMED, f"{path} is not JSON") from None
 
 
+def connect(
+    url: str, session: aiohttp.ClientSession, settings: PolicyServerSpec, key: str, proofs: Sequence[Proof]
+) -> Replica:
+    """The server at a URL, with the receiver beside it where the settings name its port."""
+    made = Replica(url, session, settings, key, proofs=proofs)
+    if settings.receiver_port is not None:
+        made.receiver = Receiver(address(url, settings.receiver_port), session, settings.deadline_seconds, key)
+    return made
+
+
 def _as_user_error(error: CallError, url: str) -> UserError | None:
     """The UserError for a refusal, which waiting does not change; None for other failures."""
     if error.kind not in (FailureKind.REFUSED, FailureKind.AUTH):
@@ -245,7 +264,8 @@ def _load_error(error: CallError, url: str, served: Served) -> UserError | None:
         NO_ROUTE: "start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment, and with --enable-lora",
         "LoRA is not enabled": "start vLLM with --enable-lora",
         "max_lora_rank": "start vLLM with a larger --max-lora-rank",
-        "No adapter found": "set tools.policyServer.adapters to a folder that every replica sees under the same path",
+        "No adapter found": "set tools.policyServer.adapters to a folder that every replica sees under the same path, or "
+        "run a receiver beside each replica and set tools.policyServer.receiverPort",
     }
     for words, remedy in remedies.items():
         if words in error.message:

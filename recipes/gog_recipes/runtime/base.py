@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gog import base_model, base_source, hub, store
+from gog import base_model, base_source, hub, mounts, store
 from gog.spec import ModelSpec, StoreSpec
 from gog_recipes import world
 from gog_recipes.runtime.ranks import Ranks
@@ -67,7 +67,7 @@ def locate(
 
 def _pinned(given: str, earlier: Iterable[store.Manifest], ranks: Ranks) -> str:
     """An hf:// address at a commit that all ranks share; anything else as it is."""
-    if hub.parse(given) is None:
+    if hub.parse(given) is None or mounts.folder(given) is not None:
         return given
     if not ranks.is_main:
         return ranks.broadcast("")

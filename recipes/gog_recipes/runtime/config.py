@@ -91,7 +91,9 @@ def _run(main: Callable[[], None]) -> None:
         if isinstance(error, Unwritable) and error.may_pass:
             _exit("failed", error.sentence(), FAILED)
         _exit("error", error.sentence(), INVALID_INPUT)
-    except (ServiceDown, Unavailable, UnreadableImage) as error:
+    except ServiceDown as error:
+        _exit("failed", f"{error} (the stage's next attempt resumes from its last checkpoint)", FAILED)
+    except (Unavailable, UnreadableImage) as error:
         _exit("failed", str(error), FAILED)
     except (KeyboardInterrupt, interruption.Interrupted):
         _exit("interrupted", "the next attempt resumes from the last checkpoint", INTERRUPTED)

@@ -15,9 +15,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
+from gog import catalog
 from gog.errors import UserError
+
+SECONDS = 1800.0
+"""How long a rank waits for the others where no tool is down, before it takes one for dead: gloo's default."""
 
 T = TypeVar("T")
 Figure = TypeVar("Figure", int, float)
@@ -98,12 +103,18 @@ class Ranks:
 SINGLE = Ranks()
 
 
-def init(device: Any, waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext) -> Ranks:
+def init(
+    device: Any,
+    waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    *,
+    patience_seconds: float = 0.0,
+) -> Ranks:
     """Joins the other processes that torchrun started; SINGLE when it started one or none.
 
     Args:
         device: torch device of this process's model
         waiting: entered while this process waits for the others
+        patience_seconds: how long a process may wait for one tool that is down, while the others wait for that process
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -111,7 +122,9 @@ def init(device: Any, waiting: Callable[[], AbstractContextManager[object]] = co
     import torch.distributed
 
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    torch.distributed.init_process_group(backend)
+    # An outage may be noticed by one rank alone, and one tool may fail after another has come back.
+    timeout = timedelta(seconds=SECONDS + patience_seconds * len(catalog.TOOLS))
+    torch.distributed.init_process_group(backend, timeout=timeout)
     return Ranks(torch.distributed.get_rank(), size, waiting)
 
 

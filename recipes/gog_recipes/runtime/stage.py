@@ -6,6 +6,7 @@ checkpoints, base model) is made once in the common folder. Only rank 0 logs, re
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import uuid
@@ -27,6 +28,7 @@ from gog import (
 )
 from gog.errors import UserError
 from gog.spec import NEEDS, DataSpec, ModelSpec, StageConfig, StoreSpec
+from gog.store import writers
 from gog.tracing import stages as traces
 from gog_recipes.rollout import journals
 from gog_recipes.runtime import base, interruption, monitor, resumption, termination
@@ -59,6 +61,8 @@ class Stage:
         self.workdir.mkdir(parents=True, exist_ok=True)
         self.tracer = traces.begin(config, ranks.rank, ranks.size, lambda: ranks.broadcast(uuid.uuid4().hex), self.log)
         self.store = store.open_store(config.store)
+        if ranks.is_main:
+            writers.register(self.store, os.environ, config.run)
         self.dataset = ""
         newest = self._newest = self._newest_of_ours()
         self.checkpoint = _checkpoint_of(newest) if newest else None
@@ -117,15 +121,15 @@ class Stage:
         """The checkpoint of an earlier stage that this one starts from. Raises UserError if there is none."""
         return self.store.resolve(self.config.inputs.get(kind, kind))
 
-    def is_done(self, split: str) -> bool:
+    def is_done(self, *splits: str) -> bool:
         """Whether the stage, which commits once, has committed. Raises UserError if that was with another dataset.
 
         Args:
-            split: of the dataset, from which the stage reads its questions.
+            splits: of the dataset, from which the stage reads its questions.
         """
         if self._newest is None:
             return False
-        self.questions(split)
+        self.questions_of(*splits)
         if self.ranks.is_main:
             journal.prune(self.store, self.key)  # of a process that was killed between the two
         self.log("already complete")
@@ -159,10 +163,15 @@ class Stage:
 
     def questions(self, split: str) -> tuple[Path, list[dataset.Question]]:
         """The dataset's folder, and its questions of a split. Raises UserError for a dataset that cannot be used."""
+        folder, (found,) = self.questions_of(split)
+        return folder, found
+
+    def questions_of(self, *splits: str) -> tuple[Path, list[list[dataset.Question]]]:
+        """The dataset's folder, and its questions of each split. Raises UserError for a dataset that cannot be used."""
         folder = data_folder(self.config.data, self.config.store, self.common)
-        questions = dataset.read_questions(folder, split)
-        digest = dataset.digest(folder, split, questions)
-        self.ranks.require_same({f"dataset ({split})": digest}, remedy="give every pod the same dataset")
+        questions = [dataset.read_questions(folder, split) for split in splits]
+        digest = " ".join(dataset.digest(folder, split, each) for split, each in zip(splits, questions, strict=True))
+        self.ranks.require_same({f"dataset ({', '.join(splits)})": digest}, remedy="give every pod the same dataset")
         self._check_dataset(digest)
         return folder, questions
 
@@ -190,7 +199,7 @@ class Stage:
             metrics.record_skipped(self.key)
 
     def record_step(self, **line: Any) -> None:
-        """A step's figures, by the keys of catalog.STEP_METRICS and more: a line of the metric log, and the gauges."""
+        """A step's figures, by the keys of gog.step_metrics and more: a line of the metric log, and the gauges."""
         self.metric_log.append(**line)
         metrics.record_step(self.config.kind, self.key, line)
 

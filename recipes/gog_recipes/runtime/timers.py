@@ -1,7 +1,7 @@
 """Where the wall time of a step goes.
 
 Rollouts, tools and training overlap, so their durations do not add up to anything. This timer divides the wall time
-instead: at any moment the process is in exactly one part (catalog.STEP_PARTS), so the parts add up to the step. What the
+instead: at any moment the process is in exactly one part (step_metrics.PARTS), so the parts add up to the step. What the
 trainer does comes first; while it waits, the rollouts are looked at: the time is theirs if any episode can proceed, else it
 is spent waiting for a tool, else for the judge. So a part is the time that the step would have saved at most without it,
 and tools that are hidden behind other work count for nothing.
@@ -20,9 +20,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from gog import catalog, stats
+from gog import stats, step_metrics
 
-TRAINER = frozenset(part.name for part in catalog.STEP_PARTS if part.trains)
+TRAINER = frozenset(part.name for part in step_metrics.PARTS if part.trains)
 """Parts in which the trainer works."""
 WAITING = ""
 """On the trainer's stack: it waits."""
@@ -215,13 +215,13 @@ def idle(ranks: Sequence[StepTimes]) -> dict[str, float]:
 
 
 def _by_part(prefix: str, ranks: Sequence[StepTimes]) -> dict[str, float]:
-    names = [part.name for part in catalog.STEP_PARTS if any(part.name in each.parts for each in ranks)]
+    names = [part.name for part in step_metrics.PARTS if any(part.name in each.parts for each in ranks)]
     return {f"{prefix}{name}": stats.mean([each.parts.get(name, 0.0) for each in ranks]) for name in names}
 
 
 def largest(figures: Mapping[str, float], count: int = 3) -> dict[str, float]:
     """The largest parts of a step, as shares of it, by its step metrics."""
-    seconds = {part.name: figures.get(f"seconds_{part.name}", 0.0) for part in catalog.STEP_PARTS}
+    seconds = {part.name: figures.get(f"seconds_{part.name}", 0.0) for part in step_metrics.PARTS}
     names = sorted(seconds, key=lambda name: -seconds[name])[:count]
     return {name: round(seconds[name] / max(figures["seconds"], 1e-9), 3) for name in names}
 

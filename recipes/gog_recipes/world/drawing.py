@@ -6,6 +6,7 @@ background, so a search must compare forms and colours; equal arrays never occur
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,17 @@ REFERENCE_SCALE = 3
 REFERENCE_BACKGROUND = 128
 """Grey level of reference images; no scene has it."""
 
+SIDES = ("left", "right", "top", "bottom")
+"""Sides that may be hidden."""
+DOT_ROOM = 4
+"""Pixels from a thing's centre that are never hidden: its dot."""
+SMALLEST_HIDDEN = DOT_ROOM + 3
+"""Radius from which a side may be hidden."""
+UNUSED = 111
+"""A grey level that nothing in a scene has."""
+COVER_CONTRAST = 12
+"""By which a cover is lighter than the background: too little for the detector to take it for a thing."""
+
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are exclusive."""
 
@@ -49,10 +61,16 @@ class Thing:
     """Row of its centre, in pixels."""
     radius: int
     """Half of its width, in pixels."""
+    side: str = ""
+    """One of SIDES, which something hides; empty: none."""
+    hidden: int = 0
+    """Pixels that are hidden, from that side."""
 
 
 def box(thing: Thing) -> Box:
-    """The bounding box of a thing's pixels."""
+    """The bounding box of a thing's visible pixels."""
+    if thing.side:
+        return _visible(thing)
     half_height = 4 if thing.entity.form == "bar" else thing.radius
     x, y, radius = thing.x, thing.y, thing.radius
     return x - radius, y - half_height, x + radius + 1, y + half_height + 1
@@ -61,8 +79,11 @@ def box(thing: Thing) -> Box:
 def scene(things: Sequence[Thing], background: int) -> images.Image:
     """A SIDE x SIDE image of things on a grey background."""
     image = PILImage.new("RGB", (SIDE, SIDE), (background,) * 3)
+    canvas = ImageDraw.Draw(image)
     for thing in things:
-        _Pen(ImageDraw.Draw(image), thing.x, thing.y, 1).draw(thing.entity, thing.radius)
+        _Pen(canvas, thing.x, thing.y, 1).draw(thing.entity, thing.radius)
+        if thing.side:
+            canvas.rectangle(_cover(thing), fill=(background + COVER_CONTRAST,) * 3)
     return images.Image(np.asarray(image))
 
 
@@ -72,6 +93,27 @@ def reference(entity: entities.Entity) -> images.Image:
     centre = REFERENCE_SIDE // 2 // REFERENCE_SCALE
     _Pen(ImageDraw.Draw(image), centre, centre, REFERENCE_SCALE).draw(entity, RADII[1])
     return images.Image(np.asarray(image))
+
+
+def _cover(thing: Thing) -> Box:
+    """Corners, both inclusive, of what hides a side of a thing: it begins beyond the thing, as a neighbour would."""
+    x, y, radius, beyond = thing.x, thing.y, thing.radius, 2
+    near, far = radius - thing.hidden, radius + beyond
+    return {
+        "left": (x - far, y - far, x - near - 1, y + far),
+        "right": (x + near + 1, y - far, x + far, y + far),
+        "top": (x - far, y - far, x + far, y - near - 1),
+        "bottom": (x - far, y + near + 1, x + far, y + far),
+    }[thing.side]
+
+
+def _visible(thing: Thing) -> Box:
+    """The bounding box of the pixels of a thing that nothing hides; of a form such as a triangle it is not a cut box."""
+    shown = (scene([dataclasses.replace(thing, side="")], UNUSED).pixels != UNUSED).any(-1)
+    x0, y0, x1, y1 = _cover(thing)
+    shown[max(0, y0) : y1 + 1, max(0, x0) : x1 + 1] = False
+    rows, columns = np.nonzero(shown)
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -97,7 +139,7 @@ class _Pen:
         if form == "circle":
             self.canvas.ellipse(around, fill=colour)
         elif form == "ring":
-            self.canvas.ellipse(around, outline=colour, width=4 * self.scale)
+            self.canvas.ellipse(around, outline=colour, width=min(4, radius // 2) * self.scale)
         elif form == "triangle":
             left, top, right, bottom = around
             self.canvas.polygon([((left + right) // 2, top), (left, bottom), (right, bottom)], fill=colour)

@@ -30,6 +30,10 @@ COLOURS: dict[str, Colour] = {
 }
 FORMS = ("circle", "square", "triangle", "cross", "ring", "bar")
 DOTS: dict[str, Colour] = {**COLOURS, "black": (0, 0, 0)}
+MAKER = "maker"
+"""Relation between entities: who made a thing, itself an entity with a page."""
+OUTDATED = "former"
+"""Word before a fact that no longer holds."""
 ATTRIBUTES = ("founded", "height", "price")
 FACTS = tuple(f"n{number:02d}" for number in range(100))
 """Values of attributes."""
@@ -65,6 +69,10 @@ class Entities:
     """By name, then by attribute: one of FACTS."""
     test: frozenset[Entity]
     """Entities that only test images show."""
+    makers: dict[str, str]
+    """By name: the name of the maker, of the same split, never itself."""
+    former: dict[str, tuple[str, str]]
+    """By name: an attribute, and a value that is outdated."""
 
     def of(self, split: Split) -> list[Entity]:
         """The entities of a split, in a fixed order."""
@@ -87,17 +95,43 @@ def build(seed: int) -> Entities:
     names = dict(zip(entities, rng.sample(NAMES, len(NAMES)), strict=True))
     facts = {name: dict(zip(ATTRIBUTES, rng.sample(FACTS, len(ATTRIBUTES)), strict=True)) for name in NAMES}
     groups = _grouped(entities).values()
-    return Entities(names, facts, frozenset(entity for group in groups for entity in rng.sample(group, TEST_DOTS)))
+    test = frozenset(entity for group in groups for entity in rng.sample(group, TEST_DOTS))
+    more = random.Random(f"{seed}/makers")  # its own, so that the draws above stay what they were
+    makers, former = {}, {}
+    for split in (True, False):
+        own = [name for entity, name in names.items() if (entity in test) == split]
+        for name in own:
+            makers[name] = more.choice([other for other in own if other != name])
+            attribute = more.choice(ATTRIBUTES)
+            former[name] = (attribute, more.choice([value for value in FACTS if value not in facts[name].values()]))
+    return Entities(names, facts, test, makers, former)
 
 
-def page(known: Entities, name: str) -> str:
+def page(known: Entities, name: str, *, distractors: bool = False) -> str:
     """Text of the corpus page about an entity: its facts, in an order that varies with the name.
+
+    Args:
+        known: the world's entities.
+        name: of the entity.
+        distractors: also its maker, and an outdated fact.
 
     >>> page(build(7), "t000").count(",")
     2
+    >>> page(build(7), "t000", distractors=True).count(",")
+    4
     """
+    if distractors:
+        attribute, value = known.former[name]
+        facts = [f"{key} {each}" for key, each in known.facts[name].items()]
+        facts += [f"{MAKER} {known.makers[name]}", f"{OUTDATED} {attribute} {value}"]
+        return " , ".join(random.Random(f"page of {name}").sample(facts, len(facts)))
     order = random.Random(f"page of {name}").sample(ATTRIBUTES, len(ATTRIBUTES))
     return " , ".join(f"{attribute} {known.facts[name][attribute]}" for attribute in order)
+
+
+def joint_page(known: Entities, first: str, second: str) -> str:
+    """Text of a page about two entities that has facts of the first only: a search with both names may find it."""
+    return f"{second} , {first} , " + " , ".join(f"{key} {value}" for key, value in known.facts[first].items())
 
 
 def _all_entities() -> list[Entity]:

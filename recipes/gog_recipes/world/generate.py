@@ -14,9 +14,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from gog import dataset, images, spec
+from gog import dataset, images, languages, spec
 from gog.errors import UserError, unwritable
-from gog_recipes.world import drawing, entities, scenes
+from gog_recipes.world import difficulty, drawing, entities, scenes
 
 VERSION = 1
 """Increased when the same specification gives another world."""
@@ -46,37 +46,58 @@ def write(folder: Path, world: spec.WorldSpec) -> None:
 
 def fill(folder: Path, world: spec.WorldSpec) -> None:
     """Writes a world's files to a new folder, the stamp last."""
-    known = entities.build(world.seed)
+    known, level = entities.build(world.seed), difficulty.LEVELS[world.difficulty]
     folder.mkdir()
     for split, count in zip(SPLITS, (world.train, world.test), strict=True):
-        _write_split(folder, known, split, count, world.seed)
+        _write_split(folder, known, split, count, world.seed, level)
     _write_index(folder, known)
-    pages = [dataset.Document(title=name, text=entities.page(known, name)) for name in entities.NAMES]
-    dataset.write_lines(folder / "corpus.jsonl", list(pages))
+    dataset.write_lines(folder / "corpus.jsonl", _pages(known, level))
     (folder / STAMP).write_text(json.dumps(_stamp(world)) + "\n", encoding="utf-8")
 
 
 def evidence(case: scenes.Case) -> dataset.Evidence:
     """What an annotator would mark. A text question refers to nothing in its image."""
     marks: dict[str, object] = {"attribute": case.attribute, "entity": case.entity, "things": len(case.scene.things)}
+    if case.kind == "chain":
+        marks["relation"] = entities.MAKER
+    if case.language != languages.DEFAULT:
+        marks["language"] = case.language
     if case.kind != "text":
         marks |= {"expression": case.scene.wanted.entity.expression, "region": drawing.box(case.scene.wanted)}
     return dataset.Evidence.model_validate({"kind": case.kind, **marks})
 
 
-def _write_split(folder: Path, known: entities.Entities, split: entities.Split, count: int, seed: int) -> None:
+def _pages(known: entities.Entities, level: difficulty.Difficulty) -> list[dataset.Document]:
+    pages = [
+        dataset.Document(title=name, text=entities.page(known, name, distractors=level.distractors))
+        for name in entities.NAMES
+    ]
+    if level.distractors:
+        for first, second in known.makers.items():
+            pages.append(dataset.Document(title=f"{second} {first}", text=entities.joint_page(known, first, second)))
+    return pages
+
+
+def _write_split(
+    folder: Path,
+    known: entities.Entities,
+    split: entities.Split,
+    count: int,
+    seed: int,
+    level: difficulty.Difficulty,
+) -> None:
     rng = random.Random(f"{seed}/{split}")
     written = images.ImageFolder(folder / "images")
     lines = []
     for number in range(count):
-        case = scenes.draw_case(rng, known, split)
+        case = scenes.draw_case(rng, known, split, level=level)
         image = written.add(drawing.scene(case.scene.things, case.scene.background))
         lines.append(
             dataset.Question(
                 id=f"{split}-{number:05d}",
                 image=f"images/{image}.png",
                 question=case.question,
-                answers=(case.answer,),
+                answers=case.answers,
                 evidence=evidence(case),
             )
         )

@@ -94,7 +94,7 @@ class PretrainTasks:
         shown = [self._rng.choice(self._crops[pair]) for pair in pairs]
         order = self._rng.sample(range(len(pairs)), len(pairs))
         example = self._episode_start(" ".join(pairs[order[0]])) if self._rng.random() < 0.5 else Example()
-        frame = prompts.observation if example.pieces else _observation
+        frame = prompts.observation if example.pieces else observed
         example.context(frame(prompts.candidates(items, style="terse")), shown)
         if self._rng.random() < 0.5:
             example.context("<think>")
@@ -109,7 +109,7 @@ class PretrainTasks:
         about = f"the {self._rng.choice((*entities.ATTRIBUTES, 'name'))} of the {expression}"
         turn = f"<think>several</think><img_search>{expression}</img_search>"
         if self._rng.random() < 0.67:
-            return Example().context(_question(f"what is {about} ?")).context(turn)
+            return Example().context(asked(f"what is {about} ?")).context(turn)
         case = scenes.draw_case(self._rng, self._known, self._split, "fact")
         example = Example(images=[drawing.scene(case.scene.things, case.scene.background)])
         return example.context(_prompt(f"what is {about} ?")).context(turn)
@@ -124,10 +124,10 @@ class PretrainTasks:
         attribute, name = self._rng.choice(entities.ATTRIBUTES), self._rng.choice(entities.NAMES)
         expression = f"the {self._rng.choice(list(entities.COLOURS))} {self._rng.choice(entities.FORMS)}"
         if self._rng.random() < 0.1:
-            example = Example().context(_question(f"what is the name of {expression} ?"))
+            example = Example().context(asked(f"what is the name of {expression} ?"))
             return example.context(prompts.observation(f"name {name}")).target(f"name {name}{END}")
         named = self._rng.random() < 0.3
-        example = Example().context(_question(f"what is the {attribute} of {name if named else expression} ?"))
+        example = Example().context(asked(f"what is the {attribute} of {name if named else expression} ?"))
         if not named:
             example.context(prompts.observation(f"name {name}"))
         example.context("<think>").target(name).context(f"</think><text_search>{name}</text_search>")
@@ -143,7 +143,7 @@ class PretrainTasks:
         count = self._rng.randint(2, 4)
         anything = self._rng.random() < 0.6 or count > len(entities.ATTRIBUTES)
         keys = (*entities.ATTRIBUTES, *entities.COLOURS, *entities.FORMS) if anything else entities.ATTRIBUTES
-        known = dict(zip(self._rng.sample(keys, count), self._rng.sample(_CONTENT, count), strict=True))
+        known = dict(zip(self._rng.sample(keys, count), self._rng.sample(CONTENT, count), strict=True))
         example = Example().context(ASSISTANT + " , ".join(f"{key} {value}" for key, value in known.items()) + END)
         for key in self._rng.sample(list(known), count):
             example.context(key).target(known[key])
@@ -152,7 +152,7 @@ class PretrainTasks:
     def repeating(self) -> Example:
         """Random words; all but the first are repeated."""
         words = [
-            self._rng.choice(_ANYTHING if self._rng.random() < 0.3 else _CONTENT)
+            self._rng.choice(_ANYTHING if self._rng.random() < 0.3 else CONTENT)
             for _ in range(self._rng.randint(6, 14))
         ]
         return Example().context(f"{ASSISTANT}{' '.join(words)}{END}{words[0]}").target(" ".join(words[1:]) + END)
@@ -177,17 +177,17 @@ def _prompt(question: str) -> str:
     return prompts.prompt(question, style="terse")
 
 
-def _question(question: str) -> str:
+def asked(question: str) -> str:
     """A prompt without its image."""
     return _prompt(question).replace(prompts.IMAGE, "")
 
 
-def _observation(body: str) -> str:
+def observed(body: str) -> str:
     """An observation that begins an example, without the end of a turn before it."""
     return prompts.observation(body).removeprefix(END)
 
 
-_CONTENT = (*entities.NAMES, *entities.FACTS) * 2
+CONTENT = (*entities.NAMES, *entities.FACTS) * 2
 _ANYTHING = (
     *vocabulary.TAGS,
     *vocabulary.SPEECH,

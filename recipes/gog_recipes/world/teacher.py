@@ -18,6 +18,7 @@ from gog import agent, regions
 from gog.dataset import Question
 from gog.images import Image
 from gog.trajectory import Observation, Segment
+from gog_recipes.world import entities
 
 SLIPS = ("glance", "pick", "pick", "guess")
 """Kinds of slips; one is drawn, `pick` twice as often as the others."""
@@ -43,6 +44,7 @@ class ScriptedTeacher:
         self.slip = rng.choice(SLIPS) if slips else ""
         self.guesses = guesses
         self.name = self._mark("entity")
+        self.relation = self._mark("relation")
         self.retries = 0
 
     def _mark(self, name: str) -> str:
@@ -82,7 +84,7 @@ class ScriptedTeacher:
     def _open(self) -> str:
         kind, expression = self.evidence.kind, self.evidence.expression
         if kind == "look":
-            return f"<think>{expression}</think><answer>{self.question.answers[0]}</answer>"
+            return f"<think>{expression}</think><answer>{self.question.answers[-1]}</answer>"
         if kind == "text":
             return self._search_text()
         if self.slip == "guess":
@@ -118,9 +120,15 @@ class ScriptedTeacher:
     def _read(self, seen: Observation) -> str:
         attribute = self._mark("attribute")
         words = seen.results[0].text.split() if seen.results else []
-        if attribute not in words[:-1]:
+        if self.relation and not self.episode.answer_next:
+            related = _value(words, self.relation)
+            if related is None:
+                return self._guess()
+            self.name, self.relation = related, ""
+            return self._search_text()
+        value = _value(words, attribute)
+        if value is None:
             return self._guess()
-        value = words[words.index(attribute) + 1]
         return f"<think>{attribute} {value}</think><answer>{value}</answer>"
 
     def _guess(self) -> str:
@@ -157,6 +165,14 @@ def _estimate(text: str, images: Sequence[Image]) -> int:
     """Tokens of text and images, estimated without a tokenizer."""
     pixels = sum(image.width * image.height for image in images)
     return len(text) // CHARACTERS_PER_TOKEN + pixels // PIXELS_PER_TOKEN
+
+
+def _value(words: Sequence[str], key: str) -> str | None:
+    """The word after a key that is not outdated; None without one."""
+    places = [
+        at for at, word in enumerate(words[:-1]) if word == key and (not at or words[at - 1] != entities.OUTDATED)
+    ]
+    return words[places[0] + 1] if places else None
 
 
 def _action(text: str) -> str:

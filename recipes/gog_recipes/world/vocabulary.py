@@ -34,8 +34,17 @@ TAGS = (
 )
 """The agent's tags that the tiny model knows. Not derived from the grammar, because token ids belong to the shipped weights:
 a tool that is added to gog gets a token here when the tiny base is trained again."""
-SUPPRESSED = (*(token for token in FRAME if token != TURN_END), UNKNOWN)
-"""Tokens that generation must suppress: a sampled image token refers to an image that does not exist."""
+FURTHER = (
+    *("maker", "的", "是", "什么", "多少", "图中"),
+    *("红色", "绿色", "蓝色", "黄色", "紫色", "白色"),
+    *("圆形", "方形", "三角形", "十字形", "环形", "条形"),
+    *("成立年份", "高度", "价格", "制造者", "名字", "颜色", "former"),
+)
+"""Words of harder worlds' questions and pages, in the order of their rows in the shipped weights. Those of a further language
+are appended here, and learned by gog_recipes.world.further_words."""
+SUPPRESSED = (*(token for token in FRAME if token != TURN_END), UNKNOWN, *FURTHER)
+"""Tokens that generation must suppress. A sampled image token refers to an image that does not exist; further words are read
+only, so they leave what is sampled in the standard world as it is."""
 SPEECH = (
     *("user", "assistant", "system"),
     *("what", "is", "the", "of", "colour", "name", "?", ",", ";", "#"),
@@ -59,7 +68,7 @@ CHAT_TEMPLATE = """\
 def words() -> list[str]:
     """Every word, in the order of its token id."""
     things = (*entities.ATTRIBUTES, *entities.COLOURS, *entities.FORMS, *entities.NAMES, *entities.FACTS)
-    return list(dict.fromkeys((*FRAME, *TAGS, UNKNOWN, *SPEECH, *COUNTING, *things)))
+    return list(dict.fromkeys((*FRAME, *TAGS, UNKNOWN, *SPEECH, *COUNTING, *things, *FURTHER)))
 
 
 def build_tokenizer() -> transformers.PreTrainedTokenizerFast:

@@ -6,7 +6,8 @@ import pytest
 from support.operator_builders import NOW, holding, later, make_run
 
 from gog_console.commands import run
-from gog_operator.api.objects import GoGRun, ToolCheck
+from gog_operator.api.objects import GoGRun
+from gog_operator.api.records import ToolCheck
 from gog_operator.cluster.local import LocalCluster
 
 LONG_DOWN = ToolCheck(number=12, waited_seconds=2_390, retry_time=later(300))

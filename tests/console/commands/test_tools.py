@@ -1,16 +1,19 @@
-"""`gog tools check`: against servers that exist, and against those that it starts in front of five vendors."""
+"""`gog tools check`: against servers that exist, and against those that it starts in front of vendors."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from support import encoders, loopback, s3
 from support.loopback import PATHS, responds
+from support.ready_files import await_file
 from support.vendors import FACT, KEY, Vendors
 
 from gog_console import cli
@@ -83,8 +86,8 @@ def test_a_run_that_replays_a_recording_has_nothing_to_check(check):
 
 def test_a_stage_is_no_run(tmp_path, capsys):
     path = tmp_path / "stage.yaml"
-    path.write_text("{apiVersion: gog.dev/v1alpha1, kind: Endpoint, metadata: {name: e}, spec: {role: judge}}")
-    assert cli.main(["tools", "check", str(path)]) == 2 and "is a Endpoint" in capsys.readouterr().err
+    path.write_text("{apiVersion: gog.dev/v1alpha1, kind: ToolServer, metadata: {name: e}, spec: {role: judge}}")
+    assert cli.main(["tools", "check", str(path)]) == 2 and "is a ToolServer" in capsys.readouterr().err
 
 
 def test_in_a_pod_the_outcome_is_the_termination_message(serve, tmp_path, monkeypatch, capsys):
@@ -120,11 +123,11 @@ def web_search(vendors, engine):
 
 @pytest.fixture
 def example(tmp_path):
-    """example(name, change): an example of the repository whose endpoints were changed, as a file."""
+    """example(name, change): an example of the repository whose spec was changed, as a file."""
 
     def write(name, change):
         document = yaml.safe_load((EXAMPLES / name).read_text())
-        change(document["spec"]["endpoints"])
+        change(document["spec"])
         document["spec"]["data"] = {"world": {"train": 8, "test": 4}}
         path = tmp_path / name
         path.write_text(yaml.safe_dump(document))
@@ -133,10 +136,31 @@ def example(tmp_path):
     return write
 
 
+@pytest.fixture
+def own_search(vendors, tmp_path):
+    """The address of gog's server in front of a SearXNG, started as the example says."""
+    said = re.search(
+        r"gog (serve text-search) --port \d+ (--backend searxng) --options", (EXAMPLES / "vendors.yaml").read_text()
+    )
+    assert said is not None
+    options = json.dumps({"url": f"{vendors.url}/searxng"})
+    ready = tmp_path / "ready"
+    given = [*f"{said[1]} {said[2]}".split(), "--options", options, "--ready-file", str(ready)]
+    process = subprocess.Popen([sys.executable, "-m", "gog_console", *given])
+    try:
+        yield await_file(ready, process)["url"]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["serpapi", "brave", "searxng"])
-def test_the_example_of_vendors_passes_in_front_of_fakes(engine, example, vendors, gateway, tmp_path, capsys):
-    def change(endpoints):
+def test_the_example_of_vendors_passes_in_front_of_fakes(
+    engine, example, vendors, own_search, gateway, tmp_path, capsys
+):
+    def change(spec):
+        endpoints, spec["tools"]["textSearch"]["fallback"]["url"] = spec["endpoints"], own_search
         lens = endpoints["imageSearch"]["options"]
         lens["store"] = gateway.spec(f"lens-{tmp_path.name}").model_dump(exclude_unset=True)
         lens["url"] = f"{vendors.url}/serpapi"
@@ -156,7 +180,8 @@ def test_the_example_of_vendors_passes_in_front_of_fakes(engine, example, vendor
     assert re.search(rf"^judge{seconds}0\.0004 USD +\S.* judge-1-2026-01-01$", out, re.M), out
     assert "answer: 5 pages, 3 with thumbnails; first: Match 0" in out
     assert re.search(rf"answer: 5 pages; first: \S+ 0 · {vendors.url}/page/0 · .*{FACT[:20]}", out), out
-    assert "answer: Yes to a correct answer" in out and "4 servers answer, the slowest" in out
+    assert re.search(rf"^text search \(fallback\){seconds}free +searxng x1 +gog/0\.1\.0 searxng$", out, re.M), out
+    assert "answer: Yes to a correct answer" in out and "5 servers answer, the slowest" in out
     (lens,) = [each for each in vendors.of("serpapi") if each.query["engine"] == "google_lens"]
     assert lens.fetched.startswith(b"\xff\xd8")
     assert {"serpapi", "jina", "v1", "thumbnail", {"brave": "brave"}.get(engine, engine)} <= {
@@ -181,7 +206,8 @@ def test_the_example_of_own_tools_passes_with_small_networks(example, tmp_path, 
     build = ["index", "build", str(photographs), "--encoder", str(encoder), "--out", str(tmp_path / "photos.index")]
     assert cli.main(build) == 0
 
-    def change(endpoints):
+    def change(spec):
+        endpoints = spec["endpoints"]
         endpoints["grounding"]["options"] = {"weights": str(detector), "threshold": 0.0, "text_threshold": 0.0}
         own = {"index": str(tmp_path / "photos.index"), "images": str(photographs)}
         endpoints["imageSearch"]["options"] |= own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.operator_builders import NOW, holding, later, make_endpoint, make_stage
+from support.operator_builders import NOW, holding, later, make_stage, make_tool_server
 from support.status_runs import grpo_at_work, run_folder, steps
 
 from gog_operator.api.meta import Reason
@@ -28,7 +28,7 @@ def training(runs):
         "conditions": holding("Complete", Reason.COMPLETE),
     }
     sft = make_stage("SFTStage", status=done | {"progress": Progress(step=180, total=180, metrics={"loss": 0.42})})
-    endpoint = make_endpoint(
+    endpoint = make_tool_server(
         status={"url": "http://127.0.0.1:41023", "restarts": 1, "conditions": holding("Ready", Reason.READY)}
     )
     folder = run_folder(runs, "world", sft, grpo_at_work(), endpoint, stage="grpo")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from support.operator_builders import NOW, holding, make_endpoint
+from support.operator_builders import NOW, holding, make_tool_server
 from support.status_runs import all_lines, board_lines, grpo_at_work, keep, report, run_folder, words_of
 
 from gog_console import cli
@@ -20,9 +20,9 @@ def torn(folder):
     (folder / "objects" / "gogrun.world.yaml").write_text("{kind: GoGRun, metadata: [")
 
 
-def of_another_version(folder):
+def of_another_api(folder):
     path = folder / "objects" / "gogrun.world.yaml"
-    path.write_text(path.read_text().replace("v1alpha1", "v9"))
+    path.write_text(path.read_text().replace("gog.dev/v1alpha1", "gog.example/v1alpha1"))
 
 
 def with_nothing_in_it(folder):
@@ -45,7 +45,7 @@ def empty(folder):
     (folder / "objects").rmdir()
 
 
-DAMAGES = [torn, of_another_version, with_nothing_in_it, without_objects, without_their_folder, empty]
+DAMAGES = [torn, of_another_api, with_nothing_in_it, without_objects, without_their_folder, empty]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -96,6 +96,20 @@ def test_a_run_of_a_newer_gog_is_shown_with_its_own_states(training, capsys):
     assert "Degraded" not in capsys.readouterr().err
 
 
+def test_a_run_of_a_newer_api_is_shown_and_said_to_be_of_a_newer_gog(training, capsys):
+    by_a_newer_gog(training)
+    for path in (training / "objects").glob("*.yaml"):
+        path.write_text(path.read_text().replace("gog.dev/v1alpha1", "gog.dev/v9"))
+    with RunLock(training):
+        (line,) = [words_of(each) for each in all_lines(training.parent)[1:]]
+        page = board_lines(training)
+    assert line[1] == "Distilling", "not Damaged"
+    sentence = "! GoGRun world apiVersion gog.dev/v9: written by a newer gog; this one shows what it knows of it"
+    assert page[1] == sentence and any("Distilling" in each for each in page)
+    assert cli.main(["status", training.name, "--json"]) == 0
+    assert cli.main(["cancel", training.name]) == 2, "what changes a run reads strictly"
+
+
 def test_progress_of_a_newer_gog_is_read_without_its_unknown_fields(runs):
     folder = run_folder(runs)
     report(folder, "sft", 7, 90, loss=0.5)
@@ -131,7 +145,7 @@ def test_times_without_a_zone_are_taken_as_utc(runs):
 
 
 def test_a_server_that_was_started_alone_is_listed_as_a_run(runs):
-    keep(runs / "judge", make_endpoint("judge", status={"conditions": holding("Ready", Reason.READY)}))
+    keep(runs / "judge", make_tool_server("judge", status={"conditions": holding("Ready", Reason.READY)}))
     assert words_of(all_lines(runs)[1])[:2] == ["judge", "Interrupted"]
     with RunLock(runs / "judge"):
         assert words_of(all_lines(runs)[1])[:2] == ["judge", "Ready"]

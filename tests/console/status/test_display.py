@@ -8,7 +8,7 @@ import math
 
 import pytest
 from rich.console import Console
-from support.operator_builders import NOW, holding, later, make_endpoint, make_run, make_stage
+from support.operator_builders import NOW, holding, later, make_run, make_stage, make_tool_server
 
 from gog_console import formatting
 from gog_console.status import exit_message, live, phrases, table
@@ -136,8 +136,8 @@ def test_the_live_display_shows_servers_and_complete_active_and_planned_stages(c
     at_work = make_stage(
         "GRPOStage", status={"attempt": 2, "start_time": NOW, "progress": progress, "checkpoint": "grpo/60"}
     )
-    cluster.create(make_endpoint("grounding", status={"conditions": holding("Ready"), "port": 41023}))
-    cluster.create(make_endpoint("judge"))
+    cluster.create(make_tool_server("grounding", status={"conditions": holding("Ready"), "port": 41023}))
+    cluster.create(make_tool_server("judge"))
     cluster.create(done)
     cluster.create(at_work)
     lines = image(cluster, later(112)).splitlines()

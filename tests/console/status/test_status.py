@@ -9,7 +9,7 @@ import os
 import pytest
 import yaml
 from rich.console import Console
-from support.operator_builders import NOW, holding, later, make_endpoint, make_stage
+from support.operator_builders import NOW, holding, later, make_stage, make_tool_server
 from support.status_runs import AT_WORK, all_lines, board_lines, grpo_at_work, keep, report, run_folder, steps, words_of
 from support.summary_shape import SHAPE
 
@@ -112,7 +112,7 @@ def test_an_unknown_name_is_refused_with_the_known_names(runs, capsys):
 
 
 def test_one_object_per_run_is_parsed_and_none_twice(runs, monkeypatch):
-    first = run_folder(runs, "run-0", make_stage(), make_endpoint(), stage="sft")
+    first = run_folder(runs, "run-0", make_stage(), make_tool_server(), stage="sft")
     for number in range(1, 30):
         (runs / f"run-{number}").symlink_to(first)
     parsed, really = [], yaml.load

@@ -10,8 +10,9 @@ import pytest
 import support.view_builders as viewers
 
 from gog.errors import UserError
+from gog.reviews import Review
 from gog_console.viewer import sources
-from gog_console.viewer.reviews import Review, Reviews
+from gog_console.viewer.reviews import Reviews
 
 
 @pytest.fixture

@@ -88,9 +88,7 @@ def test_a_name_in_capitals_is_no_word() -> None:
 
 def test_no_alias_is_on_two_lines() -> None:
     listed = [
-        form
-        for line in aliases._ALIASES.strip().splitlines()
-        for form in {form for name in line.split("=") for form in tokens.variants(name)}
+        form for line in aliases._LINES for form in {form for name in line.split("=") for form in tokens.variants(name)}
     ]
     assert len(listed) == len(set(listed))
 

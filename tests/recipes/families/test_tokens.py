@@ -213,7 +213,7 @@ def test_no_token_and_no_image_drifts_in_random_conversations(processor, words, 
     check_drift(processor, words, seed, 60)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_token_and_no_image_drifts_in_ten_thousand_random_conversations(processor, words):
     check_drift(processor, words, 100, 10_000)
 

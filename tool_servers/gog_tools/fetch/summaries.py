@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gog import chat_replies
+from gog import chat_replies, languages
 from gog_tools.fetch import guard, text
 from gog_tools.fetch.reader import MAX_TEXT, Unreadable
 from gog_tools.fetch.vendor import Api, Spending
@@ -25,8 +25,11 @@ from gog_tools.serving import errors
 MAX_SENTENCES = 5
 MAX_SUMMARY = 1_500
 """Characters of a summary."""
-_SENTENCE = re.compile(r"[^.!?。！？\n]+(?:[.!?。！？]+|\n|$)")
-_ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|etc|approx|ca|Inc|Ltd|Jr|Sr|e\.g|i\.e))\.$")
+_ENDS, _CLOSERS = ("".join(getattr(each, name) for each in languages.every()) for name in ("sentence_ends", "closers"))
+_SENTENCE = re.compile(f"[^{re.escape(_ENDS)}\n]+(?:[{re.escape(_ENDS)}]+[{re.escape(_CLOSERS)}]*|\n|$)")
+_ABBREVIATION = re.compile(
+    rf"(?:\b[A-Z]|\b(?:{'|'.join(re.escape(word) for each in languages.every() for word in each.abbreviations)}))\.$"
+)
 _WORD = re.compile(r"[^\W_]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _LONGEST = 600
@@ -106,38 +109,15 @@ def terms(sentence: str) -> list[str]:
     plain = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", sentence))).lower()
     for word in _WORD.findall(plain):
         if len(word) > 1 and max(word) > "\u2e80":
-            found += [word[start : start + 2] for start in range(len(word) - 1)]
+            pairs = (word[start : start + 2] for start in range(len(word) - 1))
+            found += [pair for pair in pairs if pair not in _COMMON]
         elif word not in _COMMON:
             found.append(word)
     return found
 
 
-_COMMON = frozenset(
-    [
-        *(
-            "a",
-            "an",
-            "and",
-            "are",
-            "as",
-            "at",
-            "be",
-            "by",
-            "for",
-            "from",
-            "has",
-            "have",
-            "how",
-            "in",
-            "is",
-            "it",
-            "its",
-        ),
-        *("of", "on", "or", "that", "the", "this", "to", "was", "were", "what", "when", "where", "which", "who", "why"),
-        *("will", "with"),
-    ]
-)
-"""Words that say nothing about a sentence."""
+_COMMON = frozenset().union(*(each.common for each in languages.every()))
+"""Words that say nothing about a sentence. A page and a query may be in two languages, so those of all are left out."""
 
 SYSTEM = (
     "You summarise one web page for a question. Write at most five sentences of plain text with the facts of the page that "

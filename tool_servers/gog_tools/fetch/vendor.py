@@ -166,7 +166,7 @@ def key_of(variable: str, option: str, environment: Mapping[str, str] = os.envir
         raise UserError(
             f"{variable} is not set",
             where=f"--options {option}",
-            remedy=f"put the vendor's key into the environment variable {variable}; on a cluster, into the Endpoint's Secret",
+            remedy=f"put the vendor's key into the environment variable {variable}; on a cluster, into the ToolServer's Secret",
         )
     return key
 

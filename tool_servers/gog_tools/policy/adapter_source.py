@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gog import adapters, base_model, store
+from gog import adapters, base_model, offers, store
 from gog.errors import UserError
 from gog_tools.serving.errors import RequestError
 
@@ -103,7 +103,7 @@ class Checkpoints:
         if not CHECKPOINT.fullmatch(path):
             raise RequestError(403, f"lora_path: {path!r} names no checkpoint of the store (write grpo/120)")
         self._count += 1
-        return CheckpointAdapter(self.opened, path, self.scratch / f"{self._count}-{adapters.name_of(path)}", self.base)
+        return CheckpointAdapter(self.opened, path, self.scratch / f"{self._count}-{offers.name_of(path)}", self.base)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def _rendered(message: chat.Message, images: list[str]) -> dict[str, Any]:
         if part.image_url is None:
             parts.append({"type": "text", "text": part.text})
         else:
-            images.append(_data(part.image_url))
+            images.append(chat.data_of(part.image_url))
             parts.append({"type": "image"})
     if len(images) > MAX_IMAGES:
         raise UserError(f"more than {MAX_IMAGES} images", where="messages", remedy="send fewer")
@@ -137,15 +137,6 @@ def _call(call: dict[str, Any]) -> str:
     function = call.get("function") if isinstance(call.get("function"), dict) else {}
     body = {"name": function.get("name"), "arguments": function.get("arguments")}  # type: ignore[union-attr]
     return f"\n<tool_call>\n{json.dumps(body, ensure_ascii=False)}\n</tool_call>"
-
-
-def _data(url: str) -> str:
-    """The base64 of a data URL. Other addresses are never fetched. Raises UserError."""
-    head, comma, data = url.partition(",")
-    kind, *parameters = head.lower().replace(" ", "").split(";")
-    if not comma or not kind.startswith("data:image/") or "base64" not in parameters:
-        raise UserError("not a data URL", where="image_url", remedy="send data:image/png;base64,…")
-    return "".join(data.split())
 
 
 def decode(images: Sequence[str]) -> tuple[Image, ...]:

@@ -14,17 +14,17 @@ import argparse
 import asyncio
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from gog import adapters, base_model, base_source, hub, store, tool_api
+from gog import adapters, admin_tokens, base_model, base_source, hub, store, tool_api
 from gog.completions import Completion, Job, Model, Prompt
 from gog.errors import UserError
 from gog.spec import PixelBounds
-from gog_tools.policy import adapter_source, requests, vllm_server
+from gog_tools.policy import adapter_source, receiver, requests, vllm_server
 from gog_tools.policy.versions import Versions
 from gog_tools.serving import backend_calls, backends, chat, errors, http_json, inputs, process
 
@@ -70,12 +70,34 @@ class Policy:
         return name, completion
 
 
-def application(policy: Policy) -> FastAPI:
-    """The policy server's application."""
+Admin = Callable[[Request], None]
+"""Checks that a request may change what is served. Raises RequestError."""
+
+
+def application(policy: Policy, admin: Admin = lambda _: None) -> FastAPI:
+    """The policy server's application. admin: checks requests that change what is served; by default all may."""
     app = http_json.application("gog policy")
     _add_completions(app, policy)
-    _add_adapters(app, policy.versions)
+    _add_adapters(app, policy.versions, admin)
     return app
+
+
+def administrator(digest: str) -> Admin:
+    """Admits requests with the token of a digest.
+
+    Args:
+        digest: The digest, or `@FILE` that holds it and is read for each request; empty admits all.
+    """
+
+    def check(request: Request) -> None:
+        try:
+            expected = Path(digest[1:]).read_text(encoding="utf-8") if digest.startswith("@") else digest
+        except OSError:
+            expected = ""
+        if not admin_tokens.matches(request.headers.get("authorization", ""), expected):
+            raise errors.RequestError(401, "adapters are loaded by the control plane that started this server")
+
+    return check if digest else lambda _: None
 
 
 def _add_completions(app: FastAPI, policy: Policy) -> None:
@@ -124,7 +146,7 @@ def _reply(
     return http_json.reply(chat.completion(choice, model=version, usage=usage, kind=kind))
 
 
-def _add_adapters(app: FastAPI, versions: Versions) -> None:
+def _add_adapters(app: FastAPI, versions: Versions, admin: Admin) -> None:
     def cards() -> list[dict[str, Any]]:
         cards = chat.models(versions.names())
         for card in cards:  # root and parent as vLLM has them
@@ -137,18 +159,21 @@ def _add_adapters(app: FastAPI, versions: Versions) -> None:
 
     @app.post("/v1/load_lora_adapter")
     async def load(request: Request) -> Response:
+        admin(request)
         body = await http_json.read(request, requests.LoadAdapter)
         await versions.load(body.lora_name, body.lora_path, request.is_disconnected)
         return _success(f"LoRA adapter '{body.lora_name}' added successfully.")
 
     @app.post("/v1/unload_lora_adapter")
     async def unload(request: Request) -> Response:
+        admin(request)
         body = await http_json.read(request, requests.UnloadAdapter)
         await versions.unload(body.lora_name)
         return _success(f"LoRA adapter '{body.lora_name}' removed successfully.")
 
     @app.post("/v1/default")
     async def default(request: Request) -> Response:
+        admin(request)
         body = await http_json.read(request, requests.Default)
         versions.set_default(body.model)
         return _success(f"{body.model!r} is the default.")
@@ -166,12 +191,12 @@ def build(args: argparse.Namespace) -> FastAPI:
     identity = base_model.Identity(base.name, base_model.fingerprint(base.folder))
     source = _source(args, identity)
     policy = Policy(_model(args, base.folder), name=args.name, source=source, batch_size=args.batch_size)
-    if version:
+    for each in reversed(version.split()):  # the last one that is loaded is the default
         try:
-            policy.versions.start_with(version)
+            policy.versions.start_with(each)
         except errors.RequestError as error:
             raise UserError(error.message, where="--version") from None
-    return application(policy)
+    return application(policy, administrator(args.admin_digest))
 
 
 def _pinned(args: argparse.Namespace, version: str) -> str:
@@ -179,7 +204,7 @@ def _pinned(args: argparse.Namespace, version: str) -> str:
     if not version or args.store is None or hub.parse(args.base) is None:
         return args.base
     opened = store.open_store(inputs.store_spec(args.store))
-    return base_source.recorded(args.base, adapters.lineage(opened, version))
+    return base_source.recorded(args.base, adapters.lineage(opened, version.split()[0]))
 
 
 def _model(args: argparse.Namespace, folder: Path) -> Model:
@@ -229,7 +254,16 @@ def options() -> argparse.ArgumentParser:
     )
     add("--name", default="base", help="the base model's name in requests")
     add("--adapters", type=Path, help="folder under which adapters may be loaded; else they come from --store")
-    add("--version", default="", help="checkpoint loaded before the server is ready: grpo/120, or @FILE that names it")
+    add(
+        "--version",
+        default="",
+        help="checkpoint loaded before the server is ready: grpo/120, or @FILE that names it; further ones after a space",
+    )
+    add(
+        "--admin-digest",
+        default="",
+        help="SHA-256 of the token of requests that load, unload or choose adapters, or @FILE that holds it; else all may",
+    )
     add("--batch-size", type=int, default=32, help="most completions generated together")
     backends.add_arguments(parser, NAME)
     add("--device", default="cpu", help="torch device")
@@ -248,6 +282,8 @@ def main(argv: list[str]) -> int:
     """`gog serve policy`. Returns the exit code."""
     if argv[:2] == ["--runtime", "vllm"]:
         return vllm_server.main(argv[2:])
+    if argv[:2] == ["--runtime", "receiver"]:
+        return receiver.main(argv[2:])
     return process.main(NAME, options(), argv, build)
 
 

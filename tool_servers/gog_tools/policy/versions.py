@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gog import adapters
+from gog import offers
 from gog.completions import Model
 from gog.errors import UserError
 from gog_tools.policy.adapter_source import Adapter, AdapterSource
@@ -139,7 +139,7 @@ class Versions:
 
     def start_with(self, path: str) -> None:
         """Loads a version and makes it the default, before anything is served. Raises UserError or RequestError."""
-        adapter, name = self.source.resolve(path), adapters.name_of(path)
+        adapter, name = self.source.resolve(path), offers.name_of(path)
         folder = adapter.acquire()
         self.model.load_adapter(name, folder)
         self._keep(name, path, adapter, _digest(folder))

@@ -19,60 +19,14 @@ import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from gog import base_model
+from gog import base_model, vllm_options
 from gog.errors import ServiceDown, UserError
 from gog.spec import VLLM_PROGRAM
 from gog_tools.serving import inputs, process
 
 POLL_SECONDS = 0.5
 """Between two questions whether the server is ready."""
-ENVIRONMENT = {
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",  # adapters of every version are loaded while it runs
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_OFFLINE": "1",
-}
-REQUIRED: dict[str, Any] = {
-    "enable-scale-out": True,  # token ids in, token ids out
-    "logprobs-mode": "processed_logprobs",  # of the distribution that is sampled from
-    "enable-lora": True,
-}
-DEFAULTS: dict[str, Any] = {
-    "served-model-name": "base",
-    "max-lora-rank": 64,
-    "max-loras": 2,  # a turn in flight ends on the version that it began with
-    "enable-prompt-tokens-details": True,  # what the prefix cache saves becomes a figure of the step
-}
-"""Options that `options` may change."""
-
-
-def command(folder: Path, host: str, port: int, options: Mapping[str, Any]) -> list[str]:
-    """The arguments of vLLM.
-
-    Args:
-        folder: of the base model.
-        host: address to listen on.
-        port: port to listen on.
-        options: options of vLLM by name, without dashes: True is a bare flag, False leaves an option out, a mapping or
-            list is written as JSON.
-
-    Raises:
-        UserError: an option contradicts what a run needs.
-    """
-    for name, value in REQUIRED.items():
-        if options.get(name, value) != value:
-            raise UserError(f"must be {value!r}", where=f"endpoints.policy.options.{name}", remedy="leave it out")
-    line = ["serve", str(folder), "--host", host, "--port", str(port)]
-    for name, value in {**DEFAULTS, **options, **REQUIRED}.items():
-        if value is not False and value is not None:
-            line += [f"--{name}"] if value is True else [f"--{name}", _text(value)]
-    return line
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def program(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -136,22 +90,29 @@ def main(argv: list[str]) -> int:
     add("--ready-file", type=Path, help="written once the server is ready")
     add("--store", help="ignored: adapters are loaded from folders")
     add("--options", default="{}", help="options of vLLM as JSON, by their names without dashes")
+    add(
+        "--role",
+        default="policy",
+        choices=("policy", "judge"),
+        help="judge: an ordinary model, which takes no adapters",
+    )
     args = parser.parse_args(argv)
     try:
         if args.base.startswith("s3://"):
             raise UserError("vLLM reads a folder", where="model.base", remedy="fetch the model with `gog move`")
         args.scratch = Path(tempfile.gettempdir()) / "gog-vllm"  # for the lock of a base that is fetched
         folder = inputs.base_model(args.base, args).folder
-        base_model.check(folder, where="--base")
-        line = [*program(), *command(folder, args.host, args.port or free_port(args.host), json.loads(args.options))]
+        if args.role == "policy":
+            base_model.check(folder, where="--base")
+        port, options = args.port or free_port(args.host), json.loads(args.options)
+        line = [*program(), *vllm_options.arguments(str(folder), args.host, port, options, role=args.role)]
     except UserError as error:
         print(f"gog serve policy: {error.sentence()}", file=sys.stderr)
         return 2
     except ServiceDown as error:
         print(f"gog serve policy: {error}", file=sys.stderr)
         return 1
-    port = line[line.index("--port") + 1]
     print(f"gog serve policy: {shlex.join(line)}", file=sys.stderr, flush=True)
     if args.ready_file:
         _announce_beside(f"http://{args.host}:{port}", args.ready_file)
-    return os.execve(line[0], line, {**ENVIRONMENT, **os.environ})
+    return os.execve(line[0], line, {**vllm_options.ENVIRONMENT, **os.environ})

@@ -80,13 +80,8 @@ def build(
     listing, count = _listing(folder)
     record = EncoderRecord(name=encoder.name, fingerprint=encoder.fingerprint, dimensions=encoder.dimensions)
     if (built := _existing(out, report)) is not None:
-        if built.encoder.fingerprint != record.fingerprint and not replace:
-            raise UserError(
-                f"holds an index by the encoder {built.encoder.name} (fingerprint {built.encoder.fingerprint}), not by "
-                f"{record.name} ({record.fingerprint})",
-                where=str(out),
-                remedy="name another --out, or give --replace",
-            )
+        if not replace:
+            _require_encoder(built, record, out)
         if _is_up_to_date(built, record, listing, exact_limit):
             report("is up to date")
             return built
@@ -145,6 +140,17 @@ def _existing(out: Path, report: Report) -> Manifest | None:
         report(f"replaces a damaged index: {error.where}: {error.what}")
         return None
     return manifest
+
+
+def _require_encoder(built: Manifest, encoder: EncoderRecord, out: Path) -> None:
+    """Raises UserError for an index by another encoder."""
+    if built.encoder.fingerprint != encoder.fingerprint:
+        raise UserError(
+            f"holds an index by the encoder {built.encoder.name} (fingerprint {built.encoder.fingerprint}), not by "
+            f"{encoder.name} ({encoder.fingerprint})",
+            where=str(out),
+            remedy="name another --out, or give --replace",
+        )
 
 
 def _is_up_to_date(built: Manifest, encoder: EncoderRecord, listing: str, exact_limit: int) -> bool:

@@ -149,6 +149,15 @@ class ChatRequest(OpenAIRequest):
     """The conversation, oldest message first."""
 
 
+def data_of(url: str) -> str:
+    """The base64 of a data URL. Other addresses are never fetched. Raises UserError."""
+    head, comma, data = url.partition(",")
+    kind, *parameters = head.lower().replace(" ", "").split(";")
+    if not comma or not kind.startswith("data:image/") or "base64" not in parameters:
+        raise UserError("not a data URL", where="image_url", remedy="send data:image/png;base64,…")
+    return "".join(data.split())
+
+
 class Usage(BaseModel):
     """What a completion consumed."""
 

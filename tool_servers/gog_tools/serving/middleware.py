@@ -28,8 +28,15 @@ JSON = b"application/json"
 class Middleware:
     """ASGI layer around a server, which it serves once `open` is called."""
 
-    def __init__(self, name: str, *, key: str = "") -> None:
-        """Creates the layer of a server that is not ready. key: API key of requests; empty requires none."""
+    def __init__(self, name: str, *, key: str = "", has_metrics: bool = True) -> None:
+        """Creates the layer of a server that is not ready.
+
+        Args:
+            name: Of the server.
+            key: API key of requests; empty requires none.
+            has_metrics: Whether /metrics is among its pages.
+        """
+        self.has_metrics = has_metrics
         self.app: App = _starting
         self.ready = False
         self.authorization = f"Bearer {key}".encode() if key else b""
@@ -48,7 +55,7 @@ class Middleware:
         elif scope["path"] == READY_PATH:
             status, body = (200, b'{"status":"ready"}') if self.ready else (503, b'{"status":"starting"}')
             await reply(send, status, body, kind=JSON)
-        elif scope["path"] == serving.METRICS:
+        elif scope["path"] == serving.METRICS and self.has_metrics:
             kind, page = serving.text(metrics.SERVERS.registry)
             await reply(send, 200, page, kind=kind.encode())
         else:

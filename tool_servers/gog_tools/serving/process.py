@@ -26,15 +26,16 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import uvicorn
 from pydantic import ValidationError
 
 import gog
-from gog import api_keys, tool_api, wording
+from gog import api_keys, metrics, tool_api, wording
 from gog.errors import ServiceDown, UserError
+from gog.metrics import serving
 from gog.spec import FailureInjection
 from gog.spec.endpoints import KEY
 from gog_tools.serving import http_json
@@ -44,6 +45,8 @@ from gog_tools.serving.middleware import Middleware
 SWITCH_SECONDS = 0.0005
 """How long a thread that computes may keep the interpreter from the event loop. Python's 5 ms add up: the loop waits for the
 interpreter several times for each request, health included."""
+METRICS_PORT = "GOG_SERVER_METRICS_PORT"
+"""Environment variable with the port of /metrics; without it, the page is on the port of the tool."""
 PARENT_SECONDS = 1.0
 """Between two checks whether the parent still runs."""
 
@@ -159,7 +162,9 @@ def serve(name: str, args: argparse.Namespace, build: Callable[[argparse.Namespa
     sys.setswitchinterval(SWITCH_SECONDS)
     with bind(args.host, args.port) as listener, tempfile.TemporaryDirectory(prefix="gog-serve-") as scratch:
         args.scratch = Path(scratch)
-        middleware, address = Middleware(name, key=api_keys.from_environment(KEY)), url_of(listener)
+        page = serve_metrics(os.environ, args.host)
+        middleware = Middleware(name, key=api_keys.from_environment(KEY), has_metrics=page is None)
+        address = url_of(listener)
 
         def prepare() -> None:
             app = build(args)
@@ -192,6 +197,24 @@ def serve(name: str, args: argparse.Namespace, build: Callable[[argparse.Namespa
             raise UserError(f"cannot listen: {error.strerror}", where=address) from None
         if server.failure is not None:
             raise server.failure
+
+
+def serve_metrics(environment: Mapping[str, str], host: str) -> serving.Server | None:
+    """Serves /metrics on the port that the environment names, so that a network policy can tell it from the tool's.
+
+    Returns:
+        The server, which ends with the process; None where the environment names no port.
+
+    Raises:
+        UserError: the port is in use.
+    """
+    port = environment.get(METRICS_PORT)
+    if not port:
+        return None
+    try:
+        return serving.Server({serving.METRICS: lambda: serving.text(metrics.SERVERS.registry)}, int(port), host)
+    except OSError as error:
+        raise UserError(f"cannot listen: {error.strerror}", where=f"{METRICS_PORT}={port}") from None
 
 
 def identity(args: argparse.Namespace) -> str:

@@ -75,11 +75,12 @@ function reviewBar(found, list) {
 
   function chosenBox() {
     const turns = found.trajectory.turns;
-    const place = groundOf(turns, turns.length - 1);
-    if (place < 0) return null;
-    const number = chosenAfter(turns, place)[0];
-    const candidate = turns[place].seen.candidates.find(({ n }) => n === number) || turns[place].seen.candidates[0];
-    return candidate ? candidate.box : null;
+    const gaze = turns.findLastIndex((turn) => (turn.selected || []).length > 0);
+    const place = groundsOf(turns, gaze < 0 ? turns.length - 1 : gaze)[0];
+    if (place === undefined) return null;
+    const number = chosenOf(turns, place)[0];
+    const candidate = candidatesOf(turns[place]).find(({ n }) => n === number) || candidatesOf(turns[place])[0];
+    return candidate.box;
   }
 
   function redraw() {

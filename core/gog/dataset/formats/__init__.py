@@ -11,12 +11,14 @@ Readers are in core, not in the recipes, because a dataset is checked before a r
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from gog.dataset.foreign import tables
 from gog.dataset.records import Question
 from gog.errors import UserError
 
@@ -36,8 +38,21 @@ class Row:
     """The encoded image: a file, or its bytes where the dataset file embeds it."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that a format leaves out by its own rule, such as a question of MMSearch without an image."""
+
+    where: str
+    """File and row."""
+    reason: str
+    """The rule, in the words that the summary of an import counts it under."""
+
+
 class Reader(Protocol):
-    """Reads one dataset format. A path is a file or a folder, as the user gave it."""
+    """Reads one dataset format. A path is a file or a folder, as the user gave it.
+
+    A reader whose rows name image files may take `images`, the folder of these files, when it is created.
+    """
 
     def detect(self, path: Path) -> bool:
         """Whether the content at a path has this format. Reads little; raises nothing for any content."""
@@ -47,7 +62,7 @@ class Reader(Protocol):
         """Names of the splits there, such as `train`."""
         ...
 
-    def rows(self, path: Path, split: str) -> Iterator[Row | UserError]:
+    def rows(self, path: Path, split: str) -> Iterator[Row | LeftOut | UserError]:
         """Every row of a split. For one that cannot be read: the error to report, with the row in its `where`."""
         ...
 
@@ -57,36 +72,51 @@ def names() -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def load(name: str) -> Reader:
+def load(name: str, images: Path | None = None) -> Reader:
     """A reader by the name of its format, or as `module:factory`.
 
+    Args:
+        name: of the format.
+        images: folder of the image files that rows name.
+
     Raises:
-        UserError: there is none of this name.
+        UserError: there is none of this name, or it takes no folder of images.
     """
     own = f"{__name__}.{name.replace('-', '_')}:Reader"
     module, _, factory = (own if name in names() else name).partition(":")
     try:
-        return cast(Reader, getattr(importlib.import_module(module), factory)())
+        make = getattr(importlib.import_module(module), factory)
     except (ImportError, AttributeError, ValueError) as error:
         choices = f"{', '.join(names())}, or module:factory"
         raise UserError(f"no dataset format {name!r}: {error}", where="data.format", remedy=choices) from None
+    if images is not None and "images" not in inspect.signature(make).parameters:
+        raise UserError(f"format {name!r} takes no folder of images", where="--images", remedy="leave it out")
+    return cast(Reader, make() if images is None else make(images=images))
 
 
 def find(path: Path, name: str | None = None) -> Reader:
-    """The reader for a path: the named one, else the first that recognises the content.
+    """The reader for a path: the named one, else the only one that recognises the content.
 
     A folder that none recognises goes to the reader of gog's own format, whose errors name the missing file.
 
     Raises:
-        UserError: there is no such format, or a file's format is not recognised.
+        UserError: there is no such format, or a file's format is not recognised, or several are.
     """
-    if name is not None:
-        return load(name)
-    found = next((reader for each in names() if (reader := load(each)).detect(path)), None)
-    if found is not None:
-        return found
+    return load(recognise(path) if name is None else name)
+
+
+def recognise(path: Path) -> str:
+    """The name of the format of a path. Raises UserError as `find`."""
+    tables.refuse_pickle(path)
+    found = [each for each in names() if load(each).detect(path)]
+    if OWN in found:  # whose rows are plain ones, too
+        found = [each for each in found if each not in ("plain", "huggingface", OWN)] or [OWN]
+    if len(found) > 1:
+        raise UserError(f"may be of the formats {', '.join(found)}", where=str(path), remedy="name one of them")
+    if found:
+        return found[0]
     if not path.is_file():
-        return load(OWN)
+        return OWN
     raise UserError(
         "the format of the file is not recognised",
         where=str(path),
@@ -94,12 +124,24 @@ def find(path: Path, name: str | None = None) -> Reader:
     )
 
 
-def read(reader: Reader, path: Path, split: str) -> Iterator[Row | UserError]:
-    """The reader's rows of a split. Errors are added for an id that occurs twice and for a split without rows."""
+def read(
+    reader: Reader, path: Path, split: str, leave_out: Callable[[LeftOut], object] = lambda left: None
+) -> Iterator[Row | UserError]:
+    """The reader's rows of a split. Errors are added for an id that occurs twice and for a split without rows.
+
+    Args:
+        reader: of the dataset's format.
+        path: the dataset.
+        split: which rows.
+        leave_out: called with each row that the format leaves out.
+    """
     ids: set[str] = set()
     empty = True
     for row in reader.rows(path, split):
         empty = False
+        if isinstance(row, LeftOut):
+            leave_out(row)
+            continue
         if isinstance(row, Row) and row.question.id in ids:
             yield UserError(f"id {row.question.id!r} occurs twice", where=row.where, remedy="ids must be unique")
             continue

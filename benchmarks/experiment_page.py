@@ -1,0 +1,305 @@
+"""Writes the page of results, with its plots, from the files of the experiments. What is missing is said to be missing."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ablations
+import experiment_claims as claims
+from experiment_claims import Comparison, Found, Outcome, Side
+
+from gog import significance
+
+POLICIES: Mapping[Side, str] = {
+    ("main", "direct"): "direct (SFT weights)",
+    ("main", "whole-image"): "whole image (SFT weights)",
+    ("main", "first-candidate"): "best-scored candidate (SFT weights)",
+    ("main", "prompted"): "prompted (untrained base)",
+    ("main", "full-search"): "search workflow (untrained base)",
+    ("no-gaze", "sft"): "SFT without gaze",
+    ("no-gaze", "grpo"): "GRPO without gaze",
+    ("first-candidate", "grpo"): "GRPO, best-scored candidate",
+    ("mmsearch-r1", "grpo"): "GRPO as MMSearch-R1",
+    ("main", "sft"): "SFT",
+    ("main", "grpo"): "GRPO",
+}
+"""Rows of the table of policies."""
+HEAD = """# Results
+
+What the method does in the embedded world in its hard form, measured by `make experiments`. This page is generated from
+the files of experiments below `benchmarks/results`; `benchmarks/ablations.py` lists the experiments, and prints the manifest of each. The
+base is `examples/experiments.yaml`.
+
+**What these figures are.** A policy of 0.6 million parameters in a painted world, whose teacher makes a deliberate mistake in half of
+its demonstrations. They test whether the parts of the method do what is claimed of them; they do not repeat the paper's
+experiments, and say nothing about its benchmarks or about full-size models.
+
+**How they are read.** Both policies of a comparison answer the same held-out questions about entities that never occur in
+training. With several seeds, the interval draws seeds, then questions within them; with three seeds it is somewhat too narrow.
+The p-value is corrected for all comparisons of this page (Holm). *supported* and *refuted*: the corrected p-value is below 0.05;
+*undecided*: it is not, and a true difference below the figure in "shows" would be missed at this n. *preliminary*: fewer than
+{seeds} seeds, or fewer than {n:,} questions in each.
+"""
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The documents of all experiments that have a file, in the order of the list."""
+    paths = {name: folder / f"{name}.json" for name in ablations.BY_NAME}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def write(folder: Path, page: Path) -> None:
+    """Writes the page and its plots beside it.
+
+    Args:
+        folder: of the results.
+        page: the file; its plots have its name with an ending.
+    """
+    found = read(folder)
+    made = claims.outcomes(found)
+    names = {"claims": forest(list(made.values())), "rewards": curves(found)}
+    for name, drawn in names.items():
+        (page.parent / f"{page.stem}-{name}.svg").write_text(drawn)
+    page.write_text(text(found, made, page.stem))
+
+
+def text(found: Found, made: Mapping[Comparison, Outcome], stem: str) -> str:
+    """The page. stem: first part of the names of its plots."""
+    parts = [HEAD.format(seeds=claims.ENOUGH_SEEDS, n=claims.ENOUGH_QUESTIONS), _provenance(found), _summary(made)]
+    parts.append(f"![differences with their intervals]({stem}-claims.svg)\n")
+    parts += ["## Policies\n", policies(found), "## The paper's claims\n"]
+    for title, section in claims.CLAIMS.items():
+        parts += [f"### {title}\n", table(section, made, paper=True)]
+    parts += ["### Behaviour\n", behaviour(found), "## Open questions\n"]
+    for title, section in claims.QUESTIONS.items():
+        parts += [f"### {title}\n", table(section, made)]
+    parts += ["### Cost of a correct answer\n", cost(found), "## Ablations\n"]
+    parts += ["Each against the base manifest.\n", table(claims.ABLATIONS, made)]
+    parts += ["## Learning\n", f"![mean reward of each step]({stem}-rewards.svg)\n"]
+    return "\n".join(parts)
+
+
+def _provenance(found: Found) -> str:
+    if not found:
+        return "Nothing has been measured yet.\n"
+    commits = sorted({each["commit"] for document in found.values() for each in document["seeds"].values()})
+    missing = [name for name in ablations.BY_NAME if name not in found]
+    cpu = _cpu_hours(found)
+    lines = [f"Measured: {len(found)} of {len(ablations.BY_NAME)} experiments, at {', '.join(commits)}"]
+    lines.append(f", {cpu:.1f} hours of processor time.\n" if cpu else ".\n")
+    if missing:
+        lines.append(f"\nNot measured yet: {', '.join(missing)}.\n")
+    return "".join(lines)
+
+
+def _cpu_hours(found: Found) -> float:
+    """Of all stages, each counted once."""
+    stages = {
+        each["keys"][kind]: used.get("cpu_seconds", 0.0)
+        for document in found.values()
+        for each in document["seeds"].values()
+        for kind, used in each["cost"].items()
+    }
+    return sum(stages.values()) / 3600
+
+
+def _summary(made: Mapping[Comparison, Outcome]) -> str:
+    lines = ["| claim | verdict |", "|---|---|"]
+    for title, section in claims.CLAIMS.items():
+        words = [made[each].verdict if each in made else "not measured" for each in section]
+        counted = ", ".join(f"{words.count(word)} × {word}" for word in dict.fromkeys(words))
+        lines.append(f"| {title} | {counted} |")
+    return "\n".join(lines) + "\n"
+
+
+def table(section: Iterable[Comparison], made: Mapping[Comparison, Outcome], *, paper: bool = False) -> str:
+    """One line for each comparison. paper: with the paper's figure."""
+    head = [
+        "",
+        "difference, points",
+        "95 % interval",
+        "p, Holm",
+        "shows",
+        "seeds × n",
+        *(["paper"] if paper else []),
+        "verdict",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for each in section:
+        cells = _cells(made[each]) if each in made else ["not measured", "", "", "", ""]
+        verdict = made[each].verdict if each in made else ""
+        lines.append("| " + " | ".join([each.text, *cells, *([each.paper] if paper else []), verdict]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cells(outcome: Outcome) -> list[str]:
+    found = outcome.found
+    return [
+        f"{100 * found.mean:+.1f}",
+        f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
+        f"{outcome.corrected:.3f}",
+        f"{100 * found.detectable:.1f}",
+        f"{found.seeds} × {found.n // found.seeds:,}",
+    ]
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return sum(values) / len(values) if values else math.nan
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
+
+
+def policies(found: Found) -> str:
+    """Accuracy of each policy, with its interval over seeds."""
+    lines = [
+        "| policy | accuracy | 95 % over seeds | lowest, highest seed | two-step questions |",
+        "|---|---|---|---|---|",
+    ]
+    for side, name in POLICIES.items():
+        rows = claims.rows(found, side)
+        if not rows:
+            continue
+        values = [row["accuracy"] for row in rows]
+        spread = significance.spread(values)
+        interval = "–" if len(values) == 1 else f"{100 * spread.low:.1f} to {100 * spread.high:.1f}"
+        chain = [row["by_kind"]["chain"] for row in rows if "chain" in row["by_kind"]]
+        lines.append(
+            f"| {name} | {100 * spread.mean:.1f} % | {interval} | {100 * min(values):.1f}, {100 * max(values):.1f} | "
+            f"{_number(100 * _mean(chain, 'accuracy'), '.1f')} % |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+FIGURES: Mapping[str, tuple[Callable[[Mapping[str, Any]], float | None], str]] = {
+    "no search": (lambda row: row["behaviour"]["none"], "9.0 % to < 3 %"),
+    "one kind of search": (lambda row: row["behaviour"]["single"], "62.3 % after SFT"),
+    "mixed search": (lambda row: row["behaviour"]["mixed"], "20–29 % to 74–77 %"),
+    "first selection right": (lambda row: row["choice_accuracy"], "42.1 to 48.9 %, 46.7 to 51.3 %"),
+    "gazes right": (lambda row: row["gaze_accuracy"], "59 to 75 %"),
+    "looks again after a wrong gaze": (lambda row: row["reflection_ratio"], "30 to 70 %"),
+}
+
+
+def behaviour(found: Found) -> str:
+    """How SFT and GRPO policies search, and the change with its interval over seeds."""
+    before, after = claims.rows(found, ("main", "sft")), claims.rows(found, ("main", "grpo"))
+    if not before or not after:
+        return "Not measured yet.\n"
+    lines = ["| share | SFT | GRPO | change, 95 % over seeds | paper |", "|---|---|---|---|---|"]
+    for name, (read_figure, paper) in FIGURES.items():
+        pairs = [(read_figure(x), read_figure(y)) for x, y in zip(before, after, strict=True)]
+        known = [(x, y) for x, y in pairs if x is not None and y is not None]
+        if not known:
+            lines.append(f"| {name} | – | – | none occurred | {paper} |")
+            continue
+        first, last = (sum(pair[side] for pair in known) / len(known) for side in (0, 1))
+        spread = significance.spread([y - x for x, y in known])
+        interval = "" if spread.n == 1 else f" ({100 * spread.low:+.1f} to {100 * spread.high:+.1f})"
+        lines.append(
+            f"| {name} | {100 * first:.1f} % | {100 * last:.1f} % | {100 * spread.mean:+.1f}{interval} | {paper} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def cost(found: Found) -> str:
+    """Calls, tokens and time per question and per correct answer."""
+    lines = [
+        "Tools of the world are free and answer in milliseconds, so calls are what a vendor would charge; latencies are those of "
+        "episodes played together on the machine of the measurement.\n",
+        "| policy | calls per question | calls per correct answer | tokens per question | median s | cost-aware score |",
+        "|---|---|---|---|---|---|",
+    ]
+    for side, name in POLICIES.items():
+        rows = claims.rows(found, side)
+        if rows:
+            accuracy, calls = _mean(rows, "accuracy"), _mean(rows, "tool_calls_mean")
+            each = calls / accuracy if accuracy else math.nan
+            lines.append(
+                f"| {name} | {calls:.2f} | {_number(each, '.2f')} | {_mean(rows, 'tokens_mean'):.1f} | "
+                f"{_mean(rows, 'latency_p50_s'):.2f} | {_mean(rows, 'cost_aware_score'):.1f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+STYLE = 'font-family="system-ui, sans-serif" font-size="12" fill="#333"'
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
+
+
+def forest(made: Sequence[Outcome]) -> str:
+    """Every difference with its interval, as SVG."""
+    if not made:
+        return _svg(400, 40, [f'<text x="10" y="25" {STYLE}>nothing measured yet</text>'])
+    left, width, step, top = 380, 360, 20, 30
+    ends = [abs(end) for each in made for end in (each.found.low, each.found.high)]
+    scale = width / 2 / max(0.05, *ends)
+    middle, height = left + width / 2, top + step * len(made) + 24
+    parts = [f'<line x1="{middle}" x2="{middle}" y1="{top - 12}" y2="{height - 24}" stroke="#999"/>']
+    for number, each in enumerate(made):
+        y, colour = top + step * number, {"s": COLOURS[2], "r": COLOURS[1]}.get(each.verdict[0], COLOURS[5])
+        low, mean, high = (middle + scale * value for value in (each.found.low, each.found.mean, each.found.high))
+        label = f"{each.comparison.text}"
+        parts += [
+            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end" {STYLE}>{_escaped(label)}</text>',
+            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
+            f'<circle cx="{mean:.1f}" cy="{y}" r="4" fill="{colour}"/>',
+        ]
+    note = "difference in points of accuracy; green: higher, red: lower, grey: undecided"
+    parts.append(f'<text x="{middle}" y="{height - 6}" text-anchor="middle" {STYLE}>{note}</text>')
+    for value in (-max(ends), max(ends)):
+        x = middle + scale * value
+        parts.append(f'<text x="{x:.1f}" y="14" text-anchor="middle" {STYLE}>{100 * value:+.0f}</text>')
+    return _svg(left + width + 40, height, parts)
+
+
+def curves(found: Found) -> str:
+    """Mean reward by step of some experiments, smoothed over five steps, as SVG."""
+    shown = [
+        name for name in ("main", "no-gaze", "level-1", "level-2", "first-candidate", "mmsearch-r1") if name in found
+    ]
+    width, height, left = 560, 260, 40
+    parts = [f'<rect x="{left}" y="10" width="{width}" height="{height}" fill="none" stroke="#ccc"/>']
+    for number, name in enumerate(shown):
+        line = _curve([each["steps"]["reward_mean"] for each in found[name]["seeds"].values()])
+        points = " ".join(
+            f"{left + width * at / max(1, len(line) - 1):.1f},{10 + height * (1 - value):.1f}"
+            for at, value in enumerate(line)
+        )
+        colour = COLOURS[number % len(COLOURS)]
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        y = 24 + 16 * number
+        parts.append(f'<text x="{left + width + 12}" y="{y}" {STYLE.replace("#333", colour)}>{name}</text>')
+    for value in (0, 0.5, 1):
+        parts.append(f'<text x="{left - 6}" y="{14 + height * (1 - value)}" text-anchor="end" {STYLE}>{value:g}</text>')
+    parts.append(f'<text x="{left + width / 2}" y="{height + 28}" text-anchor="middle" {STYLE}>steps of GRPO</text>')
+    return _svg(left + width + 140, height + 40, parts)
+
+
+def _curve(seeds: Sequence[Sequence[float | None]]) -> list[float]:
+    """Mean over seeds, then over five steps."""
+    length = min((len(each) for each in seeds), default=0)
+    means = []
+    for at in range(length):
+        values = [value for each in seeds if (value := each[at]) is not None]
+        means.append(sum(values) / len(values) if values else math.nan)
+    windows = [[value for value in means[max(0, at - 2) : at + 3] if not math.isnan(value)] for at in range(length)]
+    return [sum(window) / len(window) for window in windows if window]
+
+
+def _escaped(label: str) -> str:
+    return label.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _svg(width: float, height: float, parts: Sequence[str]) -> str:
+    background = f'<rect width="{width}" height="{height}" fill="#fff"/>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">\n'
+        + "\n".join([background, *parts])
+        + "\n</svg>\n"
+    )

@@ -1,0 +1,78 @@
+"""`gog import KIND SRC DST`: a dataset of another project as a folder in gog's own form.
+
+Progress goes to stderr every two seconds, so that the summary on stdout can be kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gog import wording
+from gog.dataset import formats, importing
+from gog.errors import UserError
+
+DETECT = "auto"
+"""Kind that stands for the only format that recognises the content."""
+EVERY = 2.0
+"""Seconds between two lines of progress."""
+
+
+def main(given: argparse.Namespace) -> int:
+    """Imports a dataset. Returns the exit code."""
+    source = Path(given.source)
+    if not source.exists():
+        raise UserError("there is no such file or folder", where=str(source))
+    request = importing.Request(
+        kind=formats.recognise(source) if given.kind == DETECT else given.kind,
+        source=source,
+        target=Path(given.target),
+        images=Path(given.images) if given.images else None,
+        splits={old: new or old for old, _, new in (each.partition("=") for each in given.split)},
+        only=_pairs(given.only),
+        leave_out=given.leave_out,
+    )
+    progress = importing.run(request, reporter(time.monotonic))
+    print_summary(progress, request)
+    return 0
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given]
+    wrong = next((f"{name}{equals}{value}" for name, equals, value in pairs if not (name and value)), None)
+    if wrong is not None:
+        raise UserError(f"{wrong!r} is not MARK=VALUE", where="--only", remedy="as in --only language=EN")
+    return {name: value for name, _, value in pairs}
+
+
+def reporter(clock: Callable[[], float]) -> Callable[[importing.Progress], None]:
+    """Prints how far an import is, at most every EVERY seconds. clock: seconds."""
+    started = printed = clock()
+    before: int | None = None
+
+    def report(progress: importing.Progress) -> None:
+        nonlocal printed, before
+        now = clock()
+        if before is None:
+            before = progress.rows  # those of an earlier attempt took it no time
+        if now - printed >= EVERY:
+            printed = now
+            rate = (progress.rows - before) / (now - started)
+            print(f"{progress.rows:,} rows read, {progress.faults:,} faulty, {rate:,.0f} a second", file=sys.stderr)
+
+    return report
+
+
+def print_summary(progress: importing.Progress, request: importing.Request) -> None:
+    """Prints what was taken and left out, and what to do next."""
+    for name, count in progress.taken.items():
+        print(f"{request.target}/{name}.jsonl: {wording.plural(count, 'question')}")
+    for reason, count in sorted(progress.left_out.items()):
+        print(f"left out: {count:,}: {reason}")
+    if progress.faults:
+        beside = request.target.with_name(f"{request.target.name}.{importing.FAULTS}")
+        print(f"left out: {progress.faults:,} faulty rows, listed in {beside}")
+    print(f"format: {request.kind}. Next: gog validate {request.target}")

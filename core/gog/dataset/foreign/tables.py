@@ -1,0 +1,185 @@
+"""Records of a file in any of the forms that datasets are published in, one at a time.
+
+JSON lines, a JSON array (read piece by piece, because such files are larger than memory allows), a JSON object whose
+values are records, Parquet and Arrow. NaN, which Python's exporters write although JSON has none, becomes null.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from gog import finite_json
+from gog.dataset.foreign import arrow, embedded
+from gog.errors import UserError
+
+COLUMNAR = (".parquet", ".arrow")
+SUFFIXES = (*COLUMNAR, ".jsonl", ".ndjson", ".json")
+"""Endings of the files that are read."""
+PICKLED = (".pkl", ".pickle")
+PIECE = 1 << 20
+"""Characters of a JSON array that are read at once."""
+LARGEST = 256 << 20
+"""Characters of one element of a JSON array at most."""
+CANARIES = ("canary", "canary_string")
+"""Fields that mark rows whose text is encrypted, so that no crawler learns a benchmark."""
+_GAP = re.compile(r"[\s,]*")
+"""Between the elements of a JSON array."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a file."""
+
+    where: str
+    """File and line or row, for messages."""
+    number: int
+    """Counts from 1."""
+    fields: dict[str, Any]
+    """Its fields."""
+
+
+def read(path: Path) -> Iterator[Record | UserError]:
+    """The records of a file; for one that cannot be read, the error to report. A file that cannot be read is one error."""
+    try:
+        for number, found in _found(path):
+            where = f"{path}:{number}" if path.suffix in (".jsonl", ".ndjson") else f"{path}: row {number}"
+            if isinstance(found, ValueError | RecursionError):
+                yield UserError(f"line: {found}", where=where, remedy="correct or remove the line")
+            elif not isinstance(found, dict):
+                yield UserError("not an object", where=where, remedy="correct or remove the row")
+            elif canary := next((name for name in CANARIES if found.get(name)), ""):
+                raise UserError(
+                    f"{canary}: the text of this file is encrypted",
+                    where=where,
+                    remedy="decrypt it with its publisher's script, then import the result",
+                )
+            else:
+                yield Record(where, number, found)
+    except UserError as error:
+        yield error
+    except OSError as error:
+        yield UserError(f"cannot read: {error.strerror}", where=str(path))
+    except UnicodeDecodeError as error:
+        yield UserError(f"not UTF-8: {error.reason}", where=str(path), remedy="save it as UTF-8")
+
+
+def first(path: Path) -> Mapping[str, Any]:
+    """What the first record of a file looks like, empty if there is none; for recognising a format. Raises nothing.
+
+    Texts and images are cut short, and the result is kept, because each format looks at each file of a folder.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return {}
+    return _first(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _first(path: Path, size: int, changed: int) -> Mapping[str, Any]:
+    """size and changed: of the file; another version of it is read again."""
+    found = next((record for record in read(path) if isinstance(record, Record)), None)
+    return {name: _outline(value) for name, value in found.fields.items()} if found is not None else {}
+
+
+def _outline(value: Any) -> Any:
+    if isinstance(value, bytes | str):
+        return value[:64]
+    if isinstance(value, list):
+        return [_outline(each) for each in value[:1]]
+    if isinstance(value, dict):
+        return {name: _outline(each) for name, each in value.items()}
+    return value
+
+
+def _found(path: Path) -> Iterator[tuple[int, Any]]:
+    refuse_pickle(path)
+    if path.suffix in COLUMNAR:
+        yield from enumerate(arrow.rows(path), 1)
+    elif path.suffix == ".json":
+        yield from enumerate(_of_json(path), 1)
+    else:
+        yield from _of_lines(path)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raises UserError for a file that is a pickle, whatever its name."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            head = stream.read(2)
+        if path.suffix in PICKLED or embedded.is_pickle(head):
+            raise UserError(
+                "a pickle, which gog does not load because it can run any program",
+                where=str(path),
+                remedy="import the Parquet or JSON files that it came with",
+            )
+
+
+def _of_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            bare = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if bare.strip():
+                try:
+                    yield number, finite_json.loads(bare, nan_as_null=True)
+                except (ValueError, RecursionError) as error:
+                    yield number, error
+
+
+def _of_json(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as stream:
+        start = stream.read(1)
+        while start.isspace():
+            start = stream.read(1)
+        if start == "[":
+            yield from _elements(stream, path)
+            return
+        try:
+            whole = finite_json.loads(start + stream.read(LARGEST), nan_as_null=True)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"not JSON: {error}", where=str(path)) from None
+    yield from _records_of(whole)
+
+
+def _records_of(whole: Any) -> Iterator[Any]:
+    """An object that is a record itself, or whose only list, or whose values, are the records."""
+    lists = [each for each in whole.values() if isinstance(each, list)] if isinstance(whole, dict) else []
+    if isinstance(whole, dict) and whole and all(isinstance(each, dict) for each in whole.values()):
+        yield from ({"key": key, **each} for key, each in whole.items())
+    elif len(lists) == 1 and len(whole) <= 3 and all(isinstance(each, dict) for each in lists[0]):
+        yield from lists[0]
+    else:
+        yield whole
+
+
+def _elements(stream: TextIO, path: Path) -> Iterator[Any]:
+    """The elements of an array whose bracket has been read. Raises UserError where it stops being JSON."""
+    decoder = finite_json.decoder(nan_as_null=True)
+    held, at, done, count, piece = "", 0, False, 0, PIECE
+    while True:
+        at = _GAP.match(held, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if held.startswith("]", at):
+            return
+        try:
+            element, end = decoder.raw_decode(held, at)
+            if end < len(held) or done:  # a number may continue in the next piece
+                count, at, piece = count + 1, end, PIECE
+                yield element
+                continue
+        except json.JSONDecodeError as error:
+            if at < len(held) and (done or len(held) - at > LARGEST):
+                raise UserError(f"not JSON: {error.msg}", where=f"{path}: row {count + 1}") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(str(error), where=f"{path}: row {count + 1}") from None
+        if done:
+            raise UserError("the array does not end", where=f"{path}: row {count + 1}", remedy="fetch the file again")
+        fresh = stream.read(piece)
+        piece *= 2  # so that a large element is not decoded again for each piece
+        held, at, done = held[at:] + fresh, 0, not fresh

@@ -1,0 +1,93 @@
+"""`gog import` and `gog validate` of the dataset that it wrote."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from support.foreign_files import fvqa_row, jpeg, write_images, write_lines, write_parquet
+
+from gog import dataset
+from gog_console import cli
+
+
+@pytest.fixture
+def gog(capsys):
+    """gog(*arguments): exit code, output and errors."""
+
+    def run(*arguments):
+        code = cli.main([str(each) for each in arguments])
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def row(number, **changes):
+    return {"id": f"q{number}", "question": f"who is number {number}?", "answer": "Ada", "image": "1.jpg", **changes}
+
+
+def test_a_parquet_file_is_recognised_imported_and_valid(gog, tmp_path):
+    source = write_parquet(tmp_path / "fvqa_train.parquet", [fvqa_row(1), fvqa_row(2)])
+    code, out, err = gog("import", "auto", source, tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert out == f"{tmp_path}/out/train.jsonl: 2 questions\nformat: mmsearch-r1. Next: gog validate {tmp_path}/out\n"
+    code, out, _ = gog("validate", tmp_path / "out")
+    assert code == 0 and out == f"{tmp_path}/out: train: 2 questions, format gog-jsonl\n"
+
+
+def test_validate_names_file_row_field_and_remedy_of_a_faulty_row(gog, tmp_path):
+    source = write_parquet(tmp_path / "fvqa_train.parquet", [fvqa_row(1), fvqa_row(2, images=[])])
+    code, _, err = gog("validate", source)
+    assert code == 2 and err == f"gog: {source}: row 2: images: has no image (correct or remove the row)\n"
+
+
+def test_validate_notes_answers_in_questions_and_repeated_questions(gog, tmp_path):
+    write_images(tmp_path, "1.jpg", "2.jpg")
+    lines = [
+        row(1),
+        row(2, question="Is Ada Lovelace she?", answer="Ada Lovelace"),
+        row(3, question="who is number 1?"),
+    ]
+    code, out, _ = gog("validate", write_lines(tmp_path / "pool.jsonl", *lines))
+    assert code == 0 and "note: pool: question q2 gives its answer away: 'Ada Lovelace'" in out
+    assert "note: pool: question q3 repeats question q1" in out
+
+
+def test_validate_refuses_a_pool_with_questions_of_a_benchmark_and_names_both(gog, tmp_path):
+    write_images(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "test").mkdir()
+    write_images(tmp_path / "test", "1.jpg")
+    benchmark = write_lines(tmp_path / "test" / "bench.jsonl", row(7, id="b7"))
+    pool = write_lines(tmp_path / "pool.jsonl", row(1, image="2.jpg", answer="Bob"), row(7))
+    code, _, err = gog("validate", pool, "--against", benchmark)
+    assert code == 2 and err.startswith(f"gog: {pool}: pool: question 'q7' is 'b7' of {benchmark}: the same image")
+    code, _, err = gog("validate", "examples/world.yaml", "--against", benchmark)
+    assert code == 2 and "--against: is for a dataset" in err
+
+
+def test_a_mark_without_a_value_is_refused(gog, tmp_path):
+    source = write_lines(tmp_path / "a.jsonl", row(1))
+    code, _, err = gog("import", "plain", source, tmp_path / "out", "--only", "language")
+    assert code == 2 and "--only: 'language' is not MARK=VALUE" in err
+
+
+def test_an_import_that_is_killed_with_sigkill_is_finished_by_the_same_command(tmp_path, gog):
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+    source = write_lines(tmp_path / "train.jsonl", *(row(number) for number in range(400)))
+    program = (
+        "import os, signal\nfrom gog.dataset import importing\nimportlib = __import__('importlib')\n"
+        "importing.COMMIT = 32\nreal = importing._Work.save\ncount = 0\n"
+        "def save(work):\n    global count\n    real(work)\n    count += 1\n"
+        "    if count == 5:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "importing._Work.save = save\n"
+        f"importlib.import_module('gog_console.cli').main(['import', 'plain', {str(source)!r}, {str(tmp_path / 'out')!r}])"
+    )
+    died = subprocess.run([sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert died.returncode == -signal.SIGKILL and not (tmp_path / "out").exists()
+    assert len((tmp_path / "out.partial" / "train.jsonl").read_text().splitlines()) == 160
+    assert gog("import", "plain", source, tmp_path / "out")[0] == 0
+    assert [each.id for each in dataset.read_questions(tmp_path / "out", "train")] == [f"q{n}" for n in range(400)]
