@@ -37,7 +37,7 @@ from torchtune import config as tune_config
 from torchtune import training, utils
 from torchtune.recipe_interfaces import FTRecipeInterface
 
-from gog import benchmarks, catalog, finite_json, metrics, served_models, trajectory_zip, workflows
+from gog import benchmarks, catalog, finite_json, metrics, served_models, spec, trajectory_zip, workflows
 from gog.agent import Workflow
 from gog.dataset import Question
 from gog.engine import Engine, Limits
@@ -61,10 +61,10 @@ from gog_recipes.runtime.stage import Stage
 class Policy:
     """What is evaluated under a name."""
 
-    weights: str
-    """A key of CHAINS, or ENDPOINT."""
     gaze: str | None = None
     """How expressions are searched; None for the stage's setting."""
+    served: bool = False
+    """Whether the stage's endpoint serves it, so that its weights are not here."""
     answer_only: bool = False
     """Whether it must answer without searching."""
     workflow: Workflow | None = None
@@ -73,22 +73,18 @@ class Policy:
     """Tool calls at most; None for the stage's setting."""
 
 
-ENDPOINT = "endpoint"
-"""Weights of policies that the stage's endpoint serves: none of them are here."""
 POLICIES = {
-    "direct": Policy("sft", answer_only=True),
-    "whole-image": Policy("sft", gaze="off"),
-    "first-candidate": Policy("sft", gaze="direct"),
-    "prompted": Policy("base"),
-    "full-search": Policy("base", gaze="off", workflow=workflows.full_search, max_calls=workflows.CALLS),
-    "sft": Policy("sft"),
-    "grpo": Policy("grpo"),
-    "endpoint-direct": Policy(ENDPOINT, answer_only=True),
-    "endpoint": Policy(ENDPOINT),
+    "direct": Policy(answer_only=True),
+    "whole-image": Policy(gaze="off"),
+    "first-candidate": Policy(gaze="direct"),
+    "prompted": Policy(),
+    "full-search": Policy(gaze="off", workflow=workflows.full_search, max_calls=workflows.CALLS),
+    "sft": Policy(),
+    "grpo": Policy(),
+    "endpoint-direct": Policy(served=True, answer_only=True),
+    "endpoint": Policy(served=True),
 }
-
-CHAINS: dict[str, tuple[str, ...]] = {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}
-"""Stages whose adapters make up the weights of that name, in the order in which they were trained."""
+"""How each of spec.POLICIES plays, with the adapters that it has there."""
 
 
 class EvaluateRecipe(FTRecipeInterface):
@@ -103,11 +99,10 @@ class EvaluateRecipe(FTRecipeInterface):
 
     def setup(self) -> None:
         """Loads the base model once, the adapters of every policy, and the questions. Raises UserError."""
-        weights = {POLICIES[name].weights for name in self.cfg.policies} - {ENDPOINT}
-        used = {kind for name in weights for kind in CHAINS[name]}
+        used = {kind for name in self.cfg.policies for kind in spec.POLICIES[name]}
         self.parents = {kind: self.stage.input(kind) for kind in sorted(used)}
         self.saved = {kind: self.stage.folder(manifest) for kind, manifest in self.parents.items()}
-        if weights:
+        if not all(POLICIES[name].served for name in self.cfg.policies):
             base = self.stage.model
             self.processor = policy_model.load_processor(base)
             loaded = policy_model.load_base(base, self.device, self.cfg.base_quantization)
@@ -136,18 +131,18 @@ class EvaluateRecipe(FTRecipeInterface):
         update: dict[str, Any] = {"gaze": policy.gaze or self.cfg.gaze}
         if policy.max_calls is not None:
             update["max_calls"] = policy.max_calls
-        if policy.weights == ENDPOINT and self.cfg.endpoint is not None:
+        if policy.served and self.cfg.endpoint is not None:
             given = self.cfg.endpoint
             update |= {"max_tokens": given.context_tokens, "max_turn_tokens": given.max_tokens}
         return self.cfg.model_copy(update=update)
 
-    def _sampler(self, policy: Policy, settings: EvaluateConfig) -> Engine:
-        """What samples the turns of a policy, whose adapters take part from now on."""
+    def _sampler(self, name: str, settings: EvaluateConfig) -> Engine:
+        """What samples the turns of the policy of a name, whose adapters take part from now on."""
         limits = Limits(settings.max_tokens, settings.max_turn_tokens, settings.temperature)
-        if policy.weights == ENDPOINT:
+        if POLICIES[name].served:
             assert self.cfg.endpoint is not None, "its settings require one"
             return ChatEngine(self.cfg.endpoint, limits, self.cfg.concurrent_episodes, self.stage)
-        chain = CHAINS[policy.weights]
+        chain = spec.POLICIES[name]
         lora.activate(self.model, chain)
         parts = engine.Parts(
             self.model, self.processor, self.vision, limits, self.cfg.concurrent_episodes,
@@ -161,14 +156,14 @@ class EvaluateRecipe(FTRecipeInterface):
         self.images: dict[str, Image] = {}
         self.kept: dict[str, list[Trajectory]] = {}
         self.skipped: dict[str, str] = {}
-        served: dict[str, dict[str, int]] = {ENDPOINT: {}, "judge": {}}
+        served: dict[str, dict[str, int]] = {"endpoint": {}, "judge": {}}
         kept = self._shown()
         journals = self.stage.journals(list(self.parents.values()))
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as toolbox:
             for name in self.cfg.policies:
                 policy = POLICIES[name]
                 settings = self._settings(policy)
-                sampler = self._sampler(policy, settings)
+                sampler = self._sampler(name, settings)
                 rollouts = Rollouts(
                     sampler,
                     toolbox,
@@ -192,7 +187,7 @@ class EvaluateRecipe(FTRecipeInterface):
                 played[name] = result.trajectories
                 await sampler.close()
                 if isinstance(sampler, ChatEngine):
-                    served[ENDPOINT] = served_models.total([served[ENDPOINT], sampler.served_by.counts()])
+                    served["endpoint"] = served_models.total([served["endpoint"], sampler.served_by.counts()])
                 self.skipped |= rollouts.skipped
                 for items in table.by_benchmark(played[name], self.benchmark_of).values():
                     table.require_verdicts(name, items)

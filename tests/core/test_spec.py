@@ -285,7 +285,7 @@ def test_every_stage_has_a_configuration_needs_and_a_field_in_manifests() -> Non
 
 def test_every_policy_can_be_evaluated() -> None:
     (literal, _) = get_args(spec.EvaluateSettings.model_fields["policies"].annotation)
-    assert get_args(literal) == spec.POLICIES
+    assert get_args(literal) == tuple(spec.POLICIES)
 
 
 def test_every_tool_has_an_endpoint_in_manifests() -> None:

@@ -333,12 +333,6 @@ def test_an_object_that_is_written_and_read_again_is_equal_and_gains_no_field():
     assert objects.document(run)["spec"]["stages"] == {"grpo": {"optimizer": {"_component_": "torch.optim.SGD"}}}
 
 
-def test_curate_can_be_skipped_when_the_manifest_names_demonstrations():
-    skipping = "  stages: {skip: [curate], sft: {demonstrations: %s}}"
-    assert read(LEAST + skipping % "mine.zip").spec.stages.skip == ("curate",)
-    assert "curate is skipped, but sft starts from its checkpoint" in refusal(LEAST + skipping % "null")
-
-
 def test_a_field_that_is_null_counts_as_absent():
     run = read(LEAST + "  images:\n  seed:\n  stages: {sft: {epochs: }}\n")
     assert not run.spec.model_fields_set & {"images", "seed"}

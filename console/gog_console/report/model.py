@@ -201,7 +201,8 @@ def order_of(stage: Stage) -> tuple[str, int]:
 
 def policy_order(policy: str) -> tuple[int, str]:
     """Sort key: baselines first, the trained policy last."""
-    return (POLICIES.index(policy) if policy in POLICIES else len(POLICIES)), policy
+    order = list(POLICIES)
+    return (order.index(policy) if policy in POLICIES else len(order)), policy
 
 
 def number(value: object) -> float | None:

@@ -12,17 +12,18 @@ from gog import catalog
 
 STAGES = catalog.STAGE_NAMES
 TOOLS = catalog.TOOL_NAMES
-POLICIES = (
-    "direct",
-    "whole-image",
-    "first-candidate",
-    "prompted",
-    "full-search",
-    "sft",
-    "grpo",
-    "endpoint-direct",
-    "endpoint",
-)
+POLICIES: dict[str, tuple[str, ...]] = {
+    "direct": ("sft",),
+    "whole-image": ("sft",),
+    "first-candidate": ("sft",),
+    "prompted": (),
+    "full-search": (),
+    "sft": ("sft",),
+    "grpo": ("sft", "grpo"),
+    "endpoint-direct": (),
+    "endpoint": (),
+}
+"""Policies that evaluate compares, each with the stages whose adapters it has, in the order of training."""
 
 if TYPE_CHECKING:
     StageName = str

@@ -14,7 +14,7 @@ from gog.spec.stages import EngineSettings
 if TYPE_CHECKING:
     PolicyName = str
 else:
-    PolicyName = Literal[POLICIES]
+    PolicyName = Literal[tuple(POLICIES)]
 
 
 class BenchmarkSettings(Spec):

@@ -144,7 +144,7 @@ def _check_skips(run: GoGRun, where: str) -> None:
         return
     for stage in settings.STAGES:
         for needed in settings.NEEDS[stage]:
-            optional = stage == "evaluate" and needed == "grpo" and "grpo" not in _policies(run)
+            optional = stage == "evaluate" and not any(needed in settings.POLICIES[each] for each in _policies(run))
             optional = optional or (stage == "sft" and run.spec.stages.sft.demonstrations is not None)
             if needed in skipped and stage not in skipped and not optional:
                 raise UserError(
@@ -155,7 +155,7 @@ def _check_skips(run: GoGRun, where: str) -> None:
 
 
 def _policies(run: GoGRun) -> tuple[str, ...]:
-    """The policies that the manifest names for evaluate. By default a skipped grpo is not among them, so that counts as
-    none."""
+    """The policies that evaluate compares. A skipped grpo is among them only if the manifest names it."""
     evaluate = run.spec.stages.evaluate
-    return evaluate.policies if "policies" in evaluate.model_fields_set else ()
+    named = "policies" in evaluate.model_fields_set
+    return tuple(policy for policy in evaluate.policies if named or policy != "grpo")
