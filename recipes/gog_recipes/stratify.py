@@ -6,6 +6,7 @@ Features
     - N samples per question with live tools, judged as in RL
     - samples touched by a tool failure or without a verdict do not count; a question of which fewer than half of the
       samples count is `unknown`, and GRPO leaves it out
+    - `undemonstrated` leaves out the questions that SFT has a demonstration of
     - when failures leave too many questions unknown, those are played again until the outage is over or the patience
       for it is used up; so levels that are mostly unknown are never committed
     - a question with an unusable image or an over-long prompt is skipped, by name
@@ -33,11 +34,13 @@ from torchtune.recipe_interfaces import FTRecipeInterface
 from gog import catalog, dataset, exclusion, finite_json, levels, metrics, trajectory_zip, wording
 from gog.dataset import Question
 from gog.engine import Limits
+from gog.errors import UserError
 from gog.images import Image
 from gog.levels import Graded
 from gog.spec import StratifyConfig
 from gog.tool_client import Toolbox
 from gog.trajectory import Trajectory
+from gog_recipes.data import ledger
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import engine
 from gog_recipes.rollout.played import gather_whole
@@ -78,7 +81,29 @@ class StratifyRecipe(FTRecipeInterface):
         )
         self.engine = engine.create(self.cfg.engine, parts)
         folder, questions = self.stage.questions("train")
-        self.pool = QuestionPool(folder, questions[: self.cfg.questions])
+        self.pool = QuestionPool(folder, self._new(questions)[: self.cfg.questions])
+
+    def _new(self, questions: Sequence[Question]) -> Sequence[Question]:
+        """The questions to grade: all, or those without a demonstration. Raises UserError."""
+        if not self.cfg.undemonstrated:
+            return questions
+        made = [self.stage.store.resolve(ref) for ref in self.parent.parents]
+        curated = next((each for each in made if ledger.FILE in each.files), None)
+        if curated is None:
+            raise UserError(
+                f"{self.parent.ref} started from no curation in the store, so its demonstrated questions are not known",
+                where="undemonstrated",
+                remedy="run the stage curate before sft, or grade all questions",
+            )
+        shown = ledger.demonstrated(self.stage.store.open(curated, ledger.FILE))
+        new = [question for question in questions if question.id not in shown]
+        if not new:
+            raise UserError(
+                f"each of {wording.plural(len(questions), 'question')} has a demonstration",
+                where="undemonstrated",
+                remedy="curate fewer demonstrations, or grade all questions",
+            )
+        return new
 
     async def train(self) -> list[list[Trajectory]]:
         """The groups of every question that can be played, each played until enough of them have a level."""

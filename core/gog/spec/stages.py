@@ -251,6 +251,11 @@ class StratifySettings(EngineSettings):
     questions: int | None = Field(
         None, ge=1, description="Number of training questions to grade, from the first on. Default: all."
     )
+    undemonstrated: bool = Field(
+        False,
+        description="Whether to grade only questions that the SFT policy was not shown a demonstration of. Its pass rate "
+        "on the others may come from memory, so levels and GRPO say less about new images [ours].",
+    )
     rollouts: int = Field(5, ge=1, le=64, description="Samples per question, N [brief: 5].")
     level1: tuple[Share, Share] = Field(
         (0.5, 0.6),

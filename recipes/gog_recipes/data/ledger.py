@@ -6,6 +6,7 @@ checkpoint, one per question, so that each demonstration can be traced to its so
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,3 +71,9 @@ class Ledger:
         lines: list[Mapping[str, Any]] = list(self._lines.values())
         path.write_text("".join(f"{finite_json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
         return path
+
+
+def demonstrated(path: Path) -> frozenset[str]:
+    """Ids of the questions whose demonstration was kept. path: of the lines that a curation wrote."""
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return frozenset(line["question_id"] for line in lines if line.get("kept") is True)
