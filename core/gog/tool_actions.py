@@ -300,6 +300,8 @@ def _seen(tool: str, reply: tool_types.Reply, text: str, **fields: object) -> Ob
         decisions=reply.decisions,
         waited=round(reply.waited, 4),
         usd=reply.usd,
+        pages_read=reply.pages[0],
+        pages_failed=reply.pages[1],
         **fields,
     )
 

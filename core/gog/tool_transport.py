@@ -26,7 +26,7 @@ from gog import metrics, tool_api, wording
 from gog.calls import redact
 from gog.calls.attempt import LONG_ANSWER
 from gog.store import proxies
-from gog.tool_types import Bill, CallError, FailureKind
+from gog.tool_types import Bill, CallError, FailureKind, both
 
 BACKEND = "http"
 """Label of metrics."""
@@ -262,9 +262,17 @@ def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, 
     if bill is None:
         return
     bill.vendor = wording.one_line(headers.get(tool_api.VENDOR_HEADER, ""), 40)
-    calls = headers.get(tool_api.CALLS_HEADER, "")
-    if calls.isascii() and calls.isdigit() and len(calls) < 10:
-        bill.calls = (bill.calls or 0) + int(calls)
+    calls = _count(headers.get(tool_api.CALLS_HEADER, ""))
+    if calls is not None:
+        bill.calls = (bill.calls or 0) + calls
+    names = (tool_api.PAGES_READ_HEADER, tool_api.PAGES_FAILED_HEADER)
+    read, failed = (_count(headers.get(name, "")) or 0 for name in names)
+    bill.pages = both(bill.pages, (read, failed))
+
+
+def _count(text: str) -> int | None:
+    """A number of a header; None if it is none below a billion."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def dollars(text: str, most: float = math.inf) -> float | None:

@@ -84,6 +84,15 @@ class Decision(StrEnum):
     """The tool's own server failed, and its fallback was called."""
 
 
+Pages = tuple[int, int]
+"""Pages that a search has read, and pages that it could not read."""
+
+
+def both(first: Pages, second: Pages) -> Pages:
+    """The pages of two requests together."""
+    return first[0] + second[0], first[1] + second[1]
+
+
 @dataclass
 class Bill:
     """What one request cost. The transport fills it in."""
@@ -96,6 +105,8 @@ class Bill:
     """US dollars that are left on the vendor's account; None if the server does not report it."""
     vendor: str = ""
     """Who was called; empty for a server that asks no vendor."""
+    pages: Pages = (0, 0)
+    """What the server reports of pages."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +150,21 @@ class Reply(Generic[Value]):
     """Seconds for which the rate limit held its requests; part of `seconds`."""
     usd: float = 0.0
     """Cost in US dollars, failed attempts included; 0 for an answer that another call paid for."""
+    pages: Pages = (0, 0)
+    """Pages of all attempts; none for an answer from the cache."""
 
     def with_value(self, value: Other | None) -> Reply[Other]:
         """The same reply with another value."""
         return Reply(
-            value, self.failure, self.attempts, self.seconds, self.cached, self.decisions, self.waited, self.usd
+            value,
+            self.failure,
+            self.attempts,
+            self.seconds,
+            self.cached,
+            self.decisions,
+            self.waited,
+            self.usd,
+            self.pages,
         )
 
     def unwrap(self) -> Value:

@@ -147,6 +147,10 @@ class Observation(Record):
     """Seconds for which rate limits held the calls; part of `seconds`."""
     usd: float = 0.0
     """Cost of the calls in US dollars, as their back ends reported it."""
+    pages_read: int = 0
+    """Pages that a text search has read, where its back end reads them and reports it."""
+    pages_failed: int = 0
+    """Pages that it could not read."""
 
 
 class Turn(Record):

@@ -177,6 +177,13 @@ def test_a_cost_that_cannot_be_is_not_believed() -> None:
     assert [(reply.failure, reply.usd) for reply in replies] == [(None, 0.0)] * 4
 
 
+def test_pages_of_every_attempt_are_counted_as_the_server_reports_them() -> None:
+    first = responds(b"later", status=503, **{"X-GoG-Pages-Failed": "3"})
+    then = responds(HITS, **{"X-GoG-Pages-Read": "4", "X-GoG-Pages-Failed": "1"})
+    assert search([first, then]).pages == (4, 4)
+    assert search([responds(HITS, **{"X-GoG-Pages-Read": "many", "X-GoG-Pages-Failed": "-1"})]).pages == (0, 0)
+
+
 def test_an_answer_that_repeats_our_key_is_read_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEXT_SEARCH_GOG_API_KEY", "open sesame")
     (hit,) = search([responds({"hits": [{"title": "you sent open sesame"}]})]).unwrap()

@@ -27,6 +27,19 @@ def test_a_policy_without_a_correct_answer_has_no_cost_of_one() -> None:
     assert table_row("direct", "test", [make_answered(0.0, 0.0)])["usd_per_correct"] is None
 
 
+def test_a_row_has_the_share_of_the_tried_pages_that_were_read() -> None:
+    def searched(read: int, failed: int) -> Trajectory:
+        seen = Observation(text="a page", tool="textSearch", pages_read=read, pages_failed=failed)
+        return make_trajectory(
+            make_turn("text", observation=seen), make_turn("answer"), reward=Reward(accuracy=1.0, format=1.0, total=1.0)
+        )
+
+    assert table_row("grpo", "test", [searched(5, 1), searched(0, 2), searched(0, 0)])["page_success"] == pytest.approx(
+        5 / 8
+    )
+    assert table_row("grpo", "test", [searched(0, 0)])["page_success"] is None
+
+
 def verdict(question: str, accuracy: float | None, **facts: object) -> Trajectory:
     reward = Reward(accuracy=accuracy, format=1.0, total=accuracy)
     return make_trajectory(make_turn("answer"), question_id=question, reward=reward, **facts)

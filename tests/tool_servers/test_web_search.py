@@ -198,6 +198,7 @@ def test_a_page_that_cannot_be_read_makes_room_for_the_next_address(load, world,
         world.pages[str(number)] = Answer(404, "gone", "text/html")
     found = ask(load("serpapi", reader=how))
     assert [hit.url for hit in found.hits] == [world.address(n) for n in (1, 4, 5, 6, 7)]
+    assert found.pages == (5, 3)
 
 
 def test_addresses_that_are_used_up_end_the_search_with_fewer_texts(load, world):
@@ -384,6 +385,7 @@ def test_the_server_answers_with_a_vendor_behind_it(start, world):
     answer = server.post(tool_api.TEXT_SEARCH_PATH, {"query": "Who built the tower?", "top": 2})
     assert [FACT in hit["text"] for hit in answer.json()["hits"]] == [True, True]
     assert (answer.headers[tool_api.COST_HEADER], answer.headers[tool_api.VENDOR_HEADER]) == ("0.015000", "serpapi")
+    assert (answer.headers[tool_api.PAGES_READ_HEADER], answer.headers[tool_api.PAGES_FAILED_HEADER]) == ("2", "0")
     world.credit = 0
     answer = server.post(tool_api.TEXT_SEARCH_PATH, {"query": "again"})
     assert (answer.status, answer.headers[tool_api.FAILURE_HEADER]) == (402, "no_credit")

@@ -12,7 +12,18 @@ from gog_console.compare.pairs import Comparison, Line
 from gog_console.report import bars, page
 from gog_console.report.markup import Markup, tag
 
-COLUMNS = ("Policy", "Seeds", "n", "Accuracy", "95 % interval", "SD of seeds", "pass@k", "Tool calls", "Time p50")
+COLUMNS = (
+    "Policy",
+    "Seeds",
+    "n",
+    "Accuracy",
+    "95 % interval",
+    "SD of seeds",
+    "pass@k",
+    "Tool calls",
+    "Time p50",
+    "Pages read",
+)
 
 
 def build(
@@ -64,6 +75,7 @@ def _row(line: Line, several: bool) -> Markup:
         text.passed(line) or formatting.DASH,
         formatting.figure(line.calls),
         formatting.duration(line.seconds),
+        formatting.percent(line.page_success),
     )
     return tag("tr", tag("td", _name(line, several), class_="name"), [tag("td", cell, class_="n") for cell in cells])
 

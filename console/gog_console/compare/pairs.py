@@ -51,6 +51,8 @@ class Line:
     """Tool calls per question, mean over seeds."""
     seconds: float | None
     """Median duration of an episode, mean over seeds."""
+    page_success: float | None
+    """Share of the pages tried by text searches that were read, mean over seeds; None where none was tried."""
     usd_per_correct: float | None
     """Cost per correct answer, mean over seeds; None where it is unknown or nothing was charged."""
 
@@ -111,6 +113,7 @@ def _line(setting: Setting, key: Key) -> Line:
         passed=_passed(setting, key),
         calls=_mean(setting, key, "tool_calls_mean"),
         seconds=_mean(setting, key, "latency_p50_s"),
+        page_success=_mean(setting, key, "page_success"),
         usd_per_correct=_mean(setting, key, "usd_per_correct") or None,
     )
 

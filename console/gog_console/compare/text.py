@@ -21,6 +21,7 @@ HEAD = (
     "pass@k",
     "calls",
     "p50",
+    "pages",
     "$/correct",
 )
 
@@ -71,6 +72,7 @@ def _row(line: Line) -> tuple[str, ...]:
         passed(line),
         "" if line.calls is None else f"{line.calls:.2f}",
         "" if line.seconds is None else formatting.duration(line.seconds),
+        "" if line.page_success is None else f"{100 * line.page_success:.0f} %",
         "" if line.usd_per_correct is None else formatting.dollars(line.usd_per_correct),
     )
 

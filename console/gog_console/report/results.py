@@ -77,7 +77,7 @@ def _reading(rows: Sequence[tuple[str, Row]]) -> str:
     undecided = sum(number(row.get("undecided")) or 0 for _, row in rows)
     left_out = f"{formatting.count(undecided)} answers without a verdict are excluded. " if undecided else ""
     speechless = "".join(_speechless(row) for _, row in rows)
-    costs = "".join(_cost(arm, row) for arm, row in rows)
+    costs = "".join(_pages(arm, row) + _cost(arm, row) for arm, row in rows)
     passed = "".join(_passed(arm, row) for arm, row in rows)
     return f"{weights}{speechless}{left_out}{passed}{costs}A question with a tool failure counts with the answer that the policy gave."
 
@@ -100,6 +100,15 @@ def _cost(arm: str, row: Row) -> str:
     policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
     and_correct = f" and {formatting.dollars(correct)} a correct answer" if correct is not None else ""
     return f"{policy} cost {formatting.dollars(question)} a question{and_correct}. "
+
+
+def _pages(arm: str, row: Row) -> str:
+    """Note on how many of the pages that a policy's searches found could be read."""
+    share = number(row.get("page_success"))
+    if share is None:
+        return ""
+    policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
+    return f"Of the pages that {policy}'s searches tried, {formatting.percent(share)} could be read. "
 
 
 def _speechless(row: Row) -> str:

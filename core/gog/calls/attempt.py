@@ -20,7 +20,7 @@ from gog.calls.breaker import Breaker
 from gog.calls.rate_limit import RateLimit
 from gog.calls.spend import Account
 from gog.spec import CallPolicy
-from gog.tool_types import CLOSED_ACCOUNT, Bill, CallError, Decision, FailureKind, Reply, ToolFailure
+from gog.tool_types import CLOSED_ACCOUNT, Bill, CallError, Decision, FailureKind, Pages, Reply, ToolFailure, both
 
 Value = TypeVar("Value")
 
@@ -42,6 +42,8 @@ class Call:
     """Seconds for which the rate limit held its requests."""
     usd: float = 0.0
     """What its requests cost, in US dollars."""
+    pages: Pages = (0, 0)
+    """Pages of its requests."""
 
     def decide(self, decision: Decision) -> None:
         """Takes note of a decision."""
@@ -50,7 +52,7 @@ class Call:
 
     def reply(self, value: Any, failure: ToolFailure | None, attempts: int, seconds: float) -> Reply[Any]:
         """The reply of this call."""
-        return Reply(value, failure, attempts, seconds, False, tuple(self.decisions), self.waited, self.usd)
+        return Reply(value, failure, attempts, seconds, False, tuple(self.decisions), self.waited, self.usd, self.pages)
 
 
 def _first_line(error: ValueError) -> str:
@@ -157,6 +159,7 @@ class Attempts(Generic[Value]):
         if bill.usd is None and price:
             metrics.record_cost(self.tool, self.backend, price, None)
         call.usd += usd
+        call.pages = both(call.pages, bill.pages)
         self._is_paid = self._is_paid or usd > 0 or bool(bill.vendor)
         calls = 1 if bill.calls is None else bill.calls
         # A failure that costs nothing does not make the next answer free.

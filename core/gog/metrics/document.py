@@ -55,7 +55,8 @@ in its environment, a stage that has been scraped before waits up to that long, 
 `gog run --metrics-port` sets 15 seconds, the chart 45 (`monitoring.lastScrapeSeconds`); the default is 0.
 
 **Cost of calls.** A server whose answers are paid for reports it in headers of each answer: `x-gog-cost-usd` is added to
-the spend, `x-gog-credit-usd` is shown as the credit left.
+the spend, `x-gog-credit-usd` is shown as the credit left. A text search that reads pages reports `x-gog-pages-read` and
+`x-gog-pages-failed`; their share is in the table of an evaluation.
 """
 
 

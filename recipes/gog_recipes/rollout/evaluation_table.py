@@ -169,6 +169,7 @@ def table_row(policy: str, benchmark: str, trajectories: Sequence[Trajectory]) -
         "tokens_mean": tokens,
         "cost_aware_score": _cost_aware(accuracy(decided), tokens, rounds),
         "tool_failure_ratio": measures.tool_failure_ratio,
+        "page_success": _page_success(trajectories),
         "usd_per_question": sum(item.usd for item in trajectories) / len(trajectories),
         "usd_per_correct": sum(item.usd for item in trajectories) / right if right else None,
         "by_kind": {
@@ -180,6 +181,13 @@ def table_row(policy: str, benchmark: str, trajectories: Sequence[Trajectory]) -
             stop: count for stop in sorted({i.stop for i in decided}) if (count := sum(i.stop == stop for i in decided))
         },
     }
+
+
+def _page_success(trajectories: Sequence[Trajectory]) -> float | None:
+    """Share of the pages tried by text searches that were read; None where none was tried."""
+    seen = [turn.observation for item in trajectories for turn in item.turns if turn.observation]
+    read, failed = sum(each.pages_read for each in seen), sum(each.pages_failed for each in seen)
+    return read / (read + failed) if read + failed else None
 
 
 def _share(values: Sequence[bool]) -> float | None:

@@ -49,6 +49,12 @@ def test_the_table_states_the_cost_of_a_question_and_of_a_correct_answer() -> No
     assert "cost" not in results._reading([("", {"policy": "grpo", "usd_per_question": 0.0})])
 
 
+def test_the_table_states_how_many_pages_could_be_read() -> None:
+    note = "Of the pages that GRPO's searches tried, 81.2\u202f% could be read."
+    assert note in results._reading([("", {"policy": "grpo", "page_success": 0.8125})])
+    assert "pages" not in results._reading([("", {"policy": "grpo", "page_success": None})])
+
+
 # ---- where the time goes
 
 

@@ -40,15 +40,22 @@ class Spending:
     """Requests made of vendors."""
     credit_usd: float | None = None
     """What is left on the account, where the vendor says so."""
+    pages: tuple[int, int] | None = None
+    """Pages that were read, and pages that could not be read; None while none was tried."""
 
     def add(self, usd: float) -> None:
         """Adds what an answer cost."""
         self.usd += usd
 
+    def count_page(self, *, read: bool) -> None:
+        """Counts a page that was tried."""
+        before = self.pages or (0, 0)
+        self.pages = (before[0] + read, before[1] + (not read))
+
     @property
     def charge(self) -> errors.Charge:
         """As headers of the answer."""
-        return errors.Charge(self.usd if self.calls else None, self.credit_usd, self.vendor, self.calls)
+        return errors.Charge(self.usd if self.calls else None, self.credit_usd, self.vendor, self.calls, self.pages)
 
 
 Classify = Callable[[guard.Answer, str], Exception | None]

@@ -24,6 +24,8 @@ class Found:
     """Who was paid, in one word of letters, digits and dashes; empty for a search of our own."""
     calls: int | None = None
     """Requests that were made of vendors; None for a search of our own."""
+    pages: tuple[int, int] | None = None
+    """Pages that were read, and pages that could not be read; None for a search that reads none."""
 
 
 @runtime_checkable

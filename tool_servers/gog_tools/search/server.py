@@ -64,7 +64,7 @@ def _response(found: Found, top: int) -> Response | Exception:
     """The answer for a back end's result, or the fault in it."""
     try:
         backend_calls.finite(*(hit.score for hit in found.hits))
-        charge = errors.Charge(found.cost_usd, found.credit_usd, found.vendor, found.calls)
+        charge = errors.Charge(found.cost_usd, found.credit_usd, found.vendor, found.calls, found.pages)
         return http_json.reply(tool_api.SearchResponse(hits=list(found.hits[:top])), headers=charge.headers)
     except (ValueError, TypeError, AttributeError) as error:
         return error

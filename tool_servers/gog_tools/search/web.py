@@ -132,7 +132,7 @@ class WebSearch:
             error.charge = spending.charge
             raise
         charge = spending.charge
-        return Found(hits, charge.cost_usd, charge.credit_usd, charge.vendor, charge.calls)
+        return Found(hits, charge.cost_usd, charge.credit_usd, charge.vendor, charge.calls, charge.pages)
 
     async def _hits(self, query: str, top: int, spending: Spending) -> list[tool_api.SearchHit]:
         wanted = top if self.pages is None else max(top, self.pages.candidates)
@@ -157,6 +157,7 @@ class WebSearch:
         # Closed here, not by the garbage collector: an error must end the other pages' requests, which may be paid.
         async with contextlib.aclosing(self._outcomes(pages, query, found, top, spending)) as outcomes:
             async for index, outcome in outcomes:
+                spending.count_page(read=isinstance(outcome, tool_api.SearchHit))
                 if isinstance(outcome, errors.AuthFailed | errors.NoCredit):
                     raise outcome
                 if isinstance(outcome, errors.RequestError):

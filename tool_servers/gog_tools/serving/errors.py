@@ -38,6 +38,8 @@ class Charge:
     """Who is paid, in one word of letters, digits and dashes; empty for none."""
     calls: int | None = None
     """Requests that were made of the vendor; None for a back end without one."""
+    pages: tuple[int, int] | None = None
+    """Pages that were read, and pages that could not be read; None for a back end that reads none."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -48,6 +50,8 @@ class Charge:
             made[tool_api.VENDOR_HEADER] = self.vendor
         if self.calls is not None:
             made[tool_api.CALLS_HEADER] = str(self.calls)
+        if self.pages is not None:
+            made[tool_api.PAGES_READ_HEADER], made[tool_api.PAGES_FAILED_HEADER] = map(str, self.pages)
         return made
 
 
