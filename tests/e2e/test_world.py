@@ -33,6 +33,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "world.yaml"
 GOG = [sys.executable, "-m", "gog_console"]
+STEPS = 80
+"""Of GRPO, a third fewer than the example has."""
 KILLED_AFTER = 25
 """Steps of GRPO before the kill; the newest checkpoint is then at step 20."""
 
@@ -85,7 +87,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 def killed_and_resumed(place: Path, port: int) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     rest = ["--dir", str(place), "--metrics-port", str(port)]
-    first = subprocess.Popen([*GOG, "run", str(EXAMPLE), *rest], env=environment)
+    first = subprocess.Popen([*GOG, "run", str(EXAMPLE), "--set", f"stages.grpo.steps={STEPS}", *rest], env=environment)
     until(lambda: first.poll() is not None or progress(place / "world") >= KILLED_AFTER, patience=1200)
     assert first.poll() is None, "the run ended before it could be killed"
     first.send_signal(signal.SIGKILL)
@@ -112,7 +114,7 @@ def test_every_stage_is_complete_and_only_grpo_was_tried_twice(summary):
 
 
 def test_the_reward_series_has_no_gap_and_no_repeat(summary):
-    assert [line["step"] for line in summary["grpo"]] == list(range(1, 121))
+    assert [line["step"] for line in summary["grpo"]] == list(range(1, STEPS + 1))
 
 
 def test_the_policy_learns(summary):
@@ -187,7 +189,7 @@ def test_the_trained_policy_answers_chats_and_shows_its_steps(run):
     line = [*GOG, "chat", "world", "--dir", str(run.parent), "--port", str(port)]
     chatting = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     try:
-        assert chatting.stdout is not None and chatting.stdout.readline().startswith("grpo/120 of world: http://")
+        assert chatting.stdout is not None and chatting.stdout.readline().startswith(f"grpo/{STEPS} of world: http://")
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
         right, searched, questions = 0, 0, dataset.read_questions(run / "data", "test")[:20]
         for question in questions:

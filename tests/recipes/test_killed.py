@@ -22,7 +22,7 @@ def case(kind: str, ranks: int, then: int, *marks: Any) -> Any:
     ("kind", "ranks", "then"),
     [
         case("grpo", 1, 1),
-        case("grpo", 2, 2, pytest.mark.slow),
+        case("grpo", 2, 2, pytest.mark.exhaustive),
         case("grpo", 2, 1, pytest.mark.exhaustive),
         case("grpo", 1, 2, pytest.mark.slow),
         case("stratify", 1, 1, pytest.mark.slow),
