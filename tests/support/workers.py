@@ -12,11 +12,14 @@ import pytest
 
 LONGEST = (
     "tests/e2e/test_world.py",
+    "tests/architecture/test_extension_points.py",
     "tests/recipes/test_killed.py",
     "tests/recipes/test_ranks.py",
     "tests/recipes/test_terminated.py",
     "tests/e2e/test_busy_machine.py",
+    "tests/e2e/test_served_agent.py",
     "tests/e2e/test_traces.py",
+    "tests/recipes/test_sharding.py",
     "tests/recipes/test_chain.py",
     "tests/recipes/test_dtypes.py",
     "tests/recipes/test_storage_faults.py",
