@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 # Bytecode is written, whatever the environment says: a stage imports torch in 8 s of processor time, without it in 20 s.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup quickstart test lint unit faults exhaustive slow kit manifests docs sizing dashboards images e2e e2e-vllm vllm tiny-base bench losses experiments clean
+.PHONY: setup quickstart test lint unit faults exhaustive slow kit manifests docs sizing dashboards images e2e e2e-vllm vllm tiny-base bench losses experiments photos clean
 
 setup: $(STAMP)
 
@@ -47,10 +47,10 @@ unit: setup
 faults: setup
 	$(PYTEST) -m exhaustive tests/chaos --fault-shard $(or $(SHARD),1/1)
 
-# What takes long on a CPU and of which `make test` and `make slow` have samples: SIGTERM to a stage and stores that fail under it,
-# 10,000 random conversations, bfloat16, the engine's properties in every family.
+# What takes long on a CPU and of which `make test` and `make slow` have samples: kills of a stage and stores that fail under it,
+# 10,000 random conversations and hostile responses, bfloat16, the engine's properties in every family, the photo world's tools.
 exhaustive: setup
-	$(PYTEST) -m exhaustive tests/recipes
+	$(PYTEST) -m exhaustive tests/recipes tests/tool_servers
 
 slow: setup
 	$(PYTEST) $(PARALLEL) -m 'slow and not cluster and not vllm'
@@ -113,6 +113,10 @@ losses: setup
 # tests, in runs/experiments-short; MINUTES=60 begins nothing after an hour; ONLY="main no-gaze" runs some of them.
 experiments: setup
 	$(BIN)/python benchmarks/experiments.py --jobs 2 $(if $(SHORT),--short) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only $(ONLY))
+
+# Real photographs with several things of a class, and tools trained on them: a quarter of an hour (docs/photos.md).
+photos: setup
+	examples/photos runs/photo-world
 
 clean:
 	rm -rf $(VENV) build runs

@@ -95,7 +95,7 @@ class CurateRecipe:
         documents = list(dataset.read_lines(self.folder / "corpus.jsonl", dataset.Document))
         self.names = [document.title for document in documents]
         words = {word for document in documents for word in document.text.split()}
-        self.facts = sorted(word for word in words if any(char.isdigit() for char in word))
+        self.facts = sorted(word for word in words if any(char.isdigit() for char in word)) or self.names
 
     async def curate(self) -> list[Trajectory]:
         """The judged demonstrations that are kept, at most one per question, in the order of the questions."""
