@@ -97,6 +97,25 @@ def test_a_world_is_a_dataset_without_faults_and_the_same_each_time(world, stamp
         generate.write(again, stamps, photographs, generate.Sizes(train=1, test=1))
 
 
+def test_cutouts_and_photographs_that_allow_no_world_are_refused(stamps, photographs, tmp_path):
+    alone = tmp_path / "alone"
+    for word in WORDS:
+        put(alone / "animals" / "birds", word, "", cut(noise((60, 40), 1)))
+    put(alone / "animals" / "birds", "robin", "A robin.\n", cut(noise((60, 40), 2)))
+    with pytest.raises(UserError, match="robin: too few cut-outs"):
+        generate.write(tmp_path / "world", alone, photographs, generate.Sizes(train=1, test=1))
+    put(alone / "animals" / "birds", "wren", "A wren.\n", cut(noise((60, 40), 3)))
+    with pytest.raises(UserError, match="pictures in a row allow no question"):
+        generate.write(tmp_path / "world", alone, photographs, generate.Sizes(train=1, test=1))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for number in range(3):
+        (broken / f"{number}.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"jpg: cannot be read"):
+        generate.write(tmp_path / "world", stamps, broken, generate.Sizes(train=1, test=1))
+    assert not (tmp_path / "world").exists()
+
+
 def test_held_out_questions_are_about_things_that_no_training_question_shows(world):
     things = {
         split: {(each.evidence.model_extra or {})["entity"] for each in questions(world, split)}

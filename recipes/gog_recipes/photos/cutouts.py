@@ -96,7 +96,7 @@ def _cutout(path: Path, kind: str) -> Cutout | None:
     text = path.with_suffix(".txt")
     if any(word in str(path).lower() for word in LEFT_OUT) or not text.is_file():
         return None
-    first, *others = text.read_text(encoding="utf-8").splitlines()
+    first, *others = text.read_text(encoding="utf-8").splitlines() or [""]
     name = without_article(first, ENGLISH_ARTICLES)
     if not name or len(name.split()) > MAX_WORDS:
         return None

@@ -34,6 +34,10 @@ KINDS = ("name", "fact", "fact", "text")
 """Kinds of questions; `fact` twice as often as each of the others."""
 MARGIN = 0.06 * scenes.WIDTH
 """Pixels by which the leftmost thing of a class lies further to the left than the next one."""
+MOST_IN_VAIN = 200
+"""Pictures in a row that allow no question, after which a world is given up."""
+MORE = "give each class six cut-outs or more, with names in other languages"
+"""What a user can do about too few."""
 REFERENCE = 224
 """Longest side of an indexed image, in pixels."""
 POSITIONS: Mapping[str, tuple[int, int]] = {
@@ -88,12 +92,18 @@ def write(folder: Path, stamps: Path, photographs: Path, sizes: Sizes) -> None:
 
 
 def split(known: Sequence[Cutout]) -> tuple[list[Cutout], list[Cutout]]:
-    """Cut-outs of training questions, and those of held-out ones: a third of every class."""
+    """Cut-outs of training questions, and those of held-out ones: a third of every class.
+
+    Raises:
+        UserError: either would have none.
+    """
     train, held = [], []
     for kind in cutouts.CLASSES:
         own = [each for each in known if each.kind == kind]
         held += own[::HELD_OUT]
         train += [each for number, each in enumerate(own) if number % HELD_OUT]
+    if not train or not held:
+        raise UserError("too few cut-outs", where=", ".join(each.name for each in known), remedy=MORE)
     return train, held
 
 
@@ -135,11 +145,20 @@ def _write_split(
 ) -> None:
     written = images.ImageFolder(folder / "images")
     lines: list[Question] = []
+    in_vain = 0
     while len(lines) < count:
         scene = draw(rng, own, behind.crop(rng, rng.choice(paths)))
         asked = ask(rng, scene)
         if asked is None:
+            in_vain += 1
+            if in_vain > MOST_IN_VAIN:
+                raise UserError(
+                    f"{MOST_IN_VAIN} pictures in a row allow no question of the split {name}",
+                    where=str(folder),
+                    remedy=MORE,
+                )
             continue
+        in_vain = 0
         question, answers, evidence = asked
         image = f"images/{written.add(scene.image)}.png"
         made = Question(

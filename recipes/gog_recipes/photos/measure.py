@@ -79,6 +79,6 @@ def _vectors(folder: Path, pictures: Sequence[Image]) -> np.ndarray:
     """Of length 1, [n, d]."""
     processor = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     model = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    pixels = processor(images=[each.pixels for each in pictures], return_tensors="pt")
+    pixels = processor(images=[np.array(each.pixels) for each in pictures], return_tensors="pt")
     found = model(**pixels).pooler_output.flatten(1)
     return np.asarray(torch.nn.functional.normalize(found, dim=-1))

@@ -80,7 +80,10 @@ class Photographs:
 
     def _open(self, path: Path) -> PILImage.Image:
         if path not in self._opened:
-            opened = PILImage.open(path).convert("RGB")
+            try:
+                opened = PILImage.open(path).convert("RGB")
+            except (OSError, ValueError) as error:
+                raise UserError(f"cannot be read: {error}", where=str(path), remedy="remove it") from None
             opened.thumbnail((4 * WIDTH, 4 * HEIGHT))  # keeps the ratio, so the other side may be too short
             shortest = max(WIDTH / opened.width, HEIGHT / opened.height, 1.0)
             size = (int(np.ceil(opened.width * shortest)), int(np.ceil(opened.height * shortest)))
