@@ -77,7 +77,7 @@ def test_every_loss_is_the_same_for_any_split_into_passes(tiny, loss):
     whole, expected = update(tiny, [own], loss=loss, micro_batch_tokens=WHOLE)
     parts, gradients = update(tiny, [own], loss=loss, micro_batch_tokens=70)
     assert learning.difference(gradients, expected) < 1e-6
-    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5, abs=1e-7)  # terms of about 1, which may cancel
 
 
 def test_the_mean_over_tokens_counts_those_of_trajectories_without_a_signal_and_none_of_excluded_ones(tiny):
