@@ -75,7 +75,12 @@ CLAIMS: Mapping[str, tuple[Comparison, ...]] = {
         Comparison("The trained policy beats answering directly", MAIN, ("main", "direct"), "+32.91, +33.04"),
         Comparison("… searching the whole image", MAIN, ("main", "whole-image")),
         Comparison("… searching the best-scored candidate", MAIN, ("main", "first-candidate")),
-        Comparison("… the base model's search workflow (a base that cannot answer yet)", MAIN, ("main", "full-search"), "+8.86, +10.55"),
+        Comparison(
+            "… a search workflow of the base, which answers nothing here",
+            MAIN,
+            ("main", "full-search"),
+            "+8.86, +10.55",
+        ),
         Comparison("… a policy trained as MMSearch-R1's", MAIN, ("mmsearch-r1", "grpo"), "+16.31, +19.97"),
     ),
 }

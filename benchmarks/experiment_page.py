@@ -232,30 +232,42 @@ STYLE = 'font-family="system-ui, sans-serif" font-size="12" fill="#333"'
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
 
 
+TICK = 0.2
+"""Between two marks of an axis of differences; a tenth of it where all are small."""
+
+
 def forest(made: Sequence[Outcome]) -> str:
     """Every difference with its interval, as SVG."""
     if not made:
         return _svg(400, 40, [f'<text x="10" y="25" {STYLE}>nothing measured yet</text>'])
-    left, width, step, top = 380, 360, 20, 30
-    ends = [abs(end) for each in made for end in (each.found.low, each.found.high)]
-    scale = width / 2 / max(0.05, *ends)
-    middle, height = left + width / 2, top + step * len(made) + 24
-    parts = [f'<line x1="{middle}" x2="{middle}" y1="{top - 12}" y2="{height - 24}" stroke="#999"/>']
+    left, width, step, top = 430, 330, 20, 34
+    bounds = (min(0.0, *(each.found.low for each in made)), max(0.0, *(each.found.high for each in made)))
+    apart = TICK if bounds[1] - bounds[0] > 2 * TICK else TICK / 10
+    first, last = math.floor(bounds[0] / apart), math.ceil(bounds[1] / apart)
+    scale, height = width / ((last - first) * apart), top + step * len(made) + 24
+
+    def place(value: float) -> float:
+        return left + scale * (value - first * apart)
+
+    parts = []
+    for number in range(first, last + 1):
+        x, shade = place(number * apart), "#ddd" if number else "#888"
+        parts += [
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 14}" y2="{height - 24}" stroke="{shade}"/>',
+            f'<text x="{x:.1f}" y="14" text-anchor="middle" {STYLE}>{100 * number * apart:g}</text>',
+        ]
     for number, each in enumerate(made):
         y, colour = top + step * number, {"s": COLOURS[2], "r": COLOURS[1]}.get(each.verdict[0], COLOURS[5])
-        low, mean, high = (middle + scale * value for value in (each.found.low, each.found.mean, each.found.high))
-        label = f"{each.comparison.text}"
+        low, mean, high = (place(value) for value in (each.found.low, each.found.mean, each.found.high))
         parts += [
-            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end" {STYLE}>{_escaped(label)}</text>',
+            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end" {STYLE}>{_escaped(each.comparison.text)}</text>',
             f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
             f'<circle cx="{mean:.1f}" cy="{y}" r="4" fill="{colour}"/>',
+            f'<text x="{left + width + 56}" y="{y + 4}" text-anchor="end" {STYLE}>{100 * each.found.mean:+.1f}</text>',
         ]
-    note = "difference in points of accuracy; green: higher, red: lower, grey: undecided"
-    parts.append(f'<text x="{middle}" y="{height - 6}" text-anchor="middle" {STYLE}>{note}</text>')
-    for value in (-max(ends), max(ends)):
-        x = middle + scale * value
-        parts.append(f'<text x="{x:.1f}" y="14" text-anchor="middle" {STYLE}>{100 * value:+.0f}</text>')
-    return _svg(left + width + 40, height, parts)
+    note = "difference in points of accuracy, 95 % interval; green: higher, red: lower, grey: undecided"
+    parts.append(f'<text x="{left + width}" y="{height - 6}" text-anchor="end" {STYLE}>{note}</text>')
+    return _svg(left + width + 66, height, parts)
 
 
 def curves(found: Found) -> str:
