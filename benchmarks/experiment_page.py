@@ -243,7 +243,8 @@ def forest(made: Sequence[Outcome]) -> str:
     left, width, step, top = 430, 330, 20, 34
     bounds = (min(0.0, *(each.found.low for each in made)), max(0.0, *(each.found.high for each in made)))
     apart = TICK if bounds[1] - bounds[0] > 2 * TICK else TICK / 10
-    first, last = math.floor(bounds[0] / apart), math.ceil(bounds[1] / apart)
+    first = math.floor(bounds[0] / apart)
+    last = max(first + 1, math.ceil(bounds[1] / apart))  # all differences may be 0
     scale, height = width / ((last - first) * apart), top + step * len(made) + 24
 
     def place(value: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -200,6 +201,14 @@ def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
     assert "Measured: 1 of" in page and "Not measured yet: no-gaze" in page and "not measured" in page
     assert "| SFT | 50.0 % |" in page and "1.0 hours" in page
     assert {path.name for path in tmp_path.glob("*.svg")} == {"results-claims.svg", "results-rewards.svg"}
+
+
+@pytest.mark.parametrize("other", ["1100", "1000", "1111"])
+def test_differences_of_any_size_are_drawn_within_the_picture(other: str) -> None:
+    found = {"main": result({"sft": "1100"}, 1), "no-gaze": result({"sft": other}, 1)}
+    drawn = experiment_page.forest(list(experiment_claims.outcomes(found, resamples=100).values()))
+    width = int(re.search(r'width="(\d+)"', drawn)[1])
+    assert all(0 <= float(x) <= width for x in re.findall(r'(?:cx|x1|x2)="([^"]+)"', drawn)) and "circle" in drawn
 
 
 def test_a_page_without_results_says_so(tmp_path: Path) -> None:
