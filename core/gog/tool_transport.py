@@ -26,7 +26,7 @@ from gog import metrics, tool_api, wording
 from gog.calls import redact
 from gog.calls.attempt import LONG_ANSWER
 from gog.store import proxies
-from gog.tool_types import Bill, CallError, FailureKind, both
+from gog.tool_types import Bill, CallError, FailureKind, add_pages
 
 BACKEND = "http"
 """Label of metrics."""
@@ -267,7 +267,7 @@ def _note_cost(tool: str, headers: Mapping[str, str], bill: Bill | None = None, 
         bill.calls = (bill.calls or 0) + calls
     names = (tool_api.PAGES_READ_HEADER, tool_api.PAGES_FAILED_HEADER)
     read, failed = (_count(headers.get(name, "")) or 0 for name in names)
-    bill.pages = both(bill.pages, (read, failed))
+    bill.pages = add_pages(bill.pages, (read, failed))
 
 
 def _count(text: str) -> int | None:

@@ -88,7 +88,7 @@ Pages = tuple[int, int]
 """Pages that a search has read, and pages that it could not read."""
 
 
-def both(first: Pages, second: Pages) -> Pages:
+def add_pages(first: Pages, second: Pages) -> Pages:
     """The pages of two requests together."""
     return first[0] + second[0], first[1] + second[1]
 

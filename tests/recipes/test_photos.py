@@ -76,14 +76,15 @@ def test_names_lose_their_articles_and_only_single_words_can_be_answers(stamps):
     )
 
 
-def test_drawings_and_descriptions_are_no_cutouts(stamps, tmp_path):
-    birds = tmp_path / "animals" / "birds"
+def test_drawings_and_descriptions_are_no_cutouts(tmp_path):
+    root = tmp_path / "mirror"
+    birds = root / "animals" / "birds"
     put(birds, "photo", "A robin.\n", cut(noise((60, 40), 1)))
     put(birds, "drawn", "A jay.\n", cut(Image.new("RGB", (60, 40), "red")))
     put(birds, "described", "A very small bird that sings in the night.\n", cut(noise((60, 40), 2)))
     put(birds, "again", "The robin.\n", cut(noise((60, 40), 3)))
     put(birds / "cartoon", "funny", "A duck.\n", cut(noise((60, 40), 4)))
-    assert [each.name for each in cutouts.read(tmp_path)] == ["robin"]
+    assert [each.name for each in cutouts.read(root)] == ["robin"]
     with pytest.raises(UserError, match="no cut-outs"):
         cutouts.read(tmp_path / "elsewhere")
 

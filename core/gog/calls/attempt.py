@@ -20,7 +20,7 @@ from gog.calls.breaker import Breaker
 from gog.calls.rate_limit import RateLimit
 from gog.calls.spend import Account
 from gog.spec import CallPolicy
-from gog.tool_types import CLOSED_ACCOUNT, Bill, CallError, Decision, FailureKind, Pages, Reply, ToolFailure, both
+from gog.tool_types import CLOSED_ACCOUNT, Bill, CallError, Decision, FailureKind, Pages, Reply, ToolFailure, add_pages
 
 Value = TypeVar("Value")
 
@@ -159,7 +159,7 @@ class Attempts(Generic[Value]):
         if bill.usd is None and price:
             metrics.record_cost(self.tool, self.backend, price, None)
         call.usd += usd
-        call.pages = both(call.pages, bill.pages)
+        call.pages = add_pages(call.pages, bill.pages)
         self._is_paid = self._is_paid or usd > 0 or bool(bill.vendor)
         calls = 1 if bill.calls is None else bill.calls
         # A failure that costs nothing does not make the next answer free.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from gog import metrics
-from gog.tool_types import CLOSED_ACCOUNT, RETRYABLE, Decision, FailureKind, Reply, ToolFailure, both
+from gog.tool_types import CLOSED_ACCOUNT, RETRYABLE, Decision, FailureKind, Reply, ToolFailure, add_pages
 
 Value = TypeVar("Value")
 FALLS_BACK = RETRYABLE | CLOSED_ACCOUNT | {FailureKind.BREAKER_OPEN, FailureKind.BUDGET, FailureKind.CACHE_MISS}
@@ -53,5 +53,5 @@ def joined(first: Reply[Value], why: ToolFailure, second: Reply[Value]) -> Reply
         tuple(dict.fromkeys((*first.decisions, Decision.FELL_BACK, *second.decisions))),
         first.waited + second.waited,
         first.usd + second.usd,
-        both(first.pages, second.pages),
+        add_pages(first.pages, second.pages),
     )

@@ -52,7 +52,9 @@ def _make(given: argparse.Namespace) -> None:
     ):
         out: Path = given.out / name
         if not out.is_dir():
-            make(own, behind, paths, out, steps=max(1, round(steps * given.steps)), log=_log)
+            partial = out.with_name(f"{name}.partial")
+            make(own, behind, paths, partial, steps=max(1, round(steps * given.steps)), log=_log)
+            partial.rename(out)
     print(measure.sentence(measure.on(data, given.out)))
 
 

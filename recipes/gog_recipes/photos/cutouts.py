@@ -81,7 +81,8 @@ def read(stamps: Path) -> list[Cutout]:
     found: dict[str, Cutout] = {}
     for kind, folders in CLASSES.items():
         for path in sorted(path for folder in folders for path in (stamps / folder).rglob("*.png")):
-            cutout = _cutout(path, kind)
+            left_out = any(word in str(path.relative_to(stamps)).lower() for word in LEFT_OUT)
+            cutout = None if left_out else _cutout(path, kind)
             if cutout is not None and _is_photograph(path):
                 found.setdefault(cutout.name.lower(), cutout)
     if not found:
@@ -92,9 +93,9 @@ def read(stamps: Path) -> list[Cutout]:
 
 
 def _cutout(path: Path, kind: str) -> Cutout | None:
-    """None for what has no text, a description in place of a name, or is left out."""
+    """None for what has no text, or a description in place of a name."""
     text = path.with_suffix(".txt")
-    if any(word in str(path).lower() for word in LEFT_OUT) or not text.is_file():
+    if not text.is_file():
         return None
     first, *others = text.read_text(encoding="utf-8").splitlines() or [""]
     name = without_article(first, ENGLISH_ARTICLES)
