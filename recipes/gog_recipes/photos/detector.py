@@ -70,7 +70,12 @@ def _block(before: int, after: int, stride: int) -> nn.Module:
 
 def prepare(image: Image) -> torch.Tensor:
     """What the network reads of an image: [3, HEIGHT, WIDTH] from -1 to 1."""
-    small = PILImage.fromarray(image.pixels).resize((WIDTH, HEIGHT), PILImage.Resampling.BILINEAR)
+    return resized(image, WIDTH, HEIGHT)
+
+
+def resized(image: Image, width: int, height: int) -> torch.Tensor:
+    """An image in another size, for a network: [3, height, width] from -1 to 1."""
+    small = PILImage.fromarray(image.pixels).resize((width, height), PILImage.Resampling.BILINEAR)
     return torch.from_numpy(np.array(small, np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 

@@ -105,7 +105,9 @@ def encoder_on(
     for step in range(1, steps + 1):
         chosen = rng.sample(list(own), min(len(own), ENCODER_BATCH))
         views = [_view(rng, each, behind, paths) for each in chosen]
-        pixels = torch.stack([_prepared(each) for each in (*(references[c.name] for c in chosen), *views)])
+        pixels = torch.stack(
+            [detector.resized(each, SIDE, SIDE) for each in (*(references[c.name] for c in chosen), *views)]
+        )
         vectors = functional.normalize(model(pixels).pooler_output.flatten(1), dim=-1)
         alike = vectors[: len(chosen)] @ vectors[len(chosen) :].T / TEMPERATURE
         right = torch.arange(len(chosen))
@@ -132,11 +134,6 @@ def _view(rng: random.Random, cutout: Cutout, behind: scenes.Photographs, paths:
     left, top = max(0, round(x0 + rng.uniform(-across, across))), max(0, round(y0 + rng.uniform(-down, down)))
     right, bottom = round(x1 + rng.uniform(-across, across)), round(y1 + rng.uniform(-down, down))
     return Image(np.ascontiguousarray(scene.image.pixels[top : max(top + 8, bottom), left : max(left + 8, right)]))
-
-
-def _prepared(image: Image) -> torch.Tensor:
-    small = PILImage.fromarray(image.pixels).resize((SIDE, SIDE), PILImage.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(small, np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
 def _optimizer(
