@@ -40,7 +40,7 @@ experiments, and say nothing about its benchmarks or about full-size models.
 
 **How they are read.** Both policies of a comparison answer the same held-out questions about entities that never occur in
 training. With several seeds, the interval draws seeds, then questions within them; with three seeds it is somewhat too narrow.
-The p-value is corrected for all comparisons of this page (Holm). *supported* and *refuted*: the corrected p-value is below 0.05;
+The p-value is corrected for all comparisons of this page (Holm). *supported* and *refuted*, of an open question *higher* and *lower*: the corrected p-value is below 0.05;
 *undecided*: it is not, and a true difference below the figure in "shows" would be missed at this n. *preliminary*: fewer than
 {seeds} seeds, or fewer than {n:,} questions in each.
 """
@@ -132,6 +132,8 @@ def table(section: Iterable[Comparison], made: Mapping[Comparison, Outcome], *, 
     for each in section:
         cells = _cells(made[each]) if each in made else ["not measured", "", "", "", ""]
         verdict = made[each].verdict if each in made else ""
+        if not paper:  # nothing is claimed of the difference
+            verdict = verdict.replace("supported", "higher").replace("refuted", "lower")
         lines.append("| " + " | ".join([each.text, *cells, *([each.paper] if paper else []), verdict]) + " |")
     return "\n".join(lines) + "\n"
 
