@@ -40,7 +40,8 @@ experiments, and say nothing about its benchmarks or about full-size models.
 
 **How they are read.** Both policies of a comparison answer the same held-out questions about entities that never occur in
 training. With several seeds, the interval draws seeds, then questions within them; with three seeds it is somewhat too narrow.
-The p-value is corrected for all comparisons of this page (Holm). *supported* and *refuted*, of an open question *higher* and *lower*: the corrected p-value is below 0.05;
+The p-value is corrected for all comparisons of this page (Holm). *supported* and *refuted*, of an open question *higher* and
+*lower*: the corrected p-value is below 0.05;
 *undecided*: it is not, and a true difference below the figure in "shows" would be missed at this n. *preliminary*: fewer than
 {seeds} seeds, or fewer than {n:,} questions in each.
 """
