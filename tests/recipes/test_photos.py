@@ -56,8 +56,12 @@ def photographs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def world(stamps, photographs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "world"
-    generate.write(folder, stamps, photographs, generate.Sizes(train=24, test=12))
+    write(folder, stamps, photographs, generate.Sizes(train=24, test=12))
     return folder
+
+
+def write(folder, stamps, photographs, sizes):
+    generate.write(folder, cutouts.read(stamps), scenes.Photographs(photographs), sizes)
 
 
 def contents(folder):
@@ -92,10 +96,10 @@ def test_drawings_and_descriptions_are_no_cutouts(tmp_path):
 def test_a_world_is_a_dataset_without_faults_and_the_same_each_time(world, stamps, photographs, tmp_path):
     dataset.check(world, ("train", "test"))
     again = tmp_path / "again"
-    generate.write(again, stamps, photographs, generate.Sizes(train=24, test=12))
+    write(again, stamps, photographs, generate.Sizes(train=24, test=12))
     assert contents(again) == contents(world)
     with pytest.raises(UserError, match="is not empty"):
-        generate.write(again, stamps, photographs, generate.Sizes(train=1, test=1))
+        write(again, stamps, photographs, generate.Sizes(train=1, test=1))
 
 
 def test_cutouts_and_photographs_that_allow_no_world_are_refused(stamps, photographs, tmp_path):
@@ -104,16 +108,16 @@ def test_cutouts_and_photographs_that_allow_no_world_are_refused(stamps, photogr
         put(alone / "animals" / "birds", word, "", cut(noise((60, 40), 1)))
     put(alone / "animals" / "birds", "robin", "A robin.\n", cut(noise((60, 40), 2)))
     with pytest.raises(UserError, match="robin: too few cut-outs"):
-        generate.write(tmp_path / "world", alone, photographs, generate.Sizes(train=1, test=1))
+        write(tmp_path / "world", alone, photographs, generate.Sizes(train=1, test=1))
     put(alone / "animals" / "birds", "wren", "A wren.\n", cut(noise((60, 40), 3)))
     with pytest.raises(UserError, match="pictures in a row allow no question"):
-        generate.write(tmp_path / "world", alone, photographs, generate.Sizes(train=1, test=1))
+        write(tmp_path / "world", alone, photographs, generate.Sizes(train=1, test=1))
     broken = tmp_path / "broken"
     broken.mkdir()
     for number in range(3):
         (broken / f"{number}.jpg").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"jpg: cannot be read"):
-        generate.write(tmp_path / "world", stamps, broken, generate.Sizes(train=1, test=1))
+        write(tmp_path / "world", stamps, broken, generate.Sizes(train=1, test=1))
     assert not (tmp_path / "world").exists()
 
 

@@ -40,11 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _make(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     data: Path = given.out / "data"
+    known, behind = cutouts.read(given.stamps), scenes.Photographs(given.photographs)
     if not (data / generate.STAMP).is_file():
         sizes = generate.Sizes(given.train, given.test, given.seed)
-        generate.write(data, given.stamps, given.photographs, sizes)
+        generate.write(data, known, behind, sizes)
         print(f"{data}: {given.train:,} training questions, {given.test:,} held out", flush=True)
-    known, behind = cutouts.read(given.stamps), scenes.Photographs(given.photographs)
     own, paths = generate.split(known)[0], behind.split()[0]
     for name, make, steps in (
         ("detector", train.detector_on, train.DETECTOR_STEPS),

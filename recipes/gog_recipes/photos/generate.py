@@ -61,21 +61,20 @@ class Sizes:
     """Of everything."""
 
 
-def write(folder: Path, stamps: Path, photographs: Path, sizes: Sizes) -> None:
+def write(folder: Path, known: Sequence[Cutout], behind: scenes.Photographs, sizes: Sizes) -> None:
     """Makes the dataset folder; it appears whole or not at all.
 
     Args:
         folder: new or empty.
-        stamps: of cut-outs (gog_recipes.photos.cutouts).
-        photographs: put behind them.
+        known: cut-outs.
+        behind: photographs that are put behind them.
         sizes: how much is made.
 
     Raises:
-        UserError: the folder holds something, or there are no cut-outs or photographs.
+        UserError: the folder holds something, or the cut-outs are too few.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError("is not empty", where=str(folder), remedy="name a new folder")
-    known, behind = cutouts.read(stamps), scenes.Photographs(photographs)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -47,8 +47,8 @@ def on(data: Path, tools: Path) -> Found:
         found = finder.detect([image], [question.evidence.expression])[0]
         boxes += any(regions.overlap(each.box, wanted) >= GOOD for each in found)
         counts += len(found)
-        right.append(_crop(image, wanted))
-        first.append(_crop(image, found[0].box) if found else image)
+        right.append(regions.crop(image, wanted, by=0, side=None))
+        first.append(regions.crop(image, found[0].box, by=0, side=None) if found else image)
     names = [str((each.evidence.model_extra or {})["entity"]) for each in asked]
     shares = [
         float(
@@ -67,11 +67,6 @@ def sentence(found: Found) -> str:
         f"({found.candidates:.1f} candidates); its crop is recognised {found.names:.1%}, that of the first candidate is its "
         f"{found.first_names:.1%}"
     )
-
-
-def _crop(image: Image, box: Sequence[float]) -> Image:
-    x0, y0, x1, y1 = (round(each) for each in box)
-    return Image(np.ascontiguousarray(image.pixels[max(0, y0) : y1, max(0, x0) : x1]))
 
 
 @torch.inference_mode()

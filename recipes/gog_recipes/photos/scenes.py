@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as PILImage
 
+from gog import regions
 from gog.errors import UserError
 from gog.images import Image
 from gog_recipes.photos.cutouts import OPAQUE, Cutout
@@ -123,7 +124,5 @@ def _place(rng: random.Random, size: tuple[int, int], taken: Sequence[Box]) -> t
 
 def _overlap(a: Box, b: Box) -> float:
     """Share of the smaller box that the other one covers."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return max(0, width) * max(0, height) / min(areas)
+    inner = regions.area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    return inner / min(regions.area(a), regions.area(b))
