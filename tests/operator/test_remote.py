@@ -189,7 +189,14 @@ def test_a_job_too_large_for_etcd_is_reported_on_the_stage(place):
     )
 
 
-def test_a_tool_server_is_ready_only_once_every_pod_of_its_size_is(place):
+def _settled(place, name: str, generation: int) -> bool:
+    """Whether a tool server is Ready as that generation of its spec wants it."""
+    ready = place.condition("ToolServer", name, "Ready")
+    seen = place.get("ToolServer", name)["status"].get("observedGeneration") == generation
+    return bool(ready) and seen and ready["reason"] == "Ready"
+
+
+def test_a_scaled_tool_server_is_settled_only_once_every_pod_of_its_new_size_serves(place):
     place.create("ToolServer", "judge", role="judge", replicas=2)
     place.scenario.ready = lambda service: False
     for _ in range(4):
@@ -198,8 +205,7 @@ def test_a_tool_server_is_ready_only_once_every_pod_of_its_size_is(place):
     place.scenario.ready = lambda service: True
     place.until(lambda: place.condition("ToolServer", "judge", "Ready"))
     place.patch("ToolServer", "judge", {"spec": {"replicas": 3}})
-    place.until(lambda: not place.condition("ToolServer", "judge", "Ready"))
-    place.until(lambda: place.condition("ToolServer", "judge", "Ready"))
+    place.until(lambda: _settled(place, "judge", generation=2))
     deployment = place.api.call("GET", paths.DEPLOYMENTS.path(place.namespace, "judge-predictor"))
     assert deployment["status"]["availableReplicas"] == 3
 

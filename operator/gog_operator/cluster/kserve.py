@@ -56,7 +56,7 @@ class KServeServers:
         }
         if tool_server.spec.replicas == 0:
             return ServerView("starting", **facts | {"started": None}, blocked=Blocked(Reason.PENDING, "0 replicas"))
-        if facts["url"] and holds(live, "Ready") and rolled_out(deployment):
+        if facts["url"] and holds(live, "Ready") and rolled_out(deployment, tool_server.spec.replicas):
             found = [] if _is_settled(tool_server, facts) else self.pods(live["metadata"]["name"])
             facts |= {"was_ready": True, "images": pods.images(found), "pods": pods.names(found)}
             return ServerView("ready", **facts)
@@ -170,11 +170,14 @@ def holds(document: Document, type_: str) -> bool:
     return (found := _condition(document, type_)) is not None and found.get("status") == "True"
 
 
-def rolled_out(deployment: Document | None) -> bool:
-    """Whether every pod has the newest template and is available."""
+def rolled_out(deployment: Document | None, wanted: int) -> bool:
+    """Whether as many pods as wanted exist, all with the newest template and available.
+
+    The number is the tool server's, because KServe copies it to the Deployment some time after it changes.
+    """
     if deployment is None:
         return False
-    wanted, status = deployment.get("spec", {}).get("replicas", 1), deployment.get("status", {})
+    status = deployment.get("status", {})
     seen = status.get("observedGeneration") == deployment["metadata"].get("generation")
     counts = [status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas")]
     return bool(seen and counts == [wanted] * 3)
