@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gog import adapters, api_keys, offers, store
+from gog import api_keys, offers
 from gog import spec as settings
 from gog.errors import UserError
 from gog_console import one_server
 from gog_operator.api.objects import GoGRun
 from gog_operator.build import children, servers
+from gog_operator.cluster import adapters, local_agents
 
 SECONDS = 600.0
 """In which a policy must be loaded."""
@@ -59,7 +60,7 @@ def started(run: GoGRun, kept: settings.StoreSpec, version: str) -> Iterator[Ser
             yield Served(url, "")
             return
         with tempfile.TemporaryDirectory(prefix="gog-adapter-") as scratch:
-            yield Served(url, _load(url, kept, version, Path(scratch) / "adapter"))
+            yield Served(url, _load(url, kept, version, Path(scratch)))
 
 
 def line(run: GoGRun, kept: settings.StoreSpec, version: str) -> list[str]:
@@ -91,20 +92,18 @@ def _listed(url: str, version: str) -> str:
 
 def _load(url: str, kept: settings.StoreSpec, version: str, folder: Path) -> str:
     """Loads a checkpoint into a vLLM of this machine. Returns its name there. Raises UserError."""
-    adapters.fetch_servable(store.open_store(kept), version, folder)
-    name = offers.name_of(version)
-    try:
-        _call(f"{url}/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-    except (OSError, ValueError) as error:
-        raise UserError(f"does not load {version}: {error}", where=WHERE) from None
-    return name
+    request = adapters.requester(api_keys.from_environment(settings.key_variable("policy")), seconds=SECONDS)
+    outcome = adapters.ensure_version(
+        (url,), version, request, fetch=lambda ref: local_agents.fetched(kept, ref, folder)
+    )
+    if outcome.state != "done":
+        raise UserError(outcome.message, where=WHERE)
+    return offers.name_of(version)
 
 
-def _call(url: str, body: dict[str, Any] | None = None) -> Any:
-    """The answer of a request as JSON; None where it is a text. Raises OSError, ValueError."""
+def _call(url: str) -> Any:
+    """The answer of a GET request as JSON. Raises OSError, ValueError."""
     key = api_keys.from_environment(settings.key_variable("policy"))
-    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=SECONDS) as answer:
-        found = answer.read()
-        return json.loads(found) if "json" in answer.headers.get("content-type", "") else None
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SECONDS) as answer:
+        return json.loads(answer.read())

@@ -23,8 +23,9 @@ import pytest
 import yaml
 from support import audit, cluster_prometheus
 from support.collector import Collector, Received
+from support.installed_chart import NAMESPACE, RUN, SYSTEM
 from support.job_names import plain
-from support.kube import CLUSTER, ROOT, ApiServer
+from support.kube import ROOT, ApiServer
 from support.operator_builders import until
 from support.real_prometheus import Span
 from support.summary_shape import missing
@@ -35,48 +36,10 @@ from gog_console.dashboards.prometheus import Prometheus
 
 pytestmark = pytest.mark.cluster
 
-RUN = Path(os.environ.get("GOG_CLUSTER_RUN", CLUSTER / "run"))
-TAG = os.environ.get("TAG", "test")
-SYSTEM, NAMESPACE = "gog-system", "research"
 MANIFEST = ROOT / "tests/e2e/world.yaml"
 PATIENCE = 15 * 60
-SCRAPE_SECONDS, LAST_SCRAPE_SECONDS = 3, 15
+SCRAPE_SECONDS = 3
 KILLS = 10
-IMAGES = {name: f"localhost/gog-{name}:{TAG}" for name in ("operator", "trainer", "tools")}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> ApiServer:
-    if not (RUN / "s3.env").is_file():
-        pytest.skip("no cluster is up: `make e2e` starts one")
-    return ApiServer(RUN, 6443)
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: ApiServer) -> ApiServer:
-    """The chart installed as by a user, with a namespace for runs and the store's credentials."""
-    for name in (SYSTEM, NAMESPACE):
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    values = {
-        "watch": {"namespaces": [NAMESPACE]},
-        "images": IMAGES,
-        "monitoring": {"podMonitor": True, "prometheusRule": True, "lastScrapeSeconds": LAST_SCRAPE_SECONDS},
-    }
-    chart = str(ROOT / "charts/gog")
-    helm("upgrade", "--install", "gog", chart, "-n", SYSTEM, "--wait", "--timeout=3m", "-f", "-", values=values)
-    kept = dict(line.split("=", 1) for line in (RUN / "s3.env").read_text().split())
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gog-s3", "namespace": NAMESPACE}}
-    keys = {name: kept[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    cluster.apply({**secret, "stringData": keys})
-    return cluster
-
-
-def helm(*args: str, values: dict[str, Any]) -> None:
-    environment = os.environ | {"KUBECONFIG": str(RUN / "admin.kubeconfig")}
-    command, given = [CLUSTER / "bin/helm", *args], yaml.safe_dump(values)
-    done = subprocess.run(command, input=given, text=True, capture_output=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 class Run:

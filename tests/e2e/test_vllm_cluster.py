@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.kube import CLUSTER, ROOT, ApiServer
+from support.installed_chart import NAMESPACE, RUN, install
+from support.kube import ROOT, ApiServer
 from support.operator_builders import until
 
 from gog import spec, store
@@ -22,37 +21,17 @@ from gog_recipes.world import wide_tiny
 
 pytestmark = [pytest.mark.cluster, pytest.mark.vllm]
 
-RUN = Path(os.environ.get("GOG_CLUSTER_RUN", CLUSTER / "run"))
-TAG = os.environ.get("TAG", "test")
-SYSTEM, NAMESPACE = "gog-system", "research"
 MANIFEST = ROOT / "tests/e2e/vllm.yaml"
 PATIENCE = 90 * 60
-IMAGES = {name: f"localhost/gog-{name}:{TAG}" for name in ("operator", "trainer", "tools", "vllm")}
 SELECTOR = "app=isvc.wide-policy-predictor"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> ApiServer:
-    """The cluster with the chart, a namespace of the restricted level, the store's keys, and the base model in a bucket."""
-    if not (RUN / "s3.env").is_file():
-        pytest.skip("no cluster is up: `make e2e-vllm` starts one")
-    api = ApiServer(RUN, 6443)
-    for name in (SYSTEM, NAMESPACE):
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    values = yaml.safe_dump({"watch": {"namespaces": [NAMESPACE]}, "images": IMAGES})
-    line = [CLUSTER / "bin/helm", "upgrade", "--install", "gog", str(ROOT / "charts/gog"), "-n", SYSTEM, "-f", "-"]
-    environment = os.environ | {"KUBECONFIG": str(RUN / "admin.kubeconfig")}
-    done = subprocess.run(
-        [*line, "--wait", "--timeout=5m"], input=values, text=True, capture_output=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    kept = dict(line.split("=", 1) for line in (RUN / "s3.env").read_text().split())
-    keys = {name: kept[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gog-s3", "namespace": NAMESPACE}}
-    api.apply({**secret, "stringData": keys})
+def served_by_vllm(cluster: ApiServer) -> ApiServer:
+    """The cluster with the chart and the image of vLLM, and the base model in a bucket."""
+    install(cluster, "operator", "trainer", "tools", "vllm", minutes=5)
     wide_tiny.write(RUN / "s3/gog/models/wide")
-    return api
+    return cluster
 
 
 def get(cluster: ApiServer, kind: str, name: str) -> dict[str, Any]:
@@ -79,8 +58,9 @@ def served(cluster: ApiServer, pod: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(cluster: ApiServer) -> ApiServer:
+def run(served_by_vllm: ApiServer) -> ApiServer:
     """The run, complete, with its policy served."""
+    cluster = served_by_vllm
     started = time.monotonic()
     cluster.kubectl("apply", "-n", NAMESPACE, "-f", str(MANIFEST))
     while not (holds(cluster, "gogrun", "wide", "Complete") and holds(cluster, "gogrun", "wide", "Served")):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from gog import store
+from gog.errors import UserError
 from gog_operator.cluster import adapters
 from gog_operator.cluster.bounded_http import Answer
 
@@ -89,8 +91,8 @@ class Cluster:
             broken = self.broken(number, True)
             return real if broken is None else broken
 
-    def ensure(self, version=GRPO):
-        return adapters.ensure_version(list(self.pods), version, self.request)
+    def ensure(self, version=GRPO, fetch=None):
+        return adapters.ensure_version(list(self.pods), version, self.request, fetch=fetch)
 
 
 def test_no_pod_switches_before_every_pod_has_generated_a_token_with_the_version():
@@ -133,6 +135,34 @@ def test_vllm_receives_a_path_and_no_default_version():
     calls = [path for path, _ in cluster.pods[A].calls]
     assert adapters.DEFAULT not in calls and adapters.COMPLETIONS in calls
     assert cluster.pods[A].loaded == ["grpo-80", NAME] and cluster.pods[A].fetched == [GRPO]
+
+
+def test_a_vllm_of_this_machine_reads_what_the_caller_fetches_and_needs_no_receiver():
+    cluster, fetched = Cluster(a=FakePod(vllm=True)), []
+
+    def fetch(ref):
+        fetched.append(ref)
+        return f"/adapters/{ref.replace('/', '-')}"
+
+    assert cluster.ensure("grpo/120 grpo/80", fetch).state == "done"
+    assert sorted(cluster.pods[A].loaded) == [NAME, "grpo-80"] and sorted(fetched) == [GRPO, "grpo/80"]
+    assert cluster.pods[A].fetched == []
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "message"),
+    [
+        (store.Unavailable("no route to the bucket"), "waiting", "cannot fetch grpo/120: no route to the bucket"),
+        (UserError("holds no adapter", where="grpo/120"), "failed", "grpo/120: holds no adapter"),
+    ],
+)
+def test_a_version_that_cannot_be_fetched_here_is_retried_only_where_the_store_is_away(error, state, message):
+    def fetch(ref):
+        raise error
+
+    cluster = Cluster(a=FakePod(vllm=True))
+    outcome = cluster.ensure(fetch=fetch)
+    assert (outcome.state, outcome.message) == (state, message) and cluster.pods[A].loaded == []
 
 
 @pytest.mark.parametrize(("status", "state"), [(503, "waiting"), (404, "waiting"), (400, "failed")])

@@ -40,13 +40,13 @@ LAUNCHER = Launcher("registry.example/gog-trainer:1", "batch.volcano.sh/v1alpha1
 S3 = {"uri": "s3://b/p"}
 
 
-def until(happens: Callable[[], Any], patience: float = 120.0) -> Any:
-    """Waits for a condition and returns its value. Fails after `patience` seconds."""
+def until(happens: Callable[[], Any], patience: float = 120.0, pause: float = 0.005) -> Any:
+    """Waits for a condition, asked every `pause` seconds, and returns its value. Fails after `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         if value := happens():
             return value
-        time.sleep(0.005)
+        time.sleep(pause)
     raise AssertionError(f"did not happen within {patience} s")
 
 

@@ -8,8 +8,8 @@ after every pod has loaded the version and completed a token with it. The previo
 still name it; older versions are unloaded.
 
 Supports gog's policy server and vLLM with runtime LoRA updating; `_Pod` holds the differences. vLLM reads folders only, so
-the receiver beside it (gog_tools.policy.receiver) fetches the checkpoint first. A pod that does not respond in time is
-waited for and never failed, because it may still be loading.
+the checkpoint is fetched to one first: by the receiver in its pod (gog_tools.policy.receiver), or by the caller for a vLLM
+of the same machine. A pod that does not respond in time is waited for and never failed, because it may still be loading.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from gog import offers
+from gog import offers, store
+from gog.errors import UserError
 from gog_operator.build.vllm import RECEIVER_PORT
 from gog_operator.cluster import bounded_http
 from gog_operator.cluster.bounded_http import Answer
@@ -57,6 +58,8 @@ class Outcome:
 
 Request = Callable[[str, "Mapping[str, Any] | None"], Answer]
 """(URL, body of a POST request or None for GET) -> Answer. Raises OSError on timeout."""
+Fetch = Callable[[str], str]
+"""Checkpoint, such as `grpo/120` -> folder with its adapter. Raises store.Unavailable, UserError."""
 
 
 class _Stop(Exception):
@@ -67,7 +70,14 @@ class _Stop(Exception):
         self.outcome = Outcome(state, message)
 
 
-def ensure_version(pods: Sequence[str], version: str, request: Request, *, receiver: int = RECEIVER_PORT) -> Outcome:
+def ensure_version(
+    pods: Sequence[str],
+    version: str,
+    request: Request,
+    *,
+    receiver: int = RECEIVER_PORT,
+    fetch: Fetch | None = None,
+) -> Outcome:
     """Makes one pass of a rollout. A pod's failure becomes the outcome and is never raised.
 
     Args:
@@ -76,11 +86,12 @@ def ensure_version(pods: Sequence[str], version: str, request: Request, *, recei
             spaces; empty for the base.
         request: Sends a request to a pod.
         receiver: Port of the receiver of adapters in pods of vLLM.
+        fetch: Fetches a checkpoint for a vLLM that reads the folders of this process; None where its receiver does.
     """
     if not pods:
         return Outcome("waiting", "no pod serves the policy yet")
     try:
-        found = _on_each([_Pod(url, request, version.split(), receiver) for url in pods], _Pod.refresh)
+        found = _on_each([_Pod(url, request, version.split(), receiver, fetch) for url in pods], _Pod.refresh)
         for each in reversed(version.split() or [""]):  # the default last
             for pod in found:
                 pod.version = each
@@ -107,8 +118,8 @@ def requester(key: str = "", *, seconds: float = TIMEOUT_SECONDS) -> Request:
 class _Pod:
     """One server: the models it listed last, and the version it should serve."""
 
-    def __init__(self, url: str, request: Request, versions: Sequence[str], receiver: int) -> None:
-        self.url, self.request, self.receiver = url.rstrip("/"), request, receiver
+    def __init__(self, url: str, request: Request, versions: Sequence[str], receiver: int, fetch: Fetch | None) -> None:
+        self.url, self.request, self.receiver, self.fetch = url.rstrip("/"), request, receiver, fetch
         self.version = versions[0] if versions else ""
         self.wanted = {offers.name_of(each) for each in versions}
         self.names: list[str] = []
@@ -136,7 +147,7 @@ class _Pod:
     def load(self) -> None:
         if self.name in self.names:
             return
-        path = self.version if self.ours else self._received()
+        path = self.version if self.ours else self._fetched(self.fetch) if self.fetch else self._received()
         answer = self._call(LOAD, {"lora_name": self.name, "lora_path": path})
         if not self.ours and answer.status == 404 and b"NotFoundError" not in answer.body:
             raise _Stop("failed", f"{self.url} loads no adapters (set VLLM_ALLOW_RUNTIME_LORA_UPDATING=1)")
@@ -147,6 +158,14 @@ class _Pod:
         self.refresh()
         if self.name not in self.names:
             raise _Stop("waiting", f"{self.url} does not list {self.name} yet")
+
+    def _fetched(self, fetch: Fetch) -> str:
+        try:
+            return fetch(self.version)
+        except store.Unavailable as error:
+            raise _Stop("waiting", f"cannot fetch {self.version}: {error}") from None
+        except UserError as error:
+            raise _Stop("failed", error.sentence()) from None
 
     def _received(self) -> str:
         """Where vLLM finds the version, which the receiver in its pod fetches from the store."""

@@ -196,7 +196,8 @@ class LocalCluster:
     def load_version(self, tool_server: ToolServer, version: str) -> None:
         view = self.servers.view(tool_server.name)
         if view is not None and view.url:
-            self.agents.load(view.url, version)
+            kept = tool_server.spec.store or self.default_store()
+            self.agents.load(view.url, version, kept, self.folder / "work" / "adapters")
 
     # -- agents
 

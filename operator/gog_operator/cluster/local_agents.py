@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gog import adapters, offers, store
 from gog import spec as settings
-from gog import store
 from gog.errors import UserError
 from gog.offers import Asked
 from gog_operator.api.objects import Progress
@@ -58,9 +58,19 @@ class LocalAgents:
             self._served = (view, wanted)
         return wanted if self._served == (view, wanted) else ""
 
-    def load(self, url: str, version: str) -> None:
-        """Makes one pass of a rollout. Raises UserError where it fails for good."""
-        outcome = policies.load((url,), version)
+    def load(self, url: str, version: str, kept: settings.StoreSpec, folder: Path) -> None:
+        """Makes one pass of a rollout.
+
+        Args:
+            url: of the policy's server.
+            version: checkpoints, the default first, separated by spaces.
+            kept: the store that they are in.
+            folder: for the adapters of a vLLM, which reads no store.
+
+        Raises:
+            UserError: it fails for good.
+        """
+        outcome = policies.load((url,), version, fetch=lambda ref: fetched(kept, ref, folder))
         self._due.pop(url, None)
         if outcome.state == "failed":
             raise UserError(outcome.message, where=version)
@@ -85,3 +95,12 @@ class LocalAgents:
             return False
         self._due[what] = now + SECONDS
         return True
+
+
+def fetched(kept: settings.StoreSpec, ref: str, folder: Path) -> str:
+    """Folder below another one with a checkpoint's policy as one adapter. Raises UserError, store.Unavailable."""
+    target = folder / offers.name_of(ref)
+    if not target.exists():  # a checkpoint never changes
+        folder.mkdir(parents=True, exist_ok=True)
+        adapters.fetch_servable(store.open_store(kept), ref, target)
+    return str(target)

@@ -32,12 +32,15 @@ def serves(pod: str, version: str, request: Request) -> bool:
     return listed.issuperset(wanted) and default in (None, wanted[0])
 
 
-def load(pods: Sequence[str], version: str, token: str = "") -> adapters.Outcome:
+def load(
+    pods: Sequence[str], version: str, token: str = "", *, fetch: adapters.Fetch | None = None
+) -> adapters.Outcome:
     """Makes one pass of the version's rollout.
 
     Args:
         pods: Address of each pod.
         version: The checkpoint, such as `grpo/120`.
         token: The token that the pods require; empty where they require none.
+        fetch: Fetches a checkpoint for a vLLM of this machine.
     """
-    return adapters.ensure_version(pods, version, adapters.requester(token))
+    return adapters.ensure_version(pods, version, adapters.requester(token), fetch=fetch)

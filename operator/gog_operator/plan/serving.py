@@ -173,7 +173,7 @@ def _number(version: str, like: str) -> int:
 def _served(agent: ToolServer | None, version: str) -> tuple[bool, Reason, str]:
     """Status, reason and message of Served. agent: None before it exists."""
     if agent is None or _number(agent.spec.version, version) < _number(version, version):
-        return False, Reason.SERVING, f"offering {version}"
+        return False, Reason.SERVING, f"offered {version}"
     failure, decided = tool_server.failure(agent), agent.condition("Promoted")
     message = _message(decided) or f"{agent.name} has not loaded {version} yet"
     if agent.status.version == version and agent.holds("Ready"):
