@@ -1,11 +1,13 @@
 """What the experiments show: claims of the paper, open questions, ablations, each a paired difference with a verdict. Pure.
 
-Every comparison is between two policies on the same held-out questions, seed by seed. Over several seeds, seeds are drawn with
-replacement and questions within them (gog.significance). All p-values are corrected together (Holm).
+Every comparison is between two policies on the same held-out questions, seed by seed; seeds and questions are samples
+(gog.significance). The p-values of a part of the page are corrected together (Holm): claims are tested for their own sake,
+whatever is asked or ablated besides.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,7 +47,7 @@ class Outcome:
     seeds: tuple[int, ...]
     """Seeds that both have."""
     corrected: float = 1.0
-    """P-value, corrected for all comparisons of the page."""
+    """P-value, corrected for all comparisons of its part of the page."""
 
     @property
     def verdict(self) -> str:
@@ -122,33 +124,41 @@ ABLATIONS = (
 """Each against the base manifest."""
 
 
+def parts() -> tuple[tuple[Comparison, ...], ...]:
+    """Comparisons of the parts of the page: claims, questions, ablations."""
+    claimed, asked = (tuple(each for section in part.values() for each in section) for part in (CLAIMS, QUESTIONS))
+    return claimed, asked, ABLATIONS
+
+
 def everything() -> tuple[Comparison, ...]:
     """All comparisons of the page."""
-    sections = (*CLAIMS.values(), *QUESTIONS.values(), ABLATIONS)
-    return tuple(each for section in sections for each in section)
+    return tuple(each for part in parts() for each in part)
 
 
 def outcomes(found: Found, *, resamples: int = 10_000) -> dict[Comparison, Outcome]:
     """What was found for each comparison of which both sides were measured with a common seed."""
+    return {each: outcome for part in parts() for each, outcome in _corrected(found, part, resamples).items()}
+
+
+def _corrected(found: Found, part: Sequence[Comparison], resamples: int) -> dict[Comparison, Outcome]:
     made = {}
-    for each in everything():
+    for each in part:
         by_seed = differences(found, each)
         if by_seed:
-            made[each] = Outcome(
-                each, significance.compare(list(by_seed.values()), resamples=resamples), tuple(sorted(by_seed))
-            )
+            tested = significance.compare(list(by_seed.values()), resamples=resamples)
+            made[each] = Outcome(each, tested, tuple(sorted(by_seed)))
     corrected = significance.holm([outcome.found.p for outcome in made.values()])
     return {each: replace(outcome, corrected=p) for (each, outcome), p in zip(made.items(), corrected, strict=True)}
 
 
 def differences(found: Found, comparison: Comparison) -> dict[int, list[float]]:
-    """a - b for each question that both have a verdict on, by seed."""
+    """a - b for each question, by seed; nan where one has no verdict."""
     left, right = (_verdicts(found, side) for side in (comparison.a, comparison.b))
     made = {}
     for seed in sorted(left.keys() & right.keys()):
-        pairs = [(x, y) for x, y in zip(left[seed], right[seed], strict=True) if "-" not in (x, y)]
-        if pairs:
-            made[seed] = [float(x) - float(y) for x, y in pairs]
+        pairs = list(zip(left[seed], right[seed], strict=True))
+        if not all("-" in pair for pair in pairs):
+            made[seed] = [math.nan if "-" in (x, y) else float(x) - float(y) for x, y in pairs]
     return made
 
 

@@ -39,11 +39,11 @@ its demonstrations. They test whether the parts of the method do what is claimed
 experiments, and say nothing about its benchmarks or about full-size models.
 
 **How they are read.** Both policies of a comparison answer the same held-out questions about entities that never occur in
-training. With several seeds, the interval draws seeds, then questions within them; with three seeds it is somewhat too narrow.
-The p-value is corrected for all comparisons of this page (Holm). *supported* and *refuted*, of an open question *higher* and
-*lower*: the corrected p-value is below 0.05;
-*undecided*: it is not, and a true difference below the figure in "shows" would be missed at this n. *preliminary*: fewer than
-{seeds} seeds, or fewer than {n:,} questions in each.
+training. Seeds are a sample of all trainings and questions one of all questions: intervals and p-values are Student's, with the
+variance of both, so that few seeds that disagree show little. The p-value is corrected for all comparisons of its part of this
+page: claims, open questions, ablations (Holm). *supported* and *refuted*, of an open question *higher* and *lower*: the
+corrected p-value is below 0.05; *undecided*: it is not, and true differences below the figure in "shows" are missed more often
+than one time in five. *preliminary*: fewer than {seeds} seeds, or fewer than {n:,} questions in each.
 """
 
 
@@ -75,6 +75,8 @@ def text(found: Found, made: Mapping[Comparison, Outcome], stem: str) -> str:
     parts += ["## Policies\n", policies(found), "## The paper's claims\n"]
     for title, section in claims.CLAIMS.items():
         parts += [f"### {title}\n", table(section, made, paper=True)]
+        if title == "Hard questions":
+            parts.append(pools(found))
     parts += ["### Behaviour\n", behaviour(found), "## Open questions\n"]
     for title, section in claims.QUESTIONS.items():
         parts += [f"### {title}\n", table(section, made)]
@@ -139,12 +141,34 @@ def table(section: Iterable[Comparison], made: Mapping[Comparison, Outcome], *, 
     return "\n".join(lines) + "\n"
 
 
+def pools(found: Found) -> str:
+    """Questions that GRPO on some levels draws from, because their number differs with their difficulty."""
+    lines = [
+        "A level differs in its number of questions, too, so a difference between levels may be one between few questions that "
+        "are repeated and many that are not:\n",
+        "| experiment | questions, fewest to most of a seed | times that GRPO plays each, on average |",
+        "|---|---|---|",
+    ]
+    for name, document in found.items():
+        played = ablations.documents(ablations.BY_NAME[name], 0)[0]["spec"]["stages"]["grpo"]
+        levels = played.get("levels", ["1", "2"])
+        sizes = [
+            sum(each["levels"].get(level, 0) for level in levels)
+            for each in document["seeds"].values()
+            if each.get("levels")
+        ]
+        if sizes and (name in ("main", "level-1", "level-2", "levels-all") or name.startswith("pass-rate")):
+            draws = played["steps"] * played.get("questionsPerStep", 32) * len(sizes) / sum(sizes)
+            lines.append(f"| {name} | {min(sizes):,} to {max(sizes):,} | {draws:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
 def _cells(outcome: Outcome) -> list[str]:
     found = outcome.found
     return [
         f"{100 * found.mean:+.1f}",
         f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
-        f"{outcome.corrected:.3f}",
+        f"{outcome.corrected:.3f}" if outcome.corrected >= 0.001 else "< 0.001",
         f"{100 * found.detectable:.1f}",
         f"{found.seeds} × {found.n // found.seeds:,}",
     ]

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gog import stats
+from gog import stats, student
 
 LEVEL, POWER = 0.05, 0.8
 """Chance of a difference where there is none; chance to show one of the size that `detectable` returns."""
 _Z = {0.975: 1.959964, 0.8: 0.841621}
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""97.5 % quantiles of Student's t for 1 to 15 degrees of freedom; the normal quantile is used beyond."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,9 @@ class Difference:
     p: float
     """Two-sided p-value, not corrected for the number of comparisons."""
     detectable: float
-    """Smallest true difference that as many questions of one seed show with a chance of 80 %."""
+    """Smallest true difference that as many seeds and questions show with a chance of 80 %; infinite where that is unknown."""
     n: int
-    """Questions, of all seeds."""
+    """Questions with a difference, of all seeds."""
     seeds: int
     """Seeds."""
 
@@ -61,32 +59,72 @@ class Difference:
 def compare(by_seed: Sequence[Sequence[float]], *, resamples: int = 10_000, seed: int = 0) -> Difference:
     """Tests paired differences of one or several seeds.
 
-    One seed: paired bootstrap over questions, and signs permuted. Several: seeds are drawn with replacement, then questions
-    within each, and the p-value is twice the share of draws beyond 0. With few seeds such an interval is somewhat too
-    narrow.
+    One seed: paired bootstrap over questions, and signs permuted; what is found holds of these two policies. Several: the
+    seeds are a sample of all trainings, and where they answer the same questions, those are a sample of all questions.
+    Both add to the variance of the mean, whose interval and p-value are Student's. Resampling three seeds would give
+    intervals of half the width and four times as many false findings.
 
     Args:
-        by_seed: a - b for each question of each seed.
+        by_seed: a - b for each question of each seed; nan for a question without a verdict. Rows of one length have the
+            same questions in one order.
         resamples: of the bootstrap and of the permutation.
         seed: of both.
 
     Raises:
-        ValueError: there is no seed, or one without questions.
+        ValueError: there is no seed, or one without a difference.
+
+    Source:
+        F. E. Satterthwaite, An approximate distribution of estimates of variance components (1946).
     """
-    every = [value for values in by_seed for value in values]
-    if len(by_seed) == 1 and every:
-        mean, low, high = stats.paired_bootstrap(every, [0.0] * len(every), resamples=resamples, seed=seed)
-        p = permutation(every, resamples=resamples, seed=seed)
-    else:
-        means = _nested_means(by_seed, resamples, seed)
-        mean = stats.mean([stats.mean(values) for values in by_seed])
-        low, high = (float(end) for end in np.quantile(means, (0.025, 0.975)))
-        beyond = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-        p = min(1.0, 2 * (float(beyond) + 1) / (resamples + 1))
-    return Difference(mean, low, high, p, detectable(every[: len(by_seed[0])]), len(every), len(by_seed))
+    rows = [np.asarray(each, dtype=np.float64) for each in by_seed]
+    known = [row[~np.isnan(row)] for row in rows]
+    if not known or not all(len(each) for each in known):
+        raise ValueError("a comparison over seeds needs at least one question for each of at least one seed")
+    n = sum(len(each) for each in known)
+    if len(rows) == 1:
+        (values,) = known
+        mean, low, high = stats.paired_bootstrap(values, np.zeros(n), resamples=resamples, seed=seed)
+        p = permutation(values, resamples=resamples, seed=seed)
+        return Difference(mean, low, high, p, detectable(values), n, 1)
+    means = np.array([each.mean() for each in known])
+    mean, (variance, freedom) = float(means.mean()), _variance(rows, means)
+    if not variance:  # all seeds agree on all questions
+        p = permutation(np.concatenate(known), resamples=resamples, seed=seed)
+        return Difference(mean, mean, mean, p, math.inf, n, len(rows))
+    error, quantile = math.sqrt(variance), student.quantile(1 - LEVEL / 2, freedom)
+    return Difference(
+        mean,
+        mean - quantile * error,
+        mean + quantile * error,
+        student.two_sided(mean / error, freedom),
+        (quantile + student.quantile(POWER, freedom)) * error,
+        n,
+        len(rows),
+    )
 
 
-def permutation(differences: Sequence[float], *, resamples: int = 10_000, seed: int = 0) -> float:
+def _variance(rows: Sequence[np.ndarray], means: np.ndarray) -> tuple[float, float]:
+    """Variance of the mean over seeds, and its degrees of freedom.
+
+    Args:
+        rows: differences by seed, with nan.
+        means: mean of each.
+    """
+    seeds = len(means)
+    between = float(means.var(ddof=1)) / seeds
+    same = np.stack(rows) if len({len(row) for row in rows}) == 1 else np.empty((seeds, 0))
+    same = same[:, ~np.isnan(same).any(0)]  # questions that every seed has
+    count = same.shape[1]
+    if count < 2:
+        return between, seeds - 1.0
+    questions = float(same.mean(0).var(ddof=1)) / count  # with a little of what seeds add to single questions
+    variance = between + questions
+    if not variance:
+        return 0.0, seeds - 1.0
+    return variance, variance**2 / (between**2 / (seeds - 1) + questions**2 / (count - 1))
+
+
+def permutation(differences: Sequence[float] | np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value of paired differences under the hypothesis that each is as likely with the other sign.
 
     Args:
@@ -127,7 +165,7 @@ def holm(values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def detectable(differences: Sequence[float]) -> float:
+def detectable(differences: Sequence[float] | np.ndarray) -> float:
     """The smallest true mean difference that this many paired questions show with a chance of 80 %, at the 5 % level.
 
     Args:
@@ -171,30 +209,5 @@ def spread(values: Sequence[float]) -> Spread:
     if len(values) == 1:
         return Spread(middle, math.nan, math.nan, math.nan, 1)
     deviation = float(np.std(np.asarray(values, dtype=np.float64), ddof=1))
-    quantile = _T[len(values) - 2] if len(values) - 1 <= len(_T) else _Z[1 - LEVEL / 2]
-    half = quantile * deviation / math.sqrt(len(values))
+    half = student.quantile(1 - LEVEL / 2, len(values) - 1) * deviation / math.sqrt(len(values))
     return Spread(middle, deviation, middle - half, middle + half, len(values))
-
-
-def _nested_means(by_seed: Sequence[Sequence[float]], resamples: int, seed: int) -> np.ndarray:
-    """Means over seeds that are drawn with replacement, of questions that are drawn within each: [resamples].
-
-    Trainings with other seeds differ by more than their questions do, so both are drawn.
-    """
-    if not by_seed or not all(len(each) for each in by_seed):
-        raise ValueError("a comparison over seeds needs at least one question for each of at least one seed")
-    rng = np.random.default_rng(seed)
-    values = [np.asarray(each, dtype=np.float64) for each in by_seed]
-    drawn = np.stack([_bootstrap_means(each, rng, resamples) for each in values])  # [seeds, resamples]
-    chosen = rng.integers(0, len(values), (len(values), resamples))
-    means: np.ndarray = np.take_along_axis(drawn, chosen, axis=0).mean(0)
-    return means
-
-
-def _bootstrap_means(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Means of samples with replacement: [resamples]."""
-    parts = [
-        values[rng.integers(0, len(values), (min(500, resamples - start), len(values)))].mean(1)
-        for start in range(0, resamples, 500)
-    ]
-    return np.concatenate(parts)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.report_objects import run_objects
 
-from gog import stats, store
+from gog import significance, stats, store
 from gog_console import cli
 from gog_console.compare import answers, pairs
 
@@ -37,6 +37,7 @@ def evaluated(
     seed: int = 0,
     key: str = "evaluate",
     served_by: Mapping[str, Any] | None = None,
+    dataset: str = "d1",
     **spec: Any,
 ) -> Path:
     """A run folder with the objects of a complete run and its committed evaluation. policies: accuracy by name."""
@@ -46,7 +47,15 @@ def evaluated(
     found = {policy: verdicts(share, 7 * seed + len(policy) + len(key)) for policy, share in policies.items()}
     files = {file: root / f"{name}-{key}-{file}" for file in ("results.json", "answers.jsonl")}
     rows = [
-        {"policy": policy, "benchmark": "test", "tool_calls_mean": 2.5, "latency_p50_s": 1.25, "usd_per_correct": 0.01}
+        {
+            "policy": policy,
+            "benchmark": "test",
+            "tool_calls_mean": 2.5,
+            "latency_p50_s": 1.25,
+            "usd_per_correct": 0.01,
+            "behaviour": {"none": 0.125, "single": 0.125, "mixed": 0.75},
+            "gaze_accuracy": None,
+        }
         for policy in policies
     ]
     files["results.json"].write_text(json.dumps({"rows": rows, "comparisons": [], "served_by": served_by or {}}))
@@ -56,7 +65,7 @@ def evaluated(
         for question, value in values.items()
     ]
     files["answers.jsonl"].write_text("".join(json.dumps(line) + "\n" for line in lines))
-    store.Store(folder / "store").publish(key, 1, files, meta={"complete": True})
+    store.Store(folder / "store").publish(key, 1, files, meta={"complete": True, "dataset": dataset})
     return folder
 
 
@@ -81,7 +90,7 @@ def test_a_figure_over_seeds_is_the_mean_of_their_figures(tmp_path: Path) -> Non
     assert line.accuracy.mean == pytest.approx(stats.mean(each)) and line.accuracy.n == 3
     assert line.n == 3 * (QUESTIONS - 1), "the question without a verdict counts for no policy"
     assert line.ci95[0] < min(each) and line.ci95[1] > max(each)
-    assert (line.calls, line.seconds, line.usd_per_correct) == (2.5, 1.25, 0.01)
+    assert (line.calls, line.seconds, line.row["usd_per_correct"]) == (2.5, 1.25, 0.01)
 
 
 def test_one_seed_has_the_interval_of_its_questions_and_no_deviation(tmp_path: Path) -> None:
@@ -106,6 +115,38 @@ def test_settings_are_compared_with_the_first_row_by_row(tmp_path: Path) -> None
     (found,) = pairs.comparisons(read(*a, *b))
     assert (found.a, found.b) == ("b-0 (+ 1 seed): grpo", "a-0 (+ 1 seed): grpo")
     assert found.found.mean > 0.1 and found.found.seeds == 2 and found.corrected < 0.05
+
+
+def test_equal_ids_of_other_datasets_are_other_questions(tmp_path: Path, capsys: Any) -> None:
+    evaluated(tmp_path, "a", {"sft": 0.3, "grpo": 0.5})
+    evaluated(tmp_path, "b", {"sft": 0.5, "grpo": 0.7}, dataset="d2", data={"world": {"seed": 7}})
+    out = printed(["compare", "a", "b", "--dir", str(tmp_path)], capsys)
+    assert "b and a answered other questions of test: not compared" in out
+    assert "b: grpo - a: grpo" not in out and "b: grpo - b: sft" in out
+    assert "answered other questions" in (tmp_path / "compare.html").read_text()
+    evaluated(tmp_path, "c", {"sft": 0.5, "grpo": 0.7}, dataset="d0 d1", tools={"attempts": 1})
+    out = printed(["compare", "a", "c", "--dir", str(tmp_path)], capsys)
+    assert "c: grpo - a: grpo" in out, "both have one split in common"
+
+
+def test_behaviour_and_cost_stand_beside_the_score(tmp_path: Path, capsys: Any) -> None:
+    evaluated(tmp_path, "a", {"grpo": 0.5})
+    out, page = printed(["compare", "a", "--dir", str(tmp_path)], capsys), (tmp_path / "compare.html").read_text()
+    (head,) = [line for line in out.splitlines() if "mixed" in line]
+    row = out.splitlines()[out.splitlines().index(head) + 1]
+    assert "$/correct" in head and "12.5 %" in row and "75.0 %" in row and row.endswith("$0.01")
+    assert "gaze" not in head, "no row has it"
+    assert ">Mixed<" in page and "75.0" in page
+
+
+def test_several_benchmarks_have_means_with_equal_weight_of_benchmarks_and_of_questions() -> None:
+    def line(benchmark: str, accuracy: float, n: int) -> pairs.Line:
+        score = significance.spread([accuracy])
+        return pairs.Line("a", "grpo", benchmark, n, score, (0.0, 1.0), {}, None, None, {"policy": "grpo"})
+
+    (mean,) = pairs.means([line("one", 0.5, 300), line("two", 0.9, 100)])
+    assert (mean.macro, mean.micro) == (pytest.approx(0.7), pytest.approx(0.6))
+    assert pairs.means([line("one", 0.5, 300)]) == []
 
 
 def test_equal_policies_differ_in_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import re
 import signal
 import subprocess
@@ -53,6 +55,7 @@ def result(verdicts: dict[str, str], seeds: int = 3) -> dict[str, Any]:
         "rows": {policy: row(marks) for policy, marks in verdicts.items()},
         "verdicts": verdicts, "commit": "abc", "digest": "d", "keys": {"grpo": "grpo-1"},
         "steps": {"reward_mean": [0.1, None, 0.3]}, "cost": {"grpo": {"cpu_seconds": 3600.0}},
+        "levels": {"easy": 400, "1": 100, "2": 540},
     }  # fmt: skip
     return {"seeds": {str(seed): one for seed in range(seeds)}}
 
@@ -191,7 +194,30 @@ def test_few_seeds_and_few_questions_make_a_verdict_preliminary() -> None:
 def test_undecided_questions_are_left_out_of_both_sides() -> None:
     found = {"main": result({"sft": "1-1"}), "no-gaze": result({"sft": "00-"})}
     (comparison,) = [each for each in experiment_claims.everything() if experiment_claims.differences(found, each)]
-    assert experiment_claims.differences(found, comparison) == {seed: [1.0] for seed in range(3)}
+    by_seed = experiment_claims.differences(found, comparison)
+    assert [each[0] for each in by_seed.values()] == [1.0] * 3 and all(math.isnan(x) for x in by_seed[0][1:])
+    (outcome,) = experiment_claims.outcomes(found).values()
+    assert (outcome.found.mean, outcome.found.n) == (1.0, 3)
+
+
+def test_what_is_asked_besides_does_not_weaken_a_claim() -> None:
+    rng = random.Random(0)
+    sides = {"sft": marks(rng, 0.5), "grpo": marks(rng, 0.55)}
+    claimed = {"main": result(sides)}
+    more = {name: result({"grpo": marks(rng, 0.5)}) for name in ("levels-all", "group-4", "grounding-failing-at-test")}
+    (claim,) = experiment_claims.CLAIMS["RL after SFT"]
+    alone, among = (experiment_claims.outcomes(found)[claim] for found in (claimed, claimed | more))
+    assert alone.corrected == among.corrected == pytest.approx(alone.found.p)
+
+
+def marks(rng: random.Random, share: float, count: int = 300) -> str:
+    """Verdicts of which a share is right."""
+    return "".join(str(int(rng.random() < share)) for _ in range(count))
+
+
+def test_the_page_says_how_many_questions_a_level_has_and_how_often_each_is_played() -> None:
+    pools = experiment_page.pools({"level-1": result({"grpo": "1"}), "level-2": result({"grpo": "1"})})
+    assert "| level-1 | 100 to 100 | 25.6 |" in pools and "| level-2 | 540 to 540 | 4.7 |" in pools
 
 
 def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:

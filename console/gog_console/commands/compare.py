@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ def main(given: argparse.Namespace) -> int:
     folder = Path(given.dir)
     runs = [answers.read(folder / name) for name in dict.fromkeys(given.names)]
     found = pairs.settings(runs)
-    table, differences, changes = pairs.lines(found), pairs.comparisons(found), answers.changes(runs)
+    table, differences = pairs.lines(found), pairs.comparisons(found)
+    changes = [*answers.others(runs), *answers.changes(runs)]
     if given.json:
-        document = {"rows": list(map(_plain, table)), "differences": list(map(_plain, differences)), "notes": changes}
+        parts: dict[str, Sequence[Any]] = {"rows": table, "means": pairs.means(table), "differences": differences}
+        document = {**{name: list(map(_plain, part)) for name, part in parts.items()}, "notes": changes}
         print(json.dumps(document, indent=1, allow_nan=False))
         return cli.COMPLETE
     print("\n".join([*text.lines(table, differences), *changes]))

@@ -32,6 +32,8 @@ class Run:
     """Mean verdict by question id, 0 to 1, of the answers with a verdict."""
     rows: Mapping[Key, Mapping[str, Any]]
     """Row of the run's own table."""
+    datasets: Mapping[Key, frozenset[str]] = field(default_factory=dict)
+    """Digests of the splits that were evaluated; none where a checkpoint has none."""
     served_by: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Answers of the judge and the endpoint by the model that they name, of all evaluations."""
 
@@ -49,17 +51,22 @@ def read(folder: Path) -> Run:
     verdicts: dict[Key, dict[str, list[float]]] = {}
     rows: dict[Key, Mapping[str, Any]] = {}
     served: dict[str, dict[str, int]] = {}
+    datasets: dict[Key, frozenset[str]] = {}
     for stage in sorted(each for each in kept.stages() if kind_of(each) == "evaluate"):
         manifest = kept.latest(stage)
         if manifest is not None:
             for name, counts in _take(kept, manifest, arm_of(stage, "evaluate"), verdicts, rows).items():
                 served[name] = served_models.total([served.get(name, {}), counts])
+            digests = frozenset(str(manifest.meta.get("dataset") or "").split())
+            datasets |= {key: digests for key in verdicts if key not in datasets}
     accuracy = {key: {name: stats.mean(own) for name, own in each.items()} for key, each in verdicts.items()}
     if not accuracy:
         raise UserError("no evaluation is committed", where=str(folder), remedy="wait until the run is complete")
     spec = resources.spec_of(resources.root_of(found))
     same = {name: value for name, value in spec.items() if name not in ("seed", "store")}
-    return Run(folder.name, int(spec.get("seed") or 0), json.dumps(same, sort_keys=True), accuracy, rows, served)
+    return Run(
+        folder.name, int(spec.get("seed") or 0), json.dumps(same, sort_keys=True), accuracy, rows, datasets, served
+    )
 
 
 def _take(
@@ -92,6 +99,23 @@ def _take(
 
 def _key(policy: str, arm: str, benchmark: str) -> Key:
     return (f"{policy} · {arm}" if arm else policy, benchmark)
+
+
+def same_questions(one: Run, a: Key, other: Run, b: Key) -> bool:
+    """Whether two rows may be of the same questions: equal ids of two generated worlds are not."""
+    left, right = one.datasets.get(a), other.datasets.get(b)
+    return not left or not right or bool(left & right)
+
+
+def others(runs: Sequence[Run]) -> list[str]:
+    """What to say of runs whose rows are of other questions than those of the first."""
+    found = []
+    for run in runs[1:]:
+        apart = [key for key in run.accuracy if key in runs[0].accuracy and not same_questions(run, key, runs[0], key)]
+        benchmarks = ", ".join(dict.fromkeys(benchmark for _, benchmark in apart))
+        if benchmarks:
+            found.append(f"{run.name} and {runs[0].name} answered other questions of {benchmarks}: not compared")
+    return found
 
 
 def changes(runs: Sequence[Run]) -> list[str]:

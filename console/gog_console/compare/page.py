@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from gog import significance
 from gog_console import formatting
-from gog_console.compare import text
+from gog_console.compare import pairs, text
 from gog_console.compare.pairs import Comparison, Line
-from gog_console.report import bars, page
+from gog_console.report import bars, page, results
 from gog_console.report.markup import Markup, tag
 
 COLUMNS = (
@@ -22,7 +22,6 @@ COLUMNS = (
     "pass@k",
     "Tool calls",
     "Time p50",
-    "Pages read",
 )
 
 
@@ -35,6 +34,7 @@ def build(
     parts = [
         tag("header", tag("h1", "Comparison"), tag("p", ", ".join(names), class_="lead")),
         [_benchmark(name, [line for line in table if line.benchmark == name], several) for name in benchmarks],
+        *([made] if (made := _means(table, several)) is not None else []),
         _differences(differences, len(benchmarks) > 1),
         [tag("p", note, class_="note below") for note in notes],
     ]
@@ -60,8 +60,24 @@ def _benchmark(name: str, lines: Sequence[Line], several: bool) -> Markup:
         tag("h2", f"Benchmark {name}"),
         tag("div", bars.whiskers(drawn), class_="card flat"),
         tag("div", table, class_="scroll"),
+        results.beside([(line.setting if several else "", line.row) for line in lines]),
         tag("p", note, class_="note below"),
     )
+
+
+def _means(table: Sequence[Line], several: bool) -> Markup | None:
+    """Means over benchmarks, where there are several."""
+    found = pairs.means(table)
+    if not found:
+        return None
+    head = tag("tr", [tag("th", column) for column in ("Policy", "Macro mean", "Micro mean")])
+    body = []
+    for each in found:
+        name = formatting.policy(each.policy) + (f" · {each.setting}" if several else "")
+        cells = [tag("td", formatting.percent(share), class_="n") for share in (each.macro, each.micro)]
+        body.append(tag("tr", tag("td", name, class_="name"), cells))
+    table_ = tag("table", tag("thead", head), tag("tbody", body), class_="results")
+    return tag("section", tag("h2", "All benchmarks"), tag("div", table_, class_="scroll"))
 
 
 def _row(line: Line, several: bool) -> Markup:
@@ -75,7 +91,6 @@ def _row(line: Line, several: bool) -> Markup:
         text.passed(line) or formatting.DASH,
         formatting.figure(line.calls),
         formatting.duration(line.seconds),
-        formatting.percent(line.page_success),
     )
     return tag("tr", tag("td", _name(line, several), class_="name"), [tag("td", cell, class_="n") for cell in cells])
 
@@ -88,7 +103,7 @@ def _differences(differences: Sequence[Comparison], several: bool) -> Markup:
     rows = [_tested(one, several) for one in differences]
     note = (
         f"Percentage points on the same questions. Holm: corrected for {len(differences)} comparisons. Shows: the smallest "
-        f"true difference that so many questions of a seed show with a chance of {100 * significance.POWER:.0f} %."
+        f"true difference that so many seeds and questions show with a chance of {100 * significance.POWER:.0f} %."
     )
     return tag(
         "section",

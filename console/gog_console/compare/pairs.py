@@ -8,12 +8,17 @@ together (Holm), because a reader looks at all of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gog import significance, stats
 from gog.significance import Difference, Spread
+from gog_console import figures
+from gog_console.compare import answers
 from gog_console.compare.answers import Key, Run
+from gog_console.report.model import Row
 
 TRAINED = ("grpo", "sft")
 """Policies with which the others of a setting are compared: the first of these that it has."""
@@ -51,10 +56,24 @@ class Line:
     """Tool calls per question, mean over seeds."""
     seconds: float | None
     """Median duration of an episode, mean over seeds."""
-    page_success: float | None
-    """Share of the pages tried by text searches that were read, mean over seeds; None where none was tried."""
-    usd_per_correct: float | None
-    """Cost per correct answer, mean over seeds; None where it is unknown or nothing was charged."""
+    row: Row
+    """Figures beside the score (gog_console.figures), means over seeds, where a row of results has them."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Accuracy of a policy over several benchmarks."""
+
+    setting: str
+    """Name of the setting."""
+    policy: str
+    """Policy, with its arm."""
+    benchmarks: int
+    """Number of them."""
+    macro: float
+    """Mean of the benchmarks."""
+    micro: float
+    """Mean of the questions."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +132,39 @@ def _line(setting: Setting, key: Key) -> Line:
         passed=_passed(setting, key),
         calls=_mean(setting, key, "tool_calls_mean"),
         seconds=_mean(setting, key, "latency_p50_s"),
-        page_success=_mean(setting, key, "page_success"),
-        usd_per_correct=_mean(setting, key, "usd_per_correct") or None,
+        row=_row(setting, key),
     )
 
 
-def _mean(setting: Setting, key: Key, name: str) -> float | None:
-    values = [run.rows.get(key, {}).get(name) for run in setting.runs]
-    known = [float(value) for value in values if isinstance(value, int | float)]
+def _mean(setting: Setting, key: Key, *path: str) -> float | None:
+    """Mean over seeds of a figure that all of them have."""
+    values = [figures.value(run.rows.get(key, {}), path) for run in setting.runs]
+    known = [value for value in values if value is not None]
     return stats.mean(known) if len(known) == len(values) else None
+
+
+def _row(setting: Setting, key: Key) -> Row:
+    made: dict[str, Any] = {"policy": key[0]}
+    for each in figures.FIGURES:
+        *parents, last = each.path
+        place = made
+        for name in parents:
+            place = place.setdefault(name, {})
+        place[last] = _mean(setting, key, *each.path)
+    return made
+
+
+def means(table: Sequence[Line]) -> list[Mean]:
+    """Means over benchmarks of the policies that have a line for all of them; none for a single benchmark."""
+    benchmarks = {line.benchmark for line in table}
+    found = []
+    for setting, policy in dict.fromkeys((line.setting, line.policy) for line in table):
+        own = [line for line in table if (line.setting, line.policy) == (setting, policy)]
+        if len(own) == len(benchmarks) > 1:
+            scores = [line.accuracy.mean for line in own]
+            micro = stats.weighted_mean(scores, [line.n for line in own])
+            found.append(Mean(setting, policy, len(own), stats.mean(scores), micro))
+    return found
 
 
 def _passed(setting: Setting, key: Key) -> dict[str, float]:
@@ -161,14 +204,21 @@ def _pairs(found: Sequence[Setting]) -> Iterator[tuple[Side, Side]]:
 
 
 def _differences(setting: Setting, a: Key, other: Setting, b: Key) -> list[list[float]]:
-    """a - b for each common question of each seed; runs are paired by their seeds, else in order."""
+    """a - b for each common question of each seed; runs are paired by their seeds, else in order.
+
+    Returns:
+        The seeds that have common questions, each with all questions of any seed in one order; nan for one that it lacks.
+    """
     theirs: Mapping[int, Run] = {run.seed: run for run in other.runs}
     if {run.seed for run in setting.runs} <= theirs.keys():
         pairs = [(run, theirs[run.seed]) for run in setting.runs]
     else:
         pairs = list(zip(setting.runs, other.runs, strict=False))
-    differences = []
+    found = []
     for one, another in pairs:
         left, right = one.accuracy[a], another.accuracy[b]
-        differences.append([value - right[question] for question, value in left.items() if question in right])
-    return [each for each in differences if each]
+        if answers.same_questions(one, a, another, b):
+            found.append({name: value - right[name] for name, value in left.items() if name in right})
+    found = [each for each in found if each]
+    every = list(dict.fromkeys(name for each in found for name in each))
+    return [[each.get(name, math.nan) for name in every] for each in found]

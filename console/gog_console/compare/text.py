@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from gog import significance
-from gog_console import formatting
+from gog_console import figures, formatting
+from gog_console.compare import pairs
 from gog_console.compare.pairs import Comparison, Line
 
 HEAD = (
@@ -21,21 +22,32 @@ HEAD = (
     "pass@k",
     "calls",
     "p50",
-    "pages",
-    "$/correct",
 )
 
 
 def lines(table: Sequence[Line], differences: Sequence[Comparison]) -> Iterator[str]:
     """The whole output, line by line."""
     yield from _columns([HEAD, *map(_row, table)], numbers_from=3)
+    shown = figures.shown([line.row for line in table])
+    if shown:
+        yield ""
+        head = ("run", "policy", "benchmark", *(each.name.lower() for each in shown))
+        yield from _columns([head, *(_beside(line, shown) for line in table)], numbers_from=3)
+    over_all = pairs.means(table)
+    if over_all:
+        yield ""
+        rows = [
+            (each.setting, each.policy, f"{100 * each.macro:.1f} %", f"{100 * each.micro:.1f} %") for each in over_all
+        ]
+        head = ("run", "policy", "macro mean of benchmarks", "micro mean of questions")
+        yield from _columns([head, *rows], numbers_from=2)
     if differences:
         yield ""
         head = ("difference, points", "benchmark", "n", "a - b", "95 % interval", "p", "p, Holm", "shows", "verdict")
         yield from _columns([head, *map(_difference, differences)], numbers_from=2)
         yield ""
         yield (
-            f"shows: the smallest true difference that so many questions of a seed show with a chance of "
+            f"shows: the smallest true difference that so many seeds and questions show with a chance of "
             f"{100 * significance.POWER:.0f} %, at the {100 * significance.LEVEL:.0f} % level. "
             f"p, Holm: corrected for {len(differences)} comparison{'s' if len(differences) > 1 else ''}."
         )
@@ -72,9 +84,12 @@ def _row(line: Line) -> tuple[str, ...]:
         passed(line),
         "" if line.calls is None else f"{line.calls:.2f}",
         "" if line.seconds is None else formatting.duration(line.seconds),
-        "" if line.page_success is None else f"{100 * line.page_success:.0f} %",
-        "" if line.usd_per_correct is None else formatting.dollars(line.usd_per_correct),
     )
+
+
+def _beside(line: Line, shown: Sequence[figures.Figure]) -> tuple[str, ...]:
+    cells = (each.show(each.of(line.row)).replace(formatting.THIN, " ") for each in shown)
+    return (line.setting, line.policy, line.benchmark, *cells)
 
 
 def _difference(one: Comparison) -> tuple[str, ...]:

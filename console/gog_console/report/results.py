@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gog import served_models, wording
-from gog_console import formatting
+from gog_console import figures, formatting
 from gog_console.report import bars, overview, summary, training
 from gog_console.report.markup import Child, Markup, tag
 from gog_console.report.model import Data, Evaluation, Row, number, policy_order
@@ -17,7 +17,6 @@ COLUMNS = (
     (f"95{formatting.THIN}% interval", "over questions"),
     ("Format", "trajectories well formed from the first turn to the answer"),
     ("Tool calls", "per question"),
-    ("Right candidate", "first choice among two or more candidates"),
     ("Time p50", "median duration of an episode, with all others running concurrently"),
     ("p95", "95th percentile"),
     ("Failed calls", "after all retries"),
@@ -67,7 +66,30 @@ def _benchmark(name: str, rows: Sequence[tuple[str, Row]]) -> Markup:
     body = [_row(arm, row) for arm, row in rows]
     table = tag("table", tag("thead", head), tag("tbody", body), class_="results")
     title = tag("h3", f"Benchmark {name}") if name else None
-    return tag("div", title, tag("div", table, class_="scroll"), tag("p", _reading(rows), class_="note below"))
+    return tag(
+        "div", title, tag("div", table, class_="scroll"), beside(rows), tag("p", _reading(rows), class_="note below")
+    )
+
+
+def beside(rows: Sequence[tuple[str, Row]]) -> Markup | None:
+    """Table of how policies search and what their answers cost. rows: with what follows the name of the policy."""
+    shown = figures.shown([row for _, row in rows])
+    if not shown:
+        return None
+    head = tag("tr", tag("th", "Policy"), [tag("th", each.name, title=each.meaning) for each in shown])
+    body = [
+        tag(
+            "tr",
+            tag("td", _named(more, row), class_="name"),
+            [tag("td", each.show(each.of(row)), class_="n") for each in shown],
+        )
+        for more, row in rows
+    ]
+    return tag("div", tag("table", tag("thead", head), tag("tbody", body), class_="results"), class_="scroll")
+
+
+def _named(more: str, row: Row) -> str:
+    return formatting.policy(row["policy"]) + (f" · {more}" if more else "")
 
 
 def _reading(rows: Sequence[tuple[str, Row]]) -> str:
@@ -77,9 +99,8 @@ def _reading(rows: Sequence[tuple[str, Row]]) -> str:
     undecided = sum(number(row.get("undecided")) or 0 for _, row in rows)
     left_out = f"{formatting.count(undecided)} answers without a verdict are excluded. " if undecided else ""
     speechless = "".join(_speechless(row) for _, row in rows)
-    costs = "".join(_pages(arm, row) + _cost(arm, row) for arm, row in rows)
     passed = "".join(_passed(arm, row) for arm, row in rows)
-    return f"{weights}{speechless}{left_out}{passed}{costs}A question with a tool failure counts with the answer that the policy gave."
+    return f"{weights}{speechless}{left_out}{passed}A question with a tool failure counts with the answer that the policy gave."
 
 
 def _passed(arm: str, row: Row) -> str:
@@ -88,27 +109,7 @@ def _passed(arm: str, row: Row) -> str:
     shares = {k: number(share) for k, share in found.items() if k != "1"} if isinstance(found, Mapping) else {}
     if not shares:
         return ""
-    policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
-    return f"{policy}: {', '.join(f'pass@{k} {formatting.percent(share)}' for k, share in shares.items())}. "
-
-
-def _cost(arm: str, row: Row) -> str:
-    """Note on what the tools and the judge charged for a policy's answers."""
-    question, correct = number(row.get("usd_per_question")), number(row.get("usd_per_correct"))
-    if not question:
-        return ""
-    policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
-    and_correct = f" and {formatting.dollars(correct)} a correct answer" if correct is not None else ""
-    return f"{policy} cost {formatting.dollars(question)} a question{and_correct}. "
-
-
-def _pages(arm: str, row: Row) -> str:
-    """Note on how many of the pages that a policy's searches found could be read."""
-    share = number(row.get("page_success"))
-    if share is None:
-        return ""
-    policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
-    return f"Of the pages that {policy}'s searches tried, {formatting.percent(share)} could be read. "
+    return f"{_named(arm, row)}: {', '.join(f'pass@{k} {formatting.percent(share)}' for k, share in shares.items())}. "
 
 
 def _speechless(row: Row) -> str:
@@ -127,7 +128,6 @@ def _changes(found: Mapping[str, Evaluation]) -> list[str]:
 
 
 def _row(arm: str, row: Row) -> Markup:
-    policy = formatting.policy(row["policy"]) + (f" · {arm}" if arm else "")
     ends = summary.interval(row.get("ci95"))
     cells = (
         formatting.count(number(row.get("n"))),
@@ -135,13 +135,14 @@ def _row(arm: str, row: Row) -> Markup:
         formatting.interval(ends),
         formatting.percent(number(row.get("format_mean"))),
         formatting.figure(number(row.get("tool_calls_mean"))),
-        formatting.percent(number(row.get("choice_accuracy"))),
         formatting.duration(number(row.get("latency_p50_s"))),
         formatting.duration(number(row.get("latency_p95_s"))),
         formatting.percent(number(row.get("tool_failure_ratio"))),
     )
     style = "trained" if row["policy"] == "grpo" and not arm else None
-    return tag("tr", tag("td", policy, class_="name"), [tag("td", cell, class_="n") for cell in cells], class_=style)
+    return tag(
+        "tr", tag("td", _named(arm, row), class_="name"), [tag("td", cell, class_="n") for cell in cells], class_=style
+    )
 
 
 def _macro(means: Sequence[Row]) -> Markup:

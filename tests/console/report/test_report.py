@@ -43,16 +43,28 @@ def test_what_tools_charged_is_in_the_report_and_in_the_summary(tmp_path: Path) 
     assert "$1.30 (imageSearch $0.9, judge $0.4)" in page_of(folder)
 
 
-def test_the_table_states_the_cost_of_a_question_and_of_a_correct_answer() -> None:
-    row = {"policy": "grpo", "usd_per_question": 0.0123, "usd_per_correct": 0.0246}
-    assert "cost $0.012 a question and $0.025 a correct answer." in results._reading([("", row)])
-    assert "cost" not in results._reading([("", {"policy": "grpo", "usd_per_question": 0.0})])
+def test_beside_a_score_stand_behaviour_tokens_pages_and_cost() -> None:
+    row = {
+        "policy": "grpo",
+        "behaviour": {"none": 0.1, "single": 0.2, "mixed": 0.7},
+        "gaze_accuracy": 0.8125,
+        "reflection_ratio": 0.25,
+        "tokens_mean": 41.26,
+        "cost_aware_score": 11.5,
+        "page_success": 0.9,
+        "usd_per_question": 0.0123,
+        "usd_per_correct": 0.0246,
+    }
+    page = str(results.beside([("no-gaze", row)])).replace("\u202f", " ")
+    for cell in ("GRPO · no-gaze", "70.0 %", "81.2 %", "25.0 %", "41.3", "11.5", "90.0 %", "$0.012", "$0.025"):
+        assert f">{cell}</td>" in page
+    assert "Selection" not in page, "no choice was made"
 
 
-def test_the_table_states_how_many_pages_could_be_read() -> None:
-    note = "Of the pages that GRPO's searches tried, 81.2\u202f% could be read."
-    assert note in results._reading([("", {"policy": "grpo", "page_success": 0.8125})])
-    assert "pages" not in results._reading([("", {"policy": "grpo", "page_success": None})])
+def test_what_was_free_has_no_column_of_its_cost() -> None:
+    page = str(results.beside([("", {"policy": "grpo", "usd_per_question": 0.0, "tokens_mean": 3.0})]))
+    assert "Tokens" in page and "$" not in page
+    assert results.beside([("", {"policy": "grpo"})]) is None
 
 
 # ---- where the time goes
