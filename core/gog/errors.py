@@ -45,6 +45,13 @@ class Unwritable(UserError):
         super().__init__(what, where=where, remedy=remedy)
 
 
+class UnreadableFile(UserError):
+    """A file of a dataset cannot be read, or not to its end, so the number of rows that are missing is unknown.
+
+    It is not a faulty row: what leaves out faulty rows must refuse it.
+    """
+
+
 class QuestionSkipped(UserError):
     """One question cannot be played: its prompt is too long for the context, or its image cannot be used.
 

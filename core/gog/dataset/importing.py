@@ -25,11 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gog import finite_json, folders, image_limits, images
+from gog import finite_json, folders, image_limits, images, wording
 from gog.dataset import convert, formats
-from gog.dataset.foreign import embedded
+from gog.dataset.foreign import embedded, tables
 from gog.dataset.formats import LeftOut, Row
-from gog.errors import UserError, unwritable
+from gog.errors import UnreadableFile, UserError, unwritable
 
 STATE, FAULTS, MISSING = "import.json", "faults.jsonl", "missing.txt"
 """Files of an import that is under way."""
@@ -56,7 +56,7 @@ class Request:
     only: Mapping[str, str] = field(default_factory=dict)
     """Values that marks of a row must have, as {"language": "EN"}."""
     leave_out: bool = False
-    """Whether rows that cannot be taken are left out instead of refused."""
+    """Whether rows that cannot be taken are left out instead of refused. A file that cannot be read is always refused."""
 
 
 @dataclass
@@ -73,6 +73,8 @@ class Progress:
     """Rows left out by a rule, by its words."""
     faults: int = 0
     """Rows that cannot be taken."""
+    unreadable: list[str] = field(default_factory=list)
+    """Files that cannot be read to their end, or hold nothing of a split: why, a sentence each."""
     missing: int = 0
     """Those of them whose image is missing."""
     ended: bool = False
@@ -81,7 +83,7 @@ class Progress:
     @property
     def rows(self) -> int:
         """Rows read so far."""
-        return sum(self.done.values())
+        return sum(self.done.values()) - len(self.unreadable)
 
 
 def run(request: Request, report: Callable[[Progress], None] = lambda progress: None) -> Progress:
@@ -135,7 +137,7 @@ def _fingerprint(request: Request) -> dict[str, Any]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.suffix in (".parquet", ".arrow", ".jsonl", ".json", ".ndjson") and path.is_file()
+    return path.suffix in tables.SUFFIXES and path.is_file()
 
 
 class _Work:
@@ -221,6 +223,9 @@ class _Work:
         return [finite_json.dumps(question.model_dump(exclude_defaults=True), ensure_ascii=False)]
 
     def _fault(self, error: UserError) -> None:
+        if isinstance(error, UnreadableFile):
+            self.progress.unreadable.append(error.sentence())
+            return
         self.progress.faults += 1
         self._append(FAULTS, [json.dumps({"where": error.where, "what": error.what, "remedy": error.remedy})])
         if isinstance(error, embedded.Missing):
@@ -254,11 +259,15 @@ def _check_image(data: bytes, row: Row) -> None:
 
 
 def _finished(work: _Work, request: Request) -> Progress:
-    """Makes the folder appear. Raises UserError where rows cannot be taken and may not be left out, or none is left."""
+    """Makes the folder appear.
+
+    Raises:
+        UserError: rows cannot be taken and may not be left out, a file cannot be read, or no row is left.
+    """
     progress, folder = work.progress, work.folder
     progress.ended = True
     work.save()
-    if progress.faults and not request.leave_out:
+    if progress.unreadable or (progress.faults and not request.leave_out):
         raise UserError(_refusal(progress, folder))
     if not any(progress.taken.values()):
         raise UserError("no rows are left", where=str(request.source), remedy=f"see {folder / FAULTS}")
@@ -275,10 +284,19 @@ def _finished(work: _Work, request: Request) -> Progress:
 
 
 def _refusal(progress: Progress, folder: Path) -> str:
+    """The errors, those of whole files first, and how many there are."""
     with (folder / FAULTS).open() as stream:
         shown = [UserError(**json.loads(line)).sentence() for line in itertools.islice(stream, SHOWN)]
     more = [f"{progress.faults - len(shown):,} more are in {folder / FAULTS}"] if progress.faults > len(shown) else []
     missing = [f"the missing images are listed in {folder / MISSING}"] if progress.missing else []
-    taken = sum(progress.taken.values())
-    ends = f"{progress.faults:,} of {progress.rows:,} rows cannot be taken; --leave-out imports the other {taken:,}"
-    return "\n".join([*shown, *more, *missing, ends])
+    return "\n".join([*progress.unreadable, *shown, *more, *missing, _counted(progress)])
+
+
+def _counted(progress: Progress) -> str:
+    faulty = f"{progress.faults:,} of {progress.rows:,} rows cannot be taken"
+    if progress.unreadable:
+        files = (
+            f"{wording.plural(len(progress.unreadable), 'file')} cannot be taken, which --leave-out does not leave out"
+        )
+        return f"{files}; {faulty}" if progress.faults else files
+    return f"{faulty}; --leave-out imports the other {sum(progress.taken.values()):,}"

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from gog import finite_json, validation
-from gog.errors import UserError
+from gog.errors import UnreadableFile, UserError
 
 Kind = TypeVar("Kind", bound=BaseModel)
 REMEDY = "correct or remove the line"
@@ -49,13 +49,15 @@ def scan(path: Path, kind: type[Kind]) -> Iterator[Line[Kind] | UserError]:
     try:
         stream = path.open("rb")
     except OSError as error:
-        yield UserError(f"cannot read: {error.strerror}", where=str(path), remedy="is the dataset folder complete?")
+        yield UnreadableFile(
+            f"cannot read: {error.strerror}", where=str(path), remedy="is the dataset folder complete?"
+        )
         return
     with stream:
         for number, text in enumerate(stream, 1):
             if number == 1:
                 if text.startswith(_UTF16):
-                    yield UserError("the file is UTF-16", where=str(path), remedy="save it as UTF-8")
+                    yield UnreadableFile("the file is UTF-16", where=str(path), remedy="save it as UTF-8")
                     return
                 text = text.removeprefix(codecs.BOM_UTF8)
             if text.strip():

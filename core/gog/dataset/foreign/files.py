@@ -32,17 +32,37 @@ def split_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", _SHARD.sub("", path.stem)).strip("-.")[:63] or "data"
 
 
-def by_split(path: Path, split_of: Callable[[Path], str], has: Callable[[Path], bool]) -> dict[str, list[Path]]:
-    """The files of a dataset by split; those of a folder whose first record the format has, in the order of their names.
+def of(path: Path) -> list[Path]:
+    """The files of a dataset that may hold rows, in the order of their names.
+
+    Args:
+        path: a file, or a folder that is searched DEEP levels down.
+    """
+    return [path] if path.is_file() else sorted(each for each in _below(path, DEEP) if each.name not in _BESIDE)
+
+
+def by_split(
+    path: Path, split_of: Callable[[Path], str], has: Callable[[Path], bool], may_ignore: Callable[[Path], bool]
+) -> dict[str, list[Path]]:
+    """The files of a dataset by split, in the order of their names.
+
+    Those of a folder are the files of the format, and files that may be damaged ones of it, which the reader refuses:
+    no record can be read, or the first is of another shape although the ending or the split is that of a file of the
+    format. Without these, a shard that was cut off would be missing without a word.
 
     Args:
         path: a file, or a folder that is searched DEEP levels down.
         split_of: the split of a file.
         has: whether a file is of the format.
+        may_ignore: whether a file of another shape belongs to the dataset and holds no rows.
     """
+    every = of(path)
+    own = [file for file in every if has(file)]
+    endings, splits = {file.suffix for file in own}, {split_of(file) for file in own}
     found: dict[str, list[Path]] = {}
-    for file in [path] if path.is_file() else sorted(_below(path, DEEP)):
-        if path.is_file() or (file.name not in _BESIDE and has(file)):
+    for file in every:
+        is_like = (file.suffix in endings or split_of(file) in splits) and not may_ignore(file)
+        if path.is_file() or has(file) or is_like or tables.unreadable(file) is not None:
             found.setdefault(split_of(file), []).append(file)
     return found
 

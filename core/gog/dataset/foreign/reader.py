@@ -13,7 +13,7 @@ from gog import validation
 from gog.dataset.foreign import embedded, files, tables, values
 from gog.dataset.formats import LeftOut, Row
 from gog.dataset.records import Evidence, Question
-from gog.errors import UserError
+from gog.errors import UnreadableFile, UserError
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,10 @@ class TableReader:
         """Whether a record is of this format, by the names of its fields."""
         raise NotImplementedError
 
+    def is_beside(self, record: Mapping[str, Any]) -> bool:
+        """Whether a file that begins with this record belongs to the dataset and holds no rows of it."""
+        return False
+
     def questions(self, record: Mapping[str, Any], source: Source) -> Iterator[Row | LeftOut | UserError]:
         """What a record holds. May raise Fault or ValidationError for all that it has not given yet."""
         raise NotImplementedError
@@ -93,13 +97,16 @@ class TableReader:
 
     def detect(self, path: Path) -> bool:
         """Whether any file at the path begins with a record of this format."""
-        return any(self._is_ours(file) for group in self._files(path).values() for file in group[:1])
+        return any(self._is_ours(file) for file in files.of(path))
 
     def _is_ours(self, file: Path) -> bool:
-        return file.suffix in tables.SUFFIXES and self.has(tables.first(file))
+        return tables.is_table(file) and self.has(tables.first(file))
+
+    def _may_ignore(self, file: Path) -> bool:
+        return self.is_beside(tables.first(file))
 
     def _files(self, path: Path) -> dict[str, list[Path]]:
-        return files.by_split(path, self.split_of, self._is_ours)
+        return files.by_split(path, self.split_of, self._is_ours, self._may_ignore)
 
     def splits(self, path: Path) -> tuple[str, ...]:
         """The splits of the files at the path, sorted."""
@@ -108,6 +115,9 @@ class TableReader:
     def rows(self, path: Path, split: str) -> Iterator[Row | LeftOut | UserError]:
         """Every row of a split, file by file."""
         for file in self._files(path).get(split, []):
+            if path.is_dir() and not self._is_ours(file):
+                yield tables.unreadable(file) or _of_another_shape(file)
+                continue
             places = self.places(path, file)
             for found in tables.read(file):
                 if isinstance(found, UserError):
@@ -130,3 +140,11 @@ class TableReader:
         except ValidationError as error:
             field, cause = validation.first_problem(error)
             yield UserError(f"{field or 'row'}: {cause}", where=source.where, remedy="correct or remove the row")
+
+
+def _of_another_shape(file: Path) -> UnreadableFile:
+    names = ", ".join(map(repr, tables.first(file)))
+    what = f"its first row has other fields than the format: {names}" if names else "holds no rows"
+    return UnreadableFile(
+        what, where=str(file), remedy="fetch it again, move it elsewhere, or name the splits to import: --split NAME"
+    )

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from gog import finite_json
 from gog.dataset.foreign import arrow, embedded
-from gog.errors import UserError
+from gog.errors import UnreadableFile, UserError
 
 COLUMNAR = (".parquet", ".arrow")
 SUFFIXES = (*COLUMNAR, ".jsonl", ".ndjson", ".json")
@@ -46,7 +46,14 @@ class Record:
 
 
 def read(path: Path) -> Iterator[Record | UserError]:
-    """The records of a file; for one that cannot be read, the error to report. A file that cannot be read is one error."""
+    """The records of a file; for one that cannot be read, the error to report.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Records and errors of single rows. Where the rest of the file cannot be read, an UnreadableFile comes last.
+    """
     try:
         for number, found in _found(path):
             where = f"{path}:{number}" if path.suffix in (".jsonl", ".ndjson") else f"{path}: row {number}"
@@ -63,11 +70,16 @@ def read(path: Path) -> Iterator[Record | UserError]:
             else:
                 yield Record(where, number, found)
     except UserError as error:
-        yield error
+        yield UnreadableFile(error.what, where=error.where, remedy=error.remedy)
     except OSError as error:
-        yield UserError(f"cannot read: {error.strerror}", where=str(path))
+        yield UnreadableFile(f"cannot read: {error.strerror}", where=str(path))
     except UnicodeDecodeError as error:
-        yield UserError(f"not UTF-8: {error.reason}", where=str(path), remedy="save it as UTF-8")
+        yield UnreadableFile(f"not UTF-8: {error.reason}", where=str(path), remedy="save it as UTF-8")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is one of those that are read, by its ending."""
+    return path.suffix in SUFFIXES
 
 
 def first(path: Path) -> Mapping[str, Any]:
@@ -75,18 +87,37 @@ def first(path: Path) -> Mapping[str, Any]:
 
     Texts and images are cut short, and the result is kept, because each format looks at each file of a folder.
     """
+    return _start(path)[0]
+
+
+def unreadable(path: Path) -> UserError | None:
+    """Why no record of a file can be read; None if one can, or the file holds none. Raises nothing."""
+    return _start(path)[1]
+
+
+def _start(path: Path) -> tuple[Mapping[str, Any], UserError | None]:
     try:
         found = path.stat()
-    except OSError:
-        return {}
+    except OSError as error:
+        return {}, UnreadableFile(f"cannot read: {error.strerror}", where=str(path))
     return _first(path, found.st_size, found.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
-def _first(path: Path, size: int, changed: int) -> Mapping[str, Any]:
-    """size and changed: of the file; another version of it is read again."""
-    found = next((record for record in read(path) if isinstance(record, Record)), None)
-    return {name: _outline(value) for name, value in found.fields.items()} if found is not None else {}
+def _first(path: Path, size: int, changed: int) -> tuple[Mapping[str, Any], UserError | None]:
+    """The outline of the first record, or the first error before it.
+
+    Args:
+        path: the file.
+        size: of the file, in bytes.
+        changed: when it last was; another version of the file is read again.
+    """
+    error: UserError | None = None
+    for found in read(path):
+        if isinstance(found, Record):
+            return {name: _outline(value) for name, value in found.fields.items()}, None
+        error = error or found
+    return {}, error
 
 
 def _outline(value: Any) -> Any:
@@ -130,6 +161,12 @@ def _of_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 try:
                     yield number, finite_json.loads(bare, nan_as_null=True)
                 except (ValueError, RecursionError) as error:
+                    if isinstance(error, json.JSONDecodeError) and not line.endswith(b"\n"):
+                        raise UserError(
+                            f"the last line is cut off: {error}",
+                            where=f"{path}:{number}",
+                            remedy="fetch the file again, or complete or remove the line",
+                        ) from None
                     yield number, error
 
 
@@ -175,7 +212,8 @@ def _elements(stream: TextIO, path: Path) -> Iterator[Any]:
                 continue
         except json.JSONDecodeError as error:
             if at < len(held) and (done or len(held) - at > LARGEST):
-                raise UserError(f"not JSON: {error.msg}", where=f"{path}: row {count + 1}") from None
+                where = f"{path}: row {count + 1}"
+                raise UserError(f"not JSON: {error.msg}", where=where, remedy="is the file complete?") from None
         except (ValueError, RecursionError) as error:
             raise UserError(str(error), where=f"{path}: row {count + 1}") from None
         if done:

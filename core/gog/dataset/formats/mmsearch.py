@@ -24,6 +24,9 @@ class Reader(TableReader):
         gold = "gt_answer" in record or {"ground_truth", "difficulty"} <= record.keys()
         return {"sample_id", "query", "query_image"} <= record.keys() and gold and "website_title" not in record
 
+    def is_beside(self, record: Mapping[str, Any]) -> bool:
+        return "website_title" in record  # the tables rerank and summarization
+
     def questions(self, record: Mapping[str, Any], source: Source) -> Iterator[Row | LeftOut]:
         if values.is_missing(record.get("query_image")):
             yield LeftOut(source.where, "no image (query_image is null)")

@@ -17,7 +17,7 @@ from typing import Any
 from gog.dataset.foreign import embedded, messages, tables, values
 from gog.dataset.foreign.reader import Source, TableReader
 from gog.dataset.formats import LeftOut, Row
-from gog.errors import UserError
+from gog.errors import UnreadableFile, UserError
 
 
 class Reader(TableReader):
@@ -46,7 +46,7 @@ class Reader(TableReader):
             count += 1
             yield from self._of_record(found.fields, Source(annotation, split, found.number, found.where, places))
         if isinstance(fields.get("length"), int) and fields["length"] != count:
-            yield UserError(
+            yield UnreadableFile(
                 f"length: {fields['length']}, but {annotation} has {count} rows",
                 where=f"{meta}: {split}",
                 remedy="is the file complete, and of this version?",
