@@ -38,6 +38,13 @@ def test_fvqa_has_its_candidates_inside_a_string_and_a_column_of_type_null(tmp_p
     dataset.check(path, ["train"])
 
 
+def test_files_with_the_ending_of_mmsearch_r1s_repository_are_read_alone_and_in_a_folder(tmp_path):
+    path = write_parquet(tmp_path / "mini_data.pq", [fvqa_row(1)])
+    for each in (path, tmp_path):
+        assert formats.recognise(each) == "mmsearch-r1"
+        assert [row.id for row in questions("mmsearch-r1", each, "mini_data")] == ["fvqa_train_1"]
+
+
 def test_fvqa_without_candidates_keeps_the_gold_answer(tmp_path):
     reward = {"candidate_answers": "[]", "ground_truth": "Palace", "style": "rule"}
     path = write_parquet(tmp_path / "fvqa_test.parquet", [fvqa_row(1, reward_model=reward)])

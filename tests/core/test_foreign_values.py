@@ -190,6 +190,25 @@ def test_a_truncated_parquet_file_is_one_error(tmp_path):
     assert len(rows(path)) == 1 and "not a readable .parquet file" in rows(path)[0]
 
 
+@pytest.mark.parametrize("name", ["mini_data.pq", "download", "a.jsonl"])
+def test_parquet_is_recognised_by_its_first_bytes(tmp_path, name):
+    assert rows(write_parquet(tmp_path / name, [{"a": 1}])) == [{"a": 1}]
+    assert tables.is_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b\x08\0" + b"x\n" * 900, b"PK\x03\x04\0\n\n{}\n"])
+def test_binary_content_is_one_error_and_not_one_for_each_line(tmp_path, content):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    assert len(rows(path)) == 1 and f"{path}: binary content, not JSON lines (files are .parquet, .pq" in rows(path)[0]
+
+
+def test_utf_16_is_named_as_such(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n', encoding="utf-16")
+    assert rows(path) == [f"{path}: the file is UTF-16 (save it as UTF-8)"]
+
+
 def test_without_pyarrow_the_package_to_install_is_named(tmp_path, monkeypatch):
     path = write_parquet(tmp_path / "a.parquet", [{"a": 1}])
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)

@@ -19,13 +19,13 @@ from gog_console import backend_options
 from gog_operator.api import manifest, problems, sequence
 from gog_operator.api.objects import GoGRun, Object
 
-DATASETS = (".parquet", ".arrow", ".jsonl", ".ndjson")
+DATASETS = (".parquet", ".pq", ".arrow", ".jsonl", ".ndjson")
 """Endings of files that are datasets; .json may be a manifest."""
 
 
 def main(given: argparse.Namespace) -> int:
     path = Path(given.file)
-    if path.is_dir() or (path.is_file() and path.suffix in DATASETS):
+    if path.is_dir() or _is_dataset(path):
         from gog_console import dataset_check  # with numpy, which a manifest of the embedded world does not need
 
         dataset_check.check(path, [Path(each) for each in given.against])
@@ -48,6 +48,14 @@ def main(given: argparse.Namespace) -> int:
     if getattr(thing.spec, "traces", None) is not None:
         note_missing_package()
     return 0
+
+
+def _is_dataset(path: Path) -> bool:
+    """Whether a file is a dataset, by its ending, or as Parquet by its first bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return path.suffix in DATASETS or stream.read(4) == b"PAR1"
 
 
 def note_memory(thing: Object, file: str) -> None:

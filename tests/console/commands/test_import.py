@@ -39,6 +39,13 @@ def test_a_parquet_file_is_recognised_imported_and_valid(gog, tmp_path):
     assert code == 0 and out == f"{tmp_path}/out: train: 2 questions, format gog-jsonl\n"
 
 
+@pytest.mark.parametrize("name", ["mini_data.pq", "mini_data"])
+def test_validate_takes_parquet_under_any_name_for_a_dataset(gog, tmp_path, name):
+    source = write_parquet(tmp_path / name, [fvqa_row(1)])
+    code, out, _ = gog("validate", source)
+    assert code == 0 and out == f"{source}: mini_data: 1 question, format mmsearch-r1\n"
+
+
 def test_validate_names_file_row_field_and_remedy_of_a_faulty_row(gog, tmp_path):
     source = write_parquet(tmp_path / "fvqa_train.parquet", [fvqa_row(1), fvqa_row(2, images=[])])
     code, _, err = gog("validate", source)

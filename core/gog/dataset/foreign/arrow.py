@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gog.errors import UserError
 
@@ -16,10 +16,19 @@ BATCH = 16
 """Rows that are decoded at once: of 1 MB images, as many MB."""
 BUFFER = 1 << 20
 """Bytes of each column that are read at once."""
+PARQUET = (".parquet", ".pq")
+"""Endings of Parquet files. Others are recognised by their first bytes."""
+SUFFIXES = (*PARQUET, ".arrow")
+"""Endings of the files that are read."""
+PARQUET_MAGIC, FILE_MAGIC = b"PAR1", b"ARROW1"
+"""How Parquet and the file form of Arrow begin; its streaming form has no such mark."""
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a .parquet or .arrow file as plain values.
+    """The rows of a Parquet or Arrow file as plain values.
+
+    Args:
+        path: the file; its first bytes count more than its ending.
 
     Raises:
         UserError: pyarrow is not installed, or the file is damaged, truncated or of another kind.
@@ -27,15 +36,14 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
     pyarrow = _pyarrow(path)
     try:
         with path.open("rb") as stream:
-            batches = _parquet(stream) if path.suffix == ".parquet" else _ipc(stream)
-            for batch in batches:
+            is_parquet = _starts_with(stream, PARQUET_MAGIC) or path.suffix in PARQUET
+            for batch in _parquet(stream) if is_parquet else _ipc(stream):
                 yield from batch.to_pylist()
     except OSError as error:
         raise UserError(f"cannot read: {error.strerror or error}", where=str(path)) from None
     except (pyarrow.ArrowException, ValueError) as error:
-        raise UserError(
-            f"not a readable {path.suffix} file: {error}", where=str(path), remedy="fetch it again"
-        ) from None
+        name = path.suffix if path.suffix in SUFFIXES else "Parquet or Arrow"
+        raise UserError(f"not a readable {name} file: {error}", where=str(path), remedy="fetch it again") from None
 
 
 def _pyarrow(path: Path) -> Any:
@@ -68,6 +76,11 @@ def _ipc_reader(stream: Any) -> Any:
     """`save_to_disk` writes the streaming form, other programs the file form."""
     import pyarrow
 
-    head = stream.read(6)
+    is_file = _starts_with(stream, FILE_MAGIC)
+    return pyarrow.ipc.open_file(stream) if is_file else pyarrow.ipc.open_stream(stream)
+
+
+def _starts_with(stream: BinaryIO, magic: bytes) -> bool:
+    head = stream.read(len(magic))
     stream.seek(0)
-    return pyarrow.ipc.open_file(stream) if head == b"ARROW1" else pyarrow.ipc.open_stream(stream)
+    return head == magic

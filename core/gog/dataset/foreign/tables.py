@@ -19,9 +19,10 @@ from gog import finite_json
 from gog.dataset.foreign import arrow, embedded
 from gog.errors import UnreadableFile, UserError
 
-COLUMNAR = (".parquet", ".arrow")
-SUFFIXES = (*COLUMNAR, ".jsonl", ".ndjson", ".json")
+SUFFIXES = (*arrow.SUFFIXES, ".jsonl", ".ndjson", ".json")
 """Endings of the files that are read."""
+HEAD = 4096
+"""Bytes by which a file is recognised as binary."""
 PICKLED = (".pkl", ".pickle")
 PIECE = 1 << 20
 """Characters of a JSON array that are read at once."""
@@ -78,8 +79,8 @@ def read(path: Path) -> Iterator[Record | UserError]:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file is one of those that are read, by its ending."""
-    return path.suffix in SUFFIXES
+    """Whether a file is one of those that are read, by its ending, or as Parquet or Arrow by its first bytes."""
+    return path.suffix in SUFFIXES or _is_columnar(path)
 
 
 def first(path: Path) -> Mapping[str, Any]:
@@ -132,12 +133,35 @@ def _outline(value: Any) -> Any:
 
 def _found(path: Path) -> Iterator[tuple[int, Any]]:
     refuse_pickle(path)
-    if path.suffix in COLUMNAR:
+    if path.suffix in arrow.SUFFIXES or _is_columnar(path):
         yield from enumerate(arrow.rows(path), 1)
     elif path.suffix == ".json":
         yield from enumerate(_of_json(path), 1)
     else:
+        _refuse_binary(path)
         yield from _of_lines(path)
+
+
+def _is_columnar(path: Path) -> bool:
+    return _head(path).startswith((arrow.PARQUET_MAGIC, arrow.FILE_MAGIC))
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file; none of what is no file or cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(HEAD)
+    except OSError:
+        return b""
+
+
+def _refuse_binary(path: Path) -> None:
+    """Raises UserError for a file that is no text, whose lines would each be an error."""
+    head = _head(path)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError("the file is UTF-16", where=str(path), remedy="save it as UTF-8")
+    if b"\0" in head:
+        raise UserError("binary content, not JSON lines", where=str(path), remedy=f"files are {', '.join(SUFFIXES)}")
 
 
 def refuse_pickle(path: Path) -> None:
