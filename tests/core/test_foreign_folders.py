@@ -65,6 +65,33 @@ def test_a_folder_with_one_file_that_is_cut_off_is_refused_with_the_cause(tmp_pa
         importing.run(request(tmp_path / "fvqa", "mmsearch-r1"))
 
 
+@pytest.mark.parametrize("of_folder", [False, True])
+def test_what_is_recognised_by_content_is_refused_for_the_reason_that_its_content_cannot_be_read(tmp_path, of_folder):
+    file = cut(write_parquet(tmp_path / "trunc.parquet", [fvqa_row(1)]))
+    with pytest.raises(UserError, match=rf"trunc.parquet: {CUT_OFF}.*fetch it again"):
+        formats.recognise(tmp_path if of_folder else file)
+
+
+def test_plain_rows_in_a_folder_are_not_taken_for_gogs_own_because_of_the_name_of_the_file(tmp_path):
+    write_images(tmp_path, "1.jpg")
+    write_lines(tmp_path / "train.jsonl", {"question": "who?", "answer": "Ada", "image": "1.jpg"})
+    assert formats.recognise(tmp_path) == "plain"
+    dataset.check(tmp_path, ["train"])
+
+
+@pytest.mark.parametrize("first", ["", '{"id": "q1"\n'])
+def test_gogs_own_folder_is_recognised_by_the_first_line_that_can_be_read(tmp_path, first):
+    own = {"id": "a", "image": "1.jpg", "question": "who?", "answers": ["Ada"]}
+    (tmp_path / "train.jsonl").write_text(f"{first}{json.dumps(own)}\n")
+    assert formats.recognise(tmp_path) == formats.OWN
+
+
+def test_a_folder_that_only_its_names_show_to_be_gogs_own_is_refused_line_by_line(tmp_path):
+    (tmp_path / "train.jsonl").write_text("hello\nworld\n")
+    with pytest.raises(UserError, match=r"(?s)train.jsonl:1: line: Invalid JSON.*train.jsonl:2: line: Invalid JSON"):
+        dataset.check(tmp_path, ["train"])
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [

@@ -31,13 +31,23 @@ def main(given: argparse.Namespace) -> int:
         source=source,
         target=Path(given.target),
         images=Path(given.images) if given.images else None,
-        splits={old: new or old for old, _, new in (each.partition("=") for each in given.split)},
+        splits=_splits(given.split),
         only=_pairs(given.only),
         leave_out=given.leave_out,
     )
     progress = importing.run(request, reporter(time.monotonic))
     print_summary(progress, request)
     return 0
+
+
+def _splits(given: list[str]) -> dict[str, str]:
+    """The splits to import, with their new names. Raises UserError for one that is named twice."""
+    found: dict[str, str] = {}
+    for old, _, new in (each.partition("=") for each in given):
+        if old in found:
+            raise UserError(f"{old!r} is named twice", where="--split", remedy="import it once, under one name")
+        found[old] = new or old
+    return found
 
 
 def _pairs(given: list[str]) -> dict[str, str]:

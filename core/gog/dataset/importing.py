@@ -117,7 +117,7 @@ def run(request: Request, report: Callable[[Progress], None] = lambda progress: 
 def _splits(reader: formats.Reader, request: Request) -> dict[str, str]:
     found = reader.splits(request.source)
     if not found:
-        raise UserError(
+        raise formats.unreadable(request.source) or UserError(
             f"no rows of the format {request.kind}", where=str(request.source), remedy="is it the right file or folder?"
         )
     unknown = next((name for name in request.splits if name not in found), None)

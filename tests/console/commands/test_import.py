@@ -76,6 +76,22 @@ def test_validate_refuses_a_pool_with_questions_of_a_benchmark_and_names_both(go
     assert code == 2 and "--against: is for a dataset" in err
 
 
+@pytest.mark.parametrize("command", [("validate",), ("import", "auto")])
+def test_a_file_that_is_cut_off_is_refused_with_the_cause(gog, tmp_path, command):
+    source = write_parquet(tmp_path / "trunc.parquet", [fvqa_row(1)])
+    source.write_bytes(source.read_bytes()[:-20])
+    code, _, err = gog(*command, source, *([tmp_path / "out"] if "import" in command else []))
+    assert code == 2 and err.startswith(f"gog: {source}: not a readable .parquet file") and "fetch it again" in err
+
+
+def test_a_split_that_is_named_twice_is_refused(gog, tmp_path):
+    write_images(tmp_path, "1.jpg")
+    source = write_lines(tmp_path / "a.jsonl", row(1))
+    code, _, err = gog("import", "plain", source, tmp_path / "out", "--split", "a=train", "--split", "a=test")
+    assert code == 2 and err == "gog: --split: 'a' is named twice (import it once, under one name)\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_mark_without_a_value_is_refused(gog, tmp_path):
     source = write_lines(tmp_path / "a.jsonl", row(1))
     code, _, err = gog("import", "plain", source, tmp_path / "out", "--only", "language")

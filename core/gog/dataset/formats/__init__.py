@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from gog.dataset.foreign import tables
+from gog.dataset.foreign import files, tables
 from gog.dataset.records import Question
 from gog.errors import UserError
 
@@ -106,7 +106,11 @@ def find(path: Path, name: str | None = None) -> Reader:
 
 
 def recognise(path: Path) -> str:
-    """The name of the format of a path. Raises UserError as `find`."""
+    """The name of the format of a path.
+
+    Raises:
+        UserError: as `find`, and where no record can be read: for that reason.
+    """
     tables.refuse_pickle(path)
     found = [each for each in names() if load(each).detect(path)]
     if OWN in found:  # whose rows are plain ones, too
@@ -115,6 +119,10 @@ def recognise(path: Path) -> str:
         raise UserError(f"may be of the formats {', '.join(found)}", where=str(path), remedy="name one of them")
     if found:
         return found[0]
+    if load(OWN).splits(path):
+        return OWN  # named as gog's splits are; its reader names every faulty line
+    if (error := unreadable(path)) is not None:
+        raise error
     if not path.is_file():
         return OWN
     raise UserError(
@@ -122,6 +130,12 @@ def recognise(path: Path) -> str:
         where=str(path),
         remedy=f"set data.format: {', '.join(names())}, or module:factory",
     )
+
+
+def unreadable(path: Path) -> UserError | None:
+    """Why nothing can be read at a path: the error of its first file of which no record can be read; None if none is."""
+    errors = (tables.unreadable(file) for file in files.of(path) if tables.is_table(file))
+    return next((error for error in errors if error is not None), None)
 
 
 def read(

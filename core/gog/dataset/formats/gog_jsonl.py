@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import codecs
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from gog.dataset import jsonl, paths, records
+from gog.dataset.foreign import tables
 from gog.dataset.formats import Row
 from gog.errors import UserError
 
@@ -23,13 +22,13 @@ class Reader:
     """Reads a gog dataset folder."""
 
     def detect(self, path: Path) -> bool:
-        return bool(self.splits(path))
+        return any(_has_questions(path / f"{split}.jsonl") for split in self.splits(path))
 
     def splits(self, path: Path) -> tuple[str, ...]:
         """`train` and `test` where they exist, then other files whose first line looks like a question."""
         usual = [split for split in USUAL_SPLITS if (path / f"{split}.jsonl").is_file()]
         others = sorted(each.stem for each in path.glob("*.jsonl") if each.stem not in usual and _has_questions(each))
-        return (*usual, *others)
+        return (*usual, *others)  # a usual name says too little to recognise the format, which `detect` does
 
     def rows(self, path: Path, split: str) -> Iterator[Row | UserError]:
         for line in jsonl.scan(path / f"{split}.jsonl", records.Question):
@@ -42,11 +41,5 @@ class Reader:
 
 
 def _has_questions(path: Path) -> bool:
-    """Whether the first line that is not blank looks like a question."""
-    try:
-        with path.open("rb") as stream:
-            first = next((line for line in stream if line.strip()), b"")
-        found = json.loads(first.removeprefix(codecs.BOM_UTF8))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and found.keys() >= FIELDS
+    """Whether the first line that can be read looks like a question."""
+    return tables.first(path).keys() >= FIELDS
