@@ -93,7 +93,7 @@ def test_errors_of_several_files_are_reported_at_once_and_in_their_order(folder:
     (folder.root / "index").mkdir()
     (folder.root / "index" / "images.jsonl").write_text('{"image": "../a.png", "title": "Ada"}')
     assert [error.split(": ")[0] for error in folder.report("train", "test")] == [
-        *("train.jsonl:1", "train.jsonl:2", "train.jsonl:3", "test.jsonl", "index/images.jsonl:1", "corpus.jsonl:1")
+        *("train.jsonl:1", "train.jsonl:2", "train.jsonl:3", str(folder.root), "index/images.jsonl:1", "corpus.jsonl:1")
     ]
 
 

@@ -118,6 +118,32 @@ def test_a_folder_that_no_format_recognises_is_reported_as_an_incomplete_one(tmp
         dataset.check(tmp_path, ["test"])
 
 
+def test_splits_that_a_file_of_another_format_does_not_have_are_one_error_with_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "mini.jsonl"
+    path.write_text('{"question": "who?", "answer": "Ada", "image": "1.jpg"}\n')
+    with pytest.raises(UserError) as caught:
+        dataset.check(path, ["train", "test"])
+    remedy = f"gog import plain {path} FOLDER --split mini=train"
+    assert str(caught.value) == f"{path}: has no split train or test; it has mini ({remedy})"
+
+
+def test_a_split_that_an_outside_reader_does_not_have_is_refused(path: Path) -> None:
+    write(path, item(1))
+    with pytest.raises(UserError, match=r"has no split test; it has train .*name another split in stages\.evaluate"):
+        dataset.check(path, ["train", "test"], format=OUTSIDE_NAME)
+
+
+def test_a_folder_without_rows_of_the_format_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^[^\n]*: no rows of the format \(is it the right file or folder\?\)$"):
+        dataset.check(tmp_path, ["train", "test"], format="plain")
+
+
+def test_a_stage_that_reads_a_split_under_another_name_is_refused_with_both(tmp_path: Path) -> None:
+    (tmp_path / "eval.jsonl").write_text('{"id": "q1", "image": "a.png", "question": "who?", "answers": ["Ada"]}')
+    with pytest.raises(UserError, match=r"has no split train; it has eval \(import with --split eval=train\)"):
+        dataset.read_questions(tmp_path, "train")
+
+
 def test_a_file_that_no_format_recognises_is_refused_with_the_formats_there_are(path: Path) -> None:
     write(path, item(1))
     with pytest.raises(UserError, match=rf"train\.json: the format .* \(set data\.format: {CHOICES}"):

@@ -42,7 +42,7 @@ def damage(pool: Path, how: str) -> str:
         return f"{train}:1: image 'q1.png': not a readable image: "
     if how == "no split":
         (pool / "test.jsonl").unlink()
-        return f"{pool}/test.jsonl: cannot read: No such file or directory (is the dataset folder complete?)"
+        return f"{pool}: has no split test; it has train (add test.jsonl, or name another split in stages.evaluate)"
     (pool / "corpus.jsonl").write_text('{"title": "a page"}')
     return f"{pool}/corpus.jsonl:1: text: Field required (correct or remove the line)"
 

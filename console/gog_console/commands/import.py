@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gog import wording
@@ -85,4 +85,17 @@ def print_summary(progress: importing.Progress, request: importing.Request) -> N
     if progress.faults:
         beside = request.target.with_name(f"{request.target.name}.{importing.FAULTS}")
         print(f"left out: {progress.faults:,} faulty rows, listed in {beside}")
+    if (note := _missing(progress.taken)) is not None:
+        print(f"note: {note}")
     print(f"format: {request.kind}. Next: gog validate {request.target}")
+
+
+def _missing(taken: Iterable[str]) -> str | None:
+    """The note about splits that stages read and that were not made."""
+    made = set(taken)
+    missing = {split: reader for split, reader in formats.USUAL.items() if split not in made}
+    if not missing:
+        return None
+    what = ", and ".join(f"no split {split}, which {reader} reads" for split, reader in missing.items())
+    other = next((each for each in sorted(made) if each not in formats.USUAL), None)
+    return what if other is None else f"{what}; to make one, import with --split {other}={next(iter(missing))}"

@@ -72,9 +72,13 @@ def errors(
 ) -> Iterator[UserError]:
     """The errors of a dataset in the order of its files and lines, by batches of images. Raises UserError where no
     reader fits."""
-    reader = formats.find(path, format)
-    for split in splits:
-        yield from _image_errors(_shown(row, limits) for row in formats.read(reader, path, split))
+    reader, wanted = formats.find(path, format), tuple(splits)
+    missing = formats.missing_splits(reader, path, wanted)
+    for split in wanted:
+        if split not in missing:
+            yield from _image_errors(_shown(row, limits) for row in formats.read(reader, path, split))
+        elif split == missing[0]:  # one error for all of them
+            yield formats.no_splits(reader, path, missing)
     if (path / INDEX).is_file():
         yield from _image_errors(_indexed(path))
     if (path / CORPUS).is_file():

@@ -11,6 +11,7 @@ import pytest
 from support.foreign_files import fvqa_row, jpeg, write_images, write_lines, write_parquet
 
 from gog import dataset
+from gog.errors import UserError
 from gog_console import cli
 
 
@@ -34,7 +35,11 @@ def test_a_parquet_file_is_recognised_imported_and_valid(gog, tmp_path):
     source = write_parquet(tmp_path / "fvqa_train.parquet", [fvqa_row(1), fvqa_row(2)])
     code, out, err = gog("import", "auto", source, tmp_path / "out")
     assert (code, err) == (0, "")
-    assert out == f"{tmp_path}/out/train.jsonl: 2 questions\nformat: mmsearch-r1. Next: gog validate {tmp_path}/out\n"
+    assert out.splitlines() == [
+        f"{tmp_path}/out/train.jsonl: 2 questions",
+        "note: no split test, which evaluation reads",
+        f"format: mmsearch-r1. Next: gog validate {tmp_path}/out",
+    ]
     code, out, _ = gog("validate", tmp_path / "out")
     assert code == 0 and out == f"{tmp_path}/out: train: 2 questions, format gog-jsonl\n"
 
@@ -44,6 +49,20 @@ def test_validate_takes_parquet_under_any_name_for_a_dataset(gog, tmp_path, name
     source = write_parquet(tmp_path / name, [fvqa_row(1)])
     code, out, _ = gog("validate", source)
     assert code == 0 and out == f"{source}: mini_data: 1 question, format mmsearch-r1\n"
+
+
+def test_an_import_without_the_splits_that_stages_read_says_how_to_make_one(gog, tmp_path):
+    source = write_parquet(tmp_path / "fvqa_mini.parquet", [fvqa_row(1)])
+    note = "no split train, which training reads, and no split test, which evaluation reads"
+    _, out, _ = gog("import", "mmsearch-r1", source, tmp_path / "out")
+    assert f"note: {note}; to make one, import with --split fvqa_mini=train\n" in out
+    with pytest.raises(UserError) as caught:
+        dataset.check(tmp_path / "out", ["train", "test"])
+    assert str(caught.value) == (
+        f"{tmp_path}/out: has no split train or test; it has fvqa_mini (import with --split fvqa_mini=train)"
+    )
+    gog("import", "mmsearch-r1", source, tmp_path / "pool", "--split", "fvqa_mini=train")
+    dataset.check(tmp_path / "pool", ["train"])
 
 
 def test_validate_names_file_row_field_and_remedy_of_a_faulty_row(gog, tmp_path):

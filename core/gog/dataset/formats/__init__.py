@@ -13,17 +13,19 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 from gog.dataset.foreign import files, tables
 from gog.dataset.records import Question
-from gog.errors import UserError
+from gog.errors import UnreadableFile, UserError
 
 OWN = "gog-jsonl"
 """The format that gog writes and that stages read."""
+USUAL = {"train": "training", "test": "evaluation"}
+"""The splits that stages read unless the manifest names others, and what reads them."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def read(
         split: which rows.
         leave_out: called with each row that the format leaves out.
     """
+    if missing := missing_splits(reader, path, [split]):
+        yield no_splits(reader, path, missing)
+        return
     ids: set[str] = set()
     empty = True
     for row in reader.rows(path, split):
@@ -164,4 +169,54 @@ def read(
         yield row
     if empty:
         where = path / f"{split}.jsonl" if path.is_dir() else path
-        yield UserError("no questions", where=str(where), remedy="give at least one line")
+        yield UnreadableFile("no questions", where=str(where), remedy="give at least one line")
+
+
+def missing_splits(reader: Reader, path: Path, wanted: Iterable[str]) -> list[str]:
+    """Those of the wanted splits that a dataset does not have.
+
+    Args:
+        reader: of the dataset's format.
+        path: the dataset.
+        wanted: names of splits.
+
+    Returns:
+        Their names. None of a folder in gog's own form without any split, because its files are what is missing.
+    """
+    found = reader.splits(path)
+    if not _is_own(reader):
+        return [each for each in dict.fromkeys(wanted) if each not in found]
+    return [each for each in dict.fromkeys(wanted) if found and not (path / f"{each}.jsonl").is_file()]
+
+
+def no_splits(reader: Reader, path: Path, missing: Sequence[str]) -> UnreadableFile:
+    """The error for all splits that a dataset does not have, with what to do.
+
+    Args:
+        reader: of the dataset's format.
+        path: the dataset.
+        missing: names of splits, as `missing_splits` gives them.
+    """
+    found = reader.splits(path)
+    if not found:
+        return UnreadableFile("no rows of the format", where=str(path), remedy="is it the right file or folder?")
+    what = f"has no split {' or '.join(missing)}; it has {', '.join(found)}"
+    other = next((each for each in found if each not in USUAL), None)
+    if other is None:
+        remedy = f"add {missing[0]}.jsonl" if _is_own(reader) else "is the file or folder complete?"
+    else:
+        command = "import with" if _is_own(reader) else f"gog import {_kind(reader)} {path} FOLDER"
+        remedy = f"{command} --split {other}={missing[0]}"
+    if "train" not in missing:
+        remedy += ", or name another split in stages.evaluate"
+    return UnreadableFile(what, where=str(path), remedy=remedy)
+
+
+def _is_own(reader: Reader) -> bool:
+    return type(reader) is type(load(OWN))
+
+
+def _kind(reader: Reader) -> str:
+    """What `gog import` calls the format of a reader, as far as that is known."""
+    package, _, module = type(reader).__module__.rpartition(".")
+    return module.replace("_", "-") if package == __name__ else "KIND"
