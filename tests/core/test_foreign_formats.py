@@ -250,42 +250,6 @@ def test_mars_reads_the_lines_that_its_meta_file_names_and_compares_their_number
     assert "length: 171" in only_error("sensenova-mars", meta, "mmsearch")
 
 
-# ---- Conversations
-
-
-def test_sharegpt_asks_its_first_turn_and_takes_the_answer_of_its_last(tmp_path):
-    write_images(tmp_path, "1.jpg")
-    turns = [
-        {"from": "human", "value": "<image>who?"},
-        {"from": "gpt", "value": "<tool_call>…</tool_call>"},
-        {"from": "observation", "value": "Ada"},
-        {"from": "gpt", "value": "<think>x</think><answer>Ada</answer>"},
-    ]
-    path = tmp_path / "sft_train.json"
-    path.write_text(json.dumps([{"conversations": turns, "images": ["1.jpg"], "system": "s", "tools": "t"}]))
-    (question,) = questions("sharegpt", path, "train")
-    assert (question.question, question.answers) == ("who?", ("Ada",)) and formats.recognise(path) == "sharegpt"
-
-
-def test_a_conversation_about_two_images_is_refused_by_name(tmp_path):
-    turns = [{"from": "human", "value": "<image><image>who?"}, {"from": "gpt", "value": "Ada"}]
-    path = write_lines(tmp_path / "train.jsonl", {"conversations": turns, "images": [list(jpeg()), list(jpeg())]})
-    assert "images: 2 images; a question of gog is about one" in only_error("sharegpt", path, "train")
-
-
-def test_messages_are_read_with_images_beside_them_or_as_parts(tmp_path):
-    write_images(tmp_path, "1.jpg")
-    asked = {"role": "user", "content": "<image>who?"}
-    uri = {"url": f"data:image/jpeg;base64,{base64_of(jpeg())}"}
-    parts = {"role": "user", "content": [{"type": "image_url", "image_url": uri}, {"type": "text", "text": "who?"}]}
-    path = write_lines(
-        tmp_path / "train.jsonl",
-        {"messages": [asked, {"role": "assistant", "content": "Ada"}], "images": ["1.jpg"]},
-        {"messages": [parts], "solution": "Bob"},
-    )
-    assert [each.answers for each in questions("ms-swift", path, "train")] == [("Ada",), ("Bob",)]
-
-
 # ---- Plain rows and folders of Hugging Face
 
 

@@ -139,6 +139,11 @@ def _of_range(value: Mapping[str, Any], field: str) -> list[str]:
     raise Fault(field, f"is an object with {', '.join(sorted(map(str, value))) or 'nothing'}, which holds no answer")
 
 
+def is_tagged(reply: str) -> bool:
+    """Whether a reply marks its answer with <answer>…</answer>."""
+    return _ANSWER.search(reply) is not None
+
+
 def final_answer(reply: str, field: str) -> str:
     """The answer that a reply of an assistant ends with: its last answer tag or box, else the whole of a short reply.
 

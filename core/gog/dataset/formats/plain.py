@@ -39,7 +39,8 @@ class Reader(TableReader):
 
     def has(self, record: Mapping[str, Any]) -> bool:
         known = any(fields <= record.keys() for fields in _OTHERS)
-        return not known and all(any(name in record for name in names) for names in (QUESTIONS, ANSWERS, IMAGES))
+        asked = any(name in record and not isinstance(record[name], list) for name in QUESTIONS)  # a list: ms-swift
+        return not known and asked and all(any(name in record for name in names) for names in (ANSWERS, IMAGES))
 
     def detect(self, path: Path) -> bool:
         return files.is_hugging_face(path) == self.OF_HUGGING_FACE and super().detect(path)
