@@ -99,6 +99,39 @@ def test_infoseek_accepts_the_value_of_a_numerical_range(tmp_path):
     assert questions("infoseek", path, "validation", images)[0].answers == ("12",)
 
 
+def entities(path, *pairs):
+    return write_lines(
+        path, *({"data_id": f"infoseek_train_{n:08}", "entity_id": f"Q{n}", "entity_text": text} for n, text in pairs)
+    )
+
+
+@pytest.mark.parametrize("folder", ["", "kb_mapping"])
+def test_questions_of_infoseek_get_their_entities_by_data_id_in_whatever_order(tmp_path, folder):
+    images = write_images(tmp_path / "oven", *(f"oven_{n:08}.jpg" for n in (1, 2, 3)))
+    path = write_lines(tmp_path / "kb" / "infoseek_train.jsonl", *(infoseek(n) for n in (1, 2, 3)))
+    entities(tmp_path / "kb" / folder / "infoseek_train_withkb.jsonl", (9, "Other"), (2, "Engine"), (1, "Tower"))
+    assert formats.load("infoseek").splits(tmp_path / "kb") == ("train",)
+    marks = [
+        each.evidence.model_extra.get("entity") for each in questions("infoseek", tmp_path / "kb", "train", images)
+    ]
+    assert marks == ["Tower", "Engine", None]
+    assert len(questions("infoseek", path, "train", images)) == 3
+
+
+def test_a_mapping_of_infoseek_that_is_cut_off_is_one_error(tmp_path):
+    images = write_images(tmp_path, "oven_00000001.jpg", "oven_00000002.jpg")
+    path = write_lines(tmp_path / "infoseek_train.jsonl", infoseek(1), infoseek(2))
+    (tmp_path / "infoseek_train_withkb.jsonl").write_text('{"data_id": "infos')
+    assert "infoseek_train_withkb.jsonl:1: the last line is cut off" in only_error("infoseek", path, "train", images)
+
+
+def test_the_mapping_of_infoseek_is_refused_in_place_of_its_questions(tmp_path):
+    path = entities(tmp_path / "infoseek_train_withkb.jsonl", *((n, "Tower") for n in range(9)))
+    assert "maps questions to entities and holds none (name infoseek_train.jsonl;" in only_error(
+        "infoseek", path, "train"
+    )
+
+
 # ---- SimpleVQA
 
 
