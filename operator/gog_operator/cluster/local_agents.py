@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gog import adapters, offers, store
+from gog import offers, store
 from gog import spec as settings
 from gog.errors import UserError
 from gog.offers import Asked
@@ -99,6 +99,8 @@ class LocalAgents:
 
 def fetched(kept: settings.StoreSpec, ref: str, folder: Path) -> str:
     """Folder below another one with a checkpoint's policy as one adapter. Raises UserError, store.Unavailable."""
+    from gog import adapters  # with numpy, as above
+
     target = folder / offers.name_of(ref)
     if not target.exists():  # a checkpoint never changes
         folder.mkdir(parents=True, exist_ok=True)
