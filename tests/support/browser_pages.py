@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import support.view_builders as viewers
 from gog import store
 from gog_console.viewer import sources
 from gog_console.viewer.tokens import Vocabulary
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def visit(page, viewer, link: str = "") -> None:

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 import support.report_builders as builders
-from support.browser_pages import CHROMIUM
+from support.browser import CHROMIUM
 from support.builders import make_image, make_trajectory, make_turn
 from support.report_pages import EVIL, data_of, page_of, without_data, write
 

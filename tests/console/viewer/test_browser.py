@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import support.view_builders as viewers
 from support import report_builders, report_objects
-from support.browser_pages import CHROMIUM, current, one, opened, press, visit
+from support.browser import CHROMIUM
+from support.browser_pages import current, one, opened, press, visit
 
 from gog import store, trajectory_zip
 from gog.images import Image

@@ -6,7 +6,8 @@ import json
 
 import pytest
 import support.view_builders as viewers
-from support.browser_pages import CHROMIUM, one, opened, press, visit
+from support.browser import CHROMIUM
+from support.browser_pages import one, opened, press, visit
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the viewer was not tried in a browser: there is no Chromium")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import support.view_builders as viewers
-from support.browser_pages import CHROMIUM, visit
+from support.browser import CHROMIUM
+from support.browser_pages import visit
 
 from gog.errors import UserError
 from gog_console.viewer import dumps, sources
