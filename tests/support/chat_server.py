@@ -38,6 +38,18 @@ def refusal(message: str, status: int = 400) -> Answer:
     return status, {"error": {"message": message, "type": "invalid_request_error"}}
 
 
+class Script:
+    """A policy that writes these turns, by how many turns the conversation has; `before` runs first."""
+
+    def __init__(self, *turns: str) -> None:
+        self.turns, self.before = turns, lambda request: None
+
+    def __call__(self, request: dict[str, Any]) -> Answer:
+        self.before(request)
+        written = sum(message["role"] == "assistant" for message in request["messages"])
+        return completion(self.turns[min(written, len(self.turns) - 1)])
+
+
 @contextlib.contextmanager
 def serving(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[ChatServer]:
     """Serves /v1/chat/completions, and /v1/models. answer: body of a request -> status and body of its response."""

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from support.browser import browser, page  # noqa: F401
 
 from gog import adapters as lora
 from gog import spec

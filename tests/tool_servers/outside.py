@@ -48,6 +48,14 @@ class Sizes:
         return [Found(hits, cost_usd=0.015, credit_usd=74.25)]
 
 
+class Mirrored:
+    """An image search that finds the image itself, mirrored."""
+
+    def search(self, images: Sequence[Image], tops: Sequence[int]) -> list[Found]:
+        mirrored = [tool_api.encode_image(Image(each.pixels[:, ::-1])) for each in images]
+        return [Found([tool_api.SearchHit(title="mirrored", thumbnail=each)]) for each in mirrored]
+
+
 class Files:
     """A text search over the files of a dataset folder."""
 
@@ -60,6 +68,17 @@ class Files:
             Found([tool_api.SearchHit(title=name) for name in self.names if query in name][:top])
             for query, top in zip(queries, tops, strict=True)
         ]
+
+
+class HostilePages:
+    """A text search that finds pages with this text, one of them at an address that a browser would run."""
+
+    def __init__(self, *, text: str) -> None:
+        urls = ("https://example.org/a", "javascript:window.owned=1")
+        self.hits = [tool_api.SearchHit(title=text, url=url, text=text) for url in urls]
+
+    def search(self, queries: Sequence[str], tops: Sequence[int]) -> list[Found]:
+        return [Found(self.hits) for _ in queries]
 
 
 class Agreeable:

@@ -15,6 +15,7 @@ import openai
 import pytest
 from support import chat_server
 from support.builders import make_trajectory, make_turn
+from support.chat_server import Script
 
 from gog import prompts, tool_api
 from gog.chat_messages import Completion
@@ -39,18 +40,6 @@ def asking(text: str = "what is the height ?", url: str = PICTURE) -> list[dict[
     return [
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]}
     ]
-
-
-class Script:
-    """A policy that writes these turns, by how many turns the conversation has; `before` runs first."""
-
-    def __init__(self, *turns: str) -> None:
-        self.turns, self.before = turns, lambda request: None
-
-    def __call__(self, request: dict[str, Any]) -> chat_server.Answer:
-        self.before(request)
-        written = sum(message["role"] == "assistant" for message in request["messages"])
-        return chat_server.completion(self.turns[min(written, len(self.turns) - 1)])
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,10 @@ def _observation(seen: Observation) -> dict[str, Any]:
     return {
         "tool": seen.tool,
         "text": seen.text.replace(prompts.IMAGE, "[image]"),
-        "candidates": [{"number": each.number, "box": each.box, "score": each.score} for each in seen.candidates],
+        "candidates": [
+            {"number": each.number, "box": each.box, "score": each.score, "image": each.image}
+            for each in seen.candidates
+        ],
         "results": [{"title": each.title, "url": each.url} for each in seen.results],
         "failures": [each.kind for each in seen.failures],
         "seconds": seen.seconds,

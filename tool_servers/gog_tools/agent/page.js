@@ -36,11 +36,14 @@ async function take(file) {
   at("boxes").replaceChildren();
 }
 
+// Candidates keep their numbers, so earlier boxes stay; an offer that begins at 1 replaces those before. Boxes inside images
+// that a search returned have no place here.
 function drawBoxes(candidates) {
   const shown = at("image");
   const svg = at("boxes");
   svg.setAttribute("viewBox", `0 0 ${shown.naturalWidth} ${shown.naturalHeight}`);
-  svg.replaceChildren(...candidates.map((each) => {
+  if (candidates[0].number === 1) svg.replaceChildren();
+  svg.append(...candidates.filter((each) => !each.image).map((each) => {
     const [x0, y0, x1, y1] = each.box;
     const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
     for (const [name, value] of Object.entries({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 })) box.setAttribute(name, value);
@@ -120,6 +123,7 @@ async function ask(question, signal) {
 
 at("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
+  if (running) return; // Enter, while an answer is awaited
   if (!image) return showAnswer("Choose an image first.", [], true);
   at("steps").replaceChildren();
   at("boxes").replaceChildren();
@@ -132,6 +136,8 @@ at("ask").addEventListener("submit", async (event) => {
   } catch (error) {
     showAnswer(error.name === "AbortError" ? "Stopped." : error.message, [], error.name !== "AbortError");
   } finally {
+    running = null;
+    for (const item of at("steps").querySelectorAll(".waiting")) item.classList.remove("waiting");
     at("send").disabled = false;
     at("stop").hidden = true;
   }
@@ -142,7 +148,7 @@ for (const name of ["dragover", "dragenter"]) at("drop").addEventListener(name, 
 for (const name of ["dragleave", "drop"]) at("drop").addEventListener(name, () => at("drop").classList.remove("over"));
 document.addEventListener("paste", (event) => take([...event.clipboardData.files][0]));
 at("question").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey) {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     at("ask").requestSubmit();
   }
