@@ -1,7 +1,8 @@
 """`gog validate DATASET`: every line, image and box of a dataset, and what makes it unfit to learn from or to compare by.
 
 Errors are rows that no run can use, and questions of a benchmark (`--against`) among the others. Notes are what a run
-would take without a word: answers within questions, and questions that occur twice.
+would take without a word: answers within questions, questions that occur twice, and questions of `train` that are like
+those of another split. Only a run knows which splits it evaluates, so there those that are the same are errors.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gog import dataset, images, wording
-from gog.dataset import checks, formats, likeness
+from gog.dataset import checks, formats, likeness, overlap
 from gog.errors import UserError
 
 SHOWN = 10
@@ -40,6 +41,9 @@ def check(path: Path, against: Sequence[Path]) -> None:
         leaks = [(each.known.id, repr(each.leak)) for each in found if each.leak]
         _note(split, leaks, "question {} gives its answer away: {}")
         _note(split, list(_repeated(found)), "question {} repeats question {}")
+    if overlap.TRAIN in splits:
+        for sentence in overlap.sentences(overlap.find(path, splits, format=name, most=None)):
+            print(f"note: {sentence}")
 
 
 @dataclass(frozen=True)

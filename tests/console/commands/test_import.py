@@ -31,6 +31,12 @@ def row(number, **changes):
     return {"id": f"q{number}", "question": f"who is number {number}?", "answer": "Ada", "image": "1.jpg", **changes}
 
 
+def own(number, **changes):
+    """A line of gog's own form."""
+    line = {"id": f"q{number}", "question": f"who is number {number}?", "answers": [f"Ada {number}"], "image": "1.jpg"}
+    return line | changes
+
+
 def test_a_parquet_file_is_recognised_imported_and_valid(gog, tmp_path):
     source = write_parquet(tmp_path / "fvqa_train.parquet", [fvqa_row(1), fvqa_row(2)])
     code, out, err = gog("import", "auto", source, tmp_path / "out")
@@ -81,6 +87,18 @@ def test_validate_notes_answers_in_questions_and_repeated_questions(gog, tmp_pat
     code, out, _ = gog("validate", write_lines(tmp_path / "pool.jsonl", *lines))
     assert code == 0 and "note: pool: question q2 gives its answer away: 'Ada Lovelace'" in out
     assert "note: pool: question q3 repeats question q1" in out
+
+
+def test_validate_notes_questions_of_train_that_another_split_has_too(gog, tmp_path):
+    write_images(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "small.jpg").write_bytes(jpeg(40, width=128, height=96))
+    write_lines(tmp_path / "train.jsonl", own(1), own(2, image="2.jpg"), own(3, image="small.jpg"))
+    write_lines(tmp_path / "test.jsonl", own(1, id="t1"), own(3, id="t3"))
+    code, out, _ = gog("validate", tmp_path)
+    assert code == 0
+    assert "note: question 'q1' of train is 't1' of test: the same question about the same image\n" in out
+    assert "note: question 'q3' of train is 't3' of test: the same question about the same image, scaled or" in out
+    assert out.count("note: question") == 2
 
 
 def test_validate_refuses_a_pool_with_questions_of_a_benchmark_and_names_both(gog, tmp_path):
