@@ -30,6 +30,7 @@ from gog import (
     trajectory_zip,
 )
 from gog import spec as settings
+from gog.dataset import formats, overlap
 from gog.errors import ServiceDown, UserError
 from gog.store import faults
 from gog.tracing import otlp
@@ -42,23 +43,25 @@ GPUS = ("nvidia[0-9]*", "kfd", "dxg", "dri/renderD*", "accel/*")
 SHIPPED_MODEL, SHIPPED_DEMONSTRATIONS = "tiny", "sample"
 
 
-def check(thing: Object, where: str) -> None:
+def check(thing: Object, where: str) -> list[str]:
     """Checks everything that an object of a manifest refers to.
 
     Args:
         thing: The object.
         where: Its manifest, with which messages begin.
 
+    Returns:
+        A sentence for each thing that a run can use and its user should know.
+
     Raises:
         UserError: an input is missing or unusable. Names the first one, or several lines of a dataset.
     """
     where = f"{where}: spec"
-    used = stages(thing)
+    used, notes = stages(thing), list[str]()
     if (data := getattr(thing.spec, "data", None)) is not None:
         model = getattr(thing.spec, "model", None)
         limits = limits_of(model) if isinstance(model, settings.ModelSpec) else None
-        check_data(data, splits(used), f"{where}.data", getattr(thing.spec, "store", None), limits)
-        check_sizes(data, compared_on(used), f"{where}.data")
+        notes = check_data(data, used, f"{where}.data", getattr(thing.spec, "store", None), limits)
     model = getattr(thing.spec, "model", None)
     if isinstance(model, settings.ModelSpec):  # an endpoint's model is a name
         check_model(model, f"{where}.model.base", getattr(thing.spec, "store", None))
@@ -82,6 +85,7 @@ def check(thing: Object, where: str) -> None:
         otlp.require(f"{where}.traces")
     if (kept := getattr(thing.spec, "store", None)) is not None:
         reachable(kept)
+    return notes
 
 
 def reachable(kept: settings.StoreSpec) -> store.Store:
@@ -108,8 +112,13 @@ def stages(thing: Object) -> dict[str, settings.Spec]:
 
 def splits(used: dict[str, settings.Spec]) -> tuple[str, ...]:
     """The splits of the dataset that these stages read."""
-    train = ("train",) if used.keys() & {"curate", "stratify", "grpo"} else ()
+    train = (overlap.TRAIN,) if _learns(used) else ()
     return (*train, *(each.split for each in compared_on(used)))
+
+
+def _learns(used: dict[str, settings.Spec]) -> bool:
+    """Whether these stages read the questions of `train`."""
+    return bool(used.keys() & {"curate", "stratify", "grpo"})
 
 
 def compared_on(used: dict[str, settings.Spec]) -> tuple[settings.BenchmarkSettings, ...]:
@@ -117,35 +126,35 @@ def compared_on(used: dict[str, settings.Spec]) -> tuple[settings.BenchmarkSetti
     return next((each.compared_on for each in used.values() if isinstance(each, settings.EvaluateSettings)), ())
 
 
-def check_sizes(data: settings.DataSpec, wanted: Sequence[settings.BenchmarkSettings], where: str) -> None:
-    """Raises UserError where a benchmark in a folder on this machine has another number of questions than it must have."""
-    folder = data.path or (data.uri or "").removeprefix("file://")
-    for each in wanted:
-        if folder and each.expected is not None and (Path(folder) / f"{each.split}.jsonl").is_file():
-            file = Path(folder) / f"{each.split}.jsonl"
-            with file.open("rb") as lines:  # each was read as a question before
-                found = sum(bool(line.strip()) for line in lines)
-            benchmarks.check(each.called, found, each.expected, where=f"{where}: {file.name}")
+def local_data(data: settings.DataSpec) -> Path | None:
+    """Where a dataset is on this machine; None for one that is elsewhere or is generated."""
+    given = data.path or (data.uri if data.uri and data.uri.startswith("file://") else "")
+    return Path(given.removeprefix("file://")) if given else None
 
 
 def check_data(
     data: settings.DataSpec,
-    wanted: tuple[str, ...],
+    used: dict[str, settings.Spec],
     where: str,
     own: settings.StoreSpec | None = None,
     limits: image_limits.ImageLimits | None = None,
-) -> None:
-    """Checks that a dataset exists, and every line and image of one on this machine.
+) -> list[str]:
+    """Checks that a dataset exists; of one on this machine every line and image, sizes of benchmarks, and that it does not
+    train on what it evaluates.
 
     Args:
         data: Location of the dataset.
-        wanted: Splits that will be read.
+        used: Settings of the stages that read it, by kind.
         where: Field of the manifest, for messages.
         own: The run's store, whose options also apply to a dataset in a store.
         limits: Image sizes that the model accepts; None for those of Qwen-VL.
 
+    Returns:
+        A sentence for each question that is perhaps an evaluated one, as far as they are shown.
+
     Raises:
-        UserError: there is no dataset, or lines and images that a run cannot use.
+        UserError: there is no dataset, or lines and images that a run cannot use, or questions that are both trained on
+            and evaluated.
     """
     if data.uri is not None and data.uri.startswith("s3://"):
         options = (own or settings.StoreSpec(uri=data.uri)).model_copy(update={"uri": data.uri})
@@ -153,18 +162,41 @@ def check_data(
             raise UserError(
                 "holds no dataset", where=f"{where}.uri: {data.uri}", remedy=f"`gog move push FOLDER {data.uri}`"
             )
-        return
+        return []
     if data.uri is not None:
         mounts.folder(data.uri)  # refuses a volume, which only a pod has
-    given = data.path or (data.uri or "").removeprefix("file://")
-    if not given:
-        return
-    if not Path(given).exists():
+    given = local_data(data)
+    if given is None:
+        return []
+    if not given.exists():
         field = "path" if data.path else "uri"
         raise UserError(
             f"no file or folder {given}", where=f"{where}.{field}", remedy="a path is relative to this folder"
         )
-    dataset.check(Path(given), wanted, format=data.format, limits=limits or image_limits.QWEN_VL)
+    name = data.format or formats.recognise(given)  # once, because it lists every file of the folder
+    dataset.check(given, splits(used), format=name, limits=limits or image_limits.QWEN_VL)
+    _check_sizes(given, name, compared_on(used), where)
+    return _check_overlap(given, name, used, where)
+
+
+def _check_sizes(path: Path, format: str, wanted: Sequence[settings.BenchmarkSettings], where: str) -> None:
+    """Raises UserError where a benchmark has another number of questions than it must have."""
+    for each in wanted:
+        if each.expected is not None:
+            found = sum(1 for _ in formats.read(formats.load(format), path, each.split))
+            benchmarks.check(each.called, found, each.expected, where=f"{where}: {each.split}.jsonl")
+
+
+def _check_overlap(path: Path, format: str, used: dict[str, settings.Spec], where: str) -> list[str]:
+    """Sentences about questions of `train` that are like evaluated ones. Raises UserError for those that are the same."""
+    evaluated = [each.split for each in compared_on(used)]
+    if not _learns(used) or not evaluated:
+        return []
+    found = overlap.find(path, evaluated, format=format)
+    if same := [each for each in found.shared if each.is_same]:
+        raise overlap.refusal(same, where)
+    notes = [f"{where}: evaluate asks {overlap.TRAIN}, so its figures show what was remembered"]
+    return [*(notes if overlap.TRAIN in evaluated else []), *overlap.sentences(found)]
 
 
 def limits_of(model: settings.ModelSpec) -> image_limits.ImageLimits:

@@ -202,3 +202,80 @@ def test_a_benchmark_of_another_size_is_refused_before_the_run(harness):
     pool = harness.folder / "pool"
     (pool / "mmsearch.jsonl").write_text((pool / "test.jsonl").read_text())
     assert "data: mmsearch.jsonl: 1 questions, and mmsearch has 171" in refusal(harness, path)
+
+
+# ---- Questions that are trained on and evaluated
+
+
+def share(pool: Path, split: str = "test", **changes) -> None:
+    """Gives a split a line of `train`, with changes."""
+    line = json.loads((pool / "train.jsonl").read_text()) | {"id": "t1"} | changes
+    (pool / f"{split}.jsonl").write_text(json.dumps(line))
+
+
+def test_a_question_that_is_trained_on_and_evaluated_is_refused_by_run_and_validate(harness):
+    path = harness.write()
+    share(harness.folder / "pool")
+    sentence = refusal(harness, path)
+    assert sentence == (
+        f"gog: {path}: spec.data: question 'q1' of train is 't1' of test: the same question about the same image "
+        "(remove it from train, or evaluate on another split)"
+    )
+    code, output = harness.gog("validate", str(path))
+    assert code == 2 and output.strip() == sentence
+
+
+def test_the_splits_of_benchmarks_are_compared_and_others_are_not(harness):
+    own = harness.write(stages={"evaluate": {"benchmarks": [{"split": "test"}, {"split": "bench"}]}})
+    share(harness.folder / "pool", "bench")
+    assert "question 'q1' of train is 't1' of bench" in refusal(harness, own)
+    assert harness.gog("validate", str(harness.write()))[0] == 0
+
+
+def test_a_question_that_is_like_an_evaluated_one_is_a_note_of_run_and_validate(harness):
+    path = harness.write()
+    share(harness.folder / "pool", question="where?")
+    note = "note: question 'q1' of train is 't1' of test: the same image\n"
+    assert note in harness.gog("validate", str(path))[1]
+    code, output = harness.gog("run", str(path))
+    assert code == 0 and output.startswith(note)
+
+
+def test_an_evaluation_of_the_training_questions_is_a_note(harness):
+    path = harness.write(stages={"evaluate": {"split": "train"}})
+    code, output = harness.gog("validate", str(path))
+    assert code == 0 and "spec.data: evaluate asks train, so its figures show what was remembered\n" in output
+
+
+def test_a_run_that_does_not_learn_from_train_may_evaluate_its_questions(harness):
+    path = harness.write("EvaluateStage", store={"uri": f"file://{harness.folder}/store"})
+    share(harness.folder / "pool")
+    assert harness.gog("validate", str(path))[0] == 0
+
+
+# ---- Sizes of benchmarks
+
+
+FVQA = {"stages": {"evaluate": {"benchmarks": [{"split": "fvqa_test", "name": "FVQA"}]}}}
+
+
+@pytest.mark.parametrize("uri", [False, True])
+def test_a_benchmark_of_another_size_is_refused_by_validate_as_by_run(harness, uri):
+    path = harness.write(**FVQA)
+    pool = harness.folder / "pool"
+    (pool / "fvqa_test.jsonl").write_text((pool / "test.jsonl").read_text())
+    if uri:
+        path.write_text(path.read_text().replace("path: pool", f"uri: file://{pool}"))
+    sentence = refusal(harness, path)
+    assert f"gog: {path}: spec.data: fvqa_test.jsonl: 1 questions, and FVQA has 1,800 (import all of it;" in sentence
+    code, output = harness.gog("validate", str(path))
+    assert code == 2 and output.strip() == sentence
+
+
+def test_a_benchmark_of_another_size_is_refused_in_another_format(harness):
+    path = harness.write(stages={"evaluate": {"benchmarks": [{"split": "test", "name": "FVQA"}]}})
+    for split in ("train", "test"):
+        file = harness.folder / "pool" / f"{split}.jsonl"
+        file.write_text(file.read_text().replace("answers", "answer"))
+    path.write_text(path.read_text().replace("path: pool", "path: pool\n    format: plain"))
+    assert "data: test.jsonl: 1 questions, and FVQA has 1,800" in harness.gog("validate", str(path))[1]

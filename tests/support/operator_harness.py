@@ -48,13 +48,13 @@ class Harness:
         return path
 
     def pool(self) -> Path:
-        """Writes a dataset of one question, which no toy reads. Returns its folder."""
+        """Writes a dataset of one question to learn from and one to evaluate, which no toy reads. Returns its folder."""
         folder = self.folder / "pool"
         folder.mkdir(exist_ok=True)
-        Image.new("RGB", (8, 8)).save(folder / "q1.png")
-        line = json.dumps({"id": "q1", "image": "q1.png", "question": "who?", "answers": ["Ada"]})
-        for split in ("train", "test"):
-            (folder / f"{split}.jsonl").write_text(line)
+        for split, name, answer, colour in (("train", "q1", "Ada", "black"), ("test", "q2", "Bob", "white")):
+            Image.new("RGB", (8, 8), colour).save(folder / f"{name}.png")
+            line = {"id": name, "image": f"{name}.png", "question": "who?", "answers": [answer]}
+            (folder / f"{split}.jsonl").write_text(json.dumps(line))
         return folder
 
     def environment(self) -> dict[str, str]:

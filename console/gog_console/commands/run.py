@@ -33,7 +33,8 @@ from gog_operator.plan import tool_check
 
 def main(given: argparse.Namespace) -> int:
     thing = absolute(load(given))
-    preflight.check(thing, given.file)
+    for sentence in preflight.check(thing, given.file):
+        print(f"note: {sentence}")
     folder = Path(given.dir) / thing.name
     served_agent.check(thing, folder)
     with RunLock(folder):

@@ -83,14 +83,14 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
         remote: whether to list the files of a base model that is elsewhere
 
     Returns:
-        A sentence for each input that was not checked.
+        A sentence for each input that was not checked, and for what its user should know.
 
     Raises:
         UserError: one of them cannot be used.
     """
     model, data = getattr(thing.spec, "model", None), getattr(thing.spec, "data", None)
-    shipped = getattr(model, "base", "tiny") == "tiny" and getattr(data, "path", None) is None
-    if shipped and not _names_demonstrations(thing):
+    elsewhere = getattr(data, "path", None) is None and not (getattr(data, "uri", None) or "").startswith("file://")
+    if getattr(model, "base", "tiny") == "tiny" and elsewhere and not _names_demonstrations(thing):
         return []
     from gog import base_source, mounts  # with numpy, which a manifest of the embedded world does not need
     from gog_operator import preflight
@@ -110,11 +110,12 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
         else:
             notes.append(f"spec.model.base: {model.base} is checked with --remote, and by the stage that fetches it")
     stages = preflight.stages(thing)
-    if isinstance(data, settings.DataSpec) and data.path is not None:
-        if Path(data.path).exists():
-            preflight.check_data(data, preflight.splits(stages), f"{where}.data", limits=limits)
+    if isinstance(data, settings.DataSpec) and (pool := preflight.local_data(data)) is not None:
+        if pool.exists():
+            notes += preflight.check_data(data, stages, f"{where}.data", limits=limits)
         else:
-            notes.append(f"spec.data.path: there is no {data.path} here, so the dataset is not checked")
+            field = "path" if data.path else "uri"
+            notes.append(f"spec.data.{field}: there is no {pool} here, so the dataset is not checked")
     sft = stages.get("sft")
     if isinstance(sft, settings.SFTSettings) and sft.demonstrations not in (None, preflight.SHIPPED_DEMONSTRATIONS):
         if Path(sft.demonstrations).exists():
