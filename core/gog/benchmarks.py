@@ -39,3 +39,30 @@ def check(name: str, found: int, expected: int | None, *, where: str) -> None:
             remedy="import all of it; for a part or another edition set stages.evaluate.benchmarks: [{split: …, name: …}] "
             "with a name or a size of its own",
         )
+
+
+def is_cut(name: str, expected: int | None, questions: int | None) -> bool:
+    """Whether an evaluation of so many questions would have a row with the name of a public benchmark over a part of it.
+
+    Args:
+        name: of the benchmark.
+        expected: questions of its file; None for any number.
+        questions: that are answered at most; None for all.
+
+    >>> is_cut("fvqa_test", 1800, 100), is_cut("FVQA", 1800, 1800), is_cut("fvqa-100", None, 100)
+    (True, False, False)
+    """
+    return None not in (named(name), expected, questions) and (expected or 0) > (questions or 0)
+
+
+CUT = "answers a part of a public benchmark under its name: remove questions, or rename it with benchmarks: [{split: …, name: …}]"
+"""What is wrong with such an evaluation, and the remedy."""
+
+
+def check_whole(name: str, expected: int | None, questions: int | None) -> None:
+    """Raises UserError where an evaluation `is_cut`, which has its arguments."""
+    if is_cut(name, expected, questions):
+        problem, _, remedy = CUT.partition(": ")
+        raise UserError(
+            f"{questions:,} of {name}'s {expected:,} questions: {problem}", where="questions", remedy=remedy
+        )

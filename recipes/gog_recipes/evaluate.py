@@ -112,11 +112,13 @@ class EvaluateRecipe(FTRecipeInterface):
         self.pool = QuestionPool(*self._questions())
 
     def _questions(self) -> tuple[Path, list[Question]]:
-        """The dataset's folder, and the questions of all benchmarks. Raises UserError for one of another size.
+        """The dataset's folder, and the questions of all benchmarks. Raises UserError for one of another size, or a part.
 
         The ids of several benchmarks may be the same, so they are prefixed by their benchmark's name.
         """
         wanted, asked = self.cfg.compared_on, []
+        for each in wanted:
+            benchmarks.check_whole(each.called, each.expected, self.cfg.questions)
         folder, found = self.stage.questions_of(*(each.split for each in wanted))
         for each, questions in zip(wanted, found, strict=True):
             benchmarks.check(each.called, len(questions), each.expected, where=str(folder / f"{each.split}.jsonl"))

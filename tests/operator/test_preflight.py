@@ -279,3 +279,12 @@ def test_a_benchmark_of_another_size_is_refused_in_another_format(harness):
         file.write_text(file.read_text().replace("answers", "answer"))
     path.write_text(path.read_text().replace("path: pool", "path: pool\n    format: plain"))
     assert "data: test.jsonl: 1 questions, and FVQA has 1,800" in harness.gog("validate", str(path))[1]
+
+
+def test_a_part_of_a_public_benchmark_under_its_name_is_refused_and_under_another_it_is_not(harness):
+    benchmark = {"split": "test", "name": "FVQA"}
+    path = harness.write(stages={"evaluate": {"benchmarks": [benchmark], "questions": 1}})
+    words = "spec.stages.evaluate.questions: answers a part of a public benchmark under its name"
+    assert words in refusal(harness, path) and words in harness.gog("validate", str(path))[1]
+    renamed = {"benchmarks": [{**benchmark, "name": "fvqa-first"}], "questions": 1}
+    assert harness.gog("validate", str(harness.write(stages={"evaluate": renamed})))[0] == 0

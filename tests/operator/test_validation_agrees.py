@@ -67,6 +67,8 @@ VALID_SPECS = (
     *(
         "stages: {evaluate: {policies: [sft]}}",
         "stages: {evaluate: {policies: [endpoint], endpoint: {url: 'http://e', model: m}}}",
+        "stages: {evaluate: {questions: 1800, split: fvqa_test}}",
+        "stages: {evaluate: {questions: 99, split: fvqa, benchmarks: [{split: fvqa, name: fvqa-99}, {split: dynvqa, size: 9}]}}",
         "stages: {curate: {teacher: endpoint, attempts: 4, endpoint: {url: 'http://e', model: m}}}",
         "stages: {curate: {verify: [], searchShare: 0.565, against: ['s3://b/p']}, sft: {reviews: /r.jsonl}}",
         "stages: {grpo: {workers: &w {gpus: 1}}, evaluate: {workers: {<<: *w, cpu: 2}}}",
@@ -85,6 +87,8 @@ INVALID_SPECS = (
     ),
     *(f"pods: [{{{each}}}]" for each in pod_manifests.INVALID),
     *("pods: {}", "runtime: H100", "stages: {grpo: {workers: {gpuResource: cpu}}}"),
+    *("stages: {evaluate: {questions: 9, benchmarks: [{split: x, name: Live VQA}]}}",),
+    *("stages: {evaluate: {questions: 1799, split: FVQA-test}}",),
     *("stages: {evaluate: {policies: [endpoint]}}", "stages: {evaluate: {policies: [sft, endpoint-direct]}}"),
     *("stages: {grpo: {engine: chat}}", "stages: {evaluate: {engine: chat}}", "stages: {stratify: {engine: chat}}"),
     *("seed: '5'", "seed: 1.5", "seed: 5x", "seed: true", "seed: -1", "seed: 99999999999999999999", "seed: [1]"),

@@ -358,15 +358,6 @@ def test_several_benchmarks_have_rows_of_their_own_and_equal_ids_do_not_clash(ch
     assert {(pair["benchmark"], pair["n"]) for pair in results["comparisons"]} == {("easy", 8), ("hard", 6)}
 
 
-def test_a_benchmark_of_another_size_is_refused_before_anything_is_played(chain, make, world, tmp_path):
-    root, data = copy_of(chain, tmp_path / "r"), Path(shutil.copytree(world, tmp_path / "data"))
-    shutil.copy(data / "test.jsonl", data / "mmsearch.jsonl")
-    given = {"data": {"path": str(data)}, "benchmarks": [{"split": "mmsearch"}]}
-    recipe = EvaluateRecipe(make(EvaluateConfig, root, policies=["sft"], **given))
-    with pytest.raises(UserError, match="24 questions, and mmsearch has 171"):
-        recipe.setup()
-
-
 class OwnBases(EvaluateRecipe):
     """Loads a base model for each policy, in place of switching adapters of one."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from gog import catalog, hub, mounts
 from gog import spec as settings
 from gog.spec.objective import FATAL_FAILURES
-from gog_operator.api import agent_rules, demonstration_rules, pod_rules
+from gog_operator.api import agent_rules, demonstration_rules, evaluation_rules, pod_rules
 from gog_operator.api.rule import FORBIDDEN, REQUIRED, Rule, has
 
 _SERVER = (
@@ -62,24 +62,6 @@ _TOKENS = Rule(
     "a chat endpoint returns no tokens and no log-probs, which stages need: only evaluate compares one, with policies: "
     "[endpoint] and endpoint: {url: …, model: …}",
     ".engine",
-)
-_COMPARED = Rule(
-    "!has(self.policies) || has(self.endpoint) || !self.policies.exists(each, each.startsWith('endpoint'))",
-    "policies endpoint and endpoint-direct need endpoint: {url: …, model: …}",
-    ".endpoint",
-    REQUIRED,
-)
-_SAMPLES = Rule(
-    "!has(self.samples) || self.samples <= 1 || (has(self.temperature) && self.temperature > 0.0)",
-    "samples above 1 need a temperature above 0: at 0 all answers to a question are the same",
-    ".temperature",
-)
-_CALLED = "(has({0}.name) && {0}.name != '' ? {0}.name : {0}.split)"
-_BENCHMARKS = Rule(
-    "!has(self.benchmarks) || self.benchmarks.all(one, self.benchmarks.exists_one(each, "
-    f"{_CALLED.format('each')} == {_CALLED.format('one')}))",
-    "two benchmarks have one name: give each a name of its own",
-    ".benchmarks",
 )
 _NO_KEY = (
     "gog loads checkpoints into a policy server that it starts, and holds no key: remove secretName, and restrict access "
@@ -259,8 +241,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE),
     "GRPO": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL, _SURVIVORS),
     "GRPOSpec": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL, _SURVIVORS),
-    "Evaluate": (_TOKENS, _COMPARED, _SAMPLES, _BENCHMARKS, _REPEATABLE),
-    "EvaluateSpec": (_TOKENS, _COMPARED, _SAMPLES, _BENCHMARKS, _REPEATABLE),
+    "Evaluate": (_TOKENS, *evaluation_rules.RULES, _REPEATABLE),
+    "EvaluateSpec": (_TOKENS, *evaluation_rules.RULES, _REPEATABLE),
     "TolerationSpec": (
         Rule(
             "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
