@@ -4,7 +4,7 @@
 
 Features
     - questions are screened before anything is spent on them: a benchmark's (`against`), repeated ones, those that contain
-      their answer
+      their answer; those are left out of RL, too
     - with an `endpoint`, its model answers each question without search several times; what it always knows is left out
     - the teacher plays whole episodes with the run's own tools, in the run's own way of gazing, so SFT learns from what
       RL will meet: scripted (gog_recipes.world.teacher, which slips on purpose if asked to), or the model of `endpoint`
@@ -73,6 +73,8 @@ class CurateRecipe:
             )
         drawn = min(len(questions), max(self.cfg.trajectories, self.cfg.candidates or 0))
         self.questions = random.Random(self.cfg.seed).sample(questions, drawn)
+        names = {question.id for question in self.questions}
+        self.undrawn = [question for question in questions if question.id not in names]
         if self.cfg.teacher == "scripted":
             self._prepare_script(questions)
         elif self.cfg.model.style == "terse":
@@ -118,13 +120,21 @@ class CurateRecipe:
         return lambda done: self.stage.report(done, total, skipped=len(self.skipped), dropped=self.ledger.dropped())
 
     def _screen(self) -> None:
-        """Leaves out questions by their own words and images, before anything is spent on them."""
+        """Leaves out questions by their own words and images, before anything is spent on them. Those that were not drawn
+        are looked at, too, because RL learns from all of `train`."""
         benchmarks = [
             screening.benchmark_folder(given, self.cfg.store, self.stage.common / "against" / str(number))
             for number, given in enumerate(self.cfg.against)
         ]
-        for question, rule, reason in screening.screen(self.folder, self.questions, self.cfg.verify, benchmarks):
-            self.ledger.drop(question, rule, reason)
+        known = screening.known(benchmarks)
+        for question, rule, reason in screening.screen(self.folder, self.questions, self.cfg.verify, known):
+            self.ledger.drop(question.id, rule, reason)
+        rules = [rule for rule in self.cfg.verify if rule == "giveaway"]  # repetitions need the image of every question
+        barred = list(screening.screen(self.folder, self.undrawn, rules, known))
+        for question, rule, reason in barred:
+            self.ledger.bar(question, rule, reason)
+        if barred:
+            self.stage.log(f"{wording.plural(len(barred), 'more question')} of train will be left out of RL")
 
     async def _leave_out_certain(self) -> None:
         """Leaves out the questions that the model of the endpoint answers right every time without search."""

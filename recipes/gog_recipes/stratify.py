@@ -6,6 +6,8 @@ Features
     - N samples per question with live tools, judged as in RL
     - samples touched by a tool failure or without a verdict do not count; a question of which fewer than half of the
       samples count is `unknown`, and GRPO leaves it out
+    - questions that curation found to be a benchmark's, repeated or giveaways are left out, so that GRPO, which learns
+      from graded questions only, never sees them; they are counted in log and metadata
     - `undemonstrated` leaves out the questions that SFT has a demonstration of
     - when failures leave too many questions unknown, those are played again until the outage is over or the patience
       for it is used up; so levels that are mostly unknown are never committed
@@ -25,6 +27,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig
 from torchtune import config as tune_config
@@ -81,21 +84,43 @@ class StratifyRecipe(FTRecipeInterface):
         )
         self.engine = engine.create(self.cfg.engine, parts)
         folder, questions = self.stage.questions("train")
-        self.pool = QuestionPool(folder, self._new(questions)[: self.cfg.questions])
+        self.pool = QuestionPool(folder, self._new(self._fit(questions))[: self.cfg.questions])
+
+    def _samples(self) -> Path | None:
+        """What became of the questions in the curation that the SFT policy started from; None if it started from none."""
+        made = [self.stage.store.resolve(ref) for ref in self.parent.parents]
+        curated = next((each for each in made if ledger.FILE in each.files), None)
+        return None if curated is None else self.stage.store.open(curated, ledger.FILE)
+
+    def _fit(self, questions: Sequence[Question]) -> Sequence[Question]:
+        """The questions without those that curation found unfit to learn from. Raises UserError if none is left."""
+        samples = self._samples()
+        unfit = {} if samples is None else ledger.unfit(samples)
+        self.left_out = Counter(unfit[question.id] for question in questions if question.id in unfit)
+        fit = [question for question in questions if question.id not in unfit]
+        if self.left_out:
+            counts = ", ".join(f"{rule} {count:,}" for rule, count in self.left_out.most_common())
+            self.stage.log(f"{wording.plural(len(questions) - len(fit), 'question')} left out by curation: {counts}")
+        if not fit:
+            raise UserError(
+                f"curation left out each of {wording.plural(len(questions), 'question')}",
+                where="stages.curate",
+                remedy="add questions to train; samples.jsonl of its checkpoint has the reasons",
+            )
+        return fit
 
     def _new(self, questions: Sequence[Question]) -> Sequence[Question]:
         """The questions to grade: all, or those without a demonstration. Raises UserError."""
         if not self.cfg.undemonstrated:
             return questions
-        made = [self.stage.store.resolve(ref) for ref in self.parent.parents]
-        curated = next((each for each in made if ledger.FILE in each.files), None)
-        if curated is None:
+        samples = self._samples()
+        if samples is None:
             raise UserError(
                 f"{self.parent.ref} started from no curation in the store, so its demonstrated questions are not known",
                 where="undemonstrated",
                 remedy="run the stage curate before sft, or grade all questions",
             )
-        shown = ledger.demonstrated(self.stage.store.open(curated, ledger.FILE))
+        shown = ledger.demonstrated(samples)
         new = [question for question in questions if question.id not in shown]
         if not new:
             raise UserError(
@@ -172,6 +197,7 @@ class StratifyRecipe(FTRecipeInterface):
             "seconds": round(seconds, 2),
             "tokens_per_second": round(generated / seconds, 1),
             **checkpoint.skipped(self.rollouts.skipped),
+            **({"left_out": dict(self.left_out)} if self.left_out else {}),
         }
         path["metrics.json"].write_text(finite_json.dumps({**meta, "measures": measures.__dict__}))
         kept = [self.kept[item.id] for item in played if item.id in self.kept][:KEPT_TRAJECTORIES]

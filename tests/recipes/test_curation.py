@@ -75,13 +75,34 @@ def test_a_benchmarks_questions_are_left_out_by_name(make, world, tmp_path):
     assert all(f"b-{each.id}" in outcomes[each.id]["reason"] for each in theirs)
 
 
+def test_questions_that_were_not_drawn_are_screened_for_rl_and_not_counted(make, world, tmp_path):
+    pool, benchmark = tmp_path / "pool", tmp_path / "benchmark"
+    shutil.copytree(world, pool)
+    shutil.copytree(world, benchmark)
+    questions = dataset.read_questions(pool, "train")
+    (benchmark / "train.jsonl").unlink()
+    dataset.write_lines(
+        benchmark / "test.jsonl", [each.model_copy(update={"id": f"b-{each.id}"}) for each in questions]
+    )
+    telling = questions[0].model_copy(update={"id": "telling", "question": "is it zorbal ?", "answers": ("zorbal",)})
+    dataset.write_lines(pool / "train.jsonl", [*questions, telling])
+    settings = {"trajectories": 5, "teacher_accuracy": 1.0, "data": {"path": str(pool)}, "verify": ["giveaway"]}
+    recipe = CurateRecipe(make(CurateConfig, tmp_path, against=[str(benchmark)], **settings))
+    recipe.setup()
+    recipe._screen()
+    written = ledger.unfit(recipe.ledger.write(tmp_path / ledger.FILE))
+    drawn = {each.id for each in recipe.questions}
+    assert written == {**{each.id: "benchmark" for each in questions}, "telling": "giveaway"}
+    assert sum(recipe.ledger.dropped().values()) == len(drawn) == 5
+
+
 def test_questions_that_give_their_answer_away_or_are_repeated_are_left_out_unplayed(world):
     first, second = dataset.read_questions(world, "train")[:2]
     again = first.model_copy(update={"id": "again"})
     telling = second.model_copy(update={"id": "telling", "question": "is it zorbal ?", "answers": ("zorbal",)})
-    found = list(screening.screen(world, [first, again, telling], EVERY_RULE, []))
-    assert [(name, rule) for name, rule, _ in found] == [("again", "repeated"), ("telling", "giveaway")]
-    assert list(screening.screen(world, [first, again, telling], [], [])) == []
+    found = list(screening.screen(world, [first, again, telling], EVERY_RULE, None))
+    assert [(each.id, rule) for each, rule, _ in found] == [("again", "repeated"), ("telling", "giveaway")]
+    assert list(screening.screen(world, [first, again, telling], [], None)) == []
 
 
 def test_rules_that_leave_no_demonstration_are_refused_with_the_counts(make, tmp_path):

@@ -13,9 +13,52 @@ from gog_recipes.stratify import StratifyRecipe
 
 def chosen(make, root, **settings):
     """The questions that a stratification would grade."""
+    return [question.id for question in prepared(make, root, **settings).pool.questions]
+
+
+def prepared(make, root, **settings):
+    """A stratification that is about to begin."""
     recipe = StratifyRecipe(make(StratifyConfig, root, stage="again", **settings))
     recipe.setup()
-    return [question.id for question in recipe.pool.questions]
+    return recipe
+
+
+def with_lines(chain, root, changed):
+    """Another store with the same SFT policy, made from a curation with other lines. changed: lines by question id."""
+    source, made = store.Store(chain / "store"), store.open_store(f"file://{root}/store")
+    curated, trained = source.latest("curate"), source.latest("sft")
+    files = {name: source.open(curated, name) for name in curated.files}
+    lines = [json.loads(line) for line in files["samples.jsonl"].read_text().splitlines()]
+    lines = [line for line in lines if line["question_id"] not in changed] + list(changed.values())
+    files["samples.jsonl"] = root / "samples.jsonl"
+    files["samples.jsonl"].write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again = made.publish("curate", 1, files, meta=curated.meta)
+    files = {name: source.open(trained, name) for name in trained.files}
+    made.publish("sft", trained.step, files, meta=trained.meta, parents=[again.ref])
+    return root
+
+
+def test_what_curation_found_unfit_is_left_out_of_rl_and_what_its_teacher_failed_at_is_not(
+    chain, make, world, tmp_path, capsys
+):
+    rules = ["benchmark", "giveaway", "repeated", "answer", "crop", "certain"]
+    everything = [question.id for question in dataset.read_questions(world, "train")]
+    names = dict(zip(rules, everything, strict=False))
+    changed = {name: {"question_id": name, "kept": False, "rule": rule} for rule, name in names.items()}
+    recipe = prepared(make, with_lines(chain, tmp_path, changed), questions=None)
+    graded = [question.id for question in recipe.pool.questions]
+    assert graded == [each for each in everything if each not in [names[rule] for rule in rules[:3]]]
+    assert recipe.left_out == {"benchmark": 1, "giveaway": 1, "repeated": 1}
+    assert "3 questions left out by curation: benchmark 1, giveaway 1, repeated 1" in capsys.readouterr().out
+    new = chosen(make, tmp_path, undemonstrated=True, questions=None)
+    assert names["answer"] in new and not set(new) & {names[rule] for rule in rules[:3]}
+
+
+def test_a_pool_that_curation_found_unfit_as_a_whole_is_refused(chain, make, world, tmp_path):
+    names = [question.id for question in dataset.read_questions(world, "train")]
+    unfit = {name: {"question_id": name, "kept": False, "rule": "benchmark"} for name in names}
+    with pytest.raises(UserError, match=r"^stages\.curate: curation left out each of 80 questions"):
+        prepared(make, with_lines(chain, tmp_path, unfit))
 
 
 def test_questions_with_a_demonstration_are_left_out_on_demand(chain, make, world, tmp_path):

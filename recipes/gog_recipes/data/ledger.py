@@ -2,13 +2,14 @@
 
 The counts are figures of the stage (status, report, metadata of the checkpoint); the lines are `samples.jsonl` of its
 checkpoint, one per question, so that each demonstration can be traced to its source and each absence to its reason.
+Questions that were not drawn have a line only where RL must leave them out (`drawn: false`); no count has them.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from gog.trajectory import Trajectory
 
 FILE = "samples.jsonl"
 """Name of the lines in the checkpoint."""
+UNFIT = ("benchmark", "giveaway", "repeated")
+"""Rules about a question itself, whoever plays it: RL must not learn from a question that breaks one. The others are about
+a demonstration (a teacher's mistake says that a question is hard) or about what SFT needs."""
 
 
 class Ledger:
@@ -38,6 +42,20 @@ class Ledger:
             }
             for question in questions
         }
+        self._barred: list[dict[str, Any]] = []
+
+    def bar(self, question: Question, rule: str, reason: str) -> None:
+        """Leaves a question out that was not drawn."""
+        self._barred.append(
+            {
+                "question_id": question.id,
+                "image": question.image,
+                "drawn": False,
+                "kept": False,
+                "rule": rule,
+                "reason": reason,
+            }
+        )
 
     def note(self, question_id: str, **facts: Any) -> None:
         """Adds facts to a question's line."""
@@ -68,12 +86,20 @@ class Ledger:
 
     def write(self, path: Path) -> Path:
         """Writes the lines. Returns the path."""
-        lines: list[Mapping[str, Any]] = list(self._lines.values())
+        lines: list[Mapping[str, Any]] = [*self._lines.values(), *self._barred]
         path.write_text("".join(f"{finite_json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
         return path
 
 
 def demonstrated(path: Path) -> frozenset[str]:
     """Ids of the questions whose demonstration was kept. path: of the lines that a curation wrote."""
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return frozenset(line["question_id"] for line in lines if line.get("kept") is True)
+    return frozenset(line["question_id"] for line in _read(path) if line.get("kept") is True)
+
+
+def unfit(path: Path) -> dict[str, str]:
+    """The rule, of those in UNFIT, for each question that breaks one. path: of the lines that a curation wrote."""
+    return {line["question_id"]: line["rule"] for line in _read(path) if line.get("rule") in UNFIT}
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    return map(json.loads, path.read_text(encoding="utf-8").splitlines())

@@ -12,40 +12,48 @@ from gog.errors import UserError
 from gog.spec import StoreSpec
 
 
+def known(benchmarks: Sequence[Path]) -> likeness.Index | None:
+    """The questions of the datasets in `against`; None without any.
+
+    Args:
+        benchmarks: folders of datasets whose questions must not occur.
+
+    Raises:
+        UserError: a line or an image of them cannot be read.
+    """
+    found = likeness.Index(whole=True)
+    for benchmark in benchmarks:
+        for split in dataset.splits(benchmark):
+            for question in dataset.read_questions(benchmark, split):
+                found.add(_known(benchmark, question))
+    return found if benchmarks else None
+
+
 def screen(
-    folder: Path, questions: Sequence[Question], rules: Sequence[str], benchmarks: Sequence[Path]
-) -> Iterator[tuple[str, str, str]]:
+    folder: Path, questions: Sequence[Question], rules: Sequence[str], theirs: likeness.Index | None
+) -> Iterator[tuple[Question, str, str]]:
     """The questions to leave out.
 
     Args:
         folder: of the dataset.
         questions: of it, in the order in which the first of two like ones is kept.
         rules: names of `curation.POOL_RULES` that are checked.
-        benchmarks: folders of datasets whose questions must not occur.
+        theirs: the questions that must not occur.
 
     Yields:
-        Question id, rule and reason.
-
-    Raises:
-        UserError: an image of a benchmark cannot be read.
+        Question, rule and reason.
     """
-    theirs = likeness.Index(whole=True)
-    for benchmark in benchmarks:
-        for split in dataset.splits(benchmark):
-            for question in dataset.read_questions(benchmark, split):
-                theirs.add(_known(benchmark, question))
-    own = likeness.Index(whole=False)
+    own = likeness.Index(whole=False) if "repeated" in rules else None
     for question in questions:
         if "giveaway" in rules and (answer := likeness.leaked_answer(question)):
-            yield question.id, "giveaway", f"the question contains its answer {answer!r}"
+            yield question, "giveaway", f"the question contains its answer {answer!r}"
             continue
         try:
-            known = _known(folder, question)
-            rule, reason = _likeness(known, theirs if benchmarks else None, own if "repeated" in rules else None)
+            rule, reason = _likeness(_known(folder, question), theirs, own)
         except UserError:  # an image that cannot be read: its question is skipped by name when it is played
             continue
         if rule:
-            yield question.id, rule, reason
+            yield question, rule, reason
 
 
 def _likeness(known: likeness.Known, theirs: likeness.Index | None, own: likeness.Index | None) -> tuple[str, str]:
