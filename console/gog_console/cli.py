@@ -323,13 +323,16 @@ def _tools(parser: argparse.ArgumentParser) -> None:
 def _recordings(parser: argparse.ArgumentParser) -> None:
     whats = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     export = whats.add_parser("export", help="write a recording into one file", allow_abbrev=False)
-    export.add_argument("recording", metavar="RECORDING", help="the SQLite file that tools.cache.path names")
+    named = "as tools.cache.path names it: an SQLite file, or s3:// or file:// of a store's prefix"
+    export.add_argument("recording", metavar="RECORDING", help=named)
     export.add_argument("out", metavar="FILE", help="the new file")
     into = whats.add_parser("import", help="add the answers of such a file to a recording", allow_abbrev=False)
     into.add_argument("file", metavar="FILE", help="a file that export wrote")
-    into.add_argument("recording", metavar="RECORDING", help="the SQLite file; made if it does not exist")
+    into.add_argument("recording", metavar="RECORDING", help="as of export; made if it does not exist")
     inspect = whats.add_parser("inspect", help="show hash, tools and times of either", allow_abbrev=False)
     inspect.add_argument("file", metavar="FILE", help="a recording, or a file that export wrote")
+    for each in (export, into, inspect):
+        _s3(each)
 
 
 def _moves(parser: argparse.ArgumentParser) -> None:

@@ -42,7 +42,7 @@ from gog.images import Image
 from gog.io_loop import IOLoop
 from gog.metrics import loop_lag
 from gog.served_models import ServedModels
-from gog.spec import CallPolicy, StageConfig, ToolsSpec, key_variable
+from gog.spec import CallPolicy, StageConfig, StoreSpec, ToolsSpec, key_variable
 from gog.tool_cache import Cache
 from gog.tool_transport import BACKEND
 from gog.tool_types import CallError, FailureKind, Grounding, Reply, ToolFailure
@@ -84,6 +84,7 @@ class Toolbox:
         reports: Callable[[Account], SpendLog] | None = None,
         keys: Mapping[str, str] | None = None,
         observe: Callable[[tool_transport.Exchange], None] | None = None,
+        store: StoreSpec | None = None,
     ) -> None:
         """
         Args:
@@ -96,11 +97,12 @@ class Toolbox:
             reports: makes what reports the spending of an account; None: budgets hold for this process only.
             keys: API key of each server by tool; None reads them from the environment.
             observe: called after each request (`gog tools check`).
+            store: of the run, whose options hold for answers that are recorded in a bucket.
         """
         self.limits, self.judge_model, self._watch = limits, judge_model, watch
         self.judged_by = ServedModels()
         self._endpoints, self._backends = dict(endpoints), dict(backends or {})
-        self._shared, self._reports, self._keys, self._observe = shared, reports, keys, observe
+        self._shared, self._reports, self._keys, self._observe, self._store = shared, reports, keys, observe, store
         self.account = Account(limits.budgets())
         self._crops = crops.Crops(limits.pad, limits.crop_side)
         self._failures = FailureLog(log)
@@ -110,7 +112,8 @@ class Toolbox:
         """The tools of a stage, as its configuration names them."""
         shared = Path(config.workdir) / "limits" if config.workdir else None
         reports = functools.partial(SpendLog.of_stage, config)
-        return cls(config.endpoints, config.tools, config.judge_model, watch, config.backends, shared, reports)
+        given = (config.endpoints, config.tools, config.judge_model, watch, config.backends)
+        return cls(*given, shared, reports, store=config.store)
 
     async def __aenter__(self) -> Toolbox:
         self.io = IOLoop()
@@ -130,7 +133,7 @@ class Toolbox:
         if self._spend_log is not None:
             await self._spend_log.sync()  # what earlier stages spent
             self._reporting = asyncio.create_task(self._spend_log.run())  # ends with the loop
-        self._cache = await asyncio.to_thread(Cache, self.limits.cache)
+        self._cache = await asyncio.to_thread(Cache, self.limits.cache, store=self._store)
         self._session = tool_transport.open_session()
         self._paths = {tool: self._path(tool, self._own_server(tool, keys.get(tool, ""))) for tool in PATHS}
         fallbacks = {tool: self._fallback_server(tool) for tool in PATHS}

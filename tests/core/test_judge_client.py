@@ -98,7 +98,7 @@ def test_a_recording_handed_on_replays_every_tool_with_no_server(tmp_path: Path)
     there = {"mode": "record", "path": str(tmp_path / "there.sqlite")}
     recorded = with_toolbox({}, record, backends=backends, cache=there)
     recording_file.write(Recording(tmp_path / "there.sqlite"), tmp_path / "file")
-    recording_file.read(tmp_path / "file", tmp_path / "here.sqlite")
+    recording_file.read(tmp_path / "file", lambda: Recording(tmp_path / "here.sqlite"))
     assert asyncio.run(replay()) == recorded
 
 

@@ -40,7 +40,7 @@ ENTRIES = (
 def test_a_recording_that_was_exported_and_imported_is_the_same(tmp_path: Path) -> None:
     there = make_recording(tmp_path / "there.sqlite", *ENTRIES)
     written = recording_file.write(there, tmp_path / "file")
-    assert recording_file.read(tmp_path / "file", tmp_path / "here.sqlite") == written
+    assert recording_file.read(tmp_path / "file", lambda: Recording(tmp_path / "here.sqlite")) == written
     here = Recording(tmp_path / "here.sqlite")
     assert list(here.entries()) == list(there.entries()) == sorted(ENTRIES, key=lambda each: each.key)
     assert written.answers == {"imageSearch": 1, "judge": 1, "textSearch": 1}
@@ -53,7 +53,7 @@ def test_equal_recordings_have_equal_hashes_in_whatever_order_they_were_made(tmp
         recording = make_recording(tmp_path / f"{number}.sqlite", *order)
         digests.add(recording_file.write(recording, tmp_path / str(number)).digest)
         digests.add(recording_file.inspect(tmp_path / str(number)).digest)
-        digests.add(recording_file.inspect(tmp_path / f"{number}.sqlite").digest)
+        digests.add(recording_file.summary_of(recording).digest)
     assert len(digests) == 1
     other = make_recording(tmp_path / "other.sqlite", *ENTRIES[1:])
     assert recording_file.write(other, tmp_path / "other").digest not in digests
@@ -101,11 +101,11 @@ def test_a_damaged_file_is_refused_and_nothing_of_it_is_recorded(name: str, tmp_
     DAMAGE[name](tmp_path / "file")
     here = make_recording(tmp_path / "here.sqlite", make_entry("mine"))
     with pytest.raises(UserError) as caught:
-        recording_file.read(tmp_path / "file", tmp_path / "here.sqlite")
+        recording_file.read(tmp_path / "file", lambda: Recording(tmp_path / "here.sqlite"))
     assert caught.value.where == str(tmp_path / "file")
     assert [each.key for each in here.entries()] == ["mine"]
     with pytest.raises(UserError):
-        recording_file.read(tmp_path / "file", tmp_path / "new.sqlite")
+        recording_file.read(tmp_path / "file", lambda: Recording(tmp_path / "new.sqlite"))
     assert not (tmp_path / "new.sqlite").exists()
 
 
@@ -187,7 +187,10 @@ def test_an_answer_is_redacted_alike_in_one_piece_and_in_many(parts: list[bytes 
 def test_a_damaged_export_is_called_damaged_by_whatever_reads_it(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "run.gogrec"
     path.write_bytes(content)
-    for read in (recording_file.inspect, lambda given: recording_file.read(given, tmp_path / "new.sqlite")):
+    for read in (
+        recording_file.inspect,
+        lambda given: recording_file.read(given, lambda: Recording(tmp_path / "new.sqlite")),
+    ):
         with pytest.raises(UserError, match=words) as caught:
             read(path)
         assert "export" in caught.value.remedy and path.read_bytes() == content
@@ -198,7 +201,7 @@ def test_a_recording_where_an_exported_file_is_expected_is_named_with_the_comman
 ) -> None:
     make_recording(tmp_path / "r.sqlite").close()
     with pytest.raises(UserError, match="a recording, not a file that was exported") as caught:
-        recording_file.read(tmp_path / "r.sqlite", tmp_path / "new.sqlite")
+        recording_file.read(tmp_path / "r.sqlite", lambda: Recording(tmp_path / "new.sqlite"))
     assert f"gog recording export {tmp_path / 'r.sqlite'}" in caught.value.remedy
 
 
@@ -210,7 +213,7 @@ def test_a_recording_of_which_a_part_is_damaged_is_inspected_to_a_sentence(tmp_p
     data[8_192 : len(data) - 8_192] = b"\xff" * (len(data) - 16_384)
     path.write_bytes(data)
     with pytest.raises(UserError, match="cannot read the recorded answers"):
-        recording_file.inspect(path)
+        recording_file.summary_of(Recording(path))
 
 
 def test_a_damaged_recording_is_the_users_to_replace(tmp_path: Path) -> None:

@@ -40,7 +40,9 @@ def folder_of(gateway: s3.Gateway, prefix: str) -> Path:
 
 def test_a_bucket_that_is_missing_is_named(gateway: s3.Gateway) -> None:
     spec = gateway.spec("run").model_copy(update={"uri": "s3://absent/run"})
-    with pytest.raises(UserError, match=r"^s3://absent: no such bucket \(create it, or correct store\.uri\)$"):
+    with pytest.raises(
+        UserError, match=r"^s3://absent: no such bucket \(create it, or correct its name in the address\)$"
+    ):
         stores.open_store(spec, s3.IMPATIENT)
 
 

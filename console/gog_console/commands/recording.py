@@ -1,43 +1,82 @@
-"""`gog recording export|import|inspect`: recorded answers of tools as one file that repeats a run elsewhere."""
+"""`gog recording export|import|inspect`: recorded answers of tools as one file that repeats a run elsewhere.
+
+A recording is named as `tools.cache.path` names it: an SQLite file, or a prefix of a store.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gog.calls import recording_file
-from gog.calls.recording import Recording
+from pydantic import ValidationError
+
+from gog import store, validation
+from gog.calls import recording_file, recordings
 from gog.calls.recording_file import Summary
+from gog.errors import UserError
+from gog.spec import StoreSpec
 from gog_console import cli
 
 
 def main(given: argparse.Namespace) -> int:
-    {"export": export, "import": import_, "inspect": inspect}[given.what](given)
+    try:
+        {"export": export, "import": import_, "inspect": inspect}[given.what](given)
+    except store.Unavailable as error:
+        print(f"gog: {error}", file=sys.stderr)
+        return cli.FAILED
     return cli.COMPLETE
 
 
 def export(given: argparse.Namespace) -> None:
     """Writes a recording into one file."""
-    recording = Recording(Path(given.recording), must_exist=True)
-    out = Path(given.out)
-    summary = recording_file.write(recording, out, secrets_of(os.environ.items()))
-    recording.close()
-    show(summary)
+    out = file_of(given.out, "FILE")
+    with contextlib.closing(opened(given.recording, given, must_exist=True)) as recording:
+        show(recording_file.write(recording, out, secrets_of(os.environ.items())))
     print(f"written to {out} ({out.stat().st_size:,} bytes)")
 
 
 def import_(given: argparse.Namespace) -> None:
     """Adds the answers of an exported file to a recording."""
-    show(recording_file.read(Path(given.file), Path(given.recording)))
+    show(recording_file.read(file_of(given.file, "FILE"), lambda: opened(given.recording, given)))
     print(f"added to {given.recording}; use it with tools.cache: {{mode: replay-strict, path: {given.recording}}}")
 
 
 def inspect(given: argparse.Namespace) -> None:
     """Prints what a recording or an exported file holds."""
-    show(recording_file.inspect(Path(given.file)))
+    if "://" not in given.file and not recording_file.is_recording(Path(given.file)):
+        show(recording_file.inspect(Path(given.file)))
+        return
+    with contextlib.closing(opened(given.file, given, must_exist=True)) as recording:
+        show(recording_file.summary_of(recording))
+
+
+def opened(name: str, given: argparse.Namespace, *, must_exist: bool = False) -> recordings.AnyRecording:
+    """The recording of a name. Raises UserError, store.Unavailable."""
+    return recordings.open_recording(name, options(given), must_exist=must_exist, where="RECORDING")
+
+
+def file_of(name: str, where: str) -> Path:
+    """The path of an exported file. Raises UserError for an address."""
+    if "://" in name:
+        remedy = "name a file on this machine; a recording in a store is the argument RECORDING"
+        raise UserError("is an address", where=f"{where}: {name}", remedy=remedy)
+    return Path(name)
+
+
+def options(given: argparse.Namespace) -> StoreSpec | None:
+    """Options of the S3 server; None for those of the environment. Raises UserError."""
+    single = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style or None}
+    body = {name: value for name, value in single.items() if value is not None}
+    try:
+        return StoreSpec.model_validate({"uri": "s3://any", **body}) if body else None
+    except ValidationError as error:
+        field, cause = validation.first_problem(error)
+        raise UserError(cause, where=f"--{field.replace('_', '-')}") from None
 
 
 def secrets_of(environment: Iterable[tuple[str, str]]) -> list[str]:

@@ -14,7 +14,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 import zstandard
 from blake3 import blake3
 
-from gog.calls.recording import MAX_ANSWER_BYTES, Entry, Recording
+from gog.calls.recording import MAX_ANSWER_BYTES, Entry
+from gog.calls.recordings import AnyRecording
 from gog.calls.redact import redact
 from gog.errors import UserError, unwritable
 
@@ -48,7 +49,7 @@ class Summary:
     """When the newest one was."""
 
 
-def write(recording: Recording, path: Path, secrets: Sequence[str] = ()) -> Summary:
+def write(recording: AnyRecording, path: Path, secrets: Sequence[str] = ()) -> Summary:
     """Writes a recording into one file, which appears whole or not at all.
 
     Args:
@@ -57,7 +58,8 @@ def write(recording: Recording, path: Path, secrets: Sequence[str] = ()) -> Summ
         secrets: texts to remove from answers, besides secret parameters of addresses.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or the recording cannot be read.
+        Unavailable: the recording's store does not answer.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -74,36 +76,42 @@ def write(recording: Recording, path: Path, secrets: Sequence[str] = ()) -> Summ
     return summary
 
 
-def read(path: Path, target: Path) -> Summary:
-    """Adds the answers of a file to a recording, all of them or none. The recording is made if there is none.
+def read(path: Path, target: Callable[[], AnyRecording]) -> Summary:
+    """Adds the answers of a file to a recording: all of them or none if it is a file; those of a store appear one by one.
+
+    Args:
+        path: the file.
+        target: opens the recording, which is made if there is none; called when the file was found whole.
 
     Raises:
-        UserError: the file cannot be read, or is damaged; no recording was made or changed.
+        UserError: the file cannot be read, or is damaged, and no recording was made or changed; or this cannot be written.
+        Unavailable: the recording's store does not answer. What it has of the answers may remain; import them again.
     """
     inspect(path)  # whole, before the target exists
     with _opened(path) as stream:
         reader = _Reader(stream, path)
-        recording = Recording(target)
-        try:
+        with contextlib.closing(target()) as recording:
             recording.put_all(reader)
-        finally:
-            recording.close()
     return reader.summary()
 
 
 def inspect(path: Path) -> Summary:
-    """What a recording, or a file that was exported from one, holds. Raises UserError if it cannot be read."""
-    if not _begins(path, _RECORDED):
-        with _opened(path) as stream:
-            reader = _Reader(stream, path)
-            for _ in reader:
-                pass
-        return reader.summary()
-    recording = Recording(path, must_exist=True)
-    try:
-        return _write_lines(recording.entries(), _Nowhere(), ())
-    finally:
-        recording.close()
+    """What a file that was exported from a recording holds. Raises UserError if it cannot be read, or is damaged."""
+    with _opened(path) as stream:
+        reader = _Reader(stream, path)
+        for _ in reader:
+            pass
+    return reader.summary()
+
+
+def summary_of(recording: AnyRecording) -> Summary:
+    """What a recording holds. Raises UserError, Unavailable if it cannot be read."""
+    return _write_lines(recording.entries(), _Nowhere(), ())
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file is a recording itself. Raises UserError if it cannot be read."""
+    return _begins(path, _RECORDED)
 
 
 class _Nowhere(io.RawIOBase):

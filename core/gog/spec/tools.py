@@ -31,7 +31,9 @@ class CacheSpec(Spec):
         None,
         max_length=1024,
         description="SQLite file of recorded answers; on a cluster one of a claim, `pvc://claim/answers.sqlite`, because the "
-        "pods' own disks end with them. Required by every mode except off and live. Default: none.",
+        "pods' own disks end with them. Or a prefix of a store, `s3://bucket/prefix`, read and written with the options and "
+        "credentials of the run's store; on one machine also `file:///folder`. Required by every mode except off and live. "
+        "Default: none.",
     )
     max_entries: int = Field(
         200_000,
@@ -52,7 +54,7 @@ class CacheSpec(Spec):
 
     @property
     def is_replay(self) -> bool:
-        """Whether every answer comes from the file, and no server is called."""
+        """Whether every answer comes from the recording, and no server is called."""
         return self.mode == "replay-strict"
 
 

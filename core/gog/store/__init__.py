@@ -14,7 +14,7 @@ operations. A store does not keep two writers of different content apart (each s
 server that loses what it has acknowledged.
 """
 
-from gog.store.address import open_store
+from gog.store.address import open_reader, open_store
 from gog.store.backend import Unavailable
 from gog.store.checkpoints import Store
 from gog.store.faults import Patience
@@ -35,5 +35,6 @@ __all__ = [
     "list_model",
     "mirror",
     "model_state",
+    "open_reader",
     "open_store",
 ]

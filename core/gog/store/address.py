@@ -31,16 +31,29 @@ def open_store(spec: StoreSpec | str, patience: Patience | None = None) -> Store
         Unavailable: the server does not answer.
     """
     spec = _spec(spec) if isinstance(spec, str) else spec
+    store = open_reader(spec, patience)
     if spec.uri.startswith("file://"):
-        address = urlparse(spec.uri)
-        store = Store(FileBackend(Path(unquote(address.netloc + address.path)).absolute()))
         store.probe()
-        return store
-    store = Store(S3Backend(spec, *bucket_and_prefix(spec.uri), patience or Patience()))
-    if spec not in _probed:
+    elif spec not in _probed:
         store.probe()
         _probed.add(spec)
     return store
+
+
+def open_reader(spec: StoreSpec, patience: Patience | None = None) -> Store:
+    """The store at an address for a reader. It is not probed, because that writes.
+
+    Args:
+        spec: address and options.
+        patience: as for `open_store`.
+
+    Raises:
+        UserError: an option cannot work, or boto3 is not installed.
+    """
+    if spec.uri.startswith("file://"):
+        address = urlparse(spec.uri)
+        return Store(FileBackend(Path(unquote(address.netloc + address.path)).absolute()))
+    return Store(S3Backend(spec, *bucket_and_prefix(spec.uri), patience or Patience()))
 
 
 def _spec(uri: str) -> StoreSpec:

@@ -179,7 +179,7 @@ def explained(refusal: Refusal, where: str) -> Exception:
     """The UserError that a refusal means; the refusal itself if only the caller can interpret it."""
     code, status = refusal.code, refusal.status
     if code == "NoSuchBucket":
-        return UserError("no such bucket", where=where, remedy="create it, or correct store.uri")
+        return UserError("no such bucket", where=where, remedy="create it, or correct its name in the address")
     if code in CREDENTIALS:
         return _credentials(f"the server refuses the credentials: {code}", where)
     if code == "RequestTimeTooSkewed":

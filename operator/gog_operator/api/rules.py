@@ -17,7 +17,7 @@ from typing import Any
 from gog import catalog, hub, mounts
 from gog import spec as settings
 from gog.spec.objective import FATAL_FAILURES
-from gog_operator.api import agent_rules, demonstration_rules, evaluation_rules, pod_rules
+from gog_operator.api import agent_rules, cache_rules, demonstration_rules, evaluation_rules, pod_rules
 from gog_operator.api.rule import FORBIDDEN, REQUIRED, Rule, has
 
 _SERVER = (
@@ -215,19 +215,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "CurateSpec": demonstration_rules.MADE,
     "SFT": demonstration_rules.READ,
     "SFTSpec": demonstration_rules.READ,
-    "CacheSpec": (
-        Rule(
-            f"!has(self.path) || !self.path.startsWith('pvc://') || "
-            f"(self.path.matches('{mounts.PVC_FORM}') && self.path.matches('^pvc://[^/]+/.'))",
-            "should be a file, or one of a claim: pvc://claim/answers.sqlite",
-            ".path",
-            check=lambda cache: (
-                not has(cache, "path")
-                or not cache.path.startswith(mounts.PVC)
-                or (re.fullmatch(mounts.PVC_FORM, cache.path) and re.match("pvc://[^/]+/.", cache.path)) is not None
-            ),
-        ),
-    ),
+    "CacheSpec": cache_rules.RULES,
     "EndpointSpec": _SERVER,
     "Stages": (
         Rule(
