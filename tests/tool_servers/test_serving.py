@@ -18,7 +18,10 @@ import pytest
 from gog import dataset_zip, tool_api
 from gog import store as stores
 from gog.errors import UserError
+from gog_tools.agent import server as agent
+from gog_tools.grounding import server as grounding
 from gog_tools.judge import server as judge
+from gog_tools.policy import server as policy
 from gog_tools.search import server as search
 from gog_tools.serving import middleware, process
 
@@ -45,6 +48,33 @@ def test_a_port_in_use_is_reported_in_one_line(capsys):
         code = judge.main(["--port", str(taken.getsockname()[1])])
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and "in use" in error and "--port 0" in error
+
+
+@pytest.mark.parametrize(
+    ("server", "option", "value"),
+    [
+        *((grounding, "--batch-size", value) for value in ("0", "-3", "1.5", "many", "100000")),
+        *((grounding, "--batch-wait-ms", value) for value in ("nan", "-5", "inf", "soon")),
+        *((judge, "--drain-seconds", value) for value in ("-1", "1e9")),
+        *((judge, "--timeout-seconds", value) for value in ("-1", "nan")),
+        *((policy, "--batch-size", value) for value in ("0", "-1")),
+        *((policy, "--max-pixels", value) for value in ("0", "-1")),
+        *((agent, "--chats", value) for value in ("0", "-1")),
+        *((agent, "--seconds", value) for value in ("0", "nan")),
+        *((agent, "--rate-per-minute", value) for value in ("-1", "inf")),
+    ],
+)
+def test_a_number_with_which_a_server_could_not_work_is_refused_at_the_start_by_its_option(
+    server, option, value, capsys
+):
+    assert server.main([option, value]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: argument {option}: must be a " in last and f", not {value!r}" in last
+
+
+def test_the_help_of_the_grounding_server_says_which_option_counts_for_the_networks(capsys):
+    assert grounding.main(["--help"]) == 0
+    assert "grounding-dino and owlv2 do, from the option batch" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])

@@ -35,7 +35,7 @@ from gog_tools.agent import admission, chats, episodes, routes
 from gog_tools.agent.chats import AgentRequest, Reply
 from gog_tools.agent.policy import SERVICE, PolicyClient, PolicyFailed, Where
 from gog_tools.agent.routes import Routes
-from gog_tools.serving import chat, errors, http_json, process
+from gog_tools.serving import arguments, chat, errors, http_json, process
 
 NAME = "agent"
 PAGE_POLICY = (
@@ -273,14 +273,19 @@ def main(argv: list[str]) -> int:
     add("--settings", default="{}", metavar="JSON", help="caps of an episode, as in a stage: {max_calls: 10, …}")
     add("--limits", default="{}", metavar="JSON", help="policies of calls, as spec.tools of a manifest")
     add("--style", choices=("full", "terse"), default="full", help="what the policy reads; terse: the tiny model")
-    add("--temperature", type=float, default=0.0, help="0 takes the most probable token")
+    add("--temperature", type=arguments.real(0), default=0.0, help="0 takes the most probable token")
     add("--name", default="gog", help="model name in answers")
-    add("--seconds", type=float, default=120.0, help="time that a chat may take")
-    add("--turn-seconds", type=float, default=60.0, help="time that one attempt at a turn may take")
-    add("--chats", type=int, default=32, help="chats that are played at once")
-    add("--waiting", type=int, default=64, help="chats that may wait for a place; further ones are refused")
+    add("--seconds", type=arguments.real(0.001), default=120.0, help="time that a chat may take")
+    add("--turn-seconds", type=arguments.real(0.001), default=60.0, help="time that one attempt at a turn may take")
+    add("--chats", type=arguments.whole(1), default=32, help="chats that are played at once")
+    add(
+        "--waiting",
+        type=arguments.whole(0),
+        default=64,
+        help="chats that may wait for a place; further ones are refused",
+    )
     add("--keys", type=Path, metavar="FILE", help="JSON {CALLER: KEY}: chats require one of these keys")
-    add("--rate-per-minute", type=float, default=0.0, help="chats per minute of each caller; 0: any number")
+    add("--rate-per-minute", type=arguments.real(0), default=0.0, help="chats per minute of each caller; 0: any number")
     return process.main(NAME, parser, argv, lambda args: application(Agent(args)))
 
 

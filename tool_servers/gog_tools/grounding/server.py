@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from gog.errors import UserError
 from gog_tools.grounding.backend import Detector
-from gog_tools.serving import backends, http_json, inputs, process
+from gog_tools.serving import arguments, backends, http_json, inputs, process
 from gog_tools.serving.failures import App
 
 NAME = "grounding"
@@ -61,8 +61,16 @@ def main(argv: list[str]) -> int:
     options.add_argument("--weights", help="folder, s3:// or hf:// of a detector's weights, as in --options")
     options.add_argument("--device", help="torch device of the detector, as in --options")
     options.add_argument("--dtype", help="type of the detector's weights, as in --options")
-    options.add_argument("--batch-size", type=int, default=16, help="most images given to the detector at once")
-    options.add_argument("--batch-wait-ms", type=float, default=2.0, help="how long the first of a batch waits")
+    options.add_argument(
+        "--batch-size",
+        type=arguments.whole(1, 1_024),
+        default=16,
+        help="most images given at once to a detector that does not choose the number itself (max_batch); grounding-dino and "
+        "owlv2 do, from the option batch in --options",
+    )
+    options.add_argument(
+        "--batch-wait-ms", type=arguments.real(0, 10_000), default=2.0, help="how long the first of a batch waits"
+    )
     return process.main(NAME, options, argv, build)
 
 

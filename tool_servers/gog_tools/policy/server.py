@@ -26,7 +26,7 @@ from gog.errors import UserError
 from gog.spec import PixelBounds
 from gog_tools.policy import adapter_source, receiver, requests, vllm_server
 from gog_tools.policy.versions import Versions
-from gog_tools.serving import backend_calls, backends, chat, errors, http_json, inputs, process
+from gog_tools.serving import arguments, backend_calls, backends, chat, errors, http_json, inputs, process
 
 NAME = "policy"
 
@@ -264,7 +264,7 @@ def options() -> argparse.ArgumentParser:
         default="",
         help="SHA-256 of the token of requests that load, unload or choose adapters, or @FILE that holds it; else all may",
     )
-    add("--batch-size", type=int, default=32, help="most completions generated together")
+    add("--batch-size", type=arguments.whole(1, 4_096), default=32, help="most completions generated together")
     backends.add_arguments(parser, NAME)
     add("--device", default="cpu", help="torch device")
     add(
@@ -273,8 +273,9 @@ def options() -> argparse.ArgumentParser:
         choices=("auto", "float32", "bfloat16"),
         help="type of the weights; auto: as they are stored",
     )
-    add("--max-pixels", type=int, help="most pixels of an image that the model sees, as in training")
-    add("--min-pixels", type=int, help="fewest pixels of an image that the model sees, as in training")
+    pixels = arguments.whole(1)
+    add("--max-pixels", type=pixels, help="most pixels of an image that the model sees, as in training")
+    add("--min-pixels", type=pixels, help="fewest pixels of an image that the model sees, as in training")
     return parser
 
 

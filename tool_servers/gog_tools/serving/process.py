@@ -38,7 +38,7 @@ from gog.errors import ServiceDown, UserError
 from gog.metrics import serving
 from gog.spec import FailureInjection
 from gog.spec.endpoints import KEY
-from gog_tools.serving import http_json
+from gog_tools.serving import arguments, http_json
 from gog_tools.serving.failures import App, FailureInjector
 from gog_tools.serving.middleware import Middleware
 
@@ -112,9 +112,14 @@ def parser(name: str, summary: str) -> argparse.ArgumentParser:
     add("--port", type=int, default=0, help="0 takes a free one")
     add("--ready-file", type=Path, help='written once the server is ready: {"url": ..., "pid": ...}')
     add("--failures", default="{}", help='injected failures: {"rate": 0.05, "kinds": ["429"], "seed": 0}')
-    add("--timeout-seconds", type=float, default=30.0, help="longest stall of an injected timeout")
+    add("--timeout-seconds", type=arguments.real(0, 3_600), default=30.0, help="longest stall of an injected timeout")
     add("--store", help="store that s3:// data and checkpoints are read from, as JSON: a manifest's spec.store")
-    add("--drain-seconds", type=int, default=25, help="how long requests in flight may take to finish after SIGTERM")
+    add(
+        "--drain-seconds",
+        type=arguments.whole(0, 3_600),
+        default=25,
+        help="how long requests in flight may take to finish after SIGTERM",
+    )
     add("--exit-with-parent", action="store_true", help="end when the process that started this one has ended")
     return options
 
