@@ -258,6 +258,7 @@ def test_the_command_builds_an_index_that_a_server_answers_from(gallery, siglip,
         (["gallery", "--encoder", "nowhere"], "nowhere: no config.json"),
         (["gallery", "--encoder", "hf://a"], "hf://a: is not an address of a model"),
         (["gallery", "--store", "{"], "--store: "),
+        (["gallery", "--endpoint-url", "notaurl"], "--endpoint-url: String should match pattern"),
     ],
 )
 def test_a_wrong_argument_of_the_command_is_one_sentence_and_exit_code_two(

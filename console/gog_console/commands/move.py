@@ -18,7 +18,7 @@ from typing import Any
 from gog import store
 from gog.errors import ServiceDown
 from gog.spec import StoreSpec
-from gog_console import cli
+from gog_console import cli, s3_options
 from gog_operator.store_jobs import config, message, stores
 
 
@@ -91,8 +91,7 @@ def model(given: argparse.Namespace) -> dict[str, Any]:
     """Fetches a base model into a folder."""
     from gog_operator.store_jobs import model as move
 
-    given_options = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style}
-    spec = StoreSpec.model_validate_json(given.store) if given.store else StoreSpec(uri="s3://bucket", **given_options)
+    spec = StoreSpec.model_validate_json(given.store) if given.store else s3_options.given_for(given, "s3://bucket")
     options = stores.trusting(spec, os.environ)
     found = move.model(given.address, Path(given.folder), options, check=not given.any)
     if given.link:
@@ -104,8 +103,7 @@ def push(given: argparse.Namespace) -> dict[str, Any]:
     """Uploads a dataset folder."""
     from gog_operator.store_jobs import dataset as move
 
-    options = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style}
-    spec = StoreSpec.model_validate({"uri": address(given.uri), **options})
+    spec = s3_options.given_for(given, address(given.uri))
     return move.push(Path(given.folder), stores.open_own(spec, os.environ), given.format)
 
 

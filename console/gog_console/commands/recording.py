@@ -13,14 +13,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from gog import store, validation
+from gog import store
 from gog.calls import recording_file, recordings
 from gog.calls.recording_file import Summary
 from gog.errors import UserError
-from gog.spec import StoreSpec
-from gog_console import cli
+from gog_console import cli, s3_options
 
 
 def main(given: argparse.Namespace) -> int:
@@ -57,7 +54,8 @@ def inspect(given: argparse.Namespace) -> None:
 
 def opened(name: str, given: argparse.Namespace, *, must_exist: bool = False) -> recordings.AnyRecording:
     """The recording of a name. Raises UserError, store.Unavailable."""
-    return recordings.open_recording(name, options(given), must_exist=must_exist, where="RECORDING")
+    options = s3_options.given_for(given, "s3://any")
+    return recordings.open_recording(name, options, must_exist=must_exist, where="RECORDING")
 
 
 def file_of(name: str, where: str) -> Path:
@@ -66,17 +64,6 @@ def file_of(name: str, where: str) -> Path:
         remedy = "name a file on this machine; a recording in a store is the argument RECORDING"
         raise UserError("is an address", where=f"{where}: {name}", remedy=remedy)
     return Path(name)
-
-
-def options(given: argparse.Namespace) -> StoreSpec | None:
-    """Options of the S3 server; None for those of the environment. Raises UserError."""
-    single = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style or None}
-    body = {name: value for name, value in single.items() if value is not None}
-    try:
-        return StoreSpec.model_validate({"uri": "s3://any", **body}) if body else None
-    except ValidationError as error:
-        field, cause = validation.first_problem(error)
-        raise UserError(cause, where=f"--{field.replace('_', '-')}") from None
 
 
 def secrets_of(environment: Iterable[tuple[str, str]]) -> list[str]:

@@ -7,7 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gog import base_source, folders
+from pydantic import ValidationError
+
+from gog import base_source, folders, validation
 from gog.errors import ServiceDown, UserError
 from gog.spec import StoreSpec
 from gog_tools.search import encoder as encoders
@@ -103,9 +105,14 @@ def _folder(name: str, options: StoreSpec | None) -> Path:
 
 
 def _options(given: argparse.Namespace) -> StoreSpec | None:
-    """Options of the S3 server; None where none are given."""
+    """Options of the S3 server; None where none are given. Raises UserError."""
     if given.store is not None:
         return inputs.store_spec(given.store)
     single = {"endpoint_url": given.endpoint_url, "region": given.region, "path_style": given.path_style or None}
     single = {name: value for name, value in single.items() if value is not None}
-    return StoreSpec.model_validate({"uri": "s3://any", **single}) if single else None
+    try:
+        return StoreSpec.model_validate({"uri": "s3://any", **single}) if single else None
+    except ValidationError as error:
+        field, cause = validation.first_problem(error)
+        remedy = "give http://host:port" if field == "endpoint_url" else ""
+        raise UserError(cause, where=f"--{field.replace('_', '-')}", remedy=remedy) from None
