@@ -153,6 +153,13 @@ def test_a_misspelt_option_is_answered_with_the_options_there_are():
     assert "options of world: none" in fault("judge", "world", '{"x": 1}')
 
 
+def test_a_misspelt_required_option_is_named_before_the_one_that_is_missing():
+    said = fault("grounding", "outside:WholeImage", '{"lable": "x"}')
+    assert said.startswith("--options lable: unknown option (did you mean label? ")
+    wrong = backends.describe("grounding", "outside:WholeImage", {"lable": "x", "score": 2})["problems"]
+    assert [path for path, *_ in wrong] == ["lable", "label", "score"]
+
+
 def test_options_that_may_name_a_folder_are_known_by_their_type_or_mark():
     for name, role, local in (
         ("outside:Files", "text-search", []),

@@ -167,8 +167,20 @@ def test_results_come_with_small_images_where_thumbnails_are_asked_for(gallery, 
     assert hits[0].title == "coffee" and [bool(hit.thumbnail) for hit in hits] == [False, True, False]
     small = tool_api.decode_image(hits[1].thumbnail)
     assert max(small.width, small.height) == embeddings.THUMBNAIL_SIDE
-    with pytest.raises(UserError, match="options images: None: no such folder"):
-        embeddings.Embeddings(tmp_path / "index", encoder, thumbnails=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({}, "--options thumbnails: thumbnails needs images (name the indexed folder in images)"),
+        ({"images": "nowhere"}, "--options images: nowhere: no such folder (name the indexed folder)"),
+    ],
+)
+def test_thumbnails_without_their_images_are_refused_before_anything_is_fetched(options, sentence):
+    given = json.dumps({"index": "s3://unreachable/index", "thumbnails": 3, **options})
+    with pytest.raises(UserError) as caught:
+        backends.load("image-search", "embeddings", given, ImageSearch, {"fetch_model": lambda: Path})
+    assert caught.value.sentence() == sentence
 
 
 def test_a_damaged_index_is_refused_by_the_name_of_the_file(gallery, siglip, tmp_path):

@@ -55,8 +55,7 @@ class Embeddings:
         Raises:
             UserError: the index is missing or damaged, or was built with another encoder.
         """
-        if thumbnails and (images is None or not images.is_dir()):
-            raise UserError("no such folder", where=f"--options images: {images}", remedy="name the indexed folder")
+        _check_thumbnails(images, thumbnails)
         self._images, self._thumbnails = images, thumbnails
         manifest = index_file.read_manifest(folder)
         built = manifest.encoder
@@ -112,11 +111,12 @@ class Embeddings:
             UserError: the index or the encoder is missing or damaged, or they do not fit.
             ServiceDown, store.Unavailable: the index or the encoder cannot be fetched now.
         """
+        shown = Path(images) if images is not None else None
+        _check_thumbnails(shown, thumbnails)
         is_remote = index_store.is_address(index)
         folder = index_store.fetch(index, store_options, scratch) if is_remote else Path(index)
         name = encoder or _recorded(folder)
         loaded = encoders.Encoder(fetch_model(name), name, device=device, dtype=dtype)
-        shown = Path(images) if images is not None else None
         return cls(folder, loaded, min_score=min_score, images=shown, thumbnails=thumbnails)
 
     def search(self, images: Sequence[Image], tops: Sequence[int]) -> list[Found]:
@@ -162,6 +162,17 @@ class Embeddings:
             return ""
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         return tool_api.encode_image(Image(np.asarray(small)))
+
+
+def _check_thumbnails(images: Path | None, thumbnails: int) -> None:
+    """Raises UserError if thumbnails are wanted and the images are not there to be read."""
+    if not thumbnails:
+        return
+    remedy = "name the indexed folder"
+    if images is None:
+        raise UserError("thumbnails needs images", where="--options thumbnails", remedy=f"{remedy} in images")
+    if not images.is_dir():
+        raise UserError("no such folder", where=f"--options images: {images}", remedy=remedy)
 
 
 def _recorded(folder: Path) -> str:

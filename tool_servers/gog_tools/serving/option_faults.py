@@ -12,7 +12,7 @@ from gog import validation, wording
 
 
 def explain(error: ValidationError, fields: Mapping[str, Any], name: str) -> list[tuple[str, str, str]]:
-    """Dotted name, fault and remedy of each error.
+    """Dotted name, fault and remedy of each error. Unknown options come first: one that is missing may be misspelt.
 
     Args:
         error: of the validation of a back end's options.
@@ -20,7 +20,8 @@ def explain(error: ValidationError, fields: Mapping[str, Any], name: str) -> lis
         name: of the back end.
     """
     found = []
-    for each in error.errors(include_url=False, include_input=False):
+    errors = error.errors(include_url=False, include_input=False)
+    for each in sorted(errors, key=lambda each: each["type"] != "extra_forbidden"):
         place = each["loc"]
         known = _names_at(fields, place[:-1])
         owner = ".".join(map(str, place[:-1])) or name
