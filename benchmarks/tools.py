@@ -1,4 +1,4 @@
-"""Do tool calls survive a flaky server, and what do cached and replayed calls cost? Against the goals.
+"""Do tool calls survive a flaky server, what do cached and replayed calls cost, and is `match` right? Against the goals.
 
     python benchmarks/tools.py [--calls 1500] [--in-flight 48]
 
@@ -8,8 +8,9 @@ one with a deadline of five seconds, gog's call path, and gog's call path with h
 file of the cache answer are timed, through the whole client: its I/O loop, keys, metrics, reading of answers.
 
 The lag of the I/O loop is measured while the longest answers are recorded, and while another process locks the recording;
-the memory of a process, while a hostile server answers. Then grounding.py compares the grounding server with a plain KServe
-model.
+the memory of a process, while a hostile server answers. The judge without a model gives verdicts on the shipped near misses
+and calibration cases (docs/judge.md says which is which). Then grounding.py compares the grounding server with a plain
+KServe model.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,12 +41,13 @@ import numpy as np
 import outcome
 from aiohttp import web
 
-from gog import stats, tool_api, tool_transport
+from gog import calibration, stats, tool_api, tool_transport
+from gog.answers import match
 from gog.images import Image
 from gog.spec import ToolsSpec
 from gog.tool_client import Toolbox
 
-ROW = "tool calls: flaky server, hedging, cache, replay"
+ROW = "tool calls: flaky server, hedging, cache, replay; the judge without a model"
 RATE = 0.01
 """Share of each kind of failure."""
 STALL_SECONDS = 6.0
@@ -54,6 +56,8 @@ CACHED_CALLS = 5_000
 LONG_ANSWERS, LOCKED_SECONDS, LAG_SECONDS = 12, 2.0, 0.005
 HOSTILE, WARM_UP, AT_ONCE = 10_000, 300, 8
 ALLOWED_MIB, ALLOWED_LAG_MS = 50, 50
+LEAST_WRONG, LEAST_RIGHT = 900, 300
+"""Near misses that must be there, wrong and right ones."""
 
 
 def long_answer() -> bytes:
@@ -311,6 +315,35 @@ def hostile_memory(url: str) -> tuple[Counter[str], float]:
     return found
 
 
+def judged() -> dict[str, float]:
+    """What the judge without a model makes of the shipped cases."""
+    found: dict[str, float] = {}
+    for name, cases in (("near misses", calibration.near_misses()), ("calibration", calibration.shipped())):
+        began = time.process_time()
+        verdicts = [match.decide(each.question, each.answers, each.answer) for each in cases]
+        spent = time.process_time() - began
+        total = calibration.tally(cases, verdicts)[-1]
+        found |= {
+            f"judge, {name}, right": total.right,
+            f"judge, {name}, wrong": total.wrong,
+            f"judge, {name}, agreement %": round(100 * total.agreed / total.decided, 2),
+            f"judge, {name}, false Yes": total.false_yes,
+            f"judge, {name}, CPU ms each": round(1e3 * spent / len(cases), 3),
+        }
+    return found
+
+
+def judge_goals(found: Mapping[str, float]) -> dict[str, bool]:
+    """Whether `judged` reached its goals. The calibration cases have none for agreement: some need a model."""
+    enough = found["judge, near misses, right"] >= LEAST_RIGHT and found["judge, near misses, wrong"] >= LEAST_WRONG
+    false_yes = found["judge, near misses, false Yes"] + found["judge, calibration, false Yes"]
+    return {
+        f"judge: 100 % of >= {LEAST_RIGHT + LEAST_WRONG:,} near misses": enough
+        and found["judge, near misses, agreement %"] == 100,
+        "judge: 0 false Yes": enough and false_yes == 0,
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=1500)
@@ -339,6 +372,8 @@ def main() -> int:
         <= ALLOWED_LAG_MS,
         f"hostile responses <= +{ALLOWED_MIB} MiB": grown <= ALLOWED_MIB and outcomes["ok"] == 0,
     }
+    verdicts = judged()
+    found, goals = found | verdicts, goals | judge_goals(verdicts)
     if not given.without_grounding:
         grounded = grounding.figures(grounding.SECONDS, grounding.ROUNDS, grounding.CLIENTS)
         found, goals = found | grounded, goals | grounding.goals(grounded)

@@ -297,14 +297,17 @@ def _judge(parser: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE",
         nargs="?",
-        help="JSON lines: question, answers, answer, correct, kind (default: shipped)",
+        help="JSON lines: question, answers, answer, correct, kind (default: the shipped cases)",
+    )
+    one.add_argument(
+        "--near-misses", action="store_true", help="the shipped near misses instead, over a thousand short answers"
     )
     one.add_argument("--manifest", metavar="FILE", help="the judge of this GoGRun, called as it says")
     one.add_argument("--backend", metavar="NAME", help="a back end of gog serve judge (default: match)")
     one.add_argument("--options", metavar="JSON", help="options of the back end")
     one.add_argument("--url", help="an existing server; its key is in JUDGE_GOG_API_KEY")
     one.add_argument("--model", help="model to request from it")
-    one.add_argument("--votes", type=int, default=1, help="verdicts per answer (default: 1)")
+    one.add_argument("--votes", type=int, help="verdicts per answer (default: 1)")
     one.add_argument("--json", action="store_true", help="as JSON, for programs")
 
 

@@ -81,8 +81,26 @@ class Agreement:
 
 
 def shipped() -> list[Case]:
-    """The shipped cases: about a hundred, of all kinds, half of them correct."""
-    return read(importlib.resources.files("gog.answers").joinpath("calibration.jsonl").read_text("utf-8"), "shipped")
+    """The shipped cases: about a hundred, of all kinds, half of them correct. Some need knowledge or a model."""
+    return read(_shipped_text("calibration.jsonl"), "shipped")
+
+
+def near_misses() -> list[Case]:
+    """The shipped near misses: over three hundred correct answers in many forms, and over nine hundred that resemble one.
+
+    A judge without a model should decide all of them. A line of `cases.jsonl` has the right and wrong answers to a question.
+    """
+    rows = [json.loads(line) for line in _shipped_text("cases.jsonl").splitlines()]
+    return [
+        Case(question=row["question"], answers=row["answers"], answer=answer, correct=correct, kind=row["kind"])
+        for row in rows
+        for correct in (True, False)
+        for answer in row["right" if correct else "wrong"]
+    ]
+
+
+def _shipped_text(name: str) -> str:
+    return importlib.resources.files("gog.answers").joinpath(name).read_text("utf-8")
 
 
 def load(path: Path) -> list[Case]:

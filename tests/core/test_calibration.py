@@ -55,6 +55,13 @@ def test_the_judge_without_a_model_accepts_no_wrong_answer_of_the_shipped_cases(
     assert (total.false_yes, total.undecided) == (0, 0) and total.agreed >= 0.8 * len(cases)
 
 
+def test_the_judge_without_a_model_agrees_with_every_shipped_near_miss() -> None:
+    cases = calibration.near_misses()
+    total = calibration.tally(cases, [match.decide(each.question, each.answers, each.answer) for each in cases])[-1]
+    assert (total.false_yes, total.false_no, total.undecided) == (0, 0, 0)
+    assert total.wrong >= 900 and total.right >= 300
+
+
 LINE = {"question": "q", "answers": ["a"], "answer": "b", "correct": True}
 
 

@@ -30,7 +30,7 @@ SHOWN = 20
 
 
 def main(given: argparse.Namespace) -> int:
-    cases = calibration.load(Path(given.file)) if given.file else calibration.shipped()
+    cases = _cases(given)
     endpoint, tools = _settings(given)
     with _address(endpoint) as url:
         replies = asyncio.run(_judge(cases, url, tools, endpoint.model))
@@ -39,6 +39,7 @@ def main(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps([row.as_dict() for row in rows], indent=1))
     else:
+        print(f"judge: {_name(endpoint, tools)}\n")
         _show(rows, cases, verdicts)
         failure = next((reply.failure for reply in replies if reply.failure is not None), None)
         if failure is not None:
@@ -46,30 +47,55 @@ def main(given: argparse.Namespace) -> int:
     return cli.COMPLETE if rows[-1].decided else cli.FAILED
 
 
+def _cases(given: argparse.Namespace) -> list[Case]:
+    """The cases of a file, or a shipped set."""
+    if given.file and given.near_misses:
+        raise UserError("are a set of their own", where="--near-misses", remedy=f"leave out {given.file}")
+    if given.file:
+        return calibration.load(Path(given.file))
+    return calibration.near_misses() if given.near_misses else calibration.shipped()
+
+
 def _settings(given: argparse.Namespace) -> tuple[settings.EndpointSpec, settings.ToolsSpec]:
     """The judge and how it is called: of a manifest, or of the command line."""
-    if given.manifest:
-        if given.url or given.backend or given.options or given.model:
-            raise UserError(
-                "names the judge", where="--manifest", remedy="leave out --url, --backend, --options, --model"
-            )
-        thing = manifest.load(Path(given.manifest), [])
-        if not isinstance(thing, GoGRun):
-            raise UserError(f"is a {thing.kind}", where=given.manifest, remedy="give the manifest of a GoGRun")
-        endpoint: settings.EndpointSpec = thing.spec.endpoints.judge  # type: ignore[attr-defined]
-        tools = thing.spec.tools
-    else:
-        named = {"url": given.url, "backend": given.backend, "model": given.model}
-        body = {name: value for name, value in named.items() if value}
-        if given.options:
-            body["options"] = _object(given.options)
-        try:
-            endpoint = settings.EndpointSpec.model_validate(body or {"backend": "match"})
-            tools = settings.ToolsSpec.model_validate({"judge": {"votes": given.votes}})
-        except ValidationError as error:
-            field, cause = validation.first_problem(error)
-            raise UserError(cause, where=f"--{field.rpartition('.')[2] or 'url'}") from None
+    endpoint, tools = _of_manifest(given) if given.manifest else _of_line(given)
     return endpoint, tools.model_copy(update={"cache": settings.CacheSpec(mode="off")})
+
+
+def _of_manifest(given: argparse.Namespace) -> tuple[settings.EndpointSpec, settings.ToolsSpec]:
+    names = ("url", "backend", "options", "model", "votes")
+    if any(getattr(given, name) is not None for name in names):
+        remedy = f"leave out {', '.join(f'--{name}' for name in names)}"
+        raise UserError("names the judge and how it is called", where="--manifest", remedy=remedy)
+    thing = manifest.load(Path(given.manifest), [])
+    if not isinstance(thing, GoGRun):
+        raise UserError(f"is a {thing.kind}", where=given.manifest, remedy="give the manifest of a GoGRun")
+    endpoint = thing.spec.endpoints.judge  # type: ignore[attr-defined]
+    if endpoint.runtime == "vllm" and endpoint.url is None:
+        remedy = "serve the model, and give its address with --url and --model instead of --manifest"
+        raise UserError("the judge is a vLLM, which only a run starts", where=given.manifest, remedy=remedy)
+    return endpoint, thing.spec.tools
+
+
+def _of_line(given: argparse.Namespace) -> tuple[settings.EndpointSpec, settings.ToolsSpec]:
+    named = {"url": given.url, "backend": given.backend, "model": given.model}
+    body: dict[str, object] = {name: value for name, value in named.items() if value}
+    if given.options is not None:
+        body["options"] = _object(given.options)
+    votes = 1 if given.votes is None else given.votes
+    try:
+        endpoint = settings.EndpointSpec.model_validate(body if given.url else {"backend": "match", **body})
+        return endpoint, settings.ToolsSpec.model_validate({"judge": {"votes": votes}})
+    except ValidationError as error:
+        field, cause = validation.first_problem(error)
+        raise UserError(cause, where=f"--{field.rpartition('.')[2] or 'url'}") from None
+
+
+def _name(endpoint: settings.EndpointSpec, tools: settings.ToolsSpec) -> str:
+    """What was asked, for people."""
+    votes = tools.judge.votes
+    where = endpoint.backend if endpoint.url is None else endpoint.url
+    return " ".join(filter(None, (where, endpoint.model, f"({votes} votes)" if votes > 1 else "")))
 
 
 def _object(text: str) -> object:

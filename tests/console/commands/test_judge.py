@@ -47,6 +47,27 @@ def test_the_judge_without_a_model_is_started_and_compared(calibrate):
     assert "false Yes: 0 of 1 wrong answers" in out and "answered 'a burning torch'" in out
 
 
+@pytest.mark.parametrize("arguments", [(), ("--options", "{}"), ("--model", "m"), ("--options", "{}", "--votes", "3")])
+def test_the_judge_is_match_unless_another_is_named_and_the_first_line_says_so(calibrate, arguments):
+    code, out, _ = calibrate(*arguments)
+    votes = " (3 votes)" if "--votes" in arguments else ""
+    assert code == 0 and out.splitlines()[0] == f"judge: match{' m' if '--model' in arguments else ''}{votes}"
+    assert "false No:  1 of 2" in out
+
+
+def test_a_server_that_exists_is_named_in_the_first_line(calibrate, server):
+    assert calibrate("--url", server.url, "--model", "m")[1].startswith(f"judge: {server.url} m\n")
+
+
+def test_a_vllm_of_a_manifest_is_not_replaced_by_another_judge(calibrate, tmp_path):
+    judge = {"runtime": "vllm", "base": "hf://org/judge", "model": "j"}
+    spec = {"model": {"base": "tiny"}, "data": {"world": {}}, "endpoints": {"judge": judge}}
+    body = {"apiVersion": "gog.dev/v1alpha1", "kind": "GoGRun", "metadata": {"name": "run"}, "spec": spec}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(body))
+    code, _, messages = calibrate("--manifest", str(tmp_path / "run.yaml"))
+    assert code == 2 and "the judge is a vLLM, which only a run starts" in messages
+
+
 def test_a_server_that_exists_is_asked_for_the_model_and_votes_that_are_given(calibrate, server):
     url, received = server.url, server.requests
     code, out, _ = calibrate("--url", url, "--model", "m", "--votes", "3", "--json")
@@ -81,7 +102,9 @@ def test_a_judge_that_decides_nothing_is_a_failure_and_its_reason_is_printed(cal
         (("--backend", "match", "--options", "{"), "--options: not JSON"),
         (("--backend", "match", "--url", "http://127.0.0.1:1"), "--url: url names an existing server"),
         (("--manifest", "run.yaml", "--model", "m"), "--manifest: names the judge"),
+        (("--manifest", "run.yaml", "--votes", "1"), "--manifest: names the judge and how it is called"),
         (("--votes", "0"), "--votes: Input should be greater"),
+        (("--near-misses",), "--near-misses: are a set of their own"),
     ],
 )
 def test_arguments_that_do_not_fit_are_one_sentence(calibrate, arguments, words):
@@ -92,3 +115,5 @@ def test_arguments_that_do_not_fit_are_one_sentence(calibrate, arguments, words)
 def test_without_a_file_the_shipped_cases_are_judged(capsys, server):
     assert cli.main(["judge", "calibrate", "--url", server.url, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[-1]["decided"] == len(calibration.shipped())
+    assert cli.main(["judge", "calibrate", "--near-misses", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[-1]["agreed"] == len(calibration.near_misses())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gog.answers import aliases, dates, lists, match, names, quantity, sentences, tokens, units
 
-ROWS = [json.loads(line) for line in Path(__file__).with_name("cases.jsonl").read_text().splitlines()]
+ROWS = [json.loads(line) for line in Path(match.__file__).with_name("cases.jsonl").read_text().splitlines()]
 RIGHT = [(row["question"], row["answers"], each) for row in ROWS for each in row["right"]]
 WRONG = [(row["question"], row["answers"], each) for row in ROWS for each in row["wrong"]]
 EXACT = [row for row in ROWS if row["kind"] in ("number", "percent", "currency", "unit")]
