@@ -183,6 +183,8 @@ def decide(cluster: Cluster, thing: Object, now: datetime) -> Decision[Any]:
     """Collects the facts about an object and plans. Raises Refused."""
     if isinstance(thing, GoGRun) and thing.is_terminating:
         return erasure.plan(thing, erasure_facts(cluster, thing), now)
+    if thing.is_terminating:
+        return Decision(thing.status)  # its children are being collected, and it would wait for new ones for ever
     if isinstance(thing, GoGRun):
         decision = run.plan(thing, run_facts(cluster, thing), now)
         held = erasure.finalizer(thing) if cluster.is_persistent else ()
