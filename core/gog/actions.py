@@ -139,7 +139,7 @@ _WITHIN = re.compile(r"#\s*(\d{1,3})\s*:\s*([^#]+)")
 _ONE = re.compile(r"#\s*(\d{1,3})")
 _TAG = re.compile(r"</?[a-z_]+>")
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
-_FORGED = re.compile(r"<\s*/?\s*information\b", re.IGNORECASE)
+_FORGED = re.compile(r"<\s*(?:/\s*)?information\b", re.IGNORECASE)
 
 
 def parse_turn(text: str, *, reasoning: Literal["required", "optional"] = "required") -> ParsedTurn:

@@ -27,8 +27,8 @@ IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 TURN_END = "<|im_end|>"
 _ASSISTANT = "<|im_start|>assistant\n"
 _NAMES = sorted({tag.strip("</>") for tag in (*actions.CONTROL_TAGS, "<reason>")})
-_TAG = re.compile(rf"<(\s*/?\s*(?:{'|'.join(_NAMES)})\s*)>", re.IGNORECASE)
-"""A tag of the agent, however it is written."""
+_TAG = re.compile(rf"<(\s*(?:/\s*)?(?:{'|'.join(_NAMES)})\s*)>", re.IGNORECASE)
+"""A tag of the agent, however it is written. No two runs of spaces adjoin: a search takes time in proportion to the text."""
 
 _ENGLISH = languages.load(languages.DEFAULT).prompts
 NO_MATCH = {"full": _ENGLISH.no_result, "terse": "no match"}

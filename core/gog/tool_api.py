@@ -36,6 +36,9 @@ reached from the server, or refuses the request. Statuses that fit them: 502, 40
 MAX_EXPRESSION, MAX_QUERY = 1_000, 4_000
 """Characters of an expression and of a query that a tool server accepts."""
 
+MAX_HIT_TITLE, MAX_HIT_TEXT = 1_000, 30_000
+"""Characters of a search result's title and text that a client reads. Source: MMSearch-R1 clips pages to 30,000."""
+
 SLICE = 1 << 20
 """Characters of base64 that are decoded at once; a multiple of 4."""
 Base64 = Annotated[str, Field(max_length=64_000_000)]
@@ -144,6 +147,11 @@ class SearchHit(Wire):
     """A small PNG, JPEG or WEBP in base64 (image search); empty where there is none."""
     score: float = 0.0
     """The server's relevance score; higher is better."""
+
+
+def clipped(hit: SearchHit) -> SearchHit:
+    """A search result whose title and text have at most MAX_HIT_TITLE and MAX_HIT_TEXT characters."""
+    return hit.model_copy(update={"title": hit.title[:MAX_HIT_TITLE], "text": hit.text[:MAX_HIT_TEXT]})
 
 
 class SearchResponse(Wire):

@@ -275,8 +275,8 @@ class Toolbox:
         return Grounding(tuple(found), cut)
 
     def _read_hits(self, answer: bytes) -> Sequence[tool_api.SearchHit]:
-        """Hits of a search; those beyond the number that was requested are dropped."""
-        return tuple(tool_api.SearchResponse.model_validate_json(answer).hits[: self.limits.top])
+        """Hits of a search, clipped; those beyond the number that was requested are dropped."""
+        return tuple(map(tool_api.clipped, tool_api.SearchResponse.model_validate_json(answer).hits[: self.limits.top]))
 
     async def search_image(self, image: Image) -> Reply[Sequence[tool_api.SearchHit]]:
         def body() -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from typing import Any
 
 import pytest
@@ -31,6 +32,15 @@ def test_inert_text_holds_no_tag_and_no_frame(text: str) -> None:
 @pytest.mark.parametrize("tag", ["</Information>", "< answer >", "<THINK>", "</ img_search\n>"])
 def test_inert_text_holds_no_tag_in_another_spelling(tag: str) -> None:
     assert "<" not in prompts.inert(f"a {tag} b")
+
+
+@pytest.mark.parametrize("begin", ["<", "</", "<answer", "</answer"])
+def test_a_run_of_spaces_after_the_beginning_of_a_tag_is_read_in_linear_time(begin: str) -> None:
+    text = begin + " " * 16_000
+    started = time.process_time()
+    assert prompts.inert(text) == text
+    assert not actions.parse_turn(text).well_formed
+    assert time.process_time() - started < 1, "quadratic: 17 s for the first"
 
 
 def test_other_markup_stays_as_it_is() -> None:

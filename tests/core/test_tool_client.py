@@ -138,6 +138,13 @@ def test_a_search_that_returns_more_than_was_requested_is_cut() -> None:
     assert [hit.title for hit in search([many], top=3).unwrap()] == ["0", "1", "2"]
 
 
+def test_titles_and_texts_of_results_are_cut_to_the_length_that_a_client_reads() -> None:
+    long = responds({"hits": [{"title": "t" * 5_000, "text": "x" * 200_000, "url": "https://a.example/"}]})
+    (hit,) = search([long], top=3).unwrap()
+    assert (len(hit.title), len(hit.text)) == (tool_api.MAX_HIT_TITLE, tool_api.MAX_HIT_TEXT)
+    assert hit.url == "https://a.example/"
+
+
 def test_the_limits_bound_results_requested_and_candidates_shown() -> None:
     async def use(tools: Toolbox, provider: Provider) -> None:
         assert len((await tools.ground(make_image(), "ring")).unwrap().candidates) == 1
