@@ -29,7 +29,9 @@ SHORT = guard.Limits(max_bytes=1_000_000, seconds=0.5)
         *("127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200"),
         *("192.0.0.192", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "168.63.129.16"),
         *("::", "::1", "::127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "fe80::1", "fe80::1%1", "fc00::1"),
+        *("::ffff:8.8.8.8%1", "2600::1%1"),
         *("fd00:ec2::254", "ff02::1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:a9fe:a9fe::", "2002:7f00:1::"),
+        *("2002:a9fe:a9fe::5efe:808:808", "fd00:ec2::5efe:808:808", "fe80::200:5efe:808:808", "ff02::5efe:808:808"),
         *("2001:0:4136:e378:8000:63bf:3fff:fdd2", "2001:db8::1", "3fff::1", "2600::5efe:10.0.0.1", "100::1"),
     ],
 )
@@ -48,6 +50,34 @@ def test_wrapping_an_address_never_makes_it_public(inner):
         wrapped = ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) | int(inner))
         assert addresses.is_public(wrapped) == addresses.is_public(inner)
     assert not addresses.is_public(ipaddress.IPv6Address((0x2002 << 112) | (int(inner) << 80)))
+
+
+INTERNAL_PREFIXES = [
+    "::",
+    "2002:a9fe:a9fe::",
+    "fd00:ec2::",
+    "fe80::",
+    "64:ff9b::",
+    "64:ff9b:1::",
+    "ff02::",
+    "2001:db8::",
+]
+ISATAP = st.sampled_from([0x5EFE, 0x0200_5EFE])
+
+
+@given(st.sampled_from(INTERNAL_PREFIXES), ISATAP, st.ip_addresses(v=4))
+def test_an_isatap_address_is_refused_for_its_prefix_whatever_it_carries(prefix, mark, inner):
+    wrapped = ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) | mark << 32 | int(inner))
+    assert not addresses.is_public(wrapped)
+    anywhere = guard.networks(["0.0.0.0/0"], "allow")
+    assert "not a public address" in addresses.fault(wrapped, allow=anywhere)
+
+
+@given(ISATAP, st.ip_addresses(v=4))
+def test_an_allowed_prefix_does_not_allow_what_an_isatap_address_carries(mark, inner):
+    allow = guard.networks(["fd00:ec2::/32"], "allow")
+    wrapped = ipaddress.IPv6Address(int(ipaddress.IPv6Address("fd00:ec2::")) | mark << 32 | int(inner))
+    assert bool(addresses.fault(wrapped, allow=allow)) == (not addresses.is_public(inner))
 
 
 def test_a_denied_network_wins_over_an_allowed_one():

@@ -3,7 +3,8 @@
 A model chooses what is fetched, and a page may redirect to any address, so a fetch must not reach the cluster, the node
 or the cloud's metadata. `ipaddress.is_global` is no filter: depending on Python's version it lets NAT64 and 6to4 pass,
 which carry any IPv4 address. So addresses are unwrapped first, and then checked against the registries of
-special-purpose addresses; of IPv6 only the space of global unicast is public.
+special-purpose addresses; of IPv6 only the space of global unicast is public. The network decides where a mapped or NAT64
+address leads, so the IPv4 address inside takes its place. An ISATAP address is routed by its prefix: both must be public.
 
 Names are checked before they are resolved as far as their form is wrong, but only the addresses they resolve to decide.
 
@@ -59,12 +60,13 @@ def fault(address: Address, *, allow: Sequence[Network] = (), deny: Sequence[Net
         allow: networks that may be reached although they are not public.
         deny: networks that may not be reached although they are public.
     """
-    plain = unwrapped(address)
-    if any(each in network for each in (address, plain) for network in deny):
+    reached = _reached(address)
+    if any(each in network for each in (address, *reached) for network in deny):
         return f"{address} is in a denied network"
-    if any(plain in network for network in allow):
+    zoned = _has_zone(address)
+    if all(any(each in network for network in allow) or (not zoned and _is_public(each)) for each in reached):
         return ""
-    return "" if is_public(address) else f"{address} is not a public address"
+    return f"{address} is not a public address"
 
 
 def is_public(address: Address) -> bool:
@@ -73,22 +75,33 @@ def is_public(address: Address) -> bool:
     >>> is_public(ipaddress.ip_address("64:ff9b::a9fe:a9fe"))  # NAT64 of 169.254.169.254
     False
     """
-    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
-        return False
-    plain = unwrapped(address)
+    return not _has_zone(address) and all(map(_is_public, _reached(address)))
+
+
+def _has_zone(address: Address) -> bool:
+    return isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None
+
+
+def _is_public(plain: Address) -> bool:
+    """Whether an address, taken as it is, belongs to a host of the public internet."""
     if isinstance(plain, ipaddress.IPv4Address):
         return not any(plain in network for network in _NOT_PUBLIC_V4)
     return plain in _PUBLIC_V6 and not any(plain in network for network in _NOT_PUBLIC_V6)
 
 
-def unwrapped(address: Address) -> Address:
-    """The IPv4 address inside a mapped, NAT64 or ISATAP address; any other address itself."""
+def _reached(address: Address) -> tuple[Address, ...]:
+    """The addresses that a connection may reach, each of which decides.
+
+    They are the IPv4 address inside a mapped or NAT64 address, an ISATAP address and the IPv4 address inside, any other
+    address itself.
+    """
     if isinstance(address, ipaddress.IPv4Address):
-        return address
+        return (address,)
     number = int(address)
-    if address in _MAPPED or address in _NAT64 or (number >> 32) & 0xFFFFFFFF in _ISATAP:
-        return ipaddress.IPv4Address(number & 0xFFFFFFFF)
-    return address
+    inner = ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    if address in _MAPPED or address in _NAT64:
+        return (inner,)
+    return (address, inner) if (number >> 32) & 0xFFFFFFFF in _ISATAP else (address,)
 
 
 def literal(host: str) -> Address | None:
