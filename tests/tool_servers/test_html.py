@@ -89,6 +89,10 @@ BOMBS = {
     "style": "<p style='" + "left:-" * 100_000 + "'>x",
     "css": "<style>" + "{a" * 100_000 + "</style>x",
     "css blocks": "<style>" + "@media print{" * 50_000 + "</style>x",
+    "css comments": "<style>" + "/* " * 66_000 + "</style>x",
+    "css without braces": ("<style>" + "a" * 200_000 + "</style>x") * 9,
+    "css of media": "<style>" + "@media print" * 16_000 + "{</style>x",
+    "colours": ("<p style='" + "color:rgba(," * 160 + "'>x") * 1_000,
     "comments": "<!--" * 200_000,
     "entities": "&amp;" * 300_000,
     "brackets": "<" * 500_000,
@@ -101,6 +105,36 @@ def test_a_document_made_to_be_slow_takes_bounded_time_and_gives_bounded_text(wh
     started = time.process_time()
     assert len(read(BOMBS[what]).text) <= 30_000
     assert time.process_time() - started < 4
+
+
+@pytest.mark.parametrize("sheets", [1, 4])
+def test_the_styles_of_a_page_are_read_up_to_a_bound_of_all_of_them(sheets):
+    filler = "<style>" + "b{color:red}" * (html.MAX_STYLES // 12 // sheets + 1) + "</style>"
+    hidden = "<style>.a{display:none}</style>"
+    assert read(f"{hidden}{filler * sheets}<p class=a>X</p>seen").text == "seen"
+    assert read(f"{filler * sheets}{hidden}<p class=a>X</p>seen").text == "X\nseen"
+
+
+@pytest.mark.parametrize(
+    "css",
+    [
+        *("/* x */.a{display:none}", ".a/**/{display/* { */:none}", "} .a{display:none}", "b{{} .a{display:none}"),
+        *("@media screen{ .a{display:none} }", "@media print{b{}} .a{display:none}", ".a{b{} display:none}"),
+    ],
+)
+def test_a_rule_hides_wherever_comments_and_braces_are(css):
+    assert read(f"<style>{css}</style><p class=a>X</p>seen").text == "seen"
+
+
+@pytest.mark.parametrize(
+    "css",
+    [
+        *("/* .a{display:none}", "/* x */ /* .a{display:none} */", ".a{display:none", "@media print{.a{display:none}}"),
+        *("@media print{@supports (x:y){.a{display:none}}}", "@media print{b{} .a{display:none}"),
+    ],
+)
+def test_a_rule_in_a_comment_without_an_end_or_for_paper_hides_nothing(css):
+    assert read(f"<style>{css}</style><p class=a>X</p>seen").text == "X\nseen"
 
 
 def test_an_element_deeper_than_the_bound_is_left_out():

@@ -9,7 +9,7 @@ still hide text from people and show it to us. What remains is cut to a number o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lxml import etree
@@ -19,7 +19,9 @@ MAX_DEPTH = 200
 MAX_ELEMENTS = 50_000
 """Elements that are looked at; the text after them is left out."""
 MAX_STYLES, MAX_TITLE = 200_000, 500
-"""Characters of a <style> and of the title that are read."""
+"""Characters of all <style> elements of a page, and of its title, that are read."""
+MAX_HEAD, MAX_DECLARATIONS = 500, 2_000
+"""Characters of a rule's selectors, and of its declarations; the selectors before, and a longer rule, are not read."""
 PIECE = 1 << 16
 """Bytes that are parsed at once."""
 _SKIPPED = frozenset(
@@ -44,11 +46,9 @@ _HIDING = re.compile(
 )
 _SIZE = re.compile(r"(?:^|;)(?:max-)?(?:width|height):[01](?:\.0*)?(?:px)?(?:;|$)")
 _COLOURS = re.compile(r"(?:^|;)(color|background|background-color):([^;]+)")
-_RULE = re.compile(r"([^{}]{1,500})\{([^{}]{0,2000})\}")
 _SELECTOR = re.compile(r"([a-z][a-z0-9]*)?([.#][A-Za-z_][\w-]*)?")
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_PRINT = re.compile(r"@media[^{}]{0,200}\bprint\b[^{}]{0,200}\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}")
-"""Rules for paper, which hide what a screen shows."""
+_BRACE = re.compile(r"([{}])")
+_PRINT = re.compile(r"\bprint\b")
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,40 @@ def _encoding(name: str) -> str:
 def _rules(css: str) -> set[str]:
     """Simple selectors (tag, .class, #id) that a <style> hides; their combinations are not read."""
     found: set[str] = set()
-    for selectors, declarations in _RULE.findall(_PRINT.sub("", _COMMENT.sub("", css))):
-        if hides(declarations):
+    for selectors, declarations in _blocks(_without_comments(css)):
+        if len(declarations) <= MAX_DECLARATIONS and hides(declarations):
             found.update(each.strip() for each in selectors.split(",") if _SELECTOR.fullmatch(each.strip()))
     return found - {"", "html", "body"}
+
+
+def _without_comments(css: str) -> str:
+    """A style sheet without comments; one that is not closed goes to its end. No pattern: it would be quadratic."""
+    parts, end = [], 0
+    while (begin := css.find("/*", end)) >= 0:
+        parts.append(css[end:begin])
+        close = css.find("*/", begin + 2)
+        end = close + 2 if close >= 0 else len(css)
+    return "".join((*parts, css[end:]))
+
+
+def _blocks(css: str) -> Iterator[tuple[str, str]]:
+    """What is before each pair of braces and the last text in it, without rules for paper, which a screen does not apply."""
+    opened: list[tuple[str, bool]] = []
+    text = ""
+    for piece in _BRACE.split(css):
+        if piece == "{":
+            head = text[-MAX_HEAD:]
+            opened.append((head, _is_for_paper(head) or (bool(opened) and opened[-1][1])))
+        elif piece == "}" and opened:
+            head, is_for_paper = opened.pop()
+            if not is_for_paper:
+                yield head, text
+        text = "" if piece in ("{", "}") else piece
+
+
+def _is_for_paper(head: str) -> bool:
+    _, media, query = head.partition("@media")
+    return bool(media) and _PRINT.search(query) is not None
 
 
 class _Visible:
@@ -141,7 +171,9 @@ class _Visible:
         self._rules: set[str] = set()
         self._collecting = ""
         """`style` or `title` inside such an element."""
-        self._collected = {"style": "", "title": ""}
+        self._collected: dict[str, list[str]] = {"style": [], "title": []}
+        self._room = {"style": MAX_STYLES, "title": MAX_TITLE}
+        """Characters that are still collected of such elements, all of a page together."""
 
     @property
     def is_full(self) -> bool:
@@ -166,17 +198,21 @@ class _Visible:
         self._hidden_depth -= 1
         if not self._hidden_depth and self._collecting:
             if self._collecting == "style":
-                self._rules |= _rules(self._collected["style"])
-                self._collected["style"] = ""
+                self._rules |= _rules("".join(self._collected["style"]))
+                self._collected["style"].clear()
             self._collecting = ""
 
     def data(self, text: str) -> None:
         if self._collecting:
-            most = MAX_STYLES if self._collecting == "style" else MAX_TITLE
-            self._collected[self._collecting] = (self._collected[self._collecting] + text)[:most]
+            self._collect(text[: self._room[self._collecting]])
         elif not self._hidden_depth and not self.is_full:
             self._parts.append(text)
             self._size += len(text)
+
+    def _collect(self, text: str) -> None:
+        if text:
+            self._room[self._collecting] -= len(text)
+            self._collected[self._collecting].append(text)
 
     def comment(self, text: str) -> None:
         return
@@ -199,4 +235,4 @@ class _Visible:
     def page(self) -> Page:
         lines = (" ".join(line.split()) for line in "".join(self._parts).split("\n"))
         text = "\n".join(line for line in lines if line)[: self._limit]
-        return Page(" ".join(self._collected["title"].split()), text)
+        return Page(" ".join("".join(self._collected["title"]).split()), text)
