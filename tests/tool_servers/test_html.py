@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gog_tools.fetch import html, summaries, text
+from gog_tools.fetch import guard, html, reader, summaries, text
 
 TAGS = "\U000e0068\U000e0069"
 
@@ -68,11 +68,21 @@ def test_what_a_browser_shows_is_text(element):
         ("Grüße".encode(), "utf-8"),
         ("Grüße".encode("latin-1"), "iso-8859-1"),
         ("<meta charset=windows-1252>Grüße".encode("cp1252"), ""),
+        ("Grüße".encode("latin-1"), "latin-1"),
         ("Grüße".encode(), "no-such-charset"),
+        *(("Grüße".encode(), charset) for charset in ("idna", "undefined", "punycode", "h\xe9x", "a\0b", "\udce9")),
     ],
 )
 def test_the_charset_is_that_of_the_response_or_of_the_document(document, charset):
     assert read(document, charset=charset).text == "Grüße"
+
+
+@pytest.mark.parametrize(
+    "charset", ["utf-8", "", "no-such", "idna", "undefined", "punycode", "hex", "h\xe9x", "\udce9"]
+)
+def test_a_plain_text_is_read_whatever_charset_its_server_names(charset):
+    answer = guard.Answer(200, {"content-type": f"text/plain; charset={charset}"}, "Grüße".encode())
+    assert reader.text_of(answer, 100).text == "Grüße"
 
 
 @pytest.mark.parametrize(

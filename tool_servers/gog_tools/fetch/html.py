@@ -8,6 +8,7 @@ still hide text from people and show it to us. What remains is cut to a number o
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def read(body: bytes, charset: str = "", *, limit: int = 30_000) -> Page:
         Title and text; both empty for a document without elements.
     """
     visible = _Visible(limit)
-    encoding = _encoding(charset) or _encoding(_declared(body)) or "utf-8"
+    encoding = known(charset) or known(_declared(body)) or "utf-8"
     parser = etree.HTMLParser(target=visible, encoding=encoding, recover=True)
     try:
         for start in range(0, len(body), PIECE):
@@ -110,13 +111,19 @@ def _declared(body: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def _encoding(name: str) -> str:
-    """A name of an encoding that lxml knows; empty for others."""
+def known(name: str) -> str:
+    """A name of an encoding that lxml knows, the same or Python's (latin-1 is iso8859-1); empty for others."""
     try:
-        etree.HTMLParser(encoding=name) if name else None
-    except LookupError:
+        return name if _is_known(name) else next(filter(_is_known, [codecs.lookup(name).name]), "")
+    except (LookupError, ValueError):
         return ""
-    return name
+
+
+def _is_known(name: str) -> bool:
+    try:
+        return bool(name) and etree.HTMLParser(encoding=name) is not None
+    except (LookupError, ValueError):  # ValueError: characters that no name has, as a header may hold them
+        return False
 
 
 def _rules(css: str) -> set[str]:

@@ -93,11 +93,18 @@ def text_of(answer: guard.Answer, limit: int) -> Read:
     if "html" in answer.content_type:
         page = html.read(answer.body, charset, limit=limit)
         return Read(page.title, page.text)
+    return Read("", _decoded(answer.body[: 4 * limit], charset)[:limit])
+
+
+def _decoded(body: bytes, charset: str) -> str:
+    """A plain text in the charset that the server names, or in UTF-8.
+
+    Only charsets of libxml2, because Python's codecs hold others that raise (idna, undefined) or are quadratic (punycode).
+    """
     try:
-        text = answer.body[: 4 * limit].decode(charset or "utf-8", "replace")
-    except LookupError:
-        text = answer.body[: 4 * limit].decode("utf-8", "replace")
-    return Read("", text[:limit])
+        return body.decode(html.known(charset) or "utf-8", "replace")
+    except (LookupError, ValueError):  # Python does not know it
+        return body.decode("utf-8", "replace")
 
 
 def _charset(content_type: str) -> str:

@@ -3,7 +3,7 @@
 Pages are read side by side, in the engine's order; one that cannot be read makes room for the next address, until `top`
 summaries are there, the addresses are used up, or time is. Without a reader, the engine's own snippets are the texts.
 
-One failing page is no failure of the search. A refused key, no credit, or a vendor that fails for every page is: then
+One failing page is no failure of the search, whatever it fails of. A refused key, no credit, or a vendor that fails for every page is: then
 the answer is the vendor's failure, so that an outage never looks like a question without results. When every page fails
 for reasons of its own, the engine's snippets are returned, because they are what is known.
 
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gog import tool_api
+from gog import tool_api, wording
 from gog.io_loop import IOLoop
 from gog_tools.fetch import guard, text
 from gog_tools.fetch.reader import Reader, Unreadable
@@ -27,6 +28,8 @@ from gog_tools.fetch.summaries import MAX_SUMMARY, Summariser
 from gog_tools.fetch.vendor import Spending
 from gog_tools.search.backend import Found
 from gog_tools.serving import errors
+
+log = logging.getLogger(__name__)
 
 MAX_TITLE = 200
 MAX_SNIPPET = 500
@@ -194,7 +197,10 @@ class WebSearch:
     async def _page(
         self, pages: Pages, query: str, result: Result, spending: Spending
     ) -> tool_api.SearchHit | errors.RequestError | None:
-        """The summary of one page; None if it cannot be read; the error if that is a vendor's."""
+        """The summary of one page; None if it cannot be read; the error if that is a vendor's.
+
+        Any other exception is logged and concerns this page only: the search is paid for, and a page can provoke it.
+        """
         try:
             page = await pages.reader.read(self._client, result.url, spending)
             title = text.clean(result.title or page.title, MAX_TITLE)
@@ -203,6 +209,9 @@ class WebSearch:
             return None
         except errors.RequestError as error:
             return error
+        except Exception as error:  # noqa: BLE001  of any library that reads pages
+            log.error("a page cannot be read: %s: %s", type(error).__name__, wording.one_line(str(error)))
+            return None
 
 
 def _hit(result: Result, words: str) -> tool_api.SearchHit:
