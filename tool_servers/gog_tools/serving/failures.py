@@ -94,7 +94,13 @@ async def wait_for_disconnect(receive: Receive, seconds: float) -> None:
 
 
 async def reply(
-    send: Send, status: int, body: bytes, *, kind: bytes = b"text/plain", retry_after: int | None = None
+    send: Send,
+    status: int,
+    body: bytes,
+    *,
+    kind: bytes = b"text/plain",
+    retry_after: int | None = None,
+    close: bool = False,
 ) -> None:
     """Sends a complete response.
 
@@ -104,9 +110,12 @@ async def reply(
         body: the whole body
         kind: content type
         retry_after: seconds for a Retry-After header; None sends none
+        close: whether the connection ends after it
     """
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
     if retry_after is not None:
         headers.append((b"retry-after", b"%d" % retry_after))
+    if close:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -3,8 +3,8 @@
 It answers before the server behind it is built: /healthz as soon as the process runs, /readyz once it can do its work,
 and every other page is a 503 until then. It lies outside of failure injection, so that its own pages never fail on
 purpose and injected failures are counted as the client saw them. A body larger than any image needs is refused before
-it is read. An exception that a server does not handle is a 500 with a traceback in the log, and closes neither this
-client's connection nor another's.
+it is read; other bodies are read here, within bounds of time and memory (`intake`). An exception that a server does not
+handle is a 500 with a traceback in the log, and closes neither this client's connection nor another's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 
 from gog import metrics
 from gog.metrics import serving
-from gog_tools.serving import errors
+from gog_tools.serving import errors, intake
 from gog_tools.serving.failures import App, Message, Receive, Scope, Send, drain, reply
 
 MAX_BODY = 64_000_000
@@ -42,6 +42,7 @@ class Middleware:
         self.authorization = f"Bearer {key}".encode() if key else b""
         self.outcomes = {each: metrics.SERVER_REQUESTS.labels(name, each) for each in metrics.SERVER_OUTCOMES}
         self.seconds = metrics.SERVER_SECONDS.labels(name)
+        self.intake = intake.Intake()
 
     def open(self, app: App) -> None:
         """Serves an application from now on."""
@@ -70,11 +71,7 @@ class Middleware:
             await send(message)
 
         try:
-            refusal = self._unauthorized(scope) or refused_body(scope)
-            if refusal:
-                await reply(watched, refusal.status, errors.body(refusal.status, refusal.message), kind=JSON)
-            else:
-                await self.app(scope, receive, watched)
+            await self._answer(scope, receive, watched)
         except Exception:
             logging.getLogger(__name__).exception("%s %s failed", scope["method"], scope["path"])
             if status == 0:
@@ -83,11 +80,34 @@ class Middleware:
             self.outcomes[outcome_of(status)].inc()
             self.seconds.observe(time.perf_counter() - start)
 
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._unauthorized(scope) or refused_body(scope)
+        if refusal:
+            await refuse(send, refusal)
+            return
+        try:
+            held = await self.intake.take(receive)
+        except intake.Gone:
+            return
+        except errors.RequestError as error:
+            await refuse(send, error)
+            return
+        with held:
+            await self.app(scope, held.receive, send)
+
     def _unauthorized(self, scope: Scope) -> errors.RequestError | None:
         given = dict(scope["headers"]).get(b"authorization", b"")
         if not self.authorization or hmac.compare_digest(given, self.authorization):
             return None
         return errors.RequestError(401, "send the header Authorization: Bearer KEY")
+
+
+async def refuse(send: Send, error: errors.RequestError) -> None:
+    """Answers a request that does not reach the server. The rest of a body that is late is not waited for."""
+    body, wait = errors.body(error.status, error.message), error.retry_after
+    await reply(
+        send, error.status, body, kind=JSON, retry_after=None if wait is None else int(wait), close=error.status == 408
+    )
 
 
 async def _starting(scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,11 +124,11 @@ def outcome_of(status: int) -> str:
 
 def refused_body(scope: Scope) -> errors.RequestError | None:
     """Why a request's body is not read: its length is missing or above MAX_BODY. None accepts it."""
-    if scope["method"] not in ("POST", "PUT"):
-        return None
-    length = dict(scope["headers"]).get(b"content-length")
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length")
     if length is None:
-        return errors.RequestError(411, "send the body's length in Content-Length")
+        has_body = scope["method"] in ("POST", "PUT") or b"transfer-encoding" in headers
+        return errors.RequestError(411, "send the body's length in Content-Length") if has_body else None
     if int(length) > MAX_BODY:
         return errors.RequestError(413, f"the body has more than {MAX_BODY} bytes")
     return None
