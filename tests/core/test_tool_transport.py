@@ -192,8 +192,8 @@ def test_an_answer_that_repeats_our_key_is_read_without_it(monkeypatch: pytest.M
 
 def test_an_answer_in_pieces_is_read_to_its_end() -> None:
     assert len(search([piecemeal]).unwrap()) == 5
-    long = {"hits": [{"title": "long", "text": "x" * 3_000_000}]}
-    assert len(search([responds(long)]).unwrap()[0].text) == 3_000_000
+    long = {"hits": [{"title": "long", "thumbnail": "x" * 3_000_000}]}
+    assert len(search([responds(long)]).unwrap()[0].thumbnail) == 3_000_000
 
 
 def test_an_answer_beyond_the_size_limit_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:

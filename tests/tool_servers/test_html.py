@@ -80,8 +80,9 @@ def test_the_charset_is_that_of_the_response_or_of_the_document(document, charse
 @pytest.mark.parametrize(
     "charset", ["utf-8", "", "no-such", "idna", "undefined", "punycode", "hex", "h\xe9x", "\udce9"]
 )
-def test_a_plain_text_is_read_whatever_charset_its_server_names(charset):
-    answer = guard.Answer(200, {"content-type": f"text/plain; charset={charset}"}, "Grüße".encode())
+@pytest.mark.parametrize("kind", ["text/plain", "text/html"])
+def test_a_page_is_read_whatever_charset_its_server_names(kind, charset):
+    answer = guard.Answer(200, {"content-type": f"{kind}; charset={charset}"}, "Grüße".encode())
     assert reader.text_of(answer, 100).text == "Grüße"
 
 

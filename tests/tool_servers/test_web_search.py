@@ -226,29 +226,6 @@ def test_pages_of_internal_hosts_are_neither_fetched_nor_given_to_the_reader(loa
     assert not world.of("jina")
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "text/html"])
-@pytest.mark.parametrize("charset", ["idna", "undefined", "h\xe9x"])
-def test_a_page_with_a_strange_charset_is_no_failure_of_the_search(load, world, kind, charset):
-    world.pages["0"] = Answer(200, FACT, f"{kind}; charset={charset}")
-    assert [hit.url for hit in ask(load("serpapi"), top=1).hits] == [world.address(0)]
-
-
-def test_a_page_that_breaks_its_reader_is_logged_and_makes_room_for_the_next(load, world, caplog):
-    class Reader:
-        async def read(self, client, url, spending):
-            if url == world.address(0):
-                raise RecursionError("too\x1b deep")
-            return await own.read(client, url, spending)
-
-    backend = load("serpapi")
-    own = backend.pages.reader
-    backend.pages = dataclasses.replace(backend.pages, reader=Reader())
-    found = ask(backend, top=2)
-    assert [hit.url for hit in found.hits] == [world.address(1), world.address(2)]
-    assert (found.pages, found.cost_usd) == ((2, 1), 0.015)
-    assert "a page cannot be read: RecursionError: too deep" in caplog.text
-
-
 def test_a_reader_without_credit_is_a_failure_of_the_search_that_says_what_it_cost(load, world):
     broke = {"data": None, "code": 402, "name": "InsufficientBalanceError", "message": "Account balance not enough"}
     backend = load("serpapi", reader=JINA)
