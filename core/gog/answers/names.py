@@ -11,6 +11,10 @@ from gog.answers import tokens
 
 TITLES = ("dr", "doctor", "prof", "professor", "sir", "dame", "mr", "ms")
 """Titles that are dropped before a name of two words or more. `Mrs` is not one: Mrs. John Smith is not John Smith."""
+RANKS = frozenset(
+    (*TITLES, "mrs", "king", "queen", "prince", "princess", "lord", "lady", "saint", "st", "pope", "emperor")
+)
+"""Words that are before a name and never after it, whatever is a family name somewhere: King Charles is not Charles King."""
 WHO = re.compile(r"\b(who|whom|whose|person|author|artist|actor|actress|player|director|singer|composer"
                  r"|president|painter|writer|scientist|poet)\b", re.IGNORECASE)  # fmt: skip
 """Questions whose answer may be a person."""
@@ -66,7 +70,7 @@ def _swapped(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
     """Family name first: `Murakami Haruki`; not `Thomas James`, where both may be either."""
     if len(left) != 2 or left[0] == left[1] or left != right[::-1] or not all(word.isalpha() for word in left):
         return False
-    return min(map(len, left)) > 1 and not GIVEN_NAMES.issuperset(left)
+    return min(map(len, left)) > 1 and RANKS.isdisjoint(left) and not GIVEN_NAMES.issuperset(left)
 
 
 def _initials(accepted: tuple[str, ...], given: tuple[str, ...]) -> bool:

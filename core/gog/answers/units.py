@@ -163,12 +163,26 @@ PREFIXES = (
 def find(name: str) -> tuple[Unit, ...]:
     """The units of a name; none for an unknown one, and for one whose case decides but is neither.
 
-    >>> find("MW") != find("mW"), find("Kilometres") == find("km"), find("Mw")
-    (True, True, ())
+    >>> find("MW") != find("mW"), find("Kilometres") == find("km"), find("Mw"), find("Mm")
+    (True, True, (), ())
     """
     name = re.sub(r"[\s-]+", " ", name.strip()).removesuffix(".")
     found = (UNITS[name],) if name in UNITS else tuple(_FOLDED.get(name.casefold(), ()))
-    if len(found) != 1:
+    if len(found) != 1 or (name not in UNITS and has_other_prefix(name)):
         return ()
     more = READINGS.get(name.casefold(), ())
     return found + tuple(Unit(dimension, Fraction(1)) for dimension in more)
+
+
+def has_other_prefix(name: str) -> bool:
+    """Whether a name is that of a unit but for the case of its metric prefix, which makes milli mega or the reverse.
+
+    Not for bits and bytes, which have no thousandth; `mhz` and `MM` are no symbols, so their case says nothing.
+
+    >>> [has_other_prefix(each) for each in ("Mm", "mHz", "mhz", "MM", "Min", "mbit")]
+    [True, True, False, False, False, False]
+    """
+    known, base = UNITS.get(name[:1].swapcase() + name[1:]), UNITS.get(name[1:])
+    if name[:1] not in ("m", "M") or known is None or base is None:
+        return False
+    return known.dimension == base.dimension and known.dimension not in ("bits", "bytes")

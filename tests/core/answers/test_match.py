@@ -109,6 +109,28 @@ def test_a_word_that_is_a_unit_only_in_another_case_is_none() -> None:
     assert units.find("Mw") == ()
 
 
+@pytest.mark.parametrize(
+    ("accepted", "given"), [("5 mm", "5 Mm"), ("5 MHz", "5 mHz"), ("5 mV", "5 MV"), ("5 Mg", "5 mg")]
+)
+def test_a_metric_prefix_of_another_case_is_another_unit(accepted: str, given: str) -> None:
+    assert not match.decide("How much is it?", [accepted], given)
+    assert match.decide("How much is it?", [accepted], accepted)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "given"), [("5 mm", "5 MM"), ("5 MHz", "5 mhz"), ("5 min", "5 Min"), ("5 Mbit", "5 mbit")]
+)
+def test_a_unit_whose_case_says_nothing_is_read_in_any(accepted: str, given: str) -> None:
+    assert match.decide("How much is it?", [accepted], given)
+
+
+@pytest.mark.parametrize("name", ["King Charles", "Queen Elizabeth", "Sir Elton", "Pope Francis"])
+def test_a_rank_is_not_swapped_with_a_name(name: str) -> None:
+    first, second = name.split()
+    assert not names.equal("Who is it?", name, f"{second} {first}")
+    assert names.equal("Who is it?", name, name)
+
+
 def test_rounding_keeps_three_digits_or_two_across_units() -> None:
     (pi,), (few,), (enough,) = (quantity.read(each) for each in ("3.14159", "3.1", "3.14"))
     assert quantity.equal(pi, enough) and not quantity.equal(pi, few)
