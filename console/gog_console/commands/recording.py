@@ -13,11 +13,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gog import store
+from gog import store, wording
 from gog.calls import recording_file, recordings
 from gog.calls.recording_file import Summary
 from gog.errors import UserError
 from gog_console import cli, s3_options
+
+MAX_NAME = 40
+"""Characters of a tool's name that are printed. A file from elsewhere may hold any text in its place."""
 
 
 def main(given: argparse.Namespace) -> int:
@@ -75,11 +78,14 @@ def show(summary: Summary) -> None:
     """Prints what a recording holds."""
     print(f"blake3   {summary.digest}")
     for tool, count in summary.answers.items():
-        print(f"{tool or '-':12} {count:>9,} answers")
+        print(f"{wording.one_line(tool, MAX_NAME) or '-':12} {count:>9,} answers")
     print(f"in all   {sum(summary.answers.values()):,} answers, {summary.answer_bytes:,} bytes")
     if summary.first is not None and summary.last is not None:
         print(f"recorded {_time(summary.first)} to {_time(summary.last)}")
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return "a time that does not exist"

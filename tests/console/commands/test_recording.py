@@ -36,6 +36,19 @@ def test_a_recording_is_exported_inspected_and_imported(
     assert [each.answer for each in Recording(Path(here)).entries()] == [b'{"hits": ["[redacted]"]}']
 
 
+def test_names_and_times_of_a_hostile_file_are_printed_in_one_line_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out, here = str(tmp_path / "r.sqlite"), str(tmp_path / "r.gogrec"), str(tmp_path / "here.sqlite")
+    name = "../../x\x1b[31m\nin all   0 answers" + "x" * 10_000
+    Recording(Path(path)).put(Entry("a", name, 1e300, None, b"{}"))
+    for line in (["inspect", path], ["export", path, out], ["inspect", out], ["import", out, here]):
+        assert cli.main(["recording", *line]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert all(each.isprintable() and len(each) < 300 for each in printed)
+        assert printed[1].startswith("../../x [31m in all") and printed[2] == "in all   1 answers, 2 bytes"
+
+
 @pytest.mark.parametrize("line", [["export", "nothing", "out"], ["inspect", "nothing"], ["import", "nothing", "here"]])
 def test_a_file_that_does_not_exist_is_one_sentence(
     line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
