@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import shutil
@@ -9,17 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import skimage.data
 import torch
 import transformers
+from kserve.errors import InvalidInput
 from safetensors import torch as tensor_files
 from support import detector_folders
 
 from gog import regions, tool_api
 from gog.errors import UserError
 from gog.images import Image
-from gog_tools.grounding import phrases, server
+from gog_tools.grounding import model, phrases, server
 from gog_tools.grounding.backend import Detector
 from gog_tools.grounding.grounding_dino import GroundingDino
 from gog_tools.grounding.owlv2 import Owlv2
@@ -115,6 +118,36 @@ def test_an_answer_does_not_depend_on_what_shares_the_batch(dino, owl):
             (alone,) = detector.detect([image], [expression])
             assert_same(answer, rows([each.box for each in alone], [each.score for each in alone]))
             assert [each.label for each in answer] == [each.label for each in alone]
+
+
+@pytest.mark.parametrize("size", [(2, 5_000), (5_000, 2), (1, 5_000)])
+def test_an_image_that_is_too_thin_is_refused_alone_and_with_its_size(dino, size):
+    thin = Image(np.zeros((*size, 3), np.uint8))
+    with pytest.raises(UserError, match=f"image: the detector cannot resize {size[1]} x {size[0]} pixels"):
+        dino.detect([thin], ["a cup"])
+    served = model.GroundingModel(dino, batch_size=2, batch_wait=0.05)
+    bodies = [tool_api.with_image(instance("a cup"), each) for each in (thin, PHOTOGRAPHS[0])]
+
+    async def both():
+        return await asyncio.gather(*map(served.predict, bodies), return_exceptions=True)
+
+    refused, answer = asyncio.run(both())
+    assert isinstance(refused, InvalidInput) and "less thin" in str(refused)
+    assert json.loads(answer)["predictions"]
+
+
+def instance(expression):
+    """A request about one image that is still to be filled in."""
+    return tool_api.GroundingRequest(instances=[tool_api.GroundingInstance(image="", expression=expression)])
+
+
+def test_an_image_that_is_not_thin_and_breaks_the_processor_is_no_fault_of_the_request(dino, monkeypatch):
+    def breaks(**_):
+        raise ValueError("wrong configuration")
+
+    monkeypatch.setattr(dino.processor, "image_processor", breaks)
+    with pytest.raises(ValueError, match="wrong configuration"):
+        dino.detect(PHOTOGRAPHS[:1], EXPRESSIONS[:1])
 
 
 def test_images_of_one_shape_share_a_forward_pass(dino, monkeypatch):

@@ -36,6 +36,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 SHAPES = 4
 """Forward passes for which the server collects images at once, so that each shape among them fills its pass."""
+THIN = 100
+"""Longer side of an image, as a multiple of its shorter one, from which a failure to resize it is the image's fault."""
 PROBE = Image(np.full((96, 128, 3), 127, np.uint8))
 """An image on which a detector is tried before it serves."""
 
@@ -131,10 +133,21 @@ class Network(abc.ABC):
         """
 
     def _features(self, image: Image) -> dict[str, torch.Tensor]:
-        """Inputs of the vision encoder for one image, each with a batch dimension of 1."""
+        """Inputs of the vision encoder for one image, each with a batch dimension of 1. Raises UserError for a thin one."""
         # Named, because the processor would guess that a strip of 3 pixels is an image of 3 channels.
         form = "channels_last"
-        return dict(self.processor.image_processor(images=[image.pixels], input_data_format=form, return_tensors="pt"))
+        try:
+            return dict(
+                self.processor.image_processor(images=[image.pixels], input_data_format=form, return_tensors="pt")
+            )
+        except (ValueError, ZeroDivisionError) as error:  # its longer side fits, then its shorter one has no pixel left
+            if max(image.width, image.height) < THIN * min(image.width, image.height):
+                raise
+            raise UserError(
+                f"the detector cannot resize {image.width} x {image.height} pixels: {_line(error)}",
+                where="image",
+                remedy="send an image that is less thin",
+            ) from None
 
     @torch.inference_mode()
     def _batch(
