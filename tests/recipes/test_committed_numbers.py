@@ -24,7 +24,7 @@ def recipe_of(kind: type, folder: Path, **settings: Any) -> Any:
     made.pool = SimpleNamespace(questions=[make_question()])
     made.images, made.skipped, made.ranks, made.kept_of = {}, {}, SINGLE, set()
     made.engine = SimpleNamespace(take_counters=lambda: SimpleNamespace(generated=1))
-    made.rollouts, made.parent = SimpleNamespace(skipped={}), None
+    made.rollouts, made.parent, made.left_out = SimpleNamespace(skipped={}), None, {}
     made.benchmark_of = defaultdict(lambda: "test")
     made.cfg = SimpleNamespace(
         **{"split": "test", "bootstrap": 100, "seed": 0, "keep_trajectories": 0, "level1": (0.5, 0.6), **settings}

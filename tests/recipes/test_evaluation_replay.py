@@ -72,7 +72,7 @@ def test_a_recorded_evaluation_is_repeated_elsewhere_with_the_same_scores(evalua
 
     exported = recording_file.write(Recording(there, must_exist=True), tmp_path / "run.gogrec")
     assert set(exported.answers) == set(TOOLS), "every tool was called"
-    assert recording_file.read(tmp_path / "run.gogrec", here).digest == exported.digest
+    assert recording_file.read(tmp_path / "run.gogrec", lambda: Recording(here)).digest == exported.digest
     there.unlink()
 
     again, repeated = evaluated("second", "replay-strict", here, endpoints=DEAD)
