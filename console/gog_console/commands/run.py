@@ -74,7 +74,7 @@ def absolute(thing: Object) -> Object:
         here: Any = document["spec"]
         for key in parents:
             here = here.get(key) or {}
-        if here.get(last) and (last == "path" or Path(here[last]).is_dir()):
+        if here.get(last) and "://" not in here[last] and (last == "path" or Path(here[last]).is_dir()):
             here[last] = str(Path(here[last]).absolute())
     for role, endpoint in (document["spec"].get("endpoints") or {}).items():
         if endpoint and endpoint.get("options"):

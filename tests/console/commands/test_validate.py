@@ -208,6 +208,17 @@ def test_paths_in_options_become_absolute_and_other_names_stay(tmp_path, monkeyp
         )
 
 
+def test_an_address_stays_an_address_while_a_local_path_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, expected in (
+        ("s3://b/answers", "s3://b/answers"),
+        ("file:///srv/answers", "file:///srv/answers"),
+        ("answers.sqlite", str(tmp_path / "answers.sqlite")),
+    ):
+        cache = {"mode": "record", "path": given}
+        assert run.absolute(gogrun({**WORLD, "tools": {"cache": cache}})).spec.tools.cache.path == expected
+
+
 def gogrun(spec):
     return manifest.check(
         {"apiVersion": "gog.dev/v1alpha1", "kind": "GoGRun", "metadata": {"name": "run"}, "spec": spec},
