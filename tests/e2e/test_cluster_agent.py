@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 from PIL import Image as PILImage
-from support import audit
+from support import audit, served_runs
 from support.installed_chart import NAMESPACE, SYSTEM
 from support.kube import ApiServer
 from support.operator_builders import until as until_within
 
 pytestmark = pytest.mark.cluster
 
-CHATS, PATIENCE = 10, 600.0
+PATIENCE = 600.0
 STORE = {
     "uri": "s3://gog/offered",
     "endpointUrl": "http://10.88.0.1:7070",
@@ -32,27 +32,11 @@ STORE = {
 
 
 def manifest(name: str, seed: int) -> dict[str, Any]:
-    """A run that trains for a moment and offers its version to `assistant`."""
-    spec = {
-        "model": {"base": "tiny"},
-        "data": {"world": {"train": 60, "test": 24}},
-        "store": STORE | {"uri": f"{STORE['uri']}/{name}"},
-        "seed": seed,
-        "checkTools": False,
-        "stages": {
-            "skip": ["curate", "stratify", "grpo"],
-            "sft": {"epochs": 1, "demonstrations": "sample"},
-            "evaluate": {"policies": ["sft"], "bootstrap": 100},
-        },
-        "serve": {
-            "agent": {"name": "assistant"},
-            "store": STORE,
-            "gate": {"minAccuracy": 0.0},
-            "canary": {"share": 0.5, "chats": CHATS, "maxSlowdown": 100},
-        },
-    }
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "gog.dev/v1alpha1", "kind": "GoGRun", "metadata": metadata, "spec": spec}
+    """A run that offers its version to `assistant`, with a store of its own."""
+    body = served_runs.manifest(name, seed, store=STORE)
+    body["metadata"]["namespace"] = NAMESPACE
+    body["spec"]["store"] = STORE | {"uri": f"{STORE['uri']}/{name}"}
+    return body
 
 
 def until(happens: Callable[[], Any], patience: float) -> Any:
@@ -87,8 +71,7 @@ class Agent:
             return str(answer.read().decode())
 
     def chat(self, image: str) -> dict[str, Any]:
-        parts = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": "what is the height ?"}]
-        return dict(json.loads(self.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": parts}]})))
+        return dict(json.loads(self.ask("/v1/chat/completions", served_runs.chat(image))))
 
     def version(self, image: str) -> str:
         """The version that answers a chat."""

@@ -18,39 +18,18 @@ from typing import Any
 
 import pytest
 import yaml
+from support import served_runs
 from support.operator_builders import until
 
 pytestmark = pytest.mark.slow
 
 GOG = [sys.executable, "-m", "gog_console"]
-CHATS = 10
-"""Of a canary."""
 
 
-def manifest(folder: Path, name: str, seed: int, minimum: float = 0.0) -> Path:
-    body = {
-        "apiVersion": "gog.dev/v1alpha1",
-        "kind": "GoGRun",
-        "metadata": {"name": name},
-        "spec": {
-            "model": {"base": "tiny"},
-            "data": {"world": {"train": 60, "test": 24}},
-            "seed": seed,
-            "checkTools": False,
-            "stages": {
-                "skip": ["curate", "stratify", "grpo"],
-                "sft": {"epochs": 1, "demonstrations": "sample"},
-                "evaluate": {"policies": ["sft"], "bootstrap": 100},
-            },
-            "serve": {
-                "agent": {"name": "assistant"},
-                "gate": {"minAccuracy": minimum},
-                "canary": {"share": 0.5, "chats": CHATS, "maxSlowdown": 100},
-            },
-        },
-    }
+def written(folder: Path, name: str, seed: int, minimum: float = 0.0) -> Path:
+    """File of a manifest."""
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(body))
+    path.write_text(yaml.safe_dump(served_runs.manifest(name, seed, minimum=minimum)))
     return path
 
 
@@ -70,8 +49,7 @@ class Agent:
 
     def chat(self, image: str) -> str:
         """Version that answered a chat; its failure, where it failed."""
-        parts = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": "what is the height ?"}]
-        body = json.dumps({"messages": [{"role": "user", "content": parts}]}).encode()
+        body = json.dumps(served_runs.chat(image)).encode()
         request = urllib.request.Request(f"{self.status['url']}/v1/chat/completions", body)
         try:
             with urllib.request.urlopen(request, timeout=120) as answer:
@@ -94,7 +72,7 @@ def test_a_served_result_is_replaced_only_past_its_gate_and_its_canary(tmp_path:
             check=False,
         )
 
-    first = [*GOG, "run", str(manifest(tmp_path, "one", 0)), "--dir", str(runs)]
+    first = [*GOG, "run", str(written(tmp_path, "one", 0)), "--dir", str(runs)]
     with subprocess.Popen(first, env=environment, stdout=subprocess.DEVNULL) as serving:
         try:
             until(lambda: serving.poll() is not None or agent.is_ready(), patience=1200)
@@ -103,15 +81,15 @@ def test_a_served_result_is_replaced_only_past_its_gate_and_its_canary(tmp_path:
             image = f"data:image/png;base64,{base64.b64encode(data).decode()}"
             assert agent.chat(image) == "assistant-1"
 
-            refused = gog("run", str(manifest(tmp_path, "high", 2, minimum=1.0)))
+            refused = gog("run", str(written(tmp_path, "high", 2, minimum=1.0)))
             assert refused.returncode == 0 and "less than 100.0% (serve.gate.minAccuracy)" in refused.stdout
             assert agent.status["version"] == "assistant/1" and not agent.status.get("canary", {}).get("version")
 
-            offered = gog("run", str(manifest(tmp_path, "two", 1)))
+            offered = gog("run", str(written(tmp_path, "two", 1)))
             assert offered.returncode == 0, offered.stderr
             assert f"process {serving.pid} serves assistant" in offered.stdout
             until(lambda: agent.status.get("canary", {}).get("version") == "assistant/2")
-            answered = {agent.chat(image) for _ in range(6 * CHATS)}
+            answered = {agent.chat(image) for _ in range(6 * served_runs.CHATS)}
             until(lambda: agent.status.get("version") == "assistant/2", patience=60)
             assert answered >= {"assistant-1", "assistant-2"}
             assert "assistant/2" in gog("status", "assistant").stdout
