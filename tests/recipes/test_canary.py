@@ -96,7 +96,8 @@ def test_a_healthy_policy_raises_no_alarm_and_its_effects_are_reported(trainer):
     found = trainer.check(trainer.sampled())
     exact = trainer.model.dtype == torch.float32
     assert found.canary_engine < (1e-5 if exact else 0.03)
-    assert found.canary_adapter > 10 * found.canary_engine and found.canary_images > 10 * found.canary_engine
+    clear = (10 if exact else 4) * found.canary_engine  # in bfloat16 the engine's rounding depends on the processor
+    assert found.canary_adapter > clear and found.canary_images > clear
 
 
 def test_the_check_leaves_the_policy_as_it_was(trainer):

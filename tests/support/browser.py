@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from support.operator_builders import until
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -42,3 +44,9 @@ def page(browser, request: pytest.FixtureRequest) -> Iterator:
     assert [line for line in said if not any(part in line for part in opened.expected)] == []
     assert len(places_asked) <= 1, places_asked
     context.close()
+
+
+def wait_until(page, expression: str, arg: object = None) -> None:
+    """Waits until a JavaScript expression or function is true in a page. Playwright's own wait evaluates a string in the page
+    each time but the first, which our pages' policy forbids."""
+    until(lambda: page.evaluate(expression, arg), 20, pause=0.02)

@@ -8,6 +8,7 @@ import support.view_builders as viewers
 from gog import store
 from gog_console.viewer import sources
 from gog_console.viewer.tokens import Vocabulary
+from support.browser import wait_until
 
 
 def visit(page, viewer, link: str = "") -> None:
@@ -27,7 +28,7 @@ def press(page, *keys: str) -> None:
 
 def opened(page, id: str) -> None:
     """Waits until a trajectory is the one that is open."""
-    page.wait_for_function("id => document.querySelector('.where a')?.href.endsWith(`/t/${id}`)", arg=id)
+    wait_until(page, "id => document.querySelector('.where a')?.href.endsWith(`/t/${id}`)", arg=id)
 
 
 def one(tmp_path: Path, *made, reviews: Path | None = None, vocabulary: Vocabulary | None = None):

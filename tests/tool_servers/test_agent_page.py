@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support import chat_server
-from support.browser import CHROMIUM
+from support.browser import CHROMIUM, wait_until
 from support.chat_server import Script
 from support.view_builders import EVIL
 
@@ -146,7 +146,7 @@ def test_an_image_may_be_dropped_anywhere_on_its_place(page, agent, script, worl
     for kind in ("dragEnter", "dragOver", "drop"):
         hand.send("Input.dispatchDragEvent", {"type": kind, "data": data, **at})
     dropped = base64.b64encode((world / question.image).read_bytes()).decode()
-    page.wait_for_function("data => document.querySelector('#image')?.src.endsWith(data)", arg=dropped)
+    wait_until(page, "data => document.querySelector('#image')?.src.endsWith(data)", arg=dropped)
     ask(page, question.question)
     page.locator("#answer").wait_for()
     assert page.locator("#answer .text").inner_text() == "green"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import support.view_builders as viewers
 from support import report_builders, report_objects
-from support.browser import CHROMIUM
+from support.browser import CHROMIUM, wait_until
 from support.browser_pages import current, one, opened, press, visit
 
 from gog import store, trajectory_zip
@@ -83,7 +83,7 @@ def test_thumbnails_that_the_model_saw_stand_beside_their_results(page, tmp_path
     with one(tmp_path, viewers.illustrated(1, turns=turns)) as viewer:
         visit(page, viewer)
         images = page.locator(".found li img")
-        page.wait_for_function("[...document.querySelectorAll('.found li img')].every((each) => each.naturalWidth > 0)")
+        wait_until(page, "[...document.querySelectorAll('.found li img')].every((each) => each.naturalWidth > 0)")
         assert [page.locator(".found li").nth(n).locator("img").count() for n in range(3)] == [1, 1, 0]
         around = page.locator(".found").bounding_box()
         for place in range(images.count()):
@@ -200,7 +200,7 @@ def test_everything_can_be_reached_by_keyboard(page, world):
     press(page, "Enter")
     page.get_by_text(f"{world.json('/api/list?text=green')['total']} found").wait_for()
     press(page, "j")
-    page.wait_for_function("() => document.querySelector('.detail h3').textContent.includes('green')")
+    wait_until(page, "() => document.querySelector('.detail h3').textContent.includes('green')")
     press(page, "?")
     page.get_by_text("its group side by side").wait_for()
     press(page, "Escape")
@@ -234,7 +234,7 @@ def test_before_and_after_are_shown_side_by_side_and_j_opens_the_next_question(p
     page.locator(".beside .chip", has_text="Direct answer").click()
     page.locator(".side").nth(2).wait_for()
     press(page, "j")
-    page.wait_for_function("id => !document.querySelector(`.side[data-id='${id}']`)", arg=first)
+    wait_until(page, "id => !document.querySelector(`.side[data-id='${id}']`)", arg=first)
     assert page.locator(".side").count() == 2
 
 

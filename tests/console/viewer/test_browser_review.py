@@ -6,7 +6,7 @@ import json
 
 import pytest
 import support.view_builders as viewers
-from support.browser import CHROMIUM
+from support.browser import CHROMIUM, wait_until
 from support.browser_pages import one, opened, press, visit
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the viewer was not tried in a browser: there is no Chromium")
@@ -25,7 +25,7 @@ def test_a_demonstration_is_accepted_rejected_noted_and_undone_by_keys(page, tmp
         page.locator(".said", has_text="noted").wait_for()
         press(page, "x")
         opened(page, ids[2])
-        page.wait_for_function("() => document.querySelectorAll('.decided').length === 2")
+        wait_until(page, "() => document.querySelectorAll('.decided').length === 2")
         page.reload()
         page.wait_for_selector(".decided")
         assert page.locator(".decided").all_inner_texts() == ["A", "R"]
@@ -33,7 +33,7 @@ def test_a_demonstration_is_accepted_rejected_noted_and_undone_by_keys(page, tmp
         opened(page, ids[1])
         assert page.locator(".review input").input_value() == "wrong crop"
         press(page, "u")
-        page.wait_for_function("() => document.querySelectorAll('.decided').length === 1")
+        wait_until(page, "() => document.querySelectorAll('.decided').length === 1")
     kept = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["decision"] for line in kept] == ["accept", "note", "reject", "undo"]
     assert kept[2]["note"] == "wrong crop" and kept[0]["trajectory"] == ids[0]
@@ -50,7 +50,7 @@ def test_a_key_pressed_before_the_list_is_ready_is_kept(page, tmp_path):
 
         page.route("**/api/place?*", hold)
         visit(page, viewer, f"#/t/{ids[2]}")
-        page.wait_for_function("() => document.querySelectorAll('.item').length === 3")
+        wait_until(page, "() => document.querySelectorAll('.item').length === 3")
         press(page, "k")
         for route in held:
             route.continue_()
