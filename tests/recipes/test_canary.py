@@ -39,6 +39,7 @@ def nudge(model, size, seed=0):
 def sft(tmp_path_factory):
     """An adapter as SFT leaves it."""
     folder = tmp_path_factory.mktemp("sft")
+    torch.manual_seed(0)  # of the adapter's As, on which the size of its effect depends
     model = lora.add(policy_model.load_base(ModelSpec(base="tiny"), CPU), LoraSettings())
     nudge(model, 0.05)
     model.save_pretrained(str(folder))
@@ -50,6 +51,7 @@ class Trainer:
 
     def __init__(self, dtype, sft):
         spec = ModelSpec(base="tiny", dtype=dtype)
+        torch.manual_seed(0)
         self.processor = policy_model.load_processor(spec)
         self.model = lora.add(lora.with_saved(policy_model.load_base(spec, CPU), [sft]), LoraSettings()).eval()
         self.vision = policy_model.vision_of(self.model, self.processor)
@@ -96,8 +98,7 @@ def test_a_healthy_policy_raises_no_alarm_and_its_effects_are_reported(trainer):
     found = trainer.check(trainer.sampled())
     exact = trainer.model.dtype == torch.float32
     assert found.canary_engine < (1e-5 if exact else 0.03)
-    clear = (10 if exact else 4) * found.canary_engine  # in bfloat16 the engine's rounding depends on the processor
-    assert found.canary_adapter > clear and found.canary_images > clear
+    assert found.canary_adapter > 10 * found.canary_engine and found.canary_images > 10 * found.canary_engine
 
 
 def test_the_check_leaves_the_policy_as_it_was(trainer):
