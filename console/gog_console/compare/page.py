@@ -70,13 +70,8 @@ def _means(table: Sequence[Line], several: bool) -> Markup | None:
     found = pairs.means(table)
     if not found:
         return None
-    head = tag("tr", [tag("th", column) for column in ("Policy", "Macro mean", "Micro mean")])
-    body = []
-    for each in found:
-        name = formatting.policy(each.policy) + (f" · {each.setting}" if several else "")
-        cells = [tag("td", formatting.percent(share), class_="n") for share in (each.macro, each.micro)]
-        body.append(tag("tr", tag("td", name, class_="name"), cells))
-    table_ = tag("table", tag("thead", head), tag("tbody", body), class_="results")
+    named = [(formatting.policy(each.policy) + (f" · {each.setting}" if several else ""), each) for each in found]
+    table_ = results.means_table([(name, each.macro, each.micro) for name, each in named])
     return tag("section", tag("h2", "All benchmarks"), tag("div", table_, class_="scroll"))
 
 

@@ -146,15 +146,21 @@ def _row(arm: str, row: Row) -> Markup:
 
 
 def _macro(means: Sequence[Row]) -> Markup:
-    """Means over benchmarks: macro (equal weight per benchmark) and micro (equal weight per question)."""
-    lines = []
-    for row in means:
-        cells = [tag("td", formatting.percent(number(row.get(name))), class_="n") for name in ("macro", "micro")]
-        lines.append(tag("tr", tag("td", formatting.policy(row["policy"]), class_="name"), cells))
+    """Means over benchmarks of an evaluation."""
+    shown = [(formatting.policy(row["policy"]), number(row.get("macro")), number(row.get("micro"))) for row in means]
+    return tag("div", tag("h3", "All benchmarks"), means_table(shown))
+
+
+def means_table(means: Sequence[tuple[str, float | None, float | None]]) -> Markup:
+    """Table of means over benchmarks. means: name of a policy, macro mean (equal weight per benchmark), micro mean (per question)."""
+    lines = [
+        tag(
+            "tr", tag("td", name, class_="name"), [tag("td", formatting.percent(share), class_="n") for share in shares]
+        )
+        for name, *shares in means
+    ]
     head = tag("tr", tag("th", "Policy"), tag("th", "Macro mean"), tag("th", "Micro mean"))
-    return tag(
-        "div", tag("h3", "All benchmarks"), tag("table", tag("thead", head), tag("tbody", lines), class_="results")
-    )
+    return tag("table", tag("thead", head), tag("tbody", lines), class_="results")
 
 
 def _differences(found: Mapping[str, Evaluation]) -> Child:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from gog import mounts
 from gog.calls.recording import Recording
@@ -46,7 +45,7 @@ def open_recording(
     file = mounts.file(path, environment)
     if file.is_dir():
         raise UserError("is a folder", where=f"{where}: {path}", remedy=recording_paths.REMEDY)
-    return Recording(Path(file), must_exist=must_exist)
+    return Recording(file, must_exist=must_exist)
 
 
 def _options(path: str, store: StoreSpec | None) -> StoreSpec:
