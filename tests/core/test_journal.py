@@ -371,3 +371,22 @@ def test_an_outline_has_the_figures_of_the_whole_and_none_of_its_texts() -> None
     assert behaviour.classify(short) == behaviour.classify(whole) and short.well_formed == whole.well_formed
     assert (short.tool_calls, short.stop, short.failures) == (whole.tool_calls, whole.stop, whole.failures)
     assert short.segments == () and not any(turn.text for turn in short.turns)
+
+
+def test_the_pause_ends_early_once_half_of_the_trajectories_wait() -> None:
+    written: list[bytes] = []
+
+    async def play() -> None:
+        writer = Writer(lambda number, data: written.append(data), pause=3600.0)
+        lines = [writer.line(f"q{number}", 0) for number in range(3)]
+        for turn in range(2):
+            for line in lines:
+                line.keep(kept(turn, seen=False), ())
+            first = asyncio.ensure_future(lines[0].settled())
+            await asyncio.sleep(0)
+            assert turn == 0 or not first.done()
+            await asyncio.wait_for(asyncio.gather(first, lines[1].settled(), lines[2].settled()), 10)
+        writer.close()
+
+    asyncio.run(play())
+    assert sum(len(records.frames(data)[0]) for data in written) == 6

@@ -2,7 +2,8 @@
 
 Writing takes milliseconds to a disk and tens of them to a bucket, so it is never on the loop that samples. An episode
 waits for its last turn before it samples the next one; the tool call between them usually takes longer than writing.
-A pause between objects bounds the number of requests, and how long a record may wait.
+A pause between objects bounds the number of requests. It ends early once half of the trajectories wait for it: with tools that
+answer at once, most of a step would be waiting.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Writer:
 
     Args:
         put: writes the object of this number, counted from 0; returns when it is durable.
-        pause: seconds between two objects.
+        pause: seconds between two objects, at most.
     """
 
     def __init__(self, put: Callable[[int, bytes], None], pause: float) -> None:
@@ -95,6 +96,8 @@ class Writer:
                 return
             future = asyncio.get_running_loop().create_future()
             self._waiting.append((position, future))
+            if self._is_urgent():
+                self._hurry.set()
         await future
 
     def close(self) -> None:
@@ -154,12 +157,18 @@ class Writer:
                 del self._heads[item.key]
         return records.joined(parts)
 
+    def _is_urgent(self) -> bool:
+        """Whether half of the trajectories wait, or the writer is closing."""
+        return self._closing or (bool(self._waiting) and 2 * len(self._waiting) >= len(self._heads))
+
     def _finish(self, position: int, error: BaseException | None) -> None:
         """Wakes those that wait for records up to a position; all of them after an error."""
         with self._changed:
             self._written, self._error = position, error
             ready = [future for at, future in self._waiting if error is not None or at <= position]
             self._waiting = [(at, future) for at, future in self._waiting if error is None and at > position]
+            if not self._is_urgent():
+                self._hurry.clear()
         for loop in {future.get_loop() for future in ready}:
             mine = [future for future in ready if future.get_loop() is loop]
             loop.call_soon_threadsafe(_resolve, mine, error)

@@ -24,7 +24,7 @@ from gog.trajectory import Trajectory, outline
 from gog_recipes.runtime.ranks import Ranks
 
 FOLDER_PAUSE, BUCKET_PAUSE = 0.02, 0.5
-"""Seconds between two objects of a process, in a folder and in a bucket, where requests cost money."""
+"""Seconds between two objects of a process, at most, in a folder and in a bucket, where requests cost money."""
 
 
 @dataclass(frozen=True)
