@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -219,6 +220,14 @@ def test_a_deep_model_is_continued_exactly_from_two_shallow_ones(real_base, dtyp
         subject.TRACED_WHOLE = kept
     for name, items in whole.items():
         assert sum(continued[name].values()) == pytest.approx(sum(items.values()), rel=0.005), name
+
+
+def test_a_peak_that_moves_with_the_depth_is_not_continued_item_by_item():
+    shallow = {"whole": {Item.BASE: 4414, Item.GATHERED: 0}, "forward": {Item.BASE: 2489, Item.GATHERED: 2210}}
+    deeper = {"whole": {Item.BASE: 4800, Item.GATHERED: 0}, "forward": {Item.BASE: 4800, Item.GATHERED: 201}}
+    subjects = [SimpleNamespace(layers=layers, of=36) for layers in (2, 3)]
+    found = trace._at_depth([{"loading": shallow}, {"loading": deeper}], subjects)
+    assert found["loading"] == {Item.BASE: 4414 + 34 * 386, Item.GATHERED: 0}
 
 
 def test_what_the_cpu_keeps_takes_no_memory_of_a_gpu(real_base):  # noqa: F811

@@ -146,21 +146,22 @@ def _ordered(found: dict[str, Bytes]) -> dict[str, Bytes]:
 
 def _at_depth(traces: Sequence[phases.Phases], subjects: Sequence[Subject]) -> dict[str, Bytes]:
     """The largest moment of each phase, at the real depth, from its traces with each subject."""
-    depths = [each.layers for each in subjects]
-    return {
-        name: max(
-            (
-                _continued([(depth, trace[name][moment]) for depth, trace in zip(depths, traces)], subjects[0].of)
-                for moment in traces[0][name]
-            ),
-            key=lambda each: sum(each.values()),
-        )
-        for name in traces[0]
-    }
+    depths, found = [each.layers for each in subjects], {}
+    for name in traces[0]:
+        moments = [
+            _continued([(depth, trace[name][moment]) for depth, trace in zip(depths, traces)], subjects[0].of)
+            for moment in traces[0][name]
+        ]
+        largest = max(moments, key=lambda each: sum(each.values()))
+        found[name] = {item: max(0, size) for item, size in largest.items()}
+    return found
 
 
 def _continued(points: Sequence[tuple[int, Bytes]], layers: int) -> Bytes:
     """The bytes of each item at a depth, on the line through two others.
+
+    Where the peak of a few layers is at another point of the program than that of one layer more, items lie on lines that
+    mean nothing by themselves, and may fall below 0. Their sum does not exceed what the deeper model needs.
 
     >>> _continued([(4, {Item.BASE: 50}), (5, {Item.BASE: 60})], 36)
     {<Item.BASE: 'base weights'>: 370}
@@ -168,4 +169,4 @@ def _continued(points: Sequence[tuple[int, Bytes]], layers: int) -> Bytes:
     if len(points) == 1:
         return dict(points[0][1])
     (low, first), (high, second) = points
-    return {item: max(0, first[item] + (second[item] - first[item]) * (layers - low) // (high - low)) for item in first}
+    return {item: first[item] + (second[item] - first[item]) * (layers - low) // (high - low) for item in first}
