@@ -115,6 +115,25 @@ def test_after_a_pass_the_engine_computes_as_long_as_the_pass_did_and_no_longer_
     assert (spent(Busy(100)), spent(Busy(3))) == (6.0, 4.0)
 
 
+def test_after_a_pass_episodes_go_on_to_their_next_requests_although_no_turn_waits_in_this_process() -> None:
+    async def requests() -> int:
+        sent = 0
+
+        async def episode() -> None:
+            nonlocal sent
+            while True:  # an answer is read, images are prepared, the next request is built: in worker threads
+                for _ in range(3):
+                    await asyncio.to_thread(lambda: None)
+                sent += 1
+
+        playing = asyncio.create_task(episode())
+        await async_plays.yield_to(Busy(0), 10.0)  # type: ignore[arg-type]
+        playing.cancel()
+        return sent
+
+    assert asyncio.run(requests()) > 1
+
+
 def test_turns_end_before_the_weights_change_and_the_update_gives_its_result() -> None:
     engine: Any = Busy(0)
     held: list[int] = []

@@ -13,6 +13,10 @@ What a killed process leaves of a play is in its journal, which is named without
 
 An engine in this process shares its device with the update. They alternate: after a pass the engine computes for as long as
 the pass did, if turns wait. Tools are called by a thread of their own, so those calls always overlap.
+
+An episode takes several turns of the event loop from one request to the next: the answer arrives, a worker thread prepares
+its images, the next request is built. A pass blocks the loop, so the loop runs after each for FOLLOW_UP of its time even if
+no turn waits in this process. With one turn of the loop per pass, an episode would send a request every few passes only.
 """
 
 from __future__ import annotations
@@ -29,6 +33,10 @@ from gog_recipes.runtime.stage import Stage
 from gog_recipes.runtime.timers import StepTimer
 
 Result = TypeVar("Result")
+FOLLOW_UP = 0.02
+"""Share of a pass for which the event loop runs after it, at least."""
+TICK = 0.001
+"""Seconds between two looks at an engine for which no turn waits."""
 
 
 class AsyncPlays:
@@ -62,11 +70,16 @@ class AsyncPlays:
 
 
 async def yield_to(engine: Engine, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-    """Lets the event loop run for so long at most, while turns of the engine wait for this process."""
+    """Lets the event loop run for so long at most, while turns of the engine wait for this process; else for FOLLOW_UP."""
     await asyncio.sleep(0)
-    end = clock() + seconds
-    while engine.busy and clock() < end:
-        await asyncio.sleep(0)
+    begun = clock()
+    while clock() < begun + seconds:
+        if engine.busy:
+            await asyncio.sleep(0)
+        elif clock() < begun + FOLLOW_UP * seconds:
+            await asyncio.sleep(TICK)
+        else:
+            return
 
 
 async def interleaved(
