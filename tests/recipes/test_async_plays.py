@@ -21,6 +21,7 @@ from gog_recipes.rollout import async_plays
 from gog_recipes.rollout.async_plays import AsyncPlays
 from gog_recipes.rollout.journals import Journals
 from gog_recipes.rollout.ongoing import Ongoing
+from gog_recipes.rollout.places import Places
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.runtime.interruption import Interrupted, Interruption
@@ -202,6 +203,39 @@ def test_plays_share_the_places_of_the_engine_and_earlier_steps_come_first(folde
     run(play())
     opened = [session.seed[1] for session in engine.sessions]
     assert opened == sorted(opened) == [1] * 4 + [2] * 4 + [3] * 4
+
+
+def test_what_is_added_to_an_earlier_step_comes_before_what_waits_of_a_later_one(folder: Path) -> None:
+    engine = ScriptedEngine(lambda prompt, seed: [answer("Ada")], capacity=2, seconds=lambda prompt: 1.0)
+    rollouts = make_rollouts(folder, engine)
+
+    async def play() -> None:
+        first, second = await begin(rollouts, 1, questions(0, 1)), await begin(rollouts, 2, questions(1, 3))
+        await rollouts.finish(first)
+        await rollouts.finish(await begin(rollouts, 1, questions(4, 1), refill=True))
+        await rollouts.finish(second)
+
+    run(play())
+    assert [session.seed[1] for session in engine.sessions] == [1, 1, 2, 2, 1, 1, 2, 2, 2, 2]
+
+
+def test_a_group_that_no_longer_waits_leaves_its_place_to_the_next() -> None:
+    async def play() -> list[str]:
+        places, entered = Places(1), []
+
+        async def enter(step: int, name: str) -> None:
+            async with places.of(step):
+                entered.append(name)
+                await asyncio.sleep(0)
+
+        waiting = [asyncio.create_task(enter(step, name)) for step, name in ((1, "first"), (1, "gone"), (2, "next"))]
+        await asyncio.sleep(0)
+        waiting[1].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await enter(1, "free")
+        return entered
+
+    assert asyncio.run(play()) == ["first", "next", "free"]
 
 
 def journalled(folder: Path, engine: ScriptedEngine | None = None, **fields: Any) -> Rollouts:

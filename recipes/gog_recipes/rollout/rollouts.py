@@ -32,6 +32,7 @@ from gog.trajectory import Failure, Trajectory, outline
 from gog_recipes.rollout import ended, journals, verdicts
 from gog_recipes.rollout.journals import Journals, PlayJournal, Resumed
 from gog_recipes.rollout.ongoing import Ongoing, all_or_none
+from gog_recipes.rollout.places import Places
 from gog_recipes.rollout.played import Played, Skipped, collect
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.scoring import RewardConfig
@@ -91,7 +92,7 @@ class Rollouts:
     _verdicts: list[Failure | None] = field(default_factory=list)
     _open_plays: list[Ongoing] = field(default_factory=list)
     _too_old: int = 0
-    _places: asyncio.Semaphore = field(init=False)
+    _places: Places = field(init=False)
 
     def __post_init__(self) -> None:
         metrics.initialise_rollouts(self.stage)
@@ -145,7 +146,7 @@ class Rollouts:
             raise
         at_once = max(1, self.engine.capacity // samples)
         if not self._open_plays:
-            self._places = asyncio.Semaphore(at_once)
+            self._places = Places(at_once)
         self._open_plays.append(play)
         play.work = asyncio.ensure_future(self._play_all(play, at_once, report))
         return play
@@ -195,7 +196,7 @@ class Rollouts:
 
         async def play_one(number: int) -> None:
             nonlocal prefetched, prefetching
-            async with self._places:
+            async with self._places.of(play.step):
                 if number >= prefetched:  # the prompts that start with this one are encoded together
                     prefetched = number + at_once
                     prefetching = asyncio.create_task(self._prefetch(left[number:prefetched]))
