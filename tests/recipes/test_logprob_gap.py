@@ -44,3 +44,24 @@ def test_a_gap_up_to_the_bound_is_accepted_and_a_larger_one_names_the_worst_traj
 def test_what_is_not_finite_is_left_to_the_update_which_names_its_cause():
     gaps = logprob_gap.measure(torch.tensor([math.nan]), torch.tensor([0.0]), [1], ["a"], 2.0)
     logprob_gap.check(gaps, 1e-3, step=1)
+
+
+def sampled(*fresh, older=500):
+    """One trajectory: differences of the tokens that the present weights sampled, and how many others older ones did."""
+    trainer = torch.tensor([0.5] * older + list(fresh))
+    which = [[False] * older + [True] * len(fresh)]
+    return logprob_gap.measure(trainer, torch.zeros(len(trainer)), [len(trainer)], ["a"], 2.0, fresh=which)
+
+
+def test_one_of_a_few_fresh_tokens_does_not_stop_a_step_that_older_weights_sampled_too():
+    for gaps in (sampled(0.9), sampled(0.02, 0.9, 0.01)):
+        assert logprob_gap.total(gaps).logp_diff_mean > 0.1
+        logprob_gap.check(gaps, 0.1, step=3)
+
+
+@pytest.mark.parametrize(
+    "gaps", [sampled(0.3, 0.9, 0.2), sampled(*[0.01] * 63, 9.0), sampled(0.02, 0.9, 0.01, older=0)]
+)
+def test_several_fresh_tokens_or_many_or_a_step_of_nothing_else_are_held_against_the_bound(gaps):
+    with pytest.raises(UserError, match="step 3: engine and trainer differ by"):
+        logprob_gap.check(gaps, 0.1, step=3)
