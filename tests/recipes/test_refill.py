@@ -111,3 +111,10 @@ def test_a_refill_of_groups_that_carry_a_signal_without_variance_is_refused():
     with pytest.raises(UserError, match="advantages batch") as caught:
         refill.require(configuration(max_oversampling=2), "batch", 100)
     assert caught.value.where == "stages.grpo.maxOversampling"
+
+
+def test_a_refill_without_a_further_question_is_refused_with_the_least_that_has_one():
+    with pytest.raises(UserError, match=r"1\.12 times questionsPerStep 8 leaves no further question") as caught:
+        refill.require(configuration(max_oversampling=1.12), "group", 100)
+    assert caught.value.where == "stages.grpo.maxOversampling" and "1.13 or more" in caught.value.remedy
+    refill.require(configuration(max_oversampling=1.13), "group", 100)

@@ -64,6 +64,12 @@ def require(cfg: GRPOConfig, advantages: Advantages, available: int) -> None:
             "with advantages batch a group of equal rewards carries a signal, so there is nothing to refill",
             where=SETTING, remedy="set it to 1, or advantages to group_batch",
         )  # fmt: skip
+    if most == cfg.questions_per_step:
+        raise UserError(
+            f"{cfg.max_oversampling:g} times questionsPerStep {most} leaves no further question to play",
+            where=SETTING,
+            remedy=f"set it to {math.ceil(100 * (most + 1) / most) / 100:g} or more, or to 1 for no refill",
+        )
     if most > available:
         raise UserError(
             f"a step may play {most} different questions, and the chosen levels have {available}",
