@@ -7,7 +7,7 @@ recipe reports a figure is a matter of that recipe; a figure that no row names i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -51,6 +51,12 @@ class StepMetric:
     """Stages for each of whose steps `report/summary.json` lists it."""
     higher_is_better: bool | None = None
     """None where neither direction is better."""
+    absent_at_zero: bool = False
+    """Whether `gog status` and the report leave it out where it is 0 in every step."""
+
+    def is_shown(self, values: Iterable[float | None]) -> bool:
+        """Whether a course of it is worth showing. values: of each step; None where it is unknown."""
+        return any(value is not None and (value or not self.absent_at_zero) for value in values)
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,7 @@ METRICS = (
         "logp_diff_mean", _GRPO, "Engine against trainer", "nats",
         "Mean difference between the engine's and the trainer's log-probability of the last step's learned tokens.",
         "mean difference of log-probs, same tokens and weights", gauge="gog_train_logp_diff_mean", chart_of=_GRPO,
-        higher_is_better=False,
+        status_of=_GRPO, short="engine gap", higher_is_better=False,
     ),
     StepMetric(
         "logp_diff_max", _GRPO, "Engine against trainer, largest", "nats",
@@ -256,6 +262,7 @@ METRICS = (
     StepMetric(
         "staleness_mean", _GRPO, "Mean staleness", "steps",
         "Optimizer steps between the weights that sampled a token of the last step and those that were trained, mean.",
+        "mean over sampled tokens", chart_of=_GRPO, status_of=_GRPO, short="staleness", absent_at_zero=True,
     ),
     StepMetric(
         "dropped_stale", _GRPO, "Dropped as stale", "trajectories",
@@ -292,12 +299,13 @@ METRICS = (
     StepMetric(
         "host_memory_peak_bytes", _BOTH, "Peak of host memory", "bytes",
         "Largest resident memory of a rank's process since it began.", gauge="gog_train_host_memory_peak_bytes",
-        by_stage=True, higher_is_better=False,
+        by_stage=True, status_of=_BOTH, short="host memory", higher_is_better=False,
     ),
     StepMetric(
         "device_memory_peak_bytes", _BOTH, "Peak of device memory", "bytes",
         "Largest memory of a rank's tensors on its device during the last step; absent on a CPU.",
-        gauge="gog_train_device_memory_peak_bytes", by_stage=True, higher_is_better=False,
+        gauge="gog_train_device_memory_peak_bytes", by_stage=True,
+        status_of=_BOTH, short="device memory", higher_is_better=False,
     ),
     StepMetric(
         "seconds", _BOTH, "Seconds per step", "seconds",

@@ -173,7 +173,7 @@ def _step_charts(kind: str, rows: Sequence[Row], *, prefix: str = "", group: str
             group=group,
         )
         for metric in step_metrics.of_stage(kind)
-        if kind in metric.chart_of and _known(rows, metric.key)
+        if kind in metric.chart_of and metric.is_shown(column(rows, metric.key))
     ]
 
 

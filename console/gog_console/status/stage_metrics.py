@@ -23,6 +23,7 @@ FORMATS: Mapping[str, Callable[[float], str]] = {
     "share": formatting.short_percent,
     "seconds": formatting.clock,
     "tokens per second": "{:,.0f}".format,
+    "bytes": lambda value: f"{value / 1e9:.2f} GB",
 }
 """Form of a value by its unit; other units are shown as plain numbers."""
 
@@ -54,7 +55,7 @@ def of_stage(kind: str, progress: Progress | None, curve: Curve) -> list[Figure]
         if not values:  # the log is gone, but the progress report has the course
             values = formatting.series(metrics.get(row.series, metrics.get(row.key)))
             bars = formatting.sparkline(values, WIDTH)
-        made += [_figure(row, values, bars)] if values else []
+        made += [_figure(row, values, bars)] if row.is_shown(values) else []
     return [*made, *_parts(kind, curve)]
 
 

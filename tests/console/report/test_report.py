@@ -96,6 +96,14 @@ def test_a_log_without_parts_has_no_chart_of_them_and_a_straggler_is_shown_with_
     assert [list(line.values) for line in ranks.lines] == [[3.0], [5.0]]
 
 
+def test_the_age_of_samples_has_a_chart_where_rollouts_run_ahead_of_updates():
+    def titles(*ages):
+        rows = [{"step": step, "staleness_mean": age} for step, age in enumerate(ages, 1)]
+        return [chart.title for chart in training.optimisation_charts(rows)]
+
+    assert titles(0.0, 0.0) == [] and titles(0.0, 1.2) == ["Mean staleness"]
+
+
 def test_the_report_names_the_traces_of_a_stage_and_shows_nothing_without(tmp_path):
     folder = builders.make_run(tmp_path)
     assert "ui.perfetto.dev" not in write(folder)[0]

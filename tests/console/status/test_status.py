@@ -168,6 +168,18 @@ def test_a_training_stage_shows_each_metric_with_its_course(training):
     assert ["sft", "loss", "0.42"] in lines
 
 
+def test_the_age_of_samples_is_shown_where_they_have_one_and_the_engine_s_gap_and_memory_always(runs):
+    folder = run_folder(runs, "world", grpo_at_work(), stage="grpo")
+    figures = {"logp_diff_mean": 2e-6, "host_memory_peak_bytes": 3.5e9, "staleness_mean": 0.0}
+    steps(folder, "grpo", [1], **figures)
+    lines = [words_of(line)[-4:] for line in board_lines(folder)]
+    assert ["engine", "gap", "2.0e-06"] in [line[-3:] for line in lines]
+    assert ["host", "memory", "3.50", "GB"] in lines
+    assert not any("staleness" in line for line in lines)
+    steps(folder, "grpo", [2], staleness_mean=1.2)
+    assert any("staleness" in words_of(line) for line in board_lines(folder))
+
+
 def test_a_series_with_non_finite_values_is_shown(training):
     steps(training, "grpo", range(61, 91), reward_mean=float("nan"), kl=float("inf"))
     with RunLock(training):
