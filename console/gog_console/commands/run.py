@@ -17,7 +17,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gog_console import backend_options, cli, estimate, output, run_changes, run_files, run_span, served_agent
+from gog_console import (
+    backend_options,
+    cli,
+    estimate,
+    loss_names,
+    output,
+    run_changes,
+    run_files,
+    run_span,
+    served_agent,
+)
 from gog_console.commands import stage
 from gog_console.status import choose
 from gog_console.status.base import Display
@@ -57,8 +67,9 @@ def serve(folder: Path, code: int) -> int:
 
 
 def load(given: argparse.Namespace) -> Object:
-    """The object of a manifest whose back ends take its options. Raises UserError."""
+    """The object of a manifest whose losses exist, and whose back ends take its options. Raises UserError."""
     thing = manifest.load(Path(given.file), given.set)
+    loss_names.check(thing, given.file)
     backend_options.check(thing, given.file)
     return thing
 

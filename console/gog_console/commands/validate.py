@@ -2,7 +2,7 @@
 
 A manifest may be valid on one machine only, because a pod has none of the machine's folders. Without `--cluster` that is
 a note; with it, an error. A base model, a dataset and demonstrations of this machine are checked as `gog run` checks them,
-and so are the options of back ends.
+and so are losses and the options of back ends.
 What is not installed or not here is never an error, because the manifest may be for elsewhere. A base model that is fetched is
 checked with `--remote` only, because everything else needs no network.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from gog import spec as settings
 from gog.errors import UserError
 from gog.tracing import otlp
-from gog_console import backend_options
+from gog_console import backend_options, loss_names
 from gog_operator.api import manifest, problems, sequence
 from gog_operator.api.objects import GoGRun, Object
 
@@ -36,6 +36,7 @@ def main(given: argparse.Namespace) -> int:
     refused = manifest.cluster_problems(thing)
     if refused and given.cluster:
         raise problems.joined([(each.where, each.what, each.remedy) for each in refused], where=given.file)
+    loss_names.check(thing, given.file)
     missing = backend_options.check(thing, given.file) + check_inputs(thing, f"{given.file}: spec", remote=given.remote)
     print(f"{given.file}: {thing.kind} {thing.name} is valid")
     if isinstance(thing, GoGRun):

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import constants
 from support import base_folders, hub_server
 
-from gog_console import cli
+from gog_console import cli, loss_names
 from gog_console.commands import run
 from gog_operator.api import manifest
 
@@ -224,3 +224,36 @@ def gogrun(spec):
         {"apiVersion": "gog.dev/v1alpha1", "kind": "GoGRun", "metadata": {"name": "run"}, "spec": spec},
         where="run.yaml",
     )
+
+
+# ---- losses
+
+TINY = {"model": {"base": "tiny"}, "data": {"world": {}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"stages": {"grpo": {"loss": "dapoo"}}}, "spec.stages.grpo.loss: no loss 'dapoo' (did you mean dapo?"),
+        ({"stages": {"grpo": {"loss": "parts"}}}, "spec.stages.grpo.loss: no loss 'parts' ("),
+        (
+            {"arms": [{"name": "b", "set": {"stages.grpo.loss": "gsp"}}]},
+            "spec.arms.0.set.stages.grpo.loss: no loss 'gsp' (did you mean gspo?",
+        ),
+    ],
+)
+def test_a_loss_that_does_not_exist_is_refused_before_anything_runs(validate, spec, message):
+    code, output = validate({**TINY, **spec})
+    assert code == 2 and message in output
+
+
+@pytest.mark.parametrize("loss", ["grpo", "reinforce_plus_plus", "mine:loss"])
+def test_a_loss_of_the_recipes_or_of_another_module_is_accepted(validate, loss):
+    assert validate({**TINY, "stages": {"grpo": {"loss": loss}}})[0] == 0
+
+
+def test_without_the_recipes_and_without_the_stage_no_loss_is_checked(validate, monkeypatch):
+    unknown = {**TINY, "stages": {"grpo": {"loss": "dapoo"}}}
+    assert validate({**unknown, "stages": {**unknown["stages"], "skip": ["grpo"]}})[0] == 0
+    monkeypatch.setattr(loss_names, "PACKAGE", "not_installed")
+    assert validate(unknown)[0] == 0
