@@ -45,7 +45,8 @@ class LossInputs:
     lengths: torch.Tensor
     """[t] learned tokens of each trajectory; they sum to k."""
     trajectories: int
-    """Of the whole step, those left out because their advantage is 0 included; at least t."""
+    """Of the whole step, those left out because their advantage is 0 included; at least t. Nothing of these is computed, their
+    KL neither."""
     tokens: int
     """Learned tokens of those trajectories; at least k."""
     weights: torch.Tensor | None = None
