@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 from gog import catalog
 from gog_operator.api import exit_codes
+from gog_operator.api.objects import StageStatus
 
 FIRST_DELAY = 2.0
 """Seconds before the first retry."""
@@ -41,6 +42,11 @@ def retry_time(failures: int, now: datetime) -> datetime:
 def overdue(since: datetime | None, limit: int | None, now: datetime) -> bool:
     """Whether more than `limit` seconds have passed since a time; no time or no limit is never overdue."""
     return since is not None and limit is not None and now - since >= timedelta(seconds=limit)
+
+
+def has_ended(status: StageStatus) -> bool:
+    """Whether the newest attempt's end is known already, as after a suspension: the time since then is none of its own."""
+    return status.ended is not None and status.ended.attempt == status.attempt
 
 
 def describe(exit_code: int | None, lines: tuple[str, ...], cause: str = "") -> str:

@@ -252,7 +252,7 @@ def _handle_job_end(stage: Stage, facts: Facts, job: JobView, now: datetime) -> 
         return _complete(stage, now)
     if facts.store.state == "failed":
         return _look_again(stage, facts.store.message, now)
-    if job.state == "cancelled" and (deadline := _overdue(stage, now)):
+    if job.state == "cancelled" and not attempts.has_ended(stage.status) and (deadline := _overdue(stage, now)):
         return _handle_failure(stage, deadline, now)
     if job.state in ("cancelled", "lost"):
         return _continue(stage, facts, job, now)
@@ -332,7 +332,7 @@ def _continue(stage: Stage, facts: Facts, job: JobView, now: datetime) -> Decisi
     An attempt that had ended before, in a run that was resumed since, is reported by its end.
     """
     attempt, ended = stage.status.attempt, stage.status.ended
-    if ended is not None and ended.attempt == attempt:
+    if ended is not None and attempts.has_ended(stage.status):
         reason, message = "Resumed", f"attempt {attempt} ended: {ended.message}"
     else:
         reason, message = "Interrupted", f"attempt {attempt} was interrupted" + (f": {job.cause}" if job.cause else "")
