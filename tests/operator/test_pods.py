@@ -133,3 +133,18 @@ def test_the_message_of_a_retried_job_is_the_successful_pod_s():
     ]
     assert pods.message(tries) == '{"dataset": "data/1"}'
     assert pods.message(tries[:1]) is None
+
+
+TAG = f"registry.example/gog-trainer@sha256:{'a' * 64}"
+OTHER = f"registry.example/other@sha256:{'b' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("main", "beside"), [("trainer-3", "istio-proxy"), ("kserve-container", "adapters")], ids=["a mesh", "gog's own"]
+)
+def test_the_image_of_a_container_beside_the_main_one_is_none_of_the_pod_s(main, beside):
+    """Otherwise every policy with a receiver of adapters would seem to run different images."""
+    statuses = [container() | {"name": beside, "imageID": OTHER}, container() | {"name": main, "imageID": TAG}]
+    assert pods.images([pod(containerStatuses=statuses)]) == (TAG,)
+    assert pods.all_report([pod(containerStatuses=statuses)], 1)
+    assert not pods.all_report([pod(containerStatuses=statuses[:1])], 1)

@@ -7,6 +7,7 @@ terminated because of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,12 +15,15 @@ from typing import Any
 
 from gog_operator.api import exit_codes
 from gog_operator.api.meta import Reason
+from gog_operator.build import predictor
 from gog_operator.plan.actions import Blocked
 
 Pod = Mapping[str, Any]
 IMAGE_REASONS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 LATE = "9999"
 """Sort key of an end without a time; sorts after every time."""
+MAIN = re.compile(rf"trainer(-\d+)?|{predictor.CONTAINER}")
+"""Names of main containers. Sidecars, of a mesh or of gog's own, have other images."""
 PLATFORM_REASONS = ("Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated")
 
 
@@ -115,8 +119,8 @@ def crash(pods: Iterable[Pod], after: int) -> Ending | None:
 
 def images(pods: Iterable[Pod]) -> tuple[str, ...]:
     """Distinct ids of the images of their main containers, as the nodes report them once an image is there."""
-    statuses = (each for pod in pods for each in pod.get("status", {}).get("containerStatuses") or ())
-    return tuple(sorted({str(each["imageID"]) for each in statuses if each.get("imageID")}))
+    found = (each for pod in pods for each in _main(pod) if MAIN.fullmatch(str(each.get("name"))))
+    return tuple(sorted({str(each["imageID"]) for each in found if each.get("imageID")}))
 
 
 def all_report(pods: Sequence[Pod], count: int) -> bool:
@@ -181,6 +185,11 @@ def _blocked(pod: Pod, prefix: str) -> Blocked | None:
 def _containers(pod: Pod) -> list[Mapping[str, Any]]:
     status = pod.get("status", {})
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _main(pod: Pod) -> list[Mapping[str, Any]]:
+    """Statuses of the containers besides the init containers."""
+    return list(pod.get("status", {}).get("containerStatuses") or ())
 
 
 def _terminated(pod: Pod) -> list[Mapping[str, Any]]:
