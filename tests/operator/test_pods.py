@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -133,6 +134,15 @@ def test_the_message_of_a_retried_job_is_the_successful_pod_s():
     ]
     assert pods.message(tries) == '{"dataset": "data/1"}'
     assert pods.message(tries[:1]) is None
+
+
+def test_a_pod_whose_init_container_fetches_a_base_model_does_not_run_yet():
+    """Deadlines count from the first running pod; a large base takes longer than any server takes to start."""
+    fetching = {"initContainerStatuses": [container(running={"startedAt": "2026-03-14T09:00:00Z"})]}
+    pending = pod(**fetching, containerStatuses=[waiting("PodInitializing")])
+    assert not pods.started([pending]) and pods.first_start([pending]) is None
+    running = pod(**fetching, containerStatuses=[container(running={"startedAt": "2026-03-14T10:00:00Z"})])
+    assert pods.started([running]) and pods.first_start([running]) == datetime(2026, 3, 14, 10, tzinfo=UTC)
 
 
 TAG = f"registry.example/gog-trainer@sha256:{'a' * 64}"

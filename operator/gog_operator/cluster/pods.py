@@ -133,17 +133,17 @@ def names(pods: Iterable[Pod]) -> tuple[str, ...]:
 
 
 def started(pods: Iterable[Pod]) -> bool:
-    """Whether a container of any of them has started."""
-    states = [each.get("state") or {} for pod in pods for each in _containers(pod)]
+    """Whether any of them runs or ran; one whose init containers run is still pending."""
+    states = [each.get("state") or {} for pod in pods for each in _main(pod)]
     return any("running" in each or "terminated" in each for each in states)
 
 
 def first_start(pods: Iterable[Pod]) -> datetime | None:
-    """When the first of their containers started; None while none has."""
+    """When the first of their containers started; None while none has, as while init containers fetch a base model."""
     times = [
         each["startedAt"]
         for pod in pods
-        for container in _containers(pod)
+        for container in _main(pod)
         for state in (container.get("state") or {}, container.get("lastState") or {})
         for each in (state.get("running") or {}, state.get("terminated") or {})
         if each.get("startedAt")
