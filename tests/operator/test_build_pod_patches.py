@@ -61,8 +61,8 @@ def test_every_field_of_a_patch_is_in_every_pod_of_its_stage():
         assert one["resources"]["claims"] == [{"name": "nic", "request": "one"}]
         assert pod["securityContext"] | {"runAsUser": 2000, "supplementalGroups": [7]} == pod["securityContext"]
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["seccompProfile"]
-        for part in ("requests", "limits"):
-            assert one["resources"][part] == {"vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "1Gi"}
+        assert one["resources"]["limits"] == {"vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "1Gi"}
+        assert one["resources"]["requests"] == one["resources"]["limits"] | {"cpu": "100m", "memory": "256Mi"}
 
 
 def test_the_cases_above_cover_every_field_that_can_be_patched():
@@ -147,6 +147,24 @@ def test_workers_ask_for_gpus_by_the_name_that_the_cluster_has_for_them_and_are_
     found = container(template)["resources"]
     assert found["limits"] == {"nvidia.com/mig-3g.40gb": "2"}
     assert found["requests"] == {"nvidia.com/mig-3g.40gb": "2", "cpu": "100m", "memory": "256Mi"}
+
+
+GIVEN = {"cpu": "50m", "memory": "64Mi"}
+
+
+@pytest.mark.parametrize("workers", [{}, GIVEN], ids=["no amounts", "amounts of the workers"])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"resources": {"nvidia.com/mig-1g.10gb": 1}},
+        {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "h100"}]},
+    ],
+    ids=["a part", "a claim"],
+)
+def test_a_trainer_that_has_its_gpu_by_a_patch_is_not_best_effort_either(patch, workers):
+    (template,) = pods_of(golden.stage(pods=[patch], workers=workers))
+    requests = container(template)["resources"]["requests"]
+    assert {key: requests[key] for key in GIVEN} == (workers or {"cpu": "100m", "memory": "256Mi"})
 
 
 def test_a_run_gives_each_child_the_patches_for_its_pods():

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gog import spec as settings
+from gog_operator.build import pods
 
 Document = dict[str, Any]
 Patches = Sequence[settings.PodPatch]
@@ -95,6 +96,9 @@ def _patch_resources(container: Document, given: Document) -> None:
     ]
     if claims:
         _merge(container.setdefault("resources", {}), "claims", claims, "name")
+    resources = container.get("resources", {})
+    if claims or pods.has_gpus(resources):  # the classes of quality of service count cores and memory alone
+        resources["requests"] = pods.LEAST | resources.get("requests", {})
 
 
 def _append(body: Document, field: str, items: Sequence[Any]) -> None:
