@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from gog_operator.cluster.store_jobs import StoreJobs
 from gog_operator.plan.actions import Blocked, SourcesView
 
 GB = 1e9
+FOLDER = re.compile(r"[a-z]+-[0-9a-f]+")
+"""Names of folders, as the job makes them."""
 
 
 def job_name(run: GoGRun) -> str:
@@ -44,8 +47,19 @@ def view(run: GoGRun, jobs: StoreJobs, platform: Platform, poll: Callable[[str],
             size = progress.step if progress is not None else 0
             message = f"fetching {', '.join(wanted.values())}" + (f": {size / GB:.1f} GB so far" if size else "")
             return SourcesView("fetching", message=message, blocked=_of_claim(claim, found.blocked))
-    volumes = {wanted[what]: f"pvc://{claim}/{each['folder']}" for what, each in found.result.items() if what in wanted}
-    return SourcesView("done", volumes, _sentence(found.result))
+    try:
+        fetched = {what: each for what, each in found.result.items() if what in wanted}
+        volumes = {wanted[what]: f"pvc://{claim}/{_folder(each)}" for what, each in fetched.items()}
+        return SourcesView("done", volumes, _sentence(fetched))
+    except (KeyError, TypeError, ValueError):  # a tenant chooses the image that writes it
+        return SourcesView("failed", message=f"the job's result names no folders: {str(found.result)[:100]}")
+
+
+def _folder(fetched: Mapping[str, Any]) -> str:
+    """The folder of a source in the claim. Raises KeyError, TypeError, ValueError."""
+    if not FOLDER.fullmatch(fetched["folder"]):
+        raise ValueError("no name of a folder")
+    return str(fetched["folder"])
 
 
 def _of_claim(claim: str, blocked: Blocked | None) -> Blocked | None:

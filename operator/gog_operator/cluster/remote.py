@@ -31,6 +31,7 @@ from gog_operator.cluster import (
     paths,
     polls,
     presets,
+    store_checks,
     store_jobs,
     tool_checks,
     trainer_client,
@@ -43,7 +44,6 @@ from gog_operator.cluster.kube import Api, ApiError, items
 from gog_operator.cluster.policy_polls import PolicyPolls
 from gog_operator.cluster.remote_agents import AgentsOfCluster
 from gog_operator.plan.actions import (
-    Checkpoint,
     DataView,
     Event,
     JobView,
@@ -297,7 +297,7 @@ class RemoteCluster(AgentsOfCluster):
         view = self.store_jobs.view(_check_job(owner), owner.metadata.uid)
         match view.state:
             case "done":
-                return StoreView("known", _checkpoints(view.result))
+                return store_checks.found(view.result)
             case "running":
                 return StoreView("checking", blocked=view.blocked)
             case "failed":
@@ -384,8 +384,3 @@ def _run_of(owner: Object) -> str:
 
 def _check_job(owner: Stage | GoGRun) -> str:
     return names.store_job(owner.job_name if isinstance(owner, Stage) else owner.name, "check")
-
-
-def _checkpoints(result: Mapping[str, Any]) -> dict[str, Checkpoint]:
-    found = result.get("checkpoints") or {}
-    return {key: Checkpoint(key, int(each["step"]), each.get("complete")) for key, each in found.items() if each}

@@ -61,7 +61,7 @@ class StoreJobs:
     def _state(self, name: str, job: Mapping[str, Any]) -> StoreJobView:
         kept = job["metadata"].get("annotations", {}).get(RESULT)
         if kept is not None:
-            return StoreJobView("done", json.loads(kept))
+            return _finished(_parsed(kept), kept)
         if _holds(job, "Complete"):
             return self._done(name)
         if _holds(job, "Failed") or _holds(job, "FailureTarget"):
@@ -167,13 +167,11 @@ class StoreJobs:
         message = pods.message(self._pods(name))
         if message is None:
             return StoreJobView("absent")  # the pod is gone, and the result with it
-        try:
-            result = json.loads(message[:MAX_RESULT]) if message.strip() else {}
-        except ValueError:
-            return StoreJobView("failed", message=f"its message is not JSON: {message[:100]}")
-        patch = {"metadata": {"annotations": {RESULT: json.dumps(result)}}}
-        self.api.merge(paths.JOBS.path(self.namespace, name), patch)
-        return StoreJobView("done", result)
+        result = _parsed(message[:MAX_RESULT]) if message.strip() else {}
+        if result is not None:
+            patch = {"metadata": {"annotations": {RESULT: json.dumps(result)}}}
+            self.api.merge(paths.JOBS.path(self.namespace, name), patch)
+        return _finished(result, message)
 
     def _refusal(self, job: Mapping[str, Any]) -> Blocked | None:
         """Why the cluster refuses to create the pod (a quota, a missing service account). Only events report this."""
@@ -199,6 +197,25 @@ class StoreJobs:
         if configmap is not None:
             self.api.delete(settings_path, configmap["metadata"]["uid"])
         self.api.delete(job_path, uid)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """The result of a store job; None for what is no JSON object. A tenant chooses the image that writes it."""
+    try:
+        found = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finished(result: Mapping[str, Any] | None, text: str) -> StoreJobView:
+    if result is None:
+        return StoreJobView("failed", message=f"its message is no JSON object: {text[:100]}")
+    return StoreJobView("done", result)
 
 
 def _holds(job: Mapping[str, Any], type_: str) -> bool:

@@ -33,7 +33,7 @@ def view(run: GoGRun, jobs: StoreJobs) -> ToolCheckView:
     message = str(found.result.get("message") or "")
     outcomes: dict[Any, Literal["passed", "failed"]] = {"passed": "passed", "failed": "failed"}
     seconds = _seconds(found.result.get("seconds"))
-    return ToolCheckView(outcomes.get(found.result.get("outcome"), "unavailable"), message, seconds=seconds)
+    return ToolCheckView(outcomes.get(str(found.result.get("outcome")), "unavailable"), message, seconds=seconds)
 
 
 def start(run: GoGRun, placed: GoGRun, urls: Mapping[str, str], jobs: StoreJobs) -> None:
