@@ -264,7 +264,7 @@ class RemoteCluster(AgentsOfCluster):
 
     def prepare_data(self, owner: Object) -> None:
         """Generates the dataset of a run, which the run's stages and ToolServers share."""
-        if _run_of(owner) != owner.name:
+        if _run_of(owner) != (owner.name, owner.metadata.uid):
             return
         given: settings.DataSpec = owner.spec.data  # type: ignore[attr-defined]
         store = self._store(owner)
@@ -275,7 +275,8 @@ class RemoteCluster(AgentsOfCluster):
         given = getattr(owner.spec, "data", None)
         if given is None or given.world is None:
             return DataView("ready", given)
-        view = self.store_jobs.view(names.store_job(_run_of(owner), "data"))
+        run, uid = _run_of(owner)
+        view = self.store_jobs.view(names.store_job(run, "data"), uid)
         match view.state:
             case "done":
                 return DataView("ready", settings.DataSpec(uri=self._store(owner).uri))
@@ -377,9 +378,12 @@ class RemoteCluster(AgentsOfCluster):
         return store
 
 
-def _run_of(owner: Object) -> str:
-    """Name of the run that an object belongs to; its own name if it belongs to none."""
-    return next((each.name for each in owner.metadata.owner_references if each.kind == "GoGRun"), owner.name)
+def _run_of(owner: Object) -> tuple[str, str]:
+    """Name and uid of the run that an object belongs to; its own if it belongs to none."""
+    for each in owner.metadata.owner_references:
+        if each.kind == "GoGRun" and each.api_version.startswith(f"{paths.GROUP}/"):
+            return each.name, each.uid
+    return owner.name, owner.metadata.uid
 
 
 def _check_job(owner: Stage | GoGRun) -> str:
