@@ -21,7 +21,8 @@ POLL_THREADS = 3
 """Requests at the same time."""
 POLL_RATE = 12.0
 """Trainers per second that are polled, and objects per second that are woken. New figures cost two writes (of a stage and of
-its run), and a waiting job costs three reads, so that all of them cost at most some 36 requests per second."""
+its run), and a waiting job costs three reads, so that all of them cost at most some 36 requests per second; one whose pods are
+refused costs four."""
 POLL_SECONDS = 5.0
 """Minimum interval between two requests to a trainer."""
 MAX_POLL_SECONDS = 60.0

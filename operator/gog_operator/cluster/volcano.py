@@ -26,6 +26,8 @@ SUCCEEDED = ("Completed",)
 FAILED = ("Failed", "Terminated")
 CANCELLED = ("Aborted",)
 ENDING = ("Aborting", "Terminating", "Completing")
+MAX_MESSAGE = 1000
+"""Maximum characters of an event's message that are kept: Volcano's names every pod."""
 LARGEST = 1_000_000
 """Maximum size of a Job in bytes. etcd stores 1.5 MiB; near that, validation takes longer than our request timeout."""
 
@@ -151,7 +153,15 @@ class VolcanoJobs:
                 return Blocked(Reason.QUEUED, f"queue {queue}: {each.get('message') or each.get('reason')}")
         if status.get("phase") == "Pending":
             return Blocked(Reason.QUEUED, f"queue {queue} has not admitted the job")
-        return None
+        refusal = self._refusal(job) if group is not None else None  # without a group none was created
+        return refusal or Blocked(Reason.QUEUED, f"queue {queue}: the job has no pods yet")
+
+    def _refusal(self, job: dict[str, Any]) -> Blocked | None:
+        """Why the cluster refuses to create the job's pods (a quota, a security level). Only events report this."""
+        chosen = f"involvedObject.uid={job['metadata']['uid']},type=Warning"
+        found = items(self.api, paths.EVENTS.path(self.namespace), fields=chosen)
+        messages = [str(each.get("message") or "") for each in found if "Failed" in str(each.get("reason"))]
+        return Blocked(Reason.REFUSED, messages[-1][:MAX_MESSAGE]) if messages else None
 
 
 def _of_source(stage: Stage, blocked: Blocked | None) -> Blocked | None:
