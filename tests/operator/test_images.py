@@ -129,6 +129,20 @@ def test_a_server_s_image_is_resolved_once_and_anew_for_another_image():
     assert tool_server.plan(first, tool_server.Facts(changed, READY_DATA), later(5)).status.image.id == ""
 
 
+def test_pods_that_a_server_gets_after_its_tag_has_moved_are_reported():
+    """A server that is scaled, restarted or moved to another node pulls the tag again."""
+    thing = make_tool_server(replicas=2)
+    for ids, image_id, pinned in (
+        ((DIGEST,), DIGEST, "Pinned"),
+        ((DIGEST, OTHER), f"{DIGEST}, {OTHER}", "ImagesDiffer"),
+        ((OTHER,), OTHER, "Pinned"),
+        ((), OTHER, "Pinned"),
+    ):
+        decision = tool_server.plan(thing, tool_server.Facts(server(images=ids), READY_DATA), NOW)
+        thing = thing.model_copy(update={"status": decision.status})
+        assert (thing.status.image.id, thing.condition("ImagePinned").reason) == (image_id, pinned)
+
+
 def made(platform, *, annotations=None, **spec):
     thing = golden.tool_server("grounding", **spec)
     metadata = thing.metadata.model_copy(update={"annotations": annotations or {}})

@@ -84,8 +84,8 @@ def plan(tool_server: ToolServer, facts: Facts, now: datetime) -> Decision[ToolS
 def _with_observations(tool_server: ToolServer, server: ServerView, now: datetime) -> ToolServer:
     """The ToolServer with what its pods report. Another image than the one before is not resolved yet."""
     status = tool_server.status
-    known = status.image if server.image == status.image.reference else ImageStatus(reference=server.image)
-    image = images.observed(known, server.images)
+    known = status.image if server.image == status.image.reference and not server.images else ImageStatus()
+    image = images.observed(known.model_copy(update={"reference": server.image}), server.images)
     update: dict[str, Any] = {"replicas": server.replicas, "selector": server.selector}
     if server.image:
         update["image"] = image
