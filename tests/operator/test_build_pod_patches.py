@@ -8,7 +8,8 @@ import pytest
 import support.operator_golden as golden
 
 from gog import spec as settings
-from gog_operator.api import sequence
+from gog.errors import UserError
+from gog_operator.api import manifest, sequence, yaml_reader
 from gog_operator.build import children, inference, pod_patches, store_jobs, volcano
 from gog_operator.build.platform import Platform
 
@@ -186,3 +187,24 @@ def test_a_template_is_not_changed_by_its_patches():
     template = {"metadata": {"labels": {}}, "spec": {"containers": [{"env": []}]}}
     made = pod_patches.apply(template, (settings.PodPatch.model_validate(PROXY),), "stages")
     assert made["spec"]["containers"][0]["env"] and not template["spec"]["containers"][0]["env"]
+
+
+def mounts(path: str) -> str:
+    body = f"volumes: [{{name: m, emptyDir: {{}}}}], volumeMounts: [{{name: m, mountPath: '{path}'}}]"
+    text = f"kind: ToolServer\napiVersion: gog.dev/v1alpha1\nmetadata: {{name: s}}\nspec: {{role: judge, pods: [{{{body}}}]}}"
+    try:
+        manifest.check(yaml_reader.mapping(text, where="s.yaml"), where="s.yaml")
+    except UserError as error:
+        return error.sentence()
+    return ""
+
+
+@pytest.mark.parametrize("path", ["/tmp/", "//tmp", "/./work", "/data/../etc/gog-store", "/data/..", "/tmp/."])
+def test_a_folder_of_gog_is_refused_in_every_form_of_its_path(path):
+    """A kubelet resolves the path, so that the volume would lie over what gog mounts."""
+    assert ".mountPath" in mounts(path)
+
+
+@pytest.mark.parametrize("path", ["/data/", "/data/.cache", "/a..b/c...", "/tmp2/"])
+def test_another_folder_is_accepted_however_it_is_called(path):
+    assert mounts(path) == ""

@@ -7,6 +7,10 @@ VALID = (
     *("env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}]", "envFrom: [{secretRef: {name: s}}]"),
     "volumes: [{name: m, persistentVolumeClaim: {claimName: c}}], volumeMounts: [{name: m, mountPath: /models}]",
     "volumes: [{name: m, image: {reference: 'r/m@sha256:0'}}], volumeMounts: [{name: m, mountPath: /work/m}]",
+    *(
+        f"volumes: [{{name: m, emptyDir: {{}}}}], volumeMounts: [{{name: m, mountPath: {path}}}]"
+        for path in ("/data/", "/data/.cache", "/a..b/c...", "/tmp2/")
+    ),
     *("volumes: [{name: e, emptyDir: {}}]", "volumes: [{name: e, emptyDir: {medium: Memory, sizeLimit: 1Gi}}]"),
     *("imagePullSecrets: [{name: registry}]", "labels: {team: a, example.org/x: z}", "annotations: {a/b: 'c d'}"),
     "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: "
@@ -27,7 +31,10 @@ INVALID = (
     *("volumes: [{name: tmp, emptyDir: {}}]", "volumes: [{name: gog-x, emptyDir: {}}]"),
     *(
         f"volumes: [{{name: m, emptyDir: {{}}}}], volumeMounts: [{{name: m, mountPath: {path}}}]"
-        for path in (*("/", "/tmp", "/work", "/etc/gog/x", "/dev/shm", "/var/run/secrets/x", "relative", "'/a:b'"),)
+        for path in (
+            *("/", "/tmp", "/work", "/etc/gog/x", "/dev/shm", "/var/run/secrets/x", "relative", "'/a:b'"),
+            *("/tmp/", "//tmp", "/./work", "/data/../etc/gog-store", "/data/..", "/tmp/."),
+        )
     ),
     *("volumeMounts: [{name: absent, mountPath: /m}]", "env: [{name: GOG_X, value: a}]", "env: [{name: HOME}]"),
     *("env: [{name: AWS_CA_BUNDLE, value: a}]", "env: [{name: JUDGE_GOG_API_KEY, value: a}]", "env: [{name: a-b}]"),

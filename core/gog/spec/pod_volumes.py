@@ -14,6 +14,8 @@ RESERVED_PATHS = ("/", "/tmp", "/work", "/dev", "/dev/shm", "/proc", "/sys", "/e
 """Folders that a mount must not replace; so are all below /etc/gog, /dev, /proc, /sys and /var/run/secrets."""
 RESERVED_BELOW = ("/etc/gog", "/mnt/gog", "/dev/", "/proc/", "/sys/", "/var/run/secrets", "/run/secrets")
 """Prefixes of folders that a mount must not replace or hide."""
+NOT_PLAIN = "//|/[.]{1,2}(/|$)"
+"""Paths that may be another form of a reserved one: `/x/../tmp`. Container runtimes mount there all the same."""
 FilePath = Annotated[str, Field(min_length=1, max_length=1024)]
 
 

@@ -40,7 +40,7 @@ def _mounts_own_volumes(patch: Any) -> bool:
 
 
 def _is_reserved_path(path: str) -> bool:
-    return path in pod_volumes.RESERVED_PATHS or path.startswith(pod_volumes.RESERVED_BELOW)
+    return path in _FOLDERS or path.startswith(pod_volumes.RESERVED_BELOW)
 
 
 def _is_free_env(variable: Any) -> bool:
@@ -51,8 +51,9 @@ _RESERVED = (
     f"app and keys below {', '.join(pod_patches.RESERVED_KEYS[:3])} and such belong to gog and other controllers: use a "
     "prefix of your own, such as example.org/team"
 )
+_FOLDERS = (*pod_volumes.RESERVED_PATHS, *(f"{each}/" for each in pod_volumes.RESERVED_PATHS if each != "/"))
 _PATHS = " || ".join(
-    [f"self.mountPath == '{each}'" for each in pod_volumes.RESERVED_PATHS]
+    [f"self.mountPath == '{each}'" for each in _FOLDERS]
     + [f"self.mountPath.startsWith('{each}')" for each in pod_volumes.RESERVED_BELOW]
 )
 
@@ -116,6 +117,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "VolumeMount": (
+        Rule(
+            f"!self.mountPath.matches('{pod_volumes.NOT_PLAIN}')",
+            "should be the plain form of the path: without //, and without . and .. as folders",
+            ".mountPath",
+            check=lambda mount: re.search(pod_volumes.NOT_PLAIN, mount.mount_path) is None,
+        ),
         Rule(
             f"!({_PATHS})",
             "is a folder of gog or of the system: mount it elsewhere, such as /data",
