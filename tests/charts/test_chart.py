@@ -86,6 +86,18 @@ def test_no_role_allows_exec_or_wildcards_and_of_secrets_only_the_operator_s_own
                 assert (rule["verbs"], rule.get("resourceNames")) in (own, (["create"], None))
 
 
+def test_the_lease_of_another_release_and_other_secrets_are_out_of_reach():
+    """What may be created cannot be limited by name; what exists is."""
+    parts = (MANIFESTS / "install.yaml").read_text().split("\n---\n")
+    (role,) = (
+        yaml.safe_load(each) for each in parts if "kind: Role\n" in each and "name: gog-operator-lease\n" in each
+    )
+    names = {"leases": ["gog-operator"], "secrets": ["gog-operator-key"]}
+    for rule in role["rules"]:
+        (resource,) = rule["resources"]
+        assert rule["verbs"] == ["create"] or rule["resourceNames"] == names[resource]
+
+
 @pytest.mark.apiserver
 def test_namespaced_and_cluster_wide_roles_have_the_same_rules(helm):
     narrow, wide = rendered(helm), rendered(helm, "--set=watch.allNamespaces=true")

@@ -59,7 +59,11 @@ learns from the pods that wait for it. Volcano Jobs are deleted by garbage colle
 {{- define "gog.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, patch]
+  resourceNames: [{{ include "gog.name" . }}]
+  verbs: [get, patch]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
 # Its own key, from which the tokens of policy servers are derived: the only Secret that it may read.
 - apiGroups: [""]
   resources: [secrets]
