@@ -54,6 +54,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"pods": [{"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "theirs", "key": "a"}}}]}]},
         "Secrets of runs have names",
     ),
+    **{
+        f"the Secret of another: {name}": (spec, "Secrets of runs have names")
+        for name, spec in {
+            "for readers": {"store": {"uri": "s3://b/p", "secretName": "gog-s3", "readerSecretName": "theirs"}},
+            "of a fallback": {
+                "tools": {"judge": {"fallback": {"url": "http://j.example.org", "secretName": "theirs"}}}
+            },
+            "of a registry": {"pods": [{"imagePullSecrets": [{"name": "theirs"}]}]},
+            "of an agent": {"serve": {"agent": {"keysSecretName": "theirs"}}},
+            "of an agent's store": {"serve": {"store": {"uri": "s3://b/a", "secretName": "theirs"}}},
+        }.items()
+    },
+    "a base in an image of another registry": (
+        {"model": {"base": "oci://docker.example.com/m:1"}},
+        "images come from",
+    ),
+    "a dataset in an image of another registry": (
+        {"data": {"uri": "oci://docker.example.com/d:1"}},
+        "images come from",
+    ),
+    "too many GPUs by a patch": ({"pods": [{"resources": {"nvidia.com/gpu": 64}}]}, "a pod has at most 16 GPUs"),
     "too many GPUs": ({"stages": {"grpo": {"workers": {"replicas": 3, "gpus": 8}}}}, "a stage has at most 16 GPUs"),
     "another priority": ({"scheduling": {"priorityClassName": "urgent"}}, "priority class of runs is batch"),
     "another priority by a patch": ({"pods": [{"priorityClassName": "urgent"}]}, "priority class of runs is batch"),
@@ -97,7 +118,13 @@ def test_a_stage_and_a_server_that_a_tenant_creates_are_limited_too(api_server, 
     stage = {"store": {"uri": "s3://b/p", "secretName": "theirs"}}
     server = {"role": "judge", "image": "docker.example.com/judge"}
     many = {"workers": {"replicas": 3, "gpus": 8}}
+    keys = {"endpointSecrets": {"judge": "theirs"}}
+    large = {"role": "judge", "resources": {"limits": {"nvidia.com/gpu": 32}}}
+    assert "Secrets of runs have names" in create(api_server, tenant[0], keys, "GRPOStage")
+    assert "at most 16 GPUs" in create(api_server, tenant[0], large, "ToolServer")
     assert "Secrets of runs have names" in create(api_server, tenant[0], stage, "SFTStage")
     assert "at most 16 GPUs" in create(api_server, tenant[0], many, "GRPOStage")
     assert "images come from" in create(api_server, tenant[0], server, "ToolServer")
-    assert "created" in create(api_server, tenant[0], {"role": "judge"}, "ToolServer")
+    assert "created" in create(api_server, tenant[0], {"role": "judge", "model": "qwen3-32b"}, "ToolServer")
+    named = {"endpoints": {"judge": "world-judge"}, "endpointSecrets": {"judge": "gog-judge"}}
+    assert "created" in create(api_server, tenant[0], named, "GRPOStage")
