@@ -264,6 +264,9 @@ def _operator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resync", type=float, default=60.0, metavar="SECONDS", help="interval of full listings")
     parser.add_argument("--port", type=int, default=8080, help="port of /healthz (default: 8080)")
     parser.add_argument("--metrics-port", type=int, metavar="PORT", help="port of /metrics (default: that of /healthz)")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="form of the log's lines (default: text)"
+    )
     parser.add_argument("--lease-namespace", metavar="NS", help="namespace of the Lease (default: its own)")
     parser.add_argument(
         "--lease-name",

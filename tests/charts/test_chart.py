@@ -247,6 +247,7 @@ def test_dashboards_have_the_sidecar_label_and_alerts_link_to_existing_runbooks(
         ("images.trainer=", "minLength: got 0, want 1"),
         ("serviceAccount.create=false", "minLength: got 0, want 1"),
         ("networkPolicy.egress[0].cidr=example.com,networkPolicy.egress[0].ports={443}", "does not match pattern"),
+        ("operator.logFormat=yaml", "value must be one of 'text', 'json'"),
         ("operator.copies=2", "additional properties 'copies' not allowed"),
         ("crds.install=yes", "want boolean"),
         ("pods.env.A=1", "want string"),

@@ -14,11 +14,13 @@ SPARE = 3
 
 
 def main(given: argparse.Namespace) -> int:
-    from gog_operator import main
+    from gog_operator import log_format, main
     from gog_operator.build.platform import Platform
     from gog_operator.cluster import admin_key, kube
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if given.log_format == "json":
+        logging.getLogger().handlers[0].setFormatter(log_format.Json())
     home = OWN_NAMESPACE.read_text().strip() if OWN_NAMESPACE.exists() else "default"
     api = kube.connect(given.workers + SPARE)
     platform = Platform.from_environment(os.environ)
