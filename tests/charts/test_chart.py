@@ -86,6 +86,20 @@ def test_no_role_allows_exec_or_wildcards_and_of_secrets_only_the_operator_s_own
                 assert (rule["verbs"], rule.get("resourceNames")) in (own, (["create"], None))
 
 
+def test_without_a_way_out_no_image_comes_from_elsewhere():
+    values = yaml.safe_load((CHART / "ci/air-gapped.yaml").read_text())["images"]
+    given = yaml.safe_load((CHART / "values.yaml").read_text())["images"] | values
+    assert given["registry"].startswith("registry.internal:5000/")
+    assert given["vllm"].startswith("registry.internal:5000/"), "it is named in full"
+
+
+def test_the_notes_remove_every_definition_by_its_label():
+    notes = (CHART / "templates/NOTES.txt").read_text()
+    assert "kubectl delete crd -l app.kubernetes.io/name=gog\n" in notes
+    for file in (CHART / "files/crds").glob("*"):
+        assert file.read_text().partition("spec:")[0].endswith("labels:\n    app.kubernetes.io/name: gog\n")
+
+
 def test_the_lease_of_another_release_and_other_secrets_are_out_of_reach():
     """What may be created cannot be limited by name; what exists is."""
     parts = (MANIFESTS / "install.yaml").read_text().split("\n---\n")
