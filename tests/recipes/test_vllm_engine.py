@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from gog.spec import ModelSpec
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import vllm_proof, vllm_weights
 from gog_recipes.rollout.vllm_request import GENERATE
-from gog_recipes.runtime.ranks import SINGLE
+from gog_recipes.runtime.ranks import SINGLE, Ranks
 
 LIMITS = Limits(400, 24, 1.0)
 SPEC = ModelSpec(base="tiny")
@@ -109,9 +110,9 @@ def test_a_policy_without_adapters_is_the_base_model_itself(policy) -> None:
 async def engine_of(policy, monkeypatch, *servers):
     """An engine of servers that compute what the policy computes, whatever its weights, and whose turns end at once."""
     engine = policy.engine(servers, LIMITS, backoff=0.0)
-    monkeypatch.setattr(engine, "_probe", lambda _, probe=engine._current.probe: probe)
+    monkeypatch.setattr(engine, "_probe", lambda _, probe=engine._versions.current.probe: probe)
     for server in servers:
-        server.serve(engine._current.probe)
+        server.serve(engine._versions.current.probe)
         server.token = policy.processor.turn_end
     yield engine
     await engine.close()
@@ -147,6 +148,41 @@ def test_a_turn_under_way_ends_on_the_version_that_it_began_with_which_is_then_u
     old, during, after, versions, models = asyncio.run(run())
     assert len(old) == 1 and len(during) == 2 and old < during and after == during - old
     assert versions == [0, 1] and [{model} for model in models] == [old, after]
+
+
+@dataclass(frozen=True)
+class FirstOfTwo(Ranks):
+    """The first of two ranks; the second one has other turns under way."""
+
+    size: int = 2
+    theirs: set[str] = field(default_factory=set)
+    """Names of the versions that the second rank samples from."""
+
+    def gather(self, item):
+        return [item, self.theirs if isinstance(item, set) else item]
+
+
+def test_a_version_that_another_rank_samples_from_stays_loaded_with_its_files_until_a_switch_finds_it_unused(
+    policy, monkeypatch
+) -> None:
+    async def run():
+        async with FaultyVLLM() as server, engine_of(policy, monkeypatch, server) as engine:
+            ranks = FirstOfTwo()
+            engine._ranks = engine._versions._ranks = ranks
+            [session] = await engine.open("a b", [], [(1,)])
+            session.close()
+            first = engine._versions.current
+            ranks.theirs.add(first.name)
+            kept = []
+            for version in (1, 2):
+                policy.train(3 + version)
+                await engine.switch(policy.model, version)
+                has_files = await asyncio.to_thread(Path(first.folder).is_dir)
+                kept.append((first.name in server.adapters, has_files, len(server.adapters)))
+                ranks.theirs.clear()
+            return kept
+
+    assert asyncio.run(run()) == [(True, True, 2), (False, False, 1)]
 
 
 def test_a_turn_whose_replica_breaks_off_is_sampled_elsewhere_with_its_noise_and_the_conversation_stays_there(

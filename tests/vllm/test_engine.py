@@ -114,7 +114,7 @@ def test_an_adapter_that_a_server_does_not_apply_is_noticed(replicas, policy, mo
 
     async def run():
         engine = policy.engine(replicas, LIMITS)
-        folder = Path(engine._current.folder)
+        folder = Path(engine._versions.current.folder)
         other = policy.saved[0] / "adapter_model.safetensors"
         (folder / "adapter_model.safetensors").write_bytes(other.read_bytes())
         (folder / "adapter_config.json").write_bytes((policy.saved[0] / "adapter_config.json").read_bytes())

@@ -41,6 +41,7 @@ from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, c
 from gog_recipes.rollout.vllm_fleet import SERVICE, Fleet, Sampled
 from gog_recipes.rollout.vllm_images import SentImage, SentImages
 from gog_recipes.rollout.vllm_replica import WHERE, Probe, Replica, Served
+from gog_recipes.rollout.vllm_versions import Versions
 
 Value = TypeVar("Value")
 
@@ -98,10 +99,8 @@ class VLLMEngine:
         self._images = SentImages(parts.processor, parts.vision)
         self._counters = Counters()
         self._open: list[Conversation] = []
-        self._in_flight: Counter[str] = Counter()
-        self._retired: list[Served] = []
-        self._current = self._serve(parts.model, parts.version)
-        self._proofs = vllm_proof.make(parts.model, self._current, self._probe, self._ranks)
+        self._versions = Versions(self._serve(parts.model, parts.version), self._ranks)
+        self._proofs = vllm_proof.make(parts.model, self._versions.current, self._probe, self._ranks)
         self._starting = asyncio.Lock()
         self._io: IOLoop | None = None
         self._rng = random.Random(0)
@@ -111,7 +110,7 @@ class VLLMEngine:
     @property
     def version(self) -> int:
         """Version of the weights that turns are sampled from."""
-        return self._current.version
+        return self._versions.current.version
 
     def prefetch(self, images: Sequence[Image]) -> None:
         """Does nothing: images are prepared in worker threads when a prompt shows them."""
@@ -159,12 +158,8 @@ class VLLMEngine:
         served = self._serve(weights, version)
         await self._start()
         await self._call(lambda: self._fleet.require(served))
-        if served.name == self._current.name:
-            self._current = served
-            return
-        self._retired.append(self._current)
-        self._current = served
-        await self._unload_retired()
+        self._versions.advance(served)
+        await self._unload(self._versions.take_unused())
 
     async def rest(self) -> None:
         """See gog.engine.Engine.rest: nothing is held in this process."""
@@ -178,8 +173,7 @@ class VLLMEngine:
         """Unloads the adapters and ends the connections."""
         assert not self._open, "closed under a conversation"
         if self._io is not None:
-            self._retired.append(self._current)
-            await self._unload_retired()
+            await self._unload(self._versions.take_all())
             for proof in self._proofs:
                 shutil.rmtree(proof.served.folder, ignore_errors=True)
             await self._io.run(self._session.close())
@@ -198,12 +192,9 @@ class VLLMEngine:
     def _probe(self, model: torch.nn.Module) -> Probe:
         return vllm_weights.probe(model, self.processor, self._parts.vision)
 
-    async def _unload_retired(self) -> None:
-        """Unloads versions that no turn is being sampled from. Ranks share the servers, so one of them does it; a rank
-        that still needs a version loads it again."""
-        done = [served for served in self._retired if not self._in_flight[served.name]]
-        self._retired = [served for served in self._retired if served not in done]
-        for served in done:
+    async def _unload(self, unused: Sequence[Served]) -> None:
+        """Unloads versions and deletes their files. Ranks share both, so one of them does it."""
+        for served in unused:
             if served.name and self._ranks.is_main and self._io is not None:
                 await self._io.run(self._fleet.unload(served))
                 shutil.rmtree(served.folder, ignore_errors=True)  # what is left costs space only
@@ -218,7 +209,7 @@ class VLLMEngine:
             self._io = IOLoop("gog-vllm")
             try:
                 await self._io.run(self._connect())
-                served = self._current
+                served = self._versions.current
                 await self._call(lambda: self._fleet.check([self._check(each) for each in self._fleet.replicas]))
                 await self._call(lambda: self._fleet.require(served) if served.name else self._fleet.verify(served))
             except BaseException:
@@ -240,7 +231,7 @@ class VLLMEngine:
 
     def _check(self, replica: Replica) -> Coroutine[Any, Any, None]:
         experts = bool(policy_model.family_of(self._parts.model).lora_parameters)
-        adapters = bool(self._current.name)
+        adapters = bool(self._versions.current.name)
         return vllm_check.check(replica, self.processor, self.limits, adapters=adapters, experts=experts)
 
     async def _call(self, send: Callable[[], Coroutine[Any, Any, Reply[Value]]]) -> Value:
@@ -269,14 +260,10 @@ class VLLMEngine:
         budget = min(self.room(conversation), self.limits.turn_tokens)
         if budget < 1:
             return Generation("", finished=False, room=False)
-        served = self._current
-        self._in_flight[served.name] += 1
-        try:
+        with self._versions.sampling() as served:
             tokens, logprobs, finished = await self._turn(conversation, served, budget)
-        finally:
-            self._in_flight[served.name] -= 1
-            if served is not self._current:
-                await self._unload_retired()
+        if served is not self._versions.current and self._ranks.size == 1:  # others may need it until the next switch
+            await self._unload(self._versions.take_unused())
         text, overrun = self.processor.turn_text(tokens)
         turn = Segment(
             source="model", tokens=tuple(tokens), logprobs=tuple(logprobs), version=served.version, overrun=overrun
