@@ -20,7 +20,9 @@ from gog.errors import ServiceDown, UserError
 from gog.spec import ModelSpec
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import vllm_proof, vllm_weights
+from gog_recipes.rollout.vllm_replica import LOAD, UNLOAD
 from gog_recipes.rollout.vllm_request import GENERATE
+from gog_recipes.runtime.interruption import Interruption
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 
 LIMITS = Limits(400, 24, 1.0)
@@ -221,6 +223,27 @@ def test_a_server_that_asks_for_patience_is_asked_again_after_that_time_with_the
 
     seconds, [refused, again] = asyncio.run(run())
     assert seconds >= 1 and refused == again and policy.waits == []
+
+
+@pytest.mark.parametrize("path", [LOAD, UNLOAD])
+def test_a_stage_that_is_asked_to_end_does_not_wait_for_a_server_that_hangs_while_it_switches(
+    policy, monkeypatch, path
+) -> None:
+    async def run():
+        async with FaultyVLLM() as server, engine_of(policy, monkeypatch, server) as engine:
+            interruption = engine._stage.interruption = Interruption()
+            [session] = await engine.open("a b", [], [(1,)])
+            session.close()
+            server.script[path] = deque([asyncio.Event()])
+            policy.train(3)
+            switching = asyncio.create_task(engine.switch(policy.model, 1))
+            while not server.in_flight:
+                await asyncio.sleep(0.01)
+            interruption.request()
+            await asyncio.wait_for(switching, 10)
+            return engine.version
+
+    assert asyncio.run(run()) == 1
 
 
 def test_servers_that_stay_down_end_the_attempt_after_the_stage_s_patience(policy) -> None:

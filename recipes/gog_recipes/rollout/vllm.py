@@ -15,6 +15,7 @@ Not here: streaming, swaps within a turn, starting servers (the control plane do
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 from collections import Counter
@@ -42,6 +43,7 @@ from gog_recipes.rollout.vllm_fleet import SERVICE, Fleet, Sampled
 from gog_recipes.rollout.vllm_images import SentImage, SentImages
 from gog_recipes.rollout.vllm_replica import WHERE, Probe, Replica, Served
 from gog_recipes.rollout.vllm_versions import Versions
+from gog_recipes.runtime.interruption import Interrupted
 
 Value = TypeVar("Value")
 
@@ -157,9 +159,15 @@ class VLLMEngine:
         """See gog.engine.Engine.switch; a turn in flight ends on the version that it began with."""
         served = self._serve(weights, version)
         await self._start()
-        await self._call(lambda: self._fleet.require(served))
+        await self._unless_interrupted(self._call(lambda: self._fleet.require(served)))
         self._versions.advance(served)
-        await self._unload(self._versions.take_unused())
+        await self._unless_interrupted(self._unload(self._versions.take_unused()))
+
+    async def _unless_interrupted(self, work: Coroutine[Any, Any, object]) -> None:
+        """Does something that may wait for a server, unless this process is asked to end: the first turn on a version loads
+        it, too, and a version that stays loaded costs space only."""
+        with contextlib.suppress(Interrupted):
+            await self._stage.interruption.race(work)
 
     async def rest(self) -> None:
         """See gog.engine.Engine.rest: nothing is held in this process."""
@@ -263,7 +271,7 @@ class VLLMEngine:
         with self._versions.sampling() as served:
             tokens, logprobs, finished = await self._turn(conversation, served, budget)
         if served is not self._versions.current and self._ranks.size == 1:  # others may need it until the next switch
-            await self._unload(self._versions.take_unused())
+            await self._unless_interrupted(self._unload(self._versions.take_unused()))
         text, overrun = self.processor.turn_text(tokens)
         turn = Segment(
             source="model", tokens=tuple(tokens), logprobs=tuple(logprobs), version=served.version, overrun=overrun
