@@ -170,6 +170,23 @@ def test_an_adapter_that_another_rank_loaded_is_used_and_one_that_is_not_there_i
     assert asyncio.run(run()) == 1
 
 
+def test_replicas_may_be_replaced_while_an_adapter_is_loaded_and_a_failure_is_that_of_the_one_that_failed():
+    async def run():
+        may_load = asyncio.Event()
+        async with FaultyVLLM() as gone, FaultyVLLM() as stays, fleet_of(gone, stays) as fleet:
+            gone.script[LOAD] = deque([may_load])
+            stays.script[LOAD] = deque([may_load])
+            loading = asyncio.create_task(fleet.require(served()))
+            while not gone.in_flight or not stays.in_flight:
+                await asyncio.sleep(0.01)
+            gone.script[GENERATE] = deque([(503, MISSING, {})])  # its proof, once the adapter is loaded
+            fleet.replicas = fleet.replicas[1:]  # as a turn does that looks names up
+            may_load.set()
+            assert (await loading).value and not fleet._is_suspect(fleet.replicas[0])
+
+    asyncio.run(run())
+
+
 def test_weights_that_compute_something_else_are_refused():
     async def run():
         async with FaultyVLLM() as server, fleet_of(server) as fleet:

@@ -218,7 +218,7 @@ class VLLMEngine:
             try:
                 await self._io.run(self._connect())
                 served = self._versions.current
-                await self._call(lambda: self._fleet.check([self._check(each) for each in self._fleet.replicas]))
+                await self._call(lambda: self._fleet.check(self._check))
                 await self._call(lambda: self._fleet.require(served) if served.name else self._fleet.verify(served))
             except BaseException:
                 await self._io.run(self._session.close())

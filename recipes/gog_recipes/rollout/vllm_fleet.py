@@ -135,26 +135,30 @@ class Fleet:
         Raises:
             UserError: a replica cannot load it, or computes something else.
         """
-        return await self._on_all([each.require(served) for each in self.replicas])
+        return await self._on_all([(each, each.require(served)) for each in self.replicas])
 
     async def verify(self, served: Served) -> Reply[bool]:
         """Compares every replica's log-probs with the trainer's. Raises UserError where they differ."""
-        return await self._on_all([each.verify(served) for each in self.replicas])
+        return await self._on_all([(each, each.verify(served)) for each in self.replicas])
 
-    async def check(self, checks: Sequence[Coroutine[Any, Any, None]]) -> Reply[bool]:
-        """Runs one check for every replica, all of which must respond."""
-        return await self._on_all(checks, enough=len(checks))
+    async def check(self, check: Callable[[Replica], Coroutine[Any, Any, None]]) -> Reply[bool]:
+        """Checks every replica, all of which must respond."""
+        return await self._on_all([(each, check(each)) for each in self.replicas], everywhere=True)
 
-    async def _on_all(self, coroutines: Sequence[Coroutine[Any, Any, None]], enough: int = 1) -> Reply[bool]:
-        results = await asyncio.gather(*coroutines, return_exceptions=True)
+    async def _on_all(
+        self, work: Sequence[tuple[Replica, Coroutine[Any, Any, None]]], *, everywhere: bool = False
+    ) -> Reply[bool]:
+        """Does something on replicas, which turns may look up anew meanwhile. It succeeds if one of them does, or with
+        `everywhere` if all do."""
+        results = await asyncio.gather(*(each for _, each in work), return_exceptions=True)
         failure = None
-        for replica, result in zip(self.replicas, results, strict=True):
+        for (replica, _), result in zip(work, results, strict=True):
             if isinstance(result, CallError):
                 failure = self._note_failure(replica, result)
             elif isinstance(result, BaseException):
                 raise result
         succeeded = sum(not isinstance(result, BaseException) for result in results)
-        return Reply(True, None) if succeeded >= enough else Reply(None, failure)
+        return Reply(True, None) if succeeded >= (len(work) if everywhere else 1) else Reply(None, failure)
 
     async def unload(self, served: Served) -> None:
         """Unloads an adapter everywhere."""
