@@ -11,7 +11,7 @@ from support.faulty_vllm import IMAGES, MISSING, PROMPT, FaultyVLLM, error, serv
 
 from gog import tool_transport
 from gog.engine import Limits
-from gog.errors import UserError
+from gog.errors import NotFinite, UserError
 from gog.spec import ModelSpec, PolicyServerSpec
 from gog.tool_types import CallError, FailureKind
 from gog_recipes.models import policy_model
@@ -225,6 +225,17 @@ def test_a_server_that_expands_a_prompt_otherwise_ends_the_stage():
             await ask(fleet, fleet.replicas[0])
 
     with pytest.raises(requests.PromptDiffers, match=r"of 7 tokens, of 6 here"):
+        asyncio.run(run())
+
+
+def test_a_server_whose_log_probs_are_not_finite_ends_the_stage_by_its_name():
+    async def run():
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            await fleet.require(served())
+            server.logprob = -9999.0
+            await ask(fleet, fleet.replicas[0])
+
+    with pytest.raises(NotFinite, match=r"endpoints.policy: http://\S+ samples tokens with a log-prob that is not finite"):
         asyncio.run(run())
 
 

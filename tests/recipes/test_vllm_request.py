@@ -11,7 +11,7 @@ import pytest
 
 from gog import actions
 from gog.engine import Limits
-from gog.errors import QuestionSkipped
+from gog.errors import NotFinite, QuestionSkipped
 from gog.images import Image
 from gog.spec import ModelSpec
 from gog.trajectory import Segment
@@ -106,13 +106,19 @@ def test_pads_that_were_expanded_twice_are_noticed_although_the_spans_are_right(
         answer(conversation(), named=[30, 32]),
         answer(conversation(), tokens=(), logprobs=()),
         answer(conversation(), logprobs=(-0.5,)),
-        answer(conversation(), logprobs=(-0.5, -9999.0)),
         answer(conversation(), logprobs=(-0.5, None)),
     ],
 )
 def test_what_is_not_an_answer_is_malformed_so_that_the_turn_is_sampled_again(bad):
     with pytest.raises(ValueError):
         requests.read(bad, conversation())
+
+
+@pytest.mark.parametrize("value", [-9999.0, float("nan"), float("inf"), float("-inf")])
+def test_a_log_prob_that_is_not_finite_is_no_failure_that_passes(value):
+    """vLLM reports minus infinity and NaN as -9999."""
+    with pytest.raises(NotFinite, match="not finite"):
+        requests.read(answer(conversation(), logprobs=(-0.5, value)), conversation())
 
 
 def test_a_repeated_turn_has_the_same_noise_and_every_other_turn_its_own():

@@ -41,6 +41,7 @@ class FaultyVLLM:
         adapters: those that are loaded.
         probe: the prompt with an image that it expects, and its log-probs.
         token: what it samples.
+        logprob: that it reports of it.
     """
 
     def __init__(self) -> None:
@@ -49,6 +50,7 @@ class FaultyVLLM:
         self.adapters: set[str] = set()
         self.probe, self.token = served().probe, 30
         self.expanded, self.processed, self.length = PROMPT.expanded, True, 1024
+        self.logprob = 0.0
         self.in_flight = self.most = 0
         self.port = 0
 
@@ -123,7 +125,7 @@ class FaultyVLLM:
         parameters, images = body["sampling_params"], body.get("content_parts")
         token = (parameters.get("allowed_token_ids") or [self.token])[0]
         spans = [{"offset": start, "length": count} for start, count in self.probe.prompt.spans]
-        logprob = 0.0 if self.processed else -1.5
+        logprob = self.logprob if self.processed else -1.5
         made = {
             "choices": [
                 {

@@ -20,7 +20,7 @@ import aiohttp
 import numpy as np
 
 from gog import tool_transport, wording
-from gog.errors import UserError
+from gog.errors import NotFinite, UserError
 from gog.spec import PolicyServerSpec
 from gog.tool_transport import Transport
 from gog.tool_types import CallError, FailureKind
@@ -116,7 +116,7 @@ class Replica:
 
         Raises:
             CallError: a transient failure.
-            UserError: a refusal, or another prompt than was meant.
+            UserError: a refusal, another prompt than was meant, or a log-prob that is not finite.
         """
         async with self._slots:
             for last in (False, True):
@@ -139,6 +139,8 @@ class Replica:
             return await asyncio.to_thread(requests.read, answer, prompt)
         except ValueError as error:
             raise CallError(FailureKind.MALFORMED, wording.one_line(str(error))) from None
+        except NotFinite as error:
+            raise NotFinite(f"{self.url} {error.what}", where=error.where, remedy=error.remedy) from None
 
     async def require(self, served: Served) -> None:
         """Loads an adapter and verifies it, unless the server has it.

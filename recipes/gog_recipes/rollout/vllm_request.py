@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from gog import actions, catalog
 from gog.engine import Limits, Seed
-from gog.errors import UserError
+from gog.errors import NotFinite, UserError
 from gog.trajectory import Segment
 from gog_recipes.models.family import Processor
 
@@ -146,6 +147,7 @@ def read(answer: bytes, prompt: Prompt) -> Answer:
     Raises:
         ValueError: it is not an answer, or the server aborted the request.
         PromptDiffers: the server read another prompt than was meant.
+        NotFinite: a sampled token has no log-prob that is finite, which sampling it again would not change.
     """
     try:
         parsed = json.loads(answer)
@@ -159,8 +161,15 @@ def read(answer: bytes, prompt: Prompt) -> Answer:
     check_prompt(ids, placeholders, prompt)
     if reason not in ("stop", "length"):
         raise ValueError(f"the request ended with {reason!r}")
-    if not tokens or named != tokens or min(logprobs) <= NOT_FINITE:
-        raise ValueError("its log-probs are not those of its tokens, or not finite")
+    if not tokens or named != tokens:
+        raise ValueError("its log-probs are not those of its tokens")
+    if not all(NOT_FINITE < each < math.inf for each in logprobs):
+        raise NotFinite(
+            "samples tokens with a log-prob that is not finite",
+            where="endpoints.policy",
+            remedy="serve the model in the dtype that it is trained in (float16 overflows where bfloat16 does not); if only "
+            "one question has this, check its images",
+        )
     return Answer(tokens, logprobs, cached, _prompt_logprobs(parsed.get("prompt_logprobs"), prompt))
 
 
