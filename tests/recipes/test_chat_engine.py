@@ -36,7 +36,7 @@ from gog.spec import (
 )
 from gog.tool_types import Reply
 from gog_recipes.evaluate import EvaluateRecipe
-from gog_recipes.rollout import chat
+from gog_recipes.rollout import chat, turn_failures
 from gog_recipes.rollout.chat import ChatEngine
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
@@ -192,7 +192,7 @@ def test_a_turn_at_which_the_server_fails_each_time_while_others_succeed_skips_i
         (session,) = await engine.open("a poisoned question", (), [(1,)])
         try:
             with pytest.raises(
-                QuestionSkipped, match=f"fails at it, {chat.MOST_FAILURES} times in a row: .*HTTP 500: bug"
+                QuestionSkipped, match=f"fails at it, {turn_failures.MOST_FAILURES} times in a row: .*HTTP 500: bug"
             ):
                 await session.generate()
         finally:
@@ -202,7 +202,7 @@ def test_a_turn_at_which_the_server_fails_each_time_while_others_succeed_skips_i
     limited = iter(range(4 * chat.ATTEMPTS))  # the server limits the rate at first, which is no fault of the question
     with serving(lambda _: refusal("busy", 429) if next(limited, None) is not None else refusal("bug", 500)) as served:
         asyncio.run(scenario(served.url))
-    assert len(served.requests) == (4 + chat.MOST_FAILURES) * chat.ATTEMPTS
+    assert len(served.requests) == (4 + turn_failures.MOST_FAILURES) * chat.ATTEMPTS
 
 
 def test_a_long_answer_is_parsed_once_and_in_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,12 @@ from support.vllm_servers import CPU, Policy, image
 
 from gog import prompts
 from gog.engine import Limits
-from gog.errors import ServiceDown, UserError
+from gog.errors import QuestionSkipped, ServiceDown, UserError
 from gog.spec import ModelSpec
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import vllm_proof, vllm_weights
+from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.vllm_replica import LOAD, UNLOAD
-from gog_recipes.rollout.vllm_request import GENERATE
 from gog_recipes.runtime.interruption import Interruption
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 
@@ -122,7 +122,7 @@ async def engine_of(policy, monkeypatch, *servers):
 
 def turns(server):
     """Requests for turns that a server got, as (adapter, seed)."""
-    bodies = [body for path, body in server.calls if path == GENERATE and "seed" in body["sampling_params"]]
+    bodies = [body for path, body in server.calls if path == requests.GENERATE and "seed" in body["sampling_params"]]
     return [(body["model"], body["sampling_params"]["seed"]) for body in bodies]
 
 
@@ -131,7 +131,7 @@ def test_a_turn_under_way_ends_on_the_version_that_it_began_with_which_is_then_u
         async with FaultyVLLM() as server, engine_of(policy, monkeypatch, server) as engine:
             [session] = await engine.open("a b", [], [(1,)])
             old, may_end = set(server.adapters), asyncio.Event()
-            server.script[GENERATE] = deque([may_end])
+            server.script[requests.GENERATE] = deque([may_end])
             turn = asyncio.create_task(session.generate())
             while not server.in_flight:
                 await asyncio.sleep(0.01)
@@ -197,7 +197,7 @@ def test_a_turn_whose_replica_breaks_off_is_sampled_elsewhere_with_its_noise_and
             engine_of(policy, monkeypatch, first, second) as engine,
         ):
             [session] = await engine.open("a b", [], [(1,)])
-            first.script[GENERATE] = deque([ConnectionError("dies")])
+            first.script[requests.GENERATE] = deque([ConnectionError("dies")])
             await session.generate()
             engine._fleet._trust.clear()  # as after some time
             session.observe(await session.encode("c", []))
@@ -215,7 +215,7 @@ def test_a_server_that_asks_for_patience_is_asked_again_after_that_time_with_the
     async def run():
         async with FaultyVLLM() as server, engine_of(policy, monkeypatch, server) as engine:
             [session] = await engine.open("a b", [], [(1,)])
-            server.script[GENERATE] = deque([(429, error("too many requests"), {"retry-after": "1"})])
+            server.script[requests.GENERATE] = deque([(429, error("too many requests"), {"retry-after": "1"})])
             begun = asyncio.get_running_loop().time()
             await session.generate()
             session.close()
@@ -223,6 +223,23 @@ def test_a_server_that_asks_for_patience_is_asked_again_after_that_time_with_the
 
     seconds, [refused, again] = asyncio.run(run())
     assert seconds >= 1 and refused == again and policy.waits == []
+
+
+def test_a_turn_at_which_the_server_fails_while_it_samples_others_skips_its_question(policy, monkeypatch) -> None:
+    async def run():
+        async with FaultyVLLM() as server, engine_of(policy, monkeypatch, server) as engine:
+            faulty, other = await engine.open("a b", [], [(1,), (2,)])
+            server.fails_at = requests.noise((1,), (0, 0))
+            failing = asyncio.create_task(faulty.generate())
+            deadline = asyncio.get_running_loop().time() + 60
+            while not failing.done() and asyncio.get_running_loop().time() < deadline:
+                await other.generate()
+            faulty.close()
+            other.close()
+            with pytest.raises(QuestionSkipped, match=r"endpoints.policy: .* fails at it, 10 times .*no such kernel"):
+                await asyncio.wait_for(failing, 1)
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("path", [LOAD, UNLOAD])

@@ -235,7 +235,9 @@ def test_a_server_whose_log_probs_are_not_finite_ends_the_stage_by_its_name():
             server.logprob = -9999.0
             await ask(fleet, fleet.replicas[0])
 
-    with pytest.raises(NotFinite, match=r"endpoints.policy: http://\S+ samples tokens with a log-prob that is not finite"):
+    with pytest.raises(
+        NotFinite, match=r"endpoints.policy: http://\S+ samples tokens with a log-prob that is not finite"
+    ):
         asyncio.run(run())
 
 

@@ -42,6 +42,7 @@ class FaultyVLLM:
         probe: the prompt with an image that it expects, and its log-probs.
         token: what it samples.
         logprob: that it reports of it.
+        fails_at: seed of the turn at which it always fails.
     """
 
     def __init__(self) -> None:
@@ -50,7 +51,7 @@ class FaultyVLLM:
         self.adapters: set[str] = set()
         self.probe, self.token = served().probe, 30
         self.expanded, self.processed, self.length = PROMPT.expanded, True, 1024
-        self.logprob = 0.0
+        self.logprob, self.fails_at = 0.0, -1
         self.in_flight = self.most = 0
         self.port = 0
 
@@ -119,6 +120,8 @@ class FaultyVLLM:
         assert path == requests.GENERATE, path
         if body["model"] not in {"base", *self.adapters}:
             return web.json_response(error(f"The model `{body['model']}` does not exist."), status=404)
+        if body["sampling_params"].get("seed") == self.fails_at:
+            return web.json_response(error("no such kernel"), status=500)
         return web.json_response(self._sample(body))
 
     def _sample(self, body: dict[str, Any]) -> dict[str, Any]:

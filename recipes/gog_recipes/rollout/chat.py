@@ -46,6 +46,7 @@ from gog.tool_cache import Cache
 from gog.tool_types import FailureKind, Reply
 from gog.trajectory import Segment
 from gog_recipes.rollout.engine import check_observation, check_prompt, check_resumable
+from gog_recipes.rollout.turn_failures import TurnFailures
 from gog_recipes.rollout.vllm_request import noise
 from gog_recipes.runtime.stage import Stage
 
@@ -53,11 +54,6 @@ SERVICE = "endpoint"
 """Name of the model in metrics and failures."""
 ATTEMPTS = 3
 """Attempts of a request before its failure counts towards an outage."""
-MOST_FAILURES = 2 * outage.FAILURES
-"""Calls for one turn that may fail, each with its attempts. An outage is noticed, and waited out, after fewer of them; a turn
-that fails more often, while others succeed, is what the server fails at."""
-BY_THE_TURN = (FailureKind.TIMEOUT, FailureKind.CONNECTION, FailureKind.SERVER_ERROR)
-"""Failures that a turn may cause, and no limit of rate and no breaker does."""
 REFUSED = (FailureKind.REFUSED, FailureKind.MALFORMED)
 """Failures that another attempt at the same turn would meet again."""
 
@@ -214,17 +210,14 @@ class ChatEngine:
         """
         place = (conversation.transcript.turns,)
         arguments = {"conversation": conversation.number, "seed": conversation.seed, "place": place}
-        failures = 0
+        failures = TurnFailures(self._where)
         while True:
             reply = await self._call(arguments, lambda: self.body(conversation))
             if reply.failure is None:
                 return reply.unwrap()
             if reply.failure.kind in REFUSED:
                 raise QuestionSkipped(f"the model's server: {reply.failure.words}", where=self._where)
-            failures += reply.failure.kind in BY_THE_TURN
-            if failures >= MOST_FAILURES:
-                what = f"the model's server fails at it, {failures} times in a row: {reply.failure.words}"
-                raise QuestionSkipped(what, where=self._where)
+            failures.note(reply.failure)
             # The call path has paused between its attempts; what remains is a wait longer than its budget. It is cut, so
             # that a server that asks for hours counts as down.
             await asyncio.sleep(min(reply.failure.retry_after or 0.0, outage.LONGEST_PROBE))

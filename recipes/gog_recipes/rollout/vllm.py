@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import shutil
 from collections import Counter
@@ -39,6 +40,7 @@ from gog_recipes.models import policy_model
 from gog_recipes.rollout import vllm_check, vllm_names, vllm_proof, vllm_replica, vllm_weights
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
+from gog_recipes.rollout.turn_failures import TurnFailures
 from gog_recipes.rollout.vllm_fleet import SERVICE, Fleet, Sampled
 from gog_recipes.rollout.vllm_images import SentImage, SentImages
 from gog_recipes.rollout.vllm_replica import WHERE, Probe, Replica, Served
@@ -242,11 +244,18 @@ class VLLMEngine:
         adapters = bool(self._versions.current.name)
         return vllm_check.check(replica, self.processor, self.limits, adapters=adapters, experts=experts)
 
-    async def _call(self, send: Callable[[], Coroutine[Any, Any, Reply[Value]]]) -> Value:
+    async def _call(
+        self, send: Callable[[], Coroutine[Any, Any, Reply[Value]]], failures: TurnFailures | None = None
+    ) -> Value:
         """What `send` returns once the servers respond; waits for them as for tools.
+
+        Args:
+            send: asks them.
+            failures: of the turn that is sampled; None for what is no turn.
 
         Raises:
             ServiceDown: they were down for longer than the stage waits.
+            QuestionSkipped: they fail at this turn, while they sample others.
             UserError: what waiting does not change.
         """
         io = self._io
@@ -257,6 +266,8 @@ class VLLMEngine:
             if reply.failure is None:
                 assert reply.value is not None
                 return reply.value
+            if failures is not None:
+                failures.note(reply.failure)
             attempt += 1
             pause = self._settings.backoff_seconds * 2 ** min(attempt - 1, 6) * (0.5 + self._rng.random() / 2)
             await asyncio.sleep(min(reply.failure.retry_after or pause, outage.LONGEST_PROBE))
@@ -294,7 +305,8 @@ class VLLMEngine:
                 self.processor, self.limits, conversation.suppressed, conversation.seed, place, budget - len(tokens)
             )
             prompt, images = conversation.prompt.then(tokens), tuple(each.uri for each in conversation.images)
-            sampled: Sampled = await self._call(self._request(conversation.home, served, prompt, images, parameters))
+            request = functools.partial(self._fleet.generate, conversation.home, served, prompt, images, parameters)
+            sampled: Sampled = await self._call(request, TurnFailures(WHERE))
             conversation.home, answer = sampled.replica, sampled.answer
             read = len(prompt.expanded) - answer.cached
             metrics.record_tokens("prefilled", read)
@@ -305,17 +317,6 @@ class VLLMEngine:
             length = await asyncio.to_thread(requests.turn_length, tokens, self.processor, known)
         end = length or len(tokens)
         return tokens[:end], logprobs[:end], bool(length)
-
-    def _request(
-        self,
-        home: Replica,
-        served: Served,
-        prompt: requests.Prompt,
-        images: tuple[str, ...],
-        parameters: dict[str, Any],
-    ) -> Callable[[], Coroutine[Any, Any, Reply[Sampled]]]:
-        """Sends a request, each time that it is called."""
-        return lambda: self._fleet.generate(home, served, prompt, images, parameters)
 
     def room(self, conversation: Conversation) -> int:
         """Tokens that a conversation can still take."""
