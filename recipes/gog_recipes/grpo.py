@@ -155,7 +155,8 @@ class GRPORecipe(FTRecipeInterface):
         self.optimizer = optimizer.build(
             self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate, self.cfg.offload
         )
-        self.step = checkpoint.resume(self.stage, self.model, self.optimizer, self.cfg.offload)
+        parents = [self.sft, self.stratify]
+        self.step = checkpoint.resume(self.stage, self.model, self.optimizer, self.cfg.offload, parents)
         self.learner = Learner(
             self.cfg, self.loss, self.model, self.processor, self.vision, self.optimizer, self.ranks, self.timer
         )

@@ -136,7 +136,7 @@ class SFTRecipe(FTRecipeInterface):
         self.optimizer = optimizer.build(
             self.cfg.optimizer, self.model.parameters(), self.cfg.learning_rate, self.cfg.offload
         )
-        self.step = checkpoint.resume(self.stage, self.model, self.optimizer, self.cfg.offload)
+        self.step = checkpoint.resume(self.stage, self.model, self.optimizer, self.cfg.offload, self.parents)
         self.best = held_out.Best(self.stage)
 
     def batch(self, step: int) -> list[int]:

@@ -14,7 +14,7 @@ from support.stages import commit, in_two_ranks, make_stage
 
 from gog import dataset_zip, journal, metrics, outage, progress, store
 from gog.errors import UserError
-from gog_recipes.runtime import monitor, termination
+from gog_recipes.runtime import checkpoint, monitor, resumption, termination
 from gog_recipes.runtime.metric_log import MetricLog
 from gog_recipes.runtime.ranks import Ranks
 
@@ -107,6 +107,22 @@ def test_a_stage_refuses_to_continue_with_another_dataset_under_the_same_run(tmp
 def test_a_checkpoint_that_names_no_dataset_is_continued_with_any(tmp_path):
     commit(make_stage(tmp_path))
     make_stage(tmp_path, **dataset_folder(tmp_path)).questions("train")
+
+
+def test_a_training_stage_resumes_only_on_the_checkpoints_that_it_started_from(tmp_path):
+    sft = make_stage(tmp_path, stage="sft")
+    commit(sft, step=100)
+    started_from = sft.store.latest("sft")
+    make_stage(tmp_path).publish(40, {}, meta={}, parents=[started_from], complete=False)
+    commit(sft, step=200)
+    stage = make_stage(tmp_path)
+    with pytest.raises(UserError) as caught:
+        checkpoint.resume(stage, None, None, "none", [stage.input("sft")])
+    sentence = (
+        "checkpoint grpo/40 started from sft/100, the stage would start from sft/200 (name what it started from under"
+    )
+    assert str(caught.value).startswith(f"file://{tmp_path}/store: {sentence} inputs, or start a new run")
+    resumption.require_parents(stage.store.latest("grpo"), [started_from], "")
 
 
 def test_a_checkpoint_deletes_the_journals_that_it_made_superfluous(tmp_path):

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from gog import base_model, store
 from gog.spec import Offload
 from gog_recipes.models import lora
-from gog_recipes.runtime import parallel
+from gog_recipes.runtime import parallel, resumption
 from gog_recipes.runtime.ranks import Ranks
 from gog_recipes.runtime.stage import Stage
 
@@ -132,7 +132,13 @@ def optimizer_file(ranks: Ranks) -> str:
     )
 
 
-def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer, offload: Offload) -> int:
+def resume(
+    stage: Stage,
+    model: PeftModel,
+    optimizer: torch.optim.Optimizer,
+    offload: Offload,
+    parents: Sequence[store.Manifest],
+) -> int:
     """Loads the stage's newest checkpoint into model, optimizer and metric log. All ranks at once.
 
     Args:
@@ -140,17 +146,19 @@ def resume(stage: Stage, model: PeftModel, optimizer: torch.optim.Optimizer, off
         model: with the adapter that is trained
         optimizer: over the trained parameters
         offload: whether the optimizer's state is on the CPU between steps
+        parents: checkpoints of earlier stages that the stage starts from
 
     Returns:
         The steps done; 0 without a checkpoint.
 
     Raises:
-        UserError: its adapter was trained on another base model.
+        UserError: its adapter was trained on another base model, or on other checkpoints.
     """
     manifest = stage.ranks.broadcast(stage.store.latest(stage.key))
     if manifest is None:
         return 0
     stage.base.require(manifest, stage.log)
+    resumption.require_parents(manifest, parents, stage.config.store.uri)
     saved = load_file(stage.store.open(manifest, LAST if LAST in manifest.files else lora.FILES[0]))
     for name, parameter in trainable(model).items():
         parameter.data.copy_(parallel.like(saved[_saved_name(name)], parameter))

@@ -6,7 +6,7 @@ stage goes, its memory, and how its tools are called. Their names are listed her
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gog import catalog, store
@@ -81,6 +81,32 @@ def require_same(checkpoint: store.Manifest, settings: Mapping[str, Any], uri: s
     ]
     if differing:
         raise _refusal(checkpoint.ref, there, settings, differing, uri)
+
+
+def require_parents(checkpoint: store.Manifest, parents: Sequence[store.Manifest], uri: str) -> None:
+    """Checks that a checkpoint was made from the checkpoints that the stage starts from now.
+
+    Its adapter continues those weights: beneath others it would be another policy than the one that was trained.
+
+    Args:
+        checkpoint: from which the stage resumes.
+        parents: checkpoints of earlier stages that the stage starts from.
+        uri: of the store, for the message.
+
+    Raises:
+        UserError: with both.
+    """
+    there, here = sorted(checkpoint.parents), sorted(each.ref for each in parents)
+    if there != here:
+        raise UserError(
+            f"checkpoint {checkpoint.ref} started from {_listed(there)}, the stage would start from {_listed(here)}",
+            where=uri,
+            remedy="name what it started from under inputs, or start a new run, with another name or store",
+        )
+
+
+def _listed(refs: Sequence[str]) -> str:
+    return " and ".join(refs) or "no checkpoint"
 
 
 def _refusal(ref: str, there: Mapping[str, Any], here: Mapping[str, Any], differing: list[str], uri: str) -> UserError:
