@@ -90,6 +90,7 @@ class SFTRecipe(FTRecipeInterface):
             archive, self.processor, self.vision, limit=self.cfg.max_tokens,
             keep_unverified=self.cfg.unverified == "keep", decisions=self._decisions(),
         )  # fmt: skip
+        self.stage.require_dataset("demonstrations", demonstrations.digest(found))
         held = held_out.split(found.questions, self.cfg.eval_share, self.cfg.seed)
         learned = [place for place, question in enumerate(found.questions) if question not in held]
         self.rows, self.ids = [found.rows[place] for place in learned], [found.ids[place] for place in learned]

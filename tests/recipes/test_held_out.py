@@ -105,6 +105,22 @@ def test_held_out_demonstrations_are_evaluated_and_never_learned(sample, tmp_pat
     assert lines[-1]["eval_token_accuracy"] == pytest.approx(float((logits.argmax(-1) == tokens).float().mean()))
 
 
+def test_a_stage_does_not_resume_with_other_demonstrations_in_the_same_file(sample, tmp_path):
+    items, images = sample
+    settings = {"eval_share": 0, "unverified": "keep"}
+    recipe(tmp_path, items, images, **settings, max_steps=1).train()
+    assert recipe(tmp_path, items, images, **settings, max_steps=2).step == 1
+    last = items[0].turns[-1]
+    changed = items[0].model_copy(update={"turns": (*items[0].turns[:-1], last.model_copy(update={"text": "other"}))})
+    for other in (
+        items[1:],
+        [items[1], items[0], *items[2:]],
+        [changed.model_copy(update={"segments": ()}), *items[1:]],
+    ):
+        with pytest.raises(UserError, match="checkpoint sft/1 was made with another dataset"):
+            recipe(tmp_path, other, images, **settings, max_steps=2)
+
+
 def files(root, name):
     opened = store.Store(root / "store")
     return load_file(opened.open(opened.latest("sft"), name))

@@ -5,7 +5,10 @@ Prompts, frames and processor are those of rollouts, so the model is trained on 
 
 from __future__ import annotations
 
+import array
 import functools
+import hashlib
+import json
 from dataclasses import dataclass
 
 from gog import catalog, judging, prompts, reviews
@@ -71,6 +74,16 @@ def unverified(trajectory: Trajectory) -> str:
     if judging.normalise(trajectory.answer or "") in accepted - {""}:
         return ""
     return "unverified: it has no verdict, and its answer equals no accepted one"
+
+
+def digest(found: Demonstrations) -> str:
+    """Of everything that is learned, in its order: a stage that resumes with something else would repeat and omit some."""
+    made = hashlib.blake2b(digest_size=16)
+    for name, row in zip(found.ids, found.rows, strict=True):
+        made.update(json.dumps([name, [(each.source, len(each.tokens), each.images) for each in row]]).encode())
+        for each in row:
+            made.update(array.array("q", each.tokens))
+    return made.hexdigest()
 
 
 def read(

@@ -171,12 +171,20 @@ class Stage:
         folder = data_folder(self.config.data, self.config.store, self.common)
         questions = [dataset.read_questions(folder, split) for split in splits]
         digest = " ".join(dataset.digest(folder, split, each) for split, each in zip(splits, questions, strict=True))
-        self.ranks.require_same({f"dataset ({', '.join(splits)})": digest}, remedy="give every pod the same dataset")
-        self._check_dataset(digest)
+        self.require_dataset(f"dataset ({', '.join(splits)})", digest)
         return folder, questions
 
-    def _check_dataset(self, digest: str) -> None:
-        """Takes note of the dataset. Raises UserError if the stage's newest checkpoint was made with another one."""
+    def require_dataset(self, what: str, digest: str) -> None:
+        """Takes note of what the stage learns from. All ranks at once.
+
+        Args:
+            what: it is, for messages.
+            digest: of all of it.
+
+        Raises:
+            UserError: ranks differ in it, or the stage's newest checkpoint was made with another one.
+        """
+        self.ranks.require_same({what: digest}, remedy="give every pod the same dataset")
         self.dataset = digest
         there = self._newest.meta.get("dataset") if self._newest else None
         if there not in (None, digest):
