@@ -49,7 +49,8 @@ def header(path: Path) -> dict[str, Entry]:
     """The tensors of a file by name, without their values.
 
     Raises:
-        UserError: for a Git LFS pointer, a file cut off before its end, and what is not a safetensors file.
+        UserError: for a Git LFS pointer, a file cut off before its end or with more behind it, and what is not a safetensors
+            file.
         OSError: for a file that cannot be read.
     """
     size = path.stat().st_size
@@ -64,7 +65,16 @@ def header(path: Path) -> dict[str, Entry]:
     if missing > 0:
         lacking = wording.plural(missing, "byte is missing", "bytes are missing")
         raise UserError(f"cut off: {lacking} at its end", where=str(path), remedy="fetch it again")
+    if missing < 0 or not _is_gapless(entries):
+        what = "holds bytes that belong to no weight, or to two"
+        raise UserError(what, where=str(path), remedy="fetch it again")
     return entries
+
+
+def _is_gapless(entries: Mapping[str, Entry]) -> bool:
+    """Whether each tensor begins where the one before ends, without which safetensors does not load a file."""
+    places = sorted((entry.begin, entry.end) for entry in entries.values())
+    return [begin for begin, _ in places] == [0, *(end for _, end in places)][: len(places)]
 
 
 def refuse_pointer(first: bytes, path: Path) -> None:

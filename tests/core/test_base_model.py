@@ -92,6 +92,31 @@ def test_a_shard_that_the_index_does_not_list_is_named(folder):
     assert "does not list model-00003-of-00003.safetensors" in refusal(folder)
 
 
+def test_a_missing_index_of_shards_is_named(folder):
+    (folder / base_model.INDEX).unlink()
+    assert refusal(folder) == f"model.base: no {base_model.INDEX} beside {FIRST} in {folder} (fetch it again)"
+
+
+def test_a_file_with_more_behind_its_last_weight_is_named(folder):
+    path = folder / FIRST
+    path.write_bytes(path.read_bytes() + b"\0" * 8)
+    assert refusal(folder) == f"{path}: holds bytes that belong to no weight, or to two (fetch it again)"
+
+
+def test_a_file_in_which_two_weights_have_the_same_bytes_is_named(tmp_path):
+    folder = base_folders.write(tmp_path)
+    path = folder / base_model.WEIGHTS
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    first, second = [name for name in sorted(header) if header[name].get("shape") == [8, 8]][:2]
+    header[second]["data_offsets"] = header[first]["data_offsets"]
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    assert len(text) == length
+    path.write_bytes(data[:8] + text + data[8 + length :])
+    assert "holds bytes that belong to no weight, or to two" in refusal(folder)
+
+
 def test_an_index_leads_to_no_file_outside_its_folder(folder):
     base_folders.write_json(folder / base_model.INDEX, {"weight_map": {"a": f"../{FIRST}"}})
     for path in folder.glob("model-*"):

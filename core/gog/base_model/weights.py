@@ -74,6 +74,9 @@ def _entries(path: Path) -> dict[str, tuple[Path, tensors.Entry]]:
 
 
 def _no_weights(folder: Path, where: str) -> UserError:
+    shards = sorted(path.name for path in folder.glob("*.safetensors") if SHARD.fullmatch(path.name))
+    if shards:
+        return UserError(f"no {INDEX} beside {shards[0]} in {folder}", where=where, remedy=json_file.AGAIN)
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
         return UserError(
