@@ -171,10 +171,10 @@ def fetch_dataset(uri: str, options: StoreSpec | None, folder: Path) -> Path:
     Args:
         uri: of a store that holds a dataset (s3:// or file://), file:// of the dataset itself, or a volume's.
         options: of the run's store, which hold for `uri` too.
-        folder: where a dataset from a store is unpacked, once.
+        folder: where a dataset from a store is unpacked, once; a digest of its content is added to the name.
 
     Returns:
-        `folder`, or the path that a file:// address names.
+        The folder that it was unpacked into, or the path that a file:// address names.
 
     Raises:
         UserError: the store holds no dataset, or one that is torn or not safe.
@@ -187,11 +187,10 @@ def fetch_dataset(uri: str, options: StoreSpec | None, folder: Path) -> Path:
         plain = Path(unquote(address.netloc + address.path))
         if not (plain / "manifests" / KEY).is_dir():
             return plain
-    if folder.is_dir():
-        return folder
     where = StoreSpec(uri=uri) if options is None else options.model_copy(update={"uri": uri})
     opened = store.open_store(where)
     newest = opened.latest(KEY)
     if newest is None:
         raise UserError("the store holds no dataset", where=uri, remedy="`gog move push FOLDER URI` publishes one")
-    return folders.once(folder, lambda fresh: unpack(opened.open(newest, FILE), fresh))
+    target = folder.with_name(f"{folder.name}-{newest.files[FILE].hash[:16]}")
+    return folders.once(target, lambda fresh: unpack(opened.open(newest, FILE), fresh))

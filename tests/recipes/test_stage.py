@@ -104,6 +104,25 @@ def test_a_stage_refuses_to_continue_with_another_dataset_under_the_same_run(tmp
             stage.is_done("train")
 
 
+def test_a_dataset_that_changes_between_attempts_is_read_again_and_compared_also_in_another_format(tmp_path):
+    given = {"data": {"path": str(tmp_path / "train.jsonl")}, "workdir": str(tmp_path / "work")}
+    PILImage.fromarray(make_image(1, 8, 8).pixels).save(tmp_path / "q.png")
+
+    def attempt(question):
+        asked = [{"role": "user", "content": f"<image>{question}"}, {"role": "assistant", "content": "Ada"}]
+        (tmp_path / "train.jsonl").write_text(json.dumps({"messages": asked, "images": ["q.png"]}) + "\n")
+        stage = make_stage(tmp_path, **given)
+        return stage, [each.question for each in stage.questions("train")[1]]
+
+    assert attempt("who made it ?")[1] == ["who made it ?"]
+    stage, asked = attempt("who sold it, and to whom ?")
+    assert asked == ["who sold it, and to whom ?"]
+    commit(stage)
+    assert attempt("who sold it, and to whom ?")[1] == asked
+    with pytest.raises(UserError, match="checkpoint grpo/1 was made with another dataset"):
+        attempt("who painted it ?")
+
+
 def test_a_checkpoint_that_names_no_dataset_is_continued_with_any(tmp_path):
     commit(make_stage(tmp_path))
     make_stage(tmp_path, **dataset_folder(tmp_path)).questions("train")
@@ -293,7 +312,7 @@ def test_a_dataset_of_a_store_is_unpacked_once_for_all_ranks_of_a_pod(tmp_path, 
         return folder, folder.stat().st_ino, len(questions)
 
     found = in_two_ranks(act)
-    assert found[0] == found[1] and found[0][0] == tmp_path / "work" / "data" and found[0][2] == 80
+    assert found[0] == found[1] and found[0][0].parent == tmp_path / "work" and found[0][2] == 80
 
 
 def test_a_dataset_that_the_store_lacks_is_reported_with_the_command_that_uploads_one(tmp_path):

@@ -24,10 +24,10 @@ def as_folder(path: Path, format: str | None, target: Path) -> Path:
     Args:
         path: file or folder, as the user gave it.
         format: name of its format; None: recognised by content.
-        target: folder for a converted dataset; kept if it exists.
+        target: folder for a converted dataset, to whose name a digest of what is converted is added; kept if it exists.
 
     Returns:
-        `path` itself if it has gog's own form, else `target`.
+        `path` itself if it has gog's own form, else the folder of the conversion.
 
     Raises:
         UserError: the first row that cannot be read, or the target cannot be written.
@@ -35,7 +35,16 @@ def as_folder(path: Path, format: str | None, target: Path) -> Path:
     reader = formats.find(path, format)
     if type(reader) is type(formats.load(formats.OWN)):
         return path
-    return folders.once(target, lambda fresh: convert(reader, path, fresh))
+    made = target.with_name(f"{target.name}-{_state(path, format)}")
+    return folders.once(made, lambda fresh: convert(reader, path, fresh))
+
+
+def _state(path: Path, format: str | None) -> str:
+    """A digest that changes with the files of a dataset, in hex: of their names, sizes and times. Of a folder it does not
+    cover the folders inside, where images are."""
+    files = [path] if path.is_file() else sorted(each for each in path.iterdir() if each.is_file())
+    states = [(str(each.absolute()), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return blake3(repr((format, states)).encode()).hexdigest(length=8)
 
 
 def convert(reader: formats.Reader, path: Path, folder: Path) -> None:
