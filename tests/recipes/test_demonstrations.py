@@ -79,6 +79,48 @@ def test_a_demonstration_longer_than_the_limit_is_skipped_not_cut(sample, tmp_pa
     assert f"is skipped: {lengths[-1]} tokens, the limit is {lengths[-1] - 1}" in capsys.readouterr().out
 
 
+def tokenized(sample, tmp_path):
+    """A demonstration as a rollout records it, with tokens and the text that these read as; another one; the images."""
+    items, images = sample
+    made = recipe(tmp_path, items[:2], images)
+    made.setup()
+    texts = [made.processor.turn_text(each.tokens)[0] for each in made.rows[0] if each.source == "model"]
+    turns = [turn.model_copy(update={"text": text}) for turn, text in zip(items[0].turns, texts, strict=True)]
+    return items[0].model_copy(update={"segments": made.rows[0], "turns": tuple(turns)}), items[1], images
+
+
+def test_the_tokens_of_a_trajectory_that_was_sampled_are_learned_as_they_are(sample, tmp_path):
+    item, other, images = tokenized(sample, tmp_path)
+    turn = item.segments[1].model_copy(update={"logprobs": (-1.0,) * len(item.segments[1].tokens)})
+    recorded = item.model_copy(update={"segments": (item.segments[0], turn, *item.segments[2:])})
+    made = recipe(tmp_path, [recorded, other], images)
+    made.setup()
+    assert made.rows[0] == recorded.segments
+
+
+def other_tokenizer(segment):
+    return segment.model_copy(update={"tokens": tuple(token + 1 for token in segment.tokens)})
+
+
+def other_image_size(segment):
+    first = 3  # place of the first image token
+    fewer = (*segment.tokens[:first], *segment.tokens[first + 1 :])
+    return segment.model_copy(update={"tokens": fewer}) if segment.source == "prompt" else segment
+
+
+def larger_vocabulary(segment):
+    return segment.model_copy(update={"tokens": (*segment.tokens, 151_935)})
+
+
+@pytest.mark.parametrize("change", [other_tokenizer, other_image_size, larger_vocabulary])
+def test_the_tokens_of_another_model_s_trajectory_are_made_again_from_its_text(sample, tmp_path, change):
+    item, other, images = tokenized(sample, tmp_path)
+    foreign = item.model_copy(update={"segments": tuple(map(change, item.segments))})
+    made = recipe(tmp_path, [foreign, other], images)
+    made.setup()
+    assert made.rows[0] == item.segments
+
+
 def test_a_stage_in_which_everything_is_skipped_fails_with_the_count(sample, tmp_path):
     items, images = sample
     with pytest.raises(UserError, match=r"0 demonstrations for batches of 2, 12 were skipped.*see the log"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import functools
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass
 
@@ -20,14 +21,17 @@ from gog_recipes.models.vision import Vision
 
 
 def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tuple[Segment, ...]:
-    """The segments of a trajectory, made from its text unless it has them.
+    """The segments of a trajectory, made from its text unless it has those of this model.
 
     Args:
         trajectory: a demonstration.
         processor: tokenizes the text.
         vision: knows the images of the trajectory.
+
+    Raises:
+        ValueError: the text holds image placeholders of its own.
     """
-    if trajectory.segments:
+    if _has_own_tokens(trajectory, processor, vision):
         return trajectory.segments
     called = {turn.observation.tool for turn in trajectory.turns if turn.observation is not None}
     allowed = catalog.offered(called)  # its own optional tools: a demonstration does not know which its run has
@@ -39,6 +43,26 @@ def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tu
             body = prompts.observation(turn.observation.text, turn.observation.note)
             out.append(_given("observation", body, turn.observation.images, processor, vision))
     return tuple(out)
+
+
+def _has_own_tokens(trajectory: Trajectory, processor: Processor, vision: Vision) -> bool:
+    """Whether the recorded tokens are this model's: they read as the turns do, and its images have as many.
+
+    Those of another tokenizer, or of images of another size, would be learned as other text, or not fit at all.
+    """
+    known = range(len(processor.tokenizer))
+    if trajectory.images() != _shown(trajectory) or any(token not in known for token in trajectory.tokens()):
+        return False
+    written = [processor.turn_text(each.tokens)[0] for each in trajectory.segments if each.source == "model"]
+    return written == [turn.text for turn in trajectory.turns] and all(
+        each.tokens.count(processor.image_pad) == sum(map(vision.tokens, each.images)) for each in trajectory.segments
+    )
+
+
+def _shown(trajectory: Trajectory) -> list[str]:
+    """Content hashes of the images that the model sees, in order."""
+    seen = (turn.observation.images for turn in trajectory.turns if turn.observation is not None)
+    return [trajectory.image, *itertools.chain.from_iterable(seen)]
 
 
 def _given(source: str, text: str, images: tuple[str, ...], processor: Processor, vision: Vision) -> Segment:
@@ -119,12 +143,10 @@ def read(
         if not keep_unverified and (reason := unverified(trajectory)):
             skipped[trajectory.id] = reason
             continue
-        shown = [
-            trajectory.image,
-            *(i for turn in trajectory.turns if turn.observation for i in turn.observation.images),
-        ]
         try:
-            for image in shown:  # decoded once here, because a damaged one must be skipped, and again when it is needed
+            for image in _shown(
+                trajectory
+            ):  # decoded here, because a damaged one must be skipped, and again when needed
                 vision.expect(archive.image(image), functools.partial(archive.image, image))
             row = segments(trajectory, processor, vision)
         except (UserError, ValueError) as error:
