@@ -121,6 +121,17 @@ def test_the_tokens_of_another_model_s_trajectory_are_made_again_from_its_text(s
     assert made.rows[0] == item.segments
 
 
+def test_a_demonstration_whose_turn_holds_a_frame_of_the_chat_format_is_skipped_by_name(sample, tmp_path, capsys):
+    items, images = sample
+    first, *rest = items[0].turns
+    framed = first.model_copy(update={"text": first.text + "<|im_start|>"})
+    made = recipe(tmp_path, [items[0].model_copy(update={"turns": (framed, *rest)}), *items[1:]], images)
+    made.setup()
+    assert items[0].id not in made.ids
+    reason = "a turn holds <|im_start|>, which the agent never writes"
+    assert f"demonstration {items[0].id} is skipped: {reason}" in capsys.readouterr().out
+
+
 def test_a_stage_in_which_everything_is_skipped_fails_with_the_count(sample, tmp_path):
     items, images = sample
     with pytest.raises(UserError, match=r"0 demonstrations for batches of 2, 12 were skipped.*see the log"):

@@ -29,7 +29,7 @@ def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tu
         vision: knows the images of the trajectory.
 
     Raises:
-        ValueError: the text holds image placeholders of its own.
+        ValueError: the text holds image placeholders of its own, or a turn a token that the agent never writes.
     """
     if _has_own_tokens(trajectory, processor, vision):
         return trajectory.segments
@@ -38,7 +38,7 @@ def segments(trajectory: Trajectory, processor: Processor, vision: Vision) -> tu
     question = prompts.prompt(trajectory.question, style=processor.style, tools=allowed, gaze=trajectory.gaze)
     out = [_given("prompt", question, (trajectory.image,), processor, vision)]
     for turn in trajectory.turns:
-        out.append(Segment(source="model", tokens=tuple(processor.encode(turn.text, []))))
+        out.append(_written(turn.text, processor))
         if turn.observation is not None:
             body = prompts.observation(turn.observation.text, turn.observation.note)
             out.append(_given("observation", body, turn.observation.images, processor, vision))
@@ -63,6 +63,15 @@ def _shown(trajectory: Trajectory) -> list[str]:
     """Content hashes of the images that the model sees, in order."""
     seen = (turn.observation.images for turn in trajectory.turns if turn.observation is not None)
     return [trajectory.image, *itertools.chain.from_iterable(seen)]
+
+
+def _written(text: str, processor: Processor) -> Segment:
+    """A turn. Raises ValueError for a token in it that rollouts never sample, as a frame of another chat format."""
+    tokens = processor.encode(text, [])
+    never = set(tokens).intersection(processor.suppress_tokens)
+    if never:
+        raise ValueError(f"a turn holds {processor.decode([min(never)])}, which the agent never writes")
+    return Segment(source="model", tokens=tuple(tokens))
 
 
 def _given(source: str, text: str, images: tuple[str, ...], processor: Processor, vision: Vision) -> Segment:
@@ -132,8 +141,8 @@ def read(
 
     Returns:
         What can be learned, and what is skipped: what reviewers refuse, an answer that is not known to be right, an image
-        that cannot be read or that the model cannot take, a text with image placeholders of its own, more tokens than the
-        limit.
+        that cannot be read or that the model cannot take, a text with image placeholders of its own, a turn with a token
+        that the agent never writes, more tokens than the limit.
     """
     rows, ids, questions, skipped = [], [], [], {}
     for trajectory in archive.trajectories():
@@ -144,9 +153,7 @@ def read(
             skipped[trajectory.id] = reason
             continue
         try:
-            for image in _shown(
-                trajectory
-            ):  # decoded here, because a damaged one must be skipped, and again when needed
+            for image in _shown(trajectory):  # decoded now, because a damaged one is skipped, and again when needed
                 vision.expect(archive.image(image), functools.partial(archive.image, image))
             row = segments(trajectory, processor, vision)
         except (UserError, ValueError) as error:
