@@ -23,6 +23,19 @@ STATE = {
 }
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"component": "torch.optim.AdamX"}, "AdamX"),
+        ({"component": "torch.optim.SGD"}, "betas"),
+        ({"betas": (0.9, 1.0)}, "beta"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_made_is_named_with_the_cause(settings, reason):
+    with pytest.raises(UserError, match=rf"^optimizer: cannot make torch\.optim\.\w+: .*{reason}"):
+        optimizer.build(OptimizerSettings.model_validate(settings), torch.nn.Linear(4, 8).parameters(), 1e-3)
+
+
 def test_resumed_state_is_where_its_parameter_is():
     """`meta` stands for an accelerator: a step with state on another device raises there as well."""
     model, adamw = model_and_optimizer("meta")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
+from torchtune.config._errors import InstantiationError
 from torchtune.config._utils import _get_component_from_path
 
 from gog import wording
@@ -28,14 +29,22 @@ def build(
         parameters: of the policy
         learning_rate: of the first step
         offload: whether its state is on the CPU between steps
+
+    Raises:
+        UserError: there is no such class, or it cannot be made with these settings.
     """
-    component = _get_component_from_path(settings.component)
-    optimizer: torch.optim.Optimizer = component(
-        [parameter for parameter in parameters if parameter.requires_grad],
-        lr=learning_rate,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-    )
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    try:
+        component = _get_component_from_path(settings.component)
+        optimizer: torch.optim.Optimizer = component(
+            trained, lr=learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+    except (InstantiationError, TypeError, ValueError) as error:
+        raise UserError(
+            f"cannot make {settings.component}: {error}",
+            where="optimizer",
+            remedy="name a class that accepts lr, betas and weight_decay, such as torch.optim.AdamW",
+        ) from error
     if offload == "cpu":
         optimizer.register_step_pre_hook(lambda *_: _move_state(optimizer, None))
         optimizer.register_step_post_hook(lambda *_: _move_state(optimizer, torch.device("cpu")))
