@@ -162,6 +162,20 @@ def test_an_engine_that_claims_weights_it_has_not_loaded_is_caught(sft):
     assert "the engine's policy is that before the last update" in trainer.refusal(trainer.sampled(stale), version=1)
 
 
+def test_an_engine_that_never_got_the_adapter_that_is_trained_is_caught_below_the_bound(trainer):
+    """It has that of SFT and the weights of many steps ago, to which those before the last update are not near."""
+    drift = 1e-4 if trainer.model.dtype == torch.float32 else 1e-2
+    stale = trainer.engine_of(trainer.model, version=2)
+    nudge(trainer.model, drift)
+    trainer.check(trainer.sampled(trainer.engine_of(trainer.model, version=1)), version=1)
+    nudge(trainer.model, drift / 50, seed=1)
+    conversations = trainer.sampled(stale)
+    found = {each.id: each.engine for each in trainer.canary._read(conversations)}
+    suspect = [each for each in conversations if found[each.id] > trainer.canary.rounding]  # a later step reads them
+    assert sum(found[each.id] for each in suspect) < trainer.canary.bound * len(suspect)
+    assert "the engine's policy does not see the adapter that is trained" in trainer.refusal(suspect, version=2)
+
+
 def test_a_policy_that_does_not_see_its_images_is_caught(trainer, monkeypatch):
     conversations = trainer.sampled()
     monkeypatch.setattr(policy_model, "features", lambda batch, vision: None)

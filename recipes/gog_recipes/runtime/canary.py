@@ -6,9 +6,9 @@ compared with what the engine recorded (canary_verdict). Before the first step t
 for this purpose.
 
 It reads beginnings only: prompt, first turns, at most some dozens of learned tokens each. A step in which nothing is
-suspect costs three passes over one beginning of each rank; only a suspicion is worth reading more, and the weights before
-the last update. The step's other tokens are compared with the engine by the update itself (logprob_gap). All ranks take
-part, each with its own trajectories, because the layers may be sharded.
+suspect costs three passes over one beginning of each rank; only a suspicion is worth reading more of them, with the weights
+before the last update, and without the adapter that is trained. The step's other tokens are compared with the engine by the
+update itself (logprob_gap). All ranks take part, each with its own trajectories, because the layers may be sharded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gog_recipes.models import lora, packing, policy_model
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
 from gog_recipes.runtime import canary_verdict, checkpoint, logprob_gap, parallel
-from gog_recipes.runtime.canary_verdict import ADAPTER, IMAGES, UPDATE, Reading, Variant
+from gog_recipes.runtime.canary_verdict import ADAPTER, IMAGES, TRAINED, UPDATE, Reading, Variant
 from gog_recipes.runtime.ranks import Ranks
 
 TRAJECTORIES = 4
@@ -123,7 +123,7 @@ class Canary:
         with _swapped(trained, self._earlier[sampled_by]) if sampled_by != version else contextlib.nullcontext():
             readings = self._read(chosen[:1])
             if canary_verdict.is_suspect(readings, self.bound, self.rounding):
-                readings = self._read(chosen, self._before(sampled_by))
+                readings = self._read(chosen, self._before(sampled_by), closely=True)
         self._earlier[version] = {name: each.detach().clone() for name, each in trained.items()}
         for each in [each for each in self._earlier if each <= version - max(1, self.staleness)]:
             del self._earlier[each]
@@ -167,28 +167,41 @@ class Canary:
         kept = [each for each in self._earlier if each < version] or list(self._earlier)
         return self._earlier[max(kept)] if kept else None
 
-    def _read(self, own: Sequence[Conversation], before: Mapping[str, torch.Tensor] | None = None) -> list[Reading]:
+    def _read(
+        self,
+        own: Sequence[Conversation],
+        before: Mapping[str, torch.Tensor] | None = None,
+        *,
+        closely: bool = False,
+    ) -> list[Reading]:
         """Reads conversations with the policy and its variants. All ranks at once, in the same passes.
 
         Args:
             own: of this rank
             before: trained parameters before the update that made those that sampled; None not to read with them
+            closely: whether to read without the adapter that is trained, too
 
         Returns:
             Of all ranks.
         """
-        return [each for part in self.ranks.gather(self._read_own(own, before)) for each in part]
+        return [each for part in self.ranks.gather(self._read_own(own, before, closely)) for each in part]
 
-    def _read_own(self, chosen: Sequence[Conversation], before: Mapping[str, torch.Tensor] | None) -> list[Reading]:
+    def _read_own(
+        self, chosen: Sequence[Conversation], before: Mapping[str, torch.Tensor] | None, closely: bool
+    ) -> list[Reading]:
         rows = [each.segments for each in chosen] or [packing.idle(self.processor.turn_end)]
         batch = policy_model.collate(rows, self.processor, self.vision, self.device)
         features = policy_model.features(batch, self.vision)
         lengths = [packing.learned(row) for row in rows]
         policy = self._logprobs(batch, features).split(lengths)
         variants = {IMAGES: self._logprobs(batch, None).split(lengths)}
-        if self._moved():
+        is_trained = self._is_trained()
+        if is_trained or self.removal.changes:
             with self.removal.removed():
                 variants[ADAPTER] = self._logprobs(batch, features).split(lengths)
+        if closely and is_trained:
+            with lora.reference(self.model):
+                variants[TRAINED] = self._logprobs(batch, features).split(lengths)
         if before is not None:
             with _swapped(checkpoint.trainable(self.model), before):
                 variants[UPDATE] = self._logprobs(batch, features).split(lengths)
@@ -201,10 +214,10 @@ class Canary:
             self.model, batch, features, suppressed=suppressed, temperature=temperature
         ).cpu()
 
-    def _moved(self) -> bool:
-        """Whether the adapters change anything; a fresh one does not. Alike on all ranks."""
+    def _is_trained(self) -> bool:
+        """Whether the adapter that is trained changes anything; a fresh one does not. Alike on all ranks."""
         ups = [parallel.own(each) for name, each in checkpoint.trainable(self.model).items() if ".lora_B." in name]
-        return self.removal.changes or any(self.ranks.gather(any(bool(each.any()) for each in ups)))
+        return any(self.ranks.gather(any(bool(each.any()) for each in ups)))
 
 
 def _beginnings(own: Sequence[Conversation], count: int, turn: int) -> list[Conversation]:

@@ -27,18 +27,20 @@ EQUAL = 1e-6
 NEAR = 0.5
 """How much nearer to a variant than to the policy an engine must be, to be taken for it."""
 
-ADAPTER, IMAGES, UPDATE = "adapter", "images", "update"
-"""Variants, by what they lack: every adapter, the image features, the last update of the weights."""
+ADAPTER, IMAGES, UPDATE, TRAINED = "adapter", "images", "update", "trained adapter"
+"""Variants, by what they lack: every adapter, the image features, the last update, the adapter that is trained."""
 LACKS = {
     ADAPTER: "does not see its adapter",
     IMAGES: "does not see its images",
     UPDATE: "is that before the last update",
+    TRAINED: "does not see the adapter that is trained",
 }
 """What is wrong with a policy that equals the variant."""
 REMEDIES = {
     ADAPTER: "check that the adapter is applied: its folder, its target modules and its version",
     IMAGES: "check the base model's processor and vision tower, and that every prompt has a placeholder per image",
     UPDATE: "check that the engine's switch loads the weights that it is given",
+    TRAINED: "check that the engine's switch loads the adapter that is trained, beside the one of SFT",
 }
 
 
@@ -128,7 +130,7 @@ def _not_finite(readings: Sequence[Reading]) -> Verdict | None:
 
 
 def _blind_policy(readings: Sequence[Reading]) -> Verdict | None:
-    for variant in (IMAGES, ADAPTER):  # an update may be smaller than what a type of low precision shows
+    for variant in (IMAGES, ADAPTER):  # what is trained may be smaller than what a type of low precision shows
         found = effect(readings, variant)
         if found is not None and found <= EQUAL:
             what = f"the policy {LACKS[variant]}: without it, log-probabilities of {_tokens(readings)} are the same"
@@ -153,7 +155,8 @@ def _engine_of_a_variant(readings: Sequence[Reading], rounding: float) -> Verdic
             found.append((near / far, what, variant))
     if not found:
         return None
-    _, what, variant = min(found)
+    # The first of those that are about as near: after a single update the weights before it lack the trained adapter, too.
+    _, what, variant = min(found, key=lambda each: round(each[0], 2))
     return Verdict(what, REMEDIES[variant])
 
 
