@@ -218,6 +218,13 @@ def test_the_removal_of_merged_adapters_is_the_base_model(sft):
     assert not torch.allclose(hidden(model), hidden(base), atol=1e-2)
 
 
+def test_what_was_merged_is_computed_where_the_policy_computes_although_shards_may_be_elsewhere(sft, monkeypatch):
+    model = lora.add(lora.with_saved(policy_model.load_base(ModelSpec(base="tiny"), CPU), [sft]), LoraSettings())
+    monkeypatch.setattr(policy_model, "device_of", lambda _: torch.device("meta"))  # stands for a GPU
+    updates = lora.Removal(model, [sft])._updates.values()
+    assert {each.device.type for pairs in updates for pair in pairs for each in pair} == {"meta"}
+
+
 # ---------------------------------------------------------------- what is read
 
 

@@ -180,7 +180,7 @@ class Removal:
         read = [adapters.read(each / adapters.CONFIG, each / adapters.WEIGHTS, where=str(each)) for each in saved]
         self.changes = any(bool(pair[1].any()) for each in read for pair in each.pairs.values())
         merged = [] if FROZEN in model.peft_config else read
-        device = next(model.parameters()).device
+        device = policy_model.device_of(model)  # shards may be kept on another one
         self._updates: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         for each in merged:
             for module, (a, b) in each.pairs.items():
