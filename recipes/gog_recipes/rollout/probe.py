@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from gog import prompts
 from gog.dataset import Question
 from gog.engine import Engine
-from gog.errors import QuestionSkipped
+from gog.errors import NotFinite, QuestionSkipped, UserError
 from gog.spec import AgentSettings
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.runtime.canary import Conversation
@@ -55,6 +55,9 @@ async def _turn(
         (session,) = await engine.open(text, [image], [(seed, 0, zlib.crc32(question.id.encode()))])
         try:
             await session.generate()
+        except NotFinite as error:
+            raise UserError(f"question {question.id}: {error.what}", where=error.where, remedy=error.remedy) from None
+        else:
             return Conversation(f"probe-{question.id}", session.segments())
         finally:
             session.close()
