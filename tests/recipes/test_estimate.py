@@ -230,6 +230,16 @@ def test_a_peak_that_moves_with_the_depth_is_not_continued_item_by_item():
     assert found["loading"] == {Item.BASE: 4414 + 34 * 386, Item.GATHERED: 0}
 
 
+def test_the_largest_moment_of_sharding_is_that_of_the_real_depth():
+    """Of two layers it is when embedding and head are sharded, of three and more when the first layer is."""
+    config = json.loads(json.dumps(published.CONFIGS["Qwen3-VL-8B"]))
+    cfg = configuration(SFTConfig, "unused", "bfloat16", activation_checkpointing="on")
+    base = 2 * subject.parameters(config).total
+    subjects = [subject.build(config, cfg, layers, frozen=0, ranks=2) for layers in subject.DEPTHS]
+    found = trace._at_depth([each.loading for each in subjects], subjects)["loading"]
+    assert base < sum(found.values()) < 1.03 * base
+
+
 def test_what_the_cpu_keeps_takes_no_memory_of_a_gpu(real_base):  # noqa: F811
     config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
 

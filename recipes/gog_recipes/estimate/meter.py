@@ -36,7 +36,7 @@ class Item(enum.StrEnum):
 Bytes = dict[Item, int]
 """Bytes by item."""
 Moments = dict[str, Bytes]
-"""The largest use of memory in the forward pass, in the backward pass and in the optimizer step."""
+"""The largest use of memory in the forward pass, in the backward pass and in the optimizer step, or in parts of these."""
 
 
 WITH_A_COPY = (torch.ops.aten.logsumexp.default,)
@@ -57,6 +57,7 @@ class Meter(mem_tracker.MemTracker):
         self._ref_class = tuple(Item)
         self.vocabulary = vocabulary
         self.peaks: Moments = {}
+        self._part = ""
         self._label: Item | None = None
 
     def __enter__(self) -> Self:
@@ -78,7 +79,11 @@ class Meter(mem_tracker.MemTracker):
 
     def restart(self) -> None:
         """Forgets the peaks."""
-        self.peaks = {}
+        self.peaks, self._part = {}, ""
+
+    def begin(self, part: str) -> None:
+        """Keeps the peaks of a part of the work by themselves: which part has the largest depends on the model's depth."""
+        self._part = f"{part}: "
 
     @contextlib.contextmanager
     def label(self, item: Item) -> Iterator[None]:
@@ -140,7 +145,7 @@ class Meter(mem_tracker.MemTracker):
         torch.UntypedStorage.resize_ = resize_
 
     def _update_peak_stats(self, peak_state: Any) -> None:
-        moment = "optimizer step" if self._in_opt else peak_state.value.removeprefix("Peak-").lower()
+        moment = "optimizer step" if self._in_opt else self._part + peak_state.value.removeprefix("Peak-").lower()
         for snapshot in self._curr_mem_snap.values():
             if snapshot["Total"] > sum(self.peaks.get(moment, {}).values()):
                 self.peaks[moment] = {item: snapshot[item] for item in Item}

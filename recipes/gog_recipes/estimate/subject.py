@@ -136,7 +136,7 @@ def build(config: Mapping[str, Any], cfg: StageConfig, layers: int, *, frozen: i
         loading, tower = meter.now(), None
         if group.size > 1:
             _join(ranks)
-            tower = parallel.shard(model, group, offload)
+            tower = parallel.shard(model, group, offload, meter.begin)
             meter.hold_model(model)
     moments = {"whole": loading} | meter.peaks
     return Subject(model, inner.config, layers, of, meter, shapes, group, {"loading": moments}, tower)

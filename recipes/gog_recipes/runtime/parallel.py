@@ -18,7 +18,7 @@ layer's products) and context parallelism (splitting a long conversation).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -79,13 +79,16 @@ class Tower:
                 raise kind(f"rank {rank} could not encode its images: {other[1]}")
 
 
-def shard(model: torch.nn.Module, ranks: Ranks, offload: Offload = "none") -> Tower | None:
+def shard(
+    model: torch.nn.Module, ranks: Ranks, offload: Offload = "none", begins: Callable[[str], None] = lambda part: None
+) -> Tower | None:
     """Shards the model over the ranks, in place; for one rank nothing changes.
 
     Args:
         model: with the adapter that is trained
         ranks: all of them
         offload: whether shards are kept on the CPU
+        begins: called with the name of each part before it is sharded: its layers, its tower, what is left
 
     Returns:
         The vision tower, which must be gathered to encode images; None for one rank.
@@ -96,9 +99,12 @@ def shard(model: torch.nn.Module, ranks: Ranks, offload: Offload = "none") -> To
     device = next(language.parameters()).device.type
     mesh = init_device_mesh(device, (ranks.size,))
     policy = CPUOffloadPolicy(pin_memory=device != "cpu") if offload == "cpu" else OffloadPolicy()
+    begins("layers")
     for layer in language.layers:
         _add_gradients(fully_shard(layer, mesh=mesh, offload_policy=policy))
+    begins("tower")
     tower = Tower(_parts(models.vision_tower(model), mesh, policy), ranks)
+    begins("rest")
     # The outermost module owns embeddings, last norm and head, which may be one weight. It fetches a layer's weights
     # while the layer before it computes.
     owned = {id(parameter) for parameter in (*language.parameters(), *root.lm_head.parameters())}
