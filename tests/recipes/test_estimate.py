@@ -240,6 +240,19 @@ def test_the_largest_moment_of_sharding_is_that_of_the_real_depth():
     assert base < sum(found.values()) < 1.03 * base
 
 
+def test_an_update_that_the_next_steps_are_played_beside_has_the_engine_s_memory_too(real_base):  # noqa: F811
+    config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 1
+    few = {"questions_per_step": 2, "group_size": 2, "kv_cache_bytes": 2**20, "prefill_tokens": LENGTH}
+    cfg = configuration(GRPOConfig, "unused", "bfloat16", **few, **{"async": {"max_staleness": 2}})
+    traced = trace.Trace(config, cfg, ranks=2)
+    found = traced.on(10**9)
+    alone, update, decode = traced._found["update"], found.phases["update"], found.phases["decode"]
+    assert found.wanted == 3 * 2 and alone[Item.CACHE] == alone[Item.COPIES] == 0
+    for item in (Item.CACHE, Item.COPIES, Item.GATHERED):
+        assert update[item] == alone[item] + decode[item] > alone[item], item
+
+
 def test_what_the_cpu_keeps_takes_no_memory_of_a_gpu(real_base):  # noqa: F811
     config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
 

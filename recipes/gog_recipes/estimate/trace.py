@@ -73,6 +73,8 @@ class Trace:
         wanted = _conversations(cfg, self.ranks)
         sampled = _sampled(self._subjects, cfg, wanted, usable_bytes)
         found |= {name: self._on_gpu(name, peak) for name, peak in sampled.items()}
+        if isinstance(cfg, GRPOConfig) and cfg.asynchronous:
+            found["update"] = _beside_the_engine(found["update"], found["decode"])
         return Traced(_ordered(found), _held(found, wanted, cfg.max_tokens, self._subjects[0]), wanted)
 
     def _on_gpu(self, name: str, peak: Bytes) -> Bytes:
@@ -81,6 +83,15 @@ class Trace:
         if name != "update" and getattr(self.cfg, "offload", "none") == "cpu":
             elsewhere.add(Item.OPTIMIZER)
         return {item: 0 if item in elsewhere else size for item, size in peak.items()}
+
+
+ENGINES = (Item.CACHE, Item.COPIES, Item.GATHERED)
+"""What the engine keeps as long as it is not at rest: its cache, and what was gathered for it of a sharded policy."""
+
+
+def _beside_the_engine(update: Bytes, decode: Bytes) -> Bytes:
+    """An update during which the engine samples the next steps."""
+    return {item: size + (decode[item] if item in ENGINES else 0) for item, size in update.items()}
 
 
 _PASSES: dict[str, Bytes] = {}
@@ -126,7 +137,8 @@ def conversation(cfg: SFTConfig | GRPOConfig) -> Conversation:
 def _conversations(cfg: StratifyConfig | GRPOConfig | EvaluateConfig, ranks: int) -> int:
     """Conversations that a rank has open at once."""
     if isinstance(cfg, GRPOConfig):
-        questions = -(-cfg.questions_per_step // ranks)
+        steps = 1 + (cfg.asynchronous.max_staleness if cfg.asynchronous else 0)
+        questions = steps * -(-cfg.questions_per_step // ranks)
         return min(max(cfg.concurrent_episodes, cfg.group_size), questions * cfg.group_size)
     return cfg.concurrent_episodes
 
