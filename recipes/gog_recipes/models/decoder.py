@@ -78,6 +78,7 @@ class Decoder:
     @torch.no_grad()
     def refresh(self, model: torch.nn.Module) -> None:
         """Samples from the model's current weights and adapters from now on. All ranks at once where it is sharded."""
+        self._forget()
         inner, language = policy_model.core(model), policy_model.language_model(model)
         self.sharded = any(map(parallel.is_sharded, language.layers))
         size = sum(each.numel() * each.element_size() for each in language.layers.parameters())
@@ -95,8 +96,12 @@ class Decoder:
         """Frees the cache, and the copies of a sharded model's weights, which `refresh` makes again."""
         self.cache.free()
         if self.sharded:
-            self.layers = []
-            self.head, self.embedding = self.head.new_empty(0), self.embedding.new_empty(0)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Frees copies of weights, so that none exists twice while others are made."""
+        self.layers = []
+        self.head = self.embedding = torch.empty(0)
 
     @torch.no_grad()
     def step(self, inputs: StepInputs) -> torch.Tensor:
