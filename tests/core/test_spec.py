@@ -389,3 +389,10 @@ def test_a_tool_of_a_stage_is_a_plain_address_or_the_name_of_a_tool_server(value
     for fine in ("world-judge", "http://judge.internal:8080", "https://a.internal/v1,https://b.internal/v1"):
         spec.SFTConfig.model_validate(given | {"endpoints": {"judge": fine}})
     assert "endpoints.judge" in complaint(spec.SFTConfig, given | {"endpoints": {"judge": value}})
+
+
+def test_a_seed_that_numpy_s_generator_does_not_take_is_refused_before_a_stage_starts():
+    taken = spec.SFTConfig.model_validate({**MINIMAL_STAGE, "seed": 2**32 - 1})
+    assert taken.seed == 2**32 - 1
+    with pytest.raises(ValidationError, match="less than or equal to 4294967295"):
+        spec.SFTConfig.model_validate({**MINIMAL_STAGE, "seed": 2**32})

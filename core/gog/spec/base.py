@@ -85,6 +85,8 @@ Advantages = Literal["group", "centred", "leave_one_out", "batch", "group_batch"
 ToolFailures = Literal["exclude", "mask", "drop", "keep", "zero", "fatal-clamp"]
 """Names of the rules in gog.failure_rules."""
 Share = Annotated[float, Field(ge=0, le=1)]
+MAX_SEED = 2**32 - 1
+"""Largest seed of numpy's generator, which is seeded before anything is drawn."""
 PLAIN_URL = "^https?://[^@?#]+$"
 """The base URL of a server, without user, password and query: specs are printed, and keys belong into Secrets."""
 SERVER = r"^(https?://[^@?#]+|[a-z]([-a-z0-9]*[a-z0-9])?)$"

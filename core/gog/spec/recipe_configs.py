@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from gog import catalog
-from gog.spec.base import SERVER, Name, Spec, Text
+from gog.spec.base import MAX_SEED, SERVER, Name, Spec, Text
 from gog.spec.curation import CurateSettings
 from gog.spec.evaluation import EvaluateSettings
 from gog.spec.sources import DataSpec, ModelSpec, StoreSpec
@@ -24,7 +24,7 @@ class StageConfig(Spec):
 
     run: Name = Field("run", description="Name of the run, in logs and traces.")
     stage: str = Field("", max_length=63, description="Key of the stage's checkpoints in the store. Default: its kind.")
-    seed: int = Field(0, ge=0, description="Seed of sampling, order and initialisation.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of sampling, order and initialisation.")
     model: ModelSpec = Field(description="The base model, for which LoRA adapters are trained.")
     data: DataSpec = Field(description="The dataset: exactly one of world, path, uri.")
     store: StoreSpec = Field(description="Store that checkpoints are read from and written to.")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from gog.spec.base import STAGES, KubeName, Name, Spec, StageName, Text
+from gog.spec.base import MAX_SEED, STAGES, KubeName, Name, Spec, StageName, Text
 from gog.spec.curation import CurateSettings
 from gog.spec.endpoints import EndpointsSpec
 from gog.spec.evaluation import EvaluateSettings
@@ -100,7 +100,7 @@ class RunSpec(Spec):
         description="Where a base model at hf:// or s3:// and a dataset at s3:// are fetched once, on a cluster. Default: the "
         "installation's (the chart's modelCache.claimName); without one each pod fetches them.",
     )
-    seed: int = Field(0, ge=0, description="Seed of every stage.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of every stage.")
     endpoints: EndpointsSpec = Field(
         EndpointsSpec(), description="The servers of the run. Default: those of the embedded world."
     )
