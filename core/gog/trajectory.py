@@ -14,7 +14,7 @@ A trajectory is one line of versioned JSONL; its images are beside it, one file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -59,6 +59,9 @@ class Segment(Record):
     """Content hashes of the images among the tokens, in order."""
     version: int = 0
     """Version of the weights that sampled the tokens."""
+    weights: str = ""
+    """Digest of these weights, in the journal of a play that may meet several versions. In a trajectory: only where an earlier
+    attempt sampled the tokens and this one did not have the same weights under their version; else empty."""
     overrun: bool = False
     """Whether the last token completes the closing tag and holds more text behind it; such a token is not learned."""
     masked: bool = False
@@ -284,8 +287,27 @@ class Trajectory(Record):
         ]
 
     def sampled_by(self, version: int) -> list[bool]:
-        """Of each token that is learned, in order: whether this version of the weights sampled it."""
-        return [segment.version == version for segment in self.segments for learned in segment.loss_mask() if learned]
+        """Of each token that is learned, in order: whether this version of the weights sampled it, as this attempt had it."""
+        return [
+            segment.version == version and not segment.weights
+            for segment in self.segments
+            for learned in segment.loss_mask()
+            if learned
+        ]
+
+    def attributed(self, weights: Mapping[int, str]) -> Trajectory:
+        """The trajectory without the digests of turns that weights of this attempt sampled.
+
+        Args:
+            weights: digest of this attempt's weights, by version.
+        """
+        if not any(segment.weights for segment in self.segments):
+            return self
+        own = (
+            segment.model_copy(update={"weights": ""}) if segment.weights == weights.get(segment.version) else segment
+            for segment in self.segments
+        )
+        return self.model_copy(update={"segments": tuple(own)})
 
     def images(self) -> list[str]:
         """Content hashes in the order of their image tokens."""

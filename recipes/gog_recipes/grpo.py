@@ -184,6 +184,7 @@ class GRPORecipe(FTRecipeInterface):
                 journals=self.stage.journals([self.sft], ahead=self.bound or 0), interruption=self.stage.interruption,
                 tools=catalog.offered(self.cfg.endpoints), timer=self.timer,
             )  # fmt: skip
+            self._name_weights()
             with self.stage.interruption.deferred(), self.timer.part("other"):
                 try:
                     await self._probe()
@@ -219,6 +220,7 @@ class GRPORecipe(FTRecipeInterface):
                 update = await self._update(rollout)
             self.step += 1
             with self.timer.part("sync"):
+                self._name_weights()
                 await self.engine.switch(self.model, self.step)
             self._log(rollout, update, checked, rate, replay.plays)
             self.profiler.end()
@@ -227,6 +229,11 @@ class GRPORecipe(FTRecipeInterface):
                 with self.timer.part("checkpoint"):
                     self.save_checkpoint(rollout)
                 unsaved = None
+
+    def _name_weights(self) -> None:
+        """Names the present weights to plays that may meet several versions. All ranks at once."""
+        if self.bound is not None:
+            self.rollouts.weights[self.step] = checkpoint.fingerprint(self.model)
 
     async def _probe(self) -> None:
         """Compares the engine with the trainer before anything is played. Raises UserError and Interrupted."""

@@ -299,3 +299,46 @@ def test_a_step_is_played_anew_although_a_later_play_has_begun_since(folder: Pat
 
     asyncio.run(play())
     assert engine.counters["steps"] == 12
+
+
+def played_by(rollouts: Rollouts, **options: Any) -> list[list[bool]]:
+    """Of each trajectory of a step, for each of its tokens whether the weights of version 0 sampled it."""
+
+    async def play() -> list[list[bool]]:
+        played = await rollouts.finish(await begin(rollouts, 1, questions(0, 1), **options))
+        return [item.sampled_by(0) for item in played.trajectories]
+
+    return asyncio.run(play())
+
+
+@pytest.mark.parametrize(("weights", "own"), [("a", True), ("b", False)])
+def test_a_resumed_turn_is_of_a_version_only_if_its_weights_are_those_of_this_attempt(
+    folder: Path, weights: str, own: bool
+) -> None:
+    assert all(map(all, played_by(journalled(folder, weights={0: "a"}))))
+    engine = ScriptedEngine(lambda prompt, seed: [ground(), answer("Ada")])
+    resumed = played_by(journalled(folder, engine, weights={0: weights}))
+    assert engine.counters["steps"] == 0 and resumed and all(each and set(each) == {own} for each in resumed)
+
+
+def test_turns_that_continue_a_resumed_trajectory_are_of_the_present_weights(folder: Path) -> None:
+    interruption = Interruption()
+
+    def script(prompt: str, seed: Any) -> list[str]:
+        interruption.request()
+        return [ground(), answer("Ada")]
+
+    first = journalled(folder, ScriptedEngine(script, seconds=lambda prompt: 0.01), weights={0: "a"})
+    first.interruption = interruption
+
+    async def ended() -> None:
+        play = await begin(first, 1, questions(0, 1))
+        await asyncio.sleep(0.015)  # one turn of each
+        with pytest.raises(Interrupted):
+            await first.finish(play)
+
+    asyncio.run(ended())
+    resumed = played_by(journalled(folder, weights={0: "b"}))
+    assert resumed == [[False] * len(ground()) + [True] * len(answer("Ada"))] * 2
+    again = played_by(journalled(folder, weights={0: "a"}))
+    assert again == [[True] * len(ground()) + [False] * len(answer("Ada"))] * 2

@@ -154,6 +154,23 @@ def test_an_engine_whose_switch_was_skipped_is_caught_by_its_version(trainer):
     assert found.endswith("the engine sampled q0 from version 0 of the weights, the trainer has 1")
 
 
+def test_turns_of_other_weights_under_the_same_version_are_not_read(sft):
+    """An earlier attempt sampled them, whose weights of that version were others."""
+    trainer = Trainer("float32", sft)
+    conversations = trainer.sampled()
+    nudge(trainer.model, 0.05)
+    assert "engine and trainer differ" in trainer.refusal(conversations)
+    others = [Conversation(each.id, [_of_other_weights(part) for part in each.segments]) for each in conversations]
+    assert trainer.check(others).canary_engine is None
+    own = trainer.sampled(trainer.engine_of(trainer.model), count=1)
+    continued = Conversation("q", [*own[0].segments, *others[0].segments[1:]])
+    assert trainer.check([*others, continued]).canary_engine < 1e-5
+
+
+def _of_other_weights(segment):
+    return segment.model_copy(update={"weights": "others"}) if segment.source == "model" else segment
+
+
 def test_an_engine_that_claims_weights_it_has_not_loaded_is_caught(sft):
     trainer = Trainer("float32", sft)
     trainer.check(trainer.sampled())

@@ -77,3 +77,28 @@ def test_steps_are_learned_from_older_weights_within_the_bound_and_resumed_witho
     assert all(0 <= line["staleness_mean"] <= line["staleness"] for line in series)
     assert any(line["learned"] for line in series)
     assert store.Store(root / "store").objects("journal/grpo/") == []
+
+
+def test_a_resumed_stage_learns_from_turns_that_other_weights_of_the_same_version_sampled(chain, make, tmp_path):
+    """Where a verdict was lost, the next attempt's updates differ, and so do the weights under every later version."""
+    root = copy_of(chain, tmp_path / "r")
+    ahead = {"async": {"max_staleness": 2}, "steps": 4, "save_every": 4}
+    killed = made(make, root, **ahead)
+    update = killed._update
+
+    async def update_to_others(rollout):
+        if killed.step == 3:
+            raise RuntimeError("killed")
+        done = await update(rollout)
+        with torch.no_grad():
+            for name, each in killed.model.named_parameters():
+                if each.requires_grad and ".lora_B." in name:
+                    each.add_(0.05 * torch.randn(each.shape, generator=torch.Generator().manual_seed(killed.step)))
+        return done
+
+    killed._update = update_to_others
+    with pytest.raises(RuntimeError, match="killed"):
+        trained(killed)
+    trained(made(make, root, **ahead))
+    series = lines(root, "grpo")
+    assert [line["step"] for line in series] == [1, 2, 3, 4] and any(line["learned"] for line in series)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,16 @@ class Kept(Record):
     """Why the episode ended with this turn; None if it did not."""
     seconds: float = 0.0
     """Wall-clock time of the episode so far."""
+
+    def sampled_from(self, weights: Mapping[int, str]) -> Kept:
+        """The record with the digest of the weights that sampled its turn. weights: digests by version."""
+        segments = (
+            each.model_copy(update={"weights": weights[each.version]})
+            if each.source == "model" and each.version in weights
+            else each
+            for each in self.segments
+        )
+        return self.model_copy(update={"segments": tuple(segments)}) if weights else self
 
 
 @dataclass(frozen=True)

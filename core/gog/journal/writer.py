@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from gog import finite_json
@@ -22,6 +22,8 @@ from gog.trajectory import Trajectory, outline
 
 MOST_BYTES = 1 << 24
 """Bytes of an object from which the rest of what is pending goes into the next one."""
+NO_WEIGHTS: Mapping[int, str] = {}
+"""Of a play whose journal is named by its weights, or whose weights never change."""
 
 
 @dataclass
@@ -63,12 +65,19 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="gog-journal", daemon=True)
         self._thread.start()
 
-    def line(self, question: str, sample: int, head: str = "") -> Line:
-        """Begins the records of a trajectory. head: digest of the record that they continue; empty for a new one."""
+    def line(self, question: str, sample: int, head: str = "", weights: Mapping[int, str] = NO_WEIGHTS) -> Line:
+        """Begins the records of a trajectory.
+
+        Args:
+            question: its id.
+            sample: its number among the samples of the question.
+            head: digest of the record that they continue; empty for a new one.
+            weights: digest of the weights by version, recorded with the turns that they sample; versions may be added.
+        """
         key = (question, sample)
         with self._changed:
             self._heads[key] = head
-        return Line(self, key, begins=not head)
+        return Line(self, key, begins=not head, weights=weights)
 
     def append(self, item: _Pending) -> int:
         """Appends a record; returns its position, for `durable`. Raises what writing an earlier one raised."""
@@ -177,13 +186,13 @@ class Writer:
 class Line:
     """The records of one trajectory. Implements gog.agent.Keeper."""
 
-    def __init__(self, writer: Writer, key: Key, *, begins: bool) -> None:
-        self._writer, self._key, self._begins = writer, key, begins
+    def __init__(self, writer: Writer, key: Key, *, begins: bool, weights: Mapping[int, str] = NO_WEIGHTS) -> None:
+        self._writer, self._key, self._begins, self._weights = writer, key, begins, weights
         self._turn = 0
 
     def keep(self, kept: Kept, images: Iterable[Image]) -> None:
         """Appends what an episode has done since the last record, and the images that it was shown."""
-        position = self._append(kept, tuple(images))
+        position = self._append(kept.sampled_from(self._weights), tuple(images))
         if kept.turn.observation is None:
             self._turn = position
 

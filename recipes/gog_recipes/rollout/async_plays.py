@@ -9,7 +9,9 @@ its turns are sampled from the newest weights at their time. So
     - with a bound of 0 a play begins and ends between two updates, which is the synchronous loop
 
 Plays are begun and finished by the task that trains, in the order of their steps, because all ranks take part in both.
-What a killed process leaves of a play is in its journal, which is named without the weights: it spans several versions.
+What a killed process leaves of a play is in its journal, which is named without the weights: it spans several versions. Each
+turn names the weights that sampled it. The next attempt's updates may differ, as where a verdict was lost and is asked for
+again; a turn of other weights than this attempt has under its version is learned as one of older weights.
 
 An engine in this process shares its device with the update. They alternate: after a pass the engine computes for as long as
 the pass did, if turns wait. Tools are called by a thread of their own, so those calls always overlap.

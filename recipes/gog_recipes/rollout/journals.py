@@ -12,13 +12,13 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gog import journal, wording
 from gog.dataset import Question
 from gog.images import Image
-from gog.journal import Found, Line
+from gog.journal import NO_WEIGHTS, Found, Line
 from gog.store import Store
 from gog.trajectory import Trajectory, outline
 from gog_recipes.runtime.ranks import Ranks
@@ -81,11 +81,13 @@ class PlayJournal:
         others = (self._reader.found(*key) for key in keys if not self._reader.chains.has_ended(*key))
         return judged, sum(len(each.turns) for each in others if each is not None)
 
-    def line(self, question: Question, sample: int, resumed: Resumed | None) -> Line | None:
-        """Where a trajectory's records go; None for a play that is not journalled."""
+    def line(
+        self, question: Question, sample: int, resumed: Resumed | None, weights: Mapping[int, str] = NO_WEIGHTS
+    ) -> Line | None:
+        """Where a trajectory's records go; None for a play that is not journalled. weights: as in `Rollouts`."""
         if self._writer is None:
             return None
-        return self._writer.line(question.id, sample, resumed.found.head if resumed else "")
+        return self._writer.line(question.id, sample, resumed.found.head if resumed else "", weights)
 
     def close(self) -> None:
         """Returns when everything is written. Raises what writing raised."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -62,6 +62,11 @@ class Ongoing:
         kept = [each if each is not None and each.oldest >= self.oldest else None for each in resumed]
         self.too_old += sum(one is not other for one, other in zip(kept, resumed, strict=True))
         return kept
+
+    def outcome(self, weights: Mapping[int, str]) -> list[list[Trajectory] | Skipped]:
+        """What became of its questions, once it is done, in their order. weights: as in `Rollouts`."""
+        found = (self.found[question.id] for question in self.own)
+        return [each if isinstance(each, Skipped) else [item.attributed(weights) for item in each] for each in found]
 
     async def abandon(self) -> None:
         """Ends what still plays. What its episodes have finished is durable afterwards."""

@@ -79,6 +79,9 @@ class Rollouts:
     """Names of the tools that the policy may call; none with `answer_only`."""
     workflow: Workflow | None = None
     """Writes the first turns of each episode in place of the policy."""
+    weights: dict[int, str] = field(default_factory=dict)
+    """Digest of the weights by version, where a play may meet several. A turn of an earlier attempt counts as sampled by a
+    version only if its weights had this digest."""
     log: Callable[[str], None] = lambda _: None
     """Takes a line for the stage's log."""
     images: dict[str, Image] = field(default_factory=dict)
@@ -173,7 +176,7 @@ class Rollouts:
         self.images = {**(self.images if play.adds else {}), **play.images}
         self._too_old += play.too_old
         seconds = time.monotonic() - play.begun
-        played = collect(self.ranks, [play.found[question.id] for question in play.own])
+        played = collect(self.ranks, play.outcome(self.weights))
         if self.ranks.is_main:
             metrics.record_rollout(seconds)
         monitor.gather_counts(self.ranks)
@@ -317,7 +320,7 @@ class Rollouts:
             if whole:
                 play.images |= {image.hash: image, **resumed.images}
             return resumed.found.trajectory.model_copy(update=dict(facts))
-        line = play.journal.line(question, sample, resumed)
+        line = play.journal.line(question, sample, resumed, self.weights)
         episode = Episode(
             question, image, session, self.toolbox, self.settings, self.engine.style, tools=self.tools, keeper=line,
             workflow=self.workflow, waiting=lambda: self.timer.episode_waits("tools"),

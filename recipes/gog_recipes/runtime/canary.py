@@ -48,8 +48,9 @@ class Conversation:
 
     @property
     def version(self) -> int:
-        """Version of the weights that sampled its first turn; -1 without one."""
-        return next((each.version for each in self.segments if each.source == "model"), -1)
+        """Version of the weights that sampled its first turn; -1 without one, and where this attempt has no such weights."""
+        first = next((each for each in self.segments if each.source == "model"), None)
+        return -1 if first is None or first.weights else first.version
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def _beginning(segments: Sequence[Segment]) -> list[Segment]:
     found, left = [], TOKENS
     version = Conversation("", segments).version
     for segment in segments:
-        if left <= 0 or (segment.source == "model" and segment.version != version):
+        if left <= 0 or (segment.source == "model" and (segment.version != version or segment.weights)):
             break
         if segment.source == "model":
             if len(segment.tokens) > left:
