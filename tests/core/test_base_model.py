@@ -212,6 +212,15 @@ def test_a_quantized_model_is_refused(folder):
     assert "the weights are quantized" in refusal(folder)
 
 
+@pytest.mark.parametrize("part", ["config", "text_config"])
+def test_a_model_whose_layers_see_a_window_only_is_refused(folder, part):
+    content = json.loads((folder / "config.json").read_text())
+    window = {"use_sliding_window": True}
+    changed = window if part == "config" else {"text_config": {**content.get("text_config", {}), **window}}
+    base_folders.change_json(folder / "config.json", **changed)
+    assert "a window of the conversation only (use_sliding_window)" in refusal(folder)
+
+
 @pytest.mark.parametrize("token", ["<|image_pad|>", "<|vision_start|>", "<|im_end|>", "<|endoftext|>"])
 def test_a_tokenizer_without_a_token_of_prompts_is_refused(folder, token):
     text = (folder / "tokenizer.json").read_text()

@@ -93,7 +93,8 @@ def check(folder: Path, *, where: str = "model.base") -> None:
 
 
 def _check_loadable(folder: Path, config: dict[str, Any]) -> None:
-    """Raises UserError for a model that is loaded by code of its own, or whose weights are quantized already."""
+    """Raises UserError for a model that is loaded by code of its own, or whose weights are quantized already, or whose layers
+    do not attend to all of a conversation."""
     for name in CODE:
         given = json_file.optional(folder / name)
         if given.get("auto_map"):
@@ -107,4 +108,10 @@ def _check_loadable(folder: Path, config: dict[str, Any]) -> None:
             "the weights are quantized (quantization_config)",
             where=str(folder / CONFIG),
             remedy="use the model's bfloat16 weights",
+        )
+    if config.get("use_sliding_window") or architectures.text_of(config).get("use_sliding_window"):
+        raise UserError(
+            "its layers attend to a window of the conversation only (use_sliding_window), which no engine here does",
+            where=str(folder / CONFIG),
+            remedy="set use_sliding_window to false if the conversations are shorter than the window, or use another model",
         )
