@@ -7,6 +7,7 @@ keeps a checkpoint at a handful of blobs; unpacked, it is a folder that other to
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from gog.trajectory import Trajectory, explain
 
 LINES = "trajectories.jsonl"
 """Name of the member that holds the trajectories."""
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What zipfile raises at a damaged member, and RuntimeError at an encrypted one or one compressed in a way that it does not know."""
 
 
 def write(path: Path, trajectories: Iterable[Trajectory], images: Mapping[str, Image]) -> int:
@@ -66,7 +69,7 @@ class Archive:
         """All trajectories, in the order in which they were written. Raises UserError with the line that is wrong."""
         try:
             lines = self._zip.read(LINES).splitlines()  # of bytes, because str.splitlines also splits at U+2028
-        except (KeyError, zipfile.BadZipFile) as error:
+        except (KeyError, *UNREADABLE) as error:
             raise UserError(f"not a trajectory archive: {error}", where=str(self.path)) from None
         found = []
         for number, line in enumerate(lines, 1):
@@ -82,7 +85,7 @@ class Archive:
             return self._zip.read(f"images/{image}.png")
         except KeyError:
             return None
-        except zipfile.BadZipFile as error:
+        except UNREADABLE as error:
             raise UserError(f"image {image} is damaged: {error}", where=str(self.path)) from None
 
     def image(self, image: str) -> Image:

@@ -92,6 +92,23 @@ def test_a_flipped_bit_in_an_image_is_detected(tmp_path: Path) -> None:
         found.image(first)
 
 
+@pytest.mark.parametrize("fault", ["encrypted", "compressed in another way", "deflated and damaged"])
+def test_an_archive_of_others_that_cannot_be_read_is_refused(tmp_path: Path, fault: str) -> None:
+    path = write(tmp_path)
+    if fault.startswith("deflated"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(trajectory_zip.LINES, "line\n" * 1000)
+    data = bytearray(path.read_bytes())
+    directory, offset, value = data.index(b"PK\x01\x02"), *{"e": (8, 1), "c": (10, 99), "d": (0, 0)}[fault[0]]
+    for header in [at for at in range(directory, len(data) - 4) if data[at : at + 4] == b"PK\x01\x02"]:
+        data[header + offset] |= value
+    if fault.startswith("deflated"):
+        data[30 + len(trajectory_zip.LINES)] = 0xFF  # the first byte behind the header: no such block
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="not a trajectory archive"):
+        Archive(path).trajectories()
+
+
 def spoil(path: Path, mark: bytes) -> Archive:
     """The archive with one bit after `mark` flipped."""
     data = bytearray(path.read_bytes())
