@@ -26,6 +26,7 @@ from gog.completions import Completion, Job, Prompt
 from gog.errors import UserError
 from gog.spec import PixelBounds
 from gog_recipes.models import loading, lora, lora_linear, policy_model, sampling
+from gog_recipes.models.family import Processor
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 """An image in a prompt, where the folder has no chat template."""
@@ -56,7 +57,7 @@ class PolicyModel:
         self.model: Any = policy_model.load_folder(folder, torch.device(device), getattr(torch, dtype))
         self.device = torch.device(device)
         self.length = int(self.model.config.get_text_config().max_position_embeddings)
-        self.generation = _plain_generation(self.model.generation_config, self.tokenizer)
+        self.generation = _plain_generation(self.model.generation_config, self.processor)
         self.adapters: dict[str, str] = {}
         self._loaded = 0
 
@@ -225,11 +226,13 @@ def _plain(content: str | list[dict[str, Any]]) -> str:
     return "".join(IMAGE if part["type"] == "image" else part["text"] for part in content)
 
 
-def _plain_generation(own: Any, tokenizer: Any) -> Any:
-    """The folder's end tokens and suppressed tokens, without its sampling settings."""
+def _plain_generation(own: Any, processor: Processor) -> Any:
+    """The folder's end tokens, and what neither the folder nor training samples, without its sampling settings."""
+    tokenizer: Any = processor.tokenizer
     ends = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
+    suppressed = sorted({*(own.suppress_tokens or ()), *processor.suppress_tokens}.difference(ends))
     return transformers.GenerationConfig(
-        do_sample=False, eos_token_id=ends, pad_token_id=pad, suppress_tokens=own.suppress_tokens
+        do_sample=False, eos_token_id=ends, pad_token_id=pad, suppress_tokens=suppressed or None
     )
