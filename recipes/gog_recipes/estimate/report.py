@@ -67,7 +67,7 @@ def _stage(
     """A stage on GPUs of each size."""
     cfg = config.typed(CONFIGS[asked.kind], asked.config)
     tracing = trace.Trace(found, cfg, ranks=asked.gpus, frozen=_frozen(cfg))
-    patches = (cfg.model.max_pixels or trace.IMAGE_PIXELS) / found["vision_config"]["patch_size"] ** 2
+    patches = (cfg.model.max_pixels or trace.IMAGE_PIXELS) / tracing.patch**2
     alone = patches > vision.MAX_PASS_PATCHES
     return [_sized(asked, cfg, tracing.on(budget.usable(size)), size, counts, alone=alone) for size in sizes]
 

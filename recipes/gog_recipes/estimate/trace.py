@@ -65,6 +65,11 @@ class Trace:
             updates = [{"update": phases.update(each, cfg, conversation(cfg))} for each in self._subjects]
             self._found |= _at_depth(updates, self._subjects)
 
+    @property
+    def patch(self) -> int:
+        """Side of an image patch in pixels."""
+        return int(self._subjects[0].config.vision_config.patch_size)
+
     def on(self, usable_bytes: int) -> Traced:
         """The stage on GPUs with so much memory, without what the driver and the allocator take."""
         cfg, found = self.cfg, {name: self._on_gpu(name, peak) for name, peak in self._found.items()}
