@@ -49,6 +49,14 @@ def test_resources_that_name_no_gpu_are_of_a_cpu_and_given_amounts_stay():
     assert small == {"requests": {"cpu": "1", "memory": "4Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
 
 
+@pytest.mark.parametrize(
+    ("limits", "size"), [({"cpu": "2"}, "2Gi"), ({vllm.GPU: "1"}, "2Gi"), ({vllm.GPU: "4"}, "8Gi")]
+)
+def test_every_vllm_has_shared_memory_without_which_it_does_not_start(limits, size):
+    volumes = predictor(resources={"limits": limits})["volumes"]
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}} in volumes
+
+
 @pytest.mark.parametrize("resource", ["nvidia.com/mig-3g.40gb", "amd.com/gpu", "gpu.intel.com/i915"])
 def test_parts_of_gpus_and_those_of_other_vendors_count(resource):
     assert vllm.is_gpu(resource) is (resource != "gpu.intel.com/i915")

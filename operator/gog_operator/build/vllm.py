@@ -42,7 +42,8 @@ CORES, MEMORY_GIB = 6, 48
 CPU_CORES, CPU_MEMORY = "2", "8Gi"
 """Defaults of a pod without GPUs."""
 SHARED_MEMORY = {False: "2Gi", True: "8Gi"}
-"""/dev/shm of a pod with one GPU, and with several, whose processes exchange tensors there."""
+"""/dev/shm of a pod with at most one GPU, and with several, whose processes exchange tensors there. Also a vLLM without GPUs does
+not start with the 64 MiB that a node gives by default."""
 CACHES = {
     "USER": "gog",  # the pod's user has no entry in the image's /etc/passwd, where torch looks for its name
     "XDG_CACHE_HOME": "/tmp/cache",
@@ -69,7 +70,7 @@ def pod(tool_server: ToolServer, platform: Platform, version_map: str) -> Docume
     if not mounted.volumes and "://" in spec.base:
         volume = {"name": "fetched", "emptyDir": {}}
         mounted = sources.Mounted([volume], [{"name": "fetched", "mountPath": FETCHED, "readOnly": True}])
-    parts = [(mounted.volumes, mounted.mounts), pods.shared_memory(_shared_memory(spec))]
+    parts = [(mounted.volumes, mounted.mounts), pods.shared_memory(SHARED_MEMORY[gpus(spec.resources) > 1])]
     if spec.role == "policy":
         parts.append(([{"name": RECEIVER, "emptyDir": {"sizeLimit": ADAPTERS_SIZE}}], [_adapters(read_only=True)]))
     server = _server(spec, platform, [mount for _, mounts in parts for mount in mounts])
@@ -166,11 +167,6 @@ def _server(spec: ToolServerSpec, platform: Platform, mounts: list[Document]) ->
         livenessProbe=predictor.probe("/health", 10, 6),
         lifecycle=predictor.LIFECYCLE,
     )
-
-
-def _shared_memory(spec: ToolServerSpec) -> str | None:
-    count = gpus(spec.resources)
-    return SHARED_MEMORY[count > 1] if count else None
 
 
 def _adapters(*, read_only: bool) -> Document:
