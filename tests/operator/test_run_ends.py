@@ -62,6 +62,21 @@ def test_a_policy_server_that_fails_leaves_a_trained_run_complete():
     assert Event("NotServed", "policy server did not become ready", warning=True) in done.events
 
 
+def test_a_policy_at_an_address_of_the_user_is_never_reported_as_served():
+    run = make_run(endpoints={"policy": {"url": "http://vllm:8000"}})
+    stages = ended(run)
+    version = next(each for each in stages if each.store_key == "grpo").status.checkpoint
+    policy = make_tool_server(
+        "policy", url="http://vllm:8000", version=version, status={"conditions": holding("Ready", Reason.EXTERNAL)}
+    )
+    for servers in ([], [policy]):
+        done = decide(run, stages=stages, servers=servers, is_persistent=True)
+        assert served(done) == ("False", "External")
+    message = next(each.message for each in done.status.conditions if each.type == "Served")
+    assert message.startswith(f"{version} is not loaded") and "load_lora_adapter" in message
+    assert [each.reason for each in done.events] == ["Complete", "NotServed"] and not done.events[1].warning
+
+
 def test_a_run_that_fails_on_a_cluster_has_its_report_too():
     run = make_run()
     curate, sft = walk(run, until=2)

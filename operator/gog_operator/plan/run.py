@@ -28,6 +28,7 @@ from gog_operator.plan import (
     data,
     images,
     job_ttl,
+    served_policy,
     serving,
     sources,
     summary,
@@ -351,33 +352,7 @@ def _serve(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     actions = _without_servers(facts, keep=name)
     if not name or not version:
         return Decision(run.status, actions)
-    existing = facts.tool_servers.get(name)
-    if existing is None:
-        actions = (*actions, CreateObject(children.policy(run, facts.store, version)))
-    elif existing.spec.version != version:
-        actions = (*actions, PatchObject(existing.kind, name, spec={"version": version}))
-    known = run.condition("Served")
-    served = _serving(existing, version)
-    served_run = changes.with_conditions(run, Served=served, now=now)
-    events: tuple[Event, ...] = ()
-    if served[1] != (known.reason if known is not None else Reason.SERVING):
-        failed = served[1] == Reason.SERVER_FAILED
-        events = (Event("NotServed" if failed else "Served" if served[0] else "Serving", served[2], warning=failed),)
-    return Decision(served_run.status, actions, events)
-
-
-def _serving(policy: ToolServer | None, version: str) -> tuple[bool, Reason, str]:
-    """Status, reason and message of the condition Served. policy: None before its ToolServer exists."""
-    if policy is None or policy.spec.version != version:
-        return False, Reason.SERVING, f"loading {version}"
-    server_failure = tool_server.failure(policy)
-    if server_failure is not None:
-        return False, Reason.SERVER_FAILED, server_failure
-    if policy.holds("Ready") and (policy.status.version == version or policy.spec.url is not None):
-        return True, Reason.READY, f"{policy.name} serves {version}"
-    ready = policy.condition("Ready")
-    cause = f": {ready.message}" if ready is not None and ready.message else ""
-    return False, Reason.SERVING, f"loading {version}{cause}"
+    return served_policy.plan(run, facts.tool_servers.get(name), version, facts.store, actions, now)
 
 
 def _served(run: GoGRun, facts: Facts) -> str:
